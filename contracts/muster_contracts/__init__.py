@@ -1,0 +1,37 @@
+"""Muster's contracts: the events, their envelope, their topics."""
+
+from muster_contracts import billing, enrollment, entitlements
+from muster_contracts.clock import ClockMoved
+from muster_contracts.envelope import (
+    Envelope,
+    MalformedRecord,
+    event_id,
+    read_headers,
+    source_of,
+    write_headers,
+)
+from muster_contracts.event import Erasure, Event, event_types, split_type
+from muster_contracts.topics import Topic, topics
+from muster_contracts.types import AgencyId, Instant, Money
+
+__all__ = [
+    "AgencyId",
+    "ClockMoved",
+    "Envelope",
+    "Erasure",
+    "Event",
+    "Instant",
+    "MalformedRecord",
+    "Money",
+    "Topic",
+    "billing",
+    "enrollment",
+    "entitlements",
+    "event_id",
+    "event_types",
+    "read_headers",
+    "source_of",
+    "split_type",
+    "topics",
+    "write_headers",
+]

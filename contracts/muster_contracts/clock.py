@@ -1,0 +1,18 @@
+"""The sandbox's clock event: not of an agency, and never on a production cluster."""
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from muster_contracts.types import Instant
+
+
+class ClockMoved(BaseModel):
+    """The sandbox's time now stands at an instant, until it is moved again."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    event_type: ClassVar[str] = "muster.sandbox.ClockMoved.v1"
+    topic: ClassVar[str] = "muster.sandbox.clock"
+
+    now: Instant

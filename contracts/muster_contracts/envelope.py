@@ -1,0 +1,89 @@
+"""CloudEvents 1.0 in Kafka's binary mode: the attributes of an event as record headers.
+
+Sources: CloudEvents 1.0.2, its Kafka protocol binding 3.2, and the documented extensions
+`sequence`, `partitioning` and `distributed-tracing`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+SEQUENCE_DIGITS = 20
+
+Headers = list[tuple[str, bytes]]
+
+
+class MalformedRecord(ValueError):
+    """A record that is not a CloudEvent of Muster's: the message names the header and the rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What is known of an event besides its data."""
+
+    id: str
+    source: str
+    type: str
+    time: datetime
+    agency_id: str
+    epoch: int
+    sequence: int
+    correlation_id: str
+    causation_id: str | None = None
+    traceparent: str | None = None
+
+
+def event_id(topic: str, agency_id: str, epoch: int, sequence: int) -> str:
+    """The event's id: stable over every re-publication and sortable within its stream."""
+    return f"{topic}/{agency_id}/{epoch}/{sequence:0{SEQUENCE_DIGITS}d}"
+
+
+def source_of(topic: str) -> str:
+    """The CloudEvents source of a topic `muster.<service>.<family>`: `/muster/<service>`."""
+    return "/" + "/".join(topic.rsplit(".", 1)[0].split(".")[-2:])
+
+
+def write_headers(envelope: Envelope) -> Headers:
+    """The record headers of an event."""
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", envelope.id.encode()),
+        ("ce_source", envelope.source.encode()),
+        ("ce_type", envelope.type.encode()),
+        ("ce_time", envelope.time.astimezone(UTC).isoformat().replace("+00:00", "Z").encode()),
+        ("ce_partitionkey", envelope.agency_id.encode()),
+        ("ce_epoch", str(envelope.epoch).encode()),
+        ("ce_sequence", f"{envelope.sequence:0{SEQUENCE_DIGITS}d}".encode()),
+        ("ce_correlationid", envelope.correlation_id.encode()),
+        ("content-type", b"application/json"),
+    ]
+    if envelope.causation_id is not None:
+        headers.append(("ce_causationid", envelope.causation_id.encode()))
+    if envelope.traceparent is not None:
+        headers.append(("ce_traceparent", envelope.traceparent.encode()))
+    return headers
+
+
+def read_headers(headers: Iterable[tuple[str, bytes]]) -> Envelope:
+    """The envelope in a record's headers.
+
+    Raises MalformedRecord when a required attribute is missing or unreadable.
+    """
+    raw = dict(headers)
+    try:
+        return Envelope(
+            id=raw["ce_id"].decode(),
+            source=raw["ce_source"].decode(),
+            type=raw["ce_type"].decode(),
+            time=datetime.fromisoformat(raw["ce_time"].decode()).astimezone(UTC),
+            agency_id=raw["ce_partitionkey"].decode(),
+            epoch=int(raw["ce_epoch"]),
+            sequence=int(raw["ce_sequence"]),
+            correlation_id=raw["ce_correlationid"].decode(),
+            causation_id=raw["ce_causationid"].decode() if "ce_causationid" in raw else None,
+            traceparent=raw["ce_traceparent"].decode() if "ce_traceparent" in raw else None,
+        )
+    except KeyError as missing:
+        raise MalformedRecord(f"header {missing.args[0]} is missing") from None
+    except ValueError as error:
+        raise MalformedRecord(f"a ce_ header is unreadable: {error}") from None

@@ -1,0 +1,65 @@
+"""The base of every event, and the registry from wire type to model."""
+
+import re
+from typing import ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from muster_contracts.types import AgencyId
+
+_TYPE = re.compile(r"^(?P<family>muster\.[a-z]+\.[A-Z][A-Za-z]+)\.v(?P<major>[1-9][0-9]*)$")
+
+
+class Event(BaseModel):
+    """A fact about one agency. Its data is the JSON value of a CloudEvents record.
+
+    Unknown fields are ignored: within a major version a producer may add optional ones.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    event_type: ClassVar[str]
+    topic: ClassVar[str]
+
+    agency_id: AgencyId
+
+    @property
+    def record_key(self) -> str:
+        """The Kafka key of the record: the agency, except on a compacted topic."""
+        return self.agency_id
+
+
+class Erasure(Event):
+    """A tombstone: a record without a value, after which compaction erases its key."""
+
+    subject_ref: str
+
+    @property
+    def record_key(self) -> str:
+        return self.subject_ref
+
+
+E_ = TypeVar("E_", bound=type[Event])
+
+_registry: dict[str, type[Event]] = {}
+
+
+def event(cls: E_) -> E_:
+    """Register an event class under the wire type that it writes out."""
+    if not _TYPE.match(cls.event_type):
+        raise ValueError(f"{cls.__name__}: {cls.event_type!r} is not muster.<service>.<Name>.v<N>")
+    if cls.event_type in _registry:
+        raise ValueError(f"{cls.event_type} is registered twice")
+    _registry[cls.event_type] = cls
+    return cls
+
+
+def event_types() -> dict[str, type[Event]]:
+    """Every event class by its wire type."""
+    return dict(_registry)
+
+
+def split_type(event_type: str) -> tuple[str, int] | None:
+    """A wire type as its family and major version; None when it is not of Muster's form."""
+    match = _TYPE.match(event_type)
+    return (match["family"], int(match["major"])) if match else None

@@ -1,0 +1,40 @@
+"""The topics, as data: one TOML file a topic in `topics/`, read once on first use."""
+
+import tomllib
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Topic(BaseModel):
+    """A Kafka topic: who owns it, how it is laid out and who may read it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^muster\.[a-z]+\.[a-z]+$")
+    owner: str
+    description: str
+    key: Literal["agency_id", "subject_ref", "none"]
+    partitions: int = Field(ge=1)
+    cleanup_policy: Literal["delete", "compact"]
+    retention_ms: int = Field(ge=-1, description="-1 keeps records without limit.")
+    access: Literal["public", "restricted"]
+    readers: tuple[str, ...]
+
+    @property
+    def compacted(self) -> bool:
+        """Whether only the latest record of a key is kept, so that sequences have holes."""
+        return self.cleanup_policy == "compact"
+
+
+@cache
+def topics() -> dict[str, Topic]:
+    """Every topic by its name."""
+    loaded = [
+        Topic.model_validate(tomllib.loads(file.read_text("utf-8")))
+        for file in sorted(files(__package__).joinpath("topics").iterdir(), key=lambda f: f.name)
+        if file.name.endswith(".toml")
+    ]
+    return {topic.name: topic for topic in loaded}

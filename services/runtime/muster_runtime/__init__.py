@@ -1,0 +1,1 @@
+"""What every Muster service runs on; it knows no word of the domain."""

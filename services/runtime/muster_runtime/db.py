@@ -1,0 +1,130 @@
+"""Postgres: a pool per role, reads of one tenant, and the unit of work that every change goes through."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from muster_contracts import Event
+
+from muster_runtime import outbox
+from muster_runtime.clock import Clock
+from muster_runtime.context import Context
+from muster_runtime.errors import RetryableError
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = asyncpg.Connection[Any] | PoolConnectionProxy[Any]
+else:
+    Connection = asyncpg.Connection
+
+# The tenant of an operator's read over all agencies, and the lock of what belongs to the programme itself.
+EVERY_AGENCY = "*"
+
+# What goes away by itself: a lost server or connection, a lock that was not had in time, a server that is full.
+RETRYABLE = (
+    OSError,
+    TimeoutError,
+    RetryableError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.TransactionRollbackError,
+)
+
+
+@dataclass(slots=True)
+class UnitOfWork:
+    """One transaction that changes the facts of the agencies that it has locked.
+
+    `now` is its instant by the runtime's clock. Events are published by the same commit that makes
+    their facts true, in the order in which they were handed in.
+    """
+
+    connection: Connection
+    agencies: frozenset[str]
+    now: datetime
+    context: Context
+    _entries: list[outbox.Entry] = field(default_factory=list)
+    _wake: bool = False
+
+    def publish(
+        self, event: Event, *, time: datetime | None = None, causation_id: str | None = None
+    ) -> None:
+        """Publish an event with this transaction.
+
+        `time` is when the fact became true, by default now; `causation_id` the event that led to it,
+        by default that of the context.
+        """
+        if event.agency_id not in self.agencies:
+            raise RuntimeError(f"{event.event_type} is of {event.agency_id}, which is not locked")
+        self._entries.append(
+            outbox.Entry(
+                event, time or self.now, causation_id or self.context.causation_id
+            )
+        )
+
+    def wake(self) -> None:
+        """Wake this service's relay and scheduler when the transaction commits."""
+        self._wake = True
+
+    async def flush(self) -> None:
+        """Append the events to the outbox; called once, at the end."""
+        await outbox.append(self.connection, self._entries, self.context, self.now, wake=self._wake)
+
+
+class Database:
+    """A service's schema, as one of its roles sees it."""
+
+    def __init__(self, pool: "asyncpg.Pool[Any]", clock: Clock) -> None:
+        self.pool = pool
+        self._clock = clock
+
+    @classmethod
+    async def connect(
+        cls, dsn: str, schema: str, clock: Clock, *, size: int = 10, lock_timeout_seconds: int = 30
+    ) -> "Database":
+        """Open a pool of at most `size` connections, whose search path is the service's schema."""
+        pool = await asyncpg.create_pool(
+            dsn,
+            min_size=1,
+            max_size=size,
+            server_settings={
+                "search_path": schema,
+                "application_name": f"muster-{schema}",
+                "lock_timeout": str(lock_timeout_seconds * 1000),
+                "idle_in_transaction_session_timeout": "60000",
+            },
+        )
+        return cls(pool, clock)
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self.pool.close()
+
+    @asynccontextmanager
+    async def write(self, *agencies: str, context: Context) -> AsyncIterator[UnitOfWork]:
+        """Lock the agencies, yield a unit of work, publish its events and commit.
+
+        Any error rolls all of it back. Row-level security refuses a write to an agency not named here.
+        """
+        if not agencies:
+            raise RuntimeError("a unit of work must name the agencies that it changes")
+        async with self.pool.acquire() as connection, connection.transaction():
+            await connection.execute("select lock_agencies($1)", list(agencies))
+            uow = UnitOfWork(connection, frozenset(agencies), self._clock.now(), context)
+            yield uow
+            await uow.flush()
+
+    @asynccontextmanager
+    async def read(self, agency: str) -> AsyncIterator[Connection]:
+        """A read-only transaction that sees one agency's rows, or with EVERY_AGENCY all of them."""
+        async with self.pool.acquire() as connection, connection.transaction(readonly=True):
+            await connection.execute("select set_config('muster.agency', $1, true)", agency)
+            yield connection

@@ -1,0 +1,50 @@
+"""Errors that every service shares. Retrying helps with a RetryableError, never with a PermanentError."""
+
+from typing import Any, ClassVar
+
+
+class RetryableError(Exception):
+    """Something outside is unavailable for now; the same work may succeed later."""
+
+
+class PermanentError(Exception):
+    """The work is refused whatever happens; over HTTP it becomes a problem (RFC 9457).
+
+    A service's errors are subclasses that set the status, the slug (the end of the problem's type)
+    and the title; `detail` says what happened, in one sentence that names the value and the rule.
+    """
+
+    status: ClassVar[int] = 409
+    slug: ClassVar[str] = "conflict"
+    title: ClassVar[str] = "The state does not allow it"
+
+    def __init__(self, detail: str, **extensions: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.extensions = extensions
+
+
+class InvalidInput(PermanentError):
+    """A value breaks a rule: `field` is its name, `value` what was given, `rule` what is asked."""
+
+    status = 422
+    slug = "invalid-input"
+    title = "The input breaks a rule"
+
+    def __init__(self, field: str, value: object, rule: str) -> None:
+        super().__init__(
+            f"{field}: {value!r} is refused: {rule}",
+            errors=[{"field": field, "value": str(value)[:200], "rule": rule}],
+        )
+
+
+class NotFound(PermanentError):
+    """There is no such thing, or it is another tenant's."""
+
+    status = 404
+    slug = "not-found"
+    title = "Not found"
+
+
+class Conflict(PermanentError):
+    """The thing is in a state that does not allow the command."""

@@ -1,0 +1,105 @@
+"""The outbox: events that a transaction publishes, kept as runs until Kafka has acknowledged them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from muster_contracts import Erasure, Event
+
+from muster_runtime.context import Context
+
+if TYPE_CHECKING:
+    from muster_runtime.db import Connection
+
+# The channel that wakes a service's relay and scheduler; its payload is the schema.
+WAKE_CHANNEL = "muster_wake"
+
+# More events of one type than this are cut into several runs, so that a row stays well below a megabyte.
+RUN_LENGTH = 500
+
+# One statement takes the run's sequences, under the agency's lock, and keeps the run. NOTIFY takes a
+# cluster-wide lock at commit: Postgres folds equal notifications, so a transaction makes only one.
+_APPEND = """
+with stream_ as (
+    insert into stream as s (topic, agency_id, last_sequence) values ($1, $2, $3)
+    on conflict (topic, agency_id) do update set last_sequence = s.last_sequence + excluded.last_sequence
+    returning epoch, last_sequence
+)
+insert into outbox (
+    topic, agency_id, epoch, first_sequence, type, time, correlation_id, causation_id, traceparent,
+    recorded_at, keys, payloads
+)
+select $1, $2, epoch, last_sequence - $3 + 1, $4, $5, $6, $7, $8, $9, $10::text[], $11::bytea[]
+from stream_
+returning pg_notify('muster_wake', current_schema())
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event to be published: when it became true and what led to it."""
+
+    event: Event
+    time: datetime
+    causation_id: str | None
+
+    @property
+    def run(self) -> tuple[str, str, str, datetime, str | None]:
+        """What all events of one run have in common."""
+        event = self.event
+        return event.topic, event.agency_id, event.event_type, self.time, self.causation_id
+
+
+async def append(
+    connection: "Connection",
+    entries: Sequence[Entry],
+    context: Context,
+    now: datetime,
+    *,
+    wake: bool = False,
+) -> None:
+    """Append events in their order, each with the next sequence of its stream, and wake the relay.
+
+    The transaction must hold the lock of every agency concerned.
+    """
+    if entries:
+        await connection.executemany(_APPEND, list(_rows(entries, context, now)))
+    elif wake:
+        await connection.execute("select pg_notify('muster_wake', current_schema())")
+
+
+def _rows(
+    entries: Sequence[Entry], context: Context, now: datetime
+) -> Iterator[tuple[object, ...]]:
+    for (topic, agency_id, event_type, time, causation_id), group in groupby(
+        entries, key=lambda entry: entry.run
+    ):
+        events = [entry.event for entry in group]
+        for start in range(0, len(events), RUN_LENGTH):
+            run = events[start : start + RUN_LENGTH]
+            yield (
+                topic,
+                agency_id,
+                len(run),
+                event_type,
+                time,
+                context.correlation_id,
+                causation_id,
+                context.traceparent,
+                now,
+                _keys(run),
+                [_payload(event) for event in run],
+            )
+
+
+def _keys(run: Sequence[Event]) -> list[str] | None:
+    keys = [event.record_key for event in run]
+    return None if keys[0] == run[0].agency_id else keys
+
+
+def _payload(event: Event) -> bytes | None:
+    if isinstance(event, Erasure):
+        return None
+    return event.__pydantic_serializer__.to_json(event)

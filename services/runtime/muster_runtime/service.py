@@ -1,0 +1,51 @@
+"""A service as its bootstrap describes it, and the process that runs it."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from fastapi import APIRouter
+from muster_contracts import Event
+
+from muster_runtime.clock import Clock
+from muster_runtime.db import Connection, Database
+from muster_runtime.deadlines import DeadlineHandler
+from muster_runtime.events import EventHandler
+from muster_runtime.settings import Settings
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a running service has at hand: the worker role's database, the clock, the settings."""
+
+    service: "Service"
+    settings: Settings
+    clock: Clock
+    database: Database
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A duty of a service's own beside the scheduler's.
+
+    `run` goes on until it is cancelled; `next_due` says the earliest instant at which it has something to do.
+    """
+
+    name: str
+    run: Callable[[Runtime], Awaitable[None]]
+    next_due: Callable[[Connection], Awaitable[datetime | None]]
+
+
+@dataclass(frozen=True)
+class Service:
+    """All that makes one service: built in its bootstrap, run by the runtime."""
+
+    name: str
+    settings: Settings
+    migrations: Path
+    routers: Sequence[APIRouter] = ()
+    produces: Sequence[str] = ()
+    subscriptions: Mapping[type[Event], EventHandler] = field(default_factory=dict)
+    deadlines: Mapping[str, DeadlineHandler] = field(default_factory=dict)
+    workers: Sequence[Worker] = ()
