@@ -9,6 +9,7 @@ from muster_contracts.envelope import (
     read_headers,
     source_of,
     write_headers,
+    write_run_headers,
 )
 from muster_contracts.event import Erasure, Event, event_types, split_type
 from muster_contracts.topics import Topic, topics
@@ -34,4 +35,5 @@ __all__ = [
     "split_type",
     "topics",
     "write_headers",
+    "write_run_headers",
 ]

@@ -4,7 +4,7 @@ Sources: CloudEvents 1.0.2, its Kafka protocol binding 3.2, and the documented e
 `sequence`, `partitioning` and `distributed-tracing`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -87,3 +87,13 @@ def read_headers(headers: Iterable[tuple[str, bytes]]) -> Envelope:
         raise MalformedRecord(f"header {missing.args[0]} is missing") from None
     except ValueError as error:
         raise MalformedRecord(f"a ce_ header is unreadable: {error}") from None
+
+
+def write_run_headers(first: Envelope, topic: str, count: int) -> Iterator[Headers]:
+    """The record headers of `count` consecutive events of one stream that share all but their sequence."""
+    own = {"ce_id", "ce_sequence"}
+    shared = [header for header in write_headers(first) if header[0] not in own]
+    stem = f"{topic}/{first.agency_id}/{first.epoch}/"
+    for sequence in range(first.sequence, first.sequence + count):
+        digits = f"{sequence:0{SEQUENCE_DIGITS}d}"
+        yield [*shared, ("ce_id", (stem + digits).encode()), ("ce_sequence", digits.encode())]

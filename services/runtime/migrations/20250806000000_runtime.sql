@@ -79,6 +79,7 @@ create table outbox (
     causation_id text,
     traceparent text,
     recorded_at timestamptz not null,
+    events integer not null,
     keys text [], -- the records' keys where they are not the agency
     payloads bytea [] not null -- a null payload is a tombstone
 );

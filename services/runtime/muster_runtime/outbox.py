@@ -29,9 +29,9 @@ with stream_ as (
 )
 insert into outbox (
     topic, agency_id, epoch, first_sequence, type, time, correlation_id, causation_id, traceparent,
-    recorded_at, keys, payloads
+    recorded_at, events, keys, payloads
 )
-select $1, $2, epoch, last_sequence - $3 + 1, $4, $5, $6, $7, $8, $9, $10::text[], $11::bytea[]
+select $1, $2, epoch, last_sequence - $3 + 1, $4, $5, $6, $7, $8, $9, $3, $10::text[], $11::bytea[]
 from stream_
 returning pg_notify('muster_wake', current_schema())
 """

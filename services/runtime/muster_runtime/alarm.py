@@ -1,0 +1,86 @@
+"""What wakes a waiting duty: a commit in its schema, a move of the clock, or the instant it waits for."""
+
+import asyncio
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import structlog
+
+from muster_runtime.clock import Clock
+from muster_runtime.outbox import WAKE_CHANNEL
+
+# However quiet it is, every duty looks for work this often: a notification can be lost.
+POLL_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Alarm:
+    """Wakes one duty. A ring between its look for work and its wait is not lost."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._rung = asyncio.Event()
+
+    def ring(self) -> None:
+        """Wake the duty, now or at its next wait."""
+        self._rung.set()
+
+    async def wait(self, until: datetime | None = None) -> None:
+        """Return at `until` by the runtime's clock, on a ring, or after POLL_SECONDS at most."""
+        seconds = POLL_SECONDS
+        if until is not None:
+            seconds = min(seconds, max(0.0, (until - self._clock.now()).total_seconds()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._rung.wait()
+        self._rung.clear()
+
+
+class Bell:
+    """Rings every alarm of a process when a transaction of the schema has committed something to do."""
+
+    def __init__(self, dsn: str, schema: str, clock: Clock) -> None:
+        self._dsn = dsn
+        self._schema = schema
+        self._clock = clock
+        self._alarms: list[Alarm] = []
+
+    def alarm(self) -> Alarm:
+        """A new alarm on this bell."""
+        alarm = Alarm(self._clock)
+        self._alarms.append(alarm)
+        return alarm
+
+    def ring(self) -> None:
+        """Wake every duty of the process."""
+        for alarm in self._alarms:
+            alarm.ring()
+
+    async def run(self) -> None:
+        """Listen until cancelled; a lost connection is made again, and then all look for work."""
+        while True:
+            try:
+                await self._listen()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                _log.warning("bell_lost", error=str(error))
+            await asyncio.sleep(1)
+
+    async def _listen(self) -> None:
+        connection = await asyncpg.connect(
+            self._dsn, server_settings={"application_name": f"muster-{self._schema}-bell"}
+        )
+        lost = asyncio.Event()
+        connection.add_termination_listener(lambda _: lost.set())
+        try:
+            await connection.add_listener(WAKE_CHANNEL, self._on_notification)
+            self.ring()
+            await lost.wait()
+        finally:
+            await connection.close(timeout=2)
+
+    def _on_notification(self, _connection: Any, _pid: int, _channel: str, payload: Any) -> None:
+        if payload == self._schema:
+            self.ring()

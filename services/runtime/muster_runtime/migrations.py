@@ -1,0 +1,57 @@
+"""Migrations by dbmate: the runtime's tables and a service's own, into the service's schema."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+RUNTIME_MIGRATIONS = Path(__file__).parents[1] / "migrations"
+
+
+class MigrationFailed(Exception):
+    """A migration was refused; the message is what dbmate said."""
+
+
+def migrate(owner_dsn: str, schema: str, directory: Path) -> None:
+    """Apply what is pending, as the owner role.
+
+    Raises MigrationFailed; each file is a transaction of its own, so that what came before it stands.
+    """
+    _dbmate(owner_dsn, schema, directory, "migrate")
+
+
+def pending(owner_dsn: str, schema: str, directory: Path) -> int:
+    """How many migrations are not applied yet."""
+    status = _dbmate(owner_dsn, schema, directory, "status")
+    return sum(line.startswith("[ ]") for line in status.splitlines())
+
+
+def _dbmate(owner_dsn: str, schema: str, directory: Path, command: str) -> str:
+    beside_python = Path(sys.executable).parent / "dbmate"
+    dbmate = str(beside_python) if beside_python.exists() else shutil.which("dbmate")
+    if dbmate is None:
+        raise MigrationFailed("dbmate is not installed")
+    done = subprocess.run(
+        [
+            dbmate,
+            *("--migrations-dir", str(RUNTIME_MIGRATIONS), "--migrations-dir", str(directory)),
+            *("--migrations-table", f"{schema}.schema_migrations", "--no-dump-schema", command),
+        ],
+        # By environment, since arguments can be read by every user of the machine.
+        env={**os.environ, "DATABASE_URL": _with_schema(owner_dsn, schema)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise MigrationFailed((done.stderr or done.stdout).strip())
+    return done.stdout
+
+
+def _with_schema(dsn: str, schema: str) -> str:
+    parts = urlsplit(dsn)
+    # dbmate's driver insists on TLS unless told otherwise; a DSN that asks for it keeps its own word.
+    query = {"sslmode": "disable"} | dict(parse_qsl(parts.query)) | {"search_path": schema}
+    return urlunsplit(parts._replace(scheme="postgres", query=urlencode(query)))
