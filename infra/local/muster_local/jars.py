@@ -1,0 +1,97 @@
+"""Kafka's jars: listed in the package with their checksums, fetched once into the user's cache folder."""
+
+import fcntl
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from jgo.maven import MavenContext
+from rich.console import Console
+from rich.progress import track
+
+KAFKA_VERSION = "4.3.1"
+_DOWNLOADS_AT_ONCE = 8
+
+
+class ChecksumMismatch(Exception):
+    """A downloaded jar is not the one that was listed."""
+
+
+@dataclass(frozen=True)
+class Jar:
+    """A jar by its Maven coordinates, with the SHA-256 that it must have."""
+
+    group: str
+    artifact: str
+    version: str
+    sha256: str
+
+    @property
+    def file_name(self) -> str:
+        """The name under which the cache keeps it."""
+        return f"{self.artifact}-{self.version}.jar"
+
+
+def listed_jars() -> list[Jar]:
+    """The jars of the package's list."""
+    text = files(__package__).joinpath(f"data/kafka-{KAFKA_VERSION}.jars").read_text("utf-8")
+    rows = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+    return [Jar(*coordinates.split(":"), sha256) for coordinates, sha256 in rows]
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: `muster` in XDG_CACHE_HOME, or in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "muster"
+
+
+def kafka_jars() -> list[Path]:
+    """Every jar of the broker, fetched where missing. Two callers at once share one download.
+
+    Raises ChecksumMismatch when a downloaded file is not the listed one.
+    """
+    folder = cache_folder() / f"kafka-{KAFKA_VERSION}"
+    folder.mkdir(parents=True, exist_ok=True)
+    jars = listed_jars()
+    with _locked(folder / ".lock"):
+        missing = [jar for jar in jars if not (folder / jar.file_name).exists()]
+        if missing:
+            _fetch(missing, folder)
+    return [folder / jar.file_name for jar in jars]
+
+
+def _fetch(jars: Sequence[Jar], folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
+        maven = MavenContext(repo_cache=Path(scratch), local_repos=[], timeout=60)
+        with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
+            fetched = pool.map(lambda jar: _fetch_one(maven, jar, folder), jars)
+            console = Console(file=sys.stderr)
+            for _ in track(
+                fetched,
+                description=f"Fetching Kafka {KAFKA_VERSION}, once",
+                total=len(jars),
+                console=console,
+                disable=not console.is_terminal,
+            ):
+                pass
+
+
+def _fetch_one(maven: MavenContext, jar: Jar, folder: Path) -> None:
+    path = maven.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve()
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != jar.sha256:
+        raise ChecksumMismatch(f"{jar.file_name} has SHA-256 {found}, listed is {jar.sha256}")
+    path.replace(folder / jar.file_name)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

