@@ -1,0 +1,56 @@
+"""Whether the process lives, and whether it can do its work."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The state of a process: `reasons` say why it is not ready; ages are in seconds, the lag in records."""
+
+    ready: bool
+    reasons: Sequence[str] = ()
+    outbox_rows: int = 0
+    outbox_oldest_seconds: float = 0.0
+    lag: int = 0
+    parked: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The body of /health/ready."""
+        return {
+            "ready": self.ready,
+            "reasons": list(self.reasons),
+            "outbox": {"rows": self.outbox_rows, "oldest_seconds": self.outbox_oldest_seconds},
+            "lag": self.lag,
+            "parked": self.parked,
+        }
+
+
+HealthCheck = Callable[[], Awaitable[Health]]
+
+
+def health_router(check: HealthCheck) -> APIRouter:
+    """The two health routes; they need no token and show nothing of an agency."""
+    router = APIRouter(prefix="/health", include_in_schema=False)
+
+    @router.get("/live")
+    async def live() -> JSONResponse:
+        return JSONResponse({"live": True})
+
+    @router.get("/ready")
+    async def ready() -> JSONResponse:
+        try:
+            health = await check()
+        except Exception as error:
+            log.warning("health check failed", exc_info=True)
+            health = Health(ready=False, reasons=[f"the health check failed: {type(error).__name__}"])
+        return JSONResponse(health.as_json(), status_code=200 if health.ready else 503)
+
+    return router

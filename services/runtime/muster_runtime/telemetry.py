@@ -1,0 +1,141 @@
+"""Logs as JSON lines, and the Prometheus metrics that every service shares."""
+
+import logging
+import re
+import sys
+import traceback
+from collections.abc import MutableMapping
+from typing import Any
+
+import asyncpg
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+from pydantic import ValidationError
+
+from muster_runtime.settings import Settings
+
+OUTBOX_ROWS = Gauge("muster_outbox_rows", "Rows (runs of events) that Kafka has not acknowledged.", ["service"])
+OUTBOX_OLDEST_SECONDS = Gauge("muster_outbox_oldest_seconds", "Age of the oldest row of the outbox.", ["service"])
+RELAYED = Counter("muster_relayed", "Events that Kafka has acknowledged.", ["service", "topic"])
+APPLIED = Counter("muster_applied", "Events applied by a handler.", ["service", "topic"])
+DUPLICATES = Counter("muster_duplicates", "Events skipped because they had been applied.", ["service", "topic"])
+GAPS = Counter("muster_gaps", "Streams whose next sequence was missing. It must stay zero.", ["service", "topic"])
+PARKED = Gauge("muster_parked", "Streams that stand still since an event could not be applied.", ["service", "topic"])
+LAG = Gauge("muster_lag", "Records on the topic that the consumer has not yet taken.", ["service", "topic"])
+UNKNOWN_TYPES = Counter(
+    "muster_unknown_types", "Events of a type that the service does not know, acknowledged.", ["service", "topic"]
+)
+DEADLINE_LATENESS_SECONDS = Histogram(
+    "muster_deadline_lateness_seconds",
+    "From a deadline's due instant until it was handled.",
+    ["service", "kind"],
+    buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600),
+)
+HANDLER_SECONDS = Histogram(
+    "muster_handler_seconds",
+    "Time that a handler of events or deadlines took for one run.",
+    ["service", "handler"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30),
+)
+HTTP_REQUEST_SECONDS = Histogram(
+    "muster_http_request_seconds",
+    "Time from a request's arrival to the end of its answer, by route template.",
+    ["service", "method", "route", "status"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30),
+)
+
+_LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "faststream", "aiokafka", "httpx")
+
+_SECRET_NAME = re.compile(r"authorization|password|secret|token|dsn|cookie|api_?key", re.IGNORECASE)
+_SECRET_VALUE = re.compile(
+    r"(?P<url>(?<=://)[^\s/:@]*:[^\s/@]+(?=@))"  # user and password of a URL
+    r"|(?P<bearer>(?<=Bearer )[^\s\"']+)"
+    r"|(?P<jwt>\beyJ[\w-]+\.[\w-]+\.[\w-]*)",
+)
+_REDACTED = "[redacted]"
+
+
+def configure(settings: Settings, service_name: str) -> None:
+    """Send every log line of the process, our own and the libraries', to standard output as JSON.
+
+    Each line carries `time` (UTC), `level`, `event`, `service`, `instance` and whatever is bound in
+    structlog's context variables: request, correlation and causation ids.
+    """
+
+    def identify(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {**line, "service": service_name, "instance": settings.instance}
+
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        identify,
+        _describe_exception,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _redact,
+                structlog.processors.JSONRenderer(default=str),
+            ],
+        )
+    )
+    level = settings.log_level.upper()
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    for name in _LIBRARIES:
+        library = logging.getLogger(name)
+        library.handlers = []
+        library.propagate = True
+        library.setLevel("WARNING" if level == "INFO" else level)
+
+
+def describe(error: BaseException) -> str:
+    """An error's type and message, without what the message quotes of a row or an input."""
+    name = type(error).__name__
+    if isinstance(error, asyncpg.PostgresError):
+        return f"{name} ({error.sqlstate}): {error.args[0]}"
+    if isinstance(error, ValidationError):
+        places = (".".join(map(str, e["loc"])) + f" {e['type']}" for e in error.errors(include_input=False))
+        return f"{name}: {error.title}: {'; '.join(places)}"
+    return f"{name}: {error}"
+
+
+def _describe_exception(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    error = line.pop("exc_info", None)
+    if error is True:
+        error = sys.exc_info()
+    if isinstance(error, tuple):
+        error = error[1]
+    if isinstance(error, BaseException):
+        line["error"] = describe(error)
+        line["stack"] = [
+            f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
+        ]
+    return line
+
+
+def _redact(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {name: _REDACTED if _SECRET_NAME.search(name) else _redact_value(value) for name, value in line.items()}
+
+
+def _redact_value(value: object) -> object:
+    if isinstance(value, str):
+        return _SECRET_VALUE.sub(_REDACTED, value)
+    if isinstance(value, dict):
+        return {k: _REDACTED if _SECRET_NAME.search(str(k)) else _redact_value(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redact_value(item) for item in value]
+    return value
