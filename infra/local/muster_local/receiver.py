@@ -1,0 +1,150 @@
+"""A subscriber's webhook receiver, as a process of its own: it verifies, keeps and answers.
+
+`POST /` takes a message; what it verified is kept as a JSON line before the answer. `PUT /secret` and `PUT /down`
+are its own controls: which signing secret it knows, and whether it answers 503 to everything.
+"""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any, Self, TextIO
+
+import httpx
+import typer
+import uvicorn
+from pydantic import BaseModel, ConfigDict
+from standardwebhooks import Webhook, WebhookVerificationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+_START_SECONDS = 20.0
+
+
+class Message(BaseModel):
+    """A message that the receiver was sent while it was up."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    verified: bool
+    raw: str
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The message's JSON."""
+        body: dict[str, Any] = json.loads(self.raw)
+        return body
+
+
+class Receiver:
+    """The receiver's process, seen from the one that started it."""
+
+    def __init__(self, process: asyncio.subprocess.Process, url: str, log: Path) -> None:
+        self._process = process
+        self._log = log
+        self.url = url
+
+    @classmethod
+    async def start(cls, folder: Path) -> Self:
+        """Start a receiver on a free port of the loopback interface that keeps its messages in `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        log = folder / "messages.jsonl"
+        with (folder / "receiver.log").open("ab") as errors:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "muster_local.receiver", str(log)),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,  # a Ctrl-C of the terminal is the starter's to handle
+            )
+        assert process.stdout is not None
+        line = await asyncio.wait_for(process.stdout.readline(), _START_SECONDS)
+        if not line:
+            raise RuntimeError(f"the webhook receiver did not start; see {folder / 'receiver.log'}")
+        return cls(process, line.decode().strip(), log)
+
+    async def trust(self, secret: str) -> None:
+        """Let the receiver know the signing secret."""
+        await self._put("secret", secret)
+
+    async def go_down(self) -> None:
+        """Answer 503 from now on."""
+        await self._put("down", "yes")
+
+    async def come_up(self) -> None:
+        """Take messages again."""
+        await self._put("down", "no")
+
+    def messages(self) -> list[Message]:
+        """Every message received so far, in order."""
+        if not self._log.exists():
+            return []
+        return [Message.model_validate_json(line) for line in self._log.read_text("utf-8").splitlines()]
+
+    async def stop(self) -> None:
+        """End the process; one that is gone already is no error."""
+        if self._process.returncode is None:
+            self._process.terminate()
+        await self._process.wait()
+
+    async def _put(self, control: str, value: str) -> None:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            (await http.put(f"{self.url}/{control}", content=value)).raise_for_status()
+
+
+def build(log: TextIO) -> Starlette:
+    """The receiver's application; each message becomes a line of `log`."""
+    webhook: Webhook | None = None
+    down = False
+
+    async def receive(request: Request) -> Response:
+        if down:
+            return Response(status_code=503)
+        body = await request.body()
+        verified = False
+        if webhook is not None:
+            try:
+                webhook.verify(body, dict(request.headers))
+                verified = True
+            except WebhookVerificationError:
+                pass
+        message = Message(id=request.headers.get("webhook-id", ""), verified=verified, raw=body.decode())
+        log.write(message.model_dump_json() + "\n")
+        log.flush()
+        return Response(status_code=204 if verified else 401)
+
+    async def trust(request: Request) -> Response:
+        nonlocal webhook
+        webhook = Webhook((await request.body()).decode())
+        return Response(status_code=204)
+
+    async def switch(request: Request) -> Response:
+        nonlocal down
+        down = await request.body() == b"yes"
+        return Response(status_code=204)
+
+    return Starlette(
+        routes=[
+            Route("/", receive, methods=["POST"]),
+            Route("/secret", trust, methods=["PUT"]),
+            Route("/down", switch, methods=["PUT"]),
+        ]
+    )
+
+
+def serve(log: Annotated[Path, typer.Argument(help="The file that takes the messages.")]) -> None:
+    """Serve on a free port of the loopback interface, and print the address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    with log.open("a", encoding="utf-8") as lines:
+        uvicorn.run(build(lines), fd=listener.fileno(), log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    typer.run(serve)
