@@ -42,8 +42,8 @@ class Jar:
 def listed_jars() -> list[Jar]:
     """The jars of the package's list."""
     text = files(__package__).joinpath(f"data/kafka-{KAFKA_VERSION}.jars").read_text("utf-8")
-    rows = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
-    return [Jar(*coordinates.split(":"), sha256) for coordinates, sha256 in rows]
+    rows = [line.replace(":", " ").split() for line in text.splitlines() if line and not line.startswith("#")]
+    return [Jar(group, artifact, version, sha256) for group, artifact, version, sha256 in rows]
 
 
 def cache_folder() -> Path:

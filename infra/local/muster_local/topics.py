@@ -1,0 +1,60 @@
+"""Kafka's topics, made as the contracts describe them."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
+
+from muster_contracts import Topic
+
+
+async def create_topics(
+    bootstrap: str, prefix: str, topics: Iterable[Topic], *, partitions: int | None = None, replicas: int = 1
+) -> list[str]:
+    """Create the topics that are missing, with `partitions` in place of their own number if it is given.
+
+    A topic that is there stays as it is: partitions are never added to a live topic. Answers the names
+    of the new ones.
+    """
+    wanted = [
+        NewTopic(
+            prefix + topic.name,
+            num_partitions=partitions or topic.partitions,
+            replication_factor=replicas,
+            topic_configs={"cleanup.policy": topic.cleanup_policy, "retention.ms": str(topic.retention_ms)},
+        )
+        for topic in topics
+    ]
+    async with _admin(bootstrap) as admin:
+        answer = await admin.create_topics(wanted)
+    return _done(answer.to_object()["topic_errors"], ignored=TopicAlreadyExistsError)
+
+
+async def delete_topics(bootstrap: str, names: Iterable[str]) -> None:
+    """Delete topics by their physical names; one that is not there is no error."""
+    async with _admin(bootstrap) as admin:
+        answer = await admin.delete_topics(list(names))
+    _done(answer.to_object()["topic_error_codes"], ignored=UnknownTopicOrPartitionError)
+
+
+def _done(outcomes: Iterable[dict[str, Any]], *, ignored: type[Exception]) -> list[str]:
+    """The topics for which the broker reported success; raises what it refused, but for the ignored error."""
+    done = []
+    for outcome in outcomes:
+        if outcome["error_code"] == 0:
+            done.append(outcome["topic"])
+        elif not issubclass(error := for_code(outcome["error_code"]), ignored):
+            raise error(f"topic {outcome['topic']}: {outcome.get('error_message', '')}")
+    return done
+
+
+@asynccontextmanager
+async def _admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    try:
+        await admin.start()
+        yield admin
+    finally:
+        await admin.close()
