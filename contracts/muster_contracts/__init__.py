@@ -1,6 +1,6 @@
 """Muster's contracts: the events, their envelope, their topics."""
 
-from muster_contracts import billing, enrollment, entitlements
+from muster_contracts import billing, enrollment, entitlements, notify
 from muster_contracts.clock import ClockMoved
 from muster_contracts.envelope import (
     Envelope,
@@ -30,6 +30,7 @@ __all__ = [
     "entitlements",
     "event_id",
     "event_types",
+    "notify",
     "read_headers",
     "source_of",
     "split_type",

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts.types import Instant
 
@@ -15,4 +15,4 @@ class ClockMoved(BaseModel):
     event_type: ClassVar[str] = "muster.sandbox.ClockMoved.v1"
     topic: ClassVar[str] = "muster.sandbox.clock"
 
-    now: Instant
+    now: Instant = Field(description="Where the time stands, UTC.", examples=["2025-08-06T00:00:00Z"])

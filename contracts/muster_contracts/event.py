@@ -5,7 +5,7 @@ from typing import ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from muster_contracts.types import AgencyId
+from muster_contracts.types import AgencyId, SubjectRef
 
 _TYPE = re.compile(r"^(?P<family>muster\.[a-z]+\.[A-Z][A-Za-z]+)\.v(?P<major>[1-9][0-9]*)$")
 
@@ -14,12 +14,15 @@ class Event(BaseModel):
     """A fact about one agency. Its data is the JSON value of a CloudEvents record.
 
     Unknown fields are ignored: within a major version a producer may add optional ones.
+    The first example of each field makes the typical golden record of the event, the last one the edge case.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     event_type: ClassVar[str]
     topic: ClassVar[str]
+    emitted: ClassVar[bool] = True
+    """False while the owner does not publish it yet: a subscriber may prepare for it."""
 
     agency_id: AgencyId
 
@@ -32,7 +35,7 @@ class Event(BaseModel):
 class Erasure(Event):
     """A tombstone: a record without a value, after which compaction erases its key."""
 
-    subject_ref: str
+    subject_ref: SubjectRef
 
     @property
     def record_key(self) -> str:

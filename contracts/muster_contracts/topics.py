@@ -16,12 +16,13 @@ class Topic(BaseModel):
     name: str = Field(pattern=r"^muster\.[a-z]+\.[a-z]+$")
     owner: str
     description: str
-    key: Literal["agency_id", "subject_ref", "none"]
+    events: tuple[str, ...] = Field(description="The wire types that it carries.")
+    key: Literal["agency_id", "subject_ref", "scope_ref", "none"] = Field(description="What keys a record.")
     partitions: int = Field(ge=1)
     cleanup_policy: Literal["delete", "compact"]
     retention_ms: int = Field(ge=-1, description="-1 keeps records without limit.")
-    access: Literal["public", "restricted"]
-    readers: tuple[str, ...]
+    access: Literal["public", "restricted"] = Field(description="Restricted topics carry personal data.")
+    readers: tuple[str, ...] = Field(description="The services that read it; others may where it is public.")
 
     @property
     def compacted(self) -> bool:
