@@ -1,5 +1,6 @@
 """The only place that reads the wall clock."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -25,11 +26,18 @@ class SandboxClock:
 
     def __init__(self) -> None:
         self._moved_to: datetime | None = None
+        self._on_move: list[Callable[[], None]] = []
 
     def now(self) -> datetime:
         """The instant at which the clock stands."""
         return self._moved_to or datetime.now(UTC)
 
     def move(self, now: datetime) -> None:
-        """Let the time stand at `now`."""
+        """Let the time stand at `now`, and tell all that wait for it."""
         self._moved_to = now
+        for callback in self._on_move:
+            callback()
+
+    def on_move(self, callback: Callable[[], None]) -> None:
+        """Call back after each move."""
+        self._on_move.append(callback)

@@ -1,14 +1,15 @@
 """Postgres: a pool per role, reads of one tenant, and the unit of work that every change goes through."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-from muster_contracts import Event
 
+from muster_contracts import Envelope, Event
 from muster_runtime import outbox
 from muster_runtime.clock import Clock
 from muster_runtime.context import Context
@@ -43,20 +44,20 @@ RETRYABLE = (
 class UnitOfWork:
     """One transaction that changes the facts of the agencies that it has locked.
 
-    `now` is its instant by the runtime's clock. Events are published by the same commit that makes
-    their facts true, in the order in which they were handed in.
+    `now` is its instant by the runtime's clock; `causes` are the events that are being applied, by id.
+    Events are published by the same commit that makes their facts true, in the order in which they
+    were handed in.
     """
 
     connection: Connection
     agencies: frozenset[str]
     now: datetime
     context: Context
+    causes: Mapping[str, Envelope] = field(default_factory=dict)
     _entries: list[outbox.Entry] = field(default_factory=list)
     _wake: bool = False
 
-    def publish(
-        self, event: Event, *, time: datetime | None = None, causation_id: str | None = None
-    ) -> None:
+    def publish(self, event: Event, *, time: datetime | None = None, causation_id: str | None = None) -> None:
         """Publish an event with this transaction.
 
         `time` is when the fact became true, by default now; `causation_id` the event that led to it,
@@ -64,9 +65,14 @@ class UnitOfWork:
         """
         if event.agency_id not in self.agencies:
             raise RuntimeError(f"{event.event_type} is of {event.agency_id}, which is not locked")
+        cause = self.causes.get(causation_id or "")
         self._entries.append(
             outbox.Entry(
-                event, time or self.now, causation_id or self.context.causation_id
+                event,
+                time or self.now,
+                causation_id or self.context.causation_id,
+                cause.correlation_id if cause else self.context.correlation_id,
+                cause.traceparent if cause else self.context.traceparent,
             )
         )
 
@@ -76,7 +82,7 @@ class UnitOfWork:
 
     async def flush(self) -> None:
         """Append the events to the outbox; called once, at the end."""
-        await outbox.append(self.connection, self._entries, self.context, self.now, wake=self._wake)
+        await outbox.append(self.connection, self._entries, self.now, wake=self._wake)
 
 
 class Database:
@@ -109,7 +115,9 @@ class Database:
         await self.pool.close()
 
     @asynccontextmanager
-    async def write(self, *agencies: str, context: Context) -> AsyncIterator[UnitOfWork]:
+    async def write(
+        self, *agencies: str, context: Context, causes: Mapping[str, Envelope] = MappingProxyType({})
+    ) -> AsyncIterator[UnitOfWork]:
         """Lock the agencies, yield a unit of work, publish its events and commit.
 
         Any error rolls all of it back. Row-level security refuses a write to an agency not named here.
@@ -118,7 +126,7 @@ class Database:
             raise RuntimeError("a unit of work must name the agencies that it changes")
         async with self.pool.acquire() as connection, connection.transaction():
             await connection.execute("select lock_agencies($1)", list(agencies))
-            uow = UnitOfWork(connection, frozenset(agencies), self._clock.now(), context)
+            uow = UnitOfWork(connection, frozenset(agencies), self._clock.now(), context, causes)
             yield uow
             await uow.flush()
 

@@ -21,6 +21,4 @@ async def take(database: Database, duty: str, holder: str) -> bool:
 
 async def release(database: Database, duty: str, holder: str) -> None:
     """Give the lease back, so that another process need not wait for its end."""
-    await database.pool.execute(
-        "delete from lease where duty = $1 and holder = $2", duty, holder
-    )
+    await database.pool.execute("delete from lease where duty = $1 and holder = $2", duty, holder)

@@ -7,8 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from muster_contracts import Erasure, Event
-
-from muster_runtime.context import Context
+from muster_runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
     from muster_runtime.db import Connection
@@ -18,6 +17,9 @@ WAKE_CHANNEL = "muster_wake"
 
 # More events of one type than this are cut into several runs, so that a row stays well below a megabyte.
 RUN_LENGTH = 500
+
+# Kafka's batches end at a megabyte; what could not be relayed must not be recorded.
+EVENT_BYTES = 900_000
 
 # One statement takes the run's sequences, under the agency's lock, and keeps the run. NOTIFY takes a
 # cluster-wide lock at commit: Postgres folds equal notifications, so a transaction makes only one.
@@ -44,18 +46,27 @@ class Entry:
     event: Event
     time: datetime
     causation_id: str | None
+    correlation_id: str
+    traceparent: str | None
 
     @property
-    def run(self) -> tuple[str, str, str, datetime, str | None]:
+    def run(self) -> tuple[str, str, str, datetime, str, str | None, str | None]:
         """What all events of one run have in common."""
         event = self.event
-        return event.topic, event.agency_id, event.event_type, self.time, self.causation_id
+        return (
+            event.topic,
+            event.agency_id,
+            event.event_type,
+            self.time,
+            self.correlation_id,
+            self.causation_id,
+            self.traceparent,
+        )
 
 
 async def append(
     connection: "Connection",
     entries: Sequence[Entry],
-    context: Context,
     now: datetime,
     *,
     wake: bool = False,
@@ -65,17 +76,14 @@ async def append(
     The transaction must hold the lock of every agency concerned.
     """
     if entries:
-        await connection.executemany(_APPEND, list(_rows(entries, context, now)))
+        await connection.executemany(_APPEND, list(_rows(entries, now)))
     elif wake:
         await connection.execute("select pg_notify('muster_wake', current_schema())")
 
 
-def _rows(
-    entries: Sequence[Entry], context: Context, now: datetime
-) -> Iterator[tuple[object, ...]]:
-    for (topic, agency_id, event_type, time, causation_id), group in groupby(
-        entries, key=lambda entry: entry.run
-    ):
+def _rows(entries: Sequence[Entry], now: datetime) -> Iterator[tuple[object, ...]]:
+    for shared, group in groupby(entries, key=lambda entry: entry.run):
+        topic, agency_id, event_type, time, correlation_id, causation_id, traceparent = shared
         events = [entry.event for entry in group]
         for start in range(0, len(events), RUN_LENGTH):
             run = events[start : start + RUN_LENGTH]
@@ -85,9 +93,9 @@ def _rows(
                 len(run),
                 event_type,
                 time,
-                context.correlation_id,
+                correlation_id,
                 causation_id,
-                context.traceparent,
+                traceparent,
                 now,
                 _keys(run),
                 [_payload(event) for event in run],
@@ -102,4 +110,7 @@ def _keys(run: Sequence[Event]) -> list[str] | None:
 def _payload(event: Event) -> bytes | None:
     if isinstance(event, Erasure):
         return None
-    return event.__pydantic_serializer__.to_json(event)
+    payload = event.__pydantic_serializer__.to_json(event)
+    if len(payload) > EVENT_BYTES:
+        raise InvalidInput(event.event_type, len(payload), f"an event has at most {EVENT_BYTES} bytes")
+    return payload

@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import structlog
@@ -16,8 +15,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
-from muster_contracts import Envelope, event_id, source_of, write_run_headers
 
+from muster_contracts import Envelope, event_id, source_of, write_run_headers
 from muster_runtime import lease
 from muster_runtime.alarm import Alarm
 from muster_runtime.db import RETRYABLE, Database
@@ -148,7 +147,8 @@ class Relay:
         await self._database.pool.execute("delete from outbox where id = any($1::bigint[])", batch.ids)
         self.relayed += batch.events
         self._deleted_since_vacuum += batch.events
-        RELAYED.labels(self._service).inc(batch.events)
+        for run in batch.runs:
+            RELAYED.labels(self._service, run["topic"]).inc(run["events"])
 
     async def _send(self, batch: _Batch) -> None:
         """Send a batch and wait until every event of it is acknowledged by all in-sync replicas."""
@@ -160,8 +160,7 @@ class Relay:
             partition = partition_of(run["agency_id"].encode(), len(partitions))
             _fill(builders.setdefault((topic, partition), []), producer, run)
         sends = [
-            self._send_in_order(producer, topic, partition, chain)
-            for (topic, partition), chain in builders.items()
+            self._send_in_order(producer, topic, partition, chain) for (topic, partition), chain in builders.items()
         ]
         outcomes = await asyncio.gather(*sends, return_exceptions=True)
         for outcome in outcomes:
@@ -225,18 +224,13 @@ def _fill(chain: list[BatchBuilder], producer: AIOKafkaProducer, run: Any) -> No
         causation_id=run["causation_id"],
         traceparent=run["traceparent"],
     )
-    timestamp = _milliseconds(run["time"])
     agency_key = run["agency_id"].encode()
     keys = run["keys"]
     payloads = run["payloads"]
     for index, headers in enumerate(write_run_headers(first, run["topic"], len(payloads))):
         key = agency_key if keys is None else keys[index].encode()
-        record = {"key": key, "value": payloads[index], "timestamp": timestamp, "headers": headers}
+        record = {"key": key, "value": payloads[index], "timestamp": None, "headers": headers}
         if not chain or chain[-1].append(**record) is None:
             chain.append(producer.create_batch())
             if chain[-1].append(**record) is None:
-                raise ValueError(f"{run['type']} of {run['agency_id']} is larger than a Kafka batch")
-
-
-def _milliseconds(instant: datetime) -> int:
-    return int(instant.timestamp() * 1000)
+                raise RuntimeError(f"an event of run {run['id']} is larger than a Kafka batch")

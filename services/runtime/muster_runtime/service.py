@@ -1,4 +1,4 @@
-"""A service as its bootstrap describes it, and the process that runs it."""
+"""A service as its bootstrap describes it."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,8 +6,9 @@ from datetime import datetime
 from pathlib import Path
 
 from fastapi import APIRouter
-from muster_contracts import Event
 
+from muster_contracts import Event
+from muster_runtime.alarm import Alarm
 from muster_runtime.clock import Clock
 from muster_runtime.db import Connection, Database
 from muster_runtime.deadlines import DeadlineHandler
@@ -17,12 +18,13 @@ from muster_runtime.settings import Settings
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a running service has at hand: the worker role's database, the clock, the settings."""
+    """What a running service has at hand: the worker role's database, the clock, an alarm, the settings."""
 
     service: "Service"
     settings: Settings
     clock: Clock
     database: Database
+    alarm: Alarm
 
 
 @dataclass(frozen=True)

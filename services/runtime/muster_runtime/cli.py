@@ -1,0 +1,91 @@
+"""The command line of every service: `python -m muster_<service> serve | migrate`."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+import uvicorn
+import uvloop
+from pydantic import ValidationError
+
+from muster_runtime import telemetry
+from muster_runtime.migrations import MigrationFailed, migrate
+from muster_runtime.process import Process, Role, StartRefused, parse_roles, running
+from muster_runtime.service import Service
+
+# How long open requests may take after SIGTERM; Kubernetes' grace period is 30 s by default.
+DRAIN_SECONDS = 20
+
+
+def run(build: Callable[[], Service]) -> None:
+    """Run the command line of the service that `build` describes."""
+    app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+    @app.command()
+    def serve(
+        role: Annotated[
+            list[str], typer.Option(help="all, or any of api, relay, consumer, scheduler; may be repeated.")
+        ] = ["all"],  # noqa: B006
+    ) -> None:
+        """Serve until SIGTERM or SIGINT, then drain."""
+        service = _built(build)
+        telemetry.configure(service.settings, service.name)
+        try:
+            roles = parse_roles(role)
+        except ValueError as error:
+            raise _refusal(f"--role: {error}") from None
+        try:
+            uvloop.run(_serve(service, roles))
+        except StartRefused as refusal:
+            raise _refusal(str(refusal)) from None
+
+    @app.command("migrate")
+    def migrate_() -> None:
+        """Apply the pending migrations, as the owner role."""
+        service = _built(build)
+        try:
+            migrate(service.settings.postgres_owner_dsn.get_secret_value(), service.name, service.migrations)
+        except MigrationFailed as error:
+            raise _refusal(str(error)) from None
+
+    app()
+
+
+async def _serve(service: Service, roles: frozenset[Role]) -> None:
+    async with running(service, roles) as process:
+        settings = service.settings
+        config = uvicorn.Config(
+            process.app,
+            host=settings.http_host,
+            port=settings.http_port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+            server_header=False,
+        )
+        await _until_stopped(uvicorn.Server(config), process)
+
+
+async def _until_stopped(server: uvicorn.Server, process: Process) -> None:
+    """Serve until a signal; when a duty breaks down, stop as well, with its error: a restart is the cure."""
+    serving = asyncio.ensure_future(server.serve())
+    await asyncio.wait([serving, process.failed], return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    await serving
+    if process.failed.done():
+        process.failed.result()
+
+
+def _built(build: Callable[[], Service]) -> Service:
+    try:
+        return build()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = "MUSTER_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise _refusal(f"{name}: {first['msg']}") from None
+
+
+def _refusal(message: str) -> typer.Exit:
+    typer.echo(message, err=True)
+    return typer.Exit(code=2)

@@ -1,0 +1,62 @@
+"""The sandbox's clock across processes: its moves are records that every process follows.
+
+Production has none of this: the routes are not there and the topic is not read.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from fastapi import APIRouter
+
+from muster_contracts import ClockMoved
+from muster_runtime.auth import requires
+from muster_runtime.clock import SandboxClock
+
+_log = structlog.get_logger(__name__)
+
+
+class ClockFollower:
+    """Moves this process's clock as the topic says."""
+
+    def __init__(self, bootstrap: str, topic_prefix: str, clock: SandboxClock) -> None:
+        self._clock = clock
+        self._partition = TopicPartition(topic_prefix + ClockMoved.topic, 0)
+        self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False)
+
+    async def start(self) -> None:
+        """Take the clock to its last move before anything else of the process runs."""
+        await self._consumer.start()
+        self._consumer.assign([self._partition])
+        (end,) = (await self._consumer.end_offsets([self._partition])).values()
+        if end > 0:
+            self._consumer.seek(self._partition, end - 1)
+            self._move(await self._consumer.getone())
+        else:
+            await self._consumer.seek_to_beginning(self._partition)
+
+    async def run(self) -> None:
+        """Follow every further move until cancelled."""
+        async for record in self._consumer:
+            self._move(record)
+
+    async def stop(self) -> None:
+        """Leave the topic."""
+        await self._consumer.stop()
+
+    def _move(self, record: Any) -> None:
+        moved = ClockMoved.model_validate_json(record.value)
+        self._clock.move(moved.now)
+        _log.debug("clock_moved", now=moved.now.isoformat())
+
+
+def sandbox_router(state: Callable[[], Awaitable[dict[str, object]]]) -> APIRouter:
+    """The route by which the clock's coordinator sees whether this process is quiet."""
+    router = APIRouter(prefix="/sandbox", include_in_schema=False)
+
+    @router.get("/state", dependencies=[requires("sandbox:operate")])
+    async def show_state() -> dict[str, object]:
+        return await state()
+
+    return router
