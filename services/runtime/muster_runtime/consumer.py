@@ -16,6 +16,7 @@ from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka.message import FAKE_CONSUMER
 from pydantic import ValidationError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
@@ -173,7 +174,7 @@ class Consumer:
             raise KafkaError("the consumer is not started")
         return consumer
 
-    async def _on_batch(self, raw: Sequence[ConsumerRecord]) -> None:
+    async def _on_batch(self, raw: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
         """Apply a batch, then commit it to Kafka. Never raises: FastStream would go on past an error."""
         async with self._applying:
             streams: dict[StreamKey, list[_Item]] = {}
@@ -196,7 +197,7 @@ class Consumer:
             self.applied += len(raw)
             await self._commit(raw)
 
-    async def _commit(self, raw: Sequence[ConsumerRecord]) -> None:
+    async def _commit(self, raw: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
         offsets = {TopicPartition(r.topic, r.partition): r.offset + 1 for r in raw}
         try:
             await self._kafka.commit(offsets)
@@ -335,7 +336,7 @@ class Consumer:
             [sequence for _, sequence in positions.values()],
         )
 
-    def _record(self, consumed: ConsumerRecord) -> Record:
+    def _record(self, consumed: ConsumerRecord[bytes, bytes]) -> Record:
         topic = consumed.topic.removeprefix(self._topic_prefix)
         key: bytes | None = consumed.key
         return Record(
@@ -348,12 +349,10 @@ class Consumer:
             headers=consumed.headers,
         )
 
-    def _agency_of(self, consumed: ConsumerRecord, topic: str) -> str:
+    def _agency_of(self, consumed: ConsumerRecord[bytes, bytes], topic: str) -> str:
         """The agency of a record: its key, but on a compacted topic its partitionkey attribute."""
-        if topic in self._compacted:
-            raw = dict(consumed.headers).get("ce_partitionkey", b"")
-        else:
-            raw = consumed.key or b""
+        attribute = dict(consumed.headers).get("ce_partitionkey", b"")
+        raw = attribute if topic in self._compacted else consumed.key or b""
         return raw.decode("utf-8", "replace").replace(",", "_").replace("\0", "_") or UNKNOWN_AGENCY
 
     def _read(self, record: Record) -> _Item:
@@ -382,7 +381,7 @@ class Consumer:
         return _Item(record, envelope)
 
 
-class _DrainOnRevoke(ConsumerRebalanceListener):  # type: ignore[misc]
+class _DrainOnRevoke(ConsumerRebalanceListener):
     """Lets the batch in hand finish before its partitions go to another process."""
 
     def __init__(self, consumer: Consumer) -> None:
@@ -404,9 +403,9 @@ class _DrainOnRevoke(ConsumerRebalanceListener):  # type: ignore[misc]
         consumer.assigned.set()
 
 
-async def _parse(raw: Sequence[ConsumerRecord]) -> KafkaMessage:
+async def _parse(raw: Sequence[ConsumerRecord[bytes, bytes]]) -> KafkaMessage:
     """Hand the records on as they are: FastStream's own parser costs three times the whole of ours."""
-    return KafkaMessage(raw_message=tuple(raw), body=b"")
+    return KafkaMessage(raw_message=tuple(raw), body=b"", consumer=FAKE_CONSUMER)
 
 
 async def _decode(message: KafkaMessage) -> Any:
