@@ -105,6 +105,8 @@ def configure(settings: Settings, service_name: str) -> None:
 def describe(error: BaseException) -> str:
     """An error's type and message, without what the message quotes of a row or an input."""
     name = type(error).__name__
+    if isinstance(error, asyncpg.DataError):  # its very message quotes the value
+        return f"{name} ({error.sqlstate})"
     if isinstance(error, asyncpg.PostgresError):
         return f"{name} ({error.sqlstate}): {error.args[0]}"
     if isinstance(error, ValidationError):

@@ -1,0 +1,205 @@
+"""Who asks, and what they may: OIDC bearer tokens, scopes, the agency claim.
+
+Sources: RFC 6750 (bearer tokens), RFC 7519 (JWT), RFC 8725 (JWT best practices), RFC 8693 4.2 (the claim `scope`).
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Request, Security, params
+from fastapi.routing import iter_route_contexts
+from fastapi.security import HTTPBearer, SecurityScopes
+from joserfc import jws, jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet, KeySetSerialization, OKPKey
+
+from muster_runtime.clock import Clock, SystemClock
+from muster_runtime.db import EVERY_AGENCY
+from muster_runtime.errors import NotFound, PermanentError
+from muster_runtime.keys import KeySource
+
+# Asymmetric signatures alone: without `none` and HS*, a public key can never pass for a shared secret.
+ALGORITHMS = ("EdDSA", "Ed25519", "ES256", "ES384", "PS256", "PS384", "RS256", "RS384", "RS512")
+
+# How far the issuer's clock and ours may differ.
+LEEWAY = timedelta(seconds=30)
+
+MAX_TOKEN_LENGTH = 8 * 1024
+
+PUBLIC_PATHS = frozenset({"/health/live", "/health/ready", "/metrics", "/openapi.json"})
+
+_AGENCY_ID = re.compile(r"[A-Z][A-Z0-9-]{1,19}")
+_BEARER = HTTPBearer(auto_error=False, bearerFormat="JWT", scheme_name="oidc")
+
+
+class Unauthenticated(PermanentError):
+    """There is no token, or it is not a valid one. The answer does not say which check it failed."""
+
+    status = 401
+    slug = "unauthenticated"
+    title = "A valid bearer token is needed"
+
+
+class Forbidden(PermanentError):
+    """The token lacks a scope."""
+
+    status = 403
+    slug = "insufficient-scope"
+    title = "The token lacks a scope"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks: the token's subject and scopes, and the one agency it acts for (None: the whole programme)."""
+
+    actor: str
+    scopes: frozenset[str]
+    agency: str | None
+
+    @property
+    def tenant(self) -> str:
+        """The agency whose rows the caller may see; EVERY_AGENCY for an operator."""
+        return self.agency or EVERY_AGENCY
+
+    def admit(self, agency_id: str) -> None:
+        """Raise NotFound where the agency is not the caller's: another tenant's is as good as none."""
+        well_formed = agency_id == EVERY_AGENCY or _AGENCY_ID.fullmatch(agency_id)
+        if not well_formed or self.agency not in (None, agency_id):
+            raise NotFound(f"there is no agency {agency_id[:40]!r}")
+
+
+class TokenVerifier:
+    """Turns a bearer token into an Identity.
+
+    `clock` is the machine's even in a sandbox: tokens are made outside of it, in real time.
+    """
+
+    def __init__(self, keys: KeySource, *, issuer: str, audience: str, clock: Clock) -> None:
+        if not issuer or not audience:
+            raise ValueError("MUSTER_OIDC_ISSUER and MUSTER_OIDC_AUDIENCE must be set")
+        self._keys = keys
+        self._issuer = issuer
+        self._audience = audience
+        self._clock = clock
+
+    async def verify(self, authorization: str | None) -> Identity:
+        """The identity behind an Authorization header.
+
+        Raises Unauthenticated, and RetryableError where the issuer's keys cannot be had.
+        """
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthenticated("the request has no Authorization header with a bearer token")
+        if len(token) > MAX_TOKEN_LENGTH:
+            raise Unauthenticated(f"the bearer token is longer than {MAX_TOKEN_LENGTH} characters")
+        try:
+            kid = jws.extract_compact(token.encode()).headers().get("kid")
+            return _identity(self._claims(token, await self._keys.holding(kid)))
+        except (JoseError, ValueError, TypeError) as error:
+            raise Unauthenticated("the bearer token is not valid") from error
+
+    def _claims(self, token: str, keys: KeySet) -> dict[str, Any]:
+        claims = jwt.decode(token, keys, algorithms=ALGORITHMS).claims
+        jwt.JWTClaimsRegistry(
+            now=int(self._clock.now().timestamp()),
+            leeway=int(LEEWAY.total_seconds()),
+            iss={"essential": True, "value": self._issuer},
+            aud={"essential": True, "value": self._audience},
+            exp={"essential": True},
+            sub={"essential": True},
+        ).validate(claims)
+        return claims
+
+
+def _identity(claims: dict[str, Any]) -> Identity:
+    scope = claims.get("scope", "")
+    if not isinstance(scope, str):
+        raise ValueError("the claim `scope` must be a string of scopes parted by spaces")
+    # A malformed agency must never turn into no agency, which is the whole programme.
+    agency = claims.get("agency")
+    if "agency" in claims and not (isinstance(agency, str) and _AGENCY_ID.fullmatch(agency)):
+        raise ValueError("the claim `agency` must be an agency's id")
+    return Identity(claims["sub"], frozenset(scope.split()), agency)
+
+
+async def _identify(
+    request: Request, needed: SecurityScopes, _documented: Annotated[object, Depends(_BEARER)]
+) -> Identity:
+    identity: Identity = request.state.identity
+    missing = sorted(set(needed.scopes) - identity.scopes)
+    if missing:
+        raise Forbidden(f"the token lacks the scope {missing[0]}", scope=" ".join(needed.scopes))
+    return identity
+
+
+# The caller, whom the edge (muster_runtime.edge) has let in.
+IdentityDep = Annotated[Identity, Security(_identify)]
+
+
+def requires(scope: str) -> params.Security:
+    """Declare the scope that a route needs: `dependencies=[requires("enrollment:write")]`."""
+    return params.Security(_identify, scopes=[scope])
+
+
+def undeclared_routes(app: FastAPI) -> list[str]:
+    """The routes, public ones apart, that declare no scope. A service's test holds that there are none."""
+    return [
+        f"{','.join(sorted(route.methods or ()))} {route.path}"
+        for route in iter_route_contexts(app.routes)
+        if route.path not in PUBLIC_PATHS
+        and not any(
+            isinstance(dependency, params.Security) and dependency.dependency is _identify and dependency.scopes
+            for dependency in getattr(route, "dependencies", ())
+        )
+    ]
+
+
+class Issuer:
+    """An issuer of tokens for a sandbox and for tests; a production's tokens come from its identity provider."""
+
+    def __init__(self, key: OKPKey, *, issuer: str, audience: str) -> None:
+        self._key = key
+        self._issuer = issuer
+        self._audience = audience
+
+    @classmethod
+    def load(cls, path: Path, *, issuer: str, audience: str = "muster") -> "Issuer":
+        """The issuer whose private key is the file; where there is none, a new key is kept there (mode 0600)."""
+        if not path.exists():
+            key = OKPKey.generate_key("Ed25519", auto_kid=True)
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(key.as_pem(private=True))
+        key = OKPKey.import_key(path.read_bytes())
+        key.ensure_kid()
+        return cls(key, issuer=issuer, audience=audience)
+
+    def jwks(self) -> KeySetSerialization:
+        """The public keys as a JSON Web Key Set."""
+        return KeySet([self._key]).as_dict(private=False)
+
+    def token(
+        self,
+        scopes: Iterable[str],
+        *,
+        agency: str | None = None,
+        subject: str = "operator",
+        lifetime: timedelta = timedelta(hours=1),
+    ) -> str:
+        """A signed token, valid from now for `lifetime`."""
+        now = SystemClock().now()
+        claims = {
+            "iss": self._issuer,
+            "aud": self._audience,
+            "sub": subject,
+            "iat": int(now.timestamp()),
+            "exp": int((now + lifetime).timestamp()),
+            "scope": " ".join(scopes),
+        }
+        if agency is not None:
+            claims["agency"] = agency
+        return jwt.encode({"alg": "Ed25519", "kid": self._key.kid}, claims, self._key, algorithms=["Ed25519"])

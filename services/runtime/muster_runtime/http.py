@@ -1,0 +1,102 @@
+"""The HTTP side of a service: the application, and all that a service's api.py needs."""
+
+from typing import Any
+
+from fastapi import FastAPI, Response
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+
+from muster_runtime import problems
+from muster_runtime.audit import audit_router
+from muster_runtime.auth import Identity, IdentityDep, TokenVerifier, requires, undeclared_routes
+from muster_runtime.clock import SystemClock
+from muster_runtime.db import EVERY_AGENCY, Database
+from muster_runtime.edge import MEBIBYTE, Edge, body_limit
+from muster_runtime.health import HealthCheck, health_router
+from muster_runtime.keys import KeySource
+from muster_runtime.pages import Page, PageDep, Pagination
+from muster_runtime.service import Runtime, Service
+from muster_runtime.tenancy import (
+    Commands,
+    CommandsDep,
+    IfMatchDep,
+    PreconditionFailed,
+    Reader,
+    ReaderDep,
+    etag,
+)
+
+__all__ = [
+    "EVERY_AGENCY",
+    "MEBIBYTE",
+    "Commands",
+    "CommandsDep",
+    "Identity",
+    "IdentityDep",
+    "IfMatchDep",
+    "Page",
+    "PageDep",
+    "Pagination",
+    "PreconditionFailed",
+    "Reader",
+    "ReaderDep",
+    "body_limit",
+    "create_app",
+    "etag",
+    "openapi",
+    "requires",
+    "undeclared_routes",
+]
+
+_PROBLEM = {
+    "model": problems.Problem,
+    "description": "A problem (RFC 9457).",
+}
+
+
+def create_app(runtime: Runtime, api_database: Database, health: HealthCheck) -> FastAPI:
+    """The application of a running service. Add further routers (parking, sandbox) to what it returns."""
+    settings = runtime.settings
+    clock = SystemClock()
+    app = _application(runtime.service)
+    app.state.database = api_database
+    app.include_router(health_router(health))
+    app.add_api_route("/metrics", _metrics, include_in_schema=False)
+    app.add_middleware(
+        Edge,
+        service=runtime.service.name,
+        verifier=TokenVerifier(
+            KeySource(settings.oidc_jwks, clock),
+            issuer=settings.oidc_issuer,
+            audience=settings.oidc_audience,
+            clock=clock,
+        ),
+    )
+    return app
+
+
+def openapi(service: Service) -> dict[str, Any]:
+    """The service's OpenAPI 3.1 document."""
+    return _application(service).openapi()
+
+
+def _application(service: Service) -> FastAPI:
+    app = FastAPI(
+        title=f"Muster {service.name}",
+        version="1",
+        docs_url=None,  # the pages would load scripts of third parties
+        redoc_url=None,
+        redirect_slashes=False,
+        responses={"default": _PROBLEM},
+    )
+    app.add_exception_handler(HTTPException, problems.answer)
+    app.add_exception_handler(RequestValidationError, problems.answer)
+    for router in service.routers:
+        app.include_router(router)
+    app.include_router(audit_router(service.name))
+    return app
+
+
+async def _metrics() -> Response:
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

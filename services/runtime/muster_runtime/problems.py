@@ -1,0 +1,141 @@
+"""Errors as problem details (RFC 9457). An answer never shows the inside: what is not foreseen is a bare 500."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import asyncpg
+import structlog
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from muster_runtime.auth import Forbidden, Unauthenticated
+from muster_runtime.db import RETRYABLE
+from muster_runtime.errors import PermanentError
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+RETRY_AFTER_SECONDS = 1
+
+# A request may break many rules; so many of them are told.
+MAX_ERRORS = 50
+
+# What Postgres says of a text with U+0000, which JSON allows and a text column does not.
+_BAD_TEXT = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
+
+
+class FieldError(BaseModel):
+    """A value that breaks a rule."""
+
+    field: str
+    value: str | None
+    rule: str
+
+
+class Problem(BaseModel):
+    """A problem (RFC 9457, 3.1), with the id by which the logs know the request."""
+
+    type: str
+    title: str
+    status: int
+    detail: str | None = None
+    request_id: str
+    errors: list[FieldError] | None = None
+
+
+async def answer(request: Request, error: Exception) -> JSONResponse:
+    """Turn an error into its answer; only one that is not foreseen is logged as an error."""
+    match error:
+        case PermanentError():
+            return _problem(
+                request,
+                error.status,
+                error.slug,
+                error.title,
+                error.detail,
+                error.extensions,
+                _challenge(request, error),
+            )
+        case RequestValidationError():
+            return _invalid_request(request, error)
+        case HTTPException():
+            return _http_problem(request, error)
+        case _ if isinstance(error, _BAD_TEXT):
+            return _problem(
+                request, 422, "invalid-input", "The input breaks a rule", "a text holds the character U+0000"
+            )
+        case _ if isinstance(error, RETRYABLE):
+            log.warning("request can be tried again", exc_info=error)
+            return _problem(
+                request,
+                503,
+                "unavailable",
+                "Something that is needed is unavailable for now",
+                "Nothing was changed. Try again, with the same Idempotency-Key if there is one.",
+                headers={"retry-after": str(RETRY_AFTER_SECONDS)},
+            )
+    log.error("request failed", exc_info=error)
+    return _problem(request, 500, "internal-error", "An unforeseen error", "The logs know it by the request_id.")
+
+
+def _problem(
+    request: Request,
+    status: int,
+    slug: str,
+    title: str,
+    detail: str | None = None,
+    extensions: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    body = {
+        "type": f"urn:muster:problem:{slug}",
+        "title": title,
+        "status": status,
+        **({} if detail is None else {"detail": detail}),
+        "request_id": request.state.request_id,
+        **(extensions or {}),
+    }
+    return JSONResponse(body, status, dict(headers or {}), MEDIA_TYPE)
+
+
+def _http_problem(request: Request, error: HTTPException) -> JSONResponse:
+    status = HTTPStatus(error.status_code)
+    slug = status.phrase.lower().replace(" ", "-")
+    detail = None if error.detail == status.phrase else error.detail
+    return _problem(request, status, slug, status.phrase, detail, headers=error.headers)
+
+
+def _invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+    errors: Sequence[Mapping[str, Any]] = error.errors()
+    if errors[0]["type"] == "json_invalid":
+        place = f"at character {errors[0]['loc'][-1]}: {errors[0]['ctx']['error']}"
+        return _problem(request, 400, "malformed-json", "The body is not JSON", place)
+    broken = [_field_error(e) for e in errors[:MAX_ERRORS]]
+    first = f"{broken[0]['field']}: {broken[0]['rule']}"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return _problem(request, 422, "invalid-input", "The input breaks a rule", first + more, {"errors": broken})
+
+
+def _field_error(error: Mapping[str, Any]) -> dict[str, Any]:
+    source, *path = error["loc"]
+    value = None if error["type"] == "missing" else str(error["input"])[:200]
+    return {"field": ".".join(map(str, path)) or source, "value": value, "rule": error["msg"]}
+
+
+def _challenge(request: Request, error: PermanentError) -> dict[str, str]:
+    """The WWW-Authenticate header (RFC 6750, 3)."""
+    match error:
+        case Unauthenticated() if "authorization" in request.headers:
+            challenge = 'Bearer realm="muster", error="invalid_token"'
+        case Unauthenticated():
+            challenge = 'Bearer realm="muster"'
+        case Forbidden():
+            challenge = f'Bearer realm="muster", error="insufficient_scope", scope="{error.extensions["scope"]}"'
+        case _:
+            return {}
+    return {"www-authenticate": challenge}

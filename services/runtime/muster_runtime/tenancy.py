@@ -1,0 +1,142 @@
+"""A request's reads and changes, each within the agency that its caller may act for."""
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, TypeVar
+
+from fastapi import Depends, Header, Request, Response
+from pydantic import BaseModel
+
+from muster_runtime.auth import Identity, IdentityDep
+from muster_runtime.context import Context
+from muster_runtime.db import Connection, Database, UnitOfWork
+from muster_runtime.errors import PermanentError
+from muster_runtime.idempotency import KeyedRequest, Reply
+
+R = TypeVar("R", bound=BaseModel | None)
+
+_ETAG = re.compile(r'"(\d{1,18})"')
+
+
+class PreconditionFailed(PermanentError):
+    """The thing was edited since the caller read it. Raise it where `if_match` is not the version at hand."""
+
+    status = 412
+    slug = "precondition-failed"
+    title = "The thing has changed since it was read"
+
+
+class InvalidEntityTag(PermanentError):
+    """If-Match does not hold one entity tag of ours."""
+
+    status = 400
+    slug = "invalid-entity-tag"
+    title = "The If-Match header is not valid"
+
+
+class Reader:
+    """The read side of a request."""
+
+    def __init__(self, database: Database, identity: Identity) -> None:
+        self._database = database
+        self._identity = identity
+
+    @property
+    def tenant(self) -> str:
+        """The agency whose rows the caller may see; EVERY_AGENCY for an operator."""
+        return self._identity.tenant
+
+    @asynccontextmanager
+    async def read(self, agency_id: str) -> AsyncIterator[Connection]:
+        """A read-only transaction that sees the agency's rows; raises NotFound for another tenant's."""
+        self._identity.admit(agency_id)
+        async with self._database.read(agency_id) as connection:
+            yield connection
+
+
+class Commands:
+    """The write side of a request."""
+
+    def __init__(self, database: Database, identity: Identity, context: Context, keyed: KeyedRequest | None) -> None:
+        self._database = database
+        self._identity = identity
+        self._context = context
+        self._keyed = keyed
+
+    async def execute(
+        self,
+        agency_id: str,
+        handler: Callable[[UnitOfWork], Awaitable[R]],
+        *,
+        status_code: int = 200,
+        location: Callable[[R], str] | None = None,
+    ) -> Response:
+        """Carry out a command under the agency's lock and answer with its reply (None: an empty body).
+
+        With an Idempotency-Key the reply is kept by the same transaction, and a repeated request gets it back.
+        An error rolls all back and is not kept: the same key may try again. Call it once in a request.
+        """
+        async with self.write(agency_id) as uow:
+            if self._keyed is not None:
+                kept = await self._keyed.find(uow, agency_id)
+                if kept is not None:
+                    return _response(kept, replayed=True)
+            result = await handler(uow)
+            reply = Reply(status_code, _body(result), {} if location is None else {"location": location(result)})
+            if self._keyed is not None:
+                await self._keyed.keep(uow, agency_id, reply)
+        return _response(reply)
+
+    @asynccontextmanager
+    async def write(self, agency_id: str) -> AsyncIterator[UnitOfWork]:
+        """A unit of work apart from the Idempotency-Key: one step of a long work that may be repeated safely."""
+        self._identity.admit(agency_id)
+        async with self._database.write(agency_id, context=self._context) as uow:
+            yield uow
+
+
+def _body(reply: BaseModel | None) -> bytes:
+    return b"" if reply is None else reply.__pydantic_serializer__.to_json(reply)
+
+
+def _response(reply: Reply, *, replayed: bool = False) -> Response:
+    headers = reply.headers | ({"idempotency-replayed": "true"} if replayed else {})
+    return Response(reply.body, reply.status, headers, media_type="application/json" if reply.body else None)
+
+
+async def _reader(request: Request, identity: IdentityDep) -> Reader:
+    return Reader(request.app.state.database, identity)
+
+
+async def _commands(
+    request: Request,
+    identity: IdentityDep,
+    idempotency_key: Annotated[
+        str | None,
+        Header(description="1 to 255 printable ASCII characters. A repeated request with it is carried out once."),
+    ] = None,
+) -> Commands:
+    keyed = None if idempotency_key is None else await KeyedRequest.of(request, idempotency_key)
+    return Commands(request.app.state.database, identity, request.state.context, keyed)
+
+
+async def _if_match(
+    if_match: Annotated[str | None, Header(description="The ETag as it was read.")] = None,
+) -> int | None:
+    if if_match is None:
+        return None
+    match = _ETAG.fullmatch(if_match.strip())
+    if match is None:
+        raise InvalidEntityTag(f'If-Match: {if_match[:40]!r} is not one ETag as it was given out, such as "7"')
+    return int(match[1])
+
+
+def etag(version: int) -> str:
+    """The ETag of a version of a thing."""
+    return f'"{version}"'
+
+
+ReaderDep = Annotated[Reader, Depends(_reader)]
+CommandsDep = Annotated[Commands, Depends(_commands)]
+IfMatchDep = Annotated[int | None, Depends(_if_match)]
