@@ -146,7 +146,7 @@ create table idempotency (
     headers jsonb not null,
     body bytea not null,
     recorded_at timestamptz not null,
-    primary key (agency_id, route, key)
+    primary key (agency_id, key)
 );
 select protect('idempotency', api => 'select, insert', worker => 'select, delete');
 
