@@ -55,11 +55,16 @@ _PROBLEM = {
 }
 
 
-def create_app(runtime: Runtime, api_database: Database, health: HealthCheck) -> FastAPI:
-    """The application of a running service. Add further routers (parking, sandbox) to what it returns."""
+def create_app(runtime: Runtime, api_database: Database, health: HealthCheck, *, with_api: bool = True) -> FastAPI:
+    """The application of a running process; without its API it has health and metrics alone.
+
+    Add further routers (parking, the sandbox's) to what it returns. Raises ValueError where the settings name no issuer.
+    """
     settings = runtime.settings
     clock = SystemClock()
-    app = _application(runtime.service)
+    app = _bare_application(runtime.service)
+    if with_api:
+        _add_api(app, runtime.service)
     app.state.database = api_database
     app.include_router(health_router(health))
     app.add_api_route("/metrics", _metrics, include_in_schema=False)
@@ -78,10 +83,12 @@ def create_app(runtime: Runtime, api_database: Database, health: HealthCheck) ->
 
 def openapi(service: Service) -> dict[str, Any]:
     """The service's OpenAPI 3.1 document."""
-    return _application(service).openapi()
+    app = _bare_application(service)
+    _add_api(app, service)
+    return app.openapi()
 
 
-def _application(service: Service) -> FastAPI:
+def _bare_application(service: Service) -> FastAPI:
     app = FastAPI(
         title=f"Muster {service.name}",
         version="1",
@@ -92,10 +99,13 @@ def _application(service: Service) -> FastAPI:
     )
     app.add_exception_handler(HTTPException, problems.answer)
     app.add_exception_handler(RequestValidationError, problems.answer)
+    return app
+
+
+def _add_api(app: FastAPI, service: Service) -> None:
     for router in service.routers:
         app.include_router(router)
     app.include_router(audit_router(service.name))
-    return app
 
 
 async def _metrics() -> Response:
