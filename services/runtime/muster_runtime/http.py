@@ -58,7 +58,7 @@ _PROBLEM = {
 def create_app(runtime: Runtime, api_database: Database, health: HealthCheck, *, with_api: bool = True) -> FastAPI:
     """The application of a running process; without its API it has health and metrics alone.
 
-    Add further routers (parking, the sandbox's) to what it returns. Raises ValueError where the settings name no issuer.
+    Add further routers (parking, the sandbox's) to what it returns. Raises ValueError where no issuer is set.
     """
     settings = runtime.settings
     clock = SystemClock()
