@@ -1,8 +1,8 @@
 """The HTTP side of a service: the application, and all that a service's api.py needs."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
@@ -41,6 +41,7 @@ __all__ = [
     "PreconditionFailed",
     "Reader",
     "ReaderDep",
+    "RuntimeDep",
     "body_limit",
     "create_app",
     "etag",
@@ -66,6 +67,7 @@ def create_app(runtime: Runtime, api_database: Database, health: HealthCheck, *,
     if with_api:
         _add_api(app, runtime.service)
     app.state.database = api_database
+    app.state.runtime = runtime
     app.include_router(health_router(health))
     app.add_api_route("/metrics", _metrics, include_in_schema=False)
     app.add_middleware(
@@ -106,6 +108,15 @@ def _add_api(app: FastAPI, service: Service) -> None:
     for router in service.routers:
         app.include_router(router)
     app.include_router(audit_router(service.name))
+
+
+async def _runtime(request: Request) -> Runtime:
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
+# The running process: its clock tells a read the time, its settings are the service's own.
+RuntimeDep = Annotated[Runtime, Depends(_runtime)]
 
 
 async def _metrics() -> Response:
