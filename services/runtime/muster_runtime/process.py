@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from muster_contracts import topics
 from muster_runtime.alarm import Bell
+from muster_runtime.applier import Applier
 from muster_runtime.clock import Clock, SandboxClock, SystemClock
 from muster_runtime.consumer import Consumer
 from muster_runtime.db import RETRYABLE, Database
@@ -114,6 +115,8 @@ async def running(
             duties.start("clock", follower.run())
 
         runtime = Runtime(service, settings, clock, database, bell.alarm())
+        group = settings.topic_prefix + service.name
+        applier = Applier(database, service.subscriptions, service=service.name, group=group)
         relay = consumer = scheduler = None
         if Role.RELAY in roles and service.produces:
             relay = Relay(
@@ -133,17 +136,16 @@ async def running(
         stack.push_async_callback(duties.stop)
         if Role.CONSUMER in roles and service.subscriptions:
             consumer = Consumer(
-                database,
-                service.subscriptions,
-                service=service.name,
-                instance=settings.instance,
+                applier,
+                sorted({cls.topic for cls in service.subscriptions}),
+                client_id=f"{service.name}-{settings.instance}",
                 bootstrap=settings.kafka_bootstrap,
                 topic_prefix=settings.topic_prefix,
             )
             await consumer.start()
             stack.push_async_callback(consumer.stop)
 
-        monitor = Monitor(runtime, relay, consumer, scheduler)
+        monitor = Monitor(runtime, applier, relay, consumer, scheduler)
         app = create_app(runtime, api_database, health=monitor.health, with_api=Role.API in roles)
         if sandbox:
             app.include_router(sandbox_router(monitor.sandbox_state))
@@ -157,11 +159,13 @@ class Monitor:
     def __init__(
         self,
         runtime: Runtime,
+        applier: Applier,
         relay: Relay | None,
         consumer: Consumer | None,
         scheduler: Scheduler | None,
     ) -> None:
         self._runtime = runtime
+        self._applier = applier
         self._relay = relay
         self._consumer = consumer
         self._scheduler = scheduler
@@ -227,10 +231,8 @@ class Monitor:
         return row["rows"], max(0.0, (self._runtime.clock.now() - row["oldest"]).total_seconds())
 
     async def _parked(self) -> int:
-        if self._consumer is None:
-            return 0
         async with self._runtime.database.pool.acquire() as connection:
-            return len(await parked_streams(connection, self._consumer.group))
+            return len(await parked_streams(connection, self._applier.group))
 
     async def _lag(self) -> int:
         async with asyncio.timeout(5):

@@ -1,0 +1,306 @@
+"""Applies records to a service's schema: each event once, in its stream's order; what cannot be applied parks.
+
+The last sequence applied is kept in the very transaction that holds the effects.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from itertools import groupby, zip_longest
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from muster_contracts import Envelope, Erasure, Event, MalformedRecord, read_headers, split_type, topics
+from muster_runtime import parking
+from muster_runtime.context import Context
+from muster_runtime.db import RETRYABLE, Database, UnitOfWork
+from muster_runtime.events import EventHandler, Received
+from muster_runtime.parking import Record
+from muster_runtime.telemetry import APPLIED, DUPLICATES, GAPS, HANDLER_SECONDS, UNKNOWN_TYPES, describe
+
+Position = tuple[int, int]  # epoch, sequence
+StreamKey = tuple[str, str]  # topic, agency
+
+# Before the first event of a stream: the next one is number 1.
+START: Position = (1, 0)
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A record with what was read of it: an event, a mere position (a type not read here), or a defect."""
+
+    record: Record
+    envelope: Envelope | None = None
+    event: Event | None = None
+    defect: str | None = None
+
+    @property
+    def position(self) -> Position | None:
+        return (self.envelope.epoch, self.envelope.sequence) if self.envelope else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to be done with one stream's items: apply the fresh ones, then park the held ones."""
+
+    position: Position
+    fresh: Sequence[_Item]
+    held: Sequence[_Item]
+    reason: str = ""
+
+
+class Applier:
+    """One service's subscriptions, and the state of its consumer group in its own schema."""
+
+    def __init__(
+        self,
+        database: Database,
+        subscriptions: Mapping[type[Event], EventHandler],
+        *,
+        service: str,
+        group: str,
+    ) -> None:
+        self._database = database
+        self._handlers = {cls.event_type: (cls, handler) for cls, handler in subscriptions.items()}
+        self._families = {split[0] for name in self._handlers if (split := split_type(name))}
+        self._compacted = {name for name, topic in topics().items() if topic.compacted}
+        self._service = service
+        self.group = group
+
+    async def apply(self, records: Sequence[Record]) -> None:
+        """Apply records, of any streams, in their order; what is refused is parked.
+
+        Raises one of RETRYABLE when nothing was done for a reason that goes away.
+        """
+        streams: dict[StreamKey, list[_Item]] = {}
+        for record in records:
+            streams.setdefault((record.topic, record.agency_id), []).append(self._read(record))
+        await self._apply_all(streams)
+
+    async def replay(self, topic: str, agency_id: str) -> str | None:
+        """Apply a parked stream's records in order; it is unparked with the last one.
+
+        Returns the reason why it still stands, or None. Each record is a transaction of its own, so that
+        a replay that is broken off is simply begun again.
+        """
+        while True:
+            async with self._transaction([agency_id]) as uow:
+                records = await parking.parked_records(uow.connection, self.group, topic, agency_id, 1)
+                if not records:
+                    return None
+                item = self._read(records[0])
+                plan = self._plan([item], await self._position(uow, topic, agency_id), topic)
+                if plan.held:
+                    return plan.reason
+                try:
+                    async with uow.connection.transaction():
+                        await self._apply(uow, {(topic, agency_id): plan})
+                except RETRYABLE:
+                    raise
+                except Exception as error:
+                    _log.exception("replay_failed", topic=topic, agency_id=agency_id)
+                    return describe(error)
+                await parking.remove(uow, self.group, records)
+
+    async def skip(self, uow: UnitOfWork, topic: str, agency_id: str) -> Record | None:
+        """Give up the first record of a parked stream, and go on behind it."""
+        records = await parking.parked_records(uow.connection, self.group, topic, agency_id, 1)
+        if not records:
+            return None
+        item = self._read(records[0])
+        last = await self._position(uow, topic, agency_id)
+        if item.position is not None and item.position > last:
+            await self._store(uow, {(topic, agency_id): item.position})
+        await parking.remove(uow, self.group, records)
+        return records[0]
+
+    async def _apply_all(self, streams: Mapping[StreamKey, Sequence[_Item]]) -> None:
+        """Apply all streams together; where that is refused, each alone, so that only the culprit parks."""
+        try:
+            await self._apply_streams(streams)
+        except RETRYABLE:
+            raise
+        except Exception as error:
+            if len(streams) > 1:
+                for stream, items in streams.items():
+                    await self._apply_all({stream: items})
+                return
+            ((_, items),) = streams.items()
+            await self._apply_until_refused(items, error)
+
+    async def _apply_until_refused(self, items: Sequence[_Item], error: Exception) -> None:
+        """Apply one stream's items one by one, and park it from the one that is refused."""
+        stream = (items[0].record.topic, items[0].record.agency_id)
+        for index, item in enumerate(items):
+            try:
+                if len(items) > 1:
+                    await self._apply_streams({stream: [item]})
+                    continue
+            except RETRYABLE:
+                raise
+            except Exception as refusal:
+                error = refusal
+            _log.error("stream_parked", topic=stream[0], agency_id=stream[1], exc_info=error)
+            async with self._transaction([stream[1]]) as uow:
+                await self._park(uow, items[index:], describe(error))
+            return
+
+    async def _apply_streams(self, streams: Mapping[StreamKey, Sequence[_Item]]) -> None:
+        """One transaction: last sequences, effects, events, and whatever parks."""
+        agencies = sorted({agency_id for _, agency_id in streams})
+        causes = {item.envelope.id: item.envelope for items in streams.values() for item in items if item.envelope}
+        async with self._transaction(agencies, causes) as uow:
+            positions, parked = await self._state(uow, streams)
+            plans: dict[StreamKey, _Plan] = {}
+            for stream, items in streams.items():
+                last = positions.get(stream, START)
+                if stream in parked:
+                    behind = [i.record for i in items if i.position is None or i.position > last]
+                    await parking.append(uow, self.group, behind)
+                else:
+                    plans[stream] = self._plan(items, last, stream[0])
+            await self._apply(uow, plans)
+            for plan in plans.values():
+                if plan.held:
+                    await self._park(uow, plan.held, plan.reason)
+
+    def _plan(self, items: Sequence[_Item], last: Position, topic: str) -> _Plan:
+        """Drop duplicates; from the first defect or gap on, hold everything."""
+        fresh: list[_Item] = []
+        for index, item in enumerate(items):
+            position = item.position
+            if item.defect is not None or position is None:
+                return _Plan(last, fresh, items[index:], item.defect or "unreadable")
+            if position <= last:
+                DUPLICATES.labels(self._service, topic).inc()
+                continue
+            epoch, sequence = position
+            if epoch > last[0]:
+                _log.error("new_epoch", topic=topic, agency_id=item.record.agency_id, epoch=epoch)
+            elif sequence != last[1] + 1 and topic not in self._compacted:
+                GAPS.labels(self._service, topic).inc()
+                reason = f"gap: sequence {last[1] + 1} was expected and {sequence} came"
+                return _Plan(last, fresh, items[index:], reason)
+            fresh.append(item)
+            last = position
+        return _Plan(last, fresh, [])
+
+    async def _apply(self, uow: UnitOfWork, plans: Mapping[StreamKey, _Plan]) -> None:
+        for run in _runs([plan.fresh for plan in plans.values()]):
+            event_type = run[0].envelope.type
+            _, handler = self._handlers[event_type]
+            with HANDLER_SECONDS.labels(self._service, event_type).time():
+                await handler(uow, run)
+        advanced = {stream: plan.position for stream, plan in plans.items() if plan.fresh}
+        await self._store(uow, advanced)
+        for (topic, _), plan in plans.items():
+            APPLIED.labels(self._service, topic).inc(len(plan.fresh))
+
+    async def _park(self, uow: UnitOfWork, items: Sequence[_Item], reason: str) -> None:
+        await parking.park(uow, self.group, [item.record for item in items], reason)
+
+    def _transaction(
+        self, agencies: Sequence[str], causes: Mapping[str, Envelope] | None = None
+    ) -> AbstractAsyncContextManager[UnitOfWork]:
+        context = Context(actor=self._service, correlation_id="")
+        return self._database.write(*agencies, context=context, causes=causes or {})
+
+    async def _state(
+        self, uow: UnitOfWork, streams: Iterable[StreamKey]
+    ) -> tuple[dict[StreamKey, Position], set[StreamKey]]:
+        """The last position of each stream, and which of them are parked."""
+        keys = list(streams)
+        rows = await uow.connection.fetch(
+            """
+            select k.topic, k.agency_id, a.epoch, a.last_sequence, p.topic is not null as parked
+            from unnest($2::text[], $3::text[]) as k(topic, agency_id)
+            left join applied as a
+                on a.consumer_group = $1 and a.topic = k.topic and a.agency_id = k.agency_id
+            left join parked_stream as p
+                on p.consumer_group = $1 and p.topic = k.topic and p.agency_id = k.agency_id
+            """,
+            self.group,
+            [topic for topic, _ in keys],
+            [agency_id for _, agency_id in keys],
+        )
+        positions = {(r["topic"], r["agency_id"]): (r["epoch"], r["last_sequence"]) for r in rows if r["epoch"]}
+        return positions, {(r["topic"], r["agency_id"]) for r in rows if r["parked"]}
+
+    async def _position(self, uow: UnitOfWork, topic: str, agency_id: str) -> Position:
+        positions, _ = await self._state(uow, [(topic, agency_id)])
+        return positions.get((topic, agency_id), START)
+
+    async def _store(self, uow: UnitOfWork, positions: Mapping[StreamKey, Position]) -> None:
+        if not positions:
+            return
+        await uow.connection.execute(
+            """
+            insert into applied (consumer_group, topic, agency_id, epoch, last_sequence)
+            select $1, * from unnest($2::text[], $3::text[], $4::integer[], $5::bigint[])
+            on conflict (consumer_group, topic, agency_id)
+            do update set epoch = excluded.epoch, last_sequence = excluded.last_sequence
+            """,
+            self.group,
+            [topic for topic, _ in positions],
+            [agency_id for _, agency_id in positions],
+            [epoch for epoch, _ in positions.values()],
+            [sequence for _, sequence in positions.values()],
+        )
+
+    def _read(self, record: Record) -> _Item:
+        """Read a record: all that is wrong with it becomes a defect, which parks it raw."""
+        try:
+            envelope = read_headers(record.headers)
+        except MalformedRecord as error:
+            return _Item(record, defect=str(error))
+        if envelope.agency_id != record.agency_id:
+            return _Item(record, envelope, defect="the key is not the partitionkey attribute")
+        if envelope.type not in self._handlers:
+            return self._unread(record, envelope)
+        cls, _ = self._handlers[envelope.type]
+        try:
+            return _Item(record, envelope, _event(cls, record))
+        except ValidationError as error:
+            fields = ", ".join(".".join(map(str, e["loc"])) or "value" for e in error.errors())
+            return _Item(record, envelope, defect=f"the value does not fit {envelope.type}: {fields}")
+
+    def _unread(self, record: Record, envelope: Envelope) -> _Item:
+        """A type that is not read here is acknowledged; another major version of one that is, never."""
+        split = split_type(envelope.type)
+        if split and split[0] in self._families:
+            return _Item(record, envelope, defect=f"{envelope.type} is of an unknown major version")
+        UNKNOWN_TYPES.labels(self._service, record.topic).inc()
+        return _Item(record, envelope)
+
+
+def _event(cls: type[Event], record: Record) -> Event:
+    if issubclass(cls, Erasure):
+        return cls(agency_id=record.agency_id, subject_ref=(record.key or b"").decode("utf-8", "replace"))
+    return cls.model_validate_json(record.value or b"")
+
+
+def _runs(streams: Sequence[Sequence[_Item]]) -> Iterator[list[Received[Any]]]:
+    """Cut streams into runs of one type, and join the n-th runs of all streams where the type is one.
+
+    Each stream keeps its order; streams have none between them.
+    """
+    cut = [
+        [(event_type, list(run)) for event_type, run in groupby(_readable(stream), key=lambda r: r.envelope.type)]
+        for stream in streams
+    ]
+    for layer in zip_longest(*cut):
+        joined: dict[str, list[Received[Any]]] = {}
+        for entry in layer:
+            if entry is not None:
+                joined.setdefault(entry[0], []).extend(entry[1])
+        yield from joined.values()
+
+
+def _readable(items: Iterable[_Item]) -> Iterator[Received[Any]]:
+    for item in items:
+        if item.envelope is not None and item.event is not None:
+            yield Received(item.envelope, item.event)
