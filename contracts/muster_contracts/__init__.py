@@ -2,6 +2,7 @@
 
 from muster_contracts import billing, enrollment, entitlements, notify
 from muster_contracts.clock import ClockMoved
+from muster_contracts.codec import Decoded, NewerMajor, UnknownType, decode, encode
 from muster_contracts.envelope import (
     Envelope,
     MalformedRecord,
@@ -18,14 +19,19 @@ from muster_contracts.types import AgencyId, Instant, Money
 __all__ = [
     "AgencyId",
     "ClockMoved",
+    "Decoded",
     "Envelope",
     "Erasure",
     "Event",
     "Instant",
     "MalformedRecord",
     "Money",
+    "NewerMajor",
     "Topic",
+    "UnknownType",
     "billing",
+    "decode",
+    "encode",
     "enrollment",
     "entitlements",
     "event_id",

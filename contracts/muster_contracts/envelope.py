@@ -4,9 +4,10 @@ Sources: CloudEvents 1.0.2, its Kafka protocol binding 3.2, and the documented e
 `sequence`, `partitioning` and `distributed-tracing`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 SEQUENCE_DIGITS = 20
 
@@ -64,29 +65,60 @@ def write_headers(envelope: Envelope) -> Headers:
     return headers
 
 
+def _instant(value: bytes) -> datetime:
+    instant = datetime.fromisoformat(value.decode())
+    if instant.tzinfo is None:
+        raise ValueError("no time zone")
+    return instant if instant.tzinfo is UTC else instant.astimezone(UTC)
+
+
+def _positive(value: bytes) -> int:
+    number = int(value) if value.isdigit() else 0
+    if number < 1:
+        raise ValueError("not positive")
+    return number
+
+
+# The headers and how each is read, in the order of the envelope's fields; and the rules that a bad value breaks.
+_REQUIRED: tuple[tuple[str, Callable[[bytes], Any]], ...] = (
+    ("ce_id", bytes.decode),
+    ("ce_source", bytes.decode),
+    ("ce_type", bytes.decode),
+    ("ce_time", _instant),
+    ("ce_partitionkey", bytes.decode),
+    ("ce_epoch", _positive),
+    ("ce_sequence", _positive),
+    ("ce_correlationid", bytes.decode),
+)
+_OPTIONAL = ("ce_causationid", "ce_traceparent")
+_RULES = {
+    "ce_specversion": "1.0",
+    "ce_time": "an RFC 3339 instant with a time zone",
+    "ce_epoch": "a whole number from 1",
+    "ce_sequence": "a whole number from 1",
+}
+
+
 def read_headers(headers: Iterable[tuple[str, bytes]]) -> Envelope:
     """The envelope in a record's headers.
 
     Raises MalformedRecord when a required attribute is missing or unreadable.
     """
     raw = dict(headers)
+    attributes: list[Any] = []
+    name = "ce_specversion"
     try:
-        return Envelope(
-            id=raw["ce_id"].decode(),
-            source=raw["ce_source"].decode(),
-            type=raw["ce_type"].decode(),
-            time=datetime.fromisoformat(raw["ce_time"].decode()).astimezone(UTC),
-            agency_id=raw["ce_partitionkey"].decode(),
-            epoch=int(raw["ce_epoch"]),
-            sequence=int(raw["ce_sequence"]),
-            correlation_id=raw["ce_correlationid"].decode(),
-            causation_id=raw["ce_causationid"].decode() if "ce_causationid" in raw else None,
-            traceparent=raw["ce_traceparent"].decode() if "ce_traceparent" in raw else None,
-        )
-    except KeyError as missing:
-        raise MalformedRecord(f"header {missing.args[0]} is missing") from None
-    except ValueError as error:
-        raise MalformedRecord(f"a ce_ header is unreadable: {error}") from None
+        if raw[name] != b"1.0":
+            raise ValueError(raw[name])
+        for name, read in _REQUIRED:
+            attributes.append(read(raw[name]))
+        for name in _OPTIONAL:
+            attributes.append(raw[name].decode() if name in raw else None)
+    except KeyError:
+        raise MalformedRecord(f"header {name} is missing") from None
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        raise MalformedRecord(f"header {name} is {raw[name]!r}, not {_RULES.get(name, 'UTF-8')}") from None
+    return Envelope(*attributes)
 
 
 def write_run_headers(first: Envelope, topic: str, count: int) -> Iterator[Headers]:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from muster_contracts.types import AgencyId, SubjectRef
 
-_TYPE = re.compile(r"^(?P<family>muster\.[a-z]+\.[A-Z][A-Za-z]+)\.v(?P<major>[1-9][0-9]*)$")
+_TYPE = re.compile(r"muster\.[a-z]+\.[A-Z][A-Za-z]+\.v[1-9][0-9]*")
 
 
 class Event(BaseModel):
@@ -49,7 +49,7 @@ _registry: dict[str, type[Event]] = {}
 
 def event(cls: E_) -> E_:
     """Register an event class under the wire type that it writes out."""
-    if not _TYPE.match(cls.event_type):
+    if not _TYPE.fullmatch(cls.event_type):
         raise ValueError(f"{cls.__name__}: {cls.event_type!r} is not muster.<service>.<Name>.v<N>")
     if cls.event_type in _registry:
         raise ValueError(f"{cls.event_type} is registered twice")
@@ -62,7 +62,21 @@ def event_types() -> dict[str, type[Event]]:
     return dict(_registry)
 
 
+def find_event(event_type: str) -> type[Event] | None:
+    """The event class of a wire type; None when it is not known."""
+    return _registry.get(event_type)
+
+
+def latest_major(family: str) -> int | None:
+    """The highest major version known of a family, such as `muster.billing.TermStarted`; None when none is."""
+    return max((major for name, major in map(_split, _registry) if name == family), default=None)
+
+
 def split_type(event_type: str) -> tuple[str, int] | None:
     """A wire type as its family and major version; None when it is not of Muster's form."""
-    match = _TYPE.match(event_type)
-    return (match["family"], int(match["major"])) if match else None
+    return _split(event_type) if _TYPE.fullmatch(event_type) else None
+
+
+def _split(event_type: str) -> tuple[str, int]:
+    family, major = event_type.rsplit(".v", 1)
+    return family, int(major)
