@@ -1,0 +1,1 @@
+"""Terms, invoices, payments and renewals, in a double-entry ledger."""

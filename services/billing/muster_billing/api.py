@@ -1,0 +1,126 @@
+"""The routes of billing: decode and delegate."""
+
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from muster_billing import handlers, queries, reports
+from muster_billing.commands import DecideRenewal, RecordPayment
+from muster_billing.domain import Money
+from muster_billing.replies import (
+    Forecast,
+    InvoiceReply,
+    PaymentReply,
+    Reconciliation,
+    RenewalReply,
+    TermReply,
+    TransactionReply,
+)
+from muster_contracts import AgencyId
+from muster_contracts.billing import RenewalDecision
+from muster_runtime.http import CommandsDep, Page, PageDep, ReaderDep, requires
+
+router = APIRouter(prefix="/v1", tags=["billing"])
+
+READ = requires("billing:read")
+WRITE = requires("billing:write")
+OPERATE = requires("billing:operate")
+
+InvoiceId = Annotated[str, Path(pattern=r"^inv_[0-9a-f]{32}$")]
+RenewalId = Annotated[str, Path(pattern=r"^ren_[0-9a-f]{32}$")]
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Amount(Request):
+    """An amount in whole minor units: cents for USD. A fraction, a text or a truth value is none."""
+
+    amount_minor: int = Field(strict=True, gt=0, le=10**12, examples=[100])
+    currency: str = Field(pattern=r"^[A-Z]{3}$", examples=["USD"])
+
+
+class PaymentRequest(Request):
+    amount: Amount
+    reference: str = Field(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f]*$",
+        description="The payer's own reference, such as the number of a Treasury schedule.",
+    )
+
+
+class DecisionRequest(Request):
+    decision: RenewalDecision
+
+
+@router.get("/agencies/{agency_id}/terms", dependencies=[READ])
+async def list_terms(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> Page[TermReply]:
+    async with reader.read(agency_id) as connection:
+        return await queries.terms(connection, agency_id, page)
+
+
+@router.get("/agencies/{agency_id}/invoices", dependencies=[READ])
+async def list_invoices(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> Page[InvoiceReply]:
+    async with reader.read(agency_id) as connection:
+        return await queries.invoices(connection, agency_id, page)
+
+
+@router.get("/agencies/{agency_id}/renewals", dependencies=[READ])
+async def list_renewals(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> Page[RenewalReply]:
+    async with reader.read(agency_id) as connection:
+        return await queries.renewals(connection, agency_id, page)
+
+
+@router.get("/agencies/{agency_id}/ledger", dependencies=[READ])
+async def list_ledger(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> Page[TransactionReply]:
+    async with reader.read(agency_id) as connection:
+        return await queries.ledger(connection, agency_id, page)
+
+
+@router.post(
+    "/agencies/{agency_id}/invoices/{invoice_id}/payments",
+    status_code=201,
+    response_model=PaymentReply,
+    dependencies=[WRITE],
+)
+async def record_payment(
+    agency_id: AgencyId, invoice_id: InvoiceId, request: PaymentRequest, commands: CommandsDep
+) -> Response:
+    command = RecordPayment(
+        agency_id=agency_id,
+        invoice_id=invoice_id,
+        amount=Money(request.amount.amount_minor, request.amount.currency),
+        reference=request.reference,
+    )
+    return await commands.execute(agency_id, partial(handlers.record_payment, command=command), status_code=201)
+
+
+@router.post(
+    "/agencies/{agency_id}/renewals/{renewal_id}/decision",
+    response_model=RenewalReply,
+    dependencies=[WRITE],
+)
+async def decide_renewal(
+    agency_id: AgencyId, renewal_id: RenewalId, request: DecisionRequest, commands: CommandsDep
+) -> Response:
+    command = DecideRenewal(agency_id=agency_id, renewal_id=renewal_id, decision=request.decision)
+    return await commands.execute(agency_id, partial(handlers.decide_renewal, command=command))
+
+
+@router.get("/reconciliation", dependencies=[OPERATE])
+async def reconcile(reader: ReaderDep) -> Reconciliation:
+    async with reader.read(reader.tenant) as connection:
+        return await reports.reconciliation(connection)
+
+
+@router.get("/forecast", dependencies=[OPERATE])
+async def forecast(
+    reader: ReaderDep,
+    fiscal_year: Annotated[int, Query(ge=2000, le=9999, description="The federal fiscal year, from 1 October.")],
+) -> Forecast:
+    async with reader.read(reader.tenant) as connection:
+        return await reports.forecast(connection, fiscal_year)

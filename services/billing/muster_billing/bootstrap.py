@@ -1,0 +1,23 @@
+"""Billing, put together."""
+
+from pathlib import Path
+
+from muster_billing.api import router
+from muster_billing.settings import BillingSettings
+from muster_billing.subscriptions import deadlines, subscriptions
+from muster_contracts.billing import TermStarted
+from muster_runtime.service import Service
+
+
+def build(settings: BillingSettings | None = None) -> Service:
+    """The service; None reads its settings from the environment."""
+    settings = settings or BillingSettings()
+    return Service(
+        name="billing",
+        settings=settings,
+        migrations=Path(__file__).parents[1] / "migrations",
+        routers=[router],
+        produces=[TermStarted.topic],
+        subscriptions=subscriptions(settings.tariff),
+        deadlines=deadlines(settings.tariff),
+    )

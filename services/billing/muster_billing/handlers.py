@@ -1,0 +1,175 @@
+"""What changes terms, invoices and renewals: one function per command, event and deadline."""
+
+from collections.abc import Sequence
+
+from muster_billing import ledger, lifecycle, publishing, repository
+from muster_billing.commands import DecideRenewal, RecordPayment
+from muster_billing.domain import Payment, Renewal, RenewalState, Tariff, Term, TermState
+from muster_billing.replies import PaymentReply, RenewalReply
+from muster_contracts.billing import RenewalDecision, TermEndReason
+from muster_contracts.enrollment import AgencyEnrolled, AgencyWithdrawn
+from muster_runtime import audit
+from muster_runtime.db import UnitOfWork
+from muster_runtime.deadlines import Deadline, cancel, schedule
+from muster_runtime.events import Received
+from muster_runtime.identifiers import new_id
+
+# Commands
+
+
+async def record_payment(uow: UnitOfWork, command: RecordPayment) -> PaymentReply:
+    """Take the exact amount of an issued invoice, once.
+
+    Raises NotFound, InvoiceNotPayable, or InvalidInput for any other amount or currency.
+    """
+    invoice = await repository.invoice_by_id(uow.connection, command.agency_id, command.invoice_id)
+    paid = invoice.pay(command.amount, uow.now)
+    payment = Payment(
+        id=new_id("pay", uow.now),
+        agency_id=command.agency_id,
+        invoice_id=command.invoice_id,
+        amount=command.amount,
+        reference=command.reference,
+        paid_at=uow.now,
+    )
+    await repository.save_invoice(uow.connection, paid)
+    await repository.add_payment(uow.connection, payment)
+    await repository.book(uow.connection, ledger.payment_received(paid), uow.now)
+    await cancel(uow, paid.agency_id, lifecycle.TELL_OVERDUE, [paid.id])
+    uow.publish(publishing.invoice_paid(paid, payment))
+    await audit.record(
+        uow,
+        command="RecordPayment",
+        agency_id=paid.agency_id,
+        subject=paid.id,
+        before={"state": invoice.state},
+        after={"state": paid.state, "payment_id": payment.id, "reference": payment.reference},
+    )
+    return PaymentReply.of(payment)
+
+
+async def decide_renewal(uow: UnitOfWork, command: DecideRenewal) -> RenewalReply:
+    """Accept or decline an offer; to say the same again changes nothing.
+
+    Raises NotFound, or RenewalClosed once it was decided otherwise, is withdrawn, or its time is over.
+    """
+    renewal = await repository.renewal_by_id(uow.connection, command.agency_id, command.renewal_id)
+    decided = renewal.decide(RenewalState(command.decision), uow.now)
+    if decided is not renewal:
+        await repository.save_renewal(uow.connection, decided)
+        uow.publish(publishing.renewal_decided(decided, RenewalDecision(command.decision), uow.now))
+    await audit.record(
+        uow,
+        command="DecideRenewal",
+        agency_id=renewal.agency_id,
+        subject=renewal.id,
+        before={"state": renewal.state},
+        after={"state": decided.state},
+    )
+    return RenewalReply.of(decided)
+
+
+# Events
+
+
+async def begin_first_terms(tariff: Tariff, uow: UnitOfWork, received: Sequence[Received[AgencyEnrolled]]) -> None:
+    """An enrolled agency has a first term: now, or by a deadline when it lies ahead."""
+    for event in received:
+        enrolled = event.data
+        term = Term(
+            id=new_id("term", uow.now),
+            agency_id=enrolled.agency_id,
+            enrollment_id=enrolled.enrollment_id,
+            number=1,
+            starts_at=enrolled.starts_at,
+            ends_at=enrolled.ends_at,
+            price=tariff.first_term,
+        )
+        if not await lifecycle.add(uow, term):
+            continue
+        if term.starts_at <= uow.now:
+            await lifecycle.start(uow, term, event.envelope.id)
+        else:
+            await schedule(uow, [Deadline(lifecycle.START_TERM, term.agency_id, term.id, term.starts_at)])
+
+
+async def withdraw(uow: UnitOfWork, received: Sequence[Received[AgencyWithdrawn]]) -> None:
+    """A withdrawal ends the enrolment's term, voids its invoice if unpaid, and closes its renewal."""
+    for event in received:
+        withdrawn = event.data
+        term = await _catch_up(uow, withdrawn, event.envelope.id)
+        if term is None:
+            continue
+        if term.state is TermState.SCHEDULED:
+            # Nobody was told of its start, so nobody is told of its end.
+            await repository.save_term(uow.connection, term.cancel())
+        else:
+            ended_at = max(withdrawn.withdrawn_at, term.starts_at)
+            await repository.save_term(uow.connection, term.end(TermEndReason.WITHDRAWN, ended_at))
+            uow.publish(
+                publishing.term_ended(term, TermEndReason.WITHDRAWN, ended_at, renewed=False),
+                time=ended_at,
+                causation_id=event.envelope.id,
+            )
+        await lifecycle.void_unpaid(uow, term, event.envelope.id)
+        await lifecycle.close_renewal(uow, term)
+        for kind in (lifecycle.START_TERM, lifecycle.OFFER_RENEWAL, lifecycle.END_TERM):
+            await cancel(uow, term.agency_id, kind, [term.id])
+
+
+# Deadlines
+
+
+async def start_terms(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """A scheduled term begins."""
+    for deadline in due:
+        term = await repository.term_by_id(uow.connection, deadline.agency_id, deadline.subject)
+        if term.state is TermState.SCHEDULED:
+            await lifecycle.start(uow, term)
+
+
+async def offer_renewals(tariff: Tariff, uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """A further term is offered, unless it is too late to answer."""
+    for deadline in due:
+        term = await repository.term_by_id(uow.connection, deadline.agency_id, deadline.subject)
+        if term.state is not TermState.RUNNING or uow.now >= term.ends_at:
+            continue
+        renewal = Renewal.offer(new_id("ren", uow.now), term, tariff.renewal, uow.now)
+        await repository.add_renewal(uow.connection, renewal)
+        uow.publish(publishing.renewal_offered(renewal), time=deadline.due_at)
+
+
+async def tell_overdue(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """It is told that an invoice is unpaid, and will be again if it stays so. Nothing is cut off."""
+    for deadline in due:
+        invoice = await repository.invoice_by_id(uow.connection, deadline.agency_id, deadline.subject)
+        notice = invoice.next_notice
+        if notice is None:
+            continue
+        told = invoice.escalate(notice)
+        await repository.save_invoice(uow.connection, told)
+        await lifecycle.schedule_notice(uow, told)
+        uow.publish(publishing.payment_overdue(told, notice), time=deadline.due_at)
+
+
+async def end_terms(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """A term is complete; where its renewal was accepted, the next one begins at the same instant."""
+    for deadline in due:
+        term = await repository.term_by_id(uow.connection, deadline.agency_id, deadline.subject)
+        if term.state is TermState.RUNNING:
+            await lifecycle.complete(uow, term)
+
+
+async def _catch_up(uow: UnitOfWork, withdrawn: AgencyWithdrawn, cause: str) -> Term | None:
+    """The term that a withdrawal cuts short, once all that the calendar had set before it has happened.
+
+    So a withdrawal has the same result whether it comes before or after a deadline of its own instant.
+    """
+    while term := await repository.live_term(uow.connection, withdrawn.agency_id, withdrawn.enrollment_id):
+        if term.state is TermState.SCHEDULED and term.starts_at <= withdrawn.withdrawn_at:
+            await lifecycle.start(uow, term, cause)
+        elif term.state is TermState.RUNNING and term.ends_at <= withdrawn.withdrawn_at:
+            await lifecycle.complete(uow, term, cause)
+        else:
+            return term
+    return None

@@ -1,0 +1,104 @@
+"""The steps that a term, its invoice and its renewal go through, whatever sets them off.
+
+`cause` is the id of the event that did; a deadline has none.
+"""
+
+from muster_billing import ledger, publishing, repository
+from muster_billing.domain import Invoice, InvoiceState, Issuance, RenewalState, Term
+from muster_contracts.billing import TermEndReason
+from muster_runtime.db import UnitOfWork
+from muster_runtime.deadlines import Deadline, cancel, schedule
+from muster_runtime.identifiers import new_id
+
+# Kinds of deadlines. The subject of an overdue notice is an invoice, that of all others a term.
+START_TERM = "start_term"
+OFFER_RENEWAL = "offer_renewal"
+TELL_OVERDUE = "tell_overdue"
+END_TERM = "end_term"
+
+WITHDRAWN = "agency_withdrawn"
+
+
+async def add(uow: UnitOfWork, term: Term) -> bool:
+    """Add a term with its draft invoice; False when the enrolment has that term already."""
+    if not await repository.add_term(uow.connection, term):
+        return False
+    invoice = Invoice(
+        id=new_id("inv", uow.now),
+        agency_id=term.agency_id,
+        term_id=term.id,
+        fiscal_year=term.fiscal_year,
+        amount=term.price,
+    )
+    await repository.add_invoice(uow.connection, invoice)
+    return True
+
+
+async def start(uow: UnitOfWork, term: Term, cause: str | None = None) -> None:
+    """Start a term, set its deadlines and issue its invoice."""
+    await repository.save_term(uow.connection, term.start())
+    uow.publish(publishing.term_started(term), time=term.starts_at, causation_id=cause)
+    await schedule(
+        uow,
+        [
+            Deadline(OFFER_RENEWAL, term.agency_id, term.id, term.offer_at),
+            Deadline(END_TERM, term.agency_id, term.id, term.ends_at),
+        ],
+    )
+    await _issue(uow, term, cause)
+
+
+async def _issue(uow: UnitOfWork, term: Term, cause: str | None) -> None:
+    draft = await repository.invoice_of_term(uow.connection, term)
+    ordinal = await repository.next_ordinal(uow.connection, draft.agency_id, draft.fiscal_year)
+    issuance = Issuance.at(uow.now, ordinal)
+    invoice = draft.issue(issuance)
+    await repository.save_invoice(uow.connection, invoice)
+    await repository.book(uow.connection, ledger.invoice_issued(invoice), uow.now)
+    await schedule_notice(uow, invoice)
+    uow.publish(publishing.invoice_issued(invoice, issuance), causation_id=cause)
+
+
+async def schedule_notice(uow: UnitOfWork, invoice: Invoice) -> None:
+    if notice := invoice.next_notice:
+        await schedule(uow, [Deadline(TELL_OVERDUE, invoice.agency_id, invoice.id, notice.tell_at)])
+
+
+async def complete(uow: UnitOfWork, term: Term, cause: str | None = None) -> None:
+    """End a term at its end. An offer without an answer lapses: nothing is decided for the agency."""
+    renewal = await repository.renewal_of_term(uow.connection, term)
+    renewed = renewal is not None and renewal.state is RenewalState.ACCEPTED
+    await repository.save_term(uow.connection, term.end(TermEndReason.COMPLETED, term.ends_at))
+    for kind in (OFFER_RENEWAL, END_TERM):
+        await cancel(uow, term.agency_id, kind, [term.id])
+    uow.publish(
+        publishing.term_ended(term, TermEndReason.COMPLETED, term.ends_at, renewed=renewed),
+        time=term.ends_at,
+        causation_id=cause,
+    )
+    if renewal is None:
+        return
+    if renewal.state is RenewalState.OFFERED:
+        await repository.save_renewal(uow.connection, renewal.close(RenewalState.LAPSED))
+    if renewed:
+        following = term.followed_by(new_id("term", uow.now), renewal)
+        if await add(uow, following):
+            await start(uow, following, cause)
+
+
+async def void_unpaid(uow: UnitOfWork, term: Term, cause: str) -> None:
+    invoice = await repository.invoice_of_term(uow.connection, term)
+    if invoice.state not in (InvoiceState.DRAFT, InvoiceState.ISSUED):
+        return
+    await repository.save_invoice(uow.connection, invoice.void(WITHDRAWN, uow.now))
+    await cancel(uow, invoice.agency_id, TELL_OVERDUE, [invoice.id])
+    # A draft was told to nobody and booked nowhere.
+    if invoice.state is InvoiceState.ISSUED:
+        await repository.book(uow.connection, ledger.invoice_voided(invoice), uow.now)
+        uow.publish(publishing.invoice_voided(invoice, WITHDRAWN, uow.now), causation_id=cause)
+
+
+async def close_renewal(uow: UnitOfWork, term: Term) -> None:
+    renewal = await repository.renewal_of_term(uow.connection, term)
+    if renewal is not None and renewal.state in (RenewalState.OFFERED, RenewalState.ACCEPTED):
+        await repository.save_renewal(uow.connection, renewal.close(RenewalState.WITHDRAWN))

@@ -1,0 +1,108 @@
+"""The read side of one agency: pages of terms, invoices, renewals and the ledger, oldest first."""
+
+from muster_billing import rows
+from muster_billing.replies import EntryReply, InvoiceReply, RenewalReply, TermReply, TransactionReply
+from muster_runtime.db import Connection
+from muster_runtime.http import Page, PageDep
+from muster_runtime.pages import InvalidCursor
+
+
+async def terms(connection: Connection, agency_id: str, page: PageDep) -> Page[TermReply]:
+    found = await connection.fetch(
+        """
+        select *
+        from term
+        where agency_id = $1 and ($2::text is null or id > $2)
+        order by id
+        limit $3
+        """,
+        agency_id,
+        page.after,
+        page.limit + 1,
+    )
+    return page.make([TermReply.of(rows.term(row)) for row in found], key=lambda term: term.term_id)
+
+
+async def invoices(connection: Connection, agency_id: str, page: PageDep) -> Page[InvoiceReply]:
+    found = await connection.fetch(
+        """
+        select invoice as invoice, term as term
+        from invoice
+        inner join term on invoice.term_id = term.id
+        where invoice.agency_id = $1 and ($2::text is null or invoice.id > $2)
+        order by invoice.id
+        limit $3
+        """,
+        agency_id,
+        page.after,
+        page.limit + 1,
+    )
+    replies = [InvoiceReply.of(rows.invoice(row["invoice"]), rows.term(row["term"])) for row in found]
+    return page.make(replies, key=lambda invoice: invoice.invoice_id)
+
+
+async def renewals(connection: Connection, agency_id: str, page: PageDep) -> Page[RenewalReply]:
+    found = await connection.fetch(
+        """
+        select *
+        from renewal
+        where agency_id = $1 and ($2::text is null or id > $2)
+        order by id
+        limit $3
+        """,
+        agency_id,
+        page.after,
+        page.limit + 1,
+    )
+    return page.make([RenewalReply.of(rows.renewal(row)) for row in found], key=lambda renewal: renewal.renewal_id)
+
+
+async def ledger(connection: Connection, agency_id: str, page: PageDep) -> Page[TransactionReply]:
+    """Raises InvalidCursor when the cursor is of another list."""
+    found = await connection.fetch(
+        """
+        select
+            t.id,
+            t.agency_id,
+            t.invoice_id,
+            t.kind,
+            t.recorded_at,
+            array_agg(e.account order by e.amount_minor desc) as accounts,
+            array_agg(e.amount_minor order by e.amount_minor desc) as amounts,
+            min(e.currency) as currency
+        from ledger_transaction as t
+        inner join ledger_entry as e on t.id = e.transaction_id
+        where t.agency_id = $1 and t.id > $2
+        group by t.id
+        order by t.id
+        limit $3
+        """,
+        agency_id,
+        _transaction_id(page.after),
+        page.limit + 1,
+    )
+    replies = [
+        TransactionReply(
+            transaction_id=row["id"],
+            agency_id=row["agency_id"],
+            invoice_id=row["invoice_id"],
+            kind=row["kind"],
+            recorded_at=row["recorded_at"],
+            entries=[
+                EntryReply.model_validate(
+                    {"account": account, "amount": {"amount_minor": amount, "currency": row["currency"]}}
+                )
+                for account, amount in zip(row["accounts"], row["amounts"], strict=True)
+            ],
+        )
+        for row in found
+    ]
+    return page.make(replies, key=lambda transaction: str(transaction.transaction_id))
+
+
+def _transaction_id(cursor: str | None) -> int:
+    if cursor is None:
+        return 0
+    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 19):
+        raise InvalidCursor("after: the cursor is of another list")
+    return int(cursor)

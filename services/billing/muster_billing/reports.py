@@ -1,0 +1,132 @@
+"""The read side of the whole programme: whether the books balance, and what the next year brings."""
+
+from datetime import UTC, datetime
+
+from muster_billing.replies import (
+    Forecast,
+    ForecastLine,
+    MisbookedInvoice,
+    Reconciliation,
+    TermWithoutInvoice,
+    UnbalancedAccount,
+)
+from muster_contracts import Money
+from muster_runtime.db import Connection
+
+
+async def reconciliation(connection: Connection) -> Reconciliation:
+    """Where terms, invoices and the ledger disagree; every list is empty when all is well."""
+    return Reconciliation(
+        terms_without_invoice=await _terms_without_invoice(connection),
+        misbooked_invoices=await _misbooked_invoices(connection),
+        unbalanced_accounts=await _unbalanced_accounts(connection),
+    )
+
+
+async def forecast(connection: Connection, fiscal_year: int) -> Forecast:
+    """The accepted and the open renewals whose term begins in a fiscal year."""
+    found = await connection.fetch(
+        """
+        select state, count(*) as renewals, sum(price_minor)::bigint as amount_minor, currency
+        from renewal
+        where state in ('accepted', 'offered') and next_starts_at >= $1 and next_starts_at < $2
+        group by state, currency
+        order by state, currency
+        """,
+        datetime(fiscal_year - 1, 10, 1, tzinfo=UTC),
+        datetime(fiscal_year, 10, 1, tzinfo=UTC),
+    )
+    return Forecast(
+        fiscal_year=fiscal_year,
+        lines=[
+            ForecastLine(
+                state=row["state"],
+                renewals=row["renewals"],
+                amount=Money(amount_minor=row["amount_minor"], currency=row["currency"]),
+            )
+            for row in found
+        ],
+    )
+
+
+async def _terms_without_invoice(connection: Connection) -> list[TermWithoutInvoice]:
+    found = await connection.fetch(
+        """
+        select term.agency_id, term.id as term_id, term.number
+        from term
+        where not exists (select from invoice where invoice.term_id = term.id)
+        order by term.id
+        """
+    )
+    return [TermWithoutInvoice(**row) for row in found]
+
+
+async def _misbooked_invoices(connection: Connection) -> list[MisbookedInvoice]:
+    found = await connection.fetch(
+        """
+        select
+            invoice.agency_id,
+            invoice.id as invoice_id,
+            expected.kind,
+            booked.id is not null as booked
+        from invoice
+        cross join lateral (
+            values
+            ('invoice_issued', invoice.issued_at is not null),
+            ('payment_received', invoice.state = 'paid'),
+            ('invoice_voided', invoice.state = 'void' and invoice.issued_at is not null)
+        ) as expected (kind, wanted)
+        left join ledger_transaction as booked
+            on invoice.id = booked.invoice_id and expected.kind = booked.kind
+        where expected.wanted <> (booked.id is not null)
+        order by invoice.id, expected.kind
+        """
+    )
+    return [MisbookedInvoice(**row) for row in found]
+
+
+async def _unbalanced_accounts(connection: Connection) -> list[UnbalancedAccount]:
+    found = await connection.fetch(
+        """
+        with expected as (
+            select
+                invoice.agency_id,
+                effect.account,
+                invoice.currency,
+                sum(effect.amount_minor)::bigint as amount_minor
+            from invoice
+            cross join lateral (
+                values
+                (
+                    'accounts_receivable',
+                    case when invoice.state = 'issued' then invoice.amount_minor else 0 end
+                ),
+                (
+                    'revenue',
+                    case when invoice.state in ('issued', 'paid') then -invoice.amount_minor else 0 end
+                )
+            ) as effect (account, amount_minor)
+            group by invoice.agency_id, effect.account, invoice.currency
+            union all
+            select agency_id, 'cash' as account, currency, sum(amount_minor)::bigint as amount_minor
+            from payment
+            group by agency_id, currency
+        ),
+        booked as (
+            select agency_id, account, currency, sum(amount_minor)::bigint as amount_minor
+            from ledger_entry
+            group by agency_id, account, currency
+        )
+        select
+            agency_id,
+            account,
+            currency,
+            coalesce(booked.amount_minor, 0) as ledger_minor,
+            coalesce(expected.amount_minor, 0) as expected_minor
+        from expected
+        full join booked using (agency_id, account, currency)
+        where coalesce(booked.amount_minor, 0) <> coalesce(expected.amount_minor, 0)
+        order by agency_id, account, currency
+        """
+    )
+    return [UnbalancedAccount(**row) for row in found]

@@ -1,0 +1,29 @@
+"""What billing listens to and what it does when its time has come."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from muster_billing import handlers, lifecycle
+from muster_billing.domain import Tariff
+from muster_contracts import Event
+from muster_contracts.enrollment import AgencyEnrolled, AgencyWithdrawn
+from muster_runtime.deadlines import DeadlineHandler
+from muster_runtime.events import EventHandler
+
+
+def subscriptions(tariff: Tariff) -> Mapping[type[Event], EventHandler]:
+    """A suspension changes nothing here: a term runs, and its invoice is owed."""
+    return {
+        AgencyEnrolled: partial(handlers.begin_first_terms, tariff),
+        AgencyWithdrawn: handlers.withdraw,
+    }
+
+
+def deadlines(tariff: Tariff) -> Mapping[str, DeadlineHandler]:
+    """Kinds due at one instant are handled in this order."""
+    return {
+        lifecycle.START_TERM: handlers.start_terms,
+        lifecycle.OFFER_RENEWAL: partial(handlers.offer_renewals, tariff),
+        lifecycle.TELL_OVERDUE: handlers.tell_overdue,
+        lifecycle.END_TERM: handlers.end_terms,
+    }
