@@ -1,0 +1,85 @@
+"""The fixtures that every test may ask for: real servers, databases and topics of a test's own, whole services."""
+
+import json
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from muster_local.provisioning import Access
+from muster_runtime.auth import Issuer
+from tests.support import servers
+from tests.support.databases import Databases
+from tests.support.eventually import eventually as poll
+from tests.support.services import ISSUER, ServiceRunner, TokenIssuer
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With several workers, start the servers once, before them: they find the addresses in the environment."""
+    if config.getoption("numprocesses", default=None) and not hasattr(config, "workerinput"):
+        servers.start()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the servers that this process has started."""
+    servers.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> str:
+    """The superuser's address of a real Postgres."""
+    return servers.start().postgres_dsn
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap() -> str:
+    """The address of a real Kafka."""
+    return servers.start().kafka_bootstrap
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """What this test puts before its topics' and groups' names."""
+    return f"test-{secrets.token_hex(5)}."
+
+
+@pytest.fixture(scope="session")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> TokenIssuer:
+    """The issuer whose tokens the tests' services accept."""
+    folder: Path = tmp_path_factory.mktemp("issuer")
+    issuer = Issuer.load(folder / "key.pem", issuer=ISSUER)
+    jwks = folder / "jwks.json"
+    jwks.write_text(json.dumps(issuer.jwks()), "utf-8")
+    return TokenIssuer(issuer, jwks)
+
+
+@pytest.fixture
+async def databases(postgres: str) -> AsyncIterator[Databases]:
+    """Makes databases that live as long as the test."""
+    made = Databases(postgres)
+    yield made
+    await made.drop_all()
+
+
+@pytest.fixture
+def service_database(databases: Databases) -> Callable[..., Awaitable[Access]]:
+    """`await service_database("billing")`: a migrated database with that service's schema."""
+    return databases.make
+
+
+@pytest.fixture
+async def run_service(
+    databases: Databases, kafka_bootstrap: str, topic_prefix: str, tokens: TokenIssuer
+) -> AsyncIterator[ServiceRunner]:
+    """`await run_service(build, SettingsClass, **settings)`: the whole service in this process."""
+    runner = ServiceRunner(databases, kafka_bootstrap, topic_prefix, tokens)
+    yield runner
+    await runner.close()
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., Awaitable[Any]]:
+    """`await eventually(check, timeout=15)`: polls until `check` is true."""
+    return poll

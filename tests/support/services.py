@@ -1,0 +1,167 @@
+"""A whole service in the test's own process, on a database and topics of its own."""
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import asyncpg
+import httpx
+
+from muster_contracts import ClockMoved, Envelope, Event, topics
+from muster_local.provisioning import Access
+from muster_local.topics import create_topics, delete_topics
+from muster_runtime.auth import Issuer
+from muster_runtime.clock import SandboxClock
+from muster_runtime.events import Received
+from muster_runtime.process import ALL_ROLES, Process, Role, running
+from muster_runtime.service import Runtime, Service
+from muster_runtime.settings import Settings
+from tests.support.databases import Databases
+from tests.support.topics import Producer, Reader
+
+E = TypeVar("E", bound=Event)
+
+# Enough for keys to be spread, and quick to make.
+PARTITIONS = 2
+
+ISSUER = "https://issuer.test"
+
+
+@dataclass(frozen=True)
+class TokenIssuer:
+    """Signs tokens for the tests; the services read its public keys from a file."""
+
+    issuer: Issuer
+    jwks: Path
+
+    def token(self, *scopes: str, agency: str | None = None, subject: str = "operator") -> str:
+        """A bearer token."""
+        return self.issuer.token(scopes, agency=agency, subject=subject)
+
+
+@dataclass
+class RunningService:
+    """A service that runs in this process, with every role unless told otherwise."""
+
+    process: Process
+    access: Access
+    client: httpx.AsyncClient
+    admin: "asyncpg.Connection[Any]"
+    producer: Producer
+    reader: Reader
+    tokens: TokenIssuer
+    topic_prefix: str
+
+    @property
+    def runtime(self) -> Runtime:
+        """Its database (worker role), clock and settings."""
+        return self.process.runtime
+
+    @property
+    def clock(self) -> SandboxClock:
+        """Its clock: `.move(instant)`."""
+        assert isinstance(self.process.clock, SandboxClock)
+        return self.process.clock
+
+    def token(self, *scopes: str, agency: str | None = None, subject: str = "operator") -> str:
+        """A bearer token that the service accepts."""
+        return self.tokens.token(*scopes, agency=agency, subject=subject)
+
+    async def publish(self, *events: Event, time: datetime | None = None) -> list[Envelope]:
+        """Put events on their topics as a correct producer would; answers their envelopes."""
+        return await self.producer.publish(events, time or self.clock.now())
+
+    async def published(self, cls: type[E]) -> list[Received[E]]:
+        """Every event of a type that this service has put on Kafka, each stream in its order."""
+        return await self.reader.events(cls)
+
+
+@dataclass
+class ServiceRunner:
+    """Starts services for one test, and stops them all at its end."""
+
+    databases: Databases
+    bootstrap: str
+    topic_prefix: str
+    tokens: TokenIssuer
+    _exit: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _topics: set[str] = field(default_factory=set)
+
+    async def __call__(
+        self,
+        build: Callable[[Any], Service],
+        settings_class: type[Settings],
+        *,
+        roles: frozenset[Role] = ALL_ROLES,
+        beside: RunningService | None = None,
+        **overrides: Any,
+    ) -> RunningService:
+        """Start the service that `build` makes of its settings; `overrides` are settings by name.
+
+        With `beside` it is a second process of the same service, on the same database.
+        """
+        described = build(settings_class(**{"environment": "sandbox", **overrides}))
+        access = beside.access if beside else await self.databases.make(described.name, described.migrations)
+        await self._create_topics(described)
+        settings = settings_class(
+            **{
+                "environment": "sandbox",
+                "instance": f"{described.name}-{secrets.token_hex(3)}",
+                "postgres_api_dsn": access.api_dsn,
+                "postgres_worker_dsn": access.worker_dsn,
+                "postgres_owner_dsn": access.owner_dsn,
+                "postgres_pool_size": 5,
+                "kafka_bootstrap": self.bootstrap,
+                "topic_prefix": self.topic_prefix,
+                "oidc_issuer": ISSUER,
+                "oidc_jwks": str(self.tokens.jwks),
+                **overrides,
+            }
+        )
+        service = build(settings)
+        process = await self._exit.enter_async_context(_watched(service, roles))
+        admin = await asyncpg.connect(access.admin_dsn, server_settings={"search_path": service.name})
+        self._exit.push_async_callback(admin.close)
+        client = await self._exit.enter_async_context(self._client(process, service.name))
+        producer = beside.producer if beside else await self._enter(Producer(self.bootstrap, self.topic_prefix))
+        reader = await self._enter(Reader(self.bootstrap, self.topic_prefix, service.produces or [ClockMoved.topic]))
+        return RunningService(process, access, client, admin, producer, reader, self.tokens, self.topic_prefix)
+
+    async def close(self) -> None:
+        """Stop what was started, and delete the topics."""
+        await self._exit.aclose()
+        if self._topics:
+            await delete_topics(self.bootstrap, [self.topic_prefix + name for name in self._topics])
+
+    async def _create_topics(self, service: Service) -> None:
+        read = {cls.topic for cls in service.subscriptions}
+        wanted = {*service.produces, *read, ClockMoved.topic} - self._topics
+        if wanted:
+            descriptions = [topics()[name] for name in sorted(wanted)]
+            await create_topics(self.bootstrap, self.topic_prefix, descriptions, partitions=PARTITIONS)
+            self._topics |= wanted
+
+    def _client(self, process: Process, service: str) -> httpx.AsyncClient:
+        scopes = [f"{service}:{verb}" for verb in ("read", "write", "operate")]
+        token = self.tokens.token(*scopes, "sandbox:operate")
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(process.app, raise_app_exceptions=False),
+            base_url=f"http://{service}.test",
+            headers={"Authorization": f"Bearer {token}"},
+        )
+
+    async def _enter(self, context: Any) -> Any:
+        return await self._exit.enter_async_context(context)
+
+
+@asynccontextmanager
+async def _watched(service: Service, roles: frozenset[Role]) -> AsyncIterator[Process]:
+    """Run a service; a duty that broke down meanwhile fails the test."""
+    async with running(service, roles) as process:
+        yield process
+        if process.failed.done():
+            process.failed.result()

@@ -1,0 +1,114 @@
+"""Events on real topics: put there as a correct producer would, and read back from the beginning."""
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
+
+from muster_contracts import Envelope, Erasure, Event, event_id, read_headers, source_of, write_headers
+from muster_runtime.events import Received
+from muster_runtime.identifiers import new_id
+
+E = TypeVar("E", bound=Event)
+
+
+class Producer:
+    """Publishes events as the service that owns them would: keyed, and with gapless sequences per topic and agency."""
+
+    def __init__(self, bootstrap: str, prefix: str) -> None:
+        self._prefix = prefix
+        self._kafka = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True)
+        self._sequences: Counter[tuple[str, str]] = Counter()
+
+    async def __aenter__(self) -> Self:
+        await self._kafka.start()
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        await self._kafka.stop()
+
+    async def publish(self, events: Iterable[Event], time: datetime) -> list[Envelope]:
+        """Publish events as facts that became true at `time`; answers once Kafka has them all."""
+        published = [(self._envelope(event, time), event) for event in events]
+        for envelope, event in published:
+            await self.put(envelope, event)
+        return [envelope for envelope, _ in published]
+
+    async def put(self, envelope: Envelope, event: Event) -> None:
+        """Put one record on the event's topic with exactly this envelope: also a repeated, late or gapped one."""
+        value = None if isinstance(event, Erasure) else event.model_dump_json().encode()
+        await self.put_raw(event.topic, key=event.record_key.encode(), value=value, headers=write_headers(envelope))
+
+    async def put_raw(
+        self, topic: str, *, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]
+    ) -> None:
+        """Put any record on a topic, named without the prefix."""
+        await self._kafka.send_and_wait(self._prefix + topic, value=value, key=key, headers=headers)
+
+    def _envelope(self, event: Event, time: datetime) -> Envelope:
+        stream = event.topic, event.agency_id
+        self._sequences[stream] += 1
+        return Envelope(
+            id=event_id(*stream, 1, self._sequences[stream]),
+            source=source_of(event.topic),
+            type=event.event_type,
+            time=time,
+            agency_id=event.agency_id,
+            epoch=1,
+            sequence=self._sequences[stream],
+            correlation_id=new_id("cor", time),
+        )
+
+
+class Reader:
+    """Reads topics from their beginning up to what is there now."""
+
+    def __init__(self, bootstrap: str, prefix: str, topics: Iterable[str]) -> None:
+        # Without a group, a consumer is assigned every partition of its topics.
+        self._kafka = AIOKafkaConsumer(
+            *(prefix + topic for topic in topics),
+            bootstrap_servers=bootstrap,
+            group_id=None,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+        )
+        self._records: list[ConsumerRecord[Any, Any]] = []
+
+    async def __aenter__(self) -> Self:
+        await self._kafka.start()
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        await self._kafka.stop()
+
+    async def records(self) -> list[ConsumerRecord[Any, Any]]:
+        """Every record so far; those of one stream are in their order."""
+        ends = await self._kafka.end_offsets(list(self._kafka.assignment()))
+        for partition, end in ends.items():
+            while await self._kafka.position(partition) < end:
+                for batch in (await self._kafka.getmany(partition, timeout_ms=200)).values():
+                    self._records.extend(batch)
+        return self._records
+
+    async def events(self, cls: type[E]) -> list[Received[E]]:
+        """Every event of one type so far, with its envelope."""
+        envelopes = [(read_headers(record.headers), record) for record in await self.records()]
+        return [
+            Received(envelope, _decoded(cls, record))
+            for envelope, record in envelopes
+            if envelope.type == cls.event_type
+        ]
+
+
+def _decoded(cls: type[E], record: ConsumerRecord[Any, Any]) -> E:
+    if record.value is None:
+        agency_id = read_headers(record.headers).agency_id
+        return cls.model_validate({"agency_id": agency_id, "subject_ref": (record.key or b"").decode()})
+    return cls.model_validate_json(record.value)
