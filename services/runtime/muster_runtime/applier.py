@@ -13,9 +13,10 @@ import structlog
 from pydantic import ValidationError
 
 from muster_contracts import Envelope, Erasure, Event, MalformedRecord, read_headers, split_type, topics
-from muster_runtime import parking
+from muster_runtime import audit, parking
 from muster_runtime.context import Context
 from muster_runtime.db import RETRYABLE, Database, UnitOfWork
+from muster_runtime.errors import Conflict
 from muster_runtime.events import EventHandler, Received
 from muster_runtime.parking import Record
 from muster_runtime.telemetry import APPLIED, DUPLICATES, GAPS, HANDLER_SECONDS, UNKNOWN_TYPES, describe
@@ -81,42 +82,62 @@ class Applier:
             streams.setdefault((record.topic, record.agency_id), []).append(self._read(record))
         await self._apply_all(streams)
 
-    async def replay(self, topic: str, agency_id: str) -> str | None:
+    async def replay(self, topic: str, agency_id: str, context: Context) -> str | None:
         """Apply a parked stream's records in order; it is unparked with the last one.
 
         Returns the reason why it still stands, or None. Each record is a transaction of its own, so that
         a replay that is broken off is simply begun again.
         """
-        while True:
-            async with self._transaction([agency_id]) as uow:
-                records = await parking.parked_records(uow.connection, self.group, topic, agency_id, 1)
-                if not records:
-                    return None
-                item = self._read(records[0])
-                plan = self._plan([item], await self._position(uow, topic, agency_id), topic)
-                if plan.held:
-                    return plan.reason
-                try:
-                    async with uow.connection.transaction():
-                        await self._apply(uow, {(topic, agency_id): plan})
-                except RETRYABLE:
-                    raise
-                except Exception as error:
-                    _log.exception("replay_failed", topic=topic, agency_id=agency_id)
-                    return describe(error)
-                await parking.remove(uow, self.group, records)
+        try:
+            while await self._replay_next(topic, agency_id, context):
+                pass
+        except RETRYABLE:
+            raise
+        except Exception as error:
+            _log.warning("replay_refused", topic=topic, agency_id=agency_id, exc_info=error)
+            return describe(error)
+        return None
 
-    async def skip(self, uow: UnitOfWork, topic: str, agency_id: str) -> Record | None:
-        """Give up the first record of a parked stream, and go on behind it."""
-        records = await parking.parked_records(uow.connection, self.group, topic, agency_id, 1)
-        if not records:
-            return None
-        item = self._read(records[0])
-        last = await self._position(uow, topic, agency_id)
-        if item.position is not None and item.position > last:
-            await self._store(uow, {(topic, agency_id): item.position})
-        await parking.remove(uow, self.group, records)
-        return records[0]
+    async def _replay_next(self, topic: str, agency_id: str, context: Context) -> bool:
+        """Apply the first record of a parked stream; False when none is left."""
+        async with self._database.write(agency_id, context=context) as uow:
+            records = await parking.parked_records(uow.connection, self.group, topic, agency_id, 1)
+            if not records:
+                await audit.record(uow, command="ReplayParkedStream", agency_id=agency_id, subject=topic)
+                return False
+            item = self._read(records[0])
+            uow.causes = {item.envelope.id: item.envelope} if item.envelope else {}
+            plan = self._plan([item], await self._position(uow, topic, agency_id), topic)
+            if plan.held:
+                raise Conflict(plan.reason)
+            await self._apply(uow, {(topic, agency_id): plan})
+            await parking.remove(uow, self.group, records)
+            return True
+
+    async def discard(self, topic: str, agency_id: str, reason: str, context: Context) -> bool:
+        """Give up the first record of a parked stream, with an audit row; False when nothing is parked.
+
+        The position moves past the record where its sequence can be read, so that the next one fits.
+        """
+        async with self._database.write(agency_id, context=context) as uow:
+            records = await parking.parked_records(uow.connection, self.group, topic, agency_id, 1)
+            if not records:
+                return False
+            item = self._read(records[0])
+            last = await self._position(uow, topic, agency_id)
+            if item.position is not None and item.position > last:
+                await self._store(uow, {(topic, agency_id): item.position})
+            await parking.remove(uow, self.group, records)
+            await audit.record(
+                uow,
+                command="DiscardParkedRecord",
+                agency_id=agency_id,
+                subject=f"{topic}[{records[0].partition}]@{records[0].offset}",
+                before={"position": last},
+                after={"position": item.position or last},
+                reason=reason,
+            )
+            return True
 
     async def _apply_all(self, streams: Mapping[StreamKey, Sequence[_Item]]) -> None:
         """Apply all streams together; where that is refused, each alone, so that only the culprit parks."""

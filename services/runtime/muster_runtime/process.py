@@ -20,6 +20,7 @@ from muster_runtime.consumer import Consumer
 from muster_runtime.db import RETRYABLE, Database
 from muster_runtime.health import Health
 from muster_runtime.http import create_app
+from muster_runtime.operations import operations_router
 from muster_runtime.parking import parked_streams
 from muster_runtime.relay import Relay
 from muster_runtime.sandbox import ClockFollower, sandbox_router
@@ -147,6 +148,7 @@ async def running(
 
         monitor = Monitor(runtime, applier, relay, consumer, scheduler)
         app = create_app(runtime, api_database, health=monitor.health, with_api=Role.API in roles)
+        app.include_router(operations_router(service.name, applier, database))
         if sandbox:
             app.include_router(sandbox_router(monitor.sandbox_state))
         _freeze_start_up()
