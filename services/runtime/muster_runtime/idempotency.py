@@ -7,7 +7,7 @@ others find its reply. Source: draft-ietf-httpapi-idempotency-key-header.
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fastapi import Request
 
@@ -57,6 +57,10 @@ class KeyedRequest:
             raise InvalidIdempotencyKey("Idempotency-Key: a key is 1 to 255 printable ASCII characters")
         query = f"?{request.url.query}" if request.url.query else ""
         return cls(key, f"{request.method} {request.url.path}{query}", hashlib.sha256(await request.body()).digest())
+
+    def part(self, number: int) -> "KeyedRequest":
+        """The key of one of the request's several transactions, from 0; no caller can write its separator."""
+        return replace(self, key=f"{self.key}\x1f{number}") if number else self
 
     async def find(self, uow: UnitOfWork, agency_id: str) -> Reply | None:
         """The reply kept under the key, if any; raises IdempotencyMismatch where it answers another request."""

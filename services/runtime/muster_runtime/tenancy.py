@@ -71,21 +71,24 @@ class Commands:
         *,
         status_code: int = 200,
         location: Callable[[R], str] | None = None,
+        part: int = 0,
     ) -> Response:
         """Carry out a command under the agency's lock and answer with its reply (None: an empty body).
 
         With an Idempotency-Key the reply is kept by the same transaction, and a repeated request gets it back.
-        An error rolls all back and is not kept: the same key may try again. Call it once in a request.
+        An error rolls all back and is not kept: the same key may try again. Call it once in a request, or
+        number the calls as its parts, from 0: each is a transaction of its own, and keeps a reply of its own.
         """
+        keyed = self._keyed and self._keyed.part(part)
         async with self.write(agency_id) as uow:
-            if self._keyed is not None:
-                kept = await self._keyed.find(uow, agency_id)
+            if keyed is not None:
+                kept = await keyed.find(uow, agency_id)
                 if kept is not None:
                     return _response(kept, replayed=True)
             result = await handler(uow)
             reply = Reply(status_code, _body(result), {} if location is None else {"location": location(result)})
-            if self._keyed is not None:
-                await self._keyed.keep(uow, agency_id, reply)
+            if keyed is not None:
+                await keyed.keep(uow, agency_id, reply)
         return _response(reply)
 
     @asynccontextmanager
