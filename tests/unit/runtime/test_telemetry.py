@@ -1,0 +1,109 @@
+"""Log lines: one JSON object each, with their ids, and never a secret or a person's data."""
+
+import json
+import logging
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any
+
+import asyncpg
+import pytest
+import structlog
+from pydantic import BaseModel, ValidationError
+
+from muster_runtime import telemetry
+from muster_runtime.settings import Settings
+
+CANARY = "canary-4711"
+
+
+@pytest.fixture
+def written() -> Iterator[StringIO]:
+    """What is logged, once configured as a process does it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    telemetry.configure(Settings(instance="sample-1"), "sample")
+    stream = StringIO()
+    (handler,) = root.handlers
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(stream)
+    yield stream
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def lines(written: StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in written.getvalue().splitlines()]
+
+
+def test_a_line_carries_the_service_and_the_ids_that_are_bound(written: StringIO) -> None:
+    with structlog.contextvars.bound_contextvars(correlation_id="c-1", request_id="r-1"):
+        structlog.get_logger("muster").info("relayed", events=3)
+    (line,) = lines(written)
+    assert line.pop("time").endswith("Z")
+    assert line == {
+        "level": "info",
+        "event": "relayed",
+        "logger": "muster",
+        "service": "sample",
+        "instance": "sample-1",
+        "correlation_id": "c-1",
+        "request_id": "r-1",
+        "events": 3,
+    }
+
+
+@pytest.mark.parametrize("library", ["uvicorn.error", "faststream", "aiokafka.consumer"])
+def test_libraries_write_the_same_lines(written: StringIO, library: str) -> None:
+    logging.getLogger(library).warning("the broker %s is gone", 7)
+    (line,) = lines(written)
+    assert line["event"] == "the broker 7 is gone"
+    assert line["service"] == "sample"
+    assert line["level"] == "warning"
+
+
+def test_secrets_are_never_written(written: StringIO) -> None:
+    token = f"eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhIn0.{CANARY}"
+    log = structlog.get_logger("muster")
+    log.info("started", postgres_dsn=CANARY, webhook_secret=CANARY, headers={"Authorization": CANARY})
+    log.info(f"cannot reach postgresql://muster:{CANARY}@127.0.0.1/muster")
+    log.info("refused", header=f"Bearer {CANARY}", tried=[token])
+    logging.getLogger("aiokafka").warning("with %s", token)
+    logged = written.getvalue()
+    assert CANARY not in logged
+    assert logged.count("\n") == 4
+    assert "@127.0.0.1/muster" in logged
+
+
+class Person(BaseModel):
+    email: int
+
+
+def database_error() -> asyncpg.PostgresError:
+    error = asyncpg.UniqueViolationError("duplicate key value violates unique constraint")
+    error.detail = f"Key (email)=({CANARY}) already exists."
+    return error
+
+
+def encoding_error() -> asyncpg.PostgresError:
+    return asyncpg.DataError(f"invalid input for query argument $1: '{CANARY}'")
+
+
+def validation_error() -> ValidationError:
+    with pytest.raises(ValidationError) as raised:
+        Person.model_validate({"email": CANARY})
+    return raised.value
+
+
+@pytest.mark.parametrize("make", [database_error, encoding_error, validation_error])
+def test_an_error_is_told_without_the_row_or_the_input(written: StringIO, make: Any) -> None:
+    error = make()
+    assert CANARY in f"{error} {getattr(error, 'detail', '')}"
+    try:
+        raise error
+    except Exception:
+        structlog.get_logger("muster").exception("handler failed")
+    (line,) = lines(written)
+    assert line["error"].startswith(type(error).__name__)
+    assert any("test_telemetry.py" in place for place in line["stack"])
+    assert CANARY not in json.dumps(line)
