@@ -17,13 +17,15 @@ from typing import Annotated, Self
 import httpx
 import typer
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from muster_contracts import ClockMoved
-from muster_runtime.clock import SystemClock
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from muster_local.stack import DEFAULT_HOME, Stack
+from muster_contracts import ClockMoved
+from muster_local.stack import Stack
+from muster_runtime.clock import SystemClock
+
+SERVICES = ("enrollment", "entitlements", "billing", "notify")
 
 # A sweep costs the four services a few milliseconds; asking more often would only slow down what is awaited.
 _PAUSE_SECONDS = 0.004
@@ -82,9 +84,7 @@ class Coordinator:
         self._bootstrap = bootstrap
         self._patience = patience_seconds
         self._producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
-        self._http = httpx.AsyncClient(
-            headers={"authorization": f"Bearer {token}"}, timeout=10.0, trust_env=False
-        )
+        self._http = httpx.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=10.0, trust_env=False)
         self._exit = AsyncExitStack()
         self.now: datetime | None = None
 
@@ -92,7 +92,7 @@ class Coordinator:
     def of(cls, stack: Stack) -> Self:
         """The coordinator of a running stack."""
         return cls(
-            {service: stack.service_url(service) for service in stack.services},
+            {service: stack.service_url(service) for service in SERVICES},
             stack.bootstrap,
             stack.topic_prefix,
             stack.token("sandbox:operate"),
@@ -208,17 +208,18 @@ def _text(instant: datetime | None) -> str:
 
 app = typer.Typer(help="Show or move the sandbox's clock.", no_args_is_help=True)
 
-Home = Annotated[Path, typer.Option("--home", help="The folder of the stack.")]
+Home = Annotated[Path, typer.Option("--home", help="The stack's folder.")]
+_HOME = Path(".muster")
 
 
 @app.command()
-def show(home: Home = DEFAULT_HOME) -> None:
+def show(home: Home = _HOME) -> None:
     """Show the time in each process, and what is due next."""
     asyncio.run(_show(home))
 
 
 async def _show(home: Path) -> None:
-    async with Coordinator.of(await Stack.attach(home)) as coordinator:
+    async with Coordinator.of(_running(home)) as coordinator:
         sweep = await coordinator.sweep()
         table = Table("service", "now", "next due", "quiet")
         for service, state in sweep.items():
@@ -234,7 +235,7 @@ async def _show(home: Path) -> None:
 def advance(
     to: Annotated[str | None, typer.Option("--to", help="An instant, such as 2025-10-05T00:00:00Z.")] = None,
     by: Annotated[str | None, typer.Option("--by", help="A duration, such as 90s, 12h, 30d or 2w.")] = None,
-    home: Home = DEFAULT_HOME,
+    home: Home = _HOME,
 ) -> None:
     """Move the clock by way of every instant at which something is due."""
     if (to is None) == (by is None):
@@ -248,12 +249,19 @@ async def _advance(home: Path, to: datetime | None, by: timedelta) -> None:
     async def tell(instant: datetime) -> None:
         console.print(_text(instant))
 
-    async with Coordinator.of(await Stack.attach(home)) as coordinator:
+    async with Coordinator.of(_running(home)) as coordinator:
         try:
             await coordinator.advance(to or (coordinator.now or SystemClock().now()) + by, tell)
         except (ClockStuck, ValueError) as error:
             console.print(f"[red]{error}[/red]")
             raise typer.Exit(1) from None
+
+
+def _running(home: Path) -> Stack:
+    stack = Stack.running(home)
+    if stack is None:
+        raise typer.BadParameter(f"no stack runs in {home}; start one with: muster up --home {home}")
+    return stack
 
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

@@ -9,13 +9,10 @@ import json
 import os
 import socket
 import sys
-from contextlib import asynccontextmanager
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated, Any, Self, TextIO
+from typing import Any, Self, TextIO
 
 import httpx
-import typer
 import uvicorn
 from pydantic import BaseModel, ConfigDict
 from standardwebhooks import Webhook, WebhookVerificationError
@@ -52,13 +49,16 @@ class Receiver:
         self.url = url
 
     @classmethod
-    async def start(cls, folder: Path) -> Self:
-        """Start a receiver on a free port of the loopback interface that keeps its messages in `folder`."""
+    async def start(cls, folder: Path, lives_with: int) -> Self:
+        """Start a receiver on a free port of the loopback interface that keeps its messages in `folder`.
+
+        It ends by itself when the process `lives_with` has ended.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         log = folder / "messages.jsonl"
         with (folder / "receiver.log").open("ab") as errors:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "muster_local.receiver", str(log)),
+                *(sys.executable, "-m", "muster_local.receiver", str(log), str(lives_with)),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
                 start_new_session=True,  # a Ctrl-C of the terminal is the starter's to handle
@@ -138,13 +138,26 @@ def build(log: TextIO) -> Starlette:
     )
 
 
-def serve(log: Annotated[Path, typer.Argument(help="The file that takes the messages.")]) -> None:
-    """Serve on a free port of the loopback interface, and print the address."""
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def serve(log: Path, lives_with: int) -> None:
+    """Serve on a free port of the loopback interface, print the address, and end when `lives_with` has."""
     listener = socket.create_server(("127.0.0.1", 0))
     print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
     with log.open("a", encoding="utf-8") as lines:
-        uvicorn.run(build(lines), fd=listener.fileno(), log_level="warning", access_log=False)
+        server = uvicorn.Server(uvicorn.Config(build(lines), log_level="warning", access_log=False))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not serving.done() and _runs(lives_with):
+            await asyncio.wait([serving], timeout=1)
+        server.should_exit = True
+        await serving
 
 
 if __name__ == "__main__":
-    typer.run(serve)
+    asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,138 @@
+"""Who takes part: real agencies from the project's register, and people invented for them.
+
+The agencies' names and headcounts are public facts. Everything that happens to them in the demonstration, and
+every person, is made up.
+"""
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from itertools import permutations
+
+START = datetime(2025, 8, 6, tzinfo=UTC)
+END = datetime(2026, 8, 7, tzinfo=UTC)
+
+# Agencies sign in office hours; the first day takes as many as all others take in two.
+_SIGNING_HOUR = timedelta(hours=14)
+_FIRST_DAY_AGENCIES = 8
+_DAILY_AGENCIES = 4
+
+# What is special about one agency's year.
+TWICE = "NASA"  # sends its enrolment twice
+LAPSING = "NSF"  # its authorization ends in January and is renewed a week later
+LEAVING = "RRB"  # withdraws in November
+UNPAID = "NTSB"  # never pays
+CROWDED = "PC"  # asks for more seats than agreed
+DECLINING = "SSA"  # declines the renewal
+REFUSED = "GAO"  # not of the executive branch
+
+STEPS = ("enrollment", "authorization", "acceptance")
+
+_FIRST_NAMES = (
+    "ada",
+    "ben",
+    "cleo",
+    "dara",
+    "eli",
+    "fay",
+    "gus",
+    "hana",
+    "ian",
+    "june",
+    "kofi",
+    "lena",
+    "milo",
+    "nora",
+)
+_LAST_NAMES = ("ash", "birch", "cedar", "dune", "elm", "fern", "grove", "hazel", "iris", "juniper", "kelp", "larch")
+
+
+@dataclass(frozen=True)
+class Person:
+    """An invented person."""
+
+    name: str
+    email: str
+
+
+@dataclass(frozen=True)
+class Agency:
+    """An agency that takes part, and the plan of its first days."""
+
+    id: str
+    name: str
+    domain: str
+    seats: int
+    enrolls_at: datetime
+    steps: tuple[str, ...]
+
+    @property
+    def contact(self) -> Person:
+        """Who speaks for the agency."""
+        return Person("Robin Example", f"robin.example@{self.domain}")
+
+    def person(self, number: int) -> Person:
+        """The agency's nth invented person, from 0."""
+        first = _FIRST_NAMES[number % len(_FIRST_NAMES)]
+        last = _LAST_NAMES[number // len(_FIRST_NAMES) % len(_LAST_NAMES)]
+        return Person(f"{first.title()} {last.title()}", f"{first}.{last}.{number + 1}@{self.domain}")
+
+
+def register() -> bytes:
+    """The register of agencies, as the file that is imported."""
+    return files("muster_local").joinpath("data", "agencies.tsv").read_bytes()
+
+
+def cast(seats: int) -> list[Agency]:
+    """The top-level executive agencies with `seats` shared out by headcount, in the order in which they enrol.
+
+    Raises ValueError when there is less than one seat for each.
+    """
+    rows = [row for row in _rows() if row["branch"] == "executive" and not row["parent"]]
+    # The one that declines must be among the first, so that its term ends within the year that is shown.
+    rows.sort(key=lambda row: row["id"] != DECLINING)
+    shares = apportion(seats, [int(row["headcount"]) for row in rows])
+    orders = list(permutations(STEPS))
+    return [
+        Agency(
+            id=row["id"],
+            name=row["name"],
+            domain=row["domains"].split(",")[0],
+            seats=share,
+            enrolls_at=day + _SIGNING_HOUR,
+            steps=orders[place % len(orders)],
+        )
+        for place, (row, share, day) in enumerate(zip(rows, shares, _signing_days(), strict=False))
+    ]
+
+
+def apportion(seats: int, weights: Sequence[int]) -> list[int]:
+    """Share `seats` out in proportion to the weights: at least one each, largest remainders first.
+
+    Raises ValueError when there is less than one seat for each.
+    """
+    spare = seats - len(weights)
+    if spare < 0:
+        raise ValueError(f"{seats} seats are too few for {len(weights)} agencies: each has at least one")
+    total = sum(weights)
+    shares = [1 + spare * weight // total for weight in weights]
+    by_remainder = sorted(range(len(weights)), key=lambda i: -(spare * weights[i] % total))
+    for i in by_remainder[: seats - sum(shares)]:
+        shares[i] += 1
+    return shares
+
+
+def _rows() -> Iterator[dict[str, str]]:
+    yield from csv.DictReader(register().decode().splitlines(), delimiter="\t")
+
+
+def _signing_days() -> Iterator[datetime]:
+    """The day of each place in the order of enrolment: working days from the start."""
+    day, room = START, _FIRST_DAY_AGENCIES
+    while True:
+        if day.weekday() < 5:
+            yield from [day] * room
+            room = _DAILY_AGENCIES
+        day += timedelta(days=1)

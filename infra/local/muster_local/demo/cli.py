@@ -1,0 +1,122 @@
+"""`muster demo`: start a stack, play the year, prove the books, and say so by the exit status."""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from muster_local.clock import SERVICES, ClockStuck, Coordinator
+from muster_local.demo import log
+from muster_local.demo.cast import Agency, cast
+from muster_local.demo.evidence import Evidence, gather
+from muster_local.demo.programme import Programme, Unexpected
+from muster_local.demo.proof import Line, prove
+from muster_local.demo.story import Story
+from muster_local.demo.view import View
+from muster_local.receiver import Receiver
+from muster_local.stack import Stack, StackFailed
+
+_KEPT_HOME = Path(".muster")
+
+_SCOPES = [f"{service}:{right}" for service in SERVICES for right in ("read", "write", "operate")]
+
+
+def demo(
+    seats: Annotated[int, typer.Option(help="Seats in all, shared out by headcount.")] = 10_000,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running, and print the addresses.")] = False,
+    home: Annotated[
+        Path | None, typer.Option(help="The stack's folder; by default a temporary one, or .muster with --keep.")
+    ] = None,
+) -> None:
+    """Play the programme's first year on a new stack, and prove that its books balance."""
+    console = Console()
+    folder = home or (_KEPT_HOME if keep else Path(tempfile.mkdtemp(prefix="muster-demo-")))
+    try:
+        lines = asyncio.run(_play(seats, keep, folder, console))
+    except (StackFailed, ClockStuck, Unexpected, ValueError) as error:
+        console.print(f"[red]{error}[/red]", highlight=False)
+        raise typer.Exit(1) from None
+    finally:
+        if home is None and not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    if not all(line.ok for line in lines):
+        raise typer.Exit(1)
+
+
+async def _play(seats: int, keep: bool, home: Path, console: Console) -> Sequence[Line]:
+    agencies = cast(seats)
+    with View(console) as view:
+        view.note(f"The programme's first year with {seats:,} seats. The agencies are real; what happens is invented.")
+        stack = await Stack.start(home, progress=view.note, detached=keep)
+        try:
+            receiver = await Receiver.start(home / "receiver", stack.pids()["mail"] if keep else os.getpid())
+            try:
+                evidence = await _year(stack, receiver, agencies, view)
+                lines = prove(evidence)
+            finally:
+                if not keep:
+                    await receiver.stop()
+            memory = _memory(stack)
+        finally:
+            if not keep:
+                await stack.stop()
+        view.note(f"Memory at its highest: {memory}")
+    console.print(_table(lines))
+    if keep:
+        for service in SERVICES:
+            console.print(f"{service:13} {stack.service_url(service)}", highlight=False)
+        console.print(f"{'postgres':13} {stack.admin_dsn}\n{'kafka':13} {stack.bootstrap}", highlight=False)
+        console.print(f"It all runs on. Stop it with: muster down --home {home}", highlight=False)
+    return lines
+
+
+async def _year(stack: Stack, receiver: Receiver, agencies: Sequence[Agency], view: View) -> Evidence:
+    """Play every scene at its instant, and look at what came of it."""
+    instants: set[datetime] = set()
+
+    async def stand(now: datetime) -> None:
+        instants.add(now)
+        view.instant(now)
+
+    urls = {service: stack.service_url(service) for service in SERVICES}
+    async with Coordinator.of(stack) as coordinator, Programme(urls, stack.token(*_SCOPES)) as programme:
+        if coordinator.now is not None:
+            raise Unexpected(f"the stack in {stack.home} has a past: its clock was moved. The year needs a new one")
+        following = asyncio.create_task(log.follow(stack.bootstrap, stack.topic_prefix, view.fact))
+        try:
+            for scene in Story(programme, coordinator, receiver, agencies).scenes():
+                await coordinator.advance(scene.at, stand)
+                view.scene(scene.at, scene.title)
+                await scene.play()
+            await coordinator.settle()
+        finally:
+            following.cancel()
+            await asyncio.wait([following])
+        view.note(f"The year has been played; the clock stood at {len(instants)} instants. Now the proof.")
+        return await gather(stack, agencies, programme.commands, frozenset(instants), receiver.messages())
+
+
+def _memory(stack: Stack) -> str:
+    """The most that each service's process has had in memory at once."""
+    return ", ".join(f"{name} {_peak_megabytes(pid)} MB" for name, pid in stack.pids().items() if name in SERVICES)
+
+
+def _peak_megabytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text("utf-8")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) // 1024
+
+
+def _table(lines: Sequence[Line]) -> Table:
+    table = Table("", "The proof", "What was found", title_justify="left", expand=False)
+    for line in lines:
+        table.add_row("[green]✓[/green]" if line.ok else "[red]✗[/red]", line.claim, line.detail)
+    return table

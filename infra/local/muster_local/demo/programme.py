@@ -1,0 +1,113 @@
+"""The four services as somebody sees them who speaks HTTP with them."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+# Enough to keep the services busy; more would only queue up in them.
+_AT_ONCE = 8
+
+# A service that was killed is back within a few seconds.
+_PATIENCE_SECONDS = 60.0
+_PAUSE_SECONDS = 0.1
+
+
+class Unexpected(Exception):
+    """A service answered something else than the story has it."""
+
+
+class Programme:
+    """An operator's client of the services.
+
+    A request that is lost, or finds its service away, is sent again with the same Idempotency-Key: so it has its
+    effect once, whatever happens to the service in between.
+    """
+
+    def __init__(self, urls: Mapping[str, str], token: str) -> None:
+        self._urls = urls
+        self._http = httpx.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=60.0, trust_env=False)
+        self._turn = asyncio.Semaphore(_AT_ONCE)
+        self._keys: dict[str, set[str]] = {service: set() for service in urls}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._http.aclose()
+
+    @property
+    def commands(self) -> dict[str, int]:
+        """How many commands each service has carried out; one that was sent again is still one."""
+        return {service: len(keys) for service, keys in self._keys.items()}
+
+    async def get(self, service: str, path: str, **parameters: str | int) -> Any:
+        """The JSON at a path; an agency's data lie under `agencies/<id>/`."""
+        return (await self._send("GET", service, path, 200, params=parameters)).json()
+
+    async def post(
+        self,
+        service: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        expect: int = 201,
+        key: str | None = None,
+    ) -> Any:
+        """Send a command and return the JSON of its answer; `key` is its Idempotency-Key, by default a new one."""
+        response = await self._send("POST", service, path, expect, key=key or uuid.uuid4().hex, json=body or {})
+        return response.json()
+
+    async def upload(self, service: str, path: str, content: bytes, content_type: str) -> Any:
+        """Send a file and return the JSON of the answer."""
+        response = await self._send(
+            "POST",
+            service,
+            path,
+            200,
+            key=uuid.uuid4().hex,
+            content=content,
+            headers={"content-type": content_type},
+        )
+        return response.json()
+
+    async def _send(
+        self,
+        method: str,
+        service: str,
+        path: str,
+        expect: int,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **content: Any,
+    ) -> httpx.Response:
+        all_headers = dict(headers or {}) | ({"idempotency-key": key} if key else {})
+        url = f"{self._urls[service]}/v1/{path}"
+        give_up_at = time.monotonic() + _PATIENCE_SECONDS
+        async with self._turn:
+            while True:
+                try:
+                    response = await self._http.request(method, url, headers=all_headers, **content)
+                except httpx.TransportError as error:
+                    away = f"{type(error).__name__}: {error}"
+                else:
+                    if response.status_code == expect:
+                        if key and response.is_success:
+                            self._keys[service].add(key)
+                        return response
+                    away = f"{response.status_code} {response.text[:1000]}"
+                    if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                        raise Unexpected(f"{method} {url} answered {away}, not {expect}")
+                if time.monotonic() > give_up_at:
+                    raise Unexpected(f"{method} {url}: {away}, for {_PATIENCE_SECONDS:.0f} s")
+                await asyncio.sleep(_PAUSE_SECONDS)

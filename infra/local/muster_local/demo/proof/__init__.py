@@ -1,0 +1,37 @@
+"""The proof that the books balance: each line looks at the evidence and says what is wrong with a claim."""
+
+from collections.abc import Callable, Sequence
+
+from muster_local.demo.evidence import Evidence
+from muster_local.demo.proof.deliveries import mails_arrived, one_delivery_per_intent, webhooks_verified
+from muster_local.demo.proof.line import Line
+from muster_local.demo.proof.programme import (
+    everyone_enrolled,
+    ledger_balances,
+    one_term_and_invoice,
+    seats_within_cap,
+    trials_expired_once,
+)
+from muster_local.demo.proof.streams import effects_once, nothing_waits, streams_applied, streams_gapless
+
+__all__ = ["LINES", "Line", "prove"]
+
+LINES: Sequence[Callable[[Evidence], Line]] = (
+    everyone_enrolled,
+    one_term_and_invoice,
+    seats_within_cap,
+    trials_expired_once,
+    streams_gapless,
+    streams_applied,
+    effects_once,
+    one_delivery_per_intent,
+    webhooks_verified,
+    mails_arrived,
+    nothing_waits,
+    ledger_balances,
+)
+
+
+def prove(evidence: Evidence) -> list[Line]:
+    """Every line of the proof."""
+    return [line(evidence) for line in LINES]

@@ -1,0 +1,58 @@
+"""What is promised to those who must be told: every e-mail and every webhook, once."""
+
+from collections import Counter, defaultdict
+
+from muster_contracts import topics
+from muster_local.demo.evidence import Evidence
+from muster_local.demo.log import Stream
+from muster_local.demo.proof.line import Line, conclude, differences, first_occurrences
+from muster_notify.domain import WEBHOOK_RULE
+from muster_notify.rules import rules
+
+
+def one_delivery_per_intent(evidence: Evidence) -> Line:
+    """Exactly the deliveries that the rules and the subscriber ask for, each once, and each has arrived."""
+    due: Counter[tuple[str, str]] = Counter()
+    for fact in first_occurrences(evidence.facts):
+        event_id, event_type = fact.envelope.id, fact.envelope.type
+        due.update((event_id, rule.name) for rule in rules().for_event(event_type))
+        if topics()[fact.topic].access == "public" and event_type not in rules().on_request:
+            due[event_id, WEBHOOK_RULE] += 1
+    made = Counter((d.event_id, d.rule) for d in evidence.deliveries)
+    faults = differences("delivery of", due, made)
+    faults += [
+        f"{d.id} ({d.rule} to {d.recipient}) is {d.state}" for d in evidence.deliveries if d.state != "delivered"
+    ]
+    channels = Counter(d.channel for d in evidence.deliveries)
+    detail = ", ".join(f"{count:,} by {channel}" for channel, count in sorted(channels.items()))
+    return conclude("One delivery per intent, all delivered", faults, detail, made)
+
+
+def webhooks_verified(evidence: Evidence) -> Line:
+    """The receiver has verified every signature, has each message, and got each stream's in its order."""
+    faults = [f"{message.id} is not verified" for message in evidence.messages if not message.verified]
+    sent = {d.id for d in evidence.deliveries if d.channel == "webhook"}
+    received = {message.id for message in evidence.messages}
+    faults += differences("message", Counter(sent), Counter(received))
+    last: defaultdict[Stream, int] = defaultdict(int)
+    seen: set[str] = set()
+    for message in evidence.messages:
+        if message.id in seen:
+            continue
+        seen.add(message.id)
+        body = message.body
+        stream = (body["topic"], body["agency_id"])
+        if int(body["sequence"]) <= last[stream]:
+            faults.append(f"{message.id}: {body['sequence']} of {stream} came after {last[stream]}")
+        last[stream] = int(body["sequence"])
+    detail = f"{len(received):,} messages, {len(evidence.messages) - len(received)} repeated"
+    return conclude("Every webhook's signature verified by its receiver, in order", faults, detail, received)
+
+
+def mails_arrived(evidence: Evidence) -> Line:
+    """The mail sink's messages are the e-mail deliveries."""
+    sent = {d.id for d in evidence.deliveries if d.channel == "email"}
+    arrived = set(evidence.mail_ids)
+    faults = differences("e-mail", Counter(sent), Counter(arrived))
+    detail = f"{len(arrived)} e-mails, {len(evidence.mail_ids) - len(arrived)} repeated"
+    return conclude("Every e-mail in the mail sink", faults, detail, arrived)

@@ -1,0 +1,126 @@
+"""What the programme promises: enrolments, terms, seats, trials and money."""
+
+from collections import Counter
+from datetime import datetime, timedelta
+
+from muster_local.demo.cast import END
+from muster_local.demo.evidence import Evidence
+from muster_local.demo.proof.line import Line, conclude, differences, first_occurrences, named
+
+_NOTICE_DAYS = (14, 7, 1)
+
+
+def everyone_enrolled(evidence: Evidence) -> Line:
+    """Each agency of the cast is enrolled with its seats."""
+    agreed = {agency.id: agency.seats for agency in evidence.agencies}
+    found = {fact.envelope.agency_id: data["seats"] for fact, data in named(evidence, "AgencyEnrolled")}
+    faults = [
+        f"{agency_id}: {found.get(agency_id, 'no')} seats, not {agreed.get(agency_id, 'any')}"
+        for agency_id in sorted(agreed.keys() | found.keys())
+        if agreed.get(agency_id) != found.get(agency_id)
+    ]
+    return conclude(
+        "Every agency is enrolled, with the seats agreed",
+        faults,
+        f"{len(found)} agencies, {sum(found.values()):,} seats",
+        found,
+    )
+
+
+def one_term_and_invoice(evidence: Evidence) -> Line:
+    """A first term per enrolment, a second per renewal that has begun, an invoice per term; log and tables agree."""
+    enrolled = {data["enrollment_id"] for _, data in named(evidence, "AgencyEnrolled")}
+    first_term = {
+        data["term_id"]: data["enrollment_id"] for _, data in named(evidence, "TermStarted") if data["number"] == 1
+    }
+    renewed = {
+        first_term[data["term_id"]]
+        for _, data in named(evidence, "RenewalDecided")
+        if data["decision"] == "accepted" and _instant(data["next_starts_at"]) <= END
+    }
+    due = Counter([(enrollment_id, 1) for enrollment_id in enrolled] + [(renewal, 2) for renewal in renewed])
+    started = Counter((data["enrollment_id"], data["number"]) for _, data in named(evidence, "TermStarted"))
+    kept = Counter((term.enrollment_id, term.number) for term in evidence.terms)
+    term_ids = {data["term_id"] for _, data in named(evidence, "TermStarted")}
+    invoiced = Counter(data["term_id"] for _, data in named(evidence, "InvoiceIssued"))
+    faults = [
+        *differences("term", due, started),
+        *differences("row of term", due, kept),
+        *differences("invoice of", Counter(term_ids), invoiced),
+        *differences("row of invoice of", Counter(term_ids), Counter(evidence.invoiced_terms)),
+    ]
+    detail = f"{len(enrolled)} enrolments, {len(renewed)} renewals begun, {invoiced.total()} invoices"
+    return conclude("One term and one invoice per enrolment and renewal", faults, detail, enrolled)
+
+
+def seats_within_cap(evidence: Evidence) -> Line:
+    """Each agency's seats, replayed in order, never exceed its cap; the pool's count is the same in the end."""
+    caps = {fact.envelope.agency_id: data["seats"] for fact, data in named(evidence, "AgencyEnrolled")}
+    held: Counter[str] = Counter()
+    highest: Counter[str] = Counter()
+    faults = []
+    for fact in first_occurrences(evidence.facts):
+        agency_id = fact.envelope.agency_id
+        held[agency_id] += {"SeatAssigned": 1, "SeatRevoked": -1}.get(fact.name, 0)
+        highest[agency_id] = max(highest[agency_id], held[agency_id])
+        if not 0 <= held[agency_id] <= caps.get(agency_id, 0):
+            faults.append(
+                f"{agency_id}: {held[agency_id]} seats held of {caps.get(agency_id, 0)} at {fact.envelope.id}"
+            )
+    faults += differences("seat in the pool of", +held, +Counter(evidence.seats_in_use))
+    return conclude(
+        "Seats never above the cap, at any instant",
+        faults,
+        f"at most {highest.total():,} of {sum(caps.values()):,} held at once, {held.total():,} in the end",
+        caps,
+    )
+
+
+def trials_expired_once(evidence: Evidence) -> Line:
+    """Each trial of an agency that stayed: three notices and one expiry, each at its instant, where the clock stood."""
+    withdrawn = {fact.envelope.agency_id: fact.envelope.time for fact, _ in named(evidence, "AgencyWithdrawn")}
+    due: Counter[tuple[str, str, datetime]] = Counter()
+    trials = 0
+    for fact, data in named(evidence, "FeatureWindowOpened"):
+        if data["mode_after"] == "none":
+            continue
+        trials += 1
+        ends_at = _instant(data["ends_at"])
+        instants = [("expiry", ends_at)] + [(f"{d}-day notice", ends_at - timedelta(days=d)) for d in _NOTICE_DAYS]
+        due.update(
+            (data["window_id"], what, at)
+            for what, at in instants
+            if fact.envelope.agency_id not in withdrawn or at < withdrawn[fact.envelope.agency_id]
+        )
+    said = Counter(
+        [(data["window_id"], "expiry", fact.envelope.time) for fact, data in named(evidence, "TrialExpired")]
+        + [
+            (data["window_id"], f"{data['days_left']}-day notice", fact.envelope.time)
+            for fact, data in named(evidence, "TrialEndingSoon")
+        ]
+    )
+    faults = differences("event", due, said)
+    faults += [f"the clock never stood at {at}" for at in sorted({at for _, _, at in due} - evidence.instants)]
+    faults += [f"{service} handled {b.late} deadlines late" for service, b in evidence.books.items() if b.late]
+    expired = sum(1 for _, what, _ in said if what == "expiry")
+    return conclude(
+        "Every trial told of 14, 7 and 1 days before and expired once, at its instant",
+        faults,
+        f"{trials} trials, {expired} expired, none late",
+        due,
+    )
+
+
+def ledger_balances(evidence: Evidence) -> Line:
+    """Every transaction's entries sum to zero."""
+    sums: Counter[tuple[int, str]] = Counter()
+    for entry in evidence.ledger:
+        sums[entry.transaction_id, entry.currency] += entry.amount_minor
+    faults = [f"transaction {number}: {amount} {currency}" for (number, currency), amount in sums.items() if amount]
+    turnover = sum(entry.amount_minor for entry in evidence.ledger if entry.amount_minor > 0)
+    detail = f"{len(sums)} transactions, {turnover / 100:.2f} on either side"
+    return conclude("Every amount in the ledger sums to zero", faults, detail, sums)
+
+
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text)

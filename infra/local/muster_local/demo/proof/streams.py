@@ -1,0 +1,94 @@
+"""What the log promises: every event in its place, applied once, and nothing left behind."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from muster_contracts import topics
+from muster_local.demo.evidence import READ, Evidence, Position
+from muster_local.demo.log import Stream
+from muster_local.demo.proof.line import Line, conclude, differences, first_occurrences, unequal
+
+# What makes an event the same fact again, whatever its own ids are. In this year each agency enrols once and
+# each person is given a seat once.
+_SAME_FACT: Mapping[str, tuple[str, ...]] = {
+    "AgencyEnrollmentSubmitted": (),
+    "AtuRecorded": ("number",),
+    "AtuLapsed": ("number",),
+    "DataUseTermsAccepted": ("terms_version",),
+    "AgencyEnrolled": (),
+    "AgencyWithdrawn": (),
+    "SeatAssigned": ("subject_ref",),
+    "SeatActivated": ("subject_ref",),
+    "SeatRevoked": ("subject_ref",),
+    "FeatureWindowOpened": ("feature",),
+    "FeatureWindowExtended": ("feature", "ends_at"),
+    "TrialEndingSoon": ("feature", "days_left"),
+    "TrialExpired": ("feature",),
+    "TermStarted": ("number",),
+    "InvoiceIssued": ("term_id",),
+    "InvoicePaid": ("invoice_id",),
+    "InvoiceVoided": ("invoice_id",),
+    "PaymentOverdue": ("invoice_id", "level"),
+    "RenewalOffered": ("term_id",),
+    "RenewalDecided": ("renewal_id",),
+    "TermEnded": ("term_id",),
+}
+
+
+def streams_gapless(evidence: Evidence) -> Line:
+    """In the log, first occurrences count 1, 2, 3 … up to what the producer has given out."""
+    last: dict[Stream, Position] = {}
+    faults = []
+    for fact in evidence.facts:
+        epoch, sequence = last.get(fact.stream, (1, 0))
+        envelope = fact.envelope
+        position = (envelope.epoch, envelope.sequence)
+        if position <= (epoch, sequence):
+            continue
+        if position != (epoch, sequence + 1) and not topics()[fact.topic].compacted:
+            faults.append(f"{envelope.id} follows {sequence}")
+        last[fact.stream] = position
+    produced = {stream: position for books in evidence.books.values() for stream, position in books.produced.items()}
+    faults += unequal("the log", produced, last)
+    repeated = len(evidence.facts) - len(list(first_occurrences(evidence.facts)))
+    return conclude(
+        "Every stream gapless in the log",
+        faults,
+        f"{len(last)} streams, {len(evidence.facts) - repeated:,} events, {repeated} repeated",
+        last,
+    )
+
+
+def streams_applied(evidence: Evidence) -> Line:
+    """Each service has applied each stream that it reads up to its last event, and parked nothing on the way."""
+    produced = {stream: position for books in evidence.books.values() for stream, position in books.produced.items()}
+    faults = []
+    for service, books in evidence.books.items():
+        read = {stream: position for stream, position in produced.items() if stream[0] in READ[service]}
+        faults += unequal(service, read, books.applied)
+    count = sum(len(books.applied) for books in evidence.books.values())
+    return conclude(
+        "Every stream applied to its end, in every service that reads it", faults, f"{count} positions", produced
+    )
+
+
+def effects_once(evidence: Evidence) -> Line:
+    """No fact comes twice under different ids, and each command that was sent, however often, was carried out once."""
+    facts = Counter(
+        (fact.envelope.agency_id, fact.name, *(data[field] for field in _SAME_FACT[fact.name]))
+        for fact in first_occurrences(evidence.facts)
+        if (data := fact.data) is not None and fact.name in _SAME_FACT
+    )
+    faults = [f"{count} × {' '.join(map(str, same))}" for same, count in facts.items() if count > 1]
+    done = {service: books.commands for service, books in evidence.books.items()}
+    faults += differences("command at", Counter(evidence.commands_sent), Counter(done))
+    return conclude("Every effect once", faults, f"{len(facts):,} facts, {sum(done.values())} commands", facts)
+
+
+def nothing_waits(evidence: Evidence) -> Line:
+    """Outboxes are empty and nothing is parked."""
+    faults = [
+        f"{service}: {books.outbox} rows in its outbox" for service, books in evidence.books.items() if books.outbox
+    ]
+    faults += [f"{service}: {books.parked} parked" for service, books in evidence.books.items() if books.parked]
+    return conclude("Outboxes empty, nothing parked", faults, f"{len(evidence.books)} services", evidence.books)

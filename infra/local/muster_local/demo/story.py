@@ -1,0 +1,245 @@
+"""The programme's first year, scene by scene: who does what, and when."""
+
+import asyncio
+import csv
+import hashlib
+import io
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from typing import Any
+
+from muster_local.clock import Coordinator
+from muster_local.demo import cast
+from muster_local.demo.cast import Agency, Person
+from muster_local.demo.programme import Programme, Unexpected
+from muster_local.receiver import Receiver
+
+_ACTIVATED = 4  # people of each agency who use their seat
+_TURNED_AWAY = 3  # people for whom the crowded agency has no seat
+_FILE_ROWS = 10_000  # the most that one file of seats may hold
+
+_PAYS_AFTER = timedelta(days=20)
+_RENEWAL_OFFERED_AFTER = timedelta(days=305)
+_DECIDES_AFTER = _RENEWAL_OFFERED_AFTER + timedelta(days=10)
+_AUTHORIZED_FOR = timedelta(days=730)
+
+
+def _at(year: int, month: int, day: int, hour: int = 14) -> datetime:
+    return datetime(year, month, day, hour, tzinfo=UTC)
+
+
+_CROWDED_AT = _at(2025, 9, 3)
+_LEAVES_AT = _at(2025, 9, 5)
+_RECEIVER_DOWN_AT = _at(2025, 10, 6, 0)
+_RECEIVER_UP_AT = _at(2025, 10, 13, 0)
+_LAPSES_AT = _at(2026, 1, 15, 0)
+_CHECKED_AT = _at(2026, 1, 20)
+_RENEWED_AT = _at(2026, 1, 22)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Something that people do at an instant."""
+
+    at: datetime
+    title: str
+    play: Callable[[], Awaitable[object]]
+
+
+class Story:
+    """The scenes, with the real services on the stage."""
+
+    def __init__(
+        self, programme: Programme, coordinator: Coordinator, receiver: Receiver, agencies: Sequence[Agency]
+    ) -> None:
+        self._programme = programme
+        self._coordinator = coordinator
+        self._receiver = receiver
+        self._agencies = agencies
+        self._by_id = {agency.id: agency for agency in agencies}
+
+    def scenes(self) -> list[Scene]:
+        """Every scene in the order of time."""
+        scenes = [
+            Scene(cast.START, "The register is imported; an outside system subscribes", self._open),
+            Scene(_CROWDED_AT, f"{cast.CROWDED} asks for more seats than agreed", self._crowd),
+            Scene(_LEAVES_AT, f"{cast.LEAVING} withdraws", self._leave),
+            Scene(_RECEIVER_DOWN_AT, "The outside system goes down for a week", self._receiver.go_down),
+            Scene(_RECEIVER_UP_AT, "The outside system is back", self._receiver.come_up),
+            Scene(_CHECKED_AT, f"{cast.LAPSING} is without authorization since {_LAPSES_AT:%d %B}", self._check_lapsed),
+            Scene(_RENEWED_AT, f"{cast.LAPSING} is authorized again", self._authorize_again),
+            Scene(cast.END, "A year and a day are over", self._coordinator.settle),
+        ]
+        for enrolls_at, group in groupby(self._agencies, key=lambda agency: agency.enrolls_at):
+            agencies = list(group)
+            names = ", ".join(agency.id for agency in agencies)
+            scenes += [
+                Scene(enrolls_at, f"{names} enrol", _each(self._enroll_all, agencies)),
+                Scene(enrolls_at + _PAYS_AFTER, f"{names} pay", _each(self._pay_all, agencies)),
+                Scene(
+                    enrolls_at + _DECIDES_AFTER, f"{names} answer the renewal offer", _each(self._decide_all, agencies)
+                ),
+            ]
+        return sorted(scenes, key=lambda scene: scene.at)
+
+    async def _open(self) -> None:
+        await self._programme.upload("enrollment", "register", cast.register(), "text/tab-separated-values")
+        webhook = await self._programme.post("notify", "agencies/*/webhooks", {"url": self._receiver.url + "/"})
+        await self._receiver.trust(webhook["secret"])
+        await self._programme.post(
+            "enrollment",
+            f"agencies/{cast.REFUSED}/enrollments",
+            _enrollment(10, cast.START, Person("Robin Example", "robin.example@gao.gov")),
+            expect=409,
+        )
+
+    async def _enroll_all(self, agencies: Sequence[Agency]) -> None:
+        await asyncio.gather(*(self._enroll(agency) for agency in agencies))
+        await self._coordinator.settle()  # an agency's pool of seats is open now
+        await asyncio.gather(*(self._fill_seats(agency) for agency in agencies))
+
+    async def _enroll(self, agency: Agency) -> None:
+        steps = {
+            "enrollment": lambda: self._submit(agency),
+            "authorization": lambda: self._authorize(agency, agency.enrolls_at),
+            "acceptance": lambda: self._accept(agency),
+        }
+        for step in agency.steps:
+            await steps[step]()
+
+    async def _submit(self, agency: Agency) -> None:
+        key = uuid.uuid4().hex
+        body = _enrollment(agency.seats, agency.enrolls_at, agency.contact)
+        first = await self._programme.post("enrollment", f"agencies/{agency.id}/enrollments", body, key=key)
+        if agency.id == cast.TWICE:
+            again = await self._programme.post("enrollment", f"agencies/{agency.id}/enrollments", body, key=key)
+            _demand(again == first, f"{agency.id} was answered differently the second time")
+
+    async def _authorize(self, agency: Agency, start: datetime) -> None:
+        first_of_lapsing = agency.id == cast.LAPSING and start < _LAPSES_AT
+        await self._programme.post(
+            "enrollment",
+            f"agencies/{agency.id}/authorizations",
+            {
+                "number": f"GSA-ATU-{start:%Y}-{agency.id}",
+                "issuer": "GSA",
+                "product": "frontier-assistant",
+                "valid_from": _text(start),
+                "valid_until": _text(_LAPSES_AT if first_of_lapsing else start + _AUTHORIZED_FOR),
+            },
+        )
+
+    async def _accept(self, agency: Agency) -> None:
+        document = f"The data-use terms, signed by an invented officer of {agency.name}."
+        await self._programme.post(
+            "enrollment",
+            f"agencies/{agency.id}/data-use-acceptances",
+            {
+                "terms_version": "2025-08",
+                "signer": {"name": agency.contact.name, "email": agency.contact.email},
+                "evidence_sha256": hashlib.sha256(document.encode()).hexdigest(),
+            },
+        )
+
+    async def _fill_seats(self, agency: Agency) -> None:
+        for first in range(0, agency.seats, _FILE_ROWS):
+            result = await self._import_seats(agency, range(first, min(first + _FILE_ROWS, agency.seats)))
+            _demand(result["refused"] == 0, f"{agency.id}: {result['refused']} seats were refused")
+        seats = await self._programme.get("entitlements", f"agencies/{agency.id}/seats", limit=_ACTIVATED)
+        for seat in seats["items"]:
+            path = f"agencies/{agency.id}/seats/{seat['seat_id']}/activation"
+            await self._programme.post("entitlements", path, expect=200)
+
+    async def _import_seats(self, agency: Agency, numbers: Iterable[int]) -> Any:
+        file = io.StringIO()
+        writer = csv.writer(file)
+        writer.writerow(["email", "name"])
+        writer.writerows([person.email, person.name] for person in map(agency.person, numbers))
+        return await self._programme.upload(
+            "entitlements", f"agencies/{agency.id}/seat-imports", file.getvalue().encode(), "text/csv"
+        )
+
+    async def _crowd(self) -> None:
+        """Some find no seat; when somebody gives one back, one of them gets it."""
+        agency = self._by_id[cast.CROWDED]
+        late = range(agency.seats, agency.seats + _TURNED_AWAY)
+        result = await self._import_seats(agency, late)
+        _demand(result["refused"] == _TURNED_AWAY, f"{agency.id}: {result['refused']} of {_TURNED_AWAY} were refused")
+        seats = await self._programme.get("entitlements", f"agencies/{agency.id}/seats", limit=1)
+        returned = f"agencies/{agency.id}/seats/{seats['items'][0]['seat_id']}/revocation"
+        await self._programme.post("entitlements", returned, expect=200)
+        person = agency.person(late[0])
+        body = {"email": person.email, "name": person.name}
+        await self._programme.post("entitlements", f"agencies/{agency.id}/seats", body)
+
+    async def _leave(self) -> None:
+        path = f"agencies/{cast.LEAVING}/withdrawal"
+        await self._programme.post("enrollment", path, {"reason": "reorganized"}, expect=200)
+
+    async def _check_lapsed(self) -> None:
+        await self._check(self._by_id[cast.LAPSING], "refused", "suspended")
+
+    async def _authorize_again(self) -> None:
+        agency = self._by_id[cast.LAPSING]
+        await self._authorize(agency, _RENEWED_AT)
+        await self._coordinator.settle()
+        await self._check(agency, "allowed")
+
+    async def _check(self, agency: Agency, verdict: str, reason: str | None = None) -> None:
+        answer = await self._programme.get(
+            "entitlements",
+            f"agencies/{agency.id}/checks",
+            subject=agency.person(0).email,
+            feature="frontier-models",
+        )
+        expected = answer["verdict"] == verdict and reason in (None, answer["reason"])
+        _demand(expected, f"{agency.id}: the check says {answer['verdict']} ({answer['reason']}), not {verdict}")
+
+    async def _pay_all(self, agencies: Sequence[Agency]) -> None:
+        await asyncio.gather(*(self._pay(agency) for agency in agencies if agency.id != cast.UNPAID))
+
+    async def _pay(self, agency: Agency) -> None:
+        invoices = await self._programme.get("billing", f"agencies/{agency.id}/invoices")
+        for invoice in invoices["items"]:
+            if invoice["state"] == "issued":
+                await self._programme.post(
+                    "billing",
+                    f"agencies/{agency.id}/invoices/{invoice['invoice_id']}/payments",
+                    {"amount": invoice["amount"], "reference": f"TREAS-{agency.id}"},
+                )
+
+    async def _decide_all(self, agencies: Sequence[Agency]) -> None:
+        await asyncio.gather(*(self._decide(agency) for agency in agencies if agency.id != cast.LEAVING))
+
+    async def _decide(self, agency: Agency) -> None:
+        renewals = await self._programme.get("billing", f"agencies/{agency.id}/renewals")
+        decision = "declined" if agency.id == cast.DECLINING else "accepted"
+        _demand(len(renewals["items"]) == 1, f"{agency.id} has {len(renewals['items'])} renewal offers, not one")
+        path = f"agencies/{agency.id}/renewals/{renewals['items'][0]['renewal_id']}/decision"
+        await self._programme.post("billing", path, {"decision": decision}, expect=200)
+
+
+def _each(
+    play: Callable[[Sequence[Agency]], Awaitable[None]], agencies: Sequence[Agency]
+) -> Callable[[], Awaitable[object]]:
+    return lambda: play(agencies)
+
+
+def _enrollment(seats: int, starts_at: datetime, contact: Person) -> dict[str, Any]:
+    return {
+        "seats": seats,
+        "starts_at": _text(starts_at),
+        "contact": {"name": contact.name, "email": contact.email},
+    }
+
+
+def _text(instant: datetime) -> str:
+    return instant.isoformat().replace("+00:00", "Z")
+
+
+def _demand(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise Unexpected(otherwise)

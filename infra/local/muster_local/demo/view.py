@@ -1,0 +1,83 @@
+"""What the spectator sees: the virtual date, events per topic, and the latest facts in plain words."""
+
+import time
+from collections import Counter, deque
+from datetime import datetime
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from muster_local.demo.cast import END, START
+from muster_local.demo.facts import in_words
+from muster_local.demo.log import Fact, Stream
+
+_FACTS_SHOWN = 14
+
+
+class View:
+    """The state of the show. On a terminal it is redrawn as it changes; elsewhere each scene is a line."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started = time.monotonic()
+        self._now = START
+        self._scene = ""
+        self._seen: dict[Stream, tuple[int, int]] = {}
+        self._events: Counter[str] = Counter()
+        self._latest: deque[str] = deque(maxlen=_FACTS_SHOWN)
+        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=8, transient=True)
+
+    def __enter__(self) -> "View":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def note(self, text: str) -> None:
+        """Say something that stays on the screen."""
+        self._console.print(f"[dim]{self._elapsed():5.1f} s[/dim]  {text}", highlight=False)
+
+    def scene(self, now: datetime, title: str) -> None:
+        """A scene begins."""
+        self._now, self._scene = now, title
+        if not self._console.is_terminal:
+            self.note(f"{now:%Y-%m-%d}  {title}  ({self._events.total():,} events so far)")
+
+    def instant(self, now: datetime) -> None:
+        """The clock stands at an instant, and all is quiet."""
+        self._now = now
+
+    def fact(self, fact: Fact) -> None:
+        """An event has come; one that comes again is not counted again."""
+        position = (fact.envelope.epoch, fact.envelope.sequence)
+        if position <= self._seen.get(fact.stream, (0, 0)):
+            return
+        self._seen[fact.stream] = position
+        self._events[fact.topic] += 1
+        words = in_words(fact)
+        if words:
+            self._latest.append(f"{fact.envelope.time:%d %b}  {words}")
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._started
+
+    def _render(self) -> Group:
+        events = Table("topic", "events", title="Events", title_justify="left", expand=True)
+        events.columns[1].justify = "right"
+        for topic, count in sorted(self._events.items()):
+            events.add_row(topic, f"{count:,}")
+        facts = "\n".join(self._latest) or "…"
+        year = (END - START).total_seconds()
+        return Group(
+            Text(f"{self._now:%A %d %B %Y  %H:%M} UTC", style="bold"),
+            ProgressBar(total=year, completed=(self._now - START).total_seconds()),
+            Text(self._scene or "The stack is ready."),
+            events,
+            Panel(Text(facts, no_wrap=True, overflow="ellipsis"), title="Latest facts", title_align="left"),
+        )
