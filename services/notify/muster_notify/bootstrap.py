@@ -1,0 +1,36 @@
+"""Notify, put together."""
+
+from pathlib import Path
+
+from muster_notify import repository
+from muster_notify.addresses import AddressPolicy
+from muster_notify.api import make_router
+from muster_notify.dispatcher import Dispatcher
+from muster_notify.domain import Channel
+from muster_notify.settings import NotifySettings
+from muster_notify.smtp import EmailSender
+from muster_notify.subscriptions import SUBSCRIPTIONS
+from muster_notify.vault import Vault
+from muster_notify.webhooks import WebhookSender
+from muster_runtime.service import Service, Worker
+
+
+def build(settings: NotifySettings | None = None) -> Service:
+    """The service; None reads its settings from the environment."""
+    settings = settings or NotifySettings()
+    vault = Vault(settings.secret_key)
+    policy = AddressPolicy(allow_private=settings.webhook_allow_private)
+    dispatcher = Dispatcher(
+        {
+            Channel.EMAIL: EmailSender(settings),
+            Channel.WEBHOOK: WebhookSender(vault, policy, settings.webhook_timeout_seconds),
+        }
+    )
+    return Service(
+        name="notify",
+        settings=settings,
+        migrations=Path(__file__).parents[1] / "migrations",
+        routers=[make_router(vault, policy)],
+        subscriptions=SUBSCRIPTIONS,
+        workers=[Worker("dispatcher", dispatcher.run, repository.next_due)],
+    )

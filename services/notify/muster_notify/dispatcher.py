@@ -1,0 +1,193 @@
+"""Makes the deliveries that are due: attempts outside any transaction, each result in one of its own.
+
+If the process dies between an attempt and its result, the attempt is repeated with the same webhook-id or
+Message-ID: at least once towards the outside, and never out of order in a lane.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import Protocol
+
+import structlog
+
+from muster_notify import repository
+from muster_notify.domain import (
+    Channel,
+    Delivery,
+    DeliveryState,
+    Lane,
+    Outcome,
+    Verdict,
+    WebhookState,
+    progress,
+)
+from muster_runtime import lease
+from muster_runtime.context import Context
+from muster_runtime.db import EVERY_AGENCY, RETRYABLE, Database
+from muster_runtime.service import Runtime
+
+# Lanes of a channel that are worked on at once. The channels do not wait for each other.
+SLOTS = {Channel.EMAIL: 4, Channel.WEBHOOK: 16}
+
+# Deliveries that a lane may make before the others have their turn.
+BURST = 50
+
+# How long the attempts in hand may take when the process stops.
+DRAIN_SECONDS = 5
+
+_DUTY = "dispatch"
+
+_log = structlog.get_logger(__name__)
+
+
+class Sender(Protocol):
+    """Carries deliveries over one channel."""
+
+    async def send(self, database: Database, delivery: Delivery, now: datetime) -> Outcome:
+        """Attempt a delivery once, at `now` by the runtime's clock."""
+        ...
+
+    async def close(self) -> None:
+        """Give back what it holds."""
+        ...
+
+
+class Dispatcher:
+    """Works through the lanes, in one process at a time."""
+
+    def __init__(self, senders: Mapping[Channel, Sender]) -> None:
+        self._senders = senders
+        self._lanes: dict[Channel, dict[Lane, asyncio.Task[None]]] = {channel: {} for channel in senders}
+        self._leads_until = 0.0
+
+    async def run(self, runtime: Runtime) -> None:
+        """Dispatch until cancelled; then let the attempts in hand finish."""
+        try:
+            while True:
+                self._forget_finished_lanes()
+                try:
+                    if await self._leads(runtime):
+                        await self._start_lanes(runtime)
+                    await self._rest(runtime, await self._next_due(runtime))
+                except RETRYABLE as error:
+                    _log.warning("dispatch_failed", error=repr(error))
+                    await asyncio.sleep(0.5)
+        finally:
+            await self._stop(runtime)
+
+    async def _leads(self, runtime: Runtime) -> bool:
+        """Whether this process holds the lease; it is renewed when half of it is over."""
+        now = time.monotonic()
+        if now >= self._leads_until - lease.LEASE_SECONDS / 2:
+            held = await lease.take(runtime.database, _DUTY, _holder(runtime))
+            self._leads_until = now + lease.LEASE_SECONDS if held else 0.0
+        return self._is_leader()
+
+    def _is_leader(self) -> bool:
+        return time.monotonic() < self._leads_until
+
+    async def _start_lanes(self, runtime: Runtime) -> None:
+        for channel, lanes in self._lanes.items():
+            free = SLOTS[channel] - len(lanes)
+            if free == 0:
+                continue
+            async with runtime.database.read(EVERY_AGENCY) as connection:
+                due = await repository.due(connection, channel, runtime.clock.now(), busy=lanes, limit=free)
+            for delivery in due:
+                if delivery.lane not in lanes:
+                    lanes[delivery.lane] = asyncio.create_task(self._work(runtime, delivery))
+
+    def _forget_finished_lanes(self) -> None:
+        """A lane that broke down takes the process with it: what it attempted is not recorded."""
+        for lanes in self._lanes.values():
+            for lane, task in list(lanes.items()):
+                if task.done():
+                    del lanes[lane]
+                    task.result()
+
+    async def _next_due(self, runtime: Runtime) -> datetime | None:
+        """When the next lane is due; what is due already waits for a lane to end, or is another process's."""
+        async with runtime.database.read(EVERY_AGENCY) as connection:
+            return await repository.next_due_after(connection, runtime.clock.now())
+
+    async def _rest(self, runtime: Runtime, until: datetime | None) -> None:
+        """Wait for the alarm, the end of a lane, or the time to renew the lease."""
+        alarm = asyncio.create_task(runtime.alarm.wait(until))
+        lanes = [task for tasks in self._lanes.values() for task in tasks.values()]
+        try:
+            await asyncio.wait([alarm, *lanes], timeout=lease.LEASE_SECONDS / 2, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            alarm.cancel()
+
+    async def _work(self, runtime: Runtime, delivery: Delivery) -> None:
+        """Make a lane's deliveries in order until one must wait, or until others have their turn."""
+        try:
+            for _ in range(BURST):
+                following = await self._deliver(runtime, delivery)
+                if following is None or not self._is_leader():
+                    return
+                delivery = following
+        except RETRYABLE as error:
+            _log.warning("delivery_not_recorded", delivery_id=delivery.id, error=repr(error))
+
+    async def _deliver(self, runtime: Runtime, delivery: Delivery) -> Delivery | None:
+        """Attempt a delivery, record the result, and give the next one of the lane where that is due now."""
+        started = time.monotonic()
+        outcome = await self._attempt(runtime, delivery)
+        milliseconds = int((time.monotonic() - started) * 1000)
+        step = progress(delivery, outcome, runtime.clock.now())
+        if outcome.verdict is not Verdict.DELIVERED:
+            _log.warning(
+                "delivery_attempt_failed",
+                delivery_id=delivery.id,
+                agency_id=delivery.agency_id,
+                correlation_id=delivery.correlation_id,
+                verdict=outcome.verdict,
+                detail=outcome.detail,
+            )
+        owner = {delivery.audience} if step.disable_endpoint else set()
+        context = Context(actor=runtime.service.name, correlation_id=delivery.correlation_id)
+        async with runtime.database.write(delivery.agency_id, *owner, context=context) as uow:
+            recorded = await repository.record_attempt(
+                uow.connection, delivery, outcome, step, attempted_at=uow.now, milliseconds=milliseconds
+            )
+            if not recorded or step.state is DeliveryState.PENDING:
+                return None
+            if step.disable_endpoint:
+                await repository.set_webhook_state(
+                    uow.connection, delivery.recipient, WebhookState.DISABLED, outcome.detail
+                )
+            promoted = await repository.promote(uow.connection, [delivery.lane], uow.now)
+        return promoted[0] if promoted else None
+
+    async def _attempt(self, runtime: Runtime, delivery: Delivery) -> Outcome:
+        try:
+            return await self._senders[delivery.channel].send(runtime.database, delivery, runtime.clock.now())
+        except RETRYABLE:
+            raise
+        except Exception as error:
+            # A defect in one message must not stop the others; it is logged, and tried again after a correction.
+            _log.error("delivery_defect", delivery_id=delivery.id, exc_info=error)
+            return Outcome(Verdict.RETRY, f"internal error: {type(error).__name__}")
+
+    async def _stop(self, runtime: Runtime) -> None:
+        lanes = [task for tasks in self._lanes.values() for task in tasks.values()]
+        led = self._leads_until > 0
+        self._leads_until = 0.0
+        if lanes:
+            _, late = await asyncio.wait(lanes, timeout=DRAIN_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*lanes, return_exceptions=True)
+        for sender in self._senders.values():
+            await sender.close()
+        if led:
+            with suppress(*RETRYABLE):
+                await lease.release(runtime.database, _DUTY, _holder(runtime))
+
+
+def _holder(runtime: Runtime) -> str:
+    return runtime.settings.instance or runtime.service.name

@@ -1,0 +1,164 @@
+"""The rules of notify: what is delivered to whom, what an attempt leads to, and when the next one is due."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+
+class Channel(StrEnum):
+    """How something is told."""
+
+    EMAIL = "email"
+    WEBHOOK = "webhook"
+
+
+class DeliveryState(StrEnum):
+    """Where a delivery stands."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+class WebhookState(StrEnum):
+    """Whether an endpoint gets anything."""
+
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+    DELETED = "deleted"
+
+
+OPERATORS = "operators"
+
+# The rule under which every webhook is delivered.
+WEBHOOK_RULE = "webhook"
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """Something to be told: one per event, rule and recipient, however often the event arrives.
+
+    `recipient` is a role or a webhook's id; `audience` the agency whose recipient it is, `*` for the operators'.
+    """
+
+    agency_id: str
+    event_id: str
+    event_type: str
+    correlation_id: str
+    rule: str
+    channel: Channel
+    recipient: str
+    audience: str
+    payload: bytes
+
+    @property
+    def delivery_id(self) -> str:
+        """The id that the outside sees. It follows from the intent, so that even a delivery made anew keeps it."""
+        intent = f"{self.event_id}|{self.rule}|{self.recipient}"
+        return "dlv_" + hashlib.sha256(intent.encode()).hexdigest()[:32]
+
+
+# Deliveries of one lane, an agency's to one recipient, are made strictly in order.
+Lane = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A pending delivery at the head of its lane."""
+
+    id: str
+    agency_id: str
+    event_type: str
+    correlation_id: str
+    rule: str
+    channel: Channel
+    recipient: str
+    audience: str
+    payload: bytes
+    attempts: int
+    first_attempt_at: datetime | None
+
+    @property
+    def lane(self) -> Lane:
+        """The lane that it heads."""
+        return self.agency_id, self.recipient
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A webhook endpoint: `agency_id` is `*` for one that gets every agency's events."""
+
+    id: str
+    agency_id: str
+    url: str
+    state: WebhookState
+    sealed_secret: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """Someone who can be written to."""
+
+    name: str | None
+    email: str
+
+
+class Verdict(StrEnum):
+    """What an attempt came to."""
+
+    DELIVERED = "delivered"
+    RETRY = "retry"
+    FAILED = "failed"
+    GONE = "gone"  # the receiver wants nothing more
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an attempt came to, and why; the detail holds no personal data."""
+
+    verdict: Verdict
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a delivery stands after an attempt, and whether its endpoint is given up with it."""
+
+    state: DeliveryState
+    next_attempt_at: datetime | None = None
+    disable_endpoint: bool = False
+
+
+# The example schedule of the Standard Webhooks specification, "Deliverability and reliability".
+RETRY_DELAYS = (
+    timedelta(seconds=5),
+    timedelta(minutes=5),
+    timedelta(minutes=30),
+    timedelta(hours=2),
+    timedelta(hours=5),
+    timedelta(hours=10),
+    timedelta(hours=14),
+    timedelta(hours=20),
+)
+LAST_RETRY_DELAY = timedelta(hours=24)
+GIVE_UP_AFTER = timedelta(days=14)
+
+
+def next_attempt(attempts: int, first_attempt_at: datetime, now: datetime) -> datetime | None:
+    """When to try again after `attempts` in vain, the latest at `now`; None once it is time to give up."""
+    delay = RETRY_DELAYS[attempts - 1] if attempts <= len(RETRY_DELAYS) else LAST_RETRY_DELAY
+    due_at = now + delay
+    return due_at if due_at <= first_attempt_at + GIVE_UP_AFTER else None
+
+
+def progress(delivery: Delivery, outcome: Outcome, now: datetime) -> Progress:
+    """Where a delivery stands after an attempt at `now`."""
+    if outcome.verdict is Verdict.DELIVERED:
+        return Progress(DeliveryState.DELIVERED)
+    if outcome.verdict is Verdict.RETRY:
+        due_at = next_attempt(delivery.attempts + 1, delivery.first_attempt_at or now, now)
+        if due_at is not None:
+            return Progress(DeliveryState.PENDING, due_at)
+    given_up = outcome.verdict in (Verdict.RETRY, Verdict.GONE)
+    return Progress(DeliveryState.FAILED, disable_endpoint=given_up and delivery.channel is Channel.WEBHOOK)

@@ -1,0 +1,191 @@
+"""Commands and events: each function is one transaction's work."""
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from urllib.parse import urlsplit
+
+from muster_contracts import Event
+from muster_contracts.enrollment import ContactErased, ContactRecorded
+from muster_contracts.entitlements import PersonErased, PersonRecorded
+from muster_notify import queries, repository
+from muster_notify.addresses import AddressPolicy
+from muster_notify.commands import AddWebhook, DeleteWebhook, RetryDelivery
+from muster_notify.domain import (
+    OPERATORS,
+    WEBHOOK_RULE,
+    Channel,
+    DeliveryState,
+    Endpoint,
+    Intent,
+    WebhookState,
+)
+from muster_notify.queries import DeliveryLogView, NewWebhookView
+from muster_notify.rules import Rule, public_types, rules
+from muster_notify.vault import Vault, new_secret
+from muster_runtime import audit
+from muster_runtime.db import EVERY_AGENCY, UnitOfWork
+from muster_runtime.errors import Conflict, InvalidInput
+from muster_runtime.events import Received
+from muster_runtime.identifiers import new_id
+
+# The role of those who hold a seat; no rule writes to them yet.
+PERSON = "person"
+
+# --------------------------------------------------------------------------------------------------- events
+
+
+async def announce(uow: UnitOfWork, events: Sequence[Received[Event]]) -> None:
+    """Write down whom to tell of these events: by e-mail as the rules say, and by the webhooks that want them.
+
+    Frequent types have no rule; where no endpoint names them, this is one short query for the whole run.
+    """
+    event_type = events[0].envelope.type
+    email_rules = rules().for_event(event_type)
+    endpoints = await repository.endpoints_for(
+        uow.connection,
+        sorted({event.data.agency_id for event in events}),
+        event_type,
+        on_request=event_type in rules().on_request,
+    )
+    if not email_rules and not endpoints:
+        return
+    intents = [intent for event in events for intent in _intents(event, email_rules, endpoints)]
+    if intents:
+        await repository.add_intents(uow.connection, intents, uow.now)
+        uow.wake()
+
+
+def _intents(event: Received[Event], email_rules: Sequence[Rule], endpoints: Sequence[tuple[str, str]]) -> list[Intent]:
+    agency_id = event.data.agency_id
+    intent = partial(
+        Intent,
+        agency_id=agency_id,
+        event_id=event.envelope.id,
+        event_type=event.envelope.type,
+        correlation_id=event.envelope.correlation_id,
+        payload=_body(event),
+    )
+    emails = [
+        intent(
+            rule=rule.name,
+            channel=Channel.EMAIL,
+            recipient=rule.recipient,
+            audience=EVERY_AGENCY if rule.recipient == OPERATORS else agency_id,
+        )
+        for rule in email_rules
+    ]
+    webhooks = [
+        intent(rule=WEBHOOK_RULE, channel=Channel.WEBHOOK, recipient=webhook_id, audience=owner)
+        for owner, webhook_id in endpoints
+        if owner in (agency_id, EVERY_AGENCY)
+    ]
+    return emails + webhooks
+
+
+def _body(event: Received[Event]) -> bytes:
+    """The body of a webhook: type, timestamp and data as Standard Webhooks says, and the place in the stream."""
+    envelope = event.envelope
+    body = {
+        "type": envelope.type,
+        "timestamp": envelope.time.isoformat().replace("+00:00", "Z"),
+        "id": envelope.id,
+        "agency_id": envelope.agency_id,
+        "topic": event.data.topic,
+        "epoch": envelope.epoch,
+        "sequence": envelope.sequence,
+        "data": event.data.model_dump(mode="json"),
+    }
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+async def record_contacts(uow: UnitOfWork, events: Sequence[Received[ContactRecorded]]) -> None:
+    """Keep who speaks for an agency, and let the e-mails that wait for them go."""
+    contacts = [event.data for event in events]
+    roles = [contact.role for contact in contacts]
+    await repository.record_people(uow.connection, contacts, roles)
+    await repository.hurry(uow.connection, [contact.agency_id for contact in contacts], roles, uow.now)
+    uow.wake()
+
+
+async def record_persons(uow: UnitOfWork, events: Sequence[Received[PersonRecorded]]) -> None:
+    """Keep who holds a seat."""
+    persons = [event.data for event in events]
+    await repository.record_people(uow.connection, persons, [PERSON] * len(persons))
+
+
+async def erase(uow: UnitOfWork, events: Sequence[Received[ContactErased | PersonErased]]) -> None:
+    """Erase people from the directory, the only place here that knows them."""
+    await repository.erase_people(uow.connection, [(event.data.agency_id, event.data.subject_ref) for event in events])
+
+
+# ------------------------------------------------------------------------------------------------- commands
+
+
+async def add_webhook(uow: UnitOfWork, command: AddWebhook, *, vault: Vault, policy: AddressPolicy) -> NewWebhookView:
+    """Add an endpoint. Raises InvalidInput for a URL that is not allowed and for a type that is not public."""
+    policy.check_url(command.url)
+    if command.event_types is not None:
+        _check_types(command.event_types)
+    secret = new_secret()
+    endpoint = Endpoint(
+        id=new_id("whk", uow.now),
+        agency_id=command.agency_id,
+        url=command.url,
+        state=WebhookState.ENABLED,
+        sealed_secret=vault.seal(secret),
+    )
+    await repository.add_webhook(uow.connection, endpoint, command.event_types, uow.now)
+    await audit.record(
+        uow,
+        command="AddWebhook",
+        agency_id=command.agency_id,
+        subject=endpoint.id,
+        # A URL's path may hold a secret of the receiver's.
+        after={"host": urlsplit(command.url).netloc, "event_types": command.event_types},
+    )
+    view = await queries.webhook(uow.connection, command.agency_id, endpoint.id)
+    return NewWebhookView(**view.model_dump(), secret=secret)
+
+
+def _check_types(event_types: Sequence[str]) -> None:
+    if not event_types:
+        raise InvalidInput("event_types", [], "must name at least one type, or be left out for all")
+    known = set(public_types())
+    for event_type in event_types:
+        if event_type not in known:
+            raise InvalidInput("event_types", event_type, "must be the type of a public event")
+
+
+async def delete_webhook(uow: UnitOfWork, command: DeleteWebhook) -> None:
+    """Delete an endpoint and its secret; what was still to be sent to it fails. Raises NotFound."""
+    view = await queries.webhook(uow.connection, command.agency_id, command.webhook_id)
+    await repository.set_webhook_state(uow.connection, view.webhook_id, WebhookState.DELETED, None)
+    await audit.record(
+        uow,
+        command="DeleteWebhook",
+        agency_id=command.agency_id,
+        subject=view.webhook_id,
+        before={"state": view.state},
+        after={"state": WebhookState.DELETED},
+    )
+
+
+async def retry_delivery(uow: UnitOfWork, command: RetryDelivery) -> DeliveryLogView:
+    """Make a delivery due now. Raises NotFound, and Conflict when it is delivered or must wait for an earlier one."""
+    before = await queries.delivery(uow.connection, command.agency_id, command.delivery_id, tenant=command.tenant)
+    if before.state is DeliveryState.DELIVERED:
+        raise Conflict(f"delivery {before.delivery_id} is delivered already")
+    if before.state is DeliveryState.PENDING and before.next_attempt_at is None:
+        raise Conflict(f"delivery {before.delivery_id} waits behind an earlier one to {before.recipient}")
+    await repository.retry(uow.connection, before.delivery_id, uow.now)
+    await audit.record(
+        uow,
+        command="RetryDelivery",
+        agency_id=command.agency_id,
+        subject=before.delivery_id,
+        before={"state": before.state, "attempts": before.attempts},
+        after={"state": DeliveryState.PENDING},
+    )
+    uow.wake()
+    return await queries.delivery(uow.connection, command.agency_id, command.delivery_id, tenant=command.tenant)

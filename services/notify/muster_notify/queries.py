@@ -1,0 +1,168 @@
+"""The read side: endpoints, deliveries and their attempts."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from muster_contracts import Instant
+from muster_notify.domain import Channel, DeliveryState, WebhookState
+from muster_runtime.db import Connection
+from muster_runtime.errors import NotFound
+from muster_runtime.pages import Pagination
+
+
+class WebhookView(BaseModel):
+    """An endpoint, without its secret."""
+
+    model_config = ConfigDict(frozen=True)
+
+    webhook_id: str
+    agency_id: str = Field(description="`*` for an endpoint of the operators, which gets every agency's events.")
+    url: str
+    event_types: list[str] | None = Field(description="null: every public type, except those sent on request alone.")
+    state: WebhookState
+    state_reason: str | None = None
+    created_at: Instant
+
+
+class NewWebhookView(WebhookView):
+    """An endpoint as it is shown once, when it is added."""
+
+    secret: str = Field(description="Verifies the signatures (Standard Webhooks). It is not shown again.")
+
+
+class DeliveryView(BaseModel):
+    """Something that was or will be told to somebody."""
+
+    model_config = ConfigDict(frozen=True)
+
+    delivery_id: str = Field(description="Also the webhook-id, and the left part of an e-mail's Message-ID.")
+    position: int = Field(description="The order of deliveries; it grows.")
+    agency_id: str
+    event_id: str
+    event_type: str
+    rule: str
+    channel: Channel
+    recipient: str = Field(description="A role, or a webhook.")
+    state: DeliveryState
+    attempts: int
+    recorded_at: Instant
+    first_attempt_at: Instant | None
+    next_attempt_at: Instant | None = Field(description="null while it waits behind another one, and when it is done.")
+    finished_at: Instant | None
+    last_error: str | None
+
+
+class AttemptView(BaseModel):
+    """One attempt."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    attempted_at: Instant
+    milliseconds: int
+    outcome: str
+    detail: str | None
+
+
+class DeliveryLogView(DeliveryView):
+    """A delivery with all its attempts."""
+
+    log: list[AttemptView]
+
+
+_DELIVERY = """
+    id as delivery_id, position, agency_id, event_id, event_type, rule, channel, recipient, state, attempts,
+    recorded_at, first_attempt_at, next_attempt_at, finished_at, last_error
+"""
+
+
+async def webhooks(connection: Connection, agency_id: str, page: Pagination) -> list[WebhookView]:
+    """An agency's own endpoints that are not deleted, one more than the page holds."""
+    rows = await connection.fetch(
+        """
+        select id as webhook_id, agency_id, url, event_types, state, state_reason, created_at
+        from webhook
+        where agency_id = $1 and state <> 'deleted' and ($2::text is null or id > $2)
+        order by id
+        limit $3
+        """,
+        agency_id,
+        page.after,
+        page.limit + 1,
+    )
+    return [WebhookView(**row) for row in rows]
+
+
+async def webhook(connection: Connection, agency_id: str, webhook_id: str) -> WebhookView:
+    """An agency's endpoint. Raises NotFound, also for one that is deleted."""
+    row = await connection.fetchrow(
+        """
+        select id as webhook_id, agency_id, url, event_types, state, state_reason, created_at
+        from webhook
+        where agency_id = $1 and id = $2 and state <> 'deleted'
+        """,
+        agency_id,
+        webhook_id,
+    )
+    if row is None:
+        raise NotFound(f"there is no webhook {webhook_id[:80]}")
+    return WebhookView(**row)
+
+
+async def deliveries(
+    connection: Connection,
+    agency_id: str,
+    page: Pagination,
+    *,
+    tenant: str,
+    state: DeliveryState | None,
+    channel: Channel | None,
+) -> list[DeliveryView]:
+    """Deliveries about an agency (with `*`, about any), the latest first, one more than the page holds.
+
+    A tenant sees those to its own recipients, an operator also those to the operators'.
+    """
+    rows = await connection.fetch(
+        f"""
+        select {_DELIVERY}
+        from delivery
+        where
+            ($1 = '*' or agency_id = $1)
+            and ($2 = '*' or audience = $2)
+            and ($3::text is null or state = $3)
+            and ($4::text is null or channel = $4)
+            and ($5::bigint is null or position < $5)
+        order by position desc
+        limit $6
+        """,  # noqa: S608
+        agency_id,
+        tenant,
+        state,
+        channel,
+        None if page.after is None else int(page.after),
+        page.limit + 1,
+    )
+    return [DeliveryView(**row) for row in rows]
+
+
+async def delivery(connection: Connection, agency_id: str, delivery_id: str, *, tenant: str) -> DeliveryLogView:
+    """A delivery with its attempts. Raises NotFound, also for one to another audience than the tenant."""
+    row: Any = await connection.fetchrow(
+        f"select {_DELIVERY} from delivery where agency_id = $1 and id = $2 and ($3 = '*' or audience = $3)",  # noqa: S608
+        agency_id,
+        delivery_id,
+        tenant,
+    )
+    if row is None:
+        raise NotFound(f"there is no delivery {delivery_id[:80]}")
+    attempts = await connection.fetch(
+        """
+        select number, attempted_at, milliseconds, outcome, detail
+        from delivery_attempt
+        where delivery_id = $1
+        order by number
+        """,
+        delivery_id,
+    )
+    return DeliveryLogView(**row, log=[AttemptView(**attempt) for attempt in attempts])

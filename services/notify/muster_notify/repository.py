@@ -1,0 +1,329 @@
+"""The SQL of the write side."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from muster_contracts.enrollment import ContactRecorded
+from muster_contracts.entitlements import PersonRecorded
+from muster_notify.domain import (
+    Channel,
+    Contact,
+    Delivery,
+    Endpoint,
+    Intent,
+    Lane,
+    Outcome,
+    Progress,
+    WebhookState,
+)
+from muster_runtime.db import EVERY_AGENCY, Connection
+
+# ------------------------------------------------------------------------------------------------ deliveries
+
+
+async def add_intents(connection: Connection, intents: Sequence[Intent], now: datetime) -> None:
+    """Add a delivery for each intent that has none yet, behind those that wait in its lane."""
+    added = await connection.fetch(
+        """
+        insert into delivery (
+            id, agency_id, event_id, event_type, correlation_id, rule, channel, recipient, audience,
+            payload, state, attempts, recorded_at
+        )
+        select
+            id, agency_id, event_id, event_type, correlation_id, rule, channel, recipient, audience,
+            payload, 'pending', 0, $11
+        from unnest(
+            $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+            $9::text[], $10::bytea[]
+        ) with ordinality as intent (
+            id, agency_id, event_id, event_type, correlation_id, rule, channel, recipient, audience,
+            payload, number
+        )
+        order by number
+        on conflict (event_id, rule, recipient) do nothing
+        returning agency_id, recipient
+        """,
+        [i.delivery_id for i in intents],
+        [i.agency_id for i in intents],
+        [i.event_id for i in intents],
+        [i.event_type for i in intents],
+        [i.correlation_id for i in intents],
+        [i.rule for i in intents],
+        [i.channel for i in intents],
+        [i.recipient for i in intents],
+        [i.audience for i in intents],
+        [i.payload for i in intents],
+        now,
+    )
+    await promote(connection, {(row["agency_id"], row["recipient"]) for row in added}, now)
+
+
+async def promote(connection: Connection, lanes: Iterable[Lane], now: datetime) -> list[Delivery]:
+    """Make the oldest pending delivery of each lane due now, unless it has an instant of its own already."""
+    keys = list(lanes)
+    rows = await connection.fetch(
+        """
+        update delivery as d
+        set next_attempt_at = $3
+        from (
+            select oldest.id
+            from unnest($1::text[], $2::text[]) as lane (agency_id, recipient)
+            cross join lateral (
+                select p.id, p.next_attempt_at
+                from delivery as p
+                where p.agency_id = lane.agency_id and p.recipient = lane.recipient and p.state = 'pending'
+                order by p.position
+                limit 1
+            ) as oldest
+            where oldest.next_attempt_at is null
+        ) as head
+        where d.id = head.id
+        returning
+            d.id, d.agency_id, d.event_type, d.correlation_id, d.rule, d.channel, d.recipient, d.audience,
+            d.payload, d.attempts, d.first_attempt_at
+        """,
+        [agency_id for agency_id, _ in keys],
+        [recipient for _, recipient in keys],
+        now,
+    )
+    return [_delivery(row) for row in rows]
+
+
+async def due(
+    connection: Connection, channel: Channel, now: datetime, *, busy: Iterable[Lane], limit: int
+) -> list[Delivery]:
+    """The deliveries of a channel to be attempted now, but for those of the busy lanes."""
+    lanes = list(busy)
+    rows = await connection.fetch(
+        """
+        select
+            id, agency_id, event_type, correlation_id, rule, channel, recipient, audience, payload, attempts,
+            first_attempt_at
+        from delivery
+        where
+            channel = $1 and next_attempt_at <= $2
+            and (agency_id, recipient) not in (select * from unnest($3::text[], $4::text[]))
+        order by next_attempt_at, position
+        limit $5
+        """,
+        channel,
+        now,
+        [agency_id for agency_id, _ in lanes],
+        [recipient for _, recipient in lanes],
+        limit,
+    )
+    return [_delivery(row) for row in rows]
+
+
+async def next_due(connection: Connection) -> datetime | None:
+    """The earliest instant at which a delivery is to be attempted."""
+    earliest: datetime | None = await connection.fetchval("select min(next_attempt_at) from delivery")
+    return earliest
+
+
+async def next_due_after(connection: Connection, now: datetime) -> datetime | None:
+    """The earliest instant after `now` at which a delivery is to be attempted."""
+    earliest: datetime | None = await connection.fetchval(
+        "select min(next_attempt_at) from delivery where next_attempt_at > $1", now
+    )
+    return earliest
+
+
+async def record_attempt(
+    connection: Connection,
+    delivery: Delivery,
+    outcome: Outcome,
+    progress: Progress,
+    *,
+    attempted_at: datetime,
+    milliseconds: int,
+) -> bool:
+    """Record an attempt and where the delivery stands after it; False when another process did so meanwhile."""
+    recorded = await connection.fetchval(
+        """
+        update delivery
+        set
+            state = $3,
+            attempts = attempts + 1,
+            first_attempt_at = coalesce(first_attempt_at, $4),
+            next_attempt_at = $5,
+            finished_at = case when $3 = 'pending' then null else $4 end,
+            last_error = case when $3 = 'delivered' then null else $6 end
+        where id = $1 and attempts = $2 and state = 'pending'
+        returning attempts
+        """,
+        delivery.id,
+        delivery.attempts,
+        progress.state,
+        attempted_at,
+        progress.next_attempt_at,
+        outcome.detail,
+    )
+    if recorded is None:
+        return False
+    await connection.execute(
+        """
+        insert into delivery_attempt (
+            delivery_id, agency_id, number, attempted_at, milliseconds, outcome, detail
+        )
+        values ($1, $2, $3, $4, $5, $6, $7)
+        """,
+        delivery.id,
+        delivery.agency_id,
+        recorded,
+        attempted_at,
+        milliseconds,
+        outcome.verdict,
+        outcome.detail,
+    )
+    return True
+
+
+async def hurry(connection: Connection, agencies: Sequence[str], roles: Sequence[str], now: datetime) -> None:
+    """Make what waits for its next attempt to one of these roles due now."""
+    await connection.execute(
+        """
+        update delivery
+        set next_attempt_at = $3
+        where
+            next_attempt_at > $3 and state = 'pending'
+            and (agency_id, recipient) in (select * from unnest($1::text[], $2::text[]))
+        """,
+        agencies,
+        roles,
+        now,
+    )
+
+
+async def retry(connection: Connection, delivery_id: str, now: datetime) -> None:
+    """Make a delivery due now; it is given up only after the whole time has gone by once more."""
+    await connection.execute(
+        """
+        update delivery
+        set state = 'pending', next_attempt_at = $2, first_attempt_at = null, finished_at = null
+        where id = $1
+        """,
+        delivery_id,
+        now,
+    )
+
+
+def _delivery(row: Any) -> Delivery:
+    return Delivery(**{**row, "channel": Channel(row["channel"])})
+
+
+# -------------------------------------------------------------------------------------------------- webhooks
+
+
+async def add_webhook(
+    connection: Connection, endpoint: Endpoint, event_types: Sequence[str] | None, now: datetime
+) -> None:
+    """Add an endpoint."""
+    await connection.execute(
+        """
+        insert into webhook (id, agency_id, url, event_types, sealed_secret, state, created_at)
+        values ($1, $2, $3, $4, $5, $6, $7)
+        """,
+        endpoint.id,
+        endpoint.agency_id,
+        endpoint.url,
+        event_types,
+        endpoint.sealed_secret,
+        endpoint.state,
+        now,
+    )
+
+
+async def endpoint(connection: Connection, webhook_id: str) -> Endpoint:
+    """The endpoint of that id; a row is never deleted."""
+    row = await connection.fetchrow(
+        "select id, agency_id, url, state, sealed_secret from webhook where id = $1", webhook_id
+    )
+    assert row is not None
+    return Endpoint(**{**row, "state": WebhookState(row["state"])})
+
+
+async def endpoints_for(
+    connection: Connection, agencies: Sequence[str], event_type: str, *, on_request: bool
+) -> list[tuple[str, str]]:
+    """(agency, id) of the enabled endpoints that want events of a type, of these agencies or of the operators.
+
+    A type that is sent on request alone goes only to the endpoints that name it.
+    """
+    rows = await connection.fetch(
+        """
+        select agency_id, id
+        from webhook
+        where
+            state = 'enabled' and agency_id = any($1::text[])
+            and ($2 = any(event_types) or (event_types is null and not $3))
+        order by id
+        """,
+        [*agencies, EVERY_AGENCY],
+        event_type,
+        on_request,
+    )
+    return [(row["agency_id"], row["id"]) for row in rows]
+
+
+async def set_webhook_state(connection: Connection, webhook_id: str, state: WebhookState, reason: str | None) -> None:
+    """Change an endpoint's state; a deleted one keeps no secret."""
+    await connection.execute(
+        """
+        update webhook
+        set
+            state = $2,
+            state_reason = $3,
+            sealed_secret = case when $2 = 'deleted' then null else sealed_secret end
+        where id = $1
+        """,
+        webhook_id,
+        state,
+        reason,
+    )
+
+
+# ------------------------------------------------------------------------------------------------- directory
+
+
+async def record_people(
+    connection: Connection, people: Sequence[ContactRecorded | PersonRecorded], roles: Sequence[str]
+) -> None:
+    """Add or replace entries of the directory; of several of one person the last one counts."""
+    latest = {(p.agency_id, p.subject_ref): (p, role) for p, role in zip(people, roles, strict=True)}
+    await connection.execute(
+        """
+        insert into directory (agency_id, subject_ref, role, name, email)
+        select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
+        on conflict (agency_id, subject_ref) do update
+        set role = excluded.role, name = excluded.name, email = excluded.email
+        """,
+        [agency_id for agency_id, _ in latest],
+        [subject_ref for _, subject_ref in latest],
+        [role for _, role in latest.values()],
+        [person.name for person, _ in latest.values()],
+        [person.email for person, _ in latest.values()],
+    )
+
+
+async def erase_people(connection: Connection, keys: Sequence[tuple[str, str]]) -> None:
+    """Remove entries of the directory by (agency, subject reference)."""
+    await connection.execute(
+        """
+        delete from directory
+        where (agency_id, subject_ref) in (select * from unnest($1::text[], $2::text[]))
+        """,
+        [agency_id for agency_id, _ in keys],
+        [subject_ref for _, subject_ref in keys],
+    )
+
+
+async def contacts(connection: Connection, agency_id: str, role: str) -> list[Contact]:
+    """Who has a role in an agency."""
+    rows = await connection.fetch(
+        "select name, email from directory where agency_id = $1 and role = $2 order by subject_ref",
+        agency_id,
+        role,
+    )
+    return [Contact(row["name"], row["email"]) for row in rows]

@@ -1,0 +1,100 @@
+"""Sends webhooks in the Standard Webhooks format, to checked addresses alone."""
+
+import asyncio
+from datetime import datetime
+from urllib.parse import urlsplit
+
+import httpx
+from standardwebhooks.webhooks import Webhook
+
+from muster_notify import repository
+from muster_notify.addresses import AddressPolicy, AddressRefused
+from muster_notify.domain import Delivery, Endpoint, Outcome, Verdict, WebhookState
+from muster_notify.vault import Vault
+from muster_runtime.clock import SystemClock
+from muster_runtime.db import Database
+
+
+class WebhookSender:
+    """Posts a delivery's body to its endpoint."""
+
+    def __init__(self, vault: Vault, policy: AddressPolicy, timeout_seconds: float) -> None:
+        self._vault = vault
+        self._policy = policy
+        self._timeout_seconds = timeout_seconds
+        # Receivers check the time of signing against their own clocks, so it is never the sandbox's.
+        self._clock = SystemClock()
+        # No connection is kept: the next attempt resolves and checks anew. No proxy from the environment:
+        # it would resolve the name itself.
+        self._client = httpx.AsyncClient(
+            follow_redirects=False,
+            trust_env=False,
+            timeout=timeout_seconds,
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
+
+    async def send(self, database: Database, delivery: Delivery, now: datetime) -> Outcome:
+        """Attempt a delivery once. It is signed at the machine's time, whatever `now` is."""
+        async with database.read(delivery.agency_id) as connection:
+            endpoint = await repository.endpoint(connection, delivery.recipient)
+        if endpoint.state is not WebhookState.ENABLED or endpoint.sealed_secret is None:
+            return Outcome(Verdict.FAILED, f"the endpoint is {endpoint.state}")
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                status = await self._post(endpoint.url, self._headers(endpoint, delivery), delivery.payload)
+        except TimeoutError:
+            return Outcome(Verdict.RETRY, f"no answer within {self._timeout_seconds:g} s")
+        except AddressRefused as refused:
+            return Outcome(Verdict.RETRY, str(refused))
+        except OSError:
+            return Outcome(Verdict.RETRY, "the host's name could not be resolved")
+        except httpx.HTTPError as error:
+            return Outcome(Verdict.RETRY, f"no answer: {type(error).__name__}")
+        return _judge(status)
+
+    async def close(self) -> None:
+        """Close the client."""
+        await self._client.aclose()
+
+    def _headers(self, endpoint: Endpoint, delivery: Delivery) -> dict[str, str]:
+        assert endpoint.sealed_secret is not None
+        signed_at = self._clock.now()
+        webhook = Webhook(self._vault.open(endpoint.sealed_secret))
+        return {
+            "content-type": "application/json",
+            "user-agent": "muster-notify",
+            "webhook-id": delivery.id,
+            "webhook-timestamp": str(int(signed_at.timestamp())),
+            "webhook-signature": webhook.sign(delivery.id, signed_at, delivery.payload.decode()),
+        }
+
+    async def _post(self, url: str, headers: dict[str, str], body: bytes) -> int:
+        """The status of the answer; its body is not read. The first address that lets us connect is used."""
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        target = httpx.URL(url)
+        addresses = await self._policy.addresses(host)
+        for last, address in zip([False] * (len(addresses) - 1) + [True], addresses, strict=True):
+            try:
+                async with self._client.stream(
+                    "POST",
+                    target.copy_with(host=str(address)),
+                    content=body,
+                    # The host's own name, both for the receiver and for the check of its certificate.
+                    headers={**headers, "host": target.netloc.decode()},
+                    extensions={"sni_hostname": host},
+                ) as response:
+                    return response.status_code
+            except httpx.ConnectError:
+                if last:
+                    raise
+        raise OSError("the host has no address")
+
+
+def _judge(status: int) -> Outcome:
+    detail = f"answered {status}"
+    if 200 <= status < 300:
+        return Outcome(Verdict.DELIVERED, detail)
+    if status == httpx.codes.GONE:
+        return Outcome(Verdict.GONE, detail)
+    return Outcome(Verdict.RETRY, detail)
