@@ -1,0 +1,1 @@
+"""Entitlements: who holds a seat, which features are open and until when."""

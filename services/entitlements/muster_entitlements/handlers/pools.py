@@ -1,0 +1,139 @@
+"""What enrollment and billing say of an agency, made into its pool of seats and its windows.
+
+The two topics have no order between them. So what billing says is kept by term, and `_apply_terms` brings
+a pool up to it whenever either side has something new: the result is the same whichever came first.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from muster_contracts.billing import RenewalDecided, RenewalDecision, TermEnded, TermEndReason, TermStarted
+from muster_contracts.enrollment import AgencyEnrolled, AgencyReinstated, AgencySuspended, AgencyWithdrawn
+from muster_contracts.entitlements import SeatRevocationReason
+from muster_entitlements import publishing
+from muster_entitlements.catalogue import features
+from muster_entitlements.domain import Pool, Window
+from muster_entitlements.errors import TermUnknown
+from muster_entitlements.handlers.trials import cancel_trials, schedule_trials
+from muster_entitlements.repository import pools, seats, windows
+from muster_runtime.db import UnitOfWork
+from muster_runtime.events import Received
+from muster_runtime.identifiers import new_id
+
+
+async def open_pools(uow: UnitOfWork, events: Sequence[Received[AgencyEnrolled]]) -> None:
+    """Open the pool of seats and the windows that an enrolment brings."""
+    for received in events:
+        enrolled, cause = received.data, received.envelope.id
+        previous = await pools.find_pool(uow.connection, enrolled.agency_id)
+        if previous is not None:
+            # Billing's word that the earlier term is over may still be on its way.
+            await _revoke_all(uow, enrolled.agency_id, SeatRevocationReason.TERM_ENDED, cause)
+        pool = Pool(
+            agency_id=enrolled.agency_id,
+            enrollment_id=enrolled.enrollment_id,
+            starts_at=enrolled.starts_at,
+            ends_at=enrolled.ends_at,
+            suspended=False,
+            withdrawn_at=None,
+            ended=False,
+            cap=enrolled.seats,
+            in_use=0,
+            limit_met=False,
+            revision=previous.revision + 1 if previous else 1,
+        )
+        await pools.put_pool(uow.connection, pool)
+        await _open_windows(uow, pool, cause)
+        await _apply_terms(uow, pool.agency_id, pool.enrollment_id, cause)
+
+
+async def suspend_pools(uow: UnitOfWork, events: Sequence[Received[AgencySuspended]]) -> None:
+    """Refuse the use of seats, which stay held."""
+    for received in events:
+        suspended = received.data
+        await pools.suspend_pool(uow.connection, suspended.agency_id, suspended.enrollment_id, suspended=True)
+
+
+async def reinstate_pools(uow: UnitOfWork, events: Sequence[Received[AgencyReinstated]]) -> None:
+    """Let seats be used again."""
+    for received in events:
+        reinstated = received.data
+        await pools.suspend_pool(uow.connection, reinstated.agency_id, reinstated.enrollment_id, suspended=False)
+
+
+async def withdraw_pools(uow: UnitOfWork, events: Sequence[Received[AgencyWithdrawn]]) -> None:
+    """Take every seat back and close every window of an agency that has left."""
+    for received in events:
+        withdrawn = received.data
+        agency_id, enrollment_id, at = withdrawn.agency_id, withdrawn.enrollment_id, withdrawn.withdrawn_at
+        if not await pools.withdraw_pool(uow.connection, agency_id, enrollment_id, at):
+            continue  # it left before it was ever active
+        await _revoke_all(uow, agency_id, SeatRevocationReason.AGENCY_WITHDRAWN, received.envelope.id)
+        cut = await windows.cut_windows(uow.connection, agency_id, enrollment_id, at)
+        await cancel_trials(uow, agency_id, cut)
+
+
+async def record_terms(uow: UnitOfWork, events: Sequence[Received[TermStarted]]) -> None:
+    """Keep which enrolment a term belongs to: billing's later events name the term alone."""
+    await pools.add_terms(uow.connection, [received.data for received in events])
+
+
+async def renew_pools(uow: UnitOfWork, events: Sequence[Received[RenewalDecided]]) -> None:
+    """Let the pool and its term-long windows last as long as an accepted renewal."""
+    for received in events:
+        decided = received.data
+        if decided.decision != RenewalDecision.ACCEPTED:
+            continue
+        enrollment_id = await pools.renew_term(uow.connection, decided.agency_id, decided.term_id, decided.next_ends_at)
+        if enrollment_id is None:
+            raise TermUnknown(decided.agency_id, decided.term_id)
+        await _apply_terms(uow, decided.agency_id, enrollment_id, received.envelope.id)
+
+
+async def end_pools(uow: UnitOfWork, events: Sequence[Received[TermEnded]]) -> None:
+    """End the pool of a term that was completed and not renewed. A withdrawal is enrollment's to say."""
+    for received in events:
+        ended = received.data
+        if ended.reason != TermEndReason.COMPLETED or ended.renewed:
+            continue
+        enrollment_id = await pools.end_term(uow.connection, ended.agency_id, ended.term_id)
+        if enrollment_id is None:
+            raise TermUnknown(ended.agency_id, ended.term_id)
+        await _apply_terms(uow, ended.agency_id, enrollment_id, received.envelope.id)
+
+
+async def _open_windows(uow: UnitOfWork, pool: Pool, cause: str) -> None:
+    opened = [Window.open(new_id("win", uow.now), feature, pool) for feature in features().values()]
+    await windows.add_windows(uow.connection, opened)
+    await schedule_trials(uow, opened)
+    for window in opened:
+        uow.publish(publishing.window_opened(window), causation_id=cause)
+
+
+async def _apply_terms(uow: UnitOfWork, agency_id: str, enrollment_id: str, cause: str) -> None:
+    pool = await pools.find_pool(uow.connection, agency_id)
+    if pool is None or pool.enrollment_id != enrollment_id:
+        return  # the enrolment is still to come, or a later one has taken the pool over
+    outlook = await pools.find_outlook(uow.connection, agency_id, enrollment_id)
+    if outlook.renewed_to is not None and outlook.renewed_to > pool.ends_at:
+        await _extend(uow, pool, outlook.renewed_to, cause)
+    if outlook.ended and not pool.ended:
+        await pools.end_pool(uow.connection, agency_id)
+        await _revoke_all(uow, agency_id, SeatRevocationReason.TERM_ENDED, cause)
+
+
+async def _extend(uow: UnitOfWork, pool: Pool, renewed_to: datetime, cause: str) -> None:
+    ends_at = min(renewed_to, pool.withdrawn_at) if pool.withdrawn_at else renewed_to
+    await pools.extend_pool(uow.connection, pool.agency_id, ends_at)
+    for extension in await windows.extend_windows(uow.connection, pool.agency_id, pool.enrollment_id, ends_at):
+        uow.publish(publishing.window_extended(extension), causation_id=cause)
+
+
+async def _revoke_all(uow: UnitOfWork, agency_id: str, reason: SeatRevocationReason, cause: str) -> None:
+    revoked = await seats.revoke_all_seats(uow.connection, agency_id, uow.now)
+    if revoked:
+        await pools.use_seats(uow.connection, agency_id, -len(revoked), limit_met=False)
+    for seat in revoked:
+        uow.publish(publishing.seat_revoked(seat, reason), causation_id=cause)
+    for seat in revoked:
+        uow.publish(publishing.person_erased(seat), causation_id=cause)

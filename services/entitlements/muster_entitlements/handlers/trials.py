@@ -1,0 +1,53 @@
+"""Trials: the notices before their end, and the end itself."""
+
+from collections.abc import Sequence
+
+from muster_entitlements import publishing
+from muster_entitlements.domain import TRIAL_NOTICE_DAYS, Window
+from muster_entitlements.repository.windows import find_windows
+from muster_runtime import deadlines
+from muster_runtime.db import UnitOfWork
+from muster_runtime.deadlines import Deadline
+
+TRIAL_ENDING_SOON = "trial-ending-soon"
+TRIAL_EXPIRED = "trial-expired"
+
+
+async def schedule_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
+    """Schedule what is to be said of those windows that are trials."""
+    trials = [window for window in windows if window.trial]
+    await deadlines.schedule(
+        uow,
+        [
+            Deadline(TRIAL_ENDING_SOON, trial.agency_id, _notice(trial.window_id, days), due_at)
+            for trial in trials
+            for days, due_at in trial.notices().items()
+        ]
+        + [Deadline(TRIAL_EXPIRED, trial.agency_id, trial.window_id, trial.ends_at) for trial in trials],
+    )
+
+
+async def cancel_trials(uow: UnitOfWork, agency_id: str, window_ids: Sequence[str]) -> None:
+    """Nothing more is to be said of these windows."""
+    notices = [_notice(window_id, days) for window_id in window_ids for days in TRIAL_NOTICE_DAYS]
+    await deadlines.cancel(uow, agency_id, TRIAL_ENDING_SOON, notices)
+    await deadlines.cancel(uow, agency_id, TRIAL_EXPIRED, window_ids)
+
+
+async def announce_trial_ends(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """Say that trials end soon."""
+    notices = [deadline.subject.split("/") for deadline in due]
+    windows = await find_windows(uow.connection, due[0].agency_id, [window_id for window_id, _ in notices])
+    for deadline, (window_id, days) in zip(due, notices, strict=True):
+        uow.publish(publishing.trial_ending_soon(windows[window_id], int(days)), time=deadline.due_at)
+
+
+async def expire_trials(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """Say that trials are over."""
+    windows = await find_windows(uow.connection, due[0].agency_id, [deadline.subject for deadline in due])
+    for deadline in due:
+        uow.publish(publishing.trial_expired(windows[deadline.subject]), time=deadline.due_at)
+
+
+def _notice(window_id: str, days: int) -> str:
+    return f"{window_id}/{days}"

@@ -1,0 +1,74 @@
+"""People: their addresses brought to one form, and the pseudonyms by which all else knows them."""
+
+import hashlib
+import hmac
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from muster_runtime.errors import InvalidInput
+
+# RFC 5321, 4.5.3.1.
+LONGEST_ADDRESS = 254
+LONGEST_LOCAL_PART = 64
+LONGEST_NAME = 200
+
+# RFC 5322's dot-atom; letters beyond ASCII as RFC 6531 allows.
+_LOCAL_PART = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+(\.[\w!#$%&'*+/=?^`{|}~-]+)*")
+_DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+(gov|mil)")
+_SUBJECT_REF = re.compile(r"sub_[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A person as the directory knows them, under their reference."""
+
+    subject_ref: str
+    email: str
+    name: str | None
+
+
+class Directory:
+    """Makes persons of what people write, under references that only the key's holder can make."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key.encode()
+
+    def person(self, agency_id: str, email: str, name: str | None) -> Person:
+        """The person of an address in an agency. Raises InvalidInput for an address or name that breaks a rule."""
+        address = normalize_email(email)
+        return Person(self._reference(agency_id, address), address, normalize_name(name))
+
+    def subject_ref(self, agency_id: str, subject: str) -> str:
+        """The reference of a subject that is given as a reference or as an address. Raises InvalidInput."""
+        if _SUBJECT_REF.fullmatch(subject):
+            return subject
+        return self._reference(agency_id, normalize_email(subject))
+
+    def _reference(self, agency_id: str, address: str) -> str:
+        digest = hmac.new(self._key, f"{agency_id}|{address}".encode(), hashlib.sha256)
+        return f"sub_{digest.hexdigest()[:32]}"
+
+
+def normalize_email(value: str) -> str:
+    """The one form of an address: trimmed, case folded, Unicode NFC.
+
+    Raises InvalidInput for one that is not an address, or not of a .gov or .mil domain.
+    """
+    address = unicodedata.normalize("NFC", unicodedata.normalize("NFC", value.strip()).casefold())
+    local_part, at, domain = address.rpartition("@")
+    if not at or len(address) > LONGEST_ADDRESS or len(local_part) > LONGEST_LOCAL_PART:
+        raise InvalidInput("email", value, "must be an address local@domain of at most 254 characters, 64 before the @")
+    if not _LOCAL_PART.fullmatch(local_part):
+        raise InvalidInput("email", value, "must have a dot-atom (RFC 5322) before the @")
+    if not _DOMAIN.fullmatch(domain):
+        raise InvalidInput("email", value, "must be of a .gov or .mil domain")
+    return address
+
+
+def normalize_name(value: str | None) -> str | None:
+    """A name in Unicode NFC with single spaces; None when there is none. Raises InvalidInput."""
+    name = " ".join(unicodedata.normalize("NFC", value or "").split())
+    if len(name) > LONGEST_NAME or not name.isprintable():
+        raise InvalidInput("name", value, f"must be at most {LONGEST_NAME} characters, none of them control characters")
+    return name or None

@@ -1,0 +1,92 @@
+"""The read side."""
+
+from dataclasses import fields
+
+from asyncpg import Record
+
+from muster_entitlements.domain import Pool, Question, SeatState, Window
+from muster_entitlements.replies import SeatReply
+from muster_entitlements.repository.windows import to_window
+from muster_runtime.db import Connection
+
+_SEAT = """
+    select
+        s.seat_id, s.subject_ref, s.state, s.assigned_at, s.activated_at, s.revoked_at, h.email, h.name
+    from seat as s
+    left join holder as h on h.agency_id = s.agency_id and h.seat_id = s.seat_id
+"""
+
+
+async def list_windows(connection: Connection, agency_id: str) -> list[Window]:
+    """The windows of an agency's present enrolment, by feature."""
+    rows = await connection.fetch(
+        """
+        select
+            w.window_id, w.agency_id, w.enrollment_id, w.feature, w.trial, w.mode,
+            w.starts_at, w.ends_at, w.mode_after, w.monthly_quota_after
+        from pool as p
+        join feature_window as w on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id
+        where p.agency_id = $1
+        order by w.feature
+        """,
+        agency_id,
+    )
+    return [to_window(row) for row in rows]
+
+
+async def list_seats(connection: Connection, agency_id: str, after: str | None, limit: int) -> list[SeatReply]:
+    """Seats of an agency, held and revoked, in the order in which they were assigned."""
+    rows = await connection.fetch(
+        f"""
+        {_SEAT}
+        where s.agency_id = $1 and s.seat_id > $2
+        order by s.seat_id
+        limit $3
+        """,
+        agency_id,
+        after or "",
+        limit,
+    )
+    return [SeatReply(**row) for row in rows]
+
+
+async def find_seat(connection: Connection, agency_id: str, seat_id: str) -> SeatReply | None:
+    """A seat with its holder."""
+    row = await connection.fetchrow(f"{_SEAT} where s.agency_id = $1 and s.seat_id = $2", agency_id, seat_id)
+    return SeatReply(**row) if row else None
+
+
+async def find_question(connection: Connection, agency_id: str, subject_ref: str, feature: str | None) -> Question:
+    """All that answers a check, in one statement of three index look-ups."""
+    row = await connection.fetchrow(
+        """
+        select
+            p.agency_id, p.enrollment_id, p.starts_at, p.ends_at, p.suspended, p.withdrawn_at, p.ended,
+            p.cap, p.in_use, p.limit_met, p.revision,
+            s.state as seat_state,
+            w.window_id, w.feature, w.trial, w.mode, w.starts_at as opens_at, w.ends_at as closes_at,
+            w.mode_after, w.monthly_quota_after
+        from pool as p
+        left join seat as s
+            on s.agency_id = p.agency_id and s.subject_ref = $2 and s.state <> 'revoked'
+        left join feature_window as w
+            on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id and w.feature = $3
+        where p.agency_id = $1
+        """,
+        agency_id,
+        subject_ref,
+        feature,
+    )
+    if row is None:
+        return Question(None, None, feature, None)
+    return Question(
+        pool=Pool(**{field.name: row[field.name] for field in fields(Pool)}),
+        seat=SeatState(row["seat_state"]) if row["seat_state"] else None,
+        feature=feature,
+        window=_checked_window(row) if row["window_id"] else None,
+    )
+
+
+def _checked_window(row: Record) -> Window:
+    columns = {field.name: row[field.name] for field in fields(Window)}
+    return to_window(columns | {"starts_at": row["opens_at"], "ends_at": row["closes_at"]})

@@ -1,0 +1,193 @@
+"""Pools of seats, and the terms that billing has spoken of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from muster_contracts.billing import TermStarted
+from muster_entitlements.domain import Pool
+from muster_runtime.db import Connection
+
+
+async def find_pool(connection: Connection, agency_id: str) -> Pool | None:
+    """An agency's pool; None where the agency has never been enrolled."""
+    row = await connection.fetchrow(
+        """
+        select
+            agency_id, enrollment_id, starts_at, ends_at, suspended, withdrawn_at, ended,
+            cap, in_use, limit_met, revision
+        from pool
+        where agency_id = $1
+        """,
+        agency_id,
+    )
+    return Pool(**row) if row else None
+
+
+async def put_pool(connection: Connection, pool: Pool) -> None:
+    """Make an agency's pool, in the place of an earlier enrolment's."""
+    await connection.execute(
+        """
+        insert into pool (
+            agency_id, enrollment_id, starts_at, ends_at, suspended, withdrawn_at, ended,
+            cap, in_use, limit_met, revision
+        )
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+        on conflict (agency_id) do update set
+            enrollment_id = excluded.enrollment_id,
+            starts_at = excluded.starts_at,
+            ends_at = excluded.ends_at,
+            suspended = excluded.suspended,
+            withdrawn_at = excluded.withdrawn_at,
+            ended = excluded.ended,
+            cap = excluded.cap,
+            in_use = excluded.in_use,
+            limit_met = excluded.limit_met,
+            revision = excluded.revision
+        """,
+        pool.agency_id,
+        pool.enrollment_id,
+        pool.starts_at,
+        pool.ends_at,
+        pool.suspended,
+        pool.withdrawn_at,
+        pool.ended,
+        pool.cap,
+        pool.in_use,
+        pool.limit_met,
+        pool.revision,
+    )
+
+
+async def suspend_pool(connection: Connection, agency_id: str, enrollment_id: str, *, suspended: bool) -> None:
+    """Suspend or reinstate the pool of an enrolment."""
+    await connection.execute(
+        """
+        update pool
+        set suspended = $3, revision = revision + 1
+        where agency_id = $1 and enrollment_id = $2
+        """,
+        agency_id,
+        enrollment_id,
+        suspended,
+    )
+
+
+async def withdraw_pool(connection: Connection, agency_id: str, enrollment_id: str, withdrawn_at: datetime) -> bool:
+    """Withdraw the pool of an enrolment; False where the agency has no such pool."""
+    tag = await connection.execute(
+        """
+        update pool
+        set
+            withdrawn_at = $3,
+            ends_at = greatest(starts_at, least(ends_at, $3)),
+            revision = revision + 1
+        where agency_id = $1 and enrollment_id = $2
+        """,
+        agency_id,
+        enrollment_id,
+        withdrawn_at,
+    )
+    return tag == "UPDATE 1"
+
+
+async def extend_pool(connection: Connection, agency_id: str, ends_at: datetime) -> None:
+    """Let a pool's term end later, though never later than a withdrawal."""
+    await connection.execute(
+        """
+        update pool
+        set ends_at = greatest(ends_at, least($2, withdrawn_at)), revision = revision + 1
+        where agency_id = $1
+        """,
+        agency_id,
+        ends_at,
+    )
+
+
+async def end_pool(connection: Connection, agency_id: str) -> None:
+    """Note that a pool's term was completed and that no other follows on."""
+    await connection.execute("update pool set ended = true, revision = revision + 1 where agency_id = $1", agency_id)
+
+
+async def use_seats(connection: Connection, agency_id: str, change: int, *, limit_met: bool) -> None:
+    """Count seats that are given out, or with a negative change taken back."""
+    await connection.execute(
+        """
+        update pool
+        set in_use = in_use + $2, limit_met = $3, revision = revision + 1
+        where agency_id = $1
+        """,
+        agency_id,
+        change,
+        limit_met,
+    )
+
+
+async def touch_pool(connection: Connection, agency_id: str) -> None:
+    """Let the revision grow: a seat has changed its state."""
+    await connection.execute("update pool set revision = revision + 1 where agency_id = $1", agency_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What billing's terms mean for an enrolment: the end that renewals bring, and whether it has ended."""
+
+    renewed_to: datetime | None
+    ended: bool
+
+
+async def add_terms(connection: Connection, terms: Sequence[TermStarted]) -> None:
+    """Keep which enrolment each term belongs to."""
+    await connection.execute(
+        """
+        insert into term (agency_id, term_id, enrollment_id)
+        select * from unnest($1::text[], $2::text[], $3::text[])
+        on conflict (agency_id, term_id) do nothing
+        """,
+        [term.agency_id for term in terms],
+        [term.term_id for term in terms],
+        [term.enrollment_id for term in terms],
+    )
+
+
+async def renew_term(connection: Connection, agency_id: str, term_id: str, renewed_to: datetime) -> str | None:
+    """Keep the end that a renewal brings; returns the enrolment, None for a term that has never started."""
+    enrollment_id: str | None = await connection.fetchval(
+        """
+        update term set renewed_to = $3
+        where agency_id = $1 and term_id = $2
+        returning enrollment_id
+        """,
+        agency_id,
+        term_id,
+        renewed_to,
+    )
+    return enrollment_id
+
+
+async def end_term(connection: Connection, agency_id: str, term_id: str) -> str | None:
+    """Keep that a term is over for good; returns the enrolment, None for a term that has never started."""
+    enrollment_id: str | None = await connection.fetchval(
+        """
+        update term set ended = true
+        where agency_id = $1 and term_id = $2
+        returning enrollment_id
+        """,
+        agency_id,
+        term_id,
+    )
+    return enrollment_id
+
+
+async def find_outlook(connection: Connection, agency_id: str, enrollment_id: str) -> Outlook:
+    """What billing has said so far of an enrolment's terms."""
+    renewed_to, ended = await connection.fetchrow(
+        """
+        select max(renewed_to), coalesce(bool_or(ended), false)
+        from term
+        where agency_id = $1 and enrollment_id = $2
+        """,
+        agency_id,
+        enrollment_id,
+    ) or (None, False)
+    return Outlook(renewed_to, ended)

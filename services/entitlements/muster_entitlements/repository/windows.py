@@ -1,0 +1,102 @@
+"""Feature windows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from muster_contracts.entitlements import AccessMode
+from muster_entitlements.domain import Window
+from muster_runtime.db import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """A window that ends later than before."""
+
+    agency_id: str
+    window_id: str
+    feature: str
+    previous_ends_at: datetime
+    ends_at: datetime
+
+
+async def add_windows(connection: Connection, windows: Sequence[Window]) -> None:
+    """Keep the windows that an enrolment opens."""
+    await connection.execute(
+        """
+        insert into feature_window (
+            window_id, agency_id, enrollment_id, feature, trial, mode,
+            starts_at, ends_at, mode_after, monthly_quota_after
+        )
+        select * from unnest(
+            $1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::text[],
+            $7::timestamptz[], $8::timestamptz[], $9::text[], $10::integer[]
+        )
+        """,
+        [w.window_id for w in windows],
+        [w.agency_id for w in windows],
+        [w.enrollment_id for w in windows],
+        [w.feature for w in windows],
+        [w.trial for w in windows],
+        [w.mode for w in windows],
+        [w.starts_at for w in windows],
+        [w.ends_at for w in windows],
+        [w.mode_after for w in windows],
+        [w.monthly_quota_after for w in windows],
+    )
+
+
+async def extend_windows(
+    connection: Connection, agency_id: str, enrollment_id: str, ends_at: datetime
+) -> list[Extension]:
+    """Let the windows that last as long as the term end when it does; returns those that have changed."""
+    rows = await connection.fetch(
+        """
+        update feature_window
+        set ends_at = $3
+        where agency_id = $1 and enrollment_id = $2 and not trial and ends_at < $3
+        returning agency_id, window_id, feature, old.ends_at as previous_ends_at, new.ends_at
+        """,
+        agency_id,
+        enrollment_id,
+        ends_at,
+    )
+    return sorted((Extension(**row) for row in rows), key=lambda extension: extension.feature)
+
+
+async def cut_windows(connection: Connection, agency_id: str, enrollment_id: str, at: datetime) -> list[str]:
+    """Close an enrolment's windows that would be open later; returns their ids."""
+    rows = await connection.fetch(
+        """
+        update feature_window
+        set ends_at = greatest(starts_at, $3)
+        where agency_id = $1 and enrollment_id = $2 and ends_at > $3
+        returning window_id
+        """,
+        agency_id,
+        enrollment_id,
+        at,
+    )
+    return [row["window_id"] for row in rows]
+
+
+async def find_windows(connection: Connection, agency_id: str, window_ids: Sequence[str]) -> dict[str, Window]:
+    """Windows of an agency by their ids."""
+    rows = await connection.fetch(
+        """
+        select
+            window_id, agency_id, enrollment_id, feature, trial, mode,
+            starts_at, ends_at, mode_after, monthly_quota_after
+        from feature_window
+        where agency_id = $1 and window_id = any($2::text[])
+        """,
+        agency_id,
+        list(window_ids),
+    )
+    return {row["window_id"]: to_window(row) for row in rows}
+
+
+def to_window(columns: Mapping[str, Any]) -> Window:
+    """A window from its columns."""
+    return Window(**{**columns, "mode": AccessMode(columns["mode"]), "mode_after": AccessMode(columns["mode_after"])})

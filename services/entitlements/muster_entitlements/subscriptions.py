@@ -1,0 +1,23 @@
+"""Which handler applies which event, and which is called when something is due."""
+
+from muster_contracts import Event
+from muster_contracts.billing import RenewalDecided, TermEnded, TermStarted
+from muster_contracts.enrollment import AgencyEnrolled, AgencyReinstated, AgencySuspended, AgencyWithdrawn
+from muster_entitlements.handlers import pools, trials
+from muster_runtime.deadlines import DeadlineHandler
+from muster_runtime.events import EventHandler
+
+SUBSCRIPTIONS: dict[type[Event], EventHandler] = {
+    AgencyEnrolled: pools.open_pools,
+    AgencySuspended: pools.suspend_pools,
+    AgencyReinstated: pools.reinstate_pools,
+    AgencyWithdrawn: pools.withdraw_pools,
+    TermStarted: pools.record_terms,
+    RenewalDecided: pools.renew_pools,
+    TermEnded: pools.end_pools,
+}
+
+DEADLINES: dict[str, DeadlineHandler] = {
+    trials.TRIAL_ENDING_SOON: trials.announce_trial_ends,
+    trials.TRIAL_EXPIRED: trials.expire_trials,
+}
