@@ -1,0 +1,1 @@
+"""The enrollment service: which agency takes part, and under what authorization."""

@@ -1,0 +1,6 @@
+"""`python -m muster_enrollment serve | migrate`."""
+
+from muster_enrollment.bootstrap import build
+from muster_runtime.cli import run
+
+run(build)

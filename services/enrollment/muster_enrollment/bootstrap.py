@@ -1,0 +1,22 @@
+"""Where the service is put together."""
+
+from pathlib import Path
+
+from muster_contracts.enrollment import AgencyEnrolled, ContactRecorded
+from muster_enrollment import api
+from muster_enrollment.subscriptions import DEADLINES, SUBSCRIPTIONS
+from muster_runtime.service import Service
+from muster_runtime.settings import Settings
+
+
+def build(settings: Settings | None = None) -> Service:
+    """The enrollment service; without settings, with those of the environment."""
+    return Service(
+        name="enrollment",
+        settings=settings or Settings(),
+        migrations=Path(__file__).parents[1] / "migrations",
+        routers=[api.router],
+        produces=[AgencyEnrolled.topic, ContactRecorded.topic],
+        subscriptions=SUBSCRIPTIONS,
+        deadlines=DEADLINES,
+    )

@@ -1,0 +1,161 @@
+"""What is known of an agency: its entry in the register, its authorizations, its enrolment."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from muster_contracts.enrollment import SuspensionReason
+
+
+class Branch(StrEnum):
+    """The branch of government that an agency belongs to; the programme is for the executive."""
+
+    EXECUTIVE = "executive"
+    LEGISLATIVE = "legislative"
+    JUDICIAL = "judicial"
+
+
+class State(StrEnum):
+    """Where an agency's enrolment stands. A draft is one that was not submitted yet; it is never stored."""
+
+    DRAFT = "draft"
+    SUBMITTED = "submitted"
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    WITHDRAWN = "withdrawn"
+    ENDED = "ended"
+
+
+LIVE = frozenset({State.SUBMITTED, State.ACTIVE, State.SUSPENDED})
+
+
+class Condition(StrEnum):
+    """What a submitted enrolment needs to be active."""
+
+    AUTHORIZATION = "authorization"
+    DATA_USE_TERMS = "data_use_terms"
+
+
+class ContactRole(StrEnum):
+    """In what capacity a person speaks for an agency."""
+
+    ADMINISTRATOR = "administrator"
+    SIGNER = "signer"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A person's name and e-mail address: personal data."""
+
+    name: str
+    email: str
+
+
+@dataclass(frozen=True, slots=True)
+class Agency:
+    """An agency as the register has it. `headcount` is None where it is not known."""
+
+    id: str
+    name: str
+    parent: str | None
+    treasury_code: str | None
+    domains: tuple[str, ...]
+    headcount: int | None
+    branch: Branch
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """An authorization to use the product, in force within [valid_from, valid_until) until it is revoked."""
+
+    authorization_id: str
+    number: str
+    valid_from: datetime
+    valid_until: datetime
+    revoked_at: datetime | None = None
+
+    @property
+    def stops_at(self) -> datetime:
+        """The instant from which it is no longer in force."""
+        return min(self.valid_until, self.revoked_at or self.valid_until)
+
+    def in_force(self, at: datetime) -> bool:
+        """Whether it covers the instant."""
+        return self.valid_from <= at < self.stops_at
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """An agency's acceptance of a version of the data-use terms."""
+
+    acceptance_id: str
+    terms_version: str
+    accepted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A term of participation, [starts_at, ends_at)."""
+
+    starts_at: datetime
+    ends_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """How and when an enrolment came to its end."""
+
+    closed_at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Enrollment:
+    """An agency's `number`-th request to take part and what became of it.
+
+    `seats` is the cap agreed; `changed_at` is when it came into its state.
+    """
+
+    enrollment_id: str
+    agency_id: str
+    number: int
+    state: State
+    seats: int
+    requested_start: datetime
+    contact_ref: str
+    submitted_at: datetime
+    changed_at: datetime
+    term: Term | None = None
+    suspension_reason: SuspensionReason | None = None
+    closure: Closure | None = None
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """All that decides an agency's state: its latest enrolment, its authorizations, its acceptances."""
+
+    agency: Agency
+    enrollment: Enrollment | None
+    authorizations: tuple[Authorization, ...]
+    acceptances: tuple[Acceptance, ...]
+
+    @property
+    def state(self) -> State:
+        """Where the agency's enrolment stands."""
+        return self.enrollment.state if self.enrollment else State.DRAFT
+
+    @property
+    def live(self) -> Enrollment | None:
+        """The enrolment, if it has not come to its end."""
+        return self.enrollment if self.enrollment and self.enrollment.state in LIVE else None
+
+    def authorized(self, at: datetime) -> bool:
+        """Whether any authorization is in force."""
+        return any(authorization.in_force(at) for authorization in self.authorizations)
+
+    def missing(self, at: datetime) -> tuple[Condition, ...]:
+        """The conditions that are not met at an instant."""
+        bound = any(acceptance.accepted_at <= at for acceptance in self.acceptances)
+        met = {Condition.AUTHORIZATION: self.authorized(at), Condition.DATA_USE_TERMS: bound}
+        return tuple(condition for condition, is_met in met.items() if not is_met)

@@ -1,0 +1,230 @@
+"""What happens on each command, event and deadline, within one transaction under the agency's lock."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from muster_contracts.billing import TermEnded, TermEndReason
+from muster_enrollment import publishing, repository
+from muster_enrollment.commands import (
+    AcceptDataUseTerms,
+    ImportRegister,
+    RecordAtu,
+    RevokeAtu,
+    SubmitEnrollment,
+    WithdrawAgency,
+)
+from muster_enrollment.domain import rules
+from muster_enrollment.domain.facts import Acceptance, Authorization, Branch, ContactRole, Person, Standing
+from muster_enrollment.register import Fault, RegisterRefused, check_against
+from muster_enrollment.views import AcceptanceView, AuthorizationView, EnrollmentView, RegisterImported
+from muster_runtime import audit, deadlines
+from muster_runtime.db import EVERY_AGENCY, UnitOfWork
+from muster_runtime.deadlines import Deadline
+from muster_runtime.events import Received
+from muster_runtime.http import PreconditionFailed
+from muster_runtime.identifiers import new_id
+
+# At the start and the end of an authorization; the subject is its id and which of the two.
+ATU = "atu"
+
+
+async def import_register(uow: UnitOfWork, command: ImportRegister) -> RegisterImported:
+    """Insert the agencies that are new and update those that differ; raises RegisterRefused."""
+    register = await repository.load_register(uow.connection)
+    check_against(register, command.entries)
+    changed = [entry for entry in command.entries if register.get(entry.agency.id) != entry.agency]
+    await repository.save_agencies(uow.connection, [entry.agency for entry in changed])
+    # Asked for after the update: it has waited for any submission that holds the entry.
+    outside = {entry.agency.id: entry for entry in changed if entry.agency.branch is not Branch.EXECUTIVE}
+    if live := await repository.live_among(uow.connection, outside):
+        rule = "an agency with a live enrolment must be of the executive branch"
+        raise RegisterRefused(
+            [Fault(outside[agency].line, "branch", outside[agency].agency.branch, rule) for agency in live]
+        )
+    reply = RegisterImported(imported=len(changed), unchanged=len(command.entries) - len(changed))
+    await audit.record(
+        uow,
+        command="ImportRegister",
+        agency_id=EVERY_AGENCY,
+        after={"changed": [entry.agency.id for entry in changed]},
+    )
+    return reply
+
+
+async def submit_enrollment(uow: UnitOfWork, command: SubmitEnrollment) -> EnrollmentView:
+    """Submit an enrolment; it is active at once when nothing else is missing."""
+    await repository.hold_agency(uow.connection, command.agency_id)
+    before = await _load(uow, command.agency_id)
+    contact_ref = new_id("con", uow.now)
+    submitted = rules.submit(
+        before,
+        enrollment_id=new_id("enr", uow.now),
+        seats=command.seats,
+        requested_start=command.starts_at,
+        contact_ref=contact_ref,
+        now=uow.now,
+    )
+    await _record_contact(uow, command.agency_id, contact_ref, ContactRole.ADMINISTRATOR, command.contact)
+    _publish_transition(uow, before, submitted, uow.now)
+    after = await _settle(uow, submitted)
+    await _audit(uow, "SubmitEnrollment", before, after)
+    return EnrollmentView.of(after, uow.now)
+
+
+async def record_atu(uow: UnitOfWork, command: RecordAtu) -> AuthorizationView:
+    """Record an authorization; it activates or reinstates at once, or when it comes into force."""
+    rules.check_authorization(command.issuer, command.product, command.valid_from, command.valid_until, uow.now)
+    before = await _load(uow, command.agency_id)
+    authorization = Authorization(
+        authorization_id=new_id("atu", uow.now),
+        number=command.number,
+        valid_from=command.valid_from,
+        valid_until=command.valid_until,
+    )
+    authorized = rules.authorize(before, authorization)
+    await repository.insert_authorization(
+        uow.connection, command.agency_id, authorization, command.issuer, command.product, uow.now
+    )
+    await deadlines.schedule(
+        uow,
+        [
+            Deadline(ATU, command.agency_id, subject, instant)
+            for subject, instant in _bounds(authorization).items()
+            if instant > uow.now
+        ],
+    )
+    uow.publish(publishing.recorded(command.agency_id, authorization))
+    after = await _settle(uow, authorized)
+    await _audit(uow, "RecordAtu", before, after, subject=authorization.authorization_id)
+    return AuthorizationView.of(command.agency_id, authorization)
+
+
+async def revoke_atu(uow: UnitOfWork, command: RevokeAtu) -> AuthorizationView:
+    """Record that an authorization was taken back; it suspends when no other is in force."""
+    before = await _load(uow, command.agency_id)
+    revoked, authorization = rules.revoke(before, command.authorization_id, uow.now)
+    await repository.revoke_authorization(uow.connection, authorization.authorization_id, command.reason, uow.now)
+    await deadlines.cancel(uow, command.agency_id, ATU, list(_bounds(authorization)))
+    after = await _settle(uow, revoked)
+    await _audit(uow, "RevokeAtu", before, after, subject=authorization.authorization_id, reason=command.reason)
+    return AuthorizationView.of(command.agency_id, authorization)
+
+
+async def accept_data_use_terms(uow: UnitOfWork, command: AcceptDataUseTerms) -> AcceptanceView:
+    """Record that an agency accepted a version of the data-use terms."""
+    before = await _load(uow, command.agency_id)
+    acceptance = Acceptance(
+        acceptance_id=new_id("acc", uow.now), terms_version=command.terms_version, accepted_at=uow.now
+    )
+    bound = rules.accept_terms(before, acceptance)
+    signer_ref = new_id("con", uow.now)
+    await _record_contact(uow, command.agency_id, signer_ref, ContactRole.SIGNER, command.signer)
+    await repository.insert_acceptance(
+        uow.connection, command.agency_id, acceptance, signer_ref, command.evidence_sha256
+    )
+    uow.publish(publishing.accepted(command.agency_id, acceptance, signer_ref, command.evidence_sha256))
+    after = await _settle(uow, bound)
+    await _audit(uow, "AcceptDataUseTerms", before, after, subject=acceptance.acceptance_id)
+    return AcceptanceView.of(command.agency_id, acceptance, signer_ref)
+
+
+async def withdraw_agency(uow: UnitOfWork, command: WithdrawAgency) -> EnrollmentView:
+    """Withdraw an agency from the programme."""
+    before = await _load(uow, command.agency_id)
+    version = before.enrollment.version if before.enrollment else 0
+    if command.expected_version not in (None, version):
+        raise PreconditionFailed(
+            f"the enrolment of {command.agency_id} is at version {version}, not {command.expected_version}"
+        )
+    after = rules.withdraw(before, command.reason, uow.now)
+    _publish_transition(uow, before, after, uow.now)
+    await _settle(uow, after)
+    await _audit(uow, "WithdrawAgency", before, after, reason=command.reason)
+    return EnrollmentView.of(after, uow.now)
+
+
+async def on_term_ended(uow: UnitOfWork, run: Sequence[Received[TermEnded]]) -> None:
+    """End the enrolment whose term ran out without a renewal; a withdrawal has ended it already."""
+    for ended in (received.data for received in run):
+        if ended.reason == TermEndReason.COMPLETED and not ended.renewed:
+            standing = await _load(uow, ended.agency_id)
+            await _settle(uow, rules.end_term(standing, ended.ended_at))
+
+
+async def on_atu_bound(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """An agency's authorizations started or ended: tell what lapsed, and let it have its effect."""
+    standing = await repository.load_standing(uow.connection, due[0].agency_id)
+    ends = {f"{a.authorization_id}/ends": a for a in standing.authorizations}
+    for deadline in due:
+        ended = ends.get(deadline.subject)
+        if ended and not standing.authorized(deadline.due_at):
+            lapse = publishing.lapsed(deadline.agency_id, ended, deadline.due_at)
+            uow.publish(lapse, time=deadline.due_at)
+        standing = _catch_up(uow, standing, deadline.due_at)
+    await _save(uow, standing)
+
+
+async def _load(uow: UnitOfWork, agency_id: str) -> Standing:
+    """The agency's standing as of now, even where the scheduler has not come round to a deadline yet."""
+    standing = await repository.load_standing(uow.connection, agency_id)
+    return _catch_up(uow, standing, uow.now)
+
+
+def _catch_up(uow: UnitOfWork, standing: Standing, until: datetime) -> Standing:
+    for instant in rules.boundaries(standing, until):
+        settled = rules.settle(standing, instant)
+        _publish_transition(uow, standing, settled, instant)
+        standing = settled
+    return standing
+
+
+async def _settle(uow: UnitOfWork, changed: Standing) -> Standing:
+    """Let a change have its effect on the enrolment, and save that."""
+    settled = rules.settle(changed, uow.now)
+    _publish_transition(uow, changed, settled, uow.now)
+    await _save(uow, settled)
+    return settled
+
+
+async def _save(uow: UnitOfWork, standing: Standing) -> None:
+    if standing.enrollment:
+        await repository.save_enrollment(uow.connection, standing.enrollment)
+
+
+def _publish_transition(uow: UnitOfWork, before: Standing, after: Standing, time: datetime) -> None:
+    if after.enrollment and (event := publishing.transition(after.agency, before.enrollment, after.enrollment)):
+        uow.publish(event, time=time)
+
+
+async def _record_contact(uow: UnitOfWork, agency_id: str, contact_ref: str, role: ContactRole, person: Person) -> None:
+    await repository.insert_contact(uow.connection, agency_id, contact_ref, role, person, uow.now)
+    uow.publish(publishing.contact(agency_id, contact_ref, role, person))
+
+
+def _bounds(authorization: Authorization) -> Mapping[str, datetime]:
+    """The subjects of an authorization's two deadlines and their instants."""
+    return {
+        f"{authorization.authorization_id}/starts": authorization.valid_from,
+        f"{authorization.authorization_id}/ends": authorization.valid_until,
+    }
+
+
+async def _audit(
+    uow: UnitOfWork,
+    command: str,
+    before: Standing,
+    after: Standing,
+    *,
+    subject: str | None = None,
+    reason: str | None = None,
+) -> None:
+    enrollment_id = after.enrollment.enrollment_id if after.enrollment else None
+    await audit.record(
+        uow,
+        command=command,
+        agency_id=after.agency.id,
+        subject=subject or enrollment_id,
+        before={"state": before.state},
+        after={"state": after.state},
+        reason=reason,
+    )

@@ -1,0 +1,116 @@
+"""From a fact of the domain to the event that tells it."""
+
+from datetime import datetime
+
+from muster_contracts import Event
+from muster_contracts.enrollment import (
+    AgencyEnrolled,
+    AgencyEnrollmentSubmitted,
+    AgencyReinstated,
+    AgencySuspended,
+    AgencyWithdrawn,
+    AtuLapsed,
+    AtuRecorded,
+    ContactRecorded,
+    DataUseTermsAccepted,
+)
+from muster_enrollment.domain.facts import (
+    Acceptance,
+    Agency,
+    Authorization,
+    ContactRole,
+    Enrollment,
+    Person,
+    State,
+)
+from muster_enrollment.domain.rules import ISSUER, PRODUCT
+
+
+def transition(agency: Agency, before: Enrollment | None, after: Enrollment) -> Event | None:
+    """The event that tells how an enrolment changed its state.
+
+    None when it did not, and when it ended: that is told by the end of its term.
+    """
+    match (before.state if before else State.DRAFT, after.state):
+        case (was, State.SUBMITTED) if was is not State.SUBMITTED:
+            return AgencyEnrollmentSubmitted(
+                agency_id=agency.id,
+                enrollment_id=after.enrollment_id,
+                agency_name=agency.name,
+                seats_requested=after.seats,
+                requested_start=after.requested_start,
+            )
+        case (State.SUBMITTED, State.ACTIVE):
+            assert after.term is not None
+            return AgencyEnrolled(
+                agency_id=agency.id,
+                enrollment_id=after.enrollment_id,
+                agency_name=agency.name,
+                seats=after.seats,
+                starts_at=after.term.starts_at,
+                ends_at=after.term.ends_at,
+            )
+        case (State.ACTIVE, State.SUSPENDED):
+            assert after.suspension_reason is not None
+            return AgencySuspended(
+                agency_id=agency.id,
+                enrollment_id=after.enrollment_id,
+                reason=after.suspension_reason,
+                suspended_at=after.changed_at,
+            )
+        case (State.SUSPENDED, State.ACTIVE):
+            return AgencyReinstated(
+                agency_id=agency.id, enrollment_id=after.enrollment_id, reinstated_at=after.changed_at
+            )
+        case (was, State.WITHDRAWN) if was is not State.WITHDRAWN:
+            assert after.closure is not None
+            return AgencyWithdrawn(
+                agency_id=agency.id,
+                enrollment_id=after.enrollment_id,
+                reason=after.closure.reason,
+                withdrawn_at=after.closure.closed_at,
+            )
+    return None
+
+
+def recorded(agency_id: str, authorization: Authorization) -> AtuRecorded:
+    """An authorization was recorded."""
+    return AtuRecorded(
+        agency_id=agency_id,
+        authorization_id=authorization.authorization_id,
+        number=authorization.number,
+        issuer=ISSUER,
+        product=PRODUCT,
+        valid_from=authorization.valid_from,
+        valid_until=authorization.valid_until,
+    )
+
+
+def lapsed(agency_id: str, authorization: Authorization, at: datetime) -> AtuLapsed:
+    """An authorization reached its end with no other in force."""
+    return AtuLapsed(
+        agency_id=agency_id,
+        authorization_id=authorization.authorization_id,
+        number=authorization.number,
+        product=PRODUCT,
+        lapsed_at=at,
+    )
+
+
+def accepted(agency_id: str, acceptance: Acceptance, signer_ref: str, evidence_sha256: str) -> DataUseTermsAccepted:
+    """The data-use terms were accepted."""
+    return DataUseTermsAccepted(
+        agency_id=agency_id,
+        acceptance_id=acceptance.acceptance_id,
+        terms_version=acceptance.terms_version,
+        signer_ref=signer_ref,
+        evidence_sha256=evidence_sha256,
+        accepted_at=acceptance.accepted_at,
+    )
+
+
+def contact(agency_id: str, contact_ref: str, role: ContactRole, person: Person) -> ContactRecorded:
+    """A person speaks or signs for an agency; for the restricted directory alone."""
+    return ContactRecorded(
+        agency_id=agency_id, subject_ref=contact_ref, role=role, name=person.name, email=person.email
+    )

@@ -1,0 +1,189 @@
+"""The register file: CSV or tab-separated text that states agencies, taken over whole or not at all."""
+
+import csv
+import io
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from muster_contracts import AgencyId
+from muster_enrollment.domain.facts import Agency, Branch
+from muster_runtime.errors import PermanentError
+
+COLUMNS = ("id", "name", "parent", "treasury_code", "domains", "headcount", "branch")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A value that breaks a rule; `line` counts from 1, the header's."""
+
+    line: int
+    field: str
+    value: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An agency and the line of the file that states it."""
+
+    line: int
+    agency: Agency
+
+
+class RegisterRefused(PermanentError):
+    """The register was refused whole; `errors` names every fault in it."""
+
+    status = 422
+    slug = "register-refused"
+    title = "The register is refused"
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        ordered = sorted(faults, key=lambda fault: fault.line)
+        super().__init__(
+            f"{len(faults)} values break a rule, the first on line {ordered[0].line}; nothing was imported",
+            errors=[
+                {"line": fault.line, "field": fault.field, "value": fault.value[:200], "rule": fault.rule}
+                for fault in ordered
+            ],
+        )
+
+
+def _split_domains(cell: str) -> list[str]:
+    """A cell's domains, each once, sorted, in lower case."""
+    parts = (part.strip().lower() for part in cell.replace(";", ",").split(","))
+    return sorted({part for part in parts if part})
+
+
+_Domain = Annotated[str, Field(max_length=253, pattern=r"^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?:gov|mil)$")]
+
+
+class _Row(BaseModel):
+    """The rules of a row. An empty cell counts as not given."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: AgencyId
+    # No control characters and the like: the name is shown in mails and tables.
+    name: Annotated[
+        str, AfterValidator(lambda name: unicodedata.normalize("NFC", name)), Field(max_length=200, pattern=r"^\P{C}+$")
+    ]
+    parent: AgencyId | None = None
+    treasury_code: Annotated[str, Field(pattern=r"^[0-9]{3,4}$")] | None = None
+    domains: Annotated[tuple[_Domain, ...], BeforeValidator(_split_domains)] = ()
+    headcount: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    branch: Branch
+
+
+def parse_register(content: bytes, delimiter: str) -> tuple[Entry, ...]:
+    """The agencies in a register file, in its order.
+
+    Raises RegisterRefused with every fault that can be seen in the file alone: in its form (UTF-8, a header with
+    each of COLUMNS; further columns are left aside), in a value, and an id or a domain that is stated twice.
+    """
+    entries: list[Entry] = []
+    faults: list[Fault] = []
+    for line, row in _rows(content, delimiter):
+        if isinstance(row, Fault):
+            faults.append(row)
+            continue
+        try:
+            entries.append(Entry(line, Agency(**_Row.model_validate(row).model_dump())))
+        except ValidationError as error:
+            faults += [
+                Fault(line, str(fault["loc"][0]), str(row.get(str(fault["loc"][0]), "")), fault["msg"])
+                for fault in error.errors()
+            ]
+    faults += _repeated(entries, "id", lambda agency: (agency.id,))
+    faults += _repeated(entries, "domains", lambda agency: agency.domains)
+    if not entries and not faults:
+        faults.append(Fault(1, "file", "", "it must state at least one agency"))
+    if faults:
+        raise RegisterRefused(faults)
+    return tuple(entries)
+
+
+def check_against(register: Mapping[str, Agency], entries: Sequence[Entry]) -> None:
+    """Check a file against the register that it changes.
+
+    Raises RegisterRefused for a parent in neither, a cycle of parents, and a domain that an agency not in the file
+    holds.
+    """
+    stated = {entry.agency.id: entry.agency for entry in entries}
+    after = {**register, **stated}
+    held = {domain: agency.id for agency in after.values() if agency.id not in stated for domain in agency.domains}
+    faults: list[Fault] = []
+    for entry in entries:
+        agency = entry.agency
+        if agency.parent and agency.parent not in after:
+            faults.append(Fault(entry.line, "parent", agency.parent, "it must be in the file or in the register"))
+        if agency.parent and agency.id in _ancestors(agency, after):
+            faults.append(Fault(entry.line, "parent", agency.parent, "an agency must not be above itself"))
+        faults += [
+            Fault(entry.line, "domains", domain, f"it is {held[domain]}'s already")
+            for domain in agency.domains
+            if domain in held
+        ]
+    if faults:
+        raise RegisterRefused(faults)
+
+
+def _rows(content: bytes, delimiter: str) -> Iterator[tuple[int, dict[str, str] | Fault]]:
+    """Each row's first line, with its cells by column; or what is wrong with the row's form."""
+    records = _records(_decode(content), delimiter)
+    _, names = next(records, (1, []))
+    header = [name.strip().lower() for name in names]
+    if missing := [
+        Fault(1, column, ",".join(header), "the header must name this column, once")
+        for column in COLUMNS
+        if header.count(column) != 1
+    ]:
+        raise RegisterRefused(missing)
+    for line, cells in records:
+        if len(cells) == len(header):
+            yield line, {name: cell.strip() for name, cell in zip(header, cells, strict=True) if cell.strip()}
+        else:
+            yield line, Fault(line, "row", delimiter.join(cells), f"it must have {len(header)} cells, as the header")
+
+
+def _decode(content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        value = content[error.start : error.end].hex(" ")
+        raise RegisterRefused([Fault(line, "file", value, "its bytes must be UTF-8")]) from None
+
+
+def _records(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Each record's first line and its cells; empty lines are passed over."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
+    try:
+        for cells in reader:
+            if cells:
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise RegisterRefused([Fault(line, "row", "", f"it must be readable as CSV: {error}")]) from None
+
+
+def _repeated(entries: Iterable[Entry], field: str, values: Callable[[Agency], Iterable[str]]) -> list[Fault]:
+    first: dict[str, int] = {}
+    return [
+        Fault(entry.line, field, value, f"line {first[value]} states it already")
+        for entry in entries
+        for value in values(entry.agency)
+        if first.setdefault(value, entry.line) != entry.line
+    ]
+
+
+def _ancestors(agency: Agency, register: Mapping[str, Agency]) -> set[str]:
+    above: set[str] = set()
+    while agency.parent and agency.parent in register and agency.parent not in above:
+        above.add(agency.parent)
+        agency = register[agency.parent]
+    return above

@@ -1,0 +1,13 @@
+"""Which event and which deadline goes to which handler."""
+
+from collections.abc import Mapping
+
+from muster_contracts import Event
+from muster_contracts.billing import TermEnded
+from muster_enrollment import handlers
+from muster_runtime.deadlines import DeadlineHandler
+from muster_runtime.events import EventHandler
+
+SUBSCRIPTIONS: Mapping[type[Event], EventHandler] = {TermEnded: handlers.on_term_ended}
+
+DEADLINES: Mapping[str, DeadlineHandler] = {handlers.ATU: handlers.on_atu_bound}

@@ -1,0 +1,138 @@
+"""What the service answers: the models of its replies. People appear as references alone."""
+
+from datetime import datetime
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from muster_contracts import Instant
+from muster_contracts.enrollment import SuspensionReason
+from muster_enrollment.domain.facts import Acceptance, Agency, Authorization, Branch, Condition, Standing, State
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class RegisterImported(_View):
+    """How many agencies an import inserted or updated, and how many were as stated already."""
+
+    imported: int
+    unchanged: int
+
+
+class AgencyView(_View):
+    """An agency as the register has it. `headcount` is null where it is not known."""
+
+    id: str
+    name: str
+    parent: str | None
+    treasury_code: str | None
+    domains: tuple[str, ...]
+    headcount: int | None
+    branch: Branch
+
+    @classmethod
+    def of(cls, agency: Agency) -> Self:
+        """The view of an agency."""
+        return cls(
+            id=agency.id,
+            name=agency.name,
+            parent=agency.parent,
+            treasury_code=agency.treasury_code,
+            domains=agency.domains,
+            headcount=agency.headcount,
+            branch=agency.branch,
+        )
+
+
+class EnrollmentView(_View):
+    """An agency's latest enrolment; a draft, with only `missing` said of it, before the first was submitted.
+
+    `missing` names the conditions that are not met now. `starts_at` and `ends_at` are the first term's.
+    """
+
+    agency_id: str
+    state: State
+    missing: tuple[Condition, ...]
+    enrollment_id: str | None = None
+    number: int | None = None
+    seats: int | None = None
+    requested_start: Instant | None = None
+    contact_ref: str | None = None
+    submitted_at: Instant | None = None
+    changed_at: Instant | None = None
+    starts_at: Instant | None = None
+    ends_at: Instant | None = None
+    suspension_reason: SuspensionReason | None = None
+    closed_at: Instant | None = None
+    closing_reason: str | None = None
+
+    @classmethod
+    def of(cls, standing: Standing, now: datetime) -> Self:
+        """The view of an agency's standing."""
+        enrollment = standing.enrollment
+        missing = standing.missing(now)
+        if enrollment is None:
+            return cls(agency_id=standing.agency.id, state=State.DRAFT, missing=missing)
+        return cls(
+            agency_id=standing.agency.id,
+            state=enrollment.state,
+            missing=missing,
+            enrollment_id=enrollment.enrollment_id,
+            number=enrollment.number,
+            seats=enrollment.seats,
+            requested_start=enrollment.requested_start,
+            contact_ref=enrollment.contact_ref,
+            submitted_at=enrollment.submitted_at,
+            changed_at=enrollment.changed_at,
+            starts_at=enrollment.term.starts_at if enrollment.term else None,
+            ends_at=enrollment.term.ends_at if enrollment.term else None,
+            suspension_reason=enrollment.suspension_reason,
+            closed_at=enrollment.closure.closed_at if enrollment.closure else None,
+            closing_reason=enrollment.closure.reason if enrollment.closure else None,
+        )
+
+
+class AuthorizationView(_View):
+    """An authorization to use, in force within [valid_from, valid_until) until it is revoked."""
+
+    agency_id: str
+    authorization_id: str
+    number: str
+    valid_from: Instant
+    valid_until: Instant
+    revoked_at: Instant | None
+
+    @classmethod
+    def of(cls, agency_id: str, authorization: Authorization) -> Self:
+        """The view of an agency's authorization."""
+        return cls(
+            agency_id=agency_id,
+            authorization_id=authorization.authorization_id,
+            number=authorization.number,
+            valid_from=authorization.valid_from,
+            valid_until=authorization.valid_until,
+            revoked_at=authorization.revoked_at,
+        )
+
+
+class AcceptanceView(_View):
+    """An acceptance of the data-use terms."""
+
+    agency_id: str
+    acceptance_id: str
+    terms_version: str
+    signer_ref: str
+    accepted_at: Instant
+
+    @classmethod
+    def of(cls, agency_id: str, acceptance: Acceptance, signer_ref: str) -> Self:
+        """The view of an agency's acceptance."""
+        return cls(
+            agency_id=agency_id,
+            acceptance_id=acceptance.acceptance_id,
+            terms_version=acceptance.terms_version,
+            signer_ref=signer_ref,
+            accepted_at=acceptance.accepted_at,
+        )
