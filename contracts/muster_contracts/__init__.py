@@ -16,6 +16,8 @@ from muster_contracts.event import Erasure, Event, event_types, split_type
 from muster_contracts.topics import Topic, topics
 from muster_contracts.types import AgencyId, Instant, Money
 
+__version__ = "0.1.0"
+
 __all__ = [
     "AgencyId",
     "ClockMoved",

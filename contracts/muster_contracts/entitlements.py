@@ -219,7 +219,6 @@ class FeatureWindowExtended(_WindowFact):
     """
 
     event_type: ClassVar[str] = "muster.entitlements.FeatureWindowExtended.v1"
-    emitted: ClassVar[bool] = False
 
     previous_ends_at: Instant = Field(description="The earlier exclusive end, UTC.", examples=["2025-10-05T00:00:00Z"])
     ends_at: Instant = Field(description="The exclusive end from now on, UTC.", examples=["2025-11-04T00:00:00Z"])

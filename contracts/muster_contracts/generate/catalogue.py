@@ -1,0 +1,150 @@
+"""The catalogue in Markdown: topics, events and their fields."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from muster_contracts.event import Event, event_types
+from muster_contracts.generate.schemas import Schema, schema_of
+from muster_contracts.testing import build
+from muster_contracts.topics import Topic, topics
+
+
+@dataclass(frozen=True)
+class FieldRow:
+    """What a reader is told of a field."""
+
+    name: str
+    type: str
+    required: bool
+    meaning: str
+    example: str
+
+
+@dataclass(frozen=True)
+class EventEntry:
+    """What a reader is told of an event."""
+
+    name: str
+    type: str
+    emitted: bool
+    meaning: str
+    when: str
+    fields: list[FieldRow]
+    tombstone: bool
+    example: str
+
+
+def documents() -> dict[str, str]:
+    """The catalogue by its path."""
+    return {"CATALOGUE.md": _markdown()}
+
+
+def catalogued_topics() -> list[Topic]:
+    """The topics of agencies' facts: the sandbox's clock is no fact, and absent in production."""
+    return [topic for topic in topics().values() if topic.owner != "sandbox"]
+
+
+def entries(topic: Topic) -> list[EventEntry]:
+    """The events of a topic, in the order of its file."""
+    return [_entry(event_types()[name]) for name in topic.events]
+
+
+def _entry(event_class: type[Event]) -> EventEntry:
+    schema = schema_of(event_class)
+    meaning, _, when = schema["description"].partition("\n\n")
+    required = schema.get("required", [])
+    return EventEntry(
+        name=event_class.__name__,
+        type=event_class.event_type,
+        emitted=event_class.emitted,
+        meaning=_one_line(meaning),
+        when=_one_line(when),
+        fields=[
+            FieldRow(
+                name,
+                type_of(field, schema.get("$defs", {})),
+                name in required,
+                field.get("description", ""),
+                json.dumps(field["examples"][0], ensure_ascii=False),
+            )
+            for name, field in schema.get("properties", {}).items()
+        ],
+        tombstone=schema["type"] == "null",
+        example=json.dumps(build(event_class).model_dump(mode="json"), indent=2, ensure_ascii=False),
+    )
+
+
+def type_of(schema: Schema, definitions: dict[str, Any]) -> str:
+    """A field's type in words."""
+    if "$ref" in schema:
+        return type_of_definition(schema["$ref"].rsplit("/", 1)[1], definitions)
+    if "anyOf" in schema:
+        parts = [type_of(part, definitions) for part in schema["anyOf"]]
+        closed = [part for part in parts if part.startswith("one of")]
+        if closed and "text" in parts:
+            return f"{closed[0]}; others may come"
+        return " or ".join(parts)
+    if schema.get("format") == "date-time":
+        return "instant"
+    if schema["type"] == "array":
+        return f"list of {type_of(schema['items'], definitions)}"
+    kind: str = schema["type"]
+    words = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
+    bounds = [f"{sign} {schema[key]}" for key, sign in (("minimum", "≥"), ("maximum", "≤")) if key in schema]
+    return " ".join([words.get(kind, kind), *bounds])
+
+
+def type_of_definition(name: str, definitions: dict[str, Any]) -> str:
+    """The type of what several fields share: the values of a list, or the fields of an object."""
+    definition = definitions[name]
+    if "enum" in definition:
+        return "one of " + ", ".join(definition["enum"])
+    return "{" + ", ".join(definition["properties"]) + "}"
+
+
+def _markdown() -> str:
+    lines = [
+        "# Catalogue of Muster's events",
+        "",
+        "Generated from the models by `python -m muster_contracts.generate`; do not edit.",
+        "",
+        "| Topic | Owner | Holds | Key | Partitions | Kept | Access | Read by |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_topic_row(topic) for topic in catalogued_topics()),
+        "",
+        "A *stream* is one agency's events on one topic. `ce_sequence` numbers them from 1 without gaps.",
+        "Instants are RFC 3339, UTC, with a Z. A start is inclusive, an end exclusive.",
+        "",
+    ]
+    for topic in catalogued_topics():
+        lines += [f"## {topic.name}", "", topic.description, ""]
+        for entry in entries(topic):
+            lines += _event_section(entry)
+    return "\n".join(lines)
+
+
+def _topic_row(topic: Topic) -> str:
+    kept = "the latest of each key" if topic.compacted else "for ever"
+    readers = ", ".join(topic.readers) or "—"
+    return (
+        f"| [`{topic.name}`](#{topic.name.replace('.', '')}) | {topic.owner} | {topic.description} "
+        f"| `{topic.key}` | {topic.partitions} | {kept} | {topic.access} | {readers} |"
+    )
+
+
+def _event_section(entry: EventEntry) -> list[str]:
+    mark = "" if entry.emitted else " · *not emitted yet*"
+    lines = [f"### {entry.name}", "", f"`{entry.type}`{mark}", "", entry.meaning, "", entry.when, ""]
+    if entry.tombstone:
+        return [*lines, "The record has no value; its key is the `subject_ref`.", ""]
+    lines += ["| Field | Type | Required | Meaning | Example |", "|---|---|---|---|---|"]
+    for field in entry.fields:
+        required = "yes" if field.required else "no"
+        example = field.example.replace("|", "\\|")
+        lines.append(f"| `{field.name}` | {field.type} | {required} | {field.meaning} | `{example}` |")
+    return [*lines, "", "```json", entry.example, "```", ""]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

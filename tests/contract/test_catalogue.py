@@ -1,0 +1,88 @@
+"""The catalogue as a whole: types, topics, owners, readers, and the mark of what is emitted."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from muster_contracts import ClockMoved, Erasure, Event, event_types, split_type, topics
+from muster_contracts import event as event_module
+from muster_contracts.event import find_event, latest_major
+
+ROOT = Path(__file__).parents[2]
+SERVICES = ("enrollment", "entitlements", "billing", "notify")
+
+EVENTS = [pytest.param(cls, id=cls.__name__) for cls in event_types().values()]
+TOPICS = [pytest.param(topic, id=topic) for topic in topics()]
+
+
+@pytest.mark.parametrize("event_class", EVENTS)
+def test_type_is_written_out_and_of_its_topics_owner(event_class: type[Event]) -> None:
+    module = ROOT / "contracts" / (event_class.__module__.replace(".", "/") + ".py")
+    assert f'event_type: ClassVar[str] = "{event_class.event_type}"' in module.read_text("utf-8")
+    owner = topics()[event_class.topic].owner
+    assert event_class.event_type.startswith(f"muster.{owner}.")
+    assert event_class.topic.startswith(f"muster.{owner}.")
+    assert event_class.__module__ == f"muster_contracts.{owner}"
+
+
+@pytest.mark.parametrize("name", TOPICS)
+def test_topic_lists_exactly_its_events(name: str) -> None:
+    classes: list[type[Event] | type[ClockMoved]] = [*event_types().values(), ClockMoved]
+    assert list(topics()[name].events) == [cls.event_type for cls in classes if cls.topic == name]
+
+
+@pytest.mark.parametrize("name", TOPICS)
+def test_topic_is_named_for_its_file_and_read_by_others_than_its_owner(name: str) -> None:
+    topic = topics()[name]
+    assert (ROOT / f"contracts/muster_contracts/topics/{name}.toml").exists()
+    assert topic.owner not in topic.readers
+    assert set(topic.readers) <= set(SERVICES)
+    assert len(set(topic.readers)) == len(topic.readers)
+
+
+@pytest.mark.parametrize("name", TOPICS)
+def test_facts_are_kept_for_ever_and_tombstones_only_where_compaction_heeds_them(name: str) -> None:
+    topic = topics()[name]
+    erasures = [cls for cls in event_types().values() if cls.topic == name and issubclass(cls, Erasure)]
+    assert topic.retention_ms == -1
+    assert topic.compacted or not erasures
+    assert topic.compacted == (topic.key in {"subject_ref", "scope_ref"})
+
+
+def test_personal_data_has_restricted_topics_of_its_own() -> None:
+    restricted = {topic.name for topic in topics().values() if topic.access == "restricted"}
+    assert restricted == {"muster.enrollment.directory", "muster.entitlements.directory", "muster.sandbox.clock"}
+
+
+@pytest.mark.parametrize("event_class", EVENTS)
+def test_emitted_says_whether_the_owner_publishes_it(event_class: type[Event]) -> None:
+    owner = topics()[event_class.topic].owner
+    made = re.compile(rf"\b{event_class.__name__}(\.model_construct)?\(")
+    sources = sorted((ROOT / "services" / owner / f"muster_{owner}").rglob("*.py"))
+    assert sources
+    publishes = any(made.search(source.read_text("utf-8")) for source in sources)
+    assert event_class.emitted is publishes
+
+
+def test_a_type_has_a_form_and_is_registered_once() -> None:
+    assert split_type("muster.billing.TermStarted.v12") == ("muster.billing.TermStarted", 12)
+    for malformed in ("TermStarted", "muster.billing.TermStarted", "muster.billing.TermStarted.v0", "x.v1", "a.v1\n"):
+        assert split_type(malformed) is None
+    assert latest_major("muster.billing.TermStarted") == 1
+    assert latest_major("muster.billing.Unknown") is None
+    assert find_event("muster.billing.TermStarted.v1") is not None
+
+    class Again(Event):
+        event_type = "muster.billing.TermStarted.v1"
+        topic = "muster.billing.term"
+
+    with pytest.raises(ValueError, match="registered twice"):
+        event_module.event(Again)
+
+    class Odd(Event):
+        event_type = "TermStarted"
+        topic = "muster.billing.term"
+
+    with pytest.raises(ValueError, match="is not muster"):
+        event_module.event(Odd)
