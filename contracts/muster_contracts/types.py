@@ -24,7 +24,10 @@ SubjectRef = Annotated[
 
 
 def _to_utc(value: datetime) -> datetime:
-    return value if value.tzinfo is UTC else value.astimezone(UTC)
+    try:
+        return value if value.tzinfo is UTC else value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("an instant must lie within the years 1 to 9999, in UTC") from None
 
 
 # pydantic writes a UTC datetime with a Z, so no serializer of its own slows the path of every event.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 
 from muster_contracts.billing import TermEnded, TermEndReason
 from muster_enrollment import publishing, repository
@@ -67,7 +68,9 @@ async def submit_enrollment(uow: UnitOfWork, command: SubmitEnrollment) -> Enrol
     await _record_contact(uow, command.agency_id, contact_ref, ContactRole.ADMINISTRATOR, command.contact)
     _publish_transition(uow, before, submitted, uow.now)
     after = await _settle(uow, submitted)
-    await _audit(uow, "SubmitEnrollment", before, after)
+    await _audit(
+        uow, "SubmitEnrollment", before, after, changes={"seats": command.seats, "requested_start": command.starts_at}
+    )
     return EnrollmentView.of(after, uow.now)
 
 
@@ -95,7 +98,18 @@ async def record_atu(uow: UnitOfWork, command: RecordAtu) -> AuthorizationView:
     )
     uow.publish(publishing.recorded(command.agency_id, authorization))
     after = await _settle(uow, authorized)
-    await _audit(uow, "RecordAtu", before, after, subject=authorization.authorization_id)
+    await _audit(
+        uow,
+        "RecordAtu",
+        before,
+        after,
+        subject=authorization.authorization_id,
+        changes={
+            "number": authorization.number,
+            "valid_from": authorization.valid_from,
+            "valid_until": authorization.valid_until,
+        },
+    )
     return AuthorizationView.of(command.agency_id, authorization)
 
 
@@ -124,7 +138,14 @@ async def accept_data_use_terms(uow: UnitOfWork, command: AcceptDataUseTerms) ->
     )
     uow.publish(publishing.accepted(command.agency_id, acceptance, signer_ref, command.evidence_sha256))
     after = await _settle(uow, bound)
-    await _audit(uow, "AcceptDataUseTerms", before, after, subject=acceptance.acceptance_id)
+    await _audit(
+        uow,
+        "AcceptDataUseTerms",
+        before,
+        after,
+        subject=acceptance.acceptance_id,
+        changes={"terms_version": acceptance.terms_version, "evidence_sha256": command.evidence_sha256},
+    )
     return AcceptanceView.of(command.agency_id, acceptance, signer_ref)
 
 
@@ -216,15 +237,16 @@ async def _audit(
     after: Standing,
     *,
     subject: str | None = None,
+    changes: Mapping[str, object] = MappingProxyType({}),
     reason: str | None = None,
 ) -> None:
-    enrollment_id = after.enrollment.enrollment_id if after.enrollment else None
+    """Record a command with the state before and after it; its subject is the enrolment unless given."""
     await audit.record(
         uow,
         command=command,
         agency_id=after.agency.id,
-        subject=subject or enrollment_id,
+        subject=subject or (after.enrollment.enrollment_id if after.enrollment else None),
         before={"state": before.state},
-        after={"state": after.state},
+        after={"state": after.state, **changes},
         reason=reason,
     )
