@@ -113,7 +113,7 @@ class Consumer:
             records = [self._record(consumed) for consumed in raw]
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(RETRYABLE),
-                wait=wait_exponential_jitter(initial=0.1, max=5),
+                wait=wait_exponential_jitter(multiplier=0.1, max=5),
                 before_sleep=_log_retry,
             ):
                 with attempt:

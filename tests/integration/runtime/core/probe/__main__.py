@@ -1,0 +1,30 @@
+"""The probe as a process of its own, that can be told to kill itself where a fault does the most harm."""
+
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+from muster_runtime import cli
+from muster_runtime.consumer import Consumer
+from muster_runtime.relay import Relay
+from muster_runtime.settings import Settings
+from tests.integration.runtime.core.probe.service import build
+
+
+async def _die(*_: Any) -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("not reached")
+
+
+match os.environ.get("PROBE_DIES_BEFORE"):
+    case "delete":
+        Relay._delete = _die  # type: ignore[method-assign]
+    case "kafka commit":
+        Consumer._commit = _die  # type: ignore[method-assign]
+    case None:
+        pass
+    case other:
+        sys.exit(f"no such point: {other}")
+
+cli.run(lambda: build(Settings()))

@@ -1,0 +1,15 @@
+-- migrate:up
+
+-- What the probe's handler has applied: one row an event, and none twice if the runtime keeps its word.
+create table effect (
+    id bigint generated always as identity primary key,
+    agency_id text not null,
+    event_id text not null,
+    sequence bigint not null,
+    seat_id text not null
+);
+select protect('effect', api => 'select, insert', worker => 'select, insert');
+
+-- migrate:down
+
+drop table effect;

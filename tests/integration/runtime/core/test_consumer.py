@@ -1,0 +1,182 @@
+"""The consumer: once, in order; gaps, poison and what cannot be read park one agency's stream alone."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from muster_contracts import Envelope, write_headers
+from muster_contracts.enrollment import AgencyWithdrawn
+from muster_contracts.entitlements import SeatAssigned, SeatRevoked
+from muster_runtime.settings import Settings
+from tests.integration.runtime.core.probe.service import build_answering
+from tests.support.services import RunningService, ServiceRunner
+
+Eventually = Callable[..., Awaitable[Any]]
+TOPIC = "muster.entitlements.seat"
+
+
+def seat(agency_id: str, seat_id: str) -> SeatAssigned:
+    return SeatAssigned(agency_id=agency_id, seat_id=seat_id, subject_ref="sub_1")
+
+
+async def effects(probe: RunningService, agency_id: str) -> list[str]:
+    rows = await probe.admin.fetch("select seat_id from effect where agency_id = $1 order by id", agency_id)
+    return [row["seat_id"] for row in rows]
+
+
+async def parked(probe: RunningService, agency_id: str) -> str | None:
+    reason: str | None = await probe.admin.fetchval("select reason from parked_stream where agency_id = $1", agency_id)
+    return reason
+
+
+async def last_sequence(probe: RunningService, agency_id: str) -> int | None:
+    number: int | None = await probe.admin.fetchval("select last_sequence from applied where agency_id = $1", agency_id)
+    return number
+
+
+async def test_a_repeated_event_is_applied_once(probe: RunningService, eventually: Eventually) -> None:
+    (first,) = await probe.publish(seat("NASA", "a"))
+    await probe.producer.put(first, seat("NASA", "a"))
+    await probe.publish(seat("NASA", "b"))
+    await eventually(lambda: _is(effects(probe, "NASA"), ["a", "b"]))
+
+
+async def test_a_gap_parks_the_agency_and_no_other(probe: RunningService, eventually: Eventually) -> None:
+    (first,) = await probe.publish(seat("NASA", "a"))
+    await probe.producer.put(_at(first, 3), seat("NASA", "c"))
+    await probe.publish(seat("DOE", "other"))
+    await eventually(lambda: _is(effects(probe, "DOE"), ["other"]))
+    assert "sequence 2 was expected and 3 came" in await eventually(lambda: parked(probe, "NASA"))
+    assert await effects(probe, "NASA") == ["a"]
+
+
+async def test_the_first_event_of_a_stream_must_be_number_one(probe: RunningService, eventually: Eventually) -> None:
+    (first,) = await probe.publish(seat("DOE", "a"))
+    await probe.producer.put(_at(replace(first, agency_id="NASA"), 2), seat("NASA", "b"))
+    assert "sequence 1 was expected" in await eventually(lambda: parked(probe, "NASA"))
+
+
+async def test_a_higher_epoch_is_taken_wherever_it_starts(probe: RunningService, eventually: Eventually) -> None:
+    (first,) = await probe.publish(seat("NASA", "a"))
+    await probe.producer.put(replace(_at(first, 7), epoch=2), seat("NASA", "restored"))
+    await eventually(lambda: _is(effects(probe, "NASA"), ["a", "restored"]))
+    await probe.producer.put(_at(first, 2), seat("NASA", "of the epoch before"))
+    await probe.publish(seat("DOE", "marker"))
+    await eventually(lambda: _is(effects(probe, "DOE"), ["marker"]))
+    assert await effects(probe, "NASA") == ["a", "restored"]
+
+
+async def test_poison_parks_its_stream_in_order_and_replay_applies_it(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    await probe.publish(seat("NASA", "a"), seat("NASA", "poison"), seat("NASA", "b"), seat("DOE", "other"))
+    await eventually(lambda: _is(effects(probe, "DOE"), ["other"]))
+    assert "poison" in await eventually(lambda: parked(probe, "NASA"))
+    await probe.publish(seat("NASA", "c"))
+    await eventually(lambda: _is(_waiting(probe), 3))
+    assert await effects(probe, "NASA") == ["a"]
+
+    listed = (await probe.client.get("/v1/parked")).json()["items"]
+    assert [(s["topic"], s["agency_id"], s["records"]) for s in listed] == [(TOPIC, "NASA", 3)]
+    shown = (await probe.client.get(f"/v1/parked/{TOPIC}/NASA")).json()
+    assert [r["headers"]["ce_sequence"][-1] for r in shown["first_records"]] == ["2", "3", "4"]
+
+    refused = (await probe.client.post(f"/v1/parked/{TOPIC}/NASA/replay")).json()
+    assert refused["parked"]
+    assert "poison" in refused["reason"]
+    assert await effects(probe, "NASA") == ["a"]
+
+    discarded = await probe.client.post(f"/v1/parked/{TOPIC}/NASA/discard", json={"reason": "entered by mistake"})
+    assert discarded.json()["parked"]
+    assert (await probe.client.post(f"/v1/parked/{TOPIC}/NASA/replay")).json() == {"parked": False, "reason": None}
+    assert await effects(probe, "NASA") == ["a", "b", "c"]
+    await probe.publish(seat("NASA", "d"))
+    await eventually(lambda: _is(effects(probe, "NASA"), ["a", "b", "c", "d"]))
+    audited = await probe.admin.fetch("select command, reason from audit order by id")
+    assert [tuple(row) for row in audited] == [
+        ("DiscardParkedRecord", "entered by mistake"),
+        ("ReplayParkedStream", None),
+    ]
+    assert (await probe.client.get(f"/v1/parked/{TOPIC}/NASA")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"value": b"\xff\xfe not JSON"}, "does not fit"),
+        ({"value": b'{"agency_id": "NASA"}'}, "seat_id"),
+        ({"value": None}, "does not fit"),
+        ({"headers": []}, "is missing"),
+        ({"type": "muster.entitlements.SeatAssigned.v2"}, "unknown major version"),
+        ({"sequence": b"many"}, "not a whole number"),
+        ({"partitionkey": b"DOE"}, "partitionkey"),
+    ],
+)
+async def test_what_cannot_be_read_is_parked_raw(
+    probe: RunningService, eventually: Eventually, change: dict[str, Any], reason: str
+) -> None:
+    (first,) = await probe.publish(seat("NASA", "a"))
+    headers = dict(write_headers(_at(first, 2)))
+    if "type" in change:
+        headers["ce_type"] = change["type"].encode()
+    for attribute in ("sequence", "partitionkey"):
+        if attribute in change:
+            headers[f"ce_{attribute}"] = change[attribute]
+    value = change.get("value", seat("NASA", "b").model_dump_json().encode())
+    await probe.producer.put_raw(TOPIC, key=b"NASA", value=value, headers=change.get("headers", list(headers.items())))
+    await probe.publish(seat("DOE", "other"))
+    assert reason in await eventually(lambda: parked(probe, "NASA"))
+    assert await probe.admin.fetchval("select value from parked_event") == value
+    await eventually(lambda: _is(effects(probe, "DOE"), ["other"]))
+
+
+async def test_an_unknown_type_is_acknowledged_and_its_sequence_counts(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    revoked = SeatRevoked(agency_id="NASA", seat_id="a", subject_ref="sub_1", reason="requested")
+    await probe.publish(seat("NASA", "a"), revoked, seat("NASA", "b"))
+    await eventually(lambda: _is(effects(probe, "NASA"), ["a", "b"]))
+    assert await last_sequence(probe, "NASA") == 3
+    assert await parked(probe, "NASA") is None
+
+
+async def test_what_follows_from_an_event_carries_its_origin(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    answering = await run_service(build_answering, Settings)
+    withdrawn = AgencyWithdrawn(
+        agency_id="NASA", enrollment_id="enr_1", reason="test", withdrawn_at=answering.clock.now()
+    )
+    (cause,) = await answering.publish(withdrawn)
+    (answer,) = await eventually(lambda: answering.published(SeatRevoked))
+    assert answer.envelope.correlation_id == cause.correlation_id
+    assert answer.envelope.causation_id == cause.id
+
+
+async def test_a_record_without_a_key_parks_alone(probe: RunningService, eventually: Eventually) -> None:
+    await probe.producer.put_raw(TOPIC, key=None, value=b"{}", headers=[])
+    await probe.publish(seat("NASA", "a"))
+    await eventually(lambda: _is(effects(probe, "NASA"), ["a"]))
+    assert await eventually(lambda: parked(probe, "?"))
+
+
+async def test_parked_streams_are_not_for_one_agencys_token(probe: RunningService) -> None:
+    token = probe.token("probe:operate", agency="NASA")
+    reply = await probe.client.get("/v1/parked", headers={"Authorization": f"Bearer {token}"})
+    assert reply.status_code == 404
+
+
+def _at(envelope: Envelope, sequence: int) -> Envelope:
+    return replace(envelope, sequence=sequence, id=f"{envelope.id}-{sequence}")
+
+
+async def _is(answer: Awaitable[Any], expected: Any) -> bool:
+    assert await answer == expected
+    return True
+
+
+async def _waiting(probe: RunningService) -> int:
+    count: int = await probe.admin.fetchval("select count(*) from parked_event")
+    return count

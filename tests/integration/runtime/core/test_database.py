@@ -1,0 +1,102 @@
+"""The agency's lock and row-level security: what a transaction may read, and what it is refused."""
+
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import asyncpg
+import pytest
+
+from muster_contracts.entitlements import SeatAssigned
+from muster_runtime.context import Context
+from muster_runtime.db import EVERY_AGENCY, Database
+from tests.support.services import RunningService
+
+CONTEXT = Context(actor="test", correlation_id="cor_1")
+EFFECT = "insert into effect (agency_id, event_id, sequence, seat_id) values ($1, 'e', 1, 's')"
+
+
+def seat(agency_id: str, seat_id: str = "seat_1") -> SeatAssigned:
+    return SeatAssigned(agency_id=agency_id, seat_id=seat_id, subject_ref="sub_1")
+
+
+@pytest.fixture(params=["api", "worker"])
+async def database(request: pytest.FixtureRequest, idle_probe: RunningService) -> AsyncIterator[Database]:
+    access = idle_probe.access
+    dsn = access.api_dsn if request.param == "api" else access.worker_dsn
+    database = await Database.connect(dsn, "probe", idle_probe.clock, size=3)
+    yield database
+    await database.close()
+
+
+async def test_a_write_without_the_lock_is_refused(database: Database) -> None:
+    async with database.pool.acquire() as connection:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
+            await connection.execute(EFFECT, "NASA")
+
+
+async def test_a_write_to_an_agency_that_is_not_locked_is_refused(database: Database) -> None:
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
+        async with database.write("NASA", context=CONTEXT) as uow:
+            await uow.connection.execute(EFFECT, "DOE")
+
+
+async def test_an_event_of_an_agency_that_is_not_locked_is_refused(database: Database) -> None:
+    with pytest.raises(RuntimeError, match="not locked"):
+        async with database.write("NASA", context=CONTEXT) as uow:
+            uow.publish(seat("DOE"))
+
+
+async def test_the_lock_ends_with_its_transaction(database: Database) -> None:
+    async with database.write("NASA", context=CONTEXT) as uow:
+        await uow.connection.execute(EFFECT, "NASA")
+    async with database.pool.acquire() as connection:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(EFFECT, "NASA")
+
+
+async def test_the_api_role_reads_its_tenant_alone(idle_probe: RunningService) -> None:
+    api = await Database.connect(idle_probe.access.api_dsn, "probe", idle_probe.clock, size=2)
+    for agency in ("NASA", "DOE"):
+        async with api.write(agency, context=CONTEXT) as uow:
+            await uow.connection.execute(EFFECT, agency)
+    seen = {}
+    for tenant in ("NASA", "DOE", "EPA", EVERY_AGENCY):
+        async with api.read(tenant) as connection:
+            seen[tenant] = [r["agency_id"] for r in await connection.fetch("select agency_id from effect order by id")]
+    async with api.pool.acquire() as connection:
+        seen["none"] = await connection.fetch("select agency_id from effect")
+    await api.close()
+    assert seen == {"NASA": ["NASA"], "DOE": ["DOE"], "EPA": [], EVERY_AGENCY: ["NASA", "DOE"], "none": []}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "create table mine (id bigint)",
+        "alter table effect disable row level security",
+        "drop table effect",
+        "set role probe_owner",
+        "update audit set actor = 'somebody else'",
+        "delete from audit",
+    ],
+)
+async def test_a_runtime_role_has_no_right_beyond_its_work(database: Database, statement: str) -> None:
+    async with database.pool.acquire() as connection:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(statement)
+
+
+async def test_a_rollback_takes_its_sequences_back(idle_probe: RunningService) -> None:
+    database = idle_probe.runtime.database
+    async with database.write("NASA", context=CONTEXT) as uow:
+        uow.publish(seat("NASA", "first"))
+    with suppress(asyncpg.DivisionByZeroError):
+        async with database.write("NASA", context=CONTEXT) as uow:
+            uow.publish(seat("NASA", "never"))
+            await uow.flush()
+            await uow.connection.execute("select 1 / 0")
+    async with database.write("NASA", context=CONTEXT) as uow:
+        uow.publish(seat("NASA", "second"))
+        uow.publish(seat("NASA", "third"))
+    rows = await idle_probe.admin.fetch("select first_sequence, events from outbox order by id")
+    assert [tuple(row) for row in rows] == [(1, 1), (2, 2)]

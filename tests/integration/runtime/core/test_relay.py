@@ -1,0 +1,160 @@
+"""The relay: everything reaches Kafka, in each stream's order, whatever commits late and whoever dies."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from muster_contracts.entitlements import SeatAssigned
+from muster_runtime.alarm import Alarm
+from muster_runtime.context import Context
+from muster_runtime.relay import Relay
+from tests.integration.runtime.core.conftest import ProbeStarter
+from tests.support.services import RunningService
+
+CONTEXT = Context(actor="test", correlation_id="cor_1")
+Eventually = Callable[..., Awaitable[Any]]
+
+
+def seat(agency_id: str, seat_id: str) -> SeatAssigned:
+    return SeatAssigned(agency_id=agency_id, seat_id=seat_id, subject_ref="sub_1")
+
+
+async def write(probe: RunningService, agency_id: str, *seat_ids: str) -> None:
+    async with probe.runtime.database.write(agency_id, context=CONTEXT) as uow:
+        for seat_id in seat_ids:
+            uow.publish(seat(agency_id, seat_id))
+
+
+async def outbox_is_empty(probe: RunningService) -> bool:
+    return await probe.admin.fetchval("select count(*) from outbox") == 0
+
+
+async def test_events_keep_their_agencys_order_under_concurrent_writers(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    seed = random.randrange(10**9)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    agencies = ["NASA", "DOE", "EPA"]
+
+    async def one(number: int) -> None:
+        agency = dice.choice(agencies)
+        try:
+            async with probe.runtime.database.write(agency, context=CONTEXT) as uow:
+                for part in range(dice.randint(1, 700)):
+                    uow.publish(seat(agency, f"{number}-{part}"))
+                if dice.random() < 0.2:
+                    raise asyncio.CancelledError  # this transaction rolls back
+                await uow.connection.execute("select pg_sleep($1)", dice.random() / 50)
+        except asyncio.CancelledError:
+            pass
+
+    await asyncio.gather(*(one(number) for number in range(40)))
+    await eventually(lambda: outbox_is_empty(probe))
+    kept = await probe.admin.fetch("select agency_id, last_sequence from stream")
+    published = await probe.published(SeatAssigned)
+    for row in kept:
+        sequences = [e.envelope.sequence for e in published if e.envelope.agency_id == row["agency_id"]]
+        assert sequences == list(range(1, row["last_sequence"] + 1))
+
+
+async def test_a_run_that_commits_late_with_a_low_id_is_relayed(probe: RunningService, eventually: Eventually) -> None:
+    database = probe.runtime.database
+    async with database.write("NASA", context=CONTEXT) as late:
+        late.publish(seat("NASA", "late"))
+        await late.flush()
+        late._entries.clear()
+        await write(probe, "DOE", "early")
+        await eventually(lambda: _seats(probe, {"early"}))
+    await eventually(lambda: _seats(probe, {"early", "late"}))
+
+
+async def _seats(probe: RunningService, expected: set[str]) -> bool:
+    return {event.data.seat_id for event in await probe.published(SeatAssigned)} == expected
+
+
+async def test_a_published_event_carries_its_origin(probe: RunningService, eventually: Eventually) -> None:
+    await write(probe, "NASA", "one", "two")
+    await eventually(lambda: _seats(probe, {"one", "two"}))
+    first, second = await probe.published(SeatAssigned)
+    assert first.envelope.id == "muster.entitlements.seat/NASA/1/00000000000000000001"
+    assert second.envelope.sequence == 2
+    assert {e.envelope.correlation_id for e in (first, second)} == {"cor_1"}
+    assert first.envelope.source == "/muster/entitlements"
+
+
+async def test_killed_between_acknowledgement_and_delete_the_relay_repeats_and_effects_come_once(
+    idle_probe: RunningService, probe_process: ProbeStarter, eventually: Eventually
+) -> None:
+    await write(idle_probe, "NASA", *(f"seat_{n}" for n in range(700)))
+    dying = await probe_process("relay", dies_before="delete")
+    async with asyncio.timeout(30):
+        assert await dying.wait() == -9
+    assert not await outbox_is_empty(idle_probe)
+
+    await probe_process("relay", "consumer")
+    await eventually(lambda: outbox_is_empty(idle_probe), timeout=30)
+    await eventually(lambda: _effects(idle_probe, 700), timeout=30)
+    sequences = [event.envelope.sequence for event in await idle_probe.published(SeatAssigned)]
+    assert sequences == [*range(1, 701), *range(1, 701)]
+
+
+async def test_killed_between_its_commit_and_kafkas_the_consumer_applies_nothing_twice(
+    idle_probe: RunningService, probe_process: ProbeStarter, eventually: Eventually
+) -> None:
+    await write(idle_probe, "NASA", *(f"seat_{n}" for n in range(300)))
+    await probe_process("relay")
+    dying = await probe_process("consumer", dies_before="kafka commit")
+    async with asyncio.timeout(30):
+        assert await dying.wait() == -9
+    applied = await idle_probe.admin.fetchval("select count(*) from effect")
+    assert applied > 0
+
+    await write(idle_probe, "NASA", "last")
+    await probe_process("consumer")
+    await eventually(lambda: _effects(idle_probe, 301), timeout=60)
+
+
+async def _effects(probe: RunningService, count: int) -> bool:
+    rows = await probe.admin.fetch("select sequence from effect order by id")
+    assert [row["sequence"] for row in rows] == list(range(1, count + 1))
+    return True
+
+
+async def test_two_relays_at_once_lose_nothing_and_keep_the_order(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    """Both believe to lead: the lease only spares work."""
+    settings = idle_probe.runtime.settings
+    relays = [
+        Relay(
+            idle_probe.runtime.database,
+            Alarm(idle_probe.clock),
+            service="probe",
+            holder="the same name",
+            bootstrap=settings.kafka_bootstrap,
+            topic_prefix=settings.topic_prefix,
+        )
+        for _ in range(2)
+    ]
+    for number in range(60):
+        await write(idle_probe, "NASA", *(f"{number}-{part}" for part in range(50)))
+    tasks = [asyncio.create_task(relay.run()) for relay in relays]
+    await eventually(lambda: outbox_is_empty(idle_probe))
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    first_seen = dict.fromkeys(e.envelope.sequence for e in await idle_probe.published(SeatAssigned))
+    assert list(first_seen) == list(range(1, 3001))
+
+
+@pytest.mark.parametrize("size", [1_000_000])
+async def test_an_event_too_large_for_kafka_is_refused_when_it_is_recorded(
+    idle_probe: RunningService, size: int
+) -> None:
+    with pytest.raises(Exception, match="at most"):
+        await write(idle_probe, "NASA", "x" * size)
+    assert await outbox_is_empty(idle_probe)

@@ -1,0 +1,99 @@
+"""Deadlines: handled at their instant, once, and one that fails holds up its own agency alone."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from muster_contracts.entitlements import SeatRevoked
+from muster_runtime.context import Context
+from muster_runtime.deadlines import Deadline, cancel, schedule
+from muster_runtime.settings import Settings
+from tests.integration.runtime.core.probe.service import build
+from tests.support.services import RunningService, ServiceRunner
+
+CONTEXT = Context(actor="test", correlation_id="cor_1")
+START = datetime(2025, 8, 6, tzinfo=UTC)
+Eventually = Callable[..., Awaitable[Any]]
+
+
+async def set_deadlines(probe: RunningService, *deadlines: Deadline) -> None:
+    async with probe.runtime.database.write(*{d.agency_id for d in deadlines}, context=CONTEXT) as uow:
+        await schedule(uow, deadlines)
+
+
+async def revoked(probe: RunningService) -> list[tuple[str, str, datetime]]:
+    return [
+        (event.envelope.agency_id, event.data.seat_id, event.envelope.time)
+        for event in await probe.published(SeatRevoked)
+    ]
+
+
+async def test_a_deadline_is_handled_at_its_instant_and_not_before(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    probe.clock.move(START)
+    due = START + timedelta(days=60)
+    await set_deadlines(probe, Deadline("revoke", "NASA", "seat_1", due))
+    probe.clock.move(due - timedelta(microseconds=1))
+    # A deadline of another agency that is due now shows that the scheduler has looked.
+    await set_deadlines(probe, Deadline("revoke", "DOE", "marker", START))
+    await eventually(lambda: _is(revoked(probe), [("DOE", "marker", START)]))
+    probe.clock.move(due)
+    await eventually(lambda: _is(revoked(probe), [("DOE", "marker", START), ("NASA", "seat_1", due)]))
+    assert await probe.admin.fetchval("select count(*) from deadline") == 0
+
+
+async def test_several_missed_instants_are_handled_in_their_order(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    probe.clock.move(START)
+    days = [3, 1, 2]
+    await set_deadlines(probe, *(Deadline("revoke", "NASA", f"day {day}", START + timedelta(days=day)) for day in days))
+    probe.clock.move(START + timedelta(days=30))
+    expected = [("NASA", f"day {day}", START + timedelta(days=day)) for day in (1, 2, 3)]
+    await eventually(lambda: _is(revoked(probe), expected))
+
+
+async def test_a_moved_deadline_is_due_once_and_a_cancelled_one_never(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    probe.clock.move(START)
+    due, later = START + timedelta(days=1), START + timedelta(days=2)
+    await set_deadlines(probe, Deadline("revoke", "NASA", "moved", due), Deadline("revoke", "NASA", "gone", due))
+    await set_deadlines(probe, Deadline("revoke", "NASA", "moved", later))
+    async with probe.runtime.database.write("NASA", context=CONTEXT) as uow:
+        await cancel(uow, "NASA", "revoke", ["gone", "never there"])
+    probe.clock.move(later)
+    await eventually(lambda: _is(revoked(probe), [("NASA", "moved", later)]))
+
+
+async def test_a_deadline_that_fails_stays_and_other_agencies_go_on(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    probe.clock.move(START)
+    await set_deadlines(probe, Deadline("revoke", "DOE", "broken", START), Deadline("revoke", "NASA", "seat_1", START))
+    await eventually(lambda: _is(revoked(probe), [("NASA", "seat_1", START)]))
+    assert await probe.admin.fetchval("select subject from deadline") == "broken"
+
+
+async def test_two_schedulers_handle_a_deadline_once(
+    probe: RunningService, run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    second = await run_service(build, Settings, beside=probe)
+    for each in (probe, second):
+        each.clock.move(START)
+    due = START + timedelta(hours=1)
+    agencies = [f"AG{number}" for number in range(30)]
+    await set_deadlines(probe, *(Deadline("revoke", agency, "seat", due) for agency in agencies))
+    for each in (probe, second):
+        each.clock.move(due)
+    await eventually(lambda: _is(_agencies(probe), agencies))
+
+
+async def _agencies(probe: RunningService) -> list[str]:
+    return sorted((agency for agency, _, _ in await revoked(probe)), key=lambda agency: int(agency[2:]))
+
+
+async def _is(answer: Awaitable[Any], expected: Any) -> bool:
+    assert await answer == expected
+    return True
