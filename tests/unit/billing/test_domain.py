@@ -1,0 +1,154 @@
+"""Fiscal years, periods, and what may become of a term, an invoice and a renewal."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muster_billing.domain import (
+    Invoice,
+    InvoiceState,
+    Issuance,
+    Money,
+    Renewal,
+    RenewalState,
+    Term,
+    fiscal_year,
+    invoice_number,
+    one_year_after,
+    period_of_performance,
+)
+from muster_billing.errors import InvoiceNotPayable, RenewalClosed
+from muster_runtime.errors import InvalidInput
+
+START = datetime(2025, 8, 6, tzinfo=UTC)
+END = datetime(2026, 8, 6, tzinfo=UTC)
+DOLLAR = Money(100, "USD")
+
+instants = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
+
+
+def term(starts_at: datetime = START, ends_at: datetime = END) -> Term:
+    return Term("term_1", "NASA", "enr_1", 1, starts_at, ends_at, DOLLAR)
+
+
+def draft() -> Invoice:
+    return Invoice("inv_1", "NASA", "term_1", 2025, DOLLAR)
+
+
+def issued() -> Invoice:
+    return draft().issue(Issuance.at(START, 1))
+
+
+def offer() -> Renewal:
+    return Renewal.offer("ren_1", term(), DOLLAR, END - timedelta(days=60))
+
+
+@pytest.mark.parametrize(
+    ("instant", "year"),
+    [
+        (datetime(2025, 9, 30, 23, 59, 59, 999999, tzinfo=UTC), 2025),
+        (datetime(2025, 10, 1, tzinfo=UTC), 2026),
+        (datetime(2025, 12, 31, tzinfo=UTC), 2026),
+        (datetime(2026, 1, 1, tzinfo=UTC), 2026),
+        (START, 2025),
+    ],
+)
+def test_a_fiscal_year_begins_on_1_october(instant: datetime, year: int) -> None:
+    assert fiscal_year(instant) == year
+
+
+@given(instants)
+def test_every_instant_lies_within_its_fiscal_year(instant: datetime) -> None:
+    year = fiscal_year(instant)
+    assert datetime(year - 1, 10, 1, tzinfo=UTC) <= instant < datetime(year, 10, 1, tzinfo=UTC)
+
+
+def test_a_period_of_performance_excludes_the_day_on_which_the_term_has_ended() -> None:
+    period = period_of_performance(START, END)
+    assert (period.first_day, period.last_day) == (date(2025, 8, 6), date(2026, 8, 5))
+
+
+def test_a_period_of_performance_includes_the_day_in_which_the_term_ends() -> None:
+    assert period_of_performance(START, END + timedelta(hours=9)).last_day == date(2026, 8, 6)
+
+
+def test_a_year_after_29_february_is_28_february() -> None:
+    assert one_year_after(datetime(2028, 2, 29, 7, tzinfo=UTC)) == datetime(2029, 2, 28, 7, tzinfo=UTC)
+
+
+@given(instants)
+def test_a_year_has_365_or_366_days_and_keeps_the_time_of_day(instant: datetime) -> None:
+    later = one_year_after(instant)
+    assert (later - instant).days in (365, 366)
+    assert later.timetz() == instant.timetz()
+
+
+@pytest.mark.parametrize("ends_at", [START, START - timedelta(days=1)])
+def test_a_term_that_does_not_end_after_it_starts_is_refused(ends_at: datetime) -> None:
+    with pytest.raises(InvalidInput, match="ends_at"):
+        term(ends_at=ends_at)
+
+
+def test_a_renewal_is_offered_60_days_before_the_end_or_at_the_start_of_a_shorter_term() -> None:
+    assert term().offer_at == datetime(2026, 6, 7, tzinfo=UTC)
+    assert term(ends_at=START + timedelta(days=20)).offer_at == START
+
+
+def test_a_draft_has_no_notice_to_come_and_an_invoice_falls_due_30_days_after_its_issue() -> None:
+    assert draft().next_notice is None
+    assert issued().issuance == Issuance(1, START, START + timedelta(days=30))
+    assert invoice_number("NASA", 2025, 1) == "NASA-2025-01"
+
+
+def test_an_unpaid_invoice_is_told_of_at_its_due_instant_and_30_and_60_days_later_and_no_more() -> None:
+    invoice, told = issued(), []
+    while notice := invoice.next_notice:
+        told.append((notice.level, notice.days_overdue, notice.tell_at - START))
+        invoice = invoice.escalate(notice)
+    assert told == [(1, 0, timedelta(days=30)), (2, 30, timedelta(days=60)), (3, 60, timedelta(days=90))]
+    assert invoice.state is InvoiceState.ISSUED
+
+
+@given(st.integers(), st.sampled_from(["USD", "EUR", "usd"]))
+def test_only_the_exact_amount_in_the_currency_of_the_invoice_pays_it(amount_minor: int, currency: str) -> None:
+    amount = Money(amount_minor, currency)
+    if amount == DOLLAR:
+        assert issued().pay(amount, START).state is InvoiceState.PAID
+    else:
+        with pytest.raises(InvalidInput, match="amount"):
+            issued().pay(amount, START)
+
+
+@pytest.mark.parametrize("invoice", [draft(), issued().pay(DOLLAR, START), issued().void("left", START)])
+def test_only_an_issued_invoice_can_be_paid(invoice: Invoice) -> None:
+    with pytest.raises(InvoiceNotPayable, match=invoice.state):
+        invoice.pay(DOLLAR, START)
+    assert invoice.next_notice is None
+
+
+def test_a_renewal_follows_its_term_without_a_break() -> None:
+    following = term().followed_by("term_2", offer())
+    assert (following.starts_at, following.ends_at) == (END, datetime(2027, 8, 6, tzinfo=UTC))
+    assert (following.number, following.enrollment_id, following.fiscal_year) == (2, "enr_1", 2026)
+
+
+def test_a_renewal_can_be_decided_up_to_but_not_at_the_end_of_the_term() -> None:
+    last_moment = END - timedelta(microseconds=1)
+    assert offer().decide(RenewalState.ACCEPTED, last_moment).state is RenewalState.ACCEPTED
+    with pytest.raises(RenewalClosed, match="before 2026-08-06"):
+        offer().decide(RenewalState.ACCEPTED, END)
+
+
+def test_a_decision_may_be_said_again_but_not_changed() -> None:
+    accepted = offer().decide(RenewalState.ACCEPTED, START)
+    assert accepted.decide(RenewalState.ACCEPTED, END) is accepted
+    with pytest.raises(RenewalClosed, match="accepted already"):
+        accepted.decide(RenewalState.DECLINED, START)
+
+
+@pytest.mark.parametrize("state", [RenewalState.LAPSED, RenewalState.WITHDRAWN])
+def test_a_closed_offer_cannot_be_decided(state: RenewalState) -> None:
+    with pytest.raises(RenewalClosed, match=state):
+        offer().close(state).decide(RenewalState.ACCEPTED, START)
