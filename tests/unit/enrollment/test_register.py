@@ -1,0 +1,157 @@
+"""The register file: what is read from it, and what is refused."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muster_enrollment.domain.facts import Agency, Branch
+from muster_enrollment.register import COLUMNS, Entry, RegisterRefused, check_against, parse_register
+
+HEADER = ",".join(COLUMNS)
+
+
+def parse(*rows: str, header: str = HEADER) -> list[Agency]:
+    return [entry.agency for entry in parse_register("\n".join((header, *rows)).encode(), ",")]
+
+
+def faults(*rows: str, header: str = HEADER) -> list[tuple[int, str, str]]:
+    """The line, field and value of each fault in a file."""
+    return faults_in("\n".join((header, *rows)).encode())
+
+
+def faults_in(content: bytes) -> list[tuple[int, str, str]]:
+    with pytest.raises(RegisterRefused) as refusal:
+        parse_register(content, ",")
+    errors = refusal.value.extensions["errors"]
+    assert all(error["rule"] for error in errors)
+    return [(error["line"], error["field"], error["value"]) for error in errors]
+
+
+def test_a_row_becomes_an_agency() -> None:
+    assert parse('DOD,Department of Defense,,097,"WAR.gov; defense.gov",771382,executive') == [
+        Agency("DOD", "Department of Defense", None, "097", ("defense.gov", "war.gov"), 771382, Branch.EXECUTIVE)
+    ]
+
+
+def test_cells_that_may_be_empty() -> None:
+    assert parse("SANDIA,Sandia National Laboratories,,,,,executive") == [
+        Agency("SANDIA", "Sandia National Laboratories", None, None, (), None, Branch.EXECUTIVE)
+    ]
+
+
+def test_tabs_a_byte_order_mark_crlf_quoted_newlines_blank_lines_and_further_columns() -> None:
+    content = (
+        "\ufeffID\tname\tparent\ttreasury_code\tdomains\theadcount\tbranch\topm_code\r\n"
+        '\r\nNIH\t"National\r\nInstitutes"\tHHS\t075\tnih.gov\t1\texecutive\tHE38\r\n'
+        "HHS\t Health \t\t075\thhs.gov\t2\texecutive\tHE\r\n"
+    )
+    with pytest.raises(RegisterRefused) as refusal:
+        parse_register(content.encode(), "\t")
+    assert [(error["line"], error["field"]) for error in refusal.value.extensions["errors"]] == [(3, "name")]
+    healed = content.replace('"National\r\nInstitutes"', '"National Institutes"')
+    entries = parse_register(healed.encode(), "\t")
+    assert [(entry.line, entry.agency.name) for entry in entries] == [(3, "National Institutes"), (4, "Health")]
+
+
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        ("nasa,Name,,,,1,executive", "id"),
+        (",Name,,,,1,executive", "id"),
+        ("NASA,,,,,1,executive", "name"),
+        ("NASA,a\x07b,,,,1,executive", "name"),
+        ("NASA," + "n" * 201 + ",,,,1,executive", "name"),
+        ("NASA,Name,no parent,,,1,executive", "parent"),
+        ("NASA,Name,,80,,1,executive", "treasury_code"),
+        ("NASA,Name,,,nasa.com,1,executive", "domains"),
+        ("NASA,Name,,,nasa.gov.com,1,executive", "domains"),
+        ("NASA,Name,,,.gov,1,executive", "domains"),
+        ("NASA,Name,,,nasa..gov,1,executive", "domains"),
+        ("NASA,Name,,,notagov,1,executive", "domains"),
+        ("NASA,Name,,,,-1,executive", "headcount"),
+        ("NASA,Name,,,,1.5,executive", "headcount"),
+        ("NASA,Name,,,,many,executive", "headcount"),
+        ("NASA,Name,,,,1,royal", "branch"),
+        ("NASA,Name,,,,1,", "branch"),
+        ("NASA,Name,,,,1", "row"),
+        ("NASA,Name,,,,1,executive,", "row"),
+    ],
+)
+def test_a_value_that_breaks_a_rule(row: str, field: str) -> None:
+    assert [(line, name) for line, name, _ in faults(row)] == [(2, field)]
+
+
+def test_every_bad_row_is_reported_with_its_line_and_value() -> None:
+    assert faults(
+        "NASA,Name,,,nasa.com,-1,executive",
+        "DOE,Energy,,089,energy.gov,5,executive",
+        "short,row",
+        "doi,Interior,,014,doi.gov,5,executive",
+    ) == [(2, "domains", "nasa.com"), (2, "headcount", "-1"), (4, "row", "short,row"), (5, "id", "doi")]
+
+
+def test_an_id_and_a_domain_are_stated_once() -> None:
+    assert faults("NASA,Name,,,nasa.gov,1,executive", "NASA,Other,,,NASA.gov,1,executive") == [
+        (3, "id", "NASA"),
+        (3, "domains", "nasa.gov"),
+    ]
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_a_column_is_missing_or_there_twice(column: str) -> None:
+    without = ",".join(name for name in COLUMNS if name != column)
+    assert faults("NASA", header=without) == [(1, column, without)]
+    assert faults("NASA", header=f"{HEADER},{column}") == [(1, column, f"{HEADER},{column}")]
+
+
+def test_files_that_are_no_register() -> None:
+    assert {field for _, field, _ in faults_in(b"")} == set(COLUMNS)
+    assert faults_in(HEADER.encode()) == [(1, "file", "")]
+    assert faults_in(f"{HEADER}\nNASA,Espace\u0301,,,,1,executive\n".encode() + b"\xff") == [(3, "file", "ff")]
+    assert faults_in(f'{HEADER}\nNASA,"Name,,,,1,executive\n'.encode()) == [(2, "row", "")]
+    assert faults_in(f'{HEADER}\nNASA,"Na"me,,,,1,executive\n'.encode()) == [(2, "row", "")]
+
+
+@given(st.binary(max_size=300) | st.binary(max_size=200).map(lambda tail: f"{HEADER}\n".encode() + tail))
+def test_any_bytes_are_read_or_refused(content: bytes) -> None:
+    with suppress(RegisterRefused):
+        assert parse_register(content, ",")
+
+
+def entries(*agencies: tuple[str, str | None, tuple[str, ...]]) -> list[Entry]:
+    return [
+        Entry(line, Agency(id_, id_, parent, None, domains, None, Branch.EXECUTIVE))
+        for line, (id_, parent, domains) in enumerate(agencies, start=2)
+    ]
+
+
+def against(register: Iterable[Entry], file: Iterable[Entry]) -> list[tuple[int, str, str]]:
+    try:
+        check_against({entry.agency.id: entry.agency for entry in register}, list(file))
+    except RegisterRefused as refusal:
+        return [(error["line"], error["field"], error["value"]) for error in refusal.extensions["errors"]]
+    return []
+
+
+def test_a_parent_is_in_the_file_or_in_the_register() -> None:
+    child = entries(("NIH", "HHS", ()))
+    assert against([], child) == [(2, "parent", "HHS")]
+    assert against(entries(("HHS", None, ())), child) == []
+    assert against([], entries(("NIH", "HHS", ()), ("HHS", None, ()))) == []
+
+
+def test_no_agency_is_above_itself() -> None:
+    assert against([], entries(("A1", "A1", ()))) == [(2, "parent", "A1")]
+    assert against([], entries(("A1", "B1", ()), ("B1", "A1", ()))) == [(2, "parent", "B1"), (3, "parent", "A1")]
+    register = entries(("A1", "B1", ()), ("B1", None, ()))
+    assert against(register, entries(("B1", "A1", ()))) == [(2, "parent", "A1")]
+    assert against(register, entries(("A1", None, ()), ("B1", "A1", ()))) == []
+
+
+def test_a_domain_of_an_agency_that_the_file_does_not_state() -> None:
+    register = entries(("A1", None, ("a.gov",)), ("B1", None, ("b.gov",)))
+    assert against(register, entries(("C1", None, ("a.gov",)))) == [(2, "domains", "a.gov")]
+    assert against(register, entries(("A1", None, ("b.gov",)), ("B1", None, ("a.gov",)))) == []

@@ -1,0 +1,243 @@
+"""The rules of an agency's enrolment, without a database."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muster_contracts.enrollment import SuspensionReason
+from muster_enrollment.domain import rules
+from muster_enrollment.domain.facts import (
+    Acceptance,
+    Agency,
+    Authorization,
+    Branch,
+    Condition,
+    Standing,
+    State,
+    Term,
+)
+from muster_runtime.errors import Conflict, InvalidInput, NotFound
+
+NOW = datetime(2025, 8, 6, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+INSTANT = timedelta(microseconds=1)
+
+
+def draft(branch: Branch = Branch.EXECUTIVE) -> Standing:
+    agency = Agency("NASA", "National Aeronautics and Space Administration", None, "080", (), 17973, branch)
+    return Standing(agency, None, (), ())
+
+
+def submitted(standing: Standing, *, start: datetime = NOW, now: datetime = NOW) -> Standing:
+    return rules.submit(standing, enrollment_id="enr_1", seats=10, requested_start=start, contact_ref="con_1", now=now)
+
+
+def authorized(standing: Standing, start: datetime = NOW - DAY, end: datetime = NOW + 30 * DAY) -> Standing:
+    number = str(len(standing.authorizations) + 1)
+    return rules.authorize(standing, Authorization(f"atu_{number}", number, start, end))
+
+
+def bound(standing: Standing, at: datetime = NOW) -> Standing:
+    return rules.accept_terms(standing, Acceptance("acc_1", "2025-08", at))
+
+
+def active() -> Standing:
+    return rules.settle(bound(authorized(submitted(draft()))), NOW)
+
+
+def term_of(standing: Standing) -> Term:
+    assert standing.enrollment is not None
+    assert standing.enrollment.term is not None
+    return standing.enrollment.term
+
+
+def test_a_draft_names_what_is_missing() -> None:
+    assert draft().state is State.DRAFT
+    assert draft().missing(NOW) == (Condition.AUTHORIZATION, Condition.DATA_USE_TERMS)
+    assert authorized(draft()).missing(NOW) == (Condition.DATA_USE_TERMS,)
+    assert bound(authorized(draft())).missing(NOW) == ()
+
+
+@pytest.mark.parametrize(
+    "incomplete",
+    [bound(authorized(draft())), authorized(submitted(draft())), bound(submitted(draft()))],
+    ids=["not submitted", "terms not accepted", "not authorized"],
+)
+def test_nothing_is_active_while_a_condition_is_missing(incomplete: Standing) -> None:
+    assert rules.settle(incomplete, NOW) == incomplete
+
+
+def test_the_term_is_a_year_from_the_activation_or_from_a_later_requested_start() -> None:
+    assert term_of(active()) == Term(NOW, datetime(2026, 8, 6, 12, tzinfo=UTC))
+    later = rules.settle(bound(authorized(submitted(draft(), start=NOW + DAY))), NOW)
+    assert term_of(later) == Term(NOW + DAY, datetime(2026, 8, 7, 12, tzinfo=UTC))
+    earlier = rules.settle(bound(authorized(submitted(draft(), start=NOW - 90 * DAY))), NOW)
+    assert term_of(earlier).starts_at == NOW
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (datetime(2028, 2, 29, tzinfo=UTC), datetime(2029, 2, 28, tzinfo=UTC)),
+        (datetime(2027, 2, 28, tzinfo=UTC), datetime(2028, 2, 28, tzinfo=UTC)),
+        (datetime(2027, 12, 31, 23, 59, tzinfo=UTC), datetime(2028, 12, 31, 23, 59, tzinfo=UTC)),
+    ],
+)
+def test_a_year_is_a_calendar_year(start: datetime, end: datetime) -> None:
+    assert rules.one_year_after(start) == end
+
+
+@given(st.datetimes(datetime(2000, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001
+def test_a_year_is_365_or_366_days_and_keeps_the_time(start: datetime) -> None:
+    end = rules.one_year_after(start)
+    assert end - start in (365 * DAY, 366 * DAY)
+    assert end.timetz() == start.timetz()
+    assert (end.year, end.month) == (start.year + 1, start.month)
+
+
+def test_an_authorization_is_in_force_from_its_start_to_just_before_its_end() -> None:
+    authorization = Authorization("atu_1", "1", NOW, NOW + DAY)
+    assert not authorization.in_force(NOW - INSTANT)
+    assert authorization.in_force(NOW)
+    assert authorization.in_force(NOW + DAY - INSTANT)
+    assert not authorization.in_force(NOW + DAY)
+    assert not replace(authorization, revoked_at=NOW + INSTANT).in_force(NOW + INSTANT)
+
+
+def test_a_lapse_suspends_and_a_new_authorization_reinstates() -> None:
+    end = NOW + 30 * DAY
+    assert rules.settle(active(), end - INSTANT).state is State.ACTIVE
+    lapsed = rules.settle(active(), end)
+    assert lapsed.enrollment is not None
+    assert lapsed.enrollment.suspension_reason is SuspensionReason.ATU_LAPSED
+    assert lapsed.enrollment.changed_at == end
+    renewed = rules.settle(authorized(lapsed, end + DAY, end + 90 * DAY), end + DAY)
+    assert renewed.state is State.ACTIVE
+    assert term_of(renewed) == term_of(active()), "a suspension does not move the term"
+
+
+def test_a_revocation_suspends_only_when_no_other_authorization_is_in_force() -> None:
+    twice = authorized(active(), NOW - DAY, NOW + 10 * DAY)
+    once, _ = rules.revoke(twice, "atu_1", NOW + DAY)
+    assert rules.settle(once, NOW + DAY).state is State.ACTIVE
+    none, revoked = rules.revoke(once, "atu_2", NOW + 2 * DAY)
+    suspended = rules.settle(none, NOW + 2 * DAY)
+    assert revoked.stops_at == NOW + 2 * DAY
+    assert suspended.enrollment is not None
+    assert suspended.enrollment.suspension_reason is SuspensionReason.ATU_REVOKED
+
+
+def test_a_revocation_needs_an_authorization_that_has_not_stopped() -> None:
+    with pytest.raises(NotFound, match="atu_9"):
+        rules.revoke(active(), "atu_9", NOW)
+    with pytest.raises(Conflict, match="stopped"):
+        rules.revoke(active(), "atu_1", NOW + 30 * DAY)
+
+
+def test_only_the_executive_branch_may_join() -> None:
+    for branch in (Branch.LEGISLATIVE, Branch.JUDICIAL):
+        with pytest.raises(InvalidInput, match=branch):
+            submitted(draft(branch))
+
+
+def test_one_enrolment_is_live_at_a_time() -> None:
+    with pytest.raises(Conflict, match="enr_1"):
+        submitted(active())
+    again = submitted(rules.withdraw(active(), "reorganized", NOW))
+    assert again.enrollment is not None
+    assert again.enrollment.number == 2
+
+
+def test_a_start_lies_at_most_a_year_ahead() -> None:
+    submitted(draft(), start=NOW + rules.LONGEST_LEAD)
+    with pytest.raises(InvalidInput, match="starts_at"):
+        submitted(draft(), start=NOW + rules.LONGEST_LEAD + INSTANT)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"issuer": "NASA"}, "issuer"),
+        ({"product": "another"}, "product"),
+        ({"valid_until": NOW}, "valid_until"),
+        ({"valid_from": NOW + DAY, "valid_until": NOW + DAY}, "valid_until"),
+        ({"valid_from": NOW + DAY, "valid_until": NOW}, "valid_until"),
+    ],
+)
+def test_an_authorization_is_one_of_the_programmes_with_time_left(changes: dict[str, object], field: str) -> None:
+    valid: dict[str, object] = {
+        "issuer": "GSA",
+        "product": "frontier-assistant",
+        "valid_from": NOW - DAY,
+        "valid_until": NOW + DAY,
+    }
+    rules.check_authorization(**valid, now=NOW)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput) as refusal:
+        rules.check_authorization(**valid | changes, now=NOW)  # type: ignore[arg-type]
+    assert refusal.value.extensions["errors"][0]["field"] == field
+
+
+def test_an_authorization_is_recorded_once_by_its_number() -> None:
+    with pytest.raises(Conflict, match="authorization 1"):
+        rules.authorize(active(), Authorization("atu_9", "1", NOW, NOW + DAY))
+
+
+def test_terms_are_of_a_known_version_and_accepted_once() -> None:
+    with pytest.raises(InvalidInput, match="2025-08"):
+        rules.accept_terms(draft(), Acceptance("acc_1", "1999-01", NOW))
+    with pytest.raises(Conflict):
+        bound(bound(draft()))
+
+
+def test_a_withdrawal_needs_a_live_enrolment() -> None:
+    for standing in (draft(), rules.withdraw(active(), "reorganized", NOW)):
+        with pytest.raises(Conflict):
+            rules.withdraw(standing, "again", NOW)
+
+
+def test_a_term_that_ran_out_ends_the_enrolment_even_when_suspended() -> None:
+    end = term_of(active()).ends_at
+    assert rules.end_term(active(), end).state is State.ENDED
+    assert rules.end_term(rules.settle(active(), NOW + 30 * DAY), end).state is State.ENDED
+
+
+def test_the_end_of_an_earlier_enrolments_term_changes_nothing() -> None:
+    end = term_of(active()).ends_at
+    assert rules.end_term(active(), end - INSTANT) == active()
+    waiting = submitted(rules.withdraw(active(), "reorganized", NOW))
+    assert rules.end_term(waiting, end) == waiting
+    assert rules.end_term(draft(), end) == draft()
+
+
+spans = st.lists(
+    st.tuples(st.integers(0, 20), st.integers(1, 10), st.none() | st.integers(0, 20)), min_size=1, max_size=5
+)
+
+
+@given(spans, st.integers(0, 31))
+def test_catching_up_ends_in_the_state_that_the_authorizations_say(
+    found: list[tuple[int, int, int | None]], until: int
+) -> None:
+    """Settling at each boundary, in turn, leaves the enrolment active exactly while some authorization is in force."""
+    standing = bound(submitted(draft()))
+    for start, length, revoked in found:
+        stop = NOW + (start + length) * DAY
+        standing = authorized(standing, NOW + start * DAY, stop)
+        if revoked is not None and NOW + revoked * DAY < stop:
+            standing, _ = rules.revoke(standing, standing.authorizations[-1].authorization_id, NOW + revoked * DAY)
+
+    def in_force(day: int) -> bool:
+        return any(
+            start <= day < min(start + length, start + length if revoked is None else revoked)
+            for start, length, revoked in found
+        )
+
+    at = NOW + until * DAY
+    for boundary in rules.boundaries(standing, at):
+        standing = rules.settle(standing, boundary)
+    assert (standing.state is State.ACTIVE) == in_force(until)
+    assert (standing.state is State.SUBMITTED) == (not any(in_force(day) for day in range(until + 1)))
+    assert rules.settle(standing, at) == standing
