@@ -91,7 +91,7 @@ class Receiver:
         """End the process; one that is gone already is no error."""
         if self._process.returncode is None:
             self._process.terminate()
-        await self._process.wait()
+        await self._process.communicate()
 
     async def _put(self, control: str, value: str) -> None:
         async with httpx.AsyncClient(trust_env=False) as http:
