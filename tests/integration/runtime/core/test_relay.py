@@ -29,7 +29,8 @@ async def write(probe: RunningService, agency_id: str, *seat_ids: str) -> None:
 
 
 async def outbox_is_empty(probe: RunningService) -> bool:
-    return await probe.admin.fetchval("select count(*) from outbox") == 0
+    rows: int = await probe.admin.fetchval("select count(*) from outbox")
+    return rows == 0
 
 
 async def test_events_keep_their_agencys_order_under_concurrent_writers(

@@ -1,0 +1,71 @@
+"""The sample service's application over a real database; neither Kafka nor a background duty is needed."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from muster_runtime.alarm import Alarm
+from muster_runtime.clock import SandboxClock
+from muster_runtime.db import Database
+from muster_runtime.health import Health
+from muster_runtime.http import create_app
+from muster_runtime.service import Runtime
+from muster_runtime.settings import Settings
+from tests.integration.runtime.http.sample import build
+from tests.support.databases import Databases
+from tests.support.services import ISSUER, TokenIssuer
+
+
+@dataclass
+class Sample:
+    """The application, with an operator's client on it; `admin` looks past row-level security."""
+
+    app: FastAPI
+    client: httpx.AsyncClient
+    admin: "asyncpg.Connection[Any]"
+    clock: SandboxClock
+    tokens: TokenIssuer
+    health: Health = Health(ready=True)
+
+    def bearer(self, *scopes: str, agency: str | None = None, subject: str = "operator") -> dict[str, str]:
+        """The header of a token."""
+        token = self.tokens.token(*scopes, agency=agency, subject=subject)
+        return {"Authorization": f"Bearer {token}"}
+
+    async def count(self, table: str) -> int:
+        """How many rows a table has."""
+        return int(await self.admin.fetchval(f"select count(*) from {table}"))
+
+    async def check_health(self) -> Health:
+        """The process's health, as the test wants it."""
+        return self.health
+
+
+@pytest.fixture
+async def sample(databases: Databases, tokens: TokenIssuer) -> AsyncIterator[Sample]:
+    """The sample service on a database of its own."""
+    service = build(Settings(environment="sandbox", oidc_issuer=ISSUER, oidc_jwks=str(tokens.jwks)))
+    access = await databases.make(service.name, service.migrations)
+    clock = SandboxClock()
+    api = await Database.connect(access.api_dsn, service.name, clock, size=8)
+    worker = await Database.connect(access.worker_dsn, service.name, clock, size=2)
+    admin = await asyncpg.connect(access.admin_dsn, server_settings={"search_path": service.name})
+    made: Sample
+
+    async def health() -> Health:
+        return await made.check_health()
+
+    app = create_app(Runtime(service, service.settings, clock, worker, Alarm(clock)), api, health)
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://sample.test")
+    made = Sample(app, client, admin, clock, tokens)
+    client.headers.update(made.bearer("sample:read", "sample:write", "sample:operate"))
+    yield made
+    await client.aclose()
+    await admin.close()
+    await api.close()
+    await worker.close()

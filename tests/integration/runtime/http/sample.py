@@ -1,0 +1,185 @@
+"""The smallest service that uses all of the HTTP side."""
+
+from pathlib import Path
+
+import asyncpg
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from muster_runtime import audit
+from muster_runtime.db import UnitOfWork
+from muster_runtime.errors import Conflict, InvalidInput, NotFound, RetryableError
+from muster_runtime.http import (
+    CommandsDep,
+    IfMatchDep,
+    Page,
+    PageDep,
+    PreconditionFailed,
+    ReaderDep,
+    body_limit,
+    etag,
+    requires,
+)
+from muster_runtime.identifiers import new_id
+from muster_runtime.service import Service
+from muster_runtime.settings import Settings
+
+UPLOAD_LIMIT = 3_000_000
+
+router = APIRouter(prefix="/v1/agencies/{agency_id}")
+
+
+class Author(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1)
+
+
+class NewNote(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: str = Field(max_length=100)
+    copies: int = Field(default=1, ge=1, le=9)
+    author: Author | None = None
+
+
+class Note(BaseModel):
+    note_id: str
+    text: str
+    version: int
+
+
+class Size(BaseModel):
+    size: int
+
+
+@router.post("/notes", status_code=201, dependencies=[requires("sample:write")])
+async def write_note(agency_id: str, body: NewNote, commands: CommandsDep) -> Response:
+    async def handle(uow: UnitOfWork) -> Note:
+        if body.text == "taken":
+            raise Conflict("there is such a note already")
+        if body.text == "wrong":
+            raise InvalidInput("text", body.text, "must not be wrong")
+        note = Note(note_id=new_id("note", uow.now), text=body.text, version=1)
+        await uow.connection.execute(
+            """
+            insert into note (note_id, agency_id, text)
+            values ($1, $2, $3)
+            """,
+            note.note_id,
+            agency_id,
+            note.text,
+        )
+        await audit.record(
+            uow, command="WriteNote", agency_id=agency_id, subject=note.note_id, after={"version": 1}, reason="asked"
+        )
+        return note
+
+    return await commands.execute(
+        agency_id, handle, status_code=201, location=lambda note: f"/v1/agencies/{agency_id}/notes/{note.note_id}"
+    )
+
+
+@router.put("/notes/{note_id}", dependencies=[requires("sample:write")])
+async def edit_note(
+    agency_id: str, note_id: str, body: NewNote, commands: CommandsDep, if_match: IfMatchDep
+) -> Response:
+    async def handle(uow: UnitOfWork) -> Note:
+        version = await uow.connection.fetchval(
+            """
+            select version
+            from note
+            where note_id = $1
+            """,
+            note_id,
+        )
+        if if_match is not None and if_match != version:
+            raise PreconditionFailed(f"{note_id} is at version {version}, not {if_match}")
+        row = await uow.connection.fetchrow(
+            """
+            update note
+            set text = $2, version = version + 1
+            where note_id = $1
+            returning note_id, text, version
+            """,
+            note_id,
+            body.text,
+        )
+        return Note.model_validate(dict(row or {}))
+
+    return await commands.execute(agency_id, handle)
+
+
+@router.get("/notes", dependencies=[requires("sample:read")])
+async def list_notes(agency_id: str, reader: ReaderDep, page: PageDep) -> Page[Note]:
+    async with reader.read(agency_id) as connection:
+        rows = await connection.fetch(
+            """
+            select note_id, text, version
+            from note
+            where $1::text is null or note_id > $1
+            order by note_id
+            limit $2
+            """,
+            page.after,
+            page.limit + 1,
+        )
+    return page.make([Note.model_validate(dict(row)) for row in rows], key=lambda note: note.note_id)
+
+
+@router.get("/notes/{note_id}", dependencies=[requires("sample:read")])
+async def show_note(agency_id: str, note_id: str, reader: ReaderDep, response: Response) -> Note:
+    async with reader.read(agency_id) as connection:
+        row = await connection.fetchrow(
+            """
+            select note_id, text, version
+            from note
+            where note_id = $1
+            """,
+            note_id,
+        )
+    if row is None:
+        raise NotFound(f"there is no note {note_id!r}")
+    response.headers["ETag"] = etag(row["version"])
+    return Note.model_validate(dict(row))
+
+
+@router.put("/uploads", dependencies=[requires("sample:write")])
+@body_limit(UPLOAD_LIMIT)
+async def upload(agency_id: str, request: Request) -> Size:
+    return Size(size=len(await request.body()))
+
+
+@router.delete("/notes", status_code=204, dependencies=[requires("sample:write")])
+async def delete_nothing(agency_id: str, commands: CommandsDep) -> Response:
+    async def handle(uow: UnitOfWork) -> None:
+        await audit.record(uow, command="DeleteNothing", agency_id=agency_id)
+
+    return await commands.execute(agency_id, handle, status_code=204)
+
+
+FAILURES: dict[str, Exception] = {
+    "unforeseen": RuntimeError("the password is hunter2"),
+    "lost": ConnectionResetError("10.0.0.7"),
+    "locked": asyncpg.LockNotAvailableError("canceling statement due to lock timeout"),
+    "retryable": RetryableError("elsewhere"),
+}
+
+
+@router.post("/failures/{kind}", dependencies=[requires("sample:write")])
+async def fail(agency_id: str, kind: str, commands: CommandsDep) -> Response:
+    async def handle(uow: UnitOfWork) -> Note:
+        await audit.record(uow, command="Fail", agency_id=agency_id)
+        raise FAILURES[kind]
+
+    return await commands.execute(agency_id, handle)
+
+
+def build(settings: Settings | None = None) -> Service:
+    """The sample service."""
+    return Service(
+        name="sample",
+        settings=settings or Settings(),
+        migrations=Path(__file__).parent / "migrations",
+        routers=[router],
+    )

@@ -1,0 +1,249 @@
+"""Requests that are refused, and how: every answer is a problem that names what is wrong and shows no inside."""
+
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from fastapi import APIRouter, FastAPI
+
+from muster_runtime.auth import Issuer, undeclared_routes
+from muster_runtime.health import Health
+from muster_runtime.http import openapi, requires
+from tests.integration.runtime.http.conftest import Sample
+from tests.integration.runtime.http.sample import UPLOAD_LIMIT, build
+from tests.support.services import ISSUER
+
+NOTES = "/v1/agencies/NASA/notes"
+UPLOADS = "/v1/agencies/NASA/uploads"
+JSON = {"Content-Type": "application/json"}
+
+
+def problem(reply: Any, status: int) -> dict[str, Any]:
+    """The problem that the reply is, checked for what all of them share."""
+    assert reply.status_code == status, reply.text
+    assert reply.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = reply.json()
+    assert body["status"] == status
+    assert body["type"].startswith("urn:muster:problem:")
+    assert body["title"]
+    assert body["request_id"] == reply.headers["x-request-id"]
+    return body
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b'{"text": "a",}', b"\xff\xfe", b"[" * 100_000, b'{"text": "a"} {}'], ids=lambda b: str(b[:12])
+)
+async def test_what_is_no_json_is_refused(sample: Sample, body: bytes) -> None:
+    reply = await sample.client.post(NOTES, content=body, headers=JSON)
+    problem(reply, 422 if body == b"" else 400)
+    assert await sample.count("note") == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "value"),
+    [
+        ({}, "text", None),
+        ([], "body", "[]"),
+        ({"text": 7}, "text", "7"),
+        ({"text": "a" * 101}, "text", "a" * 101),
+        ({"text": "a", "colour": "red"}, "colour", "red"),
+        ({"text": "a", "copies": "many"}, "copies", "many"),
+        ({"text": "a", "copies": 10}, "copies", "10"),
+        ({"text": "a", "copies": 1.5}, "copies", "1.5"),
+        ({"text": "a", "copies": 10**30}, "copies", str(10**30)),
+        ({"text": "a", "author": {"name": ""}}, "author.name", ""),
+        ({"text": "a", "author": {"nom": "b"}}, "author.name", None),
+        ({"text": "wrong"}, "text", "wrong"),
+    ],
+)
+async def test_a_broken_rule_is_told_with_its_field_and_value(
+    sample: Sample, body: object, field: str, value: str | None
+) -> None:
+    answer = problem(await sample.client.post(NOTES, json=body), 422)
+    first = answer["errors"][0]
+    assert (first["field"], first["value"]) == (field, value)
+    assert first["rule"]
+    assert field in answer["detail"]
+    assert await sample.count("note") == 0
+
+
+async def test_text_that_postgres_cannot_keep_is_refused(sample: Sample) -> None:
+    assert "U+0000" in problem(await sample.client.post(NOTES, json={"text": "a\0b"}), 422)["detail"]
+    lone = await sample.client.post(NOTES, content=rb'{"text": "\ud800"}', headers=JSON)
+    problem(lone, 422)
+    problem(await sample.client.get(f"{NOTES}/note%00"), 400)
+    problem(await sample.client.get(f"{NOTES}?after=%00"), 400)
+
+
+async def test_not_a_number_is_no_number(sample: Sample) -> None:
+    problem(await sample.client.post(NOTES, content=b'{"text": "a", "copies": NaN}', headers=JSON), 422)
+
+
+async def test_another_content_type_is_refused(sample: Sample) -> None:
+    problem(await sample.client.post(NOTES, content=b'{"text": "a"}', headers={"Content-Type": "text/plain"}), 422)
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "after=!!", "after=YQ=="])
+async def test_a_bad_page_is_refused(sample: Sample, query: str) -> None:
+    reply = await sample.client.get(f"{NOTES}?{query}")
+    problem(reply, 422 if "limit" in query else 400)
+
+
+async def test_an_unknown_address_or_method_is_a_problem(sample: Sample) -> None:
+    problem(await sample.client.get("/v1/nothing"), 404)
+    problem(await sample.client.get("/docs"), 404)
+    problem(await sample.client.get("/redoc"), 404)
+    reply = await sample.client.patch(NOTES)
+    problem(reply, 405)
+    assert reply.headers["allow"]
+
+
+@pytest.mark.parametrize(("path", "limit"), [(NOTES, 2 * 1024 * 1024), (UPLOADS, UPLOAD_LIMIT)])
+async def test_a_body_beyond_the_routes_limit_is_refused(sample: Sample, path: str, limit: int) -> None:
+    async def in_parts(size: int) -> AsyncIterator[bytes]:
+        for start in range(0, size, 65_536):
+            yield b"x" * min(65_536, size - start)
+
+    method = "POST" if path == NOTES else "PUT"
+    whole = await sample.client.request(method, path, content=b"x" * (limit + 1), headers=JSON)
+    assert str(limit) in problem(whole, 413)["detail"]
+    problem(await sample.client.request(method, path, content=in_parts(limit + 1), headers=JSON), 413)
+
+
+async def test_a_route_may_take_more_than_the_rest(sample: Sample) -> None:
+    reply = await sample.client.put(UPLOADS, content=b"x" * UPLOAD_LIMIT)
+    assert reply.json() == {"size": UPLOAD_LIMIT}
+
+
+async def test_an_unforeseen_error_shows_nothing_but_its_request(sample: Sample) -> None:
+    reply = await sample.client.post("/v1/agencies/NASA/failures/unforeseen")
+    problem(reply, 500)
+    assert "hunter2" not in reply.text
+    assert "RuntimeError" not in reply.text
+
+
+@pytest.mark.parametrize("kind", ["lost", "locked", "retryable"])
+async def test_what_goes_away_by_itself_may_be_tried_again(sample: Sample, kind: str) -> None:
+    reply = await sample.client.post(f"/v1/agencies/NASA/failures/{kind}")
+    problem(reply, 503)
+    assert reply.headers["retry-after"] == "1"
+    assert "10.0.0.7" not in reply.text
+
+
+async def test_a_database_that_is_gone_may_be_tried_again(sample: Sample) -> None:
+    await sample.admin.execute(
+        """
+        select pg_terminate_backend(pid)
+        from pg_stat_activity
+        where datname = current_database() and usename = 'sample_api'
+        """
+    )
+    replies = [await sample.client.post(NOTES, json={"text": "a"}) for _ in range(3)]
+    assert {reply.status_code for reply in replies} <= {201, 503}
+    assert replies[-1].status_code == 201
+
+
+def tokens_that_are_refused(issuer: Issuer) -> dict[str, str]:
+    return {
+        "expired": issuer.token(["sample:read"], lifetime=timedelta(minutes=-5)),
+        "unsigned": issuer.token(["sample:read"]).rpartition(".")[0] + ".",
+        "garbage": "garbage",
+    }
+
+
+@pytest.mark.parametrize("kind", ["expired", "unsigned", "garbage"])
+async def test_a_bad_token_is_refused_before_anything_is_looked_at(sample: Sample, kind: str) -> None:
+    token = tokens_that_are_refused(sample.tokens.issuer)[kind]
+    for path in (NOTES, "/v1/nothing", "/v1/audit"):
+        reply = await sample.client.post(path, content=b"{", headers=JSON | {"Authorization": f"Bearer {token}"})
+        problem(reply, 401)
+        assert reply.headers["www-authenticate"] == 'Bearer realm="muster", error="invalid_token"'
+
+
+async def test_no_token_is_asked_for_one(sample: Sample) -> None:
+    del sample.client.headers["authorization"]
+    reply = await sample.client.get(NOTES)
+    problem(reply, 401)
+    assert reply.headers["www-authenticate"] == 'Bearer realm="muster"'
+
+
+async def test_another_audience_is_refused(sample: Sample, tmp_path: Any) -> None:
+    stranger = Issuer.load(tmp_path / "key.pem", issuer=ISSUER, audience="another")
+    reply = await sample.client.get(NOTES, headers={"Authorization": f"Bearer {stranger.token(['sample:read'])}"})
+    problem(reply, 401)
+
+
+async def test_a_missing_scope_is_named(sample: Sample) -> None:
+    reply = await sample.client.post(NOTES, json={"text": "a"}, headers=sample.bearer("sample:read"))
+    assert problem(reply, 403)["scope"] == "sample:write"
+    assert 'scope="sample:write"' in reply.headers["www-authenticate"]
+
+
+async def test_tokens_live_by_real_time_even_if_the_sandbox_is_elsewhere(sample: Sample) -> None:
+    sample.clock.move(sample.clock.now() + timedelta(days=365))
+    assert (await sample.client.get(NOTES)).status_code == 200
+
+
+@pytest.mark.parametrize("given", ["r-1", "A.b_c:9"])
+async def test_a_request_keeps_its_ids(sample: Sample, given: str) -> None:
+    reply = await sample.client.get(NOTES, headers={"X-Request-Id": given, "X-Correlation-Id": "c-" + given})
+    assert reply.headers["x-request-id"] == given
+    assert reply.headers["x-correlation-id"] == "c-" + given
+
+
+@pytest.mark.parametrize("given", ["", "a b", "a\tb", "x" * 129, '"'])
+async def test_an_id_that_might_break_a_log_is_replaced(sample: Sample, given: str) -> None:
+    reply = await sample.client.get(NOTES, headers={"X-Request-Id": given})
+    assert reply.headers["x-request-id"] != given
+    assert reply.headers["x-correlation-id"] == reply.headers["x-request-id"]
+
+
+async def test_health_and_metrics_need_no_token(sample: Sample) -> None:
+    await sample.client.get(f"{NOTES}/note_1")
+    del sample.client.headers["authorization"]
+    assert (await sample.client.get("/health/live")).status_code == 200
+    ready = await sample.client.get("/health/ready")
+    assert (ready.status_code, ready.json()) == (
+        200,
+        {"ready": True, "reasons": [], "outbox": {"rows": 0, "oldest_seconds": 0.0}, "lag": 0, "parked": 0},
+    )
+    sample.health = Health(ready=False, reasons=["Kafka cannot be reached"], lag=7)
+    unready = await sample.client.get("/health/ready")
+    assert unready.status_code == 503
+    assert unready.json()["reasons"] == ["Kafka cannot be reached"]
+    metrics = (await sample.client.get("/metrics")).text
+    assert 'route="/v1/agencies/{agency_id}/notes/{note_id}",service="sample",status="404"' in metrics
+    assert "note_1" not in metrics
+
+
+async def test_every_route_declares_its_scope(sample: Sample) -> None:
+    assert undeclared_routes(sample.app) == []
+
+
+def test_a_route_without_a_scope_is_found() -> None:
+    router = APIRouter(prefix="/v1")
+
+    @router.get("/declared", dependencies=[requires("sample:read")])
+    async def declared() -> None: ...
+
+    @router.get("/open")
+    async def undeclared() -> None: ...
+
+    @router.get("/hidden", include_in_schema=False)
+    async def hidden() -> None: ...
+
+    app = FastAPI()
+    app.include_router(router)
+    assert [route for route in undeclared_routes(app) if "/v1" in route] == ["GET /v1/open", "GET /v1/hidden"]
+
+
+async def test_the_api_describes_itself(sample: Sample) -> None:
+    document = (await sample.client.get("/openapi.json")).json()
+    assert document["openapi"].startswith("3.1")
+    assert document == json.loads(json.dumps(openapi(build())))
+    operation = document["paths"]["/v1/agencies/{agency_id}/notes"]["post"]
+    assert operation["security"] == [{"oidc": ["sample:write"]}]
+    assert "application/problem+json" in operation["responses"]["default"]["content"]
+    assert "422" not in operation["responses"]

@@ -1,0 +1,88 @@
+"""Every service's schema: least privilege, and row-level security wherever a table has an agency."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from muster_local.provisioning import Access, access_to, drop, password_of, provision
+
+SERVICES = ("enrollment", "entitlements", "billing", "notify")
+
+# What belongs to the programme rather than to an agency: the register of agencies is public.
+WITHOUT_AGENCY = {"schema_migrations", "lease", "agency", "agency_domain"}
+
+
+@pytest.fixture(params=SERVICES)
+def service(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+async def access(service: str, service_database: Callable[..., Awaitable[Access]]) -> Access:
+    return await service_database(service)
+
+
+@pytest.fixture
+async def admin(access: Access) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    connection = await asyncpg.connect(access.admin_dsn)
+    yield connection
+    await connection.close()
+
+
+async def test_every_table_with_an_agency_forces_row_level_security(
+    service: str, admin: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    rows = await admin.fetch(
+        """
+        select
+            c.relname, c.relrowsecurity and c.relforcerowsecurity as forced,
+            exists (
+                select from pg_attribute as a where a.attrelid = c.oid and a.attname = 'agency_id'
+            ) as has_agency
+        from pg_class as c
+        where c.relnamespace = $1::regnamespace and c.relkind in ('r', 'p')
+        """,
+        service,
+    )
+    assert [row["relname"] for row in rows if row["has_agency"] and not row["forced"]] == []
+    assert {row["relname"] for row in rows if not row["forced"]} <= WITHOUT_AGENCY
+
+
+async def test_the_runtime_roles_own_nothing_and_have_no_attribute(
+    service: str, admin: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    owners = await admin.fetch(
+        "select distinct relowner::regrole::text from pg_class where relnamespace = $1::regnamespace", service
+    )
+    assert [row[0] for row in owners] == [f"{service}_owner"]
+    for role in ("api", "worker"):
+        row = await admin.fetchrow("select * from pg_roles where rolname = $1", f"{service}_{role}")
+        assert row is not None
+        attributes = ("rolsuper", "rolcreaterole", "rolcreatedb", "rolbypassrls")
+        assert not any(row[attribute] for attribute in attributes)
+        assert not await admin.fetchval("select has_schema_privilege($1, $2, 'create')", row["rolname"], service)
+        assert not await admin.fetchval("select has_schema_privilege($1, 'public', 'create')", row["rolname"])
+
+
+async def test_no_runtime_role_can_change_the_audit(service: str, admin: "asyncpg.Connection[asyncpg.Record]") -> None:
+    for role in ("api", "worker"):
+        for privilege in ("update", "delete", "truncate"):
+            allowed = await admin.fetchval(
+                "select has_table_privilege($1, $2, $3)", f"{service}_{role}", f"{service}.audit", privilege
+            )
+            assert not allowed, (role, privilege)
+
+
+async def test_another_services_role_cannot_connect(service: str, access: Access) -> None:
+    other = SERVICES[(SERVICES.index(service) + 1) % len(SERVICES)]
+    database = urlsplit(access.admin_dsn).path.removeprefix("/")
+    await provision(access.admin_dsn, f"{database}_other", other, password_of(access.admin_dsn))
+    try:
+        stranger = access_to(access.admin_dsn, database, other, password_of(access.admin_dsn))
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied for database"):
+            await asyncpg.connect(stranger.worker_dsn)
+    finally:
+        await drop(access.admin_dsn, f"{database}_other")
