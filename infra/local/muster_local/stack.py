@@ -1,7 +1,24 @@
 """The whole stack behind one handle: what the `muster` command, the demo and the end-to-end tests use."""
 
-from collections.abc import Callable
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
+
+from muster_local.child import dies_with_parent
+from muster_local.home import ALREADY_RUNS, Home, State
+from muster_local.programs import SERVICES
+
+DEFAULT_HOME = Path(".muster")
+
+_POLL_SECONDS = 0.05
+_STOP_SECONDS = 75.0
+_TOKEN_LIFETIME = timedelta(days=1)
 
 
 class StackFailed(Exception):
@@ -11,58 +28,134 @@ class StackFailed(Exception):
 class Stack:
     """A running stack: Postgres, Kafka, the mail sink and the four services, under one supervisor process."""
 
-    home: Path
+    def __init__(self, home: Path) -> None:
+        self.home = home.resolve()
+        self._home = Home(home)
 
     @classmethod
     async def start(
-        cls, home: Path, *, progress: Callable[[str], None] = lambda _: None, detached: bool = False
+        cls,
+        home: Path,
+        *,
+        progress: Callable[[str], None] = lambda _: None,
+        detached: bool = False,
+        services: Sequence[str] = SERVICES,
+        ports: Mapping[str, int] | None = None,
     ) -> "Stack":
         """Start the stack of a home folder, or join the one that runs there.
 
         `progress` is told each step in plain words. Unless `detached`, the stack ends with this process,
-        however that ends.
+        however that ends. Without services it is Postgres and Kafka alone. `ports` fixes ports by name;
+        the others are free ones, kept from one start to the next.
 
         Raises StackFailed.
         """
-        raise NotImplementedError
+        stack = cls(home)
+        if stack._home.supervisor() is not None:
+            await stack._until_up(None, progress)
+            return stack
+        supervisor = stack._launch(detached, services, ports or {})
+        try:
+            await stack._until_up(supervisor, progress)
+        except BaseException:
+            await stack.stop()
+            raise
+        return stack
 
     @classmethod
     def running(cls, home: Path) -> "Stack | None":
-        """The stack that runs in a home folder, if one does."""
-        raise NotImplementedError
+        """The stack that runs in a home folder, if one does and is up."""
+        stack = cls(home)
+        return stack if stack.state().phase == "running" else None
+
+    def state(self) -> State:
+        """What runs, as the supervisor last wrote it; an empty state when nothing runs."""
+        state = self._home.read_state()
+        return state if self._home.supervisor() == state.supervisor else State(phase="stopped")
 
     def service_url(self, name: str) -> str:
         """The address of a service's HTTP interface, without a slash at its end."""
-        raise NotImplementedError
+        return self.state().processes[name].address
 
     @property
     def admin_dsn(self) -> str:
         """The superuser's address of the one database; each service has a schema of its own name in it."""
-        raise NotImplementedError
+        return self.state().admin_dsn
 
     @property
     def bootstrap(self) -> str:
         """Kafka's address."""
-        raise NotImplementedError
+        return self.state().bootstrap
 
     @property
     def topic_prefix(self) -> str:
         """What stands before each topic's and consumer group's name: empty on an embedded Kafka."""
-        raise NotImplementedError
+        return self.state().topic_prefix
 
     @property
     def mail_dir(self) -> Path:
         """Where the mail sink keeps each message, as a file that ends in .eml."""
-        raise NotImplementedError
+        return self._home.mail
 
     def token(self, *scopes: str, agency: str | None = None, subject: str = "operator") -> str:
         """A bearer token of the sandbox's issuer, valid for a day of real time."""
-        raise NotImplementedError
+        return self._home.issuer().token(scopes, agency=agency, subject=subject, lifetime=_TOKEN_LIFETIME)
 
     def pids(self) -> dict[str, int]:
         """The process id of each running process by its name: postgres, kafka, mail and the services."""
-        raise NotImplementedError
+        return {name: process.pid for name, process in self.state().processes.items() if process.pid is not None}
 
     async def stop(self) -> None:
         """Stop every process; the data stay. Stopping twice is no error."""
-        raise NotImplementedError
+        supervisor = self._home.supervisor()
+        if supervisor is None:
+            return
+        _signal(supervisor, signal.SIGTERM)
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                while self._home.supervisor() is not None:
+                    await asyncio.sleep(_POLL_SECONDS)
+        except TimeoutError:
+            # Its children get their stop signals from the kernel.
+            _signal(supervisor, signal.SIGKILL)
+
+    def _launch(self, detached: bool, services: Sequence[str], ports: Mapping[str, int]) -> "subprocess.Popen[bytes]":
+        self._home.make()
+        arguments = [f"--service={service}" for service in services]
+        arguments += [f"--port={name}={number}" for name, number in ports.items()]
+        with self._home.log("supervisor").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "muster_local.supervisor", str(self.home), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=None if detached else dies_with_parent(signal.SIGTERM),
+            )
+
+    async def _until_up(self, supervisor: "subprocess.Popen[bytes] | None", progress: Callable[[str], None]) -> None:
+        """Wait until the stack runs, and tell its steps. `supervisor` is the process, where we started it."""
+        told = 0
+        while True:
+            ended = supervisor.poll() if supervisor is not None else None
+            state = self._home.read_state()
+            if ended == ALREADY_RUNS:
+                supervisor = ended = None
+            elif ended is not None:
+                ours = supervisor is not None and state.supervisor == supervisor.pid
+                raise StackFailed(state.failure if ours else f"see {self._home.log('supervisor')}")
+            holder = self._home.supervisor()
+            if holder is None and supervisor is None:
+                raise StackFailed(state.failure or "it was stopped")
+            if holder is not None and holder == state.supervisor:
+                for step in state.steps[told:]:
+                    progress(step)
+                told = max(told, len(state.steps))
+                if state.phase == "running":
+                    return
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+def _signal(pid: int, signal_: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal_)

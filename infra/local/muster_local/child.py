@@ -1,0 +1,89 @@
+"""A child process whose output goes to a log, and which does not outlive its parent."""
+
+import asyncio
+import ctypes
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+_STOP_SECONDS = 30
+_LINES_KEPT = 15
+
+
+@dataclass(frozen=True)
+class Program:
+    """What to run. `address` is where it answers, in the words of its own protocol."""
+
+    name: str
+    command: Sequence[str]
+    address: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    stop_signal: signal.Signals = signal.SIGTERM
+    user: str | None = None  # and the group of the same name; None: those of the parent
+
+
+class Child:
+    """A program's process; it can be started again when it has ended."""
+
+    def __init__(self, program: Program, log: Path) -> None:
+        self.program = program
+        self._log = log
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id while it runs."""
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    async def start(self) -> None:
+        """Start it."""
+        with self._log.open("ab") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                *self.program.command,
+                env=dict(self.program.environment),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=asyncio.subprocess.STDOUT,
+                user=self.program.user,
+                group=self.program.user,
+                extra_groups=None if self.program.user is None else [],
+                cwd="/",
+                preexec_fn=dies_with_parent(self.program.stop_signal),
+            )
+
+    async def wait(self) -> str:
+        """Wait for its end, and say in plain words how it ended."""
+        assert self._process is not None
+        code = await self._process.wait()
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
+
+    async def stop(self) -> None:
+        """Ask it to stop; kill it when it does not."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        self._process.send_signal(self.program.stop_signal)
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+
+    def last_lines(self) -> list[str]:
+        """The end of what it has said."""
+        with self._log.open("rb") as file:
+            file.seek(max(0, self._log.stat().st_size - 8192))
+            return file.read().decode("utf-8", "replace").splitlines()[-_LINES_KEPT:]
+
+
+def dies_with_parent(stop_signal: signal.Signals) -> Callable[[], None]:
+    """What a child does before it runs: ask the kernel for a signal when its parent ends, however that ends."""
+
+    def ask() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, stop_signal)
+
+    return ask

@@ -1,0 +1,195 @@
+"""The `muster` command, for operators and newcomers."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from muster_contracts import topics as all_topics
+from muster_local import clock, readiness
+from muster_local.demo.cli import demo
+from muster_local.home import Home, ProcessState
+from muster_local.readiness import Readiness
+from muster_local.stack import DEFAULT_HOME, Stack, StackFailed
+from muster_local.topics import create_topics
+
+_FOLLOW_SECONDS = 0.2
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Runs Muster on this machine.")
+topics = typer.Typer(no_args_is_help=True, help="Kafka's topics, as the contracts describe them.")
+app.add_typer(topics, name="topics")
+app.add_typer(clock.app, name="clock")
+app.command()(demo)
+
+console = Console()
+
+HomeOption = Annotated[Path, typer.Option("--home", help="The folder of the stack: its data, secrets and logs.")]
+
+
+@app.command()
+def up(
+    home: HomeOption = DEFAULT_HOME,
+    port: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=NUMBER", help="Fix a port, such as billing=8003; may be repeated.")
+    ] = None,
+) -> None:
+    """Start Postgres, Kafka, the mail sink and the four services, and leave them running."""
+    try:
+        stack = asyncio.run(_start(home, _ports(port or [])))
+    except StackFailed as failure:
+        console.print(f"[red]The stack did not start:[/red] {escape(str(failure))}")
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        console.print("Stopped; nothing is left running.")
+        raise typer.Exit(130) from None
+    console.print(_addresses(stack))
+
+
+@app.command()
+def down(home: HomeOption = DEFAULT_HOME) -> None:
+    """Stop everything; the data stay."""
+    with console.status("Stopping"):
+        asyncio.run(Stack(home).stop())
+    console.print("Nothing is running.")
+
+
+@app.command()
+def status(home: HomeOption = DEFAULT_HOME) -> None:
+    """Show each process: is it ready, and if not, why. The exit status is 1 unless all are."""
+    state = Stack(home).state()
+    answers = asyncio.run(_ask_all(list(state.processes.values())))
+    table = Table("process", "pid", "address", "ready", "outbox", "oldest", "lag", "parked", "restarts")
+    for process, answer in answers:
+        table.add_row(
+            process.name,
+            str(process.pid or "-"),
+            _shown(process.address),
+            "[green]yes[/green]" if answer.ready else f"[red]no:[/red] {escape('; '.join(answer.reasons))}",
+            _number(answer.outbox_rows),
+            "-" if answer.outbox_oldest_seconds is None else f"{answer.outbox_oldest_seconds:.1f} s",
+            _number(answer.lag),
+            _number(answer.parked),
+            str(process.restarts),
+        )
+    console.print(table if answers else f"Nothing is running in {home} ({state.phase}).")
+    for process, _ in answers:
+        if process.last_exit:
+            console.print(f"[yellow]{process.name} {process.last_exit}[/yellow]; the last it said:")
+            console.print(escape("\n".join(process.last_lines)))
+    if not answers or not all(answer.ready for _, answer in answers):
+        raise typer.Exit(1)
+
+
+@app.command()
+def logs(
+    process: Annotated[str | None, typer.Argument(help="One process: postgres, kafka, mail or a service.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is said from now.")] = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Print what the processes have said."""
+    files = [Home(home).log(process)] if process else sorted(Home(home).path.glob("logs/*.log"))
+    if missing := [file for file in files if not file.exists()]:
+        raise typer.BadParameter(f"there is no log {missing[0]}")
+    with contextlib.suppress(KeyboardInterrupt):
+        for file, line in _lines(files, follow):
+            typer.echo(line if process else f"{file.stem:<12} {line}")
+
+
+@app.command()
+def token(
+    scope: Annotated[list[str], typer.Option(help="A scope, such as billing:read; may be repeated.")],
+    agency: Annotated[str | None, typer.Option(help="Act for this agency alone; else for the whole programme.")] = None,
+    subject: Annotated[str, typer.Option(help="Who acts: the actor in the audit trail.")] = "operator",
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Print a bearer token of the sandbox's issuer, valid for a day."""
+    typer.echo(Stack(home).token(*scope, agency=agency, subject=subject))
+
+
+@topics.command("apply")
+def apply_topics(home: HomeOption = DEFAULT_HOME) -> None:
+    """Create the topics that are missing, on the stack's Kafka or on the one that MUSTER_KAFKA_BOOTSTRAP names."""
+    stack = Stack.running(home)
+    bootstrap = stack.bootstrap if stack else os.environ.get("MUSTER_KAFKA_BOOTSTRAP")
+    prefix = stack.topic_prefix if stack else os.environ.get("MUSTER_TOPIC_PREFIX", "")
+    if not bootstrap:
+        raise typer.BadParameter(f"no stack runs in {home}, and MUSTER_KAFKA_BOOTSTRAP is not set")
+    created = asyncio.run(create_topics(bootstrap, prefix, all_topics().values()))
+    for name in created:
+        typer.echo(f"created {name}")
+    typer.echo(f"{len(all_topics())} topics are there.")
+
+
+async def _start(home: Path, ports: dict[str, int]) -> Stack:
+    with console.status("Starting") as spinner:
+
+        def tell(step: str) -> None:
+            console.print(f"[dim]{step}[/dim]")
+            spinner.update(step)
+
+        return await Stack.start(home, progress=tell, detached=True, ports=ports)
+
+
+def _ports(given: list[str]) -> dict[str, int]:
+    ports = {}
+    for each in given:
+        name, _, number = each.partition("=")
+        if not (name and number.isdecimal() and 0 < int(number) < 65_536):
+            raise typer.BadParameter(f"--port {each}: give NAME=NUMBER with a number from 1 to 65535")
+        ports[name] = int(number)
+    return ports
+
+
+def _addresses(stack: Stack) -> Table:
+    table = Table("process", "address", title="Muster is up")
+    for process in stack.state().processes.values():
+        table.add_row(process.name, _shown(process.address))
+    table.add_row("e-mails", str(stack.mail_dir))
+    return table
+
+
+async def _ask_all(processes: list[ProcessState]) -> list[tuple[ProcessState, Readiness]]:
+    answers = await asyncio.gather(*(readiness.ask(process.name, process.address) for process in processes))
+    return list(zip(processes, answers, strict=True))
+
+
+def _shown(address: str) -> str:
+    """An address without its password."""
+    return address.rpartition("@")[2]
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _lines(files: list[Path], follow: bool) -> Iterator[tuple[Path, str]]:
+    """The lines of the files so far, each with its file; with `follow`, then the new ones for ever."""
+    with contextlib.ExitStack() as stack:
+        opened = [(file, stack.enter_context(file.open(encoding="utf-8", errors="replace"))) for file in files]
+        while True:
+            for file, text in opened:
+                for line in text:
+                    yield file, line.rstrip("\n")
+            if not follow:
+                return
+            time.sleep(_FOLLOW_SECONDS)
+
+
+def main() -> None:
+    """The console script."""
+    # Servers that are not up yet are this command's business, not the log's.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The sandbox's mail server: takes every message and keeps it as a file.
+
+Run as `python -m muster_local.mail PORT FOLDER`.
+"""
+
+import asyncio
+import itertools
+import os
+import signal
+import sys
+from pathlib import Path
+
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from muster_runtime.clock import SystemClock
+
+
+class Keeper:
+    """Keeps each message in a file of its own, in the order of arrival by name."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = itertools.count()
+
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
+        """Keep a message; it is whole, or not there, under its final name."""
+        content = envelope.original_content or b""
+        recipients = ", ".join(envelope.rcpt_tos)
+        name = f"{SystemClock().now():%Y%m%dT%H%M%S%f}-{next(self._numbers)}.eml"
+        unfinished = self._folder / f".{name}"
+        unfinished.write_bytes(f"X-Envelope-To: {recipients}\r\n".encode() + content)
+        os.rename(unfinished, self._folder / name)
+        return "250 kept"
+
+
+async def serve(port: int, folder: Path) -> None:
+    """Serve on the loopback address until SIGTERM."""
+    loop = asyncio.get_running_loop()
+    keeper = Keeper(folder)
+
+    def session() -> SMTP:
+        return SMTP(keeper, hostname="localhost", enable_SMTPUTF8=True, loop=loop)
+
+    server = await loop.create_server(session, "127.0.0.1", port)
+    stopped = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stopped.set)
+    async with server:
+        await stopped.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(int(sys.argv[1]), Path(sys.argv[2])))

@@ -1,0 +1,79 @@
+"""The programs of the stack: each with its own command line and nothing but its own secrets."""
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from muster_local.child import Program
+from muster_local.home import ISSUER, Home, Installation
+from muster_local.provisioning import Access
+
+SERVICES = ("enrollment", "entitlements", "billing", "notify")
+
+MAIL = "mail"
+
+
+def migrations_of(service: str) -> Path:
+    """The folder of a service's migrations."""
+    spec = find_spec(f"muster_{service}")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parents[1] / "migrations"
+
+
+def mail_sink(home: Home, installation: Installation) -> Program:
+    """The sandbox's mail server."""
+    port = installation.ports[MAIL]
+    return Program(
+        name=MAIL,
+        command=[sys.executable, "-m", "muster_local.mail", str(port), str(home.mail)],
+        address=f"127.0.0.1:{port}",
+        environment=_bare_environment(),
+    )
+
+
+def service_program(
+    service: str, home: Home, installation: Installation, access: Access, bootstrap: str, topic_prefix: str
+) -> Program:
+    """One of the four services, in all its roles. It runs as two database roles, and never as the owner."""
+    port = installation.ports[service]
+    environment = {
+        "MUSTER_ENVIRONMENT": "sandbox",
+        "MUSTER_INSTANCE": f"{service}-1",
+        "MUSTER_POSTGRES_API_DSN": access.api_dsn,
+        "MUSTER_POSTGRES_WORKER_DSN": access.worker_dsn,
+        "MUSTER_KAFKA_BOOTSTRAP": bootstrap,
+        "MUSTER_TOPIC_PREFIX": topic_prefix,
+        "MUSTER_HTTP_HOST": "127.0.0.1",
+        "MUSTER_HTTP_PORT": str(port),
+        "MUSTER_OIDC_ISSUER": ISSUER,
+        "MUSTER_OIDC_JWKS": str(home.jwks),
+    }
+    return Program(
+        name=service,
+        command=[sys.executable, "-m", f"muster_{service}", "serve"],
+        address=f"http://127.0.0.1:{port}",
+        environment=_bare_environment() | environment | _own_settings(service, installation),
+    )
+
+
+def _own_settings(service: str, installation: Installation) -> dict[str, str]:
+    """What one service is told and the others are not."""
+    if service == "entitlements":
+        return {"MUSTER_SUBJECT_KEY": installation.subject_key}
+    if service == "notify":
+        return {
+            "MUSTER_SECRET_KEY": installation.secret_key,
+            "MUSTER_SMTP_HOST": "127.0.0.1",
+            "MUSTER_SMTP_PORT": str(installation.ports[MAIL]),
+            "MUSTER_SMTP_STARTTLS": "false",
+            "MUSTER_WEBHOOK_ALLOW_PRIVATE": "true",
+        }
+    return {}
+
+
+def _bare_environment() -> dict[str, str]:
+    """What any program needs of the environment; settings and secrets of ours are not in it."""
+    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "PYTHONPATH")
+    return {name: os.environ[name] for name in kept if name in os.environ}

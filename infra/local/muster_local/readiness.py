@@ -1,0 +1,69 @@
+"""Whether a process is ready, asked in its own protocol: a query, a metadata request, a greeting, a health check."""
+
+import asyncio
+from dataclasses import dataclass
+
+import httpx
+
+from muster_local import kafka, postgres
+
+_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """The answer: `reasons` say why not. A service also tells its outbox, lag in records and parked streams."""
+
+    ready: bool
+    reasons: tuple[str, ...] = ()
+    outbox_rows: int | None = None
+    outbox_oldest_seconds: float | None = None
+    lag: int | None = None
+    parked: int | None = None
+
+
+async def ask(process: str, address: str) -> Readiness:
+    """Ask the process of that name at its address."""
+    if process == "postgres":
+        return _answer(await postgres.answers(address))
+    if process == "kafka":
+        return _answer(await kafka.answers(address))
+    if process == "mail":
+        return _answer(await _greets(address))
+    return await _health(address)
+
+
+def _answer(ready: bool) -> Readiness:
+    return Readiness(ready, () if ready else ("it does not answer",))
+
+
+async def _greets(address: str) -> bool:
+    """Whether an SMTP server greets."""
+    host, _, port = address.rpartition(":")
+    try:
+        async with asyncio.timeout(_SECONDS):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            greeting = await reader.readline()
+            writer.close()
+            return greeting.startswith(b"220")
+    except (OSError, TimeoutError):
+        return False
+
+
+async def _health(address: str) -> Readiness:
+    """A service's own word on itself."""
+    try:
+        async with httpx.AsyncClient(timeout=_SECONDS, trust_env=False) as client:
+            health = (await client.get(f"{address}/health/ready")).json()
+        return Readiness(
+            ready=health["ready"],
+            reasons=tuple(health["reasons"]),
+            outbox_rows=health["outbox"]["rows"],
+            outbox_oldest_seconds=health["outbox"]["oldest_seconds"],
+            lag=health["lag"],
+            parked=health["parked"],
+        )
+    except httpx.TransportError:
+        return _answer(False)
+    except (ValueError, KeyError):
+        return Readiness(False, ("its health check is unreadable",))

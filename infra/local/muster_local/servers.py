@@ -1,0 +1,63 @@
+"""The stack's Postgres and Kafka: embedded ones, those that the environment names, or containers."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from muster_local.child import Program
+from muster_local.home import Installation
+from muster_local.kafka import Kafka
+from muster_local.postgres import Postgres
+
+POSTGRES, KAFKA, CONTROLLER = "postgres", "kafka", "kafka-controller"
+
+POSTGRES_DSN, KAFKA_BOOTSTRAP = "MUSTER_POSTGRES_DSN", "MUSTER_KAFKA_BOOTSTRAP"
+
+
+def external_postgres() -> str | None:
+    """The superuser's address of the Postgres that the environment names."""
+    return os.environ.get(POSTGRES_DSN) or None
+
+
+def external_kafka() -> str | None:
+    """The address of the Kafka that the environment names."""
+    return os.environ.get(KAFKA_BOOTSTRAP) or None
+
+
+def embedded_listeners() -> list[str]:
+    """What the embedded servers listen as; each needs a port."""
+    postgres = [] if external_postgres() else [POSTGRES]
+    kafka = [] if external_kafka() else [KAFKA, CONTROLLER]
+    return postgres + kafka
+
+
+def embedded_postgres(folder: Path, installation: Installation) -> Program:
+    """An embedded Postgres, ready to be run."""
+    server = Postgres(folder / POSTGRES, installation.ports[POSTGRES], installation.postgres_password)
+    server.prepare()
+    # SIGINT is Postgres' fast shutdown: it does not wait for clients to leave.
+    return Program(POSTGRES, server.command(), server.dsn, stop_signal=signal.SIGINT, user=server.user)
+
+
+def embedded_kafka(folder: Path, installation: Installation) -> Program:
+    """An embedded Kafka, ready to be run."""
+    broker = Kafka(folder / KAFKA, installation.ports[KAFKA], installation.ports[CONTROLLER])
+    broker.prepare()
+    return Program(KAFKA, broker.command(), broker.bootstrap)
+
+
+@contextmanager
+def containers() -> Iterator[None]:
+    """With MUSTER_STACK=docker: the missing servers in containers, which the environment names meanwhile."""
+    if os.environ.get("MUSTER_STACK") != "docker":
+        yield
+        return
+    from testcontainers.kafka import KafkaContainer
+    from testcontainers.postgres import PostgresContainer
+
+    with PostgresContainer("postgres:18", driver=None) as postgres, KafkaContainer("apache/kafka:4.3.1") as kafka:
+        os.environ.setdefault(POSTGRES_DSN, f"{postgres.get_connection_url()}?sslmode=disable")
+        os.environ.setdefault(KAFKA_BOOTSTRAP, kafka.get_bootstrap_server())
+        yield

@@ -1,0 +1,245 @@
+"""The process that runs a stack: starts its programs in order, starts again what dies, and stops them all.
+
+Run as `python -m muster_local.supervisor HOME [--service NAME]… [--port NAME=NUMBER]…`; `muster up` does.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from muster_contracts import topics
+from muster_local.child import Child, Program
+from muster_local.home import ALREADY_RUNS, Home, Installation, Phase, ProcessState, State
+from muster_local.programs import MAIL, mail_sink, migrations_of, service_program
+from muster_local.provisioning import Access, password_of, provision
+from muster_local.readiness import ask
+from muster_local.servers import (
+    containers,
+    embedded_kafka,
+    embedded_listeners,
+    embedded_postgres,
+    external_kafka,
+    external_postgres,
+)
+from muster_local.topics import create_topics
+from muster_runtime.migrations import migrate
+
+_START_SECONDS = 60.0
+_POLL_SECONDS = 0.05
+
+# A program that keeps dying is started again after ever longer pauses; one that has held out starts afresh.
+_FIRST_PAUSE, _LONGEST_PAUSE, _HELD_OUT_SECONDS = 0.2, 10.0, 60.0
+
+
+class StartFailed(Exception):
+    """A program did not come up; the message names it and why."""
+
+
+class Supervisor:
+    """Runs the stack of one home."""
+
+    def __init__(self, home: Home, services: Sequence[str], ports: Mapping[str, int]) -> None:
+        self._home = home
+        self._services = services
+        self._ports = ports
+        self._state = State(supervisor=os.getpid())
+        self._children: list[Child] = []
+        self._keepers: list[asyncio.Task[None]] = []
+
+    async def run(self) -> int:
+        """Run until SIGTERM; 0 after an orderly stop, 1 when the start failed."""
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for signal_ in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signal_, stopped.set)
+        starting = asyncio.create_task(self._start())
+        stopping = asyncio.create_task(stopped.wait())
+        try:
+            await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                await starting
+                await stopping
+            return 0
+        except Exception as error:
+            logging.exception("the start failed")
+            self._state.failure = _reason(error)
+            return 1
+        finally:
+            starting.cancel()
+            await asyncio.wait([starting])
+            await self._stop()
+
+    async def _start(self) -> None:
+        self._enter("starting")
+        self._home.issuer()
+        mail = [MAIL] if self._services else []
+        installation = self._home.installation([*embedded_listeners(), *mail, *self._services], self._ports)
+        await self._start_servers(installation)
+        if self._services:
+            accesses = await self._provision(installation)
+            await self._start_services(installation, accesses)
+        self._step("Everything is ready")
+        self._enter("running")
+
+    async def _start_servers(self, installation: Installation) -> None:
+        """Start Postgres and Kafka, or find those of the environment ready."""
+        self._step("Starting Postgres and Kafka")
+        self._state.admin_dsn = external_postgres() or ""
+        self._state.bootstrap = external_kafka() or ""
+        # On a server that others use too, what is ours bears the stack's name.
+        self._state.topic_prefix = f"muster-{installation.name}." if external_kafka() else ""
+
+        async def postgres() -> None:
+            if not self._state.admin_dsn:
+                program = await asyncio.to_thread(embedded_postgres, self._home.path, installation)
+                self._state.admin_dsn = program.address
+                await self._run(program)
+            await self._until_ready("postgres", self._state.admin_dsn)
+
+        async def kafka() -> None:
+            if not self._state.bootstrap:
+                program = await asyncio.to_thread(embedded_kafka, self._home.path, installation)
+                self._state.bootstrap = program.address
+                await self._run(program)
+            await self._until_ready("kafka", self._state.bootstrap)
+
+        await _all(postgres(), kafka())
+
+    async def _provision(self, installation: Installation) -> dict[str, Access]:
+        """Databases, schemas, roles and topics; then the migrations, each by its service's owner role."""
+        self._step("Creating topics, roles and schemas")
+        await create_topics(self._state.bootstrap, self._state.topic_prefix, topics().values())
+        database = f"muster_{installation.name}" if external_postgres() else "muster"
+        secret = password_of(self._state.admin_dsn)
+        accesses = {
+            service: await provision(self._state.admin_dsn, database, service, secret) for service in self._services
+        }
+        self._step("Migrating the schemas")
+        await _all(
+            *(
+                asyncio.to_thread(migrate, access.owner_dsn, service, migrations_of(service))
+                for service, access in accesses.items()
+            )
+        )
+        self._state.admin_dsn = next(iter(accesses.values())).admin_dsn
+        return accesses
+
+    async def _start_services(self, installation: Installation, accesses: Mapping[str, Access]) -> None:
+        self._step(f"Starting {', '.join(self._services)}")
+        bootstrap, prefix = self._state.bootstrap, self._state.topic_prefix
+        programs = [mail_sink(self._home, installation)] + [
+            service_program(service, self._home, installation, access, bootstrap, prefix)
+            for service, access in accesses.items()
+        ]
+        for program in programs:
+            await self._run(program)
+        await _all(*(self._until_ready(program.name, program.address) for program in programs))
+
+    async def _run(self, program: Program) -> None:
+        """Start a program, and from then on keep it running."""
+        child = Child(program, self._home.log(program.name))
+        self._children.append(child)
+        self._state.processes[program.name] = ProcessState(name=program.name, address=program.address)
+        await child.start()
+        self._record(child)
+        self._keepers.append(asyncio.create_task(self._keep(child)))
+
+    async def _keep(self, child: Child) -> None:
+        """Start a program again whenever it has died."""
+        name, pause = child.program.name, _FIRST_PAUSE
+        loop = asyncio.get_running_loop()
+        while True:
+            since = loop.time()
+            ended = await child.wait()
+            logging.warning("%s %s", name, ended)
+            state = self._state.processes[name]
+            state.last_exit, state.last_lines = ended, child.last_lines()
+            self._record(child)
+            pause = _FIRST_PAUSE if loop.time() - since > _HELD_OUT_SECONDS else min(2 * pause, _LONGEST_PAUSE)
+            await asyncio.sleep(pause)
+            await child.start()
+            state.restarts += 1
+            self._record(child)
+            logging.warning("%s started again as %s", name, child.pid)
+
+    async def _until_ready(self, name: str, address: str) -> None:
+        """Wait until a program is ready; raise StartFailed when it dies first, or takes too long."""
+        deadline = asyncio.get_running_loop().time() + _START_SECONDS
+        while not (answer := await ask(name, address)).ready:
+            process = self._state.processes.get(name)
+            if process is not None and process.last_exit:
+                raise StartFailed("\n".join([f"{name} {process.last_exit}:", *process.last_lines]))
+            if asyncio.get_running_loop().time() > deadline:
+                raise StartFailed(f"{name} is not ready after {_START_SECONDS:.0f} s: {'; '.join(answer.reasons)}")
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _stop(self) -> None:
+        """Stop the programs: those that use a server before the server."""
+        self._enter("stopping")
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        servers = [child for child in self._children if child.program.name in ("postgres", "kafka")]
+        others = [child for child in self._children if child not in servers]
+        for group in (others, servers):
+            await asyncio.gather(*(child.stop() for child in group))
+        self._state.processes = {}
+        self._enter("failed" if self._state.failure else "stopped")
+
+    def _record(self, child: Child) -> None:
+        self._state.processes[child.program.name].pid = child.pid
+        self._home.write_state(self._state)
+
+    def _step(self, step: str) -> None:
+        logging.info(step)
+        self._state.steps.append(step)
+        self._home.write_state(self._state)
+
+    def _enter(self, phase: Phase) -> None:
+        self._state.phase = phase
+        self._home.write_state(self._state)
+
+
+def _reason(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or repr(error)
+
+
+async def _all(*work: Awaitable[None]) -> None:
+    """Do it all at once; the first error cancels the rest."""
+    async with asyncio.TaskGroup() as group:
+        for each in work:
+            group.create_task(_awaited(each))
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work
+
+
+def main(arguments: Iterable[str]) -> int:
+    """Supervise the home that the arguments name. ALREADY_RUNS: another supervisor does."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("home", type=Path)
+    parser.add_argument("--service", action="append", default=[])
+    parser.add_argument("--port", action="append", default=[], metavar="NAME=NUMBER")
+    options = parser.parse_args(list(arguments))
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    home = Home(options.home).make()
+    ports = {name: int(number) for name, _, number in (port.partition("=") for port in options.port)}
+    try:
+        with home.held(), containers():
+            return asyncio.run(Supervisor(home, options.service, ports).run())
+    except BlockingIOError:
+        return ALREADY_RUNS
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
