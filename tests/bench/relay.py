@@ -1,0 +1,91 @@
+"""The relay over a full outbox, beside its limit: the same rows by COPY, then send_batch, and nothing else."""
+
+import asyncio
+from collections import defaultdict
+
+import asyncpg
+from aiokafka import AIOKafkaProducer
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+from muster_contracts.entitlements import SeatAssigned
+from muster_runtime.alarm import Alarm
+from muster_runtime.clock import SystemClock
+from muster_runtime.context import Context
+from muster_runtime.outbox import RUN_LENGTH
+from muster_runtime.relay import Relay, partition_of
+from tests.bench.report import Measurement, span
+from tests.bench.setting import AGENCIES, SEAT_TOPIC, Setting, setting
+
+# With its field names an event's data is then 350 bytes long.
+SUBJECT = "sub_" + "0" * 232
+
+
+async def measure(events: int) -> list[Measurement]:
+    """Relay a full outbox of so many events of 350 bytes, in 44 agencies."""
+    async with setting() as own:
+        await _fill(own, events)
+        with span() as limit:
+            await _copy_and_send(own)
+        relay = Relay(
+            own.database,
+            Alarm(SystemClock()),
+            service="entitlements",
+            holder="bench",
+            bootstrap=own.bootstrap,
+            topic_prefix=own.topic_prefix,
+        )
+        with span() as ours:
+            task = asyncio.create_task(relay.run())
+            while relay.relayed < events:
+                await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    rate, limit_rate = events / ours.wall, events / limit.wall
+    return [Measurement("relay", rate, limit_rate, "events/s", "0.6 of it", ours.cpu, ours.peak_mebibytes)]
+
+
+async def _fill(own: Setting, events: int) -> None:
+    context = Context(actor="bench", correlation_id="cor_0")
+    for number in range(0, events, RUN_LENGTH):
+        agency = AGENCIES[(number // RUN_LENGTH) % len(AGENCIES)]
+        async with own.database.write(agency, context=context) as uow:
+            for part in range(number, min(number + RUN_LENGTH, events)):
+                uow.publish(SeatAssigned(agency_id=agency, seat_id=f"seat_{part:032x}", subject_ref=SUBJECT))
+
+
+async def _copy_and_send(own: Setting) -> None:
+    connection = await asyncpg.connect(own.access.worker_dsn, server_settings={"search_path": "entitlements"})
+    copied: list[bytes] = []
+
+    async def keep(chunk: bytes) -> None:
+        copied.append(chunk)
+
+    await connection.copy_from_query("select * from outbox", output=keep, format="binary")
+    runs = await connection.fetch("select agency_id, payloads from outbox order by id")
+    await connection.close()
+    producer = AIOKafkaProducer(
+        bootstrap_servers=own.bootstrap,
+        acks="all",
+        enable_idempotence=True,
+        compression_type="snappy",
+        max_batch_size=1_000_000,
+    )
+    await producer.start()
+    topic = own.topic_prefix + SEAT_TOPIC
+    partitions = len(await producer.partitions_for(topic))
+    chains: dict[int, list[BatchBuilder]] = defaultdict(list)
+    for run in runs:
+        key = run["agency_id"].encode()
+        chain = chains[partition_of(key, partitions)]
+        for payload in run["payloads"]:
+            if not chain or chain[-1].append(key=key, value=payload, timestamp=None, headers=[]) is None:
+                chain.append(producer.create_batch())
+                chain[-1].append(key=key, value=payload, timestamp=None, headers=[])
+
+    async def send(partition: int, chain: list[BatchBuilder]) -> None:
+        for builder in chain:
+            builder.close()
+            await (await producer.send_batch(builder, topic, partition=partition))
+
+    await asyncio.gather(*(send(partition, chain) for partition, chain in chains.items()))
+    await producer.stop()

@@ -1,0 +1,44 @@
+"""A service's schema and topics on real servers, for the length of one benchmark."""
+
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from muster_contracts import topics
+from muster_local.provisioning import Access
+from muster_local.topics import create_topics, delete_topics
+from muster_runtime.clock import SystemClock
+from muster_runtime.db import Database
+from tests.support import servers
+from tests.support.databases import Databases
+
+SEAT_TOPIC = "muster.entitlements.seat"
+AGENCIES = [f"AG{number:02}" for number in range(44)]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The entitlements service's schema as its worker role sees it, and topics of this benchmark's own."""
+
+    access: Access
+    database: Database
+    bootstrap: str
+    topic_prefix: str
+
+
+@asynccontextmanager
+async def setting(topic_names: Sequence[str] = (SEAT_TOPIC,)) -> AsyncIterator[Setting]:
+    """Make them, and remove them at the end."""
+    addresses = servers.start()
+    prefix = f"bench-{secrets.token_hex(4)}."
+    databases = Databases(addresses.postgres_dsn)
+    access = await databases.make("entitlements")
+    database = await Database.connect(access.worker_dsn, "entitlements", SystemClock())
+    await create_topics(addresses.kafka_bootstrap, prefix, [topics()[name] for name in topic_names])
+    try:
+        yield Setting(access, database, addresses.kafka_bootstrap, prefix)
+    finally:
+        await database.close()
+        await delete_topics(addresses.kafka_bootstrap, [prefix + name for name in topic_names])
+        await databases.drop_all()
