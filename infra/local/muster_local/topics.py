@@ -1,5 +1,6 @@
 """Kafka's topics, made as the contracts describe them."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,6 +10,8 @@ from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionErro
 
 from muster_contracts import Topic
 
+VISIBLE_WITHIN_SECONDS = 30
+
 
 async def create_topics(
     bootstrap: str, prefix: str, topics: Iterable[Topic], *, partitions: int | None = None, replicas: int = 1
@@ -16,7 +19,7 @@ async def create_topics(
     """Create the topics that are missing, with `partitions` in place of their own number if it is given.
 
     A topic that is there stays as it is: partitions are never added to a live topic. Answers the names
-    of the new ones.
+    of the new ones, once the brokers know them; raises TimeoutError when they do not in time.
     """
     wanted = [
         NewTopic(
@@ -29,7 +32,12 @@ async def create_topics(
     ]
     async with _admin(bootstrap) as admin:
         answer = await admin.create_topics(wanted)
-    return _done(answer.to_object()["topic_errors"], ignored=TopicAlreadyExistsError)
+        created = _done(answer.to_object()["topic_errors"], ignored=TopicAlreadyExistsError)
+        # The controller answers before the brokers know of the topics: a service that starts now would miss them.
+        async with asyncio.timeout(VISIBLE_WITHIN_SECONDS):
+            while not {topic.name for topic in wanted} <= set(await admin.list_topics()):
+                await asyncio.sleep(0.02)
+    return created
 
 
 async def delete_topics(bootstrap: str, names: Iterable[str]) -> None:
