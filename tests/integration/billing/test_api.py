@@ -1,0 +1,224 @@
+"""Payments, decisions and reports over HTTP: what is refused, and how clearly."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from muster_billing.domain import one_year_after
+from muster_contracts.billing import InvoicePaid, RenewalDecided
+from muster_runtime.http import undeclared_routes
+from tests.integration.billing.conftest import START, Billing
+
+DOLLAR = {"amount_minor": 100, "currency": "USD"}
+NO_INVOICE = "inv_" + "0" * 32
+
+Offered = Callable[[], Awaitable[dict[str, Any]]]
+
+
+def refusal(response: httpx.Response, status: int) -> dict[str, Any]:
+    """The first thing that a problem finds fault with, or the problem itself."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = dict(response.json())
+    return dict(problem["errors"][0]) if "errors" in problem else problem
+
+
+async def paid_count(billing: Billing) -> int:
+    return int(await billing.service.admin.fetchval("select count(*) from payment"))
+
+
+@pytest.fixture
+async def invoice_id(billing: Billing) -> str:
+    await billing.enroll()
+    return str((await billing.only("invoices"))["invoice_id"])
+
+
+async def test_every_route_declares_its_scope(billing: Billing) -> None:
+    assert undeclared_routes(billing.service.process.app) == []
+
+
+async def test_a_payment_settles_the_invoice_and_is_audited(billing: Billing, invoice_id: str) -> None:
+    response = await billing.pay(invoice_id, DOLLAR)
+    assert response.status_code == 201
+    assert (await billing.only("invoices"))["state"] == "paid"
+    (told,) = await billing.told(InvoicePaid)
+    assert told.payment_id == response.json()["payment_id"]
+    ledger = (await billing.get("/v1/agencies/NASA/ledger"))["items"]
+    assert [(t["kind"], [(e["account"], e["amount"]["amount_minor"]) for e in t["entries"]]) for t in ledger] == [
+        ("invoice_issued", [("accounts_receivable", 100), ("revenue", -100)]),
+        ("payment_received", [("cash", 100), ("accounts_receivable", -100)]),
+    ]
+    audit = await billing.service.admin.fetchrow("select command, subject, actor from audit")
+    assert dict(audit or {}) == {"command": "RecordPayment", "subject": invoice_id, "actor": "operator"}
+
+
+@pytest.mark.parametrize(
+    ("amount", "field"),
+    [
+        ({"amount_minor": 100.1, "currency": "USD"}, "amount_minor"),
+        ({"amount_minor": "1.001", "currency": "USD"}, "amount_minor"),
+        ({"amount_minor": 1.001, "currency": "USD"}, "amount_minor"),
+        ({"amount_minor": "100", "currency": "USD"}, "amount_minor"),
+        ({"amount_minor": -100, "currency": "USD"}, "amount_minor"),
+        ({"amount_minor": 0, "currency": "USD"}, "amount_minor"),
+        ({"amount_minor": True, "currency": "USD"}, "amount_minor"),
+        ({"amount_minor": None, "currency": "USD"}, "amount_minor"),
+        ({"amount_minor": 10**30, "currency": "USD"}, "amount_minor"),
+        ({"amount_minor": 99, "currency": "USD"}, "amount_minor"),
+        ({"amount_minor": 101, "currency": "USD"}, "amount_minor"),
+        ({"amount_minor": 100, "currency": "EUR"}, "currency"),
+        ({"amount_minor": 100, "currency": "usd"}, "currency"),
+        ({"amount_minor": 100}, "currency"),
+        ({"amount_minor": 100, "currency": "USD", "tip": 1}, "tip"),
+        ("1.00", "amount"),
+    ],
+)
+async def test_any_other_amount_is_refused_by_name_and_nothing_is_booked(
+    billing: Billing, invoice_id: str, amount: object, field: str
+) -> None:
+    error = refusal(await billing.pay(invoice_id, amount), 422)
+    assert field in error["field"]
+    assert error["rule"]
+    assert await paid_count(billing) == 0
+    await billing.assert_books_balance()
+
+
+@pytest.mark.parametrize(
+    "change", [{"reference": ""}, {"reference": "a\u0000b"}, {"reference": "x" * 201}, {"reference": 7}, {"memo": "x"}]
+)
+async def test_a_reference_that_is_none_and_a_field_that_is_not_known_are_refused(
+    billing: Billing, invoice_id: str, change: dict[str, object]
+) -> None:
+    response = await billing.service.client.post(
+        f"/v1/agencies/NASA/invoices/{invoice_id}/payments", json={"amount": DOLLAR, "reference": "7", **change}
+    )
+    assert next(iter(change)) in refusal(response, 422)["field"]
+
+
+async def test_json_that_is_cut_off_is_refused(billing: Billing, invoice_id: str) -> None:
+    response = await billing.service.client.post(
+        f"/v1/agencies/NASA/invoices/{invoice_id}/payments",
+        content=b'{"amount": {',
+        headers={"content-type": "application/json"},
+    )
+    refusal(response, 400)
+
+
+async def test_an_invoice_is_paid_once(billing: Billing, invoice_id: str) -> None:
+    assert (await billing.pay(invoice_id, DOLLAR)).status_code == 201
+    assert "paid" in refusal(await billing.pay(invoice_id, DOLLAR), 409)["detail"]
+    assert await paid_count(billing) == 1
+
+
+async def test_a_repeated_request_with_its_key_gets_the_first_answer(billing: Billing, invoice_id: str) -> None:
+    key = {"Idempotency-Key": "payment-7"}
+    first = await billing.pay(invoice_id, DOLLAR, headers=key)
+    again = await billing.pay(invoice_id, DOLLAR, headers=key)
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert again.headers["idempotency-replayed"] == "true"
+    refusal(await billing.pay(invoice_id, {"amount_minor": 1, "currency": "USD"}, headers=key), 422)
+    assert await paid_count(billing) == 1
+
+
+async def test_a_draft_cannot_be_paid(billing: Billing) -> None:
+    await billing.enroll(starts_at=START + timedelta(days=1))
+    draft = await billing.only("invoices")
+    assert "draft" in refusal(await billing.pay(draft["invoice_id"], DOLLAR), 409)["detail"]
+
+
+async def test_an_invoice_of_another_agency_is_not_found(billing: Billing, invoice_id: str) -> None:
+    refusal(await billing.pay(NO_INVOICE, DOLLAR), 404)
+    refusal(await billing.pay(invoice_id, DOLLAR, agency_id="NIH"), 404)
+    other = {"Authorization": f"Bearer {billing.service.token('billing:read', 'billing:write', agency='NIH')}"}
+    refusal(await billing.pay(invoice_id, DOLLAR, headers=other), 404)
+    refusal(await billing.pay(invoice_id, DOLLAR, agency_id="NIH", headers=other), 404)
+    refusal(await billing.service.client.get("/v1/agencies/NASA/invoices", headers=other), 404)
+
+
+async def test_a_token_without_the_scope_is_refused(billing: Billing, invoice_id: str) -> None:
+    reader = {"Authorization": f"Bearer {billing.service.token('billing:read', agency='NASA')}"}
+    refusal(await billing.pay(invoice_id, DOLLAR, headers=reader), 403)
+    refusal(await billing.service.client.get("/v1/reconciliation", headers=reader), 403)
+    assert (await billing.service.client.get("/v1/agencies/NASA/terms", headers=reader)).status_code == 200
+
+
+@pytest.mark.parametrize("agency_id", ["nasa", "N", "NASA,NIH", "*"])
+async def test_an_agency_id_that_cannot_be_one_is_refused(billing: Billing, agency_id: str) -> None:
+    response = await billing.service.client.get(f"/v1/agencies/{agency_id}/invoices")
+    assert "agency_id" in refusal(response, 422)["field"]
+
+
+async def test_a_decision_is_taken_once_and_in_time(billing: Billing, offered: Offered) -> None:
+    renewal_id = (await offered())["renewal_id"]
+    refusal(await billing.decide(renewal_id, "maybe"), 422)
+    refusal(await billing.decide("ren_" + "0" * 32, "accepted"), 404)
+    first = await billing.decide(renewal_id, "declined")
+    assert (first.status_code, first.json()["state"]) == (200, "declined")
+    assert (await billing.decide(renewal_id, "declined")).json() == first.json()
+    assert "declined" in refusal(await billing.decide(renewal_id, "accepted"), 409)["detail"]
+    await billing.settle()
+    await billing.told(RenewalDecided, 1)
+
+
+async def test_a_decision_at_the_end_of_the_term_is_too_late(billing: Billing, offered: Offered) -> None:
+    renewal_id = (await offered())["renewal_id"]
+    billing.move(one_year_after(START))
+    refusal(await billing.decide(renewal_id, "accepted"), 409)
+    await billing.settle()
+    await billing.told(RenewalDecided, 0)
+
+
+async def test_a_list_comes_in_pages(billing: Billing, invoice_id: str) -> None:
+    await billing.pay(invoice_id, DOLLAR)
+    first = await billing.get("/v1/agencies/NASA/ledger?limit=1")
+    second = await billing.get(f"/v1/agencies/NASA/ledger?limit=1&after={first['next']}")
+    kinds = [page["items"][0]["kind"] for page in (first, second)]
+    assert (kinds, second["next"]) == (["invoice_issued", "payment_received"], None)
+    elsewhere = await billing.service.client.get("/v1/agencies/NASA/ledger?after=aW52XzE")
+    refusal(elsewhere, 400)
+
+
+async def test_the_forecast_sums_accepted_and_open_renewals_of_a_fiscal_year(billing: Billing) -> None:
+    for number, agency_id in enumerate(("NASA", "NIH", "DOE")):
+        await billing.enroll(agency_id, enrollment_id=f"enr_{number}")
+        await billing.only("terms", agency_id)
+    billing.move(one_year_after(START) - timedelta(days=60))
+    renewals = {agency_id: await billing.only("renewals", agency_id) for agency_id in ("NASA", "NIH", "DOE")}
+    await billing.decide(renewals["NASA"]["renewal_id"], "accepted")
+    await billing.decide(renewals["DOE"]["renewal_id"], "declined", agency_id="DOE")
+    assert await billing.get("/v1/forecast?fiscal_year=2026") == {
+        "fiscal_year": 2026,
+        "lines": [
+            {"state": "accepted", "renewals": 1, "amount": DOLLAR},
+            {"state": "offered", "renewals": 1, "amount": DOLLAR},
+        ],
+    }
+    assert (await billing.get("/v1/forecast?fiscal_year=2027"))["lines"] == []
+    refusal(await billing.service.client.get("/v1/forecast?fiscal_year=26"), 422)
+
+
+async def test_reconciliation_names_what_was_tampered_with(billing: Billing, invoice_id: str) -> None:
+    await billing.assert_books_balance()
+    admin = billing.service.admin
+    await admin.execute("update ledger_entry set amount_minor = 90 where account = 'accounts_receivable'")
+    await admin.execute(
+        """
+        insert into term (id, agency_id, enrollment_id, number, state, starts_at, ends_at, price_minor, currency)
+        values ('term_x', 'NIH', 'enr_2', 1, 'running', $1, $2, 100, 'USD')
+        """,
+        START,
+        one_year_after(START),
+    )
+    await admin.execute("update invoice set state = 'void', voided_at = issued_at where id = $1", invoice_id)
+    report = await billing.get("/v1/reconciliation")
+    assert [term["term_id"] for term in report["terms_without_invoice"]] == ["term_x"]
+    assert [(i["invoice_id"], i["kind"], i["booked"]) for i in report["misbooked_invoices"]] == [
+        (invoice_id, "invoice_voided", False)
+    ]
+    assert [(a["account"], a["ledger_minor"], a["expected_minor"]) for a in report["unbalanced_accounts"]] == [
+        ("accounts_receivable", 90, 0),
+        ("revenue", -100, 0),
+    ]

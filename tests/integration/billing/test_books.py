@@ -1,0 +1,279 @@
+"""Whatever happens in whatever order, the books balance: handlers on a real database, with the roles of production."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from muster_billing import handlers, reports
+from muster_billing.commands import DecideRenewal, RecordPayment
+from muster_billing.domain import Money, Tariff, one_year_after
+from muster_billing.subscriptions import deadlines, subscriptions
+from muster_contracts import Envelope, Event
+from muster_contracts.billing import RenewalDecision
+from muster_contracts.enrollment import AgencyEnrolled
+from muster_local.provisioning import Access
+from muster_runtime.clock import SandboxClock
+from muster_runtime.context import Context
+from muster_runtime.db import EVERY_AGENCY, Database
+from muster_runtime.deadlines import Deadline
+from muster_runtime.errors import PermanentError
+from muster_runtime.events import Received
+from tests.integration.billing.conftest import START, enrolled, withdrawn
+
+TARIFF = Tariff(first_term=Money(100, "USD"), renewal=Money(250, "USD"))
+END = one_year_after(START)
+TEST = Context(actor="test", correlation_id="cor_test")
+
+
+@dataclass
+class Books:
+    """One agency after another in one database; each has its own story."""
+
+    worker: Database
+    api: Database
+    clock: SandboxClock
+    admin: "asyncpg.Connection[Any]"
+    agency_id: str = "A00"
+    enrollments: list[AgencyEnrolled] = field(default_factory=list)
+    _stories: int = 0
+
+    def next_agency(self) -> None:
+        self._stories += 1
+        self.agency_id = f"A{self._stories:02d}"
+        self.enrollments = []
+        self.clock.move(START)
+
+    async def apply(self, event: Event) -> None:
+        envelope = Envelope("e1", "/test", event.event_type, self.clock.now(), event.agency_id, 1, 1, "cor_test")
+        async with self.worker.write(event.agency_id, context=TEST) as uow:
+            await subscriptions(TARIFF)[type(event)](uow, [Received(envelope, event)])
+
+    async def handle_due(self) -> None:
+        while due := await self.admin.fetchrow(
+            """
+            delete from deadline
+            where ctid = (
+                select ctid
+                from deadline
+                where agency_id = $1 and due_at <= $2
+                order by due_at, array_position($3::text [], kind)
+                limit 1
+            )
+            returning kind, agency_id, subject, due_at
+            """,
+            self.agency_id,
+            self.clock.now(),
+            list(deadlines(TARIFF)),
+        ):
+            async with self.worker.write(self.agency_id, context=TEST) as uow:
+                await deadlines(TARIFF)[due["kind"]](uow, [Deadline(**due)])
+
+    async def enroll(self) -> None:
+        live = await self.admin.fetchval(
+            "select count(*) from term where agency_id = $1 and state in ('running', 'scheduled')", self.agency_id
+        )
+        if live == 0:
+            starts_at = self.clock.now() + timedelta(days=len(self.enrollments) % 3)
+            self.enrollments.append(enrolled(self.agency_id, starts_at, f"enr_{len(self.enrollments)}"))
+            await self.apply(self.enrollments[-1])
+
+    async def enroll_again(self) -> None:
+        if self.enrollments:
+            await self.apply(self.enrollments[-1])
+
+    async def withdraw(self) -> None:
+        if self.enrollments:
+            await self.apply(withdrawn(self.agency_id, self.clock.now(), self.enrollments[-1].enrollment_id))
+
+    async def pay(self, amount: Money) -> None:
+        for row in await self.admin.fetch("select id from invoice where agency_id = $1", self.agency_id):
+            command = RecordPayment(self.agency_id, row["id"], amount, "schedule 7")
+            await self.command(partial(handlers.record_payment, command=command))
+
+    async def decide(self, decision: RenewalDecision) -> None:
+        for row in await self.admin.fetch("select id from renewal where agency_id = $1", self.agency_id):
+            command = DecideRenewal(self.agency_id, row["id"], decision)
+            await self.command(partial(handlers.decide_renewal, command=command))
+
+    async def command(self, handler: Callable[[Any], Awaitable[object]]) -> None:
+        try:
+            async with self.api.write(self.agency_id, context=TEST) as uow:
+                await handler(uow)
+        except PermanentError:
+            pass  # a refusal is a fair answer; the books must balance all the same
+
+    async def state(self) -> dict[str, Any]:
+        """All that came of it, without ids: to compare two orders of the same facts."""
+        return {
+            table: sorted(
+                tuple(row.values())
+                for row in await self.admin.fetch(f"select {columns} from {table} where agency_id = $1", self.agency_id)
+            )
+            for table, columns in {
+                "term": "number, state, starts_at, ended_at, end_reason",
+                "invoice": "state, ordinal, fiscal_year",
+                "renewal": "state",
+                "deadline": "kind, due_at",
+                "ledger_entry": "account, amount_minor",
+                "outbox": "type, time",
+            }.items()
+        }
+
+    async def assert_sound(self) -> None:
+        async with self.worker.read(EVERY_AGENCY) as connection:
+            report = await reports.reconciliation(connection)
+        assert not any(report.model_dump().values()), report
+        assert await self.admin.fetchval("select coalesce(sum(amount_minor), 0) from ledger_entry") == 0
+        invoiced = await self.admin.fetch(
+            "select fiscal_year, ordinal from invoice where agency_id = $1 and ordinal is not null", self.agency_id
+        )
+        for year, count in Counter(row["fiscal_year"] for row in invoiced).items():
+            assert {row["ordinal"] for row in invoiced if row["fiscal_year"] == year} == set(range(1, count + 1))
+        assert await self.admin.fetchval("select count(*) from term") == await self.admin.fetchval(
+            "select count(distinct term_id) from invoice"
+        )
+        told = await self.admin.fetchval(
+            """
+            select coalesce(sum(cardinality(payloads)), 0)
+            from outbox
+            where agency_id = $1 and type = 'muster.billing.InvoiceIssued.v1'
+            """,
+            self.agency_id,
+        )
+        assert told == len(invoiced)
+
+
+@pytest.fixture
+async def books(service_database: Callable[..., Awaitable[Access]]) -> AsyncIterator[Books]:
+    access = await service_database("billing")
+    clock = SandboxClock()
+    clock.move(START)
+    worker = await Database.connect(access.worker_dsn, "billing", clock, size=2)
+    api = await Database.connect(access.api_dsn, "billing", clock, size=2)
+    admin = await asyncpg.connect(access.admin_dsn, server_settings={"search_path": "billing"})
+    yield Books(worker, api, clock, admin)
+    await admin.close()
+    await api.close()
+    await worker.close()
+
+
+STEPS = st.one_of(
+    st.sampled_from(["enroll", "enroll_again", "withdraw", "handle_due"]).map(lambda name: (name, None)),
+    st.tuples(st.just("pay"), st.sampled_from([Money(100, "USD"), Money(250, "USD"), Money(100, "EUR")])),
+    st.tuples(st.just("decide"), st.sampled_from(RenewalDecision)),
+    st.tuples(st.just("wait"), st.sampled_from([1, 29, 30, 61, 305, 365])),
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(STEPS, min_size=1, max_size=25))
+async def test_after_any_commands_in_any_order_the_books_balance_with_one_invoice_a_term(
+    books: Books, steps: list[tuple[str, Any]]
+) -> None:
+    books.next_agency()
+    for name, argument in [("enroll", None), *steps]:
+        if name == "wait":
+            books.clock.move(books.clock.now() + timedelta(days=argument))
+        elif argument is None:
+            await getattr(books, name)()
+        else:
+            await getattr(books, name)(argument)
+    await books.assert_sound()
+
+
+async def until_the_end(books: Books, decision: RenewalDecision | None) -> None:
+    books.next_agency()
+    await books.enroll()
+    books.clock.move(END - timedelta(days=60))
+    await books.handle_due()
+    if decision:
+        await books.decide(decision)
+
+
+@pytest.mark.parametrize("decision", [None, *RenewalDecision])
+@pytest.mark.parametrize("late", [timedelta(0), timedelta(days=3)])
+async def test_a_withdrawal_at_the_end_has_the_same_result_before_and_after_the_deadlines(
+    books: Books, decision: RenewalDecision | None, late: timedelta
+) -> None:
+    outcomes = []
+    for deadlines_first in (True, False):
+        await until_the_end(books, decision)
+        books.clock.move(END + late)
+        if deadlines_first:
+            await books.handle_due()
+        await books.withdraw()
+        await books.handle_due()
+        await books.assert_sound()
+        outcomes.append(await books.state())
+    assert outcomes[0] == outcomes[1]
+
+
+async def test_two_transactions_of_one_agency_cannot_both_take_the_payment(books: Books) -> None:
+    books.next_agency()
+    await books.enroll()
+    (invoice_id,) = [row["id"] for row in await books.admin.fetch("select id from invoice")]
+    command = RecordPayment(books.agency_id, invoice_id, Money(100, "USD"), "schedule 7")
+
+    async def attempt() -> bool:
+        try:
+            async with books.api.write(books.agency_id, context=TEST) as uow:
+                await handlers.record_payment(uow, command)
+        except PermanentError:
+            return False
+        return True
+
+    assert sum(await asyncio.gather(*(attempt() for _ in range(8)))) == 1
+    await books.assert_sound()
+
+
+async def test_the_database_refuses_entries_that_do_not_sum_to_zero(books: Books) -> None:
+    books.next_agency()
+    await books.enroll()
+    transaction_id = await books.admin.fetchval("select id from ledger_transaction")
+    with pytest.raises(asyncpg.CheckViolationError, match="does not sum to zero"):
+        async with books.worker.write(books.agency_id, context=TEST) as uow:
+            await uow.connection.execute(
+                """
+                insert into ledger_entry (transaction_id, agency_id, account, amount_minor, currency)
+                values ($1, $2, 'cash', 1, 'USD')
+                """,
+                transaction_id,
+                books.agency_id,
+            )
+
+
+@pytest.mark.parametrize("statement", ["update ledger_entry set amount_minor = 1", "delete from ledger_entry"])
+async def test_neither_role_can_change_the_ledger(books: Books, statement: str) -> None:
+    for database in (books.api, books.worker):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with database.write("A01", context=TEST) as uow:
+                await uow.connection.execute(statement)
+
+
+async def test_the_database_refuses_a_second_invoice_of_a_term(books: Books) -> None:
+    books.next_agency()
+    await books.enroll()
+    with pytest.raises(asyncpg.UniqueViolationError, match="invoice_term_id_key"):
+        await books.admin.execute(
+            """
+            insert into invoice (id, agency_id, term_id, state, fiscal_year, amount_minor, currency)
+            select 'inv_2', agency_id, term_id, 'draft', fiscal_year, amount_minor, currency
+            from invoice
+            """
+        )
+
+
+async def test_an_enrolment_that_ends_before_it_starts_is_refused(books: Books) -> None:
+    books.next_agency()
+    event = enrolled(books.agency_id, START, "enr_0").model_copy(update={"ends_at": START})
+    with pytest.raises(PermanentError, match="ends_at"):
+        await books.apply(event)
