@@ -10,18 +10,17 @@ from itertools import groupby, zip_longest
 from typing import Any
 
 import structlog
-from pydantic import ValidationError
 
-from muster_contracts import Envelope, Erasure, Event, MalformedRecord, read_headers, split_type, topics
+from muster_contracts import Envelope, Event, topics
 from muster_runtime import audit, parking
 from muster_runtime.context import Context
 from muster_runtime.db import RETRYABLE, Database, UnitOfWork
 from muster_runtime.errors import Conflict
 from muster_runtime.events import EventHandler, Received
 from muster_runtime.parking import Record
-from muster_runtime.telemetry import APPLIED, DUPLICATES, GAPS, HANDLER_SECONDS, UNKNOWN_TYPES, describe
+from muster_runtime.reading import Item, Position, RecordReader
+from muster_runtime.telemetry import APPLIED, DUPLICATES, GAPS, HANDLER_SECONDS, describe
 
-Position = tuple[int, int]  # epoch, sequence
 StreamKey = tuple[str, str]  # topic, agency
 
 # Before the first event of a stream: the next one is number 1.
@@ -31,26 +30,12 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
-    """A record with what was read of it: an event, a mere position (a type not read here), or a defect."""
-
-    record: Record
-    envelope: Envelope | None = None
-    event: Event | None = None
-    defect: str | None = None
-
-    @property
-    def position(self) -> Position | None:
-        return (self.envelope.epoch, self.envelope.sequence) if self.envelope else None
-
-
-@dataclass(frozen=True, slots=True)
 class _Plan:
     """What is to be done with one stream's items: apply the fresh ones, then park the held ones."""
 
     position: Position
-    fresh: Sequence[_Item]
-    held: Sequence[_Item]
+    fresh: Sequence[Item]
+    held: Sequence[Item]
     reason: str = ""
 
 
@@ -66,8 +51,8 @@ class Applier:
         group: str,
     ) -> None:
         self._database = database
-        self._handlers = {cls.event_type: (cls, handler) for cls, handler in subscriptions.items()}
-        self._families = {split[0] for name in self._handlers if (split := split_type(name))}
+        self._handlers = {cls.event_type: handler for cls, handler in subscriptions.items()}
+        self._reader = RecordReader(subscriptions, service)
         self._compacted = {name for name, topic in topics().items() if topic.compacted}
         self._service = service
         self.group = group
@@ -77,9 +62,9 @@ class Applier:
 
         Raises one of RETRYABLE when nothing was done for a reason that goes away.
         """
-        streams: dict[StreamKey, list[_Item]] = {}
+        streams: dict[StreamKey, list[Item]] = {}
         for record in records:
-            streams.setdefault((record.topic, record.agency_id), []).append(self._read(record))
+            streams.setdefault((record.topic, record.agency_id), []).append(self._reader.read(record))
         await self._apply_all(streams)
 
     async def replay(self, topic: str, agency_id: str, context: Context) -> str | None:
@@ -105,7 +90,7 @@ class Applier:
             if not records:
                 await audit.record(uow, command="ReplayParkedStream", agency_id=agency_id, subject=topic)
                 return False
-            item = self._read(records[0])
+            item = self._reader.read(records[0])
             uow.causes = {item.envelope.id: item.envelope} if item.envelope else {}
             plan = self._plan([item], await self._position(uow, topic, agency_id), topic)
             if plan.held:
@@ -123,7 +108,7 @@ class Applier:
             records = await parking.parked_records(uow.connection, self.group, topic, agency_id, 1)
             if not records:
                 return False
-            item = self._read(records[0])
+            item = self._reader.read(records[0])
             last = await self._position(uow, topic, agency_id)
             if item.position is not None and item.position > last:
                 await self._store(uow, {(topic, agency_id): item.position})
@@ -139,7 +124,7 @@ class Applier:
             )
             return True
 
-    async def _apply_all(self, streams: Mapping[StreamKey, Sequence[_Item]]) -> None:
+    async def _apply_all(self, streams: Mapping[StreamKey, Sequence[Item]]) -> None:
         """Apply all streams together; where that is refused, each alone, so that only the culprit parks."""
         try:
             await self._apply_streams(streams)
@@ -153,7 +138,7 @@ class Applier:
             ((_, items),) = streams.items()
             await self._apply_until_refused(items, error)
 
-    async def _apply_until_refused(self, items: Sequence[_Item], error: Exception) -> None:
+    async def _apply_until_refused(self, items: Sequence[Item], error: Exception) -> None:
         """Apply one stream's items one by one, and park it from the one that is refused."""
         stream = (items[0].record.topic, items[0].record.agency_id)
         for index, item in enumerate(items):
@@ -170,7 +155,7 @@ class Applier:
                 await self._park(uow, items[index:], describe(error))
             return
 
-    async def _apply_streams(self, streams: Mapping[StreamKey, Sequence[_Item]]) -> None:
+    async def _apply_streams(self, streams: Mapping[StreamKey, Sequence[Item]]) -> None:
         """One transaction: last sequences, effects, events, and whatever parks."""
         agencies = sorted({agency_id for _, agency_id in streams})
         causes = {item.envelope.id: item.envelope for items in streams.values() for item in items if item.envelope}
@@ -189,9 +174,9 @@ class Applier:
                 if plan.held:
                     await self._park(uow, plan.held, plan.reason)
 
-    def _plan(self, items: Sequence[_Item], last: Position, topic: str) -> _Plan:
+    def _plan(self, items: Sequence[Item], last: Position, topic: str) -> _Plan:
         """Drop duplicates; from the first defect or gap on, hold everything."""
-        fresh: list[_Item] = []
+        fresh: list[Item] = []
         for index, item in enumerate(items):
             position = item.position
             if item.defect is not None or position is None:
@@ -213,15 +198,14 @@ class Applier:
     async def _apply(self, uow: UnitOfWork, plans: Mapping[StreamKey, _Plan]) -> None:
         for run in _runs([plan.fresh for plan in plans.values()]):
             event_type = run[0].envelope.type
-            _, handler = self._handlers[event_type]
             with HANDLER_SECONDS.labels(self._service, event_type).time():
-                await handler(uow, run)
+                await self._handlers[event_type](uow, run)
         advanced = {stream: plan.position for stream, plan in plans.items() if plan.fresh}
         await self._store(uow, advanced)
         for (topic, _), plan in plans.items():
             APPLIED.labels(self._service, topic).inc(len(plan.fresh))
 
-    async def _park(self, uow: UnitOfWork, items: Sequence[_Item], reason: str) -> None:
+    async def _park(self, uow: UnitOfWork, items: Sequence[Item], reason: str) -> None:
         await parking.park(uow, self.group, [item.record for item in items], reason)
 
     def _transaction(
@@ -272,39 +256,8 @@ class Applier:
             [sequence for _, sequence in positions.values()],
         )
 
-    def _read(self, record: Record) -> _Item:
-        """Read a record: all that is wrong with it becomes a defect, which parks it raw."""
-        try:
-            envelope = read_headers(record.headers)
-        except MalformedRecord as error:
-            return _Item(record, defect=str(error))
-        if envelope.agency_id != record.agency_id:
-            return _Item(record, envelope, defect="the key is not the partitionkey attribute")
-        if envelope.type not in self._handlers:
-            return self._unread(record, envelope)
-        cls, _ = self._handlers[envelope.type]
-        try:
-            return _Item(record, envelope, _event(cls, record))
-        except ValidationError as error:
-            fields = ", ".join(".".join(map(str, e["loc"])) or "value" for e in error.errors())
-            return _Item(record, envelope, defect=f"the value does not fit {envelope.type}: {fields}")
 
-    def _unread(self, record: Record, envelope: Envelope) -> _Item:
-        """A type that is not read here is acknowledged; another major version of one that is, never."""
-        split = split_type(envelope.type)
-        if split and split[0] in self._families:
-            return _Item(record, envelope, defect=f"{envelope.type} is of an unknown major version")
-        UNKNOWN_TYPES.labels(self._service, record.topic).inc()
-        return _Item(record, envelope)
-
-
-def _event(cls: type[Event], record: Record) -> Event:
-    if issubclass(cls, Erasure):
-        return cls(agency_id=record.agency_id, subject_ref=(record.key or b"").decode("utf-8", "replace"))
-    return cls.model_validate_json(record.value or b"")
-
-
-def _runs(streams: Sequence[Sequence[_Item]]) -> Iterator[list[Received[Any]]]:
+def _runs(streams: Sequence[Sequence[Item]]) -> Iterator[list[Received[Any]]]:
     """Cut streams into runs of one type, and join the n-th runs of all streams where the type is one.
 
     Each stream keeps its order; streams have none between them.
@@ -321,7 +274,7 @@ def _runs(streams: Sequence[Sequence[_Item]]) -> Iterator[list[Received[Any]]]:
         yield from joined.values()
 
 
-def _readable(items: Iterable[_Item]) -> Iterator[Received[Any]]:
+def _readable(items: Iterable[Item]) -> Iterator[Received[Any]]:
     for item in items:
         if item.envelope is not None and item.event is not None:
             yield Received(item.envelope, item.event)

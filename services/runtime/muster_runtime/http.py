@@ -51,8 +51,8 @@ __all__ = [
 ]
 
 _PROBLEM = {
-    "model": problems.Problem,
     "description": "A problem (RFC 9457).",
+    "content": {problems.MEDIA_TYPE: {"schema": problems.SCHEMA}},
 }
 
 

@@ -1,5 +1,6 @@
 """Errors as problem details (RFC 9457). An answer never shows the inside: what is not foreseen is a bare 500."""
 
+import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -7,10 +8,9 @@ from typing import Any
 import asyncpg
 import structlog
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import Response
 
 from muster_runtime.auth import Forbidden, Unauthenticated
 from muster_runtime.db import RETRYABLE
@@ -29,26 +29,35 @@ MAX_ERRORS = 50
 _BAD_TEXT = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
 
 
-class FieldError(BaseModel):
-    """A value that breaks a rule."""
+# What a problem is, for the OpenAPI document: RFC 9457, 3.1, with two members of our own.
+SCHEMA = {
+    "type": "object",
+    "title": "Problem",
+    "required": ["type", "title", "status", "request_id"],
+    "properties": {
+        "type": {"type": "string", "examples": ["urn:muster:problem:invalid-input"]},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "request_id": {"type": "string", "description": "The id by which the logs know the request."},
+        "errors": {
+            "type": "array",
+            "description": "Each value that breaks a rule.",
+            "items": {
+                "type": "object",
+                "required": ["field", "rule"],
+                "properties": {
+                    "field": {"type": "string"},
+                    "value": {"type": ["string", "null"]},
+                    "rule": {"type": "string"},
+                },
+            },
+        },
+    },
+}
 
-    field: str
-    value: str | None
-    rule: str
 
-
-class Problem(BaseModel):
-    """A problem (RFC 9457, 3.1), with the id by which the logs know the request."""
-
-    type: str
-    title: str
-    status: int
-    detail: str | None = None
-    request_id: str
-    errors: list[FieldError] | None = None
-
-
-async def answer(request: Request, error: Exception) -> JSONResponse:
+async def answer(request: Request, error: Exception) -> Response:
     """Turn an error into its answer; only one that is not foreseen is logged as an error."""
     match error:
         case PermanentError():
@@ -91,7 +100,7 @@ def _problem(
     detail: str | None = None,
     extensions: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
+) -> Response:
     body = {
         "type": f"urn:muster:problem:{slug}",
         "title": title,
@@ -100,17 +109,18 @@ def _problem(
         "request_id": request.state.request_id,
         **(extensions or {}),
     }
-    return JSONResponse(body, status, dict(headers or {}), MEDIA_TYPE)
+    # ASCII alone: what is quoted of the input may hold half a surrogate pair, which UTF-8 cannot carry.
+    return Response(json.dumps(body, default=str), status, dict(headers or {}), MEDIA_TYPE)
 
 
-def _http_problem(request: Request, error: HTTPException) -> JSONResponse:
+def _http_problem(request: Request, error: HTTPException) -> Response:
     status = HTTPStatus(error.status_code)
     slug = status.phrase.lower().replace(" ", "-")
     detail = None if error.detail == status.phrase else error.detail
     return _problem(request, status, slug, status.phrase, detail, headers=error.headers)
 
 
-def _invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+def _invalid_request(request: Request, error: RequestValidationError) -> Response:
     errors: Sequence[Mapping[str, Any]] = error.errors()
     if errors[0]["type"] == "json_invalid":
         place = f"at character {errors[0]['loc'][-1]}: {errors[0]['ctx']['error']}"
