@@ -13,6 +13,7 @@ from muster_contracts.envelope import (
     write_run_headers,
 )
 from muster_contracts.event import Erasure, Event, event_types, split_type
+from muster_contracts.streams import Duplicate, Gap, New, NewEpoch, Position, Sighting, StreamTracker, judge
 from muster_contracts.topics import Topic, topics
 from muster_contracts.types import AgencyId, Instant, Money
 
@@ -22,13 +23,20 @@ __all__ = [
     "AgencyId",
     "ClockMoved",
     "Decoded",
+    "Duplicate",
     "Envelope",
     "Erasure",
     "Event",
+    "Gap",
     "Instant",
     "MalformedRecord",
     "Money",
+    "New",
+    "NewEpoch",
     "NewerMajor",
+    "Position",
+    "Sighting",
+    "StreamTracker",
     "Topic",
     "UnknownType",
     "billing",
@@ -38,6 +46,7 @@ __all__ = [
     "entitlements",
     "event_id",
     "event_types",
+    "judge",
     "notify",
     "read_headers",
     "source_of",

@@ -1,0 +1,107 @@
+"""How a subscriber knows that it saw every event once and in order.
+
+A *stream* is one agency's events on one topic, numbered from 1 without gaps. Keep the tracker's state in the same
+transaction as the effects of the events: then each has its effect once, whatever is delivered again.
+"""
+
+import json
+from dataclasses import dataclass
+
+from muster_contracts.topics import topics
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """The last event of a stream that was applied."""
+
+    epoch: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class New:
+    """The next event of its stream: apply it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """An event that was applied already: skip it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Events are missing, from `first` to `last`; nothing is recorded. Read the topic again from before them."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewEpoch:
+    """The producer was restored from a backup: apply the event, and reconcile what came after `before`."""
+
+    before: Position
+
+
+Sighting = New | Duplicate | Gap | NewEpoch
+
+_START = Position(epoch=1, sequence=0)
+
+
+def judge(last: Position | None, seen: Position, *, compacted: bool = False) -> Sighting:
+    """What an event at `seen` is to a reader who applied `last`, or nothing yet.
+
+    The first event that a reader ever sees of a stream must be number 1. A compacted topic keeps only the latest
+    record of each key: there, numbers are left out and that is no gap.
+    """
+    known = last or _START
+    if seen <= known:
+        return Duplicate()
+    if seen.epoch > known.epoch:
+        return NewEpoch(known)
+    if seen.sequence > known.sequence + 1 and not compacted:
+        return Gap(known.sequence + 1, seen.sequence - 1)
+    return New()
+
+
+class StreamTracker:
+    """The positions of a subscriber in all the streams that it reads.
+
+    Not safe for several threads at once: give each consumer its own.
+    """
+
+    def __init__(self, positions: dict[tuple[str, str], Position] | None = None) -> None:
+        self.positions = dict(positions or {})
+
+    def see(self, topic: str, agency_id: str, epoch: int, sequence: int) -> Sighting:
+        """Judge an event, and record its position unless it is a duplicate or behind a gap.
+
+        `topic` is the name in the contracts, without a prefix of the installation.
+        """
+        stream, seen = (topic, agency_id), Position(epoch, sequence)
+        sighting = judge(self.positions.get(stream), seen, compacted=topics()[topic].compacted)
+        if isinstance(sighting, New | NewEpoch):
+            self.positions[stream] = seen
+        return sighting
+
+    def accept(self, topic: str, agency_id: str, epoch: int, sequence: int) -> None:
+        """Go on behind a gap, once a person has decided that what is missing does not matter."""
+        self.positions[topic, agency_id] = Position(epoch, sequence)
+
+    def to_json(self) -> str:
+        """The state, some 60 bytes a stream."""
+        rows = sorted((*stream, position.epoch, position.sequence) for stream, position in self.positions.items())
+        return json.dumps(rows, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, state: str) -> "StreamTracker":
+        """A tracker that goes on where another stood. Raises ValueError when the state is not one."""
+        try:
+            return cls(
+                {
+                    (topic, agency): Position(int(epoch), int(number))
+                    for topic, agency, epoch, number in json.loads(state)
+                }
+            )
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"not a tracker's state: {error}") from None
