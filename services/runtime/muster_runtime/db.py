@@ -31,6 +31,7 @@ RETRYABLE = (
     TimeoutError,
     RetryableError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a backend killed at the wrong moment confuses the driver's state
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
