@@ -1,14 +1,18 @@
 """The sample service's application over a real database; neither Kafka nor a background duty is needed."""
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import logging
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from io import StringIO
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
+import structlog
 from fastapi import FastAPI
 
+from muster_runtime import telemetry
 from muster_runtime.alarm import Alarm
 from muster_runtime.clock import SandboxClock
 from muster_runtime.db import Database
@@ -30,7 +34,8 @@ class Sample:
     admin: "asyncpg.Connection[Any]"
     clock: SandboxClock
     tokens: TokenIssuer
-    health: Health = Health(ready=True)
+    logged: StringIO
+    health: Health = field(default_factory=lambda: Health(ready=True))
 
     def bearer(self, *scopes: str, agency: str | None = None, subject: str = "operator") -> dict[str, str]:
         """The header of a token."""
@@ -47,7 +52,22 @@ class Sample:
 
 
 @pytest.fixture
-async def sample(databases: Databases, tokens: TokenIssuer) -> AsyncIterator[Sample]:
+def logged() -> Iterator[StringIO]:
+    """What the process logs, written as it writes it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    telemetry.configure(Settings(), "sample")
+    (handler,) = root.handlers
+    assert isinstance(handler, logging.StreamHandler)
+    written = StringIO()
+    handler.setStream(written)
+    yield written
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+async def sample(databases: Databases, tokens: TokenIssuer, logged: StringIO) -> AsyncIterator[Sample]:
     """The sample service on a database of its own."""
     service = build(Settings(environment="sandbox", oidc_issuer=ISSUER, oidc_jwks=str(tokens.jwks)))
     access = await databases.make(service.name, service.migrations)
@@ -62,7 +82,7 @@ async def sample(databases: Databases, tokens: TokenIssuer) -> AsyncIterator[Sam
 
     app = create_app(Runtime(service, service.settings, clock, worker, Alarm(clock)), api, health)
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://sample.test")
-    made = Sample(app, client, admin, clock, tokens)
+    made = Sample(app, client, admin, clock, tokens, logged)
     client.headers.update(made.bearer("sample:read", "sample:write", "sample:operate"))
     yield made
     await client.aclose()

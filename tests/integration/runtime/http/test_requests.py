@@ -124,6 +124,24 @@ async def test_an_unforeseen_error_shows_nothing_but_its_request(sample: Sample)
     assert "RuntimeError" not in reply.text
 
 
+async def test_the_logs_know_a_failed_request_but_no_secret_or_input(sample: Sample) -> None:
+    ids = {"X-Request-Id": "r-1", "X-Correlation-Id": "c-1"}
+    failed = await sample.client.post("/v1/agencies/NASA/failures/unforeseen", headers=ids)
+    await sample.client.post(NOTES, json={"text": "ada@nasa.gov"})
+    await sample.client.post(NOTES, json={"text": ["ada@nasa.gov"]})
+    lines = [json.loads(line) for line in sample.logged.getvalue().splitlines()]
+    assert [(line["event"], line["level"]) for line in lines if line.get("request_id") == "r-1"] == [
+        ("request failed", "error"),
+        ("request", "info"),
+    ]
+    assert lines[0]["error"].startswith("RuntimeError")
+    assert lines[0]["correlation_id"] == "c-1"
+    assert any("sample.py" in place for place in lines[0]["stack"])
+    assert failed.json()["request_id"] == "r-1"
+    for secret in ("ada@nasa.gov", sample.client.headers["authorization"].removeprefix("Bearer ")):
+        assert secret not in sample.logged.getvalue()
+
+
 @pytest.mark.parametrize("kind", ["lost", "locked", "retryable"])
 async def test_what_goes_away_by_itself_may_be_tried_again(sample: Sample, kind: str) -> None:
     reply = await sample.client.post(f"/v1/agencies/NASA/failures/{kind}")
