@@ -1,0 +1,122 @@
+"""Entitlements, running, and an agency that enrollment and billing speak of."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from muster_contracts import Money
+from muster_contracts.billing import RenewalDecided, TermEnded, TermStarted
+from muster_contracts.enrollment import AgencyEnrolled, AgencyWithdrawn
+from muster_entitlements.bootstrap import build
+from muster_entitlements.settings import EntitlementsSettings
+from tests.support.services import RunningService, ServiceRunner
+
+START = datetime(2025, 8, 6, tzinfo=UTC)
+END = datetime(2026, 8, 6, tzinfo=UTC)
+NEXT_END = datetime(2027, 8, 6, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Entitlements:
+    """The running service, and one agency of it."""
+
+    service: RunningService
+    eventually: Callable[..., Awaitable[Any]]
+    agency: str = "NASA"
+
+    async def enroll(self, cap: int, enrollment_id: str = "enr_1") -> None:
+        """Enrol the agency, and wait until its pool is there."""
+        await self.service.publish(self.enrolled(cap, enrollment_id))
+
+        async def opened() -> bool:
+            return bool((await self.get("pool")).json().get("enrollment_id") == enrollment_id)
+
+        await self.eventually(opened)
+
+    def enrolled(self, cap: int, enrollment_id: str = "enr_1") -> AgencyEnrolled:
+        return AgencyEnrolled(
+            agency_id=self.agency,
+            enrollment_id=enrollment_id,
+            agency_name="An agency",
+            seats=cap,
+            starts_at=START,
+            ends_at=END,
+        )
+
+    def withdrawn(self, enrollment_id: str = "enr_1", at: datetime = START) -> AgencyWithdrawn:
+        return AgencyWithdrawn(
+            agency_id=self.agency, enrollment_id=enrollment_id, reason="reorganized", withdrawn_at=at
+        )
+
+    def term(self, enrollment_id: str = "enr_1") -> TermStarted:
+        return TermStarted(
+            agency_id=self.agency,
+            term_id=f"term_of_{enrollment_id}",
+            enrollment_id=enrollment_id,
+            number=1,
+            starts_at=START,
+            ends_at=END,
+            price=Money(amount_minor=100, currency="USD"),
+        )
+
+    def renewal(self, decision: str, enrollment_id: str = "enr_1") -> RenewalDecided:
+        return RenewalDecided(
+            agency_id=self.agency,
+            term_id=f"term_of_{enrollment_id}",
+            renewal_id="ren_1",
+            decision=decision,
+            price=Money(amount_minor=100, currency="USD"),
+            next_starts_at=END,
+            next_ends_at=NEXT_END,
+            decided_at=START,
+        )
+
+    def term_ended(
+        self, *, renewed: bool = False, reason: str = "completed", enrollment_id: str = "enr_1"
+    ) -> TermEnded:
+        return TermEnded(
+            agency_id=self.agency,
+            term_id=f"term_of_{enrollment_id}",
+            reason=reason,
+            renewed=renewed,
+            ended_at=END,
+        )
+
+    async def get(self, path: str, **params: str) -> httpx.Response:
+        return await self.service.client.get(f"/v1/agencies/{self.agency}/{path}", params=params)
+
+    async def post(self, path: str, body: Any = None, *, key: str | None = None) -> httpx.Response:
+        headers = {"Idempotency-Key": key} if key else {}
+        return await self.service.client.post(f"/v1/agencies/{self.agency}/{path}", json=body, headers=headers)
+
+    async def assign(self, person: object, *, key: str | None = None) -> httpx.Response:
+        return await self.post("seats", {"email": f"person.{person}@nasa.gov", "name": f"Person {person}"}, key=key)
+
+    async def import_file(self, body: str | bytes, *, key: str | None = None) -> httpx.Response:
+        headers = {"Content-Type": "text/csv"} | ({"Idempotency-Key": key} if key else {})
+        path = f"/v1/agencies/{self.agency}/seat-imports"
+        return await self.service.client.post(path, content=body, headers=headers)
+
+    async def check(self, person: object, feature: str = "deep-research") -> dict[str, Any]:
+        reply = await self.get("checks", subject=f"person.{person}@nasa.gov", feature=feature)
+        assert reply.status_code == 200, reply.text
+        answer: dict[str, Any] = reply.json()
+        return answer
+
+    async def pool(self) -> dict[str, Any]:
+        reply = await self.get("pool")
+        assert reply.status_code == 200, reply.text
+        pool: dict[str, Any] = reply.json()
+        return pool
+
+
+@pytest.fixture
+async def entitlements(run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]) -> Entitlements:
+    """Entitlements, at the start of the programme."""
+    service = await run_service(build, EntitlementsSettings)
+    service.clock.move(START)
+    return Entitlements(service, eventually)

@@ -1,0 +1,241 @@
+"""Seats over HTTP: given, used, taken back, and never more than the cap."""
+
+import asyncio
+import random
+from collections import Counter
+
+import httpx
+import pytest
+
+from muster_contracts.entitlements import (
+    PersonErased,
+    PersonRecorded,
+    SeatActivated,
+    SeatAssigned,
+    SeatLimitReached,
+    SeatRevoked,
+)
+from muster_runtime.events import Received
+from muster_runtime.http import undeclared_routes
+from tests.integration.entitlements.conftest import Entitlements
+
+
+async def test_the_life_of_a_seat(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=2)
+    assigned = await entitlements.assign("ada")
+    assert assigned.status_code == 201
+    seat = assigned.json()
+    assert seat["state"] == "assigned"
+    assert assigned.headers["location"] == f"/v1/agencies/NASA/seats/{seat['seat_id']}"
+
+    path = f"seats/{seat['seat_id']}"
+    assert (await entitlements.get(path)).json()["email"] == "person.ada@nasa.gov"
+    assert (await entitlements.post(f"{path}/activation")).json()["state"] == "active"
+    assert (await entitlements.post(f"{path}/activation")).status_code == 200
+    assert (await entitlements.pool())["in_use"] == 1
+    assert (await entitlements.post(f"{path}/revocation", {"reason": "moved"})).json()["state"] == "revoked"
+    assert (await entitlements.post(f"{path}/revocation")).status_code == 200
+    assert (await entitlements.post(f"{path}/activation")).status_code == 409
+    assert (await entitlements.pool())["in_use"] == 0
+    revoked = (await entitlements.get(path)).json()
+    assert (revoked["state"], revoked["email"], revoked["name"]) == ("revoked", None, None)
+
+    for cls in (SeatAssigned, PersonRecorded, SeatActivated, SeatRevoked, PersonErased):
+        events = await entitlements.eventually(lambda cls=cls: entitlements.service.published(cls))
+        assert [event.data.subject_ref for event in events] == [seat["subject_ref"]]
+    audit = await entitlements.service.admin.fetch("select command, reason from audit order by id")
+    assert Counter(row["command"] for row in audit) == {"AssignSeat": 1, "ActivateSeat": 2, "RevokeSeat": 2}
+    assert "moved" in {row["reason"] for row in audit}
+
+
+async def test_a_person_holds_one_seat_and_may_have_another_later(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=5)
+    first = (await entitlements.assign("ada")).json()
+    again = await entitlements.post("seats", {"email": " PERSON.Ada@NASA.gov "})
+    assert (again.status_code, again.json()["seat_id"]) == (409, first["seat_id"])
+    await entitlements.post(f"seats/{first['seat_id']}/revocation")
+    second = (await entitlements.assign("ada")).json()
+    assert second["subject_ref"] == first["subject_ref"]
+    assert second["seat_id"] != first["seat_id"]
+
+
+async def test_seats_are_listed_in_pages(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=5)
+    for person in range(5):
+        await entitlements.assign(person)
+    seen: list[str] = []
+    after: dict[str, str] = {}
+    while True:
+        page = (await entitlements.get("seats", limit="2", **after)).json()
+        seen += [seat["email"] for seat in page["items"]]
+        if page["next"] is None:
+            break
+        after = {"after": page["next"]}
+    assert sorted(seen) == [f"person.{person}@nasa.gov" for person in range(5)]
+
+
+async def test_sixty_at_once_for_the_last_ten_seats(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=25)
+    for person in range(15):
+        assert (await entitlements.assign(person)).status_code == 201
+
+    replies = await asyncio.gather(*(entitlements.assign(f"late.{person}") for person in range(60)))
+
+    assert Counter(reply.status_code for reply in replies) == {201: 10, 409: 50}
+    refused = {reply.json()["type"].rsplit("/", 1)[-1] for reply in replies if reply.status_code == 409}
+    assert {slug.rsplit(":", 1)[-1] for slug in refused} == {"seat-cap-reached"}
+    pool = await entitlements.pool()
+    assert (pool["in_use"], pool["cap"]) == (25, 25)
+    await entitlements.eventually(lambda: _published(entitlements, SeatAssigned, 25))
+    [limit] = await entitlements.eventually(lambda: entitlements.service.published(SeatLimitReached))
+    assert (limit.data.cap, limit.data.in_use, limit.data.refused) == (25, 25, 1)
+
+
+async def test_the_limit_is_told_once_until_a_seat_becomes_free(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=1)
+    seat = (await entitlements.assign("ada")).json()
+    for _ in range(3):
+        assert (await entitlements.assign("bob")).status_code == 409
+    await entitlements.post(f"seats/{seat['seat_id']}/revocation")
+    assert (await entitlements.assign("bob")).status_code == 201
+    for _ in range(3):
+        assert (await entitlements.assign("eve")).status_code == 409
+    await entitlements.assign("last")
+    assert (await entitlements.import_file("email\nperson.last@nasa.gov\n")).json()["refused"] == 1
+
+    await entitlements.eventually(lambda: _outbox_is_empty(entitlements))
+    assert len(await entitlements.service.published(SeatLimitReached)) == 2
+
+
+async def test_a_command_repeated_with_its_key_is_carried_out_once(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=1)
+    replies = await asyncio.gather(*(entitlements.assign("ada", key="one") for _ in range(10)))
+    assert {reply.status_code for reply in replies} == {201}
+    assert len({reply.json()["seat_id"] for reply in replies}) == 1
+    assert (await entitlements.pool())["in_use"] == 1
+
+
+async def test_a_refusal_is_not_kept_under_the_key(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=1)
+    seat = (await entitlements.assign("ada")).json()
+    assert (await entitlements.assign("bob", key="bob")).status_code == 409
+    await entitlements.post(f"seats/{seat['seat_id']}/revocation")
+    assert (await entitlements.assign("bob", key="bob")).status_code == 201
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_random_commands_at_once_never_exceed_the_cap(entitlements: Entitlements, seed: int) -> None:
+    cap, people = 6, 12
+    chance = random.Random(seed)
+    await entitlements.enroll(cap)
+    held: dict[int, str] = {}
+
+    async def act() -> None:
+        for _ in range(25):
+            person = chance.randrange(people)
+            choice = chance.random()
+            reply: httpx.Response
+            if choice < 0.5:
+                reply = await entitlements.assign(person)
+                if reply.status_code == 201:
+                    held[person] = reply.json()["seat_id"]
+            elif choice < 0.6:
+                rows = [f"person.{chance.randrange(people)}@nasa.gov" for _ in range(4)]
+                reply = await entitlements.import_file("\n".join(["email", *rows]))
+            elif person in held:
+                action = "revocation" if chance.random() < 0.8 else "activation"
+                reply = await entitlements.post(f"seats/{held[person]}/{action}")
+            else:
+                continue
+            assert reply.status_code in {200, 201, 409}, reply.text
+
+    await asyncio.gather(*(act() for _ in range(6)))
+
+    await entitlements.eventually(lambda: _outbox_is_empty(entitlements))
+    events: list[Received[SeatAssigned] | Received[SeatRevoked] | Received[SeatLimitReached]] = [
+        *await entitlements.service.published(SeatAssigned),
+        *await entitlements.service.published(SeatRevoked),
+        *await entitlements.service.published(SeatLimitReached),
+    ]
+    holders: set[str] = set()
+    limit_met = False
+    for event in sorted(events, key=lambda event: event.envelope.sequence):
+        match event.data:
+            case SeatAssigned(subject_ref=subject_ref):
+                assert subject_ref not in holders
+                holders.add(subject_ref)
+            case SeatRevoked(subject_ref=subject_ref):
+                holders.remove(subject_ref)
+                limit_met = False
+            case SeatLimitReached():
+                assert not limit_met
+                assert len(holders) == cap
+                limit_met = True
+        assert len(holders) <= cap
+    assert (await entitlements.pool())["in_use"] == len(holders)
+    rows = await entitlements.service.admin.fetch("select subject_ref from seat where state <> 'revoked'")
+    assert {row["subject_ref"] for row in rows} == holders
+    known = await entitlements.service.admin.fetchval("select count(*) from holder")
+    assert known == len(holders)
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"email": "ada@example.com"}, "email"),
+        ({"email": "not an address"}, "email"),
+        ({"email": "ada@nasa.gov", "name": "\u0000"}, "name"),
+        ({"email": "ada@nasa.gov", "nickname": "A"}, "nickname"),
+        ({"email": 1}, "email"),
+        ({}, "email"),
+    ],
+)
+async def test_a_bad_request_names_the_field(entitlements: Entitlements, body: object, named: str) -> None:
+    await entitlements.enroll(cap=1)
+    reply = await entitlements.post("seats", body)
+    assert reply.status_code == 422
+    assert named in reply.text
+    assert (await entitlements.pool())["in_use"] == 0
+
+
+async def test_what_is_not_there_is_not_found(entitlements: Entitlements) -> None:
+    unknown = await entitlements.assign("ada")
+    assert (unknown.status_code, unknown.json()["reason"]) == (404, "unknown")
+    assert (await entitlements.get("pool")).status_code == 404
+    assert (await entitlements.import_file("email\nada@nasa.gov\n")).status_code == 404
+    await entitlements.enroll(cap=1)
+    missing = f"seats/seat_{'0' * 32}"
+    assert (await entitlements.get(missing)).status_code == 404
+    assert (await entitlements.post(f"{missing}/activation")).status_code == 404
+    assert (await entitlements.post(f"{missing}/revocation")).status_code == 404
+    assert (await entitlements.get("checks", subject="a@nasa.gov", feature="none")).status_code == 404
+
+
+async def test_another_tenants_agency_is_not_found(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=1)
+    seat = (await entitlements.assign("ada")).json()
+    token = entitlements.service.token("entitlements:read", "entitlements:write", agency="GSA")
+    client, headers = entitlements.service.client, {"Authorization": f"Bearer {token}"}
+    for path in ("pool", "seats", f"seats/{seat['seat_id']}", "windows", "checks?subject=a@nasa.gov"):
+        assert (await client.get(f"/v1/agencies/NASA/{path}", headers=headers)).status_code == 404
+    body = {"email": "ada@nasa.gov"}
+    assert (await client.post("/v1/agencies/NASA/seats", json=body, headers=headers)).status_code == 404
+    own = await client.get("/v1/agencies/GSA/seats", headers=headers)
+    assert own.json()["items"] == []
+
+
+async def test_every_route_asks_for_a_scope(entitlements: Entitlements) -> None:
+    assert undeclared_routes(entitlements.service.process.app) == []
+    token = entitlements.service.token("entitlements:read")
+    reply = await entitlements.service.client.post(
+        "/v1/agencies/NASA/seats", json={}, headers={"Authorization": f"Bearer {token}"}
+    )
+    assert reply.status_code == 403
+
+
+async def _published(entitlements: Entitlements, cls: type[SeatAssigned], count: int) -> bool:
+    return len(await entitlements.service.published(cls)) == count
+
+
+async def _outbox_is_empty(entitlements: Entitlements) -> bool:
+    return bool(await entitlements.service.admin.fetchval("select count(*) = 0 from outbox"))

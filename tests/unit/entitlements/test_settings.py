@@ -1,0 +1,23 @@
+"""Production has a subject key of its own."""
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from muster_entitlements.settings import SANDBOX_SUBJECT_KEY, EntitlementsSettings
+
+
+def test_the_sandbox_has_a_key() -> None:
+    assert EntitlementsSettings(environment="sandbox").subject_key.get_secret_value() == SANDBOX_SUBJECT_KEY
+
+
+@pytest.mark.parametrize("key", [None, SANDBOX_SUBJECT_KEY, "short"])
+def test_production_refuses_to_start_without_a_key_of_its_own(key: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MUSTER_SUBJECT_KEY", raising=False)
+    if key is not None:
+        monkeypatch.setenv("MUSTER_SUBJECT_KEY", key)
+    with pytest.raises(ValidationError, match="production asks for a secret key of at least 32 characters"):
+        EntitlementsSettings(environment="production")
+
+
+def test_production_starts_with_one() -> None:
+    EntitlementsSettings(environment="production", subject_key=SecretStr("k" * 32))

@@ -1,0 +1,154 @@
+"""Windows are half-open, and an answer holds for as long as it says."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muster_contracts.entitlements import AccessMode
+from muster_entitlements.catalogue import Feature, features
+from muster_entitlements.domain import (
+    Pool,
+    PoolState,
+    Question,
+    Reason,
+    SeatState,
+    Verdict,
+    Window,
+    check,
+)
+
+START = datetime(2025, 8, 6, tzinfo=UTC)
+END = datetime(2026, 8, 6, tzinfo=UTC)
+TICK = timedelta(microseconds=1)
+
+POOL = Pool(
+    agency_id="NASA",
+    enrollment_id="enr_1",
+    starts_at=START,
+    ends_at=END,
+    suspended=False,
+    withdrawn_at=None,
+    ended=False,
+    cap=10,
+    in_use=1,
+    limit_met=False,
+    revision=7,
+)
+
+instants = st.datetimes(datetime(2025, 1, 1), datetime(2027, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
+pools = st.builds(
+    replace,
+    st.just(POOL),
+    starts_at=st.sampled_from([START, START - timedelta(days=30)]),
+    suspended=st.booleans(),
+    withdrawn_at=st.none() | instants,
+    ended=st.booleans(),
+)
+windows = st.builds(Window.open, st.just("win_1"), st.sampled_from(list(features().values())), pools)
+questions = st.builds(
+    Question,
+    pool=st.none() | pools,
+    seat=st.none() | st.sampled_from(SeatState),
+    feature=st.none() | st.just("deep-research"),
+    window=st.none() | windows,
+)
+
+
+def ask(feature: str | None = None, pool: Pool = POOL, seat: SeatState | None = SeatState.ACTIVE) -> Question:
+    window = Window.open("win_1", features()[feature], pool) if feature else None
+    return Question(pool, seat, feature, window)
+
+
+def test_the_catalogue() -> None:
+    trials = {key: (feature.trial, feature.monthly_quota_after) for key, feature in features().items()}
+    assert trials == {
+        "frontier-models": (None, None),
+        "deep-research": (timedelta(days=60), 25),
+        "advanced-voice-mode": (timedelta(days=60), 60),
+    }
+
+
+def test_a_catalogue_with_a_quota_of_unknown_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="monthly_quota_after"):
+        Feature(key="a", name="A", mode=AccessMode.UNLIMITED, mode_after=AccessMode.QUOTA)
+
+
+def test_a_trial_lasts_sixty_days_and_is_told_of_before_its_end() -> None:
+    window = Window.open("win_1", features()["deep-research"], POOL)
+    assert (window.starts_at, window.ends_at, window.trial) == (START, datetime(2025, 10, 5, tzinfo=UTC), True)
+    assert window.notices() == {
+        14: datetime(2025, 9, 21, tzinfo=UTC),
+        7: datetime(2025, 9, 28, tzinfo=UTC),
+        1: datetime(2025, 10, 4, tzinfo=UTC),
+    }
+
+
+def test_a_window_without_days_lasts_as_long_as_the_term() -> None:
+    window = Window.open("win_1", features()["frontier-models"], POOL)
+    assert (window.starts_at, window.ends_at, window.trial) == (START, END, False)
+
+
+@given(windows, instants)
+def test_a_window_is_half_open(window: Window, now: datetime) -> None:
+    for instant in (now, window.starts_at - TICK, window.starts_at, window.ends_at - TICK, window.ends_at):
+        if instant < window.starts_at:
+            assert window.access(instant) is AccessMode.NONE
+        elif instant < window.ends_at:
+            assert window.access(instant) is window.mode
+        else:
+            assert window.access(instant) is window.mode_after
+
+
+def test_a_term_is_half_open() -> None:
+    assert POOL.state(START - TICK) is PoolState.NOT_STARTED
+    assert POOL.state(START) is PoolState.OPEN
+    assert POOL.state(END - TICK) is PoolState.OPEN
+    assert POOL.state(END) is PoolState.ENDED
+
+
+@pytest.mark.parametrize(
+    ("pool", "state"),
+    [
+        (replace(POOL, suspended=True), PoolState.SUSPENDED),
+        (replace(POOL, suspended=True, ended=True), PoolState.ENDED),
+        (replace(POOL, suspended=True, ended=True, withdrawn_at=START), PoolState.WITHDRAWN),
+    ],
+)
+def test_the_weightiest_state_counts(pool: Pool, state: PoolState) -> None:
+    assert pool.state(START) is state
+    assert check(ask("deep-research", pool), START).reason is Reason(state.value)
+    assert check(ask("deep-research", pool), START).verdict is Verdict.REFUSED
+
+
+def test_answers() -> None:
+    trial_end = START + timedelta(days=60)
+    cases = [
+        (Question(None, None, None, None), START, "refused", "unknown", None),
+        (ask(), START - TICK, "refused", "not_started", START),
+        (ask(seat=None), START, "refused", "no_seat", END),
+        (ask(seat=SeatState.REVOKED), START, "refused", "no_seat", END),
+        (ask(), START, "allowed", "seat_active", END),
+        (ask(seat=SeatState.ASSIGNED), START, "allowed", "seat_assigned", END),
+        (ask("deep-research"), START, "allowed", "window_open", trial_end),
+        (ask("deep-research"), trial_end, "allowed", "quota", END),
+        (ask("frontier-models"), END - TICK, "allowed", "window_open", END),
+        (ask("frontier-models"), END, "refused", "ended", None),
+        (Question(POOL, SeatState.ACTIVE, "newer", None), START, "refused", "no_window", END),
+    ]
+    for question, now, verdict, reason, valid_until in cases:
+        answer = check(question, now)
+        assert (answer.verdict, answer.reason, answer.valid_until) == (verdict, reason, valid_until)
+    assert check(ask("deep-research"), trial_end).monthly_quota == 25
+
+
+@given(questions, instants, st.floats(0, 1))
+def test_an_answer_holds_until_its_end(question: Question, now: datetime, share: float) -> None:
+    answer = check(question, now)
+    last = (answer.valid_until or datetime(2030, 1, 1, tzinfo=UTC)) - TICK
+    assert now <= last
+    later = now + (last - now) * share
+    assert check(question, later) == answer
+    assert check(question, last) == answer
