@@ -100,6 +100,9 @@ async def _admit(connection: "asyncpg.Connection[Any]", database: str, service: 
             f"alter role {_quoted(f'{service}_{role}')} in database {_quoted(database)} "
             f"set search_path = {_quoted(service)}"
         )
+    # A migration that waits for a lock makes all that come after it wait as well.
+    owner = _quoted(f"{service}_owner")
+    await connection.execute(f"alter role {owner} in database {_quoted(database)} set lock_timeout = '5s'")
 
 
 @asynccontextmanager

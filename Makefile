@@ -1,0 +1,78 @@
+# Everything that is done with Muster. It needs Linux, GNU make and Python 3.11 or later; it fetches the rest itself.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+PACKAGES := contracts services/runtime services/enrollment services/entitlements services/billing services/notify infra/local
+MIGRATIONS := $(wildcard services/*/migrations/*.sql)
+MODULES := muster_contracts muster_runtime muster_enrollment muster_entitlements muster_billing muster_notify muster_local
+
+# More arguments for the program that a target runs, such as: make demo ARGS="--seats 500"
+ARGS ?=
+
+SHELL := /bin/bash -euo pipefail
+.DEFAULT_GOAL := help
+
+##@ Try it
+demo: venv ## Play the programme's first year on a new stack, and prove that its books balance
+	$(BIN)/muster demo $(ARGS)
+
+up: venv ## Start the stack and leave it running
+	$(BIN)/muster up $(ARGS)
+
+status: venv ## Show what runs, and whether it is ready
+	$(BIN)/muster status $(ARGS)
+
+down: venv ## Stop the stack; its data stay
+	$(BIN)/muster down $(ARGS)
+
+##@ Work on it
+test: venv ## Run every test, on real servers
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+bench: venv ## Print the relay's throughput and the latency from a command to its effect
+	$(BIN)/python -m tests.bench $(ARGS)
+
+lint: venv ## Check style, types, imports and migrations
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(MODULES:%=-p %)
+	$(BIN)/mypy tests
+	$(BIN)/lint-imports --no-timings
+	for file in $(MIGRATIONS); do sed '/^-- migrate:down/,$$d' $$file | $(BIN)/squawk --stdin-filepath $$file; done
+
+format: venv ## Bring the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+contracts: venv ## Write schemas, examples and AsyncAPI anew from the event models
+	$(BIN)/python -m muster_contracts.generate
+
+lock: venv ## Choose the newest versions that requirements.in allows
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url requirements.in -o requirements.lock
+
+clean: ## Remove what was made, but for the data of stacks
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+help: ## Show the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+.PHONY: demo up status down test bench lint format contracts lock clean help venv
+
+# The virtual environment. Two makes at once: the second one waits, and finds it complete.
+venv:
+	@flock Makefile $(MAKE) --silent --no-print-directory $(INSTALLED)
+
+$(INSTALLED): requirements.lock $(PACKAGES:%=%/pyproject.toml)
+	echo "Setting up $(VENV), once" >&2
+	$(PYTHON) -c 'import sys; sys.exit("Muster needs Python 3.11 or later: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.lock
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation $(PACKAGES:%=-e %)
+	touch $@
