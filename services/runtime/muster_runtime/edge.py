@@ -23,6 +23,9 @@ DEFAULT_BODY_LIMIT = 2 * MEBIBYTE
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
+# A method of the caller's own invention must not make a metric of its own.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
 E = TypeVar("E", bound=Callable[..., Any])
 
 log = structlog.get_logger(__name__)
@@ -83,7 +86,7 @@ class Edge:
         )
 
     def _measure(self, exchange: "_Exchange", seconds: float) -> None:
-        method = exchange.request.method
+        method = exchange.request.method if exchange.request.method in _METHODS else "other"
         route = exchange.route
         status = exchange.status or 500
         HTTP_REQUEST_SECONDS.labels(self._service, method, route, status).observe(seconds)

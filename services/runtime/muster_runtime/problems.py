@@ -85,7 +85,7 @@ async def answer(request: Request, error: Exception) -> Response:
                 503,
                 "unavailable",
                 "Something that is needed is unavailable for now",
-                "Nothing was changed. Try again, with the same Idempotency-Key if there is one.",
+                "Try again. With the same Idempotency-Key a command is carried out once, whatever became of this try.",
                 headers={"retry-after": str(RETRY_AFTER_SECONDS)},
             )
     log.error("request failed", exc_info=error)

@@ -236,6 +236,13 @@ async def test_health_and_metrics_need_no_token(sample: Sample) -> None:
     assert "note_1" not in metrics
 
 
+async def test_the_metrics_do_not_grow_by_what_a_caller_invents(sample: Sample) -> None:
+    problem(await sample.client.request("BREW", "/v1/coffee"), 404)
+    metrics = (await sample.client.get("/metrics")).text
+    assert "coffee" not in metrics
+    assert "BREW" not in metrics
+
+
 async def test_every_route_declares_its_scope(sample: Sample) -> None:
     assert undeclared_routes(sample.app) == []
 
