@@ -41,7 +41,7 @@ create table delivery (
     audience text not null, -- the agency whose recipient it is, or '*' for the operators'
     payload bytea not null,
     state text not null check (state in ('pending', 'delivered', 'failed')),
-    attempts integer not null,
+    attempts bigint not null,
     recorded_at timestamptz not null,
     first_attempt_at timestamptz,
     next_attempt_at timestamptz,
@@ -59,9 +59,9 @@ select protect('delivery', api => 'select, update', worker => 'select, insert, u
 create table delivery_attempt (
     delivery_id text not null references delivery (id),
     agency_id text not null,
-    number integer not null,
+    number bigint not null,
     attempted_at timestamptz not null,
-    milliseconds integer not null,
+    milliseconds bigint not null,
     outcome text not null,
     detail text,
     primary key (delivery_id, number)

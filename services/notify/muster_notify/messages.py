@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime
@@ -14,6 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from pydantic import BaseModel, ConfigDict
 
 from muster_notify.domain import Contact
+
+
+class Unwritable(Exception):
+    """An e-mail cannot be written of what was given; the message does not show it, for it may be personal."""
 
 
 class Message(BaseModel):
@@ -44,7 +49,7 @@ def write(
 ) -> EmailMessage:
     """An e-mail about an event's data. Its Message-ID follows from the delivery, so that a repetition has the same.
 
-    Raises ValueError when an address is not one or a header would break its line.
+    Raises Unwritable when an address is not one or a header would break its line.
     """
     texts = {
         "heading": _render(message.subject, data),
@@ -54,9 +59,12 @@ def write(
         "delivery_id": delivery_id,
     }
     email = EmailMessage()
-    email["From"] = Address("Muster", addr_spec=sender)
-    email["To"] = [Address(contact.name or "", addr_spec=contact.email) for contact in recipients]
-    email["Subject"] = texts["heading"]
+    try:
+        email["From"] = Address("Muster", addr_spec=sender)
+        email["To"] = [Address(contact.name or "", addr_spec=contact.email) for contact in recipients]
+        email["Subject"] = texts["heading"]
+    except (ValueError, MessageError) as error:
+        raise Unwritable("an address or a header is not valid") from error
     email["Date"] = format_datetime(date)
     email["Message-ID"] = f"<{delivery_id}@{sender.rpartition('@')[2]}>"
     email["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's absence notice answers it

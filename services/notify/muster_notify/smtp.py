@@ -9,7 +9,7 @@ from aiosmtplib import SMTP, SMTPDataError, SMTPException, SMTPRecipientsRefused
 
 from muster_notify import repository
 from muster_notify.domain import OPERATORS, Contact, Delivery, Outcome, Verdict
-from muster_notify.messages import messages, write
+from muster_notify.messages import Unwritable, messages, write
 from muster_notify.rules import rules
 from muster_notify.settings import NotifySettings
 from muster_runtime.db import Database
@@ -42,8 +42,8 @@ class EmailSender:
                 recipients=recipients,
                 date=now,
             )
-        except ValueError:
-            return Outcome(Verdict.FAILED, "the message could not be written: an address or a header is not valid")
+        except Unwritable as error:
+            return Outcome(Verdict.FAILED, str(error))
         async with self._sending:
             try:
                 smtp = await self._connection()

@@ -1,0 +1,60 @@
+"""A real SMTP server that keeps the messages, and refuses them as it is told."""
+
+import asyncio
+import email
+import email.policy
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from typing import Any
+
+from aiosmtpd.smtp import SMTP
+
+
+@dataclass
+class MailServer:
+    """`refuse_recipient` and `refuse_message` are answers, such as "550 no such mailbox"."""
+
+    port: int = 0
+    refuse_recipient: str | None = None
+    refuse_message: str | None = None
+    messages: list[EmailMessage] = field(default_factory=list)
+    recipients: list[str] = field(default_factory=list)
+    connections: int = 0
+
+    async def handle_EHLO(self, server: SMTP, session: Any, _envelope: Any, hostname: str, answer: Any) -> Any:  # noqa: N802
+        self.connections += 1
+        session.host_name = hostname
+        return answer
+
+    async def handle_RCPT(  # noqa: N802
+        self, _server: SMTP, _session: Any, envelope: Any, address: str, _options: list[str]
+    ) -> str:
+        if self.refuse_recipient:
+            return self.refuse_recipient
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, _server: SMTP, _session: Any, envelope: Any) -> str:  # noqa: N802
+        if self.refuse_message:
+            return self.refuse_message
+        message = email.message_from_bytes(envelope.content, policy=email.policy.default)
+        assert isinstance(message, EmailMessage)
+        self.messages.append(message)
+        self.recipients.extend(envelope.rcpt_tos)
+        return "250 OK"
+
+
+@asynccontextmanager
+async def mail_server(server: MailServer) -> AsyncIterator[MailServer]:
+    """Serve on the server's port (0: a free one) until the block ends."""
+    loop = asyncio.get_running_loop()
+    listening = await loop.create_server(
+        lambda: SMTP(server, hostname="mail.test", enable_SMTPUTF8=True, loop=loop), "127.0.0.1", server.port
+    )
+    server.port = listening.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        listening.close()

@@ -1,0 +1,86 @@
+"""A receiver of webhooks: a real HTTP server that answers as it is told and keeps what it got."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from standardwebhooks.webhooks import Webhook
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as it arrived."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def id(self) -> str:
+        return self.headers["webhook-id"]
+
+    @property
+    def event(self) -> dict[str, Any]:
+        event: dict[str, Any] = json.loads(self.body)
+        return event
+
+    def verified(self, secret: str) -> dict[str, Any]:
+        """The event, checked as a receiver would; raises WebhookVerificationError."""
+        event: dict[str, Any] = Webhook(secret).verify(self.body, self.headers)
+        return event
+
+
+@dataclass
+class Receiver:
+    """`answer` gives the status for each request; None leaves it without an answer."""
+
+    port: int = 0
+    answer: Callable[[Request], int | None] = lambda _: 204
+    requests: list[Request] = field(default_factory=list)
+    connections: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hook"
+
+    def sequences(self, agency_id: str) -> list[int]:
+        """The sequences of an agency's events, in the order of arrival."""
+        return [request.event["sequence"] for request in self.requests if request.event["agency_id"] == agency_id]
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            request = await _read(reader)
+            self.requests.append(request)
+            status = self.answer(request)
+            if status is None:
+                await reader.read()  # until the sender hangs up
+            else:
+                location = "location: /elsewhere\r\n" if 300 <= status < 400 else ""
+                writer.write(f"HTTP/1.1 {status} X\r\n{location}content-length: 0\r\n\r\n".encode())
+                await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the sender has gone
+        finally:
+            writer.close()
+
+
+async def _read(reader: asyncio.StreamReader) -> Request:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+    body = await reader.readexactly(int(headers["content-length"]))
+    return Request(head[0].split()[1], headers, body)
+
+
+@asynccontextmanager
+async def receiving(receiver: Receiver) -> AsyncIterator[Receiver]:
+    """Serve on the receiver's port (0: a free one) until the block ends."""
+    server = await asyncio.start_server(receiver.serve, "127.0.0.1", receiver.port)
+    receiver.port = server.sockets[0].getsockname()[1]
+    try:
+        yield receiver
+    finally:
+        server.close()

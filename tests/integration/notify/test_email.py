@@ -1,0 +1,146 @@
+"""E-mails through a real SMTP server."""
+
+from typing import Any
+
+from muster_contracts.enrollment import AgencySuspended
+from muster_notify.bootstrap import build
+from muster_notify.settings import NotifySettings
+from tests.integration.notify.conftest import START, Notify, contact, contact_erased, enrolled, paid, reinstated
+from tests.integration.notify.mail import MailServer, mail_server
+from tests.support.eventually import eventually
+from tests.support.services import ServiceRunner
+
+
+async def test_the_administrator_is_told_once_in_text_and_html(notify: Notify, mail: MailServer) -> None:
+    await notify.service.publish(contact(), enrolled())
+    (delivery,) = await notify.until(state="delivered")
+    (message,) = mail.messages
+    assert mail.recipients == ["ann@nasa.example"]
+    assert message["Subject"] == "The NASA is enrolled"
+    assert message["Message-ID"] == f"<{delivery['delivery_id']}@muster.example>"
+    assert message["Date"].datetime == START
+    assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
+    assert (delivery["rule"], delivery["recipient"], delivery["attempts"]) == ("enrolled", "administrator", 1)
+
+
+async def test_an_email_waits_until_its_contact_is_known_and_then_goes_at_once(
+    notify: Notify, mail: MailServer
+) -> None:
+    await notify.service.publish(enrolled())
+    delivery = await notify.waits("nobody is known as administrator")
+    assert delivery["next_attempt_at"] == "2025-08-06T00:00:05Z"
+    await notify.service.publish(contact())
+    await notify.until(state="delivered")
+    assert len(mail.messages) == 1
+
+
+async def test_a_repeated_event_makes_no_second_email(notify: Notify, mail: MailServer) -> None:
+    await notify.service.publish(contact())
+    (envelope,) = await notify.service.publish(enrolled())
+    await notify.until(state="delivered")
+    await notify.service.producer.put(envelope, enrolled())
+    # As after the loss of the last sequence: only the intent's own key can tell that it was there.
+    await notify.service.admin.execute("delete from applied where topic = 'muster.enrollment.agency'")
+    await notify.service.producer.put(envelope, enrolled())
+    await notify.service.publish(reinstated())
+    await notify.until(2, state="delivered")
+    await notify.settle()
+    assert [message["Subject"] for message in mail.messages] == [
+        "The NASA is enrolled",
+        "The enrolment of NASA is active again",
+    ]
+
+
+async def test_a_temporary_refusal_is_tried_again_in_order(notify: Notify, mail: MailServer) -> None:
+    mail.refuse_message = "451 later"
+    await notify.service.publish(contact(), enrolled(), reinstated())
+    await notify.waits("answered 451")
+    mail.refuse_message = None
+    notify.move(seconds=5)
+    await notify.until(2, state="delivered")
+    assert [message["Subject"][:12] for message in mail.messages] == ["The NASA is ", "The enrolmen"]
+
+
+async def test_a_refusal_for_good_fails_without_telling_the_address(notify: Notify, mail: MailServer) -> None:
+    mail.refuse_recipient = "550 no mailbox ann@nasa.example here"
+    await notify.service.publish(contact(), enrolled())
+    (delivery,) = await notify.until(state="failed")
+    assert delivery["last_error"] == "answered 550 no mailbox <address> here"
+    assert delivery["next_attempt_at"] is None
+
+
+async def test_one_connection_serves_many_emails(notify: Notify, mail: MailServer) -> None:
+    await notify.service.publish(contact(), enrolled(), reinstated(), paid())
+    await notify.until(3, state="delivered")
+    assert mail.connections == 1
+
+
+async def test_a_mail_server_that_is_down_is_waited_for(run_service: ServiceRunner) -> None:
+    async with mail_server(MailServer()) as server:
+        port = server.port
+    notify = Notify(await run_service(build, NotifySettings, smtp_port=port, smtp_starttls=False))
+    notify.service.clock.move(START)
+    await notify.service.publish(contact(), enrolled())
+    await notify.waits("no connection to the mail server")
+    async with mail_server(MailServer(port)) as server:
+        notify.move(seconds=5)
+        await notify.until(state="delivered")
+        assert len(server.messages) == 1
+
+
+async def test_nothing_is_sent_in_clear_where_tls_is_asked_for(run_service: ServiceRunner, mail: MailServer) -> None:
+    notify = Notify(await run_service(build, NotifySettings, smtp_port=mail.port))
+    await notify.service.publish(contact(), enrolled())
+    await notify.waits("no connection to the mail server")
+    assert mail.messages == []
+
+
+async def test_who_is_erased_gets_nothing_more_and_is_kept_nowhere(notify: Notify, mail: MailServer) -> None:
+    await notify.service.publish(contact(), enrolled())
+    await notify.until(state="delivered")
+    await notify.service.publish(contact_erased())
+    await notify.settle()
+    await notify.service.publish(paid())
+    await notify.waits("nobody is known")
+    assert len(mail.messages) == 1
+    tables = await notify.service.admin.fetch(
+        "select table_name from information_schema.tables where table_schema = 'notify'"
+    )
+    for (table,) in tables:
+        rows = await notify.service.admin.fetch(f"select t::text from {table} as t")
+        assert not [row for row in rows if "ann@" in row[0] or "Ann" in row[0]]
+
+
+async def test_an_address_that_is_none_fails_its_email_alone(notify: Notify, mail: MailServer) -> None:
+    await notify.service.publish(contact("NASA", "not an address"), enrolled("NASA"))
+    await notify.service.publish(contact("EPA", "eve@epa.example"), enrolled("EPA"))
+    (delivery,) = await notify.until(state="failed")
+    assert "not valid" in delivery["last_error"]
+    await notify.until(1, "EPA", state="delivered")
+    assert mail.recipients == ["eve@epa.example"]
+
+
+async def test_the_operators_are_told_at_their_own_address(notify: Notify, mail: MailServer) -> None:
+    await notify.service.publish(
+        contact(), AgencySuspended(agency_id="NASA", enrollment_id="enr_1", reason="operator", suspended_at=START)
+    )
+    await notify.until(2, state="delivered")
+    assert sorted(mail.recipients) == ["ann@nasa.example", "muster@muster.example"]
+
+
+async def test_an_email_that_nobody_can_get_fails_after_fourteen_days(notify: Notify) -> None:
+    await notify.service.publish(enrolled())
+    attempts, days = 0, 0
+    (delivery,) = await notify.until()
+    while delivery["state"] == "pending":
+
+        async def attempted(after: int = attempts) -> dict[str, Any] | None:
+            (delivery,) = await notify.deliveries()
+            return delivery if delivery["attempts"] > after else None
+
+        delivery = await eventually(attempted)
+        attempts = delivery["attempts"]
+        notify.move(days=1)
+        days += 1
+    assert delivery["last_error"] == "nobody is known as administrator"
+    assert days == 15  # the attempts of days 0 to 14

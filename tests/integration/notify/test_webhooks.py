@@ -1,0 +1,228 @@
+"""Webhooks to a real receiver: signed, in order, once per intent, and never to an address that is not public."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from standardwebhooks.webhooks import WebhookVerificationError
+
+from muster_notify import repository
+from muster_notify.addresses import AddressPolicy
+from muster_notify.bootstrap import build
+from muster_notify.dispatcher import Dispatcher
+from muster_notify.domain import Channel, Delivery, Outcome
+from muster_notify.settings import NotifySettings
+from muster_notify.vault import Vault
+from muster_notify.webhooks import WebhookSender
+from muster_runtime.clock import SystemClock
+from muster_runtime.db import Database
+from muster_runtime.service import Service, Worker
+from tests.integration.notify.conftest import START, Notify, enrolled, paid, reinstated, seat_assigned
+from tests.integration.notify.receiver import Receiver
+from tests.support.eventually import eventually
+from tests.support.services import ServiceRunner
+
+
+async def test_a_receiver_can_verify_what_it_gets(notify: Notify, receiver: Receiver) -> None:
+    webhook = await notify.add_webhook(receiver.url)
+    (envelope,) = await notify.service.publish(enrolled())
+    (delivery,) = await notify.until(channel="webhook", state="delivered")
+    (request,) = receiver.requests
+    assert request.verified(webhook["secret"]) == {
+        "type": "muster.enrollment.AgencyEnrolled.v1",
+        "timestamp": envelope.time.isoformat().replace("+00:00", "Z"),
+        "id": envelope.id,
+        "agency_id": "NASA",
+        "topic": "muster.enrollment.agency",
+        "epoch": 1,
+        "sequence": 1,
+        "data": enrolled().model_dump(mode="json"),
+    }
+    assert request.id == delivery["delivery_id"]
+    assert request.headers["host"] == f"127.0.0.1:{receiver.port}"
+    signed_at = datetime.fromtimestamp(int(request.headers["webhook-timestamp"]), UTC)
+    assert abs(SystemClock().now() - signed_at) < timedelta(minutes=1)
+
+
+async def test_what_was_tampered_with_is_not_verified(notify: Notify, receiver: Receiver) -> None:
+    webhook = await notify.add_webhook(receiver.url)
+    await notify.service.publish(enrolled())
+    await notify.until(channel="webhook", state="delivered")
+    (request,) = receiver.requests
+    for forged in (
+        replace(request, body=request.body.replace(b"NASA", b"EPA")),
+        replace(request, headers={**request.headers, "webhook-id": "dlv_other"}),
+        replace(request, headers={**request.headers, "webhook-timestamp": "1754438400"}),
+    ):
+        with pytest.raises(WebhookVerificationError):
+            forged.verified(webhook["secret"])
+
+
+async def test_a_receiver_that_recovers_gets_everything_in_order_and_once(notify: Notify, receiver: Receiver) -> None:
+    await notify.add_webhook(receiver.url)
+    receiver.answer = lambda _: 503
+    await notify.service.publish(enrolled(), reinstated(), reinstated())
+    await notify.until(3, channel="webhook", state="pending")
+    await eventually(lambda: receiver.requests)
+    await notify.settle()
+    assert receiver.sequences("NASA") == [1]  # the others wait behind the first
+    receiver.answer = lambda _: 200
+    notify.move(seconds=5)
+    await notify.until(3, channel="webhook", state="delivered")
+    assert receiver.sequences("NASA") == [1, 1, 2, 3]
+    assert receiver.requests[0].id == receiver.requests[1].id
+    assert len({request.id for request in receiver.requests}) == 3
+
+
+async def test_a_receiver_that_is_slow_for_one_agency_holds_up_no_other(notify: Notify, receiver: Receiver) -> None:
+    await notify.add_webhook(receiver.url, "*")
+    receiver.answer = lambda request: None if request.event["agency_id"] == "NASA" else 204
+    await notify.service.publish(enrolled("NASA"))
+    await eventually(lambda: receiver.requests)
+    await notify.service.publish(enrolled("EPA"), reinstated("EPA"))
+    await notify.until(2, "EPA", channel="webhook", state="delivered")
+    assert receiver.sequences("EPA") == [1, 2]
+    assert await notify.deliveries("NASA", channel="webhook", state="delivered") == []
+
+
+async def test_an_answer_that_does_not_come_is_an_error_in_the_log(notify: Notify, receiver: Receiver) -> None:
+    await notify.add_webhook(receiver.url)
+    receiver.answer = lambda _: None
+    await notify.service.publish(reinstated())
+    delivery = await notify.waits("no answer within 2 s")
+    receiver.answer = lambda _: 200
+    notify.move(seconds=5)
+    await notify.until(channel="webhook", state="delivered")
+    log = (await notify.get(f"/v1/agencies/NASA/deliveries/{delivery['delivery_id']}")).json()["log"]
+    assert [(attempt["number"], attempt["outcome"], attempt["detail"]) for attempt in log] == [
+        (1, "retry", "no answer within 2 s"),
+        (2, "delivered", "answered 200"),
+    ]
+    assert log[0]["milliseconds"] >= 2000
+
+
+async def test_a_repeated_event_makes_no_second_delivery(notify: Notify, receiver: Receiver) -> None:
+    await notify.add_webhook(receiver.url)
+    (envelope,) = await notify.service.publish(reinstated())
+    await notify.until(channel="webhook", state="delivered")
+    await notify.settle()
+    # As after the loss of the last sequence: only the intent's own key can tell that it was there.
+    await notify.service.admin.execute("delete from applied where topic = 'muster.enrollment.agency'")
+    await notify.service.producer.put(envelope, reinstated())
+    await notify.service.publish(reinstated())
+    await notify.until(2, channel="webhook", state="delivered")
+    assert receiver.sequences("NASA") == [1, 2]
+
+
+async def test_frequent_types_go_only_to_an_endpoint_that_names_them(notify: Notify, receiver: Receiver) -> None:
+    every_type = await notify.add_webhook(receiver.url)
+    seats_only = await notify.add_webhook(receiver.url, event_types=["muster.entitlements.SeatAssigned.v1"])
+    await notify.service.publish(seat_assigned(), reinstated())
+    found = await notify.until(2, channel="webhook", state="delivered")
+    assert {(d["event_type"].split(".")[2], d["recipient"]) for d in found} == {
+        ("SeatAssigned", seats_only["webhook_id"]),
+        ("AgencyReinstated", every_type["webhook_id"]),
+    }
+
+
+async def test_an_endpoint_gets_its_own_agency_alone_and_the_operators_get_all(
+    notify: Notify, receiver: Receiver
+) -> None:
+    await notify.add_webhook(receiver.url, "NASA")
+    await notify.add_webhook(receiver.url, "*")
+    await notify.service.publish(reinstated("NASA"), reinstated("EPA"))
+    await notify.until(2, "NASA", channel="webhook", state="delivered")
+    await notify.until(1, "EPA", channel="webhook", state="delivered")
+    assert sorted(request.event["agency_id"] for request in receiver.requests) == ["EPA", "NASA", "NASA"]
+
+
+async def test_a_redirect_is_not_followed(notify: Notify, receiver: Receiver) -> None:
+    await notify.add_webhook(receiver.url)
+    receiver.answer = lambda _: 307
+    await notify.service.publish(reinstated())
+    await notify.waits("answered 307")
+    assert [request.path for request in receiver.requests] == ["/hook"]
+
+
+async def test_a_name_that_leads_to_a_private_address_is_never_connected_to(
+    run_service: ServiceRunner, receiver: Receiver
+) -> None:
+    notify = Notify(await run_service(build, NotifySettings))
+    notify.service.clock.move(START)
+    await notify.add_webhook(f"https://localhost:{receiver.port}/hook")
+    await notify.service.publish(reinstated())
+    delivery = await notify.waits("the host leads to an address that is not public")
+    assert "127.0.0.1" not in str(delivery)
+    assert receiver.connections == 0
+
+
+async def test_an_endpoint_that_is_gone_is_disabled(notify: Notify, receiver: Receiver) -> None:
+    webhook = await notify.add_webhook(receiver.url, "*")
+    receiver.answer = lambda _: 410
+    await notify.service.publish(reinstated(), paid())
+    found = await notify.until(2, channel="webhook", state="failed")
+    assert {delivery["last_error"] for delivery in found} <= {"answered 410", "the endpoint is disabled"}
+    listed = (await notify.get("/v1/agencies/*/webhooks")).json()["items"]
+    assert [(w["webhook_id"], w["state"], w["state_reason"]) for w in listed] == [
+        (webhook["webhook_id"], "disabled", "answered 410")
+    ]
+    await notify.service.publish(reinstated())
+    await notify.settle()
+    assert len(await notify.deliveries(channel="webhook")) == 2
+
+
+async def test_what_waits_for_a_deleted_endpoint_fails(notify: Notify, receiver: Receiver) -> None:
+    webhook = await notify.add_webhook(receiver.url)
+    receiver.answer = lambda _: 500
+    await notify.service.publish(reinstated(), reinstated())
+    await notify.waits("answered 500")
+    response = await notify.service.client.delete(f"/v1/agencies/NASA/webhooks/{webhook['webhook_id']}")
+    assert response.status_code == 204
+    assert await notify.service.admin.fetchval("select sealed_secret from webhook") is None
+    notify.move(seconds=5)
+    await notify.until(2, channel="webhook", state="failed")
+    assert len(receiver.requests) == 1
+
+
+class LosesItsFirstResult(WebhookSender):
+    """Sends, and then the connection to the database is gone before the result is recorded."""
+
+    lost = False
+
+    async def send(self, database: Database, delivery: Delivery, now: datetime) -> Outcome:
+        outcome = await super().send(database, delivery, now)
+        if not self.lost:
+            self.lost = True
+            raise ConnectionResetError
+        return outcome
+
+
+async def test_an_attempt_whose_result_is_lost_is_repeated_under_the_same_id(
+    run_service: ServiceRunner, receiver: Receiver
+) -> None:
+    def build_with_loss(settings: NotifySettings) -> Service:
+        sender = LosesItsFirstResult(Vault(settings.secret_key), AddressPolicy(allow_private=True), 2)
+        dispatcher = Dispatcher({Channel.WEBHOOK: sender})
+        return replace(build(settings), workers=[Worker("dispatcher", dispatcher.run, repository.next_due)])
+
+    notify = Notify(await run_service(build_with_loss, NotifySettings, webhook_allow_private=True))
+    await notify.add_webhook(receiver.url)
+    await notify.service.publish(reinstated(), reinstated())
+    found = await notify.until(2, channel="webhook", state="delivered")
+    assert receiver.sequences("NASA") == [1, 1, 2]
+    assert receiver.requests[0].id == receiver.requests[1].id
+    assert [delivery["attempts"] for delivery in found] == [1, 1]
+
+
+async def test_two_processes_attempt_each_delivery_once(
+    notify: Notify, receiver: Receiver, run_service: ServiceRunner
+) -> None:
+    other = Notify(await run_service(build, NotifySettings, beside=notify.service, webhook_allow_private=True))
+    other.service.clock.move(START)
+    await notify.add_webhook(receiver.url, "*")
+    agencies = [f"AGENCY-{number}" for number in range(8)]
+    await notify.service.publish(*(reinstated(agency) for agency in agencies * 3))
+    for agency in agencies:
+        await notify.until(3, agency, channel="webhook", state="delivered")
+    assert len(receiver.requests) == 24
+    assert all(receiver.sequences(agency) == [1, 2, 3] for agency in agencies)

@@ -1,0 +1,101 @@
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+import pytest
+
+from muster_notify.addresses import Address, AddressPolicy, AddressRefused, is_public, resolve
+from muster_runtime.errors import InvalidInput
+
+NOT_PUBLIC = [
+    "127.0.0.1",
+    "127.8.9.10",
+    "0.0.0.0",  # noqa: S104
+    "10.1.2.3",
+    "172.16.0.1",
+    "192.168.1.1",
+    "169.254.169.254",
+    "100.64.0.1",
+    "198.18.0.1",
+    "192.0.2.1",
+    "224.0.0.1",
+    "240.0.0.1",
+    "255.255.255.255",
+    "::",
+    "::1",
+    "::ffff:127.0.0.1",
+    "::ffff:8.8.8.8",
+    "::127.0.0.1",
+    "64:ff9b::7f00:1",
+    "2002:7f00:1::",
+    "2001::1",
+    "2001:db8::1",
+    "fc00::1",
+    "fe80::1",
+    "fec0::1",
+    "ff02::1",
+]
+
+
+@pytest.mark.parametrize("address", NOT_PUBLIC)
+def test_an_address_that_is_not_public_is_known(address: str) -> None:
+    assert not is_public(ip_address(address))
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "93.184.216.34", "2606:4700:4700::1111"])
+def test_a_public_address_is_known(address: str) -> None:
+    assert is_public(ip_address(address))
+
+
+async def test_a_host_with_one_private_address_among_public_ones_is_refused() -> None:
+    async def mixed(_: str) -> Sequence[Address]:
+        return [ip_address("8.8.8.8"), ip_address("10.0.0.1")]
+
+    with pytest.raises(AddressRefused) as refused:
+        await AddressPolicy(allow_private=False, resolve=mixed).addresses("agency.example")
+    assert "10.0.0.1" not in str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.1", "2130706433", "0x7f000001", "::1"])
+async def test_every_spelling_of_loopback_is_refused(host: str) -> None:
+    with pytest.raises(AddressRefused):
+        await AddressPolicy(allow_private=False).addresses(host)
+
+
+async def test_the_sandbox_may_allow_private_addresses() -> None:
+    assert list(await AddressPolicy(allow_private=True).addresses("127.0.0.1")) == [ip_address("127.0.0.1")]
+    assert ip_address("127.0.0.1") in await resolve("localhost")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://agency.example/",
+        "ftp://agency.example/",
+        "https://",
+        "https:///path",
+        "https://user:word@agency.example/",
+        "https://agency.example/#part",
+        "https://agency.example:99999/",
+        "https://agency.example/a b",
+        "https://agency.example/\n",
+        "https://ägency.example/",
+        "https://127.0.0.1/",
+        "https://[::1]/",
+        "https://[::ffff:10.0.0.1]:8443/x",
+        "https://[nonsense/",
+        "agency.example",
+        "https://agency.example/" + "x" * 2000,
+    ],
+)
+def test_a_url_that_is_not_allowed_is_refused_with_its_rule(url: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        AddressPolicy(allow_private=False).check_url(url)
+    assert refused.value.extensions["errors"][0]["field"] == "url"
+
+
+def test_a_public_https_url_is_allowed() -> None:
+    AddressPolicy(allow_private=False).check_url("https://agency.example:8443/hooks?x=1")
+
+
+def test_the_sandbox_may_allow_http_to_loopback() -> None:
+    AddressPolicy(allow_private=True).check_url("http://127.0.0.1:8080/")

@@ -1,0 +1,152 @@
+"""Every rule's e-mail can be written from an event's data, in text and HTML that say the same."""
+
+import re
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from muster_contracts import Event, Money, billing, enrollment, entitlements
+from muster_notify.domain import Contact
+from muster_notify.messages import Unwritable, messages, write
+from muster_notify.rules import rules
+
+AT = datetime(2025, 8, 6, 12, 30, tzinfo=UTC)
+LATER = datetime(2026, 8, 6, tzinfo=UTC)
+DOLLAR = Money(amount_minor=100, currency="USD")
+TERM = {"agency_id": "NASA", "term_id": "term_1"}
+INVOICE = {**TERM, "invoice_id": "inv_1"}
+WINDOW = {"agency_id": "NASA", "window_id": "win_1", "feature": "deep-research"}
+
+EVENTS: list[Event] = [
+    enrollment.AgencyEnrolled(
+        agency_id="NASA",
+        enrollment_id="enr_1",
+        agency_name="National <Aeronautics> & Space Administration",
+        seats=17973,
+        starts_at=AT,
+        ends_at=LATER,
+    ),
+    enrollment.AgencySuspended(agency_id="NASA", enrollment_id="enr_1", reason="atu_lapsed", suspended_at=AT),
+    enrollment.AgencyReinstated(agency_id="NASA", enrollment_id="enr_1", reinstated_at=AT),
+    enrollment.AgencyWithdrawn(agency_id="NASA", enrollment_id="enr_1", reason="reorganized", withdrawn_at=AT),
+    entitlements.TrialEndingSoon(**WINDOW, ends_at=AT, days_left=1),
+    entitlements.TrialExpired(**WINDOW, expired_at=AT, mode_after="quota", monthly_quota_after=25),
+    entitlements.SeatLimitReached(agency_id="NASA", cap=10, in_use=10, refused=1),
+    billing.InvoiceIssued(**INVOICE, invoice_number="NASA-2025-01", amount=DOLLAR, issued_at=AT, due_at=LATER),
+    billing.InvoicePaid(**INVOICE, payment_id="pay_1", amount=DOLLAR, paid_at=AT),
+    billing.InvoiceVoided(**INVOICE, reason="agency_withdrawn", voided_at=AT),
+    billing.PaymentOverdue(**INVOICE, amount=DOLLAR, due_at=AT, days_overdue=1, level=1),
+    billing.RenewalOffered(
+        **TERM, renewal_id="ren_1", price=DOLLAR, next_starts_at=AT, next_ends_at=LATER, decide_by=AT
+    ),
+    billing.RenewalDecided(
+        **TERM,
+        renewal_id="ren_1",
+        decision="accepted",
+        price=DOLLAR,
+        next_starts_at=AT,
+        next_ends_at=LATER,
+        decided_at=AT,
+    ),
+    billing.TermEnded(**TERM, reason="completed", renewed=True, ended_at=AT),
+]
+
+
+def written(event: Event, message: str, *recipients: Contact) -> EmailMessage:
+    return write(
+        messages()[message],
+        event.model_dump(mode="json"),
+        delivery_id="dlv_1",
+        sender="muster@programme.example",
+        recipients=recipients or [Contact("Ann Other", "ann@nasa.example")],
+        date=AT,
+    )
+
+
+class Words(HTMLParser):
+    """The text of a page, and its language and headings."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.text: list[str] = []
+        self.tags: list[tuple[str, dict[str, Any]]] = []
+        self.feed(page)
+
+    def handle_data(self, data: str) -> None:
+        self.text.extend(data.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def parts(email: EmailMessage) -> tuple[str, str]:
+    text, html = email.get_body(("plain",)), email.get_body(("html",))
+    assert text is not None
+    assert html is not None
+    return text.get_content(), html.get_content()
+
+
+def test_every_rule_has_an_example_here_and_a_message() -> None:
+    assert {rule.event for rule in rules().email} == {event.event_type for event in EVENTS}
+    assert {rule.message for rule in rules().email} == set(messages())
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_text_and_html_say_the_same(event: Event) -> None:
+    for rule in rules().for_event(event.event_type):
+        text, html = parts(written(event, rule.message))
+        page = Words(html)
+        for line in text.splitlines():
+            for word in re.findall(r"[\w$,.]+", line):
+                assert word.strip(".,") in " ".join(page.text)
+        assert ("html", {"lang": "en"}) in page.tags
+        assert [tag for tag, _ in page.tags].count("h1") == 1
+        assert "{{" not in text + html
+        assert "None" not in text + html
+
+
+def test_what_an_event_says_cannot_become_markup() -> None:
+    email = written(EVENTS[0], "enrolled")
+    text, html = parts(email)
+    assert email["Subject"] == "National <Aeronautics> & Space Administration is enrolled"
+    assert "National <Aeronautics> & Space" in text
+    assert "<Aeronautics>" not in html
+    assert "National &lt;Aeronautics&gt; &amp; Space" in html
+
+
+def test_the_headers_identify_the_delivery() -> None:
+    email = written(EVENTS[0], "enrolled")
+    assert email["Message-ID"] == "<dlv_1@programme.example>"
+    assert email["Date"].datetime == AT
+    assert email["From"] == "Muster <muster@programme.example>"
+    assert email["To"] == "Ann Other <ann@nasa.example>"
+    assert email["Auto-Submitted"] == "auto-generated"
+    assert "Dear Ann Other" in parts(email)[0]
+
+
+def test_instants_and_money_are_in_words() -> None:
+    text, _ = parts(written(EVENTS[7], "invoice-issued"))
+    assert "Amount: $1.00" in text
+    assert "Issued: 6 August 2025, 12:30 UTC" in text
+
+
+def test_a_subject_cannot_add_a_header() -> None:
+    event = EVENTS[0].model_copy(update={"agency_name": "X\r\nBcc: all@agency.example"})
+    with pytest.raises(Unwritable):
+        written(event, "enrolled")
+
+
+@pytest.mark.parametrize("address", ["nonsense", "a@b@c", "a b@agency.example", "x@agency.example\r\nBcc: y@z.example"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(Unwritable) as refused:
+        written(EVENTS[0], "enrolled", Contact(None, address))
+    assert address not in str(refused.value)
+
+
+def test_several_recipients_are_all_addressed_and_none_is_named() -> None:
+    email = written(EVENTS[0], "enrolled", Contact("Ann", "a@nasa.example"), Contact(None, "b@nasa.example"))
+    assert [address.addr_spec for address in email["To"].addresses] == ["a@nasa.example", "b@nasa.example"]
+    assert "Dear" not in parts(email)[0]

@@ -1,0 +1,43 @@
+import pytest
+from pydantic import ValidationError
+
+from muster_contracts import event_types, topics
+from muster_notify.rules import Rules, public_types, rules
+from muster_notify.subscriptions import SUBSCRIPTIONS
+
+INVOICE = "muster.billing.InvoiceIssued.v1"
+
+
+def a_rule(**changes: str) -> dict[str, str]:
+    return {"name": "one", "event": INVOICE, "recipient": "administrator", "message": "invoice-issued", **changes}
+
+
+def test_no_personal_data_can_leave_by_a_webhook() -> None:
+    assert all(topics()[event_types()[name].topic].access == "public" for name in public_types())
+
+
+def test_every_topic_that_notify_reads_is_subscribed_to() -> None:
+    read = {name for topic in topics().values() if "notify" in topic.readers for name in topic.events}
+    assert {cls.event_type for cls in SUBSCRIPTIONS} == read - {"muster.sandbox.ClockMoved.v1"}
+
+
+def test_the_events_of_a_single_seat_are_sent_on_request_alone() -> None:
+    per_person = {
+        name for name, cls in event_types().items() if name in public_types() and "seat_id" in cls.model_fields
+    }
+    assert per_person == rules().on_request
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"on_request": ["muster.billing.NoSuchThing.v1"], "email": []},
+        {"on_request": [], "email": [a_rule(event="muster.enrollment.ContactRecorded.v1")]},
+        {"on_request": [], "email": [a_rule(), a_rule()]},
+        {"on_request": [], "email": [a_rule(recipient="everybody")]},
+    ],
+    ids=["unknown type", "restricted type", "same name twice", "unknown role"],
+)
+def test_a_table_that_is_wrong_is_refused(wrong: object) -> None:
+    with pytest.raises(ValidationError):
+        Rules.model_validate(wrong)

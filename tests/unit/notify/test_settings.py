@@ -1,0 +1,45 @@
+import pytest
+from cryptography.fernet import Fernet, InvalidToken
+from pydantic import SecretStr, ValidationError
+
+from muster_notify.settings import NotifySettings
+from muster_notify.vault import Vault, new_secret
+
+KEY = Fernet.generate_key().decode()
+PRODUCTION = {
+    "environment": "production",
+    "secret_key": KEY,
+    "smtp_from": "muster@agency.example",
+    "operators_email": "operators@agency.example",
+}
+
+
+def test_production_starts_with_values_of_its_own() -> None:
+    assert NotifySettings.model_validate(PRODUCTION).smtp_starttls
+
+
+@pytest.mark.parametrize("missing", ["secret_key", "smtp_from", "operators_email"])
+def test_production_refuses_the_sandbox_values(missing: str) -> None:
+    given = {name: value for name, value in PRODUCTION.items() if name != missing}
+    with pytest.raises(ValidationError, match=f"MUSTER_{missing.upper()}"):
+        NotifySettings.model_validate(given)
+
+
+def test_production_refuses_private_addresses() -> None:
+    with pytest.raises(ValidationError, match="MUSTER_WEBHOOK_ALLOW_PRIVATE"):
+        NotifySettings.model_validate({**PRODUCTION, "webhook_allow_private": True})
+
+
+def test_a_key_that_is_none_is_refused_without_being_shown() -> None:
+    with pytest.raises(ValidationError, match="32 bytes") as refused:
+        NotifySettings(environment="sandbox", secret_key="a-word-to-be-kept")
+    assert "a-word-to-be-kept" not in str(refused.value)
+
+
+def test_a_sealed_secret_opens_with_its_key_alone() -> None:
+    secret = new_secret()
+    sealed = Vault(SecretStr(KEY)).seal(secret)
+    assert secret.encode() not in sealed
+    assert Vault(SecretStr(KEY)).open(sealed) == secret
+    with pytest.raises(InvalidToken):
+        Vault(SecretStr(Fernet.generate_key().decode())).open(sealed)
