@@ -154,7 +154,7 @@ async def show_enrollment(agency_id: str, reader: ReaderDep, runtime: RuntimeDep
 
 @router.get("/agencies/{agency_id}/authorizations", dependencies=_READ)
 async def list_authorizations(agency_id: str, reader: ReaderDep, page: PageDep) -> Page[AuthorizationView]:
-    """An agency's authorizations to use, in the order in which they were recorded."""
+    """An agency's authorizations to use."""
     async with reader.read(agency_id) as connection:
         await queries.find_agency(connection, agency_id)
         found = await queries.list_authorizations(connection, agency_id, page.after, page.limit)

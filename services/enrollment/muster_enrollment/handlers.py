@@ -181,7 +181,7 @@ async def on_atu_bound(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
         if ended and not standing.authorized(deadline.due_at):
             lapse = publishing.lapsed(deadline.agency_id, ended, deadline.due_at)
             uow.publish(lapse, time=deadline.due_at)
-        standing = _catch_up(uow, standing, deadline.due_at)
+    standing = _catch_up(uow, standing, due[-1].due_at)
     await _save(uow, standing)
 
 

@@ -36,7 +36,7 @@ async def find_agency(connection: Connection, agency_id: str) -> AgencyView:
 async def list_authorizations(
     connection: Connection, agency_id: str, after: str | None, limit: int
 ) -> list[AuthorizationView]:
-    """An agency's authorizations in the order in which they were recorded. One more than `limit`."""
+    """An agency's authorizations by id. One more than `limit`."""
     rows = await connection.fetch(
         """
         select authorization_id, number, valid_from, valid_until, revoked_at

@@ -1,0 +1,216 @@
+"""Commands over HTTP: what they do, and what is refused with nothing half done."""
+
+import asyncio
+from itertools import permutations
+from typing import Any
+
+from muster_contracts.enrollment import AgencyEnrolled, AgencyEnrollmentSubmitted, AgencyWithdrawn, ContactRecorded
+from muster_runtime.auth import undeclared_routes
+from tests.integration.enrollment.programme import (
+    DAY,
+    START,
+    Programme,
+    acceptance,
+    authorization,
+    enrollment,
+    problem,
+)
+
+STEPS = {
+    "enrollments": (enrollment(), "AgencyEnrollmentSubmitted"),
+    "authorizations": (authorization(), "AtuRecorded"),
+    "data-use-acceptances": (acceptance(), "DataUseTermsAccepted"),
+}
+
+
+async def test_the_last_of_the_three_steps_activates_in_its_own_transaction(programme: Programme) -> None:
+    agencies = ["HHS", "NIH", "NASA", "DOE", "NSF", "SBA"]
+    for agency, order in zip(agencies, permutations(STEPS), strict=True):
+        for path in order:
+            assert await programme.state(agency) != "active"
+            response = await programme.post(agency, path, STEPS[path][0])
+            assert response.status_code == 201, response.text
+        assert await programme.state(agency) == "active"
+        envelopes = await programme.envelopes(agency)
+        names = [STEPS[path][1] for path in order]
+        assert [envelope.type.split(".")[2] for envelope in envelopes] == [*names, "AgencyEnrolled"]
+        assert envelopes[-1].correlation_id == envelopes[-2].correlation_id == response.headers["x-correlation-id"]
+
+    enrolled = await programme.service.published(AgencyEnrolled)
+    assert sorted(received.data.agency_id for received in enrolled) == sorted(agencies)
+    assert {(r.data.seats, r.data.starts_at, r.data.ends_at) for r in enrolled} == {(100, START, START + 365 * DAY)}
+
+
+async def test_people_are_named_on_the_restricted_directory_alone(programme: Programme) -> None:
+    await programme.activate("NASA")
+    await programme.facts("NASA")
+    contacts = await programme.service.published(ContactRecorded)
+    assert [(c.data.role, c.data.email) for c in contacts] == [
+        ("administrator", "robin.invented@agency.gov"),
+        ("signer", "sasha.invented@agency.gov"),
+    ]
+    for record in await programme.service.reader.records():
+        restricted = record.topic.endswith(ContactRecorded.topic)
+        assert (b"invented" in (record.value or b"").lower()) == restricted
+    stored = await programme.service.admin.fetch(
+        "select convert_from(body, 'utf8') as text from idempotency union all select after::text from audit"
+    )
+    assert not [row["text"] for row in stored if "nvented" in row["text"]]
+
+
+async def test_an_agency_sees_its_enrolment(programme: Programme) -> None:
+    draft = await programme.get("agencies/NASA/enrollment")
+    assert draft.json()["state"] == "draft"
+    assert draft.json()["missing"] == ["authorization", "data_use_terms"]
+    assert "etag" not in draft.headers
+    submitted = await programme.post("NASA", "enrollments", enrollment(seats=7))
+    assert submitted.headers["location"] == "/v1/agencies/NASA/enrollment"
+    shown = await programme.get("agencies/NASA/enrollment")
+    assert shown.json() == submitted.json()
+    assert (shown.json()["state"], shown.json()["seats"], shown.headers["etag"]) == ("submitted", 7, '"1"')
+
+
+BAD: list[tuple[str, dict[str, Any], str]] = [
+    ("enrollments", enrollment(seats=0), "seats"),
+    ("enrollments", enrollment(seats="100"), "seats"),
+    ("enrollments", enrollment(seats=True), "seats"),
+    ("enrollments", enrollment(seats=10**30), "seats"),
+    ("enrollments", enrollment(starts_at="2025-08-06T00:00:00"), "starts_at"),
+    ("enrollments", enrollment(starts_at="soon"), "starts_at"),
+    ("enrollments", enrollment(starts_at="9999-12-31T23:59:59-05:00"), "starts_at"),
+    ("enrollments", enrollment(starts_at="9999-12-31T23:59:59Z"), "starts_at"),
+    ("enrollments", enrollment(contact={"name": "", "email": "a@b.gov"}), "contact.name"),
+    ("enrollments", enrollment(contact={"name": "a\x00b", "email": "a@b.gov"}), "contact.name"),
+    ("enrollments", enrollment(contact={"name": "A", "email": "not an address"}), "contact.email"),
+    ("enrollments", enrollment(cap=5), "cap"),
+    ("authorizations", authorization(START + DAY, START + DAY), "valid_until"),
+    ("authorizations", authorization(START + 2 * DAY, START + DAY), "valid_until"),
+    ("authorizations", authorization(START - 2 * DAY, START), "valid_until"),
+    ("authorizations", authorization(issuer="NASA"), "issuer"),
+    ("authorizations", authorization(product="another-product"), "product"),
+    ("authorizations", authorization(number=5), "number"),
+    ("data-use-acceptances", acceptance(terms_version="1999-01"), "terms_version"),
+    ("data-use-acceptances", acceptance(evidence_sha256="0F" * 32), "evidence_sha256"),
+    ("data-use-acceptances", acceptance(evidence_sha256="0f" * 31), "evidence_sha256"),
+    ("withdrawal", {"reason": " "}, "reason"),
+    ("withdrawal", {}, "reason"),
+]
+
+
+async def test_bad_input_names_the_field_and_changes_nothing(programme: Programme) -> None:
+    for path, body, field in BAD:
+        refused = problem(await programme.post("NASA", path, body), 422)
+        assert [error["field"].removeprefix("body.") for error in refused["errors"]] == [field], refused
+        assert refused["errors"][0]["rule"]
+    assert await programme.facts("NASA") == []
+    assert await programme.state("NASA") == "draft"
+    assert await programme.service.admin.fetchval("select count(*) from contact") == 0
+
+
+async def test_an_agency_that_the_register_does_not_have(programme: Programme) -> None:
+    for path, (body, _) in STEPS.items():
+        problem(await programme.post("NOAA", path, body), 404)
+    for path in ("agencies/NOAA", "agencies/NOAA/enrollment", "agencies/NOAA/authorizations"):
+        problem(await programme.get(path), 404)
+
+
+async def test_an_agency_outside_the_executive_branch_is_refused(programme: Programme) -> None:
+    refused = problem(await programme.post("GAO", "enrollments", enrollment()), 422)
+    assert "legislative" in refused["detail"]
+    assert await programme.state("GAO") == "draft"
+
+
+async def test_what_is_there_already_is_a_conflict(programme: Programme) -> None:
+    await programme.activate("NASA")
+    for path, (body, _) in STEPS.items():
+        problem(await programme.post("NASA", path, body), 409)
+    problem(await programme.post("DOE", "withdrawal", {"reason": "reorganized"}), 409)
+
+
+async def test_a_repeated_submission_has_one_effect(programme: Programme) -> None:
+    key = {"Idempotency-Key": "nasa-joins"}
+    first = await programme.post("NASA", "enrollments", enrollment(), **key)
+    again = await programme.post("NASA", "enrollments", enrollment(), **key)
+    assert (again.status_code, again.json()) == (201, first.json())
+    problem(await programme.post("NASA", "enrollments", enrollment(seats=5), **key), 422)
+    assert [name for name, _ in await programme.facts("NASA")] == ["AgencyEnrollmentSubmitted"]
+
+
+async def test_of_many_submissions_at_once_one_succeeds(programme: Programme) -> None:
+    responses = await asyncio.gather(*(programme.post("NASA", "enrollments", enrollment()) for _ in range(20)))
+    assert sorted(response.status_code for response in responses) == [201] + [409] * 19
+    await programme.facts("NASA")
+    assert len(await programme.service.published(AgencyEnrollmentSubmitted)) == 1
+
+
+async def test_a_withdrawal_and_a_new_enrolment(programme: Programme) -> None:
+    await programme.activate("NASA")
+    etag = (await programme.get("agencies/NASA/enrollment")).headers["etag"]
+    problem(await programme.post("NASA", "withdrawal", {"reason": "reorganized"}, **{"If-Match": '"1"'}), 412)
+    assert await programme.state("NASA") == "active"
+    withdrawn = await programme.post("NASA", "withdrawal", {"reason": "reorganized"}, **{"If-Match": etag})
+    assert (withdrawn.status_code, withdrawn.json()["state"]) == (200, "withdrawn")
+    assert withdrawn.json()["closing_reason"] == "reorganized"
+
+    again = await programme.post("NASA", "enrollments", enrollment(seats=3))
+    assert (again.json()["state"], again.json()["number"], again.json()["closed_at"]) == ("active", 2, None)
+    assert [name for name, _ in await programme.facts("NASA")][-3:] == [
+        "AgencyWithdrawn",
+        "AgencyEnrollmentSubmitted",
+        "AgencyEnrolled",
+    ]
+    (told,) = await programme.service.published(AgencyWithdrawn)
+    assert told.data.enrollment_id == withdrawn.json()["enrollment_id"] != again.json()["enrollment_id"]
+
+
+async def test_a_revocation_suspends_when_no_other_authorization_is_in_force(programme: Programme) -> None:
+    await programme.activate("NASA", authorization(), authorization(end=START + 60 * DAY))
+    listed = (await programme.get("agencies/NASA/authorizations")).json()["items"]
+    paths = [f"authorizations/{item['authorization_id']}/revocation" for item in listed]
+    first = await programme.post("NASA", paths[0], {"reason": "superseded"})
+    assert (first.status_code, first.json()["revoked_at"]) == (200, "2025-08-06T00:00:00Z")
+    assert await programme.state("NASA") == "active"
+    await programme.post("NASA", paths[1], {"reason": "superseded"})
+    assert (await programme.get("agencies/NASA/enrollment")).json()["suspension_reason"] == "atu_revoked"
+
+    problem(await programme.post("NASA", paths[1], {"reason": "superseded"}), 409)
+    problem(await programme.post("DOE", paths[1], {"reason": "superseded"}), 404)
+    await programme.move(START + 90 * DAY)
+    names = [name for name, _ in await programme.facts("NASA")]
+    assert names.count("AgencySuspended") == 1
+    assert "AtuLapsed" not in names
+
+
+async def test_another_tenants_agency_is_not_found(programme: Programme) -> None:
+    token = programme.service.token("enrollment:read", "enrollment:write", agency="NASA")
+    as_nasa = {"Authorization": f"Bearer {token}"}
+    assert (await programme.post("NASA", "enrollments", enrollment(), **as_nasa)).status_code == 201
+    for path, (body, _) in STEPS.items():
+        problem(await programme.post("DOE", path, body, **as_nasa), 404)
+    for path in ("agencies/DOE", "agencies/DOE/enrollment", "agencies/DOE/authorizations"):
+        problem(await programme.get(path, **as_nasa), 404)
+    assert [item["id"] for item in (await programme.get("agencies", **as_nasa)).json()["items"]] == ["NASA"]
+
+
+async def test_reading_is_no_leave_to_write(programme: Programme) -> None:
+    reader = {"Authorization": f"Bearer {programme.service.token('enrollment:read')}"}
+    for path, (body, _) in STEPS.items():
+        problem(await programme.post("NASA", path, body, **reader), 403)
+
+
+async def test_each_command_leaves_an_audit_row(programme: Programme) -> None:
+    await programme.activate("NASA")
+    await programme.post("NASA", "withdrawal", {"reason": "reorganized"})
+    rows = await programme.service.admin.fetch(
+        "select command, actor, before ->> 'state' as before, after ->> 'state' as after, reason from audit order by id"
+    )
+    assert [tuple(row) for row in rows[1:]] == [
+        ("SubmitEnrollment", "operator", "draft", "submitted", None),
+        ("RecordAtu", "operator", "submitted", "submitted", None),
+        ("AcceptDataUseTerms", "operator", "submitted", "active", None),
+        ("WithdrawAgency", "operator", "active", "withdrawn", "reorganized"),
+    ]
+
+
+async def test_every_route_declares_its_scope(programme: Programme) -> None:
+    assert undeclared_routes(programme.service.process.app) == []
