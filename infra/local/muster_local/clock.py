@@ -22,10 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from muster_contracts import ClockMoved
-from muster_local.stack import Stack
+from muster_local.programs import SERVICES
+from muster_local.stack import DEFAULT_HOME, Stack
 from muster_runtime.clock import SystemClock
-
-SERVICES = ("enrollment", "entitlements", "billing", "notify")
 
 # A sweep costs the four services a few milliseconds; asking more often would only slow down what is awaited.
 _PAUSE_SECONDS = 0.004
@@ -209,11 +208,10 @@ def _text(instant: datetime | None) -> str:
 app = typer.Typer(help="Show or move the sandbox's clock.", no_args_is_help=True)
 
 Home = Annotated[Path, typer.Option("--home", help="The stack's folder.")]
-_HOME = Path(".muster")
 
 
 @app.command()
-def show(home: Home = _HOME) -> None:
+def show(home: Home = DEFAULT_HOME) -> None:
     """Show the time in each process, and what is due next."""
     asyncio.run(_show(home))
 
@@ -235,7 +233,7 @@ async def _show(home: Path) -> None:
 def advance(
     to: Annotated[str | None, typer.Option("--to", help="An instant, such as 2025-10-05T00:00:00Z.")] = None,
     by: Annotated[str | None, typer.Option("--by", help="A duration, such as 90s, 12h, 30d or 2w.")] = None,
-    home: Home = _HOME,
+    home: Home = DEFAULT_HOME,
 ) -> None:
     """Move the clock by way of every instant at which something is due."""
     if (to is None) == (by is None):

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from muster_local.clock import SERVICES, ClockStuck, Coordinator
+from muster_local.clock import ClockStuck, Coordinator
 from muster_local.demo import log
 from muster_local.demo.cast import Agency, cast
 from muster_local.demo.evidence import Evidence, gather
@@ -21,10 +21,9 @@ from muster_local.demo.programme import Programme, Unexpected
 from muster_local.demo.proof import Line, prove
 from muster_local.demo.story import Story
 from muster_local.demo.view import View
+from muster_local.programs import SERVICES
 from muster_local.receiver import Receiver
-from muster_local.stack import Stack, StackFailed
-
-_KEPT_HOME = Path(".muster")
+from muster_local.stack import DEFAULT_HOME, Stack, StackFailed
 
 _SCOPES = [f"{service}:{right}" for service in SERVICES for right in ("read", "write", "operate")]
 
@@ -38,7 +37,7 @@ def demo(
 ) -> None:
     """Play the programme's first year on a new stack, and prove that its books balance."""
     console = Console()
-    folder = home or (_KEPT_HOME if keep else Path(tempfile.mkdtemp(prefix="muster-demo-")))
+    folder = home or (DEFAULT_HOME if keep else Path(tempfile.mkdtemp(prefix="muster-demo-")))
     try:
         lines = asyncio.run(_play(seats, keep, folder, console))
     except (StackFailed, ClockStuck, Unexpected, ValueError) as error:

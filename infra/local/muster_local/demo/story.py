@@ -93,7 +93,7 @@ class Story:
             "enrollment",
             f"agencies/{cast.REFUSED}/enrollments",
             _enrollment(10, cast.START, Person("Robin Example", "robin.example@gao.gov")),
-            expect=409,
+            expect=422,
         )
 
     async def _enroll_all(self, agencies: Sequence[Agency]) -> None:
