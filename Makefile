@@ -40,7 +40,7 @@ lint: venv ## Check style, types, imports and migrations
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(MODULES:%=-p %)
 	$(BIN)/mypy tests
-	$(BIN)/lint-imports --no-timings
+	$(BIN)/lint-imports
 	for file in $(MIGRATIONS); do sed '/^-- migrate:down/,$$d' $$file | $(BIN)/squawk --stdin-filepath $$file; done
 
 format: venv ## Bring the code into shape

@@ -1,10 +1,14 @@
 """The servers that the tests use: those of the environment, or embedded ones of this run's own."""
 
+import asyncio
 import os
+import shutil
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
-POSTGRES = "MUSTER_POSTGRES_DSN"
-KAFKA = "MUSTER_KAFKA_BOOTSTRAP"
+from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN
+from muster_local.stack import Stack
 
 
 @dataclass(frozen=True)
@@ -15,10 +19,24 @@ class Servers:
     kafka_bootstrap: str
 
 
+_started: Stack | None = None
+
+
 def start() -> Servers:
-    """The servers, started if need be. Their addresses go into the environment, for child processes."""
-    return Servers(os.environ[POSTGRES], os.environ[KAFKA])
+    """The servers; what the environment does not name is started, and put into it for child processes."""
+    global _started  # noqa: PLW0603
+    if not (os.environ.get(POSTGRES_DSN) and os.environ.get(KAFKA_BOOTSTRAP)):
+        home = Path(tempfile.mkdtemp(prefix="muster-tests-"))
+        _started = asyncio.run(Stack.start(home, services=()))
+        os.environ[POSTGRES_DSN] = _started.admin_dsn
+        os.environ[KAFKA_BOOTSTRAP] = _started.bootstrap
+    return Servers(os.environ[POSTGRES_DSN], os.environ[KAFKA_BOOTSTRAP])
 
 
 def stop() -> None:
     """Stop what `start` has started."""
+    global _started  # noqa: PLW0603
+    if _started is not None:
+        asyncio.run(_started.stop())
+        shutil.rmtree(_started.home, ignore_errors=True)
+        _started = None
