@@ -1,7 +1,9 @@
 """The agency's lock and row-level security: what a transaction may read, and what it is refused."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 import asyncpg
 import pytest
@@ -44,6 +46,29 @@ async def test_an_event_of_an_agency_that_is_not_locked_is_refused(database: Dat
     with pytest.raises(RuntimeError, match="not locked"):
         async with database.write("NASA", context=CONTEXT) as uow:
             uow.publish(seat("DOE"))
+
+
+async def test_a_second_writer_waits_and_then_sees_what_the_first_has_committed(
+    database: Database, idle_probe: RunningService, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    async def second() -> list[str]:
+        async with database.write("NASA", context=CONTEXT) as uow:
+            return [row["agency_id"] for row in await uow.connection.fetch("select agency_id from effect")]
+
+    async with database.write("NASA", context=CONTEXT) as first:
+        await first.connection.execute(EFFECT, "NASA")
+        waiting = asyncio.create_task(second())
+        await eventually(
+            lambda: idle_probe.admin.fetchval(
+                """
+                select count(*)
+                from pg_stat_activity
+                where datname = current_database() and wait_event = 'advisory'
+                """
+            )
+        )
+        assert not waiting.done()
+    assert await waiting == ["NASA"]
 
 
 async def test_the_lock_ends_with_its_transaction(database: Database) -> None:
