@@ -259,8 +259,14 @@ def test_a_route_without_a_scope_is_found() -> None:
     @router.get("/hidden", include_in_schema=False)
     async def hidden() -> None: ...
 
+    guarded = APIRouter(prefix="/v1/guarded", dependencies=[requires("sample:read")])
+
+    @guarded.get("")
+    async def declared_by_the_router() -> None: ...
+
     app = FastAPI()
     app.include_router(router)
+    app.include_router(guarded)
     assert [route for route in undeclared_routes(app) if "/v1" in route] == ["GET /v1/open", "GET /v1/hidden"]
 
 
