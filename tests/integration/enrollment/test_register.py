@@ -2,7 +2,12 @@
 
 import asyncio
 
-from tests.integration.enrollment.programme import REGISTER, Programme, enrollment, problem
+from muster_enrollment.commands import SubmitEnrollment
+from muster_enrollment.domain.facts import Person
+from muster_enrollment.handlers import submit_enrollment
+from muster_runtime.context import Context
+from tests.integration.enrollment.programme import REGISTER, START, Programme, enrollment, problem
+from tests.support.eventually import eventually
 
 HEADER = REGISTER.partition("\n")[0]
 
@@ -85,6 +90,25 @@ async def test_an_enrolled_agency_stays_in_the_executive_branch(programme: Progr
     assert (await programme.get("agencies/DOE")).json()["branch"] == "executive"
     await programme.post("NASA", "withdrawal", {"reason": "reorganized"})
     assert (await programme.import_register(rows)).json() == {"imported": 2, "unchanged": 0}
+
+
+async def test_an_import_waits_for_a_submission_that_is_under_way(programme: Programme) -> None:
+    database = programme.service.process.app.state.database
+    command = SubmitEnrollment("NASA", 1, START, Person("Robin Invented", "robin.invented@agency.gov"))
+
+    async def import_waits() -> bool:
+        waiting = (
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        )
+        return bool(await programme.service.admin.fetchval(waiting) == 1)
+
+    async with database.write("NASA", context=Context("operator", "cor_1")) as uow:
+        await submit_enrollment(uow, command)
+        row = f"{HEADER}\nNASA,NASA,,,nasa.gov,1,judicial"
+        importing = asyncio.create_task(programme.import_register(row))
+        await eventually(import_waits)
+    refused = problem(await importing, 422)
+    assert [error["field"] for error in refused["errors"]] == ["branch"]
 
 
 async def test_files_that_are_refused_as_a_whole(programme: Programme) -> None:
