@@ -71,14 +71,19 @@ class Consumer:
             decoder=_decode,
         )
         self._subscriber(self._on_batch)
+        # Asks where the topics end. On the subscriber's own connection the question would wait behind its fetch,
+        # which the broker holds for half a second when there is nothing new.
+        self._ends = AIOKafkaConsumer(bootstrap_servers=bootstrap, client_id=client_id, enable_auto_commit=False)
         self._applying = asyncio.Lock()
         self._offsets: dict[TopicPartition, int] = {}
         self.assigned = asyncio.Event()
+        self._rebalancing = True
         self._stopping = False
         self.applied = 0
 
     async def start(self) -> None:
         """Join the group and begin to apply."""
+        await self._ends.start()
         await self._broker.start()
 
     async def stop(self) -> None:
@@ -88,14 +93,16 @@ class Consumer:
             async with asyncio.timeout(DRAIN_SECONDS), self._applying:
                 pass
         await self._broker.stop()
+        await self._ends.stop()
 
     async def lag(self) -> int:
-        """How many records of this process's partitions are not applied yet."""
-        consumer = self._kafka
-        partitions = consumer.assignment()
+        """How many records of this process's partitions are not applied yet; 1 while it does not know its partitions."""
+        if self._rebalancing:
+            return 1
+        partitions = self._kafka.assignment()
         if not partitions:
             return 0
-        ends = await consumer.end_offsets(partitions)
+        ends = await self._ends.end_offsets(partitions)
         return sum(max(0, end - self._offsets.get(partition, 0)) for partition, end in ends.items())
 
     @property
@@ -163,12 +170,14 @@ class _DrainOnRevoke(ConsumerRebalanceListener):
         except TimeoutError:
             # The agencies' locks still keep the old and the new owner apart.
             _log.warning("revoked_while_applying", partitions=len(revoked))
+        self._consumer._rebalancing = True
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         consumer = self._consumer
         for partition in assigned:
             committed = await consumer._kafka.committed(partition)
             consumer._offsets[partition] = committed or 0
+        consumer._rebalancing = False
         consumer.assigned.set()
 
 
