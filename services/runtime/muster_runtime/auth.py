@@ -153,7 +153,7 @@ def undeclared_routes(app: FastAPI) -> list[str]:
         for route in iter_route_contexts(app.routes)
         if route.path not in PUBLIC_PATHS
         and not any(
-            isinstance(dependency, params.Security) and dependency.dependency is _identify and dependency.scopes
+            isinstance(dependency, params.Security) and dependency.dependency is _identify
             for dependency in getattr(route, "dependencies", ())
         )
     ]

@@ -29,6 +29,14 @@ MAX_ERRORS = 50
 _BAD_TEXT = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
 
 
+# What the framework and the edge raise: slug and title.
+_HTTP = {
+    400: ("bad-request", "The request is not valid"),
+    404: ("not-found", "Not found"),
+    405: ("method-not-allowed", "The address does not know this method"),
+    413: ("body-too-large", "The body is too large"),
+}
+
 # What a problem is, for the OpenAPI document: RFC 9457, 3.1, with two members of our own.
 SCHEMA = {
     "type": "object",
@@ -114,10 +122,9 @@ def _problem(
 
 
 def _http_problem(request: Request, error: HTTPException) -> Response:
-    status = HTTPStatus(error.status_code)
-    slug = status.phrase.lower().replace(" ", "-")
-    detail = None if error.detail == status.phrase else error.detail
-    return _problem(request, status, slug, status.phrase, detail, headers=error.headers)
+    slug, title = _HTTP[error.status_code]
+    detail = None if error.detail == HTTPStatus(error.status_code).phrase else error.detail
+    return _problem(request, error.status_code, slug, title, detail, headers=error.headers)
 
 
 def _invalid_request(request: Request, error: RequestValidationError) -> Response:

@@ -108,7 +108,9 @@ async def test_a_body_beyond_the_routes_limit_is_refused(sample: Sample, path: s
 
     method = "POST" if path == NOTES else "PUT"
     whole = await sample.client.request(method, path, content=b"x" * (limit + 1), headers=JSON)
-    assert str(limit) in problem(whole, 413)["detail"]
+    refused = problem(whole, 413)
+    assert refused["type"] == "urn:muster:problem:body-too-large"
+    assert str(limit) in refused["detail"]
     problem(await sample.client.request(method, path, content=in_parts(limit + 1), headers=JSON), 413)
 
 
