@@ -96,7 +96,7 @@ class Consumer:
         await self._ends.stop()
 
     async def lag(self) -> int:
-        """How many records of this process's partitions are not applied yet; 1 while it does not know its partitions."""
+        """How many records of this process's partitions are not applied yet; 1 while they are being shared out."""
         if self._rebalancing:
             return 1
         partitions = self._kafka.assignment()
