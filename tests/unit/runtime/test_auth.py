@@ -5,7 +5,7 @@ import hmac
 import json
 import stat
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -24,7 +24,7 @@ from muster_runtime.keys import KeySource
 
 ISSUER = "https://identity.example.gov"
 AUDIENCE = "muster"
-NOW = datetime.now(UTC)
+NOW = SystemClock().now()
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def claims(**changes: Any) -> dict[str, Any]:
         "iss": ISSUER,
         "aud": AUDIENCE,
         "sub": "ada",
-        "exp": int((NOW + timedelta(hours=1)).timestamp()),
+        "exp": int((NOW + timedelta(days=1)).timestamp()),
         "scope": "sample:read sample:write",
     }
     return {name: value for name, value in {**good, **changes}.items() if value is not None}
@@ -118,7 +118,7 @@ async def test_every_usual_signature_is_understood(make_key: Callable[[], tuple[
         {"exp": None},
         {"exp": "tomorrow"},
         {"exp": True},
-        {"nbf": int((NOW + timedelta(minutes=5)).timestamp())},
+        {"nbf": int((NOW + timedelta(hours=12)).timestamp())},
         {"sub": None},
         {"sub": ""},
         {"sub": 7},
@@ -268,7 +268,7 @@ async def test_an_unknown_key_is_asked_for_once_in_a_while(issuer: Issuer, tmp_p
     successor = Issuer.load(tmp_path / "successor.pem", issuer=ISSUER)
     stranger = Issuer.load(tmp_path / "stranger.pem", issuer=ISSUER)
     clock = SandboxClock()
-    clock.move(NOW)
+    clock.move(start := SystemClock().now())
     with KeyServer(issuer.jwks()) as server:
         verifier = TokenVerifier(KeySource(server.url, clock), issuer=ISSUER, audience=AUDIENCE, clock=clock)
         for _ in range(3):
@@ -284,7 +284,7 @@ async def test_an_unknown_key_is_asked_for_once_in_a_while(issuer: Issuer, tmp_p
                 await verifier.verify(f"Bearer {stranger.token([])}")
         assert server.asked == 2
 
-        clock.move(NOW + timedelta(seconds=31))
+        clock.move(start + timedelta(seconds=31))
         with pytest.raises(Unauthenticated):
             await verifier.verify(f"Bearer {stranger.token([])}")
         assert server.asked == 3
@@ -293,7 +293,7 @@ async def test_an_unknown_key_is_asked_for_once_in_a_while(issuer: Issuer, tmp_p
 async def test_keys_outlive_the_issuers_outage_and_are_renewed_after_it(issuer: Issuer, tmp_path: Path) -> None:
     successor = Issuer.load(tmp_path / "successor.pem", issuer=ISSUER)
     clock = SandboxClock()
-    clock.move(NOW)
+    clock.move(start := SystemClock().now())
     with KeyServer(None) as server:
         verifier = TokenVerifier(KeySource(server.url, clock), issuer=ISSUER, audience=AUDIENCE, clock=clock)
         for _ in range(2):
@@ -301,15 +301,15 @@ async def test_keys_outlive_the_issuers_outage_and_are_renewed_after_it(issuer: 
                 await verifier.verify(f"Bearer {issuer.token([])}")
         assert server.asked == 1
 
-        clock.move(NOW + timedelta(seconds=3))
+        clock.move(start + timedelta(seconds=3))
         server.document = issuer.jwks()
         await verifier.verify(f"Bearer {issuer.token([])}")
 
-        clock.move(NOW + timedelta(minutes=11))
+        clock.move(start + timedelta(minutes=11))
         server.document = None
         await verifier.verify(f"Bearer {issuer.token([])}")
 
-        clock.move(NOW + timedelta(minutes=22))
+        clock.move(start + timedelta(minutes=22))
         server.document = successor.jwks()
         with pytest.raises(Unauthenticated):
             await verifier.verify(f"Bearer {issuer.token([])}")
