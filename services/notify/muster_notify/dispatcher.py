@@ -26,7 +26,7 @@ from muster_notify.domain import (
 )
 from muster_runtime import lease
 from muster_runtime.context import Context
-from muster_runtime.db import EVERY_AGENCY, RETRYABLE, Database
+from muster_runtime.db import RETRYABLE, Database
 from muster_runtime.service import Runtime
 
 # Lanes of a channel that are worked on at once. The channels do not wait for each other.
@@ -69,9 +69,7 @@ class Dispatcher:
             while True:
                 self._forget_finished_lanes()
                 try:
-                    if await self._leads(runtime):
-                        await self._start_lanes(runtime)
-                    await self._rest(runtime, await self._next_due(runtime))
+                    await self._rest(runtime, await self._start_lanes(runtime))
                 except RETRYABLE as error:
                     _log.warning("dispatch_failed", error=repr(error))
                     await asyncio.sleep(0.5)
@@ -89,16 +87,19 @@ class Dispatcher:
     def _is_leader(self) -> bool:
         return time.monotonic() < self._leads_until
 
-    async def _start_lanes(self, runtime: Runtime) -> None:
-        for channel, lanes in self._lanes.items():
-            free = SLOTS[channel] - len(lanes)
-            if free == 0:
-                continue
-            async with runtime.database.read(EVERY_AGENCY) as connection:
-                due = await repository.due(connection, channel, runtime.clock.now(), busy=lanes, limit=free)
-            for delivery in due:
-                if delivery.lane not in lanes:
-                    lanes[delivery.lane] = asyncio.create_task(self._work(runtime, delivery))
+    async def _start_lanes(self, runtime: Runtime) -> datetime | None:
+        """Start work on the lanes that are due, where this process leads; the answer is when the next ones are."""
+        leads = await self._leads(runtime)
+        now = runtime.clock.now()
+        async with runtime.database.pool.acquire() as connection:
+            for channel, lanes in self._lanes.items():
+                free = SLOTS[channel] - len(lanes)
+                if not leads or not free:
+                    continue
+                for delivery in await repository.due(connection, channel, now, busy=lanes, limit=free):
+                    if delivery.lane not in lanes:
+                        lanes[delivery.lane] = asyncio.create_task(self._work(runtime, delivery))
+            return await repository.next_due_after(connection, now)
 
     def _forget_finished_lanes(self) -> None:
         """A lane that broke down takes the process with it: what it attempted is not recorded."""
@@ -107,11 +108,6 @@ class Dispatcher:
                 if task.done():
                     del lanes[lane]
                     task.result()
-
-    async def _next_due(self, runtime: Runtime) -> datetime | None:
-        """When the next lane is due; what is due already waits for a lane to end, or is another process's."""
-        async with runtime.database.read(EVERY_AGENCY) as connection:
-            return await repository.next_due_after(connection, runtime.clock.now())
 
     async def _rest(self, runtime: Runtime, until: datetime | None) -> None:
         """Wait for the alarm, the end of a lane, or the time to renew the lease."""

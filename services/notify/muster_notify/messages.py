@@ -11,7 +11,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 from pydantic import BaseModel, ConfigDict
 
 from muster_notify.domain import Contact
@@ -74,8 +74,13 @@ def write(
     return email
 
 
-def _render(template: str, data: Mapping[str, Any]) -> str:
-    return _texts().from_string(template).render(data)
+def _render(text: str, data: Mapping[str, Any]) -> str:
+    return _template(text).render(data)
+
+
+@cache
+def _template(text: str) -> Template:
+    return _texts().from_string(text)
 
 
 @cache

@@ -142,16 +142,24 @@ async def record_attempt(
     """Record an attempt and where the delivery stands after it; False when another process did so meanwhile."""
     recorded = await connection.fetchval(
         """
-        update delivery
-        set
-            state = $3,
-            attempts = attempts + 1,
-            first_attempt_at = coalesce(first_attempt_at, $4),
-            next_attempt_at = $5,
-            finished_at = case when $3 = 'pending' then null else $4 end,
-            last_error = case when $3 = 'delivered' then null else $6 end
-        where id = $1 and attempts = $2 and state = 'pending'
-        returning attempts
+        with attempted as (
+            update delivery
+            set
+                state = $3,
+                attempts = attempts + 1,
+                first_attempt_at = coalesce(first_attempt_at, $4),
+                next_attempt_at = $5,
+                finished_at = case when $3 = 'pending' then null else $4 end,
+                last_error = case when $3 = 'delivered' then null else $6 end
+            where id = $1 and attempts = $2 and state = 'pending'
+            returning id, agency_id, attempts
+        )
+        insert into delivery_attempt (
+            delivery_id, agency_id, number, attempted_at, milliseconds, outcome, detail
+        )
+        select id, agency_id, attempts, $4, $7, $8, $6
+        from attempted
+        returning true
         """,
         delivery.id,
         delivery.attempts,
@@ -159,25 +167,10 @@ async def record_attempt(
         attempted_at,
         progress.next_attempt_at,
         outcome.detail,
-    )
-    if recorded is None:
-        return False
-    await connection.execute(
-        """
-        insert into delivery_attempt (
-            delivery_id, agency_id, number, attempted_at, milliseconds, outcome, detail
-        )
-        values ($1, $2, $3, $4, $5, $6, $7)
-        """,
-        delivery.id,
-        delivery.agency_id,
-        recorded,
-        attempted_at,
         milliseconds,
         outcome.verdict,
-        outcome.detail,
     )
-    return True
+    return recorded is not None
 
 
 async def hurry(connection: Connection, agencies: Sequence[str], roles: Sequence[str], now: datetime) -> None:

@@ -64,7 +64,7 @@ class EmailSender:
     async def _recipients(self, database: Database, delivery: Delivery) -> list[Contact]:
         if delivery.recipient == OPERATORS:
             return [Contact("Operators", self._settings.operators_email)]
-        async with database.read(delivery.agency_id) as connection:
+        async with database.pool.acquire() as connection:
             return await repository.contacts(connection, delivery.agency_id, delivery.recipient)
 
     async def _connection(self) -> SMTP:

@@ -9,7 +9,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 from muster_notify import repository
 from muster_notify.addresses import AddressPolicy
 from muster_notify.bootstrap import build
-from muster_notify.dispatcher import Dispatcher
+from muster_notify.dispatcher import SLOTS, Dispatcher
 from muster_notify.domain import Channel, Delivery, Outcome
 from muster_notify.settings import NotifySettings
 from muster_notify.vault import Vault
@@ -74,15 +74,19 @@ async def test_a_receiver_that_recovers_gets_everything_in_order_and_once(notify
     assert len({request.id for request in receiver.requests}) == 3
 
 
-async def test_a_receiver_that_is_slow_for_one_agency_holds_up_no_other(notify: Notify, receiver: Receiver) -> None:
+async def test_agencies_for_which_a_receiver_is_slow_hold_up_no_other(notify: Notify, receiver: Receiver) -> None:
     await notify.add_webhook(receiver.url, "*")
-    receiver.answer = lambda request: None if request.event["agency_id"] == "NASA" else 204
-    await notify.service.publish(enrolled("NASA"))
-    await eventually(lambda: receiver.requests)
+    slow = [f"SLOW-{number}" for number in range(SLOTS[Channel.WEBHOOK] * 2 // 3)]
+    receiver.answer = lambda request: None if request.event["agency_id"] in slow else 204
+    await notify.service.publish(*(reinstated(agency) for agency in slow))
+    await eventually(lambda: len(receiver.requests) == len(slow))
     await notify.service.publish(enrolled("EPA"), reinstated("EPA"))
     await notify.until(2, "EPA", channel="webhook", state="delivered")
     assert receiver.sequences("EPA") == [1, 2]
-    assert await notify.deliveries("NASA", channel="webhook", state="delivered") == []
+    attempts = [
+        delivery["attempts"] for agency in slow for delivery in await notify.deliveries(agency, channel="webhook")
+    ]
+    assert sum(attempts) == 0  # they are still being waited for
 
 
 async def test_an_answer_that_does_not_come_is_an_error_in_the_log(notify: Notify, receiver: Receiver) -> None:
