@@ -72,9 +72,9 @@ class Edge:
 
     async def _admit(self, exchange: "_Exchange") -> None:
         request = exchange.request
-        if request.url.path in PUBLIC_PATHS:
+        if exchange.path in PUBLIC_PATHS:
             return
-        if "\0" in request.url.path or "%00" in request.url.query:
+        if "\0" in exchange.path or b"%00" in request.scope["query_string"]:
             raise HTTPException(400, "the address holds the character U+0000")
         identity = await self._verifier.verify(request.headers.get("authorization"))
         request.state.identity = identity
@@ -90,7 +90,7 @@ class Edge:
         route = exchange.route
         status = exchange.status or 500
         HTTP_REQUEST_SECONDS.labels(self._service, method, route, status).observe(seconds)
-        if exchange.request.url.path not in PUBLIC_PATHS:
+        if exchange.path not in PUBLIC_PATHS:
             log.info("request", method=method, route=route, status=status, milliseconds=round(seconds * 1000, 2))
 
 
@@ -99,6 +99,8 @@ class _Exchange:
 
     def __init__(self, request: Request, send: Send) -> None:
         self.request = request
+        # As it is routed: `request.url` is made of the Host header too, which is the caller's to invent.
+        self.path: str = request.scope["path"]
         self.status: int | None = None
         self.request_id = _valid(_ID, request.headers.get("x-request-id")) or uuid.uuid4().hex
         self.correlation_id = _valid(_ID, request.headers.get("x-correlation-id")) or self.request_id
@@ -115,9 +117,6 @@ class _Exchange:
     async def receive(self) -> Message:
         """Receive a part of the body, within the route's limit."""
         limit = getattr(self.request.scope.get("endpoint"), "body_limit", DEFAULT_BODY_LIMIT)
-        declared = self.request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > limit:
-            raise HTTPException(413, f"the body is larger than {limit} bytes")
         message = await self.request.receive()
         self._received += len(message.get("body", b""))
         if self._received > limit:

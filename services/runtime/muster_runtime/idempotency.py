@@ -55,8 +55,8 @@ class KeyedRequest:
         """Read a request's key, method, path with query, and body; raises InvalidIdempotencyKey."""
         if not _KEY.fullmatch(key):
             raise InvalidIdempotencyKey("Idempotency-Key: a key is 1 to 255 printable ASCII characters")
-        query = f"?{request.url.query}" if request.url.query else ""
-        return cls(key, f"{request.method} {request.url.path}{query}", hashlib.sha256(await request.body()).digest())
+        route = f"{request.method} {request.scope['path']}?{request.scope['query_string'].decode('latin-1')}"
+        return cls(key, route.removesuffix("?"), hashlib.sha256(await request.body()).digest())
 
     def part(self, number: int) -> "KeyedRequest":
         """The key of one of the request's several transactions, from 0; no caller can write its separator."""
