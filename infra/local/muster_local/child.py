@@ -11,7 +11,7 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
 _STOP_SECONDS = 30
-_LINES_KEPT = 15
+_LINES_KEPT = 10
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from muster_contracts import topics as all_topics
 from muster_local import clock, readiness
@@ -67,7 +69,8 @@ def status(home: HomeOption = DEFAULT_HOME) -> None:
     """Show each process: is it ready, and if not, why. The exit status is 1 unless all are."""
     state = Stack(home).state()
     answers = asyncio.run(_ask_all(list(state.processes.values())))
-    table = Table("process", "pid", "address", "ready", "outbox", "oldest", "lag", "parked", "restarts")
+    address = Column("address", no_wrap=True)
+    table = Table("process", "pid", address, "ready", "outbox", "oldest", "lag", "parked", box=None, pad_edge=False)
     for process, answer in answers:
         table.add_row(
             process.name,
@@ -78,13 +81,12 @@ def status(home: HomeOption = DEFAULT_HOME) -> None:
             "-" if answer.outbox_oldest_seconds is None else f"{answer.outbox_oldest_seconds:.1f} s",
             _number(answer.lag),
             _number(answer.parked),
-            str(process.restarts),
         )
     console.print(table if answers else f"Nothing is running in {home} ({state.phase}).")
     for process, _ in answers:
         if process.last_exit:
-            console.print(f"[yellow]{process.name} {process.last_exit}[/yellow]; the last it said:")
-            console.print(escape("\n".join(process.last_lines)))
+            console.print(f"\n[yellow]{process.name} {process.last_exit}[/yellow] (restarts: {process.restarts})")
+            console.print(*process.last_lines, sep="\n", style="dim", markup=False, highlight=False, soft_wrap=True)
     if not answers or not all(answer.ready for _, answer in answers):
         raise typer.Exit(1)
 
@@ -150,9 +152,9 @@ def _ports(given: list[str]) -> dict[str, int]:
 
 
 def _addresses(stack: Stack) -> Table:
-    table = Table("process", "address", title="Muster is up")
+    table = Table("process", "address", title="Muster is up", box=box.SIMPLE)
     for process in stack.state().processes.values():
-        table.add_row(process.name, _shown(process.address))
+        table.add_row(process.name, process.address if process.address.startswith("http") else _shown(process.address))
     table.add_row("e-mails", str(stack.mail_dir))
     return table
 
@@ -163,8 +165,8 @@ async def _ask_all(processes: list[ProcessState]) -> list[tuple[ProcessState, Re
 
 
 def _shown(address: str) -> str:
-    """An address without its password."""
-    return address.rpartition("@")[2]
+    """An address without user, password and database."""
+    return urlsplit(address).netloc.rpartition("@")[2] if "://" in address else address
 
 
 def _number(value: int | None) -> str:

@@ -75,6 +75,7 @@ class Kafka:
             f"-Xmx{self.heap}",
             "-XX:+UseSerialGC",
             "-Djava.awt.headless=true",
+            "--sun-misc-unsafe-memory-access=allow",  # Kafka's memory-mapped indexes; a warning at each start otherwise
             f"-Dlog4j2.configurationFile={files(__package__).joinpath('data/log4j2.properties')}",
             "-cp",
             ":".join(str(jar) for jar in kafka_jars()),

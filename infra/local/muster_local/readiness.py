@@ -7,7 +7,8 @@ import httpx
 
 from muster_local import kafka, postgres
 
-_SECONDS = 5
+# More than a service gives its own questions to Postgres and Kafka, so that its reasons get through.
+_SECONDS = 10
 
 
 @dataclass(frozen=True)

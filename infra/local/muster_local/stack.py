@@ -1,7 +1,6 @@
 """The whole stack behind one handle: what the `muster` command, the demo and the end-to-end tests use."""
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -9,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+
+import psutil
 
 from muster_local.child import dies_with_parent
 from muster_local.home import ALREADY_RUNS, Home, State
@@ -110,14 +111,14 @@ class Stack:
         supervisor = self._home.supervisor()
         if supervisor is None:
             return
-        _signal(supervisor, signal.SIGTERM)
-        try:
-            async with asyncio.timeout(_STOP_SECONDS):
-                while self._home.supervisor() is not None:
-                    await asyncio.sleep(_POLL_SECONDS)
-        except TimeoutError:
-            # Its children get their stop signals from the kernel.
-            _signal(supervisor, signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(supervisor)
+            process.terminate()
+            try:
+                await asyncio.to_thread(process.wait, _STOP_SECONDS)
+            except psutil.TimeoutExpired:
+                # Its children get their stop signals from the kernel.
+                process.kill()
 
     def _launch(self, detached: bool, services: Sequence[str], ports: Mapping[str, int]) -> "subprocess.Popen[bytes]":
         self._home.make()
@@ -154,8 +155,3 @@ class Stack:
                 if state.phase == "running":
                     return
             await asyncio.sleep(_POLL_SECONDS)
-
-
-def _signal(pid: int, signal_: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal_)

@@ -1,0 +1,237 @@
+"""The stack as an operator meets it: it comes up, stays up, goes down, and leaves nothing behind."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import psutil
+import pytest
+
+from muster_contracts import topics
+from muster_local.home import Home, State
+from muster_local.provisioning import drop
+from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN
+from muster_local.stack import Stack, StackFailed
+from muster_local.topics import delete_topics
+
+Eventually = Callable[..., Awaitable[Any]]
+
+# Long enough for a machine that does much else at the same time.
+PATIENCE = 90
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment names no servers."""
+    monkeypatch.delenv(POSTGRES_DSN, raising=False)
+    monkeypatch.delenv(KAFKA_BOOTSTRAP, raising=False)
+
+
+@pytest.fixture
+def embedded_postgres(kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment names a Kafka alone: a stack of Postgres is quick to start."""
+    monkeypatch.delenv(POSTGRES_DSN, raising=False)
+    monkeypatch.setenv(KAFKA_BOOTSTRAP, kafka_bootstrap)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A home of the test's own; whatever still runs there at its end is stopped, and fails the test.
+
+    It is not below pytest's folder, which pytest closes to other system users, such as that of Postgres.
+    """
+    path = Path(tempfile.mkdtemp(prefix="muster-home-"))
+    yield path
+    left = processes_of(path)
+    for process in left:
+        process.kill()
+    shutil.rmtree(path)
+    assert not left
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Every process that was started for a home: its path is in their arguments or environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            told = [*process.cmdline(), *process.environ().values()]
+        except psutil.Error:
+            continue
+        if process.pid != os.getpid() and any(str(home) in each for each in told):
+            found.append(process)
+    return found
+
+
+def muster(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does."""
+    return subprocess.run(
+        [sys.executable, "-m", "muster_local.cli", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+async def alone(home: Path) -> Stack:
+    """The servers without services."""
+    return await Stack.start(home, services=())
+
+
+@pytest.mark.usefixtures("embedded")
+async def test_the_whole_stack_comes_up_survives_a_kill_and_goes_down(home: Path, eventually: Eventually) -> None:
+    up = muster("up", "--home", str(home))
+    assert up.returncode == 0, up.stdout + up.stderr
+    stack = Stack.running(home)
+    assert stack is not None
+    assert stack.pids().keys() == {"postgres", "kafka", "mail", "enrollment", "entitlements", "billing", "notify"}
+    assert muster("status", "--home", str(home)).returncode == 0
+
+    async with httpx.AsyncClient() as client:
+        token = muster("token", "--scope", "enrollment:read", "--home", str(home)).stdout.strip()
+        agencies = f"{stack.service_url('enrollment')}/v1/agencies"
+        assert (await client.get(agencies)).status_code == 401
+        assert (await client.get(agencies, headers={"Authorization": f"Bearer {token}"})).status_code == 200
+
+    killed = stack.pids()["billing"]
+    os.kill(killed, signal.SIGKILL)
+    await eventually(lambda: stack.pids().get("billing", killed) != killed, timeout=PATIENCE)
+    await eventually(lambda: muster("status", "--home", str(home)).returncode == 0, timeout=PATIENCE)
+    assert "billing killed by SIGKILL" in muster("status", "--home", str(home)).stdout
+    assert "billing started again" in muster("logs", "supervisor", "--home", str(home)).stdout
+
+    assert muster("down", "--home", str(home)).returncode == 0
+    assert processes_of(home) == []
+    assert muster("down", "--home", str(home)).returncode == 0
+    assert muster("status", "--home", str(home)).returncode == 1
+
+
+@pytest.mark.usefixtures("embedded")
+async def test_data_ports_and_keys_outlive_the_processes(home: Path) -> None:
+    first = await alone(home)
+    connection = await asyncpg.connect(first.admin_dsn)
+    await connection.execute("create table kept as select 42 as answer")
+    await connection.close()
+    addresses, keys = (first.admin_dsn, first.bootstrap), first._home.issuer().jwks()
+    await first.stop()
+
+    second = await alone(home)
+    try:
+        assert (second.admin_dsn, second.bootstrap) == addresses
+        assert second._home.issuer().jwks() == keys
+        connection = await asyncpg.connect(second.admin_dsn)
+        assert await connection.fetchval("select answer from kept") == 42
+        await connection.close()
+    finally:
+        await second.stop()
+
+
+@pytest.mark.usefixtures("embedded_postgres")
+async def test_secrets_are_readable_by_their_owner_alone(home: Path) -> None:
+    stack = await alone(home)
+    await stack.stop()
+    for name in ("installation.json", "issuer.pem", "state.json"):
+        assert (home / name).stat().st_mode & 0o077 == 0, name
+    assert home.stat().st_mode & 0o066 == 0
+
+
+@pytest.mark.usefixtures("embedded_postgres")
+async def test_two_starts_at_once_share_one_stack(home: Path) -> None:
+    first, second = await asyncio.gather(alone(home), alone(home))
+    try:
+        assert first.pids() == second.pids() != {}
+    finally:
+        await first.stop()
+
+
+@pytest.mark.usefixtures("embedded")
+async def test_a_service_that_refuses_to_start_is_named_and_nothing_is_left(home: Path) -> None:
+    installation = Home(home).make().installation([], {})
+    broken = installation.model_copy(update={"secret_key": "too short"})
+    (home / "installation.json").write_text(broken.model_dump_json())
+
+    with pytest.raises(StackFailed, match=r"(?s)notify exited with status 2:.*MUSTER_SECRET_KEY"):
+        await Stack.start(home, services=["notify"])
+    assert processes_of(home) == []
+    assert Stack.running(home) is None
+
+
+@pytest.mark.usefixtures("embedded_postgres")
+async def test_a_port_in_use_is_refused(home: Path, unused_tcp_port_factory: Callable[[], int]) -> None:
+    port = unused_tcp_port_factory()
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", port)
+    async with server:
+        with pytest.raises(StackFailed, match=f"port {port} is in use"):
+            await Stack.start(home, services=(), ports={"postgres": port})
+
+
+@pytest.mark.usefixtures("embedded_postgres")
+async def test_what_a_dead_supervisor_left_behind_does_no_harm(home: Path) -> None:
+    Home(home).make().write_state(State(supervisor=os.getpid(), phase="running"))
+    (home / "supervisor.lock").write_text(str(os.getpid()))
+
+    assert Stack.running(home) is None
+    await Stack(home).stop()  # would end this very process if it trusted the pid
+    stack = await alone(home)
+    try:
+        assert stack.pids().keys() == {"postgres"}
+    finally:
+        await stack.stop()
+
+
+@pytest.mark.usefixtures("embedded_postgres")
+async def test_nothing_outlives_a_killed_supervisor(home: Path, eventually: Eventually) -> None:
+    stack = await alone(home)
+    os.kill(stack.state().supervisor, signal.SIGKILL)
+    await eventually(lambda: not processes_of(home), timeout=PATIENCE)
+    assert Stack.running(home) is None
+
+
+@pytest.mark.usefixtures("embedded_postgres")
+async def test_a_stack_ends_with_the_process_that_started_it(home: Path, eventually: Eventually) -> None:
+    script = (
+        "import asyncio, pathlib, sys, time\n"
+        "from muster_local.stack import Stack\n"
+        "asyncio.run(Stack.start(pathlib.Path(sys.argv[1]), services=()))\n"
+        "print('up', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(home)], stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        assert await asyncio.to_thread(starter.stdout.readline) == "up\n"
+        starter.kill()
+    await eventually(lambda: not processes_of(home), timeout=PATIENCE)
+
+
+@pytest.mark.usefixtures("embedded_postgres")
+async def test_an_interrupted_start_leaves_nothing(home: Path, eventually: Eventually) -> None:
+    command = [sys.executable, "-m", "muster_local.cli", "up", "--home", str(home)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as up:
+        await eventually(lambda: Stack(home).pids(), timeout=PATIENCE)
+        up.send_signal(signal.SIGINT)
+        output, _ = await asyncio.to_thread(up.communicate)
+    assert up.returncode == 130
+    assert "nothing is left running" in output
+    assert processes_of(home) == []
+
+
+async def test_servers_that_the_environment_names_are_used(
+    home: Path, postgres: str, kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(POSTGRES_DSN, postgres)
+    monkeypatch.setenv(KAFKA_BOOTSTRAP, kafka_bootstrap)
+    stack = await Stack.start(home, services=["billing"])
+    try:
+        assert stack.pids().keys() == {"mail", "billing"}
+        assert stack.bootstrap == kafka_bootstrap
+        assert stack.topic_prefix != ""
+    finally:
+        database, prefix = stack.admin_dsn.rpartition("/")[2].partition("?")[0], stack.topic_prefix
+        await stack.stop()
+        await drop(postgres, database)
+        await delete_topics(kafka_bootstrap, [prefix + name for name in topics()])
