@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from muster_local.provisioning import Access
 from muster_runtime.auth import Issuer
@@ -18,6 +19,8 @@ from tests.support.services import ISSUER, ServiceRunner, TokenIssuer
 
 def pytest_configure(config: pytest.Config) -> None:
     """With several workers, start the servers once, before them: they find the addresses in the environment."""
+    # Its default draws each traceback with every local variable, which takes minutes where many requests fail at once.
+    structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()])
     if config.getoption("numprocesses", default=None) and not hasattr(config, "workerinput"):
         servers.start()
 
