@@ -29,7 +29,7 @@ WRITE = requires("entitlements:write")
 SeatId = Annotated[str, Path(pattern=r"^seat_[0-9a-f]{32}$")]
 
 
-def _directory(runtime: RuntimeDep) -> Directory:
+async def _directory(runtime: RuntimeDep) -> Directory:
     settings = cast("EntitlementsSettings", runtime.settings)
     return Directory(settings.subject_key.get_secret_value())
 
