@@ -1,9 +1,11 @@
 """The smallest service that uses all of the HTTP side."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Annotated
 
 import asyncpg
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_runtime import audit
@@ -53,6 +55,20 @@ class Size(BaseModel):
     size: int
 
 
+async def insert_note(uow: UnitOfWork, agency_id: str, text: str) -> Note:
+    note = Note(note_id=new_id("note", uow.now), text=text, version=1)
+    await uow.connection.execute(
+        """
+        insert into note (note_id, agency_id, text)
+        values ($1, $2, $3)
+        """,
+        note.note_id,
+        agency_id,
+        note.text,
+    )
+    return note
+
+
 @router.post("/notes", status_code=201, dependencies=[requires("sample:write")])
 async def write_note(agency_id: str, body: NewNote, commands: CommandsDep) -> Response:
     async def handle(uow: UnitOfWork) -> Note:
@@ -60,16 +76,7 @@ async def write_note(agency_id: str, body: NewNote, commands: CommandsDep) -> Re
             raise Conflict("there is such a note already")
         if body.text == "wrong":
             raise InvalidInput("text", body.text, "must not be wrong")
-        note = Note(note_id=new_id("note", uow.now), text=body.text, version=1)
-        await uow.connection.execute(
-            """
-            insert into note (note_id, agency_id, text)
-            values ($1, $2, $3)
-            """,
-            note.note_id,
-            agency_id,
-            note.text,
-        )
+        note = await insert_note(uow, agency_id, body.text)
         await audit.record(
             uow, command="WriteNote", agency_id=agency_id, subject=note.note_id, after={"version": 1}, reason="asked"
         )
@@ -78,6 +85,24 @@ async def write_note(agency_id: str, body: NewNote, commands: CommandsDep) -> Re
     return await commands.execute(
         agency_id, handle, status_code=201, location=lambda note: f"/v1/agencies/{agency_id}/notes/{note.note_id}"
     )
+
+
+@router.post("/note-batches", dependencies=[requires("sample:write")])
+async def write_notes(
+    agency_id: str, body: list[NewNote], commands: CommandsDep, fail_at: Annotated[int | None, Header()] = None
+) -> list[Note]:
+    """Each note in a transaction of its own; the one at the number of the header fails."""
+
+    def writing(number: int) -> Callable[[UnitOfWork], Awaitable[Note]]:
+        async def handle(uow: UnitOfWork) -> Note:
+            if number == fail_at:
+                raise RetryableError("elsewhere")
+            return await insert_note(uow, agency_id, body[number].text)
+
+        return handle
+
+    replies = [await commands.execute(agency_id, writing(number), part=number) for number in range(len(body))]
+    return [Note.model_validate_json(bytes(reply.body)) for reply in replies]
 
 
 @router.put("/notes/{note_id}", dependencies=[requires("sample:write")])
