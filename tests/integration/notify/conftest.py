@@ -1,7 +1,7 @@
 """Notify as a whole, with its clock at the start of the programme, a mail server and a receiver of webhooks."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,8 +12,13 @@ from muster_contracts import Money
 from muster_contracts.billing import InvoicePaid
 from muster_contracts.enrollment import AgencyEnrolled, AgencyReinstated, ContactErased, ContactRecorded
 from muster_contracts.entitlements import SeatAssigned
+from muster_notify import repository
 from muster_notify.bootstrap import build
+from muster_notify.dispatcher import Dispatcher
+from muster_notify.domain import Channel
 from muster_notify.settings import NotifySettings
+from muster_notify.webhooks import WebhookSender
+from muster_runtime.service import Service, Worker
 from tests.integration.notify.mail import MailServer, mail_server
 from tests.integration.notify.receiver import Receiver, receiving
 from tests.support.eventually import eventually
@@ -117,6 +122,12 @@ class Notify:
             return state["lag"] == 0 and (due is None or datetime.fromisoformat(due) > self.service.clock.now())
 
         await eventually(quiet)
+
+
+def with_sender(settings: NotifySettings, sender: WebhookSender) -> Service:
+    """Notify with another sender of webhooks."""
+    dispatcher = Dispatcher({Channel.WEBHOOK: sender})
+    return replace(build(settings), workers=[Worker("dispatcher", dispatcher.run, repository.next_due)])
 
 
 @pytest.fixture
