@@ -6,7 +6,7 @@ from muster_billing import ledger, lifecycle, publishing, repository
 from muster_billing.commands import DecideRenewal, RecordPayment
 from muster_billing.domain import Payment, Renewal, RenewalState, Tariff, Term, TermState
 from muster_billing.replies import PaymentReply, RenewalReply
-from muster_contracts.billing import RenewalDecision, TermEndReason
+from muster_contracts.billing import TermEndReason
 from muster_contracts.enrollment import AgencyEnrolled, AgencyWithdrawn
 from muster_runtime import audit
 from muster_runtime.db import UnitOfWork
@@ -57,7 +57,7 @@ async def decide_renewal(uow: UnitOfWork, command: DecideRenewal) -> RenewalRepl
     decided = renewal.decide(RenewalState(command.decision), uow.now)
     if decided is not renewal:
         await repository.save_renewal(uow.connection, decided)
-        uow.publish(publishing.renewal_decided(decided, RenewalDecision(command.decision), uow.now))
+        uow.publish(publishing.renewal_decided(decided, command.decision, uow.now))
     await audit.record(
         uow,
         command="DecideRenewal",
@@ -163,7 +163,7 @@ async def end_terms(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
 async def _catch_up(uow: UnitOfWork, withdrawn: AgencyWithdrawn, cause: str) -> Term | None:
     """The term that a withdrawal cuts short, once all that the calendar had set before it has happened.
 
-    So a withdrawal has the same result whether it comes before or after a deadline of its own instant.
+    So the terms and the books are the same whether it comes before or after the deadlines of its own instant.
     """
     while term := await repository.live_term(uow.connection, withdrawn.agency_id, withdrawn.enrollment_id):
         if term.state is TermState.SCHEDULED and term.starts_at <= withdrawn.withdrawn_at:

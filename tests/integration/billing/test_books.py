@@ -217,6 +217,26 @@ async def test_a_withdrawal_at_the_end_has_the_same_result_before_and_after_the_
     assert outcomes[0] == outcomes[1]
 
 
+@pytest.mark.parametrize("late", [timedelta(0), timedelta(days=3)])
+async def test_a_withdrawal_at_the_start_has_the_same_result_before_and_after_the_deadlines(
+    books: Books, late: timedelta
+) -> None:
+    outcomes = []
+    for deadlines_first in (True, False):
+        books.next_agency()
+        starts_at = START + timedelta(days=1)
+        await books.apply(enrolled(books.agency_id, starts_at, "enr_0"))
+        books.clock.move(starts_at + late)
+        if deadlines_first:
+            await books.handle_due()
+        await books.apply(withdrawn(books.agency_id, starts_at + late, "enr_0"))
+        await books.handle_due()
+        await books.assert_sound()
+        outcomes.append(await books.state())
+    assert outcomes[0] == outcomes[1]
+    assert [state for _, state, *_ in outcomes[0]["term"]] == ["ended"]
+
+
 async def test_two_transactions_of_one_agency_cannot_both_take_the_payment(books: Books) -> None:
     books.next_agency()
     await books.enroll()

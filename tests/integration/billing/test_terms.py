@@ -90,6 +90,8 @@ async def test_a_payment_stops_the_overdue_notices(billing: Billing) -> None:
     billing.move(START + timedelta(days=30))
     await billing.told(PaymentOverdue)
     assert (await billing.pay(invoice["invoice_id"], DOLLAR)).status_code == 201
+    kinds = await billing.service.admin.fetch("select kind from deadline order by kind")
+    assert [row["kind"] for row in kinds] == ["end_term", "offer_renewal"]
     billing.move(START + timedelta(days=200))
     await billing.told(InvoicePaid)
     await billing.settle()
