@@ -91,12 +91,10 @@ def audit_router(service: str) -> APIRouter:
                     request_id, correlation_id
                 from audit
                 where id > $1
-                and ($2::text is null or agency_id = $2)
                 order by id
-                limit $3
+                limit $2
                 """,
                 page.after_id,
-                agency_id,
                 page.limit + 1,
             )
         entries = [
