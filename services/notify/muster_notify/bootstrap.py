@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from muster_notify import repository
 from muster_notify.addresses import AddressPolicy
 from muster_notify.api import make_router
 from muster_notify.dispatcher import Dispatcher
 from muster_notify.domain import Channel
+from muster_notify.repository import deliveries
 from muster_notify.settings import NotifySettings
 from muster_notify.smtp import EmailSender
 from muster_notify.subscriptions import SUBSCRIPTIONS
@@ -32,5 +32,5 @@ def build(settings: NotifySettings | None = None) -> Service:
         migrations=Path(__file__).parents[1] / "migrations",
         routers=[make_router(vault, policy)],
         subscriptions=SUBSCRIPTIONS,
-        workers=[Worker("dispatcher", dispatcher.run, repository.next_due)],
+        workers=[Worker("dispatcher", dispatcher.run, deliveries.next_due)],
     )

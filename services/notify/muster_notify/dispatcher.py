@@ -13,7 +13,6 @@ from typing import Protocol
 
 import structlog
 
-from muster_notify import repository
 from muster_notify.domain import (
     Channel,
     Delivery,
@@ -24,6 +23,7 @@ from muster_notify.domain import (
     WebhookState,
     progress,
 )
+from muster_notify.repository import deliveries, endpoints
 from muster_runtime import lease
 from muster_runtime.context import Context
 from muster_runtime.db import RETRYABLE, Database
@@ -96,10 +96,10 @@ class Dispatcher:
                 free = SLOTS[channel] - len(lanes)
                 if not leads or not free:
                     continue
-                for delivery in await repository.due(connection, channel, now, busy=lanes, limit=free):
+                for delivery in await deliveries.due(connection, channel, now, busy=lanes, limit=free):
                     if delivery.lane not in lanes:
                         lanes[delivery.lane] = asyncio.create_task(self._work(runtime, delivery))
-            return await repository.next_due_after(connection, now)
+            return await deliveries.next_due_after(connection, now)
 
     def _forget_finished_lanes(self) -> None:
         """A lane that broke down takes the process with it: what it attempted is not recorded."""
@@ -147,16 +147,14 @@ class Dispatcher:
         owner = {delivery.audience} if step.disable_endpoint else set()
         context = Context(actor=runtime.service.name, correlation_id=delivery.correlation_id)
         async with runtime.database.write(delivery.agency_id, *owner, context=context) as uow:
-            recorded = await repository.record_attempt(
+            recorded = await deliveries.record_attempt(
                 uow.connection, delivery, outcome, step, attempted_at=uow.now, milliseconds=milliseconds
             )
             if not recorded or step.state is DeliveryState.PENDING:
                 return None
             if step.disable_endpoint:
-                await repository.set_webhook_state(
-                    uow.connection, delivery.recipient, WebhookState.DISABLED, outcome.detail
-                )
-            promoted = await repository.promote(uow.connection, [delivery.lane], uow.now)
+                await endpoints.set_state(uow.connection, delivery.recipient, WebhookState.DISABLED, outcome.detail)
+            promoted = await deliveries.promote(uow.connection, [delivery.lane], uow.now)
         return promoted[0] if promoted else None
 
     async def _attempt(self, runtime: Runtime, delivery: Delivery) -> Outcome:

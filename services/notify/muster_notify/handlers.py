@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from muster_contracts import Event
 from muster_contracts.enrollment import ContactErased, ContactRecorded
 from muster_contracts.entitlements import PersonErased, PersonRecorded
-from muster_notify import queries, repository
+from muster_notify import queries
 from muster_notify.addresses import AddressPolicy
 from muster_notify.commands import AddWebhook, DeleteWebhook, RetryDelivery
 from muster_notify.domain import (
@@ -21,6 +21,7 @@ from muster_notify.domain import (
     WebhookState,
 )
 from muster_notify.queries import DeliveryLogView, NewWebhookView
+from muster_notify.repository import deliveries, directory, endpoints
 from muster_notify.rules import Rule, public_types, rules
 from muster_notify.vault import Vault, new_secret
 from muster_runtime import audit
@@ -42,21 +43,21 @@ async def announce(uow: UnitOfWork, events: Sequence[Received[Event]]) -> None:
     """
     event_type = events[0].envelope.type
     email_rules = rules().for_event(event_type)
-    endpoints = await repository.endpoints_for(
+    wanting = await endpoints.wanting(
         uow.connection,
         sorted({event.data.agency_id for event in events}),
         event_type,
         on_request=event_type in rules().on_request,
     )
-    if not email_rules and not endpoints:
+    if not email_rules and not wanting:
         return
-    intents = [intent for event in events for intent in _intents(event, email_rules, endpoints)]
+    intents = [intent for event in events for intent in _intents(event, email_rules, wanting)]
     if intents:
-        await repository.add_intents(uow.connection, intents, uow.now)
+        await deliveries.add(uow.connection, intents, uow.now)
         uow.wake()
 
 
-def _intents(event: Received[Event], email_rules: Sequence[Rule], endpoints: Sequence[tuple[str, str]]) -> list[Intent]:
+def _intents(event: Received[Event], email_rules: Sequence[Rule], wanting: Sequence[tuple[str, str]]) -> list[Intent]:
     agency_id = event.data.agency_id
     intent = partial(
         Intent,
@@ -77,7 +78,7 @@ def _intents(event: Received[Event], email_rules: Sequence[Rule], endpoints: Seq
     ]
     webhooks = [
         intent(rule=WEBHOOK_RULE, channel=Channel.WEBHOOK, recipient=webhook_id, audience=owner)
-        for owner, webhook_id in endpoints
+        for owner, webhook_id in wanting
         if owner in (agency_id, EVERY_AGENCY)
     ]
     return emails + webhooks
@@ -103,20 +104,20 @@ async def record_contacts(uow: UnitOfWork, events: Sequence[Received[ContactReco
     """Keep who speaks for an agency, and let the e-mails that wait for them go."""
     contacts = [event.data for event in events]
     roles = [contact.role for contact in contacts]
-    await repository.record_people(uow.connection, contacts, roles)
-    await repository.hurry(uow.connection, [contact.agency_id for contact in contacts], roles, uow.now)
+    await directory.record(uow.connection, contacts, roles)
+    await deliveries.hurry(uow.connection, [contact.agency_id for contact in contacts], roles, uow.now)
     uow.wake()
 
 
 async def record_persons(uow: UnitOfWork, events: Sequence[Received[PersonRecorded]]) -> None:
     """Keep who holds a seat."""
     persons = [event.data for event in events]
-    await repository.record_people(uow.connection, persons, [PERSON] * len(persons))
+    await directory.record(uow.connection, persons, [PERSON] * len(persons))
 
 
 async def erase(uow: UnitOfWork, events: Sequence[Received[ContactErased | PersonErased]]) -> None:
     """Erase people from the directory, the only place here that knows them."""
-    await repository.erase_people(uow.connection, [(event.data.agency_id, event.data.subject_ref) for event in events])
+    await directory.erase(uow.connection, [(event.data.agency_id, event.data.subject_ref) for event in events])
 
 
 # ------------------------------------------------------------------------------------------------- commands
@@ -135,7 +136,7 @@ async def add_webhook(uow: UnitOfWork, command: AddWebhook, *, vault: Vault, pol
         state=WebhookState.ENABLED,
         sealed_secret=vault.seal(secret),
     )
-    await repository.add_webhook(uow.connection, endpoint, command.event_types, uow.now)
+    await endpoints.add(uow.connection, endpoint, command.event_types, uow.now)
     await audit.record(
         uow,
         command="AddWebhook",
@@ -160,7 +161,7 @@ def _check_types(event_types: Sequence[str]) -> None:
 async def delete_webhook(uow: UnitOfWork, command: DeleteWebhook) -> None:
     """Delete an endpoint and its secret; what was still to be sent to it fails. Raises NotFound."""
     view = await queries.webhook(uow.connection, command.agency_id, command.webhook_id)
-    await repository.set_webhook_state(uow.connection, view.webhook_id, WebhookState.DELETED, None)
+    await endpoints.set_state(uow.connection, view.webhook_id, WebhookState.DELETED, None)
     await audit.record(
         uow,
         command="DeleteWebhook",
@@ -178,7 +179,7 @@ async def retry_delivery(uow: UnitOfWork, command: RetryDelivery) -> DeliveryLog
         raise Conflict(f"delivery {before.delivery_id} is delivered already")
     if before.state is DeliveryState.PENDING and before.next_attempt_at is None:
         raise Conflict(f"delivery {before.delivery_id} waits behind an earlier one to {before.recipient}")
-    await repository.retry(uow.connection, before.delivery_id, uow.now)
+    await deliveries.retry(uow.connection, before.delivery_id, uow.now)
     await audit.record(
         uow,
         command="RetryDelivery",

@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 import httpx
 from standardwebhooks.webhooks import Webhook
 
-from muster_notify import repository
 from muster_notify.addresses import AddressPolicy, AddressRefused
 from muster_notify.domain import Delivery, Endpoint, Outcome, Verdict, WebhookState
+from muster_notify.repository import endpoints
 from muster_notify.vault import Vault
 from muster_runtime.clock import SystemClock
 from muster_runtime.db import Database
@@ -36,7 +36,7 @@ class WebhookSender:
     async def send(self, database: Database, delivery: Delivery, now: datetime) -> Outcome:
         """Attempt a delivery once. It is signed at the machine's time, whatever `now` is."""
         async with database.pool.acquire() as connection:
-            endpoint = await repository.endpoint(connection, delivery.recipient)
+            endpoint = await endpoints.find(connection, delivery.recipient)
         if endpoint.state is not WebhookState.ENABLED or endpoint.sealed_secret is None:
             return Outcome(Verdict.FAILED, f"the endpoint is {endpoint.state}")
         try:

@@ -12,10 +12,10 @@ from muster_contracts import Money
 from muster_contracts.billing import InvoicePaid
 from muster_contracts.enrollment import AgencyEnrolled, AgencyReinstated, ContactErased, ContactRecorded
 from muster_contracts.entitlements import SeatAssigned
-from muster_notify import repository
 from muster_notify.bootstrap import build
 from muster_notify.dispatcher import Dispatcher
 from muster_notify.domain import Channel
+from muster_notify.repository import deliveries
 from muster_notify.settings import NotifySettings
 from muster_notify.webhooks import WebhookSender
 from muster_runtime.service import Service, Worker
@@ -127,7 +127,7 @@ class Notify:
 def with_sender(settings: NotifySettings, sender: WebhookSender) -> Service:
     """Notify with another sender of webhooks."""
     dispatcher = Dispatcher({Channel.WEBHOOK: sender})
-    return replace(build(settings), workers=[Worker("dispatcher", dispatcher.run, repository.next_due)])
+    return replace(build(settings), workers=[Worker("dispatcher", dispatcher.run, deliveries.next_due)])
 
 
 @pytest.fixture

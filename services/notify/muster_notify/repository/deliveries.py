@@ -1,28 +1,14 @@
-"""The SQL of the write side."""
+"""Deliveries: intents, lanes and attempts."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from muster_contracts.enrollment import ContactRecorded
-from muster_contracts.entitlements import PersonRecorded
-from muster_notify.domain import (
-    Channel,
-    Contact,
-    Delivery,
-    Endpoint,
-    Intent,
-    Lane,
-    Outcome,
-    Progress,
-    WebhookState,
-)
-from muster_runtime.db import EVERY_AGENCY, Connection
-
-# ------------------------------------------------------------------------------------------------ deliveries
+from muster_notify.domain import Channel, Delivery, Intent, Lane, Outcome, Progress
+from muster_runtime.db import Connection
 
 
-async def add_intents(connection: Connection, intents: Sequence[Intent], now: datetime) -> None:
+async def add(connection: Connection, intents: Sequence[Intent], now: datetime) -> None:
     """Add a delivery for each intent that has none yet, behind those that wait in its lane."""
     added = await connection.fetch(
         """
@@ -204,119 +190,3 @@ async def retry(connection: Connection, delivery_id: str, now: datetime) -> None
 
 def _delivery(row: Any) -> Delivery:
     return Delivery(**{**row, "channel": Channel(row["channel"])})
-
-
-# -------------------------------------------------------------------------------------------------- webhooks
-
-
-async def add_webhook(
-    connection: Connection, endpoint: Endpoint, event_types: Sequence[str] | None, now: datetime
-) -> None:
-    """Add an endpoint."""
-    await connection.execute(
-        """
-        insert into webhook (id, agency_id, url, event_types, sealed_secret, state, created_at)
-        values ($1, $2, $3, $4, $5, $6, $7)
-        """,
-        endpoint.id,
-        endpoint.agency_id,
-        endpoint.url,
-        event_types,
-        endpoint.sealed_secret,
-        endpoint.state,
-        now,
-    )
-
-
-async def endpoint(connection: Connection, webhook_id: str) -> Endpoint:
-    """The endpoint of that id; a row is never deleted."""
-    row = await connection.fetchrow(
-        "select id, agency_id, url, state, sealed_secret from webhook where id = $1", webhook_id
-    )
-    assert row is not None
-    return Endpoint(**{**row, "state": WebhookState(row["state"])})
-
-
-async def endpoints_for(
-    connection: Connection, agencies: Sequence[str], event_type: str, *, on_request: bool
-) -> list[tuple[str, str]]:
-    """(agency, id) of the enabled endpoints that want events of a type, of these agencies or of the operators.
-
-    A type that is sent on request alone goes only to the endpoints that name it.
-    """
-    rows = await connection.fetch(
-        """
-        select agency_id, id
-        from webhook
-        where
-            state = 'enabled' and agency_id = any($1::text[])
-            and ($2 = any(event_types) or (event_types is null and not $3))
-        order by id
-        """,
-        [*agencies, EVERY_AGENCY],
-        event_type,
-        on_request,
-    )
-    return [(row["agency_id"], row["id"]) for row in rows]
-
-
-async def set_webhook_state(connection: Connection, webhook_id: str, state: WebhookState, reason: str | None) -> None:
-    """Change an endpoint's state; a deleted one keeps no secret."""
-    await connection.execute(
-        """
-        update webhook
-        set
-            state = $2,
-            state_reason = $3,
-            sealed_secret = case when $2 = 'deleted' then null else sealed_secret end
-        where id = $1
-        """,
-        webhook_id,
-        state,
-        reason,
-    )
-
-
-# ------------------------------------------------------------------------------------------------- directory
-
-
-async def record_people(
-    connection: Connection, people: Sequence[ContactRecorded | PersonRecorded], roles: Sequence[str]
-) -> None:
-    """Add or replace entries of the directory; of several of one person the last one counts."""
-    latest = {(p.agency_id, p.subject_ref): (p, role) for p, role in zip(people, roles, strict=True)}
-    await connection.execute(
-        """
-        insert into directory (agency_id, subject_ref, role, name, email)
-        select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
-        on conflict (agency_id, subject_ref) do update
-        set role = excluded.role, name = excluded.name, email = excluded.email
-        """,
-        [agency_id for agency_id, _ in latest],
-        [subject_ref for _, subject_ref in latest],
-        [role for _, role in latest.values()],
-        [person.name for person, _ in latest.values()],
-        [person.email for person, _ in latest.values()],
-    )
-
-
-async def erase_people(connection: Connection, keys: Sequence[tuple[str, str]]) -> None:
-    """Remove entries of the directory by (agency, subject reference)."""
-    await connection.execute(
-        """
-        delete from directory
-        where (agency_id, subject_ref) in (select * from unnest($1::text[], $2::text[]))
-        """,
-        [agency_id for agency_id, _ in keys],
-        [subject_ref for _, subject_ref in keys],
-    )
-
-
-async def contacts(connection: Connection, agency_id: str, role: str) -> list[Contact]:
-    """Who has a role in an agency."""
-    rows = await connection.fetch(
-        "select name, email from directory where agency_id = $1 and role = $2 order by subject_ref",
-        agency_id,
-        role,
-    )
-    return [Contact(row["name"], row["email"]) for row in rows]

@@ -1,0 +1,50 @@
+"""Who an agency's roles are."""
+
+from collections.abc import Sequence
+
+from muster_contracts.enrollment import ContactRecorded
+from muster_contracts.entitlements import PersonRecorded
+from muster_notify.domain import Contact
+from muster_runtime.db import Connection
+
+
+async def record(
+    connection: Connection, people: Sequence[ContactRecorded | PersonRecorded], roles: Sequence[str]
+) -> None:
+    """Add or replace entries of the directory; of several of one person the last one counts."""
+    latest = {(p.agency_id, p.subject_ref): (p, role) for p, role in zip(people, roles, strict=True)}
+    await connection.execute(
+        """
+        insert into directory (agency_id, subject_ref, role, name, email)
+        select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
+        on conflict (agency_id, subject_ref) do update
+        set role = excluded.role, name = excluded.name, email = excluded.email
+        """,
+        [agency_id for agency_id, _ in latest],
+        [subject_ref for _, subject_ref in latest],
+        [role for _, role in latest.values()],
+        [person.name for person, _ in latest.values()],
+        [person.email for person, _ in latest.values()],
+    )
+
+
+async def erase(connection: Connection, keys: Sequence[tuple[str, str]]) -> None:
+    """Remove entries of the directory by (agency, subject reference)."""
+    await connection.execute(
+        """
+        delete from directory
+        where (agency_id, subject_ref) in (select * from unnest($1::text[], $2::text[]))
+        """,
+        [agency_id for agency_id, _ in keys],
+        [subject_ref for _, subject_ref in keys],
+    )
+
+
+async def contacts(connection: Connection, agency_id: str, role: str) -> list[Contact]:
+    """Who has a role in an agency."""
+    rows = await connection.fetch(
+        "select name, email from directory where agency_id = $1 and role = $2 order by subject_ref",
+        agency_id,
+        role,
+    )
+    return [Contact(row["name"], row["email"]) for row in rows]
