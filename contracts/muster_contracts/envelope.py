@@ -5,9 +5,8 @@ Sources: CloudEvents 1.0.2, its Kafka protocol binding 3.2, and the documented e
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 SEQUENCE_DIGITS = 20
 
@@ -18,9 +17,11 @@ class MalformedRecord(ValueError):
     """A record that is not a CloudEvent of Muster's: the message names the header and the rule."""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """What is known of an event besides its data."""
+class Envelope(NamedTuple):
+    """What is known of an event besides its data.
+
+    A named tuple: it is made for every record that is read, and a frozen dataclass takes four times as long.
+    """
 
     id: str
     source: str
@@ -46,15 +47,16 @@ def source_of(topic: str) -> str:
 
 def write_headers(envelope: Envelope) -> Headers:
     """The record headers of an event."""
+    time = envelope.time if envelope.time.tzinfo is UTC else envelope.time.astimezone(UTC)
     headers = [
         ("ce_specversion", b"1.0"),
         ("ce_id", envelope.id.encode()),
         ("ce_source", envelope.source.encode()),
         ("ce_type", envelope.type.encode()),
-        ("ce_time", envelope.time.astimezone(UTC).isoformat().replace("+00:00", "Z").encode()),
+        ("ce_time", b"%sZ" % time.isoformat().removesuffix("+00:00").encode()),
         ("ce_partitionkey", envelope.agency_id.encode()),
-        ("ce_epoch", str(envelope.epoch).encode()),
-        ("ce_sequence", f"{envelope.sequence:0{SEQUENCE_DIGITS}d}".encode()),
+        ("ce_epoch", b"%d" % envelope.epoch),
+        ("ce_sequence", b"%0*d" % (SEQUENCE_DIGITS, envelope.sequence)),
         ("ce_correlationid", envelope.correlation_id.encode()),
         ("content-type", b"application/json"),
     ]
@@ -118,7 +120,7 @@ def read_headers(headers: Iterable[tuple[str, bytes]]) -> Envelope:
         raise MalformedRecord(f"header {name} is missing") from None
     except (ValueError, TypeError, AttributeError, OverflowError):
         raise MalformedRecord(f"header {name} is {raw[name]!r}, not {_RULES.get(name, 'UTF-8')}") from None
-    return Envelope(*attributes)
+    return Envelope._make(attributes)
 
 
 def write_run_headers(first: Envelope, topic: str, count: int) -> Iterator[Headers]:

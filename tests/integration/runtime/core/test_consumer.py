@@ -1,7 +1,6 @@
 """The consumer: once, in order; gaps, poison and what cannot be read park one agency's stream alone."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,13 +53,13 @@ async def test_a_gap_parks_the_agency_and_no_other(probe: RunningService, eventu
 
 async def test_the_first_event_of_a_stream_must_be_number_one(probe: RunningService, eventually: Eventually) -> None:
     (first,) = await probe.publish(seat("DOE", "a"))
-    await probe.producer.put(_at(replace(first, agency_id="NASA"), 2), seat("NASA", "b"))
+    await probe.producer.put(_at(first._replace(agency_id="NASA"), 2), seat("NASA", "b"))
     assert "sequence 1 was expected" in await eventually(lambda: parked(probe, "NASA"))
 
 
 async def test_a_higher_epoch_is_taken_wherever_it_starts(probe: RunningService, eventually: Eventually) -> None:
     (first,) = await probe.publish(seat("NASA", "a"))
-    await probe.producer.put(replace(_at(first, 7), epoch=2), seat("NASA", "restored"))
+    await probe.producer.put(_at(first, 7)._replace(epoch=2), seat("NASA", "restored"))
     await eventually(lambda: _is(effects(probe, "NASA"), ["a", "restored"]))
     await probe.producer.put(_at(first, 2), seat("NASA", "of the epoch before"))
     await probe.publish(seat("DOE", "marker"))
@@ -169,7 +168,7 @@ async def test_parked_streams_are_not_for_one_agencys_token(probe: RunningServic
 
 
 def _at(envelope: Envelope, sequence: int) -> Envelope:
-    return replace(envelope, sequence=sequence, id=f"{envelope.id}-{sequence}")
+    return envelope._replace(sequence=sequence, id=f"{envelope.id}-{sequence}")
 
 
 async def _is(answer: Awaitable[Any], expected: Any) -> bool:
