@@ -1,7 +1,7 @@
 """From an event to the value of a Kafka record, and from a record back to the event."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -9,23 +9,20 @@ from muster_contracts.envelope import Envelope, MalformedRecord, read_headers
 from muster_contracts.event import Erasure, Event, find_event, latest_major, split_type
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """An event with its envelope."""
 
     envelope: Envelope
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownType:
+class UnknownType(NamedTuple):
     """A record of a type that this version of the package does not know: count it and go on."""
 
     envelope: Envelope
 
 
-@dataclass(frozen=True, slots=True)
-class NewerMajor:
+class NewerMajor(NamedTuple):
     """A newer major version of a type that this version of the package knows.
 
     The fact may matter to you and cannot be read: stop there and upgrade, rather than go on without it.
