@@ -92,11 +92,11 @@ async def withdraw_pool(connection: Connection, agency_id: str, enrollment_id: s
 
 
 async def extend_pool(connection: Connection, agency_id: str, ends_at: datetime) -> None:
-    """Let a pool's term end later, though never later than a withdrawal."""
+    """Let a pool's term end later."""
     await connection.execute(
         """
         update pool
-        set ends_at = greatest(ends_at, least($2, withdrawn_at)), revision = revision + 1
+        set ends_at = greatest(ends_at, $2), revision = revision + 1
         where agency_id = $1
         """,
         agency_id,
