@@ -70,7 +70,7 @@ def _fetch(jars: Sequence[Jar], folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
         maven = MavenContext(repo_cache=Path(scratch), local_repos=[], timeout=60)
         with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
-            fetched = pool.map(lambda jar: _fetch_one(maven, jar, folder), jars)
+            fetched = pool.map(lambda jar: fetch_one(maven, jar, folder), jars)
             console = Console(file=sys.stderr)
             for _ in track(
                 fetched,
@@ -82,7 +82,11 @@ def _fetch(jars: Sequence[Jar], folder: Path) -> None:
                 pass
 
 
-def _fetch_one(maven: MavenContext, jar: Jar, folder: Path) -> None:
+def fetch_one(maven: MavenContext, jar: Jar, folder: Path) -> None:
+    """Fetch a jar into a folder, where it appears whole and verified or not at all.
+
+    Raises ChecksumMismatch.
+    """
     path = maven.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve()
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != jar.sha256:

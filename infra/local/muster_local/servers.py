@@ -54,10 +54,10 @@ def containers() -> Iterator[None]:
     if os.environ.get("MUSTER_STACK") != "docker":
         yield
         return
-    from testcontainers.kafka import KafkaContainer
-    from testcontainers.postgres import PostgresContainer
+    from testcontainers.community.kafka import KafkaContainer
+    from testcontainers.community.postgres import PostgresContainer
 
-    with PostgresContainer("postgres:18", driver=None) as postgres, KafkaContainer("apache/kafka:4.3.1") as kafka:
+    with PostgresContainer("postgres:18", driver=None) as postgres, KafkaContainer().with_kraft() as kafka:
         os.environ.setdefault(POSTGRES_DSN, f"{postgres.get_connection_url()}?sslmode=disable")
         os.environ.setdefault(KAFKA_BOOTSTRAP, kafka.get_bootstrap_server())
         yield

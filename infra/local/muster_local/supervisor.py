@@ -235,10 +235,20 @@ def main(arguments: Iterable[str]) -> int:
     home = Home(options.home).make()
     ports = {name: int(number) for name, _, number in (port.partition("=") for port in options.port)}
     try:
-        with home.held(), containers():
-            return asyncio.run(Supervisor(home, options.service, ports).run())
+        with home.held():
+            return _supervise(home, options.service, ports)
     except BlockingIOError:
         return ALREADY_RUNS
+
+
+def _supervise(home: Home, services: Sequence[str], ports: Mapping[str, int]) -> int:
+    try:
+        with containers():
+            return asyncio.run(Supervisor(home, services, ports).run())
+    except Exception as error:
+        logging.exception("the supervisor broke down")
+        home.write_state(State(supervisor=os.getpid(), phase="failed", failure=_reason(error)))
+        return 1
 
 
 if __name__ == "__main__":
