@@ -50,6 +50,10 @@ format: venv ## Bring the code into shape
 contracts: venv ## Write schemas, examples and AsyncAPI anew from the event models
 	$(BIN)/python -m muster_contracts.generate
 
+contracts-check: venv ## Refuse a change of the events that breaks a reader of any release
+	$(BIN)/python -m muster_contracts.generate --check
+	$(BIN)/python -m muster_contracts.compatibility
+
 lock: venv ## Choose the newest versions that requirements.in allows
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --no-emit-index-url requirements.in -o requirements.lock
@@ -59,9 +63,9 @@ clean: ## Remove what was made, but for the data of stacks
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 help: ## Show the targets
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
-.PHONY: demo up status down test bench lint format contracts lock clean help venv
+.PHONY: demo up status down test bench lint format contracts contracts-check lock clean help venv
 
 # The virtual environment. Two makes at once: the second one waits, and finds it complete.
 venv:
