@@ -26,6 +26,8 @@ router = APIRouter(prefix="/v1/agencies/{agency_id}", tags=["entitlements"])
 READ = requires("entitlements:read")
 WRITE = requires("entitlements:write")
 
+_SEAT_FILE = {"required": True, "content": {"text/csv": {"schema": {"type": "string"}, "example": "email,name\n"}}}
+
 SeatId = Annotated[str, Path(pattern=r"^seat_[0-9a-f]{32}$")]
 
 
@@ -124,7 +126,7 @@ async def revoke_seat(
     return await commands.execute(agency_id, partial(seats.revoke_seat, command=command))
 
 
-@router.post("/seat-imports", dependencies=[WRITE])
+@router.post("/seat-imports", dependencies=[WRITE], openapi_extra={"requestBody": _SEAT_FILE})
 @body_limit(4 * MEBIBYTE)
 async def import_seats(
     agency_id: AgencyId,
