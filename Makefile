@@ -54,9 +54,6 @@ contracts-check: venv ## Refuse a change of the events that breaks a reader of a
 	$(BIN)/python -m muster_contracts.generate --check
 	$(BIN)/python -m muster_contracts.compatibility
 
-contracts-check: venv ## Refuse a change of the events that would break a subscriber
-	$(BIN)/python -m muster_contracts.compatibility
-
 lock: venv ## Choose the newest versions that requirements.in allows
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --no-emit-index-url requirements.in -o requirements.lock

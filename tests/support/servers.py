@@ -24,7 +24,7 @@ _started: Stack | None = None
 
 def start() -> Servers:
     """The servers; what the environment does not name is started, and put into it for child processes."""
-    global _started  # noqa: PLW0603
+    global _started
     if not (os.environ.get(POSTGRES_DSN) and os.environ.get(KAFKA_BOOTSTRAP)):
         home = Path(tempfile.mkdtemp(prefix="muster-tests-"))
         _started = asyncio.run(Stack.start(home, services=()))
@@ -35,7 +35,7 @@ def start() -> Servers:
 
 def stop() -> None:
     """Stop what `start` has started."""
-    global _started  # noqa: PLW0603
+    global _started
     if _started is not None:
         asyncio.run(_started.stop())
         shutil.rmtree(_started.home, ignore_errors=True)
