@@ -15,7 +15,7 @@ RenewalId = Annotated[
 
 
 class RenewalDecision(StrEnum):
-    """An agency's answer to a renewal offer. No answer by the day is a decline."""
+    """An agency's answer to a renewal offer."""
 
     ACCEPTED = "accepted"
     DECLINED = "declined"

@@ -1,6 +1,7 @@
-"""The command line of every service: `python -m muster_<service> serve | migrate`."""
+"""The command line of every service: `python -m muster_<service> serve | migrate | openapi`."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import uvloop
 from pydantic import ValidationError
 
 from muster_runtime import telemetry
+from muster_runtime.http import openapi
 from muster_runtime.migrations import MigrationFailed, migrate
 from muster_runtime.process import Process, Role, StartRefused, parse_roles, running
 from muster_runtime.service import Service
@@ -48,6 +50,11 @@ def run(build: Callable[[], Service]) -> None:
             migrate(service.settings.postgres_owner_dsn.get_secret_value(), service.name, service.migrations)
         except MigrationFailed as error:
             raise _refusal(str(error)) from None
+
+    @app.command("openapi")
+    def openapi_() -> None:
+        """Print the OpenAPI 3.1 document of the service's HTTP side."""
+        typer.echo(json.dumps(openapi(_built(build)), indent=2))
 
     app()
 
