@@ -149,7 +149,7 @@ class RenewalOffered(_TermFact):
         examples=["2027-08-06T00:00:00Z"],
     )
     decide_by: Instant = Field(
-        description="The last instant for an answer, UTC; without one the offer counts as declined.",
+        description="Exclusive end of the time to answer, UTC; without an answer nothing is renewed.",
         examples=["2026-08-06T00:00:00Z"],
     )
 
@@ -158,7 +158,7 @@ class RenewalOffered(_TermFact):
 class RenewalDecided(_TermFact):
     """A renewal offer was accepted or declined.
 
-    Emitted when the agency answers, or at `decide_by` when it has not.
+    Emitted when the agency answers. An offer without an answer lapses silently, and the term ends without renewal.
     """
 
     event_type: ClassVar[str] = "muster.billing.RenewalDecided.v1"

@@ -4,7 +4,7 @@ import { Kafka as CloudEvents } from "cloudevents";
 import kafkajs from "kafkajs";
 import SnappyCodec from "kafkajs-snappy";
 
-const { CompressionCodecs, CompressionTypes, Kafka, logLevel } = kafkajs;
+const { CompressionCodecs, CompressionTypes, Kafka, KafkaJSNonRetriableError, logLevel } = kafkajs;
 CompressionCodecs[CompressionTypes.Snappy] = SnappyCodec;
 
 const env = process.env;
@@ -27,7 +27,7 @@ function take(message) {
     return; // delivered again
   }
   if (epoch === lastEpoch && sequence > BigInt(last) + 1n) {
-    throw new Error(`${agency}: events ${BigInt(last) + 1n} to ${sequence - 1n} are missing`);
+    throw new KafkaJSNonRetriableError(`${agency}: events ${BigInt(last) + 1n} to ${sequence - 1n} are missing`);
   }
   if (epoch > lastEpoch) {
     console.error(`${agency}: reconcile what came after epoch ${lastEpoch}, sequence ${last}`);
@@ -35,7 +35,7 @@ function take(message) {
   if (event.type.endsWith(".v1")) {
     console.log(JSON.stringify({ id: event.id, type: event.type, data: event.data }));
   } else {
-    throw new Error(`${event.type} is of a major version that is not known here`);
+    throw new KafkaJSNonRetriableError(`${event.type} is of a major version that is not known here`);
   }
   places[agency] = [epoch, sequence.toString()];
   writeFileSync(`${stateFile}.new`, JSON.stringify(places));
@@ -48,7 +48,7 @@ const consumer = new Kafka({
   logLevel: logLevel.WARN,
 }).consumer({ groupId: env.GROUP ?? "seat-printer", maxWaitTimeInMs: 500 });
 
-// An error that a retry does not mend: stop, so that no later commit goes past the record.
+// An error that a retry does not mend, such as those above: stop, so that no later commit goes past the record.
 consumer.on(consumer.events.CRASH, ({ payload }) => {
   console.error(payload.error.message);
   process.exit(1);
