@@ -16,7 +16,7 @@ VISIBLE_WITHIN_SECONDS = 30
 async def create_topics(
     bootstrap: str, prefix: str, topics: Iterable[Topic], *, partitions: int | None = None, replicas: int = 1
 ) -> list[str]:
-    """Create the topics that are missing, with `partitions` in place of their own number if it is given.
+    """Create the topics that are missing, with at most `partitions` partitions each if it is given.
 
     A topic that is there stays as it is: partitions are never added to a live topic. Answers the names
     of the new ones, once the brokers know them; raises TimeoutError when they do not in time.
@@ -24,7 +24,7 @@ async def create_topics(
     wanted = [
         NewTopic(
             prefix + topic.name,
-            num_partitions=partitions or topic.partitions,
+            num_partitions=min(partitions or topic.partitions, topic.partitions),
             replication_factor=replicas,
             topic_configs={"cleanup.policy": topic.cleanup_policy, "retention.ms": str(topic.retention_ms)},
         )
