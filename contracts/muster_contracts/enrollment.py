@@ -315,3 +315,4 @@ class ContactErased(Erasure):
 
     event_type: ClassVar[str] = "muster.enrollment.ContactErased.v1"
     topic: ClassVar[str] = "muster.enrollment.directory"
+    emitted: ClassVar[bool] = False

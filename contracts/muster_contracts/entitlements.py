@@ -173,7 +173,7 @@ class SeatBatchCompleted(_SeatFact):
 class SeatLimitReached(_SeatFact):
     """Seats were refused because every seat of the agreed cap is in use.
 
-    Emitted by each request that was refused seats.
+    Emitted when a request is refused at the cap, and then not again until a seat becomes free.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatLimitReached.v1"

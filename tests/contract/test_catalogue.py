@@ -1,6 +1,7 @@
 """The catalogue as a whole: types, topics, owners, readers, and the mark of what is emitted."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,17 @@ def test_topic_is_named_for_its_file_and_read_by_others_than_its_owner(name: str
     assert topic.owner not in topic.readers
     assert set(topic.readers) <= set(SERVICES)
     assert len(set(topic.readers)) == len(topic.readers)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_reads_exactly_the_topics_that_name_it_as_a_reader(
+    service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Production wants secrets that are of no matter here.
+    monkeypatch.setenv("MUSTER_ENVIRONMENT", "sandbox")
+    described = import_module(f"muster_{service}.bootstrap").build()
+    named = {topic.name for topic in topics().values() if service in topic.readers}
+    assert {cls.topic for cls in described.subscriptions} == named - {ClockMoved.topic}
 
 
 @pytest.mark.parametrize("name", TOPICS)
