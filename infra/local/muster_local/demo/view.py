@@ -41,7 +41,7 @@ class View:
 
     def note(self, text: str) -> None:
         """Say something that stays on the screen."""
-        self._console.print(f"[dim]{self._elapsed():5.1f} s[/dim]  {text}", highlight=False)
+        self._console.print(f"[dim]{self._elapsed():5.1f} s[/dim]  {text}", highlight=False, soft_wrap=True)
 
     def scene(self, now: datetime, title: str) -> None:
         """A scene begins."""
