@@ -44,7 +44,10 @@ def make_router(vault: Vault, policy: AddressPolicy) -> APIRouter:
         """Add an endpoint; its secret is shown this once."""
         command = AddWebhook(agency_id, body.url, None if body.event_types is None else tuple(body.event_types))
         return await commands.execute(
-            agency_id, partial(handlers.add_webhook, command=command, vault=vault, policy=policy), status_code=201
+            agency_id,
+            partial(handlers.add_webhook, command=command, vault=vault, policy=policy),
+            status_code=201,
+            kept=lambda view: view.model_copy(update={"secret": None}),
         )
 
     @router.get("/webhooks", dependencies=[_READ])

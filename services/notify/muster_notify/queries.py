@@ -28,7 +28,9 @@ class WebhookView(BaseModel):
 class NewWebhookView(WebhookView):
     """An endpoint as it is shown once, when it is added."""
 
-    secret: str = Field(description="Verifies the signatures (Standard Webhooks). It is not shown again.")
+    secret: str | None = Field(
+        description="Verifies the signatures (Standard Webhooks). Shown once: null when the request is repeated."
+    )
 
 
 class DeliveryView(BaseModel):

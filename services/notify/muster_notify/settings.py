@@ -4,7 +4,6 @@ from typing import Self
 
 from cryptography.fernet import Fernet
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import SettingsConfigDict
 
 from muster_runtime.settings import Settings
 
@@ -14,8 +13,6 @@ SANDBOX_ADDRESS = "muster@muster.example"
 
 class NotifySettings(Settings):
     """What notify is told from outside (prefix MUSTER_)."""
-
-    model_config = SettingsConfigDict(hide_input_in_errors=True)
 
     smtp_host: str = "127.0.0.1"
     smtp_port: int = Field(default=587, ge=1, le=65535)

@@ -4,12 +4,13 @@ The last sequence applied is kept in the very transaction that holds the effects
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby, zip_longest
 from typing import Any
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from muster_contracts import Envelope, Event, topics
 from muster_runtime import audit, parking
@@ -198,7 +199,7 @@ class Applier:
     async def _apply(self, uow: UnitOfWork, plans: Mapping[StreamKey, _Plan]) -> None:
         for run in _runs([plan.fresh for plan in plans.values()]):
             event_type = run[0].envelope.type
-            with HANDLER_SECONDS.labels(self._service, event_type).time():
+            with HANDLER_SECONDS.labels(self._service, event_type).time(), _logged_as(run[0].envelope):
                 await self._handlers[event_type](uow, run)
         advanced = {stream: plan.position for stream, plan in plans.items() if plan.fresh}
         await self._store(uow, advanced)
@@ -255,6 +256,11 @@ class Applier:
             [epoch for epoch, _ in positions.values()],
             [sequence for _, sequence in positions.values()],
         )
+
+
+def _logged_as(first: Envelope) -> AbstractContextManager[object]:
+    """Bind a run's origin to its log lines: that of its first event, for they mostly share one."""
+    return bound_contextvars(correlation_id=first.correlation_id, causation_id=first.id)
 
 
 def _runs(streams: Sequence[Sequence[Item]]) -> Iterator[list[Received[Any]]]:

@@ -25,6 +25,9 @@ else:
 # The tenant of an operator's read over all agencies, and the lock of what belongs to the programme itself.
 EVERY_AGENCY = "*"
 
+# A caller that gets no connection for so long is told to come back later.
+ACQUIRE_SECONDS = 10
+
 # What goes away by itself: a lost server or connection, a lock that was not had in time, a server that is full.
 RETRYABLE = (
     OSError,
@@ -125,7 +128,7 @@ class Database:
         """
         if not agencies:
             raise RuntimeError("a unit of work must name the agencies that it changes")
-        async with self.pool.acquire() as connection, connection.transaction():
+        async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
             await connection.execute("select lock_agencies($1)", list(agencies))
             uow = UnitOfWork(connection, frozenset(agencies), self._clock.now(), context, causes)
             yield uow
@@ -134,6 +137,6 @@ class Database:
     @asynccontextmanager
     async def read(self, agency: str) -> AsyncIterator[Connection]:
         """A read-only transaction that sees one agency's rows, or with EVERY_AGENCY all of them."""
-        async with self.pool.acquire() as connection, connection.transaction(readonly=True):
+        async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction(readonly=True):
             await connection.execute("select set_config('muster.agency', $1, true)", agency)
             yield connection

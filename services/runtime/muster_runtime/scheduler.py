@@ -5,10 +5,12 @@ Several processes may run it at once: the lock and the delete let only one handl
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime
 from itertools import groupby
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from muster_runtime.alarm import Alarm
 from muster_runtime.clock import Clock
@@ -111,7 +113,7 @@ class Scheduler:
             )
             due = sorted((Deadline(**row) for row in rows), key=self._place)
             for kind, group in groupby(due, key=lambda deadline: deadline.kind):
-                with HANDLER_SECONDS.labels(self._service, kind).time():
+                with HANDLER_SECONDS.labels(self._service, kind).time(), _logged_as(context):
                     await self._handlers[kind](uow, list(group))
         for deadline in due:
             lateness = (uow.now - deadline.due_at).total_seconds()
@@ -121,6 +123,10 @@ class Scheduler:
     def _place(self, deadline: Deadline) -> tuple[int, str]:
         """Kinds due at one instant are handled in the order of the service's table."""
         return self._order.get(deadline.kind, len(self._order)), deadline.subject
+
+
+def _logged_as(context: Context) -> AbstractContextManager[object]:
+    return bound_contextvars(correlation_id=context.correlation_id)
 
 
 async def next_due_of(database: Database) -> datetime | None:

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """What a service is told from outside. A service with settings of its own subclasses it."""
 
-    model_config = SettingsConfigDict(env_prefix="MUSTER_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="MUSTER_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     environment: Literal["production", "sandbox"] = "production"
     instance: str = Field(default="", description="This process's name in leases and logs.")

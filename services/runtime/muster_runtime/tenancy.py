@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Annotated, TypeVar
 
 from fastapi import Depends, Header, Request, Response
@@ -72,23 +73,25 @@ class Commands:
         status_code: int = 200,
         location: Callable[[R], str] | None = None,
         part: int = 0,
+        kept: Callable[[R], R] = lambda reply: reply,
     ) -> Response:
         """Carry out a command under the agency's lock and answer with its reply (None: an empty body).
 
         With an Idempotency-Key the reply is kept by the same transaction, and a repeated request gets it back.
         An error rolls all back and is not kept: the same key may try again. Call it once in a request, or
         number the calls as its parts, from 0: each is a transaction of its own, and keeps a reply of its own.
+        What must not be kept, such as a secret that is shown once, `kept` takes out of the reply.
         """
         keyed = self._keyed and self._keyed.part(part)
         async with self.write(agency_id) as uow:
             if keyed is not None:
-                kept = await keyed.find(uow, agency_id)
-                if kept is not None:
-                    return _response(kept, replayed=True)
+                found = await keyed.find(uow, agency_id)
+                if found is not None:
+                    return _response(found, replayed=True)
             result = await handler(uow)
             reply = Reply(status_code, _body(result), {} if location is None else {"location": location(result)})
             if keyed is not None:
-                await keyed.keep(uow, agency_id, reply)
+                await keyed.keep(uow, agency_id, replace(reply, body=_body(kept(result))))
         return _response(reply)
 
     @asynccontextmanager

@@ -90,6 +90,9 @@ async def test_a_repeated_request_adds_one_endpoint(notify: Notify) -> None:
     second = await post(notify, "NASA", {"url": URL}, **{"Idempotency-Key": "one"})
     assert first.json()["webhook_id"] == second.json()["webhook_id"]
     assert await notify.service.admin.fetchval("select count(*) from webhook") == 1
+    assert second.json()["secret"] is None
+    kept = await notify.service.admin.fetchval("select body from idempotency")
+    assert first.json()["secret"].encode() not in kept
 
 
 async def test_an_endpoint_is_deleted_once(notify: Notify) -> None:
