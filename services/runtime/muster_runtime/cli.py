@@ -2,8 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Callable
-from typing import Annotated
+import signal
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
 import uvicorn
@@ -59,7 +61,19 @@ def run(build: Callable[[], Service]) -> None:
     app()
 
 
+class _Server(uvicorn.Server):
+    """uvicorn raises a signal anew once it has served, which would end the process before it has drained."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leave the signals to `_serve`."""
+        yield
+
+
 async def _serve(service: Service, roles: frozenset[Role]) -> None:
+    stopped = asyncio.Event()
+    for signal_ in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_, stopped.set)
     async with running(service, roles) as process:
         settings = service.settings
         config = uvicorn.Config(
@@ -71,13 +85,16 @@ async def _serve(service: Service, roles: frozenset[Role]) -> None:
             timeout_graceful_shutdown=DRAIN_SECONDS,
             server_header=False,
         )
-        await _until_stopped(uvicorn.Server(config), process)
+        await _until_stopped(_Server(config), process, stopped)
 
 
-async def _until_stopped(server: uvicorn.Server, process: Process) -> None:
+async def _until_stopped(server: uvicorn.Server, process: Process, stopped: asyncio.Event) -> None:
     """Serve until a signal; when a duty breaks down, stop as well, with its error: a restart is the cure."""
     serving = asyncio.ensure_future(server.serve())
-    await asyncio.wait([serving, process.failed], return_when=asyncio.FIRST_COMPLETED)
+    stopping = asyncio.ensure_future(stopped.wait())
+    ends: set[asyncio.Future[Any]] = {serving, stopping, process.failed}
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
     server.should_exit = True
     await serving
     if process.failed.done():
