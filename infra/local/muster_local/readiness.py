@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -25,6 +26,8 @@ class Readiness:
 
 async def ask(process: str, address: str) -> Readiness:
     """Ask the process of that name at its address."""
+    if not await _listens(address):
+        return Readiness(False, ("it does not listen",))
     if process == "postgres":
         return _answer(await postgres.answers(address))
     if process == "kafka":
@@ -36,6 +39,18 @@ async def ask(process: str, address: str) -> Readiness:
 
 def _answer(ready: bool) -> Readiness:
     return Readiness(ready, () if ready else ("it does not answer",))
+
+
+async def _listens(address: str) -> bool:
+    """Whether anything accepts connections there: asked first, since clients are dear to make while nothing does."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        async with asyncio.timeout(_SECONDS):
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
 
 
 async def _greets(address: str) -> bool:

@@ -105,6 +105,9 @@ async def test_the_whole_stack_comes_up_survives_a_kill_and_goes_down(home: Path
     assert "billing killed by SIGKILL" in muster("status", "--home", str(home)).stdout
     assert "billing started again" in muster("logs", "supervisor", "--home", str(home)).stdout
 
+    os.kill(stack.pids()["notify"], signal.SIGTERM)
+    await eventually(lambda: stack.state().processes["notify"].last_exit == "exited with status 0", timeout=PATIENCE)
+
     assert muster("down", "--home", str(home)).returncode == 0
     assert processes_of(home) == []
     assert muster("down", "--home", str(home)).returncode == 0
