@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from tests.bench import contracts, latency, relay
+from tests.bench import consuming, contracts, latency, relay
 from tests.bench.report import Measurement, show
 from tests.support import servers
 
@@ -31,6 +31,8 @@ async def _measure(quick: bool) -> list[Measurement]:
     return [
         *contracts.measure(2_000 if quick else 100_000),
         *await relay.measure(events),
+        *await consuming.measure(events),
+        *await consuming.measure(events),
         *await latency.measure(100 if quick else 1000, per_second=50),
         *await latency.measure(5 if quick else 60, per_second=3),
     ]

@@ -23,7 +23,7 @@ SUBJECT = "sub_" + "0" * 232
 async def measure(events: int) -> list[Measurement]:
     """Relay a full outbox of so many events of 350 bytes, in 44 agencies."""
     async with setting() as own:
-        await _fill(own, events)
+        await fill(own, events)
         with span() as limit:
             await _copy_and_send(own)
         relay = Relay(
@@ -44,7 +44,8 @@ async def measure(events: int) -> list[Measurement]:
     return [Measurement("relay", rate, limit_rate, "events/s", "0.6 of it", ours.cpu, ours.peak_mebibytes)]
 
 
-async def _fill(own: Setting, events: int) -> None:
+async def fill(own: Setting, events: int) -> None:
+    """Fill the outbox with runs of full length, the agencies in turn."""
     context = Context(actor="bench", correlation_id="cor_0")
     for number in range(0, events, RUN_LENGTH):
         agency = AGENCIES[(number // RUN_LENGTH) % len(AGENCIES)]

@@ -1,0 +1,126 @@
+"""Consuming and applying, a row an event, beside its limit: getmany, validate_json and one statement a batch."""
+
+import asyncio
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import asyncpg
+from aiokafka import AIOKafkaConsumer
+from pydantic import TypeAdapter
+
+from muster_contracts.entitlements import SeatAssigned
+from muster_runtime.alarm import Alarm
+from muster_runtime.applier import Applier
+from muster_runtime.clock import SystemClock
+from muster_runtime.consumer import BATCH_TIMEOUT_MS, MAX_RECORDS, Consumer
+from muster_runtime.db import UnitOfWork
+from muster_runtime.events import Received
+from muster_runtime.process import collect_garbage_rarely
+from muster_runtime.relay import Relay
+from tests.bench.relay import fill
+from tests.bench.report import Measurement, Span, span
+from tests.bench.setting import SEAT_TOPIC, Setting, setting
+
+_INSERT = """
+insert into effect (agency_id, seat_id, subject_ref)
+select * from unnest($1::text[], $2::text[], $3::text[])
+"""
+
+
+async def measure(events: int) -> list[Measurement]:
+    """Consume so many events of a topic, from assignment on, into one row each."""
+    async with setting() as own:
+        await _make_table(own)
+        await fill(own, events)
+        await _relay(own, events)
+        collect_garbage_rarely()
+        limit = await _limit(own, events)
+        ours = await _ours(own, events)
+        gc.unfreeze()
+    rate, limit_rate = events / ours.wall, events / limit.wall
+    return [Measurement("consume and apply", rate, limit_rate, "events/s", "0.8 of it", ours.cpu, ours.peak_mebibytes)]
+
+
+async def _make_table(own: Setting) -> None:
+    connection = await asyncpg.connect(own.access.owner_dsn, server_settings={"search_path": "entitlements"})
+    await connection.execute("create table effect (agency_id text, seat_id text, subject_ref text)")
+    await connection.execute("select protect('effect', api => '', worker => 'select, insert')")
+    await connection.close()
+
+
+async def _relay(own: Setting, events: int) -> None:
+    relay = Relay(
+        own.database,
+        Alarm(SystemClock()),
+        service="entitlements",
+        holder="bench",
+        bootstrap=own.bootstrap,
+        topic_prefix=own.topic_prefix,
+    )
+    task = asyncio.create_task(relay.run())
+    while relay.relayed < events:
+        await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@dataclass
+class _Counter:
+    """Keeps a row for each event, and counts them."""
+
+    seen: int = 0
+
+    async def keep(self, uow: UnitOfWork, run: Sequence[Received[SeatAssigned]]) -> None:
+        await uow.connection.execute(
+            _INSERT,
+            [event.data.agency_id for event in run],
+            [event.data.seat_id for event in run],
+            [event.data.subject_ref for event in run],
+        )
+        self.seen += len(run)
+
+
+async def _ours(own: Setting, events: int) -> Span:
+    counter = _Counter()
+    group = own.topic_prefix + "bench"
+    applier = Applier(own.database, {SeatAssigned: counter.keep}, service="bench", group=group)
+    consumer = Consumer(
+        applier, [SEAT_TOPIC], client_id="bench", bootstrap=own.bootstrap, topic_prefix=own.topic_prefix
+    )
+    await consumer.start()
+    await consumer.assigned.wait()
+    with span() as measured:
+        while counter.seen < events:
+            await asyncio.sleep(0.005)
+    await consumer.stop()
+    return measured
+
+
+async def _limit(own: Setting, events: int) -> Span:
+    """What no consumer can do without: fetch, validate, insert, commit."""
+    consumer = AIOKafkaConsumer(
+        own.topic_prefix + SEAT_TOPIC,
+        bootstrap_servers=own.bootstrap,
+        group_id=own.topic_prefix + "limit",
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    await consumer.start()
+    adapter = TypeAdapter(SeatAssigned)
+    connection = await asyncpg.connect(own.access.admin_dsn, server_settings={"search_path": "entitlements"})
+    seen = 0
+    with span() as measured:
+        while seen < events:
+            batches = await consumer.getmany(timeout_ms=BATCH_TIMEOUT_MS, max_records=MAX_RECORDS)
+            data = [adapter.validate_json(record.value) for batch in batches.values() for record in batch]
+            if not data:
+                continue
+            await connection.execute(
+                _INSERT, [d.agency_id for d in data], [d.seat_id for d in data], [d.subject_ref for d in data]
+            )
+            await consumer.commit()
+            seen += len(data)
+    await consumer.stop()
+    await connection.close()
+    return measured
