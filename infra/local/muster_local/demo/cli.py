@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Sequence
 from datetime import datetime
@@ -38,8 +39,16 @@ def demo(
     """Play the programme's first year on a new stack, and prove that its books balance."""
     console = Console()
     folder = home or (DEFAULT_HOME if keep else Path(tempfile.mkdtemp(prefix="muster-demo-")))
+    if folder.exists() and any(folder.iterdir()):
+        console.print(f"[red]The year needs a new home; there is something in {folder} already.[/red]", highlight=False)
+        raise typer.Exit(1)
+    # Whoever ends this process politely finds nothing left running, as with Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         lines = asyncio.run(_play(seats, keep, folder, console))
+    except KeyboardInterrupt:
+        console.print("Stopped." if keep else "Stopped; nothing is left running.")
+        raise typer.Exit(130) from None
     except (StackFailed, ClockStuck, Unexpected, ValueError) as error:
         console.print(f"[red]{error}[/red]", highlight=False)
         raise typer.Exit(1) from None
@@ -70,10 +79,11 @@ async def _play(seats: int, keep: bool, home: Path, console: Console) -> Sequenc
         view.note(f"Memory at its highest: {memory}")
     console.print(_table(lines))
     if keep:
-        for service in SERVICES:
-            console.print(f"{service:13} {stack.service_url(service)}", highlight=False)
-        console.print(f"{'postgres':13} {stack.admin_dsn}\n{'kafka':13} {stack.bootstrap}", highlight=False)
-        console.print(f"It all runs on. Stop it with: muster down --home {home}", highlight=False)
+        addresses = {service: stack.service_url(service) for service in SERVICES}
+        addresses |= {"postgres": stack.admin_dsn, "kafka": stack.bootstrap, "mail": str(stack.mail_dir)}
+        for name, address in addresses.items():
+            console.print(f"{name:13} {address}", highlight=False, soft_wrap=True)
+        console.print(f"It all runs on. Stop it with: muster down --home {home}", highlight=False, soft_wrap=True)
     return lines
 
 
@@ -87,8 +97,6 @@ async def _year(stack: Stack, receiver: Receiver, agencies: Sequence[Agency], vi
 
     urls = {service: stack.service_url(service) for service in SERVICES}
     async with Coordinator.of(stack) as coordinator, Programme(urls, stack.token(*_SCOPES)) as programme:
-        if coordinator.now is not None:
-            raise Unexpected(f"the stack in {stack.home} has a past: its clock was moved. The year needs a new one")
         following = asyncio.create_task(log.follow(stack.bootstrap, stack.topic_prefix, view.fact))
         try:
             for scene in Story(programme, coordinator, receiver, agencies).scenes():

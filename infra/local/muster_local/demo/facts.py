@@ -20,6 +20,10 @@ def _day(instant: str) -> str:
     return instant[:10]
 
 
+def _days(count: int) -> str:
+    return "1 day" if count == 1 else f"{count} days"
+
+
 _WORDS: dict[str, Callable[[Data], str]] = {
     "AgencyEnrollmentSubmitted": lambda d: f"asks for {d['seats_requested']:,} seats",
     "AtuRecorded": lambda d: f"is authorized until {_day(d['valid_until'])}",
@@ -32,13 +36,13 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "SeatLimitReached": lambda d: f"has all of its {d['cap']:,} seats in use",
     "FeatureWindowOpened": lambda d: f"has {_feature(d)} until {_day(d['ends_at'])}",
     "FeatureWindowExtended": lambda d: f"has {_feature(d)} until {_day(d['ends_at'])} now",
-    "TrialEndingSoon": lambda d: f"loses unlimited {_feature(d)} in {d['days_left']} days",
+    "TrialEndingSoon": lambda d: f"loses unlimited {_feature(d)} in {_days(d['days_left'])}",
     "TrialExpired": lambda d: f"has {_feature(d)} within a monthly quota from now on",
     "TermStarted": lambda d: f"starts term {d['number']} at {_money(d['price'])}",
     "InvoiceIssued": lambda d: f"is sent invoice {d['invoice_number']} of {_money(d['amount'])}",
     "InvoicePaid": lambda d: f"has paid {_money(d['amount'])}",
     "InvoiceVoided": lambda d: f"owes nothing on its voided invoice: {d['reason']}",
-    "PaymentOverdue": lambda d: f"has not paid, {d['days_overdue']} days after the day",
+    "PaymentOverdue": lambda d: f"has not paid; {_days(d['days_overdue'])} overdue",
     "RenewalOffered": lambda d: f"is offered a further year at {_money(d['price'])}",
     "RenewalDecided": lambda d: f"has {d['decision']} the renewal",
     "TermEnded": lambda d: f"is at the end of its term: {d['reason']}",

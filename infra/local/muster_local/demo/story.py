@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -64,7 +65,11 @@ class Story:
     def scenes(self) -> list[Scene]:
         """Every scene in the order of time."""
         scenes = [
-            Scene(cast.START, "The register is imported; an outside system subscribes", self._open),
+            Scene(
+                cast.START,
+                f"The register is imported; an outside system subscribes; {cast.REFUSED} is refused",
+                self._open,
+            ),
             Scene(_CROWDED_AT, f"{cast.CROWDED} asks for more seats than agreed", self._crowd),
             Scene(_LEAVES_AT, f"{cast.LEAVING} withdraws", self._leave),
             Scene(_RECEIVER_DOWN_AT, "The outside system goes down for a week", self._receiver.go_down),
@@ -75,12 +80,15 @@ class Story:
         ]
         for enrolls_at, group in groupby(self._agencies, key=lambda agency: agency.enrolls_at):
             agencies = list(group)
-            names = ", ".join(agency.id for agency in agencies)
+            payers = [agency for agency in agencies if agency.id not in (cast.LEAVING, cast.UNPAID)]
+            staying = [agency for agency in agencies if agency.id != cast.LEAVING]
             scenes += [
-                Scene(enrolls_at, f"{names} enrol", _each(self._enroll_all, agencies)),
-                Scene(enrolls_at + _PAYS_AFTER, f"{names} pay", _each(self._pay_all, agencies)),
+                Scene(enrolls_at, f"{_names(agencies)} enrol", partial(self._enroll_all, agencies)),
+                Scene(enrolls_at + _PAYS_AFTER, f"{_names(payers)} pay", partial(self._pay_all, payers)),
                 Scene(
-                    enrolls_at + _DECIDES_AFTER, f"{names} answer the renewal offer", _each(self._decide_all, agencies)
+                    enrolls_at + _DECIDES_AFTER,
+                    f"{_names(staying)} answer the renewal offer",
+                    partial(self._decide_all, staying),
                 ),
             ]
         return sorted(scenes, key=lambda scene: scene.at)
@@ -199,7 +207,7 @@ class Story:
         _demand(expected, f"{agency.id}: the check says {answer['verdict']} ({answer['reason']}), not {verdict}")
 
     async def _pay_all(self, agencies: Sequence[Agency]) -> None:
-        await asyncio.gather(*(self._pay(agency) for agency in agencies if agency.id != cast.UNPAID))
+        await asyncio.gather(*(self._pay(agency) for agency in agencies))
 
     async def _pay(self, agency: Agency) -> None:
         invoices = await self._programme.get("billing", f"agencies/{agency.id}/invoices")
@@ -212,7 +220,7 @@ class Story:
                 )
 
     async def _decide_all(self, agencies: Sequence[Agency]) -> None:
-        await asyncio.gather(*(self._decide(agency) for agency in agencies if agency.id != cast.LEAVING))
+        await asyncio.gather(*(self._decide(agency) for agency in agencies))
 
     async def _decide(self, agency: Agency) -> None:
         renewals = await self._programme.get("billing", f"agencies/{agency.id}/renewals")
@@ -222,10 +230,8 @@ class Story:
         await self._programme.post("billing", path, {"decision": decision}, expect=200)
 
 
-def _each(
-    play: Callable[[Sequence[Agency]], Awaitable[None]], agencies: Sequence[Agency]
-) -> Callable[[], Awaitable[object]]:
-    return lambda: play(agencies)
+def _names(agencies: Sequence[Agency]) -> str:
+    return ", ".join(agency.id for agency in agencies)
 
 
 def _enrollment(seats: int, starts_at: datetime, contact: Person) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from muster_local.demo.facts import in_words
 from muster_local.demo.log import Fact, Stream
 
 _FACTS_SHOWN = 14
+_OTHER_ROWS = 18  # what the facts leave to the rest of a low terminal
 
 
 class View:
@@ -72,7 +73,8 @@ class View:
         events.columns[1].justify = "right"
         for topic, count in sorted(self._events.items()):
             events.add_row(topic, f"{count:,}")
-        facts = "\n".join(self._latest) or "…"
+        room = max(3, self._console.height - _OTHER_ROWS)
+        facts = "\n".join(list(self._latest)[-room:]) or "…"
         year = (END - START).total_seconds()
         return Group(
             Text(f"{self._now:%A %d %B %Y  %H:%M} UTC", style="bold"),
