@@ -11,7 +11,7 @@ from muster_local.provisioning import Access, access_to, drop, password_of, prov
 SERVICES = ("enrollment", "entitlements", "billing", "notify")
 
 # What belongs to the programme rather than to an agency: the register of agencies is public.
-WITHOUT_AGENCY = {"schema_migrations", "lease", "agency", "agency_domain"}
+WITHOUT_AGENCY = {"schema_migrations", "lease", "epoch", "agency", "agency_domain"}
 
 
 @pytest.fixture(params=SERVICES)

@@ -13,19 +13,18 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from muster_contracts import Envelope, Event, topics
-from muster_runtime import audit, parking
+from muster_runtime import audit, parking, positions
 from muster_runtime.context import Context
 from muster_runtime.db import RETRYABLE, Database, UnitOfWork
-from muster_runtime.errors import Conflict
+from muster_runtime.errors import Conflict, NotFound
 from muster_runtime.events import EventHandler, Received
-from muster_runtime.parking import Record
-from muster_runtime.reading import Item, Position, RecordReader
+from muster_runtime.parking import DEFAULT_LIMITS, ParkingLimits, Record
+from muster_runtime.positions import START, Position, StreamKey
+from muster_runtime.reading import Item, RecordReader
 from muster_runtime.telemetry import APPLIED, DUPLICATES, GAPS, HANDLER_SECONDS, describe
 
-StreamKey = tuple[str, str]  # topic, agency
-
-# Before the first event of a stream: the next one is number 1.
-START: Position = (1, 0)
+# How many parked records a replay applies in one transaction.
+REPLAY_RECORDS = 500
 
 _log = structlog.get_logger(__name__)
 
@@ -50,12 +49,14 @@ class Applier:
         *,
         service: str,
         group: str,
+        limits: ParkingLimits = DEFAULT_LIMITS,
     ) -> None:
         self._database = database
         self._handlers = {cls.event_type: handler for cls, handler in subscriptions.items()}
         self._reader = RecordReader(subscriptions, service)
         self._compacted = {name for name, topic in topics().items() if topic.compacted}
         self._service = service
+        self._limits = limits
         self.group = group
 
     async def apply(self, records: Sequence[Record]) -> None:
@@ -71,34 +72,75 @@ class Applier:
     async def replay(self, topic: str, agency_id: str, context: Context) -> str | None:
         """Apply a parked stream's records in order; it is unparked with the last one.
 
-        Returns the reason why it still stands, or None. Each record is a transaction of its own, so that
+        Returns the reason why it still stands, or None. It goes in steps, each a transaction of its own, so that
         a replay that is broken off is simply begun again.
         """
-        try:
-            while await self._replay_next(topic, agency_id, context):
-                pass
-        except RETRYABLE:
-            raise
-        except Exception as error:
-            _log.warning("replay_refused", topic=topic, agency_id=agency_id, exc_info=error)
-            return describe(error)
-        return None
+        at_once = REPLAY_RECORDS
+        while True:
+            try:
+                if not await self._replay_next(topic, agency_id, context, at_once):
+                    return None
+            except RETRYABLE:
+                raise
+            except Exception as error:
+                if at_once == 1:
+                    _log.warning("replay_refused", topic=topic, agency_id=agency_id, exc_info=error)
+                    return describe(error)
+                at_once = 1  # so that all that comes before the culprit is applied
 
-    async def _replay_next(self, topic: str, agency_id: str, context: Context) -> bool:
-        """Apply the first record of a parked stream; False when none is left."""
+    async def _replay_next(self, topic: str, agency_id: str, context: Context, at_once: int) -> bool:
+        """Apply the first records of a parked stream; False when none is left. Raises Conflict at one that stands."""
+        async with self._database.write(agency_id, context=context) as uow:
+            records = await parking.parked_records(uow.connection, self.group, topic, agency_id, at_once)
+            if not records:
+                return False
+            items = [self._reader.read(record) for record in records]
+            uow.causes = {item.envelope.id: item.envelope for item in items if item.envelope}
+            plan = self._plan(items, await positions.of_stream(uow.connection, self.group, (topic, agency_id)), topic)
+            done = records[: len(records) - len(plan.held)]
+            if done:
+                await self._apply(uow, {(topic, agency_id): plan})
+                await parking.remove(uow, self.group, done)
+                await audit.record(
+                    uow,
+                    command="ReplayParkedStream",
+                    agency_id=agency_id,
+                    subject=topic,
+                    after={"records": len(done), "position": plan.position},
+                )
+        if plan.held:
+            raise Conflict(plan.reason)
+        return True
+
+    async def accept_gap(self, topic: str, agency_id: str, reason: str, context: Context) -> Position:
+        """Give up the sequences that a stream parked for: its position moves to just before its first record.
+
+        Returns that position; then replay. Raises NotFound where nothing is parked, and Conflict where it is
+        parked for something else.
+        """
         async with self._database.write(agency_id, context=context) as uow:
             records = await parking.parked_records(uow.connection, self.group, topic, agency_id, 1)
             if not records:
-                await audit.record(uow, command="ReplayParkedStream", agency_id=agency_id, subject=topic)
-                return False
+                raise NotFound(f"no stream of {agency_id} on topic {topic} is parked")
             item = self._reader.read(records[0])
-            uow.causes = {item.envelope.id: item.envelope} if item.envelope else {}
-            plan = self._plan([item], await self._position(uow, topic, agency_id), topic)
-            if plan.held:
-                raise Conflict(plan.reason)
-            await self._apply(uow, {(topic, agency_id): plan})
-            await parking.remove(uow, self.group, records)
-            return True
+            last = await positions.of_stream(uow.connection, self.group, (topic, agency_id))
+            if item.defect is not None or item.position is None:
+                raise Conflict(f"the stream did not park for a gap, but for this: {item.defect}")
+            epoch, sequence = item.position
+            if not self._plan([item], last, topic).held:
+                raise Conflict("there is no gap: the first record that waits fits; replay the stream")
+            accepted = (epoch, sequence - 1)
+            await positions.store(uow.connection, self.group, {(topic, agency_id): accepted})
+            await audit.record(
+                uow,
+                command="AcceptGap",
+                agency_id=agency_id,
+                subject=topic,
+                before={"position": last},
+                after={"position": accepted},
+                reason=reason,
+            )
+            return accepted
 
     async def discard(self, topic: str, agency_id: str, reason: str, context: Context) -> bool:
         """Give up the first record of a parked stream, with an audit row; False when nothing is parked.
@@ -110,9 +152,9 @@ class Applier:
             if not records:
                 return False
             item = self._reader.read(records[0])
-            last = await self._position(uow, topic, agency_id)
+            last = await positions.of_stream(uow.connection, self.group, (topic, agency_id))
             if item.position is not None and item.position > last:
-                await self._store(uow, {(topic, agency_id): item.position})
+                await positions.store(uow.connection, self.group, {(topic, agency_id): item.position})
             await parking.remove(uow, self.group, records)
             await audit.record(
                 uow,
@@ -161,13 +203,13 @@ class Applier:
         agencies = sorted({agency_id for _, agency_id in streams})
         causes = {item.envelope.id: item.envelope for items in streams.values() for item in items if item.envelope}
         async with self._transaction(agencies, causes) as uow:
-            positions, parked = await self._state(uow, streams)
+            known, parked = await positions.read(uow.connection, self.group, streams)
             plans: dict[StreamKey, _Plan] = {}
             for stream, items in streams.items():
-                last = positions.get(stream, START)
+                last = known.get(stream, START)
                 if stream in parked:
                     behind = [i.record for i in items if i.position is None or i.position > last]
-                    await parking.append(uow, self.group, behind)
+                    await parking.append(uow, self.group, behind, self._limits)
                 else:
                     plans[stream] = self._plan(items, last, stream[0])
             await self._apply(uow, plans)
@@ -202,60 +244,18 @@ class Applier:
             with HANDLER_SECONDS.labels(self._service, event_type).time(), _logged_as(run[0].envelope):
                 await self._handlers[event_type](uow, run)
         advanced = {stream: plan.position for stream, plan in plans.items() if plan.fresh}
-        await self._store(uow, advanced)
+        await positions.store(uow.connection, self.group, advanced)
         for (topic, _), plan in plans.items():
             APPLIED.labels(self._service, topic).inc(len(plan.fresh))
 
     async def _park(self, uow: UnitOfWork, items: Sequence[Item], reason: str) -> None:
-        await parking.park(uow, self.group, [item.record for item in items], reason)
+        await parking.park(uow, self.group, [item.record for item in items], reason, self._limits)
 
     def _transaction(
         self, agencies: Sequence[str], causes: Mapping[str, Envelope] | None = None
     ) -> AbstractAsyncContextManager[UnitOfWork]:
         context = Context(actor=self._service, correlation_id="")
         return self._database.write(*agencies, context=context, causes=causes or {})
-
-    async def _state(
-        self, uow: UnitOfWork, streams: Iterable[StreamKey]
-    ) -> tuple[dict[StreamKey, Position], set[StreamKey]]:
-        """The last position of each stream, and which of them are parked."""
-        keys = list(streams)
-        rows = await uow.connection.fetch(
-            """
-            select k.topic, k.agency_id, a.epoch, a.last_sequence, p.topic is not null as parked
-            from unnest($2::text[], $3::text[]) as k(topic, agency_id)
-            left join applied as a
-                on a.consumer_group = $1 and a.topic = k.topic and a.agency_id = k.agency_id
-            left join parked_stream as p
-                on p.consumer_group = $1 and p.topic = k.topic and p.agency_id = k.agency_id
-            """,
-            self.group,
-            [topic for topic, _ in keys],
-            [agency_id for _, agency_id in keys],
-        )
-        positions = {(r["topic"], r["agency_id"]): (r["epoch"], r["last_sequence"]) for r in rows if r["epoch"]}
-        return positions, {(r["topic"], r["agency_id"]) for r in rows if r["parked"]}
-
-    async def _position(self, uow: UnitOfWork, topic: str, agency_id: str) -> Position:
-        positions, _ = await self._state(uow, [(topic, agency_id)])
-        return positions.get((topic, agency_id), START)
-
-    async def _store(self, uow: UnitOfWork, positions: Mapping[StreamKey, Position]) -> None:
-        if not positions:
-            return
-        await uow.connection.execute(
-            """
-            insert into applied (consumer_group, topic, agency_id, epoch, last_sequence)
-            select $1, * from unnest($2::text[], $3::text[], $4::integer[], $5::bigint[])
-            on conflict (consumer_group, topic, agency_id)
-            do update set epoch = excluded.epoch, last_sequence = excluded.last_sequence
-            """,
-            self.group,
-            [topic for topic, _ in positions],
-            [agency_id for _, agency_id in positions],
-            [epoch for epoch, _ in positions.values()],
-            [sequence for _, sequence in positions.values()],
-        )
 
 
 def _logged_as(first: Envelope) -> AbstractContextManager[object]:
@@ -281,6 +281,4 @@ def _runs(streams: Sequence[Sequence[Item]]) -> Iterator[list[Received[Any]]]:
 
 
 def _readable(items: Iterable[Item]) -> Iterator[Received[Any]]:
-    for item in items:
-        if item.envelope is not None and item.event is not None:
-            yield Received(item.envelope, item.event)
+    return (item.event for item in items if item.event is not None)

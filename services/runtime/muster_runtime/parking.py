@@ -5,14 +5,17 @@ Only that agency's stream of that topic is parked; every other flows on.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 from muster_runtime.db import Connection, UnitOfWork
+from muster_runtime.errors import RetryableError
+
+# The window in which the breaker counts the streams that parked.
+BREAKER_WINDOW = timedelta(minutes=10)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A raw record as it came from Kafka; `topic` is the contract's name, without any prefix."""
 
     topic: str
@@ -35,9 +38,50 @@ class ParkedStream:
     records: int
 
 
-async def park(uow: UnitOfWork, group: str, records: Sequence[Record], reason: str) -> None:
-    """Append records of one stream, the first of which could not be applied, to its parking place."""
+@dataclass(frozen=True, slots=True)
+class ParkingLimits:
+    """How many records one stream may hold, and how many streams may park within BREAKER_WINDOW."""
+
+    records: int = 100_000
+    streams: int = 50
+
+
+DEFAULT_LIMITS = ParkingLimits()
+
+
+class StreamFull(RetryableError):
+    """A parked stream holds as many records as it may: its partition must wait until an operator has acted."""
+
+    def __init__(self, topic: str, agency_id: str, limit: int) -> None:
+        super().__init__(f"the parked stream of {agency_id} on {topic} is full: {limit} records wait")
+        self.topic = topic
+        self.agency_id = agency_id
+
+
+class BreakerOpen(RetryableError):
+    """So many streams have parked in a short time that the fault is ours, not an event's: nothing more parks."""
+
+    def __init__(self, limit: int) -> None:
+        minutes = int(BREAKER_WINDOW.total_seconds() / 60)
+        super().__init__(
+            f"the breaker is open: {limit} streams have parked within {minutes} minutes; "
+            "mend the cause, then replay or discard them"
+        )
+
+
+async def park(uow: UnitOfWork, group: str, records: Sequence[Record], reason: str, limits: ParkingLimits) -> None:
+    """Append records of one stream, the first of which could not be applied, to its parking place.
+
+    Raises BreakerOpen, and StreamFull.
+    """
     first = records[0]
+    recent = await uow.connection.fetchval(
+        "select count(*) from parked_stream where consumer_group = $1 and parked_at > $2",
+        group,
+        uow.now - BREAKER_WINDOW,
+    )
+    if recent >= limits.streams:
+        raise BreakerOpen(limits.streams)
     await uow.connection.execute(
         """
         insert into parked_stream (consumer_group, topic, agency_id, parked_at, reason)
@@ -50,19 +94,31 @@ async def park(uow: UnitOfWork, group: str, records: Sequence[Record], reason: s
         uow.now,
         reason[:2000],
     )
-    await append(uow, group, records)
+    await append(uow, group, records, limits)
 
 
-async def append(uow: UnitOfWork, group: str, records: Sequence[Record]) -> None:
-    """Append records of parked streams behind those that wait already; one read twice is kept once."""
+async def append(uow: UnitOfWork, group: str, records: Sequence[Record], limits: ParkingLimits) -> None:
+    """Append records of one parked stream behind those that wait already; one read twice is kept once.
+
+    Raises StreamFull when it would hold too many.
+    """
+    if not records:
+        return
+    topic, agency_id = records[0].topic, records[0].agency_id
     await uow.connection.executemany(
         """
-        insert into parked_event (
-            consumer_group, topic, agency_id, kafka_partition, kafka_offset, key,
-            header_names, header_values, value, parked_at
+        with added as (
+            insert into parked_event (
+                consumer_group, topic, agency_id, kafka_partition, kafka_offset, key,
+                header_names, header_values, value, parked_at
+            )
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+            on conflict do nothing
+            returning 1
         )
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-        on conflict do nothing
+        update parked_stream
+        set records = records + (select count(*) from added)
+        where consumer_group = $1 and topic = $2 and agency_id = $3
         """,
         [
             (
@@ -80,24 +136,24 @@ async def append(uow: UnitOfWork, group: str, records: Sequence[Record]) -> None
             for record in records
         ],
     )
+    waiting = await uow.connection.fetchval(
+        "select records from parked_stream where consumer_group = $1 and topic = $2 and agency_id = $3",
+        group,
+        topic,
+        agency_id,
+    )
+    if waiting > limits.records:
+        raise StreamFull(topic, agency_id, limits.records)
 
 
 async def parked_streams(connection: Connection, group: str) -> list[ParkedStream]:
     """Every parked stream of a consumer group, the oldest first."""
     rows = await connection.fetch(
         """
-        select
-            s.topic, s.agency_id, s.parked_at, s.reason,
-            (
-                select count(*)
-                from parked_event as e
-                where
-                    e.consumer_group = s.consumer_group and e.topic = s.topic
-                    and e.agency_id = s.agency_id
-            ) as records
-        from parked_stream as s
-        where s.consumer_group = $1
-        order by s.parked_at, s.topic, s.agency_id
+        select topic, agency_id, parked_at, reason, records
+        from parked_stream
+        where consumer_group = $1
+        order by parked_at, topic, agency_id
         """,
         group,
     )
@@ -127,10 +183,16 @@ async def remove(uow: UnitOfWork, group: str, records: Sequence[Record]) -> None
     first = records[0]
     await uow.connection.execute(
         """
-        delete from parked_event
-        where
-            consumer_group = $1 and topic = $2 and agency_id = $3
-            and (kafka_partition, kafka_offset) in (select * from unnest($4::integer[], $5::bigint[]))
+        with gone as (
+            delete from parked_event
+            where
+                consumer_group = $1 and topic = $2 and agency_id = $3
+                and (kafka_partition, kafka_offset) in (select * from unnest($4::integer[], $5::bigint[]))
+            returning 1
+        )
+        update parked_stream
+        set records = records - (select count(*) from gone)
+        where consumer_group = $1 and topic = $2 and agency_id = $3
         """,
         group,
         first.topic,
