@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -101,7 +102,7 @@ class Reader:
         """Every event of one type so far, with its envelope."""
         envelopes = [(read_headers(record.headers), record) for record in await self.records()]
         return [
-            Received(envelope, _decoded(cls, record))
+            Received(envelope, partial(_decoded, cls, record))
             for envelope, record in envelopes
             if envelope.type == cls.event_type
         ]

@@ -48,7 +48,7 @@ class Consumer:
         topic_prefix: str = "",
     ) -> None:
         self._applier = applier
-        self._topic_prefix = topic_prefix
+        self._names = {topic_prefix + topic: topic for topic in topic_names}
         self._compacted = {topic for topic in topic_names if topics()[topic].compacted}
         self._broker = KafkaBroker(
             bootstrap,
@@ -58,7 +58,7 @@ class Consumer:
             logger=None,
         )
         self._subscriber = self._broker.subscriber(
-            *(topic_prefix + topic for topic in topic_names),
+            *self._names,
             group_id=applier.group,
             batch=True,
             max_records=MAX_RECORDS,
@@ -138,23 +138,23 @@ class Consumer:
             _log.info("offset_commit_lost", error=repr(error))
 
     def _record(self, consumed: ConsumerRecord[bytes, bytes]) -> Record:
-        topic = consumed.topic.removeprefix(self._topic_prefix)
-        key: bytes | None = consumed.key
+        topic = self._names[consumed.topic]
         return Record(
-            topic=topic,
-            agency_id=self._agency_of(consumed, topic),
-            partition=consumed.partition,
-            offset=consumed.offset,
-            key=key,
-            value=consumed.value,
-            headers=consumed.headers,
+            topic,
+            self._agency_of(consumed, topic),
+            consumed.partition,
+            consumed.offset,
+            consumed.key,
+            consumed.value,
+            consumed.headers,
         )
 
     def _agency_of(self, consumed: ConsumerRecord[bytes, bytes], topic: str) -> str:
         """The agency of a record: its key, but on a compacted topic its partitionkey attribute."""
-        attribute = dict(consumed.headers).get("ce_partitionkey", b"")
-        raw = attribute if topic in self._compacted else consumed.key or b""
-        return raw.decode("utf-8", "replace").replace(",", "_").replace("\0", "_") or UNKNOWN_AGENCY
+        raw = consumed.key
+        if topic in self._compacted:
+            raw = dict(consumed.headers).get("ce_partitionkey")
+        return (raw or b"").decode("utf-8", "replace").replace(",", "_").replace("\0", "_") or UNKNOWN_AGENCY
 
 
 class _DrainOnRevoke(ConsumerRebalanceListener):

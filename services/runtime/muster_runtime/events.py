@@ -1,10 +1,10 @@
 """What a handler is given: events with their envelopes, in stream order."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from muster_contracts import Envelope, Event
+from muster_runtime.errors import PermanentError
 
 if TYPE_CHECKING:
     from muster_runtime.db import UnitOfWork
@@ -12,12 +12,29 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound=Event)
 
 
-@dataclass(frozen=True, slots=True)
-class Received(Generic[E]):
-    """An event as it came from Kafka."""
+class Unreadable(PermanentError):
+    """A record's value does not fit the type that its header names."""
 
-    envelope: Envelope
-    data: E
+    slug = "unreadable-event"
+    title = "The event cannot be read"
+
+
+class Received(Generic[E]):
+    """An event as it came from Kafka. Its data is read when it is first asked for: many handlers need only some."""
+
+    __slots__ = ("_data", "_read", "envelope")
+
+    def __init__(self, envelope: Envelope, read: Callable[[], E]) -> None:
+        self.envelope = envelope
+        self._read = read
+        self._data: E | None = None
+
+    @property
+    def data(self) -> E:
+        """The fact. Raises Unreadable where the record's value does not fit the event's type."""
+        if self._data is None:
+            self._data = self._read()
+        return self._data
 
 
 # Applies a run: events of one type, of one or several agencies, each agency's in its order.

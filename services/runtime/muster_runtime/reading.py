@@ -1,24 +1,27 @@
-"""Reading a raw record: the event in it, or the defect that keeps it from being applied."""
+"""Reading a raw record: the event in it, or the defect that keeps it from being applied.
+
+The value is read only when a handler asks for it.
+"""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from muster_contracts import Envelope, Erasure, Event, MalformedRecord, read_headers, split_type
+from muster_runtime.events import Received, Unreadable
 from muster_runtime.parking import Record
+from muster_runtime.positions import Position
 from muster_runtime.telemetry import UNKNOWN_TYPES
 
-Position = tuple[int, int]  # epoch, sequence
 
-
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """A record with what was read of it: an event, a mere position (a type not read here), or a defect."""
 
     record: Record
     envelope: Envelope | None = None
-    event: Event | None = None
+    event: Received[Any] | None = None
     defect: str | None = None
 
     @property
@@ -42,14 +45,10 @@ class RecordReader:
             return Item(record, defect=str(error))
         if envelope.agency_id != record.agency_id:
             return Item(record, envelope, defect="the key is not the partitionkey attribute")
-        if envelope.type not in self._classes:
+        cls = self._classes.get(envelope.type)
+        if cls is None:
             return self._unread(record, envelope)
-        cls = self._classes[envelope.type]
-        try:
-            return Item(record, envelope, _event(cls, record))
-        except ValidationError as error:
-            fields = ", ".join(".".join(map(str, e["loc"])) or "value" for e in error.errors())
-            return Item(record, envelope, defect=f"the value does not fit {envelope.type}: {fields}")
+        return Item(record, envelope, Received(envelope, partial(_event, cls, record)))
 
     def _unread(self, record: Record, envelope: Envelope) -> Item:
         """A type that is not read here is acknowledged; another major version of one that is, never."""
@@ -61,6 +60,11 @@ class RecordReader:
 
 
 def _event(cls: type[Event], record: Record) -> Event:
-    if issubclass(cls, Erasure):
-        return cls(agency_id=record.agency_id, subject_ref=(record.key or b"").decode("utf-8", "replace"))
-    return cls.model_validate_json(record.value or b"")
+    try:
+        if issubclass(cls, Erasure):
+            return cls(agency_id=record.agency_id, subject_ref=(record.key or b"").decode("utf-8", "replace"))
+        event: Event = cls.__pydantic_validator__.validate_json(record.value or b"")
+        return event
+    except ValidationError as error:
+        fields = ", ".join(".".join(map(str, e["loc"])) or "value" for e in error.errors())
+        raise Unreadable(f"the value does not fit {cls.event_type}: {fields}") from None

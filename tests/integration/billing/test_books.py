@@ -55,7 +55,7 @@ class Books:
     async def apply(self, event: Event) -> None:
         envelope = Envelope("e1", "/test", event.event_type, self.clock.now(), event.agency_id, 1, 1, "cor_test")
         async with self.worker.write(event.agency_id, context=TEST) as uow:
-            await subscriptions(TARIFF)[type(event)](uow, [Received(envelope, event)])
+            await subscriptions(TARIFF)[type(event)](uow, [Received(envelope, partial(lambda fact: fact, event))])
 
     async def handle_due(self) -> None:
         while due := await self.admin.fetchrow(
