@@ -75,9 +75,14 @@ class Child:
 
     def last_lines(self) -> list[str]:
         """The end of what it has said."""
-        with self._log.open("rb") as file:
-            file.seek(max(0, self._log.stat().st_size - 8192))
-            return file.read().decode("utf-8", "replace").splitlines()[-_LINES_KEPT:]
+        return last_lines(self._log)
+
+
+def last_lines(log: Path) -> list[str]:
+    """The end of a log."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 8192))
+        return file.read().decode("utf-8", "replace").splitlines()[-_LINES_KEPT:]
 
 
 def dies_with_parent(stop_signal: signal.Signals) -> Callable[[], None]:

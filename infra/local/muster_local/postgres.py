@@ -105,12 +105,12 @@ async def answers(dsn: str) -> bool:
     """Whether a server at the address answers a query."""
     try:
         connection = await asyncpg.connect(dsn, timeout=5)
-    except (OSError, asyncpg.PostgresError):
+        try:
+            return bool(await connection.fetchval("select true"))
+        finally:
+            await connection.close()
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         return False
-    try:
-        return bool(await connection.fetchval("select true"))
-    finally:
-        await connection.close()
 
 
 def _program(name: str) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from muster_local.child import dies_with_parent
+from muster_local.child import dies_with_parent, last_lines
 from muster_local.home import ALREADY_RUNS, Home, State
 from muster_local.programs import SERVICES
 
@@ -144,7 +144,7 @@ class Stack:
                 supervisor = ended = None
             elif ended is not None:
                 ours = supervisor is not None and state.supervisor == supervisor.pid
-                raise StackFailed(state.failure if ours else f"see {self._home.log('supervisor')}")
+                raise StackFailed(state.failure if ours else "\n".join(last_lines(self._home.log("supervisor"))))
             holder = self._home.supervisor()
             if holder is None and supervisor is None:
                 raise StackFailed(state.failure or "it was stopped")
