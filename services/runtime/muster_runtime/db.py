@@ -1,6 +1,6 @@
 """Postgres: a pool per role, reads of one tenant, and the unit of work that every change goes through."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -58,7 +58,7 @@ class UnitOfWork:
     now: datetime
     context: Context
     causes: Mapping[str, Envelope] = field(default_factory=dict)
-    _entries: list[outbox.Entry] = field(default_factory=list)
+    _entries: list[outbox.Entry | outbox.Written] = field(default_factory=list)
     _wake: bool = False
 
     def publish(self, event: Event, *, time: datetime | None = None, causation_id: str | None = None) -> None:
@@ -79,6 +79,22 @@ class UnitOfWork:
                 cause.traceparent if cause else self.context.traceparent,
             )
         )
+
+    def publish_written(self, event_class: type[Event], agency_id: str, payloads: Sequence[bytes]) -> None:
+        """Publish many events of one type, keyed by the agency, whose data are written as JSON already."""
+        if agency_id not in self.agencies:
+            raise RuntimeError(f"{event_class.event_type} is of {agency_id}, which is not locked")
+        context = self.context
+        run = (
+            event_class.topic,
+            agency_id,
+            event_class.event_type,
+            self.now,
+            context.correlation_id,
+            context.causation_id,
+            context.traceparent,
+        )
+        self._entries.append(outbox.Written(run, payloads))
 
     def wake(self) -> None:
         """Wake this service's relay and scheduler when the transaction commits."""

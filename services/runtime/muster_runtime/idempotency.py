@@ -7,7 +7,7 @@ others find its reply. Source: draft-ietf-httpapi-idempotency-key-header.
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from fastapi import Request
 
@@ -42,6 +42,29 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+class Key:
+    """The key that a request carries; its body may not have been read yet. Raises InvalidIdempotencyKey."""
+
+    def __init__(self, key: str, request: Request) -> None:
+        if not _KEY.fullmatch(key):
+            raise InvalidIdempotencyKey("Idempotency-Key: a key is 1 to 255 printable ASCII characters")
+        self._key = key
+        self._request = request
+
+    async def of_body(self, part: int, body_sha256: bytes | None) -> "KeyedRequest":
+        """The key bound to method, path with query, and body; without the body's digest the body is read.
+
+        `part` numbers the request's transactions, from 0; no caller can write the separator.
+        """
+        request = self._request
+        route = f"{request.method} {request.scope['path']}?{request.scope['query_string'].decode('latin-1')}"
+        return KeyedRequest(
+            key=f"{self._key}\x1f{part}" if part else self._key,
+            route=route.removesuffix("?"),
+            body_sha256=body_sha256 or hashlib.sha256(await request.body()).digest(),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class KeyedRequest:
     """A request with a key: the key is bound to the agency, to `route` and to the body."""
@@ -49,18 +72,6 @@ class KeyedRequest:
     key: str
     route: str
     body_sha256: bytes
-
-    @classmethod
-    async def of(cls, request: Request, key: str) -> "KeyedRequest":
-        """Read a request's key, method, path with query, and body; raises InvalidIdempotencyKey."""
-        if not _KEY.fullmatch(key):
-            raise InvalidIdempotencyKey("Idempotency-Key: a key is 1 to 255 printable ASCII characters")
-        route = f"{request.method} {request.scope['path']}?{request.scope['query_string'].decode('latin-1')}"
-        return cls(key, route.removesuffix("?"), hashlib.sha256(await request.body()).digest())
-
-    def part(self, number: int) -> "KeyedRequest":
-        """The key of one of the request's several transactions, from 0; no caller can write its separator."""
-        return replace(self, key=f"{self.key}\x1f{number}") if number else self
 
     async def find(self, uow: UnitOfWork, agency_id: str) -> Reply | None:
         """The reply kept under the key, if any; raises IdempotencyMismatch where it answers another request."""

@@ -4,6 +4,13 @@ import os
 from datetime import datetime
 
 
+def new_ids(prefix: str, now: datetime, count: int) -> list[str]:
+    """Many new identifiers at once, in ascending order, at a tenth of the cost: their variant is always 8."""
+    head = f"{prefix}_{int(now.timestamp() * 1000):012x}7"
+    random = os.urandom(9 * count).hex()
+    return sorted(f"{head}{random[at : at + 3]}8{random[at + 3 : at + 18]}" for at in range(0, 18 * count, 18))
+
+
 def new_id(prefix: str, now: datetime) -> str:
     """A new identifier, such as `inv_01987b3e…`, for a thing made at `now`."""
     milliseconds = int(now.timestamp() * 1000)

@@ -39,6 +39,10 @@ returning pg_notify('muster_wake', current_schema())
 """
 
 
+# Topic, agency, type, time, correlation id, causation id and traceparent.
+RunKey = tuple[str, str, str, datetime, str, str | None, str | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """An event to be published: when it became true and what led to it."""
@@ -50,7 +54,7 @@ class Entry:
     traceparent: str | None
 
     @property
-    def run(self) -> tuple[str, str, str, datetime, str, str | None, str | None]:
+    def run(self) -> RunKey:
         """What all events of one run have in common."""
         event = self.event
         return (
@@ -63,10 +67,28 @@ class Entry:
             self.traceparent,
         )
 
+    @property
+    def records(self) -> Sequence[tuple[str, bytes | None]]:
+        """Key and value of the record."""
+        return [(self.event.record_key, _payload(self.event))]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Events of one type that are written as JSON already: a model for each would cost a bulk's work five times."""
+
+    run: RunKey
+    payloads: Sequence[bytes]
+
+    @property
+    def records(self) -> Sequence[tuple[str, bytes | None]]:
+        """Key and value of each record; the key is the agency."""
+        return [(self.run[1], payload) for payload in self.payloads]
+
 
 async def append(
     connection: "Connection",
-    entries: Sequence[Entry],
+    entries: Sequence[Entry | Written],
     now: datetime,
     *,
     wake: bool = False,
@@ -81,12 +103,12 @@ async def append(
         await connection.execute("select pg_notify('muster_wake', current_schema())")
 
 
-def _rows(entries: Sequence[Entry], now: datetime) -> Iterator[tuple[object, ...]]:
+def _rows(entries: Sequence[Entry | Written], now: datetime) -> Iterator[tuple[object, ...]]:
     for shared, group in groupby(entries, key=lambda entry: entry.run):
         topic, agency_id, event_type, time, correlation_id, causation_id, traceparent = shared
-        events = [entry.event for entry in group]
-        for start in range(0, len(events), RUN_LENGTH):
-            run = events[start : start + RUN_LENGTH]
+        records = [record for entry in group for record in entry.records]
+        for start in range(0, len(records), RUN_LENGTH):
+            run = records[start : start + RUN_LENGTH]
             yield (
                 topic,
                 agency_id,
@@ -97,14 +119,9 @@ def _rows(entries: Sequence[Entry], now: datetime) -> Iterator[tuple[object, ...
                 causation_id,
                 traceparent,
                 now,
-                _keys(run),
-                [_payload(event) for event in run],
+                None if run[0][0] == agency_id else [key for key, _ in run],
+                [payload for _, payload in run],
             )
-
-
-def _keys(run: Sequence[Event]) -> list[str] | None:
-    keys = [event.record_key for event in run]
-    return None if keys[0] == run[0].agency_id else keys
 
 
 def _payload(event: Event) -> bytes | None:

@@ -13,7 +13,7 @@ from muster_runtime.auth import Identity, IdentityDep
 from muster_runtime.context import Context
 from muster_runtime.db import Connection, Database, UnitOfWork
 from muster_runtime.errors import PermanentError
-from muster_runtime.idempotency import KeyedRequest, Reply
+from muster_runtime.idempotency import Key, Reply
 
 R = TypeVar("R", bound=BaseModel | None)
 
@@ -59,11 +59,11 @@ class Reader:
 class Commands:
     """The write side of a request."""
 
-    def __init__(self, database: Database, identity: Identity, context: Context, keyed: KeyedRequest | None) -> None:
+    def __init__(self, database: Database, identity: Identity, context: Context, key: Key | None) -> None:
         self._database = database
         self._identity = identity
         self._context = context
-        self._keyed = keyed
+        self._key = key
 
     async def execute(
         self,
@@ -73,6 +73,7 @@ class Commands:
         status_code: int = 200,
         location: Callable[[R], str] | None = None,
         part: int = 0,
+        body_sha256: bytes | None = None,
         kept: Callable[[R], R] = lambda reply: reply,
     ) -> Response:
         """Carry out a command under the agency's lock and answer with its reply (None: an empty body).
@@ -81,8 +82,9 @@ class Commands:
         An error rolls all back and is not kept: the same key may try again. Call it once in a request, or
         number the calls as its parts, from 0: each is a transaction of its own, and keeps a reply of its own.
         What must not be kept, such as a secret that is shown once, `kept` takes out of the reply.
+        Of a body that was read as a stream, `body_sha256` is the digest.
         """
-        keyed = self._keyed and self._keyed.part(part)
+        keyed = await self._key.of_body(part, body_sha256) if self._key else None
         async with self.write(agency_id) as uow:
             if keyed is not None:
                 found = await keyed.find(uow, agency_id)
@@ -123,8 +125,8 @@ async def _commands(
         Header(description="1 to 255 printable ASCII characters. A repeated request with it is carried out once."),
     ] = None,
 ) -> Commands:
-    keyed = None if idempotency_key is None else await KeyedRequest.of(request, idempotency_key)
-    return Commands(request.app.state.database, identity, request.state.context, keyed)
+    key = None if idempotency_key is None else Key(idempotency_key, request)
+    return Commands(request.app.state.database, identity, request.state.context, key)
 
 
 async def _if_match(
