@@ -55,7 +55,7 @@ class Applier:
         self._handlers = {cls.event_type: handler for cls, handler in subscriptions.items()}
         self._reader = RecordReader(subscriptions, service)
         self._compacted = {name for name, topic in topics().items() if topic.compacted}
-        self._service = service
+        self.service = service
         self._limits = limits
         self.group = group
 
@@ -142,6 +142,12 @@ class Applier:
             )
             return accepted
 
+    async def has_room(self, topic: str, agency_id: str) -> bool:
+        """Whether a parked stream may hold more records: it is not parked any more, or a tenth of it is free."""
+        async with self._database.read(agency_id) as connection:
+            waiting = await parking.waiting(connection, self.group, topic, agency_id)
+        return waiting <= self._limits.records * 0.9
+
     async def discard(self, topic: str, agency_id: str, reason: str, context: Context) -> bool:
         """Give up the first record of a parked stream, with an audit row; False when nothing is parked.
 
@@ -225,13 +231,13 @@ class Applier:
             if item.defect is not None or position is None:
                 return _Plan(last, fresh, items[index:], item.defect or "unreadable")
             if position <= last:
-                DUPLICATES.labels(self._service, topic).inc()
+                DUPLICATES.labels(self.service, topic).inc()
                 continue
             epoch, sequence = position
             if epoch > last[0]:
                 _log.error("new_epoch", topic=topic, agency_id=item.record.agency_id, epoch=epoch)
             elif sequence != last[1] + 1 and topic not in self._compacted:
-                GAPS.labels(self._service, topic).inc()
+                GAPS.labels(self.service, topic).inc()
                 reason = f"gap: sequence {last[1] + 1} was expected and {sequence} came"
                 return _Plan(last, fresh, items[index:], reason)
             fresh.append(item)
@@ -241,12 +247,12 @@ class Applier:
     async def _apply(self, uow: UnitOfWork, plans: Mapping[StreamKey, _Plan]) -> None:
         for run in _runs([plan.fresh for plan in plans.values()]):
             event_type = run[0].envelope.type
-            with HANDLER_SECONDS.labels(self._service, event_type).time(), _logged_as(run[0].envelope):
+            with HANDLER_SECONDS.labels(self.service, event_type).time(), _logged_as(run[0].envelope):
                 await self._handlers[event_type](uow, run)
         advanced = {stream: plan.position for stream, plan in plans.items() if plan.fresh}
         await positions.store(uow.connection, self.group, advanced)
         for (topic, _), plan in plans.items():
-            APPLIED.labels(self._service, topic).inc(len(plan.fresh))
+            APPLIED.labels(self.service, topic).inc(len(plan.fresh))
 
     async def _park(self, uow: UnitOfWork, items: Sequence[Item], reason: str) -> None:
         await parking.park(uow, self.group, [item.record for item in items], reason, self._limits)
@@ -254,7 +260,7 @@ class Applier:
     def _transaction(
         self, agencies: Sequence[str], causes: Mapping[str, Envelope] | None = None
     ) -> AbstractAsyncContextManager[UnitOfWork]:
-        context = Context(actor=self._service, correlation_id="")
+        context = Context(actor=self.service, correlation_id="")
         return self._database.write(*agencies, context=context, causes=causes or {})
 
 

@@ -18,8 +18,9 @@ from muster_runtime.migrations import MigrationFailed, migrate
 from muster_runtime.process import Process, Role, StartRefused, parse_roles, running
 from muster_runtime.service import Service
 
-# How long open requests may take after SIGTERM; Kubernetes' grace period is 30 s by default.
-DRAIN_SECONDS = 20
+# How long open requests may take after SIGTERM. With what the consumer, the relay and the pools may take after
+# them it stays below Kubernetes' grace period, which is 30 s by default.
+DRAIN_SECONDS = 10
 
 
 def run(build: Callable[[], Service]) -> None:
@@ -29,7 +30,7 @@ def run(build: Callable[[], Service]) -> None:
     @app.command()
     def serve(
         role: Annotated[
-            list[str], typer.Option(help="all, or any of api, relay, consumer, scheduler; may be repeated.")
+            list[str], typer.Option(help="all, or any of api, relay, consumer, scheduler, operations; may be repeated.")
         ] = ["all"],  # noqa: B006
     ) -> None:
         """Serve until SIGTERM or SIGINT, then drain."""

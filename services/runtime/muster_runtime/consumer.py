@@ -4,30 +4,37 @@ Postgres commits first and Kafka after: a lost Kafka commit only brings duplicat
 """
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.message import FAKE_CONSUMER
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
 
 from muster_contracts import topics
 from muster_runtime.applier import Applier
 from muster_runtime.db import RETRYABLE
-from muster_runtime.parking import Record
+from muster_runtime.parking import Record, StreamFull
+from muster_runtime.telemetry import APPLY_RETRIES, PAUSED_PARTITIONS, describe
 
-MAX_RECORDS = 2_000
 # After an empty poll FastStream sleeps this long again: it is the larger part of an idle system's latency.
 BATCH_TIMEOUT_MS = 2
 
 # How long a batch in hand may take at a shutdown or when its partitions are taken away.
-DRAIN_SECONDS = 20
+DRAIN_SECONDS = 10
+
+# How long leaving the group may take: a client that is stuck must not keep the process.
+LEAVE_SECONDS = 5
+
+# How often the consumer is looked after.
+TEND_SECONDS = 5.0
 
 # The stream of a record from which not even the agency can be read.
 UNKNOWN_AGENCY = "?"
@@ -35,8 +42,15 @@ UNKNOWN_AGENCY = "?"
 _log = structlog.get_logger(__name__)
 
 
+class ConsumerStuck(Exception):
+    """There are records to read and nothing is done. The process must end: only a new client helps."""
+
+
 class Consumer:
-    """One process's membership in its service's consumer group."""
+    """One process's membership in its service's consumer group.
+
+    `held` says why the batch in hand is tried again and again, where it is.
+    """
 
     def __init__(
         self,
@@ -46,8 +60,11 @@ class Consumer:
         client_id: str,
         bootstrap: str,
         topic_prefix: str = "",
+        batch_records: int = 2_000,
+        stuck_seconds: float = 60,
     ) -> None:
         self._applier = applier
+        self._stuck_seconds = stuck_seconds
         self._names = {topic_prefix + topic: topic for topic in topic_names}
         self._compacted = {topic for topic in topic_names if topics()[topic].compacted}
         self._broker = KafkaBroker(
@@ -61,7 +78,7 @@ class Consumer:
             *self._names,
             group_id=applier.group,
             batch=True,
-            max_records=MAX_RECORDS,
+            max_records=batch_records,
             batch_timeout_ms=BATCH_TIMEOUT_MS,
             auto_offset_reset="earliest",
             ack_policy=AckPolicy.MANUAL,
@@ -79,6 +96,9 @@ class Consumer:
         self.assigned = asyncio.Event()
         self._rebalancing = True
         self._stopping = False
+        self._paused: dict[TopicPartition, StreamFull] = {}
+        self._last_sign_at = time.monotonic()
+        self.held: str | None = None
         self.applied = 0
 
     async def start(self) -> None:
@@ -92,17 +112,44 @@ class Consumer:
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS), self._applying:
                 pass
-        await self._broker.stop()
-        await self._ends.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self._broker.stop()
+                await self._ends.stop()
+
+    async def tend(self) -> None:
+        """Until cancelled: read on where a full stream has room again; raise ConsumerStuck when nothing moves."""
+        while True:
+            await asyncio.sleep(min(TEND_SECONDS, self._stuck_seconds / 3))
+            try:
+                await self._resume()
+                await self._check_progress()
+            except (KafkaError, *RETRYABLE) as error:
+                _log.warning("consumer_not_tended", error=repr(error))
+
+    @property
+    def complaints(self) -> list[str]:
+        """Why the consumer is not well, in plain words."""
+        reasons = [f"reading waits: {full}" for full in self._paused.values()]
+        if not self.assigned.is_set():
+            reasons.append("the consumer has not joined its group yet")
+        if self.held is not None:
+            reasons.append(f"the consumer cannot apply: {self.held}")
+        idle = time.monotonic() - self._last_sign_at
+        if idle > self._stuck_seconds / 2:
+            reasons.append(f"the consumer is behind and has done nothing for {idle:.0f} s")
+        return reasons
 
     async def lag(self) -> int:
         """How many records of this process's partitions are not applied yet; 1 while they are being shared out."""
         if self._rebalancing:
             return 1
-        partitions = self._kafka.assignment()
+        return await self._lag_of(self._kafka.assignment())
+
+    async def _lag_of(self, partitions: Collection[TopicPartition]) -> int:
         if not partitions:
             return 0
-        ends = await self._ends.end_offsets(partitions)
+        ends = await self._ends.end_offsets(list(partitions))
         return sum(max(0, end - self._offsets.get(partition, 0)) for partition, end in ends.items())
 
     @property
@@ -117,18 +164,78 @@ class Consumer:
         async with self._applying:
             if self._stopping:
                 return
-            records = [self._record(consumed) for consumed in raw]
-            async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type(RETRYABLE),
-                wait=wait_exponential_jitter(multiplier=0.1, max=5),
-                before_sleep=_log_retry,
-            ):
-                with attempt:
-                    await self._applier.apply(records)
+            self._give_sign()
+            while raw:
+                try:
+                    await self._apply([self._record(consumed) for consumed in raw])
+                    break
+                except StreamFull as full:
+                    raw = self._put_aside(raw, full)
+            self.held = None
+            self._give_sign()
             self.applied += len(raw)
             offsets = {TopicPartition(r.topic, r.partition): r.offset + 1 for r in raw}
             self._offsets |= offsets
             await self._commit(offsets)
+
+    async def _apply(self, records: Sequence[Record]) -> None:
+        """Apply records, however often it must be tried; raises StreamFull, for which trying again does not help."""
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, RETRYABLE) and not isinstance(error, StreamFull)),
+            wait=wait_exponential_jitter(multiplier=0.1, max=5),
+            before_sleep=self._note_retry,
+            reraise=True,
+        ):
+            with attempt:
+                await self._applier.apply(records)
+
+    def _put_aside(
+        self, raw: Sequence[ConsumerRecord[bytes, bytes]], full: StreamFull
+    ) -> list[ConsumerRecord[bytes, bytes]]:
+        """Pause the partitions of a full stream and leave their records for later; answer the other records."""
+        _log.error("partition_paused", topic=full.topic, agency_id=full.agency_id, reason=str(full))
+        filling = {
+            TopicPartition(consumed.topic, consumed.partition)
+            for consumed in raw
+            if (record := self._record(consumed)).topic == full.topic and record.agency_id == full.agency_id
+        }
+        for partition in filling:
+            first = next(r.offset for r in raw if (r.topic, r.partition) == partition)
+            with suppress(IllegalStateError):  # it was taken away meanwhile
+                self._kafka.pause(partition)
+                self._kafka.seek(partition, first)
+                self._paused[partition] = full
+        PAUSED_PARTITIONS.labels(self._applier.service).set(len(self._paused))
+        return [r for r in raw if TopicPartition(r.topic, r.partition) not in filling]
+
+    async def _resume(self) -> None:
+        for partition, full in list(self._paused.items()):
+            if await self._applier.has_room(full.topic, full.agency_id):
+                with suppress(IllegalStateError):
+                    self._kafka.resume(partition)
+                del self._paused[partition]
+                _log.info("partition_resumed", topic=full.topic, agency_id=full.agency_id)
+        PAUSED_PARTITIONS.labels(self._applier.service).set(len(self._paused))
+
+    async def _check_progress(self) -> None:
+        """A client can lose its way for good (aiokafka #1154): it is behind, nothing comes, and no error tells."""
+        await self._ends.topics()  # raises where Kafka cannot be reached: then this is not the client's fault
+        behind = await self._lag_of(self._kafka.assignment() - self._paused.keys()) if not self._rebalancing else 1
+        if not behind:
+            self._give_sign()
+        idle = time.monotonic() - self._last_sign_at
+        if idle > self._stuck_seconds:
+            raise ConsumerStuck(f"the consumer is {behind} records behind and has done nothing for {idle:.0f} s")
+
+    def _give_sign(self) -> None:
+        self._last_sign_at = time.monotonic()
+
+    def _note_retry(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        self.held = describe(error) if error else None
+        self._give_sign()
+        APPLY_RETRIES.labels(self._applier.service).inc()
+        _log.warning("apply_retried", attempt=state.attempt_number, error=self.held)
 
     async def _commit(self, offsets: dict[TopicPartition, int]) -> None:
         try:
@@ -177,6 +284,8 @@ class _DrainOnRevoke(ConsumerRebalanceListener):
         for partition in assigned:
             committed = await consumer._kafka.committed(partition)
             consumer._offsets[partition] = committed or 0
+        consumer._paused.clear()  # they are read anew, and paused again where that is still so
+        consumer._give_sign()
         consumer._rebalancing = False
         consumer.assigned.set()
 
@@ -188,8 +297,3 @@ async def _parse(raw: Sequence[ConsumerRecord[bytes, bytes]]) -> KafkaMessage:
 
 async def _decode(message: KafkaMessage) -> Any:
     return message.raw_message
-
-
-def _log_retry(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    _log.warning("apply_retried", attempt=state.attempt_number, error=repr(error))

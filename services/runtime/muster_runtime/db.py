@@ -1,7 +1,8 @@
 """Postgres: a pool per role, reads of one tenant, and the unit of work that every change goes through."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from muster_runtime import outbox
 from muster_runtime.clock import Clock
 from muster_runtime.context import Context
 from muster_runtime.errors import RetryableError
+from muster_runtime.turns import Turns
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -27,6 +29,9 @@ EVERY_AGENCY = "*"
 
 # A caller that gets no connection for so long is told to come back later.
 ACQUIRE_SECONDS = 10
+
+# How long a closing pool waits for connections that are in use.
+CLOSE_SECONDS = 2
 
 # What goes away by itself: a lost server or connection, a lock that was not had in time, a server that is full.
 RETRYABLE = (
@@ -106,17 +111,29 @@ class UnitOfWork:
 
 
 class Database:
-    """A service's schema, as one of its roles sees it."""
+    """A service's schema, as one of its roles sees it. `disk_full`: the last write found no room."""
 
-    def __init__(self, pool: "asyncpg.Pool[Any]", clock: Clock) -> None:
+    def __init__(self, pool: "asyncpg.Pool[Any]", clock: Clock, turns: Turns | None = None) -> None:
         self.pool = pool
+        self.disk_full = False
         self._clock = clock
+        self._turns = turns
 
     @classmethod
     async def connect(
-        cls, dsn: str, schema: str, clock: Clock, *, size: int = 10, lock_timeout_seconds: int = 30
+        cls,
+        dsn: str,
+        schema: str,
+        clock: Clock,
+        *,
+        size: int = 10,
+        lock_timeout_seconds: int = 30,
+        turns: Turns | None = None,
     ) -> "Database":
-        """Open a pool of at most `size` connections, whose search path is the service's schema."""
+        """Open a pool of at most `size` connections, whose search path is the service's schema.
+
+        With `turns`, the writers of one agency wait for one another before they take a connection.
+        """
         pool = await asyncpg.create_pool(
             dsn,
             min_size=1,
@@ -128,11 +145,15 @@ class Database:
                 "idle_in_transaction_session_timeout": "60000",
             },
         )
-        return cls(pool, clock)
+        return cls(pool, clock, turns)
 
     async def close(self) -> None:
-        """Close the pool."""
-        await self.pool.close()
+        """Close the pool; a connection that is not given back in time is cut."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.pool.close()
+        except TimeoutError:
+            self.pool.terminate()
 
     @asynccontextmanager
     async def write(
@@ -144,11 +165,20 @@ class Database:
         """
         if not agencies:
             raise RuntimeError("a unit of work must name the agencies that it changes")
-        async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
-            await connection.execute("select lock_agencies($1)", list(agencies))
-            uow = UnitOfWork(connection, frozenset(agencies), self._clock.now(), context, causes)
-            yield uow
-            await uow.flush()
+        async with AsyncExitStack() as held:
+            if self._turns is not None and len(agencies) == 1:
+                await held.enter_async_context(self._turns.take(agencies[0]))
+            connection = await held.enter_async_context(self.pool.acquire(timeout=ACQUIRE_SECONDS))
+            try:
+                async with connection.transaction():
+                    await connection.execute("select lock_agencies($1)", list(agencies))
+                    uow = UnitOfWork(connection, frozenset(agencies), self._clock.now(), context, causes)
+                    yield uow
+                    await uow.flush()
+            except asyncpg.DiskFullError:
+                self.disk_full = True
+                raise
+            self.disk_full = False
 
     @asynccontextmanager
     async def read(self, agency: str) -> AsyncIterator[Connection]:

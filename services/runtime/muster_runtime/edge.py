@@ -14,11 +14,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from muster_runtime import problems
 from muster_runtime.auth import PUBLIC_PATHS, TokenVerifier
 from muster_runtime.context import Context
-from muster_runtime.telemetry import HTTP_REQUEST_SECONDS
+from muster_runtime.errors import TooManyRequests
+from muster_runtime.telemetry import HTTP_IN_WORK, HTTP_REQUEST_SECONDS
 
 MEBIBYTE = 1024 * 1024
 
 DEFAULT_BODY_LIMIT = 2 * MEBIBYTE
+
+MAX_HEADERS = 100
+MAX_HEADER_BYTES = 32 * 1024
+MAX_TARGET_BYTES = 8 * 1024
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -44,10 +49,12 @@ def body_limit(size: int) -> Callable[[E], E]:
 class Edge:
     """The outermost layer (ASGI): nothing goes in without a token but to the public paths, nothing leaks out."""
 
-    def __init__(self, app: ASGIApp, service: str, verifier: TokenVerifier) -> None:
+    def __init__(self, app: ASGIApp, service: str, verifier: TokenVerifier, concurrency: int) -> None:
         self._app = app
         self._service = service
         self._verifier = verifier
+        self._concurrency = concurrency
+        self._in_work = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -60,8 +67,10 @@ class Edge:
             request_id=exchange.request_id, correlation_id=exchange.correlation_id
         ):
             try:
-                await self._admit(exchange)
-                await self._app(scope, exchange.receive, exchange.send)
+                if exchange.path in PUBLIC_PATHS:
+                    await self._app(scope, exchange.receive, exchange.send)
+                else:
+                    await self._serve(exchange)
             except Exception as error:
                 if exchange.status is not None:
                     raise
@@ -70,10 +79,22 @@ class Edge:
             finally:
                 self._measure(exchange, time.perf_counter() - started_at)
 
+    async def _serve(self, exchange: "_Exchange") -> None:
+        """Serve a request that needs a token, as one of no more than so many at once."""
+        if self._in_work >= self._concurrency:
+            raise TooManyRequests(f"{self._concurrency} requests are in work; send it again a moment later")
+        self._in_work += 1
+        HTTP_IN_WORK.labels(self._service).set(self._in_work)
+        try:
+            await self._admit(exchange)
+            await self._app(exchange.request.scope, exchange.receive, exchange.send)
+        finally:
+            self._in_work -= 1
+            HTTP_IN_WORK.labels(self._service).set(self._in_work)
+
     async def _admit(self, exchange: "_Exchange") -> None:
         request = exchange.request
-        if exchange.path in PUBLIC_PATHS:
-            return
+        self._measure_head(request.scope)
         if "\0" in exchange.path or b"%00" in request.scope["query_string"]:
             raise HTTPException(400, "the address holds the character U+0000")
         identity = await self._verifier.verify(request.headers.get("authorization"))
@@ -84,6 +105,15 @@ class Edge:
             traceparent=_valid(_TRACEPARENT, request.headers.get("traceparent")),
             request_id=exchange.request_id,
         )
+
+    def _measure_head(self, scope: Scope) -> None:
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        if len(headers) > MAX_HEADERS or sum(len(n) + len(v) for n, v in headers) > MAX_HEADER_BYTES:
+            raise HTTPException(
+                431, f"a request has at most {MAX_HEADERS} headers and {MAX_HEADER_BYTES} bytes of them"
+            )
+        if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_TARGET_BYTES:
+            raise HTTPException(414, f"an address has at most {MAX_TARGET_BYTES} bytes")
 
     def _measure(self, exchange: "_Exchange", seconds: float) -> None:
         method = exchange.request.method if exchange.request.method in _METHODS else "other"

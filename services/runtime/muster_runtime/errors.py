@@ -46,5 +46,13 @@ class NotFound(PermanentError):
     title = "Not found"
 
 
+class TooManyRequests(PermanentError):
+    """More is asked at once than is taken on; the same request may be sent again a moment later."""
+
+    status = 429
+    slug = "too-many-requests"
+    title = "Too many requests at once"
+
+
 class Conflict(PermanentError):
     """The thing is in a state that does not allow the command."""

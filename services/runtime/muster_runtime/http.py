@@ -79,6 +79,7 @@ def create_app(runtime: Runtime, api_database: Database, health: HealthCheck, *,
             audience=settings.oidc_audience,
             clock=clock,
         ),
+        concurrency=settings.http_concurrency,
     )
     return app
 

@@ -5,7 +5,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import asyncpg
+
+if TYPE_CHECKING:
+    from muster_runtime.db import Connection
 
 RUNTIME_MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
@@ -26,6 +32,17 @@ def pending(owner_dsn: str, schema: str, directory: Path) -> int:
     """How many migrations are not applied yet."""
     status = _dbmate(owner_dsn, schema, directory, "status")
     return sum(line.startswith("[ ]") for line in status.splitlines())
+
+
+async def unapplied(connection: "Connection", directory: Path) -> list[str]:
+    """The versions that the schema lacks, as the worker role may see it: without the owner's address."""
+    files = [*RUNTIME_MIGRATIONS.glob("*.sql"), *directory.glob("*.sql")]
+    versions = {file.name.partition("_")[0] for file in files}
+    try:
+        rows = await connection.fetch("select version from schema_migrations")
+    except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError):
+        rows = []  # the migration that grants the right is itself not applied
+    return sorted(versions - {row["version"] for row in rows})
 
 
 def _dbmate(owner_dsn: str, schema: str, directory: Path, command: str) -> str:

@@ -25,7 +25,8 @@ EVENT_BYTES = 900_000
 # cluster-wide lock at commit: Postgres folds equal notifications, so a transaction makes only one.
 _APPEND = """
 with stream_ as (
-    insert into stream as s (topic, agency_id, last_sequence) values ($1, $2, $3)
+    insert into stream as s (topic, agency_id, epoch, last_sequence)
+    values ($1, $2, (select number from epoch), $3)
     on conflict (topic, agency_id) do update set last_sequence = s.last_sequence + excluded.last_sequence
     returning epoch, last_sequence
 )

@@ -136,14 +136,19 @@ async def append(uow: UnitOfWork, group: str, records: Sequence[Record], limits:
             for record in records
         ],
     )
-    waiting = await uow.connection.fetchval(
+    if await waiting(uow.connection, group, topic, agency_id) > limits.records:
+        raise StreamFull(topic, agency_id, limits.records)
+
+
+async def waiting(connection: Connection, group: str, topic: str, agency_id: str) -> int:
+    """How many records wait in a stream; 0 where it is not parked."""
+    count: int | None = await connection.fetchval(
         "select records from parked_stream where consumer_group = $1 and topic = $2 and agency_id = $3",
         group,
         topic,
         agency_id,
     )
-    if waiting > limits.records:
-        raise StreamFull(topic, agency_id, limits.records)
+    return count or 0
 
 
 async def parked_streams(connection: Connection, group: str) -> list[ParkedStream]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
+from pydantic import BaseModel
+
 from muster_runtime.db import Connection
 
 StreamKey = tuple[str, str]  # topic, agency
@@ -9,6 +11,23 @@ Position = tuple[int, int]  # epoch, sequence
 
 # Before the first event of a stream: the next one is number 1.
 START: Position = (1, 0)
+
+
+class StreamPosition(BaseModel):
+    """A position as it is shown."""
+
+    epoch: int
+    sequence: int
+
+
+class StreamState(BaseModel):
+    """Where a stream stands in one service; null where it does not produce, or has not applied, any of it."""
+
+    topic: str
+    agency_id: str
+    produced: StreamPosition | None
+    applied: StreamPosition | None
+    parked: str | None
 
 
 async def read(
@@ -56,3 +75,50 @@ async def store(connection: Connection, group: str, positions: Mapping[StreamKey
         [epoch for epoch, _ in positions.values()],
         [sequence for _, sequence in positions.values()],
     )
+
+
+async def states(
+    connection: Connection,
+    group: str,
+    *,
+    topic: str | None = None,
+    agency_id: str | None = None,
+    after: StreamKey = ("", ""),
+    limit: int,
+) -> list[StreamState]:
+    """Where the service's streams stand, by topic and agency from after `after` on."""
+    rows = await connection.fetch(
+        """
+        select
+            topic, agency_id, s.epoch as produced_epoch, s.last_sequence as produced,
+            a.epoch as applied_epoch, a.last_sequence as applied, p.reason as parked
+        from stream as s
+        full join (select * from applied where consumer_group = $1) as a using (topic, agency_id)
+        full join (select * from parked_stream where consumer_group = $1) as p using (topic, agency_id)
+        where
+            ($2::text is null or topic = $2)
+            and ($3::text is null or agency_id = $3)
+            and (topic, agency_id) > ($4, $5)
+        order by topic, agency_id
+        limit $6
+        """,
+        group,
+        topic,
+        agency_id,
+        *after,
+        limit,
+    )
+    return [
+        StreamState(
+            topic=row["topic"],
+            agency_id=row["agency_id"],
+            produced=_shown(row["produced_epoch"], row["produced"]),
+            applied=_shown(row["applied_epoch"], row["applied"]),
+            parked=row["parked"],
+        )
+        for row in rows
+    ]
+
+
+def _shown(epoch: int | None, sequence: int | None) -> StreamPosition | None:
+    return None if epoch is None or sequence is None else StreamPosition(epoch=epoch, sequence=sequence)

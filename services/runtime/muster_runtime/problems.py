@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from muster_runtime.auth import Forbidden, Unauthenticated
 from muster_runtime.db import RETRYABLE
-from muster_runtime.errors import PermanentError
+from muster_runtime.errors import PermanentError, TooManyRequests
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +35,8 @@ _HTTP = {
     404: ("not-found", "Not found"),
     405: ("method-not-allowed", "The address does not know this method"),
     413: ("body-too-large", "The body is too large"),
+    414: ("address-too-long", "The address is too long"),
+    431: ("headers-too-large", "The headers are too large"),
 }
 
 # What a problem is, for the OpenAPI document: RFC 9457, 3.1, with two members of our own.
@@ -76,7 +78,7 @@ async def answer(request: Request, error: Exception) -> Response:
                 error.title,
                 error.detail,
                 error.extensions,
-                _challenge(request, error),
+                _headers(request, error),
             )
         case RequestValidationError():
             return _invalid_request(request, error)
@@ -144,9 +146,11 @@ def _field_error(error: Mapping[str, Any]) -> dict[str, Any]:
     return {"field": ".".join(map(str, path)) or source, "value": value, "rule": error["msg"]}
 
 
-def _challenge(request: Request, error: PermanentError) -> dict[str, str]:
-    """The WWW-Authenticate header (RFC 6750, 3)."""
+def _headers(request: Request, error: PermanentError) -> dict[str, str]:
+    """WWW-Authenticate (RFC 6750, 3), or when to come again (RFC 6585, 4)."""
     match error:
+        case TooManyRequests():
+            return {"retry-after": str(RETRY_AFTER_SECONDS)}
         case Unauthenticated() if "authorization" in request.headers:
             challenge = 'Bearer realm="muster", error="invalid_token"'
         case Unauthenticated():

@@ -9,7 +9,6 @@ from enum import StrEnum
 
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 
 from muster_contracts import topics
@@ -17,16 +16,16 @@ from muster_runtime.alarm import Bell
 from muster_runtime.applier import Applier
 from muster_runtime.clock import Clock, SandboxClock, SystemClock
 from muster_runtime.consumer import Consumer
-from muster_runtime.db import RETRYABLE, Database
-from muster_runtime.health import Health
+from muster_runtime.db import Database
 from muster_runtime.http import create_app
+from muster_runtime.monitor import Monitor, needed_topics
 from muster_runtime.operations import operations_router
-from muster_runtime.parking import parked_streams
+from muster_runtime.parking import ParkingLimits
 from muster_runtime.relay import Relay
 from muster_runtime.sandbox import ClockFollower, sandbox_router
-from muster_runtime.scheduler import Scheduler, next_due
+from muster_runtime.scheduler import Scheduler
 from muster_runtime.service import Runtime, Service
-from muster_runtime.telemetry import LAG, OUTBOX_OLDEST_SECONDS, OUTBOX_ROWS, PARKED
+from muster_runtime.turns import Turns
 
 _log = structlog.get_logger(__name__)
 
@@ -38,6 +37,7 @@ class Role(StrEnum):
     RELAY = "relay"
     CONSUMER = "consumer"
     SCHEDULER = "scheduler"
+    OPERATIONS = "operations"  # nothing but an operator's routes: for what needs all else to stand still
 
 
 ALL_ROLES = frozenset(Role)
@@ -102,7 +102,8 @@ async def running(
         stack.push_async_callback(database.close)
         api_database = database
         if Role.API in roles:
-            api_database = await Database.connect(api_dsn, service.name, clock, size=size)
+            turns = Turns(settings.agency_queue)
+            api_database = await Database.connect(api_dsn, service.name, clock, size=size, turns=turns)
             stack.push_async_callback(api_database.close)
 
         duties = _Duties()
@@ -117,7 +118,8 @@ async def running(
 
         runtime = Runtime(service, settings, clock, database, bell.alarm())
         group = settings.topic_prefix + service.name
-        applier = Applier(database, service.subscriptions, service=service.name, group=group)
+        limits = ParkingLimits(settings.parked_records, settings.parked_streams)
+        applier = Applier(database, service.subscriptions, service=service.name, group=group, limits=limits)
         relay = consumer = scheduler = None
         if Role.RELAY in roles and service.produces:
             relay = Relay(
@@ -142,11 +144,18 @@ async def running(
                 client_id=f"{service.name}-{settings.instance}",
                 bootstrap=settings.kafka_bootstrap,
                 topic_prefix=settings.topic_prefix,
+                batch_records=settings.consumer_batch_records,
+                stuck_seconds=settings.consumer_stuck_seconds,
             )
             await consumer.start()
             stack.push_async_callback(consumer.stop)
+            duties.start("consumer", consumer.tend())
 
-        monitor = Monitor(runtime, applier, relay, consumer, scheduler)
+        monitor = Monitor(runtime, api_database, applier, relay, consumer, scheduler)
+        if relay is not None or consumer is not None:
+            stack.push_async_callback(monitor.kafka.stop)
+            await monitor.kafka.start()
+        duties.start("monitor", monitor.run())
         app = create_app(runtime, api_database, health=monitor.health, with_api=Role.API in roles)
         app.include_router(operations_router(service.name, applier, database))
         if sandbox:
@@ -155,96 +164,10 @@ async def running(
         yield Process(runtime, app, clock, consumer, duties.failed)
 
 
-class Monitor:
-    """What a process knows of its own state: for readiness, for metrics, for the sandbox's clock."""
-
-    def __init__(
-        self,
-        runtime: Runtime,
-        applier: Applier,
-        relay: Relay | None,
-        consumer: Consumer | None,
-        scheduler: Scheduler | None,
-    ) -> None:
-        self._runtime = runtime
-        self._applier = applier
-        self._relay = relay
-        self._consumer = consumer
-        self._scheduler = scheduler
-
-    async def health(self) -> Health:
-        """Readiness with its reasons; the gauges are set on the way."""
-        service = self._runtime.service.name
-        reasons: list[str] = []
-        rows, oldest, parked, lag = 0, 0.0, 0, 0
-        try:
-            rows, oldest = await self._outbox()
-            parked = await self._parked()
-        except RETRYABLE as error:
-            reasons.append(f"Postgres cannot be reached: {type(error).__name__}")
-        if self._consumer is not None:
-            if not self._consumer.assigned.is_set():
-                reasons.append("the consumer has not joined its group yet")
-            try:
-                lag = await self._lag()
-            except (KafkaError, OSError, TimeoutError) as error:
-                reasons.append(f"Kafka cannot be reached: {type(error).__name__}")
-        OUTBOX_ROWS.labels(service).set(rows)
-        OUTBOX_OLDEST_SECONDS.labels(service).set(oldest)
-        PARKED.labels(service, "").set(parked)
-        LAG.labels(service, "").set(lag)
-        return Health(not reasons, reasons, rows, oldest, lag, parked)
-
-    async def sandbox_state(self) -> dict[str, object]:
-        """What the coordinator of the sandbox's clock asks of each process."""
-        runtime = self._runtime
-        async with runtime.database.pool.acquire() as connection:
-            outbox = await connection.fetchval("select count(*) from outbox")
-            due = [await next_due(connection)] + [
-                await worker.next_due(connection) for worker in runtime.service.workers
-            ]
-        return {
-            "service": runtime.service.name,
-            "instance": runtime.settings.instance,
-            "now": runtime.clock.now().isoformat().replace("+00:00", "Z"),
-            "next_due": min((d for d in due if d is not None), default=None),
-            "outbox": outbox,
-            "lag": await self._lag(),
-            "activity": self._activity(),
-        }
-
-    def _activity(self) -> int:
-        """A number that grows whenever something was relayed, applied or handled."""
-        return sum(
-            (
-                self._relay.relayed if self._relay else 0,
-                self._consumer.applied if self._consumer else 0,
-                self._scheduler.handled if self._scheduler else 0,
-            )
-        )
-
-    async def _outbox(self) -> tuple[int, float]:
-        row = await self._runtime.database.pool.fetchrow(
-            "select count(*) as rows, min(recorded_at) as oldest from outbox"
-        )
-        assert row is not None
-        if row["oldest"] is None:
-            return 0, 0.0
-        return row["rows"], max(0.0, (self._runtime.clock.now() - row["oldest"]).total_seconds())
-
-    async def _parked(self) -> int:
-        async with self._runtime.database.pool.acquire() as connection:
-            return len(await parked_streams(connection, self._applier.group))
-
-    async def _lag(self) -> int:
-        async with asyncio.timeout(5):
-            return await self._consumer.lag() if self._consumer else 0
-
-
 async def _require_topics(service: Service) -> None:
     """Refuse to start without the topics: nothing creates them behind an operator's back."""
     settings = service.settings
-    needed = {*service.produces, *(cls.topic for cls in service.subscriptions)}
+    needed = needed_topics(service)
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
     await admin.start()
     try:

@@ -24,6 +24,21 @@ class Settings(BaseSettings):
 
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8000, ge=0, le=65535)
+    http_concurrency: int = Field(default=500, ge=1, description="Requests in work at once; one more is answered 429.")
+    agency_queue: int = Field(
+        default=250, ge=1, description="Commands of one agency in work or waiting; one more is answered 429."
+    )
+
+    consumer_batch_records: int = Field(default=2_000, ge=1, le=10_000, description="Records in one transaction.")
+    consumer_stuck_seconds: float = Field(
+        default=60, gt=0, description="A consumer that is behind and does nothing for so long ends its process."
+    )
+    parked_records: int = Field(
+        default=100_000, ge=1, description="Records that one parked stream holds; then its partition waits."
+    )
+    parked_streams: int = Field(
+        default=50, ge=1, description="Streams that may park within ten minutes; then the consumer stands still."
+    )
 
     oidc_issuer: str = ""
     oidc_audience: str = "muster"

@@ -22,6 +22,10 @@ DUPLICATES = Counter("muster_duplicates", "Events skipped because they had been 
 GAPS = Counter("muster_gaps", "Streams whose next sequence was missing. It must stay zero.", ["service", "topic"])
 PARKED = Gauge("muster_parked", "Streams that stand still since an event could not be applied.", ["service", "topic"])
 LAG = Gauge("muster_lag", "Records on the topic that the consumer has not yet taken.", ["service", "topic"])
+READY = Gauge("muster_ready", "1 where the process is ready, 0 where its readiness says why not.", ["service"])
+PARKED_RECORDS = Gauge("muster_parked_records", "Records that wait in parked streams.", ["service"])
+PAUSED_PARTITIONS = Gauge("muster_paused_partitions", "Partitions that wait for a full parked stream.", ["service"])
+APPLY_RETRIES = Counter("muster_apply_retries", "Batches that were tried again.", ["service"])
 UNKNOWN_TYPES = Counter(
     "muster_unknown_types", "Events of a type that the service does not know, acknowledged.", ["service", "topic"]
 )
@@ -37,6 +41,9 @@ HANDLER_SECONDS = Histogram(
     ["service", "handler"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30),
 )
+HTTP_IN_WORK = Gauge("muster_http_in_work", "Requests in work.", ["service"])
+POOL_IN_USE = Gauge("muster_pool_in_use", "Connections to Postgres in use.", ["service", "role"])
+LOG_LINES_CUT = Counter("muster_log_lines_cut", "Log lines that were longer than the limit.")
 HTTP_REQUEST_SECONDS = Histogram(
     "muster_http_request_seconds",
     "Time from a request's arrival to the end of its answer, by route template.",
@@ -53,6 +60,10 @@ _SECRET_VALUE = re.compile(
     r"|(?P<jwt>\beyJ[\w-]+\.[\w-]+\.[\w-]*)",
 )
 _REDACTED = "[redacted]"
+
+# Of one value of a log line: characters of a text, items of a list (such as a stack's frames).
+MAX_LOGGED_TEXT = 4_000
+MAX_LOGGED_ITEMS = 60
 
 
 def configure(settings: Settings, service_name: str) -> None:
@@ -87,6 +98,7 @@ def configure(settings: Settings, service_name: str) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 _redact,
+                _bound,
                 structlog.processors.JSONRenderer(default=str),
             ],
         )
@@ -131,6 +143,22 @@ def _describe_exception(_logger: object, _method: str, line: MutableMapping[str,
 
 def _redact(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     return {name: _REDACTED if _SECRET_NAME.search(name) else _redact_value(value) for name, value in line.items()}
+
+
+def _bound(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Cut what would make a line too long; it says so."""
+    bounded = {name: _bound_value(value) for name, value in line.items()}
+    if bounded != line:
+        LOG_LINES_CUT.inc()
+    return bounded
+
+
+def _bound_value(value: object) -> object:
+    if isinstance(value, list | tuple):
+        kept = value if len(value) <= MAX_LOGGED_ITEMS else [*value[:MAX_LOGGED_ITEMS], "[cut]"]
+        return [_bound_value(item) for item in kept]
+    text = value if isinstance(value, str) else None if isinstance(value, int | float | bool | None) else str(value)
+    return value if text is None or len(text) <= MAX_LOGGED_TEXT else text[:MAX_LOGGED_TEXT] + "[cut]"
 
 
 def _redact_value(value: object) -> object:

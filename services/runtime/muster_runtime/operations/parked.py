@@ -1,4 +1,4 @@
-"""An operator's hands on parked streams: list, show, replay, discard. The same routes in every service."""
+"""Parked streams: list, show, replay, discard, accept a gap."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -53,15 +53,15 @@ class ReplayReply(BaseModel):
     reason: str | None
 
 
-class DiscardRequest(BaseModel):
-    """Why the first record is given up; it goes into the audit."""
+class Reason(BaseModel):
+    """Why something is given up; it goes into the audit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     reason: str = Field(min_length=3, max_length=1000)
 
 
-def operations_router(service: str, applier: Applier, database: Database) -> APIRouter:
+def parked_router(service: str, applier: Applier, database: Database) -> APIRouter:
     """The routes; they act for the whole programme, so a token of one agency does not open them."""
     router = APIRouter(prefix="/v1/parked", tags=["parked"], dependencies=[requires(f"{service}:operate")])
 
@@ -92,7 +92,7 @@ def operations_router(service: str, applier: Applier, database: Database) -> API
 
     @router.post("/{topic}/{agency_id}/discard")
     async def discard_parked(
-        identity: IdentityDep, request: Request, topic: Topic, agency_id: str, body: DiscardRequest
+        identity: IdentityDep, request: Request, topic: Topic, agency_id: str, body: Reason
     ) -> ReplayReply:
         """Give up the first record that waits, for good; then replay what is behind it."""
         identity.admit(EVERY_AGENCY)

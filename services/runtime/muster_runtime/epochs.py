@@ -1,0 +1,40 @@
+"""The epoch of a service's streams: raised after its database was restored, so that no position is given out twice."""
+
+from pydantic import BaseModel
+
+from muster_runtime import audit
+from muster_runtime.context import Context
+from muster_runtime.db import EVERY_AGENCY, Database
+
+
+class RaisedEpoch(BaseModel):
+    """The new epoch, and how many streams go on in it; new streams begin in it."""
+
+    epoch: int
+    streams: int
+
+
+async def raise_epoch(database: Database, reason: str, context: Context, *, above: int = 0) -> RaisedEpoch:
+    """Raise the epoch of all streams above every one so far and above `above`; their sequences go on.
+
+    Nothing else of the service may run meanwhile: what it published in the old epoch would pass for known.
+    """
+    async with database.read(EVERY_AGENCY) as connection:
+        rows = await connection.fetch("select distinct agency_id from stream")
+    agencies = [row["agency_id"] for row in rows]
+    async with database.write(EVERY_AGENCY, *agencies, context=context) as uow:
+        before = await uow.connection.fetchval(
+            "select greatest((select number from epoch), (select max(epoch) from stream))"
+        )
+        epoch = max(before, above) + 1
+        await uow.connection.execute("update epoch set number = $1", epoch)
+        streams = await uow.connection.fetch("update stream set epoch = $1 returning true", epoch)
+        await audit.record(
+            uow,
+            command="RaiseEpoch",
+            agency_id=EVERY_AGENCY,
+            before={"epoch": before},
+            after={"epoch": epoch, "streams": len(streams)},
+            reason=reason,
+        )
+        return RaisedEpoch(epoch=epoch, streams=len(streams))

@@ -1,0 +1,200 @@
+"""What a process knows of its own state: for readiness, for metrics, for the sandbox's clock."""
+
+import asyncio
+from collections.abc import Mapping
+
+import asyncpg
+import structlog
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError
+
+from muster_runtime.applier import Applier
+from muster_runtime.consumer import Consumer
+from muster_runtime.db import RETRYABLE, Connection, Database
+from muster_runtime.health import Health
+from muster_runtime.migrations import unapplied
+from muster_runtime.parking import parked_streams
+from muster_runtime.relay import Relay
+from muster_runtime.scheduler import Scheduler, next_due
+from muster_runtime.service import Runtime, Service
+from muster_runtime.telemetry import (
+    LAG,
+    OUTBOX_OLDEST_SECONDS,
+    OUTBOX_ROWS,
+    PARKED,
+    PARKED_RECORDS,
+    POOL_IN_USE,
+    READY,
+)
+
+# How often the metrics are brought up to date, whoever asks for the readiness.
+REFRESH_SECONDS = 10.0
+
+# How long Postgres and Kafka may each take for their answers.
+PATIENCE_SECONDS = 4.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Monitor:
+    """Looks at the parts of one process."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        api_database: Database,
+        applier: Applier,
+        relay: Relay | None,
+        consumer: Consumer | None,
+        scheduler: Scheduler | None,
+    ) -> None:
+        self._runtime = runtime
+        self._databases = {"worker": runtime.database, "api": api_database}
+        self._applier = applier
+        self._relay = relay
+        self._consumer = consumer
+        self._scheduler = scheduler
+        self._pending: list[str] | None = None
+        self.kafka = KafkaTopics(runtime.service)
+
+    async def run(self) -> None:
+        """Keep the metrics up to date until cancelled."""
+        while True:
+            await self.health()
+            await asyncio.sleep(REFRESH_SECONDS)
+
+    async def health(self) -> Health:
+        """Readiness with its reasons; the gauges are set on the way."""
+        service = self._runtime.service.name
+        reasons: list[str] = []
+        rows, oldest, parked, waiting, lag = 0, 0.0, 0, 0, 0
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS), self._runtime.database.pool.acquire() as connection:
+                reasons += await self._migrations(connection)
+                if not reasons:  # else tables and columns may be missing
+                    rows, oldest = await self._outbox(connection)
+                    streams = await parked_streams(connection, self._applier.group)
+                    parked, waiting = len(streams), sum(stream.records for stream in streams)
+            reasons += await self._disk()
+        except RETRYABLE as error:
+            reasons.append(f"Postgres cannot be reached: {type(error).__name__}")
+        if self._relay is not None or self._consumer is not None:
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    reasons += await self.kafka.complaints()
+                    lag = await self._consumer.lag() if self._consumer else 0
+            except (KafkaError, OSError, TimeoutError) as error:
+                reasons.append(f"Kafka cannot be reached: {type(error).__name__}")
+        if self._consumer is not None:
+            reasons += self._consumer.complaints
+        OUTBOX_ROWS.labels(service).set(rows)
+        OUTBOX_OLDEST_SECONDS.labels(service).set(oldest)
+        PARKED.labels(service, "").set(parked)
+        PARKED_RECORDS.labels(service).set(waiting)
+        LAG.labels(service, "").set(lag)
+        READY.labels(service).set(not reasons)
+        for role, database in self._databases.items():
+            POOL_IN_USE.labels(service, role).set(database.pool.get_size() - database.pool.get_idle_size())
+        return Health(not reasons, reasons, rows, oldest, lag, parked)
+
+    async def _outbox(self, connection: Connection) -> tuple[int, float]:
+        row = await connection.fetchrow("select count(*) as rows, min(recorded_at) as oldest from outbox")
+        assert row is not None
+        if row["oldest"] is None:
+            return 0, 0.0
+        return row["rows"], max(0.0, (self._runtime.clock.now() - row["oldest"]).total_seconds())
+
+    async def _migrations(self, connection: Connection) -> list[str]:
+        """Asked until nothing is pending, and then never again: a schema does not go back."""
+        if self._pending is None or self._pending:
+            self._pending = await unapplied(connection, self._runtime.service.migrations)
+        return [f"migrations are pending: {', '.join(self._pending)}"] if self._pending else []
+
+    async def _disk(self) -> list[str]:
+        """A write that found no room is tried again on a row that does no harm: else no request would tell."""
+        full = [database for database in self._databases.values() if database.disk_full]
+        if not full:
+            return []
+        try:
+            await self._runtime.database.pool.execute(
+                """
+                insert into lease (duty, holder, expires_at) values ('probe', '', now())
+                on conflict (duty) do update set expires_at = excluded.expires_at
+                """
+            )
+        except asyncpg.DiskFullError:
+            return ["the disk of Postgres is full"]
+        for database in full:
+            database.disk_full = False
+        return []
+
+    async def sandbox_state(self) -> dict[str, object]:
+        """What the coordinator of the sandbox's clock asks of each process."""
+        runtime = self._runtime
+        async with runtime.database.pool.acquire() as connection:
+            outbox = await connection.fetchval("select count(*) from outbox")
+            due = [await next_due(connection)] + [
+                await worker.next_due(connection) for worker in runtime.service.workers
+            ]
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            lag = await self._consumer.lag() if self._consumer else 0
+        return {
+            "service": runtime.service.name,
+            "instance": runtime.settings.instance,
+            "now": runtime.clock.now().isoformat().replace("+00:00", "Z"),
+            "next_due": min((d for d in due if d is not None), default=None),
+            "outbox": outbox,
+            "lag": lag,
+            "activity": self._activity(),
+        }
+
+    def _activity(self) -> int:
+        """A number that grows whenever something was relayed, applied or handled."""
+        return sum(
+            (
+                self._relay.relayed if self._relay else 0,
+                self._consumer.applied if self._consumer else 0,
+                self._scheduler.handled if self._scheduler else 0,
+            )
+        )
+
+
+class KafkaTopics:
+    """The topics that a service needs, as Kafka has them now beside what it had at the start."""
+
+    def __init__(self, service: Service) -> None:
+        prefix = service.settings.topic_prefix
+        self._names = sorted(prefix + name for name in needed_topics(service))
+        self._client = AIOKafkaClient(
+            bootstrap_servers=service.settings.kafka_bootstrap, client_id=f"{service.name}-monitor"
+        )
+        self._at_start: Mapping[str, int] = {}
+
+    async def start(self) -> None:
+        """Connect, and remember the partitions."""
+        await self._client.bootstrap()
+        self._at_start = await self._partitions()
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self._client.close()
+
+    async def complaints(self) -> list[str]:
+        """What is wrong with the topics. Raises KafkaError where Kafka cannot be reached."""
+        now = await self._partitions()
+        missing = [name for name in self._names if name not in now]
+        grown = [name for name, partitions in now.items() if partitions != self._at_start.get(name, partitions)]
+        return [f"the topic {name} is missing" for name in missing] + [
+            f"the topic {name} has {now[name]} partitions and had {self._at_start[name]}: its streams lose their order"
+            for name in grown
+        ]
+
+    async def _partitions(self) -> dict[str, int]:
+        cluster = await self._client.fetch_all_metadata()
+        found = {name: cluster.partitions_for_topic(name) for name in self._names}
+        return {name: len(partitions) for name, partitions in found.items() if partitions}
+
+
+def needed_topics(service: Service) -> set[str]:
+    """The topics that a service writes or reads, by the contracts' names."""
+    return {*service.produces, *(cls.topic for cls in service.subscriptions)}
