@@ -13,7 +13,7 @@ from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.alarm import Alarm
 from muster_runtime.applier import Applier
 from muster_runtime.clock import SystemClock
-from muster_runtime.consumer import BATCH_TIMEOUT_MS, MAX_RECORDS, Consumer
+from muster_runtime.consumer import BATCH_TIMEOUT_MS, Consumer
 from muster_runtime.db import UnitOfWork
 from muster_runtime.events import Received
 from muster_runtime.process import collect_garbage_rarely
@@ -21,6 +21,8 @@ from muster_runtime.relay import Relay
 from tests.bench.relay import fill
 from tests.bench.report import Measurement, Span, span
 from tests.bench.setting import SEAT_TOPIC, Setting, setting
+
+BATCH_RECORDS = 2_000
 
 _INSERT = """
 insert into effect (agency_id, seat_id, subject_ref)
@@ -86,7 +88,12 @@ async def _ours(own: Setting, events: int) -> Span:
     group = own.topic_prefix + "bench"
     applier = Applier(own.database, {SeatAssigned: counter.keep}, service="bench", group=group)
     consumer = Consumer(
-        applier, [SEAT_TOPIC], client_id="bench", bootstrap=own.bootstrap, topic_prefix=own.topic_prefix
+        applier,
+        [SEAT_TOPIC],
+        client_id="bench",
+        bootstrap=own.bootstrap,
+        topic_prefix=own.topic_prefix,
+        batch_records=BATCH_RECORDS,
     )
     await consumer.start()
     await consumer.assigned.wait()
@@ -112,8 +119,8 @@ async def _limit(own: Setting, events: int) -> Span:
     seen = 0
     with span() as measured:
         while seen < events:
-            batches = await consumer.getmany(timeout_ms=BATCH_TIMEOUT_MS, max_records=MAX_RECORDS)
-            data = [adapter.validate_json(record.value) for batch in batches.values() for record in batch]
+            batches = await consumer.getmany(timeout_ms=BATCH_TIMEOUT_MS, max_records=BATCH_RECORDS)
+            data = [adapter.validate_json(record.value or b"") for batch in batches.values() for record in batch]
             if not data:
                 continue
             await connection.execute(
