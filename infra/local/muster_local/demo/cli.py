@@ -8,11 +8,12 @@ import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from muster_local.clock import ClockStuck, Coordinator
 from muster_local.demo import log
@@ -38,20 +39,22 @@ def demo(
 ) -> None:
     """Play the programme's first year on a new stack, and prove that its books balance."""
     console = Console()
+    try:
+        agencies = cast(seats)
+    except ValueError as error:
+        _refuse(console, error)
     folder = home or (DEFAULT_HOME if keep else Path(tempfile.mkdtemp(prefix="muster-demo-")))
     if folder.exists() and any(folder.iterdir()):
-        console.print(f"[red]The year needs a new home; there is something in {folder} already.[/red]", highlight=False)
-        raise typer.Exit(1)
+        _refuse(console, f"The year needs a new home; there is something in {folder} already.")
     # Whoever ends this process politely finds nothing left running, as with Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        lines = asyncio.run(_play(seats, keep, folder, console))
+        lines = asyncio.run(_play(agencies, keep, folder, console))
     except KeyboardInterrupt:
         console.print("Stopped." if keep else "Stopped; nothing is left running.")
         raise typer.Exit(130) from None
-    except (StackFailed, ClockStuck, Unexpected, ValueError) as error:
-        console.print(f"[red]{error}[/red]", highlight=False)
-        raise typer.Exit(1) from None
+    except (StackFailed, ClockStuck, Unexpected) as error:
+        _refuse(console, error)
     finally:
         if home is None and not keep:
             shutil.rmtree(folder, ignore_errors=True)
@@ -59,8 +62,13 @@ def demo(
         raise typer.Exit(1)
 
 
-async def _play(seats: int, keep: bool, home: Path, console: Console) -> Sequence[Line]:
-    agencies = cast(seats)
+def _refuse(console: Console, why: object) -> NoReturn:
+    console.print(Text(str(why), style="red"))
+    raise typer.Exit(1) from None
+
+
+async def _play(agencies: Sequence[Agency], keep: bool, home: Path, console: Console) -> Sequence[Line]:
+    seats = sum(agency.seats for agency in agencies)
     with View(console) as view:
         view.note(f"The programme's first year with {seats:,} seats. The agencies are real; what happens is invented.")
         stack = await Stack.start(home, progress=view.note, detached=keep)
