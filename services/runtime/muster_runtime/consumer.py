@@ -27,6 +27,9 @@ from muster_runtime.telemetry import APPLY_RETRIES, PAUSED_PARTITIONS, describe
 # After an empty poll FastStream sleeps this long again: it is the larger part of an idle system's latency.
 BATCH_TIMEOUT_MS = 2
 
+# The client keeps what it has fetched of each partition in memory, decompressed, until it is applied.
+PARTITION_FETCH_BYTES = 128 * 1024
+
 # How long a batch in hand may take at a shutdown or when its partitions are taken away.
 DRAIN_SECONDS = 10
 
@@ -80,6 +83,7 @@ class Consumer:
             batch=True,
             max_records=batch_records,
             batch_timeout_ms=BATCH_TIMEOUT_MS,
+            max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
             auto_offset_reset="earliest",
             ack_policy=AckPolicy.MANUAL,
             rebalance_timeout_ms=60_000,
