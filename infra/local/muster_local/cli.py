@@ -17,10 +17,13 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from muster_contracts import topics as all_topics
-from muster_local import clock, readiness
+from muster_local import clock, parked, readiness, streams
 from muster_local.demo.cli import demo
 from muster_local.home import Home, ProcessState
+from muster_local.programs import SERVICES
 from muster_local.readiness import Readiness
+from muster_local.rebuild import rebuild
+from muster_local.reconcile.cli import reconcile
 from muster_local.stack import DEFAULT_HOME, Stack, StackFailed
 from muster_local.topics import create_topics
 
@@ -30,7 +33,11 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Runs Muster 
 topics = typer.Typer(no_args_is_help=True, help="Kafka's topics, as the contracts describe them.")
 app.add_typer(topics, name="topics")
 app.add_typer(clock.app, name="clock")
+app.add_typer(parked.app, name="parked")
+app.add_typer(streams.app, name="streams")
 app.command()(demo)
+app.command()(reconcile)
+app.command()(rebuild)
 
 console = Console()
 
@@ -43,10 +50,16 @@ def up(
     port: Annotated[
         list[str] | None, typer.Option(metavar="NAME=NUMBER", help="Fix a port, such as billing=8003; may be repeated.")
     ] = None,
+    maintenance: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SERVICE", help="Run this service for its operators alone, as after a restore."),
+    ] = None,
 ) -> None:
     """Start Postgres, Kafka, the mail sink and the four services, and leave them running."""
+    if unknown := set(maintenance or ()) - set(SERVICES):
+        raise typer.BadParameter(f"--maintenance {min(unknown)}: give one of {', '.join(SERVICES)}")
     try:
-        stack = asyncio.run(_start(home, _ports(port or [])))
+        stack = asyncio.run(_start(home, _ports(port or []), maintenance or []))
     except StackFailed as failure:
         console.print(f"[red]The stack did not start:[/red] {escape(str(failure))}")
         raise typer.Exit(1) from None
@@ -117,6 +130,24 @@ def token(
     typer.echo(Stack(home).token(*scope, agency=agency, subject=subject))
 
 
+@app.command()
+def address(
+    process: Annotated[
+        str, typer.Argument(help="postgres (as superuser, with its password), kafka, mail or a service.")
+    ],
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Print where a process of the stack is."""
+    stack = Stack.running(home)
+    if stack is None:
+        raise typer.BadParameter(f"no stack runs in {home}")
+    known = {name: each.address for name, each in stack.state().processes.items()}
+    known |= {"postgres": stack.admin_dsn, "kafka": stack.bootstrap}
+    if process not in known:
+        raise typer.BadParameter(f"{process}: give one of {', '.join(known)}")
+    typer.echo(known[process])
+
+
 @topics.command("apply")
 def apply_topics(home: HomeOption = DEFAULT_HOME) -> None:
     """Create the topics that are missing, on the stack's Kafka or on the one that MUSTER_KAFKA_BOOTSTRAP names."""
@@ -131,14 +162,14 @@ def apply_topics(home: HomeOption = DEFAULT_HOME) -> None:
     typer.echo(f"{len(all_topics())} topics are there.")
 
 
-async def _start(home: Path, ports: dict[str, int]) -> Stack:
+async def _start(home: Path, ports: dict[str, int], maintained: list[str]) -> Stack:
     with console.status("Starting") as spinner:
 
         def tell(step: str) -> None:
             console.print(f"[dim]{step}[/dim]")
             spinner.update(step)
 
-        return await Stack.start(home, progress=tell, detached=True, ports=ports)
+        return await Stack.start(home, progress=tell, detached=True, ports=ports, maintained=maintained)
 
 
 def _ports(given: list[str]) -> dict[str, int]:

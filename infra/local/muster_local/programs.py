@@ -34,9 +34,15 @@ def mail_sink(home: Home, installation: Installation) -> Program:
 
 
 def service_program(
-    service: str, home: Home, installation: Installation, access: Access, bootstrap: str, topic_prefix: str
+    service: str,
+    home: Home,
+    installation: Installation,
+    access: Access,
+    bootstrap: str,
+    topic_prefix: str,
+    role: str = "all",
 ) -> Program:
-    """One of the four services, in all its roles. It runs as two database roles, and never as the owner."""
+    """One of the four services, by default in all its roles. It runs as two database roles, and never as the owner."""
     port = installation.ports[service]
     environment = {
         "MUSTER_ENVIRONMENT": "sandbox",
@@ -52,7 +58,7 @@ def service_program(
     }
     return Program(
         name=service,
-        command=[sys.executable, "-m", f"muster_{service}", "serve"],
+        command=[sys.executable, "-m", f"muster_{service}", "serve", "--role", role],
         address=f"http://127.0.0.1:{port}",
         environment=_bare_environment() | environment | _own_settings(service, installation),
     )

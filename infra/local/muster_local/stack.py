@@ -42,12 +42,13 @@ class Stack:
         detached: bool = False,
         services: Sequence[str] = SERVICES,
         ports: Mapping[str, int] | None = None,
+        maintained: Sequence[str] = (),
     ) -> "Stack":
         """Start the stack of a home folder, or join the one that runs there.
 
         `progress` is told each step in plain words. Unless `detached`, the stack ends with this process,
         however that ends. Without services it is Postgres and Kafka alone. `ports` fixes ports by name;
-        the others are free ones, kept from one start to the next.
+        the others are free ones, kept from one start to the next. `maintained` services run for their operators alone.
 
         Raises StackFailed.
         """
@@ -55,7 +56,7 @@ class Stack:
         if stack._home.supervisor() is not None:
             await stack._until_up(None, progress)
             return stack
-        supervisor = stack._launch(detached, services, ports or {})
+        supervisor = stack._launch(detached, services, ports or {}, maintained)
         try:
             await stack._until_up(supervisor, progress)
         except BaseException:
@@ -120,9 +121,12 @@ class Stack:
                 # Its children get their stop signals from the kernel.
                 process.kill()
 
-    def _launch(self, detached: bool, services: Sequence[str], ports: Mapping[str, int]) -> "subprocess.Popen[bytes]":
+    def _launch(
+        self, detached: bool, services: Sequence[str], ports: Mapping[str, int], maintained: Sequence[str]
+    ) -> "subprocess.Popen[bytes]":
         self._home.make()
         arguments = [f"--service={service}" for service in services]
+        arguments += [f"--maintenance={service}" for service in maintained]
         arguments += [f"--port={name}={number}" for name, number in ports.items()]
         with self._home.log("supervisor").open("ab") as log:
             return subprocess.Popen(

@@ -43,8 +43,11 @@ class StartFailed(Exception):
 class Supervisor:
     """Runs the stack of one home."""
 
-    def __init__(self, home: Home, services: Sequence[str], ports: Mapping[str, int]) -> None:
+    def __init__(
+        self, home: Home, services: Sequence[str], ports: Mapping[str, int], maintained: Sequence[str] = ()
+    ) -> None:
         self._home = home
+        self._maintained = maintained
         self._services = services
         self._ports = ports
         self._state = State(supervisor=os.getpid())
@@ -133,7 +136,15 @@ class Supervisor:
         self._step(f"Starting {', '.join(self._services)}")
         bootstrap, prefix = self._state.bootstrap, self._state.topic_prefix
         programs = [mail_sink(self._home, installation)] + [
-            service_program(service, self._home, installation, access, bootstrap, prefix)
+            service_program(
+                service,
+                self._home,
+                installation,
+                access,
+                bootstrap,
+                prefix,
+                role="operations" if service in self._maintained else "all",
+            )
             for service, access in accesses.items()
         ]
         for program in programs:
@@ -228,6 +239,7 @@ def main(arguments: Iterable[str]) -> int:
     parser.add_argument("home", type=Path)
     parser.add_argument("--service", action="append", default=[])
     parser.add_argument("--port", action="append", default=[], metavar="NAME=NUMBER")
+    parser.add_argument("--maintenance", action="append", default=[], metavar="NAME")
     options = parser.parse_args(list(arguments))
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
@@ -236,15 +248,15 @@ def main(arguments: Iterable[str]) -> int:
     ports = {name: int(number) for name, _, number in (port.partition("=") for port in options.port)}
     try:
         with home.held():
-            return _supervise(home, options.service, ports)
+            return _supervise(home, options.service, ports, options.maintenance)
     except BlockingIOError:
         return ALREADY_RUNS
 
 
-def _supervise(home: Home, services: Sequence[str], ports: Mapping[str, int]) -> int:
+def _supervise(home: Home, services: Sequence[str], ports: Mapping[str, int], maintained: Sequence[str]) -> int:
     try:
         with containers():
-            return asyncio.run(Supervisor(home, services, ports).run())
+            return asyncio.run(Supervisor(home, services, ports, maintained).run())
     except Exception as error:
         logging.exception("the supervisor broke down")
         home.write_state(State(supervisor=os.getpid(), phase="failed", failure=_reason(error)))

@@ -1,0 +1,152 @@
+"""`muster parked`: streams that stand still, and what an operator does about them."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from muster_local.stack import DEFAULT_HOME
+from muster_local.target import HomeOption, Refused, Service, ServiceOption, Target, TokenOption, console, run
+
+app = typer.Typer(no_args_is_help=True, help="Streams that stand still since an event could not be applied.")
+
+Topic = Annotated[str, typer.Argument(help="Such as muster.enrollment.agency.")]
+Agency = Annotated[str, typer.Argument(help="The agency's id.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept in the audit trail.")]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A parked stream and the service in which it stands."""
+
+    service: Service
+    topic: str
+    agency_id: str
+    facts: dict[str, Any]
+
+    @property
+    def path(self) -> str:
+        """Its address in the service."""
+        return f"/v1/parked/{self.topic}/{self.agency_id}"
+
+    def __str__(self) -> str:
+        return f"{self.service.name}: {self.topic} of {self.agency_id}"
+
+
+@app.command("list")
+def list_(home: HomeOption = DEFAULT_HOME, token: TokenOption = None, service: ServiceOption = None) -> None:
+    """List what is parked: why, since when, and how many records wait."""
+
+    async def work() -> None:
+        async with Target.find(home, token).require("urls").services(service) as services:
+            streams = await find(services)
+        table = Table("service", "topic", "agency", "since", "records", "why", box=None, pad_edge=False)
+        for stream in streams:
+            table.add_row(
+                stream.service.name,
+                stream.topic,
+                stream.agency_id,
+                stream.facts["parked_at"],
+                f"{stream.facts['records']:,}",
+                escape(stream.facts["reason"]),
+            )
+        console.print(table if streams else "Nothing is parked.")
+
+    run(work())
+
+
+@app.command()
+def show(
+    topic: Topic,
+    agency: Agency,
+    home: HomeOption = DEFAULT_HOME,
+    token: TokenOption = None,
+    service: ServiceOption = None,
+) -> None:
+    """Show the error and the first records of a parked stream, raw."""
+
+    async def work() -> None:
+        async with Target.find(home, token).require("urls").services(service) as services:
+            for stream in await find(services, topic, agency, required=True):
+                console.print_json(data={"service": stream.service.name, **await stream.service.get(stream.path)})
+
+    run(work())
+
+
+@app.command()
+def replay(
+    topic: Annotated[str | None, typer.Argument(help="The stream's topic; with its agency.")] = None,
+    agency: Annotated[str | None, typer.Argument(help="The stream's agency.")] = None,
+    every_of: Annotated[str | None, typer.Option("--agency", help="Every parked stream of this agency.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every parked stream.")] = False,
+    home: HomeOption = DEFAULT_HOME,
+    token: TokenOption = None,
+    service: ServiceOption = None,
+) -> None:
+    """Apply what waits, in order: one stream, an agency's, or all. The exit status is 1 where one still stands."""
+    if sum((topic is not None and agency is not None, every_of is not None, every)) != 1:
+        raise typer.BadParameter("give a topic and an agency, or --agency, or --all")
+
+    async def work() -> bool:
+        async with Target.find(home, token).require("urls").services(service) as services:
+            streams = await find(services, topic, agency or every_of, required=topic is not None)
+            replies = [(stream, await stream.service.post(f"{stream.path}/replay")) for stream in streams]
+        for stream, reply in replies:
+            outcome = f"[red]still parked:[/red] {escape(reply['reason'])}" if reply["parked"] else "replayed"
+            console.print(f"{stream}: {outcome}", highlight=False)
+        if not replies:
+            console.print("Nothing is parked.")
+        return not any(reply["parked"] for _, reply in replies)
+
+    if not run(work()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def discard(
+    topic: Topic,
+    agency: Agency,
+    reason: Reason,
+    home: HomeOption = DEFAULT_HOME,
+    token: TokenOption = None,
+    service: ServiceOption = None,
+) -> None:
+    """Give up the first record of a parked stream, for good. Then replay what is behind it."""
+
+    async def work() -> None:
+        async with Target.find(home, token).require("urls").services(service) as services:
+            stream = await one(services, topic, agency)
+            reply = await stream.service.post(f"{stream.path}/discard", {"reason": reason})
+        rest = "more records wait: replay it" if reply["parked"] else "nothing waits any more"
+        console.print(f"{stream}: its first record is given up; {rest}", highlight=False)
+
+    run(work())
+
+
+async def find(
+    services: dict[str, Service], topic: str | None = None, agency_id: str | None = None, *, required: bool = False
+) -> list[Stream]:
+    """The parked streams of services, by topic or agency or all. Raises Refused where one is required."""
+
+    async def of(service: Service) -> list[Stream]:
+        return [
+            Stream(service, item["topic"], item["agency_id"], item)
+            async for item in service.items("/v1/parked")
+            if topic in (None, item["topic"]) and agency_id in (None, item["agency_id"])
+        ]
+
+    found = [stream for streams in await asyncio.gather(*map(of, services.values())) for stream in streams]
+    if required and not found:
+        raise Refused(f"no stream of {agency_id} on topic {topic} is parked")
+    return found
+
+
+async def one(services: dict[str, Service], topic: str, agency_id: str) -> Stream:
+    """The one parked stream that is meant. Raises Refused where it is parked in several services."""
+    found = await find(services, topic, agency_id, required=True)
+    if len(found) > 1:
+        raise Refused(f"it is parked in {' and '.join(stream.service.name for stream in found)}: give --service")
+    return found[0]

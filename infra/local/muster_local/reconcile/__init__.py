@@ -1,0 +1,1 @@
+"""`muster reconcile`: the four services beside one another, and beside the topics."""

@@ -1,0 +1,202 @@
+"""What each service's tables say, read as they are at one instant."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from muster_local.programs import SERVICES
+
+Stream = tuple[str, str]  # topic, agency
+Position = tuple[int, int]  # epoch, sequence
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What the runtime's tables of one service say."""
+
+    produced: Mapping[Stream, Position]
+    applied: Mapping[Stream, Position]
+    parked: Mapping[Stream, str]
+    waiting: frozenset[Stream]  # in the outbox
+
+
+@dataclass(frozen=True)
+class Enrollment:
+    """The latest enrolment of an agency; `closed` once it is withdrawn or ended."""
+
+    id: str
+    state: str
+
+    @property
+    def open(self) -> bool:
+        """Whether it runs: active or suspended."""
+        return self.state in ("active", "suspended")
+
+
+@dataclass(frozen=True)
+class Term:
+    """A term of billing's that is scheduled or runs."""
+
+    id: str
+    agency_id: str
+    enrollment_id: str
+
+
+@dataclass(frozen=True)
+class Pool:
+    """An agency's pool of seats, and how many seats are really held."""
+
+    enrollment_id: str
+    suspended: bool
+    withdrawn: bool
+    in_use: int
+    held: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An open trial window, and whether its end is scheduled."""
+
+    window_id: str
+    agency_id: str
+    feature: str
+    scheduled: bool
+
+
+@dataclass(frozen=True)
+class Books:
+    """All that is compared."""
+
+    streams: Mapping[str, Streams]  # by service
+    enrollments: Mapping[str, Enrollment]  # by agency
+    contacts: frozenset[tuple[str, str]]  # agency, reference
+    terms: Sequence[Term]
+    pools: Mapping[str, Pool]  # by agency
+    trials: Sequence[Trial]
+    directory: frozenset[tuple[str, str]]
+
+
+async def read_books(admin_dsn: str) -> Books:
+    """Read every service's schema, each in a snapshot of its own."""
+    async with asyncio.TaskGroup() as group:
+        streams = {service: group.create_task(_within(admin_dsn, service, _streams)) for service in SERVICES}
+        enrollments = group.create_task(_within(admin_dsn, "enrollment", _enrollments))
+        contacts = group.create_task(_within(admin_dsn, "enrollment", _contacts))
+        terms = group.create_task(_within(admin_dsn, "billing", _terms))
+        pools = group.create_task(_within(admin_dsn, "entitlements", _pools))
+        trials = group.create_task(_within(admin_dsn, "entitlements", _trials))
+        directory = group.create_task(_within(admin_dsn, "notify", _directory))
+    return Books(
+        {service: task.result() for service, task in streams.items()},
+        enrollments.result(),
+        contacts.result(),
+        terms.result(),
+        pools.result(),
+        trials.result(),
+        directory.result(),
+    )
+
+
+async def _within(admin_dsn: str, schema: str, read: Any) -> Any:
+    connection = await asyncpg.connect(admin_dsn, server_settings={"search_path": schema})
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            return await read(connection)
+    finally:
+        await connection.close()
+
+
+async def _streams(connection: "asyncpg.Connection[Any]") -> Streams:
+    produced = await connection.fetch("select topic, agency_id, epoch, last_sequence from stream")
+    applied = await connection.fetch("select topic, agency_id, epoch, last_sequence from applied")
+    parked = await connection.fetch("select topic, agency_id, reason from parked_stream")
+    waiting = await connection.fetch("select distinct topic, agency_id from outbox")
+    return Streams(
+        {(r["topic"], r["agency_id"]): (r["epoch"], r["last_sequence"]) for r in produced},
+        {(r["topic"], r["agency_id"]): (r["epoch"], r["last_sequence"]) for r in applied},
+        {(r["topic"], r["agency_id"]): r["reason"] for r in parked},
+        frozenset((r["topic"], r["agency_id"]) for r in waiting),
+    )
+
+
+async def _enrollments(connection: "asyncpg.Connection[Any]") -> dict[str, Enrollment]:
+    rows = await connection.fetch(
+        """
+        select distinct on (agency_id) agency_id, enrollment_id, state
+        from enrollment
+        order by agency_id, number desc
+        """
+    )
+    return {row["agency_id"]: Enrollment(row["enrollment_id"], row["state"]) for row in rows}
+
+
+async def _contacts(connection: "asyncpg.Connection[Any]") -> frozenset[tuple[str, str]]:
+    rows = await connection.fetch("select agency_id, contact_ref from contact")
+    return frozenset((row["agency_id"], row["contact_ref"]) for row in rows)
+
+
+async def _terms(connection: "asyncpg.Connection[Any]") -> list[Term]:
+    rows = await connection.fetch(
+        """
+        select id, agency_id, enrollment_id
+        from term
+        where state in ('scheduled', 'running')
+        order by agency_id, number
+        """
+    )
+    return [Term(**row) for row in rows]
+
+
+async def _pools(connection: "asyncpg.Connection[Any]") -> dict[str, Pool]:
+    rows = await connection.fetch(
+        """
+        select
+            agency_id, enrollment_id, suspended, withdrawn_at is not null as withdrawn, in_use,
+            (
+                select count(*)
+                from seat
+                where seat.agency_id = pool.agency_id and seat.state <> 'revoked'
+            ) as held
+        from pool
+        """
+    )
+    return {
+        row["agency_id"]: Pool(**{name: value for name, value in row.items() if name != "agency_id"}) for row in rows
+    }
+
+
+async def _trials(connection: "asyncpg.Connection[Any]") -> list[Trial]:
+    """Windows that an expiry must close: a trial's end is a deadline until it has been handled."""
+    rows = await connection.fetch(
+        """
+        select
+            w.window_id, w.agency_id, w.feature, w.ends_at, d.subject is not null as scheduled
+        from feature_window as w
+        join pool as p on p.agency_id = w.agency_id and p.enrollment_id = w.enrollment_id
+        left join deadline as d
+            on d.agency_id = w.agency_id and d.kind = 'trial-expired' and d.subject = w.window_id
+        where w.trial and p.withdrawn_at is null and not p.ended
+        order by w.agency_id, w.feature
+        """
+    )
+    now = await _instant(connection)
+    return [
+        Trial(row["window_id"], row["agency_id"], row["feature"], row["scheduled"])
+        for row in rows
+        if row["ends_at"] > now
+    ]
+
+
+async def _instant(connection: "asyncpg.Connection[Any]") -> datetime:
+    """The service's own time: a sandbox's may be far from the server's, and its last audit row tells."""
+    instant: datetime = await connection.fetchval("select coalesce((select max(recorded_at) from audit), now())")
+    return instant
+
+
+async def _directory(connection: "asyncpg.Connection[Any]") -> frozenset[tuple[str, str]]:
+    rows = await connection.fetch("select agency_id, subject_ref from directory where role <> 'person'")
+    return frozenset((row["agency_id"], row["subject_ref"]) for row in rows)

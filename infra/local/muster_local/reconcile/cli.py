@@ -1,0 +1,67 @@
+"""The command: two looks, and what both of them saw."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from muster_contracts import MalformedRecord, read_headers, topics
+from muster_contracts.clock import ClockMoved
+from muster_local.reconcile.books import Position, Stream, read_books
+from muster_local.reconcile.comparison import compare, persisting
+from muster_local.reconcile.difference import Difference
+from muster_local.stack import DEFAULT_HOME
+from muster_local.target import HomeOption, Target, console, run
+from muster_local.topic_log import TopicLog
+
+
+def reconcile(
+    settle: Annotated[
+        float, typer.Option(min=0, help="Seconds between two looks: what is merely under way is not a difference.")
+    ] = 5.0,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Compare the services with one another and with the topics. The exit status is 1 where there is a difference."""
+    differences = run(find_differences(Target.find(home).require("admin_dsn", "bootstrap"), settle))
+    if not differences:
+        console.print("All accounts agree.")
+        return
+    table = Table("what", "agency", "found", "what to do", show_lines=True)
+    for each in differences:
+        table.add_row(each.what, each.agency_id, escape(each.found), escape(each.remedy))
+    console.print(table)
+    console.print(f"[red]{len(differences)} differences[/red]")
+    raise typer.Exit(1)
+
+
+async def find_differences(target: Target, settle: float) -> list[Difference]:
+    """The differences that are there now and still there `settle` seconds later."""
+    first = await _look(target)
+    if not first:
+        return []
+    await asyncio.sleep(settle)
+    return persisting(first, await _look(target))
+
+
+async def _look(target: Target) -> list[Difference]:
+    before = await read_books(target.admin_dsn)
+    log = await _last_positions(target)
+    return compare(before, log, await read_books(target.admin_dsn))
+
+
+async def _last_positions(target: Target) -> dict[Stream, Position]:
+    """The highest position of each stream that is on the topics."""
+    last: dict[Stream, Position] = {}
+    names = [name for name in topics() if name != ClockMoved.topic]
+    async with TopicLog.open(target.bootstrap, target.topic_prefix, names) as log:
+        async for records in log.batches():
+            for record in records:
+                try:
+                    envelope = read_headers(record.headers)
+                except MalformedRecord:
+                    continue  # a reader has parked it, and that is told
+                stream = record.topic.removeprefix(target.topic_prefix), envelope.agency_id
+                last[stream] = max(last.get(stream, (0, 0)), (envelope.epoch, envelope.sequence))
+    return last

@@ -1,0 +1,13 @@
+"""What a reconciliation finds."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, order=True)
+class Difference:
+    """Two accounts that do not agree: what, of which agency, what was found, and what an operator does about it."""
+
+    what: str
+    agency_id: str
+    found: str
+    remedy: str

@@ -1,0 +1,173 @@
+"""`muster streams`: where every stream stands in every service; gaps, the epoch, and reading again after a restore."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
+from rich.table import Table
+
+from muster_contracts import topics as all_topics
+from muster_local.parked import Agency, Reason, Topic, one
+from muster_local.stack import DEFAULT_HOME
+from muster_local.target import HomeOption, Refused, Service, ServiceOption, Target, TokenOption, console, run
+
+app = typer.Typer(help="Where every stream stands: the last sequence produced, and applied by each service.")
+gap = typer.Typer(no_args_is_help=True, help="Sequences that are missing in a stream.")
+epoch = typer.Typer(no_args_is_help=True, help="The epoch of a service's streams.")
+app.add_typer(gap, name="gap")
+app.add_typer(epoch, name="epoch")
+
+Position = tuple[int, int]  # epoch, sequence
+Restored = Annotated[str, typer.Argument(metavar="SERVICE", help="The service whose database was restored.")]
+
+
+@app.callback(invoke_without_command=True)
+def show(
+    context: typer.Context,
+    topic: Annotated[str | None, typer.Option(help="One topic.")] = None,
+    agency: Annotated[str | None, typer.Option(help="One agency.")] = None,
+    behind: Annotated[bool, typer.Option("--behind", help="Only where a service has not applied all.")] = False,
+    home: HomeOption = DEFAULT_HOME,
+    token: TokenOption = None,
+) -> None:
+    """Show each stream: produced by its owner, and applied by each of its readers."""
+    if context.invoked_subcommand is not None:
+        return
+
+    async def work() -> None:
+        query = {name: value for name, value in (("topic", topic), ("agency_id", agency)) if value is not None}
+        async with Target.find(home, token).require("urls").services() as services:
+            states = await _states(services, query)
+        table = Table("topic", "agency", "produced", "applied", box=None, pad_edge=False)
+        shown = 0
+        for (name, agency_id), by_service in sorted(states.items()):
+            description = all_topics()[name]
+            produced = _position(by_service.get(description.owner, {}).get("produced"))
+            applied = {s: _position(by_service.get(s, {}).get("applied")) for s in description.readers}
+            if behind and all(position == produced for position in applied.values()):
+                continue
+            shown += 1
+            table.add_row(name, agency_id, _text(produced), _applied(by_service, applied, produced))
+        console.print(table if shown else "No stream is behind." if behind else "There is no stream yet.")
+
+    run(work())
+
+
+@gap.command("accept")
+def accept_gap(
+    topic: Topic,
+    agency: Agency,
+    reason: Reason,
+    home: HomeOption = DEFAULT_HOME,
+    token: TokenOption = None,
+    service: ServiceOption = None,
+) -> None:
+    """Give up the sequences that a parked stream waits for, and replay it. What they told stays unknown."""
+
+    async def work() -> bool:
+        async with Target.find(home, token).require("urls").services(service) as services:
+            stream = await one(services, topic, agency)
+            state = await stream.service.post(f"/v1/streams/{topic}/{agency}/gap", {"reason": reason})
+            console.print(f"{stream}: accepted up to {_text(_position(state['applied']))}", highlight=False)
+            reply = await stream.service.post(f"{stream.path}/replay")
+        console.print(f"still parked: {reply['reason']}" if reply["parked"] else "replayed", markup=False)
+        return not reply["parked"]
+
+    if not run(work()):
+        raise typer.Exit(1)
+
+
+@epoch.command("raise")
+def raise_epoch(
+    service: Restored,
+    reason: Reason,
+    home: HomeOption = DEFAULT_HOME,
+    token: TokenOption = None,
+) -> None:
+    """After a restore: let every stream of the service go on in a new epoch. It must run for operations alone."""
+
+    async def work() -> None:
+        async with Target.find(home, token).require("urls").services() as services:
+            own = {name for name, topic in all_topics().items() if topic.owner == service}
+            others = {name: each for name, each in services.items() if name != service}
+            seen = await _states(others, {})
+            above = max(
+                (
+                    _position(state["applied"])[0]
+                    for (topic, _), by_service in seen.items()
+                    for state in by_service.values()
+                    if topic in own
+                ),
+                default=0,
+            )
+            if service not in services:
+                raise typer.BadParameter(f"{service} is not one of {', '.join(services)}")
+            raised = await services[service].post("/v1/epoch", {"reason": reason, "above": above})
+        console.print(f"{service}: {raised['streams']} streams go on in epoch {raised['epoch']}", highlight=False)
+
+    run(work())
+
+
+@app.command()
+def rewind(service: Restored, home: HomeOption = DEFAULT_HOME) -> None:
+    """After a restore: let the service read its topics from the beginning; what it has applied it skips.
+
+    No process of the service may be consuming: Kafka refuses it then.
+    """
+    target = Target.find(home).require("bootstrap")
+    read = [topic for topic in all_topics().values() if service in topic.readers]
+    partitions = [TopicPartition(target.topic_prefix + t.name, number) for t in read for number in range(t.partitions)]
+    run(_commit_beginnings(target, target.topic_prefix + service, partitions))
+    console.print(f"{service} will read {len(read)} topics from their beginning", highlight=False)
+
+
+async def _commit_beginnings(target: Target, group: str, partitions: list[TopicPartition]) -> None:
+    consumer = AIOKafkaConsumer(bootstrap_servers=target.bootstrap, group_id=group, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        consumer.assign(partitions)
+        beginnings = await consumer.beginning_offsets(partitions)
+        await consumer.commit({partition: OffsetAndMetadata(offset, "") for partition, offset in beginnings.items()})
+    except KafkaError as error:
+        raise Refused(f"Kafka refuses to move {group}; does a process of it still consume? ({error!r})") from None
+    finally:
+        await consumer.stop()
+
+
+async def _states(
+    services: Mapping[str, Service], query: Mapping[str, str]
+) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
+    """By stream and service: what the service says of it."""
+
+    async def of(service: Service) -> list[dict[str, Any]]:
+        return [item async for item in service.items("/v1/streams", **query)]
+
+    states: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for name, items in zip(services, await asyncio.gather(*map(of, services.values())), strict=True):
+        for item in items:
+            states.setdefault((item["topic"], item["agency_id"]), {})[name] = item
+    return states
+
+
+def _position(shown: Mapping[str, int] | None) -> Position:
+    return (0, 0) if shown is None else (shown["epoch"], shown["sequence"])
+
+
+def _text(position: Position) -> str:
+    epoch, sequence = position
+    return "-" if not epoch else f"{sequence:,}" if epoch == 1 else f"{sequence:,} (epoch {epoch})"
+
+
+def _applied(by_service: Mapping[str, Mapping[str, Any]], applied: Mapping[str, Position], produced: Position) -> str:
+    def one_of(service: str, position: Position) -> str:
+        if by_service.get(service, {}).get("parked"):
+            return f"[red]{service} {_text(position)} parked[/red]"
+        return (
+            f"{service} {_text(position)}" if position == produced else f"[yellow]{service} {_text(position)}[/yellow]"
+        )
+
+    return ", ".join(one_of(service, position) for service, position in applied.items())
