@@ -21,7 +21,7 @@ from muster_runtime.events import EventHandler, Received
 from muster_runtime.parking import DEFAULT_LIMITS, ParkingLimits, Record
 from muster_runtime.positions import START, Position, StreamKey
 from muster_runtime.reading import Item, RecordReader
-from muster_runtime.telemetry import APPLIED, DUPLICATES, GAPS, HANDLER_SECONDS, describe
+from muster_runtime.telemetry import APPLIED, DUPLICATES, GAPS, HANDLER_SECONDS, NEW_EPOCHS, describe
 
 # How many parked records a replay applies in one transaction.
 REPLAY_RECORDS = 500
@@ -235,6 +235,7 @@ class Applier:
                 continue
             epoch, sequence = position
             if epoch > last[0]:
+                NEW_EPOCHS.labels(self.service, topic).inc()
                 _log.error("new_epoch", topic=topic, agency_id=item.record.agency_id, epoch=epoch)
             elif sequence != last[1] + 1 and topic not in self._compacted:
                 GAPS.labels(self.service, topic).inc()

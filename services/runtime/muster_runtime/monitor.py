@@ -60,7 +60,10 @@ class Monitor:
     async def run(self) -> None:
         """Keep the metrics up to date until cancelled."""
         while True:
-            await self.health()
+            try:
+                await self.health()
+            except Exception:  # looking must not end what is looked at
+                _log.warning("monitor_failed", exc_info=True)
             await asyncio.sleep(REFRESH_SECONDS)
 
     async def health(self) -> Health:

@@ -20,6 +20,7 @@ RELAYED = Counter("muster_relayed", "Events that Kafka has acknowledged.", ["ser
 APPLIED = Counter("muster_applied", "Events applied by a handler.", ["service", "topic"])
 DUPLICATES = Counter("muster_duplicates", "Events skipped because they had been applied.", ["service", "topic"])
 GAPS = Counter("muster_gaps", "Streams whose next sequence was missing. It must stay zero.", ["service", "topic"])
+NEW_EPOCHS = Counter("muster_new_epochs", "Streams that went on in a higher epoch.", ["service", "topic"])
 PARKED = Gauge("muster_parked", "Streams that stand still since an event could not be applied.", ["service", "topic"])
 LAG = Gauge("muster_lag", "Records on the topic that the consumer has not yet taken.", ["service", "topic"])
 READY = Gauge("muster_ready", "1 where the process is ready, 0 where its readiness says why not.", ["service"])
