@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,11 @@ from tests.support.services import ISSUER, ServiceRunner, TokenIssuer
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With several workers, start the servers once, before them: they find the addresses in the environment."""
+    """With several workers, start the servers once, before them: they find the addresses in the environment.
+
+    A run in the background ignores SIGINT; the tests' children, which are stopped by it, must not inherit that.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Its default draws each traceback with every local variable, which takes minutes where many requests fail at once.
     structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()])
     if config.getoption("numprocesses", default=None) and not hasattr(config, "workerinput"):
