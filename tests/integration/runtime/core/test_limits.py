@@ -1,0 +1,192 @@
+"""What is bounded, and what happens at the bound: full streams, the breaker, a stuck client, an honest readiness."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+
+from muster_contracts.entitlements import SeatAssigned
+from muster_local.topics import delete_topics
+from muster_runtime.consumer import ConsumerStuck
+from muster_runtime.process import Process, running
+from muster_runtime.relay import partition_of
+from muster_runtime.settings import Settings
+from tests.integration.runtime.core.probe.service import build
+from tests.support.services import PARTITIONS, RunningService, ServiceRunner
+
+Eventually = Callable[..., Awaitable[Any]]
+TOPIC = "muster.entitlements.seat"
+AGENCIES = ("NASA", "DOE", "EPA", "DOL", "HHS", "USDA", "VA", "DOT")
+
+
+def seat(agency_id: str, seat_id: str) -> SeatAssigned:
+    return SeatAssigned(agency_id=agency_id, seat_id=seat_id, subject_ref="sub_1")
+
+
+def elsewhere(agency_id: str) -> str:
+    """An agency whose events are in another partition."""
+    home = partition_of(agency_id.encode(), PARTITIONS)
+    return next(other for other in AGENCIES if partition_of(other.encode(), PARTITIONS) != home)
+
+
+async def seats(probe: RunningService, agency_id: str, count: int) -> bool:
+    assert await probe.admin.fetchval("select count(*) from effect where agency_id = $1", agency_id) == count
+    return True
+
+
+async def reasons(probe: RunningService) -> str:
+    reply = await probe.client.get("/health/ready")
+    assert reply.status_code == (200 if reply.json()["ready"] else 503)
+    assert (await probe.client.get("/health/live")).status_code == 200
+    return "; ".join(reply.json()["reasons"])
+
+
+async def not_ready(probe: RunningService, because: str) -> bool:
+    assert because in await reasons(probe)
+    return True
+
+
+async def ready(probe: RunningService) -> bool:
+    assert await reasons(probe) == ""
+    return True
+
+
+async def parked_streams(probe: RunningService) -> set[tuple[str, int]]:
+    rows = await probe.admin.fetch("select agency_id, records from parked_stream")
+    return {tuple(row) for row in rows}
+
+
+async def test_a_full_stream_pauses_its_partition_until_there_is_room(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    probe = await run_service(
+        build, Settings, parked_records=3, consumer_batch_records=1, consumer_stuck_seconds=3, postgres_pool_size=5
+    )
+    await probe.publish(seat("NASA", "poison"), *(seat("NASA", f"{n}") for n in range(5)))
+    await eventually(lambda: not_ready(probe, "the parked stream of NASA on muster.entitlements.seat is full"))
+    assert await parked_streams(probe) == {("NASA", 3)}
+
+    other = elsewhere("NASA")
+    await probe.publish(seat(other, "a"), seat(other, "b"))
+    await eventually(lambda: seats(probe, other, 2))
+
+    await probe.client.post(f"/v1/parked/{TOPIC}/NASA/discard", json={"reason": "poison"})
+    await probe.client.post(f"/v1/parked/{TOPIC}/NASA/replay")
+    await eventually(lambda: seats(probe, "NASA", 5))
+    await eventually(lambda: ready(probe))
+    assert await parked_streams(probe) == set()
+
+
+async def test_the_breaker_stops_a_consumer_that_parks_too_many_streams(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    probe = await run_service(build, Settings, parked_streams=2, consumer_batch_records=1)
+    for agency_id in ("NASA", "DOE"):
+        await probe.publish(seat(agency_id, "poison"))
+    await eventually(lambda: parked_streams(probe))
+    await probe.publish(seat("EPA", "poison"), seat("EPA", "after"))
+    await eventually(lambda: not_ready(probe, "the breaker is open: 2 streams have parked within 10 minutes"))
+    assert {agency_id for agency_id, _ in await parked_streams(probe)} == {"NASA", "DOE"}
+
+    await probe.client.post(f"/v1/parked/{TOPIC}/NASA/discard", json={"reason": "poison"})
+    await eventually(lambda: has_parked(probe, {"DOE", "EPA"}))
+    await eventually(lambda: ready(probe))
+
+
+async def has_parked(probe: RunningService, agencies: set[str]) -> bool:
+    assert {agency_id for agency_id, _ in await parked_streams(probe)} == agencies
+    return True
+
+
+@asynccontextmanager
+async def second_process(probe: RunningService, **changes: Any) -> AsyncIterator[Process]:
+    """A process of the probe that may break down, beside one that only serves HTTP."""
+    settings = probe.runtime.settings.model_copy(update={"instance": "second", **changes})
+    async with running(build(settings)) as process:
+        yield process
+
+
+async def test_a_consumer_that_is_behind_and_does_nothing_ends_its_process(idle_probe: RunningService) -> None:
+    async with second_process(idle_probe, consumer_stuck_seconds=1.5) as process:
+        consumer = process.consumer
+        assert consumer is not None
+        await consumer.assigned.wait()
+        consumer._kafka.pause(*consumer._kafka.assignment())  # as lost as a client that fetches no more
+        await idle_probe.publish(seat("NASA", "a"))
+        with pytest.raises(ConsumerStuck, match=r"1 records behind and has done nothing for \d+ s"):
+            await asyncio.wait_for(asyncio.shield(process.failed), 30)
+
+
+async def test_a_quiet_consumer_is_not_taken_for_a_stuck_one(idle_probe: RunningService) -> None:
+    async with second_process(idle_probe, consumer_stuck_seconds=0.3) as process:
+        done, _ = await asyncio.wait([process.failed], timeout=3)
+        assert not done
+
+
+async def test_readiness_tells_of_a_missing_topic(probe: RunningService, eventually: Eventually) -> None:
+    await eventually(lambda: ready(probe))
+    await delete_topics(probe.runtime.settings.kafka_bootstrap, [probe.topic_prefix + TOPIC])
+    await eventually(lambda: not_ready(probe, f"the topic {probe.topic_prefix}{TOPIC} is missing"))
+
+
+async def test_readiness_tells_of_added_partitions(probe: RunningService, eventually: Eventually) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=probe.runtime.settings.kafka_bootstrap)
+    await admin.start()
+    await admin.create_partitions({probe.topic_prefix + TOPIC: NewPartitions(PARTITIONS + 1)})
+    await admin.close()
+    await eventually(lambda: not_ready(probe, f"has {PARTITIONS + 1} partitions and had {PARTITIONS}"))
+
+
+async def test_readiness_tells_of_pending_migrations(run_service: ServiceRunner, eventually: Eventually) -> None:
+    first = await run_service(build, Settings, roles=frozenset())
+    version = await first.admin.fetchval("delete from schema_migrations where version = '20250806000100' returning version")
+    second = await run_service(build, Settings, beside=first)
+    await eventually(lambda: not_ready(second, f"migrations are pending: {version}"))
+    await first.admin.execute("insert into schema_migrations (version) values ($1)", version)
+    await eventually(lambda: ready(second))
+
+
+async def test_readiness_tells_of_a_postgres_that_is_away(
+    probe: RunningService, postgres: str, eventually: Eventually
+) -> None:
+    await eventually(lambda: ready(probe))
+    database = await probe.admin.fetchval("select current_database()")
+    outside = await asyncpg.connect(postgres)
+    try:
+        await outside.execute(f'alter database "{database}" with connection limit 0')
+        await outside.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1 and usename <> current_user",
+            database,
+        )
+        await eventually(lambda: not_ready(probe, "Postgres cannot be reached"))
+        await outside.execute(f'alter database "{database}" with connection limit -1')
+        await eventually(lambda: ready(probe))
+    finally:
+        await outside.close()
+
+
+async def test_a_write_that_finds_the_disk_full_is_told_until_there_is_room(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    """Postgres answers as it does when the disk is full: the error is its own, the reason for it is the test's."""
+    await probe.admin.execute(
+        """
+        create function no_room() returns trigger language plpgsql as $$
+        begin
+            raise exception 'could not extend file: No space left on device' using errcode = 'disk_full';
+        end $$;
+        create trigger no_room before insert on effect for each row execute function no_room();
+        create trigger no_room before insert on lease for each row
+        when (new.duty = 'probe') execute function no_room();
+        """
+    )
+    await probe.publish(seat("NASA", "a"))
+    await eventually(lambda: not_ready(probe, "the disk of Postgres is full"))
+    await eventually(lambda: not_ready(probe, "the consumer cannot apply: DiskFullError"))
+    await probe.admin.execute("drop function no_room cascade")
+    await eventually(lambda: seats(probe, "NASA", 1))
+    await eventually(lambda: ready(probe))
