@@ -1,18 +1,25 @@
 """The demonstration as somebody starts it who types `muster demo`, on the tests' servers."""
 
+import asyncio
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
+
+from muster_contracts import topics
+from muster_local.home import Home, State
+from muster_local.provisioning import drop
+from muster_local.topics import delete_topics
 
 SEATS = 500
 
 
 @contextmanager
 def playing(home: Path, postgres: str, kafka_bootstrap: str) -> Iterator["subprocess.Popen[str]"]:
-    """The running demonstration; it is ended, and its stack with it, when the block is left early."""
+    """The running demonstration; it is ended, and what it leaves on the servers deleted, when the block is left."""
     process = subprocess.Popen(
         [sys.executable, "-m", "muster_local.cli", "demo", f"--seats={SEATS}", f"--home={home}"],
         env={**os.environ, "MUSTER_POSTGRES_DSN": postgres, "MUSTER_KAFKA_BOOTSTRAP": kafka_bootstrap},
@@ -27,6 +34,13 @@ def playing(home: Path, postgres: str, kafka_bootstrap: str) -> Iterator["subpro
     finally:
         process.terminate()
         process.wait()
+        asyncio.run(_delete(Home(home).read_state(), postgres, kafka_bootstrap))
+
+
+async def _delete(state: State, postgres: str, kafka_bootstrap: str) -> None:
+    if state.topic_prefix:
+        await drop(postgres, urlsplit(state.admin_dsn).path.strip("/"))
+        await delete_topics(kafka_bootstrap, [state.topic_prefix + topic for topic in topics()])
 
 
 def marks(output: str) -> list[str]:
