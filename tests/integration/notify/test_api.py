@@ -150,6 +150,7 @@ async def test_one_that_waits_for_its_next_attempt_can_be_hurried(notify: Notify
     receiver.answer = lambda _: 500
     await notify.service.publish(reinstated(), reinstated())
     waiting = await notify.waits("answered 500")
+    await notify.until(2, channel="webhook", state="pending")
     behind = next(d for d in await notify.deliveries(channel="webhook") if d["attempts"] == 0)
     client = notify.service.client
     answer = await client.post(f"/v1/agencies/NASA/deliveries/{behind['delivery_id']}/retry")
