@@ -1,0 +1,390 @@
+"""The field of a fault: the probe's processes on a database and topics of their own, its traffic, and the verdict."""
+
+import asyncio
+import json
+import os
+import random
+import secrets
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx
+from aiokafka import ConsumerRecord
+
+from muster_contracts import ClockMoved, MalformedRecord, read_headers, topics
+from muster_contracts.enrollment import AgencyReinstated
+from muster_contracts.entitlements import SeatAssigned
+from muster_local.child import Program
+from muster_local.provisioning import Access, clone, drop, password_of
+from muster_local.topics import create_topics, delete_topics
+from tests.faults import oracle
+from tests.faults.probe.service import ANSWERS, MIGRATIONS, TOPIC
+from tests.faults.recorder import Command, Ending, Recorder
+from tests.faults.servers import Process, free_port
+from tests.support.databases import Databases
+from tests.support.eventually import eventually
+from tests.support.services import ISSUER, TokenIssuer
+from tests.support.topics import Producer, Reader
+
+TOPICS = (TOPIC, ANSWERS, ClockMoved.topic)
+
+AGENCIES = ("NASA", "DOE", "EPA", "GSA")
+
+PARTITIONS = 3
+
+# How long a command is tried again before its sender gives up.
+PATIENCE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Where:
+    """The addresses that a process is given: the servers' own, or a proxy's."""
+
+    access: Access
+    bootstrap: str
+
+
+@dataclass
+class Field:
+    """Everything that a fault is tried on. Use it as a context."""
+
+    folder: Path
+    postgres_dsn: str
+    bootstrap: str
+    prefix: str
+    tokens: TokenIssuer
+    dice: random.Random
+    replicas: int = 1
+    access: Access = field(init=False)
+    admin: "asyncpg.Connection[Any]" = field(init=False)
+    recorder: Recorder = field(init=False)
+    processes: list[Process] = field(default_factory=list)
+    api: Process = field(init=False)
+    client: httpx.AsyncClient = field(init=False)
+    _ports: dict[int, int] = field(default_factory=dict)
+    _exit: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def __aenter__(self) -> Self:
+        databases = Databases(self.postgres_dsn)
+        self.access = await databases.make("probe", MIGRATIONS)
+        self.admin = await self.connect()
+        self.recorder = Recorder(self.folder / "commands.jsonl")
+        described = [topics()[name] for name in TOPICS]
+        await create_topics(self.bootstrap, self.prefix, described, partitions=PARTITIONS, replicas=self.replicas)
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        for process in self.processes:
+            process.kill()
+            print(f"--- {process.program.name} ({process.exit_status})", *_complaints(process.said()), sep="\n")
+        await self._exit.aclose()
+        await self.admin.close()
+        await delete_topics(self.bootstrap, [self.prefix + name for name in TOPICS])
+
+    async def connect(self) -> "asyncpg.Connection[Any]":
+        """A superuser's connection to the probe's schema."""
+        return await asyncpg.connect(self.access.admin_dsn, server_settings={"search_path": "probe"})
+
+    async def reconnect(self) -> None:
+        """Connect again, after the server was away."""
+        self.admin.terminate()
+        self.admin = await self.connect()
+
+    async def back_up(self) -> str:
+        """A copy of the database, by its name. None of its processes may run."""
+        backup = f"backup_{secrets.token_hex(4)}"
+        await self._copy(self._database, backup)
+        return backup
+
+    async def restore(self, backup: str) -> None:
+        """Put a backup in the database's place. None of its processes may run."""
+        await self.admin.close()
+        await drop(self.postgres_dsn, self._database)
+        await self._copy(backup, self._database)
+
+    async def _copy(self, source: str, target: str) -> None:
+        await self.admin.close()
+        await clone(self.postgres_dsn, source, target, "probe", password_of(self.postgres_dsn))
+        self.admin = await self.connect()
+
+    @property
+    def _database(self) -> str:
+        return urlsplit(self.access.admin_dsn).path.removeprefix("/")
+
+    def start(self, *roles: str, breaking: Sequence[str] = (), where: Where | None = None) -> Process:
+        """Start a process of the probe with some roles; `breaking` are the launcher's options."""
+        where = where or Where(self.access, self.bootstrap)
+        port = free_port()
+        environment = {
+            "MUSTER_ENVIRONMENT": "sandbox",
+            "MUSTER_INSTANCE": f"probe-{len(self.processes)}",
+            "MUSTER_HTTP_PORT": str(port),
+            "MUSTER_POSTGRES_API_DSN": where.access.api_dsn,
+            "MUSTER_POSTGRES_WORKER_DSN": where.access.worker_dsn,
+            "MUSTER_KAFKA_BOOTSTRAP": where.bootstrap,
+            "MUSTER_TOPIC_PREFIX": self.prefix,
+            "MUSTER_OIDC_ISSUER": ISSUER,
+            "MUSTER_OIDC_JWKS": str(self.tokens.jwks),
+        }
+        options = [option for role in roles for option in ("--role", role)]
+        launcher = [sys.executable, "-m", "tests.faults.launcher", *breaking, "-m"]
+        program = Program(
+            f"probe {' '.join(roles)}",
+            [*launcher, "tests.faults.probe", "serve", *options],
+            f"http://127.0.0.1:{port}",
+            os.environ | environment,
+        )
+        process = Process(program, self.folder / f"probe-{len(self.processes)}.log")
+        process.start()
+        self.processes.append(process)
+        return process
+
+    async def serve(self, *roles: str, breaking: Sequence[str] = (), where: Where | None = None) -> Process:
+        """Start the process that answers commands, and wait until it does."""
+        self.api = self.start("api", *roles, breaking=breaking, where=where)
+        token = self.tokens.token("probe:read", "probe:write", "probe:operate", "sandbox:operate")
+        self.client = await self._exit.enter_async_context(
+            httpx.AsyncClient(
+                base_url=self.api.program.address,
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=30,
+                trust_env=False,
+            )
+        )
+        await self.ready(self.api)
+        return self.api
+
+    async def ready(self, *processes: Process, timeout: float = 60) -> None:
+        """Wait until processes say that they can do their work."""
+        for process in processes:
+            await eventually(lambda: health(process), timeout=timeout)  # noqa: B023 - awaited within the turn
+
+    async def give_out(self, agency_id: str, *seat_ids: str, key: str | None = None, patient: bool = True) -> Command:
+        """Send a command, again under its key until it has an answer, and record how it ended."""
+        key = key or f"key-{self.dice.getrandbits(64):016x}"
+        give_up_at = time.monotonic() + (PATIENCE_SECONDS if patient else 0)
+        while True:
+            ending, answer = await self._post(agency_id, seat_ids, key)
+            if ending != "lost" or time.monotonic() > give_up_at:
+                command = Command(key, agency_id, seat_ids, ending, answer)
+                self.recorder.record(command)
+                return command
+            await asyncio.sleep(0.1)
+
+    async def _post(self, agency_id: str, seat_ids: Sequence[str], key: str) -> tuple[Ending, str]:
+        try:
+            reply = await self.client.post(
+                f"/v1/agencies/{agency_id}/seats",
+                json={"seat_ids": seat_ids},
+                headers={"Idempotency-Key": key},
+            )
+        except httpx.TransportError:
+            return "lost", ""
+        if reply.status_code == 201:
+            return "answered", reply.text
+        # A server error says nothing of what became of the transaction; a refusal does.
+        return ("lost" if reply.status_code >= 500 else "refused"), reply.text
+
+    async def traffic(self, commands: int, *, agencies: Sequence[str] = AGENCIES, at_once: int = 8) -> None:
+        """Send commands of 1 to 20 seats each, several at once."""
+        turns = asyncio.Semaphore(at_once)
+        numbered = self.dice.getrandbits(32)
+
+        async def one(number: int, agency_id: str, seats: int) -> None:
+            async with turns:
+                await self.give_out(agency_id, *(f"{numbered:08x}-{number}-{part}" for part in range(seats)))
+
+        await asyncio.gather(
+            *(one(number, self.dice.choice(agencies), self.dice.randint(1, 20)) for number in range(commands))
+        )
+
+    @asynccontextmanager
+    async def live_traffic(self) -> AsyncIterator[None]:
+        """Traffic for as long as the block lasts; every command has its ending when it is left."""
+        over = asyncio.Event()
+
+        async def keep_up() -> None:
+            while not over.is_set():
+                await self.traffic(10)
+                await asyncio.sleep(0.1)  # the machine's other work is not to be starved
+
+        traffic = asyncio.create_task(keep_up())
+        try:
+            yield
+        finally:
+            over.set()
+            await traffic
+
+    async def at_rest(self, timeout: float = 60) -> None:
+        """Wait until all that was produced is on the topic, and applied."""
+        await eventually(self._rests, timeout=timeout)
+
+    async def _rests(self) -> bool:
+        """The outbox is empty, and each stream is applied to its end or parked."""
+        waiting = await self.admin.fetch(
+            """
+            select s.agency_id, s.epoch, s.last_sequence, a.epoch, a.last_sequence
+            from stream as s
+            left join applied as a on a.topic = s.topic and a.agency_id = s.agency_id
+            where
+                s.topic = $1
+                and (a.epoch, a.last_sequence) is distinct from (s.epoch, s.last_sequence)
+                and not exists (
+                    select from parked_stream as p where p.topic = s.topic and p.agency_id = s.agency_id
+                )
+            """,
+            TOPIC,
+        )
+        outbox: int = await self.admin.fetchval("select count(*) from outbox")
+        assert not outbox, f"{outbox} rows in the outbox"
+        assert not waiting, f"not applied: {[tuple(row) for row in waiting]}"
+        return True
+
+    async def is_applied(self, agency_id: str) -> bool:
+        """Whether all that an agency's stream holds by now is applied."""
+        row = await self.admin.fetchrow(
+            """
+            select s.last_sequence, a.last_sequence
+            from stream as s
+            left join applied as a using (topic, agency_id)
+            where s.topic = $1 and s.agency_id = $2
+            """,
+            TOPIC,
+            agency_id,
+        )
+        assert row is not None
+        produced, applied = row
+        assert produced == applied, f"{agency_id}: {applied} of {produced} applied"
+        return True
+
+    async def until_drained(self) -> None:
+        """Wait until the outbox is empty."""
+        await eventually(self._drained, timeout=60)
+
+    async def _drained(self) -> bool:
+        return bool(await self.admin.fetchval("select not exists (select from outbox)"))
+
+    async def effects(self, agency_id: str) -> list[str]:
+        """The seats whose effects an agency has, in order."""
+        rows = await self.admin.fetch("select seat_id from effect where agency_id = $1 order by id", agency_id)
+        return [row["seat_id"] for row in rows]
+
+    async def trouble(self, agency_id: str, seat_id: str, seconds: float | None = None) -> None:
+        """Let the consumer's handler take so many seconds over a seat, or refuse it."""
+        await self.admin.execute("insert into trouble values ($1, $2, $3)", agency_id, seat_id, seconds)
+
+    async def no_more_trouble(self) -> None:
+        """Let the consumer's handler take every seat as it comes."""
+        await self.admin.execute("delete from trouble")
+
+    async def handler_sleeps(self) -> bool:
+        """Whether a handler is at work on a slow seat, in its transaction."""
+        return bool(
+            await self.admin.fetchval(
+                """
+                select true
+                from pg_stat_activity
+                where datname = current_database() and state = 'active' and query like 'select pg_sleep%'
+                """
+            )
+        )
+
+    async def parked(self, agency_id: str) -> str | None:
+        """Why an agency's stream stands still, where it does."""
+        reason: str | None = await self.admin.fetchval(
+            "select reason from parked_stream where agency_id = $1", agency_id
+        )
+        return reason
+
+    async def replay(self, agency_id: str, by: Process | None = None) -> Any:
+        """Ask for a parked stream's replay; None where the process dies of it."""
+        return await self._operate(f"/v1/parked/{TOPIC}/{agency_id}/replay", None, by)
+
+    async def discard(self, agency_id: str, reason: str, by: Process | None = None) -> Any:
+        """Give a parked stream's first record up."""
+        return await self._operate(f"/v1/parked/{TOPIC}/{agency_id}/discard", {"reason": reason}, by)
+
+    async def _operate(self, path: str, body: Any, by: Process | None) -> Any:
+        try:
+            reply = await self.client.post(f"{(by or self.api).program.address}{path}", json=body, timeout=60)
+        except httpx.TransportError:
+            return None
+        assert reply.is_success, reply.text
+        return reply.json()
+
+    async def evidence(self) -> oracle.Evidence:
+        """What the oracle judges."""
+        return await oracle.gather(self.admin, await self.log(), self.recorder.commands())
+
+    async def differences(self) -> list[str]:
+        """The oracle's verdict."""
+        return oracle.differences(await self.evidence())
+
+    async def log(self) -> list[oracle.Occurrence]:
+        """The events as they lie in Kafka, from the topics' beginning; what is no event of the probe's is left out."""
+        async with Reader(self.bootstrap, self.prefix, [TOPIC, ANSWERS]) as reader:
+            return [event for record in await reader.records() if (event := _occurrence(record))]
+
+    async def repetitions(self) -> int:
+        """How many records of the topic repeat an event that lies before them."""
+        log = await self.log()
+        return len(log) - len({(event.topic, event.agency_id, event.position) for event in log})
+
+    async def until_dead(self, process: Process, timeout: float = 60) -> None:
+        """Wait until a process that was told to break has killed itself."""
+        await eventually(lambda: not process.runs, timeout=timeout)
+        assert process.exit_status == -signal.SIGKILL, process.said()[-3000:]
+
+    async def producer(self) -> Producer:
+        """A producer that puts whatever it is told on the topics."""
+        return await self._exit.enter_async_context(Producer(self.bootstrap, self.prefix))
+
+
+def _complaints(log: str) -> list[str]:
+    """The last lines of a log that are not about requests: pytest shows them where a test fails."""
+    return [line[:600] for line in log.splitlines() if '"event": "request"' not in line][-15:]
+
+
+def _occurrence(record: "ConsumerRecord[Any, Any]") -> oracle.Occurrence | None:
+    try:
+        envelope = read_headers(record.headers)
+    except MalformedRecord:
+        return None
+    position = (envelope.epoch, envelope.sequence)
+    if envelope.type == SeatAssigned.event_type:
+        seat = json.loads(record.value)
+        number = int(seat["subject_ref"].removeprefix("sub_"))
+        return oracle.Occurrence(TOPIC, envelope.agency_id, position, seat["seat_id"], number)
+    if envelope.type == AgencyReinstated.event_type:
+        return oracle.Occurrence(ANSWERS, envelope.agency_id, position, json.loads(record.value)["enrollment_id"])
+    return None
+
+
+async def health(process: Process) -> bool:
+    """Whether a process says that it can do its work; an AssertionError says why not."""
+    assert process.runs, f"{process.program.name} has ended: {process.exit_status}\n{process.said()[-3000:]}"
+    reasons = await reasons_not_ready(process)
+    assert not reasons, f"{process.program.name} is not ready: {reasons}"
+    return True
+
+
+async def reasons_not_ready(process: Process) -> list[str]:
+    """What the process itself says; one that cannot be reached says so."""
+    try:
+        async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
+            body = (await client.get(f"{process.program.address}/health/ready")).json()
+    except httpx.TransportError as error:
+        return [f"it does not answer: {type(error).__name__}"]
+    reasons: list[str] = body["reasons"]
+    return reasons

@@ -1,0 +1,117 @@
+"""Runs a program that can be told to break: `python -m tests.faults.launcher [options] -m MODULE ARGUMENTS`.
+
+`--mutation NAME` takes one of the runtime's protections out; `--die-before POINT` and the like let the process end,
+stand still or be misled where that does the most harm.
+"""
+
+import argparse
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from faststream.kafka import KafkaBroker
+
+from muster_runtime import parking, positions
+from muster_runtime.applier import Applier
+from muster_runtime.consumer import Consumer
+from muster_runtime.relay import Relay
+from muster_runtime.tenancy import Commands
+from tests.faults import mutations
+
+# Where a process can be told to break: at the call of one of these.
+POINTS: dict[str, tuple[Any, str]] = {
+    "send": (Relay, "_send"),
+    "delete": (Relay, "_delete"),
+    "apply": (Applier, "apply"),
+    "last sequence": (positions, "store"),
+    "kafka commit": (Consumer, "_commit"),
+    "unpark": (parking, "remove"),
+    "reply": (Commands, "execute"),
+}
+
+Act = Callable[..., Awaitable[None]]
+
+
+async def die(*_: Any) -> None:
+    """Leave no time for anything."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def stop(*_: Any) -> None:
+    """Stand still until somebody sends SIGCONT."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+async def skip_sequence(relay: Relay, *_: Any) -> None:
+    """Let the producer's next batches have sequences that the broker does not expect."""
+    producer = relay._producer or await relay._open_producer()
+    numbers = producer._txn_manager._sequence_numbers
+    for partition in list(numbers):
+        numbers[partition] += 1000
+
+
+def break_at(point: str, nth: int, act: Act, *, after: bool = False) -> None:
+    """Do something harmful at the n-th call of a point: before it, or once it is done."""
+    owner, name = POINTS[point]
+    original = getattr(owner, name)
+    calls = 0
+
+    async def broken(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        harmful = calls == nth
+        if harmful and not after:
+            await act(*arguments)
+        answer = await original(*arguments, **options)
+        if harmful and after:
+            await act(*arguments)
+        return answer
+
+    setattr(owner, name, broken)
+
+
+def allow_between_polls(milliseconds: int) -> None:
+    """Let the group give a consumer up that has not read for so long."""
+    original = KafkaBroker.subscriber
+
+    def subscriber(self: KafkaBroker, *topics: Any, **options: Any) -> Any:
+        return original(self, *topics, **options, max_poll_interval_ms=milliseconds)
+
+    setattr(KafkaBroker, "subscriber", subscriber)  # noqa: B010 - a plain assignment to a method is a type error
+
+
+def main() -> None:
+    """Break what the options say, then run the program."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--mutation", choices=mutations.MUTATIONS)
+    parser.add_argument("--die-before", choices=POINTS)
+    parser.add_argument("--die-after", choices=POINTS)
+    parser.add_argument("--stop-before", choices=POINTS)
+    parser.add_argument("--skip-sequence-before", choices=["send"])
+    parser.add_argument("--nth", type=int, default=1)
+    parser.add_argument("--max-poll-interval", type=int, metavar="MILLISECONDS")
+    parser.add_argument("-m", dest="program", nargs=argparse.REMAINDER, required=True)
+    options = parser.parse_args()
+    if options.die_before:
+        break_at(options.die_before, options.nth, die)
+    if options.die_after:
+        break_at(options.die_after, options.nth, die, after=True)
+    if options.stop_before:
+        break_at(options.stop_before, options.nth, stop)
+    if options.skip_sequence_before:
+        break_at(options.skip_sequence_before, options.nth, skip_sequence)
+    if options.max_poll_interval:
+        allow_between_polls(options.max_poll_interval)
+    # Last, so that a mutation may call a point that breaks elsewhere than the original does.
+    if options.mutation:
+        mutations.MUTATIONS[options.mutation]()
+    module, *arguments = options.program
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

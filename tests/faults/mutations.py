@@ -1,0 +1,101 @@
+"""Each of the runtime's protections, taken out: the oracle must see the harm, or it proves nothing."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import ConsumerRecord, TopicPartition
+
+from muster_contracts import Envelope
+from muster_runtime import positions
+from muster_runtime.applier import Applier, _Plan
+from muster_runtime.consumer import Consumer
+from muster_runtime.context import Context
+from muster_runtime.db import Connection, Database, UnitOfWork
+from muster_runtime.positions import Position, StreamKey
+from muster_runtime.reading import Item
+from muster_runtime.relay import Relay, _Batch
+
+# mypy sees a plain assignment to a method as an error, which it mostly is.
+_replace = setattr
+
+
+def lock_not_first() -> None:
+    """A transaction admits itself to its agencies, and takes their lock only when it has read and written."""
+
+    @asynccontextmanager
+    async def write(
+        self: Database, *agencies: str, context: Context, causes: Mapping[str, Envelope] | None = None
+    ) -> AsyncIterator[UnitOfWork]:
+        async with self.pool.acquire() as connection, connection.transaction():
+            await connection.execute("select set_config('muster.locked', $1, true)", ",".join(agencies))
+            await connection.execute("select set_config('muster.agency', $1, true)", agencies[0])
+            uow = UnitOfWork(connection, frozenset(agencies), self._clock.now(), context, causes or {})
+            yield uow
+            await connection.execute("select lock_agencies($1)", list(agencies))
+            await uow.flush()
+
+    _replace(Database, "write", write)
+
+
+def deduplication_off() -> None:
+    """The consumer takes every record for a fresh one."""
+
+    def plan(self: Applier, items: Sequence[Item], last: Position, topic: str) -> _Plan:
+        return _Plan(items[-1].position or last, items, [])
+
+    _replace(Applier, "_plan", plan)
+
+
+def delete_before_acknowledgement() -> None:
+    """The relay deletes runs from the outbox, and then sends them."""
+    send = Relay._send
+
+    async def delete_and_send(self: Relay, batch: _Batch) -> None:
+        await self._delete(batch)
+        await send(self, batch)
+
+    _replace(Relay, "_send", delete_and_send)
+
+
+def kafka_commits_first() -> None:
+    """The consumer commits its offsets to Kafka, and then applies the records."""
+    on_batch = Consumer._on_batch
+
+    async def commit_and_apply(self: Consumer, raw: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
+        await self._commit({TopicPartition(r.topic, r.partition): r.offset + 1 for r in raw})
+        await on_batch(self, raw)
+
+    _replace(Consumer, "_on_batch", commit_and_apply)
+
+
+def last_sequence_apart() -> None:
+    """The last sequences are kept by a transaction of their own, once that of the effects has committed."""
+    store = positions.store
+    apply_streams = Applier._apply_streams
+    advanced: dict[StreamKey, Position] = {}
+
+    async def store_later(_connection: Connection, _group: str, latest: Mapping[StreamKey, Position]) -> None:
+        advanced.update(latest)
+
+    async def apply_then_store(self: Applier, streams: Mapping[StreamKey, Sequence[Item]]) -> None:
+        advanced.clear()
+        await apply_streams(self, streams)
+        if advanced:
+            async with self._transaction(sorted({agency_id for _, agency_id in advanced})) as uow:
+                await store(uow.connection, self.group, advanced)
+
+    _replace(positions, "store", store_later)
+    _replace(Applier, "_apply_streams", apply_then_store)
+
+
+MUTATIONS: dict[str, Callable[[], Any]] = {
+    mutation.__name__: mutation
+    for mutation in (
+        lock_not_first,
+        deduplication_off,
+        delete_before_acknowledgement,
+        kafka_commits_first,
+        last_sequence_apart,
+    )
+}

@@ -1,0 +1,123 @@
+"""Postgres and Kafka of the suite's own: servers that may be killed, stopped, filled up and started again."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from muster_local.child import Program, dies_with_parent
+from muster_local.kafka import Kafka
+from muster_local.postgres import Postgres
+from tests.support.eventually import eventually
+
+START_SECONDS = 90
+
+
+class Process:
+    """A program's process, started and signalled by a test. It does not outlive the test's process."""
+
+    def __init__(self, program: Program, log: Path) -> None:
+        self.program = program
+        self.log = log
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its process id; the last one, when it has ended."""
+        assert self._popen is not None
+        return self._popen.pid
+
+    @property
+    def exit_status(self) -> int | None:
+        """None while it runs; a signal's negative number when one has ended it."""
+        return None if self._popen is None else self._popen.poll()
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has been started and has not ended."""
+        return self._popen is not None and self._popen.poll() is None
+
+    def start(self) -> None:
+        """Start it."""
+        with self.log.open("ab") as output:
+            self._popen = subprocess.Popen(
+                self.program.command,
+                env=dict(self.program.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                user=self.program.user,
+                group=self.program.user,
+                extra_groups=None if self.program.user is None else [],
+                preexec_fn=dies_with_parent(signal.SIGKILL),
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once, and wait until it is gone."""
+        if self.runs:
+            self.send(signal.SIGKILL)
+        if self._popen is not None:
+            self._popen.wait()
+
+    def stop(self, seconds: float = 30) -> float:
+        """Ask it to stop; answers how many seconds it took, and raises TimeoutExpired when it takes too long."""
+        started = time.monotonic()
+        if self.runs:
+            self.send(signal.SIGCONT)
+            self.send(self.program.stop_signal)
+        if self._popen is not None:
+            self._popen.wait(seconds)
+        return time.monotonic() - started
+
+    def said(self) -> str:
+        """All that it has written."""
+        return self.log.read_text("utf-8", "replace")
+
+
+class Server(Process):
+    """A server: it has come up when it answers in its own protocol."""
+
+    def __init__(self, program: Program, log: Path, answers: Callable[[], Awaitable[bool]]) -> None:
+        super().__init__(program, log)
+        self._answers = answers
+
+    async def up(self) -> None:
+        """Start it, where it does not run, and wait until it answers."""
+        if not self.runs:
+            self.start()
+        await eventually(self._answers, timeout=START_SECONDS)
+
+
+def postgres(folder: Path, parameters: Mapping[str, str] | None = None) -> Server:
+    """A Postgres of its own, in a folder `postgres` of `folder`."""
+    server = Postgres(folder / "postgres", free_port(), secrets.token_hex(16), parameters or {})
+    server.prepare()
+    program = Program("postgres", server.command(), server.dsn, stop_signal=signal.SIGINT, user=server.user)
+    return Server(program, folder / "postgres.log", server.answers)
+
+
+def kafka(folder: Path) -> Server:
+    """A Kafka broker of its own, in a folder `kafka` of `folder`."""
+    return _broker(Kafka(folder / "kafka", free_port(), free_port()), folder / "kafka.log")
+
+
+def _broker(broker: Kafka, log: Path) -> Server:
+    broker.prepare()
+    return Server(Program("kafka", broker.command(), broker.bootstrap), log, broker.answers)
+
+
+def free_port() -> int:
+    """A port that nobody listens on, below those that the kernel gives to outgoing connections."""
+    while True:
+        port = 15_000 + secrets.randbelow(15_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port

@@ -1,0 +1,237 @@
+"""Consumers come and go, stand still, are slow, or cannot apply an event: each event has its effect once, in order."""
+
+import asyncio
+import signal
+import time
+from datetime import UTC, datetime
+
+import psutil
+from aiokafka.admin import AIOKafkaAdminClient
+
+from muster_contracts import Envelope, event_id, source_of, write_headers
+from muster_contracts.entitlements import SeatAssigned
+from tests.faults.field import AGENCIES, Field
+from tests.faults.findings import Findings
+from tests.faults.probe.service import TOPIC
+from tests.faults.servers import Process
+from tests.support.eventually import eventually
+from tests.support.topics import Reader
+
+GRACE_SECONDS = 30
+
+# The runtime leaves consumers the default of aiokafka.
+SESSION_SECONDS = 10
+
+
+async def test_14_in_a_storm_of_rebalances_positions_only_grow(field: Field, findings: Findings) -> None:
+    await field.serve("relay", "consumer")
+    watch = asyncio.create_task(_positions_only_grow(field))
+    members: list[Process] = []
+    async with field.live_traffic():
+        for turn in range(9):
+            members.append(field.start("consumer"))
+            await asyncio.sleep(2)
+            if turn >= 3:
+                leaving = members.pop(0)
+                leaving.send(field.dice.choice([signal.SIGTERM, signal.SIGKILL]))
+        findings.fault_is_over()
+    await field.at_rest(timeout=90)
+    findings.recovered("consumers joined and left every 2 s")
+    watch.cancel()
+    (fell,) = await asyncio.gather(watch, return_exceptions=True)
+    assert isinstance(fell, asyncio.CancelledError), fell
+    assert await field.differences() == []
+
+
+async def _positions_only_grow(field: Field) -> None:
+    connection = await field.connect()
+    before: dict[str, int] = {}
+    while True:
+        after = dict(await connection.fetch("select agency_id, last_sequence from applied"))
+        for agency_id, sequence in before.items():
+            assert after.get(agency_id, 0) >= sequence, f"{agency_id} fell from {sequence} to {after.get(agency_id)}"
+        before = after
+        await asyncio.sleep(0.05)
+
+
+async def test_15_a_consumer_stopped_past_its_session_applies_nothing_twice(field: Field, findings: Findings) -> None:
+    await field.serve("relay")
+    zombie = field.start("consumer", breaking=["--stop-before", "last sequence", "--nth", "3"])
+    await field.ready(zombie)
+    traffic = asyncio.create_task(field.traffic(150, at_once=2))
+    await eventually(lambda: psutil.Process(zombie.pid).status() == psutil.STATUS_STOPPED, timeout=60)
+    heir = field.start("consumer")
+    await field.ready(heir, timeout=SESSION_SECONDS + 60)
+    zombie.send(signal.SIGCONT)
+    findings.fault_is_over()
+    await traffic
+    await field.at_rest()
+    findings.recovered("its transaction held one agency's lock; the group went on without it")
+    assert await field.differences() == []
+
+
+async def test_16_at_sigterm_in_mid_batch_nothing_is_committed_to_kafka_beyond_the_effects(
+    field: Field, findings: Findings
+) -> None:
+    await field.serve("relay")
+    consumer = field.start("consumer")
+    await field.ready(consumer)
+    await field.trouble("NASA", "slow", seconds=3)
+    await field.traffic(30)
+    await field.give_out("NASA", "slow")
+    await eventually(field.handler_sleeps, timeout=30)
+    seconds = await asyncio.to_thread(consumer.stop, GRACE_SECONDS)
+    assert consumer.exit_status == 0
+    assert await _committed_beyond_effects(field) == []
+    findings.fault_is_over()
+    field.start("consumer")
+    await field.at_rest()
+    findings.recovered(f"out within {seconds:.1f} s of SIGTERM")
+    assert await field.differences() == []
+
+
+async def _committed_beyond_effects(field: Field) -> list[str]:
+    """Records below the group's committed offsets that have not been applied."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=field.bootstrap)
+    await admin.start()
+    offsets = await admin.list_consumer_group_offsets(f"{field.prefix}probe")
+    await admin.close()
+    applied = {
+        (row["agency_id"], row["sequence"]) for row in await field.admin.fetch("select agency_id, sequence from effect")
+    }
+    async with Reader(field.bootstrap, field.prefix, [TOPIC]) as reader:
+        records = await reader.records()
+    committed = {(topic.topic, topic.partition): offset.offset for topic, offset in offsets.items()}
+    return [
+        f"{record.topic}[{record.partition}]@{record.offset}"
+        for record in records
+        if record.offset < committed.get((record.topic, record.partition), 0)
+        and (record.key.decode(), int(dict(record.headers)["ce_sequence"])) not in applied
+    ]
+
+
+async def test_17_a_handler_that_outlives_the_poll_interval_loses_its_place_and_the_lag_recovers(
+    field: Field, findings: Findings
+) -> None:
+    await field.serve("relay")
+    impatient = ["--max-poll-interval", "3000"]
+    first = field.start("consumer", breaking=impatient)
+    await field.ready(first)
+    await field.traffic(10)
+    await field.at_rest()
+    await field.trouble("NASA", "slow", seconds=12)
+    await field.give_out("NASA", "slow")
+    await eventually(field.handler_sleeps, timeout=30)
+    second = field.start("consumer", breaking=impatient)
+    findings.fault_is_over()
+    # The second one gets the first one's partitions once the first has been given up, and serves the other agencies.
+    await field.traffic(20, agencies=[agency for agency in AGENCIES if agency != "NASA"])
+    await field.at_rest()
+    findings.recovered("the group gave the slow member up and went on")
+    assert first.runs
+    assert second.runs
+    assert await field.differences() == []
+
+
+async def test_18_poison_parks_its_agency_alone_and_the_others_stay_quick(field: Field, findings: Findings) -> None:
+    await field.serve("relay", "consumer")
+    await field.traffic(10)
+    await field.at_rest()
+    await field.trouble("NASA", "poison")
+    await field.give_out("NASA", "before", "poison", "behind")
+    await eventually(lambda: field.parked("NASA"))
+    slowest = 0.0
+    for number in range(30):
+        agency_id = field.dice.choice(AGENCIES[1:])
+        asked = time.monotonic()
+        await asyncio.gather(field.give_out(agency_id, f"quick-{number}"), field.give_out("NASA", f"later-{number}"))
+        await eventually(lambda: field.is_applied(agency_id))  # noqa: B023 - awaited within the turn
+        slowest = max(slowest, time.monotonic() - asked)
+    assert slowest < 5
+    assert await field.parked("NASA")
+
+    findings.fault_is_over()
+    await field.no_more_trouble()
+    assert await field.replay("NASA") == {"parked": False, "reason": None}
+    await field.at_rest()
+    findings.recovered(f"another agency's slowest effect took {slowest * 1000:.0f} ms")
+    assert await field.differences() == []
+
+
+async def test_19_a_replay_killed_half_way_during_live_traffic_keeps_the_order(
+    field: Field, findings: Findings
+) -> None:
+    await field.serve("relay")
+    consumer = field.start("consumer", breaking=["--die-before", "unpark", "--nth", "2"])
+    await field.ready(consumer)
+    await field.trouble("NASA", "poison")
+    await field.give_out("NASA", "poison")
+    for number in range(12):
+        await field.give_out("NASA", *(f"behind-{number}-{part}" for part in range(100)))
+    await eventually(lambda: field.parked("NASA"))
+    await field.until_drained()
+    await field.no_more_trouble()
+    async with field.live_traffic():
+        await field.replay("NASA", by=consumer)
+        await field.until_dead(consumer)
+        left = await field.admin.fetchval("select count(*) from parked_event")
+        assert left > 0
+        assert await field.parked("NASA")
+
+        findings.fault_is_over()
+        heir = field.start("consumer")
+        await field.ready(heir)
+        assert await field.replay("NASA", by=heir) == {"parked": False, "reason": None}
+    await field.at_rest()
+    findings.recovered(f"{left} records still waited when the replay died")
+    assert await field.differences() == []
+
+
+async def test_20_what_cannot_be_read_is_parked_raw_and_never_skipped(field: Field, findings: Findings) -> None:
+    await field.serve("relay")
+    consumer = field.start("consumer")
+    await field.ready(consumer)
+    producer = await field.producer()
+    junk = b"\xff\xfe not an event"
+    await producer.put_raw(TOPIC, key=b"USAID", value=junk, headers=[("ce_id", b"\xff")])
+    newer = dict(write_headers(_envelope("NSF", 1)))
+    newer["ce_type"] = b"muster.entitlements.SeatAssigned.v9"
+    await producer.put_raw(TOPIC, key=b"NSF", value=b"{}", headers=list(newer.items()))
+    for agency_id, sequence in (("USAID", 1), ("USAID", 2), ("NSF", 2), ("NSF", 3)):
+        seat = SeatAssigned(agency_id=agency_id, seat_id=f"seat-{sequence}", subject_ref=f"sub_{sequence}")
+        await producer.put(_envelope(agency_id, sequence), seat)
+    await field.traffic(10)
+    await field.at_rest()
+    await eventually(lambda: field.parked("USAID"))
+    await eventually(lambda: field.parked("NSF"))
+    assert await field.effects("USAID") == []
+    assert await field.effects("NSF") == []
+
+    consumer.kill()
+    heir = field.start("consumer")
+    await field.ready(heir)
+    findings.fault_is_over()
+    kept = await field.admin.fetch(
+        "select agency_id, value from parked_event where value in ($1, $2) order by 1", junk, b"{}"
+    )
+    assert [tuple(row) for row in kept] == [("NSF", b"{}"), ("USAID", junk)]
+    for agency_id in ("USAID", "NSF"):
+        await field.discard(agency_id, "not of our making", by=heir)
+        await field.replay(agency_id, by=heir)
+    assert await field.effects("USAID") == ["seat-1", "seat-2"]
+    assert await field.effects("NSF") == ["seat-2", "seat-3"]
+    findings.recovered("an operator gave two records up, with a reason that the audit keeps")
+    assert await field.admin.fetchval("select count(*) from audit where command = 'DiscardParkedRecord'") == 2
+
+
+def _envelope(agency_id: str, sequence: int) -> Envelope:
+    return Envelope(
+        id=event_id(TOPIC, agency_id, 1, sequence),
+        source=source_of(TOPIC),
+        type=SeatAssigned.event_type,
+        time=datetime(2026, 1, 1, tzinfo=UTC),
+        agency_id=agency_id,
+        epoch=1,
+        sequence=sequence,
+        correlation_id="cor_1",
+    )

@@ -1,0 +1,206 @@
+"""Postgres restarts, ends sessions, is full, or loses an answer: what was committed takes effect once, the rest never."""
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import asyncpg
+
+from tests.faults import servers
+from tests.faults.disk import SmallDisk
+from tests.faults.field import Field, Where, reasons_not_ready
+from tests.faults.findings import Findings
+from tests.faults.probe.service import MIGRATIONS
+from tests.faults.proxy import PostgresProxy
+from tests.faults.servers import Server
+from tests.support.databases import Databases
+from tests.support.eventually import eventually
+from tests.support.services import TokenIssuer
+
+
+async def test_05_an_old_transaction_elsewhere_in_the_cluster_does_not_stall_the_relay(
+    field: Field, findings: Findings
+) -> None:
+    await field.serve("relay", "consumer")
+    old = await asyncpg.connect(field.postgres_dsn)
+    async with old.transaction():
+        await old.fetchval("select pg_current_xact_id()")
+        findings.fault_is_over()
+        await field.traffic(60)
+        await field.at_rest()
+        findings.recovered("60 commands and all their effects while it was held")
+    await old.close()
+    assert await field.differences() == []
+
+
+async def test_11_restarted_at_once_in_a_consumers_transaction_the_work_is_redone(
+    field: Field, findings: Findings, postgres_server: Server
+) -> None:
+    await field.serve("relay")
+    consumer = field.start("consumer")
+    await field.ready(consumer)
+    await field.traffic(20)
+    await field.trouble("NASA", "slow", seconds=3)
+    await field.give_out("NASA", "slow")
+    await eventually(field.handler_sleeps, timeout=30)
+    postgres_server.send(signal.SIGQUIT)  # an immediate shutdown: like a crash, for all but the shared memory
+    await eventually(lambda: not postgres_server.runs)
+    await postgres_server.up()
+    findings.fault_is_over()
+    await field.reconnect()
+    assert "slow" not in await field.effects("NASA")
+    await field.traffic(20)
+    await field.at_rest()
+    findings.recovered("the consumer retried its batch")
+    assert consumer.runs
+    assert await field.differences() == []
+
+
+async def test_12_sessions_ended_at_random_leak_neither_locks_nor_sessions(field: Field, findings: Findings) -> None:
+    await field.serve("relay")
+    field.start("consumer")
+    reaper = await asyncpg.connect(field.postgres_dsn)
+    ended = 0
+    async with field.live_traffic():
+        for _ in range(60):
+            await asyncio.sleep(field.dice.random() / 3)
+            victims = await reaper.fetch(
+                "select pid from pg_stat_activity where usename in ('probe_api', 'probe_worker') order by pid"
+            )
+            if victims:
+                await reaper.execute("select pg_terminate_backend($1)", field.dice.choice(victims)["pid"])
+                ended += 1
+    await reaper.close()
+    findings.fault_is_over()
+    await field.at_rest()
+    findings.recovered(f"{ended} sessions ended")
+    assert await field.differences() == []
+    await eventually(lambda: _nothing_leaked(field))
+
+
+async def _nothing_leaked(field: Field) -> bool:
+    locks = await field.admin.fetchval(
+        """
+        select count(*)
+        from pg_locks as l join pg_database as d on d.oid = l.database
+        where d.datname = current_database() and l.locktype = 'advisory'
+        """
+    )
+    sessions = await field.admin.fetch(
+        "select state, query from pg_stat_activity where usename in ('probe_api', 'probe_worker')"
+    )
+    assert locks == 0
+    assert [tuple(session) for session in sessions if session["state"] != "idle"] == []
+    # Two processes: of each a pool per role, at most ten wide, and the bell's session.
+    assert len(sessions) <= 32
+    return True
+
+
+async def test_13_when_the_answer_to_commit_is_lost_the_retry_changes_nothing(field: Field, findings: Findings) -> None:
+    async with PostgresProxy(field.postgres_dsn) as api_proxy, PostgresProxy(field.postgres_dsn) as consumer_proxy:
+        await field.serve("relay", where=_by_way_of(api_proxy, field))
+        consumer = field.start("consumer", where=_by_way_of(consumer_proxy, field))
+        await field.ready(consumer)
+        await field.traffic(5)
+        for proxy in (api_proxy, consumer_proxy):
+            proxy.lose_replies_to_commit(6)
+        await field.traffic(60)
+        findings.fault_is_over()
+        await field.at_rest()
+        findings.recovered(f"{api_proxy.lost} answers lost to the API, {consumer_proxy.lost} to the consumer")
+        assert (api_proxy.lost, consumer_proxy.lost) == (6, 6)
+        assert {command.ending for command in field.recorder.commands()} == {"answered"}
+        assert await field.differences() == []
+
+
+def _by_way_of(proxy: PostgresProxy, field: Field) -> Where:
+    access = replace(
+        field.access,
+        api_dsn=proxy.address_of(field.access.api_dsn),
+        worker_dsn=proxy.address_of(field.access.worker_dsn),
+    )
+    return Where(access, field.bootstrap)
+
+
+async def test_24_after_a_restore_and_a_raised_epoch_nothing_new_is_taken_for_known(
+    field: Field, findings: Findings
+) -> None:
+    """The consumer's database is another one, and was not restored: it knows more than the producer."""
+    consumers = await Databases(field.postgres_dsn).make("probe", MIGRATIONS)
+    consumer = field.start("consumer", where=Where(consumers, field.bootstrap))
+    producer = await field.serve("relay")
+    await field.ready(consumer)
+    await field.traffic(20)
+    await field.until_drained()
+    producer.stop()
+    backup = await field.back_up()
+
+    producer = await field.serve("relay")
+    await field.traffic(20)
+    await field.until_drained()
+    producer.stop()
+    await field.restore(backup)
+    findings.fault_is_over()
+    producer = await field.serve()  # without its relay: nothing may be published before the epoch is raised
+    raised = await field.client.post("/v1/epoch", json={"reason": "restored from the last backup"})
+    assert raised.json()["epoch"] == 2, raised.text
+    producer.stop()
+
+    before = len(field.recorder.commands())
+    await field.serve("relay")
+    await field.traffic(20)
+    await field.until_drained()
+    given_out = [seat_id for command in field.recorder.commands()[before:] for seat_id in command.seat_ids]
+    admin = await asyncpg.connect(consumers.admin_dsn, server_settings={"search_path": "probe"})
+    await eventually(lambda: _have_effects(admin, given_out), timeout=60)
+    findings.recovered("the consumer took the new epoch, and said so in its log")
+    assert "new_epoch" in consumer.said()
+    await admin.close()
+
+
+async def _have_effects(admin: "asyncpg.Connection[Any]", seat_ids: Sequence[str]) -> bool:
+    """Whether each of the seats has its effect, and just one."""
+    rows = await admin.fetch("select seat_id from effect where seat_id = any($1::text[])", seat_ids)
+    effects = [row["seat_id"] for row in rows]
+    assert sorted(effects) == sorted(seat_ids)
+    return True
+
+
+async def test_25_on_a_full_disk_postgres_refuses_and_nothing_is_corrupt(
+    tmp_path: Path,
+    kafka_server: Server,
+    topic_prefix: str,
+    tokens: TokenIssuer,
+    dice: Random,
+    findings: Findings,
+) -> None:
+    with SmallDisk(tmp_path / "disk", megabytes=160) as disk:
+        server = servers.postgres(disk.folder, {"max_wal_size": "32MB", "min_wal_size": "32MB"})
+        await server.up()
+        bootstrap = kafka_server.program.address
+        async with Field(tmp_path, server.program.address, bootstrap, topic_prefix, tokens, dice) as field:
+            await field.serve("relay", "consumer")
+            await field.traffic(20)
+            await field.at_rest()
+            disk.fill()
+            asked = [await field.give_out("NASA", *_many(number), patient=False) for number in range(40)]
+            assert "lost" in {command.ending for command in asked}, "the disk was not full enough to refuse anything"
+            reasons = await eventually(lambda: reasons_not_ready(field.api), timeout=60)
+            disk.empty()
+            findings.fault_is_over()
+            await server.up()
+            await field.reconnect()
+            await field.ready(field.api)
+            await field.traffic(20)
+            await field.at_rest()
+            findings.recovered(f"readiness said: {'; '.join(reasons)}")
+            assert await field.differences() == []
+        server.stop()
+
+
+def _many(number: int) -> list[str]:
+    return [f"{number}-{part}-{'x' * 400}" for part in range(300)]

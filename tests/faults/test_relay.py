@@ -1,0 +1,145 @@
+"""The relay dies, stands still, runs twice or is misled: events repeat at most, and effects come once."""
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+
+import asyncpg
+import psutil
+import pytest
+
+from muster_contracts.entitlements import SeatAssigned
+from muster_runtime.clock import SystemClock
+from muster_runtime.context import Context
+from muster_runtime.db import Database, UnitOfWork
+from tests.faults.field import AGENCIES, Field
+from tests.faults.findings import Findings
+from tests.faults.probe.service import give_out
+from tests.faults.recorder import Command
+from tests.support.eventually import eventually
+
+CONTEXT = Context(actor="test", correlation_id="cor_1")
+
+
+async def test_01_killed_between_acknowledgement_and_delete_effects_come_once(field: Field, findings: Findings) -> None:
+    await field.serve()
+    field.start("consumer")
+    dying = field.start("relay", breaking=["--die-before", "delete", "--nth", "2"])
+    await field.traffic(60)
+    await field.until_dead(dying)
+    findings.fault_is_over()
+    field.start("relay")
+    await field.at_rest()
+    repeated = await field.repetitions()
+    findings.recovered(f"{repeated} events repeated on the topic")
+    assert repeated > 0
+    assert await field.differences() == []
+
+
+async def test_02_stopped_past_its_lease_and_woken_beside_a_second_one_order_is_kept(
+    field: Field, findings: Findings
+) -> None:
+    await field.serve()
+    field.start("consumer")
+    first = field.start("relay", breaking=["--stop-before", "send", "--nth", "2"])
+    await field.traffic(40)
+    await eventually(lambda: psutil.Process(first.pid).status() == psutil.STATUS_STOPPED, timeout=60)
+    findings.fault_is_over()
+    second = field.start("relay")
+    await field.at_rest()
+    findings.recovered("the second relay took over when the lease had run out")
+
+    traffic = asyncio.create_task(field.traffic(40))
+    first.send(signal.SIGCONT)
+    await traffic
+    await field.at_rest()
+    assert first.runs
+    assert second.runs
+    assert await field.differences() == []
+
+
+async def test_03_overlapping_transactions_committed_in_reverse_miss_nothing(field: Field, findings: Findings) -> None:
+    await field.serve("relay", "consumer")
+    database = await Database.connect(field.access.api_dsn, "probe", SystemClock())
+    for turn in range(5):
+        async with AsyncExitStack() as last_opened_closes_first:
+            for agency_id in AGENCIES:
+                seat_ids = [f"{turn}-{agency_id}-{part}" for part in range(field.dice.randint(1, 9))]
+                rolled_back = agency_id == AGENCIES[turn % len(AGENCIES)]
+                if rolled_back:
+                    last_opened_closes_first.enter_context(pytest.raises(RolledBack))
+                uow = await last_opened_closes_first.enter_async_context(database.write(agency_id, context=CONTEXT))
+                await give_out(uow, agency_id, seat_ids)
+                await _take_place_in_the_outbox(uow)
+                if rolled_back:
+                    last_opened_closes_first.callback(_roll_back)
+                ending = "refused" if rolled_back else "answered"
+                field.recorder.record(Command(f"key-{turn}-{agency_id}", agency_id, seat_ids, ending))
+            # Those with the higher ids are relayed before those with the lower ones have committed.
+            await field.traffic(2, agencies=["USAID"])
+            await eventually(lambda: field.is_applied("USAID"))
+        await field.at_rest()
+    await database.close()
+    findings.fault_is_over()
+    await field.at_rest()
+    findings.recovered("runs with low ids committed last, and were relayed last")
+    assert await field.differences() == []
+
+
+class RolledBack(Exception):
+    """Rolls a transaction back."""
+
+
+def _roll_back() -> None:
+    raise RolledBack
+
+
+async def _take_place_in_the_outbox(uow: UnitOfWork) -> None:
+    await uow.flush()
+    uow._entries.clear()
+
+
+async def test_04_a_write_without_the_agencys_lock_is_refused_in_every_table(field: Field) -> None:
+    await field.serve("relay", "consumer")
+    await field.traffic(8)
+    await field.at_rest()
+    tables = await field.admin.fetch(
+        """
+        select c.relname as name
+        from pg_class as c
+        join pg_attribute as a on a.attrelid = c.oid and a.attname = 'agency_id'
+        where c.relnamespace = 'probe'::regnamespace and c.relkind = 'r'
+        """
+    )
+    assert len(tables) > 10
+    for dsn in (field.access.api_dsn, field.access.worker_dsn):
+        connection = await asyncpg.connect(dsn)
+        for table in tables:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(f"insert into {table['name']} (agency_id) values ('NASA')")
+        await connection.execute("select set_config('muster.agency', '*', false)")  # as an operator reads
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute("update stream set last_sequence = last_sequence + 1")
+        await connection.close()
+
+    database = await Database.connect(field.access.api_dsn, "probe", SystemClock())
+    with pytest.raises(RuntimeError, match="which is not locked"):
+        async with database.write("NASA", context=CONTEXT) as uow:
+            uow.publish(SeatAssigned(agency_id="DOE", seat_id="seat", subject_ref="sub_1"))
+    await database.close()
+    assert await field.differences() == []
+
+
+async def test_10_after_an_out_of_order_sequence_the_producer_is_made_anew(field: Field, findings: Findings) -> None:
+    await field.serve()
+    field.start("consumer")
+    misled = field.start("relay", breaking=["--skip-sequence-before", "send", "--nth", "3"])
+    await field.ready(misled)
+    findings.fault_is_over()
+    for _ in range(5):
+        await field.traffic(10)
+        await field.at_rest()
+    findings.recovered("the relay logged OutOfOrderSequenceNumber and read its outbox again")
+    assert "OutOfOrderSequenceNumber" in misled.said()
+    assert misled.runs
+    assert await field.differences() == []
