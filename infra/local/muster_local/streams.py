@@ -48,7 +48,7 @@ def show(
             description = all_topics()[name]
             produced = _position(by_service.get(description.owner, {}).get("produced"))
             applied = {s: _position(by_service.get(s, {}).get("applied")) for s in description.readers}
-            if behind and all(position == produced for position in applied.values()):
+            if behind and all(_caught_up(position, produced) for position in applied.values()):
                 continue
             shown += 1
             table.add_row(name, agency_id, _text(produced), _applied(by_service, applied, produced))
@@ -157,6 +157,11 @@ def _position(shown: Mapping[str, int] | None) -> Position:
     return (0, 0) if shown is None else (shown["epoch"], shown["sequence"])
 
 
+def _caught_up(applied: Position, produced: Position) -> bool:
+    """Whether nothing is left to apply. A raised epoch shows in a reader with its first event."""
+    return applied == produced or (applied[0] < produced[0] and applied[1] >= produced[1])
+
+
 def _text(position: Position) -> str:
     epoch, sequence = position
     return "-" if not epoch else f"{sequence:,}" if epoch == 1 else f"{sequence:,} (epoch {epoch})"
@@ -164,10 +169,9 @@ def _text(position: Position) -> str:
 
 def _applied(by_service: Mapping[str, Mapping[str, Any]], applied: Mapping[str, Position], produced: Position) -> str:
     def one_of(service: str, position: Position) -> str:
+        text = f"{service} {_text(position)}"
         if by_service.get(service, {}).get("parked"):
-            return f"[red]{service} {_text(position)} parked[/red]"
-        return (
-            f"{service} {_text(position)}" if position == produced else f"[yellow]{service} {_text(position)}[/yellow]"
-        )
+            return f"[red]{text} parked[/red]"
+        return text if _caught_up(position, produced) else f"[yellow]{text}[/yellow]"
 
     return ", ".join(one_of(service, position) for service, position in applied.items())

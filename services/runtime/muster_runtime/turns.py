@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from muster_runtime.errors import TooManyRequests
 
 # A caller that does not get its turn for so long is told to come back later.
-TURN_SECONDS = 10
+TURN_SECONDS = 30
 
 
 @dataclass(slots=True)

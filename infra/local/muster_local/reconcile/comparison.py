@@ -105,8 +105,9 @@ def _lost(before: Books, log: Mapping[Stream, Position]) -> Iterator[Difference]
         told += [("has applied", stream, applied) for stream, applied in streams.applied.items()]
         for what, stream, position in told:
             topic, agency_id = stream
-            waits = stream in streams.waiting and what == "has given out"
-            if log.get(stream, (0, 0)) < position and not waits and not topics()[topic].compacted:
+            if what == "has given out" and (stream in streams.waiting or position[0] > log.get(stream, position)[0]):
+                continue  # it is on its way, or the epoch was raised and nothing has followed yet
+            if log.get(stream, (0, 0)) < position and not topics()[topic].compacted:
                 end = _text(log.get(stream, (0, 0)))
                 found = f"{service} {what} {topic} up to {_text(position)}; the topic ends at {end}"
                 yield Difference("events that the topic lacks", agency_id, found, remedy)
