@@ -81,24 +81,31 @@ def _positive(value: bytes) -> int:
     return number
 
 
-# The headers and how each is read, in the order of the envelope's fields; and the rules that a bad value breaks.
-_REQUIRED: tuple[tuple[str, Callable[[bytes], Any]], ...] = (
-    ("ce_id", bytes.decode),
-    ("ce_source", bytes.decode),
-    ("ce_type", bytes.decode),
-    ("ce_time", _instant),
-    ("ce_partitionkey", bytes.decode),
-    ("ce_epoch", _positive),
-    ("ce_sequence", _positive),
-    ("ce_correlationid", bytes.decode),
-)
-_OPTIONAL = ("ce_causationid", "ce_traceparent")
-_RULES = {
-    "ce_specversion": "1.0",
-    "ce_time": "an RFC 3339 instant with a time zone",
-    "ce_epoch": "a whole number from 1",
-    "ce_sequence": "a whole number from 1",
+def _require_version(value: bytes) -> None:
+    if value != b"1.0":
+        raise ValueError("another version")
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()
+
+
+# How each header is read, and the rule that an unreadable one breaks.
+_READERS: dict[str, tuple[Callable[[bytes], Any], str]] = {
+    "ce_specversion": (_require_version, "1.0"),
+    "ce_id": (bytes.decode, "UTF-8"),
+    "ce_source": (bytes.decode, "UTF-8"),
+    "ce_type": (bytes.decode, "UTF-8"),
+    "ce_time": (_instant, "an RFC 3339 instant with a time zone"),
+    "ce_partitionkey": (bytes.decode, "UTF-8"),
+    "ce_epoch": (_positive, "a whole number from 1"),
+    "ce_sequence": (_positive, "a whole number from 1"),
+    "ce_correlationid": (bytes.decode, "UTF-8"),
+    "ce_causationid": (_text, "UTF-8"),
+    "ce_traceparent": (_text, "UTF-8"),
 }
+_OPTIONAL = {"ce_causationid", "ce_traceparent"}
+_UNREADABLE = (KeyError, ValueError, TypeError, AttributeError, OverflowError)
 
 
 def read_headers(headers: Iterable[tuple[str, bytes]]) -> Envelope:
@@ -107,20 +114,36 @@ def read_headers(headers: Iterable[tuple[str, bytes]]) -> Envelope:
     Raises MalformedRecord when a required attribute is missing or unreadable.
     """
     raw = dict(headers)
-    attributes: list[Any] = []
-    name = "ce_specversion"
     try:
-        if raw[name] != b"1.0":
-            raise ValueError(raw[name])
-        for name, read in _REQUIRED:
-            attributes.append(read(raw[name]))
-        for name in _OPTIONAL:
-            attributes.append(raw[name].decode() if name in raw else None)
-    except KeyError:
-        raise MalformedRecord(f"header {name} is missing") from None
-    except (ValueError, TypeError, AttributeError, OverflowError):
-        raise MalformedRecord(f"header {name} is {raw[name]!r}, not {_RULES.get(name, 'UTF-8')}") from None
-    return Envelope._make(attributes)
+        # Written out, since every record of every topic comes this way.
+        _require_version(raw["ce_specversion"])
+        return Envelope(
+            raw["ce_id"].decode(),
+            raw["ce_source"].decode(),
+            raw["ce_type"].decode(),
+            _instant(raw["ce_time"]),
+            raw["ce_partitionkey"].decode(),
+            _positive(raw["ce_epoch"]),
+            _positive(raw["ce_sequence"]),
+            raw["ce_correlationid"].decode(),
+            _text(raw.get("ce_causationid")),
+            _text(raw.get("ce_traceparent")),
+        )
+    except _UNREADABLE:
+        raise MalformedRecord(_defect(raw)) from None
+
+
+def _defect(raw: dict[str, bytes]) -> str:
+    """The first header that is missing or breaks its rule."""
+    for name, (read, rule) in _READERS.items():
+        try:
+            read(raw[name])
+        except KeyError:
+            if name not in _OPTIONAL:
+                return f"header {name} is missing"
+        except _UNREADABLE:
+            return f"header {name} is {raw[name]!r}, not {rule}"
+    raise AssertionError("every header can be read")
 
 
 def write_run_headers(first: Envelope, topic: str, count: int) -> Iterator[Headers]:
