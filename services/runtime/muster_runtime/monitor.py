@@ -114,17 +114,24 @@ class Monitor:
         return [f"migrations are pending: {', '.join(self._pending)}"] if self._pending else []
 
     async def _disk(self) -> list[str]:
-        """A write that found no room is tried again on a row that does no harm: else no request would tell."""
+        """After a write that found no room: whether a few pages more than there are can be had now."""
         full = [database for database in self._databases.values() if database.disk_full]
         if not full:
             return []
         try:
-            await self._runtime.database.pool.execute(
-                """
-                insert into lease (duty, holder, expires_at) values ('probe', '', now())
-                on conflict (duty) do update set expires_at = excluded.expires_at
-                """
-            )
+            async with self._runtime.database.pool.acquire() as connection:
+                room = connection.transaction()
+                await room.start()
+                try:
+                    # One row would fit into a page that is there already, and tell nothing.
+                    await connection.execute(
+                        """
+                        insert into lease (duty, holder, expires_at)
+                        select 'room/' || n, repeat('x', 1000), now() from generate_series(1, 200) as s(n)
+                        """
+                    )
+                finally:
+                    await room.rollback()
         except asyncpg.DiskFullError:
             return ["the disk of Postgres is full"]
         for database in full:
