@@ -15,6 +15,10 @@ declare
     agency text;
 begin
     foreach agency in array sorted loop
+        if agency like '%,%' then
+            raise exception 'agency % cannot be locked: a comma parts agencies', quote_literal(agency)
+                using errcode = 'invalid_parameter_value';
+        end if;
         perform pg_advisory_xact_lock(hashtextextended(current_schema() || '/' || agency, 0));
     end loop;
     perform set_config('muster.locked', array_to_string(sorted, ','), true);

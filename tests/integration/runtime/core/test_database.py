@@ -42,6 +42,12 @@ async def test_a_write_to_an_agency_that_is_not_locked_is_refused(database: Data
             await uow.connection.execute(EFFECT, "DOE")
 
 
+async def test_one_name_never_locks_two_agencies(database: Database) -> None:
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="comma"):
+        async with database.write("NASA,DOE", context=CONTEXT) as uow:
+            await uow.connection.execute(EFFECT, "DOE")
+
+
 async def test_an_event_of_an_agency_that_is_not_locked_is_refused(database: Database) -> None:
     with pytest.raises(RuntimeError, match="not locked"):
         async with database.write("NASA", context=CONTEXT) as uow:
