@@ -1,0 +1,275 @@
+"""Every command of every runbook is run, as it stands there, on a stack in the state that the runbook is for."""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from muster_contracts import Envelope, event_id, source_of, topics, write_headers
+from muster_contracts.enrollment import AgencyEnrolled, AgencySuspended
+from muster_enrollment.domain.rules import ISSUER, PRODUCT
+from muster_local.demo.programme import Programme
+from muster_local.postgres import _program
+from muster_local.programs import SERVICES
+from muster_local.provisioning import drop
+from muster_local.stack import Stack
+from muster_local.topics import delete_topics
+from muster_runtime.clock import SystemClock
+from tests.support.topics import Producer
+
+Eventually = Callable[..., Awaitable[Any]]
+RUNBOOKS = Path(__file__).parents[2] / "infra" / "runbooks"
+TOPIC = AgencySuspended.topic
+READERS = ("billing", "entitlements", "notify")
+
+# Long enough for a machine that does much else at the same time.
+PATIENCE = 90
+
+
+class Operator:
+    """Somebody in a folder with a stack in it, who follows runbooks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        programs = [Path(sys.executable).parent, _program("pg_dump").parent]
+        self.path = os.pathsep.join([*map(str, programs), os.environ["PATH"]])
+
+    @property
+    def stack(self) -> Stack:
+        """The stack as it runs now."""
+        stack = Stack.running(self.folder / ".muster")
+        assert stack is not None
+        return stack
+
+    def follow(self, runbook: str, part: str = "", **variables: str) -> str:
+        """Run the commands of a runbook, or of the part under a heading, and answer what they printed."""
+        text = (RUNBOOKS / runbook).read_text("utf-8")
+        if part:
+            (text,) = re.findall(rf"^## {part}\n(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL)
+        blocks = re.findall(r"^ *```sh\n(.*?)^ *```", text, flags=re.MULTILINE | re.DOTALL)
+        assert blocks, runbook
+        return self.run("\n".join(blocks), **variables)
+
+    def run(self, script: str, **variables: str) -> str:
+        """Run a script as a shell does; it must succeed."""
+        done = subprocess.run(
+            ["/bin/bash", "-euo", "pipefail", "-c", script],
+            cwd=self.folder,
+            env={**os.environ, "PATH": self.path, "COLUMNS": "400", **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    async def sql(self, service: str, query: str, *arguments: Any) -> Any:
+        """What a query finds in a service's schema."""
+        connection = await asyncpg.connect(self.stack.admin_dsn, server_settings={"search_path": service})
+        try:
+            return await connection.fetchval(query, *arguments)
+        finally:
+            await connection.close()
+
+
+@pytest.fixture(scope="module")
+def operator(postgres: str, kafka_bootstrap: str) -> Iterator[Operator]:
+    """One stack for all of them: its start is dear, and each runbook leaves it as it should be."""
+    operator = Operator(Path(tempfile.mkdtemp(prefix="muster-runbooks-")))
+    operator.run("muster up")
+    database = operator.stack.admin_dsn.rpartition("/")[2].partition("?")[0]
+    prefix = operator.stack.topic_prefix
+    yield operator
+    operator.run("muster down")
+    asyncio.run(drop(postgres, database))
+    asyncio.run(delete_topics(kafka_bootstrap, [prefix + name for name in topics()]))
+    shutil.rmtree(operator.folder)
+
+
+@pytest.fixture
+async def producer(operator: Operator) -> AsyncIterator[Producer]:
+    """Puts records on the stack's topics, as a broken enrollment service would."""
+    async with Producer(operator.stack.bootstrap, operator.stack.topic_prefix) as producer:
+        yield producer
+
+
+def broken(agency_id: str, sequence: int) -> tuple[Envelope, AgencySuspended]:
+    """An event of an agency that nobody knows."""
+    now = SystemClock().now()
+    event = AgencySuspended(agency_id=agency_id, enrollment_id="enr_none", reason="test", suspended_at=now)
+    envelope = Envelope(
+        id=event_id(TOPIC, agency_id, 1, sequence),
+        source=source_of(TOPIC),
+        type=event.event_type,
+        time=now,
+        agency_id=agency_id,
+        epoch=1,
+        sequence=sequence,
+        correlation_id="cor_test",
+    )
+    return envelope, event
+
+
+async def parked(operator: Operator, service: str, agency_id: str) -> int:
+    count: int = await operator.sql(
+        service, "select coalesce(sum(records), 0) from parked_stream where agency_id = $1", agency_id
+    )
+    return count
+
+
+async def poison(operator: Operator, producer: Producer, agency_id: str, eventually: Eventually) -> None:
+    """Park the stream of an agency in every reader by a record that none of them can read."""
+    envelope = broken(agency_id, 1)[0]._replace(type=AgencyEnrolled.event_type)
+    await producer.put_raw(TOPIC, key=agency_id.encode(), value=b"not JSON", headers=write_headers(envelope))
+    for service in READERS:
+        await eventually(lambda service=service: parked(operator, service, agency_id), timeout=PATIENCE)
+
+
+async def enroll(operator: Operator, agency_id: str) -> None:
+    """Let an agency join, so that billing has a term to lose."""
+    stack = operator.stack
+    urls = {service: stack.service_url(service) for service in SERVICES}
+    scopes = [f"{service}:{verb}" for service in SERVICES for verb in ("read", "write", "operate")]
+    person = {"name": "Ada Administrator", "email": f"ada@{agency_id.lower()}.gov"}
+    async with Programme(urls, stack.token(*scopes)) as programme:
+        columns = ["id", "name", "parent", "treasury_code", "domains", "headcount", "branch"]
+        row = [agency_id, agency_id, "", "", f"{agency_id.lower()}.gov", "100", "executive"]
+        register = "\n".join("\t".join(cells) for cells in (columns, row)) + "\n"
+        await programme.upload("enrollment", "register", register.encode(), "text/tab-separated-values")
+        path = f"agencies/{agency_id}"
+        starts_at = SystemClock().now().isoformat()
+        await programme.post(
+            "enrollment", f"{path}/enrollments", {"seats": 5, "starts_at": starts_at, "contact": person}
+        )
+        await programme.post(
+            "enrollment",
+            f"{path}/authorizations",
+            {
+                "number": f"ATU-{agency_id}",
+                "issuer": ISSUER,
+                "product": PRODUCT,
+                "valid_from": "2025-01-01T00:00:00Z",
+                "valid_until": "2099-01-01T00:00:00Z",
+            },
+        )
+        await programme.post(
+            "enrollment",
+            f"{path}/data-use-acceptances",
+            {"terms_version": "2025-08", "signer": person, "evidence_sha256": "0" * 64},
+        )
+
+
+async def has_a_term(operator: Operator, agency_id: str) -> bool:
+    return bool(await operator.sql("billing", "select count(*) from term where agency_id = $1", agency_id))
+
+
+async def test_rebuild(operator: Operator, eventually: Eventually) -> None:
+    await enroll(operator, "NASA")
+    both_known = "select count(*) = 2 from directory where agency_id = 'NASA'"  # an administrator and a signer
+    await eventually(lambda: operator.sql("notify", both_known), timeout=PATIENCE)
+    await operator.sql("notify", "delete from directory where agency_id = 'NASA'")
+    said = operator.follow("rebuild.md")
+    assert "they differ" in said
+    assert said.endswith("The projection is right.\n")
+    assert await operator.sql("notify", both_known)
+    audited = await operator.sql("notify", "select reason from audit where command = 'RebuildProjection'")
+    assert "ticket 4712" in audited
+
+
+async def test_restore(operator: Operator, eventually: Eventually, tmp_path: Path) -> None:
+    variables = {"SERVICE": "billing", "BACKUP": str(tmp_path / "billing.dump")}
+    await enroll(operator, "EPA")
+    await eventually(lambda: has_a_term(operator, "EPA"), timeout=PATIENCE)
+    operator.follow("restore.md", part="Back up", **variables)
+    await enroll(operator, "DOE")
+    await eventually(lambda: has_a_term(operator, "DOE"), timeout=PATIENCE)
+    lost = await operator.sql("billing", "select id from term where agency_id = 'DOE'")
+
+    said = operator.follow("restore.md", part="Restore", **variables)
+    assert "streams go on in epoch 2" in said
+    await eventually(lambda: has_a_term(operator, "DOE"), timeout=PATIENCE)
+    assert await operator.sql("billing", "select id from term where agency_id = 'DOE'") != lost
+    # Its readers take the new epoch: the term that was decided again is known everywhere.
+    heard = "select epoch from applied where topic = 'muster.billing.term' and agency_id = 'DOE'"
+    await eventually(lambda: operator.sql("entitlements", f"{heard} and epoch = 2"), timeout=PATIENCE)
+    assert "All accounts agree." in operator.follow("restore.md", part="Afterwards", **variables)
+
+
+async def test_reconcile(operator: Operator) -> None:
+    assert "All accounts agree." in operator.follow("reconcile.md")
+    await operator.sql("billing", "update term set state = 'cancelled' where agency_id = 'EPA'")
+    with pytest.raises(AssertionError, match=r"an enrolment without a term.*EPA"):
+        operator.follow("reconcile.md")
+    await operator.sql("billing", "update term set state = 'running' where agency_id = 'EPA'")
+    operator.follow("reconcile.md")
+
+
+async def test_parked_stream(operator: Operator, producer: Producer, eventually: Eventually) -> None:
+    await poison(operator, producer, "HHS", eventually)
+    said = operator.follow("parked-stream.md", TOPIC=TOPIC, AGENCY="HHS", SERVICE="notify")
+    assert "the value does not fit" in said
+    assert "its first record is given up; nothing waits any more" in said
+    assert "Nothing is parked." in said
+    for service in ("billing", "entitlements"):
+        operator.run(f"muster parked discard {TOPIC} HHS --service {service} --reason 'not JSON'")
+    audited = await operator.sql("notify", "select reason from audit where command = 'DiscardParkedRecord'")
+    assert "ticket 4711" in audited
+
+
+async def test_gap(operator: Operator, producer: Producer, eventually: Eventually) -> None:
+    await producer.put(*broken("USDA", 3))
+    for service in READERS:
+        await eventually(lambda service=service: parked(operator, service, "USDA"), timeout=PATIENCE)
+    said = operator.follow("gap.md", TOPIC=TOPIC, AGENCY="USDA", SERVICE="notify")
+    assert "sequence 1 was expected and 3 came" in said
+    assert "a parked stream" in said
+    assert "accepted up to 2" in said
+    for service in ("billing", "entitlements"):
+        operator.run(f"muster streams gap accept {TOPIC} USDA --service {service} --reason 'gone'")
+
+
+async def test_partition_paused(operator: Operator, producer: Producer, eventually: Eventually) -> None:
+    await producer.put(*broken("DOL", 2))
+    for service in READERS:
+        await eventually(lambda service=service: parked(operator, service, "DOL"), timeout=PATIENCE)
+        accept_gap_alone(operator, service, "DOL")
+    for service in ("billing", "entitlements"):
+        operator.run(f"muster parked replay {TOPIC} DOL --service {service}")
+    said = operator.follow("partition-paused.md", TOPIC=TOPIC, AGENCY="DOL", SERVICE="notify")
+    assert "notify: muster.enrollment.agency of DOL: replayed" in said
+
+
+def accept_gap_alone(operator: Operator, service: str, agency_id: str) -> None:
+    """Mend the cause for which a stream stands, and leave it to be replayed."""
+    httpx.post(
+        f"{operator.stack.service_url(service)}/v1/streams/{TOPIC}/{agency_id}/gap",
+        json={"reason": "gone"},
+        headers={"authorization": f"Bearer {operator.stack.token(f'{service}:operate')}"},
+    ).raise_for_status()
+
+
+@pytest.mark.parametrize(
+    "runbook",
+    [
+        "process-gone.md",
+        "not-ready.md",
+        "consumer-stands.md",
+        "consumer-behind.md",
+        "outbox-stuck.md",
+        "deadlines-late.md",
+        "requests-refused.md",
+        "requests-fail.md",
+    ],
+)
+async def test_looking(operator: Operator, runbook: str) -> None:
+    operator.follow(runbook, TOPIC=TOPIC, AGENCY="NASA", SERVICE="billing")
