@@ -21,6 +21,16 @@ class SeatRevocationReason(StrEnum):
     REQUESTED = "requested"
     AGENCY_WITHDRAWN = "agency_withdrawn"
     TERM_ENDED = "term_ended"
+    INACTIVITY = "inactivity"
+
+
+class SeatBatchKind(StrEnum):
+    """What a file asks for the people that it lists."""
+
+    IMPORT = "import"
+    SUSPENSION = "suspension"
+    REVOCATION = "revocation"
+    TRANSFER = "transfer"
 
 
 class AccessMode(StrEnum):
@@ -65,7 +75,6 @@ class SeatPoolResized(_SeatFact):
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatPoolResized.v1"
-    emitted: ClassVar[bool] = False
 
     previous_cap: int = Field(ge=0, description="Seats agreed before.", examples=[17973, 0])
     cap: int = Field(ge=0, description="Seats agreed now; never fewer than are in use.", examples=[20000, 0])
@@ -80,13 +89,36 @@ class SeatReserved(_SeatOfPerson):
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatReserved.v1"
-    emitted: ClassVar[bool] = False
 
     reserved_until: Instant | None = Field(
         default=None,
         description="The instant, UTC, at which the reservation ends by itself; null for none.",
         examples=["2025-10-06T00:00:00Z", None],
     )
+
+
+@event
+class SeatInvited(_SeatOfPerson):
+    """A person was invited to take the seat that is reserved for them.
+
+    Emitted for each invitation; the latest one of a seat holds.
+    """
+
+    event_type: ClassVar[str] = "muster.entitlements.SeatInvited.v1"
+
+    expires_at: Instant = Field(
+        description="The instant, UTC, from which the invitation is void.", examples=["2025-08-20T00:00:00Z"]
+    )
+
+
+@event
+class SeatInvitationExpired(_SeatOfPerson):
+    """An invitation was not taken up in time; the seat stays reserved. `time` of the event is that very instant.
+
+    Emitted once for each invitation that expires.
+    """
+
+    event_type: ClassVar[str] = "muster.entitlements.SeatInvitationExpired.v1"
 
 
 @event
@@ -103,7 +135,7 @@ class SeatAssigned(_SeatOfPerson):
 class SeatActivated(_SeatOfPerson):
     """The person has used the seat for the first time.
 
-    Emitted at most once for each seat.
+    Emitted at most once for each person who holds it.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatActivated.v1"
@@ -117,9 +149,34 @@ class SeatSuspended(_SeatOfPerson):
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatSuspended.v1"
-    emitted: ClassVar[bool] = False
 
     reason: str = Field(description="Why.", examples=["training_expired", ""])
+
+
+@event
+class SeatReinstated(_SeatOfPerson):
+    """The person may use a suspended seat again.
+
+    Emitted once for each end of a seat's suspension.
+    """
+
+    event_type: ClassVar[str] = "muster.entitlements.SeatReinstated.v1"
+
+
+@event
+class SeatIdleWarned(_SeatOfPerson):
+    """A seat has not been used for as long as its agency allows.
+
+    Emitted once, until the seat is used; unless it is, the seat is revoked.
+    """
+
+    event_type: ClassVar[str] = "muster.entitlements.SeatIdleWarned.v1"
+
+    idle_days: int = Field(ge=1, description="Days without use.", examples=[60, 1])
+    reclaim_at: Instant = Field(
+        description="The instant, UTC, at which the seat is revoked unless it is used.",
+        examples=["2025-11-04T00:00:00Z"],
+    )
 
 
 @event
@@ -144,7 +201,6 @@ class SeatTransferred(_SeatOfPerson):
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatTransferred.v1"
-    emitted: ClassVar[bool] = False
 
     from_subject_ref: SubjectRef = Field(
         description="Pseudonymous reference to the person who held it before.",
@@ -154,19 +210,24 @@ class SeatTransferred(_SeatOfPerson):
 
 @event
 class SeatBatchCompleted(_SeatFact):
-    """A bulk import of seats was worked through.
+    """A file of seats was worked through.
 
-    Emitted once for each import, after the events of its seats.
+    Emitted once for each file, after the events of its seats.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatBatchCompleted.v1"
-    emitted: ClassVar[bool] = False
 
-    batch_id: str = Field(description="The import.", examples=["bat_01987b3e0000700080000000000000bd"])
+    batch_id: str = Field(description="The work on the file.", examples=["bat_01987b3e0000700080000000000000bd"])
     rows: int = Field(ge=0, description="Rows read.", examples=[10000, 0])
     assigned: int = Field(ge=0, description="Rows that made a seat.", examples=[9950, 0])
-    already_held: int = Field(ge=0, description="Rows whose person held a seat before.", examples=[20, 0])
+    already_held: int = Field(ge=0, description="Rows that changed nothing: all was so before.", examples=[20, 0])
     refused: int = Field(ge=0, description="Rows refused.", examples=[30, 0])
+    kind: Open[SeatBatchKind] = Field(
+        default=SeatBatchKind.IMPORT, description="What the file asked for.", examples=["import", "reinstatement"]
+    )
+    changed: int = Field(
+        default=0, ge=0, description="Rows that suspended, revoked or transferred a seat.", examples=[0]
+    )
 
 
 @event
