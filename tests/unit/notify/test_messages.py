@@ -35,6 +35,9 @@ EVENTS: list[Event] = [
     entitlements.TrialEndingSoon(**WINDOW, ends_at=AT, days_left=1),
     entitlements.TrialExpired(**WINDOW, expired_at=AT, mode_after="quota", monthly_quota_after=25),
     entitlements.SeatLimitReached(agency_id="NASA", cap=10, in_use=10, refused=1),
+    entitlements.SeatBatchCompleted(
+        agency_id="NASA", batch_id="bat_1", rows=10, assigned=7, already_held=2, refused=1, kind="import"
+    ),
     billing.InvoiceIssued(**INVOICE, invoice_number="NASA-2025-01", amount=DOLLAR, issued_at=AT, due_at=LATER),
     billing.InvoicePaid(**INVOICE, payment_id="pay_1", amount=DOLLAR, paid_at=AT),
     billing.InvoiceVoided(**INVOICE, reason="agency_withdrawn", voided_at=AT),
@@ -128,7 +131,8 @@ def test_the_headers_identify_the_delivery() -> None:
 
 
 def test_instants_and_money_are_in_words() -> None:
-    text, _ = parts(written(EVENTS[7], "invoice-issued"))
+    issued = next(event for event in EVENTS if isinstance(event, billing.InvoiceIssued))
+    text, _ = parts(written(issued, "invoice-issued"))
     assert "Amount: $1.00" in text
     assert "Issued: 6 August 2025, 12:30 UTC" in text
 
