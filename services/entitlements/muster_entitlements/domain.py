@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 
 from muster_contracts.entitlements import AccessMode
@@ -27,11 +27,83 @@ ASSIGNABLE = frozenset({PoolState.OPEN, PoolState.NOT_STARTED})
 
 
 class SeatState(StrEnum):
-    """The life of a seat."""
+    """The life of a seat. Reserved and invited, it is kept for a person who does not hold it yet."""
 
+    RESERVED = "reserved"
+    INVITED = "invited"
     ASSIGNED = "assigned"
     ACTIVE = "active"
+    SUSPENDED = "suspended"
     REVOKED = "revoked"
+
+
+# An assigned seat may be used at once: its first use activates it.
+USABLE = frozenset({SeatState.ASSIGNED, SeatState.ACTIVE})
+
+
+class SeatAction(StrEnum):
+    """What may be done with a seat, in the words of a refusal: a suspended seat cannot be activated."""
+
+    INVITE = "invited to"
+    ACTIVATE = "activated"
+    SUSPEND = "suspended"
+    REINSTATE = "reinstated"
+    TRANSFER = "transferred"
+    REVOKE = "revoked"
+
+
+# The seat's states by action, each with what it becomes. The same state again: the action changes nothing,
+# but for a further invitation and a transfer.
+_NEXT: dict[SeatAction, dict[SeatState, SeatState]] = {
+    SeatAction.INVITE: {SeatState.RESERVED: SeatState.INVITED, SeatState.INVITED: SeatState.INVITED},
+    SeatAction.ACTIVATE: {
+        SeatState.INVITED: SeatState.ACTIVE,
+        SeatState.ASSIGNED: SeatState.ACTIVE,
+        SeatState.ACTIVE: SeatState.ACTIVE,
+    },
+    SeatAction.SUSPEND: {
+        SeatState.ASSIGNED: SeatState.SUSPENDED,
+        SeatState.ACTIVE: SeatState.SUSPENDED,
+        SeatState.SUSPENDED: SeatState.SUSPENDED,
+    },
+    SeatAction.REINSTATE: {
+        SeatState.SUSPENDED: SeatState.ACTIVE,
+        SeatState.ASSIGNED: SeatState.ASSIGNED,
+        SeatState.ACTIVE: SeatState.ACTIVE,
+    },
+    SeatAction.TRANSFER: {SeatState.ASSIGNED: SeatState.ASSIGNED, SeatState.ACTIVE: SeatState.ASSIGNED},
+    SeatAction.REVOKE: dict.fromkeys(SeatState, SeatState.REVOKED),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A seat and whose it is; `used` says whether that person has ever activated it."""
+
+    agency_id: str
+    seat_id: str
+    subject_ref: str
+    state: SeatState
+    used: bool
+
+    def after(self, action: SeatAction) -> SeatState | None:
+        """The state to which an action brings the seat; None where its state does not allow the action."""
+        state = _NEXT[action].get(self.state)
+        if action is SeatAction.REINSTATE and self.state is SeatState.SUSPENDED and not self.used:
+            return SeatState.ASSIGNED
+        return state
+
+
+@dataclass(frozen=True, slots=True)
+class SeatPolicy:
+    """What an agency has laid down for its seats; without `idle_days` none is ever idle."""
+
+    idle_days: int | None
+    warning_days: int
+    invitation_days: int
+
+
+DEFAULT_POLICY = SeatPolicy(idle_days=None, warning_days=14, invitation_days=14)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +139,22 @@ class Pool:
         if self.suspended:
             return PoolState.SUSPENDED
         return PoolState.NOT_STARTED if now < self.starts_at else PoolState.OPEN
+
+
+class OperationState(StrEnum):
+    """How far the work on a file is."""
+
+    RECEIVING = "receiving"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+
+
+class OnLimit(StrEnum):
+    """What an import does at the first person for whom there is no seat: stop there, or go on and refuse them."""
+
+    STOP = "stop"
+    FILL = "fill"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +215,9 @@ class Reason(StrEnum):
     SUSPENDED = "suspended"
     NOT_STARTED = "not_started"
     NO_SEAT = "no_seat"
+    SEAT_RESERVED = "seat_reserved"
+    SEAT_INVITED = "seat_invited"
+    SEAT_SUSPENDED = "seat_suspended"
     SEAT_ASSIGNED = "seat_assigned"
     SEAT_ACTIVE = "seat_active"
     WINDOW_OPEN = "window_open"
@@ -154,6 +245,8 @@ class Question:
     seat: SeatState | None
     feature: str | None
     window: Window | None
+    used_on: date | None = None
+    """The last day on which the seat was used; None where that is not known to be after its activation."""
 
 
 def check(question: Question, now: datetime) -> Answer:
@@ -167,6 +260,8 @@ def check(question: Question, now: datetime) -> Answer:
         return replace(answer, reason=Reason(state.value))
     if question.seat is None or question.seat is SeatState.REVOKED:
         return answer
+    if question.seat not in USABLE:
+        return replace(answer, reason=Reason(f"seat_{question.seat}"))
     if question.feature is None:
         return replace(answer, verdict=Verdict.ALLOWED, reason=Reason(f"seat_{question.seat}"))
     if window is None:

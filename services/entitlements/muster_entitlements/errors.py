@@ -1,6 +1,8 @@
 """The refusals of entitlements."""
 
-from muster_entitlements.domain import PoolState
+from datetime import timedelta
+
+from muster_entitlements.domain import PoolState, Reason, Seat, SeatAction
 from muster_runtime.errors import Conflict, NotFound, PermanentError
 
 
@@ -52,6 +54,68 @@ class SeatRevokedAlready(Conflict):
 
     def __init__(self, seat_id: str) -> None:
         super().__init__(f"seat {seat_id} is revoked")
+
+
+class SeatStateRefused(Conflict):
+    """The seat's state does not allow what was asked for."""
+
+    slug = "seat-state"
+    title = "The seat's state does not allow it"
+
+    def __init__(self, seat: Seat, action: SeatAction) -> None:
+        super().__init__(f"seat {seat.seat_id} is {seat.state}: it cannot be {action}", reason=seat.state.value)
+
+
+class CapBelowUse(Conflict):
+    """More seats are in use than would be agreed."""
+
+    slug = "cap-below-use"
+    title = "More seats are in use"
+
+    def __init__(self, cap: int, in_use: int) -> None:
+        super().__init__(f"cap: {cap} is refused: {in_use} seats are in use", in_use=in_use)
+
+
+class UseRefused(Conflict):
+    """The person may not use the feature now."""
+
+    slug = "use-refused"
+    title = "The feature may not be used"
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(f"the feature may not be used: {reason}", reason=reason.value)
+
+
+class OperationUnknown(NotFound):
+    """The agency has no such operation."""
+
+    slug = "operation-unknown"
+    title = "No such operation"
+
+    def __init__(self, agency_id: str, operation_id: str) -> None:
+        super().__init__(f"{agency_id} has no operation {operation_id[:60]!r}")
+
+
+class UploadCutOff(PermanentError):
+    """The file has no end: the connection was lost before. Nothing was done."""
+
+    status = 400
+    slug = "upload-cut-off"
+    title = "The file has no end"
+
+    def __init__(self) -> None:
+        super().__init__("the connection was lost before the end of the file")
+
+
+class UploadTooSlow(PermanentError):
+    """The file took so long to come that what there was of it has been discarded."""
+
+    status = 408
+    slug = "upload-too-slow"
+    title = "The file took too long"
+
+    def __init__(self, patience: timedelta) -> None:
+        super().__init__(f"the file did not come within {patience}; nothing was done")
 
 
 class SeatUnknown(NotFound):

@@ -1,5 +1,8 @@
 """From a fact of the domain to the event of the contract."""
 
+from collections.abc import Iterable
+from datetime import datetime
+
 from muster_contracts.entitlements import (
     FeatureWindowExtended,
     FeatureWindowOpened,
@@ -7,15 +10,25 @@ from muster_contracts.entitlements import (
     PersonRecorded,
     SeatActivated,
     SeatAssigned,
+    SeatBatchCompleted,
+    SeatBatchKind,
+    SeatIdleWarned,
+    SeatInvitationExpired,
+    SeatInvited,
     SeatLimitReached,
+    SeatPoolResized,
+    SeatReinstated,
+    SeatReserved,
     SeatRevocationReason,
     SeatRevoked,
+    SeatSuspended,
+    SeatTransferred,
     TrialEndingSoon,
     TrialExpired,
 )
-from muster_entitlements.domain import Pool, Window
+from muster_entitlements.domain import Pool, Seat, Window
 from muster_entitlements.people import Person
-from muster_entitlements.repository.seats import Seat
+from muster_entitlements.repository.operations import Operation
 from muster_entitlements.repository.windows import Extension
 
 
@@ -67,9 +80,34 @@ def trial_expired(window: Window) -> TrialExpired:
     )
 
 
-def seat_assigned(agency_id: str, seat_id: str, person: Person) -> SeatAssigned:
+def seat_reserved(seat: Seat) -> SeatReserved:
+    """A seat is kept for a person."""
+    return SeatReserved(agency_id=seat.agency_id, seat_id=seat.seat_id, subject_ref=seat.subject_ref)
+
+
+def seat_invited(seat: Seat, expires_at: datetime) -> SeatInvited:
+    """A person may take the seat that is reserved for them."""
+    return SeatInvited(
+        agency_id=seat.agency_id, seat_id=seat.seat_id, subject_ref=seat.subject_ref, expires_at=expires_at
+    )
+
+
+def seat_invitation_expired(seat: Seat) -> SeatInvitationExpired:
+    """An invitation is void."""
+    return SeatInvitationExpired(agency_id=seat.agency_id, seat_id=seat.seat_id, subject_ref=seat.subject_ref)
+
+
+def seat_assigned(seat: Seat) -> SeatAssigned:
     """A person holds a seat."""
-    return SeatAssigned(agency_id=agency_id, seat_id=seat_id, subject_ref=person.subject_ref)
+    return SeatAssigned(agency_id=seat.agency_id, seat_id=seat.seat_id, subject_ref=seat.subject_ref)
+
+
+def seats_assigned(agency_id: str, seat_ids: Iterable[str], subject_refs: Iterable[str]) -> list[bytes]:
+    """The data of SeatAssigned for many seats, at a tenth of the model's cost: its fields need no escaping."""
+    return [
+        f'{{"agency_id":"{agency_id}","seat_id":"{seat_id}","subject_ref":"{subject_ref}"}}'.encode()
+        for seat_id, subject_ref in zip(seat_ids, subject_refs, strict=True)
+    ]
 
 
 def seat_activated(seat: Seat) -> SeatActivated:
@@ -77,9 +115,57 @@ def seat_activated(seat: Seat) -> SeatActivated:
     return SeatActivated(agency_id=seat.agency_id, seat_id=seat.seat_id, subject_ref=seat.subject_ref)
 
 
+def seat_suspended(seat: Seat, reason: str) -> SeatSuspended:
+    """A seat may not be used for now."""
+    return SeatSuspended(agency_id=seat.agency_id, seat_id=seat.seat_id, subject_ref=seat.subject_ref, reason=reason)
+
+
+def seat_reinstated(seat: Seat) -> SeatReinstated:
+    """A suspended seat may be used again."""
+    return SeatReinstated(agency_id=seat.agency_id, seat_id=seat.seat_id, subject_ref=seat.subject_ref)
+
+
+def seat_transferred(seat: Seat, subject_ref: str) -> SeatTransferred:
+    """A seat is another person's."""
+    return SeatTransferred(
+        agency_id=seat.agency_id, seat_id=seat.seat_id, subject_ref=subject_ref, from_subject_ref=seat.subject_ref
+    )
+
+
+def seat_idle_warned(seat: Seat, idle_days: int, reclaim_at: datetime) -> SeatIdleWarned:
+    """A seat has not been used for long."""
+    return SeatIdleWarned(
+        agency_id=seat.agency_id,
+        seat_id=seat.seat_id,
+        subject_ref=seat.subject_ref,
+        idle_days=idle_days,
+        reclaim_at=reclaim_at,
+    )
+
+
 def seat_revoked(seat: Seat, reason: SeatRevocationReason) -> SeatRevoked:
     """A seat was taken back."""
     return SeatRevoked(agency_id=seat.agency_id, seat_id=seat.seat_id, subject_ref=seat.subject_ref, reason=reason)
+
+
+def seat_pool_resized(pool: Pool, cap: int) -> SeatPoolResized:
+    """Another number of seats is agreed."""
+    return SeatPoolResized(agency_id=pool.agency_id, previous_cap=pool.cap, cap=cap, in_use=pool.in_use)
+
+
+def seat_batch_completed(operation: Operation) -> SeatBatchCompleted:
+    """A file of seats was worked through."""
+    imported = operation.kind is SeatBatchKind.IMPORT
+    return SeatBatchCompleted(
+        agency_id=operation.agency_id,
+        batch_id=operation.operation_id,
+        rows=operation.rows,
+        assigned=operation.done if imported else 0,
+        already_held=operation.unchanged,
+        refused=operation.refused,
+        kind=operation.kind,
+        changed=0 if imported else operation.done,
+    )
 
 
 def seat_limit_reached(pool: Pool, refused: int) -> SeatLimitReached:

@@ -10,10 +10,8 @@ from muster_entitlements.repository.windows import to_window
 from muster_runtime.db import Connection
 
 _SEAT = """
-    select
-        s.seat_id, s.subject_ref, s.state, s.assigned_at, s.activated_at, s.revoked_at, h.email, h.name
-    from seat as s
-    left join holder as h on h.agency_id = s.agency_id and h.seat_id = s.seat_id
+    select seat_id, subject_ref, state, assigned_at, invited_until, activated_at, revoked_at, email, name
+    from seat
 """
 
 
@@ -39,8 +37,8 @@ async def list_seats(connection: Connection, agency_id: str, after: str | None, 
     rows = await connection.fetch(
         f"""
         {_SEAT}
-        where s.agency_id = $1 and s.seat_id > $2
-        order by s.seat_id
+        where agency_id = $1 and seat_id > $2
+        order by seat_id
         limit $3
         """,
         agency_id,
@@ -52,7 +50,7 @@ async def list_seats(connection: Connection, agency_id: str, after: str | None, 
 
 async def find_seat(connection: Connection, agency_id: str, seat_id: str) -> SeatReply | None:
     """A seat with its holder."""
-    row = await connection.fetchrow(f"{_SEAT} where s.agency_id = $1 and s.seat_id = $2", agency_id, seat_id)
+    row = await connection.fetchrow(f"{_SEAT} where agency_id = $1 and seat_id = $2", agency_id, seat_id)
     return SeatReply(**row) if row else None
 
 
@@ -63,7 +61,7 @@ async def find_question(connection: Connection, agency_id: str, subject_ref: str
         select
             p.agency_id, p.enrollment_id, p.starts_at, p.ends_at, p.suspended, p.withdrawn_at, p.ended,
             p.cap, p.in_use, p.limit_met, p.revision,
-            s.state as seat_state,
+            s.state as seat_state, s.idle_since,
             w.window_id, w.feature, w.trial, w.mode, w.starts_at as opens_at, w.ends_at as closes_at,
             w.mode_after, w.monthly_quota_after
         from pool as p
@@ -82,6 +80,7 @@ async def find_question(connection: Connection, agency_id: str, subject_ref: str
     return Question(
         pool=Pool(**{field.name: row[field.name] for field in fields(Pool)}),
         seat=SeatState(row["seat_state"]) if row["seat_state"] else None,
+        used_on=row["idle_since"] if row["seat_state"] == SeatState.ACTIVE else None,
         feature=feature,
         window=_checked_window(row) if row["window_id"] else None,
     )

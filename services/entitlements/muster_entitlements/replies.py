@@ -1,12 +1,23 @@
 """What the API answers."""
 
-from enum import StrEnum
+from dataclasses import asdict
+from datetime import date, datetime
 
 from pydantic import BaseModel, Field
 
 from muster_contracts import Instant
-from muster_contracts.entitlements import AccessMode
-from muster_entitlements.domain import PoolState, Reason, SeatState, Verdict
+from muster_contracts.entitlements import AccessMode, SeatBatchKind
+from muster_entitlements.domain import (
+    OnLimit,
+    OperationState,
+    Pool,
+    PoolState,
+    Reason,
+    SeatPolicy,
+    SeatState,
+    Verdict,
+)
+from muster_entitlements.repository.operations import Operation
 
 
 class SeatReply(BaseModel):
@@ -15,7 +26,8 @@ class SeatReply(BaseModel):
     seat_id: str
     subject_ref: str
     state: SeatState
-    assigned_at: Instant
+    assigned_at: Instant = Field(description="When it was given out, or kept, for this person.")
+    invited_until: Instant | None = None
     activated_at: Instant | None = None
     revoked_at: Instant | None = None
     email: str | None = None
@@ -42,6 +54,20 @@ class PoolReply(BaseModel):
     ends_at: Instant
     revision: int = Field(description="Grows with every change of the agency's entitlements.")
 
+    @classmethod
+    def of(cls, pool: Pool, now: datetime) -> "PoolReply":
+        """A pool as it is at an instant."""
+        return cls(
+            agency_id=pool.agency_id,
+            enrollment_id=pool.enrollment_id,
+            state=pool.state(now),
+            cap=pool.cap,
+            in_use=pool.in_use,
+            starts_at=pool.starts_at,
+            ends_at=pool.ends_at,
+            revision=pool.revision,
+        )
+
 
 class WindowReply(BaseModel):
     """A feature's window, [starts_at, ends_at)."""
@@ -66,40 +92,74 @@ class CheckReply(BaseModel):
     monthly_quota: int | None = Field(default=None, description="Uses a month, where the reason is the quota.")
 
 
-class Outcome(StrEnum):
-    """What became of a request for a seat."""
+class SeatPolicyReply(BaseModel):
+    """What an agency has laid down for its seats."""
 
-    ASSIGNED = "assigned"
-    ALREADY_HELD = "already_held"
-    REFUSED = "refused"
-
-
-class RowResult(BaseModel):
-    """What became of a row of a seat file."""
-
-    line: int = Field(description="The line on which the row begins; the header's is 1.")
-    subject: str | None = Field(description="The subject reference; null where the address is not one.")
-    outcome: Outcome
-    reason: str | None = None
-
-
-class ImportReply(BaseModel):
-    """What became of a seat file."""
-
-    rows: int
-    assigned: int
-    already_held: int
-    refused: int
-    results: list[RowResult]
+    idle_days: int | None = Field(description="Days without use after which a seat is idle; null: never.")
+    warning_days: int = Field(description="Days from the warning until an idle seat is taken back.")
+    invitation_days: int = Field(description="Days for which an invitation holds.")
+    version: int = Field(description="Grows with each change; the ETag.")
 
     @classmethod
-    def of(cls, results: list[RowResult]) -> "ImportReply":
-        """The sums of some results."""
-        outcomes = [result.outcome for result in results]
+    def of(cls, policy: SeatPolicy, version: int) -> "SeatPolicyReply":
+        """A policy in a version."""
+        return cls(**asdict(policy), version=version)
+
+
+class UseReply(BaseModel):
+    """A use that was noted."""
+
+    subject_ref: str
+    used_on: date = Field(description="The day, UTC.")
+
+
+class OperationReply(BaseModel):
+    """The work on a file of seats."""
+
+    operation_id: str
+    kind: SeatBatchKind
+    state: OperationState
+    dry_run: bool = Field(description="Nothing is changed; the sums say what would be.")
+    on_limit: OnLimit
+    rows: int = Field(description="Rows read so far.")
+    assigned: int = Field(description="Rows that made a seat.")
+    changed: int = Field(description="Rows that suspended, revoked or transferred a seat.")
+    already_held: int = Field(description="Rows that changed nothing: all was so before.")
+    refused: int
+    stop_reason: str | None = Field(description="Why the rest of the file was not read.")
+    progress: float = Field(description="From 0 to 1.")
+    rows_per_second: float | None
+    seconds_left: float | None
+    created_at: Instant
+    started_at: Instant | None
+    updated_at: Instant | None
+    results: str = Field(description="Where a line for each row can be downloaded.")
+
+    @classmethod
+    def of(cls, operation: Operation, now: datetime) -> "OperationReply":
+        """How far an operation is at an instant."""
+        running = operation.state is OperationState.RUNNING
+        imported = operation.kind is SeatBatchKind.IMPORT
+        progress = operation.chunks_done / operation.chunks if running and operation.chunks else 0.0 if running else 1.0
+        since, until = operation.started_at, now if running else operation.updated_at
+        seconds = (until - since).total_seconds() if since and until else 0.0
         return cls(
-            rows=len(results),
-            assigned=outcomes.count(Outcome.ASSIGNED),
-            already_held=outcomes.count(Outcome.ALREADY_HELD),
-            refused=outcomes.count(Outcome.REFUSED),
-            results=results,
+            operation_id=operation.operation_id,
+            kind=operation.kind,
+            state=operation.state,
+            dry_run=operation.dry_run,
+            on_limit=operation.on_limit,
+            rows=operation.rows,
+            assigned=operation.done if imported else 0,
+            changed=0 if imported else operation.done,
+            already_held=operation.unchanged,
+            refused=operation.refused,
+            stop_reason=operation.stop_reason,
+            progress=progress,
+            rows_per_second=round(operation.rows / seconds, 1) if seconds > 0 else None,
+            seconds_left=round(seconds * (1 - progress) / progress, 1) if seconds > 0 and progress else None,
+            created_at=operation.created_at,
+            started_at=operation.started_at,
+            updated_at=operation.updated_at,
+            results=f"/v1/agencies/{operation.agency_id}/operations/{operation.operation_id}/results",
         )

@@ -1,4 +1,4 @@
-"""Files of seats: CSV (RFC 4180) in UTF-8, whose header names a column of addresses and perhaps one of names."""
+"""Files of seats: CSV (RFC 4180) in UTF-8, with a header. A file is read as it comes and never held as a whole."""
 
 import csv
 import io
@@ -6,84 +6,159 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from muster_contracts.entitlements import SeatBatchKind
 from muster_runtime.errors import InvalidInput
 
-MOST_ROWS = 10_000
+# A chunk of a file: some thousand rows, and the most that one row may have.
+CHUNK_BYTES = 262_144
 
 # Header names are compared by their letters alone: "E-Mail Address" is emailaddress.
-_EMAIL_HEADERS = frozenset({"email", "emailaddress", "mail"})
-_NAME_HEADERS = frozenset({"name", "fullname", "displayname"})
+_EMAIL = frozenset({"email", "emailaddress", "mail"})
+_SUBJECT = _EMAIL | {"subject", "subjectref"}
+_FROM = _SUBJECT | {"from", "fromemail", "fromemailaddress"}
+_TO = frozenset({"to", "toemail", "toemailaddress", "newemail", "newemailaddress"})
+_NAME = frozenset({"name", "fullname", "displayname"})
+_TO_NAME = _NAME | {"toname", "newname"}
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A row as it was written; `line` is where it begins. Without an `email` it is not a row of the header's shape."""
+class Columns:
+    """Where a file has what is read of it: `key` is the person, `to` whom a seat goes to, `name` that one's name."""
 
-    line: int
-    email: str | None
-    name: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Columns:
     count: int
-    email: int
+    key: int
+    to: int | None
     name: int | None
 
 
-def read_seat_file(body: bytes) -> list[Row]:
-    """The rows of a file. Blank lines are passed over.
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Whole rows of a file; `first_line` is where they begin, and the header's is 1."""
 
-    Raises InvalidInput for a file that cannot be read as a whole: empty, not UTF-8, not CSV, without a column of
-    addresses, or of more than MOST_ROWS rows.
+    first_line: int
+    content: bytes
+
+
+class FileCutter:
+    """Cuts a file, as it comes piece by piece, into chunks of whole rows."""
+
+    def __init__(self, kind: SeatBatchKind) -> None:
+        self.columns: Columns | None = None
+        self._kind = kind
+        self._buffer = bytearray()
+        self._line = 1
+        self._offset = 0
+
+    def feed(self, piece: bytes) -> Iterator[Chunk]:
+        """Take the next piece; yields the chunks that are whole now.
+
+        Raises InvalidInput where the file cannot be read: no header, not UTF-8, or a row beyond all measure.
+        """
+        self._buffer += piece
+        while len(self._buffer) >= CHUNK_BYTES:
+            end = _last_row_end(self._buffer, CHUNK_BYTES)
+            if end == 0:
+                rule = f"must end within {CHUNK_BYTES} bytes: is a quote never closed?"
+                raise InvalidInput("body", f"the row at line {self._line}", rule)
+            yield from self._cut(end)
+
+    def end(self) -> Iterator[Chunk]:
+        """The file has ended: yields what is left. Raises InvalidInput as feed does, and for an open quote."""
+        if self._buffer.count(b'"') % 2:
+            line = self._line + self._buffer.count(b"\n", 0, _last_row_end(self._buffer, len(self._buffer)))
+            raise InvalidInput("body", f"the row at line {line}", "must be CSV (RFC 4180): a quote is never closed")
+        yield from self._cut(len(self._buffer))
+        if self.columns is None:
+            raise InvalidInput("body", "an empty file", "must have a header line")
+
+    def _cut(self, end: int) -> Iterator[Chunk]:
+        content = bytes(self._buffer[:end])
+        del self._buffer[:end]
+        text = self._decode(content)
+        line, self._line = self._line, self._line + content.count(b"\n")
+        self._offset += end
+        if self.columns is None:
+            text, header_lines = self._read_header(text)
+            line, content = line + header_lines, text.encode()
+        if content:
+            yield Chunk(line, content)
+
+    def _decode(self, content: bytes) -> str:
+        try:
+            return content.decode("utf-8-sig" if self._offset == 0 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise InvalidInput("body", f"the byte at {self._offset + error.start}", "must be UTF-8") from None
+
+    def _read_header(self, text: str) -> tuple[str, int]:
+        """Find the columns; returns what follows the header, and how many lines it is after."""
+        stream = io.StringIO(text, newline="")
+        reader = csv.reader(stream, strict=True)
+        try:
+            for fields in reader:
+                if any(field.strip() for field in fields):
+                    self.columns = _find_columns(fields, self._kind)
+                    break
+        except csv.Error as error:
+            raise InvalidInput("header", text[:200], f"must be CSV (RFC 4180): {error}") from None
+        return stream.read(), reader.line_num
+
+
+def read_rows(content: bytes, columns: Columns, first_line: int) -> Iterator[tuple[int, list[str] | None]]:
+    """The rows of a chunk, each with the line on which it begins; None for one of another shape than the header's.
+
+    Blank rows are passed over.
     """
-    rows: list[Row] = []
-    for row in _read(_decode(body)):
-        if len(rows) == MOST_ROWS:
-            raise InvalidInput("body", f"more than {MOST_ROWS} rows", f"must have at most {MOST_ROWS} rows")
-        rows.append(row)
-    return rows
+    reader = csv.reader(io.StringIO(content.decode(), newline=""), strict=True)
+    count, key, line = columns.count, columns.key, first_line
+    while True:
+        try:
+            for fields in reader:
+                if len(fields) == count and fields[key].strip():
+                    yield line, fields
+                elif any(field.strip() for field in fields):
+                    yield line, fields if len(fields) == count else None
+                line = first_line + reader.line_num
+            return
+        except csv.Error:  # the reader goes on with the next line
+            yield line, None
+            line = first_line + reader.line_num
 
 
-def _decode(body: bytes) -> str:
-    try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InvalidInput("body", f"the byte at {error.start}", "must be UTF-8") from None
-    if not text.strip():
-        raise InvalidInput("body", "an empty file", "must have a header line")
-    return text
+def _last_row_end(buffer: bytearray, limit: int) -> int:
+    """Where the last row that ends within a limit ends; 0 where none does.
+
+    A line break ends a row when an even number of quotes stands before it.
+    """
+    end = buffer.rfind(b"\n", 0, limit) + 1
+    quotes = buffer.count(b'"', 0, end)
+    while end and quotes % 2:
+        opening = buffer.rfind(b'"', 0, end)
+        previous = buffer.rfind(b"\n", 0, opening) + 1
+        quotes -= buffer.count(b'"', previous, end)
+        end = previous
+    return end
 
 
-def _read(text: str) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    columns: _Columns | None = None
-    line = 1
-    try:
-        for fields in reader:
-            if any(field.strip() for field in fields):
-                if columns is None:
-                    columns = _find_columns(fields)
-                else:
-                    yield _to_row(line, fields, columns)
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise InvalidInput("body", f"the row at line {line}", f"must be CSV (RFC 4180): {error}") from None
-
-
-def _find_columns(header: list[str]) -> _Columns:
+def _find_columns(header: list[str], kind: SeatBatchKind) -> Columns:
     names = [re.sub(r"[^a-z]", "", field.casefold()) for field in header]
-    emails = [index for index, name in enumerate(names) if name in _EMAIL_HEADERS]
-    if len(emails) != 1:
-        raise InvalidInput("header", ",".join(header)[:200], "must have one column named email or e-mail address")
-    return _Columns(
-        count=len(header),
-        email=emails[0],
-        name=next((index for index, name in enumerate(names) if name in _NAME_HEADERS), None),
-    )
+    match kind:
+        case SeatBatchKind.IMPORT:
+            return Columns(
+                len(header), _one(header, names, _EMAIL, "email or e-mail address"), None, _any(names, _NAME)
+            )
+        case SeatBatchKind.TRANSFER:
+            key = _one(header, names, _FROM, "from, email or subject")
+            return Columns(len(header), key, _one(header, names, _TO, "to or new email"), _any(names, _TO_NAME))
+        case _:
+            return Columns(len(header), _one(header, names, _SUBJECT, "email or subject"), None, None)
 
 
-def _to_row(line: int, fields: list[str], columns: _Columns) -> Row:
-    if len(fields) != columns.count:
-        return Row(line, None, None)
-    return Row(line, fields[columns.email], None if columns.name is None else fields[columns.name])
+def _one(header: list[str], names: list[str], wanted: frozenset[str], told: str) -> int:
+    found = [index for index, name in enumerate(names) if name in wanted]
+    if len(found) != 1:
+        raise InvalidInput("header", ",".join(header)[:200], f"must have one column named {told}")
+    return found[0]
+
+
+def _any(names: list[str], wanted: frozenset[str]) -> int | None:
+    return next((index for index, name in enumerate(names) if name in wanted), None)

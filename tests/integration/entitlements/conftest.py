@@ -1,5 +1,7 @@
 """Entitlements, running, and an agency that enrollment and billing speak of."""
 
+import csv
+import io
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -96,10 +98,33 @@ class Entitlements:
     async def assign(self, person: object, *, key: str | None = None) -> httpx.Response:
         return await self.post("seats", {"email": f"person.{person}@nasa.gov", "name": f"Person {person}"}, key=key)
 
-    async def import_file(self, body: str | bytes, *, key: str | None = None) -> httpx.Response:
+    async def send_file(
+        self, body: Any, route: str = "seat-imports", *, key: str | None = None, **params: Any
+    ) -> httpx.Response:
         headers = {"Content-Type": "text/csv"} | ({"Idempotency-Key": key} if key else {})
-        path = f"/v1/agencies/{self.agency}/seat-imports"
-        return await self.service.client.post(path, content=body, headers=headers)
+        path = f"/v1/agencies/{self.agency}/{route}"
+        return await self.service.client.post(path, content=body, headers=headers, params=params)
+
+    async def finished(self, accepted: httpx.Response, timeout: float = 60) -> dict[str, Any]:
+        """The operation of a file that was accepted, once it is over."""
+        assert accepted.status_code == 202, accepted.text
+
+        async def over() -> dict[str, Any] | None:
+            reply = await self.service.client.get(accepted.headers["location"])
+            operation: dict[str, Any] = reply.json()
+            return operation if operation["state"] in {"completed", "stopped"} else None
+
+        operation: dict[str, Any] = await self.eventually(over, timeout=timeout)
+        return operation
+
+    async def import_file(self, body: Any, route: str = "seat-imports", **params: Any) -> dict[str, Any]:
+        """Send a file, and wait until it is worked through."""
+        return await self.finished(await self.send_file(body, route, **params))
+
+    async def results(self, operation: dict[str, Any]) -> list[dict[str, str]]:
+        reply = await self.service.client.get(operation["results"])
+        assert reply.status_code == 200, reply.text
+        return list(csv.DictReader(io.StringIO(reply.text)))
 
     async def check(self, person: object, feature: str = "deep-research") -> dict[str, Any]:
         reply = await self.get("checks", subject=f"person.{person}@nasa.gov", feature=feature)

@@ -1,23 +1,40 @@
-"""Seat files over HTTP."""
+"""Files of seats over HTTP: received as a stream, worked through in chunks, each row with its result."""
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
 
 import pytest
 
 from muster_contracts.enrollment import AgencySuspended
-from muster_contracts.entitlements import PersonRecorded, SeatAssigned, SeatLimitReached
+from muster_contracts.entitlements import (
+    PersonRecorded,
+    SeatAssigned,
+    SeatBatchCompleted,
+    SeatLimitReached,
+    SeatRevoked,
+    SeatSuspended,
+    SeatTransferred,
+)
 from tests.integration.entitlements.conftest import START, Entitlements
 
 
+def people(*numbers: int) -> str:
+    return "\n".join(["email,name", *(f"person.{number}@nasa.gov,Person {number}" for number in numbers)])
+
+
 def file_of(count: int) -> str:
-    return "\n".join(["email,name", *(f"person.{number}@nasa.gov,Person {number}" for number in range(count))])
+    return people(*range(count))
+
+
+def sums(operation: dict[str, object]) -> tuple[object, ...]:
+    return tuple(operation[key] for key in ("rows", "assigned", "already_held", "refused"))
 
 
 async def test_a_file_gives_a_result_for_each_row(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=3)
     await entitlements.assign("held")
-    reply = await entitlements.import_file(
+    accepted = await entitlements.send_file(
         b"\xef\xbb\xbfName,E-Mail Address\r\n"
         b"Ada,ada@nasa.gov\r\n"
         b'"Bob\r\nKing",bob@example.com\r\n'
@@ -27,109 +44,275 @@ async def test_a_file_gives_a_result_for_each_row(entitlements: Entitlements) ->
         b"Ada again,Ada@nasa.gov\r\n"
         b"Late,late@nasa.gov\r\n"
     )
-    assert reply.status_code == 200
-    body = reply.json()
-    assert {key: body[key] for key in ("rows", "assigned", "already_held", "refused")} == {
-        "rows": 7,
-        "assigned": 2,
-        "already_held": 2,
-        "refused": 3,
-    }
-    results = [(result["line"], result["outcome"], result["reason"]) for result in body["results"]]
-    assert results == [
-        (2, "assigned", None),
-        (3, "refused", "email: 'bob@example.com' is refused: must be of a .gov or .mil domain"),
-        (5, "already_held", None),
+    assert accepted.headers["location"].startswith("/v1/agencies/NASA/operations/bat_")
+    operation = await entitlements.finished(accepted)
+    assert (operation["state"], sums(operation), operation["progress"]) == ("completed", (7, 2, 2, 3), 1.0)
+    results = await entitlements.results(operation)
+    assert [(int(row["line"]), row["outcome"], row["reason"]) for row in results] == [
+        (2, "assigned", ""),
+        (3, "refused", "email must be of a .gov or .mil domain"),
+        (5, "already_held", ""),
         (6, "refused", "the row has not as many columns as the header"),
-        (7, "assigned", None),
-        (8, "already_held", None),
+        (7, "assigned", ""),
+        (8, "already_held", ""),
         (9, "refused", "seat-cap-reached"),
     ]
-    assert [result["subject"] is None for result in body["results"]] == [False, True, False, True, False, False, False]
+    assert [row["subject"] == "" for row in results] == [False, True, False, True, False, False, False]
     [limit] = await entitlements.eventually(lambda: entitlements.service.published(SeatLimitReached))
     assert limit.data.refused == 1
+    [completed] = await entitlements.eventually(lambda: entitlements.service.published(SeatBatchCompleted))
+    data = completed.data
+    assert (data.batch_id, data.kind) == (operation["operation_id"], "import")
+    assert (data.rows, data.assigned, data.already_held, data.refused, data.changed) == (7, 2, 2, 3, 0)
+    kept = await entitlements.service.admin.fetch("select content from operation_chunk")
+    assert [row["content"] for row in kept] == [None]
 
 
-async def test_ten_thousand_rows_go_in_chunks_and_again_change_nothing(entitlements: Entitlements) -> None:
-    await entitlements.enroll(cap=20_000)
-    first = (await entitlements.import_file(file_of(10_000))).json()
-    assert (first["rows"], first["assigned"]) == (10_000, 10_000)
+async def test_thirty_thousand_rows_go_in_chunks_and_again_change_nothing(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=30_000)
+    first = await entitlements.import_file(file_of(30_000))
+    assert sums(first) == (30_000, 30_000, 0, 0)
     before = await entitlements.pool()
-    again = (await entitlements.import_file(file_of(10_000))).json()
-    assert (again["assigned"], again["already_held"]) == (0, 10_000)
+    again = await entitlements.import_file(file_of(30_000))
+    assert sums(again) == (30_000, 0, 30_000, 0)
     assert await entitlements.pool() == before
 
     async def all_published() -> bool:
-        return len(await entitlements.service.published(PersonRecorded)) == 10_000
+        return len(await entitlements.service.published(SeatAssigned)) == 30_000
 
     await entitlements.eventually(all_published)
-    sequences = [event.envelope.sequence for event in await entitlements.service.published(SeatAssigned)]
-    assert sequences == list(range(1, 10_001))
-    assert await entitlements.service.admin.fetchval("select count(*) from audit") == 20
+    seats = await entitlements.service.published(SeatAssigned)
+    assert [event.envelope.sequence for event in seats] == list(range(1, 30_001))
+    assert await entitlements.service.published(PersonRecorded) == []
+    assert await entitlements.service.admin.fetchval("select count(*) from operation_chunk") > 6
+    [seat] = (await entitlements.get("seats", limit="1")).json()["items"]
+    assert seat["name"] == seat["email"].removesuffix("@nasa.gov").replace("person.", "Person ")
 
 
-async def test_an_import_cut_off_half_way_is_completed_by_a_repetition(entitlements: Entitlements) -> None:
-    await entitlements.enroll(cap=5_000)
-    whole = (await entitlements.import_file(file_of(2_500), key="the import")).json()
-    assert whole["assigned"] == 2_500
-    # As if the process had died after the first of its three transactions.
-    last = [f"person.{number}@nasa.gov" for number in range(1_000, 2_500)]
-    await entitlements.service.admin.execute(
-        """
-        with gone as (
-            delete from holder where email = any($1::text[]) returning seat_id
-        )
-        delete from seat where seat_id in (select seat_id from gone)
-        """,
-        last,
-    )
-    await entitlements.service.admin.execute("update pool set in_use = 1000")
-    await entitlements.service.admin.execute("delete from idempotency where key <> 'the import'")
+async def test_the_directory_is_told_when_asked(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=10)
+    await entitlements.import_file(people(1, 2), directory=True)
 
-    again = (await entitlements.import_file(file_of(2_500), key="the import")).json()
-    assert again == whole
-    assert (await entitlements.pool())["in_use"] == 2_500
+    async def told() -> bool:
+        return len(await entitlements.service.published(PersonRecorded)) == 2
+
+    await entitlements.eventually(told)
+
+
+async def test_a_dry_run_says_what_would_be_and_changes_nothing(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=12_000)
+    await entitlements.import_file(people(1, 2))
+    before = await entitlements.pool()
+    body = "\n".join([file_of(13_000), *(f"person.{number}@nasa.gov," for number in range(10))])
+    dry = await entitlements.import_file(body, dry_run=True)
+    assert await entitlements.pool() == before
+    wet = await entitlements.import_file(body)
+    assert sums(dry) == sums(wet) == (13_010, 11_998, 12, 1_000)
+    assert await entitlements.results(dry) == await entitlements.results(wet)
+    assert await entitlements.service.admin.fetchval("select count(*) from dry_run_seat") == 0
+    completed = await entitlements.eventually(lambda: _published(entitlements, 2))
+    assert [event.data.rows for event in completed] == [2, 13_010]
+
+
+async def test_a_file_may_stop_at_the_limit_and_go_on_when_there_is_room(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=7_000)
+    stopped = await entitlements.import_file(file_of(20_000), on_limit="stop")
+    assert (stopped["state"], stopped["stop_reason"]) == ("stopped", "seat-cap-reached")
+    assert sums(stopped) == (7_001, 7_000, 0, 1)
+    assert len(await entitlements.results(stopped)) == 7_001
+    filled = await entitlements.import_file(file_of(20_000), on_limit="fill")
+    assert (filled["state"], sums(filled)) == ("completed", (20_000, 0, 7_000, 13_000))
+    assert (await entitlements.post("pool/resize", {"cap": 20_000})).status_code == 200
+    assert sums(await entitlements.import_file(file_of(20_000), on_limit="stop")) == (20_000, 13_000, 7_000, 0)
 
 
 async def test_the_key_of_an_import_is_bound_to_its_file(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=10)
-    assert (await entitlements.import_file(file_of(2), key="the import")).status_code == 200
-    assert (await entitlements.import_file(file_of(3), key="the import")).status_code == 422
-    assert (await entitlements.pool())["in_use"] == 2
+    first = await entitlements.send_file(file_of(2), key="the import")
+    again = await entitlements.send_file(file_of(2), key="the import")
+    assert again.headers["location"] == first.headers["location"]
+    assert (await entitlements.send_file(file_of(3), key="the import")).status_code == 422
+    assert (await entitlements.finished(first))["assigned"] == 2
+    assert await entitlements.service.admin.fetchval("select count(*) from operation") == 1
+    assert await entitlements.service.admin.fetchval("select count(*) from operation_chunk") == 1
 
 
-async def test_imports_at_once_never_exceed_the_cap(entitlements: Entitlements) -> None:
-    await entitlements.enroll(cap=2_300)
-    replies = await asyncio.gather(*(entitlements.import_file(file_of(1_500 + 500 * n)) for n in range(4)))
-    assert sum(reply.json()["assigned"] for reply in replies) == 2_300
-    assert (await entitlements.pool())["in_use"] == 2_300
+async def test_imports_at_once_take_turns_and_never_exceed_the_cap(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=12_300)
+    accepted = [await entitlements.send_file(file_of(7_000 + 3_000 * n)) for n in range(4)]
+    operations = await asyncio.gather(*(entitlements.finished(reply) for reply in accepted))
+    assert [operation["assigned"] for operation in operations] == [7_000, 3_000, 2_300, 0]
+    assert (await entitlements.pool())["in_use"] == 12_300
+
+
+async def test_duplicates_in_any_form_are_one_person(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=50_000)
+    forms = ["josé@nasa.gov", "JOSÉ@NASA.GOV", " jose\u0301@nasa.gov ", "Jose\u0301@Nasa.Gov"]
+    body = "\n".join(["email", *forms * 10_000])
+    operation = await entitlements.import_file(body)
+    assert sums(operation) == (40_000, 1, 39_999, 0)
 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"\xef\xbb\xbf", b"name\nAda\n", b"email\n\xff@nasa.gov\n", b'email\nada@nasa.gov\n"bob', file_of(10_001)],
+    [
+        b"",
+        b"\xef\xbb\xbf",
+        b"name\nAda\n",
+        b"email\n\xff@nasa.gov\n",
+        b'email\nada@nasa.gov\n"bob',
+        b"email\n" + b"a@nasa.gov\n" * 50_000 + b'"' + b"a@nasa.gov\n" * 50_000,
+    ],
 )
-async def test_a_file_that_cannot_be_read_changes_nothing(entitlements: Entitlements, body: bytes | str) -> None:
+async def test_a_file_that_cannot_be_read_changes_nothing(entitlements: Entitlements, body: bytes) -> None:
     await entitlements.enroll(cap=20_000)
-    reply = await entitlements.import_file(body)
+    reply = await entitlements.send_file(body)
     assert reply.status_code == 422
     assert reply.json()["errors"][0]["rule"]
     assert (await entitlements.pool())["in_use"] == 0
+    for table in ("operation", "operation_chunk", "deadline where kind = 'upload-abandoned'"):
+        assert await entitlements.service.admin.fetchval(f"select count(*) from {table}") == 0
 
 
-async def test_a_file_beyond_all_measure_is_refused(entitlements: Entitlements) -> None:
-    assert (await entitlements.import_file(b"a" * (4 * 1024 * 1024 + 1))).status_code == 413
+async def test_one_endless_line_is_refused_at_once(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=1)
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 1 << 30:
+            sent += 65_536
+            yield b"a" * 65_536
+
+    assert (await entitlements.send_file(endless())).status_code == 422
+    assert sent < 1 << 20
 
 
-async def test_rows_of_a_suspended_agency_are_refused_with_that_reason(entitlements: Entitlements) -> None:
-    await entitlements.enroll(cap=10)
+async def test_rows_of_an_agency_that_is_suspended_meanwhile_are_refused(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=100_000)
+    accepted = await entitlements.send_file(file_of(60_000))
+
+    async def begun() -> bool:
+        return bool((await entitlements.pool())["in_use"])
+
+    await entitlements.eventually(begun)
     await entitlements.service.publish(
         AgencySuspended(agency_id="NASA", enrollment_id="enr_1", reason="atu_lapsed", suspended_at=START)
     )
+    operation = await entitlements.finished(accepted)
+    reasons = Counter(row["reason"] for row in await entitlements.results(operation))
+    assert reasons.keys() == {"", "suspended"}
+    assert reasons[""] == operation["assigned"] == (await entitlements.pool())["in_use"]
+    assert sum(reasons.values()) == 60_000
 
-    async def suspended() -> bool:
-        return bool((await entitlements.pool())["state"] == "suspended")
 
-    await entitlements.eventually(suspended)
-    body = (await entitlements.import_file(file_of(3))).json()
-    assert Counter(result["reason"] for result in body["results"]) == {"suspended": 3}
+async def test_a_disk_that_is_full_delays_the_work_and_undoes_nothing(entitlements: Entitlements) -> None:
+    """Postgres says so by SQLSTATE 53100, here from a trigger, when the results of a chunk are written."""
+    await entitlements.enroll(cap=100_000)
+    admin = entitlements.service.admin
+    await admin.execute(
+        """
+        create function no_room() returns trigger language plpgsql as $$
+        begin
+            raise exception 'could not extend file: No space left on device' using errcode = 'disk_full';
+        end $$
+        """
+    )
+    await admin.execute(
+        """
+        create trigger no_room before update on operation_chunk
+        for each row when (new.number >= 2) execute function no_room()
+        """
+    )
+    accepted = await entitlements.send_file(file_of(30_000))
+
+    async def waits() -> bool:
+        reply = await entitlements.service.client.get(accepted.headers["location"])
+        return bool(0.0 < reply.json()["progress"] < 1.0)
+
+    await entitlements.eventually(waits)
+    partly = (await entitlements.pool())["in_use"]
+    assert 0 < partly < 30_000
+    await admin.execute("drop trigger no_room on operation_chunk")
+    assert sums(await entitlements.finished(accepted)) == (30_000, 30_000, 0, 0)
+    assert (await entitlements.pool())["in_use"] == 30_000
+
+
+async def test_seats_are_suspended_revoked_and_transferred_by_files(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=10)
+    await entitlements.import_file(people(1, 2, 3, 4))
+
+    body = "email\nperson.1@nasa.gov\nPERSON.1@nasa.gov\nperson.9@nasa.gov\nno address\n"
+    for dry in (True, False):
+        suspended = await entitlements.import_file(body, "seat-suspensions", dry_run=dry)
+        results = await entitlements.results(suspended)
+        assert [row["outcome"] for row in results] == ["suspended", "unchanged", "refused", "refused"]
+        assert results[2]["reason"] == "no-seat"
+        assert (await entitlements.check(1))["reason"] == ("window_open" if dry else "seat_suspended")
+
+    body = "from,to,name\nperson.2@nasa.gov,person.5@nasa.gov,Five\nperson.3@nasa.gov,person.2@nasa.gov,Two\n"
+    body += "person.1@nasa.gov,person.6@nasa.gov,\nperson.4@nasa.gov,person.5@nasa.gov,\n"
+    for dry in (True, False):
+        transferred = await entitlements.import_file(body, "seat-transfers", dry_run=dry)
+        results = await entitlements.results(transferred)
+        assert [(row["outcome"], row["reason"]) for row in results] == [
+            ("transferred", ""),
+            ("transferred", ""),
+            ("refused", "the seat is suspended"),
+            ("refused", "seat-already-held"),
+        ]
+    assert [(await entitlements.check(n))["verdict"] for n in (2, 3, 5)] == ["allowed", "refused", "allowed"]
+
+    subject = (await entitlements.get("seats")).json()["items"][0]["subject_ref"]
+    body = f"subject\n{subject}\nperson.4@nasa.gov\nperson.4@nasa.gov\n"
+    revoked = await entitlements.import_file(body, "seat-revocations")
+    assert (revoked["changed"], revoked["refused"], revoked["assigned"]) == (2, 1, 0)
+    assert (await entitlements.pool())["in_use"] == 2
+
+    for cls, count in ((SeatSuspended, 1), (SeatTransferred, 2), (SeatRevoked, 2)):
+        events = await entitlements.service.published(cls)
+        assert len(events) == count
+    kinds = [event.data.kind for event in await entitlements.service.published(SeatBatchCompleted)]
+    assert kinds == ["import", "suspension", "transfer", "revocation"]
+
+
+async def test_what_is_not_there_is_not_found(entitlements: Entitlements) -> None:
+    assert (await entitlements.send_file(file_of(1))).status_code == 404
+    await entitlements.enroll(cap=1)
+    for path in (f"operations/bat_{'0' * 32}", f"operations/bat_{'0' * 32}/results"):
+        assert (await entitlements.get(path)).status_code == 404
+    operation = await entitlements.import_file(file_of(1))
+    token = entitlements.service.token("entitlements:read", agency="GSA")
+    reply = await entitlements.service.client.get(operation["results"], headers={"Authorization": f"Bearer {token}"})
+    assert reply.status_code == 404
+
+
+async def test_results_are_forgotten_after_thirty_days_and_abandoned_uploads_after_an_hour(
+    entitlements: Entitlements,
+) -> None:
+    await entitlements.enroll(cap=5)
+    operation = await entitlements.import_file(file_of(2))
+    await entitlements.service.admin.execute(
+        """
+        insert into operation (
+            agency_id, operation_id, kind, state, dry_run, on_limit, directory, actor, correlation_id, created_at
+        )
+        values ('NASA', 'bat_lost', 'import', 'receiving', false, 'fill', false, 'a', 'c', now())
+        """
+    )
+    await entitlements.service.admin.execute(
+        "insert into deadline values ('upload-abandoned', 'NASA', 'bat_lost', $1)", START
+    )
+    entitlements.service.clock.move(START.replace(month=9, day=10))
+
+    async def forgotten() -> bool:
+        return await entitlements.results(operation) == []
+
+    await entitlements.eventually(forgotten)
+    left = await entitlements.service.admin.fetch("select operation_id from operation")
+    assert [row["operation_id"] for row in left] == [operation["operation_id"]]
+
+
+async def _published(entitlements: Entitlements, count: int) -> object:
+    events = await entitlements.service.published(SeatBatchCompleted)
+    return events if len(events) == count else None

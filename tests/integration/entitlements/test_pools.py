@@ -72,7 +72,7 @@ async def test_a_withdrawal_takes_every_seat_back_and_says_nothing_more_of_trial
 
     await entitlements.eventually(revoked)
     assert len(await entitlements.service.published(PersonErased)) == 3
-    assert await entitlements.service.admin.fetchval("select count(*) from holder") == 0
+    assert await entitlements.service.admin.fetchval("select count(*) from seat where email is not null") == 0
     assert await entitlements.service.admin.fetchval("select count(*) from deadline") == 0
     ends = await entitlements.service.admin.fetch("select distinct ends_at from feature_window")
     assert [row["ends_at"] for row in ends] == [START + timedelta(days=10)]

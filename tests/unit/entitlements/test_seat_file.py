@@ -1,16 +1,40 @@
-"""Seat files: what is read leniently, and what is refused as a whole."""
+"""Seat files: cut into whole rows as they come, read leniently, and refused where they cannot be read."""
 
 import csv
 import io
+import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster_entitlements.seat_file import MOST_ROWS, Row, read_seat_file
+from muster_contracts.entitlements import SeatBatchKind
+from muster_entitlements.seat_file import CHUNK_BYTES, Chunk, Columns, FileCutter, read_rows
 from muster_runtime.errors import InvalidInput
 
-ROWS = [Row(2, "ada@nasa.gov", "Ada"), Row(3, "bob@nasa.gov", "Bob")]
+ROWS = [(2, "ada@nasa.gov", "Ada"), (3, "bob@nasa.gov", "Bob")]
+
+
+def cut(body: bytes, kind: SeatBatchKind = SeatBatchKind.IMPORT, pieces: int = 1) -> tuple[Columns, list[Chunk]]:
+    cutter = FileCutter(kind)
+    size = -(-len(body) // pieces) or 1
+    chunks = [chunk for at in range(0, len(body), size) for chunk in cutter.feed(body[at : at + size])]
+    chunks += cutter.end()
+    assert cutter.columns is not None
+    return cutter.columns, chunks
+
+
+def read(body: bytes, pieces: int = 1) -> list[tuple[int, str | None, str | None]]:
+    columns, chunks = cut(body, pieces=pieces)
+    rows = [row for chunk in chunks for row in read_rows(chunk.content, columns, chunk.first_line)]
+    return [
+        (
+            line,
+            fields[columns.key] if fields else None,
+            fields[columns.name] if fields and columns.name is not None else None,
+        )
+        for line, fields in rows
+    ]
 
 
 @pytest.mark.parametrize(
@@ -23,21 +47,43 @@ ROWS = [Row(2, "ada@nasa.gov", "Ada"), Row(3, "bob@nasa.gov", "Bob")]
         b"id,EMAIL, Name \n1,ada@nasa.gov,Ada\n2,bob@nasa.gov,Bob\n\n ,,\n",
     ],
 )
-def test_files_are_read_leniently(body: bytes) -> None:
-    assert read_seat_file(body) == ROWS
+@pytest.mark.parametrize("pieces", [1, 3, 1000])
+def test_files_are_read_leniently_however_they_come(body: bytes, pieces: int) -> None:
+    assert read(body, pieces) == ROWS
 
 
 def test_a_quoted_line_break_is_part_of_its_row() -> None:
     body = b'email,name\r\nada@nasa.gov,"Ada\r\nKing"\r\nbob@nasa.gov,Bob\r\n'
-    assert read_seat_file(body) == [Row(2, "ada@nasa.gov", "Ada\r\nKing"), Row(4, "bob@nasa.gov", "Bob")]
+    assert read(body) == [(2, "ada@nasa.gov", "Ada\r\nKing"), (4, "bob@nasa.gov", "Bob")]
 
 
 def test_names_may_be_left_out() -> None:
-    assert read_seat_file(b"email\nada@nasa.gov\n") == [Row(2, "ada@nasa.gov", None)]
+    assert read(b"\n\nemail\nada@nasa.gov\n") == [(4, "ada@nasa.gov", None)]
+
+
+def test_a_header_alone_is_a_file_without_rows() -> None:
+    assert read(b"email\n") == []
 
 
 def test_a_row_of_another_shape_is_kept_to_be_refused() -> None:
-    assert read_seat_file(b"email,name\nada@nasa.gov\nbob@nasa.gov,Bob\n") == [Row(2, None, None), ROWS[1]]
+    assert read(b"email,name\nada@nasa.gov\nbob@nasa.gov,Bob\n") == [(2, None, None), ROWS[1]]
+
+
+def test_a_row_that_is_not_csv_is_kept_to_be_refused() -> None:
+    assert read(b'email,name\n"ada"x,"Ada"\nbob@nasa.gov,Bob\n') == [(2, None, None), ROWS[1]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "header", "columns"),
+    [
+        (SeatBatchKind.SUSPENSION, b"Subject", Columns(1, 0, None, None)),
+        (SeatBatchKind.REVOCATION, b"id,e-mail", Columns(2, 1, None, None)),
+        (SeatBatchKind.TRANSFER, b"from,to,name", Columns(3, 0, 1, 2)),
+        (SeatBatchKind.TRANSFER, b"New E-Mail,E-Mail", Columns(2, 1, 0, None)),
+    ],
+)
+def test_each_kind_of_file_has_columns_of_its_own(kind: SeatBatchKind, header: bytes, columns: Columns) -> None:
+    assert cut(header + b"\n", kind)[0] == columns
 
 
 @pytest.mark.parametrize(
@@ -49,24 +95,44 @@ def test_a_row_of_another_shape_is_kept_to_be_refused() -> None:
         ("email\nada@nasa.gov\n".encode("utf-16"), "UTF-8"),
         (b"name,phone\nAda,1\n", "column named email"),
         (b"email,e-mail\na@nasa.gov,b@nasa.gov\n", "column named email"),
-        (b'email\n"ada@nasa.gov\nbob@nasa.gov\n', "CSV"),
-        (b"email\n" + b"a" * 200_000, "CSV"),
-        (b"email\n" + b"a@nasa.gov\n" * (MOST_ROWS + 1), "at most 10000 rows"),
+        (b'email\n"ada@nasa.gov\nbob@nasa.gov\n', "line 2'.*quote is never closed"),
+        (b"email\n" + b"a@nasa.gov\n" * 10 + b'"' + b"a@nasa.gov\n" * 100_000, "line 12'.*quote never closed"),
+        (b"email\n" + b"a" * 10_000_000, "must end within"),
+        (b'"' * 10_000_000, "must end within"),
+        (b'"\n' * 10_000_001, "quote"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_as_a_whole(body: bytes, rule: str) -> None:
     with pytest.raises(InvalidInput, match=rule):
-        read_seat_file(body)
+        cut(body, pieces=50)
+
+
+def test_a_line_without_end_is_refused_before_it_is_held() -> None:
+    cutter = FileCutter(SeatBatchKind.IMPORT)
+    piece = b"a" * (CHUNK_BYTES // 4)
+    for _ in range(3):
+        assert list(cutter.feed(piece)) == []
+    with pytest.raises(InvalidInput, match="must end within"):
+        list(cutter.feed(piece))
+
+
+def test_a_long_file_is_cut_into_whole_rows() -> None:
+    chance = random.Random(1)
+    rows = [f'person.{n}@nasa.gov,"A\n{"b" * chance.randrange(200)}"' for n in range(20_000)]
+    columns, chunks = cut("\n".join(["email,name", *rows]).encode(), pieces=997)
+    assert len(chunks) > 5
+    assert all(len(chunk.content) <= CHUNK_BYTES for chunk in chunks)
+    lines = [line for chunk in chunks for line, _ in read_rows(chunk.content, columns, chunk.first_line)]
+    assert lines == [2 + 2 * n for n in range(20_000)]
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)
 
 
-@given(st.lists(st.tuples(texts.filter(str.strip), texts), max_size=20))
-def test_what_a_csv_writer_writes_is_read_as_it_was(rows: list[tuple[str, str]]) -> None:
+@given(st.lists(st.tuples(texts.filter(str.strip), texts), max_size=20), st.integers(1, 30))
+def test_what_a_csv_writer_writes_is_read_as_it_was(rows: list[tuple[str, str]], pieces: int) -> None:
     written = io.StringIO(newline="")
     writer = csv.writer(written)
     writer.writerow(["email", "name"])
     writer.writerows(rows)
-    read = read_seat_file(written.getvalue().encode())
-    assert [(row.email, row.name) for row in read] == rows
+    assert [(email, name) for _, email, name in read(written.getvalue().encode(), pieces)] == rows

@@ -130,7 +130,7 @@ async def _extend(uow: UnitOfWork, pool: Pool, renewed_to: datetime, cause: str)
 
 
 async def _revoke_all(uow: UnitOfWork, agency_id: str, reason: SeatRevocationReason, cause: str) -> None:
-    revoked = await seats.revoke_all_seats(uow.connection, agency_id, uow.now)
+    revoked = await seats.revoke_all(uow.connection, agency_id, uow.now)
     if revoked:
         await pools.use_seats(uow.connection, agency_id, -len(revoked), limit_met=False)
     for seat in revoked:

@@ -1,90 +1,75 @@
-"""Seats: assigned, activated and revoked on request."""
+"""Seats, one at a time: given out, and through all of their life."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from datetime import timedelta
 
 from muster_contracts.entitlements import SeatRevocationReason
 from muster_entitlements import publishing
-from muster_entitlements.commands import ActivateSeat, AssignSeat, AssignSeats, RevokeSeat
-from muster_entitlements.domain import ASSIGNABLE, Pool, PoolState, SeatState
+from muster_entitlements.commands import (
+    ActivateSeat,
+    AssignSeat,
+    InviteToSeat,
+    MarkUse,
+    ReinstateSeat,
+    RevokeSeat,
+    SuspendSeat,
+    TransferSeat,
+)
+from muster_entitlements.domain import ASSIGNABLE, Pool, PoolState, Seat, SeatAction, SeatState
 from muster_entitlements.errors import (
     PoolNotOpen,
     PoolUnknown,
     SeatAlreadyHeld,
     SeatCapReached,
     SeatRevokedAlready,
+    SeatStateRefused,
     SeatUnknown,
 )
 from muster_entitlements.people import Person
-from muster_entitlements.replies import Outcome, SeatReply, SeatStateReply
-from muster_entitlements.repository import pools, seats
-from muster_entitlements.repository.seats import Seat
-from muster_runtime import audit
+from muster_entitlements.replies import SeatReply, SeatStateReply
+from muster_entitlements.repository import policies, pools, seats
+from muster_runtime import audit, deadlines
 from muster_runtime.db import UnitOfWork
+from muster_runtime.deadlines import Deadline
 from muster_runtime.identifiers import new_id
 
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """What became of one person of an AssignSeats."""
-
-    outcome: Outcome
-    reason: str | None = None
+INVITATION_EXPIRED = "invitation-expired"
 
 
 async def assign_seat(uow: UnitOfWork, command: AssignSeat) -> SeatReply:
-    """Give a person a seat.
+    """Give a person a seat, or keep it for them.
 
     Raises PoolUnknown, PoolNotOpen, SeatAlreadyHeld or SeatCapReached.
     """
-    pool, person = await _known_pool(uow, command.agency_id), command.person
+    pool, person = await known_pool(uow, command.agency_id), command.person
     _require_state(pool, pool.state(uow.now) in ASSIGNABLE, uow)
-    held = await seats.find_held(uow.connection, pool.agency_id, [person.subject_ref])
-    if held:
-        raise SeatAlreadyHeld(person.subject_ref, held[person.subject_ref])
+    await _require_no_seat(uow, pool.agency_id, person)
     if not pool.free:
         raise SeatCapReached(pool.agency_id, pool.cap)
-    [seat_id] = await _give_out(uow, pool, [person])
+    seat = Seat(pool.agency_id, new_id("seat", uow.now), person.subject_ref, command.state, used=False)
+    await seats.add_seat(uow.connection, pool.agency_id, seat.seat_id, person, command.state, uow.now)
+    await pools.use_seats(uow.connection, pool.agency_id, 1, limit_met=pool.limit_met)
+    if command.state is SeatState.ASSIGNED:
+        uow.publish(publishing.seat_assigned(seat))
+    else:
+        uow.publish(publishing.seat_reserved(seat))
+    if command.state is SeatState.INVITED:
+        await _invite(uow, seat)
+    uow.publish(publishing.person_recorded(pool.agency_id, person))
     await audit.record(
         uow,
         command="AssignSeat",
         agency_id=pool.agency_id,
-        subject=seat_id,
-        after={"subject_ref": person.subject_ref, "state": SeatState.ASSIGNED},
+        subject=seat.seat_id,
+        after={"subject_ref": person.subject_ref, "state": command.state},
     )
     return SeatReply(
-        seat_id=seat_id,
+        seat_id=seat.seat_id,
         subject_ref=person.subject_ref,
-        state=SeatState.ASSIGNED,
+        state=command.state,
         assigned_at=uow.now,
         email=person.email,
         name=person.name,
     )
-
-
-async def assign_seats(uow: UnitOfWork, command: AssignSeats) -> list[Assignment]:
-    """Give each of many persons a seat, in their order, as far as the cap goes. Raises PoolUnknown.
-
-    A person who holds one already keeps it; every other refusal has its reason.
-    """
-    pool = await _known_pool(uow, command.agency_id)
-    state = pool.state(uow.now)
-    if state not in ASSIGNABLE:
-        return [Assignment(Outcome.REFUSED, state.value) for _ in command.people]
-    held = await seats.find_held(uow.connection, pool.agency_id, [person.subject_ref for person in command.people])
-    wanted = {person.subject_ref: person for person in reversed(command.people) if person.subject_ref not in held}
-    in_turn = [*dict.fromkeys(person.subject_ref for person in command.people if person.subject_ref in wanted)]
-    given, refused = in_turn[: pool.free], set(in_turn[pool.free :])
-    await _give_out(uow, pool, [wanted[subject_ref] for subject_ref in given])
-    if refused:
-        await _say_limit_met(uow, pool, len(refused))
-    await audit.record(
-        uow,
-        command="AssignSeats",
-        agency_id=pool.agency_id,
-        after={"asked": len(command.people), "assigned": len(given), "refused": len(refused)},
-    )
-    return _assignments(command.people, set(given), refused)
 
 
 async def meet_limit(uow: UnitOfWork, agency_id: str) -> None:
@@ -92,27 +77,95 @@ async def meet_limit(uow: UnitOfWork, agency_id: str) -> None:
 
     The refused command was rolled back, and with it all that it could have said: this is a transaction of its own.
     """
-    pool = await _known_pool(uow, agency_id)
+    pool = await known_pool(uow, agency_id)
     if not pool.free:
-        await _say_limit_met(uow, pool, 1)
+        await say_limit_met(uow, pool, 1)
+
+
+async def invite_to_seat(uow: UnitOfWork, command: InviteToSeat) -> SeatStateReply:
+    """Invite the person to a seat that is reserved for them; again gives the invitation its time anew.
+
+    Raises PoolUnknown, PoolNotOpen, SeatUnknown, SeatRevokedAlready or SeatStateRefused.
+    """
+    pool = await known_pool(uow, command.agency_id)
+    _require_state(pool, pool.state(uow.now) in ASSIGNABLE, uow)
+    seat, state = await _seat_for(uow, command.agency_id, command.seat_id, SeatAction.INVITE)
+    await _invite(uow, seat)
+    await pools.touch_pool(uow.connection, pool.agency_id)
+    return await _changed(uow, "InviteToSeat", seat, state)
 
 
 async def activate_seat(uow: UnitOfWork, command: ActivateSeat) -> SeatStateReply:
-    """Note that a seat is in use; to do so again changes nothing.
+    """Note that a seat is in use; who was invited holds it from now on. To do so again changes nothing.
 
-    Raises PoolUnknown, PoolNotOpen, SeatUnknown or SeatRevokedAlready.
+    Raises PoolUnknown, PoolNotOpen, SeatUnknown, SeatRevokedAlready or SeatStateRefused.
     """
-    pool = await _known_pool(uow, command.agency_id)
+    pool = await known_pool(uow, command.agency_id)
     _require_state(pool, pool.state(uow.now) is PoolState.OPEN, uow)
-    seat = await _known_seat(uow, command.agency_id, command.seat_id)
-    if seat.state is SeatState.REVOKED:
-        raise SeatRevokedAlready(seat.seat_id)
+    seat, state = await _seat_for(uow, command.agency_id, command.seat_id, SeatAction.ACTIVATE)
+    if state is not seat.state:
+        await _activate(uow, seat)
+    return await _changed(uow, "ActivateSeat", seat, state)
+
+
+async def mark_use(uow: UnitOfWork, command: MarkUse) -> None:
+    """Note that a person uses their seat today, which activates it at the first time.
+
+    A seat that has been taken back meanwhile stays so. No audit: it is not a change that anybody decides.
+    """
+    seat = (await seats.find_held(uow.connection, command.agency_id, [command.subject_ref])).get(command.subject_ref)
+    if seat is None:
+        return
     if seat.state is SeatState.ASSIGNED:
-        await seats.activate_seat(uow.connection, seat, uow.now)
+        await _activate(uow, seat)
+    elif seat.state is SeatState.ACTIVE:
+        await seats.mark_use(uow.connection, seat, uow.now.date())
+
+
+async def suspend_seat(uow: UnitOfWork, command: SuspendSeat) -> SeatStateReply:
+    """Let the person keep the seat without using it; to do so again changes nothing.
+
+    Raises PoolUnknown, SeatUnknown, SeatRevokedAlready or SeatStateRefused.
+    """
+    pool = await known_pool(uow, command.agency_id)
+    seat, state = await _seat_for(uow, command.agency_id, command.seat_id, SeatAction.SUSPEND)
+    if state is not seat.state:
+        await seats.suspend(uow.connection, seat.agency_id, [seat.seat_id])
         await pools.touch_pool(uow.connection, pool.agency_id)
-        uow.publish(publishing.seat_activated(seat))
-    await _record_change(uow, "ActivateSeat", seat, SeatState.ACTIVE)
-    return SeatStateReply(seat_id=seat.seat_id, subject_ref=seat.subject_ref, state=SeatState.ACTIVE)
+        uow.publish(publishing.seat_suspended(seat, command.reason))
+    return await _changed(uow, "SuspendSeat", seat, state, command.reason)
+
+
+async def reinstate_seat(uow: UnitOfWork, command: ReinstateSeat) -> SeatStateReply:
+    """Let a suspended seat be used again; to do so again changes nothing.
+
+    Raises PoolUnknown, SeatUnknown, SeatRevokedAlready or SeatStateRefused.
+    """
+    pool = await known_pool(uow, command.agency_id)
+    seat, state = await _seat_for(uow, command.agency_id, command.seat_id, SeatAction.REINSTATE)
+    if state is not seat.state:
+        await seats.reinstate(uow.connection, seat, state, uow.now.date())
+        await pools.touch_pool(uow.connection, pool.agency_id)
+        uow.publish(publishing.seat_reinstated(seat))
+    return await _changed(uow, "ReinstateSeat", seat, state)
+
+
+async def transfer_seat(uow: UnitOfWork, command: TransferSeat) -> SeatStateReply:
+    """Give a held seat to another person, who has not used it yet; the earlier one is erased.
+
+    Raises PoolUnknown, PoolNotOpen, SeatUnknown, SeatRevokedAlready, SeatStateRefused or SeatAlreadyHeld.
+    """
+    pool, person = await known_pool(uow, command.agency_id), command.person
+    _require_state(pool, pool.state(uow.now) in ASSIGNABLE, uow)
+    seat, state = await _seat_for(uow, command.agency_id, command.seat_id, SeatAction.TRANSFER)
+    await _require_no_seat(uow, seat.agency_id, person)
+    await seats.transfer(uow.connection, seat.agency_id, [(seat.seat_id, person)], uow.now)
+    await pools.touch_pool(uow.connection, pool.agency_id)
+    uow.publish(publishing.seat_transferred(seat, person.subject_ref))
+    uow.publish(publishing.person_erased(seat))
+    uow.publish(publishing.person_recorded(seat.agency_id, person))
+    await _changed(uow, "TransferSeat", seat, state)
+    return SeatStateReply(seat_id=seat.seat_id, subject_ref=person.subject_ref, state=state)
 
 
 async def revoke_seat(uow: UnitOfWork, command: RevokeSeat) -> SeatStateReply:
@@ -120,22 +173,29 @@ async def revoke_seat(uow: UnitOfWork, command: RevokeSeat) -> SeatStateReply:
 
     A person holds one seat at most, so nothing else needs their data. Raises PoolUnknown or SeatUnknown.
     """
-    pool = await _known_pool(uow, command.agency_id)
+    pool = await known_pool(uow, command.agency_id)
     seat = await _known_seat(uow, command.agency_id, command.seat_id)
     if seat.state is not SeatState.REVOKED:
-        await seats.revoke_seat(uow.connection, seat, uow.now)
+        await seats.revoke(uow.connection, seat.agency_id, [seat.seat_id], uow.now)
         await pools.use_seats(uow.connection, pool.agency_id, -1, limit_met=False)
         uow.publish(publishing.seat_revoked(seat, SeatRevocationReason.REQUESTED))
         uow.publish(publishing.person_erased(seat))
-    await _record_change(uow, "RevokeSeat", seat, SeatState.REVOKED, command.reason)
-    return SeatStateReply(seat_id=seat.seat_id, subject_ref=seat.subject_ref, state=SeatState.REVOKED)
+    return await _changed(uow, "RevokeSeat", seat, SeatState.REVOKED, command.reason)
 
 
-async def _known_pool(uow: UnitOfWork, agency_id: str) -> Pool:
+async def known_pool(uow: UnitOfWork, agency_id: str) -> Pool:
+    """The agency's pool. Raises PoolUnknown."""
     pool = await pools.find_pool(uow.connection, agency_id)
     if pool is None:
         raise PoolUnknown(agency_id)
     return pool
+
+
+async def say_limit_met(uow: UnitOfWork, pool: Pool, refused: int) -> None:
+    """Say that seats were refused for want of a free one, once until one becomes free."""
+    if not pool.limit_met:
+        await pools.use_seats(uow.connection, pool.agency_id, 0, limit_met=True)
+        uow.publish(publishing.seat_limit_reached(pool, refused))
 
 
 async def _known_seat(uow: UnitOfWork, agency_id: str, seat_id: str) -> Seat:
@@ -145,52 +205,54 @@ async def _known_seat(uow: UnitOfWork, agency_id: str, seat_id: str) -> Seat:
     return seat
 
 
+async def _seat_for(uow: UnitOfWork, agency_id: str, seat_id: str, action: SeatAction) -> tuple[Seat, SeatState]:
+    """A seat, and the state to which an action brings it."""
+    seat = await _known_seat(uow, agency_id, seat_id)
+    state = seat.after(action)
+    if state is not None:
+        return seat, state
+    if seat.state is SeatState.REVOKED:
+        raise SeatRevokedAlready(seat.seat_id)
+    raise SeatStateRefused(seat, action)
+
+
 def _require_state(pool: Pool, allowed: bool, uow: UnitOfWork) -> None:
     if not allowed:
         raise PoolNotOpen(pool.agency_id, pool.state(uow.now))
 
 
-async def _give_out(uow: UnitOfWork, pool: Pool, people: Sequence[Person]) -> list[str]:
-    if not people:
-        return []
-    given = [(new_id("seat", uow.now), person) for person in people]
-    await seats.add_seats(uow.connection, pool.agency_id, given, uow.now)
-    await pools.use_seats(uow.connection, pool.agency_id, len(given), limit_met=pool.limit_met)
-    for seat_id, person in given:
-        uow.publish(publishing.seat_assigned(pool.agency_id, seat_id, person))
-    for _, person in given:
-        uow.publish(publishing.person_recorded(pool.agency_id, person))
-    return [seat_id for seat_id, _ in given]
+async def _require_no_seat(uow: UnitOfWork, agency_id: str, person: Person) -> None:
+    held = await seats.find_held(uow.connection, agency_id, [person.subject_ref])
+    if held:
+        raise SeatAlreadyHeld(person.subject_ref, held[person.subject_ref].seat_id)
 
 
-async def _say_limit_met(uow: UnitOfWork, pool: Pool, refused: int) -> None:
-    if not pool.limit_met:
-        await pools.use_seats(uow.connection, pool.agency_id, 0, limit_met=True)
-        uow.publish(publishing.seat_limit_reached(pool, refused))
+async def _invite(uow: UnitOfWork, seat: Seat) -> None:
+    policy, _ = await policies.find_policy(uow.connection, seat.agency_id)
+    until = uow.now + timedelta(days=policy.invitation_days)
+    await seats.invite(uow.connection, seat, until)
+    await deadlines.schedule(uow, [Deadline(INVITATION_EXPIRED, seat.agency_id, seat.seat_id, until)])
+    uow.publish(publishing.seat_invited(seat, until))
 
 
-def _assignments(people: Sequence[Person], given: set[str], refused: set[str]) -> list[Assignment]:
-    assignments = []
-    for person in people:
-        if person.subject_ref in refused:
-            assignments.append(Assignment(Outcome.REFUSED, SeatCapReached.slug))
-        elif person.subject_ref in given:
-            given.remove(person.subject_ref)  # the first of a person's rows has the seat; the others find it held
-            assignments.append(Assignment(Outcome.ASSIGNED))
-        else:
-            assignments.append(Assignment(Outcome.ALREADY_HELD))
-    return assignments
+async def _activate(uow: UnitOfWork, seat: Seat) -> None:
+    await seats.activate(uow.connection, seat, uow.now)
+    await pools.touch_pool(uow.connection, seat.agency_id)
+    if seat.state is SeatState.INVITED:
+        uow.publish(publishing.seat_assigned(seat))
+    uow.publish(publishing.seat_activated(seat))
 
 
-async def _record_change(
-    uow: UnitOfWork, command: str, seat: Seat, after: SeatState, reason: str | None = None
-) -> None:
+async def _changed(
+    uow: UnitOfWork, command: str, seat: Seat, state: SeatState, reason: str | None = None
+) -> SeatStateReply:
     await audit.record(
         uow,
         command=command,
         agency_id=seat.agency_id,
         subject=seat.seat_id,
         before={"state": seat.state},
-        after={"state": after},
+        after={"state": state},
         reason=reason,
     )
+    return SeatStateReply(seat_id=seat.seat_id, subject_ref=seat.subject_ref, state=state)

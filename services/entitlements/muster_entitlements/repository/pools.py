@@ -123,6 +123,16 @@ async def use_seats(connection: Connection, agency_id: str, change: int, *, limi
     )
 
 
+async def resize_pool(connection: Connection, agency_id: str, cap: int, *, limit_met: bool) -> None:
+    """Agree on another number of seats."""
+    await connection.execute(
+        "update pool set cap = $2, limit_met = $3, revision = revision + 1 where agency_id = $1",
+        agency_id,
+        cap,
+        limit_met,
+    )
+
+
 async def touch_pool(connection: Connection, agency_id: str) -> None:
     """Let the revision grow: a seat has changed its state."""
     await connection.execute("update pool set revision = revision + 1 where agency_id = $1", agency_id)

@@ -1,111 +1,272 @@
-"""Seats and their holders."""
+"""Seats and their holders. Every statement takes any number of seats."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, timedelta
+from typing import Any
 
-from muster_entitlements.domain import SeatState
+from muster_entitlements.domain import Seat, SeatState
 from muster_entitlements.people import Person
 from muster_runtime.db import Connection
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
-    """A seat, held or revoked."""
+class SeatColumns:
+    """New seats as columns, each as long as the others. No value has a line break in it; a missing name is empty."""
 
-    agency_id: str
-    seat_id: str
-    subject_ref: str
-    state: SeatState
+    seat_ids: Sequence[str]
+    subject_refs: Sequence[str]
+    emails: Sequence[str]
+    names: Sequence[str]
 
 
-async def find_held(connection: Connection, agency_id: str, subject_refs: Sequence[str]) -> dict[str, str]:
-    """The seats that people hold: seat id by subject."""
+async def find_held(connection: Connection, agency_id: str, subject_refs: Sequence[str]) -> dict[str, Seat]:
+    """The seats that people hold, or that are kept for them: by subject."""
     rows = await connection.fetch(
         """
-        select subject_ref, seat_id
+        select agency_id, seat_id, subject_ref, state, activated_at is not null as used
         from seat
         where agency_id = $1 and subject_ref = any($2::text[]) and state <> 'revoked'
         """,
         agency_id,
-        list(subject_refs),
+        subject_refs,
     )
-    return {row["subject_ref"]: row["seat_id"] for row in rows}
+    return {row["subject_ref"]: _to_seat(row) for row in rows}
 
 
-async def add_seats(connection: Connection, agency_id: str, seats: Sequence[tuple[str, Person]], now: datetime) -> None:
-    """Give out seats, each with its id, and keep who holds them."""
-    seat_ids = [seat_id for seat_id, _ in seats]
-    await connection.execute(
+async def find_holders(connection: Connection, agency_id: str, subject_refs: Sequence[str]) -> set[str]:
+    """Who of these people holds a seat: as find_held, at less cost."""
+    rows = await connection.fetch(
         """
-        insert into seat (agency_id, seat_id, subject_ref, state, assigned_at)
-        select $1, seat_id, subject_ref, 'assigned', $4
-        from unnest($2::text[], $3::text[]) as s (seat_id, subject_ref)
+        select subject_ref
+        from seat
+        where agency_id = $1 and subject_ref = any(string_to_array($2, E'\n')) and state <> 'revoked'
         """,
         agency_id,
-        seat_ids,
-        [person.subject_ref for _, person in seats],
-        now,
+        "\n".join(subject_refs),
     )
-    await connection.execute(
-        """
-        insert into holder (agency_id, seat_id, email, name)
-        select $1, seat_id, email, name
-        from unnest($2::text[], $3::text[], $4::text[]) as h (seat_id, email, name)
-        """,
-        agency_id,
-        seat_ids,
-        [person.email for _, person in seats],
-        [person.name for _, person in seats],
-    )
+    return {row["subject_ref"] for row in rows}
 
 
 async def find_seat(connection: Connection, agency_id: str, seat_id: str) -> Seat | None:
     """A seat by its id."""
     row = await connection.fetchrow(
-        "select agency_id, seat_id, subject_ref, state from seat where agency_id = $1 and seat_id = $2",
+        """
+        select agency_id, seat_id, subject_ref, state, activated_at is not null as used
+        from seat
+        where agency_id = $1 and seat_id = $2
+        """,
         agency_id,
         seat_id,
     )
-    return _to_seat(**row) if row else None
+    return _to_seat(row) if row else None
 
 
-async def activate_seat(connection: Connection, seat: Seat, now: datetime) -> None:
-    """Note that an assigned seat is in use."""
+async def add_seat(
+    connection: Connection, agency_id: str, seat_id: str, person: Person, state: SeatState, now: datetime
+) -> None:
+    """Give out a seat, or keep it for a person."""
+    columns = SeatColumns([seat_id], [person.subject_ref], [person.email], [person.name or ""])
+    await add_seats(connection, agency_id, columns, state, now)
+
+
+async def add_seats(
+    connection: Connection, agency_id: str, seats: SeatColumns, state: SeatState, now: datetime
+) -> None:
+    """Give out many seats.
+
+    The columns go as texts that Postgres splits: the driver takes a microsecond a row to encode them as arrays.
+    """
     await connection.execute(
-        "update seat set state = 'active', activated_at = $3 where agency_id = $1 and seat_id = $2",
+        """
+        insert into seat (agency_id, seat_id, subject_ref, state, assigned_at, idle_since, email, name)
+        select $1, seat_id, subject_ref, $2, $3, $4, email, name
+        from unnest(
+            string_to_array($5, E'\n'), string_to_array($6, E'\n'), string_to_array($7, E'\n'),
+            string_to_array($8, E'\n', '')
+        ) as s (seat_id, subject_ref, email, name)
+        """,
+        agency_id,
+        state,
+        now,
+        now.date(),
+        "\n".join(seats.seat_ids),
+        "\n".join(seats.subject_refs),
+        "\n".join(seats.emails),
+        "\n".join(seats.names),
+    )
+
+
+async def invite(connection: Connection, seat: Seat, until: datetime) -> None:
+    """Note that an invitation is out."""
+    await connection.execute(
+        "update seat set state = 'invited', invited_until = $3 where agency_id = $1 and seat_id = $2",
         seat.agency_id,
         seat.seat_id,
+        until,
+    )
+
+
+async def expire_invitations(
+    connection: Connection, agency_id: str, seat_ids: Sequence[str], at: datetime
+) -> list[Seat]:
+    """Let invitations to these seats that end at an instant be void; returns the seats."""
+    rows = await connection.fetch(
+        """
+        update seat set state = 'reserved', invited_until = null
+        where agency_id = $1 and seat_id = any($2::text[]) and state = 'invited' and invited_until = $3
+        returning agency_id, seat_id, subject_ref, state, activated_at is not null as used
+        """,
+        agency_id,
+        seat_ids,
+        at,
+    )
+    return _in_order(rows)
+
+
+async def activate(connection: Connection, seat: Seat, now: datetime) -> None:
+    """Note that a seat is in use."""
+    await connection.execute(
+        """
+        update seat
+        set state = 'active', activated_at = $3, invited_until = null, idle_since = $4, idle_warned_on = null
+        where agency_id = $1 and seat_id = $2
+        """,
+        seat.agency_id,
+        seat.seat_id,
+        now,
+        now.date(),
+    )
+
+
+async def mark_use(connection: Connection, seat: Seat, today: date) -> None:
+    """Note that a seat was used on a day."""
+    await connection.execute(
+        """
+        update seat set idle_since = $3, idle_warned_on = null
+        where agency_id = $1 and seat_id = $2
+        """,
+        seat.agency_id,
+        seat.seat_id,
+        today,
+    )
+
+
+async def suspend(connection: Connection, agency_id: str, seat_ids: Sequence[str]) -> None:
+    """Let seats not be used for now."""
+    await connection.execute(
+        """
+        update seat set state = 'suspended', idle_warned_on = null
+        where agency_id = $1 and seat_id = any($2::text[])
+        """,
+        agency_id,
+        seat_ids,
+    )
+
+
+async def reinstate(connection: Connection, seat: Seat, state: SeatState, today: date) -> None:
+    """Let a suspended seat be used again; its idleness counts anew."""
+    await connection.execute(
+        "update seat set state = $3, idle_since = $4 where agency_id = $1 and seat_id = $2",
+        seat.agency_id,
+        seat.seat_id,
+        state,
+        today,
+    )
+
+
+async def transfer(
+    connection: Connection, agency_id: str, transfers: Sequence[tuple[str, Person]], now: datetime
+) -> None:
+    """Give held seats to other people, one after the other: a person may give a seat away and be given another."""
+    await connection.executemany(
+        """
+        update seat
+        set
+            subject_ref = $3, email = $4, name = $5, state = 'assigned',
+            assigned_at = $6, activated_at = null, idle_since = $7, idle_warned_on = null
+        where agency_id = $1 and seat_id = $2
+        """,
+        [
+            (agency_id, seat_id, person.subject_ref, person.email, person.name, now, now.date())
+            for seat_id, person in transfers
+        ],
+    )
+
+
+async def revoke(connection: Connection, agency_id: str, seat_ids: Sequence[str], now: datetime) -> None:
+    """Take seats back and delete who held them."""
+    await connection.execute(
+        """
+        update seat
+        set state = 'revoked', revoked_at = $3, invited_until = null, email = null, name = null
+        where agency_id = $1 and seat_id = any($2::text[])
+        """,
+        agency_id,
+        seat_ids,
         now,
     )
 
 
-async def revoke_seat(connection: Connection, seat: Seat, now: datetime) -> None:
-    """Take a held seat back and delete who held it."""
-    await connection.execute(
-        "update seat set state = 'revoked', revoked_at = $3 where agency_id = $1 and seat_id = $2",
-        seat.agency_id,
-        seat.seat_id,
-        now,
-    )
-    await connection.execute("delete from holder where agency_id = $1 and seat_id = $2", seat.agency_id, seat.seat_id)
-
-
-async def revoke_all_seats(connection: Connection, agency_id: str, now: datetime) -> list[Seat]:
-    """Take every held seat of an agency back and delete who held them; returns them in the order of their ids."""
+async def revoke_all(connection: Connection, agency_id: str, now: datetime) -> list[Seat]:
+    """Take every seat of an agency back and delete who held it; returns them in the order of their ids."""
     rows = await connection.fetch(
         """
         update seat
-        set state = 'revoked', revoked_at = $2
+        set state = 'revoked', revoked_at = $2, invited_until = null, email = null, name = null
         where agency_id = $1 and state <> 'revoked'
-        returning agency_id, seat_id, subject_ref, state
+        returning agency_id, seat_id, subject_ref, state, activated_at is not null as used
         """,
         agency_id,
         now,
     )
-    await connection.execute("delete from holder where agency_id = $1", agency_id)
-    return sorted((_to_seat(**row) for row in rows), key=lambda seat: seat.seat_id)
+    return _in_order(rows)
 
 
-def _to_seat(*, agency_id: str, seat_id: str, subject_ref: str, state: str) -> Seat:
-    return Seat(agency_id, seat_id, subject_ref, SeatState(state))
+async def warn_idle(connection: Connection, agency_id: str, today: date, idle_days: int) -> list[Seat]:
+    """Mark the seats that have not been used for so many days; returns those that were not marked before."""
+    rows = await connection.fetch(
+        """
+        update seat set idle_warned_on = $2
+        where
+            agency_id = $1 and state in ('assigned', 'active')
+            and idle_since <= $3 and idle_warned_on is null
+        returning agency_id, seat_id, subject_ref, state, activated_at is not null as used
+        """,
+        agency_id,
+        today,
+        today - timedelta(days=idle_days),
+    )
+    return _in_order(rows)
+
+
+async def forget_warnings(connection: Connection, agency_id: str) -> None:
+    """Let no seat be marked as idle."""
+    await connection.execute(
+        "update seat set idle_warned_on = null where agency_id = $1 and idle_warned_on is not null", agency_id
+    )
+
+
+async def reclaim_idle(
+    connection: Connection, agency_id: str, today: date, warning_days: int, now: datetime
+) -> list[Seat]:
+    """Take back the seats that were marked so many days ago and not used since, and delete who held them."""
+    rows = await connection.fetch(
+        """
+        update seat set state = 'revoked', revoked_at = $3, email = null, name = null
+        where agency_id = $1 and state in ('assigned', 'active') and idle_warned_on <= $2
+        returning agency_id, seat_id, subject_ref, state, activated_at is not null as used
+        """,
+        agency_id,
+        today - timedelta(days=warning_days),
+        now,
+    )
+    return _in_order(rows)
+
+
+def _in_order(rows: Sequence[Any]) -> list[Seat]:
+    return sorted((_to_seat(row) for row in rows), key=lambda seat: seat.seat_id)
+
+
+def _to_seat(row: Any) -> Seat:
+    return Seat(row["agency_id"], row["seat_id"], row["subject_ref"], SeatState(row["state"]), row["used"])

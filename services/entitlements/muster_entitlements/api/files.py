@@ -1,0 +1,151 @@
+"""Files of seats: received as a stream, then an operation that shows how far the work is."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from muster_contracts import AgencyId
+from muster_contracts.entitlements import SeatBatchKind
+from muster_entitlements.api.parts import PREFIX, READ, WRITE, OperationId
+from muster_entitlements.domain import OnLimit
+from muster_entitlements.errors import OperationUnknown
+from muster_entitlements.handlers.report import RESULTS_HEADER
+from muster_entitlements.replies import OperationReply
+from muster_entitlements.repository.operations import find_operation, find_results
+from muster_entitlements.uploads import Upload, receiving
+from muster_runtime.http import MEBIBYTE, Commands, CommandsDep, Reader, ReaderDep, RuntimeDep, body_limit
+
+router = APIRouter(prefix=PREFIX, tags=["entitlements"])
+
+# Two million rows are about a hundred.
+FILE_LIMIT = 1024 * MEBIBYTE
+
+DryRun = Annotated[bool, Query(description="Change nothing; the operation says what would be.")]
+
+
+def _file(example: str) -> dict[str, object]:
+    content = {"text/csv": {"schema": {"type": "string"}, "example": example}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+@router.post(
+    "/seat-imports",
+    dependencies=[WRITE],
+    status_code=202,
+    response_model=OperationReply,
+    openapi_extra=_file("email,name\n"),
+)
+@body_limit(FILE_LIMIT)
+async def import_seats(
+    agency_id: AgencyId,
+    request: Request,
+    commands: CommandsDep,
+    dry_run: DryRun = False,
+    on_limit: Annotated[
+        OnLimit, Query(description="At the first person for whom there is no seat: stop, or refuse them and go on.")
+    ] = OnLimit.FILL,
+    directory: Annotated[bool, Query(description="Tell the restricted directory who the people are.")] = False,
+) -> Response:
+    """Give the people of a CSV file a seat each; the same file again changes nothing."""
+    async with receiving(
+        commands, agency_id, SeatBatchKind.IMPORT, dry_run=dry_run, on_limit=on_limit, directory=directory
+    ) as upload:
+        return await _receive(agency_id, request, commands, upload)
+
+
+@router.post(
+    "/seat-suspensions",
+    dependencies=[WRITE],
+    status_code=202,
+    response_model=OperationReply,
+    openapi_extra=_file("email\n"),
+)
+@body_limit(FILE_LIMIT)
+async def suspend_seats(
+    agency_id: AgencyId, request: Request, commands: CommandsDep, dry_run: DryRun = False
+) -> Response:
+    """Suspend the seats of the people of a CSV file."""
+    async with receiving(commands, agency_id, SeatBatchKind.SUSPENSION, dry_run=dry_run) as upload:
+        return await _receive(agency_id, request, commands, upload)
+
+
+@router.post(
+    "/seat-revocations",
+    dependencies=[WRITE],
+    status_code=202,
+    response_model=OperationReply,
+    openapi_extra=_file("email\n"),
+)
+@body_limit(FILE_LIMIT)
+async def revoke_seats(
+    agency_id: AgencyId, request: Request, commands: CommandsDep, dry_run: DryRun = False
+) -> Response:
+    """Take the seats of the people of a CSV file back."""
+    async with receiving(commands, agency_id, SeatBatchKind.REVOCATION, dry_run=dry_run) as upload:
+        return await _receive(agency_id, request, commands, upload)
+
+
+@router.post(
+    "/seat-transfers",
+    dependencies=[WRITE],
+    status_code=202,
+    response_model=OperationReply,
+    openapi_extra=_file("from,to,name\n"),
+)
+@body_limit(FILE_LIMIT)
+async def transfer_seats(
+    agency_id: AgencyId, request: Request, commands: CommandsDep, dry_run: DryRun = False
+) -> Response:
+    """Give the seats of the people of a CSV file to others."""
+    async with receiving(commands, agency_id, SeatBatchKind.TRANSFER, dry_run=dry_run) as upload:
+        return await _receive(agency_id, request, commands, upload)
+
+
+@router.get("/operations/{operation_id}", dependencies=[READ])
+async def read_operation(
+    agency_id: AgencyId, operation_id: OperationId, reader: ReaderDep, runtime: RuntimeDep
+) -> OperationReply:
+    async with reader.read(agency_id) as connection:
+        operation = await find_operation(connection, agency_id, operation_id)
+    if operation is None:
+        raise OperationUnknown(agency_id, operation_id)
+    return OperationReply.of(operation, runtime.clock.now())
+
+
+@router.get(
+    "/operations/{operation_id}/results",
+    dependencies=[READ],
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+)
+async def download_results(agency_id: AgencyId, operation_id: OperationId, reader: ReaderDep) -> StreamingResponse:
+    """A line for each row read so far: line, subject, outcome, reason. Kept for 30 days."""
+    async with reader.read(agency_id) as connection:
+        operation = await find_operation(connection, agency_id, operation_id)
+    if operation is None:
+        raise OperationUnknown(agency_id, operation_id)
+    lines = _results(reader, agency_id, operation_id, operation.chunks_done)
+    return StreamingResponse(lines, media_type="text/csv; charset=utf-8")
+
+
+async def _receive(agency_id: str, request: Request, commands: Commands, upload: Upload) -> Response:
+    body_sha256 = await upload.read(request)
+    return await commands.execute(
+        agency_id,
+        upload.accept,
+        status_code=202,
+        location=lambda reply: f"/v1/agencies/{agency_id}/operations/{reply.operation_id}",
+        body_sha256=body_sha256,
+    )
+
+
+async def _results(reader: Reader, agency_id: str, operation_id: str, chunks: int) -> AsyncIterator[bytes]:
+    """Chunk by chunk, each a transaction of its own: a slow reader holds nothing."""
+    yield RESULTS_HEADER
+    for number in range(chunks):
+        async with reader.read(agency_id) as connection:
+            results = await find_results(connection, agency_id, operation_id, number)
+        if results is not None:
+            yield results

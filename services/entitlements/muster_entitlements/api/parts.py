@@ -1,0 +1,26 @@
+"""What the routes share: scopes, the directory, and the forms of their parameters."""
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Path
+
+from muster_entitlements.people import Directory
+from muster_entitlements.settings import EntitlementsSettings
+from muster_runtime.http import RuntimeDep, requires
+
+PREFIX = "/v1/agencies/{agency_id}"
+
+READ = requires("entitlements:read")
+WRITE = requires("entitlements:write")
+OPERATE = requires("entitlements:operate")
+
+SeatId = Annotated[str, Path(pattern=r"^seat_[0-9a-f]{32}$")]
+OperationId = Annotated[str, Path(pattern=r"^bat_[0-9a-f]{32}$")]
+
+
+async def _directory(runtime: RuntimeDep) -> Directory:
+    settings = cast("EntitlementsSettings", runtime.settings)
+    return Directory(settings.subject_key.get_secret_value())
+
+
+DirectoryDep = Annotated[Directory, Depends(_directory)]

@@ -1,0 +1,103 @@
+"""Pools, windows, policies and checks."""
+
+from dataclasses import asdict
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from muster_contracts import AgencyId
+from muster_entitlements import queries
+from muster_entitlements.api.parts import OPERATE, PREFIX, READ, WRITE, DirectoryDep
+from muster_entitlements.catalogue import features
+from muster_entitlements.commands import ResizePool, SetSeatPolicy
+from muster_entitlements.domain import DEFAULT_POLICY, SeatPolicy, check
+from muster_entitlements.errors import FeatureUnknown, PoolUnknown
+from muster_entitlements.handlers import rules
+from muster_entitlements.replies import CheckReply, PoolReply, SeatPolicyReply, WindowReply
+from muster_entitlements.repository.policies import find_policy
+from muster_entitlements.repository.pools import find_pool
+from muster_runtime.http import CommandsDep, IfMatchDep, Page, ReaderDep, RuntimeDep, etag
+
+router = APIRouter(prefix=PREFIX, tags=["entitlements"])
+
+# As many people as the programme could ever have.
+MOST_SEATS = 10_000_000
+MOST_DAYS = 3660
+
+
+class ResizeRequest(BaseModel):
+    """The number of seats that is agreed on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cap: int = Field(ge=0, le=MOST_SEATS)
+
+
+class SeatPolicyRequest(BaseModel):
+    """What is to hold for an agency's seats."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    idle_days: int | None = Field(ge=1, le=MOST_DAYS, description="Days without use; null: a seat is never idle.")
+    warning_days: int = Field(default=DEFAULT_POLICY.warning_days, ge=1, le=MOST_DAYS)
+    invitation_days: int = Field(default=DEFAULT_POLICY.invitation_days, ge=1, le=MOST_DAYS)
+
+
+@router.get("/pool", dependencies=[READ])
+async def read_pool(agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep) -> PoolReply:
+    async with reader.read(agency_id) as connection:
+        pool = await find_pool(connection, agency_id)
+    if pool is None:
+        raise PoolUnknown(agency_id)
+    return PoolReply.of(pool, runtime.clock.now())
+
+
+@router.post("/pool/resize", dependencies=[OPERATE], response_model=PoolReply)
+async def resize_pool(agency_id: AgencyId, body: ResizeRequest, commands: CommandsDep) -> Response:
+    """Agree on another number of seats, not below what is in use."""
+    return await commands.execute(agency_id, partial(rules.resize_pool, command=ResizePool(agency_id, body.cap)))
+
+
+@router.get("/seat-policy", dependencies=[READ])
+async def read_seat_policy(agency_id: AgencyId, reader: ReaderDep, response: Response) -> SeatPolicyReply:
+    async with reader.read(agency_id) as connection:
+        policy, version = await find_policy(connection, agency_id)
+    response.headers["etag"] = etag(version)
+    return SeatPolicyReply.of(policy, version)
+
+
+@router.put("/seat-policy", dependencies=[WRITE], response_model=SeatPolicyReply)
+async def set_seat_policy(
+    agency_id: AgencyId, body: SeatPolicyRequest, commands: CommandsDep, if_match: IfMatchDep
+) -> Response:
+    """Lay down when a seat is idle, and for how long an invitation holds."""
+    policy = SeatPolicy(body.idle_days, body.warning_days, body.invitation_days)
+    command = SetSeatPolicy(agency_id, policy, if_match)
+    return await commands.execute(agency_id, partial(rules.set_seat_policy, command=command))
+
+
+@router.get("/windows", dependencies=[READ])
+async def list_windows(agency_id: AgencyId, reader: ReaderDep) -> Page[WindowReply]:
+    async with reader.read(agency_id) as connection:
+        windows = await queries.list_windows(connection, agency_id)
+    return Page(items=[WindowReply.model_validate(asdict(window)) for window in windows], next=None)
+
+
+@router.get("/checks", dependencies=[READ])
+async def check_subject(
+    agency_id: AgencyId,
+    reader: ReaderDep,
+    runtime: RuntimeDep,
+    directory: DirectoryDep,
+    subject: Annotated[str, Query(max_length=300, description="An address, or a subject reference.")],
+    feature: Annotated[str | None, Query(description="A feature of the catalogue; without it, the seat alone.")] = None,
+) -> CheckReply:
+    """Whether a person may use a feature now."""
+    if feature is not None and feature not in features():
+        raise FeatureUnknown(feature)
+    subject_ref = directory.subject_ref(agency_id, subject)
+    async with reader.read(agency_id) as connection:
+        question = await queries.find_question(connection, agency_id, subject_ref, feature)
+    return CheckReply.model_validate(asdict(check(question, runtime.clock.now())))

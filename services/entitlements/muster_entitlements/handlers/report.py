@@ -1,0 +1,63 @@
+"""What became of a chunk's rows: sums, and a line of CSV for each row, which names nobody but by their reference."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from muster_runtime.errors import InvalidInput
+
+# A row of a file: the line on which it begins, and its fields; None where it has not the header's shape.
+Row = tuple[int, list[str] | None]
+
+MISSHAPEN = "the row has not as many columns as the header"
+
+RESULTS_HEADER = b"line,subject,outcome,reason\n"
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of some rows. With a `stop_reason` the file is not read on."""
+
+    done: int = 0
+    unchanged: int = 0
+    refused: int = 0
+    stop_reason: str | None = None
+    _results: list[str] = field(default_factory=list)
+
+    def add(self, line: int, subject: str, outcome: str) -> None:
+        """A row did what the file asks for."""
+        self.done += 1
+        self._results.append(f"{line},{subject},{outcome},\n")
+
+    def leave(self, line: int, subject: str, outcome: str) -> None:
+        """A row changed nothing, for all was so before."""
+        self.unchanged += 1
+        self._results.append(f"{line},{subject},{outcome},\n")
+
+    def refuse(self, line: int, subject: str, reason: str) -> None:
+        """A row was refused."""
+        self.refused += 1
+        self._results.append(f'{line},{subject},refused,"{reason}"\n')
+
+    @property
+    def rows(self) -> int:
+        """Rows read."""
+        return len(self._results)
+
+    @property
+    def results(self) -> bytes:
+        """A line of CSV for each row: line, subject, outcome and reason."""
+        return "".join(self._results).encode()
+
+
+def refuse_all(rows: Iterable[Row], reason: str) -> Report:
+    """A report that refuses every row for one reason."""
+    report = Report()
+    for line, _ in rows:
+        report.refuse(line, "", reason)
+    return report
+
+
+def rule_of(refusal: InvalidInput) -> str:
+    """The field and the rule that it breaks, without the value: an address is personal data."""
+    error = refusal.extensions["errors"][0]
+    return f"{error['field']} {error['rule']}"

@@ -1,0 +1,287 @@
+"""The work on files of seats: its place, its chunks and what became of each row."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from muster_contracts.entitlements import SeatBatchKind
+from muster_entitlements.domain import OnLimit, OperationState, SeatState
+from muster_entitlements.seat_file import Chunk, Columns
+from muster_runtime.context import Context
+from muster_runtime.db import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """The work on one file. `done` counts the rows that did what the file asks for."""
+
+    agency_id: str
+    operation_id: str
+    kind: SeatBatchKind
+    state: OperationState
+    dry_run: bool
+    on_limit: OnLimit
+    directory: bool
+    columns: Columns | None
+    actor: str
+    correlation_id: str
+    created_at: datetime
+    started_at: datetime | None
+    updated_at: datetime | None
+    chunks: int
+    chunks_done: int
+    rows: int
+    done: int
+    unchanged: int
+    refused: int
+    stop_reason: str | None
+
+
+_OPERATION = """
+    select
+        agency_id, operation_id, kind, state, dry_run, on_limit, directory, columns, actor, correlation_id,
+        created_at, started_at, updated_at, chunks, chunks_done, rows, done, unchanged, refused, stop_reason
+    from operation
+"""
+
+
+async def add_operation(
+    connection: Connection,
+    operation_id: str,
+    agency_id: str,
+    kind: SeatBatchKind,
+    context: Context,
+    now: datetime,
+    *,
+    dry_run: bool,
+    on_limit: OnLimit,
+    directory: bool,
+) -> None:
+    """Begin to receive a file."""
+    await connection.execute(
+        """
+        insert into operation (
+            agency_id, operation_id, kind, state, dry_run, on_limit, directory, actor, correlation_id, created_at
+        )
+        values ($1, $2, $3, 'receiving', $4, $5, $6, $7, $8, $9)
+        """,
+        agency_id,
+        operation_id,
+        kind,
+        dry_run,
+        on_limit,
+        directory,
+        context.actor,
+        context.correlation_id,
+        now,
+    )
+
+
+async def add_chunk(connection: Connection, agency_id: str, operation_id: str, number: int, chunk: Chunk) -> None:
+    """Keep a chunk of the file."""
+    await connection.execute(
+        """
+        insert into operation_chunk (agency_id, operation_id, number, first_line, content)
+        values ($1, $2, $3, $4, $5)
+        """,
+        agency_id,
+        operation_id,
+        number,
+        chunk.first_line,
+        chunk.content,
+    )
+
+
+async def accept(connection: Connection, agency_id: str, operation_id: str, columns: Columns, chunks: int) -> bool:
+    """The file is here as a whole: let it be worked on in its turn. False where it was discarded meanwhile."""
+    tag = await connection.execute(
+        """
+        update operation
+        set state = 'running', columns = $3, chunks = $4, place = nextval('operation_place')
+        where agency_id = $1 and operation_id = $2 and state = 'receiving'
+        """,
+        agency_id,
+        operation_id,
+        [columns.count, columns.key, columns.to, columns.name],
+        chunks,
+    )
+    return tag == "UPDATE 1"
+
+
+async def discard(connection: Connection, agency_id: str, operation_ids: Sequence[str]) -> None:
+    """Forget files that were not received as a whole."""
+    await connection.execute(
+        """
+        with discarded as (
+            delete from operation
+            where agency_id = $1 and operation_id = any($2::text[]) and state = 'receiving'
+            returning agency_id, operation_id
+        )
+        delete from operation_chunk as c
+        using discarded as d
+        where c.agency_id = d.agency_id and c.operation_id = d.operation_id
+        """,
+        agency_id,
+        operation_ids,
+    )
+
+
+async def agencies_at_work(connection: Connection) -> list[str]:
+    """The agencies that have a file to be worked on, those that have waited longest first."""
+    rows = await connection.fetch(
+        "select agency_id from operation where state = 'running' group by agency_id order by min(place)"
+    )
+    return [row["agency_id"] for row in rows]
+
+
+async def find_operation(connection: Connection, agency_id: str, operation_id: str) -> Operation | None:
+    """An operation by its id."""
+    row = await connection.fetchrow(f"{_OPERATION} where agency_id = $1 and operation_id = $2", agency_id, operation_id)
+    return _to_operation(row) if row else None
+
+
+async def find_next(connection: Connection, agency_id: str) -> Operation | None:
+    """The file of an agency whose turn it is."""
+    row = await connection.fetchrow(
+        f"{_OPERATION} where agency_id = $1 and state = 'running' order by place limit 1",
+        agency_id,
+    )
+    return _to_operation(row) if row else None
+
+
+async def find_chunk(connection: Connection, operation: Operation) -> Chunk:
+    """The chunk of an operation that comes next."""
+    row = await connection.fetchrow(
+        """
+        select first_line, content from operation_chunk
+        where agency_id = $1 and operation_id = $2 and number = $3
+        """,
+        operation.agency_id,
+        operation.operation_id,
+        operation.chunks_done,
+    )
+    assert row is not None  # it came with the operation, and goes when that is completed
+    return Chunk(row["first_line"], row["content"])
+
+
+async def keep_results(connection: Connection, operation: Operation, results: bytes) -> None:
+    """Put what became of its rows in the place of the next chunk's content."""
+    await connection.execute(
+        """
+        update operation_chunk set content = null, results = $4
+        where agency_id = $1 and operation_id = $2 and number = $3
+        """,
+        operation.agency_id,
+        operation.operation_id,
+        operation.chunks_done,
+        results,
+    )
+
+
+async def save(connection: Connection, operation: Operation) -> None:
+    """Keep an operation's place and sums."""
+    await connection.execute(
+        """
+        update operation
+        set
+            state = $3, started_at = $4, updated_at = $5, chunks_done = $6,
+            rows = $7, done = $8, unchanged = $9, refused = $10, stop_reason = $11
+        where agency_id = $1 and operation_id = $2
+        """,
+        operation.agency_id,
+        operation.operation_id,
+        operation.state,
+        operation.started_at,
+        operation.updated_at,
+        operation.chunks_done,
+        operation.rows,
+        operation.done,
+        operation.unchanged,
+        operation.refused,
+        operation.stop_reason,
+    )
+
+
+async def forget_rows(connection: Connection, agency_id: str, operation_ids: Sequence[str]) -> None:
+    """Delete what became of the rows; the sums stay."""
+    await connection.execute(
+        "delete from operation_chunk where agency_id = $1 and operation_id = any($2::text[])",
+        agency_id,
+        operation_ids,
+    )
+
+
+async def forget_unread(connection: Connection, operation: Operation) -> None:
+    """Delete what a stopped or dry operation leaves behind: the rows beyond its end, and its own view of seats."""
+    await connection.execute(
+        "delete from operation_chunk where agency_id = $1 and operation_id = $2 and content is not null",
+        operation.agency_id,
+        operation.operation_id,
+    )
+    await connection.execute(
+        "delete from dry_run_seat where agency_id = $1 and operation_id = $2",
+        operation.agency_id,
+        operation.operation_id,
+    )
+
+
+async def find_supposed(
+    connection: Connection, operation: Operation, subject_refs: Sequence[str]
+) -> Mapping[str, tuple[str, SeatState]]:
+    """What a dry run has changed so far in its own eyes: seat and state by subject."""
+    rows = await connection.fetch(
+        """
+        select subject_ref, seat_id, state
+        from dry_run_seat
+        where agency_id = $1 and operation_id = $2 and subject_ref = any($3::text[])
+        """,
+        operation.agency_id,
+        operation.operation_id,
+        subject_refs,
+    )
+    return {row["subject_ref"]: (row["seat_id"], SeatState(row["state"])) for row in rows}
+
+
+async def suppose(connection: Connection, operation: Operation, seats: Mapping[str, tuple[str, SeatState]]) -> None:
+    """Keep what a dry run would have changed: seat and state by subject."""
+    await connection.execute(
+        """
+        insert into dry_run_seat (agency_id, operation_id, subject_ref, seat_id, state)
+        select $1, $2, * from unnest($3::text[], $4::text[], $5::text[])
+        on conflict (agency_id, operation_id, subject_ref)
+        do update set seat_id = excluded.seat_id, state = excluded.state
+        """,
+        operation.agency_id,
+        operation.operation_id,
+        list(seats),
+        [seat_id for seat_id, _ in seats.values()],
+        [state for _, state in seats.values()],
+    )
+
+
+async def find_results(connection: Connection, agency_id: str, operation_id: str, number: int) -> bytes | None:
+    """What became of a chunk's rows; None where it is not worked through, or not there."""
+    results: bytes | None = await connection.fetchval(
+        """
+        select results from operation_chunk
+        where agency_id = $1 and operation_id = $2 and number = $3
+        """,
+        agency_id,
+        operation_id,
+        number,
+    )
+    return results
+
+
+def _to_operation(row: Any) -> Operation:
+    columns = Columns(*row["columns"]) if row["columns"] is not None else None
+    return Operation(
+        **{
+            **row,
+            "kind": SeatBatchKind(row["kind"]),
+            "state": OperationState(row["state"]),
+            "on_limit": OnLimit(row["on_limit"]),
+            "columns": columns,
+        }
+    )

@@ -1,0 +1,82 @@
+"""The duty that works through files of seats: a chunk of each agency's in turn, so that none waits for another's."""
+
+import asyncio
+from datetime import datetime
+
+import structlog
+
+from muster_entitlements.handlers.operations import work_on
+from muster_entitlements.people import Directory
+from muster_entitlements.repository import operations
+from muster_runtime.context import Context
+from muster_runtime.db import RETRYABLE, Connection
+from muster_runtime.service import Runtime, Worker
+
+# After a failure, such as a disk that is full, an agency's file waits so many seconds; the others go on.
+RETRY_SECONDS = 2.0
+
+_log = structlog.get_logger(__name__)
+
+
+def seat_file_worker(directory: Directory) -> Worker:
+    """The worker of a process. Several may run at once: a chunk is worked through under the agency's lock."""
+
+    async def run(runtime: Runtime) -> None:
+        await _SeatFileWorker(runtime, directory).run()
+
+    return Worker("seat-files", run, _next_due)
+
+
+class _SeatFileWorker:
+    def __init__(self, runtime: Runtime, directory: Directory) -> None:
+        self._runtime = runtime
+        self._directory = directory
+        self._held_until: dict[str, float] = {}
+
+    async def run(self) -> None:
+        while True:
+            if not await self._work_round():
+                await self._runtime.alarm.wait()
+
+    async def _work_round(self) -> bool:
+        """A chunk for each agency that has a file; False when there was nothing to do."""
+        try:
+            async with self._runtime.database.pool.acquire() as connection:
+                agencies = await operations.agencies_at_work(connection)
+        except RETRYABLE as error:
+            _log.warning("seat_files_retried", error=repr(error))
+            await asyncio.sleep(RETRY_SECONDS)
+            return True
+        time = asyncio.get_running_loop().time()
+        ready = [agency_id for agency_id in agencies if self._held_until.get(agency_id, 0.0) <= time]
+        for agency_id in ready:
+            await self._work_on(agency_id)
+        if agencies and not ready:
+            await asyncio.sleep(RETRY_SECONDS)
+        return bool(agencies)
+
+    async def _work_on(self, agency_id: str) -> None:
+        database = self._runtime.database
+        try:
+            async with database.pool.acquire() as connection:
+                operation = await operations.find_next(connection, agency_id)
+            if operation is None:
+                return
+            context = Context(actor=operation.actor, correlation_id=operation.correlation_id)
+            async with database.write(agency_id, context=context) as uow:
+                await work_on(uow, agency_id, self._directory)
+            self._held_until.pop(agency_id, None)
+        except Exception as error:
+            if isinstance(error, RETRYABLE):
+                _log.warning("seat_file_retried", agency_id=agency_id, error=repr(error))
+            else:
+                _log.exception("seat_file_failed", agency_id=agency_id)
+            self._held_until[agency_id] = asyncio.get_running_loop().time() + RETRY_SECONDS
+
+
+async def _next_due(connection: Connection) -> datetime | None:
+    """There is something to do at once, or nothing: since when a file has waited."""
+    instant: datetime | None = await connection.fetchval(
+        "select min(created_at) from operation where state = 'running'"
+    )
+    return instant

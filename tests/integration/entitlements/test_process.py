@@ -1,0 +1,181 @@
+"""The service as a process of its own: killed in mid-import again and again, and a caller whose connection is lost."""
+
+import asyncio
+import os
+import random
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from muster_contracts import ClockMoved
+from muster_contracts.entitlements import SeatAssigned, SeatBatchCompleted
+from muster_entitlements.bootstrap import build
+from muster_entitlements.settings import EntitlementsSettings
+from muster_runtime.process import Role
+from tests.integration.entitlements.conftest import START, Entitlements
+from tests.support.services import ServiceRunner
+
+ROWS = 100_000
+KILLS = 5
+
+ProcessStarter = Callable[..., Awaitable[asyncio.subprocess.Process]]
+
+
+@pytest.fixture
+async def front(run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]) -> Entitlements:
+    """The service without its workers and its relay: those are processes."""
+    service = await run_service(build, EntitlementsSettings, roles=frozenset({Role.API, Role.CONSUMER}))
+    service.clock.move(START)
+    await service.producer.put_raw(
+        ClockMoved.topic, key=None, value=ClockMoved(now=START).model_dump_json().encode(), headers=[]
+    )
+    return Entitlements(service, eventually)
+
+
+@pytest.fixture
+async def start_process(front: Entitlements) -> AsyncIterator[ProcessStarter]:
+    """`await start_process("relay", port=0)`: a process beside `front`, on its database."""
+    started: list[asyncio.subprocess.Process] = []
+
+    async def start(*roles: str, port: int = 0) -> asyncio.subprocess.Process:
+        settings = front.service.runtime.settings
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "muster_entitlements", "serve"),
+            *(option for role in roles for option in ("--role", role)),
+            env=os.environ
+            | {
+                "MUSTER_ENVIRONMENT": "sandbox",
+                "MUSTER_INSTANCE": f"entitlements-{len(started)}",
+                "MUSTER_HTTP_PORT": str(port),
+                "MUSTER_POSTGRES_API_DSN": settings.postgres_api_dsn.get_secret_value(),
+                "MUSTER_POSTGRES_WORKER_DSN": settings.postgres_worker_dsn.get_secret_value(),
+                "MUSTER_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
+                "MUSTER_TOPIC_PREFIX": settings.topic_prefix,
+                "MUSTER_OIDC_ISSUER": settings.oidc_issuer,
+                "MUSTER_OIDC_JWKS": settings.oidc_jwks,
+            },
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def test_an_import_killed_again_and_again_ends_as_a_clean_run(
+    front: Entitlements, start_process: ProcessStarter
+) -> None:
+    seed = random.SystemRandom().randrange(1_000_000)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    clean = Entitlements(front.service, front.eventually, agency="GSA")
+    for agency in (front, clean):
+        await agency.enroll(cap=ROWS - 1_000)
+    # Long names make many chunks; some rows are refused, some are of a person who has a seat already.
+    name = "n" * 180
+    people = [f"person.{n if n % 97 else 7}@{'nasa.gov' if n % 89 else 'example.com'},{name}" for n in range(ROWS)]
+    file = "\n".join(["email,name", *people])
+    accepted = await front.send_file(file)
+    path = accepted.headers["location"]
+
+    async def chunks_done() -> int:
+        done: int = await front.service.admin.fetchval("select chunks_done from operation where agency_id = 'NASA'")
+        return done
+
+    for _ in range(KILLS):
+        before = await chunks_done()
+        process = await start_process("relay", "scheduler")
+
+        async def going(before: int = before) -> bool:
+            return await chunks_done() > before
+
+        await front.eventually(going, timeout=60)
+        await asyncio.sleep(chance.random() * 0.2)
+        process.kill()
+        await process.wait()
+    assert (await front.service.client.get(path)).json()["state"] == "running"
+
+    await start_process("relay", "scheduler")
+    killed = await front.finished(accepted, timeout=120)
+    unharmed = await clean.import_file(file)
+
+    for figure in ("state", "rows", "assigned", "already_held", "refused", "progress"):
+        assert killed[figure] == unharmed[figure]
+    assert killed["rows"] == ROWS
+    assert [_without_subject(row) for row in await front.results(killed)] == [
+        _without_subject(row) for row in await clean.results(unharmed)
+    ]
+    assert await _seats(front) == await _seats(clean)
+    assert (await front.pool())["in_use"] == (await clean.pool())["in_use"] == killed["assigned"]
+    assert await _events(front, killed["assigned"]) == await _events(clean, killed["assigned"])
+
+
+async def test_a_file_whose_connection_is_lost_changes_nothing(
+    front: Entitlements, start_process: ProcessStarter
+) -> None:
+    await front.enroll(cap=1_000_000)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    await start_process("api", port=port)
+
+    async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        try:
+            return await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionRefusedError:
+            return None
+
+    _, writer = await front.eventually(connect, timeout=60)
+    body = "\n".join(["email", *(f"person.{n}@nasa.gov" for n in range(100_000))]).encode()
+    writer.write(
+        b"POST /v1/agencies/NASA/seat-imports HTTP/1.1\r\nHost: entitlements\r\nContent-Type: text/csv\r\n"
+        + f"Authorization: {front.service.client.headers['Authorization']}\r\n".encode()
+        + f"Content-Length: {len(body)}\r\n\r\n".encode()
+        + body[: len(body) // 2]
+    )
+    await writer.drain()
+    admin = front.service.admin
+    await front.eventually(lambda: admin.fetchval("select count(*) > 1 from operation_chunk"))
+    writer.close()
+
+    await front.eventually(lambda: admin.fetchval("select not exists (select from operation_chunk)"))
+    assert await admin.fetchval("select not exists (select from operation)")
+    assert (await front.pool())["in_use"] == 0
+
+
+async def _seats(entitlements: Entitlements) -> list[tuple[Any, ...]]:
+    rows = await entitlements.service.admin.fetch(
+        "select email, name, state from seat where agency_id = $1 order by email", entitlements.agency
+    )
+    return [tuple(row) for row in rows]
+
+
+async def _events(entitlements: Entitlements, assigned: int) -> tuple[list[int], set[str], list[dict[str, Any]]]:
+    """Sequences, as many distinct seats as there are, and the sums; an event that came twice counts once."""
+
+    async def all_there() -> bool:
+        return bool(await entitlements.service.admin.fetchval("select count(*) = 0 from outbox"))
+
+    await entitlements.eventually(all_there, timeout=60)
+    seats = await entitlements.service.published(SeatAssigned)
+    own = {event.envelope.sequence: event for event in seats if event.data.agency_id == entitlements.agency}
+    assert len({event.data.subject_ref for event in own.values()}) == len({e.data.seat_id for e in own.values()})
+    assert len(own) == assigned
+    batches = await entitlements.service.published(SeatBatchCompleted)
+    sums = {
+        event.envelope.sequence: event.data.model_dump(exclude={"agency_id", "batch_id"})
+        for event in batches
+        if event.data.agency_id == entitlements.agency
+    }
+    return sorted(own), {event.envelope.type for event in own.values()}, list(sums.values())
+
+
+def _without_subject(row: dict[str, str]) -> tuple[str, ...]:
+    return row["line"], row["outcome"], row["reason"], str(bool(row["subject"]))
