@@ -67,13 +67,13 @@ class Programme:
         response = await self._send("POST", service, path, expect, key=key or uuid.uuid4().hex, json=body or {})
         return response.json()
 
-    async def upload(self, service: str, path: str, content: bytes, content_type: str) -> Any:
+    async def upload(self, service: str, path: str, content: bytes, content_type: str, *, expect: int = 200) -> Any:
         """Send a file and return the JSON of the answer."""
         response = await self._send(
             "POST",
             service,
             path,
-            200,
+            expect,
             key=uuid.uuid4().hex,
             content=content,
             headers={"content-type": content_type},

@@ -20,7 +20,7 @@ from muster_local.receiver import Receiver
 
 _ACTIVATED = 4  # people of each agency who use their seat
 _TURNED_AWAY = 3  # people for whom the crowded agency has no seat
-_FILE_ROWS = 10_000  # the most that one file of seats may hold
+_LOOK_SECONDS = 0.05  # between two looks at how far a file of seats is
 
 _PAYS_AFTER = timedelta(days=20)
 _RENEWAL_OFFERED_AFTER = timedelta(days=305)
@@ -153,9 +153,8 @@ class Story:
         )
 
     async def _fill_seats(self, agency: Agency) -> None:
-        for first in range(0, agency.seats, _FILE_ROWS):
-            result = await self._import_seats(agency, range(first, min(first + _FILE_ROWS, agency.seats)))
-            _demand(result["refused"] == 0, f"{agency.id}: {result['refused']} seats were refused")
+        result = await self._import_seats(agency, range(agency.seats))
+        _demand(result["refused"] == 0, f"{agency.id}: {result['refused']} seats were refused")
         seats = await self._programme.get("entitlements", f"agencies/{agency.id}/seats", limit=_ACTIVATED)
         for seat in seats["items"]:
             path = f"agencies/{agency.id}/seats/{seat['seat_id']}/activation"
@@ -166,9 +165,13 @@ class Story:
         writer = csv.writer(file)
         writer.writerow(["email", "name"])
         writer.writerows([person.email, person.name] for person in map(agency.person, numbers))
-        return await self._programme.upload(
-            "entitlements", f"agencies/{agency.id}/seat-imports", file.getvalue().encode(), "text/csv"
-        )
+        path = f"agencies/{agency.id}/seat-imports"
+        operation = await self._programme.upload("entitlements", path, file.getvalue().encode(), "text/csv", expect=202)
+        path = f"agencies/{agency.id}/operations/{operation['operation_id']}"
+        while operation["state"] == "running":
+            await asyncio.sleep(_LOOK_SECONDS)
+            operation = await self._programme.get("entitlements", path)
+        return operation
 
     async def _crowd(self) -> None:
         """Some find no seat; when somebody gives one back, one of them gets it."""
