@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from muster_contracts import topics as all_topics
-from muster_local import clock, parked, readiness, streams
+from muster_local import clock, parked, readiness, seats, streams
 from muster_local.demo.cli import demo
 from muster_local.home import Home, ProcessState
 from muster_local.programs import SERVICES
@@ -35,6 +35,7 @@ app.add_typer(topics, name="topics")
 app.add_typer(clock.app, name="clock")
 app.add_typer(parked.app, name="parked")
 app.add_typer(streams.app, name="streams")
+app.add_typer(seats.app, name="seats")
 app.command()(demo)
 app.command()(reconcile)
 app.command()(rebuild)

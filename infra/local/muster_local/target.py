@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,9 @@ from muster_local.programs import SERVICES
 from muster_local.stack import Stack
 
 T = TypeVar("T")
+
+# The scopes of a token of the stack's own issuer, unless a command needs others.
+OPERATOR = tuple(f"{service}:operate" for service in SERVICES)
 
 # A replay of a hundred thousand records takes minutes, and may be sent again when it is broken off.
 _SECONDS = 600.0
@@ -45,7 +48,7 @@ class Target:
     topic_prefix: str
 
     @classmethod
-    def find(cls, home: Path, token: str | None = None) -> "Target":
+    def find(cls, home: Path, token: str | None = None, scopes: Sequence[str] = OPERATOR) -> "Target":
         """The stack that runs in a home folder; what the environment names takes its place.
 
         MUSTER_<SERVICE>_URL, MUSTER_ADMIN_DSN, MUSTER_KAFKA_BOOTSTRAP with MUSTER_TOPIC_PREFIX.
@@ -63,7 +66,7 @@ class Target:
         known = stack.state().processes
         return cls(
             {name: urls[name] or known[name].address for name in SERVICES if urls[name] or name in known},
-            token or stack.token(*(f"{service}:operate" for service in SERVICES)),
+            token or stack.token(*scopes),
             os.environ.get("MUSTER_ADMIN_DSN") or stack.admin_dsn,
             stack.bootstrap,
             stack.topic_prefix,

@@ -1,4 +1,4 @@
-"""The service as a process of its own: killed in mid-import again and again, and a caller whose connection is lost."""
+"""The service as a process: killed in mid-import again and again, with a caller who is lost, and by the command."""
 
 import asyncio
 import os
@@ -6,6 +6,7 @@ import random
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,18 +122,9 @@ async def test_a_file_whose_connection_is_lost_changes_nothing(
     front: Entitlements, start_process: ProcessStarter
 ) -> None:
     await front.enroll(cap=1_000_000)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = _free_port()
     await start_process("api", port=port)
-
-    async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        try:
-            return await asyncio.open_connection("127.0.0.1", port)
-        except ConnectionRefusedError:
-            return None
-
-    _, writer = await front.eventually(connect, timeout=60)
+    writer = await _connected(front, port)
     body = "\n".join(["email", *(f"person.{n}@nasa.gov" for n in range(100_000))]).encode()
     writer.write(
         b"POST /v1/agencies/NASA/seat-imports HTTP/1.1\r\nHost: entitlements\r\nContent-Type: text/csv\r\n"
@@ -148,6 +140,65 @@ async def test_a_file_whose_connection_is_lost_changes_nothing(
     await front.eventually(lambda: admin.fetchval("select not exists (select from operation_chunk)"))
     assert await admin.fetchval("select not exists (select from operation)")
     assert (await front.pool())["in_use"] == 0
+
+
+async def test_the_command_sends_a_file_and_follows_it(
+    front: Entitlements, start_process: ProcessStarter, tmp_path: Path
+) -> None:
+    await front.enroll(cap=20_000)
+    port = _free_port()
+    await start_process("api", "scheduler", port=port)
+    (await _connected(front, port)).close()
+    file, results = tmp_path / "seats.csv", tmp_path / "results.csv"
+    file.write_text("\n".join(["E-Mail", *(f"person.{n}@nasa.gov" for n in range(20_003))]), "utf-8")
+
+    async def seats_import(*options: str) -> tuple[int | None, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "muster_local.cli", "seats", "import", str(file), f"--home={tmp_path}"),
+            *options,
+            env=os.environ
+            | {
+                "MUSTER_ENTITLEMENTS_URL": f"http://127.0.0.1:{port}",
+                "MUSTER_TOKEN": front.service.client.headers["Authorization"].removeprefix("Bearer "),
+                "COLUMNS": "200",
+            },
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        return process.returncode, output.decode()
+
+    status, said = await seats_import("--agency=NASA", "--dry-run")
+    assert (status, "What would be" in said, "20,003" in said) == (1, True, True), said
+    assert (await front.pool())["in_use"] == 0
+    status, said = await seats_import("--agency=NASA", "--on-limit=stop", f"--results={results}")
+    assert (status, "Stopped: seat-cap-reached" in said) == (1, True), said
+    assert results.read_text("utf-8").splitlines()[-1].endswith(',refused,"seat-cap-reached"')
+    assert (await front.pool())["in_use"] == 20_000
+    file.write_text("e-mail\nperson.1@nasa.gov\n", "utf-8")
+    assert (await seats_import("--agency=NASA"))[0] == 0
+    status, said = await seats_import("--agency=GSA")
+    assert (status, "has not been enrolled" in said) == (1, True), said
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+async def _connected(front: Entitlements, port: int) -> asyncio.StreamWriter:
+    """A connection to a process, once it listens."""
+
+    async def connect() -> asyncio.StreamWriter | None:
+        try:
+            return (await asyncio.open_connection("127.0.0.1", port))[1]
+        except ConnectionRefusedError:
+            return None
+
+    writer: asyncio.StreamWriter = await front.eventually(connect, timeout=60)
+    return writer
 
 
 async def _seats(entitlements: Entitlements) -> list[tuple[Any, ...]]:
