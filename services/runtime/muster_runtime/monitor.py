@@ -90,6 +90,8 @@ class Monitor:
                 reasons.append(f"Kafka cannot be reached: {type(error).__name__}")
         if self._consumer is not None:
             reasons += self._consumer.complaints
+        if self._relay is not None and self._relay.held is not None:
+            reasons.append(f"the relay cannot publish: {self._relay.held}")
         OUTBOX_ROWS.labels(service).set(rows)
         OUTBOX_OLDEST_SECONDS.labels(service).set(oldest)
         PARKED.labels(service, "").set(parked)

@@ -9,9 +9,10 @@ from enum import StrEnum
 
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from fastapi import FastAPI
 
-from muster_contracts import topics
+from muster_contracts import Topic, topics
 from muster_runtime.alarm import Bell
 from muster_runtime.applier import Applier
 from muster_runtime.clock import Clock, SandboxClock, SystemClock
@@ -26,6 +27,9 @@ from muster_runtime.sandbox import ClockFollower, sandbox_router
 from muster_runtime.scheduler import Scheduler
 from muster_runtime.service import Runtime, Service
 from muster_runtime.turns import Turns
+
+# The settings of a topic that decide what it keeps.
+_KEPT = ("cleanup.policy", "retention.ms")
 
 _log = structlog.get_logger(__name__)
 
@@ -165,21 +169,34 @@ async def running(
 
 
 async def _require_topics(service: Service) -> None:
-    """Refuse to start without the topics: nothing creates them behind an operator's back."""
+    """Refuse to start without the topics: nothing creates them, or puts them right, behind an operator's back."""
     settings = service.settings
     needed = needed_topics(service)
+    if unknown := sorted(needed - topics().keys()):
+        raise StartRefused(f"there is no contract for the topics {', '.join(unknown)}")
+    names = {settings.topic_prefix + name: topics()[name] for name in sorted(needed)}
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
     await admin.start()
     try:
-        existing = set(await admin.list_topics())
+        if missing := sorted(names.keys() - set(await admin.list_topics())):
+            raise StartRefused(f"topics are missing: {', '.join(missing)}; create them with `muster topics apply`")
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name, configs=dict.fromkeys(_KEPT)) for name in names]
+        answers = await admin.describe_configs(resources)
     finally:
         await admin.close()
-    unknown = sorted(needed - topics().keys())
-    missing = sorted(settings.topic_prefix + topic for topic in needed if settings.topic_prefix + topic not in existing)
-    if unknown or missing:
-        raise StartRefused(
-            f"topics are missing: {', '.join(unknown + missing)}; create them with `muster topics apply`"
-        )
+    wrong = [
+        f"{resource['resource_name']} has {entry['config_names']}={entry['config_value']} and needs {kept}"
+        for answer in answers
+        for resource in answer.to_object()["resources"]
+        for entry in resource["config_entries"]
+        if entry["config_value"] != (kept := _kept(names[resource["resource_name"]], entry["config_names"]))
+    ]
+    if wrong:
+        raise StartRefused(f"topics would lose events: {'; '.join(wrong)}")
+
+
+def _kept(topic: Topic, setting: str) -> str:
+    return topic.cleanup_policy if setting == "cleanup.policy" else str(topic.retention_ms)
 
 
 def collect_garbage_rarely() -> None:

@@ -86,6 +86,7 @@ class Relay:
         self._producer: AIOKafkaProducer | None = None
         self._leads_until = 0.0
         self._deleted_since_vacuum = 0
+        self.held: str | None = None  # why it cannot relay, where it cannot
         self.relayed = 0
 
     async def run(self) -> None:
@@ -93,9 +94,12 @@ class Relay:
         try:
             while True:
                 try:
-                    if not await self._leads() or not await self._drain():
+                    idle = not await self._leads() or not await self._drain()
+                    self.held = None
+                    if idle:
                         await self._alarm.wait()
                 except (KafkaError, *RETRYABLE) as error:
+                    self.held = repr(error)
                     _log.warning("relay_failed", error=repr(error))
                     await self._close_producer()
                     await asyncio.sleep(0.5)

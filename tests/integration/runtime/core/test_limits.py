@@ -8,11 +8,12 @@ from typing import Any
 import asyncpg
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from muster_contracts.entitlements import SeatAssigned
 from muster_local.topics import delete_topics
 from muster_runtime.consumer import ConsumerStuck
-from muster_runtime.process import Process, running
+from muster_runtime.process import Process, StartRefused, running
 from muster_runtime.relay import partition_of
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
@@ -141,9 +142,22 @@ async def test_readiness_tells_of_added_partitions(probe: RunningService, eventu
     await eventually(lambda: not_ready(probe, f"has {PARTITIONS + 1} partitions and had {PARTITIONS}"))
 
 
+async def test_a_topic_that_would_lose_events_is_refused_at_the_start(idle_probe: RunningService) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=idle_probe.runtime.settings.kafka_bootstrap)
+    await admin.start()
+    topic = idle_probe.topic_prefix + TOPIC
+    await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs={"retention.ms": "1000"})])
+    await admin.close()
+    with pytest.raises(StartRefused, match=r"has retention\.ms=1000 and needs -1"):
+        async with second_process(idle_probe):
+            pass
+
+
 async def test_readiness_tells_of_pending_migrations(run_service: ServiceRunner, eventually: Eventually) -> None:
     first = await run_service(build, Settings, roles=frozenset())
-    version = await first.admin.fetchval("delete from schema_migrations where version = '20250806000100' returning version")
+    version = await first.admin.fetchval(
+        "delete from schema_migrations where version = '20250806000100' returning version"
+    )
     second = await run_service(build, Settings, beside=first)
     await eventually(lambda: not_ready(second, f"migrations are pending: {version}"))
     await first.admin.execute("insert into schema_migrations (version) values ($1)", version)
@@ -181,7 +195,7 @@ async def test_a_write_that_finds_the_disk_full_is_told_until_there_is_room(
         end $$;
         create trigger no_room before insert on effect for each row execute function no_room();
         create trigger no_room before insert on lease for each row
-        when (new.duty = 'probe') execute function no_room();
+        when (new.duty like 'room/%') execute function no_room();
         """
     )
     await probe.publish(seat("NASA", "a"))
