@@ -107,3 +107,14 @@ def test_an_error_is_told_without_the_row_or_the_input(written: StringIO, make: 
     assert line["error"].startswith(type(error).__name__)
     assert any("test_telemetry.py" in place for place in line["stack"])
     assert CANARY not in json.dumps(line)
+
+
+def test_a_line_is_bounded_and_says_where_it_was_cut(written: StringIO) -> None:
+    before = telemetry.LOG_LINES_CUT._value.get()
+    structlog.get_logger("test").warning("much", text="a" * 100_000, items=["b"] * 1_000, number=10**30, short="c")
+    (line,) = lines(written)
+    assert len(written.getvalue()) < 10_000
+    assert line["text"].endswith("a[cut]")
+    assert line["items"][-1] == "[cut]"
+    assert line["short"] == "c"
+    assert telemetry.LOG_LINES_CUT._value.get() == before + 1

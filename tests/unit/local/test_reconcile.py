@@ -1,0 +1,121 @@
+"""Each kind of difference is found, and accounts that agree show none."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from muster_local.programs import SERVICES
+from muster_local.reconcile.books import Books, Enrollment, Pool, Streams, Term, Trial
+from muster_local.reconcile.comparison import compare, persisting
+from muster_local.reconcile.difference import Difference
+
+AGENCY = "muster.enrollment.agency"
+TERM = "muster.billing.term"
+STREAM = (AGENCY, "NASA")
+
+Change = Callable[[Books], Books]
+
+
+def streams(**changes: Any) -> Streams:
+    return replace(Streams({}, {}, {}, frozenset()), **changes)
+
+
+def agreeing() -> Books:
+    """NASA is enrolled, and everybody knows."""
+    by_service = {service: streams() for service in SERVICES}
+    by_service["enrollment"] = streams(produced={STREAM: (1, 4)})
+    for reader in ("entitlements", "billing", "notify"):
+        by_service[reader] = streams(applied={STREAM: (1, 4)})
+    return Books(
+        streams=by_service,
+        enrollments={"NASA": Enrollment("enr_1", "active")},
+        contacts=frozenset({("NASA", "con_1")}),
+        terms=[Term("trm_1", "NASA", "enr_1")],
+        pools={"NASA": Pool("enr_1", suspended=False, withdrawn=False, in_use=3, held=3)},
+        trials=[Trial("win_1", "NASA", "deep_research", scheduled=True)],
+        directory=frozenset({("NASA", "con_1")}),
+    )
+
+
+LOG = {STREAM: (1, 4)}
+
+
+def pool(**changes: Any) -> Change:
+    return lambda books: replace(books, pools={"NASA": replace(books.pools["NASA"], **changes)})
+
+
+def enrollment(state: str) -> Change:
+    return lambda books: replace(books, enrollments={"NASA": Enrollment("enr_1", state)})
+
+
+def in_service(service: str, **changes: Any) -> Change:
+    return lambda books: replace(books, streams={**books.streams, service: replace(books.streams[service], **changes)})
+
+
+def test_accounts_that_agree_show_no_difference() -> None:
+    assert compare(agreeing(), LOG, agreeing()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda books: replace(books, terms=[]), {"an enrolment without a term"}),
+        (
+            enrollment("withdrawn"),
+            {
+                "a term without an enrolment",
+                "seats of an agency that is not enrolled",
+                "a standing that is not known",
+            },
+        ),
+        (enrollment("suspended"), {"a standing that is not known"}),
+        (pool(withdrawn=True, in_use=0, held=0), {"a standing that is not known"}),
+        (pool(in_use=4), {"a projection that is off"}),
+        (
+            lambda books: replace(books, trials=[replace(books.trials[0], scheduled=False)]),
+            {"a window without expiry"},
+        ),
+        (lambda books: replace(books, directory=frozenset()), {"a contact that notify does not know"}),
+        (lambda books: replace(books, contacts=frozenset()), {"a contact that enrollment does not know"}),
+        (in_service("enrollment", produced={STREAM: (1, 5)}), {"events that the topic lacks"}),
+        (in_service("enrollment", produced={STREAM: (1, 3)}), {"a producer that was restored"}),
+        (in_service("billing", applied={STREAM: (1, 3)}), {"a reader that is behind"}),
+        (in_service("billing", applied={}), {"a reader that is behind"}),
+        (in_service("billing", applied={STREAM: (1, 5)}), {"events that the topic lacks"}),
+        (in_service("billing", applied={STREAM: (1, 2)}, parked={STREAM: "poison"}), {"a parked stream"}),
+    ],
+)
+def test_a_difference_is_found_and_says_what_to_do(change: Change, found: set[str]) -> None:
+    books = change(agreeing())
+    differences = compare(books, LOG, books)
+    assert {difference.what for difference in differences} == found
+    assert {difference.agency_id for difference in differences} == {"NASA"}
+    assert all(difference.remedy and difference.found for difference in differences)
+
+
+def test_what_is_under_way_is_no_difference() -> None:
+    waiting = in_service("enrollment", produced={STREAM: (1, 5)}, waiting=frozenset({STREAM}))(agreeing())
+    assert compare(waiting, LOG, waiting) == []
+    published_meanwhile = in_service("enrollment", produced={STREAM: (1, 3)})(agreeing())
+    assert compare(published_meanwhile, LOG, agreeing()) == []
+
+
+def test_a_raised_epoch_in_which_nothing_has_followed_is_no_loss() -> None:
+    raised = in_service("enrollment", produced={STREAM: (2, 4)})(agreeing())
+    assert compare(raised, LOG, raised) == []
+
+
+def test_a_compacted_topic_may_lack_what_was_erased() -> None:
+    directory = ("muster.enrollment.directory", "NASA")
+    books = in_service("enrollment", produced={STREAM: (1, 4), directory: (1, 9)})(agreeing())
+    assert compare(books, LOG, books) == []
+
+
+def test_only_what_two_looks_saw_counts() -> None:
+    lasting = Difference("a parked stream", "NASA", "at 3", "do")
+    passing = Difference("a reader that is behind", "DOE", "at 7", "do")
+    moved = replace(lasting, found="at 4")
+    assert persisting([lasting, passing], [moved]) == [moved]
+    assert persisting([lasting], [lasting, passing]) == [lasting]
