@@ -24,7 +24,7 @@ def test_type_is_written_out_and_of_its_topics_owner(event_class: type[Event]) -
     owner = topics()[event_class.topic].owner
     assert event_class.event_type.startswith(f"muster.{owner}.")
     assert event_class.topic.startswith(f"muster.{owner}.")
-    assert event_class.__module__ == f"muster_contracts.{owner}"
+    assert event_class.__module__.split(".")[:2] == ["muster_contracts", owner]
 
 
 @pytest.mark.parametrize("name", TOPICS)
