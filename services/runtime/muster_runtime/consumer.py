@@ -71,7 +71,7 @@ class Consumer:
         self._names = {topic_prefix + topic: topic for topic in topic_names}
         self._compacted = {topic for topic in topic_names if topics()[topic].compacted}
         self._broker = KafkaBroker(
-            bootstrap,
+            bootstrap.split(","),  # FastStream takes one string for one broker
             client_id=client_id,
             apply_types=False,
             allow_auto_create_topics=False,
