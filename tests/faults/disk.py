@@ -21,7 +21,7 @@ class SmallDisk:
     def __exit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        _run("umount", str(self.folder))
+        _run("umount", "--lazy", str(self.folder))
 
     def fill(self) -> None:
         """Leave not a byte."""

@@ -273,7 +273,11 @@ class Field:
         await eventually(self._drained, timeout=60)
 
     async def _drained(self) -> bool:
-        return bool(await self.admin.fetchval("select not exists (select from outbox)"))
+        return not await self.has_backlog()
+
+    async def has_backlog(self) -> bool:
+        """Whether anything waits in the outbox."""
+        return bool(await self.admin.fetchval("select exists (select from outbox)"))
 
     async def effects(self, agency_id: str) -> list[str]:
         """The seats whose effects an agency has, in order."""

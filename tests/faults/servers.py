@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from muster_local.child import Program, dies_with_parent
-from muster_local.kafka import Kafka
+from muster_local.kafka import Kafka, new_cluster_id
 from muster_local.postgres import Postgres
 from tests.support.eventually import eventually
 
@@ -109,15 +109,43 @@ def kafka(folder: Path) -> Server:
     return _broker(Kafka(folder / "kafka", free_port(), free_port()), folder / "kafka.log")
 
 
+def kafka_quorum(folder: Path, nodes: int) -> list[Server]:
+    """Brokers that are one cluster. A topic's leader may die as long as most of them live."""
+    cluster_id = new_cluster_id()
+    controllers = [free_port() for _ in range(nodes)]
+    return [
+        _broker(
+            Kafka(
+                folder / f"kafka-{node}",
+                free_port(),
+                controllers[node - 1],
+                heap="320m",
+                node=node,
+                cluster_id=cluster_id,
+                quorum=controllers,
+            ),
+            folder / f"kafka-{node}.log",
+        )
+        for node in range(1, nodes + 1)
+    ]
+
+
 def _broker(broker: Kafka, log: Path) -> Server:
     broker.prepare()
     return Server(Program("kafka", broker.command(), broker.bootstrap), log, broker.answers)
 
 
+_given_out: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that nobody listens on, below those that the kernel gives to outgoing connections."""
+    """A port that nobody listens on, and that was not given out before.
+
+    It is below those that the kernel gives to outgoing connections.
+    """
     while True:
         port = 15_000 + secrets.randbelow(15_000)
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
+            if port not in _given_out and probe.connect_ex(("127.0.0.1", port)) != 0:
+                _given_out.add(port)
                 return port

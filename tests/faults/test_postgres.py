@@ -1,4 +1,4 @@
-"""Postgres restarts, ends sessions, is full, or loses an answer: what was committed takes effect once, the rest never."""
+"""Postgres restarts, ends sessions, is full, or loses an answer: what was committed takes effect once."""
 
 import asyncio
 import signal

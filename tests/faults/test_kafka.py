@@ -1,0 +1,130 @@
+"""Brokers die, are away, or stand still: every acknowledged event stays, and no later one overtakes an earlier one."""
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from random import Random
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from tests.faults import servers
+from tests.faults.field import Field, reasons_not_ready
+from tests.faults.findings import Findings
+from tests.faults.probe.service import TOPIC
+from tests.faults.servers import Server
+from tests.support.eventually import eventually
+from tests.support.services import TokenIssuer
+
+# `make faults-long` lets a broker be away for as long as the catalogue of faults says.
+AWAY_SECONDS = float(os.environ.get("FAULT_AWAY_SECONDS", "20"))
+
+# Longer than a producer waits for a request's answer.
+PAUSE_SECONDS = 43
+
+
+async def test_06_killed_in_mid_batch_the_broker_comes_back_without_a_gap(
+    field: Field, findings: Findings, kafka_server: Server
+) -> None:
+    await field.serve("relay")
+    field.start("consumer")
+    async with field.live_traffic():
+        for _ in range(3):
+            await asyncio.sleep(1 + field.dice.random() * 3)
+            kafka_server.kill()
+            await kafka_server.up()
+    findings.fault_is_over()
+    await field.at_rest()
+    findings.recovered(f"killed 3 times; {await field.repetitions()} events repeated on the topics")
+    assert await field.differences() == []
+
+
+async def test_07_while_the_broker_is_away_commands_commit_and_the_backlog_drains_in_order(
+    field: Field, findings: Findings, kafka_server: Server
+) -> None:
+    await field.serve("relay", "consumer")
+    await field.traffic(10)
+    await field.at_rest()
+    kafka_server.kill()
+    gone = time.monotonic()
+    await field.traffic(60)
+    assert {command.ending for command in field.recorder.commands()} == {"answered"}
+    reasons = await eventually(lambda: reasons_not_ready(field.api))
+    backlog = await field.admin.fetchval("select count(*) from outbox")
+    assert backlog > 0
+    await asyncio.sleep(max(0, gone + AWAY_SECONDS - time.monotonic()))
+    await kafka_server.up()
+    findings.fault_is_over()
+    await field.at_rest(timeout=90)
+    findings.recovered(f"{backlog} runs waited; readiness said: {'; '.join(reasons)}")
+    await field.ready(field.api)
+    assert await field.differences() == []
+
+
+async def test_08_of_three_brokers_the_leader_dies_and_no_acknowledged_event_is_lost(
+    tmp_path: Path,
+    postgres_server: Server,
+    topic_prefix: str,
+    tokens: TokenIssuer,
+    dice: Random,
+    findings: Findings,
+) -> None:
+    brokers = servers.kafka_quorum(tmp_path, 3)
+    for broker in brokers:
+        broker.start()
+    for broker in brokers:
+        await broker.up()
+    bootstrap = ",".join(broker.program.address for broker in brokers)
+    async with Field(
+        tmp_path, postgres_server.program.address, bootstrap, topic_prefix, tokens, dice, replicas=3
+    ) as field:
+        await field.serve("relay", "consumer")
+        async with field.live_traffic():
+            await asyncio.sleep(3)
+            leader = await _leader(field)
+            brokers[leader - 1].kill()
+            await eventually(lambda: _led_by_another(field, leader), timeout=60)
+            findings.fault_is_over()
+        await field.at_rest(timeout=90)
+        findings.recovered(f"broker {leader} died; another one of the in-sync replicas leads")
+        assert await field.differences() == []
+        await brokers[leader - 1].up()
+    for broker in brokers:
+        broker.kill()
+
+
+async def _leader(field: Field) -> int:
+    """The node that leads the topic's first partition."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=field.bootstrap)
+    await consumer.start()
+    try:
+        await consumer._client.force_metadata_update()
+        node: int = consumer._client.cluster.leader_for_partition(TopicPartition(field.prefix + TOPIC, 0))
+        return node
+    finally:
+        await consumer.stop()
+
+
+async def _led_by_another(field: Field, former: int) -> bool:
+    leader = await _leader(field)
+    return leader > 0 and leader != former
+
+
+async def test_09_paused_for_longer_than_a_request_waits_no_later_batch_overtakes_an_earlier_one(
+    field: Field, findings: Findings, kafka_server: Server
+) -> None:
+    await field.serve("relay")
+    field.start("consumer")
+    await field.traffic(20)
+    await field.at_rest()
+    traffic = asyncio.create_task(field.traffic(150, at_once=2))
+    await eventually(field.has_backlog)
+    kafka_server.send(signal.SIGSTOP)
+    await traffic
+    await asyncio.sleep(PAUSE_SECONDS)
+    kafka_server.send(signal.SIGCONT)
+    findings.fault_is_over()
+    await field.at_rest(timeout=90)
+    findings.recovered(f"{await field.repetitions()} events repeated on the topics")
+    assert await field.differences() == []
