@@ -1,8 +1,8 @@
 """The settings that every service shares, from the environment (prefix MUSTER_), frozen."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -45,3 +45,9 @@ class Settings(BaseSettings):
     oidc_jwks: str = Field(default="", description="URL, or path of a file, of the issuer's keys.")
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _a_batch_fits_into_a_parked_stream(self) -> Self:
+        if self.parked_records < self.consumer_batch_records:
+            raise ValueError("MUSTER_PARKED_RECORDS must not be below MUSTER_CONSUMER_BATCH_RECORDS")
+        return self
