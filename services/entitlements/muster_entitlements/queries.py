@@ -33,7 +33,7 @@ async def list_windows(connection: Connection, agency_id: str) -> list[Window]:
 
 
 async def list_seats(connection: Connection, agency_id: str, after: str | None, limit: int) -> list[SeatReply]:
-    """Seats of an agency, held and revoked, in the order in which they were assigned."""
+    """Seats of an agency, held and revoked, by their ids: those grow with time."""
     rows = await connection.fetch(
         f"""
         {_SEAT}

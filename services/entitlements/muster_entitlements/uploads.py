@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from muster_contracts.entitlements import SeatBatchKind
 from muster_entitlements.domain import OnLimit
 from muster_entitlements.errors import UploadCutOff, UploadTooSlow
-from muster_entitlements.handlers.operations import UPLOAD_ABANDONED, UPLOAD_PATIENCE
+from muster_entitlements.handlers.operations import COMMANDS, UPLOAD_ABANDONED, UPLOAD_PATIENCE
 from muster_entitlements.handlers.seats import known_pool
 from muster_entitlements.replies import OperationReply
 from muster_entitlements.repository import operations
@@ -56,10 +56,10 @@ class Upload:
         await deadlines.cancel(uow, self._agency_id, UPLOAD_ABANDONED, [self.operation_id])
         await audit.record(
             uow,
-            command=f"AcceptSeatBatch:{operation.kind}",
+            command=COMMANDS[operation.kind],
             agency_id=self._agency_id,
             subject=self.operation_id,
-            after={"dry_run": operation.dry_run, "on_limit": operation.on_limit},
+            after={"state": operation.state, "dry_run": operation.dry_run, "on_limit": operation.on_limit},
         )
         uow.wake()
         self.accepted = True

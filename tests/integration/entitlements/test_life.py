@@ -142,6 +142,7 @@ async def test_an_idle_seat_is_warned_then_reclaimed_unless_it_is_used(entitleme
         body = {"subject": f"person.{who}@nasa.gov", "feature": "deep-research"}
         assert (await entitlements.post("usage", body)).status_code == 200
 
+    await use("late")
     entitlements.service.clock.move(START + 10 * DAY)
     await use("used")
     entitlements.service.clock.move(START + 30 * DAY)

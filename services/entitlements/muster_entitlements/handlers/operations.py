@@ -21,6 +21,14 @@ from muster_runtime.deadlines import Deadline
 UPLOAD_ABANDONED = "upload-abandoned"
 ROWS_FORGOTTEN = "operation-rows-forgotten"
 
+# The names of what files ask for, in the audit.
+COMMANDS = {
+    SeatBatchKind.IMPORT: "ImportSeats",
+    SeatBatchKind.SUSPENSION: "SuspendSeats",
+    SeatBatchKind.REVOCATION: "RevokeSeats",
+    SeatBatchKind.TRANSFER: "TransferSeats",
+}
+
 UPLOAD_PATIENCE = timedelta(hours=1)
 ROWS_KEPT = timedelta(days=30)
 
@@ -38,7 +46,6 @@ async def work_on(uow: UnitOfWork, agency_id: str, directory: Directory) -> None
     if operation.chunks_done == operation.chunks or operation.stop_reason:
         operation = await _complete(uow, operation)
     await operations.save(uow.connection, operation)
-    uow.wake()
 
 
 async def discard_uploads(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
@@ -81,12 +88,15 @@ async def _complete(uow: UnitOfWork, operation: Operation) -> Operation:
     await deadlines.schedule(uow, [Deadline(ROWS_FORGOTTEN, operation.agency_id, operation.operation_id, due_at)])
     if not operation.dry_run:
         uow.publish(publishing.seat_batch_completed(operation))
+    state = OperationState.STOPPED if operation.stop_reason else OperationState.COMPLETED
     await audit.record(
         uow,
-        command=f"SeatBatch:{operation.kind}",
+        command=COMMANDS[operation.kind],
         agency_id=operation.agency_id,
         subject=operation.operation_id,
+        before={"state": operation.state},
         after={
+            "state": state,
             "dry_run": operation.dry_run,
             "rows": operation.rows,
             "done": operation.done,
@@ -95,5 +105,4 @@ async def _complete(uow: UnitOfWork, operation: Operation) -> Operation:
         },
         reason=operation.stop_reason,
     )
-    state = OperationState.STOPPED if operation.stop_reason else OperationState.COMPLETED
     return replace(operation, state=state, started_at=operation.started_at or uow.now, updated_at=uow.now)
