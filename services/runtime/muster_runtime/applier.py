@@ -151,7 +151,8 @@ class Applier:
     async def discard(self, topic: str, agency_id: str, reason: str, context: Context) -> bool:
         """Give up the first record of a parked stream, with an audit row; False when nothing is parked.
 
-        The position moves past the record where its sequence can be read, so that the next one fits.
+        The position moves past the record where it is the next one; a gap before it stays one, and is accepted
+        or not by itself. The audit names the event; what it said stays in Kafka, for it may tell of a person.
         """
         async with self._database.write(agency_id, context=context) as uow:
             records = await parking.parked_records(uow.connection, self.group, topic, agency_id, 1)
@@ -159,8 +160,8 @@ class Applier:
                 return False
             item = self._reader.read(records[0])
             last = await positions.of_stream(uow.connection, self.group, (topic, agency_id))
-            if item.position is not None and item.position > last:
-                await positions.store(uow.connection, self.group, {(topic, agency_id): item.position})
+            position = last if item.position is None or self._leaves_gap(item.position, last, topic) else item.position
+            await positions.store(uow.connection, self.group, {(topic, agency_id): max(position, last)})
             await parking.remove(uow, self.group, records)
             await audit.record(
                 uow,
@@ -168,7 +169,11 @@ class Applier:
                 agency_id=agency_id,
                 subject=f"{topic}[{records[0].partition}]@{records[0].offset}",
                 before={"position": last},
-                after={"position": item.position or last},
+                after={
+                    "position": max(position, last),
+                    "event_id": item.envelope.id if item.envelope else None,
+                    "event_type": item.envelope.type if item.envelope else None,
+                },
                 reason=reason,
             )
             return True
@@ -235,15 +240,20 @@ class Applier:
                 continue
             epoch, sequence = position
             if epoch > last[0]:
-                NEW_EPOCHS.labels(self.service, topic).inc()
-                _log.error("new_epoch", topic=topic, agency_id=item.record.agency_id, epoch=epoch)
-            elif sequence != last[1] + 1 and topic not in self._compacted:
+                if last != START:  # else nothing was known of the stream, and nothing needs reconciling
+                    NEW_EPOCHS.labels(self.service, topic).inc()
+                    _log.error("new_epoch", topic=topic, agency_id=item.record.agency_id, epoch=epoch)
+            elif self._leaves_gap(position, last, topic):
                 GAPS.labels(self.service, topic).inc()
                 reason = f"gap: sequence {last[1] + 1} was expected and {sequence} came"
                 return _Plan(last, fresh, items[index:], reason)
             fresh.append(item)
             last = position
         return _Plan(last, fresh, [])
+
+    def _leaves_gap(self, position: Position, last: Position, topic: str) -> bool:
+        """Whether events are missing before a position; a higher epoch begins anywhere, a compacted topic has holes."""
+        return position[0] == last[0] and position[1] > last[1] + 1 and topic not in self._compacted
 
     async def _apply(self, uow: UnitOfWork, plans: Mapping[StreamKey, _Plan]) -> None:
         for run in _runs([plan.fresh for plan in plans.values()]):

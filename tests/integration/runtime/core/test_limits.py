@@ -70,6 +70,9 @@ async def test_a_full_stream_pauses_its_partition_until_there_is_room(
     await probe.publish(seat("NASA", "poison"), *(seat("NASA", f"{n}") for n in range(5)))
     await eventually(lambda: not_ready(probe, "the parked stream of NASA on muster.entitlements.seat is full"))
     assert await parked_streams(probe) == {("NASA", 3)}
+    consumer = probe.process.consumer
+    assert consumer is not None
+    assert [p.partition for p in consumer._kafka.paused()] == [partition_of(b"NASA", PARTITIONS)]
 
     other = elsewhere("NASA")
     await probe.publish(seat(other, "a"), seat(other, "b"))

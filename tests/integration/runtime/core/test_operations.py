@@ -108,6 +108,19 @@ async def test_only_a_gap_can_be_accepted(probe: RunningService, eventually: Eve
     assert await probe.admin.fetchval("select count(*) from audit") == 0
 
 
+async def test_to_discard_a_record_does_not_accept_the_gap_before_it(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    late = await parked_for_a_gap(probe, eventually)
+    await probe.producer.put(late._replace(sequence=8, id=f"{late.id}-8"), seat("NASA", "c"))
+    await eventually(lambda: waiting(probe, 2))
+    await probe.client.post(f"/v1/parked/{TOPIC}/NASA/discard", json=WHY)
+    replayed = (await probe.client.post(f"/v1/parked/{TOPIC}/NASA/replay")).json()
+    assert "sequence 2 was expected and 8 came" in replayed["reason"]
+    audited = await probe.admin.fetchval("select after from audit where command = 'DiscardParkedRecord'")
+    assert f'"event_id": "{late.id}"' in audited
+
+
 async def test_a_raised_epoch_holds_for_every_stream_old_and_new(idle_probe: RunningService) -> None:
     await publish_from_the_service(idle_probe, "DOE", "NASA")
     reply = await idle_probe.client.post("/v1/epoch", json={**WHY, "above": 4})

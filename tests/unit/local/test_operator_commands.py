@@ -1,0 +1,63 @@
+"""The operator's commands say what they need before they do anything."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from muster_local.cli import app
+from muster_local.target import Target
+
+ELSEWHERE = {
+    "MUSTER_BILLING_URL": "http://127.0.0.1:1",
+    "MUSTER_TOKEN": "token",
+    "MUSTER_ADMIN_DSN": "postgresql://admin@127.0.0.1:1/muster",
+    "MUSTER_KAFKA_BOOTSTRAP": "127.0.0.1:1",
+    "MUSTER_TOPIC_PREFIX": "prefix.",
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["parked", "list"], "MUSTER_<SERVICE>_URL is not set"),
+        (["parked", "replay"], "give a topic and an agency, or --agency, or --all"),
+        (["parked", "replay", "--all", "--agency", "NASA"], "give a topic and an agency, or --agency, or --all"),
+        (["parked", "discard", "muster.billing.term", "NASA"], "Missing option '--reason'"),
+        (["streams", "gap", "accept", "muster.billing.term", "NASA"], "Missing option '--reason'"),
+        (["streams", "rewind", "billing"], "MUSTER_KAFKA_BOOTSTRAP is not set"),
+        (["reconcile"], "MUSTER_ADMIN_DSN is not set"),
+        (["rebuild", "notify.directory", "--swap"], "--swap needs a --reason"),
+        (["rebuild", "notify.everything"], "'notify.directory'"),
+        (["up", "--maintenance", "payroll"], "--maintenance payroll: give one of"),
+        (["address", "billing"], "no stack runs in"),
+    ],
+)
+def test_what_is_missing_is_named(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ELSEWHERE:
+        monkeypatch.delenv(name, raising=False)
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+def test_without_a_stack_the_environment_says_where_everything_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ELSEWHERE.items():
+        monkeypatch.setenv(name, value)
+    target = Target.find(tmp_path, "token").require("urls", "admin_dsn", "bootstrap")
+    assert target.urls == {"billing": "http://127.0.0.1:1"}
+    assert (target.token, target.topic_prefix) == ("token", "prefix.")
+
+
+def test_a_service_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["parked", "list"], env=ELSEWHERE)
+    assert result.exit_code == 1
+    assert "billing does not answer" in result.output
+    wrong = CliRunner().invoke(app, ["parked", "list", "--service", "payroll"], env=ELSEWHERE)
+    assert wrong.exit_code == 2
