@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from muster_contracts import topics as all_topics
-from muster_local import clock, parked, readiness, seats, streams
+from muster_local import clock, parked, readiness, seats, streams, topic_plan
 from muster_local.demo.cli import demo
 from muster_local.home import Home, ProcessState
 from muster_local.programs import SERVICES
@@ -25,13 +23,11 @@ from muster_local.readiness import Readiness
 from muster_local.rebuild import rebuild
 from muster_local.reconcile.cli import reconcile
 from muster_local.stack import DEFAULT_HOME, Stack, StackFailed
-from muster_local.topics import create_topics
 
 _FOLLOW_SECONDS = 0.2
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Runs Muster on this machine.")
-topics = typer.Typer(no_args_is_help=True, help="Kafka's topics, as the contracts describe them.")
-app.add_typer(topics, name="topics")
+app.add_typer(topic_plan.app, name="topics")
 app.add_typer(clock.app, name="clock")
 app.add_typer(parked.app, name="parked")
 app.add_typer(streams.app, name="streams")
@@ -147,20 +143,6 @@ def address(
     if process not in known:
         raise typer.BadParameter(f"{process}: give one of {', '.join(known)}")
     typer.echo(known[process])
-
-
-@topics.command("apply")
-def apply_topics(home: HomeOption = DEFAULT_HOME) -> None:
-    """Create the topics that are missing, on the stack's Kafka or on the one that MUSTER_KAFKA_BOOTSTRAP names."""
-    stack = Stack.running(home)
-    bootstrap = stack.bootstrap if stack else os.environ.get("MUSTER_KAFKA_BOOTSTRAP")
-    prefix = stack.topic_prefix if stack else os.environ.get("MUSTER_TOPIC_PREFIX", "")
-    if not bootstrap:
-        raise typer.BadParameter(f"no stack runs in {home}, and MUSTER_KAFKA_BOOTSTRAP is not set")
-    created = asyncio.run(create_topics(bootstrap, prefix, all_topics().values()))
-    for name in created:
-        typer.echo(f"created {name}")
-    typer.echo(f"{len(all_topics())} topics are there.")
 
 
 async def _start(home: Path, ports: dict[str, int], maintained: list[str]) -> Stack:

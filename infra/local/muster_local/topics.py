@@ -30,7 +30,7 @@ async def create_topics(
         )
         for topic in topics
     ]
-    async with _admin(bootstrap) as admin:
+    async with connect(bootstrap) as admin:
         answer = await admin.create_topics(wanted)
         created = _done(answer.to_object()["topic_errors"], ignored=TopicAlreadyExistsError)
         # The controller answers before the brokers know of the topics: a service that starts now would miss them.
@@ -42,7 +42,7 @@ async def create_topics(
 
 async def delete_topics(bootstrap: str, names: Iterable[str]) -> None:
     """Delete topics by their physical names; one that is not there is no error."""
-    async with _admin(bootstrap) as admin:
+    async with connect(bootstrap) as admin:
         answer = await admin.delete_topics(list(names))
     _done(answer.to_object()["topic_error_codes"], ignored=UnknownTopicOrPartitionError)
 
@@ -59,7 +59,8 @@ def _done(outcomes: Iterable[dict[str, Any]], *, ignored: type[Exception]) -> li
 
 
 @asynccontextmanager
-async def _admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+async def connect(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    """An administrator's connection to a cluster."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     try:
         await admin.start()

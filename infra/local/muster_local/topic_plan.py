@@ -1,0 +1,188 @@
+"""`muster topics`: how a cluster's topics differ from the contracts', made right where that is safe; who may do what.
+
+Partitions are never added to a live topic, since its streams would lose their order; nothing is ever deleted.
+"""
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import typer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import for_code
+from rich.table import Table
+
+from muster_contracts import Topic
+from muster_contracts import topics as described_topics
+from muster_local.stack import DEFAULT_HOME
+from muster_local.target import HomeOption, Refused, Target, console, run
+from muster_local.topics import connect, create_topics
+
+app = typer.Typer(no_args_is_help=True, help="Kafka's topics, as the contracts describe them.")
+
+# Kafka's mark of a setting that somebody has set on the topic itself.
+_SET_ON_TOPIC = 1
+
+
+class Remedy(StrEnum):
+    """What `apply` does about a difference."""
+
+    CREATE = "create it"
+    ALTER = "set it"
+    NONE = "nothing: look into it"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How a topic is not as it should be."""
+
+    topic: str
+    what: str
+    remedy: Remedy
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTopic:
+    """A topic as the cluster has it: its partitions, and what is set on it."""
+
+    partitions: int
+    settings: Mapping[str, str]
+
+
+async def read_cluster(admin: AIOKafkaAdminClient, prefix: str) -> dict[str, LiveTopic]:
+    """The cluster's topics that bear the prefix and are Muster's by name."""
+    names = [name for name in await admin.list_topics() if name.startswith(f"{prefix}muster.")]
+    if not names:
+        return {}
+    partitions = {each["topic"]: len(each["partitions"]) for each in await admin.describe_topics(names)}
+    asked = [ConfigResource(ConfigResourceType.TOPIC, name, configs=None) for name in names]
+    settings = {
+        resource["resource_name"]: {
+            entry["config_names"]: entry["config_value"]
+            for entry in resource["config_entries"]
+            if entry["config_names"] in _KEPT or entry["config_source"] == _SET_ON_TOPIC
+        }
+        for answer in await admin.describe_configs(asked)
+        for resource in answer.to_object()["resources"]
+    }
+    return {name: LiveTopic(partitions[name], settings[name]) for name in names}
+
+
+_KEPT = ("cleanup.policy", "retention.ms")
+
+
+def settings_of(topic: Topic) -> dict[str, str]:
+    """What must be set on a topic so that it keeps what it should."""
+    return dict(zip(_KEPT, (topic.cleanup_policy, str(topic.retention_ms)), strict=True))
+
+
+def differences(prefix: str, wanted: Iterable[Topic], live: Mapping[str, LiveTopic]) -> Iterator[Difference]:
+    """Compare what is described with what is there."""
+    names = {prefix + topic.name: topic for topic in wanted}
+    for name, topic in names.items():
+        if name not in live:
+            yield Difference(name, f"missing; {topic.partitions} partitions", Remedy.CREATE)
+            continue
+        there = live[name]
+        if there.partitions != topic.partitions:
+            what = f"{there.partitions} partitions, not {topic.partitions}: to change that breaks the streams' order"
+            yield Difference(name, what, Remedy.NONE)
+        for setting, value in settings_of(topic).items():
+            if there.settings.get(setting) != value:
+                yield Difference(name, f"{setting}={there.settings.get(setting)}, not {value}", Remedy.ALTER)
+    for name in sorted(live.keys() - names.keys()):
+        yield Difference(name, "no contract describes it", Remedy.NONE)
+
+
+async def plan(bootstrap: str, prefix: str) -> list[Difference]:
+    """The differences of a cluster."""
+    async with connect(bootstrap) as admin:
+        return list(differences(prefix, described_topics().values(), await read_cluster(admin, prefix)))
+
+
+async def apply(bootstrap: str, prefix: str, replicas: int) -> list[Difference]:
+    """Create what is missing and set what is set otherwise; the answer is what is left for a person."""
+    await create_topics(bootstrap, prefix, described_topics().values(), replicas=replicas)
+    async with connect(bootstrap) as admin:
+        live = await read_cluster(admin, prefix)
+        found = list(differences(prefix, described_topics().values(), live))
+        altered = {difference.topic for difference in found if difference.remedy is Remedy.ALTER}
+        # The request replaces all that is set on a topic, so what else is there goes with it.
+        changed = [
+            ConfigResource(
+                ConfigResourceType.TOPIC,
+                name,
+                configs={**live[name].settings, **settings_of(described_topics()[name.removeprefix(prefix)])},
+            )
+            for name in sorted(altered)
+        ]
+        if changed:
+            for answer in await admin.alter_configs(changed):
+                for code, message, _, name in (tuple(each.values()) for each in answer.to_object()["resources"]):
+                    if code:
+                        raise Refused(f"{name}: {for_code(code).__name__}: {message}")
+        return [difference for difference in found if difference.remedy is Remedy.NONE]
+
+
+def access_rules(bootstrap: str, prefix: str, wanted: Iterable[Topic]) -> Iterator[str]:
+    """The commands of Kafka's own tool that let each service write what it owns and read what it reads.
+
+    A restricted topic has these readers alone; whoever else subscribes to a public one needs a rule of its own.
+    """
+    readers: set[str] = set()
+    for topic in wanted:
+        if topic.owner == "sandbox":
+            continue
+        yield _rule(bootstrap, topic.owner, ("Write", "Describe"), ("--topic", prefix + topic.name))
+        for reader in topic.readers:
+            readers.add(reader)
+            yield _rule(bootstrap, reader, ("Read", "Describe"), ("--topic", prefix + topic.name))
+    for reader in sorted(readers):
+        yield _rule(bootstrap, reader, ("Read",), ("--group", prefix + reader))
+
+
+def _rule(bootstrap: str, service: str, operations: Sequence[str], resource: Sequence[str]) -> str:
+    allowed = [word for operation in operations for word in ("--operation", operation)]
+    words = ["kafka-acls.sh", "--bootstrap-server", bootstrap, "--add", "--allow-principal", f"User:{service}"]
+    return shlex.join([*words, *allowed, *resource])
+
+
+@app.command("plan")
+def show_plan(home: HomeOption = DEFAULT_HOME) -> None:
+    """Show how the cluster's topics differ from the contracts'; exit status 1 when they do."""
+    target = Target.find(home).require("bootstrap")
+    found = run(plan(target.bootstrap, target.topic_prefix))
+    _show(found)
+    if found:
+        raise typer.Exit(1)
+
+
+@app.command("apply")
+def apply_plan(
+    home: HomeOption = DEFAULT_HOME,
+    replicas: int = typer.Option(1, min=1, help="Copies of each new topic; three where brokers may be lost."),
+) -> None:
+    """Create the topics that are missing, set what is set otherwise, and print who needs what access.
+
+    Never adds partitions to a live topic, never deletes one. Exit status 1 when something is left for a person.
+    """
+    target = Target.find(home).require("bootstrap")
+    left = run(apply(target.bootstrap, target.topic_prefix, replicas))
+    _show(left)
+    console.print("[dim]Who needs what, where the cluster checks it:[/dim]")
+    for rule in access_rules(target.bootstrap, target.topic_prefix, described_topics().values()):
+        typer.echo(rule)
+    if left:
+        raise typer.Exit(1)
+
+
+def _show(found: Sequence[Difference]) -> None:
+    if not found:
+        typer.echo(f"All {len(described_topics())} topics are as described.")
+        return
+    table = Table("topic", "how it differs", "what apply does")
+    for difference in found:
+        table.add_row(difference.topic, difference.what, difference.remedy)
+    console.print(table)
