@@ -29,6 +29,11 @@ class Topic(BaseModel):
         """Whether only the latest record of a key is kept, so that sequences have holes."""
         return self.cleanup_policy == "compact"
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """What must be set on the topic in Kafka, so that it keeps what it should."""
+        return {"cleanup.policy": self.cleanup_policy, "retention.ms": str(self.retention_ms)}
+
 
 @cache
 def topics() -> dict[str, Topic]:

@@ -62,20 +62,12 @@ async def read_cluster(admin: AIOKafkaAdminClient, prefix: str) -> dict[str, Liv
         resource["resource_name"]: {
             entry["config_names"]: entry["config_value"]
             for entry in resource["config_entries"]
-            if entry["config_names"] in _KEPT or entry["config_source"] == _SET_ON_TOPIC
+            if entry["config_source"] == _SET_ON_TOPIC
         }
         for answer in await admin.describe_configs(asked)
         for resource in answer.to_object()["resources"]
     }
     return {name: LiveTopic(partitions[name], settings[name]) for name in names}
-
-
-_KEPT = ("cleanup.policy", "retention.ms")
-
-
-def settings_of(topic: Topic) -> dict[str, str]:
-    """What must be set on a topic so that it keeps what it should."""
-    return dict(zip(_KEPT, (topic.cleanup_policy, str(topic.retention_ms)), strict=True))
 
 
 def differences(prefix: str, wanted: Iterable[Topic], live: Mapping[str, LiveTopic]) -> Iterator[Difference]:
@@ -89,7 +81,7 @@ def differences(prefix: str, wanted: Iterable[Topic], live: Mapping[str, LiveTop
         if there.partitions != topic.partitions:
             what = f"{there.partitions} partitions, not {topic.partitions}: to change that breaks the streams' order"
             yield Difference(name, what, Remedy.NONE)
-        for setting, value in settings_of(topic).items():
+        for setting, value in topic.settings.items():
             if there.settings.get(setting) != value:
                 yield Difference(name, f"{setting}={there.settings.get(setting)}, not {value}", Remedy.ALTER)
     for name in sorted(live.keys() - names.keys()):
@@ -114,7 +106,7 @@ async def apply(bootstrap: str, prefix: str, replicas: int) -> list[Difference]:
             ConfigResource(
                 ConfigResourceType.TOPIC,
                 name,
-                configs={**live[name].settings, **settings_of(described_topics()[name.removeprefix(prefix)])},
+                configs={**live[name].settings, **described_topics()[name.removeprefix(prefix)].settings},
             )
             for name in sorted(altered)
         ]

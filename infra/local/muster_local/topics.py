@@ -26,7 +26,7 @@ async def create_topics(
             prefix + topic.name,
             num_partitions=min(partitions or topic.partitions, topic.partitions),
             replication_factor=replicas,
-            topic_configs={"cleanup.policy": topic.cleanup_policy, "retention.ms": str(topic.retention_ms)},
+            topic_configs=topic.settings,
         )
         for topic in topics
     ]

@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from fastapi import FastAPI
 
-from muster_contracts import Topic, topics
+from muster_contracts import topics
 from muster_runtime.alarm import Bell
 from muster_runtime.applier import Applier
 from muster_runtime.clock import Clock, SandboxClock, SystemClock
@@ -27,9 +27,6 @@ from muster_runtime.sandbox import ClockFollower, sandbox_router
 from muster_runtime.scheduler import Scheduler
 from muster_runtime.service import Runtime, Service
 from muster_runtime.turns import Turns
-
-# The settings of a topic that decide what it keeps.
-_KEPT = ("cleanup.policy", "retention.ms")
 
 _log = structlog.get_logger(__name__)
 
@@ -180,7 +177,7 @@ async def _require_topics(service: Service) -> None:
     try:
         if missing := sorted(names.keys() - set(await admin.list_topics())):
             raise StartRefused(f"topics are missing: {', '.join(missing)}; create them with `muster topics apply`")
-        resources = [ConfigResource(ConfigResourceType.TOPIC, name, configs=dict.fromkeys(_KEPT)) for name in names]
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name, configs=names[name].settings) for name in names]
         answers = await admin.describe_configs(resources)
     finally:
         await admin.close()
@@ -189,14 +186,10 @@ async def _require_topics(service: Service) -> None:
         for answer in answers
         for resource in answer.to_object()["resources"]
         for entry in resource["config_entries"]
-        if entry["config_value"] != (kept := _kept(names[resource["resource_name"]], entry["config_names"]))
+        if entry["config_value"] != (kept := names[resource["resource_name"]].settings[entry["config_names"]])
     ]
     if wrong:
         raise StartRefused(f"topics would lose events: {'; '.join(wrong)}")
-
-
-def _kept(topic: Topic, setting: str) -> str:
-    return topic.cleanup_policy if setting == "cleanup.policy" else str(topic.retention_ms)
 
 
 def collect_garbage_rarely() -> None:
