@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -349,6 +350,25 @@ class Field:
         """Wait until a process that was told to break has killed itself."""
         await eventually(lambda: not process.runs, timeout=timeout)
         assert process.exit_status == -signal.SIGKILL, process.said()[-3000:]
+
+    async def move_clock(self, now: datetime, *processes: Process) -> None:
+        """Let the sandbox's time stand at `now`, and wait until the processes agree."""
+        value = ClockMoved(now=now).model_dump_json().encode()
+        headers = [("ce_type", ClockMoved.event_type.encode())]
+        producer = await self.producer()
+        await producer.put_raw(ClockMoved.topic, key=None, value=value, headers=headers)
+        for process in processes:
+            await eventually(lambda: self._stands_at(process, now))  # noqa: B023 - awaited within the turn
+
+    async def _stands_at(self, process: Process, now: datetime) -> bool:
+        state = (await self.client.get(f"{process.program.address}/sandbox/state")).json()
+        return datetime.fromisoformat(state["now"]) == now
+
+    async def has_expired(self, count: int) -> bool:
+        """Whether so many deadlines have been handled, and no due one is left."""
+        expired = await self.admin.fetchval("select count(*) from expiry")
+        assert expired == count, f"{expired} expiries"
+        return True
 
     async def producer(self) -> Producer:
         """A producer that puts whatever it is told on the topics."""
