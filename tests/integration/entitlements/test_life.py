@@ -73,10 +73,12 @@ async def test_an_invitation_expires_at_its_instant_and_can_be_sent_again(entitl
     await entitlements.post(f"{seat}/invitation")
     entitlements.service.clock.move(START + 10 * DAY)
     assert (await entitlements.get(seat)).json()["state"] == "invited"
+    before = (await entitlements.pool())["revision"]
     entitlements.service.clock.move(START + 14 * DAY)
     [expired] = await published(entitlements, SeatInvitationExpired, 1)
     assert expired.envelope.time == START + 13 * DAY
     assert (await entitlements.get(seat)).json()["state"] == "reserved"
+    assert (await entitlements.pool())["revision"] > before
 
     assert (await entitlements.post(f"{seat}/invitation")).status_code == 200
     assert (await entitlements.post(f"{seat}/activation")).status_code == 200
@@ -158,6 +160,9 @@ async def test_an_idle_seat_is_warned_then_reclaimed_unless_it_is_used(entitleme
     assert states == ["revoked", "active", "active", "suspended"]
     assert (await entitlements.pool())["in_use"] == 3
     await published(entitlements, SeatActivated, 2)
+    audit = await entitlements.service.admin.fetch("select command, actor from audit where id > 5 order by id")
+    assert ("ReclaimIdleSeats", "entitlements") in {tuple(row) for row in audit}
+    assert [row["command"] for row in audit].count("MarkUse") == 2
 
     await entitlements.service.client.put("/v1/agencies/NASA/seat-policy", json={"idle_days": None})
     assert await entitlements.service.admin.fetchval("select count(*) from deadline where kind = 'idle-seats'") == 0

@@ -16,6 +16,7 @@ from muster_entitlements.domain import Pool, Window
 from muster_entitlements.errors import TermUnknown
 from muster_entitlements.handlers.trials import cancel_trials, schedule_trials
 from muster_entitlements.repository import pools, seats, windows
+from muster_runtime import audit
 from muster_runtime.db import UnitOfWork
 from muster_runtime.events import Received
 from muster_runtime.identifiers import new_id
@@ -131,9 +132,11 @@ async def _extend(uow: UnitOfWork, pool: Pool, renewed_to: datetime, cause: str)
 
 async def _revoke_all(uow: UnitOfWork, agency_id: str, reason: SeatRevocationReason, cause: str) -> None:
     revoked = await seats.revoke_all(uow.connection, agency_id, uow.now)
-    if revoked:
-        await pools.use_seats(uow.connection, agency_id, -len(revoked), limit_met=False)
+    if not revoked:
+        return
+    await pools.use_seats(uow.connection, agency_id, -len(revoked), limit_met=False)
     for seat in revoked:
         uow.publish(publishing.seat_revoked(seat, reason), causation_id=cause)
     for seat in revoked:
         uow.publish(publishing.person_erased(seat), causation_id=cause)
+    await audit.record(uow, command="RevokeAllSeats", agency_id=agency_id, after={"seats": len(revoked)}, reason=reason)

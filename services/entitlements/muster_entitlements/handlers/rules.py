@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time, timedelta
 from muster_contracts.entitlements import SeatRevocationReason
 from muster_entitlements import publishing
 from muster_entitlements.commands import ResizePool, SetSeatPolicy
-from muster_entitlements.domain import PoolState
+from muster_entitlements.domain import PoolState, Seat
 from muster_entitlements.errors import CapBelowUse
 from muster_entitlements.handlers.seats import known_pool
 from muster_entitlements.replies import PoolReply, SeatPolicyReply
@@ -65,8 +65,12 @@ async def expire_invitations(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
     """Say that invitations are void, but for those that were taken up, sent again or taken back meanwhile."""
     agency_id, due_at = due[0].agency_id, due[0].due_at
     expired = await seats.expire_invitations(uow.connection, agency_id, [deadline.subject for deadline in due], due_at)
+    if not expired:
+        return
+    await pools.touch_pool(uow.connection, agency_id)
     for seat in expired:
         uow.publish(publishing.seat_invitation_expired(seat), time=due_at)
+    await audit.record(uow, command="ExpireInvitations", agency_id=agency_id, after={"seats": len(expired)})
 
 
 async def look_for_idle_seats(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
@@ -85,14 +89,20 @@ async def look_for_idle_seats(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
         return
     reclaimed = await seats.reclaim_idle(uow.connection, agency_id, today, policy.warning_days, uow.now)
     if reclaimed:
-        await pools.use_seats(uow.connection, agency_id, -len(reclaimed), limit_met=False)
-    for seat in reclaimed:
-        uow.publish(publishing.seat_revoked(seat, SeatRevocationReason.INACTIVITY), time=deadline.due_at)
-    for seat in reclaimed:
-        uow.publish(publishing.person_erased(seat), time=deadline.due_at)
+        await _take_back(uow, reclaimed, deadline.due_at)
     reclaim_at = deadline.due_at + timedelta(days=policy.warning_days)
     for seat in await seats.warn_idle(uow.connection, agency_id, today, policy.idle_days):
         uow.publish(publishing.seat_idle_warned(seat, policy.idle_days, reclaim_at), time=deadline.due_at)
+
+
+async def _take_back(uow: UnitOfWork, idle: Sequence[Seat], at: datetime) -> None:
+    agency_id = idle[0].agency_id
+    await pools.use_seats(uow.connection, agency_id, -len(idle), limit_met=False)
+    for seat in idle:
+        uow.publish(publishing.seat_revoked(seat, SeatRevocationReason.INACTIVITY), time=at)
+    for seat in idle:
+        uow.publish(publishing.person_erased(seat), time=at)
+    await audit.record(uow, command="ReclaimIdleSeats", agency_id=agency_id, after={"seats": len(idle)})
 
 
 async def _look_at_next_midnight(uow: UnitOfWork, agency_id: str, after: datetime) -> None:

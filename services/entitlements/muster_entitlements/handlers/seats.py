@@ -111,13 +111,14 @@ async def activate_seat(uow: UnitOfWork, command: ActivateSeat) -> SeatStateRepl
 async def mark_use(uow: UnitOfWork, command: MarkUse) -> None:
     """Note that a person uses their seat today, which activates it at the first time.
 
-    A seat that has been taken back meanwhile stays so. No audit: it is not a change that anybody decides.
+    A seat that has been taken back meanwhile stays so.
     """
     seat = (await seats.find_held(uow.connection, command.agency_id, [command.subject_ref])).get(command.subject_ref)
     if seat is None:
         return
     if seat.state is SeatState.ASSIGNED:
         await _activate(uow, seat)
+        await _changed(uow, "MarkUse", seat, SeatState.ACTIVE)
     elif seat.state is SeatState.ACTIVE:
         await seats.mark_use(uow.connection, seat, uow.now.date())
 
