@@ -1,41 +1,72 @@
-"""`make bench`: every benchmark on one stack. `--quick` runs all of it small, to see that it runs."""
+"""`make bench`: every benchmark on one pair of servers. `--quick` runs all of it small, to see that it runs."""
 
 import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 import uvloop
 
-from tests.bench import consuming, contracts, latency, relay
-from tests.bench.report import Measurement, show
+from tests.bench import consuming, contracts, deadlines, latency, peer, relay, steady
+from tests.bench.report import Measurement, Results, say, show, write_json, write_page
 from tests.support import servers
+
+Benchmark = Callable[[bool], Awaitable[list[Measurement]]]
+
+
+async def _contracts(quick: bool) -> list[Measurement]:
+    return contracts.measure(2_000 if quick else 100_000)
+
+
+async def _latency(quick: bool) -> list[Measurement]:
+    return [
+        *await latency.measure(100 if quick else 1000, per_second=50),
+        *await latency.measure(5 if quick else 60, per_second=3),
+    ]
+
+
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "contracts": _contracts,
+    "relay": lambda quick: relay.measure(20_000 if quick else 500_000),
+    "steady": lambda quick: steady.measure(100_000 if quick else 2_000_000),
+    "peer": lambda quick: peer.measure(1_000 if quick else 30_000, 20_000 if quick else 500_000),
+    "consuming": lambda quick: consuming.measure(20_000 if quick else 500_000),
+    "latency": _latency,
+    "deadlines": lambda quick: deadlines.measure(5_000 if quick else 100_000),
+}
 
 
 def main(
     quick: Annotated[bool, typer.Option(help="Small numbers, for seeing that it runs.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(BENCHMARKS)}; may be repeated.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the figures as JSON to this file.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Put figures and plots between the markers of this page.")] = None,
 ) -> None:
-    """Measure the core beside its limits."""
+    """Measure Muster beside its limits."""
+    if unknown := sorted(set(only or ()) - BENCHMARKS.keys()):
+        raise typer.BadParameter(f"there is no benchmark {unknown[0]}", param_hint="--only")
     servers.start()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            measurements = runner.run(_measure(quick))
+            results = runner.run(_measure(only or list(BENCHMARKS), quick))
     finally:
         servers.stop()
-    show(measurements, output)
+    show(results)
+    if output is not None:
+        write_json(results, output)
+    if report is not None:
+        write_page(results, report)
 
 
-async def _measure(quick: bool) -> list[Measurement]:
-    events = 20_000 if quick else 500_000
-    return [
-        *contracts.measure(2_000 if quick else 100_000),
-        *await relay.measure(events),
-        *await consuming.measure(events),
-        *await consuming.measure(events),
-        *await latency.measure(100 if quick else 1000, per_second=50),
-        *await latency.measure(5 if quick else 60, per_second=3),
-    ]
+async def _measure(names: list[str], quick: bool) -> Results:
+    results = {}
+    for name in names:
+        started = time.perf_counter()
+        results[name] = await BENCHMARKS[name](quick)
+        say(f"{name}: {time.perf_counter() - started:.0f} s")
+    return results
 
 
 typer.run(main)

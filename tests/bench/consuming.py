@@ -10,16 +10,14 @@ from aiokafka import AIOKafkaConsumer
 from pydantic import TypeAdapter
 
 from muster_contracts.entitlements import SeatAssigned
-from muster_runtime.alarm import Alarm
 from muster_runtime.applier import Applier
-from muster_runtime.clock import SystemClock
 from muster_runtime.consumer import BATCH_TIMEOUT_MS, Consumer
 from muster_runtime.db import UnitOfWork
 from muster_runtime.events import Received
 from muster_runtime.process import collect_garbage_rarely
-from muster_runtime.relay import Relay
-from tests.bench.relay import fill
-from tests.bench.report import Measurement, Span, span
+from tests.bench.processes import Span, span
+from tests.bench.relay import drain, fill
+from tests.bench.report import Measurement
 from tests.bench.setting import SEAT_TOPIC, Setting, setting
 
 BATCH_RECORDS = 2_000
@@ -35,13 +33,23 @@ async def measure(events: int) -> list[Measurement]:
     async with setting() as own:
         await _make_table(own)
         await fill(own, events)
-        await _relay(own, events)
+        await drain(own, events)
         collect_garbage_rarely()
-        limit = await _limit(own, events)
+        limit = await bare(own, events)
         ours = await _ours(own, events)
         gc.unfreeze()
-    rate, limit_rate = events / ours.wall, events / limit.wall
-    return [Measurement("consume and apply", rate, limit_rate, "events/s", "0.8 of it", ours.cpu, ours.peak_mebibytes)]
+    return [
+        Measurement(
+            "consume and apply",
+            events / ours.wall,
+            events / limit.wall,
+            "events/s",
+            "0.8 of it",
+            ours.cpu,
+            limit.cpu,
+            ours.peak_mebibytes,
+        )
+    ]
 
 
 async def _make_table(own: Setting) -> None:
@@ -49,22 +57,6 @@ async def _make_table(own: Setting) -> None:
     await connection.execute("create table effect (agency_id text, seat_id text, subject_ref text)")
     await connection.execute("select protect('effect', api => '', worker => 'select, insert')")
     await connection.close()
-
-
-async def _relay(own: Setting, events: int) -> None:
-    relay = Relay(
-        own.database,
-        Alarm(SystemClock()),
-        service="entitlements",
-        holder="bench",
-        bootstrap=own.bootstrap,
-        topic_prefix=own.topic_prefix,
-    )
-    task = asyncio.create_task(relay.run())
-    while relay.relayed < events:
-        await asyncio.sleep(0.05)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 @dataclass
@@ -104,7 +96,7 @@ async def _ours(own: Setting, events: int) -> Span:
     return measured
 
 
-async def _limit(own: Setting, events: int) -> Span:
+async def bare(own: Setting, events: int) -> Span:
     """What no consumer can do without: fetch, validate, insert, commit."""
     consumer = AIOKafkaConsumer(
         own.topic_prefix + SEAT_TOPIC,

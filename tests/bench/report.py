@@ -1,21 +1,31 @@
-"""What a benchmark measured, as a table for people and as JSON for machines."""
+"""What a benchmark measured: a table for people, JSON for machines, and a page with plots."""
 
 import json
+import os
 import platform
-import resource
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import re
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 from rich.table import Table
+
+from tests.bench.plot import Line, draw
+
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+HEADER = ("benchmark", "ours", "limit", "ratio", "unit", "aim", "CPU s", "limit's CPU s", "peak MiB")
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One line: ours beside the limit, in `unit`; `aim` says what ratio or figure is wanted."""
+    """One line: ours beside the limit, in `unit`; `aim` says what ratio or figure is wanted.
+
+    `points` are ours over something that was varied, which `over` names: a line of the benchmark's plot.
+    """
 
     name: str
     ours: float
@@ -23,48 +33,100 @@ class Measurement:
     unit: str
     aim: str
     cpu_seconds: float | None = None
+    limit_cpu_seconds: float | None = None
     peak_mebibytes: float | None = None
+    over: str = ""
+    points: tuple[tuple[float, float], ...] = ()
 
     @property
     def ratio(self) -> float | None:
         """Ours over the limit."""
         return self.ours / self.limit if self.limit else None
 
-
-@dataclass
-class Span:
-    """Wall and CPU seconds of a block, and the process's peak memory at its end."""
-
-    wall: float = 0.0
-    cpu: float = 0.0
-    peak_mebibytes: float = 0.0
+    @property
+    def cells(self) -> list[str]:
+        """The line as text, in the order of HEADER."""
+        resources = (self.cpu_seconds, self.limit_cpu_seconds, self.peak_mebibytes)
+        figures = [_figure(value) for value in (self.ours, self.limit, self.ratio)]
+        return [self.name, *figures, self.unit, self.aim, *map(_figure, resources)]
 
 
-@contextmanager
-def span() -> Iterator[Span]:
-    """Measure a block in this process."""
-    measured = Span()
-    wall, cpu = time.perf_counter(), time.process_time()
-    yield measured
-    measured.wall = time.perf_counter() - wall
-    measured.cpu = time.process_time() - cpu
-    measured.peak_mebibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+# The measurements of each benchmark, by its name.
+Results = Mapping[str, Sequence[Measurement]]
 
 
-def show(measurements: Sequence[Measurement], output: Path | None) -> None:
-    """Print the table, and write the JSON file where one is asked for."""
-    table = Table("benchmark", "ours", "limit", "ratio", "unit", "aim", "CPU s", "peak MiB")
-    for m in measurements:
-        figures = (m.ours, m.limit, m.ratio)
-        table.add_row(m.name, *map(_figure, figures), m.unit, m.aim, *map(_figure, (m.cpu_seconds, m.peak_mebibytes)))
-    Console().print(table)
-    if output is not None:
-        lines = [{**asdict(m), "ratio": m.ratio} for m in measurements]
-        machine = {"machine": platform.machine(), "python": platform.python_version()}
-        output.write_text(json.dumps({"environment": machine, "measurements": lines}, indent=2) + "\n", "utf-8")
+def say(progress: str) -> None:
+    """Tell how far the benchmarks are."""
+    print(progress, file=sys.stderr, flush=True)
+
+
+def show(results: Results) -> None:
+    """Print the table."""
+    table = Table(*HEADER)
+    for measurements in results.values():
+        for measurement in measurements:
+            table.add_row(*measurement.cells)
+        table.add_section()
+    Console(width=max(Console().width, 160)).print(table)
+
+
+def write_json(results: Results, file: Path) -> None:
+    """Write the figures, with what they were measured on."""
+    lines = [
+        {"benchmark": name, **asdict(m), "ratio": m.ratio}
+        for name, measurements in results.items()
+        for m in measurements
+    ]
+    file.write_text(json.dumps({"environment": _machine(), "measurements": lines}, indent=2) + "\n", "utf-8")
+
+
+def write_page(results: Results, page: Path) -> None:
+    """Put the figures between the page's markers, and the plots into a folder of its name beside it."""
+    text = page.read_text("utf-8")
+    if not (BEGIN in text and END in text):
+        raise ValueError(f"{page} has no lines {BEGIN} and {END}")
+    plots = page.with_suffix("")
+    plots.mkdir(exist_ok=True)
+    parts = [", ".join(f"{name}: {value}" for name, value in _machine().items()) + "."]
+    for name, measurements in results.items():
+        rows = [HEADER, ["---"] * len(HEADER), *(m.cells for m in measurements)]
+        parts.append(f"### {name}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows))
+        for number, drawn in enumerate(_plots(measurements), start=1):
+            file = plots / f"{name}-{number}.svg"
+            file.write_text(drawn, "utf-8")
+            parts.append(f"![{name}]({plots.name}/{file.name})")
+    measured = "\n\n".join(parts)
+    pattern = re.escape(BEGIN) + ".*" + re.escape(END)
+    page.write_text(re.sub(pattern, lambda _: f"{BEGIN}\n\n{measured}\n\n{END}", text, flags=re.DOTALL), "utf-8")
+
+
+def _plots(measurements: Sequence[Measurement]) -> list[str]:
+    """A plot for each unit of the measurements that were varied."""
+    varied = [m for m in measurements if m.points]
+    axes = dict.fromkeys((m.unit, m.over) for m in varied)
+    return [
+        draw([Line(m.name, m.points) for m in varied if (m.unit, m.over) == axis], x_title=axis[1], y_title=axis[0])
+        for axis in axes
+    ]
+
+
+def _machine() -> dict[str, str]:
+    return {
+        "machine": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    """The processor's name, as Linux knows it."""
+    names = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE)
+    return names[0] if names else "unknown"
 
 
 def _figure(value: float | None) -> str:
     if value is None:
         return "–"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from muster_contracts import topics
 from muster_local.provisioning import Access
 from muster_local.topics import create_topics, delete_topics
+from muster_runtime.alarm import Alarm
 from muster_runtime.clock import SystemClock
 from muster_runtime.db import Database
+from muster_runtime.relay import Relay
 from tests.support import servers
 from tests.support.databases import Databases
 
@@ -25,6 +27,17 @@ class Setting:
     database: Database
     bootstrap: str
     topic_prefix: str
+
+    def relay(self, alarm: Alarm) -> Relay:
+        """The relay of the schema's outbox."""
+        return Relay(
+            self.database,
+            alarm,
+            service="entitlements",
+            holder="bench",
+            bootstrap=self.bootstrap,
+            topic_prefix=self.topic_prefix,
+        )
 
 
 @asynccontextmanager
