@@ -32,6 +32,9 @@ down: venv ## Stop the stack; its data stay
 test: venv ## Run every test, on real servers
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
+faults: venv ## Break it in every way it must survive: kills, pauses, lost answers, full disks
+	$(BIN)/python -m pytest tests/faults $(ARGS)
+
 bench: venv ## Print the relay's throughput and the latency from a command to its effect
 	$(BIN)/python -m tests.bench $(ARGS)
 
@@ -65,7 +68,7 @@ clean: ## Remove what was made, but for the data of stacks
 help: ## Show the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
-.PHONY: demo up status down test bench lint format contracts contracts-check lock clean help venv
+.PHONY: demo up status down test faults bench lint format contracts contracts-check lock clean help venv
 
 # The virtual environment. Two makes at once: the second one waits, and finds it complete.
 venv:
