@@ -123,8 +123,12 @@ class Consumer:
 
     async def tend(self) -> None:
         """Until cancelled: read on where a full stream has room again; raise ConsumerStuck when nothing moves."""
+        pause = min(TEND_SECONDS, self._stuck_seconds / 3)
         while True:
-            await asyncio.sleep(min(TEND_SECONDS, self._stuck_seconds / 3))
+            before = time.monotonic()
+            await asyncio.sleep(pause)
+            if time.monotonic() - before > 2 * pause:
+                self._give_sign()  # the process itself stood still; that says nothing of its client
             try:
                 await self._resume()
                 await self._check_progress()
