@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from tests.bench import consuming, contracts, deadlines, latency, peer, relay, steady
+from tests.bench import checks, consuming, contracts, deadlines, latency, peer, relay, steady
 from tests.bench.report import Measurement, Results, say, show, write_json, write_page
 from tests.support import servers
 
@@ -34,6 +34,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "peer": lambda quick: peer.measure(1_000 if quick else 30_000, 20_000 if quick else 500_000),
     "consuming": lambda quick: consuming.measure(20_000 if quick else 500_000),
     "latency": _latency,
+    "checks": lambda quick: checks.measure(2_000 if quick else 2_290_000, 1.0 if quick else 10.0),
     "deadlines": lambda quick: deadlines.measure(5_000 if quick else 100_000),
 }
 

@@ -1,0 +1,84 @@
+"""Checks over HTTP with as many seats as the programme has, beside a primary-key read through the same server."""
+
+import hashlib
+import random
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from muster_entitlements.catalogue import features
+from tests.bench.latency import percentile
+from tests.bench.load import Load, Outcome, put_on
+from tests.bench.processes import cpu_seconds, listener, peak_mebibytes
+from tests.bench.report import Measurement, say
+from tests.bench.stage import Stage, stage
+
+# Enough to keep one process busy.
+CONNECTIONS = 32
+
+# So many different people: none of what they need is in a processor's cache.
+ASKED = 20_000
+
+_SEATS = """
+insert into entitlements.seat (agency_id, seat_id, subject_ref, state, assigned_at, idle_since)
+select $1, 'seat_' || lpad(to_hex(n), 32, '0'), 'sub_' || md5($1 || n), 'assigned', now(), current_date
+from generate_series(0, $2::int - 1) as s(n)
+"""
+
+
+async def measure(seats: int, seconds: float) -> list[Measurement]:
+    """Saturate the server with checks, and then ask for half as many; the same with seats by their ids."""
+    async with stage(seats) as own:
+        await _fill(own)
+        checks, reads = _paths(own)
+        limit, limit_cpu = await _get(own, reads, seconds)
+        ours, cpu = await _get(own, checks, seconds)
+        half, half_cpu = await _get(own, checks, seconds, per_second=ours.rate / 2)
+        limit_half, limit_half_cpu = await _get(own, reads, seconds, per_second=limit.rate / 2)
+        peak = peak_mebibytes(listener(own.stack.service_url("entitlements")).pid)
+    p99, limit_p99 = (percentile(outcome.milliseconds, 99) for outcome in (half, limit_half))
+    return [
+        Measurement("checks", ours.rate, limit.rate, "checks/s", "0.5 of it", cpu, limit_cpu, peak),
+        Measurement("checks at half that rate, p99", p99, limit_p99, "ms", "under 10 ms", half_cpu, limit_half_cpu),
+    ]
+
+
+async def _fill(own: Stage) -> None:
+    """Seats for the agencies, past the routes: two million are there within a minute."""
+    for agency in own.agencies:
+        await own.admin.execute(_SEATS, agency.id, agency.seats)
+    await own.admin.execute("update entitlements.pool set in_use = cap")
+    await own.admin.execute("vacuum analyze entitlements.seat")
+    say("checks: the seats are there")
+
+
+def _paths(own: Stage) -> tuple[list[str], list[str]]:
+    """Checks of random people, and reads of random seats."""
+    chance = random.Random(1)
+    agencies = chance.choices(own.agencies, [agency.seats for agency in own.agencies], k=ASKED)
+    people = [(agency.id, chance.randrange(agency.seats)) for agency in agencies]
+    catalogue = list(features())
+    checks = [
+        f"/v1/agencies/{agency_id}/checks?subject={_subject(agency_id, number)}&feature={chance.choice(catalogue)}"
+        for agency_id, number in people
+    ]
+    return checks, [f"/v1/agencies/{agency_id}/seats/seat_{number:032x}" for agency_id, number in people]
+
+
+def _subject(agency_id: str, number: int) -> str:
+    return "sub_" + hashlib.md5(f"{agency_id}{number}".encode(), usedforsecurity=False).hexdigest()
+
+
+async def _get(
+    own: Stage, paths: Sequence[str], seconds: float, per_second: float | None = None
+) -> tuple[Outcome, float]:
+    """The load's outcome, and the server's CPU seconds."""
+    address = urlsplit(own.stack.service_url("entitlements"))
+    assert address.hostname is not None
+    assert address.port is not None
+    server = listener(address.geturl())
+    token = own.stack.token("entitlements:read")
+    before = cpu_seconds(server)
+    load = Load(address.hostname, address.port, token, paths, CONNECTIONS, seconds, per_second)
+    outcome = await put_on(load)
+    say(f"checks: {outcome.rate:,.0f} answers/s")
+    return outcome, cpu_seconds(server) - before

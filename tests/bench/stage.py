@@ -1,0 +1,102 @@
+"""A real stack with agencies that have enrolled through its routes, for the length of one benchmark."""
+
+import asyncio
+import hashlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from muster_contracts import topics
+from muster_enrollment.domain.rules import ISSUER, PRODUCT
+from muster_local.demo import cast
+from muster_local.demo.cast import Agency
+from muster_local.demo.programme import Programme
+from muster_local.programs import SERVICES
+from muster_local.provisioning import drop
+from muster_local.readiness import ask
+from muster_local.stack import Stack
+from muster_local.topics import delete_topics
+from muster_runtime.clock import SystemClock
+from tests.support import servers
+
+SCOPES = [f"{service}:{verb}" for service in SERVICES for verb in ("read", "write", "operate")]
+
+_LOOK_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The stack, the agencies with their numbers of seats, and what one speaks with it by."""
+
+    stack: Stack
+    agencies: Sequence[Agency]
+    programme: Programme
+    admin: "asyncpg.Connection[asyncpg.Record]"
+
+    async def settle(self) -> None:
+        """Wait until every outbox is empty and every event applied, in two looks one after the other.
+
+        What one service applies may make it publish what another has been asked about already.
+        """
+        quiet = 0
+        while quiet < 2:
+            answers = [await ask(service, self.stack.service_url(service)) for service in SERVICES]
+            quiet = quiet + 1 if all((a.outbox_rows, a.lag) == (0, 0) for a in answers) else 0
+            if not quiet:
+                await asyncio.sleep(_LOOK_SECONDS)
+
+
+@asynccontextmanager
+async def stage(seats: int, more: Sequence[Agency] = ()) -> AsyncIterator[Stage]:
+    """Start the four services; let 44 agencies enrol, with so many seats by headcount, and those that are named."""
+    addresses = servers.start()
+    home = Path(tempfile.mkdtemp(prefix="muster-bench-"))
+    stack = await Stack.start(home)
+    admin_dsn, prefix = stack.admin_dsn, stack.topic_prefix
+    urls = {service: stack.service_url(service) for service in SERVICES}
+    admin = await asyncpg.connect(admin_dsn)
+    try:
+        async with Programme(urls, stack.token(*SCOPES)) as programme:
+            agencies = [*cast.cast(seats), *more]
+            await programme.upload("enrollment", "register", cast.register(), "text/tab-separated-values")
+            now = SystemClock().now()
+            await asyncio.gather(*(_enroll(programme, agency, now) for agency in agencies))
+            own = Stage(stack, agencies, programme, admin)
+            while await admin.fetchval("select count(*) from entitlements.pool") < len(agencies):
+                await asyncio.sleep(_LOOK_SECONDS)
+            await own.settle()
+            yield own
+    finally:
+        await admin.close()
+        await stack.stop()
+        await drop(addresses.postgres_dsn, urlsplit(admin_dsn).path.strip("/"))
+        await delete_topics(addresses.kafka_bootstrap, [prefix + name for name in topics()])
+        shutil.rmtree(home, ignore_errors=True)
+
+
+async def _enroll(programme: Programme, agency: Agency, now: datetime) -> None:
+    contact = {"name": agency.contact.name, "email": agency.contact.email}
+    path = f"agencies/{agency.id}"
+    enrollment = {"seats": agency.seats, "starts_at": now.isoformat(), "contact": contact}
+    authorization = {
+        "number": f"GSA-ATU-{agency.id}",
+        "issuer": ISSUER,
+        "product": PRODUCT,
+        "valid_from": now.isoformat(),
+        "valid_until": (now + timedelta(days=730)).isoformat(),
+    }
+    acceptance = {
+        "terms_version": "2025-08",
+        "signer": contact,
+        "evidence_sha256": hashlib.sha256(agency.id.encode()).hexdigest(),
+    }
+    await programme.post("enrollment", f"{path}/enrollments", enrollment)
+    await programme.post("enrollment", f"{path}/authorizations", authorization)
+    await programme.post("enrollment", f"{path}/data-use-acceptances", acceptance)
