@@ -9,6 +9,11 @@ PACKAGES := contracts services/runtime services/enrollment services/entitlements
 MIGRATIONS := $(wildcard services/*/migrations/*.sql)
 MODULES := muster_contracts muster_runtime muster_enrollment muster_entitlements muster_billing muster_notify muster_local
 
+# The faults, one of which lives with the service that it is about; how often the long run kills; what was measured.
+FAULTS := tests/faults tests/integration/entitlements/test_process.py::test_an_import_killed_again_and_again_ends_as_a_clean_run
+KILLS ?= 200
+FINDINGS := $(CURDIR)/build/faults.jsonl
+
 # More arguments for the program that a target runs, such as: make demo ARGS="--seats 500"
 ARGS ?=
 
@@ -33,7 +38,13 @@ test: venv ## Run every test, on real servers
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 faults: venv ## Break it in every way it must survive: kills, pauses, lost answers, full disks
-	$(BIN)/python -m pytest tests/faults $(ARGS)
+	$(BIN)/python -m pytest $(FAULTS) $(ARGS)
+
+faults-long: venv ## The same for longer, then KILLS at random points of live traffic; writes docs/faults.md
+	mkdir -p $(dir $(FINDINGS)) && rm -f $(FINDINGS)
+	FAULT_FINDINGS=$(FINDINGS) FAULT_AWAY_SECONDS=120 $(BIN)/python -m pytest $(FAULTS) $(ARGS)
+	$(BIN)/python -m tests.faults.report $(FINDINGS)
+	$(BIN)/python -m tests.faults.live --kills $(KILLS)
 
 bench: venv ## Print the relay's throughput and the latency from a command to its effect
 	$(BIN)/python -m tests.bench $(ARGS)
@@ -68,7 +79,7 @@ clean: ## Remove what was made, but for the data of stacks
 help: ## Show the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
-.PHONY: demo up status down test faults bench lint format contracts contracts-check lock clean help venv
+.PHONY: demo up status down test faults faults-long bench lint format contracts contracts-check lock clean help venv
 
 # The virtual environment. Two makes at once: the second one waits, and finds it complete.
 venv:

@@ -387,11 +387,13 @@ def _occurrence(record: "ConsumerRecord[Any, Any]") -> oracle.Occurrence | None:
         return None
     position = (envelope.epoch, envelope.sequence)
     if envelope.type == SeatAssigned.event_type:
-        seat = json.loads(record.value)
+        seat = json.loads(record.value or b"")
         number = int(seat["subject_ref"].removeprefix("sub_"))
         return oracle.Occurrence(TOPIC, envelope.agency_id, position, seat["seat_id"], number)
     if envelope.type == AgencyReinstated.event_type:
-        return oracle.Occurrence(ANSWERS, envelope.agency_id, position, json.loads(record.value)["enrollment_id"])
+        return oracle.Occurrence(
+            ANSWERS, envelope.agency_id, position, json.loads(record.value or b"")["enrollment_id"]
+        )
     return None
 
 

@@ -106,7 +106,7 @@ async def _committed_beyond_effects(field: Field) -> list[str]:
         f"{record.topic}[{record.partition}]@{record.offset}"
         for record in records
         if record.offset < committed.get((record.topic, record.partition), 0)
-        and (record.key.decode(), int(dict(record.headers)["ce_sequence"])) not in applied
+        and ((record.key or b"").decode(), int(dict(record.headers)["ce_sequence"])) not in applied
     ]
 
 

@@ -15,7 +15,7 @@ from muster_runtime.db import Database, UnitOfWork
 from tests.faults.field import AGENCIES, Field
 from tests.faults.findings import Findings
 from tests.faults.probe.service import give_out
-from tests.faults.recorder import Command
+from tests.faults.recorder import Command, Ending
 from tests.support.eventually import eventually
 
 CONTEXT = Context(actor="test", correlation_id="cor_1")
@@ -73,7 +73,7 @@ async def test_03_overlapping_transactions_committed_in_reverse_miss_nothing(fie
                 await _take_place_in_the_outbox(uow)
                 if rolled_back:
                     last_opened_closes_first.callback(_roll_back)
-                ending = "refused" if rolled_back else "answered"
+                ending: Ending = "refused" if rolled_back else "answered"
                 field.recorder.record(Command(f"key-{turn}-{agency_id}", agency_id, seat_ids, ending))
             # Those with the higher ids are relayed before those with the lower ones have committed.
             await field.traffic(2, agencies=["USAID"])

@@ -1,0 +1,100 @@
+"""`python -m tests.faults.live --kills N [--seed S]`: kill at random, judge at every checkpoint, write the report."""
+
+import argparse
+import asyncio
+import os
+import random
+import secrets
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from muster_local.demo.cast import cast, register
+from tests.faults.live.kills import KILLS
+from tests.faults.live.life import Life
+from tests.faults.live.stage import Stage
+from tests.faults.live.verdict import reach
+from tests.faults.report import Run, write_run
+
+CHECKPOINT_KILLS = 20
+NEW_AGENCIES = 4
+
+
+async def run(kills: int, seed: int, folder: Path) -> Run:
+    """The whole run; it ends early at the first difference."""
+    dice = random.Random(seed)
+    agencies = cast(1000)
+    dice.shuffle(agencies)
+    made: Counter[str] = Counter()
+    started = time.monotonic()
+    async with Stage(folder) as stage:
+        await stage.programme.upload("enrollment", "register", register(), "text/tab-separated-values")
+        webhook = await stage.programme.post("notify", "agencies/*/webhooks", {"url": f"{stage.receiver.url}/"})
+        await stage.receiver.trust(webhook["secret"])
+        lives: list[Life] = []
+        while True:
+            newcomers = [Life(stage.programme, agency, dice) for agency in agencies[:NEW_AGENCIES]]
+            agencies = agencies[NEW_AGENCIES:]
+            over = asyncio.Event()
+            async with asyncio.TaskGroup() as living:
+                for life in newcomers:
+                    living.create_task(_begin(life, over))
+                for life in lives:
+                    living.create_task(life.go_on(over))
+                for _ in range(min(CHECKPOINT_KILLS, kills - made.total())):
+                    await asyncio.sleep(dice.random() * 2)
+                    (kill,) = dice.choices(list(KILLS), list(KILLS.values()))
+                    at = time.monotonic()
+                    await kill(stage, dice)
+                    made[kill.__name__] += 1
+                    print(
+                        f"{made.total():4} {kill.__name__:10} ready again after {time.monotonic() - at:5.1f} s",
+                        flush=True,
+                    )
+                over.set()
+            lives = (lives + newcomers)[-2 * NEW_AGENCIES :]
+            evidence, differences = await reach(stage)
+            distinct = len({fact.envelope.id for fact in evidence.facts})
+            repeated = len(evidence.facts) - distinct
+            _say(f"     {distinct} events, {repeated} repeated; {differences or 'no difference'}")
+            if differences or made.total() >= kills:
+                return Run(
+                    seed=seed,
+                    kills=dict(made),
+                    minutes=round((time.monotonic() - started) / 60, 1),
+                    agencies=len({fact.envelope.agency_id for fact in evidence.facts}),
+                    commands=sum(stage.programme.commands.values()),
+                    events=distinct,
+                    repeated=repeated,
+                    deliveries=len(evidence.deliveries),
+                    restarts=stage.restarts,
+                    differences=differences,
+                )
+
+
+async def _begin(life: Life, over: asyncio.Event) -> None:
+    await life.enroll()
+    await life.go_on(over)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main() -> int:
+    """Run as the arguments say; the exit status is 1 where a difference was found."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=int(os.environ.get("FAULT_SEED") or secrets.randbelow(10**9)))
+    options = parser.parse_args()
+    _say(f"FAULT_SEED={options.seed}")
+    with tempfile.TemporaryDirectory(prefix="muster-faults-") as folder:
+        report = asyncio.run(run(options.kills, options.seed, Path(folder)))
+    write_run(report)
+    return 1 if report.differences else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

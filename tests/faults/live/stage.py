@@ -1,0 +1,155 @@
+"""The stage: Postgres, Kafka, the mail sink, a webhook receiver and the four services, as processes to be broken."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from muster_contracts import topics
+from muster_local.child import Program
+from muster_local.demo.programme import Programme
+from muster_local.home import Home, Installation, ProcessState, State
+from muster_local.programs import MAIL, SERVICES, mail_sink, migrations_of, service_program
+from muster_local.provisioning import Access, password_of, provision
+from muster_local.readiness import ask
+from muster_local.receiver import Receiver
+from muster_local.servers import CONTROLLER, KAFKA, POSTGRES, embedded_kafka, embedded_postgres
+from muster_local.stack import Stack
+from muster_local.topics import create_topics
+from muster_runtime.migrations import migrate
+from tests.faults.field import health
+from tests.faults.servers import Process, Server, free_port
+from tests.support.eventually import eventually
+
+READY_SECONDS = 120
+
+# Instead of a supervisor: how soon a service that has ended by itself is started again.
+RESTART_SECONDS = 0.2
+
+
+class Stage:
+    """Everything runs; what ends by itself is started again. Use it as a context."""
+
+    def __init__(self, folder: Path) -> None:
+        self._home = Home(folder / "home").make()
+        self._exit = AsyncExitStack()
+        self._accesses: dict[str, Access] = {}
+        self._installation: Installation
+        self.stack = Stack(self._home.path)
+        self.postgres: Server
+        self.kafka: Server
+        self.mail: Process
+        self.services: dict[str, Process] = {}
+        self.receiver: Receiver
+        self.programme: Programme
+        self.restarts = 0
+
+    async def __aenter__(self) -> Self:
+        # The home's lock says that this process is what supervises it; so everything finds its way.
+        self._exit.enter_context(self._home.held())
+        self._home.issuer()
+        self._installation = self._home.installation([POSTGRES, KAFKA, CONTROLLER, MAIL, *SERVICES], {})
+        self.postgres = _server(embedded_postgres(self._home.path, self._installation), self._home)
+        self.kafka = _server(embedded_kafka(self._home.path, self._installation), self._home)
+        self.mail = Process(mail_sink(self._home, self._installation), self._home.log(MAIL))
+        await self.postgres.up()
+        await self.kafka.up()
+        self.mail.start()
+        await create_topics(self.kafka.program.address, "", topics().values())
+        for service in SERVICES:
+            await self._provision(service)
+            self.services[service] = self._service(service)
+            self.services[service].start()
+        self._tell_where_things_are()
+        keeper = asyncio.create_task(self._keep())
+        self._exit.callback(keeper.cancel)
+        await self.ready()
+        self.receiver = await Receiver.start(self._home.path / "receiver", lives_with=os.getpid())
+        self._exit.push_async_callback(self.receiver.stop)
+        scopes = [f"{service}:{verb}" for service in SERVICES for verb in ("read", "write", "operate")]
+        urls = {service: process.program.address for service, process in self.services.items()}
+        self.programme = await self._exit.enter_async_context(Programme(urls, self.stack.token(*scopes)))
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        await self._exit.aclose()
+        for process in (*self.services.values(), self.mail, self.kafka, self.postgres):
+            process.kill()
+
+    async def ready(self, *names: str) -> None:
+        """Wait until services, by default all, can do their work."""
+        for name in names or SERVICES:
+            await eventually(lambda: health(self.services[name]), timeout=READY_SECONDS)  # noqa: B023 - awaited in turn
+
+    def start_anew(self, service: str, breaking: Sequence[str] = ()) -> Process:
+        """Kill a service where it runs, and start it; `breaking` are the launcher's options."""
+        self.services[service].kill()
+        self.services[service] = self._service(service, breaking)
+        self.services[service].start()
+        return self.services[service]
+
+    def start_beside(self, service: str) -> Process:
+        """Start a second process of a service that only consumes."""
+        process = self._service(service, role="consumer", port=free_port())
+        process.start()
+        return process
+
+    async def _provision(self, service: str) -> None:
+        dsn = self.postgres.program.address
+        self._accesses[service] = await provision(dsn, "muster", service, password_of(dsn))
+        await asyncio.to_thread(migrate, self._accesses[service].owner_dsn, service, migrations_of(service))
+
+    def _service(
+        self, service: str, breaking: Sequence[str] = (), role: str = "all", port: int | None = None
+    ) -> Process:
+        installation = self._installation
+        if port is not None:
+            installation = installation.model_copy(update={"ports": installation.ports | {service: port}})
+        bootstrap = self.kafka.program.address
+        program = service_program(service, self._home, installation, self._accesses[service], bootstrap, "", role)
+        launcher = [sys.executable, "-m", "tests.faults.launcher", *breaking, "-m"]
+        environment = dict(program.environment) | {"PYTHONPATH": str(Path(__file__).parents[3])}
+        if port is not None:
+            environment["MUSTER_INSTANCE"] = f"{service}-{port}"
+        program = replace(program, command=[*launcher, *program.command[2:]], environment=environment)
+        return Process(program, self._home.log(service))
+
+    async def _keep(self) -> None:
+        """A service that has ended, for whatever reason, is started again."""
+        while True:
+            await asyncio.sleep(RESTART_SECONDS)
+            for service, process in list(self.services.items()):
+                if not process.runs:
+                    self.restarts += process.exit_status != -signal.SIGKILL
+                    self.start_anew(service)
+
+    def _tell_where_things_are(self) -> None:
+        processes = [self.postgres, self.kafka, self.mail, *self.services.values()]
+        self._home.write_state(
+            State(
+                supervisor=os.getpid(),
+                phase="running",
+                admin_dsn=next(iter(self._accesses.values())).admin_dsn,
+                bootstrap=self.kafka.program.address,
+                processes={p.program.name: _state(p) for p in processes},
+            )
+        )
+
+
+def _server(program: Program, home: Home) -> Server:
+    async def answers() -> bool:
+        return (await ask(program.name, program.address)).ready
+
+    return Server(program, home.log(program.name), answers)
+
+
+def _state(process: Process) -> ProcessState:
+    return ProcessState(name=process.program.name, address=process.program.address)

@@ -1,0 +1,64 @@
+"""The oracle of the long run: the demonstration's proof of the books, after the agencies' lives have paused."""
+
+from collections.abc import Callable, Sequence
+
+import asyncpg
+
+from muster_contracts import topics
+from muster_local.demo.evidence import Evidence, gather
+from muster_local.demo.proof.deliveries import mails_arrived, one_delivery_per_intent, webhooks_verified
+from muster_local.demo.proof.line import Line
+from muster_local.demo.proof.programme import ledger_balances, one_term_and_invoice, seats_within_cap
+from muster_local.demo.proof.streams import effects_once, nothing_waits, streams_applied, streams_gapless
+from muster_local.programs import SERVICES
+from tests.faults.live.stage import Stage
+from tests.support.eventually import eventually
+
+REST_SECONDS = 180
+
+_PRODUCED = " union all ".join(f"select topic, agency_id, epoch, last_sequence from {s}.stream" for s in SERVICES)
+
+# What holds at any time at which all is at rest; the other lines are of a whole year.
+LINES: Sequence[Callable[[Evidence], Line]] = (
+    streams_gapless,
+    streams_applied,
+    effects_once,
+    seats_within_cap,
+    one_term_and_invoice,
+    ledger_balances,
+    one_delivery_per_intent,
+    webhooks_verified,
+    mails_arrived,
+    nothing_waits,
+)
+
+
+async def reach(stage: Stage) -> tuple[Evidence, list[str]]:
+    """Wait until all is at rest, as far as it ever comes to it; the evidence, and what is not as it must be."""
+    unrest = []
+    try:
+        await eventually(lambda: at_rest(stage), timeout=REST_SECONDS)
+    except AssertionError as error:
+        unrest = [f"not at rest after {REST_SECONDS} s: {error}"]
+    evidence = await gather(stage.stack, [], stage.programme.commands, frozenset(), stage.receiver.messages())
+    lines = [line(evidence) for line in LINES]
+    return evidence, unrest + [f"{line.claim}: {line.detail}" for line in lines if not line.ok]
+
+
+async def at_rest(stage: Stage) -> bool:
+    """Outboxes are empty, every stream is applied in every service that reads it, and every delivery is made."""
+    admin = await asyncpg.connect(stage.stack.admin_dsn)
+    try:
+        for service in SERVICES:
+            rows = await admin.fetchval(f"select count(*) from {service}.outbox")
+            assert rows == 0, f"{rows} runs in the outbox of {service}"
+            behind = await admin.fetch(
+                f"({_PRODUCED}) except select topic, agency_id, epoch, last_sequence from {service}.applied"
+            )
+            behind = [row for row in behind if service in topics()[row["topic"]].readers]
+            assert not behind, f"{service} has not applied {[tuple(row) for row in behind[:3]]}"
+        waiting = await admin.fetchval("select count(*) from notify.delivery where state <> 'delivered'")
+        assert waiting == 0, f"{waiting} deliveries are to be made"
+        return True
+    finally:
+        await admin.close()
