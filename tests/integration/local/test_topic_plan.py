@@ -31,6 +31,11 @@ async def test_apply_makes_a_cluster_as_described_and_leaves_what_is_not_its_to_
             NewTopic(f"{prefix}muster.old.thing", 1, 1),
         ]
         await admin.create_topics(odd)
+
+        async def all_there() -> bool:
+            return {topic.name for topic in odd} <= set(await admin.list_topics())
+
+        await eventually(all_there)
         found = await plan(kafka_bootstrap, prefix)
         wrong = {(d.topic.removeprefix(prefix), d.remedy) for d in found}
         assert (SEAT, Remedy.ALTER) in wrong
@@ -54,7 +59,11 @@ async def test_a_topic_that_has_grown_is_named(
     kafka_bootstrap: str, prefix: str, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
     await create_topics(kafka_bootstrap, prefix, topics().values())
-    assert await plan(kafka_bootstrap, prefix) == []
+
+    async def nothing_differs() -> bool:
+        return await plan(kafka_bootstrap, prefix) == []
+
+    await eventually(nothing_differs)
     async with connect(kafka_bootstrap) as admin:
         await admin.create_partitions({prefix + SEAT: NewPartitions(13)})
 
