@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from tests.bench import checks, consuming, contracts, deadlines, latency, peer, relay, steady
+from tests.bench import checks, consuming, contracts, deadlines, latency, peer, relay, steady, workforce
 from tests.bench.report import Measurement, Results, say, show, write_json, write_page
 from tests.support import servers
 
@@ -27,6 +27,9 @@ async def _latency(quick: bool) -> list[Measurement]:
     ]
 
 
+_SIZES = (10_000, 100_000, 1_000_000, 2_290_000)
+_QUICK_SIZES = (1_000, 5_000)
+
 BENCHMARKS: Mapping[str, Benchmark] = {
     "contracts": _contracts,
     "relay": lambda quick: relay.measure(20_000 if quick else 500_000),
@@ -36,6 +39,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "latency": _latency,
     "checks": lambda quick: checks.measure(2_000 if quick else 2_290_000, 1.0 if quick else 10.0),
     "deadlines": lambda quick: deadlines.measure(5_000 if quick else 100_000),
+    "workforce": lambda quick: workforce.measure(_QUICK_SIZES if quick else _SIZES, 3 if quick else 100),
 }
 
 

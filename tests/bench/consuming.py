@@ -31,7 +31,7 @@ select * from unnest($1::text[], $2::text[], $3::text[])
 async def measure(events: int) -> list[Measurement]:
     """Consume so many events of a topic, from assignment on, into one row each."""
     async with setting() as own:
-        await _make_table(own)
+        await make_table(own)
         await fill(own, events)
         await drain(own, events)
         collect_garbage_rarely()
@@ -52,7 +52,8 @@ async def measure(events: int) -> list[Measurement]:
     ]
 
 
-async def _make_table(own: Setting) -> None:
+async def make_table(own: Setting) -> None:
+    """A table for a row an event."""
     connection = await asyncpg.connect(own.access.owner_dsn, server_settings={"search_path": "entitlements"})
     await connection.execute("create table effect (agency_id text, seat_id text, subject_ref text)")
     await connection.execute("select protect('effect', api => '', worker => 'select, insert')")

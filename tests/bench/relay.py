@@ -42,14 +42,14 @@ async def measure(events: int) -> list[Measurement]:
     ]
 
 
-async def fill(own: Setting, events: int) -> None:
+async def fill(own: Setting, events: int, subject: str = SUBJECT) -> None:
     """Fill the outbox with runs of full length, the agencies in turn."""
     context = Context(actor="bench", correlation_id="cor_0")
     for number in range(0, events, RUN_LENGTH):
         agency = AGENCIES[(number // RUN_LENGTH) % len(AGENCIES)]
         async with own.database.write(agency, context=context) as uow:
             for part in range(number, min(number + RUN_LENGTH, events)):
-                uow.publish(SeatAssigned(agency_id=agency, seat_id=f"seat_{part:032x}", subject_ref=SUBJECT))
+                uow.publish(SeatAssigned(agency_id=agency, seat_id=f"seat_{part:032x}", subject_ref=subject))
 
 
 async def drain(own: Setting, events: int) -> Span:

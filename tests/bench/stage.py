@@ -38,7 +38,7 @@ class Stage:
     stack: Stack
     agencies: Sequence[Agency]
     programme: Programme
-    admin: "asyncpg.Connection[asyncpg.Record]"
+    admin: "asyncpg.Pool[asyncpg.Record]"
 
     async def settle(self) -> None:
         """Wait until every outbox is empty and every event applied, in two looks one after the other.
@@ -61,7 +61,7 @@ async def stage(seats: int, more: Sequence[Agency] = ()) -> AsyncIterator[Stage]
     stack = await Stack.start(home)
     admin_dsn, prefix = stack.admin_dsn, stack.topic_prefix
     urls = {service: stack.service_url(service) for service in SERVICES}
-    admin = await asyncpg.connect(admin_dsn)
+    admin = await asyncpg.create_pool(admin_dsn, min_size=1, max_size=3)
     try:
         async with Programme(urls, stack.token(*SCOPES)) as programme:
             agencies = [*cast.cast(seats), *more]
