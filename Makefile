@@ -46,8 +46,11 @@ faults-long: venv ## The same for longer, then KILLS at random points of live tr
 	$(BIN)/python -m tests.faults.report $(FINDINGS)
 	$(BIN)/python -m tests.faults.live --kills $(KILLS)
 
-bench: venv ## Print the relay's throughput and the latency from a command to its effect
+bench: venv ## Measure throughput, latency, CPU and memory beside their limits, on real servers
 	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-quick: venv ## See that every benchmark runs; its small numbers say nothing of speed
+	$(BIN)/python -m tests.bench --quick $(ARGS)
 
 lint: venv ## Check style, types, imports and migrations
 	$(BIN)/ruff check .
