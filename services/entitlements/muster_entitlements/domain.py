@@ -1,8 +1,7 @@
-"""The rules of pools, windows and checks. No I/O, no clock: the time is an argument."""
+"""The rules of pools, seats and windows. No I/O, no clock: the time is an argument."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from muster_contracts.entitlements import AccessMode
@@ -197,96 +196,3 @@ class Window:
     def notices(self) -> dict[int, datetime]:
         """When to say that the window ends soon, by the days that are then left."""
         return {days: self.ends_at - timedelta(days=days) for days in TRIAL_NOTICE_DAYS}
-
-
-class Verdict(StrEnum):
-    """Whether a subject may use what was asked for."""
-
-    ALLOWED = "allowed"
-    REFUSED = "refused"
-
-
-class Reason(StrEnum):
-    """Why: the first of the rules, in this order, that decides."""
-
-    UNKNOWN = "unknown"
-    WITHDRAWN = "withdrawn"
-    ENDED = "ended"
-    SUSPENDED = "suspended"
-    NOT_STARTED = "not_started"
-    NO_SEAT = "no_seat"
-    SEAT_RESERVED = "seat_reserved"
-    SEAT_INVITED = "seat_invited"
-    SEAT_SUSPENDED = "seat_suspended"
-    SEAT_ASSIGNED = "seat_assigned"
-    SEAT_ACTIVE = "seat_active"
-    WINDOW_OPEN = "window_open"
-    QUOTA = "quota"
-    NO_WINDOW = "no_window"
-    WINDOW_CLOSED = "window_closed"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The answer to a check. It holds until `valid_until`, unless the revision grows before."""
-
-    verdict: Verdict
-    reason: Reason
-    valid_until: datetime | None
-    revision: int
-    monthly_quota: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is known to answer a check with. Without a feature it asks for the seat alone."""
-
-    pool: Pool | None
-    seat: SeatState | None
-    feature: str | None
-    window: Window | None
-    used_on: date | None = None
-    """The last day on which the seat was used; None where that is not known to be after its activation."""
-
-
-def check(question: Question, now: datetime) -> Answer:
-    """Answer a check at an instant."""
-    pool, window = question.pool, question.window
-    if pool is None:
-        return Answer(Verdict.REFUSED, Reason.UNKNOWN, None, 0)
-    answer = Answer(Verdict.REFUSED, Reason.NO_SEAT, _next_change(pool, window, now), pool.revision)
-    state = pool.state(now)
-    if state is not PoolState.OPEN:
-        return replace(answer, reason=Reason(state.value))
-    if question.seat is None or question.seat is SeatState.REVOKED:
-        return answer
-    if question.seat not in USABLE:
-        return replace(answer, reason=Reason(f"seat_{question.seat}"))
-    if question.feature is None:
-        return replace(answer, verdict=Verdict.ALLOWED, reason=Reason(f"seat_{question.seat}"))
-    if window is None:
-        return replace(answer, reason=Reason.NO_WINDOW)
-    return _through_window(answer, window, now)
-
-
-def _through_window(answer: Answer, window: Window, now: datetime) -> Answer:
-    match window.access(now):
-        case AccessMode.UNLIMITED:
-            return replace(answer, verdict=Verdict.ALLOWED, reason=Reason.WINDOW_OPEN)
-        case AccessMode.QUOTA:
-            return replace(
-                answer, verdict=Verdict.ALLOWED, reason=Reason.QUOTA, monthly_quota=window.monthly_quota_after
-            )
-        case AccessMode.NONE:
-            return replace(answer, reason=Reason.WINDOW_CLOSED)
-
-
-def _next_change(pool: Pool, window: Window | None, now: datetime) -> datetime | None:
-    """The next instant at which time alone may change an answer."""
-    if pool.withdrawn_at is not None or pool.ended:
-        return None
-    return _first_after(now, [pool.starts_at, pool.ends_at, *((window.starts_at, window.ends_at) if window else ())])
-
-
-def _first_after(now: datetime, instants: Iterable[datetime]) -> datetime | None:
-    return min((instant for instant in instants if instant > now), default=None)

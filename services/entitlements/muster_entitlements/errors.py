@@ -2,7 +2,8 @@
 
 from datetime import timedelta
 
-from muster_entitlements.domain import PoolState, Reason, Seat, SeatAction
+from muster_entitlements.checks import Reason
+from muster_entitlements.domain import PoolState, Seat, SeatAction
 from muster_runtime.errors import Conflict, NotFound, PermanentError
 
 

@@ -1,17 +1,28 @@
 """The read side."""
 
+from collections.abc import Iterable
 from dataclasses import fields
 
 from asyncpg import Record
 
-from muster_entitlements.domain import Pool, Question, SeatState, Window
+from muster_entitlements.checks import Question, Register
+from muster_entitlements.domain import Pool, SeatState, Window
 from muster_entitlements.replies import SeatReply
+from muster_entitlements.repository.seats import find_states
 from muster_entitlements.repository.windows import to_window
 from muster_runtime.db import Connection
 
 _SEAT = """
     select seat_id, subject_ref, state, assigned_at, invited_until, activated_at, revoked_at, email, name
     from seat
+"""
+
+_POOL_AND_WINDOW = """
+    select
+        p.agency_id, p.enrollment_id, p.starts_at, p.ends_at, p.suspended, p.withdrawn_at, p.ended,
+        p.cap, p.in_use, p.limit_met, p.revision,
+        w.window_id, w.feature, w.trial, w.mode, w.starts_at as opens_at, w.ends_at as closes_at,
+        w.mode_after, w.monthly_quota_after
 """
 
 
@@ -57,13 +68,8 @@ async def find_seat(connection: Connection, agency_id: str, seat_id: str) -> Sea
 async def find_question(connection: Connection, agency_id: str, subject_ref: str, feature: str | None) -> Question:
     """All that answers a check, in one statement of three index look-ups."""
     row = await connection.fetchrow(
-        """
-        select
-            p.agency_id, p.enrollment_id, p.starts_at, p.ends_at, p.suspended, p.withdrawn_at, p.ended,
-            p.cap, p.in_use, p.limit_met, p.revision,
-            s.state as seat_state, s.idle_since,
-            w.window_id, w.feature, w.trial, w.mode, w.starts_at as opens_at, w.ends_at as closes_at,
-            w.mode_after, w.monthly_quota_after
+        f"""
+        {_POOL_AND_WINDOW}, s.state as seat_state, s.idle_since
         from pool as p
         left join seat as s
             on s.agency_id = p.agency_id and s.subject_ref = $2 and s.state <> 'revoked'
@@ -78,12 +84,40 @@ async def find_question(connection: Connection, agency_id: str, subject_ref: str
     if row is None:
         return Question(None, None, feature, None)
     return Question(
-        pool=Pool(**{field.name: row[field.name] for field in fields(Pool)}),
+        pool=_checked_pool(row),
         seat=SeatState(row["seat_state"]) if row["seat_state"] else None,
         used_on=row["idle_since"] if row["seat_state"] == SeatState.ACTIVE else None,
         feature=feature,
         window=_checked_window(row) if row["window_id"] else None,
     )
+
+
+async def find_register(connection: Connection, agency_id: str, subject_refs: Iterable[str]) -> Register:
+    """All that answers checks of these people.
+
+    Pool and windows are read first: should the agency's entitlements change then, the answers bear the older
+    revision, and hold only until the newer one is seen.
+    """
+    rows = await connection.fetch(
+        f"""
+        {_POOL_AND_WINDOW}
+        from pool as p
+        left join feature_window as w
+            on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id
+        where p.agency_id = $1
+        """,
+        agency_id,
+    )
+    windows = [_checked_window(row) for row in rows if row["window_id"]]
+    return Register(
+        pool=_checked_pool(rows[0]) if rows else None,
+        windows={window.feature: window for window in windows},
+        seats=await find_states(connection, agency_id, set(subject_refs)),
+    )
+
+
+def _checked_pool(row: Record) -> Pool:
+    return Pool(**{field.name: row[field.name] for field in fields(Pool)})
 
 
 def _checked_window(row: Record) -> Window:

@@ -7,16 +7,8 @@ from pydantic import BaseModel, Field
 
 from muster_contracts import Instant
 from muster_contracts.entitlements import AccessMode, SeatBatchKind
-from muster_entitlements.domain import (
-    OnLimit,
-    OperationState,
-    Pool,
-    PoolState,
-    Reason,
-    SeatPolicy,
-    SeatState,
-    Verdict,
-)
+from muster_entitlements.checks import Reason, Verdict
+from muster_entitlements.domain import OnLimit, OperationState, Pool, PoolState, SeatPolicy, SeatState
 from muster_entitlements.repository.operations import Operation
 
 
@@ -90,6 +82,12 @@ class CheckReply(BaseModel):
     valid_until: Instant | None = Field(description="Null: until the revision grows.")
     revision: int
     monthly_quota: int | None = Field(default=None, description="Uses a month, where the reason is the quota.")
+
+
+class ChecksReply(BaseModel):
+    """The answers to many checks, in the order in which they were asked."""
+
+    answers: list[CheckReply]
 
 
 class SeatPolicyReply(BaseModel):

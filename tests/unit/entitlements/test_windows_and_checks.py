@@ -9,16 +9,8 @@ from hypothesis import strategies as st
 
 from muster_contracts.entitlements import AccessMode
 from muster_entitlements.catalogue import Feature, features
-from muster_entitlements.domain import (
-    Pool,
-    PoolState,
-    Question,
-    Reason,
-    SeatState,
-    Verdict,
-    Window,
-    check,
-)
+from muster_entitlements.checks import Question, Reason, Register, Verdict, check, check_all
+from muster_entitlements.domain import Pool, PoolState, SeatState, Window
 
 START = datetime(2025, 8, 6, tzinfo=UTC)
 END = datetime(2026, 8, 6, tzinfo=UTC)
@@ -152,3 +144,25 @@ def test_an_answer_holds_until_its_end(question: Question, now: datetime, share:
     later = now + (last - now) * share
     assert check(question, later) == answer
     assert check(question, last) == answer
+
+
+@given(
+    pool=st.none() | st.just(POOL),
+    opened=st.sets(st.sampled_from(list(features()))),
+    seats=st.dictionaries(st.sampled_from("abc"), st.sampled_from(SeatState)),
+    pairs=st.lists(st.tuples(st.sampled_from("abcd"), st.none() | st.sampled_from(list(features())))),
+    now=st.sampled_from([START - TICK, START, START + timedelta(days=60), END]),
+)
+def test_many_checks_are_answered_as_each_would_be(
+    pool: Pool | None,
+    opened: set[str],
+    seats: dict[str, SeatState],
+    pairs: list[tuple[str, str | None]],
+    now: datetime,
+) -> None:
+    by_feature = {feature: Window.open("win_1", features()[feature], POOL) for feature in opened}
+    alone = [
+        check(Question(pool, seats.get(subject), feature, by_feature.get(feature or "")), now)
+        for subject, feature in pairs
+    ]
+    assert check_all(Register(pool, by_feature, seats), pairs, now) == alone

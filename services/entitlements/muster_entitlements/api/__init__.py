@@ -1,5 +1,5 @@
 """The routes of entitlements: decode and delegate."""
 
-from muster_entitlements.api import files, pools, seats
+from muster_entitlements.api import checks, files, pools, seats
 
-ROUTERS = [pools.router, seats.router, files.router]
+ROUTERS = [pools.router, seats.router, checks.router, files.router]

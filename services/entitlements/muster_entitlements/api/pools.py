@@ -1,21 +1,19 @@
-"""Pools, windows, policies and checks."""
+"""Pools, windows and policies."""
 
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import AgencyId
 from muster_entitlements import queries
-from muster_entitlements.api.parts import OPERATE, PREFIX, READ, WRITE, DirectoryDep
-from muster_entitlements.catalogue import features
+from muster_entitlements.api.parts import OPERATE, PREFIX, READ, WRITE
 from muster_entitlements.commands import ResizePool, SetSeatPolicy
-from muster_entitlements.domain import DEFAULT_POLICY, SeatPolicy, check
-from muster_entitlements.errors import FeatureUnknown, PoolUnknown
+from muster_entitlements.domain import DEFAULT_POLICY, SeatPolicy
+from muster_entitlements.errors import PoolUnknown
 from muster_entitlements.handlers import rules
-from muster_entitlements.replies import CheckReply, PoolReply, SeatPolicyReply, WindowReply
+from muster_entitlements.replies import PoolReply, SeatPolicyReply, WindowReply
 from muster_entitlements.repository.policies import find_policy
 from muster_entitlements.repository.pools import find_pool
 from muster_runtime.http import CommandsDep, IfMatchDep, Page, ReaderDep, RuntimeDep, etag
@@ -83,21 +81,3 @@ async def list_windows(agency_id: AgencyId, reader: ReaderDep) -> Page[WindowRep
     async with reader.read(agency_id) as connection:
         windows = await queries.list_windows(connection, agency_id)
     return Page(items=[WindowReply.model_validate(asdict(window)) for window in windows], next=None)
-
-
-@router.get("/checks", dependencies=[READ])
-async def check_subject(
-    agency_id: AgencyId,
-    reader: ReaderDep,
-    runtime: RuntimeDep,
-    directory: DirectoryDep,
-    subject: Annotated[str, Query(max_length=300, description="An address, or a subject reference.")],
-    feature: Annotated[str | None, Query(description="A feature of the catalogue; without it, the seat alone.")] = None,
-) -> CheckReply:
-    """Whether a person may use a feature now."""
-    if feature is not None and feature not in features():
-        raise FeatureUnknown(feature)
-    subject_ref = directory.subject_ref(agency_id, subject)
-    async with reader.read(agency_id) as connection:
-        question = await queries.find_question(connection, agency_id, subject_ref, feature)
-    return CheckReply.model_validate(asdict(check(question, runtime.clock.now())))

@@ -10,6 +10,7 @@ from muster_contracts import AgencyId
 from muster_entitlements import queries
 from muster_entitlements.api.parts import PREFIX, READ, WRITE, DirectoryDep, SeatId
 from muster_entitlements.catalogue import features
+from muster_entitlements.checks import Verdict, check
 from muster_entitlements.commands import (
     ActivateSeat,
     AssignSeat,
@@ -20,7 +21,7 @@ from muster_entitlements.commands import (
     SuspendSeat,
     TransferSeat,
 )
-from muster_entitlements.domain import SeatState, Verdict, check
+from muster_entitlements.domain import SeatState
 from muster_entitlements.errors import FeatureUnknown, SeatCapReached, SeatUnknown, UseRefused
 from muster_entitlements.handlers import seats
 from muster_entitlements.replies import SeatReply, SeatStateReply, UseReply

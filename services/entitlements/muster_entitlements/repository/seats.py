@@ -1,6 +1,6 @@
 """Seats and their holders. Every statement takes any number of seats."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -32,6 +32,20 @@ async def find_held(connection: Connection, agency_id: str, subject_refs: Sequen
         subject_refs,
     )
     return {row["subject_ref"]: _to_seat(row) for row in rows}
+
+
+async def find_states(connection: Connection, agency_id: str, subject_refs: Iterable[str]) -> dict[str, SeatState]:
+    """The states of the seats that people hold, or that are kept for them: as find_held, at less cost."""
+    rows = await connection.fetch(
+        """
+        select subject_ref, state
+        from seat
+        where agency_id = $1 and subject_ref = any(string_to_array($2, E'\n')) and state <> 'revoked'
+        """,
+        agency_id,
+        "\n".join(subject_refs),
+    )
+    return {subject_ref: SeatState(state) for subject_ref, state in rows}
 
 
 async def find_holders(connection: Connection, agency_id: str, subject_refs: Sequence[str]) -> set[str]:

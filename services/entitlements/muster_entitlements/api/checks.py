@@ -1,0 +1,87 @@
+"""Checks: whether people may use a feature now."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from muster_contracts import AgencyId
+from muster_entitlements import queries
+from muster_entitlements.api.parts import PREFIX, READ, DirectoryDep
+from muster_entitlements.catalogue import features
+from muster_entitlements.checks import check, check_all
+from muster_entitlements.errors import FeatureUnknown
+from muster_entitlements.people import Directory
+from muster_entitlements.replies import CheckReply, ChecksReply
+from muster_runtime.errors import InvalidInput
+from muster_runtime.http import MEBIBYTE, ReaderDep, RuntimeDep, body_limit
+
+router = APIRouter(prefix=PREFIX, tags=["entitlements"])
+
+MOST_PAIRS = 10_000
+
+# Room for so many pairs of the longest address and feature.
+CHECKS_LIMIT = 5 * MEBIBYTE
+
+LONGEST_SUBJECT = 300
+
+
+class Pair(BaseModel):
+    """Whom to check for what."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    subject: str = Field(max_length=LONGEST_SUBJECT, description="An address, or a subject reference.")
+    feature: str | None = Field(default=None, description="Of the catalogue; without it, the seat alone.")
+
+
+class ChecksRequest(BaseModel):
+    """Many checks of one agency's people."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pairs: list[Pair] = Field(min_length=1, max_length=MOST_PAIRS)
+
+
+@router.get("/checks", dependencies=[READ])
+async def check_subject(
+    agency_id: AgencyId,
+    reader: ReaderDep,
+    runtime: RuntimeDep,
+    directory: DirectoryDep,
+    subject: Annotated[str, Query(max_length=LONGEST_SUBJECT, description="An address, or a subject reference.")],
+    feature: Annotated[str | None, Query(description="A feature of the catalogue; without it, the seat alone.")] = None,
+) -> CheckReply:
+    """Whether a person may use a feature now."""
+    if feature is not None and feature not in features():
+        raise FeatureUnknown(feature)
+    subject_ref = directory.subject_ref(agency_id, subject)
+    async with reader.read(agency_id) as connection:
+        question = await queries.find_question(connection, agency_id, subject_ref, feature)
+    return CheckReply.model_validate(asdict(check(question, runtime.clock.now())))
+
+
+@router.post("/checks", dependencies=[READ])
+@body_limit(CHECKS_LIMIT)
+async def check_subjects(
+    agency_id: AgencyId, body: ChecksRequest, reader: ReaderDep, runtime: RuntimeDep, directory: DirectoryDep
+) -> ChecksReply:
+    """Many checks at once; it changes nothing. One pair that breaks a rule refuses them all."""
+    pairs = [_pair(directory, agency_id, number, pair) for number, pair in enumerate(body.pairs)]
+    async with reader.read(agency_id) as connection:
+        register = await queries.find_register(connection, agency_id, (subject_ref for subject_ref, _ in pairs))
+    answers = check_all(register, pairs, runtime.clock.now())
+    replies = {answer: CheckReply.model_validate(asdict(answer)) for answer in set(answers)}
+    return ChecksReply(answers=[replies[answer] for answer in answers])
+
+
+def _pair(directory: Directory, agency_id: str, number: int, pair: Pair) -> tuple[str, str | None]:
+    """The pair's subject reference and feature. Raises InvalidInput, which names the pair."""
+    if pair.feature is not None and pair.feature not in features():
+        raise InvalidInput(f"pairs.{number}.feature", pair.feature, "must be a feature of the catalogue")
+    try:
+        return directory.subject_ref(agency_id, pair.subject), pair.feature
+    except InvalidInput as refusal:
+        [error] = refusal.extensions["errors"]
+        raise InvalidInput(f"pairs.{number}.subject", pair.subject, error["rule"]) from refusal
