@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from muster_entitlements.catalogue import features
 from tests.bench.latency import percentile
 from tests.bench.load import Load, Outcome, put_on
-from tests.bench.processes import cpu_seconds, listener, peak_mebibytes
+from tests.bench.processes import cpu_seconds, listener, peak_mebibytes, span
 from tests.bench.report import Measurement, say
 from tests.bench.stage import Stage, stage
 
@@ -18,10 +18,20 @@ CONNECTIONS = 32
 # So many different people: none of what they need is in a processor's cache.
 ASKED = 20_000
 
+PAIRS = 10_000
+BULK_CHECKS = 20
+
 _SEATS = """
 insert into entitlements.seat (agency_id, seat_id, subject_ref, state, assigned_at, idle_since)
 select $1, 'seat_' || lpad(to_hex(n), 32, '0'), 'sub_' || md5($1 || n), 'assigned', now(), current_date
 from generate_series(0, $2::int - 1) as s(n)
+"""
+
+_JOIN = """
+select asked.subject_ref, s.state
+from unnest($1::text[]) as asked (subject_ref)
+join entitlements.seat as s
+    on s.agency_id = $2 and s.subject_ref = asked.subject_ref and s.state <> 'revoked'
 """
 
 
@@ -34,11 +44,13 @@ async def measure(seats: int, seconds: float) -> list[Measurement]:
         ours, cpu = await _get(own, checks, seconds)
         half, half_cpu = await _get(own, checks, seconds, per_second=ours.rate / 2)
         limit_half, limit_half_cpu = await _get(own, reads, seconds, per_second=limit.rate / 2)
+        bulk, joined = await _bulk(own)
         peak = peak_mebibytes(listener(own.stack.service_url("entitlements")).pid)
     p99, limit_p99 = (percentile(outcome.milliseconds, 99) for outcome in (half, limit_half))
     return [
         Measurement("checks", ours.rate, limit.rate, "checks/s", "0.5 of it", cpu, limit_cpu, peak),
         Measurement("checks at half that rate, p99", p99, limit_p99, "ms", "under 10 ms", half_cpu, limit_half_cpu),
+        Measurement(f"a bulk check of {PAIRS:,} pairs, median", bulk, joined, "ms", "under 200 ms"),
     ]
 
 
@@ -82,3 +94,21 @@ async def _get(
     outcome = await put_on(load)
     say(f"checks: {outcome.rate:,.0f} answers/s")
     return outcome, cpu_seconds(server) - before
+
+
+async def _bulk(own: Stage) -> tuple[float, float]:
+    """Medians of bulk checks of the largest agency, and of an indexed join of as many people, in milliseconds."""
+    largest = max(own.agencies, key=lambda agency: agency.seats)
+    chance = random.Random(2)
+    subjects = [_subject(largest.id, chance.randrange(largest.seats)) for _ in range(PAIRS)]
+    catalogue = list(features())
+    pairs = [{"subject": subject, "feature": chance.choice(catalogue)} for subject in subjects]
+    asked, joined = [], []
+    for _ in range(BULK_CHECKS):
+        with span() as one:
+            await own.programme.post("entitlements", f"agencies/{largest.id}/checks", {"pairs": pairs}, expect=200)
+        asked.append(one.wall * 1000)
+        with span() as one:
+            await own.admin.fetch(_JOIN, subjects, largest.id)
+        joined.append(one.wall * 1000)
+    return percentile(asked, 50), percentile(joined, 50)
