@@ -48,7 +48,7 @@ class Kafka:
             return
         shutil.rmtree(self._data, ignore_errors=True)
         standalone = [] if self.quorum else ["--standalone"]
-        identity = ["-t", self.cluster_id or new_cluster_id(), "-c", str(self._config)]
+        identity = [f"--cluster-id={self.cluster_id or new_cluster_id()}", f"--config={self._config}"]
         done = subprocess.run(
             self._java("kafka.tools.StorageTool", "format", *standalone, *identity),
             capture_output=True,
