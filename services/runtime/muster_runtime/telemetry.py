@@ -1,8 +1,10 @@
 """Logs as JSON lines, and the Prometheus metrics that every service shares."""
 
 import logging
+import math
 import re
 import sys
+import time
 import traceback
 from collections.abc import MutableMapping
 from typing import Any
@@ -45,6 +47,7 @@ HANDLER_SECONDS = Histogram(
 HTTP_IN_WORK = Gauge("muster_http_in_work", "Requests in work.", ["service"])
 POOL_IN_USE = Gauge("muster_pool_in_use", "Connections to Postgres in use.", ["service", "role"])
 LOG_LINES_CUT = Counter("muster_log_lines_cut", "Log lines that were longer than the limit.")
+LOG_LINES_WITHHELD = Counter("muster_log_lines_withheld", "Lines of libraries that repeated one of a moment ago.")
 HTTP_REQUEST_SECONDS = Histogram(
     "muster_http_request_seconds",
     "Time from a request's arrival to the end of its answer, by route template.",
@@ -65,6 +68,10 @@ _REDACTED = "[redacted]"
 # Of one value of a log line: characters of a text, items of a list (such as a stack's frames).
 MAX_LOGGED_TEXT = 4_000
 MAX_LOGGED_ITEMS = 60
+
+# A library says the same thing once in so many seconds: a client whose broker is away complains 130 times a second.
+REPEATED_AFTER_SECONDS = 10
+_REMEMBERED_LINES = 1_000
 
 
 def configure(settings: Settings, service_name: str) -> None:
@@ -93,6 +100,7 @@ def configure(settings: Settings, service_name: str) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stdout)
+    handler.addFilter(_Repetitions())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -113,6 +121,26 @@ def configure(settings: Settings, service_name: str) -> None:
         library.handlers = []
         library.propagate = True
         library.setLevel("WARNING" if level == "INFO" else level)
+
+
+class _Repetitions(logging.Filter):
+    """Withholds what a library said a moment ago, whatever the figures in it. Our own lines all get through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said_at: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not isinstance(record.msg, str):  # structlog hands in a mapping
+            return True
+        line, now = (record.name, record.msg), time.monotonic()
+        if now < self._said_at.get(line, -math.inf) + REPEATED_AFTER_SECONDS:
+            LOG_LINES_WITHHELD.inc()
+            return False
+        if len(self._said_at) >= _REMEMBERED_LINES:
+            self._said_at.clear()
+        self._said_at[line] = now
+        return True
 
 
 def describe(error: BaseException) -> str:

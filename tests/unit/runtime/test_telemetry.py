@@ -53,6 +53,16 @@ def test_a_line_carries_the_service_and_the_ids_that_are_bound(written: StringIO
     }
 
 
+def test_a_library_says_the_same_thing_once_in_a_while_and_we_say_it_each_time(written: StringIO) -> None:
+    for attempt in range(100):
+        logging.getLogger("aiokafka").error("Unable to connect, attempt %s", attempt)
+        logging.getLogger("aiokafka").error("Unable to update metadata")
+        structlog.get_logger("muster").warning("relay_failed")
+    said = [line["event"] for line in lines(written)]
+    assert said[:2] == ["Unable to connect, attempt 0", "Unable to update metadata"]
+    assert said[2:] == ["relay_failed"] * 100
+
+
 @pytest.mark.parametrize("library", ["uvicorn.error", "faststream", "aiokafka.consumer"])
 def test_libraries_write_the_same_lines(written: StringIO, library: str) -> None:
     logging.getLogger(library).warning("the broker %s is gone", 7)
