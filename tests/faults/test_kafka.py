@@ -10,6 +10,7 @@ from random import Random
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests.faults import servers
+from tests.faults.disk import SmallDisk
 from tests.faults.field import Field, reasons_not_ready
 from tests.faults.findings import Findings
 from tests.faults.probe.service import TOPIC
@@ -128,3 +129,34 @@ async def test_09_paused_for_longer_than_a_request_waits_no_later_batch_overtake
     await field.at_rest(timeout=90)
     findings.recovered(f"{await field.repetitions()} events repeated on the topics")
     assert await field.differences() == []
+
+
+async def test_25_on_a_full_disk_the_broker_stops_and_nothing_acknowledged_is_lost(
+    tmp_path: Path,
+    postgres_server: Server,
+    topic_prefix: str,
+    tokens: TokenIssuer,
+    dice: Random,
+    findings: Findings,
+) -> None:
+    with SmallDisk(tmp_path / "disk", megabytes=64) as disk:
+        broker = servers.kafka(disk.folder)
+        await broker.up()
+        dsn, bootstrap = postgres_server.program.address, broker.program.address
+        async with Field(tmp_path, dsn, bootstrap, topic_prefix, tokens, dice) as field:
+            await field.serve("relay", "consumer")
+            await field.traffic(20)
+            await field.at_rest()
+            disk.fill()
+            await field.traffic(60)
+            reasons = await eventually(lambda: reasons_not_ready(field.api), timeout=60)
+            assert {command.ending for command in field.recorder.commands()} == {"answered"}
+            disk.empty()
+            findings.fault_is_over()
+            broker.kill()  # a broker that has lost its disk stays down until it is started again
+            await broker.up()
+            await field.at_rest(timeout=90)
+            findings.recovered(f"readiness said: {'; '.join(reasons)}")
+            await field.ready(field.api)
+            assert await field.differences() == []
+        broker.kill()
