@@ -6,6 +6,7 @@ Sources: CloudEvents 1.0.2, its Kafka protocol binding 3.2, and the documented e
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 SEQUENCE_DIGITS = 20
@@ -67,6 +68,7 @@ def write_headers(envelope: Envelope) -> Headers:
     return headers
 
 
+@lru_cache(maxsize=1024)  # the events of a run share their time
 def _instant(value: bytes) -> datetime:
     instant = datetime.fromisoformat(value.decode())
     if instant.tzinfo is None:

@@ -61,7 +61,9 @@ class Postgres:
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
             "max_connections": "200",
-            "shared_buffers": "128MB",
+            "shared_buffers": "256MB",
+            # Each checkpoint has whole pages written anew: a large import would meet one every few seconds.
+            "max_wal_size": "4GB",
         } | dict(self.parameters)
         settings = [argument for name, value in parameters.items() for argument in ("-c", f"{name}={value}")]
         return [str(_program("postgres")), "-D", str(self.folder), *settings]

@@ -45,7 +45,7 @@ async def announce(uow: UnitOfWork, events: Sequence[Received[Event]]) -> None:
     email_rules = rules().for_event(event_type)
     wanting = await endpoints.wanting(
         uow.connection,
-        sorted({event.data.agency_id for event in events}),
+        sorted({event.envelope.agency_id for event in events}),
         event_type,
         on_request=event_type in rules().on_request,
     )

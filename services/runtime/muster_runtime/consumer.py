@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -269,7 +270,12 @@ class Consumer:
         raw = consumed.key
         if topic in self._compacted:
             raw = dict(consumed.headers).get("ce_partitionkey")
-        return (raw or b"").decode("utf-8", "replace").replace(",", "_").replace("\0", "_") or UNKNOWN_AGENCY
+        return _agency_named(raw or b"")
+
+
+@lru_cache(maxsize=1024)
+def _agency_named(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace").replace(",", "_").replace("\0", "_") or UNKNOWN_AGENCY
 
 
 class _DrainOnRevoke(ConsumerRebalanceListener):
