@@ -183,7 +183,8 @@ class Consumer:
             self.held = None
             self._give_sign()
             self.applied += len(raw)
-            offsets = {TopicPartition(r.topic, r.partition): r.offset + 1 for r in raw}
+            last = {(r.topic, r.partition): r.offset for r in raw}
+            offsets = {TopicPartition(*partition): offset + 1 for partition, offset in last.items()}
             self._offsets |= offsets
             await self._commit(offsets)
 
