@@ -21,6 +21,9 @@ from tests.bench.setting import Setting, setting
 # Below what the relay can do, so that the outbox stays short.
 EVENTS_PER_SECOND = 40_000
 
+# Events of a transaction.
+RUN = 100
+
 STEPS = 20
 
 
@@ -29,7 +32,7 @@ async def measure(events: int) -> list[Measurement]:
     measurements = []
     for held in (False, True):
         async with setting() as own, _snapshot(own, held):
-            points = await _relay_steadily(own, events)
+            points = await _relay_steadily(own, events, EVENTS_PER_SECOND, RUN)
         first, last = points[0][1], points[-1][1]
         name = "relay, a snapshot held open" if held else "relay, steadily written to"
         measurements.append(
@@ -80,16 +83,15 @@ class _Cpu:
         return time.process_time() + sum(self._backends.values())
 
 
-async def _relay_steadily(own: Setting, events: int) -> list[tuple[float, float]]:
+async def _relay_steadily(own: Setting, events: int, per_second: int, run: int) -> list[tuple[float, float]]:
     """Events relayed so far, and the CPU microseconds of each since the point before: a point each twentieth."""
     bell = Bell(own.access.worker_dsn, "entitlements", SystemClock())
     relay = own.relay(bell.alarm())
     duties = [asyncio.create_task(bell.run()), asyncio.create_task(relay.run())]
     admin = await asyncpg.connect(own.access.admin_dsn)
     cpu = _Cpu(admin)
-    writer = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.bench.writer", own.access.worker_dsn, str(events), str(EVENTS_PER_SECOND)
-    )
+    arguments = [own.access.worker_dsn, str(events), str(per_second), str(run)]
+    writer = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.bench.writer", *arguments)
     points: list[tuple[float, float]] = []
     seconds, relayed = await cpu.seconds(), 0
     while relayed < events:

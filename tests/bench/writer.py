@@ -1,4 +1,4 @@
-"""A process that writes events at a steady rate: `python -m tests.bench.writer DSN EVENTS EVENTS_PER_SECOND`."""
+"""A process that writes events at a steady rate: `python -m tests.bench.writer DSN EVENTS EVENTS_PER_SECOND RUN`."""
 
 import asyncio
 import sys
@@ -14,26 +14,24 @@ from muster_runtime.db import Database
 from tests.bench.relay import SUBJECT
 from tests.bench.setting import AGENCIES
 
-RUN = 100
 
-
-async def write(dsn: str, events: int, per_second: float) -> None:
-    """Write the events in transactions of a hundred, the agencies in turn."""
+async def write(dsn: str, events: int, per_second: float, run: int) -> None:
+    """Write the events in transactions of `run` events, the agencies in turn."""
     settings = {"search_path": "entitlements", "application_name": "writer"}
     async with asyncpg.create_pool(dsn, min_size=1, max_size=1, server_settings=settings) as pool:
         database = Database(pool, SystemClock())
         start = time.perf_counter()
-        for number in range(0, events, RUN):
+        for number in range(0, events, run):
             await asyncio.sleep(max(0.0, start + number / per_second - time.perf_counter()))
-            agency = AGENCIES[number // RUN % len(AGENCIES)]
+            agency = AGENCIES[number // run % len(AGENCIES)]
             payloads = [
                 b'{"agency_id":"%s","seat_id":"seat_%032x","subject_ref":"%s"}'
                 % (agency.encode(), part, SUBJECT.encode())
-                for part in range(number, min(number + RUN, events))
+                for part in range(number, min(number + run, events))
             ]
             async with database.write(agency, context=Context("bench", "cor_0")) as uow:
                 uow.publish_written(SeatAssigned, agency, payloads)
 
 
 if __name__ == "__main__":
-    uvloop.run(write(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
+    uvloop.run(write(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])))
