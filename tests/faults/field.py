@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import random
-import secrets
 import signal
 import sys
 import time
@@ -15,7 +14,6 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
@@ -25,12 +23,13 @@ from muster_contracts import ClockMoved, MalformedRecord, read_headers, topics
 from muster_contracts.enrollment import AgencyReinstated
 from muster_contracts.entitlements import SeatAssigned
 from muster_local.child import Program
-from muster_local.provisioning import Access, clone, drop, password_of
+from muster_local.provisioning import Access
 from muster_local.topics import create_topics, delete_topics
 from tests.faults import oracle
 from tests.faults.probe.service import ANSWERS, MIGRATIONS, TOPIC
 from tests.faults.recorder import Command, Ending, Recorder
 from tests.faults.servers import Process, free_port
+from tests.faults.tables import ProbeTables
 from tests.support.databases import Databases
 from tests.support.eventually import eventually
 from tests.support.services import ISSUER, TokenIssuer
@@ -55,7 +54,7 @@ class Where:
 
 
 @dataclass
-class Field:
+class Field(ProbeTables):
     """Everything that a fault is tried on. Use it as a context."""
 
     folder: Path
@@ -71,7 +70,6 @@ class Field:
     processes: list[Process] = field(default_factory=list)
     api: Process = field(init=False)
     client: httpx.AsyncClient = field(init=False)
-    _ports: dict[int, int] = field(default_factory=dict)
     _exit: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def __aenter__(self) -> Self:
@@ -92,36 +90,6 @@ class Field:
         await self._exit.aclose()
         await self.admin.close()
         await delete_topics(self.bootstrap, [self.prefix + name for name in TOPICS])
-
-    async def connect(self) -> "asyncpg.Connection[Any]":
-        """A superuser's connection to the probe's schema."""
-        return await asyncpg.connect(self.access.admin_dsn, server_settings={"search_path": "probe"})
-
-    async def reconnect(self) -> None:
-        """Connect again, after the server was away."""
-        self.admin.terminate()
-        self.admin = await self.connect()
-
-    async def back_up(self) -> str:
-        """A copy of the database, by its name. None of its processes may run."""
-        backup = f"backup_{secrets.token_hex(4)}"
-        await self._copy(self._database, backup)
-        return backup
-
-    async def restore(self, backup: str) -> None:
-        """Put a backup in the database's place. None of its processes may run."""
-        await self.admin.close()
-        await drop(self.postgres_dsn, self._database)
-        await self._copy(backup, self._database)
-
-    async def _copy(self, source: str, target: str) -> None:
-        await self.admin.close()
-        await clone(self.postgres_dsn, source, target, "probe", password_of(self.postgres_dsn))
-        self.admin = await self.connect()
-
-    @property
-    def _database(self) -> str:
-        return urlsplit(self.access.admin_dsn).path.removeprefix("/")
 
     def start(self, *roles: str, breaking: Sequence[str] = (), where: Where | None = None) -> Process:
         """Start a process of the probe with some roles; `breaking` are the launcher's options."""
@@ -227,91 +195,6 @@ class Field:
             over.set()
             await traffic
 
-    async def at_rest(self, timeout: float = 60) -> None:
-        """Wait until all that was produced is on the topic, and applied."""
-        await eventually(self._rests, timeout=timeout)
-
-    async def _rests(self) -> bool:
-        """The outbox is empty, and each stream is applied to its end or parked."""
-        waiting = await self.admin.fetch(
-            """
-            select s.agency_id, s.epoch, s.last_sequence, a.epoch, a.last_sequence
-            from stream as s
-            left join applied as a on a.topic = s.topic and a.agency_id = s.agency_id
-            where
-                s.topic = $1
-                and (a.epoch, a.last_sequence) is distinct from (s.epoch, s.last_sequence)
-                and not exists (
-                    select from parked_stream as p where p.topic = s.topic and p.agency_id = s.agency_id
-                )
-            """,
-            TOPIC,
-        )
-        outbox: int = await self.admin.fetchval("select count(*) from outbox")
-        assert not outbox, f"{outbox} rows in the outbox"
-        assert not waiting, f"not applied: {[tuple(row) for row in waiting]}"
-        return True
-
-    async def is_applied(self, agency_id: str) -> bool:
-        """Whether all that an agency's stream holds by now is applied."""
-        row = await self.admin.fetchrow(
-            """
-            select s.last_sequence, a.last_sequence
-            from stream as s
-            left join applied as a using (topic, agency_id)
-            where s.topic = $1 and s.agency_id = $2
-            """,
-            TOPIC,
-            agency_id,
-        )
-        assert row is not None
-        produced, applied = row
-        assert produced == applied, f"{agency_id}: {applied} of {produced} applied"
-        return True
-
-    async def until_drained(self) -> None:
-        """Wait until the outbox is empty."""
-        await eventually(self._drained, timeout=60)
-
-    async def _drained(self) -> bool:
-        return not await self.has_backlog()
-
-    async def has_backlog(self) -> bool:
-        """Whether anything waits in the outbox."""
-        return bool(await self.admin.fetchval("select exists (select from outbox)"))
-
-    async def effects(self, agency_id: str) -> list[str]:
-        """The seats whose effects an agency has, in order."""
-        rows = await self.admin.fetch("select seat_id from effect where agency_id = $1 order by id", agency_id)
-        return [row["seat_id"] for row in rows]
-
-    async def trouble(self, agency_id: str, seat_id: str, seconds: float | None = None) -> None:
-        """Let the consumer's handler take so many seconds over a seat, or refuse it."""
-        await self.admin.execute("insert into trouble values ($1, $2, $3)", agency_id, seat_id, seconds)
-
-    async def no_more_trouble(self) -> None:
-        """Let the consumer's handler take every seat as it comes."""
-        await self.admin.execute("delete from trouble")
-
-    async def handler_sleeps(self) -> bool:
-        """Whether a handler is at work on a slow seat, in its transaction."""
-        return bool(
-            await self.admin.fetchval(
-                """
-                select true
-                from pg_stat_activity
-                where datname = current_database() and state = 'active' and query like 'select pg_sleep%'
-                """
-            )
-        )
-
-    async def parked(self, agency_id: str) -> str | None:
-        """Why an agency's stream stands still, where it does."""
-        reason: str | None = await self.admin.fetchval(
-            "select reason from parked_stream where agency_id = $1", agency_id
-        )
-        return reason
-
     async def replay(self, agency_id: str, by: Process | None = None) -> Any:
         """Ask for a parked stream's replay; None where the process dies of it."""
         return await self._operate(f"/v1/parked/{TOPIC}/{agency_id}/replay", None, by)
@@ -363,12 +246,6 @@ class Field:
     async def _stands_at(self, process: Process, now: datetime) -> bool:
         state = (await self.client.get(f"{process.program.address}/sandbox/state")).json()
         return datetime.fromisoformat(state["now"]) == now
-
-    async def has_expired(self, count: int) -> bool:
-        """Whether so many deadlines have been handled, and no due one is left."""
-        expired = await self.admin.fetchval("select count(*) from expiry")
-        assert expired == count, f"{expired} expiries"
-        return True
 
     async def producer(self) -> Producer:
         """A producer that puts whatever it is told on the topics."""
