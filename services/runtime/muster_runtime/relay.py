@@ -26,6 +26,9 @@ from muster_runtime.telemetry import RELAYED
 READ_RUNS = 500
 READ_EVENTS = 10_000
 
+# A client that has lost an answer for good must not hold the outbox: after so long a new one sends all again.
+SEND_SECONDS = 120
+
 # Deleted payloads pile up in the table's TOAST until a vacuum: after so many events, the relay runs one.
 VACUUM_AFTER_EVENTS = 200_000
 
@@ -166,7 +169,8 @@ class Relay:
         sends = [
             self._send_in_order(producer, topic, partition, chain) for (topic, partition), chain in builders.items()
         ]
-        outcomes = await asyncio.gather(*sends, return_exceptions=True)
+        async with asyncio.timeout(SEND_SECONDS):
+            outcomes = await asyncio.gather(*sends, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -189,8 +193,8 @@ class Relay:
             max_batch_size=1_000_000,
             linger_ms=0,
         )
+        self._producer = producer  # first, so that one whose start fails is closed as well
         await producer.start()
-        self._producer = producer
         return producer
 
     async def _close_producer(self) -> None:
