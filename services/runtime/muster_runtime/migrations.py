@@ -25,13 +25,24 @@ def migrate(owner_dsn: str, schema: str, directory: Path) -> None:
 
     Raises MigrationFailed; each file is a transaction of its own, so that what came before it stands.
     """
-    _dbmate(owner_dsn, schema, directory, "migrate")
-
-
-def pending(owner_dsn: str, schema: str, directory: Path) -> int:
-    """How many migrations are not applied yet."""
-    status = _dbmate(owner_dsn, schema, directory, "status")
-    return sum(line.startswith("[ ]") for line in status.splitlines())
+    beside_python = Path(sys.executable).parent / "dbmate"
+    dbmate = str(beside_python) if beside_python.exists() else shutil.which("dbmate")
+    if dbmate is None:
+        raise MigrationFailed("dbmate is not installed")
+    done = subprocess.run(
+        [
+            dbmate,
+            *("--migrations-dir", str(RUNTIME_MIGRATIONS), "--migrations-dir", str(directory)),
+            *("--migrations-table", f"{schema}.schema_migrations", "--no-dump-schema", "migrate"),
+        ],
+        # By environment, since arguments can be read by every user of the machine.
+        env={**os.environ, "DATABASE_URL": _with_schema(owner_dsn, schema)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise MigrationFailed((done.stderr or done.stdout).strip())
 
 
 async def unapplied(connection: "Connection", directory: Path) -> list[str]:
@@ -43,28 +54,6 @@ async def unapplied(connection: "Connection", directory: Path) -> list[str]:
     except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError):
         rows = []  # the migration that grants the right is itself not applied
     return sorted(versions - {row["version"] for row in rows})
-
-
-def _dbmate(owner_dsn: str, schema: str, directory: Path, command: str) -> str:
-    beside_python = Path(sys.executable).parent / "dbmate"
-    dbmate = str(beside_python) if beside_python.exists() else shutil.which("dbmate")
-    if dbmate is None:
-        raise MigrationFailed("dbmate is not installed")
-    done = subprocess.run(
-        [
-            dbmate,
-            *("--migrations-dir", str(RUNTIME_MIGRATIONS), "--migrations-dir", str(directory)),
-            *("--migrations-table", f"{schema}.schema_migrations", "--no-dump-schema", command),
-        ],
-        # By environment, since arguments can be read by every user of the machine.
-        env={**os.environ, "DATABASE_URL": _with_schema(owner_dsn, schema)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise MigrationFailed((done.stderr or done.stdout).strip())
-    return done.stdout
 
 
 def _with_schema(dsn: str, schema: str) -> str:

@@ -2,10 +2,11 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient
@@ -66,13 +67,12 @@ class _Duties:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self, name: str, duty: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(duty)
-        task.set_name(name) if isinstance(task, asyncio.Task) else None
+    def start(self, name: str, duty: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(duty, name=name)
         task.add_done_callback(self._on_done)
         self._tasks.append(task)
 
-    def _on_done(self, task: "asyncio.Future[None]") -> None:
+    def _on_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) and not self.failed.done():
             _log.error("duty_failed", exc_info=error)
             self.failed.set_exception(error)

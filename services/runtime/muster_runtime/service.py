@@ -1,9 +1,10 @@
 """A service as its bootstrap describes it."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter
 
@@ -35,7 +36,7 @@ class Worker:
     """
 
     name: str
-    run: Callable[[Runtime], Awaitable[None]]
+    run: Callable[[Runtime], Coroutine[Any, Any, None]]
     next_due: Callable[[Connection], Awaitable[datetime | None]]
 
 
