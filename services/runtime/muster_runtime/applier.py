@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby, zip_longest
 from typing import Any
 
+import asyncpg
 import structlog
 from structlog.contextvars import bound_contextvars
 
@@ -18,7 +19,7 @@ from muster_runtime.context import Context
 from muster_runtime.db import RETRYABLE, Database, UnitOfWork
 from muster_runtime.errors import Conflict, NotFound
 from muster_runtime.events import EventHandler, Received
-from muster_runtime.parking import DEFAULT_LIMITS, ParkingLimits, Record
+from muster_runtime.parking import DEFAULT_LIMITS, AgencyBusy, ParkingLimits, Record, StreamStands
 from muster_runtime.positions import START, Position, StreamKey
 from muster_runtime.reading import Item, RecordReader
 from muster_runtime.telemetry import APPLIED, DUPLICATES, GAPS, HANDLER_SECONDS, NEW_EPOCHS, describe
@@ -62,7 +63,8 @@ class Applier:
     async def apply(self, records: Sequence[Record]) -> None:
         """Apply records, of any streams, in their order; what is refused is parked.
 
-        Raises one of RETRYABLE when nothing was done for a reason that goes away.
+        Raises StreamStands when a stream must wait, and any other error when the server is to blame: then
+        they are to be handed in again, and what is applied already is skipped.
         """
         streams: dict[StreamKey, list[Item]] = {}
         for record in records:
@@ -179,18 +181,34 @@ class Applier:
             return True
 
     async def _apply_all(self, streams: Mapping[StreamKey, Sequence[Item]]) -> None:
-        """Apply all streams together; where that is refused, each alone, so that only the culprit parks."""
+        """Apply all streams together; where that cannot be, each alone, so that only the culprit parks or waits."""
         try:
             await self._apply_streams(streams)
+        except asyncpg.LockNotAvailableError:
+            if len(streams) > 1:
+                await self._apply_each(streams)
+                return
+            ((topic, agency_id),) = streams
+            raise AgencyBusy(topic, agency_id, f"another transaction holds the lock of {agency_id}") from None
         except RETRYABLE:
             raise
         except Exception as error:
             if len(streams) > 1:
-                for stream, items in streams.items():
-                    await self._apply_all({stream: items})
+                await self._apply_each(streams)
                 return
-            ((_, items),) = streams.items()
+            (items,) = streams.values()
             await self._apply_until_refused(items, error)
+
+    async def _apply_each(self, streams: Mapping[StreamKey, Sequence[Item]]) -> None:
+        """Apply each stream alone; one that must wait is told of when all others are done."""
+        standing: StreamStands | None = None
+        for stream, items in streams.items():
+            try:
+                await self._apply_all({stream: items})
+            except StreamStands as stands:
+                standing = stands
+        if standing is not None:
+            raise standing
 
     async def _apply_until_refused(self, items: Sequence[Item], error: Exception) -> None:
         """Apply one stream's items one by one, and park it from the one that is refused."""
@@ -204,9 +222,9 @@ class Applier:
                 raise
             except Exception as refusal:
                 error = refusal
-            _log.error("stream_parked", topic=stream[0], agency_id=stream[1], exc_info=error)
             async with self._transaction([stream[1]]) as uow:
                 await self._park(uow, items[index:], describe(error))
+            _log.error("stream_parked", topic=stream[0], agency_id=stream[1], exc_info=error)
             return
 
     async def _apply_streams(self, streams: Mapping[StreamKey, Sequence[Item]]) -> None:

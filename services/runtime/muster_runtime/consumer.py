@@ -17,12 +17,18 @@ from aiokafka.errors import IllegalStateError, KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.message import FAKE_CONSUMER
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    retry_if_not_exception_type,
+    wait_exponential_jitter,
+)
 
 from muster_contracts import topics
 from muster_runtime.applier import Applier
 from muster_runtime.db import RETRYABLE
-from muster_runtime.parking import Record, StreamFull
+from muster_runtime.parking import Record, StreamFull, StreamStands
 from muster_runtime.telemetry import APPLY_RETRIES, PAUSED_PARTITIONS, describe
 
 # After an empty poll FastStream sleeps this long again: it is the larger part of an idle system's latency.
@@ -101,7 +107,7 @@ class Consumer:
         self.assigned = asyncio.Event()
         self._rebalancing = True
         self._stopping = False
-        self._paused: dict[TopicPartition, StreamFull] = {}
+        self._paused: dict[TopicPartition, StreamStands] = {}
         self._last_sign_at = time.monotonic()
         self.held: str | None = None
         self.applied = 0
@@ -123,7 +129,7 @@ class Consumer:
                 await self._ends.stop()
 
     async def tend(self) -> None:
-        """Until cancelled: read on where a full stream has room again; raise ConsumerStuck when nothing moves."""
+        """Until cancelled: read on where a stream had to wait; raise ConsumerStuck when nothing moves."""
         pause = min(TEND_SECONDS, self._stuck_seconds / 3)
         while True:
             before = time.monotonic()
@@ -139,7 +145,7 @@ class Consumer:
     @property
     def complaints(self) -> list[str]:
         """Why the consumer is not well, in plain words."""
-        reasons = [f"reading waits: {full}" for full in self._paused.values()]
+        reasons = [f"reading waits: {stands}" for stands in self._paused.values() if isinstance(stands, StreamFull)]
         if not self.assigned.is_set():
             reasons.append("the consumer has not joined its group yet")
         if self.held is not None:
@@ -178,8 +184,8 @@ class Consumer:
                 try:
                     await self._apply([self._record(consumed) for consumed in raw])
                     break
-                except StreamFull as full:
-                    raw = self._put_aside(raw, full)
+                except StreamStands as stands:
+                    raw = self._put_aside(raw, stands)
             self.held = None
             self._give_sign()
             self.applied += len(raw)
@@ -189,9 +195,12 @@ class Consumer:
             await self._commit(offsets)
 
     async def _apply(self, records: Sequence[Record]) -> None:
-        """Apply records, however often it must be tried; raises StreamFull, for which trying again does not help."""
+        """Apply records, however often it must be tried; raises StreamStands.
+
+        What an event could be blamed for has parked it; so whatever else comes out of the applier is no event's fault.
+        """
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception(lambda error: isinstance(error, RETRYABLE) and not isinstance(error, StreamFull)),
+            retry=retry_if_exception_type() & retry_if_not_exception_type(StreamStands),
             wait=wait_exponential_jitter(multiplier=0.1, max=5),
             before_sleep=self._note_retry,
             reraise=True,
@@ -200,31 +209,31 @@ class Consumer:
                 await self._applier.apply(records)
 
     def _put_aside(
-        self, raw: Sequence[ConsumerRecord[bytes, bytes]], full: StreamFull
+        self, raw: Sequence[ConsumerRecord[bytes, bytes]], stands: StreamStands
     ) -> list[ConsumerRecord[bytes, bytes]]:
-        """Pause the partitions of a full stream and leave their records for later; answer the other records."""
-        _log.error("partition_paused", topic=full.topic, agency_id=full.agency_id, reason=str(full))
-        filling = {
+        """Pause the partitions of a stream that must wait and leave their records for later; answer the others."""
+        _log.error("partition_paused", topic=stands.topic, agency_id=stands.agency_id, reason=str(stands))
+        waiting = {
             TopicPartition(consumed.topic, consumed.partition)
             for consumed in raw
-            if (record := self._record(consumed)).topic == full.topic and record.agency_id == full.agency_id
+            if (record := self._record(consumed)).topic == stands.topic and record.agency_id == stands.agency_id
         }
-        for partition in filling:
+        for partition in waiting:
             first = next(r.offset for r in raw if (r.topic, r.partition) == partition)
             with suppress(IllegalStateError):  # it was taken away meanwhile
                 self._kafka.pause(partition)
                 self._kafka.seek(partition, first)
-                self._paused[partition] = full
+                self._paused[partition] = stands
         PAUSED_PARTITIONS.labels(self._applier.service).set(len(self._paused))
-        return [r for r in raw if TopicPartition(r.topic, r.partition) not in filling]
+        return [r for r in raw if TopicPartition(r.topic, r.partition) not in waiting]
 
     async def _resume(self) -> None:
-        for partition, full in list(self._paused.items()):
-            if await self._applier.has_room(full.topic, full.agency_id):
+        for partition, stands in list(self._paused.items()):
+            if await self._applier.has_room(stands.topic, stands.agency_id):
                 with suppress(IllegalStateError):
                     self._kafka.resume(partition)
                 del self._paused[partition]
-                _log.info("partition_resumed", topic=full.topic, agency_id=full.agency_id)
+                _log.info("partition_resumed", topic=stands.topic, agency_id=stands.agency_id)
         PAUSED_PARTITIONS.labels(self._applier.service).set(len(self._paused))
 
     async def _check_progress(self) -> None:

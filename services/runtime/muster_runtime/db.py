@@ -33,7 +33,8 @@ ACQUIRE_SECONDS = 10
 # How long a closing pool waits for connections that are in use.
 CLOSE_SECONDS = 2
 
-# What goes away by itself: a lost server or connection, a lock that was not had in time, a server that is full.
+# What is the server's state and no fault of the work: a lost connection, a lock that was not had in time, a server
+# that is full, in recovery, being put back from a backup, or has its passwords changed.
 RETRYABLE = (
     OSError,
     TimeoutError,
@@ -41,11 +42,16 @@ RETRYABLE = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # a backend killed at the wrong moment confuses the driver's state
     asyncpg.PostgresConnectionError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.ReadOnlySQLTransactionError,  # a replica that does not lead yet
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.LockNotAvailableError,
     asyncpg.QueryCanceledError,
     asyncpg.TransactionRollbackError,
+    asyncpg.PostgresSystemError,
+    asyncpg.InternalServerError,
 )
 
 

@@ -49,13 +49,21 @@ class ParkingLimits:
 DEFAULT_LIMITS = ParkingLimits()
 
 
-class StreamFull(RetryableError):
-    """A parked stream holds as many records as it may: its partition must wait until an operator has acted."""
+class StreamStands(RetryableError):
+    """Nothing of one stream can be taken for now: its partition must wait, and the others need not."""
 
-    def __init__(self, topic: str, agency_id: str, limit: int) -> None:
-        super().__init__(f"the parked stream of {agency_id} on {topic} is full: {limit} records wait")
+    def __init__(self, topic: str, agency_id: str, why: str) -> None:
+        super().__init__(why)
         self.topic = topic
         self.agency_id = agency_id
+
+
+class StreamFull(StreamStands):
+    """A parked stream holds as many records as it may: it stands until an operator has acted."""
+
+
+class AgencyBusy(StreamStands):
+    """Another transaction holds the agency's lock for longer than a consumer waits."""
 
 
 class BreakerOpen(RetryableError):
@@ -137,7 +145,8 @@ async def append(uow: UnitOfWork, group: str, records: Sequence[Record], limits:
         ],
     )
     if await waiting(uow.connection, group, topic, agency_id) > limits.records:
-        raise StreamFull(topic, agency_id, limits.records)
+        full = f"the parked stream of {agency_id} on {topic} is full: {limits.records} records wait"
+        raise StreamFull(topic, agency_id, full)
 
 
 async def waiting(connection: Connection, group: str, topic: str, agency_id: str) -> int:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from itertools import groupby
 
+import asyncpg
 import structlog
 from structlog.contextvars import bound_contextvars
 
@@ -88,11 +89,17 @@ class Scheduler:
         try:
             await self._handle_instant(agency_id)
             self._held_until.pop(agency_id, None)
+        except asyncpg.LockNotAvailableError:
+            _log.warning("agency_busy", agency_id=agency_id)
+            self._hold(agency_id)
         except RETRYABLE:
             raise
         except Exception:
             _log.exception("deadline_failed", agency_id=agency_id)
-            self._held_until[agency_id] = asyncio.get_running_loop().time() + RETRY_SECONDS
+            self._hold(agency_id)
+
+    def _hold(self, agency_id: str) -> None:
+        self._held_until[agency_id] = asyncio.get_running_loop().time() + RETRY_SECONDS
 
     async def _handle_instant(self, agency_id: str) -> None:
         """One transaction: all of an agency that is due at its earliest instant."""

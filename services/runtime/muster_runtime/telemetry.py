@@ -27,7 +27,7 @@ PARKED = Gauge("muster_parked", "Streams that stand still since an event could n
 LAG = Gauge("muster_lag", "Records on the topic that the consumer has not yet taken.", ["service", "topic"])
 READY = Gauge("muster_ready", "1 where the process is ready, 0 where its readiness says why not.", ["service"])
 PARKED_RECORDS = Gauge("muster_parked_records", "Records that wait in parked streams.", ["service"])
-PAUSED_PARTITIONS = Gauge("muster_paused_partitions", "Partitions that wait for a full parked stream.", ["service"])
+PAUSED_PARTITIONS = Gauge("muster_paused_partitions", "Partitions that wait for one agency.", ["service"])
 APPLY_RETRIES = Counter("muster_apply_retries", "Batches that were tried again.", ["service"])
 UNKNOWN_TYPES = Counter(
     "muster_unknown_types", "Events of a type that the service does not know, acknowledged.", ["service", "topic"]

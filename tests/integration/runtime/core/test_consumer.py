@@ -167,6 +167,48 @@ async def test_parked_streams_are_not_for_one_agencys_token(probe: RunningServic
     assert reply.status_code == 404
 
 
+async def test_an_agency_whose_lock_is_held_elsewhere_waits_alone(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    """A forgotten transaction of an operator's; NASA's and DOE's partitions differ."""
+    async with probe.admin.transaction():
+        await probe.admin.execute("select lock_agencies('{NASA}')")
+        await probe.publish(seat("NASA", "a"), seat("DOE", "a"))
+        await eventually(lambda: _is(elsewhere(probe, "DOE"), ["a"]))
+        await probe.publish(seat("DOE", "b"), seat("NASA", "b"))
+        await eventually(lambda: _is(elsewhere(probe, "DOE"), ["a", "b"]))
+        assert await elsewhere(probe, "NASA") == []
+    await eventually(lambda: _is(effects(probe, "NASA"), ["a", "b"]))
+    assert await parked(probe, "NASA") is None
+
+
+async def test_an_error_that_no_event_is_to_blame_for_is_outlasted(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    """Even one that nobody has thought of: neither the effects' table is there nor the parked events'."""
+    await probe.admin.execute("alter table effect rename to effect_away")
+    await probe.admin.execute("alter table parked_event rename to parked_event_away")
+    await probe.publish(seat("NASA", "a"), seat("NASA", "b"))
+    await eventually(lambda: _complains(probe))
+    await probe.admin.execute("alter table parked_event_away rename to parked_event")
+    await probe.admin.execute("alter table effect_away rename to effect")
+    await eventually(lambda: _is(effects(probe, "NASA"), ["a", "b"]))
+    assert await last_sequence(probe, "NASA") == 2
+
+
+async def elsewhere(probe: RunningService, agency_id: str) -> list[str]:
+    """The effects, by a connection that is in no transaction."""
+    rows = await probe.runtime.database.pool.fetch(
+        "select seat_id from effect where agency_id = $1 order by id", agency_id
+    )
+    return [row["seat_id"] for row in rows]
+
+
+async def _complains(probe: RunningService) -> bool:
+    reasons: list[str] = (await probe.client.get("/health/ready")).json()["reasons"]
+    return any("cannot apply" in reason for reason in reasons)
+
+
 def _at(envelope: Envelope, sequence: int) -> Envelope:
     return envelope._replace(sequence=sequence, id=f"{envelope.id}-{sequence}")
 
