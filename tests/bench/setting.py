@@ -36,6 +36,7 @@ class Setting:
             service="entitlements",
             holder="bench",
             bootstrap=self.bootstrap,
+            topics=[SEAT_TOPIC],
             topic_prefix=self.topic_prefix,
         )
 

@@ -24,9 +24,9 @@ from muster_notify.domain import (
     progress,
 )
 from muster_notify.repository import deliveries, endpoints
-from muster_runtime import lease
 from muster_runtime.context import Context
 from muster_runtime.db import RETRYABLE, Database
+from muster_runtime.lease import LEASE_SECONDS, Lease
 from muster_runtime.service import Runtime
 
 # Lanes of a channel that are worked on at once. The channels do not wait for each other.
@@ -37,8 +37,6 @@ BURST = 50
 
 # How long the attempts in hand may take when the process stops.
 DRAIN_SECONDS = 5
-
-_DUTY = "dispatch"
 
 _log = structlog.get_logger(__name__)
 
@@ -61,35 +59,25 @@ class Dispatcher:
     def __init__(self, senders: Mapping[Channel, Sender]) -> None:
         self._senders = senders
         self._lanes: dict[Channel, dict[Lane, asyncio.Task[None]]] = {channel: {} for channel in senders}
-        self._leads_until = 0.0
+        self._stopping = False
 
     async def run(self, runtime: Runtime) -> None:
         """Dispatch until cancelled; then let the attempts in hand finish."""
+        lease = Lease(runtime.database, "dispatch", runtime.settings.instance or runtime.service.name)
         try:
             while True:
                 self._forget_finished_lanes()
                 try:
-                    await self._rest(runtime, await self._start_lanes(runtime))
+                    await self._rest(runtime, await self._start_lanes(runtime, lease))
                 except RETRYABLE as error:
                     _log.warning("dispatch_failed", error=repr(error))
                     await asyncio.sleep(0.5)
         finally:
-            await self._stop(runtime)
+            await self._stop(lease)
 
-    async def _leads(self, runtime: Runtime) -> bool:
-        """Whether this process holds the lease; it is renewed when half of it is over."""
-        now = time.monotonic()
-        if now >= self._leads_until - lease.LEASE_SECONDS / 2:
-            held = await lease.take(runtime.database, _DUTY, _holder(runtime))
-            self._leads_until = now + lease.LEASE_SECONDS if held else 0.0
-        return self._is_leader()
-
-    def _is_leader(self) -> bool:
-        return time.monotonic() < self._leads_until
-
-    async def _start_lanes(self, runtime: Runtime) -> datetime | None:
+    async def _start_lanes(self, runtime: Runtime, lease: Lease) -> datetime | None:
         """Start work on the lanes that are due, where this process leads; the answer is when the next ones are."""
-        leads = await self._leads(runtime)
+        leads = await lease.take()
         now = runtime.clock.now()
         async with runtime.database.pool.acquire() as connection:
             for channel, lanes in self._lanes.items():
@@ -98,7 +86,7 @@ class Dispatcher:
                     continue
                 for delivery in await deliveries.due(connection, channel, now, busy=lanes, limit=free):
                     if delivery.lane not in lanes:
-                        lanes[delivery.lane] = asyncio.create_task(self._work(runtime, delivery))
+                        lanes[delivery.lane] = asyncio.create_task(self._work(runtime, lease, delivery))
             return await deliveries.next_due_after(connection, now)
 
     def _forget_finished_lanes(self) -> None:
@@ -114,16 +102,16 @@ class Dispatcher:
         alarm = asyncio.create_task(runtime.alarm.wait(until))
         lanes = [task for tasks in self._lanes.values() for task in tasks.values()]
         try:
-            await asyncio.wait([alarm, *lanes], timeout=lease.LEASE_SECONDS / 2, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([alarm, *lanes], timeout=LEASE_SECONDS / 2, return_when=asyncio.FIRST_COMPLETED)
         finally:
             alarm.cancel()
 
-    async def _work(self, runtime: Runtime, delivery: Delivery) -> None:
+    async def _work(self, runtime: Runtime, lease: Lease, delivery: Delivery) -> None:
         """Make a lane's deliveries in order until one must wait, or until others have their turn."""
         try:
             for _ in range(BURST):
                 following = await self._deliver(runtime, delivery)
-                if following is None or not self._is_leader():
+                if following is None or self._stopping or not lease.is_held:
                     return
                 delivery = following
         except RETRYABLE as error:
@@ -167,10 +155,9 @@ class Dispatcher:
             _log.error("delivery_defect", delivery_id=delivery.id, exc_info=error)
             return Outcome(Verdict.RETRY, f"internal error: {type(error).__name__}")
 
-    async def _stop(self, runtime: Runtime) -> None:
+    async def _stop(self, lease: Lease) -> None:
+        self._stopping = True
         lanes = [task for tasks in self._lanes.values() for task in tasks.values()]
-        led = self._leads_until > 0
-        self._leads_until = 0.0
         if lanes:
             _, late = await asyncio.wait(lanes, timeout=DRAIN_SECONDS)
             for task in late:
@@ -178,10 +165,5 @@ class Dispatcher:
             await asyncio.gather(*lanes, return_exceptions=True)
         for sender in self._senders.values():
             await sender.close()
-        if led:
-            with suppress(*RETRYABLE):
-                await lease.release(runtime.database, _DUTY, _holder(runtime))
-
-
-def _holder(runtime: Runtime) -> str:
-    return runtime.settings.instance or runtime.service.name
+        with suppress(*RETRYABLE):
+            await lease.release()

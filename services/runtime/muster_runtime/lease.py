@@ -1,5 +1,7 @@
 """A lease: one process leads in a duty. It spares the others work; correctness never rests on it."""
 
+import time
+
 from muster_runtime.db import Database
 
 LEASE_SECONDS = 5.0
@@ -14,11 +16,33 @@ returning holder
 """
 
 
-async def take(database: Database, duty: str, holder: str) -> bool:
-    """Take or renew the lease of a duty for LEASE_SECONDS; False while another process holds it."""
-    return await database.pool.fetchval(_TAKE, duty, holder, LEASE_SECONDS) is not None
+class Lease:
+    """One process's claim to lead in a duty."""
 
+    def __init__(self, database: Database, duty: str, holder: str) -> None:
+        self._database = database
+        self._duty = duty
+        self._holder = holder
+        self._held_until = 0.0
 
-async def release(database: Database, duty: str, holder: str) -> None:
-    """Give the lease back, so that another process need not wait for its end."""
-    await database.pool.execute("delete from lease where duty = $1 and holder = $2", duty, holder)
+    @property
+    def is_held(self) -> bool:
+        """Whether this process led when it last asked, and that is not over yet."""
+        return time.monotonic() < self._held_until
+
+    async def take(self) -> bool:
+        """Take the lease for LEASE_SECONDS, or renew it when half of it is over; False while another process leads."""
+        now = time.monotonic()
+        if now < self._held_until - LEASE_SECONDS / 2:
+            return True
+        taken = await self._database.pool.fetchval(_TAKE, self._duty, self._holder, LEASE_SECONDS) is not None
+        self._held_until = now + LEASE_SECONDS if taken else 0.0
+        return taken
+
+    async def release(self) -> None:
+        """Give it back, so that another process need not wait for its end."""
+        if self._held_until:
+            self._held_until = 0.0
+            await self._database.pool.execute(
+                "delete from lease where duty = $1 and holder = $2", self._duty, self._holder
+            )

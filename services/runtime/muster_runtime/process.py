@@ -29,6 +29,9 @@ from muster_runtime.scheduler import Scheduler
 from muster_runtime.service import Runtime, Service
 from muster_runtime.turns import Turns
 
+# How long a duty waits for one agency before it goes on with the others; a command's sender waits longer.
+WORKER_LOCK_SECONDS = 2
+
 _log = structlog.get_logger(__name__)
 
 
@@ -99,7 +102,9 @@ async def running(
         worker_dsn = settings.postgres_worker_dsn.get_secret_value()
         api_dsn = settings.postgres_api_dsn.get_secret_value()
         size = settings.postgres_pool_size
-        database = await Database.connect(worker_dsn, service.name, clock, size=size)
+        database = await Database.connect(
+            worker_dsn, service.name, clock, size=size, lock_timeout_seconds=WORKER_LOCK_SECONDS
+        )
         stack.push_async_callback(database.close)
         api_database = database
         if Role.API in roles:
@@ -129,6 +134,7 @@ async def running(
                 service=service.name,
                 holder=settings.instance or service.name,
                 bootstrap=settings.kafka_bootstrap,
+                topics=service.produces,
                 topic_prefix=settings.topic_prefix,
             )
             duties.start("relay", relay.run())

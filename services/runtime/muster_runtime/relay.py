@@ -5,7 +5,6 @@ the same ids and sequences; none is lost and none overtakes another of its strea
 """
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,14 +16,19 @@ from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from muster_contracts import Envelope, event_id, source_of, write_run_headers
-from muster_runtime import lease
 from muster_runtime.alarm import Alarm
 from muster_runtime.db import RETRYABLE, Database
-from muster_runtime.telemetry import RELAYED
+from muster_runtime.lease import Lease
+from muster_runtime.restored import DatabaseRestored, refuse_restored
+from muster_runtime.telemetry import RELAYED, describe
 
 # What one read takes at the most: runs, and the events in them.
 READ_RUNS = 500
 READ_EVENTS = 10_000
+
+# After a failure, and while an operator is waited for.
+RETRY_SECONDS = 0.5
+RESTORED_SECONDS = 5.0
 
 # A client that has lost an answer for good must not hold the outbox: after so long a new one sends all again.
 SEND_SECONDS = 120
@@ -78,16 +82,17 @@ class Relay:
         service: str,
         holder: str,
         bootstrap: str,
+        topics: Sequence[str],
         topic_prefix: str = "",
     ) -> None:
         self._database = database
         self._alarm = alarm
         self._service = service
-        self._holder = holder
+        self._lease = Lease(database, "relay", holder)
         self._bootstrap = bootstrap
+        self._topics = topics
         self._topic_prefix = topic_prefix
         self._producer: AIOKafkaProducer | None = None
-        self._leads_until = 0.0
         self._deleted_since_vacuum = 0
         self.held: str | None = None  # why it cannot relay, where it cannot
         self.relayed = 0
@@ -97,32 +102,24 @@ class Relay:
         try:
             while True:
                 try:
-                    idle = not await self._leads() or not await self._drain()
+                    idle = not await self._lease.take() or not await self._drain()
                     self.held = None
                     if idle:
                         await self._alarm.wait()
                 except (KafkaError, *RETRYABLE) as error:
-                    self.held = repr(error)
+                    self.held = describe(error)
                     _log.warning("relay_failed", error=repr(error))
                     await self._close_producer()
-                    await asyncio.sleep(0.5)
+                    await asyncio.sleep(RESTORED_SECONDS if isinstance(error, DatabaseRestored) else RETRY_SECONDS)
         finally:
             await self._close_producer()
-            if self._leads_until:
-                await lease.release(self._database, "relay", self._holder)
-
-    async def _leads(self) -> bool:
-        """Whether this process holds the lease; it is renewed when half of it is over."""
-        now = time.monotonic()
-        if now < self._leads_until - lease.LEASE_SECONDS / 2:
-            return True
-        held = await lease.take(self._database, "relay", self._holder)
-        self._leads_until = now + lease.LEASE_SECONDS if held else 0.0
-        return held
+            await self._lease.release()
 
     async def _drain(self) -> int:
         """Relay until the outbox is empty or the lease is lost; reading and deleting overlap sending."""
         relayed = 0
+        if self._producer is None:
+            await self._open_producer()
         batch = await self._read(in_flight=[])
         deleting: asyncio.Task[None] | None = None
         deleting_ids: list[int] = []
@@ -137,7 +134,7 @@ class Relay:
                     await deleting
                 deleting, deleting_ids = asyncio.ensure_future(self._delete(batch)), batch.ids
                 relayed += batch.events
-                if not await self._leads():
+                if not await self._lease.take():
                     break
                 batch = following
         finally:
@@ -159,7 +156,8 @@ class Relay:
 
     async def _send(self, batch: _Batch) -> None:
         """Send a batch and wait until every event of it is acknowledged by all in-sync replicas."""
-        producer = self._producer or await self._open_producer()
+        producer = self._producer
+        assert producer is not None
         builders: dict[tuple[str, int], list[BatchBuilder]] = {}
         for run in batch.runs:
             topic = self._topic_prefix + run["topic"]
@@ -183,7 +181,9 @@ class Relay:
             builder.close()
             await (await producer.send_batch(builder, topic, partition=partition))
 
-    async def _open_producer(self) -> AIOKafkaProducer:
+    async def _open_producer(self) -> None:
+        """Make a producer, unless the database was restored."""
+        await refuse_restored(self._database, self._bootstrap, self._topic_prefix, self._topics)
         producer = AIOKafkaProducer(
             bootstrap_servers=self._bootstrap,
             client_id=f"{self._service}-relay",
@@ -195,7 +195,6 @@ class Relay:
         )
         self._producer = producer  # first, so that one whose start fails is closed as well
         await producer.start()
-        return producer
 
     async def _close_producer(self) -> None:
         """Close the producer: an out-of-order error would stick to it for ever."""

@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.alarm import Alarm
 from muster_runtime.context import Context
+from muster_runtime.epochs import raise_epoch
 from muster_runtime.relay import Relay
 from tests.integration.runtime.core.conftest import ProbeStarter
 from tests.support.services import RunningService
@@ -129,27 +131,63 @@ async def test_two_relays_at_once_lose_nothing_and_keep_the_order(
     idle_probe: RunningService, eventually: Eventually
 ) -> None:
     """Both believe to lead: the lease only spares work."""
-    settings = idle_probe.runtime.settings
-    relays = [
-        Relay(
-            idle_probe.runtime.database,
-            Alarm(idle_probe.clock),
-            service="probe",
-            holder="the same name",
-            bootstrap=settings.kafka_bootstrap,
-            topic_prefix=settings.topic_prefix,
-        )
-        for _ in range(2)
-    ]
     for number in range(60):
         await write(idle_probe, "NASA", *(f"{number}-{part}" for part in range(50)))
-    tasks = [asyncio.create_task(relay.run()) for relay in relays]
-    await eventually(lambda: outbox_is_empty(idle_probe))
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    async with relaying(idle_probe), relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
     first_seen = dict.fromkeys(e.envelope.sequence for e in await idle_probe.published(SeatAssigned))
     assert list(first_seen) == list(range(1, 3001))
+
+
+async def test_a_database_that_has_lost_commits_publishes_nothing_until_its_epoch_is_raised(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    """As after a restore, or a failover to a replica that lagged behind."""
+    await write(idle_probe, "NASA", "one", "two")
+    await write(idle_probe, "DOE", "one")
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    await idle_probe.admin.execute("update stream set last_sequence = 1 where agency_id = 'NASA'")
+    await idle_probe.admin.execute("delete from stream where agency_id = 'DOE'")
+    await write(idle_probe, "EPA", "after the loss")
+
+    async with relaying(idle_probe) as relay:
+        assert "it was restored; raise its epoch" in await eventually(lambda: _held(relay))
+        assert not await outbox_is_empty(idle_probe)
+    assert len(await idle_probe.published(SeatAssigned)) == 3
+
+    await raise_epoch(idle_probe.runtime.database, "restored", CONTEXT)
+    await write(idle_probe, "NASA", "another two")
+    await write(idle_probe, "DOE", "another one")
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    published = await idle_probe.published(SeatAssigned)
+    positions = [(e.envelope.agency_id, e.envelope.epoch, e.envelope.sequence) for e in published]
+    assert {("NASA", 2, 2), ("DOE", 2, 1)} <= set(positions)
+    assert len(positions) == len(set(positions)) == 6
+
+
+async def _held(relay: Relay) -> str | None:
+    return relay.held
+
+
+@asynccontextmanager
+async def relaying(probe: RunningService) -> AsyncIterator[Relay]:
+    """A relay of the probe's, until the block ends."""
+    settings = probe.runtime.settings
+    relay = Relay(
+        probe.runtime.database,
+        Alarm(probe.clock),
+        service="probe",
+        holder="the same name",
+        bootstrap=settings.kafka_bootstrap,
+        topics=probe.runtime.service.produces,
+        topic_prefix=settings.topic_prefix,
+    )
+    task = asyncio.create_task(relay.run())
+    yield relay
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.mark.parametrize("size", [1_000_000])
