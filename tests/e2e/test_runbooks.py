@@ -173,17 +173,40 @@ async def has_a_term(operator: Operator, agency_id: str) -> bool:
     return bool(await operator.sql("billing", "select count(*) from term where agency_id = $1", agency_id))
 
 
+async def assign_seats(operator: Operator, agency_id: str, count: int) -> None:
+    """Give out seats."""
+    stack = operator.stack
+    async with httpx.AsyncClient(
+        base_url=stack.service_url("entitlements"),
+        headers={"authorization": f"Bearer {stack.token('entitlements:write')}"},
+        trust_env=False,
+    ) as client:
+        for number in range(count):
+            person = {"email": f"person.{number}@{agency_id.lower()}.gov"}
+            (await client.post(f"/v1/agencies/{agency_id}/seats", json=person)).raise_for_status()
+
+
 async def test_rebuild(operator: Operator, eventually: Eventually) -> None:
     await enroll(operator, "NASA")
-    both_known = "select count(*) = 2 from directory where agency_id = 'NASA'"  # an administrator and a signer
-    await eventually(lambda: operator.sql("notify", both_known), timeout=PATIENCE)
+    pool = "select count(*) from pool where agency_id = 'NASA'"
+    await eventually(lambda: operator.sql("entitlements", pool), timeout=PATIENCE)
+    await assign_seats(operator, "NASA", 3)
+    await operator.sql("entitlements", "update pool set in_use = in_use + 1 where agency_id = 'NASA'")
+    # An administrator, a signer, and who has a seat.
+    all_known = "select count(*) = 5 from directory where agency_id = 'NASA'"
+    await eventually(lambda: operator.sql("notify", all_known), timeout=PATIENCE)
     await operator.sql("notify", "delete from directory where agency_id = 'NASA'")
     said = operator.follow("rebuild.md")
-    assert "they differ" in said
-    assert said.endswith("The projection is right.\n")
-    assert await operator.sql("notify", both_known)
-    audited = await operator.sql("notify", "select reason from audit where command = 'RebuildProjection'")
-    assert "ticket 4712" in audited
+    assert "4 seats; 3 in the topics" in said
+    assert "the seats differ" in said
+    assert "the directories differ" in said
+    assert said.count("The rebuilt projection is in place.") == 2
+    assert said.count("The projection is right.") == 2
+    assert await operator.sql("entitlements", "select in_use from pool where agency_id = 'NASA'") == 3
+    assert await operator.sql("notify", all_known)
+    for service, ticket in (("entitlements", "4713"), ("notify", "4712")):
+        audited = await operator.sql(service, "select reason from audit where command = 'RebuildProjection'")
+        assert f"ticket {ticket}" in audited
 
 
 async def test_restore(operator: Operator, eventually: Eventually, tmp_path: Path) -> None:
@@ -208,9 +231,19 @@ async def test_restore(operator: Operator, eventually: Eventually, tmp_path: Pat
 async def test_reconcile(operator: Operator) -> None:
     assert "All accounts agree." in operator.follow("reconcile.md")
     await operator.sql("billing", "update term set state = 'cancelled' where agency_id = 'EPA'")
-    with pytest.raises(AssertionError, match=r"an enrolment without a term.*EPA"):
+    await operator.sql("entitlements", "update term set ended = true where agency_id = 'NASA'")
+    await operator.sql("entitlements", "update pool set in_use = in_use + 1 where agency_id = 'NASA'")
+    with pytest.raises(AssertionError) as found:
         operator.follow("reconcile.md")
+    for difference in (
+        r"an enrolment without a term.*EPA",
+        r"a term that entitlements sees otherwise.*NASA",
+        r"a projection that is off.*NASA.*muster rebuild entitlements.seats-in-use",
+    ):
+        assert re.search(difference, str(found.value))
     await operator.sql("billing", "update term set state = 'running' where agency_id = 'EPA'")
+    await operator.sql("entitlements", "update term set ended = false where agency_id = 'NASA'")
+    await operator.sql("entitlements", "update pool set in_use = in_use - 1 where agency_id = 'NASA'")
     operator.follow("reconcile.md")
 
 

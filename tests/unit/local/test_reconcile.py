@@ -2,18 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from muster_local.programs import SERVICES
-from muster_local.reconcile.books import Books, Enrollment, Pool, Streams, Term, Trial
+from muster_local.reconcile.books import Books, Enrollment, Outlook, Pool, Streams, Term, Trial
 from muster_local.reconcile.comparison import compare, persisting
 from muster_local.reconcile.difference import Difference
 
 AGENCY = "muster.enrollment.agency"
 TERM = "muster.billing.term"
 STREAM = (AGENCY, "NASA")
+
+GOES_ON = Outlook("enr_1", renewed_to=None, ended=False)
 
 Change = Callable[[Books], Books]
 
@@ -33,7 +36,9 @@ def agreeing() -> Books:
         enrollments={"NASA": Enrollment("enr_1", "active")},
         contacts=frozenset({("NASA", "con_1")}),
         terms=[Term("trm_1", "NASA", "enr_1")],
-        pools={"NASA": Pool("enr_1", suspended=False, withdrawn=False, in_use=3, held=3)},
+        decided={("NASA", "trm_1"): GOES_ON},
+        understood={("NASA", "trm_1"): GOES_ON},
+        pools={"NASA": Pool("enr_1", suspended=False, withdrawn=False, ended=False, in_use=3, held=3)},
         trials=[Trial("win_1", "NASA", "deep_research", scheduled=True)],
         directory=frozenset({("NASA", "con_1")}),
     )
@@ -46,8 +51,18 @@ def pool(**changes: Any) -> Change:
     return lambda books: replace(books, pools={"NASA": replace(books.pools["NASA"], **changes)})
 
 
-def enrollment(state: str) -> Change:
-    return lambda books: replace(books, enrollments={"NASA": Enrollment("enr_1", state)})
+def enrollment(state: str, enrollment_id: str = "enr_1") -> Change:
+    return lambda books: replace(books, enrollments={"NASA": Enrollment(enrollment_id, state)})
+
+
+def understood(**changes: Any) -> Change:
+    return lambda books: replace(books, understood={("NASA", "trm_1"): replace(GOES_ON, **changes)})
+
+
+def closed(state: str, **known: bool) -> Change:
+    """An enrolment that is over, and no term: entitlements may know."""
+    over = pool(in_use=0, held=0, **known)
+    return lambda books: replace(over(enrollment(state)(books)), terms=[])
 
 
 def in_service(service: str, **changes: Any) -> Change:
@@ -72,6 +87,17 @@ def test_accounts_that_agree_show_no_difference() -> None:
         ),
         (enrollment("suspended"), {"a standing that is not known"}),
         (pool(withdrawn=True, in_use=0, held=0), {"a standing that is not known"}),
+        (pool(ended=True, in_use=0, held=0), {"a standing that is not known"}),
+        (closed("ended"), {"a standing that is not known"}),
+        (closed("withdrawn", ended=True), {"a standing that is not known"}),
+        (
+            lambda books: replace(closed("ended", ended=True)(books), pools=pool(ended=True)(books).pools),
+            {"seats of an agency that is not enrolled"},
+        ),
+        (lambda books: replace(books, understood={}), {"a term that entitlements sees otherwise"}),
+        (understood(ended=True), {"a term that entitlements sees otherwise"}),
+        (understood(enrollment_id="enr_2"), {"a term that entitlements sees otherwise"}),
+        (understood(renewed_to=datetime(2027, 8, 6, tzinfo=UTC)), {"a term that entitlements sees otherwise"}),
         (pool(in_use=4), {"a projection that is off"}),
         (
             lambda books: replace(books, trials=[replace(books.trials[0], scheduled=False)]),
@@ -93,6 +119,30 @@ def test_a_difference_is_found_and_says_what_to_do(change: Change, found: set[st
     assert {difference.what for difference in differences} == found
     assert {difference.agency_id for difference in differences} == {"NASA"}
     assert all(difference.remedy and difference.found for difference in differences)
+
+
+def test_a_projection_that_is_off_can_be_rebuilt() -> None:
+    books = pool(in_use=4)(agreeing())
+    (difference,) = compare(books, LOG, books)
+    assert difference.remedy.startswith("muster rebuild entitlements.seats-in-use")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        closed("ended", ended=True),
+        closed("withdrawn", withdrawn=True),
+        closed("withdrawn", withdrawn=True, ended=True, suspended=True),
+        # The agency has applied anew, and its pool is still that of the enrolment before.
+        lambda books: enrollment("submitted", "enr_2")(closed("ended", ended=True)(books)),
+        lambda books: enrollment("submitted", "enr_2")(closed("withdrawn", withdrawn=True)(books)),
+        # Billing was restored, and has decided on another term since.
+        lambda books: replace(books, understood={**books.understood, ("NASA", "trm_0"): GOES_ON}),
+    ],
+)
+def test_accounts_that_agree_on_an_end_show_no_difference(change: Change) -> None:
+    books = change(agreeing())
+    assert compare(books, LOG, books) == []
 
 
 def test_what_is_under_way_is_no_difference() -> None:

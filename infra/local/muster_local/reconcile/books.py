@@ -12,6 +12,7 @@ from muster_local.programs import SERVICES
 
 Stream = tuple[str, str]  # topic, agency
 Position = tuple[int, int]  # epoch, sequence
+TermKey = tuple[str, str]  # agency, term
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,33 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Outlook:
+    """What a service knows of a term that has started: the end that a renewal brings, and whether nothing follows."""
+
+    enrollment_id: str
+    renewed_to: datetime | None
+    ended: bool  # completed and not renewed
+
+
+@dataclass(frozen=True)
 class Pool:
     """An agency's pool of seats, and how many seats are really held."""
 
     enrollment_id: str
     suspended: bool
     withdrawn: bool
+    ended: bool
     in_use: int
     held: int
+
+    @property
+    def standing(self) -> str:
+        """How entitlements takes the agency to stand, in the words of its enrolment."""
+        if self.withdrawn:
+            return "withdrawn"
+        if self.ended:
+            return "ended"
+        return "suspended" if self.suspended else "active"
 
 
 @dataclass(frozen=True)
@@ -75,6 +95,8 @@ class Books:
     enrollments: Mapping[str, Enrollment]  # by agency
     contacts: frozenset[tuple[str, str]]  # agency, reference
     terms: Sequence[Term]
+    decided: Mapping[TermKey, Outlook]  # billing's
+    understood: Mapping[TermKey, Outlook]  # entitlements'
     pools: Mapping[str, Pool]  # by agency
     trials: Sequence[Trial]
     directory: frozenset[tuple[str, str]]
@@ -87,6 +109,8 @@ async def read_books(admin_dsn: str) -> Books:
         enrollments = group.create_task(_within(admin_dsn, "enrollment", _enrollments))
         contacts = group.create_task(_within(admin_dsn, "enrollment", _contacts))
         terms = group.create_task(_within(admin_dsn, "billing", _terms))
+        decided = group.create_task(_within(admin_dsn, "billing", _decided))
+        understood = group.create_task(_within(admin_dsn, "entitlements", _understood))
         pools = group.create_task(_within(admin_dsn, "entitlements", _pools))
         trials = group.create_task(_within(admin_dsn, "entitlements", _trials))
         directory = group.create_task(_within(admin_dsn, "notify", _directory))
@@ -95,6 +119,8 @@ async def read_books(admin_dsn: str) -> Books:
         enrollments.result(),
         contacts.result(),
         terms.result(),
+        decided.result(),
+        understood.result(),
         pools.result(),
         trials.result(),
         directory.result(),
@@ -151,11 +177,37 @@ async def _terms(connection: "asyncpg.Connection[Any]") -> list[Term]:
     return [Term(**row) for row in rows]
 
 
+async def _decided(connection: "asyncpg.Connection[Any]") -> dict[TermKey, Outlook]:
+    """What billing has told of; a term that a withdrawal cut short is enrollment's to tell."""
+    rows = await connection.fetch(
+        """
+        select
+            t.agency_id, t.id as term_id, t.enrollment_id, r.next_ends_at as renewed_to,
+            t.state = 'ended' and r.id is null as ended
+        from term as t
+        left join renewal as r on r.term_id = t.id and r.state = 'accepted'
+        where t.state = 'running' or (t.state = 'ended' and t.end_reason = 'completed')
+        """
+    )
+    return _outlooks(rows)
+
+
+async def _understood(connection: "asyncpg.Connection[Any]") -> dict[TermKey, Outlook]:
+    return _outlooks(await connection.fetch("select agency_id, term_id, enrollment_id, renewed_to, ended from term"))
+
+
+def _outlooks(rows: Sequence[Any]) -> dict[TermKey, Outlook]:
+    return {
+        (row["agency_id"], row["term_id"]): Outlook(row["enrollment_id"], row["renewed_to"], row["ended"])
+        for row in rows
+    }
+
+
 async def _pools(connection: "asyncpg.Connection[Any]") -> dict[str, Pool]:
     rows = await connection.fetch(
         """
         select
-            agency_id, enrollment_id, suspended, withdrawn_at is not null as withdrawn, in_use,
+            agency_id, enrollment_id, suspended, withdrawn_at is not null as withdrawn, ended, in_use,
             (
                 select count(*)
                 from seat

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from muster_contracts import topics
-from muster_local.reconcile.books import Books, Position, Stream
+from muster_local.reconcile.books import Books, Outlook, Position, Stream
 from muster_local.reconcile.difference import Difference
 
 
@@ -16,6 +16,7 @@ def compare(before: Books, log: Mapping[Stream, Position], after: Books) -> list
     return sorted(
         {
             *_terms(after),
+            *_outlooks(after),
             *_pools(after),
             *_trials(after),
             *_directory(after),
@@ -48,6 +49,27 @@ def _terms(books: Books) -> Iterator[Difference]:
             )
 
 
+def _outlooks(books: Books) -> Iterator[Difference]:
+    """Entitlements goes by what billing has told of each term."""
+    for (agency_id, term_id), decided in books.decided.items():
+        understood = books.understood.get((agency_id, term_id))
+        if understood != decided:
+            yield Difference(
+                "a term that entitlements sees otherwise",
+                agency_id,
+                f"billing's term {term_id} {_told(decided)}; entitlements: {_told(understood)}",
+                "see whether entitlements has applied all of muster.billing.term (muster streams --behind); after a "
+                "restore: muster streams rewind entitlements",
+            )
+
+
+def _told(outlook: Outlook | None) -> str:
+    if outlook is None:
+        return "not known"
+    renewed = f", renewed to {outlook.renewed_to:%Y-%m-%d}" if outlook.renewed_to else ""
+    return f"of {outlook.enrollment_id} {'has ended' if outlook.ended else 'goes on'}{renewed}"
+
+
 def _pools(books: Books) -> Iterator[Difference]:
     """A pool counts its seats rightly, and knows how its agency stands."""
     for agency_id, pool in books.pools.items():
@@ -56,25 +78,26 @@ def _pools(books: Books) -> Iterator[Difference]:
                 "a projection that is off",
                 agency_id,
                 f"the pool counts {pool.in_use} seats in use; {pool.held} are held",
-                "this is a defect: tell the developers; nothing is lost, the seats themselves are right",
+                "muster rebuild entitlements.seats-in-use, then with --swap",
             )
         enrollment = books.enrollments.get(agency_id)
         state = "missing" if enrollment is None or enrollment.id != pool.enrollment_id else enrollment.state
-        closed = state in ("withdrawn", "missing")
-        if closed and pool.held:
+        if state in ("withdrawn", "ended", "missing") and pool.held:
             yield Difference(
                 "seats of an agency that is not enrolled",
                 agency_id,
                 f"{pool.held} seats are held; enrolment {pool.enrollment_id} is {state}",
-                "see whether entitlements has applied AgencyWithdrawn (muster streams --behind, muster parked list)",
+                "see whether entitlements has applied AgencyWithdrawn and TermEnded (muster streams --behind, muster "
+                "parked list)",
             )
-        if closed != pool.withdrawn or (state == "suspended") != (pool.suspended and not pool.withdrawn):
-            known = "withdrawn" if pool.withdrawn else "suspended" if pool.suspended else "open"
+        # Of an enrolment that is not the agency's latest, only that it is over is known.
+        if pool.standing not in (("withdrawn", "ended") if state == "missing" else (state,)):
             yield Difference(
                 "a standing that is not known",
                 agency_id,
-                f"entitlements holds the agency for {known}; its enrolment is {state}",
-                "see whether entitlements has applied all of muster.enrollment.agency (muster streams --behind)",
+                f"entitlements holds the agency for {pool.standing}; its enrolment is {state}",
+                "see whether entitlements has applied all of muster.enrollment.agency and muster.billing.term (muster "
+                "streams --behind)",
             )
 
 
