@@ -23,8 +23,10 @@ from muster_local.postgres import _program
 from muster_local.programs import SERVICES
 from muster_local.provisioning import drop
 from muster_local.stack import Stack
-from muster_local.topics import delete_topics
+from muster_local.topics import connect, delete_topics
 from muster_runtime.clock import SystemClock
+from tests.faults.probe.service import MIGRATIONS
+from tests.support.databases import _fingerprint
 from tests.support.topics import Producer
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -280,6 +282,35 @@ async def test_partition_paused(operator: Operator, producer: Producer, eventual
         operator.run(f"muster parked replay {TOPIC} DOL --service {service}")
     said = operator.follow("partition-paused.md", TOPIC=TOPIC, AGENCY="DOL", SERVICE="notify")
     assert "notify: muster.enrollment.agency of DOL: replayed" in said
+
+
+async def test_drill(operator: Operator, postgres: str, kafka_bootstrap: str, eventually: Eventually) -> None:
+    before = await names_of_drills(postgres, kafka_bootstrap)
+    said = operator.follow("drill.md", FAULT="03")
+    assert "03 overlapping transactions committed in reverse miss nothing" in said
+    assert "1 passed" in said
+    new = await names_of_drills(postgres, kafka_bootstrap) - before
+
+    async def gone() -> bool:
+        """Names that other tests gave meanwhile go as well."""
+        left = new & await names_of_drills(postgres, kafka_bootstrap)
+        assert left == set()
+        return True
+
+    await eventually(gone, timeout=PATIENCE)
+
+
+async def names_of_drills(postgres: str, kafka_bootstrap: str) -> set[str]:
+    """Databases and topics such as a drill makes."""
+    connection = await asyncpg.connect(postgres)
+    databases = await connection.fetch(
+        "select datname from pg_database where datname like 'test\\_probe\\_%' or datname = $1",
+        f"template_probe_{_fingerprint(MIGRATIONS)}",
+    )
+    await connection.close()
+    async with connect(kafka_bootstrap) as admin:
+        theirs = [name for name in await admin.list_topics() if name.startswith("faults-")]
+    return {*theirs, *(row["datname"] for row in databases)}
 
 
 def accept_gap_alone(operator: Operator, service: str, agency_id: str) -> None:

@@ -1,5 +1,9 @@
-"""Fixtures of the fault suite: servers that may be broken, the probe's field, the seed, and what was measured."""
+"""Fixtures of the fault suite: servers that may be broken, the probe's field, the seed, and what was measured.
 
+In a drill (`--drill`) the servers are those of the environment, and none of them may be broken.
+"""
+
+import asyncio
 import logging
 import os
 import random
@@ -9,11 +13,22 @@ from pathlib import Path
 
 import pytest
 
+from muster_local.provisioning import drop
+from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN
 from tests.faults import servers
 from tests.faults.field import Field
 from tests.faults.findings import Findings
-from tests.faults.servers import Server
+from tests.faults.probe.service import MIGRATIONS
+from tests.faults.servers import Borrowed, Server
+from tests.support.databases import Databases
 from tests.support.services import TokenIssuer
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let servers be borrowed. Without the option the suite has its own, whatever the environment names."""
+    parser.addoption(
+        "--drill", action="store_true", help=f"borrow the servers of {POSTGRES_DSN} and {KAFKA_BOOTSTRAP}; break none"
+    )
 
 
 def pytest_configure() -> None:
@@ -22,33 +37,77 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(scope="session")
-def _postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def drill(pytestconfig: pytest.Config) -> bool:
+    """Whether the servers are somebody else's."""
+    return bool(pytestconfig.getoption("drill", default=False))
+
+
+@pytest.fixture(scope="session")
+def _postgres(drill: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | Borrowed]:
+    if drill:
+        yield Borrowed(os.environ[POSTGRES_DSN])
+        return
     server = servers.postgres(tmp_path_factory.mktemp("postgres"))
     yield server
     server.stop()
 
 
 @pytest.fixture(scope="session")
-def _kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def _kafka(drill: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | Borrowed]:
+    if drill:
+        yield Borrowed(os.environ[KAFKA_BOOTSTRAP])
+        return
     server = servers.kafka(tmp_path_factory.mktemp("kafka"))
     yield server
     server.stop()
 
 
 @pytest.fixture
-async def postgres_server(_postgres: Server) -> AsyncIterator[Server]:
+async def postgres_server(_postgres: Server | Borrowed) -> AsyncIterator[Server]:
     """A Postgres that this test may break, as long as it starts again."""
-    await _postgres.up()
-    yield _postgres
-    await _postgres.up()
+    server = _breakable(_postgres)
+    await server.up()
+    yield server
+    await server.up()
 
 
 @pytest.fixture
-async def kafka_server(_kafka: Server) -> AsyncIterator[Server]:
+async def kafka_server(_kafka: Server | Borrowed) -> AsyncIterator[Server]:
     """A broker that this test may break, as long as it starts again."""
-    await _kafka.up()
-    yield _kafka
-    await _kafka.up()
+    server = _breakable(_kafka)
+    await server.up()
+    yield server
+    await server.up()
+
+
+def _breakable(server: Server | Borrowed) -> Server:
+    if isinstance(server, Borrowed):
+        pytest.fail("a drill breaks no server: this fault is tried on the suite's own alone", pytrace=False)
+    return server
+
+
+@pytest.fixture(scope="session")
+def postgres(_postgres: Server | Borrowed) -> str:
+    """The suite's Postgres in the place of the other tests': what asks for databases gets them there."""
+    return _postgres.address
+
+
+@pytest.fixture(scope="session")
+def _template(_postgres: Server | Borrowed) -> Iterator[None]:
+    """The template of the probe's databases, which each field makes where it is missing, goes with the drill."""
+    yield
+    if isinstance(_postgres, Borrowed):
+        asyncio.run(_drop_template(_postgres.address))
+
+
+async def _drop_template(dsn: str) -> None:
+    await drop(dsn, await Databases(dsn)._template("probe", MIGRATIONS))
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """What this test puts before its topics' and groups' names: an administrator of the cluster can tell them."""
+    return f"faults-{secrets.token_hex(5)}."
 
 
 @pytest.fixture
@@ -73,15 +132,24 @@ def findings(request: pytest.FixtureRequest, seed: int) -> Findings:
 @pytest.fixture
 async def field(
     tmp_path: Path,
-    postgres_server: Server,
-    kafka_server: Server,
+    _postgres: Server | Borrowed,
+    _kafka: Server | Borrowed,
+    _template: None,
     topic_prefix: str,
     tokens: TokenIssuer,
     dice: random.Random,
 ) -> AsyncIterator[Field]:
-    """The probe's field, on the suite's servers."""
-    dsn, bootstrap = postgres_server.program.address, kafka_server.program.address
-    async with Field(tmp_path, dsn, bootstrap, topic_prefix, tokens, dice) as field:
-        yield field
-        await postgres_server.up()
-        await kafka_server.up()
+    """The probe's field, on the suite's servers, of which nothing is left there."""
+    await _postgres.up()
+    await _kafka.up()
+    dsn, bootstrap = _postgres.address, _kafka.address
+    replicas = await servers.replicas(bootstrap)
+    field = Field(tmp_path, dsn, bootstrap, topic_prefix, tokens, dice, replicas)
+    try:
+        async with field:
+            yield field
+            await _postgres.up()
+            await _kafka.up()
+    finally:
+        if hasattr(field, "access"):  # a field whose start failed may have no database
+            await drop(dsn, field._database)

@@ -1,4 +1,4 @@
-"""Postgres and Kafka of the suite's own: servers that may be killed, stopped, filled up and started again."""
+"""Postgres and Kafka: of the suite's own, to be killed, stopped and filled up; or borrowed, to be left as they are."""
 
 import os
 import secrets
@@ -7,11 +7,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from muster_local.child import Program, dies_with_parent
 from muster_local.kafka import Kafka, new_cluster_id
 from muster_local.postgres import Postgres
+from muster_local.topics import connect
 from tests.support.eventually import eventually
 
 START_SECONDS = 90
@@ -89,11 +91,30 @@ class Server(Process):
         super().__init__(program, log)
         self._answers = answers
 
+    @property
+    def address(self) -> str:
+        """Where it answers."""
+        return self.program.address
+
     async def up(self) -> None:
         """Start it, where it does not run, and wait until it answers."""
         if not self.runs:
             self.start()
-        await eventually(self._answers, timeout=START_SECONDS)
+        try:
+            await eventually(self._answers, timeout=START_SECONDS)
+        except AssertionError:
+            ended = "it runs" if self.runs else f"it has ended: {self.exit_status}"
+            raise AssertionError(f"{self.program.name} does not answer; {ended}\n{self.said()[-3000:]}") from None
+
+
+@dataclass(frozen=True)
+class Borrowed:
+    """Somebody else's server: it is used where it is, and there is no way to start, stop or break it."""
+
+    address: str
+
+    async def up(self) -> None:
+        """It is up, or its owner knows why not."""
 
 
 def postgres(folder: Path, parameters: Mapping[str, str] | None = None) -> Server:
@@ -133,6 +154,12 @@ def kafka_quorum(folder: Path, nodes: int) -> list[Server]:
 def _broker(broker: Kafka, log: Path) -> Server:
     broker.prepare()
     return Server(Program("kafka", broker.command(), broker.bootstrap), log, broker.answers)
+
+
+async def replicas(bootstrap: str) -> int:
+    """How many copies of a topic a cluster is to keep: three, where it has as many brokers."""
+    async with connect(bootstrap) as admin:
+        return min(3, len((await admin.describe_cluster())["brokers"]))
 
 
 _given_out: set[int] = set()

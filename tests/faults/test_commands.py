@@ -4,10 +4,13 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import httpx
+import pytest
 
 from tests.faults.field import Field
 from tests.faults.findings import Findings
 from tests.support.eventually import eventually
+
+pytestmark = pytest.mark.drill
 
 DAY = timedelta(days=1)
 

@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime
 
 import psutil
+import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
 from muster_contracts import Envelope, event_id, source_of, write_headers
@@ -16,6 +17,8 @@ from tests.faults.probe.service import TOPIC
 from tests.faults.servers import Process
 from tests.support.eventually import eventually
 from tests.support.topics import Reader
+
+pytestmark = pytest.mark.drill
 
 GRACE_SECONDS = 30
 

@@ -8,6 +8,8 @@ import pytest
 
 from tests.faults.field import Field
 
+pytestmark = pytest.mark.drill
+
 
 @dataclass(frozen=True)
 class Scenario:

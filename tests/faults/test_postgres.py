@@ -9,7 +9,9 @@ from random import Random
 from typing import Any
 
 import asyncpg
+import pytest
 
+from muster_local.provisioning import drop
 from tests.faults import servers
 from tests.faults.disk import SmallDisk
 from tests.faults.field import Field, Where, reasons_not_ready
@@ -22,6 +24,7 @@ from tests.support.eventually import eventually
 from tests.support.services import TokenIssuer
 
 
+@pytest.mark.drill
 async def test_05_an_old_transaction_elsewhere_in_the_cluster_does_not_stall_the_relay(
     field: Field, findings: Findings
 ) -> None:
@@ -60,16 +63,22 @@ async def test_11_restarted_at_once_in_a_consumers_transaction_the_work_is_redon
     assert await field.differences() == []
 
 
+@pytest.mark.drill
 async def test_12_sessions_ended_at_random_leak_neither_locks_nor_sessions(field: Field, findings: Findings) -> None:
     await field.serve("relay")
     field.start("consumer")
-    reaper = await asyncpg.connect(field.postgres_dsn)
+    reaper = await field.connect()
     ended = 0
     async with field.live_traffic():
         for _ in range(60):
             await asyncio.sleep(field.dice.random() / 3)
             victims = await reaper.fetch(
-                "select pid from pg_stat_activity where usename in ('probe_api', 'probe_worker') order by pid"
+                """
+                select pid
+                from pg_stat_activity
+                where datname = current_database() and usename in ('probe_api', 'probe_worker')
+                order by pid
+                """
             )
             if victims:
                 await reaper.execute("select pg_terminate_backend($1)", field.dice.choice(victims)["pid"])
@@ -91,7 +100,11 @@ async def _nothing_leaked(field: Field) -> bool:
         """
     )
     sessions = await field.admin.fetch(
-        "select state, query from pg_stat_activity where usename in ('probe_api', 'probe_worker')"
+        """
+        select state, query
+        from pg_stat_activity
+        where datname = current_database() and usename in ('probe_api', 'probe_worker')
+        """
     )
     assert locks == 0
     assert [tuple(session) for session in sessions if session["state"] != "idle"] == []
@@ -100,6 +113,7 @@ async def _nothing_leaked(field: Field) -> bool:
     return True
 
 
+@pytest.mark.drill
 async def test_13_when_the_answer_to_commit_is_lost_the_retry_changes_nothing(field: Field, findings: Findings) -> None:
     async with PostgresProxy(field.postgres_dsn) as api_proxy, PostgresProxy(field.postgres_dsn) as consumer_proxy:
         await field.serve("relay", where=_by_way_of(api_proxy, field))
@@ -126,24 +140,28 @@ def _by_way_of(proxy: PostgresProxy, field: Field) -> Where:
     return Where(access, field.bootstrap)
 
 
+@pytest.mark.drill
 async def test_24_after_a_restore_and_a_raised_epoch_nothing_new_is_taken_for_known(
-    field: Field, findings: Findings
+    databases: Databases, field: Field, findings: Findings
 ) -> None:
     """The consumer's database is another one, and was not restored: it knows more than the producer."""
-    consumers = await Databases(field.postgres_dsn).make("probe", MIGRATIONS)
+    consumers = await databases.make("probe", MIGRATIONS)
     consumer = field.start("consumer", where=Where(consumers, field.bootstrap))
     producer = await field.serve("relay")
     await field.ready(consumer)
     await field.traffic(20)
     await field.until_drained()
     producer.stop()
-    backup = await field.back_up()
 
-    producer = await field.serve("relay")
-    await field.traffic(20)
-    await field.until_drained()
-    producer.stop()
-    await field.restore(backup)
+    backup = await field.back_up()
+    try:
+        producer = await field.serve("relay")
+        await field.traffic(20)
+        await field.until_drained()
+        producer.stop()
+        await field.restore(backup)
+    finally:
+        await drop(field.postgres_dsn, backup)
     findings.fault_is_over()
     producer = await field.serve()  # without its relay: nothing may be published before the epoch is raised
     raised = await field.client.post("/v1/epoch", json={"reason": "restored from the last backup"})

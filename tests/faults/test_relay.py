@@ -18,6 +18,8 @@ from tests.faults.probe.service import give_out
 from tests.faults.recorder import Command, Ending
 from tests.support.eventually import eventually
 
+pytestmark = pytest.mark.drill
+
 CONTEXT = Context(actor="test", correlation_id="cor_1")
 
 

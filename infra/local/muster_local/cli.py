@@ -17,6 +17,7 @@ from rich.table import Column, Table
 
 from muster_local import clock, parked, readiness, seats, streams, topic_plan
 from muster_local.demo.cli import demo
+from muster_local.drill import drill
 from muster_local.home import Home, ProcessState
 from muster_local.programs import SERVICES
 from muster_local.readiness import Readiness
@@ -33,6 +34,7 @@ app.add_typer(parked.app, name="parked")
 app.add_typer(streams.app, name="streams")
 app.add_typer(seats.app, name="seats")
 app.command()(demo)
+app.command()(drill)
 app.command()(reconcile)
 app.command()(rebuild)
 

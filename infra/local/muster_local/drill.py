@@ -1,0 +1,120 @@
+"""`muster drill`: the faults that harm nothing but their own, tried on the Postgres and Kafka of the environment.
+
+They are tests of the repository, which a clone has and an installed package does not.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from muster_local import kafka, postgres
+from muster_local.child import dies_with_parent
+from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN, external_kafka, external_postgres
+from muster_local.target import Refused, console, run
+
+_REPOSITORY = Path(__file__).parents[3]
+_FAULTS = _REPOSITORY / "tests" / "faults"
+
+
+def drill(
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="NAME", help="Those alone in whose name this occurs, such as 01.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="The dice of an earlier run; a failed fault shows its seed.")
+    ] = None,
+    listing: Annotated[bool, typer.Option("--list", help="Name what would be tried, and try nothing.")] = False,
+) -> None:
+    """Try Muster's faults on a Postgres and a Kafka of yours, and harm nothing there.
+
+    MUSTER_POSTGRES_DSN (a superuser's) and MUSTER_KAFKA_BOOTSTRAP name them. Only what a fault has made itself is
+    killed, stopped or misled, and it is taken away afterwards. The exit status is 1 unless all is well.
+    """
+    if not _FAULTS.is_dir():
+        raise typer.BadParameter(f"the faults are not in {_FAULTS}: run .venv/bin/muster of a clone of the repository")
+    if listing:
+        typer.echo("\n".join(_names(only)))
+        return
+    dsn, bootstrap = _servers()
+    run(_reach(dsn, bootstrap))
+    typer.echo(f"{len(_names(only))} to try on Postgres at {_host(dsn)} and Kafka at {bootstrap}")
+    with tempfile.TemporaryDirectory() as scratch:
+        findings = Path(scratch) / "findings.jsonl"
+        status = _try(only, seed, findings)
+        if findings.exists():
+            console.print(_table(findings))
+    if status:
+        raise typer.Exit(1)
+
+
+def _servers() -> tuple[str, str]:
+    dsn, bootstrap = external_postgres(), external_kafka()
+    if dsn is None or bootstrap is None:
+        missing = [name for name, value in ((POSTGRES_DSN, dsn), (KAFKA_BOOTSTRAP, bootstrap)) if value is None]
+        raise typer.BadParameter(f"set {' and '.join(missing)}: the faults are tried on the servers named there")
+    return dsn, bootstrap
+
+
+async def _reach(dsn: str, bootstrap: str) -> None:
+    if not await postgres.answers(dsn):
+        raise Refused(f"Postgres at {_host(dsn)} does not answer, or does not let {POSTGRES_DSN} in")
+    if not await kafka.answers(bootstrap):
+        raise Refused(f"Kafka at {bootstrap} does not answer")
+
+
+def _names(only: str | None) -> list[str]:
+    """What would be tried, each by the sentence that it proves."""
+    done = subprocess.run(
+        [*_pytest(only), "--collect-only", "--quiet"], cwd=_REPOSITORY, stdout=subprocess.PIPE, text=True, check=False
+    )
+    tests = [line.partition("::")[2] for line in done.stdout.splitlines() if "::" in line]
+    if not tests:
+        raise typer.BadParameter(f"--only {only}: nothing of that name is tried; see --list")
+    return sorted(_sentence(test) for test in tests)
+
+
+def _try(only: str | None, seed: int | None, findings: Path) -> int:
+    """Run the tests; what they measure is kept in a file. An interrupt is theirs to answer: they clear up first."""
+    told = {"FAULT_FINDINGS": str(findings)} | ({} if seed is None else {"FAULT_SEED": str(seed)})
+    child = subprocess.Popen(
+        [*_pytest(only), "--drill", "--verbose", "--no-header"],
+        cwd=_REPOSITORY,
+        env=os.environ | told,
+        preexec_fn=dies_with_parent(signal.SIGINT),
+    )
+    while True:
+        with suppress(KeyboardInterrupt):
+            return child.wait()
+
+
+def _pytest(only: str | None) -> list[str]:
+    selected = [] if only is None else ["-k", only]
+    return [sys.executable, "-m", "pytest", str(_FAULTS), "-m", "drill", *selected]
+
+
+def _table(findings: Path) -> Table:
+    table = Table("what was tried", "recovery, s", "what was seen", box=None, pad_edge=False)
+    measured = [json.loads(line) for line in findings.read_text("utf-8").splitlines()]
+    for finding in sorted(measured, key=lambda finding: str(finding["test"])):
+        table.add_row(_sentence(finding["test"]), str(finding["recovery_seconds"]), escape(finding["seen"]))
+    return table
+
+
+def _sentence(test: str) -> str:
+    return test.removeprefix("test_").replace("_", " ")
+
+
+def _host(dsn: str) -> str:
+    """An address without user, password and database."""
+    return urlsplit(dsn).netloc.rpartition("@")[2]

@@ -1,0 +1,74 @@
+"""`muster drill` says what it needs; and what would break a server refuses to be tried on somebody else's."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from muster_local import drill
+from muster_local.cli import app
+
+ROOT = Path(__file__).parents[3]
+POSTGRES, KAFKA = "MUSTER_POSTGRES_DSN", "MUSTER_KAFKA_BOOTSTRAP"
+
+# Nobody answers there.
+NOWHERE = {POSTGRES: "postgresql://admin:secret@127.0.0.1:1/postgres", KAFKA: "127.0.0.1:1"}
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["drill", *arguments], env={"COLUMNS": "200"})
+
+
+@pytest.mark.parametrize("missing", [[POSTGRES], [KAFKA], [POSTGRES, KAFKA]])
+def test_what_is_missing_is_named(missing: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in NOWHERE.items():
+        monkeypatch.setenv(name, "" if name in missing else value)
+    result = run()
+    assert result.exit_code == 2
+    assert f"set {' and '.join(missing)}:" in result.output
+
+
+def test_servers_that_do_not_answer_are_named_without_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in NOWHERE.items():
+        monkeypatch.setenv(name, value)
+    result = run()
+    assert result.exit_code == 1
+    assert "Postgres at 127.0.0.1:1 does not answer" in result.output
+    assert "secret" not in result.output
+
+
+def test_the_list_names_what_is_harmless_and_nothing_else() -> None:
+    listed = run("--list").output.splitlines()
+    assert "01 killed between acknowledgement and delete effects come once" in listed
+    assert [line for line in listed if line[:2] in ("06", "07", "08", "09", "11", "25")] == []
+
+
+def test_a_name_that_nothing_bears() -> None:
+    result = run("--list", "--only", "nothing_of_the_kind")
+    assert result.exit_code == 2
+    assert "nothing of that name is tried" in result.output
+
+
+def test_without_a_clone_it_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drill, "_FAULTS", tmp_path / "faults")
+    result = run("--list")
+    assert result.exit_code == 2
+    assert "run .venv/bin/muster of a clone" in result.output
+
+
+def test_a_fault_that_breaks_servers_is_refused_a_borrowed_one() -> None:
+    """Those of the full disks ask for nothing else before, so that not even a connection is made."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "tests/faults", "--drill", "-k", "test_25"],
+        cwd=ROOT,
+        env=os.environ | NOWHERE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout.count("a drill breaks no server") == 2, done.stdout
+    assert "2 errors" in done.stdout
