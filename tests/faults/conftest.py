@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import secrets
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -43,13 +44,15 @@ def drill(pytestconfig: pytest.Config) -> bool:
 
 
 @pytest.fixture(scope="session")
-def _postgres(drill: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | Borrowed]:
+def _postgres(drill: bool) -> Iterator[Server | Borrowed]:
     if drill:
         yield Borrowed(os.environ[POSTGRES_DSN])
         return
-    server = servers.postgres(tmp_path_factory.mktemp("postgres"))
-    yield server
-    server.stop()
+    # Not in pytest's folder: whenever another run begins, that is shut to all users but its own, and Postgres is one.
+    with tempfile.TemporaryDirectory(prefix="muster-faults-") as folder:
+        server = servers.postgres(Path(folder))
+        yield server
+        server.stop()
 
 
 @pytest.fixture(scope="session")
