@@ -94,9 +94,9 @@ class Monitor:
             reasons.append(f"the relay cannot publish: {self._relay.held}")
         OUTBOX_ROWS.labels(service).set(rows)
         OUTBOX_OLDEST_SECONDS.labels(service).set(oldest)
-        PARKED.labels(service, "").set(parked)
+        PARKED.labels(service).set(parked)
         PARKED_RECORDS.labels(service).set(waiting)
-        LAG.labels(service, "").set(lag)
+        LAG.labels(service).set(lag)
         READY.labels(service).set(not reasons)
         for role, database in self._databases.items():
             POOL_IN_USE.labels(service, role).set(database.pool.get_size() - database.pool.get_idle_size())
