@@ -19,7 +19,8 @@ async def write(dsn: str, events: int, per_second: float, run: int) -> None:
     """Write the events in transactions of `run` events, the agencies in turn."""
     settings = {"search_path": "entitlements", "application_name": "writer"}
     async with asyncpg.create_pool(dsn, min_size=1, max_size=1, server_settings=settings) as pool:
-        database = Database(pool, SystemClock())
+        database = Database(SystemClock())
+        database.pool = pool
         start = time.perf_counter()
         for number in range(0, events, run):
             await asyncio.sleep(max(0.0, start + number / per_second - time.perf_counter()))

@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from itertools import groupby, zip_longest
 from typing import Any
 
-import asyncpg
 import structlog
 from structlog.contextvars import bound_contextvars
 
 from muster_contracts import Envelope, Event, topics
 from muster_runtime import audit, parking, positions
 from muster_runtime.context import Context
-from muster_runtime.db import RETRYABLE, Database, UnitOfWork
+from muster_runtime.db import ONE_AGENCYS, RETRYABLE, Database, UnitOfWork, concerns_all
 from muster_runtime.errors import Conflict, NotFound
 from muster_runtime.events import EventHandler, Received
-from muster_runtime.parking import DEFAULT_LIMITS, AgencyBusy, ParkingLimits, Record, StreamStands
+from muster_runtime.parking import DEFAULT_LIMITS, AgencyStands, ParkingLimits, Record, StreamFull, StreamStands
 from muster_runtime.positions import START, Position, StreamKey
 from muster_runtime.reading import Item, RecordReader
 from muster_runtime.telemetry import APPLIED, DUPLICATES, GAPS, HANDLER_SECONDS, NEW_EPOCHS, describe
@@ -60,16 +59,16 @@ class Applier:
         self._limits = limits
         self.group = group
 
-    async def apply(self, records: Sequence[Record]) -> None:
+    async def apply(self, records: Sequence[Record]) -> list[StreamStands]:
         """Apply records, of any streams, in their order; what is refused is parked.
 
-        Raises StreamStands when a stream must wait, and any other error when the server is to blame: then
-        they are to be handed in again, and what is applied already is skipped.
+        Answers the streams that must wait, and of which nothing more was taken. Any error is the server's fault, and
+        no record's: then all of them are to be handed in again, and what is applied already is skipped.
         """
         streams: dict[StreamKey, list[Item]] = {}
         for record in records:
             streams.setdefault((record.topic, record.agency_id), []).append(self._reader.read(record))
-        await self._apply_all(streams)
+        return await self._apply_all(streams)
 
     async def replay(self, topic: str, agency_id: str, context: Context) -> str | None:
         """Apply a parked stream's records in order; it is unparked with the last one.
@@ -144,10 +143,15 @@ class Applier:
             )
             return accepted
 
-    async def has_room(self, topic: str, agency_id: str) -> bool:
-        """Whether a parked stream may hold more records: it is not parked any more, or a tenth of it is free."""
-        async with self._database.read(agency_id) as connection:
-            waiting = await parking.waiting(connection, self.group, topic, agency_id)
+    async def may_go_on(self, stands: StreamStands) -> bool:
+        """Whether the partition of a stream that had to wait is to be read again: a tenth of its room is free.
+
+        That of an agency that stands for another reason always is, for the sake of the others in it.
+        """
+        if not isinstance(stands, StreamFull):
+            return True
+        async with self._database.read(stands.agency_id) as connection:
+            waiting = await parking.waiting(connection, self.group, stands.topic, stands.agency_id)
         return waiting <= self._limits.records * 0.9
 
     async def discard(self, topic: str, agency_id: str, reason: str, context: Context) -> bool:
@@ -162,7 +166,10 @@ class Applier:
                 return False
             item = self._reader.read(records[0])
             last = await positions.of_stream(uow.connection, self.group, (topic, agency_id))
-            position = last if item.position is None or self._leaves_gap(item.position, last, topic) else item.position
+            position = item.position
+            belongs = item.envelope is not None and item.envelope.agency_id == agency_id
+            if position is None or not belongs or self._leaves_gap(position, last, topic):
+                position = last
             await positions.store(uow.connection, self.group, {(topic, agency_id): max(position, last)})
             await parking.remove(uow, self.group, records)
             await audit.record(
@@ -180,39 +187,39 @@ class Applier:
             )
             return True
 
-    async def _apply_all(self, streams: Mapping[StreamKey, Sequence[Item]]) -> None:
+    async def _apply_all(self, streams: Mapping[StreamKey, Sequence[Item]]) -> list[StreamStands]:
         """Apply all streams together; where that cannot be, each alone, so that only the culprit parks or waits."""
+        if len(streams) > 1:
+            try:
+                await self._apply_streams(streams)
+                return []
+            except Exception as error:
+                if concerns_all(error) and not isinstance(error, StreamFull):
+                    raise
+        standing: list[StreamStands] = []
+        busy: dict[str, str] = {}  # agencies that stand, and why: one wait for each is enough
+        for (topic, agency_id), items in streams.items():
+            if agency_id in busy:
+                standing.append(AgencyStands(topic, agency_id, busy[agency_id]))
+                continue
+            try:
+                await self._apply_alone((topic, agency_id), items)
+            except StreamFull as full:
+                standing.append(full)
+            except ONE_AGENCYS as error:
+                busy[agency_id] = f"{topic} of {agency_id} waits: {describe(error)}"
+                standing.append(AgencyStands(topic, agency_id, busy[agency_id]))
+        return standing
+
+    async def _apply_alone(self, stream: StreamKey, items: Sequence[Item]) -> None:
+        """Apply one stream; where that is refused, item by item, and park it from the one that is."""
         try:
-            await self._apply_streams(streams)
-        except asyncpg.LockNotAvailableError:
-            if len(streams) > 1:
-                await self._apply_each(streams)
-                return
-            ((topic, agency_id),) = streams
-            raise AgencyBusy(topic, agency_id, f"another transaction holds the lock of {agency_id}") from None
+            await self._apply_streams({stream: items})
+            return
         except RETRYABLE:
             raise
         except Exception as error:
-            if len(streams) > 1:
-                await self._apply_each(streams)
-                return
-            (items,) = streams.values()
-            await self._apply_until_refused(items, error)
-
-    async def _apply_each(self, streams: Mapping[StreamKey, Sequence[Item]]) -> None:
-        """Apply each stream alone; one that must wait is told of when all others are done."""
-        standing: StreamStands | None = None
-        for stream, items in streams.items():
-            try:
-                await self._apply_all({stream: items})
-            except StreamStands as stands:
-                standing = stands
-        if standing is not None:
-            raise standing
-
-    async def _apply_until_refused(self, items: Sequence[Item], error: Exception) -> None:
-        """Apply one stream's items one by one, and park it from the one that is refused."""
-        stream = (items[0].record.topic, items[0].record.agency_id)
+            refusal = error
         for index, item in enumerate(items):
             try:
                 if len(items) > 1:
@@ -220,11 +227,16 @@ class Applier:
                     continue
             except RETRYABLE:
                 raise
-            except Exception as refusal:
-                error = refusal
-            async with self._transaction([stream[1]]) as uow:
-                await self._park(uow, items[index:], describe(error))
-            _log.error("stream_parked", topic=stream[0], agency_id=stream[1], exc_info=error)
+            except Exception as error:
+                refusal = error
+            topic, agency_id = stream
+            async with self._transaction([agency_id]) as uow:
+                last = await positions.of_stream(uow.connection, self.group, stream)
+                # Another process may have taken the partition over, and applied some of them.
+                held = [later for later in items[index:] if later.position is None or later.position > last]
+                if held:
+                    await self._park(uow, held, describe(refusal))
+            _log.error("stream_parked", topic=topic, agency_id=agency_id, exc_info=refusal)
             return
 
     async def _apply_streams(self, streams: Mapping[StreamKey, Sequence[Item]]) -> None:

@@ -20,7 +20,7 @@ from muster_runtime.service import Service
 
 # How long open requests may take after SIGTERM. With what the consumer, the relay and the pools may take after
 # them it stays below Kubernetes' grace period, which is 30 s by default.
-DRAIN_SECONDS = 10
+DRAIN_SECONDS = 7
 
 
 def run(build: Callable[[], Service]) -> None:

@@ -8,22 +8,17 @@ import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.message import FAKE_CONSUMER
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-    retry_if_not_exception_type,
-    wait_exponential_jitter,
-)
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
 from muster_contracts import topics
 from muster_runtime.applier import Applier
@@ -31,17 +26,23 @@ from muster_runtime.db import RETRYABLE
 from muster_runtime.parking import Record, StreamFull, StreamStands
 from muster_runtime.telemetry import APPLY_RETRIES, PAUSED_PARTITIONS, describe
 
-# After an empty poll FastStream sleeps this long again: it is the larger part of an idle system's latency.
-BATCH_TIMEOUT_MS = 2
+# How long one poll waits for something new.
+POLL_MS = 4
+
+# The same for a partition alone, which is polled from anew and has nothing in the client's memory.
+ALONE_POLL_MS = 100
+
+# Between polls while nothing but what cannot be read has come.
+UNREADABLE_SECONDS = 1.0
 
 # The client keeps what it has fetched of each partition in memory, decompressed, until it is applied.
 PARTITION_FETCH_BYTES = 128 * 1024
 
 # How long a batch in hand may take at a shutdown or when its partitions are taken away.
-DRAIN_SECONDS = 10
+DRAIN_SECONDS = 7
 
 # How long leaving the group may take: a client that is stuck must not keep the process.
-LEAVE_SECONDS = 5
+LEAVE_SECONDS = 3
 
 # How often the consumer is looked after.
 TEND_SECONDS = 5.0
@@ -88,8 +89,6 @@ class Consumer:
             *self._names,
             group_id=applier.group,
             batch=True,
-            max_records=batch_records,
-            batch_timeout_ms=BATCH_TIMEOUT_MS,
             max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
             auto_offset_reset="earliest",
             ack_policy=AckPolicy.MANUAL,
@@ -99,6 +98,8 @@ class Consumer:
             decoder=_decode,
         )
         self._subscriber(self._on_batch)
+        self._subscriber.get_msg = self._poll  # type: ignore[method-assign]
+        self._batch_records = batch_records
         # Asks where the topics end. On the subscriber's own connection the question would wait behind its fetch,
         # which the broker holds for half a second when there is nothing new.
         self._ends = AIOKafkaConsumer(bootstrap_servers=bootstrap, client_id=client_id, enable_auto_commit=False)
@@ -108,6 +109,7 @@ class Consumer:
         self._rebalancing = True
         self._stopping = False
         self._paused: dict[TopicPartition, StreamStands] = {}
+        self._unreadable: dict[TopicPartition, str] = {}
         self._last_sign_at = time.monotonic()
         self.held: str | None = None
         self.applied = 0
@@ -139,13 +141,17 @@ class Consumer:
             try:
                 await self._resume()
                 await self._check_progress()
-            except (KafkaError, *RETRYABLE) as error:
+            except KafkaError as error:
+                self._give_sign()  # Kafka is away: nothing is to be expected of the client
+                _log.warning("consumer_not_tended", error=repr(error))
+            except RETRYABLE as error:
                 _log.warning("consumer_not_tended", error=repr(error))
 
     @property
     def complaints(self) -> list[str]:
         """Why the consumer is not well, in plain words."""
         reasons = [f"reading waits: {stands}" for stands in self._paused.values() if isinstance(stands, StreamFull)]
+        reasons += [f"{p.topic}[{p.partition}] cannot be read: {why}" for p, why in self._unreadable.items()]
         if not self.assigned.is_set():
             reasons.append("the consumer has not joined its group yet")
         if self.held is not None:
@@ -174,65 +180,104 @@ class Consumer:
             raise KafkaError("the consumer is not started")
         return consumer
 
+    async def _poll(self, consumer: AIOKafkaConsumer) -> tuple[ConsumerRecord[bytes, bytes], ...]:
+        """What has come. A partition that cannot be read waits; what the client had taken of others is read again."""
+        try:
+            polled = await consumer.getmany(timeout_ms=POLL_MS, max_records=self._batch_records)
+        except ConsumerStoppedError:
+            raise
+        except Exception:
+            self._go_back(consumer.assignment())
+            polled = await self._poll_one_by_one(consumer)
+            if not polled:
+                await asyncio.sleep(UNREADABLE_SECONDS)
+        for partition in polled:
+            self._unreadable.pop(partition, None)
+        return tuple(chain.from_iterable(polled.values()))
+
+    async def _poll_one_by_one(
+        self, consumer: AIOKafkaConsumer
+    ) -> dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]]:
+        polled: dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]] = {}
+        partitions = consumer.assignment() - self._paused.keys()
+        for partition in partitions:
+            limit = self._batch_records // len(partitions) + 1
+            try:
+                polled |= await consumer.getmany(partition, timeout_ms=ALONE_POLL_MS, max_records=limit)
+            except ConsumerStoppedError:
+                raise
+            except Exception as error:
+                if partition not in self._unreadable:
+                    _log.error(
+                        "partition_unreadable", topic=partition.topic, partition=partition.partition, exc_info=error
+                    )
+                self._unreadable[partition] = describe(error)
+                self._go_back([partition])
+        return polled
+
+    def _go_back(self, partitions: Collection[TopicPartition]) -> None:
+        """Read on from what is not applied yet."""
+        for partition in partitions:
+            if partition not in self._paused:
+                with suppress(IllegalStateError, KeyError):
+                    self._kafka.seek(partition, self._offsets[partition])
+
     async def _on_batch(self, raw: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
         """Apply a batch, then commit it to Kafka. Never raises: FastStream would go on past an error."""
         async with self._applying:
             if self._stopping:
                 return
             self._give_sign()
-            while raw:
-                try:
-                    await self._apply([self._record(consumed) for consumed in raw])
-                    break
-                except StreamStands as stands:
-                    raw = self._put_aside(raw, stands)
+            if standing := await self._apply([self._record(consumed) for consumed in raw]):
+                raw = self._put_aside(raw, standing)
             self.held = None
             self._give_sign()
             self.applied += len(raw)
             last = {(r.topic, r.partition): r.offset for r in raw}
             offsets = {TopicPartition(*partition): offset + 1 for partition, offset in last.items()}
             self._offsets |= offsets
-            await self._commit(offsets)
+            if offsets:
+                await self._commit(offsets)
 
-    async def _apply(self, records: Sequence[Record]) -> None:
-        """Apply records, however often it must be tried; raises StreamStands.
+    async def _apply(self, records: Sequence[Record]) -> list[StreamStands]:
+        """Apply records, however often it must be tried; answers the streams that must wait.
 
-        What an event could be blamed for has parked it; so whatever else comes out of the applier is no event's fault.
+        What an event could be blamed for has parked it; so whatever error comes out of the applier is no event's fault.
         """
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type() & retry_if_not_exception_type(StreamStands),
+        return await AsyncRetrying(
+            retry=retry_if_exception_type(),
             wait=wait_exponential_jitter(multiplier=0.1, max=5),
             before_sleep=self._note_retry,
             reraise=True,
-        ):
-            with attempt:
-                await self._applier.apply(records)
+        )(self._applier.apply, records)
 
     def _put_aside(
-        self, raw: Sequence[ConsumerRecord[bytes, bytes]], stands: StreamStands
+        self, raw: Sequence[ConsumerRecord[bytes, bytes]], standing: Sequence[StreamStands]
     ) -> list[ConsumerRecord[bytes, bytes]]:
-        """Pause the partitions of a stream that must wait and leave their records for later; answer the others."""
-        _log.error("partition_paused", topic=stands.topic, agency_id=stands.agency_id, reason=str(stands))
-        waiting = {
-            TopicPartition(consumed.topic, consumed.partition)
-            for consumed in raw
-            if (record := self._record(consumed)).topic == stands.topic and record.agency_id == stands.agency_id
-        }
-        for partition in waiting:
-            first = next(r.offset for r in raw if (r.topic, r.partition) == partition)
+        """Pause the partitions of streams that must wait and leave their records for later; answer the others."""
+        by_stream = {(stands.topic, stands.agency_id): stands for stands in standing}
+        waiting: dict[TopicPartition, StreamStands] = {}
+        first: dict[TopicPartition, int] = {}
+        for consumed in raw:
+            partition, record = TopicPartition(consumed.topic, consumed.partition), self._record(consumed)
+            first.setdefault(partition, consumed.offset)
+            if stands := by_stream.get((record.topic, record.agency_id)):
+                waiting[partition] = stands
+        for partition, stands in waiting.items():
+            _log.error("partition_paused", topic=stands.topic, agency_id=stands.agency_id, reason=str(stands))
             with suppress(IllegalStateError):  # it was taken away meanwhile
                 self._kafka.pause(partition)
-                self._kafka.seek(partition, first)
+                self._kafka.seek(partition, first[partition])
                 self._paused[partition] = stands
         PAUSED_PARTITIONS.labels(self._applier.service).set(len(self._paused))
         return [r for r in raw if TopicPartition(r.topic, r.partition) not in waiting]
 
     async def _resume(self) -> None:
         for partition, stands in list(self._paused.items()):
-            if await self._applier.has_room(stands.topic, stands.agency_id):
+            if await self._applier.may_go_on(stands) and self._paused.get(partition) is stands:
+                del self._paused[partition]
                 with suppress(IllegalStateError):
                     self._kafka.resume(partition)
-                del self._paused[partition]
                 _log.info("partition_resumed", topic=stands.topic, agency_id=stands.agency_id)
         PAUSED_PARTITIONS.labels(self._applier.service).set(len(self._paused))
 
@@ -243,7 +288,7 @@ class Consumer:
         if not behind:
             self._give_sign()
         idle = time.monotonic() - self._last_sign_at
-        if idle > self._stuck_seconds:
+        if idle > self._stuck_seconds and not self._applying.locked():
             raise ConsumerStuck(f"the consumer is {behind} records behind and has done nothing for {idle:.0f} s")
 
     def _give_sign(self) -> None:
@@ -302,13 +347,15 @@ class _DrainOnRevoke(ConsumerRebalanceListener):
             # The agencies' locks still keep the old and the new owner apart.
             _log.warning("revoked_while_applying", partitions=len(revoked))
         self._consumer._rebalancing = True
+        self._consumer._paused.clear()  # they are read anew, and paused again where that is still so
+        self._consumer._offsets.clear()
+        self._consumer._unreadable.clear()
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         consumer = self._consumer
-        for partition in assigned:
-            committed = await consumer._kafka.committed(partition)
-            consumer._offsets[partition] = committed or 0
-        consumer._paused.clear()  # they are read anew, and paused again where that is still so
+        committed = await asyncio.gather(*(consumer._kafka.committed(partition) for partition in assigned))
+        for partition, offset in zip(assigned, committed, strict=True):
+            consumer._offsets.setdefault(partition, offset or 0)  # unless a batch of it is applied already
         consumer._give_sign()
         consumer._rebalancing = False
         consumer.assigned.set()

@@ -1,6 +1,7 @@
 """Postgres: a pool per role, reads of one tenant, and the unit of work that every change goes through."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from muster_contracts import Envelope, Event
 from muster_runtime import outbox
 from muster_runtime.clock import Clock
 from muster_runtime.context import Context
-from muster_runtime.errors import RetryableError
+from muster_runtime.errors import RetryableError, TooManyRequests
 from muster_runtime.turns import Turns
 
 if TYPE_CHECKING:
@@ -30,8 +31,20 @@ EVERY_AGENCY = "*"
 # A caller that gets no connection for so long is told to come back later.
 ACQUIRE_SECONDS = 10
 
+# Seconds of silence until the server is asked whether it lives, between askings, and how often; and how many
+# milliseconds it may leave what was sent unacknowledged.
+_KEEPALIVE = {
+    socket.TCP_KEEPIDLE: 10,
+    socket.TCP_KEEPINTVL: 5,
+    socket.TCP_KEEPCNT: 4,
+    socket.TCP_USER_TIMEOUT: 30_000,
+}
+
 # How long a closing pool waits for connections that are in use.
 CLOSE_SECONDS = 2
+
+# Of what is no fault of the work, that which may concern one agency alone: its lock is held, its rows cannot be read.
+ONE_AGENCYS = (asyncpg.LockNotAvailableError, asyncpg.PostgresSystemError, asyncpg.InternalServerError)
 
 # What is the server's state and no fault of the work: a lost connection, a lock that was not had in time, a server
 # that is full, in recovery, being put back from a backup, or has its passwords changed.
@@ -47,12 +60,16 @@ RETRYABLE = (
     asyncpg.ReadOnlySQLTransactionError,  # a replica that does not lead yet
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
-    asyncpg.LockNotAvailableError,
     asyncpg.QueryCanceledError,
     asyncpg.TransactionRollbackError,
-    asyncpg.PostgresSystemError,
-    asyncpg.InternalServerError,
+    asyncpg.InvalidCachedStatementError,  # a migration has changed the table meanwhile
+    *ONE_AGENCYS,
 )
+
+
+def concerns_all(error: Exception) -> bool:
+    """Whether an error is the server's, and would be met with any agency."""
+    return isinstance(error, RETRYABLE) and not isinstance(error, ONE_AGENCYS)
 
 
 @dataclass(slots=True)
@@ -117,11 +134,19 @@ class UnitOfWork:
 
 
 class Database:
-    """A service's schema, as one of its roles sees it. `disk_full`: the last write found no room."""
+    """A service's schema, as one of its roles sees it.
 
-    def __init__(self, pool: "asyncpg.Pool[Any]", clock: Clock, turns: Turns | None = None) -> None:
-        self.pool = pool
+    `disk_full`: the last write found no room. `outbox_full`: callers with turns must wait until events have been
+    published. `server`: when the server of the newest connection was started, which
+    tells one server, or one life of it, from another.
+    """
+
+    pool: "asyncpg.Pool[Any]"
+
+    def __init__(self, clock: Clock, turns: Turns | None = None) -> None:
         self.disk_full = False
+        self.outbox_full = False
+        self.server: datetime | None = None
         self._clock = clock
         self._turns = turns
 
@@ -140,8 +165,10 @@ class Database:
 
         With `turns`, the writers of one agency wait for one another before they take a connection.
         """
-        pool = await asyncpg.create_pool(
+        database = cls(clock, turns)
+        database.pool = await asyncpg.create_pool(
             dsn,
+            init=database._greet,
             min_size=1,
             max_size=size,
             server_settings={
@@ -151,7 +178,15 @@ class Database:
                 "idle_in_transaction_session_timeout": "60000",
             },
         )
-        return cls(pool, clock, turns)
+        return database
+
+    async def _greet(self, connection: "asyncpg.Connection[Any]") -> None:
+        """Have a connection whose server has vanished without a word end within half a minute, and know the server."""
+        socket_ = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
+        socket_.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE.items():
+            socket_.setsockopt(socket.IPPROTO_TCP, option, value)
+        self.server = await connection.fetchval("select pg_postmaster_start_time()")
 
     async def close(self) -> None:
         """Close the pool; a connection that is not given back in time is cut."""
@@ -167,10 +202,13 @@ class Database:
     ) -> AsyncIterator[UnitOfWork]:
         """Lock the agencies, yield a unit of work, publish its events and commit.
 
-        Any error rolls all of it back. Row-level security refuses a write to an agency not named here.
+        Any error rolls all of it back. Row-level security refuses a write to an agency not named here. Raises
+        TooManyRequests where callers have turns and one of their limits is reached.
         """
         if not agencies:
             raise RuntimeError("a unit of work must name the agencies that it changes")
+        if self._turns is not None and self.outbox_full:
+            raise TooManyRequests("too many events wait to be published; send it again later")
         async with AsyncExitStack() as held:
             if self._turns is not None and len(agencies) == 1:
                 await held.enter_async_context(self._turns.take(agencies[0]))

@@ -5,6 +5,8 @@ from pydantic import BaseModel
 from muster_runtime import audit
 from muster_runtime.context import Context
 from muster_runtime.db import EVERY_AGENCY, Database
+from muster_runtime.restored import published_runs
+from muster_runtime.settings import Settings
 
 
 class RaisedEpoch(BaseModel):
@@ -14,11 +16,15 @@ class RaisedEpoch(BaseModel):
     streams: int
 
 
-async def raise_epoch(database: Database, reason: str, context: Context, *, above: int = 0) -> RaisedEpoch:
+async def raise_epoch(
+    database: Database, settings: Settings, reason: str, context: Context, *, above: int = 0
+) -> RaisedEpoch:
     """Raise the epoch of all streams above every one so far and above `above`; their sequences go on.
 
-    Nothing else of the service may run meanwhile: what it published in the old epoch would pass for known.
+    So do the events that wait in the outbox, but for those that are on their topic already: these would be new ones
+    otherwise. Nothing else of the service may run meanwhile: what it published in the old epoch would pass for known.
     """
+    published = await published_runs(database, settings.kafka_bootstrap, settings.topic_prefix)
     async with database.read(EVERY_AGENCY) as connection:
         rows = await connection.fetch("select distinct agency_id from stream")
     agencies = [row["agency_id"] for row in rows]
@@ -29,6 +35,7 @@ async def raise_epoch(database: Database, reason: str, context: Context, *, abov
         epoch = max(before, above) + 1
         await uow.connection.execute("update epoch set number = $1", epoch)
         streams = await uow.connection.fetch("update stream set epoch = $1 returning true", epoch)
+        await uow.connection.execute("update outbox set epoch = $1 where id <> all($2::bigint[])", epoch, published)
         await audit.record(
             uow,
             command="RaiseEpoch",

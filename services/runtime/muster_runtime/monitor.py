@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Mapping
+from datetime import datetime
 
 import asyncpg
 import structlog
-from aiokafka.client import AIOKafkaClient
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
+from muster_contracts import topics
 from muster_runtime.applier import Applier
 from muster_runtime.consumer import Consumer
 from muster_runtime.db import RETRYABLE, Connection, Database
@@ -18,6 +21,7 @@ from muster_runtime.relay import Relay
 from muster_runtime.scheduler import Scheduler, next_due
 from muster_runtime.service import Runtime, Service
 from muster_runtime.telemetry import (
+    DEADLINE_OVERDUE_SECONDS,
     LAG,
     OUTBOX_OLDEST_SECONDS,
     OUTBOX_ROWS,
@@ -70,12 +74,13 @@ class Monitor:
         """Readiness with its reasons; the gauges are set on the way."""
         service = self._runtime.service.name
         reasons: list[str] = []
-        rows, oldest, parked, waiting, lag = 0, 0.0, 0, 0, 0
+        rows, oldest, overdue, parked, waiting, lag = 0, 0.0, 0.0, 0, 0, 0
         try:
             async with asyncio.timeout(PATIENCE_SECONDS), self._runtime.database.pool.acquire() as connection:
                 reasons += await self._migrations(connection)
                 if not reasons:  # else tables and columns may be missing
                     rows, oldest = await self._outbox(connection)
+                    overdue = self._seconds_since(await next_due(connection))
                     streams = await parked_streams(connection, self._applier.group)
                     parked, waiting = len(streams), sum(stream.records for stream in streams)
             reasons += await self._disk()
@@ -94,6 +99,7 @@ class Monitor:
             reasons.append(f"the relay cannot publish: {self._relay.held}")
         OUTBOX_ROWS.labels(service).set(rows)
         OUTBOX_OLDEST_SECONDS.labels(service).set(oldest)
+        DEADLINE_OVERDUE_SECONDS.labels(service).set(overdue)
         PARKED.labels(service).set(parked)
         PARKED_RECORDS.labels(service).set(waiting)
         LAG.labels(service).set(lag)
@@ -105,9 +111,12 @@ class Monitor:
     async def _outbox(self, connection: Connection) -> tuple[int, float]:
         row = await connection.fetchrow("select count(*) as rows, min(recorded_at) as oldest from outbox")
         assert row is not None
-        if row["oldest"] is None:
-            return 0, 0.0
-        return row["rows"], max(0.0, (self._runtime.clock.now() - row["oldest"]).total_seconds())
+        for database in self._databases.values():
+            database.outbox_full = row["rows"] >= self._runtime.settings.outbox_rows
+        return row["rows"], self._seconds_since(row["oldest"])
+
+    def _seconds_since(self, instant: datetime | None) -> float:
+        return 0.0 if instant is None else max(0.0, (self._runtime.clock.now() - instant).total_seconds())
 
     async def _migrations(self, connection: Connection) -> list[str]:
         """Asked until nothing is pending, and then never again: a schema does not go back."""
@@ -172,39 +181,65 @@ class Monitor:
 
 
 class KafkaTopics:
-    """The topics that a service needs, as Kafka has them now beside what it had at the start."""
+    """The topics that a service needs: as Kafka has them now, as it had them at the start, and as the contracts say."""
 
     def __init__(self, service: Service) -> None:
         prefix = service.settings.topic_prefix
-        self._names = sorted(prefix + name for name in needed_topics(service))
-        self._client = AIOKafkaClient(
+        self._needed = {prefix + name: topics()[name] for name in sorted(needed_topics(service))}
+        self._admin = AIOKafkaAdminClient(
             bootstrap_servers=service.settings.kafka_bootstrap, client_id=f"{service.name}-monitor"
         )
         self._at_start: Mapping[str, int] = {}
 
     async def start(self) -> None:
-        """Connect, and remember the partitions."""
-        await self._client.bootstrap()
+        """Connect, and remember the partitions. Raises KafkaError where Kafka cannot be reached."""
+        await self._admin.start()
         self._at_start = await self._partitions()
 
     async def stop(self) -> None:
         """Disconnect."""
-        await self._client.close()
+        await self._admin.close()
+
+    async def missing(self) -> list[str]:
+        """The topics that there are not."""
+        there = await self._partitions()
+        return [name for name in self._needed if name not in there]
+
+    async def wrong_settings(self) -> list[str]:
+        """What is set otherwise than the contracts say, so that events would be lost."""
+        there = await self._partitions()
+        resources = [
+            ConfigResource(ConfigResourceType.TOPIC, name, configs=topic.settings)
+            for name, topic in self._needed.items()
+            if name in there
+        ]
+        answers = await self._admin.describe_configs(resources) if resources else []
+        return [
+            f"{resource['resource_name']} has {entry['config_names']}={entry['config_value']} and needs {needed}"
+            for answer in answers
+            for resource in answer.to_object()["resources"]
+            for entry in resource["config_entries"]
+            if entry["config_value"]
+            != (needed := self._needed[resource["resource_name"]].settings[entry["config_names"]])
+        ]
 
     async def complaints(self) -> list[str]:
         """What is wrong with the topics. Raises KafkaError where Kafka cannot be reached."""
-        now = await self._partitions()
-        missing = [name for name in self._names if name not in now]
-        grown = [name for name, partitions in now.items() if partitions != self._at_start.get(name, partitions)]
-        return [f"the topic {name} is missing" for name in missing] + [
-            f"the topic {name} has {now[name]} partitions and had {self._at_start[name]}: its streams lose their order"
-            for name in grown
+        there = await self._partitions()
+        grown = [name for name, partitions in there.items() if partitions != self._at_start.get(name, partitions)]
+        return [
+            *(f"the topic {name} is missing" for name in await self.missing()),
+            *(
+                f"the topic {name} has {there[name]} partitions and had {self._at_start[name]}: its streams lose "
+                "their order"
+                for name in grown
+            ),
+            *(f"events would be lost: {wrong}" for wrong in await self.wrong_settings()),
         ]
 
     async def _partitions(self) -> dict[str, int]:
-        cluster = await self._client.fetch_all_metadata()
-        found = {name: cluster.partitions_for_topic(name) for name in self._names}
-        return {name: len(partitions) for name, partitions in found.items() if partitions}
+        found = {topic["topic"]: len(topic["partitions"]) for topic in await self._admin.describe_topics()}
+        return {name: found[name] for name in self._needed if found.get(name)}
 
 
 def needed_topics(service: Service) -> set[str]:

@@ -62,8 +62,8 @@ class StreamFull(StreamStands):
     """A parked stream holds as many records as it may: it stands until an operator has acted."""
 
 
-class AgencyBusy(StreamStands):
-    """Another transaction holds the agency's lock for longer than a consumer waits."""
+class AgencyStands(StreamStands):
+    """Another transaction holds the agency's lock for longer than a consumer waits, or its rows cannot be read."""
 
 
 class BreakerOpen(RetryableError):
@@ -136,7 +136,7 @@ async def append(uow: UnitOfWork, group: str, records: Sequence[Record], limits:
                 record.partition,
                 record.offset,
                 record.key,
-                [name for name, _ in record.headers],
+                [name.replace("\0", "\\0") for name, _ in record.headers],  # which text in Postgres cannot hold
                 [value for _, value in record.headers],
                 record.value,
                 uow.now,

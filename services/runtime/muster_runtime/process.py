@@ -9,8 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 import structlog
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 
 from muster_contracts import topics
@@ -20,7 +19,7 @@ from muster_runtime.clock import Clock, SandboxClock, SystemClock
 from muster_runtime.consumer import Consumer
 from muster_runtime.db import Database
 from muster_runtime.http import create_app
-from muster_runtime.monitor import Monitor, needed_topics
+from muster_runtime.monitor import KafkaTopics, Monitor, needed_topics
 from muster_runtime.operations import operations_router
 from muster_runtime.parking import ParkingLimits
 from muster_runtime.relay import Relay
@@ -31,6 +30,9 @@ from muster_runtime.turns import Turns
 
 # How long a duty waits for one agency before it goes on with the others; a command's sender waits longer.
 WORKER_LOCK_SECONDS = 2
+
+# How long the duties may take to end; a server that hangs must not keep the process.
+STOP_SECONDS = 6
 
 _log = structlog.get_logger(__name__)
 
@@ -83,7 +85,7 @@ class _Duties:
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
 
 
 @asynccontextmanager
@@ -92,12 +94,14 @@ async def running(
 ) -> AsyncIterator[Process]:
     """Run a service until the block ends; then let the work in hand finish, and close.
 
-    Raises StartRefused when its topics are missing or the configuration is not fit for production.
+    Raises StartRefused when its topics are missing or wrong, when a server that it needs is away, and when the
+    configuration is not fit for production.
     """
     settings = service.settings
     sandbox = settings.environment == "sandbox"
     clock = clock or (SandboxClock() if sandbox else SystemClock())
-    await _require_topics(service)
+    if sandbox or roles & {Role.RELAY, Role.CONSUMER}:
+        await _require_topics(service)
     async with AsyncExitStack() as stack:
         worker_dsn = settings.postgres_worker_dsn.get_secret_value()
         api_dsn = settings.postgres_api_dsn.get_secret_value()
@@ -173,27 +177,18 @@ async def running(
 
 async def _require_topics(service: Service) -> None:
     """Refuse to start without the topics: nothing creates them, or puts them right, behind an operator's back."""
-    settings = service.settings
-    needed = needed_topics(service)
-    if unknown := sorted(needed - topics().keys()):
+    if unknown := sorted(needed_topics(service) - topics().keys()):
         raise StartRefused(f"there is no contract for the topics {', '.join(unknown)}")
-    names = {settings.topic_prefix + name: topics()[name] for name in sorted(needed)}
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
-    await admin.start()
+    kafka = KafkaTopics(service)
     try:
-        if missing := sorted(names.keys() - set(await admin.list_topics())):
-            raise StartRefused(f"topics are missing: {', '.join(missing)}; create them with `muster topics apply`")
-        resources = [ConfigResource(ConfigResourceType.TOPIC, name, configs=names[name].settings) for name in names]
-        answers = await admin.describe_configs(resources)
+        await kafka.start()
+        missing, wrong = await kafka.missing(), await kafka.wrong_settings()
+    except (KafkaError, OSError) as error:
+        raise StartRefused(f"Kafka cannot be reached at {service.settings.kafka_bootstrap}: {error}") from None
     finally:
-        await admin.close()
-    wrong = [
-        f"{resource['resource_name']} has {entry['config_names']}={entry['config_value']} and needs {kept}"
-        for answer in answers
-        for resource in answer.to_object()["resources"]
-        for entry in resource["config_entries"]
-        if entry["config_value"] != (kept := names[resource["resource_name"]].settings[entry["config_names"]])
-    ]
+        await kafka.stop()
+    if missing:
+        raise StartRefused(f"topics are missing: {', '.join(missing)}; create them with `muster topics apply`")
     if wrong:
         raise StartRefused(f"topics would lose events: {'; '.join(wrong)}")
 

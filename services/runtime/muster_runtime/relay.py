@@ -6,7 +6,9 @@ the same ids and sequences; none is lost and none overtakes another of its strea
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -29,6 +31,9 @@ READ_EVENTS = 10_000
 # After a failure, and while an operator is waited for.
 RETRY_SECONDS = 0.5
 RESTORED_SECONDS = 5.0
+
+# How long the producer may take to close, and the lease to be given back.
+CLOSE_SECONDS = 2
 
 # A client that has lost an answer for good must not hold the outbox: after so long a new one sends all again.
 SEND_SECONDS = 120
@@ -93,6 +98,7 @@ class Relay:
         self._topics = topics
         self._topic_prefix = topic_prefix
         self._producer: AIOKafkaProducer | None = None
+        self._trusted: datetime | None = None  # the server that was found to have lost no commits
         self._deleted_since_vacuum = 0
         self.held: str | None = None  # why it cannot relay, where it cannot
         self.relayed = 0
@@ -109,18 +115,19 @@ class Relay:
                 except (KafkaError, *RETRYABLE) as error:
                     self.held = describe(error)
                     _log.warning("relay_failed", error=repr(error))
+                    self._trusted = None
                     await self._close_producer()
+                    await self._release()  # another process may have better luck
                     await asyncio.sleep(RESTORED_SECONDS if isinstance(error, DatabaseRestored) else RETRY_SECONDS)
         finally:
             await self._close_producer()
-            await self._lease.release()
+            await self._release()
 
     async def _drain(self) -> int:
         """Relay until the outbox is empty or the lease is lost; reading and deleting overlap sending."""
         relayed = 0
-        if self._producer is None:
-            await self._open_producer()
         batch = await self._read(in_flight=[])
+        await self._trust_server()
         deleting: asyncio.Task[None] | None = None
         deleting_ids: list[int] = []
         try:
@@ -137,6 +144,7 @@ class Relay:
                 if not await self._lease.take():
                     break
                 batch = following
+                await self._trust_server()
         finally:
             if deleting is not None:
                 await deleting
@@ -156,8 +164,7 @@ class Relay:
 
     async def _send(self, batch: _Batch) -> None:
         """Send a batch and wait until every event of it is acknowledged by all in-sync replicas."""
-        producer = self._producer
-        assert producer is not None
+        producer = self._producer or await self._open_producer()
         builders: dict[tuple[str, int], list[BatchBuilder]] = {}
         for run in batch.runs:
             topic = self._topic_prefix + run["topic"]
@@ -181,9 +188,14 @@ class Relay:
             builder.close()
             await (await producer.send_batch(builder, topic, partition=partition))
 
-    async def _open_producer(self) -> None:
-        """Make a producer, unless the database was restored."""
-        await refuse_restored(self._database, self._bootstrap, self._topic_prefix, self._topics)
+    async def _trust_server(self) -> None:
+        """Before anything is sent that was read from another server, or another life of it: has it lost commits?"""
+        server = self._database.server
+        if server != self._trusted:
+            await refuse_restored(self._database, self._bootstrap, self._topic_prefix, self._topics)
+            self._trusted = server
+
+    async def _open_producer(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
             bootstrap_servers=self._bootstrap,
             client_id=f"{self._service}-relay",
@@ -195,16 +207,22 @@ class Relay:
         )
         self._producer = producer  # first, so that one whose start fails is closed as well
         await producer.start()
+        return producer
 
     async def _close_producer(self) -> None:
         """Close the producer: an out-of-order error would stick to it for ever."""
         producer, self._producer = self._producer, None
         if producer is not None:
             try:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(CLOSE_SECONDS):
                     await producer.stop()
             except (KafkaError, OSError) as error:
                 _log.warning("producer_close_failed", error=repr(error))
+
+    async def _release(self) -> None:
+        with suppress(*RETRYABLE):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._lease.release()
 
     async def _vacuum_when_due(self) -> None:
         if self._deleted_since_vacuum >= VACUUM_AFTER_EVENTS:

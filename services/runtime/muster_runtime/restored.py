@@ -1,21 +1,32 @@
-"""A database that is older than what its service has published: restored from a backup, with its epoch not raised.
+"""A database that has lost commits: restored from a backup, or a replica that lagged behind when it took over.
 
-It would give positions out a second time, and the readers would take what it says for known.
+It gives positions out a second time, and the readers would take what it says for known. The topics tell.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from muster_contracts import MalformedRecord, read_headers
 from muster_runtime.db import Database
 from muster_runtime.errors import RetryableError
 from muster_runtime.positions import Position, StreamKey
 
-# How long the topics' last records may take to arrive; one that compaction has removed never does.
+# Of each partition, how many records at its end are looked at. Commits are lost from the end, but the relay
+# publishes in the order of ids, which concurrent commits do not quite keep.
+TAIL_RECORDS = 100
+
+# How long the topics' ends may take to arrive; what compaction has removed never does.
 PATIENCE_SECONDS = 5.0
+
+# What tells two events at one position apart: the time and the correlation id of the run that an event came in.
+Identity = tuple[datetime, str]
+Published = dict[StreamKey, dict[Position, Identity]]
 
 _log = structlog.get_logger(__name__)
 
@@ -25,14 +36,98 @@ class DatabaseRestored(RetryableError):
 
 
 async def refuse_restored(database: Database, bootstrap: str, topic_prefix: str, topics: Sequence[str]) -> None:
-    """Compare the last record of each partition with what the database has given out.
+    """Compare the ends of the topics with what the database has given out, and with what waits in its outbox.
 
-    Whoever loses its last commits loses the last record of a partition with them, so one record tells.
     Raises DatabaseRestored, and KafkaError.
     """
-    published = await _last_positions(bootstrap, topic_prefix, topics)
-    # Only now: whatever is on a topic was given out by a commit before it. A stream that is not known, because its
-    # beginning is lost too, begins in the service's epoch.
+    published = await _ends(bootstrap, topic_prefix, topics)
+    last = {stream: max(positions) for stream, positions in published.items()}
+    # Only now: whatever is on a topic was given out by a commit before it.
+    for stream, given_out in (await _given_out(database, last)).items():
+        if last[stream] > given_out:
+            raise _restored(stream, last[stream])
+    # What has been given out a second time meanwhile is still in the outbox: it was refused here.
+    for run in await _waiting_up_to(database, last):
+        for position, identity in _events(run):
+            if published[run["topic"], run["agency_id"]].get(position, identity) != identity:
+                raise _restored((run["topic"], run["agency_id"]), position)
+
+
+async def published_runs(database: Database, bootstrap: str, topic_prefix: str) -> list[int]:
+    """The ids of the runs in the outbox of which something is on the topics already, which are read as a whole."""
+    runs = await database.pool.fetch(
+        "select id, topic, agency_id, epoch, first_sequence, events, time, correlation_id from outbox"
+    )
+    if not runs:
+        return []
+    wanted = {(run["topic"], run["agency_id"], *position): run for run in runs for position, _ in _events(run)}
+    found: set[int] = set()
+    async with _reading(bootstrap, topic_prefix, {run["topic"] for run in runs}) as (kafka, ends):
+        await kafka.seek_to_beginning(*ends)
+        async for topic, agency_id, position, identity in _records(kafka, topic_prefix, ends):
+            run = wanted.get((topic, agency_id, *position))
+            if run is not None and _identity(run) == identity:
+                found.add(run["id"])
+    return sorted(found)
+
+
+async def _ends(bootstrap: str, topic_prefix: str, topics: Sequence[str]) -> Published:
+    """The last events of each partition."""
+    published: Published = {}
+    async with _reading(bootstrap, topic_prefix, topics) as (kafka, ends):
+        beginnings = await kafka.beginning_offsets(list(ends))
+        for partition, end in ends.items():
+            kafka.seek(partition, max(beginnings[partition], end - TAIL_RECORDS))
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                async for topic, agency_id, position, identity in _records(kafka, topic_prefix, ends):
+                    published.setdefault((topic, agency_id), {})[position] = identity
+        except TimeoutError:
+            _log.warning("topic_ends_unread")
+    return published
+
+
+@asynccontextmanager
+async def _reading(
+    bootstrap: str, topic_prefix: str, topics: Iterable[str]
+) -> AsyncIterator[tuple[AIOKafkaConsumer, Mapping[TopicPartition, int]]]:
+    """A client that reads topics, of no group, and where their partitions end now."""
+    names = [topic_prefix + topic for topic in topics]
+    kafka = AIOKafkaConsumer(*names, bootstrap_servers=bootstrap, enable_auto_commit=False, fetch_max_wait_ms=100)
+    try:
+        await kafka.start()
+        yield kafka, await kafka.end_offsets(kafka.assignment())
+    finally:
+        await kafka.stop()
+
+
+async def _records(
+    kafka: AIOKafkaConsumer, topic_prefix: str, ends: Mapping[TopicPartition, int]
+) -> AsyncIterator[tuple[str, str, Position, Identity]]:
+    """Every event up to the ends: its topic, agency, position and identity."""
+    left = await _unread(kafka, ends)
+    while left:
+        for partition, records in (await kafka.getmany(*left, timeout_ms=1000)).items():
+            for record in records:
+                try:
+                    envelope = read_headers(record.headers)
+                except MalformedRecord:
+                    continue  # no event of ours
+                yield (
+                    partition.topic.removeprefix(topic_prefix),
+                    envelope.agency_id,
+                    (envelope.epoch, envelope.sequence),
+                    (envelope.time, envelope.correlation_id),
+                )
+        left = await _unread(kafka, ends)
+
+
+async def _unread(kafka: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> list[TopicPartition]:
+    return [partition for partition, end in ends.items() if await kafka.position(partition) < end]
+
+
+async def _given_out(database: Database, streams: Collection[StreamKey]) -> dict[StreamKey, Position]:
+    """The last position of each stream. One that is not known, its beginning being lost too, begins in the epoch."""
     rows = await database.pool.fetch(
         """
         select topic, agency_id, coalesce(s.epoch, e.number) as epoch, coalesce(s.last_sequence, 0) as last_sequence
@@ -40,47 +135,42 @@ async def refuse_restored(database: Database, bootstrap: str, topic_prefix: str,
         cross join epoch as e
         left join stream as s using (topic, agency_id)
         """,
-        [topic for topic, _ in published],
-        [agency_id for _, agency_id in published],
+        [topic for topic, _ in streams],
+        [agency_id for _, agency_id in streams],
     )
-    given_out = {(row["topic"], row["agency_id"]): (row["epoch"], row["last_sequence"]) for row in rows}
-    for stream, position in published.items():
-        if position > given_out[stream]:
-            topic, agency_id = stream
-            raise DatabaseRestored(
-                f"{topic} of {agency_id} goes up to epoch {position[0]}, sequence {position[1]}, which this database "
-                "has not given out: it was restored; raise its epoch (muster streams epoch raise) before it publishes"
-            )
+    return {(row["topic"], row["agency_id"]): (row["epoch"], row["last_sequence"]) for row in rows}
 
 
-async def _last_positions(bootstrap: str, topic_prefix: str, topics: Sequence[str]) -> dict[StreamKey, Position]:
-    """The position of the last event of each partition."""
-    names = [topic_prefix + topic for topic in topics]
-    consumer = AIOKafkaConsumer(*names, bootstrap_servers=bootstrap, enable_auto_commit=False, fetch_max_wait_ms=100)
-    await consumer.start()
-    try:
-        ends = await consumer.end_offsets(consumer.assignment())
-        waiting = {partition for partition, end in ends.items() if end}
-        for partition in waiting:
-            consumer.seek(partition, ends[partition] - 1)
-        positions: dict[StreamKey, Position] = {}
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                while waiting:
-                    for partition, records in (await consumer.getmany(*waiting, timeout_ms=1000)).items():
-                        waiting.discard(partition)
-                        positions |= _position(records[-1], topic_prefix)
-        except TimeoutError:
-            _log.warning("topic_ends_unread", partitions=[f"{p.topic}[{p.partition}]" for p in sorted(waiting)])
-        return positions
-    finally:
-        await consumer.stop()
+async def _waiting_up_to(database: Database, last: Mapping[StreamKey, Position]) -> list[Any]:
+    """The runs of the outbox that begin no later than the last position of their stream on the topic."""
+    rows: list[Any] = await database.pool.fetch(
+        """
+        select id, topic, agency_id, epoch, first_sequence, events, time, correlation_id
+        from outbox
+        join unnest($1::text[], $2::text[], $3::integer[], $4::bigint[])
+            as published (topic, agency_id, last_epoch, last_sequence) using (topic, agency_id)
+        where (epoch, first_sequence) <= (last_epoch, last_sequence)
+        """,
+        [topic for topic, _ in last],
+        [agency_id for _, agency_id in last],
+        [epoch for epoch, _ in last.values()],
+        [sequence for _, sequence in last.values()],
+    )
+    return rows
 
 
-def _position(record: "ConsumerRecord[bytes, bytes]", topic_prefix: str) -> dict[StreamKey, Position]:
-    try:
-        envelope = read_headers(record.headers)
-    except MalformedRecord:
-        return {}  # no event of ours
-    stream = (record.topic.removeprefix(topic_prefix), envelope.agency_id)
-    return {stream: (envelope.epoch, envelope.sequence)}
+def _events(run: Mapping[str, Any]) -> list[tuple[Position, Identity]]:
+    first = run["first_sequence"]
+    return [((run["epoch"], sequence), _identity(run)) for sequence in range(first, first + run["events"])]
+
+
+def _identity(run: Mapping[str, Any]) -> Identity:
+    return run["time"], run["correlation_id"]
+
+
+def _restored(stream: StreamKey, position: Position) -> DatabaseRestored:
+    topic, agency_id = stream
+    return DatabaseRestored(
+        f"{topic} of {agency_id} has an event at epoch {position[0]}, sequence {position[1]}, which this database has "
+        "not given out: it was restored; raise its epoch (muster streams epoch raise) before it publishes"
+    )

@@ -9,14 +9,13 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from itertools import groupby
 
-import asyncpg
 import structlog
 from structlog.contextvars import bound_contextvars
 
 from muster_runtime.alarm import Alarm
 from muster_runtime.clock import Clock
 from muster_runtime.context import Context
-from muster_runtime.db import RETRYABLE, Connection, Database
+from muster_runtime.db import RETRYABLE, Connection, Database, concerns_all
 from muster_runtime.deadlines import Deadline, DeadlineHandler
 from muster_runtime.identifiers import new_id
 from muster_runtime.telemetry import DEADLINE_LATENESS_SECONDS, HANDLER_SECONDS
@@ -89,17 +88,11 @@ class Scheduler:
         try:
             await self._handle_instant(agency_id)
             self._held_until.pop(agency_id, None)
-        except asyncpg.LockNotAvailableError:
-            _log.warning("agency_busy", agency_id=agency_id)
-            self._hold(agency_id)
-        except RETRYABLE:
-            raise
-        except Exception:
-            _log.exception("deadline_failed", agency_id=agency_id)
-            self._hold(agency_id)
-
-    def _hold(self, agency_id: str) -> None:
-        self._held_until[agency_id] = asyncio.get_running_loop().time() + RETRY_SECONDS
+        except Exception as error:
+            if concerns_all(error):
+                raise
+            self._held_until[agency_id] = asyncio.get_running_loop().time() + RETRY_SECONDS
+            _log.error("deadline_failed", agency_id=agency_id, exc_info=error)
 
     async def _handle_instant(self, agency_id: str) -> None:
         """One transaction: all of an agency that is due at its earliest instant."""

@@ -29,6 +29,10 @@ class Settings(BaseSettings):
         default=250, ge=1, description="Commands of one agency in work or waiting; one more is answered 429."
     )
 
+    outbox_rows: int = Field(
+        default=1_000_000, ge=1, description="Rows of the outbox; while there are as many, commands are answered 429."
+    )
+
     consumer_batch_records: int = Field(default=2_000, ge=1, le=10_000, description="Records in one transaction.")
     consumer_stuck_seconds: float = Field(
         default=60, gt=0, description="A consumer that is behind and does nothing for so long ends its process."

@@ -38,6 +38,9 @@ DEADLINE_LATENESS_SECONDS = Histogram(
     ["service", "kind"],
     buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600),
 )
+DEADLINE_OVERDUE_SECONDS = Gauge(
+    "muster_deadline_overdue_seconds", "Since when the oldest deadline has been due that is not handled.", ["service"]
+)
 HANDLER_SECONDS = Histogram(
     "muster_handler_seconds",
     "Time that a handler of events or deadlines took for one run.",

@@ -1,4 +1,4 @@
-"""Streams: where each one stands, accepting a gap, raising the epoch after a restore."""
+"""Streams: where each one stands, accepting a gap; after a restore, raising the epoch and reading anew."""
 
 from typing import Annotated
 
@@ -9,7 +9,9 @@ from muster_runtime import epochs, positions
 from muster_runtime.applier import Applier
 from muster_runtime.auth import IdentityDep, requires
 from muster_runtime.db import EVERY_AGENCY, Database
+from muster_runtime.http import RuntimeDep
 from muster_runtime.operations.parked import Reason, Topic
+from muster_runtime.operations.rewind import Rewound, rewind
 from muster_runtime.pages import Page, PageDep
 from muster_runtime.positions import StreamState
 
@@ -61,9 +63,19 @@ def streams_router(service: str, applier: Applier, database: Database) -> APIRou
         return state
 
     @router.post("/epoch")
-    async def raise_epoch(identity: IdentityDep, request: Request, body: EpochRequest) -> epochs.RaisedEpoch:
+    async def raise_epoch(
+        identity: IdentityDep, request: Request, runtime: RuntimeDep, body: EpochRequest
+    ) -> epochs.RaisedEpoch:
         """After a restore, and before the service publishes again: no position may be given out a second time."""
         identity.admit(EVERY_AGENCY)
-        return await epochs.raise_epoch(database, body.reason, request.state.context, above=body.above)
+        return await epochs.raise_epoch(
+            database, runtime.settings, body.reason, request.state.context, above=body.above
+        )
+
+    @router.post("/rewind")
+    async def rewind_consumer(identity: IdentityDep, request: Request, runtime: RuntimeDep, body: Reason) -> Rewound:
+        """After a restore, and before the service consumes again: let it read its topics from their beginning."""
+        identity.admit(EVERY_AGENCY)
+        return await rewind(runtime.service, applier.group, database, body.reason, request.state.context)
 
     return router

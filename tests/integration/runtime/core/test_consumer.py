@@ -1,16 +1,20 @@
 """The consumer: once, in order; gaps, poison and what cannot be read park one agency's stream alone."""
 
+import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.record.util import calc_crc32c
 
 from muster_contracts import Envelope, write_headers
 from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import SeatAssigned, SeatRevoked
+from muster_runtime.relay import partition_of
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build_answering
-from tests.support.services import RunningService, ServiceRunner
+from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
 TOPIC = "muster.entitlements.seat"
@@ -170,16 +174,70 @@ async def test_parked_streams_are_not_for_one_agencys_token(probe: RunningServic
 async def test_an_agency_whose_lock_is_held_elsewhere_waits_alone(
     probe: RunningService, eventually: Eventually
 ) -> None:
-    """A forgotten transaction of an operator's; NASA's and DOE's partitions differ."""
+    """A forgotten transaction of an operator's; the partition of the two agencies is not DOE's."""
     async with probe.admin.transaction():
-        await probe.admin.execute("select lock_agencies('{NASA}')")
-        await probe.publish(seat("NASA", "a"), seat("DOE", "a"))
+        await probe.admin.execute("select lock_agencies('{NASA,EPA}')")
+        await probe.publish(seat("NASA", "a"), seat("EPA", "a"), seat("DOE", "a"))
         await eventually(lambda: _is(elsewhere(probe, "DOE"), ["a"]))
         await probe.publish(seat("DOE", "b"), seat("NASA", "b"))
         await eventually(lambda: _is(elsewhere(probe, "DOE"), ["a", "b"]))
         assert await elsewhere(probe, "NASA") == []
     await eventually(lambda: _is(effects(probe, "NASA"), ["a", "b"]))
+    await eventually(lambda: _is(effects(probe, "EPA"), ["a"]))
     assert await parked(probe, "NASA") is None
+
+
+async def test_an_agency_whose_rows_cannot_be_read_waits_alone(probe: RunningService, eventually: Eventually) -> None:
+    """The error is Postgres' own for a damaged page; the reason for it is the test's."""
+    await probe.admin.execute(
+        """
+        create function damaged() returns trigger language plpgsql as $$
+        begin
+            raise exception 'invalid page in block 0' using errcode = 'data_corrupted';
+        end $$;
+        create trigger damaged before insert on effect for each row when (new.agency_id = 'NASA')
+        execute function damaged();
+        """
+    )
+    await probe.publish(seat("NASA", "a"), seat("DOE", "a"), seat("DOE", "b"))
+    await eventually(lambda: _is(effects(probe, "DOE"), ["a", "b"]))
+    assert await parked(probe, "NASA") is None
+    await probe.admin.execute("drop function damaged cascade")
+    await eventually(lambda: _is(effects(probe, "NASA"), ["a"]))
+
+
+async def test_a_record_that_the_client_cannot_read_costs_no_other_partition_a_record(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    """The name of a header is no UTF-8; what the client had taken of other partitions goes with the error."""
+    await probe.publish(seat("NASA", "a"))
+    await eventually(lambda: _is(effects(probe, "NASA"), ["a"]))
+    await put_unreadable(probe, "NASA")
+    for number in range(20):
+        await probe.publish(seat("DOE", f"{number}"))
+    await eventually(lambda: _is(effects(probe, "DOE"), [f"{number}" for number in range(20)]))
+    assert await parked(probe, "DOE") is None
+    reasons = (await probe.client.get("/health/ready")).json()["reasons"]
+    assert any("cannot be read: UnicodeDecodeError" in reason for reason in reasons)
+
+
+async def put_unreadable(probe: RunningService, agency_id: str) -> None:
+    """Put a record on an agency's partition whose header's name was broken on its way to Kafka."""
+    kafka = AIOKafkaProducer(bootstrap_servers=probe.runtime.settings.kafka_bootstrap)
+    await kafka.start()
+    try:
+        builder = kafka.create_batch()
+        builder.append(key=agency_id.encode(), value=b"{}", timestamp=None, headers=[("name", b"")])
+        builder.close()
+        batch = bytearray(builder._build())
+        place = batch.index(b"name")
+        batch[place : place + 4] = b"\xff\xff\xff\xff"
+        batch[17:21] = struct.pack(">I", calc_crc32c(bytes(batch[21:])))
+        builder._buffer = bytes(batch)
+        partition = partition_of(agency_id.encode(), PARTITIONS)
+        await (await kafka.send_batch(builder, probe.topic_prefix + TOPIC, partition=partition))
+    finally:
+        await kafka.stop()
 
 
 async def test_an_error_that_no_event_is_to_blame_for_is_outlasted(

@@ -13,10 +13,12 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from muster_contracts.entitlements import SeatAssigned
 from muster_local.topics import delete_topics
 from muster_runtime.consumer import ConsumerStuck
-from muster_runtime.process import Process, StartRefused, running
+from muster_runtime.context import Context
+from muster_runtime.process import Process, Role, StartRefused, running
 from muster_runtime.relay import partition_of
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
+from tests.integration.runtime.http import sample
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -125,6 +127,24 @@ async def test_a_consumer_that_is_behind_and_does_nothing_ends_its_process(idle_
             await asyncio.wait_for(asyncio.shield(process.failed), 30)
 
 
+async def test_a_full_outbox_refuses_commands_until_events_are_published(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    """As while Kafka is away for long. What consumers and deadlines decide is taken all the same."""
+    api = await run_service(sample.build, Settings, roles=frozenset({Role.API}), outbox_rows=2)
+    for _ in range(2):
+        async with api.runtime.database.write("NASA", context=Context(actor="test", correlation_id="cor_1")) as uow:
+            uow.publish(seat("NASA", "a"))
+    await api.client.get("/health/ready")
+    refused = await api.client.post("/v1/agencies/NASA/notes", json={"text": "too many"})
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    assert "too many events wait to be published" in refused.json()["detail"]
+
+    await api.admin.execute("delete from outbox")  # as a relay would
+    await api.client.get("/health/ready")
+    assert (await api.client.post("/v1/agencies/NASA/notes", json={"text": "again"})).status_code == 201
+
+
 async def test_a_quiet_consumer_is_not_taken_for_a_stuck_one(idle_probe: RunningService) -> None:
     async with second_process(idle_probe, consumer_stuck_seconds=0.3) as process:
         done, _ = await asyncio.wait([process.failed], timeout=3)
@@ -145,12 +165,23 @@ async def test_readiness_tells_of_added_partitions(probe: RunningService, eventu
     await eventually(lambda: not_ready(probe, f"has {PARTITIONS + 1} partitions and had {PARTITIONS}"))
 
 
-async def test_a_topic_that_would_lose_events_is_refused_at_the_start(idle_probe: RunningService) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=idle_probe.runtime.settings.kafka_bootstrap)
+async def keep_for_a_second(probe: RunningService) -> None:
+    """Let the topic lose what is older."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=probe.runtime.settings.kafka_bootstrap)
     await admin.start()
-    topic = idle_probe.topic_prefix + TOPIC
+    topic = probe.topic_prefix + TOPIC
     await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs={"retention.ms": "1000"})])
     await admin.close()
+
+
+async def test_readiness_tells_of_a_topic_that_would_lose_events(probe: RunningService, eventually: Eventually) -> None:
+    await eventually(lambda: ready(probe))
+    await keep_for_a_second(probe)
+    await eventually(lambda: not_ready(probe, "has retention.ms=1000 and needs -1"))
+
+
+async def test_a_topic_that_would_lose_events_is_refused_at_the_start(idle_probe: RunningService) -> None:
+    await keep_for_a_second(idle_probe)
     with pytest.raises(StartRefused, match=r"has retention\.ms=1000 and needs -1"):
         async with second_process(idle_probe):
             pass

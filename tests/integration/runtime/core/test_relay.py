@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -147,8 +148,7 @@ async def test_a_database_that_has_lost_commits_publishes_nothing_until_its_epoc
     await write(idle_probe, "DOE", "one")
     async with relaying(idle_probe):
         await eventually(lambda: outbox_is_empty(idle_probe))
-    await idle_probe.admin.execute("update stream set last_sequence = 1 where agency_id = 'NASA'")
-    await idle_probe.admin.execute("delete from stream where agency_id = 'DOE'")
+    await lose_commits(idle_probe)
     await write(idle_probe, "EPA", "after the loss")
 
     async with relaying(idle_probe) as relay:
@@ -156,15 +156,79 @@ async def test_a_database_that_has_lost_commits_publishes_nothing_until_its_epoc
         assert not await outbox_is_empty(idle_probe)
     assert len(await idle_probe.published(SeatAssigned)) == 3
 
-    await raise_epoch(idle_probe.runtime.database, "restored", CONTEXT)
+    await raise_epoch(idle_probe.runtime.database, idle_probe.runtime.settings, "restored", CONTEXT)
     await write(idle_probe, "NASA", "another two")
     await write(idle_probe, "DOE", "another one")
     async with relaying(idle_probe):
         await eventually(lambda: outbox_is_empty(idle_probe))
-    published = await idle_probe.published(SeatAssigned)
-    positions = [(e.envelope.agency_id, e.envelope.epoch, e.envelope.sequence) for e in published]
-    assert {("NASA", 2, 2), ("DOE", 2, 1)} <= set(positions)
+    positions = await published_positions(idle_probe)
+    assert {("NASA", 2, 2), ("DOE", 2, 1), ("EPA", 2, 1)} <= set(positions)
     assert len(positions) == len(set(positions)) == 6
+
+
+async def test_what_a_database_gives_out_a_second_time_is_published_in_the_new_epoch_alone(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    """Commands went on after the loss, and have reached the topic's last position; nothing of them is lost."""
+    await write(idle_probe, "NASA", "one", "two")
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    await lose_commits(idle_probe)
+    await write(idle_probe, "NASA", "another two")
+    await write(idle_probe, "NASA", "three")
+
+    async with relaying(idle_probe) as relay:
+        assert "NASA has an event at epoch 1, sequence 2" in await eventually(lambda: _held(relay))
+    assert len(await idle_probe.published(SeatAssigned)) == 2
+
+    await raise_epoch(idle_probe.runtime.database, idle_probe.runtime.settings, "restored", CONTEXT)
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    assert await published_positions(idle_probe) == [("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 2, 2), ("NASA", 2, 3)]
+
+
+async def test_a_raised_epoch_leaves_alone_what_is_on_its_topic_already(
+    idle_probe: RunningService, probe_process: ProbeStarter, eventually: Eventually
+) -> None:
+    """The backup was made, or the relay died, between Kafka's acknowledgement and the delete."""
+    await write(idle_probe, "NASA", "one", "two")
+    dying = await probe_process("relay", dies_before="delete")
+    async with asyncio.timeout(30):
+        assert await dying.wait() == -9
+    await write(idle_probe, "NASA", "three")
+
+    await raise_epoch(idle_probe.runtime.database, idle_probe.runtime.settings, "to be sure", CONTEXT)
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    positions = await published_positions(idle_probe)
+    assert positions == [("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 2, 3)]
+
+
+async def test_a_server_that_has_taken_over_is_looked_at_before_anything_of_it_is_published(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    database = idle_probe.runtime.database
+    await write(idle_probe, "NASA", "one", "two")
+    async with relaying(idle_probe) as relay:
+        await eventually(lambda: outbox_is_empty(idle_probe))
+        await lose_commits(idle_probe)
+        assert database.server is not None
+        database.server += timedelta(seconds=1)  # what a new connection finds out when another server answers
+        await write(idle_probe, "NASA", "another two")
+        relay._alarm.ring()
+        assert "it was restored" in await eventually(lambda: _held(relay))
+    assert len(await idle_probe.published(SeatAssigned)) == 2
+
+
+async def lose_commits(probe: RunningService) -> None:
+    """As if the last transactions of NASA and DOE had never been."""
+    await probe.admin.execute("update stream set last_sequence = 1 where agency_id = 'NASA'")
+    await probe.admin.execute("delete from stream where agency_id = 'DOE'")
+
+
+async def published_positions(probe: RunningService) -> list[tuple[str, int, int]]:
+    published = await probe.published(SeatAssigned)
+    return [(e.envelope.agency_id, e.envelope.epoch, e.envelope.sequence) for e in published]
 
 
 async def _held(relay: Relay) -> str | None:

@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from prometheus_client import REGISTRY
+
 from muster_contracts.entitlements import SeatRevoked
 from muster_runtime.context import Context
 from muster_runtime.deadlines import Deadline, cancel, schedule
@@ -74,6 +76,9 @@ async def test_a_deadline_that_fails_stays_and_other_agencies_go_on(
     await set_deadlines(probe, Deadline("revoke", "DOE", "broken", START), Deadline("revoke", "NASA", "seat_1", START))
     await eventually(lambda: _is(revoked(probe), [("NASA", "seat_1", START)]))
     assert await probe.admin.fetchval("select subject from deadline") == "broken"
+    probe.clock.move(START + timedelta(hours=1))
+    await probe.client.get("/health/ready")
+    assert REGISTRY.get_sample_value("muster_deadline_overdue_seconds", {"service": "probe"}) == 3600
 
 
 async def test_an_agency_whose_lock_is_held_elsewhere_keeps_no_other_waiting(

@@ -1,0 +1,14 @@
+-- migrate:up
+
+-- A raised epoch is that of the events too that wait to be published.
+do $$
+begin
+    execute format('grant update on table outbox to %I', current_schema() || '_worker');
+end $$;
+
+-- migrate:down
+
+do $$
+begin
+    execute format('revoke update on table outbox from %I', current_schema() || '_worker');
+end $$;

@@ -1,0 +1,57 @@
+"""Let a service read its topics from their beginning: after a restore Kafka knows of more than the database does."""
+
+import asyncio
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import CommitFailedError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
+from pydantic import BaseModel
+
+from muster_runtime import audit
+from muster_runtime.context import Context
+from muster_runtime.db import EVERY_AGENCY, Database
+from muster_runtime.errors import Conflict, RetryableError
+from muster_runtime.service import Service
+
+# How long Kafka may take for it.
+PATIENCE_SECONDS = 30
+
+
+class Rewound(BaseModel):
+    """The topics that will be read from their beginning; what is applied already will be skipped."""
+
+    topics: list[str]
+
+
+async def rewind(service: Service, group: str, database: Database, reason: str, context: Context) -> Rewound:
+    """Set the offsets of a service's consumer group to the beginnings of its topics.
+
+    Raises Conflict where a process still consumes as a member of the group, and RetryableError where Kafka is away.
+    """
+    topics = sorted({cls.topic for cls in service.subscriptions})
+    async with database.write(EVERY_AGENCY, context=context) as uow:
+        await audit.record(
+            uow, command="RewindConsumer", agency_id=EVERY_AGENCY, after={"topics": topics}, reason=reason
+        )
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await _commit_beginnings(
+                    service.settings.kafka_bootstrap, group, [service.settings.topic_prefix + topic for topic in topics]
+                )
+        except CommitFailedError:
+            raise Conflict(
+                f"a process of {service.name} still consumes: stop all but one with the role operations; "
+                "one that was killed counts for ten seconds more"
+            ) from None
+        except KafkaError as error:
+            raise RetryableError(f"Kafka cannot be reached: {error!r}") from error
+    return Rewound(topics=topics)
+
+
+async def _commit_beginnings(bootstrap: str, group: str, names: list[str]) -> None:
+    """Kafka takes offsets from a client that is no member only while the group has none."""
+    async with AIOKafkaConsumer(*names, bootstrap_servers=bootstrap, enable_auto_commit=False) as reader:
+        beginnings = await reader.beginning_offsets(reader.assignment())
+    async with AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False) as outsider:
+        outsider.assign(list(beginnings))
+        await outsider.commit({partition: OffsetAndMetadata(offset, "") for partition, offset in beginnings.items()})
