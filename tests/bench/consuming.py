@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.applier import Applier
-from muster_runtime.consumer import BATCH_TIMEOUT_MS, Consumer
+from muster_runtime.consumer import POLL_MS, Consumer
 from muster_runtime.db import UnitOfWork
 from muster_runtime.events import Received
 from muster_runtime.process import collect_garbage_rarely
@@ -112,7 +112,7 @@ async def bare(own: Setting, events: int) -> Span:
     seen = 0
     with span() as measured:
         while seen < events:
-            batches = await consumer.getmany(timeout_ms=BATCH_TIMEOUT_MS, max_records=BATCH_RECORDS)
+            batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH_RECORDS)
             data = [adapter.validate_json(record.value or b"") for batch in batches.values() for record in batch]
             if not data:
                 continue

@@ -1,6 +1,7 @@
 """Every service's schema: least privilege, and row-level security wherever a table has an agency."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -8,6 +9,7 @@ import pytest
 
 from muster_local.provisioning import Access, access_to, drop, password_of, provision
 
+SOURCES = Path(__file__).parents[2] / "services"
 SERVICES = ("enrollment", "entitlements", "billing", "notify")
 
 # What belongs to the programme rather than to an agency: the register of agencies is public.
@@ -30,6 +32,13 @@ async def admin(access: Access) -> AsyncIterator["asyncpg.Connection[asyncpg.Rec
     connection = await asyncpg.connect(access.admin_dsn)
     yield connection
     await connection.close()
+
+
+def test_no_two_migrations_of_a_service_bear_one_version(service: str) -> None:
+    """The runtime's and its own are applied to one schema."""
+    files = [*(SOURCES / "runtime" / "migrations").iterdir(), *(SOURCES / service / "migrations").iterdir()]
+    versions = [file.name.partition("_")[0] for file in files]
+    assert len(set(versions)) == len(versions)
 
 
 async def test_every_table_with_an_agency_forces_row_level_security(

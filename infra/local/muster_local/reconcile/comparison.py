@@ -59,7 +59,7 @@ def _outlooks(books: Books) -> Iterator[Difference]:
                 agency_id,
                 f"billing's term {term_id} {_told(decided)}; entitlements: {_told(understood)}",
                 "see whether entitlements has applied all of muster.billing.term (muster streams --behind); after a "
-                "restore: muster streams rewind entitlements",
+                "restore follow the runbook restore.md",
             )
 
 
@@ -169,7 +169,7 @@ def _behind(log: Mapping[Stream, Position], after: Books) -> Iterator[Difference
                     "a reader that is behind",
                     agency_id,
                     f"{service} has applied {topic} up to {_text(applied)} of {_text(there)}",
-                    f"follow the runbook consumer-behind.md; after a restore: muster streams rewind {service}",
+                    "follow the runbook consumer-behind.md; after a restore, restore.md",
                 )
 
 
