@@ -1,4 +1,4 @@
-"""The relay beside faststream-outbox, an outbox for FastStream from PyPI, as fast as it can be set.
+"""The relay beside faststream-outbox, an outbox for FastStream, as fast as it can be set.
 
 That is: many workers, which give the order of events up, deletes in batches, bodies handed on undecoded. Both
 relay events of 350 bytes to the same topic, from the same Postgres.

@@ -1,4 +1,8 @@
-"""Every command of every runbook is run, as it stands there, on a stack in the state that the runbook is for."""
+"""Every command of every runbook is run, as it stands there.
+
+Where the runbook changes something, the stack is in the state that it is for; those that only look are run on a
+healthy stack (`test_looking`).
+"""
 
 import asyncio
 import os
@@ -222,6 +226,10 @@ async def test_restore(operator: Operator, eventually: Eventually, tmp_path: Pat
 
     said = operator.follow("restore.md", part="Restore", **variables)
     assert "streams go on in epoch 2" in said
+    assert f"billing will read from the beginning: {TOPIC}" in said
+    audited = "select string_agg(command || ': ' || reason, '; ' order by id) from audit where agency_id = '*'"
+    reason = "restored from the backup of Monday 04:00"
+    assert await operator.sql("billing", audited) == f"RaiseEpoch: {reason}; RewindConsumer: {reason}"
     await eventually(lambda: has_a_term(operator, "DOE"), timeout=PATIENCE)
     assert await operator.sql("billing", "select id from term where agency_id = 'DOE'") != lost
     # Its readers take the new epoch: the term that was decided again is known everywhere.
@@ -336,4 +344,5 @@ def accept_gap_alone(operator: Operator, service: str, agency_id: str) -> None:
     ],
 )
 async def test_looking(operator: Operator, runbook: str) -> None:
+    """The commands do what they say; the trouble that they are for is not there."""
     operator.follow(runbook, TOPIC=TOPIC, AGENCY="NASA", SERVICE="billing")

@@ -5,15 +5,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
-from aiokafka.structs import OffsetAndMetadata
 from rich.table import Table
 
 from muster_contracts import topics as all_topics
 from muster_local.parked import Agency, Reason, Topic, one
 from muster_local.stack import DEFAULT_HOME
-from muster_local.target import HomeOption, Refused, Service, ServiceOption, Target, TokenOption, console, run
+from muster_local.target import HomeOption, Service, ServiceOption, Target, TokenOption, console, run
 
 app = typer.Typer(help="Where every stream stands: the last sequence produced, and applied by each service.")
 gap = typer.Typer(no_args_is_help=True, help="Sequences that are missing in a stream.")
@@ -113,29 +110,23 @@ def raise_epoch(
 
 
 @app.command()
-def rewind(service: Restored, home: HomeOption = DEFAULT_HOME) -> None:
+def rewind(
+    service: Restored,
+    reason: Reason,
+    home: HomeOption = DEFAULT_HOME,
+    token: TokenOption = None,
+) -> None:
     """After a restore: let the service read its topics from the beginning; what it has applied it skips.
 
-    No process of the service may be consuming: Kafka refuses it then.
+    It must run for operations alone: Kafka refuses it where a process of the service still consumes.
     """
-    target = Target.find(home).require("bootstrap")
-    read = [topic for topic in all_topics().values() if service in topic.readers]
-    partitions = [TopicPartition(target.topic_prefix + t.name, number) for t in read for number in range(t.partitions)]
-    run(_commit_beginnings(target, target.topic_prefix + service, partitions))
-    console.print(f"{service} will read {len(read)} topics from their beginning", highlight=False)
 
+    async def work() -> None:
+        async with Target.find(home, token).require("urls").services(service) as services:
+            rewound = await services[service].post("/v1/rewind", {"reason": reason})
+        console.print(f"{service} will read from the beginning: {', '.join(rewound['topics'])}", highlight=False)
 
-async def _commit_beginnings(target: Target, group: str, partitions: list[TopicPartition]) -> None:
-    consumer = AIOKafkaConsumer(bootstrap_servers=target.bootstrap, group_id=group, enable_auto_commit=False)
-    await consumer.start()
-    try:
-        consumer.assign(partitions)
-        beginnings = await consumer.beginning_offsets(partitions)
-        await consumer.commit({partition: OffsetAndMetadata(offset, "") for partition, offset in beginnings.items()})
-    except KafkaError as error:
-        raise Refused(f"Kafka refuses to move {group}; does a process of it still consume? ({error!r})") from None
-    finally:
-        await consumer.stop()
+    run(work())
 
 
 async def _states(

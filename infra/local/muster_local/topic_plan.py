@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated, Any
 
 import typer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -18,12 +19,15 @@ from muster_contracts import Topic
 from muster_contracts import topics as described_topics
 from muster_local.stack import DEFAULT_HOME
 from muster_local.target import HomeOption, Refused, Target, console, run
-from muster_local.topics import connect, create_topics
+from muster_local.topics import MIN_IN_SYNC, connect, create_topics, min_in_sync, usual_replicas
 
 app = typer.Typer(no_args_is_help=True, help="Kafka's topics, as the contracts describe them.")
 
 # Kafka's mark of a setting that somebody has set on the topic itself.
 _SET_ON_TOPIC = 1
+
+# What a process may ask of its topics: it looks whether they are there, and set so that they lose nothing.
+_LOOK = ("Describe", "DescribeConfigs")
 
 
 class Remedy(StrEnum):
@@ -45,42 +49,68 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class LiveTopic:
-    """A topic as the cluster has it: its partitions, and what is set on it."""
+    """A topic as the cluster has it: its partitions, their fewest copies, and what is set on it.
+
+    `min_in_sync` is what holds for it, wherever that is set.
+    """
 
     partitions: int
+    replicas: int
+    min_in_sync: int
     settings: Mapping[str, str]
 
 
 async def read_cluster(admin: AIOKafkaAdminClient, prefix: str) -> dict[str, LiveTopic]:
-    """The cluster's topics that bear the prefix and are Muster's by name."""
+    """The cluster's topics that bear the prefix and are Muster's by name.
+
+    Raises Refused where a broker does not describe one, as for a moment after it was made.
+    """
     names = [name for name in await admin.list_topics() if name.startswith(f"{prefix}muster.")]
     if not names:
         return {}
-    partitions = {each["topic"]: len(each["partitions"]) for each in await admin.describe_topics(names)}
+    topics = _described(await admin.describe_topics(names), "topic")
     asked = [ConfigResource(ConfigResourceType.TOPIC, name, configs=None) for name in names]
-    settings = {
-        resource["resource_name"]: {
-            entry["config_names"]: entry["config_value"]
-            for entry in resource["config_entries"]
-            if entry["config_source"] == _SET_ON_TOPIC
-        }
-        for answer in await admin.describe_configs(asked)
-        for resource in answer.to_object()["resources"]
-    }
-    return {name: LiveTopic(partitions[name], settings[name]) for name in names}
+    answers = [answer.to_object() for answer in await admin.describe_configs(asked)]
+    resources = _described([resource for answer in answers for resource in answer["resources"]], "resource_name")
+    return {name: _live(topics[name]["partitions"], resources[name]["config_entries"]) for name in names}
 
 
-def differences(prefix: str, wanted: Iterable[Topic], live: Mapping[str, LiveTopic]) -> Iterator[Difference]:
-    """Compare what is described with what is there."""
+def _described(answers: Sequence[Mapping[str, Any]], name: str) -> dict[str, Mapping[str, Any]]:
+    for answer in answers:
+        if code := answer["error_code"]:
+            raise Refused(f"{answer[name]}: {for_code(code).__name__}")
+    return {answer[name]: answer for answer in answers}
+
+
+def _live(partitions: Sequence[Mapping[str, Any]], entries: Sequence[Mapping[str, Any]]) -> LiveTopic:
+    holds = {entry["config_names"]: entry["config_value"] for entry in entries}
+    here = {entry["config_names"] for entry in entries if entry["config_source"] == _SET_ON_TOPIC}
+    return LiveTopic(
+        len(partitions),
+        min(len(partition["replicas"]) for partition in partitions),
+        int(holds[MIN_IN_SYNC]),
+        {name: value for name, value in holds.items() if name in here},
+    )
+
+
+def differences(
+    prefix: str, wanted: Iterable[Topic], live: Mapping[str, LiveTopic], replicas: int
+) -> Iterator[Difference]:
+    """Compare what is described, with so many copies of each topic, with what is there."""
     names = {prefix + topic.name: topic for topic in wanted}
     for name, topic in names.items():
         if name not in live:
-            yield Difference(name, f"missing; {topic.partitions} partitions", Remedy.CREATE)
+            yield Difference(name, f"missing; {topic.partitions} partitions, copies: {replicas}", Remedy.CREATE)
             continue
         there = live[name]
         if there.partitions != topic.partitions:
             what = f"{there.partitions} partitions, not {topic.partitions}: to change that breaks the streams' order"
             yield Difference(name, what, Remedy.NONE)
+        if there.replicas < replicas:
+            what = f"copies: {there.replicas}, not {replicas}; kafka-reassign-partitions.sh adds them, then apply again"
+            yield Difference(name, what, Remedy.NONE)
+        if there.min_in_sync < (least := min_in_sync(there.replicas)):
+            yield Difference(name, f"{MIN_IN_SYNC}={there.min_in_sync}, not {least}", Remedy.ALTER)
         for setting, value in topic.settings.items():
             if there.settings.get(setting) != value:
                 yield Difference(name, f"{setting}={there.settings.get(setting)}, not {value}", Remedy.ALTER)
@@ -91,22 +121,31 @@ def differences(prefix: str, wanted: Iterable[Topic], live: Mapping[str, LiveTop
 async def plan(bootstrap: str, prefix: str) -> list[Difference]:
     """The differences of a cluster."""
     async with connect(bootstrap) as admin:
-        return list(differences(prefix, described_topics().values(), await read_cluster(admin, prefix)))
+        replicas = await usual_replicas(admin)
+        return list(differences(prefix, described_topics().values(), await read_cluster(admin, prefix), replicas))
 
 
-async def apply(bootstrap: str, prefix: str, replicas: int) -> list[Difference]:
-    """Create what is missing and set what is set otherwise; the answer is what is left for a person."""
-    await create_topics(bootstrap, prefix, described_topics().values(), replicas=replicas)
+async def apply(bootstrap: str, prefix: str, replicas: int | None = None) -> list[Difference]:
+    """Create what is missing and set what is set otherwise; the answer is what is left for a person.
+
+    Each topic is to have `replicas` copies, by default three, or as many as there are brokers.
+    """
     async with connect(bootstrap) as admin:
+        copies = replicas or await usual_replicas(admin)
         live = await read_cluster(admin, prefix)
-        found = list(differences(prefix, described_topics().values(), live))
+        found = list(differences(prefix, described_topics().values(), live, copies))
+        await create_topics(bootstrap, prefix, described_topics().values(), replicas=copies)
         altered = {difference.topic for difference in found if difference.remedy is Remedy.ALTER}
         # The request replaces all that is set on a topic, so what else is there goes with it.
         changed = [
             ConfigResource(
                 ConfigResourceType.TOPIC,
                 name,
-                configs={**live[name].settings, **described_topics()[name.removeprefix(prefix)].settings},
+                configs={
+                    **live[name].settings,
+                    **described_topics()[name.removeprefix(prefix)].settings,
+                    MIN_IN_SYNC: str(max(live[name].min_in_sync, min_in_sync(live[name].replicas))),
+                },
             )
             for name in sorted(altered)
         ]
@@ -119,18 +158,19 @@ async def apply(bootstrap: str, prefix: str, replicas: int) -> list[Difference]:
 
 
 def access_rules(bootstrap: str, prefix: str, wanted: Iterable[Topic]) -> Iterator[str]:
-    """The commands of Kafka's own tool that let each service write what it owns and read what it reads.
+    """The commands of Kafka's own tool that let each service write and read what it owns, and read what it reads.
 
-    A restricted topic has these readers alone; whoever else subscribes to a public one needs a rule of its own.
+    A restricted topic has these rules alone; whoever else subscribes to a public one needs a rule of its own.
     """
     readers: set[str] = set()
     for topic in wanted:
         if topic.owner == "sandbox":
             continue
-        yield _rule(bootstrap, topic.owner, ("Write", "Describe"), ("--topic", prefix + topic.name))
+        # It reads what it wrote, too: the ends of its topics tell whether its database has lost commits.
+        yield _rule(bootstrap, topic.owner, ("Write", "Read", *_LOOK), ("--topic", prefix + topic.name))
         for reader in topic.readers:
             readers.add(reader)
-            yield _rule(bootstrap, reader, ("Read", "Describe"), ("--topic", prefix + topic.name))
+            yield _rule(bootstrap, reader, ("Read", *_LOOK), ("--topic", prefix + topic.name))
     for reader in sorted(readers):
         yield _rule(bootstrap, reader, ("Read",), ("--group", prefix + reader))
 
@@ -154,11 +194,14 @@ def show_plan(home: HomeOption = DEFAULT_HOME) -> None:
 @app.command("apply")
 def apply_plan(
     home: HomeOption = DEFAULT_HOME,
-    replicas: int = typer.Option(1, min=1, help="Copies of each new topic; three where brokers may be lost."),
+    replicas: Annotated[
+        int | None,
+        typer.Option(min=1, help="Copies of each new topic; by default three, or as many as there are brokers."),
+    ] = None,
 ) -> None:
     """Create the topics that are missing, set what is set otherwise, and print who needs what access.
 
-    Never adds partitions to a live topic, never deletes one. Exit status 1 when something is left for a person.
+    Never adds partitions or copies to a live topic, never deletes one. Exit status 1 when a person has to do the rest.
     """
     target = Target.find(home).require("bootstrap")
     left = run(apply(target.bootstrap, target.topic_prefix, replicas))

@@ -12,25 +12,33 @@ from muster_contracts import Topic
 
 VISIBLE_WITHIN_SECONDS = 30
 
+# Copies of a topic, where there are as many brokers.
+REPLICAS = 3
+
+# How many of them must have an event before it is acknowledged.
+MIN_IN_SYNC = "min.insync.replicas"
+
 
 async def create_topics(
-    bootstrap: str, prefix: str, topics: Iterable[Topic], *, partitions: int | None = None, replicas: int = 1
+    bootstrap: str, prefix: str, topics: Iterable[Topic], *, partitions: int | None = None, replicas: int | None = None
 ) -> list[str]:
     """Create the topics that are missing, with at most `partitions` partitions each if it is given.
 
-    A topic that is there stays as it is: partitions are never added to a live topic. Answers the names
-    of the new ones, once the brokers know them; raises TimeoutError when they do not in time.
+    Each has `replicas` copies, by default as many as `usual_replicas`. A topic that is there stays as it is:
+    partitions are never added to a live topic. Answers the names of the new ones, once the brokers know them;
+    raises TimeoutError when they do not in time.
     """
-    wanted = [
-        NewTopic(
-            prefix + topic.name,
-            num_partitions=min(partitions or topic.partitions, topic.partitions),
-            replication_factor=replicas,
-            topic_configs=topic.settings,
-        )
-        for topic in topics
-    ]
     async with connect(bootstrap) as admin:
+        copies = replicas or await usual_replicas(admin)
+        wanted = [
+            NewTopic(
+                prefix + topic.name,
+                num_partitions=min(partitions or topic.partitions, topic.partitions),
+                replication_factor=copies,
+                topic_configs={**topic.settings, MIN_IN_SYNC: str(min_in_sync(copies))},
+            )
+            for topic in topics
+        ]
         answer = await admin.create_topics(wanted)
         created = _done(answer.to_object()["topic_errors"], ignored=TopicAlreadyExistsError)
         # The controller answers before the brokers know of the topics: a service that starts now would miss them.
@@ -38,6 +46,16 @@ async def create_topics(
             while not {topic.name for topic in wanted} <= set(await admin.list_topics()):
                 await asyncio.sleep(0.02)
     return created
+
+
+async def usual_replicas(admin: AIOKafkaAdminClient) -> int:
+    """How many copies a topic has on this cluster: three, or as many as there are brokers."""
+    return min(REPLICAS, len((await admin.describe_cluster())["brokers"]))
+
+
+def min_in_sync(replicas: int) -> int:
+    """With three copies an acknowledged event is on two brokers, and any one may be lost; with fewer, one must do."""
+    return 2 if replicas >= REPLICAS else 1
 
 
 async def delete_topics(bootstrap: str, names: Iterable[str]) -> None:

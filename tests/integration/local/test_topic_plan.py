@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from aiokafka.admin import NewPartitions, NewTopic
@@ -10,10 +11,15 @@ from typer.testing import CliRunner
 
 from muster_contracts import topics
 from muster_local.cli import app
-from muster_local.topic_plan import Difference, Remedy, access_rules, apply, plan
-from muster_local.topics import connect, create_topics, delete_topics
+from muster_local.target import Refused
+from muster_local.topic_plan import Difference, Remedy, access_rules, apply, plan, read_cluster
+from muster_local.topics import MIN_IN_SYNC, connect, create_topics, delete_topics
+from tests.faults.servers import kafka_quorum
+
+T = TypeVar("T")
 
 SEAT = "muster.entitlements.seat"
+TERM = "muster.billing.term"
 
 
 @pytest.fixture
@@ -43,7 +49,7 @@ async def test_apply_makes_a_cluster_as_described_and_leaves_what_is_not_its_to_
         assert ("muster.old.thing", Remedy.NONE) in wrong
         assert {topic for topic, remedy in wrong if remedy is Remedy.CREATE} == topics().keys() - {SEAT}
 
-        left = await apply(kafka_bootstrap, prefix, replicas=1)
+        left = await apply(kafka_bootstrap, prefix)
 
         assert {d.topic.removeprefix(prefix) for d in left} == {SEAT, "muster.old.thing"}
 
@@ -73,13 +79,81 @@ async def test_a_topic_that_has_grown_is_named(
     await eventually(named)
 
 
-def test_the_access_rules_let_nobody_but_its_readers_at_a_restricted_topic() -> None:
+@pytest.fixture
+async def three_brokers(tmp_path: Path) -> AsyncIterator[str]:
+    brokers = kafka_quorum(tmp_path, 3)
+    try:
+        for broker in brokers:
+            broker.start()
+        for broker in brokers:
+            await broker.up()
+        yield ",".join(broker.address for broker in brokers)
+    finally:
+        for broker in brokers:
+            broker.kill()
+
+
+async def test_with_three_brokers_an_acknowledged_event_is_on_two(
+    three_brokers: str,
+    eventually: Callable[..., Awaitable[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    single = NewTopic(SEAT, 12, 1, topic_configs=topics()[SEAT].settings)
+    careless = NewTopic(TERM, 12, 3, topic_configs={**topics()[TERM].settings, MIN_IN_SYNC: "1"})
+    async with connect(three_brokers) as admin:
+
+        async def all_know_of_each_other() -> bool:
+            return len((await admin.describe_cluster())["brokers"]) == 3
+
+        await eventually(all_know_of_each_other)
+        await admin.create_topics([single, careless])
+
+        async def both_named() -> bool:
+            found = {(d.topic, d.what.partition(";")[0], d.remedy) for d in await settled(plan(three_brokers, ""))}
+            return found >= {
+                (SEAT, "copies: 1, not 3", Remedy.NONE),
+                (TERM, f"{MIN_IN_SYNC}=1, not 2", Remedy.ALTER),
+            }
+
+        await eventually(both_named)
+
+        monkeypatch.setenv("MUSTER_KAFKA_BOOTSTRAP", three_brokers)
+        applied = await asyncio.to_thread(CliRunner().invoke, app, ["topics", "apply", "--home", str(tmp_path)])
+        assert (applied.exit_code, "copies: 1, not 3" in applied.output) == (1, True), applied.exception
+
+        async def nothing_else_differs() -> bool:
+            left = await settled(plan(three_brokers, ""))
+            assert [(d.topic, d.remedy) for d in left] == [(SEAT, Remedy.NONE)]
+            return "kafka-reassign-partitions" in left[0].what
+
+        await eventually(nothing_else_differs)
+
+        async def kept_on_two() -> bool:
+            live = await settled(read_cluster(admin, ""))
+            kept = {name: (topic.replicas, topic.settings.get(MIN_IN_SYNC)) for name, topic in live.items()}
+            assert kept == {**dict.fromkeys(topics(), (3, "2")), SEAT: (1, None)}
+            return True
+
+        await eventually(kept_on_two)
+
+
+async def settled(look: Awaitable[T]) -> T:
+    """What is seen at a broker that is not behind the others."""
+    try:
+        return await look
+    except Refused as refused:
+        raise AssertionError from refused
+
+
+def test_the_access_rules_let_nobody_but_its_owner_and_readers_at_a_restricted_topic() -> None:
     rules = list(access_rules("kafka:9092", "", topics().values()))
     directory = [rule for rule in rules if rule.endswith("--topic muster.entitlements.directory")]
     add = "kafka-acls.sh --bootstrap-server kafka:9092 --add --allow-principal"
+    look = "--operation Describe --operation DescribeConfigs --topic muster.entitlements.directory"
     assert directory == [
-        f"{add} User:entitlements --operation Write --operation Describe --topic muster.entitlements.directory",
-        f"{add} User:notify --operation Read --operation Describe --topic muster.entitlements.directory",
+        f"{add} User:entitlements --operation Write --operation Read {look}",
+        f"{add} User:notify --operation Read {look}",
     ]
     assert any(rule.endswith("--operation Read --group notify") for rule in rules)
 

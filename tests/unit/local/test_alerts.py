@@ -1,14 +1,18 @@
-"""The alarms: each has its runbook, and asks only for metrics that there are."""
+"""The alarms: each has its runbook, and asks only for metrics that there are. A readiness's reasons have rows."""
 
+import ast
+import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
 from prometheus_client import REGISTRY
 
-from muster_runtime import telemetry
+from muster_runtime import consumer, health, monitor, parking, restored, telemetry
 
 ROOT = Path(__file__).parents[3]
 RUNBOOKS = ROOT / "infra" / "runbooks"
@@ -44,6 +48,70 @@ def test_an_alarm_asks_for_metrics_and_labels_that_there_are(rule: dict[str, Any
 def test_every_runbook_is_listed() -> None:
     listed = set(re.findall(r"\]\(([\w-]+\.md)\)", (RUNBOOKS / "README.md").read_text("utf-8")))
     assert listed == {file.name for file in RUNBOOKS.glob("*.md")} - {"README.md"}
+
+
+def test_every_reason_of_a_readiness_has_a_row() -> None:
+    reasons = set(_reasons())
+    assert len(reasons) > 12, reasons  # a search that finds none proves nothing
+    rows = [_pattern(row) for row in _rows()]
+    assert {reason for reason in reasons if not any(re.match(row, reason) for row in rows)} == set()
+
+
+@pytest.mark.parametrize(
+    ("row", "module", "said"),
+    [
+        ("the relay cannot publish: … it was restored; raise its epoch", restored, "it was restored; raise its epoch"),
+        ("the consumer cannot apply: the breaker is open", parking, "the breaker is open"),
+    ],
+)
+def test_a_cause_that_waits_for_an_operator_has_a_row_of_its_own(row: str, module: ModuleType, said: str) -> None:
+    assert row in _rows()
+    assert said in inspect.getsource(module)
+
+
+def _rows() -> list[str]:
+    text = (RUNBOOKS / "not-ready.md").read_text("utf-8")
+    return [row.split(" | ")[0] for row in re.findall(r"^\| (.+) \|$", text, flags=re.MULTILINE)][1:]
+
+
+def _pattern(row: str) -> str:
+    return ".+".join(re.escape(part) for part in row.replace("anything else", "…").split("…"))
+
+
+def _reasons() -> Iterator[str]:
+    """The texts that go into lists of reasons, here or in what is called for them; what varies is an ellipsis."""
+    functions = [
+        node
+        for module in (monitor, consumer, health)
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    said = [function for function in functions if "reasons" in ast.unparse(function)]
+    called = {
+        node.attr
+        for function in said
+        for addition in ast.walk(function)
+        if isinstance(addition, ast.AugAssign)
+        for node in ast.walk(addition.value)
+        if isinstance(node, ast.Attribute)
+    }
+    for function in functions:
+        if function in said or function.name in called:
+            for node in ast.walk(function):
+                match node:
+                    case ast.List(elts=texts) | ast.Call(func=ast.Attribute(attr="append"), args=texts):
+                        yield from filter(None, map(_text, texts))
+                    case ast.ListComp(elt=text) | ast.GeneratorExp(elt=text):
+                        yield from filter(None, [_text(text)])
+
+
+def _text(node: ast.expr) -> str | None:
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(_text(part) or "…" for part in parts)
+    return None
 
 
 def _names(metric: Any) -> set[str]:
