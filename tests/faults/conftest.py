@@ -6,7 +6,6 @@ In a drill (`--drill`) the servers are those of the environment, and none of the
 import asyncio
 import logging
 import os
-import random
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -122,11 +121,6 @@ def seed() -> int:
 
 
 @pytest.fixture
-def dice(seed: int) -> random.Random:
-    return random.Random(seed)
-
-
-@pytest.fixture
 def findings(request: pytest.FixtureRequest, seed: int) -> Findings:
     """What a test measures; `make faults` gathers it into docs/faults.md."""
     return Findings(request.node.name, seed)
@@ -140,14 +134,14 @@ async def field(
     _template: None,
     topic_prefix: str,
     tokens: TokenIssuer,
-    dice: random.Random,
+    seed: int,
 ) -> AsyncIterator[Field]:
     """The probe's field, on the suite's servers, of which nothing is left there."""
     await _postgres.up()
     await _kafka.up()
     dsn, bootstrap = _postgres.address, _kafka.address
     replicas = await servers.replicas(bootstrap)
-    field = Field(tmp_path, dsn, bootstrap, topic_prefix, tokens, dice, replicas)
+    field = Field(tmp_path, dsn, bootstrap, topic_prefix, tokens, seed, replicas)
     try:
         async with field:
             yield field

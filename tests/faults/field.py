@@ -7,7 +7,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -55,22 +55,31 @@ class Where:
 
 @dataclass
 class Field(ProbeTables):
-    """Everything that a fault is tried on. Use it as a context."""
+    """Everything that a fault is tried on. Use it as a context.
+
+    `dice` are the test's; the traffic, which goes on beside it, has its own, so that either is repeatable.
+    """
 
     folder: Path
     postgres_dsn: str
     bootstrap: str
     prefix: str
     tokens: TokenIssuer
-    dice: random.Random
+    seed: int
     replicas: int = 1
     access: Access = field(init=False)
     admin: "asyncpg.Connection[Any]" = field(init=False)
+    dice: random.Random = field(init=False)
     recorder: Recorder = field(init=False)
     processes: list[Process] = field(default_factory=list)
     api: Process = field(init=False)
     client: httpx.AsyncClient = field(init=False)
+    _traffic_dice: random.Random = field(init=False)
     _exit: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    def __post_init__(self) -> None:
+        self.dice = random.Random(self.seed)
+        self._traffic_dice = random.Random(f"{self.seed}/traffic")
 
     async def __aenter__(self) -> Self:
         databases = Databases(self.postgres_dsn)
@@ -91,8 +100,17 @@ class Field(ProbeTables):
         await self.admin.close()
         await delete_topics(self.bootstrap, [self.prefix + name for name in TOPICS])
 
-    def start(self, *roles: str, breaking: Sequence[str] = (), where: Where | None = None) -> Process:
-        """Start a process of the probe with some roles; `breaking` are the launcher's options."""
+    def start(
+        self,
+        *roles: str,
+        breaking: Sequence[str] = (),
+        where: Where | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> Process:
+        """Start a process of the probe with some roles.
+
+        `breaking` are the launcher's options, `settings` variables beside those that it needs.
+        """
         where = where or Where(self.access, self.bootstrap)
         port = free_port()
         environment = {
@@ -105,6 +123,7 @@ class Field(ProbeTables):
             "MUSTER_TOPIC_PREFIX": self.prefix,
             "MUSTER_OIDC_ISSUER": ISSUER,
             "MUSTER_OIDC_JWKS": str(self.tokens.jwks),
+            **(settings or {}),
         }
         options = [option for role in roles for option in ("--role", role)]
         launcher = [sys.executable, "-m", "tests.faults.launcher", *breaking, "-m"]
@@ -119,9 +138,15 @@ class Field(ProbeTables):
         self.processes.append(process)
         return process
 
-    async def serve(self, *roles: str, breaking: Sequence[str] = (), where: Where | None = None) -> Process:
+    async def serve(
+        self,
+        *roles: str,
+        breaking: Sequence[str] = (),
+        where: Where | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> Process:
         """Start the process that answers commands, and wait until it does."""
-        self.api = self.start("api", *roles, breaking=breaking, where=where)
+        self.api = self.start("api", *roles, breaking=breaking, where=where, settings=settings)
         token = self.tokens.token("probe:read", "probe:write", "probe:operate", "sandbox:operate")
         self.client = await self._exit.enter_async_context(
             httpx.AsyncClient(
@@ -141,7 +166,7 @@ class Field(ProbeTables):
 
     async def give_out(self, agency_id: str, *seat_ids: str, key: str | None = None, patient: bool = True) -> Command:
         """Send a command, again under its key until it has an answer, and record how it ended."""
-        key = key or f"key-{self.dice.getrandbits(64):016x}"
+        key = key or f"key-{self._traffic_dice.getrandbits(64):016x}"
         give_up_at = time.monotonic() + (PATIENCE_SECONDS if patient else 0)
         while True:
             ending, answer = await self._post(agency_id, seat_ids, key)
@@ -168,15 +193,14 @@ class Field(ProbeTables):
     async def traffic(self, commands: int, *, agencies: Sequence[str] = AGENCIES, at_once: int = 8) -> None:
         """Send commands of 1 to 20 seats each, several at once."""
         turns = asyncio.Semaphore(at_once)
-        numbered = self.dice.getrandbits(32)
+        dice = self._traffic_dice
+        numbered = dice.getrandbits(32)
 
         async def one(number: int, agency_id: str, seats: int) -> None:
             async with turns:
                 await self.give_out(agency_id, *(f"{numbered:08x}-{number}-{part}" for part in range(seats)))
 
-        await asyncio.gather(
-            *(one(number, self.dice.choice(agencies), self.dice.randint(1, 20)) for number in range(commands))
-        )
+        await asyncio.gather(*(one(number, dice.choice(agencies), dice.randint(1, 20)) for number in range(commands)))
 
     @asynccontextmanager
     async def live_traffic(self) -> AsyncIterator[None]:
@@ -291,3 +315,11 @@ async def reasons_not_ready(process: Process) -> list[str]:
         return [f"it does not answer: {type(error).__name__}"]
     reasons: list[str] = body["reasons"]
     return reasons
+
+
+async def complaint(process: Process, words: str) -> str:
+    """The reason with these words for which a process is not ready; an AssertionError shows what it says instead."""
+    reasons = await reasons_not_ready(process)
+    found = [reason for reason in reasons if words in reason]
+    assert found, f"{process.program.name} does not say {words!r}: {reasons}"
+    return found[0]

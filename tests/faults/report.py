@@ -15,6 +15,7 @@ class Run:
 
     seed: int
     kills: Mapping[str, int]
+    left: int
     minutes: float
     agencies: int
     commands: int
@@ -31,6 +32,7 @@ def write_run(run: Run) -> None:
     rows = {
         "seed": run.seed,
         "kills": f"{sum(run.kills.values())} ({kinds})",
+        "members that joined a group and left it at SIGTERM": run.left,
         "minutes": run.minutes,
         "agencies": run.agencies,
         "commands answered": f"{run.commands:,}",

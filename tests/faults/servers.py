@@ -1,5 +1,6 @@
 """Postgres and Kafka: of the suite's own, to be killed, stopped and filled up; or borrowed, to be left as they are."""
 
+import json
 import os
 import secrets
 import signal
@@ -9,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from muster_local.child import Program, dies_with_parent
 from muster_local.kafka import Kafka, new_cluster_id
@@ -82,6 +84,12 @@ class Process:
     def said(self) -> str:
         """All that it has written."""
         return self.log.read_text("utf-8", "replace")
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """The lines of its log, which is a service's, about an event."""
+        complete, _, _ = self.said().rpartition("\n")
+        lines = [json.loads(line) for line in complete.splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == event]
 
 
 class Server(Process):

@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from muster_local.demo.cast import cast, register
-from tests.faults.live.kills import KILLS
+from tests.faults.live.kills import KILLS, LEFT
 from tests.faults.live.life import Life
 from tests.faults.live.stage import Stage
 from tests.faults.live.verdict import reach
@@ -23,11 +23,15 @@ NEW_AGENCIES = 4
 
 
 async def run(kills: int, seed: int, folder: Path) -> Run:
-    """The whole run; it ends early at the first difference."""
-    dice = random.Random(seed)
+    """The whole run; it ends early at the first difference.
+
+    Whatever goes on at once has dice of its own: what one draws does not depend on how quick another is.
+    """
+    dice = random.Random(f"{seed}/kills")
     agencies = cast(1000)
-    dice.shuffle(agencies)
+    random.Random(f"{seed}/cast").shuffle(agencies)
     made: Counter[str] = Counter()
+    left = 0
     started = time.monotonic()
     async with Stage(folder) as stage:
         await stage.programme.upload("enrollment", "register", register(), "text/tab-separated-values")
@@ -35,7 +39,10 @@ async def run(kills: int, seed: int, folder: Path) -> Run:
         await stage.receiver.trust(webhook["secret"])
         lives: list[Life] = []
         while True:
-            newcomers = [Life(stage.programme, agency, dice) for agency in agencies[:NEW_AGENCIES]]
+            newcomers = [
+                Life(stage.programme, agency, random.Random(f"{seed}/{agency.id}"))
+                for agency in agencies[:NEW_AGENCIES]
+            ]
             agencies = agencies[NEW_AGENCIES:]
             over = asyncio.Event()
             async with asyncio.TaskGroup() as living:
@@ -43,16 +50,17 @@ async def run(kills: int, seed: int, folder: Path) -> Run:
                     living.create_task(_begin(life, over))
                 for life in lives:
                     living.create_task(life.go_on(over))
-                for _ in range(min(CHECKPOINT_KILLS, kills - made.total())):
+                checkpoint = min(made.total() + CHECKPOINT_KILLS, kills)
+                while made.total() < checkpoint:
                     await asyncio.sleep(dice.random() * 2)
                     (kill,) = dice.choices(list(KILLS), list(KILLS.values()))
                     at = time.monotonic()
-                    await kill(stage, dice)
-                    made[kill.__name__] += 1
-                    print(
-                        f"{made.total():4} {kill.__name__:10} ready again after {time.monotonic() - at:5.1f} s",
-                        flush=True,
-                    )
+                    came_of_it = await kill(stage, dice)
+                    if came_of_it == LEFT:
+                        left += 1
+                    else:
+                        made[came_of_it] += 1
+                    _say(f"{made.total():4} {came_of_it:26} ready again after {time.monotonic() - at:5.1f} s")
                 over.set()
             lives = (lives + newcomers)[-2 * NEW_AGENCIES :]
             evidence, differences = await reach(stage)
@@ -63,6 +71,7 @@ async def run(kills: int, seed: int, folder: Path) -> Run:
                 return Run(
                     seed=seed,
                     kills=dict(made),
+                    left=left,
                     minutes=round((time.monotonic() - started) / 60, 1),
                     agencies=len({fact.envelope.agency_id for fact in evidence.facts}),
                     commands=sum(stage.programme.commands.values()),

@@ -6,67 +6,78 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping
 
 from muster_local.programs import SERVICES
-from tests.faults.live.stage import Stage
-from tests.faults.servers import Process
+from tests.faults.field import health
+from tests.faults.live.stage import READY_SECONDS, Stage
 from tests.support.eventually import eventually
 
 # The services that have something to relay at any time; one that has not for so long is killed all the same.
 RELAYING = ("enrollment", "entitlements")
 IDLE_SECONDS = 10
 
-Kill = Callable[[Stage, random.Random], Awaitable[None]]
+LEAVE_SECONDS = 60
+
+# What is said of a member that leaves: it belongs to the storm of rebalances, and is no kill.
+LEFT = "a member left at SIGTERM"
+
+# Answers what came of it, in words that are counted.
+Kill = Callable[[Stage, random.Random], Awaitable[str]]
 
 
-async def service(stage: Stage, dice: random.Random) -> None:
+async def service(stage: Stage, dice: random.Random) -> str:
     """A service is killed, wherever it is at work: 1 and 14."""
     name = dice.choice(SERVICES)
     stage.start_anew(name)
     await stage.ready(name)
+    return "a service"
 
 
-async def relay(stage: Stage, dice: random.Random) -> None:
+async def relay(stage: Stage, dice: random.Random) -> str:
     """A service kills itself between Kafka's acknowledgement and its delete: 1."""
     name = dice.choice(RELAYING)
     dying = stage.start_anew(name, ["--die-before", "delete", "--nth", str(dice.randint(1, 5))])
+    came_of_it = "a relay before its delete"
     try:
         await eventually(lambda: not dying.runs, timeout=IDLE_SECONDS)
     except AssertionError:
         stage.start_anew(name)
+        came_of_it = "a relay that idled"
     await eventually(lambda: stage.services[name] is not dying)
     await stage.ready(name)
+    return came_of_it
 
 
-async def broker(stage: Stage, dice: random.Random) -> None:
+async def broker(stage: Stage, dice: random.Random) -> str:
     """The broker is killed: 6."""
     stage.kafka.kill()
     await asyncio.sleep(dice.random() * 3)
     await stage.kafka.up()
     await stage.ready()
+    return "the broker"
 
 
-async def postgres(stage: Stage, dice: random.Random) -> None:
+async def postgres(stage: Stage, dice: random.Random) -> str:
     """Postgres is shut down at once and started again: 11."""
     stage.postgres.send(signal.SIGQUIT)
     await eventually(lambda: not stage.postgres.runs, timeout=30)
     await asyncio.sleep(dice.random() * 2)
     await stage.postgres.up()
     await stage.ready()
+    return "Postgres"
 
 
-async def rebalance(stage: Stage, dice: random.Random) -> None:
+async def rebalance(stage: Stage, dice: random.Random) -> str:
     """A second consumer of a service joins and is killed or sent away: 14."""
     name = dice.choice(SERVICES)
     joining = stage.start_beside(name)
-    await asyncio.sleep(2 + dice.random() * 4)
-    if dice.random() < 0.5:
+    await eventually(lambda: health(joining), timeout=READY_SECONDS)
+    await asyncio.sleep(dice.random() * 4)
+    is_killed = dice.random() < 0.5
+    if is_killed:
         joining.kill()
     else:
-        await asyncio.to_thread(_leave, joining)
+        await asyncio.to_thread(joining.stop, LEAVE_SECONDS)
     await stage.ready(name)
-
-
-def _leave(process: Process) -> None:
-    process.stop(60)
+    return "a member of a group" if is_killed else LEFT
 
 
 # Each with its weight.
