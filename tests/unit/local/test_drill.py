@@ -70,5 +70,5 @@ def test_a_fault_that_breaks_servers_is_refused_a_borrowed_one() -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert done.stdout.count("a drill breaks no server") == 2, done.stdout
+    assert done.stdout.count("\na drill breaks no server") == 2, done.stdout
     assert "2 errors" in done.stdout
