@@ -207,6 +207,8 @@ class Consumer:
             except ConsumerStoppedError:
                 raise
             except Exception as error:
+                if partition not in consumer.assignment():
+                    continue  # it was taken away meanwhile
                 if partition not in self._unreadable:
                     _log.error(
                         "partition_unreadable", topic=partition.topic, partition=partition.partition, exc_info=error
@@ -284,7 +286,8 @@ class Consumer:
     async def _check_progress(self) -> None:
         """A client can lose its way for good (aiokafka #1154): it is behind, nothing comes, and no error tells."""
         await self._ends.topics()  # raises where Kafka cannot be reached: then this is not the client's fault
-        behind = await self._lag_of(self._kafka.assignment() - self._paused.keys()) if not self._rebalancing else 1
+        read = self._kafka.assignment() - self._paused.keys() - self._unreadable.keys()
+        behind = await self._lag_of(read) if not self._rebalancing else 1
         if not behind:
             self._give_sign()
         idle = time.monotonic() - self._last_sign_at

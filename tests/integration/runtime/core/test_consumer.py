@@ -1,5 +1,6 @@
 """The consumer: once, in order; gaps, poison and what cannot be read park one agency's stream alone."""
 
+import asyncio
 import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,7 +14,7 @@ from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import SeatAssigned, SeatRevoked
 from muster_runtime.relay import partition_of
 from muster_runtime.settings import Settings
-from tests.integration.runtime.core.probe.service import build_answering
+from tests.integration.runtime.core.probe.service import build, build_answering
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -207,9 +208,10 @@ async def test_an_agency_whose_rows_cannot_be_read_waits_alone(probe: RunningSer
 
 
 async def test_a_record_that_the_client_cannot_read_costs_no_other_partition_a_record(
-    probe: RunningService, eventually: Eventually
+    run_service: ServiceRunner, eventually: Eventually
 ) -> None:
     """The name of a header is no UTF-8; what the client had taken of other partitions goes with the error."""
+    probe = await run_service(build, Settings, consumer_stuck_seconds=2)
     await probe.publish(seat("NASA", "a"))
     await eventually(lambda: _is(effects(probe, "NASA"), ["a"]))
     await put_unreadable(probe, "NASA")
@@ -219,6 +221,8 @@ async def test_a_record_that_the_client_cannot_read_costs_no_other_partition_a_r
     assert await parked(probe, "DOE") is None
     reasons = (await probe.client.get("/health/ready")).json()["reasons"]
     assert any("cannot be read: UnicodeDecodeError" in reason for reason in reasons)
+    ended, _ = await asyncio.wait([probe.process.failed], timeout=4)
+    assert not ended  # it is not the client's fault
 
 
 async def put_unreadable(probe: RunningService, agency_id: str) -> None:
