@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from muster_contracts import MalformedRecord, read_headers
 from muster_runtime.db import Database
@@ -21,8 +22,8 @@ from muster_runtime.positions import Position, StreamKey
 # publishes in the order of ids, which concurrent commits do not quite keep.
 TAIL_RECORDS = 100
 
-# How long the topics' ends may take to arrive; what compaction has removed never does.
-PATIENCE_SECONDS = 5.0
+# How long a partition's end may take to arrive.
+PATIENCE_SECONDS = 10.0
 
 # What tells two events at one position apart: the time and the correlation id of the run that an event came in.
 Identity = tuple[datetime, str]
@@ -38,7 +39,7 @@ class DatabaseRestored(RetryableError):
 async def refuse_restored(database: Database, bootstrap: str, topic_prefix: str, topics: Sequence[str]) -> None:
     """Compare the ends of the topics with what the database has given out, and with what waits in its outbox.
 
-    Raises DatabaseRestored, and KafkaError.
+    Raises DatabaseRestored; KafkaError and TimeoutError where the ends cannot be read.
     """
     published = await _ends(bootstrap, topic_prefix, topics)
     last = {stream: max(positions) for stream, positions in published.items()}
@@ -78,12 +79,15 @@ async def _ends(bootstrap: str, topic_prefix: str, topics: Sequence[str]) -> Pub
         beginnings = await kafka.beginning_offsets(list(ends))
         for partition, end in ends.items():
             kafka.seek(partition, max(beginnings[partition], end - TAIL_RECORDS))
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                async for topic, agency_id, position, identity in _records(kafka, topic_prefix, ends):
-                    published.setdefault((topic, agency_id), {})[position] = identity
-        except TimeoutError:
-            _log.warning("topic_ends_unread")
+        for partition, end in ends.items():
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    async for topic, agency_id, position, identity in _records(kafka, topic_prefix, {partition: end}):
+                        published.setdefault((topic, agency_id), {})[position] = identity
+            except (KafkaError, TimeoutError):
+                raise
+            except Exception as error:  # bytes that the client cannot read are no event of ours
+                _log.warning("topic_end_unread", topic=partition.topic, partition=partition.partition, exc_info=error)
     return published
 
 

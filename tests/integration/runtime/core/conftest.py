@@ -2,14 +2,19 @@
 
 import asyncio
 import os
+import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.record.util import calc_crc32c
 
+from muster_contracts.entitlements import SeatAssigned
+from muster_runtime.relay import partition_of
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
-from tests.support.services import RunningService, ServiceRunner
+from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 
 ProbeStarter = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
@@ -59,3 +64,22 @@ async def probe_process(idle_probe: RunningService) -> AsyncIterator[ProbeStarte
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+async def put_unreadable(probe: RunningService, agency_id: str) -> None:
+    """Put a record on an agency's partition whose header's name was broken on its way to Kafka."""
+    kafka = AIOKafkaProducer(bootstrap_servers=probe.runtime.settings.kafka_bootstrap)
+    await kafka.start()
+    try:
+        builder = kafka.create_batch()
+        builder.append(key=agency_id.encode(), value=b"{}", timestamp=None, headers=[("name", b"")])
+        builder.close()
+        batch = bytearray(builder._build())
+        place = batch.index(b"name")
+        batch[place : place + 4] = b"\xff\xff\xff\xff"
+        batch[17:21] = struct.pack(">I", calc_crc32c(bytes(batch[21:])))
+        builder._buffer = bytes(batch)
+        partition = partition_of(agency_id.encode(), PARTITIONS)
+        await (await kafka.send_batch(builder, probe.topic_prefix + SeatAssigned.topic, partition=partition))
+    finally:
+        await kafka.stop()

@@ -1,21 +1,18 @@
 """The consumer: once, in order; gaps, poison and what cannot be read park one agency's stream alone."""
 
 import asyncio
-import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
-from aiokafka.record.util import calc_crc32c
 
 from muster_contracts import Envelope, write_headers
 from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import SeatAssigned, SeatRevoked
-from muster_runtime.relay import partition_of
 from muster_runtime.settings import Settings
+from tests.integration.runtime.core.conftest import put_unreadable
 from tests.integration.runtime.core.probe.service import build, build_answering
-from tests.support.services import PARTITIONS, RunningService, ServiceRunner
+from tests.support.services import RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
 TOPIC = "muster.entitlements.seat"
@@ -223,25 +220,6 @@ async def test_a_record_that_the_client_cannot_read_costs_no_other_partition_a_r
     assert any("cannot be read: UnicodeDecodeError" in reason for reason in reasons)
     ended, _ = await asyncio.wait([probe.process.failed], timeout=4)
     assert not ended  # it is not the client's fault
-
-
-async def put_unreadable(probe: RunningService, agency_id: str) -> None:
-    """Put a record on an agency's partition whose header's name was broken on its way to Kafka."""
-    kafka = AIOKafkaProducer(bootstrap_servers=probe.runtime.settings.kafka_bootstrap)
-    await kafka.start()
-    try:
-        builder = kafka.create_batch()
-        builder.append(key=agency_id.encode(), value=b"{}", timestamp=None, headers=[("name", b"")])
-        builder.close()
-        batch = bytearray(builder._build())
-        place = batch.index(b"name")
-        batch[place : place + 4] = b"\xff\xff\xff\xff"
-        batch[17:21] = struct.pack(">I", calc_crc32c(bytes(batch[21:])))
-        builder._buffer = bytes(batch)
-        partition = partition_of(agency_id.encode(), PARTITIONS)
-        await (await kafka.send_batch(builder, probe.topic_prefix + TOPIC, partition=partition))
-    finally:
-        await kafka.stop()
 
 
 async def test_an_error_that_no_event_is_to_blame_for_is_outlasted(

@@ -14,7 +14,7 @@ from muster_runtime.alarm import Alarm
 from muster_runtime.context import Context
 from muster_runtime.epochs import raise_epoch
 from muster_runtime.relay import Relay
-from tests.integration.runtime.core.conftest import ProbeStarter
+from tests.integration.runtime.core.conftest import ProbeStarter, put_unreadable
 from tests.support.services import RunningService
 
 CONTEXT = Context(actor="test", correlation_id="cor_1")
@@ -218,6 +218,18 @@ async def test_a_server_that_has_taken_over_is_looked_at_before_anything_of_it_i
         relay._alarm.ring()
         assert "it was restored" in await eventually(lambda: _held(relay))
     assert len(await idle_probe.published(SeatAssigned)) == 2
+
+
+async def test_a_relay_that_meets_what_nobody_can_read_at_a_topics_end_publishes(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    await write(idle_probe, "NASA", "one")
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    await put_unreadable(idle_probe, "NASA")
+    await write(idle_probe, "NASA", "two")
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
 
 
 async def lose_commits(probe: RunningService) -> None:
