@@ -4,25 +4,15 @@ The row is read after the agency's lock was taken, so of many requests at once t
 others find its reply. Source: draft-ietf-httpapi-idempotency-key-header.
 """
 
-import asyncio
 import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 
-import structlog
 from fastapi import Request
 
-from muster_runtime.clock import Clock
-from muster_runtime.db import RETRYABLE, Database, UnitOfWork
+from muster_runtime.db import UnitOfWork
 from muster_runtime.errors import PermanentError
-
-# How often old replies are forgotten, and how many with one statement.
-FORGET_SECONDS = 3600
-FORGET_ROWS = 10_000
-
-_log = structlog.get_logger(__name__)
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
@@ -118,28 +108,3 @@ class KeyedRequest:
             reply.body,
             uow.now,
         )
-
-
-async def forget_old_replies(database: Database, clock: Clock, days: int) -> None:
-    """Until cancelled: forget the replies that have been kept for so many days."""
-    while True:
-        try:
-            while await forget(database, before=clock.now() - timedelta(days=days)) == FORGET_ROWS:
-                pass
-        except RETRYABLE as error:
-            _log.warning("replies_not_forgotten", error=repr(error))
-        await asyncio.sleep(FORGET_SECONDS)
-
-
-async def forget(database: Database, before: datetime) -> int:
-    """Forget up to FORGET_ROWS replies that were kept before an instant; answers how many they were."""
-    rows = await database.pool.fetch(
-        """
-        delete from idempotency
-        where ctid = any (array(select ctid from idempotency where recorded_at < $1 limit $2))
-        returning true
-        """,
-        before,
-        FORGET_ROWS,
-    )
-    return len(rows)

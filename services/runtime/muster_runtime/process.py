@@ -19,7 +19,6 @@ from muster_runtime.clock import Clock, SandboxClock, SystemClock
 from muster_runtime.consumer import Consumer
 from muster_runtime.db import Database
 from muster_runtime.http import create_app
-from muster_runtime.idempotency import forget_old_replies
 from muster_runtime.monitor import KafkaTopics, Monitor, needed_topics
 from muster_runtime.operations import operations_router
 from muster_runtime.parking import ParkingLimits
@@ -146,7 +145,6 @@ async def running(
         if Role.SCHEDULER in roles:
             scheduler = Scheduler(database, bell.alarm(), clock, service.deadlines, service.name)
             duties.start("scheduler", scheduler.run())
-            duties.start("replies", forget_old_replies(database, clock, settings.idempotency_days))
             for worker in service.workers:
                 duties.start(worker.name, worker.run(replace(runtime, alarm=bell.alarm())))
         stack.push_async_callback(duties.stop)

@@ -29,9 +29,6 @@ class Settings(BaseSettings):
         default=250, ge=1, description="Commands of one agency in work or waiting; one more is answered 429."
     )
 
-    idempotency_days: int = Field(
-        default=7, ge=1, description="How long the reply to a command is kept under its Idempotency-Key."
-    )
     outbox_rows: int = Field(
         default=1_000_000, ge=1, description="Rows of the outbox; while there are as many, commands are answered 429."
     )

@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-from datetime import timedelta
 
 import httpx
 import pytest
 
-from muster_runtime.idempotency import forget
 from tests.integration.runtime.http.conftest import Sample
 
 NOTES = "/v1/agencies/NASA/notes"
@@ -44,18 +42,6 @@ async def test_a_repeated_request_gets_the_kept_reply(sample: Sample) -> None:
     assert again.headers["content-type"] == first.headers["content-type"]
     assert await sample.count("note") == 1
     assert await sample.count("audit") == 1
-
-
-async def test_an_old_reply_is_forgotten_and_a_young_one_is_not(sample: Sample) -> None:
-    database = sample.app.state.runtime.database
-    start = sample.clock.now()
-    sample.clock.move(start)
-    await sample.client.post(NOTES, json={"text": "a"}, headers=key("old"))
-    sample.clock.move(start + timedelta(days=2))
-    await sample.client.post(NOTES, json={"text": "b"}, headers=key("young"))
-    assert await forget(database, before=start + timedelta(days=1)) == 1
-    assert await sample.admin.fetch("select key from idempotency") == [("young",)]
-    assert await forget(database, before=start + timedelta(days=1)) == 0
 
 
 async def test_without_a_key_each_request_is_carried_out(sample: Sample) -> None:
