@@ -1,7 +1,8 @@
 """What a process knows of its own state: for readiness, for metrics, for the sandbox's clock."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import asyncpg
@@ -89,7 +90,7 @@ class Monitor:
         if self._relay is not None or self._consumer is not None:
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
-                    reasons += await self.kafka.complaints()
+                    reasons += (await self.kafka.look()).complaints
                     lag = await self._consumer.lag() if self._consumer else 0
             except (KafkaError, OSError, TimeoutError) as error:
                 reasons.append(f"Kafka cannot be reached: {type(error).__name__}")
@@ -180,6 +181,24 @@ class Monitor:
         )
 
 
+@dataclass(frozen=True)
+class TopicFaults:
+    """Topics that there are not; what has other partitions than at the start; what is set so that events are lost."""
+
+    missing: Sequence[str]
+    repartitioned: Sequence[str]
+    wrong: Sequence[str]
+
+    @property
+    def complaints(self) -> list[str]:
+        """All of it, in plain words."""
+        return [
+            *(f"the topic {name} is missing" for name in self.missing),
+            *self.repartitioned,
+            *(f"events would be lost: {wrong}" for wrong in self.wrong),
+        ]
+
+
 class KafkaTopics:
     """The topics that a service needs: as Kafka has them now, as it had them at the start, and as the contracts say."""
 
@@ -200,18 +219,22 @@ class KafkaTopics:
         """Disconnect."""
         await self._admin.close()
 
-    async def missing(self) -> list[str]:
-        """The topics that there are not."""
+    async def look(self) -> "TopicFaults":
+        """What is wrong with the topics now. Raises KafkaError where Kafka cannot be reached."""
         there = await self._partitions()
-        return [name for name in self._needed if name not in there]
+        return TopicFaults(
+            missing=[name for name in self._needed if name not in there],
+            repartitioned=[
+                f"the topic {name} has {there[name]} partitions and had {had}: its streams lose their order"
+                for name, had in self._at_start.items()
+                if there.get(name, had) != had
+            ],
+            wrong=await self._wrong_settings(there),
+        )
 
-    async def wrong_settings(self) -> list[str]:
-        """What is set otherwise than the contracts say, so that events would be lost."""
-        there = await self._partitions()
+    async def _wrong_settings(self, there: Iterable[str]) -> list[str]:
         resources = [
-            ConfigResource(ConfigResourceType.TOPIC, name, configs=topic.settings)
-            for name, topic in self._needed.items()
-            if name in there
+            ConfigResource(ConfigResourceType.TOPIC, name, configs=self._needed[name].settings) for name in there
         ]
         answers = await self._admin.describe_configs(resources) if resources else []
         return [
@@ -221,20 +244,6 @@ class KafkaTopics:
             for entry in resource["config_entries"]
             if entry["config_value"]
             != (needed := self._needed[resource["resource_name"]].settings[entry["config_names"]])
-        ]
-
-    async def complaints(self) -> list[str]:
-        """What is wrong with the topics. Raises KafkaError where Kafka cannot be reached."""
-        there = await self._partitions()
-        grown = [name for name, partitions in there.items() if partitions != self._at_start.get(name, partitions)]
-        return [
-            *(f"the topic {name} is missing" for name in await self.missing()),
-            *(
-                f"the topic {name} has {there[name]} partitions and had {self._at_start[name]}: its streams lose "
-                "their order"
-                for name in grown
-            ),
-            *(f"events would be lost: {wrong}" for wrong in await self.wrong_settings()),
         ]
 
     async def _partitions(self) -> dict[str, int]:

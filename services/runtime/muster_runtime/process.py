@@ -182,15 +182,15 @@ async def _require_topics(service: Service) -> None:
     kafka = KafkaTopics(service)
     try:
         await kafka.start()
-        missing, wrong = await kafka.missing(), await kafka.wrong_settings()
+        faults = await kafka.look()
     except (KafkaError, OSError) as error:
         raise StartRefused(f"Kafka cannot be reached at {service.settings.kafka_bootstrap}: {error}") from None
     finally:
         await kafka.stop()
-    if missing:
-        raise StartRefused(f"topics are missing: {', '.join(missing)}; create them with `muster topics apply`")
-    if wrong:
-        raise StartRefused(f"topics would lose events: {'; '.join(wrong)}")
+    if faults.missing:
+        raise StartRefused(f"topics are missing: {', '.join(faults.missing)}; create them with `muster topics apply`")
+    if faults.wrong:
+        raise StartRefused(f"topics would lose events: {'; '.join(faults.wrong)}")
 
 
 def collect_garbage_rarely() -> None:
