@@ -140,8 +140,7 @@ async def field(
     await _postgres.up()
     await _kafka.up()
     dsn, bootstrap = _postgres.address, _kafka.address
-    replicas = await servers.replicas(bootstrap)
-    field = Field(tmp_path, dsn, bootstrap, topic_prefix, tokens, seed, replicas)
+    field = Field(tmp_path, dsn, bootstrap, topic_prefix, tokens, seed)
     try:
         async with field:
             yield field

@@ -66,7 +66,6 @@ class Field(ProbeTables):
     prefix: str
     tokens: TokenIssuer
     seed: int
-    replicas: int = 1
     access: Access = field(init=False)
     admin: "asyncpg.Connection[Any]" = field(init=False)
     dice: random.Random = field(init=False)
@@ -87,7 +86,7 @@ class Field(ProbeTables):
         self.admin = await self.connect()
         self.recorder = Recorder(self.folder / "commands.jsonl")
         described = [topics()[name] for name in TOPICS]
-        await create_topics(self.bootstrap, self.prefix, described, partitions=PARTITIONS, replicas=self.replicas)
+        await create_topics(self.bootstrap, self.prefix, described, partitions=PARTITIONS)
         return self
 
     async def __aexit__(

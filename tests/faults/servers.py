@@ -15,7 +15,6 @@ from typing import Any
 from muster_local.child import Program, dies_with_parent
 from muster_local.kafka import Kafka, new_cluster_id
 from muster_local.postgres import Postgres
-from muster_local.topics import connect
 from tests.support.eventually import eventually
 
 START_SECONDS = 90
@@ -162,12 +161,6 @@ def kafka_quorum(folder: Path, nodes: int) -> list[Server]:
 def _broker(broker: Kafka, log: Path) -> Server:
     broker.prepare()
     return Server(Program("kafka", broker.command(), broker.bootstrap), log, broker.answers)
-
-
-async def replicas(bootstrap: str) -> int:
-    """How many copies of a topic a cluster is to keep: three, where it has as many brokers."""
-    async with connect(bootstrap) as admin:
-        return min(3, len((await admin.describe_cluster())["brokers"]))
 
 
 _given_out: set[int] = set()

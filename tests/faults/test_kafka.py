@@ -84,9 +84,7 @@ async def test_08_of_three_brokers_the_leader_dies_and_no_acknowledged_event_is_
     for broker in brokers:
         await broker.up()
     bootstrap = ",".join(broker.program.address for broker in brokers)
-    async with Field(
-        tmp_path, postgres_server.program.address, bootstrap, topic_prefix, tokens, seed, replicas=3
-    ) as field:
+    async with Field(tmp_path, postgres_server.program.address, bootstrap, topic_prefix, tokens, seed) as field:
         await field.serve("relay", "consumer")
         async with field.live_traffic():
             await asyncio.sleep(3)
