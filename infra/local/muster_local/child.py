@@ -6,6 +6,9 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
+
+from muster_local.home import open_private
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -41,7 +44,7 @@ class Child:
 
     async def start(self) -> None:
         """Start it."""
-        with self._log.open("ab") as output:
+        with self._open_log() as output:
             self._process = await asyncio.create_subprocess_exec(
                 *self.program.command,
                 env=dict(self.program.environment),
@@ -54,6 +57,9 @@ class Child:
                 cwd="/",
                 preexec_fn=dies_with_parent(self.program.stop_signal),
             )
+
+    def _open_log(self) -> BinaryIO:
+        return open(self._log, "ab", opener=open_private)
 
     async def wait(self) -> str:
         """Wait for its end, and say in plain words how it ended."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from rich.table import Column, Table
 from muster_local import clock, parked, readiness, seats, streams, topic_plan
 from muster_local.demo.cli import demo
 from muster_local.drill import drill
-from muster_local.home import Home, ProcessState
+from muster_local.home import Home, HomeRefused, ProcessState
 from muster_local.programs import SERVICES
 from muster_local.readiness import Readiness
 from muster_local.rebuild import rebuild
@@ -206,7 +207,11 @@ def main() -> None:
     """The console script."""
     # Servers that are not up yet are this command's business, not the log's.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    app()
+    try:
+        app()
+    except HomeRefused as refused:
+        typer.echo(str(refused), err=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,15 @@
 import fcntl
 import json
 import os
+import pwd
 import secrets
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, Self
+from typing import BinaryIO, Literal, Self
 
 from cryptography.fernet import Fernet
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,7 +30,11 @@ Phase = Literal["starting", "running", "stopping", "stopped", "failed"]
 
 
 class PortTaken(Exception):
-    """A port that was asked for is in use."""
+    """A port that was asked for is in use, or no port is free."""
+
+
+class HomeRefused(Exception):
+    """The folder cannot be a home: others could read or replace what is in it. The message says what to do."""
 
 
 class Installation(BaseModel):
@@ -67,7 +74,10 @@ class State(BaseModel):
 
 
 class Home:
-    """The folder. Files in it that hold secrets are readable by their owner alone."""
+    """The folder. All in it is for its owner alone: folders have mode 0700, files 0600.
+
+    Started by root, Postgres runs as a system user, whose group may pass through the folder (0710).
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
@@ -86,10 +96,23 @@ class Home:
         """What a process says."""
         return self.path / "logs" / f"{process}.log"
 
+    def append(self, process: str) -> BinaryIO:
+        """Open a process's log, to append to it."""
+        return open(self.log(process), "ab", opener=open_private)
+
     def make(self) -> Self:
-        """Make the folder, where it is missing."""
+        """Make the folder, where it is missing, and close it to others.
+
+        Raises HomeRefused when it belongs to another user, or when a symbolic link is in it.
+        """
         for folder in (self.path, self.mail, self.path / "logs"):
+            _refuse_link(folder)
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _refuse_foreign(folder)
+            if stat.S_IMODE(folder.stat().st_mode) not in (0o700, 0o710):
+                folder.chmod(0o700)
+        for path in (*self.path.iterdir(), *self.log("").parent.iterdir()):
+            _refuse_link(path)
         return self
 
     def issuer(self) -> Issuer:
@@ -102,17 +125,16 @@ class Home:
     def installation(self, listeners: Iterable[str], asked: Mapping[str, int]) -> Installation:
         """What is kept, made on first use, with a port for each listener.
 
-        It is the one asked for, else the one it had last if it is free, else any free one.
+        It is the one asked for, else the one it had last if it is free, else any free one; no two get the same.
 
-        Raises PortTaken when a port that was asked for is in use.
+        Raises PortTaken when a port that was asked for is in use or is asked for twice, or when no port is free.
         """
         path = self.path / "installation.json"
         if path.exists():
             kept = Installation.model_validate_json(path.read_text("utf-8"))
         else:
             kept = Installation(secret_key=Fernet.generate_key().decode())
-        chosen = {name: _port(asked.get(name), kept.ports.get(name)) for name in listeners}
-        kept = kept.model_copy(update={"ports": kept.ports | chosen})
+        kept = kept.model_copy(update={"ports": kept.ports | _choose_ports(list(listeners), asked, kept.ports)})
         _write(path, kept.model_dump_json(indent=2))
         return kept
 
@@ -134,7 +156,7 @@ class Home:
         Raises BlockingIOError when another process does. The lock, not the pid written in it, says
         whether a supervisor runs: it goes with its process, however that ends.
         """
-        with open(self._lock, "a+") as file:
+        with open(self._lock, "a+", opener=open_private) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.truncate(0)
             file.write(str(os.getpid()))
@@ -159,14 +181,56 @@ class Home:
         return self.path / "supervisor.lock"
 
 
-def _port(asked: int | None, kept: int | None) -> int:
-    if asked is not None:
-        if not _free(asked):
-            raise PortTaken(f"port {asked} is in use")
-        return asked
-    if kept is not None and _free(kept):
-        return kept
-    return next(port for port in iter(lambda: secrets.choice(_PORTS), None) if _free(port))
+def open_private(path: str, flags: int) -> int:
+    """An `opener` for open(): a new file is its owner's alone, and a symbolic link is not followed."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    owner = folder.stat().st_uid
+    if owner != os.geteuid():
+        raise HomeRefused(
+            f"{folder} belongs to {_user(owner)}, and you are {_user(os.geteuid())}: give a folder of your own (--home)"
+        )
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise HomeRefused(f"{path} is a symbolic link, where a home holds plain files: remove it, or give another home")
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def _choose_ports(listeners: Sequence[str], asked: Mapping[str, int], kept: Mapping[str, int]) -> dict[str, int]:
+    """A port for each listener, and no port twice."""
+    wanted = {name: asked[name] for name in listeners if name in asked}
+    for port, count in Counter(wanted.values()).items():
+        if count > 1:
+            names = " and ".join(name for name in listeners if wanted.get(name) == port)
+            raise PortTaken(f"port {port} is asked for by both {names}: give each its own")
+        if not _free(port):
+            raise PortTaken(f"port {port} is in use")
+    chosen = dict(wanted)
+    for name in listeners:
+        if name not in chosen and name in kept and kept[name] not in chosen.values() and _free(kept[name]):
+            chosen[name] = kept[name]
+    for name in listeners:
+        if name not in chosen:
+            chosen[name] = _draw_port(set(chosen.values()))
+    return chosen
+
+
+def _draw_port(taken: set[int]) -> int:
+    """Any free port but those that are taken."""
+    for port in secrets.SystemRandom().sample(_PORTS, len(_PORTS)):
+        if port not in taken and _free(port):
+            return port
+    raise PortTaken(f"no port from {_PORTS[0]} to {_PORTS[-1]} is free")
 
 
 def _free(port: int) -> bool:
@@ -182,6 +246,6 @@ def _free(port: int) -> bool:
 def _write(path: Path, text: str) -> None:
     """Replace a file in one step, readable by its owner alone."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+    with open(fresh, "w", encoding="utf-8", opener=open_private) as file:
         file.write(text)
     fresh.replace(path)

@@ -43,6 +43,9 @@ class Kafka:
     def prepare(self) -> None:
         """Write the configuration, and format the storage if it is new. Fetches the jars when needed."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(
+            0o700
+        )  # the sandbox's broker asks nobody for a password: its log files hold names in the clear
         self._config.write_text(self._properties(), "utf-8")
         if (self._data / "meta.properties").exists():
             return

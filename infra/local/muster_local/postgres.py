@@ -47,8 +47,8 @@ class Postgres:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.user is not None:
             _ensure_user(self.user)
-            _let_others_pass(_program("postgres"))
-            _let_others_pass(self.folder)
+            _let_pass(self.user, _program("postgres"))
+            _let_pass(self.user, self.folder)
             owner = pwd.getpwnam(self.user)
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
         if not (self.folder / "PG_VERSION").exists():
@@ -130,9 +130,18 @@ def _ensure_user(name: str) -> None:
         subprocess.run(["useradd", "--system", name], check=True, capture_output=True)  # noqa: S607
 
 
-def _let_others_pass(path: Path) -> None:
-    """Let other system users traverse, but not list, the folders that lead to a path."""
+def _let_pass(user: str, path: Path) -> None:
+    """Let a system user traverse, but not list, the folders that lead to a path.
+
+    A private folder is opened to the user's own group, any other as it is to all.
+    """
+    group = pwd.getpwnam(user).pw_gid
     for folder in path.parents:
-        mode = folder.stat().st_mode
-        if not mode & stat.S_IXOTH:
-            folder.chmod(mode | stat.S_IXOTH)
+        found = folder.stat()
+        if found.st_mode & stat.S_IXOTH or (found.st_mode & stat.S_IXGRP and found.st_gid == group):
+            continue
+        if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            folder.chmod(stat.S_IMODE(found.st_mode) | stat.S_IXOTH)
+        else:
+            os.chown(folder, -1, group)
+            folder.chmod(stat.S_IMODE(found.st_mode) | stat.S_IXGRP)

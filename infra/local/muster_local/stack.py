@@ -50,7 +50,7 @@ class Stack:
         however that ends. Without services it is Postgres and Kafka alone. `ports` fixes ports by name;
         the others are free ones, kept from one start to the next. `maintained` services run for their operators alone.
 
-        Raises StackFailed.
+        Raises StackFailed, and HomeRefused when others could reach into the folder.
         """
         stack = cls(home)
         if stack._home.supervisor() is not None:
@@ -128,7 +128,7 @@ class Stack:
         arguments = [f"--service={service}" for service in services]
         arguments += [f"--maintenance={service}" for service in maintained]
         arguments += [f"--port={name}={number}" for name, number in ports.items()]
-        with self._home.log("supervisor").open("ab") as log:
+        with self._home.append("supervisor") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "muster_local.supervisor", str(self.home), *arguments],
                 stdin=subprocess.DEVNULL,

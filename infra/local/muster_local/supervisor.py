@@ -244,6 +244,7 @@ def main(arguments: Iterable[str]) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    os.umask(0o077)  # for all that the programs write, too
     home = Home(options.home).make()
     ports = {name: int(number) for name, _, number in (port.partition("=") for port in options.port)}
     try:

@@ -134,13 +134,32 @@ async def test_data_ports_and_keys_outlive_the_processes(home: Path) -> None:
         await second.stop()
 
 
-@pytest.mark.usefixtures("embedded_postgres")
-async def test_secrets_are_readable_by_their_owner_alone(home: Path) -> None:
+@pytest.mark.usefixtures("embedded")
+async def test_a_home_is_closed_to_every_other_user(home: Path) -> None:
     stack = await alone(home)
-    await stack.stop()
-    for name in ("installation.json", "issuer.pem", "state.json"):
-        assert (home / name).stat().st_mode & 0o077 == 0, name
-    assert home.stat().st_mode & 0o066 == 0
+    try:
+        # Below the servers' own folders nobody gets, whatever the mode of a file.
+        servers = {home / "postgres", home / "kafka"}
+        inside = [path for path in home.rglob("*") if not servers & set(path.parents)]
+        assert {*servers, home / "supervisor.lock", home / "logs" / "kafka.log"} <= set(inside)
+        assert [path for path in inside if path.stat().st_mode & 0o077] == []
+        assert home.stat().st_mode & 0o067 == 0
+        if os.geteuid() == 0:
+            nobody: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []}
+            for path in (home / "supervisor.lock", home / "kafka", home / "logs" / "kafka.log"):
+                assert subprocess.run(["/usr/bin/test", "-r", path], check=False, **nobody).returncode == 1, path
+    finally:
+        await stack.stop()
+
+
+async def test_a_home_that_holds_a_link_is_refused_in_one_line(home: Path) -> None:
+    (home / "logs").mkdir()
+    (home / "state.json").symlink_to(home / "logs" / "billing.log")
+    refused = muster("up", "--home", str(home))
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines() == [
+        f"{home}/state.json is a symbolic link, where a home holds plain files: remove it, or give another home"
+    ]
 
 
 @pytest.mark.usefixtures("embedded_postgres")
