@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from muster_runtime import outbox
 from muster_runtime.clock import Clock
 from muster_runtime.context import Context
 from muster_runtime.errors import RetryableError, TooManyRequests
+from muster_runtime.migrations import MigrationsPending, unapplied
 from muster_runtime.turns import Turns
 
 if TYPE_CHECKING:
@@ -60,6 +62,11 @@ RETRYABLE = (
     asyncpg.ReadOnlySQLTransactionError,  # a replica that does not lead yet
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    # Of the limits of class 54 not the class itself: a value too long for an index is the work's. Where the server has
+    # no transaction ids left, which it reports the same way, nothing can park either.
+    asyncpg.StatementTooComplexError,
+    asyncpg.TooManyColumnsError,
+    asyncpg.TooManyArgumentsError,
     asyncpg.QueryCanceledError,
     asyncpg.TransactionRollbackError,
     asyncpg.InvalidCachedStatementError,  # a migration has changed the table meanwhile
@@ -143,12 +150,13 @@ class Database:
 
     pool: "asyncpg.Pool[Any]"
 
-    def __init__(self, clock: Clock, turns: Turns | None = None) -> None:
+    def __init__(self, clock: Clock, turns: Turns | None = None, migrations: Path | None = None) -> None:
         self.disk_full = False
         self.outbox_full = False
         self.server: datetime | None = None
         self._clock = clock
         self._turns = turns
+        self._migrations = migrations
 
     @classmethod
     async def connect(
@@ -160,12 +168,14 @@ class Database:
         size: int = 10,
         lock_timeout_seconds: int = 30,
         turns: Turns | None = None,
+        migrations: Path | None = None,
     ) -> "Database":
         """Open a pool of at most `size` connections, whose search path is the service's schema.
 
-        With `turns`, the writers of one agency wait for one another before they take a connection.
+        With `turns`, the writers of one agency wait for one another before they take a connection. With `migrations`,
+        the service's, a write that the schema refuses asks whether one of them is pending.
         """
-        database = cls(clock, turns)
+        database = cls(clock, turns, migrations)
         database.pool = await asyncpg.create_pool(
             dsn,
             init=database._greet,
@@ -203,7 +213,8 @@ class Database:
         """Lock the agencies, yield a unit of work, publish its events and commit.
 
         Any error rolls all of it back. Row-level security refuses a write to an agency not named here. Raises
-        TooManyRequests where callers have turns and one of their limits is reached.
+        TooManyRequests where callers have turns and one of their limits is reached, and MigrationsPending where the
+        schema lacks what the work needs.
         """
         if not agencies:
             raise RuntimeError("a unit of work must name the agencies that it changes")
@@ -221,6 +232,10 @@ class Database:
                     await uow.flush()
             except asyncpg.DiskFullError:
                 self.disk_full = True
+                raise
+            except asyncpg.SyntaxOrAccessError as error:  # a column that is not there, a right that is not granted
+                if self._migrations and (pending := await unapplied(connection, self._migrations)):
+                    raise MigrationsPending(pending, error) from error
                 raise
             self.disk_full = False
 

@@ -4,11 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
+
+from muster_runtime.errors import RetryableError
 
 if TYPE_CHECKING:
     from muster_runtime.db import Connection
@@ -18,6 +21,13 @@ RUNTIME_MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 class MigrationFailed(Exception):
     """A migration was refused; the message is what dbmate said."""
+
+
+class MigrationsPending(RetryableError):
+    """The code is ahead of its schema: what fails for that is no work's fault, and succeeds after the migration."""
+
+    def __init__(self, versions: Sequence[str], error: Exception) -> None:
+        super().__init__(f"{', '.join(versions)}: run the migrations; until then: {error}")
 
 
 def migrate(owner_dsn: str, schema: str, directory: Path) -> None:

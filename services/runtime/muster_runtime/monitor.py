@@ -59,7 +59,6 @@ class Monitor:
         self._relay = relay
         self._consumer = consumer
         self._scheduler = scheduler
-        self._pending: list[str] | None = None
         self.kafka = KafkaTopics(runtime.service)
 
     async def run(self) -> None:
@@ -120,10 +119,9 @@ class Monitor:
         return 0.0 if instant is None else max(0.0, (self._runtime.clock.now() - instant).total_seconds())
 
     async def _migrations(self, connection: Connection) -> list[str]:
-        """Asked until nothing is pending, and then never again: a schema does not go back."""
-        if self._pending is None or self._pending:
-            self._pending = await unapplied(connection, self._runtime.service.migrations)
-        return [f"migrations are pending: {', '.join(self._pending)}"] if self._pending else []
+        """Asked at each look: a restored backup takes a schema back."""
+        pending = await unapplied(connection, self._runtime.service.migrations)
+        return [f"migrations are pending: {', '.join(pending)}"] if pending else []
 
     async def _disk(self) -> list[str]:
         """After a write that found no room: whether a few pages more than there are can be had now."""

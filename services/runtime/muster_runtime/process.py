@@ -107,7 +107,12 @@ async def running(
         api_dsn = settings.postgres_api_dsn.get_secret_value()
         size = settings.postgres_pool_size
         database = await Database.connect(
-            worker_dsn, service.name, clock, size=size, lock_timeout_seconds=WORKER_LOCK_SECONDS
+            worker_dsn,
+            service.name,
+            clock,
+            size=size,
+            lock_timeout_seconds=WORKER_LOCK_SECONDS,
+            migrations=service.migrations,
         )
         stack.push_async_callback(database.close)
         api_database = database

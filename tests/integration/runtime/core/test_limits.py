@@ -1,7 +1,8 @@
 """What is bounded, and what happens at the bound: full streams, the breaker, a stuck client, an honest readiness."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -196,6 +197,87 @@ async def test_readiness_tells_of_pending_migrations(run_service: ServiceRunner,
     await eventually(lambda: not_ready(second, f"migrations are pending: {version}"))
     await first.admin.execute("insert into schema_migrations (version) values ($1)", version)
     await eventually(lambda: ready(second))
+
+
+async def test_code_that_is_ahead_of_its_migration_parks_nothing(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    """A deployment whose migration was forgotten: no event is to blame for the column that is not there."""
+    probe = await run_service(build, Settings)
+    await eventually(lambda: ready(probe))
+    version = await probe.admin.fetchval(
+        "delete from schema_migrations where version = '20250806000100' returning version"
+    )
+    await probe.admin.execute("alter table effect rename column seat_id to seat_id_of_old")
+    await probe.publish(seat("NASA", "a"), seat("DOE", "a"))
+    await eventually(lambda: not_ready(probe, "the consumer cannot apply: MigrationsPending"))
+    await eventually(lambda: not_ready(probe, f"migrations are pending: {version}"))
+    assert await parked_streams(probe) == set()
+
+    await probe.admin.execute("alter table effect rename column seat_id_of_old to seat_id")
+    await probe.admin.execute("insert into schema_migrations (version) values ($1)", version)
+    await eventually(lambda: seats(probe, "NASA", 1))
+    await eventually(lambda: seats(probe, "DOE", 1))
+    await eventually(lambda: ready(probe))
+
+
+async def test_a_handler_that_breaks_a_rule_of_postgres_parks_its_stream_alone(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    """Class 42 as well, but every migration is applied: it is the handler's fault, and with this event alone."""
+    await fail_with(probe, "insufficient_privilege", agency_id="NASA")
+    await probe.publish(seat("NASA", "a"), seat("DOE", "a"))
+    await eventually(lambda: seats(probe, "DOE", 1))
+    await eventually(lambda: has_parked(probe, {"NASA"}))
+
+
+@pytest.mark.parametrize(
+    ("condition", "refuses"),
+    [
+        ("statement_too_complex", ["effect"]),
+        ("program_limit_exceeded", ["effect", "parked_event"]),  # no transaction id is left, whatever the table
+    ],
+)
+async def test_a_limit_of_the_server_parks_nothing(
+    probe: RunningService, eventually: Eventually, condition: str, refuses: list[str]
+) -> None:
+    await fail_with(probe, condition, tables=refuses)
+    await probe.publish(seat("NASA", "a"), seat("DOE", "a"))
+    await eventually(lambda: not_ready(probe, "the consumer cannot apply"))
+    assert await parked_streams(probe) == set()
+    await probe.admin.execute("drop function failing cascade")
+    await eventually(lambda: seats(probe, "NASA", 1))
+    await eventually(lambda: seats(probe, "DOE", 1))
+    assert await parked_streams(probe) == set()
+
+
+async def test_a_value_that_no_index_can_hold_parks_its_stream_alone(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    """Postgres reports it in the same class as its own limits."""
+    await probe.admin.execute("create index on effect (seat_id)")
+    await probe.publish(seat("NASA", secrets.token_hex(10_000)), seat("DOE", "a"))
+    await eventually(lambda: seats(probe, "DOE", 1))
+    await eventually(lambda: has_parked(probe, {"NASA"}))
+
+
+async def fail_with(
+    probe: RunningService, condition: str, *, tables: Sequence[str] = ("effect",), agency_id: str | None = None
+) -> None:
+    """Let rows, of one agency or all, be refused with an error of Postgres' own; the reason for it is the test's."""
+    of_agency = f"when (new.agency_id = '{agency_id}')" if agency_id else ""
+    await probe.admin.execute(
+        f"""
+        create function failing() returns trigger language plpgsql as $$
+        begin
+            raise exception 'refused by the test' using errcode = '{condition}';
+        end $$;
+        """
+        + "".join(
+            f"create trigger failing before insert on {table} for each row {of_agency} execute function failing();"
+            for table in tables
+        )
+    )
 
 
 async def test_readiness_tells_of_a_postgres_that_is_away(
