@@ -172,8 +172,12 @@ class Window:
     monthly_quota_after: int | None
 
     @classmethod
-    def open(cls, window_id: str, feature: Feature, pool: Pool) -> "Window":
-        """The window of a feature that a pool's term opens."""
+    def open(cls, window_id: str, feature: Feature, pool: Pool, used: timedelta = timedelta()) -> "Window":
+        """The window of a feature that a pool's term opens.
+
+        Of a trial, what earlier enrollments have `used` of it is over: a second enrollment brings no second trial.
+        """
+        left = max(feature.trial - used, timedelta()) if feature.trial else None
         return cls(
             window_id=window_id,
             agency_id=pool.agency_id,
@@ -182,7 +186,7 @@ class Window:
             trial=feature.trial is not None,
             mode=feature.mode,
             starts_at=pool.starts_at,
-            ends_at=pool.starts_at + feature.trial if feature.trial else pool.ends_at,
+            ends_at=pool.starts_at + left if left is not None else pool.ends_at,
             mode_after=feature.mode_after,
             monthly_quota_after=feature.monthly_quota_after,
         )
@@ -194,5 +198,6 @@ class Window:
         return self.mode if now < self.ends_at else self.mode_after
 
     def notices(self) -> dict[int, datetime]:
-        """When to say that the window ends soon, by the days that are then left."""
-        return {days: self.ends_at - timedelta(days=days) for days in TRIAL_NOTICE_DAYS}
+        """When to say that the window ends soon, by the days that are then left; never before it has opened."""
+        instants = {days: self.ends_at - timedelta(days=days) for days in TRIAL_NOTICE_DAYS}
+        return {days: instant for days, instant in instants.items() if instant >= self.starts_at}

@@ -1,9 +1,10 @@
 """Trials: told of 14, 7 and 1 days before, and over at the instant; each once."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from muster_contracts.enrollment import AgencyReinstated, AgencySuspended
 from muster_contracts.entitlements import TrialEndingSoon, TrialExpired
-from tests.integration.entitlements.conftest import END, START, Entitlements
+from tests.integration.entitlements.conftest import END, NEXT_END, START, Entitlements
 
 TRIAL_END = START + timedelta(days=60)
 TRIALS = ["advanced-voice-mode", "deep-research"]
@@ -77,6 +78,107 @@ async def test_a_check_follows_the_windows(entitlements: Entitlements) -> None:
     other = Entitlements(entitlements.service, entitlements.eventually, "GSA")
     unknown = await other.check("ada")
     assert (unknown["verdict"], unknown["reason"], unknown["revision"]) == ("refused", "unknown", 0)
+
+
+async def enroll_again(
+    entitlements: Entitlements, number: int, starts_at: datetime
+) -> dict[str, tuple[datetime, datetime]]:
+    """Enroll once more from an instant on; answers when each trial starts and ends."""
+    enrollment_id = f"enr_{number}"
+    enrolled = entitlements.enrolled(1, enrollment_id)
+    await entitlements.service.publish(
+        enrolled.model_copy(update={"starts_at": starts_at, "ends_at": starts_at + timedelta(days=365)})
+    )
+    await entitlements.eventually(lambda: is_open(entitlements, enrollment_id))
+    rows = await entitlements.service.admin.fetch(
+        "select feature, starts_at, ends_at from feature_window where enrollment_id = $1 and trial", enrollment_id
+    )
+    return {row["feature"]: (row["starts_at"], row["ends_at"]) for row in rows}
+
+
+async def is_open(entitlements: Entitlements, enrollment_id: str) -> bool:
+    return bool((await entitlements.pool())["enrollment_id"] == enrollment_id)
+
+
+async def withdraw(entitlements: Entitlements, enrollment_id: str, at: datetime) -> None:
+    entitlements.service.clock.move(at)
+    await entitlements.service.publish(entitlements.withdrawn(enrollment_id, at))
+
+    async def withdrawn() -> bool:
+        return bool((await entitlements.pool())["state"] == "withdrawn")
+
+    await entitlements.eventually(withdrawn)
+
+
+async def test_a_second_enrollment_continues_what_is_left_of_a_trial(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=1)
+    await withdraw(entitlements, "enr_1", START + timedelta(days=10))
+    again = START + timedelta(days=100)
+    entitlements.service.clock.move(again)
+    assert await enroll_again(entitlements, 2, again) == dict.fromkeys(TRIALS, (again, again + timedelta(days=50)))
+
+    # What two enrollments have used counts together; only those notices come that lie within the rest.
+    await withdraw(entitlements, "enr_2", again + timedelta(days=40))
+    third = again + timedelta(days=60)
+    entitlements.service.clock.move(third)
+    assert await enroll_again(entitlements, 3, third) == dict.fromkeys(TRIALS, (third, third + timedelta(days=10)))
+    entitlements.service.clock.move(third + timedelta(days=10))
+    await entitlements.eventually(lambda: expired(entitlements))
+    notices = await entitlements.service.published(TrialEndingSoon)
+    assert sorted(event.data.days_left for event in notices) == [1, 1, 7, 7, 14, 14]
+    assert {event.envelope.time for event in notices if event.data.days_left == 7} == {third + timedelta(days=3)}
+
+    # Nothing is left for a fourth one: the quota holds from its first day, and nothing more is said of a trial.
+    await withdraw(entitlements, "enr_3", third + timedelta(days=20))
+    fourth = third + timedelta(days=30)
+    entitlements.service.clock.move(fourth)
+    assert await enroll_again(entitlements, 4, fourth) == dict.fromkeys(TRIALS, (fourth, fourth))
+    await entitlements.assign("ada")
+    assert (await entitlements.check("ada"))["reason"] == "quota"
+    assert await entitlements.service.admin.fetchval("select count(*) from deadline where kind like 'trial%'") == 0
+    assert len(await entitlements.service.published(TrialExpired)) == len(TRIALS)
+
+
+async def test_an_enrollment_withdrawn_before_it_starts_uses_nothing_of_a_trial(entitlements: Entitlements) -> None:
+    later = START + timedelta(days=30)
+    await enroll_again(entitlements, 1, later)
+    await withdraw(entitlements, "enr_1", START + timedelta(days=5))
+    assert await enroll_again(entitlements, 2, later) == dict.fromkeys(TRIALS, (later, later + timedelta(days=60)))
+
+
+async def test_an_enrollment_that_takes_over_ends_the_trial_of_the_earlier_one(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=1)
+    over = START + timedelta(days=20)
+    entitlements.service.clock.move(over)
+    assert await enroll_again(entitlements, 2, over) == dict.fromkeys(TRIALS, (over, TRIAL_END))
+    entitlements.service.clock.move(END)
+    await entitlements.eventually(lambda: expired(entitlements))
+    notices = await entitlements.service.published(TrialEndingSoon)
+    assert sorted(event.data.days_left for event in notices) == [1, 1, 7, 7, 14, 14]
+
+
+async def test_a_trial_goes_on_while_the_agency_is_suspended_and_after_a_renewal(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=1)
+    await entitlements.service.publish(
+        AgencySuspended(agency_id="NASA", enrollment_id="enr_1", reason="atu_lapsed", suspended_at=START),
+        AgencyReinstated(agency_id="NASA", enrollment_id="enr_1", reinstated_at=START + timedelta(days=30)),
+    )
+    await entitlements.service.publish(entitlements.term(), entitlements.renewal("accepted"))
+
+    async def renewed() -> bool:
+        return bool((await entitlements.pool())["ends_at"] == NEXT_END.isoformat().replace("+00:00", "Z"))
+
+    await entitlements.eventually(renewed)
+    ends = await entitlements.service.admin.fetch("select distinct ends_at from feature_window where trial")
+    assert [row["ends_at"] for row in ends] == [TRIAL_END]
+
+
+async def test_an_enrollment_after_a_completed_term_has_no_trial_left(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=1)
+    await entitlements.service.publish(entitlements.term(), entitlements.term_ended())
+    entitlements.service.clock.move(END)
+    await entitlements.eventually(lambda: expired(entitlements))
+    assert await enroll_again(entitlements, 2, END) == dict.fromkeys(TRIALS, (END, END))
 
 
 async def told(entitlements: Entitlements, days: int) -> bool:

@@ -231,7 +231,7 @@ async def _trials(connection: "asyncpg.Connection[Any]") -> list[Trial]:
         join pool as p on p.agency_id = w.agency_id and p.enrollment_id = w.enrollment_id
         left join deadline as d
             on d.agency_id = w.agency_id and d.kind = 'trial-expired' and d.subject = w.window_id
-        where w.trial and p.withdrawn_at is null and not p.ended
+        where w.trial and w.starts_at < w.ends_at and p.withdrawn_at is null and not p.ended
         order by w.agency_id, w.feature
         """
     )

@@ -37,7 +37,8 @@ async def import_rows(uow: UnitOfWork, operation: Operation, rows: Iterable[Row]
     lines, people = _read(rows, operation.agency_id, operation.columns, directory)
     holders = await _holders(uow, operation, people)
     wanted = [subject for subject in people if subject not in holders]
-    free = pool.free - operation.done if operation.dry_run else pool.free
+    # While a dry run goes on, seats may be given out for real, or the pool made smaller.
+    free = max(0, pool.free - operation.done) if operation.dry_run else pool.free
     given, refused = wanted[:free], set(wanted[free:])
     if given:
         await _give_out(uow, operation, pool, given, people)

@@ -5,7 +5,7 @@ a pool up to it whenever either side has something new: the result is the same w
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from muster_contracts.billing import RenewalDecided, RenewalDecision, TermEnded, TermEndReason, TermStarted
 from muster_contracts.enrollment import AgencyEnrolled, AgencyReinstated, AgencySuspended, AgencyWithdrawn
@@ -30,6 +30,7 @@ async def open_pools(uow: UnitOfWork, events: Sequence[Received[AgencyEnrolled]]
         if previous is not None:
             # Billing's word that the earlier term is over may still be on its way.
             await _revoke_all(uow, enrolled.agency_id, SeatRevocationReason.TERM_ENDED, cause)
+            await _cut_windows(uow, previous.agency_id, previous.enrollment_id, min(enrolled.starts_at, uow.now))
         pool = Pool(
             agency_id=enrolled.agency_id,
             enrollment_id=enrolled.enrollment_id,
@@ -70,8 +71,7 @@ async def withdraw_pools(uow: UnitOfWork, events: Sequence[Received[AgencyWithdr
         if not await pools.withdraw_pool(uow.connection, agency_id, enrollment_id, at):
             continue  # it left before it was ever active
         await _revoke_all(uow, agency_id, SeatRevocationReason.AGENCY_WITHDRAWN, received.envelope.id)
-        cut = await windows.cut_windows(uow.connection, agency_id, enrollment_id, at)
-        await cancel_trials(uow, agency_id, cut)
+        await _cut_windows(uow, agency_id, enrollment_id, at)
 
 
 async def record_terms(uow: UnitOfWork, events: Sequence[Received[TermStarted]]) -> None:
@@ -104,11 +104,20 @@ async def end_pools(uow: UnitOfWork, events: Sequence[Received[TermEnded]]) -> N
 
 
 async def _open_windows(uow: UnitOfWork, pool: Pool, cause: str) -> None:
-    opened = [Window.open(new_id("win", uow.now), feature, pool) for feature in features().values()]
+    used = await windows.find_used_trials(uow.connection, pool.agency_id, pool.starts_at)
+    opened = [
+        Window.open(new_id("win", uow.now), feature, pool, used.get(feature.key, timedelta()))
+        for feature in features().values()
+    ]
     await windows.add_windows(uow.connection, opened)
     await schedule_trials(uow, opened)
     for window in opened:
         uow.publish(publishing.window_opened(window), causation_id=cause)
+
+
+async def _cut_windows(uow: UnitOfWork, agency_id: str, enrollment_id: str, at: datetime) -> None:
+    cut = await windows.cut_windows(uow.connection, agency_id, enrollment_id, at)
+    await cancel_trials(uow, agency_id, cut)
 
 
 async def _apply_terms(uow: UnitOfWork, agency_id: str, enrollment_id: str, cause: str) -> None:

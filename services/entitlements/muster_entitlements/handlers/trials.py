@@ -14,8 +14,8 @@ TRIAL_EXPIRED = "trial-expired"
 
 
 async def schedule_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
-    """Schedule what is to be said of those windows that are trials."""
-    trials = [window for window in windows if window.trial]
+    """Schedule what is to be said of those windows that are trials, but for those of which nothing was left."""
+    trials = [window for window in windows if window.trial and window.starts_at < window.ends_at]
     await deadlines.schedule(
         uow,
         [

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from muster_contracts.entitlements import AccessMode
@@ -79,6 +79,21 @@ async def cut_windows(connection: Connection, agency_id: str, enrollment_id: str
         at,
     )
     return [row["window_id"] for row in rows]
+
+
+async def find_used_trials(connection: Connection, agency_id: str, before: datetime) -> dict[str, timedelta]:
+    """For how long an agency's trials of each feature were open before an instant, over all its enrollments."""
+    rows = await connection.fetch(
+        """
+        select feature, sum(greatest(least(ends_at, $2) - starts_at, interval '0')) as used
+        from feature_window
+        where agency_id = $1 and trial
+        group by feature
+        """,
+        agency_id,
+        before,
+    )
+    return {row["feature"]: row["used"] for row in rows}
 
 
 async def find_windows(connection: Connection, agency_id: str, window_ids: Sequence[str]) -> dict[str, Window]:
