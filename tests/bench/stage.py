@@ -21,12 +21,11 @@ from muster_local.demo.programme import Programme
 from muster_local.programs import SERVICES
 from muster_local.provisioning import drop
 from muster_local.readiness import ask
+from muster_local.scopes import SCOPES
 from muster_local.stack import Stack
 from muster_local.topics import delete_topics
 from muster_runtime.clock import SystemClock
 from tests.support import servers
-
-SCOPES = [f"{service}:{verb}" for service in SERVICES for verb in ("read", "write", "operate")]
 
 _LOOK_SECONDS = 0.1
 

@@ -20,6 +20,7 @@ from muster_entitlements.domain import SeatState
 from muster_entitlements.repository.seats import SeatColumns, add_seats
 from muster_local.demo.cast import START, Agency
 from muster_local.programs import SERVICES
+from muster_local.scopes import SCOPES
 from muster_runtime.clock import SystemClock
 from muster_runtime.identifiers import new_ids
 from tests.bench import consuming, relay
@@ -27,7 +28,7 @@ from tests.bench.latency import percentile
 from tests.bench.processes import Span, cpu_seconds, listener, peak_mebibytes, span
 from tests.bench.report import Measurement, say
 from tests.bench.setting import AGENCIES, Setting, setting
-from tests.bench.stage import SCOPES, Stage, stage
+from tests.bench.stage import Stage, stage
 
 # Not one of the 44: part of a department, with an enrolment of its own.
 OTHER = Agency("ANL", "Argonne National Laboratory", "anl.gov", 10_000, START, ())

@@ -26,6 +26,7 @@ from muster_local.demo.programme import Programme
 from muster_local.postgres import _program
 from muster_local.programs import SERVICES
 from muster_local.provisioning import drop
+from muster_local.scopes import SCOPES
 from muster_local.stack import Stack
 from muster_local.topics import connect, delete_topics
 from muster_runtime.clock import SystemClock
@@ -145,9 +146,8 @@ async def enroll(operator: Operator, agency_id: str) -> None:
     """Let an agency join, so that billing has a term to lose."""
     stack = operator.stack
     urls = {service: stack.service_url(service) for service in SERVICES}
-    scopes = [f"{service}:{verb}" for service in SERVICES for verb in ("read", "write", "operate")]
     person = {"name": "Ada Administrator", "email": f"ada@{agency_id.lower()}.gov"}
-    async with Programme(urls, stack.token(*scopes)) as programme:
+    async with Programme(urls, stack.token(*SCOPES)) as programme:
         columns = ["id", "name", "parent", "treasury_code", "domains", "headcount", "branch"]
         row = [agency_id, agency_id, "", "", f"{agency_id.lower()}.gov", "100", "executive"]
         register = "\n".join("\t".join(cells) for cells in (columns, row)) + "\n"

@@ -13,9 +13,11 @@ import httpx
 
 from muster_contracts import ClockMoved, Envelope, Event, topics
 from muster_local.provisioning import Access
+from muster_local.scopes import SCOPES
 from muster_local.topics import create_topics, delete_topics
 from muster_runtime.auth import Issuer
 from muster_runtime.clock import SandboxClock
+from muster_runtime.db import EVERY_AGENCY
 from muster_runtime.events import Received
 from muster_runtime.process import ALL_ROLES, Process, Role, running
 from muster_runtime.service import Runtime, Service
@@ -38,8 +40,8 @@ class TokenIssuer:
     issuer: Issuer
     jwks: Path
 
-    def token(self, *scopes: str, agency: str | None = None, subject: str = "operator") -> str:
-        """A bearer token."""
+    def token(self, *scopes: str, agency: str | None = EVERY_AGENCY, subject: str = "operator") -> str:
+        """A bearer token; by default an operator's, who acts for all agencies."""
         return self.issuer.token(scopes, agency=agency, subject=subject)
 
 
@@ -67,7 +69,7 @@ class RunningService:
         assert isinstance(self.process.clock, SandboxClock)
         return self.process.clock
 
-    def token(self, *scopes: str, agency: str | None = None, subject: str = "operator") -> str:
+    def token(self, *scopes: str, agency: str | None = EVERY_AGENCY, subject: str = "operator") -> str:
         """A bearer token that the service accepts."""
         return self.tokens.token(*scopes, agency=agency, subject=subject)
 
@@ -146,8 +148,7 @@ class ServiceRunner:
             self._topics |= wanted
 
     def _client(self, process: Process, service: str) -> httpx.AsyncClient:
-        scopes = [f"{service}:{verb}" for verb in ("read", "write", "operate")]
-        token = self.tokens.token(*scopes, "sandbox:operate")
+        token = self.tokens.token(*SCOPES, *(f"{service}:{verb}" for verb in ("read", "write", "operate")))
         return httpx.AsyncClient(
             transport=httpx.ASGITransport(process.app, raise_app_exceptions=False),
             base_url=f"http://{service}.test",

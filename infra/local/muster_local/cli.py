@@ -24,7 +24,9 @@ from muster_local.programs import SERVICES
 from muster_local.readiness import Readiness
 from muster_local.rebuild import rebuild
 from muster_local.reconcile.cli import reconcile
+from muster_local.scopes import SCOPES
 from muster_local.stack import DEFAULT_HOME, Stack, StackFailed
+from muster_runtime.auth import is_agency_or_all
 
 _FOLLOW_SECONDS = 0.2
 
@@ -122,11 +124,15 @@ def logs(
 @app.command()
 def token(
     scope: Annotated[list[str], typer.Option(help="A scope, such as billing:read; may be repeated.")],
-    agency: Annotated[str | None, typer.Option(help="Act for this agency alone; else for the whole programme.")] = None,
+    agency: Annotated[str, typer.Option(help="Act for this agency alone; '*' for all of them, as an officer does.")],
     subject: Annotated[str, typer.Option(help="Who acts: the actor in the audit trail.")] = "operator",
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Print a bearer token of the sandbox's issuer, valid for a day."""
+    if unknown := sorted(set(scope) - set(SCOPES)):
+        raise typer.BadParameter(f"--scope {unknown[0]}: there is no such scope; give one of {', '.join(SCOPES)}")
+    if not is_agency_or_all(agency):
+        raise typer.BadParameter(f"--agency {agency}: give an agency's id, such as NASA, or '*' for all agencies")
     typer.echo(Stack(home).token(*scope, agency=agency, subject=subject))
 
 

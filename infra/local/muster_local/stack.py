@@ -14,6 +14,7 @@ import psutil
 from muster_local.child import dies_with_parent, last_lines
 from muster_local.home import ALREADY_RUNS, Home, State
 from muster_local.programs import SERVICES
+from muster_runtime.db import EVERY_AGENCY
 
 DEFAULT_HOME = Path(".muster")
 
@@ -99,8 +100,8 @@ class Stack:
         """Where the mail sink keeps each message, as a file that ends in .eml."""
         return self._home.mail
 
-    def token(self, *scopes: str, agency: str | None = None, subject: str = "operator") -> str:
-        """A bearer token of the sandbox's issuer, valid for a day of real time."""
+    def token(self, *scopes: str, agency: str = EVERY_AGENCY, subject: str = "operator") -> str:
+        """A bearer token of the sandbox's issuer, valid for a day of real time; by default for all agencies."""
         return self._home.issuer().token(scopes, agency=agency, subject=subject, lifetime=_TOKEN_LIFETIME)
 
     def pids(self) -> dict[str, int]:

@@ -20,12 +20,14 @@ from muster_billing.replies import (
 )
 from muster_contracts import AgencyId
 from muster_contracts.billing import RenewalDecision
-from muster_runtime.http import CommandsDep, Page, PageDep, ReaderDep, requires
+from muster_runtime.http import CommandsDep, Page, PageDep, ReaderDep, requires, requires_program
 
 router = APIRouter(prefix="/v1", tags=["billing"])
 
 READ = requires("billing:read")
 WRITE = requires("billing:write")
+# The program says what it has received; the payer does not.
+RECEIVE = requires_program("billing:receive")
 OPERATE = requires("billing:operate")
 
 InvoiceId = Annotated[str, Path(pattern=r"^inv_[0-9a-f]{32}$")]
@@ -85,7 +87,7 @@ async def list_ledger(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> 
     "/agencies/{agency_id}/invoices/{invoice_id}/payments",
     status_code=201,
     response_model=PaymentReply,
-    dependencies=[WRITE],
+    dependencies=[RECEIVE],
 )
 async def record_payment(
     agency_id: AgencyId, invoice_id: InvoiceId, request: PaymentRequest, commands: CommandsDep

@@ -35,13 +35,16 @@ from muster_runtime.http import (
     RuntimeDep,
     etag,
     requires,
+    requires_program,
 )
 
 router = APIRouter(prefix="/v1")
 
 _READ = [requires("enrollment:read")]
 _WRITE = [requires("enrollment:write")]
-_OPERATE = [requires("enrollment:operate")]
+# GSA decides what is authorized, and the program who is on its register: no agency does so for itself.
+_AUTHORIZE = [requires_program("enrollment:authorize")]
+_OPERATE = [requires_program("enrollment:operate")]
 
 _DELIMITERS = {"text/csv": ",", "text/tab-separated-values": "\t"}
 
@@ -174,7 +177,7 @@ async def submit_enrollment(agency_id: str, body: EnrollmentRequest, commands: C
 
 
 @router.post(
-    "/agencies/{agency_id}/authorizations", dependencies=_WRITE, status_code=201, response_model=AuthorizationView
+    "/agencies/{agency_id}/authorizations", dependencies=_AUTHORIZE, status_code=201, response_model=AuthorizationView
 )
 async def record_atu(agency_id: str, body: AuthorizationRequest, commands: CommandsDep) -> Response:
     """Record an authorization to use (ATU)."""
@@ -184,7 +187,7 @@ async def record_atu(agency_id: str, body: AuthorizationRequest, commands: Comma
 
 @router.post(
     "/agencies/{agency_id}/authorizations/{authorization_id}/revocation",
-    dependencies=_WRITE,
+    dependencies=_AUTHORIZE,
     response_model=AuthorizationView,
 )
 async def revoke_atu(agency_id: str, authorization_id: str, body: ReasonRequest, commands: CommandsDep) -> Response:

@@ -53,24 +53,34 @@ class Forbidden(PermanentError):
     title = "The token lacks a scope"
 
 
+class ProgramOnly(Forbidden):
+    """The route is for the program's officers, and the token acts for one agency."""
+
+    slug = "program-only"
+    title = "Only a token for all agencies may do this"
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who asks: the token's subject and scopes, and the one agency it acts for (None: the whole programme)."""
+    """Who asks: the token's subject and scopes, and the one agency it acts for (EVERY_AGENCY: the program)."""
 
     actor: str
     scopes: frozenset[str]
-    agency: str | None
+    agency: str
 
-    @property
-    def tenant(self) -> str:
-        """The agency whose rows the caller may see; EVERY_AGENCY for an operator."""
-        return self.agency or EVERY_AGENCY
+    def may_act_for(self, agency_id: str) -> bool:
+        """Whether an agency is the caller's own, or the caller acts for all of them."""
+        return self.agency in (EVERY_AGENCY, agency_id)
 
     def admit(self, agency_id: str) -> None:
         """Raise NotFound where the agency is not the caller's: another tenant's is as good as none."""
-        well_formed = agency_id == EVERY_AGENCY or _AGENCY_ID.fullmatch(agency_id)
-        if not well_formed or self.agency not in (None, agency_id):
+        if not is_agency_or_all(agency_id) or not self.may_act_for(agency_id):
             raise NotFound(f"there is no agency {agency_id[:40]!r}")
+
+
+def is_agency_or_all(text: str) -> bool:
+    """Whether a text is an agency's id, as far as its form goes, or EVERY_AGENCY."""
+    return text == EVERY_AGENCY or _AGENCY_ID.fullmatch(text) is not None
 
 
 class TokenVerifier:
@@ -117,24 +127,44 @@ class TokenVerifier:
 
 
 def _identity(claims: dict[str, Any]) -> Identity:
+    """The identity that claims with a good signature state. To act for all agencies must be said, never left out."""
     scope = claims.get("scope", "")
     if not isinstance(scope, str):
-        raise ValueError("the claim `scope` must be a string of scopes parted by spaces")
-    # A malformed agency must never turn into no agency, which is the whole programme.
+        raise Unauthenticated("the token's claim `scope` is not a string of scopes parted by spaces")
     agency = claims.get("agency")
-    if "agency" in claims and not (isinstance(agency, str) and _AGENCY_ID.fullmatch(agency)):
-        raise ValueError("the claim `agency` must be an agency's id")
+    if not (isinstance(agency, str) and is_agency_or_all(agency)):
+        state = "is not valid" if "agency" in claims else "is missing"
+        raise Unauthenticated(
+            f"the token's claim `agency` {state}: it must be an agency's id, or \"{EVERY_AGENCY}\" for all agencies"
+        )
     return Identity(claims["sub"], frozenset(scope.split()), agency)
 
 
 async def _identify(
     request: Request, needed: SecurityScopes, _documented: Annotated[object, Depends(_BEARER)]
 ) -> Identity:
+    """The caller, who has the scopes of the route and may act for the agency that its path names."""
     identity: Identity = request.state.identity
     missing = sorted(set(needed.scopes) - identity.scopes)
     if missing:
         raise Forbidden(f"the token lacks the scope {missing[0]}", scope=" ".join(needed.scopes))
+    agency_id = request.path_params.get("agency_id")
+    if agency_id is not None and not identity.may_act_for(agency_id):
+        raise NotFound(f"there is no agency {agency_id[:40]!r}")
     return identity
+
+
+async def _identify_officer(
+    request: Request, needed: SecurityScopes, _documented: Annotated[object, Depends(_BEARER)]
+) -> Identity:
+    """The caller, who has the scopes of the route and acts for all agencies."""
+    identity: Identity = request.state.identity
+    if identity.agency != EVERY_AGENCY:
+        raise ProgramOnly(
+            f'the token acts for {identity.agency} alone; this needs one whose claim `agency` is "{EVERY_AGENCY}"',
+            scope=" ".join(needed.scopes),
+        )
+    return await _identify(request, needed, _documented)
 
 
 # The caller, whom the edge (muster_runtime.edge) has let in.
@@ -142,21 +172,45 @@ IdentityDep = Annotated[Identity, Security(_identify)]
 
 
 def requires(scope: str) -> params.Security:
-    """Declare the scope that a route needs: `dependencies=[requires("enrollment:write")]`."""
+    """Declare the scope that a route needs: `dependencies=[requires("enrollment:write")]`.
+
+    A token of one agency opens the route for that agency alone.
+    """
     return params.Security(_identify, scopes=[scope])
 
 
-def undeclared_routes(app: FastAPI) -> list[str]:
-    """The routes, public ones apart, that declare no scope. A service's test holds that there are none."""
-    return [
-        f"{','.join(sorted(route.methods or ()))} {route.path}"
-        for route in iter_route_contexts(app.routes)
-        if route.path not in PUBLIC_PATHS
-        and not any(
-            isinstance(dependency, params.Security) and dependency.dependency is _identify
+def requires_program(scope: str) -> params.Security:
+    """Declare a scope that is the program's: only a token for all agencies opens the route."""
+    return params.Security(_identify_officer, scopes=[scope])
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Access:
+    """Who may use a route; no scopes: anyone, without a token."""
+
+    path: str
+    method: str
+    scopes: tuple[str, ...]
+    program_only: bool
+
+
+def access_to(app: FastAPI) -> list[Access]:
+    """The access to each route, sorted by path. Raises ValueError where a route that is not public has no scope."""
+    found = []
+    for route in iter_route_contexts(app.routes):
+        path = route.path or ""
+        declared = [
+            dependency
             for dependency in getattr(route, "dependencies", ())
-        )
-    ]
+            if isinstance(dependency, params.Security) and dependency.dependency in (_identify, _identify_officer)
+        ]
+        if bool(declared) == (path in PUBLIC_PATHS):
+            raise ValueError(f"{path} must be public or declare a scope, and not both")
+        scopes = tuple(scope for dependency in declared for scope in dependency.scopes or ())
+        program_only = any(dependency.dependency is _identify_officer for dependency in declared)
+        methods = (route.methods or set()) - {"HEAD"}
+        found += [Access(path, method, scopes, program_only) for method in methods]
+    return sorted(found)
 
 
 class Issuer:
@@ -186,11 +240,14 @@ class Issuer:
         self,
         scopes: Iterable[str],
         *,
-        agency: str | None = None,
+        agency: str | None,
         subject: str = "operator",
         lifetime: timedelta = timedelta(hours=1),
     ) -> str:
-        """A signed token, valid from now for `lifetime`."""
+        """A signed token, valid from now for `lifetime`; with EVERY_AGENCY it acts for all agencies.
+
+        Without an agency every service refuses it, as a test wants to see.
+        """
         now = SystemClock().now()
         claims = {
             "iss": self._issuer,

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 
 from muster_runtime import problems
 from muster_runtime.audit import audit_router
-from muster_runtime.auth import Identity, IdentityDep, TokenVerifier, requires, undeclared_routes
+from muster_runtime.auth import Identity, IdentityDep, TokenVerifier, access_to, requires, requires_program
 from muster_runtime.clock import SystemClock
 from muster_runtime.db import EVERY_AGENCY, Database
 from muster_runtime.edge import MEBIBYTE, Edge, body_limit
@@ -42,12 +42,13 @@ __all__ = [
     "Reader",
     "ReaderDep",
     "RuntimeDep",
+    "access_to",
     "body_limit",
     "create_app",
     "etag",
     "openapi",
     "requires",
-    "undeclared_routes",
+    "requires_program",
 ]
 
 _PROBLEM = {

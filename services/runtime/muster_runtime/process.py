@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -18,6 +18,7 @@ from muster_runtime.applier import Applier
 from muster_runtime.clock import Clock, SandboxClock, SystemClock
 from muster_runtime.consumer import Consumer
 from muster_runtime.db import Database
+from muster_runtime.health import HealthCheck
 from muster_runtime.http import create_app
 from muster_runtime.monitor import KafkaTopics, Monitor, needed_topics
 from muster_runtime.operations import operations_router
@@ -172,12 +173,28 @@ async def running(
             stack.push_async_callback(monitor.kafka.stop)
             await monitor.kafka.start()
         duties.start("monitor", monitor.run())
-        app = create_app(runtime, api_database, health=monitor.health, with_api=Role.API in roles)
-        app.include_router(operations_router(service.name, applier, database))
-        if sandbox:
-            app.include_router(sandbox_router(monitor.sandbox_state))
+        app = application(
+            runtime, api_database, applier, monitor.health, monitor.sandbox_state, with_api=Role.API in roles
+        )
         collect_garbage_rarely()
         yield Process(runtime, app, clock, consumer, duties.failed)
+
+
+def application(
+    runtime: Runtime,
+    api_database: Database,
+    applier: Applier,
+    health: HealthCheck,
+    sandbox_state: Callable[[], Awaitable[dict[str, object]]],
+    *,
+    with_api: bool,
+) -> FastAPI:
+    """Everything that a process serves over HTTP: the service's routes, the operators', and a sandbox's."""
+    app = create_app(runtime, api_database, health=health, with_api=with_api)
+    app.include_router(operations_router(runtime.service.name, applier, runtime.database))
+    if runtime.settings.environment == "sandbox":
+        app.include_router(sandbox_router(sandbox_state))
+    return app
 
 
 async def _require_topics(service: Service) -> None:

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from fastapi import APIRouter
 
 from muster_contracts import ClockMoved
-from muster_runtime.auth import requires
+from muster_runtime.auth import requires_program
 from muster_runtime.clock import SandboxClock
 
 _log = structlog.get_logger(__name__)
@@ -55,7 +55,7 @@ def sandbox_router(state: Callable[[], Awaitable[dict[str, object]]]) -> APIRout
     """The route by which the clock's coordinator sees whether this process is quiet."""
     router = APIRouter(prefix="/sandbox", include_in_schema=False)
 
-    @router.get("/state", dependencies=[requires("sandbox:operate")])
+    @router.get("/state", dependencies=[requires_program("sandbox:operate")])
     async def show_state() -> dict[str, object]:
         return await state()
 

@@ -46,7 +46,7 @@ class Reader:
     @property
     def tenant(self) -> str:
         """The agency whose rows the caller may see; EVERY_AGENCY for an operator."""
-        return self._identity.tenant
+        return self._identity.agency
 
     @asynccontextmanager
     async def read(self, agency_id: str) -> AsyncIterator[Connection]:

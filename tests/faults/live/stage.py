@@ -19,6 +19,7 @@ from muster_local.programs import MAIL, SERVICES, mail_sink, migrations_of, serv
 from muster_local.provisioning import Access, password_of, provision
 from muster_local.readiness import ask
 from muster_local.receiver import Receiver
+from muster_local.scopes import SCOPES
 from muster_local.servers import CONTROLLER, KAFKA, POSTGRES, embedded_kafka, embedded_postgres
 from muster_local.stack import Stack
 from muster_local.topics import create_topics
@@ -72,9 +73,8 @@ class Stage:
         await self.ready()
         self.receiver = await Receiver.start(self._home.path / "receiver", lives_with=os.getpid())
         self._exit.push_async_callback(self.receiver.stop)
-        scopes = [f"{service}:{verb}" for service in SERVICES for verb in ("read", "write", "operate")]
         urls = {service: process.program.address for service, process in self.services.items()}
-        self.programme = await self._exit.enter_async_context(Programme(urls, self.stack.token(*scopes)))
+        self.programme = await self._exit.enter_async_context(Programme(urls, self.stack.token(*SCOPES)))
         return self
 
     async def __aexit__(

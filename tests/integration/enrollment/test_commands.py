@@ -5,7 +5,7 @@ from itertools import permutations
 from typing import Any
 
 from muster_contracts.enrollment import AgencyEnrolled, AgencyEnrollmentSubmitted, AgencyWithdrawn, ContactRecorded
-from muster_runtime.auth import undeclared_routes
+from muster_local.scopes import SCOPES
 from tests.integration.enrollment.programme import (
     DAY,
     START,
@@ -189,10 +189,23 @@ async def test_another_tenants_agency_is_not_found(programme: Programme) -> None
     as_nasa = {"Authorization": f"Bearer {token}"}
     assert (await programme.post("NASA", "enrollments", enrollment(), **as_nasa)).status_code == 201
     for path, (body, _) in STEPS.items():
-        problem(await programme.post("DOE", path, body, **as_nasa), 404)
+        problem(await programme.post("DOE", path, body, **as_nasa), 403 if path == "authorizations" else 404)
     for path in ("agencies/DOE", "agencies/DOE/enrollment", "agencies/DOE/authorizations"):
         problem(await programme.get(path, **as_nasa), 404)
     assert [item["id"] for item in (await programme.get("agencies", **as_nasa)).json()["items"]] == ["NASA"]
+
+
+async def test_an_agency_does_not_authorize_itself(programme: Programme) -> None:
+    """GSA issues and revokes what lets an agency in: whatever scopes its token has, the agency records neither."""
+    own = {"Authorization": f"Bearer {programme.service.token(*SCOPES, agency='NASA')}"}
+    assert (await programme.post("NASA", "enrollments", enrollment(), **own)).status_code == 201
+    for token in (own, {"Authorization": f"Bearer {programme.service.token('enrollment:write')}"}):
+        problem(await programme.post("NASA", "authorizations", authorization(), **token), 403)
+    recorded = (await programme.post("NASA", "authorizations", authorization())).json()
+    path = f"authorizations/{recorded['authorization_id']}/revocation"
+    problem(await programme.post("NASA", path, {"reason": "superseded"}, **own), 403)
+    (shown,) = (await programme.get("agencies/NASA/authorizations", **own)).json()["items"]
+    assert shown == recorded
 
 
 async def test_reading_is_no_leave_to_write(programme: Programme) -> None:
@@ -213,7 +226,3 @@ async def test_each_command_leaves_an_audit_row(programme: Programme) -> None:
         ("AcceptDataUseTerms", "operator", "submitted", "active", None),
         ("WithdrawAgency", "operator", "active", "withdrawn", "reorganized"),
     ]
-
-
-async def test_every_route_declares_its_scope(programme: Programme) -> None:
-    assert undeclared_routes(programme.service.process.app) == []

@@ -93,7 +93,7 @@ async def test_the_whole_stack_comes_up_survives_a_kill_and_goes_down(home: Path
     assert muster("status", "--home", str(home)).returncode == 0
 
     async with httpx.AsyncClient() as client:
-        token = muster("token", "--scope", "enrollment:read", "--home", str(home)).stdout.strip()
+        token = muster("token", "--scope", "enrollment:read", "--agency", "*", "--home", str(home)).stdout.strip()
         agencies = f"{stack.service_url('enrollment')}/v1/agencies"
         assert (await client.get(agencies)).status_code == 401
         assert (await client.get(agencies, headers={"Authorization": f"Bearer {token}"})).status_code == 200

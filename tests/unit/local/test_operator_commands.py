@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from joserfc import jws
 from typer.testing import CliRunner
 
 from muster_local.cli import app
+from muster_local.scopes import SCOPES
 from muster_local.target import Target
 
 ELSEWHERE = {
@@ -32,6 +34,9 @@ ELSEWHERE = {
         (["rebuild", "notify.everything"], "'notify.directory'"),
         (["up", "--maintenance", "payroll"], "--maintenance payroll: give one of"),
         (["address", "billing"], "no stack runs in"),
+        (["token", "--scope", "billing:read"], "Missing option '--agency'"),
+        (["token", "--scope", "billing:read", "--agency", "nasa"], "--agency nasa: give an agency's id"),
+        (["token", "--scope", "banana", "--agency", "NASA"], "--scope banana: there is no such scope"),
     ],
 )
 def test_what_is_missing_is_named(
@@ -43,6 +48,21 @@ def test_what_is_missing_is_named(
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
     assert result.exit_code == 2
     assert said in result.output
+
+
+def test_a_scope_that_there_is_not_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    arguments = ["token", "--scope", "billing:read", "--scope", "banana", "--agency", "NASA", "--home", str(tmp_path)]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "1000"})
+    assert result.exit_code == 2
+    assert all(scope in result.output for scope in SCOPES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_token_says_for_whom_it_acts(tmp_path: Path) -> None:
+    for agency in ("NASA", "*"):
+        arguments = ["token", "--scope", "billing:read", "--agency", agency, "--home", str(tmp_path)]
+        result = CliRunner().invoke(app, arguments)
+        assert jws.extract_compact(result.output.strip().encode()).payload.count(f'"agency":"{agency}"'.encode()) == 1
 
 
 def test_without_a_stack_the_environment_says_where_everything_is(

@@ -52,6 +52,7 @@ def claims(**changes: Any) -> dict[str, Any]:
         "sub": "ada",
         "exp": int((NOW + timedelta(days=1)).timestamp()),
         "scope": "sample:read sample:write",
+        "agency": "NASA",
     }
     return {name: value for name, value in {**good, **changes}.items() if value is not None}
 
@@ -65,12 +66,12 @@ async def test_a_good_token_says_who_asks_and_what_they_may(issuer: Issuer, veri
     identity = await verifier.verify(f"Bearer {token}")
     assert identity.actor == "ada"
     assert identity.scopes == {"sample:read", "sample:write"}
-    assert identity.tenant == "NASA"
+    assert identity.agency == "NASA"
 
 
-async def test_a_token_without_an_agency_is_an_operators(issuer: Issuer, verifier: TokenVerifier) -> None:
-    identity = await verifier.verify(f"bearer {issuer.token([])}")
-    assert identity.tenant == "*"
+async def test_a_token_for_all_agencies_is_an_operators(issuer: Issuer, verifier: TokenVerifier) -> None:
+    identity = await verifier.verify(f"bearer {issuer.token([], agency='*')}")
+    assert identity.agency == "*"
     identity.admit("NASA")
     identity.admit("*")
 
@@ -84,7 +85,7 @@ async def test_another_agency_is_not_found(issuer: Issuer, verifier: TokenVerifi
 
 
 async def test_an_operator_cannot_name_two_agencies_as_one(issuer: Issuer, verifier: TokenVerifier) -> None:
-    identity = await verifier.verify(f"Bearer {issuer.token([])}")
+    identity = await verifier.verify(f"Bearer {issuer.token([], agency='*')}")
     with pytest.raises(NotFound):
         identity.admit("NASA,DOE")
 
@@ -124,7 +125,8 @@ async def test_every_usual_signature_is_understood(make_key: Callable[[], tuple[
         {"sub": 7},
         {"scope": ["sample:read"]},
         {"agency": ""},
-        {"agency": "*"},
+        {"agency": None},
+        {"agency": "**"},
         {"agency": ["NASA"]},
         {"agency": "NASA,DOE"},
     ],
@@ -176,7 +178,7 @@ async def test_a_symmetric_key_among_the_issuers_keys_is_of_no_use(tmp_path: Pat
 async def test_the_key_of_another_issuer_is_refused(verifier: TokenVerifier, tmp_path: Path) -> None:
     stranger = Issuer.load(tmp_path / "stranger.pem", issuer=ISSUER, audience=AUDIENCE)
     with pytest.raises(Unauthenticated):
-        await verifier.verify(f"Bearer {stranger.token(['sample:read'])}")
+        await verifier.verify(f"Bearer {stranger.token(['sample:read'], agency='*')}")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +197,7 @@ async def test_whatever_is_changed_in_a_token_is_refused(
     directory = tmp_path_factory.mktemp("keys")
     issuer = Issuer.load(directory / "issuer.pem", issuer=ISSUER, audience=AUDIENCE)
     verifier = verifier_of(issuer.jwks(), directory)
-    token = issuer.token(["sample:read"])
+    token = issuer.token(["sample:read"], agency="NASA")
     place %= len(token) - 1  # some bits of the last letter mean nothing
     assume(letter != token[place])
     with pytest.raises(Unauthenticated):
@@ -272,21 +274,21 @@ async def test_an_unknown_key_is_asked_for_once_in_a_while(issuer: Issuer, tmp_p
     with KeyServer(issuer.jwks()) as server:
         verifier = TokenVerifier(KeySource(server.url, clock), issuer=ISSUER, audience=AUDIENCE, clock=clock)
         for _ in range(3):
-            await verifier.verify(f"Bearer {issuer.token([])}")
+            await verifier.verify(f"Bearer {issuer.token([], agency='*')}")
         assert server.asked == 1
 
         server.document = successor.jwks()
-        await verifier.verify(f"Bearer {successor.token([])}")
+        await verifier.verify(f"Bearer {successor.token([], agency='*')}")
         assert server.asked == 2
 
         for _ in range(3):
             with pytest.raises(Unauthenticated):
-                await verifier.verify(f"Bearer {stranger.token([])}")
+                await verifier.verify(f"Bearer {stranger.token([], agency='*')}")
         assert server.asked == 2
 
         clock.move(start + timedelta(seconds=31))
         with pytest.raises(Unauthenticated):
-            await verifier.verify(f"Bearer {stranger.token([])}")
+            await verifier.verify(f"Bearer {stranger.token([], agency='*')}")
         assert server.asked == 3
 
 
@@ -298,18 +300,18 @@ async def test_keys_outlive_the_issuers_outage_and_are_renewed_after_it(issuer: 
         verifier = TokenVerifier(KeySource(server.url, clock), issuer=ISSUER, audience=AUDIENCE, clock=clock)
         for _ in range(2):
             with pytest.raises(RetryableError):
-                await verifier.verify(f"Bearer {issuer.token([])}")
+                await verifier.verify(f"Bearer {issuer.token([], agency='*')}")
         assert server.asked == 1
 
         clock.move(start + timedelta(seconds=3))
         server.document = issuer.jwks()
-        await verifier.verify(f"Bearer {issuer.token([])}")
+        await verifier.verify(f"Bearer {issuer.token([], agency='*')}")
 
         clock.move(start + timedelta(minutes=11))
         server.document = None
-        await verifier.verify(f"Bearer {issuer.token([])}")
+        await verifier.verify(f"Bearer {issuer.token([], agency='*')}")
 
         clock.move(start + timedelta(minutes=22))
         server.document = successor.jwks()
         with pytest.raises(Unauthenticated):
-            await verifier.verify(f"Bearer {issuer.token([])}")
+            await verifier.verify(f"Bearer {issuer.token([], agency='*')}")

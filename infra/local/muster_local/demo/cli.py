@@ -25,9 +25,8 @@ from muster_local.demo.story import Story
 from muster_local.demo.view import View
 from muster_local.programs import SERVICES
 from muster_local.receiver import Receiver
+from muster_local.scopes import SCOPES
 from muster_local.stack import DEFAULT_HOME, Stack, StackFailed
-
-_SCOPES = [f"{service}:{right}" for service in SERVICES for right in ("read", "write", "operate")]
 
 
 def demo(
@@ -104,7 +103,7 @@ async def _year(stack: Stack, receiver: Receiver, agencies: Sequence[Agency], vi
         view.instant(now)
 
     urls = {service: stack.service_url(service) for service in SERVICES}
-    async with Coordinator.of(stack) as coordinator, Programme(urls, stack.token(*_SCOPES)) as programme:
+    async with Coordinator.of(stack) as coordinator, Programme(urls, stack.token(*SCOPES)) as programme:
         following = asyncio.create_task(log.follow(stack.bootstrap, stack.topic_prefix, view.fact))
         try:
             for scene in Story(programme, coordinator, receiver, agencies).scenes():

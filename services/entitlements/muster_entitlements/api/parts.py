@@ -6,13 +6,14 @@ from fastapi import Depends, Path
 
 from muster_entitlements.people import Directory
 from muster_entitlements.settings import EntitlementsSettings
-from muster_runtime.http import RuntimeDep, requires
+from muster_runtime.http import RuntimeDep, requires, requires_program
 
 PREFIX = "/v1/agencies/{agency_id}"
 
 READ = requires("entitlements:read")
 WRITE = requires("entitlements:write")
-OPERATE = requires("entitlements:operate")
+# How many seats there are is agreed on with the program.
+OPERATE = requires_program("entitlements:operate")
 
 SeatId = Annotated[str, Path(pattern=r"^seat_[0-9a-f]{32}$")]
 OperationId = Annotated[str, Path(pattern=r"^bat_[0-9a-f]{32}$")]

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import Instant
 from muster_runtime.applier import Applier
-from muster_runtime.auth import IdentityDep, requires
+from muster_runtime.auth import requires_program
 from muster_runtime.db import EVERY_AGENCY, Database
 from muster_runtime.errors import NotFound
 from muster_runtime.pages import Page, PageDep
@@ -62,19 +62,17 @@ class Reason(BaseModel):
 
 
 def parked_router(service: str, applier: Applier, database: Database) -> APIRouter:
-    """The routes; they act for the whole programme, so a token of one agency does not open them."""
-    router = APIRouter(prefix="/v1/parked", tags=["parked"], dependencies=[requires(f"{service}:operate")])
+    """The routes; they act for the whole program, so a token of one agency does not open them."""
+    router = APIRouter(prefix="/v1/parked", tags=["parked"], dependencies=[requires_program(f"{service}:operate")])
 
     @router.get("")
-    async def list_parked(identity: IdentityDep, page: PageDep) -> Page[ParkedStreamReply]:
-        identity.admit(EVERY_AGENCY)
+    async def list_parked(page: PageDep) -> Page[ParkedStreamReply]:
         streams = [stream for stream in await _streams() if page.after is None or _key(stream) > page.after]
         items = [_reply(stream) for stream in sorted(streams, key=_key)[: page.limit + 1]]
         return page.make(items, key=_key)
 
     @router.get("/{topic}/{agency_id}")
-    async def show_parked(identity: IdentityDep, topic: Topic, agency_id: str) -> ParkedStreamDetail:
-        identity.admit(EVERY_AGENCY)
+    async def show_parked(topic: Topic, agency_id: str) -> ParkedStreamDetail:
         stream = await _stream(topic, agency_id)
         async with database.read(EVERY_AGENCY) as connection:
             records = await parked_records(connection, applier.group, topic, agency_id, SHOWN_RECORDS)
@@ -83,19 +81,15 @@ def parked_router(service: str, applier: Applier, database: Database) -> APIRout
         )
 
     @router.post("/{topic}/{agency_id}/replay")
-    async def replay_parked(identity: IdentityDep, request: Request, topic: Topic, agency_id: str) -> ReplayReply:
+    async def replay_parked(request: Request, topic: Topic, agency_id: str) -> ReplayReply:
         """Apply what waits, in order; harmless to repeat. The stream is unparked with its last record."""
-        identity.admit(EVERY_AGENCY)
         await _stream(topic, agency_id)
         reason = await applier.replay(topic, agency_id, request.state.context)
         return ReplayReply(parked=reason is not None, reason=reason)
 
     @router.post("/{topic}/{agency_id}/discard")
-    async def discard_parked(
-        identity: IdentityDep, request: Request, topic: Topic, agency_id: str, body: Reason
-    ) -> ReplayReply:
+    async def discard_parked(request: Request, topic: Topic, agency_id: str, body: Reason) -> ReplayReply:
         """Give up the first record that waits, for good; then replay what is behind it."""
-        identity.admit(EVERY_AGENCY)
         stream = await _stream(topic, agency_id)
         await applier.discard(topic, agency_id, body.reason, request.state.context)
         return ReplayReply(parked=stream.records > 1, reason=stream.reason if stream.records > 1 else None)

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from muster_runtime import epochs, positions
 from muster_runtime.applier import Applier
-from muster_runtime.auth import IdentityDep, requires
+from muster_runtime.auth import requires_program
 from muster_runtime.db import EVERY_AGENCY, Database
 from muster_runtime.http import RuntimeDep
 from muster_runtime.operations.parked import Reason, Topic
@@ -26,18 +26,16 @@ class EpochRequest(Reason):
 
 
 def streams_router(service: str, applier: Applier, database: Database) -> APIRouter:
-    """The routes; they act for the whole programme, so a token of one agency does not open them."""
-    router = APIRouter(prefix="/v1", tags=["streams"], dependencies=[requires(f"{service}:operate")])
+    """The routes; they act for the whole program, so a token of one agency does not open them."""
+    router = APIRouter(prefix="/v1", tags=["streams"], dependencies=[requires_program(f"{service}:operate")])
 
     @router.get("/streams")
     async def list_streams(
-        identity: IdentityDep,
         page: PageDep,
         topic: Annotated[str | None, Query(description="By default every topic.")] = None,
         agency_id: Annotated[str | None, Query(description="By default every agency.")] = None,
     ) -> Page[StreamState]:
         """The last position that this service has given out, and the last that it has applied, of each stream."""
-        identity.admit(EVERY_AGENCY)
         after_topic, _, after_agency = (page.after or "").partition(_SEPARATOR)
         async with database.read(EVERY_AGENCY) as connection:
             states = await positions.states(
@@ -51,31 +49,23 @@ def streams_router(service: str, applier: Applier, database: Database) -> APIRou
         return page.make(states, key=lambda state: f"{state.topic}{_SEPARATOR}{state.agency_id}")
 
     @router.post("/streams/{topic}/{agency_id}/gap")
-    async def accept_gap(
-        identity: IdentityDep, request: Request, topic: Topic, agency_id: str, body: Reason
-    ) -> StreamState:
+    async def accept_gap(request: Request, topic: Topic, agency_id: str, body: Reason) -> StreamState:
         """Give up the missing sequences of a stream that is parked for them; then replay it."""
-        identity.admit(agency_id)
-        identity.admit(EVERY_AGENCY)
         await applier.accept_gap(topic, agency_id, body.reason, request.state.context)
         async with database.read(EVERY_AGENCY) as connection:
             (state,) = await positions.states(connection, applier.group, topic=topic, agency_id=agency_id, limit=1)
         return state
 
     @router.post("/epoch")
-    async def raise_epoch(
-        identity: IdentityDep, request: Request, runtime: RuntimeDep, body: EpochRequest
-    ) -> epochs.RaisedEpoch:
+    async def raise_epoch(request: Request, runtime: RuntimeDep, body: EpochRequest) -> epochs.RaisedEpoch:
         """After a restore, and before the service publishes again: no position may be given out a second time."""
-        identity.admit(EVERY_AGENCY)
         return await epochs.raise_epoch(
             database, runtime.settings, body.reason, request.state.context, above=body.above
         )
 
     @router.post("/rewind")
-    async def rewind_consumer(identity: IdentityDep, request: Request, runtime: RuntimeDep, body: Reason) -> Rewound:
+    async def rewind_consumer(request: Request, runtime: RuntimeDep, body: Reason) -> Rewound:
         """After a restore, and before the service consumes again: let it read its topics from their beginning."""
-        identity.admit(EVERY_AGENCY)
         return await rewind(runtime.service, applier.group, database, body.reason, request.state.context)
 
     return router

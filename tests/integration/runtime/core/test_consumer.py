@@ -166,7 +166,7 @@ async def test_a_record_without_a_key_parks_alone(probe: RunningService, eventua
 async def test_parked_streams_are_not_for_one_agencys_token(probe: RunningService) -> None:
     token = probe.token("probe:operate", agency="NASA")
     reply = await probe.client.get("/v1/parked", headers={"Authorization": f"Bearer {token}"})
-    assert reply.status_code == 404
+    assert reply.status_code == 403
 
 
 async def test_an_agency_whose_lock_is_held_elsewhere_waits_alone(

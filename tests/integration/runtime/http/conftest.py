@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from muster_runtime import telemetry
 from muster_runtime.alarm import Alarm
 from muster_runtime.clock import SandboxClock
-from muster_runtime.db import Database
+from muster_runtime.db import EVERY_AGENCY, Database
 from muster_runtime.health import Health
 from muster_runtime.http import create_app
 from muster_runtime.service import Runtime
@@ -37,7 +37,7 @@ class Sample:
     logged: StringIO
     health: Health = field(default_factory=lambda: Health(ready=True))
 
-    def bearer(self, *scopes: str, agency: str | None = None, subject: str = "operator") -> dict[str, str]:
+    def bearer(self, *scopes: str, agency: str | None = EVERY_AGENCY, subject: str = "operator") -> dict[str, str]:
         """The header of a token."""
         token = self.tokens.token(*scopes, agency=agency, subject=subject)
         return {"Authorization": f"Bearer {token}"}

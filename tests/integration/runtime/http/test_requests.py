@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from fastapi import APIRouter, FastAPI
 
-from muster_runtime.auth import Issuer, undeclared_routes
+from muster_runtime.auth import PUBLIC_PATHS, Access, Issuer, access_to
 from muster_runtime.health import Health
-from muster_runtime.http import openapi, requires
+from muster_runtime.http import openapi, requires, requires_program
 from tests.integration.runtime.http.conftest import Sample
 from tests.integration.runtime.http.sample import UPLOAD_LIMIT, build
 from tests.support.services import ISSUER
@@ -167,8 +167,8 @@ async def test_a_database_that_is_gone_may_be_tried_again(sample: Sample) -> Non
 
 def tokens_that_are_refused(issuer: Issuer) -> dict[str, str]:
     return {
-        "expired": issuer.token(["sample:read"], lifetime=timedelta(minutes=-5)),
-        "unsigned": issuer.token(["sample:read"]).rpartition(".")[0] + ".",
+        "expired": issuer.token(["sample:read"], agency="*", lifetime=timedelta(minutes=-5)),
+        "unsigned": issuer.token(["sample:read"], agency="*").rpartition(".")[0] + ".",
         "garbage": "garbage",
     }
 
@@ -191,8 +191,18 @@ async def test_no_token_is_asked_for_one(sample: Sample) -> None:
 
 async def test_another_audience_is_refused(sample: Sample, tmp_path: Any) -> None:
     stranger = Issuer.load(tmp_path / "key.pem", issuer=ISSUER, audience="another")
-    reply = await sample.client.get(NOTES, headers={"Authorization": f"Bearer {stranger.token(['sample:read'])}"})
+    token = stranger.token(["sample:read"], agency="*")
+    reply = await sample.client.get(NOTES, headers={"Authorization": f"Bearer {token}"})
     problem(reply, 401)
+
+
+@pytest.mark.parametrize("agency", [None, "", "nasa", "NASA,DOE", "**"])
+async def test_a_token_that_does_not_say_for_whom_it_acts_is_refused(sample: Sample, agency: str | None) -> None:
+    """Nothing that is left out makes an officer of the program."""
+    reply = await sample.client.get(NOTES, headers=sample.bearer("sample:read", agency=agency))
+    detail = problem(reply, 401)["detail"]
+    assert "`agency`" in detail
+    assert '"*"' in detail
 
 
 async def test_a_missing_scope_is_named(sample: Sample) -> None:
@@ -246,30 +256,31 @@ async def test_the_metrics_do_not_grow_by_what_a_caller_invents(sample: Sample) 
 
 
 async def test_every_route_declares_its_scope(sample: Sample) -> None:
-    assert undeclared_routes(sample.app) == []
+    assert all(access.scopes for access in access_to(sample.app) if access.path not in PUBLIC_PATHS)
 
 
-def test_a_route_without_a_scope_is_found() -> None:
-    router = APIRouter(prefix="/v1")
-
-    @router.get("/declared", dependencies=[requires("sample:read")])
-    async def declared() -> None: ...
-
-    @router.get("/open")
-    async def undeclared() -> None: ...
-
-    @router.get("/hidden", include_in_schema=False)
-    async def hidden() -> None: ...
-
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_route_without_a_scope_is_found(shown: bool) -> None:
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     guarded = APIRouter(prefix="/v1/guarded", dependencies=[requires("sample:read")])
 
     @guarded.get("")
     async def declared_by_the_router() -> None: ...
 
-    app = FastAPI()
-    app.include_router(router)
+    @guarded.post("", dependencies=[requires_program("sample:operate")])
+    async def declared_twice() -> None: ...
+
     app.include_router(guarded)
-    assert [route for route in undeclared_routes(app) if "/v1" in route] == ["GET /v1/open", "GET /v1/hidden"]
+    assert access_to(app) == [
+        Access("/v1/guarded", "GET", ("sample:read",), False),
+        Access("/v1/guarded", "POST", ("sample:read", "sample:operate"), True),
+    ]
+
+    @app.get("/v1/open", include_in_schema=shown)
+    async def undeclared() -> None: ...
+
+    with pytest.raises(ValueError, match="/v1/open"):
+        access_to(app)
 
 
 async def test_the_api_describes_itself(sample: Sample) -> None:

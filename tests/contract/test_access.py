@@ -1,0 +1,102 @@
+"""Who may use which route: docs/access.md says what the routes declare, and each route does what it declares."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from muster_local.scopes import SCOPES
+from muster_runtime.auth import PUBLIC_PATHS, Access, access_to
+from tests.support.applications import BUILDERS, whole_application
+from tests.support.services import TokenIssuer
+
+PAGE = Path(__file__).parents[2] / "docs" / "access.md"
+
+# The operators' routes are the runtime's: the same in every service, with a scope of each.
+OPERATORS = ("/v1/audit", "/v1/parked", "/v1/streams", "/v1/epoch", "/v1/rewind")
+
+
+GUARDED = [(name, access) for name in BUILDERS for access in access_to(whole_application(name)) if access.scopes]
+AGENCYS = [(name, access) for name, access in GUARDED if "{agency_id}" in access.path and not access.program_only]
+PROGRAMS = [(name, access) for name, access in GUARDED if access.program_only]
+
+
+def each(routes: list[tuple[str, Access]]) -> pytest.MarkDecorator:
+    """A test for each of the routes."""
+    ids = [f"{name} {access.method} {access.path}" for name, access in routes]
+    return pytest.mark.parametrize(("name", "access"), routes, ids=ids)
+
+
+def table() -> list[str]:
+    """The rows of the page: the routes of each service, then those that every service has."""
+    shared, own = [], []
+    for name in BUILDERS:
+        for access in access_to(whole_application(name)):
+            everywhere = access.path in PUBLIC_PATHS or access.path.startswith((*OPERATORS, "/sandbox"))
+            scopes = tuple(scope.replace(f"{name}:", "<service>:") for scope in access.scopes)
+            row = _row(Access(access.path, access.method, scopes if everywhere else access.scopes, access.program_only))
+            if not everywhere:
+                own.append(row)
+            elif row not in shared:
+                shared.append(row)
+    return [*own, *shared]
+
+
+def _row(access: Access) -> str:
+    if not access.scopes:
+        who = "anyone, without a token"
+    elif access.program_only:
+        who = "program"
+    else:
+        who = "agency, program"
+    scopes = ", ".join(f"`{scope}`" for scope in access.scopes) or "-"
+    return f"| `{access.method} {access.path}` | {scopes} | {who} |"
+
+
+@asynccontextmanager
+async def client_of(app: FastAPI, token: str) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    headers = {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://service.test", headers=headers) as client:
+        yield client
+
+
+async def asked(tokens: TokenIssuer, name: str, access: Access, *scopes: str, agency: str) -> httpx.Response:
+    """The answer to a request of NASA's route, with nothing in it that the route needs."""
+    path = re.sub(r"\{\w+\}", "x", access.path.replace("{agency_id}", "NASA"))
+    async with client_of(whole_application(name, tokens.jwks), tokens.token(*scopes, agency=agency)) as client:
+        return await client.request(access.method, path)
+
+
+def test_the_page_says_what_the_routes_declare() -> None:
+    written = [line for line in PAGE.read_text("utf-8").splitlines() if re.match(r"\| `[A-Z]+ /", line)]
+    assert written == table(), "docs/access.md must have these rows:\n" + "\n".join(table())
+
+
+def test_the_scopes_that_a_token_may_have_are_those_that_routes_ask_for() -> None:
+    assert set(SCOPES) == {scope for _, access in GUARDED for scope in access.scopes}
+
+
+@each(GUARDED)
+async def test_no_route_opens_without_its_scope(tokens: TokenIssuer, name: str, access: Access) -> None:
+    (needed,) = access.scopes
+    reply = await asked(tokens, name, access, *(scope for scope in SCOPES if scope != needed), agency="*")
+    assert (reply.status_code, reply.json()["scope"]) == (403, needed)
+
+
+@each(PROGRAMS)
+async def test_a_program_officers_route_is_closed_to_an_agency(tokens: TokenIssuer, name: str, access: Access) -> None:
+    reply = await asked(tokens, name, access, *SCOPES, agency="NASA")
+    assert (reply.status_code, reply.json()["type"]) == (403, "urn:muster:problem:program-only")
+    assert "NASA" in reply.json()["detail"]
+
+
+@each(AGENCYS)
+async def test_an_agencys_route_is_closed_to_another_agency(tokens: TokenIssuer, name: str, access: Access) -> None:
+    """Before anything else is looked at: whatever is sent, it is as if the agency were not there."""
+    reply = await asked(tokens, name, access, *SCOPES, agency="DOE")
+    assert (reply.status_code, reply.json()["type"]) == (404, "urn:muster:problem:not-found")

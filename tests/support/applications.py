@@ -1,0 +1,50 @@
+"""The whole HTTP side of each of the four services, for what is decided before Postgres or Kafka is asked."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from muster_billing.bootstrap import build as build_billing
+from muster_billing.settings import BillingSettings
+from muster_enrollment.bootstrap import build as build_enrollment
+from muster_entitlements.bootstrap import build as build_entitlements
+from muster_entitlements.settings import EntitlementsSettings
+from muster_notify.bootstrap import build as build_notify
+from muster_notify.settings import NotifySettings
+from muster_runtime.alarm import Alarm
+from muster_runtime.applier import Applier
+from muster_runtime.clock import SystemClock
+from muster_runtime.db import Database
+from muster_runtime.health import Health
+from muster_runtime.process import application
+from muster_runtime.service import Runtime, Service
+from muster_runtime.settings import Settings
+from tests.support.services import ISSUER
+
+BUILDERS: dict[str, tuple[Callable[..., Service], type[Settings]]] = {
+    "enrollment": (build_enrollment, Settings),
+    "entitlements": (build_entitlements, EntitlementsSettings),
+    "billing": (build_billing, BillingSettings),
+    "notify": (build_notify, NotifySettings),
+}
+
+
+def whole_application(name: str, jwks: Path = Path("no-keys.json")) -> FastAPI:
+    """What a process of the service serves, a sandbox's routes included."""
+    build, settings_class = BUILDERS[name]
+    settings = settings_class(environment="sandbox", oidc_issuer=ISSUER, oidc_jwks=str(jwks))
+    service = build(settings)
+    clock = SystemClock()
+    database = Database(clock)
+    runtime = Runtime(service, settings, clock, database, Alarm(clock))
+    applier = Applier(database, service.subscriptions, service=name, group=name)
+    return application(runtime, database, applier, _healthy, _no_state, with_api=True)
+
+
+async def _healthy() -> Health:
+    return Health(ready=True)
+
+
+async def _no_state() -> dict[str, object]:
+    return {}
