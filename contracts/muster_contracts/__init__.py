@@ -2,7 +2,7 @@
 
 from muster_contracts import billing, enrollment, entitlements, notify
 from muster_contracts.clock import ClockMoved
-from muster_contracts.codec import Decoded, NewerMajor, UnknownType, decode, encode
+from muster_contracts.codec import Decoded, NewerMajor, UnknownType, decode, encode, faults, subject_of
 from muster_contracts.envelope import (
     Envelope,
     MalformedRecord,
@@ -46,11 +46,13 @@ __all__ = [
     "entitlements",
     "event_id",
     "event_types",
+    "faults",
     "judge",
     "notify",
     "read_headers",
     "source_of",
     "split_type",
+    "subject_of",
     "topics",
     "write_headers",
     "write_run_headers",

@@ -5,8 +5,12 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from muster_contracts.envelope import Envelope, MalformedRecord, read_headers
+from muster_contracts.envelope import MAX_TEXT_BYTES, Envelope, MalformedRecord, read_headers, shown
 from muster_contracts.event import Erasure, Event, find_event, latest_major, split_type
+
+# How many of a value's faults a message names, and how much of each.
+SHOWN_FAULTS = 5
+SHOWN_CHARACTERS = 100
 
 
 class Decoded(NamedTuple):
@@ -45,8 +49,8 @@ def decode(
 ) -> Decoded | UnknownType | NewerMajor:
     """The event in a record. The key is needed for the tombstones of compacted topics alone.
 
-    Raises MalformedRecord when the record is no event of Muster's at all, or its value breaks the type's schema;
-    the message names the field and the rule, and never repeats the value.
+    Raises MalformedRecord, and nothing else, when the record is no event of Muster's at all, or its value breaks the
+    type's schema; the message names the field and the rule, never repeats the value, and is short.
     """
     envelope = read_headers(headers)
     event_class = find_event(envelope.type)
@@ -54,20 +58,45 @@ def decode(
         return _not_known(envelope)
     try:
         event = _event(event_class, envelope, value, key)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in error.errors())
-        raise MalformedRecord(f"{envelope.id} is no {envelope.type}: {faults}") from None
+    except MalformedRecord:
+        raise
+    except Exception as error:  # whatever it is, it is this record's defect, and must not stop its reader
+        raise MalformedRecord(f"{envelope.id} is no {envelope.type}: {faults(error)}") from None
     if event.agency_id != envelope.agency_id:
         raise MalformedRecord(f"{envelope.id}: agency_id is not the header ce_partitionkey")
     return Decoded(envelope, event)
 
 
+def faults(error: Exception) -> str:
+    """What keeps a value from being read: the first fields that break a rule, and the rules; not the value."""
+    if not isinstance(error, ValidationError):
+        return f"value: {type(error).__name__}"
+    found = error.errors(include_input=False, include_url=False, include_context=False)
+    named = [f"{_field(fault['loc'])}: {fault['msg'][:SHOWN_CHARACTERS]}" for fault in found[:SHOWN_FAULTS]]
+    more = [f"and {len(found) - SHOWN_FAULTS} more"] if len(found) > SHOWN_FAULTS else []
+    return "; ".join(named + more)
+
+
+def _field(place: tuple[str | int, ...]) -> str:
+    """A field's name; in a dictionary it holds a key of the value's, which may be anything."""
+    name = ".".join(map(str, place)) or "value"
+    return name if name.isprintable() and len(name) <= SHOWN_CHARACTERS else shown(name)
+
+
 def _event(event_class: type[Event], envelope: Envelope, value: bytes | None, key: bytes | None) -> Event:
     if not issubclass(event_class, Erasure):
         return event_class.model_validate_json(value or b"")
+    return event_class(agency_id=envelope.agency_id, subject_ref=subject_of(key))
+
+
+def subject_of(key: bytes | None) -> str:
+    """Whom a tombstone of a compacted topic erases: its key says so. Raises MalformedRecord."""
     if not key:
-        raise MalformedRecord(f"{envelope.id} is a tombstone: its key is needed to read it")
-    return event_class(agency_id=envelope.agency_id, subject_ref=key.decode("utf-8", "replace"))
+        raise MalformedRecord("it is a tombstone: its key is needed to read it")
+    subject = key.decode("utf-8", "replace")
+    if len(key) > MAX_TEXT_BYTES or not subject.isprintable():
+        raise MalformedRecord(f"the key of the tombstone is {shown(key)}, not 1 to {MAX_TEXT_BYTES} printable bytes")
+    return subject
 
 
 def _not_known(envelope: Envelope) -> UnknownType | NewerMajor:

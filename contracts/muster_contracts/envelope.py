@@ -4,6 +4,7 @@ Sources: CloudEvents 1.0.2, its Kafka protocol binding 3.2, and the documented e
 `sequence`, `partitioning` and `distributed-tracing`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -11,11 +12,20 @@ from typing import Any, NamedTuple
 
 SEQUENCE_DIGITS = 20
 
+# What a reader keeps in a 32-bit and a 64-bit column; a text attribute is part of keys.
+MAX_EPOCH = 2**31 - 1
+MAX_SEQUENCE = 2**63 - 1
+MAX_TEXT_BYTES = 256
+MAX_TIME_BYTES = 40
+
+# How much of what is refused a message shows.
+SHOWN_BYTES = 40
+
 Headers = list[tuple[str, bytes]]
 
 
 class MalformedRecord(ValueError):
-    """A record that is not a CloudEvent of Muster's: the message names the header and the rule."""
+    """A record that is not a CloudEvent of Muster's: the message names the header or field and the rule, briefly."""
 
 
 class Envelope(NamedTuple):
@@ -70,16 +80,18 @@ def write_headers(envelope: Envelope) -> Headers:
 
 @lru_cache(maxsize=1024)  # the events of a run share their time
 def _instant(value: bytes) -> datetime:
+    if len(value) > MAX_TIME_BYTES:
+        raise ValueError("too long")
     instant = datetime.fromisoformat(value.decode())
     if instant.tzinfo is None:
         raise ValueError("no time zone")
     return instant if instant.tzinfo is UTC else instant.astimezone(UTC)
 
 
-def _positive(value: bytes) -> int:
-    number = int(value) if value.isdigit() else 0
-    if number < 1:
-        raise ValueError("not positive")
+def _number(value: bytes, most: int) -> int:
+    number = int(value) if len(value) <= SEQUENCE_DIGITS and value.isdigit() else 0
+    if not 1 <= number <= most:
+        raise ValueError("out of range")
     return number
 
 
@@ -88,64 +100,95 @@ def _require_version(value: bytes) -> None:
         raise ValueError("another version")
 
 
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode()
+def _text(value: bytes) -> str:
+    text = value.decode()
+    if not 0 < len(value) <= MAX_TEXT_BYTES or not text.isprintable():
+        raise ValueError("no attribute's text")
+    return text
 
+
+def _optional_text(value: bytes | None) -> str | None:
+    return None if value is None else _text(value)
+
+
+_TEXT_RULE = f"1 to {MAX_TEXT_BYTES} bytes of printable UTF-8"
 
 # How each header is read, and the rule that an unreadable one breaks.
 _READERS: dict[str, tuple[Callable[[bytes], Any], str]] = {
     "ce_specversion": (_require_version, "1.0"),
-    "ce_id": (bytes.decode, "UTF-8"),
-    "ce_source": (bytes.decode, "UTF-8"),
-    "ce_type": (bytes.decode, "UTF-8"),
+    "ce_id": (_text, _TEXT_RULE),
+    "ce_source": (_text, _TEXT_RULE),
+    "ce_type": (_text, _TEXT_RULE),
     "ce_time": (_instant, "an RFC 3339 instant with a time zone"),
-    "ce_partitionkey": (bytes.decode, "UTF-8"),
-    "ce_epoch": (_positive, "a whole number from 1"),
-    "ce_sequence": (_positive, "a whole number from 1"),
-    "ce_correlationid": (bytes.decode, "UTF-8"),
-    "ce_causationid": (_text, "UTF-8"),
-    "ce_traceparent": (_text, "UTF-8"),
+    "ce_partitionkey": (_text, _TEXT_RULE),
+    "ce_epoch": (lambda value: _number(value, MAX_EPOCH), f"a whole number from 1 to {MAX_EPOCH}"),
+    "ce_sequence": (lambda value: _number(value, MAX_SEQUENCE), f"a whole number from 1 to {MAX_SEQUENCE}"),
+    "ce_correlationid": (_text, _TEXT_RULE),
+    "ce_causationid": (_optional_text, _TEXT_RULE),
+    "ce_traceparent": (_optional_text, _TEXT_RULE),
 }
 _OPTIONAL = {"ce_causationid", "ce_traceparent"}
-_UNREADABLE = (KeyError, ValueError, TypeError, AttributeError, OverflowError)
 
 
 def read_headers(headers: Iterable[tuple[str, bytes]]) -> Envelope:
     """The envelope in a record's headers.
 
-    Raises MalformedRecord when a required attribute is missing or unreadable.
+    Raises MalformedRecord when a required attribute is missing, one is given twice, or one breaks its rule.
     """
-    raw = dict(headers)
+    headers = tuple(headers)
     try:
+        raw = dict(headers)
+        if len(raw) != len(headers):
+            _require_single(headers)
         # Written out, since every record of every topic comes this way.
         _require_version(raw["ce_specversion"])
         return Envelope(
-            raw["ce_id"].decode(),
-            raw["ce_source"].decode(),
-            raw["ce_type"].decode(),
+            _text(raw["ce_id"]),
+            _text(raw["ce_source"]),
+            _text(raw["ce_type"]),
             _instant(raw["ce_time"]),
-            raw["ce_partitionkey"].decode(),
-            _positive(raw["ce_epoch"]),
-            _positive(raw["ce_sequence"]),
-            raw["ce_correlationid"].decode(),
-            _text(raw.get("ce_causationid")),
-            _text(raw.get("ce_traceparent")),
+            _text(raw["ce_partitionkey"]),
+            _number(raw["ce_epoch"], MAX_EPOCH),
+            _number(raw["ce_sequence"], MAX_SEQUENCE),
+            _text(raw["ce_correlationid"]),
+            _optional_text(raw.get("ce_causationid")),
+            _optional_text(raw.get("ce_traceparent")),
         )
-    except _UNREADABLE:
-        raise MalformedRecord(_defect(raw)) from None
+    except MalformedRecord:
+        raise
+    except Exception:  # whatever it is, it is this record's defect, and must not stop its reader
+        raise MalformedRecord(_defect(headers)) from None
 
 
-def _defect(raw: dict[str, bytes]) -> str:
+def _require_single(headers: tuple[tuple[str, bytes], ...]) -> None:
+    """Of an attribute that is given twice, readers would take different values."""
+    for name, count in Counter(name for name, _ in headers).items():
+        if count > 1 and name in _READERS:
+            raise MalformedRecord(f"header {name} is given {count} times, not once")
+
+
+def _defect(headers: tuple[tuple[str, bytes], ...]) -> str:
     """The first header that is missing or breaks its rule."""
+    try:
+        raw = dict(headers)
+    except Exception:
+        return "the headers are no names with values"
     for name, (read, rule) in _READERS.items():
         try:
             read(raw[name])
         except KeyError:
             if name not in _OPTIONAL:
                 return f"header {name} is missing"
-        except _UNREADABLE:
-            return f"header {name} is {raw[name]!r}, not {rule}"
+        except Exception:
+            return f"header {name} is {shown(raw[name])}, not {rule}"
     raise AssertionError("every header can be read")
+
+
+def shown(value: bytes | str | None) -> str:
+    """What was refused, as a message may show it: escaped, and its beginning alone where it is long."""
+    if value is None or len(value) <= SHOWN_BYTES:
+        return ascii(value)
+    return f"{value[:SHOWN_BYTES]!a}... ({len(value):,} in all)"
 
 
 def write_run_headers(first: Envelope, topic: str, count: int) -> Iterator[Headers]:

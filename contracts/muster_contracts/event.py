@@ -5,9 +5,11 @@ from typing import ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from muster_contracts.envelope import MalformedRecord, shown
 from muster_contracts.types import AgencyId, SubjectRef
 
-_TYPE = re.compile(r"muster\.[a-z]+\.[A-Z][A-Za-z]+\.v[1-9][0-9]*")
+# A major version has few digits: it becomes a number, and Python refuses to read one of thousands.
+_TYPE = re.compile(r"muster\.[a-z]{1,40}\.[A-Z][A-Za-z]{1,80}\.v[1-9][0-9]{0,5}")
 
 
 class Event(BaseModel):
@@ -73,8 +75,15 @@ def latest_major(family: str) -> int | None:
 
 
 def split_type(event_type: str) -> tuple[str, int] | None:
-    """A wire type as its family and major version; None when it is not of Muster's form."""
-    return _split(event_type) if _TYPE.fullmatch(event_type) else None
+    """A wire type as its family and major version; None when it is another's.
+
+    Raises MalformedRecord when it begins as one of Muster's, and goes on as none.
+    """
+    if _TYPE.fullmatch(event_type):
+        return _split(event_type)
+    if event_type.startswith("muster."):
+        raise MalformedRecord(f"header ce_type is {shown(event_type)}, not muster.<service>.<Name>.v<major>")
+    return None
 
 
 def _split(event_type: str) -> tuple[str, int]:

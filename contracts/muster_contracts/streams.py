@@ -38,7 +38,10 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class NewEpoch:
-    """The producer was restored from a backup: apply the event, and reconcile what came after `before`."""
+    """The producer was restored from a backup: apply the event, and reconcile what came after `before`.
+
+    Sequences go on over an epoch: its first event repeats or continues what was known, and where it skips it is a Gap.
+    """
 
     before: Position
 
@@ -51,16 +54,16 @@ _START = Position(epoch=1, sequence=0)
 def judge(last: Position | None, seen: Position, *, compacted: bool = False) -> Sighting:
     """What an event at `seen` is to a reader who applied `last`, or nothing yet.
 
-    The first event that a reader ever sees of a stream must be number 1. A compacted topic keeps only the latest
-    record of each key: there, numbers are left out and that is no gap.
+    The first event that a reader ever sees of a stream must be number 1, in whatever epoch. A compacted topic keeps
+    only the latest record of each key: there, numbers are left out and that is no gap.
     """
     known = last or _START
     if seen <= known:
         return Duplicate()
-    if seen.epoch > known.epoch:
-        return NewEpoch(known)
     if seen.sequence > known.sequence + 1 and not compacted:
         return Gap(known.sequence + 1, seen.sequence - 1)
+    if seen.epoch > known.epoch and known != _START:  # else there is nothing to reconcile
+        return NewEpoch(known)
     return New()
 
 

@@ -81,6 +81,45 @@ def test_an_unknown_type_is_a_value_not_an_error() -> None:
     assert isinstance(decode(with_type(original, "org.example.other"), b"\xff"), UnknownType)
 
 
+@pytest.mark.parametrize(
+    "wire_type",
+    [
+        "muster.billing.TermStarted.v" + "9" * 5000,
+        "muster.billing.TermStarted.v" + "9" * 100,
+        "muster.billing.TermStarted.v0",
+        "muster.billing.TermStarted",
+        "muster.",
+    ],
+)
+def test_a_type_that_only_begins_as_one_of_ours_is_refused(wire_type: str) -> None:
+    original = record(build(billing.TermStarted))
+    with pytest.raises(MalformedRecord, match="header ce_type is") as refused:
+        decode(with_type(original, wire_type), original.value)
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize("error", [ValueError, RecursionError, OverflowError, OSError, MemoryError])
+def test_whatever_goes_wrong_with_a_value_is_the_records_defect(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error("secret of a person")
+
+    original = record(build(billing.TermStarted))
+    monkeypatch.setattr(billing.TermStarted, "model_validate_json", fail)
+    with pytest.raises(MalformedRecord, match=f"value: {error.__name__}") as refused:
+        decode(original.headers, original.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_refusal_of_a_value_with_many_faults_is_short() -> None:
+    original = record(build(entitlements.EntitlementSnapshotPublished))
+    hostile = json.loads(original.value or b"{}") | {"features": [{} for _ in range(50_000)]}
+    with pytest.raises(MalformedRecord, match=r"features\.0\..*; and \d+ more") as refused:
+        decode(original.headers, json.dumps(hostile).encode())
+    assert len(str(refused.value)) < 1500
+
+
 def test_a_newer_major_is_a_value_that_says_so() -> None:
     original = record(build(billing.TermStarted))
     decoded = decode(with_type(original, "muster.billing.TermStarted.v2"), b'{"new": "shape"}')

@@ -18,13 +18,18 @@ SNAPSHOTS = "muster.entitlements.snapshot"
         (None, (1, 1), New()),
         (None, (1, 2), Gap(1, 1)),
         (None, (1, 900), Gap(1, 899)),
-        (None, (4, 17), NewEpoch(Position(1, 0))),
+        (None, (4, 17), Gap(1, 16)),
+        (None, (2, 50), Gap(1, 49)),
+        (None, (4, 1), New()),
         ((1, 1), (1, 1), Duplicate()),
         ((1, 5), (1, 3), Duplicate()),
         ((1, 5), (1, 6), New()),
         ((1, 5), (1, 7), Gap(6, 6)),
         ((1, 5), (2, 1), NewEpoch(Position(1, 5))),
-        ((1, 5), (3, 40), NewEpoch(Position(1, 5))),
+        ((1, 5), (2, 5), NewEpoch(Position(1, 5))),
+        ((1, 5), (2, 6), NewEpoch(Position(1, 5))),
+        ((1, 10), (2, 14), Gap(11, 13)),
+        ((1, 5), (3, 40), Gap(6, 39)),
         ((2, 1), (1, 9), Duplicate()),
     ],
 )
@@ -37,6 +42,7 @@ def test_a_compacted_topic_leaves_numbers_out_and_repeats_none() -> None:
     assert tracker.see(SNAPSHOTS, "NASA", 1, 40) == New()
     assert tracker.see(SNAPSHOTS, "NASA", 1, 44) == New()
     assert tracker.see(SNAPSHOTS, "NASA", 1, 43) == Duplicate()
+    assert tracker.see(SNAPSHOTS, "NASA", 2, 60) == NewEpoch(Position(1, 44))
 
 
 def test_a_gap_is_not_recorded_until_it_is_accepted() -> None:
@@ -71,13 +77,18 @@ def test_each_event_is_new_once_whatever_is_delivered_again(count: int, chance: 
     assert applied == list(range(1, count + 1))
 
 
-@given(st.sets(st.integers(min_value=1, max_value=40), min_size=1))
-def test_whatever_is_lost_shows_as_the_gap_that_it_is(lost: set[int]) -> None:
+@given(st.sets(st.integers(min_value=1, max_value=40), min_size=1), st.integers(1, 43))
+def test_whatever_is_lost_shows_as_the_gap_that_it_is(lost: set[int], restored: int) -> None:
+    """Also where the epoch is raised, at the number `restored`."""
     tracker = StreamTracker()
     first_lost = min(lost)
     missing = next(number for number in range(first_lost, 43) if number not in lost)
-    sightings = [tracker.see(SEATS, "NASA", 1, number) for number in range(1, missing + 1) if number not in lost]
-    assert sightings[:-1] == [New()] * (first_lost - 1)
+    sightings = [
+        tracker.see(SEATS, "NASA", 1 if number < restored else 2, number)
+        for number in range(1, missing + 1)
+        if number not in lost
+    ]
+    assert all(isinstance(sighting, New | NewEpoch) for sighting in sightings[:-1])
     assert sightings[-1] == Gap(first_lost, missing - 1)
 
 

@@ -179,6 +179,20 @@ async def test_a_gap_stops_the_subscriber_and_is_named(
     assert subscriber.sequences("NASA") == [1, 2, 3]
 
 
+@pytest.mark.parametrize("command", PRINTERS)
+async def test_a_gap_at_a_new_epoch_stops_the_subscriber_as_well(
+    command: Callable[[], list[str]], topic: Topic, run: Callable[..., Any]
+) -> None:
+    """A restored producer goes on with its numbers: what it skips is lost."""
+    skipping = record(build(SeatAssigned, agency_id="NASA"), sequence=6, epoch=2)
+    await topic.put([*seats("NASA", range(1, 4)), skipping])
+    async with run(command()) as subscriber, asyncio.timeout(40):
+        await subscriber.process.wait()
+    assert subscriber.process.returncode != 0
+    assert "NASA: events 4 to 5 are missing" in subscriber.complaints
+    assert subscriber.sequences("NASA") == [1, 2, 3]
+
+
 @pytest.fixture
 async def database(postgres: str) -> AsyncIterator[str]:
     """An empty database of the test's own."""

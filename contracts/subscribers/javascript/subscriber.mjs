@@ -26,10 +26,10 @@ function take(message) {
   if (epoch < lastEpoch || (epoch === lastEpoch && sequence <= BigInt(last))) {
     return; // delivered again
   }
-  if (epoch === lastEpoch && sequence > BigInt(last) + 1n) {
+  if (sequence > BigInt(last) + 1n) {
     throw new KafkaJSNonRetriableError(`${agency}: events ${BigInt(last) + 1n} to ${sequence - 1n} are missing`);
   }
-  if (epoch > lastEpoch) {
+  if (epoch > lastEpoch && BigInt(last) > 0n) {
     console.error(`${agency}: reconcile what came after epoch ${lastEpoch}, sequence ${last}`);
   }
   if (event.type.endsWith(".v1")) {

@@ -127,10 +127,10 @@ class Applier:
             last = await positions.of_stream(uow.connection, self.group, (topic, agency_id))
             if item.defect is not None or item.position is None:
                 raise Conflict(f"the stream did not park for a gap, but for this: {item.defect}")
-            epoch, sequence = item.position
-            if not self._plan([item], last, topic).held:
+            if item.position <= last or not self._leaves_gap(item.position, last, topic):
                 raise Conflict("there is no gap: the first record that waits fits; replay the stream")
-            accepted = (epoch, sequence - 1)
+            # In the old epoch, so that the first event of a new one still raises its alarm.
+            accepted = (last[0], item.position[1] - 1)
             await positions.store(uow.connection, self.group, {(topic, agency_id): accepted})
             await audit.record(
                 uow,
@@ -259,31 +259,30 @@ class Applier:
                     await self._park(uow, plan.held, plan.reason)
 
     def _plan(self, items: Sequence[Item], last: Position, topic: str) -> _Plan:
-        """Drop duplicates; from the first defect or gap on, hold everything."""
+        """Drop duplicates, whatever is wrong with them; from the first defect or gap on, hold everything."""
         fresh: list[Item] = []
         for index, item in enumerate(items):
             position = item.position
-            if item.defect is not None or position is None:
-                return _Plan(last, fresh, items[index:], item.defect or "unreadable")
-            if position <= last:
+            if position is not None and position <= last:
                 DUPLICATES.labels(self.service, topic).inc()
                 continue
+            if item.defect is not None or position is None:
+                return _Plan(last, fresh, items[index:], item.defect or "unreadable")
             epoch, sequence = position
-            if epoch > last[0]:
-                if last != START:  # else nothing was known of the stream, and nothing needs reconciling
-                    NEW_EPOCHS.labels(self.service, topic).inc()
-                    _log.error("new_epoch", topic=topic, agency_id=item.record.agency_id, epoch=epoch)
-            elif self._leaves_gap(position, last, topic):
+            if self._leaves_gap(position, last, topic):
                 GAPS.labels(self.service, topic).inc()
                 reason = f"gap: sequence {last[1] + 1} was expected and {sequence} came"
                 return _Plan(last, fresh, items[index:], reason)
+            if epoch > last[0] and last != START:  # else nothing was known of the stream, and nothing needs reconciling
+                NEW_EPOCHS.labels(self.service, topic).inc()
+                _log.error("new_epoch", topic=topic, agency_id=item.record.agency_id, epoch=epoch)
             fresh.append(item)
             last = position
         return _Plan(last, fresh, [])
 
     def _leaves_gap(self, position: Position, last: Position, topic: str) -> bool:
-        """Whether events are missing before a position; a higher epoch begins anywhere, a compacted topic has holes."""
-        return position[0] == last[0] and position[1] > last[1] + 1 and topic not in self._compacted
+        """Whether events are missing before a position. Sequences go on over an epoch; a compacted topic has holes."""
+        return position[1] > last[1] + 1 and topic not in self._compacted
 
     async def _apply(self, uow: UnitOfWork, plans: Mapping[StreamKey, _Plan]) -> None:
         for run in _runs([plan.fresh for plan in plans.values()]):

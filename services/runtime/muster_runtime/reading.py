@@ -7,9 +7,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
-from muster_contracts import Envelope, Erasure, Event, MalformedRecord, read_headers, split_type
+from muster_contracts import Envelope, Erasure, Event, MalformedRecord, faults, read_headers, split_type, subject_of
 from muster_runtime.events import Received, Unreadable
 from muster_runtime.parking import Record
 from muster_runtime.positions import Position
@@ -26,7 +24,11 @@ class Item(NamedTuple):
 
     @property
     def position(self) -> Position | None:
-        return (self.envelope.epoch, self.envelope.sequence) if self.envelope else None
+        """The place in the stream of the record's key; None where the record is of no stream, or of another."""
+        envelope = self.envelope
+        if envelope is None or envelope.agency_id != self.record.agency_id:
+            return None
+        return (envelope.epoch, envelope.sequence)
 
 
 class RecordReader:
@@ -38,16 +40,19 @@ class RecordReader:
         self._service = service
 
     def read(self, record: Record) -> Item:
-        """Read a record: all that is wrong with it becomes a defect, which parks it raw."""
+        """Read a record: whatever is wrong with it becomes a defect, which parks it raw."""
+        envelope = None
         try:
             envelope = read_headers(record.headers)
+            if envelope.agency_id != record.agency_id:
+                return Item(record, envelope, defect="the key is not the partitionkey attribute")
+            cls = self._classes.get(envelope.type)
+            if cls is None:
+                return self._unread(record, envelope)
         except MalformedRecord as error:
-            return Item(record, defect=str(error))
-        if envelope.agency_id != record.agency_id:
-            return Item(record, envelope, defect="the key is not the partitionkey attribute")
-        cls = self._classes.get(envelope.type)
-        if cls is None:
-            return self._unread(record, envelope)
+            return Item(record, envelope, defect=str(error))
+        except Exception as error:  # one record must never stop the others
+            return Item(record, envelope, defect=f"it cannot be read: {type(error).__name__}")
         return Item(record, envelope, Received(envelope, partial(_event, cls, record)))
 
     def _unread(self, record: Record, envelope: Envelope) -> Item:
@@ -62,9 +67,10 @@ class RecordReader:
 def _event(cls: type[Event], record: Record) -> Event:
     try:
         if issubclass(cls, Erasure):
-            return cls(agency_id=record.agency_id, subject_ref=(record.key or b"").decode("utf-8", "replace"))
+            return cls(agency_id=record.agency_id, subject_ref=subject_of(record.key))
         event: Event = cls.__pydantic_validator__.validate_json(record.value or b"")
-        return event
-    except ValidationError as error:
-        fields = ", ".join(".".join(map(str, e["loc"])) or "value" for e in error.errors())
-        raise Unreadable(f"the value does not fit {cls.event_type}: {fields}") from None
+    except Exception as error:  # whatever it is, it is this record's defect
+        raise Unreadable(f"the value does not fit {cls.event_type}: {faults(error)}") from None
+    if event.agency_id != record.agency_id:
+        raise Unreadable(f"the value does not fit {cls.event_type}: agency_id is not the partitionkey attribute")
+    return event

@@ -59,14 +59,36 @@ async def test_the_first_event_of_a_stream_must_be_number_one(probe: RunningServ
     assert "sequence 1 was expected" in await eventually(lambda: parked(probe, "NASA"))
 
 
-async def test_a_higher_epoch_is_taken_wherever_it_starts(probe: RunningService, eventually: Eventually) -> None:
-    (first,) = await probe.publish(seat("NASA", "a"))
-    await probe.producer.put(_at(first, 7)._replace(epoch=2), seat("NASA", "restored"))
-    await eventually(lambda: _is(effects(probe, "NASA"), ["a", "restored"]))
-    await probe.producer.put(_at(first, 2), seat("NASA", "of the epoch before"))
+@pytest.mark.parametrize(("last", "first"), [(1, 2), (2, 2)])
+async def test_a_higher_epoch_is_taken_where_it_repeats_or_continues(
+    probe: RunningService, eventually: Eventually, last: int, first: int
+) -> None:
+    known = [f"{number}" for number in range(1, last + 1)]
+    envelopes = await probe.publish(*(seat("NASA", name) for name in known))
+    await probe.producer.put(_at(envelopes[0], first)._replace(epoch=2), seat("NASA", "restored"))
+    await eventually(lambda: _is(effects(probe, "NASA"), [*known, "restored"]))
+    await probe.producer.put(_at(envelopes[0], 3), seat("NASA", "of the epoch before"))
     await probe.publish(seat("DOE", "marker"))
     await eventually(lambda: _is(effects(probe, "DOE"), ["marker"]))
-    assert await effects(probe, "NASA") == ["a", "restored"]
+    assert await effects(probe, "NASA") == [*known, "restored"]
+    assert await parked(probe, "NASA") is None
+
+
+@pytest.mark.parametrize(("known", "epoch", "sequence", "expected"), [(1, 2, 4, 2), (0, 2, 50, 1)])
+async def test_a_higher_epoch_that_skips_is_a_gap_until_it_is_accepted(
+    probe: RunningService, eventually: Eventually, known: int, epoch: int, sequence: int, expected: int
+) -> None:
+    (first,) = await probe.publish(seat("NASA" if known else "DOE", "a"))
+    late = _at(first._replace(agency_id="NASA", epoch=epoch), sequence)
+    await probe.producer.put(late, seat("NASA", "restored"))
+    reason = await eventually(lambda: parked(probe, "NASA"))
+    assert f"sequence {expected} was expected and {sequence} came" in reason
+    accepted = await probe.client.post(f"/v1/streams/{TOPIC}/NASA/gap", json={"reason": "lost with the old server"})
+    assert accepted.status_code == 200
+    assert (await probe.client.post(f"/v1/parked/{TOPIC}/NASA/replay")).json() == {"parked": False, "reason": None}
+    assert (await effects(probe, "NASA"))[-1] == "restored"
+    assert await probe.admin.fetchval("select count(*) from audit where command = 'AcceptGap'") == 1
+    assert await probe.admin.fetchval("select epoch from applied where agency_id = 'NASA'") == epoch
 
 
 async def test_poison_parks_its_stream_in_order_and_replay_applies_it(
@@ -110,6 +132,11 @@ async def test_poison_parks_its_stream_in_order_and_replay_applies_it(
         ({"value": b'{"agency_id": "NASA"}'}, "seat_id"),
         ({"value": None}, "does not fit"),
         ({"headers": []}, "is missing"),
+        ({"type": "muster.entitlements.SeatAssigned.v" + "9" * 5000}, "not 1 to 256 bytes"),
+        ({"type": "muster.entitlements.SeatAssigned.v" + "9" * 50}, "not muster."),
+        ({"sequence": b"1" + b"0" * 20}, "not a whole number from 1 to"),
+        ({"epoch": b"2147483648"}, "not a whole number from 1 to"),
+        ({"correlationid": b"x\x1b[31m" * 1000}, "... (6,000 in all)"),
         ({"type": "muster.entitlements.SeatAssigned.v2"}, "unknown major version"),
         ({"sequence": b"many"}, "not a whole number"),
         ({"partitionkey": b"DOE"}, "partitionkey"),
@@ -122,7 +149,7 @@ async def test_what_cannot_be_read_is_parked_raw(
     headers = dict(write_headers(_at(first, 2)))
     if "type" in change:
         headers["ce_type"] = change["type"].encode()
-    for attribute in ("sequence", "partitionkey"):
+    for attribute in ("epoch", "sequence", "partitionkey", "correlationid"):
         if attribute in change:
             headers[f"ce_{attribute}"] = change[attribute]
     value = change.get("value", seat("NASA", "b").model_dump_json().encode())
