@@ -310,9 +310,9 @@ class ContactRecorded(Event):
 class ContactErased(Erasure):
     """A contact's personal data is erased.
 
-    Emitted as a tombstone, which removes the contact's earlier records.
+    Emitted as a tombstone, which removes the contact's earlier records: when the contact is replaced, and a day after
+    the agency left the program.
     """
 
     event_type: ClassVar[str] = "muster.enrollment.ContactErased.v1"
     topic: ClassVar[str] = "muster.enrollment.directory"
-    emitted: ClassVar[bool] = False

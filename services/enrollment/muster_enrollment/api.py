@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from muster_contracts import Instant
@@ -17,6 +17,7 @@ from muster_enrollment.commands import (
 )
 from muster_enrollment.domain.facts import Person
 from muster_enrollment.register import parse_register
+from muster_enrollment.settings import EnrollmentSettings
 from muster_enrollment.views import (
     AcceptanceView,
     AgencyView,
@@ -28,10 +29,10 @@ from muster_runtime.errors import PermanentError
 from muster_runtime.http import (
     EVERY_AGENCY,
     CommandsDep,
-    IfMatchDep,
     Page,
     PageDep,
     ReaderDep,
+    RequiredIfMatchDep,
     RuntimeDep,
     etag,
     requires,
@@ -51,8 +52,17 @@ _DELIMITERS = {"text/csv": ",", "text/tab-separated-values": "\t"}
 # Text for people and the issuer's numbers: no control characters and the like.
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^\P{C}+$")]
 _Email = Annotated[str, StringConstraints(max_length=254, pattern=r"^[^@\s\p{C}]+@[^@\s\p{C}]+\.[^@\s\p{C}]+$")]
-# Far above any agency's headcount.
+# What a column and a report can hold; the agency's headcount sets the real limit.
 _Seats = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
+
+
+async def _seats_per_head(runtime: RuntimeDep) -> float:
+    settings = runtime.settings
+    assert isinstance(settings, EnrollmentSettings)
+    return settings.seats_per_head
+
+
+SeatsPerHeadDep = Annotated[float, Depends(_seats_per_head)]
 
 
 class UnsupportedFile(PermanentError):
@@ -165,12 +175,14 @@ async def list_authorizations(agency_id: str, reader: ReaderDep, page: PageDep) 
 
 
 @router.post("/agencies/{agency_id}/enrollments", dependencies=_WRITE, status_code=201, response_model=EnrollmentView)
-async def submit_enrollment(agency_id: str, body: EnrollmentRequest, commands: CommandsDep) -> Response:
-    """Ask to join the programme."""
+async def submit_enrollment(
+    agency_id: str, body: EnrollmentRequest, commands: CommandsDep, seats_per_head: SeatsPerHeadDep
+) -> Response:
+    """Ask to join the program."""
     command = SubmitEnrollment(agency_id, body.seats, body.starts_at, body.contact.to_person())
     return await commands.execute(
         agency_id,
-        lambda uow: handlers.submit_enrollment(uow, command),
+        lambda uow: handlers.submit_enrollment(uow, command, seats_per_head),
         status_code=201,
         location=lambda reply: f"/v1/agencies/{agency_id}/enrollment",
     )
@@ -206,7 +218,9 @@ async def accept_data_use_terms(agency_id: str, body: AcceptanceRequest, command
 
 
 @router.post("/agencies/{agency_id}/withdrawal", dependencies=_WRITE, response_model=EnrollmentView)
-async def withdraw_agency(agency_id: str, body: ReasonRequest, commands: CommandsDep, if_match: IfMatchDep) -> Response:
-    """Leave the programme."""
+async def withdraw_agency(
+    agency_id: str, body: ReasonRequest, commands: CommandsDep, if_match: RequiredIfMatchDep
+) -> Response:
+    """Leave the program; `If-Match` is the ETag of the enrollment as it was read."""
     command = WithdrawAgency(agency_id, body.reason, expected_version=if_match)
     return await commands.execute(agency_id, lambda uow: handlers.withdraw_agency(uow, command))

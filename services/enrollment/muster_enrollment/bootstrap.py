@@ -4,16 +4,16 @@ from pathlib import Path
 
 from muster_contracts.enrollment import AgencyEnrolled, ContactRecorded
 from muster_enrollment import api
+from muster_enrollment.settings import EnrollmentSettings
 from muster_enrollment.subscriptions import DEADLINES, SUBSCRIPTIONS
 from muster_runtime.service import Service
-from muster_runtime.settings import Settings
 
 
-def build(settings: Settings | None = None) -> Service:
+def build(settings: EnrollmentSettings | None = None) -> Service:
     """The enrollment service; without settings, with those of the environment."""
     return Service(
         name="enrollment",
-        settings=settings or Settings(),
+        settings=settings or EnrollmentSettings(),
         migrations=Path(__file__).parents[1] / "migrations",
         routers=[api.router],
         produces=[AgencyEnrolled.topic, ContactRecorded.topic],

@@ -57,8 +57,8 @@ class AcceptDataUseTerms:
 
 @dataclass(frozen=True, slots=True)
 class WithdrawAgency:
-    """End an agency's part in the programme; `expected_version` refuses it when the enrolment has changed since."""
+    """End an agency's part in the programme; `expected_version` refuses it when the enrollment has changed since."""
 
     agency_id: str
     reason: str
-    expected_version: int | None
+    expected_version: int

@@ -28,6 +28,9 @@ from muster_runtime.identifiers import new_id
 # At the start and the end of an authorization; the subject is its id and which of the two.
 ATU = "atu"
 
+# When the last words to an agency's contacts were said; the subject is the enrollment that came to its end.
+CONTACT_ERASURE = "contact-erasure"
+
 
 async def import_register(uow: UnitOfWork, command: ImportRegister) -> RegisterImported:
     """Insert the agencies that are new and update those that differ; raises RegisterRefused."""
@@ -52,8 +55,12 @@ async def import_register(uow: UnitOfWork, command: ImportRegister) -> RegisterI
     return reply
 
 
-async def submit_enrollment(uow: UnitOfWork, command: SubmitEnrollment) -> EnrollmentView:
-    """Submit an enrolment; it is active at once when nothing else is missing."""
+async def submit_enrollment(uow: UnitOfWork, command: SubmitEnrollment, seats_per_head: float) -> EnrollmentView:
+    """Submit an enrollment; it is active at once when nothing else is missing.
+
+    Its contact takes the place of the earlier one, who is erased.
+    """
+    rules.check_address("contact.email", command.contact.email)
     await repository.hold_agency(uow.connection, command.agency_id)
     before = await _load(uow, command.agency_id)
     contact_ref = new_id("con", uow.now)
@@ -65,6 +72,10 @@ async def submit_enrollment(uow: UnitOfWork, command: SubmitEnrollment) -> Enrol
         contact_ref=contact_ref,
         now=uow.now,
     )
+    headcount = await repository.headcount(uow.connection, command.agency_id)
+    rules.check_seats(command.seats, headcount, seats_per_head)
+    if before.enrollment:
+        await deadlines.cancel(uow, command.agency_id, CONTACT_ERASURE, [before.enrollment.enrollment_id])
     await _record_contact(uow, command.agency_id, contact_ref, ContactRole.ADMINISTRATOR, command.contact)
     _publish_transition(uow, before, submitted, uow.now)
     after = await _settle(uow, submitted)
@@ -125,7 +136,8 @@ async def revoke_atu(uow: UnitOfWork, command: RevokeAtu) -> AuthorizationView:
 
 
 async def accept_data_use_terms(uow: UnitOfWork, command: AcceptDataUseTerms) -> AcceptanceView:
-    """Record that an agency accepted a version of the data-use terms."""
+    """Record that an agency accepted a version of the data-use terms; an earlier version's signer is erased."""
+    rules.check_address("signer.email", command.signer.email)
     before = await _load(uow, command.agency_id)
     acceptance = Acceptance(
         acceptance_id=new_id("acc", uow.now), terms_version=command.terms_version, accepted_at=uow.now
@@ -152,14 +164,15 @@ async def accept_data_use_terms(uow: UnitOfWork, command: AcceptDataUseTerms) ->
 async def withdraw_agency(uow: UnitOfWork, command: WithdrawAgency) -> EnrollmentView:
     """Withdraw an agency from the programme."""
     before = await _load(uow, command.agency_id)
-    version = before.enrollment.version if before.enrollment else 0
-    if command.expected_version not in (None, version):
-        raise PreconditionFailed(
-            f"the enrolment of {command.agency_id} is at version {version}, not {command.expected_version}"
-        )
     after = rules.withdraw(before, command.reason, uow.now)
+    version = before.enrollment.version if before.enrollment else 0
+    if command.expected_version != version:
+        raise PreconditionFailed(
+            f"the enrollment of {command.agency_id} is at version {version}, not {command.expected_version}"
+        )
     _publish_transition(uow, before, after, uow.now)
     await _settle(uow, after)
+    await _schedule_erasure(uow, after)
     await _audit(uow, "WithdrawAgency", before, after, reason=command.reason)
     return EnrollmentView.of(after, uow.now)
 
@@ -168,8 +181,10 @@ async def on_term_ended(uow: UnitOfWork, run: Sequence[Received[TermEnded]]) -> 
     """End the enrolment whose term ran out without a renewal; a withdrawal has ended it already."""
     for ended in (received.data for received in run):
         if ended.reason == TermEndReason.COMPLETED and not ended.renewed:
-            standing = await _load(uow, ended.agency_id)
-            await _settle(uow, rules.end_term(standing, ended.ended_at))
+            before = await _load(uow, ended.agency_id)
+            after = await _settle(uow, rules.end_term(before, ended.ended_at))
+            if before.live and not after.live:
+                await _schedule_erasure(uow, after)
 
 
 async def on_atu_bound(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
@@ -183,6 +198,14 @@ async def on_atu_bound(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
             uow.publish(lapse, time=deadline.due_at)
     standing = _catch_up(uow, standing, due[-1].due_at)
     await _save(uow, standing)
+
+
+async def erase_contacts(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """The last words to an agency that left were said: erase who spoke or signed for it."""
+    agency_id = due[0].agency_id
+    standing = await repository.load_standing(uow.connection, agency_id)
+    if standing.live is None:
+        await _erase_contacts(uow, agency_id, tuple(ContactRole), due[-1].due_at)
 
 
 async def _load(uow: UnitOfWork, agency_id: str) -> Standing:
@@ -218,8 +241,25 @@ def _publish_transition(uow: UnitOfWork, before: Standing, after: Standing, time
 
 
 async def _record_contact(uow: UnitOfWork, agency_id: str, contact_ref: str, role: ContactRole, person: Person) -> None:
+    """Record a person in a role, in the place of whoever had it."""
+    await _erase_contacts(uow, agency_id, (role,), uow.now)
     await repository.insert_contact(uow.connection, agency_id, contact_ref, role, person, uow.now)
     uow.publish(publishing.contact(agency_id, contact_ref, role, person))
+
+
+async def _erase_contacts(uow: UnitOfWork, agency_id: str, roles: Sequence[ContactRole], at: datetime) -> None:
+    for contact_ref in await repository.erase_contacts(uow.connection, agency_id, roles, at):
+        uow.publish(publishing.erased(agency_id, contact_ref), time=at)
+
+
+async def _schedule_erasure(uow: UnitOfWork, left: Standing) -> None:
+    """Have the agency's contacts erased after the messages that the end of its enrollment leads to.
+
+    The time counts from now, and not from that end: after an outage the messages have yet to be sent.
+    """
+    assert left.enrollment is not None  # it is what has come to its end
+    due_at = uow.now + rules.FAREWELL
+    await deadlines.schedule(uow, [Deadline(CONTACT_ERASURE, left.agency.id, left.enrollment.enrollment_id, due_at)])
 
 
 def _bounds(authorization: Authorization) -> Mapping[str, datetime]:

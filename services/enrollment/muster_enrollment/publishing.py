@@ -11,6 +11,7 @@ from muster_contracts.enrollment import (
     AgencyWithdrawn,
     AtuLapsed,
     AtuRecorded,
+    ContactErased,
     ContactRecorded,
     DataUseTermsAccepted,
 )
@@ -114,3 +115,8 @@ def contact(agency_id: str, contact_ref: str, role: ContactRole, person: Person)
     return ContactRecorded(
         agency_id=agency_id, subject_ref=contact_ref, role=role, name=person.name, email=person.email
     )
+
+
+def erased(agency_id: str, contact_ref: str) -> ContactErased:
+    """A contact's name and address are erased."""
+    return ContactErased(agency_id=agency_id, subject_ref=contact_ref)

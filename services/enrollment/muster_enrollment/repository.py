@@ -34,6 +34,24 @@ async def load_register(connection: Connection) -> dict[str, Agency]:
     return {row["id"]: to_agency(row) for row in rows}
 
 
+async def headcount(connection: Connection, agency_id: str) -> int | None:
+    """The heads of an agency and of all agencies below it, so far as they are known; None where its own are not."""
+    heads: int | None = await connection.fetchval(
+        """
+        with recursive part as (
+            select id, headcount from agency where id = $1
+            union all
+            select a.id, a.headcount from agency as a inner join part on a.parent = part.id
+        )
+        select sum(headcount)::bigint
+        from part
+        where (select headcount from agency where id = $1) is not null
+        """,
+        agency_id,
+    )
+    return heads
+
+
 async def hold_agency(connection: Connection, agency_id: str) -> None:
     """Keep an agency's entry in the register as it is until the transaction ends."""
     await connection.execute("select from agency where id = $1 for share", agency_id)
@@ -180,6 +198,24 @@ async def insert_contact(
         person.email,
         now,
     )
+
+
+async def erase_contacts(
+    connection: Connection, agency_id: str, roles: Sequence[ContactRole], now: datetime
+) -> list[str]:
+    """Erase the names and addresses of an agency's contacts in these roles; answers whose they were."""
+    rows = await connection.fetch(
+        """
+        update contact
+        set name = null, email = null, erased_at = $3
+        where agency_id = $1 and role = any($2::text[]) and erased_at is null
+        returning contact_ref
+        """,
+        agency_id,
+        list(roles),
+        now,
+    )
+    return [row["contact_ref"] for row in rows]
 
 
 async def insert_authorization(

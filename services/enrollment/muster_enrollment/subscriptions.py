@@ -10,4 +10,7 @@ from muster_runtime.events import EventHandler
 
 SUBSCRIPTIONS: Mapping[type[Event], EventHandler] = {TermEnded: handlers.on_term_ended}
 
-DEADLINES: Mapping[str, DeadlineHandler] = {handlers.ATU: handlers.on_atu_bound}
+DEADLINES: Mapping[str, DeadlineHandler] = {
+    handlers.ATU: handlers.on_atu_bound,
+    handlers.CONTACT_ERASURE: handlers.erase_contacts,
+}

@@ -24,6 +24,7 @@ from muster_runtime.tenancy import (
     PreconditionFailed,
     Reader,
     ReaderDep,
+    RequiredIfMatchDep,
     etag,
 )
 
@@ -41,6 +42,7 @@ __all__ = [
     "PreconditionFailed",
     "Reader",
     "ReaderDep",
+    "RequiredIfMatchDep",
     "RuntimeDep",
     "access_to",
     "body_limit",

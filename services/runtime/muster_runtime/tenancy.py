@@ -28,6 +28,14 @@ class PreconditionFailed(PermanentError):
     title = "The thing has changed since it was read"
 
 
+class PreconditionRequired(PermanentError):
+    """The request must say, with If-Match, which version it means (RFC 6585, 3)."""
+
+    status = 428
+    slug = "precondition-required"
+    title = "The request needs an If-Match header"
+
+
 class InvalidEntityTag(PermanentError):
     """If-Match does not hold one entity tag of ours."""
 
@@ -140,6 +148,12 @@ async def _if_match(
     return int(match[1])
 
 
+async def _required_if_match(if_match: Annotated[int | None, Depends(_if_match)]) -> int:
+    if if_match is None:
+        raise PreconditionRequired("If-Match is missing: read the thing, and send the ETag of that reply as If-Match")
+    return if_match
+
+
 def etag(version: int) -> str:
     """The ETag of a version of a thing."""
     return f'"{version}"'
@@ -148,3 +162,4 @@ def etag(version: int) -> str:
 ReaderDep = Annotated[Reader, Depends(_reader)]
 CommandsDep = Annotated[Commands, Depends(_commands)]
 IfMatchDep = Annotated[int | None, Depends(_if_match)]
+RequiredIfMatchDep = Annotated[int, Depends(_required_if_match)]

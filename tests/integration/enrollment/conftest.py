@@ -3,7 +3,7 @@
 import pytest
 
 from muster_enrollment.bootstrap import build
-from muster_runtime.settings import Settings
+from muster_enrollment.settings import EnrollmentSettings
 from tests.integration.enrollment.programme import REGISTER, START, Programme
 from tests.support.services import ServiceRunner
 
@@ -11,7 +11,7 @@ from tests.support.services import ServiceRunner
 @pytest.fixture
 async def empty(run_service: ServiceRunner) -> Programme:
     """The service with nothing in its register; its time stands at the programme's start."""
-    service = await run_service(build, Settings)
+    service = await run_service(build, EnrollmentSettings)
     service.clock.move(START)
     return Programme(service)
 

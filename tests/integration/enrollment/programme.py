@@ -85,6 +85,13 @@ class Programme:
         """The state of an agency's enrolment."""
         return str((await self.get(f"agencies/{agency}/enrollment")).json()["state"])
 
+    async def withdraw(self, agency: str, reason: str = "reorganized", **headers: str) -> httpx.Response:
+        """Withdraw an agency, under the ETag of its enrollment as it is now unless `headers` say otherwise."""
+        shown = await self.get(f"agencies/{agency}/enrollment")
+        return await self.post(
+            agency, "withdrawal", {"reason": reason}, **{"If-Match": shown.headers.get("etag", '"0"'), **headers}
+        )
+
     async def activate(self, agency: str, *authorizations: dict[str, Any]) -> None:
         """Submit, authorize and bind an agency."""
         await self.post(agency, "enrollments", enrollment())

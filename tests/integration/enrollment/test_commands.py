@@ -8,6 +8,7 @@ from muster_contracts.enrollment import AgencyEnrolled, AgencyEnrollmentSubmitte
 from muster_local.scopes import SCOPES
 from tests.integration.enrollment.programme import (
     DAY,
+    REGISTER,
     START,
     Programme,
     acceptance,
@@ -95,6 +96,13 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("data-use-acceptances", acceptance(terms_version="1999-01"), "terms_version"),
     ("data-use-acceptances", acceptance(evidence_sha256="0F" * 32), "evidence_sha256"),
     ("data-use-acceptances", acceptance(evidence_sha256="0f" * 31), "evidence_sha256"),
+    ("enrollments", enrollment(contact={"name": "A", "email": "a@agency.com"}), "contact.email"),
+    ("enrollments", enrollment(contact={"name": "A", "email": "a@agency.gov.example"}), "contact.email"),
+    ("enrollments", enrollment(contact={"name": "A", "email": "a@gov"}), "contact.email"),
+    ("enrollments", enrollment(starts_at="2020-01-01T00:00:00Z"), "starts_at"),
+    ("enrollments", enrollment(starts_at=(START - DAY).isoformat()), "starts_at"),
+    ("enrollments", enrollment(seats=9_999_999), "seats"),
+    ("data-use-acceptances", acceptance(signer={"name": "S", "email": "s@contractor.com"}), "signer.email"),
     ("withdrawal", {"reason": " "}, "reason"),
     ("withdrawal", {}, "reason"),
 ]
@@ -102,12 +110,37 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
 
 async def test_bad_input_names_the_field_and_changes_nothing(programme: Programme) -> None:
     for path, body, field in BAD:
-        refused = problem(await programme.post("NASA", path, body), 422)
+        refused = problem(await programme.post("NASA", path, body, **{"If-Match": '"0"'}), 422)
         assert [error["field"].removeprefix("body.") for error in refused["errors"]] == [field], refused
         assert refused["errors"][0]["rule"]
     assert await programme.facts("NASA") == []
     assert await programme.state("NASA") == "draft"
     assert await programme.service.admin.fetchval("select count(*) from contact") == 0
+
+
+async def test_seats_are_at_most_one_and_a_half_times_the_headcount_with_sub_agencies(programme: Programme) -> None:
+    refused = problem(await programme.post("NASA", "enrollments", enrollment(seats=26_960)), 422)
+    (error,) = refused["errors"]
+    assert (error["field"], error["value"]) == ("seats", "26960")
+    assert "26959" in error["rule"]
+    assert "1.5 times the headcount of 17973" in error["rule"]
+    for agency, seats, status in [
+        ("NASA", 26_959, 201),
+        ("HHS", (92_269 + 21_299) * 3 // 2 + 1, 422),
+        ("HHS", (92_269 + 21_299) * 3 // 2, 201),  # with NIH, which is part of it
+        ("NIH", 21_299 * 3 // 2 + 1, 422),
+    ]:
+        response = await programme.post(agency, "enrollments", enrollment(seats=seats))
+        assert response.status_code == status, response.text
+
+
+async def test_an_unknown_headcount_sets_no_limit(programme: Programme) -> None:
+    header = REGISTER.partition("\n")[0]
+    await programme.import_register(f"{header}\nANL,Argonne National Laboratory,DOE,,anl.gov,,executive\n")
+    response = await programme.post("ANL", "enrollments", enrollment(seats=10_000_000))
+    assert response.status_code == 201, response.text
+    refused = problem(await programme.post("DOE", "enrollments", enrollment(seats=10_000_000)), 422)
+    assert "headcount of 17472" in refused["errors"][0]["rule"]
 
 
 async def test_an_agency_that_the_register_does_not_have(programme: Programme) -> None:
@@ -127,7 +160,7 @@ async def test_what_is_there_already_is_a_conflict(programme: Programme) -> None
     await programme.activate("NASA")
     for path, (body, _) in STEPS.items():
         problem(await programme.post("NASA", path, body), 409)
-    problem(await programme.post("DOE", "withdrawal", {"reason": "reorganized"}), 409)
+    problem(await programme.withdraw("DOE"), 409)
 
 
 async def test_a_repeated_submission_has_one_effect(programme: Programme) -> None:
@@ -148,10 +181,11 @@ async def test_of_many_submissions_at_once_one_succeeds(programme: Programme) ->
 
 async def test_a_withdrawal_and_a_new_enrolment(programme: Programme) -> None:
     await programme.activate("NASA")
-    etag = (await programme.get("agencies/NASA/enrollment")).headers["etag"]
-    problem(await programme.post("NASA", "withdrawal", {"reason": "reorganized"}, **{"If-Match": '"1"'}), 412)
+    refused = problem(await programme.post("NASA", "withdrawal", {"reason": "reorganized"}), 428)
+    assert (refused["type"], "If-Match" in refused["detail"]) == ("urn:muster:problem:precondition-required", True)
+    problem(await programme.withdraw("NASA", **{"If-Match": '"1"'}), 412)
     assert await programme.state("NASA") == "active"
-    withdrawn = await programme.post("NASA", "withdrawal", {"reason": "reorganized"}, **{"If-Match": etag})
+    withdrawn = await programme.withdraw("NASA")
     assert (withdrawn.status_code, withdrawn.json()["state"]) == (200, "withdrawn")
     assert withdrawn.json()["closing_reason"] == "reorganized"
 
@@ -216,7 +250,7 @@ async def test_reading_is_no_leave_to_write(programme: Programme) -> None:
 
 async def test_each_command_leaves_an_audit_row(programme: Programme) -> None:
     await programme.activate("NASA")
-    await programme.post("NASA", "withdrawal", {"reason": "reorganized"})
+    await programme.withdraw("NASA")
     rows = await programme.service.admin.fetch(
         "select command, actor, before ->> 'state' as before, after ->> 'state' as after, reason from audit order by id"
     )

@@ -150,7 +150,7 @@ async def _command(
     elif what == "accept":
         expected, path, body = model.accept(), "data-use-acceptances", acceptance()
     elif what == "withdraw":
-        expected, path, body = model.withdraw(), "withdrawal", {"reason": "reorganized"}
+        return model.withdraw(), (await programme.withdraw(agency)).status_code
     elif what == "record":
         span = Span(number, model.now + first * DAY, model.now + (first + second) * DAY)
         expected = model.record(span)

@@ -88,7 +88,7 @@ async def test_an_enrolled_agency_stays_in_the_executive_branch(programme: Progr
         (2, "branch", "judicial")
     ]
     assert (await programme.get("agencies/DOE")).json()["branch"] == "executive"
-    await programme.post("NASA", "withdrawal", {"reason": "reorganized"})
+    await programme.withdraw("NASA")
     assert (await programme.import_register(rows)).json() == {"imported": 2, "unchanged": 0}
 
 
@@ -103,7 +103,7 @@ async def test_an_import_waits_for_a_submission_that_is_under_way(programme: Pro
         return bool(await programme.service.admin.fetchval(waiting) == 1)
 
     async with database.write("NASA", context=Context("operator", "cor_1")) as uow:
-        await submit_enrollment(uow, command)
+        await submit_enrollment(uow, command, seats_per_head=1.5)
         row = f"{HEADER}\nNASA,NASA,,,nasa.gov,1,judicial"
         importing = asyncio.create_task(programme.import_register(row))
         await eventually(import_waits)

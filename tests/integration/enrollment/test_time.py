@@ -4,8 +4,8 @@ from muster_contracts import ClockMoved
 from muster_contracts.billing import TermEnded, TermEndReason
 from muster_contracts.enrollment import AgencyEnrolled
 from muster_enrollment.bootstrap import build
+from muster_enrollment.settings import EnrollmentSettings
 from muster_runtime.process import ALL_ROLES, Role
-from muster_runtime.settings import Settings
 from tests.integration.enrollment.programme import (
     DAY,
     INSTANT,
@@ -73,7 +73,7 @@ async def test_a_lapse_before_the_activation_suspends_nobody(programme: Programm
 
 
 async def test_a_command_between_an_instant_and_the_scheduler_finds_it_has_passed(run_service: ServiceRunner) -> None:
-    service = await run_service(build, Settings, roles=ALL_ROLES - {Role.SCHEDULER})
+    service = await run_service(build, EnrollmentSettings, roles=ALL_ROLES - {Role.SCHEDULER})
     programme = Programme(service)
     service.clock.move(START)
     await programme.import_register(REGISTER)
@@ -87,7 +87,7 @@ async def test_a_command_between_an_instant_and_the_scheduler_finds_it_has_passe
     await programme.post("NASA", "authorizations", authorization(END + INSTANT, END + 30 * DAY))
     assert await programme.state("NASA") == "active"
 
-    await run_service(build, Settings, roles=frozenset({Role.SCHEDULER}), beside=service)
+    await run_service(build, EnrollmentSettings, roles=frozenset({Role.SCHEDULER}), beside=service)
     await programme.move(END + INSTANT)
     assert await programme.state("NASA") == "active"
     assert (await programme.facts("NASA"))[4:] == [
@@ -103,7 +103,7 @@ async def test_a_term_that_ran_out_without_a_renewal_ends_the_enrolment(programm
     agencies = ("NASA", "DOE", "NSF", "SBA")
     for agency in agencies:
         await programme.activate(agency, authorization(end=year_end + 90 * DAY))
-    await programme.post("SBA", "withdrawal", {"reason": "reorganized"})
+    await programme.withdraw("SBA")
     await programme.move(year_end)
 
     def ended(agency: str, reason: TermEndReason, renewed: bool) -> TermEnded:

@@ -74,8 +74,8 @@ def test_the_term_is_a_year_from_the_activation_or_from_a_later_requested_start(
     assert term_of(active()) == Term(NOW, datetime(2026, 8, 6, 12, tzinfo=UTC))
     later = rules.settle(bound(authorized(submitted(draft(), start=NOW + DAY))), NOW)
     assert term_of(later) == Term(NOW + DAY, datetime(2026, 8, 7, 12, tzinfo=UTC))
-    earlier = rules.settle(bound(authorized(submitted(draft(), start=NOW - 90 * DAY))), NOW)
-    assert term_of(earlier).starts_at == NOW
+    earlier = rules.settle(bound(authorized(submitted(draft()))), NOW + 20 * DAY)
+    assert term_of(earlier).starts_at == NOW + 20 * DAY
 
 
 @pytest.mark.parametrize(
@@ -149,6 +149,46 @@ def test_one_enrolment_is_live_at_a_time() -> None:
     again = submitted(rules.withdraw(active(), "reorganized", NOW))
     assert again.enrollment is not None
     assert again.enrollment.number == 2
+
+
+def test_no_enrollment_starts_before_the_program() -> None:
+    submitted(draft(), start=rules.PROGRAM_START)
+    with pytest.raises(InvalidInput, match=r"starts_at.*not be before the program's start, 2025-08-06"):
+        submitted(draft(), start=rules.PROGRAM_START - INSTANT)
+
+
+@pytest.mark.parametrize("address", ["a@nasa.gov", "a.b@JPL.NASA.GOV", "a@us.af.mil", "a@x-1.gov"])
+def test_an_address_of_the_government_is_accepted(address: str) -> None:
+    rules.check_address("contact.email", address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "a@nasa.com",
+        "a@gov",
+        "a@.gov",
+        "a@nasa.gov.",
+        "a@nasa.gov.example",
+        "a@nasa-gov",
+        "a@nasa.gov@evil.com",
+        "a@-.gov",
+    ],
+)
+def test_any_other_address_is_refused(address: str) -> None:
+    with pytest.raises(InvalidInput, match=r"contact.email.*\.gov or \.mil"):
+        rules.check_address("contact.email", address)
+
+
+@pytest.mark.parametrize(("headcount", "most"), [(15_000, 22_500), (3, 4), (1, 1), (0, 0)])
+def test_seats_follow_the_headcount(headcount: int, most: int) -> None:
+    rules.check_seats(most, headcount, 1.5)
+    with pytest.raises(InvalidInput, match=f"seats.*at most {most}: 1.5 times the headcount of {headcount}"):
+        rules.check_seats(most + 1, headcount, 1.5)
+
+
+def test_an_unknown_headcount_limits_no_seats() -> None:
+    rules.check_seats(10_000_000, None, 1.5)
 
 
 def test_a_start_lies_at_most_a_year_ahead() -> None:

@@ -54,6 +54,10 @@ class Programme:
         """The JSON at a path; an agency's data lie under `agencies/<id>/`."""
         return (await self._send("GET", service, path, 200, params=parameters)).json()
 
+    async def etag(self, service: str, path: str) -> str:
+        """The ETag of what is at a path."""
+        return (await self._send("GET", service, path, 200)).headers["etag"]
+
     async def post(
         self,
         service: str,
@@ -62,9 +66,16 @@ class Programme:
         *,
         expect: int = 201,
         key: str | None = None,
+        if_match: str | None = None,
     ) -> Any:
-        """Send a command and return the JSON of its answer; `key` is its Idempotency-Key, by default a new one."""
-        response = await self._send("POST", service, path, expect, key=key or uuid.uuid4().hex, json=body or {})
+        """Send a command and return the JSON of its answer.
+
+        `key` is its Idempotency-Key, by default a new one; `if_match` the ETag of what it changes.
+        """
+        headers = {"if-match": if_match} if if_match else {}
+        response = await self._send(
+            "POST", service, path, expect, key=key or uuid.uuid4().hex, headers=headers, json=body or {}
+        )
         return response.json()
 
     async def upload(self, service: str, path: str, content: bytes, content_type: str, *, expect: int = 200) -> Any:

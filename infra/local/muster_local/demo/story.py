@@ -187,8 +187,11 @@ class Story:
         await self._programme.post("entitlements", f"agencies/{agency.id}/seats", body)
 
     async def _leave(self) -> None:
-        path = f"agencies/{cast.LEAVING}/withdrawal"
-        await self._programme.post("enrollment", path, {"reason": "reorganized"}, expect=200)
+        agency = f"agencies/{cast.LEAVING}"
+        read = await self._programme.etag("enrollment", f"{agency}/enrollment")
+        await self._programme.post(
+            "enrollment", f"{agency}/withdrawal", {"reason": "reorganized"}, expect=200, if_match=read
+        )
 
     async def _check_lapsed(self) -> None:
         await self._check(self._by_id[cast.LAPSING], "refused", "suspended")

@@ -1,8 +1,10 @@
 """What may be done, and what it does to an agency's standing."""
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from muster_contracts.enrollment import SuspensionReason
 from muster_enrollment.domain.facts import Acceptance, Authorization, Branch, Closure, Enrollment, Standing, State, Term
@@ -14,6 +16,15 @@ PRODUCT = "frontier-assistant"
 
 # The versions of the data-use terms that bind: business data is never used for training.
 TERMS_VERSIONS = frozenset({"2025-08"})
+
+# The day on which GSA announced the program; no enrollment starts before it.
+PROGRAM_START = datetime(2025, 8, 6, tzinfo=UTC)
+
+# Contacts and signers speak for a federal agency, so their addresses are a government's.
+_GOVERNMENT_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?:gov|mil)")
+
+# How long an agency's contacts are known after it has left: for the messages that say so.
+FAREWELL = timedelta(days=1)
 
 # A start further away than this is taken for a slip of the pen.
 LONGEST_LEAD = timedelta(days=366)
@@ -49,13 +60,35 @@ def boundaries(standing: Standing, until: datetime) -> list[datetime]:
     return sorted(instant for instant in instants if standing.live.changed_at <= instant <= until)
 
 
+def check_address(field: str, email: str) -> None:
+    """Raise InvalidInput unless an e-mail address is of a .gov or .mil domain."""
+    if not _GOVERNMENT_DOMAIN.fullmatch(email.rpartition("@")[2].lower()):
+        raise InvalidInput(field, email, "it must be an address of a .gov or .mil domain")
+
+
+def check_seats(seats: int, headcount: int | None, seats_per_head: float) -> None:
+    """Raise InvalidInput for more seats than the heads of the agency and its sub-agencies account for.
+
+    Where the agency's headcount is not known (None), nothing limits the seats.
+    """
+    if headcount is None:
+        return
+    most = math.floor(headcount * seats_per_head)
+    if seats > most:
+        raise InvalidInput(
+            "seats",
+            seats,
+            f"it must be at most {most}: {seats_per_head:g} times the headcount of {headcount}, with sub-agencies",
+        )
+
+
 def submit(
     standing: Standing, *, enrollment_id: str, seats: int, requested_start: datetime, contact_ref: str, now: datetime
 ) -> Standing:
     """The standing with a new enrolment, submitted.
 
-    Raises InvalidInput for an agency outside the executive branch or a start too far away, Conflict while another
-    enrolment is live.
+    Raises InvalidInput for an agency outside the executive branch or a start before the program's or too far away,
+    Conflict while another enrollment is live.
     """
     if standing.agency.branch is not Branch.EXECUTIVE:
         raise InvalidInput(
@@ -65,6 +98,12 @@ def submit(
         raise Conflict(
             f"{standing.agency.id} has a live enrolment ({standing.live.enrollment_id}, {standing.live.state}); "
             "an agency has one at a time"
+        )
+    if requested_start < PROGRAM_START:
+        raise InvalidInput(
+            "starts_at",
+            requested_start.isoformat(),
+            f"it must not be before the program's start, {PROGRAM_START.isoformat()}",
         )
     if requested_start > now + LONGEST_LEAD:
         raise InvalidInput("starts_at", requested_start.isoformat(), f"it lies at most {LONGEST_LEAD.days} days ahead")

@@ -1,0 +1,29 @@
+-- migrate:up
+
+-- A contact who was replaced, or whose agency left: the reference stays, for the enrollment and the acceptance.
+-- Nothing reads the name or the address back.
+-- squawk-ignore ban-drop-not-null
+alter table contact alter column name drop not null;
+-- squawk-ignore ban-drop-not-null
+alter table contact alter column email drop not null;
+alter table contact add column erased_at timestamptz;
+-- squawk-ignore constraint-missing-not-valid
+alter table contact add constraint contact_erased_whole
+check ((erased_at is null) = (name is not null) and (erased_at is null) = (email is not null)) not valid;
+-- squawk-ignore constraint-missing-not-valid
+alter table contact validate constraint contact_erased_whole;
+
+do $$
+begin
+    execute format('grant update on table contact to %I, %I', current_schema() || '_api', current_schema() || '_worker');
+end $$;
+
+-- migrate:down
+
+do $$
+begin
+    execute format('revoke update on table contact from %I, %I', current_schema() || '_api', current_schema() || '_worker');
+end $$;
+update contact set name = '', email = '' where erased_at is not null;
+alter table contact drop constraint contact_erased_whole, drop column erased_at;
+alter table contact alter column name set not null, alter column email set not null;
