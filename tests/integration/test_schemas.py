@@ -60,6 +60,26 @@ async def test_every_table_with_an_agency_forces_row_level_security(
     assert {row["relname"] for row in rows if not row["forced"]} <= WITHOUT_AGENCY
 
 
+async def test_no_table_lets_the_api_role_update_what_it_does_not_read(
+    service: str, admin: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    rows = await admin.fetch(
+        """
+        select tablename, cmd, roles::text[] as roles, qual
+        from pg_policies
+        where schemaname = $1 and cmd in ('SELECT', 'UPDATE', 'ALL')
+        """,
+        service,
+    )
+    readable = {row["tablename"] for row in rows if row["cmd"] == "SELECT"}
+    updates = {row["tablename"]: row for row in rows if row["cmd"] != "SELECT" and f"{service}_api" in row["roles"]}
+    assert updates.keys() == readable
+    for table, update in updates.items():
+        assert update["roles"] == [f"{service}_api"], table
+        assert "(agency_id = " in update["qual"], table
+        assert "muster.agency" in update["qual"], table
+
+
 async def test_the_runtime_roles_own_nothing_and_have_no_attribute(
     service: str, admin: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:

@@ -100,6 +100,24 @@ async def test_the_api_role_reads_its_tenant_alone(idle_probe: RunningService) -
     assert seen == {"NASA": ["NASA"], "DOE": ["DOE"], "EPA": [], EVERY_AGENCY: ["NASA", "DOE"], "none": []}
 
 
+@pytest.mark.parametrize("own", ["NASA", EVERY_AGENCY])
+async def test_a_faulty_statement_of_the_api_role_moves_no_row_of_another_agency(
+    idle_probe: RunningService, own: str
+) -> None:
+    """Without a condition an update names every row that its policy lets it see."""
+    api = await Database.connect(idle_probe.access.api_dsn, "probe", idle_probe.clock, size=2)
+    for agency in (own, "DOE"):
+        async with api.write(agency, context=CONTEXT) as uow:
+            await uow.connection.execute(
+                "insert into stream (topic, agency_id, last_sequence) values ($1, $2, 1)", f"topic of {agency}", agency
+            )
+    async with api.write(own, context=CONTEXT) as uow:
+        assert await uow.connection.execute("update stream set agency_id = $1, last_sequence = 7", own) == "UPDATE 1"
+    await api.close()
+    rows = await idle_probe.admin.fetch("select agency_id, last_sequence from stream order by last_sequence")
+    assert [tuple(row) for row in rows] == [("DOE", 1), (own, 7)]
+
+
 @pytest.mark.parametrize(
     "statement",
     [
