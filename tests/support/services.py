@@ -16,7 +16,7 @@ from muster_local.provisioning import Access
 from muster_local.scopes import SCOPES
 from muster_local.topics import create_topics, delete_topics
 from muster_runtime.auth import Issuer
-from muster_runtime.clock import SandboxClock
+from muster_runtime.clock import Clock, SandboxClock
 from muster_runtime.db import EVERY_AGENCY
 from muster_runtime.events import Received
 from muster_runtime.process import ALL_ROLES, Process, Role, running
@@ -100,11 +100,12 @@ class ServiceRunner:
         *,
         roles: frozenset[Role] = ALL_ROLES,
         beside: RunningService | None = None,
+        clock: Clock | None = None,
         **overrides: Any,
     ) -> RunningService:
         """Start the service that `build` makes of its settings; `overrides` are settings by name.
 
-        With `beside` it is a second process of the same service, on the same database.
+        With `beside` it is a second process of the same service, on the same database; `clock` is its clock.
         """
         described = build(settings_class(**{"environment": "sandbox", **overrides}))
         access = beside.access if beside else await self.databases.make(described.name, described.migrations)
@@ -125,7 +126,7 @@ class ServiceRunner:
             }
         )
         service = build(settings)
-        process = await self._exit.enter_async_context(_watched(service, roles))
+        process = await self._exit.enter_async_context(_watched(service, roles, clock))
         admin = await asyncpg.connect(access.admin_dsn, server_settings={"search_path": service.name})
         self._exit.push_async_callback(admin.close)
         client = await self._exit.enter_async_context(self._client(process, service.name))
@@ -160,9 +161,9 @@ class ServiceRunner:
 
 
 @asynccontextmanager
-async def _watched(service: Service, roles: frozenset[Role]) -> AsyncIterator[Process]:
+async def _watched(service: Service, roles: frozenset[Role], clock: Clock | None) -> AsyncIterator[Process]:
     """Run a service; a duty that broke down meanwhile fails the test."""
-    async with running(service, roles) as process:
+    async with running(service, roles, clock) as process:
         yield process
         if process.failed.done():
             process.failed.result()

@@ -96,7 +96,7 @@ class Applier:
             if not records:
                 return False
             items = [self._reader.read(record) for record in records]
-            uow.causes = {item.envelope.id: item.envelope for item in items if item.envelope}
+            await uow.take_in({item.envelope.id: item.envelope for item in items if item.envelope})
             plan = self._plan(items, await positions.of_stream(uow.connection, self.group, (topic, agency_id)), topic)
             done = records[: len(records) - len(plan.held)]
             if done:

@@ -14,9 +14,9 @@ import asyncpg
 
 from muster_contracts import Envelope, Event
 from muster_runtime import outbox
-from muster_runtime.clock import Clock
+from muster_runtime.clock import Clock, skew
 from muster_runtime.context import Context
-from muster_runtime.errors import RetryableError, TooManyRequests
+from muster_runtime.errors import ClockSkewed, RetryableError, TooManyRequests
 from muster_runtime.migrations import MigrationsPending, unapplied
 from muster_runtime.turns import Turns
 
@@ -41,6 +41,9 @@ _KEEPALIVE = {
     socket.TCP_KEEPCNT: 4,
     socket.TCP_USER_TIMEOUT: 30_000,
 }
+
+# The first statement of a transaction that writes.
+_LOCK = "select latest, entered, locked from lock_agencies($1, $2)"
 
 # How long a closing pool waits for connections that are in use.
 CLOSE_SECONDS = 2
@@ -83,7 +86,8 @@ def concerns_all(error: Exception) -> bool:
 class UnitOfWork:
     """One transaction that changes the facts of the agencies that it has locked.
 
-    `now` is its instant by the runtime's clock; `causes` are the events that are being applied, by id.
+    `now` is the latest of: the runtime's clock, the last instant of any transaction of these agencies, the times of
+    the events that are being applied. `causes` are those events, by id.
     Events are published by the same commit that makes their facts true, in the order in which they
     were handed in.
     """
@@ -95,6 +99,15 @@ class UnitOfWork:
     causes: Mapping[str, Envelope] = field(default_factory=dict)
     _entries: list[outbox.Entry | outbox.Written] = field(default_factory=list)
     _wake: bool = False
+
+    async def take_in(self, causes: Mapping[str, Envelope]) -> None:
+        """Apply these events with this transaction, which locked their agencies before they were known."""
+        self.causes = causes
+        latest = max((cause.time for cause in causes.values()), default=self.now)
+        if latest > self.now:
+            row = await self.connection.fetchrow(_LOCK, sorted(self.agencies), latest)
+            assert row is not None
+            self.now = row["latest"]
 
     def publish(self, event: Event, *, time: datetime | None = None, causation_id: str | None = None) -> None:
         """Publish an event with this transaction.
@@ -213,8 +226,8 @@ class Database:
         """Lock the agencies, yield a unit of work, publish its events and commit.
 
         Any error rolls all of it back. Row-level security refuses a write to an agency not named here. Raises
-        TooManyRequests where callers have turns and one of their limits is reached, and MigrationsPending where the
-        schema lacks what the work needs.
+        TooManyRequests where callers have turns and one of their limits is reached, MigrationsPending where the schema
+        lacks what the work needs, and ClockSkewed where the clock is not the database's.
         """
         if not agencies:
             raise RuntimeError("a unit of work must name the agencies that it changes")
@@ -226,8 +239,8 @@ class Database:
             connection = await held.enter_async_context(self.pool.acquire(timeout=ACQUIRE_SECONDS))
             try:
                 async with connection.transaction():
-                    await connection.execute("select lock_agencies($1)", list(agencies))
-                    uow = UnitOfWork(connection, frozenset(agencies), self._clock.now(), context, causes)
+                    now = await self._lock(connection, agencies, causes)
+                    uow = UnitOfWork(connection, frozenset(agencies), now, context, causes)
                     yield uow
                     await uow.flush()
             except asyncpg.DiskFullError:
@@ -238,6 +251,17 @@ class Database:
                     raise MigrationsPending(pending, error) from error
                 raise
             self.disk_full = False
+
+    async def _lock(self, connection: Connection, agencies: Sequence[str], causes: Mapping[str, Envelope]) -> datetime:
+        """Lock the agencies, and answer the instant of the transaction."""
+        sent = self._clock.now()
+        latest = max((cause.time for cause in causes.values()), default=sent)
+        row = await connection.fetchrow(_LOCK, list(agencies), max(sent, latest))
+        assert row is not None
+        if not self._clock.virtual and (complaint := skew(sent, row["entered"], row["locked"], self._clock.now())):
+            raise ClockSkewed(complaint)
+        now: datetime = row["latest"]
+        return now
 
     @asynccontextmanager
     async def read(self, agency: str) -> AsyncIterator[Connection]:

@@ -7,6 +7,10 @@ class RetryableError(Exception):
     """Something outside is unavailable for now; the same work may succeed later."""
 
 
+class ClockSkewed(RetryableError):
+    """This process's clock and that of its database disagree: what it wrote would be dated wrongly."""
+
+
 class PermanentError(Exception):
     """The work is refused whatever happens; over HTTP it becomes a problem (RFC 9457).
 

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 
 from muster_contracts import topics
 from muster_runtime.applier import Applier
+from muster_runtime.clock import skew
 from muster_runtime.consumer import Consumer
 from muster_runtime.db import RETRYABLE, Connection, Database
 from muster_runtime.health import Health
@@ -77,8 +78,9 @@ class Monitor:
         rows, oldest, overdue, parked, waiting, lag = 0, 0.0, 0.0, 0, 0, 0
         try:
             async with asyncio.timeout(PATIENCE_SECONDS), self._runtime.database.pool.acquire() as connection:
-                reasons += await self._migrations(connection)
-                if not reasons:  # else tables and columns may be missing
+                reasons += await self._skew(connection)
+                reasons += (pending := await self._migrations(connection))
+                if not pending:  # else tables and columns may be missing
                     rows, oldest = await self._outbox(connection)
                     overdue = self._seconds_since(await next_due(connection))
                     streams = await parked_streams(connection, self._applier.group)
@@ -117,6 +119,15 @@ class Monitor:
 
     def _seconds_since(self, instant: datetime | None) -> float:
         return 0.0 if instant is None else max(0.0, (self._runtime.clock.now() - instant).total_seconds())
+
+    async def _skew(self, connection: Connection) -> list[str]:
+        clock = self._runtime.clock
+        if clock.virtual:
+            return []
+        sent = clock.now()
+        server = await connection.fetchval("select clock_timestamp()")
+        complaint = skew(sent, server, server, clock.now())
+        return [complaint] if complaint else []
 
     async def _migrations(self, connection: Connection) -> list[str]:
         """Asked at each look: a restored backup takes a schema back."""

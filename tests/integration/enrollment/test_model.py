@@ -135,13 +135,13 @@ async def test_the_service_does_what_the_model_says(empty: Programme, sequence: 
             await empty.move(to)
             model.advance(to)
         else:
-            expected, answered = await _command(empty, agency, model, what, first, second, str(number))
+            expected, answered = await command(empty, agency, model, what, first, second, str(number))
             assert answered == expected, what
         assert await empty.state(agency) == model.state
     assert await empty.facts(agency) == model.facts
 
 
-async def _command(
+async def command(
     programme: Programme, agency: str, model: Model, what: str, first: int, second: int, number: str
 ) -> tuple[int, int]:
     """The status that the model expects, and that of the service."""

@@ -1,0 +1,102 @@
+"""Two replicas whose clocks differ: together they do what one would, and no fact is dated before an earlier one."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import strategies as st
+
+from muster_enrollment.bootstrap import build
+from muster_enrollment.settings import EnrollmentSettings
+from muster_runtime.process import Role
+from tests.integration.enrollment.programme import DAY, REGISTER, Programme, acceptance, authorization, enrollment
+from tests.integration.enrollment.test_model import Model, command
+from tests.support.clocks import ShiftedClock
+from tests.support.services import ServiceRunner
+
+_agencies = count(1)
+
+# What is asked, of which authorization or from which day on, for how many days, and how far the clock of the replica
+# that is asked is behind: the other's is right.
+Step = tuple[str, int, int, timedelta | None]
+
+# To shrink a sequence of commands to real servers takes minutes, and the one that failed is short.
+QUICK = (Phase.explicit, Phase.generate)
+
+lags = st.sampled_from([None, timedelta(microseconds=1), timedelta(milliseconds=5), timedelta(seconds=1), 2 * DAY])
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["submit", "submit", "accept", "withdraw"]), st.just(0), st.just(0), lags),
+        st.tuples(st.just("record"), st.integers(-3, 5), st.integers(1, 8), lags),
+        st.tuples(st.just("revoke"), st.integers(0, 3), st.just(0), lags),
+        st.tuples(st.just("advance"), st.integers(1, 6), st.just(0), st.none()),
+    ),
+    min_size=4,
+    max_size=14,
+)
+
+
+@pytest.fixture
+async def replica(empty: Programme, run_service: ServiceRunner) -> Programme:
+    """A second process of the service; it has an API alone, for the first handles what is due."""
+    return Programme(await run_service(build, EnrollmentSettings, roles=frozenset({Role.API}), beside=empty.service))
+
+
+@given(steps)
+@example(
+    [
+        ("submit", 0, 0, None),
+        ("accept", 0, 0, None),
+        ("record", 0, 5, None),
+        ("record", 0, 3, timedelta(milliseconds=5)),
+        ("advance", 1, 0, None),
+    ]
+)
+@settings(max_examples=20, deadline=None, phases=QUICK, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_two_replicas_do_what_one_would(empty: Programme, replica: Programme, sequence: list[Step]) -> None:
+    agency = f"AGENCY-{next(_agencies)}"
+    header = "id,name,parent,treasury_code,domains,headcount,branch"
+    await empty.import_register(f"{header}\n{agency},Invented,,,,,executive")
+    clock = empty.service.clock.now()
+    model = Model(clock)
+    latest = clock - 3 * DAY  # of the agency; nothing is stored of it yet
+    for number, (what, first, second, lag) in enumerate(sequence):
+        if what == "advance":
+            clock += first * DAY
+        else:
+            asked = empty if lag is None else replica
+            replica.service.clock.move(clock - (lag or timedelta()))
+            model.now = max(latest, asked.service.clock.now())
+            expected, answered = await command(asked, agency, model, what, first, second, str(number))
+            assert answered == expected, what
+            if 0 < expected < 400:  # else nothing was stored
+                latest = model.now
+        await empty.move(clock)  # what is due by now is handled, also what a command behind the time has set
+        model.now = latest
+        if any(latest < bound <= clock for span in model.spans if not span.revoked for bound in (span.start, span.end)):
+            model.advance(clock)
+            latest = clock
+        assert await empty.state(agency) == model.state
+    facts = await empty.facts(agency)
+    assert facts == model.facts
+    assert [time for _, time in facts] == sorted(time for _, time in facts)
+
+
+async def test_a_clock_far_from_the_databases_refuses_commands_until_it_is_set_right(
+    run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    clock = ShiftedClock(timedelta(minutes=1))
+    programme = Programme(await run_service(build, EnrollmentSettings, environment="production", clock=clock))
+    refused = await programme.import_register(REGISTER)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert await programme.service.admin.fetchval("select count(*) from agency") == 0
+    clock.offset = timedelta()
+    assert (await programme.import_register(REGISTER)).status_code == 200
+    start = clock.now()
+    body = authorization(start, start + DAY)
+    assert (await programme.post("NASA", "enrollments", enrollment(starts_at=start.isoformat()))).status_code == 201
+    assert (await programme.post("NASA", "authorizations", body)).status_code == 201
+    assert (await programme.post("NASA", "data-use-acceptances", acceptance())).status_code == 201

@@ -1,0 +1,159 @@
+"""What time a transaction has where clocks differ: that of replicas among themselves, and from the database's."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from muster_contracts import Envelope
+from muster_contracts.enrollment import AgencyWithdrawn
+from muster_contracts.entitlements import SeatAssigned, SeatRevoked
+from muster_runtime.clock import SandboxClock
+from muster_runtime.context import Context
+from muster_runtime.db import EVERY_AGENCY, Database
+from muster_runtime.errors import ClockSkewed
+from muster_runtime.settings import Settings
+from tests.integration.runtime.core.probe.service import build, build_answering
+from tests.support.clocks import ShiftedClock
+from tests.support.services import RunningService, ServiceRunner
+
+CONTEXT = Context(actor="test", correlation_id="cor_1")
+EFFECT = "insert into effect (agency_id, event_id, sequence, seat_id) values ($1, 'e', 1, 's')"
+Eventually = Callable[..., Awaitable[Any]]
+NOON = datetime(2025, 8, 6, 12, tzinfo=UTC)
+BIT = timedelta(milliseconds=5)
+
+
+@pytest.fixture(params=["api", "worker"])
+async def database(request: pytest.FixtureRequest, idle_probe: RunningService) -> AsyncIterator[Database]:
+    """A database whose clock stands at NOON."""
+    clock = SandboxClock()
+    clock.move(NOON)
+    access = idle_probe.access
+    database = await Database.connect(access.api_dsn if request.param == "api" else access.worker_dsn, "probe", clock)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def behind(idle_probe: RunningService) -> AsyncIterator[Database]:
+    """A replica's database whose clock is a little behind."""
+    clock = SandboxClock()
+    clock.move(NOON - BIT)
+    database = await Database.connect(idle_probe.access.worker_dsn, "probe", clock)
+    yield database
+    await database.close()
+
+
+async def instant(database: Database, *agencies: str, causes: dict[str, Envelope] | None = None) -> datetime:
+    """The instant of a transaction that commits."""
+    async with database.write(*agencies, context=CONTEXT, causes=causes or {}) as uow:
+        return uow.now
+
+
+def withdrawn(agency_id: str) -> AgencyWithdrawn:
+    return AgencyWithdrawn(agency_id=agency_id, enrollment_id="enr_1", reason="", withdrawn_at=NOON)
+
+
+async def answers(probe: RunningService, count: int) -> dict[str, list[datetime]] | None:
+    """The times of the probe's answers, by agency, once there are so many."""
+    published = await probe.published(SeatRevoked)
+    if len(published) < count:
+        return None
+    times: dict[str, list[datetime]] = {}
+    for answer in published:
+        times.setdefault(answer.data.agency_id, []).append(answer.envelope.time)
+    return times
+
+
+async def complaints(probe: RunningService, about: str) -> list[str] | None:
+    """Why the probe is not ready, once one of the reasons is about this."""
+    reply = await probe.client.get("/health/ready")
+    reasons: list[str] = reply.json()["reasons"]
+    return reasons if reply.status_code == 503 and any(about in reason for reason in reasons) else None
+
+
+async def test_no_transaction_of_an_agency_is_dated_before_an_earlier_one(database: Database, behind: Database) -> None:
+    assert await instant(behind, "NASA") == NOON - BIT
+    assert await instant(database, "NASA") == NOON
+    assert await instant(behind, "NASA") == NOON
+    assert await instant(behind, "DOE") == NOON - BIT
+
+
+async def test_a_transaction_of_several_agencies_has_the_latest_instant_of_any_and_passes_it_on(
+    database: Database, behind: Database
+) -> None:
+    await instant(database, "NASA")
+    assert await instant(behind, "EPA", "NASA", "DOE") == NOON
+    assert await instant(behind, "DOE") == NOON
+    assert await instant(behind, EVERY_AGENCY) == NOON - BIT
+
+
+async def test_what_is_rolled_back_dates_nothing(database: Database, behind: Database) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with database.write("NASA", context=CONTEXT):
+            raise ZeroDivisionError
+    assert await instant(behind, "NASA") == NOON - BIT
+
+
+async def test_an_effect_is_not_dated_before_its_cause(run_service: ServiceRunner, eventually: Eventually) -> None:
+    probe = await run_service(build_answering, Settings)
+    probe.clock.move(NOON - BIT)
+    await probe.publish(withdrawn("NASA"), time=NOON)
+    await probe.publish(withdrawn("DOE"), time=NOON - 2 * BIT)
+    assert await eventually(lambda: answers(probe, 2)) == {"NASA": [NOON], "DOE": [NOON - BIT]}
+
+
+async def test_a_replayed_effect_is_not_dated_before_its_cause(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    probe = await run_service(build_answering, Settings)
+    probe.clock.move(NOON - BIT)
+    (envelope,) = await probe.publish(withdrawn("NASA"), time=NOON - BIT)
+    late = envelope._replace(sequence=3, id=f"{envelope.id}-late", time=NOON)
+    await probe.producer.put(late, withdrawn("NASA"))
+    await eventually(lambda: probe.admin.fetchval("select count(*) from parked_stream"))
+    topic = AgencyWithdrawn.topic
+    await probe.client.post(f"/v1/streams/{topic}/NASA/gap", json={"reason": "the backup lacks one"})
+    await probe.client.post(f"/v1/parked/{topic}/NASA/replay")
+    assert await eventually(lambda: answers(probe, 2)) == {"NASA": [NOON - BIT, NOON]}
+    assert await probe.admin.fetchval("select latest from agency_instant where agency_id = 'NASA'") == NOON
+
+
+@pytest.mark.parametrize("offset", [timedelta(seconds=5), timedelta(seconds=-5)], ids=["ahead", "behind"])
+async def test_a_clock_far_from_the_databases_writes_nothing(idle_probe: RunningService, offset: timedelta) -> None:
+    clock = ShiftedClock(offset)
+    database = await Database.connect(idle_probe.access.api_dsn, "probe", clock)
+    try:
+        with pytest.raises(ClockSkewed, match=r"the clock of this process says 20.*and that of Postgres 20"):
+            async with database.write("NASA", context=CONTEXT) as uow:
+                await uow.connection.execute(EFFECT, "NASA")
+        assert await idle_probe.admin.fetchval("select count(*) from effect") == 0
+        assert await idle_probe.admin.fetchval("select count(*) from agency_instant") == 0
+        clock.offset = timedelta(milliseconds=900)
+        async with database.write("NASA", context=CONTEXT) as uow:
+            await uow.connection.execute(EFFECT, "NASA")
+    finally:
+        await database.close()
+
+
+@pytest.mark.parametrize("offset", [timedelta(seconds=5), timedelta(seconds=-5)], ids=["ahead", "behind"])
+async def test_a_process_whose_clock_is_wrong_is_not_ready_and_waits_until_it_is_set_right(
+    run_service: ServiceRunner, eventually: Eventually, offset: timedelta
+) -> None:
+    clock = ShiftedClock(offset)
+    probe = await run_service(build, Settings, environment="production", clock=clock)
+    await probe.producer.publish([SeatAssigned(agency_id="NASA", seat_id="s", subject_ref="sub_1")], NOON)
+    await probe.admin.execute("insert into deadline values ('revoke', 'DOE', 'seat_1', $1)", NOON)
+    reasons = await eventually(lambda: complaints(probe, "the consumer"))
+    assert any(
+        reason.startswith("the clock of this process says 20") and "that of Postgres 20" in reason for reason in reasons
+    )
+    assert await probe.admin.fetchval("select count(*) from effect") == 0
+    assert await probe.admin.fetchval("select count(*) from outbox") == 0
+    assert await probe.admin.fetchval("select count(*) from deadline") == 1
+    clock.offset = timedelta()
+    await eventually(lambda: probe.admin.fetchval("select count(*) from effect"))
+    await eventually(lambda: answers(probe, 1))
+    assert (await probe.client.get("/health/ready")).status_code == 200
