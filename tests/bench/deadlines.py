@@ -86,7 +86,7 @@ async def _publications(own: Setting, deadlines: int, due_at: datetime, clock: S
     """Seconds from the instant until Kafka has the first event, and the last."""
     bell = Bell(own.access.worker_dsn, "entitlements", clock)
     scheduler = Scheduler(own.database, bell.alarm(), clock, {KIND: publish}, "entitlements")
-    relay = own.relay(bell.alarm())
+    relay = own.relay(bell.alarm)
     duties = [asyncio.create_task(duty) for duty in (bell.run(), scheduler.run(), relay.run())]
     first = 0.0
     async with _reader(own) as consumer:

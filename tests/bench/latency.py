@@ -47,7 +47,7 @@ async def _delays(own: Setting, events: int, per_second: float) -> list[float]:
 
     clock = SystemClock()
     bell = Bell(own.access.worker_dsn, "entitlements", clock)
-    relay = own.relay(bell.alarm())
+    relay = own.relay(bell.alarm)
     group = own.topic_prefix + "bench"
     applier = Applier(own.database, {SeatAssigned: take}, service="bench", group=group)
     consumer = Consumer(

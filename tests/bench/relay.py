@@ -12,7 +12,7 @@ from muster_runtime.alarm import Alarm
 from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
 from muster_runtime.outbox import RUN_LENGTH
-from muster_runtime.relay import partition_of
+from muster_runtime.producers import partition_of
 from tests.bench.processes import Span, span
 from tests.bench.report import Measurement
 from tests.bench.setting import AGENCIES, SEAT_TOPIC, Setting, setting
@@ -54,7 +54,7 @@ async def fill(own: Setting, events: int, subject: str = SUBJECT) -> None:
 
 async def drain(own: Setting, events: int) -> Span:
     """Let the relay publish so many events, which are in the outbox."""
-    relay = own.relay(Alarm(SystemClock()))
+    relay = own.relay(lambda: Alarm(SystemClock()))
     with span() as measured:
         task = asyncio.create_task(relay.run())
         while relay.relayed < events:

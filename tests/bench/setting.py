@@ -1,7 +1,7 @@
 """A service's schema and topics on real servers, for the length of one benchmark."""
 
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -28,11 +28,11 @@ class Setting:
     bootstrap: str
     topic_prefix: str
 
-    def relay(self, alarm: Alarm) -> Relay:
+    def relay(self, alarms: Callable[[], Alarm]) -> Relay:
         """The relay of the schema's outbox."""
         return Relay(
             self.database,
-            alarm,
+            alarms,
             service="entitlements",
             holder="bench",
             bootstrap=self.bootstrap,

@@ -86,7 +86,7 @@ class _Cpu:
 async def _relay_steadily(own: Setting, events: int, per_second: int, run: int) -> list[tuple[float, float]]:
     """Events relayed so far, and the CPU microseconds of each since the point before: a point each twentieth."""
     bell = Bell(own.access.worker_dsn, "entitlements", SystemClock())
-    relay = own.relay(bell.alarm())
+    relay = own.relay(bell.alarm)
     duties = [asyncio.create_task(bell.run()), asyncio.create_task(relay.run())]
     admin = await asyncpg.connect(own.access.admin_dsn)
     cpu = _Cpu(admin)

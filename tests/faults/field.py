@@ -19,14 +19,17 @@ import asyncpg
 import httpx
 from aiokafka import ConsumerRecord
 
-from muster_contracts import ClockMoved, MalformedRecord, read_headers, topics
+from muster_contracts import ClockMoved, Event, MalformedRecord, read_headers, topics
 from muster_contracts.enrollment import AgencyReinstated
 from muster_contracts.entitlements import SeatAssigned
 from muster_local.child import Program
 from muster_local.provisioning import Access
 from muster_local.topics import create_topics, delete_topics
+from muster_runtime.clock import SystemClock
+from muster_runtime.context import Context
+from muster_runtime.db import Database
 from tests.faults import oracle
-from tests.faults.probe.service import ANSWERS, MIGRATIONS, TOPIC
+from tests.faults.probe.service import ANSWERS, DIRECTORY, MIGRATIONS, TOPIC
 from tests.faults.recorder import Command, Ending, Recorder
 from tests.faults.servers import Process, free_port
 from tests.faults.tables import ProbeTables
@@ -35,7 +38,7 @@ from tests.support.eventually import eventually
 from tests.support.services import ISSUER, TokenIssuer
 from tests.support.topics import Producer, Reader
 
-TOPICS = (TOPIC, ANSWERS, ClockMoved.topic)
+TOPICS = (TOPIC, ANSWERS, DIRECTORY, ClockMoved.topic)
 
 AGENCIES = ("NASA", "DOE", "EPA", "GSA")
 
@@ -256,6 +259,19 @@ class Field(ProbeTables):
         """Wait until a process that was told to break has killed itself."""
         await eventually(lambda: not process.runs, timeout=timeout)
         assert process.exit_status == -signal.SIGKILL, process.said()[-3000:]
+
+    async def publish(self, *events: Event) -> None:
+        """Let the probe publish events, each in a transaction of its own."""
+        database = await Database.connect(self.access.api_dsn, "probe", SystemClock())
+        for event in events:
+            async with database.write(event.agency_id, context=Context(actor="test", correlation_id="cor_1")) as uow:
+                uow.publish(event)
+        await database.close()
+
+    async def directory(self) -> list[str | None]:
+        """The values that lie on the compacted topic, in their order; None is a tombstone."""
+        async with Reader(self.bootstrap, self.prefix, [DIRECTORY]) as reader:
+            return [record.value and record.value.decode() for record in await reader.records()]
 
     async def move_clock(self, now: datetime, *processes: Process) -> None:
         """Let the sandbox's time stand at `now`, and wait until the processes agree."""

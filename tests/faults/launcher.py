@@ -17,14 +17,15 @@ from faststream.kafka import KafkaBroker
 from muster_runtime import parking, positions
 from muster_runtime.applier import Applier
 from muster_runtime.consumer import Consumer
-from muster_runtime.relay import Relay
+from muster_runtime.lane import Lane
+from muster_runtime.producers import Producer
 from muster_runtime.tenancy import Commands
 from tests.faults import mutations
 
 # Where a process can be told to break: at the call of one of these.
 POINTS: dict[str, tuple[Any, str]] = {
-    "send": (Relay, "_send"),
-    "delete": (Relay, "_delete"),
+    "send": (Lane, "_send"),
+    "delete": (Lane, "_delete"),
     "apply": (Applier, "apply"),
     "last sequence": (positions, "store"),
     "kafka commit": (Consumer, "_commit"),
@@ -45,10 +46,9 @@ async def stop(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-async def skip_sequence(relay: Relay, *_: Any) -> None:
+async def skip_sequence(_: Lane, producer: Producer, *__: Any) -> None:
     """Let the producer's next batches have sequences that the broker does not expect."""
-    assert relay._producer is not None
-    numbers = relay._producer._txn_manager._sequence_numbers
+    numbers = producer._kafka._txn_manager._sequence_numbers
     for partition in list(numbers):
         numbers[partition] += 1000
 

@@ -12,9 +12,11 @@ from muster_runtime.applier import Applier, _Plan
 from muster_runtime.consumer import Consumer
 from muster_runtime.context import Context
 from muster_runtime.db import Connection, Database, UnitOfWork
+from muster_runtime.flight import Parts, Run
+from muster_runtime.lane import Lane
 from muster_runtime.positions import Position, StreamKey
+from muster_runtime.producers import Producer
 from muster_runtime.reading import Item
-from muster_runtime.relay import Relay, _Batch
 
 # mypy sees a plain assignment to a method as an error, which it mostly is.
 _replace = setattr
@@ -49,13 +51,13 @@ def deduplication_off() -> None:
 
 def delete_before_acknowledgement() -> None:
     """The relay deletes runs from the outbox, and then sends them."""
-    send = Relay._send
+    send = Lane._send
 
-    async def delete_and_send(self: Relay, batch: _Batch) -> None:
-        await self._delete(batch)
-        await send(self, batch)
+    async def delete_and_send(self: Lane, producer: Producer, parts: Parts) -> Sequence[Run]:
+        await self._delete([run for runs in parts.values() for run in runs])
+        return await send(self, producer, parts)
 
-    _replace(Relay, "_send", delete_and_send)
+    _replace(Lane, "_send", delete_and_send)
 
 
 def kafka_commits_first() -> None:

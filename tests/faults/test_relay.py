@@ -8,7 +8,7 @@ import asyncpg
 import psutil
 import pytest
 
-from muster_contracts.entitlements import SeatAssigned
+from muster_contracts.entitlements import PersonErased, PersonRecorded, SeatAssigned
 from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
 from muster_runtime.db import Database, UnitOfWork
@@ -163,3 +163,34 @@ async def test_10_after_an_out_of_order_sequence_the_producer_is_made_anew(field
     assert ["OutOfOrderSequenceNumber" in failure["error"] for failure in failures] == [True]
     assert misled.runs
     assert await field.differences() == []
+
+
+async def test_26_a_woken_relay_does_not_undo_an_erasure(field: Field, findings: Findings) -> None:
+    """On a compacted topic the last record of a key is what everyone who reads it later believes."""
+    await field.serve()
+    first = field.start("relay", breaking=["--stop-before", "send"])
+    await field.ready(first)
+    person = PersonRecorded(agency_id="NASA", subject_ref="sub_1", name="Ada Lovelace", email="ada@nasa.gov")
+    await field.publish(person)
+    await eventually(lambda: psutil.Process(first.pid).status() == psutil.STATUS_STOPPED, timeout=60)
+
+    field.start("relay")
+    await field.until_drained()
+    await field.publish(PersonErased(agency_id="NASA", subject_ref="sub_1"))
+    await field.until_drained()
+    assert await field.directory() == [person.model_dump_json(), None]
+
+    findings.fault_is_over()
+    first.send(signal.SIGCONT)
+
+    async def has_tried() -> bool:
+        return bool(first.logged("relay_failed")) or len(await field.directory()) > 2
+
+    await eventually(has_tried, timeout=60)
+    assert (await field.directory())[-1] is None
+    findings.recovered(f"the woken relay was refused: {first.logged('relay_failed')[0]['error']}")
+
+    # It serves the facts as before, and so it does the compacted topic when it leads again.
+    await field.publish(PersonRecorded(agency_id="NASA", subject_ref="sub_2", name="Bob", email="bob@nasa.gov"))
+    await field.traffic(5)
+    await field.until_drained()

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import nullcontext
 from datetime import datetime
 from functools import partial
 from types import TracebackType
@@ -17,11 +18,17 @@ E = TypeVar("E", bound=Event)
 
 
 class Producer:
-    """Publishes events as the service that owns them would: keyed, and with gapless sequences per topic and agency."""
+    """Publishes events as the service that owns them would: keyed, and with gapless sequences per topic and agency.
 
-    def __init__(self, bootstrap: str, prefix: str) -> None:
+    With `transactional_id` each record is a transaction, as those of compacted topics are: its marker follows it.
+    """
+
+    def __init__(self, bootstrap: str, prefix: str, transactional_id: str | None = None) -> None:
         self._prefix = prefix
-        self._kafka = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True)
+        self._kafka = AIOKafkaProducer(
+            bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, transactional_id=transactional_id
+        )
+        self._transaction = self._kafka.transaction if transactional_id else nullcontext
         self._sequences: Counter[tuple[str, str]] = Counter()
 
     async def __aenter__(self) -> Self:
@@ -49,7 +56,8 @@ class Producer:
         self, topic: str, *, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]
     ) -> None:
         """Put any record on a topic, named without the prefix."""
-        await self._kafka.send_and_wait(self._prefix + topic, value=value, key=key, headers=headers)
+        async with self._transaction():
+            await self._kafka.send_and_wait(self._prefix + topic, value=value, key=key, headers=headers)
 
     def _envelope(self, event: Event, time: datetime) -> Envelope:
         stream = event.topic, event.agency_id

@@ -63,7 +63,7 @@ class Dispatcher:
 
     async def run(self, runtime: Runtime) -> None:
         """Dispatch until cancelled; then let the attempts in hand finish."""
-        lease = Lease(runtime.database, "dispatch", runtime.settings.instance or runtime.service.name)
+        lease = Lease(runtime.database, "dispatch", runtime.settings.instance)
         try:
             while True:
                 self._forget_finished_lanes()

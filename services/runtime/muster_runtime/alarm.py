@@ -9,6 +9,7 @@ import asyncpg
 import structlog
 
 from muster_runtime.clock import Clock
+from muster_runtime.db import keep_alive
 from muster_runtime.outbox import WAKE_CHANNEL
 
 # However quiet it is, every duty looks for work this often: a notification can be lost.
@@ -72,6 +73,7 @@ class Bell:
         connection = await asyncpg.connect(
             self._dsn, server_settings={"application_name": f"muster-{self._schema}-bell"}
         )
+        keep_alive(connection)
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
         try:

@@ -108,6 +108,7 @@ class Consumer:
         self.assigned = asyncio.Event()
         self._rebalancing = True
         self._stopping = False
+        self._in_hand = False  # records that the client has handed over and that are not applied
         self._paused: dict[TopicPartition, StreamStands] = {}
         self._unreadable: dict[TopicPartition, str] = {}
         self._last_sign_at = time.monotonic()
@@ -171,7 +172,20 @@ class Consumer:
         if not partitions:
             return 0
         ends = await self._ends.end_offsets(list(partitions))
-        return sum(max(0, end - self._offsets.get(partition, 0)) for partition, end in ends.items())
+        return sum(max(0, end - self._applied_up_to(partition)) for partition, end in ends.items())
+
+    def _applied_up_to(self, partition: TopicPartition) -> int:
+        """The offset before which all is applied.
+
+        A transaction's marker takes an offset too and is no record: what the client has passed with nothing in hand
+        needs no applying.
+        """
+        applied = self._offsets.get(partition, 0)
+        state = self._kafka._subscription.subscription.assignment.state_value(partition)
+        if self._in_hand or state is None or not state.has_valid_position:
+            return applied
+        position: int = state.position
+        return max(applied, position)
 
     @property
     def _kafka(self) -> AIOKafkaConsumer:
@@ -184,11 +198,14 @@ class Consumer:
         """What has come. A partition that cannot be read waits; what the client had taken of others is read again."""
         try:
             polled = await consumer.getmany(timeout_ms=POLL_MS, max_records=self._batch_records)
+            self._in_hand = bool(polled)
         except ConsumerStoppedError:
             raise
         except Exception:
             self._go_back(consumer.assignment())
+            self._in_hand = True  # of several polls, until the last has answered
             polled = await self._poll_one_by_one(consumer)
+            self._in_hand = bool(polled)
             if not polled:
                 await asyncio.sleep(UNREADABLE_SECONDS)
         for partition in polled:
@@ -238,6 +255,7 @@ class Consumer:
             last = {(r.topic, r.partition): r.offset for r in raw}
             offsets = {TopicPartition(*partition): offset + 1 for partition, offset in last.items()}
             self._offsets |= offsets
+            self._in_hand = False
             if offsets:
                 await self._commit(offsets)
 

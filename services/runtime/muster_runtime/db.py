@@ -77,6 +77,14 @@ RETRYABLE = (
 )
 
 
+def keep_alive(connection: "asyncpg.Connection[Any]") -> None:
+    """Let a connection whose server has vanished without a word end within half a minute."""
+    socket_ = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
+    socket_.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE.items():
+        socket_.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 def concerns_all(error: Exception) -> bool:
     """Whether an error is the server's, and would be met with any agency."""
     return isinstance(error, RETRYABLE) and not isinstance(error, ONE_AGENCYS)
@@ -204,11 +212,8 @@ class Database:
         return database
 
     async def _greet(self, connection: "asyncpg.Connection[Any]") -> None:
-        """Have a connection whose server has vanished without a word end within half a minute, and know the server."""
-        socket_ = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
-        socket_.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _KEEPALIVE.items():
-            socket_.setsockopt(socket.IPPROTO_TCP, option, value)
+        """Have a connection notice a server that has vanished, and know the server."""
+        keep_alive(connection)
         self.server = await connection.fetchval("select pg_postmaster_start_time()")
 
     async def close(self) -> None:

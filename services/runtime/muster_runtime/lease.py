@@ -6,12 +6,15 @@ from muster_runtime.db import Database
 
 LEASE_SECONDS = 5.0
 
-# The database's own clock, so that the holders' clocks need not agree; no fact ever depends on it.
+# The database's own clock, so that the holders' clocks need not agree; no fact ever depends on it. Where it was ahead
+# and has been put right, an expiry can lie further off than any lease lasts: that one is void.
 _TAKE = """
 insert into lease as held (duty, holder, expires_at)
 values ($1, $2, clock_timestamp() + make_interval(secs => $3))
 on conflict (duty) do update set holder = excluded.holder, expires_at = excluded.expires_at
-where held.holder = excluded.holder or held.expires_at < clock_timestamp()
+where
+    held.holder = excluded.holder
+    or held.expires_at not between clock_timestamp() and clock_timestamp() + make_interval(secs => $3)
 returning holder
 """
 

@@ -140,9 +140,9 @@ async def running(
         if Role.RELAY in roles and service.produces:
             relay = Relay(
                 database,
-                bell.alarm(),
+                bell.alarm,
                 service=service.name,
-                holder=settings.instance or service.name,
+                holder=settings.instance,
                 bootstrap=settings.kafka_bootstrap,
                 topics=service.produces,
                 topic_prefix=settings.topic_prefix,

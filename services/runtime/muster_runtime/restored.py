@@ -36,12 +36,15 @@ class DatabaseRestored(RetryableError):
     """Nothing may be published until an operator has raised the epoch."""
 
 
-async def refuse_restored(database: Database, bootstrap: str, topic_prefix: str, topics: Sequence[str]) -> None:
+async def refuse_restored(
+    database: Database, bootstrap: str, topic_prefix: str, topics: Sequence[str]
+) -> Collection[TopicPartition]:
     """Compare the ends of the topics with what the database has given out, and with what waits in its outbox.
 
+    Answers the partitions that have no leader: what is at their ends is not known, and nothing may be sent to them.
     Raises DatabaseRestored; KafkaError and TimeoutError where the ends cannot be read.
     """
-    published = await _ends(bootstrap, topic_prefix, topics)
+    published, leaderless = await _ends(bootstrap, topic_prefix, topics)
     last = {stream: max(positions) for stream, positions in published.items()}
     # Only now: whatever is on a topic was given out by a commit before it.
     for stream, given_out in (await _given_out(database, last)).items():
@@ -52,6 +55,7 @@ async def refuse_restored(database: Database, bootstrap: str, topic_prefix: str,
         for position, identity in _events(run):
             if published[run["topic"], run["agency_id"]].get(position, identity) != identity:
                 raise _restored((run["topic"], run["agency_id"]), position)
+    return leaderless
 
 
 async def published_runs(database: Database, bootstrap: str, topic_prefix: str) -> list[int]:
@@ -63,7 +67,8 @@ async def published_runs(database: Database, bootstrap: str, topic_prefix: str) 
         return []
     wanted = {(run["topic"], run["agency_id"], *position): run for run in runs for position, _ in _events(run)}
     found: set[int] = set()
-    async with _reading(bootstrap, topic_prefix, {run["topic"] for run in runs}) as (kafka, ends):
+    async with _reading(bootstrap, topic_prefix, {run["topic"] for run in runs}) as kafka:
+        ends = await kafka.end_offsets(kafka.assignment())
         await kafka.seek_to_beginning(*ends)
         async for topic, agency_id, position, identity in _records(kafka, topic_prefix, ends):
             run = wanted.get((topic, agency_id, *position))
@@ -72,11 +77,17 @@ async def published_runs(database: Database, bootstrap: str, topic_prefix: str) 
     return sorted(found)
 
 
-async def _ends(bootstrap: str, topic_prefix: str, topics: Sequence[str]) -> Published:
-    """The last events of each partition."""
+async def _ends(
+    bootstrap: str, topic_prefix: str, topics: Sequence[str]
+) -> tuple[Published, Collection[TopicPartition]]:
+    """The last events of each partition, and the partitions without a leader."""
     published: Published = {}
-    async with _reading(bootstrap, topic_prefix, topics) as (kafka, ends):
-        beginnings = await kafka.beginning_offsets(list(ends))
+    async with _reading(bootstrap, topic_prefix, topics) as kafka:
+        cluster = kafka._client.cluster
+        leaderless = [p for p in kafka.assignment() if cluster.leader_for_partition(p) in (None, -1)]
+        led = [p for p in kafka.assignment() if p not in leaderless]
+        ends = await kafka.end_offsets(led) if led else {}
+        beginnings = await kafka.beginning_offsets(led) if led else {}
         for partition, end in ends.items():
             kafka.seek(partition, max(beginnings[partition], end - TAIL_RECORDS))
         for partition, end in ends.items():
@@ -88,19 +99,17 @@ async def _ends(bootstrap: str, topic_prefix: str, topics: Sequence[str]) -> Pub
                 raise
             except Exception as error:  # bytes that the client cannot read are no event of ours
                 _log.warning("topic_end_unread", topic=partition.topic, partition=partition.partition, exc_info=error)
-    return published
+    return published, leaderless
 
 
 @asynccontextmanager
-async def _reading(
-    bootstrap: str, topic_prefix: str, topics: Iterable[str]
-) -> AsyncIterator[tuple[AIOKafkaConsumer, Mapping[TopicPartition, int]]]:
-    """A client that reads topics, of no group, and where their partitions end now."""
+async def _reading(bootstrap: str, topic_prefix: str, topics: Iterable[str]) -> AsyncIterator[AIOKafkaConsumer]:
+    """A client that reads topics, of no group."""
     names = [topic_prefix + topic for topic in topics]
     kafka = AIOKafkaConsumer(*names, bootstrap_servers=bootstrap, enable_auto_commit=False, fetch_max_wait_ms=100)
     try:
         await kafka.start()
-        yield kafka, await kafka.end_offsets(kafka.assignment())
+        yield kafka
     finally:
         await kafka.stop()
 

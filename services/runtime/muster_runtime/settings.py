@@ -1,18 +1,27 @@
 """The settings that every service shares, from the environment (prefix MUSTER_), frozen."""
 
+import os
+import secrets
+import socket
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
     """What a service is told from outside. A service with settings of its own subclasses it."""
 
-    model_config = SettingsConfigDict(env_prefix="MUSTER_", frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="MUSTER_", frozen=True, extra="ignore", hide_input_in_errors=True, validate_default=True
+    )
 
     environment: Literal["production", "sandbox"] = "production"
-    instance: str = Field(default="", description="This process's name in leases and logs.")
+    instance: str = Field(
+        default="",
+        validate_default=True,
+        description="This process's name in leases and logs; by default host, process id and a random part.",
+    )
 
     postgres_api_dsn: SecretStr = SecretStr("")
     postgres_worker_dsn: SecretStr = SecretStr("")
@@ -49,6 +58,12 @@ class Settings(BaseSettings):
     oidc_jwks: str = Field(default="", description="URL, or path of a file, of the issuer's keys.")
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("instance")
+    @classmethod
+    def _no_two_processes_have_one_name(cls, instance: str) -> str:
+        """A name that two replicas share would let both of them lead."""
+        return instance or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
     @model_validator(mode="after")
     def _a_batch_fits_into_a_parked_stream(self) -> Self:

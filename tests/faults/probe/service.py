@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from muster_contracts import AgencyId
 from muster_contracts.enrollment import AgencyReinstated
-from muster_contracts.entitlements import SeatAssigned
+from muster_contracts.entitlements import PersonRecorded, SeatAssigned
 from muster_runtime.db import UnitOfWork
 from muster_runtime.deadlines import Deadline, schedule
 from muster_runtime.errors import Conflict
@@ -22,6 +22,9 @@ from muster_runtime.settings import Settings
 # The facts, and the consumer's answers to them: any two events would do.
 TOPIC = SeatAssigned.topic
 ANSWERS = AgencyReinstated.topic
+
+# A compacted one, which the tests write to by themselves.
+DIRECTORY = PersonRecorded.topic
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -142,7 +145,7 @@ def build(settings: Settings | None = None) -> Service:
         settings=settings or Settings(),
         migrations=MIGRATIONS,
         routers=[router],
-        produces=[TOPIC, ANSWERS],
+        produces=[TOPIC, ANSWERS, DIRECTORY],
         subscriptions={SeatAssigned: keep_effects},
         deadlines={"expiry": expire},
     )

@@ -12,7 +12,7 @@ import asyncpg
 from aiokafka import ConsumerRecord
 from pydantic import ValidationError
 
-from muster_contracts import Erasure, Event, MalformedRecord, read_headers
+from muster_contracts import Envelope, Erasure, Event, MalformedRecord, read_headers
 from muster_contracts.enrollment import ContactErased, ContactRecorded
 from muster_contracts.entitlements import PersonErased, PersonRecorded
 from muster_local.rebuild.projection import Difference, Projection
@@ -47,6 +47,18 @@ class Directory:
             await connection.execute(f"drop schema if exists {_SCHEMA} cascade")
             await connection.execute(f"create schema {_SCHEMA}")
             await connection.execute(f"create table {_SCHEMA}.directory (like notify.directory including all)")
+            await connection.execute(
+                f"""
+                create table {_SCHEMA}.position (
+                    topic text,
+                    agency_id text,
+                    key bytea,
+                    epoch integer not null,
+                    sequence bigint not null,
+                    primary key (topic, agency_id, key)
+                )
+                """
+            )
             async with TopicLog.open(target.bootstrap, target.topic_prefix, topics) as log:
                 yield cls(connection, log)
         finally:
@@ -58,15 +70,36 @@ class Directory:
         async for records in self._log.batches():
             for record in records:
                 self.records += 1
-                event = _event(record)
-                if event is None:
+                envelope, event = _read(record)
+                if envelope is None or event is None:
                     self.unread += 1
+                elif not await self._goes_on(record, envelope):
+                    continue
                 elif isinstance(event, Erasure):
                     await directory.erase(self._connection, [(event.agency_id, event.subject_ref)])
                 elif isinstance(event, ContactRecorded):
                     await directory.record(self._connection, [event], [event.role])
                 elif isinstance(event, PersonRecorded):
                     await directory.record(self._connection, [event], [PERSON])
+
+    async def _goes_on(self, record: "ConsumerRecord[bytes, bytes]", envelope: Envelope) -> bool:
+        """Keep a record's position; False where its key has been read up to there: a repetition changes nothing."""
+        goes_on: bool | None = await self._connection.fetchval(
+            """
+            insert into rebuilt.position as p (topic, agency_id, key, epoch, sequence)
+            values ($1, $2, $3, $4, $5)
+            on conflict (topic, agency_id, key) do update
+            set epoch = excluded.epoch, sequence = excluded.sequence
+            where (excluded.epoch, excluded.sequence) > (p.epoch, p.sequence)
+            returning true
+            """,
+            record.topic,
+            envelope.agency_id,
+            record.key or b"",
+            envelope.epoch,
+            envelope.sequence,
+        )
+        return goes_on is True
 
     async def compare(self) -> Sequence[Difference]:
         """The rows that are in one of the tables alone, or not so in the other."""
@@ -110,12 +143,13 @@ class Directory:
         )
 
 
-def _event(record: "ConsumerRecord[bytes, bytes]") -> Event | None:
+def _read(record: "ConsumerRecord[bytes, bytes]") -> tuple[Envelope | None, Event | None]:
+    """A record's envelope and event; None where it cannot be read."""
     try:
         envelope = read_headers(record.headers)
         cls = _KINDS[envelope.type]
         if issubclass(cls, Erasure):
-            return cls(agency_id=envelope.agency_id, subject_ref=(record.key or b"").decode())
-        return cls.model_validate_json(record.value or b"")
+            return envelope, cls(agency_id=envelope.agency_id, subject_ref=(record.key or b"").decode())
+        return envelope, cls.model_validate_json(record.value or b"")
     except (MalformedRecord, KeyError, ValidationError, UnicodeDecodeError):
-        return None
+        return None, None

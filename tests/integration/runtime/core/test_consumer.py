@@ -13,6 +13,7 @@ from muster_runtime.settings import Settings
 from tests.integration.runtime.core.conftest import put_unreadable
 from tests.integration.runtime.core.probe.service import build, build_answering
 from tests.support.services import RunningService, ServiceRunner
+from tests.support.topics import Producer
 
 Eventually = Callable[..., Awaitable[Any]]
 TOPIC = "muster.entitlements.seat"
@@ -42,6 +43,24 @@ async def test_a_repeated_event_is_applied_once(probe: RunningService, eventuall
     await probe.producer.put(first, seat("NASA", "a"))
     await probe.publish(seat("NASA", "b"))
     await eventually(lambda: _is(effects(probe, "NASA"), ["a", "b"]))
+
+
+async def test_the_marker_of_a_transaction_is_no_record_to_wait_for(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    """It takes the offset behind the last record; a consumer that took it for lag would end its process."""
+    settings = probe.runtime.settings
+    async with Producer(settings.kafka_bootstrap, settings.topic_prefix, "tests") as producer:
+        await producer.publish([seat("NASA", "a")], probe.clock.now())
+    await eventually(lambda: _is(effects(probe, "NASA"), ["a"]))
+    consumer = probe.process.consumer
+    assert consumer is not None
+
+    async def marker_is_there() -> bool:
+        return sum((await consumer._ends.end_offsets(list(consumer._kafka.assignment()))).values()) == 2
+
+    await eventually(marker_is_there)
+    await eventually(lambda: _is(consumer.lag(), 0))
 
 
 async def test_a_gap_parks_the_agency_and_no_other(probe: RunningService, eventually: Eventually) -> None:

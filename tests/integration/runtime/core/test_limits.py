@@ -16,7 +16,7 @@ from muster_local.topics import delete_topics
 from muster_runtime.consumer import ConsumerStuck
 from muster_runtime.context import Context
 from muster_runtime.process import Process, Role, StartRefused, running
-from muster_runtime.relay import partition_of
+from muster_runtime.producers import partition_of
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
 from tests.integration.runtime.http import sample

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from muster_contracts.entitlements import SeatAssigned
-from muster_runtime.alarm import Alarm
+from muster_runtime import lane
+from muster_runtime import relay as relay_
+from muster_runtime.alarm import Bell
 from muster_runtime.context import Context
 from muster_runtime.epochs import raise_epoch
 from muster_runtime.relay import Relay
@@ -215,7 +217,8 @@ async def test_a_server_that_has_taken_over_is_looked_at_before_anything_of_it_i
         assert database.server is not None
         database.server += timedelta(seconds=1)  # what a new connection finds out when another server answers
         await write(idle_probe, "NASA", "another two")
-        relay._alarm.ring()
+        for one in relay._lanes:
+            one._alarm.ring()
         assert "it was restored" in await eventually(lambda: _held(relay))
     assert len(await idle_probe.published(SeatAssigned)) == 2
 
@@ -253,7 +256,7 @@ async def relaying(probe: RunningService) -> AsyncIterator[Relay]:
     settings = probe.runtime.settings
     relay = Relay(
         probe.runtime.database,
-        Alarm(probe.clock),
+        Bell("", "probe", probe.clock).alarm,
         service="probe",
         holder="the same name",
         bootstrap=settings.kafka_bootstrap,
@@ -273,3 +276,22 @@ async def test_an_event_too_large_for_kafka_is_refused_when_it_is_recorded(
     with pytest.raises(Exception, match="at most"):
         await write(idle_probe, "NASA", "x" * size)
     assert await outbox_is_empty(idle_probe)
+
+
+async def test_the_outbox_is_vacuumed_under_a_load_that_never_pauses(
+    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "READ_RUNS", 1)
+    monkeypatch.setattr(relay_, "VACUUM_AFTER_EVENTS", 5)
+    for number in range(400):
+        await write(idle_probe, "NASA", f"seat_{number}")
+
+    async def vacuumed() -> int:
+        vacuumed: int = await idle_probe.admin.fetchval(
+            "select vacuum_count from pg_stat_user_tables where relid = 'outbox'::regclass"
+        )
+        return vacuumed
+
+    async with relaying(idle_probe):
+        await eventually(vacuumed)
+        assert not await outbox_is_empty(idle_probe)

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from muster_runtime import cli
 from muster_runtime.consumer import Consumer
-from muster_runtime.relay import Relay
+from muster_runtime.lane import Lane
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
 
@@ -19,7 +19,7 @@ async def _die(*_: Any) -> NoReturn:
 
 match os.environ.get("PROBE_DIES_BEFORE"):
     case "delete":
-        setattr(Relay, "_delete", _die)  # noqa: B010
+        setattr(Lane, "_delete", _die)  # noqa: B010
     case "kafka commit":
         setattr(Consumer, "_commit", _die)  # noqa: B010
     case None:

@@ -1,0 +1,214 @@
+"""A lane of the relay: some topics' runs on their way from the outbox to Kafka, in id order, by one producer."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from muster_runtime.alarm import Alarm
+from muster_runtime.db import RETRYABLE, Database
+from muster_runtime.flight import Flight, Parts, Run
+from muster_runtime.lease import Lease
+from muster_runtime.producers import Producer
+from muster_runtime.restored import DatabaseRestored, refuse_restored
+from muster_runtime.telemetry import describe
+
+# What one read takes at the most: runs, and the events in them.
+READ_RUNS = 500
+READ_EVENTS = 10_000
+
+# After a failure, and while an operator is waited for.
+RETRY_SECONDS = 0.5
+RESTORED_SECONDS = 5.0
+
+# How long the lease may take to be given back.
+RELEASE_SECONDS = 2
+
+# How often partitions that hold streams up are looked at while nothing else happens.
+LOOK_SECONDS = 1.0
+
+# Never `id > last`: a run that commits late has a low id, and is simply read later.
+_READ = """
+select
+    id, topic, agency_id, epoch, first_sequence, type, time, correlation_id, causation_id, traceparent,
+    keys, payloads, events
+from outbox
+where id in (
+    select id
+    from (
+        select id, sum(events) over (order by id) - events as before
+        from (
+            select id, events
+            from outbox
+            where
+                topic = any($1::text[])
+                and id <> all($2::bigint[])
+                and (topic, agency_id) not in (select * from unnest($3::text[], $4::text[]))
+            order by id
+            limit $5
+        ) as head
+    ) as counted
+    where before < $6
+)
+order by id
+"""
+
+_log = structlog.get_logger(__name__)
+
+
+class Lane:
+    """Relays some topics while it holds its lease. `held` says why it cannot, where it cannot.
+
+    `make_producer` makes the client that sends; `on_deleted` is called with the runs that have left the outbox.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        alarm: Alarm,
+        lease: Lease,
+        topics: Sequence[str],
+        *,
+        bootstrap: str,
+        topic_prefix: str,
+        make_producer: Callable[[], Producer],
+        on_deleted: Callable[[Sequence[Run]], None],
+    ) -> None:
+        self._database = database
+        self._alarm = alarm
+        self._lease = lease
+        self._topics = topics
+        self._bootstrap = bootstrap
+        self._topic_prefix = topic_prefix
+        self._make_producer = make_producer
+        self._on_deleted = on_deleted
+        self._producer: Producer | None = None
+        self._flight = Flight(topic_prefix, alarm.ring)
+        self._trusted: datetime | None = None  # the server that was found to have lost no commits
+        self._failure: str | None = None
+
+    @property
+    def held(self) -> Sequence[str]:
+        """Why something cannot be published, in plain words."""
+        return [*([] if self._failure is None else [self._failure]), *self._flight.complaints]
+
+    async def run(self) -> None:
+        """Relay until cancelled. On any failure: a new producer, and all that is left is read again."""
+        try:
+            while True:
+                try:
+                    if not await self._lease.take():
+                        await self._close_producer()  # who leads now has fenced it, or repeats what it had in flight
+                        await self._alarm.wait()
+                    elif not await self._drain():
+                        await self._rest()
+                    self._failure = None
+                except (KafkaError, *RETRYABLE) as error:
+                    self._failure = describe(error)
+                    _log.warning("relay_failed", error=repr(error))
+                    self._trusted = None
+                    await self._close_producer()
+                    await self._release()  # another process may have better luck
+                    await asyncio.sleep(RESTORED_SECONDS if isinstance(error, DatabaseRestored) else RETRY_SECONDS)
+        finally:
+            await self._close_producer()
+            await self._release()
+
+    async def _drain(self) -> bool:
+        """Relay until nothing can be sent or the lease is lost; reading and deleting overlap sending.
+
+        Nothing is sent that was read before the producer was there: what a fence has stopped may be in it.
+        """
+        producer = self._producer or await self._open_producer()
+        acknowledged = self._flight.collect(producer)
+        if progress := bool(acknowledged):
+            await self._delete(acknowledged)
+        batch = await self._read(())
+        await self._trust_server()
+        deleting: asyncio.Task[None] | None = None
+        deleting_ids: list[int] = []
+        try:
+            while batch:
+                # First, so that what must wait is neither taken for in flight nor read again before its time.
+                parts = await self._flight.divide(producer, batch)
+                sending = asyncio.ensure_future(self._send(producer, parts))
+                try:
+                    batch = await self._read([run["id"] for runs in parts.values() for run in runs] + deleting_ids)
+                finally:
+                    acknowledged = await sending
+                if deleting is not None:
+                    await deleting
+                deleting = asyncio.ensure_future(self._delete(acknowledged)) if acknowledged else None
+                deleting_ids = [run["id"] for run in acknowledged]
+                progress = progress or bool(acknowledged)
+                if not await self._lease.take():
+                    break
+                await self._trust_server()
+        finally:
+            if deleting is not None:
+                await deleting
+        return progress
+
+    async def _read(self, without: Sequence[int]) -> list[Run]:
+        """The first runs but for these, and for those of streams that wait."""
+        waiting = self._flight.waiting
+        runs: list[Run] = await self._database.pool.fetch(
+            _READ,
+            self._topics,
+            without,
+            [topic for topic, _ in waiting],
+            [agency_id for _, agency_id in waiting],
+            READ_RUNS,
+            READ_EVENTS,
+        )
+        return runs
+
+    async def _send(self, producer: Producer, parts: Parts) -> Sequence[Run]:
+        """Send the parts; answers all that is acknowledged by now, which may be what was late."""
+        if parts:
+            await self._flight.send(producer, parts)
+        return self._flight.collect(producer)
+
+    async def _delete(self, runs: Sequence[Run]) -> None:
+        ids = [run["id"] for run in runs]
+        await self._database.pool.execute("delete from outbox where id = any($1::bigint[])", ids)
+        self._on_deleted(runs)
+
+    async def _rest(self) -> None:
+        """Wait for something to send, or until it is time to look at what holds streams up."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS if self._flight.waiting else None):
+                await self._alarm.wait()
+
+    async def _trust_server(self) -> None:
+        """Before anything is sent that was read from another server, or another life of it: has it lost commits?
+
+        A partition that had no leader then is looked at when it has one.
+        """
+        server = self._database.server
+        if server != self._trusted or self._flight.regained:
+            self._flight.regained = False
+            self._flight.hold_up(
+                await refuse_restored(self._database, self._bootstrap, self._topic_prefix, self._topics)
+            )
+            self._trusted = server
+
+    async def _open_producer(self) -> Producer:
+        self._producer = producer = self._make_producer()  # first, so that one whose start fails is closed as well
+        await producer.start()
+        return producer
+
+    async def _close_producer(self) -> None:
+        """Close the producer: an out-of-order error would stick to it for ever."""
+        await self._flight.cancel()
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.close()
+
+    async def _release(self) -> None:
+        with suppress(*RETRYABLE):
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await self._lease.release()
