@@ -17,6 +17,7 @@ from muster_runtime.applier import Applier
 from muster_runtime.clock import SystemClock
 from muster_runtime.db import Database
 from muster_runtime.health import Health
+from muster_runtime.keys import KeySource
 from muster_runtime.process import application
 from muster_runtime.service import Runtime, Service
 from muster_runtime.settings import Settings
@@ -39,7 +40,7 @@ def whole_application(name: str, jwks: Path = Path("no-keys.json")) -> FastAPI:
     database = Database(clock)
     runtime = Runtime(service, settings, clock, database, Alarm(clock))
     applier = Applier(database, service.subscriptions, service=name, group=name)
-    return application(runtime, database, applier, _healthy, _no_state, with_api=True)
+    return application(runtime, database, applier, _healthy, KeySource(str(jwks)), _no_state, with_api=True)
 
 
 async def _healthy() -> Health:

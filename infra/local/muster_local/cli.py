@@ -91,7 +91,7 @@ def status(home: HomeOption = DEFAULT_HOME) -> None:
             process.name,
             str(process.pid or "-"),
             _shown(process.address),
-            "[green]yes[/green]" if answer.ready else f"[red]no:[/red] {escape('; '.join(answer.reasons))}",
+            _ready(answer),
             _number(answer.outbox_rows),
             "-" if answer.outbox_oldest_seconds is None else f"{answer.outbox_oldest_seconds:.1f} s",
             _number(answer.lag),
@@ -185,6 +185,14 @@ def _addresses(stack: Stack) -> Table:
 async def _ask_all(processes: list[ProcessState]) -> list[tuple[ProcessState, Readiness]]:
     answers = await asyncio.gather(*(readiness.ask(process.name, process.address) for process in processes))
     return list(zip(processes, answers, strict=True))
+
+
+def _ready(answer: Readiness) -> str:
+    if not answer.ready:
+        return f"[red]no:[/red] {escape('; '.join(answer.reasons))}"
+    if answer.warnings:
+        return f"[yellow]yes, but:[/yellow] {escape('; '.join(answer.warnings))}"
+    return "[green]yes[/green]"
 
 
 def _shown(address: str) -> str:

@@ -14,10 +14,14 @@ _SECONDS = 10
 
 @dataclass(frozen=True)
 class Readiness:
-    """The answer: `reasons` say why not. A service also tells its outbox, lag in records and parked streams."""
+    """The answer: `reasons` say why not, `warnings` what else is wrong.
+
+    A service also tells its outbox, lag in records and parked streams.
+    """
 
     ready: bool
     reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     outbox_rows: int | None = None
     outbox_oldest_seconds: float | None = None
     lag: int | None = None
@@ -74,6 +78,7 @@ async def _health(address: str) -> Readiness:
         return Readiness(
             ready=health["ready"],
             reasons=tuple(health["reasons"]),
+            warnings=tuple(health["warnings"]),
             outbox_rows=health["outbox"]["rows"],
             outbox_oldest_seconds=health["outbox"]["oldest_seconds"],
             lag=health["lag"],

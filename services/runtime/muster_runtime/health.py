@@ -13,7 +13,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The state of a process: `reasons` say why it is not ready; ages are in seconds, the lag in records."""
+    """The state of a process: `reasons` say why it is not ready, `warnings` what is wrong and does not stop it.
+
+    Ages are in seconds, the lag in records.
+    """
 
     ready: bool
     reasons: Sequence[str] = ()
@@ -21,6 +24,7 @@ class Health:
     outbox_oldest_seconds: float = 0.0
     lag: int = 0
     parked: int = 0
+    warnings: Sequence[str] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The body of /health/ready."""
@@ -30,6 +34,7 @@ class Health:
             "outbox": {"rows": self.outbox_rows, "oldest_seconds": self.outbox_oldest_seconds},
             "lag": self.lag,
             "parked": self.parked,
+            "warnings": list(self.warnings),
         }
 
 

@@ -59,7 +59,9 @@ _PROBLEM = {
 }
 
 
-def create_app(runtime: Runtime, api_database: Database, health: HealthCheck, *, with_api: bool = True) -> FastAPI:
+def create_app(
+    runtime: Runtime, api_database: Database, health: HealthCheck, keys: KeySource, *, with_api: bool = True
+) -> FastAPI:
     """The application of a running process; without its API it has health and metrics alone.
 
     Add further routers (parking, the sandbox's) to what it returns. Raises ValueError where no issuer is set.
@@ -77,7 +79,7 @@ def create_app(runtime: Runtime, api_database: Database, health: HealthCheck, *,
         Edge,
         service=runtime.service.name,
         verifier=TokenVerifier(
-            KeySource(settings.oidc_jwks, clock),
+            keys,
             issuer=settings.oidc_issuer,
             audience=settings.oidc_audience,
             clock=clock,

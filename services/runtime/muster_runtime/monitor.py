@@ -17,6 +17,7 @@ from muster_runtime.clock import skew
 from muster_runtime.consumer import Consumer
 from muster_runtime.db import RETRYABLE, Connection, Database
 from muster_runtime.health import Health
+from muster_runtime.keys import KeySource
 from muster_runtime.migrations import unapplied
 from muster_runtime.parking import parked_streams
 from muster_runtime.relay import Relay
@@ -53,6 +54,7 @@ class Monitor:
         relay: Relay | None,
         consumer: Consumer | None,
         scheduler: Scheduler | None,
+        keys: KeySource,
     ) -> None:
         self._runtime = runtime
         self._databases = {"worker": runtime.database, "api": api_database}
@@ -60,6 +62,7 @@ class Monitor:
         self._relay = relay
         self._consumer = consumer
         self._scheduler = scheduler
+        self._keys = keys
         self.kafka = KafkaTopics(runtime.service)
 
     async def run(self) -> None:
@@ -75,6 +78,7 @@ class Monitor:
         """Readiness with its reasons; the gauges are set on the way."""
         service = self._runtime.service.name
         reasons: list[str] = []
+        warnings: list[str] = []
         rows, oldest, overdue, parked, waiting, lag = 0, 0.0, 0.0, 0, 0, 0
         try:
             async with asyncio.timeout(PATIENCE_SECONDS), self._runtime.database.pool.acquire() as connection:
@@ -99,6 +103,8 @@ class Monitor:
             reasons += self._consumer.complaints
         if self._relay is not None and self._relay.held is not None:
             reasons.append(f"the relay cannot publish: {self._relay.held}")
+        if issuer := await self._keys.complaint():
+            (warnings if self._keys.at_hand else reasons).append(issuer)
         OUTBOX_ROWS.labels(service).set(rows)
         OUTBOX_OLDEST_SECONDS.labels(service).set(oldest)
         DEADLINE_OVERDUE_SECONDS.labels(service).set(overdue)
@@ -108,7 +114,7 @@ class Monitor:
         READY.labels(service).set(not reasons)
         for role, database in self._databases.items():
             POOL_IN_USE.labels(service, role).set(database.pool.get_size() - database.pool.get_idle_size())
-        return Health(not reasons, reasons, rows, oldest, lag, parked)
+        return Health(not reasons, reasons, rows, oldest, lag, parked, warnings)
 
     async def _outbox(self, connection: Connection) -> tuple[int, float]:
         row = await connection.fetchrow("select count(*) as rows, min(recorded_at) as oldest from outbox")

@@ -20,6 +20,7 @@ from muster_runtime.consumer import Consumer
 from muster_runtime.db import Database
 from muster_runtime.health import HealthCheck
 from muster_runtime.http import create_app
+from muster_runtime.keys import KeySource
 from muster_runtime.monitor import KafkaTopics, Monitor, needed_topics
 from muster_runtime.operations import operations_router
 from muster_runtime.parking import ParkingLimits
@@ -168,13 +169,14 @@ async def running(
             stack.push_async_callback(consumer.stop)
             duties.start("consumer", consumer.tend())
 
-        monitor = Monitor(runtime, api_database, applier, relay, consumer, scheduler)
+        keys = KeySource(settings.oidc_jwks)
+        monitor = Monitor(runtime, api_database, applier, relay, consumer, scheduler, keys)
         if relay is not None or consumer is not None:
             stack.push_async_callback(monitor.kafka.stop)
             await monitor.kafka.start()
         duties.start("monitor", monitor.run())
         app = application(
-            runtime, api_database, applier, monitor.health, monitor.sandbox_state, with_api=Role.API in roles
+            runtime, api_database, applier, monitor.health, keys, monitor.sandbox_state, with_api=Role.API in roles
         )
         collect_garbage_rarely()
         yield Process(runtime, app, clock, consumer, duties.failed)
@@ -185,12 +187,13 @@ def application(
     api_database: Database,
     applier: Applier,
     health: HealthCheck,
+    keys: KeySource,
     sandbox_state: Callable[[], Awaitable[dict[str, object]]],
     *,
     with_api: bool,
 ) -> FastAPI:
     """Everything that a process serves over HTTP: the service's routes, the operators', and a sandbox's."""
-    app = create_app(runtime, api_database, health=health, with_api=with_api)
+    app = create_app(runtime, api_database, health=health, keys=keys, with_api=with_api)
     app.include_router(operations_router(runtime.service.name, applier, runtime.database))
     if runtime.settings.environment == "sandbox":
         app.include_router(sandbox_router(sandbox_state))

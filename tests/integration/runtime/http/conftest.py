@@ -18,6 +18,7 @@ from muster_runtime.clock import SandboxClock
 from muster_runtime.db import EVERY_AGENCY, Database
 from muster_runtime.health import Health
 from muster_runtime.http import create_app
+from muster_runtime.keys import KeySource
 from muster_runtime.service import Runtime
 from muster_runtime.settings import Settings
 from tests.integration.runtime.http.sample import build
@@ -80,7 +81,9 @@ async def sample(databases: Databases, tokens: TokenIssuer, logged: StringIO) ->
     async def health() -> Health:
         return await made.check_health()
 
-    app = create_app(Runtime(service, service.settings, clock, worker, Alarm(clock)), api, health)
+    app = create_app(
+        Runtime(service, service.settings, clock, worker, Alarm(clock)), api, health, KeySource(str(tokens.jwks))
+    )
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://sample.test")
     made = Sample(app, client, admin, clock, tokens, logged)
     client.headers.update(made.bearer("sample:read", "sample:write", "sample:operate"))

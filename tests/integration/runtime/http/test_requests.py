@@ -237,7 +237,14 @@ async def test_health_and_metrics_need_no_token(sample: Sample) -> None:
     ready = await sample.client.get("/health/ready")
     assert (ready.status_code, ready.json()) == (
         200,
-        {"ready": True, "reasons": [], "outbox": {"rows": 0, "oldest_seconds": 0.0}, "lag": 0, "parked": 0},
+        {
+            "ready": True,
+            "reasons": [],
+            "outbox": {"rows": 0, "oldest_seconds": 0.0},
+            "lag": 0,
+            "parked": 0,
+            "warnings": [],
+        },
     )
     sample.health = Health(ready=False, reasons=["Kafka cannot be reached"], lag=7)
     unready = await sample.client.get("/health/ready")

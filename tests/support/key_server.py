@@ -1,0 +1,52 @@
+"""An issuer's server of keys, over real HTTP: it answers, fails, hangs, or sends a byte now and then."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Literal
+
+# Below any limit on one read; a client that only limits those never gives up.
+BETWEEN_BYTES = 0.05
+
+
+class KeyServer:
+    """Serves a key set and counts how often it was asked; it may `trickle` a byte at a time, without an end."""
+
+    def __init__(self, document: object, manner: Literal["answer", "fail", "hang", "trickle"] = "answer") -> None:
+        self.document = document
+        self.manner = manner
+        self.asked = 0
+        self._closing = threading.Event()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.asked += 1
+                manner = outer.manner
+                if manner == "hang":
+                    outer._closing.wait()
+                    return
+                self.send_response(500 if manner == "fail" else 200)
+                self.end_headers()
+                while manner == "trickle" and not outer._closing.wait(BETWEEN_BYTES):
+                    try:
+                        self.wfile.write(b" ")
+                    except OSError:
+                        return
+                self.wfile.write(json.dumps(outer.document).encode())
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}/jwks.json"
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def __enter__(self) -> "KeyServer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        self._server.shutdown()
+        self._server.server_close()

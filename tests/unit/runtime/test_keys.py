@@ -1,0 +1,180 @@
+"""The issuer's keys: when they are asked for again, and that no request hangs with an issuer that does."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from muster_runtime import keys
+from muster_runtime.auth import Issuer, TokenVerifier, Unauthenticated
+from muster_runtime.clock import SystemClock
+from muster_runtime.errors import RetryableError
+from muster_runtime.keys import KeySource
+from tests.support.eventually import eventually
+from tests.support.key_server import KeyServer
+
+ISSUER = "https://identity.example.gov"
+AUDIENCE = "muster"
+
+# Far more than a request needs that waits for nobody, and far less than an issuer may take.
+AT_ONCE = 2.0
+
+
+class Monotonic:
+    """A monotonic clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def issuer(tmp_path: Path) -> Issuer:
+    return Issuer.load(tmp_path / "issuer.pem", issuer=ISSUER, audience=AUDIENCE)
+
+
+@pytest.fixture
+def successor(tmp_path: Path) -> Issuer:
+    return Issuer.load(tmp_path / "successor.pem", issuer=ISSUER, audience=AUDIENCE)
+
+
+@pytest.fixture
+def monotonic() -> Monotonic:
+    return Monotonic()
+
+
+def verifier_of(source: KeySource) -> TokenVerifier:
+    return TokenVerifier(source, issuer=ISSUER, audience=AUDIENCE, clock=SystemClock())
+
+
+def bearer(issuer: Issuer) -> str:
+    return f"Bearer {issuer.token([], agency='*')}"
+
+
+async def test_an_unknown_key_is_asked_for_once_in_a_while(
+    issuer: Issuer, successor: Issuer, monotonic: Monotonic, tmp_path: Path
+) -> None:
+    stranger = Issuer.load(tmp_path / "stranger.pem", issuer=ISSUER)
+    with KeyServer(issuer.jwks()) as server:
+        verifier = verifier_of(KeySource(server.url, monotonic))
+        for _ in range(3):
+            await verifier.verify(bearer(issuer))
+        assert server.asked == 1
+
+        server.document = successor.jwks()
+        await verifier.verify(bearer(successor))
+        assert server.asked == 2
+
+        for _ in range(3):
+            with pytest.raises(Unauthenticated):
+                await verifier.verify(bearer(stranger))
+        assert server.asked == 2
+
+        monotonic.seconds += 31
+        with pytest.raises(Unauthenticated):
+            await verifier.verify(bearer(stranger))
+        assert server.asked == 3
+
+
+async def test_keys_outlive_the_issuers_outage_and_are_renewed_after_it(
+    issuer: Issuer, successor: Issuer, monotonic: Monotonic
+) -> None:
+    with KeyServer(issuer.jwks(), "fail") as server:
+        source = KeySource(server.url, monotonic)
+        verifier = verifier_of(source)
+        for _ in range(2):
+            with pytest.raises(RetryableError):
+                await verifier.verify(bearer(issuer))
+        assert server.asked == 1
+
+        monotonic.seconds += 3
+        server.manner = "answer"
+        await verifier.verify(bearer(issuer))
+        assert await source.complaint() is None
+
+        monotonic.seconds += 660
+        server.manner = "fail"
+        await verifier.verify(bearer(issuer))
+        assert "500" in await eventually(source.complaint)
+        await verifier.verify(bearer(issuer))
+
+        monotonic.seconds += 3
+        server.manner = "answer"
+        server.document = successor.jwks()
+        await eventually(lambda: _is_refused(verifier, issuer))
+        await verifier.verify(bearer(successor))
+        assert await source.complaint() is None
+
+
+async def _is_refused(verifier: TokenVerifier, issuer: Issuer) -> bool:
+    try:
+        await verifier.verify(bearer(issuer))
+    except Unauthenticated:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("document", [{"keys": []}, {}, [], "keys", {"keys": [7]}, {"keys": [{"kty": "RSA"}]}], ids=str)
+async def test_an_answer_that_holds_no_keys_changes_nothing(
+    issuer: Issuer, monotonic: Monotonic, document: object
+) -> None:
+    with KeyServer(issuer.jwks()) as server:
+        source = KeySource(server.url, monotonic)
+        await verifier_of(source).verify(bearer(issuer))
+        monotonic.seconds += 660
+        server.document = document
+        assert await eventually(source.complaint)
+        await verifier_of(source).verify(bearer(issuer))
+
+
+@pytest.mark.parametrize("manner", ["hang", "trickle"])
+async def test_no_request_waits_for_an_issuer_that_hangs_while_there_are_keys(
+    issuer: Issuer,
+    successor: Issuer,
+    monotonic: Monotonic,
+    manner: Literal["hang", "trickle"],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keys, "READ_SECONDS", 1.0)
+    with KeyServer(issuer.jwks()) as server:
+        source = KeySource(server.url, monotonic)
+        verifier = verifier_of(source)
+        await verifier.verify(bearer(issuer))
+        server.manner = manner
+        monotonic.seconds += 660
+
+        async with asyncio.timeout(AT_ONCE):
+            for _ in range(50):
+                await verifier.verify(bearer(issuer))
+        assert server.asked <= 2, "one task asks the issuer, whoever waits"
+
+        # Nobody knows whether this key is good: it is refused in bounded time, and can be tried again.
+        strange = [verifier.verify(bearer(successor)) for _ in range(20)]
+        started = time.monotonic()
+        answers = await asyncio.gather(*strange, return_exceptions=True)
+        assert time.monotonic() - started < keys.WAIT_SECONDS + AT_ONCE
+        assert {type(answer) for answer in answers} <= {RetryableError, Unauthenticated}
+        assert "cannot be read" in await eventually(source.complaint)
+
+        monotonic.seconds += 31
+        server.manner = "answer"
+        server.document = successor.jwks()
+        await verifier.verify(bearer(successor))
+        assert await source.complaint() is None
+
+
+async def test_without_keys_a_flood_of_requests_is_refused_in_bounded_time(issuer: Issuer) -> None:
+    with KeyServer(issuer.jwks(), "hang") as server:
+        source = KeySource(server.url)
+        verifier = verifier_of(source)
+        started = time.monotonic()
+        answers = await asyncio.gather(*(verifier.verify(bearer(issuer)) for _ in range(300)), return_exceptions=True)
+        assert time.monotonic() - started < keys.WAIT_SECONDS + AT_ONCE
+        assert [type(answer) for answer in answers] == [RetryableError] * 300
+        assert sum("too many" in str(answer) for answer in answers) == 300 - keys.MAX_WAITING
+        assert server.asked == 1
+        assert await source.complaint() == "the issuer of tokens has not answered yet"
