@@ -3,9 +3,15 @@
 import tomllib
 from functools import cache
 from importlib.resources import files
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# How many copies a topic has, where there are as many brokers.
+REPLICAS = 3
+
+# The setting of Kafka's that says how many of them must have an event before it is acknowledged.
+MIN_IN_SYNC = "min.insync.replicas"
 
 
 class Topic(BaseModel):
@@ -21,6 +27,9 @@ class Topic(BaseModel):
     partitions: int = Field(ge=1)
     cleanup_policy: Literal["delete", "compact"]
     retention_ms: int = Field(ge=-1, description="-1 keeps records without limit.")
+    delete_retention_ms: int | None = Field(
+        default=None, ge=1, description="How long a compacted topic keeps a tombstone: a reader away longer misses it."
+    )
     access: Literal["public", "restricted"] = Field(description="Restricted topics carry personal data.")
     readers: tuple[str, ...] = Field(description="The services that read it; others may where it is public.")
 
@@ -31,8 +40,17 @@ class Topic(BaseModel):
 
     @property
     def settings(self) -> dict[str, str]:
-        """What must be set on the topic in Kafka, so that it keeps what it should."""
-        return {"cleanup.policy": self.cleanup_policy, "retention.ms": str(self.retention_ms)}
+        """What must be set on the topic in Kafka, so that it keeps what it should: never less for its size."""
+        kept = {"cleanup.policy": self.cleanup_policy, "retention.ms": str(self.retention_ms), "retention.bytes": "-1"}
+        if self.delete_retention_ms is not None:
+            kept["delete.retention.ms"] = str(self.delete_retention_ms)
+        return kept
+
+    @model_validator(mode="after")
+    def _tombstones_are_of_compacted_topics(self) -> Self:
+        if self.compacted != (self.delete_retention_ms is not None):
+            raise ValueError(f"{self.name}: delete_retention_ms is for compacted topics, and each of them needs it")
+        return self
 
 
 @cache
@@ -44,3 +62,8 @@ def topics() -> dict[str, Topic]:
         if file.name.endswith(".toml")
     ]
     return {topic.name: topic for topic in loaded}
+
+
+def min_in_sync(replicas: int) -> int:
+    """With three copies an acknowledged event is on two brokers, and any one may be lost; with fewer, one must do."""
+    return 2 if replicas >= REPLICAS else 1

@@ -36,7 +36,7 @@ class Setting:
             service="entitlements",
             holder="bench",
             bootstrap=self.bootstrap,
-            topics=[SEAT_TOPIC],
+            topics={SEAT_TOPIC: topics()[SEAT_TOPIC].partitions},
             topic_prefix=self.topic_prefix,
         )
 

@@ -1,6 +1,7 @@
 """The catalogue as a whole: types, topics, owners, readers, and the mark of what is emitted."""
 
 import re
+from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 
@@ -60,6 +61,17 @@ def test_facts_are_kept_for_ever_and_tombstones_only_where_compaction_heeds_them
     assert topic.retention_ms == -1
     assert topic.compacted or not erasures
     assert topic.compacted == (topic.key in {"subject_ref", "scope_ref"})
+
+
+@pytest.mark.parametrize("name", [name for name, topic in topics().items() if topic.compacted])
+def test_a_tombstone_outlasts_a_reader_that_is_away_for_years(name: str) -> None:
+    """Kafka's default is a day: who was away for longer, or was restored, would keep who was erased."""
+    five_years = timedelta(days=5 * 365 + 1)
+    assert topics()[name].settings["delete.retention.ms"] == str(int(five_years.total_seconds() * 1000))
+
+
+def test_nothing_is_dropped_for_its_size() -> None:
+    assert {topic.settings["retention.bytes"] for topic in topics().values()} == {"-1"}
 
 
 def test_personal_data_has_restricted_topics_of_its_own() -> None:

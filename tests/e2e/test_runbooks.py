@@ -335,6 +335,7 @@ def accept_gap_alone(operator: Operator, service: str, agency_id: str) -> None:
     [
         "process-gone.md",
         "not-ready.md",
+        "topic-repartitioned.md",
         "consumer-stands.md",
         "consumer-behind.md",
         "outbox-stuck.md",

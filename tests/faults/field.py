@@ -123,6 +123,7 @@ class Field(ProbeTables):
             "MUSTER_POSTGRES_WORKER_DSN": where.access.worker_dsn,
             "MUSTER_KAFKA_BOOTSTRAP": where.bootstrap,
             "MUSTER_TOPIC_PREFIX": self.prefix,
+            "MUSTER_TOPIC_PARTITIONS": str(PARTITIONS),
             "MUSTER_OIDC_ISSUER": ISSUER,
             "MUSTER_OIDC_JWKS": str(self.tokens.jwks),
             **(settings or {}),

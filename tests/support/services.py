@@ -120,6 +120,7 @@ class ServiceRunner:
                 "postgres_pool_size": 5,
                 "kafka_bootstrap": self.bootstrap,
                 "topic_prefix": self.topic_prefix,
+                "topic_partitions": PARTITIONS,
                 "oidc_issuer": ISSUER,
                 "oidc_jwks": str(self.tokens.jwks),
                 **overrides,

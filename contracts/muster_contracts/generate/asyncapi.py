@@ -90,11 +90,18 @@ def _channel(topic: Topic) -> dict[str, Any]:
             "kafka": {
                 "topic": topic.name,
                 "partitions": topic.partitions,
-                "topicConfiguration": {"cleanup.policy": [topic.cleanup_policy], "retention.ms": topic.retention_ms},
+                "topicConfiguration": _configuration(topic),
                 "bindingVersion": _BINDING_VERSION,
             }
         },
     }
+
+
+def _configuration(topic: Topic) -> dict[str, Any]:
+    configuration: dict[str, Any] = {"cleanup.policy": [topic.cleanup_policy], "retention.ms": topic.retention_ms}
+    if topic.delete_retention_ms is not None:
+        configuration["delete.retention.ms"] = topic.delete_retention_ms
+    return configuration
 
 
 def _operation(topic: Topic) -> dict[str, Any]:

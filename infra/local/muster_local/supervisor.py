@@ -12,7 +12,6 @@ import sys
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from muster_contracts import topics
 from muster_local.child import Child, Program
 from muster_local.home import ALREADY_RUNS, Home, Installation, Phase, ProcessState, State
 from muster_local.programs import MAIL, mail_sink, migrations_of, service_program
@@ -26,7 +25,7 @@ from muster_local.servers import (
     external_kafka,
     external_postgres,
 )
-from muster_local.topics import create_topics
+from muster_local.topic_plan import apply as apply_topics
 from muster_runtime.migrations import migrate
 
 _START_SECONDS = 60.0
@@ -116,7 +115,7 @@ class Supervisor:
     async def _provision(self, installation: Installation) -> dict[str, Access]:
         """Databases, schemas, roles and topics; then the migrations, each by its service's owner role."""
         self._step("Creating topics, roles and schemas")
-        await create_topics(self._state.bootstrap, self._state.topic_prefix, topics().values())
+        await apply_topics(self._state.bootstrap, self._state.topic_prefix)
         database = f"muster_{installation.name}" if external_postgres() else "muster"
         secret = password_of(self._state.admin_dsn)
         accesses = {

@@ -17,9 +17,10 @@ from rich.table import Table
 
 from muster_contracts import Topic
 from muster_contracts import topics as described_topics
+from muster_contracts.topics import MIN_IN_SYNC, min_in_sync
 from muster_local.stack import DEFAULT_HOME
 from muster_local.target import HomeOption, Refused, Target, console, run
-from muster_local.topics import MIN_IN_SYNC, connect, create_topics, min_in_sync, usual_replicas
+from muster_local.topics import connect, create_topics, usual_replicas
 
 app = typer.Typer(no_args_is_help=True, help="Kafka's topics, as the contracts describe them.")
 

@@ -9,14 +9,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
 from muster_contracts import Topic
+from muster_contracts.topics import MIN_IN_SYNC, REPLICAS, min_in_sync
 
 VISIBLE_WITHIN_SECONDS = 30
-
-# Copies of a topic, where there are as many brokers.
-REPLICAS = 3
-
-# How many of them must have an event before it is acknowledged.
-MIN_IN_SYNC = "min.insync.replicas"
 
 
 async def create_topics(
@@ -51,11 +46,6 @@ async def create_topics(
 async def usual_replicas(admin: AIOKafkaAdminClient) -> int:
     """How many copies a topic has on this cluster: three, or as many as there are brokers."""
     return min(REPLICAS, len((await admin.describe_cluster())["brokers"]))
-
-
-def min_in_sync(replicas: int) -> int:
-    """With three copies an acknowledged event is on two brokers, and any one may be lost; with fewer, one must do."""
-    return 2 if replicas >= REPLICAS else 1
 
 
 async def delete_topics(bootstrap: str, names: Iterable[str]) -> None:

@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 from muster_runtime.alarm import Alarm
 from muster_runtime.db import RETRYABLE, Database
 from muster_runtime.flight import Flight, Parts, Run
+from muster_runtime.kafka_topics import TopicRepartitioned
 from muster_runtime.lease import Lease
 from muster_runtime.producers import Producer
 from muster_runtime.restored import DatabaseRestored, refuse_restored
@@ -22,7 +23,10 @@ READ_EVENTS = 10_000
 
 # After a failure, and while an operator is waited for.
 RETRY_SECONDS = 0.5
-RESTORED_SECONDS = 5.0
+OPERATOR_SECONDS = 5.0
+
+# What only an operator puts right.
+AN_OPERATORS = (DatabaseRestored, TopicRepartitioned)
 
 # How long the lease may take to be given back.
 RELEASE_SECONDS = 2
@@ -112,7 +116,7 @@ class Lane:
                     self._trusted = None
                     await self._close_producer()
                     await self._release()  # another process may have better luck
-                    await asyncio.sleep(RESTORED_SECONDS if isinstance(error, DatabaseRestored) else RETRY_SECONDS)
+                    await asyncio.sleep(OPERATOR_SECONDS if isinstance(error, AN_OPERATORS) else RETRY_SECONDS)
         finally:
             await self._close_producer()
             await self._release()

@@ -1,28 +1,24 @@
 """What a process knows of its own state: for readiness, for metrics, for the sandbox's clock."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import asyncpg
 import structlog
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
-from muster_contracts import topics
 from muster_runtime.applier import Applier
 from muster_runtime.clock import skew
 from muster_runtime.consumer import Consumer
 from muster_runtime.db import RETRYABLE, Connection, Database
 from muster_runtime.health import Health
+from muster_runtime.kafka_topics import KafkaTopics
 from muster_runtime.keys import KeySource
 from muster_runtime.migrations import unapplied
 from muster_runtime.parking import parked_streams
 from muster_runtime.relay import Relay
 from muster_runtime.scheduler import Scheduler, next_due
-from muster_runtime.service import Runtime, Service
+from muster_runtime.service import Runtime
 from muster_runtime.telemetry import (
     DEADLINE_OVERDUE_SECONDS,
     LAG,
@@ -194,78 +190,3 @@ class Monitor:
                 self._scheduler.handled if self._scheduler else 0,
             )
         )
-
-
-@dataclass(frozen=True)
-class TopicFaults:
-    """Topics that there are not; what has other partitions than at the start; what is set so that events are lost."""
-
-    missing: Sequence[str]
-    repartitioned: Sequence[str]
-    wrong: Sequence[str]
-
-    @property
-    def complaints(self) -> list[str]:
-        """All of it, in plain words."""
-        return [
-            *(f"the topic {name} is missing" for name in self.missing),
-            *self.repartitioned,
-            *(f"events would be lost: {wrong}" for wrong in self.wrong),
-        ]
-
-
-class KafkaTopics:
-    """The topics that a service needs: as Kafka has them now, as it had them at the start, and as the contracts say."""
-
-    def __init__(self, service: Service) -> None:
-        prefix = service.settings.topic_prefix
-        self._needed = {prefix + name: topics()[name] for name in sorted(needed_topics(service))}
-        self._admin = AIOKafkaAdminClient(
-            bootstrap_servers=service.settings.kafka_bootstrap, client_id=f"{service.name}-monitor"
-        )
-        self._at_start: Mapping[str, int] = {}
-
-    async def start(self) -> None:
-        """Connect, and remember the partitions. Raises KafkaError where Kafka cannot be reached."""
-        await self._admin.start()
-        self._at_start = await self._partitions()
-
-    async def stop(self) -> None:
-        """Disconnect."""
-        await self._admin.close()
-
-    async def look(self) -> "TopicFaults":
-        """What is wrong with the topics now. Raises KafkaError where Kafka cannot be reached."""
-        there = await self._partitions()
-        return TopicFaults(
-            missing=[name for name in self._needed if name not in there],
-            repartitioned=[
-                f"the topic {name} has {there[name]} partitions and had {had}: its streams lose their order"
-                for name, had in self._at_start.items()
-                if there.get(name, had) != had
-            ],
-            wrong=await self._wrong_settings(there),
-        )
-
-    async def _wrong_settings(self, there: Iterable[str]) -> list[str]:
-        resources = [
-            ConfigResource(ConfigResourceType.TOPIC, name, configs=self._needed[name].settings) for name in there
-        ]
-        answers = await self._admin.describe_configs(resources) if resources else []
-        return [
-            f"{resource['resource_name']} has {entry['config_names']}={entry['config_value']} and needs {needed}"
-            for answer in answers
-            for resource in answer.to_object()["resources"]
-            for entry in resource["config_entries"]
-            if entry["config_value"]
-            != (needed := self._needed[resource["resource_name"]].settings[entry["config_names"]])
-        ]
-
-    async def _partitions(self) -> dict[str, int]:
-        found = {topic["topic"]: len(topic["partitions"]) for topic in await self._admin.describe_topics()}
-        return {name: found[name] for name in self._needed if found.get(name)}
-
-
-def needed_topics(service: Service) -> set[str]:
-    """The topics that a service writes or reads, by the contracts' names."""
-    return {*service.produces, *(cls.topic for cls in service.subscriptions)}

@@ -20,8 +20,9 @@ from muster_runtime.consumer import Consumer
 from muster_runtime.db import Database
 from muster_runtime.health import HealthCheck
 from muster_runtime.http import create_app
+from muster_runtime.kafka_topics import KafkaTopics, needed_topics, partitions_of
 from muster_runtime.keys import KeySource
-from muster_runtime.monitor import KafkaTopics, Monitor, needed_topics
+from muster_runtime.monitor import Monitor
 from muster_runtime.operations import operations_router
 from muster_runtime.parking import ParkingLimits
 from muster_runtime.relay import Relay
@@ -145,7 +146,7 @@ async def running(
                 service=service.name,
                 holder=settings.instance,
                 bootstrap=settings.kafka_bootstrap,
-                topics=service.produces,
+                topics={topic: partitions_of(topic, settings) for topic in service.produces},
                 topic_prefix=settings.topic_prefix,
             )
             duties.start("relay", relay.run())
@@ -215,7 +216,8 @@ async def _require_topics(service: Service) -> None:
     if faults.missing:
         raise StartRefused(f"topics are missing: {', '.join(faults.missing)}; create them with `muster topics apply`")
     if faults.wrong:
-        raise StartRefused(f"topics would lose events: {'; '.join(faults.wrong)}")
+        wrong = "; ".join(faults.wrong)
+        raise StartRefused(f"topics would lose events: {wrong}; set them with `muster topics apply`")
 
 
 def collect_garbage_rarely() -> None:

@@ -7,7 +7,7 @@ key, so there a late repetition would undo what came after it.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from muster_contracts import Envelope, event_id, source_of, write_run_headers
+from muster_runtime.kafka_topics import TopicRepartitioned
 
 # How long the client's tasks may take to see that they are cancelled, before they are cancelled once more.
 CANCEL_SECONDS = 1.0
@@ -28,9 +29,12 @@ _REQUESTS = ("_send_produce_req", "_do_add_partitions_to_txn", "_do_txn_commit")
 
 
 class Producer:
-    """A client of Kafka that sends runs of events."""
+    """A client of Kafka that sends runs of events. `partitions` says how many each topic that it sends to must have."""
 
-    def __init__(self, bootstrap: str, client_id: str, transactional_id: str | None = None) -> None:
+    def __init__(
+        self, bootstrap: str, client_id: str, partitions: Mapping[str, int], transactional_id: str | None = None
+    ) -> None:
+        self._partitions = partitions
         self.is_fenced = transactional_id is not None
         self._kafka = AIOKafkaProducer(
             bootstrap_servers=bootstrap,
@@ -73,8 +77,13 @@ class Producer:
             transaction.exception()  # its sender has it too
 
     async def partition_of(self, topic: str, key: bytes) -> TopicPartition:
-        """The partition of a key. Raises KafkaError where there is no such topic."""
-        return TopicPartition(topic, partition_of(key, len(await self._kafka.partitions_for(topic))))
+        """The partition of a key. Raises KafkaError where there is no such topic, TopicRepartitioned where it is not
+        the one in which the contract has it.
+        """
+        partitions = len(await self._kafka.partitions_for(topic))
+        if partitions != self._partitions[topic]:
+            raise TopicRepartitioned(topic, partitions, self._partitions[topic])
+        return TopicPartition(topic, partition_of(key, partitions))
 
     def has_leader(self, partition: TopicPartition) -> bool:
         """Whether there is a broker to send a partition's events to; where not, the client asks again."""

@@ -6,7 +6,7 @@ have a lane each, of which neither waits for the other: only the compacted ones'
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -26,7 +26,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Relay:
-    """Drains one service's outbox while it holds the leases of its lanes. `alarms` makes an alarm for each."""
+    """Drains one service's outbox while it holds the leases of its lanes. `alarms` makes an alarm for each.
+
+    `topics` are those that the service writes, with how many partitions each of them must have.
+    """
 
     def __init__(
         self,
@@ -36,7 +39,7 @@ class Relay:
         service: str,
         holder: str,
         bootstrap: str,
-        topics: Sequence[str],
+        topics: Mapping[str, int],
         topic_prefix: str = "",
     ) -> None:
         self._database = database
@@ -45,6 +48,7 @@ class Relay:
         self._vacuum_due = asyncio.Event()
         self.relayed = 0
         compacted = [topic for topic in topics if contracts()[topic].compacted]
+        partitions = {topic_prefix + topic: number for topic, number in topics.items()}
         facts = [topic for topic in topics if topic not in compacted]
 
         def lane(duty: str, names: Sequence[str], transactional_id: str | None) -> Lane:
@@ -55,7 +59,7 @@ class Relay:
                 names,
                 bootstrap=bootstrap,
                 topic_prefix=topic_prefix,
-                make_producer=lambda: Producer(bootstrap, f"{service}-relay", transactional_id),
+                make_producer=lambda: Producer(bootstrap, f"{service}-relay", partitions, transactional_id),
                 on_deleted=self._on_deleted,
             )
 

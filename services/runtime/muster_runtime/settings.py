@@ -31,6 +31,12 @@ class Settings(BaseSettings):
     kafka_bootstrap: str = ""
     topic_prefix: str = Field(default="", description="Put before each topic's and group's name.")
 
+    topic_partitions: int | None = Field(
+        default=None,
+        ge=1,
+        description="The most partitions of a topic in a sandbox whose topics have fewer than the contracts say.",
+    )
+
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8000, ge=0, le=65535)
     http_concurrency: int = Field(default=500, ge=1, description="Requests in work at once; one more is answered 429.")
@@ -64,6 +70,12 @@ class Settings(BaseSettings):
     def _no_two_processes_have_one_name(cls, instance: str) -> str:
         """A name that two replicas share would let both of them lead."""
         return instance or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+    @model_validator(mode="after")
+    def _production_has_the_contracts_partitions(self) -> Self:
+        if self.environment == "production" and self.topic_partitions is not None:
+            raise ValueError("MUSTER_TOPIC_PARTITIONS is for a sandbox: in production the contracts' numbers hold")
+        return self
 
     @model_validator(mode="after")
     def _a_batch_fits_into_a_parked_stream(self) -> Self:

@@ -10,10 +10,14 @@ from aiokafka.admin import NewPartitions, NewTopic
 from typer.testing import CliRunner
 
 from muster_contracts import topics
+from muster_contracts.topics import MIN_IN_SYNC
 from muster_local.cli import app
 from muster_local.target import Refused
 from muster_local.topic_plan import Difference, Remedy, access_rules, apply, plan, read_cluster
-from muster_local.topics import MIN_IN_SYNC, connect, create_topics, delete_topics
+from muster_local.topics import connect, create_topics, delete_topics
+from muster_runtime.kafka_topics import KafkaTopics
+from muster_runtime.service import Service
+from muster_runtime.settings import Settings
 from tests.faults.servers import kafka_quorum
 
 T = TypeVar("T")
@@ -117,6 +121,11 @@ async def test_with_three_brokers_an_acknowledged_event_is_on_two(
             }
 
         await eventually(both_named)
+        settings = Settings(environment="sandbox", kafka_bootstrap=three_brokers)
+        faults = KafkaTopics(Service("billing", settings, tmp_path, produces=[TERM]))
+        await faults.start()
+        assert (await faults.look()).wrong == [f"{TERM} has {MIN_IN_SYNC}=1 with 3 copies and needs 2"]
+        await faults.stop()
 
         monkeypatch.setenv("MUSTER_KAFKA_BOOTSTRAP", three_brokers)
         applied = await asyncio.to_thread(CliRunner().invoke, app, ["topics", "apply", "--home", str(tmp_path)])

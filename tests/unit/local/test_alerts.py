@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
-from muster_runtime import consumer, health, monitor, parking, restored, telemetry
+from muster_runtime import consumer, health, kafka_topics, monitor, parking, restored, telemetry
 
 ROOT = Path(__file__).parents[3]
 RUNBOOKS = ROOT / "infra" / "runbooks"
@@ -62,6 +62,7 @@ def test_every_reason_of_a_readiness_has_a_row() -> None:
     [
         ("the relay cannot publish: … it was restored; raise its epoch", restored, "it was restored; raise its epoch"),
         ("the consumer cannot apply: the breaker is open", parking, "the breaker is open"),
+        ("the topic … has … partitions and needs …", kafka_topics, "partitions and needs"),
     ],
 )
 def test_a_cause_that_waits_for_an_operator_has_a_row_of_its_own(row: str, module: ModuleType, said: str) -> None:
@@ -82,7 +83,7 @@ def _reasons() -> Iterator[str]:
     """The texts that go into lists of reasons, here or in what is called for them; what varies is an ellipsis."""
     functions = [
         node
-        for module in (monitor, consumer, health)
+        for module in (monitor, kafka_topics, consumer, health)
         for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]

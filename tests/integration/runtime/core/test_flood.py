@@ -81,6 +81,7 @@ async def api(
             "MUSTER_POSTGRES_WORKER_DSN": settings.postgres_worker_dsn.get_secret_value(),
             "MUSTER_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
             "MUSTER_TOPIC_PREFIX": settings.topic_prefix,
+            "MUSTER_TOPIC_PARTITIONS": str(settings.topic_partitions),
             "MUSTER_OIDC_ISSUER": settings.oidc_issuer,
             "MUSTER_OIDC_JWKS": settings.oidc_jwks,
         },

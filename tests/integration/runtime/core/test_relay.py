@@ -17,7 +17,7 @@ from muster_runtime.context import Context
 from muster_runtime.epochs import raise_epoch
 from muster_runtime.relay import Relay
 from tests.integration.runtime.core.conftest import ProbeStarter, put_unreadable
-from tests.support.services import RunningService
+from tests.support.services import PARTITIONS, RunningService
 
 CONTEXT = Context(actor="test", correlation_id="cor_1")
 Eventually = Callable[..., Awaitable[Any]]
@@ -260,7 +260,7 @@ async def relaying(probe: RunningService) -> AsyncIterator[Relay]:
         service="probe",
         holder="the same name",
         bootstrap=settings.kafka_bootstrap,
-        topics=probe.runtime.service.produces,
+        topics=dict.fromkeys(probe.runtime.service.produces, PARTITIONS),
         topic_prefix=settings.topic_prefix,
     )
     task = asyncio.create_task(relay.run())
