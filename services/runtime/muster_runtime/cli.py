@@ -5,7 +5,8 @@ import json
 import signal
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, cast
 
 import typer
 import uvicorn
@@ -13,6 +14,7 @@ import uvloop
 from pydantic import ValidationError
 
 from muster_runtime import telemetry
+from muster_runtime.connections import KEEP_ALIVE_SECONDS, BoundedProtocol, Connections
 from muster_runtime.http import openapi
 from muster_runtime.migrations import MigrationFailed, migrate
 from muster_runtime.process import Process, Role, StartRefused, parse_roles, running
@@ -77,6 +79,7 @@ async def _serve(service: Service, roles: frozenset[Role]) -> None:
         asyncio.get_running_loop().add_signal_handler(signal_, stopped.set)
     async with running(service, roles) as process:
         settings = service.settings
+        connections = Connections(service.name, settings.http_connections, settings.http_connections_per_address)
         config = uvicorn.Config(
             process.app,
             host=settings.http_host,
@@ -85,6 +88,9 @@ async def _serve(service: Service, roles: frozenset[Role]) -> None:
             access_log=False,
             timeout_graceful_shutdown=DRAIN_SECONDS,
             server_header=False,
+            http=cast("type[asyncio.Protocol]", partial(BoundedProtocol, connections)),
+            ws="none",
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )
         await _until_stopped(_Server(config), process, stopped)
 

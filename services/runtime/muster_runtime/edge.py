@@ -1,4 +1,4 @@
-"""What every request passes first: ids, the token, the body's size, the measure of it, and the answer to any error."""
+"""What every request passes first: ids, the token, its tenant's share of the process, and the answer to any error."""
 
 import asyncio
 import re
@@ -13,14 +13,23 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from muster_runtime import problems
-from muster_runtime.auth import PUBLIC_PATHS, TokenVerifier
+from muster_runtime.auth import PUBLIC_PATHS, Identity, TokenVerifier
 from muster_runtime.context import Context
+from muster_runtime.db import EVERY_AGENCY
 from muster_runtime.errors import TooManyRequests
-from muster_runtime.telemetry import HTTP_IN_WORK, HTTP_REQUEST_SECONDS
+from muster_runtime.slots import Slots
+from muster_runtime.telemetry import HTTP_IN_WORK, HTTP_REFUSED, HTTP_REQUEST_SECONDS
 
 MEBIBYTE = 1024 * 1024
 
 DEFAULT_BODY_LIMIT = 2 * MEBIBYTE
+
+# Time that a body may keep its route waiting: so many seconds, and one more for so many bytes that have come.
+BODY_SECONDS = 10.0
+BODY_BYTES_PER_SECOND = 16 * 1024
+
+# For so long after a refusal the process says that it is full.
+SATURATED_SECONDS = 10.0
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
@@ -37,32 +46,58 @@ E = TypeVar("E", bound=Callable[..., Any])
 log = structlog.get_logger(__name__)
 
 
-def body_limit(size: int) -> Callable[[E], E]:
-    """Let a route take a body of up to `size` bytes. Put it between the route's decorator and the function."""
+def body_limit(size: int, *, streamed: bool = False) -> Callable[[E], E]:
+    """Let a route take a body of up to `size` bytes. Put it between the route's decorator and the function.
+
+    A `streamed` body is never in memory as a whole, and does not count as such.
+    """
 
     def mark(endpoint: E) -> E:
         endpoint.body_limit = size  # type: ignore[attr-defined]
+        endpoint.body_streamed = streamed  # type: ignore[attr-defined]
         return endpoint
 
     return mark
 
 
+class Admission:
+    """What a process takes on at once: requests, and bytes of their bodies in memory; shared by tenants."""
+
+    def __init__(self, service: str, requests: int, body_bytes: int) -> None:
+        self.requests = Slots(requests, "places for requests")
+        self.body_bytes = Slots(body_bytes, "bytes for request bodies")
+        self._service = service
+        self._full_at = -SATURATED_SECONDS
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the process is not ready: a moment ago it refused a request because all its places were taken."""
+        if time.monotonic() >= self._full_at + SATURATED_SECONDS:
+            return []
+        return [f"requests are refused: all {self.requests.total} places are taken"]
+
+    def note_refused(self) -> None:
+        """Count a refusal, and remember it where the process itself is full, not one tenant's share."""
+        HTTP_REFUSED.labels(self._service).inc()
+        if self.requests.is_full:
+            self._full_at = time.monotonic()
+
+
 class Edge:
     """The outermost layer (ASGI): nothing goes in without a token but to the public paths, nothing leaks out."""
 
-    def __init__(self, app: ASGIApp, service: str, verifier: TokenVerifier, concurrency: int) -> None:
+    def __init__(self, app: ASGIApp, service: str, verifier: TokenVerifier, admission: Admission) -> None:
         self._app = app
         self._service = service
         self._verifier = verifier
-        self._concurrency = concurrency
-        self._in_work = 0
+        self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(Request(scope, receive), send)
+        exchange = _Exchange(Request(scope, receive), send, self._admission)
         started_at = time.perf_counter()
         with structlog.contextvars.bound_contextvars(
             request_id=exchange.request_id, correlation_id=exchange.correlation_id
@@ -75,31 +110,36 @@ class Edge:
             except Exception as error:
                 if exchange.status is not None:
                     raise
+                if isinstance(error, TooManyRequests):
+                    self._admission.note_refused()
                 response = await problems.answer(exchange.request, error)
                 await response(scope, receive, exchange.send)
             finally:
                 self._measure(exchange, time.perf_counter() - started_at)
 
     async def _serve(self, exchange: "_Exchange") -> None:
-        """Serve a request that needs a token, as one of no more than so many at once."""
-        if self._in_work >= self._concurrency:
-            raise TooManyRequests(f"{self._concurrency} requests are in work; send it again a moment later")
-        self._in_work += 1
-        HTTP_IN_WORK.labels(self._service).set(self._in_work)
+        """Serve a request that needs a token, within its tenant's share of the process."""
+        slots = self._admission.requests
+        if slots.used >= slots.total:  # a flood is refused before its tokens are looked at
+            raise TooManyRequests(f"all {slots.total} places for requests are taken; send it again a moment later")
+        identity = await self._admit(exchange)
+        exchange.tenant = identity.agency
+        slots.take(identity.agency, operator=identity.agency == EVERY_AGENCY)
+        HTTP_IN_WORK.labels(self._service).set(slots.used)
         try:
             # All that came at once is counted before any of it costs more: a flood is refused cheaply.
             await asyncio.sleep(0)
-            await self._admit(exchange)
             await self._app(exchange.request.scope, exchange.receive, exchange.send)
         finally:
-            self._in_work -= 1
-            HTTP_IN_WORK.labels(self._service).set(self._in_work)
+            exchange.release()
+            slots.give_back(identity.agency)
+            HTTP_IN_WORK.labels(self._service).set(slots.used)
 
-    async def _admit(self, exchange: "_Exchange") -> None:
+    async def _admit(self, exchange: "_Exchange") -> Identity:
         request = exchange.request
         self._measure_head(request.scope)
         if "\0" in exchange.path or b"%00" in request.scope["query_string"]:
-            raise HTTPException(400, "the address holds the character U+0000")
+            raise HTTPException(400, "the path or query contains the character U+0000")
         identity = await self._verifier.verify(request.headers.get("authorization"))
         request.state.identity = identity
         request.state.context = Context(
@@ -108,6 +148,7 @@ class Edge:
             traceparent=_valid(_TRACEPARENT, request.headers.get("traceparent")),
             request_id=exchange.request_id,
         )
+        return identity
 
     def _measure_head(self, scope: Scope) -> None:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
@@ -130,8 +171,9 @@ class Edge:
 class _Exchange:
     """One request and what is known of its answer."""
 
-    def __init__(self, request: Request, send: Send) -> None:
+    def __init__(self, request: Request, send: Send, admission: Admission) -> None:
         self.request = request
+        self.tenant = ""
         # As it is routed: `request.url` is made of the Host header too, which is the caller's to invent.
         self.path: str = request.scope["path"]
         self.status: int | None = None
@@ -139,7 +181,11 @@ class _Exchange:
         self.correlation_id = _valid(_ID, request.headers.get("x-correlation-id")) or self.request_id
         request.state.request_id = self.request_id
         self._send = send
+        self._admission = admission
         self._received = 0
+        self._in_memory = 0
+        self._waited = 0.0  # seconds, for the client
+        self._complete = False
 
     @property
     def route(self) -> str:
@@ -148,13 +194,47 @@ class _Exchange:
         return getattr(route, "path", "unmatched")
 
     async def receive(self) -> Message:
-        """Receive a part of the body, within the route's limit."""
-        limit = getattr(self.request.scope.get("endpoint"), "body_limit", DEFAULT_BODY_LIMIT)
-        message = await self.request.receive()
-        self._received += len(message.get("body", b""))
+        """Receive a part of the body, within the route's limit, the tenant's share of memory, and in time."""
+        endpoint = self.request.scope.get("endpoint")
+        message = await self._receive_in_time()
+        size = len(message.get("body", b""))
+        self._received += size
+        limit = getattr(endpoint, "body_limit", DEFAULT_BODY_LIMIT)
         if self._received > limit:
             raise HTTPException(413, f"the body is larger than {limit} bytes")
+        if self.tenant and not getattr(endpoint, "body_streamed", False):
+            self._keep_in_memory(size)
         return message
+
+    def _keep_in_memory(self, size: int) -> None:
+        try:
+            self._admission.body_bytes.take(self.tenant, size, operator=self.tenant == EVERY_AGENCY)
+        except TooManyRequests as error:
+            self._admission.note_refused()
+            # What FastAPI meets while it reads a body becomes a 400, unless it is one of these.
+            raise HTTPException(429, error.detail, headers={"retry-after": "1"}) from error
+        self._in_memory += size
+
+    async def _receive_in_time(self) -> Message:
+        if self._complete:
+            return await self.request.receive()  # nothing but the client's leave is waited for
+        began = time.monotonic()
+        patience = BODY_SECONDS + self._received / BODY_BYTES_PER_SECOND - self._waited
+        try:
+            async with asyncio.timeout(patience):
+                message = await self.request.receive()
+        except TimeoutError:
+            raise HTTPException(
+                408, f"after {BODY_SECONDS:.0f} s a body must bring {BODY_BYTES_PER_SECOND} bytes a second"
+            ) from None
+        self._waited += time.monotonic() - began
+        self._complete = not message.get("more_body", False)
+        return message
+
+    def release(self) -> None:
+        """Give back the memory of the body."""
+        self._admission.body_bytes.give_back(self.tenant, self._in_memory)
+        self._in_memory = 0
 
     async def send(self, message: Message) -> None:
         """Send a part of the answer, with the request's ids in its headers."""

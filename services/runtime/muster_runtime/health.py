@@ -1,12 +1,14 @@
 """Whether the process lives, and whether it can do its work."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
+
+from muster_runtime.edge import Admission
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +43,7 @@ class Health:
 HealthCheck = Callable[[], Awaitable[Health]]
 
 
-def health_router(check: HealthCheck) -> APIRouter:
+def health_router(check: HealthCheck, admission: Admission) -> APIRouter:
     """The two health routes; they need no token and show nothing of an agency."""
     router = APIRouter(prefix="/health", include_in_schema=False)
 
@@ -53,8 +55,10 @@ def health_router(check: HealthCheck) -> APIRouter:
     async def ready() -> JSONResponse:
         try:
             health = await check()
+            if saturated := admission.reasons:
+                health = replace(health, ready=False, reasons=[*health.reasons, *saturated])
         except Exception as error:
-            log.warning("health check failed", exc_info=True)
+            log.warning("health_check_failed", exc_info=True)
             health = Health(ready=False, reasons=[f"the health check failed: {type(error).__name__}"])
         return JSONResponse(health.as_json(), status_code=200 if health.ready else 503)
 

@@ -12,7 +12,7 @@ from muster_runtime.audit import audit_router
 from muster_runtime.auth import Identity, IdentityDep, TokenVerifier, access_to, requires, requires_program
 from muster_runtime.clock import SystemClock
 from muster_runtime.db import EVERY_AGENCY, Database
-from muster_runtime.edge import MEBIBYTE, Edge, body_limit
+from muster_runtime.edge import MEBIBYTE, Admission, Edge, body_limit
 from muster_runtime.health import HealthCheck, health_router
 from muster_runtime.keys import KeySource
 from muster_runtime.pages import Page, PageDep, Pagination
@@ -73,7 +73,8 @@ def create_app(
         _add_api(app, runtime.service)
     app.state.database = api_database
     app.state.runtime = runtime
-    app.include_router(health_router(health))
+    admission = Admission(runtime.service.name, settings.http_concurrency, settings.http_body_bytes)
+    app.include_router(health_router(health, admission))
     app.add_api_route("/metrics", _metrics, include_in_schema=False)
     app.add_middleware(
         Edge,
@@ -84,7 +85,7 @@ def create_app(
             audience=settings.oidc_audience,
             clock=clock,
         ),
-        concurrency=settings.http_concurrency,
+        admission=admission,
     )
     return app
 

@@ -34,8 +34,10 @@ _HTTP = {
     400: ("bad-request", "The request is not valid"),
     404: ("not-found", "Not found"),
     405: ("method-not-allowed", "The address does not know this method"),
+    408: ("request-timeout", "The body came too slowly"),
     413: ("body-too-large", "The body is too large"),
     414: ("address-too-long", "The address is too long"),
+    429: (TooManyRequests.slug, TooManyRequests.title),
     431: ("headers-too-large", "The headers are too large"),
 }
 

@@ -39,7 +39,18 @@ class Settings(BaseSettings):
 
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8000, ge=0, le=65535)
-    http_concurrency: int = Field(default=500, ge=1, description="Requests in work at once; one more is answered 429.")
+    http_concurrency: int = Field(
+        default=500, ge=1, description="Requests in work at once, shared by tenants; one more is answered 429."
+    )
+    http_body_bytes: int = Field(
+        default=64 * 1024 * 1024, ge=4 * 1024 * 1024, description="Bytes of request bodies in memory at once."
+    )
+    http_connections: int = Field(
+        default=4_000, ge=1, description="Open connections; at the limit the longest idle one is closed."
+    )
+    http_connections_per_address: int = Field(
+        default=1_000, ge=1, description="The same for one address. Behind a proxy, as many as in all."
+    )
     agency_queue: int = Field(
         default=250, ge=1, description="Commands of one agency in work or waiting; one more is answered 429."
     )

@@ -48,6 +48,15 @@ HANDLER_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30),
 )
 HTTP_IN_WORK = Gauge("muster_http_in_work", "Requests in work.", ["service"])
+HTTP_REFUSED = Counter(
+    "muster_http_refused", "Requests refused because the process, or the tenant's share of it, was full.", ["service"]
+)
+HTTP_CONNECTIONS = Gauge("muster_http_connections", "Open connections of HTTP clients.", ["service"])
+HTTP_CONNECTIONS_CLOSED = Counter(
+    "muster_http_connections_closed",
+    "Connections closed for a bound: total, address, head-size, head-time, pipelining.",
+    ["service", "reason"],
+)
 POOL_IN_USE = Gauge("muster_pool_in_use", "Connections to Postgres in use.", ["service", "role"])
 LOG_LINES_CUT = Counter("muster_log_lines_cut", "Log lines that were longer than the limit.")
 LOG_LINES_WITHHELD = Counter("muster_log_lines_withheld", "Lines of libraries that repeated one of a moment ago.")

@@ -37,7 +37,7 @@ def _file(example: str) -> dict[str, object]:
     response_model=OperationReply,
     openapi_extra=_file("email,name\n"),
 )
-@body_limit(FILE_LIMIT)
+@body_limit(FILE_LIMIT, streamed=True)
 async def import_seats(
     agency_id: AgencyId,
     request: Request,
@@ -62,7 +62,7 @@ async def import_seats(
     response_model=OperationReply,
     openapi_extra=_file("email\n"),
 )
-@body_limit(FILE_LIMIT)
+@body_limit(FILE_LIMIT, streamed=True)
 async def suspend_seats(
     agency_id: AgencyId, request: Request, commands: CommandsDep, dry_run: DryRun = False
 ) -> Response:
@@ -78,7 +78,7 @@ async def suspend_seats(
     response_model=OperationReply,
     openapi_extra=_file("email\n"),
 )
-@body_limit(FILE_LIMIT)
+@body_limit(FILE_LIMIT, streamed=True)
 async def revoke_seats(
     agency_id: AgencyId, request: Request, commands: CommandsDep, dry_run: DryRun = False
 ) -> Response:
@@ -94,7 +94,7 @@ async def revoke_seats(
     response_model=OperationReply,
     openapi_extra=_file("from,to,name\n"),
 )
-@body_limit(FILE_LIMIT)
+@body_limit(FILE_LIMIT, streamed=True)
 async def transfer_seats(
     agency_id: AgencyId, request: Request, commands: CommandsDep, dry_run: DryRun = False
 ) -> Response:

@@ -84,6 +84,8 @@ async def api(
             "MUSTER_TOPIC_PARTITIONS": str(settings.topic_partitions),
             "MUSTER_OIDC_ISSUER": settings.oidc_issuer,
             "MUSTER_OIDC_JWKS": settings.oidc_jwks,
+            "MUSTER_HTTP_CONNECTIONS": str(2 * REQUESTS),
+            "MUSTER_HTTP_CONNECTIONS_PER_ADDRESS": str(2 * REQUESTS),
         },
         stdout=asyncio.subprocess.DEVNULL,
     )

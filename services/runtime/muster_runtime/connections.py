@@ -1,0 +1,223 @@
+"""The HTTP server's connections: how many, from where, and how long one may take to say what it wants.
+
+uvicorn bounds a request once its head is complete. Until then this module does: it bounds the bytes and the
+time of a head, the connections in all and by address, and what follows a request that is answered already.
+"""
+
+import asyncio
+import resource
+import time
+from collections import Counter, OrderedDict
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from muster_runtime.telemetry import HTTP_CONNECTIONS, HTTP_CONNECTIONS_CLOSED
+
+# How long a head may take from its connection's start, or from its first byte on one that is kept alive.
+HEAD_SECONDS = 10.0
+
+# How long an idle connection is kept after an answer. A proxy in front must close its own sooner.
+KEEP_ALIVE_SECONDS = 5
+
+# Bytes of a head that is not complete. A complete one is measured more closely, and answered with its rule.
+HEAD_BYTES = 64 * 1024
+
+# Requests that may wait behind one another on a connection.
+PIPELINED_REQUESTS = 8
+
+# Descriptors that the process needs besides its clients' connections: pools, Kafka, files.
+RESERVED_DESCRIPTORS = 128
+
+# A flood makes one line of the log in so many seconds; the metric counts each.
+_LOG_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+def file_limit() -> int:
+    """Raise this process's limit of open files as far as it may, and answer it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+class Connections:
+    """Every connection of the server. At a bound the one that has been waiting longest makes room.
+
+    A connection waits while its client owes the next head; one with a request in work is never closed.
+    """
+
+    def __init__(self, service: str, limit: int, per_address: int) -> None:
+        self._service = service
+        self._limit = max(1, min(limit, file_limit() - RESERVED_DESCRIPTORS))
+        self._per_address = per_address
+        self._open: Counter[str] = Counter()
+        self._total = 0
+        self._waiting: OrderedDict[BoundedProtocol, None] = OrderedDict()
+        self._waiting_of: dict[str, OrderedDict[BoundedProtocol, None]] = {}
+        self._logged_at: dict[str, float] = {}
+
+    def admit(self, connection: "BoundedProtocol") -> bool:
+        """Count a new connection; False where there is no room for it."""
+        address = connection.address
+        if self._open[address] >= self._per_address and not self._evict(self._waiting_of.get(address), "address"):
+            self.note_closed("address", address)
+            return False
+        if self._total >= self._limit and not self._evict(self._waiting, "total"):
+            self.note_closed("total", address)
+            return False
+        self._open[address] += 1
+        self._total += 1
+        HTTP_CONNECTIONS.labels(self._service).set(self._total)
+        return True
+
+    def wait(self, connection: "BoundedProtocol") -> None:
+        """The connection's client owes the next head."""
+        self._waiting[connection] = None
+        self._waiting_of.setdefault(connection.address, OrderedDict())[connection] = None
+
+    def work(self, connection: "BoundedProtocol") -> None:
+        """A request of the connection is in work."""
+        self._waiting.pop(connection, None)
+        waiting = self._waiting_of.get(connection.address)
+        if waiting is not None:
+            waiting.pop(connection, None)
+            if not waiting:
+                del self._waiting_of[connection.address]
+
+    def remove(self, connection: "BoundedProtocol") -> None:
+        """The connection is gone."""
+        self.work(connection)
+        self._total -= 1
+        self._open[connection.address] -= 1
+        if not self._open[connection.address]:
+            del self._open[connection.address]
+        HTTP_CONNECTIONS.labels(self._service).set(self._total)
+
+    def note_closed(self, reason: str, address: str) -> None:
+        """Count a connection that is closed for a bound, and log one in a while."""
+        HTTP_CONNECTIONS_CLOSED.labels(self._service, reason).inc()
+        now = time.monotonic()
+        if now >= self._logged_at.get(reason, 0.0) + _LOG_SECONDS:
+            self._logged_at[reason] = now
+            log.warning("connection_closed", reason=reason, address=address, connections=self._total)
+
+    def _evict(self, waiting: "OrderedDict[BoundedProtocol, None] | None", reason: str) -> bool:
+        if not waiting:
+            return False
+        oldest = next(iter(waiting))
+        self.note_closed(reason, oldest.address)
+        oldest.evict()
+        return True
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection, with its bounds."""
+
+    def __init__(self, connections: Connections, **uvicorn: Any) -> None:
+        super().__init__(**uvicorn)
+        self._connections = connections
+        self._admitted = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+        self._in_head = True  # else in a body
+        self.address = ""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, or close it at once."""
+        super().connection_made(transport)
+        self.address = self.client[0] if self.client else ""
+        self._admitted = self._connections.admit(self)
+        if not self._admitted:
+            transport.abort()
+            return
+        self._connections.wait(self)
+        self._start_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        super().connection_lost(exc)
+        self._stop_deadline()
+        if self._admitted:
+            self._admitted = False
+            self._connections.remove(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Read what came, while it keeps within its bounds."""
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._in_head and self._head_bytes:
+            if self._head_bytes > HEAD_BYTES:
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head-size")
+            else:
+                self._start_deadline()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; those behind a chunked body, which nobody reads, are dropped."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is complete: the request is in work."""
+        self._in_head = False
+        self._head_bytes = 0
+        self._stop_deadline()
+        if len(self.pipeline) >= PIPELINED_REQUESTS:
+            self._connections.note_closed("pipelining", self.address)
+            self.transport.abort()
+            return
+        self._connections.work(self)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The body is complete: what comes next is another head."""
+        self._in_head = True
+        super().on_message_complete()
+        if self.cycle is not None and self.cycle.response_complete and not self.pipeline:
+            self._await_head()
+
+    def on_response_complete(self) -> None:
+        """The answer is sent: the client owes the next head, or first the rest of a body that nobody reads."""
+        super().on_response_complete()
+        if not self.transport.is_closing() and self.cycle.response_complete:
+            self._await_head()
+            if not self._in_head:
+                self._start_deadline()
+
+    def evict(self) -> None:
+        """Make room for another connection."""
+        self._connections.work(self)
+        self.transport.abort()
+
+    def _await_head(self) -> None:
+        self._stop_deadline()
+        self._connections.wait(self)
+
+    def _start_deadline(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(HEAD_SECONDS, self._on_deadline)
+
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _on_deadline(self) -> None:
+        self._deadline = None
+        self._refuse(HTTPStatus.REQUEST_TIMEOUT, "head-time")
+
+    def _refuse(self, status: HTTPStatus, reason: str) -> None:
+        """Answer without a body, where an answer is still due, and close."""
+        self._connections.note_closed(reason, self.address)
+        if self.cycle is None or self.cycle.response_complete:
+            head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            self.transport.write(head.encode())
+        self.transport.close()

@@ -1,0 +1,46 @@
+"""Bodies: none may come so slowly, or take so much memory, that others are not served."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from muster_runtime import edge
+from muster_runtime.edge import MEBIBYTE, Admission
+from tests.integration.runtime.http.conftest import Sample
+from tests.integration.runtime.http.test_requests import JSON, NOTES
+
+
+async def trickle(pieces: int) -> AsyncIterator[bytes]:
+    """A body whose end never comes."""
+    for _ in range(pieces):
+        yield b" "
+    await asyncio.Event().wait()
+
+
+async def test_a_body_that_comes_too_slowly_is_given_up(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "BODY_SECONDS", 0.2)
+    reply = await sample.client.post(NOTES, content=trickle(3), headers=JSON)
+    assert (reply.status_code, reply.json()["title"]) == (408, "The body came too slowly")
+    assert "must bring 16384 bytes a second" in reply.json()["detail"]
+
+
+async def test_one_tenant_cannot_fill_the_memory_with_bodies(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each body is allowed, and so are a tenant's other requests while one of its bodies is in memory."""
+    monkeypatch.setattr(edge, "DEFAULT_BODY_LIMIT", 64 * MEBIBYTE)
+    headers = JSON | sample.bearer("sample:write", agency="NASA")
+    body = b'"' + b"a" * (40 * MEBIBYTE) + b'"'
+    reply = await sample.client.post(NOTES, content=body, headers=headers)
+    assert reply.status_code == 429
+    assert "bytes for request bodies of this process" in reply.json()["detail"]
+    assert (await sample.client.post(NOTES, json={"text": "a"})).status_code == 201
+
+
+async def test_readiness_says_that_the_process_is_full(sample: Sample) -> None:
+    admission = Admission("sample", 2, 4 * MEBIBYTE)
+    admission.note_refused()
+    assert admission.reasons == []  # a tenant's share was full
+    admission.requests.take("NASA")
+    admission.requests.take("DOE")
+    admission.note_refused()
+    assert admission.reasons == ["requests are refused: all 2 places are taken"]
