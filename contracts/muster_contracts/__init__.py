@@ -4,6 +4,8 @@ from muster_contracts import billing, enrollment, entitlements, notify
 from muster_contracts.clock import ClockMoved
 from muster_contracts.codec import Decoded, NewerMajor, UnknownType, decode, encode, faults, subject_of
 from muster_contracts.envelope import (
+    MAX_EPOCH,
+    MAX_SEQUENCE,
     Envelope,
     MalformedRecord,
     event_id,
@@ -15,11 +17,13 @@ from muster_contracts.envelope import (
 from muster_contracts.event import Erasure, Event, event_types, split_type
 from muster_contracts.streams import Duplicate, Gap, New, NewEpoch, Position, Sighting, StreamTracker, judge
 from muster_contracts.topics import Topic, topics
-from muster_contracts.types import AgencyId, Instant, Money
+from muster_contracts.types import AgencyId, Instant, Money, is_agency_id
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "MAX_EPOCH",
+    "MAX_SEQUENCE",
     "AgencyId",
     "ClockMoved",
     "Decoded",
@@ -47,6 +51,7 @@ __all__ = [
     "event_id",
     "event_types",
     "faults",
+    "is_agency_id",
     "judge",
     "notify",
     "read_headers",

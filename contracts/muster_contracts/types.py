@@ -1,14 +1,17 @@
 """The field types that events share."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
+_AGENCY_ID = r"^[A-Z][A-Z0-9-]{1,19}$"
+
 AgencyId = Annotated[
     str,
     Field(
-        pattern=r"^[A-Z][A-Z0-9-]{1,19}$",
+        pattern=_AGENCY_ID,
         description="The agency, and the Kafka key of the record.",
         examples=["NASA", "DOD-USAF"],
     ),
@@ -21,6 +24,14 @@ SubjectRef = Annotated[
         examples=["sub_01987b3e0000700080000000000000bb", "sub_01987b3e0000700080000000000000bc"],
     ),
 ]
+
+
+_agency_id = re.compile(_AGENCY_ID)
+
+
+def is_agency_id(text: str) -> bool:
+    """Whether a text has the form of an agency's id."""
+    return _agency_id.fullmatch(text) is not None
 
 
 def _to_utc(value: datetime) -> datetime:

@@ -259,14 +259,24 @@ async def test_reconcile(operator: Operator) -> None:
 
 async def test_parked_stream(operator: Operator, producer: Producer, eventually: Eventually) -> None:
     await poison(operator, producer, "HHS", eventually)
-    said = operator.follow("parked-stream.md", TOPIC=TOPIC, AGENCY="HHS", SERVICE="notify")
+    partition, offset = await first_parked(operator, "HHS")
+    where = {"PARTITION": partition, "OFFSET": offset}
+    said = operator.follow("parked-stream.md", TOPIC=TOPIC, AGENCY="HHS", SERVICE="notify", **where)
     assert "the value does not fit" in said
-    assert "its first record is given up; nothing waits any more" in said
+    assert f"{partition}@{offset} given up; nothing waits any more" in said
     assert "Nothing is parked." in said
     for service in ("billing", "entitlements"):
-        operator.run(f"muster parked discard {TOPIC} HHS --service {service} --reason 'not JSON'")
+        discard = f"muster parked discard {TOPIC} HHS --service {service} --record {partition}@{offset}"
+        operator.run(f"{discard} --reason 'not JSON'")
     audited = await operator.sql("notify", "select reason from audit where command = 'DiscardParkedRecord'")
     assert "ticket 4711" in audited
+
+
+async def first_parked(operator: Operator, agency_id: str) -> tuple[str, str]:
+    """Partition and offset of the first record of an agency that waits, as `muster parked show` has them."""
+    query = "select kafka_partition || '@' || kafka_offset from parked_event where agency_id = $1"
+    partition, _, offset = (await operator.sql("notify", query, agency_id)).partition("@")
+    return partition, offset
 
 
 async def test_gap(operator: Operator, producer: Producer, eventually: Eventually) -> None:

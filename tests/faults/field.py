@@ -228,7 +228,18 @@ class Field(ProbeTables):
 
     async def discard(self, agency_id: str, reason: str, by: Process | None = None) -> Any:
         """Give a parked stream's first record up."""
-        return await self._operate(f"/v1/parked/{TOPIC}/{agency_id}/discard", {"reason": reason}, by)
+        first = await self.admin.fetchrow(
+            """
+            select kafka_partition as partition, kafka_offset as offset
+            from parked_event
+            where agency_id = $1
+            order by epoch, sequence, kafka_partition, kafka_offset
+            limit 1
+            """,
+            agency_id,
+        )
+        body = {"reason": reason, "records": [dict(first or {})]}
+        return await self._operate(f"/v1/parked/{TOPIC}/{agency_id}/discard", body, by)
 
     async def _operate(self, path: str, body: Any, by: Process | None) -> Any:
         try:

@@ -8,7 +8,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from muster_contracts import Envelope
 from muster_runtime import positions
-from muster_runtime.applier import Applier, _Plan
+from muster_runtime.applier import Applier, Plan
 from muster_runtime.consumer import Consumer
 from muster_runtime.context import Context
 from muster_runtime.db import Connection, Database, UnitOfWork
@@ -32,7 +32,7 @@ def lock_not_first() -> None:
         async with self.pool.acquire() as connection, connection.transaction():
             await connection.execute("select set_config('muster.locked', $1, true)", ",".join(agencies))
             await connection.execute("select set_config('muster.agency', $1, true)", agencies[0])
-            uow = UnitOfWork(connection, frozenset(agencies), self._clock.now(), context, causes or {})
+            uow = UnitOfWork(connection, frozenset(agencies), self.clock.now(), context, causes or {})
             yield uow
             await connection.execute("select lock_agencies($1)", list(agencies))
             await uow.flush()
@@ -43,10 +43,10 @@ def lock_not_first() -> None:
 def deduplication_off() -> None:
     """The consumer takes every record for a fresh one."""
 
-    def plan(self: Applier, items: Sequence[Item], last: Position, topic: str) -> _Plan:
-        return _Plan(items[-1].position or last, items, [])
+    def plan(self: Applier, items: Sequence[Item], last: Position, topic: str) -> Plan:
+        return Plan(items[-1].position or last, items, [])
 
-    _replace(Applier, "_plan", plan)
+    _replace(Applier, "plan", plan)
 
 
 def delete_before_acknowledgement() -> None:

@@ -47,17 +47,29 @@ class Producer:
             await self.put(envelope, event)
         return [envelope for envelope, _ in published]
 
-    async def put(self, envelope: Envelope, event: Event) -> None:
-        """Put one record on the event's topic with exactly this envelope: also a repeated, late or gapped one."""
+    async def put(self, envelope: Envelope, event: Event, *, partition: int | None = None) -> None:
+        """Put one record on the event's topic with exactly this envelope: also a repeated, late or gapped one.
+
+        By default it goes to its key's partition.
+        """
         value = None if isinstance(event, Erasure) else event.model_dump_json().encode()
-        await self.put_raw(event.topic, key=event.record_key.encode(), value=value, headers=write_headers(envelope))
+        key, headers = event.record_key.encode(), write_headers(envelope)
+        await self.put_raw(event.topic, key=key, value=value, headers=headers, partition=partition)
 
     async def put_raw(
-        self, topic: str, *, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]
+        self,
+        topic: str,
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        headers: list[tuple[str, bytes]],
+        partition: int | None = None,
     ) -> None:
         """Put any record on a topic, named without the prefix."""
         async with self._transaction():
-            await self._kafka.send_and_wait(self._prefix + topic, value=value, key=key, headers=headers)
+            await self._kafka.send_and_wait(
+                self._prefix + topic, value=value, key=key, headers=headers, partition=partition
+            )
 
     def _envelope(self, event: Event, time: datetime) -> Envelope:
         stream = event.topic, event.agency_id

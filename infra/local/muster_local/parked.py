@@ -1,8 +1,10 @@
 """`muster parked`: streams that stand still, and what an operator does about them."""
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from rich.markup import escape
@@ -30,7 +32,7 @@ class Stream:
     @property
     def path(self) -> str:
         """Its address in the service."""
-        return f"/v1/parked/{self.topic}/{self.agency_id}"
+        return f"/v1/parked/{quote(self.topic, safe='')}/{quote(self.agency_id, safe='')}"
 
     def __str__(self) -> str:
         return f"{self.service.name}: {self.topic} of {self.agency_id}"
@@ -109,21 +111,33 @@ def replay(
 def discard(
     topic: Topic,
     agency: Agency,
+    record: Annotated[
+        list[str],
+        typer.Option("--record", help="PARTITION@OFFSET of the first that waits, as `show` has it; may be repeated."),
+    ],
     reason: Reason,
     home: HomeOption = DEFAULT_HOME,
     token: TokenOption = None,
     service: ServiceOption = None,
 ) -> None:
-    """Give up the first record of a parked stream, for good. Then replay what is behind it."""
+    """Give up the first records of a parked stream, for good. Then replay what is behind them."""
+    records = [_named(name) for name in record]
 
     async def work() -> None:
         async with Target.find(home, token).require("urls").services(service) as services:
             stream = await one(services, topic, agency)
-            reply = await stream.service.post(f"{stream.path}/discard", {"reason": reason})
-        rest = "more records wait: replay it" if reply["parked"] else "nothing waits any more"
-        console.print(f"{stream}: its first record is given up; {rest}", highlight=False)
+            reply = await stream.service.post(f"{stream.path}/discard", {"records": records, "reason": reason})
+        rest = f"{reply['left']:,} more wait: replay it" if reply["left"] else "nothing waits any more"
+        console.print(f"{stream}: {', '.join(record)} given up; {rest}", highlight=False)
 
     run(work())
+
+
+def _named(record: str) -> dict[str, int]:
+    match = re.fullmatch(r"(\d{1,9})@(\d{1,18})", record, re.ASCII)
+    if match is None:
+        raise typer.BadParameter(f"--record {record}: give PARTITION@OFFSET, such as 2@1071")
+    return {"partition": int(match[1]), "offset": int(match[2])}
 
 
 async def find(

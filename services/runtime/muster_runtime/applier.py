@@ -6,31 +6,39 @@ The last sequence applied is kept in the very transaction that holds the effects
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
-from itertools import groupby, zip_longest
+from itertools import groupby, islice, zip_longest
 from typing import Any
 
+import asyncpg
 import structlog
 from structlog.contextvars import bound_contextvars
 
 from muster_contracts import Envelope, Event, topics
-from muster_runtime import audit, parking, positions
+from muster_runtime import parking, positions
 from muster_runtime.context import Context
 from muster_runtime.db import ONE_AGENCYS, RETRYABLE, Database, UnitOfWork, concerns_all
-from muster_runtime.errors import Conflict, NotFound
-from muster_runtime.events import EventHandler, Received
-from muster_runtime.parking import DEFAULT_LIMITS, AgencyStands, ParkingLimits, Record, StreamFull, StreamStands
+from muster_runtime.events import EventHandler, Received, Unreadable
+from muster_runtime.parking import (
+    DEFAULT_LIMITS,
+    AgencyStands,
+    ParkingLimits,
+    Record,
+    StreamFull,
+    StreamStands,
+    Waiting,
+)
 from muster_runtime.positions import START, Position, StreamKey
 from muster_runtime.reading import Item, RecordReader
 from muster_runtime.telemetry import APPLIED, DUPLICATES, GAPS, HANDLER_SECONDS, NEW_EPOCHS, describe
 
-# How many parked records a replay applies in one transaction.
-REPLAY_RECORDS = 500
+# How many streams share a transaction: each takes a lock, and what Postgres has of them is for all its clients.
+STREAMS_AT_ONCE = 500
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """What is to be done with one stream's items: apply the fresh ones, then park the held ones."""
 
     position: Position
@@ -53,7 +61,7 @@ class Applier:
     ) -> None:
         self._database = database
         self._handlers = {cls.event_type: handler for cls, handler in subscriptions.items()}
-        self._reader = RecordReader(subscriptions, service)
+        self._reader = RecordReader(subscriptions, service, database.clock)
         self._compacted = {name for name, topic in topics().items() if topic.compacted}
         self.service = service
         self._limits = limits
@@ -66,82 +74,18 @@ class Applier:
         no record's: then all of them are to be handed in again, and what is applied already is skipped.
         """
         streams: dict[StreamKey, list[Item]] = {}
-        for record in records:
-            streams.setdefault((record.topic, record.agency_id), []).append(self._reader.read(record))
-        return await self._apply_all(streams)
+        for item in self.read(records):
+            streams.setdefault((item.record.topic, item.record.agency_id), []).append(item)
+        standing: list[StreamStands] = []
+        left = iter(streams.items())
+        while part := dict(islice(left, STREAMS_AT_ONCE)):
+            standing += await self._apply_all(part)
+        return standing
 
-    async def replay(self, topic: str, agency_id: str, context: Context) -> str | None:
-        """Apply a parked stream's records in order; it is unparked with the last one.
-
-        Returns the reason why it still stands, or None. It goes in steps, each a transaction of its own, so that
-        a replay that is broken off is simply begun again.
-        """
-        at_once = REPLAY_RECORDS
-        while True:
-            try:
-                if not await self._replay_next(topic, agency_id, context, at_once):
-                    return None
-            except RETRYABLE:
-                raise
-            except Exception as error:
-                if at_once == 1:
-                    _log.warning("replay_refused", topic=topic, agency_id=agency_id, exc_info=error)
-                    return describe(error)
-                at_once = 1  # so that all that comes before the culprit is applied
-
-    async def _replay_next(self, topic: str, agency_id: str, context: Context, at_once: int) -> bool:
-        """Apply the first records of a parked stream; False when none is left. Raises Conflict at one that stands."""
-        async with self._database.write(agency_id, context=context) as uow:
-            records = await parking.parked_records(uow.connection, self.group, topic, agency_id, at_once)
-            if not records:
-                return False
-            items = [self._reader.read(record) for record in records]
-            await uow.take_in({item.envelope.id: item.envelope for item in items if item.envelope})
-            plan = self._plan(items, await positions.of_stream(uow.connection, self.group, (topic, agency_id)), topic)
-            done = records[: len(records) - len(plan.held)]
-            if done:
-                await self._apply(uow, {(topic, agency_id): plan})
-                await parking.remove(uow, self.group, done)
-                await audit.record(
-                    uow,
-                    command="ReplayParkedStream",
-                    agency_id=agency_id,
-                    subject=topic,
-                    after={"records": len(done), "position": plan.position},
-                )
-        if plan.held:
-            raise Conflict(plan.reason)
-        return True
-
-    async def accept_gap(self, topic: str, agency_id: str, reason: str, context: Context) -> Position:
-        """Give up the sequences that a stream parked for: its position moves to just before its first record.
-
-        Returns that position; then replay. Raises NotFound where nothing is parked, and Conflict where it is
-        parked for something else.
-        """
-        async with self._database.write(agency_id, context=context) as uow:
-            records = await parking.parked_records(uow.connection, self.group, topic, agency_id, 1)
-            if not records:
-                raise NotFound(f"no stream of {agency_id} on topic {topic} is parked")
-            item = self._reader.read(records[0])
-            last = await positions.of_stream(uow.connection, self.group, (topic, agency_id))
-            if item.defect is not None or item.position is None:
-                raise Conflict(f"the stream did not park for a gap, but for this: {item.defect}")
-            if item.position <= last or not self._leaves_gap(item.position, last, topic):
-                raise Conflict("there is no gap: the first record that waits fits; replay the stream")
-            # In the old epoch, so that the first event of a new one still raises its alarm.
-            accepted = (last[0], item.position[1] - 1)
-            await positions.store(uow.connection, self.group, {(topic, agency_id): accepted})
-            await audit.record(
-                uow,
-                command="AcceptGap",
-                agency_id=agency_id,
-                subject=topic,
-                before={"position": last},
-                after={"position": accepted},
-                reason=reason,
-            )
-            return accepted
+    def read(self, records: Iterable[Record]) -> list[Item]:
+        """What is in each record, or the defect that keeps it from being applied."""
+        latest = self._reader.latest()
+        return [self._reader.read(record, latest) for record in records]
 
     async def may_go_on(self, stands: StreamStands) -> bool:
         """Whether the partition of a stream that had to wait is to be read again: a tenth of its room is free.
@@ -153,39 +97,6 @@ class Applier:
         async with self._database.read(stands.agency_id) as connection:
             waiting = await parking.waiting(connection, self.group, stands.topic, stands.agency_id)
         return waiting <= self._limits.records * 0.9
-
-    async def discard(self, topic: str, agency_id: str, reason: str, context: Context) -> bool:
-        """Give up the first record of a parked stream, with an audit row; False when nothing is parked.
-
-        The position moves past the record where it is the next one; a gap before it stays one, and is accepted
-        or not by itself. The audit names the event; what it said stays in Kafka, for it may tell of a person.
-        """
-        async with self._database.write(agency_id, context=context) as uow:
-            records = await parking.parked_records(uow.connection, self.group, topic, agency_id, 1)
-            if not records:
-                return False
-            item = self._reader.read(records[0])
-            last = await positions.of_stream(uow.connection, self.group, (topic, agency_id))
-            position = item.position
-            belongs = item.envelope is not None and item.envelope.agency_id == agency_id
-            if position is None or not belongs or self._leaves_gap(position, last, topic):
-                position = last
-            await positions.store(uow.connection, self.group, {(topic, agency_id): max(position, last)})
-            await parking.remove(uow, self.group, records)
-            await audit.record(
-                uow,
-                command="DiscardParkedRecord",
-                agency_id=agency_id,
-                subject=f"{topic}[{records[0].partition}]@{records[0].offset}",
-                before={"position": last},
-                after={
-                    "position": max(position, last),
-                    "event_id": item.envelope.id if item.envelope else None,
-                    "event_type": item.envelope.type if item.envelope else None,
-                },
-                reason=reason,
-            )
-            return True
 
     async def _apply_all(self, streams: Mapping[StreamKey, Sequence[Item]]) -> list[StreamStands]:
         """Apply all streams together; where that cannot be, each alone, so that only the culprit parks or waits."""
@@ -235,30 +146,29 @@ class Applier:
                 # Another process may have taken the partition over, and applied some of them.
                 held = [later for later in items[index:] if later.position is None or later.position > last]
                 if held:
-                    await self._park(uow, held, describe(refusal))
+                    await self._park(uow, held, describe(refusal), refused=not _blames_record(refusal))
             _log.error("stream_parked", topic=topic, agency_id=agency_id, exc_info=refusal)
             return
 
     async def _apply_streams(self, streams: Mapping[StreamKey, Sequence[Item]]) -> None:
         """One transaction: last sequences, effects, events, and whatever parks."""
         agencies = sorted({agency_id for _, agency_id in streams})
-        causes = {item.envelope.id: item.envelope for items in streams.values() for item in items if item.envelope}
-        async with self._transaction(agencies, causes) as uow:
+        async with self._transaction(agencies) as uow:
             known, parked = await positions.read(uow.connection, self.group, streams)
-            plans: dict[StreamKey, _Plan] = {}
+            plans: dict[StreamKey, Plan] = {}
             for stream, items in streams.items():
                 last = known.get(stream, START)
                 if stream in parked:
-                    behind = [i.record for i in items if i.position is None or i.position > last]
-                    await parking.append(uow, self.group, behind, self._limits)
+                    behind = [i for i in items if i.position is None or i.position > last]
+                    await parking.append(uow, self.group, _waiting(behind), self._limits)
                 else:
-                    plans[stream] = self._plan(items, last, stream[0])
-            await self._apply(uow, plans)
+                    plans[stream] = self.plan(items, last, stream[0])
+            await self.carry_out(uow, plans)
             for plan in plans.values():
                 if plan.held:
-                    await self._park(uow, plan.held, plan.reason)
+                    await self._park(uow, plan.held, plan.reason, refused=False)
 
-    def _plan(self, items: Sequence[Item], last: Position, topic: str) -> _Plan:
+    def plan(self, items: Sequence[Item], last: Position, topic: str) -> Plan:
         """Drop duplicates, whatever is wrong with them; from the first defect or gap on, hold everything."""
         fresh: list[Item] = []
         for index, item in enumerate(items):
@@ -267,24 +177,27 @@ class Applier:
                 DUPLICATES.labels(self.service, topic).inc()
                 continue
             if item.defect is not None or position is None:
-                return _Plan(last, fresh, items[index:], item.defect or "unreadable")
+                return Plan(last, fresh, items[index:], item.defect or "unreadable")
             epoch, sequence = position
-            if self._leaves_gap(position, last, topic):
+            if self.leaves_gap(position, last, topic):
                 GAPS.labels(self.service, topic).inc()
                 reason = f"gap: sequence {last[1] + 1} was expected and {sequence} came"
-                return _Plan(last, fresh, items[index:], reason)
+                return Plan(last, fresh, items[index:], reason)
             if epoch > last[0] and last != START:  # else nothing was known of the stream, and nothing needs reconciling
                 NEW_EPOCHS.labels(self.service, topic).inc()
                 _log.error("new_epoch", topic=topic, agency_id=item.record.agency_id, epoch=epoch)
             fresh.append(item)
             last = position
-        return _Plan(last, fresh, [])
+        return Plan(last, fresh, [])
 
-    def _leaves_gap(self, position: Position, last: Position, topic: str) -> bool:
+    def leaves_gap(self, position: Position, last: Position, topic: str) -> bool:
         """Whether events are missing before a position. Sequences go on over an epoch; a compacted topic has holes."""
         return position[1] > last[1] + 1 and topic not in self._compacted
 
-    async def _apply(self, uow: UnitOfWork, plans: Mapping[StreamKey, _Plan]) -> None:
+    async def carry_out(self, uow: UnitOfWork, plans: Mapping[StreamKey, Plan]) -> None:
+        """Apply what is fresh, and keep the last sequences."""
+        fresh = (item.envelope for plan in plans.values() for item in plan.fresh)
+        await uow.take_in({envelope.id: envelope for envelope in fresh if envelope})
         for run in _runs([plan.fresh for plan in plans.values()]):
             event_type = run[0].envelope.type
             with HANDLER_SECONDS.labels(self.service, event_type).time(), _logged_as(run[0].envelope):
@@ -294,14 +207,20 @@ class Applier:
         for (topic, _), plan in plans.items():
             APPLIED.labels(self.service, topic).inc(len(plan.fresh))
 
-    async def _park(self, uow: UnitOfWork, items: Sequence[Item], reason: str) -> None:
-        await parking.park(uow, self.group, [item.record for item in items], reason, self._limits)
+    async def _park(self, uow: UnitOfWork, items: Sequence[Item], reason: str, *, refused: bool) -> None:
+        await parking.park(uow, self.group, _waiting(items), reason, self._limits, refused=refused)
 
-    def _transaction(
-        self, agencies: Sequence[str], causes: Mapping[str, Envelope] | None = None
-    ) -> AbstractAsyncContextManager[UnitOfWork]:
-        context = Context(actor=self.service, correlation_id="")
-        return self._database.write(*agencies, context=context, causes=causes or {})
+    def _transaction(self, agencies: Sequence[str]) -> AbstractAsyncContextManager[UnitOfWork]:
+        return self._database.write(*agencies, context=Context(actor=self.service, correlation_id=""))
+
+
+def _waiting(items: Iterable[Item]) -> list[Waiting]:
+    return [Waiting(item.record, item.position) for item in items]
+
+
+def _blames_record(error: Exception) -> bool:
+    """Whether what a handler met is a defect of the record's data, and says nothing against the handler."""
+    return isinstance(error, Unreadable | asyncpg.DataError | asyncpg.ProgramLimitExceededError | OverflowError)
 
 
 def _logged_as(first: Envelope) -> AbstractContextManager[object]:

@@ -4,7 +4,6 @@ Sources: RFC 6750 (bearer tokens), RFC 7519 (JWT), RFC 8725 (JWT best practices)
 """
 
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +17,7 @@ from joserfc import jws, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, KeySetSerialization, OKPKey
 
+from muster_contracts import is_agency_id
 from muster_runtime.clock import Clock, SystemClock
 from muster_runtime.db import EVERY_AGENCY
 from muster_runtime.errors import NotFound, PermanentError
@@ -33,7 +33,6 @@ MAX_TOKEN_LENGTH = 8 * 1024
 
 PUBLIC_PATHS = frozenset({"/health/live", "/health/ready", "/metrics", "/openapi.json"})
 
-_AGENCY_ID = re.compile(r"[A-Z][A-Z0-9-]{1,19}")
 _BEARER = HTTPBearer(auto_error=False, bearerFormat="JWT", scheme_name="oidc")
 
 
@@ -80,7 +79,7 @@ class Identity:
 
 def is_agency_or_all(text: str) -> bool:
     """Whether a text is an agency's id, as far as its form goes, or EVERY_AGENCY."""
-    return text == EVERY_AGENCY or _AGENCY_ID.fullmatch(text) is not None
+    return text == EVERY_AGENCY or is_agency_id(text)
 
 
 class TokenVerifier:

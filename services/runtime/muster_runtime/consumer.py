@@ -20,7 +20,7 @@ from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.message import FAKE_CONSUMER
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
-from muster_contracts import topics
+from muster_contracts import is_agency_id, topics
 from muster_runtime.applier import Applier
 from muster_runtime.db import RETRYABLE
 from muster_runtime.parking import Record, StreamFull, StreamStands
@@ -47,8 +47,11 @@ LEAVE_SECONDS = 3
 # How often the consumer is looked after.
 TEND_SECONDS = 5.0
 
-# The stream of a record from which not even the agency can be read.
+# The stream of records that name no agency: worthless keys, however many, make no streams of their own.
 UNKNOWN_AGENCY = "?"
+
+# No agency's id is longer; a key of any length is not kept in memory.
+AGENCY_BYTES = 20
 
 _log = structlog.get_logger(__name__)
 
@@ -346,12 +349,13 @@ class Consumer:
         raw = consumed.key
         if topic in self._compacted:
             raw = dict(consumed.headers).get("ce_partitionkey")
-        return _agency_named(raw or b"")
+        return _agency_named(raw) if raw and len(raw) <= AGENCY_BYTES else UNKNOWN_AGENCY
 
 
 @lru_cache(maxsize=1024)
 def _agency_named(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace").replace(",", "_").replace("\0", "_") or UNKNOWN_AGENCY
+    name = raw.decode("utf-8", "replace")
+    return name if is_agency_id(name) else UNKNOWN_AGENCY
 
 
 class _DrainOnRevoke(ConsumerRebalanceListener):

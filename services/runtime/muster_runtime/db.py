@@ -175,7 +175,7 @@ class Database:
         self.disk_full = False
         self.outbox_full = False
         self.server: datetime | None = None
-        self._clock = clock
+        self.clock = clock
         self._turns = turns
         self._migrations = migrations
 
@@ -259,11 +259,11 @@ class Database:
 
     async def _lock(self, connection: Connection, agencies: Sequence[str], causes: Mapping[str, Envelope]) -> datetime:
         """Lock the agencies, and answer the instant of the transaction."""
-        sent = self._clock.now()
+        sent = self.clock.now()
         latest = max((cause.time for cause in causes.values()), default=sent)
         row = await connection.fetchrow(_LOCK, list(agencies), max(sent, latest))
         assert row is not None
-        if not self._clock.virtual and (complaint := skew(sent, row["entered"], row["locked"], self._clock.now())):
+        if not self.clock.virtual and (complaint := skew(sent, row["entered"], row["locked"], self.clock.now())):
             raise ClockSkewed(complaint)
         now: datetime = row["latest"]
         return now

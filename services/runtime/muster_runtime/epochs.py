@@ -1,12 +1,11 @@
 """The epoch of a service's streams: raised after its database was restored, so that no position is given out twice."""
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel
 
 from muster_runtime import audit
-from muster_runtime.context import Context
-from muster_runtime.db import EVERY_AGENCY, Database
-from muster_runtime.restored import published_runs
-from muster_runtime.settings import Settings
+from muster_runtime.db import EVERY_AGENCY, Database, UnitOfWork
 
 
 class RaisedEpoch(BaseModel):
@@ -16,32 +15,33 @@ class RaisedEpoch(BaseModel):
     streams: int
 
 
-async def raise_epoch(
-    database: Database, settings: Settings, reason: str, context: Context, *, above: int = 0
-) -> RaisedEpoch:
-    """Raise the epoch of all streams above every one so far and above `above`; their sequences go on.
-
-    So do the events that wait in the outbox, but for those that are on their topic already: these would be new ones
-    otherwise. Nothing else of the service may run meanwhile: what it published in the old epoch would pass for known.
-    """
-    published = await published_runs(database, settings.kafka_bootstrap, settings.topic_prefix)
+async def agencies_with_streams(database: Database) -> list[str]:
+    """The agencies whose streams go on in a raised epoch: all are locked for it."""
     async with database.read(EVERY_AGENCY) as connection:
         rows = await connection.fetch("select distinct agency_id from stream")
-    agencies = [row["agency_id"] for row in rows]
-    async with database.write(EVERY_AGENCY, *agencies, context=context) as uow:
-        before = await uow.connection.fetchval(
-            "select greatest((select number from epoch), (select max(epoch) from stream))"
-        )
-        epoch = max(before, above) + 1
-        await uow.connection.execute("update epoch set number = $1", epoch)
-        streams = await uow.connection.fetch("update stream set epoch = $1 returning true", epoch)
-        await uow.connection.execute("update outbox set epoch = $1 where id <> all($2::bigint[])", epoch, published)
-        await audit.record(
-            uow,
-            command="RaiseEpoch",
-            agency_id=EVERY_AGENCY,
-            before={"epoch": before},
-            after={"epoch": epoch, "streams": len(streams)},
-            reason=reason,
-        )
-        return RaisedEpoch(epoch=epoch, streams=len(streams))
+    return [row["agency_id"] for row in rows]
+
+
+async def raise_epoch(uow: UnitOfWork, published: Sequence[int], reason: str, *, above: int = 0) -> RaisedEpoch:
+    """Raise the epoch of all streams above every one so far and above `above`; their sequences go on.
+
+    So do the events that wait in the outbox, but for the `published` rows, which are on their topic already: these
+    would be new events otherwise. Nothing else of the service may run meanwhile: what it published in the old epoch
+    would pass for known.
+    """
+    before = await uow.connection.fetchval(
+        "select greatest((select number from epoch), (select max(epoch) from stream))"
+    )
+    epoch = max(before, above) + 1
+    await uow.connection.execute("update epoch set number = $1", epoch)
+    streams = await uow.connection.fetch("update stream set epoch = $1 returning true", epoch)
+    await uow.connection.execute("update outbox set epoch = $1 where id <> all($2::bigint[])", epoch, published)
+    await audit.record(
+        uow,
+        command="RaiseEpoch",
+        agency_id=EVERY_AGENCY,
+        before={"epoch": before},
+        after={"epoch": epoch, "streams": len(streams)},
+        reason=reason,
+    )
+    return RaisedEpoch(epoch=epoch, streams=len(streams))

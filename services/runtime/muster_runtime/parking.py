@@ -5,14 +5,15 @@ Only that agency's stream of that topic is parked; every other flows on.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
+from muster_runtime import breaker
 from muster_runtime.db import Connection, UnitOfWork
 from muster_runtime.errors import RetryableError
+from muster_runtime.positions import Position
 
-# The window in which the breaker counts the streams that parked.
-BREAKER_WINDOW = timedelta(minutes=10)
+MAX_REASON = 2_000
 
 
 class Record(NamedTuple):
@@ -25,6 +26,13 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]]
+
+
+class Waiting(NamedTuple):
+    """A record that is to wait, and its position; None where it cannot be read."""
+
+    record: Record
+    position: Position | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,7 @@ class ParkedStream:
 
 @dataclass(frozen=True, slots=True)
 class ParkingLimits:
-    """How many records one stream may hold, and how many streams may park within BREAKER_WINDOW."""
+    """How many records one stream may hold, and of how many streams a handler may refuse one in breaker.WINDOW."""
 
     records: int = 100_000
     streams: int = 50
@@ -66,61 +74,67 @@ class AgencyStands(StreamStands):
     """Another transaction holds the agency's lock for longer than a consumer waits, or its rows cannot be read."""
 
 
-class BreakerOpen(RetryableError):
-    """So many streams have parked in a short time that the fault is ours, not an event's: nothing more parks."""
-
-    def __init__(self, limit: int) -> None:
-        minutes = int(BREAKER_WINDOW.total_seconds() / 60)
-        super().__init__(
-            f"the breaker is open: {limit} streams have parked within {minutes} minutes; "
-            "mend the cause, then replay or discard them"
-        )
-
-
-async def park(uow: UnitOfWork, group: str, records: Sequence[Record], reason: str, limits: ParkingLimits) -> None:
+async def park(
+    uow: UnitOfWork, group: str, records: Sequence[Waiting], reason: str, limits: ParkingLimits, *, refused: bool
+) -> None:
     """Append records of one stream, the first of which could not be applied, to its parking place.
 
-    Raises BreakerOpen, and StreamFull.
+    `refused`: a handler refused it, which counts for the breaker. What is wrong with a record itself does not: else
+    whoever writes worthless records would stop every agency. Raises BreakerOpen, and StreamFull.
     """
-    first = records[0]
-    recent = await uow.connection.fetchval(
-        "select count(*) from parked_stream where consumer_group = $1 and parked_at > $2",
-        group,
-        uow.now - BREAKER_WINDOW,
-    )
-    if recent >= limits.streams:
-        raise BreakerOpen(limits.streams)
+    first = records[0].record
+    if refused:
+        await breaker.check(uow, group, limits.streams)
     await uow.connection.execute(
         """
-        insert into parked_stream (consumer_group, topic, agency_id, parked_at, reason)
-        values ($1, $2, $3, $4, $5)
+        insert into parked_stream (consumer_group, topic, agency_id, parked_at, reason, refused)
+        values ($1, $2, $3, $4, $5, $6)
         on conflict do nothing
         """,
         group,
         first.topic,
         first.agency_id,
         uow.now,
-        reason[:2000],
+        _printable(reason),
+        refused,
     )
     await append(uow, group, records, limits)
 
 
-async def append(uow: UnitOfWork, group: str, records: Sequence[Record], limits: ParkingLimits) -> None:
-    """Append records of one parked stream behind those that wait already; one read twice is kept once.
+async def note_reason(uow: UnitOfWork, group: str, topic: str, agency_id: str, reason: str) -> None:
+    """Keep why a stream is still parked after a replay."""
+    await uow.connection.execute(
+        "update parked_stream set reason = $4 where consumer_group = $1 and topic = $2 and agency_id = $3",
+        group,
+        topic,
+        agency_id,
+        _printable(reason),
+    )
+
+
+def _printable(reason: str) -> str:
+    """A reason may quote a record, and text in Postgres cannot hold all that a record can."""
+    cut = reason[:MAX_REASON]
+    return cut if cut.isprintable() else cut.encode("unicode_escape").decode()[:MAX_REASON]
+
+
+async def append(uow: UnitOfWork, group: str, records: Sequence[Waiting], limits: ParkingLimits) -> None:
+    """Append records of one parked stream to those that wait already; one read twice is kept once.
 
     Raises StreamFull when it would hold too many.
     """
     if not records:
         return
-    topic, agency_id = records[0].topic, records[0].agency_id
+    topic, agency_id = records[0].record.topic, records[0].record.agency_id
+    places = await _places(uow.connection, group, records)
     await uow.connection.executemany(
         """
         with added as (
             insert into parked_event (
                 consumer_group, topic, agency_id, kafka_partition, kafka_offset, key,
-                header_names, header_values, value, parked_at
+                header_names, header_values, value, parked_at, epoch, sequence
             )
-            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
             on conflict do nothing
             returning 1
         )
@@ -140,13 +154,39 @@ async def append(uow: UnitOfWork, group: str, records: Sequence[Record], limits:
                 [value for _, value in record.headers],
                 record.value,
                 uow.now,
+                *place,
             )
-            for record in records
+            for (record, _), place in zip(records, places, strict=True)
         ],
     )
     if await waiting(uow.connection, group, topic, agency_id) > limits.records:
         full = f"the parked stream of {agency_id} on {topic} is full: {limits.records} records wait"
         raise StreamFull(topic, agency_id, full)
+
+
+async def _places(connection: Connection, group: str, records: Sequence[Waiting]) -> list[Position]:
+    """Each record's position; one that cannot be read stands with the record before it in its partition."""
+    first = records[0].record
+    latest: dict[int, Position] = {}
+    if any(position is None for _, position in records):
+        rows = await connection.fetch(
+            """
+            select distinct on (kafka_partition) kafka_partition, epoch, sequence
+            from parked_event
+            where consumer_group = $1 and topic = $2 and agency_id = $3
+            order by kafka_partition, kafka_offset desc
+            """,
+            group,
+            first.topic,
+            first.agency_id,
+        )
+        latest = {row["kafka_partition"]: (row["epoch"], row["sequence"]) for row in rows}
+    places = []
+    for record, position in records:
+        place = position or latest.get(record.partition, (0, 0))
+        latest[record.partition] = place
+        places.append(place)
+    return places
 
 
 async def waiting(connection: Connection, group: str, topic: str, agency_id: str) -> int:
@@ -175,13 +215,13 @@ async def parked_streams(connection: Connection, group: str) -> list[ParkedStrea
 
 
 async def parked_records(connection: Connection, group: str, topic: str, agency_id: str, limit: int) -> list[Record]:
-    """The first records that wait in a parked stream, in order."""
+    """The first records that wait in a parked stream, by position; they may lie in several partitions."""
     rows = await connection.fetch(
         """
         select topic, agency_id, kafka_partition, kafka_offset, key, header_names, header_values, value
         from parked_event
         where consumer_group = $1 and topic = $2 and agency_id = $3
-        order by kafka_partition, kafka_offset
+        order by epoch, sequence, kafka_partition, kafka_offset
         limit $4
         """,
         group,

@@ -4,14 +4,19 @@ The value is read only when a handler asks for it.
 """
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
 from muster_contracts import Envelope, Erasure, Event, MalformedRecord, faults, read_headers, split_type, subject_of
+from muster_runtime.clock import Clock
 from muster_runtime.events import Received, Unreadable
 from muster_runtime.parking import Record
 from muster_runtime.positions import Position
 from muster_runtime.telemetry import UNKNOWN_TYPES
+
+# How far a producer's clock may be ahead. An event of a later instant would date all that its agency does after it.
+FUTURE = timedelta(minutes=1)
 
 
 class Item(NamedTuple):
@@ -34,18 +39,25 @@ class Item(NamedTuple):
 class RecordReader:
     """Reads records as a service subscribes to them."""
 
-    def __init__(self, subscribed: Iterable[type[Event]], service: str) -> None:
+    def __init__(self, subscribed: Iterable[type[Event]], service: str, clock: Clock) -> None:
+        self._clock = clock
         self._classes = {cls.event_type: cls for cls in subscribed}
         self._families = {split[0] for name in self._classes if (split := split_type(name))}
         self._service = service
 
-    def read(self, record: Record) -> Item:
+    def latest(self) -> datetime | None:
+        """The latest time that an event may have now; None where clocks are set, and need not agree."""
+        return None if self._clock.virtual else self._clock.now() + FUTURE
+
+    def read(self, record: Record, latest: datetime | None) -> Item:
         """Read a record: whatever is wrong with it becomes a defect, which parks it raw."""
         envelope = None
         try:
             envelope = read_headers(record.headers)
             if envelope.agency_id != record.agency_id:
                 return Item(record, envelope, defect="the key is not the partitionkey attribute")
+            if latest is not None and envelope.time > latest:
+                return Item(record, envelope, defect=f"header ce_time is {envelope.time}, which is still to come")
             cls = self._classes.get(envelope.type)
             if cls is None:
                 return self._unread(record, envelope)

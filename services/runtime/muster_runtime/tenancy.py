@@ -77,7 +77,7 @@ class Commands:
         self,
         agency_id: str,
         handler: Callable[[UnitOfWork], Awaitable[R]],
-        *,
+        *others: str,
         status_code: int = 200,
         location: Callable[[R], str] | None = None,
         part: int = 0,
@@ -90,10 +90,10 @@ class Commands:
         An error rolls all back and is not kept: the same key may try again. Call it once in a request, or
         number the calls as its parts, from 0: each is a transaction of its own, and keeps a reply of its own.
         What must not be kept, such as a secret that is shown once, `kept` takes out of the reply.
-        Of a body that was read as a stream, `body_sha256` is the digest.
+        Of a body that was read as a stream, `body_sha256` is the digest. `others` are locked as well.
         """
         keyed = await self._key.of_body(part, body_sha256) if self._key else None
-        async with self.write(agency_id) as uow:
+        async with self.write(agency_id, *others) as uow:
             if keyed is not None:
                 found = await keyed.find(uow, agency_id)
                 if found is not None:
@@ -105,10 +105,11 @@ class Commands:
         return _response(reply)
 
     @asynccontextmanager
-    async def write(self, agency_id: str) -> AsyncIterator[UnitOfWork]:
+    async def write(self, *agencies: str) -> AsyncIterator[UnitOfWork]:
         """A unit of work apart from the Idempotency-Key: one step of a long work that may be repeated safely."""
-        self._identity.admit(agency_id)
-        async with self._database.write(agency_id, context=self._context) as uow:
+        for agency_id in agencies:
+            self._identity.admit(agency_id)
+        async with self._database.write(*agencies, context=self._context) as uow:
             yield uow
 
 
@@ -125,14 +126,13 @@ async def _reader(request: Request, identity: IdentityDep) -> Reader:
     return Reader(request.app.state.database, identity)
 
 
-async def _commands(
-    request: Request,
-    identity: IdentityDep,
-    idempotency_key: Annotated[
-        str | None,
-        Header(description="1 to 255 printable ASCII characters. A repeated request with it is carried out once."),
-    ] = None,
-) -> Commands:
+KeyHeader = Annotated[
+    str | None,
+    Header(description="1 to 255 printable ASCII characters. A repeated request with it is carried out once."),
+]
+
+
+async def _commands(request: Request, identity: IdentityDep, idempotency_key: KeyHeader = None) -> Commands:
     key = None if idempotency_key is None else Key(idempotency_key, request)
     return Commands(request.app.state.database, identity, request.state.context, key)
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
-from muster_runtime import consumer, health, kafka_topics, monitor, parking, restored, telemetry
+from muster_runtime import breaker, consumer, health, kafka_topics, monitor, restored, telemetry
 
 ROOT = Path(__file__).parents[3]
 RUNBOOKS = ROOT / "infra" / "runbooks"
@@ -61,7 +61,7 @@ def test_every_reason_of_a_readiness_has_a_row() -> None:
     ("row", "module", "said"),
     [
         ("the relay cannot publish: … it was restored; raise its epoch", restored, "it was restored; raise its epoch"),
-        ("the consumer cannot apply: the breaker is open", parking, "the breaker is open"),
+        ("the consumer cannot apply: the breaker is open", breaker, "the breaker is open"),
         ("the topic … has … partitions and needs …", kafka_topics, "partitions and needs"),
     ],
 )

@@ -25,7 +25,12 @@ ELSEWHERE = {
         (["parked", "list"], "MUSTER_<SERVICE>_URL is not set"),
         (["parked", "replay"], "give a topic and an agency, or --agency, or --all"),
         (["parked", "replay", "--all", "--agency", "NASA"], "give a topic and an agency, or --agency, or --all"),
-        (["parked", "discard", "muster.billing.term", "NASA"], "Missing option '--reason'"),
+        (["parked", "discard", "muster.billing.term", "NASA", "--record", "0@1"], "Missing option '--reason'"),
+        (["parked", "discard", "muster.billing.term", "NASA", "--reason", "junk"], "Missing option '--record'"),
+        (
+            ["parked", "discard", "muster.billing.term", "NASA", "--reason", "junk", "--record", "first"],
+            "--record first: give PARTITION@OFFSET, such as 2@1071",
+        ),
         (["streams", "gap", "accept", "muster.billing.term", "NASA"], "Missing option '--reason'"),
         (["streams", "rewind", "billing"], "Missing option '--reason'"),
         (["streams", "rewind", "billing", "--reason", "restored"], "MUSTER_<SERVICE>_URL is not set"),

@@ -4,18 +4,21 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Depends, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import Instant
 from muster_runtime.applier import Applier
 from muster_runtime.auth import requires_program
-from muster_runtime.db import EVERY_AGENCY, Database
+from muster_runtime.db import EVERY_AGENCY, Database, UnitOfWork
 from muster_runtime.errors import NotFound
+from muster_runtime.operations.commands import OperatorCommands, operators_commands
+from muster_runtime.operations.recovery import RecordName, Recovery
 from muster_runtime.pages import Page, PageDep
 from muster_runtime.parking import ParkedStream, Record, parked_records, parked_streams
 
 SHOWN_RECORDS = 20
+SHOWN_BYTES = 10_000
 
 Topic = Annotated[str, Path(examples=["muster.enrollment.agency"])]
 
@@ -31,7 +34,7 @@ class ParkedStreamReply(BaseModel):
 
 
 class RecordReply(BaseModel):
-    """A raw record; bytes that are not UTF-8 are shown escaped."""
+    """A raw record. Bytes that are not UTF-8 are shown escaped; what is long is cut, and says so."""
 
     partition: int
     offset: int
@@ -61,9 +64,23 @@ class Reason(BaseModel):
     reason: str = Field(min_length=3, max_length=1000)
 
 
+class DiscardRequest(Reason):
+    """The records to give up, by where they lie in Kafka: the first that wait, in order."""
+
+    records: Sequence[RecordName] = Field(min_length=1, max_length=500)
+
+
+class DiscardReply(BaseModel):
+    """How many records still wait in the stream; with none left it is unparked."""
+
+    left: int
+
+
 def parked_router(service: str, applier: Applier, database: Database) -> APIRouter:
     """The routes; they act for the whole program, so a token of one agency does not open them."""
     router = APIRouter(prefix="/v1/parked", tags=["parked"], dependencies=[requires_program(f"{service}:operate")])
+    recovery = Recovery(applier, database)
+    CommandsDep = Annotated[OperatorCommands, Depends(operators_commands(database))]  # noqa: N806 - a type
 
     @router.get("")
     async def list_parked(page: PageDep) -> Page[ParkedStreamReply]:
@@ -81,18 +98,23 @@ def parked_router(service: str, applier: Applier, database: Database) -> APIRout
         )
 
     @router.post("/{topic}/{agency_id}/replay")
-    async def replay_parked(request: Request, topic: Topic, agency_id: str) -> ReplayReply:
+    async def replay_parked(commands: CommandsDep, topic: Topic, agency_id: str) -> ReplayReply:
         """Apply what waits, in order; harmless to repeat. The stream is unparked with its last record."""
         await _stream(topic, agency_id)
-        reason = await applier.replay(topic, agency_id, request.state.context)
+        reason = await recovery.replay(topic, agency_id, commands.context)
         return ReplayReply(parked=reason is not None, reason=reason)
 
-    @router.post("/{topic}/{agency_id}/discard")
-    async def discard_parked(request: Request, topic: Topic, agency_id: str, body: Reason) -> ReplayReply:
-        """Give up the first record that waits, for good; then replay what is behind it."""
-        stream = await _stream(topic, agency_id)
-        await applier.discard(topic, agency_id, body.reason, request.state.context)
-        return ReplayReply(parked=stream.records > 1, reason=stream.reason if stream.records > 1 else None)
+    @router.post("/{topic}/{agency_id}/discard", response_model=DiscardReply)
+    async def discard_parked(commands: CommandsDep, topic: Topic, agency_id: str, body: DiscardRequest) -> Response:
+        """Give up the first records that wait, for good; then replay what is behind them.
+
+        The records are named, so that the same request sent again gives up no other.
+        """
+
+        async def handler(uow: UnitOfWork) -> DiscardReply:
+            return DiscardReply(left=await recovery.discard(uow, topic, agency_id, body.records, body.reason))
+
+        return await commands.execute(agency_id, handler)
 
     async def _streams() -> list[ParkedStream]:
         async with database.read(EVERY_AGENCY) as connection:
@@ -116,14 +138,21 @@ def _reply(stream: ParkedStream) -> ParkedStreamReply:
 
 
 def _record_reply(record: Record) -> RecordReply:
+    headers: dict[str, str] = {}
+    for name, raw in record.headers:
+        value = _text(raw) or ""
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return RecordReply(
         partition=record.partition,
         offset=record.offset,
         key=_text(record.key),
-        headers={name: _text(value) or "" for name, value in record.headers},
+        headers=headers,
         value=_text(record.value),
     )
 
 
 def _text(raw: bytes | None) -> str | None:
-    return None if raw is None else raw.decode("utf-8", "backslashreplace")
+    if raw is None:
+        return None
+    text = raw[:SHOWN_BYTES].decode("utf-8", "backslashreplace")
+    return text if len(raw) <= SHOWN_BYTES else f"{text}... [cut: {len(raw):,} bytes in all]"

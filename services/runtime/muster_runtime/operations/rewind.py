@@ -8,8 +8,7 @@ from aiokafka.structs import OffsetAndMetadata
 from pydantic import BaseModel
 
 from muster_runtime import audit
-from muster_runtime.context import Context
-from muster_runtime.db import EVERY_AGENCY, Database
+from muster_runtime.db import EVERY_AGENCY, UnitOfWork
 from muster_runtime.errors import Conflict, RetryableError
 from muster_runtime.service import Service
 
@@ -23,28 +22,25 @@ class Rewound(BaseModel):
     topics: list[str]
 
 
-async def rewind(service: Service, group: str, database: Database, reason: str, context: Context) -> Rewound:
+async def rewind(uow: UnitOfWork, service: Service, group: str, reason: str) -> Rewound:
     """Set the offsets of a service's consumer group to the beginnings of its topics.
 
     Raises Conflict where a process still consumes as a member of the group, and RetryableError where Kafka is away.
     """
     topics = sorted({cls.topic for cls in service.subscriptions})
-    async with database.write(EVERY_AGENCY, context=context) as uow:
-        await audit.record(
-            uow, command="RewindConsumer", agency_id=EVERY_AGENCY, after={"topics": topics}, reason=reason
-        )
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                await _commit_beginnings(
-                    service.settings.kafka_bootstrap, group, [service.settings.topic_prefix + topic for topic in topics]
-                )
-        except CommitFailedError:
-            raise Conflict(
-                f"a process of {service.name} still consumes: stop all but one with the role operations; "
-                "one that was killed counts for ten seconds more"
-            ) from None
-        except KafkaError as error:
-            raise RetryableError(f"Kafka cannot be reached: {error!r}") from error
+    await audit.record(uow, command="RewindConsumer", agency_id=EVERY_AGENCY, after={"topics": topics}, reason=reason)
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await _commit_beginnings(
+                service.settings.kafka_bootstrap, group, [service.settings.topic_prefix + topic for topic in topics]
+            )
+    except CommitFailedError:
+        raise Conflict(
+            f"a process of {service.name} still consumes: stop all but one with the role operations; "
+            "one that was killed counts for ten seconds more"
+        ) from None
+    except KafkaError as error:
+        raise RetryableError(f"Kafka cannot be reached: {error!r}") from error
     return Rewound(topics=topics)
 
 

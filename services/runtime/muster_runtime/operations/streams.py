@@ -2,18 +2,21 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field
 
 from muster_runtime import epochs, positions
 from muster_runtime.applier import Applier
 from muster_runtime.auth import requires_program
-from muster_runtime.db import EVERY_AGENCY, Database
+from muster_runtime.db import EVERY_AGENCY, Database, UnitOfWork
 from muster_runtime.http import RuntimeDep
+from muster_runtime.operations.commands import OperatorCommands, operators_commands
 from muster_runtime.operations.parked import Reason, Topic
+from muster_runtime.operations.recovery import Recovery
 from muster_runtime.operations.rewind import Rewound, rewind
 from muster_runtime.pages import Page, PageDep
 from muster_runtime.positions import StreamState
+from muster_runtime.restored import published_runs
 
 # Parts topic and agency in a cursor; neither can hold it.
 _SEPARATOR = "/"
@@ -28,6 +31,8 @@ class EpochRequest(Reason):
 def streams_router(service: str, applier: Applier, database: Database) -> APIRouter:
     """The routes; they act for the whole program, so a token of one agency does not open them."""
     router = APIRouter(prefix="/v1", tags=["streams"], dependencies=[requires_program(f"{service}:operate")])
+    recovery = Recovery(applier, database)
+    CommandsDep = Annotated[OperatorCommands, Depends(operators_commands(database))]  # noqa: N806 - a type
 
     @router.get("/streams")
     async def list_streams(
@@ -48,24 +53,36 @@ def streams_router(service: str, applier: Applier, database: Database) -> APIRou
             )
         return page.make(states, key=lambda state: f"{state.topic}{_SEPARATOR}{state.agency_id}")
 
-    @router.post("/streams/{topic}/{agency_id}/gap")
-    async def accept_gap(request: Request, topic: Topic, agency_id: str, body: Reason) -> StreamState:
+    @router.post("/streams/{topic}/{agency_id}/gap", response_model=StreamState)
+    async def accept_gap(commands: CommandsDep, topic: Topic, agency_id: str, body: Reason) -> Response:
         """Give up the missing sequences of a stream that is parked for them; then replay it."""
-        await applier.accept_gap(topic, agency_id, body.reason, request.state.context)
-        async with database.read(EVERY_AGENCY) as connection:
-            (state,) = await positions.states(connection, applier.group, topic=topic, agency_id=agency_id, limit=1)
-        return state
 
-    @router.post("/epoch")
-    async def raise_epoch(request: Request, runtime: RuntimeDep, body: EpochRequest) -> epochs.RaisedEpoch:
+        async def handler(uow: UnitOfWork) -> StreamState:
+            await recovery.accept_gap(uow, topic, agency_id, body.reason)
+            (state,) = await positions.states(uow.connection, applier.group, topic=topic, agency_id=agency_id, limit=1)
+            return state
+
+        return await commands.execute(agency_id, handler)
+
+    @router.post("/epoch", response_model=epochs.RaisedEpoch)
+    async def raise_epoch(commands: CommandsDep, runtime: RuntimeDep, body: EpochRequest) -> Response:
         """After a restore, and before the service publishes again: no position may be given out a second time."""
-        return await epochs.raise_epoch(
-            database, runtime.settings, body.reason, request.state.context, above=body.above
-        )
+        settings = runtime.settings
+        published = await published_runs(database, settings.kafka_bootstrap, settings.topic_prefix)
+        agencies = await epochs.agencies_with_streams(database)
 
-    @router.post("/rewind")
-    async def rewind_consumer(request: Request, runtime: RuntimeDep, body: Reason) -> Rewound:
+        async def handler(uow: UnitOfWork) -> epochs.RaisedEpoch:
+            return await epochs.raise_epoch(uow, published, body.reason, above=body.above)
+
+        return await commands.execute(EVERY_AGENCY, handler, *agencies)
+
+    @router.post("/rewind", response_model=Rewound)
+    async def rewind_consumer(commands: CommandsDep, runtime: RuntimeDep, body: Reason) -> Response:
         """After a restore, and before the service consumes again: let it read its topics from their beginning."""
-        return await rewind(runtime.service, applier.group, database, body.reason, request.state.context)
+
+        async def handler(uow: UnitOfWork) -> Rewound:
+            return await rewind(uow, runtime.service, applier.group, body.reason)
+
+        return await commands.execute(EVERY_AGENCY, handler)
 
     return router

@@ -5,7 +5,9 @@ import os
 import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import quote
 
+import httpx
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.record.util import calc_crc32c
@@ -65,6 +67,16 @@ async def probe_process(idle_probe: RunningService) -> AsyncIterator[ProbeStarte
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+async def discard(probe: RunningService, agency_id: str, count: int = 1, **headers: str) -> httpx.Response:
+    """Give up the first records that wait in a parked stream of seats, as they are shown."""
+    path = f"/v1/parked/{SeatAssigned.topic}/{quote(agency_id, safe='')}"
+    shown = (await probe.client.get(path)).json()["first_records"]
+    records = [{name: record[name] for name in ("partition", "offset")} for record in shown[:count]]
+    return await probe.client.post(
+        f"{path}/discard", json={"records": records, "reason": "entered by mistake"}, headers=headers
+    )
 
 
 async def put_unreadable(probe: RunningService, agency_id: str) -> None:

@@ -10,7 +10,7 @@ from muster_contracts import Envelope, write_headers
 from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import SeatAssigned, SeatRevoked
 from muster_runtime.settings import Settings
-from tests.integration.runtime.core.conftest import put_unreadable
+from tests.integration.runtime.core.conftest import discard, put_unreadable
 from tests.integration.runtime.core.probe.service import build, build_answering
 from tests.support.services import RunningService, ServiceRunner
 from tests.support.topics import Producer
@@ -57,7 +57,8 @@ async def test_the_marker_of_a_transaction_is_no_record_to_wait_for(
     assert consumer is not None
 
     async def marker_is_there() -> bool:
-        return sum((await consumer._ends.end_offsets(list(consumer._kafka.assignment()))).values()) == 2
+        ends: dict[Any, int] = await consumer._ends.end_offsets(list(consumer._kafka.assignment()))
+        return sum(ends.values()) == 2
 
     await eventually(marker_is_there)
     await eventually(lambda: _is(consumer.lag(), 0))
@@ -130,8 +131,7 @@ async def test_poison_parks_its_stream_in_order_and_replay_applies_it(
     assert "poison" in refused["reason"]
     assert await effects(probe, "NASA") == ["a"]
 
-    discarded = await probe.client.post(f"/v1/parked/{TOPIC}/NASA/discard", json={"reason": "entered by mistake"})
-    assert discarded.json()["parked"]
+    assert (await discard(probe, "NASA")).json() == {"left": 2}
     assert (await probe.client.post(f"/v1/parked/{TOPIC}/NASA/replay")).json() == {"parked": False, "reason": None}
     assert await effects(probe, "NASA") == ["a", "b", "c"]
     await probe.publish(seat("NASA", "d"))
@@ -159,6 +159,8 @@ async def test_poison_parks_its_stream_in_order_and_replay_applies_it(
         ({"type": "muster.entitlements.SeatAssigned.v2"}, "unknown major version"),
         ({"sequence": b"many"}, "not a whole number"),
         ({"partitionkey": b"DOE"}, "partitionkey"),
+        ({"value": b'{"agency_id": "DOE", "seat_id": "b", "subject_ref": "s"}'}, "partitionkey"),
+        ({"value": b'{"agency_id": "NASA", "seat_id": "poison", "subject_ref": "\\u0000"}'}, "poison"),
     ],
 )
 async def test_what_cannot_be_read_is_parked_raw(
@@ -177,6 +179,42 @@ async def test_what_cannot_be_read_is_parked_raw(
     assert reason in await eventually(lambda: parked(probe, "NASA"))
     assert await probe.admin.fetchval("select value from parked_event") == value
     await eventually(lambda: _is(effects(probe, "DOE"), ["other"]))
+
+
+async def test_a_discarded_record_of_a_newer_major_does_not_park_when_it_is_read_again(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    """As after a rewind: the position is known, whatever the record holds."""
+    (first,) = await probe.publish(seat("NASA", "a"))
+    newer = _at(first, 2)._replace(type="muster.entitlements.SeatAssigned.v2")
+    await probe.producer.put(newer, seat("NASA", "new"))
+    assert "unknown major" in await eventually(lambda: parked(probe, "NASA"))
+    assert (await discard(probe, "NASA")).json() == {"left": 0}
+    await probe.producer.put(newer, seat("NASA", "new"))
+    await probe.producer.put(_at(first, 3), seat("NASA", "b"))
+    await eventually(lambda: _is(effects(probe, "NASA"), ["a", "b"]))
+    assert await parked(probe, "NASA") is None
+
+
+async def test_events_in_two_partitions_are_replayed_by_their_position(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    """As after partitions were added: the new one was read first."""
+    (first,) = await probe.publish(seat("DOE", "a"))
+    first = first._replace(agency_id="NASA")
+    await probe.producer.put(_at(first, 4), seat("NASA", "4"), partition=0)
+    await eventually(lambda: parked(probe, "NASA"))
+    for sequence, partition in ((1, 1), (2, 1), (5, 0), (3, 1), (6, 0)):
+        await probe.producer.put(_at(first, sequence), seat("NASA", f"{sequence}"), partition=partition)
+    await probe.producer.put_raw(TOPIC, key=b"NASA", value=b"junk", headers=[], partition=1)
+    await eventually(lambda: _is(_waiting(probe), 7))
+    left = (await probe.client.post(f"/v1/parked/{TOPIC}/NASA/replay")).json()
+    assert left["reason"] == "Conflict: header ce_specversion is missing"
+    assert await parked(probe, "NASA") == left["reason"]
+    assert await effects(probe, "NASA") == ["1", "2", "3"]
+    assert (await discard(probe, "NASA")).json() == {"left": 3}
+    assert (await probe.client.post(f"/v1/parked/{TOPIC}/NASA/replay")).json() == {"parked": False, "reason": None}
+    assert await effects(probe, "NASA") == ["1", "2", "3", "4", "5", "6"]
 
 
 async def test_an_unknown_type_is_acknowledged_and_its_sequence_counts(

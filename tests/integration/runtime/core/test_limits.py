@@ -13,7 +13,7 @@ import pytest
 from aiokafka.admin import NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from muster_contracts import topics
+from muster_contracts import topics, write_headers
 from muster_contracts.entitlements import SeatAssigned
 from muster_local.topics import connect, delete_topics
 from muster_runtime.consumer import ConsumerStuck
@@ -22,6 +22,7 @@ from muster_runtime.process import Process, Role, StartRefused, running
 from muster_runtime.producers import partition_of
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
+from tests.integration.runtime.core.conftest import discard
 from tests.integration.runtime.core.probe.service import build
 from tests.integration.runtime.http import sample
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
@@ -86,7 +87,7 @@ async def test_a_full_stream_pauses_its_partition_until_there_is_room(
     await probe.publish(seat(other, "a"), seat(other, "b"))
     await eventually(lambda: seats(probe, other, 2))
 
-    await probe.client.post(f"/v1/parked/{TOPIC}/NASA/discard", json={"reason": "poison"})
+    await discard(probe, "NASA")
     await probe.client.post(f"/v1/parked/{TOPIC}/NASA/replay")
     await eventually(lambda: seats(probe, "NASA", 5))
     await eventually(lambda: ready(probe))
@@ -104,8 +105,24 @@ async def test_the_breaker_stops_a_consumer_that_parks_too_many_streams(
     await eventually(lambda: not_ready(probe, "the breaker is open: 2 streams have parked within 10 minutes"))
     assert {agency_id for agency_id, _ in await parked_streams(probe)} == {"NASA", "DOE"}
 
-    await probe.client.post(f"/v1/parked/{TOPIC}/NASA/discard", json={"reason": "poison"})
+    await discard(probe, "NASA")
     await eventually(lambda: has_parked(probe, {"DOE", "EPA"}))
+    await eventually(lambda: ready(probe))
+
+
+async def test_worthless_records_do_not_open_the_breaker(run_service: ServiceRunner, eventually: Eventually) -> None:
+    """Gaps, values of a wrong shape, numbers out of range: whoever writes them stops no other agency."""
+    probe = await run_service(build, Settings, parked_streams=1)
+    (first,) = await probe.publish(seat("NASA", "a"))
+    await probe.producer.put(first._replace(agency_id="DOE", sequence=7, id="gap"), seat("DOE", "gap"))
+    for agency_id in ("EPA", "DOL", "HHS"):
+        headers = write_headers(first._replace(agency_id=agency_id, id=agency_id))
+        await probe.producer.put_raw(TOPIC, key=agency_id.encode(), value=b"{}", headers=headers)
+    await probe.producer.put(first._replace(agency_id="VA", id="VA"), seat("VA", "\0"))
+    await probe.producer.put_raw(TOPIC, key=b"no agency", value=b"", headers=[])
+    await eventually(lambda: has_parked(probe, {"DOE", "EPA", "DOL", "HHS", "VA", "?"}))
+    await probe.publish(seat("NASA", "b"))
+    await eventually(lambda: seats(probe, "NASA", 2))
     await eventually(lambda: ready(probe))
 
 

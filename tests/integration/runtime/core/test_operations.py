@@ -11,6 +11,7 @@ from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.context import Context
 from muster_runtime.process import Role
 from muster_runtime.settings import Settings
+from tests.integration.runtime.core.conftest import discard
 from tests.integration.runtime.core.probe.service import build
 from tests.support.services import RunningService, ServiceRunner
 
@@ -98,6 +99,51 @@ async def test_an_accepted_gap_lets_the_stream_go_on_and_is_audited(
     assert tuple(row or ()) == ("operator", WHY["reason"], '{"position": [1, 1]}', '{"position": [1, 6]}')
 
 
+async def test_a_discard_that_is_sent_twice_gives_up_one_record(probe: RunningService, eventually: Eventually) -> None:
+    await probe.publish(seat("NASA", "poison"), seat("NASA", "good"))
+    await eventually(lambda: waiting(probe, 2))
+    path = f"/v1/parked/{TOPIC}/NASA"
+    poison, good = (await probe.client.get(path)).json()["first_records"]
+    body = {"records": [{name: poison[name] for name in ("partition", "offset")}], "reason": "a mistake"}
+    key = {"Idempotency-Key": "discard-1"}
+    for replayed in (None, "true"):
+        reply = await probe.client.post(f"{path}/discard", json=body, headers=key)
+        assert (reply.status_code, reply.json()) == (200, {"left": 1}), reply.text
+        assert reply.headers.get("idempotency-replayed") == replayed
+    other = body | {"reason": "another"}
+    assert (await probe.client.post(f"{path}/discard", json=other, headers=key)).status_code == 422
+    again = await probe.client.post(f"{path}/discard", json=body)
+    assert again.status_code == 409
+    assert f"{good['partition']}@{good['offset']}" in again.json()["detail"]
+    assert (await probe.client.post(f"{path}/discard", json={"reason": "the first one"})).status_code == 422
+    assert (await probe.client.post(f"{path}/replay")).json() == {"parked": False, "reason": None}
+    assert await seats(probe, "NASA") == ["good"]
+    assert (await probe.client.post(f"{path}/discard", json=body)).status_code == 404
+    assert await probe.admin.fetchval("select count(*) from audit where command = 'DiscardParkedRecord'") == 1
+    beyond = {"records": [{"partition": 2**40, "offset": 10**30}], "reason": "a mistake"}
+    assert (await probe.client.post(f"{path}/discard", json=beyond)).status_code == 422
+
+
+async def test_an_operators_command_under_a_key_is_carried_out_once(
+    probe: RunningService, run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    await parked_for_a_gap(probe, eventually)
+    consumer = probe.process.consumer
+    assert consumer is not None
+    await consumer.stop()  # else the group refuses to be rewound
+    commands = {f"/v1/streams/{TOPIC}/NASA/gap": WHY, "/v1/epoch": WHY, "/v1/rewind": WHY}
+    for path, body in commands.items():
+        replies = [
+            await probe.client.post(path, json=body, headers={"Idempotency-Key": f"key of {path}"}) for _ in range(2)
+        ]
+        assert [reply.status_code for reply in replies] == [200, 200], replies[0].text
+        assert replies[0].json() == replies[1].json()
+        assert replies[1].headers["idempotency-replayed"] == "true"
+    audited = await probe.admin.fetch("select command from audit order by id")
+    assert [row["command"] for row in audited] == ["AcceptGap", "RaiseEpoch", "RewindConsumer"]
+    assert await probe.admin.fetchval("select number from epoch") == 2
+
+
 async def test_only_a_gap_can_be_accepted(probe: RunningService, eventually: Eventually) -> None:
     nothing = await probe.client.post(f"/v1/streams/{TOPIC}/NASA/gap", json=WHY)
     assert nothing.status_code == 404
@@ -116,7 +162,7 @@ async def test_to_discard_a_record_does_not_accept_the_gap_before_it(
     late = await parked_for_a_gap(probe, eventually)
     await probe.producer.put(late._replace(sequence=8, id=f"{late.id}-8"), seat("NASA", "c"))
     await eventually(lambda: waiting(probe, 2))
-    await probe.client.post(f"/v1/parked/{TOPIC}/NASA/discard", json=WHY)
+    await discard(probe, "NASA")
     replayed = (await probe.client.post(f"/v1/parked/{TOPIC}/NASA/replay")).json()
     assert "sequence 2 was expected and 8 came" in replayed["reason"]
     audited = await probe.admin.fetchval("select after from audit where command = 'DiscardParkedRecord'")

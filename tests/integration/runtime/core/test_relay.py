@@ -14,7 +14,6 @@ from muster_runtime import lane
 from muster_runtime import relay as relay_
 from muster_runtime.alarm import Bell
 from muster_runtime.context import Context
-from muster_runtime.epochs import raise_epoch
 from muster_runtime.relay import Relay
 from tests.integration.runtime.core.conftest import ProbeStarter, put_unreadable
 from tests.support.services import PARTITIONS, RunningService
@@ -158,7 +157,7 @@ async def test_a_database_that_has_lost_commits_publishes_nothing_until_its_epoc
         assert not await outbox_is_empty(idle_probe)
     assert len(await idle_probe.published(SeatAssigned)) == 3
 
-    await raise_epoch(idle_probe.runtime.database, idle_probe.runtime.settings, "restored", CONTEXT)
+    await raise_epoch(idle_probe)
     await write(idle_probe, "NASA", "another two")
     await write(idle_probe, "DOE", "another one")
     async with relaying(idle_probe):
@@ -166,6 +165,10 @@ async def test_a_database_that_has_lost_commits_publishes_nothing_until_its_epoc
     positions = await published_positions(idle_probe)
     assert {("NASA", 2, 2), ("DOE", 2, 1), ("EPA", 2, 1)} <= set(positions)
     assert len(positions) == len(set(positions)) == 6
+
+
+async def raise_epoch(probe: RunningService) -> None:
+    (await probe.client.post("/v1/epoch", json={"reason": "restored from a backup"})).raise_for_status()
 
 
 async def test_what_a_database_gives_out_a_second_time_is_published_in_the_new_epoch_alone(
@@ -183,7 +186,7 @@ async def test_what_a_database_gives_out_a_second_time_is_published_in_the_new_e
         assert "NASA has an event at epoch 1, sequence 2" in await eventually(lambda: _held(relay))
     assert len(await idle_probe.published(SeatAssigned)) == 2
 
-    await raise_epoch(idle_probe.runtime.database, idle_probe.runtime.settings, "restored", CONTEXT)
+    await raise_epoch(idle_probe)
     async with relaying(idle_probe):
         await eventually(lambda: outbox_is_empty(idle_probe))
     assert await published_positions(idle_probe) == [("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 2, 2), ("NASA", 2, 3)]
@@ -199,7 +202,7 @@ async def test_a_raised_epoch_leaves_alone_what_is_on_its_topic_already(
         assert await dying.wait() == -9
     await write(idle_probe, "NASA", "three")
 
-    await raise_epoch(idle_probe.runtime.database, idle_probe.runtime.settings, "to be sure", CONTEXT)
+    await raise_epoch(idle_probe)
     async with relaying(idle_probe):
         await eventually(lambda: outbox_is_empty(idle_probe))
     positions = await published_positions(idle_probe)

@@ -16,8 +16,9 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 async def keep_seats(uow: UnitOfWork, events: Sequence[Received[SeatAssigned]]) -> None:
-    if any(event.data.seat_id == "poison" for event in events):
-        raise Conflict("the seat is poison")
+    for event in events:
+        if event.data.seat_id == "poison":
+            raise Conflict(f"the seat is poison: {event.data.subject_ref}")
     await uow.connection.execute(
         """
         insert into effect (agency_id, event_id, sequence, seat_id)

@@ -1,0 +1,31 @@
+"""The breaker: where handlers refuse events of many streams in a short time, the fault is ours, and no more park."""
+
+from datetime import timedelta
+
+from muster_runtime.db import UnitOfWork
+from muster_runtime.errors import RetryableError
+
+# The window in which it counts the streams that parked since a handler refused an event.
+WINDOW = timedelta(minutes=10)
+
+
+class BreakerOpen(RetryableError):
+    """Nothing parks until the cause is mended, or what is parked is replayed or discarded."""
+
+    def __init__(self, limit: int) -> None:
+        minutes = int(WINDOW.total_seconds() / 60)
+        super().__init__(
+            f"the breaker is open: {limit} streams have parked within {minutes} minutes; "
+            "mend the cause, then replay or discard them"
+        )
+
+
+async def check(uow: UnitOfWork, group: str, limit: int) -> None:
+    """Raise BreakerOpen where handlers have refused events of `limit` streams within WINDOW."""
+    recent = await uow.connection.fetchval(
+        "select count(*) from parked_stream where consumer_group = $1 and parked_at > $2 and refused",
+        group,
+        uow.now - WINDOW,
+    )
+    if recent >= limit:
+        raise BreakerOpen(limit)

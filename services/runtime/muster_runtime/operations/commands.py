@@ -1,0 +1,45 @@
+"""An operator's commands: as the worker role, each carried out once under its Idempotency-Key."""
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import Request
+
+from muster_runtime.auth import IdentityDep
+from muster_runtime.context import Context
+from muster_runtime.db import Database, UnitOfWork
+from muster_runtime.errors import NotFound
+from muster_runtime.idempotency import Key
+from muster_runtime.tenancy import Commands, KeyHeader
+
+
+class OperatorCommands(Commands):
+    """The write side of an operator's request; its route has asked for a token of the program.
+
+    It acts on streams of agencies that nobody knows, too: those of records with a worthless key.
+    """
+
+    @asynccontextmanager
+    async def write(self, *agencies: str) -> AsyncIterator[UnitOfWork]:
+        """A unit of work on agencies' streams. Raises NotFound where there can be none of such a name."""
+        for agency_id in agencies:
+            if not agency_id.isprintable() or "," in agency_id:
+                raise NotFound(f"there is no agency {agency_id[:40]!r}")
+        async with self._database.write(*agencies, context=self.context) as uow:
+            yield uow
+
+    @property
+    def context(self) -> Context:
+        """Who asks, and the ids of the request."""
+        return self._context
+
+
+def operators_commands(database: Database) -> Callable[..., Coroutine[Any, Any, OperatorCommands]]:
+    """The dependency of routes that make them; `database` is the worker role's."""
+
+    async def commands(request: Request, identity: IdentityDep, idempotency_key: KeyHeader = None) -> OperatorCommands:
+        key = None if idempotency_key is None else Key(idempotency_key, request)
+        return OperatorCommands(database, identity, request.state.context, key)
+
+    return commands

@@ -1,0 +1,166 @@
+"""What an operator does about a parked stream: replay it, accept the gap in it, discard what is worthless."""
+
+from collections.abc import Sequence
+
+import structlog
+from pydantic import BaseModel, Field
+
+from muster_contracts import MAX_EPOCH, MAX_SEQUENCE
+from muster_runtime import audit, parking, positions
+from muster_runtime.applier import Applier
+from muster_runtime.context import Context
+from muster_runtime.db import RETRYABLE, Database, UnitOfWork
+from muster_runtime.errors import Conflict, NotFound
+from muster_runtime.positions import Position
+from muster_runtime.reading import Item
+from muster_runtime.telemetry import describe
+
+# How many parked records a replay applies in one transaction.
+REPLAY_RECORDS = 500
+
+_log = structlog.get_logger(__name__)
+
+
+class RecordName(BaseModel):
+    """Where a record lies in Kafka: no other is ever meant by it."""
+
+    partition: int = Field(ge=0, le=MAX_EPOCH)
+    offset: int = Field(ge=0, le=MAX_SEQUENCE)
+
+    def __str__(self) -> str:
+        return f"{self.partition}@{self.offset}"
+
+
+class Recovery:
+    """The parked streams of a consumer group, in an operator's hands. The records of one stream go by position."""
+
+    def __init__(self, applier: Applier, database: Database) -> None:
+        self._applier = applier
+        self._database = database
+        self._group = applier.group
+
+    async def replay(self, topic: str, agency_id: str, context: Context) -> str | None:
+        """Apply a parked stream's records in order; it is unparked with the last one.
+
+        Returns the reason why it is still parked, or None. It goes in steps, each a transaction of its own, so that
+        a replay that is broken off is simply begun again.
+        """
+        at_once = REPLAY_RECORDS
+        while True:
+            try:
+                if not await self._replay_next(topic, agency_id, context, at_once):
+                    return None
+            except RETRYABLE:
+                raise
+            except Exception as error:
+                if at_once > 1:
+                    at_once = 1  # so that all that comes before the culprit is applied
+                    continue
+                _log.warning("replay_refused", topic=topic, agency_id=agency_id, exc_info=error)
+                reason = describe(error)
+                async with self._database.write(agency_id, context=context) as uow:
+                    await parking.note_reason(uow, self._group, topic, agency_id, reason)
+                return reason
+
+    async def _replay_next(self, topic: str, agency_id: str, context: Context, at_once: int) -> bool:
+        """Apply the first records of a parked stream; False when none is left. Raises Conflict at one that is held."""
+        async with self._database.write(agency_id, context=context) as uow:
+            records = await parking.parked_records(uow.connection, self._group, topic, agency_id, at_once)
+            if not records:
+                return False
+            items = self._applier.read(records)
+            last = await positions.of_stream(uow.connection, self._group, (topic, agency_id))
+            plan = self._applier.plan(items, last, topic)
+            done = records[: len(records) - len(plan.held)]
+            if done:
+                await self._applier.carry_out(uow, {(topic, agency_id): plan})
+                await parking.remove(uow, self._group, done)
+                await audit.record(
+                    uow,
+                    command="ReplayParkedStream",
+                    agency_id=agency_id,
+                    subject=topic,
+                    after={"records": len(done), "position": plan.position},
+                )
+        if plan.held:
+            raise Conflict(plan.reason)
+        return True
+
+    async def accept_gap(self, uow: UnitOfWork, topic: str, agency_id: str, reason: str) -> None:
+        """Give up the sequences that a stream parked for: its position moves to just before its first record.
+
+        Then replay. Raises NotFound where nothing is parked, and Conflict where it is parked for something else.
+        """
+        records = await parking.parked_records(uow.connection, self._group, topic, agency_id, 1)
+        if not records:
+            raise _not_parked(topic, agency_id)
+        (item,) = self._applier.read(records)
+        last = await positions.of_stream(uow.connection, self._group, (topic, agency_id))
+        if item.defect is not None or item.position is None:
+            raise Conflict(f"the stream did not park for a gap, but for this: {item.defect}")
+        if item.position <= last or not self._applier.leaves_gap(item.position, last, topic):
+            raise Conflict("there is no gap: the first record that waits fits; replay the stream")
+        # In the old epoch, so that the first event of a new one still raises its alarm.
+        accepted = (last[0], item.position[1] - 1)
+        await positions.store(uow.connection, self._group, {(topic, agency_id): accepted})
+        await audit.record(
+            uow,
+            command="AcceptGap",
+            agency_id=agency_id,
+            subject=topic,
+            before={"position": last},
+            after={"position": accepted},
+            reason=reason,
+        )
+
+    async def discard(
+        self, uow: UnitOfWork, topic: str, agency_id: str, named: Sequence[RecordName], reason: str
+    ) -> int:
+        """Give up the first records of a parked stream, with an audit row for each; answers how many still wait.
+
+        Raises NotFound where nothing is parked, and Conflict where other records than those named wait first: so a
+        command that is sent twice gives up nothing else.
+        """
+        records = await parking.parked_records(uow.connection, self._group, topic, agency_id, len(named))
+        if not records:
+            raise _not_parked(topic, agency_id)
+        first = [RecordName(partition=record.partition, offset=record.offset) for record in records]
+        if first != list(named):
+            raise Conflict(
+                f"records: {', '.join(map(str, named[:5]))} are not the first that wait, which are "
+                f"{', '.join(map(str, first[:5]))}: look at the stream again and name those"
+            )
+        for item in self._applier.read(records):
+            await self._give_up(uow, item, reason)
+        await parking.remove(uow, self._group, records)
+        return await parking.waiting(uow.connection, self._group, topic, agency_id)
+
+    async def _give_up(self, uow: UnitOfWork, item: Item, reason: str) -> None:
+        """Move the position past a record where it is the next one; a gap before it stays one, to be accepted or not.
+
+        The audit names the event; what it said stays in Kafka, for it may tell of a person.
+        """
+        record, envelope = item.record, item.envelope
+        stream = (record.topic, record.agency_id)
+        last = await positions.of_stream(uow.connection, self._group, stream)
+        moved: Position = last
+        if item.position is not None and not self._applier.leaves_gap(item.position, last, record.topic):
+            moved = max(item.position, last)
+        await positions.store(uow.connection, self._group, {stream: moved})
+        await audit.record(
+            uow,
+            command="DiscardParkedRecord",
+            agency_id=record.agency_id,
+            subject=f"{record.topic}[{record.partition}]@{record.offset}",
+            before={"position": last},
+            after={
+                "position": moved,
+                "event_id": envelope.id if envelope else None,
+                "event_type": envelope.type if envelope else None,
+            },
+            reason=reason,
+        )
+
+
+def _not_parked(topic: str, agency_id: str) -> NotFound:
+    return NotFound(f"no stream of {agency_id[:40]!r} on topic {topic[:80]!r} is parked")
