@@ -4,7 +4,6 @@ from muster_billing import rows
 from muster_billing.replies import EntryReply, InvoiceReply, RenewalReply, TermReply, TransactionReply
 from muster_runtime.db import Connection
 from muster_runtime.http import Page, PageDep
-from muster_runtime.pages import InvalidCursor
 
 
 async def terms(connection: Connection, agency_id: str, page: PageDep) -> Page[TermReply]:
@@ -78,7 +77,7 @@ async def ledger(connection: Connection, agency_id: str, page: PageDep) -> Page[
         limit $3
         """,
         agency_id,
-        _transaction_id(page.after),
+        page.after_id or 0,
         page.limit + 1,
     )
     replies = [
@@ -98,11 +97,3 @@ async def ledger(connection: Connection, agency_id: str, page: PageDep) -> Page[
         for row in found
     ]
     return page.make(replies, key=lambda transaction: str(transaction.transaction_id))
-
-
-def _transaction_id(cursor: str | None) -> int:
-    if cursor is None:
-        return 0
-    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 19):
-        raise InvalidCursor("after: the cursor is of another list")
-    return int(cursor)

@@ -12,7 +12,6 @@ from muster_notify.commands import AddWebhook, DeleteWebhook, RetryDelivery
 from muster_notify.domain import Channel, DeliveryState
 from muster_notify.queries import DeliveryLogView, DeliveryView, NewWebhookView, WebhookView
 from muster_notify.vault import Vault
-from muster_runtime.errors import InvalidInput
 from muster_runtime.http import CommandsDep, Page, PageDep, ReaderDep, requires
 
 AgencyOrAll = Annotated[
@@ -72,8 +71,6 @@ def make_router(vault: Vault, policy: AddressPolicy) -> APIRouter:
         channel: Annotated[Channel | None, Query()] = None,
     ) -> Page[DeliveryView]:
         """What was or will be told, the latest first."""
-        if page.after is not None and not page.after.isdecimal():
-            raise InvalidInput("after", page.after, "must be the `next` of a page of this list")
         async with reader.read(agency_id) as connection:
             rows = await queries.deliveries(
                 connection, agency_id, page, tenant=reader.tenant, state=state, channel=channel

@@ -142,7 +142,7 @@ async def deliveries(
         tenant,
         state,
         channel,
-        None if page.after is None else int(page.after),
+        page.after_id,
         page.limit + 1,
     )
     return [DeliveryView(**row) for row in rows]

@@ -94,7 +94,7 @@ def audit_router(service: str) -> APIRouter:
                 order by id
                 limit $2
                 """,
-                page.after_id,
+                page.after_id or 0,
                 page.limit + 1,
             )
         entries = [

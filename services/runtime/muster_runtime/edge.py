@@ -17,6 +17,7 @@ from muster_runtime.auth import PUBLIC_PATHS, Identity, TokenVerifier
 from muster_runtime.context import Context
 from muster_runtime.db import EVERY_AGENCY
 from muster_runtime.errors import TooManyRequests
+from muster_runtime.json_shape import MAX_KEYS, broken_rule
 from muster_runtime.slots import Slots
 from muster_runtime.telemetry import HTTP_IN_WORK, HTTP_REFUSED, HTTP_REQUEST_SECONDS
 
@@ -46,14 +47,15 @@ E = TypeVar("E", bound=Callable[..., Any])
 log = structlog.get_logger(__name__)
 
 
-def body_limit(size: int, *, streamed: bool = False) -> Callable[[E], E]:
+def body_limit(size: int, *, keys: int = MAX_KEYS, streamed: bool = False) -> Callable[[E], E]:
     """Let a route take a body of up to `size` bytes. Put it between the route's decorator and the function.
 
-    A `streamed` body is never in memory as a whole, and does not count as such.
+    JSON has at most so many `keys`. A `streamed` body is never in memory as a whole, and does not count as such.
     """
 
     def mark(endpoint: E) -> E:
         endpoint.body_limit = size  # type: ignore[attr-defined]
+        endpoint.body_keys = keys  # type: ignore[attr-defined]
         endpoint.body_streamed = streamed  # type: ignore[attr-defined]
         return endpoint
 
@@ -184,6 +186,7 @@ class _Exchange:
         self._admission = admission
         self._received = 0
         self._in_memory = 0
+        self._pieces: list[bytes] = []
         self._waited = 0.0  # seconds, for the client
         self._complete = False
 
@@ -204,7 +207,17 @@ class _Exchange:
             raise HTTPException(413, f"the body is larger than {limit} bytes")
         if self.tenant and not getattr(endpoint, "body_streamed", False):
             self._keep_in_memory(size)
+            self._pieces.append(message.get("body", b""))
+            if self._complete:
+                self._look_at_json(getattr(endpoint, "body_keys", MAX_KEYS))
         return message
+
+    def _look_at_json(self, keys: int) -> None:
+        pieces, self._pieces = self._pieces, []
+        if "json" not in self.request.headers.get("content-type", ""):
+            return
+        if rule := broken_rule(b"".join(pieces), keys):
+            raise HTTPException(400, rule)
 
     def _keep_in_memory(self, size: int) -> None:
         try:

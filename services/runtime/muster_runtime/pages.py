@@ -18,7 +18,7 @@ T = TypeVar("T")
 class InvalidCursor(PermanentError):
     """The cursor is not one that a page gave out."""
 
-    status = 400
+    status = 422
     slug = "invalid-cursor"
     title = "The cursor is not valid"
 
@@ -38,10 +38,10 @@ class Pagination:
     after: str | None
 
     @property
-    def after_id(self) -> int:
-        """The key as a number, for lists in the order of a bigint id; 0 before the first page."""
+    def after_id(self) -> int | None:
+        """The key as a number, for lists in the order of a bigint id; None before the first page."""
         if self.after is None:
-            return 0
+            return None
         if not re.fullmatch(r"[0-9]{1,18}", self.after):
             raise InvalidCursor("after: the cursor was given out by another list")
         return int(self.after)

@@ -180,7 +180,7 @@ async def test_a_list_comes_in_pages(billing: Billing, invoice_id: str) -> None:
     kinds = [page["items"][0]["kind"] for page in (first, second)]
     assert (kinds, second["next"]) == (["invoice_issued", "payment_received"], None)
     elsewhere = await billing.service.client.get("/v1/agencies/NASA/ledger?after=aW52XzE")
-    refusal(elsewhere, 400)
+    refusal(elsewhere, 422)
 
 
 async def test_the_forecast_sums_accepted_and_open_renewals_of_a_fiscal_year(billing: Billing) -> None:

@@ -1,5 +1,6 @@
 """The routes: who may do what, what is refused, and what is never shown."""
 
+import base64
 from typing import Any
 
 import pytest
@@ -111,6 +112,8 @@ async def test_deliveries_come_in_pages_latest_first(notify: Notify, mail: MailS
     assert len(positions) == 3
     assert positions == sorted(positions, reverse=True)
     assert (await notify.get("/v1/agencies/NASA/deliveries?after=bm9uZQ")).status_code == 422
+    nines = base64.urlsafe_b64encode(b"9" * 30).decode()
+    assert (await notify.get(f"/v1/agencies/NASA/deliveries?after={nines}")).status_code == 422
 
 
 async def test_a_tenant_does_not_see_what_the_operators_are_sent(notify: Notify, receiver: Receiver) -> None:

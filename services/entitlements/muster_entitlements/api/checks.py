@@ -23,6 +23,7 @@ MOST_PAIRS = 10_000
 
 # Room for so many pairs of the longest address and feature.
 CHECKS_LIMIT = 5 * MEBIBYTE
+CHECKS_KEYS = 4 * MOST_PAIRS
 
 LONGEST_SUBJECT = 300
 
@@ -63,7 +64,7 @@ async def check_subject(
 
 
 @router.post("/checks", dependencies=[READ])
-@body_limit(CHECKS_LIMIT)
+@body_limit(CHECKS_LIMIT, keys=CHECKS_KEYS)
 async def check_subjects(
     agency_id: AgencyId, body: ChecksRequest, reader: ReaderDep, runtime: RuntimeDep, directory: DirectoryDep
 ) -> ChecksReply:

@@ -44,3 +44,25 @@ async def test_readiness_says_that_the_process_is_full(sample: Sample) -> None:
     admission.requests.take("DOE")
     admission.note_refused()
     assert admission.reasons == ["requests are refused: all 2 places are taken"]
+
+
+@pytest.mark.parametrize(
+    ("body", "rule"),
+    [
+        (b"{" + b",".join(b'"k%d":1' % n for n in range(150_000)) + b"}", "at most 1000 keys"),
+        (b"{" + b",".join(b'"k%d" \n : 1' % n for n in range(1_001)) + b"}", "at most 1000 keys"),
+        (b'{"text":' + b"[" * 33 + b"]" * 33 + b"}", "at most 32 levels"),
+        (b'{"text":' + b"[]," * 1_001 + b"[]}", "at most 1000 lists and objects"),
+    ],
+    ids=["many keys", "many keys with spaces", "deep", "many lists"],
+)
+async def test_json_of_a_shape_that_no_route_takes_is_refused_unread(sample: Sample, body: bytes, rule: str) -> None:
+    reply = await sample.client.post(NOTES, content=body, headers=JSON)
+    assert reply.status_code == 400
+    assert rule in reply.json()["detail"]
+
+
+async def test_what_a_text_holds_does_not_count_as_shape(sample: Sample) -> None:
+    text = '":' * 20 + "[" * 20 + '\\"' + "{" * 20
+    reply = await sample.client.post(NOTES, json={"text": text})
+    assert reply.status_code == 201, reply.text
