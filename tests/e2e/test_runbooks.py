@@ -302,6 +302,20 @@ async def test_partition_paused(operator: Operator, producer: Producer, eventual
     assert "notify: muster.enrollment.agency of DOL: replayed" in said
 
 
+async def test_snapshot_held(operator: Operator) -> None:
+    holding = await asyncpg.connect(
+        operator.stack.admin_dsn, server_settings={"application_name": "a forgotten report"}
+    )
+    await holding.execute("begin isolation level repeatable read")
+    await holding.fetchval("select count(*) from billing.outbox")
+    said = operator.follow("snapshot-held.md", SERVICE="billing", PID=str(holding.get_server_pid()))
+    assert "a forgotten report" in said
+    assert "pg_terminate_backend" in said
+    assert "muster_oldest_snapshot_seconds" in said
+    with pytest.raises(asyncpg.PostgresConnectionError):
+        await holding.fetchval("select 1")
+
+
 async def test_drill(operator: Operator, postgres: str, kafka_bootstrap: str, eventually: Eventually) -> None:
     before = await names_of_drills(postgres, kafka_bootstrap)
     said = operator.follow("drill.md", FAULT="03")

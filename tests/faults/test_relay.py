@@ -165,7 +165,7 @@ async def test_10_after_an_out_of_order_sequence_the_producer_is_made_anew(field
     assert await field.differences() == []
 
 
-async def test_26_a_woken_relay_does_not_undo_an_erasure(field: Field, findings: Findings) -> None:
+async def test_30_a_woken_relay_does_not_undo_an_erasure(field: Field, findings: Findings) -> None:
     """On a compacted topic the last record of a key is what everyone who reads it later believes."""
     await field.serve()
     first = field.start("relay", breaking=["--stop-before", "send"])

@@ -110,6 +110,7 @@ class Kafka:
             "offsets.topic.num.partitions": 8,
             "transaction.state.log.replication.factor": replicas,
             "transaction.state.log.min.isr": in_sync,
+            "transaction.state.log.num.partitions": 8,
             "share.coordinator.state.topic.replication.factor": replicas,
             "share.coordinator.state.topic.min.isr": in_sync,
             "group.initial.rebalance.delay.ms": 0,

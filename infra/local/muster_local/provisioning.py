@@ -36,6 +36,8 @@ async def provision(admin_dsn: str, database: str, service: str, secret: str) ->
     async with _administer(admin_dsn) as connection:
         for role in _ROLES:
             await _ensure_role(connection, f"{service}_{role}", _password(secret, f"{service}_{role}"))
+        # Whose snapshots are old: a function of the owner's tells the worker how old, and no more.
+        await connection.execute(f"grant pg_read_all_stats to {_quoted(f'{service}_owner')}")
         if not await connection.fetchval("select true from pg_database where datname = $1", database):
             await connection.execute(f"create database {_quoted(database)}")
         await _admit(connection, database, service)

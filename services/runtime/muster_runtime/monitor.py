@@ -22,6 +22,7 @@ from muster_runtime.service import Runtime
 from muster_runtime.telemetry import (
     DEADLINE_OVERDUE_SECONDS,
     LAG,
+    OLDEST_SNAPSHOT_SECONDS,
     OUTBOX_OLDEST_SECONDS,
     OUTBOX_ROWS,
     PARKED,
@@ -82,6 +83,8 @@ class Monitor:
                 reasons += (pending := await self._migrations(connection))
                 if not pending:  # else tables and columns may be missing
                     rows, oldest = await self._outbox(connection)
+                    snapshot = await connection.fetchval("select oldest_snapshot_seconds()")
+                    OLDEST_SNAPSHOT_SECONDS.labels(service).set(snapshot)
                     overdue = self._seconds_since(await next_due(connection))
                     streams = await parked_streams(connection, self._applier.group)
                     parked, waiting = len(streams), sum(stream.records for stream in streams)

@@ -18,6 +18,11 @@ from muster_runtime.settings import Settings
 
 OUTBOX_ROWS = Gauge("muster_outbox_rows", "Rows (runs of events) that Kafka has not acknowledged.", ["service"])
 OUTBOX_OLDEST_SECONDS = Gauge("muster_outbox_oldest_seconds", "Age of the oldest row of the outbox.", ["service"])
+OLDEST_SNAPSHOT_SECONDS = Gauge(
+    "muster_oldest_snapshot_seconds",
+    "Since when the oldest snapshot of the database is held: deleted rows stay until it ends.",
+    ["service"],
+)
 RELAYED = Counter("muster_relayed", "Events that Kafka has acknowledged.", ["service", "topic"])
 APPLIED = Counter("muster_applied", "Events applied by a handler.", ["service", "topic"])
 DUPLICATES = Counter("muster_duplicates", "Events skipped because they had been applied.", ["service", "topic"])

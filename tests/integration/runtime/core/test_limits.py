@@ -381,3 +381,36 @@ async def test_a_write_that_finds_the_disk_full_is_told_until_there_is_room(
     await probe.admin.execute("drop function no_room cascade")
     await eventually(lambda: seats(probe, "NASA", 1))
     await eventually(lambda: ready(probe))
+
+
+async def test_the_oldest_snapshot_is_measured_whoever_holds_it(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    """An operator's console, reading or writing; the worker learns how old, and nothing more."""
+    probe = await run_service(build, Settings, roles=frozenset({Role.API}))
+
+    async def age() -> float:
+        await probe.client.get("/health/ready")
+        lines = (await probe.client.get("/metrics")).text.splitlines()
+        (found,) = [line for line in lines if line.startswith('muster_oldest_snapshot_seconds{service="probe"}')]
+        return float(found.split()[-1])
+
+    async def is_short() -> bool:
+        return await age() < 1
+
+    async def is_longer_than_a_second() -> bool:
+        return await age() > 1
+
+    await eventually(is_short)
+    for begin, statement in (
+        ("begin isolation level repeatable read", "select 1 from outbox"),
+        ("begin", "select pg_current_xact_id()"),
+    ):
+        await probe.admin.execute(begin)
+        await probe.admin.execute(statement)
+        await eventually(is_longer_than_a_second)
+        await probe.admin.execute("rollback")
+        await eventually(is_short)
+    worker = await asyncpg.connect(probe.access.worker_dsn)
+    assert await worker.fetchval("select not pg_has_role('pg_read_all_stats', 'usage')")
+    await worker.close()

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from muster_contracts.entitlements import SeatAssigned
+from muster_contracts import topics
+from muster_contracts.entitlements import PersonRecorded, SeatAssigned
+from muster_local.topics import create_topics, delete_topics
 from muster_runtime import lane
 from muster_runtime import relay as relay_
 from muster_runtime.alarm import Bell
@@ -17,6 +19,7 @@ from muster_runtime.context import Context
 from muster_runtime.relay import Relay
 from tests.integration.runtime.core.conftest import ProbeStarter, put_unreadable
 from tests.support.services import PARTITIONS, RunningService
+from tests.support.topics import Reader
 
 CONTEXT = Context(actor="test", correlation_id="cor_1")
 Eventually = Callable[..., Awaitable[Any]]
@@ -279,6 +282,29 @@ async def test_an_event_too_large_for_kafka_is_refused_when_it_is_recorded(
     with pytest.raises(Exception, match="at most"):
         await write(idle_probe, "NASA", "x" * size)
     assert await outbox_is_empty(idle_probe)
+
+
+async def test_facts_wait_for_no_compacted_topic(idle_probe: RunningService, eventually: Eventually) -> None:
+    settings = idle_probe.runtime.settings
+    directory = settings.topic_prefix + PersonRecorded.topic
+    await delete_topics(settings.kafka_bootstrap, [directory])
+    async with idle_probe.runtime.database.write("NASA", context=CONTEXT) as uow:
+        uow.publish(PersonRecorded(agency_id="NASA", subject_ref="sub_1", name="Ada", email="ada@nasa.gov"))
+        uow.publish(seat("NASA", "one"))
+
+    async def topics_waiting() -> set[str]:
+        return {row["topic"] for row in await idle_probe.admin.fetch("select topic from outbox")}
+
+    async def facts_are_published() -> bool:
+        return await topics_waiting() == {PersonRecorded.topic}
+
+    async with relaying(idle_probe):
+        await eventually(facts_are_published)
+        described = [topics()[PersonRecorded.topic]]
+        await create_topics(settings.kafka_bootstrap, settings.topic_prefix, described, partitions=PARTITIONS)
+        await eventually(lambda: outbox_is_empty(idle_probe), timeout=90)
+    async with Reader(settings.kafka_bootstrap, settings.topic_prefix, [PersonRecorded.topic]) as reader:
+        assert len(await reader.events(PersonRecorded)) == 1
 
 
 async def test_the_outbox_is_vacuumed_under_a_load_that_never_pauses(

@@ -54,7 +54,7 @@ def build(settings: Settings) -> Service:
         name="probe",
         settings=settings,
         migrations=MIGRATIONS,
-        produces=["muster.entitlements.seat"],
+        produces=["muster.entitlements.seat", "muster.entitlements.directory"],
         subscriptions={SeatAssigned: keep_seats},
         deadlines={"revoke": revoke_when_due},
     )
