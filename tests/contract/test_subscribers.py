@@ -1,22 +1,28 @@
 """The example subscribers, run as they are: against a real Kafka, and killed at any moment."""
 
 import asyncio
+import importlib
 import json
 import os
 import random
+import re
 import secrets
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer
+from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 
-from muster_contracts import topics
+from muster_contracts import Decoded, MalformedRecord, NewerMajor, UnknownType, decode, topics
+from muster_contracts.enrollment import ContactErased, ContactRecorded
 from muster_contracts.entitlements import SeatActivated, SeatAssigned, SeatRevoked
 from muster_contracts.testing import Record, build, record
 from muster_local.topics import create_topics, delete_topics
@@ -57,6 +63,11 @@ class Topic:
 
     async def stop(self) -> None:
         await self._producer.stop()
+
+    async def make_again(self, bootstrap: str, prefix: str) -> None:
+        """Delete the topic and make it again: it has its name, and another id."""
+        await delete_topics(bootstrap, [self.name])
+        await create_topics(bootstrap, prefix, [SEATS], partitions=2)
 
     async def put(self, records: Sequence[Record]) -> None:
         for item in records:
@@ -149,7 +160,8 @@ async def test_each_fact_is_printed_once_in_order_also_over_a_restart(
     await topic.put(first[-12:])
 
     async with run(command()) as subscriber:
-        await eventually(lambda: len(subscriber.facts) >= 60, timeout=40)
+        await eventually(lambda: len(subscriber.facts) >= 60 or subscriber.process.returncode, timeout=40)
+        assert len(subscriber.facts) >= 60, subscriber.complaints
         await topic.put(interleaved(range(21, 31)))
         await eventually(lambda: len(subscriber.facts) >= 90)
     for agency in AGENCIES:
@@ -238,6 +250,286 @@ def _reached(applied: Callable[[], Awaitable[int]], wanted: int) -> Callable[[],
         return await applied() >= wanted
 
     return check
+
+
+@pytest.mark.parametrize("command", PRINTERS)
+async def test_a_second_instance_is_refused_and_the_first_goes_on(
+    command: Callable[[], list[str]], topic: Topic, run: Callable[..., Any], eventually: Eventually, tmp_path: Path
+) -> None:
+    async with run(command()) as first:
+        await eventually(lambda: "connected, waiting" in first.complaints, timeout=40)
+        async with run(command(), STATE=str(tmp_path / "second.json")) as second, asyncio.timeout(40):
+            await second.process.wait()
+        assert second.process.returncode == 1
+        assert "has a member already, and this example is for one instance" in second.complaints
+        assert "Traceback" not in second.complaints
+        await topic.put(seats("NASA", range(1, 4)))
+        await eventually(lambda: first.sequences("NASA") == [1, 2, 3], timeout=40)
+
+
+@pytest.mark.parametrize("command", PRINTERS)
+async def test_a_state_of_another_log_is_refused_instead_of_skipping_its_facts(
+    command: Callable[[], list[str]],
+    topic: Topic,
+    run: Callable[..., Any],
+    eventually: Eventually,
+    tmp_path: Path,
+    kafka_bootstrap: str,
+    topic_prefix: str,
+) -> None:
+    async def refused() -> None:
+        async with run(command()) as subscriber, asyncio.timeout(40):
+            await subscriber.process.wait()
+        assert subscriber.process.returncode == 1
+        assert "holds the places in another log" in subscriber.complaints
+        assert subscriber.facts == []
+
+    await topic.put(seats("NASA", range(1, 4)))
+    async with run(command()) as subscriber:
+        await eventually(lambda: len(subscriber.facts) >= 3, timeout=40)
+    state = tmp_path / "positions.json"
+    kept = state.read_text()
+    cluster = next(value for name, value in json.loads(kept)["log"].items() if name.startswith("cluster"))
+    state.write_text(kept.replace(cluster, "a-new-cluster"))
+    await refused()
+
+    state.write_text(kept)
+    await topic.make_again(kafka_bootstrap, topic_prefix)
+    await topic.put(seats("NASA", range(1, 4)))
+    await refused()
+
+
+def test_each_example_has_a_group_of_its_own() -> None:
+    sources = [*EXAMPLES.glob("python/*.py"), *EXAMPLES.glob("javascript/*.mjs")]
+    found = [
+        group
+        for source in sources
+        for group in re.findall(r'(?:"GROUP",|env\.GROUP \?\?) "([\w-]+)"', source.read_text("utf-8"))
+    ]
+    assert len(found) == len(set(found)) == len(PRINTERS) + 1
+
+
+async def test_the_places_of_a_table_are_bound_to_their_topic(
+    topic: Topic,
+    run: Callable[..., Any],
+    eventually: Eventually,
+    database: str,
+    kafka_bootstrap: str,
+    topic_prefix: str,
+) -> None:
+    async with run(python("postgres_in_step.py")(), POSTGRES_DSN=database) as subscriber:
+        await eventually(lambda: "connected, waiting" in subscriber.complaints, timeout=40)
+    await topic.make_again(kafka_bootstrap, topic_prefix)
+    async with run(python("postgres_in_step.py")(), POSTGRES_DSN=database) as subscriber, asyncio.timeout(40):
+        await subscriber.process.wait()
+    assert subscriber.process.returncode == 1
+    assert "facts would be skipped in silence" in subscriber.complaints
+
+
+async def test_a_table_in_step_takes_two_instances_reports_an_epoch_and_refuses_a_huge_number(
+    topic: Topic, run: Callable[..., Any], eventually: Eventually, database: str
+) -> None:
+    connection = await asyncpg.connect(database)
+
+    async def held() -> int:
+        return int(await connection.fetchval("select coalesce(sum(ever_held), 0) from seats_of_agency"))
+
+    command = python("postgres_in_step.py")()
+    async with (
+        run(command, POSTGRES_DSN=database, INSTANCE="one") as one,
+        run(command, POSTGRES_DSN=database, INSTANCE="two") as two,
+    ):
+        await eventually(lambda: "connected, waiting" in one.complaints, timeout=40)
+        await eventually(lambda: "connected, waiting" in two.complaints, timeout=40)
+        await topic.put(
+            [*interleaved(range(1, 31)), record(build(SeatAssigned, agency_id="NIH"), sequence=31, epoch=2)]
+        )
+        await eventually(_reached(held, 31), timeout=40)
+        reported = "NIH: reconcile what came after Position(epoch=1, sequence=30)"
+        await eventually(lambda: reported in one.complaints + two.complaints)
+        assert one.process.returncode is None
+        assert two.process.returncode is None
+
+        huge = record(build(SeatAssigned, agency_id="DOE"), sequence=31)
+        huge.headers[:] = [(name, b"9" * 20 if name == "ce_sequence" else value) for name, value in huge.headers]
+        await topic.put([huge])
+        async with asyncio.timeout(40):
+            await asyncio.wait(
+                [asyncio.create_task(each.process.wait()) for each in (one, two)], return_when=asyncio.FIRST_COMPLETED
+            )
+    assert "header ce_sequence is" in one.complaints + two.complaints
+    assert "Traceback" not in one.complaints + two.complaints
+    assert await held() == 31
+    await connection.close()
+
+
+async def test_two_instances_that_share_agencies_for_a_moment_wait_and_never_for_each_other(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTGRES_DSN", database)
+    monkeypatch.syspath_prepend(str(EXAMPLES / "python"))
+    example = importlib.import_module("postgres_in_step")
+    batches = [
+        [*seats(first, range(1, 3)), *seats(second, range(1, 3))] for first, second in (("A1", "B1"), ("B1", "A1"))
+    ]
+    connections = [await asyncpg.connect(database) for _ in range(3)]
+    await connections[0].execute(example.TABLES)
+
+    async def applied(connection: Any, batch: Sequence[Record]) -> None:
+        async with connection.transaction():
+            await example.apply(connection, batch)
+
+    held = connections[0].transaction()
+    await held.start()
+    await connections[0].execute(
+        "insert into place select 'muster.entitlements.seat', a, 1, 0 from unnest(array['A1', 'B1']) as a"
+    )
+    applying = [
+        asyncio.create_task(applied(connection, batch))
+        for connection, batch in zip(connections[1:], batches, strict=True)
+    ]
+    waiting = (
+        "select count(*) = 2 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    )
+    async with asyncio.timeout(40):
+        while not await connections[0].fetchval(waiting):
+            await connections[0].execute("select pg_stat_clear_snapshot()")
+    await held.commit()
+    await asyncio.gather(*applying)
+    assert await connections[0].fetchval("select sum(sequence) from place") == 4
+    for connection in connections:
+        await connection.close()
+
+
+def hostile() -> list[tuple[str, Record]]:
+    """Records that are wrong in one thing each, and two that are not."""
+    good = record(build(SeatAssigned, agency_id="NASA"), sequence=1)
+
+    def put(**changes: bytes | None) -> Record:
+        headers = [(name, changes.get(name, value)) for name, value in good.headers]
+        kept = [(name, value) for name, value in headers if value is not None]
+        return replace(good, headers=kept)
+
+    return [
+        ("a fact", good),
+        ("a type that is not known", put(ce_type=b"muster.entitlements.SeatPainted.v1")),
+        ("another's type", put(ce_type=b"com.example.thing")),
+        ("a newer major", put(ce_type=b"muster.entitlements.SeatAssigned.v2")),
+        *((f"no {name}", put(**{name: None})) for name, _ in good.headers if name.startswith("ce_")),
+        *((f"an empty {name}", put(**{name: b""})) for name, _ in good.headers if name.startswith("ce_")),
+        *((f"{name} is no UTF-8", put(**{name: b"\xff"})) for name, _ in good.headers if name.startswith("ce_")),
+        ("another specversion", put(ce_specversion=b"0.3")),
+        ("a malformed type", put(ce_type=b"muster.entitlements.SeatAssigned.v")),
+        ("a version of many digits", put(ce_type=b"muster.entitlements.SeatAssigned.v" + b"9" * 5000)),
+        ("a huge sequence", put(ce_sequence=b"9" * 20)),
+        ("a huge epoch", put(ce_epoch=b"9" * 11)),
+        ("a negative sequence", put(ce_sequence=b"-1")),
+        ("sequence 0", put(ce_sequence=b"0")),
+        ("a time without a zone", put(ce_time=b"2025-08-06T00:00:00")),
+        ("a time that is none", put(ce_time=b"yesterday")),
+        ("a line break", put(ce_id=b"a\nb")),
+        ("no value", replace(good, value=None)),
+        ("an empty value", replace(good, value=b"")),
+        ("JSON's null", replace(good, value=b"null")),
+        ("no JSON", replace(good, value=b"{")),
+        ("no UTF-8", replace(good, value=b"\xff\xfe")),
+        ("a list", replace(good, value=b"[]")),
+        ("another agency's data", put(ce_partitionkey=b"NIH")),
+    ]
+
+
+def verdict(item: Record) -> str:
+    """What muster-contracts makes of a record."""
+    try:
+        decoded = decode(item.headers, item.value, item.key)
+    except MalformedRecord:
+        return "malformed"
+    return {Decoded: "fact", UnknownType: "unknown", NewerMajor: "newer"}[type(decoded)]
+
+
+def in_javascript(program: str, records: Sequence[Record]) -> Any:
+    """What a program makes of `records`, as JSON; it stands beside the JavaScript example."""
+    given = [
+        {
+            "headers": {name: value.hex() for name, value in item.headers},
+            "key": item.key.hex(),
+            "value": None if item.value is None else item.value.hex(),
+        }
+        for item in records
+    ]
+    prelude = """
+        import { readFileSync } from "node:fs";
+        const bytes = (hex) => (hex === null ? null : Buffer.from(hex, "hex"));
+        const records = JSON.parse(readFileSync(0, "utf8")).map(({ headers, key, value }) => ({
+          headers: Object.fromEntries(Object.entries(headers).map(([name, hex]) => [name, bytes(hex)])),
+          key: bytes(key),
+          value: bytes(value),
+        }));
+    """
+    done = subprocess.run(
+        [str(NODE), "--input-type=module", "--eval", prelude + program],
+        cwd=installed(EXAMPLES / "javascript"),
+        input=json.dumps(given).encode(),
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    return json.loads(done.stdout)
+
+
+def test_javascript_refuses_what_python_refuses() -> None:
+    program = """
+        const { MalformedRecord, read } = await import("./reading.mjs");
+        const verdicts = records.map((record) => {
+          try {
+            return read(record).kind;
+          } catch (error) {
+            if (error instanceof MalformedRecord) return "malformed";
+            throw error;
+          }
+        });
+        console.log(JSON.stringify(verdicts));
+    """
+    names, records = zip(*hostile(), strict=True)
+    expected = [verdict(item) for item in records]
+    assert set(expected) == {"fact", "unknown", "newer", "malformed"}
+    found = in_javascript(program, records)
+    assert dict(zip(names, found, strict=True)) == dict(zip(names, expected, strict=True))
+
+
+def test_a_tombstone_of_a_compacted_topic_erases_its_key_with_the_official_sdks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    person = record(build(ContactRecorded))
+    tombstone = record(build(ContactErased, subject_ref=person.key.decode()), sequence=2)
+    assert (tombstone.value, tombstone.key) == (None, person.key)
+
+    monkeypatch.syspath_prepend(str(EXAMPLES / "python"))
+    example = importlib.import_module("tombstones")
+    latest: dict[bytes, Any] = {}
+    example.keep(latest, person.headers, person.value, person.key)
+    assert latest == {person.key: json.loads(person.value or b"")}
+    # The SDK for Python takes a tombstone for an event without data; the one for JavaScript refuses it.
+    unaware = KafkaMessage(headers=dict(tombstone.headers), key=tombstone.key, value=cast("bytes", tombstone.value))
+    assert from_binary_event(unaware).get_data() is None
+    example.keep(latest, tombstone.headers, tombstone.value, tombstone.key)
+    assert latest == {}
+
+    program = """
+        const { Kafka } = await import("cloudevents");
+        const { keep } = await import("./tombstones.mjs");
+        const latest = new Map();
+        const sizes = records.map((record) => (keep(latest, record), latest.size));
+        const headers = {};
+        for (const [name, value] of Object.entries(records[1].headers)) headers[name] = value.toString();
+        let refusal = null;
+        try {
+          Kafka.toEvent({ headers, key: records[1].key.toString(), value: records[1].value });
+        } catch (error) {
+          refusal = error.message;
+        }
+        console.log(JSON.stringify({ sizes, refusal }));
+    """
+    assert in_javascript(program, [person, tombstone]) == {"sizes": [1, 0], "refusal": "Value is null or undefined"}
 
 
 async def _produce(topic: Topic, events: int) -> None:

@@ -1,60 +1,100 @@
-// Print every seat fact once, in its agency's order, with kafkajs and the official CloudEvents SDK.
+// Print every seat fact once, in its agency's order, with kafkajs. For one instance: a second is refused.
 import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
-import { Kafka as CloudEvents } from "cloudevents";
 import kafkajs from "kafkajs";
 import SnappyCodec from "kafkajs-snappy";
+import { read } from "./reading.mjs";
 
 const { CompressionCodecs, CompressionTypes, Kafka, KafkaJSNonRetriableError, logLevel } = kafkajs;
 CompressionCodecs[CompressionTypes.Snappy] = SnappyCodec;
 
 const env = process.env;
 const topic = (env.MUSTER_TOPIC_PREFIX ?? "") + "muster.entitlements.seat";
-const stateFile = env.STATE ?? "positions.json";
+const groupId = env.GROUP ?? "seats-with-kafkajs";
+const stateFile = env.STATE ?? `${groupId}.json`;
 
-// The last event of each agency's stream that was handled: {agency: [epoch, sequence]}.
-const places = existsSync(stateFile) ? JSON.parse(readFileSync(stateFile, "utf8")) : {};
+const kafka = new Kafka({
+  brokers: [env.MUSTER_KAFKA_BOOTSTRAP ?? "localhost:9092"],
+  clientId: "seat-printer",
+  logLevel: logLevel.WARN,
+});
+const state = await prepare();
 
-function take(message) {
-  const headers = Object.fromEntries(
-    Object.entries(message.headers).map(([name, value]) => [name, value.toString()]),
+// kafkajs does not tell a topic's id. So the last record of each partition that was handled is read once more, and must
+// be the same: in a topic that was made again, or in another cluster, it is another one, or none.
+async function prepare() {
+  const admin = kafka.admin();
+  await admin.connect();
+  try {
+    const log = { group: groupId, cluster: (await admin.describeCluster()).clusterId, topic };
+    const { groups } = await admin.describeGroups([groupId]);
+    if (groups[0].members.length > 0) {
+      stop(
+        `the group ${groupId} has a member already, and this example is for one instance. ` +
+          "One that was killed leaves the group within a minute: start again then.",
+      );
+    }
+    if (!existsSync(stateFile)) return { log, places: {}, last: {} };
+    const kept = JSON.parse(readFileSync(stateFile, "utf8"));
+    if (JSON.stringify(kept.log) !== JSON.stringify(log)) refuseState(log);
+    const ends = await admin.fetchTopicOffsets(topic);
+    for (const [partition, { offset }] of Object.entries(kept.last)) {
+      const end = ends.find((each) => each.partition === Number(partition));
+      if (!end || BigInt(end.high) <= BigInt(offset)) refuseState(log);
+    }
+    const partitions = Object.entries(kept.last).map(([partition, { offset }]) => ({ partition: Number(partition), offset }));
+    if (partitions.length > 0) await admin.setOffsets({ groupId, topic, partitions });
+    return kept;
+  } finally {
+    await admin.disconnect();
+  }
+}
+
+function refuseState(log) {
+  stop(
+    `${stateFile} holds the places in another log than ${JSON.stringify(log)}: with it, facts would be skipped in silence. ` +
+      "Move the file away, and all facts are printed from the first.",
   );
-  const event = CloudEvents.toEvent({ headers, key: message.key?.toString(), value: message.value?.toString() });
-  const agency = event.partitionkey;
-  const [epoch, sequence] = [Number(event.epoch), BigInt(event.sequence)];
-  const [lastEpoch, last] = places[agency] ?? [1, "0"];
+}
 
+function stop(reason) {
+  console.error(reason);
+  process.exit(1);
+}
+
+const unseen = new Set(Object.keys(state.last));
+
+function take(partition, message) {
+  const fact = read(message);
+  const seen = `${fact.id} ${message.timestamp}`;
+  if (unseen.delete(String(partition)) && state.last[partition].seen !== seen) refuseState(state.log);
+  if (fact.kind === "newer") throw new Error(`${fact.type} is of a major version that is not known here`);
+
+  const { agency, epoch, sequence } = fact;
+  const [lastEpoch, last] = state.places[agency] ?? [1, "0"];
   if (epoch < lastEpoch || (epoch === lastEpoch && sequence <= BigInt(last))) {
     return; // delivered again
   }
   if (sequence > BigInt(last) + 1n) {
-    throw new KafkaJSNonRetriableError(`${agency}: events ${BigInt(last) + 1n} to ${sequence - 1n} are missing`);
+    throw new Error(`${agency}: events ${BigInt(last) + 1n} to ${sequence - 1n} are missing`);
   }
   if (epoch > lastEpoch && BigInt(last) > 0n) {
     console.error(`${agency}: reconcile what came after epoch ${lastEpoch}, sequence ${last}`);
   }
-  if (event.type.endsWith(".v1")) {
-    console.log(JSON.stringify({ id: event.id, type: event.type, data: event.data }));
-  } else {
-    throw new KafkaJSNonRetriableError(`${event.type} is of a major version that is not known here`);
-  }
-  places[agency] = [epoch, sequence.toString()];
-  writeFileSync(`${stateFile}.new`, JSON.stringify(places));
+  // A type that this program does not know has its place in the stream, and nothing else for us.
+  if (fact.kind === "fact") console.log(JSON.stringify({ id: fact.id, type: fact.type, data: fact.data }));
+  state.places[agency] = [epoch, sequence.toString()];
+  state.last[partition] = { offset: message.offset, seen };
+  writeFileSync(`${stateFile}.new`, JSON.stringify(state));
   renameSync(`${stateFile}.new`, stateFile);
 }
 
-const consumer = new Kafka({
-  brokers: [env.MUSTER_KAFKA_BOOTSTRAP ?? "localhost:9092"],
-  clientId: "seat-printer",
-  logLevel: logLevel.WARN,
-}).consumer({ groupId: env.GROUP ?? "seat-printer", maxWaitTimeInMs: 500 });
+const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: 500 });
 
 // An error that a retry does not mend, such as those above: stop, so that no later commit goes past the record.
-consumer.on(consumer.events.CRASH, ({ payload }) => {
-  console.error(payload.error.message);
-  process.exit(1);
-});
+consumer.on(consumer.events.CRASH, ({ payload }) => stop(payload.error.message));
+consumer.on(consumer.events.GROUP_JOIN, () => console.error("connected, waiting for facts of muster.entitlements.seat"));
 
-// Leave the group, so that another instance takes over at once.
+// Leave the group, so that the next instance may start at once.
 process.once("SIGINT", async () => {
   await consumer.disconnect();
   process.exit(0);
@@ -65,7 +105,11 @@ await consumer.subscribe({ topic, fromBeginning: true });
 await consumer.run({
   autoCommit: false,
   eachMessage: async ({ partition, message }) => {
-    take(message);
+    try {
+      take(partition, message);
+    } catch (error) {
+      throw new KafkaJSNonRetriableError(error.message); // it would be the same at every retry
+    }
     await consumer.commitOffsets([{ topic, partition, offset: (BigInt(message.offset) + 1n).toString() }]);
   },
 });

@@ -3,26 +3,39 @@
 The place in each stream is a row in the same database, changed by the same transaction as the effects. Postgres
 commits first and Kafka after: a lost Kafka commit brings duplicates, and the row says so. Its lock keeps two
 instances apart while Kafka hands partitions from one to the other.
+
+It needs `pip install aiokafka cramjam asyncpg`. It may run in as many instances as the topic has partitions.
 """
 
 import asyncio
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from log_ids import log_ids
+from reading import MustStop, stopping
 
-from muster_contracts import Decoded, Duplicate, Gap, NewerMajor, Position, decode, judge
+from muster_contracts import Decoded, Duplicate, Gap, NewEpoch, NewerMajor, Position, decode, judge
 from muster_contracts.entitlements import SeatAssigned, SeatRevoked
 
 BOOTSTRAP = os.environ.get("MUSTER_KAFKA_BOOTSTRAP", "localhost:9092")
 PREFIX = os.environ.get("MUSTER_TOPIC_PREFIX", "")
 GROUP = os.environ.get("GROUP", "seats-in-step")
+# A name that this instance keeps over a restart, such as its pod's, takes its partitions back at once, instead of
+# waiting for the dead one's session to end. No two instances have the same one.
+INSTANCE = os.environ.get("INSTANCE")
 DSN = os.environ["POSTGRES_DSN"]
 TOPIC = "muster.entitlements.seat"
 
 TABLES = """
+create table if not exists log (
+    topic text primary key,
+    cluster_id text not null,
+    topic_id text not null
+);
 create table if not exists place (
     topic text not null,
     agency_id text not null,
@@ -41,42 +54,62 @@ create table if not exists seats_of_agency (
 async def main() -> None:
     """Apply batches for as long as it lives."""
     pool = await asyncpg.create_pool(DSN, min_size=1, max_size=2)
-    await pool.execute(TABLES)
-    consumer = AIOKafkaConsumer(
-        PREFIX + TOPIC,
-        bootstrap_servers=BOOTSTRAP,
-        group_id=GROUP,
-        # A restarted instance takes its old place at once, instead of waiting for the dead one's session to end.
-        group_instance_id=f"{GROUP}-1",
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-    )
-    async with pool, consumer:
-        while True:
-            batch = await consumer.getmany(timeout_ms=1000, max_records=500)
-            records = [record for partition in batch.values() for record in partition]
-            if records:
-                async with pool.acquire() as connection, connection.transaction():
-                    await apply(connection, records)
-                await consumer.commit()
+    async with pool:
+        await prepare(pool, *await log_ids(BOOTSTRAP, PREFIX + TOPIC))
+        consumer = AIOKafkaConsumer(
+            PREFIX + TOPIC,
+            bootstrap_servers=BOOTSTRAP,
+            group_id=GROUP,
+            group_instance_id=INSTANCE,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+        )
+        async with consumer:
+            sys.stderr.write(f"connected, waiting for facts of {TOPIC}\n")
+            while True:
+                batch = await consumer.getmany(timeout_ms=1000, max_records=500)
+                records = [record for partition in batch.values() for record in partition]
+                if records:
+                    async with pool.acquire() as connection, connection.transaction():
+                        await apply(connection, records)
+                    await consumer.commit()
+
+
+async def prepare(pool: Any, cluster_id: str, topic_id: str) -> None:
+    """Make the tables, once, and bind the places to the log that they are in. Raises MustStop where it is another."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("select pg_advisory_xact_lock(hashtext('seats-in-step'))")  # instances start together
+        await connection.execute(TABLES)
+        await connection.execute(
+            "insert into log (topic, cluster_id, topic_id) values ($1, $2, $3) on conflict do nothing",
+            TOPIC,
+            cluster_id,
+            topic_id,
+        )
+        bound = await connection.fetchrow("select cluster_id, topic_id from log where topic = $1", TOPIC)
+    if tuple(bound) != (cluster_id, topic_id):
+        raise MustStop(
+            f"the places are of topic {bound['topic_id']} on cluster {bound['cluster_id']}, and {PREFIX}{TOPIC} is now "
+            f"{topic_id} on {cluster_id}: facts would be skipped in silence. Empty the tables: all are applied again."
+        )
 
 
 async def apply(connection: Any, records: Sequence[ConsumerRecord[Any, Any]]) -> None:
-    """Apply records within a transaction. Raises RuntimeError where going on would lose a fact."""
-    places: dict[str, Position] = {}
-    for record in records:
-        decoded = decode(record.headers, record.value, record.key)
+    """Apply records within a transaction. Raises MustStop where going on would lose a fact, and MalformedRecord."""
+    all_decoded = [decode(record.headers, record.value, record.key) for record in records]
+    places = await locked_places(connection, {decoded.envelope.agency_id for decoded in all_decoded})
+    for decoded in all_decoded:
         envelope = decoded.envelope
         if isinstance(decoded, NewerMajor):
-            raise RuntimeError(f"{envelope.type} needs a newer muster-contracts")
-        if envelope.agency_id not in places:
-            places[envelope.agency_id] = await locked_place(connection, envelope.agency_id)
+            raise MustStop(f"{envelope.type} needs a newer muster-contracts")
         seen = Position(envelope.epoch, envelope.sequence)
         sighting = judge(places[envelope.agency_id], seen)
         if isinstance(sighting, Duplicate):
             continue
         if isinstance(sighting, Gap):
-            raise RuntimeError(f"{envelope.agency_id}: events {sighting.first} to {sighting.last} are missing")
+            raise MustStop(f"{envelope.agency_id}: events {sighting.first} to {sighting.last} are missing")
+        if isinstance(sighting, NewEpoch):
+            sys.stderr.write(f"{envelope.agency_id}: reconcile what came after {sighting.before}\n")
         if isinstance(decoded, Decoded):
             await count(connection, decoded)
         places[envelope.agency_id] = seen
@@ -86,19 +119,32 @@ async def apply(connection: Any, records: Sequence[ConsumerRecord[Any, Any]]) ->
     )
 
 
-async def locked_place(connection: Any, agency_id: str) -> Position:
-    """The last event applied of an agency's stream, held until the transaction ends."""
+async def locked_places(connection: Any, agencies: set[str]) -> dict[str, Position]:
+    """The last event applied of each agency's stream, held until the transaction ends.
+
+    Always locked in the same order: two instances that share agencies for a moment wait, and never for each other.
+    """
     await connection.execute(
-        "insert into place (topic, agency_id, epoch, sequence) values ($1, $2, 1, 0) on conflict do nothing",
+        """
+        insert into place (topic, agency_id, epoch, sequence)
+        select $1, agency_id, 1, 0 from unnest($2::text[]) as a (agency_id) order by agency_id
+        on conflict do nothing
+        """,
         TOPIC,
-        agency_id,
+        sorted(agencies),
     )
-    row = await connection.fetchrow(
-        "select epoch, sequence from place where topic = $1 and agency_id = $2 for update",
+    rows = await connection.fetch(
+        """
+        select agency_id, epoch, sequence
+        from place
+        where topic = $1 and agency_id = any($2::text[])
+        order by agency_id
+        for update
+        """,
         TOPIC,
-        agency_id,
+        sorted(agencies),
     )
-    return Position(row["epoch"], row["sequence"])
+    return {row["agency_id"]: Position(row["epoch"], row["sequence"]) for row in rows}
 
 
 async def count(connection: Any, fact: Decoded) -> None:
@@ -123,4 +169,5 @@ async def count(connection: Any, fact: Decoded) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with stopping():
+        asyncio.run(main())

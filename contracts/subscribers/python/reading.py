@@ -1,33 +1,77 @@
 """What the small examples do with a record, whichever client brings it: print each fact once, in its agency's order.
 
-The place in every stream is kept in a file, written after each fact: whatever is delivered again is skipped. A kill
-between the two prints one fact twice; `postgres_in_step.py` shows how to have each effect exactly once.
+They are for one instance. The place in every stream is kept in a file, written after each fact: whatever is delivered
+again is skipped. A kill between the two prints one fact twice; `postgres_in_step.py` shows how to have each effect
+exactly once, with as many instances as you like.
 """
 
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from muster_contracts import Decoded, Duplicate, Gap, NewEpoch, NewerMajor, StreamTracker, decode
+from muster_contracts import Decoded, Duplicate, Gap, MalformedRecord, NewEpoch, NewerMajor, StreamTracker, decode
 
 BOOTSTRAP = os.environ.get("MUSTER_KAFKA_BOOTSTRAP", "localhost:9092")
-PREFIX = os.environ.get("MUSTER_TOPIC_PREFIX", "")
-GROUP = os.environ.get("GROUP", "seat-printer")
-STATE = Path(os.environ.get("STATE", "positions.json"))
 TOPIC = "muster.entitlements.seat"
+TOPIC_IN_KAFKA = os.environ.get("MUSTER_TOPIC_PREFIX", "") + TOPIC
 
 
 class MustStop(Exception):
-    """Going on would lose a fact: somebody has to look."""
+    """Going on would lose a fact, or print one twice: somebody has to look."""
+
+
+@dataclass(frozen=True)
+class Log:
+    """What is read, and by which group. A new cluster, and a topic that was made again, have other ids."""
+
+    group: str
+    cluster_id: str
+    topic_id: str
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """End the program with one line where it must stop."""
+    try:
+        yield
+    except (MustStop, MalformedRecord) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def refuse_a_second(group: str, members: int) -> None:
+    """Raise MustStop where the group has a member: two instances would each keep half of the places."""
+    if members:
+        raise MustStop(
+            f"the group {group} has a member already, and this example is for one instance. "
+            "One that was killed leaves the group within a minute: start again then."
+        )
 
 
 class Printer:
-    """Prints facts and remembers the place in their streams."""
+    """Prints facts and remembers the place in their streams. Raises MustStop where the file is of another log."""
 
-    def __init__(self) -> None:
-        self._tracker = StreamTracker.from_json(STATE.read_text()) if STATE.exists() else StreamTracker()
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._file = Path(os.environ.get("STATE", f"{log.group}.json"))
+        self._tracker = StreamTracker()
+        if self._file.exists():
+            state = json.loads(self._file.read_text())
+            if not isinstance(state, dict) or state["log"] != asdict(log):
+                raise MustStop(
+                    f"{self._file} holds the places in another log than {asdict(log)}: with it, facts would be "
+                    "skipped in silence. Move the file away, and all facts are printed from the first."
+                )
+            self._tracker = StreamTracker.from_json(json.dumps(state["places"]))
+
+    def waits(self) -> None:
+        """Say that the reading has begun: until the next fact, nothing is printed."""
+        sys.stderr.write(f"connected, waiting for facts of {TOPIC}\n")
 
     def take(self, headers: Iterable[tuple[str, bytes]], value: bytes | None, key: bytes | None) -> None:
         """Handle one record; when this returns its offset may be committed.
@@ -53,6 +97,7 @@ class Printer:
         self._remember()
 
     def _remember(self) -> None:
-        written = STATE.with_suffix(".new")
-        written.write_text(self._tracker.to_json())
-        written.replace(STATE)
+        state = {"log": asdict(self._log), "places": json.loads(self._tracker.to_json())}
+        written = self._file.with_suffix(".new")
+        written.write_text(json.dumps(state))
+        written.replace(self._file)

@@ -1,14 +1,22 @@
-"""Print every seat fact, with confluent-kafka (librdkafka, no asyncio)."""
+"""Print every seat fact, with confluent-kafka (librdkafka, no asyncio). For one instance: a second is refused."""
 
+import os
 from typing import cast
 
-from confluent_kafka import Consumer, KafkaException
-from reading import BOOTSTRAP, GROUP, PREFIX, TOPIC, Printer
+from confluent_kafka import Consumer, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+from reading import BOOTSTRAP, TOPIC_IN_KAFKA, Log, Printer, refuse_a_second, stopping
+
+GROUP = os.environ.get("GROUP", "seats-with-confluent-kafka")
 
 
 def main() -> None:
     """Read from the beginning, and commit each record once it is handled."""
-    printer = Printer()
+    admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
+    cluster = admin.describe_cluster().result()
+    topic = admin.describe_topics(TopicCollection([TOPIC_IN_KAFKA]))[TOPIC_IN_KAFKA].result()
+    printer = Printer(Log(GROUP, cluster.cluster_id, str(topic.topic_id)))
+    refuse_a_second(GROUP, len(admin.describe_consumer_groups([GROUP])[GROUP].result().members))
     consumer = Consumer(
         {
             "bootstrap.servers": BOOTSTRAP,
@@ -17,7 +25,7 @@ def main() -> None:
             "enable.auto.commit": False,
         }
     )
-    consumer.subscribe([PREFIX + TOPIC])
+    consumer.subscribe([TOPIC_IN_KAFKA], on_assign=lambda *_: printer.waits())
     try:
         while True:
             message = consumer.poll(1.0)
@@ -30,9 +38,10 @@ def main() -> None:
             printer.take(headers, message.value(), message.key())
             consumer.commit(message=message, asynchronous=False)
     finally:
-        # Leaves the group, so that another instance takes over at once.
+        # Leaves the group, so that the next instance may start at once.
         consumer.close()
 
 
 if __name__ == "__main__":
-    main()
+    with stopping():
+        main()

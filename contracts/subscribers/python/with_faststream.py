@@ -1,16 +1,15 @@
-"""Print every seat fact, with FastStream."""
+"""Print every seat fact, with FastStream. For one instance: a second is refused."""
 
 import asyncio
+import os
 from typing import Any
 
 from faststream import AckPolicy, FastStream
 from faststream.kafka import KafkaBroker, KafkaMessage
-from reading import BOOTSTRAP, GROUP, PREFIX, TOPIC, Printer
+from log_ids import log_ids, members
+from reading import BOOTSTRAP, TOPIC_IN_KAFKA, Log, Printer, refuse_a_second, stopping
 
-broker = KafkaBroker(BOOTSTRAP, apply_types=False, allow_auto_create_topics=False, logger=None)
-app = FastStream(broker, logger=None)
-printer = Printer()
-failures: list[Exception] = []
+GROUP = os.environ.get("GROUP", "seats-with-faststream")
 
 
 async def as_it_is(message: KafkaMessage) -> Any:
@@ -18,37 +17,43 @@ async def as_it_is(message: KafkaMessage) -> Any:
     return message
 
 
-@broker.subscriber(
-    PREFIX + TOPIC,
-    group_id=GROUP,
-    auto_offset_reset="earliest",
-    # The default policy commits before the handler has run, and would lose what it fails on.
-    ack_policy=AckPolicy.MANUAL,
-    decoder=as_it_is,
-)
-async def on_record(message: KafkaMessage) -> None:
-    """Handle one record, then commit it.
-
-    FastStream goes on after an error, and a later commit would go past the record: so nothing is handled after it.
-    """
-    record = message.raw_message
-    if failures or isinstance(record, tuple):
-        return
-    try:
-        printer.take(record.headers, record.value, record.key)
-    except Exception as error:  # whatever it is, it ends the program
-        failures.append(error)
-        app.exit()
-        return
-    await message.ack()
-
-
 async def main() -> None:
-    """Run until it is told to stop, or a record cannot be handled."""
+    """Read from the beginning until it is told to stop, or a record cannot be handled."""
+    printer = Printer(Log(GROUP, *await log_ids(BOOTSTRAP, TOPIC_IN_KAFKA)))
+    refuse_a_second(GROUP, await members(BOOTSTRAP, GROUP))
+    broker = KafkaBroker(BOOTSTRAP, apply_types=False, allow_auto_create_topics=False, logger=None)
+    app = FastStream(broker, logger=None, after_startup=[printer.waits])
+    failures: list[Exception] = []
+
+    @broker.subscriber(
+        TOPIC_IN_KAFKA,
+        group_id=GROUP,
+        auto_offset_reset="earliest",
+        # The default policy commits before the handler has run, and would lose what it fails on.
+        ack_policy=AckPolicy.MANUAL,
+        decoder=as_it_is,
+    )
+    async def on_record(message: KafkaMessage) -> None:
+        """Handle one record, then commit it.
+
+        FastStream goes on after an error, and a later commit would go past the record: so nothing is handled after it.
+        """
+        record = message.raw_message
+        if failures or isinstance(record, tuple):
+            return
+        try:
+            printer.take(record.headers, record.value, record.key)
+        except Exception as error:  # whatever it is, it ends the program
+            failures.append(error)
+            app.exit()
+            return
+        await message.ack()
+
     await app.run()
     if failures:
         raise failures[0]
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with stopping():
+        asyncio.run(main())
