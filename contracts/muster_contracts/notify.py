@@ -50,11 +50,10 @@ class NotificationFailed(_DeliveryFact):
 class WebhookEndpointDisabled(_DeliveryFact):
     """A webhook endpoint gets nothing more until it is enabled again.
 
-    Emitted when it has failed for too long.
+    Emitted when it has failed for fourteen days, or its receiver answered that it is gone (410).
     """
 
     event_type: ClassVar[str] = "muster.notify.WebhookEndpointDisabled.v1"
-    emitted: ClassVar[bool] = False
 
     webhook_id: str = Field(description="The endpoint.", examples=["whk_01987b3e0000700080000000000000eb"])
     failing_since: Instant = Field(

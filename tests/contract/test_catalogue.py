@@ -38,7 +38,8 @@ def test_topic_lists_exactly_its_events(name: str) -> None:
 def test_topic_is_named_for_its_file_and_read_by_others_than_its_owner(name: str) -> None:
     topic = topics()[name]
     assert (ROOT / f"contracts/muster_contracts/topics/{name}.toml").exists()
-    assert topic.owner not in topic.readers
+    # Notify's rules lead from its own facts to e-mails and webhooks as from any other's.
+    assert topic.owner not in topic.readers or topic.name == "muster.notify.delivery"
     assert set(topic.readers) <= set(SERVICES)
     assert len(set(topic.readers)) == len(topic.readers)
 

@@ -31,6 +31,7 @@ from muster_local.stack import Stack
 from muster_local.topics import connect, delete_topics
 from muster_runtime.clock import SystemClock
 from tests.faults.probe.service import MIGRATIONS
+from tests.integration.notify.receiver import Receiver, receiving
 from tests.support.databases import _fingerprint
 from tests.support.topics import Producer
 
@@ -314,6 +315,35 @@ async def test_snapshot_held(operator: Operator) -> None:
     assert "muster_oldest_snapshot_seconds" in said
     with pytest.raises(asyncpg.PostgresConnectionError):
         await holding.fetchval("select 1")
+
+
+async def test_webhook_disabled(operator: Operator, eventually: Eventually) -> None:
+    async with receiving(Receiver(answer=lambda _: 410)) as receiver:
+        token = operator.stack.token("notify:read", "notify:write")
+        async with httpx.AsyncClient(
+            base_url=operator.stack.service_url("notify"),
+            headers={"authorization": f"Bearer {token}"},
+            trust_env=False,
+        ) as client:
+            wanted = {"url": receiver.url, "event_types": [AgencyEnrolled.event_type]}
+            webhook = (await client.post("/v1/agencies/VA/webhooks", json=wanted)).raise_for_status().json()
+            await enroll(operator, "VA")
+
+            async def disabled() -> Any:
+                (found,) = (await client.get("/v1/agencies/VA/webhooks")).json()["items"]
+                return found if found["state"] == "disabled" else None
+
+            found = await eventually(disabled, timeout=PATIENCE)
+        assert "webhook endpoints are disabled: 1" in operator.run("muster status")
+        receiver.answer = lambda _: 204
+        receiver.requests.clear()
+        said = operator.follow(
+            "webhook-disabled.md", AGENCY="VA", WEBHOOK=webhook["webhook_id"], SINCE=found["disabled_at"]
+        )
+        assert webhook["webhook_id"] in said
+        assert "webhook endpoints are disabled" not in said
+        await eventually(lambda: receiver.requests, timeout=PATIENCE)
+        assert receiver.requests[0].verified(webhook["secret"])["agency_id"] == "VA"
 
 
 async def test_drill(operator: Operator, postgres: str, kafka_bootstrap: str, eventually: Eventually) -> None:

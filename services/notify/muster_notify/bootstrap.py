@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+from muster_contracts.notify import WebhookEndpointDisabled
+from muster_notify import replayer
 from muster_notify.addresses import AddressPolicy
-from muster_notify.api import make_router
+from muster_notify.api import make_router, operators_router
+from muster_notify.disabling import warnings
 from muster_notify.dispatcher import Dispatcher
 from muster_notify.domain import Channel
-from muster_notify.repository import deliveries
+from muster_notify.repository import deliveries, replays
 from muster_notify.settings import NotifySettings
 from muster_notify.smtp import EmailSender
 from muster_notify.subscriptions import SUBSCRIPTIONS
@@ -30,7 +33,12 @@ def build(settings: NotifySettings | None = None) -> Service:
         name="notify",
         settings=settings,
         migrations=Path(__file__).parents[1] / "migrations",
-        routers=[make_router(vault, policy)],
+        routers=[make_router(vault, policy), operators_router],
+        produces=[WebhookEndpointDisabled.topic],
         subscriptions=SUBSCRIPTIONS,
-        workers=[Worker("dispatcher", dispatcher.run, deliveries.next_due)],
+        workers=[
+            Worker("dispatcher", dispatcher.run, deliveries.next_due),
+            Worker("replayer", replayer.run, replays.next_due),
+        ],
+        warnings=warnings,
     )

@@ -1,6 +1,7 @@
 """What can be asked of notify."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,23 @@ class DeleteWebhook:
 
     agency_id: str
     webhook_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnableWebhook:
+    """Send events again to an endpoint that is disabled."""
+
+    agency_id: str
+    webhook_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayWebhook:
+    """Send once more what has failed to reach an endpoint since an instant."""
+
+    agency_id: str
+    webhook_id: str
+    since: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+from muster_notify.disabling import disable
 from muster_notify.domain import (
     Channel,
     Delivery,
@@ -20,10 +21,9 @@ from muster_notify.domain import (
     Lane,
     Outcome,
     Verdict,
-    WebhookState,
     progress,
 )
-from muster_notify.repository import deliveries, endpoints
+from muster_notify.repository import deliveries
 from muster_runtime.context import Context
 from muster_runtime.db import RETRYABLE, Database
 from muster_runtime.lease import LEASE_SECONDS, Lease
@@ -141,7 +141,7 @@ class Dispatcher:
             if not recorded or step.state is DeliveryState.PENDING:
                 return None
             if step.disable_endpoint:
-                await endpoints.set_state(uow.connection, delivery.recipient, WebhookState.DISABLED, outcome.detail)
+                await disable(uow, delivery, outcome.detail)
             promoted = await deliveries.promote(uow.connection, [delivery.lane], uow.now)
         return promoted[0] if promoted else None
 

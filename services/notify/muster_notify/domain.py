@@ -21,6 +21,14 @@ class DeliveryState(StrEnum):
     FAILED = "failed"
 
 
+class ReplayState(StrEnum):
+    """Where a replay stands."""
+
+    RUNNING = "running"
+    DONE = "done"
+    STOPPED = "stopped"  # the endpoint was disabled or deleted meanwhile
+
+
 class WebhookState(StrEnum):
     """Whether an endpoint gets anything."""
 
@@ -40,6 +48,7 @@ class Intent:
     """Something to be told: one per event, rule and recipient, however often the event arrives.
 
     `recipient` is a role or a webhook's id; `audience` the agency whose recipient it is, `*` for the operators'.
+    One that is `missed` goes to a disabled endpoint: it is not attempted, and kept for a replay.
     """
 
     agency_id: str
@@ -51,6 +60,7 @@ class Intent:
     recipient: str
     audience: str
     payload: bytes
+    missed: bool = False
 
     @property
     def delivery_id(self) -> str:
@@ -65,7 +75,10 @@ Lane = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A pending delivery at the head of its lane."""
+    """A pending delivery at the head of its lane.
+
+    Its round began with its first attempt, or with the first one after it was retried or replayed.
+    """
 
     id: str
     agency_id: str
@@ -77,7 +90,8 @@ class Delivery:
     audience: str
     payload: bytes
     attempts: int
-    first_attempt_at: datetime | None
+    round_attempts: int
+    round_started_at: datetime | None
 
     @property
     def lane(self) -> Lane:
@@ -94,6 +108,21 @@ class Endpoint:
     url: str
     state: WebhookState
     sealed_secret: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What an endpoint has missed since an instant goes to it once more, agency by agency, each in its order.
+
+    The place is that of the last delivery that went: its agency and position.
+    """
+
+    id: str
+    agency_id: str
+    webhook_id: str
+    since: datetime
+    place_agency_id: str = ""
+    place_position: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +174,11 @@ LAST_RETRY_DELAY = timedelta(hours=24)
 GIVE_UP_AFTER = timedelta(days=14)
 
 
-def next_attempt(attempts: int, first_attempt_at: datetime, now: datetime) -> datetime | None:
-    """When to try again after `attempts` in vain, the latest at `now`; None once it is time to give up."""
+def next_attempt(attempts: int, started_at: datetime, now: datetime) -> datetime | None:
+    """When to try again after `attempts` in vain since `started_at`, the latest at `now`; None: it is given up."""
     delay = RETRY_DELAYS[attempts - 1] if attempts <= len(RETRY_DELAYS) else LAST_RETRY_DELAY
     due_at = now + delay
-    return due_at if due_at <= first_attempt_at + GIVE_UP_AFTER else None
+    return due_at if due_at <= started_at + GIVE_UP_AFTER else None
 
 
 def progress(delivery: Delivery, outcome: Outcome, now: datetime) -> Progress:
@@ -157,7 +186,7 @@ def progress(delivery: Delivery, outcome: Outcome, now: datetime) -> Progress:
     if outcome.verdict is Verdict.DELIVERED:
         return Progress(DeliveryState.DELIVERED)
     if outcome.verdict is Verdict.RETRY:
-        due_at = next_attempt(delivery.attempts + 1, delivery.first_attempt_at or now, now)
+        due_at = next_attempt(delivery.round_attempts + 1, delivery.round_started_at or now, now)
         if due_at is not None:
             return Progress(DeliveryState.PENDING, due_at)
     given_up = outcome.verdict in (Verdict.RETRY, Verdict.GONE)

@@ -10,7 +10,7 @@ from muster_contracts.enrollment import ContactErased, ContactRecorded
 from muster_contracts.entitlements import PersonErased, PersonRecorded
 from muster_notify import queries
 from muster_notify.addresses import AddressPolicy
-from muster_notify.commands import AddWebhook, DeleteWebhook, RetryDelivery
+from muster_notify.commands import AddWebhook, DeleteWebhook, EnableWebhook, ReplayWebhook, RetryDelivery
 from muster_notify.domain import (
     OPERATORS,
     WEBHOOK_RULE,
@@ -18,10 +18,11 @@ from muster_notify.domain import (
     DeliveryState,
     Endpoint,
     Intent,
+    Replay,
     WebhookState,
 )
-from muster_notify.queries import DeliveryLogView, NewWebhookView
-from muster_notify.repository import deliveries, directory, endpoints
+from muster_notify.queries import DeliveryLogView, NewWebhookView, ReplayView, WebhookView
+from muster_notify.repository import deliveries, directory, endpoints, replays
 from muster_notify.rules import Rule, public_types, rules
 from muster_notify.vault import Vault, new_secret
 from muster_runtime import audit
@@ -57,7 +58,7 @@ async def announce(uow: UnitOfWork, events: Sequence[Received[Event]]) -> None:
         uow.wake()
 
 
-def _intents(event: Received[Event], email_rules: Sequence[Rule], wanting: Sequence[tuple[str, str]]) -> list[Intent]:
+def _intents(event: Received[Event], email_rules: Sequence[Rule], wanting: Sequence[Endpoint]) -> list[Intent]:
     agency_id = event.data.agency_id
     intent = partial(
         Intent,
@@ -77,9 +78,15 @@ def _intents(event: Received[Event], email_rules: Sequence[Rule], wanting: Seque
         for rule in email_rules
     ]
     webhooks = [
-        intent(rule=WEBHOOK_RULE, channel=Channel.WEBHOOK, recipient=webhook_id, audience=owner)
-        for owner, webhook_id in wanting
-        if owner in (agency_id, EVERY_AGENCY)
+        intent(
+            rule=WEBHOOK_RULE,
+            channel=Channel.WEBHOOK,
+            recipient=endpoint.id,
+            audience=endpoint.agency_id,
+            missed=endpoint.state is WebhookState.DISABLED,
+        )
+        for endpoint in wanting
+        if endpoint.agency_id in (agency_id, EVERY_AGENCY)
     ]
     return emails + webhooks
 
@@ -161,7 +168,7 @@ def _check_types(event_types: Sequence[str]) -> None:
 async def delete_webhook(uow: UnitOfWork, command: DeleteWebhook) -> None:
     """Delete an endpoint and its secret; what was still to be sent to it fails. Raises NotFound."""
     view = await queries.webhook(uow.connection, command.agency_id, command.webhook_id)
-    await endpoints.set_state(uow.connection, view.webhook_id, WebhookState.DELETED, None)
+    await endpoints.delete(uow.connection, view.webhook_id)
     await audit.record(
         uow,
         command="DeleteWebhook",
@@ -172,14 +179,68 @@ async def delete_webhook(uow: UnitOfWork, command: DeleteWebhook) -> None:
     )
 
 
+async def enable_webhook(uow: UnitOfWork, command: EnableWebhook) -> WebhookView:
+    """Enable an endpoint again, with its secret. Raises NotFound, and Conflict where it is enabled.
+
+    What it missed stays failed: a replay sends it.
+    """
+    view = await queries.webhook(uow.connection, command.agency_id, command.webhook_id)
+    if not await endpoints.enable(uow.connection, view.webhook_id):
+        raise Conflict(f"webhook {view.webhook_id} is enabled already")
+    await audit.record(
+        uow,
+        command="EnableWebhook",
+        agency_id=command.agency_id,
+        subject=view.webhook_id,
+        before={"state": view.state, "state_reason": view.state_reason},
+        after={"state": WebhookState.ENABLED},
+    )
+    uow.wake()
+    return await queries.webhook(uow.connection, command.agency_id, command.webhook_id)
+
+
+async def replay_webhook(uow: UnitOfWork, command: ReplayWebhook) -> ReplayView:
+    """Begin a replay; the replayer does it in steps.
+
+    Raises NotFound, InvalidInput for an instant to come, and Conflict where the endpoint is disabled or a replay runs.
+    """
+    view = await queries.webhook(uow.connection, command.agency_id, command.webhook_id)
+    if command.since > uow.now:
+        raise InvalidInput("since", command.since.isoformat(), "must not be in the future")
+    if view.state is not WebhookState.ENABLED:
+        raise Conflict(f"webhook {view.webhook_id} is {view.state}: enable it first")
+    if others := await replays.running(uow.connection, view.webhook_id):
+        raise Conflict(f"replay {others[0].id} of webhook {view.webhook_id} is running: wait until it is done")
+    replay = Replay(new_id("rpl", uow.now), command.agency_id, view.webhook_id, command.since)
+    await replays.add(uow.connection, replay, uow.now)
+    await audit.record(
+        uow,
+        command="ReplayWebhook",
+        agency_id=command.agency_id,
+        subject=view.webhook_id,
+        after={"replay_id": replay.id, "since": command.since},
+    )
+    uow.wake()
+    return await queries.replay(uow.connection, command.agency_id, view.webhook_id, replay.id)
+
+
 async def retry_delivery(uow: UnitOfWork, command: RetryDelivery) -> DeliveryLogView:
-    """Make a delivery due now. Raises NotFound, and Conflict when it is delivered or must wait for an earlier one."""
+    """Attempt a delivery now, or once those before it in its lane are done.
+
+    Raises NotFound, and Conflict when it is delivered, waits behind an earlier one, or its endpoint gets nothing.
+    """
     before = await queries.delivery(uow.connection, command.agency_id, command.delivery_id, tenant=command.tenant)
     if before.state is DeliveryState.DELIVERED:
         raise Conflict(f"delivery {before.delivery_id} is delivered already")
     if before.state is DeliveryState.PENDING and before.next_attempt_at is None:
         raise Conflict(f"delivery {before.delivery_id} waits behind an earlier one to {before.recipient}")
-    await deliveries.retry(uow.connection, before.delivery_id, uow.now)
+    if before.channel is Channel.WEBHOOK:
+        await _require_enabled(uow, before, command.tenant)
+    if before.state is DeliveryState.PENDING:
+        await deliveries.hasten(uow.connection, before.delivery_id, uow.now)
+    else:
+        await deliveries.revive(uow.connection, [before.delivery_id])
+        await deliveries.order(uow.connection, [(before.agency_id, before.recipient)], uow.now)
     await audit.record(
         uow,
         command="RetryDelivery",
@@ -190,3 +251,15 @@ async def retry_delivery(uow: UnitOfWork, command: RetryDelivery) -> DeliveryLog
     )
     uow.wake()
     return await queries.delivery(uow.connection, command.agency_id, command.delivery_id, tenant=command.tenant)
+
+
+async def _require_enabled(uow: UnitOfWork, delivery: DeliveryLogView, tenant: str) -> None:
+    # An operators' endpoint is seen by operators alone, although the delivery is about an agency.
+    await uow.connection.execute("select set_config('muster.agency', $1, true)", tenant)
+    endpoint = await endpoints.find(uow.connection, delivery.recipient)
+    await uow.connection.execute("select set_config('muster.agency', $1, true)", delivery.agency_id)
+    if endpoint.state is not WebhookState.ENABLED:
+        cure = ": enable it first" if endpoint.state is WebhookState.DISABLED else ""
+        raise Conflict(
+            f"delivery {delivery.delivery_id} goes to webhook {endpoint.id}, which is {endpoint.state}{cure}"
+        )

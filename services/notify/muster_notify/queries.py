@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import Instant
-from muster_notify.domain import Channel, DeliveryState, WebhookState
+from muster_notify.domain import Channel, DeliveryState, ReplayState, WebhookState
 from muster_runtime.db import Connection
 from muster_runtime.errors import NotFound
 from muster_runtime.pages import Pagination
@@ -22,6 +22,9 @@ class WebhookView(BaseModel):
     event_types: list[str] | None = Field(description="null: every public type, except those sent on request alone.")
     state: WebhookState
     state_reason: str | None = None
+    disabled_at: Instant | None = Field(
+        default=None, description="When it was last disabled: replay from here. null: never."
+    )
     created_at: Instant
 
 
@@ -31,6 +34,22 @@ class NewWebhookView(WebhookView):
     secret: str | None = Field(
         description="Verifies the signatures (Standard Webhooks). Shown once: null when the request is repeated."
     )
+
+
+class ReplayView(BaseModel):
+    """A replay: what could not be delivered to an endpoint goes to it once more."""
+
+    model_config = ConfigDict(frozen=True)
+
+    replay_id: str
+    webhook_id: str
+    since: Instant = Field(description="What failed from here on.")
+    state: ReplayState = Field(
+        description="`done`: every delivery is pending again. `stopped`: the endpoint is not enabled."
+    )
+    replayed: int = Field(description="Deliveries that are pending again, so far.")
+    requested_at: Instant
+    finished_at: Instant | None
 
 
 class DeliveryView(BaseModel):
@@ -73,23 +92,34 @@ class DeliveryLogView(DeliveryView):
     log: list[AttemptView]
 
 
+_WEBHOOK = """
+    id as webhook_id, agency_id, url, event_types, state, state_reason, disabled_at, created_at
+"""
+
 _DELIVERY = """
     id as delivery_id, position, agency_id, event_id, event_type, rule, channel, recipient, state, attempts,
     recorded_at, first_attempt_at, next_attempt_at, finished_at, last_error
 """
 
 
-async def webhooks(connection: Connection, agency_id: str, page: Pagination) -> list[WebhookView]:
-    """An agency's own endpoints that are not deleted, one more than the page holds."""
+async def webhooks(
+    connection: Connection, page: Pagination, *, agency_id: str | None = None, state: WebhookState | None = None
+) -> list[WebhookView]:
+    """An agency's own endpoints, or those of all, that are not deleted: one more than the page holds."""
     rows = await connection.fetch(
-        """
-        select id as webhook_id, agency_id, url, event_types, state, state_reason, created_at
+        f"""
+        select {_WEBHOOK}
         from webhook
-        where agency_id = $1 and state <> 'deleted' and ($2::text is null or id > $2)
+        where
+            state <> 'deleted'
+            and ($1::text is null or agency_id = $1)
+            and ($2::text is null or state = $2)
+            and ($3::text is null or id > $3)
         order by id
-        limit $3
-        """,
+        limit $4
+        """,  # noqa: S608
         agency_id,
+        state,
         page.after,
         page.limit + 1,
     )
@@ -99,17 +129,30 @@ async def webhooks(connection: Connection, agency_id: str, page: Pagination) -> 
 async def webhook(connection: Connection, agency_id: str, webhook_id: str) -> WebhookView:
     """An agency's endpoint. Raises NotFound, also for one that is deleted."""
     row = await connection.fetchrow(
-        """
-        select id as webhook_id, agency_id, url, event_types, state, state_reason, created_at
-        from webhook
-        where agency_id = $1 and id = $2 and state <> 'deleted'
-        """,
+        f"select {_WEBHOOK} from webhook where agency_id = $1 and id = $2 and state <> 'deleted'",  # noqa: S608
         agency_id,
         webhook_id,
     )
     if row is None:
         raise NotFound(f"there is no webhook {webhook_id[:80]}")
     return WebhookView(**row)
+
+
+async def replay(connection: Connection, agency_id: str, webhook_id: str, replay_id: str) -> ReplayView:
+    """A replay of an agency's endpoint. Raises NotFound."""
+    row: Any = await connection.fetchrow(
+        """
+        select id as replay_id, webhook_id, since, state, replayed, requested_at, finished_at
+        from replay
+        where agency_id = $1 and webhook_id = $2 and id = $3
+        """,
+        agency_id,
+        webhook_id,
+        replay_id,
+    )
+    if row is None:
+        raise NotFound(f"there is no replay {replay_id[:80]}")
+    return ReplayView(**row)
 
 
 async def deliveries(

@@ -88,6 +88,8 @@ class Monitor:
                     overdue = self._seconds_since(await next_due(connection))
                     streams = await parked_streams(connection, self._applier.group)
                     parked, waiting = len(streams), sum(stream.records for stream in streams)
+                    if self._runtime.service.warnings is not None:
+                        warnings += await self._runtime.service.warnings(connection)
             reasons += await self._disk()
         except RETRYABLE as error:
             reasons.append(f"Postgres cannot be reached: {type(error).__name__}")

@@ -52,3 +52,5 @@ class Service:
     subscriptions: Mapping[type[Event], EventHandler] = field(default_factory=dict)
     deadlines: Mapping[str, DeadlineHandler] = field(default_factory=dict)
     workers: Sequence[Worker] = ()
+    warnings: Callable[[Connection], Awaitable[Sequence[str]]] | None = None
+    """What is wrong and does not stop the service: its readiness and `muster status` say it."""

@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ START = datetime(2025, 8, 6, tzinfo=UTC)
 
 
 def an_intent(**changes: str) -> Intent:
-    given = {
+    given: dict[str, Any] = {
         "agency_id": "NASA",
         "event_id": "muster.billing.term/NASA/1/00000000000000000001",
         "event_type": "muster.billing.InvoiceIssued.v1",
@@ -32,7 +33,9 @@ def an_intent(**changes: str) -> Intent:
 
 
 def a_delivery(channel: Channel = Channel.WEBHOOK, attempts: int = 0, first: datetime | None = None) -> Delivery:
-    return Delivery("dlv_1", "NASA", "type", "cor_1", "webhook", channel, "whk_1", "NASA", b"{}", attempts, first)
+    return Delivery(
+        "dlv_1", "NASA", "type", "cor_1", "webhook", channel, "whk_1", "NASA", b"{}", attempts, attempts, first
+    )
 
 
 def test_the_delivery_id_follows_from_event_rule_and_recipient_alone() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from muster_contracts import Event, Money, billing, enrollment, entitlements
+from muster_contracts import Event, Money, billing, enrollment, entitlements, notify
 from muster_notify.domain import Contact
 from muster_notify.messages import Unwritable, messages, write
 from muster_notify.rules import rules
@@ -55,6 +55,7 @@ EVENTS: list[Event] = [
         decided_at=AT,
     ),
     billing.TermEnded(**TERM, reason="completed", renewed=True, ended_at=AT),
+    notify.WebhookEndpointDisabled(agency_id="NASA", webhook_id="whk_1", failing_since=AT, disabled_at=AT),
 ]
 
 

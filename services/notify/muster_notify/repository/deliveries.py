@@ -14,17 +14,18 @@ async def add(connection: Connection, intents: Sequence[Intent], now: datetime) 
         """
         insert into delivery (
             id, agency_id, event_id, event_type, correlation_id, rule, channel, recipient, audience,
-            payload, state, attempts, recorded_at
+            payload, state, attempts, recorded_at, finished_at, last_error
         )
         select
             id, agency_id, event_id, event_type, correlation_id, rule, channel, recipient, audience,
-            payload, 'pending', 0, $11
+            payload, case when missed then 'failed' else 'pending' end, 0, $12,
+            case when missed then $12::timestamptz end, case when missed then 'the endpoint is disabled' end
         from unnest(
             $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-            $9::text[], $10::bytea[]
+            $9::text[], $10::bytea[], $11::boolean[]
         ) with ordinality as intent (
             id, agency_id, event_id, event_type, correlation_id, rule, channel, recipient, audience,
-            payload, number
+            payload, missed, number
         )
         order by number
         on conflict (event_id, rule, recipient) do nothing
@@ -40,13 +41,17 @@ async def add(connection: Connection, intents: Sequence[Intent], now: datetime) 
         [i.recipient for i in intents],
         [i.audience for i in intents],
         [i.payload for i in intents],
+        [i.missed for i in intents],
         now,
     )
     await promote(connection, {(row["agency_id"], row["recipient"]) for row in added}, now)
 
 
 async def promote(connection: Connection, lanes: Iterable[Lane], now: datetime) -> list[Delivery]:
-    """Make the oldest pending delivery of each lane due now, unless it has an instant of its own already."""
+    """Make the oldest pending delivery of each lane due now, unless it has an instant of its own already.
+
+    While a replay runs, what came later than the lane's missed deliveries waits until they are pending.
+    """
     keys = list(lanes)
     rows = await connection.fetch(
         """
@@ -56,18 +61,28 @@ async def promote(connection: Connection, lanes: Iterable[Lane], now: datetime) 
             select oldest.id
             from unnest($1::text[], $2::text[]) as lane (agency_id, recipient)
             cross join lateral (
-                select p.id, p.next_attempt_at
+                select p.id, p.position, p.next_attempt_at
                 from delivery as p
                 where p.agency_id = lane.agency_id and p.recipient = lane.recipient and p.state = 'pending'
                 order by p.position
                 limit 1
             ) as oldest
-            where oldest.next_attempt_at is null
+            where
+                oldest.next_attempt_at is null
+                and not exists (
+                    select
+                    from replay as r
+                    inner join delivery as m on m.recipient = r.webhook_id and m.agency_id = lane.agency_id
+                    where
+                        r.webhook_id = lane.recipient and r.state = 'running'
+                        and m.state = 'failed' and m.finished_at >= r.since and m.position < oldest.position
+                        and (m.agency_id, m.position) > (r.place_agency_id, r.place_position)
+                )
         ) as head
         where d.id = head.id
         returning
             d.id, d.agency_id, d.event_type, d.correlation_id, d.rule, d.channel, d.recipient, d.audience,
-            d.payload, d.attempts, d.first_attempt_at
+            d.payload, d.attempts, d.round_attempts, d.round_started_at
         """,
         [agency_id for agency_id, _ in keys],
         [recipient for _, recipient in keys],
@@ -85,7 +100,7 @@ async def due(
         """
         select
             id, agency_id, event_type, correlation_id, rule, channel, recipient, audience, payload, attempts,
-            first_attempt_at
+            round_attempts, round_started_at
         from delivery
         where
             channel = $1 and next_attempt_at <= $2
@@ -125,16 +140,31 @@ async def record_attempt(
     attempted_at: datetime,
     milliseconds: int,
 ) -> bool:
-    """Record an attempt and where the delivery stands after it; False when another process did so meanwhile."""
+    """Record an attempt and where the delivery stands after it; False when another process did so meanwhile.
+
+    A delivery that is older may have become pending during the attempt: then this one waits behind it.
+    """
     recorded = await connection.fetchval(
         """
         with attempted as (
-            update delivery
+            update delivery as d
             set
                 state = $3,
                 attempts = attempts + 1,
+                round_attempts = round_attempts + 1,
                 first_attempt_at = coalesce(first_attempt_at, $4),
-                next_attempt_at = $5,
+                round_started_at = coalesce(round_started_at, $4),
+                next_attempt_at = case
+                    when
+                        not exists (
+                            select
+                            from delivery as p
+                            where
+                                p.agency_id = d.agency_id and p.recipient = d.recipient
+                                and p.state = 'pending' and p.position < d.position
+                        )
+                        then $5::timestamptz
+                end,
                 finished_at = case when $3 = 'pending' then null else $4 end,
                 last_error = case when $3 = 'delivered' then null else $6 end
             where id = $1 and attempts = $2 and state = 'pending'
@@ -175,17 +205,55 @@ async def hurry(connection: Connection, agencies: Sequence[str], roles: Sequence
     )
 
 
-async def retry(connection: Connection, delivery_id: str, now: datetime) -> None:
-    """Make a delivery due now; it is given up only after the whole time has gone by once more."""
+async def hasten(connection: Connection, delivery_id: str, now: datetime) -> None:
+    """Make a delivery that waits for its next attempt due now, in a new round."""
     await connection.execute(
         """
         update delivery
-        set state = 'pending', next_attempt_at = $2, first_attempt_at = null, finished_at = null
-        where id = $1
+        set next_attempt_at = $2, round_attempts = 0, round_started_at = null
+        where id = $1 and state = 'pending'
         """,
         delivery_id,
         now,
     )
+
+
+async def revive(connection: Connection, delivery_ids: Sequence[str]) -> None:
+    """Make deliveries that failed pending again, in a new round. `order` their lanes next."""
+    await connection.execute(
+        """
+        update delivery
+        set
+            state = 'pending', next_attempt_at = null, finished_at = null,
+            round_attempts = 0, round_started_at = null
+        where id = any($1::text[]) and state = 'failed'
+        """,
+        delivery_ids,
+    )
+
+
+async def order(connection: Connection, lanes: Iterable[Lane], now: datetime) -> None:
+    """Of lanes whose older deliveries became pending again: make the oldest due now; the others wait behind it."""
+    keys = list(lanes)
+    await connection.execute(
+        """
+        update delivery as d
+        set next_attempt_at = null
+        from unnest($1::text[], $2::text[]) as lane (agency_id, recipient)
+        where
+            d.agency_id = lane.agency_id and d.recipient = lane.recipient and d.next_attempt_at is not null
+            and exists (
+                select
+                from delivery as p
+                where
+                    p.agency_id = d.agency_id and p.recipient = d.recipient
+                    and p.state = 'pending' and p.position < d.position
+            )
+        """,
+        [agency_id for agency_id, _ in keys],
+        [recipient for _, recipient in keys],
+    )
+    await promote(connection, keys, now)
 
 
 def _delivery(row: Any) -> Delivery:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from muster_notify.domain import Endpoint, WebhookState
 from muster_runtime.db import EVERY_AGENCY, Connection
@@ -30,22 +31,22 @@ async def find(connection: Connection, webhook_id: str) -> Endpoint:
         "select id, agency_id, url, state, sealed_secret from webhook where id = $1", webhook_id
     )
     assert row is not None
-    return Endpoint(**{**row, "state": WebhookState(row["state"])})
+    return _endpoint(row)
 
 
 async def wanting(
     connection: Connection, agencies: Sequence[str], event_type: str, *, on_request: bool
-) -> list[tuple[str, str]]:
-    """(agency, id) of the enabled endpoints that want events of a type, of these agencies or of the operators.
+) -> list[Endpoint]:
+    """The endpoints that want events of a type, of these agencies or of the operators; also those that are disabled.
 
     A type that is sent on request alone goes only to the endpoints that name it.
     """
     rows = await connection.fetch(
         """
-        select agency_id, id
+        select id, agency_id, url, state, sealed_secret
         from webhook
         where
-            state = 'enabled' and agency_id = any($1::text[])
+            state <> 'deleted' and agency_id = any($1::text[])
             and ($2 = any(event_types) or (event_types is null and not $3))
         order by id
         """,
@@ -53,21 +54,46 @@ async def wanting(
         event_type,
         on_request,
     )
-    return [(row["agency_id"], row["id"]) for row in rows]
+    return [_endpoint(row) for row in rows]
 
 
-async def set_state(connection: Connection, webhook_id: str, state: WebhookState, reason: str | None) -> None:
-    """Change an endpoint's state; a deleted one keeps no secret."""
-    await connection.execute(
+async def enable(connection: Connection, webhook_id: str) -> bool:
+    """Enable an endpoint that is disabled; False where it is not."""
+    changed = await connection.fetchval(
         """
         update webhook
-        set
-            state = $2,
-            state_reason = $3,
-            sealed_secret = case when $2 = 'deleted' then null else sealed_secret end
-        where id = $1 and state <> 'deleted'
+        set state = 'enabled', state_reason = null
+        where id = $1 and state = 'disabled'
+        returning true
         """,
         webhook_id,
-        state,
-        reason,
     )
+    return changed is not None
+
+
+async def disable(connection: Connection, webhook_id: str, reason: str | None, now: datetime) -> bool:
+    """Disable an endpoint that is enabled; False where it is not."""
+    changed = await connection.fetchval(
+        """
+        update webhook
+        set state = 'disabled', state_reason = $2, disabled_at = $3
+        where id = $1 and state = 'enabled'
+        returning true
+        """,
+        webhook_id,
+        reason,
+        now,
+    )
+    return changed is not None
+
+
+async def delete(connection: Connection, webhook_id: str) -> None:
+    """Delete an endpoint: its row stays and loses its secret."""
+    await connection.execute(
+        "update webhook set state = 'deleted', state_reason = null, sealed_secret = null where id = $1",
+        webhook_id,
+    )
+
+
+def _endpoint(row: Any) -> Endpoint:
+    return Endpoint(**{**row, "state": WebhookState(row["state"])})

@@ -1,0 +1,54 @@
+"""Works through the replays: what an endpoint missed becomes pending again, in order and in bounded steps.
+
+Until a lane's last missed delivery is pending, what came later in that lane waits (`deliveries.promote`), so that
+an agency's events arrive in their order.
+"""
+
+import asyncio
+
+import structlog
+
+from muster_notify.domain import Replay, ReplayState, WebhookState
+from muster_notify.repository import deliveries, endpoints, replays
+from muster_runtime.context import Context
+from muster_runtime.db import RETRYABLE
+from muster_runtime.service import Runtime
+
+# Deliveries that one transaction makes pending.
+STEP = 500
+
+_log = structlog.get_logger(__name__)
+
+
+async def run(runtime: Runtime) -> None:
+    """Replay until cancelled. Several processes may do so at once: a step that another has taken changes nothing."""
+    while True:
+        try:
+            async with runtime.database.pool.acquire() as connection:
+                running = await replays.running(connection)
+            for replay in running:
+                await _step(runtime, replay)
+            if not running:
+                await runtime.alarm.wait()
+        except RETRYABLE as error:
+            _log.warning("replay_retried", error=repr(error))
+            await asyncio.sleep(0.5)
+
+
+async def _step(runtime: Runtime, replay: Replay) -> None:
+    """Make the next deliveries of a replay pending; at an endpoint that gets nothing any more, stop."""
+    async with runtime.database.pool.acquire() as connection:
+        missed = await replays.missed(connection, replay, STEP)
+    agencies = {row["agency_id"] for row in missed}
+    context = Context(actor=runtime.service.name, correlation_id=replay.id)
+    async with runtime.database.write(replay.agency_id, *agencies, context=context) as uow:
+        endpoint = await endpoints.find(uow.connection, replay.webhook_id)
+        state = ReplayState.RUNNING if len(missed) == STEP else ReplayState.DONE
+        if endpoint.state is not WebhookState.ENABLED:
+            missed, state = [], ReplayState.STOPPED
+        if await replays.advance(uow.connection, replay, missed, state, uow.now):
+            await deliveries.revive(uow.connection, [row["id"] for row in missed])
+            await deliveries.order(uow.connection, {(agency_id, replay.webhook_id) for agency_id in agencies}, uow.now)
+            uow.wake()
+    if state is not ReplayState.RUNNING:
+        _log.info("replay_finished", replay_id=replay.id, webhook_id=replay.webhook_id, state=state)

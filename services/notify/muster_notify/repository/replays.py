@@ -1,0 +1,95 @@
+"""Replays: what an endpoint missed goes to it once more, step by step."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from muster_notify.domain import Replay, ReplayState
+from muster_runtime.db import Connection
+
+
+async def add(connection: Connection, replay: Replay, now: datetime) -> None:
+    """Add a replay that is about to begin."""
+    await connection.execute(
+        """
+        insert into replay (id, agency_id, webhook_id, since, state, requested_at)
+        values ($1, $2, $3, $4, 'running', $5)
+        """,
+        replay.id,
+        replay.agency_id,
+        replay.webhook_id,
+        replay.since,
+        now,
+    )
+
+
+async def running(connection: Connection, webhook_id: str | None = None) -> list[Replay]:
+    """The replays that are not over, of one endpoint or of all, the oldest first."""
+    rows = await connection.fetch(
+        """
+        select id, agency_id, webhook_id, since, place_agency_id, place_position
+        from replay
+        where state = 'running' and ($1::text is null or webhook_id = $1)
+        order by requested_at, id
+        """,
+        webhook_id,
+    )
+    return [Replay(**row) for row in rows]
+
+
+async def next_due(connection: Connection) -> datetime | None:
+    """Since when a replay has something to do."""
+    earliest: datetime | None = await connection.fetchval(
+        "select min(requested_at) from replay where state = 'running'"
+    )
+    return earliest
+
+
+async def missed(connection: Connection, replay: Replay, limit: int) -> list[Any]:
+    """The next deliveries of a replay: id, agency and position."""
+    rows: list[Any] = await connection.fetch(
+        """
+        select id, agency_id, position
+        from delivery
+        where
+            recipient = $1 and state = 'failed' and finished_at >= $2
+            and (agency_id, position) > ($3, $4)
+        order by agency_id, position
+        limit $5
+        """,
+        replay.webhook_id,
+        replay.since,
+        replay.place_agency_id,
+        replay.place_position,
+        limit,
+    )
+    return rows
+
+
+async def advance(
+    connection: Connection, replay: Replay, deliveries: Sequence[Any], state: ReplayState, now: datetime
+) -> bool:
+    """Note that these deliveries go; False when another process has taken the step, or the replay is over."""
+    last = deliveries[-1] if deliveries else None
+    advanced = await connection.fetchval(
+        """
+        update replay
+        set
+            state = $4,
+            replayed = replayed + $5,
+            place_agency_id = coalesce($6, place_agency_id),
+            place_position = coalesce($7, place_position),
+            finished_at = case when $4 = 'running' then null else $8::timestamptz end
+        where id = $1 and state = 'running' and (place_agency_id, place_position) = ($2, $3)
+        returning true
+        """,
+        replay.id,
+        replay.place_agency_id,
+        replay.place_position,
+        state,
+        len(deliveries),
+        last and last["agency_id"],
+        last and last["position"],
+        now,
+    )
+    return advanced is not None
