@@ -18,6 +18,6 @@ def build(settings: BillingSettings | None = None) -> Service:
         migrations=Path(__file__).parents[1] / "migrations",
         routers=[router],
         produces=[TermStarted.topic],
-        subscriptions=subscriptions(settings.tariff),
+        subscriptions=subscriptions(settings.tariff, settings.time_zone),
         deadlines=deadlines(settings.tariff),
     )

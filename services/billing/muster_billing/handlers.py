@@ -1,10 +1,11 @@
 """What changes terms, invoices and renewals: one function per command, event and deadline."""
 
 from collections.abc import Sequence
+from zoneinfo import ZoneInfo
 
 from muster_billing import ledger, lifecycle, publishing, repository
 from muster_billing.commands import DecideRenewal, RecordPayment
-from muster_billing.domain import Payment, Renewal, RenewalState, Tariff, Term, TermState
+from muster_billing.domain import Payment, Renewal, RenewalState, Tariff, Term, TermState, civil_day
 from muster_billing.replies import PaymentReply, RenewalReply
 from muster_contracts.billing import TermEndReason
 from muster_contracts.enrollment import AgencyEnrolled, AgencyWithdrawn
@@ -72,7 +73,9 @@ async def decide_renewal(uow: UnitOfWork, command: DecideRenewal) -> RenewalRepl
 # Events
 
 
-async def begin_first_terms(tariff: Tariff, uow: UnitOfWork, received: Sequence[Received[AgencyEnrolled]]) -> None:
+async def begin_first_terms(
+    tariff: Tariff, zone: ZoneInfo, uow: UnitOfWork, received: Sequence[Received[AgencyEnrolled]]
+) -> None:
     """An enrolled agency has a first term: now, or by a deadline when it lies ahead."""
     for event in received:
         enrolled = event.data
@@ -83,6 +86,7 @@ async def begin_first_terms(tariff: Tariff, uow: UnitOfWork, received: Sequence[
             number=1,
             starts_at=enrolled.starts_at,
             ends_at=enrolled.ends_at,
+            first_day=civil_day(enrolled.starts_at, zone),
             price=tariff.first_term,
         )
         if not await lifecycle.add(uow, term):
@@ -148,8 +152,11 @@ async def tell_overdue(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
             continue
         told = invoice.escalate(notice)
         await repository.save_invoice(uow.connection, told)
-        await lifecycle.schedule_notice(uow, told)
-        uow.publish(publishing.payment_overdue(told, notice), time=deadline.due_at)
+        following = told.next_notice
+        if following is not None:
+            following = following.put_off(notice, uow.now)
+        await lifecycle.schedule_notice(uow, told.agency_id, told.id, following)
+        uow.publish(publishing.payment_overdue(told, notice, uow.now), time=deadline.due_at)
 
 
 async def end_terms(uow: UnitOfWork, due: Sequence[Deadline]) -> None:

@@ -4,7 +4,7 @@
 """
 
 from muster_billing import ledger, publishing, repository
-from muster_billing.domain import Invoice, InvoiceState, Issuance, RenewalState, Term
+from muster_billing.domain import Invoice, InvoiceState, Issuance, OverdueNotice, RenewalState, Term
 from muster_contracts.billing import TermEndReason
 from muster_runtime.db import UnitOfWork
 from muster_runtime.deadlines import Deadline, cancel, schedule
@@ -55,13 +55,13 @@ async def _issue(uow: UnitOfWork, term: Term, cause: str | None) -> None:
     invoice = draft.issue(issuance)
     await repository.save_invoice(uow.connection, invoice)
     await repository.book(uow.connection, ledger.invoice_issued(invoice), uow.now)
-    await schedule_notice(uow, invoice)
+    await schedule_notice(uow, invoice.agency_id, invoice.id, invoice.next_notice)
     uow.publish(publishing.invoice_issued(invoice, issuance), causation_id=cause)
 
 
-async def schedule_notice(uow: UnitOfWork, invoice: Invoice) -> None:
-    if notice := invoice.next_notice:
-        await schedule(uow, [Deadline(TELL_OVERDUE, invoice.agency_id, invoice.id, notice.tell_at)])
+async def schedule_notice(uow: UnitOfWork, agency_id: str, invoice_id: str, notice: OverdueNotice | None) -> None:
+    if notice:
+        await schedule(uow, [Deadline(TELL_OVERDUE, agency_id, invoice_id, notice.tell_at)])
 
 
 async def complete(uow: UnitOfWork, term: Term, cause: str | None = None) -> None:

@@ -73,14 +73,14 @@ def invoice_voided(invoice: Invoice, reason: str, voided_at: datetime) -> Invoic
     )
 
 
-def payment_overdue(invoice: Invoice, notice: OverdueNotice) -> PaymentOverdue:
+def payment_overdue(invoice: Invoice, notice: OverdueNotice, now: datetime) -> PaymentOverdue:
     return PaymentOverdue(
         agency_id=invoice.agency_id,
         term_id=invoice.term_id,
         invoice_id=invoice.id,
         amount=_money(invoice.amount),
         due_at=notice.due_at,
-        days_overdue=notice.days_overdue,
+        days_overdue=notice.days_overdue(now),
         level=notice.level,
     )
 

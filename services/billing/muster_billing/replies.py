@@ -14,7 +14,6 @@ from muster_billing.domain import (
     Term,
     TermState,
     invoice_number,
-    period_of_performance,
 )
 from muster_billing.ledger import Account, TransactionKind
 from muster_contracts import AgencyId, Instant, Money
@@ -32,7 +31,7 @@ class Period(Reply):
 
     @classmethod
     def of(cls, term: Term) -> "Period":
-        period = period_of_performance(term.starts_at, term.ends_at)
+        period = term.period_of_performance
         return cls(first_day=period.first_day, last_day=period.last_day)
 
 

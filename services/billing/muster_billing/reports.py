@@ -1,6 +1,6 @@
 """The read side of the whole programme: whether the books balance, and what the next year brings."""
 
-from datetime import UTC, datetime
+from datetime import date
 
 from muster_billing.replies import (
     Forecast,
@@ -27,14 +27,17 @@ async def forecast(connection: Connection, fiscal_year: int) -> Forecast:
     """The accepted and the open renewals whose term begins in a fiscal year."""
     found = await connection.fetch(
         """
-        select state, count(*) as renewals, sum(price_minor)::bigint as amount_minor, currency
-        from renewal
-        where state in ('accepted', 'offered') and next_starts_at >= $1 and next_starts_at < $2
-        group by state, currency
-        order by state, currency
+        select r.state, count(*) as renewals, sum(r.price_minor)::bigint as amount_minor, r.currency
+        from renewal as r
+        join term as t on t.id = r.term_id
+        where
+            r.state in ('accepted', 'offered')
+            and t.first_day + interval '1 year' >= $1 and t.first_day + interval '1 year' < $2
+        group by r.state, r.currency
+        order by r.state, r.currency
         """,
-        datetime(fiscal_year - 1, 10, 1, tzinfo=UTC),
-        datetime(fiscal_year, 10, 1, tzinfo=UTC),
+        date(fiscal_year - 1, 10, 1),
+        date(fiscal_year, 10, 1),
     )
     return Forecast(
         fiscal_year=fiscal_year,

@@ -14,9 +14,9 @@ async def add_term(connection: Connection, term: Term) -> bool:
     added = await connection.fetchval(
         """
         insert into term (
-            id, agency_id, enrollment_id, number, state, starts_at, ends_at, price_minor, currency
+            id, agency_id, enrollment_id, number, state, starts_at, ends_at, first_day, price_minor, currency
         )
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
         on conflict (agency_id, enrollment_id, number) do nothing
         returning true
         """,
@@ -27,6 +27,7 @@ async def add_term(connection: Connection, term: Term) -> bool:
         term.state,
         term.starts_at,
         term.ends_at,
+        term.first_day,
         term.price.amount_minor,
         term.price.currency,
     )

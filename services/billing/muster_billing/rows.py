@@ -25,6 +25,7 @@ def term(row: Row) -> Term:
         number=row["number"],
         starts_at=row["starts_at"],
         ends_at=row["ends_at"],
+        first_day=row["first_day"],
         price=Money(row["price_minor"], row["currency"]),
         state=TermState(row["state"]),
         ended_at=row["ended_at"],

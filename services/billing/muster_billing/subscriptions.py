@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from zoneinfo import ZoneInfo
 
 from muster_billing import handlers, lifecycle
 from muster_billing.domain import Tariff
@@ -11,10 +12,10 @@ from muster_runtime.deadlines import DeadlineHandler
 from muster_runtime.events import EventHandler
 
 
-def subscriptions(tariff: Tariff) -> Mapping[type[Event], EventHandler]:
+def subscriptions(tariff: Tariff, zone: ZoneInfo) -> Mapping[type[Event], EventHandler]:
     """A suspension changes nothing here: a term runs, and its invoice is owed."""
     return {
-        AgencyEnrolled: partial(handlers.begin_first_terms, tariff),
+        AgencyEnrolled: partial(handlers.begin_first_terms, tariff, zone),
         AgencyWithdrawn: handlers.withdraw,
     }
 

@@ -15,7 +15,7 @@ from muster_contracts.enrollment import AgencyEnrolled, AgencyWithdrawn
 from tests.support.eventually import eventually
 from tests.support.services import RunningService, ServiceRunner
 
-START = datetime(2025, 8, 6, tzinfo=UTC)
+START = datetime(2025, 8, 6, 14, 30, tzinfo=UTC)
 
 E = TypeVar("E", bound=Event)
 

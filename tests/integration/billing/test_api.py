@@ -208,8 +208,10 @@ async def test_reconciliation_names_what_was_tampered_with(billing: Billing, inv
     await admin.execute("update ledger_entry set amount_minor = 90 where account = 'accounts_receivable'")
     await admin.execute(
         """
-        insert into term (id, agency_id, enrollment_id, number, state, starts_at, ends_at, price_minor, currency)
-        values ('term_x', 'NIH', 'enr_2', 1, 'running', $1, $2, 100, 'USD')
+        insert into term (
+            id, agency_id, enrollment_id, number, state, starts_at, ends_at, first_day, price_minor, currency
+        )
+        values ('term_x', 'NIH', 'enr_2', 1, 'running', $1, $2, current_date, 100, 'USD')
         """,
         START,
         one_year_after(START),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import asyncpg
 import pytest
@@ -31,6 +32,7 @@ from tests.integration.billing.conftest import START, enrolled, withdrawn
 
 TARIFF = Tariff(first_term=Money(100, "USD"), renewal=Money(250, "USD"))
 END = one_year_after(START)
+WASHINGTON = ZoneInfo("America/New_York")
 TEST = Context(actor="test", correlation_id="cor_test")
 
 
@@ -55,7 +57,8 @@ class Books:
     async def apply(self, event: Event) -> None:
         envelope = Envelope("e1", "/test", event.event_type, self.clock.now(), event.agency_id, 1, 1, "cor_test")
         async with self.worker.write(event.agency_id, context=TEST) as uow:
-            await subscriptions(TARIFF)[type(event)](uow, [Received(envelope, partial(lambda fact: fact, event))])
+            handle = subscriptions(TARIFF, WASHINGTON)[type(event)]
+            await handle(uow, [Received(envelope, partial(lambda fact: fact, event))])
 
     async def handle_due(self) -> None:
         while due := await self.admin.fetchrow(

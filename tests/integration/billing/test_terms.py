@@ -1,7 +1,7 @@
 """A term from its start to its end, with its invoice and its renewal, over real Kafka and Postgres."""
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from muster_billing.domain import one_year_after
@@ -48,6 +48,38 @@ async def test_an_enrolment_that_is_told_twice_has_one_term_and_one_invoice(bill
     await billing.told(TermStarted)
     await billing.told(InvoiceIssued)
     assert (await billing.only("invoices"))["invoice_number"] == "NASA-2025-01"
+
+
+async def test_the_last_evening_of_a_fiscal_year_in_washington_is_the_next_day_in_utc_and_belongs_to_that_year(
+    billing: Billing,
+) -> None:
+    starts_at = datetime(2025, 10, 1, 3, tzinfo=UTC)
+    billing.move(starts_at)
+    await billing.enroll(starts_at=starts_at)
+    await billing.told(InvoiceIssued)
+    invoice = await billing.only("invoices")
+    assert (invoice["fiscal_year"], invoice["invoice_number"]) == (2025, "NASA-2025-01")
+    assert invoice["period_of_performance"] == {"first_day": "2025-09-30", "last_day": "2026-09-29"}
+    billing.move(one_year_after(starts_at) - timedelta(days=60))
+    await billing.only("renewals")
+    lines = [(await billing.get(f"/v1/forecast?fiscal_year={year}"))["lines"] for year in (2026, 2027)]
+    assert lines == [[{"state": "offered", "renewals": 1, "amount": DOLLAR}], []]
+
+
+async def test_after_an_outage_the_notices_of_an_unpaid_invoice_do_not_come_all_at_once(billing: Billing) -> None:
+    await billing.enroll()
+    (issued,) = await billing.told(InvoiceIssued)
+    billing.move(issued.due_at + timedelta(days=100))  # nobody has looked for 100 days
+    await billing.settle()
+    (first,) = await billing.told(PaymentOverdue)
+    assert (first.level, first.days_overdue) == (1, 100)
+    for level, days in ((2, 130), (3, 160)):
+        billing.move(issued.due_at + timedelta(days=days) - MOMENT)
+        await billing.settle()
+        await billing.told(PaymentOverdue, level - 1)
+        billing.move(issued.due_at + timedelta(days=days))
+        overdue = (await billing.told(PaymentOverdue, level))[-1]
+        assert (overdue.level, overdue.days_overdue) == (level, days)
 
 
 async def test_a_term_that_lies_ahead_starts_and_is_invoiced_at_its_instant(billing: Billing) -> None:

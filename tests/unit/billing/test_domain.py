@@ -1,6 +1,7 @@
 """Fiscal years, periods, and what may become of a term, an invoice and a renewal."""
 
 from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -14,16 +15,17 @@ from muster_billing.domain import (
     Renewal,
     RenewalState,
     Term,
+    civil_day,
     fiscal_year,
     invoice_number,
     one_year_after,
-    period_of_performance,
 )
 from muster_billing.errors import InvoiceNotPayable, RenewalClosed
 from muster_runtime.errors import InvalidInput
 
 START = datetime(2025, 8, 6, tzinfo=UTC)
 END = datetime(2026, 8, 6, tzinfo=UTC)
+WASHINGTON = ZoneInfo("America/New_York")
 DOLLAR = Money(100, "USD")
 
 instants = st.datetimes(
@@ -34,7 +36,7 @@ instants = st.datetimes(
 
 
 def term(starts_at: datetime = START, ends_at: datetime = END) -> Term:
-    return Term("term_1", "NASA", "enr_1", 1, starts_at, ends_at, DOLLAR)
+    return Term("term_1", "NASA", "enr_1", 1, starts_at, ends_at, civil_day(starts_at, WASHINGTON), DOLLAR)
 
 
 def draft() -> Invoice:
@@ -52,30 +54,49 @@ def offer() -> Renewal:
 @pytest.mark.parametrize(
     ("instant", "year"),
     [
-        (datetime(2025, 9, 30, 23, 59, 59, 999999, tzinfo=UTC), 2025),
-        (datetime(2025, 10, 1, tzinfo=UTC), 2026),
+        (datetime(2025, 10, 1, 3, tzinfo=UTC), 2025),  # 23:00 on 30 September in Washington
+        (datetime(2025, 10, 1, 3, 59, 59, 999999, tzinfo=UTC), 2025),
+        (datetime(2025, 10, 1, 4, tzinfo=UTC), 2026),
         (datetime(2025, 12, 31, tzinfo=UTC), 2026),
         (datetime(2026, 1, 1, tzinfo=UTC), 2026),
         (START, 2025),
     ],
 )
-def test_a_fiscal_year_begins_on_1_october(instant: datetime, year: int) -> None:
-    assert fiscal_year(instant) == year
+def test_a_fiscal_year_begins_on_1_october_in_washington(instant: datetime, year: int) -> None:
+    assert term(instant, instant + timedelta(days=365)).fiscal_year == year
 
 
 @given(instants)
-def test_every_instant_lies_within_its_fiscal_year(instant: datetime) -> None:
-    year = fiscal_year(instant)
-    assert datetime(year - 1, 10, 1, tzinfo=UTC) <= instant < datetime(year, 10, 1, tzinfo=UTC)
+def test_every_day_lies_within_its_fiscal_year(instant: datetime) -> None:
+    year = fiscal_year(instant.date())
+    assert date(year - 1, 10, 1) <= instant.date() < date(year, 10, 1)
 
 
-def test_a_period_of_performance_excludes_the_day_on_which_the_term_has_ended() -> None:
-    period = period_of_performance(START, END)
+@pytest.mark.parametrize("hour", [4, 14, 23])
+def test_a_period_of_performance_is_a_year_and_no_day_more_whatever_the_hour(hour: int) -> None:
+    starts_at = datetime(2025, 8, 6, hour, 30, tzinfo=UTC)
+    period = term(starts_at, one_year_after(starts_at)).period_of_performance
     assert (period.first_day, period.last_day) == (date(2025, 8, 6), date(2026, 8, 5))
 
 
-def test_a_period_of_performance_includes_the_day_in_which_the_term_ends() -> None:
-    assert period_of_performance(START, END + timedelta(hours=9)).last_day == date(2026, 8, 6)
+@given(instants)
+def test_periods_of_performance_follow_on_without_a_gap_or_an_overlap(instant: datetime) -> None:
+    first = term(instant, one_year_after(instant))
+    second = first.followed_by("term_2", Renewal.offer("ren_1", first, DOLLAR, instant))
+    third = second.followed_by("term_3", Renewal.offer("ren_2", second, DOLLAR, instant))
+    for earlier, later in ((first, second), (second, third)):
+        ends, begins = earlier.period_of_performance, later.period_of_performance
+        assert begins.first_day == ends.last_day + timedelta(days=1)
+        assert (begins.first_day - ends.first_day).days in (365, 366)
+
+
+def test_a_change_to_daylight_saving_time_moves_no_day() -> None:
+    starts_at = datetime(2026, 3, 10, 4, 30, tzinfo=UTC)  # past midnight in Washington, and a year later before it
+    first = term(starts_at, one_year_after(starts_at))
+    second = first.followed_by("term_2", Renewal.offer("ren_1", first, DOLLAR, starts_at))
+    assert civil_day(second.starts_at, WASHINGTON) == date(2027, 3, 9)
+    assert first.period_of_performance.last_day == date(2027, 3, 9)
+    assert second.first_day == date(2027, 3, 10)
 
 
 def test_a_year_after_29_february_is_28_february() -> None:
@@ -109,7 +130,7 @@ def test_a_draft_has_no_notice_to_come_and_an_invoice_falls_due_30_days_after_it
 def test_an_unpaid_invoice_is_told_of_at_its_due_instant_and_30_and_60_days_later_and_no_more() -> None:
     invoice, told = issued(), []
     while notice := invoice.next_notice:
-        told.append((notice.level, notice.days_overdue, notice.tell_at - START))
+        told.append((notice.level, notice.days_overdue(notice.tell_at), notice.tell_at - START))
         invoice = invoice.escalate(notice)
     assert told == [(1, 0, timedelta(days=30)), (2, 30, timedelta(days=60)), (3, 60, timedelta(days=90))]
     assert invoice.state is InvoiceState.ISSUED

@@ -1,0 +1,15 @@
+-- migrate:up
+
+-- The civil day on which a term starts, in the program's time zone: fiscal year and period of performance go by it.
+alter table term add column first_day date;
+
+-- Row-level security is forced, and would hide every row from the owner.
+alter table term no force row level security;
+update term set first_day = (starts_at at time zone 'America/New_York')::date;
+alter table term force row level security;
+-- squawk-ignore adding-not-nullable-field
+alter table term alter column first_day set not null;
+
+-- migrate:down
+
+alter table term drop column first_day;

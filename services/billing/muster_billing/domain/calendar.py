@@ -1,0 +1,41 @@
+"""Civil days and years. Days are those of the program's time zone, whatever the hour in UTC."""
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import TypeVar
+from zoneinfo import ZoneInfo
+
+D = TypeVar("D", date, datetime)
+
+
+def civil_day(instant: datetime, zone: ZoneInfo) -> date:
+    """The day on which an instant falls in a time zone."""
+    return instant.astimezone(zone).date()
+
+
+def fiscal_year(day: date) -> int:
+    """The federal fiscal year of a civil day: it begins on 1 October of the year before (31 U.S.C. 1102)."""
+    return day.year + (day.month >= 10)
+
+
+def one_year_after(moment: D) -> D:
+    """The same day, and time of day, a calendar year later; 29 February becomes 28 February."""
+    if (moment.month, moment.day) == (2, 29):
+        moment = moment.replace(day=28)
+    return moment.replace(year=moment.year + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodOfPerformance:
+    """The days, both inclusive, on which a term's service is rendered.
+
+    It may cross into the next fiscal year as long as it is no longer than one year and is paid from the year in which
+    it begins (41 U.S.C. 3902). So it ends the day before its first day comes round again, whatever the hour at which
+    the term begins and ends.
+    """
+
+    first_day: date
+
+    @property
+    def last_day(self) -> date:
+        return one_year_after(self.first_day) - timedelta(days=1)

@@ -1,0 +1,146 @@
+"""Terms and their renewals. Instants are UTC; a term is half-open, [starts_at, ends_at)."""
+
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+
+from muster_billing.domain.calendar import PeriodOfPerformance, fiscal_year, one_year_after
+from muster_billing.domain.money import Money
+from muster_billing.errors import RenewalClosed
+from muster_runtime.errors import InvalidInput
+
+# A further term is offered this long before the present one ends.
+RENEWAL_NOTICE = timedelta(days=60)
+
+
+class TermState(StrEnum):
+    """A cancelled term never started: its agency withdrew before."""
+
+    SCHEDULED = "scheduled"
+    RUNNING = "running"
+    ENDED = "ended"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A term of an enrolment, the first of which has number 1. `first_day` is the civil day on which it starts.
+
+    Raises InvalidInput when it does not end after it starts.
+    """
+
+    id: str
+    agency_id: str
+    enrollment_id: str
+    number: int
+    starts_at: datetime
+    ends_at: datetime
+    first_day: date
+    price: Money
+    state: TermState = TermState.SCHEDULED
+    ended_at: datetime | None = None
+    end_reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.ends_at <= self.starts_at:
+            raise InvalidInput("ends_at", self.ends_at.isoformat(), f"a term ends after it starts, {self.starts_at}")
+
+    @property
+    def fiscal_year(self) -> int:
+        """The fiscal year that pays for the term: the one in which it begins."""
+        return fiscal_year(self.first_day)
+
+    @property
+    def period_of_performance(self) -> PeriodOfPerformance:
+        """The days on which the term's service is rendered."""
+        return PeriodOfPerformance(self.first_day)
+
+    @property
+    def offer_at(self) -> datetime:
+        """When the next term is offered; at once if this one is shorter than the notice."""
+        return max(self.starts_at, self.ends_at - RENEWAL_NOTICE)
+
+    def start(self) -> "Term":
+        return replace(self, state=TermState.RUNNING)
+
+    def end(self, reason: str, ended_at: datetime) -> "Term":
+        return replace(self, state=TermState.ENDED, end_reason=reason, ended_at=ended_at)
+
+    def cancel(self) -> "Term":
+        return replace(self, state=TermState.CANCELLED)
+
+    def followed_by(self, term_id: str, renewal: "Renewal") -> "Term":
+        """The next term of the enrolment, as the renewal offered it: its days follow on from this one's.
+
+        Its first day is counted from this one's and not taken from its instant, which the change to daylight saving
+        time may have brought to the other side of midnight.
+        """
+        return Term(
+            id=term_id,
+            agency_id=self.agency_id,
+            enrollment_id=self.enrollment_id,
+            number=self.number + 1,
+            starts_at=renewal.next_starts_at,
+            ends_at=renewal.next_ends_at,
+            first_day=one_year_after(self.first_day),
+            price=renewal.price,
+        )
+
+
+class RenewalState(StrEnum):
+    """A lapsed offer got no answer by the end of its term; a withdrawn one belongs to an agency that left."""
+
+    OFFERED = "offered"
+    ACCEPTED = "accepted"
+    DECLINED = "declined"
+    LAPSED = "lapsed"
+    WITHDRAWN = "withdrawn"
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """The offer of a further term. Nothing renews by itself."""
+
+    id: str
+    agency_id: str
+    term_id: str
+    price: Money
+    next_starts_at: datetime
+    next_ends_at: datetime
+    offered_at: datetime
+    state: RenewalState = RenewalState.OFFERED
+    decided_at: datetime | None = None
+
+    @classmethod
+    def offer(cls, renewal_id: str, term: Term, price: Money, offered_at: datetime) -> "Renewal":
+        """A year more, without a break after the term."""
+        return cls(
+            id=renewal_id,
+            agency_id=term.agency_id,
+            term_id=term.id,
+            price=price,
+            next_starts_at=term.ends_at,
+            next_ends_at=one_year_after(term.ends_at),
+            offered_at=offered_at,
+        )
+
+    @property
+    def decide_by(self) -> datetime:
+        """An answer is taken before this instant, the end of the present term."""
+        return self.next_starts_at
+
+    def decide(self, decision: RenewalState, decided_at: datetime) -> "Renewal":
+        """The renewal, accepted or declined.
+
+        Raises RenewalClosed when it was decided otherwise, is no longer open, or its time is over.
+        """
+        if self.state is decision:
+            return self
+        if self.state is not RenewalState.OFFERED:
+            raise RenewalClosed(f"renewal {self.id} is {self.state} already")
+        if decided_at >= self.decide_by:
+            raise RenewalClosed(f"renewal {self.id} had to be decided before {self.decide_by.isoformat()}")
+        return replace(self, state=decision, decided_at=decided_at)
+
+    def close(self, state: RenewalState) -> "Renewal":
+        return replace(self, state=state)
