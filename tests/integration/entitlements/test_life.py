@@ -1,6 +1,6 @@
 """The whole life of a seat: kept for a person, invited, suspended, given to another, idle; and the pool resized."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -166,7 +166,49 @@ async def test_an_idle_seat_is_warned_then_reclaimed_unless_it_is_used(entitleme
 
     await entitlements.service.client.put("/v1/agencies/NASA/seat-policy", json={"idle_days": None})
     assert await entitlements.service.admin.fetchval("select count(*) from deadline where kind = 'idle-seats'") == 0
-    assert await entitlements.service.admin.fetchval("select count(*) from seat where idle_warned_on is not null") == 0
+    assert await entitlements.service.admin.fetchval("select count(*) from seat where idle_reclaim_at is not null") == 0
+
+
+@pytest.mark.parametrize(("late", "reclaimed_after"), [(timedelta(), 67), (timedelta(hours=10), 68)])
+async def test_after_an_outage_an_idle_seat_is_kept_for_as_long_as_its_warning_says(
+    entitlements: Entitlements, late: timedelta, reclaimed_after: int
+) -> None:
+    await entitlements.enroll(cap=1)
+    policy = {"idle_days": 30, "warning_days": 7}
+    await entitlements.service.client.put("/v1/agencies/NASA/seat-policy", json=policy)
+    await keep(entitlements, "idle", "assigned")
+    entitlements.service.clock.move(START + 60 * DAY + late)  # nobody has looked for 60 days
+    await entitlements.eventually(lambda: _next_look(entitlements, START + 61 * DAY))
+    reclaim_at = START + reclaimed_after * DAY
+    [warned] = await published(entitlements, SeatIdleWarned, 1)
+    assert (warned.data.reclaim_at, warned.envelope.time) == (reclaim_at, START + 30 * DAY)
+    assert await _revoked(entitlements) == 0
+    entitlements.service.clock.move(reclaim_at - timedelta(microseconds=1))
+    await entitlements.eventually(lambda: _next_look(entitlements, reclaim_at))
+    assert await _revoked(entitlements) == 0
+    entitlements.service.clock.move(reclaim_at)
+    [revoked] = await published(entitlements, SeatRevoked, 1)
+    assert revoked.envelope.time == reclaim_at
+
+
+async def test_a_warning_does_not_outlive_a_time_in_which_seats_cannot_be_used(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=1)
+    policy = {"idle_days": 30, "warning_days": 7}
+    await entitlements.service.client.put("/v1/agencies/NASA/seat-policy", json=policy)
+    await keep(entitlements, "ada", "assigned")
+    entitlements.service.clock.move(START + 30 * DAY)
+    await published(entitlements, SeatIdleWarned, 1)
+    suspension = AgencySuspended(agency_id="NASA", enrollment_id="enr_1", reason="atu_lapsed", suspended_at=START)
+    await entitlements.service.publish(suspension)
+    await entitlements.eventually(lambda: _pool_is(entitlements, "suspended"))
+    entitlements.service.clock.move(START + 40 * DAY)
+    await entitlements.eventually(lambda: _next_look(entitlements, START + 41 * DAY))
+    await entitlements.service.publish(AgencyReinstated(agency_id="NASA", enrollment_id="enr_1", reinstated_at=START))
+    await entitlements.eventually(lambda: _pool_is(entitlements, "open"))
+    entitlements.service.clock.move(START + 41 * DAY)
+    [_, again] = await published(entitlements, SeatIdleWarned, 2)
+    assert again.data.reclaim_at == START + 48 * DAY
+    assert await _revoked(entitlements) == 0
 
 
 async def test_nothing_is_held_against_people_who_may_not_use_their_seats(entitlements: Entitlements) -> None:
@@ -178,12 +220,7 @@ async def test_nothing_is_held_against_people_who_may_not_use_their_seats(entitl
     await entitlements.service.publish(suspension)
     await entitlements.eventually(lambda: _pool_is(entitlements, "suspended"))
     entitlements.service.clock.move(START + 20 * DAY)
-
-    async def looked() -> bool:
-        due = await entitlements.service.admin.fetchval("select min(due_at) from deadline where kind = 'idle-seats'")
-        return bool(due == START + 21 * DAY)
-
-    await entitlements.eventually(looked)
+    await entitlements.eventually(lambda: _next_look(entitlements, START + 21 * DAY))
     assert (await entitlements.get(seat)).json()["state"] == "assigned"
     await entitlements.service.publish(AgencyReinstated(agency_id="NASA", enrollment_id="enr_1", reinstated_at=START))
     await entitlements.eventually(lambda: _pool_is(entitlements, "open"))
@@ -249,6 +286,15 @@ async def test_a_revoked_seat_does_not_come_back(entitlements: Entitlements, act
     await entitlements.post(f"{seat}/revocation")
     reply = await entitlements.post(f"{seat}/{action}")
     assert (reply.status_code, reply.json()["type"]) == (409, "urn:muster:problem:seat-revoked")
+
+
+async def _next_look(entitlements: Entitlements, at: datetime) -> bool:
+    due = await entitlements.service.admin.fetchval("select min(due_at) from deadline where kind = 'idle-seats'")
+    return bool(due == at)
+
+
+async def _revoked(entitlements: Entitlements) -> int:
+    return int(await entitlements.service.admin.fetchval("select count(*) from seat where state = 'revoked'"))
 
 
 async def _pool_is(entitlements: Entitlements, state: str) -> bool:

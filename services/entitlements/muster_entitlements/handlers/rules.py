@@ -19,6 +19,9 @@ from muster_runtime.tenancy import PreconditionFailed
 
 IDLE_SEATS = "idle-seats"
 
+# A look this soon after its midnight counts as made at it, and a warning as given then.
+_PUNCTUAL = timedelta(minutes=1)
+
 
 async def resize_pool(uow: UnitOfWork, command: ResizePool) -> PoolReply:
     """Agree on another number of seats; the same number changes nothing. Raises PoolUnknown or CapBelowUse."""
@@ -76,22 +79,25 @@ async def expire_invitations(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
 async def look_for_idle_seats(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
     """Warn of an agency's seats that have become idle, and take back those that stayed so: at each midnight, UTC.
 
-    While people cannot use their seats, nothing is held against them.
+    The time between the two counts from when the warning is really given, however late that is. While people cannot use
+    their seats, nothing is held against them, nor a warning that they have had.
     """
     [deadline] = due
-    agency_id, today = deadline.agency_id, deadline.due_at.date()
+    agency_id = deadline.agency_id
     policy, _ = await policies.find_policy(uow.connection, agency_id)
     if policy.idle_days is None:
         return
     await _look_at_next_midnight(uow, agency_id, deadline.due_at)
     pool = await known_pool(uow, agency_id)
     if pool.state(deadline.due_at) is not PoolState.OPEN:
+        await seats.forget_warnings(uow.connection, agency_id)
         return
-    reclaimed = await seats.reclaim_idle(uow.connection, agency_id, today, policy.warning_days, uow.now)
+    reclaimed = await seats.reclaim_idle(uow.connection, agency_id, deadline.due_at, uow.now)
     if reclaimed:
         await _take_back(uow, reclaimed, deadline.due_at)
-    reclaim_at = deadline.due_at + timedelta(days=policy.warning_days)
-    for seat in await seats.warn_idle(uow.connection, agency_id, today, policy.idle_days):
+    reclaim_at = _midnight_after(uow.now - _PUNCTUAL) + timedelta(days=policy.warning_days)
+    last_use = deadline.due_at.date() - timedelta(days=policy.idle_days)
+    for seat in await seats.warn_idle(uow.connection, agency_id, last_use, reclaim_at):
         uow.publish(publishing.seat_idle_warned(seat, policy.idle_days, reclaim_at), time=deadline.due_at)
 
 
@@ -106,5 +112,8 @@ async def _take_back(uow: UnitOfWork, idle: Sequence[Seat], at: datetime) -> Non
 
 
 async def _look_at_next_midnight(uow: UnitOfWork, agency_id: str, after: datetime) -> None:
-    midnight = datetime.combine(after.date() + timedelta(days=1), time(), UTC)
-    await deadlines.schedule(uow, [Deadline(IDLE_SEATS, agency_id, agency_id, midnight)])
+    await deadlines.schedule(uow, [Deadline(IDLE_SEATS, agency_id, agency_id, _midnight_after(after))])
+
+
+def _midnight_after(instant: datetime) -> datetime:
+    return datetime.combine(instant.date() + timedelta(days=1), time(), UTC)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 from muster_entitlements.domain import Seat, SeatState
@@ -143,7 +143,7 @@ async def activate(connection: Connection, seat: Seat, now: datetime) -> None:
     await connection.execute(
         """
         update seat
-        set state = 'active', activated_at = $3, invited_until = null, idle_since = $4, idle_warned_on = null
+        set state = 'active', activated_at = $3, invited_until = null, idle_since = $4, idle_reclaim_at = null
         where agency_id = $1 and seat_id = $2
         """,
         seat.agency_id,
@@ -157,7 +157,7 @@ async def mark_use(connection: Connection, seat: Seat, today: date) -> None:
     """Note that a seat was used on a day."""
     await connection.execute(
         """
-        update seat set idle_since = $3, idle_warned_on = null
+        update seat set idle_since = $3, idle_reclaim_at = null
         where agency_id = $1 and seat_id = $2
         """,
         seat.agency_id,
@@ -170,7 +170,7 @@ async def suspend(connection: Connection, agency_id: str, seat_ids: Sequence[str
     """Let seats not be used for now."""
     await connection.execute(
         """
-        update seat set state = 'suspended', idle_warned_on = null
+        update seat set state = 'suspended', idle_reclaim_at = null
         where agency_id = $1 and seat_id = any($2::text[])
         """,
         agency_id,
@@ -198,7 +198,7 @@ async def transfer(
         update seat
         set
             subject_ref = $3, email = $4, name = $5, state = 'assigned',
-            assigned_at = $6, activated_at = null, idle_since = $7, idle_warned_on = null
+            assigned_at = $6, activated_at = null, idle_since = $7, idle_reclaim_at = null
         where agency_id = $1 and seat_id = $2
         """,
         [
@@ -237,19 +237,19 @@ async def revoke_all(connection: Connection, agency_id: str, now: datetime) -> l
     return _in_order(rows)
 
 
-async def warn_idle(connection: Connection, agency_id: str, today: date, idle_days: int) -> list[Seat]:
-    """Mark the seats that have not been used for so many days; returns those that were not marked before."""
+async def warn_idle(connection: Connection, agency_id: str, last_use: date, reclaim_at: datetime) -> list[Seat]:
+    """Mark the seats that were last used by then, to be taken back at `reclaim_at`; returns those not marked before."""
     rows = await connection.fetch(
         """
-        update seat set idle_warned_on = $2
+        update seat set idle_reclaim_at = $2
         where
             agency_id = $1 and state in ('assigned', 'active')
-            and idle_since <= $3 and idle_warned_on is null
+            and idle_since <= $3 and idle_reclaim_at is null
         returning agency_id, seat_id, subject_ref, state, activated_at is not null as used
         """,
         agency_id,
-        today,
-        today - timedelta(days=idle_days),
+        reclaim_at,
+        last_use,
     )
     return _in_order(rows)
 
@@ -257,22 +257,20 @@ async def warn_idle(connection: Connection, agency_id: str, today: date, idle_da
 async def forget_warnings(connection: Connection, agency_id: str) -> None:
     """Let no seat be marked as idle."""
     await connection.execute(
-        "update seat set idle_warned_on = null where agency_id = $1 and idle_warned_on is not null", agency_id
+        "update seat set idle_reclaim_at = null where agency_id = $1 and idle_reclaim_at is not null", agency_id
     )
 
 
-async def reclaim_idle(
-    connection: Connection, agency_id: str, today: date, warning_days: int, now: datetime
-) -> list[Seat]:
-    """Take back the seats that were marked so many days ago and not used since, and delete who held them."""
+async def reclaim_idle(connection: Connection, agency_id: str, due_at: datetime, now: datetime) -> list[Seat]:
+    """Take back the seats that were to be by then and were not used since, and delete who held them."""
     rows = await connection.fetch(
         """
         update seat set state = 'revoked', revoked_at = $3, email = null, name = null
-        where agency_id = $1 and state in ('assigned', 'active') and idle_warned_on <= $2
+        where agency_id = $1 and state in ('assigned', 'active') and idle_reclaim_at <= $2
         returning agency_id, seat_id, subject_ref, state, activated_at is not null as used
         """,
         agency_id,
-        today - timedelta(days=warning_days),
+        due_at,
         now,
     )
     return _in_order(rows)
