@@ -1,9 +1,11 @@
 """Trials: told of 14, 7 and 1 days before, and over at the instant; each once."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from muster_contracts.enrollment import AgencyReinstated, AgencySuspended
 from muster_contracts.entitlements import TrialEndingSoon, TrialExpired
+from muster_local.reconcile.books import read_trials
 from tests.integration.entitlements.conftest import END, NEXT_END, START, Entitlements
 
 TRIAL_END = START + timedelta(days=60)
@@ -49,6 +51,26 @@ async def test_what_was_missed_is_caught_up_with_in_order_and_at_its_own_time(en
     times = [event.envelope.time for event in notices]
     assert times == sorted(times)
     assert set(times) == {TRIAL_END - timedelta(days=days) for days in (14, 7, 1)}
+
+
+async def test_reconcile_finds_fault_with_a_trial_that_nothing_will_close_and_with_no_other(
+    entitlements: Entitlements,
+) -> None:
+    """The last audit row is older than the expiry, which leaves none."""
+    admin = entitlements.service.admin
+    await entitlements.enroll(cap=1)
+    await replace(entitlements, agency="DOE").enroll(cap=1)
+    assert [trial.scheduled for trial in await read_trials(admin)] == [True] * 4
+    await admin.execute("delete from deadline where agency_id = 'DOE'")
+    assert [(trial.agency_id, trial.scheduled) for trial in await read_trials(admin)] == [
+        ("DOE", False),
+        ("DOE", False),
+        ("NASA", True),
+        ("NASA", True),
+    ]
+    entitlements.service.clock.move(TRIAL_END)
+    await entitlements.eventually(lambda: expired(entitlements))
+    assert [(trial.agency_id, trial.scheduled) for trial in await read_trials(admin)] == [("DOE", False)] * 2
 
 
 async def test_a_check_follows_the_windows(entitlements: Entitlements) -> None:

@@ -112,7 +112,7 @@ async def read_books(admin_dsn: str) -> Books:
         decided = group.create_task(_within(admin_dsn, "billing", _decided))
         understood = group.create_task(_within(admin_dsn, "entitlements", _understood))
         pools = group.create_task(_within(admin_dsn, "entitlements", _pools))
-        trials = group.create_task(_within(admin_dsn, "entitlements", _trials))
+        trials = group.create_task(_within(admin_dsn, "entitlements", read_trials))
         directory = group.create_task(_within(admin_dsn, "notify", _directory))
     return Books(
         {service: task.result() for service, task in streams.items()},
@@ -221,32 +221,27 @@ async def _pools(connection: "asyncpg.Connection[Any]") -> dict[str, Pool]:
     }
 
 
-async def _trials(connection: "asyncpg.Connection[Any]") -> list[Trial]:
-    """Windows that an expiry must close: a trial's end is a deadline until it has been handled."""
+async def read_trials(connection: "asyncpg.Connection[Any]") -> list[Trial]:
+    """Windows that an expiry must close: a trial's end is a deadline until it has been handled.
+
+    The transaction that handles it is the agency's first one at that instant or after it.
+    """
     rows = await connection.fetch(
         """
         select
-            w.window_id, w.agency_id, w.feature, w.ends_at, d.subject is not null as scheduled
+            w.window_id, w.agency_id, w.feature, d.subject is not null as scheduled
         from feature_window as w
         join pool as p on p.agency_id = w.agency_id and p.enrollment_id = w.enrollment_id
         left join deadline as d
             on d.agency_id = w.agency_id and d.kind = 'trial-expired' and d.subject = w.window_id
-        where w.trial and w.starts_at < w.ends_at and p.withdrawn_at is null and not p.ended
+        left join agency_instant as i on i.agency_id = w.agency_id
+        where
+            w.trial and w.starts_at < w.ends_at and p.withdrawn_at is null and not p.ended
+            and w.ends_at > coalesce(i.latest, '-infinity')
         order by w.agency_id, w.feature
         """
     )
-    now = await _instant(connection)
-    return [
-        Trial(row["window_id"], row["agency_id"], row["feature"], row["scheduled"])
-        for row in rows
-        if row["ends_at"] > now
-    ]
-
-
-async def _instant(connection: "asyncpg.Connection[Any]") -> datetime:
-    """The service's own time: a sandbox's may be far from the server's, and its last audit row tells."""
-    instant: datetime = await connection.fetchval("select coalesce((select max(recorded_at) from audit), now())")
-    return instant
+    return [Trial(**row) for row in rows]
 
 
 async def _directory(connection: "asyncpg.Connection[Any]") -> frozenset[tuple[str, str]]:
