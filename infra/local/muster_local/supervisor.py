@@ -31,6 +31,9 @@ from muster_runtime.migrations import migrate
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 
+# A program that has been started again so often, and dies before it is ready, will not come up.
+_RESTARTS = 2
+
 # A program that keeps dying is started again after ever longer pauses; one that has held out starts afresh.
 _FIRST_PAUSE, _LONGEST_PAUSE, _HELD_OUT_SECONDS = 0.2, 10.0, 60.0
 
@@ -178,12 +181,13 @@ class Supervisor:
             logging.warning("%s started again as %s", name, child.pid)
 
     async def _until_ready(self, name: str, address: str) -> None:
-        """Wait until a program is ready; raise StartFailed when it dies first, or takes too long."""
+        """Wait until a program is ready; raise StartFailed when it keeps dying, or takes too long."""
         deadline = asyncio.get_running_loop().time() + _START_SECONDS
         while not (answer := await ask(name, address)).ready:
             process = self._state.processes.get(name)
-            if process is not None and process.last_exit:
-                raise StartFailed("\n".join([f"{name} {process.last_exit}:", *process.last_lines]))
+            if process is not None and process.pid is None and process.restarts >= _RESTARTS:
+                said = process.last_lines or ["it said nothing"]
+                raise StartFailed("\n".join([f"{name} {process.last_exit}:", *said]))
             if asyncio.get_running_loop().time() > deadline:
                 raise StartFailed(f"{name} is not ready after {_START_SECONDS:.0f} s: {'; '.join(answer.reasons)}")
             await asyncio.sleep(_POLL_SECONDS)

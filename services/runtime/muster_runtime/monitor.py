@@ -171,6 +171,7 @@ class Monitor:
         runtime = self._runtime
         async with runtime.database.pool.acquire() as connection:
             outbox = await connection.fetchval("select count(*) from outbox")
+            latest = await connection.fetchval("select max(latest) from agency_instant")
             due = [await next_due(connection)] + [
                 await worker.next_due(connection) for worker in runtime.service.workers
             ]
@@ -180,6 +181,7 @@ class Monitor:
             "service": runtime.service.name,
             "instance": runtime.settings.instance,
             "now": runtime.clock.now().isoformat().replace("+00:00", "Z"),
+            "latest": latest,
             "next_due": min((d for d in due if d is not None), default=None),
             "outbox": outbox,
             "lag": lag,

@@ -4,6 +4,7 @@ Production has none of this: the routes are not there and the topic is not read.
 """
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -18,10 +19,11 @@ _log = structlog.get_logger(__name__)
 
 
 class ClockFollower:
-    """Moves this process's clock as the topic says."""
+    """Moves this process's clock as the topic says, and never back."""
 
     def __init__(self, bootstrap: str, topic_prefix: str, clock: SandboxClock) -> None:
         self._clock = clock
+        self._moved_to: datetime | None = None
         self._partition = TopicPartition(topic_prefix + ClockMoved.topic, 0)
         self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False)
 
@@ -46,9 +48,13 @@ class ClockFollower:
         await self._consumer.stop()
 
     def _move(self, record: Any) -> None:
-        moved = ClockMoved.model_validate_json(record.value)
-        self._clock.move(moved.now)
-        _log.debug("clock_moved", now=moved.now.isoformat())
+        now = ClockMoved.model_validate_json(record.value).now
+        if self._moved_to is not None and now < self._moved_to:
+            _log.warning("clock_not_moved_back", now=now.isoformat(), stands_at=self._moved_to.isoformat())
+            return
+        self._moved_to = now
+        self._clock.move(now)
+        _log.debug("clock_moved", now=now.isoformat())
 
 
 def sandbox_router(state: Callable[[], Awaitable[dict[str, object]]]) -> APIRouter:

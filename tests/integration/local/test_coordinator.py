@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from muster_contracts import ClockMoved, topics
-from muster_local.clock import ClockStuck, Coordinator
+from muster_local.coordinator import ClockStuck, Coordinator
 from muster_local.topics import create_topics, delete_topics
 
 START = datetime(2025, 8, 6, tzinfo=UTC)
@@ -27,6 +27,7 @@ class FakeService:
     def __init__(self, bootstrap: str, topic_prefix: str, due: list[datetime]) -> None:
         self.handled: list[tuple[datetime, datetime]] = []  # due at, handled at
         self.outbox = 0
+        self.latest: datetime | None = None
         self.now = datetime.now(UTC)
         self._due = sorted(due)
         self._partition = TopicPartition(topic_prefix + ClockMoved.topic, 0)
@@ -61,6 +62,7 @@ class FakeService:
                 "service": "fake",
                 "instance": "fake-1",
                 "now": self.now.isoformat(),
+                "latest": self.latest.isoformat() if self.latest else None,
                 "next_due": self._due[0].isoformat() if self._due else None,
                 "outbox": self.outbox,
                 "lag": 0,
@@ -104,10 +106,10 @@ async def test_every_due_instant_of_every_service_is_visited_in_order(kafka_boot
         visited.append(now)
 
     async with _coordinated(kafka_bootstrap, prefix, one, other) as coordinator:
-        await coordinator.advance(START, visit)
+        await coordinator.begin(START)
         await coordinator.advance(hours[4], visit)
 
-    assert visited[1:] == hours
+    assert visited == hours
     assert one.handled == [(hours[1], hours[1]), (hours[3], hours[3])]
     assert other.handled == [(hours[2], hours[2]), (hours[3], hours[3])]
 
@@ -115,11 +117,62 @@ async def test_every_due_instant_of_every_service_is_visited_in_order(kafka_boot
 async def test_the_clock_stands_where_another_coordinator_has_put_it(kafka_bootstrap: str, prefix: str) -> None:
     service = FakeService(kafka_bootstrap, prefix, [])
     async with _coordinated(kafka_bootstrap, prefix, service) as coordinator:
-        await coordinator.advance(START)
+        await coordinator.begin(START)
     async with _coordinated(kafka_bootstrap, prefix, FakeService(kafka_bootstrap, prefix, [])) as coordinator:
         assert coordinator.now == START
         with pytest.raises(ValueError, match="does not go back"):
             await coordinator.advance(START - timedelta(seconds=1))
+
+
+async def test_a_clock_that_was_never_moved_visits_every_due_instant_too(kafka_bootstrap: str, prefix: str) -> None:
+    now = datetime.now(UTC)
+    hours = [now + timedelta(hours=hour) for hour in range(1, 4)]
+    service = FakeService(kafka_bootstrap, prefix, hours[:2])
+    visited: list[datetime] = []
+
+    async def visit(instant: datetime) -> None:
+        visited.append(instant)
+
+    async with _coordinated(kafka_bootstrap, prefix, service) as coordinator:
+        await coordinator.advance(hours[2], visit)
+
+    assert service.handled == [(hour, hour) for hour in hours[:2]]
+    assert now <= visited[0] < hours[0]
+    assert visited[1:] == hours
+
+
+async def test_a_clock_that_was_never_moved_does_not_go_back(kafka_bootstrap: str, prefix: str) -> None:
+    service = FakeService(kafka_bootstrap, prefix, [])
+    async with _coordinated(kafka_bootstrap, prefix, service) as coordinator:
+        with pytest.raises(ValueError, match="does not go back"):
+            await coordinator.advance(START)
+        assert coordinator.now is None
+
+
+async def test_a_clock_begins_in_the_past_where_nothing_has_happened_and_only_there(
+    kafka_bootstrap: str, prefix: str
+) -> None:
+    service = FakeService(kafka_bootstrap, prefix, [])
+    service.latest = START + timedelta(days=1)
+    async with _coordinated(kafka_bootstrap, prefix, service) as coordinator:
+        with pytest.raises(ValueError, match="it is 2025-08-07T00:00:00Z"):
+            await coordinator.begin(START)
+        service.latest = None
+        await coordinator.begin(START)
+        with pytest.raises(ValueError, match="does not go back"):
+            await coordinator.begin(START - timedelta(seconds=1))
+
+
+async def test_a_coordinator_that_another_has_overtaken_does_not_turn_the_time_back(
+    kafka_bootstrap: str, prefix: str
+) -> None:
+    service = FakeService(kafka_bootstrap, prefix, [])
+    async with _coordinated(kafka_bootstrap, prefix, service) as coordinator:
+        await coordinator.begin(START)
+        async with _coordinated(kafka_bootstrap, prefix, FakeService(kafka_bootstrap, prefix, [])) as other:
+            await other.advance(START + timedelta(days=2))
+        with pytest.raises(ValueError, match="does not go back"):
+            await coordinator.advance(START + timedelta(days=1))
 
 
 async def test_a_service_that_is_away_is_waited_for(kafka_bootstrap: str, prefix: str) -> None:
@@ -127,6 +180,7 @@ async def test_a_service_that_is_away_is_waited_for(kafka_bootstrap: str, prefix
     listener, url = _listen()
     listener.close()
     async with Coordinator({"late": url}, kafka_bootstrap, prefix, "token") as coordinator:
+        await coordinator.begin(START)
         moving = asyncio.create_task(coordinator.advance(START))
         port = int(url.rpartition(":")[2])
         async with service.serving(socket.create_server(("127.0.0.1", port))):
@@ -138,5 +192,6 @@ async def test_a_service_that_does_not_become_quiet_is_named(kafka_bootstrap: st
     service = FakeService(kafka_bootstrap, prefix, [])
     service.outbox = 2
     async with _coordinated(kafka_bootstrap, prefix, service, patience_seconds=0.5) as coordinator:
+        await coordinator.begin(START)
         with pytest.raises(ClockStuck, match="service-0: 2 rows wait in its outbox"):
             await coordinator.advance(START)

@@ -184,6 +184,28 @@ async def test_a_service_that_refuses_to_start_is_named_and_nothing_is_left(home
 
 
 @pytest.mark.usefixtures("embedded_postgres")
+async def test_a_service_that_is_killed_while_the_stack_starts_is_started_again(
+    home: Path, eventually: Eventually
+) -> None:
+    def kill() -> bool:
+        service = Home(home).read_state().processes.get("notify")
+        if service is None or service.pid is None:
+            return False
+        os.kill(service.pid, signal.SIGKILL)
+        return True
+
+    starting = asyncio.create_task(Stack.start(home, services=["notify"]))
+    await eventually(kill, timeout=PATIENCE)
+    stack = await starting
+    try:
+        service = stack.state().processes["notify"]
+        assert (service.restarts, service.last_exit) == (1, "killed by SIGKILL")
+        await delete_topics(stack.bootstrap, [stack.topic_prefix + name for name in topics()])
+    finally:
+        await stack.stop()
+
+
+@pytest.mark.usefixtures("embedded_postgres")
 async def test_a_port_in_use_is_refused(home: Path, unused_tcp_port_factory: Callable[[], int]) -> None:
     port = unused_tcp_port_factory()
     server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", port)

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import typer
 
-from muster_local.clock import ProcessState, parse_duration, parse_instant
+from muster_local.clock import parse_duration, parse_instant
+from muster_local.coordinator import ProcessState
 
 NOW = datetime(2025, 8, 6, tzinfo=UTC)
 

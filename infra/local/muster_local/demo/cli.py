@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from muster_local.clock import ClockStuck, Coordinator
+from muster_local.coordinator import ClockStuck, Coordinator
 from muster_local.demo import log
-from muster_local.demo.cast import Agency, cast
+from muster_local.demo.cast import START, Agency, cast
 from muster_local.demo.evidence import Evidence, gather
 from muster_local.demo.programme import Programme, Unexpected
 from muster_local.demo.proof import Line, prove
@@ -106,6 +106,7 @@ async def _year(stack: Stack, receiver: Receiver, agencies: Sequence[Agency], vi
     async with Coordinator.of(stack) as coordinator, Programme(urls, stack.token(*SCOPES)) as programme:
         following = asyncio.create_task(log.follow(stack.bootstrap, stack.topic_prefix, view.fact))
         try:
+            await coordinator.begin(START)
             for scene in Story(programme, coordinator, receiver, agencies).scenes():
                 await coordinator.advance(scene.at, stand)
                 view.scene(scene.at, scene.title)

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from muster_local.clock import Coordinator
+from muster_local.coordinator import Coordinator
 from muster_local.demo import cast
 from muster_local.demo.cast import Agency, Person
 from muster_local.demo.programme import Programme, Unexpected

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from muster_contracts import Envelope
+from muster_contracts import ClockMoved, Envelope
 from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import SeatAssigned, SeatRevoked
 from muster_runtime.clock import SandboxClock
@@ -157,3 +157,13 @@ async def test_a_process_whose_clock_is_wrong_is_not_ready_and_waits_until_it_is
     await eventually(lambda: probe.admin.fetchval("select count(*) from effect"))
     await eventually(lambda: answers(probe, 1))
     assert (await probe.client.get("/health/ready")).status_code == 200
+
+
+async def test_a_sandboxs_clock_does_not_follow_a_move_back(probe: RunningService, eventually: Eventually) -> None:
+    moves: list[datetime] = []
+    probe.clock.on_move(lambda: moves.append(probe.clock.now()))
+    for now in (NOON, NOON - BIT, NOON + BIT):
+        value = ClockMoved(now=now).model_dump_json().encode()
+        await probe.producer.put_raw(ClockMoved.topic, key=None, value=value, headers=[])
+    await eventually(lambda: NOON + BIT in moves)
+    assert moves == [NOON, NOON + BIT]

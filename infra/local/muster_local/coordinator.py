@@ -1,0 +1,219 @@
+"""Moving the sandbox's clock: one instant after another, and at each of them until all is quiet.
+
+A move visits, in order, every instant at which something is due in any process. So cause stays before effect
+across services, and nothing is handled late.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Self
+
+import httpx
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from muster_contracts import ClockMoved
+from muster_local.programs import SERVICES
+from muster_local.stack import Stack
+from muster_runtime.clock import SystemClock
+
+# A clock that was never moved first stands this far ahead: until they have heard of it the processes' own time goes on,
+# and none of them is to go back.
+_AHEAD = timedelta(seconds=1)
+
+# A sweep costs the four services a few milliseconds; asking more often would only slow down what is awaited.
+_PAUSE_SECONDS = 0.004
+
+# A service that was killed is back within a few seconds; its backlog is worked off within a few more.
+_PATIENCE_SECONDS = 120.0
+
+
+class ClockStuck(Exception):
+    """The services did not become quiet in time; the message says which, and why."""
+
+
+class ProcessState(BaseModel):
+    """What a process says of itself at `/sandbox/state`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    service: str
+    instance: str
+    now: AwareDatetime
+    latest: AwareDatetime | None = None  # the instant of its latest transaction, ever
+    next_due: AwareDatetime | None
+    outbox: int
+    lag: int
+    activity: int
+
+    def unrest(self, instant: datetime) -> str | None:
+        """Why the process is not quiet at `instant`; None when it is."""
+        if self.now != instant:
+            return f"its clock says {shown(self.now)}"
+        if self.next_due is not None and self.next_due <= instant:
+            return f"something is due since {shown(self.next_due)}"
+        if self.outbox:
+            return f"{self.outbox} rows wait in its outbox"
+        if self.lag:
+            return f"it is {self.lag} records behind"
+        return None
+
+
+Sweep = Mapping[str, ProcessState | str]  # by service: its state, or why there is none
+
+
+class Coordinator:
+    """Moves the clock of a running stack."""
+
+    def __init__(
+        self,
+        urls: Mapping[str, str],
+        bootstrap: str,
+        topic_prefix: str,
+        token: str,
+        *,
+        patience_seconds: float = _PATIENCE_SECONDS,
+    ) -> None:
+        self._urls = {service: f"{url}/sandbox/state" for service, url in urls.items()}
+        self._topic = topic_prefix + ClockMoved.topic
+        self._bootstrap = bootstrap
+        self._patience = patience_seconds
+        self._producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
+        self._http = httpx.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=10.0, trust_env=False)
+        self._exit = AsyncExitStack()
+        self.now: datetime | None = None
+
+    @classmethod
+    def of(cls, stack: Stack) -> Self:
+        """The coordinator of a running stack."""
+        return cls(
+            {service: stack.service_url(service) for service in SERVICES},
+            stack.bootstrap,
+            stack.topic_prefix,
+            stack.token("sandbox:operate"),
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._exit.enter_async_context(self._http)
+        await self._producer.start()
+        self._exit.push_async_callback(self._producer.stop)
+        self.now = await self._last_move()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._exit.aclose()
+
+    async def begin(self, at: datetime) -> None:
+        """Put the clock of a stack in which nothing has happened yet to `at`, be it in the past.
+
+        Raises ValueError where time would go back: the clock stands later, or a transaction is dated later.
+        """
+        sweep = await self.sweep()
+        dated = [state.latest for state in sweep.values() if isinstance(state, ProcessState) and state.latest]
+        latest = max([*dated, *([self.now] if self.now else [])], default=at)
+        if latest > at:
+            raise ValueError(f"time does not go back: it is {shown(latest)}, and {shown(at)} is over")
+        await self._move(at)
+
+    async def advance(
+        self,
+        target: datetime,
+        on_instant: Callable[[datetime], Awaitable[None]] | None = None,
+    ) -> None:
+        """Move to `target` by way of every instant at which something is due.
+
+        `on_instant` is called at each of them once all is quiet. A clock that was never moved first stops where it is.
+        Raises ValueError where time would go back, and ClockStuck when the services do not become quiet.
+        """
+        self.now = await self._last_move()  # another coordinator may have moved it
+        present = self.now or SystemClock().now()
+        if target < present:
+            raise ValueError(f"time does not go back: it is {shown(present)}, and {shown(target)} is over")
+        if self.now is None:
+            await self._move(min(present + _AHEAD, target))
+        while True:
+            next_due = await self.settle()
+            if on_instant is not None and self.now is not None:
+                await on_instant(self.now)
+            if self.now == target:
+                return
+            await self._move(min(next_due or target, target))
+
+    async def settle(self) -> datetime | None:
+        """Wait until all is quiet at the present instant, and say when something is next due."""
+        give_up_at = time.monotonic() + self._patience
+        before: Sweep | None = None
+        while True:
+            sweep = await self.sweep()
+            unrest = _unrest(sweep, self.now)
+            if not unrest and sweep == before:
+                return min(
+                    (s.next_due for s in sweep.values() if isinstance(s, ProcessState) and s.next_due),
+                    default=None,
+                )
+            if time.monotonic() > give_up_at:
+                raise ClockStuck(
+                    f"not quiet at {shown(self.now)} after {self._patience:.0f} s: "
+                    + "; ".join(f"{service}: {why}" for service, why in (unrest or {"all": "restless"}).items())
+                )
+            before = None if unrest else sweep
+            if unrest:
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def sweep(self) -> Sweep:
+        """Every process's state, asked for at once; for one that does not answer, why."""
+        states = await asyncio.gather(*(self._state(url) for url in self._urls.values()))
+        return dict(zip(self._urls, states, strict=True))
+
+    async def _state(self, url: str) -> ProcessState | str:
+        try:
+            response = await self._http.get(url)
+            response.raise_for_status()
+            return ProcessState.model_validate_json(response.content)
+        except (httpx.HTTPError, ValidationError) as error:
+            return f"it does not answer ({type(error).__name__}: {error})"
+
+    async def _move(self, instant: datetime) -> None:
+        await self._producer.send_and_wait(
+            self._topic,
+            ClockMoved(now=instant).model_dump_json().encode(),
+            headers=[("ce_type", ClockMoved.event_type.encode())],
+        )
+        self.now = instant
+
+    async def _last_move(self) -> datetime | None:
+        partition = TopicPartition(self._topic, 0)
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
+        await consumer.start()
+        try:
+            consumer.assign([partition])
+            end = (await consumer.end_offsets([partition]))[partition]
+            if end == 0:
+                return None
+            consumer.seek(partition, end - 1)
+            record = await consumer.getone()
+            return ClockMoved.model_validate_json(record.value or b"").now
+        finally:
+            await consumer.stop()
+
+
+def _unrest(sweep: Sweep, instant: datetime | None) -> dict[str, str]:
+    reasons = {
+        service: state if isinstance(state, str) else state.unrest(instant or state.now)
+        for service, state in sweep.items()
+    }
+    return {service: reason for service, reason in reasons.items() if reason}
+
+
+def shown(instant: datetime | None) -> str:
+    """An instant in RFC 3339, UTC."""
+    return "the machine's time" if instant is None else instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
