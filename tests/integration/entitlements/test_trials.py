@@ -124,6 +124,12 @@ async def is_open(entitlements: Entitlements, enrollment_id: str) -> bool:
 
 async def withdraw(entitlements: Entitlements, enrollment_id: str, at: datetime) -> None:
     entitlements.service.clock.move(at)
+
+    async def nothing_due() -> bool:
+        due = "select count(*) from deadline where due_at <= $1"
+        return not await entitlements.service.admin.fetchval(due, at)
+
+    await entitlements.eventually(nothing_due)  # else the withdrawal may come before what was due earlier
     await entitlements.service.publish(entitlements.withdrawn(enrollment_id, at))
 
     async def withdrawn() -> bool:
