@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -57,6 +58,12 @@ def _row(access: Access) -> str:
     return f"| `{access.method} {access.path}` | {scopes} | {who} |"
 
 
+@cache
+def served(name: str, jwks: Path) -> FastAPI:
+    """One application of a service for all tests, so that it reads its keys once."""
+    return whole_application(name, jwks)
+
+
 @asynccontextmanager
 async def client_of(app: FastAPI, token: str) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -68,7 +75,7 @@ async def client_of(app: FastAPI, token: str) -> AsyncIterator[httpx.AsyncClient
 async def asked(tokens: TokenIssuer, name: str, access: Access, *scopes: str, agency: str) -> httpx.Response:
     """The answer to a request of NASA's route, with nothing in it that the route needs."""
     path = re.sub(r"\{\w+\}", "x", access.path.replace("{agency_id}", "NASA"))
-    async with client_of(whole_application(name, tokens.jwks), tokens.token(*scopes, agency=agency)) as client:
+    async with client_of(served(name, tokens.jwks), tokens.token(*scopes, agency=agency)) as client:
         return await client.request(access.method, path)
 
 

@@ -1,9 +1,10 @@
 """The routes: decode and delegate."""
 
+import unicodedata
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from muster_contracts import Instant
 from muster_enrollment import handlers, queries, repository
@@ -25,7 +26,6 @@ from muster_enrollment.views import (
     EnrollmentView,
     RegisterImported,
 )
-from muster_runtime.errors import PermanentError
 from muster_runtime.http import (
     EVERY_AGENCY,
     CommandsDep,
@@ -35,6 +35,7 @@ from muster_runtime.http import (
     RequiredIfMatchDep,
     RuntimeDep,
     etag,
+    media_type,
     requires,
     requires_program,
 )
@@ -49,9 +50,23 @@ _OPERATE = [requires_program("enrollment:operate")]
 
 _DELIMITERS = {"text/csv": ",", "text/tab-separated-values": "\t"}
 
-# Text for people and the issuer's numbers: no control characters and the like.
-_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^\P{C}+$")]
-_Email = Annotated[str, StringConstraints(max_length=254, pattern=r"^[^@\s\p{C}]+@[^@\s\p{C}]+\.[^@\s\p{C}]+$")]
+
+def _visible(text: str) -> str:
+    """Beside the pattern, which says what every kind of regular expression can."""
+    if any(unicodedata.category(character).startswith("C") for character in text):
+        raise ValueError("must hold no control, invisible or unassigned character")
+    return text
+
+
+# Text for people and the issuer's numbers.
+_Text = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"),
+    AfterValidator(_visible),
+]
+_Email = Annotated[
+    str, StringConstraints(max_length=254, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$"), AfterValidator(_visible)
+]
 # What a column and a report can hold; the agency's headcount sets the real limit.
 _Seats = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
 
@@ -63,14 +78,6 @@ async def _seats_per_head(runtime: RuntimeDep) -> float:
 
 
 SeatsPerHeadDep = Annotated[float, Depends(_seats_per_head)]
-
-
-class UnsupportedFile(PermanentError):
-    """The body is not of a type that a register file has."""
-
-    status = 415
-    slug = "unsupported-media-type"
-    title = "The body is of another type"
 
 
 class _Request(BaseModel):
@@ -127,16 +134,13 @@ class AcceptanceRequest(_Request):
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {media_type: {"schema": {"type": "string"}} for media_type in _DELIMITERS},
+            "content": {each: {"schema": {"type": "string"}} for each in _DELIMITERS},
         }
     },
 )
 async def import_register(request: Request, commands: CommandsDep) -> Response:
     """Take over a register file, all of it or nothing."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in _DELIMITERS:
-        raise UnsupportedFile(f"Content-Type: {media_type[:100]!r} must be one of {', '.join(_DELIMITERS)}")
-    entries = parse_register(await request.body(), _DELIMITERS[media_type])
+    entries = parse_register(await request.body(), _DELIMITERS[media_type(request)])
     return await commands.execute(EVERY_AGENCY, lambda uow: handlers.import_register(uow, ImportRegister(entries)))
 
 

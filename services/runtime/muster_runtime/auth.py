@@ -22,6 +22,7 @@ from muster_runtime.clock import Clock, SystemClock
 from muster_runtime.db import EVERY_AGENCY
 from muster_runtime.errors import NotFound, PermanentError
 from muster_runtime.keys import KeySource
+from muster_runtime.request_rules import check_rules
 
 # Asymmetric signatures alone: without `none` and HS*, a public key can never pass for a shared secret.
 ALGORITHMS = ("EdDSA", "Ed25519", "ES256", "ES384", "PS256", "PS384", "RS256", "RS384", "RS512")
@@ -31,7 +32,9 @@ LEEWAY = timedelta(seconds=30)
 
 MAX_TOKEN_LENGTH = 8 * 1024
 
-PUBLIC_PATHS = frozenset({"/health/live", "/health/ready", "/metrics", "/openapi.json"})
+PUBLIC_PATHS = frozenset(
+    {"/", "/docs", "/docs/redoc.standalone.js", "/health/live", "/health/ready", "/metrics", "/openapi.json"}
+)
 
 _BEARER = HTTPBearer(auto_error=False, bearerFormat="JWT", scheme_name="oidc")
 
@@ -142,7 +145,10 @@ def _identity(claims: dict[str, Any]) -> Identity:
 async def _identify(
     request: Request, needed: SecurityScopes, _documented: Annotated[object, Depends(_BEARER)]
 ) -> Identity:
-    """The caller, who has the scopes of the route and may act for the agency that its path names."""
+    """The caller, who has the scopes of the route and may act for the agency that its path names.
+
+    Only then is it looked at what the request carries.
+    """
     identity: Identity = request.state.identity
     missing = sorted(set(needed.scopes) - identity.scopes)
     if missing:
@@ -150,6 +156,7 @@ async def _identify(
     agency_id = request.path_params.get("agency_id")
     if agency_id is not None and not identity.may_act_for(agency_id):
         raise NotFound(f"there is no agency {agency_id[:40]!r}")
+    check_rules(request)
     return identity
 
 

@@ -12,10 +12,12 @@ from muster_runtime.audit import audit_router
 from muster_runtime.auth import Identity, IdentityDep, TokenVerifier, access_to, requires, requires_program
 from muster_runtime.clock import SystemClock
 from muster_runtime.db import EVERY_AGENCY, Database
+from muster_runtime.documentation import documentation_router
 from muster_runtime.edge import MEBIBYTE, Admission, Edge, body_limit
 from muster_runtime.health import HealthCheck, health_router
 from muster_runtime.keys import KeySource
 from muster_runtime.pages import Page, PageDep, Pagination
+from muster_runtime.request_rules import media_type
 from muster_runtime.service import Runtime, Service
 from muster_runtime.tenancy import (
     Commands,
@@ -48,6 +50,7 @@ __all__ = [
     "body_limit",
     "create_app",
     "etag",
+    "media_type",
     "openapi",
     "requires",
     "requires_program",
@@ -75,6 +78,7 @@ def create_app(
     app.state.runtime = runtime
     admission = Admission(runtime.service.name, settings.http_concurrency, settings.http_body_bytes)
     app.include_router(health_router(health, admission))
+    app.include_router(documentation_router(app))
     app.add_api_route("/metrics", _metrics, include_in_schema=False)
     app.add_middleware(
         Edge,
@@ -101,7 +105,7 @@ def _bare_application(service: Service) -> FastAPI:
     app = FastAPI(
         title=f"Muster {service.name}",
         version="1",
-        docs_url=None,  # the pages would load scripts of third parties
+        docs_url=None,  # its pages would load scripts of third parties; ours do not
         redoc_url=None,
         redirect_slashes=False,
         responses={"default": _PROBLEM},

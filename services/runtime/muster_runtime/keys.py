@@ -28,8 +28,9 @@ FAILURE_INTERVAL = 2.0
 READ_SECONDS = 5.0
 MAX_BYTES = 1024 * 1024
 
-# How long a request waits for keys without which it cannot be answered, and how many may wait at once: whoever has no
-# valid token must not fill the service with waiting requests.
+# How long a request waits for a key that is not among those at hand, and how many requests may wait at once: whoever
+# has no valid token must not fill the service with waiting requests. The first keys are waited for as long as they may
+# take, since nothing can be served without them.
 WAIT_SECONDS = 1.0
 MAX_WAITING = 50
 
@@ -61,9 +62,9 @@ class KeySource:
             if self._monotonic() - self._asked_for_unknown_at >= UNKNOWN_KEY_INTERVAL:
                 self._asked_for_unknown_at = self._monotonic()
                 self._ask()
-            await self._wait()
+            await self._wait(WAIT_SECONDS)
         elif self._keys is None:
-            await self._wait()
+            await self._wait(READ_SECONDS)
         if self._keys is None:
             raise RetryableError("the issuer's keys cannot be read for now")
         return self._keys
@@ -86,14 +87,14 @@ class KeySource:
         if self._reading is None and self._monotonic() - self._failed_at >= FAILURE_INTERVAL:
             self._reading = asyncio.create_task(self._read(), name="issuer keys")
 
-    async def _wait(self) -> None:
+    async def _wait(self, seconds: float) -> None:
         if self._reading is None:
             return
         if self._waiting >= MAX_WAITING:
             raise RetryableError("too many requests wait for the issuer's keys")
         self._waiting += 1
         try:
-            read, _ = await asyncio.wait([self._reading], timeout=WAIT_SECONDS)
+            read, _ = await asyncio.wait([self._reading], timeout=seconds)
         finally:
             self._waiting -= 1
         if not read:
@@ -119,7 +120,7 @@ class KeySource:
 
     async def _document(self) -> bytes:
         if "://" not in self._location:
-            return await asyncio.to_thread(Path(self._location).read_bytes)
+            return Path(self._location).read_bytes()
         document = bytearray()
         async with httpx.AsyncClient(timeout=READ_SECONDS) as client, client.stream("GET", self._location) as response:
             response.raise_for_status()

@@ -167,14 +167,17 @@ async def test_no_request_waits_for_an_issuer_that_hangs_while_there_are_keys(
         assert await source.complaint() is None
 
 
-async def test_without_keys_a_flood_of_requests_is_refused_in_bounded_time(issuer: Issuer) -> None:
+async def test_without_keys_a_flood_of_requests_is_refused_in_bounded_time(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "READ_SECONDS", 2.0)
     with KeyServer(issuer.jwks(), "hang") as server:
         source = KeySource(server.url)
         verifier = verifier_of(source)
         started = time.monotonic()
         answers = await asyncio.gather(*(verifier.verify(bearer(issuer)) for _ in range(300)), return_exceptions=True)
-        assert time.monotonic() - started < keys.WAIT_SECONDS + AT_ONCE
+        assert time.monotonic() - started < keys.READ_SECONDS + AT_ONCE
         assert [type(answer) for answer in answers] == [RetryableError] * 300
         assert sum("too many" in str(answer) for answer in answers) == 300 - keys.MAX_WAITING
         assert server.asked == 1
-        assert await source.complaint() == "the issuer of tokens has not answered yet"
+        assert "issuer of tokens" in (await source.complaint() or "")

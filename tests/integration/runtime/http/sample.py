@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import asyncpg
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_runtime import audit
@@ -70,7 +70,9 @@ async def insert_note(uow: UnitOfWork, agency_id: str, text: str) -> Note:
 
 
 @router.post("/notes", status_code=201, dependencies=[requires("sample:write")])
-async def write_note(agency_id: str, body: NewNote, commands: CommandsDep) -> Response:
+async def write_note(
+    agency_id: str, body: NewNote, commands: CommandsDep, again: Annotated[int | None, Query()] = None
+) -> Response:
     async def handle(uow: UnitOfWork) -> Note:
         if body.text == "taken":
             raise Conflict("there is such a note already")

@@ -1,6 +1,7 @@
 """Requests that are refused, and how: every answer is a problem that names what is wrong and shows no inside."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -81,8 +82,39 @@ async def test_not_a_number_is_no_number(sample: Sample) -> None:
     problem(await sample.client.post(NOTES, content=b'{"text": "a", "copies": NaN}', headers=JSON), 422)
 
 
-async def test_another_content_type_is_refused(sample: Sample) -> None:
-    problem(await sample.client.post(NOTES, content=b'{"text": "a"}', headers={"Content-Type": "text/plain"}), 422)
+@pytest.mark.parametrize("given", [None, "", "text/plain", "application/x-www-form-urlencoded", "application/jsonp"])
+async def test_a_body_without_its_content_type_is_refused_with_the_one_to_send(
+    sample: Sample, given: str | None
+) -> None:
+    headers = {} if given is None else {"Content-Type": given}
+    refused = problem(await sample.client.post(NOTES, content=b'{"text": "a"}', headers=headers), 415)
+    assert "Content-Type" in refused["detail"]
+    assert "send application/json" in refused["detail"]
+    assert (given or "missing") in refused["detail"]
+    assert await sample.count("note") == 0
+
+
+@pytest.mark.parametrize("given", ["application/json", "Application/JSON; charset=utf-8", "application/a+json"])
+async def test_json_by_any_of_its_names_is_taken(sample: Sample, given: str) -> None:
+    reply = await sample.client.post(NOTES, content=b'{"text": "a"}', headers={"Content-Type": given})
+    assert reply.status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [(f"{NOTES}?colour=red", "colour"), (f"{NOTES}?limit=2&Limit=3", "Limit"), ("/v1/audit?agency=NASA", "agency")],
+)
+async def test_a_query_parameter_that_the_route_does_not_know_is_refused(sample: Sample, path: str, field: str) -> None:
+    """A misspelled filter would otherwise answer with everything."""
+    refused = problem(await sample.client.get(path), 422)
+    assert refused["errors"][0]["field"] == field
+    assert "limit" in refused["detail"]
+
+
+async def test_a_command_with_an_unknown_query_parameter_does_nothing(sample: Sample) -> None:
+    refused = problem(await sample.client.post(f"{NOTES}?dry_run=true", json={"text": "a"}), 422)
+    assert refused["errors"][0]["field"] == "dry_run"
+    assert await sample.count("note") == 0
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "after=!!", "after=YQ=="])
@@ -93,7 +125,6 @@ async def test_a_bad_page_is_refused(sample: Sample, query: str) -> None:
 
 async def test_an_unknown_address_or_method_is_a_problem(sample: Sample) -> None:
     problem(await sample.client.get("/v1/nothing"), 404)
-    problem(await sample.client.get("/docs"), 404)
     problem(await sample.client.get("/redoc"), 404)
     reply = await sample.client.patch(NOTES)
     problem(reply, 405)
@@ -260,6 +291,25 @@ async def test_the_metrics_do_not_grow_by_what_a_caller_invents(sample: Sample) 
     metrics = (await sample.client.get("/metrics")).text
     assert "coffee" not in metrics
     assert "BREW" not in metrics
+
+
+async def test_the_documentation_is_public_and_of_this_host_alone(sample: Sample) -> None:
+    del sample.client.headers["authorization"]
+    named = (await sample.client.get("/")).json()
+    assert (named["documentation"], named["openapi"]) == ("/docs", "/openapi.json")
+    for path in named.values():
+        if path.startswith("/"):
+            assert (await sample.client.get(path)).status_code == 200, path
+    page = await sample.client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "://" not in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    addresses = re.findall(r'(?:src|href|spec-url)="([^"]*)"', page.text)
+    local = [address for address in addresses if not address.startswith("data:")]
+    assert local == ["openapi.json", "docs/redoc.standalone.js"]
+    script = await sample.client.get("/" + local[1])
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert b"Redoc" in script.content
 
 
 async def test_every_route_declares_its_scope(sample: Sample) -> None:

@@ -1,0 +1,62 @@
+"""The pages that say what a service can be asked: public, and made of nothing from another host."""
+
+from importlib.resources import as_file, files
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.docs import get_redoc_html
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+
+SCRIPT_PATH = "/docs/redoc.standalone.js"
+
+# Whatever the script would fetch from elsewhere, such as its maker's logo, the browser refuses.
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "worker-src blob:",
+        "connect-src 'self'",
+        "style-src 'unsafe-inline'",
+        "img-src 'self' data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+
+
+def documentation_router(app: FastAPI) -> APIRouter:
+    """`/` names the pages; `/docs` shows the OpenAPI document with Redoc, which the package fastapi-offline carries."""
+    router = APIRouter(include_in_schema=False)
+    with as_file(files("fastapi_offline") / "static" / "redoc.standalone.js") as path:
+        script = path.read_bytes()
+
+    @router.get("/")
+    async def index() -> JSONResponse:
+        return JSONResponse(
+            {
+                "service": app.title,
+                "documentation": "/docs",
+                "openapi": "/openapi.json",
+                "health": "/health/ready",
+                "metrics": "/metrics",
+            }
+        )
+
+    @router.get("/docs")
+    async def docs() -> HTMLResponse:
+        # Relative addresses, so that the page works behind a prefix too.
+        page = get_redoc_html(
+            openapi_url="openapi.json",
+            title=app.title,
+            redoc_js_url=SCRIPT_PATH.removeprefix("/"),
+            redoc_favicon_url="data:,",
+            with_google_fonts=False,
+        )
+        page.headers["content-security-policy"] = _POLICY
+        return page
+
+    @router.get(SCRIPT_PATH)
+    async def redoc() -> Response:
+        return Response(script, media_type="text/javascript")
+
+    return router
