@@ -9,6 +9,7 @@ import asyncpg
 from aiokafka import AIOKafkaConsumer
 from pydantic import TypeAdapter
 
+from muster_contracts import topics
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.applier import Applier
 from muster_runtime.consumer import POLL_MS, Consumer
@@ -82,7 +83,8 @@ async def _ours(own: Setting, events: int) -> Span:
     applier = Applier(own.database, {SeatAssigned: counter.keep}, service="bench", group=group)
     consumer = Consumer(
         applier,
-        [SEAT_TOPIC],
+        own.database,
+        {SEAT_TOPIC: topics()[SEAT_TOPIC].partitions},
         client_id="bench",
         bootstrap=own.bootstrap,
         topic_prefix=own.topic_prefix,

@@ -390,6 +390,7 @@ def accept_gap_alone(operator: Operator, service: str, agency_id: str) -> None:
         "process-gone.md",
         "not-ready.md",
         "topic-repartitioned.md",
+        "unreadable-record.md",
         "consumer-stands.md",
         "consumer-behind.md",
         "outbox-stuck.md",
@@ -400,4 +401,4 @@ def accept_gap_alone(operator: Operator, service: str, agency_id: str) -> None:
 )
 async def test_looking(operator: Operator, runbook: str) -> None:
     """The commands do what they say; the trouble that they are for is not there."""
-    operator.follow(runbook, TOPIC=TOPIC, AGENCY="NASA", SERVICE="billing")
+    operator.follow(runbook, TOPIC=TOPIC, AGENCY="NASA", SERVICE="billing", PARTITION="0", OFFSET="0")

@@ -129,6 +129,32 @@ def rewind(
     run(work())
 
 
+@app.command("pass")
+def pass_record(
+    service: Annotated[str, typer.Argument(help="The service that cannot read the record.")],
+    topic: Topic,
+    partition: Annotated[int, typer.Argument(min=0, help="As the readiness names it: topic[partition]@offset.")],
+    offset: Annotated[int, typer.Argument(min=0)],
+    reason: Reason,
+    through: Annotated[
+        int | None, typer.Option(min=0, help="The last offset, where more than this record is damaged.")
+    ] = None,
+    home: HomeOption = DEFAULT_HOME,
+    token: TokenOption = None,
+) -> None:
+    """Let a service go on behind a record that it cannot decode. What was in it stays unknown."""
+
+    async def work() -> None:
+        async with Target.find(home, token).require("urls").services(service) as services:
+            body = {"offset": offset, "last_offset": through, "reason": reason}
+            passed = await services[service].post(f"/v1/partitions/{topic}/{partition}/pass", body)
+        first, last = passed["first_offset"], passed["last_offset"]
+        what = f"offset {first}" if first == last else f"offsets {first} to {last}"
+        console.print(f"{service} goes on behind {topic}[{partition}], {what}", markup=False)
+
+    run(work())
+
+
 async def _states(
     services: Mapping[str, Service], query: Mapping[str, str]
 ) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:

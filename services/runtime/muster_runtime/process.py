@@ -159,7 +159,8 @@ async def running(
         if Role.CONSUMER in roles and service.subscriptions:
             consumer = Consumer(
                 applier,
-                sorted({cls.topic for cls in service.subscriptions}),
+                database,
+                {cls.topic: partitions_of(cls.topic, settings) for cls in service.subscriptions},
                 client_id=f"{service.name}-{settings.instance}",
                 bootstrap=settings.kafka_bootstrap,
                 topic_prefix=settings.topic_prefix,

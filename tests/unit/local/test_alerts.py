@@ -13,7 +13,8 @@ import yaml
 from prometheus_client import REGISTRY
 
 from muster_notify.disabling import WEBHOOKS_DISABLED
-from muster_runtime import breaker, consumer, health, kafka_topics, monitor, restored, telemetry
+from muster_runtime import breaker, health, kafka_topics, monitor, restored, telemetry
+from muster_runtime.consumer import member, pausing, polling, progress
 
 ROOT = Path(__file__).parents[3]
 RUNBOOKS = ROOT / "infra" / "runbooks"
@@ -86,7 +87,7 @@ def _reasons() -> Iterator[str]:
     """The texts that go into lists of reasons, here or in what is called for them; what varies is an ellipsis."""
     functions = [
         node
-        for module in (monitor, kafka_topics, consumer, health)
+        for module in (monitor, kafka_topics, member, pausing, polling, progress, health)
         for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]

@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
-from pydantic import Field
+from fastapi import APIRouter, Depends, Path, Query, Response
+from pydantic import BaseModel, Field
 
-from muster_runtime import epochs, positions
+from muster_runtime import epochs, passing, positions
 from muster_runtime.applier import Applier
 from muster_runtime.auth import requires_program
 from muster_runtime.db import EVERY_AGENCY, Database, UnitOfWork
+from muster_runtime.errors import InvalidInput, NotFound
 from muster_runtime.http import RuntimeDep
 from muster_runtime.operations.commands import OperatorCommands, operators_commands
 from muster_runtime.operations.parked import Reason, Topic
@@ -18,6 +19,11 @@ from muster_runtime.pages import Page, PageDep
 from muster_runtime.positions import StreamState
 from muster_runtime.restored import published_runs
 
+# Kafka's highest, so that one more is still a number of its kind.
+MAX_OFFSET = 2**63 - 2
+
+Partition = Annotated[int, Path(ge=0, lt=2**31)]
+
 # Parts topic and agency in a cursor; neither can hold it.
 _SEPARATOR = "/"
 
@@ -26,6 +32,25 @@ class EpochRequest(Reason):
     """Why the epoch is raised, and the highest one that any reader has seen: a backup may not know of it."""
 
     above: int = Field(default=0, ge=0, le=1_000_000, description="The new epoch is higher than this.")
+
+
+class PassRequest(Reason):
+    """The offset of a record that the consumer cannot decode, and why it is given up.
+
+    Where a whole batch is damaged, `last_offset` is that of the batch's last record.
+    """
+
+    offset: int = Field(ge=0, le=MAX_OFFSET, description="As the readiness names it: topic[partition]@offset.")
+    last_offset: int | None = Field(default=None, ge=0, le=MAX_OFFSET, description="By default the same.")
+
+
+class Passed(BaseModel):
+    """Records that are given up; the consumer goes on behind them where it cannot read the first."""
+
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
 
 
 def streams_router(service: str, applier: Applier, database: Database) -> APIRouter:
@@ -82,6 +107,27 @@ def streams_router(service: str, applier: Applier, database: Database) -> APIRou
 
         async def handler(uow: UnitOfWork) -> Rewound:
             return await rewind(uow, runtime.service, applier.group, body.reason)
+
+        return await commands.execute(EVERY_AGENCY, handler)
+
+    @router.post("/partitions/{topic}/{partition}/pass", response_model=Passed)
+    async def pass_record(
+        commands: CommandsDep, runtime: RuntimeDep, topic: Topic, partition: Partition, body: PassRequest
+    ) -> Response:
+        """Let the consumer go on behind a record that it cannot decode; harmless to repeat.
+
+        What is missing of an agency after that parks its stream as a gap.
+        """
+        if topic not in {cls.topic for cls in runtime.service.subscriptions}:
+            raise NotFound(f"{service} does not read the topic {topic[:80]!r}")
+        last = body.offset if body.last_offset is None else body.last_offset
+        if last < body.offset:
+            raise InvalidInput("last_offset", last, f"it is not below offset, {body.offset}")
+        records = passing.Unreadable(topic, partition, body.offset, last)
+
+        async def handler(uow: UnitOfWork) -> Passed:
+            await passing.let_pass(uow, applier.group, records, body.reason)
+            return Passed(**records._asdict())
 
         return await commands.execute(EVERY_AGENCY, handler)
 

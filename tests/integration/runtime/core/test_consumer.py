@@ -5,14 +5,18 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
 
 from muster_contracts import Envelope, write_headers
 from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import SeatAssigned, SeatRevoked
+from muster_local.topics import connect
+from muster_runtime.producers import partition_of
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.conftest import discard, put_unreadable
 from tests.integration.runtime.core.probe.service import build, build_answering
-from tests.support.services import RunningService, ServiceRunner
+from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 from tests.support.topics import Producer
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -306,6 +310,68 @@ async def test_a_record_that_the_client_cannot_read_costs_no_other_partition_a_r
     assert not ended  # it is not the client's fault
 
 
+async def test_an_operator_lets_the_consumer_past_a_record_that_it_cannot_decode(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    await probe.publish(seat("NASA", "a"), seat("NASA", "b"))
+    await put_unreadable(probe, "NASA")
+    await probe.publish(seat("NASA", "c"))
+    await eventually(lambda: _is(effects(probe, "NASA"), ["a", "b"]))
+    partition = partition_of(b"NASA", PARTITIONS)
+    named = f"{probe.topic_prefix}{TOPIC}[{partition}]@2 cannot be read: UnicodeDecodeError"
+    await eventually(lambda: _tells(probe, named))
+
+    ordered = {"offset": 2, "reason": "damaged on its way, see ticket 4711"}
+    for _ in range(2):
+        reply = await probe.client.post(f"/v1/partitions/{TOPIC}/{partition}/pass", json=ordered)
+        assert reply.json() == {"topic": TOPIC, "partition": partition, "first_offset": 2, "last_offset": 2}
+    await eventually(lambda: _is(effects(probe, "NASA"), ["a", "b", "c"]))
+    await eventually(lambda: _is(_readiness(probe), []))
+    (audited,) = await probe.admin.fetch("select command, subject, reason, actor from audit")
+    assert tuple(audited) == ("PassUnreadableRecord", f"{TOPIC}[{partition}]@2", ordered["reason"], "operator")
+
+
+async def test_a_record_that_can_be_read_is_passed_by_nobodys_order(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    ordered = {"offset": 0, "last_offset": 5, "reason": "the wrong partition"}
+    reply = await probe.client.post(f"/v1/partitions/{TOPIC}/{partition_of(b'NASA', PARTITIONS)}/pass", json=ordered)
+    assert reply.status_code == 200
+    await probe.publish(seat("NASA", "a"), seat("NASA", "b"))
+    await eventually(lambda: _is(effects(probe, "NASA"), ["a", "b"]))
+
+
+@pytest.mark.parametrize(
+    ("topic", "body", "status", "said"),
+    [
+        ("muster.billing.term", {"offset": 1}, 404, "does not read the topic"),
+        (TOPIC, {"offset": 2, "last_offset": 1}, 422, "last_offset: 1 is refused"),
+        (TOPIC, {"offset": 2**63}, 422, "offset"),
+    ],
+)
+async def test_an_order_to_pass_that_makes_no_sense_is_refused(
+    idle_probe: RunningService, topic: str, body: dict[str, int], status: int, said: str
+) -> None:
+    reply = await idle_probe.client.post(f"/v1/partitions/{topic}/0/pass", json={**body, "reason": "no reason"})
+    assert (reply.status_code, said in reply.text) == (status, True)
+
+
+async def test_a_new_group_waits_quietly_at_a_partition_that_was_emptied(
+    idle_probe: RunningService, run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    """By an operator's delete-records: what the client would begin with is not there."""
+    await idle_probe.publish(seat("NASA", "a"), seat("NASA", "b"))
+    partition = TopicPartition(idle_probe.topic_prefix + TOPIC, partition_of(b"NASA", PARTITIONS))
+    async with connect(idle_probe.runtime.settings.kafka_bootstrap) as admin:
+        await admin.delete_records({partition: RecordsToDelete(2)})
+    probe = await run_service(build, Settings, beside=idle_probe, consumer_stuck_seconds=1)
+    await eventually(lambda: _is(_readiness(probe), []))
+    ended, _ = await asyncio.wait([probe.process.failed], timeout=3)
+    assert not ended
+    assert probe.process.consumer is not None
+    assert await probe.process.consumer.lag() == 0
+
+
 async def test_an_error_that_no_event_is_to_blame_for_is_outlasted(
     probe: RunningService, eventually: Eventually
 ) -> None:
@@ -326,6 +392,16 @@ async def elsewhere(probe: RunningService, agency_id: str) -> list[str]:
         "select seat_id from effect where agency_id = $1 order by id", agency_id
     )
     return [row["seat_id"] for row in rows]
+
+
+async def _readiness(probe: RunningService) -> list[str]:
+    reasons: list[str] = (await probe.client.get("/health/ready")).json()["reasons"]
+    return reasons
+
+
+async def _tells(probe: RunningService, reason: str) -> bool:
+    assert any(reason in said for said in await _readiness(probe))
+    return True
 
 
 async def _complains(probe: RunningService) -> bool:

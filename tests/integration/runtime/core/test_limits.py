@@ -208,6 +208,18 @@ async def test_nothing_is_published_to_a_topic_with_added_partitions_not_even_af
     assert await probe.published(SeatAssigned) == []
 
 
+async def test_nothing_is_applied_of_a_topic_with_added_partitions_not_even_after_a_restart(
+    idle_probe: RunningService, run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    await add_a_partition(idle_probe)
+    probe = await run_service(build, Settings, roles=frozenset({Role.CONSUMER}), beside=idle_probe)
+    await probe.publish(seat("NASA", "a"), seat("DOE", "a"))
+    why = f"has {PARTITIONS + 1} partitions and needs {PARTITIONS}"
+    await eventually(lambda: not_ready(probe, f"reading waits: the topic {probe.topic_prefix}{TOPIC} {why}"))
+    assert await probe.admin.fetchval("select count(*) from effect") == 0
+    assert await parked_streams(probe) == set()
+
+
 async def set_otherwise(service: RunningService, topic: str, setting: str, value: str) -> None:
     """Have a topic as an administrator might have set it."""
     async with connect(service.runtime.settings.kafka_bootstrap) as admin:

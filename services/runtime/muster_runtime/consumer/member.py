@@ -1,0 +1,240 @@
+"""A member of a consumer group: hands Kafka's batches to the applier, on a FastStream batch subscriber.
+
+Postgres commits first and Kafka after: a lost Kafka commit only brings duplicates, which are skipped.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.errors import KafkaError
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka.message import FAKE_CONSUMER
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
+
+from muster_runtime import passing
+from muster_runtime.applier import Applier
+from muster_runtime.consumer.pausing import PausedPartitions
+from muster_runtime.consumer.polling import Poller
+from muster_runtime.consumer.progress import Progress
+from muster_runtime.consumer.records import Records
+from muster_runtime.db import EVERY_AGENCY, RETRYABLE, Database
+from muster_runtime.parking import Record, StreamStands
+from muster_runtime.telemetry import APPLY_RETRIES, describe
+
+# The client keeps what it has fetched of each partition in memory, decompressed, until it is applied.
+PARTITION_FETCH_BYTES = 128 * 1024
+
+# How long a batch in hand may take at a shutdown or when its partitions are taken away.
+DRAIN_SECONDS = 7
+
+# How long leaving the group may take: a client that is stuck must not keep the process.
+LEAVE_SECONDS = 3
+
+# How often the consumer is looked after.
+TEND_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Consumer:
+    """One process's membership in its service's consumer group.
+
+    `topics` are those that it reads, with how many partitions each of them must have. `held` says why the batch in
+    hand is tried again and again, where it is.
+    """
+
+    def __init__(
+        self,
+        applier: Applier,
+        database: Database,
+        topics: Mapping[str, int],
+        *,
+        client_id: str,
+        bootstrap: str,
+        topic_prefix: str = "",
+        batch_records: int = 2_000,
+        stuck_seconds: float = 60,
+    ) -> None:
+        self._applier = applier
+        self._database = database
+        self._stuck_seconds = stuck_seconds
+        self._names = {topic_prefix + topic: topic for topic in topics}
+        self._records = Records(self._names)
+        self._broker = KafkaBroker(
+            bootstrap.split(","),  # FastStream takes one string for one broker
+            client_id=client_id,
+            apply_types=False,
+            allow_auto_create_topics=False,
+            logger=None,
+        )
+        self._subscriber = self._broker.subscriber(
+            *self._names,
+            group_id=applier.group,
+            batch=True,
+            max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
+            auto_offset_reset="earliest",
+            ack_policy=AckPolicy.MANUAL,
+            rebalance_timeout_ms=60_000,
+            listener=_DrainOnRevoke(self),
+            parser=_parse,
+            decoder=_decode,
+        )
+        self._subscriber(self._on_batch)
+        # Asks where the topics end. On the subscriber's own connection the question would wait behind its fetch,
+        # which the broker holds for half a second when there is nothing new.
+        self._ends = AIOKafkaConsumer(bootstrap_servers=bootstrap, client_id=client_id, enable_auto_commit=False)
+        self._progress = Progress(self._client, self._ends, stuck_seconds)
+        needed = {topic_prefix + topic: number for topic, number in topics.items()}
+        self._paused = PausedPartitions(self._client, applier, self._records, needed)
+        self._poller = Poller(self._progress, self._paused, self._step, batch_records)
+        self._subscriber.get_msg = self._poller.poll  # type: ignore[method-assign]
+        self._applying = asyncio.Lock()
+        self._stopping = False
+        self.assigned = self._progress.assigned
+        self.held: str | None = None
+        self.applied = 0
+
+    async def start(self) -> None:
+        """Join the group and begin to apply."""
+        await self._ends.start()
+        await self._broker.start()
+
+    async def stop(self) -> None:
+        """Finish the batch in hand, if that can be done in time, and leave the group."""
+        self._stopping = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS), self._applying:
+                pass
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self._broker.stop()
+                await self._ends.stop()
+
+    async def tend(self) -> None:
+        """Until cancelled: read on where a partition had to wait; raise ConsumerStuck when nothing moves."""
+        pause = min(TEND_SECONDS, self._stuck_seconds / 3)
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(pause)
+            if time.monotonic() - before > 2 * pause:
+                self._progress.give_sign()  # the process itself was paused; that says nothing of its client
+            try:
+                await self._paused.resume()
+                read = self._kafka.assignment() - set(self._paused) - set(self._poller.unreadable)
+                await self._progress.check(read, is_applying=self._applying.locked())
+            except KafkaError as error:
+                self._progress.give_sign()  # Kafka is away: nothing is to be expected of the client
+                _log.warning("consumer_not_tended", error=repr(error))
+            except RETRYABLE as error:
+                _log.warning("consumer_not_tended", error=repr(error))
+
+    @property
+    def complaints(self) -> list[str]:
+        """Why the consumer is not well, in plain words."""
+        reasons = [*self._paused.complaints, *self._poller.complaints, *self._progress.complaints]
+        if self.held is not None:
+            reasons.append(f"the consumer cannot apply: {self.held}")
+        return reasons
+
+    async def lag(self) -> int:
+        """How many records of this process's partitions are not applied yet; 1 while they are being shared out."""
+        return await self._progress.lag()
+
+    @property
+    def _kafka(self) -> AIOKafkaConsumer:
+        consumer = self._subscriber.consumer
+        if consumer is None:
+            raise KafkaError("the consumer is not started")
+        return consumer
+
+    def _client(self) -> AIOKafkaConsumer:
+        return self._kafka
+
+    async def _step(self, partition: TopicPartition, offset: int) -> int | None:
+        """The offset from which an operator has ordered to go on, where the record at this one cannot be read."""
+        async with self._database.read(EVERY_AGENCY) as connection:
+            return await passing.onward(
+                connection, self._applier.group, self._names[partition.topic], partition.partition, offset
+            )
+
+    async def _on_batch(self, raw: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
+        """Apply a batch, then commit it to Kafka. Never raises: FastStream would go on past an error."""
+        async with self._applying:
+            if self._stopping:
+                return
+            self._progress.give_sign()
+            raw = self._paused.put_repartitioned_aside(raw)
+            if standing := await self._apply([self._records.read(consumed) for consumed in raw]):
+                raw = self._paused.put_streams_aside(raw, standing)
+            self.held = None
+            self._progress.give_sign()
+            self.applied += len(raw)
+            last = {(r.topic, r.partition): r.offset for r in raw}
+            offsets = {TopicPartition(*partition): offset + 1 for partition, offset in last.items()}
+            self._progress.offsets |= offsets
+            self._progress.in_hand = False
+            if offsets:
+                await self._commit(offsets)
+
+    async def _apply(self, records: Sequence[Record]) -> list[StreamStands]:
+        """Apply records, however often it must be tried; answers the streams that must wait.
+
+        What an event could be blamed for has parked it; so whatever error comes out of the applier is no event's fault.
+        """
+        return await AsyncRetrying(
+            retry=retry_if_exception_type(),
+            wait=wait_exponential_jitter(multiplier=0.1, max=5),
+            before_sleep=self._note_retry,
+            reraise=True,
+        )(self._applier.apply, records)
+
+    def _note_retry(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        self.held = describe(error) if error else None
+        self._progress.give_sign()
+        APPLY_RETRIES.labels(self._applier.service).inc()
+        _log.warning("apply_retried", attempt=state.attempt_number, error=self.held)
+
+    async def _commit(self, offsets: dict[TopicPartition, int]) -> None:
+        try:
+            await self._kafka.commit(offsets)
+        except (KafkaError, ValueError) as error:
+            # A partition that was taken away; its new owner skips what is applied already.
+            _log.info("offset_commit_lost", error=repr(error))
+
+
+class _DrainOnRevoke(ConsumerRebalanceListener):
+    """Lets the batch in hand finish before its partitions go to another process."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS), self._consumer._applying:
+                pass
+        except TimeoutError:
+            # The agencies' locks still keep the old and the new owner apart.
+            _log.warning("revoked_while_applying", partitions=len(revoked))
+        self._consumer._progress.end()
+        self._consumer._paused.clear()
+        self._consumer._poller.clear()
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        await self._consumer._progress.begin(assigned)
+
+
+async def _parse(raw: Sequence[ConsumerRecord[bytes, bytes]]) -> KafkaMessage:
+    """Hand the records on as they are: FastStream's own parser costs three times the whole of ours."""
+    return KafkaMessage(raw_message=tuple(raw), body=b"", consumer=FAKE_CONSUMER)
+
+
+async def _decode(message: KafkaMessage) -> Any:
+    return message.raw_message

@@ -1,0 +1,148 @@
+"""Polling Kafka: a partition whose records the client cannot read waits, and the others are read on."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from itertools import chain
+from typing import NamedTuple
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError
+
+from muster_runtime.consumer.pausing import PausedPartitions
+from muster_runtime.consumer.progress import Progress
+from muster_runtime.db import RETRYABLE
+from muster_runtime.telemetry import describe
+
+# How long one poll waits for something new.
+POLL_MS = 4
+
+# The same for a partition alone, which is polled again and has nothing in the client's memory.
+ALONE_POLL_MS = 100
+
+# Between polls while nothing but what cannot be read has come.
+UNREADABLE_SECONDS = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class _Unreadable(NamedTuple):
+    """From which offset on a partition cannot be read, and why."""
+
+    offset: int
+    why: str
+
+
+class Poller:
+    """Takes records from the client. `step` answers the offset that an operator has ordered to go on from, if any."""
+
+    def __init__(
+        self,
+        progress: Progress,
+        paused: PausedPartitions,
+        step: Callable[[TopicPartition, int], Awaitable[int | None]],
+        batch_records: int,
+    ) -> None:
+        self._progress = progress
+        self._paused = paused
+        self._step = step
+        self._batch_records = batch_records
+        self._unreadable: dict[TopicPartition, _Unreadable] = {}
+
+    @property
+    def unreadable(self) -> Collection[TopicPartition]:
+        """The partitions that cannot be read."""
+        return self._unreadable.keys()
+
+    @property
+    def complaints(self) -> list[str]:
+        """What cannot be read, in plain words."""
+        return [f"{p.topic}[{p.partition}]@{at} cannot be read: {why}" for p, (at, why) in self._unreadable.items()]
+
+    def clear(self) -> None:
+        """The partitions are taken away."""
+        self._unreadable.clear()
+
+    async def poll(self, consumer: AIOKafkaConsumer) -> tuple[ConsumerRecord[bytes, bytes], ...]:
+        """What has come. A partition that cannot be read waits; what the client had taken of others is read again."""
+        try:
+            polled = await consumer.getmany(timeout_ms=POLL_MS, max_records=self._batch_records)
+            self._progress.in_hand = bool(polled)
+        except ConsumerStoppedError:
+            raise
+        except Exception:
+            self._go_back(consumer, consumer.assignment())
+            self._progress.in_hand = True  # of several polls, until the last has answered
+            polled = await self._poll_one_by_one(consumer)
+            self._progress.in_hand = bool(polled)
+            if not polled:
+                await asyncio.sleep(UNREADABLE_SECONDS)
+        for partition, records in polled.items():
+            known = self._unreadable.get(partition)
+            if known is not None and records[-1].offset >= known.offset:
+                del self._unreadable[partition]
+        return tuple(chain.from_iterable(polled.values()))
+
+    async def _poll_one_by_one(
+        self, consumer: AIOKafkaConsumer
+    ) -> dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]]:
+        polled: dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]] = {}
+        partitions = consumer.assignment() - set(self._paused)
+        for partition in partitions:
+            limit = self._batch_records // len(partitions) + 1
+            try:
+                polled |= await consumer.getmany(partition, timeout_ms=ALONE_POLL_MS, max_records=limit)
+            except ConsumerStoppedError:
+                raise
+            except Exception:
+                if partition not in consumer.assignment():
+                    continue  # it was taken away meanwhile
+                self._go_back(consumer, [partition])
+                if before := await self._poll_up_to_unreadable(consumer, partition, limit):
+                    polled[partition] = before
+        return polled
+
+    async def _poll_up_to_unreadable(
+        self, consumer: AIOKafkaConsumer, partition: TopicPartition, limit: int
+    ) -> list[ConsumerRecord[bytes, bytes]]:
+        """The records before the one that cannot be read: one at a time, for what is read together with it is lost."""
+        before: list[ConsumerRecord[bytes, bytes]] = []
+        while len(before) < limit:
+            try:
+                one = await consumer.getmany(partition, timeout_ms=ALONE_POLL_MS, max_records=1)
+            except ConsumerStoppedError:
+                raise
+            except Exception as error:
+                if partition in consumer.assignment() and not before:
+                    await self._note_unreadable(consumer, partition, error)
+                break
+            if not one:
+                break
+            before += one[partition]
+        return before
+
+    async def _note_unreadable(self, consumer: AIOKafkaConsumer, partition: TopicPartition, error: Exception) -> None:
+        """Have the partition wait where it is, or go on from where an operator has said."""
+        offset = await consumer.position(partition)
+        place = {"topic": partition.topic, "partition": partition.partition, "offset": offset}
+        if self._unreadable.get(partition, (None,))[0] != offset:
+            _log.error("partition_unreadable", **place, exc_info=error)
+        self._unreadable[partition] = _Unreadable(offset, describe(error))
+        try:
+            onward = await self._step(partition, offset)
+        except RETRYABLE as unknown:
+            _log.warning("step_not_asked_for", **place, error=repr(unknown))
+            return
+        if onward is not None:
+            _log.warning("unreadable_record_passed", **place, onward=onward)
+            with suppress(IllegalStateError):
+                consumer.seek(partition, onward)
+                self._progress.offsets[partition] = onward
+
+    def _go_back(self, consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]) -> None:
+        """Read on from what is not applied yet."""
+        for partition in partitions:
+            if partition not in self._paused:
+                with suppress(IllegalStateError, KeyError):
+                    consumer.seek(partition, self._progress.offsets[partition])
