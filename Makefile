@@ -74,6 +74,12 @@ contracts-check: venv ## Refuse a change of the events that breaks a reader of a
 	$(BIN)/python -m muster_contracts.generate --check
 	$(BIN)/python -m muster_contracts.compatibility
 
+release-contracts: venv ## Release the events as they are: make release-contracts VERSION=0.3.0
+	$(BIN)/python -m muster_contracts.compatibility --release "$(VERSION)"
+	sed -i 's/^__version__ = .*/__version__ = "$(VERSION)"/' contracts/muster_contracts/__init__.py
+	sed -i 's/"muster-contracts==[^"]*"/"muster-contracts==$(VERSION)"/' $(PACKAGES:%=%/pyproject.toml)
+	$(BIN)/python -m muster_contracts.generate
+
 lock: venv ## Choose the newest versions that requirements.in allows
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --no-emit-index-url requirements.in -o requirements.lock
@@ -85,7 +91,7 @@ clean: ## Remove what was made, but for the data of stacks
 help: ## Show the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
-.PHONY: demo up status down test faults faults-long bench lint format contracts contracts-check lock clean help venv
+.PHONY: demo up status down test faults faults-long bench lint format contracts contracts-check release-contracts lock clean help venv
 
 # The virtual environment. Two makes at once: the second one waits, and finds it complete.
 venv:

@@ -1,50 +1,46 @@
 """The gate that keeps today's models readable beside every release, both ways.
 
-Topics are kept for ever: new readers meet old records, and old readers new ones. So within a major version only
-an optional field with a default may come, and a value of an open list. This rule is stricter than what libraries
-that compare JSON Schemas answer (whether one schema accepts all that another does): a changed default, a
-renamed field or a moved topic breaks readers and leaves the sets of accepted values alone. What is not known here
-to be harmless is refused.
+Topics are kept forever: new readers meet old records, and old readers new ones. The gate compares today's schemas with
+each release's, and what today's models make of each release's records with what those said, value by value and header
+by header. It guards what is released, so today's models must be the newest release's, or a version that ends in `.dev`.
 
-`python -m muster_contracts.compatibility` checks; with --release it keeps today's models as a release.
+`python -m muster_contracts.compatibility` checks; `make release-contracts VERSION=…` is the one way to release.
 """
 
 import argparse
+import hashlib
 import json
+import re
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jsonschema import Draft202012Validator
+
 from muster_contracts import __version__
-from muster_contracts.codec import Decoded, decode
-from muster_contracts.envelope import MalformedRecord
+from muster_contracts.codec import Decoded, decode, encode
+from muster_contracts.envelope import MalformedRecord, write_headers
 from muster_contracts.event import event_types
-from muster_contracts.generate.schemas import Schema, as_json, record_of, schema_of
+from muster_contracts.generate.schemas import as_json, record_of, schema_of
+from muster_contracts.samples import read_back, samples_of
+from muster_contracts.schema_comparison import Refusal, compare, new_major
 from muster_contracts.testing import golden_records
 from muster_contracts.topics import topics
 
-# What says something to people alone.
-_DOCUMENTATION = {"title", "description", "examples", "$schema", "$id", "$defs", "x-emitted"}
 _GUARDED_OF_TOPICS = ("owner", "key", "partitions", "cleanup_policy", "retention_ms", "access")
 
+# The hash of each release, so that none changes or goes unseen.
+HASHES = "SHA256SUMS"
+
+_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
+
 Release = dict[str, Any]
-"""`version`, `topics` by name, `schemas` by type, and the golden `records`."""
+"""`version`, `topics` by name, `schemas` by type, the golden `records`, and further `samples` by type."""
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """A change that breaks somebody: of what, where in it, which rule, and what to do instead."""
-
-    subject: str
-    field: str
-    rule: str
-    instead: str
-
-    def __str__(self) -> str:
-        place = f"{self.subject}, {self.field}" if self.field else self.subject
-        return f"{place}: {self.rule}. Instead: {self.instead}."
+class GateError(Exception):
+    """The gate cannot judge: there is no release, or one was changed. The message says which."""
 
 
 def current() -> Release:
@@ -54,6 +50,7 @@ def current() -> Release:
         "topics": {name: topic.model_dump(mode="json") for name, topic in topics().items()},
         "schemas": {name: schema_of(event_class) for name, event_class in event_types().items()},
         "records": [record_of(golden) for golden in golden_records()],
+        "samples": {name: samples_of(event_class) for name, event_class in event_types().items()},
     }
 
 
@@ -65,27 +62,35 @@ def refusals(released: Release, today: Release) -> list[Refusal]:
     ]
 
 
-def unreadable(released: Release) -> list[Refusal]:
-    """The golden records of a release that today's models no longer read, or read as something else."""
-    found = []
-    for record in released["records"]:
-        headers = [(name, value.encode()) for name, value in record["headers"]]
-        value = None if record["value"] is None else record["value"].encode()
-        event_type = dict(record["headers"])["ce_type"]
-        try:
-            decoded = decode(headers, value, record["key"].encode())
-        except MalformedRecord as error:
-            found.append(Refusal(event_type, "", f"a released record is refused: {error}", _new_major(event_type)))
-            continue
-        if not isinstance(decoded, Decoded) or decoded.event.record_key != record["key"]:
-            found.append(Refusal(event_type, "", "a released record is read as another", _new_major(event_type)))
-    return found
+def misread(released: Release, today: Release) -> list[Refusal]:
+    """What today's models make otherwise of a release's records, and a release's schemas of today's records."""
+    return [
+        *(refusal for record in released["records"] for refusal in _reread(record)),
+        *_resampled(released.get("samples", {})),
+        *_refused_by_old_readers(released, today["records"]),
+    ]
+
+
+def unreleased(releases: Sequence[Release], today: Release) -> list[Refusal]:
+    """Whether today's models are guarded: they are the newest release's, or of a version under development."""
+    newest = max(releases, key=lambda release: _parts(release["version"]))
+    version = today["version"]
+    release_it = "release it: make release-contracts VERSION=…"
+    if version.endswith(".dev"):
+        return []
+    if version != newest["version"]:
+        rule = f"the version is {version}, and the newest release is {newest['version']}"
+        return [Refusal("muster-contracts", "__version__", rule, release_it)]
+    # A release says what it said when it was made: later gates keep more of one.
+    changed = [part for part in newest if today[part] != newest[part]]
+    rule = f"{' and '.join(changed)} changed since the release of the same version, {version}"
+    return [Refusal("muster-contracts", "", rule, release_it)] if changed else []
 
 
 def _topic_refusals(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Refusal]:
     for name, topic in old.items():
         if name not in new:
-            yield Refusal(name, "", "the topic is gone or renamed", "keep it: its records are kept for ever")
+            yield Refusal(name, "", "the topic is gone or renamed", "keep it: its records are kept forever")
             continue
         for setting in _GUARDED_OF_TOPICS:
             if topic[setting] != new[name][setting]:
@@ -93,147 +98,164 @@ def _topic_refusals(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Refusa
                 yield Refusal(name, setting, rule, "make a new topic, and publish to both until readers have moved")
 
 
-def _event_refusals(old: dict[str, Schema], new: dict[str, Schema]) -> Iterator[Refusal]:
+def _event_refusals(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Refusal]:
     for event_type, schema in old.items():
-        if event_type not in new:
-            instead = "keep the class: its records are kept for ever; a new name is a new event beside it"
+        if event_type in new:
+            yield from compare(event_type, schema, new[event_type])
+        else:
+            instead = "keep the class: its records are kept forever; a new name is a new event beside it"
             yield Refusal(event_type, "", "the event is gone or renamed", instead)
-            continue
-        comparison = _Comparison(event_type, schema.get("$defs", {}), new[event_type].get("$defs", {}))
-        yield from comparison.compare(schema, new[event_type], "")
 
 
-@dataclass(frozen=True)
-class _Comparison:
-    """Compares one event's schema with its released one, part by part."""
-
-    event_type: str
-    old_definitions: dict[str, Schema]
-    new_definitions: dict[str, Schema]
-
-    def compare(self, old: Schema, new: Schema, path: str) -> Iterator[Refusal]:
-        """The refusals of one part, and of all within it."""
-        old, new = _normal(old, self.old_definitions), _normal(new, self.new_definitions)
-        if old["type"] != new["type"]:
-            yield self._refuse(path, f"type changed from {_words(old['type'])} to {_words(new['type'])}")
-            return
-        yield from self._compare_values(old, new, path)
-        yield from self._compare_properties(old, new, path)
-        if "items" in old and "items" in new:
-            yield from self.compare(old["items"], new["items"], f"{path}[]")
-        compared = {"type", "enum", "open", "properties", "required", "items"}
-        for key in sorted((old.keys() | new.keys()) - compared - _DOCUMENTATION):
-            if old.get(key) != new.get(key) or (key in old) != (key in new):
-                rule = f"{key.removeprefix('x-')} changed from {_words(old.get(key))} to {_words(new.get(key))}"
-                yield self._refuse(path, rule)
-
-    def _compare_values(self, old: Schema, new: Schema, path: str) -> Iterator[Refusal]:
-        """Closed and open lists of values; plain text is an open list that names none."""
-        if old["open"] and not new["open"]:
-            yield self._refuse(path, "the list of values is closed", "leave it open: Open[...]")
-            return
-        if new["open"] and not old["open"]:
-            yield self._refuse(path, "the list of values is opened, which readers do not tolerate yet")
-            return
-        removed = sorted(set(old["enum"]) - set(new["enum"]))
-        added = sorted(set(new["enum"]) - set(old["enum"]))
-        if removed:
-            yield self._refuse(path, f"value removed: {', '.join(removed)}", "keep the value, even if it is not used")
-        if added and not new["open"]:
-            yield self._refuse(path, f"value added to a closed list: {', '.join(added)}")
-
-    def _compare_properties(self, old: Schema, new: Schema, path: str) -> Iterator[Refusal]:
-        before, after = old.get("properties", {}), new.get("properties", {})
-        required_before, required_after = set(old.get("required", ())), set(new.get("required", ()))
-        for name, schema in before.items():
-            place = f"{path}.{name}".lstrip(".")
-            if name not in after:
-                yield self._refuse(place, "the field is removed or renamed", f"keep it; else {self._major}")
-                continue
-            if name in required_before - required_after:
-                yield self._refuse(place, "the field became optional", "keep sending it")
-            if name in required_after - required_before:
-                yield self._refuse(place, "the field became required", "keep its default: old records lack it")
-            yield from self.compare(schema, after[name], place)
-        for name in sorted(after.keys() - before.keys()):
-            place = f"{path}.{name}".lstrip(".")
-            if name in required_after:
-                yield self._refuse(place, "the field is added as required", "give it a default")
-            elif "default" not in after[name]:
-                yield self._refuse(place, "the field is added without a default", "give it a default")
-
-    @property
-    def _major(self) -> str:
-        return _new_major(self.event_type)
-
-    def _refuse(self, path: str, rule: str, instead: str | None = None) -> Refusal:
-        return Refusal(self.event_type, path, rule, instead or self._major)
+def _reread(record: Any) -> Iterator[Refusal]:
+    """What today's models read of a released record, written again, beside what it said."""
+    headers = [(name, value.encode()) for name, value in record["headers"]]
+    value = None if record["value"] is None else record["value"].encode()
+    event_type = dict(record["headers"])["ce_type"]
+    instead = new_major(event_type)
+    try:
+        decoded = decode(headers, value, record["key"].encode())
+    except MalformedRecord as error:
+        yield Refusal(event_type, "", f"a released record is refused: {error}", instead)
+        return
+    if not isinstance(decoded, Decoded) or decoded.event.record_key != record["key"]:
+        yield Refusal(event_type, "", "a released record is read as another", instead)
+        return
+    again = dict(write_headers(decoded.envelope))
+    for name, text in headers:
+        if again.get(name) != text:
+            yield Refusal(event_type, name, f"the header of a released record becomes {again.get(name)!r}", instead)
+    for place, before, after in differences(json.loads(value or b"null"), json.loads(encode(decoded.event) or b"null")):
+        yield Refusal(event_type, place, f"a released record's {before} becomes {after}", instead)
 
 
-def _new_major(event_type: str) -> str:
-    family, major = event_type.rsplit(".v", 1)
-    return f"add {family}.v{int(major) + 1} beside it, and leave v{major} as it was"
+def differences(old: Any, new: Any, place: str = "") -> Iterator[tuple[str, str, str]]:
+    """Where a value that was read and written again is another: place, what it was, what it became.
 
-
-def _normal(schema: Schema, definitions: dict[str, Schema]) -> Schema:
-    """A part with its references resolved, its alternatives sorted, and its list of values told apart.
-
-    `type` lists the types of all alternatives, `enum` the values named, `open` whether others may come.
+    Fields that an object did not have are none of the released reader's, and may come.
     """
-    if "$ref" in schema:
-        own = {key: value for key, value in schema.items() if key != "$ref"}
-        schema = {**definitions[schema["$ref"].rsplit("/", 1)[1]], **own}
-    if "anyOf" not in schema:
-        is_open = schema.get("type") == "string" and "enum" not in schema
-        return {**schema, "type": [str(schema.get("type"))], "enum": schema.get("enum", []), "open": is_open}
-    alternatives = [_normal(part, definitions) for part in schema["anyOf"]]
-    if sum(alternative["type"] == ["object"] for alternative in alternatives) > 1:
-        raise ValueError("a choice between objects cannot be compared: make them events of their own")
-    rest = {key: value for key, value in schema.items() if key != "anyOf"}
-    merged: Schema = {}
-    for alternative in alternatives:
-        merged |= {key: value for key, value in alternative.items() if key not in _DOCUMENTATION}
-    return {
-        **merged,
-        **rest,
-        "type": sorted({kind for alternative in alternatives for kind in alternative["type"]}),
-        "enum": [value for alternative in alternatives for value in alternative["enum"]],
-        "open": any(alternative["open"] for alternative in alternatives),
-    }
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name, value in old.items():
+            at = f"{place}.{name}".lstrip(".")
+            if name in new:
+                yield from differences(value, new[name], at)
+            else:
+                yield at, json.dumps(value), "nothing"
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for number, (one, other) in enumerate(zip(old, new, strict=True)):
+            yield from differences(one, other, f"{place}[{number}]")
+    elif type(old) is not type(new) or old != new:
+        yield place, json.dumps(old), json.dumps(new)
 
 
-def _words(value: Any) -> str:
-    if value is None:
-        return "none"
-    return " or ".join(value) if isinstance(value, list) else str(value)
+def _resampled(samples: dict[str, list[str]]) -> Iterator[Refusal]:
+    for event_type, values in samples.items():
+        event_class = event_types().get(event_type)
+        for value in values if event_class else ():
+            assert event_class is not None
+            again = read_back(event_class, value)
+            if again is None:
+                yield Refusal(event_type, "", f"a released value is refused: {value}", new_major(event_type))
+                continue
+            for place, before, after in differences(json.loads(value), json.loads(again)):
+                rule = f"a released value's {before} becomes {after}"
+                yield Refusal(event_type, place, rule, new_major(event_type))
+
+
+def _refused_by_old_readers(released: Release, records: Sequence[Any]) -> Iterator[Refusal]:
+    """Today's golden records that a released schema, or a reader of its headers, does not take."""
+    known = {dict(record["headers"])["ce_type"]: dict(record["headers"]).keys() for record in released["records"]}
+    for record in records:
+        headers = dict(record["headers"])
+        event_type = headers["ce_type"]
+        if event_type not in known:
+            continue
+        validator = Draft202012Validator(released["schemas"][event_type])
+        for error in validator.iter_errors(json.loads(record["value"] or "null")):
+            rule = f"a released reader refuses today's record: {error.message[:200]}"
+            yield Refusal(event_type, ".".join(map(str, error.path)), rule, new_major(event_type))
+        if missing := {name for name in known[event_type] if name not in headers} - {"ce_causationid", "traceparent"}:
+            rule = f"today's record lacks the header {min(missing)}"
+            yield Refusal(event_type, "", rule, new_major(event_type))
+
+
+def read_releases(directory: Path) -> list[Release]:
+    """Every release in a folder, the oldest first. Raises GateError where one is missing, changed, or there is none."""
+    files = sorted(directory.glob("*.json"))
+    if not files:
+        raise GateError(f"there is no release in {directory}: nothing would be guarded")
+    listed = _read_hashes(directory)
+    found = {path.name: _sha256(path) for path in files}
+    for name in sorted(listed.keys() | found.keys()):
+        if name not in found:
+            raise GateError(f"{name} is listed in {HASHES} and gone: a release is kept forever")
+        if name not in listed:
+            raise GateError(
+                f"{name} is not listed in {HASHES}: make release-contracts VERSION=… is the one way to release"
+            )
+        if listed[name] != found[name]:
+            raise GateError(
+                f"{name} is not what was released: its SHA-256 is {found[name]}, {HASHES} says {listed[name]}"
+            )
+    releases = [json.loads(path.read_text("utf-8")) for path in files]
+    return sorted(releases, key=lambda release: _parts(release["version"]))
+
+
+def _read_hashes(directory: Path) -> dict[str, str]:
+    path = directory / HASHES
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    return {name: digest for digest, name in (line.split() for line in lines)}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _parts(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")[:3]]
 
 
 def main() -> int:
-    """The command; its status is 1 when a release and today's models cannot live with each other."""
+    """The command; its status is 1 when a release and today's models cannot live with each other, 2 for bad input."""
     parser = argparse.ArgumentParser(prog="python -m muster_contracts.compatibility")
-    parser.add_argument("--release", action="store_true", help="keep today's models as the release of their version")
+    parser.add_argument("--release", metavar="VERSION", help="keep today's models as this release")
     parser.add_argument("--directory", type=Path, default=Path(__file__).parents[1] / "released")
     options = parser.parse_args()
     today = current()
-    releases = [json.loads(path.read_text("utf-8")) for path in sorted(options.directory.glob("*.json"))]
-    found = [(release, refusal) for release in releases for refusal in refusals(release, today) + unreadable(release)]
-    for release, refusal in found:
-        sys.stderr.write(f"since {release['version']}: {refusal}\n")
+    try:
+        first = options.release and not any(options.directory.glob("*.json"))
+        releases = [] if first else read_releases(options.directory)
+    except GateError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    found = [
+        (release["version"], refusal)
+        for release in releases
+        for refusal in refusals(release, today) + misread(release, today)
+    ]
+    if not options.release:
+        found += [(today["version"], refusal) for refusal in unreleased(releases, today)]
+    for version, refusal in found:
+        sys.stderr.write(f"since {version}: {refusal}\n")
     if found:
         return 1
     if options.release:
-        return _keep(today, options.directory)
+        return _keep(today, releases, options.release, options.directory)
     sys.stdout.write(f"{len(today['schemas'])} events are compatible with {len(releases)} releases, both ways\n")
     return 0
 
 
-def _keep(release: Release, directory: Path) -> int:
-    path = directory / f"{release['version']}.json"
-    if path.exists():
-        sys.stderr.write(f"{path.name} is released already: raise __version__ in muster_contracts/__init__.py\n")
-        return 1
+def _keep(today: Release, releases: Sequence[Release], version: str, directory: Path) -> int:
+    newest = max((_parts(release["version"]) for release in releases), default=[0, 0, 0])
+    if not _VERSION.fullmatch(version) or _parts(version) <= newest:
+        rule = f"must be MAJOR.MINOR.PATCH, and higher than {'.'.join(map(str, newest))}"
+        sys.stderr.write(f"VERSION: {version!r} is refused: it {rule}\n")
+        return 2
     directory.mkdir(parents=True, exist_ok=True)
-    path.write_text(as_json(release), encoding="utf-8")
+    path = directory / f"{version}.json"
+    path.write_text(as_json({**today, "version": version}), encoding="utf-8")
+    with (directory / HASHES).open("a", encoding="utf-8") as file:
+        file.write(f"{_sha256(path)}  {path.name}\n")
     sys.stdout.write(f"kept {path.name}\n")
     return 0
 

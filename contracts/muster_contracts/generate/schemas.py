@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from pydantic.json_schema import GenerateJsonSchema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from muster_contracts.event import Erasure, Event, event_types
 from muster_contracts.testing import GoldenRecord, golden_records
@@ -16,6 +16,14 @@ Schema = dict[str, Any]
 
 class SchemaGenerator(GenerateJsonSchema):
     """pydantic's generator, without the titles that only repeat a field's name."""
+
+    def default_schema(self, schema: Any) -> JsonSchemaValue:
+        """A default that a factory makes is a default, where the factory always makes the same."""
+        made = super().default_schema(schema)
+        factory = schema.get("default_factory")
+        if factory is not None and not schema.get("default_factory_takes_data") and factory() == factory():
+            made["default"] = self.encode_default(factory())
+        return made
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         """Never: the field's name says it."""
@@ -59,7 +67,7 @@ def open_objects(schema: Schema) -> Schema:
     """Say in so many words that further properties may come: a reader ignores them."""
     opened: Schema = {name: _open_part(part) for name, part in schema.items()}
     if opened.get("type") == "object" and "properties" in opened:
-        opened["additionalProperties"] = True
+        opened.setdefault("additionalProperties", True)  # a model that forbids them says so
     return opened
 
 
