@@ -89,7 +89,7 @@ async def test_a_clock_far_from_the_databases_refuses_commands_until_it_is_set_r
     run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
     clock = ShiftedClock(timedelta(minutes=1))
-    programme = Programme(await run_service(build, EnrollmentSettings, environment="production", clock=clock))
+    programme = Programme(await run_service(build, EnrollmentSettings, clock=clock))
     refused = await programme.import_register(REGISTER)
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
     assert await programme.service.admin.fetchval("select count(*) from agency") == 0
