@@ -244,14 +244,19 @@ async def test_reconcile(operator: Operator) -> None:
     await operator.sql("billing", "update term set state = 'cancelled' where agency_id = 'EPA'")
     await operator.sql("entitlements", "update term set ended = true where agency_id = 'NASA'")
     await operator.sql("entitlements", "update pool set in_use = in_use + 1 where agency_id = 'NASA'")
+    away = "insert into directory values ('NASA', 'sub_away', 'person', null, 'who.was.erased@nasa.gov')"
+    await operator.sql("notify", away)
     with pytest.raises(AssertionError) as found:
         operator.follow("reconcile.md")
     for difference in (
         r"an enrolment without a term.*EPA",
         r"a term that entitlements sees otherwise.*NASA",
         r"a projection that is off.*NASA.*muster rebuild entitlements.seats-in-use",
+        r"a person who was erased and is still there.*NASA.*sub_away.*muster rebuild notify.directory",
     ):
         assert re.search(difference, str(found.value))
+    assert "who.was.erased" not in str(found.value)
+    await operator.sql("notify", "delete from directory where subject_ref = 'sub_away'")
     await operator.sql("billing", "update term set state = 'running' where agency_id = 'EPA'")
     await operator.sql("entitlements", "update term set ended = false where agency_id = 'NASA'")
     await operator.sql("entitlements", "update pool set in_use = in_use - 1 where agency_id = 'NASA'")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from muster_local.programs import SERVICES
-from muster_local.reconcile.books import Books, Enrollment, Outlook, Pool, Streams, Term, Trial
+from muster_local.reconcile.books import Books, Enrollment, Outlook, Pool, Streams, Term, TopicEnds, Trial
 from muster_local.reconcile.comparison import compare, persisting
 from muster_local.reconcile.difference import Difference
 
@@ -35,16 +35,19 @@ def agreeing() -> Books:
         streams=by_service,
         enrollments={"NASA": Enrollment("enr_1", "active")},
         contacts=frozenset({("NASA", "con_1")}),
+        # An import has told nobody of the second one.
+        holders=frozenset({("NASA", "sub_1"), ("NASA", "sub_2")}),
         terms=[Term("trm_1", "NASA", "enr_1")],
         decided={("NASA", "trm_1"): GOES_ON},
         understood={("NASA", "trm_1"): GOES_ON},
         pools={"NASA": Pool("enr_1", suspended=False, withdrawn=False, ended=False, in_use=3, held=3)},
         trials=[Trial("win_1", "NASA", "deep_research", scheduled=True)],
         directory=frozenset({("NASA", "con_1")}),
+        people=frozenset({("NASA", "sub_1")}),
     )
 
 
-LOG = {STREAM: (1, 4)}
+LOG = TopicEnds({STREAM: (1, 4)}, people=frozenset({("NASA", "sub_1")}))
 
 
 def pool(**changes: Any) -> Change:
@@ -105,6 +108,12 @@ def test_accounts_that_agree_show_no_difference() -> None:
         ),
         (lambda books: replace(books, directory=frozenset()), {"a contact that notify does not know"}),
         (lambda books: replace(books, contacts=frozenset()), {"a contact that enrollment does not know"}),
+        (
+            lambda books: replace(books, people=books.people | {("NASA", "sub_0")}),
+            {"a person who was erased and is still there"},
+        ),
+        (lambda books: replace(books, holders=frozenset()), {"a person who was erased and is still there"}),
+        (lambda books: replace(books, people=frozenset()), {"a person whom notify does not know"}),
         (in_service("enrollment", produced={STREAM: (1, 5)}), {"events that the topic lacks"}),
         (in_service("enrollment", produced={STREAM: (1, 3)}), {"a producer that was restored"}),
         (in_service("billing", applied={STREAM: (1, 3)}), {"a reader that is behind"}),
@@ -161,6 +170,20 @@ def test_a_compacted_topic_may_lack_what_was_erased() -> None:
     directory = ("muster.enrollment.directory", "NASA")
     books = in_service("enrollment", produced={STREAM: (1, 4), directory: (1, 9)})(agreeing())
     assert compare(books, LOG, books) == []
+
+
+def test_a_directory_with_somebody_who_was_erased_is_rebuilt_unless_the_topic_lacks_the_erasure() -> None:
+    books = replace(agreeing(), holders=frozenset())
+    (never_told,) = compare(books, LOG, books)
+    assert "defect" in never_told.remedy
+    (missed,) = compare(books, replace(LOG, people=frozenset()), books)
+    assert missed.remedy.startswith("muster rebuild notify.directory")
+
+
+def test_of_two_people_under_way_neither_is_taken_for_the_other() -> None:
+    one = Difference("a person whom notify does not know", "NASA", "sub_1 …", "do", "sub_1")
+    other = Difference("a person whom notify does not know", "NASA", "sub_2 …", "do", "sub_2")
+    assert persisting([one], [other]) == []
 
 
 def test_only_what_two_looks_saw_counts() -> None:

@@ -13,6 +13,7 @@ from muster_local.programs import SERVICES
 Stream = tuple[str, str]  # topic, agency
 Position = tuple[int, int]  # epoch, sequence
 TermKey = tuple[str, str]  # agency, term
+Someone = tuple[str, str]  # agency, reference
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,23 @@ class Books:
 
     streams: Mapping[str, Streams]  # by service
     enrollments: Mapping[str, Enrollment]  # by agency
-    contacts: frozenset[tuple[str, str]]  # agency, reference
+    contacts: frozenset[Someone]
+    holders: frozenset[Someone]  # of seats
     terms: Sequence[Term]
     decided: Mapping[TermKey, Outlook]  # billing's
     understood: Mapping[TermKey, Outlook]  # entitlements'
     pools: Mapping[str, Pool]  # by agency
     trials: Sequence[Trial]
-    directory: frozenset[tuple[str, str]]
+    directory: frozenset[Someone]  # whom notify knows as contacts
+    people: frozenset[Someone]  # whom notify knows as holders of seats
+
+
+@dataclass(frozen=True)
+class TopicEnds:
+    """What the topics say: the last position of each stream, and the people of the directory topic, erased ones not."""
+
+    positions: Mapping[Stream, Position]
+    people: frozenset[Someone]
 
 
 async def read_books(admin_dsn: str) -> Books:
@@ -108,22 +119,26 @@ async def read_books(admin_dsn: str) -> Books:
         streams = {service: group.create_task(_within(admin_dsn, service, _streams)) for service in SERVICES}
         enrollments = group.create_task(_within(admin_dsn, "enrollment", _enrollments))
         contacts = group.create_task(_within(admin_dsn, "enrollment", _contacts))
+        holders = group.create_task(_within(admin_dsn, "entitlements", read_holders))
         terms = group.create_task(_within(admin_dsn, "billing", _terms))
         decided = group.create_task(_within(admin_dsn, "billing", _decided))
         understood = group.create_task(_within(admin_dsn, "entitlements", _understood))
         pools = group.create_task(_within(admin_dsn, "entitlements", _pools))
         trials = group.create_task(_within(admin_dsn, "entitlements", read_trials))
         directory = group.create_task(_within(admin_dsn, "notify", _directory))
+        people = group.create_task(_within(admin_dsn, "notify", _people))
     return Books(
         {service: task.result() for service, task in streams.items()},
         enrollments.result(),
         contacts.result(),
+        holders.result(),
         terms.result(),
         decided.result(),
         understood.result(),
         pools.result(),
         trials.result(),
         directory.result(),
+        people.result(),
     )
 
 
@@ -160,9 +175,15 @@ async def _enrollments(connection: "asyncpg.Connection[Any]") -> dict[str, Enrol
     return {row["agency_id"]: Enrollment(row["enrollment_id"], row["state"]) for row in rows}
 
 
-async def _contacts(connection: "asyncpg.Connection[Any]") -> frozenset[tuple[str, str]]:
+async def _contacts(connection: "asyncpg.Connection[Any]") -> frozenset[Someone]:
     rows = await connection.fetch("select agency_id, contact_ref from contact")
     return frozenset((row["agency_id"], row["contact_ref"]) for row in rows)
+
+
+async def read_holders(connection: "asyncpg.Connection[Any]") -> frozenset[Someone]:
+    """Who holds a seat, with name and address: both are deleted with the seat."""
+    rows = await connection.fetch("select agency_id, subject_ref from seat where state <> 'revoked'")
+    return frozenset((row["agency_id"], row["subject_ref"]) for row in rows)
 
 
 async def _terms(connection: "asyncpg.Connection[Any]") -> list[Term]:
@@ -244,6 +265,11 @@ async def read_trials(connection: "asyncpg.Connection[Any]") -> list[Trial]:
     return [Trial(**row) for row in rows]
 
 
-async def _directory(connection: "asyncpg.Connection[Any]") -> frozenset[tuple[str, str]]:
+async def _directory(connection: "asyncpg.Connection[Any]") -> frozenset[Someone]:
     rows = await connection.fetch("select agency_id, subject_ref from directory where role <> 'person'")
+    return frozenset((row["agency_id"], row["subject_ref"]) for row in rows)
+
+
+async def _people(connection: "asyncpg.Connection[Any]") -> frozenset[Someone]:
+    rows = await connection.fetch("select agency_id, subject_ref from directory where role = 'person'")
     return frozenset((row["agency_id"], row["subject_ref"]) for row in rows)

@@ -9,7 +9,8 @@ from rich.table import Table
 
 from muster_contracts import MalformedRecord, read_headers, topics
 from muster_contracts.clock import ClockMoved
-from muster_local.reconcile.books import Position, Stream, read_books
+from muster_contracts.entitlements import PersonRecorded
+from muster_local.reconcile.books import Position, Someone, Stream, TopicEnds, read_books
 from muster_local.reconcile.comparison import compare, persisting
 from muster_local.reconcile.difference import Difference
 from muster_local.stack import DEFAULT_HOME
@@ -47,13 +48,14 @@ async def find_differences(target: Target, settle: float) -> list[Difference]:
 
 async def _look(target: Target) -> list[Difference]:
     before = await read_books(target.admin_dsn)
-    log = await _last_positions(target)
-    return compare(before, log, await read_books(target.admin_dsn))
+    ends = await _read_topics(target)
+    return compare(before, ends, await read_books(target.admin_dsn))
 
 
-async def _last_positions(target: Target) -> dict[Stream, Position]:
-    """The highest position of each stream that is on the topics."""
+async def _read_topics(target: Target) -> TopicEnds:
+    """The highest position of each stream that is on the topics, and whom the directory topic says to hold a seat."""
     last: dict[Stream, Position] = {}
+    people: set[Someone] = set()
     names = [name for name in topics() if name != ClockMoved.topic]
     async with TopicLog.open(target.bootstrap, target.topic_prefix, names) as log:
         async for records in log.batches():
@@ -62,6 +64,10 @@ async def _last_positions(target: Target) -> dict[Stream, Position]:
                     envelope = read_headers(record.headers)
                 except MalformedRecord:
                     continue  # a reader has parked it, and that is told
-                stream = record.topic.removeprefix(target.topic_prefix), envelope.agency_id
+                topic = record.topic.removeprefix(target.topic_prefix)
+                stream = topic, envelope.agency_id
                 last[stream] = max(last.get(stream, (0, 0)), (envelope.epoch, envelope.sequence))
-    return last
+                if topic == PersonRecorded.topic:
+                    someone = envelope.agency_id, (record.key or b"").decode("utf-8", "replace")
+                    (people.discard if record.value is None else people.add)(someone)
+    return TopicEnds(last, frozenset(people))

@@ -3,16 +3,17 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from muster_contracts import topics
-from muster_local.reconcile.books import Books, Outlook, Position, Stream
+from muster_local.reconcile.books import Books, Outlook, Position, Stream, TopicEnds
 from muster_local.reconcile.difference import Difference
 
 
-def compare(before: Books, log: Mapping[Stream, Position], after: Books) -> list[Difference]:
+def compare(before: Books, ends: TopicEnds, after: Books) -> list[Difference]:
     """Every difference between the services, and between them and the topics.
 
-    `log` holds the last positions on the topics, which were read between `before` and `after`: what is given out
-    or applied meanwhile can be ahead of one of them, and never of both.
+    `ends` is what the topics said, which were read between `before` and `after`: what is given out or applied
+    meanwhile can be ahead of one of them, and never of both.
     """
+    log = ends.positions
     return sorted(
         {
             *_terms(after),
@@ -20,6 +21,7 @@ def compare(before: Books, log: Mapping[Stream, Position], after: Books) -> list
             *_pools(after),
             *_trials(after),
             *_directory(after),
+            *_people(ends, after),
             *_lost(before, log),
             *_restored(log, after),
             *_behind(log, after),
@@ -115,9 +117,26 @@ def _trials(books: Books) -> Iterator[Difference]:
 def _directory(books: Books) -> Iterator[Difference]:
     remedy = "muster rebuild notify.directory, then with --swap"
     for agency_id, reference in books.contacts - books.directory:
-        yield Difference("a contact that notify does not know", agency_id, reference, remedy)
+        yield Difference("a contact that notify does not know", agency_id, reference, remedy, reference)
     for agency_id, reference in books.directory - books.contacts:
-        yield Difference("a contact that enrollment does not know", agency_id, reference, remedy)
+        yield Difference("a contact that enrollment does not know", agency_id, reference, remedy, reference)
+
+
+def _people(ends: TopicEnds, books: Books) -> Iterator[Difference]:
+    """Notify knows nobody without a seat, and everybody whom it was told of; an import may tell of nobody."""
+    swap = "muster rebuild notify.directory, then with --swap"
+    for agency_id, reference in books.people - books.holders:
+        told = (agency_id, reference) in ends.people
+        yield Difference(
+            "a person who was erased and is still there",
+            agency_id,
+            f"notify's directory has {reference}, who holds no seat",
+            f"the topic has no erasure of {reference}: this is a defect, tell the developers" if told else swap,
+            reference,
+        )
+    for agency_id, reference in (ends.people & books.holders) - books.people:
+        found = f"{reference} holds a seat, and notify's directory does not have them"
+        yield Difference("a person whom notify does not know", agency_id, found, swap, reference)
 
 
 def _lost(before: Books, log: Mapping[Stream, Position]) -> Iterator[Difference]:
@@ -175,8 +194,8 @@ def _behind(log: Mapping[Stream, Position], after: Books) -> Iterator[Difference
 
 def persisting(first: Iterable[Difference], second: Iterable[Difference]) -> list[Difference]:
     """Those of the second look that the first one saw too: what was merely under way is gone from one of them."""
-    seen = {(difference.what, difference.agency_id) for difference in first}
-    return [difference for difference in second if (difference.what, difference.agency_id) in seen]
+    seen = {(difference.what, difference.agency_id, difference.subject) for difference in first}
+    return [each for each in second if (each.what, each.agency_id, each.subject) in seen]
 
 
 def _text(position: Position) -> str:
