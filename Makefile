@@ -9,9 +9,10 @@ PACKAGES := contracts services/runtime services/enrollment services/entitlements
 MIGRATIONS := $(wildcard services/*/migrations/*.sql)
 MODULES := muster_contracts muster_runtime muster_enrollment muster_entitlements muster_billing muster_notify muster_local
 
-# The faults, one of which lives with the service that it is about. For the long run: how often it kills, the consumer
+# The faults, two of which live with what they are about. For the long run: how often it kills, the consumer
 # that is a million events behind, and what was measured.
-FAULTS := tests/faults tests/integration/entitlements/test_process.py::test_an_import_killed_again_and_again_ends_as_a_clean_run
+HOSTILE := tests/integration/runtime/core/test_hostile.py
+FAULTS := $(HOSTILE) tests/faults tests/integration/entitlements/test_process.py::test_an_import_killed_again_and_again_ends_as_a_clean_run
 KILLS ?= 200
 BACKLOG := tests/integration/runtime/core/test_flood.py::test_a_consumer_that_is_far_behind_stays_small_and_serves_every_agency
 FINDINGS := $(CURDIR)/build/faults.jsonl
@@ -40,11 +41,11 @@ test: venv ## Run every test, on real servers
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 faults: venv ## Break it in every way it must survive: kills, pauses, lost answers, full disks
-	$(BIN)/python -m pytest $(FAULTS) $(ARGS)
+	MUSTER_TEST_HOSTILE=20000 $(BIN)/python -m pytest $(FAULTS) $(ARGS)
 
 faults-long: venv ## The same for longer, then KILLS at random points of live traffic; writes docs/faults.md
 	mkdir -p $(dir $(FINDINGS)) && rm -f $(FINDINGS)
-	FAULT_FINDINGS=$(FINDINGS) FAULT_AWAY_SECONDS=120 $(BIN)/python -m pytest $(FAULTS) $(ARGS)
+	FAULT_FINDINGS=$(FINDINGS) FAULT_AWAY_SECONDS=120 MUSTER_TEST_HOSTILE=20000 $(BIN)/python -m pytest $(FAULTS) $(ARGS)
 	MUSTER_TEST_BACKLOG=1000000 $(BIN)/python -m pytest $(BACKLOG)
 	$(BIN)/python -m tests.faults.report $(FINDINGS)
 	$(BIN)/python -m tests.faults.live --kills $(KILLS)

@@ -285,6 +285,19 @@ async def first_parked(operator: Operator, agency_id: str) -> tuple[str, str]:
     return partition, offset
 
 
+async def test_deadline_parked(operator: Operator, eventually: Eventually) -> None:
+    """A deadline of a kind that the service has no handler for."""
+    await operator.sql("billing", "insert into deadline values ('forgotten', 'NIH', 'inv_1', now() - interval '1 day')")
+    is_parked = "select reason from deadline where kind = 'forgotten'"
+    await eventually(lambda: operator.sql("billing", is_parked), timeout=PATIENCE)
+    said = operator.follow("deadline-parked.md", SERVICE="billing", KIND="forgotten", AGENCY="NIH", SUBJECT="inv_1")
+    assert "still parked: LookupError: billing has no handler for deadlines of the kind 'forgotten'" in said
+    assert "forgotten of inv_1 given up" in said
+    assert "No deadline is parked." in said
+    audited = await operator.sql("billing", "select reason from audit where command = 'DiscardParkedDeadline'")
+    assert "ticket 4714" in audited
+
+
 async def test_gap(operator: Operator, producer: Producer, eventually: Eventually) -> None:
     await producer.put(*broken("USDA", 3))
     for service in READERS:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from muster_local import clock, parked, readiness, seats, streams, topic_plan
+from muster_local import clock, deadlines, parked, readiness, seats, streams, topic_plan
 from muster_local.demo.cli import demo
 from muster_local.drill import drill
 from muster_local.home import Home, HomeRefused, ProcessState
@@ -34,6 +34,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Runs Muster 
 app.add_typer(topic_plan.app, name="topics")
 app.add_typer(clock.app, name="clock")
 app.add_typer(parked.app, name="parked")
+app.add_typer(deadlines.app, name="deadlines")
 app.add_typer(streams.app, name="streams")
 app.add_typer(seats.app, name="seats")
 app.command()(demo)

@@ -133,7 +133,7 @@ class Service:
         if reply.is_error:
             problem = reply.json()
             raise Refused(f"{self.name}: {problem['title']}: {problem.get('detail', '')}")
-        return reply.json()
+        return reply.json() if reply.content else None
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -4,7 +4,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from muster_runtime.db import UnitOfWork
+from muster_runtime import breaker
+from muster_runtime.db import Connection, UnitOfWork
+from muster_runtime.parking import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +24,28 @@ class Deadline:
 DeadlineHandler = Callable[[UnitOfWork, Sequence[Deadline]], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class ParkedDeadline:
+    """A deadline that could not be handled: since when, and why."""
+
+    kind: str
+    agency_id: str
+    subject: str
+    due_at: datetime
+    parked_at: datetime
+    reason: str
+
+
 async def schedule(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> None:
-    """Schedule deadlines; one of the same kind, agency and subject is moved."""
+    """Schedule deadlines; one of the same kind, agency and subject is moved, and is no longer parked."""
     if not deadlines:
         return
     await uow.connection.execute(
         """
         insert into deadline (kind, agency_id, subject, due_at)
         select * from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[])
-        on conflict (kind, agency_id, subject) do update set due_at = excluded.due_at
+        on conflict (kind, agency_id, subject)
+        do update set due_at = excluded.due_at, parked_at = null, reason = null
         """,
         [d.kind for d in deadlines],
         [d.agency_id for d in deadlines],
@@ -48,3 +63,82 @@ async def cancel(uow: UnitOfWork, agency_id: str, kind: str, subjects: Sequence[
         kind,
         list(subjects),
     )
+
+
+async def next_due(connection: Connection) -> datetime | None:
+    """The earliest instant at which a deadline of this service is due; those that are parked wait for an operator."""
+    instant: datetime | None = await connection.fetchval("select min(due_at) from deadline where parked_at is null")
+    return instant
+
+
+async def due_first(connection: Connection, agency_id: str, now: datetime) -> list[Deadline]:
+    """All deadlines of an agency that are due at its earliest instant."""
+    rows = await connection.fetch(
+        """
+        select kind, agency_id, subject, due_at
+        from deadline
+        where
+            agency_id = $1 and parked_at is null
+            and due_at = (
+                select min(due_at) from deadline where agency_id = $1 and due_at <= $2 and parked_at is null
+            )
+        """,
+        agency_id,
+        now,
+    )
+    return [Deadline(**row) for row in rows]
+
+
+async def take(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> list[Deadline]:
+    """Remove deadlines that are to be handled; answers those that were still there."""
+    rows = await uow.connection.fetch(
+        """
+        delete from deadline
+        where
+            (kind, agency_id, subject, due_at) in (
+                select * from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[])
+            )
+        returning kind, agency_id, subject, due_at
+        """,
+        [d.kind for d in deadlines],
+        [d.agency_id for d in deadlines],
+        [d.subject for d in deadlines],
+        [d.due_at for d in deadlines],
+    )
+    return [Deadline(**row) for row in rows]
+
+
+async def park(uow: UnitOfWork, deadline: Deadline, reason: str, limit: int) -> None:
+    """Let a deadline wait for an operator. Raises BreakerOpen where `limit` have parked within the breaker's window."""
+    await breaker.check_deadlines(uow, limit)
+    await note_reason(uow, deadline, reason)
+
+
+async def note_reason(uow: UnitOfWork, deadline: Deadline, reason: str) -> None:
+    """Keep why a deadline is parked."""
+    await uow.connection.execute(
+        """
+        update deadline
+        set parked_at = coalesce(parked_at, $5), reason = $6
+        where kind = $1 and agency_id = $2 and subject = $3 and due_at = $4
+        """,
+        deadline.kind,
+        deadline.agency_id,
+        deadline.subject,
+        deadline.due_at,
+        uow.now,
+        printable(reason),
+    )
+
+
+async def parked_deadlines(connection: Connection) -> list[ParkedDeadline]:
+    """Every parked deadline of the service."""
+    rows = await connection.fetch(
+        """
+        select kind, agency_id, subject, due_at, parked_at, reason
+        from deadline
+        where parked_at is not null
+        order by agency_id, kind, subject
+        """
+    )
+    return [ParkedDeadline(**row) for row in rows]

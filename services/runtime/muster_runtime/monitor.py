@@ -11,13 +11,14 @@ from muster_runtime.applier import Applier
 from muster_runtime.clock import skew
 from muster_runtime.consumer import Consumer
 from muster_runtime.db import RETRYABLE, Connection, Database
+from muster_runtime.deadlines import next_due, parked_deadlines
 from muster_runtime.health import Health
 from muster_runtime.kafka_topics import KafkaTopics
 from muster_runtime.keys import KeySource
 from muster_runtime.migrations import unapplied
 from muster_runtime.parking import parked_streams
 from muster_runtime.relay import Relay
-from muster_runtime.scheduler import Scheduler, next_due
+from muster_runtime.scheduler import Scheduler
 from muster_runtime.service import Runtime
 from muster_runtime.telemetry import (
     DEADLINE_OVERDUE_SECONDS,
@@ -26,6 +27,7 @@ from muster_runtime.telemetry import (
     OUTBOX_OLDEST_SECONDS,
     OUTBOX_ROWS,
     PARKED,
+    PARKED_DEADLINES,
     PARKED_RECORDS,
     POOL_IN_USE,
     READY,
@@ -88,6 +90,7 @@ class Monitor:
                     overdue = self._seconds_since(await next_due(connection))
                     streams = await parked_streams(connection, self._applier.group)
                     parked, waiting = len(streams), sum(stream.records for stream in streams)
+                    PARKED_DEADLINES.labels(service).set(len(await parked_deadlines(connection)))
                     if self._runtime.service.warnings is not None:
                         warnings += await self._runtime.service.warnings(connection)
             reasons += await self._disk()

@@ -95,7 +95,7 @@ async def park(
         first.topic,
         first.agency_id,
         uow.now,
-        _printable(reason),
+        printable(reason),
         refused,
     )
     await append(uow, group, records, limits)
@@ -108,11 +108,11 @@ async def note_reason(uow: UnitOfWork, group: str, topic: str, agency_id: str, r
         group,
         topic,
         agency_id,
-        _printable(reason),
+        printable(reason),
     )
 
 
-def _printable(reason: str) -> str:
+def printable(reason: str) -> str:
     """A reason may quote a record, and text in Postgres cannot hold all that a record can."""
     cut = reason[:MAX_REASON]
     return cut if cut.isprintable() else cut.encode("unicode_escape").decode()[:MAX_REASON]

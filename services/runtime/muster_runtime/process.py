@@ -151,7 +151,9 @@ async def running(
             )
             duties.start("relay", relay.run())
         if Role.SCHEDULER in roles:
-            scheduler = Scheduler(database, bell.alarm(), clock, service.deadlines, service.name)
+            scheduler = Scheduler(
+                database, bell.alarm(), clock, service.deadlines, service.name, settings.parked_streams
+            )
             duties.start("scheduler", scheduler.run())
             for worker in service.workers:
                 duties.start(worker.name, worker.run(replace(runtime, alarm=bell.alarm())))
@@ -196,7 +198,7 @@ def application(
 ) -> FastAPI:
     """Everything that a process serves over HTTP: the service's routes, the operators', and a sandbox's."""
     app = create_app(runtime, api_database, health=health, keys=keys, with_api=with_api)
-    app.include_router(operations_router(runtime.service.name, applier, runtime.database))
+    app.include_router(operations_router(runtime.service, applier, runtime.database))
     if runtime.settings.environment == "sandbox":
         app.include_router(sandbox_router(sandbox_state))
     return app

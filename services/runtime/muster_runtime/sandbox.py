@@ -11,7 +11,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from fastapi import APIRouter
 
-from muster_contracts import ClockMoved
+from muster_contracts import ClockMoved, faults
 from muster_runtime.auth import requires_program
 from muster_runtime.clock import SandboxClock
 
@@ -32,11 +32,11 @@ class ClockFollower:
         await self._consumer.start()
         self._consumer.assign([self._partition])
         (end,) = (await self._consumer.end_offsets([self._partition])).values()
-        if end > 0:
-            self._consumer.seek(self._partition, end - 1)
-            self._move(await self._consumer.getone())
-        else:
-            await self._consumer.seek_to_beginning(self._partition)
+        for offset in range(end - 1, -1, -1):  # the last that can be read
+            self._consumer.seek(self._partition, offset)
+            if self._move(await self._consumer.getone()):
+                break
+        self._consumer.seek(self._partition, end)
 
     async def run(self) -> None:
         """Follow every further move until cancelled."""
@@ -47,14 +47,20 @@ class ClockFollower:
         """Leave the topic."""
         await self._consumer.stop()
 
-    def _move(self, record: Any) -> None:
-        now = ClockMoved.model_validate_json(record.value).now
+    def _move(self, record: Any) -> bool:
+        """Move the clock as a record says; False where it says nothing that can be read."""
+        try:
+            now = ClockMoved.model_validate_json(record.value).now
+        except Exception as error:  # one record must never stop a process
+            _log.error("clock_move_unreadable", offset=record.offset, reason=faults(error))
+            return False
         if self._moved_to is not None and now < self._moved_to:
             _log.warning("clock_not_moved_back", now=now.isoformat(), stands_at=self._moved_to.isoformat())
-            return
+            return True
         self._moved_to = now
         self._clock.move(now)
         _log.debug("clock_moved", now=now.isoformat())
+        return True
 
 
 def sandbox_router(state: Callable[[], Awaitable[dict[str, object]]]) -> APIRouter:

@@ -4,32 +4,27 @@ Several processes may run it at once: the lock and the delete let only one handl
 """
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 
 import structlog
 from structlog.contextvars import bound_contextvars
 
+from muster_runtime import deadlines
 from muster_runtime.alarm import Alarm
+from muster_runtime.breaker import BreakerOpen
 from muster_runtime.clock import Clock
 from muster_runtime.context import Context
-from muster_runtime.db import RETRYABLE, Connection, Database, concerns_all
+from muster_runtime.db import ONE_AGENCYS, RETRYABLE, Database, UnitOfWork
 from muster_runtime.deadlines import Deadline, DeadlineHandler
 from muster_runtime.identifiers import new_id
-from muster_runtime.telemetry import DEADLINE_LATENESS_SECONDS, HANDLER_SECONDS
+from muster_runtime.telemetry import DEADLINE_LATENESS_SECONDS, HANDLER_SECONDS, describe
 
-# An agency whose deadline cannot be handled is tried again after so many seconds; the others go on.
+# An agency that is locked elsewhere, or of which no more may park, is tried again after so many seconds.
 RETRY_SECONDS = 5.0
 
 _log = structlog.get_logger(__name__)
-
-
-async def next_due(connection: Connection) -> datetime | None:
-    """The earliest instant at which a deadline of this service is due."""
-    instant: datetime | None = await connection.fetchval("select min(due_at) from deadline")
-    return instant
 
 
 class Scheduler:
@@ -42,13 +37,16 @@ class Scheduler:
         clock: Clock,
         handlers: Mapping[str, DeadlineHandler],
         service: str,
+        parked: int = 50,
     ) -> None:
+        """`parked`: so many deadlines may park within the breaker's window; then those that fail are tried again."""
         self._database = database
         self._alarm = alarm
         self._clock = clock
         self._handlers = handlers
         self._order = {kind: place for place, kind in enumerate(handlers)}
         self._service = service
+        self._parked = parked
         self._held_until: dict[str, float] = {}
         self.handled = 0
 
@@ -70,7 +68,7 @@ class Scheduler:
             """
             select agency_id
             from deadline
-            where due_at <= $1 and agency_id <> all($2::text[])
+            where due_at <= $1 and parked_at is null and agency_id <> all($2::text[])
             group by agency_id
             order by min(due_at), agency_id
             limit 100
@@ -85,51 +83,74 @@ class Scheduler:
         return bool(agencies)
 
     async def _handle_agency(self, agency_id: str) -> None:
+        """Handle all that is due at an agency's earliest instant together; where that fails, each alone."""
         try:
-            await self._handle_instant(agency_id)
-            self._held_until.pop(agency_id, None)
-        except Exception as error:
-            if concerns_all(error):
+            async with self._database.pool.acquire() as connection:
+                due = await deadlines.due_first(connection, agency_id, self._clock.now())
+            due.sort(key=self._place)
+            try:
+                await self._handle(agency_id, due)
+            except RETRYABLE:
                 raise
+            except Exception:
+                await self._handle_singly(agency_id, due)
+            self._held_until.pop(agency_id, None)
+        except (*ONE_AGENCYS, BreakerOpen) as error:
             self._held_until[agency_id] = asyncio.get_running_loop().time() + RETRY_SECONDS
             _log.error("deadline_failed", agency_id=agency_id, exc_info=error)
 
-    async def _handle_instant(self, agency_id: str) -> None:
-        """One transaction: all of an agency that is due at its earliest instant."""
-        context = Context(actor=self._service, correlation_id=new_id("cor", self._clock.now()))
-        async with self._database.write(agency_id, context=context) as uow:
-            rows = await uow.connection.fetch(
-                """
-                delete from deadline
-                where
-                    agency_id = $1
-                    and due_at = (
-                        select min(due_at) from deadline where agency_id = $1 and due_at <= $2
-                    )
-                returning kind, agency_id, subject, due_at
-                """,
-                agency_id,
-                uow.now,
-            )
-            due = sorted((Deadline(**row) for row in rows), key=self._place)
-            for kind, group in groupby(due, key=lambda deadline: deadline.kind):
-                with HANDLER_SECONDS.labels(self._service, kind).time(), _logged_as(context):
-                    await self._handlers[kind](uow, list(group))
+    async def _handle_singly(self, agency_id: str, due: Sequence[Deadline]) -> None:
+        """Handle each in a transaction of its own, and park the one that fails, so that it keeps no other waiting."""
         for deadline in due:
+            try:
+                await self._handle(agency_id, [deadline])
+            except RETRYABLE:
+                raise
+            except Exception as error:
+                async with self._database.write(agency_id, context=self._context()) as uow:
+                    await deadlines.park(uow, deadline, describe(error), self._parked)
+                _log.error(
+                    "deadline_parked",
+                    kind=deadline.kind,
+                    agency_id=agency_id,
+                    subject=deadline.subject,
+                    due_at=deadline.due_at.isoformat(),
+                    exc_info=error,
+                )
+
+    async def _handle(self, agency_id: str, due: Sequence[Deadline]) -> None:
+        """One transaction: deadlines of one agency, in the order of the service's kinds."""
+        context = self._context()
+        async with self._database.write(agency_id, context=context) as uow:
+            taken = await deadlines.take(uow, due)  # unless another process has handled them
+            taken.sort(key=self._place)
+            with bound_contextvars(correlation_id=context.correlation_id):
+                await handle(uow, self._handlers, taken, self._service)
+        for deadline in taken:
             lateness = (uow.now - deadline.due_at).total_seconds()
             DEADLINE_LATENESS_SECONDS.labels(self._service, deadline.kind).observe(lateness)
-        self.handled += len(due)
+        self.handled += len(taken)
+
+    def _context(self) -> Context:
+        return Context(actor=self._service, correlation_id=new_id("cor", self._clock.now()))
 
     def _place(self, deadline: Deadline) -> tuple[int, str]:
         """Kinds due at one instant are handled in the order of the service's table."""
         return self._order.get(deadline.kind, len(self._order)), deadline.subject
 
 
-def _logged_as(context: Context) -> AbstractContextManager[object]:
-    return bound_contextvars(correlation_id=context.correlation_id)
+async def handle(
+    uow: UnitOfWork, handlers: Mapping[str, DeadlineHandler], due: Sequence[Deadline], service: str
+) -> None:
+    """Have deadlines handled that are taken already, each kind's together. Raises LookupError at an unknown kind."""
+    for kind, group in groupby(due, key=lambda deadline: deadline.kind):
+        if kind not in handlers:
+            raise LookupError(f"{service} has no handler for deadlines of the kind {kind!r}")
+        with HANDLER_SECONDS.labels(service, kind).time():
+            await handlers[kind](uow, list(group))
 
 
 async def next_due_of(database: Database) -> datetime | None:
     """The earliest due instant, on a connection of the database's pool."""
     async with database.pool.acquire() as connection:
-        return await next_due(connection)
+        return await deadlines.next_due(connection)

@@ -32,6 +32,7 @@ PARKED = Gauge("muster_parked", "Streams that stand still since an event could n
 LAG = Gauge("muster_lag", "Records of this process's partitions that it has not yet applied.", ["service"])
 READY = Gauge("muster_ready", "1 where the process is ready, 0 where its readiness says why not.", ["service"])
 PARKED_RECORDS = Gauge("muster_parked_records", "Records that wait in parked streams.", ["service"])
+PARKED_DEADLINES = Gauge("muster_parked_deadlines", "Deadlines that could not be handled.", ["service"])
 PAUSED_PARTITIONS = Gauge("muster_paused_partitions", "Partitions that wait for one agency.", ["service"])
 APPLY_RETRIES = Counter("muster_apply_retries", "Batches that were tried again.", ["service"])
 UNKNOWN_TYPES = Counter(

@@ -69,16 +69,95 @@ async def test_a_moved_deadline_is_due_once_and_a_cancelled_one_never(
     await eventually(lambda: _is(revoked(probe), [("NASA", "moved", later)]))
 
 
-async def test_a_deadline_that_fails_stays_and_other_agencies_go_on(
+async def test_a_deadline_that_fails_parks_alone(probe: RunningService, eventually: Eventually) -> None:
+    """Neither those of the same instant wait for it nor the agency's later ones."""
+    probe.clock.move(START)
+    later = START + timedelta(hours=1)
+    await set_deadlines(
+        probe,
+        *(Deadline("revoke", "DOE", subject, START) for subject in ("a", "broken", "c")),
+        Deadline("forgotten", "DOE", "of no handler", START),
+        Deadline("revoke", "DOE", "later", later),
+        Deadline("revoke", "NASA", "seat_1", START),
+    )
+    probe.clock.move(later)
+    expected = {("DOE", "a"), ("DOE", "c"), ("DOE", "later"), ("NASA", "seat_1")}
+    await eventually(lambda: _are(revoked(probe), expected))
+    await eventually(lambda: _is(parked(probe), ["broken", "of no handler"]))
+    assert [subject for agency, subject, _ in await revoked(probe) if agency == "DOE"] == ["a", "c", "later"]
+    assert await probe.admin.fetchval("select count(*) from deadline") == 2
+    await probe.client.get("/health/ready")
+    assert REGISTRY.get_sample_value("muster_parked_deadlines", {"service": "probe"}) == 2
+    assert REGISTRY.get_sample_value("muster_deadline_overdue_seconds", {"service": "probe"}) == 0
+
+
+async def test_a_parked_deadline_is_retried_or_given_up(probe: RunningService, eventually: Eventually) -> None:
+    probe.clock.move(START)
+    await set_deadlines(probe, *(Deadline("revoke", agency, "broken", START) for agency in ("DOE", "EPA")))
+    await eventually(lambda: _is(parked(probe), ["broken", "broken"]))
+    doe, epa = (await probe.client.get("/v1/parked-deadlines")).json()["items"]
+    assert "this deadline cannot be handled" in doe["reason"]
+    named, other = ({name: item[name] for name in ("kind", "agency_id", "subject", "due_at")} for item in (doe, epa))
+
+    refused = await probe.client.post("/v1/parked-deadlines/retry", json=named)
+    assert refused.json() == {"parked": True, "reason": "Conflict: this deadline cannot be handled"}
+    await probe.admin.execute("update deadline set subject = 'mended' where agency_id = 'DOE'")
+    mended = named | {"subject": "mended"}
+    retried = await probe.client.post("/v1/parked-deadlines/retry", json=mended)
+    assert retried.json() == {"parked": False, "reason": None}
+    await eventually(lambda: _is(revoked(probe), [("DOE", "mended", START)]))
+    assert (await probe.client.post("/v1/parked-deadlines/retry", json=mended)).status_code == 404
+
+    discard = other | {"reason": "put right by hand"}
+    key = {"Idempotency-Key": "discard-1"}
+    for _ in range(2):
+        reply = await probe.client.post("/v1/parked-deadlines/discard", json=discard, headers=key)
+        assert reply.status_code == 204
+    assert (await probe.client.post("/v1/parked-deadlines/discard", json=discard)).status_code == 404
+    assert (await probe.client.post("/v1/parked-deadlines/discard", json=other)).status_code == 422
+    audited = await probe.admin.fetch("select command, agency_id, subject, reason from audit order by id")
+    assert [tuple(row) for row in audited] == [
+        ("RetryParkedDeadline", "DOE", "revoke/mended", None),
+        ("DiscardParkedDeadline", "EPA", "revoke/broken", "put right by hand"),
+    ]
+    token = probe.token("probe:operate", agency="DOE")
+    hidden = await probe.client.get("/v1/parked-deadlines", headers={"Authorization": f"Bearer {token}"})
+    assert hidden.status_code == 403
+
+
+async def test_a_parked_deadline_that_is_scheduled_again_is_due_again(
     probe: RunningService, eventually: Eventually
 ) -> None:
     probe.clock.move(START)
-    await set_deadlines(probe, Deadline("revoke", "DOE", "broken", START), Deadline("revoke", "NASA", "seat_1", START))
+    await set_deadlines(probe, Deadline("forgotten", "DOE", "seat", START))
+    await eventually(lambda: _is(parked(probe), ["seat"]))
+    later = START + timedelta(days=1)
+    await set_deadlines(probe, Deadline("forgotten", "DOE", "seat", later))
+    assert await parked(probe) == []
+    probe.clock.move(later)
+    await eventually(lambda: _is(parked(probe), ["seat"]))
+
+
+async def test_the_breaker_lets_no_more_deadlines_park_and_all_others_go_on(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    probe = await run_service(build, Settings, parked_streams=1)
+    probe.clock.move(START)
+    await set_deadlines(probe, *(Deadline("revoke", agency, "broken", START) for agency in ("DOE", "EPA")))
+    await set_deadlines(probe, Deadline("revoke", "NASA", "seat_1", START))
     await eventually(lambda: _is(revoked(probe), [("NASA", "seat_1", START)]))
-    assert await probe.admin.fetchval("select subject from deadline") == "broken"
-    probe.clock.move(START + timedelta(hours=1))
-    await probe.client.get("/health/ready")
-    assert REGISTRY.get_sample_value("muster_deadline_overdue_seconds", {"service": "probe"}) == 3600
+    await eventually(lambda: _is(parked(probe), ["broken"]))
+    assert await probe.admin.fetchval("select count(*) from deadline") == 2
+
+
+async def parked(probe: RunningService) -> list[str]:
+    rows = await probe.admin.fetch("select subject from deadline where parked_at is not null order by subject")
+    return [row["subject"] for row in rows]
+
+
+async def _are(answer: Awaitable[list[tuple[str, str, datetime]]], expected: set[tuple[str, str]]) -> bool:
+    assert {(agency, subject) for agency, subject, _ in await answer} == expected
+    return True
 
 
 async def test_an_agency_whose_lock_is_held_elsewhere_keeps_no_other_waiting(

@@ -1,0 +1,133 @@
+"""Parked deadlines: list, retry, discard."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import structlog
+from fastapi import APIRouter, Depends, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from muster_contracts import Instant
+from muster_runtime import audit, deadlines, scheduler
+from muster_runtime.auth import requires_program
+from muster_runtime.db import EVERY_AGENCY, RETRYABLE, Database, UnitOfWork
+from muster_runtime.deadlines import Deadline, ParkedDeadline
+from muster_runtime.errors import NotFound
+from muster_runtime.operations.commands import OperatorCommands, operators_commands
+from muster_runtime.operations.parked import Reason, ReplayReply
+from muster_runtime.pages import Page, PageDep
+from muster_runtime.service import Service
+from muster_runtime.telemetry import describe
+
+_log = structlog.get_logger(__name__)
+
+
+class DeadlineName(BaseModel):
+    """Which deadline is meant; the instant tells it from a later one of the same subject."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str = Field(max_length=100)
+    agency_id: str = Field(max_length=100)
+    subject: str = Field(max_length=500)
+    due_at: Instant
+
+    @property
+    def deadline(self) -> Deadline:
+        return Deadline(self.kind, self.agency_id, self.subject, self.due_at)
+
+
+class DiscardDeadline(DeadlineName, Reason):
+    """A deadline to give up, and why."""
+
+
+class ParkedDeadlineReply(BaseModel):
+    """A deadline that could not be handled."""
+
+    kind: str
+    agency_id: str
+    subject: str
+    due_at: Instant
+    parked_at: Instant
+    reason: str
+
+
+def deadlines_router(service: Service, database: Database) -> APIRouter:
+    """The routes; they act for the whole program, so a token of one agency does not open them."""
+    scope = requires_program(f"{service.name}:operate")
+    router = APIRouter(prefix="/v1/parked-deadlines", tags=["parked"], dependencies=[scope])
+    CommandsDep = Annotated[OperatorCommands, Depends(operators_commands(database))]  # noqa: N806 - a type
+
+    @router.get("")
+    async def list_parked_deadlines(page: PageDep) -> Page[ParkedDeadlineReply]:
+        async with database.read(EVERY_AGENCY) as connection:
+            parked = sorted(await deadlines.parked_deadlines(connection), key=_key)
+        rest = [deadline for deadline in parked if page.after is None or _key(deadline) > page.after]
+        return page.make([ParkedDeadlineReply(**asdict(deadline)) for deadline in rest], key=_key)
+
+    @router.post("/retry")
+    async def retry_parked_deadline(commands: CommandsDep, body: DeadlineName) -> ReplayReply:
+        """Handle it now, as of its own instant; where it is refused again it stays parked."""
+        deadline = body.deadline
+        try:
+            async with commands.write(deadline.agency_id) as uow:
+                await _take(uow, deadline)
+                await scheduler.handle(uow, service.deadlines, [deadline], service.name)
+                await _note(uow, "RetryParkedDeadline", deadline)
+        except (*RETRYABLE, NotParked):
+            raise
+        except Exception as error:
+            _log.warning("retry_refused", kind=deadline.kind, agency_id=deadline.agency_id, exc_info=error)
+            reason = describe(error)
+            async with commands.write(deadline.agency_id) as uow:
+                await deadlines.note_reason(uow, deadline, reason)
+            return ReplayReply(parked=True, reason=reason)
+        return ReplayReply(parked=False, reason=None)
+
+    @router.post("/discard", status_code=204)
+    async def discard_parked_deadline(commands: CommandsDep, body: DiscardDeadline) -> Response:
+        """Give it up, for good: what it was to bring about does not come."""
+
+        async def handler(uow: UnitOfWork) -> None:
+            await _take(uow, body.deadline)
+            await _note(uow, "DiscardParkedDeadline", body.deadline, body.reason)
+
+        return await commands.execute(body.agency_id, handler, status_code=204)
+
+    return router
+
+
+class NotParked(NotFound):
+    """The deadline is handled, moved or given up already."""
+
+
+async def _take(uow: UnitOfWork, deadline: Deadline) -> None:
+    parked = await uow.connection.fetchval(
+        """
+        select true
+        from deadline
+        where kind = $1 and agency_id = $2 and subject = $3 and due_at = $4 and parked_at is not null
+        """,
+        deadline.kind,
+        deadline.agency_id,
+        deadline.subject,
+        deadline.due_at,
+    )
+    if not parked:
+        raise NotParked(f"no deadline {deadline.kind!r} of {deadline.subject!r} is parked in {deadline.agency_id!r}")
+    await deadlines.take(uow, [deadline])
+
+
+async def _note(uow: UnitOfWork, command: str, deadline: Deadline, reason: str | None = None) -> None:
+    await audit.record(
+        uow,
+        command=command,
+        agency_id=deadline.agency_id,
+        subject=f"{deadline.kind}/{deadline.subject}",
+        before={"due_at": deadline.due_at},
+        reason=reason,
+    )
+
+
+def _key(deadline: ParkedDeadline | ParkedDeadlineReply) -> str:
+    return f"{deadline.agency_id}/{deadline.kind}/{deadline.subject}"

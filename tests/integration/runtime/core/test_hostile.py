@@ -1,0 +1,341 @@
+"""Hostile records on every topic while good traffic flows: each parks in its own stream, and can be given up there.
+
+MUSTER_TEST_HOSTILE sets how many there are (`make faults` writes 20,000), MUSTER_TEST_SEED repeats a run.
+"""
+
+import asyncio
+import json
+import os
+import random
+import secrets
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+from urllib.parse import quote
+
+from aiokafka import AIOKafkaProducer
+
+from muster_contracts import (
+    ClockMoved,
+    Envelope,
+    Erasure,
+    Event,
+    encode,
+    event_id,
+    event_types,
+    source_of,
+    topics,
+    write_headers,
+)
+from muster_contracts.testing import build as example
+from muster_runtime.db import UnitOfWork
+from muster_runtime.events import Received
+from muster_runtime.service import Service
+from muster_runtime.settings import Settings
+from tests.integration.runtime.core.probe.service import MIGRATIONS
+from tests.support.services import RunningService, ServiceRunner
+
+Eventually = Callable[..., Awaitable[Any]]
+Headers = list[tuple[str, bytes]]
+Hostile = tuple[bytes | None, bytes | None, Headers]
+
+RECORDS = int(os.environ.get("MUSTER_TEST_HOSTILE", "400"))
+SEED = int(os.environ.get("MUSTER_TEST_SEED") or secrets.randbelow(10**9))
+
+GOOD_AGENCIES = [f"GOOD-{number}" for number in range(20)]
+GOOD_EVENTS = max(5, RECORDS // 1_000)
+HOSTILE_AGENCIES = min(50, RECORDS // 80)
+
+# One class for each topic: what is wrong with a record does not hang on its type. Tombstones have no value to read.
+CLASSES = {
+    cls.topic: cls for cls in event_types().values() if not issubclass(cls, Erasure) and cls.topic != ClockMoved.topic
+}
+REQUIRED = [
+    "ce_specversion",
+    "ce_id",
+    "ce_source",
+    "ce_type",
+    "ce_time",
+    "ce_partitionkey",
+    "ce_epoch",
+    "ce_sequence",
+    "ce_correlationid",
+]
+DEEP = 20_000
+
+
+async def keep(uow: UnitOfWork, events: Sequence[Received[Any]]) -> None:
+    """One effect for each event, which is read for it."""
+    await uow.connection.execute(
+        """
+        insert into effect (agency_id, event_id, sequence, seat_id)
+        select * from unnest($1::text[], $2::text[], $3::bigint[], $4::text[])
+        """,
+        [event.data.agency_id for event in events],
+        [event.envelope.id for event in events],
+        [event.envelope.sequence for event in events],
+        [event.envelope.type for event in events],
+    )
+
+
+def build(settings: Settings) -> Service:
+    return Service(
+        name="probe", settings=settings, migrations=MIGRATIONS, subscriptions=dict.fromkeys(CLASSES.values(), keep)
+    )
+
+
+def envelope_of(cls: type[Event], agency_id: str, sequence: int, probe: RunningService) -> Envelope:
+    return Envelope(
+        id=event_id(cls.topic, agency_id, 1, sequence),
+        source=source_of(cls.topic),
+        type=cls.event_type,
+        time=probe.clock.now(),
+        agency_id=agency_id,
+        epoch=1,
+        sequence=sequence,
+        correlation_id="cor_1",
+    )
+
+
+class Attacker:
+    """Makes records that no reader can take, in every way that a header, a value and a key can be wrong."""
+
+    def __init__(self, dice: random.Random, probe: RunningService) -> None:
+        self._dice = dice
+        self._probe = probe
+        self.ways: Counter[str] = Counter()
+
+    def record(self, cls: type[Event], agency_id: str) -> Hostile:
+        """A worthless record at the next place of an agency's stream; the agency's own key, or none."""
+        event = example(cls, agency_id=agency_id)
+        headers = write_headers(envelope_of(cls, agency_id, 2, self._probe))
+        ways = [self._without, self._doubled, self._huge, self._misformed, self._value, self._key, self._major]
+        if not topics()[cls.topic].compacted:
+            ways.append(self._gap)
+        way = self._dice.choice(ways)
+        self.ways[way.__name__] += 1
+        return way(event.record_key.encode(), encode(event), headers)
+
+    def shapeless(self, cls: type[Event], agency_id: str) -> Hostile:
+        """A record whose value alone is worthless."""
+        event = example(cls, agency_id=agency_id)
+        headers = write_headers(envelope_of(cls, agency_id, 2, self._probe))
+        return self._value(event.record_key.encode(), encode(event), headers)
+
+    def _without(self, key: bytes, value: bytes | None, headers: Headers) -> Hostile:
+        name = self._dice.choice(REQUIRED)
+        return key, value, [header for header in headers if header[0] != name]
+
+    def _doubled(self, key: bytes, value: bytes | None, headers: Headers) -> Hostile:
+        name = self._dice.choice(REQUIRED)
+        twice = (name, self._dice.choice([dict(headers)[name], b"2", b""]))
+        headers.insert(self._dice.randint(0, len(headers)), twice)
+        return key, value, headers
+
+    def _huge(self, key: bytes, value: bytes | None, headers: Headers) -> Hostile:
+        size = self._dice.choice([257, 5_000, 20_000])
+        return key, value, self._replaced(headers, self._dice.choice(REQUIRED), b"9" * size)
+
+    def _misformed(self, key: bytes, value: bytes | None, headers: Headers) -> Hostile:
+        anything: list[bytes | None] = [b"", b"\xff\xfe", b"a\0b", b"\x1b[31m", None]
+        wrong: dict[str, list[bytes | None]] = {
+            "ce_specversion": [b"0.3", b"1", b"1.0 "],
+            "ce_type": [b"muster.", b"muster.a.B.v0", b"muster.entitlements.SeatAssigned.v" + b"9" * 200],
+            "ce_time": [b"yesterday", b"2025-08-06T00:00:00", b"0001-01-01T00:00:00+14:00", b"2025-13-01T00:00:00Z"],
+            "ce_epoch": [b"0", b"-1", b"1.5", b"2147483648", b"9" * 20, b"0x1", b"\xd9\xa3"],
+            "ce_sequence": [b"0", b"-1", b"1_0", b"9223372036854775808", b"1" + b"0" * 20, b" 2", b"1e3"],
+        }
+        name = self._dice.choice(REQUIRED)
+        return key, value, self._replaced(headers, name, self._dice.choice(anything + wrong.get(name, [])))
+
+    def _value(self, key: bytes, value: bytes | None, headers: Headers) -> Hostile:
+        dice = self._dice
+        fields = json.loads(value or b"{}")
+        shapes: list[Any] = [None, 7, 1e308, True, [], {}, "", "\0", "x" * 5_000, "nasa", [[]] * 50]
+        worthless = dice.choice(
+            [
+                None,
+                b"",
+                b"null",
+                b"7",
+                b"[]",
+                b"{",
+                dice.randbytes(40),
+                b"[" * DEEP,
+                b'{"agency_id":' * DEEP,
+                b'{"agency_id": 1' + b"0" * 5_000 + b"}",
+                b'{"agency_id": "\\ud800"}',
+                json.dumps(fields | {"agency_id": dice.choice(shapes)}).encode(),
+                json.dumps(fields | {"agency_id": "GOOD-1"}).encode(),
+            ]
+        )
+        return key, worthless, headers
+
+    def _key(self, key: bytes, value: bytes | None, headers: Headers) -> Hostile:
+        """On a compacted topic the key is not the agency, and its header says which."""
+        junk = self._dice.choice([b"no agency", b"\xff", b"A,B", b"A\0B", b"X" * 5_000, b"*", b"?"])
+        return junk, value, self._replaced(headers, "ce_partitionkey", junk)
+
+    def _major(self, key: bytes, value: bytes | None, headers: Headers) -> Hostile:
+        newer = dict(headers)["ce_type"].rpartition(b".")[0] + b".v%d" % self._dice.choice([2, 9, 999_999])
+        return key, value, self._replaced(headers, "ce_type", newer)
+
+    def _gap(self, key: bytes, value: bytes | None, headers: Headers) -> Hostile:
+        sequence = self._dice.choice([1_000, 2**31, 2**63 - 1])
+        epoch = self._dice.choice([1, 2, 2**31 - 1])
+        headers = self._replaced(headers, "ce_sequence", b"%020d" % sequence)
+        return key, value, self._replaced(headers, "ce_epoch", b"%d" % epoch)
+
+    @staticmethod
+    def _replaced(headers: Headers, name: str, value: bytes | None) -> Headers:
+        return [*(header for header in headers if header[0] != name), (name, value)]  # type: ignore[list-item]
+
+
+class Field:
+    """Everything that is put on the topics, by whom, and where it lies."""
+
+    def __init__(self, probe: RunningService, dice: random.Random) -> None:
+        self._probe = probe
+        self._dice = dice
+        self.attacker = Attacker(dice, probe)
+        self._sent: list[tuple[str, asyncio.Future[Any]]] = []
+        self.hostile: dict[str, set[tuple[int, int]]] = defaultdict(set)
+
+    async def fill(self) -> None:
+        """Each hostile agency's stream has a good event, its worthless records, and a good event."""
+        kafka = AIOKafkaProducer(bootstrap_servers=self._probe.runtime.settings.kafka_bootstrap, linger_ms=5)
+        await kafka.start()
+        try:
+            for topic, (key, value, headers), worthless in self._plan():
+                name = self._probe.topic_prefix + topic
+                future = await kafka.send(name, value=value, key=key, headers=headers)
+                if worthless:
+                    self._sent.append((topic, future))
+            await kafka.flush()
+            for topic, future in self._sent:
+                placed = await future
+                self.hostile[topic].add((placed.partition, placed.offset))
+        finally:
+            await kafka.stop()
+
+    def _plan(self) -> Iterator[tuple[str, Hostile, bool]]:
+        rounds = RECORDS // (len(CLASSES) * HOSTILE_AGENCIES)
+        hostile = [f"BAD-{number}" for number in range(HOSTILE_AGENCIES)]
+        for agency_id in hostile:
+            yield from ((topic, self._good(cls, agency_id, 1), False) for topic, cls in CLASSES.items())
+        good = iter(
+            [
+                (topic, self._good(cls, agency_id, sequence), False)
+                for sequence in range(1, GOOD_EVENTS + 1)
+                for agency_id in GOOD_AGENCIES
+                for topic, cls in CLASSES.items()
+            ]
+        )
+        share = GOOD_EVENTS * len(GOOD_AGENCIES) // (rounds * HOSTILE_AGENCIES) + 1
+        for number in range(rounds):
+            for agency_id in hostile:
+                for topic, cls in CLASSES.items():
+                    # The first one has a place in the stream, which it holds until it is given up.
+                    make = self.attacker.record if number else self.attacker.shapeless
+                    yield topic, make(cls, agency_id), True
+                    yield from islice(good, share)
+        yield from good
+        for agency_id in hostile:
+            yield from ((topic, self._good(cls, agency_id, 3), False) for topic, cls in CLASSES.items())
+
+    def _good(self, cls: type[Event], agency_id: str, sequence: int) -> Hostile:
+        event = example(cls, agency_id=agency_id)
+        return (
+            event.record_key.encode(),
+            encode(event),
+            write_headers(envelope_of(cls, agency_id, sequence, self._probe)),
+        )
+
+
+async def effects(probe: RunningService, pattern: str) -> int:
+    count: int = await probe.admin.fetchval("select count(*) from effect where agency_id like $1", pattern)
+    return count
+
+
+async def test_hostile_records_park_alone_and_can_be_given_up(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    print(f"MUSTER_TEST_SEED={SEED}")
+    probe = await run_service(build, Settings, parked_streams=1)
+    field = Field(probe, random.Random(SEED))
+    begun = time.monotonic()
+    await field.fill()
+    every_good_one = len(CLASSES) * len(GOOD_AGENCIES) * GOOD_EVENTS
+    worthless = sum(map(len, field.hostile.values()))
+    behind_them = len(CLASSES) * HOSTILE_AGENCIES
+    assert set(field.attacker.ways) == {
+        "_without",
+        "_doubled",
+        "_huge",
+        "_misformed",
+        "_value",
+        "_key",
+        "_major",
+        "_gap",
+    }
+
+    async def all_taken() -> bool:
+        assert await effects(probe, "GOOD-%") == every_good_one
+        assert await probe.admin.fetchval("select count(*) from parked_event") == worthless + behind_them
+        return True
+
+    await eventually(all_taken, timeout=60 + RECORDS / 100)
+    print(f"{worthless} worthless records and {every_good_one} good ones in {time.monotonic() - begun:.0f} s")
+    parked = await probe.admin.fetch("select topic, agency_id from parked_stream order by 1, 2")
+    assert {row["agency_id"] for row in parked} == {"?", *(f"BAD-{number}" for number in range(HOSTILE_AGENCIES))}
+    assert (await probe.client.get("/health/ready")).json()["reasons"] == []
+    assert await effects(probe, "BAD-%") == behind_them
+
+    for row in parked:
+        await give_up(probe, row["topic"], row["agency_id"], field.hostile[row["topic"]])
+    assert (await probe.client.get("/v1/parked")).json()["items"] == []
+    assert await effects(probe, "BAD-%") == 2 * behind_them
+    print(f"all given up after {time.monotonic() - begun:.0f} s")
+
+
+async def test_a_worthless_record_on_the_clocks_topic_stops_no_process(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    """Neither one that runs nor one that starts behind it."""
+    probe = await run_service(build, Settings, roles=frozenset())
+
+    async def put(value: bytes | None) -> None:
+        await probe.producer.put_raw(ClockMoved.topic, key=b"clock", value=value, headers=[])
+
+    first, second = (datetime(2030, month, 1, tzinfo=UTC) for month in (1, 2))
+    for now in (first, second):
+        for worthless in (None, b"", b"junk", b'{"now": 7}', b"[" * DEEP):
+            await put(worthless)
+        await put(ClockMoved(now=now).model_dump_json().encode())
+        await eventually(lambda now=now: probe.clock.now() == now)
+    await put(b"junk")
+    started = await run_service(build, Settings, roles=frozenset(), beside=probe)
+    assert started.clock.now() == second
+
+
+async def give_up(probe: RunningService, topic: str, agency_id: str, worthless: set[tuple[int, int]]) -> None:
+    """As an operator does: replay; look; discard what is worthless; and again, until nothing is parked."""
+    path = f"/v1/parked/{topic}/{quote(agency_id, safe='')}"
+    while (await probe.client.post(f"{path}/replay")).json()["parked"]:
+        shown = await probe.client.get(path)
+        assert shown.status_code == 200, shown.text
+        assert len(shown.json()["reason"]) <= 2_000
+        first = [
+            {"partition": record["partition"], "offset": record["offset"]} for record in shown.json()["first_records"]
+        ]
+        names = [(record["partition"], record["offset"]) for record in first]
+        count = next((place for place, name in enumerate(names) if name not in worthless), len(names))
+        assert count, f"a good record keeps {topic} of {agency_id} parked: {shown.text[:2000]}"
+        body = {"records": first[:count], "reason": "an attack"}
+        discarded = await probe.client.post(f"{path}/discard", json=body)
+        assert discarded.status_code == 200, discarded.text
+        if discarded.json()["left"] == 0:
+            return
