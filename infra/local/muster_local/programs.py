@@ -75,6 +75,8 @@ def _own_settings(service: str, installation: Installation) -> dict[str, str]:
             "MUSTER_SMTP_PORT": str(installation.ports[MAIL]),
             "MUSTER_SMTP_STARTTLS": "false",
             "MUSTER_WEBHOOK_ALLOW_PRIVATE": "true",
+            # The demonstration's proof sets a whole year's deliveries against its events.
+            "MUSTER_DELIVERY_RETENTION_DAYS": "400",
         }
     return {}
 

@@ -13,7 +13,10 @@ from muster_entitlements.repository.operations import Operation
 
 
 class SeatReply(BaseModel):
-    """A seat. The person's address and name are there as long as the seat is held."""
+    """A seat. The person's address and name are there as long as the seat is held.
+
+    The reply to a repeated request, from under its Idempotency-Key, is without them.
+    """
 
     seat_id: str
     subject_ref: str

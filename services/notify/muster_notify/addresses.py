@@ -39,6 +39,14 @@ async def resolve(host: str) -> Sequence[Address]:
     return [ip_address(str(info[4][0]).split("%")[0]) for info in infos]
 
 
+def normal_url(url: str) -> str:
+    """One form for all the ways to write a URL of a webhook (RFC 3986, 6.2.2 and 6.2.3)."""
+    parts = urlsplit(url)
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    port = "" if parts.port in (None, default) else f":{parts.port}"
+    return f"{parts.scheme}://{parts.hostname}{port}{parts.path or '/'}?{parts.query}"
+
+
 class AddressPolicy:
     """Which addresses and URLs are allowed."""
 

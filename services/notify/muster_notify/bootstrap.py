@@ -9,7 +9,7 @@ from muster_notify.api import make_router, operators_router
 from muster_notify.disabling import warnings
 from muster_notify.dispatcher import Dispatcher
 from muster_notify.domain import Channel
-from muster_notify.repository import deliveries, replays
+from muster_notify.repository import deliveries, purge, replays
 from muster_notify.settings import NotifySettings
 from muster_notify.smtp import EmailSender
 from muster_notify.subscriptions import SUBSCRIPTIONS
@@ -36,6 +36,7 @@ def build(settings: NotifySettings | None = None) -> Service:
         routers=[make_router(vault, policy), operators_router],
         produces=[WebhookEndpointDisabled.topic],
         subscriptions=SUBSCRIPTIONS,
+        retentions=[purge.retention(settings.delivery_retention_days)],
         workers=[
             Worker("dispatcher", dispatcher.run, deliveries.next_due),
             Worker("replayer", replayer.run, replays.next_due),

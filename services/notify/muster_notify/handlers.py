@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from functools import partial
 from urllib.parse import urlsplit
 
+import structlog
+
 from muster_contracts import Event
 from muster_contracts.enrollment import ContactErased, ContactRecorded
 from muster_contracts.entitlements import PersonErased, PersonRecorded
 from muster_notify import queries
-from muster_notify.addresses import AddressPolicy
+from muster_notify.addresses import AddressPolicy, normal_url
 from muster_notify.commands import AddWebhook, DeleteWebhook, EnableWebhook, ReplayWebhook, RetryDelivery
 from muster_notify.domain import (
     OPERATORS,
@@ -22,8 +24,8 @@ from muster_notify.domain import (
     WebhookState,
 )
 from muster_notify.queries import DeliveryLogView, NewWebhookView, ReplayView, WebhookView
-from muster_notify.repository import deliveries, directory, endpoints, replays
-from muster_notify.rules import Rule, public_types, rules
+from muster_notify.repository import deliveries, directory, endpoints, purge, replays
+from muster_notify.rules import Rule, public_types, rules, wanted_types
 from muster_notify.vault import Vault, new_secret
 from muster_runtime import audit
 from muster_runtime.db import EVERY_AGENCY, UnitOfWork
@@ -34,6 +36,8 @@ from muster_runtime.identifiers import new_id
 # The role of those who hold a seat; no rule writes to them yet.
 PERSON = "person"
 
+_log = structlog.get_logger(__name__)
+
 # --------------------------------------------------------------------------------------------------- events
 
 
@@ -41,6 +45,7 @@ async def announce(uow: UnitOfWork, events: Sequence[Received[Event]]) -> None:
     """Write down whom to tell of these events: by e-mail as the rules say, and by the webhooks that want them.
 
     Frequent types have no rule; where no endpoint names them, this is one short query for the whole run.
+    What happened before deliveries were purged is not announced: that may have been done, and is no longer known.
     """
     event_type = events[0].envelope.type
     email_rules = rules().for_event(event_type)
@@ -52,7 +57,11 @@ async def announce(uow: UnitOfWork, events: Sequence[Received[Event]]) -> None:
     )
     if not email_rules and not wanting:
         return
-    intents = [intent for event in events for intent in _intents(event, email_rules, wanting)]
+    purged_before = await purge.purged_before(uow.connection)
+    new = [event for event in events if purged_before is None or event.envelope.time > purged_before]
+    if len(new) < len(events):
+        _log.warning("old_events_not_announced", event_type=event_type, events=len(events) - len(new))
+    intents = [intent for event in new for intent in _intents(event, email_rules, wanting)]
     if intents:
         await deliveries.add(uow.connection, intents, uow.now)
         uow.wake()
@@ -131,10 +140,15 @@ async def erase(uow: UnitOfWork, events: Sequence[Received[ContactErased | Perso
 
 
 async def add_webhook(uow: UnitOfWork, command: AddWebhook, *, vault: Vault, policy: AddressPolicy) -> NewWebhookView:
-    """Add an endpoint. Raises InvalidInput for a URL that is not allowed and for a type that is not public."""
+    """Add an endpoint.
+
+    Raises InvalidInput for a URL that is not allowed and for a type that is not public, Conflict where the URL gets
+    one of the events already.
+    """
     policy.check_url(command.url)
     if command.event_types is not None:
         _check_types(command.event_types)
+    await _check_duplicate(uow, command)
     secret = new_secret()
     endpoint = Endpoint(
         id=new_id("whk", uow.now),
@@ -163,6 +177,17 @@ def _check_types(event_types: Sequence[str]) -> None:
     for event_type in event_types:
         if event_type not in known:
             raise InvalidInput("event_types", event_type, "must be the type of a public event")
+
+
+async def _check_duplicate(uow: UnitOfWork, command: AddWebhook) -> None:
+    """Raise Conflict where another endpoint sends one of the events to the same URL."""
+    url, wanted = normal_url(command.url), wanted_types(command.event_types)
+    for webhook_id, other_url, types in await endpoints.urls(uow.connection, command.agency_id):
+        if normal_url(other_url) == url and wanted & wanted_types(types):
+            raise Conflict(
+                f"url: the endpoint {webhook_id} sends these events there already; an event goes to a URL once: "
+                "enable that endpoint if it is disabled, delete it, or name other event_types"
+            )
 
 
 async def delete_webhook(uow: UnitOfWork, command: DeleteWebhook) -> None:

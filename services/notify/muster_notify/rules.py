@@ -1,6 +1,7 @@
 """The rules as data: what is told to whom, read once from rules.toml."""
 
 import tomllib
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Literal
@@ -57,3 +58,8 @@ def public_types() -> list[str]:
 def rules() -> Rules:
     """The rules of the package."""
     return Rules.model_validate(tomllib.loads(files(__package__).joinpath("rules.toml").read_text("utf-8")))
+
+
+def wanted_types(named: Sequence[str] | None) -> frozenset[str]:
+    """The types that an endpoint gets: those that it names; without names all public ones but those on request."""
+    return frozenset(public_types()).difference(rules().on_request) if named is None else frozenset(named)

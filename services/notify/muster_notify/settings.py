@@ -22,6 +22,13 @@ class NotifySettings(Settings):
     smtp_from: str = Field(default=SANDBOX_ADDRESS, description="Address of the sender.")
     operators_email: str = Field(default=SANDBOX_ADDRESS, description="Where the operators read their mail.")
 
+    delivery_retention_days: int = Field(
+        default=90,
+        ge=1,
+        le=3660,
+        description="Days for which a delivery and its attempts are kept after it was made or given up.",
+    )
+
     webhook_allow_private: bool = Field(
         default=False, description="Sandbox only: webhooks may go to private addresses, and over http."
     )

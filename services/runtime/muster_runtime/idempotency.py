@@ -1,5 +1,8 @@
 """The reply to a command is kept under its Idempotency-Key, by the very transaction that carries it out.
 
+It is kept for a time (the setting `idempotency_retention_days`), and without personal data: what a person is called
+is no part of it.
+
 The row is read after the agency's lock was taken, so of many requests at once the first does the work and the
 others find its reply. Source: draft-ietf-httpapi-idempotency-key-header.
 """
@@ -8,11 +11,13 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from fastapi import Request
 
-from muster_runtime.db import UnitOfWork
+from muster_runtime.db import Connection, UnitOfWork
 from muster_runtime.errors import PermanentError
+from muster_runtime.retention import Retention
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
@@ -108,3 +113,35 @@ class KeyedRequest:
             reply.body,
             uow.now,
         )
+
+
+def retention(days: int) -> Retention:
+    """Replies are kept for so many days."""
+    return Retention("idempotency", timedelta(days=days), _oldest, _purge)
+
+
+async def _oldest(connection: Connection) -> datetime | None:
+    oldest: datetime | None = await connection.fetchval("select min(recorded_at) from idempotency")
+    return oldest
+
+
+async def _purge(connection: Connection, before: datetime, limit: int) -> int:
+    purged: int = await connection.fetchval(
+        """
+        with purged as (
+            delete from idempotency
+            where (agency_id, key) in (
+                select agency_id, key
+                from idempotency
+                where recorded_at <= $1
+                order by recorded_at
+                limit $2
+            )
+            returning 1
+        )
+        select count(*) from purged
+        """,
+        before,
+        limit,
+    )
+    return purged

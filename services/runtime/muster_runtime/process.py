@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 
 from muster_contracts import topics
+from muster_runtime import idempotency
 from muster_runtime.alarm import Bell
 from muster_runtime.applier import Applier
 from muster_runtime.clock import Clock, SandboxClock, SystemClock
@@ -26,6 +27,7 @@ from muster_runtime.monitor import Monitor
 from muster_runtime.operations import operations_router
 from muster_runtime.parking import ParkingLimits
 from muster_runtime.relay import Relay
+from muster_runtime.retention import Purger
 from muster_runtime.sandbox import ClockFollower, sandbox_router
 from muster_runtime.scheduler import Scheduler
 from muster_runtime.service import Runtime, Service
@@ -155,6 +157,9 @@ async def running(
                 database, bell.alarm(), clock, service.deadlines, service.name, settings.parked_streams
             )
             duties.start("scheduler", scheduler.run())
+            retentions = [idempotency.retention(settings.idempotency_retention_days), *service.retentions]
+            purger = Purger(database, bell.alarm(), clock, retentions, service.name)
+            duties.start("purger", purger.run())
             for worker in service.workers:
                 duties.start(worker.name, worker.run(replace(runtime, alarm=bell.alarm())))
         stack.push_async_callback(duties.stop)

@@ -14,6 +14,7 @@ from muster_runtime.clock import Clock
 from muster_runtime.db import Connection, Database
 from muster_runtime.deadlines import DeadlineHandler
 from muster_runtime.events import EventHandler
+from muster_runtime.retention import Retention
 from muster_runtime.settings import Settings
 
 
@@ -52,5 +53,6 @@ class Service:
     subscriptions: Mapping[type[Event], EventHandler] = field(default_factory=dict)
     deadlines: Mapping[str, DeadlineHandler] = field(default_factory=dict)
     workers: Sequence[Worker] = ()
+    retentions: Sequence[Retention] = ()
     warnings: Callable[[Connection], Awaitable[Sequence[str]]] | None = None
     """What is wrong and does not stop the service: its readiness and `muster status` say it."""

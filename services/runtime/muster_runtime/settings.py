@@ -59,6 +59,14 @@ class Settings(BaseSettings):
         default=1_000_000, ge=1, description="Rows of the outbox; while there are as many, commands are answered 429."
     )
 
+    idempotency_retention_days: int = Field(
+        default=7,
+        ge=1,
+        le=3660,
+        description="Days for which the reply to a command is kept under its Idempotency-Key. "
+        "The same key is carried out again after that.",
+    )
+
     consumer_batch_records: int = Field(default=2_000, ge=1, le=10_000, description="Records in one transaction.")
     consumer_stuck_seconds: float = Field(
         default=60, gt=0, description="A consumer that is behind and does nothing for so long ends its process."

@@ -53,6 +53,12 @@ HANDLER_SECONDS = Histogram(
     ["service", "handler"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30),
 )
+PURGED = Counter("muster_purged", "Rows deleted because they had been kept for long enough.", ["service", "table"])
+PURGE_OVERDUE_SECONDS = Gauge(
+    "muster_purge_overdue_seconds",
+    "Since when the oldest row of a table with a retention should have been deleted; at most an hour.",
+    ["service", "table"],
+)
 HTTP_IN_WORK = Gauge("muster_http_in_work", "Requests in work.", ["service"])
 HTTP_REFUSED = Counter(
     "muster_http_refused", "Requests refused because the process, or the tenant's share of it, was full.", ["service"]

@@ -89,7 +89,7 @@ class Commands:
         With an Idempotency-Key the reply is kept by the same transaction, and a repeated request gets it back.
         An error rolls all back and is not kept: the same key may try again. Call it once in a request, or
         number the calls as its parts, from 0: each is a transaction of its own, and keeps a reply of its own.
-        What must not be kept, such as a secret that is shown once, `kept` takes out of the reply.
+        What must not be kept, such as a secret that is shown once or a person's name, `kept` takes out of the reply.
         Of a body that was read as a stream, `body_sha256` is the digest. `others` are locked as well.
         """
         keyed = await self._key.of_body(part, body_sha256) if self._key else None

@@ -92,6 +92,25 @@ async def test_a_repeated_request_adds_one_endpoint(notify: Notify) -> None:
     assert first.json()["secret"].encode() not in kept
 
 
+async def test_an_endpoint_that_would_get_an_event_twice_is_refused(notify: Notify) -> None:
+    invoices = ["muster.billing.InvoiceIssued.v1", "muster.billing.InvoicePaid.v1"]
+    seats = "muster.entitlements.SeatAssigned.v1"  # sent only to an endpoint that names it
+    first = await notify.add_webhook(URL)
+    for url in (URL, URL.replace("https://agency", "HTTPS://AGENCY").replace(".example", ".example:443")):
+        for types in (None, invoices):
+            refused = await post(notify, "NASA", {"url": url, "event_types": types})
+            assert refused.status_code == 409, refused.text
+            assert first["webhook_id"] in refused.json()["detail"]
+            assert "url" in refused.json()["detail"]
+    await notify.add_webhook(URL, event_types=[seats])
+    assert (await post(notify, "NASA", {"url": URL, "event_types": [*invoices, seats]})).status_code == 409
+    await notify.add_webhook(f"{URL}/other", event_types=invoices[:1])
+    await notify.add_webhook(f"{URL}/other", event_types=invoices[1:])
+    await notify.add_webhook(URL, "EPA")
+    assert (await notify.service.client.delete(f"/v1/agencies/NASA/webhooks/{first['webhook_id']}")).status_code == 204
+    await notify.add_webhook(URL, event_types=invoices)
+
+
 async def test_an_endpoint_is_deleted_once(notify: Notify) -> None:
     webhook = await notify.add_webhook(URL)
     path = f"/v1/agencies/NASA/webhooks/{webhook['webhook_id']}"

@@ -81,11 +81,16 @@ async def assign_seat(
             partial(seats.assign_seat, command=command),
             status_code=201,
             location=lambda seat: f"/v1/agencies/{agency_id}/seats/{seat.seat_id}",
+            kept=_without_person,
         )
     except SeatCapReached:
         async with commands.write(agency_id) as uow:
             await seats.meet_limit(uow, agency_id)
         raise
+
+
+def _without_person(seat: SeatReply) -> SeatReply:
+    return seat.model_copy(update={"email": None, "name": None})
 
 
 @router.get("/seats", dependencies=[READ])

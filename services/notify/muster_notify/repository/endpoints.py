@@ -34,6 +34,14 @@ async def find(connection: Connection, webhook_id: str) -> Endpoint:
     return _endpoint(row)
 
 
+async def urls(connection: Connection, agency_id: str) -> list[tuple[str, str, list[str] | None]]:
+    """Id, URL and event types of an agency's endpoints that are not deleted; without types, all but the frequent."""
+    rows = await connection.fetch(
+        "select id, url, event_types from webhook where agency_id = $1 and state <> 'deleted' order by id", agency_id
+    )
+    return [(row["id"], row["url"], row["event_types"]) for row in rows]
+
+
 async def wanting(
     connection: Connection, agencies: Sequence[str], event_type: str, *, on_request: bool
 ) -> list[Endpoint]:

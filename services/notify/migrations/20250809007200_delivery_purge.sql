@@ -1,0 +1,25 @@
+-- migrate:up
+
+-- Up to when deliveries were purged: what happened before may have been announced, so it is not announced again,
+-- whoever has the topics read from their beginning.
+create table delivery_purge (
+    only_row boolean primary key default true check (only_row),
+    before timestamptz -- null: nothing was purged
+);
+insert into delivery_purge default values;
+
+do $$
+declare
+    worker text := current_schema() || '_worker';
+begin
+    execute format('grant select, update on table delivery_purge to %I', worker);
+    execute format('grant delete on table delivery, delivery_attempt to %I', worker);
+end $$;
+
+-- migrate:down
+
+do $$
+begin
+    execute format('revoke delete on table delivery, delivery_attempt from %I', current_schema() || '_worker');
+end $$;
+drop table delivery_purge;

@@ -1,0 +1,58 @@
+"""Replies to commands are kept, so those that hold personal data or a secret are few, and known."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from muster_billing.bootstrap import build as build_billing
+from muster_billing.settings import BillingSettings
+from muster_enrollment.bootstrap import build as build_enrollment
+from muster_enrollment.settings import EnrollmentSettings
+from muster_entitlements.bootstrap import build as build_entitlements
+from muster_entitlements.settings import EntitlementsSettings
+from muster_notify.bootstrap import build as build_notify
+from muster_notify.settings import NotifySettings
+from muster_runtime.http import openapi
+from muster_runtime.service import Service
+
+SERVICES = [
+    build_billing(BillingSettings(environment="sandbox")),
+    build_enrollment(EnrollmentSettings(environment="sandbox")),
+    build_entitlements(EntitlementsSettings(environment="sandbox")),
+    build_notify(NotifySettings(environment="sandbox")),
+]
+
+# What a kept reply must not hold. Each of these routes takes it out (`kept=`), and has a test that it does.
+NOT_KEPT = {"email", "emails", "name", "secret", "user_name", "display_name"}
+TAKEN_OUT = {
+    "POST /v1/agencies/{agency_id}/seats": {"email", "name"},
+    "POST /v1/agencies/{agency_id}/webhooks": {"secret"},
+}
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+def test_a_command_that_answers_with_personal_data_or_a_secret_is_known(service: Service) -> None:
+    document = openapi(service)
+    found = {}
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if method not in {"get", "parameters"}:
+                named = set(_properties(document, operation["responses"])) & NOT_KEPT
+                if named:
+                    found[f"{method.upper()} {path}"] = named
+    paths = set(document["paths"])
+    assert found == {route: names for route, names in TAKEN_OUT.items() if route.split(" ")[1] in paths}
+
+
+def _properties(document: dict[str, Any], schema: Any) -> Iterator[str]:
+    """The names of all properties in a schema and those that it refers to."""
+    if isinstance(schema, list):
+        for item in schema:
+            yield from _properties(document, item)
+    elif isinstance(schema, dict):
+        if "$ref" in schema:
+            yield from _properties(document, document["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
+        yield from schema.get("properties", {})
+        for value in schema.values():
+            yield from _properties(document, value)
