@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from muster_contracts import topics
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.alarm import Bell
 from muster_runtime.applier import Applier
@@ -51,7 +52,12 @@ async def _delays(own: Setting, events: int, per_second: float) -> list[float]:
     group = own.topic_prefix + "bench"
     applier = Applier(own.database, {SeatAssigned: take}, service="bench", group=group)
     consumer = Consumer(
-        applier, [SEAT_TOPIC], client_id="bench", bootstrap=own.bootstrap, topic_prefix=own.topic_prefix
+        applier,
+        own.database,
+        {SEAT_TOPIC: topics()[SEAT_TOPIC].partitions},
+        client_id="bench",
+        bootstrap=own.bootstrap,
+        topic_prefix=own.topic_prefix,
     )
     tasks = [asyncio.create_task(bell.run()), asyncio.create_task(relay.run())]
     await consumer.start()
