@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 PACKAGES := contracts services/runtime services/enrollment services/entitlements services/billing services/notify infra/local
-MIGRATIONS := $(wildcard services/*/migrations/*.sql)
+MIGRATIONS := $(wildcard services/*/*/migrations/*.sql)
 MODULES := muster_contracts muster_runtime muster_enrollment muster_entitlements muster_billing muster_notify muster_local
 
 # The faults, two of which live with what they are about. For the long run: how often it kills, the consumer

@@ -36,7 +36,9 @@ async def admin(access: Access) -> AsyncIterator["asyncpg.Connection[asyncpg.Rec
 
 def test_no_two_migrations_of_a_service_bear_one_version(service: str) -> None:
     """The runtime's and its own are applied to one schema."""
-    files = [*(SOURCES / "runtime" / "migrations").iterdir(), *(SOURCES / service / "migrations").iterdir()]
+    files = [
+        file for source in ("runtime", service) for file in (SOURCES / source / f"muster_{source}/migrations").iterdir()
+    ]
     versions = [file.name.partition("_")[0] for file in files]
     assert len(set(versions)) == len(versions)
 

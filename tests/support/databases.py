@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 
 from muster_local.provisioning import Access, clone, drop, password_of, provision
-from muster_runtime.migrations import RUNTIME_MIGRATIONS, migrate
+from muster_runtime.dbmate import RUNTIME_MIGRATIONS, migrate
 
 SERVICES = Path(__file__).parents[2] / "services"
 
@@ -23,8 +23,8 @@ class Databases:
         self._made: list[str] = []
 
     async def make(self, service: str, migrations: Path | None = None) -> Access:
-        """A database with a service's schema, migrated; by default with the migrations of services/<service>."""
-        directory = migrations or SERVICES / service / "migrations"
+        """A database with a service's schema, migrated; by default with that service's own migrations."""
+        directory = migrations or SERVICES / service / f"muster_{service}" / "migrations"
         template = await self._template(service, directory)
         database = f"test_{service}_{secrets.token_hex(6)}"
         access = await clone(self._admin_dsn, template, database, service, self._secret)

@@ -19,7 +19,7 @@ def migrations_of(service: str) -> Path:
     spec = find_spec(f"muster_{service}")
     assert spec is not None
     assert spec.origin is not None
-    return Path(spec.origin).parents[1] / "migrations"
+    return Path(spec.origin).parent / "migrations"
 
 
 def mail_sink(home: Home, installation: Installation) -> Program:

@@ -15,7 +15,7 @@ def build(settings: BillingSettings | None = None) -> Service:
     return Service(
         name="billing",
         settings=settings,
-        migrations=Path(__file__).parents[1] / "migrations",
+        migrations=Path(__file__).parent / "migrations",
         routers=[router],
         produces=[TermStarted.topic],
         subscriptions=subscriptions(settings.tariff, settings.time_zone),

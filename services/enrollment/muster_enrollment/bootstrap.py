@@ -14,7 +14,7 @@ def build(settings: EnrollmentSettings | None = None) -> Service:
     return Service(
         name="enrollment",
         settings=settings or EnrollmentSettings(),
-        migrations=Path(__file__).parents[1] / "migrations",
+        migrations=Path(__file__).parent / "migrations",
         routers=[api.router],
         produces=[AgencyEnrolled.topic, ContactRecorded.topic],
         subscriptions=SUBSCRIPTIONS,

@@ -17,7 +17,7 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
     return Service(
         name="entitlements",
         settings=settings,
-        migrations=Path(__file__).parents[1] / "migrations",
+        migrations=Path(__file__).parent / "migrations",
         routers=ROUTERS,
         produces=[SeatAssigned.topic, FeatureWindowOpened.topic, PersonRecorded.topic],
         subscriptions=SUBSCRIPTIONS,

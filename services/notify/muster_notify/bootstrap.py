@@ -32,7 +32,7 @@ def build(settings: NotifySettings | None = None) -> Service:
     return Service(
         name="notify",
         settings=settings,
-        migrations=Path(__file__).parents[1] / "migrations",
+        migrations=Path(__file__).parent / "migrations",
         routers=[make_router(vault, policy), operators_router],
         produces=[WebhookEndpointDisabled.topic],
         subscriptions=SUBSCRIPTIONS,

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from muster_runtime import telemetry
 from muster_runtime.connections import KEEP_ALIVE_SECONDS, BoundedProtocol, Connections
+from muster_runtime.dbmate import MigrationFailed, migrate
 from muster_runtime.http import openapi
-from muster_runtime.migrations import MigrationFailed, migrate
 from muster_runtime.process import Process, Role, StartRefused, parse_roles, running
 from muster_runtime.service import Service
 

@@ -16,8 +16,8 @@ from muster_contracts import Envelope, Event
 from muster_runtime import outbox
 from muster_runtime.clock import Clock, skew
 from muster_runtime.context import Context
+from muster_runtime.dbmate import MigrationsPending, unapplied
 from muster_runtime.errors import ClockSkewed, RetryableError, TooManyRequests
-from muster_runtime.migrations import MigrationsPending, unapplied
 from muster_runtime.turns import Turns
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from muster_runtime.applier import Applier
 from muster_runtime.clock import skew
 from muster_runtime.consumer import Consumer
 from muster_runtime.db import RETRYABLE, Connection, Database
+from muster_runtime.dbmate import MigrationsMissing, unapplied
 from muster_runtime.deadlines import next_due, parked_deadlines
 from muster_runtime.health import Health
 from muster_runtime.kafka_topics import KafkaTopics
 from muster_runtime.keys import KeySource
-from muster_runtime.migrations import unapplied
 from muster_runtime.parking import parked_streams
 from muster_runtime.relay import Relay
 from muster_runtime.scheduler import Scheduler
@@ -141,7 +141,10 @@ class Monitor:
 
     async def _migrations(self, connection: Connection) -> list[str]:
         """Asked at each look: a restored backup takes a schema back."""
-        pending = await unapplied(connection, self._runtime.service.migrations)
+        try:
+            pending = await unapplied(connection, self._runtime.service.migrations)
+        except MigrationsMissing as error:
+            return [str(error)]
         return [f"migrations are pending: {', '.join(pending)}"] if pending else []
 
     async def _disk(self) -> list[str]:

@@ -16,11 +16,15 @@ from muster_runtime.errors import RetryableError
 if TYPE_CHECKING:
     from muster_runtime.db import Connection
 
-RUNTIME_MIGRATIONS = Path(__file__).parents[1] / "migrations"
+RUNTIME_MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class MigrationFailed(Exception):
     """A migration was refused; the message is what dbmate said."""
+
+
+class MigrationsMissing(Exception):
+    """The package was installed without its migrations: nobody can tell whether any is pending."""
 
 
 class MigrationsPending(RetryableError):
@@ -56,9 +60,16 @@ def migrate(owner_dsn: str, schema: str, directory: Path) -> None:
 
 
 async def unapplied(connection: "Connection", directory: Path) -> list[str]:
-    """The versions that the schema lacks, as the worker role may see it: without the owner's address."""
-    files = [*RUNTIME_MIGRATIONS.glob("*.sql"), *directory.glob("*.sql")]
-    versions = {file.name.partition("_")[0] for file in files}
+    """The versions that the schema lacks, as the worker role may see it: without the owner's address.
+
+    Raises MigrationsMissing where this installation came without its migrations.
+    """
+    versions: set[str] = set()
+    for folder in (RUNTIME_MIGRATIONS, directory):
+        found = {file.name.partition("_")[0] for file in folder.glob("*.sql")}
+        if not found:
+            raise MigrationsMissing(f"{folder} holds no migrations: install the package again")
+        versions |= found
     try:
         rows = await connection.fetch("select version from schema_migrations")
     except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError):

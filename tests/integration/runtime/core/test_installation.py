@@ -1,0 +1,21 @@
+"""A package that was installed without its files says so, and does not take nothing for all."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+
+from muster_runtime.process import Role, running
+from tests.integration.runtime.core.probe.service import build
+from tests.support.services import RunningService
+
+
+async def test_readiness_tells_of_an_installation_without_migrations(
+    idle_probe: RunningService, tmp_path: Path
+) -> None:
+    described = build(idle_probe.runtime.settings)
+    async with running(replace(described, migrations=tmp_path), frozenset({Role.OPERATIONS})) as process:
+        transport = httpx.ASGITransport(process.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://probe.test") as client:
+            reasons = (await client.get("/health/ready")).json()["reasons"]
+    assert f"{tmp_path} holds no migrations: install the package again" in reasons
