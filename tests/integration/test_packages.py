@@ -147,7 +147,7 @@ async def unmigrated(postgres: str, topic_prefix: str) -> Any:
 async def all_topics(kafka_bootstrap: str, topic_prefix: str) -> Any:
     """Every topic, under this test's prefix."""
     made = [topic_prefix + name for name in topics()]
-    await create_topics(kafka_bootstrap, topic_prefix, [*topics().values()], partitions=1)
+    await create_topics(kafka_bootstrap, topic_prefix, topics().values())
     yield ClockMoved.topic
     await delete_topics(kafka_bootstrap, made)
 
