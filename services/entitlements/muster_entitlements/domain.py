@@ -109,7 +109,8 @@ DEFAULT_POLICY = SeatPolicy(idle_days=None, warning_days=14, invitation_days=14)
 class Pool:
     """The seats of an agency's enrolment, for the term [starts_at, ends_at).
 
-    `ended` is what billing says: the term was completed and no other follows on.
+    `ended` is what billing says: the term was completed and no other follows on. `revoking` counts the seats of
+    earlier generations that are still to be revoked: nobody holds them, and they do not count toward the cap.
     """
 
     agency_id: str
@@ -123,6 +124,8 @@ class Pool:
     in_use: int
     limit_met: bool
     revision: int
+    generation: int
+    revoking: int
 
     @property
     def free(self) -> int:

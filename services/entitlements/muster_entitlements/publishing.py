@@ -110,6 +110,14 @@ def seats_assigned(agency_id: str, seat_ids: Iterable[str], subject_refs: Iterab
     ]
 
 
+def seats_revoked(agency_id: str, seats: Iterable[tuple[str, str]], reason: SeatRevocationReason) -> list[bytes]:
+    """The data of SeatRevoked for many seats, by id and subject: as seats_assigned."""
+    return [
+        f'{{"agency_id":"{agency_id}","seat_id":"{seat_id}","subject_ref":"{subject_ref}","reason":"{reason}"}}'.encode()
+        for seat_id, subject_ref in seats
+    ]
+
+
 def seat_activated(seat: Seat) -> SeatActivated:
     """A seat is in use."""
     return SeatActivated(agency_id=seat.agency_id, seat_id=seat.seat_id, subject_ref=seat.subject_ref)

@@ -12,15 +12,22 @@ from muster_entitlements.repository.seats import find_states
 from muster_entitlements.repository.windows import to_window
 from muster_runtime.db import Connection
 
+# A seat of an earlier generation is as good as revoked: its row only waits for its turn.
 _SEAT = """
-    select seat_id, subject_ref, state, assigned_at, invited_until, activated_at, revoked_at, email, name
-    from seat
+    select
+        s.seat_id, s.subject_ref, s.assigned_at, s.activated_at, s.revoked_at,
+        case when s.generation = p.generation then s.state else 'revoked' end as state,
+        case when s.generation = p.generation then s.invited_until end as invited_until,
+        case when s.generation = p.generation then s.email end as email,
+        case when s.generation = p.generation then s.name end as name
+    from seat as s
+    join pool as p using (agency_id)
 """
 
 _POOL_AND_WINDOW = """
     select
         p.agency_id, p.enrollment_id, p.starts_at, p.ends_at, p.suspended, p.withdrawn_at, p.ended,
-        p.cap, p.in_use, p.limit_met, p.revision,
+        p.cap, p.in_use, p.limit_met, p.revision, p.generation, p.revoking,
         w.window_id, w.feature, w.trial, w.mode, w.starts_at as opens_at, w.ends_at as closes_at,
         w.mode_after, w.monthly_quota_after
 """
@@ -73,6 +80,7 @@ async def find_question(connection: Connection, agency_id: str, subject_ref: str
         from pool as p
         left join seat as s
             on s.agency_id = p.agency_id and s.subject_ref = $2 and s.state <> 'revoked'
+            and s.generation = p.generation
         left join feature_window as w
             on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id and w.feature = $3
         where p.agency_id = $1

@@ -45,6 +45,10 @@ class PoolReply(BaseModel):
     state: PoolState
     cap: int
     in_use: int
+    revoking: int = Field(
+        description="Seats of an enrollment that is over and that are still to be revoked. "
+        "Nobody holds them, and they do not count toward the cap."
+    )
     starts_at: Instant
     ends_at: Instant
     revision: int = Field(description="Grows with every change of the agency's entitlements.")
@@ -58,6 +62,7 @@ class PoolReply(BaseModel):
             state=pool.state(now),
             cap=pool.cap,
             in_use=pool.in_use,
+            revoking=pool.revoking,
             starts_at=pool.starts_at,
             ends_at=pool.ends_at,
             revision=pool.revision,

@@ -3,7 +3,7 @@
 from muster_contracts import Event
 from muster_contracts.billing import RenewalDecided, TermEnded, TermStarted
 from muster_contracts.enrollment import AgencyEnrolled, AgencyReinstated, AgencySuspended, AgencyWithdrawn
-from muster_entitlements.handlers import operations, pools, rules, seats, trials
+from muster_entitlements.handlers import closings, idle, operations, pools, rules, seats, trials
 from muster_runtime.deadlines import DeadlineHandler
 from muster_runtime.events import EventHandler
 
@@ -20,8 +20,10 @@ SUBSCRIPTIONS: dict[type[Event], EventHandler] = {
 DEADLINES: dict[str, DeadlineHandler] = {
     trials.TRIAL_ENDING_SOON: trials.announce_trial_ends,
     trials.TRIAL_EXPIRED: trials.expire_trials,
+    closings.SEATS_CLOSED: closings.revoke_step,
     seats.INVITATION_EXPIRED: rules.expire_invitations,
-    rules.IDLE_SEATS: rules.look_for_idle_seats,
+    idle.IDLE_SEATS: idle.look_for_idle_seats,
     operations.UPLOAD_ABANDONED: operations.discard_uploads,
     operations.ROWS_FORGOTTEN: operations.forget_rows,
+    operations.REST_CLEARED: operations.clear_rest,
 }

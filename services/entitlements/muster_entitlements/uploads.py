@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from muster_contracts.entitlements import SeatBatchKind
 from muster_entitlements.domain import OnLimit
 from muster_entitlements.errors import UploadCutOff, UploadTooSlow
-from muster_entitlements.handlers.operations import COMMANDS, UPLOAD_ABANDONED, UPLOAD_PATIENCE
+from muster_entitlements.handlers.operations import COMMANDS, UPLOAD_ABANDONED, UPLOAD_PATIENCE, discard
 from muster_entitlements.handlers.seats import known_pool
 from muster_entitlements.replies import OperationReply
 from muster_entitlements.repository import operations
@@ -105,5 +105,5 @@ async def receiving(
     finally:
         if not upload.accepted:
             async with commands.write(agency_id) as uow:
-                await operations.discard(uow.connection, agency_id, [operation_id])
+                await discard(uow, agency_id, operation_id)
                 await deadlines.cancel(uow, agency_id, UPLOAD_ABANDONED, [operation_id])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from muster_contracts import Envelope, Event
+from muster_contracts import Envelope, Erasure, Event
 from muster_runtime import outbox
 from muster_runtime.clock import Clock, skew
 from muster_runtime.context import Context
@@ -136,11 +136,31 @@ class UnitOfWork:
             )
         )
 
-    def publish_written(self, event_class: type[Event], agency_id: str, payloads: Sequence[bytes]) -> None:
-        """Publish many events of one type, keyed by the agency, whose data are written as JSON already."""
+    def publish_written(
+        self, event_class: type[Event], agency_id: str, payloads: Sequence[bytes], *, context: Context | None = None
+    ) -> None:
+        """Publish many events of one type, keyed by the agency, whose data are written as JSON already.
+
+        `context` is where they come from, by default this unit of work's.
+        """
+        self._publish_records(event_class, agency_id, [(agency_id, payload) for payload in payloads], context)
+
+    def publish_erased(
+        self, event_class: type[Erasure], agency_id: str, subject_refs: Sequence[str], *, context: Context | None = None
+    ) -> None:
+        """Publish the erasures of many people; as publish_written."""
+        self._publish_records(event_class, agency_id, [(subject_ref, None) for subject_ref in subject_refs], context)
+
+    def _publish_records(
+        self,
+        event_class: type[Event],
+        agency_id: str,
+        records: Sequence[tuple[str, bytes | None]],
+        context: Context | None,
+    ) -> None:
         if agency_id not in self.agencies:
             raise RuntimeError(f"{event_class.event_type} is of {agency_id}, which is not locked")
-        context = self.context
+        context = context or self.context
         run = (
             event_class.topic,
             agency_id,
@@ -150,7 +170,7 @@ class UnitOfWork:
             context.causation_id,
             context.traceparent,
         )
-        self._entries.append(outbox.Written(run, payloads))
+        self._entries.append(outbox.Written(run, records))
 
     def wake(self) -> None:
         """Wake this service's relay and scheduler when the transaction commits."""

@@ -76,15 +76,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Events of one type that are written as JSON already: a model for each would cost a bulk's work five times."""
+    """Records of one type that are written already: a model for each would cost a bulk's work five times.
+
+    A record is its key and its value; None is a tombstone.
+    """
 
     run: RunKey
-    payloads: Sequence[bytes]
-
-    @property
-    def records(self) -> Sequence[tuple[str, bytes | None]]:
-        """Key and value of each record; the key is the agency."""
-        return [(self.run[1], payload) for payload in self.payloads]
+    records: Sequence[tuple[str, bytes | None]]
 
 
 async def append(

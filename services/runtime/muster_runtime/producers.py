@@ -17,6 +17,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from muster_contracts import Envelope, event_id, source_of, write_run_headers
 from muster_runtime.kafka_topics import TopicRepartitioned
+from muster_runtime.pacing import Pace
 
 # How long the client's tasks may take to see that they are cancelled, before they are cancelled once more.
 CANCEL_SECONDS = 1.0
@@ -110,7 +111,9 @@ class Producer:
     async def send(self, partition: TopicPartition, runs: Sequence[Any]) -> None:
         """Send runs in their order, and wait until all in-sync replicas have each event. Raises KafkaError."""
         chain: list[BatchBuilder] = []
+        pace = Pace()
         for run in runs:
+            await pace.keep()
             _fill(chain, self._kafka, run)
         for builder in chain:
             builder.close()

@@ -10,11 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
-from muster_contracts import Money
+from muster_contracts import ClockMoved, Money
 from muster_contracts.billing import RenewalDecided, TermEnded, TermStarted
 from muster_contracts.enrollment import AgencyEnrolled, AgencyWithdrawn
 from muster_entitlements.bootstrap import build
 from muster_entitlements.settings import EntitlementsSettings
+from muster_runtime.process import Role
 from tests.support.services import RunningService, ServiceRunner
 
 START = datetime(2025, 8, 6, tzinfo=UTC)
@@ -98,6 +99,24 @@ class Entitlements:
     async def assign(self, person: object, *, key: str | None = None) -> httpx.Response:
         return await self.post("seats", {"email": f"person.{person}@nasa.gov", "name": f"Person {person}"}, key=key)
 
+    async def give_out(self, seats: int) -> None:
+        """Give so many people a seat, without a worker and without their events."""
+        assert (await self.assign(0)).status_code == 201
+        await self.service.admin.execute(
+            """
+            insert into seat (agency_id, seat_id, subject_ref, state, assigned_at, idle_since, email)
+            select
+                agency_id, 'seat_' || md5(n::text), 'sub_' || md5(n::text), 'assigned', assigned_at, idle_since,
+                'person.' || n || '@nasa.gov'
+            from seat
+            cross join generate_series(1, $2 - 1) as s (n)
+            where agency_id = $1
+            """,
+            self.agency,
+            seats,
+        )
+        await self.service.admin.execute("update pool set in_use = $2 where agency_id = $1", self.agency, seats)
+
     async def send_file(
         self, body: Any, route: str = "seat-imports", *, key: str | None = None, **params: Any
     ) -> httpx.Response:
@@ -144,4 +163,18 @@ async def entitlements(run_service: ServiceRunner, eventually: Callable[..., Awa
     """Entitlements, at the start of the programme."""
     service = await run_service(build, EntitlementsSettings)
     service.clock.move(START)
+    return Entitlements(service, eventually)
+
+
+@pytest.fixture
+async def front(run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]) -> Entitlements:
+    """The service without scheduler and relay, at the start of the program: what they would do waits.
+
+    Processes beside it read the time from the topic of the sandbox's clock.
+    """
+    service = await run_service(build, EntitlementsSettings, roles=frozenset({Role.API, Role.CONSUMER}))
+    service.clock.move(START)
+    await service.producer.put_raw(
+        ClockMoved.topic, key=None, value=ClockMoved(now=START).model_dump_json().encode(), headers=[]
+    )
     return Entitlements(service, eventually)

@@ -12,29 +12,13 @@ from typing import Any
 
 import pytest
 
-from muster_contracts import ClockMoved
-from muster_contracts.entitlements import SeatAssigned, SeatBatchCompleted
-from muster_entitlements.bootstrap import build
-from muster_entitlements.settings import EntitlementsSettings
-from muster_runtime.process import Role
-from tests.integration.entitlements.conftest import START, Entitlements
-from tests.support.services import ServiceRunner
+from muster_contracts.entitlements import SeatAssigned, SeatBatchCompleted, SeatRevoked
+from tests.integration.entitlements.conftest import Entitlements
 
 ROWS = 100_000
 KILLS = 5
 
 ProcessStarter = Callable[..., Awaitable[asyncio.subprocess.Process]]
-
-
-@pytest.fixture
-async def front(run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]) -> Entitlements:
-    """The service without its workers and its relay: those are processes."""
-    service = await run_service(build, EntitlementsSettings, roles=frozenset({Role.API, Role.CONSUMER}))
-    service.clock.move(START)
-    await service.producer.put_raw(
-        ClockMoved.topic, key=None, value=ClockMoved(now=START).model_dump_json().encode(), headers=[]
-    )
-    return Entitlements(service, eventually)
 
 
 @pytest.fixture
@@ -118,6 +102,56 @@ async def test_an_import_killed_again_and_again_ends_as_a_clean_run(
     assert await _seats(front) == await _seats(clean)
     assert (await front.pool())["in_use"] == (await clean.pool())["in_use"] == killed["assigned"]
     assert await _events(front, killed["assigned"]) == await _events(clean, killed["assigned"])
+
+
+async def test_a_withdrawal_killed_again_and_again_revokes_every_seat_once(
+    front: Entitlements, start_process: ProcessStarter
+) -> None:
+    seed = int(os.environ.get("FAULT_SEED") or secrets.randbelow(10**9))
+    print(f"FAULT_SEED={seed}")
+    chance = random.Random(seed)
+    seats = 60_000
+    await front.enroll(cap=seats)
+    worker = await start_process("relay", "scheduler")
+    people = "\n".join(["email", *(f"person.{n}@nasa.gov" for n in range(seats))])
+    assert (await front.import_file(people))["assigned"] == seats
+    worker.kill()
+    await worker.wait()
+    await front.service.publish(front.withdrawn())
+
+    async def revoking() -> int:
+        left: int = (await front.pool())["revoking"]
+        return left
+
+    await front.eventually(revoking)
+    for _ in range(KILLS):
+        before = await revoking()
+        process = await start_process("relay", "scheduler")
+
+        async def going(before: int = before) -> bool:
+            return await revoking() < before
+
+        await front.eventually(going, timeout=60)
+        await asyncio.sleep(chance.random() * 0.05)
+        process.kill()
+        await process.wait()
+    assert await revoking() > 0
+    # A later enrollment does not wait for it, and its seats are not taken back with the others.
+    await front.enroll(cap=1, enrollment_id="enr_2")
+    assert (await front.assign("new")).status_code == 201
+
+    await start_process("relay", "scheduler")
+
+    async def over() -> bool:
+        return await revoking() == 0 and bool(
+            await front.service.admin.fetchval("select not exists (select from outbox)")
+        )
+
+    await front.eventually(over, timeout=120)
+    revoked = {event.envelope.sequence: event for event in await front.service.published(SeatRevoked)}
+    assert len(revoked) == len({event.data.seat_id for event in revoked.values()}) == seats
+    assert await front.service.admin.fetchval("select count(*) from seat where state <> 'revoked'") == 1
+    assert ((await front.pool())["in_use"], (await front.check("new"))["verdict"]) == (1, "allowed")
 
 
 async def test_a_file_whose_connection_is_lost_changes_nothing(

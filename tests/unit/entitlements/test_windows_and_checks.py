@@ -28,6 +28,8 @@ POOL = Pool(
     in_use=1,
     limit_met=False,
     revision=7,
+    generation=1,
+    revoking=0,
 )
 
 instants = st.datetimes(datetime(2025, 1, 1), datetime(2027, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001

@@ -8,7 +8,7 @@ from muster_local.rebuild.seats import Account, Changes
 
 Entry = tuple[int, int, int]  # epoch, sequence, change
 
-ACCOUNT = Account("NASA", in_use=3, cap=5, limit_met=False, held=3, epoch=1, sequence=9)
+ACCOUNT = Account("NASA", in_use=3, revoking=0, cap=5, limit_met=False, held=3, epoch=1, sequence=9)
 
 
 def changes(*entries: Entry) -> Changes:
@@ -54,6 +54,7 @@ def test_a_later_epoch_closes_a_hole_that_it_comes_before() -> None:
 
 def test_a_count_that_topic_and_seats_bear_out_is_right() -> None:
     assert ACCOUNT.difference(3) is None
+    assert replace(ACCOUNT, in_use=1, revoking=2).difference(3) is None
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,8 @@ def test_a_count_that_topic_and_seats_bear_out_is_right() -> None:
         (ACCOUNT, None, "not all events up to 1/9 are on the topic"),
         (replace(ACCOUNT, held=4), 3, "topic and seats differ"),
         (replace(ACCOUNT, held=6), 6, "resize the pool first"),
+        (replace(ACCOUNT, held=6, revoking=2), 6, ""),
+        (replace(ACCOUNT, held=6, revoking=7), 6, "are being revoked"),
     ],
 )
 def test_an_obstacle_is_named(account: Account, told: int | None, obstacle: str) -> None:

@@ -29,7 +29,7 @@ PATIENCE_SECONDS = 10.0
 
 _ACCOUNTS = """
 select
-    p.agency_id, p.in_use, p.cap, p.limit_met,
+    p.agency_id, p.in_use, p.revoking, p.cap, p.limit_met,
     (
         select count(*)
         from seat
@@ -60,6 +60,7 @@ class Account:
 
     agency_id: str
     in_use: int
+    revoking: int
     cap: int
     limit_met: bool
     held: int
@@ -72,14 +73,16 @@ class Account:
             found = f"{self.in_use} seats"
             lacking = f"not all events up to {self.epoch}/{self.sequence} are on the topic any more, or can be read"
             return Difference(self.agency_id, found, lacking)
-        if self.in_use == told == self.held:
+        if self.in_use + self.revoking == told == self.held:
             return None
         obstacle = ""
         if told != self.held:
             obstacle = f"{self.held} seats are there: topic and seats differ, which is a defect; tell the developers"
-        elif told > self.cap:
+        elif told - self.revoking > self.cap:
             obstacle = f"the cap is {self.cap}: resize the pool first"
-        return Difference(self.agency_id, f"{self.in_use} seats; {told} in the topics", obstacle)
+        elif told < self.revoking:
+            obstacle = f"{self.revoking} seats are being revoked: try again once that is done"
+        return Difference(self.agency_id, f"{self.in_use + self.revoking} seats; {told} in the topics", obstacle)
 
 
 class Changes:
@@ -212,14 +215,15 @@ class SeatsInUse:
 
 async def _correct(uow: UnitOfWork, account: Account, told: int, reason: str) -> None:
     # As after a resize: that the limit was met holds on only where no seat is free.
-    limit_met = account.limit_met and told == account.cap
-    await pools.use_seats(uow.connection, account.agency_id, told - account.in_use, limit_met=limit_met)
+    in_use = told - account.revoking
+    limit_met = account.limit_met and in_use == account.cap
+    await pools.use_seats(uow.connection, account.agency_id, in_use - account.in_use, limit_met=limit_met)
     await audit.record(
         uow,
         command="RebuildProjection",
         agency_id=account.agency_id,
         subject=_NAME,
         before={"in_use": account.in_use},
-        after={"in_use": told},
+        after={"in_use": in_use},
         reason=reason,
     )

@@ -233,7 +233,7 @@ async def _pools(connection: "asyncpg.Connection[Any]") -> dict[str, Pool]:
                 select count(*)
                 from seat
                 where seat.agency_id = pool.agency_id and seat.state <> 'revoked'
-            ) as held
+            ) - revoking as held
         from pool
         """
     )

@@ -3,18 +3,20 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from muster_contracts.entitlements import SeatBatchKind, SeatRevocationReason
+from muster_contracts.entitlements import PersonErased, SeatBatchKind, SeatRevocationReason, SeatRevoked
 from muster_entitlements import publishing
-from muster_entitlements.domain import ASSIGNABLE, Seat, SeatAction, SeatState
+from muster_entitlements.domain import ASSIGNABLE, Pool, Seat, SeatAction, SeatState
 from muster_entitlements.errors import SeatAlreadyHeld
+from muster_entitlements.handlers.closings import revoke_earlier
 from muster_entitlements.handlers.report import MISSHAPEN, Report, Row, refuse_all, rule_of
 from muster_entitlements.handlers.seats import known_pool
 from muster_entitlements.people import Directory, Person
-from muster_entitlements.repository import operations, pools, seats
+from muster_entitlements.repository import dry_runs, pools, seats
 from muster_entitlements.repository.operations import Operation
 from muster_entitlements.seat_file import Columns
 from muster_runtime.db import UnitOfWork
 from muster_runtime.errors import InvalidInput
+from muster_runtime.pacing import Pace
 
 UNCHANGED = "unchanged"
 NO_SEAT = "no-seat"
@@ -38,13 +40,17 @@ async def change_rows(uow: UnitOfWork, operation: Operation, rows: Iterable[Row]
     if operation.kind is SeatBatchKind.TRANSFER and pool.state(uow.now) not in ASSIGNABLE:
         return refuse_all(rows, pool.state(uow.now).value)
     assert operation.columns is not None  # every operation that runs was received
-    read = [(line, _read(fields, operation, operation.columns, directory)) for line, fields in rows]
+    read = []
+    pace = Pace()
+    for line, fields in rows:
+        read.append((line, _read(fields, operation, operation.columns, directory)))
+        await pace.keep()
     held = await _held(uow, operation, [wish for _, wish in read if not isinstance(wish, str)])
     report, changes = _decide(read, held, _ACTION[operation.kind])
     if operation.dry_run:
         await _suppose(uow, operation, changes, held)
     elif changes:
-        await _apply(uow, operation.kind, changes)
+        await _apply(uow, operation.kind, pool, changes)
     return report
 
 
@@ -69,7 +75,7 @@ async def _held(uow: UnitOfWork, operation: Operation, wishes: list[tuple[str, P
     subjects = {subject for subject, _ in wishes} | {person.subject_ref for _, person in wishes if person}
     held = await seats.find_held(uow.connection, operation.agency_id, list(subjects))
     if operation.dry_run:
-        supposed = await operations.find_supposed(uow.connection, operation, list(subjects))
+        supposed = await dry_runs.find_supposed(uow.connection, operation, list(subjects))
         for subject, (seat_id, state) in supposed.items():
             held[subject] = Seat(operation.agency_id, seat_id, subject, state, used=False)
     return {subject: seat for subject, seat in held.items() if seat.state is not SeatState.REVOKED}
@@ -108,15 +114,15 @@ def _decide(
 async def _suppose(uow: UnitOfWork, operation: Operation, changes: list[_Change], held: dict[str, Seat]) -> None:
     touched = {seat.subject_ref for seat, _ in changes} | {person.subject_ref for _, person in changes if person}
     gone = ("", SeatState.REVOKED)
-    await operations.suppose(
+    await dry_runs.suppose(
         uow.connection,
         operation,
         {subject: (held[subject].seat_id, held[subject].state) if subject in held else gone for subject in touched},
     )
 
 
-async def _apply(uow: UnitOfWork, kind: SeatBatchKind, changes: list[_Change]) -> None:
-    agency_id = changes[0][0].agency_id
+async def _apply(uow: UnitOfWork, kind: SeatBatchKind, pool: Pool, changes: list[_Change]) -> None:
+    agency_id = pool.agency_id
     seat_ids = [seat.seat_id for seat, _ in changes]
     match kind:
         case SeatBatchKind.SUSPENSION:
@@ -127,15 +133,17 @@ async def _apply(uow: UnitOfWork, kind: SeatBatchKind, changes: list[_Change]) -
         case SeatBatchKind.REVOCATION:
             await seats.revoke(uow.connection, agency_id, seat_ids, uow.now)
             await pools.use_seats(uow.connection, agency_id, -len(changes), limit_met=False)
-            for seat, _ in changes:
-                uow.publish(publishing.seat_revoked(seat, SeatRevocationReason.REQUESTED))
-            for seat, _ in changes:
-                uow.publish(publishing.person_erased(seat))
+            revoked = [(seat.seat_id, seat.subject_ref) for seat, _ in changes]
+            payloads = publishing.seats_revoked(agency_id, revoked, SeatRevocationReason.REQUESTED)
+            uow.publish_written(SeatRevoked, agency_id, payloads)
+            uow.publish_erased(PersonErased, agency_id, [subject_ref for _, subject_ref in revoked])
         case _:
-            await _transfer(uow, agency_id, [(seat, person) for seat, person in changes if person is not None])
+            await _transfer(uow, pool, [(seat, person) for seat, person in changes if person is not None])
 
 
-async def _transfer(uow: UnitOfWork, agency_id: str, transfers: list[tuple[Seat, Person]]) -> None:
+async def _transfer(uow: UnitOfWork, pool: Pool, transfers: list[tuple[Seat, Person]]) -> None:
+    agency_id = pool.agency_id
+    await revoke_earlier(uow, pool, [person.subject_ref for _, person in transfers])
     given = [(seat.seat_id, person) for seat, person in transfers]
     await seats.transfer(uow.connection, agency_id, given, uow.now)
     await pools.touch_pool(uow.connection, agency_id)

@@ -6,16 +6,18 @@ from muster_contracts.entitlements import SeatAssigned
 from muster_entitlements import publishing
 from muster_entitlements.domain import ASSIGNABLE, OnLimit, Pool, SeatState
 from muster_entitlements.errors import SeatCapReached
+from muster_entitlements.handlers.closings import revoke_earlier
 from muster_entitlements.handlers.report import MISSHAPEN, Report, Row, refuse_all, rule_of
 from muster_entitlements.handlers.seats import known_pool, say_limit_met
 from muster_entitlements.people import Directory, Person, normalize_email, normalize_name
-from muster_entitlements.repository import operations, pools, seats
+from muster_entitlements.repository import dry_runs, pools, seats
 from muster_entitlements.repository.operations import Operation
 from muster_entitlements.repository.seats import SeatColumns
 from muster_entitlements.seat_file import Columns
 from muster_runtime.db import UnitOfWork
 from muster_runtime.errors import InvalidInput
 from muster_runtime.identifiers import new_ids
+from muster_runtime.pacing import Pace
 
 ASSIGNED = "assigned"
 ALREADY_HELD = "already_held"
@@ -34,7 +36,7 @@ async def import_rows(uow: UnitOfWork, operation: Operation, rows: Iterable[Row]
     if state not in ASSIGNABLE:
         return refuse_all(rows, state.value)
     assert operation.columns is not None  # every operation that runs was received
-    lines, people = _read(rows, operation.agency_id, operation.columns, directory)
+    lines, people = await _read(rows, operation.agency_id, operation.columns, directory)
     holders = await _holders(uow, operation, people)
     wanted = [subject for subject in people if subject not in holders]
     # While a dry run goes on, seats may be given out for real, or the pool made smaller.
@@ -47,14 +49,16 @@ async def import_rows(uow: UnitOfWork, operation: Operation, rows: Iterable[Row]
     return _report(lines, set(given), refused, operation.on_limit)
 
 
-def _read(
+async def _read(
     rows: Iterable[Row], agency_id: str, columns: Columns, directory: Directory
 ) -> tuple[list[tuple[int, str, str]], _People]:
     """Line, subject and, for a row that is not a person's, why not; and the people."""
     lines: list[tuple[int, str, str]] = []
     people: _People = {}
     key, name_at, reference = columns.key, columns.name, directory.reference
+    pace = Pace()
     for line, fields in rows:
+        await pace.keep()
         if fields is None:
             lines.append((line, "", MISSHAPEN))
             continue
@@ -75,13 +79,13 @@ async def _holders(uow: UnitOfWork, operation: Operation, people: _People) -> se
     subjects = list(people)
     holders = await seats.find_holders(uow.connection, operation.agency_id, subjects)
     if operation.dry_run:
-        holders |= (await operations.find_supposed(uow.connection, operation, subjects)).keys()
+        holders |= (await dry_runs.find_supposed(uow.connection, operation, subjects)).keys()
     return holders
 
 
 async def _give_out(uow: UnitOfWork, operation: Operation, pool: Pool, given: list[str], people: _People) -> None:
     if operation.dry_run:
-        await operations.suppose(uow.connection, operation, dict.fromkeys(given, ("", SeatState.ASSIGNED)))
+        await dry_runs.suppose(uow.connection, operation, dict.fromkeys(given, ("", SeatState.ASSIGNED)))
         return
     agency_id = pool.agency_id
     columns = SeatColumns(
@@ -90,7 +94,8 @@ async def _give_out(uow: UnitOfWork, operation: Operation, pool: Pool, given: li
         emails=[people[subject][0] for subject in given],
         names=[people[subject][1] or "" for subject in given],
     )
-    await seats.add_seats(uow.connection, agency_id, columns, SeatState.ASSIGNED, uow.now)
+    await revoke_earlier(uow, pool, given)
+    await seats.add_seats(uow.connection, agency_id, columns, SeatState.ASSIGNED, uow.now, generation=pool.generation)
     await pools.use_seats(uow.connection, agency_id, len(given), limit_met=pool.limit_met)
     payloads = publishing.seats_assigned(agency_id, columns.seat_ids, given)
     uow.publish_written(SeatAssigned, agency_id, payloads)

@@ -11,7 +11,7 @@ from muster_entitlements.handlers.changes import change_rows
 from muster_entitlements.handlers.imports import import_rows
 from muster_entitlements.handlers.report import Report
 from muster_entitlements.people import Directory
-from muster_entitlements.repository import operations
+from muster_entitlements.repository import dry_runs, operations
 from muster_entitlements.repository.operations import Operation
 from muster_entitlements.seat_file import read_rows
 from muster_runtime import audit, deadlines
@@ -20,6 +20,7 @@ from muster_runtime.deadlines import Deadline
 
 UPLOAD_ABANDONED = "upload-abandoned"
 ROWS_FORGOTTEN = "operation-rows-forgotten"
+REST_CLEARED = "operation-rest-cleared"
 
 # The names of what files ask for, in the audit.
 COMMANDS = {
@@ -31,6 +32,10 @@ COMMANDS = {
 
 UPLOAD_PATIENCE = timedelta(hours=1)
 ROWS_KEPT = timedelta(days=30)
+
+# What a transaction deletes at the most; a chunk has a quarter of a megabyte.
+CLEARED_CHUNKS = 32
+CLEARED_SEATS = 5_000
 
 
 async def work_on(uow: UnitOfWork, agency_id: str, directory: Directory) -> None:
@@ -50,12 +55,44 @@ async def work_on(uow: UnitOfWork, agency_id: str, directory: Directory) -> None
 
 async def discard_uploads(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
     """Discard files of which nothing more came."""
-    await operations.discard(uow.connection, due[0].agency_id, [deadline.subject for deadline in due])
+    agency_id = due[0].agency_id
+    discarded = await operations.discard(uow.connection, agency_id, [deadline.subject for deadline in due])
+    await deadlines.schedule(
+        uow, [Deadline(ROWS_FORGOTTEN, agency_id, operation_id, uow.now) for operation_id in discarded]
+    )
+
+
+async def discard(uow: UnitOfWork, agency_id: str, operation_id: str) -> None:
+    """Forget a file that was not received as a whole."""
+    if await operations.discard(uow.connection, agency_id, [operation_id]):
+        await _forget_rows(uow, agency_id, operation_id)
 
 
 async def forget_rows(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Forget what became of the rows of old files; the sums stay."""
-    await operations.forget_rows(uow.connection, due[0].agency_id, [deadline.subject for deadline in due])
+    """Forget what became of the rows of old files, a step of one file at a time; the sums stay."""
+    first, *others = due
+    await deadlines.schedule(uow, others)
+    await _forget_rows(uow, first.agency_id, first.subject)
+
+
+async def clear_rest(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """Delete what stopped and dry operations leave behind, a step of one operation at a time."""
+    first, *others = due
+    await deadlines.schedule(uow, others)
+    await _clear_rest(uow, first.agency_id, first.subject)
+
+
+async def _forget_rows(uow: UnitOfWork, agency_id: str, operation_id: str) -> None:
+    if await operations.clear_chunks(uow.connection, agency_id, operation_id, CLEARED_CHUNKS):
+        await deadlines.schedule(uow, [Deadline(ROWS_FORGOTTEN, agency_id, operation_id, uow.now)])
+
+
+async def _clear_rest(uow: UnitOfWork, agency_id: str, operation_id: str) -> None:
+    """The rows beyond its end, and its own view of seats."""
+    unread = await operations.clear_chunks(uow.connection, agency_id, operation_id, CLEARED_CHUNKS, unread=True)
+    supposed = await dry_runs.clear(uow.connection, agency_id, operation_id, CLEARED_SEATS)
+    if unread or supposed:
+        await deadlines.schedule(uow, [Deadline(REST_CLEARED, agency_id, operation_id, uow.now)])
 
 
 async def _work_on_chunk(uow: UnitOfWork, operation: Operation, directory: Directory) -> Operation:
@@ -83,7 +120,7 @@ def _advanced(operation: Operation, report: Report, uow: UnitOfWork) -> Operatio
 
 
 async def _complete(uow: UnitOfWork, operation: Operation) -> Operation:
-    await operations.forget_unread(uow.connection, operation)
+    await _clear_rest(uow, operation.agency_id, operation.operation_id)
     due_at = uow.now + ROWS_KEPT
     await deadlines.schedule(uow, [Deadline(ROWS_FORGOTTEN, operation.agency_id, operation.operation_id, due_at)])
     if not operation.dry_run:

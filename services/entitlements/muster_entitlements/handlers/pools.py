@@ -14,9 +14,9 @@ from muster_entitlements import publishing
 from muster_entitlements.catalogue import features
 from muster_entitlements.domain import Pool, Window
 from muster_entitlements.errors import TermUnknown
+from muster_entitlements.handlers.closings import close_seats
 from muster_entitlements.handlers.trials import cancel_trials, schedule_trials
-from muster_entitlements.repository import pools, seats, windows
-from muster_runtime import audit
+from muster_entitlements.repository import pools, windows
 from muster_runtime.db import UnitOfWork
 from muster_runtime.events import Received
 from muster_runtime.identifiers import new_id
@@ -29,7 +29,7 @@ async def open_pools(uow: UnitOfWork, events: Sequence[Received[AgencyEnrolled]]
         previous = await pools.find_pool(uow.connection, enrolled.agency_id)
         if previous is not None:
             # Billing's word that the earlier term is over may still be on its way.
-            await _revoke_all(uow, enrolled.agency_id, SeatRevocationReason.TERM_ENDED, cause)
+            previous = await close_seats(uow, previous, SeatRevocationReason.TERM_ENDED, cause)
             await _cut_windows(uow, previous.agency_id, previous.enrollment_id, min(enrolled.starts_at, uow.now))
         pool = Pool(
             agency_id=enrolled.agency_id,
@@ -43,6 +43,8 @@ async def open_pools(uow: UnitOfWork, events: Sequence[Received[AgencyEnrolled]]
             in_use=0,
             limit_met=False,
             revision=previous.revision + 1 if previous else 1,
+            generation=previous.generation if previous else 1,
+            revoking=previous.revoking if previous else 0,
         )
         await pools.put_pool(uow.connection, pool)
         await _open_windows(uow, pool, cause)
@@ -64,13 +66,15 @@ async def reinstate_pools(uow: UnitOfWork, events: Sequence[Received[AgencyReins
 
 
 async def withdraw_pools(uow: UnitOfWork, events: Sequence[Received[AgencyWithdrawn]]) -> None:
-    """Take every seat back and close every window of an agency that has left."""
+    """Begin to take every seat back, and close every window, of an agency that has left."""
     for received in events:
         withdrawn = received.data
         agency_id, enrollment_id, at = withdrawn.agency_id, withdrawn.enrollment_id, withdrawn.withdrawn_at
         if not await pools.withdraw_pool(uow.connection, agency_id, enrollment_id, at):
             continue  # it left before it was ever active
-        await _revoke_all(uow, agency_id, SeatRevocationReason.AGENCY_WITHDRAWN, received.envelope.id)
+        pool = await pools.find_pool(uow.connection, agency_id)
+        assert pool is not None  # it was just withdrawn
+        await close_seats(uow, pool, SeatRevocationReason.AGENCY_WITHDRAWN, received.envelope.id)
         await _cut_windows(uow, agency_id, enrollment_id, at)
 
 
@@ -129,7 +133,7 @@ async def _apply_terms(uow: UnitOfWork, agency_id: str, enrollment_id: str, caus
         await _extend(uow, pool, outlook.renewed_to, cause)
     if outlook.ended and not pool.ended:
         await pools.end_pool(uow.connection, agency_id)
-        await _revoke_all(uow, agency_id, SeatRevocationReason.TERM_ENDED, cause)
+        await close_seats(uow, pool, SeatRevocationReason.TERM_ENDED, cause)
 
 
 async def _extend(uow: UnitOfWork, pool: Pool, renewed_to: datetime, cause: str) -> None:
@@ -137,15 +141,3 @@ async def _extend(uow: UnitOfWork, pool: Pool, renewed_to: datetime, cause: str)
     await pools.extend_pool(uow.connection, pool.agency_id, ends_at)
     for extension in await windows.extend_windows(uow.connection, pool.agency_id, pool.enrollment_id, ends_at):
         uow.publish(publishing.window_extended(extension), causation_id=cause)
-
-
-async def _revoke_all(uow: UnitOfWork, agency_id: str, reason: SeatRevocationReason, cause: str) -> None:
-    revoked = await seats.revoke_all(uow.connection, agency_id, uow.now)
-    if not revoked:
-        return
-    await pools.use_seats(uow.connection, agency_id, -len(revoked), limit_met=False)
-    for seat in revoked:
-        uow.publish(publishing.seat_revoked(seat, reason), causation_id=cause)
-    for seat in revoked:
-        uow.publish(publishing.person_erased(seat), causation_id=cause)
-    await audit.record(uow, command="RevokeAllSeats", agency_id=agency_id, after={"seats": len(revoked)}, reason=reason)

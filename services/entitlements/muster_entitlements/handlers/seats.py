@@ -24,6 +24,7 @@ from muster_entitlements.errors import (
     SeatStateRefused,
     SeatUnknown,
 )
+from muster_entitlements.handlers.closings import revoke_earlier
 from muster_entitlements.people import Person
 from muster_entitlements.replies import SeatReply, SeatStateReply
 from muster_entitlements.repository import policies, pools, seats
@@ -46,7 +47,8 @@ async def assign_seat(uow: UnitOfWork, command: AssignSeat) -> SeatReply:
     if not pool.free:
         raise SeatCapReached(pool.agency_id, pool.cap)
     seat = Seat(pool.agency_id, new_id("seat", uow.now), person.subject_ref, command.state, used=False)
-    await seats.add_seat(uow.connection, pool.agency_id, seat.seat_id, person, command.state, uow.now)
+    await revoke_earlier(uow, pool, [person.subject_ref])
+    await seats.add_seat(uow.connection, pool, seat.seat_id, person, command.state, uow.now)
     await pools.use_seats(uow.connection, pool.agency_id, 1, limit_met=pool.limit_met)
     if command.state is SeatState.ASSIGNED:
         uow.publish(publishing.seat_assigned(seat))
@@ -160,6 +162,7 @@ async def transfer_seat(uow: UnitOfWork, command: TransferSeat) -> SeatStateRepl
     _require_state(pool, pool.state(uow.now) in ASSIGNABLE, uow)
     seat, state = await _seat_for(uow, command.agency_id, command.seat_id, SeatAction.TRANSFER)
     await _require_no_seat(uow, seat.agency_id, person)
+    await revoke_earlier(uow, pool, [person.subject_ref])
     await seats.transfer(uow.connection, seat.agency_id, [(seat.seat_id, person)], uow.now)
     await pools.touch_pool(uow.connection, pool.agency_id)
     uow.publish(publishing.seat_transferred(seat, person.subject_ref))

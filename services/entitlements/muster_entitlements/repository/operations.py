@@ -1,12 +1,12 @@
 """The work on files of seats: its place, its chunks and what became of each row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from muster_contracts.entitlements import SeatBatchKind
-from muster_entitlements.domain import OnLimit, OperationState, SeatState
+from muster_entitlements.domain import OnLimit, OperationState
 from muster_entitlements.seat_file import Chunk, Columns
 from muster_runtime.context import Context
 from muster_runtime.db import Connection
@@ -109,22 +109,26 @@ async def accept(connection: Connection, agency_id: str, operation_id: str, colu
     return tag == "UPDATE 1"
 
 
-async def discard(connection: Connection, agency_id: str, operation_ids: Sequence[str]) -> None:
-    """Forget files that were not received as a whole."""
+async def discard(connection: Connection, agency_id: str, operation_ids: Sequence[str]) -> list[str]:
+    """Forget files that were not received as a whole; returns those of which only chunks are left to be cleared."""
     await connection.execute(
+        "delete from operation where agency_id = $1 and operation_id = any($2::text[]) and state = 'receiving'",
+        agency_id,
+        operation_ids,
+    )
+    rows = await connection.fetch(
         """
-        with discarded as (
-            delete from operation
-            where agency_id = $1 and operation_id = any($2::text[]) and state = 'receiving'
-            returning agency_id, operation_id
-        )
-        delete from operation_chunk as c
-        using discarded as d
-        where c.agency_id = d.agency_id and c.operation_id = d.operation_id
+        select discarded.operation_id
+        from unnest($2::text[]) as discarded (operation_id)
+        where
+            not exists (
+                select from operation as o where o.agency_id = $1 and o.operation_id = discarded.operation_id
+            )
         """,
         agency_id,
         operation_ids,
     )
+    return [row["operation_id"] for row in rows]
 
 
 async def agencies_at_work(connection: Connection) -> list[str]:
@@ -203,61 +207,29 @@ async def save(connection: Connection, operation: Operation) -> None:
     )
 
 
-async def forget_rows(connection: Connection, agency_id: str, operation_ids: Sequence[str]) -> None:
-    """Delete what became of the rows; the sums stay."""
-    await connection.execute(
-        "delete from operation_chunk where agency_id = $1 and operation_id = any($2::text[])",
+async def clear_chunks(
+    connection: Connection, agency_id: str, operation_id: str, limit: int, *, unread: bool = False
+) -> bool:
+    """Delete the next chunks of a file, or only those that were not read; True while there may be more."""
+    tag = await connection.execute(
+        """
+        delete from operation_chunk
+        where
+            agency_id = $1 and operation_id = $2
+            and number = any(array(
+                select number
+                from operation_chunk
+                where agency_id = $1 and operation_id = $2 and (content is not null or not $4)
+                order by number
+                limit $3
+            ))
+        """,
         agency_id,
-        operation_ids,
+        operation_id,
+        limit,
+        unread,
     )
-
-
-async def forget_unread(connection: Connection, operation: Operation) -> None:
-    """Delete what a stopped or dry operation leaves behind: the rows beyond its end, and its own view of seats."""
-    await connection.execute(
-        "delete from operation_chunk where agency_id = $1 and operation_id = $2 and content is not null",
-        operation.agency_id,
-        operation.operation_id,
-    )
-    await connection.execute(
-        "delete from dry_run_seat where agency_id = $1 and operation_id = $2",
-        operation.agency_id,
-        operation.operation_id,
-    )
-
-
-async def find_supposed(
-    connection: Connection, operation: Operation, subject_refs: Sequence[str]
-) -> Mapping[str, tuple[str, SeatState]]:
-    """What a dry run has changed so far in its own eyes: seat and state by subject."""
-    rows = await connection.fetch(
-        """
-        select subject_ref, seat_id, state
-        from dry_run_seat
-        where agency_id = $1 and operation_id = $2 and subject_ref = any($3::text[])
-        """,
-        operation.agency_id,
-        operation.operation_id,
-        subject_refs,
-    )
-    return {row["subject_ref"]: (row["seat_id"], SeatState(row["state"])) for row in rows}
-
-
-async def suppose(connection: Connection, operation: Operation, seats: Mapping[str, tuple[str, SeatState]]) -> None:
-    """Keep what a dry run would have changed: seat and state by subject."""
-    await connection.execute(
-        """
-        insert into dry_run_seat (agency_id, operation_id, subject_ref, seat_id, state)
-        select $1, $2, * from unnest($3::text[], $4::text[], $5::text[])
-        on conflict (agency_id, operation_id, subject_ref)
-        do update set seat_id = excluded.seat_id, state = excluded.state
-        """,
-        operation.agency_id,
-        operation.operation_id,
-        list(seats),
-        [seat_id for seat_id, _ in seats.values()],
-        [state for _, state in seats.values()],
-    )
+    return tag == f"DELETE {limit}"
 
 
 async def find_results(connection: Connection, agency_id: str, operation_id: str, number: int) -> bytes | None:

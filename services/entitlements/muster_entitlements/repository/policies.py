@@ -14,21 +14,46 @@ async def find_policy(connection: Connection, agency_id: str) -> tuple[SeatPolic
     return SeatPolicy(row["idle_days"], row["warning_days"], row["invitation_days"]), row["version"]
 
 
-async def put_policy(connection: Connection, agency_id: str, policy: SeatPolicy, version: int) -> None:
-    """Lay a policy down."""
-    await connection.execute(
+async def put_policy(connection: Connection, agency_id: str, policy: SeatPolicy, version: int) -> bool:
+    """Lay a policy down; whether warnings that were given under an earlier one are still to be forgotten.
+
+    A sweep that goes on begins again.
+    """
+    forgetting: bool = await connection.fetchval(
         """
-        insert into seat_policy (agency_id, idle_days, warning_days, invitation_days, version)
+        insert into seat_policy as p (agency_id, idle_days, warning_days, invitation_days, version)
         values ($1, $2, $3, $4, $5)
         on conflict (agency_id) do update set
             idle_days = excluded.idle_days,
             warning_days = excluded.warning_days,
             invitation_days = excluded.invitation_days,
-            version = excluded.version
+            version = excluded.version,
+            swept_seat_id = '',
+            forgetting = p.forgetting or (p.idle_days is not null and excluded.idle_days is null)
+        returning forgetting
         """,
         agency_id,
         policy.idle_days,
         policy.warning_days,
         policy.invitation_days,
         version,
+    )
+    return forgetting
+
+
+async def find_sweep(connection: Connection, agency_id: str) -> tuple[str, bool]:
+    """The last seat that the present look for idle ones has come to, and whether warnings are to be forgotten."""
+    row = await connection.fetchrow("select swept_seat_id, forgetting from seat_policy where agency_id = $1", agency_id)
+    return (row["swept_seat_id"], row["forgetting"]) if row else ("", False)
+
+
+async def advance_sweep(connection: Connection, agency_id: str, seat_id: str | None) -> None:
+    """Keep how far a look for idle seats has come; None when it is over."""
+    await connection.execute(
+        """
+        update seat_policy set swept_seat_id = coalesce($2, ''), forgetting = forgetting and $2::text is not null
+        where agency_id = $1
+        """,
+        agency_id,
+        seat_id,
     )

@@ -15,7 +15,7 @@ async def find_pool(connection: Connection, agency_id: str) -> Pool | None:
         """
         select
             agency_id, enrollment_id, starts_at, ends_at, suspended, withdrawn_at, ended,
-            cap, in_use, limit_met, revision
+            cap, in_use, limit_met, revision, generation, revoking
         from pool
         where agency_id = $1
         """,
@@ -30,9 +30,9 @@ async def put_pool(connection: Connection, pool: Pool) -> None:
         """
         insert into pool (
             agency_id, enrollment_id, starts_at, ends_at, suspended, withdrawn_at, ended,
-            cap, in_use, limit_met, revision
+            cap, in_use, limit_met, revision, generation, revoking
         )
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
         on conflict (agency_id) do update set
             enrollment_id = excluded.enrollment_id,
             starts_at = excluded.starts_at,
@@ -43,7 +43,9 @@ async def put_pool(connection: Connection, pool: Pool) -> None:
             cap = excluded.cap,
             in_use = excluded.in_use,
             limit_met = excluded.limit_met,
-            revision = excluded.revision
+            revision = excluded.revision,
+            generation = excluded.generation,
+            revoking = excluded.revoking
         """,
         pool.agency_id,
         pool.enrollment_id,
@@ -56,6 +58,8 @@ async def put_pool(connection: Connection, pool: Pool) -> None:
         pool.in_use,
         pool.limit_met,
         pool.revision,
+        pool.generation,
+        pool.revoking,
     )
 
 

@@ -1,11 +1,14 @@
-"""Seats and their holders. Every statement takes any number of seats."""
+"""Seats and their holders. Every statement takes any number of seats.
+
+A seat of an earlier generation than the pool's is held by nobody: it is only still to be revoked.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from muster_entitlements.domain import Seat, SeatState
+from muster_entitlements.domain import Pool, Seat, SeatState
 from muster_entitlements.people import Person
 from muster_runtime.db import Connection
 
@@ -26,7 +29,9 @@ async def find_held(connection: Connection, agency_id: str, subject_refs: Sequen
         """
         select agency_id, seat_id, subject_ref, state, activated_at is not null as used
         from seat
-        where agency_id = $1 and subject_ref = any($2::text[]) and state <> 'revoked'
+        where
+            agency_id = $1 and subject_ref = any($2::text[]) and state <> 'revoked'
+            and generation = (select generation from pool where agency_id = $1)
         """,
         agency_id,
         subject_refs,
@@ -40,7 +45,9 @@ async def find_states(connection: Connection, agency_id: str, subject_refs: Iter
         """
         select subject_ref, state
         from seat
-        where agency_id = $1 and subject_ref = any(string_to_array($2, E'\n')) and state <> 'revoked'
+        where
+            agency_id = $1 and subject_ref = any(string_to_array($2, E'\n')) and state <> 'revoked'
+            and generation = (select generation from pool where agency_id = $1)
         """,
         agency_id,
         "\n".join(subject_refs),
@@ -54,7 +61,9 @@ async def find_holders(connection: Connection, agency_id: str, subject_refs: Seq
         """
         select subject_ref
         from seat
-        where agency_id = $1 and subject_ref = any(string_to_array($2, E'\n')) and state <> 'revoked'
+        where
+            agency_id = $1 and subject_ref = any(string_to_array($2, E'\n')) and state <> 'revoked'
+            and generation = (select generation from pool where agency_id = $1)
         """,
         agency_id,
         "\n".join(subject_refs),
@@ -66,7 +75,10 @@ async def find_seat(connection: Connection, agency_id: str, seat_id: str) -> Sea
     """A seat by its id."""
     row = await connection.fetchrow(
         """
-        select agency_id, seat_id, subject_ref, state, activated_at is not null as used
+        select
+            agency_id, seat_id, subject_ref, activated_at is not null as used,
+            case when generation = (select generation from pool where agency_id = $1) then state else 'revoked' end
+                as state
         from seat
         where agency_id = $1 and seat_id = $2
         """,
@@ -77,15 +89,15 @@ async def find_seat(connection: Connection, agency_id: str, seat_id: str) -> Sea
 
 
 async def add_seat(
-    connection: Connection, agency_id: str, seat_id: str, person: Person, state: SeatState, now: datetime
+    connection: Connection, pool: Pool, seat_id: str, person: Person, state: SeatState, now: datetime
 ) -> None:
     """Give out a seat, or keep it for a person."""
     columns = SeatColumns([seat_id], [person.subject_ref], [person.email], [person.name or ""])
-    await add_seats(connection, agency_id, columns, state, now)
+    await add_seats(connection, pool.agency_id, columns, state, now, generation=pool.generation)
 
 
 async def add_seats(
-    connection: Connection, agency_id: str, seats: SeatColumns, state: SeatState, now: datetime
+    connection: Connection, agency_id: str, seats: SeatColumns, state: SeatState, now: datetime, *, generation: int
 ) -> None:
     """Give out many seats.
 
@@ -93,8 +105,8 @@ async def add_seats(
     """
     await connection.execute(
         """
-        insert into seat (agency_id, seat_id, subject_ref, state, assigned_at, idle_since, email, name)
-        select $1, seat_id, subject_ref, $2, $3, $4, email, name
+        insert into seat (agency_id, seat_id, subject_ref, state, assigned_at, idle_since, email, name, generation)
+        select $1, seat_id, subject_ref, $2, $3, $4, email, name, $9
         from unnest(
             string_to_array($5, E'\n'), string_to_array($6, E'\n'), string_to_array($7, E'\n'),
             string_to_array($8, E'\n', '')
@@ -108,6 +120,7 @@ async def add_seats(
         "\n".join(seats.subject_refs),
         "\n".join(seats.emails),
         "\n".join(seats.names),
+        generation,
     )
 
 
@@ -128,7 +141,9 @@ async def expire_invitations(
     rows = await connection.fetch(
         """
         update seat set state = 'reserved', invited_until = null
-        where agency_id = $1 and seat_id = any($2::text[]) and state = 'invited' and invited_until = $3
+        where
+            agency_id = $1 and seat_id = any($2::text[]) and state = 'invited' and invited_until = $3
+            and generation = (select generation from pool where agency_id = $1)
         returning agency_id, seat_id, subject_ref, state, activated_at is not null as used
         """,
         agency_id,
@@ -220,60 +235,6 @@ async def revoke(connection: Connection, agency_id: str, seat_ids: Sequence[str]
         seat_ids,
         now,
     )
-
-
-async def revoke_all(connection: Connection, agency_id: str, now: datetime) -> list[Seat]:
-    """Take every seat of an agency back and delete who held it; returns them in the order of their ids."""
-    rows = await connection.fetch(
-        """
-        update seat
-        set state = 'revoked', revoked_at = $2, invited_until = null, email = null, name = null
-        where agency_id = $1 and state <> 'revoked'
-        returning agency_id, seat_id, subject_ref, state, activated_at is not null as used
-        """,
-        agency_id,
-        now,
-    )
-    return _in_order(rows)
-
-
-async def warn_idle(connection: Connection, agency_id: str, last_use: date, reclaim_at: datetime) -> list[Seat]:
-    """Mark the seats that were last used by then, to be taken back at `reclaim_at`; returns those not marked before."""
-    rows = await connection.fetch(
-        """
-        update seat set idle_reclaim_at = $2
-        where
-            agency_id = $1 and state in ('assigned', 'active')
-            and idle_since <= $3 and idle_reclaim_at is null
-        returning agency_id, seat_id, subject_ref, state, activated_at is not null as used
-        """,
-        agency_id,
-        reclaim_at,
-        last_use,
-    )
-    return _in_order(rows)
-
-
-async def forget_warnings(connection: Connection, agency_id: str) -> None:
-    """Let no seat be marked as idle."""
-    await connection.execute(
-        "update seat set idle_reclaim_at = null where agency_id = $1 and idle_reclaim_at is not null", agency_id
-    )
-
-
-async def reclaim_idle(connection: Connection, agency_id: str, due_at: datetime, now: datetime) -> list[Seat]:
-    """Take back the seats that were to be by then and were not used since, and delete who held them."""
-    rows = await connection.fetch(
-        """
-        update seat set state = 'revoked', revoked_at = $3, email = null, name = null
-        where agency_id = $1 and state in ('assigned', 'active') and idle_reclaim_at <= $2
-        returning agency_id, seat_id, subject_ref, state, activated_at is not null as used
-        """,
-        agency_id,
-        due_at,
-        now,
-    )
-    return _in_order(rows)
 
 
 def _in_order(rows: Sequence[Any]) -> list[Seat]:

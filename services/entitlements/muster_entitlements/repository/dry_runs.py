@@ -1,0 +1,63 @@
+"""What dry runs have changed so far in their own eyes."""
+
+from collections.abc import Mapping, Sequence
+
+from muster_entitlements.domain import SeatState
+from muster_entitlements.repository.operations import Operation
+from muster_runtime.db import Connection
+
+
+async def find_supposed(
+    connection: Connection, operation: Operation, subject_refs: Sequence[str]
+) -> Mapping[str, tuple[str, SeatState]]:
+    """What a dry run has changed so far in its own eyes: seat and state by subject."""
+    rows = await connection.fetch(
+        """
+        select subject_ref, seat_id, state
+        from dry_run_seat
+        where agency_id = $1 and operation_id = $2 and subject_ref = any($3::text[])
+        """,
+        operation.agency_id,
+        operation.operation_id,
+        subject_refs,
+    )
+    return {row["subject_ref"]: (row["seat_id"], SeatState(row["state"])) for row in rows}
+
+
+async def suppose(connection: Connection, operation: Operation, seats: Mapping[str, tuple[str, SeatState]]) -> None:
+    """Keep what a dry run would have changed: seat and state by subject."""
+    await connection.execute(
+        """
+        insert into dry_run_seat (agency_id, operation_id, subject_ref, seat_id, state)
+        select $1, $2, * from unnest($3::text[], $4::text[], $5::text[])
+        on conflict (agency_id, operation_id, subject_ref)
+        do update set seat_id = excluded.seat_id, state = excluded.state
+        """,
+        operation.agency_id,
+        operation.operation_id,
+        list(seats),
+        [seat_id for seat_id, _ in seats.values()],
+        [state for _, state in seats.values()],
+    )
+
+
+async def clear(connection: Connection, agency_id: str, operation_id: str, limit: int) -> bool:
+    """Delete the next of what a dry run has changed in its own eyes; True while there may be more."""
+    tag = await connection.execute(
+        """
+        delete from dry_run_seat
+        where
+            agency_id = $1 and operation_id = $2
+            and subject_ref = any(array( -- once; joined, a table without statistics is read again for each of its rows
+                select subject_ref
+                from dry_run_seat
+                where agency_id = $1 and operation_id = $2
+                order by subject_ref
+                limit $3
+            ))
+        """,
+        agency_id,
+        operation_id,
+        limit,
+    )
+    return tag == f"DELETE {limit}"

@@ -1,0 +1,85 @@
+"""The work on files, chunk by chunk: what a dry run may promise, and what is left behind and deleted."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from muster_entitlements.bootstrap import build
+from muster_entitlements.handlers import operations
+from muster_entitlements.handlers.operations import work_on
+from muster_entitlements.people import Directory
+from muster_entitlements.settings import EntitlementsSettings
+from muster_runtime.context import Context
+from muster_runtime.process import Role
+from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.test_imports import file_of, sums
+from tests.support.services import ServiceRunner
+
+
+async def test_a_dry_run_of_a_pool_that_became_smaller_meanwhile_gives_no_seat(
+    run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    service = await run_service(build, EntitlementsSettings, roles=frozenset({Role.API, Role.CONSUMER}))
+    service.clock.move(START)
+    entitlements = Entitlements(service, eventually)
+    await entitlements.enroll(cap=30_000)
+    accepted = await entitlements.send_file(file_of(20_000), dry_run=True)
+    directory = Directory("a key of the test's own")
+
+    async def work_on_chunk() -> None:
+        async with service.runtime.database.write("NASA", context=Context("test", "cor_0")) as uow:
+            await work_on(uow, "NASA", directory)
+
+    await work_on_chunk()
+    assigned = await service.admin.fetchval("select done from operation")
+    assert (await entitlements.post("pool/resize", {"cap": assigned - 100})).status_code == 200
+    while (await service.client.get(accepted.headers["location"])).json()["state"] == "running":
+        await work_on_chunk()
+    operation = (await service.client.get(accepted.headers["location"])).json()
+    assert sums(operation) == (20_000, assigned, 0, 20_000 - assigned)
+
+
+async def test_what_files_leave_behind_is_deleted_in_bounded_transactions(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "CLEARED_CHUNKS", 2)
+    monkeypatch.setattr(operations, "CLEARED_SEATS", 1_000)
+    admin = entitlements.service.admin
+    await entitlements.enroll(cap=5)
+    await admin.execute("create table deletion (transaction text, target text)")
+    await admin.execute("grant all on deletion to public")
+    await admin.execute(
+        """
+        create function note_deletion() returns trigger language plpgsql as $$
+        begin
+            insert into deletion values (pg_current_xact_id()::text, tg_table_name);
+            return old;
+        end $$
+        """
+    )
+    for table in ("operation_chunk", "dry_run_seat"):
+        await admin.execute(
+            f"create trigger note before delete on {table} for each row execute function note_deletion()"
+        )
+    assert (await entitlements.post("pool/resize", {"cap": 5_000})).status_code == 200
+    dry = await entitlements.import_file(file_of(20_000), dry_run=True)
+    assert sums(dry) == (20_000, 5_000, 0, 15_000)
+    stopped = await entitlements.import_file(file_of(60_000), on_limit="stop")
+    assert stopped["state"] == "stopped"
+    assert (await entitlements.send_file(file_of(60_000) + '\n"')).status_code == 422
+    entitlements.service.clock.move(START.replace(month=10))
+
+    async def cleared() -> bool:
+        return bool(
+            await admin.fetchval(
+                "select not exists (select from operation_chunk) and not exists (select from dry_run_seat)"
+            )
+        )
+
+    await entitlements.eventually(cleared)
+    rows = await admin.fetch("select target, count(*) from deletion group by target, transaction")
+    for target, most in (("operation_chunk", 2), ("dry_run_seat", 1_000)):
+        counts = [row["count"] for row in rows if row["target"] == target]
+        assert len(counts) > 2
+        assert max(counts) == most

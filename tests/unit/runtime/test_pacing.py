@@ -1,0 +1,36 @@
+"""Long computing lets the event loop go on."""
+
+import asyncio
+import time
+
+from muster_runtime.pacing import SLICE_SECONDS, Pace
+
+
+async def test_others_go_on_between_two_slices() -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    pace = Pace()
+    until = time.monotonic() + 20 * SLICE_SECONDS
+    while time.monotonic() < until:
+        await pace.keep()
+    task.cancel()
+    assert turns >= 5
+
+
+async def test_a_step_within_the_slice_costs_no_turn() -> None:
+    turns = 0
+
+    def count() -> None:
+        nonlocal turns
+        turns += 1
+
+    asyncio.get_running_loop().call_soon(count)
+    await Pace().keep()
+    assert turns == 0
