@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
+import psutil
 
 from muster_contracts import topics
 from muster_enrollment.domain.rules import ISSUER, PRODUCT
@@ -25,6 +26,7 @@ from muster_local.scopes import SCOPES
 from muster_local.stack import Stack
 from muster_local.topics import delete_topics
 from muster_runtime.clock import SystemClock
+from tests.bench.processes import listener
 from tests.support import servers
 
 _LOOK_SECONDS = 0.1
@@ -38,6 +40,11 @@ class Stage:
     agencies: Sequence[Agency]
     programme: Programme
     admin: "asyncpg.Pool[asyncpg.Record]"
+
+    def processes(self) -> dict[str, psutil.Process]:
+        """The services' processes and the servers', by name."""
+        services = {service: psutil.Process(self.stack.pids()[service]) for service in SERVICES}
+        return {**services, "Postgres": listener(self.stack.admin_dsn), "Kafka": listener(self.stack.bootstrap)}
 
     async def settle(self) -> None:
         """Wait until every outbox is empty and every event applied, in two looks one after the other.

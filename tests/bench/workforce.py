@@ -4,45 +4,29 @@ Beside it a person of another agency is given a seat now and then, before and du
 """
 
 import asyncio
-import csv
-import io
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import asyncpg
-import httpx
-import psutil
 
 from muster_contracts.entitlements import SeatAssigned
 from muster_entitlements.domain import SeatState
 from muster_entitlements.repository.seats import SeatColumns, add_seats
-from muster_local.demo.cast import START, Agency
 from muster_local.programs import SERVICES
-from muster_local.scopes import SCOPES
 from muster_runtime.clock import SystemClock
 from muster_runtime.identifiers import new_ids
 from tests.bench import consuming, relay
+from tests.bench.files import import_files, seat_file
 from tests.bench.latency import percentile
-from tests.bench.processes import Span, cpu_seconds, listener, peak_mebibytes, span
+from tests.bench.probe import OTHER, Probe
+from tests.bench.processes import Span, cpu_seconds, peak_mebibytes, span
 from tests.bench.report import Measurement, say
 from tests.bench.setting import AGENCIES, Setting, setting
 from tests.bench.stage import Stage, stage
 
-# Not one of the 44: part of a department, with an enrolment of its own.
-OTHER = Agency("ANL", "Argonne National Laboratory", "anl.gov", 10_000, START, ())
-
-PROBES_PER_SECOND = 3
-
 # Rows in a statement of the import's limit.
 CHUNK = 5_000
-
-# The largest file waits for the work on those before it.
-_PATIENCE_SECONDS = 600
-
-_LOOK_SECONDS = 0.1
-_PROBE_LOOK_SECONDS = 0.003
 
 
 @dataclass(frozen=True)
@@ -91,53 +75,28 @@ async def _add_rows(own: Setting, seats: int) -> None:
             emails=[f"ada.example.{part}@agency.gov" for part in range(number, number + len(seat_ids))],
             names=["Ada Example"] * len(seat_ids),
         )
-        await add_seats(connection, agency_id, columns, SeatState.ASSIGNED, now)
+        await add_seats(connection, agency_id, columns, SeatState.ASSIGNED, now, generation=1)
     await connection.close()
 
 
 async def _run(seats: int, probes: int) -> Run:
     async with stage(seats, [OTHER]) as own:
-        files = {agency.id: _file(agency) for agency in own.agencies if agency is not OTHER}
-        probe = _Probe(own)
-        idle_delays = [await probe.delay() for _ in range(probes)]
-        processes = _processes(own)
+        files = {agency.id: seat_file(agency) for agency in own.agencies if agency is not OTHER}
+        probe = Probe(own)
+        for _ in range(probes):
+            await probe.once()
+        processes = own.processes()
         before = {name: cpu_seconds(process) for name, process in processes.items()}
-        delays: list[float] = []
-        probing = asyncio.create_task(probe.keep(delays))
+        probing = asyncio.create_task(probe.keep())
         with span() as measured:
-            await _import(own, files)
+            await import_files(own, files)
             await own.settle()
         probing.cancel()
         cpu = {name: cpu_seconds(process) - before[name] for name, process in processes.items()}
         await _prove(own, seats)
         peaks = {name: peak_mebibytes(processes[name].pid) for name in SERVICES}
     say(f"workforce: {seats:,} seats in {measured.wall:.1f} s")
-    return Run(seats, measured.wall, cpu, peaks, idle_delays, delays)
-
-
-def _file(agency: Agency) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["email", "name"])
-    writer.writerows((person.email, person.name) for person in map(agency.person, range(agency.seats)))
-    return text.getvalue().encode()
-
-
-def _processes(own: Stage) -> dict[str, psutil.Process]:
-    services = {service: psutil.Process(own.stack.pids()[service]) for service in SERVICES}
-    return {**services, "Postgres": listener(own.stack.admin_dsn), "Kafka": listener(own.stack.bootstrap)}
-
-
-async def _import(own: Stage, files: Mapping[str, bytes]) -> None:
-    """Send the files, the large ones first, and wait until they are worked through."""
-    url = own.stack.service_url("entitlements")
-    headers = {"authorization": f"Bearer {own.stack.token(*SCOPES)}", "content-type": "text/csv"}
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=_PATIENCE_SECONDS, trust_env=False) as http:
-        for agency_id, file in sorted(files.items(), key=lambda item: -len(item[1])):
-            reply = await http.post(f"/v1/agencies/{agency_id}/seat-imports", content=file)
-            reply.raise_for_status()
-    while await own.admin.fetchval("select exists (select from entitlements.operation where state = 'running')"):
-        await asyncio.sleep(_LOOK_SECONDS)
+    return Run(seats, measured.wall, cpu, peaks, probe.delays[:probes], probe.delays[probes:])
 
 
 async def _prove(own: Stage, seats: int) -> None:
@@ -154,41 +113,6 @@ async def _prove(own: Stage, seats: int) -> None:
     )
     if held != seats or lost:
         raise AssertionError(f"{held} of {seats} seats are held; not applied: {lost}")
-
-
-class _Probe:
-    """Gives people of the other agency a seat, one at a time, and times each until notify has applied it."""
-
-    def __init__(self, own: Stage) -> None:
-        self._own = own
-        self._number = 0
-
-    async def keep(self, delays: list[float]) -> None:
-        """Keep every delay until cancelled."""
-        while True:
-            delays.append(await self.delay())
-
-    async def delay(self) -> float:
-        """Milliseconds from the answer to the effect; then the rest of the probe's turn is waited for."""
-        turn_ends_at = time.perf_counter() + 1 / PROBES_PER_SECOND
-        person = OTHER.person(self._number)
-        self._number += 1
-        body = {"email": person.email}
-        await self._own.programme.post("entitlements", f"agencies/{OTHER.id}/seats", body)
-        answered = time.perf_counter()
-        while await self._applied() < self._number:
-            await asyncio.sleep(_PROBE_LOOK_SECONDS)
-        effect = time.perf_counter()
-        await asyncio.sleep(max(0.0, turn_ends_at - effect))
-        return (effect - answered) * 1000
-
-    async def _applied(self) -> int:
-        sequence: int = await self._own.admin.fetchval(
-            "select coalesce(max(last_sequence), 0) from notify.applied where topic = $1 and agency_id = $2",
-            SeatAssigned.topic,
-            OTHER.id,
-        )
-        return sequence
 
 
 def _times(runs: Sequence[Run], limit: Span) -> list[Measurement]:
