@@ -76,9 +76,11 @@ class Purger:
     async def _purge(self, retention: Retention) -> datetime:
         """Delete what has been kept for long enough; answers when the next row has been."""
         purged = 0
-        while True:
-            batch, due_at = await self._purge_batch(retention)
+        due_at = await self._look(retention)
+        while due_at <= self._clock.now():  # else nothing is written: a sandbox where nothing happened has no past
+            batch = await self._purge_batch(retention)
             purged += batch
+            due_at = await self._look(retention)
             if batch < BATCH_ROWS:
                 break
             await asyncio.sleep(PAUSE_SECONDS)
@@ -86,15 +88,20 @@ class Purger:
             _log.info("rows_purged", table=retention.table, rows=purged)
         return due_at
 
-    async def _purge_batch(self, retention: Retention) -> tuple[int, datetime]:
-        """How many rows were deleted, and when the oldest of the others is due to go."""
+    async def _purge_batch(self, retention: Retention) -> int:
         now = self._clock.now()
         context = Context(actor=self._service, correlation_id=new_id("cor", now))
         async with self._database.write(_LOCK, context=context) as uow:
             # By the clock, and not by uow.now, which stays ahead of a clock that was set back and would purge early.
             batch = await retention.purge(uow.connection, now - retention.keep, BATCH_ROWS)
-            oldest = await retention.oldest(uow.connection)
-        due_at = (oldest or now) + retention.keep
         PURGED.labels(self._service, retention.table).inc(batch)
+        return batch
+
+    async def _look(self, retention: Retention) -> datetime:
+        """When the oldest row is due to go; the gauge says how overdue that is."""
+        async with self._database.pool.acquire() as connection:
+            oldest = await retention.oldest(connection)
+        now = self._clock.now()
+        due_at = (oldest or now) + retention.keep
         PURGE_OVERDUE_SECONDS.labels(self._service, retention.table).set(max(0.0, (now - due_at).total_seconds()))
-        return batch, due_at
+        return due_at

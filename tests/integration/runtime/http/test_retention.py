@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from prometheus_client import REGISTRY
 
 from muster_runtime import idempotency
 from muster_runtime.alarm import Alarm
 from muster_runtime.context import Context
+from muster_runtime.db import Connection
 from muster_runtime.retention import BATCH_ROWS, Purger
 from tests.integration.runtime.http.conftest import Sample
 from tests.integration.runtime.http.test_commands import NOTES, key
@@ -107,3 +109,25 @@ async def test_neither_waits_for_the_other(sample: Sample) -> None:
         async with asyncio.timeout(5):
             reply = await sample.client.post(NOTES, json={"text": "a"}, headers=key("k-1"))
         assert reply.status_code == 201
+
+
+async def test_a_purge_that_finds_nothing_writes_nothing(sample: Sample) -> None:
+    """Else a sandbox in which nothing has happened yet could not begin at an instant of the past."""
+    runtime = sample.app.state.runtime
+    looks = 0
+
+    async def oldest(connection: Connection) -> datetime | None:
+        nonlocal looks
+        looks += 1
+        return await kept.oldest(connection)
+
+    kept = idempotency.retention(7)
+    purger = Purger(runtime.database, Alarm(sample.clock), sample.clock, [replace(kept, oldest=oldest)], "sample")
+    duty = asyncio.create_task(purger.run())
+    await eventually(lambda: looks)
+    sample.clock.move(sample.clock.now() + 3 * WEEK)
+    await eventually(lambda: looks > 1)
+    duty.cancel()
+    with suppress(asyncio.CancelledError):
+        await duty
+    assert await sample.count("agency_instant") == 0
