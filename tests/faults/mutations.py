@@ -6,7 +6,6 @@ from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from muster_contracts import Envelope
 from muster_runtime import positions
 from muster_runtime.applier import Applier, Plan
 from muster_runtime.consumer import Consumer
@@ -26,13 +25,11 @@ def lock_not_first() -> None:
     """A transaction admits itself to its agencies, and takes their lock only when it has read and written."""
 
     @asynccontextmanager
-    async def write(
-        self: Database, *agencies: str, context: Context, causes: Mapping[str, Envelope] | None = None
-    ) -> AsyncIterator[UnitOfWork]:
+    async def write(self: Database, *agencies: str, context: Context) -> AsyncIterator[UnitOfWork]:
         async with self.pool.acquire() as connection, connection.transaction():
             await connection.execute("select set_config('muster.locked', $1, true)", ",".join(agencies))
             await connection.execute("select set_config('muster.agency', $1, true)", agencies[0])
-            uow = UnitOfWork(connection, frozenset(agencies), self.clock.now(), context, causes or {})
+            uow = UnitOfWork(connection, frozenset(agencies), self.clock.now(), context)
             yield uow
             await connection.execute("select lock_agencies($1)", list(agencies))
             await uow.flush()

@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -109,7 +108,7 @@ class UnitOfWork:
     _wake: bool = False
 
     async def take_in(self, causes: Mapping[str, Envelope]) -> None:
-        """Apply these events with this transaction, which locked their agencies before they were known."""
+        """Apply these events with this transaction, which has locked their agencies."""
         self.causes = causes
         latest = max((cause.time for cause in causes.values()), default=self.now)
         if latest > self.now:
@@ -245,9 +244,7 @@ class Database:
             self.pool.terminate()
 
     @asynccontextmanager
-    async def write(
-        self, *agencies: str, context: Context, causes: Mapping[str, Envelope] = MappingProxyType({})
-    ) -> AsyncIterator[UnitOfWork]:
+    async def write(self, *agencies: str, context: Context) -> AsyncIterator[UnitOfWork]:
         """Lock the agencies, yield a unit of work, publish its events and commit.
 
         Any error rolls all of it back. Row-level security refuses a write to an agency not named here. Raises
@@ -264,8 +261,8 @@ class Database:
             connection = await held.enter_async_context(self.pool.acquire(timeout=ACQUIRE_SECONDS))
             try:
                 async with connection.transaction():
-                    now = await self._lock(connection, agencies, causes)
-                    uow = UnitOfWork(connection, frozenset(agencies), now, context, causes)
+                    now = await self._lock(connection, agencies)
+                    uow = UnitOfWork(connection, frozenset(agencies), now, context)
                     yield uow
                     await uow.flush()
             except asyncpg.DiskFullError:
@@ -277,11 +274,10 @@ class Database:
                 raise
             self.disk_full = False
 
-    async def _lock(self, connection: Connection, agencies: Sequence[str], causes: Mapping[str, Envelope]) -> datetime:
+    async def _lock(self, connection: Connection, agencies: Sequence[str]) -> datetime:
         """Lock the agencies, and answer the instant of the transaction."""
         sent = self.clock.now()
-        latest = max((cause.time for cause in causes.values()), default=sent)
-        row = await connection.fetchrow(_LOCK, list(agencies), max(sent, latest))
+        row = await connection.fetchrow(_LOCK, list(agencies), sent)
         assert row is not None
         if not self.clock.virtual and (complaint := skew(sent, row["entered"], row["locked"], self.clock.now())):
             raise ClockSkewed(complaint)

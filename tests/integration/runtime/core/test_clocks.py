@@ -48,7 +48,8 @@ async def behind(idle_probe: RunningService) -> AsyncIterator[Database]:
 
 async def instant(database: Database, *agencies: str, causes: dict[str, Envelope] | None = None) -> datetime:
     """The instant of a transaction that commits."""
-    async with database.write(*agencies, context=CONTEXT, causes=causes or {}) as uow:
+    async with database.write(*agencies, context=CONTEXT) as uow:
+        await uow.take_in(causes or {})
         return uow.now
 
 
