@@ -258,6 +258,11 @@ def test_the_gate_passes_keeps_a_release_and_refuses_a_planted_change(tmp_path: 
     assert "is not listed in SHA256SUMS" in gate(tmp_path).stderr
 
 
+def test_the_tree_is_what_was_released_under_its_version() -> None:
+    passed = gate(RELEASED)
+    assert passed.returncode == 0, passed.stderr
+
+
 def test_a_release_that_is_gone_is_missed(tmp_path: Path) -> None:
     for path in RELEASED.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
