@@ -21,7 +21,7 @@ _LOOK_SECONDS = 0.1
 async def measure(workforce: int, probes: int) -> list[Measurement]:
     """Withdraw the largest agency of a workforce of so many: the Department of Defense has a third of it."""
     async with stage(workforce, [OTHER]) as own:
-        leaving = max(own.agencies, key=lambda agency: agency.seats)
+        leaving = max((agency for agency in own.agencies if agency is not OTHER), key=lambda agency: agency.seats)
         await import_files(own, {leaving.id: seat_file(leaving)})
         await own.settle()
         probe = Probe(own)
