@@ -9,6 +9,7 @@ import pytest
 
 from muster_contracts import ClockMoved, Erasure, Event, event_types, split_type, topics
 from muster_contracts import event as event_module
+from muster_contracts.envelope import MalformedRecord
 from muster_contracts.event import find_event, latest_major
 
 ROOT = Path(__file__).parents[2]
@@ -92,8 +93,11 @@ def test_emitted_says_whether_the_owner_publishes_it(event_class: type[Event]) -
 
 def test_a_type_has_a_form_and_is_registered_once() -> None:
     assert split_type("muster.billing.TermStarted.v12") == ("muster.billing.TermStarted", 12)
-    for malformed in ("TermStarted", "muster.billing.TermStarted", "muster.billing.TermStarted.v0", "x.v1", "a.v1\n"):
-        assert split_type(malformed) is None
+    for foreign in ("TermStarted", "x.v1", "a.v1\n"):
+        assert split_type(foreign) is None
+    for malformed in ("muster.billing.TermStarted", "muster.billing.TermStarted.v0"):
+        with pytest.raises(MalformedRecord):
+            split_type(malformed)
     assert latest_major("muster.billing.TermStarted") == 1
     assert latest_major("muster.billing.Unknown") is None
     assert find_event("muster.billing.TermStarted.v1") is not None

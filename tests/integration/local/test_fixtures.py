@@ -37,7 +37,8 @@ async def _void(uow: UnitOfWork, events: Sequence[Received[AgencySuspended]]) ->
 
 
 def echo(folder: Path) -> Callable[[Settings], Service]:
-    """A service without tables of its own, which answers each AgencySuspended with an InvoiceVoided."""
+    """A service with nothing of its own, which answers each AgencySuspended with an InvoiceVoided."""
+    (folder / "20300101000000_nothing.sql").write_text("-- migrate:up\n-- migrate:down\n")
     return lambda settings: Service(
         name="echo",
         settings=settings,

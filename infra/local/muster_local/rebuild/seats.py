@@ -17,7 +17,7 @@ from muster_local.rebuild.projection import Difference, Projection
 from muster_local.target import Refused, Target
 from muster_local.topic_log import TopicLog
 from muster_runtime import audit
-from muster_runtime.clock import SystemClock
+from muster_runtime.clock import SandboxClock
 from muster_runtime.context import Context
 from muster_runtime.db import EVERY_AGENCY, Connection, Database, UnitOfWork
 
@@ -127,8 +127,13 @@ class SeatsInUse:
     @asynccontextmanager
     async def open(cls, target: Target) -> AsyncIterator[Projection]:
         """Open the topic, and entitlements' schema."""
-        database = await Database.connect(target.admin_dsn, "entitlements", SystemClock(), size=1)
+        clock = SandboxClock()
+        database = await Database.connect(target.admin_dsn, "entitlements", clock, size=1)
         try:
+            # A correction is dated as the newest fact is: in a sandbox this machine's time may be years ahead.
+            latest = await database.pool.fetchval("select max(latest) from agency_instant")
+            if latest is not None:
+                clock.move(latest)
             async with TopicLog.open(target.bootstrap, target.topic_prefix, [_TOPIC]) as log:
                 yield cls(database, log)
         finally:

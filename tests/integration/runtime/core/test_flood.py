@@ -89,7 +89,7 @@ async def api(
         },
         stdout=asyncio.subprocess.DEVNULL,
     )
-    token = beside.token("enrollment:read", "enrollment:write", "enrollment:operate")
+    token = beside.token(*(f"enrollment:{verb}" for verb in ("read", "write", "authorize", "operate")))
     found = Api(unused_tcp_port, psutil.Process(process.pid), beside.admin, token)
     async with httpx.AsyncClient(base_url=found.url, headers={"authorization": f"Bearer {token}"}) as client:
         await eventually(lambda: _answers(client), timeout=60)
