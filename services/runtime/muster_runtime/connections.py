@@ -7,8 +7,9 @@ time of a head, the connections in all and by address, and what follows a reques
 import asyncio
 import resource
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from http import HTTPStatus
+from itertools import takewhile
 from typing import Any
 
 import structlog
@@ -16,8 +17,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from muster_runtime.telemetry import HTTP_CONNECTIONS, HTTP_CONNECTIONS_CLOSED
 
-# How long a head may take from its connection's start, or from its first byte on one that is kept alive.
+# How long a head may take, from its connection's start or from the answer before it.
 HEAD_SECONDS = 10.0
+
+# How often connections whose time is over are looked for.
+_SWEEP_SECONDS = 1.0
 
 # How long an idle connection is kept after an answer. A proxy in front must close its own sooner.
 KEEP_ALIVE_SECONDS = 5
@@ -56,8 +60,10 @@ class Connections:
         self._per_address = per_address
         self._open: Counter[str] = Counter()
         self._total = 0
-        self._waiting: OrderedDict[BoundedProtocol, None] = OrderedDict()
-        self._waiting_of: dict[str, OrderedDict[BoundedProtocol, None]] = {}
+        # Since when each waits; the longest first, in all and of each address.
+        self._waiting: dict[BoundedProtocol, float] = {}
+        self._waiting_of: dict[str, dict[BoundedProtocol, float]] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
         self._logged_at: dict[str, float] = {}
 
     def admit(self, connection: "BoundedProtocol") -> bool:
@@ -75,9 +81,13 @@ class Connections:
         return True
 
     def wait(self, connection: "BoundedProtocol") -> None:
-        """The connection's client owes the next head."""
-        self._waiting[connection] = None
-        self._waiting_of.setdefault(connection.address, OrderedDict())[connection] = None
+        """The connection's client owes the next head, from now on."""
+        self.work(connection)
+        now = time.monotonic()
+        self._waiting[connection] = now
+        self._waiting_of.setdefault(connection.address, {})[connection] = now
+        if self._sweeping is None:
+            self._sweeping = connection.loop.call_later(_SWEEP_SECONDS, self._sweep, connection.loop)
 
     def work(self, connection: "BoundedProtocol") -> None:
         """A request of the connection is in work."""
@@ -105,7 +115,16 @@ class Connections:
             self._logged_at[reason] = now
             log.warning("connection_closed", reason=reason, address=address, connections=self._total)
 
-    def _evict(self, waiting: "OrderedDict[BoundedProtocol, None] | None", reason: str) -> bool:
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Close the connections that have waited for too long."""
+        self._sweeping = None
+        over = time.monotonic() - HEAD_SECONDS
+        for connection in list(takewhile(lambda waiting: self._waiting[waiting] <= over, self._waiting)):
+            connection.expire()
+        if self._waiting:
+            self._sweeping = loop.call_later(_SWEEP_SECONDS, self._sweep, loop)
+
+    def _evict(self, waiting: "dict[BoundedProtocol, float] | None", reason: str) -> bool:
         if not waiting:
             return False
         oldest = next(iter(waiting))
@@ -117,11 +136,13 @@ class Connections:
 class BoundedProtocol(HttpToolsProtocol):
     """One connection, with its bounds."""
 
+    # Beside the dictionary of uvicorn's attributes: with more than thirty it would be three times as large.
+    __slots__ = ("_admitted", "_connections", "_head_bytes", "_in_head", "address")
+
     def __init__(self, connections: Connections, **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
         self._connections = connections
         self._admitted = False
-        self._deadline: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._in_head = True  # else in a body
         self.address = ""
@@ -135,12 +156,10 @@ class BoundedProtocol(HttpToolsProtocol):
             transport.abort()
             return
         self._connections.wait(self)
-        self._start_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         super().connection_lost(exc)
-        self._stop_deadline()
         if self._admitted:
             self._admitted = False
             self._connections.remove(self)
@@ -154,11 +173,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self.transport.is_closing():
             return
-        if self._in_head and self._head_bytes:
-            if self._head_bytes > HEAD_BYTES:
-                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head-size")
-            else:
-                self._start_deadline()
+        if self._in_head and self._head_bytes > HEAD_BYTES:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head-size")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; those behind a chunked body, which nobody reads, are dropped."""
@@ -169,7 +185,6 @@ class BoundedProtocol(HttpToolsProtocol):
         """The head is complete: the request is in work."""
         self._in_head = False
         self._head_bytes = 0
-        self._stop_deadline()
         if len(self.pipeline) >= PIPELINED_REQUESTS:
             self._connections.note_closed("pipelining", self.address)
             self.transport.abort()
@@ -181,37 +196,21 @@ class BoundedProtocol(HttpToolsProtocol):
         """The body is complete: what comes next is another head."""
         self._in_head = True
         super().on_message_complete()
-        if self.cycle is not None and self.cycle.response_complete and not self.pipeline:
-            self._await_head()
 
     def on_response_complete(self) -> None:
         """The answer is sent: the client owes the next head, or first the rest of a body that nobody reads."""
         super().on_response_complete()
         if not self.transport.is_closing() and self.cycle.response_complete:
-            self._await_head()
-            if not self._in_head:
-                self._start_deadline()
+            self._connections.wait(self)
 
     def evict(self) -> None:
         """Make room for another connection."""
         self._connections.work(self)
         self.transport.abort()
 
-    def _await_head(self) -> None:
-        self._stop_deadline()
-        self._connections.wait(self)
-
-    def _start_deadline(self) -> None:
-        if self._deadline is None:
-            self._deadline = self.loop.call_later(HEAD_SECONDS, self._on_deadline)
-
-    def _stop_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _on_deadline(self) -> None:
-        self._deadline = None
+    def expire(self) -> None:
+        """The time for the next head is over."""
+        self._connections.work(self)
         self._refuse(HTTPStatus.REQUEST_TIMEOUT, "head-time")
 
     def _refuse(self, status: HTTPStatus, reason: str) -> None:
