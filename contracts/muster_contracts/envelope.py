@@ -129,6 +129,9 @@ _READERS: dict[str, tuple[Callable[[bytes], Any], str]] = {
 }
 _OPTIONAL = {"ce_causationid", "ce_traceparent"}
 
+# All headers that Muster writes, but for those of one event alone.
+_SHARED = {*_READERS, "content-type"} - {"ce_id", "ce_sequence"}
+
 
 def read_headers(headers: Iterable[tuple[str, bytes]]) -> Envelope:
     """The envelope in a record's headers.
@@ -137,10 +140,16 @@ def read_headers(headers: Iterable[tuple[str, bytes]]) -> Envelope:
     """
     headers = tuple(headers)
     try:
+        if headers[-2][0] == "ce_id" and headers[-1][0] == "ce_sequence":  # as Muster's relay writes them
+            source, type_, time, agency_id, epoch, *more = _of_run(headers[:-2])
+            sequence = _number(headers[-1][1], MAX_SEQUENCE)
+            return Envelope(_text(headers[-2][1]), source, type_, time, agency_id, epoch, sequence, *more)
+    except Exception:  # noqa: S110 - another order, or a defect, which is named below
+        pass
+    try:
         raw = dict(headers)
         if len(raw) != len(headers):
             _require_single(headers)
-        # Written out, since every record of every topic comes this way.
         _require_version(raw["ce_specversion"])
         return Envelope(
             _text(raw["ce_id"]),
@@ -158,6 +167,25 @@ def read_headers(headers: Iterable[tuple[str, bytes]]) -> Envelope:
         raise
     except Exception:  # whatever it is, it is this record's defect, and must not stop its reader
         raise MalformedRecord(_defect(headers)) from None
+
+
+@lru_cache(maxsize=512)
+def _of_run(headers: tuple[tuple[str, bytes], ...]) -> tuple[Any, ...]:
+    """What the events of a run share: read once, and remembered where all of it is as it must be."""
+    raw = dict(headers)
+    if len(raw) != len(headers) or not raw.keys() <= _SHARED or len(raw["content-type"]) > MAX_TEXT_BYTES:
+        raise MalformedRecord("not the headers of a run")
+    _require_version(raw["ce_specversion"])
+    return (
+        _text(raw["ce_source"]),
+        _text(raw["ce_type"]),
+        _instant(raw["ce_time"]),
+        _text(raw["ce_partitionkey"]),
+        _number(raw["ce_epoch"], MAX_EPOCH),
+        _text(raw["ce_correlationid"]),
+        _optional_text(raw.get("ce_causationid")),
+        _optional_text(raw.get("ce_traceparent")),
+    )
 
 
 def _require_single(headers: tuple[tuple[str, bytes], ...]) -> None:
