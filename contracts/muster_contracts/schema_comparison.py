@@ -6,6 +6,7 @@ default or a moved topic breaks readers and leaves the sets of accepted values a
 is refused.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -120,11 +121,11 @@ class _Comparison:
 
     def compare(self, old: Schema, new: Schema, path: str) -> Iterator[Refusal]:
         """The refusals of one part, and of all within it."""
-        references = str(old.get("$ref")), str(new.get("$ref"))
         if "$ref" in old and "$ref" in new:
-            if (*references,) in self._met:
+            parts = json.dumps(old, sort_keys=True), json.dumps(new, sort_keys=True)
+            if parts in self._met:
                 return  # a model within itself, or one that is compared already
-            self._met.add(references)
+            self._met.add(parts)
         before, after = _choice(old, self.old_definitions), _choice(new, self.new_definitions)
         yield from self._compare_keywords(before.shared, after.shared, path)
         if sorted(before.kinds) != sorted(after.kinds):
@@ -167,7 +168,7 @@ class _Comparison:
             if key in _DOCUMENTATION or key in _PARTS or (key.startswith("x-") and key not in _MEANT):
                 continue
             if key not in _WHOLE:
-                if key in new:
+                if key in new and old.get(key) != new[key]:
                     yield self._refuse(path, f"the keyword {key} is not known to the gate", "name a note x-…")
             elif (key in old) != (key in new) or not _same(old.get(key), new.get(key)):
                 rule = f"{key.removeprefix('x-')} changed from {_words(old.get(key))} to {_words(new.get(key))}"
@@ -222,16 +223,19 @@ class _Comparison:
 
     def _look_for_unknown(self, new: Schema, path: str, met: set[str]) -> Iterator[Refusal]:
         """A part that is new has nothing to be compared with, but must be of a kind that can be from now on."""
-        reference = str(new.get("$ref"))
-        if reference in met:
-            return
-        met.add(reference)
+        if "$ref" in new:
+            if new["$ref"] in met:
+                return
+            met.add(new["$ref"])
         choice = _choice(new, self.new_definitions)
         yield from self._compare_keywords({}, {k: v for k, v in choice.shared.items() if k not in _WHOLE}, path)
         for alternative in choice.alternatives:
             yield from self._compare_keywords({}, {k: v for k, v in alternative.items() if k not in _WHOLE}, path)
             for name, part in alternative.get("properties", {}).items():
                 yield from self._look_for_unknown(part, f"{path}.{name}", met)
+            for part in (alternative.get("items"), alternative.get("additionalProperties")):
+                if isinstance(part, dict):
+                    yield from self._look_for_unknown(part, f"{path}[]", met)
 
     def _refuse(self, path: str, rule: str, instead: str | None = None) -> Refusal:
         return Refusal(self.event_type, path, rule, instead or new_major(self.event_type))

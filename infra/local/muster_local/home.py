@@ -144,6 +144,8 @@ class Home:
             return State.model_validate_json((self.path / "state.json").read_text("utf-8"))
         except FileNotFoundError:
             return State()
+        except PermissionError:
+            raise self._foreign from None
 
     def write_state(self, state: State) -> None:
         """Keep the state."""
@@ -174,7 +176,13 @@ class Home:
                     return int(file.read() or 0) or None
         except FileNotFoundError:
             pass
+        except PermissionError:
+            raise self._foreign from None
         return None
+
+    @property
+    def _foreign(self) -> HomeRefused:
+        return HomeRefused(f"{self.path} belongs to another user: give a folder of your own (--home)")
 
     @property
     def _lock(self) -> Path:

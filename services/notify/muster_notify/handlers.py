@@ -282,7 +282,10 @@ async def _require_enabled(uow: UnitOfWork, delivery: DeliveryLogView, tenant: s
     # An operators' endpoint is seen by operators alone, although the delivery is about an agency.
     await uow.connection.execute("select set_config('muster.agency', $1, true)", tenant)
     endpoint = await endpoints.find(uow.connection, delivery.recipient)
+    replaying = await replays.running(uow.connection, endpoint.id)
     await uow.connection.execute("select set_config('muster.agency', $1, true)", delivery.agency_id)
+    if replaying:
+        raise Conflict(f"webhook {endpoint.id} is being replayed in order: retry when replay {replaying[0].id} is over")
     if endpoint.state is not WebhookState.ENABLED:
         cure = ": enable it first" if endpoint.state is WebhookState.DISABLED else ""
         raise Conflict(

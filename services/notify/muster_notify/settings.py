@@ -24,7 +24,7 @@ class NotifySettings(Settings):
 
     delivery_retention_days: int = Field(
         default=90,
-        ge=1,
+        ge=30,
         le=3660,
         description="Days for which a delivery and its attempts are kept after it was made or given up.",
     )

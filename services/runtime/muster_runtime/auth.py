@@ -112,7 +112,7 @@ class TokenVerifier:
         try:
             kid = jws.extract_compact(token.encode()).headers().get("kid")
             return _identity(self._claims(token, await self._keys.holding(kid)))
-        except (JoseError, ValueError, TypeError) as error:
+        except (JoseError, ValueError, TypeError, AttributeError) as error:
             raise Unauthenticated("the bearer token is not valid") from error
 
     def _claims(self, token: str, keys: KeySet) -> dict[str, Any]:

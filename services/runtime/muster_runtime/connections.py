@@ -51,7 +51,8 @@ def file_limit() -> int:
 class Connections:
     """Every connection of the server. At a bound the one that has been waiting longest makes room.
 
-    A connection waits while its client owes the next head; one with a request in work is never closed.
+    A connection waits while its client owes the next head, or does not read what it is sent; one with a request in work
+    is never closed.
     """
 
     def __init__(self, service: str, limit: int, per_address: int) -> None:
@@ -69,11 +70,12 @@ class Connections:
     def admit(self, connection: "BoundedProtocol") -> bool:
         """Count a new connection; False where there is no room for it."""
         address = connection.address
-        if self._open[address] >= self._per_address and not self._evict(self._waiting_of.get(address), "address"):
-            self.note_closed("address", address)
-            return False
-        if self._total >= self._limit and not self._evict(self._waiting, "total"):
-            self.note_closed("total", address)
+        if self._open[address] >= self._per_address:
+            reason, room = "address", self._evict(self._waiting_of.get(address), "address")
+        else:
+            reason, room = "total", self._total < self._limit or self._evict(self._waiting, "total")
+        if not room:
+            self.note_closed(reason, address)
             return False
         self._open[address] += 1
         self._total += 1
@@ -127,7 +129,8 @@ class Connections:
     def _evict(self, waiting: "dict[BoundedProtocol, float] | None", reason: str) -> bool:
         if not waiting:
             return False
-        oldest = next(iter(waiting))
+        # One whose answer is still on its way comes last.
+        oldest = next((connection for connection in waiting if not connection.unsent), next(iter(waiting)))
         self.note_closed(reason, oldest.address)
         oldest.evict()
         return True
@@ -137,7 +140,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """One connection, with its bounds."""
 
     # Beside the dictionary of uvicorn's attributes: with more than thirty it would be three times as large.
-    __slots__ = ("_admitted", "_connections", "_head_bytes", "_in_head", "address")
+    __slots__ = ("_admitted", "_connections", "_head_bytes", "_in_head", "_unsent", "address")
 
     def __init__(self, connections: Connections, **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
@@ -145,7 +148,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._admitted = False
         self._head_bytes = 0
         self._in_head = True  # else in a body
+        self._unsent = 0  # when the connection was last looked at
         self.address = ""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of answers that the client has not taken yet."""
+        return self.transport.get_write_buffer_size()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or close it at once."""
@@ -200,8 +209,19 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The answer is sent: the client owes the next head, or first the rest of a body that nobody reads."""
         super().on_response_complete()
-        if not self.transport.is_closing() and self.cycle.response_complete:
-            self._connections.wait(self)
+        if self.cycle.response_complete and (self.unsent or not self.transport.is_closing()):
+            self._wait()
+
+    def pause_writing(self) -> None:
+        """The client does not read: it must go on in time."""
+        super().pause_writing()
+        self._wait()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        super().resume_writing()
+        if self._admitted and self.cycle is not None and not self.cycle.response_complete:
+            self._connections.work(self)
 
     def evict(self) -> None:
         """Make room for another connection."""
@@ -209,9 +229,20 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def expire(self) -> None:
-        """The time for the next head is over."""
+        """The time for the next head is over, or that for taking some of an answer."""
         self._connections.work(self)
-        self._refuse(HTTPStatus.REQUEST_TIMEOUT, "head-time")
+        if 0 < self.unsent < self._unsent:
+            self._wait()
+        elif self.unsent:
+            self._connections.note_closed("unread", self.address)
+            self.transport.abort()
+        else:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "head-time")
+
+    def _wait(self) -> None:
+        if self._admitted:
+            self._unsent = self.unsent
+            self._connections.wait(self)
 
     def _refuse(self, status: HTTPStatus, reason: str) -> None:
         """Answer without a body, where an answer is still due, and close."""

@@ -206,7 +206,8 @@ class _Exchange:
         if self._received > limit:
             raise HTTPException(413, f"the body is larger than {limit} bytes")
         if self.tenant and not getattr(endpoint, "body_streamed", False):
-            self._keep_in_memory(size)
+            if size:
+                self._keep_in_memory(size)
             self._pieces.append(message.get("body", b""))
             if self._complete:
                 self._look_at_json(getattr(endpoint, "body_keys", MAX_KEYS))
@@ -214,7 +215,7 @@ class _Exchange:
 
     def _look_at_json(self, keys: int) -> None:
         pieces, self._pieces = self._pieces, []
-        if "json" not in self.request.headers.get("content-type", ""):
+        if "json" not in self.request.headers.get("content-type", "").lower():
             return
         if rule := broken_rule(b"".join(pieces), keys):
             raise HTTPException(400, rule)

@@ -1,5 +1,6 @@
 """Whether the process lives, and whether it can do its work."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,6 +47,14 @@ HealthCheck = Callable[[], Awaitable[Health]]
 def health_router(check: HealthCheck, admission: Admission) -> APIRouter:
     """The two health routes; they need no token and show nothing of an agency."""
     router = APIRouter(prefix="/health", include_in_schema=False)
+    looking: asyncio.Task[Health] | None = None
+
+    async def look() -> Health:
+        """One look at a time, which all who ask meanwhile share: whoever asks often costs no more."""
+        nonlocal looking
+        if looking is None or looking.done():
+            looking = asyncio.ensure_future(check())
+        return await asyncio.shield(looking)
 
     @router.get("/live")
     async def live() -> JSONResponse:
@@ -54,7 +63,7 @@ def health_router(check: HealthCheck, admission: Admission) -> APIRouter:
     @router.get("/ready")
     async def ready() -> JSONResponse:
         try:
-            health = await check()
+            health = await look()
             if saturated := admission.reasons:
                 health = replace(health, ready=False, reasons=[*health.reasons, *saturated])
         except Exception as error:

@@ -5,12 +5,15 @@ import re
 MAX_KEYS = 1_000
 MAX_DEPTH = 32
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+# Possessive: else the matcher keeps a way back for each character.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def broken_rule(body: bytes, max_keys: int) -> str | None:
     """The rule that a body breaks: at most so many keys, so many lists and objects, and MAX_DEPTH levels of them."""
+    if b"\0" in body:
+        return "a body is JSON in UTF-8"
     opened = body.count(b"[") + body.count(b"{")
     if body.count(b":") <= max_keys and opened <= MAX_DEPTH:
         return None

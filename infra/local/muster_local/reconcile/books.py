@@ -176,7 +176,7 @@ async def _enrollments(connection: "asyncpg.Connection[Any]") -> dict[str, Enrol
 
 
 async def _contacts(connection: "asyncpg.Connection[Any]") -> frozenset[Someone]:
-    rows = await connection.fetch("select agency_id, contact_ref from contact")
+    rows = await connection.fetch("select agency_id, contact_ref from contact where erased_at is null")
     return frozenset((row["agency_id"], row["contact_ref"]) for row in rows)
 
 

@@ -18,15 +18,31 @@ begin
     execute format('grant update on table contact to %I, %I', current_schema() || '_api', current_schema() || '_worker');
 end $$;
 
+-- Agencies that have left already: their contacts go as those of agencies that leave from now on, a day after.
+alter table enrollment no force row level security;
+alter table deadline no force row level security;
+insert into deadline (kind, agency_id, subject, due_at)
+select 'contact-erasure', agency_id, enrollment_id, closed_at + interval '1 day'
+from (
+    select distinct on (agency_id) agency_id, enrollment_id, closed_at
+    from enrollment
+    order by agency_id, number desc
+) as latest
+where closed_at is not null
+on conflict do nothing;
+alter table enrollment force row level security;
+alter table deadline force row level security;
+
 -- migrate:down
 
 do $$
 begin
     execute format('revoke update on table contact from %I, %I', current_schema() || '_api', current_schema() || '_worker');
 end $$;
+alter table contact drop constraint contact_erased_whole;
 -- Row-level security is forced, and would hide every row from the owner.
 alter table contact no force row level security;
 update contact set name = '', email = '' where erased_at is not null;
 alter table contact force row level security;
-alter table contact drop constraint contact_erased_whole, drop column erased_at;
+alter table contact drop column erased_at;
 alter table contact alter column name set not null, alter column email set not null;

@@ -1,0 +1,97 @@
+"""A migration of a database that holds data: what it says of the rows that are there already."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from muster_local.programs import migrations_of
+from muster_local.provisioning import Access, drop, password_of, provision
+from muster_runtime import dbmate
+
+# The last version of the release before.
+BEFORE = "20250808000000"
+
+Upgrade = Callable[[str, str], Any]
+
+
+@pytest.fixture
+def upgraded(postgres: str, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Upgrade:
+    """`async with upgraded(service, sql) as connection`: the older schema with rows in it, migrated to the newest."""
+
+    @asynccontextmanager
+    async def upgrade(service: str, sql: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
+        database = topic_prefix.rstrip(".")
+        access: Access = await provision(postgres, database, service, password_of(postgres))
+        try:
+            older = tmp_path / "older"
+            for source, name in ((migrations_of(service), "service"), (dbmate.RUNTIME_MIGRATIONS, "runtime")):
+                (older / name).mkdir(parents=True)
+                for file in source.glob("*.sql"):
+                    if file.name < BEFORE:
+                        shutil.copy(file, older / name)
+            with monkeypatch.context() as patch:
+                patch.setattr(dbmate, "RUNTIME_MIGRATIONS", older / "runtime")
+                await asyncio.to_thread(dbmate.migrate, access.owner_dsn, service, older / "service")
+            connection = await asyncpg.connect(access.admin_dsn, server_settings={"search_path": service})
+            await connection.execute(sql)
+            await asyncio.to_thread(dbmate.migrate, access.owner_dsn, service, migrations_of(service))
+            try:
+                yield connection
+            finally:
+                await connection.close()
+        finally:
+            await drop(postgres, database)
+
+    return upgrade
+
+
+async def test_contacts_of_an_agency_that_has_left_are_erased_as_well(upgraded: Upgrade) -> None:
+    rows = """
+        insert into agency (id, name, branch) values ('EPA', 'EPA', 'executive'), ('DOE', 'DOE', 'executive');
+        insert into contact (contact_ref, agency_id, role, name, email, recorded_at) values
+        ('con_1', 'EPA', 'administrator', 'A', 'a@epa.gov', '2025-08-06Z'),
+        ('con_2', 'DOE', 'administrator', 'B', 'b@doe.gov', '2025-08-06Z');
+        insert into enrollment (
+            enrollment_id, agency_id, number, state, seats, requested_start, contact_ref, submitted_at, changed_at,
+            closed_at, closing_reason, version
+        ) values
+        (
+            'enr_1', 'EPA', 1, 'withdrawn', 5, '2025-08-06Z', 'con_1', '2025-08-06Z', '2025-09-01Z',
+            '2025-09-01Z', 'left', 2
+        ),
+        ('enr_2', 'DOE', 1, 'submitted', 5, '2025-08-06Z', 'con_2', '2025-08-06Z', '2025-08-06Z', null, null, 1);
+    """
+    async with upgraded("enrollment", rows) as connection:
+        deadlines = await connection.fetch("select kind, agency_id, subject, due_at from deadline")
+        assert [tuple(row) for row in deadlines] == [
+            ("contact-erasure", "EPA", "enr_1", datetime(2025, 9, 2, tzinfo=UTC))
+        ]
+        forced = await connection.fetch(
+            "select relname from pg_class where relname in ('enrollment', 'deadline') and not relforcerowsecurity"
+        )
+        assert forced == []
+
+
+async def test_a_draft_follows_its_term_into_the_fiscal_year_of_washington(upgraded: Upgrade) -> None:
+    rows = """
+        insert into term (id, agency_id, enrollment_id, number, state, starts_at, ends_at, price_minor, currency) values
+        ('trm_1', 'EPA', 'enr_1', 1, 'scheduled', '2025-10-01T03:00Z', '2026-10-01T03:00Z', 100, 'USD');
+        insert into invoice (id, agency_id, term_id, state, fiscal_year, amount_minor, currency) values
+        ('inv_1', 'EPA', 'trm_1', 'draft', 2026, 100, 'USD');
+    """
+    async with upgraded("billing", rows) as connection:
+        assert str(await connection.fetchval("select first_day from term")) == "2025-09-30"
+        assert await connection.fetchval("select fiscal_year from invoice") == 2025
+
+
+@pytest.mark.parametrize("service", ["entitlements", "notify"])
+async def test_the_other_services_upgrade(service: str, upgraded: Upgrade) -> None:
+    async with upgraded(service, "select") as connection:
+        assert await connection.fetchval("select count(*) from schema_migrations where version > $1", BEFORE) > 0
