@@ -113,7 +113,6 @@ class Lane:
                 except (KafkaError, *RETRYABLE) as error:
                     self._failure = describe(error)
                     _log.warning("relay_failed", error=repr(error))
-                    self._trusted = None
                     await self._close_producer()
                     await self._release()  # another process may have better luck
                     await asyncio.sleep(OPERATOR_SECONDS if isinstance(error, AN_OPERATORS) else RETRY_SECONDS)
@@ -141,6 +140,9 @@ class Lane:
                 sending = asyncio.ensure_future(self._send(producer, parts))
                 try:
                     batch = await self._read([run["id"] for runs in parts.values() for run in runs] + deleting_ids)
+                except asyncio.CancelledError:
+                    sending.cancel()  # what was in flight is sent again
+                    raise
                 finally:
                     acknowledged = await sending
                 if deleting is not None:
@@ -208,6 +210,7 @@ class Lane:
     async def _close_producer(self) -> None:
         """Close the producer: an out-of-order error would stick to it for ever."""
         await self._flight.cancel()
+        self._trusted = None  # which partitions are not compared yet is forgotten with the flight
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer.close()

@@ -19,6 +19,9 @@ from muster_contracts import Envelope, event_id, source_of, write_run_headers
 from muster_runtime.kafka_topics import TopicRepartitioned
 from muster_runtime.pacing import Pace
 
+# How long the client may take to get its id.
+START_SECONDS = 30
+
 # How long the client's tasks may take to see that they are cancelled, before they are cancelled once more.
 CANCEL_SECONDS = 1.0
 
@@ -53,8 +56,15 @@ class Producer:
         self._asked_at = time.monotonic()
 
     async def start(self) -> None:
-        """Connect; a fenced one ends the rights of all that had its id before. Raises KafkaError."""
-        await self._kafka.start()
+        """Connect; a fenced one ends the rights of all that had its id before. Raises KafkaError, and TimeoutError.
+
+        The client itself asks for its id without an end while no broker can give it one.
+        """
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await self._kafka.start()
+        except TimeoutError:
+            raise TimeoutError(f"Kafka has not given the producer an id within {START_SECONDS} s") from None
 
     async def close(self) -> None:
         """Cut all connections and end all tasks.

@@ -32,7 +32,7 @@ class Slots:
         free = self.total - self.used - (0 if operator else self._reserve)
         if count > free:
             raise TooManyRequests(f"all {self.total} {self._what} of this process are taken; send it again later")
-        if self._held[tenant] + count > max(free, 1):
+        if self._held[tenant] + count > max(free - count, 1):
             raise TooManyRequests(
                 f"{self._held[tenant]} of the {self._what} of this process are yours, and {free} are left for others; "
                 "send it again when some of your requests are answered"

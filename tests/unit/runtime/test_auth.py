@@ -179,7 +179,18 @@ async def test_the_key_of_another_issuer_is_refused(verifier: TokenVerifier, tmp
 
 
 @pytest.mark.parametrize(
-    "header", [None, "", "Bearer", "Bearer ", "Basic YTpi", "Bearer a.b.c", "Bearer ..", "Bearer " + "x" * 9000]
+    "header",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic YTpi",
+        "Bearer a.b.c",
+        "Bearer ..",
+        "Bearer " + "x" * 9000,
+        "Bearer WyJhbGciXQ.e30.AA",
+    ],
 )
 async def test_what_is_no_token_is_refused(verifier: TokenVerifier, header: str | None) -> None:
     with pytest.raises(Unauthenticated):

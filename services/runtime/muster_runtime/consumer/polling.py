@@ -66,6 +66,10 @@ class Poller:
 
     async def poll(self, consumer: AIOKafkaConsumer) -> tuple[ConsumerRecord[bytes, bytes], ...]:
         """What has come. A partition that cannot be read waits; what the client had taken of others is read again."""
+        if not consumer.assignment() <= self._progress.offsets.keys():
+            # Where reading begins is being asked for: what came before the answer could not be read again.
+            await asyncio.sleep(POLL_MS / 1000)
+            return ()
         try:
             polled = await consumer.getmany(timeout_ms=POLL_MS, max_records=self._batch_records)
             self._progress.in_hand = bool(polled)

@@ -11,6 +11,7 @@ from muster_contracts import Instant
 from muster_runtime.applier import Applier
 from muster_runtime.auth import requires_program
 from muster_runtime.db import EVERY_AGENCY, Database, UnitOfWork
+from muster_runtime.edge import MEBIBYTE, body_limit
 from muster_runtime.errors import NotFound
 from muster_runtime.operations.commands import OperatorCommands, operators_commands
 from muster_runtime.operations.recovery import RecordName, Recovery
@@ -105,6 +106,7 @@ def parked_router(service: str, applier: Applier, database: Database) -> APIRout
         return ReplayReply(parked=reason is not None, reason=reason)
 
     @router.post("/{topic}/{agency_id}/discard", response_model=DiscardReply)
+    @body_limit(MEBIBYTE, keys=2_000)
     async def discard_parked(commands: CommandsDep, topic: Topic, agency_id: str, body: DiscardRequest) -> Response:
         """Give up the first records that wait, for good; then replay what is behind them.
 

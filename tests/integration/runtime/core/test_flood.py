@@ -33,7 +33,7 @@ REQUESTS = 10_000
 # Files that this process has open besides its connections.
 OTHER_FILES = 500
 # By how much a process may grow: what ten thousand connections take, and no more.
-GROWTH_BYTES = 120_000_000
+GROWTH_BYTES = 150_000_000
 
 # `make test` lets it be short; a million takes some minutes.
 BACKLOG = int(os.environ.get("MUSTER_TEST_BACKLOG", "20000"))

@@ -194,6 +194,18 @@ async def without_reading(server: Server) -> None:
         writer.close()
 
 
+async def without_taking(server: Server) -> None:
+    """Ask for a page of a megabyte, again and again, and take nothing: more than the kernel keeps."""
+    with socket.socket() as asking:
+        asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        asking.setblocking(False)
+        asking.bind((next(SOURCES), 0))
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(asking, ("127.0.0.1", server.port))
+        await loop.sock_sendall(asking, b"GET /docs/redoc.standalone.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 6)
+        await asyncio.Event().wait()
+
+
 @pytest.mark.parametrize(
     ("attack", "times"),
     [
@@ -201,6 +213,7 @@ async def without_reading(server: Server) -> None:
         pytest.param(without_end, 20, id="heads that never end"),
         pytest.param(without_a_word, 1000, id="connections without a word"),
         pytest.param(without_reading, 20, id="requests behind one another"),
+        pytest.param(without_taking, 300, id="answers that nobody takes"),
     ],
 )
 async def test_another_client_is_served_meanwhile(

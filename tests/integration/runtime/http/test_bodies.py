@@ -1,6 +1,8 @@
 """Bodies: none may come so slowly, or take so much memory, that others are not served."""
 
 import asyncio
+import json
+import tracemalloc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -60,6 +62,27 @@ async def test_json_of_a_shape_that_no_route_takes_is_refused_unread(sample: Sam
     reply = await sample.client.post(NOTES, content=body, headers=JSON)
     assert reply.status_code == 400
     assert rule in reply.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "encoding", "rule"),
+    [("application/JSON", "utf-8", "at most 1000 keys"), ("application/json", "utf-16", "JSON in UTF-8")],
+)
+async def test_the_shape_is_looked_at_however_the_body_comes(
+    sample: Sample, content_type: str, encoding: str, rule: str
+) -> None:
+    body = json.dumps({f"k{n}": 1 for n in range(1_001)}).encode(encoding)
+    reply = await sample.client.post(NOTES, content=body, headers={"content-type": content_type})
+    assert (reply.status_code, rule in reply.json()["detail"]) == (400, True)
+
+
+async def test_a_long_text_costs_no_more_than_itself(sample: Sample) -> None:
+    tracemalloc.start()
+    reply = await sample.client.post(NOTES, content=b'{"text": "' + b":" * 2_000_000 + b'"}', headers=JSON)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert reply.status_code == 422
+    assert peak < 40 * MEBIBYTE
 
 
 async def test_what_a_text_holds_does_not_count_as_shape(sample: Sample) -> None:
