@@ -285,14 +285,14 @@ class Field(ProbeTables):
         async with Reader(self.bootstrap, self.prefix, [DIRECTORY]) as reader:
             return [record.value and record.value.decode() for record in await reader.records()]
 
-    async def move_clock(self, now: datetime, *processes: Process) -> None:
-        """Let the sandbox's time stand at `now`, and wait until the processes agree."""
+    async def move_clock(self, now: datetime, *processes: Process, until: datetime | None = None) -> None:
+        """Move the sandbox's time to `now`, and wait until the processes' clocks show that, or `until`."""
         value = ClockMoved(now=now).model_dump_json().encode()
         headers = [("ce_type", ClockMoved.event_type.encode())]
         producer = await self.producer()
         await producer.put_raw(ClockMoved.topic, key=None, value=value, headers=headers)
         for process in processes:
-            await eventually(lambda: self._stands_at(process, now))  # noqa: B023 - awaited within the turn
+            await eventually(lambda: self._stands_at(process, until or now))  # noqa: B023 - awaited within the turn
 
     async def _stands_at(self, process: Process, now: datetime) -> bool:
         state = (await self.client.get(f"{process.program.address}/sandbox/state")).json()
