@@ -1,7 +1,7 @@
 """What of the outbox is in flight to Kafka, partition by partition, and which streams wait for a partition.
 
-At any time one batch of a partition is in flight. A partition that is late, or has no leader, holds up the streams
-that lie in it, and no other.
+At any time one batch of a partition is in flight. A partition without a leader holds up the streams that lie in it,
+and no other. One that is late delays the others that its broker leads: the client has one request in flight a broker.
 """
 
 import asyncio
