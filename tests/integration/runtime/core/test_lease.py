@@ -41,18 +41,21 @@ async def test_the_connection_that_wakes_notices_a_server_that_has_vanished(
     """Without the kernel's probes it would wait for ever: nothing is ever sent on it."""
     probe = await run_service(build, Settings, roles=frozenset({Role.API}))
 
-    async def port() -> int | None:
-        found: int | None = await probe.admin.fetchval(
+    async def probed() -> bool:
+        port: int | None = await probe.admin.fetchval(
             "select client_port from pg_stat_activity "
             "where application_name = 'muster-probe-bell' and datname = current_database()"
         )
-        return found
+        return port is not None and _probes(port)
 
-    assert _probes(await eventually(port))
+    assert await eventually(probed)
 
 
 def _probes(port: int) -> bool:
-    """Whether the kernel keeps a keepalive timer for the socket with this local port (timer 2 of proc(5))."""
+    """Whether the kernel keeps a keepalive timer for the socket with this local port (timer 2 of proc(5)).
+
+    Until the last bytes that were sent are acknowledged it keeps another timer in its place.
+    """
     for line in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]:
         fields = line.split()
         if int(fields[1].rpartition(":")[2], 16) == port:
