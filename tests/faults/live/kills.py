@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from muster_local.programs import SERVICES
 from tests.faults.field import health
-from tests.faults.live.stage import READY_SECONDS, Stage
+from tests.faults.live.stage import READY_SECONDS, REPLICAS, Stage
 from tests.support.eventually import eventually
 
 # The services that have something to relay at any time; one that has not for so long is killed all the same.
@@ -26,22 +26,25 @@ Kill = Callable[[Stage, random.Random], Awaitable[str]]
 async def service(stage: Stage, dice: random.Random) -> str:
     """A service is killed, wherever it is at work: 1 and 14."""
     name = dice.choice(SERVICES)
-    stage.start_anew(name)
+    stage.restart(name, dice.randrange(REPLICAS))
     await stage.ready(name)
     return "a service"
 
 
 async def relay(stage: Stage, dice: random.Random) -> str:
-    """A service kills itself between Kafka's acknowledgement and its delete: 1."""
+    """A service kills itself between Kafka's acknowledgement and its delete: 1. The lease leads to it, or another."""
     name = dice.choice(RELAYING)
-    dying = stage.start_anew(name, ["--die-before", "delete", "--nth", str(dice.randint(1, 5))])
+    breaking = ["--die-before", "delete", "--nth", str(dice.randint(1, 5))]
+    dying = [stage.restart(name, replica, breaking) for replica in range(REPLICAS)]
     came_of_it = "a relay before its delete"
     try:
-        await eventually(lambda: not dying.runs, timeout=IDLE_SECONDS)
+        await eventually(lambda: not all(process.runs for process in dying), timeout=IDLE_SECONDS)
     except AssertionError:
-        stage.start_anew(name)
         came_of_it = "a relay that idled"
-    await eventually(lambda: stage.services[name] is not dying)
+    for replica, process in enumerate(dying):
+        if process.runs:
+            stage.restart(name, replica)
+    await eventually(lambda: not set(stage.services[name]) & set(dying))
     await stage.ready(name)
     return came_of_it
 
@@ -66,7 +69,7 @@ async def postgres(stage: Stage, dice: random.Random) -> str:
 
 
 async def rebalance(stage: Stage, dice: random.Random) -> str:
-    """A second consumer of a service joins and is killed or sent away: 14."""
+    """One more consumer of a service joins and is killed or sent away: 14."""
     name = dice.choice(SERVICES)
     joining = stage.start_beside(name)
     await eventually(lambda: health(joining), timeout=READY_SECONDS)

@@ -1,4 +1,4 @@
-"""The stage: Postgres, Kafka, the mail sink, a webhook receiver and the four services, as processes to be broken."""
+"""The stage: Postgres, Kafka, the mail sink, a webhook receiver, and two replicas of each of the four services."""
 
 import asyncio
 import os
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -30,6 +31,9 @@ from tests.support.eventually import eventually
 
 READY_SECONDS = 120
 
+# Of each service: what holds with one must hold while another is at work beside it.
+REPLICAS = 2
+
 # Instead of a supervisor: how soon a service that has ended by itself is started again.
 RESTART_SECONDS = 0.2
 
@@ -46,7 +50,7 @@ class Stage:
         self.postgres: Server
         self.kafka: Server
         self.mail: Process
-        self.services: dict[str, Process] = {}
+        self.services: dict[str, list[Process]] = {}
         self.receiver: Receiver
         self.programme: Programme
         self.restarts = 0
@@ -65,15 +69,16 @@ class Stage:
         await create_topics(self.kafka.program.address, "", topics().values())
         for service in SERVICES:
             await self._provision(service)
-            self.services[service] = self._service(service)
-            self.services[service].start()
+            self.services[service] = [self._service(service, replica) for replica in range(REPLICAS)]
+            for process in self.services[service]:
+                process.start()
         self._tell_where_things_are()
         keeper = asyncio.create_task(self._keep())
         self._exit.callback(keeper.cancel)
         await self.ready()
         self.receiver = await Receiver.start(self._home.path / "receiver", lives_with=os.getpid())
         self._exit.push_async_callback(self.receiver.stop)
-        urls = {service: process.program.address for service, process in self.services.items()}
+        urls = {service: replicas[0].program.address for service, replicas in self.services.items()}
         self.programme = await self._exit.enter_async_context(Programme(urls, self.stack.token(*SCOPES)))
         return self
 
@@ -81,24 +86,28 @@ class Stage:
         self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         await self._exit.aclose()
-        for process in (*self.services.values(), self.mail, self.kafka, self.postgres):
+        for process in (*chain.from_iterable(self.services.values()), self.mail, self.kafka, self.postgres):
             process.kill()
 
     async def ready(self, *names: str) -> None:
-        """Wait until services, by default all, can do their work."""
+        """Wait until every replica of services, by default all, can do its work."""
         for name in names or SERVICES:
-            await eventually(lambda: health(self.services[name]), timeout=READY_SECONDS)  # noqa: B023 - awaited in turn
+            for replica in range(REPLICAS):
+                await eventually(
+                    lambda: health(self.services[name][replica]),  # noqa: B023 - awaited in turn
+                    timeout=READY_SECONDS,
+                )
 
-    def start_anew(self, service: str, breaking: Sequence[str] = ()) -> Process:
-        """Kill a service where it runs, and start it; `breaking` are the launcher's options."""
-        self.services[service].kill()
-        self.services[service] = self._service(service, breaking)
-        self.services[service].start()
-        return self.services[service]
+    def restart(self, service: str, replica: int, breaking: Sequence[str] = ()) -> Process:
+        """Kill a replica of a service where it runs, and start it again; `breaking` are the launcher's options."""
+        self.services[service][replica].kill()
+        process = self.services[service][replica] = self._service(service, replica, breaking)
+        process.start()
+        return process
 
     def start_beside(self, service: str) -> Process:
-        """Start a second process of a service that only consumes."""
-        process = self._service(service, role="consumer", port=free_port())
+        """Start one more process of a service that only consumes."""
+        process = self._service(service, REPLICAS, role="consumer")
         process.start()
         return process
 
@@ -107,32 +116,33 @@ class Stage:
         self._accesses[service] = await provision(dsn, "muster", service, password_of(dsn))
         await asyncio.to_thread(migrate, self._accesses[service].owner_dsn, service, migrations_of(service))
 
-    def _service(
-        self, service: str, breaking: Sequence[str] = (), role: str = "all", port: int | None = None
-    ) -> Process:
+    def _service(self, service: str, replica: int, breaking: Sequence[str] = (), role: str = "all") -> Process:
+        """A process of a service; the first replica has the installation's port, each other one of its own."""
         installation = self._installation
-        if port is not None:
-            installation = installation.model_copy(update={"ports": installation.ports | {service: port}})
+        if replica:
+            installation = installation.model_copy(update={"ports": installation.ports | {service: free_port()}})
         bootstrap = self.kafka.program.address
         program = service_program(service, self._home, installation, self._accesses[service], bootstrap, "", role)
         launcher = [sys.executable, "-m", "tests.faults.launcher", *breaking, "-m"]
-        environment = dict(program.environment) | {"PYTHONPATH": str(Path(__file__).parents[3])}
-        if port is not None:
-            environment["MUSTER_INSTANCE"] = f"{service}-{port}"
+        environment = dict(program.environment) | {
+            "PYTHONPATH": str(Path(__file__).parents[3]),
+            "MUSTER_INSTANCE": f"{service}-{replica + 1}",
+        }
         program = replace(program, command=[*launcher, *program.command[2:]], environment=environment)
-        return Process(program, self._home.log(service))
+        return Process(program, self._home.log(f"{service}-{replica + 1}"))
 
     async def _keep(self) -> None:
         """A service that has ended, for whatever reason, is started again."""
         while True:
             await asyncio.sleep(RESTART_SECONDS)
-            for service, process in list(self.services.items()):
-                if not process.runs:
-                    self.restarts += process.exit_status != -signal.SIGKILL
-                    self.start_anew(service)
+            for service, replicas in self.services.items():
+                for replica, process in enumerate(replicas):
+                    if not process.runs:
+                        self.restarts += process.exit_status != -signal.SIGKILL
+                        self.restart(service, replica)
 
     def _tell_where_things_are(self) -> None:
-        processes = [self.postgres, self.kafka, self.mail, *self.services.values()]
+        processes = [self.postgres, self.kafka, self.mail, *(replicas[0] for replicas in self.services.values())]
         self._home.write_state(
             State(
                 supervisor=os.getpid(),
