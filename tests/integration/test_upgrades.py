@@ -52,12 +52,18 @@ def upgraded(postgres: str, topic_prefix: str, tmp_path: Path, monkeypatch: pyte
     return upgrade
 
 
-async def test_contacts_of_an_agency_that_has_left_are_erased_as_well(upgraded: Upgrade) -> None:
+async def test_contacts_that_nothing_needs_are_erased_as_well(upgraded: Upgrade) -> None:
     rows = """
-        insert into agency (id, name, branch) values ('EPA', 'EPA', 'executive'), ('DOE', 'DOE', 'executive');
+        insert into agency (id, name, branch) values
+        ('EPA', 'EPA', 'executive'), ('DOE', 'DOE', 'executive'), ('NSF', 'NSF', 'executive');
         insert into contact (contact_ref, agency_id, role, name, email, recorded_at) values
         ('con_1', 'EPA', 'administrator', 'A', 'a@epa.gov', '2025-08-06Z'),
-        ('con_2', 'DOE', 'administrator', 'B', 'b@doe.gov', '2025-08-06Z');
+        ('con_2', 'DOE', 'administrator', 'B', 'b@doe.gov', '2025-08-06Z'),
+        ('con_3', 'DOE', 'administrator', 'C', 'c@doe.gov', '2025-09-06Z'),
+        ('con_4', 'DOE', 'signer', 'D', 'd@doe.gov', '2025-08-06Z'),
+        ('con_5', 'DOE', 'signer', 'E', 'e@doe.gov', '2025-08-07Z'),
+        ('con_6', 'NSF', 'signer', 'F', 'f@nsf.gov', '2025-08-06Z'),
+        ('con_7', 'EPA', 'signer', 'G', 'g@epa.gov', '2025-10-01Z');
         insert into enrollment (
             enrollment_id, agency_id, number, state, seats, requested_start, contact_ref, submitted_at, changed_at,
             closed_at, closing_reason, version
@@ -66,15 +72,33 @@ async def test_contacts_of_an_agency_that_has_left_are_erased_as_well(upgraded: 
             'enr_1', 'EPA', 1, 'withdrawn', 5, '2025-08-06Z', 'con_1', '2025-08-06Z', '2025-09-01Z',
             '2025-09-01Z', 'left', 2
         ),
-        ('enr_2', 'DOE', 1, 'submitted', 5, '2025-08-06Z', 'con_2', '2025-08-06Z', '2025-08-06Z', null, null, 1);
+        (
+            'enr_2', 'DOE', 1, 'withdrawn', 5, '2025-08-06Z', 'con_2', '2025-08-06Z', '2025-09-01Z',
+            '2025-09-01Z', 'left', 2
+        ),
+        ('enr_3', 'DOE', 2, 'submitted', 5, '2025-09-06Z', 'con_3', '2025-09-06Z', '2025-09-06Z', null, null, 1);
+        insert into data_use_acceptance (
+            acceptance_id, agency_id, terms_version, signer_ref, evidence_sha256, accepted_at
+        ) values
+        ('acc_1', 'DOE', '2025-07', 'con_4', repeat('0', 64), '2025-08-06Z'),
+        ('acc_2', 'DOE', '2025-08', 'con_5', repeat('0', 64), '2025-08-07Z'),
+        ('acc_3', 'NSF', '2025-08', 'con_6', repeat('0', 64), '2025-08-06Z'),
+        ('acc_4', 'EPA', '2025-08', 'con_7', repeat('0', 64), '2025-10-01Z');
     """
     async with upgraded("enrollment", rows) as connection:
-        deadlines = await connection.fetch("select kind, agency_id, subject, due_at from deadline")
+        deadlines = await connection.fetch("select kind, agency_id, subject, due_at from deadline order by subject")
         assert [tuple(row) for row in deadlines] == [
-            ("contact-erasure", "EPA", "enr_1", datetime(2025, 9, 2, tzinfo=UTC))
+            ("contact-erasure", "EPA", "con_1", datetime(2025, 9, 2, tzinfo=UTC)),  # the agency has left
+            ("contact-erasure", "DOE", "con_2", datetime(2025, 9, 6, tzinfo=UTC)),  # replaced
+            ("contact-erasure", "DOE", "con_4", datetime(2025, 8, 7, tzinfo=UTC)),
+            ("contact-erasure", "NSF", "con_6", datetime(2025, 11, 4, tzinfo=UTC)),  # signed ahead
+            ("contact-erasure", "EPA", "con_7", datetime(2025, 12, 30, tzinfo=UTC)),
         ]
         forced = await connection.fetch(
-            "select relname from pg_class where relname in ('enrollment', 'deadline') and not relforcerowsecurity"
+            """
+            select relname from pg_class
+            where relname in ('contact', 'data_use_acceptance', 'enrollment', 'deadline') and not relforcerowsecurity
+            """
         )
         assert forced == []
 

@@ -1,7 +1,7 @@
 """What happens on each command, event and deadline, within one transaction under the agency's lock."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from muster_contracts.billing import TermEnded, TermEndReason
@@ -28,7 +28,7 @@ from muster_runtime.identifiers import new_id
 # At the start and the end of an authorization; the subject is its id and which of the two.
 ATU = "atu"
 
-# When the last words to an agency's contacts were said; the subject is the enrollment that came to its end.
+# When a contact is needed no more; the subject is the contact. One whom a live enrollment needs has no such deadline.
 CONTACT_ERASURE = "contact-erasure"
 
 
@@ -74,8 +74,8 @@ async def submit_enrollment(uow: UnitOfWork, command: SubmitEnrollment, seats_pe
     )
     headcount = await repository.headcount(uow.connection, command.agency_id)
     rules.check_seats(command.seats, headcount, seats_per_head)
-    if before.enrollment:
-        await deadlines.cancel(uow, command.agency_id, CONTACT_ERASURE, [before.enrollment.enrollment_id])
+    known = await repository.contacts(uow.connection, command.agency_id)
+    await deadlines.cancel(uow, command.agency_id, CONTACT_ERASURE, known)
     await _record_contact(uow, command.agency_id, contact_ref, ContactRole.ADMINISTRATOR, command.contact)
     _publish_transition(uow, before, submitted, uow.now)
     after = await _settle(uow, submitted)
@@ -136,7 +136,10 @@ async def revoke_atu(uow: UnitOfWork, command: RevokeAtu) -> AuthorizationView:
 
 
 async def accept_data_use_terms(uow: UnitOfWork, command: AcceptDataUseTerms) -> AcceptanceView:
-    """Record that an agency accepted a version of the data-use terms; an earlier version's signer is erased."""
+    """Record that an agency accepted a version of the data-use terms; an earlier version's signer is erased.
+
+    Where no enrollment is live the signer waits for one, for a time.
+    """
     rules.check_address("signer.email", command.signer.email)
     before = await _load(uow, command.agency_id)
     acceptance = Acceptance(
@@ -145,6 +148,8 @@ async def accept_data_use_terms(uow: UnitOfWork, command: AcceptDataUseTerms) ->
     bound = rules.accept_terms(before, acceptance)
     signer_ref = new_id("con", uow.now)
     await _record_contact(uow, command.agency_id, signer_ref, ContactRole.SIGNER, command.signer)
+    if before.live is None:
+        await _schedule_erasure(uow, command.agency_id, [signer_ref], rules.SIGNED_AHEAD)
     await repository.insert_acceptance(
         uow.connection, command.agency_id, acceptance, signer_ref, command.evidence_sha256
     )
@@ -172,7 +177,7 @@ async def withdraw_agency(uow: UnitOfWork, command: WithdrawAgency) -> Enrollmen
         )
     _publish_transition(uow, before, after, uow.now)
     await _settle(uow, after)
-    await _schedule_erasure(uow, after)
+    await _say_farewell(uow, command.agency_id)
     await _audit(uow, "WithdrawAgency", before, after, reason=command.reason)
     return EnrollmentView.of(after, uow.now)
 
@@ -184,7 +189,7 @@ async def on_term_ended(uow: UnitOfWork, run: Sequence[Received[TermEnded]]) -> 
             before = await _load(uow, ended.agency_id)
             after = await _settle(uow, rules.end_term(before, ended.ended_at))
             if before.live and not after.live:
-                await _schedule_erasure(uow, after)
+                await _say_farewell(uow, ended.agency_id)
 
 
 async def on_atu_bound(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
@@ -201,11 +206,8 @@ async def on_atu_bound(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
 
 
 async def erase_contacts(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """The last words to an agency that left were said: erase who spoke or signed for it."""
-    agency_id = due[0].agency_id
-    standing = await repository.load_standing(uow.connection, agency_id)
-    if standing.live is None:
-        await _erase_contacts(uow, agency_id, tuple(ContactRole), due[-1].due_at)
+    """No live enrollment has needed these contacts for their time: erase them."""
+    await _erase(uow, due[0].agency_id, [deadline.subject for deadline in due], due[-1].due_at)
 
 
 async def _load(uow: UnitOfWork, agency_id: str) -> Standing:
@@ -242,24 +244,28 @@ def _publish_transition(uow: UnitOfWork, before: Standing, after: Standing, time
 
 async def _record_contact(uow: UnitOfWork, agency_id: str, contact_ref: str, role: ContactRole, person: Person) -> None:
     """Record a person in a role, in the place of whoever had it."""
-    await _erase_contacts(uow, agency_id, (role,), uow.now)
+    await _erase(uow, agency_id, await repository.contacts(uow.connection, agency_id, (role,)), uow.now)
     await repository.insert_contact(uow.connection, agency_id, contact_ref, role, person, uow.now)
     uow.publish(publishing.contact(agency_id, contact_ref, role, person))
 
 
-async def _erase_contacts(uow: UnitOfWork, agency_id: str, roles: Sequence[ContactRole], at: datetime) -> None:
-    for contact_ref in await repository.erase_contacts(uow.connection, agency_id, roles, at):
+async def _erase(uow: UnitOfWork, agency_id: str, contact_refs: Sequence[str], at: datetime) -> None:
+    for contact_ref in await repository.erase_contacts(uow.connection, contact_refs, at):
         uow.publish(publishing.erased(agency_id, contact_ref), time=at)
 
 
-async def _schedule_erasure(uow: UnitOfWork, left: Standing) -> None:
-    """Have the agency's contacts erased after the messages that the end of its enrollment leads to.
+async def _say_farewell(uow: UnitOfWork, agency_id: str) -> None:
+    """Have the agency's contacts erased after the messages that the end of its enrollment leads to."""
+    await _schedule_erasure(uow, agency_id, await repository.contacts(uow.connection, agency_id), rules.FAREWELL)
 
-    The time counts from now, and not from that end: after an outage the messages have yet to be sent.
+
+async def _schedule_erasure(uow: UnitOfWork, agency_id: str, contact_refs: Sequence[str], patience: timedelta) -> None:
+    """Have contacts erased after a time unless an enrollment is submitted before.
+
+    It counts from now, and not from the end of an enrollment: after an outage the messages have yet to be sent.
     """
-    assert left.enrollment is not None  # it is what has come to its end
-    due_at = uow.now + rules.FAREWELL
-    await deadlines.schedule(uow, [Deadline(CONTACT_ERASURE, left.agency.id, left.enrollment.enrollment_id, due_at)])
+    due_at = uow.now + patience
+    await deadlines.schedule(uow, [Deadline(CONTACT_ERASURE, agency_id, ref, due_at) for ref in contact_refs])
 
 
 def _bounds(authorization: Authorization) -> Mapping[str, datetime]:

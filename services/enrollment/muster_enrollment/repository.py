@@ -200,19 +200,28 @@ async def insert_contact(
     )
 
 
-async def erase_contacts(
-    connection: Connection, agency_id: str, roles: Sequence[ContactRole], now: datetime
+async def contacts(
+    connection: Connection, agency_id: str, roles: Sequence[ContactRole] = tuple(ContactRole)
 ) -> list[str]:
-    """Erase the names and addresses of an agency's contacts in these roles; answers whose they were."""
+    """The references of an agency's contacts in these roles who are not erased."""
+    rows = await connection.fetch(
+        "select contact_ref from contact where agency_id = $1 and role = any($2::text[]) and erased_at is null",
+        agency_id,
+        list(roles),
+    )
+    return [row["contact_ref"] for row in rows]
+
+
+async def erase_contacts(connection: Connection, contact_refs: Sequence[str], now: datetime) -> list[str]:
+    """Erase contacts' names and addresses; answers whose they were."""
     rows = await connection.fetch(
         """
         update contact
-        set name = null, email = null, erased_at = $3
-        where agency_id = $1 and role = any($2::text[]) and erased_at is null
+        set name = null, email = null, erased_at = $2
+        where contact_ref = any($1::text[]) and erased_at is null
         returning contact_ref
         """,
-        agency_id,
-        list(roles),
+        contact_refs,
         now,
     )
     return [row["contact_ref"] for row in rows]

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from muster_contracts.billing import TermEnded, TermEndReason
 from muster_contracts.enrollment import ContactErased, ContactRecorded
-from muster_enrollment.domain.rules import FAREWELL
+from muster_enrollment.domain.rules import FAREWELL, SIGNED_AHEAD
 from tests.integration.enrollment.programme import DAY, INSTANT, START, Programme, acceptance, authorization, enrollment
 from tests.support.eventually import eventually
 
@@ -93,7 +93,37 @@ async def test_a_second_withdrawal_leaves_its_whole_time_for_the_last_words(prog
     assert len(await erased(programme)) == 3
 
 
-async def test_a_signer_without_an_enrollment_stays(programme: Programme) -> None:
+async def test_a_signer_waits_for_an_enrollment_only_for_a_time(programme: Programme) -> None:
     await programme.post("NASA", "data-use-acceptances", acceptance())
-    await programme.move(START + 2 * FAREWELL)
+    signer = (await contacts(programme))["signer"]
+    await programme.move(START + SIGNED_AHEAD - INSTANT)
     assert await erased(programme) == []
+    await programme.move(START + SIGNED_AHEAD)
+    assert await erased(programme) == [(signer, START + SIGNED_AHEAD)]
+    assert await people_kept(programme) == 0
+
+
+async def test_a_signer_whose_enrollment_is_submitted_in_time_stays_with_it(programme: Programme) -> None:
+    await programme.post("NASA", "data-use-acceptances", acceptance())
+    await programme.move(START + 2 * DAY)
+    await programme.post("NASA", "enrollments", enrollment())
+    await programme.move(START + 2 * SIGNED_AHEAD)
+    assert await erased(programme) == []
+    await programme.withdraw("NASA")
+    await programme.move(START + 2 * SIGNED_AHEAD + FAREWELL)
+    assert len(await erased(programme)) == 2
+    assert await people_kept(programme) == 0
+
+
+async def test_who_signs_after_a_withdrawal_waits_for_the_next_enrollment(programme: Programme) -> None:
+    await programme.post("NASA", "enrollments", enrollment())
+    await programme.withdraw("NASA")
+    signed_at = START + FAREWELL / 2
+    await programme.move(signed_at)
+    await programme.post("NASA", "data-use-acceptances", acceptance())
+    known = await contacts(programme)
+    await programme.move(START + FAREWELL)
+    assert await erased(programme) == [(known["administrator"], START + FAREWELL)]
+    await programme.move(signed_at + SIGNED_AHEAD)
+    assert [ref for ref, _ in await erased(programme)] == [known["administrator"], known["signer"]]
+    assert await people_kept(programme) == 0

@@ -26,6 +26,9 @@ _GOVERNMENT_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?:
 # How long an agency's contacts are known after it has left: for the messages that say so.
 FAREWELL = timedelta(days=1)
 
+# How long a signer is known who signed while no enrollment was live: for the one that is to be submitted.
+SIGNED_AHEAD = timedelta(days=90)
+
 # A start further away than this is taken for a slip of the pen.
 LONGEST_LEAD = timedelta(days=366)
 
