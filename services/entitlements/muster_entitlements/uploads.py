@@ -84,12 +84,12 @@ async def receiving(
 ) -> AsyncIterator[Upload]:
     """An upload that is discarded unless it is accepted. Raises PoolUnknown."""
     async with commands.write(agency_id) as uow:
-        await known_pool(uow, agency_id)
+        pool = await known_pool(uow, agency_id)
         operation_id = new_id("bat", uow.now)
         await operations.add_operation(
             uow.connection,
             operation_id,
-            agency_id,
+            pool,
             kind,
             uow.context,
             uow.now,

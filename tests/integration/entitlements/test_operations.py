@@ -40,6 +40,34 @@ async def test_a_dry_run_of_a_pool_that_became_smaller_meanwhile_gives_no_seat(
     assert sums(operation) == (20_000, assigned, 0, 20_000 - assigned)
 
 
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_file_of_an_earlier_enrollment_gives_out_no_seat_in_a_later_one(
+    run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]], begun: bool
+) -> None:
+    service = await run_service(build, EntitlementsSettings, roles=frozenset({Role.API, Role.CONSUMER}))
+    service.clock.move(START)
+    entitlements = Entitlements(service, eventually)
+    await entitlements.enroll(cap=30_000)
+    accepted = await entitlements.send_file(file_of(20_000))
+    directory = Directory("a key of the test's own")
+
+    async def work_on_chunk() -> None:
+        async with service.runtime.database.write("NASA", context=Context("test", "cor_0")) as uow:
+            await work_on(uow, "NASA", directory)
+
+    if begun:
+        await work_on_chunk()
+    done = await service.admin.fetchval("select done from operation")
+    await service.publish(entitlements.withdrawn())
+    await entitlements.enroll(cap=30_000, enrollment_id="enr_2")
+    while (await service.client.get(accepted.headers["location"])).json()["state"] == "running":
+        await work_on_chunk()
+    operation = (await service.client.get(accepted.headers["location"])).json()
+    assert (operation["state"], operation["stop_reason"]) == ("stopped", "enrollment-over")
+    assert sums(operation) == (done, done, 0, 0)
+    assert (await entitlements.pool())["in_use"] == 0
+
+
 async def test_what_files_leave_behind_is_deleted_in_bounded_transactions(
     entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ START = datetime(2025, 8, 6, tzinfo=UTC)
 
 RUNNING = Operation(
     agency_id="NASA",
+    enrollment_id="enr_1",
     operation_id="bat_1",
     kind=SeatBatchKind.IMPORT,
     state=OperationState.RUNNING,

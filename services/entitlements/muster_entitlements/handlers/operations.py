@@ -10,6 +10,7 @@ from muster_entitlements.domain import OperationState
 from muster_entitlements.handlers.changes import change_rows
 from muster_entitlements.handlers.imports import import_rows
 from muster_entitlements.handlers.report import Report
+from muster_entitlements.handlers.seats import known_pool
 from muster_entitlements.people import Directory
 from muster_entitlements.repository import dry_runs, operations
 from muster_entitlements.repository.operations import Operation
@@ -30,6 +31,9 @@ COMMANDS = {
     SeatBatchKind.TRANSFER: "TransferSeats",
 }
 
+# Why the rest of a file is not read: the agency has enrolled again since it was sent.
+ENROLLMENT_OVER = "enrollment-over"
+
 UPLOAD_PATIENCE = timedelta(hours=1)
 ROWS_KEPT = timedelta(days=30)
 
@@ -41,12 +45,16 @@ CLEARED_SEATS = 5_000
 async def work_on(uow: UnitOfWork, agency_id: str, directory: Directory) -> None:
     """Work through the next chunk of the file whose turn it is.
 
+    A file that was sent in an enrollment before the one at hand is stopped: nobody has asked for its seats in this one.
     Rows, events and the place in the file are one transaction: whatever stops it, the work goes on from there.
     """
     operation = await operations.find_next(uow.connection, agency_id)
     if operation is None:
         return  # another process was faster
-    if operation.chunks_done < operation.chunks:
+    pool = await known_pool(uow, agency_id)
+    if operation.enrollment_id not in (None, pool.enrollment_id):
+        operation = replace(operation, stop_reason=ENROLLMENT_OVER)
+    elif operation.chunks_done < operation.chunks:
         operation = await _work_on_chunk(uow, operation, directory)
     if operation.chunks_done == operation.chunks or operation.stop_reason:
         operation = await _complete(uow, operation)

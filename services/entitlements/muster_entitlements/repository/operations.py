@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from muster_contracts.entitlements import SeatBatchKind
-from muster_entitlements.domain import OnLimit, OperationState
+from muster_entitlements.domain import OnLimit, OperationState, Pool
 from muster_entitlements.seat_file import Chunk, Columns
 from muster_runtime.context import Context
 from muster_runtime.db import Connection
@@ -14,10 +14,14 @@ from muster_runtime.db import Connection
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """The work on one file. `done` counts the rows that did what the file asks for."""
+    """The work on one file. `done` counts the rows that did what the file asks for.
+
+    `enrollment_id` is the enrollment in which the file was sent; None in rows that were kept before it was noted.
+    """
 
     agency_id: str
     operation_id: str
+    enrollment_id: str | None
     kind: SeatBatchKind
     state: OperationState
     dry_run: bool
@@ -40,8 +44,8 @@ class Operation:
 
 _OPERATION = """
     select
-        agency_id, operation_id, kind, state, dry_run, on_limit, directory, columns, actor, correlation_id,
-        created_at, started_at, updated_at, chunks, chunks_done, rows, done, unchanged, refused, stop_reason
+        agency_id, operation_id, enrollment_id, kind, state, dry_run, on_limit, directory, columns, actor,
+        correlation_id, created_at, started_at, updated_at, chunks, chunks_done, rows, done, unchanged, refused, stop_reason
     from operation
 """
 
@@ -49,7 +53,7 @@ _OPERATION = """
 async def add_operation(
     connection: Connection,
     operation_id: str,
-    agency_id: str,
+    pool: Pool,
     kind: SeatBatchKind,
     context: Context,
     now: datetime,
@@ -58,16 +62,18 @@ async def add_operation(
     on_limit: OnLimit,
     directory: bool,
 ) -> None:
-    """Begin to receive a file."""
+    """Begin to receive a file for the enrollment that has the pool."""
     await connection.execute(
         """
         insert into operation (
-            agency_id, operation_id, kind, state, dry_run, on_limit, directory, actor, correlation_id, created_at
+            agency_id, operation_id, enrollment_id, kind, state, dry_run, on_limit, directory, actor, correlation_id,
+            created_at
         )
-        values ($1, $2, $3, 'receiving', $4, $5, $6, $7, $8, $9)
+        values ($1, $2, $3, $4, 'receiving', $5, $6, $7, $8, $9, $10)
         """,
-        agency_id,
+        pool.agency_id,
         operation_id,
+        pool.enrollment_id,
         kind,
         dry_run,
         on_limit,
