@@ -15,6 +15,7 @@ from structlog.contextvars import bound_contextvars
 
 from muster_contracts import Envelope, Event, topics
 from muster_runtime import parking, positions
+from muster_runtime.clock import MAX_SKEW
 from muster_runtime.context import Context
 from muster_runtime.db import ONE_AGENCYS, RETRYABLE, Database, UnitOfWork, concerns_all
 from muster_runtime.events import EventHandler, Received, Unreadable
@@ -45,6 +46,13 @@ class Plan:
     fresh: Sequence[Item]
     held: Sequence[Item]
     reason: str = ""
+
+
+class AgencyAhead(Exception):
+    """One agency of several has an instant ahead of the clock, which would date what the others do as well.
+
+    Each is then applied alone: a producer whose clock is wrong dates its own agency's facts, and nobody else's.
+    """
 
 
 class Applier:
@@ -198,6 +206,9 @@ class Applier:
         """Apply what is fresh, and keep the last sequences."""
         fresh = (item.envelope for plan in plans.values() for item in plan.fresh)
         await uow.take_in({envelope.id: envelope for envelope in fresh if envelope})
+        clock = self._database.clock
+        if len(uow.agencies) > 1 and not clock.virtual and uow.now > clock.now() + MAX_SKEW:
+            raise AgencyAhead
         for run in _runs([plan.fresh for plan in plans.values()]):
             event_type = run[0].envelope.type
             with HANDLER_SECONDS.labels(self.service, event_type).time(), _logged_as(run[0].envelope):

@@ -9,10 +9,13 @@ import pytest
 from muster_contracts import ClockMoved, Envelope
 from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import SeatAssigned, SeatRevoked
+from muster_contracts.testing import record
+from muster_runtime.applier import Applier
 from muster_runtime.clock import SandboxClock
 from muster_runtime.context import Context
 from muster_runtime.db import EVERY_AGENCY, Database
 from muster_runtime.errors import ClockSkewed
+from muster_runtime.parking import Record
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build, build_answering
 from tests.support.clocks import ShiftedClock
@@ -55,6 +58,11 @@ async def instant(database: Database, *agencies: str, causes: dict[str, Envelope
 
 def withdrawn(agency_id: str) -> AgencyWithdrawn:
     return AgencyWithdrawn(agency_id=agency_id, enrollment_id="enr_1", reason="", withdrawn_at=NOON)
+
+
+def received(agency_id: str, sequence: int, time: datetime) -> Record:
+    made = record(withdrawn(agency_id), sequence=sequence, time=time)
+    return Record(made.topic, agency_id, 0, sequence, made.key, made.value, made.headers)
 
 
 async def answers(probe: RunningService, count: int) -> dict[str, list[datetime]] | None:
@@ -105,6 +113,18 @@ async def test_an_effect_is_not_dated_before_its_cause(run_service: ServiceRunne
     await eventually(lambda: answers(probe, 1))  # else both may be applied by one transaction, with one instant
     await probe.publish(withdrawn("DOE"), time=NOON - 2 * BIT)
     assert await eventually(lambda: answers(probe, 2)) == {"NASA": [NOON], "DOE": [NOON - BIT]}
+
+
+async def test_an_agency_ahead_of_the_clock_dates_no_other_agencys_effects(run_service: ServiceRunner) -> None:
+    clock = ShiftedClock(timedelta())
+    probe = await run_service(build_answering, Settings, roles=frozenset(), clock=clock)
+    applier = Applier(probe.runtime.database, probe.runtime.service.subscriptions, service="probe", group="probe")
+    ahead = clock.now() + timedelta(seconds=50)
+    assert await applier.apply([received("NASA", 1, ahead), received("DOE", 1, clock.now())]) == []
+    assert await applier.apply([received("NASA", 2, clock.now()), received("EPA", 1, clock.now())]) == []
+    outbox = await probe.admin.fetch("select agency_id, time from outbox order by id")
+    assert [row["time"] for row in outbox if row["agency_id"] == "NASA"] == [ahead, ahead]
+    assert [row["time"] < ahead for row in outbox if row["agency_id"] != "NASA"] == [True, True]
 
 
 async def test_a_replayed_effect_is_not_dated_before_its_cause(
