@@ -45,7 +45,8 @@ class Operation:
 _OPERATION = """
     select
         agency_id, operation_id, enrollment_id, kind, state, dry_run, on_limit, directory, columns, actor,
-        correlation_id, created_at, started_at, updated_at, chunks, chunks_done, rows, done, unchanged, refused, stop_reason
+        correlation_id, created_at, started_at, updated_at, chunks, chunks_done, rows, done, unchanged, refused,
+        stop_reason
     from operation
 """
 
