@@ -1,6 +1,8 @@
 """Migrations by dbmate: the runtime's tables and a service's own, into the service's schema."""
 
+import asyncio
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from muster_runtime.db import Connection
 
 RUNTIME_MIGRATIONS = Path(__file__).parent / "migrations"
+
+# How Postgres names the copies that a failed `reindex concurrently` leaves behind.
+_COPY = re.compile(r"_cc(new|old)\d*\"?$")
 
 
 class MigrationFailed(Exception):
@@ -37,12 +42,18 @@ class MigrationsPending(RetryableError):
 def migrate(owner_dsn: str, schema: str, directory: Path) -> None:
     """Apply what is pending, as the owner role.
 
-    Raises MigrationFailed; each file is a transaction of its own, so that what came before it stands.
+    Raises MigrationFailed; each file is a transaction of its own, so that what came before it stands, or, where it
+    builds an index concurrently, repeatable.
     """
     beside_python = Path(sys.executable).parent / "dbmate"
     dbmate = str(beside_python) if beside_python.exists() else shutil.which("dbmate")
     if dbmate is None:
         raise MigrationFailed("dbmate is not installed")
+    address = _with_schema(owner_dsn, schema)
+    try:
+        asyncio.run(_repair_indexes(address))
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise MigrationFailed(f"{type(error).__name__}: {error}") from None
     done = subprocess.run(
         [
             dbmate,
@@ -50,13 +61,37 @@ def migrate(owner_dsn: str, schema: str, directory: Path) -> None:
             *("--migrations-table", f"{schema}.schema_migrations", "--no-dump-schema", "migrate"),
         ],
         # By environment, since arguments can be read by every user of the machine.
-        env={**os.environ, "DATABASE_URL": _with_schema(owner_dsn, schema)},
+        env={**os.environ, "DATABASE_URL": address},
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode != 0:
         raise MigrationFailed((done.stderr or done.stdout).strip())
+
+
+async def _repair_indexes(address: str) -> None:
+    """Build the indexes that a failed try left invalid.
+
+    `create index concurrently if not exists` would take such an index for its own, which no query ever uses.
+    """
+    connection = await asyncpg.connect(address)
+    try:
+        invalid = await connection.fetch(
+            """
+            select format('%I', c.relname) as name
+            from pg_index as i
+            join pg_class as c on c.oid = i.indexrelid
+            where c.relnamespace = current_schema()::regnamespace and not i.indisvalid
+            """
+        )
+        for (name,) in invalid:
+            if _COPY.search(name):
+                await connection.execute(f"drop index concurrently if exists {name}")
+            else:
+                await connection.execute(f"reindex index concurrently {name}")
+    finally:
+        await connection.close()
 
 
 async def unapplied(connection: "Connection", directory: Path) -> list[str]:
