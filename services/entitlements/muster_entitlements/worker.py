@@ -41,7 +41,7 @@ class _SeatFileWorker:
     async def _work_round(self) -> bool:
         """A chunk for each agency that has a file; False when there was nothing to do."""
         try:
-            async with self._runtime.database.pool.acquire() as connection:
+            async with self._runtime.database.connection() as connection:
                 agencies = await operations.agencies_at_work(connection)
         except RETRYABLE as error:
             _log.warning("seat_files_retried", error=repr(error))
@@ -58,7 +58,7 @@ class _SeatFileWorker:
     async def _work_on(self, agency_id: str) -> None:
         database = self._runtime.database
         try:
-            async with database.pool.acquire() as connection:
+            async with database.connection() as connection:
                 operation = await operations.find_next(connection, agency_id)
             if operation is None:
                 return

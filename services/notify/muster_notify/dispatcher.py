@@ -79,7 +79,7 @@ class Dispatcher:
         """Start work on the lanes that are due, where this process leads; the answer is when the next ones are."""
         leads = await lease.take()
         now = runtime.clock.now()
-        async with runtime.database.pool.acquire() as connection:
+        async with runtime.database.connection() as connection:
             for channel, lanes in self._lanes.items():
                 free = SLOTS[channel] - len(lanes)
                 if not leads or not free:

@@ -24,7 +24,7 @@ async def run(runtime: Runtime) -> None:
     """Replay until cancelled. Several processes may do so at once: a step that another has taken changes nothing."""
     while True:
         try:
-            async with runtime.database.pool.acquire() as connection:
+            async with runtime.database.connection() as connection:
                 running = await replays.running(connection)
             for replay in running:
                 await _step(runtime, replay)
@@ -37,7 +37,7 @@ async def run(runtime: Runtime) -> None:
 
 async def _step(runtime: Runtime, replay: Replay) -> None:
     """Make the next deliveries of a replay pending; at an endpoint that gets nothing any more, stop."""
-    async with runtime.database.pool.acquire() as connection:
+    async with runtime.database.connection() as connection:
         missed = await replays.missed(connection, replay, STEP)
     agencies = {row["agency_id"] for row in missed}
     context = Context(actor=runtime.service.name, correlation_id=replay.id)

@@ -64,7 +64,7 @@ class EmailSender:
     async def _recipients(self, database: Database, delivery: Delivery) -> list[Contact]:
         if delivery.recipient == OPERATORS:
             return [Contact("Operators", self._settings.operators_email)]
-        async with database.pool.acquire() as connection:
+        async with database.connection() as connection:
             return await directory.contacts(connection, delivery.agency_id, delivery.recipient)
 
     async def _connection(self) -> SMTP:

@@ -35,7 +35,7 @@ class WebhookSender:
 
     async def send(self, database: Database, delivery: Delivery, now: datetime) -> Outcome:
         """Attempt a delivery once. It is signed at the machine's time, whatever `now` is."""
-        async with database.pool.acquire() as connection:
+        async with database.connection() as connection:
             endpoint = await endpoints.find(connection, delivery.recipient)
         if endpoint.state is not WebhookState.ENABLED or endpoint.sealed_secret is None:
             return Outcome(Verdict.FAILED, f"the endpoint is {endpoint.state}")

@@ -213,7 +213,7 @@ class Database:
         """Open a pool of at most `size` connections, whose search path is the service's schema.
 
         With `turns`, the writers of one agency wait for one another before they take a connection. With `migrations`,
-        the service's, a write that the schema refuses asks whether one of them is pending.
+        the service's, work that the schema refuses asks whether one of them is pending.
         """
         database = cls(clock, turns, migrations)
         database.pool = await asyncpg.create_pool(
@@ -244,6 +244,17 @@ class Database:
             self.pool.terminate()
 
     @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection outside of any transaction. Raises MigrationsPending where the schema lacks what it asks for."""
+        async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            try:
+                yield connection
+            except asyncpg.SyntaxOrAccessError as error:  # a column that is not there, a right that is not granted
+                if self._migrations and (pending := await unapplied(connection, self._migrations)):
+                    raise MigrationsPending(pending, error) from error
+                raise
+
+    @asynccontextmanager
     async def write(self, *agencies: str, context: Context) -> AsyncIterator[UnitOfWork]:
         """Lock the agencies, yield a unit of work, publish its events and commit.
 
@@ -258,7 +269,7 @@ class Database:
         async with AsyncExitStack() as held:
             if self._turns is not None and len(agencies) == 1:
                 await held.enter_async_context(self._turns.take(agencies[0]))
-            connection = await held.enter_async_context(self.pool.acquire(timeout=ACQUIRE_SECONDS))
+            connection = await held.enter_async_context(self.connection())
             try:
                 async with connection.transaction():
                     now = await self._lock(connection, agencies)
@@ -267,10 +278,6 @@ class Database:
                     await uow.flush()
             except asyncpg.DiskFullError:
                 self.disk_full = True
-                raise
-            except asyncpg.SyntaxOrAccessError as error:  # a column that is not there, a right that is not granted
-                if self._migrations and (pending := await unapplied(connection, self._migrations)):
-                    raise MigrationsPending(pending, error) from error
                 raise
             self.disk_full = False
 
@@ -287,6 +294,6 @@ class Database:
     @asynccontextmanager
     async def read(self, agency: str) -> AsyncIterator[Connection]:
         """A read-only transaction that sees one agency's rows, or with EVERY_AGENCY all of them."""
-        async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction(readonly=True):
+        async with self.connection() as connection, connection.transaction(readonly=True):
             await connection.execute("select set_config('muster.agency', $1, true)", agency)
             yield connection

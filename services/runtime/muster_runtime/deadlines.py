@@ -71,6 +71,23 @@ async def next_due(connection: Connection) -> datetime | None:
     return instant
 
 
+async def due_agencies(connection: Connection, now: datetime, *, without: Sequence[str]) -> list[str]:
+    """The first agencies but for these of which something is due, the earliest instant first."""
+    rows = await connection.fetch(
+        """
+        select agency_id
+        from deadline
+        where due_at <= $1 and parked_at is null and agency_id <> all($2::text[])
+        group by agency_id
+        order by min(due_at), agency_id
+        limit 100
+        """,
+        now,
+        without,
+    )
+    return [row["agency_id"] for row in rows]
+
+
 async def due_first(connection: Connection, agency_id: str, now: datetime) -> list[Deadline]:
     """All deadlines of an agency that are due at its earliest instant."""
     rows = await connection.fetch(

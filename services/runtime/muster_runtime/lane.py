@@ -161,15 +161,16 @@ class Lane:
     async def _read(self, without: Sequence[int]) -> list[Run]:
         """The first runs but for these, and for those of streams that wait."""
         waiting = self._flight.waiting
-        runs: list[Run] = await self._database.pool.fetch(
-            _READ,
-            self._topics,
-            without,
-            [topic for topic, _ in waiting],
-            [agency_id for _, agency_id in waiting],
-            READ_RUNS,
-            READ_EVENTS,
-        )
+        async with self._database.connection() as connection:
+            runs: list[Run] = await connection.fetch(
+                _READ,
+                self._topics,
+                without,
+                [topic for topic, _ in waiting],
+                [agency_id for _, agency_id in waiting],
+                READ_RUNS,
+                READ_EVENTS,
+            )
         return runs
 
     async def _send(self, producer: Producer, parts: Parts) -> Sequence[Run]:
@@ -180,7 +181,8 @@ class Lane:
 
     async def _delete(self, runs: Sequence[Run]) -> None:
         ids = [run["id"] for run in runs]
-        await self._database.pool.execute("delete from outbox where id = any($1::bigint[])", ids)
+        async with self._database.connection() as connection:
+            await connection.execute("delete from outbox where id = any($1::bigint[])", ids)
         self._on_deleted(runs)
 
     async def _rest(self) -> None:

@@ -38,7 +38,8 @@ class Lease:
         now = time.monotonic()
         if now < self._held_until - LEASE_SECONDS / 2:
             return True
-        taken = await self._database.pool.fetchval(_TAKE, self._duty, self._holder, LEASE_SECONDS) is not None
+        async with self._database.connection() as connection:
+            taken = await connection.fetchval(_TAKE, self._duty, self._holder, LEASE_SECONDS) is not None
         self._held_until = now + LEASE_SECONDS if taken else 0.0
         return taken
 
@@ -46,6 +47,5 @@ class Lease:
         """Give it back, so that another process need not wait for its end."""
         if self._held_until:
             self._held_until = 0.0
-            await self._database.pool.execute(
-                "delete from lease where duty = $1 and holder = $2", self._duty, self._holder
-            )
+            async with self._database.connection() as connection:
+                await connection.execute("delete from lease where duty = $1 and holder = $2", self._duty, self._holder)

@@ -175,7 +175,7 @@ class Monitor:
     async def sandbox_state(self) -> dict[str, object]:
         """What the coordinator of the sandbox's clock asks of each process."""
         runtime = self._runtime
-        async with runtime.database.pool.acquire() as connection:
+        async with runtime.database.connection() as connection:
             outbox = await connection.fetchval("select count(*) from outbox")
             latest = await connection.fetchval("select max(latest) from agency_instant")
             due = [await next_due(connection)] + [

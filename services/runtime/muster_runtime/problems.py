@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from muster_runtime.auth import Forbidden, Unauthenticated
 from muster_runtime.db import RETRYABLE
+from muster_runtime.dbmate import MigrationsPending
 from muster_runtime.errors import PermanentError, TooManyRequests
 
 log = structlog.get_logger(__name__)
@@ -89,6 +90,17 @@ async def answer(request: Request, error: Exception) -> Response:
         case _ if isinstance(error, _BAD_TEXT):
             return _problem(
                 request, 422, "invalid-input", "The input breaks a rule", "a text holds the character U+0000"
+            )
+        case MigrationsPending():
+            log.warning("request can be tried again", exc_info=error)
+            return _problem(
+                request,
+                503,
+                "migrations-pending",
+                "The service is being upgraded",
+                "Its database lacks a migration that this request needs. Try again once the service is ready. With the "
+                "same Idempotency-Key a command is carried out once, whatever became of this try.",
+                headers={"retry-after": str(RETRY_AFTER_SECONDS)},
             )
         case _ if isinstance(error, RETRYABLE):
             log.warning("request can be tried again", exc_info=error)

@@ -123,7 +123,9 @@ async def running(
         api_database = database
         if Role.API in roles:
             turns = Turns(settings.agency_queue)
-            api_database = await Database.connect(api_dsn, service.name, clock, size=size, turns=turns)
+            api_database = await Database.connect(
+                api_dsn, service.name, clock, size=size, turns=turns, migrations=service.migrations
+            )
             stack.push_async_callback(api_database.close)
 
         duties = _Duties()

@@ -96,6 +96,7 @@ class Relay:
             self._vacuum_due.clear()
             self._to_vacuum = 0
             try:
-                await self._database.pool.execute("vacuum outbox")
+                async with self._database.connection() as connection:
+                    await connection.execute("vacuum outbox")
             except RETRYABLE as error:
                 _log.warning("outbox_not_vacuumed", error=repr(error))

@@ -60,9 +60,10 @@ async def refuse_restored(
 
 async def published_runs(database: Database, bootstrap: str, topic_prefix: str) -> list[int]:
     """The ids of the runs in the outbox of which something is on the topics already, which are read as a whole."""
-    runs = await database.pool.fetch(
-        "select id, topic, agency_id, epoch, first_sequence, events, time, correlation_id from outbox"
-    )
+    async with database.connection() as connection:
+        runs = await connection.fetch(
+            "select id, topic, agency_id, epoch, first_sequence, events, time, correlation_id from outbox"
+        )
     if not runs:
         return []
     wanted = {(run["topic"], run["agency_id"], *position): run for run in runs for position, _ in _events(run)}
@@ -141,34 +142,36 @@ async def _unread(kafka: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -
 
 async def _given_out(database: Database, streams: Collection[StreamKey]) -> dict[StreamKey, Position]:
     """The last position of each stream. One that is not known, its beginning being lost too, begins in the epoch."""
-    rows = await database.pool.fetch(
-        """
-        select topic, agency_id, coalesce(s.epoch, e.number) as epoch, coalesce(s.last_sequence, 0) as last_sequence
-        from unnest($1::text[], $2::text[]) as published (topic, agency_id)
-        cross join epoch as e
-        left join stream as s using (topic, agency_id)
-        """,
-        [topic for topic, _ in streams],
-        [agency_id for _, agency_id in streams],
-    )
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            """
+            select topic, agency_id, coalesce(s.epoch, e.number) as epoch, coalesce(s.last_sequence, 0) as last_sequence
+            from unnest($1::text[], $2::text[]) as published (topic, agency_id)
+            cross join epoch as e
+            left join stream as s using (topic, agency_id)
+            """,
+            [topic for topic, _ in streams],
+            [agency_id for _, agency_id in streams],
+        )
     return {(row["topic"], row["agency_id"]): (row["epoch"], row["last_sequence"]) for row in rows}
 
 
 async def _waiting_up_to(database: Database, last: Mapping[StreamKey, Position]) -> list[Any]:
     """The runs of the outbox that begin no later than the last position of their stream on the topic."""
-    rows: list[Any] = await database.pool.fetch(
-        """
-        select id, topic, agency_id, epoch, first_sequence, events, time, correlation_id
-        from outbox
-        join unnest($1::text[], $2::text[], $3::integer[], $4::bigint[])
-            as published (topic, agency_id, last_epoch, last_sequence) using (topic, agency_id)
-        where (epoch, first_sequence) <= (last_epoch, last_sequence)
-        """,
-        [topic for topic, _ in last],
-        [agency_id for _, agency_id in last],
-        [epoch for epoch, _ in last.values()],
-        [sequence for _, sequence in last.values()],
-    )
+    async with database.connection() as connection:
+        rows: list[Any] = await connection.fetch(
+            """
+            select id, topic, agency_id, epoch, first_sequence, events, time, correlation_id
+            from outbox
+            join unnest($1::text[], $2::text[], $3::integer[], $4::bigint[])
+                as published (topic, agency_id, last_epoch, last_sequence) using (topic, agency_id)
+            where (epoch, first_sequence) <= (last_epoch, last_sequence)
+            """,
+            [topic for topic, _ in last],
+            [agency_id for _, agency_id in last],
+            [epoch for epoch, _ in last.values()],
+            [sequence for _, sequence in last.values()],
+        )
     return rows
 
 

@@ -99,7 +99,7 @@ class Purger:
 
     async def _look(self, retention: Retention) -> datetime:
         """When the oldest row is due to go; the gauge says how overdue that is."""
-        async with self._database.pool.acquire() as connection:
+        async with self._database.connection() as connection:
             oldest = await retention.oldest(connection)
         now = self._clock.now()
         due_at = (oldest or now) + retention.keep

@@ -64,20 +64,10 @@ class Scheduler:
         """Handle the earliest due instant of each agency; False when nothing could be handled."""
         time = asyncio.get_running_loop().time()
         held = [agency_id for agency_id, until in self._held_until.items() if until > time]
-        agencies = await self._database.pool.fetch(
-            """
-            select agency_id
-            from deadline
-            where due_at <= $1 and parked_at is null and agency_id <> all($2::text[])
-            group by agency_id
-            order by min(due_at), agency_id
-            limit 100
-            """,
-            self._clock.now(),
-            held,
-        )
-        for row in agencies:
-            await self._handle_agency(row["agency_id"])
+        async with self._database.connection() as connection:
+            agencies = await deadlines.due_agencies(connection, self._clock.now(), without=held)
+        for agency_id in agencies:
+            await self._handle_agency(agency_id)
         if not agencies and held:
             await asyncio.sleep(0.5)
         return bool(agencies)
@@ -85,7 +75,7 @@ class Scheduler:
     async def _handle_agency(self, agency_id: str) -> None:
         """Handle all that is due at an agency's earliest instant together; where that fails, each alone."""
         try:
-            async with self._database.pool.acquire() as connection:
+            async with self._database.connection() as connection:
                 due = await deadlines.due_first(connection, agency_id, self._clock.now())
             due.sort(key=self._place)
             try:
@@ -152,5 +142,5 @@ async def handle(
 
 async def next_due_of(database: Database) -> datetime | None:
     """The earliest due instant, on a connection of the database's pool."""
-    async with database.pool.acquire() as connection:
+    async with database.connection() as connection:
         return await deadlines.next_due(connection)

@@ -1,0 +1,14 @@
+-- migrate:up
+
+-- A request that the schema refuses is answered by whether a migration is pending, which the api role may now ask.
+do $$
+begin
+    execute format('grant select on table schema_migrations to %I', current_schema() || '_api');
+end $$;
+
+-- migrate:down
+
+do $$
+begin
+    execute format('revoke select on table schema_migrations from %I', current_schema() || '_api');
+end $$;
