@@ -115,6 +115,48 @@ async def test_a_draft_follows_its_term_into_the_fiscal_year_of_washington(upgra
         assert await connection.fetchval("select fiscal_year from invoice") == 2025
 
 
+async def test_streams_that_have_been_parked_for_long_know_how_many_records_wait(upgraded: Upgrade) -> None:
+    rows = """
+        insert into parked_stream (consumer_group, topic, agency_id, parked_at, reason, records)
+        select 'notify', 't', agency_id, '2025-08-06Z', 'broken', records
+        from (values ('EPA', 0), ('DOE', 1)) as s (agency_id, records);
+        insert into parked_event (
+            consumer_group, topic, agency_id, kafka_partition, kafka_offset, header_names, header_values, parked_at
+        )
+        select 'notify', 't', agency_id, 0, kafka_offset, '{}', '{}', '2025-08-06Z'
+        from (values ('EPA', 1), ('EPA', 2), ('EPA', 4), ('DOE', 3)) as e (agency_id, kafka_offset);
+    """
+    async with upgraded("notify", rows) as connection:
+        counted = await connection.fetch("select agency_id, records from parked_stream order by agency_id")
+        assert [tuple(row) for row in counted] == [("DOE", 1), ("EPA", 3)]
+        assert await is_forced(connection, "parked_stream", "parked_event")
+
+
+async def test_seats_that_were_given_out_long_ago_can_be_idle(upgraded: Upgrade) -> None:
+    rows = """
+        insert into seat (agency_id, seat_id, subject_ref, state, assigned_at, activated_at, idle_since) values
+        ('EPA', 'a', 'sub_a', 'assigned', '2025-08-06Z', null, null),
+        ('EPA', 'b', 'sub_b', 'active', '2025-08-06Z', '2025-08-09Z', null),
+        ('EPA', 'c', 'sub_c', 'active', '2025-08-06Z', '2025-08-09Z', '2025-09-01'),
+        ('EPA', 'd', 'sub_d', 'revoked', '2025-08-06Z', null, null);
+    """
+    async with upgraded("entitlements", rows) as connection:
+        since = await connection.fetch("select seat_id, idle_since::text from seat order by seat_id")
+        assert [tuple(row) for row in since] == [
+            ("a", "2025-08-06"),
+            ("b", "2025-08-09"),
+            ("c", "2025-09-01"),
+            ("d", None),
+        ]
+        assert await is_forced(connection, "seat")
+
+
+async def is_forced(connection: "asyncpg.Connection[Any]", *tables: str) -> bool:
+    """Whether row-level security is forced on all of these tables again."""
+    found = await connection.fetch("select relforcerowsecurity from pg_class where relname = any($1)", tables)
+    return [row[0] for row in found] == [True] * len(tables)
+
+
 @pytest.mark.parametrize("service", ["entitlements", "notify"])
 async def test_the_other_services_upgrade(service: str, upgraded: Upgrade) -> None:
     async with upgraded(service, "select") as connection:
