@@ -42,6 +42,7 @@ class KeySource:
         self._location = location
         self._monotonic = monotonic
         self._keys: KeySet | None = None
+        self._started_at = monotonic()
         self._read_at = self._failed_at = self._asked_for_unknown_at = -math.inf
         self._failure = ""
         self._reading: asyncio.Task[None] | None = None
@@ -51,6 +52,11 @@ class KeySource:
     def at_hand(self) -> bool:
         """Whether there are keys; once had they outlive every outage of the issuer."""
         return self._keys is not None
+
+    @property
+    def age(self) -> float:
+        """Seconds since the keys were last read; where they never were, since the start."""
+        return self._monotonic() - max(self._read_at, self._started_at)
 
     async def holding(self, kid: str | None) -> KeySet:
         """The keys, hopefully with the key `kid` among them.

@@ -22,6 +22,7 @@ from muster_runtime.scheduler import Scheduler
 from muster_runtime.service import Runtime
 from muster_runtime.telemetry import (
     DEADLINE_OVERDUE_SECONDS,
+    ISSUER_KEYS_AGE_SECONDS,
     LAG,
     OLDEST_SNAPSHOT_SECONDS,
     OUTBOX_OLDEST_SECONDS,
@@ -109,6 +110,7 @@ class Monitor:
             reasons.append(f"the relay cannot publish: {self._relay.held}")
         if issuer := await self._keys.complaint():
             (warnings if self._keys.at_hand else reasons).append(issuer)
+        ISSUER_KEYS_AGE_SECONDS.labels(service).set(self._keys.age)
         OUTBOX_ROWS.labels(service).set(rows)
         OUTBOX_OLDEST_SECONDS.labels(service).set(oldest)
         DEADLINE_OVERDUE_SECONDS.labels(service).set(overdue)

@@ -59,6 +59,11 @@ PURGE_OVERDUE_SECONDS = Gauge(
     "Since when the oldest row of a table with a retention should have been deleted; at most an hour.",
     ["service", "table"],
 )
+ISSUER_KEYS_AGE_SECONDS = Gauge(
+    "muster_issuer_keys_age_seconds",
+    "Since when the keys of the issuer of tokens have not been read; they are read every ten minutes.",
+    ["service"],
+)
 HTTP_IN_WORK = Gauge("muster_http_in_work", "Requests in work.", ["service"])
 HTTP_REFUSED = Counter(
     "muster_http_refused", "Requests refused because the process, or the tenant's share of it, was full.", ["service"]

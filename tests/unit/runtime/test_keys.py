@@ -181,3 +181,21 @@ async def test_without_keys_a_flood_of_requests_is_refused_in_bounded_time(
         assert sum("too many" in str(answer) for answer in answers) == 300 - keys.MAX_WAITING
         assert server.asked == 1
         assert "issuer of tokens" in (await source.complaint() or "")
+
+
+async def test_the_age_of_the_keys_counts_from_when_they_were_last_read(issuer: Issuer, monotonic: Monotonic) -> None:
+    with KeyServer(issuer.jwks(), "fail") as server:
+        source = KeySource(server.url, monotonic)
+        monotonic.seconds += 20
+        assert await eventually(source.complaint)
+        assert source.age == 20, "never read: since the start"
+
+        monotonic.seconds += 3
+        server.manner = "answer"
+        await verifier_of(source).verify(bearer(issuer))
+        assert source.age == 0
+        monotonic.seconds += 660
+        server.manner = "fail"
+        await verifier_of(source).verify(bearer(issuer))
+        assert await eventually(source.complaint)
+        assert source.age == 660

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from prometheus_client import REGISTRY
 
 from muster_runtime import keys
 from muster_runtime.settings import Settings
@@ -39,12 +40,14 @@ async def test_an_issuer_that_hangs_is_a_warning_while_there_are_keys(
             return status == 200 and any("issuer of tokens cannot be read" in warning for warning in warnings)
 
         await eventually(warned)
+        await eventually(lambda: _age_of_keys() > keys.READ_SECONDS)
         async with asyncio.timeout(10):
             for _ in range(20):
                 assert (await probe.client.get("/v1/streams")).status_code == 200
 
         issuer.manner = "answer"
         await eventually(lambda: _is_well(probe))
+        assert _age_of_keys() < keys.READ_SECONDS
 
 
 async def test_a_process_that_never_had_keys_is_not_ready_and_says_why(
@@ -59,6 +62,10 @@ async def test_a_process_that_never_had_keys_is_not_ready_and_says_why(
         issuer.manner = "answer"
         await eventually(lambda: _is_well(probe))
         assert (await probe.client.get("/v1/streams")).status_code == 200
+
+
+def _age_of_keys() -> float:
+    return REGISTRY.get_sample_value("muster_issuer_keys_age_seconds", {"service": "probe"}) or 0.0
 
 
 async def _is_well(service: RunningService) -> bool:
