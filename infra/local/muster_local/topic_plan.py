@@ -21,6 +21,7 @@ from muster_contracts.topics import MIN_IN_SYNC, min_in_sync
 from muster_local.stack import DEFAULT_HOME
 from muster_local.target import HomeOption, Refused, Target, console, run
 from muster_local.topics import connect, create_topics, usual_replicas
+from muster_runtime.relay import transactional_id
 
 app = typer.Typer(no_args_is_help=True, help="Kafka's topics, as the contracts describe them.")
 
@@ -164,16 +165,22 @@ def access_rules(bootstrap: str, prefix: str, wanted: Iterable[Topic]) -> Iterat
     A restricted topic has these rules alone; whoever else subscribes to a public one needs a rule of its own.
     """
     readers: set[str] = set()
+    fenced: set[str] = set()
     for topic in wanted:
         if topic.owner == "sandbox":
             continue
         # It reads what it wrote, too: the ends of its topics tell whether its database has lost commits.
         yield _rule(bootstrap, topic.owner, ("Write", "Read", *_LOOK), ("--topic", prefix + topic.name))
+        if topic.compacted:
+            fenced.add(topic.owner)
         for reader in topic.readers:
             readers.add(reader)
             yield _rule(bootstrap, reader, ("Read", *_LOOK), ("--topic", prefix + topic.name))
     for reader in sorted(readers):
         yield _rule(bootstrap, reader, ("Read",), ("--group", prefix + reader))
+    for owner in sorted(fenced):
+        fence = transactional_id(prefix, owner)
+        yield _rule(bootstrap, owner, ("Write", "Describe"), ("--transactional-id", fence))
 
 
 def _rule(bootstrap: str, service: str, operations: Sequence[str], resource: Sequence[str]) -> str:

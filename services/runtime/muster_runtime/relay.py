@@ -25,6 +25,11 @@ VACUUM_AFTER_EVENTS = 200_000
 _log = structlog.get_logger(__name__)
 
 
+def transactional_id(topic_prefix: str, service: str) -> str:
+    """By what a service's relays fence one another: a constant, so that whoever leads fences all that led before."""
+    return f"{topic_prefix}{service}-relay"
+
+
 class Relay:
     """Drains one service's outbox while it holds the leases of its lanes. `alarms` makes an alarm for each.
 
@@ -51,7 +56,7 @@ class Relay:
         partitions = {topic_prefix + topic: number for topic, number in topics.items()}
         facts = [topic for topic in topics if topic not in compacted]
 
-        def lane(duty: str, names: Sequence[str], transactional_id: str | None) -> Lane:
+        def lane(duty: str, names: Sequence[str], fence: str | None) -> Lane:
             return Lane(
                 database,
                 alarms(),
@@ -59,14 +64,13 @@ class Relay:
                 names,
                 bootstrap=bootstrap,
                 topic_prefix=topic_prefix,
-                make_producer=lambda: Producer(bootstrap, f"{service}-relay", partitions, transactional_id),
+                make_producer=lambda: Producer(bootstrap, f"{service}-relay", partitions, fence),
                 on_deleted=self._on_deleted,
             )
 
         self._lanes = [lane("relay", facts, None)] if facts else []
         if compacted:
-            # The id is a constant, so that whoever leads fences all that led before.
-            self._lanes.append(lane("relay-compacted", compacted, f"{topic_prefix}{service}-relay"))
+            self._lanes.append(lane("relay-compacted", compacted, transactional_id(topic_prefix, service)))
 
     @property
     def held(self) -> str | None:

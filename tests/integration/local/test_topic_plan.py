@@ -16,6 +16,7 @@ from muster_local.target import Refused
 from muster_local.topic_plan import Difference, Remedy, access_rules, apply, plan, read_cluster
 from muster_local.topics import connect, create_topics, delete_topics
 from muster_runtime.kafka_topics import KafkaTopics
+from muster_runtime.relay import transactional_id
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 from tests.faults.servers import kafka_quorum
@@ -165,6 +166,16 @@ def test_the_access_rules_let_nobody_but_its_owner_and_readers_at_a_restricted_t
         f"{add} User:notify --operation Read {look}",
     ]
     assert any(rule.endswith("--operation Read --group notify") for rule in rules)
+
+
+def test_the_access_rules_let_each_relay_of_a_compacted_topic_fence_those_before_it() -> None:
+    rules = access_rules("kafka:9092", "eu.", topics().values())
+    add = "kafka-acls.sh --bootstrap-server kafka:9092 --add --allow-principal"
+    operations = "--operation Write --operation Describe"
+    assert [rule for rule in rules if "--transactional-id" in rule] == [
+        f"{add} User:{service} {operations} --transactional-id {transactional_id('eu.', service)}"
+        for service in ("enrollment", "entitlements")
+    ]
 
 
 async def test_the_command_says_when_something_differs(
