@@ -24,12 +24,13 @@ from muster_contracts.enrollment import AgencyEnrolled, AgencySuspended
 from muster_enrollment.domain.rules import ISSUER, PRODUCT
 from muster_local.demo.programme import Programme
 from muster_local.postgres import _program
-from muster_local.programs import SERVICES
+from muster_local.programs import SERVICES, migrations_of
 from muster_local.provisioning import drop
 from muster_local.scopes import SCOPES
 from muster_local.stack import Stack
 from muster_local.topics import connect, delete_topics
 from muster_runtime.clock import SystemClock
+from muster_runtime.dbmate import RUNTIME_MIGRATIONS
 from tests.faults.probe.service import MIGRATIONS
 from tests.integration.notify.receiver import Receiver, receiving
 from tests.support.databases import _fingerprint
@@ -263,6 +264,17 @@ async def test_reconcile(operator: Operator) -> None:
     operator.follow("reconcile.md")
 
 
+async def test_upgrade(operator: Operator) -> None:
+    said = operator.follow("upgrade.md", SERVICE="billing")
+    newest = max(
+        file.name.partition("_")[0] for file in (*migrations_of("billing").iterdir(), *RUNTIME_MIGRATIONS.iterdir())
+    )
+    assert newest in said
+    assert "--transactional-id" in said
+    assert said.count("Nothing is parked.") == 2
+    assert "All accounts agree." in said
+
+
 async def test_parked_stream(operator: Operator, producer: Producer, eventually: Eventually) -> None:
     await poison(operator, producer, "HHS", eventually)
     partition, offset = await first_parked(operator, "HHS")
@@ -413,6 +425,8 @@ def accept_gap_alone(operator: Operator, service: str, agency_id: str) -> None:
         "consumer-behind.md",
         "outbox-stuck.md",
         "deadlines-late.md",
+        "purge-overdue.md",
+        "issuer-silent.md",
         "requests-refused.md",
         "requests-fail.md",
     ],
