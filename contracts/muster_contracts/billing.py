@@ -133,7 +133,8 @@ class PaymentOverdue(_InvoiceFact):
 class RenewalOffered(_TermFact):
     """A further term was offered. Nothing renews by itself.
 
-    Emitted 60 days before the end of a term.
+    Emitted 60 days before the end of a term; after an outage as soon as possible, even after that end. `time` is when
+    the offer was really given.
     """
 
     event_type: ClassVar[str] = "muster.billing.RenewalOffered.v1"
@@ -141,7 +142,7 @@ class RenewalOffered(_TermFact):
     renewal_id: RenewalId
     price: DollarAmount = Field(description="Price of the further term.")
     next_starts_at: Instant = Field(
-        description="Inclusive start of the further term, UTC.",
+        description="Inclusive start of the further term, UTC; accepted later, it starts with the acceptance.",
         examples=["2026-08-06T00:00:00Z"],
     )
     next_ends_at: Instant = Field(
@@ -149,7 +150,8 @@ class RenewalOffered(_TermFact):
         examples=["2027-08-06T00:00:00Z"],
     )
     decide_by: Instant = Field(
-        description="Exclusive end of the time to answer, UTC; without an answer nothing is renewed.",
+        description="Exclusive end of the time to answer, UTC: the end of the term, or later so that at least 30 days "
+        "are left from the offer; without an answer nothing is renewed.",
         examples=["2026-08-06T00:00:00Z"],
     )
 
@@ -181,14 +183,15 @@ class RenewalDecided(_TermFact):
 class TermEnded(_TermFact):
     """A term ended: completed at its end, or cut short by a withdrawal.
 
-    Emitted once for each term, at the instant of its end.
+    Emitted once for each term, and `time` is the instant of its end. Where the offer of a further term came late, this
+    event waits for the answer, or for the end of the time to answer.
     """
 
     event_type: ClassVar[str] = "muster.billing.TermEnded.v1"
 
     reason: Open[TermEndReason] = Field(description="Why the term ended.", examples=["completed", "superseded"])
     renewed: bool = Field(
-        description="Whether an accepted renewal follows on without a break.",
+        description="Whether an accepted renewal follows: without a break, unless it was accepted after this end.",
         examples=[True, False],
     )
     ended_at: Instant = Field(description="The instant of the end, UTC.", examples=["2026-08-06T00:00:00Z"])

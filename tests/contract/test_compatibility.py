@@ -28,6 +28,9 @@ from tests.contract.schema_changes import ACCEPTED, REFUSED, TOPIC, TYPE, Change
 
 RELEASED = Path(__file__).parents[2] / "contracts/released"
 
+# That of today's models once they are released.
+VERSION = __version__.removesuffix(".dev")
+
 
 def test_a_hundred_changes_have_a_verdict() -> None:
     assert len(REFUSED) + len(ACCEPTED) >= 100
@@ -215,7 +218,7 @@ def test_a_default_that_a_factory_makes_is_a_default() -> None:
 
 
 def test_what_is_not_released_is_refused() -> None:
-    today = current()
+    today = current() | {"version": VERSION}
     assert unreleased([today], today) == []
     assert unreleased([today], today | {"version": "9.0.0.dev"}) == []
     (refusal,) = unreleased([today], today | {"schemas": {}})
@@ -233,15 +236,15 @@ def gate(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
 def test_the_gate_passes_keeps_a_release_and_refuses_a_planted_change(tmp_path: Path) -> None:
     nothing = gate(tmp_path)
     assert (nothing.returncode, "there is no release" in nothing.stderr) == (1, True)
-    kept = gate(tmp_path, "--release", __version__)
+    kept = gate(tmp_path, "--release", VERSION)
     assert kept.returncode == 0, kept.stderr
     assert gate(tmp_path).returncode == 0, gate(tmp_path).stderr
 
-    again = gate(tmp_path, "--release", __version__)
+    again = gate(tmp_path, "--release", VERSION)
     assert again.returncode == 2
-    assert f"VERSION: '{__version__}' is refused: it must be MAJOR.MINOR.PATCH, and higher than" in again.stderr
+    assert f"VERSION: '{VERSION}' is refused: it must be MAJOR.MINOR.PATCH, and higher than" in again.stderr
 
-    path = tmp_path / f"{__version__}.json"
+    path = tmp_path / f"{VERSION}.json"
     was = path.read_text("utf-8")
     released = json.loads(was)
     released["schemas"]["muster.billing.TermStarted.v1"]["properties"]["number"]["minimum"] = 0
@@ -250,7 +253,7 @@ def test_the_gate_passes_keeps_a_release_and_refuses_a_planted_change(tmp_path: 
     (tmp_path / HASHES).write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n", "utf-8")
     refused = gate(tmp_path)
     assert refused.returncode == 1
-    assert f"since {__version__}: muster.billing.TermStarted.v1, number: minimum changed from 0 to 1" in refused.stderr
+    assert f"since {VERSION}: muster.billing.TermStarted.v1, number: minimum changed from 0 to 1" in refused.stderr
     assert "add muster.billing.TermStarted.v2 beside it" in refused.stderr
 
     path.write_text(was, encoding="utf-8")

@@ -19,5 +19,5 @@ def build(settings: BillingSettings | None = None) -> Service:
         routers=[router],
         produces=[TermStarted.topic],
         subscriptions=subscriptions(settings.tariff, settings.time_zone),
-        deadlines=deadlines(settings.tariff),
+        deadlines=deadlines(settings.tariff, settings.time_zone),
     )

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 from muster_billing import ledger, lifecycle, publishing, repository
 from muster_billing.commands import DecideRenewal, RecordPayment
-from muster_billing.domain import Payment, Renewal, RenewalState, Tariff, Term, TermState, civil_day
+from muster_billing.domain import Payment, RenewalState, Tariff, Term, TermState, civil_day
 from muster_billing.replies import PaymentReply, RenewalReply
 from muster_contracts.billing import TermEndReason
 from muster_contracts.enrollment import AgencyEnrolled, AgencyWithdrawn
@@ -58,6 +58,9 @@ async def decide_renewal(uow: UnitOfWork, command: DecideRenewal) -> RenewalRepl
     decided = renewal.decide(RenewalState(command.decision), uow.now)
     if decided is not renewal:
         await repository.save_renewal(uow.connection, decided)
+        if renewal.next_starts_at <= uow.now:
+            # Only this answer was still waited for.
+            await lifecycle.schedule_end(uow, renewal.agency_id, renewal.term_id, uow.now)
         uow.publish(publishing.renewal_decided(decided, command.decision, uow.now))
     await audit.record(
         uow,
@@ -97,11 +100,11 @@ async def begin_first_terms(
             await schedule(uow, [Deadline(lifecycle.START_TERM, term.agency_id, term.id, term.starts_at)])
 
 
-async def withdraw(uow: UnitOfWork, received: Sequence[Received[AgencyWithdrawn]]) -> None:
+async def withdraw(zone: ZoneInfo, uow: UnitOfWork, received: Sequence[Received[AgencyWithdrawn]]) -> None:
     """A withdrawal ends the enrolment's term, voids its invoice if unpaid, and closes its renewal."""
     for event in received:
         withdrawn = event.data
-        term = await _catch_up(uow, withdrawn, event.envelope.id)
+        term = await _catch_up(uow, zone, withdrawn, event.envelope.id)
         if term is None:
             continue
         if term.state is TermState.SCHEDULED:
@@ -133,14 +136,11 @@ async def start_terms(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
 
 
 async def offer_renewals(tariff: Tariff, uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """A further term is offered, unless it is too late to answer."""
+    """A further term is offered; late, and even after the term's end, rather than never."""
     for deadline in due:
         term = await repository.term_by_id(uow.connection, deadline.agency_id, deadline.subject)
-        if term.state is not TermState.RUNNING or uow.now >= term.ends_at:
-            continue
-        renewal = Renewal.offer(new_id("ren", uow.now), term, tariff.renewal, uow.now)
-        await repository.add_renewal(uow.connection, renewal)
-        uow.publish(publishing.renewal_offered(renewal), time=deadline.due_at)
+        if term.state is TermState.RUNNING and await repository.renewal_of_term(uow.connection, term) is None:
+            await lifecycle.offer(uow, tariff, term)
 
 
 async def tell_overdue(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
@@ -159,15 +159,20 @@ async def tell_overdue(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
         uow.publish(publishing.payment_overdue(told, notice, uow.now), time=deadline.due_at)
 
 
-async def end_terms(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """A term is complete; where its renewal was accepted, the next one begins at the same instant."""
+async def end_terms(tariff: Tariff, zone: ZoneInfo, uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """A term is complete, once its agency was offered a further one and has had its time to decide."""
     for deadline in due:
         term = await repository.term_by_id(uow.connection, deadline.agency_id, deadline.subject)
-        if term.state is TermState.RUNNING:
-            await lifecycle.complete(uow, term)
+        if term.state is not TermState.RUNNING:
+            continue
+        renewal = await repository.renewal_of_term(uow.connection, term) or await lifecycle.offer(uow, tariff, term)
+        if renewal.is_open(uow.now):
+            await lifecycle.schedule_end(uow, term.agency_id, term.id, renewal.decide_by)
+        else:
+            await lifecycle.complete(uow, zone, term)
 
 
-async def _catch_up(uow: UnitOfWork, withdrawn: AgencyWithdrawn, cause: str) -> Term | None:
+async def _catch_up(uow: UnitOfWork, zone: ZoneInfo, withdrawn: AgencyWithdrawn, cause: str) -> Term | None:
     """The term that a withdrawal cuts short, once all that the calendar had set before it has happened.
 
     So the terms and the books are the same whether it comes before or after the deadlines of its own instant.
@@ -176,7 +181,7 @@ async def _catch_up(uow: UnitOfWork, withdrawn: AgencyWithdrawn, cause: str) -> 
         if term.state is TermState.SCHEDULED and term.starts_at <= withdrawn.withdrawn_at:
             await lifecycle.start(uow, term, cause)
         elif term.state is TermState.RUNNING and term.ends_at <= withdrawn.withdrawn_at:
-            await lifecycle.complete(uow, term, cause)
+            await lifecycle.complete(uow, zone, term, cause)
         else:
             return term
     return None

@@ -3,8 +3,11 @@
 `cause` is the id of the event that did; a deadline has none.
 """
 
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
 from muster_billing import ledger, publishing, repository
-from muster_billing.domain import Invoice, InvoiceState, Issuance, OverdueNotice, RenewalState, Term
+from muster_billing.domain import Invoice, InvoiceState, Issuance, OverdueNotice, Renewal, RenewalState, Tariff, Term
 from muster_contracts.billing import TermEndReason
 from muster_runtime.db import UnitOfWork
 from muster_runtime.deadlines import Deadline, cancel, schedule
@@ -64,7 +67,19 @@ async def schedule_notice(uow: UnitOfWork, agency_id: str, invoice_id: str, noti
         await schedule(uow, [Deadline(TELL_OVERDUE, agency_id, invoice_id, notice.tell_at)])
 
 
-async def complete(uow: UnitOfWork, term: Term, cause: str | None = None) -> None:
+async def offer(uow: UnitOfWork, tariff: Tariff, term: Term) -> Renewal:
+    """Offer a further term. The event has the time at which that is really done: the time to decide counts from it."""
+    renewal = Renewal.offer(new_id("ren", uow.now), term, tariff.renewal, uow.now)
+    await repository.add_renewal(uow.connection, renewal)
+    uow.publish(publishing.renewal_offered(renewal))
+    return renewal
+
+
+async def schedule_end(uow: UnitOfWork, agency_id: str, term_id: str, at: datetime) -> None:
+    await schedule(uow, [Deadline(END_TERM, agency_id, term_id, at)])
+
+
+async def complete(uow: UnitOfWork, zone: ZoneInfo, term: Term, cause: str | None = None) -> None:
     """End a term at its end. An offer without an answer lapses: nothing is decided for the agency."""
     renewal = await repository.renewal_of_term(uow.connection, term)
     renewed = renewal is not None and renewal.state is RenewalState.ACCEPTED
@@ -81,7 +96,7 @@ async def complete(uow: UnitOfWork, term: Term, cause: str | None = None) -> Non
     if renewal.state is RenewalState.OFFERED:
         await repository.save_renewal(uow.connection, renewal.close(RenewalState.LAPSED))
     if renewed:
-        following = term.followed_by(new_id("term", uow.now), renewal)
+        following = term.followed_by(new_id("term", uow.now), renewal, zone)
         if await add(uow, following):
             await start(uow, following, cause)
 

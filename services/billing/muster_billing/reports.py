@@ -24,15 +24,20 @@ async def reconciliation(connection: Connection) -> Reconciliation:
 
 
 async def forecast(connection: Connection, fiscal_year: int) -> Forecast:
-    """The accepted and the open renewals whose term begins in a fiscal year."""
+    """The accepted and the open renewals whose term begins in a fiscal year.
+
+    One that was accepted late has begun on a day of its own.
+    """
     found = await connection.fetch(
         """
         select r.state, count(*) as renewals, sum(r.price_minor)::bigint as amount_minor, r.currency
         from renewal as r
         join term as t on t.id = r.term_id
-        where
-            r.state in ('accepted', 'offered')
-            and t.first_day + interval '1 year' >= $1 and t.first_day + interval '1 year' < $2
+        left join term as following
+            on following.agency_id = t.agency_id
+            and following.enrollment_id = t.enrollment_id and following.number = t.number + 1
+        cross join lateral (select coalesce(following.first_day, t.first_day + interval '1 year') as first_day) as next
+        where r.state in ('accepted', 'offered') and next.first_day >= $1 and next.first_day < $2
         group by r.state, r.currency
         order by r.state, r.currency
         """,

@@ -187,12 +187,14 @@ async def save_renewal(connection: Connection, renewal: Renewal) -> None:
     await connection.execute(
         """
         update renewal
-        set state = $2, decided_at = $3
+        set state = $2, decided_at = $3, next_starts_at = $4, next_ends_at = $5
         where id = $1
         """,
         renewal.id,
         renewal.state,
         renewal.decided_at,
+        renewal.next_starts_at,
+        renewal.next_ends_at,
     )
 
 

@@ -16,15 +16,15 @@ def subscriptions(tariff: Tariff, zone: ZoneInfo) -> Mapping[type[Event], EventH
     """A suspension changes nothing here: a term runs, and its invoice is owed."""
     return {
         AgencyEnrolled: partial(handlers.begin_first_terms, tariff, zone),
-        AgencyWithdrawn: handlers.withdraw,
+        AgencyWithdrawn: partial(handlers.withdraw, zone),
     }
 
 
-def deadlines(tariff: Tariff) -> Mapping[str, DeadlineHandler]:
+def deadlines(tariff: Tariff, zone: ZoneInfo) -> Mapping[str, DeadlineHandler]:
     """Kinds due at one instant are handled in this order."""
     return {
         lifecycle.START_TERM: handlers.start_terms,
         lifecycle.OFFER_RENEWAL: partial(handlers.offer_renewals, tariff),
         lifecycle.TELL_OVERDUE: handlers.tell_overdue,
-        lifecycle.END_TERM: handlers.end_terms,
+        lifecycle.END_TERM: partial(handlers.end_terms, tariff, zone),
     }

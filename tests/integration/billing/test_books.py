@@ -75,10 +75,10 @@ class Books:
             """,
             self.agency_id,
             self.clock.now(),
-            list(deadlines(TARIFF)),
+            list(deadlines(TARIFF, WASHINGTON)),
         ):
             async with self.worker.write(self.agency_id, context=TEST) as uow:
-                await deadlines(TARIFF)[due["kind"]](uow, [Deadline(**due)])
+                await deadlines(TARIFF, WASHINGTON)[due["kind"]](uow, [Deadline(**due)])
 
     async def enroll(self) -> None:
         live = await self.admin.fetchval(

@@ -171,6 +171,25 @@ async def test_the_end_of_a_term_takes_its_seats_back(entitlements: Entitlements
     assert revoked.data.reason == "term_ended"
 
 
+async def test_seats_are_kept_while_a_late_offer_is_open_and_can_be_used_again_once_it_is_accepted(
+    entitlements: Entitlements,
+) -> None:
+    await entitlements.enroll(cap=3)
+    await entitlements.assign("ada")
+    await entitlements.service.publish(entitlements.term())
+    entitlements.service.clock.move(END + timedelta(days=20))
+    assert (await entitlements.check("ada"))["reason"] == "ended"
+    assert (await entitlements.pool())["in_use"] == 1
+    ends_at = END + timedelta(days=385)
+    late = {"next_starts_at": END + timedelta(days=20), "next_ends_at": ends_at}
+    accepted = entitlements.renewal("accepted").model_copy(update=late)
+    await entitlements.service.publish(accepted, entitlements.term_ended(renewed=True))
+    await eventually_state(entitlements, "open")
+    assert (await entitlements.check("ada"))["verdict"] == "allowed"
+    windows = await entitlements.service.admin.fetch("select ends_at from feature_window where not trial")
+    assert [row["ends_at"] for row in windows] == [ends_at]
+
+
 async def test_billings_end_of_a_withdrawn_term_changes_nothing(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=3)
     await entitlements.service.publish(entitlements.term(), entitlements.term_ended(reason="withdrawn"))

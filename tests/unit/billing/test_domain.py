@@ -82,8 +82,8 @@ def test_a_period_of_performance_is_a_year_and_no_day_more_whatever_the_hour(hou
 @given(instants)
 def test_periods_of_performance_follow_on_without_a_gap_or_an_overlap(instant: datetime) -> None:
     first = term(instant, one_year_after(instant))
-    second = first.followed_by("term_2", Renewal.offer("ren_1", first, DOLLAR, instant))
-    third = second.followed_by("term_3", Renewal.offer("ren_2", second, DOLLAR, instant))
+    second = first.followed_by("term_2", Renewal.offer("ren_1", first, DOLLAR, instant), WASHINGTON)
+    third = second.followed_by("term_3", Renewal.offer("ren_2", second, DOLLAR, instant), WASHINGTON)
     for earlier, later in ((first, second), (second, third)):
         ends, begins = earlier.period_of_performance, later.period_of_performance
         assert begins.first_day == ends.last_day + timedelta(days=1)
@@ -93,7 +93,7 @@ def test_periods_of_performance_follow_on_without_a_gap_or_an_overlap(instant: d
 def test_a_change_to_daylight_saving_time_moves_no_day() -> None:
     starts_at = datetime(2026, 3, 10, 4, 30, tzinfo=UTC)  # past midnight in Washington, and a year later before it
     first = term(starts_at, one_year_after(starts_at))
-    second = first.followed_by("term_2", Renewal.offer("ren_1", first, DOLLAR, starts_at))
+    second = first.followed_by("term_2", Renewal.offer("ren_1", first, DOLLAR, starts_at), WASHINGTON)
     assert civil_day(second.starts_at, WASHINGTON) == date(2027, 3, 9)
     assert first.period_of_performance.last_day == date(2027, 3, 9)
     assert second.first_day == date(2027, 3, 10)
@@ -154,7 +154,7 @@ def test_only_an_issued_invoice_can_be_paid(invoice: Invoice) -> None:
 
 
 def test_a_renewal_follows_its_term_without_a_break() -> None:
-    following = term().followed_by("term_2", offer())
+    following = term().followed_by("term_2", offer(), WASHINGTON)
     assert (following.starts_at, following.ends_at) == (END, datetime(2027, 8, 6, tzinfo=UTC))
     assert (following.number, following.enrollment_id, following.fiscal_year) == (2, "enr_1", 2026)
 
@@ -164,6 +164,31 @@ def test_a_renewal_can_be_decided_up_to_but_not_at_the_end_of_the_term() -> None
     assert offer().decide(RenewalState.ACCEPTED, last_moment).state is RenewalState.ACCEPTED
     with pytest.raises(RenewalClosed, match="before 2026-08-06"):
         offer().decide(RenewalState.ACCEPTED, END)
+
+
+@pytest.mark.parametrize("late", [timedelta(days=-31), timedelta(days=-30), timedelta(days=-1), timedelta(days=400)])
+def test_at_least_30_days_are_left_to_decide_from_when_the_offer_was_given(late: timedelta) -> None:
+    given_at = END + late
+    renewal = Renewal.offer("ren_1", term(), DOLLAR, given_at)
+    assert renewal.decide_by == max(END, given_at + timedelta(days=30))
+    accepted_at = renewal.decide_by - timedelta(microseconds=1)
+    accepted = renewal.decide(RenewalState.ACCEPTED, accepted_at)
+    begins = max(END, accepted_at)
+    assert (accepted.next_starts_at, accepted.next_ends_at) == (begins, one_year_after(begins))
+    assert accepted.decide_by == renewal.decide_by
+    following = term().followed_by("term_2", accepted, WASHINGTON)
+    assert (following.starts_at, following.ends_at) == (begins, one_year_after(begins))
+
+
+def test_a_term_that_begins_late_is_of_the_civil_day_and_fiscal_year_of_its_acceptance() -> None:
+    renewal = Renewal.offer("ren_1", term(), DOLLAR, END + timedelta(days=40))
+    for accepted_at, day, year in (
+        (datetime(2026, 10, 1, 3, tzinfo=UTC), date(2026, 9, 30), 2026),
+        (datetime(2026, 10, 1, 5, tzinfo=UTC), date(2026, 10, 1), 2027),
+    ):
+        accepted = renewal.decide(RenewalState.ACCEPTED, accepted_at)
+        following = term().followed_by("term_2", accepted, WASHINGTON)
+        assert (following.first_day, following.fiscal_year) == (day, year)
 
 
 def test_a_decision_may_be_said_again_but_not_changed() -> None:

@@ -131,6 +131,14 @@ def test_the_headers_identify_the_delivery() -> None:
     assert "Dear Ann Other" in parts(email)[0]
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_an_offer_says_whether_it_comes_late(late: bool) -> None:
+    offer = next(event for event in EVENTS if isinstance(event, billing.RenewalOffered))
+    text, _ = parts(written(offer.model_copy(update={"decide_by": LATER if late else AT}), "renewal-offered"))
+    assert ("This offer comes late" in text) is late
+    assert ("without a break" in text) is not late
+
+
 def test_instants_and_money_are_in_words() -> None:
     issued = next(event for event in EVENTS if isinstance(event, billing.InvoiceIssued))
     text, _ = parts(written(issued, "invoice-issued"))

@@ -3,14 +3,18 @@
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from zoneinfo import ZoneInfo
 
-from muster_billing.domain.calendar import PeriodOfPerformance, fiscal_year, one_year_after
+from muster_billing.domain.calendar import PeriodOfPerformance, civil_day, fiscal_year, one_year_after
 from muster_billing.domain.money import Money
 from muster_billing.errors import RenewalClosed
 from muster_runtime.errors import InvalidInput
 
 # A further term is offered this long before the present one ends.
 RENEWAL_NOTICE = timedelta(days=60)
+
+# An agency has at least this long to decide, from when the offer was really given.
+DECISION_PERIOD = timedelta(days=30)
 
 
 class TermState(StrEnum):
@@ -69,12 +73,13 @@ class Term:
     def cancel(self) -> "Term":
         return replace(self, state=TermState.CANCELLED)
 
-    def followed_by(self, term_id: str, renewal: "Renewal") -> "Term":
-        """The next term of the enrolment, as the renewal offered it: its days follow on from this one's.
+    def followed_by(self, term_id: str, renewal: "Renewal", zone: ZoneInfo) -> "Term":
+        """The next term of the enrolment, as the renewal has it: without a break, its days follow on from this one's.
 
-        Its first day is counted from this one's and not taken from its instant, which the change to daylight saving
-        time may have brought to the other side of midnight.
+        Its first day is then counted from this one's and not taken from its instant, which the change to daylight
+        saving time may have brought to the other side of midnight.
         """
+        unbroken = renewal.next_starts_at == self.ends_at
         return Term(
             id=term_id,
             agency_id=self.agency_id,
@@ -82,13 +87,13 @@ class Term:
             number=self.number + 1,
             starts_at=renewal.next_starts_at,
             ends_at=renewal.next_ends_at,
-            first_day=one_year_after(self.first_day),
+            first_day=one_year_after(self.first_day) if unbroken else civil_day(renewal.next_starts_at, zone),
             price=renewal.price,
         )
 
 
 class RenewalState(StrEnum):
-    """A lapsed offer got no answer by the end of its term; a withdrawn one belongs to an agency that left."""
+    """A lapsed offer got no answer in its time; a withdrawn one belongs to an agency that left."""
 
     OFFERED = "offered"
     ACCEPTED = "accepted"
@@ -99,7 +104,7 @@ class RenewalState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """The offer of a further term. Nothing renews by itself."""
+    """The offer of a further term, which begins no earlier than it is accepted. Nothing renews by itself."""
 
     id: str
     agency_id: str
@@ -113,7 +118,7 @@ class Renewal:
 
     @classmethod
     def offer(cls, renewal_id: str, term: Term, price: Money, offered_at: datetime) -> "Renewal":
-        """A year more, without a break after the term."""
+        """A year more, without a break after the term unless the answer comes later."""
         return cls(
             id=renewal_id,
             agency_id=term.agency_id,
@@ -126,11 +131,15 @@ class Renewal:
 
     @property
     def decide_by(self) -> datetime:
-        """An answer is taken before this instant, the end of the present term."""
-        return self.next_starts_at
+        """An answer is taken before this instant: the end of the present term, or later where the offer was late."""
+        return max(self.next_starts_at, self.offered_at + DECISION_PERIOD)
+
+    def is_open(self, now: datetime) -> bool:
+        """Whether an answer may still come."""
+        return self.state is RenewalState.OFFERED and now < self.decide_by
 
     def decide(self, decision: RenewalState, decided_at: datetime) -> "Renewal":
-        """The renewal, accepted or declined.
+        """The renewal, accepted or declined. Accepted after the present term's end, the further term begins now.
 
         Raises RenewalClosed when it was decided otherwise, is no longer open, or its time is over.
         """
@@ -140,7 +149,10 @@ class Renewal:
             raise RenewalClosed(f"renewal {self.id} is {self.state} already")
         if decided_at >= self.decide_by:
             raise RenewalClosed(f"renewal {self.id} had to be decided before {self.decide_by.isoformat()}")
-        return replace(self, state=decision, decided_at=decided_at)
+        decided = replace(self, state=decision, decided_at=decided_at)
+        if decision is RenewalState.ACCEPTED and decided_at > self.next_starts_at:
+            return replace(decided, next_starts_at=decided_at, next_ends_at=one_year_after(decided_at))
+        return decided
 
     def close(self, state: RenewalState) -> "Renewal":
         return replace(self, state=state)
