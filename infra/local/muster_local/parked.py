@@ -1,7 +1,7 @@
 """`muster parked`: streams that stand still, and what an operator does about them."""
 
-import asyncio
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -10,8 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from muster_local.stack import DEFAULT_HOME
-from muster_local.target import HomeOption, Refused, Service, ServiceOption, Target, TokenOption, console, run
+from muster_local.target import Refused, Service, ServiceOption, Target, console, every_item, on_target
 
 app = typer.Typer(no_args_is_help=True, help="Streams that stand still since an event could not be applied.")
 
@@ -39,76 +38,60 @@ class Stream:
 
 
 @app.command("list")
-def list_(home: HomeOption = DEFAULT_HOME, token: TokenOption = None, service: ServiceOption = None) -> None:
+@on_target
+async def list_(target: Target, service: ServiceOption = None) -> None:
     """List what is parked: why, since when, and how many records wait."""
-
-    async def work() -> None:
-        async with Target.find(home, token).require("urls").services(service) as services:
-            streams = await find(services)
-        table = Table("service", "topic", "agency", "since", "records", "why", box=None, pad_edge=False)
-        for stream in streams:
-            table.add_row(
-                stream.service.name,
-                stream.topic,
-                stream.agency_id,
-                stream.facts["parked_at"],
-                f"{stream.facts['records']:,}",
-                escape(stream.facts["reason"]),
-            )
-        console.print(table if streams else "Nothing is parked.")
-
-    run(work())
+    async with target.services(service) as services:
+        streams = await find(services)
+    table = Table("service", "topic", "agency", "since", "records", "why", box=None, pad_edge=False)
+    for stream in streams:
+        table.add_row(
+            stream.service.name,
+            stream.topic,
+            stream.agency_id,
+            stream.facts["parked_at"],
+            f"{stream.facts['records']:,}",
+            escape(stream.facts["reason"]),
+        )
+    console.print(table if streams else "Nothing is parked.")
 
 
 @app.command()
-def show(
-    topic: Topic,
-    agency: Agency,
-    home: HomeOption = DEFAULT_HOME,
-    token: TokenOption = None,
-    service: ServiceOption = None,
-) -> None:
+@on_target
+async def show(target: Target, topic: Topic, agency: Agency, service: ServiceOption = None) -> None:
     """Show the error and the first records of a parked stream, raw."""
-
-    async def work() -> None:
-        async with Target.find(home, token).require("urls").services(service) as services:
-            for stream in await find(services, topic, agency, required=True):
-                console.print_json(data={"service": stream.service.name, **await stream.service.get(stream.path)})
-
-    run(work())
+    async with target.services(service) as services:
+        for stream in await find(services, topic, agency, required=True):
+            console.print_json(data={"service": stream.service.name, **await stream.service.get(stream.path)})
 
 
 @app.command()
-def replay(
+@on_target
+async def replay(
+    target: Target,
     topic: Annotated[str | None, typer.Argument(help="The stream's topic; with its agency.")] = None,
     agency: Annotated[str | None, typer.Argument(help="The stream's agency.")] = None,
     every_of: Annotated[str | None, typer.Option("--agency", help="Every parked stream of this agency.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Every parked stream.")] = False,
-    home: HomeOption = DEFAULT_HOME,
-    token: TokenOption = None,
     service: ServiceOption = None,
-) -> None:
+) -> bool:
     """Apply what waits, in order: one stream, an agency's, or all. The exit status is 1 where one still stands."""
     if sum((topic is not None and agency is not None, every_of is not None, every)) != 1:
         raise typer.BadParameter("give a topic and an agency, or --agency, or --all")
-
-    async def work() -> bool:
-        async with Target.find(home, token).require("urls").services(service) as services:
-            streams = await find(services, topic, agency or every_of, required=topic is not None)
-            replies = [(stream, await stream.service.post(f"{stream.path}/replay")) for stream in streams]
-        for stream, reply in replies:
-            outcome = f"[red]still parked:[/red] {escape(reply['reason'])}" if reply["parked"] else "replayed"
-            console.print(f"{stream}: {outcome}", highlight=False)
-        if not replies:
-            console.print("Nothing is parked.")
-        return not any(reply["parked"] for _, reply in replies)
-
-    if not run(work()):
-        raise typer.Exit(1)
+    async with target.services(service) as services:
+        streams = await find(services, topic, agency or every_of, required=topic is not None)
+        replies = [(stream, await stream.service.post(f"{stream.path}/replay")) for stream in streams]
+    for stream, reply in replies:
+        console.print(f"{stream}: {outcome(reply, 'replayed')}", highlight=False)
+    if not replies:
+        console.print("Nothing is parked.")
+    return not any(reply["parked"] for _, reply in replies)
 
 
 @app.command()
-def discard(
+@on_target
+async def discard(
+    target: Target,
     topic: Topic,
     agency: Agency,
     record: Annotated[
@@ -116,21 +99,20 @@ def discard(
         typer.Option("--record", help="PARTITION@OFFSET of the first that waits, as `show` has it; may be repeated."),
     ],
     reason: Reason,
-    home: HomeOption = DEFAULT_HOME,
-    token: TokenOption = None,
     service: ServiceOption = None,
 ) -> None:
     """Give up the first records of a parked stream, for good. Then replay what is behind them."""
     records = [_named(name) for name in record]
+    async with target.services(service) as services:
+        stream = await one(services, topic, agency)
+        reply = await stream.service.post(f"{stream.path}/discard", {"records": records, "reason": reason})
+    rest = f"{reply['left']:,} more wait: replay it" if reply["left"] else "nothing waits any more"
+    console.print(f"{stream}: {', '.join(record)} given up; {rest}", highlight=False)
 
-    async def work() -> None:
-        async with Target.find(home, token).require("urls").services(service) as services:
-            stream = await one(services, topic, agency)
-            reply = await stream.service.post(f"{stream.path}/discard", {"records": records, "reason": reason})
-        rest = f"{reply['left']:,} more wait: replay it" if reply["left"] else "nothing waits any more"
-        console.print(f"{stream}: {', '.join(record)} given up; {rest}", highlight=False)
 
-    run(work())
+def outcome(reply: Mapping[str, Any], done: str) -> str:
+    """What became of what an operator had tried again."""
+    return f"[red]still parked:[/red] {escape(reply['reason'])}" if reply["parked"] else done
 
 
 def _named(record: str) -> dict[str, int]:
@@ -144,15 +126,11 @@ async def find(
     services: dict[str, Service], topic: str | None = None, agency_id: str | None = None, *, required: bool = False
 ) -> list[Stream]:
     """The parked streams of services, by topic or agency or all. Raises Refused where one is required."""
-
-    async def of(service: Service) -> list[Stream]:
-        return [
-            Stream(service, item["topic"], item["agency_id"], item)
-            async for item in service.items("/v1/parked")
-            if topic in (None, item["topic"]) and agency_id in (None, item["agency_id"])
-        ]
-
-    found = [stream for streams in await asyncio.gather(*map(of, services.values())) for stream in streams]
+    found = [
+        Stream(service, item["topic"], item["agency_id"], item)
+        for service, item in await every_item(services, "/v1/parked")
+        if topic in (None, item["topic"]) and agency_id in (None, item["agency_id"])
+    ]
     if required and not found:
         raise Refused(f"no stream of {agency_id} on topic {topic} is parked")
     return found

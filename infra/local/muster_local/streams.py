@@ -1,6 +1,5 @@
 """`muster streams`: where every stream stands in every service; gaps, the epoch, and reading again after a restore."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -8,9 +7,19 @@ import typer
 from rich.table import Table
 
 from muster_contracts import topics as all_topics
-from muster_local.parked import Agency, Reason, Topic, one
+from muster_local.parked import Agency, Reason, Topic, one, outcome
 from muster_local.stack import DEFAULT_HOME
-from muster_local.target import HomeOption, Service, ServiceOption, Target, TokenOption, console, run
+from muster_local.target import (
+    HomeOption,
+    Service,
+    ServiceOption,
+    Target,
+    TokenOption,
+    console,
+    every_item,
+    on_target,
+    run,
+)
 
 app = typer.Typer(help="Where every stream stands: the last sequence produced, and applied by each service.")
 gap = typer.Typer(no_args_is_help=True, help="Sequences that are missing in a stream.")
@@ -32,105 +41,81 @@ def show(
     token: TokenOption = None,
 ) -> None:
     """Show each stream: produced by its owner, and applied by each of its readers."""
-    if context.invoked_subcommand is not None:
-        return
+    if context.invoked_subcommand is None:
+        run(_show(Target.find(home, token), topic, agency, behind=behind))
 
-    async def work() -> None:
-        query = {name: value for name, value in (("topic", topic), ("agency_id", agency)) if value is not None}
-        async with Target.find(home, token).require("urls").services() as services:
-            states = await _states(services, query)
-        table = Table("topic", "agency", "produced", "applied", box=None, pad_edge=False)
-        shown = 0
-        for (name, agency_id), by_service in sorted(states.items()):
-            description = all_topics()[name]
-            produced = _position(by_service.get(description.owner, {}).get("produced"))
-            applied = {s: _position(by_service.get(s, {}).get("applied")) for s in description.readers}
-            if behind and all(_caught_up(position, produced) for position in applied.values()):
-                continue
-            shown += 1
-            table.add_row(name, agency_id, _text(produced), _applied(by_service, applied, produced))
-        console.print(table if shown else "No stream is behind." if behind else "There is no stream yet.")
 
-    run(work())
+async def _show(target: Target, topic: str | None, agency: str | None, *, behind: bool) -> None:
+    query = {name: value for name, value in (("topic", topic), ("agency_id", agency)) if value is not None}
+    async with target.services() as services:
+        states = await _states(services, query)
+    table = Table("topic", "agency", "produced", "applied", box=None, pad_edge=False)
+    shown = 0
+    for (name, agency_id), by_service in sorted(states.items()):
+        description = all_topics()[name]
+        produced = _position(by_service.get(description.owner, {}).get("produced"))
+        applied = {s: _position(by_service.get(s, {}).get("applied")) for s in description.readers}
+        if behind and all(_caught_up(position, produced) for position in applied.values()):
+            continue
+        shown += 1
+        table.add_row(name, agency_id, _text(produced), _applied(by_service, applied, produced))
+    console.print(table if shown else "No stream is behind." if behind else "There is no stream yet.")
 
 
 @gap.command("accept")
-def accept_gap(
-    topic: Topic,
-    agency: Agency,
-    reason: Reason,
-    home: HomeOption = DEFAULT_HOME,
-    token: TokenOption = None,
-    service: ServiceOption = None,
-) -> None:
+@on_target
+async def accept_gap(
+    target: Target, topic: Topic, agency: Agency, reason: Reason, service: ServiceOption = None
+) -> bool:
     """Give up the sequences that a parked stream waits for, and replay it. What they told stays unknown."""
-
-    async def work() -> bool:
-        async with Target.find(home, token).require("urls").services(service) as services:
-            stream = await one(services, topic, agency)
-            state = await stream.service.post(f"/v1/streams/{topic}/{agency}/gap", {"reason": reason})
-            console.print(f"{stream}: accepted up to {_text(_position(state['applied']))}", highlight=False)
-            reply = await stream.service.post(f"{stream.path}/replay")
-        console.print(f"still parked: {reply['reason']}" if reply["parked"] else "replayed", markup=False)
-        return not reply["parked"]
-
-    if not run(work()):
-        raise typer.Exit(1)
+    async with target.services(service) as services:
+        stream = await one(services, topic, agency)
+        state = await stream.service.post(f"/v1/streams/{topic}/{agency}/gap", {"reason": reason})
+        console.print(f"{stream}: accepted up to {_text(_position(state['applied']))}", highlight=False)
+        reply = await stream.service.post(f"{stream.path}/replay")
+    console.print(outcome(reply, "replayed"), highlight=False)
+    return not reply["parked"]
 
 
 @epoch.command("raise")
-def raise_epoch(
-    service: Restored,
-    reason: Reason,
-    home: HomeOption = DEFAULT_HOME,
-    token: TokenOption = None,
-) -> None:
+@on_target
+async def raise_epoch(target: Target, service: Restored, reason: Reason) -> None:
     """After a restore: let every stream of the service go on in a new epoch. It must run for operations alone."""
-
-    async def work() -> None:
-        async with Target.find(home, token).require("urls").services() as services:
-            own = {name for name, topic in all_topics().items() if topic.owner == service}
-            others = {name: each for name, each in services.items() if name != service}
-            seen = await _states(others, {})
-            above = max(
-                (
-                    _position(state["applied"])[0]
-                    for (topic, _), by_service in seen.items()
-                    for state in by_service.values()
-                    if topic in own
-                ),
-                default=0,
-            )
-            if service not in services:
-                raise typer.BadParameter(f"{service} is not one of {', '.join(services)}")
-            raised = await services[service].post("/v1/epoch", {"reason": reason, "above": above})
-        console.print(f"{service}: {raised['streams']} streams go on in epoch {raised['epoch']}", highlight=False)
-
-    run(work())
+    async with target.services() as services:
+        own = {name for name, topic in all_topics().items() if topic.owner == service}
+        others = {name: each for name, each in services.items() if name != service}
+        seen = await _states(others, {})
+        above = max(
+            (
+                _position(state["applied"])[0]
+                for (topic, _), by_service in seen.items()
+                for state in by_service.values()
+                if topic in own
+            ),
+            default=0,
+        )
+        if service not in services:
+            raise typer.BadParameter(f"{service} is not one of {', '.join(services)}")
+        raised = await services[service].post("/v1/epoch", {"reason": reason, "above": above})
+    console.print(f"{service}: {raised['streams']} streams go on in epoch {raised['epoch']}", highlight=False)
 
 
 @app.command()
-def rewind(
-    service: Restored,
-    reason: Reason,
-    home: HomeOption = DEFAULT_HOME,
-    token: TokenOption = None,
-) -> None:
+@on_target
+async def rewind(target: Target, service: Restored, reason: Reason) -> None:
     """After a restore: let the service read its topics from the beginning; what it has applied it skips.
 
     It must run for operations alone: Kafka refuses it where a process of the service still consumes.
     """
-
-    async def work() -> None:
-        async with Target.find(home, token).require("urls").services(service) as services:
-            rewound = await services[service].post("/v1/rewind", {"reason": reason})
-        console.print(f"{service} will read from the beginning: {', '.join(rewound['topics'])}", highlight=False)
-
-    run(work())
+    async with target.services(service) as services:
+        rewound = await services[service].post("/v1/rewind", {"reason": reason})
+    console.print(f"{service} will read from the beginning: {', '.join(rewound['topics'])}", highlight=False)
 
 
 @app.command("pass")
-def pass_record(
+@on_target
+async def pass_record(
+    target: Target,
     service: Annotated[str, typer.Argument(help="The service that cannot read the record.")],
     topic: Topic,
     partition: Annotated[int, typer.Argument(min=0, help="As the readiness names it: topic[partition]@offset.")],
@@ -139,34 +124,23 @@ def pass_record(
     through: Annotated[
         int | None, typer.Option(min=0, help="The last offset, where more than this record is damaged.")
     ] = None,
-    home: HomeOption = DEFAULT_HOME,
-    token: TokenOption = None,
 ) -> None:
     """Let a service go on behind a record that it cannot decode. What was in it stays unknown."""
-
-    async def work() -> None:
-        async with Target.find(home, token).require("urls").services(service) as services:
-            body = {"offset": offset, "last_offset": through, "reason": reason}
-            passed = await services[service].post(f"/v1/partitions/{topic}/{partition}/pass", body)
-        first, last = passed["first_offset"], passed["last_offset"]
-        what = f"offset {first}" if first == last else f"offsets {first} to {last}"
-        console.print(f"{service} goes on behind {topic}[{partition}], {what}", markup=False)
-
-    run(work())
+    async with target.services(service) as services:
+        body = {"offset": offset, "last_offset": through, "reason": reason}
+        passed = await services[service].post(f"/v1/partitions/{topic}/{partition}/pass", body)
+    first, last = passed["first_offset"], passed["last_offset"]
+    what = f"offset {first}" if first == last else f"offsets {first} to {last}"
+    console.print(f"{service} goes on behind {topic}[{partition}], {what}", markup=False)
 
 
 async def _states(
     services: Mapping[str, Service], query: Mapping[str, str]
 ) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
     """By stream and service: what the service says of it."""
-
-    async def of(service: Service) -> list[dict[str, Any]]:
-        return [item async for item in service.items("/v1/streams", **query)]
-
     states: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
-    for name, items in zip(services, await asyncio.gather(*map(of, services.values())), strict=True):
-        for item in items:
-            states.setdefault((item["topic"], item["agency_id"]), {})[name] = item
+    for service, item in await every_item(services, "/v1/streams", **query):
+        states.setdefault((item["topic"], item["agency_id"]), {})[service.name] = item
     return states
 
 

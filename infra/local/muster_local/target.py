@@ -1,10 +1,13 @@
 """The Muster that an operator's command is for: the stack of a home folder, or the one that the environment names."""
 
 import asyncio
+import inspect
 import os
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import wraps
+from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -13,7 +16,7 @@ import typer
 from rich.console import Console
 
 from muster_local.programs import SERVICES
-from muster_local.stack import Stack
+from muster_local.stack import DEFAULT_HOME, Stack
 
 T = TypeVar("T")
 
@@ -86,9 +89,10 @@ class Target:
 
     @asynccontextmanager
     async def services(self, only: str | None = None) -> AsyncIterator[dict[str, "Service"]]:
-        """Each service by its name, or one alone."""
+        """Each service by its name, or one alone. Raises BadParameter where there is none."""
+        self.require("urls")
         if only is not None and only not in self.urls:
-            raise typer.BadParameter(f"--service {only}: give one of {', '.join(self.urls) or 'none that is known'}")
+            raise typer.BadParameter(f"--service {only}: give one of {', '.join(self.urls)}")
         async with AsyncExitStack() as stack:
             opened = {}
             for name, url in self.urls.items():
@@ -136,6 +140,15 @@ class Service:
         return reply.json() if reply.content else None
 
 
+async def every_item(services: Mapping[str, Service], path: str, **query: str) -> list[tuple[Service, dict[str, Any]]]:
+    """Every item of a list that each service has, all of them asked at once."""
+
+    async def of(service: Service) -> list[tuple[Service, dict[str, Any]]]:
+        return [(service, item) async for item in service.items(path, **query)]
+
+    return [found for items in await asyncio.gather(*map(of, services.values())) for found in items]
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Do an operator's work; what is refused becomes a line and exit status 1."""
     try:
@@ -143,3 +156,23 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     except Refused as refused:
         console.print(f"[red]{refused}[/red]", highlight=False)
         raise typer.Exit(1) from None
+
+
+def on_target(work: Callable[..., Coroutine[Any, Any, bool | None]]) -> Callable[..., None]:
+    """Make a command of an operator's work on a Target: the one that --home, --token and the environment name.
+
+    The exit status is 1 where the work answers False.
+    """
+    _, *own = inspect.signature(work).parameters.values()
+    options = [
+        Parameter("home", Parameter.KEYWORD_ONLY, default=DEFAULT_HOME, annotation=HomeOption),
+        Parameter("token", Parameter.KEYWORD_ONLY, default=None, annotation=TokenOption),
+    ]
+
+    @wraps(work)
+    def command(*, home: Path, token: str | None, **arguments: Any) -> None:
+        if run(work(Target.find(home, token), **arguments)) is False:
+            raise typer.Exit(1)
+
+    command.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+    return command
