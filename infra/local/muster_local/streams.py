@@ -118,7 +118,7 @@ async def pass_record(
     target: Target,
     service: Annotated[str, typer.Argument(help="The service that cannot read the record.")],
     topic: Topic,
-    partition: Annotated[int, typer.Argument(min=0, help="As the readiness names it: topic[partition]@offset.")],
+    partition: Annotated[int, typer.Argument(min=0, help=r"As the readiness names it: topic\[partition]@offset.")],
     offset: Annotated[int, typer.Argument(min=0)],
     reason: Reason,
     through: Annotated[

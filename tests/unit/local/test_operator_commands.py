@@ -87,3 +87,8 @@ def test_a_service_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: py
     assert "billing does not answer" in result.output
     wrong = CliRunner().invoke(app, ["parked", "list", "--service", "payroll"], env=ELSEWHERE)
     assert wrong.exit_code == 2
+
+
+def test_the_help_has_a_record_as_the_readiness_names_it() -> None:
+    result = CliRunner().invoke(app, ["streams", "pass", "--help"], env={"COLUMNS": "200"})
+    assert "topic[partition]@offset" in result.output
