@@ -5,6 +5,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any, TypeVar
 
 import structlog
@@ -186,7 +187,6 @@ class _Exchange:
         self._admission = admission
         self._received = 0
         self._in_memory = 0
-        self._pieces: list[bytes] = []
         self._waited = 0.0  # seconds, for the client
         self._complete = False
 
@@ -197,28 +197,35 @@ class _Exchange:
         return getattr(route, "path", "unmatched")
 
     async def receive(self) -> Message:
-        """Receive a part of the body, within the route's limit, the tenant's share of memory, and in time."""
+        """Receive the body: as it comes where the route streams it, else as a whole, which its tenant's share holds.
+
+        As parts it would take many times its size, if the client sends a few bytes at a time.
+        """
         endpoint = self.request.scope.get("endpoint")
-        message = await self._receive_in_time()
-        size = len(message.get("body", b""))
-        self._received += size
         limit = getattr(endpoint, "body_limit", DEFAULT_BODY_LIMIT)
+        if self._complete or not self.tenant or getattr(endpoint, "body_streamed", False):
+            return await self._receive_part(limit)
+        message: Message = {}
+        whole = BytesIO()
+        while not self._complete:
+            message = await self._receive_part(limit)
+            if part := message.get("body"):
+                self._keep_in_memory(len(part))
+                whole.write(part)
+        if message["type"] != "http.request":
+            return message
+        body = whole.getvalue()
+        is_json = "json" in self.request.headers.get("content-type", "").lower()
+        if is_json and (rule := broken_rule(body, getattr(endpoint, "body_keys", MAX_KEYS))):
+            raise HTTPException(400, rule)
+        return {**message, "body": body}
+
+    async def _receive_part(self, limit: int) -> Message:
+        message = await self._receive_in_time()
+        self._received += len(message.get("body", b""))
         if self._received > limit:
             raise HTTPException(413, f"the body is larger than {limit} bytes")
-        if self.tenant and not getattr(endpoint, "body_streamed", False):
-            if size:
-                self._keep_in_memory(size)
-            self._pieces.append(message.get("body", b""))
-            if self._complete:
-                self._look_at_json(getattr(endpoint, "body_keys", MAX_KEYS))
         return message
-
-    def _look_at_json(self, keys: int) -> None:
-        pieces, self._pieces = self._pieces, []
-        if "json" not in self.request.headers.get("content-type", "").lower():
-            return
-        if rule := broken_rule(b"".join(pieces), keys):
-            raise HTTPException(400, rule)
 
     def _keep_in_memory(self, size: int) -> None:
         try:

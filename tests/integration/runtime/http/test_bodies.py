@@ -85,6 +85,23 @@ async def test_a_long_text_costs_no_more_than_itself(sample: Sample) -> None:
     assert peak < 40 * MEBIBYTE
 
 
+async def test_a_body_in_many_pieces_costs_no_more_than_itself(sample: Sample) -> None:
+    size = 100_000
+
+    async def pieces() -> AsyncIterator[bytes]:
+        """Each an object of its own, which takes many times its two bytes."""
+        for number in range(size // 2):
+            yield b"%d" % (10 + number % 90)
+            await asyncio.sleep(0)
+
+    tracemalloc.start()
+    reply = await sample.client.put("/v1/agencies/NASA/uploads", content=pieces())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert reply.json() == {"size": size}
+    assert peak < 10 * size
+
+
 async def test_what_a_text_holds_does_not_count_as_shape(sample: Sample) -> None:
     text = '":' * 20 + "[" * 20 + '\\"' + "{" * 20
     reply = await sample.client.post(NOTES, json={"text": text})
