@@ -14,7 +14,7 @@ import uvloop
 from pydantic import ValidationError
 
 from muster_runtime import telemetry
-from muster_runtime.connections import KEEP_ALIVE_SECONDS, BoundedProtocol, Connections
+from muster_runtime.connections import KEEP_ALIVE_SECONDS, BoundedProtocol, Connections, raise_file_limit
 from muster_runtime.dbmate import MigrationFailed, migrate
 from muster_runtime.http import openapi
 from muster_runtime.process import Process, Role, StartRefused, parse_roles, running
@@ -43,7 +43,7 @@ def run(build: Callable[[], Service]) -> None:
         except ValueError as error:
             raise _refusal(f"--role: {error}") from None
         try:
-            uvloop.run(_serve(service, roles))
+            uvloop.run(_serve(service, roles, raise_file_limit()))
         except StartRefused as refusal:
             raise _refusal(str(refusal)) from None
 
@@ -73,13 +73,15 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(service: Service, roles: frozenset[Role]) -> None:
+async def _serve(service: Service, roles: frozenset[Role], open_files: int) -> None:
     stopped = asyncio.Event()
     for signal_ in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_, stopped.set)
     async with running(service, roles) as process:
         settings = service.settings
-        connections = Connections(service.name, settings.http_connections, settings.http_connections_per_address)
+        connections = Connections(
+            service.name, settings.http_connections, settings.http_connections_per_address, open_files=open_files
+        )
         config = uvicorn.Config(
             process.app,
             host=settings.http_host,

@@ -41,7 +41,7 @@ _LOG_SECONDS = 1.0
 log = structlog.get_logger(__name__)
 
 
-def file_limit() -> int:
+def raise_file_limit() -> int:
     """Raise this process's limit of open files as far as it may, and answer it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -55,9 +55,9 @@ class Connections:
     is never closed.
     """
 
-    def __init__(self, service: str, limit: int, per_address: int) -> None:
+    def __init__(self, service: str, limit: int, per_address: int, *, open_files: int) -> None:
         self._service = service
-        self._limit = max(1, min(limit, file_limit() - RESERVED_DESCRIPTORS))
+        self._limit = max(1, min(limit, open_files - RESERVED_DESCRIPTORS))
         self._per_address = per_address
         self._open: Counter[str] = Counter()
         self._total = 0
@@ -163,8 +163,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._admitted = self._connections.admit(self)
         if not self._admitted:
             transport.abort()
-            return
-        self._connections.wait(self)
+        self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""

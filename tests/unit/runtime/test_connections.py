@@ -1,0 +1,17 @@
+"""The server's connections: what they are bounded by."""
+
+import resource
+
+from muster_runtime.connections import Connections, raise_file_limit
+
+
+def test_counting_connections_leaves_the_process_as_it_is() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[0] - 1, before[1]))
+    try:
+        Connections("sample", 10, 10, open_files=before[0])
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[0] - 1, before[1])
+        assert raise_file_limit() == before[1]
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
