@@ -29,6 +29,12 @@ PATIENCE_SECONDS = 10.0
 Identity = tuple[datetime, str]
 Published = dict[StreamKey, dict[Position, Identity]]
 
+# Topic, agency, position and identity.
+Record = tuple[str, str, Position, Identity]
+
+# How many records are compared with the outbox at once.
+COMPARED_RECORDS = 10_000
+
 _log = structlog.get_logger(__name__)
 
 
@@ -59,22 +65,27 @@ async def refuse_restored(
 
 
 async def published_runs(database: Database, bootstrap: str, topic_prefix: str) -> list[int]:
-    """The ids of the runs in the outbox of which something is on the topics already, which are read as a whole."""
-    async with database.connection() as connection:
-        runs = await connection.fetch(
-            "select id, topic, agency_id, epoch, first_sequence, events, time, correlation_id from outbox"
-        )
-    if not runs:
-        return []
-    wanted = {(run["topic"], run["agency_id"], *position): run for run in runs for position, _ in _events(run)}
+    """The ids of the runs in the outbox of which something is on the topics already, which are read as a whole.
+
+    The outbox may hold more events than there is memory for.
+    """
+    waiting = await _spans(database)
     found: set[int] = set()
-    async with _reading(bootstrap, topic_prefix, {run["topic"] for run in runs}) as kafka:
+    if not waiting:
+        return []
+    async with _reading(bootstrap, topic_prefix, {topic for topic, _ in waiting}) as kafka:
         ends = await kafka.end_offsets(kafka.assignment())
         await kafka.seek_to_beginning(*ends)
-        async for topic, agency_id, position, identity in _records(kafka, topic_prefix, ends):
-            run = wanted.get((topic, agency_id, *position))
-            if run is not None and _identity(run) == identity:
-                found.add(run["id"])
+        batch: list[Record] = []
+        async for record in _records(kafka, topic_prefix, ends):
+            topic, agency_id, position, _ = record
+            span = waiting.get((topic, agency_id))
+            if span and span[0] <= position <= span[1]:
+                batch.append(record)
+            if len(batch) == COMPARED_RECORDS:
+                found |= await _runs_of(database, batch)
+                batch.clear()
+        found |= await _runs_of(database, batch)
     return sorted(found)
 
 
@@ -117,7 +128,7 @@ async def _reading(bootstrap: str, topic_prefix: str, topics: Iterable[str]) -> 
 
 async def _records(
     kafka: AIOKafkaConsumer, topic_prefix: str, ends: Mapping[TopicPartition, int]
-) -> AsyncIterator[tuple[str, str, Position, Identity]]:
+) -> AsyncIterator[Record]:
     """Every event up to the ends: its topic, agency, position and identity."""
     left = await _unread(kafka, ends)
     while left:
@@ -173,6 +184,45 @@ async def _waiting_up_to(database: Database, last: Mapping[StreamKey, Position])
             [sequence for _, sequence in last.values()],
         )
     return rows
+
+
+async def _spans(database: Database) -> dict[StreamKey, tuple[Position, Position]]:
+    """From which position to which the outbox has events of each stream."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            """
+            select
+                topic,
+                agency_id,
+                min(array[epoch, first_sequence]) as first,
+                max(array[epoch, first_sequence + events - 1]) as last
+            from outbox
+            group by topic, agency_id
+            """
+        )
+    return {(row["topic"], row["agency_id"]): (tuple(row["first"]), tuple(row["last"])) for row in rows}
+
+
+async def _runs_of(database: Database, records: Sequence[Record]) -> set[int]:
+    """The ids of the runs in the outbox that records are of."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            """
+            select distinct id
+            from outbox
+            join unnest($1::text[], $2::text[], $3::integer[], $4::bigint[], $5::timestamptz[], $6::text[])
+                as record (topic, agency_id, epoch, sequence, time, correlation_id)
+                using (topic, agency_id, epoch, time, correlation_id)
+            where sequence >= first_sequence and sequence < first_sequence + events
+            """,
+            [topic for topic, _, _, _ in records],
+            [agency_id for _, agency_id, _, _ in records],
+            [epoch for _, _, (epoch, _), _ in records],
+            [sequence for _, _, (_, sequence), _ in records],
+            [time for _, _, _, (time, _) in records],
+            [correlation_id for _, _, _, (_, correlation_id) in records],
+        )
+    return {row["id"] for row in rows}
 
 
 def _events(run: Mapping[str, Any]) -> list[tuple[Position, Identity]]:
