@@ -6,13 +6,14 @@ from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from muster_runtime import positions
-from muster_runtime.applier import Applier, Plan
+from muster_runtime import applier, positions
+from muster_runtime.applier import Applier
 from muster_runtime.consumer import Consumer
 from muster_runtime.context import Context
 from muster_runtime.db import Connection, Database, UnitOfWork
 from muster_runtime.flight import Parts, Run
 from muster_runtime.lane import Lane
+from muster_runtime.plan import Plan
 from muster_runtime.positions import Position, StreamKey
 from muster_runtime.producers import Producer
 from muster_runtime.reading import Item
@@ -40,10 +41,10 @@ def lock_not_first() -> None:
 def deduplication_off() -> None:
     """The consumer takes every record for a fresh one."""
 
-    def plan(self: Applier, items: Sequence[Item], last: Position, topic: str) -> Plan:
+    def plan_all(_service: str, _topic: str, items: Sequence[Item], last: Position) -> Plan:
         return Plan(items[-1].position or last, items, [])
 
-    _replace(Applier, "plan", plan)
+    _replace(applier, "make_plan", plan_all)
 
 
 def delete_before_acknowledgement() -> None:
@@ -57,15 +58,15 @@ def delete_before_acknowledgement() -> None:
     _replace(Lane, "_send", delete_and_send)
 
 
-def kafka_commits_first() -> None:
-    """The consumer commits its offsets to Kafka, and then applies the records."""
+def offsets_kept_first() -> None:
+    """The consumer keeps where it goes on, and then applies the records."""
     on_batch = Consumer._on_batch
 
-    async def commit_and_apply(self: Consumer, raw: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
-        await self._commit({TopicPartition(r.topic, r.partition): r.offset + 1 for r in raw})
+    async def keep_and_apply(self: Consumer, raw: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
+        await self._keep({TopicPartition(r.topic, r.partition): (0, r.offset + 1) for r in raw})
         await on_batch(self, raw)
 
-    _replace(Consumer, "_on_batch", commit_and_apply)
+    _replace(Consumer, "_on_batch", keep_and_apply)
 
 
 def last_sequence_apart() -> None:
@@ -94,7 +95,7 @@ MUTATIONS: dict[str, Callable[[], Any]] = {
         lock_not_first,
         deduplication_off,
         delete_before_acknowledgement,
-        kafka_commits_first,
+        offsets_kept_first,
         last_sequence_apart,
     )
 }

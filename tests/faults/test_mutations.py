@@ -35,7 +35,7 @@ SCENARIOS = {
     "delete_before_acknowledgement": Scenario(
         "relay", rf"on {re.escape(TOPIC)}, \(1, \d+\) follows \(1, \d+\)", dying="relay", point="send", nth=2
     ),
-    "kafka_commits_first": Scenario(
+    "offsets_kept_first": Scenario(
         "consumer", r"is parked: gap: sequence \d+ was expected and \d+ came", dying="consumer", point="apply", nth=2
     ),
     "last_sequence_apart": Scenario("consumer", APPLIED_AGAIN, dying="consumer", point="last sequence", nth=2),

@@ -3,22 +3,20 @@
 The last sequence applied is kept in the very transaction that holds the effects.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from dataclasses import dataclass
-from itertools import groupby, islice, zip_longest
-from typing import Any
+from itertools import islice
 
 import asyncpg
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from muster_contracts import Envelope, Event, topics
-from muster_runtime import parking, positions
+from muster_contracts import Envelope, Event
+from muster_runtime import audit, parking, positions
 from muster_runtime.clock import MAX_SKEW
 from muster_runtime.context import Context
 from muster_runtime.db import ONE_AGENCYS, RETRYABLE, Database, UnitOfWork, concerns_all
-from muster_runtime.events import EventHandler, Received, Unreadable
+from muster_runtime.events import EventHandler, Unreadable
 from muster_runtime.parking import (
     DEFAULT_LIMITS,
     AgencyStands,
@@ -28,24 +26,18 @@ from muster_runtime.parking import (
     StreamStands,
     Waiting,
 )
+from muster_runtime.plan import Plan, leaves_gap, make_plan, runs
 from muster_runtime.positions import START, Position, StreamKey
 from muster_runtime.reading import Item, RecordReader
-from muster_runtime.telemetry import APPLIED, DUPLICATES, GAPS, HANDLER_SECONDS, NEW_EPOCHS, describe
+from muster_runtime.telemetry import APPLIED, HANDLER_SECONDS, describe
 
 # How many streams share a transaction: each takes a lock, and what Postgres has of them is for all its clients.
 STREAMS_AT_ONCE = 500
 
+# How many parked records a replay applies in one transaction.
+REPLAY_RECORDS = 500
+
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to be done with one stream's items: apply the fresh ones, then park the held ones."""
-
-    position: Position
-    fresh: Sequence[Item]
-    held: Sequence[Item]
-    reason: str = ""
 
 
 class AgencyAhead(Exception):
@@ -70,9 +62,9 @@ class Applier:
         self._database = database
         self._handlers = {cls.event_type: handler for cls, handler in subscriptions.items()}
         self._reader = RecordReader(subscriptions, service, database.clock)
-        self._compacted = {name for name, topic in topics().items() if topic.compacted}
         self.service = service
         self._limits = limits
+        self._context = Context(actor=service, correlation_id="")
         self.group = group
 
     async def apply(self, records: Sequence[Record]) -> list[StreamStands]:
@@ -164,52 +156,85 @@ class Applier:
         async with self._transaction(agencies) as uow:
             known, parked = await positions.read(uow.connection, self.group, streams)
             plans: dict[StreamKey, Plan] = {}
+            filled: list[StreamKey] = []
             for stream, items in streams.items():
                 last = known.get(stream, START)
-                if stream in parked:
+                if parked.get(stream) is False:  # parked, and not for missing events
                     behind = [i for i in items if i.position is None or i.position > last]
                     await parking.append(uow, self.group, _waiting(behind), self._limits)
                 else:
-                    plans[stream] = self.plan(items, last, stream[0])
-            await self.carry_out(uow, plans)
-            for plan in plans.values():
-                if plan.held:
-                    await self._park(uow, plan.held, plan.reason, refused=False)
+                    plans[stream] = make_plan(self.service, stream[0], items, last)
+            await self._carry_out(uow, plans)
+            for stream, plan in plans.items():
+                if stream in parked:
+                    await parking.append(uow, self.group, _waiting(plan.held), self._limits)
+                    if await self._is_filled(uow, stream, plan.position):
+                        filled.append(stream)
+                elif plan.held:
+                    await self._park(uow, plan.held, plan.reason, gap=plan.gap)
+        for topic, agency_id in filled:
+            await self.replay(topic, agency_id, self._context)
 
-    def plan(self, items: Sequence[Item], last: Position, topic: str) -> Plan:
-        """Drop duplicates, whatever is wrong with them; from the first defect or gap on, hold everything."""
-        fresh: list[Item] = []
-        for index, item in enumerate(items):
-            position = item.position
-            if position is not None and position <= last:
-                DUPLICATES.labels(self.service, topic).inc()
-                continue
-            if item.defect is not None or position is None:
-                return Plan(last, fresh, items[index:], item.defect or "unreadable")
-            epoch, sequence = position
-            if self.leaves_gap(position, last, topic):
-                GAPS.labels(self.service, topic).inc()
-                reason = f"gap: sequence {last[1] + 1} was expected and {sequence} came"
-                return Plan(last, fresh, items[index:], reason)
-            if epoch > last[0] and last != START:  # else nothing was known of the stream, and nothing needs reconciling
-                NEW_EPOCHS.labels(self.service, topic).inc()
-                _log.error("new_epoch", topic=topic, agency_id=item.record.agency_id, epoch=epoch)
-            fresh.append(item)
-            last = position
-        return Plan(last, fresh, [])
+    async def _is_filled(self, uow: UnitOfWork, stream: StreamKey, last: Position) -> bool:
+        """Whether the first record that waits in a stream follows its position, so that nothing is missing any more."""
+        first = await parking.first_position(uow.connection, self.group, *stream)
+        return first is not None and not leaves_gap(first, last, stream[0])
 
-    def leaves_gap(self, position: Position, last: Position, topic: str) -> bool:
-        """Whether events are missing before a position. Sequences go on over an epoch; a compacted topic has holes."""
-        return position[1] > last[1] + 1 and topic not in self._compacted
+    async def replay(self, topic: str, agency_id: str, context: Context) -> str | None:
+        """Apply a parked stream's records in order; it is unparked with the last one.
 
-    async def carry_out(self, uow: UnitOfWork, plans: Mapping[StreamKey, Plan]) -> None:
+        Returns the reason why it is still parked, or None. It goes in steps, each a transaction of its own, so that
+        a replay that is broken off is simply begun again.
+        """
+        at_once = REPLAY_RECORDS
+        while True:
+            try:
+                plan = await self._replay_next(topic, agency_id, context, at_once)
+                if plan is None:
+                    return None
+                if not plan.held:
+                    continue
+                reason, gap = plan.reason, plan.gap
+            except RETRYABLE:
+                raise
+            except Exception as error:
+                if at_once > 1:
+                    at_once = 1  # so that all that comes before the culprit is applied
+                    continue
+                _log.warning("replay_refused", topic=topic, agency_id=agency_id, exc_info=error)
+                reason, gap = describe(error), False
+            async with self._database.write(agency_id, context=context) as uow:
+                await parking.note_reason(uow, self.group, topic, agency_id, reason, gap=gap)
+            return reason
+
+    async def _replay_next(self, topic: str, agency_id: str, context: Context, at_once: int) -> Plan | None:
+        """Apply the first records of a parked stream, up to one that is held; None when none waits."""
+        async with self._database.write(agency_id, context=context) as uow:
+            records = await parking.parked_records(uow.connection, self.group, topic, agency_id, at_once)
+            if not records:
+                return None
+            last = await positions.of_stream(uow.connection, self.group, (topic, agency_id))
+            plan = make_plan(self.service, topic, self.read(records), last)
+            if done := records[: len(records) - len(plan.held)]:
+                await self._carry_out(uow, {(topic, agency_id): plan})
+                await parking.remove(uow, self.group, done)
+                await audit.record(
+                    uow,
+                    command="ReplayParkedStream",
+                    agency_id=agency_id,
+                    subject=topic,
+                    after={"records": len(done), "position": plan.position},
+                )
+            return plan
+
+    async def _carry_out(self, uow: UnitOfWork, plans: Mapping[StreamKey, Plan]) -> None:
         """Apply what is fresh, and keep the last sequences."""
         fresh = (item.envelope for plan in plans.values() for item in plan.fresh)
         await uow.take_in({envelope.id: envelope for envelope in fresh if envelope})
         clock = self._database.clock
         if len(uow.agencies) > 1 and not clock.virtual and uow.now > clock.now() + MAX_SKEW:
             raise AgencyAhead
-        for run in _runs([plan.fresh for plan in plans.values()]):
+        for run in runs([plan.fresh for plan in plans.values()]):
             event_type = run[0].envelope.type
             with HANDLER_SECONDS.labels(self.service, event_type).time(), _logged_as(run[0].envelope):
                 await self._handlers[event_type](uow, run)
@@ -218,11 +243,13 @@ class Applier:
         for (topic, _), plan in plans.items():
             APPLIED.labels(self.service, topic).inc(len(plan.fresh))
 
-    async def _park(self, uow: UnitOfWork, items: Sequence[Item], reason: str, *, refused: bool) -> None:
-        await parking.park(uow, self.group, _waiting(items), reason, self._limits, refused=refused)
+    async def _park(
+        self, uow: UnitOfWork, items: Sequence[Item], reason: str, *, refused: bool = False, gap: bool = False
+    ) -> None:
+        await parking.park(uow, self.group, _waiting(items), reason, self._limits, refused=refused, gap=gap)
 
     def _transaction(self, agencies: Sequence[str]) -> AbstractAsyncContextManager[UnitOfWork]:
-        return self._database.write(*agencies, context=Context(actor=self.service, correlation_id=""))
+        return self._database.write(*agencies, context=self._context)
 
 
 def _waiting(items: Iterable[Item]) -> list[Waiting]:
@@ -237,24 +264,3 @@ def _blames_record(error: Exception) -> bool:
 def _logged_as(first: Envelope) -> AbstractContextManager[object]:
     """Bind a run's origin to its log lines: that of its first event, for they mostly share one."""
     return bound_contextvars(correlation_id=first.correlation_id, causation_id=first.id)
-
-
-def _runs(streams: Sequence[Sequence[Item]]) -> Iterator[list[Received[Any]]]:
-    """Cut streams into runs of one type, and join the n-th runs of all streams where the type is one.
-
-    Each stream keeps its order; streams have none between them.
-    """
-    cut = [
-        [(event_type, list(run)) for event_type, run in groupby(_readable(stream), key=lambda r: r.envelope.type)]
-        for stream in streams
-    ]
-    for layer in zip_longest(*cut):
-        joined: dict[str, list[Received[Any]]] = {}
-        for entry in layer:
-            if entry is not None:
-                joined.setdefault(entry[0], []).extend(entry[1])
-        yield from joined.values()
-
-
-def _readable(items: Iterable[Item]) -> Iterator[Received[Any]]:
-    return (item.event for item in items if item.event is not None)

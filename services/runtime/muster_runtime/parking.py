@@ -75,20 +75,28 @@ class AgencyStands(StreamStands):
 
 
 async def park(
-    uow: UnitOfWork, group: str, records: Sequence[Waiting], reason: str, limits: ParkingLimits, *, refused: bool
+    uow: UnitOfWork,
+    group: str,
+    records: Sequence[Waiting],
+    reason: str,
+    limits: ParkingLimits,
+    *,
+    refused: bool = False,
+    gap: bool = False,
 ) -> None:
     """Append records of one stream, the first of which could not be applied, to its parking place.
 
     `refused`: a handler refused it, which counts for the breaker. What is wrong with a record itself does not: else
-    whoever writes worthless records would stop every agency. Raises BreakerOpen, and StreamFull.
+    whoever writes worthless records would stop every agency. `gap`: events are missing before it. Raises BreakerOpen,
+    and StreamFull.
     """
     first = records[0].record
     if refused:
         await breaker.check(uow, group, limits.streams)
     await uow.connection.execute(
         """
-        insert into parked_stream (consumer_group, topic, agency_id, parked_at, reason, refused)
-        values ($1, $2, $3, $4, $5, $6)
+        insert into parked_stream (consumer_group, topic, agency_id, parked_at, reason, refused, gap)
+        values ($1, $2, $3, $4, $5, $6, $7)
         on conflict do nothing
         """,
         group,
@@ -97,18 +105,20 @@ async def park(
         uow.now,
         printable(reason),
         refused,
+        gap,
     )
     await append(uow, group, records, limits)
 
 
-async def note_reason(uow: UnitOfWork, group: str, topic: str, agency_id: str, reason: str) -> None:
-    """Keep why a stream is still parked after a replay."""
+async def note_reason(uow: UnitOfWork, group: str, topic: str, agency_id: str, reason: str, *, gap: bool) -> None:
+    """Keep why a stream is still parked after a replay, and whether events are missing."""
     await uow.connection.execute(
-        "update parked_stream set reason = $4 where consumer_group = $1 and topic = $2 and agency_id = $3",
+        "update parked_stream set reason = $4, gap = $5 where consumer_group = $1 and topic = $2 and agency_id = $3",
         group,
         topic,
         agency_id,
         printable(reason),
+        gap,
     )
 
 
@@ -198,6 +208,23 @@ async def waiting(connection: Connection, group: str, topic: str, agency_id: str
         agency_id,
     )
     return count or 0
+
+
+async def first_position(connection: Connection, group: str, topic: str, agency_id: str) -> Position | None:
+    """The position of the first record that waits in a stream; None where none does."""
+    row = await connection.fetchrow(
+        """
+        select epoch, sequence
+        from parked_event
+        where consumer_group = $1 and topic = $2 and agency_id = $3
+        order by epoch, sequence
+        limit 1
+        """,
+        group,
+        topic,
+        agency_id,
+    )
+    return None if row is None else (row["epoch"], row["sequence"])
 
 
 async def parked_streams(connection: Connection, group: str) -> list[ParkedStream]:

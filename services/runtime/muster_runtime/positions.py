@@ -32,12 +32,12 @@ class StreamState(BaseModel):
 
 async def read(
     connection: Connection, group: str, streams: Iterable[StreamKey]
-) -> tuple[dict[StreamKey, Position], set[StreamKey]]:
-    """The last position that the group has applied of each stream, and which of them are parked."""
+) -> tuple[dict[StreamKey, Position], dict[StreamKey, bool]]:
+    """The last position that the group has applied of each stream; of the parked ones, whether it is for a gap."""
     keys = list(streams)
     rows = await connection.fetch(
         """
-        select k.topic, k.agency_id, a.epoch, a.last_sequence, p.topic is not null as parked
+        select k.topic, k.agency_id, a.epoch, a.last_sequence, p.gap
         from unnest($2::text[], $3::text[]) as k(topic, agency_id)
         left join applied as a
             on a.consumer_group = $1 and a.topic = k.topic and a.agency_id = k.agency_id
@@ -49,7 +49,7 @@ async def read(
         [agency_id for _, agency_id in keys],
     )
     applied = {(r["topic"], r["agency_id"]): (r["epoch"], r["last_sequence"]) for r in rows if r["epoch"]}
-    return applied, {(r["topic"], r["agency_id"]) for r in rows if r["parked"]}
+    return applied, {(r["topic"], r["agency_id"]): r["gap"] for r in rows if r["gap"] is not None}
 
 
 async def of_stream(connection: Connection, group: str, stream: StreamKey) -> Position:

@@ -1,11 +1,11 @@
 """A member of a consumer group: hands Kafka's batches to the applier, on a FastStream batch subscriber.
 
-Postgres commits first and Kafka after: a lost Kafka commit only brings duplicates, which are skipped.
+Where it goes on is kept in Postgres, after the effects: what is lost of it only brings duplicates, which are skipped.
 """
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,13 +18,13 @@ from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.message import FAKE_CONSUMER
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
-from muster_runtime import passing
+from muster_runtime import offsets, passing
 from muster_runtime.applier import Applier
 from muster_runtime.consumer.pausing import PausedPartitions
 from muster_runtime.consumer.polling import Poller
 from muster_runtime.consumer.progress import Progress
 from muster_runtime.consumer.records import Records
-from muster_runtime.db import EVERY_AGENCY, RETRYABLE, Database
+from muster_runtime.db import ACQUIRE_SECONDS, EVERY_AGENCY, RETRYABLE, Database
 from muster_runtime.parking import Record, StreamStands
 from muster_runtime.telemetry import APPLY_RETRIES, describe
 
@@ -65,6 +65,7 @@ class Consumer:
         self._applier = applier
         self._database = database
         self._stuck_seconds = stuck_seconds
+        self._prefix = topic_prefix
         self._names = {topic_prefix + topic: topic for topic in topics}
         self._records = Records(self._names)
         self._broker = KafkaBroker(
@@ -93,7 +94,7 @@ class Consumer:
         self._progress = Progress(self._client, self._ends, stuck_seconds)
         needed = {topic_prefix + topic: number for topic, number in topics.items()}
         self._paused = PausedPartitions(self._client, applier, self._records, needed)
-        self._poller = Poller(self._progress, self._paused, self._step, batch_records)
+        self._poller = Poller(self._progress, self._paused, self._begins, self._step, batch_records)
         self._subscriber.get_msg = self._poller.poll  # type: ignore[method-assign]
         self._applying = asyncio.Lock()
         self._stopping = False
@@ -129,11 +130,20 @@ class Consumer:
                 await self._paused.resume()
                 read = self._kafka.assignment() - set(self._paused) - set(self._poller.unreadable)
                 await self._progress.check(read, is_applying=self._applying.locked())
+                await self._look_back()
             except KafkaError as error:
                 self._progress.give_sign()  # Kafka is away: nothing is to be expected of the client
                 _log.warning("consumer_not_tended", error=repr(error))
             except RETRYABLE as error:
                 _log.warning("consumer_not_tended", error=repr(error))
+
+    async def _look_back(self) -> None:
+        """Go back where the database has lost what was applied, though nothing new comes that would tell."""
+        if self._applying.locked():
+            return
+        async with self._applying:
+            kept = await self._begins()
+            self._go_back({p for p, offset in self._progress.offsets.items() if kept.get(p, 0) < offset})
 
     @property
     def complaints(self) -> list[str]:
@@ -157,12 +167,21 @@ class Consumer:
     def _client(self) -> AIOKafkaConsumer:
         return self._kafka
 
+    async def _begins(self) -> dict[TopicPartition, int]:
+        """Where reading goes on, of each partition that was read before."""
+        async with self._database.read(EVERY_AGENCY) as connection:
+            kept = await offsets.begins(connection, self._applier.group)
+        return {TopicPartition(self._prefix + topic, number): offset for (topic, number), offset in kept.items()}
+
     async def _step(self, partition: TopicPartition, offset: int) -> int | None:
         """The offset from which an operator has ordered to go on, where the record at this one cannot be read."""
-        async with self._database.read(EVERY_AGENCY) as connection:
-            return await passing.onward(
-                connection, self._applier.group, self._names[partition.topic], partition.partition, offset
-            )
+        topic, group = self._names[partition.topic], self._applier.group
+        async with self._database.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            onward = await passing.onward(connection, group, topic, partition.partition, offset)
+            if onward is not None:
+                before = self._progress.offsets.get(partition, offset)
+                await offsets.keep(connection, group, {(topic, partition.partition): (before, onward)})
+        return onward
 
     async def _on_batch(self, raw: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
         """Apply a batch, then commit it to Kafka. Never raises: FastStream would go on past an error."""
@@ -176,12 +195,11 @@ class Consumer:
             self.held = None
             self._progress.give_sign()
             self.applied += len(raw)
-            last = {(r.topic, r.partition): r.offset for r in raw}
-            offsets = {TopicPartition(*partition): offset + 1 for partition, offset in last.items()}
-            self._progress.offsets |= offsets
+            applied = {TopicPartition(r.topic, r.partition): r.offset + 1 for r in raw}
+            read = self._progress.advance(applied)
             self._progress.in_hand = False
-            if offsets:
-                await self._commit(offsets)
+            if applied:
+                await asyncio.gather(self._keep(read), self._commit(applied))
 
     async def _apply(self, records: Sequence[Record]) -> list[StreamStands]:
         """Apply records, however often it must be tried; answers the streams that must wait.
@@ -202,9 +220,26 @@ class Consumer:
         APPLY_RETRIES.labels(self._applier.service).inc()
         _log.warning("apply_retried", attempt=state.attempt_number, error=self.held)
 
-    async def _commit(self, offsets: dict[TopicPartition, int]) -> None:
+    async def _keep(self, read: Mapping[TopicPartition, tuple[int, int]]) -> None:
+        """Keep what was read of partitions; go back where the database does not know of what was read before that."""
+        named = {(self._names[partition.topic], partition.partition): span for partition, span in read.items()}
         try:
-            await self._kafka.commit(offsets)
+            async with self._database.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                kept = await offsets.keep(connection, self._applier.group, named)
+        except Exception as error:  # nothing is lost: a later batch finds that they are not kept, and goes back
+            _log.warning("offsets_not_kept", error=describe(error))
+            return
+        self._go_back({p for p in read if (self._names[p.topic], p.partition) not in kept})
+
+    def _go_back(self, lost: Collection[TopicPartition]) -> None:
+        if lost:
+            _log.error("database_went_back", partitions=[f"{p.topic}[{p.partition}]" for p in sorted(lost)])
+            self._progress.go_back(lost)
+
+    async def _commit(self, applied: dict[TopicPartition, int]) -> None:
+        """Tell Kafka, for whoever looks at the group there: reading goes on from what is kept."""
+        try:
+            await self._kafka.commit(applied)
         except (KafkaError, ValueError) as error:
             # A partition that was taken away; its new owner skips what is applied already.
             _log.info("offset_commit_lost", error=repr(error))
@@ -228,7 +263,9 @@ class _DrainOnRevoke(ConsumerRebalanceListener):
         self._consumer._poller.clear()
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        await self._consumer._progress.begin(assigned)
+        self._consumer._progress.end()  # where each begins is asked for before it is read
+        if not assigned:
+            self._consumer._progress.begin({})
 
 
 async def _parse(raw: Sequence[ConsumerRecord[bytes, bytes]]) -> KafkaMessage:

@@ -1,7 +1,7 @@
 """Polling Kafka: a partition whose records the client cannot read waits, and the others are read on."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from itertools import chain
 from typing import NamedTuple
@@ -21,6 +21,9 @@ POLL_MS = 4
 # The same for a partition alone, which is polled again and has nothing in the client's memory.
 ALONE_POLL_MS = 100
 
+# Until the database is asked again where reading begins, when it does not answer.
+UNKNOWN_SECONDS = 0.5
+
 # Between polls while nothing but what cannot be read has come.
 UNREADABLE_SECONDS = 1.0
 
@@ -35,17 +38,23 @@ class _Unreadable(NamedTuple):
 
 
 class Poller:
-    """Takes records from the client. `step` answers the offset that an operator has ordered to go on from, if any."""
+    """Takes records from the client.
+
+    `begins` answers where reading goes on, of each partition that was read before; `step` the offset that an operator
+    has ordered to go on from, if any, where the record at one cannot be read.
+    """
 
     def __init__(
         self,
         progress: Progress,
         paused: PausedPartitions,
+        begins: Callable[[], Awaitable[Mapping[TopicPartition, int]]],
         step: Callable[[TopicPartition, int], Awaitable[int | None]],
         batch_records: int,
     ) -> None:
         self._progress = progress
         self._paused = paused
+        self._begins = begins
         self._step = step
         self._batch_records = batch_records
         self._unreadable: dict[TopicPartition, _Unreadable] = {}
@@ -67,8 +76,7 @@ class Poller:
     async def poll(self, consumer: AIOKafkaConsumer) -> tuple[ConsumerRecord[bytes, bytes], ...]:
         """What has come. A partition that cannot be read waits; what the client had taken of others is read again."""
         if not consumer.assignment() <= self._progress.offsets.keys():
-            # Where reading begins is being asked for: what came before the answer could not be read again.
-            await asyncio.sleep(POLL_MS / 1000)
+            await self._begin(consumer)
             return ()
         try:
             polled = await consumer.getmany(timeout_ms=POLL_MS, max_records=self._batch_records)
@@ -87,6 +95,20 @@ class Poller:
             if known is not None and records[-1].offset >= known.offset:
                 del self._unreadable[partition]
         return tuple(chain.from_iterable(polled.values()))
+
+    async def _begin(self, consumer: AIOKafkaConsumer) -> None:
+        """Go on where the database says, whatever Kafka's committed offsets are: it may have lost what they count."""
+        try:
+            begin = await self._begins()
+        except RETRYABLE as error:
+            self._progress.give_sign()
+            _log.warning("offsets_not_read", error=describe(error))
+            await asyncio.sleep(UNKNOWN_SECONDS)
+            return
+        offsets = {partition: begin.get(partition, 0) for partition in consumer.assignment()}
+        for partition, offset in offsets.items():
+            consumer.seek(partition, offset)
+        self._progress.begin(offsets)
 
     async def _poll_one_by_one(
         self, consumer: AIOKafkaConsumer

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -42,14 +42,26 @@ class Progress:
         """Something was done, or nothing could be."""
         self._last_sign_at = time.monotonic()
 
-    async def begin(self, assigned: Collection[TopicPartition]) -> None:
-        """Go on from what the group has committed of partitions, unless a batch of them is applied already."""
-        committed = await asyncio.gather(*(self._kafka().committed(partition) for partition in assigned))
-        for partition, offset in zip(assigned, committed, strict=True):
-            self.offsets.setdefault(partition, offset or 0)
+    def begin(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Go on from these offsets of partitions that were assigned."""
+        self.offsets |= offsets
         self.give_sign()
         self._rebalancing = False
         self.assigned.set()
+
+    def advance(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, tuple[int, int]]:
+        """Everything before these offsets is applied; answers from which to which one each partition was read.
+
+        One that was taken away meanwhile is another process's.
+        """
+        read = {p: (self.offsets[p], offset) for p, offset in offsets.items() if p in self.offsets}
+        self.offsets |= {partition: after for partition, (_, after) in read.items()}
+        return read
+
+    def go_back(self, partitions: Iterable[TopicPartition]) -> None:
+        """The database does not know of all that was read of partitions: begin again where it says."""
+        for partition in partitions:
+            self.offsets.pop(partition, None)
 
     def end(self) -> None:
         """The partitions are taken away."""

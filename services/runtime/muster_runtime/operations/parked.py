@@ -80,7 +80,7 @@ class DiscardReply(BaseModel):
 def parked_router(service: str, applier: Applier, database: Database) -> APIRouter:
     """The routes; they act for the whole program, so a token of one agency does not open them."""
     router = APIRouter(prefix="/v1/parked", tags=["parked"], dependencies=[requires_program(f"{service}:operate")])
-    recovery = Recovery(applier, database)
+    recovery = Recovery(applier)
     CommandsDep = Annotated[OperatorCommands, Depends(operators_commands(database))]  # noqa: N806 - a type
 
     @router.get("")
@@ -102,7 +102,7 @@ def parked_router(service: str, applier: Applier, database: Database) -> APIRout
     async def replay_parked(commands: CommandsDep, topic: Topic, agency_id: str) -> ReplayReply:
         """Apply what waits, in order; harmless to repeat. The stream is unparked with its last record."""
         await _stream(topic, agency_id)
-        reason = await recovery.replay(topic, agency_id, commands.context)
+        reason = await applier.replay(topic, agency_id, commands.context)
         return ReplayReply(parked=reason is not None, reason=reason)
 
     @router.post("/{topic}/{agency_id}/discard", response_model=DiscardReply)

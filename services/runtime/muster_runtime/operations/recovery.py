@@ -1,24 +1,17 @@
-"""What an operator does about a parked stream: replay it, accept the gap in it, discard what is worthless."""
+"""An operator's answers to a parked stream that no replay can free: accept its gap, or discard what is worthless."""
 
 from collections.abc import Sequence
 
-import structlog
 from pydantic import BaseModel, Field
 
 from muster_contracts import MAX_EPOCH, MAX_SEQUENCE
 from muster_runtime import audit, parking, positions
 from muster_runtime.applier import Applier
-from muster_runtime.context import Context
-from muster_runtime.db import RETRYABLE, Database, UnitOfWork
+from muster_runtime.db import UnitOfWork
 from muster_runtime.errors import Conflict, NotFound
+from muster_runtime.plan import leaves_gap
 from muster_runtime.positions import Position
 from muster_runtime.reading import Item
-from muster_runtime.telemetry import describe
-
-# How many parked records a replay applies in one transaction.
-REPLAY_RECORDS = 500
-
-_log = structlog.get_logger(__name__)
 
 
 class RecordName(BaseModel):
@@ -34,57 +27,9 @@ class RecordName(BaseModel):
 class Recovery:
     """The parked streams of a consumer group, in an operator's hands. The records of one stream go by position."""
 
-    def __init__(self, applier: Applier, database: Database) -> None:
+    def __init__(self, applier: Applier) -> None:
         self._applier = applier
-        self._database = database
         self._group = applier.group
-
-    async def replay(self, topic: str, agency_id: str, context: Context) -> str | None:
-        """Apply a parked stream's records in order; it is unparked with the last one.
-
-        Returns the reason why it is still parked, or None. It goes in steps, each a transaction of its own, so that
-        a replay that is broken off is simply begun again.
-        """
-        at_once = REPLAY_RECORDS
-        while True:
-            try:
-                if not await self._replay_next(topic, agency_id, context, at_once):
-                    return None
-            except RETRYABLE:
-                raise
-            except Exception as error:
-                if at_once > 1:
-                    at_once = 1  # so that all that comes before the culprit is applied
-                    continue
-                _log.warning("replay_refused", topic=topic, agency_id=agency_id, exc_info=error)
-                reason = describe(error)
-                async with self._database.write(agency_id, context=context) as uow:
-                    await parking.note_reason(uow, self._group, topic, agency_id, reason)
-                return reason
-
-    async def _replay_next(self, topic: str, agency_id: str, context: Context, at_once: int) -> bool:
-        """Apply the first records of a parked stream; False when none is left. Raises Conflict at one that is held."""
-        async with self._database.write(agency_id, context=context) as uow:
-            records = await parking.parked_records(uow.connection, self._group, topic, agency_id, at_once)
-            if not records:
-                return False
-            items = self._applier.read(records)
-            last = await positions.of_stream(uow.connection, self._group, (topic, agency_id))
-            plan = self._applier.plan(items, last, topic)
-            done = records[: len(records) - len(plan.held)]
-            if done:
-                await self._applier.carry_out(uow, {(topic, agency_id): plan})
-                await parking.remove(uow, self._group, done)
-                await audit.record(
-                    uow,
-                    command="ReplayParkedStream",
-                    agency_id=agency_id,
-                    subject=topic,
-                    after={"records": len(done), "position": plan.position},
-                )
-        if plan.held:
-            raise Conflict(plan.reason)
-        return True
 
     async def accept_gap(self, uow: UnitOfWork, topic: str, agency_id: str, reason: str) -> None:
         """Give up the sequences that a stream parked for: its position moves to just before its first record.
@@ -98,7 +43,7 @@ class Recovery:
         last = await positions.of_stream(uow.connection, self._group, (topic, agency_id))
         if item.defect is not None or item.position is None:
             raise Conflict(f"the stream did not park for a gap, but for this: {item.defect}")
-        if item.position <= last or not self._applier.leaves_gap(item.position, last, topic):
+        if item.position <= last or not leaves_gap(item.position, last, topic):
             raise Conflict("there is no gap: the first record that waits fits; replay the stream")
         # In the old epoch, so that the first event of a new one still raises its alarm.
         accepted = (last[0], item.position[1] - 1)
@@ -144,7 +89,7 @@ class Recovery:
         stream = (record.topic, record.agency_id)
         last = await positions.of_stream(uow.connection, self._group, stream)
         moved: Position = last
-        if item.position is not None and not self._applier.leaves_gap(item.position, last, record.topic):
+        if item.position is not None and not leaves_gap(item.position, last, record.topic):
             moved = max(item.position, last)
         await positions.store(uow.connection, self._group, {stream: moved})
         await audit.record(

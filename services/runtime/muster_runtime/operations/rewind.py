@@ -1,4 +1,4 @@
-"""Let a service read its topics from their beginning: after a restore Kafka knows of more than the database does."""
+"""Let a service read its topics from their beginning, whatever its database says of where it goes on."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from aiokafka.errors import CommitFailedError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from pydantic import BaseModel
 
-from muster_runtime import audit
+from muster_runtime import audit, offsets
 from muster_runtime.db import EVERY_AGENCY, UnitOfWork
 from muster_runtime.errors import Conflict, RetryableError
 from muster_runtime.service import Service
@@ -23,12 +23,13 @@ class Rewound(BaseModel):
 
 
 async def rewind(uow: UnitOfWork, service: Service, group: str, reason: str) -> Rewound:
-    """Set the offsets of a service's consumer group to the beginnings of its topics.
+    """Forget where a service's consumer group goes on, so that it begins again.
 
     Raises Conflict where a process still consumes as a member of the group, and RetryableError where Kafka is away.
     """
     topics = sorted({cls.topic for cls in service.subscriptions})
     await audit.record(uow, command="RewindConsumer", agency_id=EVERY_AGENCY, after={"topics": topics}, reason=reason)
+    await offsets.forget(uow.connection, group)
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await _commit_beginnings(
@@ -45,7 +46,7 @@ async def rewind(uow: UnitOfWork, service: Service, group: str, reason: str) -> 
 
 
 async def _commit_beginnings(bootstrap: str, group: str, names: list[str]) -> None:
-    """Kafka takes offsets from a client that is no member only while the group has none."""
+    """For tools; and Kafka takes offsets from a client that is no member only while the group has none."""
     async with AIOKafkaConsumer(*names, bootstrap_servers=bootstrap, enable_auto_commit=False) as reader:
         beginnings = await reader.beginning_offsets(reader.assignment())
     async with AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False) as outsider:

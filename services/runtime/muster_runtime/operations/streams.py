@@ -56,7 +56,7 @@ class Passed(BaseModel):
 def streams_router(service: str, applier: Applier, database: Database) -> APIRouter:
     """The routes; they act for the whole program, so a token of one agency does not open them."""
     router = APIRouter(prefix="/v1", tags=["streams"], dependencies=[requires_program(f"{service}:operate")])
-    recovery = Recovery(applier, database)
+    recovery = Recovery(applier)
     CommandsDep = Annotated[OperatorCommands, Depends(operators_commands(database))]  # noqa: N806 - a type
 
     @router.get("/streams")

@@ -1,0 +1,165 @@
+"""Where a consumer goes on: where its database says, which may have gone back; and how a gap is filled."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from muster_contracts import Envelope
+from muster_contracts.entitlements import SeatAssigned
+from muster_runtime.process import Role
+from muster_runtime.settings import Settings
+from tests.integration.runtime.core.probe.service import build
+from tests.support.services import RunningService, ServiceRunner
+
+Eventually = Callable[..., Awaitable[Any]]
+
+# What a failover to a replica that lagged behind, or a restore, takes back together.
+STATE = ("effect", "applied", "consumed_partition", "parked_stream", "parked_event")
+
+
+def seat(agency_id: str, seat_id: str) -> SeatAssigned:
+    return SeatAssigned(agency_id=agency_id, seat_id=seat_id, subject_ref="sub_1")
+
+
+async def seats(probe: RunningService, agency_id: str) -> list[str]:
+    rows = await probe.admin.fetch("select seat_id from effect where agency_id = $1 order by id", agency_id)
+    return [row["seat_id"] for row in rows]
+
+
+async def have(probe: RunningService, agency_id: str, *expected: str) -> bool:
+    found = await seats(probe, agency_id)
+    assert found == list(expected), found
+    return True
+
+
+async def is_parked(probe: RunningService, agency_id: str) -> bool:
+    parked: bool = await probe.admin.fetchval(
+        "select exists (select from parked_stream where agency_id = $1)", agency_id
+    )
+    return parked
+
+
+async def kept(probe: RunningService, offset: int) -> bool:
+    found = await probe.admin.fetchval("select sum(next_offset) from consumed_partition")
+    assert found == offset, found
+    return True
+
+
+async def remember(probe: RunningService) -> None:
+    """Keep a copy of what the database holds now."""
+    for table in STATE:
+        await probe.admin.execute(f"create table copy_of_{table} as table {table}")
+
+
+async def go_back(probe: RunningService) -> None:
+    """Let the database hold again what it held then, as if what came after had never reached it."""
+    async with probe.admin.transaction():
+        await probe.admin.execute(f"lock table {', '.join(STATE)} in access exclusive mode")
+        for table in STATE:
+            await probe.admin.execute(f"delete from {table}")
+            overriding = "overriding system value" if table in ("effect", "parked_event") else ""
+            await probe.admin.execute(f"insert into {table} {overriding} table copy_of_{table}")
+
+
+async def with_lost_commits(probe: RunningService, eventually: Eventually) -> None:
+    """Two events of NASA and one of DOE are applied; then the database goes back to before the last two."""
+    await probe.publish(seat("NASA", "a"))
+    await eventually(lambda: have(probe, "NASA", "a"))
+    await eventually(lambda: kept(probe, 1))
+    await remember(probe)
+    await probe.publish(seat("NASA", "b"), seat("DOE", "x"))
+    await eventually(lambda: have(probe, "NASA", "a", "b"))
+    await eventually(lambda: have(probe, "DOE", "x"))
+    await eventually(lambda: kept(probe, 3))
+
+
+async def test_a_running_consumer_reads_again_what_its_database_has_lost(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    """Nothing new comes that would tell it."""
+    await with_lost_commits(probe, eventually)
+    await go_back(probe)
+    assert await seats(probe, "NASA") == ["a"]
+    await eventually(lambda: have(probe, "NASA", "a", "b"))
+    await eventually(lambda: have(probe, "DOE", "x"))
+
+
+async def test_what_comes_after_a_loss_neither_hides_it_nor_stays_parked(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    await with_lost_commits(probe, eventually)
+    await go_back(probe)
+    await probe.publish(seat("NASA", "c"))
+    await eventually(lambda: have(probe, "NASA", "a", "b", "c"))
+    await eventually(lambda: have(probe, "DOE", "x"))
+    assert not await is_parked(probe, "NASA")
+
+
+async def test_a_new_consumer_begins_where_the_database_says_and_not_where_kafka_does(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    probe = await run_service(build, Settings)
+    await with_lost_commits(probe, eventually)
+    consumer = probe.process.consumer
+    assert consumer is not None
+    await consumer.stop()
+    await go_back(probe)
+    await run_service(build, Settings, roles=frozenset({Role.CONSUMER}), beside=probe)
+    await eventually(lambda: have(probe, "NASA", "a", "b"))
+    await eventually(lambda: have(probe, "DOE", "x"))
+
+
+async def parked_for_a_gap(probe: RunningService, eventually: Eventually) -> Envelope:
+    """The second and third events of NASA are missing, the fourth and fifth wait; answers the first's envelope."""
+    (first,) = await probe.publish(seat("NASA", "1"))
+    for sequence in (4, 5):
+        await probe.producer.put(at(first, sequence), seat("NASA", f"{sequence}"))
+    await eventually(lambda: is_parked(probe, "NASA"))
+    return first
+
+
+def at(first: Envelope, sequence: int) -> Envelope:
+    return first._replace(sequence=sequence, id=f"{first.id}-{sequence}")
+
+
+async def test_a_stream_that_is_parked_for_a_gap_goes_on_when_the_missing_events_come(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    first = await parked_for_a_gap(probe, eventually)
+    await probe.producer.put(at(first, 2), seat("NASA", "2"))
+    await eventually(lambda: have(probe, "NASA", "1", "2"))
+    assert await is_parked(probe, "NASA")
+    await probe.producer.put(at(first, 7), seat("NASA", "7"))
+    await probe.producer.put(at(first, 3), seat("NASA", "3"))
+    await eventually(lambda: have(probe, "NASA", "1", "2", "3", "4", "5"))
+    reason = await probe.admin.fetchval("select reason from parked_stream where agency_id = 'NASA'")
+    assert reason == "gap: sequence 6 was expected and 7 came"
+    await probe.producer.put(at(first, 6), seat("NASA", "6"))
+    await eventually(lambda: have(probe, "NASA", "1", "2", "3", "4", "5", "6", "7"))
+    assert not await is_parked(probe, "NASA")
+    audited = await probe.admin.fetch("select command, actor from audit order by id")
+    assert {tuple(row) for row in audited} == {("ReplayParkedStream", "probe")}
+
+
+async def test_a_refused_event_behind_a_gap_parks_the_stream_for_good(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    (first,) = await probe.publish(seat("NASA", "1"))
+    await probe.producer.put(at(first, 3), seat("NASA", "poison"))
+    await eventually(lambda: is_parked(probe, "NASA"))
+    await probe.producer.put(at(first, 2), seat("NASA", "2"))
+
+    async def refused() -> bool:
+        row = await probe.admin.fetchrow("select reason, gap from parked_stream where agency_id = 'NASA'")
+        assert row is not None
+        assert "the seat is poison" in row["reason"], row["reason"]
+        return not row["gap"]
+
+    await eventually(refused)
+    await probe.producer.put(at(first, 4), seat("NASA", "4"))
+    await eventually(lambda: waits(probe, 2))
+    assert await seats(probe, "NASA") == ["1", "2"]
+
+
+async def waits(probe: RunningService, records: int) -> bool:
+    found: int = await probe.admin.fetchval("select records from parked_stream where agency_id = 'NASA'")
+    return found == records
