@@ -103,7 +103,7 @@ async def raise_epoch(target: Target, service: Restored, reason: Reason) -> None
 @app.command()
 @on_target
 async def rewind(target: Target, service: Restored, reason: Reason) -> None:
-    """After a restore: let the service read its topics from the beginning; what it has applied it skips.
+    """Let a service read its topics from the beginning; what it has applied it skips.
 
     It must run for operations alone: Kafka refuses it where a process of the service still consumes.
     """
