@@ -24,7 +24,7 @@ from muster_runtime.consumer.pausing import PausedPartitions
 from muster_runtime.consumer.polling import Poller
 from muster_runtime.consumer.progress import Progress
 from muster_runtime.consumer.records import Records
-from muster_runtime.db import ACQUIRE_SECONDS, EVERY_AGENCY, RETRYABLE, Database
+from muster_runtime.db import EVERY_AGENCY, RETRYABLE, Database
 from muster_runtime.parking import Record, StreamStands
 from muster_runtime.telemetry import APPLY_RETRIES, describe
 
@@ -176,7 +176,7 @@ class Consumer:
     async def _step(self, partition: TopicPartition, offset: int) -> int | None:
         """The offset from which an operator has ordered to go on, where the record at this one cannot be read."""
         topic, group = self._names[partition.topic], self._applier.group
-        async with self._database.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+        async with self._database.connection() as connection:
             onward = await passing.onward(connection, group, topic, partition.partition, offset)
             if onward is not None:
                 before = self._progress.offsets.get(partition, offset)
@@ -224,7 +224,7 @@ class Consumer:
         """Keep what was read of partitions; go back where the database does not know of what was read before that."""
         named = {(self._names[partition.topic], partition.partition): span for partition, span in read.items()}
         try:
-            async with self._database.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            async with self._database.connection() as connection:
                 kept = await offsets.keep(connection, self._applier.group, named)
         except Exception as error:  # nothing is lost: a later batch finds that they are not kept, and goes back
             _log.warning("offsets_not_kept", error=describe(error))
