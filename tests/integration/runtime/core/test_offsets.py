@@ -31,6 +31,10 @@ async def have(probe: RunningService, agency_id: str, *expected: str) -> bool:
     return True
 
 
+async def flows(probe: RunningService, agency_id: str) -> bool:
+    return not await is_parked(probe, agency_id)
+
+
 async def is_parked(probe: RunningService, agency_id: str) -> bool:
     parked: bool = await probe.admin.fetchval(
         "select exists (select from parked_stream where agency_id = $1)", agency_id
@@ -91,7 +95,7 @@ async def test_what_comes_after_a_loss_neither_hides_it_nor_stays_parked(
     await probe.publish(seat("NASA", "c"))
     await eventually(lambda: have(probe, "NASA", "a", "b", "c"))
     await eventually(lambda: have(probe, "DOE", "x"))
-    assert not await is_parked(probe, "NASA")
+    await eventually(lambda: flows(probe, "NASA"))
 
 
 async def test_a_new_consumer_begins_where_the_database_says_and_not_where_kafka_does(
@@ -131,11 +135,10 @@ async def test_a_stream_that_is_parked_for_a_gap_goes_on_when_the_missing_events
     await probe.producer.put(at(first, 7), seat("NASA", "7"))
     await probe.producer.put(at(first, 3), seat("NASA", "3"))
     await eventually(lambda: have(probe, "NASA", "1", "2", "3", "4", "5"))
-    reason = await probe.admin.fetchval("select reason from parked_stream where agency_id = 'NASA'")
-    assert reason == "gap: sequence 6 was expected and 7 came"
+    await eventually(lambda: waits(probe, 1, "gap: sequence 6 was expected and 7 came"))
     await probe.producer.put(at(first, 6), seat("NASA", "6"))
     await eventually(lambda: have(probe, "NASA", "1", "2", "3", "4", "5", "6", "7"))
-    assert not await is_parked(probe, "NASA")
+    await eventually(lambda: flows(probe, "NASA"))
     audited = await probe.admin.fetch("select command, actor from audit order by id")
     assert {tuple(row) for row in audited} == {("ReplayParkedStream", "probe")}
 
@@ -148,18 +151,14 @@ async def test_a_refused_event_behind_a_gap_parks_the_stream_for_good(
     await eventually(lambda: is_parked(probe, "NASA"))
     await probe.producer.put(at(first, 2), seat("NASA", "2"))
 
-    async def refused() -> bool:
-        row = await probe.admin.fetchrow("select reason, gap from parked_stream where agency_id = 'NASA'")
-        assert row is not None
-        assert "the seat is poison" in row["reason"], row["reason"]
-        return not row["gap"]
-
-    await eventually(refused)
+    await eventually(lambda: waits(probe, 1, "Conflict: the seat is poison: sub_1"))
     await probe.producer.put(at(first, 4), seat("NASA", "4"))
-    await eventually(lambda: waits(probe, 2))
+    await eventually(lambda: waits(probe, 2, "Conflict: the seat is poison: sub_1"))
     assert await seats(probe, "NASA") == ["1", "2"]
+    assert not await probe.admin.fetchval("select gap from parked_stream")
 
 
-async def waits(probe: RunningService, records: int) -> bool:
-    found: int = await probe.admin.fetchval("select records from parked_stream where agency_id = 'NASA'")
-    return found == records
+async def waits(probe: RunningService, records: int, reason: str) -> bool:
+    found = await probe.admin.fetchrow("select records, reason from parked_stream where agency_id = 'NASA'")
+    assert tuple(found or ()) == (records, reason)
+    return True
