@@ -50,7 +50,7 @@ class NotificationFailed(_DeliveryFact):
 class WebhookEndpointDisabled(_DeliveryFact):
     """A webhook endpoint gets nothing more until it is enabled again.
 
-    Emitted when it has failed for fourteen days, or its receiver answered that it is gone (410).
+    Emitted when it has failed for fourteen days and twenty attempts, or its receiver answered that it is gone (410).
     """
 
     event_type: ClassVar[str] = "muster.notify.WebhookEndpointDisabled.v1"

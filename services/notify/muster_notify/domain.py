@@ -175,10 +175,14 @@ GIVE_UP_AFTER = timedelta(days=14)
 
 
 def next_attempt(attempts: int, started_at: datetime, now: datetime) -> datetime | None:
-    """When to try again after `attempts` in vain since `started_at`, the latest at `now`; None: it is given up."""
-    delay = RETRY_DELAYS[attempts - 1] if attempts <= len(RETRY_DELAYS) else LAST_RETRY_DELAY
-    due_at = now + delay
-    return due_at if due_at <= started_at + GIVE_UP_AFTER else None
+    """When to try again after `attempts` in vain since `started_at`, the latest at `now`; None: it is given up.
+
+    That asks for both the time and the attempts that the schedule makes in it: while we were away, nothing was tried.
+    """
+    delays = [*RETRY_DELAYS, *[LAST_RETRY_DELAY] * (attempts - len(RETRY_DELAYS))][:attempts]
+    due_at = now + delays[-1]
+    given_up = sum(delays, timedelta()) > GIVE_UP_AFTER and due_at > started_at + GIVE_UP_AFTER
+    return None if given_up else due_at
 
 
 def progress(delivery: Delivery, outcome: Outcome, now: datetime) -> Progress:

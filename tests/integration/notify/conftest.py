@@ -113,6 +113,14 @@ class Notify:
         (delivery,) = await eventually(waiting)
         return dict(delivery)
 
+    async def fails(self, error: str, attempts: int) -> datetime:
+        """Let the oldest delivery fail at each instant of its schedule, so many times; answers the last one's."""
+        waiting = await self.waits(error)
+        for attempt in range(2, attempts + 1):
+            self.service.clock.move(datetime.fromisoformat(waiting["next_attempt_at"]))
+            waiting = await self.waits(error, attempts=attempt)
+        return self.service.clock.now()
+
     async def settle(self) -> None:
         """Wait until everything was applied and nothing is due."""
 

@@ -1,13 +1,10 @@
 """E-mails through a real SMTP server."""
 
-from typing import Any
-
 from muster_contracts.enrollment import AgencySuspended
 from muster_notify.bootstrap import build
 from muster_notify.settings import NotifySettings
 from tests.integration.notify.conftest import START, Notify, contact, contact_erased, enrolled, paid, reinstated
 from tests.integration.notify.mail import MailServer, mail_server
-from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
 
 
@@ -130,17 +127,7 @@ async def test_the_operators_are_told_at_their_own_address(notify: Notify, mail:
 
 async def test_an_email_that_nobody_can_get_fails_after_fourteen_days(notify: Notify) -> None:
     await notify.service.publish(enrolled())
-    attempts, days = 0, 0
-    (delivery,) = await notify.until()
-    while delivery["state"] == "pending":
-
-        async def attempted(after: int = attempts) -> dict[str, Any] | None:
-            (delivery,) = await notify.deliveries()
-            return delivery if delivery["attempts"] > after else None
-
-        delivery = await eventually(attempted)
-        attempts = delivery["attempts"]
-        notify.move(days=1)
-        days += 1
-    assert delivery["last_error"] == "nobody is known as administrator"
-    assert days == 15  # the attempts of days 0 to 14
+    await notify.fails("nobody is known", 19)
+    notify.move(days=1)
+    (delivery,) = await notify.until(state="failed")
+    assert (delivery["attempts"], delivery["last_error"]) == (20, "nobody is known as administrator")

@@ -197,19 +197,36 @@ async def test_an_attempt_whose_result_is_lost_is_repeated_under_the_same_id(
     assert [delivery["attempts"] for delivery in found] == [1, 1]
 
 
+async def webhook_states(notify: Notify) -> list[str]:
+    return [webhook["state"] for webhook in (await notify.get("/v1/agencies/NASA/webhooks")).json()["items"]]
+
+
 async def test_an_endpoint_that_fails_for_fourteen_days_is_disabled(notify: Notify, receiver: Receiver) -> None:
     types = ["muster.enrollment.AgencyReinstated.v1", "muster.billing.InvoicePaid.v1"]
     await notify.add_webhook(receiver.url, event_types=types)
     receiver.answer = lambda _: 503
     await notify.service.publish(reinstated(), paid())
     await notify.until(2, channel="webhook")
-    for _ in range(16):
-        await notify.settle()
-        notify.move(days=1)
+    assert timedelta(days=12) < await notify.fails("answered 503", 19) - START < timedelta(days=13)
+    notify.move(days=1)
     await notify.until(2, channel="webhook", state="failed")
-    listed = (await notify.get("/v1/agencies/NASA/webhooks")).json()["items"]
-    assert [webhook["state"] for webhook in listed] == ["disabled"]
-    assert len(receiver.requests) == 15  # once a day, from day 0 to day 14; the second was never sent
+    assert await webhook_states(notify) == ["disabled"]
+    assert len(receiver.requests) == 20  # the second was never sent
+
+
+async def test_an_outage_of_ours_is_not_held_against_an_endpoint(notify: Notify, receiver: Receiver) -> None:
+    await notify.add_webhook(receiver.url)
+    receiver.answer = lambda _: 503
+    await notify.service.publish(reinstated())
+    await notify.fails("answered 503", 2)
+    notify.move(days=15)  # nobody has attempted anything for 15 days
+    waiting = await notify.waits("answered 503", attempts=3)
+    in_half_an_hour = notify.service.clock.now() + timedelta(minutes=30)
+    assert waiting["next_attempt_at"] == in_half_an_hour.isoformat().replace("+00:00", "Z")
+    assert await webhook_states(notify) == ["enabled"]
+    receiver.answer = lambda _: 204
+    notify.move(minutes=30)
+    await notify.until(channel="webhook", state="delivered")
 
 
 async def test_two_processes_attempt_each_delivery_once(

@@ -58,9 +58,25 @@ def test_attempts_follow_the_schedule_and_end_within_fourteen_days() -> None:
 
 
 @given(attempts=st.integers(1, 60), elapsed=st.timedeltas(timedelta(0), timedelta(days=40)))
-def test_the_next_attempt_is_later_and_never_past_the_end(attempts: int, elapsed: timedelta) -> None:
+def test_a_delivery_is_given_up_once_its_days_are_over_and_as_many_attempts_were_made_as_belong_in_them(
+    attempts: int, elapsed: timedelta
+) -> None:
     due_at = next_attempt(attempts, START, START + elapsed)
-    assert due_at is None or START + elapsed < due_at <= START + GIVE_UP_AFTER
+    if due_at is None:
+        assert attempts >= 20
+        assert elapsed > timedelta(days=13)
+    else:
+        assert START + elapsed < due_at
+        assert attempts < 20 or due_at <= START + GIVE_UP_AFTER
+
+
+@given(pauses=st.lists(st.timedeltas(timedelta(0), timedelta(days=60)), min_size=19, max_size=19))
+def test_however_late_attempts_are_made_nineteen_in_vain_are_followed_by_another(pauses: list[timedelta]) -> None:
+    at = START
+    for attempts, pause in enumerate(pauses, start=1):
+        due_at = next_attempt(attempts, START, at)
+        assert due_at is not None
+        at = due_at + pause
 
 
 def test_a_delivery_that_arrived_is_done() -> None:
