@@ -84,7 +84,8 @@ class FeatureWindowExtended(_WindowFact):
 class TrialEndingSoon(_WindowFact):
     """A trial window ends within the stated number of days.
 
-    Emitted 14, 7 and 1 days before the end, each once.
+    Emitted 14, 7 and 1 days before the end, each once; after an outage, one that would be a day late or more is left
+    out.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.TrialEndingSoon.v1"

@@ -1,6 +1,7 @@
 """Trials: the notices before their end, and the end itself."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from muster_entitlements import publishing
 from muster_entitlements.domain import TRIAL_NOTICE_DAYS, Window
@@ -11,6 +12,9 @@ from muster_runtime.deadlines import Deadline
 
 TRIAL_ENDING_SOON = "trial-ending-soon"
 TRIAL_EXPIRED = "trial-expired"
+
+# A notice of the days that are left is not so any more when it is later than this.
+_TOO_LATE = timedelta(days=1)
 
 
 async def schedule_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
@@ -35,11 +39,12 @@ async def cancel_trials(uow: UnitOfWork, agency_id: str, window_ids: Sequence[st
 
 
 async def announce_trial_ends(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Say that trials end soon."""
+    """Say that trials end soon, but for what an outage has made untrue: 14 days are not left a day later."""
     notices = [deadline.subject.split("/") for deadline in due]
     windows = await find_windows(uow.connection, due[0].agency_id, [window_id for window_id, _ in notices])
     for deadline, (window_id, days) in zip(due, notices, strict=True):
-        uow.publish(publishing.trial_ending_soon(windows[window_id], int(days)), time=deadline.due_at)
+        if uow.now - deadline.due_at < _TOO_LATE:
+            uow.publish(publishing.trial_ending_soon(windows[window_id], int(days)), time=deadline.due_at)
 
 
 async def expire_trials(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
