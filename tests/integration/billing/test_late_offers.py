@@ -94,6 +94,24 @@ async def test_a_late_offer_that_is_accepted_before_the_end_leaves_no_break(bill
     assert second.starts_at == END
 
 
+async def test_no_term_ends_without_an_offer_even_where_the_offers_own_deadline_is_parked_or_discarded(
+    billing: Billing,
+) -> None:
+    await billing.enroll()
+    await billing.told(TermStarted)
+    parked = "update deadline set parked_at = now(), reason = 'a defect' where kind = 'offer_renewal'"
+    assert await billing.service.admin.execute(parked) == "UPDATE 1"
+    billing.move(END)
+    (offer,) = await billing.told(RenewalOffered)
+    assert offer.decide_by == END + timedelta(days=30)
+    # The operator's retry comes too late, and offers nothing twice.
+    await billing.service.admin.execute("update deadline set parked_at = null where kind = 'offer_renewal'")
+    billing.move(END + MOMENT)
+    await billing.settle()
+    await billing.told(RenewalOffered, 1)
+    await billing.told(TermEnded, 0)
+
+
 async def test_an_agency_that_withdraws_while_a_late_offer_is_open_has_had_its_term(billing: Billing) -> None:
     await offered_late(billing)
     await billing.withdraw(BACK)
