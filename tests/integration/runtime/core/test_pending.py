@@ -11,8 +11,8 @@ from structlog.testing import CapturingLogger
 from muster_runtime import lane, retention, scheduler
 from muster_runtime.process import Role
 from muster_runtime.settings import Settings
+from tests.integration.runtime.core.looks import not_ready, ready
 from tests.integration.runtime.core.probe.service import build
-from tests.integration.runtime.core.test_limits import not_ready, ready
 from tests.integration.runtime.http import sample
 from tests.support.services import ServiceRunner
 

@@ -1,0 +1,183 @@
+"""What Postgres may refuse: readiness tells, and only what an event itself is to blame for parks its stream."""
+
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import asyncpg
+import pytest
+
+from muster_runtime.process import Role
+from muster_runtime.settings import Settings
+from tests.integration.runtime.core.looks import has_parked, not_ready, parked_streams, ready, seat, seats
+from tests.integration.runtime.core.probe.service import build
+from tests.support.services import RunningService, ServiceRunner
+
+Eventually = Callable[..., Awaitable[Any]]
+
+
+async def test_readiness_tells_of_pending_migrations(run_service: ServiceRunner, eventually: Eventually) -> None:
+    first = await run_service(build, Settings, roles=frozenset())
+    version = await first.admin.fetchval(
+        "delete from schema_migrations where version = '20250806000100' returning version"
+    )
+    second = await run_service(build, Settings, beside=first)
+    await eventually(lambda: not_ready(second, f"migrations are pending: {version}"))
+    await first.admin.execute("insert into schema_migrations (version) values ($1)", version)
+    await eventually(lambda: ready(second))
+
+
+async def test_code_that_is_ahead_of_its_migration_parks_nothing(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    """A deployment whose migration was forgotten: no event is to blame for the column that is not there."""
+    probe = await run_service(build, Settings)
+    await eventually(lambda: ready(probe))
+    version = await probe.admin.fetchval(
+        "delete from schema_migrations where version = '20250806000100' returning version"
+    )
+    await probe.admin.execute("alter table effect rename column seat_id to seat_id_of_old")
+    await probe.publish(seat("NASA", "a"), seat("DOE", "a"))
+    await eventually(lambda: not_ready(probe, "the consumer cannot apply: MigrationsPending"))
+    await eventually(lambda: not_ready(probe, f"migrations are pending: {version}"))
+    assert await parked_streams(probe) == set()
+
+    await probe.admin.execute("alter table effect rename column seat_id_of_old to seat_id")
+    await probe.admin.execute("insert into schema_migrations (version) values ($1)", version)
+    await eventually(lambda: seats(probe, "NASA", 1))
+    await eventually(lambda: seats(probe, "DOE", 1))
+    await eventually(lambda: ready(probe))
+
+
+async def test_a_handler_that_breaks_a_rule_of_postgres_parks_its_stream_alone(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    """Class 42 as well, but every migration is applied: it is the handler's fault, and with this event alone."""
+    await fail_with(probe, "insufficient_privilege", agency_id="NASA")
+    await probe.publish(seat("NASA", "a"), seat("DOE", "a"))
+    await eventually(lambda: seats(probe, "DOE", 1))
+    await eventually(lambda: has_parked(probe, {"NASA"}))
+
+
+@pytest.mark.parametrize(
+    ("condition", "refuses"),
+    [
+        ("statement_too_complex", ["effect"]),
+        ("program_limit_exceeded", ["effect", "parked_event"]),  # no transaction id is left, whatever the table
+    ],
+)
+async def test_a_limit_of_the_server_parks_nothing(
+    probe: RunningService, eventually: Eventually, condition: str, refuses: list[str]
+) -> None:
+    await fail_with(probe, condition, tables=refuses)
+    await probe.publish(seat("NASA", "a"), seat("DOE", "a"))
+    await eventually(lambda: not_ready(probe, "the consumer cannot apply"))
+    assert await parked_streams(probe) == set()
+    await probe.admin.execute("drop function failing cascade")
+    await eventually(lambda: seats(probe, "NASA", 1))
+    await eventually(lambda: seats(probe, "DOE", 1))
+    assert await parked_streams(probe) == set()
+
+
+async def test_a_value_that_no_index_can_hold_parks_its_stream_alone(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    """Postgres reports it in the same class as its own limits."""
+    await probe.admin.execute("create index on effect (seat_id)")
+    await probe.publish(seat("NASA", secrets.token_hex(10_000)), seat("DOE", "a"))
+    await eventually(lambda: seats(probe, "DOE", 1))
+    await eventually(lambda: has_parked(probe, {"NASA"}))
+
+
+async def fail_with(
+    probe: RunningService, condition: str, *, tables: Sequence[str] = ("effect",), agency_id: str | None = None
+) -> None:
+    """Let rows, of one agency or all, be refused with an error of Postgres' own; the reason for it is the test's."""
+    of_agency = f"when (new.agency_id = '{agency_id}')" if agency_id else ""
+    await probe.admin.execute(
+        f"""
+        create function failing() returns trigger language plpgsql as $$
+        begin
+            raise exception 'refused by the test' using errcode = '{condition}';
+        end $$;
+        """
+        + "".join(
+            f"create trigger failing before insert on {table} for each row {of_agency} execute function failing();"
+            for table in tables
+        )
+    )
+
+
+async def test_readiness_tells_of_a_postgres_that_is_away(
+    probe: RunningService, postgres: str, eventually: Eventually
+) -> None:
+    await eventually(lambda: ready(probe))
+    database = await probe.admin.fetchval("select current_database()")
+    outside = await asyncpg.connect(postgres)
+    try:
+        await outside.execute(f'alter database "{database}" with connection limit 0')
+        await outside.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1 and usename <> current_user",
+            database,
+        )
+        await eventually(lambda: not_ready(probe, "Postgres cannot be reached"))
+        await outside.execute(f'alter database "{database}" with connection limit -1')
+        await eventually(lambda: ready(probe))
+    finally:
+        await outside.close()
+
+
+async def test_a_write_that_finds_the_disk_full_is_told_until_there_is_room(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    """Postgres answers as it does when the disk is full: the error is its own, the reason for it is the test's."""
+    await probe.admin.execute(
+        """
+        create function no_room() returns trigger language plpgsql as $$
+        begin
+            raise exception 'could not extend file: No space left on device' using errcode = 'disk_full';
+        end $$;
+        create trigger no_room before insert on effect for each row execute function no_room();
+        create trigger no_room before insert on lease for each row
+        when (new.duty like 'room/%') execute function no_room();
+        """
+    )
+    await probe.publish(seat("NASA", "a"))
+    await eventually(lambda: not_ready(probe, "the disk of Postgres is full"))
+    await eventually(lambda: not_ready(probe, "the consumer cannot apply: DiskFullError"))
+    await probe.admin.execute("drop function no_room cascade")
+    await eventually(lambda: seats(probe, "NASA", 1))
+    await eventually(lambda: ready(probe))
+
+
+async def test_the_oldest_snapshot_is_measured_whoever_holds_it(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    """An operator's console, reading or writing; the worker learns how old, and nothing more."""
+    probe = await run_service(build, Settings, roles=frozenset({Role.API}))
+
+    async def age() -> float:
+        await probe.client.get("/health/ready")
+        lines = (await probe.client.get("/metrics")).text.splitlines()
+        (found,) = [line for line in lines if line.startswith('muster_oldest_snapshot_seconds{service="probe"}')]
+        return float(found.split()[-1])
+
+    async def is_short() -> bool:
+        return await age() < 1
+
+    async def is_longer_than_a_second() -> bool:
+        return await age() > 1
+
+    await eventually(is_short)
+    for begin, statement in (
+        ("begin isolation level repeatable read", "select 1 from outbox"),
+        ("begin", "select pg_current_xact_id()"),
+    ):
+        await probe.admin.execute(begin)
+        await probe.admin.execute(statement)
+        await eventually(is_longer_than_a_second)
+        await probe.admin.execute("rollback")
+        await eventually(is_short)
+    worker = await asyncpg.connect(probe.access.worker_dsn)
+    assert await worker.fetchval("select not pg_has_role('pg_read_all_stats', 'usage')")
+    await worker.close()

@@ -1,0 +1,112 @@
+"""Topics that are missing or not as their contract says: readiness tells, and no event is lost."""
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from aiokafka.admin import NewPartitions
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from muster_contracts import topics
+from muster_contracts.entitlements import SeatAssigned
+from muster_local.topics import connect, delete_topics
+from muster_runtime.context import Context
+from muster_runtime.process import Role, StartRefused, running
+from muster_runtime.service import Service
+from muster_runtime.settings import Settings
+from tests.integration.runtime.core.looks import not_ready, parked_streams, ready, seat
+from tests.integration.runtime.core.probe.service import build
+from tests.support.services import PARTITIONS, RunningService, ServiceRunner
+
+Eventually = Callable[..., Awaitable[Any]]
+TOPIC = "muster.entitlements.seat"
+DIRECTORY = "muster.entitlements.directory"
+
+
+async def test_readiness_tells_of_a_missing_topic(probe: RunningService, eventually: Eventually) -> None:
+    await eventually(lambda: ready(probe))
+    await delete_topics(probe.runtime.settings.kafka_bootstrap, [probe.topic_prefix + TOPIC])
+    await eventually(lambda: not_ready(probe, f"the topic {probe.topic_prefix}{TOPIC} is missing"))
+
+
+async def add_a_partition(probe: RunningService) -> None:
+    async with connect(probe.runtime.settings.kafka_bootstrap) as admin:
+        await admin.create_partitions({probe.topic_prefix + TOPIC: NewPartitions(PARTITIONS + 1)})
+
+
+async def test_readiness_tells_of_added_partitions(probe: RunningService, eventually: Eventually) -> None:
+    await add_a_partition(probe)
+    await eventually(lambda: not_ready(probe, f"has {PARTITIONS + 1} partitions and needs {PARTITIONS}"))
+
+
+async def test_nothing_is_published_to_a_topic_with_added_partitions_not_even_after_a_restart(
+    idle_probe: RunningService, run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    await add_a_partition(idle_probe)
+    probe = await run_service(build, Settings, roles=frozenset({Role.RELAY}), beside=idle_probe)
+    async with probe.runtime.database.write("NASA", context=Context(actor="test", correlation_id="cor_1")) as uow:
+        uow.publish(seat("NASA", "a"))
+        uow.wake()
+    why = f"has {PARTITIONS + 1} partitions and needs {PARTITIONS}"
+    await eventually(
+        lambda: not_ready(
+            probe, f"the relay cannot publish: TopicRepartitioned: the topic {probe.topic_prefix}{TOPIC} {why}"
+        )
+    )
+    assert await probe.admin.fetchval("select count(*) from outbox") == 1
+    assert await probe.published(SeatAssigned) == []
+
+
+async def test_nothing_is_applied_of_a_topic_with_added_partitions_not_even_after_a_restart(
+    idle_probe: RunningService, run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    await add_a_partition(idle_probe)
+    probe = await run_service(build, Settings, roles=frozenset({Role.CONSUMER}), beside=idle_probe)
+    await probe.publish(seat("NASA", "a"), seat("DOE", "a"))
+    why = f"has {PARTITIONS + 1} partitions and needs {PARTITIONS}"
+    await eventually(lambda: not_ready(probe, f"reading waits: the topic {probe.topic_prefix}{TOPIC} {why}"))
+    assert await probe.admin.fetchval("select count(*) from effect") == 0
+    assert await parked_streams(probe) == set()
+
+
+async def set_otherwise(service: RunningService, topic: str, setting: str, value: str) -> None:
+    """Have a topic as an administrator might have set it."""
+    async with connect(service.runtime.settings.kafka_bootstrap) as admin:
+        name = service.topic_prefix + topic
+        configs = {**topics()[topic].settings, setting: value}
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=configs)])
+
+
+async def test_readiness_tells_of_a_topic_that_would_lose_events(probe: RunningService, eventually: Eventually) -> None:
+    await eventually(lambda: ready(probe))
+    await set_otherwise(probe, TOPIC, "retention.ms", "1000")
+    await eventually(lambda: not_ready(probe, "has retention.ms=1000 and needs -1"))
+
+
+def build_with_directory(settings: Settings) -> Service:
+    """The probe as a service that owns a compacted topic as well."""
+    return replace(build(settings), produces=[TOPIC, DIRECTORY])
+
+
+@pytest.mark.parametrize(
+    ("topic", "setting", "value", "needed"),
+    [
+        (TOPIC, "retention.ms", "1000", "-1"),
+        (TOPIC, "retention.bytes", "1000000", "-1"),
+        (DIRECTORY, "delete.retention.ms", "86400000", "157766400000"),
+        (DIRECTORY, "cleanup.policy", "delete", "compact"),
+    ],
+)
+async def test_a_topic_that_would_lose_events_is_refused_at_the_start_and_told_of_later(
+    run_service: ServiceRunner, eventually: Eventually, topic: str, setting: str, value: str, needed: str
+) -> None:
+    service = await run_service(build_with_directory, Settings, roles=frozenset({Role.RELAY}))
+    await eventually(lambda: ready(service))
+    await set_otherwise(service, topic, setting, value)
+    fault = f"{service.topic_prefix}{topic} has {setting}={value} and needs {needed}"
+    await eventually(lambda: not_ready(service, f"events would be lost: {fault}"))
+    with pytest.raises(StartRefused, match=re.escape(fault)):
+        async with running(build_with_directory(service.runtime.settings), frozenset({Role.RELAY})):
+            pass
