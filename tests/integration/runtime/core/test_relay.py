@@ -2,9 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from datetime import timedelta
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -14,30 +12,14 @@ from muster_contracts.entitlements import PersonRecorded, SeatAssigned
 from muster_local.topics import create_topics, delete_topics
 from muster_runtime import lane
 from muster_runtime import relay as relay_
-from muster_runtime.alarm import Bell
 from muster_runtime.context import Context
-from muster_runtime.relay import Relay
 from tests.integration.runtime.core.conftest import ProbeStarter, put_unreadable
+from tests.integration.runtime.core.relays import outbox_is_empty, relaying, seat, write
 from tests.support.services import PARTITIONS, RunningService
 from tests.support.topics import Reader
 
 CONTEXT = Context(actor="test", correlation_id="cor_1")
 Eventually = Callable[..., Awaitable[Any]]
-
-
-def seat(agency_id: str, seat_id: str) -> SeatAssigned:
-    return SeatAssigned(agency_id=agency_id, seat_id=seat_id, subject_ref="sub_1")
-
-
-async def write(probe: RunningService, agency_id: str, *seat_ids: str) -> None:
-    async with probe.runtime.database.write(agency_id, context=CONTEXT) as uow:
-        for seat_id in seat_ids:
-            uow.publish(seat(agency_id, seat_id))
-
-
-async def outbox_is_empty(probe: RunningService) -> bool:
-    rows: int = await probe.admin.fetchval("select count(*) from outbox")
-    return rows == 0
 
 
 async def test_events_keep_their_agencys_order_under_concurrent_writers(
@@ -144,91 +126,6 @@ async def test_two_relays_at_once_lose_nothing_and_keep_the_order(
     assert list(first_seen) == list(range(1, 3001))
 
 
-async def test_a_database_that_has_lost_commits_publishes_nothing_until_its_epoch_is_raised(
-    idle_probe: RunningService, eventually: Eventually
-) -> None:
-    """As after a restore, or a failover to a replica that lagged behind."""
-    await write(idle_probe, "NASA", "one", "two")
-    await write(idle_probe, "DOE", "one")
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe))
-    await lose_commits(idle_probe)
-    await write(idle_probe, "EPA", "after the loss")
-
-    async with relaying(idle_probe) as relay:
-        assert "it was restored; raise its epoch" in await eventually(lambda: _held(relay))
-        assert not await outbox_is_empty(idle_probe)
-    assert len(await idle_probe.published(SeatAssigned)) == 3
-
-    await raise_epoch(idle_probe)
-    await write(idle_probe, "NASA", "another two")
-    await write(idle_probe, "DOE", "another one")
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe))
-    positions = await published_positions(idle_probe)
-    assert {("NASA", 2, 2), ("DOE", 2, 1), ("EPA", 2, 1)} <= set(positions)
-    assert len(positions) == len(set(positions)) == 6
-
-
-async def raise_epoch(probe: RunningService) -> None:
-    (await probe.client.post("/v1/epoch", json={"reason": "restored from a backup"})).raise_for_status()
-
-
-async def test_what_a_database_gives_out_a_second_time_is_published_in_the_new_epoch_alone(
-    idle_probe: RunningService, eventually: Eventually
-) -> None:
-    """Commands went on after the loss, and have reached the topic's last position; nothing of them is lost."""
-    await write(idle_probe, "NASA", "one", "two")
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe))
-    await lose_commits(idle_probe)
-    await write(idle_probe, "NASA", "another two")
-    await write(idle_probe, "NASA", "three")
-
-    async with relaying(idle_probe) as relay:
-        assert "NASA has an event at epoch 1, sequence 2" in await eventually(lambda: _held(relay))
-    assert len(await idle_probe.published(SeatAssigned)) == 2
-
-    await raise_epoch(idle_probe)
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe))
-    assert await published_positions(idle_probe) == [("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 2, 2), ("NASA", 2, 3)]
-
-
-async def test_a_raised_epoch_leaves_alone_what_is_on_its_topic_already(
-    idle_probe: RunningService, probe_process: ProbeStarter, eventually: Eventually
-) -> None:
-    """The backup was made, or the relay died, between Kafka's acknowledgement and the delete."""
-    await write(idle_probe, "NASA", "one", "two")
-    dying = await probe_process("relay", dies_before="delete")
-    async with asyncio.timeout(30):
-        assert await dying.wait() == -9
-    await write(idle_probe, "NASA", "three")
-
-    await raise_epoch(idle_probe)
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe))
-    positions = await published_positions(idle_probe)
-    assert positions == [("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 2, 3)]
-
-
-async def test_a_server_that_has_taken_over_is_looked_at_before_anything_of_it_is_published(
-    idle_probe: RunningService, eventually: Eventually
-) -> None:
-    database = idle_probe.runtime.database
-    await write(idle_probe, "NASA", "one", "two")
-    async with relaying(idle_probe) as relay:
-        await eventually(lambda: outbox_is_empty(idle_probe))
-        await lose_commits(idle_probe)
-        assert database.server is not None
-        database.server += timedelta(seconds=1)  # what a new connection finds out when another server answers
-        await write(idle_probe, "NASA", "another two")
-        for one in relay._lanes:
-            one._alarm.ring()
-        assert "it was restored" in await eventually(lambda: _held(relay))
-    assert len(await idle_probe.published(SeatAssigned)) == 2
-
-
 async def test_a_relay_that_meets_what_nobody_can_read_at_a_topics_end_publishes(
     idle_probe: RunningService, eventually: Eventually
 ) -> None:
@@ -239,40 +136,6 @@ async def test_a_relay_that_meets_what_nobody_can_read_at_a_topics_end_publishes
     await write(idle_probe, "NASA", "two")
     async with relaying(idle_probe):
         await eventually(lambda: outbox_is_empty(idle_probe))
-
-
-async def lose_commits(probe: RunningService) -> None:
-    """As if the last transactions of NASA and DOE had never been."""
-    await probe.admin.execute("update stream set last_sequence = 1 where agency_id = 'NASA'")
-    await probe.admin.execute("delete from stream where agency_id = 'DOE'")
-
-
-async def published_positions(probe: RunningService) -> list[tuple[str, int, int]]:
-    published = await probe.published(SeatAssigned)
-    return [(e.envelope.agency_id, e.envelope.epoch, e.envelope.sequence) for e in published]
-
-
-async def _held(relay: Relay) -> str | None:
-    return relay.held
-
-
-@asynccontextmanager
-async def relaying(probe: RunningService) -> AsyncIterator[Relay]:
-    """A relay of the probe's, until the block ends."""
-    settings = probe.runtime.settings
-    relay = Relay(
-        probe.runtime.database,
-        Bell("", "probe", probe.clock).alarm,
-        service="probe",
-        holder="the same name",
-        bootstrap=settings.kafka_bootstrap,
-        topics=dict.fromkeys(probe.runtime.service.produces, PARTITIONS),
-        topic_prefix=settings.topic_prefix,
-    )
-    task = asyncio.create_task(relay.run())
-    yield relay
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.mark.parametrize("size", [1_000_000])

@@ -1,0 +1,47 @@
+"""What the tests of the relay do with the probe: write events, and relay them for a while."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from muster_contracts.entitlements import SeatAssigned
+from muster_runtime.alarm import Bell
+from muster_runtime.context import Context
+from muster_runtime.relay import Relay
+from tests.support.services import PARTITIONS, RunningService
+
+CONTEXT = Context(actor="test", correlation_id="cor_1")
+
+
+def seat(agency_id: str, seat_id: str) -> SeatAssigned:
+    return SeatAssigned(agency_id=agency_id, seat_id=seat_id, subject_ref="sub_1")
+
+
+async def write(probe: RunningService, agency_id: str, *seat_ids: str) -> None:
+    async with probe.runtime.database.write(agency_id, context=CONTEXT) as uow:
+        for seat_id in seat_ids:
+            uow.publish(seat(agency_id, seat_id))
+
+
+async def outbox_is_empty(probe: RunningService) -> bool:
+    rows: int = await probe.admin.fetchval("select count(*) from outbox")
+    return rows == 0
+
+
+@asynccontextmanager
+async def relaying(probe: RunningService) -> AsyncIterator[Relay]:
+    """A relay of the probe's, until the block ends."""
+    settings = probe.runtime.settings
+    relay = Relay(
+        probe.runtime.database,
+        Bell("", "probe", probe.clock).alarm,
+        service="probe",
+        holder="the same name",
+        bootstrap=settings.kafka_bootstrap,
+        topics=dict.fromkeys(probe.runtime.service.produces, PARTITIONS),
+        topic_prefix=settings.topic_prefix,
+    )
+    task = asyncio.create_task(relay.run())
+    yield relay
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
