@@ -101,13 +101,17 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A webhook endpoint: `agency_id` is `*` for one that gets every agency's events."""
+    """A webhook endpoint: `agency_id` is `*` for one that gets every agency's events.
+
+    `enabled_at` is when it was last enabled again; None where it never was.
+    """
 
     id: str
     agency_id: str
     url: str
     state: WebhookState
     sealed_secret: bytes | None
+    enabled_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,19 +148,24 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an attempt came to, and why; the detail holds no personal data."""
+    """What an attempt came to, and why; the detail holds no personal data.
+
+    `enabled_at` is when the endpoint was last enabled again: failures before that count no more.
+    """
 
     verdict: Verdict
     detail: str | None = None
+    enabled_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a delivery stands after an attempt, and whether its endpoint is given up with it."""
+    """Where a delivery stands after an attempt, whether its endpoint is given up with it, and a round began with it."""
 
     state: DeliveryState
     next_attempt_at: datetime | None = None
     disable_endpoint: bool = False
+    new_round: bool = False
 
 
 # The example schedule of the Standard Webhooks specification, "Deliverability and reliability".
@@ -189,9 +198,13 @@ def progress(delivery: Delivery, outcome: Outcome, now: datetime) -> Progress:
     """Where a delivery stands after an attempt at `now`."""
     if outcome.verdict is Verdict.DELIVERED:
         return Progress(DeliveryState.DELIVERED)
+    attempts, started_at = delivery.round_attempts, delivery.round_started_at
+    new_round = started_at is None or (outcome.enabled_at is not None and started_at < outcome.enabled_at)
+    if started_at is None or new_round:
+        attempts, started_at = 0, now
     if outcome.verdict is Verdict.RETRY:
-        due_at = next_attempt(delivery.round_attempts + 1, delivery.round_started_at or now, now)
+        due_at = next_attempt(attempts + 1, started_at, now)
         if due_at is not None:
-            return Progress(DeliveryState.PENDING, due_at)
+            return Progress(DeliveryState.PENDING, due_at, new_round=new_round)
     given_up = outcome.verdict in (Verdict.RETRY, Verdict.GONE)
     return Progress(DeliveryState.FAILED, disable_endpoint=given_up and delivery.channel is Channel.WEBHOOK)

@@ -210,7 +210,7 @@ async def enable_webhook(uow: UnitOfWork, command: EnableWebhook) -> WebhookView
     What it missed stays failed: a replay sends it.
     """
     view = await queries.webhook(uow.connection, command.agency_id, command.webhook_id)
-    if not await endpoints.enable(uow.connection, view.webhook_id):
+    if not await endpoints.enable(uow.connection, view.webhook_id, uow.now):
         raise Conflict(f"webhook {view.webhook_id} is enabled already")
     await audit.record(
         uow,

@@ -1,7 +1,7 @@
 """Works through the replays: what an endpoint missed becomes pending again, in order and in bounded steps.
 
-Until a lane's last missed delivery is pending, what came later in that lane waits (`deliveries.promote`), so that
-an agency's events arrive in their order.
+Until a lane's last missed delivery is pending, what came later in that lane is not attempted (`deliveries.due`), so
+that an agency's events arrive in their order. Once the replay is over, however it ended, nothing is held any more.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """Sends webhooks in the Standard Webhooks format, to checked addresses alone."""
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime
 from urllib.parse import urlsplit
 
@@ -39,6 +40,13 @@ class WebhookSender:
             endpoint = await endpoints.find(connection, delivery.recipient)
         if endpoint.state is not WebhookState.ENABLED or endpoint.sealed_secret is None:
             return Outcome(Verdict.FAILED, f"the endpoint is {endpoint.state}")
+        return replace(await self._attempt(endpoint, delivery), enabled_at=endpoint.enabled_at)
+
+    async def close(self) -> None:
+        """Close the client."""
+        await self._client.aclose()
+
+    async def _attempt(self, endpoint: Endpoint, delivery: Delivery) -> Outcome:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 status = await self._post(endpoint.url, self._headers(endpoint, delivery), delivery.payload)
@@ -51,10 +59,6 @@ class WebhookSender:
         except httpx.HTTPError as error:
             return Outcome(Verdict.RETRY, f"no answer: {type(error).__name__}")
         return _judge(status)
-
-    async def close(self) -> None:
-        """Close the client."""
-        await self._client.aclose()
 
     def _headers(self, endpoint: Endpoint, delivery: Delivery) -> dict[str, str]:
         assert endpoint.sealed_secret is not None

@@ -189,6 +189,64 @@ async def test_a_replay_of_a_receiver_that_is_gone_once_more_stops(
     assert (await notify.get("/v1/webhooks?state=disabled")).json()["items"]
 
 
+@pytest.mark.parametrize(
+    ("change", "becomes"),
+    [
+        ("update webhook set state = 'disabled'", "failed"),
+        ("delete from delivery where state = 'failed'", "delivered"),  # as a purge does
+    ],
+    ids=["stopped", "purged"],
+)
+async def test_what_a_replay_holds_is_free_once_it_is_over(
+    run_service: ServiceRunner, receiver: Receiver, change: str, becomes: str
+) -> None:
+    settings: dict[str, Any] = {"webhook_allow_private": True}
+    service = await run_service(build, NotifySettings, roles=ALL_ROLES - {Role.SCHEDULER}, **settings)
+    notify = Notify(service)
+    service.clock.move(START)
+    webhook = await notify.add_webhook(receiver.url, "*", event_types=TYPES)
+    await service.admin.execute("update webhook set state = 'disabled'")
+    await service.publish(reinstated())
+    await notify.until(channel="webhook", state="failed")
+    await enable(notify, webhook)
+    assert (await replay(notify, webhook)).status_code == 202
+    await service.publish(reinstated())
+    (held,) = await notify.until(channel="webhook", state="pending")
+    await service.admin.execute(change)
+    worker = await run_service(build, NotifySettings, roles=frozenset({Role.SCHEDULER}), beside=service, **settings)
+    worker.clock.move(START)
+
+    async def over() -> bool:
+        (found,) = [d for d in await notify.deliveries() if d["delivery_id"] == held["delivery_id"]]
+        return bool(found["state"] == becomes)
+
+    await eventually(over)
+
+
+async def test_failures_before_an_endpoint_was_enabled_again_do_not_disable_it(
+    notify: Notify, receiver: Receiver
+) -> None:
+    """One that gets every agency's events has a lane for each, and they fail at different times."""
+    webhook = await notify.add_webhook(receiver.url, "*", event_types=TYPES)
+    receiver.answer = lambda _: 503
+    await notify.service.publish(reinstated("EPA"))
+    await notify.until(1, "EPA", channel="webhook")
+    for _ in range(13):
+        await notify.settle()
+        notify.move(days=1)
+    await notify.settle()
+    receiver.answer = lambda _: 410
+    await notify.service.publish(reinstated("NASA"))
+    await notify.until(channel="webhook", state="failed")
+    assert (await enable(notify, webhook)).status_code == 200
+    receiver.answer = lambda _: 503
+    (waiting,) = await notify.until(1, "EPA", channel="webhook", state="pending")
+    notify.move(days=1)
+    again = await notify.waits("answered 503", "EPA", waiting["attempts"] + 1)
+    assert again["next_attempt_at"] == "2025-08-20T00:00:05Z"
+    assert (await notify.get("/v1/webhooks?state=disabled")).json()["items"] == []
+
+
 async def test_a_second_replay_of_an_endpoint_waits_for_the_end_of_the_first(run_service: ServiceRunner) -> None:
     roles = ALL_ROLES - {Role.SCHEDULER}  # whose worker would end the first
     notify = Notify(await run_service(build, NotifySettings, roles=roles, webhook_allow_private=True))

@@ -50,7 +50,7 @@ async def add(connection: Connection, intents: Sequence[Intent], now: datetime) 
 async def promote(connection: Connection, lanes: Iterable[Lane], now: datetime) -> list[Delivery]:
     """Make the oldest pending delivery of each lane due now, unless it has an instant of its own already.
 
-    While a replay runs, what came later than the lane's missed deliveries waits until they are pending.
+    Answers those that may be attempted at once: not those that a replay holds.
     """
     keys = list(lanes)
     rows = await connection.fetch(
@@ -61,50 +61,41 @@ async def promote(connection: Connection, lanes: Iterable[Lane], now: datetime) 
             select oldest.id
             from unnest($1::text[], $2::text[]) as lane (agency_id, recipient)
             cross join lateral (
-                select p.id, p.position, p.next_attempt_at
+                select p.id, p.next_attempt_at
                 from delivery as p
                 where p.agency_id = lane.agency_id and p.recipient = lane.recipient and p.state = 'pending'
                 order by p.position
                 limit 1
             ) as oldest
-            where
-                oldest.next_attempt_at is null
-                and not exists (
-                    select
-                    from replay as r
-                    inner join delivery as m on m.recipient = r.webhook_id and m.agency_id = lane.agency_id
-                    where
-                        r.webhook_id = lane.recipient and r.state = 'running'
-                        and m.state = 'failed' and m.finished_at >= r.since and m.position < oldest.position
-                        and (m.agency_id, m.position) > (r.place_agency_id, r.place_position)
-                )
+            where oldest.next_attempt_at is null
         ) as head
         where d.id = head.id
         returning
             d.id, d.agency_id, d.event_type, d.correlation_id, d.rule, d.channel, d.recipient, d.audience,
-            d.payload, d.attempts, d.round_attempts, d.round_started_at
+            d.payload, d.attempts, d.round_attempts, d.round_started_at, held_by_replay(d) as held
         """,
         [agency_id for agency_id, _ in keys],
         [recipient for _, recipient in keys],
         now,
     )
-    return [_delivery(row) for row in rows]
+    return [_delivery(row) for row in rows if not row["held"]]
 
 
 async def due(
     connection: Connection, channel: Channel, now: datetime, *, busy: Iterable[Lane], limit: int
 ) -> list[Delivery]:
-    """The deliveries of a channel to be attempted now, but for those of the busy lanes."""
+    """The deliveries of a channel to be attempted now, but for those of busy lanes and those that a replay holds."""
     lanes = list(busy)
     rows = await connection.fetch(
         """
         select
             id, agency_id, event_type, correlation_id, rule, channel, recipient, audience, payload, attempts,
             round_attempts, round_started_at
-        from delivery
+        from delivery as d
         where
             channel = $1 and next_attempt_at <= $2
             and (agency_id, recipient) not in (select * from unnest($3::text[], $4::text[]))
+            and not held_by_replay(d)
         order by next_attempt_at, position
         limit $5
         """,
@@ -151,9 +142,9 @@ async def record_attempt(
             set
                 state = $3,
                 attempts = attempts + 1,
-                round_attempts = round_attempts + 1,
+                round_attempts = case when $9 then 1 else round_attempts + 1 end,
                 first_attempt_at = coalesce(first_attempt_at, $4),
-                round_started_at = coalesce(round_started_at, $4),
+                round_started_at = case when $9 then $4 else coalesce(round_started_at, $4) end,
                 next_attempt_at = case
                     when
                         not exists (
@@ -185,6 +176,7 @@ async def record_attempt(
         outcome.detail,
         milliseconds,
         outcome.verdict,
+        progress.new_round,
     )
     return recorded is not None
 
@@ -257,4 +249,5 @@ async def order(connection: Connection, lanes: Iterable[Lane], now: datetime) ->
 
 
 def _delivery(row: Any) -> Delivery:
-    return Delivery(**{**row, "channel": Channel(row["channel"])})
+    fields = {name: row[name] for name in Delivery.__slots__}
+    return Delivery(**{**fields, "channel": Channel(row["channel"])})

@@ -28,7 +28,7 @@ async def add(connection: Connection, endpoint: Endpoint, event_types: Sequence[
 async def find(connection: Connection, webhook_id: str) -> Endpoint:
     """The endpoint of that id; a row is never deleted."""
     row = await connection.fetchrow(
-        "select id, agency_id, url, state, sealed_secret from webhook where id = $1", webhook_id
+        "select id, agency_id, url, state, sealed_secret, enabled_at from webhook where id = $1", webhook_id
     )
     assert row is not None
     return _endpoint(row)
@@ -51,7 +51,7 @@ async def wanting(
     """
     rows = await connection.fetch(
         """
-        select id, agency_id, url, state, sealed_secret
+        select id, agency_id, url, state, sealed_secret, enabled_at
         from webhook
         where
             state <> 'deleted' and agency_id = any($1::text[])
@@ -65,16 +65,17 @@ async def wanting(
     return [_endpoint(row) for row in rows]
 
 
-async def enable(connection: Connection, webhook_id: str) -> bool:
+async def enable(connection: Connection, webhook_id: str, now: datetime) -> bool:
     """Enable an endpoint that is disabled; False where it is not."""
     changed = await connection.fetchval(
         """
         update webhook
-        set state = 'enabled', state_reason = null
+        set state = 'enabled', state_reason = null, enabled_at = $2
         where id = $1 and state = 'disabled'
         returning true
         """,
         webhook_id,
+        now,
     )
     return changed is not None
 
