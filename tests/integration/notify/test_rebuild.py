@@ -1,18 +1,37 @@
 """The directory, built anew from its topics: what a relay repeated late is not what a person is."""
 
+import asyncio
+import json
 from datetime import UTC, datetime
 
+import asyncpg
+import pytest
+
 from muster_contracts.entitlements import PersonErased, PersonRecorded
+from muster_local.rebuild import directory as rebuilding
 from muster_local.rebuild.directory import Directory
 from muster_local.target import Target
+from muster_runtime.producers import partition_of
 from tests.integration.notify.conftest import Notify
+from tests.support.eventually import eventually
+from tests.support.services import PARTITIONS
 from tests.support.topics import Producer
 
 NOW = datetime(2025, 8, 6, tzinfo=UTC)
 
 
-def person(name: str) -> PersonRecorded:
-    return PersonRecorded(agency_id="NASA", subject_ref="sub_1", name=name, email="ada@nasa.gov")
+_ROWS = "select * from directory where role = 'person' order by subject_ref"
+_INSERT = "insert into directory values ($1, 'sub_away', 'person', 'Away', 'away@nasa.gov')"
+
+
+def person(name: str, subject_ref: str = "sub_1") -> PersonRecorded:
+    return PersonRecorded(agency_id="NASA", subject_ref=subject_ref, name=name, email="ada@nasa.gov")
+
+
+def target_of(notify: Notify) -> Target:
+    service = notify.service
+    bootstrap = service.runtime.settings.kafka_bootstrap
+    return Target({}, "", service.access.admin_dsn, bootstrap, service.topic_prefix)
 
 
 async def test_what_was_repeated_behind_what_came_after_it_does_not_count(notify: Notify) -> None:
@@ -31,13 +50,50 @@ async def test_what_was_repeated_behind_what_came_after_it_does_not_count(notify
         assert await rebuilt(notify) == ["Countess"]
 
 
+async def test_a_swap_corrects_who_differs_step_by_step_and_waits_for_no_other_agency(
+    notify: Notify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuilding, "STEP", 2, raising=False)
+    people = [person(f"Person {number}", f"sub_{number}") for number in range(6)]
+    producer = notify.service.producer
+    (first,) = await producer.publish(people[:1], NOW)
+    partition = partition_of(people[0].record_key.encode(), PARTITIONS)  # one for all: the relay's is the agency's
+    for sequence, each in enumerate(people[1:], start=2):
+        await producer.put(first._replace(sequence=sequence, id=f"{first.id}-{sequence}"), each, partition=partition)
+    admin = notify.service.admin
+    await eventually(lambda: admin.fetchval("select count(*) = 6 from directory"))
+    kept = await admin.fetch(_ROWS)
+    await admin.execute("delete from directory where subject_ref < 'sub_4'")
+    await admin.execute("update directory set name = 'Nobody' where subject_ref = 'sub_4'")
+    await admin.execute(_INSERT, "NASA")
+    busy = await asyncpg.connect(notify.service.access.admin_dsn, server_settings={"search_path": "notify"})
+    try:
+        async with Directory.open(target_of(notify)) as projection, asyncio.timeout(20):
+            other = busy.transaction()
+            await other.start()
+            await busy.execute(_INSERT, "EPA")  # as the consumer does, which has not committed
+            await projection.replay()
+            differences = await projection.swap("rows were changed by hand")
+            await other.rollback()
+    finally:
+        await busy.close()
+    assert await admin.fetch(_ROWS) == kept
+    assert sorted(d.key for d in differences) == sorted(
+        [f"NASA / sub_{number}" for number in (0, 1, 2, 3, 4, 4)] + ["NASA / sub_away"]
+    )
+    audited = await admin.fetch("select agency_id, after from audit where command = 'RebuildProjection' order by id")
+    assert [(row["agency_id"], json.loads(row["after"])["differences"]) for row in audited] == [
+        ("NASA", 2),
+        ("NASA", 2),
+        ("NASA", 3),
+    ]
+
+
 async def rebuilt(notify: Notify) -> list[str]:
     """The names in the directory that was built anew; the one that was kept all along agrees with it."""
     await notify.settle()
-    service = notify.service
-    target = Target({}, "", service.access.admin_dsn, service.runtime.settings.kafka_bootstrap, service.topic_prefix)
-    async with Directory.open(target) as projection:
+    async with Directory.open(target_of(notify)) as projection:
         await projection.replay()
         assert await projection.compare() == []
-        rows = await service.admin.fetch("select name from rebuilt.directory")
+        rows = await notify.service.admin.fetch("select name from rebuilt.directory")
         return [row["name"] for row in rows]

@@ -1,11 +1,13 @@
 """`notify.directory`: who an agency's people are.
 
-The rows are made by the very functions that keep the live projection, in a schema of their own.
+The rows are made by the very functions that keep the live projection, in a schema of their own. Nothing is locked
+meanwhile; in the end only what differs is corrected.
 """
 
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any
 
 import asyncpg
@@ -15,26 +17,41 @@ from pydantic import ValidationError
 from muster_contracts import Envelope, Erasure, Event, MalformedRecord, read_headers
 from muster_contracts.enrollment import ContactErased, ContactRecorded
 from muster_contracts.entitlements import PersonErased, PersonRecorded
-from muster_local.rebuild.projection import Difference, Projection
+from muster_local.rebuild.projection import CONTEXT, Difference, Projection, correcting
 from muster_local.target import Target
 from muster_local.topic_log import TopicLog
 from muster_notify.handlers import PERSON
 from muster_notify.repository import directory
-from muster_runtime.clock import SystemClock
+from muster_runtime import audit
+from muster_runtime.db import Database, UnitOfWork
+from muster_runtime.positions import Position
 
 _SCHEMA = "rebuilt"
+
+# Topic, agency and record key.
+_Key = tuple[str, str, bytes]
+
 _KINDS: Mapping[str, type[Event]] = {
     cls.event_type: cls for cls in (ContactRecorded, ContactErased, PersonRecorded, PersonErased)
 }
 
 
+# People of one agency that one transaction corrects.
+STEP = 1_000
+
+# Who is in both tables, but not alike, is told of twice.
+_ONLY_LIVE = "in the projection, not or not so in the topics"
+_ONLY_REBUILT = "in the topics, not or not so in the projection"
+
+
 class Directory:
     """Notify's directory, in a table beside it."""
 
-    def __init__(self, connection: "asyncpg.Connection[Any]", log: TopicLog) -> None:
+    def __init__(self, connection: "asyncpg.Connection[Any]", database: Database, log: TopicLog) -> None:
         self.records = 0
         self.unread = 0
         self._connection = connection
+        self._database = database
         self._log = log
 
     @classmethod
@@ -59,8 +76,11 @@ class Directory:
                 )
                 """
             )
-            async with TopicLog.open(target.bootstrap, target.topic_prefix, topics) as log:
-                yield cls(connection, log)
+            async with (
+                correcting(target, "notify") as database,
+                TopicLog.open(target.bootstrap, target.topic_prefix, topics) as log,
+            ):
+                yield cls(connection, database, log)
         finally:
             await connection.execute(f"drop schema if exists {_SCHEMA} cascade")
             await connection.close()
@@ -68,79 +88,129 @@ class Directory:
     async def replay(self) -> None:
         """Apply what the topics hold."""
         async for records in self._log.batches():
+            self.records += len(records)
+            latest: dict[_Key, tuple[Position, Event]] = {}
             for record in records:
-                self.records += 1
                 envelope, event = _read(record)
                 if envelope is None or event is None:
                     self.unread += 1
-                elif not await self._goes_on(record, envelope):
                     continue
-                elif isinstance(event, Erasure):
-                    await directory.erase(self._connection, [(event.agency_id, event.subject_ref)])
-                elif isinstance(event, ContactRecorded):
-                    await directory.record(self._connection, [event], [event.role])
-                elif isinstance(event, PersonRecorded):
-                    await directory.record(self._connection, [event], [PERSON])
+                key = (record.topic, envelope.agency_id, record.key or b"")
+                position = (envelope.epoch, envelope.sequence)
+                if key not in latest or position > latest[key][0]:
+                    latest[key] = (position, event)
+            await self._apply(await self._going_on(latest))
 
-    async def _goes_on(self, record: "ConsumerRecord[bytes, bytes]", envelope: Envelope) -> bool:
-        """Keep a record's position; False where its key has been read up to there: a repetition changes nothing."""
-        goes_on: bool | None = await self._connection.fetchval(
+    async def _going_on(self, latest: Mapping[_Key, tuple[Position, Event]]) -> list[Event]:
+        """Keep the positions; answers the events of keys that go on: a repetition of what was read changes nothing."""
+        rows = await self._connection.fetch(
             """
             insert into rebuilt.position as p (topic, agency_id, key, epoch, sequence)
-            values ($1, $2, $3, $4, $5)
+            select * from unnest($1::text[], $2::text[], $3::bytea[], $4::integer[], $5::bigint[])
             on conflict (topic, agency_id, key) do update
             set epoch = excluded.epoch, sequence = excluded.sequence
             where (excluded.epoch, excluded.sequence) > (p.epoch, p.sequence)
-            returning true
+            returning topic, agency_id, key
             """,
-            record.topic,
-            envelope.agency_id,
-            record.key or b"",
-            envelope.epoch,
-            envelope.sequence,
+            [topic for topic, _, _ in latest],
+            [agency_id for _, agency_id, _ in latest],
+            [key for _, _, key in latest],
+            [epoch for (epoch, _), _ in latest.values()],
+            [sequence for (_, sequence), _ in latest.values()],
         )
-        return goes_on is True
+        return [latest[(row["topic"], row["agency_id"], row["key"])][1] for row in rows]
+
+    async def _apply(self, events: Sequence[Event]) -> None:
+        """Each is of another person."""
+        erased = [(event.agency_id, event.subject_ref) for event in events if isinstance(event, Erasure)]
+        people = [event for event in events if isinstance(event, ContactRecorded | PersonRecorded)]
+        roles = [person.role if isinstance(person, ContactRecorded) else PERSON for person in people]
+        await directory.erase(self._connection, erased)
+        await directory.record(self._connection, people, roles)
 
     async def compare(self) -> Sequence[Difference]:
         """The rows that are in one of the tables alone, or not so in the other."""
-        rows = await self._connection.fetch(
-            """
-            select agency_id || ' / ' || subject_ref as key, 'in the topics, not or not so in the projection' as found
-            from (select * from rebuilt.directory except select * from notify.directory) as d
-            union all
-            select agency_id || ' / ' || subject_ref as key, 'in the projection, not or not so in the topics' as found
-            from (select * from notify.directory except select * from rebuilt.directory) as d
-            order by key
-            """
-        )
-        return [Difference(**row) for row in rows]
+        return [_difference(*row) for row in await self._differing()]
 
     async def swap(self, reason: str) -> Sequence[Difference]:
-        """Exchange the content alone: the table keeps its policies and rights.
+        """Correct who differs, in transactions of STEP people of an agency, so that no lock lasts.
 
-        The consumer is held off the table while what came last is read, so that nothing applied is lost; what it
-        then applies once more makes no difference.
+        Under the agency's lock the consumer applies nothing; what came last is read there, so that nothing applied is
+        lost. What the consumer then applies once more makes no difference.
         """
-        async with self._connection.transaction():
-            await self._connection.execute("lock table notify.directory in share row exclusive mode")
-            await self.replay()
-            differences = await self.compare()
-            if differences:
-                await self._put_in(reason, len(differences))
+        suspects = sorted({(agency_id, subject_ref) for agency_id, subject_ref, _ in await self._differing()})
+        differences: list[Difference] = []
+        for agency_id, keys in groupby(suspects, key=itemgetter(0)):
+            left = (subject_ref for _, subject_ref in keys)
+            while step := list(islice(left, STEP)):
+                async with self._database.write(agency_id, context=CONTEXT) as uow:
+                    await self.replay()
+                    corrected = await _correct(uow, agency_id, step)
+                    if corrected:
+                        await audit.record(
+                            uow,
+                            command="RebuildProjection",
+                            agency_id=agency_id,
+                            subject="notify.directory",
+                            after={"differences": len(corrected)},
+                            reason=reason,
+                        )
+                differences += corrected
         return differences
 
-    async def _put_in(self, reason: str, differences: int) -> None:
-        await self._connection.execute("delete from notify.directory")
-        await self._connection.execute("insert into notify.directory select * from rebuilt.directory")
-        await self._connection.execute(
+    async def _differing(self) -> list[tuple[str, str, str]]:
+        rows = await self._connection.fetch(
             """
-            insert into notify.audit (recorded_at, agency_id, actor, command, subject, reason, after, correlation_id)
-            values ($1, '*', 'muster rebuild', 'RebuildProjection', 'notify.directory', $2, $3, '')
+            select agency_id, subject_ref, $1::text as found
+            from (select * from rebuilt.directory except select * from notify.directory) as d
+            union all
+            select agency_id, subject_ref, $2::text as found
+            from (select * from notify.directory except select * from rebuilt.directory) as d
+            order by agency_id, subject_ref
             """,
-            SystemClock().now(),
-            reason,
-            json.dumps({"differences": differences}),
+            _ONLY_REBUILT,
+            _ONLY_LIVE,
         )
+        return [(row["agency_id"], row["subject_ref"], row["found"]) for row in rows]
+
+
+async def _correct(uow: UnitOfWork, agency_id: str, subject_refs: Sequence[str]) -> list[Difference]:
+    """Make these people's rows what they are in the rebuilt table; answers how they differed."""
+    gone = await uow.connection.fetch(
+        """
+        delete from notify.directory as d
+        where
+            d.agency_id = $1 and d.subject_ref = any($2::text[])
+            and not exists (
+                select
+                from rebuilt.directory as r
+                where
+                    r.agency_id = d.agency_id and r.subject_ref = d.subject_ref
+                    and (r.role, r.name, r.email) is not distinct from (d.role, d.name, d.email)
+            )
+        returning d.subject_ref
+        """,
+        agency_id,
+        subject_refs,
+    )
+    come = await uow.connection.fetch(
+        """
+        insert into notify.directory
+        select r.*
+        from rebuilt.directory as r
+        where r.agency_id = $1 and r.subject_ref = any($2::text[])
+        on conflict (agency_id, subject_ref) do nothing
+        returning subject_ref
+        """,
+        agency_id,
+        subject_refs,
+    )
+    found = [(row["subject_ref"], _ONLY_LIVE) for row in gone] + [(row["subject_ref"], _ONLY_REBUILT) for row in come]
+    return [_difference(agency_id, subject_ref, why) for subject_ref, why in found]
+
+
+def _difference(agency_id: str, subject_ref: str, found: str) -> Difference:
+    return Difference(f"{agency_id} / {subject_ref}", found)
 
 
 def _read(record: "ConsumerRecord[bytes, bytes]") -> tuple[Envelope | None, Event | None]:

@@ -1,8 +1,17 @@
 """What a projection must be able to do, so that it can be built anew."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
+
+from muster_local.target import Target
+from muster_runtime.clock import SandboxClock
+from muster_runtime.context import Context
+from muster_runtime.db import Database
+
+# Who corrects, in the audit.
+CONTEXT = Context(actor="muster rebuild", correlation_id="")
 
 
 @dataclass(frozen=True)
@@ -34,3 +43,20 @@ class Projection(Protocol):
 
         Where there is an obstacle the live one stays.
         """
+
+
+@asynccontextmanager
+async def correcting(target: Target, service: str) -> AsyncIterator[Database]:
+    """A service's database, as one that corrects its rows sees it.
+
+    A correction is dated as the newest fact is: in a sandbox this machine's time may be years behind.
+    """
+    clock = SandboxClock()
+    database = await Database.connect(target.admin_dsn, service, clock, size=1)
+    try:
+        latest = await database.pool.fetchval("select max(latest) from agency_instant")
+        if latest is not None:
+            clock.move(latest)
+        yield database
+    finally:
+        await database.close()

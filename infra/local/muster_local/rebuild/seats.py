@@ -13,12 +13,10 @@ from pydantic import ValidationError
 from muster_contracts import MalformedRecord, read_headers, topics
 from muster_contracts.entitlements import SeatAssigned, SeatReserved, SeatRevoked
 from muster_entitlements.repository import pools
-from muster_local.rebuild.projection import Difference, Projection
+from muster_local.rebuild.projection import CONTEXT, Difference, Projection, correcting
 from muster_local.target import Refused, Target
 from muster_local.topic_log import TopicLog
 from muster_runtime import audit
-from muster_runtime.clock import SandboxClock
-from muster_runtime.context import Context
 from muster_runtime.db import EVERY_AGENCY, Connection, Database, UnitOfWork
 
 _NAME = "entitlements.seats-in-use"
@@ -127,17 +125,11 @@ class SeatsInUse:
     @asynccontextmanager
     async def open(cls, target: Target) -> AsyncIterator[Projection]:
         """Open the topic, and entitlements' schema."""
-        clock = SandboxClock()
-        database = await Database.connect(target.admin_dsn, "entitlements", clock, size=1)
-        try:
-            # A correction is dated as the newest fact is: in a sandbox this machine's time may be years ahead.
-            latest = await database.pool.fetchval("select max(latest) from agency_instant")
-            if latest is not None:
-                clock.move(latest)
-            async with TopicLog.open(target.bootstrap, target.topic_prefix, [_TOPIC]) as log:
-                yield cls(database, log)
-        finally:
-            await database.close()
+        async with (
+            correcting(target, "entitlements") as database,
+            TopicLog.open(target.bootstrap, target.topic_prefix, [_TOPIC]) as log,
+        ):
+            yield cls(database, log)
 
     async def replay(self) -> None:
         """Count what the topic holds."""
@@ -155,8 +147,7 @@ class SeatsInUse:
         """Correct each of these agencies in a transaction of its own; under its lock no command changes anything."""
         differences: list[Difference] = []
         for suspect in await self.compare():
-            context = Context(actor="muster rebuild", correlation_id="")
-            async with self._database.write(suspect.key, context=context) as uow:
+            async with self._database.write(suspect.key, context=CONTEXT) as uow:
                 for account, told, difference in await self._differences(uow.connection, suspect.key):
                     differences.append(difference)
                     if told is not None and not difference.obstacle:
