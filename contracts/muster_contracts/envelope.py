@@ -132,6 +132,9 @@ _OPTIONAL = {"ce_causationid", "ce_traceparent"}
 # All headers that Muster writes, but for those of one event alone.
 _SHARED = {*_READERS, "content-type"} - {"ce_id", "ce_sequence"}
 
+# The headers that the last event shares with those of its run, and what was read of them: mostly the next event's too.
+_last_run: list[tuple[Any, Any]] = [((), ())]
+
 
 def read_headers(headers: Iterable[tuple[str, bytes]]) -> Envelope:
     """The envelope in a record's headers.
@@ -141,9 +144,16 @@ def read_headers(headers: Iterable[tuple[str, bytes]]) -> Envelope:
     headers = tuple(headers)
     try:
         if headers[-2][0] == "ce_id" and headers[-1][0] == "ce_sequence":  # as Muster's relay writes them
-            source, type_, time, agency_id, epoch, *more = _of_run(headers[:-2])
-            sequence = _number(headers[-1][1], MAX_SEQUENCE)
-            return Envelope(_text(headers[-2][1]), source, type_, time, agency_id, epoch, sequence, *more)
+            shared = headers[:-2]
+            known, of_run = _last_run[0]
+            if shared != known:
+                of_run = _of_run(shared)
+                _last_run[0] = (shared, of_run)
+            source, type_, time, agency_id, epoch, correlation_id, causation_id, traceparent = of_run
+            id_, sequence = _text(headers[-2][1]), _number(headers[-1][1], MAX_SEQUENCE)
+            return Envelope(
+                id_, source, type_, time, agency_id, epoch, sequence, correlation_id, causation_id, traceparent
+            )
     except Exception:  # noqa: S110 - another order, or a defect, which is named below
         pass
     try:
@@ -169,9 +179,8 @@ def read_headers(headers: Iterable[tuple[str, bytes]]) -> Envelope:
         raise MalformedRecord(_defect(headers)) from None
 
 
-@lru_cache(maxsize=512)
 def _of_run(headers: tuple[tuple[str, bytes], ...]) -> tuple[Any, ...]:
-    """What the events of a run share: read once, and remembered where all of it is as it must be."""
+    """What the events of a run share. Raises where any of it is not as it must be."""
     raw = dict(headers)
     if len(raw) != len(headers) or not raw.keys() <= _SHARED or len(raw["content-type"]) > MAX_TEXT_BYTES:
         raise MalformedRecord("not the headers of a run")

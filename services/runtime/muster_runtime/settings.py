@@ -67,7 +67,7 @@ class Settings(BaseSettings):
         "The same key is carried out again after that.",
     )
 
-    consumer_batch_records: int = Field(default=2_000, ge=1, le=10_000, description="Records in one transaction.")
+    consumer_batch_records: int = Field(default=1_000, ge=1, le=10_000, description="Records in one transaction.")
     consumer_stuck_seconds: float = Field(
         default=60, gt=0, description="A consumer that is behind and does nothing for so long ends its process."
     )

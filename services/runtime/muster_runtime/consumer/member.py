@@ -59,7 +59,7 @@ class Consumer:
         client_id: str,
         bootstrap: str,
         topic_prefix: str = "",
-        batch_records: int = 2_000,
+        batch_records: int = 1_000,
         stuck_seconds: float = 60,
     ) -> None:
         self._applier = applier
@@ -195,7 +195,8 @@ class Consumer:
             self.held = None
             self._progress.give_sign()
             self.applied += len(raw)
-            applied = {TopicPartition(r.topic, r.partition): r.offset + 1 for r in raw}
+            last = {(record.topic, record.partition): record.offset for record in raw}
+            applied = {TopicPartition(*partition): offset + 1 for partition, offset in last.items()}
             read = self._progress.advance(applied)
             self._progress.in_hand = False
             if applied:
