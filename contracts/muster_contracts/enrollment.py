@@ -310,8 +310,8 @@ class ContactRecorded(Event):
 class ContactErased(Erasure):
     """A contact's personal data is erased.
 
-    Emitted as a tombstone, which removes the contact's earlier records: when the contact is replaced, and a day after
-    the agency left the program.
+    Emitted as a tombstone, which removes the contact's earlier records: when the contact is replaced, a day after
+    the agency left the program, and 90 days after a signature that no enrollment followed.
     """
 
     event_type: ClassVar[str] = "muster.enrollment.ContactErased.v1"
