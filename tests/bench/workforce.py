@@ -177,7 +177,7 @@ def _delays(run: Run) -> list[Measurement]:
             percentile(run.delays, percent),
             percentile(run.idle_delays, percent),
             "ms",
-            "under 500 ms" if percent == 99 else "",
+            "under 100 ms" if percent == 99 else "",
         )
         for percent in (50, 99)
     ]
