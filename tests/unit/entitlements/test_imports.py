@@ -23,7 +23,8 @@ async def test_others_go_on_while_a_files_rows_are_read() -> None:
 
     task = asyncio.create_task(others())
     rows = [(line, [f"person.{line}@nasa.gov", "A Person"]) for line in range(ROWS)]
-    lines, people = await _read(rows, "NASA", Columns(count=2, key=0, to=None, name=1), Directory("a key of the test's own"))
+    columns = Columns(count=2, key=0, to=None, name=1)
+    lines, people = await _read(rows, "NASA", columns, Directory("a key of the test's own"))
     task.cancel()
     assert len(lines) == len(people) == ROWS
     assert turns > LEAST_TURNS
