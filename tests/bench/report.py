@@ -81,23 +81,28 @@ def write_json(results: Results, file: Path) -> None:
 
 
 def write_page(results: Results, page: Path) -> None:
-    """Put the figures between the page's markers, and the plots into a folder of its name beside it."""
-    text = page.read_text("utf-8")
-    if not (BEGIN in text and END in text):
+    """Put the figures between the page's markers, and the plots into a folder of its name beside it.
+
+    The figures of a benchmark that was not measured stay as they are.
+    """
+    before, begin, rest = page.read_text("utf-8").partition(BEGIN)
+    measured, end, after = rest.partition(END)
+    if not (begin and end):
         raise ValueError(f"{page} has no lines {BEGIN} and {END}")
     plots = page.with_suffix("")
     plots.mkdir(exist_ok=True)
-    parts = [", ".join(f"{name}: {value}" for name, value in _machine().items()) + "."]
+    sections = {section.partition("\n")[0]: section.strip() for section in measured.split("### ")[1:]}
     for name, measurements in results.items():
         rows = [HEADER, ["---"] * len(HEADER), *(m.cells for m in measurements)]
-        parts.append(f"### {name}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows))
+        parts = [f"{name}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)]
         for number, drawn in enumerate(_plots(measurements), start=1):
             file = plots / f"{name}-{number}.svg"
             file.write_text(drawn, "utf-8")
             parts.append(f"![{name}]({plots.name}/{file.name})")
-    measured = "\n\n".join(parts)
-    pattern = re.escape(BEGIN) + ".*" + re.escape(END)
-    page.write_text(re.sub(pattern, lambda _: f"{BEGIN}\n\n{measured}\n\n{END}", text, flags=re.DOTALL), "utf-8")
+        sections[name] = "\n\n".join(parts)
+    machine = ", ".join(f"{name}: {value}" for name, value in _machine().items()) + "."
+    figures = "\n\n".join([machine, *(f"### {section}" for section in sections.values())])
+    page.write_text(f"{before}{BEGIN}\n\n{figures}\n\n{END}{after}", "utf-8")
 
 
 def _plots(measurements: Sequence[Measurement]) -> list[str]:

@@ -35,6 +35,18 @@ def test_a_page_is_written_anew_between_its_markers(tmp_path: Path) -> None:
     assert page.read_text("utf-8") == written
 
 
+def test_the_figures_of_what_was_not_measured_stay(tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text(f"{BEGIN}\n{END}\n", "utf-8")
+    write_page(RESULTS, page)
+    write_page({"relay": [Measurement("relay", 90_000, 100_000, "events/s", "")]}, page)
+    written = page.read_text("utf-8")
+    assert "| relay | 90,000 |" in written
+    assert "| relay | 80,000 |" not in written
+    assert "| peak memory: notify | 99 |" in written
+    assert written.count("### ") == 2
+
+
 def test_a_page_without_markers_is_left_alone(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# Mine\n", "utf-8")
