@@ -20,7 +20,7 @@ from jsonschema import Draft202012Validator
 
 from muster_contracts import __version__
 from muster_contracts.codec import Decoded, decode, encode
-from muster_contracts.envelope import MalformedRecord, write_headers
+from muster_contracts.envelope import OPTIONAL_HEADERS, MalformedRecord, write_headers
 from muster_contracts.event import event_types
 from muster_contracts.generate.schemas import as_json, record_of, schema_of
 from muster_contracts.samples import read_back, samples_of
@@ -32,6 +32,11 @@ _GUARDED_OF_TOPICS = ("owner", "key", "partitions", "cleanup_policy", "retention
 
 # The hash of each release, so that none changes or goes unseen.
 HASHES = "SHA256SUMS"
+
+# What the first release follows.
+_NOTHING = "0.0.0"
+
+_RELEASE_IT = "release it: make release-contracts VERSION=…"
 
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
 
@@ -67,24 +72,28 @@ def misread(released: Release, today: Release) -> list[Refusal]:
     return [
         *(refusal for record in released["records"] for refusal in _reread(record)),
         *_resampled(released.get("samples", {})),
-        *_refused_by_old_readers(released, today["records"]),
+        *_refused_by_old_readers(released, today),
     ]
 
 
-def unreleased(releases: Sequence[Release], today: Release) -> list[Refusal]:
-    """Whether today's models are guarded: they are the newest release's, or of a version under development."""
-    newest = max(releases, key=lambda release: _parts(release["version"]))
-    version = today["version"]
-    release_it = "release it: make release-contracts VERSION=…"
-    if version.endswith(".dev"):
+def misnumbered(releases: Sequence[Release], version: str) -> list[Refusal]:
+    """Whether the version is the newest release's, or one under development that may follow it: else that is gone."""
+    newest = releases[-1]["version"]
+    follows = version.endswith(".dev") and _parts(version) in _next(newest)
+    if version.removesuffix(".dev") == newest or follows:
         return []
-    if version != newest["version"]:
-        rule = f"the version is {version}, and the newest release is {newest['version']}"
-        return [Refusal("muster-contracts", "__version__", rule, release_it)]
+    rule = f"the version is {version}, and the newest release is {newest}"
+    return [Refusal("muster-contracts", "__version__", rule, _RELEASE_IT)]
+
+
+def unreleased(newest: Release, today: Release) -> list[Refusal]:
+    """Whether today's models are guarded: they are those of the release of their version, or under development."""
+    if today["version"] != newest["version"]:
+        return []
     # A release says what it said when it was made: later gates keep more of one.
     changed = [part for part in newest if today[part] != newest[part]]
-    rule = f"{' and '.join(changed)} changed since the release of the same version, {version}"
-    return [Refusal("muster-contracts", "", rule, release_it)] if changed else []
+    rule = f"{' and '.join(changed)} changed since the release of the same version, {newest['version']}"
+    return [Refusal("muster-contracts", "", rule, _RELEASE_IT)] if changed else []
 
 
 def _topic_refusals(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Refusal]:
@@ -162,28 +171,39 @@ def _resampled(samples: dict[str, list[str]]) -> Iterator[Refusal]:
                 yield Refusal(event_type, place, rule, new_major(event_type))
 
 
-def _refused_by_old_readers(released: Release, records: Sequence[Any]) -> Iterator[Refusal]:
-    """Today's golden records that a released schema, or a reader of its headers, does not take."""
+def _refused_by_old_readers(released: Release, today: Release) -> Iterator[Refusal]:
+    """Today's golden records and samples that a released schema, or a reader of its headers, does not take."""
     known = {dict(record["headers"])["ce_type"]: dict(record["headers"]).keys() for record in released["records"]}
-    for record in records:
+    for record in today["records"]:
         headers = dict(record["headers"])
         event_type = headers["ce_type"]
         if event_type not in known:
             continue
-        validator = Draft202012Validator(released["schemas"][event_type])
-        for error in validator.iter_errors(json.loads(record["value"] or "null")):
-            rule = f"a released reader refuses today's record: {error.message[:200]}"
-            yield Refusal(event_type, ".".join(map(str, error.path)), rule, new_major(event_type))
-        if missing := {name for name in known[event_type] if name not in headers} - {"ce_causationid", "traceparent"}:
+        yield from _refused_by_schema(released, event_type, [record["value"] or "null"])
+        if missing := known[event_type] - headers.keys() - OPTIONAL_HEADERS:
             rule = f"today's record lacks the header {min(missing)}"
             yield Refusal(event_type, "", rule, new_major(event_type))
+    for event_type, values in today.get("samples", {}).items():
+        if event_type in released["schemas"]:
+            yield from _refused_by_schema(released, event_type, values)
+
+
+def _refused_by_schema(released: Release, event_type: str, values: Sequence[str]) -> Iterator[Refusal]:
+    """Values of today that a release's schema refuses: each place and rule once."""
+    validator = Draft202012Validator(released["schemas"][event_type])
+    found: dict[tuple[str, Any], str] = {}
+    for value in values:
+        for error in validator.iter_errors(json.loads(value)):
+            place = ".".join(map(str, error.path))
+            found.setdefault((place, error.validator), error.message[:200])
+    for (place, _), message in found.items():
+        rule = f"a released reader refuses today's record: {message}"
+        yield Refusal(event_type, place, rule, new_major(event_type))
 
 
 def read_releases(directory: Path) -> list[Release]:
     """Every release in a folder, the oldest first. Raises GateError where one is missing, changed, or there is none."""
     files = sorted(directory.glob("*.json"))
-    if not files:
-        raise GateError(f"there is no release in {directory}: nothing would be guarded")
     listed = _read_hashes(directory)
     found = {path.name: _sha256(path) for path in files}
     for name in sorted(listed.keys() | found.keys()):
@@ -197,8 +217,20 @@ def read_releases(directory: Path) -> list[Release]:
             raise GateError(
                 f"{name} is not what was released: its SHA-256 is {found[name]}, {HASHES} says {listed[name]}"
             )
-    releases = [json.loads(path.read_text("utf-8")) for path in files]
-    return sorted(releases, key=lambda release: _parts(release["version"]))
+    if not files:
+        raise GateError(f"there is no release in {directory}: nothing would be guarded")
+    releases = sorted((json.loads(path.read_text("utf-8")) for path in files), key=lambda each: _parts(each["version"]))
+    _require_each(releases)
+    return releases
+
+
+def _require_each(releases: Sequence[Release]) -> None:
+    """Raises GateError where one is gone together with its line in the list: versions go up by single steps."""
+    before = _NOTHING
+    for release in releases:
+        if _parts(release["version"]) not in _next(before):
+            raise GateError(f"there is no release between {before} and {release['version']}: one is gone")
+        before = release["version"]
 
 
 def _read_hashes(directory: Path) -> dict[str, str]:
@@ -215,43 +247,48 @@ def _parts(version: str) -> list[int]:
     return [int(part) for part in version.split(".")[:3]]
 
 
+def _next(version: str) -> list[list[int]]:
+    """The versions that may follow one: the next patch, minor and major."""
+    major, minor, patch = _parts(version)
+    return [[major, minor, patch + 1], [major, minor + 1, 0], [major + 1, 0, 0]]
+
+
 def main() -> int:
     """The command; its status is 1 when a release and today's models cannot live with each other, 2 for bad input."""
     parser = argparse.ArgumentParser(prog="python -m muster_contracts.compatibility")
     parser.add_argument("--release", metavar="VERSION", help="keep today's models as this release")
     parser.add_argument("--directory", type=Path, default=Path(__file__).parents[1] / "released")
     options = parser.parse_args()
-    today = current()
     try:
-        first = options.release and not any(options.directory.glob("*.json"))
-        releases = [] if first else read_releases(options.directory)
+        releases = read_releases(options.directory)
     except GateError as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    today = current()
     found = [
         (release["version"], refusal)
         for release in releases
         for refusal in refusals(release, today) + misread(release, today)
     ]
+    newest = releases[-1]
+    found += [(newest["version"], refusal) for refusal in misnumbered(releases, today["version"])]
     if not options.release:
-        found += [(today["version"], refusal) for refusal in unreleased(releases, today)]
+        found += [(newest["version"], refusal) for refusal in unreleased(newest, today)]
     for version, refusal in found:
         sys.stderr.write(f"since {version}: {refusal}\n")
     if found:
         return 1
     if options.release:
-        return _keep(today, releases, options.release, options.directory)
+        return _keep(today, newest["version"], options.release, options.directory)
     sys.stdout.write(f"{len(today['schemas'])} events are compatible with {len(releases)} releases, both ways\n")
     return 0
 
 
-def _keep(today: Release, releases: Sequence[Release], version: str, directory: Path) -> int:
-    newest = max((_parts(release["version"]) for release in releases), default=[0, 0, 0])
-    if not _VERSION.fullmatch(version) or _parts(version) <= newest:
-        rule = f"must be MAJOR.MINOR.PATCH, and higher than {'.'.join(map(str, newest))}"
-        sys.stderr.write(f"VERSION: {version!r} is refused: it {rule}\n")
+def _keep(today: Release, newest: str, version: str, directory: Path) -> int:
+    if not _VERSION.fullmatch(version) or _parts(version) not in _next(newest):
+        allowed = " or ".join(".".join(map(str, parts)) for parts in _next(newest))
+        sys.stderr.write(f"VERSION: {version!r} is refused: after {newest} comes {allowed}\n")
         return 2
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{version}.json"
     path.write_text(as_json({**today, "version": version}), encoding="utf-8")
     with (directory / HASHES).open("a", encoding="utf-8") as file:

@@ -127,7 +127,7 @@ _READERS: dict[str, tuple[Callable[[bytes], Any], str]] = {
     "ce_causationid": (_optional_text, _TEXT_RULE),
     "ce_traceparent": (_optional_text, _TEXT_RULE),
 }
-_OPTIONAL = {"ce_causationid", "ce_traceparent"}
+OPTIONAL_HEADERS = {"ce_causationid", "ce_traceparent"}
 
 # All headers that Muster writes, but for those of one event alone.
 _SHARED = {*_READERS, "content-type"} - {"ce_id", "ce_sequence"}
@@ -214,7 +214,7 @@ def _defect(headers: tuple[tuple[str, bytes], ...]) -> str:
         try:
             read(raw[name])
         except KeyError:
-            if name not in _OPTIONAL:
+            if name not in OPTIONAL_HEADERS:
                 return f"header {name} is missing"
         except Exception:
             return f"header {name} is {shown(raw[name])}, not {rule}"

@@ -140,6 +140,9 @@ class _Comparison:
             yield from self._compare_alternative(one, other, path)
 
     def _compare_alternative(self, old: Schema, new: Schema, path: str) -> Iterator[Refusal]:
+        if _kind(old) == "kinds":
+            yield from self.compare(old, new, path)
+            return
         yield from self._compare_keywords(old, new, path)
         if _kind(old) == "object":
             yield from self._compare_properties(old, new, path)
@@ -233,9 +236,8 @@ class _Comparison:
             yield from self._compare_keywords({}, {k: v for k, v in alternative.items() if k not in _WHOLE}, path)
             for name, part in alternative.get("properties", {}).items():
                 yield from self._look_for_unknown(part, f"{path}.{name}", met)
-            for part in (alternative.get("items"), alternative.get("additionalProperties")):
-                if isinstance(part, dict):
-                    yield from self._look_for_unknown(part, f"{path}[]", met)
+            for place, part in _parts_without_name(alternative, path):
+                yield from self._look_for_unknown(part, place, met)
 
     def _refuse(self, path: str, rule: str, instead: str | None = None) -> Refusal:
         return Refusal(self.event_type, path, rule, instead or new_major(self.event_type))
@@ -273,6 +275,17 @@ def _flat(union: list[Schema], definitions: dict[str, Schema]) -> Iterator[Schem
             yield part
 
 
+def _parts_without_name(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
+    """What a part holds besides its fields: items, a dictionary's values, the kinds of object that it may be."""
+    for key, place in (("items", f"{path}[]"), ("additionalProperties", f"{path}{{}}")):
+        if isinstance(schema.get(key), dict):
+            yield place, schema[key]
+    for number, item in enumerate(schema.get("prefixItems", ())):
+        yield f"{path}[{number}]", item
+    if _kind(schema) == "kinds":
+        yield path, schema
+
+
 def _resolved(schema: Schema, definitions: dict[str, Schema]) -> Schema:
     """A part with its reference resolved; what stands beside the reference comes first."""
     if "$ref" not in schema:
@@ -282,6 +295,8 @@ def _resolved(schema: Schema, definitions: dict[str, Schema]) -> Schema:
 
 
 def _kind(schema: Schema) -> str:
+    if "oneOf" in schema:
+        return "kinds"  # of object, told apart by a field: a union of its own, also within another one
     kind = schema.get("type")
     if kind is None and (values := schema.get("enum", [schema["const"]] if "const" in schema else [])):
         return "string" if all(isinstance(value, str) for value in values) else "value"

@@ -84,6 +84,7 @@ class Sampled(Event):
     pair: tuple[int, str] = Field(description="A number and a text.")
     either: Annotated[int, Field(ge=0, le=9)] | str = Field(description="A number or a text.")
     pet: Annotated[Cat | Dog, Field(discriminator="kind")] = Field(description="A pet.")
+    guest: Annotated[Cat | Dog, Field(discriminator="kind")] | None = Field(default=None, description="A guest.")
     tree: Node = Field(description="A tree.")
 
 
@@ -188,6 +189,10 @@ TEXT = {"type": "string", "maxLength": 40}
 DICTIONARY = {"type": "object", "additionalProperties": {"type": "integer"}}
 PAIR = {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}], "minItems": 2, "maxItems": 2}
 NULLABLE: dict[str, Any] = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+KINDS = {
+    "oneOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}],
+    "discriminator": {"propertyName": "kind", "mapping": {"cat": "#/$defs/Cat", "dog": "#/$defs/Dog"}},
+}
 OPTIONAL = {"type": "string", "default": "", "description": "Added later."}
 
 REFUSED: list[tuple[str, Change, str, str]] = [
@@ -296,6 +301,45 @@ REFUSED: list[tuple[str, Change, str, str]] = [
         "new",
         "keyword contains is not known",
     ),
+    (
+        "unknown keyword of a new pair's part",
+        put("properties/new", {"type": "array", "prefixItems": [{"type": "string", "if": {}}], "default": ["a"]}),
+        "new[0]",
+        "keyword if is not known",
+    ),
+    (
+        "unknown keyword of a new dictionary's value",
+        put("properties/new", {"type": "object", "additionalProperties": {"not": {}}, "default": {}}),
+        "new{}",
+        "keyword not is not known",
+    ),
+    (
+        "unknown keyword of a new kind of object",
+        put(
+            "properties/new", {"anyOf": [{"oneOf": [{"type": "object", "if": {}}]}, {"type": "null"}], "default": None}
+        ),
+        "new",
+        "keyword if is not known",
+    ),
+    ("kind of an optional object removed", drop("properties/guest/anyOf/0/oneOf/1"), "guest", "type changed"),
+    (
+        "discriminator of an optional object renamed",
+        put("properties/guest/anyOf/0/discriminator/propertyName", "sort"),
+        "guest",
+        "discriminator changed",
+    ),
+    (
+        "bound within a kind of optional object",
+        put("$defs/Dog/properties/name/maxLength", 3),
+        "guest.name",
+        "maxLength",
+    ),
+    (
+        "optional object of kinds becomes any",
+        put("properties/guest/anyOf", [{}, {"type": "null"}]),
+        "guest",
+        "type changed from kinds",
+    ),
     ("multiple of", put("properties/count/multipleOf", 2), "count", "multipleOf changed from none to 2"),
     ("default becomes true", put("properties/level/default", True), "level", "default changed from 1 to True"),
 ]
@@ -338,6 +382,11 @@ ACCEPTED: list[tuple[str, Change]] = [
     ("optional field added to a kind of object", put("$defs/Cat/properties/new", OPTIONAL)),
     ("optional nested self added", put("properties/new", {"$ref": "#/$defs/Node", "default": None})),
     ("optional dictionary added", put("properties/new", DICTIONARY | {"default": {}})),
+    (
+        "optional object of kinds added",
+        put("properties/new", {"anyOf": [KINDS, {"type": "null"}], "default": None}),
+    ),
+    ("optional field added to a kind of optional object", put("$defs/Dog/properties/new", OPTIONAL)),
     ("optional pair added", put("properties/new", PAIR | {"default": [1, "a"]})),
 ]
 

@@ -5,11 +5,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from jsonschema import Draft202012Validator
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, field_validator
 
 from muster_contracts import Event, __version__, compatibility
 from muster_contracts.compatibility import (
@@ -17,6 +17,7 @@ from muster_contracts.compatibility import (
     GateError,
     Release,
     current,
+    misnumbered,
     misread,
     read_releases,
     refusals,
@@ -24,7 +25,7 @@ from muster_contracts.compatibility import (
 )
 from muster_contracts.generate.schemas import schema_of
 from muster_contracts.samples import samples_of
-from tests.contract.schema_changes import ACCEPTED, REFUSED, TOPIC, TYPE, Change, Sampled, drop, release
+from tests.contract.schema_changes import ACCEPTED, REFUSED, TOPIC, TYPE, Cat, Change, Node, Sampled, drop, release
 
 RELEASED = Path(__file__).parents[2] / "contracts/released"
 
@@ -65,6 +66,9 @@ def test_a_refusal_says_what_to_do_instead() -> None:
 
 
 RELEASES = [pytest.param(path, id=path.stem) for path in sorted(RELEASED.glob("*.json"))]
+
+
+NEWEST = read_releases(RELEASED)[-1]["version"]
 
 
 def test_something_is_released() -> None:
@@ -199,6 +203,98 @@ def test_a_change_that_no_schema_shows_is_told(later: type[Plain], monkeypatch: 
     assert {refusal.subject for refusal in misread(released, released)} == {TYPE}
 
 
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("must be odd")
+    return value
+
+
+Odd = Annotated[int, AfterValidator(_odd)]
+
+
+class Owl(BaseModel):
+    """Another kind of pet, whose legs are any number."""
+
+    kind: Literal["owl"] = "owl"
+    legs: int = Field(description="How many.", examples=[1])
+
+
+class OddOwl(Owl):
+    """The same in a later model: only odd ones are taken."""
+
+    legs: Odd = Field(description="How many.", examples=[1])
+
+
+class Holder(Event):
+    """A model that holds one thing."""
+
+    event_type: ClassVar[str] = TYPE
+    topic: ClassVar[str] = TOPIC
+
+
+def holding(held: Any, example: Any) -> type[Event]:
+    """A model that holds a thing of a type."""
+    field: Any = (held, Field(description="A thing.", examples=[example]))
+    return create_model("Held", __base__=Holder, held=field)
+
+
+CAT = {"kind": "cat", "lives": 9}
+
+
+@pytest.mark.parametrize(
+    ("before", "later", "example"),
+    [
+        pytest.param(dict[str, int], dict[str, Odd], {"a": 1}, id="a dictionary's value"),
+        pytest.param(dict[str, int], dict[str, Odd], {}, id="a dictionary's value, whose example is empty"),
+        pytest.param(dict[str, Owl], dict[str, OddOwl], {"a": {"legs": 1}}, id="an object in a dictionary"),
+        pytest.param(tuple[str, int], tuple[str, Odd], ["a", 1], id="a pair's part"),
+        pytest.param(tuple[str, Owl], tuple[str, OddOwl], ["a", {"legs": 1}], id="an object in a pair"),
+        pytest.param(list[Owl], list[OddOwl], [], id="a list's item, whose example is empty"),
+        pytest.param(Owl | None, OddOwl | None, None, id="an optional object, whose example is none"),
+        pytest.param(Cat | Owl, Cat | OddOwl, CAT, id="an alternative that is not the example"),
+        pytest.param(
+            Annotated[Cat | Owl, Field(discriminator="kind")],
+            Annotated[Cat | OddOwl, Field(discriminator="kind")],
+            CAT,
+            id="a kind of object that is not the example",
+        ),
+        pytest.param(
+            Annotated[Cat | Owl, Field(discriminator="kind")] | None,
+            Annotated[Cat | OddOwl, Field(discriminator="kind")] | None,
+            CAT,
+            id="a kind of an optional object",
+        ),
+    ],
+)
+def test_a_validator_is_told_wherever_it_is(
+    before: Any, later: Any, example: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = release() | {"schemas": {}, "samples": {TYPE: samples_of(holding(before, example))}}
+    monkeypatch.setattr(compatibility, "event_types", lambda: {TYPE: holding(before, example)})
+    assert misread(released, released) == []
+    monkeypatch.setattr(compatibility, "event_types", lambda: {TYPE: holding(later, example)})
+    assert {refusal.subject for refusal in misread(released, released)} == {TYPE}
+
+
+def test_the_samples_of_a_model_within_itself_end() -> None:
+    assert 0 < len(samples_of(holding(Node, {"name": "a", "below": []}))) < 100
+
+
+def test_todays_samples_are_shown_to_the_released_readers() -> None:
+    """What no golden record holds: a bound of an optional thing that is wider now."""
+    today = release() | {"samples": {TYPE: samples_of(Plain)}}
+    schema = schema_of(Plain)
+    schema["properties"]["count"]["maximum"] = 3
+    rules = [refusal.rule for refusal in misread(today | {"schemas": {TYPE: schema}, "samples": {}}, today)]
+    assert rules == ["a released reader refuses today's record: 1000003 is greater than the maximum of 3"]
+
+
+def test_an_optional_header_may_be_missing_whichever_record_was_released_last() -> None:
+    released = current()
+    released["records"].reverse()
+    assert misread(released, current()) == []
+
+
 def test_a_nested_model_that_forbids_what_it_does_not_know_is_told() -> None:
     today = release()
     today["schemas"][TYPE] = schema_of(Strict)
@@ -219,12 +315,21 @@ def test_a_default_that_a_factory_makes_is_a_default() -> None:
 
 def test_what_is_not_released_is_refused() -> None:
     today = current() | {"version": VERSION}
-    assert unreleased([today], today) == []
-    assert unreleased([today], today | {"version": "9.0.0.dev"}) == []
-    (refusal,) = unreleased([today], today | {"schemas": {}})
+    assert unreleased(today, today) == []
+    assert unreleased(today, today | {"version": "9.0.0.dev", "schemas": {}}) == []
+    (refusal,) = unreleased(today, today | {"schemas": {}})
     assert "schemas changed since the release of the same version" in refusal.rule
-    (refusal,) = unreleased([today], today | {"version": "9.0.0"})
-    assert f"the version is 9.0.0, and the newest release is {today['version']}" in refusal.rule
+
+
+@pytest.mark.parametrize("version", ["1.2.3", "1.2.3.dev", "1.2.4.dev", "1.3.0.dev", "2.0.0.dev"])
+def test_a_version_that_is_the_newest_release_or_may_follow_it_is_accepted(version: str) -> None:
+    assert misnumbered([{"version": "1.2.3"}], version) == []
+
+
+@pytest.mark.parametrize("version", ["1.2.2", "1.2.4", "2.0.0", "1.2.2.dev", "1.2.5.dev", "1.4.0.dev", "3.0.0.dev"])
+def test_a_version_that_the_newest_release_is_not_the_one_before_is_refused(version: str) -> None:
+    (refusal,) = misnumbered([{"version": "1.2.3"}], version)
+    assert f"the version is {version}, and the newest release is 1.2.3" in refusal.rule
 
 
 def gate(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -233,32 +338,72 @@ def gate(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_the_gate_passes_keeps_a_release_and_refuses_a_planted_change(tmp_path: Path) -> None:
-    nothing = gate(tmp_path)
-    assert (nothing.returncode, "there is no release" in nothing.stderr) == (1, True)
-    kept = gate(tmp_path, "--release", VERSION)
-    assert kept.returncode == 0, kept.stderr
-    assert gate(tmp_path).returncode == 0, gate(tmp_path).stderr
+def kept(directory: Path, *, without: str = "") -> Path:
+    """A copy of the releases; one may be left out, with its line in the list."""
+    for path in RELEASED.glob("*.json"):
+        if path.stem != without:
+            (directory / path.name).write_bytes(path.read_bytes())
+    lines = (RELEASED / HASHES).read_text("utf-8").splitlines(keepends=True)
+    (directory / HASHES).write_text("".join(line for line in lines if f"  {without}.json" not in line), "utf-8")
+    return directory
 
-    again = gate(tmp_path, "--release", VERSION)
-    assert again.returncode == 2
-    assert f"VERSION: '{VERSION}' is refused: it must be MAJOR.MINOR.PATCH, and higher than" in again.stderr
 
-    path = tmp_path / f"{VERSION}.json"
+def step(version: str) -> str:
+    """The minor version that follows one."""
+    major, minor, _ = version.split(".")
+    return f"{major}.{int(minor) + 1}.0"
+
+
+def test_the_gate_keeps_a_release_that_follows_the_newest_and_refuses_a_planted_change(tmp_path: Path) -> None:
+    further = step(NEWEST)
+    kept(tmp_path)
+    for wrong in (NEWEST, step(further), "0.0.9", "next"):
+        refused = gate(tmp_path, "--release", wrong)
+        assert refused.returncode == 2, refused.stderr
+        assert f"VERSION: '{wrong}' is refused: after {NEWEST} comes" in refused.stderr
+    done = gate(tmp_path, "--release", further)
+    assert done.returncode == 0, done.stderr
+    assert [release["version"] for release in read_releases(tmp_path)][-2:] == [NEWEST, further]
+
+    path = tmp_path / f"{further}.json"
     was = path.read_text("utf-8")
     released = json.loads(was)
     released["schemas"]["muster.billing.TermStarted.v1"]["properties"]["number"]["minimum"] = 0
     path.write_text(json.dumps(released), encoding="utf-8")
     assert f"{path.name} is not what was released" in gate(tmp_path).stderr
-    (tmp_path / HASHES).write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n", "utf-8")
+    hashes = (tmp_path / HASHES).read_text("utf-8").splitlines(keepends=True)[:-1]
+    listed = "".join([*hashes, f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"])
+    (tmp_path / HASHES).write_text(listed, "utf-8")
     refused = gate(tmp_path)
     assert refused.returncode == 1
-    assert f"since {VERSION}: muster.billing.TermStarted.v1, number: minimum changed from 0 to 1" in refused.stderr
+    assert f"since {further}: muster.billing.TermStarted.v1, number: minimum changed from 0 to 1" in refused.stderr
     assert "add muster.billing.TermStarted.v2 beside it" in refused.stderr
 
-    path.write_text(was, encoding="utf-8")
     (tmp_path / HASHES).unlink()
     assert "is not listed in SHA256SUMS" in gate(tmp_path).stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--release", "0.1.0"]])
+@pytest.mark.parametrize("listed", [True, False])
+def test_without_a_release_nothing_passes_and_none_is_made(tmp_path: Path, options: list[str], listed: bool) -> None:
+    if listed:
+        (tmp_path / HASHES).write_bytes((RELEASED / HASHES).read_bytes())
+    refused = gate(tmp_path, *options)
+    rule = "0.1.0.json is listed in SHA256SUMS and gone" if listed else "there is no release in"
+    assert (refused.returncode, rule in refused.stderr) == (1, True), refused.stderr
+    assert list(tmp_path.glob("*.json")) == []
+
+
+@pytest.mark.parametrize("version", [path.stem for path in sorted(RELEASED.glob("*.json")) if path.stem != NEWEST])
+def test_a_release_that_is_gone_with_its_line_is_missed_by_those_about_it(tmp_path: Path, version: str) -> None:
+    with pytest.raises(GateError, match=r"there is no release between .*: one is gone"):
+        read_releases(kept(tmp_path, without=version))
+
+
+def test_the_newest_release_gone_with_its_line_is_missed_by_the_version(tmp_path: Path) -> None:
+    refused = gate(kept(tmp_path, without=NEWEST), "--release", NEWEST)
+    assert refused.returncode == 1, refused.stdout
+    assert "and the newest release is" in refused.stderr
 
 
 def test_the_tree_is_what_was_released_under_its_version() -> None:
@@ -267,9 +412,7 @@ def test_the_tree_is_what_was_released_under_its_version() -> None:
 
 
 def test_a_release_that_is_gone_is_missed(tmp_path: Path) -> None:
-    for path in RELEASED.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    assert read_releases(tmp_path)
+    assert read_releases(kept(tmp_path))
     (tmp_path / "0.1.0.json").rename(tmp_path / "0.1.9.json")
     with pytest.raises(GateError, match=r"0\.1\.0\.json is listed in SHA256SUMS and gone"):
         read_releases(tmp_path)

@@ -53,14 +53,19 @@ def test_the_wheel_holds_types_and_topics(wheel: Path) -> None:
     assert requires == ["Requires-Dist: pydantic>=2.11"]
 
 
-def test_in_an_empty_environment_it_decodes_every_golden_record(wheel: Path, tmp_path: Path) -> None:
+def installed(folder: Path, requirement: str) -> Path:
+    """The interpreter of an environment with a requirement alone."""
     uv = [sys.executable, "-m", "uv", "--quiet"]
-    python = tmp_path / "empty/bin/python"
-    subprocess.run([*uv, "venv", "--python", sys.executable, str(tmp_path / "empty")], check=True)
+    python = folder / "empty/bin/python"
+    subprocess.run([*uv, "venv", "--python", sys.executable, str(folder / "empty")], check=True)
     # The locked versions, which setting up has fetched already.
     pinned = ["--constraint", str(ROOT / "requirements.lock")]
-    subprocess.run([*uv, "pip", "install", "--python", str(python), *pinned, str(wheel)], check=True)
+    subprocess.run([*uv, "pip", "install", "--python", str(python), *pinned, requirement], check=True)
+    return python
 
+
+def test_in_an_empty_environment_it_decodes_every_golden_record(wheel: Path, tmp_path: Path) -> None:
+    python = installed(tmp_path, str(wheel))
     command = [str(python), "-I", "-c", READ_EVERYTHING, str(CONTRACTS / "examples")]
     told = json.loads(subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.PIPE).stdout)
 
@@ -73,3 +78,22 @@ def test_in_an_empty_environment_it_decodes_every_golden_record(wheel: Path, tmp
         "typing-inspection",
         "typing_extensions",
     ]
+
+
+def test_the_gate_of_a_wheel_has_no_releases_to_judge_by_and_says_so(wheel: Path, tmp_path: Path) -> None:
+    python = installed(tmp_path, f"muster-contracts[gate] @ {wheel.as_uri()}")
+    gate = [str(python), "-I", "-m", "muster_contracts.compatibility"]
+
+    def run(*options: str) -> tuple[int, str, str]:
+        done = subprocess.run([*gate, *options], cwd=tmp_path, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    for options in ([], ["--release", "0.1.0"]):
+        status, told, complaint = run(*options)
+        assert (status, told) == (1, ""), complaint
+        assert "there is no release in" in complaint
+        assert "nothing would be guarded" in complaint
+        assert "Traceback" not in complaint
+    status, told, complaint = run("--directory", str(CONTRACTS / "released"))
+    assert (status, complaint) == (0, "")
+    assert "events are compatible with" in told
