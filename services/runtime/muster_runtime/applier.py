@@ -123,10 +123,18 @@ class Applier:
         return standing
 
     async def _apply_alone(self, stream: StreamKey, items: Sequence[Item]) -> None:
-        """Apply one stream; where that is refused, item by item, and park it from the one that is."""
+        """Apply one stream; where that is refused, item by item, and park it from the one that is.
+
+        Raises StreamFull from the first item on for which there is no room.
+        """
+        refusal: Exception
         try:
             await self._apply_streams({stream: items})
             return
+        except StreamFull as full:
+            if len(items) == 1:
+                raise
+            refusal = full  # what comes first may fill the gap, and so make room
         except RETRYABLE:
             raise
         except Exception as error:
@@ -168,15 +176,15 @@ class Applier:
             for stream, plan in plans.items():
                 if stream in parked:
                     await parking.append(uow, self.group, _waiting(plan.held), self._limits)
-                    if await self._is_filled(uow, stream, plan.position):
-                        filled.append(stream)
                 elif plan.held:
                     await self._park(uow, plan.held, plan.reason, gap=plan.gap)
+                if (stream in parked or plan.gap) and await self._is_filled(uow, stream, plan.position):
+                    filled.append(stream)
         for topic, agency_id in filled:
             await self.replay(topic, agency_id, self._context)
 
     async def _is_filled(self, uow: UnitOfWork, stream: StreamKey, last: Position) -> bool:
-        """Whether the first record that waits in a stream follows its position, so that nothing is missing any more."""
+        """Whether nothing is missing any more before the first record that waits in a stream."""
         first = await parking.first_position(uow.connection, self.group, *stream)
         return first is not None and not leaves_gap(first, last, stream[0])
 
@@ -192,9 +200,8 @@ class Applier:
                 plan = await self._replay_next(topic, agency_id, context, at_once)
                 if plan is None:
                     return None
-                if not plan.held:
-                    continue
-                reason, gap = plan.reason, plan.gap
+                if plan.held:
+                    return plan.reason
             except RETRYABLE:
                 raise
             except Exception as error:
@@ -202,10 +209,10 @@ class Applier:
                     at_once = 1  # so that all that comes before the culprit is applied
                     continue
                 _log.warning("replay_refused", topic=topic, agency_id=agency_id, exc_info=error)
-                reason, gap = describe(error), False
-            async with self._database.write(agency_id, context=context) as uow:
-                await parking.note_reason(uow, self.group, topic, agency_id, reason, gap=gap)
-            return reason
+                reason = describe(error)
+                async with self._database.write(agency_id, context=context) as uow:
+                    await parking.note_reason(uow, self.group, topic, agency_id, reason, gap=False)
+                return reason
 
     async def _replay_next(self, topic: str, agency_id: str, context: Context, at_once: int) -> Plan | None:
         """Apply the first records of a parked stream, up to one that is held; None when none waits."""
@@ -225,6 +232,8 @@ class Applier:
                     subject=topic,
                     after={"records": len(done), "position": plan.position},
                 )
+            if plan.held:  # here, so that a record that fills the gap next finds it noted
+                await parking.note_reason(uow, self.group, topic, agency_id, plan.reason, gap=plan.gap)
             return plan
 
     async def _carry_out(self, uow: UnitOfWork, plans: Mapping[StreamKey, Plan]) -> None:

@@ -87,8 +87,8 @@ async def park(
     """Append records of one stream, the first of which could not be applied, to its parking place.
 
     `refused`: a handler refused it, which counts for the breaker. What is wrong with a record itself does not: else
-    whoever writes worthless records would stop every agency. `gap`: events are missing before it. Raises BreakerOpen,
-    and StreamFull.
+    whoever writes worthless records would stop every agency. `gap`: events are missing before it. A stream that is
+    parked for a gap already stands for this from now on. Raises BreakerOpen, and StreamFull.
     """
     first = records[0].record
     if refused:
@@ -97,7 +97,9 @@ async def park(
         """
         insert into parked_stream (consumer_group, topic, agency_id, parked_at, reason, refused, gap)
         values ($1, $2, $3, $4, $5, $6, $7)
-        on conflict do nothing
+        on conflict (consumer_group, topic, agency_id) do update
+        set reason = excluded.reason, refused = excluded.refused, gap = excluded.gap
+        where parked_stream.gap
         """,
         group,
         first.topic,

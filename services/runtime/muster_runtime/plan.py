@@ -56,8 +56,11 @@ def make_plan(service: str, topic: str, items: Sequence[Item], last: Position) -
 
 
 def leaves_gap(position: Position, last: Position, topic: str) -> bool:
-    """Whether events are missing before a position. Sequences go on over an epoch; a compacted topic has holes."""
-    return position[1] > last[1] + 1 and topic not in _COMPACTED
+    """Whether events are missing before a position that is not known yet.
+
+    Sequences go on over an epoch; a compacted topic has holes.
+    """
+    return position > last and position[1] > last[1] + 1 and topic not in _COMPACTED
 
 
 def runs(streams: Sequence[Sequence[Item]]) -> Iterator[list[Received[Any]]]:

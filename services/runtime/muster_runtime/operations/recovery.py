@@ -43,7 +43,7 @@ class Recovery:
         last = await positions.of_stream(uow.connection, self._group, (topic, agency_id))
         if item.defect is not None or item.position is None:
             raise Conflict(f"the stream did not park for a gap, but for this: {item.defect}")
-        if item.position <= last or not leaves_gap(item.position, last, topic):
+        if not leaves_gap(item.position, last, topic):
             raise Conflict("there is no gap: the first record that waits fits; replay the stream")
         # In the old epoch, so that the first event of a new one still raises its alarm.
         accepted = (last[0], item.position[1] - 1)

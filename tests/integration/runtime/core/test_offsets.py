@@ -1,5 +1,6 @@
 """Where a consumer goes on: where its database says, which may have gone back; and how a gap is filled."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ from muster_contracts import Envelope
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.process import Role
 from muster_runtime.settings import Settings
+from tests.integration.runtime.core.conftest import discard
 from tests.integration.runtime.core.probe.service import build
 from tests.support.services import RunningService, ServiceRunner
 
@@ -156,6 +158,89 @@ async def test_a_refused_event_behind_a_gap_parks_the_stream_for_good(
     await eventually(lambda: waits(probe, 2, "Conflict: the seat is poison: sub_1"))
     assert await seats(probe, "NASA") == ["1", "2"]
     assert not await probe.admin.fetchval("select gap from parked_stream")
+
+
+async def test_a_gap_is_filled_by_an_event_in_the_same_batch(
+    idle_probe: RunningService, run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    (first,) = await idle_probe.publish(seat("NASA", "1"))
+    for sequence in (3, 2):
+        await idle_probe.producer.put(at(first, sequence), seat("NASA", f"{sequence}"))
+    await run_service(build, Settings, roles=frozenset({Role.CONSUMER}), beside=idle_probe)
+    await eventually(lambda: have(idle_probe, "NASA", "1", "2", "3"))
+    await eventually(lambda: flows(idle_probe, "NASA"))
+
+
+async def test_what_waits_behind_a_gap_is_known_once_a_new_epoch_has_begun_before_it(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    (first,) = await probe.publish(seat("NASA", "1"))
+    await probe.producer.put(at(first, 5), seat("NASA", "of the epoch before"))
+    await eventually(lambda: is_parked(probe, "NASA"))
+    await probe.producer.put(at(first, 2)._replace(epoch=2), seat("NASA", "2"))
+    await eventually(lambda: have(probe, "NASA", "1", "2"))
+    await eventually(lambda: flows(probe, "NASA"))
+
+
+async def test_a_refused_event_in_a_gap_is_why_the_stream_stands_from_then_on(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    (first,) = await probe.publish(seat("NASA", "1"))
+    await probe.producer.put(at(first, 3), seat("NASA", "3"))
+    await eventually(lambda: is_parked(probe, "NASA"))
+    await probe.producer.put(at(first, 2), seat("NASA", "poison"))
+    await eventually(lambda: waits(probe, 2, "Conflict: the seat is poison: sub_1"))
+    (parked,) = await probe.admin.fetch("select gap, refused from parked_stream")
+    assert tuple(parked) == (False, True)
+
+
+async def test_a_full_stream_takes_the_event_that_fills_its_gap_though_more_follow_it(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    probe = await run_service(build, Settings, parked_records=3, consumer_batch_records=3)
+    (first,) = await probe.publish(seat("NASA", "1"))
+    for sequence in (3, 4, 5):
+        await probe.producer.put(at(first, sequence), seat("NASA", f"{sequence}"))
+    await eventually(lambda: waits(probe, 3, "gap: sequence 2 was expected and 3 came"))
+    async with probe.admin.transaction():
+        await probe.admin.execute("select lock_agencies('{NASA}')")  # so that they come in one batch
+        for sequence in (2, 6, 8, 7):
+            await probe.producer.put(at(first, sequence), seat("NASA", f"{sequence}"))
+        await eventually(lambda: queues(probe, 1))
+    await eventually(lambda: have(probe, "NASA", "1", "2", "3", "4", "5", "6", "7", "8"))
+    await eventually(lambda: flows(probe, "NASA"))
+
+
+async def test_a_gap_that_an_operators_replay_meets_is_noted_before_the_next_record_is_taken(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    first, _ = await probe.publish(seat("NASA", "1"), seat("NASA", "poison"))
+    for sequence in (3, 5):
+        await probe.producer.put(at(first, sequence), seat("NASA", f"{sequence}"))
+    await eventually(lambda: waits(probe, 3, "Conflict: the seat is poison: sub_1"))
+    assert (await discard(probe, "NASA")).json() == {"left": 2}
+    async with probe.admin.transaction():
+        await probe.admin.execute("select lock_agencies('{NASA}')")
+        replay = asyncio.create_task(probe.client.post(f"/v1/parked/{SeatAssigned.topic}/NASA/replay"))
+        await eventually(lambda: queues(probe, 1))
+        await probe.producer.put(at(first, 4), seat("NASA", "4"))
+        await eventually(lambda: queues(probe, 2))
+    assert (await replay).json() == {"parked": True, "reason": "gap: sequence 4 was expected and 5 came"}
+    await eventually(lambda: have(probe, "NASA", "1", "3", "4", "5"))
+    await eventually(lambda: flows(probe, "NASA"))
+
+
+async def queues(probe: RunningService, transactions: int) -> bool:
+    """So many wait for an agency's lock: Postgres lets them have it in the order in which they came."""
+    waiting = await probe.admin.fetchval(
+        """
+        select count(*)
+        from pg_locks as l join pg_database as d on d.oid = l.database
+        where d.datname = current_database() and l.locktype = 'advisory' and not l.granted
+        """
+    )
+    assert waiting == transactions
+    return True
 
 
 async def waits(probe: RunningService, records: int, reason: str) -> bool:
