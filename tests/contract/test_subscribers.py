@@ -21,14 +21,15 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 
-from muster_contracts import Decoded, MalformedRecord, NewerMajor, UnknownType, decode, topics
+from muster_contracts import Decoded, Event, MalformedRecord, NewerMajor, UnknownType, decode, encode, topics
 from muster_contracts.enrollment import ContactErased, ContactRecorded
-from muster_contracts.entitlements import SeatActivated, SeatAssigned, SeatRevoked
-from muster_contracts.testing import Record, build, record
+from muster_contracts.entitlements import SeatActivated, SeatAssigned, SeatBatchCompleted, SeatReserved, SeatRevoked
+from muster_contracts.testing import Record, build, golden_records, record
 from muster_local.topics import create_topics, delete_topics
 from tests.contract.node import NODE, installed
 
 EXAMPLES = Path(__file__).parents[2] / "contracts/subscribers"
+SCHEMAS = Path(__file__).parents[2] / "contracts/schemas"
 SEATS = topics()["muster.entitlements.seat"]
 AGENCIES = ("NASA", "NIH", "DOE")
 
@@ -118,6 +119,7 @@ def run(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> Callable[...
                 **os.environ,
                 "MUSTER_KAFKA_BOOTSTRAP": kafka_bootstrap,
                 "MUSTER_TOPIC_PREFIX": topic_prefix,
+                "SCHEMAS": str(SCHEMAS),
                 "GROUP": topic_prefix + "example",
                 "STATE": str(tmp_path / "positions.json"),
                 **environment,
@@ -401,41 +403,192 @@ async def test_two_instances_that_share_agencies_for_a_moment_wait_and_never_for
         await connection.close()
 
 
+GOOD = record(build(SeatAssigned, agency_id="NASA"), sequence=1, causation_id="c", traceparent="t")
+DATA = json.loads(GOOD.value or b"")
+
+
+def with_headers(**changes: bytes | None) -> Record:
+    """A good record some headers of which are changed, added, or left out."""
+    headers = {**dict(GOOD.headers), **changes}
+    return replace(GOOD, headers=[(name, value) for name, value in headers.items() if value is not None])
+
+
+def doubled(name: str, value: bytes) -> Record:
+    """A good record one header of which is given once more."""
+    return replace(GOOD, headers=[*GOOD.headers, (name, value)])
+
+
+def with_value(event: type[Event] = SeatAssigned, **changes: Any) -> Record:
+    """A good record some fields of whose value are changed or added; left out where they are `...`."""
+    fields = {**json.loads(encode(build(event, agency_id="NASA")) or b""), **changes}
+    value = json.dumps({name: field for name, field in fields.items() if field is not ...}).encode()
+    return replace(with_headers(ce_type=event.event_type.encode()), value=value)
+
+
+def with_text(text: str) -> Record:
+    """A good record whose value has this JSON in a field that no schema knows."""
+    return replace(GOOD, value=(GOOD.value or b"")[:-1] + b', "added": ' + text.encode() + b"}")
+
+
+ENDLESS = (with_value(SeatBatchCompleted, rows="@").value or b"").replace(b'"@"', b"1e400")
+
+CE_HEADERS = [name for name, _ in GOOD.headers if name.startswith("ce_")]
+CE_TEXTS = [name for name in CE_HEADERS if name not in {"ce_specversion", "ce_time", "ce_epoch", "ce_sequence"}]
+
+# What is printed to no eye, as str.isprintable has it: by the categories C and Z of Unicode.
+UNPRINTABLE = {
+    "line break": "\n",
+    "no-break space": "\u00a0",
+    "line separator": "\u2028",
+    "ideographic space": "\u3000",
+    "soft hyphen": "\u00ad",
+    "byte order mark": "\ufeff",
+    "private": "\ue000",
+    "unassigned": "\U000e0fff",
+}
+
+NO_INSTANTS = {
+    "none": "yesterday",
+    "without a zone": "2025-08-06T00:00:00",
+    "30 February": "2025-02-30T00:00:00Z",
+    "29 February of another year": "2025-02-29T00:00:00Z",
+    "hour 24": "2025-08-06T24:00:00Z",
+    "minute 60": "2025-08-06T00:60:00Z",
+    "second 60": "2025-08-06T23:59:60Z",
+    "month 13": "2025-13-06T00:00:00Z",
+    "day 0": "2025-08-00T00:00:00Z",
+    "year 0": "0000-01-01T00:00:00Z",
+    "before year 1": "0001-01-01T00:00:00+01:00",
+    "after year 9999": "9999-12-31T23:59:59-01:00",
+    "an offset of 24 hours": "2025-08-06T00:00:00+24:00",
+    "an offset of 75 minutes": "2025-08-06T00:00:00+00:75",
+    "a day alone": "2025-08-06",
+    "Arabic digits": "\u0662\u0660\u0662\u0665-08-06T00:00:00Z",
+    "a space around": " 2025-08-06T00:00:00Z",
+    "empty": "",
+}
+# These are read from a value by Python, and not from a header.
+OTHER_FORMS = {
+    "no seconds": "2025-08-06T00:00Z",
+    "lower case": "2025-08-06t00:00:00z",
+    "a space between": "2025-08-06 00:00:00Z",
+}
+OTHER_ISO = {
+    "basic form": "20250806T000000Z",
+    "a week's day": "2025-W32-3T00:00:00Z",
+    "a comma": "2025-08-06T00:00:00,5Z",
+}
+INSTANTS = {
+    "leap day": "2024-02-29T00:00:00Z",
+    "offset": "2025-08-06T02:00:00+02:00",
+    "no offset, negative": "2025-08-06T00:00:00-00:00",
+    "one digit of a second": "2025-08-06T00:00:00.5Z",
+    "nine digits of a second": "2025-08-06T00:00:00.123456789Z",
+    "the first": "0001-01-01T00:00:00Z",
+    "the last": "9999-12-31T23:59:59.999999Z",
+    "year 99": "0099-02-28T00:00:00Z",
+}
+
+
 def hostile() -> list[tuple[str, Record]]:
-    """Records that are wrong in one thing each, and two that are not."""
-    good = record(build(SeatAssigned, agency_id="NASA"), sequence=1)
-
-    def put(**changes: bytes | None) -> Record:
-        headers = [(name, changes.get(name, value)) for name, value in good.headers]
-        kept = [(name, value) for name, value in headers if value is not None]
-        return replace(good, headers=kept)
-
+    """Records that are wrong in one thing each, and some that are not."""
+    reserved = "reserved_until"
+    times = [*NO_INSTANTS.items(), *OTHER_FORMS.items(), *OTHER_ISO.items(), *INSTANTS.items()]
+    values: dict[str, bytes | None] = {
+        "none": None,
+        "empty": b"",
+        "JSON's null": b"null",
+        "no JSON": b"{",
+        "no UTF-8": b"\xff\xfe",
+        "UTF-16": '{"agency_id": "NASA"}'.encode("utf-16"),
+        "a byte order mark": b"\xef\xbb\xbf" + (GOOD.value or b""),
+        "a list": b"[]",
+        "a number": b"7",
+        "a text": b'"text"',
+        "JSON within a text": json.dumps((GOOD.value or b"").decode()).encode(),
+        "more behind it": (GOOD.value or b"") + b"{}",
+        "a field twice, the last one good": b'{"agency_id": 7, ' + (GOOD.value or b"")[1:],
+        "a field twice, the last one bad": (GOOD.value or b"")[:-1] + b', "agency_id": 7}',
+    }
+    added = {
+        "anything": '{"deep": [1, null, true, "x", 1.5]}',
+        "half a character": '"\\ud800"',
+        "the other half": '"\\udc00"',
+        "a whole character in halves": '"\\ud83d\\ude00"',
+        "half a character in a name": '{"\\ud800": 1}',
+        "__proto__": '{"__proto__": {"agency_id": "NIH"}}',
+        "a depth of 200 in all": '{"a":' * 199 + "1" + "}" * 199,
+        "a depth of 201 in all": '{"a":' * 200 + "1" + "}" * 200,
+        "a depth of 10,000": "[" * 10_000 + "]" * 10_000,
+        "a control character": '"\x01"',
+        "a number with a zero before": "01",
+    }
     return [
-        ("a fact", good),
-        ("a type that is not known", put(ce_type=b"muster.entitlements.SeatPainted.v1")),
-        ("another's type", put(ce_type=b"com.example.thing")),
-        ("a newer major", put(ce_type=b"muster.entitlements.SeatAssigned.v2")),
-        *((f"no {name}", put(**{name: None})) for name, _ in good.headers if name.startswith("ce_")),
-        *((f"an empty {name}", put(**{name: b""})) for name, _ in good.headers if name.startswith("ce_")),
-        *((f"{name} is no UTF-8", put(**{name: b"\xff"})) for name, _ in good.headers if name.startswith("ce_")),
-        ("another specversion", put(ce_specversion=b"0.3")),
-        ("a malformed type", put(ce_type=b"muster.entitlements.SeatAssigned.v")),
-        ("a version of many digits", put(ce_type=b"muster.entitlements.SeatAssigned.v" + b"9" * 5000)),
-        ("a huge sequence", put(ce_sequence=b"9" * 20)),
-        ("a huge epoch", put(ce_epoch=b"9" * 11)),
-        ("a negative sequence", put(ce_sequence=b"-1")),
-        ("sequence 0", put(ce_sequence=b"0")),
-        ("a time without a zone", put(ce_time=b"2025-08-06T00:00:00")),
-        ("a time that is none", put(ce_time=b"yesterday")),
-        ("a line break", put(ce_id=b"a\nb")),
-        ("no value", replace(good, value=None)),
-        ("an empty value", replace(good, value=b"")),
-        ("JSON's null", replace(good, value=b"null")),
-        ("no JSON", replace(good, value=b"{")),
-        ("no UTF-8", replace(good, value=b"\xff\xfe")),
-        ("a list", replace(good, value=b"[]")),
-        ("another agency's data", put(ce_partitionkey=b"NIH")),
+        ("a fact", GOOD),
+        *(
+            (f"{event.__name__}, golden", with_value(event))
+            for event in (SeatReserved, SeatRevoked, SeatBatchCompleted)
+        ),
+        ("a type that is not known", with_headers(ce_type=b"muster.entitlements.SeatPainted.v1")),
+        ("another's type", with_headers(ce_type=b"com.example.thing")),
+        ("a newer major", with_headers(ce_type=b"muster.entitlements.SeatAssigned.v2")),
+        ("a malformed type", with_headers(ce_type=b"muster.entitlements.SeatAssigned.v")),
+        ("version 0", with_headers(ce_type=b"muster.entitlements.SeatAssigned.v0")),
+        ("a version of many digits", with_headers(ce_type=b"muster.entitlements.SeatAssigned.v" + b"9" * 5000)),
+        *((f"no {name}", with_headers(**{name: None})) for name in CE_HEADERS),
+        *((f"an empty {name}", with_headers(**{name: b""})) for name in CE_HEADERS),
+        *((f"{name} is no UTF-8", with_headers(**{name: b"\xff"})) for name in CE_HEADERS),
+        *((f"{name} is given twice", doubled(name, value)) for name, value in GOOD.headers),
+        *((f"{name} of 257 bytes", with_headers(**{name: b"x" * 257})) for name in CE_HEADERS),
+        *(
+            (f"{name} of 256 bytes", with_headers(**{name: b"x" * 256}))
+            for name in CE_TEXTS
+            if name != "ce_partitionkey"
+        ),
+        *(
+            (f"{name} holds a {what}", with_headers(**{name: f"a{text}b".encode()}))
+            for name in CE_TEXTS
+            for what, text in UNPRINTABLE.items()
+        ),
+        ("a space, and letters of all kinds", with_headers(ce_correlationid="anfrage süd 1 要求 😀".encode())),
+        ("no content-type", with_headers(**{"content-type": None})),
+        ("another content-type", with_headers(**{"content-type": b"application/cloudevents+json"})),
+        ("another's header, twice", replace(GOOD, headers=[*GOOD.headers, ("x", b"1"), ("x", b"\xff")])),
+        ("another's attribute", with_headers(**{"ce_Other-One": b"\xff"})),
+        ("another specversion", with_headers(ce_specversion=b"0.3")),
+        ("a huge sequence", with_headers(ce_sequence=b"9" * 20)),
+        ("the last sequence", with_headers(ce_sequence=b"%d" % (2**63 - 1))),
+        ("a huge epoch", with_headers(ce_epoch=b"9" * 11)),
+        ("a negative sequence", with_headers(ce_sequence=b"-1")),
+        ("a sequence with a sign", with_headers(ce_sequence=b"+1")),
+        ("a sequence with a line break", with_headers(ce_sequence=b"1\n")),
+        ("sequence 0", with_headers(ce_sequence=b"0")),
+        *((f"ce_time: {what}", with_headers(ce_time=text.encode())) for what, text in times),
+        ("ce_time of 41 bytes", with_headers(ce_time=b"2025-08-06T00:00:00.%sZ" % (b"0" * 20))),
+        ("another agency's data", with_headers(ce_partitionkey=b"NIH")),
+        *((f"a value: {what}", replace(GOOD, value=value)) for what, value in values.items()),
+        *((f"a field that is not known: {what}", with_text(text)) for what, text in added.items()),
+        *((f"no {name}", with_value(**{name: ...})) for name in DATA),
+        *((f"{name} is {bad!r}", with_value(**{name: bad})) for name in DATA for bad in (None, 7, [], {}, True)),
+        ("an agency in lower case", with_value(agency_id="nasa")),
+        ("an agency with a line break", with_value(agency_id="NASA\n")),
+        *((f"{reserved}: {what}", with_value(SeatReserved, **{reserved: text})) for what, text in NO_INSTANTS.items()),
+        *((f"{reserved}: {what}", with_value(SeatReserved, **{reserved: text})) for what, text in INSTANTS.items()),
+        *((f"a number is {bad!r}", with_value(SeatBatchCompleted, rows=bad)) for bad in (-1, 0, 1.0, 1.5, 2**31, "x")),
+        ("an endless number", replace(with_value(SeatBatchCompleted, rows="@"), value=ENDLESS)),
+        (f"{reserved} is null", with_value(SeatReserved, **{reserved: None})),
     ]
+
+
+# What Python reads and JavaScript refuses: another form of a value than its schema's, which Muster never writes.
+STRICTER = [
+    *((f"an instant with {what}", with_value(SeatReserved, reserved_until=text)) for what, text in OTHER_FORMS.items()),
+    ("an instant as a number", with_value(SeatReserved, reserved_until=1_754_438_400)),
+    ("a number as text", with_value(SeatBatchCompleted, rows="5")),
+    ("a truth value for a number", with_value(SeatBatchCompleted, rows=True)),
+    ("a number that is no JSON", with_text("NaN")),
+    ("a number that JavaScript rounds", with_text(str(2**53 + 1))),
+]
 
 
 def verdict(item: Record) -> str:
@@ -451,7 +604,7 @@ def in_javascript(program: str, records: Sequence[Record]) -> Any:
     """What a program makes of `records`, as JSON; it stands beside the JavaScript example."""
     given = [
         {
-            "headers": {name: value.hex() for name, value in item.headers},
+            "headers": [[name, value.hex()] for name, value in item.headers],
             "key": item.key.hex(),
             "value": None if item.value is None else item.value.hex(),
         }
@@ -460,8 +613,13 @@ def in_javascript(program: str, records: Sequence[Record]) -> Any:
     prelude = """
         import { readFileSync } from "node:fs";
         const bytes = (hex) => (hex === null ? null : Buffer.from(hex, "hex"));
+        const together = (headers) => {
+          const all = {};
+          for (const [name, hex] of headers) all[name] = name in all ? [all[name], bytes(hex)].flat() : bytes(hex);
+          return all;  // as kafkajs has them
+        };
         const records = JSON.parse(readFileSync(0, "utf8")).map(({ headers, key, value }) => ({
-          headers: Object.fromEntries(Object.entries(headers).map(([name, hex]) => [name, bytes(hex)])),
+          headers: together(headers),
           key: bytes(key),
           value: bytes(value),
         }));
@@ -469,6 +627,7 @@ def in_javascript(program: str, records: Sequence[Record]) -> Any:
     done = subprocess.run(
         [str(NODE), "--input-type=module", "--eval", prelude + program],
         cwd=installed(EXAMPLES / "javascript"),
+        env={**os.environ, "SCHEMAS": str(SCHEMAS)},
         input=json.dumps(given).encode(),
         check=True,
         stdout=subprocess.PIPE,
@@ -476,24 +635,61 @@ def in_javascript(program: str, records: Sequence[Record]) -> Any:
     return json.loads(done.stdout)
 
 
-def test_javascript_refuses_what_python_refuses() -> None:
+def verdicts_of_javascript(records: Sequence[Record]) -> list[list[str]]:
+    """What the JavaScript example makes of each record, and its complaint."""
     program = """
         const { MalformedRecord, read } = await import("./reading.mjs");
         const verdicts = records.map((record) => {
           try {
-            return read(record).kind;
+            return [read(record).kind, ""];
           } catch (error) {
-            if (error instanceof MalformedRecord) return "malformed";
+            if (error instanceof MalformedRecord) return ["malformed", error.message];
             throw error;
           }
         });
         console.log(JSON.stringify(verdicts));
     """
+    return cast("list[list[str]]", in_javascript(program, records))
+
+
+def test_javascript_refuses_what_python_refuses() -> None:
     names, records = zip(*hostile(), strict=True)
+    assert len(set(names)) == len(names)
     expected = [verdict(item) for item in records]
     assert set(expected) == {"fact", "unknown", "newer", "malformed"}
-    found = in_javascript(program, records)
+    found = [kind for kind, _ in verdicts_of_javascript(records)]
     assert dict(zip(names, found, strict=True)) == dict(zip(names, expected, strict=True))
+
+
+def test_javascript_also_refuses_what_only_python_converts() -> None:
+    records = [item for _, item in STRICTER]
+    assert {verdict(item) for item in records} == {"fact"}
+    assert {kind for kind, _ in verdicts_of_javascript(records)} == {"malformed"}
+
+
+def test_javascript_names_the_field_and_the_rule_and_never_the_data() -> None:
+    secret = "ada@nasa.example"
+    values = [
+        secret.encode(),
+        b'"' + secret.encode() + b'" x',
+        b'{"agency_id": "' + secret.encode(),
+        json.dumps({"agency_id": "NASA", "subject_ref": secret}).encode(),
+        json.dumps({**DATA, "agency_id": secret}).encode(),
+        json.dumps({**DATA, "seat_id": [secret]}).encode(),
+        json.dumps({**DATA, secret: "\ud800"}).encode(),
+    ]
+    told = verdicts_of_javascript([replace(GOOD, value=value) for value in values])
+    assert {kind for kind, _ in told} == {"malformed"}
+    assert not [complaint for _, complaint in told if secret in complaint or "ada" in complaint]
+    assert "value: not JSON" in told[0][1]
+    assert "must have required property 'seat_id'" in told[3][1]
+    assert "agency_id: must match pattern" in told[4][1]
+    assert "seat_id: must be string" in told[5][1]
+
+
+def test_javascript_reads_every_golden_record_of_its_topic() -> None:
+    golden = [each for each in golden_records() if each.event.topic == SEATS.name]
+    assert {kind for kind, _ in verdicts_of_javascript([each.record for each in golden])} == {"fact"}
 
 
 def test_a_tombstone_of_a_compacted_topic_erases_its_key_with_the_official_sdks(
