@@ -418,7 +418,7 @@ def doubled(name: str, value: bytes) -> Record:
     return replace(GOOD, headers=[*GOOD.headers, (name, value)])
 
 
-def with_value(event: type[Event] = SeatAssigned, **changes: Any) -> Record:
+def with_value(event: type[Event] = SeatAssigned, /, **changes: Any) -> Record:
     """A good record some fields of whose value are changed or added; left out where they are `...`."""
     fields = {**json.loads(encode(build(event, agency_id="NASA")) or b""), **changes}
     value = json.dumps({name: field for name, field in fields.items() if field is not ...}).encode()
@@ -434,6 +434,8 @@ ENDLESS = (with_value(SeatBatchCompleted, rows="@").value or b"").replace(b'"@"'
 
 CE_HEADERS = [name for name, _ in GOOD.headers if name.startswith("ce_")]
 CE_TEXTS = [name for name in CE_HEADERS if name not in {"ce_specversion", "ce_time", "ce_epoch", "ce_sequence"}]
+
+OTHER_KINDS: tuple[Any, ...] = (None, 7, [], {}, True)
 
 # What is printed to no eye, as str.isprintable has it: by the categories C and Z of Unicode.
 UNPRINTABLE = {
@@ -569,7 +571,7 @@ def hostile() -> list[tuple[str, Record]]:
         *((f"a value: {what}", replace(GOOD, value=value)) for what, value in values.items()),
         *((f"a field that is not known: {what}", with_text(text)) for what, text in added.items()),
         *((f"no {name}", with_value(**{name: ...})) for name in DATA),
-        *((f"{name} is {bad!r}", with_value(**{name: bad})) for name in DATA for bad in (None, 7, [], {}, True)),
+        *((f"{name} is {bad!r}", with_value(**{name: bad})) for name in DATA for bad in OTHER_KINDS),
         ("an agency in lower case", with_value(agency_id="nasa")),
         ("an agency with a line break", with_value(agency_id="NASA\n")),
         *((f"{reserved}: {what}", with_value(SeatReserved, **{reserved: text})) for what, text in NO_INSTANTS.items()),
