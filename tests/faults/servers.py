@@ -15,6 +15,7 @@ from typing import Any
 from muster_local.child import Program, dies_with_parent
 from muster_local.kafka import Kafka, new_cluster_id
 from muster_local.postgres import Postgres
+from muster_local.private import append
 from tests.support.eventually import eventually
 
 START_SECONDS = 90
@@ -46,7 +47,7 @@ class Process:
 
     def start(self) -> None:
         """Start it."""
-        with self.log.open("ab") as output:
+        with append(self.log) as output:
             self._popen = subprocess.Popen(
                 self.program.command,
                 env=dict(self.program.environment),

@@ -6,9 +6,8 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
-from muster_local.home import open_private
+from muster_local.private import append
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -44,7 +43,7 @@ class Child:
 
     async def start(self) -> None:
         """Start it."""
-        with self._open_log() as output:
+        with append(self._log) as output:
             self._process = await asyncio.create_subprocess_exec(
                 *self.program.command,
                 env=dict(self.program.environment),
@@ -57,9 +56,6 @@ class Child:
                 cwd="/",
                 preexec_fn=dies_with_parent(self.program.stop_signal),
             )
-
-    def _open_log(self) -> BinaryIO:
-        return open(self._log, "ab", opener=open_private)
 
     async def wait(self) -> str:
         """Wait for its end, and say in plain words how it ended."""

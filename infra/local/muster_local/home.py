@@ -3,19 +3,19 @@
 import fcntl
 import json
 import os
-import pwd
 import secrets
 import socket
-import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Literal, Self
 
+import psutil
 from cryptography.fernet import Fernet
 from pydantic import BaseModel, ConfigDict, Field
 
+from muster_local.private import append, check, close, open_private
 from muster_runtime.auth import Issuer
 
 ISSUER = "urn:muster:sandbox"
@@ -31,10 +31,6 @@ Phase = Literal["starting", "running", "stopping", "stopped", "failed"]
 
 class PortTaken(Exception):
     """A port that was asked for is in use, or no port is free."""
-
-
-class HomeRefused(Exception):
-    """The folder cannot be a home: others could read or replace what is in it. The message says what to do."""
 
 
 class Installation(BaseModel):
@@ -77,10 +73,16 @@ class Home:
     """The folder. All in it is for its owner alone: folders have mode 0700, files 0600.
 
     Started by root, Postgres runs as a system user, whose group may pass through the folder (0710).
+
+    Nobody holds a Home that has not been checked, so nothing is read of a folder that others could write to.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.resolve()
+        """Raises HomeRefused when others could reach into the folder."""
+        given = Path(os.path.abspath(path))
+        # The last step is not resolved: a link must be seen to be refused.
+        self.path = given.parent.resolve() / given.name
+        check(self.path)
 
     @property
     def mail(self) -> Path:
@@ -98,21 +100,18 @@ class Home:
 
     def append(self, process: str) -> BinaryIO:
         """Open a process's log, to append to it."""
-        return open(self.log(process), "ab", opener=open_private)
+        return append(self.log(process))
 
     def make(self) -> Self:
-        """Make the folder, where it is missing, and close it to others.
+        """Make the folder, where it is missing, and close it to others, where it is empty.
 
-        Raises HomeRefused when it belongs to another user, or when a symbolic link is in it.
+        Raises HomeRefused when others could reach into it.
         """
-        for folder in (self.path, self.mail, self.path / "logs"):
-            _refuse_link(folder)
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _refuse_foreign(folder)
-            if stat.S_IMODE(folder.stat().st_mode) not in (0o700, 0o710):
-                folder.chmod(0o700)
-        for path in (*self.path.iterdir(), *self.log("").parent.iterdir()):
-            _refuse_link(path)
+        check(self.path)
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        close(self.path)
+        for folder in (self.mail, self.path / "logs"):
+            folder.mkdir(exist_ok=True, mode=0o700)
         return self
 
     def issuer(self) -> Issuer:
@@ -131,7 +130,7 @@ class Home:
         """
         path = self.path / "installation.json"
         if path.exists():
-            kept = Installation.model_validate_json(path.read_text("utf-8"))
+            kept = Installation.model_validate_json(_read(path))
         else:
             kept = Installation(secret_key=Fernet.generate_key().decode())
         kept = kept.model_copy(update={"ports": kept.ports | _choose_ports(list(listeners), asked, kept.ports)})
@@ -141,11 +140,9 @@ class Home:
     def read_state(self) -> State:
         """The state as last written; an empty one when there is none."""
         try:
-            return State.model_validate_json((self.path / "state.json").read_text("utf-8"))
+            return State.model_validate_json(_read(self.path / "state.json"))
         except FileNotFoundError:
             return State()
-        except PermissionError:
-            raise self._foreign from None
 
     def write_state(self, state: State) -> None:
         """Keep the state."""
@@ -168,50 +165,28 @@ class Home:
 
     def supervisor(self) -> int | None:
         """The pid of the process that holds the home, if one does."""
-        try:
-            with open(self._lock) as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return int(file.read() or 0) or None
-        except FileNotFoundError:
-            pass
-        except PermissionError:
-            raise self._foreign from None
+        with suppress(FileNotFoundError), open(self._lock, opener=open_private) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return self._holder(file.read())
         return None
 
-    @property
-    def _foreign(self) -> HomeRefused:
-        return HomeRefused(f"{self.path} belongs to another user: give a folder of your own (--home)")
+    def _holder(self, written: str) -> int | None:
+        """The pid in the lock, if it is of a process of ours that has the lock open.
+
+        Until a new holder has written its own, it is a dead one's, which any process may have by now.
+        """
+        with suppress(psutil.Error, ValueError):
+            process = psutil.Process(int(written))
+            opened = [file.path for file in process.open_files()]
+            if process.uids().effective == os.geteuid() and str(self._lock) in opened:
+                return process.pid
+        return None
 
     @property
     def _lock(self) -> Path:
         return self.path / "supervisor.lock"
-
-
-def open_private(path: str, flags: int) -> int:
-    """An `opener` for open(): a new file is its owner's alone, and a symbolic link is not followed."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
-
-
-def _refuse_foreign(folder: Path) -> None:
-    owner = folder.stat().st_uid
-    if owner != os.geteuid():
-        raise HomeRefused(
-            f"{folder} belongs to {_user(owner)}, and you are {_user(os.geteuid())}: give a folder of your own (--home)"
-        )
-
-
-def _refuse_link(path: Path) -> None:
-    if path.is_symlink():
-        raise HomeRefused(f"{path} is a symbolic link, where a home holds plain files: remove it, or give another home")
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"
 
 
 def _choose_ports(listeners: Sequence[str], asked: Mapping[str, int], kept: Mapping[str, int]) -> dict[str, int]:
@@ -249,6 +224,11 @@ def _free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def _read(path: Path) -> str:
+    with open(path, encoding="utf-8", opener=open_private) as file:
+        return file.read()
 
 
 def _write(path: Path, text: str) -> None:

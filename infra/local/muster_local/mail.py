@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from muster_local.private import append
 from muster_runtime.clock import SystemClock
 
 
@@ -28,7 +29,8 @@ class Keeper:
         recipients = ", ".join(envelope.rcpt_tos)
         name = f"{SystemClock().now():%Y%m%dT%H%M%S%f}-{next(self._numbers)}.eml"
         unfinished = self._folder / f".{name}"
-        unfinished.write_bytes(f"X-Envelope-To: {recipients}\r\n".encode() + content)
+        with append(unfinished) as file:
+            file.write(f"X-Envelope-To: {recipients}\r\n".encode() + content)
         os.rename(unfinished, self._folder / name)
         return "250 kept"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import asyncpg
 
 # Postgres refuses to run as root. Started by root, it runs as a system user of its own.
-_SYSTEM_USER = "embedded_postgres"
+SYSTEM_USER = "embedded_postgres"
 
 
 class InitdbFailed(Exception):
@@ -37,7 +37,7 @@ class Postgres:
     @property
     def user(self) -> str | None:
         """The system user to start the server as, where it cannot be the current one."""
-        return _SYSTEM_USER if os.geteuid() == 0 else None
+        return SYSTEM_USER if os.geteuid() == 0 else None
 
     def prepare(self) -> None:
         """Make the data folder, if it is new.

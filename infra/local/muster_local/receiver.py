@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, BinaryIO, Self
 
 import httpx
 import uvicorn
@@ -20,6 +20,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+
+from muster_local.private import append
 
 _START_SECONDS = 20.0
 
@@ -54,9 +56,9 @@ class Receiver:
 
         It ends by itself when the process `lives_with` has ended.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         log = folder / "messages.jsonl"
-        with (folder / "receiver.log").open("ab") as errors:
+        with append(folder / "receiver.log") as errors:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "muster_local.receiver", str(log), str(lives_with)),
                 stdout=asyncio.subprocess.PIPE,
@@ -98,7 +100,7 @@ class Receiver:
             (await http.put(f"{self.url}/{control}", content=value)).raise_for_status()
 
 
-def build(log: TextIO) -> Starlette:
+def build(log: BinaryIO) -> Starlette:
     """The receiver's application; each message becomes a line of `log`."""
     webhook: Webhook | None = None
     down = False
@@ -115,7 +117,7 @@ def build(log: TextIO) -> Starlette:
             except WebhookVerificationError:
                 pass
         message = Message(id=request.headers.get("webhook-id", ""), verified=verified, raw=body.decode())
-        log.write(message.model_dump_json() + "\n")
+        log.write(message.model_dump_json().encode() + b"\n")
         log.flush()
         return Response(status_code=204 if verified else 401)
 
@@ -150,7 +152,7 @@ async def serve(log: Path, lives_with: int) -> None:
     """Serve on a free port of the loopback interface, print the address, and end when `lives_with` has."""
     listener = socket.create_server(("127.0.0.1", 0))
     print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-    with log.open("a", encoding="utf-8") as lines:
+    with append(log) as lines:
         server = uvicorn.Server(uvicorn.Config(build(lines), log_level="warning", access_log=False))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not serving.done() and _runs(lives_with):

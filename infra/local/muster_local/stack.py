@@ -31,8 +31,9 @@ class Stack:
     """A running stack: Postgres, Kafka, the mail sink and the four services, under one supervisor process."""
 
     def __init__(self, home: Path) -> None:
-        self.home = home.resolve()
+        """Raises HomeRefused when others could reach into the folder."""
         self._home = Home(home)
+        self.home = self._home.path
 
     @classmethod
     async def start(

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from standardwebhooks.webhooks import Webhook
 
+from muster_local.private import check
 from muster_local.receiver import Receiver
 from muster_runtime.clock import SystemClock
 
@@ -41,6 +42,12 @@ async def test_a_signed_message_is_kept(receiver: Receiver) -> None:
     assert await _send(receiver.url, BODY) == 204
     (message,) = receiver.messages()
     assert (message.id, message.verified, message.raw) == ("dlv_1", True, BODY)
+
+
+async def test_what_it_keeps_is_private(receiver: Receiver, tmp_path: Path) -> None:
+    assert await _send(receiver.url, BODY) == 204
+    assert {"messages.jsonl", "receiver.log"} <= {path.name for path in tmp_path.iterdir()}
+    check(tmp_path)
 
 
 async def test_a_forged_message_is_seen_as_such(receiver: Receiver) -> None:

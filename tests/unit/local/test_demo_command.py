@@ -8,7 +8,7 @@ from muster_local.cli import app
 
 
 def test_a_home_with_something_in_it(tmp_path: Path) -> None:
-    (tmp_path / "installation.json").touch()
+    (tmp_path / "installation.json").touch(mode=0o600)
     result = CliRunner().invoke(app, ["demo", f"--home={tmp_path}"])
     assert result.exit_code == 1
     assert "needs a new home" in result.output

@@ -1,16 +1,45 @@
 """A home is private, belongs to whoever runs it, and gives each process a port of its own."""
 
+import asyncio
 import os
+import shlex
 import socket
 import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from muster_local import cli
 from muster_local import home as home_module
-from muster_local.home import Home, HomeRefused, PortTaken
+from muster_local.home import Home, PortTaken, State
+from muster_local.mail import Keeper
+from muster_local.private import HomeRefused
+from muster_local.stack import Stack
 
 LISTENERS = ("postgres", "kafka", "mail")
+
+COMMANDS = (
+    "up",
+    "down",
+    "status",
+    "logs",
+    "token --scope billing:read --agency NASA",
+    "address kafka",
+    "demo",
+    "topics plan",
+    "clock show",
+    "clock advance --by 1d",
+    "parked list",
+    "deadlines list",
+    "streams",
+    "seats import /dev/null --agency NASA",
+    "reconcile",
+    "rebuild notify.directory",
+)
 
 
 @pytest.fixture
@@ -72,23 +101,55 @@ def test_all_that_is_in_a_home_is_private(home: Home) -> None:
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
 
 
-def test_an_open_home_is_closed(tmp_path: Path) -> None:
+async def test_a_message_is_private_whatever_the_umask(home: Home) -> None:
+    envelope = Envelope()
+    envelope.original_content = b"Subject: hello\r\n\r\n"
+    await Keeper(home.mail).handle_DATA(SMTP(None), Session(asyncio.get_running_loop()), envelope)
+    (message,) = home.mail.iterdir()
+    assert stat.S_IMODE(message.stat().st_mode) == 0o600
+
+
+def test_an_open_home_is_closed_while_it_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "open"
-    path.mkdir(mode=0o755)
-    (path / "logs").mkdir(mode=0o755)
+    path.mkdir()
+    path.chmod(0o777)
     Home(path).make()
-    assert [stat.S_IMODE(each.stat().st_mode) for each in (path, path / "logs")] == [0o700, 0o700]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
 
-def test_the_way_that_postgres_needs_stays_open(tmp_path: Path) -> None:
-    path = tmp_path / "home"
-    path.mkdir(mode=0o710)
-    path.chmod(0o710)
-    Home(path).make()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o710
+@pytest.mark.parametrize("name", ["", "state.json", "issuer.pem", "logs", "logs/billing.log", "mail/1.eml", "receiver"])
+@pytest.mark.parametrize("others", [0o004, 0o020, 0o002])
+def test_what_is_open_to_others_is_refused_with_what_closes_it(home: Home, name: str, others: int) -> None:
+    (home.path / "receiver").mkdir(mode=0o700)
+    path = home.path / name
+    if not path.exists():
+        path.touch(mode=0o600)
+    path.chmod(mode := stat.S_IMODE(path.stat().st_mode) | others)
+    with pytest.raises(HomeRefused) as refused:
+        Home(home.path)
+    assert f"{path} is open to others (mode {mode:04o})" in str(refused.value)
+    advice = str(refused.value).partition("close it with ")[2].partition(",")[0]
+    subprocess.run(shlex.split(advice), check=True)
+    Home(home.path).make()
 
 
-@pytest.mark.parametrize("name", ["supervisor.lock", "issuer.pem", "state.json", "mail", "logs/billing.log"])
+def test_the_way_that_postgres_needs_stays_open(home: Home) -> None:
+    home.path.chmod(0o710)
+    Home(home.path).make()
+    assert stat.S_IMODE(home.path.stat().st_mode) == 0o710
+
+
+def test_the_folders_of_the_servers_are_checked_and_not_what_they_keep_there(home: Home) -> None:
+    for server in ("postgres", "kafka"):
+        (home.path / server).mkdir(mode=0o700)
+        (home.path / server / "data").mkdir(mode=0o755)
+    Home(home.path).make()
+    (home.path / "kafka").chmod(0o750)
+    with pytest.raises(HomeRefused, match=r"kafka is open to others \(mode 0750\)"):
+        Home(home.path)
+
+
+@pytest.mark.parametrize("name", ["supervisor.lock", "issuer.pem", "mail", "logs/billing.log", "mail/1.eml", "kafka"])
 def test_a_link_where_a_file_should_be_is_refused(home: Home, tmp_path: Path, name: str) -> None:
     target = tmp_path / "target"
     target.touch()
@@ -98,6 +159,35 @@ def test_a_link_where_a_file_should_be_is_refused(home: Home, tmp_path: Path, na
         home.make()
 
 
+def test_a_home_that_is_a_link_is_refused(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(home.path)
+    with pytest.raises(HomeRefused, match=r"link is a symbolic link"):
+        Home(tmp_path / "link")
+
+
+@pytest.mark.parametrize("name", ["issuer.pem", "logs/billing.log", "mail/1.eml"])
+def test_a_file_with_another_name_elsewhere_is_refused(home: Home, tmp_path: Path, name: str) -> None:
+    target = tmp_path / "target"
+    target.touch(mode=0o600)
+    (home.path / name).hardlink_to(target)
+    with pytest.raises(HomeRefused, match=rf"{name} is a hard link"):
+        Home(home.path)
+
+
+def test_a_pipe_where_a_file_should_be_is_refused(home: Home) -> None:
+    os.mkfifo(home.path / "state.json", 0o600)
+    with pytest.raises(HomeRefused, match=r"state.json is a special file"):
+        Home(home.path)
+
+
+def test_a_file_is_no_home(tmp_path: Path) -> None:
+    (tmp_path / "file").touch(mode=0o600)
+    with pytest.raises(HomeRefused, match=r"file is a file: give a folder"):
+        Home(tmp_path / "file")
+    with pytest.raises(HomeRefused, match=r"cannot be a home: Not a directory"):
+        Home(tmp_path / "file" / "home")
+
+
 def test_a_link_is_not_followed_by_who_writes(home: Home, tmp_path: Path) -> None:
     home.log("billing").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="Too many levels of symbolic links"):
@@ -105,7 +195,61 @@ def test_a_link_is_not_followed_by_who_writes(home: Home, tmp_path: Path) -> Non
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.parametrize("read", [Home.read_state, Home.supervisor])
+def test_a_link_is_not_followed_by_who_reads(home: Home, tmp_path: Path, read: Callable[[Home], object]) -> None:
+    (tmp_path / "elsewhere").write_text(State(supervisor=1).model_dump_json())
+    for name in ("state.json", "supervisor.lock"):
+        (home.path / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        read(home)
+
+
 def test_a_home_of_somebody_else_is_refused(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: home.path.stat().st_uid + 1)
     with pytest.raises(HomeRefused, match=r"belongs to .*, and you are"):
         home.make()
+
+
+@pytest.fixture
+def bystander() -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that has nothing to do with the home."""
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as process:
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_refuses_a_home_of_somebody_else_in_one_line(
+    command: str,
+    home: Home,
+    bystander: "subprocess.Popen[bytes]",
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    home.write_state(State(supervisor=bystander.pid, phase="running"))
+    before = sorted(home.path.rglob("*"))
+    with home.held():
+        (home.path / "supervisor.lock").write_text(str(bystander.pid))
+        monkeypatch.setattr(os, "geteuid", lambda: home.path.stat().st_uid + 1)
+        monkeypatch.setattr(sys, "argv", ["muster", *command.split(), f"--home={home.path}"])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    said = capsys.readouterr()
+    assert bystander.poll() is None
+    assert ended.value.code == 2, said
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert "give a folder of your own (--home)" in said.err
+    assert sorted(home.path.rglob("*")) == [*before, home.path / "supervisor.lock"]
+
+
+@pytest.mark.parametrize("written", ["{bystander}", "0", "-1", "9" * 30, "nonsense"])
+def test_a_pid_in_the_lock_that_is_not_its_holders_is_never_signalled(
+    home: Home, bystander: "subprocess.Popen[bytes]", written: str
+) -> None:
+    with home.held():
+        assert home.supervisor() == os.getpid()
+        (home.path / "supervisor.lock").write_text(written.format(bystander=bystander.pid))
+        assert home.supervisor() is None
+        asyncio.run(Stack(home.path).stop())
+    assert bystander.poll() is None

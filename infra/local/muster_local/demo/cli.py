@@ -23,6 +23,7 @@ from muster_local.demo.programme import Programme, Unexpected
 from muster_local.demo.proof import Line, prove
 from muster_local.demo.story import Story
 from muster_local.demo.view import View
+from muster_local.home import Home
 from muster_local.programs import SERVICES
 from muster_local.receiver import Receiver
 from muster_local.scopes import SCOPES
@@ -42,7 +43,7 @@ def demo(
         agencies = cast(seats)
     except ValueError as error:
         _refuse(console, error)
-    folder = home or (DEFAULT_HOME if keep else Path(tempfile.mkdtemp(prefix="muster-demo-")))
+    folder = Home(home or (DEFAULT_HOME if keep else Path(tempfile.mkdtemp(prefix="muster-demo-")))).path
     if folder.exists() and any(folder.iterdir()):
         _refuse(console, f"The year needs a new home; there is something in {folder} already.")
     # Whoever ends this process politely finds nothing left running, as with Ctrl-C.
