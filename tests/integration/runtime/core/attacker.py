@@ -24,6 +24,8 @@ REQUIRED = [
     "ce_correlationid",
 ]
 
+OPTIONAL = ["ce_causationid", "ce_traceparent"]
+
 # How deep a hostile value is nested.
 DEEP = 20_000
 
@@ -54,11 +56,23 @@ class Attacker:
         event = example(cls, agency_id=agency_id)
         headers = write_headers(envelope_of(cls, agency_id, 2, self._clock))
         ways = [self._without, self._doubled, self._huge, self._misformed, self._value, self._key, self._major]
-        if not topics()[cls.topic].compacted:
-            ways.append(self._gap)
+        ways += [self._optional, self._tombstone]
+        if not topics()[cls.topic].compacted:  # Kafka itself refuses a null key where it compacts
+            ways += [self._gap, self._keyless]
         way = self._dice.choice(ways)
         self.ways[way.__name__] += 1
-        return way(event.record_key.encode(), encode(event), headers)
+        key, value, headers = way(event.record_key.encode(), encode(event), headers)
+        return key, value, self.beside(headers)
+
+    def beside(self, headers: Headers) -> Headers:
+        """The headers with others that no reader asks for, whatever is in them; often with none."""
+        names = ["", "x" * 5_000, "a\0b", "ce_unknown", "CE_ID", "\u202e", "content-type", "ce_datacontenttype"]
+        values: list[bytes | None] = [None, b"", b"\xff\xfe", b"a\0b", b"9" * 5_000, b"text/html"]
+        added = [(self._dice.choice(names), self._dice.choice(values)) for _ in range(self._dice.choice([0, 0, 1, 3]))]
+        if self._dice.random() < 0.2:
+            headers = [header for header in headers if header[0] != "content-type"]
+        place = self._dice.randint(0, len(headers))
+        return [*headers[:place], *added, *headers[place:]]  # type: ignore[list-item]
 
     def shapeless(self, cls: type[Event], agency_id: str) -> Hostile:
         """A record whose value alone is worthless."""
@@ -91,6 +105,20 @@ class Attacker:
         }
         name = self._dice.choice(REQUIRED)
         return key, value, self._replaced(headers, name, self._dice.choice(anything + wrong.get(name, [])))
+
+    def _optional(self, key: bytes, value: bytes | None, headers: Headers) -> Hostile:
+        """What need not be there must be right where it is."""
+        name = self._dice.choice(OPTIONAL)
+        if self._dice.random() < 0.3:
+            return key, value, [*headers, (name, b"evt_1"), (name, b"evt_2")]
+        wrong = self._dice.choice([b"", b"\xff\xfe", b"a\0b", b"\x1b[31m", b"9" * 257, b"9" * 20_000])
+        return key, value, self._replaced(headers, name, wrong)
+
+    def _tombstone(self, key: bytes, value: bytes | None, headers: Headers) -> Hostile:
+        return key, None, headers
+
+    def _keyless(self, key: bytes, value: bytes | None, headers: Headers) -> Hostile:
+        return None, value, headers
 
     def _value(self, key: bytes, value: bytes | None, headers: Headers) -> Hostile:
         dice = self._dice

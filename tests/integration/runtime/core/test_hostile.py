@@ -126,7 +126,7 @@ class Field:
         return (
             event.record_key.encode(),
             encode(event),
-            write_headers(envelope_of(cls, agency_id, sequence, self._probe.clock)),
+            self.attacker.beside(write_headers(envelope_of(cls, agency_id, sequence, self._probe.clock))),
         )
 
 
@@ -155,6 +155,9 @@ async def test_hostile_records_park_alone_and_can_be_given_up(
         "_key",
         "_major",
         "_gap",
+        "_optional",
+        "_tombstone",
+        "_keyless",
     }
 
     async def all_taken() -> bool:
