@@ -37,14 +37,16 @@ async def idle_probe(run_service: ServiceRunner) -> RunningService:
 
 @pytest.fixture
 async def probe_process(idle_probe: RunningService) -> AsyncIterator[ProbeStarter]:
-    """`await probe_process("relay", dies_before="delete")`: a process beside `idle_probe`, on its database."""
+    """`await probe_process("relay", dies_before="delete")`: a process beside `idle_probe`, on its database.
+
+    With `named=False` nobody has set its MUSTER_INSTANCE.
+    """
     started: list[asyncio.subprocess.Process] = []
 
-    async def start(*roles: str, dies_before: str | None = None) -> asyncio.subprocess.Process:
+    async def start(*roles: str, dies_before: str | None = None, named: bool = True) -> asyncio.subprocess.Process:
         settings = idle_probe.runtime.settings
         variables = {
             "MUSTER_ENVIRONMENT": "sandbox",
-            "MUSTER_INSTANCE": f"probe-{len(started)}",
             "MUSTER_HTTP_PORT": "0",
             "MUSTER_POSTGRES_API_DSN": settings.postgres_api_dsn.get_secret_value(),
             "MUSTER_POSTGRES_WORKER_DSN": settings.postgres_worker_dsn.get_secret_value(),
@@ -54,6 +56,8 @@ async def probe_process(idle_probe: RunningService) -> AsyncIterator[ProbeStarte
             "MUSTER_OIDC_ISSUER": settings.oidc_issuer,
             "MUSTER_OIDC_JWKS": settings.oidc_jwks,
         }
+        if named:
+            variables["MUSTER_INSTANCE"] = f"probe-{len(started)}"
         if dies_before is not None:
             variables["PROBE_DIES_BEFORE"] = dies_before
         options = [option for role in roles for option in ("--role", role)]

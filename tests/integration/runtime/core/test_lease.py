@@ -8,20 +8,49 @@ from typing import Any
 from muster_runtime.lease import LEASE_SECONDS, Lease
 from muster_runtime.process import Role
 from muster_runtime.settings import Settings
+from tests.integration.runtime.core.conftest import ProbeStarter
 from tests.integration.runtime.core.probe.service import build
 from tests.support.services import RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
 
 
-async def test_of_two_replicas_that_nobody_has_named_one_leads(run_service: ServiceRunner) -> None:
-    first = await run_service(build, Settings, roles=frozenset(), instance="")
-    second = await run_service(build, Settings, roles=frozenset(), instance="", beside=first)
-    leases = [
-        Lease(probe.runtime.database, "duty", probe.runtime.settings.instance or probe.runtime.service.name)
-        for probe in (first, second)
-    ]
-    assert [await lease.take() for lease in leases] == [True, False]
+async def test_of_two_processes_that_nobody_has_named_one_leads(
+    idle_probe: RunningService, probe_process: ProbeStarter, eventually: Eventually
+) -> None:
+    """Both are there; when the one that leads is killed, the other takes its place, under a name of its own."""
+    processes = [await probe_process("relay", named=False) for _ in range(2)]
+    await eventually(lambda: both_run(idle_probe))
+    leader = await eventually(lambda: holder(idle_probe))
+    (leading,) = [process for process in processes if f"-{process.pid}-" in leader]
+    leading.kill()
+    (following,) = [process for process in processes if process is not leading]
+
+    async def follows() -> bool:
+        assert f"-{following.pid}-" in (await holder(idle_probe) or "")
+        return True
+
+    await eventually(follows, timeout=2 * LEASE_SECONDS + 5)
+
+
+async def both_run(probe: RunningService) -> bool:
+    """Beside the test's own process: each waits for the bell, with which its duties start."""
+    bells = await probe.admin.fetchval(
+        """
+        select count(*)
+        from pg_stat_activity
+        where application_name = 'muster-probe-bell' and datname = current_database()
+        """
+    )
+    assert bells == 3
+    return True
+
+
+async def holder(probe: RunningService) -> str | None:
+    name: str | None = await probe.admin.fetchval(
+        "select holder from lease where duty = 'relay' and expires_at > clock_timestamp()"
+    )
+    return name
 
 
 async def test_an_expiry_of_a_clock_that_was_ahead_can_be_taken(idle_probe: RunningService) -> None:
