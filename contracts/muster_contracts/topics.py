@@ -40,8 +40,16 @@ class Topic(BaseModel):
 
     @property
     def settings(self) -> dict[str, str]:
-        """What must be set on the topic in Kafka, so that it keeps what it should: never less for its size."""
-        kept = {"cleanup.policy": self.cleanup_policy, "retention.ms": str(self.retention_ms), "retention.bytes": "-1"}
+        """What must be set on the topic in Kafka, so that it keeps what it should: never less for its size.
+
+        A broker that was not in step must not lead: it lacks events that were acknowledged.
+        """
+        kept = {
+            "cleanup.policy": self.cleanup_policy,
+            "retention.ms": str(self.retention_ms),
+            "retention.bytes": "-1",
+            "unclean.leader.election.enable": "false",
+        }
         if self.delete_retention_ms is not None:
             kept["delete.retention.ms"] = str(self.delete_retention_ms)
         return kept

@@ -1,7 +1,7 @@
 """The topics that a service needs: as Kafka has them, beside what the contracts say of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -23,11 +23,16 @@ class TopicRepartitioned(RetryableError):
 
 @dataclass(frozen=True)
 class TopicFaults:
-    """Topics that there are not; what has other partitions than the contract; what is set so that events are lost."""
+    """Topics that there are not; what has other partitions than the contract; by topic, what would lose events."""
 
-    missing: Sequence[str]
-    repartitioned: Sequence[str]
-    wrong: Sequence[str]
+    missing: Sequence[str] = ()
+    repartitioned: Sequence[str] = ()
+    unsafe: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def losses(self) -> list[str]:
+        """What is set so that events would be lost."""
+        return [f"{name} has {fault}" for name, faults in self.unsafe.items() for fault in faults]
 
     @property
     def complaints(self) -> list[str]:
@@ -35,7 +40,7 @@ class TopicFaults:
         return [
             *(f"the topic {name} is missing" for name in self.missing),
             *self.repartitioned,
-            *(f"events would be lost: {wrong}" for wrong in self.wrong),
+            *(f"events would be lost: {loss}" for loss in self.losses),
         ]
 
 
@@ -48,7 +53,7 @@ class _LiveTopic:
 
 
 class KafkaTopics:
-    """Looks at a service's topics in Kafka."""
+    """Looks at a service's topics in Kafka; `faults` is what was found the last time."""
 
     def __init__(self, service: Service) -> None:
         settings = service.settings
@@ -58,6 +63,7 @@ class KafkaTopics:
         self._admin = AIOKafkaAdminClient(
             bootstrap_servers=settings.kafka_bootstrap, client_id=f"{service.name}-monitor"
         )
+        self.faults = TopicFaults()
 
     async def start(self) -> None:
         """Connect. Raises KafkaError where Kafka cannot be reached."""
@@ -70,17 +76,18 @@ class KafkaTopics:
     async def look(self) -> TopicFaults:
         """What is wrong with the topics now. Raises KafkaError where Kafka cannot be reached."""
         there = await self._live()
-        return TopicFaults(
+        self.faults = TopicFaults(
             missing=[name for name in self._needed if name not in there],
             repartitioned=[
                 str(TopicRepartitioned(name, live.partitions, self._partitions[name]))
                 for name, live in there.items()
                 if live.partitions != self._partitions[name]
             ],
-            wrong=await self._wrong_settings(there),
+            unsafe=await self._unsafe(there),
         )
+        return self.faults
 
-    async def _wrong_settings(self, there: Mapping[str, _LiveTopic]) -> list[str]:
+    async def _unsafe(self, there: Mapping[str, _LiveTopic]) -> dict[str, list[str]]:
         resources = [
             ConfigResource(ConfigResourceType.TOPIC, name, configs={**self._needed[name].settings, MIN_IN_SYNC: None})
             for name in there
@@ -88,11 +95,8 @@ class KafkaTopics:
         answers = await self._admin.describe_configs(resources) if resources else []
         found = [resource for answer in answers for resource in answer.to_object()["resources"]]
         entries = {resource["resource_name"]: resource["config_entries"] for resource in found}
-        return [
-            f"{name} has {fault}"
-            for name, live in there.items()
-            for fault in _faults(self._needed[name], live, entries[name])
-        ]
+        found_of = {name: list(_faults(self._needed[name], live, entries[name])) for name, live in there.items()}
+        return {name: faults for name, faults in found_of.items() if faults}
 
     async def _live(self) -> dict[str, _LiveTopic]:
         found = {topic["topic"]: topic["partitions"] for topic in await self._admin.describe_topics()}

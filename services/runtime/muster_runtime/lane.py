@@ -1,7 +1,7 @@
 """A lane of the relay: some topics' runs on their way from the outbox to Kafka, in id order, by one producer."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
 
@@ -66,7 +66,8 @@ _log = structlog.get_logger(__name__)
 class Lane:
     """Relays some topics while it holds its lease. `held` says why it cannot, where it cannot.
 
-    `make_producer` makes the client that sends; `on_deleted` is called with the runs that have left the outbox.
+    `make_producer` makes the client that sends; `on_deleted` is called with the runs that have left the outbox;
+    `unsafe` names the topics in Kafka to which nothing may be sent now.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Lane:
         topic_prefix: str,
         make_producer: Callable[[], Producer],
         on_deleted: Callable[[Sequence[Run]], None],
+        unsafe: Callable[[], Collection[str]],
     ) -> None:
         self._database = database
         self._alarm = alarm
@@ -89,6 +91,7 @@ class Lane:
         self._topic_prefix = topic_prefix
         self._make_producer = make_producer
         self._on_deleted = on_deleted
+        self._unsafe = unsafe
         self._producer: Producer | None = None
         self._flight = Flight(topic_prefix, alarm.ring)
         self._trusted: datetime | None = None  # the server that was found to have lost no commits
@@ -97,7 +100,17 @@ class Lane:
     @property
     def held(self) -> Sequence[str]:
         """Why something cannot be published, in plain words."""
-        return [*([] if self._failure is None else [self._failure]), *self._flight.complaints]
+        return [
+            *([] if self._failure is None else [self._failure]),
+            *(f"{self._topic_prefix}{topic} would lose events" for topic in self._held_topics),
+            *self._flight.complaints,
+        ]
+
+    @property
+    def _held_topics(self) -> list[str]:
+        """The topics that are set so that events would be lost: theirs wait in the outbox."""
+        unsafe = self._unsafe()
+        return [topic for topic in self._topics if self._topic_prefix + topic in unsafe]
 
     async def run(self) -> None:
         """Relay until cancelled. On any failure: a new producer, and all that is left is read again."""
@@ -159,12 +172,13 @@ class Lane:
         return progress
 
     async def _read(self, without: Sequence[int]) -> list[Run]:
-        """The first runs but for these, and for those of streams that wait."""
+        """The first runs but for these, and for those of streams and topics that wait."""
         waiting = self._flight.waiting
+        held = self._held_topics
         async with self._database.connection() as connection:
             runs: list[Run] = await connection.fetch(
                 _READ,
-                self._topics,
+                [topic for topic in self._topics if topic not in held],
                 without,
                 [topic for topic, _ in waiting],
                 [agency_id for _, agency_id in waiting],
@@ -186,9 +200,9 @@ class Lane:
         self._on_deleted(runs)
 
     async def _rest(self) -> None:
-        """Wait for something to send, or until it is time to look at what holds streams up."""
+        """Wait for something to send, or until it is time to look at what holds some up."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_SECONDS if self._flight.waiting else None):
+            async with asyncio.timeout(LOOK_SECONDS if self._flight.waiting or self._held_topics else None):
                 await self._alarm.wait()
 
     async def _trust_server(self) -> None:

@@ -55,6 +55,7 @@ class Monitor:
         consumer: Consumer | None,
         scheduler: Scheduler | None,
         keys: KeySource,
+        kafka: KafkaTopics,
     ) -> None:
         self._runtime = runtime
         self._databases = {"worker": runtime.database, "api": api_database}
@@ -63,7 +64,7 @@ class Monitor:
         self._consumer = consumer
         self._scheduler = scheduler
         self._keys = keys
-        self.kafka = KafkaTopics(runtime.service)
+        self._kafka = kafka
 
     async def run(self) -> None:
         """Keep the metrics up to date until cancelled."""
@@ -100,7 +101,7 @@ class Monitor:
         if self._relay is not None or self._consumer is not None:
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
-                    reasons += (await self.kafka.look()).complaints
+                    reasons += (await self._kafka.look()).complaints
                     lag = await self._consumer.lag() if self._consumer else 0
             except (KafkaError, OSError, TimeoutError) as error:
                 reasons.append(f"Kafka cannot be reached: {type(error).__name__}")

@@ -142,6 +142,7 @@ async def running(
         group = settings.topic_prefix + service.name
         limits = ParkingLimits(settings.parked_records, settings.parked_streams)
         applier = Applier(database, service.subscriptions, service=service.name, group=group, limits=limits)
+        kafka = KafkaTopics(service)
         relay = consumer = scheduler = None
         if Role.RELAY in roles and service.produces:
             relay = Relay(
@@ -152,6 +153,7 @@ async def running(
                 bootstrap=settings.kafka_bootstrap,
                 topics={topic: partitions_of(topic, settings) for topic in service.produces},
                 topic_prefix=settings.topic_prefix,
+                unsafe=lambda: kafka.faults.unsafe,
             )
             duties.start("relay", relay.run())
         if Role.SCHEDULER in roles:
@@ -181,10 +183,10 @@ async def running(
             duties.start("consumer", consumer.tend())
 
         keys = KeySource(settings.oidc_jwks)
-        monitor = Monitor(runtime, api_database, applier, relay, consumer, scheduler, keys)
+        monitor = Monitor(runtime, api_database, applier, relay, consumer, scheduler, keys, kafka)
         if relay is not None or consumer is not None:
-            stack.push_async_callback(monitor.kafka.stop)
-            await monitor.kafka.start()
+            stack.push_async_callback(kafka.stop)
+            await kafka.start()
         duties.start("monitor", monitor.run())
         app = application(
             runtime, api_database, applier, monitor.health, keys, monitor.sandbox_state, with_api=Role.API in roles
@@ -225,9 +227,9 @@ async def _require_topics(service: Service) -> None:
         await kafka.stop()
     if faults.missing:
         raise StartRefused(f"topics are missing: {', '.join(faults.missing)}; create them with `muster topics apply`")
-    if faults.wrong:
-        wrong = "; ".join(faults.wrong)
-        raise StartRefused(f"topics would lose events: {wrong}; set them with `muster topics apply`")
+    if faults.unsafe:
+        losses = "; ".join(faults.losses)
+        raise StartRefused(f"topics would lose events: {losses}; set them with `muster topics apply`")
 
 
 def collect_garbage_rarely() -> None:

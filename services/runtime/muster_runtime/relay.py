@@ -6,7 +6,7 @@ have a lane each, of which neither waits for the other: only the compacted ones'
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import structlog
 
@@ -33,7 +33,8 @@ def transactional_id(topic_prefix: str, service: str) -> str:
 class Relay:
     """Drains one service's outbox while it holds the leases of its lanes. `alarms` makes an alarm for each.
 
-    `topics` are those that the service writes, with how many partitions each of them must have.
+    `topics` are those that the service writes, with how many partitions each of them must have. `unsafe` tells which of
+    them, by their names in Kafka, would lose events now: nothing is sent to those.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Relay:
         bootstrap: str,
         topics: Mapping[str, int],
         topic_prefix: str = "",
+        unsafe: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._database = database
         self._service = service
@@ -66,6 +68,7 @@ class Relay:
                 topic_prefix=topic_prefix,
                 make_producer=lambda: Producer(bootstrap, f"{service}-relay", partitions, fence),
                 on_deleted=self._on_deleted,
+                unsafe=unsafe,
             )
 
         self._lanes = [lane("relay", facts, None)] if facts else []

@@ -125,7 +125,7 @@ async def test_with_three_brokers_an_acknowledged_event_is_on_two(
         settings = Settings(environment="sandbox", kafka_bootstrap=three_brokers)
         faults = KafkaTopics(Service("billing", settings, tmp_path, produces=[TERM]))
         await faults.start()
-        assert (await faults.look()).wrong == [f"{TERM} has {MIN_IN_SYNC}=1 with 3 copies and needs 2"]
+        assert (await faults.look()).losses == [f"{TERM} has {MIN_IN_SYNC}=1 with 3 copies and needs 2"]
         await faults.stop()
 
         monkeypatch.setenv("MUSTER_KAFKA_BOOTSTRAP", three_brokers)

@@ -10,7 +10,8 @@ from aiokafka.admin import NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from muster_contracts import topics
-from muster_contracts.entitlements import SeatAssigned
+from muster_contracts.entitlements import PersonRecorded, SeatAssigned
+from muster_contracts.testing import build as example
 from muster_local.topics import connect, delete_topics
 from muster_runtime.context import Context
 from muster_runtime.process import Role, StartRefused, running
@@ -95,6 +96,7 @@ def build_with_directory(settings: Settings) -> Service:
     [
         (TOPIC, "retention.ms", "1000", "-1"),
         (TOPIC, "retention.bytes", "1000000", "-1"),
+        (TOPIC, "unclean.leader.election.enable", "true", "false"),
         (DIRECTORY, "delete.retention.ms", "86400000", "157766400000"),
         (DIRECTORY, "cleanup.policy", "delete", "compact"),
     ],
@@ -110,3 +112,31 @@ async def test_a_topic_that_would_lose_events_is_refused_at_the_start_and_told_o
     with pytest.raises(StartRefused, match=re.escape(fault)):
         async with running(build_with_directory(service.runtime.settings), frozenset({Role.RELAY})):
             pass
+
+
+async def test_nothing_is_published_to_a_topic_that_would_lose_it_until_it_is_set_back(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    """The other topics' events flow; commands go on."""
+    service = await run_service(build_with_directory, Settings, roles=frozenset({Role.RELAY}))
+    await eventually(lambda: ready(service))
+    await set_otherwise(service, TOPIC, "unclean.leader.election.enable", "true")
+    name = f"{service.topic_prefix}{TOPIC}"
+    await eventually(lambda: not_ready(service, f"the relay cannot publish: {name} would lose events"))
+    async with service.runtime.database.write("NASA", context=Context(actor="test", correlation_id="cor_1")) as uow:
+        uow.publish(seat("NASA", "a"))
+        uow.publish(example(PersonRecorded, agency_id="NASA"))
+        uow.wake()
+    await eventually(lambda: outbox_holds(service, [TOPIC]))
+    assert len(await service.published(PersonRecorded)) == 1
+    assert await service.published(SeatAssigned) == []
+
+    await set_otherwise(service, TOPIC, "unclean.leader.election.enable", "false")
+    await eventually(lambda: ready(service))
+    await eventually(lambda: outbox_holds(service, []))
+    assert len(await service.published(SeatAssigned)) == 1
+
+
+async def outbox_holds(service: RunningService, expected: list[str]) -> bool:
+    assert [row["topic"] for row in await service.admin.fetch("select topic from outbox order by id")] == expected
+    return True
