@@ -317,6 +317,7 @@ async def test_gap(operator: Operator, producer: Producer, eventually: Eventuall
     said = operator.follow("gap.md", TOPIC=TOPIC, AGENCY="USDA", SERVICE="notify")
     assert "sequence 1 was expected and 3 came" in said
     assert "a parked stream" in said
+    assert "3 waits, and - is applied" in said
     assert "accepted up to 2" in said
     for service in ("billing", "entitlements"):
         operator.run(f"muster streams gap accept {TOPIC} USDA --service {service} --reason 'gone'")
@@ -326,7 +327,7 @@ async def test_partition_paused(operator: Operator, producer: Producer, eventual
     await producer.put(*broken("DOL", 2))
     for service in READERS:
         await eventually(lambda service=service: parked(operator, service, "DOL"), timeout=PATIENCE)
-        accept_gap_alone(operator, service, "DOL")
+        accept_gap_alone(operator, service, "DOL", 2)
     for service in ("billing", "entitlements"):
         operator.run(f"muster parked replay {TOPIC} DOL --service {service}")
     said = operator.follow("partition-paused.md", TOPIC=TOPIC, AGENCY="DOL", SERVICE="notify")
@@ -405,11 +406,11 @@ async def names_of_drills(postgres: str, kafka_bootstrap: str) -> set[str]:
     return {*theirs, *(row["datname"] for row in databases)}
 
 
-def accept_gap_alone(operator: Operator, service: str, agency_id: str) -> None:
+def accept_gap_alone(operator: Operator, service: str, agency_id: str, waiting: int) -> None:
     """Mend the cause for which a stream stands, and leave it to be replayed."""
     httpx.post(
         f"{operator.stack.service_url(service)}/v1/streams/{TOPIC}/{agency_id}/gap",
-        json={"reason": "gone"},
+        json={"waiting": waiting, "reason": "gone"},
         headers={"authorization": f"Bearer {operator.stack.token(f'{service}:operate')}"},
     ).raise_for_status()
 

@@ -11,6 +11,7 @@ from muster_local.parked import Agency, Reason, Topic, one, outcome
 from muster_local.stack import DEFAULT_HOME
 from muster_local.target import (
     HomeOption,
+    Refused,
     Service,
     ServiceOption,
     Target,
@@ -70,7 +71,14 @@ async def accept_gap(
     """Give up the sequences that a parked stream waits for, and replay it. What they told stays unknown."""
     async with target.services(service) as services:
         stream = await one(services, topic, agency)
-        state = await stream.service.post(f"/v1/streams/{topic}/{agency}/gap", {"reason": reason})
+        waiting = (await stream.service.get(stream.path))["first_records"][0]["sequence"]
+        if waiting is None:
+            raise Refused(f"{stream} is not parked for a gap: {stream.facts['reason']}")
+        shown = await stream.service.get("/v1/streams", topic=topic, agency_id=agency)
+        applied = next((_position(state["applied"]) for state in shown["items"]), (0, 0))
+        console.print(f"{stream}: {waiting:,} waits, and {_text(applied)} is applied", highlight=False)
+        body = {"waiting": waiting, "reason": reason}
+        state = await stream.service.post(f"/v1/streams/{topic}/{agency}/gap", body)
         console.print(f"{stream}: accepted up to {_text(_position(state['applied']))}", highlight=False)
         reply = await stream.service.post(f"{stream.path}/replay")
     console.print(outcome(reply, "replayed"), highlight=False)

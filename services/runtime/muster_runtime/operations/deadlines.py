@@ -5,6 +5,7 @@ from typing import Annotated
 
 import structlog
 from fastapi import APIRouter, Depends, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import Instant
@@ -13,6 +14,7 @@ from muster_runtime.auth import requires_program
 from muster_runtime.db import EVERY_AGENCY, RETRYABLE, Database, UnitOfWork
 from muster_runtime.deadlines import Deadline, ParkedDeadline
 from muster_runtime.errors import NotFound
+from muster_runtime.idempotency import IdempotencyMismatch
 from muster_runtime.operations.commands import OperatorCommands, operators_commands
 from muster_runtime.operations.parked import Reason, ReplayReply
 from muster_runtime.pages import Page, PageDep
@@ -65,24 +67,30 @@ def deadlines_router(service: Service, database: Database) -> APIRouter:
         rest = [deadline for deadline in parked if page.after is None or _key(deadline) > page.after]
         return page.make([ParkedDeadlineReply(**asdict(deadline)) for deadline in rest], key=_key)
 
-    @router.post("/retry")
-    async def retry_parked_deadline(commands: CommandsDep, body: DeadlineName) -> ReplayReply:
-        """Handle it now, as of its own instant; where it is refused again it stays parked."""
+    @router.post("/retry", response_model=ReplayReply)
+    async def retry_parked_deadline(commands: CommandsDep, body: DeadlineName) -> Response:
+        """Handle it now, as of its own instant; where it is refused again it stays parked.
+
+        Under an Idempotency-Key the reply to a success is kept; one that was refused may be tried again.
+        """
         deadline = body.deadline
+
+        async def handler(uow: UnitOfWork) -> ReplayReply:
+            await _take(uow, deadline)
+            await scheduler.handle(uow, service.deadlines, [deadline], service.name)
+            await _note(uow, "RetryParkedDeadline", deadline)
+            return ReplayReply(parked=False, reason=None)
+
         try:
-            async with commands.write(deadline.agency_id) as uow:
-                await _take(uow, deadline)
-                await scheduler.handle(uow, service.deadlines, [deadline], service.name)
-                await _note(uow, "RetryParkedDeadline", deadline)
-        except (*RETRYABLE, NotParked):
+            return await commands.execute(deadline.agency_id, handler)
+        except (*RETRYABLE, NotParked, IdempotencyMismatch):
             raise
         except Exception as error:
             _log.warning("retry_refused", kind=deadline.kind, agency_id=deadline.agency_id, exc_info=error)
             reason = describe(error)
             async with commands.write(deadline.agency_id) as uow:
                 await deadlines.note_reason(uow, deadline, reason)
-            return ReplayReply(parked=True, reason=reason)
-        return ReplayReply(parked=False, reason=None)
+            return JSONResponse(ReplayReply(parked=True, reason=reason).model_dump())
 
     @router.post("/discard", status_code=204)
     async def discard_parked_deadline(commands: CommandsDep, body: DiscardDeadline) -> Response:

@@ -16,7 +16,8 @@ from muster_runtime.errors import NotFound
 from muster_runtime.operations.commands import OperatorCommands, operators_commands
 from muster_runtime.operations.recovery import RecordName, Recovery
 from muster_runtime.pages import Page, PageDep
-from muster_runtime.parking import ParkedStream, Record, parked_records, parked_streams
+from muster_runtime.parking import ParkedStream, parked_records, parked_streams
+from muster_runtime.reading import Item
 
 SHOWN_RECORDS = 20
 SHOWN_BYTES = 10_000
@@ -39,6 +40,7 @@ class RecordReply(BaseModel):
 
     partition: int
     offset: int
+    sequence: int | None = Field(description="Its place in the stream; null where it has none.")
     key: str | None
     headers: dict[str, str]
     value: str | None
@@ -95,7 +97,7 @@ def parked_router(service: str, applier: Applier, database: Database) -> APIRout
         async with database.read(EVERY_AGENCY) as connection:
             records = await parked_records(connection, applier.group, topic, agency_id, SHOWN_RECORDS)
         return ParkedStreamDetail(
-            **_reply(stream).model_dump(), first_records=[_record_reply(record) for record in records]
+            **_reply(stream).model_dump(), first_records=[_record_reply(item) for item in applier.read(records)]
         )
 
     @router.post("/{topic}/{agency_id}/replay")
@@ -139,7 +141,8 @@ def _reply(stream: ParkedStream) -> ParkedStreamReply:
     return ParkedStreamReply(**asdict(stream))
 
 
-def _record_reply(record: Record) -> RecordReply:
+def _record_reply(item: Item) -> RecordReply:
+    record = item.record
     headers: dict[str, str] = {}
     for name, raw in record.headers:
         value = _text(raw) or ""
@@ -147,6 +150,7 @@ def _record_reply(record: Record) -> RecordReply:
     return RecordReply(
         partition=record.partition,
         offset=record.offset,
+        sequence=None if item.position is None else item.position[1],
         key=_text(record.key),
         headers=headers,
         value=_text(record.value),

@@ -31,10 +31,11 @@ class Recovery:
         self._applier = applier
         self._group = applier.group
 
-    async def accept_gap(self, uow: UnitOfWork, topic: str, agency_id: str, reason: str) -> None:
+    async def accept_gap(self, uow: UnitOfWork, topic: str, agency_id: str, waiting: int, reason: str) -> None:
         """Give up the sequences that a stream parked for: its position moves to just before its first record.
 
-        Then replay. Raises NotFound where nothing is parked, and Conflict where it is parked for something else.
+        Then replay. Raises NotFound where nothing is parked, and Conflict where it is parked for something else, or
+        where another sequence than `waiting` waits first: so a command that is sent twice accepts no later gap.
         """
         records = await parking.parked_records(uow.connection, self._group, topic, agency_id, 1)
         if not records:
@@ -43,6 +44,8 @@ class Recovery:
         last = await positions.of_stream(uow.connection, self._group, (topic, agency_id))
         if item.defect is not None or item.position is None:
             raise Conflict(f"the stream did not park for a gap, but for this: {item.defect}")
+        if item.position[1] != waiting:
+            raise Conflict(f"sequence {item.position[1]} waits first, not {waiting}: look at the stream again")
         if not leaves_gap(item.position, last, topic):
             raise Conflict("there is no gap: the first record that waits fits; replay the stream")
         # In the old epoch, so that the first event of a new one still raises its alarm.

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, Field
 
+from muster_contracts import MAX_SEQUENCE
 from muster_runtime import epochs, passing, positions
 from muster_runtime.applier import Applier
 from muster_runtime.auth import requires_program
@@ -26,6 +27,12 @@ Partition = Annotated[int, Path(ge=0, lt=2**31)]
 
 # Parts topic and agency in a cursor; neither can hold it.
 _SEPARATOR = "/"
+
+
+class GapRequest(Reason):
+    """Which gap is accepted, by the record that waits behind it, and why."""
+
+    waiting: int = Field(ge=1, le=MAX_SEQUENCE, description="The sequence of the first record that waits.")
 
 
 class EpochRequest(Reason):
@@ -79,11 +86,14 @@ def streams_router(service: str, applier: Applier, database: Database) -> APIRou
         return page.make(states, key=lambda state: f"{state.topic}{_SEPARATOR}{state.agency_id}")
 
     @router.post("/streams/{topic}/{agency_id}/gap", response_model=StreamState)
-    async def accept_gap(commands: CommandsDep, topic: Topic, agency_id: str, body: Reason) -> Response:
-        """Give up the missing sequences of a stream that is parked for them; then replay it."""
+    async def accept_gap(commands: CommandsDep, topic: Topic, agency_id: str, body: GapRequest) -> Response:
+        """Give up the missing sequences of a stream that is parked for them; then replay it.
+
+        The record behind them is named, so that the same request sent again accepts no later gap.
+        """
 
         async def handler(uow: UnitOfWork) -> StreamState:
-            await recovery.accept_gap(uow, topic, agency_id, body.reason)
+            await recovery.accept_gap(uow, topic, agency_id, body.waiting, body.reason)
             (state,) = await positions.states(uow.connection, applier.group, topic=topic, agency_id=agency_id, limit=1)
             return state
 

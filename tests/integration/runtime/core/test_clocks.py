@@ -137,7 +137,7 @@ async def test_a_replayed_effect_is_not_dated_before_its_cause(
     await probe.producer.put(late, withdrawn("NASA"))
     await eventually(lambda: probe.admin.fetchval("select count(*) from parked_stream"))
     topic = AgencyWithdrawn.topic
-    await probe.client.post(f"/v1/streams/{topic}/NASA/gap", json={"reason": "the backup lacks one"})
+    await probe.client.post(f"/v1/streams/{topic}/NASA/gap", json={"waiting": 3, "reason": "the backup lacks one"})
     await probe.client.post(f"/v1/parked/{topic}/NASA/replay")
     assert await eventually(lambda: answers(probe, 2)) == {"NASA": [NOON - BIT, NOON]}
     assert await probe.admin.fetchval("select latest from agency_instant where agency_id = 'NASA'") == NOON

@@ -107,7 +107,8 @@ async def test_a_higher_epoch_that_skips_is_a_gap_until_it_is_accepted(
     await probe.producer.put(late, seat("NASA", "restored"))
     reason = await eventually(lambda: parked(probe, "NASA"))
     assert f"sequence {expected} was expected and {sequence} came" in reason
-    accepted = await probe.client.post(f"/v1/streams/{TOPIC}/NASA/gap", json={"reason": "lost with the old server"})
+    gap = {"waiting": sequence, "reason": "lost with the old server"}
+    accepted = await probe.client.post(f"/v1/streams/{TOPIC}/NASA/gap", json=gap)
     assert accepted.status_code == 200
     assert (await probe.client.post(f"/v1/parked/{TOPIC}/NASA/replay")).json() == {"parked": False, "reason": None}
     assert (await effects(probe, "NASA"))[-1] == "restored"

@@ -18,6 +18,7 @@ from tests.support.services import RunningService, ServiceRunner
 Eventually = Callable[..., Awaitable[Any]]
 TOPIC = "muster.entitlements.seat"
 WHY = {"reason": "the backup of Monday lacks them"}
+GAP = WHY | {"waiting": 7}
 REWIND = "RewindConsumer"
 
 
@@ -89,7 +90,7 @@ async def test_an_accepted_gap_lets_the_stream_go_on_and_is_audited(
     probe: RunningService, eventually: Eventually
 ) -> None:
     await parked_for_a_gap(probe, eventually)
-    reply = await probe.client.post(f"/v1/streams/{TOPIC}/NASA/gap", json=WHY)
+    reply = await probe.client.post(f"/v1/streams/{TOPIC}/NASA/gap", json=GAP)
     assert reply.status_code == 200, reply.text
     assert reply.json()["applied"] == {"epoch": 1, "sequence": 6}
     replayed = (await probe.client.post(f"/v1/parked/{TOPIC}/NASA/replay")).json()
@@ -97,6 +98,26 @@ async def test_an_accepted_gap_lets_the_stream_go_on_and_is_audited(
     assert await seats(probe, "NASA") == ["a", "b"]
     row = await probe.admin.fetchrow("select actor, reason, before, after from audit where command = 'AcceptGap'")
     assert tuple(row or ()) == ("operator", WHY["reason"], '{"position": [1, 1]}', '{"position": [1, 6]}')
+
+
+async def test_an_accepted_gap_that_is_sent_twice_accepts_no_later_one(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    late = await parked_for_a_gap(probe, eventually)
+    await probe.producer.put(late._replace(sequence=20, id=f"{late.id}-later"), seat("NASA", "c"))
+    await eventually(lambda: waiting(probe, 2))
+    path = f"/v1/parked/{TOPIC}/NASA"
+    shown = (await probe.client.get(path)).json()["first_records"]
+    assert [record["sequence"] for record in shown] == [7, 20]
+    gap = f"/v1/streams/{TOPIC}/NASA/gap"
+    assert (await probe.client.post(gap, json=GAP)).status_code == 200
+    assert (await probe.client.post(f"{path}/replay")).json()["parked"]
+    again = await probe.client.post(gap, json=GAP)
+    assert (again.status_code, "sequence 20 waits first, not 7" in again.json()["detail"]) == (409, True)
+    assert await seats(probe, "NASA") == ["a", "b"]
+    assert (await probe.client.post(gap, json=GAP | {"waiting": 20})).status_code == 200
+    assert (await probe.client.post(f"{path}/replay")).json() == {"parked": False, "reason": None}
+    assert await seats(probe, "NASA") == ["a", "b", "c"]
 
 
 async def test_a_discard_that_is_sent_twice_gives_up_one_record(probe: RunningService, eventually: Eventually) -> None:
@@ -131,7 +152,7 @@ async def test_an_operators_command_under_a_key_is_carried_out_once(
     consumer = probe.process.consumer
     assert consumer is not None
     await consumer.stop()  # else the group refuses to be rewound
-    commands = {f"/v1/streams/{TOPIC}/NASA/gap": WHY, "/v1/epoch": WHY, "/v1/rewind": WHY}
+    commands = {f"/v1/streams/{TOPIC}/NASA/gap": GAP, "/v1/epoch": WHY, "/v1/rewind": WHY}
     for path, body in commands.items():
         replies = [
             await probe.client.post(path, json=body, headers={"Idempotency-Key": f"key of {path}"}) for _ in range(2)
@@ -145,14 +166,15 @@ async def test_an_operators_command_under_a_key_is_carried_out_once(
 
 
 async def test_only_a_gap_can_be_accepted(probe: RunningService, eventually: Eventually) -> None:
-    nothing = await probe.client.post(f"/v1/streams/{TOPIC}/NASA/gap", json=WHY)
+    gap = WHY | {"waiting": 1}
+    nothing = await probe.client.post(f"/v1/streams/{TOPIC}/NASA/gap", json=gap)
     assert nothing.status_code == 404
     await probe.publish(seat("NASA", "poison"))
     await eventually(lambda: parked_reason(probe))
-    refused = await probe.client.post(f"/v1/streams/{TOPIC}/NASA/gap", json=WHY)
+    refused = await probe.client.post(f"/v1/streams/{TOPIC}/NASA/gap", json=gap)
     assert refused.status_code == 409
     assert "no gap" in refused.json()["detail"]
-    assert (await probe.client.post(f"/v1/streams/{TOPIC}/NASA/gap", json={})).status_code == 422
+    assert (await probe.client.post(f"/v1/streams/{TOPIC}/NASA/gap", json=WHY)).status_code == 422
     assert await probe.admin.fetchval("select count(*) from audit") == 0
 
 
@@ -248,7 +270,7 @@ async def test_a_replay_applies_all_before_the_culprit_and_stands_there(
     for number, name in ((4, "c"), (5, "poison"), (6, "d")):
         await probe.producer.put(late._replace(sequence=number, id=f"{late.id}-{number}"), seat("NASA", name))
     await eventually(lambda: waiting(probe, 4))
-    await probe.client.post(f"/v1/streams/{TOPIC}/NASA/gap", json=WHY)
+    await probe.client.post(f"/v1/streams/{TOPIC}/NASA/gap", json=WHY | {"waiting": 3})
     replayed = (await probe.client.post(f"/v1/parked/{TOPIC}/NASA/replay")).json()
     assert replayed["parked"]
     assert "poison" in replayed["reason"]

@@ -103,8 +103,13 @@ async def test_a_parked_deadline_is_retried_or_given_up(probe: RunningService, e
     assert refused.json() == {"parked": True, "reason": "Conflict: this deadline cannot be handled"}
     await probe.admin.execute("update deadline set subject = 'mended' where agency_id = 'DOE'")
     mended = named | {"subject": "mended"}
-    retried = await probe.client.post("/v1/parked-deadlines/retry", json=mended)
-    assert retried.json() == {"parked": False, "reason": None}
+    once = {"Idempotency-Key": "retry-1"}
+    for replayed in (None, "true"):
+        retried = await probe.client.post("/v1/parked-deadlines/retry", json=mended, headers=once)
+        assert retried.json() == {"parked": False, "reason": None}
+        assert retried.headers.get("idempotency-replayed") == replayed
+    mismatch = await probe.client.post("/v1/parked-deadlines/retry", json=named, headers=once)
+    assert mismatch.status_code == 422
     await eventually(lambda: _is(revoked(probe), [("DOE", "mended", START)]))
     assert (await probe.client.post("/v1/parked-deadlines/retry", json=mended)).status_code == 404
 
