@@ -130,9 +130,29 @@ def test_a_package_pins_its_siblings_to_their_versions(package: str) -> None:
     assert siblings == [f"{name}=={version_of(name)}" for name in (re.split("==", each)[0] for each in siblings)]
 
 
-@pytest.mark.parametrize("package", ["muster-runtime", "muster-local"])
-def test_every_module_of_a_wheel_can_be_imported(wheels: Path, package: str, tmp_path: Path) -> None:
-    import_everything(install(wheels, package, tmp_path / "installed"), package)
+def test_every_module_of_the_runtimes_wheel_can_be_imported(wheels: Path, tmp_path: Path) -> None:
+    import_everything(install(wheels, "muster-runtime", tmp_path / "installed"), "muster-runtime")
+
+
+def test_the_operators_command_works_from_wheels_alone(wheels: Path, tmp_path: Path) -> None:
+    python = install(wheels, "muster-local", tmp_path / "installed")
+    import_everything(python, "muster-local")
+
+    def muster(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(python.with_name("muster")), *arguments]
+        environment = {"PATH": os.environ["PATH"]}
+        return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False)
+
+    helped = muster("--help")
+    assert helped.returncode == 0, helped.stderr
+    assert "Runs Muster on this machine." in helped.stdout
+
+    (home := tmp_path / "home").mkdir(mode=0o700)
+    (home / "state.json").symlink_to(tmp_path / "elsewhere")
+    refused = muster("status", f"--home={home}")
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert refused.stderr.startswith(f"{home}/state.json is a symbolic link")
+    assert len(refused.stderr.splitlines()) == 1
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from muster_runtime import telemetry
 from muster_runtime.connections import KEEP_ALIVE_SECONDS, BoundedProtocol, Connections, raise_file_limit
-from muster_runtime.dbmate import MigrationFailed, migrate
+from muster_runtime.dbmate import MigrationFailed, MigrationsMissing, migrate
 from muster_runtime.http import openapi
 from muster_runtime.process import Process, Role, StartRefused, parse_roles, running
 from muster_runtime.service import Service
@@ -53,7 +53,7 @@ def run(build: Callable[[], Service]) -> None:
         service = _built(build)
         try:
             migrate(service.settings.postgres_owner_dsn.get_secret_value(), service.name, service.migrations)
-        except MigrationFailed as error:
+        except (MigrationFailed, MigrationsMissing) as error:
             raise _refusal(str(error)) from None
 
     @app.command("openapi")

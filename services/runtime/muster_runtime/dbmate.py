@@ -43,8 +43,9 @@ def migrate(owner_dsn: str, schema: str, directory: Path) -> None:
     """Apply what is pending, as the owner role.
 
     Raises MigrationFailed; each file is a transaction of its own, so that what came before it stands, or, where it
-    builds an index concurrently, repeatable.
+    builds an index concurrently, repeatable. Raises MigrationsMissing where this installation came without them.
     """
+    _versions(directory)
     beside_python = Path(sys.executable).parent / "dbmate"
     dbmate = str(beside_python) if beside_python.exists() else shutil.which("dbmate")
     if dbmate is None:
@@ -99,17 +100,23 @@ async def unapplied(connection: "Connection", directory: Path) -> list[str]:
 
     Raises MigrationsMissing where this installation came without its migrations.
     """
+    versions = _versions(directory)
+    try:
+        rows = await connection.fetch("select version from schema_migrations")
+    except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError):
+        rows = []  # the migration that grants the right is itself not applied
+    return sorted(versions - {row["version"] for row in rows})
+
+
+def _versions(directory: Path) -> set[str]:
+    """The versions that this installation came with. Raises MigrationsMissing where it came without."""
     versions: set[str] = set()
     for folder in (RUNTIME_MIGRATIONS, directory):
         found = {file.name.partition("_")[0] for file in folder.glob("*.sql")}
         if not found:
             raise MigrationsMissing(f"{folder} holds no migrations: install the package again")
         versions |= found
-    try:
-        rows = await connection.fetch("select version from schema_migrations")
-    except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError):
-        rows = []  # the migration that grants the right is itself not applied
-    return sorted(versions - {row["version"] for row in rows})
+    return versions
 
 
 def _with_schema(dsn: str, schema: str) -> str:

@@ -1,0 +1,23 @@
+"""A package that was installed without its migrations cannot migrate: it says so, and does not take nothing for all."""
+
+from pathlib import Path
+
+import pytest
+
+from muster_runtime import dbmate
+from muster_runtime.dbmate import MigrationsMissing, migrate
+
+NOWHERE = "postgresql://owner@127.0.0.1:1/muster"
+
+
+def test_without_a_services_migrations_nothing_is_migrated(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(MigrationsMissing, match=f"^{folder} holds no migrations: install the package again$"):
+            migrate(NOWHERE, "billing", folder)
+
+
+def test_without_the_runtimes_migrations_nothing_is_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "20250806000000_first.sql").touch()
+    monkeypatch.setattr(dbmate, "RUNTIME_MIGRATIONS", tmp_path / "runtime")
+    with pytest.raises(MigrationsMissing, match=f"^{tmp_path}/runtime holds no migrations"):
+        migrate(NOWHERE, "billing", tmp_path)
