@@ -2,6 +2,7 @@
 
 uvicorn bounds a request once its head is complete. Until then this module does: it bounds the bytes and the
 time of a head, the connections in all and by address, and what follows a request that is answered already.
+So it does with what frames a body, which the parser keeps as well, and with what is sent beside it.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from itertools import takewhile
 from typing import Any
 
 import structlog
+from httptools import HttpParserError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from muster_runtime.telemetry import HTTP_CONNECTIONS, HTTP_CONNECTIONS_CLOSED
@@ -26,7 +28,8 @@ _SWEEP_SECONDS = 1.0
 # How long an idle connection is kept after an answer. A proxy in front must close its own sooner.
 KEEP_ALIVE_SECONDS = 5
 
-# Bytes of a head that is not complete. A complete one is measured more closely, and answered with its rule.
+# Bytes of a head that is not complete, and of what stands between two pieces of a body or behind the last: sizes and
+# extensions of chunks, trailers. A complete head is measured more closely, and answered with its rule.
 HEAD_BYTES = 64 * 1024
 
 # Requests that may wait behind one another on a connection.
@@ -176,12 +179,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """Read what came, while it keeps within its bounds."""
         if self.transport.is_closing():
             return
-        if self._in_head:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         super().data_received(data)
         if self.transport.is_closing():
             return
-        if self._in_head and self._head_bytes > HEAD_BYTES:
+        if self._head_bytes > HEAD_BYTES:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head-size")
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -190,15 +192,30 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head is complete: the request is in work."""
+        """The head is complete: the request is in work.
+
+        Where it offers to upgrade, the parser takes what comes next for another protocol: a body would be lost, or
+        be read as a request of its own. Raises HttpParserError, which is answered 400, where there is a body.
+        """
+        if (offer := self.parser.should_upgrade()) and any(_announces_body(*header) for header in self.headers):
+            self._connections.note_closed("upgrade", self.address)
+            raise HttpParserError("a body behind an offer to upgrade")
         self._in_head = False
         self._head_bytes = 0
         if len(self.pipeline) >= PIPELINED_REQUESTS:
             self._connections.note_closed("pipelining", self.address)
             self.transport.abort()
             return
-        self._connections.work(self)
+        if not self.flow.write_paused:  # else it waits: another head buys no time for an answer that is not taken
+            self._connections.work(self)
         super().on_headers_complete()
+        if offer:
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body; what it costs is the route's to bound."""
+        self._head_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The body is complete: what comes next is another head."""
@@ -250,3 +267,7 @@ class BoundedProtocol(HttpToolsProtocol):
             head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
             self.transport.write(head.encode())
         self.transport.close()
+
+
+def _announces_body(name: bytes, value: bytes) -> bool:
+    return name == b"transfer-encoding" or (name == b"content-length" and int(value) > 0)

@@ -71,7 +71,7 @@ HTTP_REFUSED = Counter(
 HTTP_CONNECTIONS = Gauge("muster_http_connections", "Open connections of HTTP clients.", ["service"])
 HTTP_CONNECTIONS_CLOSED = Counter(
     "muster_http_connections_closed",
-    "Connections closed for a bound: total, address, head-size, head-time, unread, pipelining.",
+    "Connections closed for a bound: total, address, head-size, head-time, unread, pipelining, upgrade.",
     ["service", "reason"],
 )
 POOL_IN_USE = Gauge("muster_pool_in_use", "Connections to Postgres in use.", ["service", "role"])

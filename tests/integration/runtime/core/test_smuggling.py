@@ -1,0 +1,103 @@
+"""Two readers of one connection agree on where a request ends, or it is refused: what a proxy in front relies on."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.runtime.core.front import Front, fronting, statuses
+from tests.support.services import ServiceRunner, TokenIssuer
+
+Eventually = Callable[..., Awaitable[Any]]
+
+LIVE = "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HEAD = "POST /v1/agencies/NASA/authorizations HTTP/1.1\r\nHost: localhost\r\n"
+
+# What two readers may cut differently. Behind each stands a request that must not be answered.
+AMBIGUOUS = {
+    "both lengths": "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "both lengths, reversed": "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    "two lengths": "Content-Length: 0\r\nContent-Length: 5\r\n\r\n",
+    "a list of lengths": "Content-Length: 0, 5\r\n\r\n",
+    "a signed length": "Content-Length: +0\r\n\r\n",
+    "a length below zero": "Content-Length: -1\r\n\r\n",
+    "a length beyond all": "Content-Length: 99999999999999999999999\r\n\r\n",
+    "a blank before the colon": "Content-Length : 0\r\n\r\n",
+    "a folded header": "X-Folded: a\r\n b\r\n\r\n",
+    "a folded coding": "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+    "an unknown coding": "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "chunked not last": "Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "chunked twice": "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "lines that end early": "X: a\n\n",
+    "U+0000": "X: a\0b\r\n\r\n",
+}
+
+
+@pytest.fixture
+async def front(
+    run_service: ServiceRunner, tokens: TokenIssuer, tmp_path: Path, unused_tcp_port: int, eventually: Eventually
+) -> AsyncIterator[Front]:
+    async with fronting(run_service, tokens, tmp_path / "log", unused_tcp_port, eventually) as found:
+        yield found
+
+
+async def test_a_request_that_two_readers_may_cut_differently_is_refused(front: Front) -> None:
+    answers = {name: statuses(await front.ask(f"{HEAD}{rest}{LIVE}".encode())) for name, rest in AMBIGUOUS.items()}
+    assert {name: answer for name, answer in answers.items() if answer != [400]} == {}
+
+
+@pytest.mark.parametrize("length", [f"Content-Length: {len(LIVE)}", "Transfer-Encoding: chunked"])
+async def test_the_body_of_an_offer_to_upgrade_is_no_request(front: Front, length: str) -> None:
+    """The parser takes what follows such a head for another protocol, and what the next packet holds for a request."""
+    reader, writer = await front.connect()
+    try:
+        writer.write(f"{HEAD}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n{length}\r\n\r\n".encode())
+        answers = await reader.readuntil(b"\r\n\r\n")
+        with suppress(ConnectionError):  # closed already
+            writer.write(LIVE.encode())
+            answers += await reader.read()
+        assert statuses(answers) == [400]
+    finally:
+        writer.close()
+    assert await front.metric("muster_http_connections_closed_total", reason="upgrade") == 1
+
+
+async def test_an_offer_to_upgrade_without_a_body_is_passed_over(front: Front) -> None:
+    """Java's client makes one with each request, unless it is told otherwise."""
+    offer = LIVE.replace("\r\n\r\n", "\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+    answer = await front.ask(offer.encode())
+    assert statuses(answer) == [200]
+    assert b"connection: close" in answer
+
+
+async def test_no_form_of_an_address_leads_to_another_agency(front: Front) -> None:
+    token = front.bearer("EPA")
+    targets = {
+        "/v1/agencies/NASA": 404,
+        "/v1/agencies/EPA%2F..%2FNASA": 404,
+        "/v1/agencies/EPA/../NASA": 404,
+        "/v1/agencies%2FNASA": 404,
+        "/v1/agencies/%4E%41%53%41": 404,
+        "/v1//agencies/NASA": 404,
+        "/v1/agencies/NASA/": 404,
+        "/v1/agencies/%EF%BC%AEASA": 404,
+        "/v1/agencies/%ED%A0%80": 404,
+        "/v1/agencies/EPA%00": 400,
+        "/v1/agencies/*": 404,
+        "/v1/agencies/" + "9" * 5_000: 404,
+        "http://elsewhere.example/v1/agencies/NASA": 404,
+        "http://elsewhere.example/health/live": 200,
+        "/health/live%2F..%2F..%2Fv1%2Fagencies": 404,
+        "*": 404,
+        "http://elsewhere.example": 400,
+        "/v1/agencies?limit=" + "9" * 5_000: 422,
+        "/v1/audit?agency_id=NASA": 403,
+    }
+    got = {}
+    for target in targets:
+        for version in ("1.0", "1.1"):
+            head = f"GET {target} HTTP/{version}\r\nHost: [\r\n{token}Connection: close\r\n\r\n"
+            got[target, version] = statuses(await front.ask(head.encode()))
+    assert got == {(target, version): [status] for target, status in targets.items() for version in ("1.0", "1.1")}
