@@ -1,11 +1,13 @@
 """The pages that say what a service can be asked: public, and made of nothing from another host."""
 
+from functools import cache
 from importlib.resources import as_file, files
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_redoc_html
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
+DOCUMENT_PATH = "/openapi.json"
 SCRIPT_PATH = "/docs/redoc.standalone.js"
 
 # Whatever the script would fetch from elsewhere, such as its maker's logo, the browser refuses.
@@ -36,17 +38,26 @@ def documentation_router(app: FastAPI) -> APIRouter:
             {
                 "service": app.title,
                 "documentation": "/docs",
-                "openapi": "/openapi.json",
+                "openapi": DOCUMENT_PATH,
                 "health": "/health/ready",
                 "metrics": "/metrics",
             }
         )
 
+    @cache
+    def document() -> bytes:
+        """Made once: clients that do not take it, and need no token, would else keep one each in memory."""
+        return bytes(JSONResponse(app.openapi()).body)
+
+    @router.get(DOCUMENT_PATH)
+    async def openapi() -> Response:
+        return Response(document(), media_type="application/json")
+
     @router.get("/docs")
     async def docs() -> HTMLResponse:
         # Relative addresses, so that the page works behind a prefix too.
         page = get_redoc_html(
-            openapi_url="openapi.json",
+            openapi_url=DOCUMENT_PATH.removeprefix("/"),
             title=app.title,
             redoc_js_url=SCRIPT_PATH.removeprefix("/"),
             redoc_favicon_url="data:,",

@@ -37,6 +37,9 @@ MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
 MAX_TARGET_BYTES = 8 * 1024
 
+# Of a second one a proxy may look at the last, and a service at the first.
+_GIVEN_ONCE = (b"authorization", b"content-type", b"idempotency-key", b"if-match")
+
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -140,7 +143,7 @@ class Edge:
 
     async def _admit(self, exchange: "_Exchange") -> Identity:
         request = exchange.request
-        self._measure_head(request.scope)
+        self._check_head(request.scope)
         if "\0" in exchange.path or b"%00" in request.scope["query_string"]:
             raise HTTPException(400, "the path or query contains the character U+0000")
         identity = await self._verifier.verify(request.headers.get("authorization"))
@@ -153,7 +156,7 @@ class Edge:
         )
         return identity
 
-    def _measure_head(self, scope: Scope) -> None:
+    def _check_head(self, scope: Scope) -> None:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         if len(headers) > MAX_HEADERS or sum(len(n) + len(v) for n, v in headers) > MAX_HEADER_BYTES:
             raise HTTPException(
@@ -161,6 +164,10 @@ class Edge:
             )
         if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_TARGET_BYTES:
             raise HTTPException(414, f"an address has at most {MAX_TARGET_BYTES} bytes")
+        names = [name for name, _ in headers]
+        for name in _GIVEN_ONCE:
+            if names.count(name) > 1:
+                raise HTTPException(400, f"{name.decode()} is given twice")
 
     def _measure(self, exchange: "_Exchange", seconds: float) -> None:
         method = exchange.request.method if exchange.request.method in _METHODS else "other"

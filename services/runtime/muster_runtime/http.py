@@ -105,7 +105,8 @@ def _bare_application(service: Service) -> FastAPI:
     app = FastAPI(
         title=f"Muster {service.name}",
         version="1",
-        docs_url=None,  # its pages would load scripts of third parties; ours do not
+        openapi_url=None,  # `documentation` serves it, and the pages: FastAPI's would load scripts of third parties
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         responses={"default": _PROBLEM},

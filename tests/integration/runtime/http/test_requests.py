@@ -213,6 +213,17 @@ async def test_a_bad_token_is_refused_before_anything_is_looked_at(sample: Sampl
         assert reply.headers["www-authenticate"] == 'Bearer realm="muster", error="invalid_token"'
 
 
+@pytest.mark.parametrize("name", ["Authorization", "Idempotency-Key", "If-Match", "Content-Type"])
+async def test_a_header_that_is_given_twice_is_refused(sample: Sample, name: str) -> None:
+    """A proxy may look at the last of them, and a service at the first."""
+    once = JSON | sample.bearer("sample:write", agency="NASA") | {"Idempotency-Key": "k-1", "If-Match": '"1"'}
+    reply = await sample.client.post(
+        NOTES, content=b'{"text": "a"}', headers=[*once.items(), (name.lower(), once[name])]
+    )
+    assert f"{name.lower()} is given twice" in problem(reply, 400)["detail"].lower()
+    assert await sample.count("note") == 0
+
+
 async def test_no_token_is_asked_for_one(sample: Sample) -> None:
     del sample.client.headers["authorization"]
     reply = await sample.client.get(NOTES)
@@ -310,6 +321,25 @@ async def test_the_documentation_is_public_and_of_this_host_alone(sample: Sample
     script = await sample.client.get("/" + local[1])
     assert script.headers["content-type"].startswith("text/javascript")
     assert b"Redoc" in script.content
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs/redoc.standalone.js"])
+async def test_a_large_public_page_is_kept_once_for_all_who_do_not_take_it(sample: Sample, path: str) -> None:
+    """Thousands of connections may ask for it without a token, and leave it with the process."""
+    bodies: list[bytes] = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            bodies.append(message["body"])
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b""}
+
+    for _ in range(2):
+        scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b""}
+        await sample.app(scope | {"headers": []}, receive, send)
+    assert len(bodies) == 2
+    assert bodies[0] is bodies[1]
 
 
 async def test_every_route_declares_its_scope(sample: Sample) -> None:
