@@ -263,10 +263,34 @@ async def test_a_second_instance_is_refused_and_the_first_goes_on(
         async with run(command(), STATE=str(tmp_path / "second.json")) as second, asyncio.timeout(40):
             await second.process.wait()
         assert second.process.returncode == 1
-        assert "has a member already, and this example is for one instance" in second.complaints
+        assert "has another member, and this example is for one instance" in second.complaints
         assert "Traceback" not in second.complaints
         await topic.put(seats("NASA", range(1, 4)))
         await eventually(lambda: first.sequences("NASA") == [1, 2, 3], timeout=40)
+
+
+@pytest.mark.parametrize("command", PRINTERS)
+async def test_two_instances_that_start_at_once_do_not_both_go_on(
+    command: Callable[[], list[str]], topic: Topic, run: Callable[..., Any], eventually: Eventually, tmp_path: Path
+) -> None:
+    await topic.put(interleaved(range(1, 11)))
+    async with run(command()) as one, run(command(), STATE=str(tmp_path / "second.json")) as other:
+        both = (one, other)
+
+        def settled() -> bool:
+            return all(each.process.returncode is not None or len(each.facts) >= 30 for each in both)
+
+        await eventually(settled, timeout=40)
+        refused = [each for each in both if each.process.returncode is not None]
+        assert refused
+        for each in refused:
+            assert each.process.returncode == 1
+            assert "has another member, and this example is for one instance" in each.complaints
+            assert "Traceback" not in each.complaints
+            assert each.facts == []
+    if refused == [one, other]:
+        async with run(command()) as again:
+            await eventually(lambda: len(again.facts) >= 30, timeout=40)
 
 
 @pytest.mark.parametrize("command", PRINTERS)

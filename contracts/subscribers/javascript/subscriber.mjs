@@ -2,13 +2,13 @@
 import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import kafkajs from "kafkajs";
 import SnappyCodec from "kafkajs-snappy";
-import { read } from "./reading.mjs";
+import { TOPIC, read } from "./reading.mjs";
 
 const { CompressionCodecs, CompressionTypes, Kafka, KafkaJSNonRetriableError, logLevel } = kafkajs;
 CompressionCodecs[CompressionTypes.Snappy] = SnappyCodec;
 
 const env = process.env;
-const topic = (env.MUSTER_TOPIC_PREFIX ?? "") + "muster.entitlements.seat";
+const topic = (env.MUSTER_TOPIC_PREFIX ?? "") + TOPIC;
 const groupId = env.GROUP ?? "seats-with-kafkajs";
 const stateFile = env.STATE ?? `${groupId}.json`;
 
@@ -17,7 +17,7 @@ const kafka = new Kafka({
   clientId: "seat-printer",
   logLevel: logLevel.WARN,
 });
-const state = await prepare();
+const state = await prepare().catch((error) => stop(error.message));
 
 // kafkajs does not tell a topic's id. So the last record of each partition that was handled is read once more, and must
 // be the same: in a topic that was made again, or in another cluster, it is another one, or none.
@@ -27,12 +27,7 @@ async function prepare() {
   try {
     const log = { group: groupId, cluster: (await admin.describeCluster()).clusterId, topic };
     const { groups } = await admin.describeGroups([groupId]);
-    if (groups[0].members.length > 0) {
-      stop(
-        `the group ${groupId} has a member already, and this example is for one instance. ` +
-          "One that was killed leaves the group within a minute: start again then.",
-      );
-    }
+    refuseASecond(groups[0].members.length);
     if (!existsSync(stateFile)) return { log, places: {}, last: {} };
     const kept = JSON.parse(readFileSync(stateFile, "utf8"));
     if (JSON.stringify(kept.log) !== JSON.stringify(log)) refuseState(log);
@@ -47,6 +42,16 @@ async function prepare() {
   } finally {
     await admin.disconnect();
   }
+}
+
+// It is asked before this one joins, so that the first one is left in peace, and again once this one is a member and
+// before it handles a record: of two that start at once, each sees the other, and they do not both go on.
+function refuseASecond(others) {
+  if (others === 0) return;
+  throw new Error(
+    `the group ${groupId} has another member, and this example is for one instance. ` +
+      "One that was killed leaves the group within a minute: start again then.",
+  );
 }
 
 function refuseState(log) {
@@ -92,7 +97,20 @@ const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: 500 });
 
 // An error that a retry does not mend, such as those above: stop, so that no later commit goes past the record.
 consumer.on(consumer.events.CRASH, ({ payload }) => stop(payload.error.message));
-consumer.on(consumer.events.GROUP_JOIN, () => console.error("connected, waiting for facts of muster.entitlements.seat"));
+
+let alone; // settled once this one is a member, and the only one
+consumer.on(consumer.events.GROUP_JOIN, () => (alone ??= requireAlone()));
+
+async function requireAlone() {
+  try {
+    refuseASecond((await consumer.describeGroup()).members.length - 1);
+    console.error(`connected, waiting for facts of ${TOPIC}`);
+  } catch (error) {
+    // Leave the group at once: the first one waits for it.
+    consumer.disconnect().finally(() => stop(error.message));
+    throw error;
+  }
+}
 
 // Leave the group, so that the next instance may start at once.
 process.once("SIGINT", async () => {
@@ -106,6 +124,7 @@ await consumer.run({
   autoCommit: false,
   eachMessage: async ({ partition, message }) => {
     try {
+      await alone;
       take(partition, message);
     } catch (error) {
       throw new KafkaJSNonRetriableError(error.message); // it would be the same at every retry

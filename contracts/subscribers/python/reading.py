@@ -44,11 +44,15 @@ def stopping() -> Iterator[None]:
         sys.exit(130)
 
 
-def refuse_a_second(group: str, members: int) -> None:
-    """Raise MustStop where the group has a member: two instances would each keep half of the places."""
-    if members:
+def refuse_a_second(group: str, others: int) -> None:
+    """Raise MustStop where the group has another member: two instances would each keep half of the places.
+
+    It is asked before this one joins, so that the first one is left in peace, and again once this one is a member and
+    before it handles a record: of two that start at once, each sees the other, and they do not both go on.
+    """
+    if others:
         raise MustStop(
-            f"the group {group} has a member already, and this example is for one instance. "
+            f"the group {group} has another member, and this example is for one instance. "
             "One that was killed leaves the group within a minute: start again then."
         )
 

@@ -22,6 +22,7 @@ async def main() -> None:
         enable_auto_commit=False,
     )
     async with consumer:
+        refuse_a_second(GROUP, await members(BOOTSTRAP, GROUP) - 1)
         printer.waits()
         async for record in consumer:
             printer.take(record.headers, record.value, record.key)

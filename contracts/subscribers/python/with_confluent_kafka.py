@@ -16,7 +16,7 @@ def main() -> None:
     cluster = admin.describe_cluster().result()
     topic = admin.describe_topics(TopicCollection([TOPIC_IN_KAFKA]))[TOPIC_IN_KAFKA].result()
     printer = Printer(Log(GROUP, cluster.cluster_id, str(topic.topic_id)))
-    refuse_a_second(GROUP, len(admin.describe_consumer_groups([GROUP])[GROUP].result().members))
+    refuse_a_second(GROUP, members(admin))
     consumer = Consumer(
         {
             "bootstrap.servers": BOOTSTRAP,
@@ -25,7 +25,16 @@ def main() -> None:
             "enable.auto.commit": False,
         }
     )
-    consumer.subscribe([TOPIC_IN_KAFKA], on_assign=lambda *_: printer.waits())
+    joined = False
+
+    def assigned(*_: object) -> None:
+        nonlocal joined
+        if not joined:  # later on, a second one may be a member until it has seen this one
+            refuse_a_second(GROUP, members(admin) - 1)
+            printer.waits()
+            joined = True
+
+    consumer.subscribe([TOPIC_IN_KAFKA], on_assign=assigned)
     try:
         while True:
             message = consumer.poll(1.0)
@@ -40,6 +49,11 @@ def main() -> None:
     finally:
         # Leaves the group, so that the next instance may start at once.
         consumer.close()
+
+
+def members(admin: AdminClient) -> int:
+    """How many members the group has now."""
+    return len(admin.describe_consumer_groups([GROUP])[GROUP].result().members)
 
 
 if __name__ == "__main__":

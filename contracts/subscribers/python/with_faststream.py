@@ -22,8 +22,21 @@ async def main() -> None:
     printer = Printer(Log(GROUP, *await log_ids(BOOTSTRAP, TOPIC_IN_KAFKA)))
     refuse_a_second(GROUP, await members(BOOTSTRAP, GROUP))
     broker = KafkaBroker(BOOTSTRAP, apply_types=False, allow_auto_create_topics=False, logger=None)
-    app = FastStream(broker, logger=None, after_startup=[printer.waits])
     failures: list[Exception] = []
+    joined = asyncio.Event()
+
+    async def once_joined() -> None:
+        """FastStream reads as soon as it is a member: what it brings waits for this."""
+        try:
+            refuse_a_second(GROUP, await members(BOOTSTRAP, GROUP) - 1)
+            printer.waits()
+        except Exception as error:
+            failures.append(error)
+            app.exit()
+        finally:
+            joined.set()
+
+    app = FastStream(broker, logger=None, after_startup=[once_joined])
 
     @broker.subscriber(
         TOPIC_IN_KAFKA,
@@ -38,6 +51,7 @@ async def main() -> None:
 
         FastStream goes on after an error, and a later commit would go past the record: so nothing is handled after it.
         """
+        await joined.wait()
         record = message.raw_message
         if failures or isinstance(record, tuple):
             return
