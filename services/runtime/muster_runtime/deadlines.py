@@ -71,11 +71,11 @@ async def next_due(connection: Connection) -> datetime | None:
     return instant
 
 
-async def due_agencies(connection: Connection, now: datetime, *, without: Sequence[str]) -> list[str]:
-    """The first agencies but for these of which something is due, the earliest instant first."""
+async def due_agencies(connection: Connection, now: datetime, *, without: Sequence[str]) -> dict[str, datetime]:
+    """The first agencies but for these of which something is due, each with its earliest instant, in their order."""
     rows = await connection.fetch(
         """
-        select agency_id
+        select agency_id, min(due_at) as due_at
         from deadline
         where due_at <= $1 and parked_at is null and agency_id <> all($2::text[])
         group by agency_id
@@ -85,7 +85,7 @@ async def due_agencies(connection: Connection, now: datetime, *, without: Sequen
         now,
         without,
     )
-    return [row["agency_id"] for row in rows]
+    return {row["agency_id"]: row["due_at"] for row in rows}
 
 
 async def due_first(connection: Connection, agency_id: str, now: datetime) -> list[Deadline]:

@@ -109,6 +109,8 @@ class Monitor:
             reasons += self._consumer.complaints
         if self._relay is not None and self._relay.held is not None:
             reasons.append(f"the relay cannot publish: {self._relay.held}")
+        if self._scheduler is not None:
+            warnings += [f"deadlines of {agency} wait: {why}" for agency, why in self._scheduler.waiting.items()]
         if issuer := await self._keys.complaint():
             (warnings if self._keys.at_hand else reasons).append(issuer)
         ISSUER_KEYS_AGE_SECONDS.labels(service).set(self._keys.age)

@@ -24,6 +24,7 @@ from muster_runtime.http import create_app
 from muster_runtime.kafka_topics import KafkaTopics, needed_topics, partitions_of
 from muster_runtime.keys import KeySource
 from muster_runtime.monitor import Monitor
+from muster_runtime.news import News
 from muster_runtime.operations import operations_router
 from muster_runtime.parking import ParkingLimits
 from muster_runtime.relay import Relay
@@ -143,6 +144,7 @@ async def running(
         limits = ParkingLimits(settings.parked_records, settings.parked_streams)
         applier = Applier(database, service.subscriptions, service=service.name, group=group, limits=limits)
         kafka = KafkaTopics(service)
+        reads = {cls.topic: partitions_of(cls.topic, settings) for cls in service.subscriptions}
         relay = consumer = scheduler = None
         if Role.RELAY in roles and service.produces:
             relay = Relay(
@@ -157,8 +159,9 @@ async def running(
             )
             duties.start("relay", relay.run())
         if Role.SCHEDULER in roles:
+            news = News(database, clock, group, settings.kafka_bootstrap, settings.topic_prefix, reads)
             scheduler = Scheduler(
-                database, bell.alarm(), clock, service.deadlines, service.name, settings.parked_streams
+                database, bell.alarm(), clock, service.deadlines, service.name, news, settings.parked_streams
             )
             duties.start("scheduler", scheduler.run())
             retentions = [idempotency.retention(settings.idempotency_retention_days), *service.retentions]
@@ -171,7 +174,7 @@ async def running(
             consumer = Consumer(
                 applier,
                 database,
-                {cls.topic: partitions_of(cls.topic, settings) for cls in service.subscriptions},
+                reads,
                 client_id=f"{service.name}-{settings.instance}",
                 bootstrap=settings.kafka_bootstrap,
                 topic_prefix=settings.topic_prefix,

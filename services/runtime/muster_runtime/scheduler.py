@@ -19,16 +19,20 @@ from muster_runtime.context import Context
 from muster_runtime.db import ONE_AGENCYS, RETRYABLE, Database, UnitOfWork
 from muster_runtime.deadlines import Deadline, DeadlineHandler
 from muster_runtime.identifiers import new_id
+from muster_runtime.news import News
 from muster_runtime.telemetry import DEADLINE_LATENESS_SECONDS, HANDLER_SECONDS, describe
 
 # An agency that is locked elsewhere, or of which no more may park, is tried again after so many seconds.
 RETRY_SECONDS = 5.0
 
+# The same for one whose deadlines wait for news.
+NEWS_SECONDS = 0.5
+
 _log = structlog.get_logger(__name__)
 
 
 class Scheduler:
-    """Handles the deadlines of one service."""
+    """Handles the deadlines of one service. `waiting`: the agencies whose deadlines wait for news, and for which."""
 
     def __init__(
         self,
@@ -37,6 +41,7 @@ class Scheduler:
         clock: Clock,
         handlers: Mapping[str, DeadlineHandler],
         service: str,
+        news: News | None = None,
         parked: int = 50,
     ) -> None:
         """`parked`: so many deadlines may park within the breaker's window; then those that fail are tried again."""
@@ -47,7 +52,9 @@ class Scheduler:
         self._order = {kind: place for place, kind in enumerate(handlers)}
         self._service = service
         self._parked = parked
+        self._news = news
         self._held_until: dict[str, float] = {}
+        self.waiting: Mapping[str, str] = {}
         self.handled = 0
 
     async def run(self) -> None:
@@ -66,10 +73,15 @@ class Scheduler:
         held = [agency_id for agency_id, until in self._held_until.items() if until > time]
         async with self._database.connection() as connection:
             agencies = await deadlines.due_agencies(connection, self._clock.now(), without=held)
+        unread = await self._news.unread(agencies) if self._news else {}
         for agency_id in agencies:
-            await self._handle_agency(agency_id)
+            if agency_id in unread:
+                self._held_until[agency_id] = time + NEWS_SECONDS
+            else:
+                await self._handle_agency(agency_id)
+        self.waiting = {agency_id: why for agency_id, why in self.waiting.items() if agency_id in held} | unread
         if not agencies and held:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(NEWS_SECONDS)
         return bool(agencies)
 
     async def _handle_agency(self, agency_id: str) -> None:

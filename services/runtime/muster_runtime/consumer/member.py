@@ -144,6 +144,8 @@ class Consumer:
         async with self._applying:
             kept = await self._begins()
             self._go_back({p for p, offset in self._progress.offsets.items() if kept.get(p, 0) < offset})
+            if passed := self._progress.pass_what_is_no_record():
+                await self._keep(passed)
 
     @property
     def complaints(self) -> list[str]:

@@ -58,6 +58,11 @@ class Progress:
         self.offsets |= {partition: after for partition, (_, after) in read.items()}
         return read
 
+    def pass_what_is_no_record(self) -> dict[TopicPartition, tuple[int, int]]:
+        """Go on behind markers of transactions and deleted records; answers as `advance` does."""
+        passed = {p: (offset, self._applied_up_to(p)) for p, offset in self.offsets.items()}
+        return self.advance({p: after for p, (offset, after) in passed.items() if after > offset})
+
     def go_back(self, partitions: Iterable[TopicPartition]) -> None:
         """The database does not know of all that was read of partitions: begin again where it says."""
         for partition in partitions:

@@ -1,0 +1,127 @@
+"""After an absence: what came meanwhile is read before what fell due meanwhile is handled."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from muster_contracts.enrollment import AgencyWithdrawn
+from muster_contracts.entitlements import SeatRevoked
+from muster_runtime import deadlines
+from muster_runtime.clock import SandboxClock
+from muster_runtime.db import UnitOfWork
+from muster_runtime.events import Received
+from muster_runtime.process import Role
+from muster_runtime.service import Service
+from muster_runtime.settings import Settings
+from tests.integration.runtime.core.probe.service import MIGRATIONS, revoke_when_due
+from tests.support.services import RunningService, ServiceRunner
+
+Eventually = Callable[..., Awaitable[Any]]
+
+TOPIC = AgencyWithdrawn.topic
+DAY_5 = datetime(2026, 3, 5, 12, tzinfo=UTC)
+DAY_10, DAY_30, DAY_40 = (DAY_5 + timedelta(days=days) for days in (5, 25, 35))
+
+
+async def forget_what_is_due(uow: UnitOfWork, events: Sequence[Received[AgencyWithdrawn]]) -> None:
+    for event in events:
+        await deadlines.cancel(uow, event.data.agency_id, "revoke", ["seat_1"])
+
+
+def build(settings: Settings) -> Service:
+    """The probe as a service whose deadlines an event of another service makes void."""
+    return Service(
+        name="probe",
+        settings=settings,
+        migrations=MIGRATIONS,
+        produces=[SeatRevoked.topic],
+        subscriptions={AgencyWithdrawn: forget_what_is_due},
+        deadlines={"revoke": revoke_when_due},
+    )
+
+
+def withdrawn(agency_id: str) -> AgencyWithdrawn:
+    return AgencyWithdrawn(agency_id=agency_id, enrollment_id="enr_1", withdrawn_at=DAY_10, reason="reorganized")
+
+
+async def away(run_service: ServiceRunner, *agencies: str) -> RunningService:
+    """The probe away from day 5 on: on day 30 something falls due for each agency."""
+    probe = await run_service(build, Settings, roles=frozenset(), clock=clock(DAY_5))
+    for agency_id in agencies:
+        await probe.admin.execute("insert into deadline values ('revoke', $1, 'seat_1', $2)", agency_id, DAY_30)
+    return probe
+
+
+def clock(now: datetime) -> SandboxClock:
+    clock = SandboxClock()
+    clock.move(now)
+    return clock
+
+
+async def back(run_service: ServiceRunner, probe: RunningService, *roles: Role) -> RunningService:
+    return await run_service(build, Settings, roles=frozenset(roles), beside=probe, clock=clock(DAY_40))
+
+
+async def revoked(probe: RunningService) -> list[str]:
+    return [event.envelope.agency_id for event in await probe.published(SeatRevoked)]
+
+
+async def left(probe: RunningService) -> list[str]:
+    return [row["agency_id"] for row in await probe.admin.fetch("select agency_id from deadline order by agency_id")]
+
+
+async def is_(answer: Awaitable[Any], expected: Any) -> bool:
+    found = await answer
+    assert found == expected, found
+    return True
+
+
+async def warnings(probe: RunningService) -> list[str]:
+    reply = await probe.client.get("/health/ready")
+    found: list[str] = reply.json()["warnings"]
+    return found
+
+
+async def test_what_came_during_an_absence_is_read_before_deadlines_are_handled(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    probe = await away(run_service, "DOE", "NASA")
+    await probe.producer.publish([withdrawn("NASA")], DAY_10)
+    scheduler = await back(run_service, probe, Role.SCHEDULER, Role.RELAY)
+    assert await eventually(lambda: warnings(scheduler))
+    assert "NASA" in await left(probe)
+    await back(run_service, probe, Role.CONSUMER)
+    await eventually(lambda: is_(left(probe), []))
+    await eventually(lambda: is_(revoked(probe), ["DOE"]))
+    await eventually(lambda: is_(warnings(scheduler), []))
+
+
+async def test_a_parked_stream_holds_back_its_own_agency_alone(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    probe = await away(run_service, "DOE", "NASA")
+    await probe.producer.put_raw(TOPIC, key=b"NASA", value=b"junk", headers=[])
+    service = await back(run_service, probe, Role.SCHEDULER, Role.RELAY, Role.CONSUMER)
+    await eventually(lambda: is_(revoked(probe), ["DOE"]))
+    expected = f"deadlines of NASA wait: its stream of {TOPIC} is parked"
+    await eventually(lambda: is_(warnings(service), [expected]))
+    assert await left(probe) == ["NASA"]
+    shown = (await service.client.get(f"/v1/parked/{TOPIC}/NASA")).json()["first_records"]
+    body = {"reason": "worthless", "records": [{name: shown[0][name] for name in ("partition", "offset")}]}
+    reply: httpx.Response = await service.client.post(f"/v1/parked/{TOPIC}/NASA/discard", json=body)
+    assert reply.status_code == 200, reply.text
+    await eventually(lambda: is_(left(probe), []))
+
+
+@pytest.mark.parametrize("late", [timedelta(), timedelta(seconds=1)])
+async def test_in_service_a_deadline_waits_for_nothing(
+    run_service: ServiceRunner, eventually: Eventually, late: timedelta
+) -> None:
+    """No consumer runs, and there is something to read."""
+    probe = await away(run_service, "NASA")
+    await probe.producer.publish([withdrawn("NASA")], DAY_10)
+    await run_service(build, Settings, roles=frozenset({Role.SCHEDULER}), beside=probe, clock=clock(DAY_30 + late))
+    await eventually(lambda: is_(left(probe), []))
