@@ -82,6 +82,15 @@ async def test_after_an_outage_the_notices_of_an_unpaid_invoice_do_not_come_all_
         assert (overdue.level, overdue.days_overdue) == (level, days)
 
 
+async def test_a_withdrawal_during_an_absence_counts_before_what_fell_due_in_it(billing: Billing) -> None:
+    await billing.enroll()
+    (issued,) = await billing.told(InvoiceIssued)
+    await billing.withdraw(START + timedelta(days=10))
+    billing.move(issued.due_at + timedelta(days=5))  # nobody has read or looked until then
+    await billing.settle()
+    await billing.told(PaymentOverdue, 0)
+
+
 async def test_a_term_that_lies_ahead_starts_and_is_invoiced_at_its_instant(billing: Billing) -> None:
     starts_at = START + timedelta(days=56)
     await billing.enroll(starts_at=starts_at)
