@@ -5,6 +5,7 @@ stand still or be misled where that does the most harm.
 """
 
 import argparse
+import asyncio
 import os
 import runpy
 import signal
@@ -28,6 +29,7 @@ POINTS: dict[str, tuple[Any, str]] = {
     "delete": (Lane, "_delete"),
     "apply": (Applier, "apply"),
     "last sequence": (positions, "store"),
+    "keep": (Consumer, "_keep"),
     "kafka commit": (Consumer, "_commit"),
     "unpark": (parking, "remove"),
     "reply": (Commands, "execute"),
@@ -42,8 +44,9 @@ async def die(*_: Any) -> None:
 
 
 async def stop(*_: Any) -> None:
-    """Stand still until somebody sends SIGCONT."""
+    """Stand still until somebody sends SIGCONT; then see first what has become of the connections."""
     os.kill(os.getpid(), signal.SIGSTOP)
+    await asyncio.sleep(0.1)
 
 
 async def skip_sequence(_: Lane, producer: Producer, *__: Any) -> None:

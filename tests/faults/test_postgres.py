@@ -4,12 +4,15 @@ import asyncio
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import psutil
 import pytest
 
+from muster_contracts.entitlements import SeatAssigned
 from muster_local.provisioning import drop
 from tests.faults import servers
 from tests.faults.disk import SmallDisk
@@ -21,6 +24,8 @@ from tests.faults.servers import Server
 from tests.support.databases import Databases
 from tests.support.eventually import eventually
 from tests.support.services import TokenIssuer
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.drill
@@ -198,6 +203,42 @@ async def _have_effects(admin: "asyncpg.Connection[Any]", seat_ids: Sequence[str
     rows = await admin.fetch("select seat_id from effect where seat_id = any($1::text[])", seat_ids)
     effects = [row["seat_id"] for row in rows]
     assert sorted(effects) == sorted(seat_ids)
+    return True
+
+
+async def test_24_what_a_failover_took_before_its_offset_was_kept_is_applied_again(
+    field: Field, findings: Findings, postgres_server: Server
+) -> None:
+    """The server that takes over has everything but the last effects: the consumer's next write there is the offset."""
+    consumer = field.start("consumer", breaking=["--stop-before", "keep", "--nth", "2"])
+    await field.ready(consumer)
+    producer = await field.producer()
+    await producer.publish([_seat("first")], START)
+    await eventually(lambda: _reading_goes_on_at(field, 1))
+    await producer.publish([_seat("second")], START)
+    await eventually(lambda: psutil.Process(consumer.pid).status() == psutil.STATUS_STOPPED)
+    assert await field.effects("NASA") == ["first", "second"]
+    async with field.admin.transaction():
+        await field.admin.execute("delete from effect where seat_id = 'second'")
+        await field.admin.execute("update applied set last_sequence = 1")
+    postgres_server.send(signal.SIGQUIT)
+    await eventually(lambda: not postgres_server.runs)
+    await postgres_server.up()
+    await field.reconnect()
+    findings.fault_is_over()
+    consumer.send(signal.SIGCONT)
+    await eventually(lambda: _reading_goes_on_at(field, 2))
+    await eventually(lambda: _have_effects(field.admin, ["first", "second"]))
+    findings.recovered("the effects of the second event were there once, though nothing else came")
+
+
+def _seat(seat_id: str) -> SeatAssigned:
+    return SeatAssigned(agency_id="NASA", seat_id=seat_id, subject_ref="sub_1")
+
+
+async def _reading_goes_on_at(field: Field, offset: int) -> bool:
+    kept = await field.admin.fetchval("select sum(next_offset) from consumed_partition")
+    assert kept == offset
     return True
 
 

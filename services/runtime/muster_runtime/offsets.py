@@ -5,6 +5,7 @@ lost is read again; Kafka's committed offsets do not go back, and are only a hin
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from muster_runtime.db import Connection
 
@@ -19,11 +20,20 @@ async def begins(connection: Connection, group: str) -> dict[Partition, int]:
     return {(row["topic"], row["kafka_partition"]): row["next_offset"] for row in rows}
 
 
-async def keep(connection: Connection, group: str, read: Mapping[Partition, tuple[int, int]]) -> set[Partition]:
+async def server(connection: Connection) -> datetime:
+    """When the server was started, which tells one server, or one life of it, from another."""
+    started_at: datetime = await connection.fetchval("select pg_postmaster_start_time()")
+    return started_at
+
+
+async def keep(
+    connection: Connection, group: str, read: Mapping[Partition, tuple[int, int]], server_started_at: datetime
+) -> set[Partition]:
     """Keep where reading goes on, of partitions of which everything from one offset up to another is applied.
 
     Answers the partitions of which it is kept. The database does not know of everything before the others' first
-    offset: it has gone back, and that is to be read again.
+    offset: it has gone back, and that is to be read again. A server that was started at another instant than
+    `server_started_at` keeps nothing: it may lack just what was applied last, and must first say where to go on.
 
     Postgres loses commits only from its log's end, so no offset outlives an effect that was committed before it. That
     is why it need not wait for the disk: what is lost of it is read again, and skipped.
@@ -37,7 +47,7 @@ async def keep(connection: Connection, group: str, read: Mapping[Partition, tupl
             as r(topic, kafka_partition, first_offset, next_offset)
         left join consumed_partition as known
             on known.consumer_group = $1 and known.topic = r.topic and known.kafka_partition = r.kafka_partition
-        where coalesce(known.next_offset, 0) >= r.first_offset
+        where coalesce(known.next_offset, 0) >= r.first_offset and pg_postmaster_start_time() = $6
         on conflict (consumer_group, topic, kafka_partition) do update set next_offset = excluded.next_offset
         returning topic, kafka_partition
         """,
@@ -46,6 +56,7 @@ async def keep(connection: Connection, group: str, read: Mapping[Partition, tupl
         [partition for _, partition in read],
         [first for first, _ in read.values()],
         [after for _, after in read.values()],
+        server_started_at,
     )
     return {(row["topic"], row["kafka_partition"]) for row in rows}
 

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -98,6 +99,7 @@ class Consumer:
         self._subscriber.get_msg = self._poller.poll  # type: ignore[method-assign]
         self._applying = asyncio.Lock()
         self._stopping = False
+        self._server: datetime  # which has said last where reading goes on
         self.assigned = self._progress.assigned
         self.held: str | None = None
         self.applied = 0
@@ -173,6 +175,7 @@ class Consumer:
         """Where reading goes on, of each partition that was read before."""
         async with self._database.read(EVERY_AGENCY) as connection:
             kept = await offsets.begins(connection, self._applier.group)
+            self._server = await offsets.server(connection)
         return {TopicPartition(self._prefix + topic, number): offset for (topic, number), offset in kept.items()}
 
     async def _step(self, partition: TopicPartition, offset: int) -> int | None:
@@ -182,7 +185,7 @@ class Consumer:
             onward = await passing.onward(connection, group, topic, partition.partition, offset)
             if onward is not None:
                 before = self._progress.offsets.get(partition, offset)
-                await offsets.keep(connection, group, {(topic, partition.partition): (before, onward)})
+                await offsets.keep(connection, group, {(topic, partition.partition): (before, onward)}, self._server)
         return onward
 
     async def _on_batch(self, raw: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
@@ -228,7 +231,7 @@ class Consumer:
         named = {(self._names[partition.topic], partition.partition): span for partition, span in read.items()}
         try:
             async with self._database.connection() as connection:
-                kept = await offsets.keep(connection, self._applier.group, named)
+                kept = await offsets.keep(connection, self._applier.group, named, self._server)
         except Exception as error:  # nothing is lost: a later batch finds that they are not kept, and goes back
             _log.warning("offsets_not_kept", error=describe(error))
             return
