@@ -240,6 +240,12 @@ async def test_restore(operator: Operator, eventually: Eventually, tmp_path: Pat
     assert "All accounts agree." in operator.follow("restore.md", part="Afterwards", **variables)
 
 
+async def test_a_record_of_another_program_is_passed(operator: Operator) -> None:
+    where = {"TOPIC": "muster.billing.term", "AGENCY": "EPA", "PARTITION": "0", "OFFSET": "1000000"}
+    said = operator.follow("restore.md", part=r"Is the record the service's own\?", SERVICE="billing", **where)
+    assert "billing goes on behind muster.billing.term[0], offset 1000000" in said
+
+
 async def test_reconcile(operator: Operator) -> None:
     assert "All accounts agree." in operator.follow("reconcile.md")
     await operator.sql("billing", "update term set state = 'cancelled' where agency_id = 'EPA'")

@@ -124,7 +124,7 @@ async def rewind(target: Target, service: Restored, reason: Reason) -> None:
 @on_target
 async def pass_record(
     target: Target,
-    service: Annotated[str, typer.Argument(help="The service that cannot read the record.")],
+    service: Annotated[str, typer.Argument(help="The service that stands before the record.")],
     topic: Topic,
     partition: Annotated[int, typer.Argument(min=0, help=r"As the readiness names it: topic\[partition]@offset.")],
     offset: Annotated[int, typer.Argument(min=0)],
@@ -133,7 +133,7 @@ async def pass_record(
         int | None, typer.Option(min=0, help="The last offset, where more than this record is damaged.")
     ] = None,
 ) -> None:
-    """Let a service go on behind a record that it cannot decode. What was in it stays unknown."""
+    """Let a service go on behind a record that it cannot decode, or that another program wrote on its own topic."""
     async with target.services(service) as services:
         body = {"offset": offset, "last_offset": through, "reason": reason}
         passed = await services[service].post(f"/v1/partitions/{topic}/{partition}/pass", body)

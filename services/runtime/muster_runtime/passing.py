@@ -1,16 +1,20 @@
-"""Records that the client cannot decode, and past which an operator lets a consumer group go.
+"""Records past which an operator lets a service go.
 
-Nothing is known of such a record, not even its agency. What is missing after it is a gap in that agency's stream,
-which parks and is accepted, or not, by itself.
+On a topic that it reads: one that the client cannot decode. Nothing is known of such a record, not even its agency.
+What is missing after it is a gap in that agency's stream, which parks and is accepted, or not, by itself.
+
+On a topic that it writes: one that another program wrote, at a position that the service has not given out. It is
+then no sign of a restored database.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from muster_runtime import audit
 from muster_runtime.db import EVERY_AGENCY, Connection, UnitOfWork
 
 
-class Unreadable(NamedTuple):
+class OffsetRange(NamedTuple):
     """Records of one partition, from the first to the last offset."""
 
     topic: str
@@ -18,9 +22,13 @@ class Unreadable(NamedTuple):
     first_offset: int
     last_offset: int
 
+    def covers(self, topic: str, partition: int, offset: int) -> bool:
+        """Whether a record is one of these."""
+        return (topic, partition) == self[:2] and self.first_offset <= offset <= self.last_offset
 
-async def let_pass(uow: UnitOfWork, group: str, records: Unreadable, reason: str) -> None:
-    """Let the group go on behind these records, where it finds that it cannot read the first; harmless to repeat."""
+
+async def let_pass(uow: UnitOfWork, group: str, records: OffsetRange, reason: str) -> None:
+    """Let the service, whose group this is, past these records; harmless to repeat."""
     added = await uow.connection.fetchval(
         """
         insert into passed_record (consumer_group, topic, kafka_partition, first_offset, last_offset)
@@ -36,7 +44,7 @@ async def let_pass(uow: UnitOfWork, group: str, records: Unreadable, reason: str
     if added:
         await audit.record(
             uow,
-            command="PassUnreadableRecord",
+            command="PassRecord",
             agency_id=EVERY_AGENCY,
             subject=f"{records.topic}[{records.partition}]@{records.first_offset}",
             after={"last_offset": records.last_offset},
@@ -60,3 +68,16 @@ async def onward(connection: Connection, group: str, topic: str, partition: int,
         offset,
     )
     return None if last is None else last + 1
+
+
+async def passed(connection: Connection, topics: Sequence[str]) -> list[OffsetRange]:
+    """The records on these topics past which an operator has let the service."""
+    rows = await connection.fetch(
+        """
+        select topic, kafka_partition, first_offset, last_offset
+        from passed_record
+        where topic = any($1::text[])
+        """,
+        topics,
+    )
+    return [OffsetRange(*row) for row in rows]

@@ -1,21 +1,27 @@
 """A database that has lost commits: restored from a backup, or a replica that lagged behind when it took over.
 
 It gives positions out a second time, and the readers would take what it says for known. The topics tell.
+
+One stream that is ahead holds up all: only the ends of the topics show what was lost, of each partition the last
+records. What would be published of other streams would bury that, and those that lie further back would go on as
+if nothing were amiss. Where the record is none of ours, an operator lets the service past it (`passing`).
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from muster_contracts import MalformedRecord, read_headers
+from muster_contracts import MalformedRecord, event_id, read_headers
+from muster_runtime import passing
 from muster_runtime.db import Database
 from muster_runtime.errors import RetryableError
+from muster_runtime.passing import OffsetRange
 from muster_runtime.positions import Position, StreamKey
 
 # Of each partition, how many records at its end are looked at. Commits are lost from the end, but the relay
@@ -27,10 +33,24 @@ PATIENCE_SECONDS = 10.0
 
 # What tells two events at one position apart: the time and the correlation id of the run that an event came in.
 Identity = tuple[datetime, str]
-Published = dict[StreamKey, dict[Position, Identity]]
 
-# Topic, agency, position and identity.
-Record = tuple[str, str, Position, Identity]
+
+class Record(NamedTuple):
+    """An event as it lies on its topic."""
+
+    topic: str
+    agency_id: str
+    position: Position
+    identity: Identity
+    partition: int
+    offset: int
+
+    @property
+    def stream(self) -> StreamKey:
+        return self.topic, self.agency_id
+
+
+Published = dict[StreamKey, dict[Position, Record]]
 
 # How many records are compared with the outbox at once.
 COMPARED_RECORDS = 10_000
@@ -50,17 +70,20 @@ async def refuse_restored(
     Answers the partitions that have no leader: what is at their ends is not known, and nothing may be sent to them.
     Raises DatabaseRestored; KafkaError and TimeoutError where the ends cannot be read.
     """
-    published, leaderless = await _ends(bootstrap, topic_prefix, topics)
+    async with database.connection() as connection:
+        passed = await passing.passed(connection, topics)
+    published, leaderless = await _ends(bootstrap, topic_prefix, topics, passed)
     last = {stream: max(positions) for stream, positions in published.items()}
     # Only now: whatever is on a topic was given out by a commit before it.
     for stream, given_out in (await _given_out(database, last)).items():
         if last[stream] > given_out:
-            raise _restored(stream, last[stream])
+            raise _restored(published[stream][last[stream]])
     # What has been given out a second time meanwhile is still in the outbox: it was refused here.
     for run in await _waiting_up_to(database, last):
         for position, identity in _events(run):
-            if published[run["topic"], run["agency_id"]].get(position, identity) != identity:
-                raise _restored((run["topic"], run["agency_id"]), position)
+            there = published[run["topic"], run["agency_id"]].get(position)
+            if there is not None and there.identity != identity:
+                raise _restored(there)
     return leaderless
 
 
@@ -78,9 +101,8 @@ async def published_runs(database: Database, bootstrap: str, topic_prefix: str) 
         await kafka.seek_to_beginning(*ends)
         batch: list[Record] = []
         async for record in _records(kafka, topic_prefix, ends):
-            topic, agency_id, position, _ = record
-            span = waiting.get((topic, agency_id))
-            if span and span[0] <= position <= span[1]:
+            span = waiting.get(record.stream)
+            if span and span[0] <= record.position <= span[1]:
                 batch.append(record)
             if len(batch) == COMPARED_RECORDS:
                 found |= await _runs_of(database, batch)
@@ -90,9 +112,9 @@ async def published_runs(database: Database, bootstrap: str, topic_prefix: str) 
 
 
 async def _ends(
-    bootstrap: str, topic_prefix: str, topics: Sequence[str]
+    bootstrap: str, topic_prefix: str, topics: Sequence[str], passed: Collection[OffsetRange]
 ) -> tuple[Published, Collection[TopicPartition]]:
-    """The last events of each partition, and the partitions without a leader."""
+    """The last events of each partition but for those that are passed, and the partitions without a leader."""
     published: Published = {}
     async with _reading(bootstrap, topic_prefix, topics) as kafka:
         cluster = kafka._client.cluster
@@ -105,8 +127,9 @@ async def _ends(
         for partition, end in ends.items():
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
-                    async for topic, agency_id, position, identity in _records(kafka, topic_prefix, {partition: end}):
-                        published.setdefault((topic, agency_id), {})[position] = identity
+                    async for record in _records(kafka, topic_prefix, {partition: end}):
+                        if not any(each.covers(record.topic, record.partition, record.offset) for each in passed):
+                            published.setdefault(record.stream, {})[record.position] = record
             except (KafkaError, TimeoutError):
                 raise
             except Exception as error:  # bytes that the client cannot read are no event of ours
@@ -129,7 +152,7 @@ async def _reading(bootstrap: str, topic_prefix: str, topics: Iterable[str]) -> 
 async def _records(
     kafka: AIOKafkaConsumer, topic_prefix: str, ends: Mapping[TopicPartition, int]
 ) -> AsyncIterator[Record]:
-    """Every event up to the ends: its topic, agency, position and identity."""
+    """Every event up to the ends that bears the id which the relay gives to its position."""
     left = await _unread(kafka, ends)
     while left:
         for partition, records in (await kafka.getmany(*left, timeout_ms=1000)).items():
@@ -138,12 +161,10 @@ async def _records(
                     envelope = read_headers(record.headers)
                 except MalformedRecord:
                     continue  # no event of ours
-                yield (
-                    partition.topic.removeprefix(topic_prefix),
-                    envelope.agency_id,
-                    (envelope.epoch, envelope.sequence),
-                    (envelope.time, envelope.correlation_id),
-                )
+                topic, position = partition.topic.removeprefix(topic_prefix), (envelope.epoch, envelope.sequence)
+                if envelope.id == event_id(topic, envelope.agency_id, *position):
+                    identity = envelope.time, envelope.correlation_id
+                    yield Record(topic, envelope.agency_id, position, identity, record.partition, record.offset)
         left = await _unread(kafka, ends)
 
 
@@ -215,12 +236,12 @@ async def _runs_of(database: Database, records: Sequence[Record]) -> set[int]:
                 using (topic, agency_id, epoch, time, correlation_id)
             where sequence >= first_sequence and sequence < first_sequence + events
             """,
-            [topic for topic, _, _, _ in records],
-            [agency_id for _, agency_id, _, _ in records],
-            [epoch for _, _, (epoch, _), _ in records],
-            [sequence for _, _, (_, sequence), _ in records],
-            [time for _, _, _, (time, _) in records],
-            [correlation_id for _, _, _, (_, correlation_id) in records],
+            [record.topic for record in records],
+            [record.agency_id for record in records],
+            [record.position[0] for record in records],
+            [record.position[1] for record in records],
+            [record.identity[0] for record in records],
+            [record.identity[1] for record in records],
         )
     return {row["id"] for row in rows}
 
@@ -234,9 +255,11 @@ def _identity(run: Mapping[str, Any]) -> Identity:
     return run["time"], run["correlation_id"]
 
 
-def _restored(stream: StreamKey, position: Position) -> DatabaseRestored:
-    topic, agency_id = stream
+def _restored(record: Record) -> DatabaseRestored:
+    epoch, sequence = record.position
     return DatabaseRestored(
-        f"{topic} of {agency_id} has an event at epoch {position[0]}, sequence {position[1]}, which this database has "
-        "not given out: it was restored; raise its epoch (muster streams epoch raise) before it publishes"
+        f"{record.topic} of {record.agency_id} has an event at epoch {epoch}, sequence {sequence} "
+        f"({record.topic}[{record.partition}]@{record.offset}), which this database has not given out: "
+        "it was restored; raise its epoch (muster streams epoch raise) before it publishes, "
+        "or pass the record where another program wrote it"
     )

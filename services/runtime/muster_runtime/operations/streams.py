@@ -12,6 +12,7 @@ from muster_runtime.auth import requires_program
 from muster_runtime.db import EVERY_AGENCY, Database, UnitOfWork
 from muster_runtime.errors import InvalidInput, NotFound
 from muster_runtime.http import RuntimeDep
+from muster_runtime.kafka_topics import needed_topics
 from muster_runtime.operations.commands import OperatorCommands, operators_commands
 from muster_runtime.operations.parked import Reason, Topic
 from muster_runtime.operations.recovery import Recovery
@@ -42,7 +43,7 @@ class EpochRequest(Reason):
 
 
 class PassRequest(Reason):
-    """The offset of a record that the consumer cannot decode, and why it is given up.
+    """The offset of a record that is passed, and why.
 
     Where a whole batch is damaged, `last_offset` is that of the batch's last record.
     """
@@ -52,7 +53,7 @@ class PassRequest(Reason):
 
 
 class Passed(BaseModel):
-    """Records that are given up; the consumer goes on behind them where it cannot read the first."""
+    """Records that are passed: the consumer goes on behind them, and the relay takes them for no event of its own."""
 
     topic: str
     partition: int
@@ -126,14 +127,15 @@ def streams_router(service: str, applier: Applier, database: Database) -> APIRou
     ) -> Response:
         """Let the consumer go on behind a record that it cannot decode; harmless to repeat.
 
-        What is missing of an agency after that parks its stream as a gap.
+        What is missing of an agency after that parks its stream as a gap. On a topic that the service writes: let the
+        relay go on although another program wrote the record, at a position that the service has not given out.
         """
-        if topic not in {cls.topic for cls in runtime.service.subscriptions}:
-            raise NotFound(f"{service} does not read the topic {topic[:80]!r}")
+        if topic not in needed_topics(runtime.service):
+            raise NotFound(f"{service} neither reads nor writes the topic {topic[:80]!r}")
         last = body.offset if body.last_offset is None else body.last_offset
         if last < body.offset:
             raise InvalidInput("last_offset", last, f"it is not below offset, {body.offset}")
-        records = passing.Unreadable(topic, partition, body.offset, last)
+        records = passing.OffsetRange(topic, partition, body.offset, last)
 
         async def handler(uow: UnitOfWork) -> Passed:
             await passing.let_pass(uow, applier.group, records, body.reason)

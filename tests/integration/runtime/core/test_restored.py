@@ -1,11 +1,13 @@
 """A database that has lost commits, beside the topics, which tell."""
 
 import asyncio
+import re
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
+from muster_contracts import event_id
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.relay import Relay
 from muster_runtime.restored import published_runs
@@ -102,6 +104,43 @@ async def test_a_server_that_has_taken_over_is_looked_at_before_anything_of_it_i
     assert len(await idle_probe.published(SeatAssigned)) == 2
 
 
+async def test_a_record_of_another_program_holds_nothing_up_once_an_operator_has_passed_it(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    """It bears the very id of a position to come. One with an id of its own is no event of the service's at all."""
+    await write(idle_probe, "NASA", "one")
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    (ours,) = await idle_probe.published(SeatAssigned)
+    odd = ours.envelope._replace(sequence=1_000, id="of another program")
+    await idle_probe.producer.put(odd, seat("NASA", "odd"))
+    await write(idle_probe, "DOE", "one")
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+
+    foreign = ours.envelope._replace(sequence=1_000, id=event_id(TOPIC, "NASA", 1, 1_000))
+    await idle_probe.producer.put(foreign, seat("NASA", "foreign"))
+    await write(idle_probe, "EPA", "one")
+    async with relaying(idle_probe) as relay:
+        said = await eventually(lambda: _held(relay))
+        assert "NASA has an event at epoch 1, sequence 1000" in said
+        named = re.search(r"\((\S+)\[(\d+)\]@(\d+)\)", said)
+        assert named is not None
+        topic, partition, offset = named.groups()
+        order = {"offset": int(offset), "reason": "written by a tool, see ticket 4714"}
+        passed = await idle_probe.client.post(f"/v1/partitions/{topic}/{partition}/pass", json=order)
+        assert passed.status_code == 200, passed.text
+        await eventually(lambda: outbox_is_empty(idle_probe))
+        await eventually(lambda: relay.held is None)
+    assert ("EPA", 1, 1) in await published_positions(idle_probe)
+    audited = await idle_probe.admin.fetchrow("select command, subject, reason from audit")
+    assert tuple(audited or ()) == ("PassRecord", f"{TOPIC}[{partition}]@{offset}", order["reason"])
+
+    await lose_commits(idle_probe)
+    async with relaying(idle_probe) as relay:
+        assert "DOE has an event at epoch 1, sequence 1" in await eventually(lambda: _held(relay))
+
+
 async def lose_commits(probe: RunningService) -> None:
     """As if the last transactions of NASA and DOE had never been."""
     await probe.admin.execute("update stream set last_sequence = 1 where agency_id = 'NASA'")
@@ -137,7 +176,9 @@ async def test_what_is_on_its_topic_already_is_found_in_an_outbox_of_any_size(id
     event = seat("NASA", "a")
     (envelope,) = await idle_probe.publish(event, time=now)
     for sequence, correlation_id in ((1, "cor_0"), (700, "cor_1"), (1_001, "cor_1"), (199_999, "cor_399")):
-        published = envelope._replace(sequence=sequence, id=f"{sequence}", correlation_id=correlation_id)
+        published = envelope._replace(
+            sequence=sequence, id=event_id(TOPIC, "NASA", 1, sequence), correlation_id=correlation_id
+        )
         await idle_probe.producer.put(published, event)
     settings = idle_probe.runtime.settings
     tracemalloc.start()
