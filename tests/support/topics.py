@@ -20,6 +20,7 @@ E = TypeVar("E", bound=Event)
 class Producer:
     """Publishes events as the service that owns them would: keyed, and with gapless sequences per topic and agency.
 
+    Their ids are the tests' own: the owner's relay, where it runs beside, takes them for no events of its own.
     With `transactional_id` each record is a transaction, as those of compacted topics are: its marker follows it.
     """
 
@@ -75,7 +76,7 @@ class Producer:
         stream = event.topic, event.agency_id
         self._sequences[stream] += 1
         return Envelope(
-            id=event_id(*stream, 1, self._sequences[stream]),
+            id="test/" + event_id(*stream, 1, self._sequences[stream]),
             source=source_of(event.topic),
             type=event.event_type,
             time=time,
