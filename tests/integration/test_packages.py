@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -31,6 +32,14 @@ FOLDERS = {
     "muster-runtime": ROOT / "services/runtime",
     **{f"muster-{service}": ROOT / "services" / service for service in SERVICES},
     "muster-local": ROOT / "infra/local",
+}
+
+# A list of each service, empty at first, and open to its scope to read.
+READS = {
+    "enrollment": "/v1/agencies",
+    "entitlements": "/v1/agencies/NASA/seats",
+    "billing": "/v1/agencies/NASA/terms",
+    "notify": "/v1/agencies/NASA/webhooks",
 }
 
 # Long enough for a machine that does much else at the same time.
@@ -235,6 +244,19 @@ async def test_a_service_migrates_and_serves_from_wheels_alone(
             await eventually(ready, timeout=PATIENCE)
             described = json.loads((await client.get("/openapi.json")).text)
             assert described["openapi"].startswith("3.1")
+            headers = {"Authorization": f"Bearer {tokens.token(f'{service}:read')}"}
+            assert (await client.get(READS[service])).status_code == 401
+            read = await client.get(READS[service], headers=headers)
+            assert read.status_code == 200, read.text
+            assert read.json()["items"] == []
     finally:
         served.terminate()
         assert served.wait(30) == 0
+
+    (migrations,) = tmp_path.glob(f"installed/lib/*/site-packages/muster_{service}/migrations")
+    shutil.rmtree(migrations)
+    incomplete = subprocess.run(
+        [*command, "migrate"], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert incomplete.returncode == 2
+    assert incomplete.stderr == f"{migrations} holds no migrations: install the package again\n"
