@@ -70,8 +70,11 @@ async def test_a_withdrawal_takes_every_seat_back_and_says_nothing_more_of_trial
         events = await entitlements.service.published(SeatRevoked)
         return [event.data.reason for event in events] == ["agency_withdrawn"] * 3
 
+    async def erased() -> bool:
+        return len(await entitlements.service.published(PersonErased)) == 3
+
     await entitlements.eventually(revoked)
-    assert len(await entitlements.service.published(PersonErased)) == 3
+    await entitlements.eventually(erased)
     assert await entitlements.service.admin.fetchval("select count(*) from seat where email is not null") == 0
     assert await entitlements.service.admin.fetchval("select count(*) from deadline") == 0
     ends = await entitlements.service.admin.fetch("select distinct ends_at from feature_window")

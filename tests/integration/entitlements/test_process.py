@@ -190,7 +190,7 @@ async def test_the_command_sends_a_file_and_follows_it(
 
     async def seats_import(*options: str) -> tuple[int | None, str]:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "muster_local.cli", "seats", "import", str(file), f"--home={tmp_path}"),
+            *(sys.executable, "-m", "muster_local.cli", "seats", "import", str(file), f"--home={tmp_path / 'home'}"),
             *options,
             env=os.environ
             | {

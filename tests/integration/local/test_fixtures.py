@@ -93,6 +93,7 @@ async def test_a_second_process_shares_the_work(
 async def test_roles_see_no_database_and_no_schema_but_their_own(
     service_database: Callable[..., Awaitable[Access]], tmp_path: Path
 ) -> None:
+    (tmp_path / "20300101000000_nothing.sql").write_text("-- migrate:up\nselect 1;\n-- migrate:down\n", "utf-8")
     ours, theirs = await service_database("echo", tmp_path), await service_database("other", tmp_path)
     foreign = theirs.api_dsn.rpartition("/")[2]
     with pytest.raises(asyncpg.InsufficientPrivilegeError):

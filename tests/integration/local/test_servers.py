@@ -93,6 +93,7 @@ async def test_the_mail_server_keeps_every_message_whole(
 async def test_an_api_role_makes_nothing(
     statement: str, service_database: Callable[..., Awaitable[Any]], tmp_path: Path
 ) -> None:
+    (tmp_path / "20300101000000_nothing.sql").write_text("-- migrate:up\nselect 1;\n-- migrate:down\n", "utf-8")
     access = await service_database("echo", tmp_path)
     connection = await asyncpg.connect(access.api_dsn)
     try:

@@ -129,7 +129,8 @@ async def test_with_three_brokers_an_acknowledged_event_is_on_two(
         await faults.stop()
 
         monkeypatch.setenv("MUSTER_KAFKA_BOOTSTRAP", three_brokers)
-        applied = await asyncio.to_thread(CliRunner().invoke, app, ["topics", "apply", "--home", str(tmp_path)])
+        arguments = ["topics", "apply", "--home", str(tmp_path / "home")]
+        applied = await asyncio.to_thread(CliRunner().invoke, app, arguments)
         assert (applied.exit_code, "copies: 1, not 3" in applied.output) == (1, True), applied.exception
 
         async def nothing_else_differs() -> bool:

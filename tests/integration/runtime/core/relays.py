@@ -43,5 +43,6 @@ async def relaying(probe: RunningService) -> AsyncIterator[Relay]:
     )
     task = asyncio.create_task(relay.run())
     yield relay
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    while not task.done():  # asyncio.wait_for, which Kafka's client uses, swallows a cancellation at the wrong moment
+        task.cancel()
+        await asyncio.wait([task], timeout=1)
