@@ -25,7 +25,8 @@ from muster_runtime.consumer.pausing import PausedPartitions
 from muster_runtime.consumer.polling import Poller
 from muster_runtime.consumer.progress import Progress
 from muster_runtime.consumer.records import Records
-from muster_runtime.db import EVERY_AGENCY, RETRYABLE, Database
+from muster_runtime.db import RETRYABLE, Database
+from muster_runtime.offsets import Partition
 from muster_runtime.parking import Record, StreamStands
 from muster_runtime.telemetry import APPLY_RETRIES, describe
 
@@ -173,19 +174,19 @@ class Consumer:
 
     async def _begins(self) -> dict[TopicPartition, int]:
         """Where reading goes on, of each partition that was read before."""
-        async with self._database.read(EVERY_AGENCY) as connection:
+        async with self._database.connection() as connection:
             kept = await offsets.begins(connection, self._applier.group)
             self._server = await offsets.server(connection)
         return {TopicPartition(self._prefix + topic, number): offset for (topic, number), offset in kept.items()}
 
     async def _step(self, partition: TopicPartition, offset: int) -> int | None:
         """The offset from which an operator has ordered to go on, where the record at this one cannot be read."""
-        topic, group = self._names[partition.topic], self._applier.group
+        named, group = self._named(partition), self._applier.group
         async with self._database.connection() as connection:
-            onward = await passing.onward(connection, group, topic, partition.partition, offset)
+            onward = await passing.onward(connection, group, *named, offset)
             if onward is not None:
                 before = self._progress.offsets.get(partition, offset)
-                await offsets.keep(connection, group, {(topic, partition.partition): (before, onward)}, self._server)
+                await offsets.keep(connection, group, {named: (before, onward)}, self._server)
         return onward
 
     async def _on_batch(self, raw: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
@@ -228,14 +229,18 @@ class Consumer:
 
     async def _keep(self, read: Mapping[TopicPartition, tuple[int, int]]) -> None:
         """Keep what was read of partitions; go back where the database does not know of what was read before that."""
-        named = {(self._names[partition.topic], partition.partition): span for partition, span in read.items()}
+        named = {self._named(partition): span for partition, span in read.items()}
         try:
             async with self._database.connection() as connection:
                 kept = await offsets.keep(connection, self._applier.group, named, self._server)
         except Exception as error:  # nothing is lost: a later batch finds that they are not kept, and goes back
             _log.warning("offsets_not_kept", error=describe(error))
             return
-        self._go_back({p for p in read if (self._names[p.topic], p.partition) not in kept})
+        self._go_back({partition for partition in read if self._named(partition) not in kept})
+
+    def _named(self, partition: TopicPartition) -> Partition:
+        """A partition by the contract's name of its topic."""
+        return self._names[partition.topic], partition.partition
 
     def _go_back(self, lost: Collection[TopicPartition]) -> None:
         if lost:
