@@ -4,24 +4,16 @@ import asyncio
 import time
 
 from muster_runtime.pacing import SLICE_SECONDS, Pace
+from tests.support.turns import counted_turns
 
 
 async def test_others_go_on_between_two_slices() -> None:
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(others())
     pace = Pace()
     until = time.monotonic() + 5000 * SLICE_SECONDS
-    while turns < 5 and time.monotonic() < until:
-        await pace.keep()
-    task.cancel()
-    assert turns >= 5
+    async with counted_turns() as turns:
+        while turns() < 5 and time.monotonic() < until:
+            await pace.keep()
+    assert turns() >= 5
 
 
 async def test_a_step_within_the_slice_costs_no_turn() -> None:
