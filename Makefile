@@ -1,4 +1,4 @@
-# Everything that is done with Muster. It needs Linux, GNU make and Python 3.11 or later; it fetches the rest itself.
+# Every task in Muster. It needs Linux, GNU make, and Python 3.11 or later, and installs the rest.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,54 +9,54 @@ PACKAGES := contracts services/runtime services/enrollment services/entitlements
 MIGRATIONS := $(wildcard services/*/*/migrations/*.sql)
 MODULES := muster_contracts muster_runtime muster_enrollment muster_entitlements muster_billing muster_notify muster_local
 
-# The faults, two of which live with what they are about. For the long run: how often it kills, the consumer
-# that is a million events behind, and what was measured.
+# The fault tests; two of them are next to other tests of their subject. For the long run: the number of kills, the test
+# of a consumer that is a million events behind, and the file for the measurements.
 HOSTILE := tests/integration/runtime/core/test_hostile.py
 FAULTS := $(HOSTILE) tests/faults tests/integration/entitlements/test_process.py::test_an_import_killed_again_and_again_ends_as_a_clean_run
 KILLS ?= 200
 BACKLOG := tests/integration/runtime/core/test_flood.py::test_a_consumer_that_is_far_behind_stays_small_and_serves_every_agency
 FINDINGS := $(CURDIR)/build/faults.jsonl
 
-# More arguments for the program that a target runs, such as: make demo ARGS="--seats 500"
+# More arguments for the program that a target runs, for example: make demo ARGS="--seats 500"
 ARGS ?=
 
 SHELL := /bin/bash -euo pipefail
 .DEFAULT_GOAL := help
 
 ##@ Try it
-demo: venv ## Play the programme's first year on a new stack, and prove that its books balance
+demo: venv ## Run the program's first year on a new stack, and prove that its books balance
 	$(BIN)/muster demo $(ARGS)
 
 up: venv ## Start the stack and leave it running
 	$(BIN)/muster up $(ARGS)
 
-status: venv ## Show what runs, and whether it is ready
+status: venv ## Show what runs and whether it is ready
 	$(BIN)/muster status $(ARGS)
 
-down: venv ## Stop the stack; its data stay
+down: venv ## Stop the stack; its data stays
 	$(BIN)/muster down $(ARGS)
 
 ##@ Work on it
-test: venv ## Run every test, on real servers
+test: venv ## Run every test on real servers
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
-faults: venv ## Break it in every way it must survive: kills, pauses, lost answers, full disks
+faults: venv ## Test every fault that Muster must survive: kills, pauses, lost answers, full disks
 	MUSTER_TEST_HOSTILE=20000 $(BIN)/python -m pytest $(FAULTS) $(ARGS)
 
-faults-long: venv ## The same for longer, then KILLS at random points of live traffic; writes docs/faults.md
+faults-long: venv ## Run the faults for longer, then KILLS kills at random points of live traffic; write docs/faults.md
 	mkdir -p $(dir $(FINDINGS)) && rm -f $(FINDINGS)
 	FAULT_FINDINGS=$(FINDINGS) FAULT_AWAY_SECONDS=120 MUSTER_TEST_HOSTILE=20000 $(BIN)/python -m pytest $(FAULTS) $(ARGS)
 	MUSTER_TEST_BACKLOG=1000000 $(BIN)/python -m pytest $(BACKLOG)
 	$(BIN)/python -m tests.faults.report $(FINDINGS)
 	$(BIN)/python -m tests.faults.live --kills $(KILLS)
 
-bench: venv ## Measure throughput, latency, CPU and memory beside their limits, on real servers
+bench: venv ## Measure throughput, latency, CPU, and memory against their limits on real servers
 	$(BIN)/python -m tests.bench $(ARGS)
 
-bench-quick: venv ## See that every benchmark runs; its small numbers say nothing of speed
+bench-quick: venv ## Check that every benchmark runs; its numbers are too small to measure speed
 	$(BIN)/python -m tests.bench --quick $(ARGS)
 
-lint: venv ## Check style, types, imports and migrations
+lint: venv ## Check style, types, imports, and migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(MODULES:%=-p %)
@@ -64,37 +64,37 @@ lint: venv ## Check style, types, imports and migrations
 	$(BIN)/lint-imports
 	for file in $(MIGRATIONS); do sed '/^-- migrate:down/,$$d' $$file | $(BIN)/squawk --stdin-filepath $$file; done
 
-format: venv ## Bring the code into shape
+format: venv ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-contracts: venv ## Write schemas, examples and AsyncAPI anew from the event models
+contracts: venv ## Generate schemas, examples, and AsyncAPI from the event models
 	$(BIN)/python -m muster_contracts.generate
 
-contracts-check: venv ## Refuse a change of the events that breaks a reader of any release
+contracts-check: venv ## Reject an event change that breaks a reader of any release
 	$(BIN)/python -m muster_contracts.generate --check
 	$(BIN)/python -m muster_contracts.compatibility
 
-release-contracts: venv ## Release the events as they are: make release-contracts VERSION=0.3.0
+release-contracts: venv ## Release the current events: make release-contracts VERSION=0.3.0
 	$(BIN)/python -m muster_contracts.compatibility --release "$(VERSION)"
 	sed -i 's/^__version__ = .*/__version__ = "$(VERSION)"/' contracts/muster_contracts/__init__.py
 	sed -i 's/"muster-contracts==[^"]*"/"muster-contracts==$(VERSION)"/' $(PACKAGES:%=%/pyproject.toml)
 	$(BIN)/python -m muster_contracts.generate
 
-lock: venv ## Choose the newest versions that requirements.in allows
+lock: venv ## Lock the newest versions that requirements.in allows
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --no-emit-index-url requirements.in -o requirements.lock
 
-clean: ## Remove what was made, but for the data of stacks
+clean: ## Remove generated files, but keep the data of stacks
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 help: ## Show the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
-.PHONY: demo up status down test faults faults-long bench lint format contracts contracts-check release-contracts lock clean help venv
+.PHONY: demo up status down test faults faults-long bench bench-quick lint format contracts contracts-check release-contracts lock clean help venv
 
-# The virtual environment. Two makes at once: the second one waits, and finds it complete.
+# The virtual environment. If two makes run at once, the second waits and finds it complete.
 venv:
 	@flock Makefile $(MAKE) --silent --no-print-directory $(INSTALLED)
 
