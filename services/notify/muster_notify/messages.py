@@ -18,7 +18,7 @@ from muster_notify.domain import Contact
 
 
 class Unwritable(Exception):
-    """An e-mail cannot be written of what was given; the message does not show it, for it may be personal."""
+    """An e-mail cannot be written from this data; the message does not show the data, because it may be personal."""
 
 
 class Message(BaseModel):
@@ -47,9 +47,9 @@ def write(
     recipients: Sequence[Contact],
     date: datetime,
 ) -> EmailMessage:
-    """An e-mail about an event's data. Its Message-ID follows from the delivery, so that a repetition has the same.
+    """An e-mail about an event's data. A repeated attempt has the same Message-ID: it is derived from the delivery.
 
-    Raises Unwritable when an address is not one or a header would break its line.
+    Raises Unwritable if an address is invalid or a header contains a line break.
     """
     texts = {
         "heading": _render(message.subject, data),
@@ -67,7 +67,7 @@ def write(
         raise Unwritable("an address or a header is not valid") from error
     email["Date"] = format_datetime(date)
     email["Message-ID"] = f"<{delivery_id}@{sender.rpartition('@')[2]}>"
-    email["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's absence notice answers it
+    email["Auto-Submitted"] = "auto-generated"  # RFC 3834: suppresses out-of-office replies
     email["Content-Language"] = "en"
     email.set_content(_layouts().get_template("message.txt.j2").render(texts))
     email.add_alternative(_layouts().get_template("message.html.j2").render(texts), subtype="html")
@@ -105,12 +105,12 @@ def _layouts() -> Environment:
 
 def _day(value: str) -> str:
     at = datetime.fromisoformat(value).astimezone(UTC)
-    return f"{at.day} {at:%B %Y}"
+    return f"{at:%B} {at.day}, {at.year}"
 
 
 def _instant(value: str) -> str:
     at = datetime.fromisoformat(value).astimezone(UTC)
-    return f"{at.day} {at:%B %Y, %H:%M} UTC"
+    return f"{at:%B} {at.day}, {at:%Y, %H:%M} UTC"
 
 
 def _money(value: Mapping[str, Any]) -> str:

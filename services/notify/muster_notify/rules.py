@@ -1,4 +1,4 @@
-"""The rules as data: what is told to whom, read once from rules.toml."""
+"""The rules as data: who is notified of which event, read once from rules.toml."""
 
 import tomllib
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from muster_contracts import event_types, topics
 
 
 class Rule(BaseModel):
-    """An event of a type is told to a role by an e-mail."""
+    """Sends an e-mail about an event of a type to a role."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,11 +23,11 @@ class Rule(BaseModel):
 
 
 class Rules(BaseModel):
-    """All rules; the names that they use exist."""
+    """All rules; validation checks that the names in them exist."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    on_request: frozenset[str] = Field(description="Types that a webhook gets only when its endpoint names them.")
+    on_request: frozenset[str] = Field(description="Types that a webhook receives only if its endpoint names them.")
     email: tuple[Rule, ...]
 
     @model_validator(mode="after")
@@ -44,7 +44,7 @@ class Rules(BaseModel):
         return [rule for rule in self.email if rule.event == event_type]
 
     def named(self, name: str) -> Rule:
-        """The rule of that name; raises KeyError."""
+        """The rule with that name; raises KeyError if there is none."""
         return {rule.name: rule for rule in self.email}[name]
 
 
@@ -61,5 +61,5 @@ def rules() -> Rules:
 
 
 def wanted_types(named: Sequence[str] | None) -> frozenset[str]:
-    """The types that an endpoint gets: those that it names; without names all public ones but those on request."""
+    """The types that an endpoint receives: those that it names, or else all public ones except those on request."""
     return frozenset(public_types()).difference(rules().on_request) if named is None else frozenset(named)

@@ -44,7 +44,7 @@ async def test_a_repeated_event_makes_no_second_email(notify: Notify, mail: Mail
     await notify.settle()
     assert [message["Subject"] for message in mail.messages] == [
         "The NASA is enrolled",
-        "The enrolment of NASA is active again",
+        "The enrollment of NASA is active again",
     ]
 
 

@@ -143,7 +143,7 @@ def test_instants_and_money_are_in_words() -> None:
     issued = next(event for event in EVENTS if isinstance(event, billing.InvoiceIssued))
     text, _ = parts(written(issued, "invoice-issued"))
     assert "Amount: $1.00" in text
-    assert "Issued: 6 August 2025, 12:30 UTC" in text
+    assert "Issued on: August 6, 2025, 12:30 UTC" in text
 
 
 def test_a_subject_cannot_add_a_header() -> None:
