@@ -23,7 +23,7 @@ from muster_contracts import Envelope, event_id, source_of, topics, write_header
 from muster_contracts.enrollment import AgencyEnrolled, AgencySuspended
 from muster_enrollment.domain.rules import ISSUER, PRODUCT
 from muster_local.demo.programme import Programme
-from muster_local.postgres import _program
+from muster_local.postgres import program
 from muster_local.programs import SERVICES, migrations_of
 from muster_local.provisioning import drop
 from muster_local.scopes import SCOPES
@@ -50,7 +50,7 @@ class Operator:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        programs = [Path(sys.executable).parent, _program("pg_dump").parent]
+        programs = [Path(sys.executable).parent, program("pg_dump").parent]
         self.path = os.pathsep.join([*map(str, programs), os.environ["PATH"]])
 
     @property

@@ -19,6 +19,7 @@ from tests.faults import servers
 from tests.faults.field import Field
 from tests.faults.findings import Findings
 from tests.faults.probe.service import MIGRATIONS
+from tests.faults.replica import Replicas
 from tests.faults.servers import Borrowed, Server
 from tests.support.databases import Databases
 from tests.support.services import TokenIssuer
@@ -149,3 +150,24 @@ async def field(
     finally:
         if hasattr(field, "access"):  # a field whose start failed may have no database
             await drop(dsn, field._database)
+
+
+@pytest.fixture
+async def replicas() -> AsyncIterator[Replicas]:
+    """A primary and its standby, this test's own."""
+    # Not in pytest's folder, as above.
+    with tempfile.TemporaryDirectory(prefix="muster-replicas-") as folder:
+        replicas = await Replicas.start(Path(folder))
+        yield replicas
+        replicas.kill()
+
+
+@pytest.fixture
+async def replicated_field(
+    tmp_path: Path, replicas: Replicas, kafka_server: Server, topic_prefix: str, tokens: TokenIssuer, seed: int
+) -> AsyncIterator[Field]:
+    """The probe's field on the primary; its processes, and its own look into the database, follow the leader."""
+    field = Field(tmp_path, replicas.primary.address, kafka_server.address, topic_prefix, tokens, seed)
+    async with field:
+        field.access = replicas.access(field.access)
+        yield field

