@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from muster_billing import handlers, queries, reports
 from muster_billing.commands import DecideRenewal, RecordPayment
 from muster_billing.domain import Money
+from muster_billing.errors import InvoiceNotPayable, RenewalClosed
 from muster_billing.replies import (
     Forecast,
     InvoiceReply,
@@ -21,12 +22,13 @@ from muster_billing.replies import (
 from muster_contracts import AgencyId
 from muster_contracts.billing import RenewalDecision
 from muster_runtime.http import CommandsDep, Page, PageDep, ReaderDep, requires, requires_program
+from muster_runtime.problem_responses import COMMON, problem_responses
 
-router = APIRouter(prefix="/v1", tags=["billing"])
+router = APIRouter(prefix="/v1", tags=["billing"], responses=COMMON)
 
 READ = requires("billing:read")
 WRITE = requires("billing:write")
-# The program says what it has received; the payer does not.
+# The program records what it received; the payer does not.
 RECEIVE = requires_program("billing:receive")
 OPERATE = requires("billing:operate")
 
@@ -39,7 +41,7 @@ class Request(BaseModel):
 
 
 class Amount(Request):
-    """An amount in whole minor units: cents for USD. A fraction, a text or a truth value is none."""
+    """An amount in minor units of a currency, such as cents for USD. It must be an integer."""
 
     amount_minor: int = Field(strict=True, gt=0, le=10**12, examples=[100])
     currency: str = Field(pattern=r"^[A-Z]{3}$", examples=["USD"])
@@ -51,7 +53,7 @@ class PaymentRequest(Request):
         min_length=1,
         max_length=200,
         pattern=r"^[^\x00-\x1f\x7f]*$",
-        description="The payer's own reference, such as the number of a Treasury schedule.",
+        description="The payer's own reference, such as a Treasury schedule number.",
     )
 
 
@@ -59,25 +61,25 @@ class DecisionRequest(Request):
     decision: RenewalDecision
 
 
-@router.get("/agencies/{agency_id}/terms", dependencies=[READ])
+@router.get("/agencies/{agency_id}/terms", summary="List an agency's terms", dependencies=[READ])
 async def list_terms(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> Page[TermReply]:
     async with reader.read(agency_id) as connection:
         return await queries.terms(connection, agency_id, page)
 
 
-@router.get("/agencies/{agency_id}/invoices", dependencies=[READ])
+@router.get("/agencies/{agency_id}/invoices", summary="List an agency's invoices", dependencies=[READ])
 async def list_invoices(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> Page[InvoiceReply]:
     async with reader.read(agency_id) as connection:
         return await queries.invoices(connection, agency_id, page)
 
 
-@router.get("/agencies/{agency_id}/renewals", dependencies=[READ])
+@router.get("/agencies/{agency_id}/renewals", summary="List an agency's renewal offers", dependencies=[READ])
 async def list_renewals(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> Page[RenewalReply]:
     async with reader.read(agency_id) as connection:
         return await queries.renewals(connection, agency_id, page)
 
 
-@router.get("/agencies/{agency_id}/ledger", dependencies=[READ])
+@router.get("/agencies/{agency_id}/ledger", summary="List an agency's ledger transactions", dependencies=[READ])
 async def list_ledger(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> Page[TransactionReply]:
     async with reader.read(agency_id) as connection:
         return await queries.ledger(connection, agency_id, page)
@@ -85,13 +87,16 @@ async def list_ledger(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> 
 
 @router.post(
     "/agencies/{agency_id}/invoices/{invoice_id}/payments",
+    summary="Record a payment",
     status_code=201,
     response_model=PaymentReply,
     dependencies=[RECEIVE],
+    responses=problem_responses(InvoiceNotPayable),
 )
 async def record_payment(
     agency_id: AgencyId, invoice_id: InvoiceId, request: PaymentRequest, commands: CommandsDep
 ) -> Response:
+    """A payment must match the invoice's amount and currency exactly."""
     command = RecordPayment(
         agency_id=agency_id,
         invoice_id=invoice_id,
@@ -103,26 +108,32 @@ async def record_payment(
 
 @router.post(
     "/agencies/{agency_id}/renewals/{renewal_id}/decision",
+    summary="Accept or decline a renewal offer",
     response_model=RenewalReply,
     dependencies=[WRITE],
+    responses=problem_responses(RenewalClosed),
 )
 async def decide_renewal(
     agency_id: AgencyId, renewal_id: RenewalId, request: DecisionRequest, commands: CommandsDep
 ) -> Response:
+    """Sending the same decision again changes nothing."""
     command = DecideRenewal(agency_id=agency_id, renewal_id=renewal_id, decision=request.decision)
     return await commands.execute(agency_id, partial(handlers.decide_renewal, command=command))
 
 
-@router.get("/reconciliation", dependencies=[OPERATE])
+@router.get("/reconciliation", summary="Reconcile terms, invoices, and the ledger", dependencies=[OPERATE])
 async def reconcile(reader: ReaderDep) -> Reconciliation:
+    """Every list is empty if the books agree. A token for one agency sees only that agency."""
     async with reader.read(reader.tenant) as connection:
         return await reports.reconciliation(connection)
 
 
-@router.get("/forecast", dependencies=[OPERATE])
+@router.get("/forecast", summary="Forecast renewals of a fiscal year", dependencies=[OPERATE])
 async def forecast(
     reader: ReaderDep,
-    fiscal_year: Annotated[int, Query(ge=2000, le=9999, description="The federal fiscal year, from 1 October.")],
+    fiscal_year: Annotated[
+        int, Query(ge=2000, le=9999, description="The federal fiscal year; it starts on October 1 of the year before.")
+    ],
 ) -> Forecast:
     async with reader.read(reader.tenant) as connection:
         return await reports.forecast(connection, fiscal_year)

@@ -1,4 +1,4 @@
-"""What billing can be asked to do."""
+"""The commands of billing."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from muster_contracts.billing import RenewalDecision
 
 @dataclass(frozen=True, slots=True)
 class RecordPayment:
-    """An agency has paid an invoice; `reference` is the payer's own, such as a Treasury schedule number."""
+    """Record a payment; `reference` is the payer's own, such as a Treasury schedule number."""
 
     agency_id: str
     invoice_id: str
@@ -18,7 +18,7 @@ class RecordPayment:
 
 @dataclass(frozen=True, slots=True)
 class DecideRenewal:
-    """An agency accepts or declines the offer of a further term."""
+    """Accept or decline the offer of the next term."""
 
     agency_id: str
     renewal_id: str

@@ -1,4 +1,4 @@
-"""What the HTTP interface says of terms, invoices, payments and renewals."""
+"""The replies of the routes."""
 
 from datetime import date
 
@@ -24,7 +24,7 @@ class Reply(BaseModel):
 
 
 class Period(Reply):
-    """The days, both inclusive, on which the service is rendered."""
+    """The days, both inclusive, on which the service is provided."""
 
     first_day: date
     last_day: date
@@ -70,7 +70,7 @@ class TermReply(Reply):
 
 
 class InvoiceReply(Reply):
-    """The one invoice of a term; a draft has no number yet."""
+    """The invoice of a term; a draft has no number yet."""
 
     invoice_id: str
     invoice_number: str | None
@@ -129,7 +129,7 @@ class PaymentReply(Reply):
 
 
 class RenewalReply(Reply):
-    """The offer of a further term, to be decided before `decide_by`."""
+    """The offer of the next term; the agency must decide before `decide_by`."""
 
     renewal_id: str
     agency_id: AgencyId
@@ -166,7 +166,7 @@ class EntryReply(Reply):
 
 
 class TransactionReply(Reply):
-    """What was booked at once; its entries sum to zero."""
+    """A ledger transaction; its entries sum to zero."""
 
     transaction_id: int
     agency_id: AgencyId
@@ -183,7 +183,7 @@ class TermWithoutInvoice(Reply):
 
 
 class MisbookedInvoice(Reply):
-    """An invoice whose state asks for a transaction that is missing, or forbids one that is there."""
+    """An invoice that lacks a transaction that its state requires, or has one that its state forbids."""
 
     agency_id: AgencyId
     invoice_id: str
@@ -192,7 +192,7 @@ class MisbookedInvoice(Reply):
 
 
 class UnbalancedAccount(Reply):
-    """An account whose balance in the ledger is not what the invoices and payments say."""
+    """An account whose ledger balance differs from its invoices and payments."""
 
     agency_id: AgencyId
     account: Account
@@ -202,7 +202,7 @@ class UnbalancedAccount(Reply):
 
 
 class Reconciliation(Reply):
-    """Every list is empty when all is well."""
+    """The differences between terms, invoices, and the ledger; every list is empty if they agree."""
 
     terms_without_invoice: list[TermWithoutInvoice]
     misbooked_invoices: list[MisbookedInvoice]
@@ -218,12 +218,12 @@ class ForecastLine(Reply):
 
 
 class Forecast(Reply):
-    """What further terms that begin in a fiscal year come to."""
+    """The total of renewals that begin in a fiscal year."""
 
     fiscal_year: int
     lines: list[ForecastLine]
 
 
 def money(amount: domain.Money) -> Money:
-    """An amount of the domain as the contracts write it."""
+    """An amount of the domain in the contracts' form."""
     return Money(amount_minor=amount.amount_minor, currency=amount.currency)

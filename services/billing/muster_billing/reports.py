@@ -1,4 +1,4 @@
-"""The read side of the whole programme: whether the books balance, and what the next year brings."""
+"""The read side of the whole program: whether the books balance, and the forecast of the next year."""
 
 from datetime import date
 
@@ -15,7 +15,7 @@ from muster_runtime.db import Connection
 
 
 async def reconciliation(connection: Connection) -> Reconciliation:
-    """Where terms, invoices and the ledger disagree; every list is empty when all is well."""
+    """Where terms, invoices, and the ledger disagree; every list is empty if they agree."""
     return Reconciliation(
         terms_without_invoice=await _terms_without_invoice(connection),
         misbooked_invoices=await _misbooked_invoices(connection),
@@ -26,7 +26,7 @@ async def reconciliation(connection: Connection) -> Reconciliation:
 async def forecast(connection: Connection, fiscal_year: int) -> Forecast:
     """The accepted and the open renewals whose term begins in a fiscal year.
 
-    One that was accepted late has begun on a day of its own.
+    A renewal that was accepted late has its own first day.
     """
     found = await connection.fetch(
         """

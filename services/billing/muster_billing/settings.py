@@ -1,4 +1,4 @@
-"""What billing is told from outside, beside the settings of every service."""
+"""The settings of billing, in addition to those of every service."""
 
 from zoneinfo import ZoneInfo
 

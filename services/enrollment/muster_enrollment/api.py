@@ -1,12 +1,12 @@
-"""The routes: decode and delegate."""
+"""The routes of enrollment: decode and delegate."""
 
 import unicodedata
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from muster_contracts import Instant
+from muster_contracts import AgencyId, Instant
 from muster_enrollment import handlers, queries, repository
 from muster_enrollment.commands import (
     AcceptDataUseTerms,
@@ -17,7 +17,7 @@ from muster_enrollment.commands import (
     WithdrawAgency,
 )
 from muster_enrollment.domain.facts import Person
-from muster_enrollment.register import parse_register
+from muster_enrollment.register import RegisterRefused, parse_register
 from muster_enrollment.settings import EnrollmentSettings
 from muster_enrollment.views import (
     AcceptanceView,
@@ -26,11 +26,13 @@ from muster_enrollment.views import (
     EnrollmentView,
     RegisterImported,
 )
+from muster_runtime.errors import Conflict, InvalidInput
 from muster_runtime.http import (
     EVERY_AGENCY,
     CommandsDep,
     Page,
     PageDep,
+    PreconditionFailed,
     ReaderDep,
     RequiredIfMatchDep,
     RuntimeDep,
@@ -39,12 +41,14 @@ from muster_runtime.http import (
     requires,
     requires_program,
 )
+from muster_runtime.problem_responses import COMMON, problem_responses
+from muster_runtime.tenancy import InvalidEntityTag, PreconditionRequired
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", tags=["enrollment"], responses=COMMON)
 
 _READ = [requires("enrollment:read")]
 _WRITE = [requires("enrollment:write")]
-# GSA decides what is authorized, and the program who is on its register: no agency does so for itself.
+# GSA issues authorizations, and the program maintains the register: an agency's token cannot do either.
 _AUTHORIZE = [requires_program("enrollment:authorize")]
 _OPERATE = [requires_program("enrollment:operate")]
 
@@ -52,13 +56,13 @@ _DELIMITERS = {"text/csv": ",", "text/tab-separated-values": "\t"}
 
 
 def _visible(text: str) -> str:
-    """Beside the pattern, which says what every kind of regular expression can."""
+    """Checks what the pattern cannot: not every regular expression engine knows Unicode's categories."""
     if any(unicodedata.category(character).startswith("C") for character in text):
-        raise ValueError("must hold no control, invisible or unassigned character")
+        raise ValueError("must not contain control, invisible, or unassigned characters")
     return text
 
 
-# Text for people and the issuer's numbers.
+# Text for people, and the issuer's numbers.
 _Text = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"),
@@ -67,8 +71,10 @@ _Text = Annotated[
 _Email = Annotated[
     str, StringConstraints(max_length=254, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$"), AfterValidator(_visible)
 ]
-# What a column and a report can hold; the agency's headcount sets the real limit.
+# The most that the database and reports support; the agency's headcount sets the real limit.
 _Seats = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
+
+AuthorizationId = Annotated[str, Path(pattern=r"^atu_[0-9a-f]{32}$")]
 
 
 async def _seats_per_head(runtime: RuntimeDep) -> float:
@@ -85,18 +91,18 @@ class _Request(BaseModel):
 
 
 class PersonRequest(_Request):
-    """A person who speaks or signs for the agency."""
+    """A person who represents the agency or signs for it."""
 
     name: _Text
     email: _Email
 
     def to_person(self) -> Person:
-        """The person as the domain knows it."""
+        """The person in the domain's form."""
         return Person(self.name, self.email)
 
 
 class EnrollmentRequest(_Request):
-    """Ask to join: how many seats, from when, and who administers it."""
+    """A request to enroll: the number of seats, the start, and the administrator."""
 
     seats: _Seats
     starts_at: Instant
@@ -114,13 +120,13 @@ class AuthorizationRequest(_Request):
 
 
 class ReasonRequest(_Request):
-    """Why; it is told to every subscriber, so it must not name a person."""
+    """The reason. Every subscriber receives it, so it must not name a person."""
 
     reason: _Text
 
 
 class AcceptanceRequest(_Request):
-    """The acceptance of the data-use terms, with the SHA-256 of the signed document."""
+    """The acceptance of the data-use terms, with the SHA-256 hash of the signed document."""
 
     terms_version: _Text
     signer: PersonRequest
@@ -129,8 +135,10 @@ class AcceptanceRequest(_Request):
 
 @router.post(
     "/register",
+    summary="Import the agency register",
     dependencies=_OPERATE,
     response_model=RegisterImported,
+    responses=problem_responses(InvalidInput, RegisterRefused),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -139,29 +147,30 @@ class AcceptanceRequest(_Request):
     },
 )
 async def import_register(request: Request, commands: CommandsDep) -> Response:
-    """Take over a register file, all of it or nothing."""
+    """Import a register file, CSV or tab-separated. If a value breaks a rule, nothing is imported."""
     entries = parse_register(await request.body(), _DELIMITERS[media_type(request)])
     return await commands.execute(EVERY_AGENCY, lambda uow: handlers.import_register(uow, ImportRegister(entries)))
 
 
-@router.get("/agencies", dependencies=_READ)
+@router.get("/agencies", summary="List agencies", dependencies=_READ)
 async def list_agencies(reader: ReaderDep, page: PageDep) -> Page[AgencyView]:
-    """The register's agencies; an agency sees itself."""
+    """A token for one agency sees only that agency."""
     async with reader.read(reader.tenant) as connection:
         found = await queries.list_agencies(connection, reader.tenant, page.after, page.limit)
     return page.make(found, key=lambda agency: agency.id)
 
 
-@router.get("/agencies/{agency_id}", dependencies=_READ)
-async def show_agency(agency_id: str, reader: ReaderDep) -> AgencyView:
-    """One agency."""
+@router.get("/agencies/{agency_id}", summary="Retrieve an agency", dependencies=_READ)
+async def show_agency(agency_id: AgencyId, reader: ReaderDep) -> AgencyView:
     async with reader.read(agency_id) as connection:
         return await queries.find_agency(connection, agency_id)
 
 
-@router.get("/agencies/{agency_id}/enrollment", dependencies=_READ)
-async def show_enrollment(agency_id: str, reader: ReaderDep, runtime: RuntimeDep, response: Response) -> EnrollmentView:
-    """Where an agency stands, and what is missing; the ETag is of its enrolment, once it was submitted."""
+@router.get("/agencies/{agency_id}/enrollment", summary="Retrieve an agency's enrollment", dependencies=_READ)
+async def show_enrollment(
+    agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep, response: Response
+) -> EnrollmentView:
+    """Returns the state and the missing conditions. Once the enrollment is submitted, the answer has an ETag."""
     async with reader.read(agency_id) as connection:
         standing = await repository.load_standing(connection, agency_id)
     if standing.enrollment:
@@ -169,20 +178,26 @@ async def show_enrollment(agency_id: str, reader: ReaderDep, runtime: RuntimeDep
     return EnrollmentView.of(standing, runtime.clock.now())
 
 
-@router.get("/agencies/{agency_id}/authorizations", dependencies=_READ)
-async def list_authorizations(agency_id: str, reader: ReaderDep, page: PageDep) -> Page[AuthorizationView]:
-    """An agency's authorizations to use."""
+@router.get("/agencies/{agency_id}/authorizations", summary="List an agency's authorizations", dependencies=_READ)
+async def list_authorizations(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> Page[AuthorizationView]:
     async with reader.read(agency_id) as connection:
         await queries.find_agency(connection, agency_id)
         found = await queries.list_authorizations(connection, agency_id, page.after, page.limit)
     return page.make(found, key=lambda authorization: authorization.authorization_id)
 
 
-@router.post("/agencies/{agency_id}/enrollments", dependencies=_WRITE, status_code=201, response_model=EnrollmentView)
+@router.post(
+    "/agencies/{agency_id}/enrollments",
+    summary="Submit an enrollment",
+    dependencies=_WRITE,
+    status_code=201,
+    response_model=EnrollmentView,
+    responses=problem_responses(Conflict),
+)
 async def submit_enrollment(
-    agency_id: str, body: EnrollmentRequest, commands: CommandsDep, seats_per_head: SeatsPerHeadDep
+    agency_id: AgencyId, body: EnrollmentRequest, commands: CommandsDep, seats_per_head: SeatsPerHeadDep
 ) -> Response:
-    """Ask to join the program."""
+    """The enrollment becomes active once an authorization is in force and the data-use terms are accepted."""
     command = SubmitEnrollment(agency_id, body.seats, body.starts_at, body.contact.to_person())
     return await commands.execute(
         agency_id,
@@ -193,38 +208,56 @@ async def submit_enrollment(
 
 
 @router.post(
-    "/agencies/{agency_id}/authorizations", dependencies=_AUTHORIZE, status_code=201, response_model=AuthorizationView
+    "/agencies/{agency_id}/authorizations",
+    summary="Record an authorization to use (ATU)",
+    dependencies=_AUTHORIZE,
+    status_code=201,
+    response_model=AuthorizationView,
+    responses=problem_responses(Conflict),
 )
-async def record_atu(agency_id: str, body: AuthorizationRequest, commands: CommandsDep) -> Response:
-    """Record an authorization to use (ATU)."""
+async def record_atu(agency_id: AgencyId, body: AuthorizationRequest, commands: CommandsDep) -> Response:
     command = RecordAtu(agency_id, body.number, body.issuer, body.product, body.valid_from, body.valid_until)
     return await commands.execute(agency_id, lambda uow: handlers.record_atu(uow, command), status_code=201)
 
 
 @router.post(
     "/agencies/{agency_id}/authorizations/{authorization_id}/revocation",
+    summary="Revoke an authorization",
     dependencies=_AUTHORIZE,
     response_model=AuthorizationView,
+    responses=problem_responses(Conflict),
 )
-async def revoke_atu(agency_id: str, authorization_id: str, body: ReasonRequest, commands: CommandsDep) -> Response:
-    """Record that the issuer took an authorization back."""
+async def revoke_atu(
+    agency_id: AgencyId, authorization_id: AuthorizationId, body: ReasonRequest, commands: CommandsDep
+) -> Response:
+    """Record that the issuer revoked an authorization. The enrollment is suspended if no other is in force."""
     command = RevokeAtu(agency_id, authorization_id, body.reason)
     return await commands.execute(agency_id, lambda uow: handlers.revoke_atu(uow, command))
 
 
 @router.post(
-    "/agencies/{agency_id}/data-use-acceptances", dependencies=_WRITE, status_code=201, response_model=AcceptanceView
+    "/agencies/{agency_id}/data-use-acceptances",
+    summary="Accept the data-use terms",
+    dependencies=_WRITE,
+    status_code=201,
+    response_model=AcceptanceView,
+    responses=problem_responses(Conflict),
 )
-async def accept_data_use_terms(agency_id: str, body: AcceptanceRequest, commands: CommandsDep) -> Response:
-    """Record that the agency accepted the data-use terms."""
+async def accept_data_use_terms(agency_id: AgencyId, body: AcceptanceRequest, commands: CommandsDep) -> Response:
     command = AcceptDataUseTerms(agency_id, body.terms_version, body.signer.to_person(), body.evidence_sha256)
     return await commands.execute(agency_id, lambda uow: handlers.accept_data_use_terms(uow, command), status_code=201)
 
 
-@router.post("/agencies/{agency_id}/withdrawal", dependencies=_WRITE, response_model=EnrollmentView)
+@router.post(
+    "/agencies/{agency_id}/withdrawal",
+    summary="Withdraw from the program",
+    dependencies=_WRITE,
+    response_model=EnrollmentView,
+    responses=problem_responses(InvalidEntityTag, Conflict, PreconditionFailed, PreconditionRequired),
+)
 async def withdraw_agency(
-    agency_id: str, body: ReasonRequest, commands: CommandsDep, if_match: RequiredIfMatchDep
+    agency_id: AgencyId, body: ReasonRequest, commands: CommandsDep, if_match: RequiredIfMatchDep
 ) -> Response:
-    """Leave the program; `If-Match` is the ETag of the enrollment as it was read."""
+    """Send the ETag of the enrollment that you read as `If-Match`."""
     command = WithdrawAgency(agency_id, body.reason, expected_version=if_match)
     return await commands.execute(agency_id, lambda uow: handlers.withdraw_agency(uow, command))

@@ -1,4 +1,4 @@
-"""The register file: CSV or tab-separated text that states agencies, taken over whole or not at all."""
+"""The register file: CSV or tab-separated text that lists agencies, imported completely or not at all."""
 
 import csv
 import io
@@ -28,23 +28,23 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An agency and the line of the file that states it."""
+    """An agency and its line in the file."""
 
     line: int
     agency: Agency
 
 
 class RegisterRefused(PermanentError):
-    """The register was refused whole; `errors` names every fault in it."""
+    """The register file was rejected; `errors` lists every fault in it."""
 
     status = 422
     slug = "register-refused"
-    title = "The register is refused"
+    title = "The register file is invalid"
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         ordered = sorted(faults, key=lambda fault: fault.line)
         super().__init__(
-            f"{len(faults)} values break a rule, the first on line {ordered[0].line}; nothing was imported",
+            f"the first value that breaks a rule is on line {ordered[0].line} (of {len(faults)}); nothing was imported",
             errors=[
                 {"line": fault.line, "field": fault.field, "value": fault.value[:200], "rule": fault.rule}
                 for fault in ordered
@@ -62,12 +62,12 @@ _Domain = Annotated[str, Field(max_length=253, pattern=r"^(?:[a-z0-9](?:[a-z0-9-
 
 
 class _Row(BaseModel):
-    """The rules of a row. An empty cell counts as not given."""
+    """The rules of a row. An empty cell counts as missing."""
 
     model_config = ConfigDict(extra="ignore")
 
     id: AgencyId
-    # No control characters and the like: the name is shown in mails and tables.
+    # No control characters and the like: the name appears in e-mails and tables.
     name: Annotated[
         str, AfterValidator(lambda name: unicodedata.normalize("NFC", name)), Field(max_length=200, pattern=r"^\P{C}+$")
     ]
@@ -81,8 +81,8 @@ class _Row(BaseModel):
 def parse_register(content: bytes, delimiter: str) -> tuple[Entry, ...]:
     """The agencies in a register file, in its order.
 
-    Raises RegisterRefused with every fault that can be seen in the file alone: in its form (UTF-8, a header with
-    each of COLUMNS; further columns are left aside), in a value, and an id or a domain that is stated twice.
+    Raises RegisterRefused with every fault that the file alone shows: in its form (UTF-8, a header with each of
+    COLUMNS; other columns are ignored), in a value, or an id or a domain that appears twice.
     """
     entries: list[Entry] = []
     faults: list[Fault] = []
@@ -100,7 +100,7 @@ def parse_register(content: bytes, delimiter: str) -> tuple[Entry, ...]:
     faults += _repeated(entries, "id", lambda agency: (agency.id,))
     faults += _repeated(entries, "domains", lambda agency: agency.domains)
     if not entries and not faults:
-        faults.append(Fault(1, "file", "", "it must state at least one agency"))
+        faults.append(Fault(1, "file", "", "must list at least one agency"))
     if faults:
         raise RegisterRefused(faults)
     return tuple(entries)
@@ -119,11 +119,13 @@ def check_against(register: Mapping[str, Agency], entries: Sequence[Entry]) -> N
     for entry in entries:
         agency = entry.agency
         if agency.parent and agency.parent not in after:
-            faults.append(Fault(entry.line, "parent", agency.parent, "it must be in the file or in the register"))
+            faults.append(Fault(entry.line, "parent", agency.parent, "must be in the file or in the register"))
         if agency.parent and agency.id in _ancestors(agency, after):
-            faults.append(Fault(entry.line, "parent", agency.parent, "an agency must not be above itself"))
+            faults.append(
+                Fault(entry.line, "parent", agency.parent, "must not be one of the agency's own sub-agencies")
+            )
         faults += [
-            Fault(entry.line, "domains", domain, f"it is {held[domain]}'s already")
+            Fault(entry.line, "domains", domain, f"already belongs to {held[domain]}")
             for domain in agency.domains
             if domain in held
         ]
@@ -137,7 +139,7 @@ def _rows(content: bytes, delimiter: str) -> Iterator[tuple[int, dict[str, str] 
     _, names = next(records, (1, []))
     header = [name.strip().lower() for name in names]
     if missing := [
-        Fault(1, column, ",".join(header), "the header must name this column, once")
+        Fault(1, column, ",".join(header), "must appear in the header exactly once")
         for column in COLUMNS
         if header.count(column) != 1
     ]:
@@ -146,7 +148,7 @@ def _rows(content: bytes, delimiter: str) -> Iterator[tuple[int, dict[str, str] 
         if len(cells) == len(header):
             yield line, {name: cell.strip() for name, cell in zip(header, cells, strict=True) if cell.strip()}
         else:
-            yield line, Fault(line, "row", delimiter.join(cells), f"it must have {len(header)} cells, as the header")
+            yield line, Fault(line, "row", delimiter.join(cells), f"must have {len(header)} cells, like the header")
 
 
 def _decode(content: bytes) -> str:
@@ -155,11 +157,11 @@ def _decode(content: bytes) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         value = content[error.start : error.end].hex(" ")
-        raise RegisterRefused([Fault(line, "file", value, "its bytes must be UTF-8")]) from None
+        raise RegisterRefused([Fault(line, "file", value, "must be UTF-8")]) from None
 
 
 def _records(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Each record's first line and its cells; empty lines are passed over."""
+    """Each record's first line and its cells; empty lines are skipped."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = 1
     try:
@@ -168,13 +170,13 @@ def _records(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                 yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:
-        raise RegisterRefused([Fault(line, "row", "", f"it must be readable as CSV: {error}")]) from None
+        raise RegisterRefused([Fault(line, "row", "", f"must be valid CSV: {error}")]) from None
 
 
 def _repeated(entries: Iterable[Entry], field: str, values: Callable[[Agency], Iterable[str]]) -> list[Fault]:
     first: dict[str, int] = {}
     return [
-        Fault(entry.line, field, value, f"line {first[value]} states it already")
+        Fault(entry.line, field, value, f"already appears on line {first[value]}")
         for entry in entries
         for value in values(entry.agency)
         if first.setdefault(value, entry.line) != entry.line

@@ -1,4 +1,4 @@
-"""The settings of enrollment: the runtime's, and how many seats an agency may ask for."""
+"""The settings of enrollment: the runtime's, and how many seats an agency may request."""
 
 from pydantic import Field
 
@@ -6,11 +6,11 @@ from muster_runtime.settings import Settings
 
 
 class EnrollmentSettings(Settings):
-    """What enrollment is told from outside (prefix MUSTER_)."""
+    """The settings of enrollment (prefix MUSTER_)."""
 
     seats_per_head: float = Field(
         default=1.5,
         gt=0,
-        description="Seats that an agency may ask for, for each head of it and its sub-agencies. "
-        "More than one: contractors hold seats too, and an agency grows.",
+        description="Seats that an agency may request per employee, including sub-agencies. "
+        "More than one, because contractors hold seats too, and agencies grow.",
     )

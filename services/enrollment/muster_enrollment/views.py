@@ -1,4 +1,4 @@
-"""What the service answers: the models of its replies. People appear as references alone."""
+"""The replies of the routes. People appear only as references."""
 
 from datetime import datetime
 from typing import Self
@@ -15,14 +15,14 @@ class _View(BaseModel):
 
 
 class RegisterImported(_View):
-    """How many agencies an import inserted or updated, and how many were as stated already."""
+    """How many agencies an import inserted or updated, and how many were already up to date."""
 
     imported: int
     unchanged: int
 
 
 class AgencyView(_View):
-    """An agency as the register has it. `headcount` is null where it is not known."""
+    """An agency in the register. `headcount` is null if it is unknown."""
 
     id: str
     name: str
@@ -47,9 +47,9 @@ class AgencyView(_View):
 
 
 class EnrollmentView(_View):
-    """An agency's latest enrolment; a draft, with only `missing` said of it, before the first was submitted.
+    """An agency's latest enrollment. Before the first one is submitted, it is a draft with only `missing` set.
 
-    `missing` names the conditions that are not met now. `starts_at` and `ends_at` are the first term's.
+    `missing` names the conditions that are not met now. `starts_at` and `ends_at` are those of the first term.
     """
 
     agency_id: str

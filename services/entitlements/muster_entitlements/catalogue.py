@@ -1,4 +1,4 @@
-"""The feature catalogue, as data: features.toml, read once on first use."""
+"""The feature catalog, as data: features.toml, read once on first use."""
 
 import tomllib
 from datetime import timedelta
@@ -18,14 +18,14 @@ class Feature(BaseModel):
     key: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
     name: str
     mode: AccessMode
-    trial_days: int | None = Field(default=None, ge=1, description="Absent: as long as the term.")
+    trial_days: int | None = Field(default=None, ge=1, description="Default: the window lasts as long as the term.")
     mode_after: AccessMode
     monthly_quota_after: int | None = Field(default=None, ge=0, description="Uses per seat and month.")
 
     @model_validator(mode="after")
     def _quota_is_stated(self) -> "Feature":
         if (self.mode_after is AccessMode.QUOTA) != (self.monthly_quota_after is not None):
-            raise ValueError("monthly_quota_after goes with mode_after = quota, and with nothing else")
+            raise ValueError("monthly_quota_after is required with mode_after = quota, and only then")
         return self
 
     @property

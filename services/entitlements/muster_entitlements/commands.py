@@ -1,4 +1,4 @@
-"""What can be asked of entitlements."""
+"""The commands of entitlements."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from muster_entitlements.people import Person
 
 @dataclass(frozen=True, slots=True)
 class AssignSeat:
-    """Give a person a seat; or keep it for them, reserved or invited."""
+    """Assign a seat to a person, or keep it for them, reserved or invited."""
 
     agency_id: str
     person: Person
@@ -17,7 +17,7 @@ class AssignSeat:
 
 @dataclass(frozen=True, slots=True)
 class ActivateSeat:
-    """Note that the person has begun to use the seat."""
+    """Record that the person has started to use the seat."""
 
     agency_id: str
     seat_id: str
@@ -25,7 +25,7 @@ class ActivateSeat:
 
 @dataclass(frozen=True, slots=True)
 class RevokeSeat:
-    """Take a seat back. The reason is for the audit alone."""
+    """Revoke a seat. Only the audit trail keeps the reason."""
 
     agency_id: str
     seat_id: str
@@ -34,7 +34,7 @@ class RevokeSeat:
 
 @dataclass(frozen=True, slots=True)
 class InviteToSeat:
-    """Invite the person to take a seat that is reserved for them; again, where an invitation is out."""
+    """Invite the person to a seat that is reserved for them, or repeat an invitation."""
 
     agency_id: str
     seat_id: str
@@ -42,7 +42,7 @@ class InviteToSeat:
 
 @dataclass(frozen=True, slots=True)
 class SuspendSeat:
-    """Let the person keep the seat without using it. The reason is public."""
+    """Suspend a seat: the person keeps it but cannot use it. The reason is public."""
 
     agency_id: str
     seat_id: str
@@ -51,7 +51,7 @@ class SuspendSeat:
 
 @dataclass(frozen=True, slots=True)
 class ReinstateSeat:
-    """Let a suspended seat be used again."""
+    """Reinstate a suspended seat."""
 
     agency_id: str
     seat_id: str
@@ -59,7 +59,7 @@ class ReinstateSeat:
 
 @dataclass(frozen=True, slots=True)
 class TransferSeat:
-    """Give a seat that is held to another person."""
+    """Transfer a seat to another person."""
 
     agency_id: str
     seat_id: str
@@ -68,7 +68,7 @@ class TransferSeat:
 
 @dataclass(frozen=True, slots=True)
 class MarkUse:
-    """Note that a person uses their seat today."""
+    """Record that a person uses their seat today."""
 
     agency_id: str
     subject_ref: str
@@ -76,7 +76,7 @@ class MarkUse:
 
 @dataclass(frozen=True, slots=True)
 class ResizePool:
-    """Agree on another number of seats."""
+    """Set the agreed number of seats."""
 
     agency_id: str
     cap: int
@@ -84,7 +84,7 @@ class ResizePool:
 
 @dataclass(frozen=True, slots=True)
 class SetSeatPolicy:
-    """Lay down what holds for an agency's seats; `if_version` is the version that the caller has read."""
+    """Set an agency's seat policy; `if_version` is the version that the caller read."""
 
     agency_id: str
     policy: SeatPolicy

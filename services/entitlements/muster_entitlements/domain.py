@@ -21,12 +21,12 @@ class PoolState(StrEnum):
     ENDED = "ended"
 
 
-# Seats may be given out ahead of the start of the term, so that people are ready on the day.
+# Seats can be assigned before the term starts, so that people are ready on the first day.
 ASSIGNABLE = frozenset({PoolState.OPEN, PoolState.NOT_STARTED})
 
 
 class SeatState(StrEnum):
-    """The life of a seat. Reserved and invited, it is kept for a person who does not hold it yet."""
+    """The state of a seat. A reserved or invited seat is kept for a person who does not hold it yet."""
 
     RESERVED = "reserved"
     INVITED = "invited"
@@ -41,7 +41,7 @@ USABLE = frozenset({SeatState.ASSIGNED, SeatState.ACTIVE})
 
 
 class SeatAction(StrEnum):
-    """What may be done with a seat, in the words of a refusal: a suspended seat cannot be activated."""
+    """An action on a seat, in the words of its error: a suspended seat cannot be activated."""
 
     INVITE = "invited to"
     ACTIVATE = "activated"
@@ -95,7 +95,7 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class SeatPolicy:
-    """What an agency has laid down for its seats; without `idle_days` none is ever idle."""
+    """An agency's rules for its seats; without `idle_days` no seat is ever idle."""
 
     idle_days: int | None
     warning_days: int
@@ -144,7 +144,7 @@ class Pool:
 
 
 class OperationState(StrEnum):
-    """How far the work on a file is."""
+    """The state of the processing of a file."""
 
     RECEIVING = "receiving"
     RUNNING = "running"
@@ -153,7 +153,7 @@ class OperationState(StrEnum):
 
 
 class OnLimit(StrEnum):
-    """What an import does at the first person for whom there is no seat: stop there, or go on and refuse them."""
+    """What an import does when no seat is left: stop, or refuse the person and continue."""
 
     STOP = "stop"
     FILL = "fill"

@@ -1,4 +1,4 @@
-"""The refusals of entitlements."""
+"""The errors of entitlements."""
 
 from datetime import timedelta
 
@@ -8,142 +8,150 @@ from muster_runtime.errors import Conflict, NotFound, PermanentError
 
 
 class PoolNotOpen(Conflict):
-    """The agency's pool of seats is suspended, withdrawn or ended, or has not started."""
+    """The agency's seat pool is suspended, withdrawn, or ended, or has not started."""
 
     slug = "pool-not-open"
-    title = "The agency's seats are not open"
+    title = "The seat pool is not open"
 
     def __init__(self, agency_id: str, state: PoolState) -> None:
-        super().__init__(f"the pool of seats of {agency_id} is not open: {state}", reason=state.value)
+        super().__init__(f"the seat pool of {agency_id} is not open: {state}", reason=state.value)
 
 
 class PoolUnknown(NotFound):
     """The agency has never been enrolled."""
 
     slug = "pool-unknown"
-    title = "The agency has no pool of seats"
+    title = "The agency has no seat pool"
 
     def __init__(self, agency_id: str) -> None:
-        super().__init__(f"{agency_id} has not been enrolled", reason=PoolState.UNKNOWN.value)
+        super().__init__(
+            f"{agency_id} has no seat pool because it has never been enrolled", reason=PoolState.UNKNOWN.value
+        )
 
 
 class SeatCapReached(Conflict):
-    """Every seat of the agreed cap is held."""
+    """Every seat of the agreed cap is in use."""
 
     slug = "seat-cap-reached"
-    title = "Every seat is in use"
+    title = "All seats are in use"
 
     def __init__(self, agency_id: str, cap: int) -> None:
-        super().__init__(f"all {cap} seats of {agency_id} are in use", reason=self.slug, cap=cap)
+        super().__init__(
+            f"all {cap} seats of {agency_id} are in use; revoke a seat, or ask the program for more",
+            reason=self.slug,
+            cap=cap,
+        )
 
 
 class SeatAlreadyHeld(Conflict):
-    """The person holds a seat of this agency."""
+    """The person already holds a seat of this agency."""
 
     slug = "seat-already-held"
-    title = "The person holds a seat"
+    title = "The person already holds a seat"
 
     def __init__(self, subject_ref: str, seat_id: str) -> None:
-        super().__init__(f"{subject_ref} holds seat {seat_id}", seat_id=seat_id)
+        super().__init__(f"{subject_ref} already holds seat {seat_id}", seat_id=seat_id)
 
 
 class SeatRevokedAlready(Conflict):
-    """A revoked seat does not come back; the person is given another."""
+    """A revoked seat cannot be restored; assign the person another one."""
 
     slug = "seat-revoked"
     title = "The seat is revoked"
 
     def __init__(self, seat_id: str) -> None:
-        super().__init__(f"seat {seat_id} is revoked")
+        super().__init__(f"seat {seat_id} is revoked; assign the person a new seat")
 
 
 class SeatStateRefused(Conflict):
-    """The seat's state does not allow what was asked for."""
+    """The seat's state does not allow the action."""
 
     slug = "seat-state"
-    title = "The seat's state does not allow it"
+    title = "The seat's state does not allow this"
 
     def __init__(self, seat: Seat, action: SeatAction) -> None:
-        super().__init__(f"seat {seat.seat_id} is {seat.state}: it cannot be {action}", reason=seat.state.value)
+        super().__init__(f"seat {seat.seat_id} is {seat.state} and cannot be {action}", reason=seat.state.value)
 
 
 class CapBelowUse(Conflict):
-    """More seats are in use than would be agreed."""
+    """More seats are in use than the new cap allows."""
 
     slug = "cap-below-use"
-    title = "More seats are in use"
+    title = "More seats are in use than the cap allows"
 
     def __init__(self, cap: int, in_use: int) -> None:
-        super().__init__(f"cap: {cap} is refused: {in_use} seats are in use", in_use=in_use)
+        super().__init__(f"cap: must be at least {in_use}, the number of seats in use; got {cap}", in_use=in_use)
 
 
 class UseRefused(Conflict):
-    """The person may not use the feature now."""
+    """The person cannot use the feature now."""
 
     slug = "use-refused"
-    title = "The feature may not be used"
+    title = "The feature is not available"
 
     def __init__(self, reason: Reason) -> None:
-        super().__init__(f"the feature may not be used: {reason}", reason=reason.value)
+        super().__init__(f"the feature is not available: {reason}", reason=reason.value)
 
 
 class OperationUnknown(NotFound):
     """The agency has no such operation."""
 
     slug = "operation-unknown"
-    title = "No such operation"
+    title = "Operation not found"
 
     def __init__(self, agency_id: str, operation_id: str) -> None:
         super().__init__(f"{agency_id} has no operation {operation_id[:60]!r}")
 
 
 class UploadCutOff(PermanentError):
-    """The file has no end: the connection was lost before. Nothing was done."""
+    """The connection was lost before the end of the file. Nothing was changed."""
 
     status = 400
     slug = "upload-cut-off"
-    title = "The file has no end"
+    title = "The file is incomplete"
 
     def __init__(self) -> None:
-        super().__init__("the connection was lost before the end of the file")
+        super().__init__(
+            "the connection was lost before the end of the file; nothing was changed, so send the file again"
+        )
 
 
 class UploadTooSlow(PermanentError):
-    """The file took so long to come that what there was of it has been discarded."""
+    """The upload took too long, so the partial file was discarded."""
 
     status = 408
     slug = "upload-too-slow"
-    title = "The file took too long"
+    title = "The upload took too long"
 
     def __init__(self, patience: timedelta) -> None:
-        super().__init__(f"the file did not come within {patience}; nothing was done")
+        super().__init__(f"the file did not arrive within {patience}; nothing was changed")
 
 
 class SeatUnknown(NotFound):
     """The agency has no such seat."""
 
     slug = "seat-unknown"
-    title = "No such seat"
+    title = "Seat not found"
 
     def __init__(self, agency_id: str, seat_id: str) -> None:
         super().__init__(f"{agency_id} has no seat {seat_id[:60]!r}")
 
 
 class FeatureUnknown(NotFound):
-    """The catalogue has no such feature."""
+    """The catalog has no such feature."""
 
     slug = "feature-unknown"
-    title = "No such feature"
+    title = "Feature not found"
 
     def __init__(self, feature: str) -> None:
-        super().__init__(f"the catalogue has no feature {feature[:60]!r}")
+        super().__init__(f"the catalog has no feature {feature[:60]!r}")
 
 
 class TermUnknown(PermanentError):
-    """Billing speaks of a term that it never started: a gap in its stream was accepted."""
+    """Billing published an event about an unknown term: a gap in its stream was accepted."""
 
     slug = "term-unknown"
-    title = "No such term"
+    title = "Term not found"
 
     def __init__(self, agency_id: str, term_id: str) -> None:
-        super().__init__(f"{agency_id} has no term {term_id}: its TermStarted has never come")
+        super().__init__(f"{agency_id} has no term {term_id}: its TermStarted never arrived")

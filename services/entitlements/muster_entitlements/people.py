@@ -1,4 +1,4 @@
-"""People: their addresses brought to one form, and the pseudonyms by which all else knows them."""
+"""People: their normalized addresses, and the pseudonyms that all other code uses."""
 
 import hashlib
 import re
@@ -59,16 +59,18 @@ class Directory:
 def normalize_email(value: str) -> str:
     """The one form of an address: trimmed, case folded, Unicode NFC.
 
-    Raises InvalidInput for one that is not an address, or not of a .gov or .mil domain.
+    Raises InvalidInput for a value that is not an address, or not in a .gov or .mil domain.
     """
     address = unicodedata.normalize("NFC", unicodedata.normalize("NFC", value.strip()).casefold())
     local_part, at, domain = address.rpartition("@")
     if not at or len(address) > LONGEST_ADDRESS or len(local_part) > LONGEST_LOCAL_PART:
-        raise InvalidInput("email", value, "must be an address local@domain of at most 254 characters, 64 before the @")
+        raise InvalidInput(
+            "email", value, "must be an address local@domain of at most 254 characters, at most 64 of them before the @"
+        )
     if not _LOCAL_PART.fullmatch(local_part):
         raise InvalidInput("email", value, "must have a dot-atom (RFC 5322) before the @")
     if not _is_governments(domain):
-        raise InvalidInput("email", value, "must be of a .gov or .mil domain")
+        raise InvalidInput("email", value, "must be in a .gov or .mil domain")
     return address
 
 
@@ -81,5 +83,5 @@ def normalize_name(value: str | None) -> str | None:
     """A name in Unicode NFC with single spaces; None when there is none. Raises InvalidInput."""
     name = " ".join(unicodedata.normalize("NFC", value or "").split())
     if len(name) > LONGEST_NAME or not name.isprintable():
-        raise InvalidInput("name", value, f"must be at most {LONGEST_NAME} characters, none of them control characters")
+        raise InvalidInput("name", value, f"must be at most {LONGEST_NAME} characters without control characters")
     return name or None

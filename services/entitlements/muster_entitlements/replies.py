@@ -1,4 +1,4 @@
-"""What the API answers."""
+"""The replies of the routes."""
 
 from dataclasses import asdict
 from datetime import date, datetime
@@ -13,15 +13,15 @@ from muster_entitlements.repository.operations import Operation
 
 
 class SeatReply(BaseModel):
-    """A seat. The person's address and name are there as long as the seat is held.
+    """A seat. It includes the person's address and name while they hold the seat.
 
-    The reply to a repeated request, from under its Idempotency-Key, is without them.
+    The stored reply to a repeated Idempotency-Key omits them.
     """
 
     seat_id: str
     subject_ref: str
     state: SeatState
-    assigned_at: Instant = Field(description="When it was given out, or kept, for this person.")
+    assigned_at: Instant = Field(description="When the seat was assigned to, or reserved for, this person.")
     invited_until: Instant | None = None
     activated_at: Instant | None = None
     revoked_at: Instant | None = None
@@ -30,7 +30,7 @@ class SeatReply(BaseModel):
 
 
 class SeatStateReply(BaseModel):
-    """What a seat has come to by a command."""
+    """The state of a seat after a command."""
 
     seat_id: str
     subject_ref: str
@@ -46,16 +46,16 @@ class PoolReply(BaseModel):
     cap: int
     in_use: int
     revoking: int = Field(
-        description="Seats of an enrollment that is over and that are still to be revoked. "
+        description="Seats of an ended enrollment that are not revoked yet. "
         "Nobody holds them, and they do not count toward the cap."
     )
     starts_at: Instant
     ends_at: Instant
-    revision: int = Field(description="Grows with every change of the agency's entitlements.")
+    revision: int = Field(description="Increases with every change of the agency's entitlements.")
 
     @classmethod
     def of(cls, pool: Pool, now: datetime) -> "PoolReply":
-        """A pool as it is at an instant."""
+        """The reply for a pool at an instant."""
         return cls(
             agency_id=pool.agency_id,
             enrollment_id=pool.enrollment_id,
@@ -83,54 +83,54 @@ class WindowReply(BaseModel):
 
 
 class CheckReply(BaseModel):
-    """Whether a subject may use what was asked for, and until when that holds by itself."""
+    """Whether a person may use a feature, why, and until when the answer holds."""
 
     verdict: Verdict
     reason: Reason
-    valid_until: Instant | None = Field(description="Null: until the revision grows.")
+    valid_until: Instant | None = Field(description="null: until the revision increases.")
     revision: int
-    monthly_quota: int | None = Field(default=None, description="Uses a month, where the reason is the quota.")
+    monthly_quota: int | None = Field(default=None, description="Uses per month, if the reason is `quota`.")
 
 
 class ChecksReply(BaseModel):
-    """The answers to many checks, in the order in which they were asked."""
+    """The answers to many checks, in the order of the request."""
 
     answers: list[CheckReply]
 
 
 class SeatPolicyReply(BaseModel):
-    """What an agency has laid down for its seats."""
+    """An agency's seat policy."""
 
     idle_days: int | None = Field(description="Days without use after which a seat is idle; null: never.")
-    warning_days: int = Field(description="Days from the warning until an idle seat is taken back.")
-    invitation_days: int = Field(description="Days for which an invitation holds.")
-    version: int = Field(description="Grows with each change; the ETag.")
+    warning_days: int = Field(description="Days from the warning until an idle seat is revoked.")
+    invitation_days: int = Field(description="Days for which an invitation is valid.")
+    version: int = Field(description="Increases with each change; the ETag.")
 
     @classmethod
     def of(cls, policy: SeatPolicy, version: int) -> "SeatPolicyReply":
-        """A policy in a version."""
+        """The reply for a policy in a version."""
         return cls(**asdict(policy), version=version)
 
 
 class UseReply(BaseModel):
-    """A use that was noted."""
+    """A recorded use."""
 
     subject_ref: str
     used_on: date = Field(description="The day, UTC.")
 
 
 class OperationReply(BaseModel):
-    """The work on a file of seats."""
+    """The processing of a seat file."""
 
     operation_id: str
     kind: SeatBatchKind
     state: OperationState
-    dry_run: bool = Field(description="Nothing is changed; the sums say what would be.")
+    dry_run: bool = Field(description="Nothing is changed; the totals show what would change.")
     on_limit: OnLimit
     rows: int = Field(description="Rows read so far.")
-    assigned: int = Field(description="Rows that made a seat.")
-    changed: int = Field(description="Rows that suspended, revoked or transferred a seat.")
-    already_held: int = Field(description="Rows that changed nothing: all was so before.")
+    assigned: int = Field(description="Rows that assigned a seat.")
+    changed: int = Field(description="Rows that suspended, revoked, or transferred a seat.")
+    already_held: int = Field(description="Rows without a change.")
     refused: int
     stop_reason: str | None = Field(description="Why the rest of the file was not read.")
     progress: float = Field(description="From 0 to 1.")
@@ -139,11 +139,11 @@ class OperationReply(BaseModel):
     created_at: Instant
     started_at: Instant | None
     updated_at: Instant | None
-    results: str = Field(description="Where a line for each row can be downloaded.")
+    results: str = Field(description="The path of the results, one CSV line per row.")
 
     @classmethod
     def of(cls, operation: Operation, now: datetime) -> "OperationReply":
-        """How far an operation is at an instant."""
+        """The reply for an operation at an instant."""
         running = operation.state is OperationState.RUNNING
         imported = operation.kind is SeatBatchKind.IMPORT
         progress = operation.chunks_done / operation.chunks if running and operation.chunks else 0.0 if running else 1.0

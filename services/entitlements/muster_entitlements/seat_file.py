@@ -58,7 +58,7 @@ class FileCutter:
         while len(self._buffer) >= CHUNK_BYTES:
             end = _last_row_end(self._buffer, CHUNK_BYTES)
             if end == 0:
-                rule = f"must end within {CHUNK_BYTES} bytes: is a quote never closed?"
+                rule = f"must end within {CHUNK_BYTES} bytes; check for an unclosed quote"
                 raise InvalidInput("body", f"the row at line {self._line}", rule)
             yield from self._cut(end)
 
@@ -66,7 +66,7 @@ class FileCutter:
         """The file has ended: yields what is left. Raises InvalidInput as feed does, and for an open quote."""
         if self._buffer.count(b'"') % 2:
             line = self._line + self._buffer.count(b"\n", 0, _last_row_end(self._buffer, len(self._buffer)))
-            raise InvalidInput("body", f"the row at line {line}", "must be CSV (RFC 4180): a quote is never closed")
+            raise InvalidInput("body", f"the row at line {line}", "must be CSV (RFC 4180): a quote is not closed")
         yield from self._cut(len(self._buffer))
         if self.columns is None:
             raise InvalidInput("body", "an empty file", "must have a header line")

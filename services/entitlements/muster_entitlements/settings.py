@@ -9,13 +9,13 @@ SHORTEST_SUBJECT_KEY = 32
 
 
 class EntitlementsSettings(Settings):
-    """What entitlements is told from outside (prefix MUSTER_)."""
+    """The settings of entitlements (prefix MUSTER_)."""
 
     subject_key: SecretStr = Field(
         default=SecretStr(SANDBOX_SUBJECT_KEY),
         validate_default=True,
-        description="Key of the subject references. Whoever has it can tell who a reference is; "
-        "a new key makes new references, so it stays as long as the seats do.",
+        description="The key of the subject references. Anyone who has it can identify the person behind a reference. "
+        "A new key makes new references, so keep it as long as the seats.",
     )
 
     @field_validator("subject_key")
@@ -24,5 +24,5 @@ class EntitlementsSettings(Settings):
         key = value.get_secret_value()
         own = key != SANDBOX_SUBJECT_KEY and len(key) >= SHORTEST_SUBJECT_KEY
         if info.data.get("environment") == "production" and not own:
-            raise ValueError(f"production asks for a secret key of at least {SHORTEST_SUBJECT_KEY} characters")
+            raise ValueError(f"production requires a secret key of at least {SHORTEST_SUBJECT_KEY} characters")
         return value

@@ -1,7 +1,7 @@
-"""Where a webhook may go: never to a network that is not public.
+"""Which URLs a webhook may call: only those on public networks.
 
-A name is resolved anew at each attempt, every address of it is checked, and the connection is made to
-a checked address, so that a name cannot point elsewhere in between.
+Each attempt resolves the name, checks all its addresses, and connects to a checked one, so that the name cannot change
+its address in between.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ LONGEST_URL = 2000
 
 
 class AddressRefused(Exception):
-    """The host leads to an address that is not public. The message does not tell which: it may be secret."""
+    """The host resolves to an address that is not public. The message omits the address, which may be secret."""
 
 
 def is_public(address: Address) -> bool:
@@ -34,7 +34,7 @@ def is_public(address: Address) -> bool:
 
 
 async def resolve(host: str) -> Sequence[Address]:
-    """Every address of a host, in the order of preference. Raises OSError when there is none."""
+    """Every address of a host, in order of preference. Raises OSError if there is none."""
     infos = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return [ip_address(str(info[4][0]).split("%")[0]) for info in infos]
 
@@ -55,14 +55,14 @@ class AddressPolicy:
         self._resolve = resolve
 
     async def addresses(self, host: str) -> Sequence[Address]:
-        """The addresses of a host that a connection may be made to. Raises AddressRefused, or OSError."""
+        """The addresses of a host that a webhook may connect to. Raises AddressRefused, or OSError."""
         addresses = await self._resolve(host)
         if not self._allow_private and not all(is_public(address) for address in addresses):
-            raise AddressRefused("the host leads to an address that is not public")
+            raise AddressRefused("the host resolves to an address that is not public")
         return addresses
 
     def check_url(self, url: str) -> None:
-        """Refuse a URL that could never be delivered to. Raises InvalidInput."""
+        """Raise InvalidInput for a URL that could never receive a delivery."""
         if not url.isascii() or not url.isprintable() or " " in url or len(url) > LONGEST_URL:
             raise InvalidInput("url", url, f"must be printable ASCII of at most {LONGEST_URL} characters")
         try:
@@ -72,11 +72,11 @@ class AddressPolicy:
             raise InvalidInput("url", url, "must be a URL") from None
         schemes = ("https", "http") if self._allow_private else ("https",)
         if parts.scheme not in schemes:
-            raise InvalidInput("url", url, f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+            raise InvalidInput("url", url, f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)}")
         if not host:
             raise InvalidInput("url", url, "must name a host")
         if parts.username is not None or parts.password is not None or parts.fragment:
-            raise InvalidInput("url", url, "must hold neither a user nor a fragment")
+            raise InvalidInput("url", url, "must contain neither a user nor a fragment")
         self._check_literal(url, host)
 
     def _check_literal(self, url: str, host: str) -> None:
@@ -85,4 +85,4 @@ class AddressPolicy:
         except ValueError:
             return  # a name: it is resolved at each attempt
         if not self._allow_private and not is_public(address):
-            raise InvalidInput("url", url, "must not lead to an address that is not public")
+            raise InvalidInput("url", url, "must be a public address")

@@ -1,4 +1,4 @@
-"""Routes: decode and delegate."""
+"""The routes of notify: decode and delegate."""
 
 from functools import partial
 from typing import Annotated
@@ -13,56 +13,74 @@ from muster_notify.commands import AddWebhook, DeleteWebhook, EnableWebhook, Rep
 from muster_notify.domain import Channel, DeliveryState, WebhookState
 from muster_notify.queries import DeliveryLogView, DeliveryView, NewWebhookView, ReplayView, WebhookView
 from muster_notify.vault import Vault
+from muster_runtime.errors import Conflict
 from muster_runtime.http import EVERY_AGENCY, CommandsDep, Page, PageDep, ReaderDep, requires, requires_program
+from muster_runtime.problem_responses import COMMON, problem_responses
 
 AgencyOrAll = Annotated[
     str,
-    Path(pattern=r"^(\*|[A-Z][A-Z0-9-]{1,19})$", description="The agency; `*` for an operator, who acts for all."),
+    Path(pattern=r"^(\*|[A-Z][A-Z0-9-]{1,19})$", description="The agency, or `*` for the operators, who act for all."),
 ]
+
+WebhookId = Annotated[str, Path(pattern=r"^whk_[0-9a-f]{32}$")]
+ReplayId = Annotated[str, Path(pattern=r"^rpl_[0-9a-f]{32}$")]
+DeliveryId = Annotated[str, Path(pattern=r"^dlv_[0-9a-f]{32}$")]
 
 _READ = requires("notify:read")
 _WRITE = requires("notify:write")
 
 
 class WebhookRequest(BaseModel):
-    """Where to send events."""
+    """An endpoint to send events to."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: str = Field(max_length=LONGEST_URL, examples=["https://agency.example/muster"])
     event_types: list[str] | None = Field(
-        default=None, max_length=100, description="Left out: every public type, except those sent on request alone."
+        default=None,
+        max_length=100,
+        description="The event types to send. Default: every public type except those that are only sent on request.",
     )
 
 
 class ReplayRequest(BaseModel):
-    """What is sent once more."""
+    """The deliveries to send again."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    since: Instant = Field(description="What failed from here on, such as the endpoint's `disabled_at`; RFC 3339.")
+    since: Instant = Field(
+        description="Replay what failed since this instant (RFC 3339), such as the endpoint's `disabled_at`."
+    )
 
 
-operators_router = APIRouter(prefix="/v1/webhooks", tags=["notify"])
+operators_router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], responses=COMMON)
 
 
-@operators_router.get("", dependencies=[requires_program("notify:read")])
+@operators_router.get("", summary="List all webhooks", dependencies=[requires_program("notify:read")])
 async def list_all_webhooks(
     reader: ReaderDep, page: PageDep, state: Annotated[WebhookState | None, Query()] = None
 ) -> Page[WebhookView]:
-    """The endpoints of every agency, oldest first: for a token of the whole program."""
+    """Lists the endpoints of every agency, oldest first."""
     async with reader.read(EVERY_AGENCY) as connection:
         rows = await queries.webhooks(connection, page, state=state)
     return page.make(rows, key=lambda webhook: webhook.webhook_id)
 
 
 def make_router(vault: Vault, policy: AddressPolicy) -> APIRouter:
-    """The routes, with what a new webhook needs."""
-    router = APIRouter(prefix="/v1/agencies/{agency_id}", tags=["notify"])
+    """The routes, which seal the secret and check the URL of a new webhook."""
+    router = APIRouter(prefix="/v1/agencies/{agency_id}", responses=COMMON)
 
-    @router.post("/webhooks", status_code=201, response_model=NewWebhookView, dependencies=[_WRITE])
+    @router.post(
+        "/webhooks",
+        summary="Add a webhook",
+        tags=["webhooks"],
+        status_code=201,
+        response_model=NewWebhookView,
+        dependencies=[_WRITE],
+        responses=problem_responses(Conflict),
+    )
     async def add_webhook(agency_id: AgencyOrAll, body: WebhookRequest, commands: CommandsDep) -> Response:
-        """Add an endpoint; its secret is shown this once."""
+        """The answer shows the endpoint's secret, once."""
         command = AddWebhook(agency_id, body.url, None if body.event_types is None else tuple(body.event_types))
         return await commands.execute(
             agency_id,
@@ -71,30 +89,52 @@ def make_router(vault: Vault, policy: AddressPolicy) -> APIRouter:
             kept=lambda view: view.model_copy(update={"secret": None}),
         )
 
-    @router.get("/webhooks", dependencies=[_READ])
+    @router.get("/webhooks", summary="List an agency's webhooks", tags=["webhooks"], dependencies=[_READ])
     async def list_webhooks(agency_id: AgencyOrAll, reader: ReaderDep, page: PageDep) -> Page[WebhookView]:
-        """The agency's endpoints, oldest first."""
+        """Lists the agency's endpoints, oldest first, without their secrets."""
         async with reader.read(agency_id) as connection:
             rows = await queries.webhooks(connection, page, agency_id=agency_id)
         return page.make(rows, key=lambda webhook: webhook.webhook_id)
 
-    @router.delete("/webhooks/{webhook_id}", status_code=204, response_class=Response, dependencies=[_WRITE])
-    async def delete_webhook(agency_id: AgencyOrAll, webhook_id: str, commands: CommandsDep) -> Response:
-        """Delete an endpoint; what was still to be sent to it fails."""
+    @router.delete(
+        "/webhooks/{webhook_id}",
+        summary="Delete a webhook",
+        tags=["webhooks"],
+        status_code=204,
+        response_class=Response,
+        dependencies=[_WRITE],
+    )
+    async def delete_webhook(agency_id: AgencyOrAll, webhook_id: WebhookId, commands: CommandsDep) -> Response:
+        """Pending deliveries to the endpoint fail."""
         command = DeleteWebhook(agency_id, webhook_id)
         return await commands.execute(agency_id, partial(handlers.delete_webhook, command=command), status_code=204)
 
-    @router.post("/webhooks/{webhook_id}/enable", response_model=WebhookView, dependencies=[_WRITE])
-    async def enable_webhook(agency_id: AgencyOrAll, webhook_id: str, commands: CommandsDep) -> Response:
-        """Enable an endpoint again; it keeps its secret. What it missed is sent by a replay."""
+    @router.post(
+        "/webhooks/{webhook_id}/enable",
+        summary="Enable a webhook",
+        tags=["webhooks"],
+        response_model=WebhookView,
+        dependencies=[_WRITE],
+        responses=problem_responses(Conflict),
+    )
+    async def enable_webhook(agency_id: AgencyOrAll, webhook_id: WebhookId, commands: CommandsDep) -> Response:
+        """The endpoint keeps its secret. Start a replay to send what it missed."""
         command = EnableWebhook(agency_id, webhook_id)
         return await commands.execute(agency_id, partial(handlers.enable_webhook, command=command))
 
-    @router.post("/webhooks/{webhook_id}/replays", status_code=202, response_model=ReplayView, dependencies=[_WRITE])
+    @router.post(
+        "/webhooks/{webhook_id}/replays",
+        summary="Replay a webhook",
+        tags=["webhooks"],
+        status_code=202,
+        response_model=ReplayView,
+        dependencies=[_WRITE],
+        responses=problem_responses(Conflict),
+    )
     async def replay_webhook(
-        agency_id: AgencyOrAll, webhook_id: str, body: ReplayRequest, commands: CommandsDep
+        agency_id: AgencyOrAll, webhook_id: WebhookId, body: ReplayRequest, commands: CommandsDep
     ) -> Response:
-        """Send what could not be delivered since an instant once more, in order."""
+        """Sends the deliveries that failed since an instant again, in order."""
         command = ReplayWebhook(agency_id, webhook_id, body.since)
         return await commands.execute(
             agency_id,
@@ -103,13 +143,20 @@ def make_router(vault: Vault, policy: AddressPolicy) -> APIRouter:
             location=lambda replay: f"/v1/agencies/{agency_id}/webhooks/{webhook_id}/replays/{replay.replay_id}",
         )
 
-    @router.get("/webhooks/{webhook_id}/replays/{replay_id}", dependencies=[_READ])
-    async def show_replay(agency_id: AgencyOrAll, webhook_id: str, replay_id: str, reader: ReaderDep) -> ReplayView:
-        """How far a replay is."""
+    @router.get(
+        "/webhooks/{webhook_id}/replays/{replay_id}",
+        summary="Retrieve a replay",
+        tags=["webhooks"],
+        dependencies=[_READ],
+    )
+    async def show_replay(
+        agency_id: AgencyOrAll, webhook_id: WebhookId, replay_id: ReplayId, reader: ReaderDep
+    ) -> ReplayView:
+        """Shows the progress of the replay."""
         async with reader.read(agency_id) as connection:
             return await queries.replay(connection, agency_id, webhook_id, replay_id)
 
-    @router.get("/deliveries", dependencies=[_READ])
+    @router.get("/deliveries", summary="List an agency's deliveries", tags=["deliveries"], dependencies=[_READ])
     async def list_deliveries(
         agency_id: AgencyOrAll,
         reader: ReaderDep,
@@ -117,24 +164,31 @@ def make_router(vault: Vault, policy: AddressPolicy) -> APIRouter:
         state: Annotated[DeliveryState | None, Query()] = None,
         channel: Annotated[Channel | None, Query()] = None,
     ) -> Page[DeliveryView]:
-        """What was or will be told, the latest first."""
+        """Lists sent and pending deliveries, latest first."""
         async with reader.read(agency_id) as connection:
             rows = await queries.deliveries(
                 connection, agency_id, page, tenant=reader.tenant, state=state, channel=channel
             )
         return page.make(rows, key=lambda delivery: str(delivery.position))
 
-    @router.get("/deliveries/{delivery_id}", dependencies=[_READ])
-    async def show_delivery(agency_id: AgencyOrAll, delivery_id: str, reader: ReaderDep) -> DeliveryLogView:
-        """A delivery with its attempts."""
+    @router.get("/deliveries/{delivery_id}", summary="Retrieve a delivery", tags=["deliveries"], dependencies=[_READ])
+    async def show_delivery(agency_id: AgencyOrAll, delivery_id: DeliveryId, reader: ReaderDep) -> DeliveryLogView:
+        """Includes the log of all attempts."""
         async with reader.read(agency_id) as connection:
             return await queries.delivery(connection, agency_id, delivery_id, tenant=reader.tenant)
 
-    @router.post("/deliveries/{delivery_id}/retry", response_model=DeliveryLogView, dependencies=[_WRITE])
+    @router.post(
+        "/deliveries/{delivery_id}/retry",
+        summary="Retry a delivery",
+        tags=["deliveries"],
+        response_model=DeliveryLogView,
+        dependencies=[_WRITE],
+        responses=problem_responses(Conflict),
+    )
     async def retry_delivery(
-        agency_id: AgencyOrAll, delivery_id: str, reader: ReaderDep, commands: CommandsDep
+        agency_id: AgencyOrAll, delivery_id: DeliveryId, reader: ReaderDep, commands: CommandsDep
     ) -> Response:
-        """Attempt a delivery now that failed, or that waits for its next attempt."""
+        """Attempts a delivery now that failed or waits for its next attempt."""
         command = RetryDelivery(agency_id, delivery_id, tenant=reader.tenant)
         return await commands.execute(agency_id, partial(handlers.retry_delivery, command=command))
 

@@ -1,4 +1,4 @@
-"""What can be asked of notify."""
+"""The commands of notify."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,7 +6,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class AddWebhook:
-    """Send an agency's events (with `*`, every agency's) to a URL; without types, all but the frequent ones."""
+    """Send an agency's events (with `*`, every agency's) to a URL; without types, all except the frequent ones."""
 
     agency_id: str
     url: str
@@ -15,7 +15,7 @@ class AddWebhook:
 
 @dataclass(frozen=True, slots=True)
 class DeleteWebhook:
-    """Send nothing more to an endpoint."""
+    """Stop sending to an endpoint, for good."""
 
     agency_id: str
     webhook_id: str
@@ -23,7 +23,7 @@ class DeleteWebhook:
 
 @dataclass(frozen=True, slots=True)
 class EnableWebhook:
-    """Send events again to an endpoint that is disabled."""
+    """Resume sending to a disabled endpoint."""
 
     agency_id: str
     webhook_id: str
@@ -31,7 +31,7 @@ class EnableWebhook:
 
 @dataclass(frozen=True, slots=True)
 class ReplayWebhook:
-    """Send once more what has failed to reach an endpoint since an instant."""
+    """Send again what failed to reach an endpoint since an instant."""
 
     agency_id: str
     webhook_id: str
@@ -40,7 +40,7 @@ class ReplayWebhook:
 
 @dataclass(frozen=True, slots=True)
 class RetryDelivery:
-    """Attempt a delivery that failed, or that waits for its next attempt, now. `tenant` is who asks."""
+    """Attempt a delivery now that failed or waits for its next attempt. `tenant` is the caller's agency."""
 
     agency_id: str
     delivery_id: str

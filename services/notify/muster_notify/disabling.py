@@ -1,4 +1,4 @@
-"""Disables an endpoint that has failed for too long or is gone, and says so: nothing may end in silence."""
+"""Disables an endpoint that has failed for too long or is gone, and publishes that."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from muster_runtime import audit
 from muster_runtime.db import EVERY_AGENCY, Connection, UnitOfWork
 
 WEBHOOKS_DISABLED = Gauge(
-    "muster_webhooks_disabled", "Webhook endpoints that get nothing until they are enabled again.", ["service"]
+    "muster_webhooks_disabled", "Webhook endpoints that receive nothing until someone enables them.", ["service"]
 )
 
 _log = structlog.get_logger(__name__)
@@ -49,7 +49,7 @@ async def disable(uow: UnitOfWork, delivery: Delivery, reason: str | None) -> No
 
 
 async def warnings(connection: Connection) -> Sequence[str]:
-    """What needs an operator although the service is ready: how many endpoints are disabled."""
+    """The warnings of a ready service: how many endpoints are disabled."""
     disabled: int = await connection.fetchval("select count(*) from webhook where state = 'disabled'")
     WEBHOOKS_DISABLED.labels("notify").set(disabled)
     return [f"webhook endpoints are disabled: {disabled}"] if disabled else []

@@ -172,7 +172,7 @@ async def add_webhook(uow: UnitOfWork, command: AddWebhook, *, vault: Vault, pol
 
 def _check_types(event_types: Sequence[str]) -> None:
     if not event_types:
-        raise InvalidInput("event_types", [], "must name at least one type, or be left out for all")
+        raise InvalidInput("event_types", [], "must name at least one type; omit it to get all")
     known = set(public_types())
     for event_type in event_types:
         if event_type not in known:
@@ -185,8 +185,8 @@ async def _check_duplicate(uow: UnitOfWork, command: AddWebhook) -> None:
     for webhook_id, other_url, types in await endpoints.urls(uow.connection, command.agency_id):
         if normal_url(other_url) == url and wanted & wanted_types(types):
             raise Conflict(
-                f"url: the endpoint {webhook_id} sends these events there already; an event goes to a URL once: "
-                "enable that endpoint if it is disabled, delete it, or name other event_types"
+                f"url: endpoint {webhook_id} already sends these events to this URL; enable that endpoint if it is "
+                "disabled, delete it, or name other event_types"
             )
 
 
@@ -211,7 +211,7 @@ async def enable_webhook(uow: UnitOfWork, command: EnableWebhook) -> WebhookView
     """
     view = await queries.webhook(uow.connection, command.agency_id, command.webhook_id)
     if not await endpoints.enable(uow.connection, view.webhook_id, uow.now):
-        raise Conflict(f"webhook {view.webhook_id} is enabled already")
+        raise Conflict(f"webhook {view.webhook_id} is already enabled")
     await audit.record(
         uow,
         command="EnableWebhook",
@@ -256,7 +256,7 @@ async def retry_delivery(uow: UnitOfWork, command: RetryDelivery) -> DeliveryLog
     """
     before = await queries.delivery(uow.connection, command.agency_id, command.delivery_id, tenant=command.tenant)
     if before.state is DeliveryState.DELIVERED:
-        raise Conflict(f"delivery {before.delivery_id} is delivered already")
+        raise Conflict(f"delivery {before.delivery_id} is already delivered")
     if before.state is DeliveryState.PENDING and before.next_attempt_at is None:
         raise Conflict(f"delivery {before.delivery_id} waits behind an earlier one to {before.recipient}")
     if before.channel is Channel.WEBHOOK:
@@ -285,7 +285,7 @@ async def _require_enabled(uow: UnitOfWork, delivery: DeliveryLogView, tenant: s
     replaying = await replays.running(uow.connection, endpoint.id)
     await uow.connection.execute("select set_config('muster.agency', $1, true)", delivery.agency_id)
     if replaying:
-        raise Conflict(f"webhook {endpoint.id} is being replayed in order: retry when replay {replaying[0].id} is over")
+        raise Conflict(f"webhook {endpoint.id} is being replayed in order: retry when replay {replaying[0].id} is done")
     if endpoint.state is not WebhookState.ENABLED:
         cure = ": enable it first" if endpoint.state is WebhookState.DISABLED else ""
         raise Conflict(

@@ -17,65 +17,69 @@ class WebhookView(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     webhook_id: str
-    agency_id: str = Field(description="`*` for an endpoint of the operators, which gets every agency's events.")
+    agency_id: str = Field(description="`*` for an operators' endpoint, which receives every agency's events.")
     url: str
-    event_types: list[str] | None = Field(description="null: every public type, except those sent on request alone.")
+    event_types: list[str] | None = Field(
+        description="null: every public type except those that are only sent on request."
+    )
     state: WebhookState
     state_reason: str | None = None
     disabled_at: Instant | None = Field(
-        default=None, description="When it was last disabled: replay from here. null: never."
+        default=None, description="When it was last disabled; replay from here. null: never."
     )
     created_at: Instant
 
 
 class NewWebhookView(WebhookView):
-    """An endpoint as it is shown once, when it is added."""
+    """A new endpoint; only this reply has the secret."""
 
     secret: str | None = Field(
-        description="Verifies the signatures (Standard Webhooks). Shown once: null when the request is repeated."
+        description="Verifies the signatures (Standard Webhooks). Shown once; null if the request is repeated."
     )
 
 
 class ReplayView(BaseModel):
-    """A replay: what could not be delivered to an endpoint goes to it once more."""
+    """A replay of failed deliveries to an endpoint."""
 
     model_config = ConfigDict(frozen=True)
 
     replay_id: str
     webhook_id: str
-    since: Instant = Field(description="What failed from here on.")
+    since: Instant = Field(description="The replay includes what failed since this instant.")
     state: ReplayState = Field(
-        description="`done`: every delivery is pending again. `stopped`: the endpoint is not enabled."
+        description="`done`: every delivery is pending again. `stopped`: the endpoint is no longer enabled."
     )
-    replayed: int = Field(description="Deliveries that are pending again, so far.")
+    replayed: int = Field(description="Deliveries made pending so far.")
     requested_at: Instant
     finished_at: Instant | None
 
 
 class DeliveryView(BaseModel):
-    """Something that was or will be told to somebody."""
+    """A message to one recipient about one event."""
 
     model_config = ConfigDict(frozen=True)
 
-    delivery_id: str = Field(description="Also the webhook-id, and the left part of an e-mail's Message-ID.")
-    position: int = Field(description="The order of deliveries; it grows.")
+    delivery_id: str = Field(description="Also the webhook-id, and the local part of an e-mail's Message-ID.")
+    position: int = Field(description="The order of deliveries; it increases.")
     agency_id: str
     event_id: str
     event_type: str
     rule: str
     channel: Channel
-    recipient: str = Field(description="A role, or a webhook.")
+    recipient: str = Field(description="A role or a webhook ID.")
     state: DeliveryState
     attempts: int
     recorded_at: Instant
     first_attempt_at: Instant | None
-    next_attempt_at: Instant | None = Field(description="null while it waits behind another one, and when it is done.")
+    next_attempt_at: Instant | None = Field(
+        description="null while it waits behind another delivery, and when it is done."
+    )
     finished_at: Instant | None
     last_error: str | None
 
 
 class AttemptView(BaseModel):
-    """One attempt."""
+    """One attempt of a delivery."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -20,7 +20,7 @@ _ADDRESS = re.compile(r"<?[^\s<>]+@[^\s<>]+>?")
 
 
 class EmailSender:
-    """Writes and sends a delivery's e-mail. One connection serves a burst; a lost one is made anew."""
+    """Writes and sends a delivery's e-mail. One connection serves a burst; a lost connection is replaced."""
 
     def __init__(self, settings: NotifySettings) -> None:
         self._settings = settings
@@ -28,10 +28,10 @@ class EmailSender:
         self._sending = asyncio.Lock()
 
     async def send(self, database: Database, delivery: Delivery, now: datetime) -> Outcome:
-        """Attempt a delivery once. Who has the role is asked at the attempt, so that an erased person gets nothing."""
+        """Attempt a delivery once. It looks up the recipients, so that an erased person gets nothing."""
         recipients = await self._recipients(database, delivery)
         if not recipients:
-            return Outcome(Verdict.RETRY, f"nobody is known as {delivery.recipient}")
+            return Outcome(Verdict.RETRY, f"the agency has no {delivery.recipient}")
         event = json.loads(delivery.payload)
         try:
             email = write(
@@ -91,9 +91,9 @@ class EmailSender:
 
 
 def _is_permanent(error: Exception) -> bool:
-    """Whether trying again cannot help: the server refused the message, or every recipient, for good (RFC 5321, 4.2.1).
+    """Whether a retry cannot help: the server refused the message, or every recipient, permanently (RFC 5321, 4.2.1).
 
-    A refused login or sender is our own configuration's fault, and is tried again.
+    A refused login or sender is a fault of our configuration, and is retried.
     """
     if isinstance(error, SMTPRecipientsRefused):
         return all(refusal.code >= 500 for refusal in error.recipients)

@@ -55,7 +55,7 @@ class WebhookSender:
         except AddressRefused as refused:
             return Outcome(Verdict.RETRY, str(refused))
         except OSError:
-            return Outcome(Verdict.RETRY, "the host's name could not be resolved")
+            return Outcome(Verdict.RETRY, "the host name could not be resolved")
         except httpx.HTTPError as error:
             return Outcome(Verdict.RETRY, f"no answer: {type(error).__name__}")
         return _judge(status)

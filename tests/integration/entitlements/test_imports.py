@@ -50,9 +50,9 @@ async def test_a_file_gives_a_result_for_each_row(entitlements: Entitlements) ->
     results = await entitlements.results(operation)
     assert [(int(row["line"]), row["outcome"], row["reason"]) for row in results] == [
         (2, "assigned", ""),
-        (3, "refused", "email must be of a .gov or .mil domain"),
+        (3, "refused", "email must be in a .gov or .mil domain"),
         (5, "already_held", ""),
-        (6, "refused", "the row has not as many columns as the header"),
+        (6, "refused", "the row must have as many columns as the header"),
         (7, "assigned", ""),
         (8, "already_held", ""),
         (9, "refused", "seat-cap-reached"),

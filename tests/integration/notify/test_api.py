@@ -160,7 +160,7 @@ async def test_a_failed_delivery_can_be_tried_again(notify: Notify, mail: MailSe
     assert len(mail.messages) == 1
     again = await notify.service.client.post(path)
     assert again.status_code == 409
-    assert "delivered already" in again.json()["detail"]
+    assert "already delivered" in again.json()["detail"]
 
 
 async def test_one_that_waits_for_its_next_attempt_can_be_hurried(notify: Notify, receiver: Receiver) -> None:

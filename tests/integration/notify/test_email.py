@@ -24,7 +24,7 @@ async def test_an_email_waits_until_its_contact_is_known_and_then_goes_at_once(
     notify: Notify, mail: MailServer
 ) -> None:
     await notify.service.publish(enrolled())
-    delivery = await notify.waits("nobody is known as administrator")
+    delivery = await notify.waits("the agency has no administrator")
     assert delivery["next_attempt_at"] == "2025-08-06T00:00:05Z"
     await notify.service.publish(contact())
     await notify.until(state="delivered")
@@ -98,7 +98,7 @@ async def test_who_is_erased_gets_nothing_more_and_is_kept_nowhere(notify: Notif
     await notify.service.publish(contact_erased())
     await notify.settle()
     await notify.service.publish(paid())
-    await notify.waits("nobody is known")
+    await notify.waits("the agency has no administrator")
     assert len(mail.messages) == 1
     tables = await notify.service.admin.fetch(
         "select table_name from information_schema.tables where table_schema = 'notify'"
@@ -127,7 +127,7 @@ async def test_the_operators_are_told_at_their_own_address(notify: Notify, mail:
 
 async def test_an_email_that_nobody_can_get_fails_after_fourteen_days(notify: Notify) -> None:
     await notify.service.publish(enrolled())
-    await notify.fails("nobody is known", 19)
+    await notify.fails("the agency has no administrator", 19)
     notify.move(days=1)
     (delivery,) = await notify.until(state="failed")
-    assert (delivery["attempts"], delivery["last_error"]) == (20, "nobody is known as administrator")
+    assert (delivery["attempts"], delivery["last_error"]) == (20, "the agency has no administrator")

@@ -125,7 +125,7 @@ async def test_an_endpoint_is_enabled_again_with_its_secret(notify: Notify, rece
     assert receiver.requests[-1].verified(webhook["secret"])["type"] == "muster.billing.InvoicePaid.v1"
     assert await notify.service.admin.fetchval("select count(*) from audit where command = 'EnableWebhook'") == 1
     again = await enable(notify, webhook)
-    assert (again.status_code, "is enabled" in again.json()["detail"]) == (409, True)
+    assert (again.status_code, "already enabled" in again.json()["detail"]) == (409, True)
     assert (await notify.get("/health/ready")).json()["warnings"] == []
 
 

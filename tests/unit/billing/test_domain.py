@@ -194,7 +194,7 @@ def test_a_term_that_begins_late_is_of_the_civil_day_and_fiscal_year_of_its_acce
 def test_a_decision_may_be_said_again_but_not_changed() -> None:
     accepted = offer().decide(RenewalState.ACCEPTED, START)
     assert accepted.decide(RenewalState.ACCEPTED, END) is accepted
-    with pytest.raises(RenewalClosed, match="accepted already"):
+    with pytest.raises(RenewalClosed, match="already accepted"):
         accepted.decide(RenewalState.DECLINED, START)
 
 

@@ -15,7 +15,7 @@ def test_production_refuses_to_start_without_a_key_of_its_own(key: str | None, m
     monkeypatch.delenv("MUSTER_SUBJECT_KEY", raising=False)
     if key is not None:
         monkeypatch.setenv("MUSTER_SUBJECT_KEY", key)
-    with pytest.raises(ValidationError, match="production asks for a secret key of at least 32 characters"):
+    with pytest.raises(ValidationError, match="production requires a secret key of at least 32 characters"):
         EntitlementsSettings(environment="production")
 
 

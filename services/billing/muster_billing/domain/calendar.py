@@ -14,12 +14,12 @@ def civil_day(instant: datetime, zone: ZoneInfo) -> date:
 
 
 def fiscal_year(day: date) -> int:
-    """The federal fiscal year of a civil day: it begins on 1 October of the year before (31 U.S.C. 1102)."""
+    """The federal fiscal year of a civil day: it begins on October 1 of the year before (31 U.S.C. 1102)."""
     return day.year + (day.month >= 10)
 
 
 def one_year_after(moment: D) -> D:
-    """The same day, and time of day, a calendar year later; 29 February becomes 28 February."""
+    """The same day, and time of day, a calendar year later; February 29 becomes February 28."""
     if (moment.month, moment.day) == (2, 29):
         moment = moment.replace(day=28)
     return moment.replace(year=moment.year + 1)
@@ -27,11 +27,11 @@ def one_year_after(moment: D) -> D:
 
 @dataclass(frozen=True, slots=True)
 class PeriodOfPerformance:
-    """The days, both inclusive, on which a term's service is rendered.
+    """The days, both inclusive, on which a term's service is provided.
 
-    It may cross into the next fiscal year as long as it is no longer than one year and is paid from the year in which
-    it begins (41 U.S.C. 3902). So it ends the day before its first day comes round again, whatever the hour at which
-    the term begins and ends.
+    It may cross into the next fiscal year if it is no longer than one year and is paid from the year in which it begins
+    (41 U.S.C. 3902). So it ends the day before its first day recurs, whatever the hour at which the term begins and
+    ends.
     """
 
     first_day: date

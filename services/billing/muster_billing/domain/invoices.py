@@ -1,4 +1,4 @@
-"""Invoices, what is told of those that stay unpaid, and payments."""
+"""Invoices, overdue notices, and payments."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -11,13 +11,13 @@ from muster_runtime.errors import InvalidInput
 # An invoice falls due this long after it is issued: the Prompt Payment Act's period, 31 U.S.C. 3903(a)(1)(B).
 PAYMENT_PERIOD = timedelta(days=30)
 
-# When an unpaid invoice is told of, counted from its due instant: levels 1, 2 and 3. Nothing is ever cut off. A notice
-# that is given late puts off those after it.
+# When the overdue notices of levels 1, 2, and 3 are sent, counted from the due instant. No service is cut off. A late
+# notice postpones the next ones.
 OVERDUE_AFTER = (timedelta(days=0), timedelta(days=30), timedelta(days=60))
 
 
 class InvoiceState(StrEnum):
-    """A draft is of a term that has not started: it has no number, and nothing is owed on it."""
+    """A draft belongs to a term that has not started: it has no number, and nothing is owed on it."""
 
     DRAFT = "draft"
     ISSUED = "issued"
@@ -35,13 +35,13 @@ class Issuance:
 
     @classmethod
     def at(cls, issued_at: datetime, ordinal: int) -> "Issuance":
-        """Issued now: the time to pay counts from here, however late the term began."""
+        """The issuance at this instant: the time to pay counts from here, however late the term began."""
         return cls(ordinal, issued_at, issued_at + PAYMENT_PERIOD)
 
 
 @dataclass(frozen=True, slots=True)
 class OverdueNotice:
-    """At `tell_at` it is told that an invoice is unpaid that was due at `due_at`."""
+    """A notice, sent at `tell_at`, that an invoice due at `due_at` is unpaid."""
 
     level: int
     due_at: datetime
@@ -52,7 +52,7 @@ class OverdueNotice:
         return (now - self.due_at).days
 
     def put_off(self, earlier: "OverdueNotice", given_at: datetime) -> "OverdueNotice":
-        """This notice, put off by the whole days by which the one before it was given late."""
+        """This notice, postponed by the whole days by which the previous one was late."""
         return replace(self, tell_at=self.tell_at + timedelta(days=(given_at - earlier.tell_at).days))
 
 
@@ -74,7 +74,7 @@ class Invoice:
 
     @property
     def next_notice(self) -> OverdueNotice | None:
-        """The overdue notice to come, if it stays unpaid; None when there is none."""
+        """The next overdue notice if the invoice stays unpaid; None if there is none."""
         if self.state is not InvoiceState.ISSUED or not self.issuance or self.overdue_level == len(OVERDUE_AFTER):
             return None
         due_at = self.issuance.due_at
@@ -89,14 +89,16 @@ class Invoice:
         Raises InvoiceNotPayable unless it is issued and unpaid, InvalidInput unless the amount is exactly its own.
         """
         if self.state is not InvoiceState.ISSUED:
-            raise InvoiceNotPayable(f"invoice {self.id} is {self.state}; only an issued one can be paid")
+            raise InvoiceNotPayable(f"invoice {self.id} is {self.state}; only an issued invoice can be paid")
         if amount.currency != self.amount.currency:
-            raise InvalidInput("amount.currency", amount.currency, f"the invoice is in {self.amount.currency}")
+            raise InvalidInput(
+                "amount.currency", amount.currency, f"must be the invoice's currency, {self.amount.currency}"
+            )
         if amount.amount_minor != self.amount.amount_minor:
             raise InvalidInput(
                 "amount.amount_minor",
                 amount.amount_minor,
-                f"a payment is the exact amount of the invoice, {self.amount.amount_minor}",
+                f"must be the invoice's exact amount, {self.amount.amount_minor}",
             )
         return replace(self, state=InvoiceState.PAID, paid_at=paid_at)
 
@@ -108,7 +110,7 @@ class Invoice:
 
 
 def invoice_number(agency_id: str, fiscal_year: int, ordinal: int) -> str:
-    """Such as NASA-2025-01: the agency, the fiscal year that pays, and the count within both."""
+    """For example NASA-2025-01: the agency, the fiscal year that pays, and the count within both."""
     return f"{agency_id}-{fiscal_year}-{ordinal:02d}"
 
 

@@ -10,15 +10,15 @@ from muster_billing.domain.money import Money
 from muster_billing.errors import RenewalClosed
 from muster_runtime.errors import InvalidInput
 
-# A further term is offered this long before the present one ends.
+# The next term is offered this long before the current one ends.
 RENEWAL_NOTICE = timedelta(days=60)
 
-# An agency has at least this long to decide, from when the offer was really given.
+# An agency has at least this long to decide, from when the offer is actually made.
 DECISION_PERIOD = timedelta(days=30)
 
 
 class TermState(StrEnum):
-    """A cancelled term never started: its agency withdrew before."""
+    """A canceled term never started: its agency withdrew before."""
 
     SCHEDULED = "scheduled"
     RUNNING = "running"
@@ -28,9 +28,9 @@ class TermState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A term of an enrolment, the first of which has number 1. `first_day` is the civil day on which it starts.
+    """A term of an enrollment; the first has number 1. `first_day` is the civil day on which it starts.
 
-    Raises InvalidInput when it does not end after it starts.
+    Raises InvalidInput if it does not end after it starts.
     """
 
     id: str
@@ -47,7 +47,9 @@ class Term:
 
     def __post_init__(self) -> None:
         if self.ends_at <= self.starts_at:
-            raise InvalidInput("ends_at", self.ends_at.isoformat(), f"a term ends after it starts, {self.starts_at}")
+            raise InvalidInput(
+                "ends_at", self.ends_at.isoformat(), f"must be after starts_at, {self.starts_at.isoformat()}"
+            )
 
     @property
     def fiscal_year(self) -> int:
@@ -56,7 +58,7 @@ class Term:
 
     @property
     def period_of_performance(self) -> PeriodOfPerformance:
-        """The days on which the term's service is rendered."""
+        """The days on which the term's service is provided."""
         return PeriodOfPerformance(self.first_day)
 
     @property
@@ -74,10 +76,10 @@ class Term:
         return replace(self, state=TermState.CANCELLED)
 
     def followed_by(self, term_id: str, renewal: "Renewal", zone: ZoneInfo) -> "Term":
-        """The next term of the enrolment, as the renewal has it: without a break, its days follow on from this one's.
+        """The next term of the enrollment, from its renewal. Without a break, its days continue this term's.
 
-        Its first day is then counted from this one's and not taken from its instant, which the change to daylight
-        saving time may have brought to the other side of midnight.
+        Its first day is then counted from this term's and not taken from its start instant, which daylight saving time
+        may have moved across midnight.
         """
         unbroken = renewal.next_starts_at == self.ends_at
         return Term(
@@ -93,7 +95,7 @@ class Term:
 
 
 class RenewalState(StrEnum):
-    """A lapsed offer got no answer in its time; a withdrawn one belongs to an agency that left."""
+    """A lapsed offer got no answer in time; a withdrawn one belongs to an agency that left."""
 
     OFFERED = "offered"
     ACCEPTED = "accepted"
@@ -104,7 +106,7 @@ class RenewalState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """The offer of a further term, which begins no earlier than it is accepted. Nothing renews by itself."""
+    """The offer of the next term, which starts no earlier than it is accepted. Nothing renews automatically."""
 
     id: str
     agency_id: str
@@ -118,7 +120,7 @@ class Renewal:
 
     @classmethod
     def offer(cls, renewal_id: str, term: Term, price: Money, offered_at: datetime) -> "Renewal":
-        """A year more, without a break after the term unless the answer comes later."""
+        """An offer of another year, without a break after the term unless the answer comes later."""
         return cls(
             id=renewal_id,
             agency_id=term.agency_id,
@@ -131,22 +133,22 @@ class Renewal:
 
     @property
     def decide_by(self) -> datetime:
-        """An answer is taken before this instant: the end of the present term, or later where the offer was late."""
+        """The agency must answer before this instant: the end of the current term, or later if the offer was late."""
         return max(self.next_starts_at, self.offered_at + DECISION_PERIOD)
 
     def is_open(self, now: datetime) -> bool:
-        """Whether an answer may still come."""
+        """Whether the agency may still answer."""
         return self.state is RenewalState.OFFERED and now < self.decide_by
 
     def decide(self, decision: RenewalState, decided_at: datetime) -> "Renewal":
-        """The renewal, accepted or declined. Accepted after the present term's end, the further term begins now.
+        """The renewal, accepted or declined. If it is accepted after the current term's end, the next term starts now.
 
-        Raises RenewalClosed when it was decided otherwise, is no longer open, or its time is over.
+        Raises RenewalClosed if it was decided differently, is no longer open, or its deadline has passed.
         """
         if self.state is decision:
             return self
         if self.state is not RenewalState.OFFERED:
-            raise RenewalClosed(f"renewal {self.id} is {self.state} already")
+            raise RenewalClosed(f"renewal {self.id} is already {self.state}")
         if decided_at >= self.decide_by:
             raise RenewalClosed(f"renewal {self.id} had to be decided before {self.decide_by.isoformat()}")
         decided = replace(self, state=decision, decided_at=decided_at)

@@ -1,4 +1,4 @@
-"""What is known of an agency: its entry in the register, its authorizations, its enrolment."""
+"""The facts about an agency: its entry in the register, its authorizations, its enrollment."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +8,7 @@ from muster_contracts.enrollment import SuspensionReason
 
 
 class Branch(StrEnum):
-    """The branch of government that an agency belongs to; the programme is for the executive."""
+    """The branch of government that an agency belongs to; the program is for the executive branch."""
 
     EXECUTIVE = "executive"
     LEGISLATIVE = "legislative"
@@ -16,7 +16,7 @@ class Branch(StrEnum):
 
 
 class State(StrEnum):
-    """Where an agency's enrolment stands. A draft is one that was not submitted yet; it is never stored."""
+    """The state of an agency's enrollment. A draft is not submitted yet, and never stored."""
 
     DRAFT = "draft"
     SUBMITTED = "submitted"
@@ -30,14 +30,14 @@ LIVE = frozenset({State.SUBMITTED, State.ACTIVE, State.SUSPENDED})
 
 
 class Condition(StrEnum):
-    """What a submitted enrolment needs to be active."""
+    """What a submitted enrollment needs to become active."""
 
     AUTHORIZATION = "authorization"
     DATA_USE_TERMS = "data_use_terms"
 
 
 class ContactRole(StrEnum):
-    """In what capacity a person speaks for an agency."""
+    """In which role a person represents an agency."""
 
     ADMINISTRATOR = "administrator"
     SIGNER = "signer"
@@ -53,7 +53,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Agency:
-    """An agency as the register has it. `headcount` is None where it is not known."""
+    """An agency in the register. `headcount` is None if it is unknown."""
 
     id: str
     name: str
@@ -103,7 +103,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Closure:
-    """How and when an enrolment came to its end."""
+    """How and when an enrollment ended."""
 
     closed_at: datetime
     reason: str
@@ -111,9 +111,9 @@ class Closure:
 
 @dataclass(frozen=True, slots=True)
 class Enrollment:
-    """An agency's `number`-th request to take part and what became of it.
+    """An agency's `number`-th request to take part, and its state.
 
-    `seats` is the cap agreed; `changed_at` is when it came into its state.
+    `seats` is the agreed cap; `changed_at` is when it entered its state.
     """
 
     enrollment_id: str
@@ -133,7 +133,7 @@ class Enrollment:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """All that decides an agency's state: its latest enrolment, its authorizations, its acceptances."""
+    """Everything that decides an agency's state: its latest enrollment, its authorizations, its acceptances."""
 
     agency: Agency
     enrollment: Enrollment | None
@@ -142,12 +142,12 @@ class Standing:
 
     @property
     def state(self) -> State:
-        """Where the agency's enrolment stands."""
+        """The state of the agency's enrollment."""
         return self.enrollment.state if self.enrollment else State.DRAFT
 
     @property
     def live(self) -> Enrollment | None:
-        """The enrolment, if it has not come to its end."""
+        """The enrollment, unless it has ended."""
         return self.enrollment if self.enrollment and self.enrollment.state in LIVE else None
 
     def authorized(self, at: datetime) -> bool:

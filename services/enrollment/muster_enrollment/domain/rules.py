@@ -1,4 +1,4 @@
-"""What may be done, and what it does to an agency's standing."""
+"""The rules of enrollment: what a command may do, and how it changes an agency's standing."""
 
 import math
 import re
@@ -10,31 +10,31 @@ from muster_contracts.enrollment import SuspensionReason
 from muster_enrollment.domain.facts import Acceptance, Authorization, Branch, Closure, Enrollment, Standing, State, Term
 from muster_runtime.errors import Conflict, InvalidInput, NotFound
 
-# What the programme's authorizations must say: GSA issues them, for this product.
+# Every authorization in the program is GSA's, for this product.
 ISSUER = "GSA"
 PRODUCT = "frontier-assistant"
 
-# The versions of the data-use terms that bind: business data is never used for training.
+# The valid versions of the data-use terms: business data is never used for training.
 TERMS_VERSIONS = frozenset({"2025-08"})
 
 # The day on which GSA announced the program; no enrollment starts before it.
 PROGRAM_START = datetime(2025, 8, 6, tzinfo=UTC)
 
-# Contacts and signers speak for a federal agency, so their addresses are a government's.
+# Contacts and signers represent a federal agency, so their addresses are in a government domain.
 _GOVERNMENT_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?:gov|mil)")
 
-# How long an agency's contacts are known after it has left: for the messages that say so.
+# How long an agency's contacts are kept after it leaves, so that the final messages reach them.
 FAREWELL = timedelta(days=1)
 
-# How long a signer is known who signed while no enrollment was live: for the one that is to be submitted.
+# How long a signer is kept who signs while no enrollment is live, so that one can be submitted.
 SIGNED_AHEAD = timedelta(days=90)
 
-# A start further away than this is taken for a slip of the pen.
+# A later start is treated as a typing error.
 LONGEST_LEAD = timedelta(days=366)
 
 
 def settle(standing: Standing, at: datetime) -> Standing:
-    """The standing after its conditions have had their effect at an instant; the only way to or from active."""
+    """The standing after its conditions take effect at an instant; the only way to or from active."""
     enrollment = standing.live
     if enrollment is None:
         return standing
@@ -53,9 +53,9 @@ def settle(standing: Standing, at: datetime) -> Standing:
 
 
 def boundaries(standing: Standing, until: datetime) -> list[datetime]:
-    """The instants up to `until` at which an authorization started or stopped since the enrolment's last change.
+    """The instants up to `until` at which an authorization started or stopped since the enrollment's last change.
 
-    To settle at each in turn is to catch up with the time that passed; what came before the change stays as it is.
+    Settling at each in turn catches up with the time that passed; what came before the change stays as it is.
     """
     if standing.live is None:
         return []
@@ -64,15 +64,15 @@ def boundaries(standing: Standing, until: datetime) -> list[datetime]:
 
 
 def check_address(field: str, email: str) -> None:
-    """Raise InvalidInput unless an e-mail address is of a .gov or .mil domain."""
+    """Raise InvalidInput unless an e-mail address is in a .gov or .mil domain."""
     if not _GOVERNMENT_DOMAIN.fullmatch(email.rpartition("@")[2].lower()):
-        raise InvalidInput(field, email, "it must be an address of a .gov or .mil domain")
+        raise InvalidInput(field, email, "must be an address in a .gov or .mil domain")
 
 
 def check_seats(seats: int, headcount: int | None, seats_per_head: float) -> None:
-    """Raise InvalidInput for more seats than the heads of the agency and its sub-agencies account for.
+    """Raise InvalidInput for more seats than the headcount of the agency and its sub-agencies allows.
 
-    Where the agency's headcount is not known (None), nothing limits the seats.
+    If the agency's headcount is unknown (None), nothing limits the seats.
     """
     if headcount is None:
         return
@@ -81,35 +81,35 @@ def check_seats(seats: int, headcount: int | None, seats_per_head: float) -> Non
         raise InvalidInput(
             "seats",
             seats,
-            f"it must be at most {most}: {seats_per_head:g} times the headcount of {headcount}, with sub-agencies",
+            f"must be at most {most}: {seats_per_head:g} times the headcount of {headcount}, including sub-agencies",
         )
 
 
 def submit(
     standing: Standing, *, enrollment_id: str, seats: int, requested_start: datetime, contact_ref: str, now: datetime
 ) -> Standing:
-    """The standing with a new enrolment, submitted.
+    """The standing with a new, submitted enrollment.
 
     Raises InvalidInput for an agency outside the executive branch or a start before the program's or too far away,
-    Conflict while another enrollment is live.
+    Conflict if another enrollment is live.
     """
     if standing.agency.branch is not Branch.EXECUTIVE:
         raise InvalidInput(
-            "agency_id", standing.agency.id, f"it must be of the executive branch, and is {standing.agency.branch}"
+            "agency_id", standing.agency.id, f"must be in the executive branch; this agency is {standing.agency.branch}"
         )
     if standing.live:
         raise Conflict(
-            f"{standing.agency.id} has a live enrolment ({standing.live.enrollment_id}, {standing.live.state}); "
-            "an agency has one at a time"
+            f"{standing.agency.id} already has a live enrollment, {standing.live.enrollment_id}, "
+            f"which is {standing.live.state}; withdraw it before you submit another"
         )
     if requested_start < PROGRAM_START:
         raise InvalidInput(
             "starts_at",
             requested_start.isoformat(),
-            f"it must not be before the program's start, {PROGRAM_START.isoformat()}",
+            f"must not be before the program's start, {PROGRAM_START.isoformat()}",
         )
     if requested_start > now + LONGEST_LEAD:
-        raise InvalidInput("starts_at", requested_start.isoformat(), f"it lies at most {LONGEST_LEAD.days} days ahead")
+        raise InvalidInput("starts_at", requested_start.isoformat(), f"must be at most {LONGEST_LEAD.days} days ahead")
     enrollment = Enrollment(
         enrollment_id=enrollment_id,
         agency_id=standing.agency.id,
@@ -125,35 +125,35 @@ def submit(
 
 
 def check_authorization(issuer: str, product: str, valid_from: datetime, valid_until: datetime, now: datetime) -> None:
-    """Raise InvalidInput unless the authorization is one of the programme's and has time left."""
+    """Raise InvalidInput unless the authorization is one of the program's and has time left."""
     if issuer != ISSUER:
-        raise InvalidInput("issuer", issuer, f"authorizations are issued by {ISSUER}")
+        raise InvalidInput("issuer", issuer, f"must be {ISSUER}, which issues all authorizations")
     if product != PRODUCT:
-        raise InvalidInput("product", product, f"the programme's product is {PRODUCT}")
+        raise InvalidInput("product", product, f"must be the program's product, {PRODUCT}")
     if valid_until <= valid_from:
-        raise InvalidInput("valid_until", valid_until.isoformat(), "it must be after valid_from")
+        raise InvalidInput("valid_until", valid_until.isoformat(), "must be after valid_from")
     if valid_until <= now:
-        raise InvalidInput("valid_until", valid_until.isoformat(), "it must lie in the future")
+        raise InvalidInput("valid_until", valid_until.isoformat(), "must be in the future")
 
 
 def authorize(standing: Standing, authorization: Authorization) -> Standing:
-    """The standing with one more authorization. Raises Conflict when its number is recorded already."""
+    """The standing with one more authorization. Raises Conflict if its number is already recorded."""
     if any(known.number == authorization.number for known in standing.authorizations):
-        raise Conflict(f"authorization {authorization.number} of {standing.agency.id} is recorded already")
+        raise Conflict(f"authorization {authorization.number} of {standing.agency.id} is already recorded")
     return replace(standing, authorizations=(*standing.authorizations, authorization))
 
 
 def revoke(standing: Standing, authorization_id: str, now: datetime) -> tuple[Standing, Authorization]:
     """The standing with an authorization revoked, and that one.
 
-    Raises NotFound, or Conflict when it has stopped already.
+    Raises NotFound, or Conflict if it has already stopped.
     """
     known = {a.authorization_id: a for a in standing.authorizations}
     if authorization_id not in known:
         raise NotFound(f"{standing.agency.id} has no authorization {authorization_id!r}")
     authorization = known[authorization_id]
     if authorization.stops_at <= now:
-        raise Conflict(f"authorization {authorization.number} stopped at {authorization.stops_at.isoformat()}")
+        raise Conflict(f"authorization {authorization.number} already stopped at {authorization.stops_at.isoformat()}")
     revoked = replace(authorization, revoked_at=now)
     known[authorization_id] = revoked
     return replace(standing, authorizations=tuple(known.values())), revoked
@@ -162,20 +162,20 @@ def revoke(standing: Standing, authorization_id: str, now: datetime) -> tuple[St
 def accept_terms(standing: Standing, acceptance: Acceptance) -> Standing:
     """The standing with one more acceptance.
 
-    Raises InvalidInput for a version that is not known, Conflict for one that binds the agency already.
+    Raises InvalidInput for an unknown version, Conflict for one that the agency has already accepted.
     """
     version = acceptance.terms_version
     if version not in TERMS_VERSIONS:
-        raise InvalidInput("terms_version", version, f"it must be one of {', '.join(sorted(TERMS_VERSIONS))}")
+        raise InvalidInput("terms_version", version, f"must be one of {', '.join(sorted(TERMS_VERSIONS))}")
     if any(known.terms_version == version for known in standing.acceptances):
-        raise Conflict(f"{standing.agency.id} has accepted version {version} already")
+        raise Conflict(f"{standing.agency.id} has already accepted version {version}")
     return replace(standing, acceptances=(*standing.acceptances, acceptance))
 
 
 def withdraw(standing: Standing, reason: str, now: datetime) -> Standing:
-    """The standing with its live enrolment withdrawn. Raises Conflict when there is none."""
+    """The standing with its live enrollment withdrawn. Raises Conflict if there is none."""
     if standing.live is None:
-        raise Conflict(f"{standing.agency.id} has no live enrolment to withdraw")
+        raise Conflict(f"{standing.agency.id} has no live enrollment to withdraw")
     return replace(
         standing,
         enrollment=replace(
@@ -189,9 +189,9 @@ def withdraw(standing: Standing, reason: str, now: datetime) -> Standing:
 
 
 def end_term(standing: Standing, ended_at: datetime) -> Standing:
-    """The standing after a term ran out at `ended_at` and no other follows on.
+    """The standing after a term ended at `ended_at` and no other follows.
 
-    A term that ends before the live enrolment's own first one was of an earlier enrolment, and changes nothing.
+    A term that ends before the live enrollment's first term belongs to an earlier enrollment, and changes nothing.
     """
     enrollment = standing.live
     if enrollment is None or enrollment.term is None or ended_at < enrollment.term.ends_at:
@@ -209,13 +209,13 @@ def end_term(standing: Standing, ended_at: datetime) -> Standing:
 
 
 def first_term(requested_start: datetime, activated_at: datetime) -> Term:
-    """A calendar year from the requested start, or from the activation when that is later."""
+    """A calendar year from the requested start, or from the activation if that is later."""
     starts_at = max(requested_start, activated_at)
     return Term(starts_at, one_year_after(starts_at))
 
 
 def one_year_after(instant: datetime) -> datetime:
-    """The same day and time a calendar year later; 28 February for a leap day."""
+    """The same day and time a calendar year later; February 28 for a leap day."""
     try:
         return instant.replace(year=instant.year + 1)
     except ValueError:
@@ -223,7 +223,7 @@ def one_year_after(instant: datetime) -> datetime:
 
 
 def _loss(authorizations: Sequence[Authorization], at: datetime) -> SuspensionReason:
-    """Why no authorization is in force any more: how the one that stopped last did so."""
+    """Why no authorization is in force anymore: how the last one stopped."""
     last = max((a for a in authorizations if a.stops_at <= at), key=lambda a: a.stops_at)
     revoked = last.revoked_at is not None and last.revoked_at < last.valid_until
     return SuspensionReason.ATU_REVOKED if revoked else SuspensionReason.ATU_LAPSED

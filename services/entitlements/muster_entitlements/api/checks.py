@@ -1,4 +1,4 @@
-"""Checks: whether people may use a feature now."""
+"""Checks of whether people may use a feature now."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -14,14 +14,15 @@ from muster_entitlements.checks import check, check_all
 from muster_entitlements.errors import FeatureUnknown
 from muster_entitlements.people import Directory
 from muster_entitlements.replies import CheckReply, ChecksReply
-from muster_runtime.errors import InvalidInput
+from muster_runtime.errors import InvalidInput, NotFound
 from muster_runtime.http import MEBIBYTE, ReaderDep, RuntimeDep, body_limit
+from muster_runtime.problem_responses import COMMON, problem_responses
 
-router = APIRouter(prefix=PREFIX, tags=["entitlements"])
+router = APIRouter(prefix=PREFIX, tags=["checks"], responses=COMMON)
 
 MOST_PAIRS = 10_000
 
-# Room for so many pairs of the longest address and feature.
+# Fits this many pairs with the longest address and feature.
 CHECKS_LIMIT = 5 * MEBIBYTE
 CHECKS_KEYS = 4 * MOST_PAIRS
 
@@ -29,32 +30,34 @@ LONGEST_SUBJECT = 300
 
 
 class Pair(BaseModel):
-    """Whom to check for what."""
+    """A person and a feature to check."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    subject: str = Field(max_length=LONGEST_SUBJECT, description="An address, or a subject reference.")
-    feature: str | None = Field(default=None, description="Of the catalogue; without it, the seat alone.")
+    subject: str = Field(max_length=LONGEST_SUBJECT, description="An e-mail address or a subject reference.")
+    feature: str | None = Field(default=None, description="A feature of the catalog. Default: check only the seat.")
 
 
 class ChecksRequest(BaseModel):
-    """Many checks of one agency's people."""
+    """Checks of one agency's people."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pairs: list[Pair] = Field(min_length=1, max_length=MOST_PAIRS)
 
 
-@router.get("/checks", dependencies=[READ])
+@router.get(
+    "/checks", summary="Check access", dependencies=[READ], responses=problem_responses(NotFound, FeatureUnknown)
+)
 async def check_subject(
     agency_id: AgencyId,
     reader: ReaderDep,
     runtime: RuntimeDep,
     directory: DirectoryDep,
-    subject: Annotated[str, Query(max_length=LONGEST_SUBJECT, description="An address, or a subject reference.")],
-    feature: Annotated[str | None, Query(description="A feature of the catalogue; without it, the seat alone.")] = None,
+    subject: Annotated[str, Query(max_length=LONGEST_SUBJECT, description="An e-mail address or a subject reference.")],
+    feature: Annotated[str | None, Query(description="A feature of the catalog. Default: check only the seat.")] = None,
 ) -> CheckReply:
-    """Whether a person may use a feature now."""
+    """Shows whether a person may use a feature now, and why."""
     if feature is not None and feature not in features():
         raise FeatureUnknown(feature)
     subject_ref = directory.subject_ref(agency_id, subject)
@@ -63,12 +66,12 @@ async def check_subject(
     return CheckReply.model_validate(asdict(check(question, runtime.clock.now())))
 
 
-@router.post("/checks", dependencies=[READ])
+@router.post("/checks", summary="Check access in bulk", dependencies=[READ])
 @body_limit(CHECKS_LIMIT, keys=CHECKS_KEYS)
 async def check_subjects(
     agency_id: AgencyId, body: ChecksRequest, reader: ReaderDep, runtime: RuntimeDep, directory: DirectoryDep
 ) -> ChecksReply:
-    """Many checks at once; it changes nothing. One pair that breaks a rule refuses them all."""
+    """Answers up to 10,000 checks, in order, and changes nothing. If one pair breaks a rule, all are refused."""
     pairs = [_pair(directory, agency_id, number, pair) for number, pair in enumerate(body.pairs)]
     async with reader.read(agency_id) as connection:
         register = await queries.find_register(connection, agency_id, (subject_ref for subject_ref, _ in pairs))
@@ -80,7 +83,7 @@ async def check_subjects(
 def _pair(directory: Directory, agency_id: str, number: int, pair: Pair) -> tuple[str, str | None]:
     """The pair's subject reference and feature. Raises InvalidInput, which names the pair."""
     if pair.feature is not None and pair.feature not in features():
-        raise InvalidInput(f"pairs.{number}.feature", pair.feature, "must be a feature of the catalogue")
+        raise InvalidInput(f"pairs.{number}.feature", pair.feature, "must be a feature of the catalog")
     try:
         return directory.subject_ref(agency_id, pair.subject), pair.feature
     except InvalidInput as refusal:

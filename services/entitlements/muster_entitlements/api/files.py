@@ -1,4 +1,4 @@
-"""Files of seats: received as a stream, then an operation that shows how far the work is."""
+"""Files of seats: a streamed upload, then an operation that shows the progress."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -10,19 +10,24 @@ from muster_contracts import AgencyId
 from muster_contracts.entitlements import SeatBatchKind
 from muster_entitlements.api.parts import PREFIX, READ, WRITE, OperationId
 from muster_entitlements.domain import OnLimit
-from muster_entitlements.errors import OperationUnknown
+from muster_entitlements.errors import OperationUnknown, PoolUnknown, UploadCutOff, UploadTooSlow
 from muster_entitlements.handlers.report import RESULTS_HEADER
 from muster_entitlements.replies import OperationReply
 from muster_entitlements.repository.operations import find_operation, find_results
 from muster_entitlements.uploads import Upload, receiving
+from muster_runtime.errors import NotFound
 from muster_runtime.http import MEBIBYTE, Commands, CommandsDep, Reader, ReaderDep, RuntimeDep, body_limit
+from muster_runtime.problem_responses import COMMON, problem_responses
 
-router = APIRouter(prefix=PREFIX, tags=["entitlements"])
+router = APIRouter(prefix=PREFIX, tags=["seat files"], responses=COMMON)
 
-# Two million rows are about a hundred.
+# Two million rows take about a hundred.
 FILE_LIMIT = 1024 * MEBIBYTE
 
-DryRun = Annotated[bool, Query(description="Change nothing; the operation says what would be.")]
+DryRun = Annotated[bool, Query(description="Change nothing; the operation shows what would change.")]
+
+_UPLOAD = problem_responses(NotFound, PoolUnknown, UploadCutOff, UploadTooSlow)
+_OPERATION = problem_responses(NotFound, OperationUnknown)
 
 
 def _file(example: str) -> dict[str, object]:
@@ -32,6 +37,8 @@ def _file(example: str) -> dict[str, object]:
 
 @router.post(
     "/seat-imports",
+    summary="Import seats",
+    responses=_UPLOAD,
     dependencies=[WRITE],
     status_code=202,
     response_model=OperationReply,
@@ -44,11 +51,11 @@ async def import_seats(
     commands: CommandsDep,
     dry_run: DryRun = False,
     on_limit: Annotated[
-        OnLimit, Query(description="At the first person for whom there is no seat: stop, or refuse them and go on.")
+        OnLimit, Query(description="When no seat is left: stop, or refuse the person and continue (fill).")
     ] = OnLimit.FILL,
-    directory: Annotated[bool, Query(description="Tell the restricted directory who the people are.")] = False,
+    directory: Annotated[bool, Query(description="Publish the people on the restricted directory topic.")] = False,
 ) -> Response:
-    """Give the people of a CSV file a seat each; the same file again changes nothing."""
+    """Assigns a seat to each person in a CSV file. Sending the same file again changes nothing."""
     async with receiving(
         commands, agency_id, SeatBatchKind.IMPORT, dry_run=dry_run, on_limit=on_limit, directory=directory
     ) as upload:
@@ -57,6 +64,8 @@ async def import_seats(
 
 @router.post(
     "/seat-suspensions",
+    summary="Suspend seats in bulk",
+    responses=_UPLOAD,
     dependencies=[WRITE],
     status_code=202,
     response_model=OperationReply,
@@ -66,13 +75,15 @@ async def import_seats(
 async def suspend_seats(
     agency_id: AgencyId, request: Request, commands: CommandsDep, dry_run: DryRun = False
 ) -> Response:
-    """Suspend the seats of the people of a CSV file."""
+    """Suspends the seats of the people in a CSV file."""
     async with receiving(commands, agency_id, SeatBatchKind.SUSPENSION, dry_run=dry_run) as upload:
         return await _receive(agency_id, request, commands, upload)
 
 
 @router.post(
     "/seat-revocations",
+    summary="Revoke seats in bulk",
+    responses=_UPLOAD,
     dependencies=[WRITE],
     status_code=202,
     response_model=OperationReply,
@@ -82,13 +93,15 @@ async def suspend_seats(
 async def revoke_seats(
     agency_id: AgencyId, request: Request, commands: CommandsDep, dry_run: DryRun = False
 ) -> Response:
-    """Take the seats of the people of a CSV file back."""
+    """Revokes the seats of the people in a CSV file."""
     async with receiving(commands, agency_id, SeatBatchKind.REVOCATION, dry_run=dry_run) as upload:
         return await _receive(agency_id, request, commands, upload)
 
 
 @router.post(
     "/seat-transfers",
+    summary="Transfer seats in bulk",
+    responses=_UPLOAD,
     dependencies=[WRITE],
     status_code=202,
     response_model=OperationReply,
@@ -98,12 +111,12 @@ async def revoke_seats(
 async def transfer_seats(
     agency_id: AgencyId, request: Request, commands: CommandsDep, dry_run: DryRun = False
 ) -> Response:
-    """Give the seats of the people of a CSV file to others."""
+    """Transfers the seats of the people in a CSV file to others."""
     async with receiving(commands, agency_id, SeatBatchKind.TRANSFER, dry_run=dry_run) as upload:
         return await _receive(agency_id, request, commands, upload)
 
 
-@router.get("/operations/{operation_id}", dependencies=[READ])
+@router.get("/operations/{operation_id}", summary="Retrieve an operation", dependencies=[READ], responses=_OPERATION)
 async def read_operation(
     agency_id: AgencyId, operation_id: OperationId, reader: ReaderDep, runtime: RuntimeDep
 ) -> OperationReply:
@@ -116,12 +129,13 @@ async def read_operation(
 
 @router.get(
     "/operations/{operation_id}/results",
+    summary="Download the results of an operation",
     dependencies=[READ],
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+    responses=_OPERATION | {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
 )
 async def download_results(agency_id: AgencyId, operation_id: OperationId, reader: ReaderDep) -> StreamingResponse:
-    """A line for each row read so far: line, subject, outcome, reason. Kept for 30 days."""
+    """One CSV line per row read so far: line, subject, outcome, reason. Results are kept for 30 days."""
     async with reader.read(agency_id) as connection:
         operation = await find_operation(connection, agency_id, operation_id)
     if operation is None:
@@ -142,7 +156,7 @@ async def _receive(agency_id: str, request: Request, commands: Commands, upload:
 
 
 async def _results(reader: Reader, agency_id: str, operation_id: str, chunks: int) -> AsyncIterator[bytes]:
-    """Chunk by chunk, each a transaction of its own: a slow reader holds nothing."""
+    """Read each chunk in its own transaction, so that a slow reader holds nothing."""
     yield RESULTS_HEADER
     for number in range(chunks):
         async with reader.read(agency_id) as connection:

@@ -1,4 +1,4 @@
-"""What the routes share: scopes, the directory, and the forms of their parameters."""
+"""Shared parts of the routes: scopes, the directory, and parameter types."""
 
 from typing import Annotated, cast
 
@@ -12,7 +12,7 @@ PREFIX = "/v1/agencies/{agency_id}"
 
 READ = requires("entitlements:read")
 WRITE = requires("entitlements:write")
-# How many seats there are is agreed on with the program.
+# The program and the agency agree on the number of seats.
 OPERATE = requires_program("entitlements:operate")
 
 SeatId = Annotated[str, Path(pattern=r"^seat_[0-9a-f]{32}$")]

@@ -11,22 +11,25 @@ from muster_entitlements import queries
 from muster_entitlements.api.parts import OPERATE, PREFIX, READ, WRITE
 from muster_entitlements.commands import ResizePool, SetSeatPolicy
 from muster_entitlements.domain import DEFAULT_POLICY, SeatPolicy
-from muster_entitlements.errors import PoolUnknown
+from muster_entitlements.errors import CapBelowUse, PoolUnknown
 from muster_entitlements.handlers import rules
 from muster_entitlements.replies import PoolReply, SeatPolicyReply, WindowReply
 from muster_entitlements.repository.policies import find_policy
 from muster_entitlements.repository.pools import find_pool
-from muster_runtime.http import CommandsDep, IfMatchDep, Page, ReaderDep, RuntimeDep, etag
+from muster_runtime.errors import NotFound
+from muster_runtime.http import CommandsDep, IfMatchDep, Page, PreconditionFailed, ReaderDep, RuntimeDep, etag
+from muster_runtime.problem_responses import COMMON, problem_responses
+from muster_runtime.tenancy import InvalidEntityTag
 
-router = APIRouter(prefix=PREFIX, tags=["entitlements"])
+router = APIRouter(prefix=PREFIX, tags=["pools"], responses=COMMON)
 
-# As many people as the programme could ever have.
+# More people than the program could ever have.
 MOST_SEATS = 10_000_000
 MOST_DAYS = 3660
 
 
 class ResizeRequest(BaseModel):
-    """The number of seats that is agreed on."""
+    """The agreed number of seats."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,16 +37,20 @@ class ResizeRequest(BaseModel):
 
 
 class SeatPolicyRequest(BaseModel):
-    """What is to hold for an agency's seats."""
+    """The rules for an agency's seats."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    idle_days: int | None = Field(ge=1, le=MOST_DAYS, description="Days without use; null: a seat is never idle.")
+    idle_days: int | None = Field(
+        ge=1, le=MOST_DAYS, description="Days without use after which a seat is idle; null: never."
+    )
     warning_days: int = Field(default=DEFAULT_POLICY.warning_days, ge=1, le=MOST_DAYS)
     invitation_days: int = Field(default=DEFAULT_POLICY.invitation_days, ge=1, le=MOST_DAYS)
 
 
-@router.get("/pool", dependencies=[READ])
+@router.get(
+    "/pool", summary="Retrieve the seat pool", dependencies=[READ], responses=problem_responses(NotFound, PoolUnknown)
+)
 async def read_pool(agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep) -> PoolReply:
     async with reader.read(agency_id) as connection:
         pool = await find_pool(connection, agency_id)
@@ -52,13 +59,19 @@ async def read_pool(agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep)
     return PoolReply.of(pool, runtime.clock.now())
 
 
-@router.post("/pool/resize", dependencies=[OPERATE], response_model=PoolReply)
+@router.post(
+    "/pool/resize",
+    summary="Resize the seat pool",
+    dependencies=[OPERATE],
+    response_model=PoolReply,
+    responses=problem_responses(NotFound, PoolUnknown, CapBelowUse),
+)
 async def resize_pool(agency_id: AgencyId, body: ResizeRequest, commands: CommandsDep) -> Response:
-    """Agree on another number of seats, not below what is in use."""
+    """The new cap must not be below the number of seats in use."""
     return await commands.execute(agency_id, partial(rules.resize_pool, command=ResizePool(agency_id, body.cap)))
 
 
-@router.get("/seat-policy", dependencies=[READ])
+@router.get("/seat-policy", summary="Retrieve the seat policy", dependencies=[READ])
 async def read_seat_policy(agency_id: AgencyId, reader: ReaderDep, response: Response) -> SeatPolicyReply:
     async with reader.read(agency_id) as connection:
         policy, version = await find_policy(connection, agency_id)
@@ -66,17 +79,23 @@ async def read_seat_policy(agency_id: AgencyId, reader: ReaderDep, response: Res
     return SeatPolicyReply.of(policy, version)
 
 
-@router.put("/seat-policy", dependencies=[WRITE], response_model=SeatPolicyReply)
+@router.put(
+    "/seat-policy",
+    summary="Set the seat policy",
+    dependencies=[WRITE],
+    response_model=SeatPolicyReply,
+    responses=problem_responses(NotFound, PoolUnknown, PreconditionFailed, InvalidEntityTag),
+)
 async def set_seat_policy(
     agency_id: AgencyId, body: SeatPolicyRequest, commands: CommandsDep, if_match: IfMatchDep
 ) -> Response:
-    """Lay down when a seat is idle, and for how long an invitation holds."""
+    """Sets when a seat counts as idle, and how long an invitation is valid. `If-Match` is optional."""
     policy = SeatPolicy(body.idle_days, body.warning_days, body.invitation_days)
     command = SetSeatPolicy(agency_id, policy, if_match)
     return await commands.execute(agency_id, partial(rules.set_seat_policy, command=command))
 
 
-@router.get("/windows", dependencies=[READ])
+@router.get("/windows", summary="List feature windows", dependencies=[READ])
 async def list_windows(agency_id: AgencyId, reader: ReaderDep) -> Page[WindowReply]:
     async with reader.read(agency_id) as connection:
         windows = await queries.list_windows(connection, agency_id)

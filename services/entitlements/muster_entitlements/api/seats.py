@@ -22,12 +22,24 @@ from muster_entitlements.commands import (
     TransferSeat,
 )
 from muster_entitlements.domain import SeatState
-from muster_entitlements.errors import FeatureUnknown, SeatCapReached, SeatUnknown, UseRefused
+from muster_entitlements.errors import (
+    FeatureUnknown,
+    PoolNotOpen,
+    PoolUnknown,
+    SeatAlreadyHeld,
+    SeatCapReached,
+    SeatRevokedAlready,
+    SeatStateRefused,
+    SeatUnknown,
+    UseRefused,
+)
 from muster_entitlements.handlers import seats
 from muster_entitlements.replies import SeatReply, SeatStateReply, UseReply
+from muster_runtime.errors import NotFound
 from muster_runtime.http import CommandsDep, Page, PageDep, ReaderDep, RuntimeDep
+from muster_runtime.problem_responses import COMMON, problem_responses
 
-router = APIRouter(prefix=PREFIX, tags=["entitlements"])
+router = APIRouter(prefix=PREFIX, tags=["seats"], responses=COMMON)
 
 
 class PersonRequest(BaseModel):
@@ -35,18 +47,18 @@ class PersonRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    email: str = Field(description="Of a .gov or .mil domain.", examples=["ada.example@nasa.gov"])
+    email: str = Field(description="An address in a .gov or .mil domain.", examples=["ada.example@nasa.gov"])
     name: str | None = None
 
 
 class SeatRequest(PersonRequest):
-    """Whom to give a seat, or for whom to keep one: reserved, or invited to take it."""
+    """The person who gets a seat, and its first state: reserved and invited seats are kept until activation."""
 
     state: Literal["reserved", "invited", "assigned"] = "assigned"
 
 
 class SuspensionRequest(BaseModel):
-    """Why a seat may not be used for now. The reason is public: a word, not a text about a person."""
+    """The reason for a suspension. It is public: a keyword, not a text about a person."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,7 +66,7 @@ class SuspensionRequest(BaseModel):
 
 
 class RevocationRequest(BaseModel):
-    """Why a seat is taken back; for the audit alone."""
+    """The reason for a revocation; only the audit trail keeps it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -62,15 +74,22 @@ class RevocationRequest(BaseModel):
 
 
 class UseRequest(BaseModel):
-    """Who uses what."""
+    """A person and the feature that they use."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    subject: str = Field(max_length=300, description="An address, or a subject reference.")
+    subject: str = Field(max_length=300, description="An e-mail address or a subject reference.")
     feature: str
 
 
-@router.post("/seats", dependencies=[WRITE], status_code=201, response_model=SeatReply)
+@router.post(
+    "/seats",
+    summary="Assign a seat",
+    dependencies=[WRITE],
+    status_code=201,
+    response_model=SeatReply,
+    responses=problem_responses(NotFound, PoolUnknown, PoolNotOpen, SeatAlreadyHeld, SeatCapReached),
+)
 async def assign_seat(
     agency_id: AgencyId, body: SeatRequest, commands: CommandsDep, directory: DirectoryDep
 ) -> Response:
@@ -93,14 +112,19 @@ def _without_person(seat: SeatReply) -> SeatReply:
     return seat.model_copy(update={"email": None, "name": None})
 
 
-@router.get("/seats", dependencies=[READ])
+@router.get("/seats", summary="List seats", dependencies=[READ])
 async def list_seats(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> Page[SeatReply]:
     async with reader.read(agency_id) as connection:
         rows = await queries.list_seats(connection, agency_id, page.after, page.limit + 1)
     return page.make(rows, key=lambda seat: seat.seat_id)
 
 
-@router.get("/seats/{seat_id}", dependencies=[READ])
+@router.get(
+    "/seats/{seat_id}",
+    summary="Retrieve a seat",
+    dependencies=[READ],
+    responses=problem_responses(NotFound, SeatUnknown),
+)
 async def read_seat(agency_id: AgencyId, seat_id: SeatId, reader: ReaderDep) -> SeatReply:
     async with reader.read(agency_id) as connection:
         seat = await queries.find_seat(connection, agency_id, seat_id)
@@ -109,20 +133,38 @@ async def read_seat(agency_id: AgencyId, seat_id: SeatId, reader: ReaderDep) -> 
     return seat
 
 
-@router.post("/seats/{seat_id}/invitation", dependencies=[WRITE], response_model=SeatStateReply)
+@router.post(
+    "/seats/{seat_id}/invitation",
+    summary="Invite a person to a seat",
+    dependencies=[WRITE],
+    response_model=SeatStateReply,
+    responses=problem_responses(NotFound, PoolUnknown, SeatUnknown, PoolNotOpen, SeatRevokedAlready, SeatStateRefused),
+)
 async def invite_to_seat(agency_id: AgencyId, seat_id: SeatId, commands: CommandsDep) -> Response:
-    """Invite the person for whom a seat is reserved; again, where they were invited before."""
+    """Invites the person for whom the seat is reserved. Repeating it restarts the invitation's time."""
     command = InviteToSeat(agency_id, seat_id)
     return await commands.execute(agency_id, partial(seats.invite_to_seat, command=command))
 
 
-@router.post("/seats/{seat_id}/activation", dependencies=[WRITE], response_model=SeatStateReply)
+@router.post(
+    "/seats/{seat_id}/activation",
+    summary="Activate a seat",
+    dependencies=[WRITE],
+    response_model=SeatStateReply,
+    responses=problem_responses(NotFound, PoolUnknown, SeatUnknown, PoolNotOpen, SeatRevokedAlready, SeatStateRefused),
+)
 async def activate_seat(agency_id: AgencyId, seat_id: SeatId, commands: CommandsDep) -> Response:
     command = ActivateSeat(agency_id, seat_id)
     return await commands.execute(agency_id, partial(seats.activate_seat, command=command))
 
 
-@router.post("/seats/{seat_id}/suspension", dependencies=[WRITE], response_model=SeatStateReply)
+@router.post(
+    "/seats/{seat_id}/suspension",
+    summary="Suspend a seat",
+    dependencies=[WRITE],
+    response_model=SeatStateReply,
+    responses=problem_responses(NotFound, PoolUnknown, SeatUnknown, SeatRevokedAlready, SeatStateRefused),
+)
 async def suspend_seat(
     agency_id: AgencyId, seat_id: SeatId, commands: CommandsDep, body: SuspensionRequest | None = None
 ) -> Response:
@@ -130,22 +172,42 @@ async def suspend_seat(
     return await commands.execute(agency_id, partial(seats.suspend_seat, command=command))
 
 
-@router.post("/seats/{seat_id}/reinstatement", dependencies=[WRITE], response_model=SeatStateReply)
+@router.post(
+    "/seats/{seat_id}/reinstatement",
+    summary="Reinstate a seat",
+    dependencies=[WRITE],
+    response_model=SeatStateReply,
+    responses=problem_responses(NotFound, PoolUnknown, SeatUnknown, SeatRevokedAlready, SeatStateRefused),
+)
 async def reinstate_seat(agency_id: AgencyId, seat_id: SeatId, commands: CommandsDep) -> Response:
     command = ReinstateSeat(agency_id, seat_id)
     return await commands.execute(agency_id, partial(seats.reinstate_seat, command=command))
 
 
-@router.post("/seats/{seat_id}/transfer", dependencies=[WRITE], response_model=SeatStateReply)
+@router.post(
+    "/seats/{seat_id}/transfer",
+    summary="Transfer a seat",
+    dependencies=[WRITE],
+    response_model=SeatStateReply,
+    responses=problem_responses(
+        NotFound, PoolUnknown, SeatUnknown, PoolNotOpen, SeatRevokedAlready, SeatStateRefused, SeatAlreadyHeld
+    ),
+)
 async def transfer_seat(
     agency_id: AgencyId, seat_id: SeatId, body: PersonRequest, commands: CommandsDep, directory: DirectoryDep
 ) -> Response:
-    """Give the seat to another person; the seat stays."""
+    """Gives the seat to another person; its ID stays the same."""
     command = TransferSeat(agency_id, seat_id, directory.person(agency_id, body.email, body.name))
     return await commands.execute(agency_id, partial(seats.transfer_seat, command=command))
 
 
-@router.post("/seats/{seat_id}/revocation", dependencies=[WRITE], response_model=SeatStateReply)
+@router.post(
+    "/seats/{seat_id}/revocation",
+    summary="Revoke a seat",
+    dependencies=[WRITE],
+    response_model=SeatStateReply,
+    responses=problem_responses(NotFound, PoolUnknown, SeatUnknown),
+)
 async def revoke_seat(
     agency_id: AgencyId, seat_id: SeatId, commands: CommandsDep, body: RevocationRequest | None = None
 ) -> Response:
@@ -153,7 +215,12 @@ async def revoke_seat(
     return await commands.execute(agency_id, partial(seats.revoke_seat, command=command))
 
 
-@router.post("/usage", dependencies=[WRITE])
+@router.post(
+    "/usage",
+    summary="Record the use of a feature",
+    dependencies=[WRITE],
+    responses=problem_responses(NotFound, FeatureUnknown, UseRefused),
+)
 async def mark_use(
     agency_id: AgencyId,
     body: UseRequest,
@@ -162,7 +229,7 @@ async def mark_use(
     runtime: RuntimeDep,
     directory: DirectoryDep,
 ) -> UseReply:
-    """Note that a person uses a feature today. Only the first use of a day writes anything."""
+    """Records that a person uses a feature today. Only the first use of a day writes anything."""
     if body.feature not in features():
         raise FeatureUnknown(body.feature)
     subject_ref, now = directory.subject_ref(agency_id, body.subject), runtime.clock.now()

@@ -1,4 +1,4 @@
-"""What became of a chunk's rows: sums, and a line of CSV for each row, which names nobody but by their reference."""
+"""The results of a chunk's rows: totals, and one CSV line per row, which names people only by reference."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,14 +8,14 @@ from muster_runtime.errors import InvalidInput
 # A row of a file: the line on which it begins, and its fields; None where it has not the header's shape.
 Row = tuple[int, list[str] | None]
 
-MISSHAPEN = "the row has not as many columns as the header"
+MISSHAPEN = "the row must have as many columns as the header"
 
 RESULTS_HEADER = b"line,subject,outcome,reason\n"
 
 
 @dataclass(slots=True)
 class Report:
-    """What became of some rows. With a `stop_reason` the file is not read on."""
+    """The results of some rows. With a `stop_reason`, the rest of the file is not read."""
 
     done: int = 0
     unchanged: int = 0
@@ -24,12 +24,12 @@ class Report:
     _results: list[str] = field(default_factory=list)
 
     def add(self, line: int, subject: str, outcome: str) -> None:
-        """A row did what the file asks for."""
+        """A row made its change."""
         self.done += 1
         self._results.append(f"{line},{subject},{outcome},\n")
 
     def leave(self, line: int, subject: str, outcome: str) -> None:
-        """A row changed nothing, for all was so before."""
+        """A row changed nothing."""
         self.unchanged += 1
         self._results.append(f"{line},{subject},{outcome},\n")
 
