@@ -31,7 +31,9 @@ from muster_runtime.auth import is_agency_or_all
 
 _FOLLOW_SECONDS = 0.2
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Runs Muster on this machine.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Run Muster on this machine, and operate any Muster."
+)
 app.add_typer(topic_plan.app, name="topics")
 app.add_typer(clock.app, name="clock")
 app.add_typer(parked.app, name="parked")
@@ -45,23 +47,25 @@ app.command()(rebuild)
 
 console = Console()
 
-HomeOption = Annotated[Path, typer.Option("--home", help="The folder of the stack: its data, secrets and logs.")]
+HomeOption = Annotated[Path, typer.Option("--home", help="The folder of the stack: its data, secrets, and logs.")]
 
 
 @app.command()
 def up(
     home: HomeOption = DEFAULT_HOME,
     port: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=NUMBER", help="Fix a port, such as billing=8003; may be repeated.")
+        list[str] | None, typer.Option(metavar="NAME=NUMBER", help="Set a port, such as billing=8003. Repeatable.")
     ] = None,
     maintenance: Annotated[
         list[str] | None,
-        typer.Option(metavar="SERVICE", help="Run this service for its operators alone, as after a restore."),
+        typer.Option(
+            metavar="SERVICE", help="Run this service with its operator routes only, as after a restore. Repeatable."
+        ),
     ] = None,
 ) -> None:
-    """Start Postgres, Kafka, the mail sink and the four services, and leave them running."""
+    """Start Postgres, Kafka, the mail sink, and the four services, and leave them running."""
     if unknown := set(maintenance or ()) - set(SERVICES):
-        raise typer.BadParameter(f"--maintenance {min(unknown)}: give one of {', '.join(SERVICES)}")
+        raise typer.BadParameter(f"--maintenance {min(unknown)}: must be one of {', '.join(SERVICES)}")
     try:
         stack = asyncio.run(_start(home, _ports(port or []), maintenance or []))
     except StackFailed as failure:
@@ -75,7 +79,7 @@ def up(
 
 @app.command()
 def down(home: HomeOption = DEFAULT_HOME) -> None:
-    """Stop everything; the data stay."""
+    """Stop everything. The data stays."""
     with console.status("Stopping"):
         asyncio.run(Stack(home).stop())
     console.print("Nothing is running.")
@@ -83,7 +87,7 @@ def down(home: HomeOption = DEFAULT_HOME) -> None:
 
 @app.command()
 def status(home: HomeOption = DEFAULT_HOME) -> None:
-    """Show each process: is it ready, and if not, why. The exit status is 1 unless all are."""
+    """Show whether each process is ready, and if not, why. The exit status is 1 unless all are ready."""
     state = Stack(home).state()
     answers = asyncio.run(_ask_all(list(state.processes.values())))
     address = Column("address", no_wrap=True)
@@ -110,14 +114,16 @@ def status(home: HomeOption = DEFAULT_HOME) -> None:
 
 @app.command()
 def logs(
-    process: Annotated[str | None, typer.Argument(help="One process: postgres, kafka, mail or a service.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is said from now.")] = False,
+    process: Annotated[
+        str | None, typer.Argument(help="One process: postgres, kafka, mail, or a service. Default: all.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines.")] = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Print what the processes have said."""
+    """Print the logs of the processes."""
     files = [Home(home).log(process)] if process else sorted(Home(home).path.glob("logs/*.log"))
     if missing := [file for file in files if not file.exists()]:
-        raise typer.BadParameter(f"there is no log {missing[0]}")
+        raise typer.BadParameter(f"{missing[0]} does not exist")
     with contextlib.suppress(KeyboardInterrupt):
         for file, line in _lines(files, follow):
             typer.echo(line if process else f"{file.stem:<12} {line}")
@@ -125,34 +131,36 @@ def logs(
 
 @app.command()
 def token(
-    scope: Annotated[list[str], typer.Option(help="A scope, such as billing:read; may be repeated.")],
-    agency: Annotated[str, typer.Option(help="Act for this agency alone; '*' for all of them, as an officer does.")],
-    subject: Annotated[str, typer.Option(help="Who acts: the actor in the audit trail.")] = "operator",
+    scope: Annotated[list[str], typer.Option(help="A scope, such as billing:read. Repeatable.")],
+    agency: Annotated[
+        str, typer.Option(help="The agency that the token acts for, or '*' for all agencies, as a program officer.")
+    ],
+    subject: Annotated[str, typer.Option(help="The actor that the audit trail records.")] = "operator",
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Print a bearer token of the sandbox's issuer, valid for a day."""
+    """Print a bearer token from the sandbox's issuer, valid for one day."""
     if unknown := sorted(set(scope) - set(SCOPES)):
-        raise typer.BadParameter(f"--scope {unknown[0]}: there is no such scope; give one of {', '.join(SCOPES)}")
+        raise typer.BadParameter(f"--scope {unknown[0]}: must be one of {', '.join(SCOPES)}")
     if not is_agency_or_all(agency):
-        raise typer.BadParameter(f"--agency {agency}: give an agency's id, such as NASA, or '*' for all agencies")
+        raise typer.BadParameter(f"--agency {agency}: must be an agency's ID, such as NASA, or '*' for all agencies")
     typer.echo(Stack(home).token(*scope, agency=agency, subject=subject))
 
 
 @app.command()
 def address(
     process: Annotated[
-        str, typer.Argument(help="postgres (as superuser, with its password), kafka, mail or a service.")
+        str, typer.Argument(help="postgres (as superuser, with its password), kafka, mail, or a service.")
     ],
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Print where a process of the stack is."""
+    """Print the address of a process."""
     stack = Stack.running(home)
     if stack is None:
-        raise typer.BadParameter(f"no stack runs in {home}")
+        raise typer.BadParameter(f"no stack is running in {home}; start one with: muster up --home {home}")
     known = {name: each.address for name, each in stack.state().processes.items()}
     known |= {"postgres": stack.admin_dsn, "kafka": stack.bootstrap}
     if process not in known:
-        raise typer.BadParameter(f"{process}: give one of {', '.join(known)}")
+        raise typer.BadParameter(f"{process}: must be one of {', '.join(known)}")
     typer.echo(known[process])
 
 
@@ -171,7 +179,7 @@ def _ports(given: list[str]) -> dict[str, int]:
     for each in given:
         name, _, number = each.partition("=")
         if not (name and number.isdecimal() and 0 < int(number) < 65_536):
-            raise typer.BadParameter(f"--port {each}: give NAME=NUMBER with a number from 1 to 65535")
+            raise typer.BadParameter(f"--port {each}: must be NAME=NUMBER with a number from 1 to 65535")
         ports[name] = int(number)
     return ports
 
@@ -207,7 +215,7 @@ def _number(value: int | None) -> str:
 
 
 def _lines(files: list[Path], follow: bool) -> Iterator[tuple[Path, str]]:
-    """The lines of the files so far, each with its file; with `follow`, then the new ones for ever."""
+    """The lines of the files so far, each with its file; with `follow`, then new ones forever."""
     with contextlib.ExitStack() as stack:
         opened = [(file, stack.enter_context(file.open(encoding="utf-8", errors="replace"))) for file in files]
         while True:
@@ -221,7 +229,7 @@ def _lines(files: list[Path], follow: bool) -> Iterator[tuple[Path, str]]:
 
 def main() -> None:
     """The console script."""
-    # Servers that are not up yet are this command's business, not the log's.
+    # This command reports servers that are not up yet; aiokafka must not log them.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         app()

@@ -1,4 +1,4 @@
-"""The commands that show and move the sandbox's clock."""
+"""The commands that show and advance the sandbox's clock."""
 
 import asyncio
 import re
@@ -14,14 +14,14 @@ from muster_local.coordinator import ClockStuck, Coordinator, shown
 from muster_local.stack import DEFAULT_HOME, Stack
 from muster_runtime.clock import SystemClock
 
-app = typer.Typer(help="Show or move the sandbox's clock.", no_args_is_help=True)
+app = typer.Typer(help="Show or advance the sandbox's clock.", no_args_is_help=True)
 
-Home = Annotated[Path, typer.Option("--home", help="The stack's folder.")]
+Home = Annotated[Path, typer.Option("--home", help="The folder of the stack.")]
 
 
 @app.command()
 def show(home: Home = DEFAULT_HOME) -> None:
-    """Show the time in each process, and what is due next."""
+    """Show each process's time and its next deadline."""
     asyncio.run(_show(home))
 
 
@@ -41,10 +41,10 @@ async def _show(home: Path) -> None:
 @app.command()
 def advance(
     to: Annotated[str | None, typer.Option("--to", help="An instant, such as 2025-10-05T00:00:00Z.")] = None,
-    by: Annotated[str | None, typer.Option("--by", help="A duration, such as 90s, 12h, 30d or 2w.")] = None,
+    by: Annotated[str | None, typer.Option("--by", help="A duration, such as 90s, 12h, 30d, or 2w.")] = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Move the clock by way of every instant at which something is due."""
+    """Advance the clock through every instant at which something is due."""
     if (to is None) == (by is None):
         raise typer.BadParameter("give either --to or --by")
     asyncio.run(_advance(home, parse_instant(to) if to is not None else None, parse_duration(by or "0s")))
@@ -67,7 +67,7 @@ async def _advance(home: Path, to: datetime | None, by: timedelta) -> None:
 def _running(home: Path) -> Stack:
     stack = Stack.running(home)
     if stack is None:
-        raise typer.BadParameter(f"no stack runs in {home}; start one with: muster up --home {home}")
+        raise typer.BadParameter(f"no stack is running in {home}; start one with: muster up --home {home}")
     return stack
 
 
@@ -75,10 +75,10 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 
 def parse_duration(text: str) -> timedelta:
-    """A duration such as 90s, 12h, 30d or 2w."""
+    """A duration such as 90s, 12h, 30d, or 2w."""
     match = re.fullmatch(r"(\d+)([smhdw])", text.strip())
     if not match:
-        raise typer.BadParameter(f"{text!r} is not a whole number with one of s, m, h, d, w")
+        raise typer.BadParameter(f"{text!r}: must be a whole number followed by s, m, h, d, or w")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
@@ -87,7 +87,7 @@ def parse_instant(text: str) -> datetime:
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not an instant such as 2025-10-05T00:00:00Z") from None
+        raise typer.BadParameter(f"{text!r}: must be an instant such as 2025-10-05T00:00:00Z") from None
     if instant.tzinfo is None:
-        raise typer.BadParameter(f"{text!r} has no offset; end it with Z for UTC")
+        raise typer.BadParameter(f"{text!r}: must have an offset; append Z for UTC")
     return instant.astimezone(UTC)

@@ -55,7 +55,7 @@ class ProcessState(BaseModel):
         if self.now != instant:
             return f"its clock says {shown(self.now)}"
         if self.next_due is not None and self.next_due <= instant:
-            return f"something is due since {shown(self.next_due)}"
+            return f"something has been due since {shown(self.next_due)}"
         if self.outbox:
             return f"{self.outbox} rows wait in its outbox"
         if self.lag:
@@ -121,7 +121,7 @@ class Coordinator:
         dated = [state.latest for state in sweep.values() if isinstance(state, ProcessState) and state.latest]
         latest = max([*dated, *([self.now] if self.now else [])], default=at)
         if latest > at:
-            raise ValueError(f"time does not go back: it is {shown(latest)}, and {shown(at)} is over")
+            raise ValueError(f"the clock cannot go back: it is {shown(latest)}, and {shown(at)} is in the past")
         await self._move(at)
 
     async def advance(
@@ -137,7 +137,7 @@ class Coordinator:
         self.now = await self._last_move()  # another coordinator may have moved it
         present = self.now or SystemClock().now()
         if target < present:
-            raise ValueError(f"time does not go back: it is {shown(present)}, and {shown(target)} is over")
+            raise ValueError(f"the clock cannot go back: it is {shown(present)}, and {shown(target)} is in the past")
         if self.now is None:
             await self._move(min(present + _AHEAD, target))
         while True:
@@ -163,7 +163,7 @@ class Coordinator:
             if time.monotonic() > give_up_at:
                 raise ClockStuck(
                     f"not quiet at {shown(self.now)} after {self._patience:.0f} s: "
-                    + "; ".join(f"{service}: {why}" for service, why in (unrest or {"all": "restless"}).items())
+                    + "; ".join(f"{service}: {why}" for service, why in (unrest or {"all": "not quiet"}).items())
                 )
             before = None if unrest else sweep
             if unrest:
@@ -180,7 +180,7 @@ class Coordinator:
             response.raise_for_status()
             return ProcessState.model_validate_json(response.content)
         except (httpx.HTTPError, ValidationError) as error:
-            return f"it does not answer ({type(error).__name__}: {error})"
+            return f"not answering ({type(error).__name__}: {error})"
 
     async def _move(self, instant: datetime) -> None:
         await self._producer.send_and_wait(

@@ -1,4 +1,4 @@
-"""`muster deadlines`: what was due and could not be handled, and what an operator does about it."""
+"""`muster deadlines`: parked deadlines, and the commands to retry or discard them."""
 
 from typing import Annotated
 
@@ -9,10 +9,12 @@ from rich.table import Table
 from muster_local.parked import Agency, Reason, outcome
 from muster_local.target import Refused, Service, ServiceOption, Target, console, every_item, on_target
 
-app = typer.Typer(no_args_is_help=True, help="Deadlines that could not be handled, and are parked.")
+app = typer.Typer(
+    no_args_is_help=True, help="List, retry, and discard parked deadlines: those that could not be handled."
+)
 
-Kind = Annotated[str, typer.Argument(help="The kind, as `list` has it.")]
-Subject = Annotated[str, typer.Argument(help="What it is about, as `list` has it.")]
+Kind = Annotated[str, typer.Argument(help="The kind, as `list` prints it.")]
+Subject = Annotated[str, typer.Argument(help="The subject, as `list` prints it.")]
 
 PATH = "/v1/parked-deadlines"
 
@@ -20,7 +22,7 @@ PATH = "/v1/parked-deadlines"
 @app.command("list")
 @on_target
 async def list_(target: Target, service: ServiceOption = None) -> None:
-    """List what is parked: since when it was due, and why it could not be handled."""
+    """List the parked deadlines: when they were due, and why they failed."""
     async with target.services(service) as services:
         found = await every_item(services, PATH)
     table = Table("service", "kind", "agency", "subject", "due", "parked", "why", box=None, pad_edge=False)
@@ -33,7 +35,7 @@ async def list_(target: Target, service: ServiceOption = None) -> None:
 @app.command()
 @on_target
 async def retry(target: Target, kind: Kind, agency: Agency, subject: Subject, service: ServiceOption = None) -> bool:
-    """Handle a parked deadline now, as of its own instant. The exit status is 1 where it stays parked."""
+    """Handle a parked deadline now, as of its due instant. The exit status is 1 if it stays parked."""
     async with target.services(service) as services:
         each, name = await _one(services, kind, agency, subject)
         reply = await each.post(f"{PATH}/retry", name)
@@ -46,15 +48,15 @@ async def retry(target: Target, kind: Kind, agency: Agency, subject: Subject, se
 async def discard(
     target: Target, kind: Kind, agency: Agency, subject: Subject, reason: Reason, service: ServiceOption = None
 ) -> None:
-    """Give up a parked deadline, for good: what it was to bring about does not come."""
+    """Discard a parked deadline, permanently: it never takes effect."""
     async with target.services(service) as services:
         each, name = await _one(services, kind, agency, subject)
         await each.post(f"{PATH}/discard", {**name, "reason": reason})
-    console.print(f"{each.name}: {kind} of {subject} given up", markup=False, highlight=False)
+    console.print(f"{each.name}: discarded {kind} of {subject}", markup=False, highlight=False)
 
 
 async def _one(services: dict[str, Service], kind: str, agency_id: str, subject: str) -> tuple[Service, dict[str, str]]:
-    """The one that is meant, with the name that the service knows it by. Raises Refused."""
+    """The parked deadline, and the key that its service uses for it. Raises Refused."""
     found = [
         (service, item)
         for service, item in await every_item(services, PATH)
@@ -63,6 +65,8 @@ async def _one(services: dict[str, Service], kind: str, agency_id: str, subject:
     if not found:
         raise Refused(f"no deadline {kind} of {subject} is parked in {agency_id}")
     if len(found) > 1:
-        raise Refused(f"it is parked in {' and '.join(service.name for service, _ in found)}: give --service")
+        raise Refused(
+            f"the deadline is parked in {' and '.join(service.name for service, _ in found)}: choose one with --service"
+        )
     service, item = found[0]
     return service, {name: item[name] for name in ("kind", "agency_id", "subject", "due_at")}

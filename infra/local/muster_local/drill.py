@@ -1,4 +1,4 @@
-"""`muster drill`: the faults that harm nothing but their own, tried on the Postgres and Kafka of the environment.
+"""`muster drill`: runs the harmless faults against the Postgres and Kafka that the environment names.
 
 They are tests of the repository, which a clone has and an installed package does not.
 """
@@ -29,26 +29,27 @@ _FAULTS = _REPOSITORY / "tests" / "faults"
 
 def drill(
     only: Annotated[
-        str | None, typer.Option("--only", metavar="NAME", help="Those alone in whose name this occurs, such as 01.")
+        str | None, typer.Option("--only", metavar="NAME", help="Only faults whose name contains this, such as 01.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="The dice of an earlier run; a failed fault shows its seed.")
+        int | None,
+        typer.Option("--seed", help="Repeat an earlier run's random choices; a failed fault shows its seed."),
     ] = None,
-    listing: Annotated[bool, typer.Option("--list", help="Name what would be tried, and try nothing.")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="List the faults without running them.")] = False,
 ) -> None:
-    """Try Muster's faults on a Postgres and a Kafka of yours, and harm nothing there.
+    """Run Muster's faults against your own Postgres and Kafka, without harm to them.
 
-    MUSTER_POSTGRES_DSN (a superuser's) and MUSTER_KAFKA_BOOTSTRAP name them. Only what a fault has made itself is
-    killed, stopped or misled, and it is taken away afterwards. The exit status is 1 unless all is well.
+    MUSTER_POSTGRES_DSN (a superuser's) and MUSTER_KAFKA_BOOTSTRAP name the servers. A fault kills, stops, or misleads
+    only what it created itself, and removes it afterward. The exit status is 1 unless every fault passes.
     """
     if not _FAULTS.is_dir():
-        raise typer.BadParameter(f"the faults are not in {_FAULTS}: run .venv/bin/muster of a clone of the repository")
+        raise typer.BadParameter(f"{_FAULTS} does not exist: run .venv/bin/muster of a clone of the repository")
     if listing:
         typer.echo("\n".join(_names(only)))
         return
     dsn, bootstrap = _servers()
     run(_reach(dsn, bootstrap))
-    typer.echo(f"{len(_names(only))} to try on Postgres at {_host(dsn)} and Kafka at {bootstrap}")
+    typer.echo(f"Running {len(_names(only))} faults against Postgres at {_host(dsn)} and Kafka at {bootstrap}")
     with tempfile.TemporaryDirectory() as scratch:
         findings = Path(scratch) / "findings.jsonl"
         status = _try(only, seed, findings)
@@ -62,30 +63,30 @@ def _servers() -> tuple[str, str]:
     dsn, bootstrap = external_postgres(), external_kafka()
     if dsn is None or bootstrap is None:
         missing = [name for name, value in ((POSTGRES_DSN, dsn), (KAFKA_BOOTSTRAP, bootstrap)) if value is None]
-        raise typer.BadParameter(f"set {' and '.join(missing)}: the faults are tried on the servers named there")
+        raise typer.BadParameter(f"set {' and '.join(missing)}: the faults run against those servers")
     return dsn, bootstrap
 
 
 async def _reach(dsn: str, bootstrap: str) -> None:
     if not await postgres.answers(dsn):
-        raise Refused(f"Postgres at {_host(dsn)} does not answer, or does not let {POSTGRES_DSN} in")
+        raise Refused(f"Postgres at {_host(dsn)} does not answer, or rejects the login of {POSTGRES_DSN}")
     if not await kafka.answers(bootstrap):
         raise Refused(f"Kafka at {bootstrap} does not answer")
 
 
 def _names(only: str | None) -> list[str]:
-    """What would be tried, each by the sentence that it proves."""
+    """The faults, each as the sentence that it proves."""
     done = subprocess.run(
         [*_pytest(only), "--collect-only", "--quiet"], cwd=_REPOSITORY, stdout=subprocess.PIPE, text=True, check=False
     )
     tests = [line.partition("::")[2] for line in done.stdout.splitlines() if "::" in line]
     if not tests:
-        raise typer.BadParameter(f"--only {only}: nothing of that name is tried; see --list")
+        raise typer.BadParameter(f"--only {only}: no fault has that name; see --list")
     return sorted(_sentence(test) for test in tests)
 
 
 def _try(only: str | None, seed: int | None, findings: Path) -> int:
-    """Run the tests; what they measure is kept in a file. An interrupt is theirs to answer: they clear up first."""
+    """Run the tests, which save their measurements in a file. They handle an interrupt themselves, to clean up."""
     told = {"FAULT_FINDINGS": str(findings)} | ({} if seed is None else {"FAULT_SEED": str(seed)})
     child = subprocess.Popen(
         [*_pytest(only), "--drill", "--verbose", "--no-header"],
@@ -104,7 +105,7 @@ def _pytest(only: str | None) -> list[str]:
 
 
 def _table(findings: Path) -> Table:
-    table = Table("what was tried", "recovery, s", "what was seen", box=None, pad_edge=False)
+    table = Table("fault", "recovery, s", "observed", box=None, pad_edge=False)
     measured = [json.loads(line) for line in findings.read_text("utf-8").splitlines()]
     for finding in sorted(measured, key=lambda finding: str(finding["test"])):
         table.add_row(_sentence(finding["test"]), str(finding["recovery_seconds"]), escape(finding["seen"]))

@@ -195,7 +195,7 @@ def _choose_ports(listeners: Sequence[str], asked: Mapping[str, int], kept: Mapp
     for port, count in Counter(wanted.values()).items():
         if count > 1:
             names = " and ".join(name for name in listeners if wanted.get(name) == port)
-            raise PortTaken(f"port {port} is asked for by both {names}: give each its own")
+            raise PortTaken(f"port {port} is requested for both {names}: use different ports")
         if not _free(port):
             raise PortTaken(f"port {port} is in use")
     chosen = dict(wanted)

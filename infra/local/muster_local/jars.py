@@ -74,7 +74,7 @@ def _fetch(jars: Sequence[Jar], folder: Path) -> None:
             console = Console(file=sys.stderr)
             for _ in track(
                 fetched,
-                description=f"Fetching Kafka {KAFKA_VERSION}, once",
+                description=f"Downloading Kafka {KAFKA_VERSION}, once",
                 total=len(jars),
                 console=console,
                 disable=not console.is_terminal,
@@ -90,7 +90,7 @@ def fetch_one(maven: MavenContext, jar: Jar, folder: Path) -> None:
     path = maven.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve()
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != jar.sha256:
-        raise ChecksumMismatch(f"{jar.file_name} has SHA-256 {found}, listed is {jar.sha256}")
+        raise ChecksumMismatch(f"{jar.file_name} has SHA-256 {found} instead of {jar.sha256}")
     path.replace(folder / jar.file_name)
 
 

@@ -1,4 +1,4 @@
-"""`muster parked`: streams that stand still, and what an operator does about them."""
+"""`muster parked`: parked streams, and the commands to replay or discard them."""
 
 import re
 from collections.abc import Mapping
@@ -12,16 +12,19 @@ from rich.table import Table
 
 from muster_local.target import Refused, Service, ServiceOption, Target, console, every_item, on_target
 
-app = typer.Typer(no_args_is_help=True, help="Streams that stand still since an event could not be applied.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Show, replay, and discard parked streams: those with an event that could not be applied.",
+)
 
-Topic = Annotated[str, typer.Argument(help="Such as muster.enrollment.agency.")]
-Agency = Annotated[str, typer.Argument(help="The agency's id.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept in the audit trail.")]
+Topic = Annotated[str, typer.Argument(help="The topic, such as muster.enrollment.agency.")]
+Agency = Annotated[str, typer.Argument(help="The agency's ID.")]
+Reason = Annotated[str, typer.Option("--reason", help="The reason; the audit trail keeps it.")]
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A parked stream and the service in which it stands."""
+    """A parked stream and its service."""
 
     service: Service
     topic: str
@@ -30,7 +33,7 @@ class Stream:
 
     @property
     def path(self) -> str:
-        """Its address in the service."""
+        """Its path in the service."""
         return f"/v1/parked/{quote(self.topic, safe='')}/{quote(self.agency_id, safe='')}"
 
     def __str__(self) -> str:
@@ -40,7 +43,7 @@ class Stream:
 @app.command("list")
 @on_target
 async def list_(target: Target, service: ServiceOption = None) -> None:
-    """List what is parked: why, since when, and how many records wait."""
+    """List the parked streams: why, since when, and how many records wait."""
     async with target.services(service) as services:
         streams = await find(services)
     table = Table("service", "topic", "agency", "since", "records", "why", box=None, pad_edge=False)
@@ -59,7 +62,7 @@ async def list_(target: Target, service: ServiceOption = None) -> None:
 @app.command()
 @on_target
 async def show(target: Target, topic: Topic, agency: Agency, service: ServiceOption = None) -> None:
-    """Show the error and the first records of a parked stream, raw."""
+    """Show the error and the first raw records of a parked stream."""
     async with target.services(service) as services:
         for stream in await find(services, topic, agency, required=True):
             console.print_json(data={"service": stream.service.name, **await stream.service.get(stream.path)})
@@ -69,15 +72,15 @@ async def show(target: Target, topic: Topic, agency: Agency, service: ServiceOpt
 @on_target
 async def replay(
     target: Target,
-    topic: Annotated[str | None, typer.Argument(help="The stream's topic; with its agency.")] = None,
+    topic: Annotated[str | None, typer.Argument(help="The stream's topic; also give the agency.")] = None,
     agency: Annotated[str | None, typer.Argument(help="The stream's agency.")] = None,
-    every_of: Annotated[str | None, typer.Option("--agency", help="Every parked stream of this agency.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every parked stream.")] = False,
+    every_of: Annotated[str | None, typer.Option("--agency", help="Replay every parked stream of this agency.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Replay every parked stream.")] = False,
     service: ServiceOption = None,
 ) -> bool:
-    """Apply what waits, in order: one stream, an agency's, or all. The exit status is 1 where one still stands."""
+    """Apply the waiting records in order: of one stream, one agency, or all. Exit status 1 if one stays parked."""
     if sum((topic is not None and agency is not None, every_of is not None, every)) != 1:
-        raise typer.BadParameter("give a topic and an agency, or --agency, or --all")
+        raise typer.BadParameter("give either a topic and an agency, or --agency, or --all")
     async with target.services(service) as services:
         streams = await find(services, topic, agency or every_of, required=topic is not None)
         replies = [(stream, await stream.service.post(f"{stream.path}/replay")) for stream in streams]
@@ -96,36 +99,36 @@ async def discard(
     agency: Agency,
     record: Annotated[
         list[str],
-        typer.Option("--record", help="PARTITION@OFFSET of the first that waits, as `show` has it; may be repeated."),
+        typer.Option("--record", help="PARTITION@OFFSET of the first waiting record, as `show` prints it. Repeatable."),
     ],
     reason: Reason,
     service: ServiceOption = None,
 ) -> None:
-    """Give up the first records of a parked stream, for good. Then replay what is behind them."""
+    """Discard the first records of a parked stream, permanently. Then replay the records behind them."""
     records = [_named(name) for name in record]
     async with target.services(service) as services:
         stream = await one(services, topic, agency)
         reply = await stream.service.post(f"{stream.path}/discard", {"records": records, "reason": reason})
-    rest = f"{reply['left']:,} more wait: replay it" if reply["left"] else "nothing waits any more"
-    console.print(f"{stream}: {', '.join(record)} given up; {rest}", highlight=False)
+    rest = f"{reply['left']:,} more wait: replay the stream" if reply["left"] else "no record waits"
+    console.print(f"{stream}: discarded {', '.join(record)}; {rest}", highlight=False)
 
 
 def outcome(reply: Mapping[str, Any], done: str) -> str:
-    """What became of what an operator had tried again."""
+    """The outcome of a replay or a retry."""
     return f"[red]still parked:[/red] {escape(reply['reason'])}" if reply["parked"] else done
 
 
 def _named(record: str) -> dict[str, int]:
     match = re.fullmatch(r"(\d{1,9})@(\d{1,18})", record, re.ASCII)
     if match is None:
-        raise typer.BadParameter(f"--record {record}: give PARTITION@OFFSET, such as 2@1071")
+        raise typer.BadParameter(f"--record {record}: must be PARTITION@OFFSET, such as 2@1071")
     return {"partition": int(match[1]), "offset": int(match[2])}
 
 
 async def find(
     services: dict[str, Service], topic: str | None = None, agency_id: str | None = None, *, required: bool = False
 ) -> list[Stream]:
-    """The parked streams of services, by topic or agency or all. Raises Refused where one is required."""
+    """The parked streams of services, by topic or agency, or all. Raises Refused if a required one is missing."""
     found = [
         Stream(service, item["topic"], item["agency_id"], item)
         for service, item in await every_item(services, "/v1/parked")
@@ -137,8 +140,9 @@ async def find(
 
 
 async def one(services: dict[str, Service], topic: str, agency_id: str) -> Stream:
-    """The one parked stream that is meant. Raises Refused where it is parked in several services."""
+    """The parked stream of that topic and agency. Raises Refused if it is parked in several services."""
     found = await find(services, topic, agency_id, required=True)
     if len(found) > 1:
-        raise Refused(f"it is parked in {' and '.join(stream.service.name for stream in found)}: give --service")
+        names = " and ".join(stream.service.name for stream in found)
+        raise Refused(f"the stream is parked in {names}: choose one with --service")
     return found[0]

@@ -36,11 +36,11 @@ def check(home: Path) -> None:
     """
     try:
         if home.is_file():
-            raise HomeRefused(f"{home} is a file: give a folder (--home)")
+            raise HomeRefused(f"{home} is a file: choose a folder (--home)")
         for path in _all(home):
             _check(home, path)
     except OSError as error:
-        raise HomeRefused(f"{home} cannot be a home: {error.strerror}: give another (--home)") from None
+        raise HomeRefused(f"{home} cannot be a home: {error.strerror}: choose another folder (--home)") from None
 
 
 def close(home: Path) -> None:
@@ -66,16 +66,18 @@ def _check(home: Path, path: Path) -> None:
     except FileNotFoundError:
         return  # not made yet, or replaced while we look
     if kind := _odd_kind(found):
-        raise HomeRefused(f"{path} is a {kind}, where a home holds plain files: remove it, or give another home")
+        raise HomeRefused(
+            f"{path} is a {kind}, but a home holds only plain files: remove it, or choose another home (--home)"
+        )
     if found.st_uid not in _owners(home, path):
         raise HomeRefused(
             f"{path} belongs to {_user(found.st_uid)}, and you are {_user(os.geteuid())}: "
-            "give a folder of your own (--home)"
+            "choose a folder of your own (--home)"
         )
     if _is_open(home, path, found) and (path != home or any(path.iterdir())):
         raise HomeRefused(
             f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):04o}): "
-            f"close it with chmod -R go= {home}, or give another home"
+            f"close it with chmod -R go= {home}, or choose another home (--home)"
         )
 
 

@@ -31,7 +31,7 @@ class Readiness:
 async def ask(process: str, address: str) -> Readiness:
     """Ask the process of that name at its address."""
     if not await _listens(address):
-        return Readiness(False, ("it does not listen",))
+        return Readiness(False, ("not listening",))
     if process == "postgres":
         return _answer(await postgres.answers(address))
     if process == "kafka":
@@ -42,7 +42,7 @@ async def ask(process: str, address: str) -> Readiness:
 
 
 def _answer(ready: bool) -> Readiness:
-    return Readiness(ready, () if ready else ("it does not answer",))
+    return Readiness(ready, () if ready else ("not answering",))
 
 
 async def _listens(address: str) -> bool:
@@ -87,4 +87,4 @@ async def _health(address: str) -> Readiness:
     except httpx.TransportError:
         return _answer(False)
     except (ValueError, KeyError):
-        return Readiness(False, ("its health check is unreadable",))
+        return Readiness(False, ("the health check is unreadable",))

@@ -1,4 +1,4 @@
-"""`muster seats`: files of seats, sent as a stream and followed until they are worked through."""
+"""`muster seats`: uploads files of seats and follows their processing."""
 
 import asyncio
 import time
@@ -16,17 +16,17 @@ from rich.table import Table
 from muster_local.stack import DEFAULT_HOME
 from muster_local.target import HomeOption, Refused, Target, TokenOption, console, run
 
-app = typer.Typer(no_args_is_help=True, help="An agency's seats.")
+app = typer.Typer(no_args_is_help=True, help="Import an agency's seats.")
 
 _PIECE_BYTES = 262_144
 _LOOK_SECONDS = 0.1
 
-# A service that was killed is back within a few seconds, and goes on where it was.
+# A killed service is back within seconds, and continues.
 _PATIENCE_SECONDS = 60.0
 
 
 class OnLimit(StrEnum):
-    """What to do at the first person for whom there is no seat."""
+    """What to do when no seat is left."""
 
     STOP = "stop"
     FILL = "fill"
@@ -34,22 +34,25 @@ class OnLimit(StrEnum):
 
 @app.callback()
 def seats() -> None:
-    """An agency's seats."""
+    """Import an agency's seats."""
 
 
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV with a header: email, name.")],
-    agency: Annotated[str, typer.Option("--agency", help="The agency's id.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be.")] = False,
+    agency: Annotated[str, typer.Option("--agency", help="The agency's ID.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; show what would change.")] = False,
     on_limit: Annotated[
-        OnLimit, typer.Option("--on-limit", help="At the cap: stop, or refuse who has no seat and go on.")
+        OnLimit,
+        typer.Option("--on-limit", help="When no seat is left: stop, or refuse the person and continue (fill)."),
     ] = OnLimit.FILL,
-    results: Annotated[Path | None, typer.Option("--results", help="Write what became of each row, as CSV.")] = None,
+    results: Annotated[
+        Path | None, typer.Option("--results", help="Write the result of each row to this CSV file.")
+    ] = None,
     home: HomeOption = DEFAULT_HOME,
     token: TokenOption = None,
 ) -> None:
-    """Give the people of a file a seat each. The same file again changes nothing. Exit status 1: a row was refused."""
+    """Assign a seat to each person in a file. Importing it again changes nothing. Exit status 1 if a row is refused."""
     target = Target.find(home, token, scopes=("entitlements:read", "entitlements:write")).require("urls")
 
     async def work() -> dict[str, Any]:
@@ -84,7 +87,7 @@ def _progress() -> Progress:
 
 
 async def _send(http: httpx.AsyncClient, progress: Progress, file: Path, path: str, query: Mapping[str, str]) -> str:
-    """Send the file; returns the address of the work on it. Raises Refused."""
+    """Send the file; returns the path of its operation. Raises Refused."""
     task = progress.add_task("Sending", total=file.stat().st_size, rows="")
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -103,8 +106,8 @@ async def _send(http: httpx.AsyncClient, progress: Progress, file: Path, path: s
 
 
 async def _follow(http: httpx.AsyncClient, progress: Progress, path: str) -> dict[str, Any]:
-    """Show the work until it is over. Raises Refused."""
-    task = progress.add_task("Working", total=1.0, rows="")
+    """Show the progress until the operation ends. Raises Refused."""
+    task = progress.add_task("Processing", total=1.0, rows="")
     give_up_at = time.monotonic() + _PATIENCE_SECONDS
     while True:
         try:
@@ -141,7 +144,7 @@ def _require_success(reply: httpx.Response) -> None:
 
 
 def _sums(operation: Mapping[str, Any]) -> Table:
-    title = "What would be" if operation["dry_run"] else "What was done"
+    title = "Dry run: nothing was changed" if operation["dry_run"] else "Import"
     table = Table("rows", "assigned", "already held", "refused", title=title)
     table.add_row(*(f"{operation[key]:,}" for key in ("rows", "assigned", "already_held", "refused")))
     return table

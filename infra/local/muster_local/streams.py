@@ -1,4 +1,4 @@
-"""`muster streams`: where every stream stands in every service; gaps, the epoch, and reading again after a restore."""
+"""`muster streams`: the position of every stream in every service; gaps, the epoch, and rereading after a restore."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -22,8 +22,10 @@ from muster_local.target import (
     run,
 )
 
-app = typer.Typer(help="Where every stream stands: the last sequence produced, and applied by each service.")
-gap = typer.Typer(no_args_is_help=True, help="Sequences that are missing in a stream.")
+app = typer.Typer(
+    help="Show each stream's last sequence, produced and applied; accept gaps, raise the epoch, reread topics."
+)
+gap = typer.Typer(no_args_is_help=True, help="Sequences that are missing from a stream.")
 epoch = typer.Typer(no_args_is_help=True, help="The epoch of a service's streams.")
 app.add_typer(gap, name="gap")
 app.add_typer(epoch, name="epoch")
@@ -35,13 +37,15 @@ Restored = Annotated[str, typer.Argument(metavar="SERVICE", help="The service wh
 @app.callback(invoke_without_command=True)
 def show(
     context: typer.Context,
-    topic: Annotated[str | None, typer.Option(help="One topic.")] = None,
-    agency: Annotated[str | None, typer.Option(help="One agency.")] = None,
-    behind: Annotated[bool, typer.Option("--behind", help="Only where a service has not applied all.")] = False,
+    topic: Annotated[str | None, typer.Option(help="Show only this topic.")] = None,
+    agency: Annotated[str | None, typer.Option(help="Show only this agency.")] = None,
+    behind: Annotated[
+        bool, typer.Option("--behind", help="Show only streams that a service has not fully applied.")
+    ] = False,
     home: HomeOption = DEFAULT_HOME,
     token: TokenOption = None,
 ) -> None:
-    """Show each stream: produced by its owner, and applied by each of its readers."""
+    """Show each stream's last sequence: produced by its owner, and applied by each reader."""
     if context.invoked_subcommand is None:
         run(_show(Target.find(home, token), topic, agency, behind=behind))
 
@@ -60,7 +64,7 @@ async def _show(target: Target, topic: str | None, agency: str | None, *, behind
             continue
         shown += 1
         table.add_row(name, agency_id, _text(produced), _applied(by_service, applied, produced))
-    console.print(table if shown else "No stream is behind." if behind else "There is no stream yet.")
+    console.print(table if shown else "No stream is behind." if behind else "There are no streams yet.")
 
 
 @gap.command("accept")
@@ -68,7 +72,7 @@ async def _show(target: Target, topic: str | None, agency: str | None, *, behind
 async def accept_gap(
     target: Target, topic: Topic, agency: Agency, reason: Reason, service: ServiceOption = None
 ) -> bool:
-    """Give up the sequences that a parked stream waits for, and replay it. What they told stays unknown."""
+    """Accept the missing sequences that a parked stream waits for, and replay it. Their content stays unknown."""
     async with target.services(service) as services:
         stream = await one(services, topic, agency)
         waiting = (await stream.service.get(stream.path))["first_records"][0]["sequence"]
@@ -76,7 +80,7 @@ async def accept_gap(
             raise Refused(f"{stream} is not parked for a gap: {stream.facts['reason']}")
         shown = await stream.service.get("/v1/streams", topic=topic, agency_id=agency)
         applied = next((_position(state["applied"]) for state in shown["items"]), (0, 0))
-        console.print(f"{stream}: {waiting:,} waits, and {_text(applied)} is applied", highlight=False)
+        console.print(f"{stream}: sequence {waiting:,} waits; {_text(applied)} is applied", highlight=False)
         body = {"waiting": waiting, "reason": reason}
         state = await stream.service.post(f"/v1/streams/{topic}/{agency}/gap", body)
         console.print(f"{stream}: accepted up to {_text(_position(state['applied']))}", highlight=False)
@@ -88,7 +92,7 @@ async def accept_gap(
 @epoch.command("raise")
 @on_target
 async def raise_epoch(target: Target, service: Restored, reason: Reason) -> None:
-    """After a restore: let every stream of the service go on in a new epoch. It must run for operations alone."""
+    """After a restore: continue every stream of the service in a new epoch. Run it with its operator routes only."""
     async with target.services() as services:
         own = {name for name, topic in all_topics().items() if topic.owner == service}
         others = {name: each for name, each in services.items() if name != service}
@@ -103,49 +107,49 @@ async def raise_epoch(target: Target, service: Restored, reason: Reason) -> None
             default=0,
         )
         if service not in services:
-            raise typer.BadParameter(f"{service} is not one of {', '.join(services)}")
+            raise typer.BadParameter(f"{service}: must be one of {', '.join(services)}")
         raised = await services[service].post("/v1/epoch", {"reason": reason, "above": above})
-    console.print(f"{service}: {raised['streams']} streams go on in epoch {raised['epoch']}", highlight=False)
+    console.print(f"{service}: {raised['streams']} streams continue in epoch {raised['epoch']}", highlight=False)
 
 
 @app.command()
 @on_target
 async def rewind(target: Target, service: Restored, reason: Reason) -> None:
-    """Let a service read its topics from the beginning; what it has applied it skips.
+    """Make a service read its topics from the beginning. It skips what it has applied.
 
-    It must run for operations alone: Kafka refuses it where a process of the service still consumes.
+    Run the service with its operator routes only: Kafka refuses while a process of the service consumes.
     """
     async with target.services(service) as services:
         rewound = await services[service].post("/v1/rewind", {"reason": reason})
-    console.print(f"{service} will read from the beginning: {', '.join(rewound['topics'])}", highlight=False)
+    console.print(f"{service} reads from the beginning: {', '.join(rewound['topics'])}", highlight=False)
 
 
 @app.command("pass")
 @on_target
 async def pass_record(
     target: Target,
-    service: Annotated[str, typer.Argument(help="The service that stands before the record.")],
+    service: Annotated[str, typer.Argument(help="The service that is blocked by the record.")],
     topic: Topic,
-    partition: Annotated[int, typer.Argument(min=0, help=r"As the readiness names it: topic\[partition]@offset.")],
+    partition: Annotated[int, typer.Argument(min=0, help=r"As readiness names it: topic\[partition]@offset.")],
     offset: Annotated[int, typer.Argument(min=0)],
     reason: Reason,
     through: Annotated[
-        int | None, typer.Option(min=0, help="The last offset, where more than this record is damaged.")
+        int | None, typer.Option(min=0, help="The last offset, if more than this record is damaged.")
     ] = None,
 ) -> None:
-    """Let a service go on behind a record that it cannot decode, or that another program wrote on its own topic."""
+    """Make a service skip a record that it cannot decode, or that another program wrote to its topic."""
     async with target.services(service) as services:
         body = {"offset": offset, "last_offset": through, "reason": reason}
         passed = await services[service].post(f"/v1/partitions/{topic}/{partition}/pass", body)
     first, last = passed["first_offset"], passed["last_offset"]
     what = f"offset {first}" if first == last else f"offsets {first} to {last}"
-    console.print(f"{service} goes on behind {topic}[{partition}], {what}", markup=False)
+    console.print(f"{service} skips {topic}[{partition}], {what}", markup=False)
 
 
 async def _states(
     services: Mapping[str, Service], query: Mapping[str, str]
 ) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
-    """By stream and service: what the service says of it."""
+    """Each service's view of each stream."""
     states: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for service, item in await every_item(services, "/v1/streams", **query):
         states.setdefault((item["topic"], item["agency_id"]), {})[service.name] = item

@@ -117,7 +117,7 @@ class Supervisor:
 
     async def _provision(self, installation: Installation) -> dict[str, Access]:
         """Databases, schemas, roles and topics; then the migrations, each by its service's owner role."""
-        self._step("Creating topics, roles and schemas")
+        self._step("Creating topics, roles, and schemas")
         await apply_topics(self._state.bootstrap, self._state.topic_prefix)
         database = f"muster_{installation.name}" if external_postgres() else "muster"
         secret = password_of(self._state.admin_dsn)
@@ -178,7 +178,7 @@ class Supervisor:
             await child.start()
             state.restarts += 1
             self._record(child)
-            logging.warning("%s started again as %s", name, child.pid)
+            logging.warning("%s restarted as %s", name, child.pid)
 
     async def _until_ready(self, name: str, address: str) -> None:
         """Wait until a program is ready; raise StartFailed when it keeps dying, or takes too long."""
@@ -186,7 +186,7 @@ class Supervisor:
         while not (answer := await ask(name, address)).ready:
             process = self._state.processes.get(name)
             if process is not None and process.pid is None and process.restarts >= _RESTARTS:
-                said = process.last_lines or ["it said nothing"]
+                said = process.last_lines or ["no output"]
                 raise StartFailed("\n".join([f"{name} {process.last_exit}:", *said]))
             if asyncio.get_running_loop().time() > deadline:
                 raise StartFailed(f"{name} is not ready after {_START_SECONDS:.0f} s: {'; '.join(answer.reasons)}")
@@ -262,7 +262,7 @@ def _supervise(home: Home, services: Sequence[str], ports: Mapping[str, int], ma
         with containers():
             return asyncio.run(Supervisor(home, services, ports, maintained).run())
     except Exception as error:
-        logging.exception("the supervisor broke down")
+        logging.exception("the supervisor failed")
         home.write_state(State(supervisor=os.getpid(), phase="failed", failure=_reason(error)))
         return 1
 

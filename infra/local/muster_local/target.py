@@ -1,4 +1,4 @@
-"""The Muster that an operator's command is for: the stack of a home folder, or the one that the environment names."""
+"""The servers that an operator's command uses: the stack's in a home folder, or those that the environment names."""
 
 import asyncio
 import inspect
@@ -23,21 +23,21 @@ T = TypeVar("T")
 # The scopes of a token of the stack's own issuer, unless a command needs others.
 OPERATOR = tuple(f"{service}:operate" for service in SERVICES)
 
-# A replay of a hundred thousand records takes minutes, and may be sent again when it is broken off.
+# A replay of a hundred thousand records takes minutes, and is safe to resend if it is interrupted.
 _SECONDS = 600.0
 
 HomeOption = Annotated[Path, typer.Option("--home", help="The folder of the stack.")]
 TokenOption = Annotated[
     str | None,
-    typer.Option(envvar="MUSTER_TOKEN", help="A bearer token of an operator; by default one of the stack's issuer."),
+    typer.Option(envvar="MUSTER_TOKEN", help="An operator's bearer token. Default: one from the stack's issuer."),
 ]
-ServiceOption = Annotated[str | None, typer.Option("--service", help="One service; by default all four.")]
+ServiceOption = Annotated[str | None, typer.Option("--service", help="Only this service. Default: all four.")]
 
 console = Console()
 
 
 class Refused(Exception):
-    """A service refused what was asked; the message is the problem's."""
+    """A service refused a request; the message is the problem's."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Target:
         }
         for name in names:
             if not getattr(self, name):
-                raise typer.BadParameter(f"no stack runs in the home folder, and {how[name]} is not set")
+                raise typer.BadParameter(f"no stack is running in the home folder, and {how[name]} is not set")
         return self
 
     @asynccontextmanager
@@ -92,7 +92,7 @@ class Target:
         """Each service by its name, or one alone. Raises BadParameter where there is none."""
         self.require("urls")
         if only is not None and only not in self.urls:
-            raise typer.BadParameter(f"--service {only}: give one of {', '.join(self.urls)}")
+            raise typer.BadParameter(f"--service {only}: must be one of {', '.join(self.urls)}")
         async with AsyncExitStack() as stack:
             opened = {}
             for name, url in self.urls.items():

@@ -1,6 +1,6 @@
-"""`muster topics`: how a cluster's topics differ from the contracts', made right where that is safe; who may do what.
+"""`muster topics`: compares a cluster's topics with the contracts, corrects what is safe, and lists access rules.
 
-Partitions are never added to a live topic, since its streams would lose their order; nothing is ever deleted.
+It never adds partitions to a live topic, because its streams would lose their order, and never deletes anything.
 """
 
 import shlex
@@ -23,7 +23,7 @@ from muster_local.target import HomeOption, Refused, Target, console, run
 from muster_local.topics import connect, create_topics, usual_replicas
 from muster_runtime.relay import transactional_id
 
-app = typer.Typer(no_args_is_help=True, help="Kafka's topics, as the contracts describe them.")
+app = typer.Typer(no_args_is_help=True, help="Compare Kafka's topics with the contracts, and correct them.")
 
 # Kafka's mark of a setting that somebody has set on the topic itself.
 _SET_ON_TOPIC = 1
@@ -37,7 +37,7 @@ class Remedy(StrEnum):
 
     CREATE = "create it"
     ALTER = "set it"
-    NONE = "nothing: look into it"
+    NONE = "nothing: investigate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +106,10 @@ def differences(
             continue
         there = live[name]
         if there.partitions != topic.partitions:
-            what = f"{there.partitions} partitions, not {topic.partitions}: to change that breaks the streams' order"
+            what = f"{there.partitions} partitions, not {topic.partitions}: changing that breaks the streams' order"
             yield Difference(name, what, Remedy.NONE)
         if there.replicas < replicas:
-            what = f"copies: {there.replicas}, not {replicas}; kafka-reassign-partitions.sh adds them, then apply again"
+            what = f"copies: {there.replicas}, not {replicas}; use kafka-reassign-partitions.sh, then apply again"
             yield Difference(name, what, Remedy.NONE)
         if there.min_in_sync < (least := min_in_sync(there.replicas)):
             yield Difference(name, f"{MIN_IN_SYNC}={there.min_in_sync}, not {least}", Remedy.ALTER)
@@ -191,7 +191,7 @@ def _rule(bootstrap: str, service: str, operations: Sequence[str], resource: Seq
 
 @app.command("plan")
 def show_plan(home: HomeOption = DEFAULT_HOME) -> None:
-    """Show how the cluster's topics differ from the contracts'; exit status 1 when they do."""
+    """Show how the cluster's topics differ from the contracts. The exit status is 1 if they do."""
     target = Target.find(home).require("bootstrap")
     found = run(plan(target.bootstrap, target.topic_prefix))
     _show(found)
@@ -204,17 +204,17 @@ def apply_plan(
     home: HomeOption = DEFAULT_HOME,
     replicas: Annotated[
         int | None,
-        typer.Option(min=1, help="Copies of each new topic; by default three, or as many as there are brokers."),
+        typer.Option(min=1, help="Replicas of each new topic. Default: three, or as many as there are brokers."),
     ] = None,
 ) -> None:
-    """Create the topics that are missing, set what is set otherwise, and print who needs what access.
+    """Create missing topics, correct their settings, and print the access rules that services need.
 
-    Never adds partitions or copies to a live topic, never deletes one. Exit status 1 when a person has to do the rest.
+    It never adds partitions or replicas to a live topic, and never deletes one. Exit status 1 if differences remain.
     """
     target = Target.find(home).require("bootstrap")
     left = run(apply(target.bootstrap, target.topic_prefix, replicas))
     _show(left)
-    console.print("[dim]Who needs what, where the cluster checks it:[/dim]")
+    console.print("[dim]Access rules, if the cluster checks access:[/dim]")
     for rule in access_rules(target.bootstrap, target.topic_prefix, described_topics().values()):
         typer.echo(rule)
     if left:
@@ -225,7 +225,7 @@ def _show(found: Sequence[Difference]) -> None:
     if not found:
         typer.echo(f"All {len(described_topics())} topics are as described.")
         return
-    table = Table("topic", "how it differs", "what apply does")
+    table = Table("topic", "difference", "what apply does")
     for difference in found:
         table.add_row(difference.topic, difference.what, difference.remedy)
     console.print(table)

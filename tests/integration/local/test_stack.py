@@ -103,7 +103,7 @@ async def test_the_whole_stack_comes_up_survives_a_kill_and_goes_down(home: Path
     await eventually(lambda: stack.pids().get("billing", killed) != killed, timeout=PATIENCE)
     await eventually(lambda: muster("status", "--home", str(home)).returncode == 0, timeout=PATIENCE)
     assert "billing killed by SIGKILL" in muster("status", "--home", str(home)).stdout
-    assert "billing started again" in muster("logs", "supervisor", "--home", str(home)).stdout
+    assert "billing restarted" in muster("logs", "supervisor", "--home", str(home)).stdout
 
     os.kill(stack.pids()["notify"], signal.SIGTERM)
     await eventually(lambda: stack.state().processes["notify"].last_exit == "exited with status 0", timeout=PATIENCE)

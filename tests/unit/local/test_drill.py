@@ -49,7 +49,7 @@ def test_the_list_names_what_is_harmless_and_nothing_else() -> None:
 def test_a_name_that_nothing_bears() -> None:
     result = run("--list", "--only", "nothing_of_the_kind")
     assert result.exit_code == 2
-    assert "nothing of that name is tried" in result.output
+    assert "no fault has that name" in result.output
 
 
 def test_without_a_clone_it_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

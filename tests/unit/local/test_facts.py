@@ -33,4 +33,4 @@ def test_nothing_frequent_or_personal_is_told(event_class: type[Event]) -> None:
 
 def test_an_invoice_in_words() -> None:
     issued = build(event_types()["muster.billing.InvoiceIssued.v1"], agency_id="NASA", invoice_number="NASA-2025-01")
-    assert in_words(_fact(issued)) == "NASA is sent invoice NASA-2025-01 of 1.00 USD."
+    assert in_words(_fact(issued)) == "NASA receives invoice NASA-2025-01 for 1.00 USD."

@@ -80,8 +80,8 @@ def test_a_port_that_is_asked_for_goes_to_its_process_alone(home: Home) -> None:
     assert len(set(asked.values())) == len(LISTENERS)
 
 
-def test_one_port_cannot_be_asked_for_twice(home: Home) -> None:
-    with pytest.raises(PortTaken, match=r"port 28104 is asked for by both kafka and mail"):
+def test_one_port_cannot_be_requested_twice(home: Home) -> None:
+    with pytest.raises(PortTaken, match=r"port 28104 is requested for both kafka and mail"):
         home.installation(LISTENERS, {"kafka": 28_104, "mail": 28_104})
 
 
@@ -182,7 +182,7 @@ def test_a_pipe_where_a_file_should_be_is_refused(home: Home) -> None:
 
 def test_a_file_is_no_home(tmp_path: Path) -> None:
     (tmp_path / "file").touch(mode=0o600)
-    with pytest.raises(HomeRefused, match=r"file is a file: give a folder"):
+    with pytest.raises(HomeRefused, match=r"file is a file: choose a folder"):
         Home(tmp_path / "file")
     with pytest.raises(HomeRefused, match=r"cannot be a home: Not a directory"):
         Home(tmp_path / "file" / "home")
@@ -239,7 +239,7 @@ def test_every_command_refuses_a_home_of_somebody_else_in_one_line(
     assert ended.value.code == 2, said
     assert said.out == ""
     assert len(said.err.splitlines()) == 1
-    assert "give a folder of your own (--home)" in said.err
+    assert "choose a folder of your own (--home)" in said.err
     assert sorted(home.path.rglob("*")) == [*before, home.path / "supervisor.lock"]
 
 

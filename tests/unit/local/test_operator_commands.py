@@ -23,13 +23,13 @@ ELSEWHERE = {
     ("arguments", "said"),
     [
         (["parked", "list"], "MUSTER_<SERVICE>_URL is not set"),
-        (["parked", "replay"], "give a topic and an agency, or --agency, or --all"),
-        (["parked", "replay", "--all", "--agency", "NASA"], "give a topic and an agency, or --agency, or --all"),
+        (["parked", "replay"], "give either a topic and an agency, or --agency, or --all"),
+        (["parked", "replay", "--all", "--agency", "NASA"], "give either a topic and an agency, or --agency, or --all"),
         (["parked", "discard", "muster.billing.term", "NASA", "--record", "0@1"], "Missing option '--reason'"),
         (["parked", "discard", "muster.billing.term", "NASA", "--reason", "junk"], "Missing option '--record'"),
         (
             ["parked", "discard", "muster.billing.term", "NASA", "--reason", "junk", "--record", "first"],
-            "--record first: give PARTITION@OFFSET, such as 2@1071",
+            "--record first: must be PARTITION@OFFSET, such as 2@1071",
         ),
         (["streams", "gap", "accept", "muster.billing.term", "NASA"], "Missing option '--reason'"),
         (["streams", "rewind", "billing"], "Missing option '--reason'"),
@@ -37,11 +37,11 @@ ELSEWHERE = {
         (["reconcile"], "MUSTER_ADMIN_DSN is not set"),
         (["rebuild", "notify.directory", "--swap"], "--swap needs a --reason"),
         (["rebuild", "notify.everything"], "'notify.directory'"),
-        (["up", "--maintenance", "payroll"], "--maintenance payroll: give one of"),
-        (["address", "billing"], "no stack runs in"),
+        (["up", "--maintenance", "payroll"], "--maintenance payroll: must be one of"),
+        (["address", "billing"], "no stack is running in"),
         (["token", "--scope", "billing:read"], "Missing option '--agency'"),
-        (["token", "--scope", "billing:read", "--agency", "nasa"], "--agency nasa: give an agency's id"),
-        (["token", "--scope", "banana", "--agency", "NASA"], "--scope banana: there is no such scope"),
+        (["token", "--scope", "billing:read", "--agency", "nasa"], "--agency nasa: must be an agency's ID"),
+        (["token", "--scope", "banana", "--agency", "NASA"], "--scope banana: must be one of"),
     ],
 )
 def test_what_is_missing_is_named(

@@ -62,8 +62,8 @@ def test_a_count_that_topic_and_seats_bear_out_is_right() -> None:
     [
         (replace(ACCOUNT, in_use=4), 3, ""),
         (replace(ACCOUNT, in_use=2), 3, ""),
-        (ACCOUNT, None, "not all events up to 1/9 are on the topic"),
-        (replace(ACCOUNT, held=4), 3, "topic and seats differ"),
+        (ACCOUNT, None, "the topic lacks events up to 1/9"),
+        (replace(ACCOUNT, held=4), 3, "the topic and the seats differ"),
         (replace(ACCOUNT, held=6), 6, "resize the pool first"),
         (replace(ACCOUNT, held=6, revoking=2), 6, ""),
         (replace(ACCOUNT, held=6, revoking=7), 6, "are being revoked"),

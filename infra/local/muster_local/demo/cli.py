@@ -1,4 +1,4 @@
-"""`muster demo`: start a stack, play the year, prove the books, and say so by the exit status."""
+"""`muster demo`: starts a stack, runs the year, proves the books, and reports the result as the exit status."""
 
 import asyncio
 import os
@@ -31,13 +31,13 @@ from muster_local.stack import DEFAULT_HOME, Stack, StackFailed
 
 
 def demo(
-    seats: Annotated[int, typer.Option(help="Seats in all, shared out by headcount.")] = 10_000,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running, and print the addresses.")] = False,
+    seats: Annotated[int, typer.Option(help="Total seats, split between agencies by headcount.")] = 10_000,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running and print the addresses.")] = False,
     home: Annotated[
-        Path | None, typer.Option(help="The stack's folder; by default a temporary one, or .muster with --keep.")
+        Path | None, typer.Option(help="The folder of the stack. Default: a temporary one, or .muster with --keep.")
     ] = None,
 ) -> None:
-    """Play the programme's first year on a new stack, and prove that its books balance."""
+    """Run the program's first year on a new stack, and prove that its books balance."""
     console = Console()
     try:
         agencies = cast(seats)
@@ -45,8 +45,8 @@ def demo(
         _refuse(console, error)
     folder = Home(home or (DEFAULT_HOME if keep else Path(tempfile.mkdtemp(prefix="muster-demo-")))).path
     if folder.exists() and any(folder.iterdir()):
-        _refuse(console, f"The year needs a new home; there is something in {folder} already.")
-    # Whoever ends this process politely finds nothing left running, as with Ctrl-C.
+        _refuse(console, f"The demo needs a new home, but {folder} is not empty: choose another folder with --home")
+    # SIGTERM leaves nothing running, like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         lines = asyncio.run(_play(agencies, keep, folder, console))
@@ -70,7 +70,7 @@ def _refuse(console: Console, why: object) -> NoReturn:
 async def _play(agencies: Sequence[Agency], keep: bool, home: Path, console: Console) -> Sequence[Line]:
     seats = sum(agency.seats for agency in agencies)
     with View(console) as view:
-        view.note(f"The programme's first year with {seats:,} seats. The agencies are real; what happens is invented.")
+        view.note(f"The program's first year with {seats:,} seats. The agencies are real; the story is invented.")
         stack = await Stack.start(home, progress=view.note, detached=keep)
         try:
             receiver = await Receiver.start(home / "receiver", stack.pids()["mail"] if keep else os.getpid())
@@ -84,14 +84,16 @@ async def _play(agencies: Sequence[Agency], keep: bool, home: Path, console: Con
         finally:
             if not keep:
                 await stack.stop()
-        view.note(f"Memory at its highest: {memory}")
+        view.note(f"Peak memory: {memory}")
     console.print(_table(lines))
     if keep:
         addresses = {service: stack.service_url(service) for service in SERVICES}
         addresses |= {"postgres": stack.admin_dsn, "kafka": stack.bootstrap, "mail": str(stack.mail_dir)}
         for name, address in addresses.items():
             console.print(f"{name:13} {address}", highlight=False, soft_wrap=True)
-        console.print(f"It all runs on. Stop it with: muster down --home {home}", highlight=False, soft_wrap=True)
+        console.print(
+            f"Everything is still running. Stop it with: muster down --home {home}", highlight=False, soft_wrap=True
+        )
     return lines
 
 
@@ -116,7 +118,7 @@ async def _year(stack: Stack, receiver: Receiver, agencies: Sequence[Agency], vi
         finally:
             following.cancel()
             await asyncio.wait([following])
-        view.note(f"The year has been played; the clock stood at {len(instants)} instants. Now the proof.")
+        view.note(f"The year is over; the clock stopped at {len(instants)} instants. Now the proof.")
         return await gather(stack, agencies, programme.commands, frozenset(instants), receiver.messages())
 
 
@@ -132,7 +134,7 @@ def _peak_megabytes(pid: int) -> int:
 
 
 def _table(lines: Sequence[Line]) -> Table:
-    table = Table("", "The proof", "What was found", title_justify="left", expand=False)
+    table = Table("", "Claim", "Found", title_justify="left", expand=False)
     for line in lines:
         table.add_row("[green]✓[/green]" if line.ok else "[red]✗[/red]", line.claim, line.detail)
     return table

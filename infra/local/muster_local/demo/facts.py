@@ -25,9 +25,9 @@ def _days(count: int) -> str:
 
 
 _WORDS: dict[str, Callable[[Data], str]] = {
-    "AgencyEnrollmentSubmitted": lambda d: f"asks for {d['seats_requested']:,} seats",
+    "AgencyEnrollmentSubmitted": lambda d: f"requests {d['seats_requested']:,} seats",
     "AtuRecorded": lambda d: f"is authorized until {_day(d['valid_until'])}",
-    "AtuLapsed": lambda d: f"has no authorization any more: {d['number']} has ended",
+    "AtuLapsed": lambda d: f"no longer has an authorization: {d['number']} has ended",
     "DataUseTermsAccepted": lambda d: f"accepts the data-use terms {d['terms_version']}",
     "AgencyEnrolled": lambda d: f"is enrolled with {d['seats']:,} seats until {_day(d['ends_at'])}",
     "AgencySuspended": lambda d: f"is suspended: {d['reason'].replace('_', ' ')}",
@@ -35,17 +35,17 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "AgencyWithdrawn": lambda d: f"has withdrawn: {d['reason']}",
     "SeatLimitReached": lambda d: f"has all of its {d['cap']:,} seats in use",
     "FeatureWindowOpened": lambda d: f"has {_feature(d)} until {_day(d['ends_at'])}",
-    "FeatureWindowExtended": lambda d: f"has {_feature(d)} until {_day(d['ends_at'])} now",
+    "FeatureWindowExtended": lambda d: f"has {_feature(d)} extended until {_day(d['ends_at'])}",
     "TrialEndingSoon": lambda d: f"loses unlimited {_feature(d)} in {_days(d['days_left'])}",
-    "TrialExpired": lambda d: f"has {_feature(d)} within a monthly quota from now on",
+    "TrialExpired": lambda d: f"now has {_feature(d)} within a monthly quota",
     "TermStarted": lambda d: f"starts term {d['number']} at {_money(d['price'])}",
-    "InvoiceIssued": lambda d: f"is sent invoice {d['invoice_number']} of {_money(d['amount'])}",
+    "InvoiceIssued": lambda d: f"receives invoice {d['invoice_number']} for {_money(d['amount'])}",
     "InvoicePaid": lambda d: f"has paid {_money(d['amount'])}",
     "InvoiceVoided": lambda d: f"owes nothing on its voided invoice: {d['reason']}",
     "PaymentOverdue": lambda d: f"has not paid; {_days(d['days_overdue'])} overdue",
-    "RenewalOffered": lambda d: f"is offered a further year at {_money(d['price'])}",
+    "RenewalOffered": lambda d: f"is offered another year at {_money(d['price'])}",
     "RenewalDecided": lambda d: f"has {d['decision']} the renewal",
-    "TermEnded": lambda d: f"is at the end of its term: {d['reason']}",
+    "TermEnded": lambda d: f"has reached the end of its term: {d['reason']}",
 }
 
 

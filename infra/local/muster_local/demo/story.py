@@ -67,14 +67,14 @@ class Story:
         scenes = [
             Scene(
                 cast.START,
-                f"The register is imported; an outside system subscribes; {cast.REFUSED} is refused",
+                f"The register is imported, an outside system subscribes, and {cast.REFUSED} is refused",
                 self._open,
             ),
-            Scene(_CROWDED_AT, f"{cast.CROWDED} asks for more seats than agreed", self._crowd),
+            Scene(_CROWDED_AT, f"{cast.CROWDED} requests more seats than agreed", self._crowd),
             Scene(_LEAVES_AT, f"{cast.LEAVING} withdraws", self._leave),
             Scene(_RECEIVER_DOWN_AT, "The outside system goes down for a week", self._receiver.go_down),
             Scene(_RECEIVER_UP_AT, "The outside system is back", self._receiver.come_up),
-            Scene(_CHECKED_AT, f"{cast.LAPSING} is without authorization since {_LAPSES_AT:%d %B}", self._check_lapsed),
+            Scene(_CHECKED_AT, f"{cast.LAPSING} has had no authorization since {_LAPSES_AT:%B %d}", self._check_lapsed),
             Scene(_RENEWED_AT, f"{cast.LAPSING} is authorized again", self._authorize_again),
             Scene(cast.END, "A year and a day are over", self._coordinator.settle),
         ]
@@ -83,7 +83,7 @@ class Story:
             payers = [agency for agency in agencies if agency.id not in (cast.LEAVING, cast.UNPAID)]
             staying = [agency for agency in agencies if agency.id != cast.LEAVING]
             scenes += [
-                Scene(enrolls_at, f"{_names(agencies)} enrol", partial(self._enroll_all, agencies)),
+                Scene(enrolls_at, f"{_names(agencies)} enroll", partial(self._enroll_all, agencies)),
                 Scene(enrolls_at + _PAYS_AFTER, f"{_names(payers)} pay", partial(self._pay_all, payers)),
                 Scene(
                     enrolls_at + _DECIDES_AFTER,
@@ -124,7 +124,7 @@ class Story:
         first = await self._programme.post("enrollment", f"agencies/{agency.id}/enrollments", body, key=key)
         if agency.id == cast.TWICE:
             again = await self._programme.post("enrollment", f"agencies/{agency.id}/enrollments", body, key=key)
-            _demand(again == first, f"{agency.id} was answered differently the second time")
+            _demand(again == first, f"{agency.id} got a different answer the second time")
 
     async def _authorize(self, agency: Agency, start: datetime) -> None:
         first_of_lapsing = agency.id == cast.LAPSING and start < _LAPSES_AT

@@ -1,4 +1,4 @@
-"""What the spectator sees: the virtual date, events per topic, and the latest facts in plain words."""
+"""The demo's screen: the virtual date, events per topic, and the latest facts in plain words."""
 
 import time
 from collections import Counter, deque
@@ -63,7 +63,7 @@ class View:
         self._events[fact.topic] += 1
         words = in_words(fact)
         if words:
-            self._latest.append(f"{fact.envelope.time:%d %b}  {words}")
+            self._latest.append(f"{fact.envelope.time:%b %d}  {words}")
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._started
@@ -77,7 +77,7 @@ class View:
         facts = "\n".join(list(self._latest)[-room:]) or "…"
         year = (END - START).total_seconds()
         return Group(
-            Text(f"{self._now:%A %d %B %Y  %H:%M} UTC", style="bold"),
+            Text(f"{self._now:%A, %B %d, %Y  %H:%M} UTC", style="bold"),
             ProgressBar(total=year, completed=(self._now - START).total_seconds()),
             Text(self._scene or "The stack is ready."),
             events,

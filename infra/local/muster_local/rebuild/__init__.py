@@ -1,4 +1,4 @@
-"""`muster rebuild`: a projection built anew from the topics beside the live one, compared, and put in its place."""
+"""`muster rebuild`: rebuilds a projection from the topics, compares it with the live one, and replaces that."""
 
 from muster_local.rebuild.cli import rebuild
 

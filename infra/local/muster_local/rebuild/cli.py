@@ -18,7 +18,7 @@ from muster_local.target import HomeOption, Target, console, run
 
 
 class Name(StrEnum):
-    """What can be built anew."""
+    """The projections that can be rebuilt."""
 
     NOTIFY_DIRECTORY = "notify.directory"
     ENTITLEMENTS_SEATS_IN_USE = "entitlements.seats-in-use"
@@ -40,14 +40,14 @@ class Outcome:
 
 
 def rebuild(
-    projection: Annotated[Name, typer.Argument(help="What to build anew.")],
-    swap: Annotated[bool, typer.Option("--swap", help="Put it in the place of the live one.")] = False,
-    reason: Annotated[str, typer.Option("--reason", help="Why; kept in the audit trail with --swap.")] = "",
+    projection: Annotated[Name, typer.Argument(help="The projection to rebuild.")],
+    swap: Annotated[bool, typer.Option("--swap", help="Replace the live projection.")] = False,
+    reason: Annotated[str, typer.Option("--reason", help="The reason for --swap; the audit trail keeps it.")] = "",
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Build a projection from the topics beside the live one and show the difference; with --swap, put it in.
+    """Rebuild a projection from the topics and compare it with the live one; with --swap, replace that.
 
-    The exit status is 1 where they differ and not all of it was swapped.
+    The exit status is 1 if they differ and not every difference was swapped.
     """
     if swap and not reason:
         raise typer.BadParameter("--swap needs a --reason")
@@ -55,15 +55,15 @@ def rebuild(
     outcome = run(_rebuild(target, projection, reason if swap else None))
     console.print(f"{outcome.records:,} records on the topics; {outcome.unread} could not be read")
     if not outcome.differences:
-        console.print("The projection is right.")
+        console.print("The projection is correct.")
         return
-    table = Table("agency", projection.value, "why it cannot be put right", box=None, pad_edge=False)
+    table = Table("agency", projection.value, "why it cannot be corrected", box=None, pad_edge=False)
     for each in outcome.differences:
         table.add_row(each.key, escape(each.found), escape(each.obstacle))
     console.print(table)
     stands = sum(1 for each in outcome.differences if each.obstacle) if swap else len(outcome.differences)
     if stands:
-        console.print(f"[red]{stands} differences stand[/red]")
+        console.print(f"[red]{stands} differences remain[/red]")
         raise typer.Exit(1)
     console.print("The rebuilt projection is in place.")
 

@@ -1,4 +1,4 @@
-"""`notify.directory`: who an agency's people are.
+"""`notify.directory`: each agency's people.
 
 The rows are made by the very functions that keep the live projection, in a schema of their own. Nothing is locked
 meanwhile; in the end only what differs is corrected.
@@ -45,7 +45,7 @@ _ONLY_REBUILT = "in the topics, not or not so in the projection"
 
 
 class Directory:
-    """Notify's directory, in a table beside it."""
+    """Notify's directory, rebuilt in a second table."""
 
     def __init__(self, connection: "asyncpg.Connection[Any]", database: Database, log: TopicLog) -> None:
         self.records = 0
@@ -86,7 +86,7 @@ class Directory:
             await connection.close()
 
     async def replay(self) -> None:
-        """Apply what the topics hold."""
+        """Apply the topics' records."""
         async for records in self._log.batches():
             self.records += len(records)
             latest: dict[_Key, tuple[Position, Event]] = {}
@@ -102,7 +102,7 @@ class Directory:
             await self._apply(await self._going_on(latest))
 
     async def _going_on(self, latest: Mapping[_Key, tuple[Position, Event]]) -> list[Event]:
-        """Keep the positions; answers the events of keys that go on: a repetition of what was read changes nothing."""
+        """Keep the positions; returns the events of keys that advance: a repeated record changes nothing."""
         rows = await self._connection.fetch(
             """
             insert into rebuilt.position as p (topic, agency_id, key, epoch, sequence)
@@ -175,7 +175,7 @@ class Directory:
 
 
 async def _correct(uow: UnitOfWork, agency_id: str, subject_refs: Sequence[str]) -> list[Difference]:
-    """Make these people's rows what they are in the rebuilt table; answers how they differed."""
+    """Make these people's rows what they are in the rebuilt table; returns the differences."""
     gone = await uow.connection.fetch(
         """
         delete from notify.directory as d

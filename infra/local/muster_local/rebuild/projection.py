@@ -1,4 +1,4 @@
-"""What a projection must be able to do, so that it can be built anew."""
+"""The interface of a projection that can be rebuilt."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -10,7 +10,7 @@ from muster_runtime.clock import SandboxClock
 from muster_runtime.context import Context
 from muster_runtime.db import Database
 
-# Who corrects, in the audit.
+# The actor of corrections in the audit trail.
 CONTEXT = Context(actor="muster rebuild", correlation_id="")
 
 
@@ -27,7 +27,7 @@ class Difference:
 
 
 class Projection(Protocol):
-    """A projection that is built anew beside the live one."""
+    """A projection that is rebuilt next to the live one."""
 
     records: int
     unread: int  # of the records, those that could not be read

@@ -22,7 +22,7 @@ from muster_runtime.db import EVERY_AGENCY, Connection, Database, UnitOfWork
 _NAME = "entitlements.seats-in-use"
 _TOPIC = SeatAssigned.topic
 
-# How long the relay may take to publish what an agency's last commands have said.
+# How long the relay may take to publish the events of an agency's last commands.
 PATIENCE_SECONDS = 10.0
 
 _ACCOUNTS = """
@@ -66,20 +66,20 @@ class Account:
     sequence: int
 
     def difference(self, told: int | None) -> Difference | None:
-        """How the pool's count differs from what the topic tells; None when it does not."""
+        """How the pool's count differs from the topic's; None if it does not."""
         if told is None:
             found = f"{self.in_use} seats"
-            lacking = f"not all events up to {self.epoch}/{self.sequence} are on the topic any more, or can be read"
+            lacking = f"the topic lacks events up to {self.epoch}/{self.sequence}, or they cannot be read"
             return Difference(self.agency_id, found, lacking)
         if self.in_use + self.revoking == told == self.held:
             return None
         obstacle = ""
         if told != self.held:
-            obstacle = f"{self.held} seats are there: topic and seats differ, which is a defect; tell the developers"
+            obstacle = f"{self.held} seats exist; the topic and the seats differ: report this defect to the developers"
         elif told - self.revoking > self.cap:
             obstacle = f"the cap is {self.cap}: resize the pool first"
         elif told < self.revoking:
-            obstacle = f"{self.revoking} seats are being revoked: try again once that is done"
+            obstacle = f"{self.revoking} seats are being revoked: try again when that is done"
         return Difference(self.agency_id, f"{self.in_use + self.revoking} seats; {told} in the topics", obstacle)
 
 
@@ -91,22 +91,22 @@ class Changes:
         self._changes = array("b")  # the change at sequence n is at n - 1
 
     def add(self, epoch: int, sequence: int, change: int) -> None:
-        """Take the next event; what is repeated, or comes after a hole, is passed over."""
+        """Take the next event; a repeated event, or one after a hole, is skipped."""
         if epoch > self._epoch and sequence <= len(self._changes) + 1:
-            del self._changes[sequence - 1 :]  # the producer was restored: what it had said from here on is void
+            del self._changes[sequence - 1 :]  # the producer was restored: its earlier events from here on are void
             self._epoch = epoch
         if epoch == self._epoch and sequence == len(self._changes) + 1:
             self._changes.append(change)
 
     def held(self, epoch: int, sequence: int) -> int | None:
-        """The seats held once the producer had given out this position; None where events up to it are missing."""
+        """The seats held once the producer assigned this position; None if events up to it are missing."""
         if epoch < self._epoch or sequence > len(self._changes):
             return None
         return sum(self._changes[:sequence])
 
 
 class SeatsInUse:
-    """The pools' counts, beside a count of the events.
+    """The pools' counts, compared with a count of the events.
 
     Commands go on meanwhile, and yet no difference is a false one: a pool, its seats and the last position of their
     stream are read by one statement, so they belong together, and the topic is counted up to that very position.
@@ -139,7 +139,7 @@ class SeatsInUse:
                 self._count(record)
 
     async def compare(self) -> Sequence[Difference]:
-        """The agencies whose pool counts otherwise than the topic."""
+        """The agencies whose pool's count differs from the topic's."""
         async with self._database.read(EVERY_AGENCY) as connection:
             return [difference for *_, difference in await self._differences(connection)]
 
@@ -179,7 +179,7 @@ class SeatsInUse:
     async def _differences(
         self, connection: Connection, agency_id: str | None = None
     ) -> list[tuple[Account, int | None, Difference]]:
-        """The accounts that differ, with the seats that the topic tells of. Raises Refused."""
+        """The accounts that differ, with the topic's count of seats. Raises Refused."""
         accounts = [Account(**row) for row in await connection.fetch(_ACCOUNTS, _TOPIC, agency_id)]
         await self._published(connection, accounts)
         await self.replay()
@@ -191,7 +191,7 @@ class SeatsInUse:
         return found
 
     async def _published(self, connection: Connection, accounts: Sequence[Account]) -> None:
-        """Wait until what the accounts rest on has left the outbox. Raises Refused."""
+        """Wait until the events behind the accounts have left the outbox. Raises Refused."""
         arguments = (
             _TOPIC,
             [account.agency_id for account in accounts],

@@ -46,7 +46,7 @@ def webhooks_verified(evidence: Evidence) -> Line:
             faults.append(f"{message.id}: {body['sequence']} of {stream} came after {last[stream]}")
         last[stream] = int(body["sequence"])
     detail = f"{len(received):,} messages, {len(evidence.messages) - len(received)} repeated"
-    return conclude("Every webhook's signature verified by its receiver, in order", faults, detail, received)
+    return conclude("Every webhook verified by its receiver, and in order", faults, detail, received)
 
 
 def mails_arrived(evidence: Evidence) -> Line:

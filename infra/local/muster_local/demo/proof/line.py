@@ -21,7 +21,7 @@ class Line:
 def conclude(claim: str, faults: Sequence[str], detail: str, found: Iterable[object]) -> Line:
     """A claim holds when nothing speaks against it and there is something that it speaks of."""
     if not any(True for _ in found):
-        return Line(claim, False, "there is nothing to see")
+        return Line(claim, False, "nothing was found")
     more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
     return Line(claim, not faults, "; ".join(faults[:3]) + more if faults else detail)
 
@@ -51,7 +51,7 @@ def differences(what: str, due: Counter[Any], found: Counter[Any]) -> list[str]:
 
 def unequal(where: str, due: Mapping[Stream, Position], found: Mapping[Stream, Position]) -> list[str]:
     return [
-        f"{where}: {stream} stands at {found.get(stream)}, not {due.get(stream)}"
+        f"{where}: {stream} is at {found.get(stream)}, not {due.get(stream)}"
         for stream in sorted(due.keys() | found.keys())
         if due.get(stream) != found.get(stream)
     ]

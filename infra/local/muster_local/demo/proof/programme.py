@@ -20,7 +20,7 @@ def everyone_enrolled(evidence: Evidence) -> Line:
         if agreed.get(agency_id) != found.get(agency_id)
     ]
     return conclude(
-        "Every agency is enrolled, with the seats agreed",
+        "Every agency enrolled, with the agreed seats",
         faults,
         f"{len(found)} agencies, {sum(found.values()):,} seats",
         found,
@@ -49,8 +49,8 @@ def one_term_and_invoice(evidence: Evidence) -> Line:
         *differences("invoice of", Counter(term_ids), invoiced),
         *differences("row of invoice of", Counter(term_ids), Counter(evidence.invoiced_terms)),
     ]
-    detail = f"{len(enrolled)} enrolments, {len(renewed)} renewals begun, {invoiced.total()} invoices"
-    return conclude("One term and one invoice per enrolment and renewal", faults, detail, enrolled)
+    detail = f"{len(enrolled)} enrollments, {len(renewed)} renewals started, {invoiced.total()} invoices"
+    return conclude("One term and one invoice per enrollment and renewal", faults, detail, enrolled)
 
 
 def seats_within_cap(evidence: Evidence) -> Line:
@@ -69,9 +69,9 @@ def seats_within_cap(evidence: Evidence) -> Line:
             )
     faults += differences("seat in the pool of", +held, +Counter(evidence.seats_in_use))
     return conclude(
-        "Seats never above the cap, at any instant",
+        "Seats never above the cap",
         faults,
-        f"at most {highest.total():,} of {sum(caps.values()):,} held at once, {held.total():,} in the end",
+        f"at most {highest.total():,} of {sum(caps.values()):,} held at once, {held.total():,} at the end",
         caps,
     )
 
@@ -100,11 +100,11 @@ def trials_expired_once(evidence: Evidence) -> Line:
         ]
     )
     faults = differences("event", due, said)
-    faults += [f"the clock never stood at {at}" for at in sorted({at for _, _, at in due} - evidence.instants)]
+    faults += [f"the clock never stopped at {at}" for at in sorted({at for _, _, at in due} - evidence.instants)]
     faults += [f"{service} handled {b.late} deadlines late" for service, b in evidence.books.items() if b.late]
     expired = sum(1 for _, what, _ in said if what == "expiry")
     return conclude(
-        "Every trial told of 14, 7 and 1 days before and expired once, at its instant",
+        "Every trial announced 14, 7, and 1 days before its end, and expired once, on time",
         faults,
         f"{trials} trials, {expired} expired, none late",
         due,
@@ -118,8 +118,8 @@ def ledger_balances(evidence: Evidence) -> Line:
         sums[entry.transaction_id, entry.currency] += entry.amount_minor
     faults = [f"transaction {number}: {amount} {currency}" for (number, currency), amount in sums.items() if amount]
     turnover = sum(entry.amount_minor for entry in evidence.ledger if entry.amount_minor > 0)
-    detail = f"{len(sums)} transactions, {turnover / 100:.2f} on either side"
-    return conclude("Every amount in the ledger sums to zero", faults, detail, sums)
+    detail = f"{len(sums)} transactions, {turnover / 100:.2f} on each side"
+    return conclude("Every ledger transaction sums to zero", faults, detail, sums)
 
 
 def _instant(text: str) -> datetime:

@@ -36,7 +36,7 @@ _SAME_FACT: Mapping[str, tuple[str, ...]] = {
 
 
 def streams_gapless(evidence: Evidence) -> Line:
-    """In the log, first occurrences count 1, 2, 3 … up to what the producer has given out."""
+    """In the log, first occurrences count 1, 2, 3 … up to the producer's last sequence."""
     last: dict[Stream, Position] = {}
     faults = []
     for fact in evidence.facts:
@@ -49,10 +49,10 @@ def streams_gapless(evidence: Evidence) -> Line:
             faults.append(f"{envelope.id} follows {sequence}")
         last[fact.stream] = position
     produced = {stream: position for books in evidence.books.values() for stream, position in books.produced.items()}
-    faults += unequal("the log", produced, last)
+    faults += unequal("Kafka", produced, last)
     repeated = len(evidence.facts) - len(list(first_occurrences(evidence.facts)))
     return conclude(
-        "Every stream gapless in the log",
+        "Every stream gapless in Kafka",
         faults,
         f"{len(last)} streams, {len(evidence.facts) - repeated:,} events, {repeated} repeated",
         last,
@@ -67,9 +67,7 @@ def streams_applied(evidence: Evidence) -> Line:
         read = {stream: position for stream, position in produced.items() if stream[0] in READ[service]}
         faults += unequal(service, read, books.applied)
     count = sum(len(books.applied) for books in evidence.books.values())
-    return conclude(
-        "Every stream applied to its end, in every service that reads it", faults, f"{count} positions", produced
-    )
+    return conclude("Every stream fully applied by every service that reads it", faults, f"{count} positions", produced)
 
 
 def effects_once(evidence: Evidence) -> Line:
