@@ -26,7 +26,7 @@ from muster_notify.domain import (
 from muster_notify.repository import deliveries
 from muster_runtime.context import Context
 from muster_runtime.db import RETRYABLE, Database
-from muster_runtime.lease import LEASE_SECONDS, Lease
+from muster_runtime.lease import RENEW_SECONDS, Lease
 from muster_runtime.service import Runtime
 
 # Lanes of a channel that are worked on at once. The channels do not wait for each other.
@@ -102,7 +102,7 @@ class Dispatcher:
         alarm = asyncio.create_task(runtime.alarm.wait(until))
         lanes = [task for tasks in self._lanes.values() for task in tasks.values()]
         try:
-            await asyncio.wait([alarm, *lanes], timeout=LEASE_SECONDS / 2, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([alarm, *lanes], timeout=RENEW_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:
             alarm.cancel()
 

@@ -12,7 +12,7 @@ from muster_runtime.alarm import Alarm
 from muster_runtime.db import RETRYABLE, Database
 from muster_runtime.flight import Flight, Parts, Run
 from muster_runtime.kafka_topics import TopicRepartitioned
-from muster_runtime.lease import Lease
+from muster_runtime.lease import RENEW_SECONDS, Lease
 from muster_runtime.producers import Producer
 from muster_runtime.restored import DatabaseRestored, refuse_restored
 from muster_runtime.telemetry import describe
@@ -30,9 +30,6 @@ AN_OPERATORS = (DatabaseRestored, TopicRepartitioned)
 
 # How long the lease may take to be given back.
 RELEASE_SECONDS = 2
-
-# How often partitions that hold streams up are looked at while nothing else happens.
-LOOK_SECONDS = 1.0
 
 # Never `id > last`: a run that commits late has a low id, and is simply read later.
 _READ = """
@@ -119,7 +116,7 @@ class Lane:
                 try:
                     if not await self._lease.take():
                         await self._close_producer()  # who leads now has fenced it, or repeats what it had in flight
-                        await self._alarm.wait()
+                        await self._rest()
                     elif not await self._drain():
                         await self._rest()
                     self._failure = None
@@ -200,9 +197,9 @@ class Lane:
         self._on_deleted(runs)
 
     async def _rest(self) -> None:
-        """Wait for something to send, or until it is time to look at what holds some up."""
+        """Wait for something to send, or until it is time to renew the lease or to try to take it."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_SECONDS if self._flight.waiting or self._held_topics else None):
+            async with asyncio.timeout(RENEW_SECONDS):
                 await self._alarm.wait()
 
     async def _trust_server(self) -> None:

@@ -4,7 +4,12 @@ import time
 
 from muster_runtime.db import Database
 
-LEASE_SECONDS = 5.0
+# How long a lease lasts. A process that dies holds it until then.
+LEASE_SECONDS = 3.0
+
+# How often the holder renews a lease, and other processes try to take it. The holder's event loop may be blocked for
+# the difference.
+RENEW_SECONDS = 0.5
 
 # The database's own clock, so that the holders' clocks need not agree; no fact ever depends on it. Where it was ahead
 # and has been put right, an expiry can lie further off than any lease lasts: that one is void.
@@ -16,6 +21,12 @@ where
     held.holder = excluded.holder
     or held.expires_at not between clock_timestamp() and clock_timestamp() + make_interval(secs => $3)
 returning holder
+"""
+
+# Wakes the processes that wait for the lease.
+_RELEASE = """
+with freed as (delete from lease where duty = $1 and holder = $2 returning duty)
+select pg_notify('muster_wake', current_schema()) from freed
 """
 
 
@@ -34,9 +45,9 @@ class Lease:
         return time.monotonic() < self._held_until
 
     async def take(self) -> bool:
-        """Take the lease for LEASE_SECONDS, or renew it when half of it is over; False while another process leads."""
+        """Take the lease for LEASE_SECONDS, or renew it when RENEW_SECONDS are over; False while another leads."""
         now = time.monotonic()
-        if now < self._held_until - LEASE_SECONDS / 2:
+        if now < self._held_until - LEASE_SECONDS + RENEW_SECONDS:
             return True
         async with self._database.connection() as connection:
             taken = await connection.fetchval(_TAKE, self._duty, self._holder, LEASE_SECONDS) is not None
@@ -44,8 +55,8 @@ class Lease:
         return taken
 
     async def release(self) -> None:
-        """Give it back, so that another process need not wait for its end."""
+        """Give up the lease, so that another process takes it at once."""
         if self._held_until:
             self._held_until = 0.0
             async with self._database.connection() as connection:
-                await connection.execute("delete from lease where duty = $1 and holder = $2", self._duty, self._holder)
+                await connection.execute(_RELEASE, self._duty, self._holder)

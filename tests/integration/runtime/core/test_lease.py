@@ -53,6 +53,19 @@ async def holder(probe: RunningService) -> str | None:
     return name
 
 
+async def test_a_released_lease_wakes_the_processes_that_wait_for_it(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    """Otherwise an event that was written before the release waits for the next one, or for a poll."""
+    alarm = idle_probe.runtime.alarm
+    await alarm.wait()  # it rings when it starts to listen
+    lease = Lease(idle_probe.runtime.database, "duty", "me")
+    await lease.take()
+    assert not alarm._rung.is_set()
+    await lease.release()
+    await eventually(lambda: alarm._rung.is_set())
+
+
 async def test_an_expiry_of_a_clock_that_was_ahead_can_be_taken(idle_probe: RunningService) -> None:
     """The database's clock was a year ahead, and has been put right."""
     await idle_probe.admin.execute(
