@@ -36,19 +36,21 @@ async def keep(
     `server_started_at` keeps nothing: it may lack just what was applied last, and must first say where to go on.
 
     Postgres loses commits only from its log's end, so no offset outlives an effect that was committed before it. That
-    is why it need not wait for the disk: what is lost of it is read again, and skipped.
+    is why it need not wait for the disk: what is lost of it is read again, and skipped. A member that has just lost a
+    partition may keep a lower offset than its new owner: the higher one stays.
     """
     rows = await connection.fetch(
         """
         with hasty as (select set_config('synchronous_commit', 'off', true))
-        insert into consumed_partition (consumer_group, topic, kafka_partition, next_offset)
+        insert into consumed_partition as kept (consumer_group, topic, kafka_partition, next_offset)
         select $1, r.topic, r.kafka_partition, r.next_offset
         from hasty, unnest($2::text[], $3::integer[], $4::bigint[], $5::bigint[])
             as r(topic, kafka_partition, first_offset, next_offset)
         left join consumed_partition as known
             on known.consumer_group = $1 and known.topic = r.topic and known.kafka_partition = r.kafka_partition
         where coalesce(known.next_offset, 0) >= r.first_offset and pg_postmaster_start_time() = $6
-        on conflict (consumer_group, topic, kafka_partition) do update set next_offset = excluded.next_offset
+        on conflict (consumer_group, topic, kafka_partition)
+        do update set next_offset = greatest(kept.next_offset, excluded.next_offset)
         returning topic, kafka_partition
         """,
         group,
