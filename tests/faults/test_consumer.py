@@ -11,6 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from muster_contracts import Envelope, event_id, source_of, write_headers
 from muster_contracts.entitlements import SeatAssigned
+from muster_runtime.consumer.subscription import SESSIONS_MS
 from muster_runtime.producers import partition_of
 from tests.faults.field import AGENCIES, PARTITIONS, Field
 from tests.faults.findings import Findings
@@ -26,8 +27,8 @@ GRACE_SECONDS = 30
 # Less and more than a batch in hand may take at a shutdown.
 SHORT, LONG = 3, 20
 
-# The runtime leaves consumers the default of aiokafka.
-SESSION_SECONDS = 10
+# The longest that a broker may ask for.
+SESSION_SECONDS = SESSIONS_MS[-1] / 1000
 
 
 async def test_14_in_a_storm_of_rebalances_positions_only_grow(field: Field, findings: Findings) -> None:

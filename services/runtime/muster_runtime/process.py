@@ -181,9 +181,6 @@ async def running(
                 batch_records=settings.consumer_batch_records,
                 stuck_seconds=settings.consumer_stuck_seconds,
             )
-            await consumer.start()
-            stack.push_async_callback(consumer.stop)
-            duties.start("consumer", consumer.tend())
 
         keys = KeySource(settings.oidc_jwks)
         monitor = Monitor(runtime, api_database, applier, relay, consumer, scheduler, keys, kafka)
@@ -195,6 +192,10 @@ async def running(
             runtime, api_database, applier, monitor.health, keys, monitor.sandbox_state, with_api=Role.API in roles
         )
         collect_garbage_rarely()
+        if consumer is not None:  # last: no partition waits while start-up blocks the event loop
+            await consumer.start()
+            stack.push_async_callback(consumer.stop)
+            duties.start("consumer", consumer.tend())
         yield Process(runtime, app, clock, consumer, duties.failed)
 
 

@@ -1,4 +1,4 @@
-"""A member of a consumer group: hands Kafka's batches to the applier, on a FastStream batch subscriber.
+"""A member of a consumer group: hands Kafka's batches to the applier.
 
 Where it goes on is kept in Postgres, after the effects: what is lost of it only brings duplicates, which are skipped.
 """
@@ -8,15 +8,11 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
-from faststream import AckPolicy
-from faststream.kafka import KafkaBroker, KafkaMessage
-from faststream.kafka.message import FAKE_CONSUMER
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
 from muster_runtime import offsets, passing
@@ -25,15 +21,17 @@ from muster_runtime.consumer.pausing import PausedPartitions
 from muster_runtime.consumer.polling import Poller
 from muster_runtime.consumer.progress import Progress
 from muster_runtime.consumer.records import Records
+from muster_runtime.consumer.subscription import Subscription
 from muster_runtime.db import RETRYABLE, Database
 from muster_runtime.offsets import Partition
 from muster_runtime.parking import Record, StreamStands
 from muster_runtime.telemetry import APPLY_RETRIES, describe
 
-# The client keeps what it has fetched of each partition in memory, decompressed, until it is applied.
-PARTITION_FETCH_BYTES = 128 * 1024
+# How long a member finishes its batch before it gives up its partitions. Their next owner may start while the batch
+# runs: it waits for the agencies' locks, and skips what is applied.
+HAND_OVER_SECONDS = 0.5
 
-# How long a batch in hand may take at a shutdown or when its partitions are taken away.
+# How long a batch may still take at a shutdown after the member has left the group.
 DRAIN_SECONDS = 7
 
 # How long leaving the group may take: a client that is stuck must not keep the process.
@@ -70,34 +68,22 @@ class Consumer:
         self._prefix = topic_prefix
         self._names = {topic_prefix + topic: topic for topic in topics}
         self._records = Records(self._names)
-        self._broker = KafkaBroker(
-            bootstrap.split(","),  # FastStream takes one string for one broker
-            client_id=client_id,
-            apply_types=False,
-            allow_auto_create_topics=False,
-            logger=None,
-        )
-        self._subscriber = self._broker.subscriber(
-            *self._names,
-            group_id=applier.group,
-            batch=True,
-            max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
-            auto_offset_reset="earliest",
-            ack_policy=AckPolicy.MANUAL,
-            rebalance_timeout_ms=60_000,
-            listener=_DrainOnRevoke(self),
-            parser=_parse,
-            decoder=_decode,
-        )
-        self._subscriber(self._on_batch)
-        # Asks where the topics end. On the subscriber's own connection the question would wait behind its fetch,
-        # which the broker holds for half a second when there is nothing new.
+        # Asks where the topics end. On the subscription's own connection the question would wait behind its fetch,
+        # which the broker holds when there is nothing new.
         self._ends = AIOKafkaConsumer(bootstrap_servers=bootstrap, client_id=client_id, enable_auto_commit=False)
         self._progress = Progress(self._client, self._ends, stuck_seconds)
         needed = {topic_prefix + topic: number for topic, number in topics.items()}
         self._paused = PausedPartitions(self._client, applier, self._records, needed)
         self._poller = Poller(self._progress, self._paused, self._begins, self._step, batch_records)
-        self._subscriber.get_msg = self._poller.poll  # type: ignore[method-assign]
+        self._subscription = Subscription(
+            bootstrap,
+            client_id,
+            self._names,
+            applier.group,
+            _DrainOnRevoke(self),
+            self._poller,
+            self._on_batch,
+        )
         self._applying = asyncio.Lock()
         self._stopping = False
         self._server: datetime  # which has said last where reading goes on
@@ -108,18 +94,32 @@ class Consumer:
     async def start(self) -> None:
         """Join the group and begin to apply."""
         await self._ends.start()
-        await self._broker.start()
+        await self._subscription.join()
 
     async def stop(self) -> None:
-        """Finish the batch in hand, if that can be done in time, and leave the group."""
+        """Leave the group, and finish the batch in hand if that can be done in time.
+
+        A slow batch is finished after leaving, so that agencies outside it do not wait for it.
+        """
         self._stopping = True
-        with suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS), self._applying:
-                pass
+        await self._drained(HAND_OVER_SECONDS)
+        self._progress.end()  # from now on the next owner keeps where reading goes on
         with suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS):
-                await self._broker.stop()
+                await self._subscription.leave()
+        await self._drained(DRAIN_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self._subscription.stop()
                 await self._ends.stop()
+
+    async def _drained(self, seconds: float) -> bool:
+        """Whether the batch in hand is finished within so many seconds."""
+        try:
+            async with asyncio.timeout(seconds), self._applying:
+                return True
+        except TimeoutError:
+            return False
 
     async def tend(self) -> None:
         """Until cancelled: read on where a partition had to wait; raise ConsumerStuck when nothing moves."""
@@ -142,8 +142,8 @@ class Consumer:
 
     async def _look_back(self) -> None:
         """Go back where the database has lost what was applied, though nothing new comes that would tell."""
-        if self._applying.locked():
-            return
+        if self._stopping or self._applying.locked():
+            return  # records that arrive during a stop are not applied, though the client is past them
         async with self._applying:
             kept = await self._begins()
             self._go_back({p for p, offset in self._progress.offsets.items() if kept.get(p, 0) < offset})
@@ -164,10 +164,7 @@ class Consumer:
 
     @property
     def _kafka(self) -> AIOKafkaConsumer:
-        consumer = self._subscriber.consumer
-        if consumer is None:
-            raise KafkaError("the consumer is not started")
-        return consumer
+        return self._subscription.kafka
 
     def _client(self) -> AIOKafkaConsumer:
         return self._kafka
@@ -250,7 +247,7 @@ class Consumer:
     async def _commit(self, applied: dict[TopicPartition, int]) -> None:
         """Tell Kafka, for whoever looks at the group there: reading goes on from what is kept."""
         try:
-            await self._kafka.commit(applied)
+            await self._subscription.commit(applied)
         except (KafkaError, ValueError) as error:
             # A partition that was taken away; its new owner skips what is applied already.
             _log.info("offset_commit_lost", error=repr(error))
@@ -263,11 +260,7 @@ class _DrainOnRevoke(ConsumerRebalanceListener):
         self._consumer = consumer
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        try:
-            async with asyncio.timeout(DRAIN_SECONDS), self._consumer._applying:
-                pass
-        except TimeoutError:
-            # The agencies' locks still keep the old and the new owner apart.
+        if not await self._consumer._drained(HAND_OVER_SECONDS):
             _log.warning("revoked_while_applying", partitions=len(revoked))
         self._consumer._progress.end()
         self._consumer._paused.clear()
@@ -277,12 +270,3 @@ class _DrainOnRevoke(ConsumerRebalanceListener):
         self._consumer._progress.end()  # where each begins is asked for before it is read
         if not assigned:
             self._consumer._progress.begin({})
-
-
-async def _parse(raw: Sequence[ConsumerRecord[bytes, bytes]]) -> KafkaMessage:
-    """Hand the records on as they are: FastStream's own parser costs three times the whole of ours."""
-    return KafkaMessage(raw_message=tuple(raw), body=b"", consumer=FAKE_CONSUMER)
-
-
-async def _decode(message: KafkaMessage) -> Any:
-    return message.raw_message

@@ -5,6 +5,7 @@ create table seat (
     agency_id text not null,
     seat_id text not null,
     number bigint not null,
+    written_at timestamptz not null default clock_timestamp(),
     primary key (agency_id, seat_id)
 );
 select protect('seat', api => 'select, insert', worker => 'select');
@@ -21,7 +22,8 @@ create table effect (
     agency_id text not null,
     epoch integer not null,
     sequence bigint not null,
-    seat_id text not null
+    seat_id text not null,
+    written_at timestamptz not null default clock_timestamp()
 );
 select protect('effect', api => 'select', worker => 'select, insert');
 
