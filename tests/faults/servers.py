@@ -140,23 +140,34 @@ def kafka(folder: Path) -> Server:
 
 def kafka_quorum(folder: Path, nodes: int) -> list[Server]:
     """Brokers that are one cluster. A topic's leader may die as long as most of them live."""
-    cluster_id = new_cluster_id()
-    controllers = [free_port() for _ in range(nodes)]
-    return [
-        _broker(
-            Kafka(
-                folder / f"kafka-{node}",
-                free_port(),
-                controllers[node - 1],
-                heap="320m",
-                node=node,
-                cluster_id=cluster_id,
-                quorum=controllers,
-            ),
-            folder / f"kafka-{node}.log",
-        )
-        for node in range(1, nodes + 1)
-    ]
+    cluster_id, numbers = new_cluster_id(), range(1, nodes + 1)
+    controllers = {node: free_port() for node in numbers}
+    return [_node(folder, node, free_port(), cluster_id, controllers, nodes) for node in numbers]
+
+
+def kafka_cluster(folder: Path, brokers: int) -> tuple[Server, list[Server]]:
+    """A controller and its brokers: it sees which ones are in sync even when most of them are down."""
+    cluster_id, numbers = new_cluster_id(), range(1, brokers + 1)
+    controllers = {brokers + 1: free_port()}
+    controller = _node(folder, brokers + 1, None, cluster_id, controllers, brokers)
+    return controller, [_node(folder, node, free_port(), cluster_id, controllers, brokers) for node in numbers]
+
+
+def _node(
+    folder: Path, node: int, port: int | None, cluster_id: str, controllers: Mapping[int, int], replicas: int
+) -> Server:
+    """A node of a cluster; without a port it is a controller alone, and no client can reach it."""
+    kafka = Kafka(
+        folder / f"kafka-{node}",
+        port,
+        controllers.get(node),
+        heap="320m",
+        node=node,
+        cluster_id=cluster_id,
+        quorum=controllers,
+        replicas=replicas,
+    )
+    return _broker(kafka, folder / f"kafka-{node}.log")
 
 
 def _broker(broker: Kafka, log: Path) -> Server:

@@ -1,11 +1,11 @@
-"""An embedded Kafka broker (KRaft): one node that is its own controller, or one of a quorum of several."""
+"""An embedded Kafka node (KRaft): a broker that is its own controller, or a node of a cluster of several."""
 
 import base64
 import shutil
 import subprocess
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
@@ -22,18 +22,20 @@ class KafkaFormatFailed(Exception):
 
 @dataclass(frozen=True)
 class Kafka:
-    """A broker whose data are in a folder. `heap` is the JVM's -Xmx, such as `512m`.
+    """A node whose data are in a folder. `heap` is the JVM's -Xmx, such as `512m`.
 
-    In a quorum every node is told the cluster's id and all nodes' controller ports, in the order of their numbers.
+    Without a `port` it is no broker, without a `controller_port` no controller. In a cluster every node has the
+    cluster's id, the controllers' ports by their nodes' numbers, and the number of replicas of Kafka's own topics.
     """
 
     folder: Path
-    port: int
-    controller_port: int
+    port: int | None
+    controller_port: int | None
     heap: str = "512m"
     node: int = 1
     cluster_id: str = ""
-    quorum: Sequence[int] = ()
+    quorum: Mapping[int, int] = field(default_factory=dict)
+    replicas: int = 1
 
     @property
     def bootstrap(self) -> str:
@@ -92,11 +94,13 @@ class Kafka:
         ]
 
     def _properties(self) -> str:
-        listeners = f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port}"
-        replicas = len(self.quorum) or 1
-        in_sync = replicas // 2 + 1
+        ports = {"broker": self.port, "controller": self.controller_port}
+        roles = [role for role, port in ports.items() if port]
+        names = {"broker": "PLAINTEXT", "controller": "CONTROLLER"}
+        listeners = ",".join(f"{names[role]}://127.0.0.1:{ports[role]}" for role in roles)
+        in_sync = self.replicas // 2 + 1
         properties = {
-            "process.roles": "broker,controller",
+            "process.roles": ",".join(roles),
             "node.id": self.node,
             **self._controllers(),
             "controller.listener.names": "CONTROLLER",
@@ -106,12 +110,12 @@ class Kafka:
             "log.dirs": self._data,
             "auto.create.topics.enable": "false",
             "min.insync.replicas": in_sync,
-            "offsets.topic.replication.factor": replicas,
+            "offsets.topic.replication.factor": self.replicas,
             "offsets.topic.num.partitions": 8,
-            "transaction.state.log.replication.factor": replicas,
+            "transaction.state.log.replication.factor": self.replicas,
             "transaction.state.log.min.isr": in_sync,
             "transaction.state.log.num.partitions": 8,
-            "share.coordinator.state.topic.replication.factor": replicas,
+            "share.coordinator.state.topic.replication.factor": self.replicas,
             "share.coordinator.state.topic.min.isr": in_sync,
             "group.initial.rebalance.delay.ms": 0,
             "group.min.session.timeout.ms": 3_000,
@@ -122,7 +126,7 @@ class Kafka:
     def _controllers(self) -> dict[str, str]:
         if not self.quorum:
             return {"controller.quorum.bootstrap.servers": f"127.0.0.1:{self.controller_port}"}
-        voters = [f"{node}@127.0.0.1:{port}" for node, port in enumerate(self.quorum, 1)]
+        voters = [f"{node}@127.0.0.1:{port}" for node, port in self.quorum.items()]
         return {"controller.quorum.voters": ",".join(voters)}
 
 

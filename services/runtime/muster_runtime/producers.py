@@ -18,6 +18,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from muster_contracts import Envelope, event_id, source_of, write_run_headers
 from muster_runtime.kafka_topics import TopicRepartitioned
 from muster_runtime.pacing import Pace
+from muster_runtime.rebootstrap import enable_rebootstrap
 
 # How long the client may take to get its id.
 START_SECONDS = 30
@@ -50,6 +51,7 @@ class Producer:
             max_batch_size=1_000_000,
             linger_ms=0,
         )
+        enable_rebootstrap(self._kafka.client)
         self._requests: set[asyncio.Task[Any]] = set()
         for name in _REQUESTS:
             self._track(name)

@@ -14,6 +14,7 @@ from fastapi import APIRouter
 from muster_contracts import ClockMoved, faults
 from muster_runtime.auth import requires_program
 from muster_runtime.clock import SandboxClock
+from muster_runtime.rebootstrap import enable_rebootstrap
 
 _log = structlog.get_logger(__name__)
 
@@ -26,6 +27,7 @@ class ClockFollower:
         self._moved_to: datetime | None = None
         self._partition = TopicPartition(topic_prefix + ClockMoved.topic, 0)
         self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False)
+        enable_rebootstrap(self._consumer._client)
 
     async def start(self) -> None:
         """Take the clock to its last move before anything else of the process runs."""

@@ -25,6 +25,7 @@ from muster_runtime.consumer.subscription import Subscription
 from muster_runtime.db import RETRYABLE, Database
 from muster_runtime.offsets import Partition
 from muster_runtime.parking import Record, StreamStands
+from muster_runtime.rebootstrap import enable_rebootstrap
 from muster_runtime.telemetry import APPLY_RETRIES, describe
 
 # How long a member finishes its batch before it gives up its partitions. Their next owner may start while the batch
@@ -71,6 +72,7 @@ class Consumer:
         # Asks where the topics end. On the subscription's own connection the question would wait behind its fetch,
         # which the broker holds when there is nothing new.
         self._ends = AIOKafkaConsumer(bootstrap_servers=bootstrap, client_id=client_id, enable_auto_commit=False)
+        enable_rebootstrap(self._ends._client)
         self._progress = Progress(self._client, self._ends, stuck_seconds)
         needed = {topic_prefix + topic: number for topic, number in topics.items()}
         self._paused = PausedPartitions(self._client, applier, self._records, needed)

@@ -13,6 +13,7 @@ from faststream.kafka.message import FAKE_CONSUMER
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 
 from muster_runtime.consumer.polling import Poller
+from muster_runtime.rebootstrap import enable_rebootstrap
 
 # The client keeps what it has fetched of each partition in memory, decompressed, until it is applied.
 PARTITION_FETCH_BYTES = 128 * 1024
@@ -73,6 +74,7 @@ class Subscription:
             self._broker, self._subscriber = self._build(session_ms)
             try:
                 await self._broker.start()
+                enable_rebootstrap(self.kafka._client)
                 return
             except InvalidSessionTimeoutError:
                 _log.warning("session_timeout_refused", group=self._group, session_timeout_ms=session_ms)
