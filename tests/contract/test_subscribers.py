@@ -117,7 +117,7 @@ def run(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> Callable[...
             *command,
             env={
                 **os.environ,
-                "MUSTER_KAFKA_BOOTSTRAP": kafka_bootstrap,
+                "MUSTER_KAFKA_BOOTSTRAP": f"{kafka_bootstrap},{kafka_bootstrap}",  # as a list of several brokers
                 "MUSTER_TOPIC_PREFIX": topic_prefix,
                 "SCHEMAS": str(SCHEMAS),
                 "GROUP": topic_prefix + "example",

@@ -13,7 +13,7 @@ const groupId = env.GROUP ?? "seats-with-kafkajs";
 const stateFile = env.STATE ?? `${groupId}.json`;
 
 const kafka = new Kafka({
-  brokers: [env.MUSTER_KAFKA_BOOTSTRAP ?? "localhost:9092"],
+  brokers: (env.MUSTER_KAFKA_BOOTSTRAP ?? "localhost:9092").split(","),
   clientId: "seat-printer",
   logLevel: logLevel.WARN,
 });

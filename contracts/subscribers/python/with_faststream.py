@@ -21,7 +21,8 @@ async def main() -> None:
     """Read from the beginning until it is told to stop, or a record cannot be handled."""
     printer = Printer(Log(GROUP, *await log_ids(BOOTSTRAP, TOPIC_IN_KAFKA)))
     refuse_a_second(GROUP, await members(BOOTSTRAP, GROUP))
-    broker = KafkaBroker(BOOTSTRAP, apply_types=False, allow_auto_create_topics=False, logger=None)
+    servers = BOOTSTRAP.split(",")  # FastStream takes one string for one broker
+    broker = KafkaBroker(servers, apply_types=False, allow_auto_create_topics=False, logger=None)
     failures: list[Exception] = []
     joined = asyncio.Event()
 
