@@ -17,6 +17,7 @@ from muster_runtime.clock import MAX_SKEW
 from muster_runtime.context import Context
 from muster_runtime.db import ONE_AGENCYS, RETRYABLE, Database, UnitOfWork, concerns_all
 from muster_runtime.events import EventHandler, Unreadable
+from muster_runtime.pacing import Pace
 from muster_runtime.parking import (
     DEFAULT_LIMITS,
     AgencyStands,
@@ -74,8 +75,11 @@ class Applier:
         no record's: then all of them are to be handed in again, and what is applied already is skipped.
         """
         streams: dict[StreamKey, list[Item]] = {}
-        for item in self.read(records):
-            streams.setdefault((item.record.topic, item.record.agency_id), []).append(item)
+        pace = Pace()
+        latest = self._reader.latest()
+        for record in records:
+            await pace.keep()
+            streams.setdefault((record.topic, record.agency_id), []).append(self._reader.read(record, latest))
         standing: list[StreamStands] = []
         left = iter(streams.items())
         while part := dict(islice(left, STREAMS_AT_ONCE)):

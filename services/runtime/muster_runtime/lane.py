@@ -13,6 +13,7 @@ from muster_runtime.db import RETRYABLE, Database
 from muster_runtime.flight import Flight, Parts, Run
 from muster_runtime.kafka_topics import TopicRepartitioned
 from muster_runtime.lease import RENEW_SECONDS, Lease
+from muster_runtime.positions import StreamKey
 from muster_runtime.producers import Producer
 from muster_runtime.restored import DatabaseRestored, refuse_restored
 from muster_runtime.telemetry import describe
@@ -20,6 +21,9 @@ from muster_runtime.telemetry import describe
 # What one read takes at the most: runs, and the events in them.
 READ_RUNS = 500
 READ_EVENTS = 10_000
+
+# How many runs of the outbox are looked through for those of streams that have not filled a read.
+LOOK_RUNS = 10_000
 
 # After a failure, and while an operator is waited for.
 RETRY_SECONDS = 0.5
@@ -43,11 +47,17 @@ where id in (
         select id, sum(events) over (order by id) - events as before
         from (
             select id, events
-            from outbox
-            where
-                topic = any($1::text[])
-                and id <> all($2::bigint[])
-                and (topic, agency_id) not in (select * from unnest($3::text[], $4::text[]))
+            from (
+                select id, topic, agency_id, events
+                from outbox
+                where
+                    topic = any($1::text[])
+                    and id <> all($2::bigint[])
+                    and (topic, agency_id) not in (select * from unnest($3::text[], $4::text[]))
+                order by id
+                limit $7
+            ) as near
+            where (topic, agency_id) not in (select * from unnest($8::text[], $9::text[]))
             order by id
             limit $5
         ) as head
@@ -93,6 +103,7 @@ class Lane:
         self._flight = Flight(topic_prefix, alarm.ring)
         self._trusted: datetime | None = None  # the server that was found to have lost no commits
         self._failure: str | None = None
+        self._served: set[StreamKey] = set()  # streams that filled a read since one had room for all
 
     @property
     def held(self) -> Sequence[str]:
@@ -169,7 +180,21 @@ class Lane:
         return progress
 
     async def _read(self, without: Sequence[int]) -> list[Run]:
-        """The first runs but for these, and for those of streams and topics that wait."""
+        """The first runs but for these, and for those of streams and topics that wait.
+
+        Streams that fill a read let all others go first: a burst of one agency delays another by a read or two.
+        """
+        runs = await self._first(without, self._served)
+        if not runs and self._served:
+            self._served = set()
+            runs = await self._first(without, ())
+        if len(runs) == READ_RUNS or sum(run["events"] for run in runs) >= READ_EVENTS:
+            self._served |= {(run["topic"], run["agency_id"]) for run in runs}
+        else:
+            self._served = set()
+        return runs
+
+    async def _first(self, without: Sequence[int], served: Collection[StreamKey]) -> list[Run]:
         waiting = self._flight.waiting
         held = self._held_topics
         async with self._database.connection() as connection:
@@ -181,6 +206,9 @@ class Lane:
                 [agency_id for _, agency_id in waiting],
                 READ_RUNS,
                 READ_EVENTS,
+                LOOK_RUNS,
+                [topic for topic, _ in served],
+                [agency_id for _, agency_id in served],
             )
         return runs
 

@@ -1,6 +1,7 @@
 """Polling Kafka: a partition whose records the client cannot read waits, and the others are read on."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from itertools import chain
@@ -13,6 +14,7 @@ from aiokafka.errors import ConsumerStoppedError, IllegalStateError
 from muster_runtime.consumer.pausing import PausedPartitions
 from muster_runtime.consumer.progress import Progress
 from muster_runtime.db import RETRYABLE
+from muster_runtime.pacing import Pace
 from muster_runtime.telemetry import describe
 
 # How long one poll waits for something new.
@@ -21,6 +23,9 @@ POLL_MS = 4
 # The same for a partition alone, which is polled again and has nothing in the client's memory.
 ALONE_POLL_MS = 100
 
+# How many records are taken from the client at once: it parses them without letting the event loop go on.
+TAKE_RECORDS = 200
+
 # Until the database is asked again where reading begins, when it does not answer.
 UNKNOWN_SECONDS = 0.5
 
@@ -28,6 +33,8 @@ UNKNOWN_SECONDS = 0.5
 UNREADABLE_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
+
+Polled = dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]]
 
 
 class _Unreadable(NamedTuple):
@@ -79,8 +86,7 @@ class Poller:
             await self._begin(consumer)
             return ()
         try:
-            polled = await consumer.getmany(timeout_ms=POLL_MS, max_records=self._batch_records)
-            self._progress.in_hand = bool(polled)
+            polled = await self._poll_all(consumer)
         except ConsumerStoppedError:
             raise
         except Exception:
@@ -96,6 +102,42 @@ class Poller:
                 del self._unreadable[partition]
         return tuple(chain.from_iterable(polled.values()))
 
+    async def _poll_all(self, consumer: AIOKafkaConsumer) -> Polled:
+        """A batch, in equal shares for the partitions that have records.
+
+        The client itself returns all that it holds of one partition before anything of the next.
+        """
+        polled: Polled = defaultdict(list)
+        room = self._batch_records
+        pace = Pace()
+
+        async def take(*partitions: TopicPartition, most: int, timeout_ms: int = 0) -> bool:
+            """Take so many records; whether there may be more."""
+            nonlocal room
+            taken = await consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=most)
+            for partition, records in taken.items():
+                polled[partition] += records
+            number = sum(map(len, taken.values()))
+            room -= number
+            self._progress.in_hand = bool(polled)
+            await pace.keep()
+            return number == most
+
+        waiting: Collection[TopicPartition] = consumer.assignment()
+        share = max(1, min(room // (len(waiting) + 1), TAKE_RECORDS))
+        if not await take(most=share, timeout_ms=POLL_MS):
+            return polled
+        while waiting and room:
+            share = max(1, min(room // len(waiting), TAKE_RECORDS))
+            waiting = [
+                partition
+                for partition in waiting
+                if room
+                and partition in self._progress.offsets  # it may be revoked between two of them
+                and await take(partition, most=min(share, room))
+            ]
+        return polled
+
     async def _begin(self, consumer: AIOKafkaConsumer) -> None:
         """Go on where the database says, whatever Kafka's committed offsets are: it may have lost what they count."""
         try:
@@ -110,10 +152,8 @@ class Poller:
             consumer.seek(partition, offset)
         self._progress.begin(offsets)
 
-    async def _poll_one_by_one(
-        self, consumer: AIOKafkaConsumer
-    ) -> dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]]:
-        polled: dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]] = {}
+    async def _poll_one_by_one(self, consumer: AIOKafkaConsumer) -> Polled:
+        polled: Polled = {}
         partitions = consumer.assignment() - set(self._paused)
         for partition in partitions:
             limit = self._batch_records // len(partitions) + 1

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.alarm import Bell
 from muster_runtime.context import Context
+from muster_runtime.producers import partition_of
 from muster_runtime.relay import Relay
 from tests.support.services import PARTITIONS, RunningService
 
@@ -21,6 +22,18 @@ async def write(probe: RunningService, agency_id: str, *seat_ids: str) -> None:
     async with probe.runtime.database.write(agency_id, context=CONTEXT) as uow:
         for seat_id in seat_ids:
             uow.publish(seat(agency_id, seat_id))
+
+
+async def burst(probe: RunningService, agency_id: str, events: int) -> None:
+    """Leave so many events of an agency in the outbox, by one transaction."""
+    payload = seat(agency_id, "seat").model_dump_json().encode()
+    async with probe.runtime.database.write(agency_id, context=CONTEXT) as uow:
+        uow.publish_written(SeatAssigned, agency_id, [payload] * events)
+
+
+def partition(agency_id: str) -> int:
+    """Where an agency's events lie."""
+    return partition_of(agency_id.encode(), PARTITIONS)
 
 
 async def outbox_is_empty(probe: RunningService) -> bool:

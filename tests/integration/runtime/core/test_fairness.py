@@ -1,0 +1,109 @@
+"""One agency's many events hold up no other: what goes before another's event is counted, and not timed."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from muster_contracts.entitlements import SeatAssigned
+from muster_runtime.applier import Applier
+from muster_runtime.consumer.pausing import PausedPartitions
+from muster_runtime.consumer.polling import Poller
+from muster_runtime.consumer.progress import Progress
+from muster_runtime.consumer.records import Records
+from muster_runtime.lane import READ_EVENTS
+from muster_runtime.parking import Record
+from muster_runtime.reading import Item, RecordReader
+from tests.integration.runtime.core.probe.service import keep_seats
+from tests.integration.runtime.core.relays import burst, outbox_is_empty, partition, relaying, seat, write
+from tests.support.services import PARTITIONS, RunningService
+from tests.support.turns import counted_turns
+
+Eventually = Callable[..., Awaitable[Any]]
+
+AGENCIES = [f"A{number}" for number in range(20)]
+
+
+async def test_bursts_of_some_agencies_let_anothers_event_pass_in_the_outbox(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    first, second, other = [name for name in AGENCIES if partition(name) == partition("A0")][:3]
+    await burst(idle_probe, first, 5 * READ_EVENTS)
+    await burst(idle_probe, second, 5 * READ_EVENTS)
+    await write(idle_probe, other, "quick")
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe), timeout=60)
+    records = [r for r in await idle_probe.reader.records() if r.topic.endswith(SeatAssigned.topic)]
+    (offset,) = [record.offset for record in records if record.key == other.encode()]
+    assert offset <= 2 * READ_EVENTS  # a read of each burst, and not ten
+    for agency_id in (first, second):
+        events = [e for e in await idle_probe.published(SeatAssigned) if e.envelope.agency_id == agency_id]
+        assert [event.envelope.sequence for event in events] == list(range(1, 5 * READ_EVENTS + 1))
+
+
+async def test_a_batch_has_something_of_every_partition_that_the_client_holds(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    busy, quiet = "A0", next(name for name in AGENCIES if partition(name) != partition("A0"))
+    topic = idle_probe.topic_prefix + SeatAssigned.topic
+    await idle_probe.publish(*(seat(busy, str(number)) for number in range(50)))
+    async with polling(idle_probe, batch_records=10) as (poller, kafka):
+        await eventually(lambda: kafka.highwater(TopicPartition(topic, partition(busy))) == 50)
+        await idle_probe.publish(seat(quiet, "quick"))
+        await eventually(lambda: kafka.highwater(TopicPartition(topic, partition(quiet))) == 1)
+        batches = [[(record.key or b"").decode() for record in await poller.poll(kafka)] for _ in range(6)]
+    assert quiet in batches[0]
+    assert [len(batch) for batch in batches] == [10, 10, 10, 10, 10, 1]
+
+
+async def test_a_large_batch_lets_the_event_loop_go_on(
+    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await burst(idle_probe, "A0", READ_EVENTS)
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe), timeout=60)
+    topic = idle_probe.topic_prefix + SeatAssigned.topic
+    async with polling(idle_probe, batch_records=READ_EVENTS) as (poller, kafka):
+        await eventually(lambda: kafka.highwater(TopicPartition(topic, partition("A0"))) == READ_EVENTS)
+        async with counted_turns() as turns:
+            batch = await poller.poll(kafka)
+            polled = turns()
+    assert polled > 2
+
+    applier = Applier(idle_probe.runtime.database, {SeatAssigned: keep_seats}, service="probe", group="probe")
+    during: list[int] = []
+    read = RecordReader.read
+
+    def counting(reader: RecordReader, record: Record, latest: datetime | None) -> Item:
+        during.append(turns())
+        return read(reader, record, latest)
+
+    monkeypatch.setattr(RecordReader, "read", counting)
+    records = Records({topic: SeatAssigned.topic})
+    async with counted_turns() as turns:
+        await applier.apply([records.read(consumed) for consumed in batch])
+    assert during[-1] - during[0] > 2
+
+
+@asynccontextmanager
+async def polling(probe: RunningService, batch_records: int) -> AsyncIterator[tuple[Poller, AIOKafkaConsumer]]:
+    """What polls a client of Kafka that is assigned all partitions of seats, from their beginning; and the client."""
+    kafka = AIOKafkaConsumer(bootstrap_servers=probe.runtime.settings.kafka_bootstrap, auto_offset_reset="earliest")
+    await kafka.start()
+    kafka.assign([TopicPartition(probe.topic_prefix + SeatAssigned.topic, number) for number in range(PARTITIONS)])
+    progress = Progress(lambda: kafka, kafka, stuck_seconds=60)
+    progress.begin(dict.fromkeys(kafka.assignment(), 0))
+    applier = Applier(probe.runtime.database, {}, service="probe", group="probe")
+    paused = PausedPartitions(lambda: kafka, applier, Records({}), {})
+
+    async def begins() -> dict[TopicPartition, int]:
+        return {}
+
+    async def step(_partition: TopicPartition, _offset: int) -> None:
+        return None
+
+    yield Poller(progress, paused, begins, step, batch_records), kafka
+    await kafka.stop()
