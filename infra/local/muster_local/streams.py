@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from muster_contracts import topics as all_topics
+from muster_local.check import check
 from muster_local.parked import Agency, Reason, Topic, one, outcome
 from muster_local.stack import DEFAULT_HOME
 from muster_local.target import (
@@ -29,6 +30,7 @@ gap = typer.Typer(no_args_is_help=True, help="Sequences that are missing from a 
 epoch = typer.Typer(no_args_is_help=True, help="The epoch of a service's streams.")
 app.add_typer(gap, name="gap")
 app.add_typer(epoch, name="epoch")
+app.command("check")(check)
 
 Position = tuple[int, int]  # epoch, sequence
 Restored = Annotated[str, typer.Argument(metavar="SERVICE", help="The service whose database was restored.")]

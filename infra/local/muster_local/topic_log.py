@@ -32,6 +32,11 @@ class TopicLog:
         finally:
             await consumer.stop()
 
+    async def unread(self) -> int:
+        """How many offsets lie between where it was read before and the present end."""
+        ends = await self._consumer.end_offsets(self._partitions)
+        return sum([ends[partition] - await self._consumer.position(partition) for partition in self._partitions])
+
     async def batches(self) -> AsyncIterator[list[ConsumerRecord[bytes, bytes]]]:
         """What is there from where it was read before, partition by partition in order, up to the present end."""
         ends = await self._consumer.end_offsets(self._partitions)

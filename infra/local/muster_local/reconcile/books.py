@@ -8,22 +8,10 @@ from typing import Any
 
 import asyncpg
 
-from muster_local.programs import SERVICES
+from muster_local.reconcile.streams import End, Stream, Streams, read_streams, within
 
-Stream = tuple[str, str]  # topic, agency
-Position = tuple[int, int]  # epoch, sequence
 TermKey = tuple[str, str]  # agency, term
 Someone = tuple[str, str]  # agency, reference
-
-
-@dataclass(frozen=True)
-class Streams:
-    """What the runtime's tables of one service say."""
-
-    produced: Mapping[Stream, Position]
-    applied: Mapping[Stream, Position]
-    parked: Mapping[Stream, str]
-    waiting: frozenset[Stream]  # in the outbox
 
 
 @dataclass(frozen=True)
@@ -107,28 +95,28 @@ class Books:
 
 @dataclass(frozen=True)
 class TopicEnds:
-    """What the topics say: the last position of each stream, and the people of the directory topic, erased ones not."""
+    """What the topics say: where each stream ends, and the people of the directory topic, erased ones not."""
 
-    positions: Mapping[Stream, Position]
+    streams: Mapping[Stream, End]
     people: frozenset[Someone]
 
 
 async def read_books(admin_dsn: str) -> Books:
     """Read every service's schema, each in a snapshot of its own."""
     async with asyncio.TaskGroup() as group:
-        streams = {service: group.create_task(_within(admin_dsn, service, _streams)) for service in SERVICES}
-        enrollments = group.create_task(_within(admin_dsn, "enrollment", _enrollments))
-        contacts = group.create_task(_within(admin_dsn, "enrollment", _contacts))
-        holders = group.create_task(_within(admin_dsn, "entitlements", read_holders))
-        terms = group.create_task(_within(admin_dsn, "billing", _terms))
-        decided = group.create_task(_within(admin_dsn, "billing", _decided))
-        understood = group.create_task(_within(admin_dsn, "entitlements", _understood))
-        pools = group.create_task(_within(admin_dsn, "entitlements", _pools))
-        trials = group.create_task(_within(admin_dsn, "entitlements", read_trials))
-        directory = group.create_task(_within(admin_dsn, "notify", _directory))
-        people = group.create_task(_within(admin_dsn, "notify", _people))
+        streams = group.create_task(read_streams(admin_dsn))
+        enrollments = group.create_task(within(admin_dsn, "enrollment", _enrollments))
+        contacts = group.create_task(within(admin_dsn, "enrollment", _contacts))
+        holders = group.create_task(within(admin_dsn, "entitlements", read_holders))
+        terms = group.create_task(within(admin_dsn, "billing", _terms))
+        decided = group.create_task(within(admin_dsn, "billing", _decided))
+        understood = group.create_task(within(admin_dsn, "entitlements", _understood))
+        pools = group.create_task(within(admin_dsn, "entitlements", _pools))
+        trials = group.create_task(within(admin_dsn, "entitlements", read_trials))
+        directory = group.create_task(within(admin_dsn, "notify", _directory))
+        people = group.create_task(within(admin_dsn, "notify", _people))
     return Books(
-        {service: task.result() for service, task in streams.items()},
+        streams.result(),
         enrollments.result(),
         contacts.result(),
         holders.result(),
@@ -139,28 +127,6 @@ async def read_books(admin_dsn: str) -> Books:
         trials.result(),
         directory.result(),
         people.result(),
-    )
-
-
-async def _within(admin_dsn: str, schema: str, read: Any) -> Any:
-    connection = await asyncpg.connect(admin_dsn, server_settings={"search_path": schema})
-    try:
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            return await read(connection)
-    finally:
-        await connection.close()
-
-
-async def _streams(connection: "asyncpg.Connection[Any]") -> Streams:
-    produced = await connection.fetch("select topic, agency_id, epoch, last_sequence from stream")
-    applied = await connection.fetch("select topic, agency_id, epoch, last_sequence from applied")
-    parked = await connection.fetch("select topic, agency_id, reason from parked_stream")
-    waiting = await connection.fetch("select distinct topic, agency_id from outbox")
-    return Streams(
-        {(r["topic"], r["agency_id"]): (r["epoch"], r["last_sequence"]) for r in produced},
-        {(r["topic"], r["agency_id"]): (r["epoch"], r["last_sequence"]) for r in applied},
-        {(r["topic"], r["agency_id"]): r["reason"] for r in parked},
-        frozenset((r["topic"], r["agency_id"]) for r in waiting),
     )
 
 

@@ -7,12 +7,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from muster_contracts import MalformedRecord, read_headers, topics
-from muster_contracts.clock import ClockMoved
 from muster_contracts.entitlements import PersonRecorded
-from muster_local.reconcile.books import Position, Someone, Stream, TopicEnds, read_books
+from muster_local.reconcile.books import Someone, TopicEnds, read_books
 from muster_local.reconcile.comparison import compare, persisting
 from muster_local.reconcile.difference import Difference
+from muster_local.reconcile.streams import TOPICS, Ends
 from muster_local.stack import DEFAULT_HOME
 from muster_local.target import HomeOption, Target, console, run
 from muster_local.topic_log import TopicLog
@@ -53,21 +52,15 @@ async def _look(target: Target) -> list[Difference]:
 
 
 async def _read_topics(target: Target) -> TopicEnds:
-    """The highest position of each stream that is on the topics, and whom the directory topic says to hold a seat."""
-    last: dict[Stream, Position] = {}
+    """Where each stream ends on the topics, and whom the directory topic says to hold a seat."""
+    ends = Ends()
     people: set[Someone] = set()
-    names = [name for name in topics() if name != ClockMoved.topic]
-    async with TopicLog.open(target.bootstrap, target.topic_prefix, names) as log:
+    async with TopicLog.open(target.bootstrap, target.topic_prefix, TOPICS) as log:
         async for records in log.batches():
             for record in records:
-                try:
-                    envelope = read_headers(record.headers)
-                except MalformedRecord:
-                    continue  # a reader has parked it, and that is told
                 topic = record.topic.removeprefix(target.topic_prefix)
-                stream = topic, envelope.agency_id
-                last[stream] = max(last.get(stream, (0, 0)), (envelope.epoch, envelope.sequence))
-                if topic == PersonRecorded.topic:
+                envelope = ends.note(topic, record)
+                if envelope is not None and topic == PersonRecorded.topic:
                     someone = envelope.agency_id, (record.key or b"").decode("utf-8", "replace")
                     (people.discard if record.value is None else people.add)(someone)
-    return TopicEnds(last, frozenset(people))
+    return TopicEnds(ends, frozenset(people))

@@ -1,10 +1,10 @@
 """The accounts set against one another: pure functions, one a kind of difference."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
-from muster_contracts import topics
-from muster_local.reconcile.books import Books, Outlook, Position, Stream, TopicEnds
+from muster_local.reconcile.books import Books, Outlook, TopicEnds
 from muster_local.reconcile.difference import Difference
+from muster_local.reconcile.streams import NOT_PUBLISHED, not_applied, not_on_topic
 
 
 def compare(before: Books, ends: TopicEnds, after: Books) -> list[Difference]:
@@ -13,7 +13,6 @@ def compare(before: Books, ends: TopicEnds, after: Books) -> list[Difference]:
     `ends` is what the topics said, which were read between `before` and `after`: what is given out or applied
     meanwhile can be ahead of one of them, and never of both.
     """
-    log = ends.positions
     return sorted(
         {
             *_terms(after),
@@ -22,9 +21,7 @@ def compare(before: Books, ends: TopicEnds, after: Books) -> list[Difference]:
             *_trials(after),
             *_directory(after),
             *_people(ends, after),
-            *_lost(before, log),
-            *_restored(log, after),
-            *_behind(log, after),
+            *_streams(before, ends, after),
         }
     )
 
@@ -139,64 +136,17 @@ def _people(ends: TopicEnds, books: Books) -> Iterator[Difference]:
         yield Difference("a person whom notify does not know", agency_id, found, swap, reference)
 
 
-def _lost(before: Books, log: Mapping[Stream, Position]) -> Iterator[Difference]:
-    """What a service has given out is on the topic or waits in its outbox; what one has applied is on the topic."""
-    remedy = "Kafka has lost data: restore the topic from a replica or mirror before anything reads on"
-    for service, streams in before.streams.items():
-        told = [("has given out", stream, given) for stream, given in streams.produced.items()]
-        told += [("has applied", stream, applied) for stream, applied in streams.applied.items()]
-        for what, stream, position in told:
-            topic, agency_id = stream
-            if what == "has given out" and (stream in streams.waiting or position[0] > log.get(stream, position)[0]):
-                continue  # it is on its way, or the epoch was raised and nothing has followed yet
-            if log.get(stream, (0, 0)) < position and not topics()[topic].compacted:
-                end = _text(log.get(stream, (0, 0)))
-                found = f"{service} {what} {topic} up to {_text(position)}; the topic ends at {end}"
-                yield Difference("events that the topic lacks", agency_id, found, remedy)
-
-
-def _restored(log: Mapping[Stream, Position], after: Books) -> Iterator[Difference]:
-    """A topic never goes further than its producer has given out, unless the producer was put back."""
-    for (topic, agency_id), there in log.items():
-        owner = topics()[topic].owner
-        given = after.streams[owner].produced.get((topic, agency_id), (0, 0))
-        if there > given:
-            yield Difference(
-                "a producer that was restored",
-                agency_id,
-                f"{topic} goes up to {_text(there)}; {owner} has given out {_text(given)}",
-                f"follow the runbook restore.md: muster up --maintenance {owner}; muster streams epoch raise {owner}",
-            )
-
-
-def _behind(log: Mapping[Stream, Position], after: Books) -> Iterator[Difference]:
-    """What is on a topic has been applied by each of its readers."""
-    for service, streams in after.streams.items():
-        read = {stream for stream in log if service in topics()[stream[0]].readers}
-        for stream in read | streams.parked.keys():
-            topic, agency_id = stream
-            applied, there = streams.applied.get(stream, (0, 0)), log.get(stream, (0, 0))
-            if stream in streams.parked:
-                yield Difference(
-                    "a parked stream",
-                    agency_id,
-                    f"{service} stands at {_text(applied)} of {topic}: {streams.parked[stream]}",
-                    f"muster parked show {topic} {agency_id} --service {service}",
-                )
-            elif applied < there:
-                yield Difference(
-                    "a reader that is behind",
-                    agency_id,
-                    f"{service} has applied {topic} up to {_text(applied)} of {_text(there)}",
-                    "follow the runbook consumer-behind.md; after a restore, restore.md",
-                )
+def _streams(before: Books, ends: TopicEnds, after: Books) -> Iterator[Difference]:
+    """The streams themselves; what waits in an outbox is on its way."""
+    missing = [*not_on_topic(before.streams, ends.streams, after.streams), *not_applied(ends.streams, after.streams)]
+    for each in missing:
+        if each.what != NOT_PUBLISHED:
+            found = f"{each.service}: {each.topic}, sequences: {each.sequences}"
+            reason = f"; {each.reason}" if each.reason else ""
+            yield Difference(each.what, each.agency_id, found + reason, each.remedy)
 
 
 def persisting(first: Iterable[Difference], second: Iterable[Difference]) -> list[Difference]:
     """Those of the second look that the first one saw too: what was merely under way is gone from one of them."""
     seen = {(difference.what, difference.agency_id, difference.subject) for difference in first}
     return [each for each in second if (each.what, each.agency_id, each.subject) in seen]
-
-
-def _text(position: Position) -> str:
-    return f"{position[0]}/{position[1]}"
