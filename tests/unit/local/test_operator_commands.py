@@ -34,6 +34,7 @@ ELSEWHERE = {
         (["streams", "gap", "accept", "muster.billing.term", "NASA"], "Missing option '--reason'"),
         (["streams", "rewind", "billing"], "Missing option '--reason'"),
         (["streams", "rewind", "billing", "--reason", "restored"], "MUSTER_<SERVICE>_URL is not set"),
+        (["streams", "check"], "MUSTER_ADMIN_DSN is not set"),
         (["reconcile"], "MUSTER_ADMIN_DSN is not set"),
         (["rebuild", "notify.directory", "--swap"], "--swap needs a --reason"),
         (["rebuild", "notify.everything"], "'notify.directory'"),
