@@ -12,7 +12,8 @@ MODULES := muster_contracts muster_runtime muster_enrollment muster_entitlements
 # The fault tests; two of them are next to other tests of their subject. For the long run: the number of kills, the test
 # of a consumer that is a million events behind, and the file for the measurements.
 HOSTILE := tests/integration/runtime/core/test_hostile.py
-FAULTS := $(HOSTILE) tests/faults tests/integration/entitlements/test_process.py::test_an_import_killed_again_and_again_ends_as_a_clean_run
+POOLER := tests/faults/pooler
+FAULTS := $(HOSTILE) tests/faults --ignore=$(POOLER) tests/integration/entitlements/test_process.py::test_an_import_killed_again_and_again_ends_as_a_clean_run
 KILLS ?= 200
 BACKLOG := tests/integration/runtime/core/test_flood.py::test_a_consumer_that_is_far_behind_stays_small_and_serves_every_agency
 FINDINGS := $(CURDIR)/build/faults.jsonl
@@ -42,6 +43,10 @@ test: venv ## Run every test on real servers
 
 faults: venv ## Test every fault that Muster must survive: kills, pauses, lost answers, full disks
 	MUSTER_TEST_HOSTILE=20000 $(BIN)/python -m pytest $(FAULTS) $(ARGS)
+
+faults-pooler: venv ## Test Muster behind PgBouncer, which this target needs installed
+	@PATH="$$PATH:/usr/sbin" command -v pgbouncer > /dev/null || { echo "PgBouncer is not installed: apt-get install pgbouncer" >&2; exit 1; }
+	$(BIN)/python -m pytest $(POOLER) $(ARGS)
 
 faults-long: venv ## Run the faults for longer, then KILLS kills at random points of live traffic; write docs/faults.md
 	mkdir -p $(dir $(FINDINGS)) && rm -f $(FINDINGS)
@@ -92,7 +97,7 @@ clean: ## Remove generated files, but keep the data of stacks
 help: ## Show the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
-.PHONY: demo up status down test faults faults-long bench bench-quick lint format contracts contracts-check release-contracts lock clean help venv
+.PHONY: demo up status down test faults faults-pooler faults-long bench bench-quick lint format contracts contracts-check release-contracts lock clean help venv
 
 # The virtual environment. If two makes run at once, the second waits and finds it complete.
 venv:

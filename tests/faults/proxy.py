@@ -31,10 +31,7 @@ class PostgresProxy:
 
     def address_of(self, dsn: str) -> str:
         """A server's address, by way of the proxy."""
-        parts = urlsplit(dsn)
-        port = self._server.sockets[0].getsockname()[1]
-        credentials = parts.netloc.rpartition("@")[0]
-        return urlunsplit(parts._replace(netloc=f"{credentials}@127.0.0.1:{port}"))
+        return at_port(dsn, self._server.sockets[0].getsockname()[1])
 
     def lose_replies_to_commit(self, count: int) -> None:
         """From now on, let so many COMMITs through and cut the connection in place of the answer."""
@@ -88,3 +85,10 @@ async def _read(reader: asyncio.StreamReader, type_bytes: int) -> bytes:
         return head + await reader.readexactly(int.from_bytes(head[type_bytes:]) - _LENGTH)
     except (asyncio.IncompleteReadError, ConnectionError):
         return b""
+
+
+def at_port(dsn: str, port: int) -> str:
+    """The same address at another port of this machine."""
+    parts = urlsplit(dsn)
+    credentials = parts.netloc.rpartition("@")[0]
+    return urlunsplit(parts._replace(netloc=f"{credentials}@127.0.0.1:{port}"))

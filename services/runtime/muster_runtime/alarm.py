@@ -9,8 +9,8 @@ import asyncpg
 import structlog
 
 from muster_runtime.clock import Clock
-from muster_runtime.db import keep_alive
 from muster_runtime.outbox import WAKE_CHANNEL
+from muster_runtime.sessions import keep_alive
 
 # However quiet it is, every duty looks for work this often: a notification can be lost.
 POLL_SECONDS = 5.0

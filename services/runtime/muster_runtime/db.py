@@ -1,7 +1,6 @@
 """Postgres: a pool per role, reads of one tenant, and the unit of work that every change goes through."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from muster_runtime.clock import Clock, skew
 from muster_runtime.context import Context
 from muster_runtime.dbmate import MigrationsPending, unapplied
 from muster_runtime.errors import ClockSkewed, RetryableError, TooManyRequests
+from muster_runtime.sessions import configure, keep_alive
 from muster_runtime.turns import Turns
 
 if TYPE_CHECKING:
@@ -31,15 +31,6 @@ EVERY_AGENCY = "*"
 
 # A caller that gets no connection for so long is told to come back later.
 ACQUIRE_SECONDS = 10
-
-# Seconds of silence until the server is asked whether it lives, between askings, and how often; and how many
-# milliseconds it may leave what was sent unacknowledged.
-_KEEPALIVE = {
-    socket.TCP_KEEPIDLE: 10,
-    socket.TCP_KEEPINTVL: 5,
-    socket.TCP_KEEPCNT: 4,
-    socket.TCP_USER_TIMEOUT: 30_000,
-}
 
 # The first statement of a transaction that writes.
 _LOCK = "select latest, entered, locked from lock_agencies($1, $2)"
@@ -76,12 +67,11 @@ RETRYABLE = (
 )
 
 
-def keep_alive(connection: "asyncpg.Connection[Any]") -> None:
-    """Let a connection whose server has vanished without a word end within half a minute."""
-    socket_ = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
-    socket_.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEPALIVE.items():
-        socket_.setsockopt(socket.IPPROTO_TCP, option, value)
+async def _keep_session(_connection: "asyncpg.Connection[Any]") -> None:
+    """Keep a session's settings when its connection returns to the pool.
+
+    The driver's own reset would clear them. Nothing else needs it: all other state ends with its transaction.
+    """
 
 
 def concerns_all(error: Exception) -> bool:
@@ -197,6 +187,7 @@ class Database:
         self.clock = clock
         self._turns = turns
         self._migrations = migrations
+        self._settings: dict[str, str] = {}
 
     @classmethod
     async def connect(
@@ -216,24 +207,21 @@ class Database:
         the service's, work that the schema refuses asks whether one of them is pending.
         """
         database = cls(clock, turns, migrations)
+        database._settings = {
+            "search_path": schema,
+            "application_name": f"muster-{schema}",
+            "lock_timeout": str(lock_timeout_seconds * 1000),
+            "idle_in_transaction_session_timeout": "60000",
+        }
         database.pool = await asyncpg.create_pool(
-            dsn,
-            init=database._greet,
-            min_size=1,
-            max_size=size,
-            server_settings={
-                "search_path": schema,
-                "application_name": f"muster-{schema}",
-                "lock_timeout": str(lock_timeout_seconds * 1000),
-                "idle_in_transaction_session_timeout": "60000",
-            },
+            dsn, init=database._greet, reset=_keep_session, min_size=1, max_size=size
         )
         return database
 
     async def _greet(self, connection: "asyncpg.Connection[Any]") -> None:
-        """Have a connection notice a server that has vanished, and know the server."""
+        """Have a connection notice a server that has vanished, set its session, and know the server."""
         keep_alive(connection)
-        self.server = await connection.fetchval("select pg_postmaster_start_time()")
+        self.server = await configure(connection, self._settings)
 
     async def close(self) -> None:
         """Close the pool; a connection that is not given back in time is cut."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+import asyncpg
 import structlog
 from aiokafka.errors import KafkaError
 from fastapi import FastAPI
@@ -27,6 +28,7 @@ from muster_runtime.monitor import Monitor
 from muster_runtime.news import News
 from muster_runtime.operations import operations_router
 from muster_runtime.parking import ParkingLimits
+from muster_runtime.pooler import WAIT_SECONDS, shares_connections
 from muster_runtime.relay import Relay
 from muster_runtime.retention import Purger
 from muster_runtime.sandbox import ClockFollower, sandbox_router
@@ -108,9 +110,12 @@ async def running(
     clock = clock or (SandboxClock() if sandbox else SystemClock())
     if sandbox or roles & {Role.RELAY, Role.CONSUMER}:
         await _require_topics(service)
+    worker_dsn = settings.postgres_worker_dsn.get_secret_value()
+    api_dsn = settings.postgres_api_dsn.get_secret_value()
+    await _require_sessions("MUSTER_POSTGRES_WORKER_DSN", worker_dsn)
+    if Role.API in roles:
+        await _require_sessions("MUSTER_POSTGRES_API_DSN", api_dsn)
     async with AsyncExitStack() as stack:
-        worker_dsn = settings.postgres_worker_dsn.get_secret_value()
-        api_dsn = settings.postgres_api_dsn.get_secret_value()
         size = settings.postgres_pool_size
         database = await Database.connect(
             worker_dsn,
@@ -234,6 +239,20 @@ async def _require_topics(service: Service) -> None:
     if faults.unsafe:
         losses = "; ".join(faults.losses)
         raise StartRefused(f"topics would lose events: {losses}; set them with `muster topics apply`")
+
+
+async def _require_sessions(setting: str, dsn: str) -> None:
+    """Refuse to start without Postgres, and behind a pooler that shares a server connection between sessions."""
+    try:
+        shared = await shares_connections(dsn)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        complaint = str(error).partition("\n")[0] or f"no answer within {WAIT_SECONDS} s"
+        raise StartRefused(f"Postgres cannot be reached at {setting}: {complaint}") from None
+    if shared:
+        raise StartRefused(
+            f"{setting} leads to a pooler in transaction mode, which does not support LISTEN, prepared statements, "
+            "and session settings: set its pool_mode to session, or connect to Postgres directly"
+        )
 
 
 def collect_garbage_rarely() -> None:

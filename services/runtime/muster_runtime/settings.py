@@ -23,9 +23,15 @@ class Settings(BaseSettings):
         description="This process's name in leases and logs; by default host, process id and a random part.",
     )
 
-    postgres_api_dsn: SecretStr = SecretStr("")
-    postgres_worker_dsn: SecretStr = SecretStr("")
-    postgres_owner_dsn: SecretStr = SecretStr("")
+    postgres_api_dsn: SecretStr = Field(
+        default=SecretStr(""), description="The API role's address. A PgBouncer there must be in session mode."
+    )
+    postgres_worker_dsn: SecretStr = Field(
+        default=SecretStr(""), description="The worker role's address. A PgBouncer there must be in session mode."
+    )
+    postgres_owner_dsn: SecretStr = Field(
+        default=SecretStr(""), description="The owner role's address, for migrations: Postgres itself, not PgBouncer."
+    )
     postgres_pool_size: int = Field(default=10, ge=2, le=100)
 
     kafka_bootstrap: str = ""

@@ -3,17 +3,36 @@
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 
-from muster_runtime.process import Role
+from muster_runtime.process import Role, StartRefused, running
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.looks import has_parked, not_ready, parked_streams, ready, seat, seats
 from tests.integration.runtime.core.probe.service import build
 from tests.support.services import RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
+
+NOWHERE = "postgresql://probe_worker:none@127.0.0.1:1/probe"
+
+
+async def test_a_process_without_postgres_refuses_to_start_and_says_why(run_service: ServiceRunner) -> None:
+    settings = (await run_service(build, Settings, roles=frozenset())).runtime.settings
+    worker = urlsplit(settings.postgres_worker_dsn.get_secret_value())
+    wrong = worker._replace(netloc=worker.netloc.replace(worker.password or "", "wrong"))
+    for address, complaint in (
+        (wrong.geturl(), 'password authentication failed for user "probe_worker"'),
+        (NOWHERE, "Connect call failed"),
+    ):
+        changed = settings.model_copy(update={"postgres_worker_dsn": SecretStr(address)})
+        with pytest.raises(StartRefused, match=complaint) as refusal:
+            async with running(build(changed), frozenset()):
+                pass
+        assert str(refusal.value).startswith("Postgres cannot be reached at MUSTER_POSTGRES_WORKER_DSN: ")
 
 
 async def test_readiness_tells_of_pending_migrations(run_service: ServiceRunner, eventually: Eventually) -> None:
