@@ -20,6 +20,10 @@ from muster_runtime.kafka_topics import TopicRepartitioned
 from muster_runtime.pacing import Pace
 from muster_runtime.rebootstrap import enable_rebootstrap
 
+# The size of a batch before compression, unless one event is larger. Compressed, it must fit into what a consumer
+# fetches of a partition: the broker returns a batch that does not fit only for the first partition of a fetch.
+BATCH_BYTES = 640_000
+
 # How long the client may take to get its id.
 START_SECONDS = 30
 
@@ -48,7 +52,7 @@ class Producer:
             enable_idempotence=True,
             transactional_id=transactional_id,
             compression_type="snappy",
-            max_batch_size=1_000_000,
+            max_batch_size=BATCH_BYTES,
             linger_ms=0,
         )
         enable_rebootstrap(self._kafka.client)

@@ -16,7 +16,7 @@ from muster_runtime.consumer.polling import Poller
 from muster_runtime.rebootstrap import enable_rebootstrap
 
 # The client keeps what it has fetched of each partition in memory, decompressed, until it is applied.
-PARTITION_FETCH_BYTES = 128 * 1024
+PARTITION_FETCH_BYTES = 160 * 1024
 
 # How long a member that has died keeps its partitions: the shortest of these that the broker allows. A broker refuses
 # less than its group.min.session.timeout.ms, by default 6 s.

@@ -1,6 +1,7 @@
 """What the tests of the relay do with the probe: write events, and relay them for a while."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -26,9 +27,13 @@ async def write(probe: RunningService, agency_id: str, *seat_ids: str) -> None:
 
 async def burst(probe: RunningService, agency_id: str, events: int) -> None:
     """Leave so many events of an agency in the outbox, by one transaction."""
-    payload = seat(agency_id, "seat").model_dump_json().encode()
+    payloads = [
+        b'{"agency_id":"%b","seat_id":"%032x","subject_ref":"sub_%032x"}'
+        % (agency_id.encode(), secrets.randbits(128), secrets.randbits(128))  # random, as ids are: not to be compressed
+        for _ in range(events)
+    ]
     async with probe.runtime.database.write(agency_id, context=CONTEXT) as uow:
-        uow.publish_written(SeatAssigned, agency_id, [payload] * events)
+        uow.publish_written(SeatAssigned, agency_id, payloads)
 
 
 def partition(agency_id: str) -> int:

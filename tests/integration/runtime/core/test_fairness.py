@@ -14,6 +14,7 @@ from muster_runtime.consumer.pausing import PausedPartitions
 from muster_runtime.consumer.polling import Poller
 from muster_runtime.consumer.progress import Progress
 from muster_runtime.consumer.records import Records
+from muster_runtime.consumer.subscription import PARTITION_FETCH_BYTES
 from muster_runtime.lane import READ_EVENTS
 from muster_runtime.parking import Record
 from muster_runtime.reading import Item, RecordReader
@@ -57,6 +58,24 @@ async def test_a_batch_has_something_of_every_partition_that_the_client_holds(
         batches = [[(record.key or b"").decode() for record in await poller.poll(kafka)] for _ in range(6)]
     assert quiet in batches[0]
     assert [len(batch) for batch in batches] == [10, 10, 10, 10, 10, 1]
+
+
+async def test_one_fetch_returns_a_burst_of_every_partition(idle_probe: RunningService, eventually: Eventually) -> None:
+    agencies = ["A0", next(name for name in AGENCIES if partition(name) != partition("A0"))]
+    for agency_id in agencies:
+        await burst(idle_probe, agency_id, READ_EVENTS // 2)
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe), timeout=60)
+    kafka = AIOKafkaConsumer(
+        bootstrap_servers=idle_probe.runtime.settings.kafka_bootstrap,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
+    )
+    await kafka.start()
+    kafka.assign([TopicPartition(idle_probe.topic_prefix + SeatAssigned.topic, number) for number in range(PARTITIONS)])
+    fetched = await eventually(lambda: kafka.getmany())
+    await kafka.stop()
+    assert len(fetched) == PARTITIONS
 
 
 async def test_a_large_batch_lets_the_event_loop_go_on(
