@@ -9,11 +9,12 @@ PACKAGES := contracts services/runtime services/enrollment services/entitlements
 MIGRATIONS := $(wildcard services/*/*/migrations/*.sql)
 MODULES := muster_contracts muster_runtime muster_enrollment muster_entitlements muster_billing muster_notify muster_local
 
-# The fault tests; two of them are next to other tests of their subject. For the long run: the number of kills, the test
+# The fault tests; three of them are next to other tests of their subject. For the long run: the number of kills, the test
 # of a consumer that is a million events behind, and the file for the measurements.
 HOSTILE := tests/integration/runtime/core/test_hostile.py
 POOLER := tests/faults/pooler
-FAULTS := $(HOSTILE) tests/faults --ignore=$(POOLER) tests/integration/entitlements/test_process.py::test_an_import_killed_again_and_again_ends_as_a_clean_run
+BURST := tests/integration/runtime/core/test_burst.py
+FAULTS := $(HOSTILE) $(BURST) tests/faults --ignore=$(POOLER) tests/integration/entitlements/test_process.py::test_an_import_killed_again_and_again_ends_as_a_clean_run
 KILLS ?= 200
 BACKLOG := tests/integration/runtime/core/test_flood.py::test_a_consumer_that_is_far_behind_stays_small_and_serves_every_agency
 FINDINGS := $(CURDIR)/build/faults.jsonl
@@ -51,7 +52,7 @@ faults-pooler: venv ## Test Muster behind PgBouncer, which this target needs ins
 faults-long: venv ## Run the faults for longer, then KILLS kills at random points of live traffic; write docs/faults.md
 	mkdir -p $(dir $(FINDINGS)) && rm -f $(FINDINGS)
 	FAULT_FINDINGS=$(FINDINGS) FAULT_AWAY_SECONDS=120 MUSTER_TEST_HOSTILE=20000 $(BIN)/python -m pytest $(FAULTS) $(ARGS)
-	MUSTER_TEST_BACKLOG=1000000 $(BIN)/python -m pytest $(BACKLOG)
+	MUSTER_TEST_BACKLOG=1000000 MUSTER_TEST_BURST=1000000 $(BIN)/python -m pytest $(BACKLOG) $(BURST)
 	$(BIN)/python -m tests.faults.report $(FINDINGS)
 	$(BIN)/python -m tests.faults.live --kills $(KILLS)
 
