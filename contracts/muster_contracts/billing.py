@@ -1,4 +1,4 @@
-"""Events of the billing service: terms, invoices and renewals."""
+"""Events of the billing service: terms, invoices, and renewals."""
 
 from enum import StrEnum
 from typing import Annotated, ClassVar
@@ -10,7 +10,7 @@ from muster_contracts.types import DollarAmount, Instant, Open
 
 RenewalId = Annotated[
     str,
-    Field(description="The renewal that was offered.", examples=["ren_01987b3e0000700080000000000000dd"]),
+    Field(description="The renewal offer.", examples=["ren_01987b3e0000700080000000000000dd"]),
 ]
 
 
@@ -32,22 +32,22 @@ class _TermFact(Event):
     topic: ClassVar[str] = "muster.billing.term"
 
     term_id: str = Field(
-        description="The term: one agency's year in the programme.",
+        description="The term: one year of an agency in the program.",
         examples=["term_01987b3e0000700080000000000000da"],
     )
 
 
 @event
 class TermStarted(_TermFact):
-    """An agency's term of a year began, at a price agreed beforehand.
+    """An agency's one-year term started, at an agreed price.
 
-    Emitted once for each term: after the enrolment, or when an accepted renewal follows on.
+    Emitted once per term: after the enrollment, or when an accepted renewal starts.
     """
 
     event_type: ClassVar[str] = "muster.billing.TermStarted.v1"
 
     enrollment_id: str = Field(
-        description="The enrolment that the term belongs to.",
+        description="The enrollment that the term belongs to.",
         examples=["enr_01987b3e0000700080000000000000aa"],
     )
     number: int = Field(ge=1, description="1 for the agency's first term, and so on.", examples=[1, 2])
@@ -65,18 +65,18 @@ class _InvoiceFact(_TermFact):
 
 @event
 class InvoiceIssued(_InvoiceFact):
-    """The one invoice of a term was issued.
+    """The invoice of a term was issued.
 
-    Emitted once for each term, in the transaction that starts it.
+    Emitted once per term, in the transaction that starts the term.
     """
 
     event_type: ClassVar[str] = "muster.billing.InvoiceIssued.v1"
 
     invoice_number: str = Field(description="The number printed on the invoice.", examples=["NASA-2025-01"])
     amount: DollarAmount = Field(description="Amount due.")
-    issued_at: Instant = Field(description="When it was issued, UTC.", examples=["2025-08-06T00:00:00Z"])
+    issued_at: Instant = Field(description="Time of issue, UTC.", examples=["2025-08-06T00:00:00Z"])
     due_at: Instant = Field(
-        description="When payment is due, UTC; unpaid at that instant it is overdue.",
+        description="When payment is due, UTC; an invoice unpaid at that instant is overdue.",
         examples=["2025-09-05T00:00:00Z"],
     )
 
@@ -105,20 +105,20 @@ class InvoicePaid(_InvoiceFact):
 class InvoiceVoided(_InvoiceFact):
     """An unpaid invoice was voided; nothing is owed on it.
 
-    Emitted when the term ends by a withdrawal before the invoice is paid.
+    Emitted when an agency withdraws before it paid the invoice.
     """
 
     event_type: ClassVar[str] = "muster.billing.InvoiceVoided.v1"
 
-    reason: str = Field(description="Why it was voided.", examples=["agency withdrew", ""])
-    voided_at: Instant = Field(description="When it was voided, UTC.", examples=["2025-08-30T09:00:00Z"])
+    reason: str = Field(description="The reason.", examples=["agency withdrew", ""])
+    voided_at: Instant = Field(description="Time of the voiding, UTC.", examples=["2025-08-30T09:00:00Z"])
 
 
 @event
 class PaymentOverdue(_InvoiceFact):
-    """An invoice is unpaid past its due instant. Nothing is cut off by it.
+    """An invoice is overdue. No service is cut off.
 
-    Emitted at the due instant and again at each level of escalation.
+    Emitted at the due instant and again at each escalation level.
     """
 
     event_type: ClassVar[str] = "muster.billing.PaymentOverdue.v1"
@@ -126,32 +126,32 @@ class PaymentOverdue(_InvoiceFact):
     amount: DollarAmount = Field(description="Amount owed.")
     due_at: Instant = Field(description="When payment was due, UTC.", examples=["2025-09-05T00:00:00Z"])
     days_overdue: int = Field(ge=0, description="Whole days since the due instant.", examples=[14, 0])
-    level: int = Field(ge=1, description="Escalation level, from 1.", examples=[2, 1])
+    level: int = Field(ge=1, description="Escalation level, starting at 1.", examples=[2, 1])
 
 
 @event
 class RenewalOffered(_TermFact):
-    """A further term was offered. Nothing renews by itself.
+    """Another term was offered. Nothing renews automatically.
 
     Emitted 60 days before the end of a term; after an outage as soon as possible, even after that end. `time` is when
-    the offer was really given.
+    the offer was actually made.
     """
 
     event_type: ClassVar[str] = "muster.billing.RenewalOffered.v1"
 
     renewal_id: RenewalId
-    price: DollarAmount = Field(description="Price of the further term.")
+    price: DollarAmount = Field(description="Price of the next term.")
     next_starts_at: Instant = Field(
-        description="Inclusive start of the further term, UTC; accepted later, it starts with the acceptance.",
+        description="Inclusive start of the next term, UTC; if it is accepted later, it starts at the acceptance.",
         examples=["2026-08-06T00:00:00Z"],
     )
     next_ends_at: Instant = Field(
-        description="Exclusive end of the further term, UTC.",
+        description="Exclusive end of the next term, UTC.",
         examples=["2027-08-06T00:00:00Z"],
     )
     decide_by: Instant = Field(
-        description="Exclusive end of the time to answer, UTC: the end of the term, or later so that at least 30 days "
-        "are left from the offer; without an answer nothing is renewed.",
+        description="Exclusive deadline for the answer, UTC: the end of the term, or later so that the agency has at "
+        "least 30 days; without an answer nothing is renewed.",
         examples=["2026-08-06T00:00:00Z"],
     )
 
@@ -160,38 +160,38 @@ class RenewalOffered(_TermFact):
 class RenewalDecided(_TermFact):
     """A renewal offer was accepted or declined.
 
-    Emitted when the agency answers. An offer without an answer lapses silently, and the term ends without renewal.
+    Emitted when the agency answers. An unanswered offer lapses without an event, and the term ends without a renewal.
     """
 
     event_type: ClassVar[str] = "muster.billing.RenewalDecided.v1"
 
     renewal_id: RenewalId
     decision: Open[RenewalDecision] = Field(description="The answer.", examples=["accepted", "deferred"])
-    price: DollarAmount = Field(description="Price of the further term.")
+    price: DollarAmount = Field(description="Price of the next term.")
     next_starts_at: Instant = Field(
-        description="Inclusive start of the further term, UTC.",
+        description="Inclusive start of the next term, UTC.",
         examples=["2026-08-06T00:00:00Z"],
     )
     next_ends_at: Instant = Field(
-        description="Exclusive end of the further term, UTC.",
+        description="Exclusive end of the next term, UTC.",
         examples=["2027-08-06T00:00:00Z"],
     )
-    decided_at: Instant = Field(description="When it was decided, UTC.", examples=["2026-07-01T12:00:00Z"])
+    decided_at: Instant = Field(description="Time of the decision, UTC.", examples=["2026-07-01T12:00:00Z"])
 
 
 @event
 class TermEnded(_TermFact):
-    """A term ended: completed at its end, or cut short by a withdrawal.
+    """A term ended: it was completed, or cut short by a withdrawal.
 
-    Emitted once for each term, and `time` is the instant of its end. Where the offer of a further term came late, this
-    event waits for the answer, or for the end of the time to answer.
+    Emitted once per term; `time` is the instant of its end. If the offer of the next term came late, this event waits
+    for the answer, or for its deadline.
     """
 
     event_type: ClassVar[str] = "muster.billing.TermEnded.v1"
 
-    reason: Open[TermEndReason] = Field(description="Why the term ended.", examples=["completed", "superseded"])
+    reason: Open[TermEndReason] = Field(description="The reason.", examples=["completed", "superseded"])
     renewed: bool = Field(
-        description="Whether an accepted renewal follows: without a break, unless it was accepted after this end.",
+        description="Whether an accepted renewal follows, without a break unless it was accepted after this end.",
         examples=[True, False],
     )
-    ended_at: Instant = Field(description="The instant of the end, UTC.", examples=["2026-08-06T00:00:00Z"])
+    ended_at: Instant = Field(description="End of the term, UTC.", examples=["2026-08-06T00:00:00Z"])

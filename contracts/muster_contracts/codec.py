@@ -61,9 +61,9 @@ def decode(
     except MalformedRecord:
         raise
     except Exception as error:  # whatever it is, it is this record's defect, and must not stop its reader
-        raise MalformedRecord(f"{envelope.id} is no {envelope.type}: {faults(error)}") from None
+        raise MalformedRecord(f"{envelope.id} is not a valid {envelope.type}: {faults(error)}") from None
     if event.agency_id != envelope.agency_id:
-        raise MalformedRecord(f"{envelope.id}: agency_id is not the header ce_partitionkey")
+        raise MalformedRecord(f"{envelope.id}: agency_id differs from the header ce_partitionkey")
     return Decoded(envelope, event)
 
 

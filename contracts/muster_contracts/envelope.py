@@ -203,7 +203,7 @@ def _require_single(headers: tuple[tuple[str, bytes], ...]) -> None:
     """Of an attribute that is given twice, readers would take different values."""
     for name, count in Counter(name for name, _ in headers).items():
         if count > 1 and name in _READERS:
-            raise MalformedRecord(f"header {name} is given {count} times, not once")
+            raise MalformedRecord(f"header {name} appears {count} times, not once")
 
 
 def _defect(headers: tuple[tuple[str, bytes], ...]) -> str:
@@ -211,7 +211,7 @@ def _defect(headers: tuple[tuple[str, bytes], ...]) -> str:
     try:
         raw = dict(headers)
     except Exception:
-        return "the headers are no names with values"
+        return "the headers are not pairs of names and values"
     for name, (read, rule) in _READERS.items():
         try:
             read(raw[name])

@@ -1,4 +1,4 @@
-"""The topics, as data: one TOML file a topic in `topics/`, read once on first use."""
+"""The topics, as data: one TOML file per topic in `topics/`, read once on first use."""
 
 import tomllib
 from functools import cache
@@ -22,16 +22,18 @@ class Topic(BaseModel):
     name: str = Field(pattern=r"^muster\.[a-z]+\.[a-z]+$")
     owner: str
     description: str
-    events: tuple[str, ...] = Field(description="The wire types that it carries.")
-    key: Literal["agency_id", "subject_ref", "scope_ref", "none"] = Field(description="What keys a record.")
+    events: tuple[str, ...] = Field(description="The event types on the topic.")
+    key: Literal["agency_id", "subject_ref", "scope_ref", "none"] = Field(description="The key of a record.")
     partitions: int = Field(ge=1)
     cleanup_policy: Literal["delete", "compact"]
-    retention_ms: int = Field(ge=-1, description="-1 keeps records without limit.")
+    retention_ms: int = Field(ge=-1, description="-1 keeps records forever.")
     delete_retention_ms: int | None = Field(
-        default=None, ge=1, description="How long a compacted topic keeps a tombstone: a reader away longer misses it."
+        default=None,
+        ge=1,
+        description="How long a compacted topic keeps a tombstone; a reader that is away longer misses it.",
     )
     access: Literal["public", "restricted"] = Field(description="Restricted topics carry personal data.")
-    readers: tuple[str, ...] = Field(description="The services that read it; others may where it is public.")
+    readers: tuple[str, ...] = Field(description="The Muster services that read it; others may read a public topic.")
 
     @property
     def compacted(self) -> bool:
@@ -57,7 +59,7 @@ class Topic(BaseModel):
     @model_validator(mode="after")
     def _tombstones_are_of_compacted_topics(self) -> Self:
         if self.compacted != (self.delete_retention_ms is not None):
-            raise ValueError(f"{self.name}: delete_retention_ms is for compacted topics, and each of them needs it")
+            raise ValueError(f"{self.name}: delete_retention_ms is required for compacted topics, and only for them")
         return self
 
 

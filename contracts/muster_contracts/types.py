@@ -1,4 +1,4 @@
-"""The field types that events share."""
+"""Field types that events share."""
 
 import re
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ _agency_id = re.compile(_AGENCY_ID)
 
 
 def is_agency_id(text: str) -> bool:
-    """Whether a text has the form of an agency's id."""
+    """Whether a text has the form of an agency's ID."""
     return _agency_id.fullmatch(text) is not None
 
 
@@ -38,7 +38,7 @@ def _to_utc(value: datetime) -> datetime:
     try:
         return value if value.tzinfo is UTC else value.astimezone(UTC)
     except OverflowError:
-        raise ValueError("an instant must lie within the years 1 to 9999, in UTC") from None
+        raise ValueError("must be an instant in the years 1 to 9999, UTC") from None
 
 
 # pydantic writes a UTC datetime with a Z, so no serializer of its own slows the path of every event.
@@ -53,7 +53,7 @@ Instant = Annotated[
 
 _Enum = TypeVar("_Enum")
 
-# A closed list whose reader tolerates a value that it does not know yet: that one stays a plain string.
+# A closed list whose readers accept a new value: they keep it as a plain string.
 Open = Annotated[_Enum | str, Field(union_mode="left_to_right")]
 
 

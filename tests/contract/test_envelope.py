@@ -159,7 +159,7 @@ def test_a_malformed_header_is_refused_by_name_and_rule(name: str, value: bytes,
 @pytest.mark.parametrize("name", ["ce_sequence", "ce_partitionkey", "ce_traceparent"])
 def test_a_header_that_is_given_twice_is_refused(name: str) -> None:
     """Of two values, one reader would take the first and another the last."""
-    with pytest.raises(MalformedRecord, match=f"header {name} is given 2 times"):
+    with pytest.raises(MalformedRecord, match=f"header {name} appears 2 times"):
         read_headers([(name, b"1"), *replaced(name, b"1")])
     assert read_headers([*write_headers(EXAMPLE), ("trace", b"1"), ("trace", b"2")]) == EXAMPLE
 

@@ -1,4 +1,4 @@
-"""Events of the entitlements service: seats, feature windows, grants, quotas and snapshots."""
+"""Events of the entitlements service: seats, feature windows, grants, quotas, and snapshots."""
 
 from muster_contracts.entitlements.directory import (
     PersonErased,

@@ -1,4 +1,4 @@
-"""Events of the restricted directory: who the people with seats are."""
+"""Events of the restricted directory: the people who hold seats."""
 
 from typing import ClassVar
 
@@ -10,9 +10,9 @@ from muster_contracts.types import SubjectRef
 
 @event
 class PersonRecorded(Event):
-    """Who a subject reference is. Personal data: on the restricted directory topic only.
+    """The person behind a subject reference. Personal data: only on the restricted directory topic.
 
-    Emitted when a person first holds a seat, and when the data change; the latest record holds.
+    Emitted when a person first holds a seat, and when the data changes; the latest record is valid.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.PersonRecorded.v1"

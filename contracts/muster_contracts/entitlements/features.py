@@ -1,4 +1,4 @@
-"""Events of features: windows, grants, quotas, and the snapshot of all access."""
+"""Events of features: windows, grants, quotas, and access snapshots."""
 
 from enum import StrEnum
 from typing import Annotated, ClassVar
@@ -8,14 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from muster_contracts.event import Event, event
 from muster_contracts.types import Instant, Open, SubjectRef
 
-Feature = Annotated[str, Field(description="The feature, as in the catalogue of features.", examples=["deep-research"])]
+Feature = Annotated[str, Field(description="The feature's key in the feature catalog.", examples=["deep-research"])]
 GrantId = Annotated[
     str, Field(description="The grant of a feature.", examples=["grt_01987b3e0000700080000000000000cb"])
 ]
 
 
 class AccessMode(StrEnum):
-    """How a feature may be used within, or after, a window."""
+    """How a feature may be used, within a window or after it."""
 
     UNLIMITED = "unlimited"
     QUOTA = "quota"
@@ -23,7 +23,7 @@ class AccessMode(StrEnum):
 
 
 class ScopeState(StrEnum):
-    """Whether an agency, or a person's seat, may use anything at all."""
+    """Whether an agency, or a person's seat, has any access."""
 
     ACTIVE = "active"
     SUSPENDED = "suspended"
@@ -31,11 +31,15 @@ class ScopeState(StrEnum):
 
 
 AccessAfter = Annotated[
-    Open[AccessMode], Field(description="Access declared for after the window.", examples=["quota", "read_only"])
+    Open[AccessMode], Field(description="Access after the window.", examples=["quota", "read_only"])
 ]
 MonthlyQuotaAfter = Annotated[
     int | None,
-    Field(ge=0, description="Uses per seat and calendar month after the window, when a quota.", examples=[25, None]),
+    Field(
+        ge=0,
+        description="Uses per seat and calendar month after the window, if the access is a quota.",
+        examples=[25, None],
+    ),
 ]
 
 
@@ -55,7 +59,7 @@ class _WindowFact(_FeatureFact):
 class FeatureWindowOpened(_WindowFact):
     """A feature is open to an agency's seats within a half-open window.
 
-    Emitted once for each window.
+    Emitted once per window.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.FeatureWindowOpened.v1"
@@ -69,23 +73,23 @@ class FeatureWindowOpened(_WindowFact):
 
 @event
 class FeatureWindowExtended(_WindowFact):
-    """A feature's window ends later than was said before.
+    """A feature's window was extended.
 
-    Emitted for each extension, before the earlier end is reached.
+    Emitted for each extension, before the previous end.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.FeatureWindowExtended.v1"
 
-    previous_ends_at: Instant = Field(description="The earlier exclusive end, UTC.", examples=["2025-10-05T00:00:00Z"])
-    ends_at: Instant = Field(description="The exclusive end from now on, UTC.", examples=["2025-11-04T00:00:00Z"])
+    previous_ends_at: Instant = Field(description="The previous exclusive end, UTC.", examples=["2025-10-05T00:00:00Z"])
+    ends_at: Instant = Field(description="The new exclusive end, UTC.", examples=["2025-11-04T00:00:00Z"])
 
 
 @event
 class TrialEndingSoon(_WindowFact):
-    """A trial window ends within the stated number of days.
+    """A trial window ends soon.
 
-    Emitted 14, 7 and 1 days before the end, each once; after an outage, one that would be a day late or more is left
-    out.
+    Emitted once each 14, 7, and 1 days before the end; after an outage, an event that would be a day late or more is
+    skipped.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.TrialEndingSoon.v1"
@@ -96,23 +100,23 @@ class TrialEndingSoon(_WindowFact):
 
 @event
 class TrialExpired(_WindowFact):
-    """A trial window has ended; `time` of the event is that very instant.
+    """A trial window ended; the event's `time` is that exact instant.
 
-    Emitted once for each trial window.
+    Emitted once per trial window.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.TrialExpired.v1"
 
-    expired_at: Instant = Field(description="The instant of the end, UTC.", examples=["2025-10-05T00:00:00Z"])
+    expired_at: Instant = Field(description="End of the window, UTC.", examples=["2025-10-05T00:00:00Z"])
     mode_after: AccessAfter
     monthly_quota_after: MonthlyQuotaAfter = None
 
 
 @event
 class EntitlementGranted(_FeatureFact):
-    """A feature was granted beside the windows of the catalogue: to the agency, or to one person.
+    """A feature was granted outside the catalog's windows, to the agency or to one person.
 
-    Emitted once for each grant.
+    Emitted once per grant.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.EntitlementGranted.v1"
@@ -121,7 +125,7 @@ class EntitlementGranted(_FeatureFact):
     grant_id: GrantId
     subject_ref: SubjectRef | None = Field(
         default=None,
-        description="Pseudonymous reference to the person; null when every seat of the agency has it.",
+        description="Pseudonymous reference to the person; null if the grant covers every seat of the agency.",
         examples=["sub_01987b3e0000700080000000000000bb", None],
     )
     mode: Open[AccessMode] = Field(description="Access granted.", examples=["unlimited", "read_only"])
@@ -135,9 +139,9 @@ class EntitlementGranted(_FeatureFact):
 
 @event
 class EntitlementRevoked(_FeatureFact):
-    """A grant was taken back before its end.
+    """A grant was revoked before its end.
 
-    Emitted at most once for each grant.
+    Emitted at most once per grant.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.EntitlementRevoked.v1"
@@ -146,18 +150,18 @@ class EntitlementRevoked(_FeatureFact):
     grant_id: GrantId
     subject_ref: SubjectRef | None = Field(
         default=None,
-        description="Pseudonymous reference to the person; null when it was the agency's.",
+        description="Pseudonymous reference to the person; null if the grant covered every seat of the agency.",
         examples=["sub_01987b3e0000700080000000000000bb", None],
     )
-    reason: str = Field(description="Why.", examples=["pilot ended", ""])
-    revoked_at: Instant = Field(description="Since when, UTC.", examples=["2026-01-15T10:00:00Z"])
+    reason: str = Field(description="The reason.", examples=["pilot ended", ""])
+    revoked_at: Instant = Field(description="Time of the revocation, UTC.", examples=["2026-01-15T10:00:00Z"])
 
 
 @event
 class QuotaThresholdCrossed(_FeatureFact):
-    """Use of a metered feature passed a share of its quota.
+    """A person's use of a metered feature crossed a threshold of its quota.
 
-    Emitted at most once for each person, feature, month and threshold.
+    Emitted at most once per person, feature, month, and threshold.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.QuotaThresholdCrossed.v1"
@@ -184,15 +188,18 @@ class FeatureAccess(BaseModel):
         default=None, description="Exclusive end, UTC; null for none.", examples=["2025-10-05T00:00:00Z", None]
     )
     monthly_quota: int | None = Field(
-        default=None, ge=0, description="Uses per seat and calendar month, when a quota.", examples=[None, 25]
+        default=None,
+        ge=0,
+        description="Uses per seat and calendar month, if the access is a quota.",
+        examples=[None, 25],
     )
 
 
 @event
 class EntitlementSnapshotPublished(Event):
-    """The whole access of an agency, or what one person has beyond it. The latest record of a key holds.
+    """All access of an agency, or a person's access beyond it. The latest record of a key is valid.
 
-    Emitted whenever it changes, on a compacted topic, so that a local cache is filled by reading the topic once.
+    Emitted on each change, on a compacted topic, so that reading the topic once fills a local cache.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.EntitlementSnapshotPublished.v1"
@@ -200,11 +207,13 @@ class EntitlementSnapshotPublished(Event):
     emitted: ClassVar[bool] = False
 
     scope_ref: str = Field(
-        description="What it is of, and the Kafka key of the record: the agency, or the reference to a person.",
+        description="The agency or the person's reference, and the Kafka key of the record.",
         examples=["NASA", "sub_01987b3e0000700080000000000000bb"],
     )
-    revision: int = Field(ge=1, description="Grows with each change; a check's answer carries it.", examples=[42, 1])
-    state: Open[ScopeState] = Field(description="Whether anything may be used at all.", examples=["active", "merged"])
+    revision: int = Field(
+        ge=1, description="Increases with each change; a check's answer includes it.", examples=[42, 1]
+    )
+    state: Open[ScopeState] = Field(description="Whether there is any access.", examples=["active", "merged"])
     features: list[FeatureAccess] = Field(
         description="Access by feature.",
         examples=[

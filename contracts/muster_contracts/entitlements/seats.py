@@ -1,4 +1,4 @@
-"""Events of seats: who holds one, and what becomes of it."""
+"""Events of seats: who holds one, and its state."""
 
 from enum import StrEnum
 from typing import Annotated, ClassVar
@@ -12,7 +12,7 @@ SeatId = Annotated[str, Field(description="The seat.", examples=["seat_01987b3e0
 
 
 class SeatRevocationReason(StrEnum):
-    """Why a seat was taken back."""
+    """Why a seat was revoked."""
 
     REQUESTED = "requested"
     AGENCY_WITHDRAWN = "agency_withdrawn"
@@ -21,7 +21,7 @@ class SeatRevocationReason(StrEnum):
 
 
 class SeatBatchKind(StrEnum):
-    """What a file asks for the people that it lists."""
+    """The change that a seat file requests."""
 
     IMPORT = "import"
     SUSPENSION = "suspension"
@@ -40,21 +40,21 @@ class _SeatOfPerson(_SeatFact):
 
 @event
 class SeatPoolResized(_SeatFact):
-    """An agency's agreed cap of seats changed.
+    """An agency's agreed seat cap changed.
 
-    Emitted when the cap changes after the pool was opened.
+    Emitted when the cap changes after the pool has opened.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatPoolResized.v1"
 
-    previous_cap: int = Field(ge=0, description="Seats agreed before.", examples=[17973, 0])
-    cap: int = Field(ge=0, description="Seats agreed now; never fewer than are in use.", examples=[20000, 0])
-    in_use: int = Field(ge=0, description="Seats held at that moment.", examples=[12045, 0])
+    previous_cap: int = Field(ge=0, description="The previous cap.", examples=[17973, 0])
+    cap: int = Field(ge=0, description="The new cap; never below the number of seats in use.", examples=[20000, 0])
+    in_use: int = Field(ge=0, description="Seats in use at that moment.", examples=[12045, 0])
 
 
 @event
 class SeatReserved(_SeatOfPerson):
-    """A seat is kept for a person who does not hold it yet.
+    """A seat is reserved for a person who does not hold it yet.
 
     Emitted when a seat waits for a condition, such as a training.
     """
@@ -63,30 +63,28 @@ class SeatReserved(_SeatOfPerson):
 
     reserved_until: Instant | None = Field(
         default=None,
-        description="The instant, UTC, at which the reservation ends by itself; null for none.",
+        description="When the reservation expires, UTC; null for never.",
         examples=["2025-10-06T00:00:00Z", None],
     )
 
 
 @event
 class SeatInvited(_SeatOfPerson):
-    """A person was invited to take the seat that is reserved for them.
+    """A person was invited to take their reserved seat.
 
-    Emitted for each invitation; the latest one of a seat holds.
+    Emitted for each invitation; a seat's latest invitation is valid.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatInvited.v1"
 
-    expires_at: Instant = Field(
-        description="The instant, UTC, from which the invitation is void.", examples=["2025-08-20T00:00:00Z"]
-    )
+    expires_at: Instant = Field(description="When the invitation expires, UTC.", examples=["2025-08-20T00:00:00Z"])
 
 
 @event
 class SeatInvitationExpired(_SeatOfPerson):
-    """An invitation was not taken up in time; the seat stays reserved. `time` of the event is that very instant.
+    """An invitation expired; the seat stays reserved. The event's `time` is that exact instant.
 
-    Emitted once for each invitation that expires.
+    Emitted once per expired invitation.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatInvitationExpired.v1"
@@ -94,9 +92,9 @@ class SeatInvitationExpired(_SeatOfPerson):
 
 @event
 class SeatAssigned(_SeatOfPerson):
-    """A person holds a seat.
+    """A seat was assigned to a person.
 
-    Emitted once for each seat, when it is assigned.
+    Emitted once per seat, when it is assigned.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatAssigned.v1"
@@ -104,9 +102,9 @@ class SeatAssigned(_SeatOfPerson):
 
 @event
 class SeatActivated(_SeatOfPerson):
-    """The person has used the seat for the first time.
+    """The person used the seat for the first time.
 
-    Emitted at most once for each person who holds it.
+    Emitted at most once per person who holds the seat.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatActivated.v1"
@@ -114,21 +112,21 @@ class SeatActivated(_SeatOfPerson):
 
 @event
 class SeatSuspended(_SeatOfPerson):
-    """The person keeps the seat but may not use it for now.
+    """A seat was suspended: the person keeps it but cannot use it.
 
-    Emitted when one seat is suspended; an agency's suspension is an event of the agency alone.
+    Emitted when a single seat is suspended; for a suspended agency, only the agency's own event is emitted.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatSuspended.v1"
 
-    reason: str = Field(description="Why.", examples=["training_expired", ""])
+    reason: str = Field(description="The reason.", examples=["training_expired", ""])
 
 
 @event
 class SeatReinstated(_SeatOfPerson):
-    """The person may use a suspended seat again.
+    """A suspended seat was reinstated: the person can use it again.
 
-    Emitted once for each end of a seat's suspension.
+    Emitted once at the end of each suspension.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatReinstated.v1"
@@ -136,80 +134,82 @@ class SeatReinstated(_SeatOfPerson):
 
 @event
 class SeatIdleWarned(_SeatOfPerson):
-    """A seat has not been used for as long as its agency allows.
+    """A seat has been idle for as long as its agency's policy allows.
 
-    Emitted once, until the seat is used; unless it is, the seat is revoked.
+    Emitted once until the seat is used; if it stays idle, it is revoked.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatIdleWarned.v1"
 
     idle_days: int = Field(ge=1, description="Days without use.", examples=[60, 1])
     reclaim_at: Instant = Field(
-        description="The instant, UTC, at which the seat is revoked unless it is used.",
+        description="When the seat is revoked unless it is used, UTC.",
         examples=["2025-11-04T00:00:00Z"],
     )
 
 
 @event
 class SeatRevoked(_SeatOfPerson):
-    """The person no longer holds the seat; it is free for another.
+    """A seat was revoked; it is free for another person.
 
-    Emitted at most once for each seat.
+    Emitted at most once per seat.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatRevoked.v1"
 
-    reason: Open[SeatRevocationReason] = Field(
-        description="Why it was taken back.", examples=["requested", "inactivity"]
-    )
+    reason: Open[SeatRevocationReason] = Field(description="The reason.", examples=["requested", "inactivity"])
 
 
 @event
 class SeatTransferred(_SeatOfPerson):
-    """A seat passed from one person to another within the agency.
+    """A seat was transferred from one person to another within the agency.
 
-    Emitted once for each transfer; `subject_ref` holds the seat from then on.
+    Emitted once per transfer; from then on, `subject_ref` holds the seat.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatTransferred.v1"
 
     from_subject_ref: SubjectRef = Field(
-        description="Pseudonymous reference to the person who held it before.",
+        description="Pseudonymous reference to the previous holder.",
         examples=["sub_01987b3e0000700080000000000000bc"],
     )
 
 
 @event
 class SeatBatchCompleted(_SeatFact):
-    """A file of seats was worked through.
+    """A seat file was processed.
 
-    Emitted once for each file, after the events of its seats.
+    Emitted once per file, after the events of its seats.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatBatchCompleted.v1"
 
-    batch_id: str = Field(description="The work on the file.", examples=["bat_01987b3e0000700080000000000000bd"])
+    batch_id: str = Field(
+        description="The operation that processed the file.", examples=["bat_01987b3e0000700080000000000000bd"]
+    )
     rows: int = Field(ge=0, description="Rows read.", examples=[10000, 0])
-    assigned: int = Field(ge=0, description="Rows that made a seat.", examples=[9950, 0])
-    already_held: int = Field(ge=0, description="Rows that changed nothing: all was so before.", examples=[20, 0])
+    assigned: int = Field(ge=0, description="Rows that assigned a seat.", examples=[9950, 0])
+    already_held: int = Field(ge=0, description="Rows without a change.", examples=[20, 0])
     refused: int = Field(ge=0, description="Rows refused.", examples=[30, 0])
     kind: Open[SeatBatchKind] = Field(
-        default=SeatBatchKind.IMPORT, description="What the file asked for.", examples=["import", "reinstatement"]
+        default=SeatBatchKind.IMPORT,
+        description="The change that the file requested.",
+        examples=["import", "reinstatement"],
     )
     changed: int = Field(
-        default=0, ge=0, description="Rows that suspended, revoked or transferred a seat.", examples=[0]
+        default=0, ge=0, description="Rows that suspended, revoked, or transferred a seat.", examples=[0]
     )
 
 
 @event
 class SeatLimitReached(_SeatFact):
-    """Seats were refused because every seat of the agreed cap is in use.
+    """Seats were refused because all agreed seats are in use.
 
     Emitted when a request is refused at the cap, and then not again until a seat becomes free.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatLimitReached.v1"
 
-    cap: int = Field(ge=0, description="Seats agreed.", examples=[17973, 0])
-    in_use: int = Field(ge=0, description="Seats held when the limit was met.", examples=[17973, 0])
-    refused: int = Field(ge=1, description="Seats asked for in vain.", examples=[27, 1])
+    cap: int = Field(ge=0, description="The agreed seat cap.", examples=[17973, 0])
+    in_use: int = Field(ge=0, description="Seats in use when the limit was reached.", examples=[17973, 0])
+    refused: int = Field(ge=1, description="Rejected seat requests.", examples=[27, 1])

@@ -15,7 +15,7 @@ _BINDING_VERSION = "0.5.0"
 
 _HEADERS: Schema = {
     "type": "object",
-    "description": "CloudEvents 1.0 attributes in Kafka's binary mode.",
+    "description": "CloudEvents 1.0 attributes in Kafka binary mode.",
     "required": [
         "ce_specversion",
         "ce_id",
@@ -29,22 +29,26 @@ _HEADERS: Schema = {
         "content-type",
     ],
     "properties": {
-        "ce_specversion": {"type": "string", "const": "1.0", "description": "Version of CloudEvents."},
-        "ce_id": {"type": "string", "description": "Unique, and stable over every re-publication."},
+        "ce_specversion": {"type": "string", "const": "1.0", "description": "CloudEvents version."},
+        "ce_id": {"type": "string", "description": "Unique per source, and stable across re-publications."},
         "ce_source": {"type": "string", "description": "The service that owns the fact."},
-        "ce_type": {"type": "string", "description": "Which event, and its major version."},
+        "ce_type": {"type": "string", "description": "The event type with its major version."},
         "ce_time": {"type": "string", "format": "date-time", "description": "When the fact became true, UTC."},
         "ce_partitionkey": {"type": "string", "description": "The agency, which is the unit of order."},
-        "ce_epoch": {"type": "string", "pattern": "^[1-9][0-9]*$", "description": "Raised after a restore."},
+        "ce_epoch": {
+            "type": "string",
+            "pattern": "^[1-9][0-9]*$",
+            "description": "Increases after the producer is restored from a backup.",
+        },
         "ce_sequence": {
             "type": "string",
             "pattern": "^[0-9]{20}$",
-            "description": "Position in the stream of topic and agency: from 1, without gaps.",
+            "description": "Position in the stream of topic and agency, from 1 without gaps.",
         },
-        "ce_correlationid": {"type": "string", "description": "The request that all of it began with."},
-        "ce_causationid": {"type": "string", "description": "The id of the event that led to this one."},
+        "ce_correlationid": {"type": "string", "description": "The request that started the chain of events."},
+        "ce_causationid": {"type": "string", "description": "The id of the event that caused this one."},
         "ce_traceparent": {"type": "string", "description": "W3C Trace Context."},
-        "content-type": {"type": "string", "const": "application/json", "description": "Of the value."},
+        "content-type": {"type": "string", "const": "application/json", "description": "Media type of the value."},
     },
 }
 
@@ -64,8 +68,8 @@ def document() -> dict[str, Any]:
             "title": "Muster events",
             "version": __version__,
             "description": (
-                "The facts of a government-wide AI programme: enrolments, seats, feature windows, terms and invoices. "
-                "Within a major version of a type only optional fields are added; a reader ignores unknown ones."
+                "The facts of a government-wide AI program: enrollments, seats, feature windows, terms, and invoices. "
+                "Within a major version of a type, only optional fields are added; a reader ignores unknown fields."
             ),
             "tags": [{"name": owner} for owner in sorted({topic.owner for topic in channels})],
         },
@@ -109,7 +113,7 @@ def _operation(topic: Topic) -> dict[str, Any]:
     return {
         "action": "send",
         "title": f"{topic.owner} publishes to {topic.name}",
-        "summary": f"Read by {', '.join(topic.readers)}." if topic.readers else "Read by no service of Muster's own.",
+        "summary": f"Read by {', '.join(topic.readers)}." if topic.readers else "No Muster service reads it.",
         "channel": {"$ref": channel},
         "messages": [{"$ref": f"{channel}/messages/{name}"} for name in topic.events],
         "tags": [{"name": topic.owner}],

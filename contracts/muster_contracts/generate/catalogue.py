@@ -1,4 +1,4 @@
-"""The catalogue in Markdown: topics, events and their fields."""
+"""The catalog in Markdown: topics, events, and their fields."""
 
 import json
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from muster_contracts.topics import Topic, topics
 
 @dataclass(frozen=True)
 class FieldRow:
-    """What a reader is told of a field."""
+    """The catalog's row about a field."""
 
     name: str
     type: str
@@ -23,7 +23,7 @@ class FieldRow:
 
 @dataclass(frozen=True)
 class EventEntry:
-    """What a reader is told of an event."""
+    """The catalog's entry about an event."""
 
     name: str
     type: str
@@ -36,12 +36,12 @@ class EventEntry:
 
 
 def documents() -> dict[str, str]:
-    """The catalogue by its path."""
+    """The catalog by its path."""
     return {"CATALOGUE.md": _markdown()}
 
 
 def catalogued_topics() -> list[Topic]:
-    """The topics of agencies' facts: the sandbox's clock is no fact, and absent in production."""
+    """The topics with facts about agencies; the sandbox's clock is not one, and absent in production."""
     return [topic for topic in topics().values() if topic.owner != "sandbox"]
 
 
@@ -76,27 +76,26 @@ def _entry(event_class: type[Event]) -> EventEntry:
 
 
 def type_of(schema: Schema, definitions: dict[str, Any]) -> str:
-    """A field's type in words."""
+    """A field's type, as a reader of the catalog sees it."""
     if "$ref" in schema:
         return type_of_definition(schema["$ref"].rsplit("/", 1)[1], definitions)
     if "anyOf" in schema:
         parts = [type_of(part, definitions) for part in schema["anyOf"]]
         closed = [part for part in parts if part.startswith("one of")]
-        if closed and "text" in parts:
-            return f"{closed[0]}; others may come"
+        if closed and "string" in parts:
+            return f"{closed[0]}; new values may be added"
         return " or ".join(parts)
     if schema.get("format") == "date-time":
         return "instant"
     if schema["type"] == "array":
         return f"list of {type_of(schema['items'], definitions)}"
     kind: str = schema["type"]
-    words = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
     bounds = [f"{sign} {schema[key]}" for key, sign in (("minimum", "≥"), ("maximum", "≤")) if key in schema]
-    return " ".join([words.get(kind, kind), *bounds])
+    return " ".join([kind, *bounds])
 
 
 def type_of_definition(name: str, definitions: dict[str, Any]) -> str:
-    """The type of what several fields share: the values of a list, or the fields of an object."""
+    """A type that several fields share: the values of a list, or the fields of an object."""
     definition = definitions[name]
     if "enum" in definition:
         return "one of " + ", ".join(definition["enum"])
@@ -105,11 +104,11 @@ def type_of_definition(name: str, definitions: dict[str, Any]) -> str:
 
 def _markdown() -> str:
     lines = [
-        "# Catalogue of Muster's events",
+        "# Catalog of Muster's events",
         "",
         "Generated from the models by `python -m muster_contracts.generate`; do not edit.",
         "",
-        "| Topic | Owner | Holds | Key | Partitions | Kept | Access | Read by |",
+        "| Topic | Owner | Contents | Key | Partitions | Retention | Access | Read by |",
         "|---|---|---|---|---|---|---|---|",
         *(_topic_row(topic) for topic in catalogued_topics()),
         "",
@@ -125,7 +124,7 @@ def _markdown() -> str:
 
 
 def _topic_row(topic: Topic) -> str:
-    kept = "the latest of each key" if topic.compacted else "for ever"
+    kept = "the latest of each key" if topic.compacted else "forever"
     readers = ", ".join(topic.readers) or "—"
     return (
         f"| [`{topic.name}`](#{topic.name.replace('.', '')}) | {topic.owner} | {topic.description} "

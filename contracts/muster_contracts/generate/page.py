@@ -37,11 +37,11 @@ def _page() -> str:
             "<head>",
             '<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            "<title>Catalogue of Muster's events</title>",
+            "<title>Catalog of Muster's events</title>",
             f"<style>\n{_STYLE}\n</style>",
             "</head>",
             "<body>",
-            "<h1>Catalogue of Muster's events</h1>",
+            "<h1>Catalog of Muster's events</h1>",
             "<p>Generated from the models. A <em>stream</em> is one agency's events on one topic; ",
             "<code>ce_sequence</code> numbers them from 1 without gaps.</p>",
             _diagram(topics),
@@ -62,7 +62,7 @@ def _diagram(topics: list[Topic]) -> str:
     reader_y = _spread(readers, height)
     parts = [
         f'<svg viewBox="0 0 920 {height}" role="img" aria-labelledby="diagram-title">',
-        '<title id="diagram-title">Services emit to the topics in the middle; services on the right read them.</title>',
+        '<title id="diagram-title">Services on the left publish to topics; services on the right read them.</title>',
     ]
     for topic in topics:
         parts.append(_line(_LEFT, owner_y[topic.owner], _MIDDLE, topic_y[topic.name]))
@@ -96,7 +96,7 @@ def _line(start: tuple[int, int], start_y: int, end: tuple[int, int], end_y: int
 
 
 def _section(topic: Topic) -> str:
-    kept = "only the latest record of each key" if topic.compacted else "for ever"
+    kept = "only the latest record of each key" if topic.compacted else "forever"
     facts = f"Owner {topic.owner} · key {topic.key} · {topic.partitions} partitions · kept {kept} · {topic.access}"
     return "\n".join(
         [

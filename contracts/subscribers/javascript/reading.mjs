@@ -41,7 +41,7 @@ export class MalformedRecord extends Error {}
 export function read({ headers, value }) {
   const header = (name) => {
     const given = headers?.[name];
-    if (Array.isArray(given)) throw new MalformedRecord(`header ${name} is given ${given.length} times, not once`);
+    if (Array.isArray(given)) throw new MalformedRecord(`header ${name} appears ${given.length} times, not once`);
     return given === null || given === undefined ? undefined : utf8(given, `header ${name}`);
   };
   if (header("ce_specversion") !== "1.0") throw new MalformedRecord("header ce_specversion is not 1.0");
@@ -86,7 +86,7 @@ function dataOf(value, { id, type, agency }) {
   requireExact(data, refuse, DEPTH);
   const check = checks.get(type);
   if (!check(data)) refuse(`${check.errors[0].instancePath.slice(1) || "value"}: ${check.errors[0].message}`);
-  if (data.agency_id !== agency) throw new MalformedRecord(`${id}: agency_id is not the header ce_partitionkey`);
+  if (data.agency_id !== agency) throw new MalformedRecord(`${id}: agency_id differs from the header ce_partitionkey`);
   return data;
 }
 

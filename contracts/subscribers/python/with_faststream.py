@@ -18,7 +18,7 @@ async def as_it_is(message: KafkaMessage) -> Any:
 
 
 async def main() -> None:
-    """Read from the beginning until it is told to stop, or a record cannot be handled."""
+    """Read from the beginning until it is asked to stop, or a record cannot be handled."""
     printer = Printer(Log(GROUP, *await log_ids(BOOTSTRAP, TOPIC_IN_KAFKA)))
     refuse_a_second(GROUP, await members(BOOTSTRAP, GROUP))
     servers = BOOTSTRAP.split(",")  # FastStream takes one string for one broker
