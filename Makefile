@@ -62,9 +62,10 @@ bench: venv ## Measure throughput, latency, CPU, and memory against their limits
 bench-quick: venv ## Check that every benchmark runs; its numbers are too small to measure speed
 	$(BIN)/python -m tests.bench --quick $(ARGS)
 
-lint: venv ## Check style, types, imports, and migrations
+lint: venv ## Check style, spelling, types, imports, and migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy $(MODULES:%=-p %)
 	$(BIN)/mypy tests
 	$(BIN)/lint-imports

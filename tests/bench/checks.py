@@ -1,4 +1,4 @@
-"""Checks over HTTP with as many seats as the programme has, beside a primary-key read through the same server."""
+"""Checks over HTTP with as many seats as the program has, beside a primary-key read through the same server."""
 
 import hashlib
 import random
@@ -68,9 +68,9 @@ def _paths(own: Stage) -> tuple[list[str], list[str]]:
     chance = random.Random(1)
     agencies = chance.choices(own.agencies, [agency.seats for agency in own.agencies], k=ASKED)
     people = [(agency.id, chance.randrange(agency.seats)) for agency in agencies]
-    catalogue = list(features())
+    catalog = list(features())
     checks = [
-        f"/v1/agencies/{agency_id}/checks?subject={_subject(agency_id, number)}&feature={chance.choice(catalogue)}"
+        f"/v1/agencies/{agency_id}/checks?subject={_subject(agency_id, number)}&feature={chance.choice(catalog)}"
         for agency_id, number in people
     ]
     return checks, [f"/v1/agencies/{agency_id}/seats/seat_{number:032x}" for agency_id, number in people]
@@ -101,12 +101,12 @@ async def _bulk(own: Stage) -> tuple[float, float]:
     largest = max(own.agencies, key=lambda agency: agency.seats)
     chance = random.Random(2)
     subjects = [_subject(largest.id, chance.randrange(largest.seats)) for _ in range(PAIRS)]
-    catalogue = list(features())
-    pairs = [{"subject": subject, "feature": chance.choice(catalogue)} for subject in subjects]
+    catalog = list(features())
+    pairs = [{"subject": subject, "feature": chance.choice(catalog)} for subject in subjects]
     asked, joined = [], []
     for _ in range(BULK_CHECKS):
         with span() as one:
-            await own.programme.post("entitlements", f"agencies/{largest.id}/checks", {"pairs": pairs}, expect=200)
+            await own.program.post("entitlements", f"agencies/{largest.id}/checks", {"pairs": pairs}, expect=200)
         asked.append(one.wall * 1000)
         with span() as one:
             await own.admin.fetch(_JOIN, subjects, largest.id)

@@ -25,7 +25,7 @@ AHEAD = timedelta(seconds=3)
 
 
 async def measure(deadlines: int) -> list[Measurement]:
-    """From the instant at which so many deadlines of 44 agencies are due to their events' acknowledgement by Kafka."""
+    """From the instant at which so many deadlines of 44 agencies are due to their events' acknowledgment by Kafka."""
     clock = SystemClock()
     async with setting() as own:
         await _fill(own, deadlines, clock.now() + timedelta(days=1))

@@ -10,8 +10,8 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 208, 28, 48
 
 _TEXT = 'font-family="sans-serif" font-size="12" fill="#333333"'
 
-# Told apart by people who do not see all colours (Okabe and Ito, 2008).
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+# Told apart by people who do not see all colors (Okabe and Ito, 2008).
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ def draw(lines: Sequence[Line], *, x_title: str, y_title: str) -> str:
         for x in (xs if logarithmic else dict.fromkeys([xs[0], xs[len(xs) // 2], xs[-1]]))
     ]
     for number, line in enumerate(lines):
-        colour = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         path = "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in line.points)
         height = TOP + 8 + 18 * number
-        parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts.append(f'<path d="M{WIDTH - RIGHT + 12} {height}h16" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<path d="M{path}" fill="none" stroke="{color}" stroke-width="2"/>')
+        parts.append(f'<path d="M{WIDTH - RIGHT + 12} {height}h16" stroke="{color}" stroke-width="2"/>')
         parts.append(f'<text x="{WIDTH - RIGHT + 34}" y="{height + 4}">{escape(line.name)}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 

@@ -43,7 +43,7 @@ class Probe:
         began = time.perf_counter()
         person = OTHER.person(self._number)
         self._number += 1
-        await self._own.programme.post("entitlements", f"agencies/{OTHER.id}/seats", {"email": person.email})
+        await self._own.program.post("entitlements", f"agencies/{OTHER.id}/seats", {"email": person.email})
         answered = time.perf_counter()
         while await self._applied() < self._number:
             await asyncio.sleep(_LOOK_SECONDS)

@@ -18,7 +18,7 @@ from muster_contracts import topics
 from muster_enrollment.domain.rules import ISSUER, PRODUCT
 from muster_local.demo import cast
 from muster_local.demo.cast import Agency
-from muster_local.demo.programme import Programme
+from muster_local.demo.programme import ProgramClient
 from muster_local.programs import SERVICES
 from muster_local.provisioning import drop
 from muster_local.readiness import ask
@@ -38,7 +38,7 @@ class Stage:
 
     stack: Stack
     agencies: Sequence[Agency]
-    programme: Programme
+    program: ProgramClient
     admin: "asyncpg.Pool[asyncpg.Record]"
 
     def processes(self) -> dict[str, psutil.Process]:
@@ -61,7 +61,7 @@ class Stage:
 
 @asynccontextmanager
 async def stage(seats: int, more: Sequence[Agency] = ()) -> AsyncIterator[Stage]:
-    """Start the four services; let 44 agencies enrol, with so many seats by headcount, and those that are named."""
+    """Start the four services; let 44 agencies enroll, with so many seats by headcount, and those that are named."""
     addresses = servers.start()
     home = Path(tempfile.mkdtemp(prefix="muster-bench-"))
     stack = await Stack.start(home)
@@ -69,12 +69,12 @@ async def stage(seats: int, more: Sequence[Agency] = ()) -> AsyncIterator[Stage]
     urls = {service: stack.service_url(service) for service in SERVICES}
     admin = await asyncpg.create_pool(admin_dsn, min_size=1, max_size=3)
     try:
-        async with Programme(urls, stack.token(*SCOPES)) as programme:
+        async with ProgramClient(urls, stack.token(*SCOPES)) as program:
             agencies = [*cast.cast(seats), *more]
-            await programme.upload("enrollment", "register", cast.register(), "text/tab-separated-values")
+            await program.upload("enrollment", "register", cast.register(), "text/tab-separated-values")
             now = SystemClock().now()
-            await asyncio.gather(*(_enroll(programme, agency, now) for agency in agencies))
-            own = Stage(stack, agencies, programme, admin)
+            await asyncio.gather(*(_enroll(program, agency, now) for agency in agencies))
+            own = Stage(stack, agencies, program, admin)
             while await admin.fetchval("select count(*) from entitlements.pool") < len(agencies):
                 await asyncio.sleep(_LOOK_SECONDS)
             await own.settle()
@@ -87,7 +87,7 @@ async def stage(seats: int, more: Sequence[Agency] = ()) -> AsyncIterator[Stage]
         shutil.rmtree(home, ignore_errors=True)
 
 
-async def _enroll(programme: Programme, agency: Agency, now: datetime) -> None:
+async def _enroll(program: ProgramClient, agency: Agency, now: datetime) -> None:
     contact = {"name": agency.contact.name, "email": agency.contact.email}
     path = f"agencies/{agency.id}"
     enrollment = {"seats": agency.seats, "starts_at": now.isoformat(), "contact": contact}
@@ -103,6 +103,6 @@ async def _enroll(programme: Programme, agency: Agency, now: datetime) -> None:
         "signer": contact,
         "evidence_sha256": hashlib.sha256(agency.id.encode()).hexdigest(),
     }
-    await programme.post("enrollment", f"{path}/enrollments", enrollment)
-    await programme.post("enrollment", f"{path}/authorizations", authorization)
-    await programme.post("enrollment", f"{path}/data-use-acceptances", acceptance)
+    await program.post("enrollment", f"{path}/enrollments", enrollment)
+    await program.post("enrollment", f"{path}/authorizations", authorization)
+    await program.post("enrollment", f"{path}/data-use-acceptances", acceptance)

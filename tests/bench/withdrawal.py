@@ -63,8 +63,8 @@ async def measure(workforce: int, probes: int) -> list[Measurement]:
 
 
 async def _withdraw(own: Stage, agency_id: str) -> None:
-    read = await own.programme.etag("enrollment", f"agencies/{agency_id}/enrollment")
-    await own.programme.post(
+    read = await own.program.etag("enrollment", f"agencies/{agency_id}/enrollment")
+    await own.program.post(
         "enrollment", f"agencies/{agency_id}/withdrawal", {"reason": "reorganized"}, expect=200, if_match=read
     )
     left = "select withdrawn_at is null or revoking > 0 from entitlements.pool where agency_id = $1"

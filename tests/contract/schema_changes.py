@@ -17,7 +17,7 @@ TYPE = "muster.billing.Sampled.v1"
 TOPIC = "muster.billing.term"
 
 
-class Colour(StrEnum):
+class Color(StrEnum):
     """An open list of the sample."""
 
     RED = "red"
@@ -36,7 +36,7 @@ class Item(BaseModel):
 
     code: str = Field(description="A code.", pattern="^[a-z]+$")
     count: int = Field(description="How many.", ge=1, le=9)
-    colour: Open[Colour] = Field(description="A colour.")
+    color: Open[Color] = Field(description="A color.")
     note: str | None = Field(default=None, description="A note.")
 
 
@@ -73,7 +73,7 @@ class Sampled(Event):
     done: bool = Field(description="Whether it is.")
     at: Instant
     price: Money
-    colour: Open[Colour] = Field(description="A colour.")
+    color: Open[Color] = Field(description="A color.")
     size: Size = Field(description="A size.")
     quota: int | None = Field(default=None, description="A quota.")
     level: int = Field(default=1, description="A level.")
@@ -227,9 +227,9 @@ REFUSED: list[tuple[str, Change, str, str]] = [
         "type changed",
     ),
     ("null refused", put("properties/quota", {"type": "integer", "default": None}), "quota", "type changed"),
-    ("value removed", drop("$defs/Colour/enum/1"), "colour", "value removed: blue"),
-    ("value renamed", put("$defs/Colour/enum", ["red", "azure"]), "colour", "value removed: blue"),
-    ("list closed", put("properties/colour", {"$ref": "#/$defs/Colour"}), "colour", "list of values is closed"),
+    ("value removed", drop("$defs/Color/enum/1"), "color", "value removed: blue"),
+    ("value renamed", put("$defs/Color/enum", ["red", "azure"]), "color", "value removed: blue"),
+    ("list closed", put("properties/color", {"$ref": "#/$defs/Color"}), "color", "list of values is closed"),
     ("list opened", put("properties/size", {"type": "string"}), "size", "list of values is opened"),
     ("value added to a closed list", put("$defs/Size/enum", ["small", "large", "huge"]), "size", "closed list: huge"),
     ("value removed from a closed list", drop("$defs/Size/enum/0"), "size", "value removed: small"),
@@ -250,7 +250,7 @@ REFUSED: list[tuple[str, Change, str, str]] = [
         "type changed from string to integer",
     ),
     ("list items bound", put("$defs/Item/properties/count/maximum", 5), "items[].count", "maximum changed from 9 to 5"),
-    ("list items closed", put("$defs/Item/properties/colour", {"$ref": "#/$defs/Colour"}), "items[].colour", "closed"),
+    ("list items closed", put("$defs/Item/properties/color", {"$ref": "#/$defs/Color"}), "items[].color", "closed"),
     ("list bounded", put("properties/tags/maxItems", 3), "tags", "maxItems changed from none to 3"),
     ("type renamed", lambda changed: changed["schemas"].update({"x.v1": changed["schemas"].pop(TYPE)}), "", "gone"),
     ("event moved to another topic", put("x-topic", "muster.billing.other"), "", "topic changed"),
@@ -353,9 +353,9 @@ ACCEPTED: list[tuple[str, Change]] = [
     ("optional object added", put("properties/new", {"$ref": "#/$defs/Money", "default": None})),
     ("optional field added within", put("$defs/Money/properties/new", OPTIONAL)),
     ("optional field added to list items", put("$defs/Item/properties/new", OPTIONAL)),
-    ("value added to an open list", put("$defs/Colour/enum", ["red", "blue", "green"])),
-    ("values told in another order", put("$defs/Colour/enum", ["blue", "red"])),
-    ("text becomes an open list", put("properties/label", {"anyOf": [{"$ref": "#/$defs/Colour"}, TEXT]})),
+    ("value added to an open list", put("$defs/Color/enum", ["red", "blue", "green"])),
+    ("values told in another order", put("$defs/Color/enum", ["blue", "red"])),
+    ("text becomes an open list", put("properties/label", {"anyOf": [{"$ref": "#/$defs/Color"}, TEXT]})),
     ("description of a field", put("properties/label/description", "Better words.")),
     ("description of the event", put("description", "Better words.")),
     ("description within", put("$defs/Money/properties/currency/description", "Better words.")),

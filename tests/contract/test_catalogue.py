@@ -1,4 +1,4 @@
-"""The catalogue as a whole: types, topics, owners, readers, and the mark of what is emitted."""
+"""The catalog as a whole: types, topics, owners, readers, and the mark of what is emitted."""
 
 import re
 from datetime import timedelta

@@ -158,7 +158,7 @@ async def test_each_fact_is_printed_once_in_order_also_over_a_restart(
 ) -> None:
     first = interleaved(range(1, 21))
     await topic.put(first)
-    # What a relay that died after the acknowledgement does: the same again.
+    # What a relay that died after the acknowledgment does: the same again.
     await topic.put(first[-12:])
 
     async with run(command()) as subscriber:

@@ -10,8 +10,8 @@ from tests.e2e.demonstration import marks, playing
 
 # A scene's words, and the service that dies as it begins.
 KILLS = {
-    "GSA, HUD, SBA, USAID enrol": "enrollment",
-    "ED, NRC, OPM, NSF enrol": "entitlements",
+    "GSA, HUD, SBA, USAID enroll": "enrollment",
+    "ED, NRC, OPM, NSF enroll": "entitlements",
     "DOI, DOT, DOC, NASA pay": "billing",
     "The outside system is back": "notify",
 }

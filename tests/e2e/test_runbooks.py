@@ -22,7 +22,7 @@ import pytest
 from muster_contracts import Envelope, event_id, source_of, topics, write_headers
 from muster_contracts.enrollment import AgencyEnrolled, AgencySuspended
 from muster_enrollment.domain.rules import ISSUER, PRODUCT
-from muster_local.demo.programme import Programme
+from muster_local.demo.programme import ProgramClient
 from muster_local.postgres import program
 from muster_local.programs import SERVICES, migrations_of
 from muster_local.provisioning import drop
@@ -149,17 +149,17 @@ async def enroll(operator: Operator, agency_id: str) -> None:
     stack = operator.stack
     urls = {service: stack.service_url(service) for service in SERVICES}
     person = {"name": "Ada Administrator", "email": f"ada@{agency_id.lower()}.gov"}
-    async with Programme(urls, stack.token(*SCOPES)) as programme:
+    async with ProgramClient(urls, stack.token(*SCOPES)) as program_office:
         columns = ["id", "name", "parent", "treasury_code", "domains", "headcount", "branch"]
         row = [agency_id, agency_id, "", "", f"{agency_id.lower()}.gov", "100", "executive"]
         register = "\n".join("\t".join(cells) for cells in (columns, row)) + "\n"
-        await programme.upload("enrollment", "register", register.encode(), "text/tab-separated-values")
+        await program_office.upload("enrollment", "register", register.encode(), "text/tab-separated-values")
         path = f"agencies/{agency_id}"
         starts_at = SystemClock().now().isoformat()
-        await programme.post(
+        await program_office.post(
             "enrollment", f"{path}/enrollments", {"seats": 5, "starts_at": starts_at, "contact": person}
         )
-        await programme.post(
+        await program_office.post(
             "enrollment",
             f"{path}/authorizations",
             {
@@ -170,7 +170,7 @@ async def enroll(operator: Operator, agency_id: str) -> None:
                 "valid_until": "2099-01-01T00:00:00Z",
             },
         )
-        await programme.post(
+        await program_office.post(
             "enrollment",
             f"{path}/data-use-acceptances",
             {"terms_version": "2025-08", "signer": person, "evidence_sha256": "0" * 64},
@@ -255,7 +255,7 @@ async def test_reconcile(operator: Operator) -> None:
     with pytest.raises(AssertionError) as found:
         operator.follow("reconcile.md")
     for difference in (
-        r"an enrolment without a term.*EPA",
+        r"an enrollment without a term.*EPA",
         r"a term that entitlements sees otherwise.*NASA",
         r"a projection that is off.*NASA.*muster rebuild entitlements.seats-in-use",
         r"a person who was erased and is still there.*NASA.*sub_away.*muster rebuild notify.directory",

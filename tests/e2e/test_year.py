@@ -1,4 +1,4 @@
-"""A newcomer's first command: the programme's first year, and the proof that its books balance."""
+"""A newcomer's first command: the program's first year, and the proof that its books balance."""
 
 from pathlib import Path
 

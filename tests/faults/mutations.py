@@ -47,7 +47,7 @@ def deduplication_off() -> None:
     _replace(applier, "make_plan", plan_all)
 
 
-def delete_before_acknowledgement() -> None:
+def delete_before_acknowledgment() -> None:
     """The relay deletes runs from the outbox, and then sends them."""
     send = Lane._send
 
@@ -94,7 +94,7 @@ MUTATIONS: dict[str, Callable[[], Any]] = {
     for mutation in (
         lock_not_first,
         deduplication_off,
-        delete_before_acknowledgement,
+        delete_before_acknowledgment,
         offsets_kept_first,
         last_sequence_apart,
     )

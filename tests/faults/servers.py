@@ -22,7 +22,7 @@ START_SECONDS = 90
 
 
 class Process:
-    """A program's process, started and signalled by a test. It does not outlive the test's process."""
+    """A program's process, started and signaled by a test. It does not outlive the test's process."""
 
     def __init__(self, program: Program, log: Path) -> None:
         self.program = program

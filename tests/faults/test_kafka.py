@@ -19,7 +19,7 @@ from tests.support.services import TokenIssuer
 
 KAFKA_AWAY = "Kafka cannot be reached"
 
-# `make faults-long` lets a broker be away for as long as the catalogue of faults says.
+# `make faults-long` lets a broker be away for as long as the catalog of faults says.
 AWAY_SECONDS = float(os.environ.get("FAULT_AWAY_SECONDS", "20"))
 
 # A consumer that has done nothing for so long, and could, ends its process: less than the broker is away.

@@ -32,7 +32,7 @@ APPLIED_AGAIN = r"the effects beside the topic, place \d+: \(\(1, \d+\), .* was 
 SCENARIOS = {
     "lock_not_first": Scenario("api", r"the facts' numbers, place \d+: \d+ of \d+ was expected, \d+ of \d+ found"),
     "deduplication_off": Scenario("consumer", APPLIED_AGAIN, dying="relay", point="delete", nth=2),
-    "delete_before_acknowledgement": Scenario(
+    "delete_before_acknowledgment": Scenario(
         "relay", rf"on {re.escape(TOPIC)}, \(1, \d+\) follows \(1, \d+\)", dying="relay", point="send", nth=2
     ),
     "offsets_kept_first": Scenario(

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.drill
 CONTEXT = Context(actor="test", correlation_id="cor_1")
 
 
-async def test_01_killed_between_acknowledgement_and_delete_effects_come_once(field: Field, findings: Findings) -> None:
+async def test_01_killed_between_acknowledgment_and_delete_effects_come_once(field: Field, findings: Findings) -> None:
     await field.serve()
     field.start("consumer")
     dying = field.start("relay", breaking=["--die-before", "delete", "--nth", "2"])

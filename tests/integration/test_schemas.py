@@ -12,7 +12,7 @@ from muster_local.provisioning import Access, access_to, drop, password_of, prov
 SOURCES = Path(__file__).parents[2] / "services"
 SERVICES = ("enrollment", "entitlements", "billing", "notify")
 
-# What belongs to the programme rather than to an agency: the register of agencies is public.
+# What belongs to the program rather than to an agency: the register of agencies is public.
 WITHOUT_AGENCY = {
     "schema_migrations",
     "lease",

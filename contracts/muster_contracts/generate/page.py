@@ -1,4 +1,4 @@
-"""The catalogue as one static HTML page, with a diagram of who emits and who reads what."""
+"""The catalog as one static HTML page, with a diagram of who emits and who reads what."""
 
 from html import escape
 

@@ -101,7 +101,7 @@ async def begin_first_terms(
 
 
 async def withdraw(zone: ZoneInfo, uow: UnitOfWork, received: Sequence[Received[AgencyWithdrawn]]) -> None:
-    """A withdrawal ends the enrolment's term, voids its invoice if unpaid, and closes its renewal."""
+    """A withdrawal ends the enrollment's term, voids its invoice if unpaid, and closes its renewal."""
     for event in received:
         withdrawn = event.data
         term = await _catch_up(uow, zone, withdrawn, event.envelope.id)

@@ -23,7 +23,7 @@ WITHDRAWN = "agency_withdrawn"
 
 
 async def add(uow: UnitOfWork, term: Term) -> bool:
-    """Add a term with its draft invoice; False when the enrolment has that term already."""
+    """Add a term with its draft invoice; False when the enrollment has that term already."""
     if not await repository.add_term(uow.connection, term):
         return False
     invoice = Invoice(

@@ -10,7 +10,7 @@ from muster_runtime.errors import NotFound
 
 
 async def add_term(connection: Connection, term: Term) -> bool:
-    """Add a term; False when its enrolment has one of that number already."""
+    """Add a term; False when its enrollment has one of that number already."""
     added = await connection.fetchval(
         """
         insert into term (
@@ -57,7 +57,7 @@ async def term_by_id(connection: Connection, agency_id: str, term_id: str) -> Te
 
 
 async def live_term(connection: Connection, agency_id: str, enrollment_id: str) -> Term | None:
-    """The enrolment's term that runs or is to start, if there is one."""
+    """The enrollment's term that runs or is to start, if there is one."""
     row = await connection.fetchrow(
         """
         select *

@@ -57,7 +57,7 @@ class AcceptDataUseTerms:
 
 @dataclass(frozen=True, slots=True)
 class WithdrawAgency:
-    """End an agency's part in the programme; `expected_version` refuses it when the enrollment has changed since."""
+    """End an agency's part in the program; `expected_version` refuses it when the enrollment has changed since."""
 
     agency_id: str
     reason: str

@@ -41,7 +41,7 @@ async def import_register(uow: UnitOfWork, command: ImportRegister) -> RegisterI
     # Asked for after the update: it has waited for any submission that holds the entry.
     outside = {entry.agency.id: entry for entry in changed if entry.agency.branch is not Branch.EXECUTIVE}
     if live := await repository.live_among(uow.connection, outside):
-        rule = "an agency with a live enrolment must be of the executive branch"
+        rule = "an agency with a live enrollment must be of the executive branch"
         raise RegisterRefused(
             [Fault(outside[agency].line, "branch", outside[agency].agency.branch, rule) for agency in live]
         )
@@ -167,7 +167,7 @@ async def accept_data_use_terms(uow: UnitOfWork, command: AcceptDataUseTerms) ->
 
 
 async def withdraw_agency(uow: UnitOfWork, command: WithdrawAgency) -> EnrollmentView:
-    """Withdraw an agency from the programme."""
+    """Withdraw an agency from the program."""
     before = await _load(uow, command.agency_id)
     after = rules.withdraw(before, command.reason, uow.now)
     version = before.enrollment.version if before.enrollment else 0
@@ -183,7 +183,7 @@ async def withdraw_agency(uow: UnitOfWork, command: WithdrawAgency) -> Enrollmen
 
 
 async def on_term_ended(uow: UnitOfWork, run: Sequence[Received[TermEnded]]) -> None:
-    """End the enrolment whose term ran out without a renewal; a withdrawal has ended it already."""
+    """End the enrollment whose term ran out without a renewal; a withdrawal has ended it already."""
     for ended in (received.data for received in run):
         if ended.reason == TermEndReason.COMPLETED and not ended.renewed:
             before = await _load(uow, ended.agency_id)
@@ -225,7 +225,7 @@ def _catch_up(uow: UnitOfWork, standing: Standing, until: datetime) -> Standing:
 
 
 async def _settle(uow: UnitOfWork, changed: Standing) -> Standing:
-    """Let a change have its effect on the enrolment, and save that."""
+    """Let a change have its effect on the enrollment, and save that."""
     settled = rules.settle(changed, uow.now)
     _publish_transition(uow, changed, settled, uow.now)
     await _save(uow, settled)
@@ -286,7 +286,7 @@ async def _audit(
     changes: Mapping[str, object] = MappingProxyType({}),
     reason: str | None = None,
 ) -> None:
-    """Record a command with the state before and after it; its subject is the enrolment unless given."""
+    """Record a command with the state before and after it; its subject is the enrollment unless given."""
     await audit.record(
         uow,
         command=command,

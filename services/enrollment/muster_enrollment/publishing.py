@@ -28,7 +28,7 @@ from muster_enrollment.domain.rules import ISSUER, PRODUCT
 
 
 def transition(agency: Agency, before: Enrollment | None, after: Enrollment) -> Event | None:
-    """The event that tells how an enrolment changed its state.
+    """The event that tells how an enrollment changed its state.
 
     None when it did not, and when it ended: that is told by the end of its term.
     """

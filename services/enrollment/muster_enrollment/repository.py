@@ -89,7 +89,7 @@ async def save_agencies(connection: Connection, agencies: Sequence[Agency]) -> N
 
 
 async def live_among(connection: Connection, agencies: Iterable[str]) -> list[str]:
-    """Which of the agencies have a live enrolment."""
+    """Which of the agencies have a live enrollment."""
     rows = await connection.fetch(
         """
         select agency_id
@@ -103,7 +103,7 @@ async def live_among(connection: Connection, agencies: Iterable[str]) -> list[st
 
 
 async def load_standing(connection: Connection, agency_id: str) -> Standing:
-    """An agency's standing: its latest enrolment, every authorization and acceptance.
+    """An agency's standing: its latest enrollment, every authorization and acceptance.
 
     Raises NotFound when the register has no such agency.
     """
@@ -147,7 +147,7 @@ async def load_standing(connection: Connection, agency_id: str) -> Standing:
 
 
 async def save_enrollment(connection: Connection, enrollment: Enrollment) -> None:
-    """Insert an enrolment, or save what it has become under its next version."""
+    """Insert an enrollment, or save what it has become under its next version."""
     await connection.execute(
         """
         insert into enrollment as e (
@@ -285,7 +285,7 @@ def to_agency(row: Record) -> Agency:
 
 
 def to_enrollment(row: Record) -> Enrollment:
-    """An enrolment from its row."""
+    """An enrollment from its row."""
     return Enrollment(
         enrollment_id=row["enrollment_id"],
         agency_id=row["agency_id"],

@@ -11,7 +11,7 @@ from muster_contracts.entitlements import AccessMode
 
 
 class Feature(BaseModel):
-    """A feature and the window that each enrolment opens for it."""
+    """A feature and the window that each enrollment opens for it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,6 +36,6 @@ class Feature(BaseModel):
 
 @cache
 def features() -> dict[str, Feature]:
-    """Every feature of the catalogue by its key."""
+    """Every feature of the catalog by its key."""
     tables = tomllib.loads(files(__package__).joinpath("features.toml").read_text("utf-8"))
     return {key: Feature(key=key, **table) for key, table in tables.items()}

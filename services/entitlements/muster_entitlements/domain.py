@@ -107,7 +107,7 @@ DEFAULT_POLICY = SeatPolicy(idle_days=None, warning_days=14, invitation_days=14)
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The seats of an agency's enrolment, for the term [starts_at, ends_at).
+    """The seats of an agency's enrollment, for the term [starts_at, ends_at).
 
     `ended` is what billing says: the term was completed and no other follows on. `revoking` counts the seats of
     earlier generations that are still to be revoked: nobody holds them, and they do not count toward the cap.

@@ -34,7 +34,7 @@ _POOL_AND_WINDOW = """
 
 
 async def list_windows(connection: Connection, agency_id: str) -> list[Window]:
-    """The windows of an agency's present enrolment, by feature."""
+    """The windows of an agency's present enrollment, by feature."""
     rows = await connection.fetch(
         """
         select

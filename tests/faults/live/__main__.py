@@ -34,16 +34,15 @@ async def run(kills: int, seed: int, folder: Path) -> Run:
     left = 0
     started = time.monotonic()
     async with Stage(folder) as stage:
-        await stage.programme.upload(
+        await stage.program.upload(
             "enrollment", "register", _without_headcounts(register()), "text/tab-separated-values"
         )
-        webhook = await stage.programme.post("notify", "agencies/*/webhooks", {"url": f"{stage.receiver.url}/"})
+        webhook = await stage.program.post("notify", "agencies/*/webhooks", {"url": f"{stage.receiver.url}/"})
         await stage.receiver.trust(webhook["secret"])
         lives: list[Life] = []
         while True:
             newcomers = [
-                Life(stage.programme, agency, random.Random(f"{seed}/{agency.id}"))
-                for agency in agencies[:NEW_AGENCIES]
+                Life(stage.program, agency, random.Random(f"{seed}/{agency.id}")) for agency in agencies[:NEW_AGENCIES]
             ]
             agencies = agencies[NEW_AGENCIES:]
             over = asyncio.Event()
@@ -76,7 +75,7 @@ async def run(kills: int, seed: int, folder: Path) -> Run:
                     left=left,
                     minutes=round((time.monotonic() - started) / 60, 1),
                     agencies=len({fact.envelope.agency_id for fact in evidence.facts}),
-                    commands=sum(stage.programme.commands.values()),
+                    commands=sum(stage.program.commands.values()),
                     events=distinct,
                     repeated=repeated,
                     deliveries=len(evidence.deliveries),

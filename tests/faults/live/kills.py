@@ -32,7 +32,7 @@ async def service(stage: Stage, dice: random.Random) -> str:
 
 
 async def relay(stage: Stage, dice: random.Random) -> str:
-    """A service kills itself between Kafka's acknowledgement and its delete: 1. The lease leads to it, or another."""
+    """A service kills itself between Kafka's acknowledgment and its delete: 1. The lease leads to it, or another."""
     name = dice.choice(RELAYING)
     breaking = ["--die-before", "delete", "--nth", str(dice.randint(1, 5))]
     dying = [stage.restart(name, replica, breaking) for replica in range(REPLICAS)]

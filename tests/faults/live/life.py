@@ -1,4 +1,4 @@
-"""Live traffic: agencies enrol, pay, and give seats out and take them back, all through the services' own routes."""
+"""Live traffic: agencies enroll, pay, and give seats out and take them back, all through the services' own routes."""
 
 import asyncio
 import hashlib
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from muster_local.demo.cast import Agency
-from muster_local.demo.programme import Programme, Unexpected
+from muster_local.demo.programme import ProgramClient, Unexpected
 
 CAP = 100_000
 
@@ -20,8 +20,8 @@ _FILE_ROWS = 200
 class Life:
     """One agency's life, until it is told to pause. Each person is given a seat once."""
 
-    def __init__(self, programme: Programme, agency: Agency, dice: random.Random) -> None:
-        self._programme = programme
+    def __init__(self, program: ProgramClient, agency: Agency, dice: random.Random) -> None:
+        self._program = program
         self._agency = agency
         self._dice = dice
         self._people = 0
@@ -73,11 +73,11 @@ class Life:
         rows = [self._next_email() for _ in range(self._dice.randint(1, _FILE_ROWS))]
         path = f"agencies/{self._agency.id}/seat-imports"
         file = "\n".join(["email", *rows]).encode()
-        operation = await self._programme.upload("entitlements", path, file, "text/csv", expect=202)
+        operation = await self._program.upload("entitlements", path, file, "text/csv", expect=202)
         while operation["state"] == "running":
             await asyncio.sleep(_LOOK_SECONDS)
             path = f"agencies/{self._agency.id}/operations/{operation['operation_id']}"
-            operation = await self._programme.get("entitlements", path)
+            operation = await self._program.get("entitlements", path)
         if operation["assigned"] != len(rows):
             raise Unexpected(f"{self._agency.id}: {operation['assigned']} of {len(rows)} rows of a file were assigned")
 
@@ -97,14 +97,14 @@ class Life:
         return f"person.{self._people}@{self._agency.domain}"
 
     async def _post(self, service: str, path: str, body: dict[str, Any] | None = None, expect: int = 201) -> Any:
-        return await self._programme.post(service, f"agencies/{self._agency.id}/{path}", body, expect=expect)
+        return await self._program.post(service, f"agencies/{self._agency.id}/{path}", body, expect=expect)
 
     async def _until_found(self, service: str, path: str) -> Any:
         """Ask until another service has heard of the agency."""
         async with asyncio.timeout(_POOL_SECONDS):
             while True:
                 try:
-                    found = await self._programme.get(service, f"agencies/{self._agency.id}/{path}")
+                    found = await self._program.get(service, f"agencies/{self._agency.id}/{path}")
                 except Unexpected as error:
                     if " answered 404" not in str(error):
                         raise

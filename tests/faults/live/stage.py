@@ -14,7 +14,7 @@ from typing import Self
 
 from muster_contracts import topics
 from muster_local.child import Program
-from muster_local.demo.programme import Programme
+from muster_local.demo.programme import ProgramClient
 from muster_local.home import Home, Installation, ProcessState, State
 from muster_local.programs import MAIL, SERVICES, mail_sink, migrations_of, service_program
 from muster_local.provisioning import Access, password_of, provision
@@ -52,7 +52,7 @@ class Stage:
         self.mail: Process
         self.services: dict[str, list[Process]] = {}
         self.receiver: Receiver
-        self.programme: Programme
+        self.program: ProgramClient
         self.restarts = 0
 
     async def __aenter__(self) -> Self:
@@ -79,7 +79,7 @@ class Stage:
         self.receiver = await Receiver.start(self._home.path / "receiver", lives_with=os.getpid())
         self._exit.push_async_callback(self.receiver.stop)
         urls = {service: replicas[0].program.address for service, replicas in self.services.items()}
-        self.programme = await self._exit.enter_async_context(Programme(urls, self.stack.token(*SCOPES)))
+        self.program = await self._exit.enter_async_context(ProgramClient(urls, self.stack.token(*SCOPES)))
         return self
 
     async def __aexit__(

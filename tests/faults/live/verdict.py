@@ -40,7 +40,7 @@ async def reach(stage: Stage) -> tuple[Evidence, list[str]]:
         await eventually(lambda: at_rest(stage), timeout=REST_SECONDS)
     except AssertionError as error:
         unrest = [f"not at rest after {REST_SECONDS} s: {error}"]
-    evidence = await gather(stage.stack, [], stage.programme.commands, frozenset(), stage.receiver.messages())
+    evidence = await gather(stage.stack, [], stage.program.commands, frozenset(), stage.receiver.messages())
     lines = [line(evidence) for line in LINES]
     return evidence, unrest + [f"{line.claim}: {line.detail}" for line in lines if not line.ok]
 

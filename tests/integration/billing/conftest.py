@@ -1,4 +1,4 @@
-"""Billing as a whole, with its clock at the start of the programme."""
+"""Billing as a whole, with its clock at the start of the program."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -124,7 +124,7 @@ async def billing(run_service: ServiceRunner) -> Billing:
 
 @pytest.fixture
 async def offered(billing: Billing) -> Callable[[], Awaitable[dict[str, Any]]]:
-    """Enrols NASA and goes to the day on which its renewal is offered; answers the offer."""
+    """Enrolls NASA and goes to the day on which its renewal is offered; answers the offer."""
 
     async def go() -> dict[str, Any]:
         await billing.enroll()

@@ -60,7 +60,7 @@ def acceptance(**changes: Any) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Programme:
+class Program:
     """The service and short ways to ask it."""
 
     service: RunningService
@@ -82,7 +82,7 @@ class Programme:
         return await self.service.client.get(f"/v1/{path}", headers=headers)
 
     async def state(self, agency: str) -> str:
-        """The state of an agency's enrolment."""
+        """The state of an agency's enrollment."""
         return str((await self.get(f"agencies/{agency}/enrollment")).json()["state"])
 
     async def withdraw(self, agency: str, reason: str = "reorganized", **headers: str) -> httpx.Response:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from muster_enrollment.bootstrap import build
 from muster_enrollment.settings import EnrollmentSettings
 from muster_runtime.process import Role
-from tests.integration.enrollment.programme import DAY, REGISTER, Programme, acceptance, authorization, enrollment
+from tests.integration.enrollment.programme import DAY, REGISTER, Program, acceptance, authorization, enrollment
 from tests.integration.enrollment.test_model import Model, command
 from tests.support.clocks import ShiftedClock
 from tests.support.services import ServiceRunner
@@ -40,9 +40,9 @@ steps = st.lists(
 
 
 @pytest.fixture
-async def replica(empty: Programme, run_service: ServiceRunner) -> Programme:
+async def replica(empty: Program, run_service: ServiceRunner) -> Program:
     """A second process of the service; it has an API alone, for the first handles what is due."""
-    return Programme(await run_service(build, EnrollmentSettings, roles=frozenset({Role.API}), beside=empty.service))
+    return Program(await run_service(build, EnrollmentSettings, roles=frozenset({Role.API}), beside=empty.service))
 
 
 @given(steps)
@@ -56,7 +56,7 @@ async def replica(empty: Programme, run_service: ServiceRunner) -> Programme:
     ]
 )
 @settings(max_examples=20, deadline=None, phases=QUICK, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_two_replicas_do_what_one_would(empty: Programme, replica: Programme, sequence: list[Step]) -> None:
+async def test_two_replicas_do_what_one_would(empty: Program, replica: Program, sequence: list[Step]) -> None:
     agency = f"AGENCY-{next(_agencies)}"
     header = "id,name,parent,treasury_code,domains,headcount,branch"
     await empty.import_register(f"{header}\n{agency},Invented,,,,,executive")
@@ -89,14 +89,14 @@ async def test_a_clock_far_from_the_databases_refuses_commands_until_it_is_set_r
     run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
     clock = ShiftedClock(timedelta(minutes=1))
-    programme = Programme(await run_service(build, EnrollmentSettings, clock=clock))
-    refused = await programme.import_register(REGISTER)
+    program = Program(await run_service(build, EnrollmentSettings, clock=clock))
+    refused = await program.import_register(REGISTER)
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-    assert await programme.service.admin.fetchval("select count(*) from agency") == 0
+    assert await program.service.admin.fetchval("select count(*) from agency") == 0
     clock.offset = timedelta()
-    assert (await programme.import_register(REGISTER)).status_code == 200
+    assert (await program.import_register(REGISTER)).status_code == 200
     start = clock.now()
     body = authorization(start, start + DAY)
-    assert (await programme.post("NASA", "enrollments", enrollment(starts_at=start.isoformat()))).status_code == 201
-    assert (await programme.post("NASA", "authorizations", body)).status_code == 201
-    assert (await programme.post("NASA", "data-use-acceptances", acceptance())).status_code == 201
+    assert (await program.post("NASA", "enrollments", enrollment(starts_at=start.isoformat()))).status_code == 201
+    assert (await program.post("NASA", "authorizations", body)).status_code == 201
+    assert (await program.post("NASA", "data-use-acceptances", acceptance())).status_code == 201

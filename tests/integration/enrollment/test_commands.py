@@ -10,7 +10,7 @@ from tests.integration.enrollment.programme import (
     DAY,
     REGISTER,
     START,
-    Programme,
+    Program,
     acceptance,
     authorization,
     enrollment,
@@ -24,37 +24,37 @@ STEPS = {
 }
 
 
-async def test_the_last_of_the_three_steps_activates_in_its_own_transaction(programme: Programme) -> None:
+async def test_the_last_of_the_three_steps_activates_in_its_own_transaction(program: Program) -> None:
     agencies = ["HHS", "NIH", "NASA", "DOE", "NSF", "SBA"]
     for agency, order in zip(agencies, permutations(STEPS), strict=True):
         for path in order:
-            assert await programme.state(agency) != "active"
-            response = await programme.post(agency, path, STEPS[path][0])
+            assert await program.state(agency) != "active"
+            response = await program.post(agency, path, STEPS[path][0])
             assert response.status_code == 201, response.text
-        assert await programme.state(agency) == "active"
-        envelopes = await programme.envelopes(agency)
+        assert await program.state(agency) == "active"
+        envelopes = await program.envelopes(agency)
         names = [STEPS[path][1] for path in order]
         assert [envelope.type.split(".")[2] for envelope in envelopes] == [*names, "AgencyEnrolled"]
         assert envelopes[-1].correlation_id == envelopes[-2].correlation_id == response.headers["x-correlation-id"]
 
-    enrolled = await programme.service.published(AgencyEnrolled)
+    enrolled = await program.service.published(AgencyEnrolled)
     assert sorted(received.data.agency_id for received in enrolled) == sorted(agencies)
     assert {(r.data.seats, r.data.starts_at, r.data.ends_at) for r in enrolled} == {(100, START, START + 365 * DAY)}
 
 
-async def test_people_are_named_on_the_restricted_directory_alone(programme: Programme) -> None:
+async def test_people_are_named_on_the_restricted_directory_alone(program: Program) -> None:
     for path, (body, _) in STEPS.items():
-        await programme.post("NASA", path, body, **{"Idempotency-Key": path})
-    await programme.facts("NASA")
-    contacts = await programme.service.published(ContactRecorded)
+        await program.post("NASA", path, body, **{"Idempotency-Key": path})
+    await program.facts("NASA")
+    contacts = await program.service.published(ContactRecorded)
     assert [(c.data.role, c.data.email) for c in contacts] == [
         ("administrator", "robin.invented@agency.gov"),
         ("signer", "sasha.invented@agency.gov"),
     ]
-    for record in await programme.service.reader.records():
+    for record in await program.service.reader.records():
         restricted = record.topic.endswith(ContactRecorded.topic)
         assert (b"invented" in (record.value or b"").lower()) == restricted
-    stored = await programme.service.admin.fetch(
+    stored = await program.service.admin.fetch(
         "select convert_from(body, 'utf8') as text from idempotency union all select after::text from audit"
     )
     texts = [row["text"] for row in stored]
@@ -62,14 +62,14 @@ async def test_people_are_named_on_the_restricted_directory_alone(programme: Pro
     assert not [text for text in texts if "nvented" in text]
 
 
-async def test_an_agency_sees_its_enrolment(programme: Programme) -> None:
-    draft = await programme.get("agencies/NASA/enrollment")
+async def test_an_agency_sees_its_enrolment(program: Program) -> None:
+    draft = await program.get("agencies/NASA/enrollment")
     assert draft.json()["state"] == "draft"
     assert draft.json()["missing"] == ["authorization", "data_use_terms"]
     assert "etag" not in draft.headers
-    submitted = await programme.post("NASA", "enrollments", enrollment(seats=7))
+    submitted = await program.post("NASA", "enrollments", enrollment(seats=7))
     assert submitted.headers["location"] == "/v1/agencies/NASA/enrollment"
-    shown = await programme.get("agencies/NASA/enrollment")
+    shown = await program.get("agencies/NASA/enrollment")
     assert shown.json() == submitted.json()
     assert (shown.json()["state"], shown.json()["seats"], shown.headers["etag"]) == ("submitted", 7, '"1"')
 
@@ -108,18 +108,18 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-async def test_bad_input_names_the_field_and_changes_nothing(programme: Programme) -> None:
+async def test_bad_input_names_the_field_and_changes_nothing(program: Program) -> None:
     for path, body, field in BAD:
-        refused = problem(await programme.post("NASA", path, body, **{"If-Match": '"0"'}), 422)
+        refused = problem(await program.post("NASA", path, body, **{"If-Match": '"0"'}), 422)
         assert [error["field"].removeprefix("body.") for error in refused["errors"]] == [field], refused
         assert refused["errors"][0]["rule"]
-    assert await programme.facts("NASA") == []
-    assert await programme.state("NASA") == "draft"
-    assert await programme.service.admin.fetchval("select count(*) from contact") == 0
+    assert await program.facts("NASA") == []
+    assert await program.state("NASA") == "draft"
+    assert await program.service.admin.fetchval("select count(*) from contact") == 0
 
 
-async def test_seats_are_at_most_one_and_a_half_times_the_headcount_with_sub_agencies(programme: Programme) -> None:
-    refused = problem(await programme.post("NASA", "enrollments", enrollment(seats=26_960)), 422)
+async def test_seats_are_at_most_one_and_a_half_times_the_headcount_with_sub_agencies(program: Program) -> None:
+    refused = problem(await program.post("NASA", "enrollments", enrollment(seats=26_960)), 422)
     (error,) = refused["errors"]
     assert (error["field"], error["value"]) == ("seats", "26960")
     assert "26959" in error["rule"]
@@ -130,128 +130,128 @@ async def test_seats_are_at_most_one_and_a_half_times_the_headcount_with_sub_age
         ("HHS", (92_269 + 21_299) * 3 // 2, 201),  # with NIH, which is part of it
         ("NIH", 21_299 * 3 // 2 + 1, 422),
     ]:
-        response = await programme.post(agency, "enrollments", enrollment(seats=seats))
+        response = await program.post(agency, "enrollments", enrollment(seats=seats))
         assert response.status_code == status, response.text
 
 
-async def test_an_unknown_headcount_sets_no_limit(programme: Programme) -> None:
+async def test_an_unknown_headcount_sets_no_limit(program: Program) -> None:
     header = REGISTER.partition("\n")[0]
-    await programme.import_register(f"{header}\nANL,Argonne National Laboratory,DOE,,anl.gov,,executive\n")
-    response = await programme.post("ANL", "enrollments", enrollment(seats=10_000_000))
+    await program.import_register(f"{header}\nANL,Argonne National Laboratory,DOE,,anl.gov,,executive\n")
+    response = await program.post("ANL", "enrollments", enrollment(seats=10_000_000))
     assert response.status_code == 201, response.text
-    refused = problem(await programme.post("DOE", "enrollments", enrollment(seats=10_000_000)), 422)
+    refused = problem(await program.post("DOE", "enrollments", enrollment(seats=10_000_000)), 422)
     assert "headcount of 17472" in refused["errors"][0]["rule"]
 
 
-async def test_an_agency_that_the_register_does_not_have(programme: Programme) -> None:
+async def test_an_agency_that_the_register_does_not_have(program: Program) -> None:
     for path, (body, _) in STEPS.items():
-        problem(await programme.post("NOAA", path, body), 404)
+        problem(await program.post("NOAA", path, body), 404)
     for path in ("agencies/NOAA", "agencies/NOAA/enrollment", "agencies/NOAA/authorizations"):
-        problem(await programme.get(path), 404)
+        problem(await program.get(path), 404)
 
 
-async def test_an_agency_outside_the_executive_branch_is_refused(programme: Programme) -> None:
-    refused = problem(await programme.post("GAO", "enrollments", enrollment()), 422)
+async def test_an_agency_outside_the_executive_branch_is_refused(program: Program) -> None:
+    refused = problem(await program.post("GAO", "enrollments", enrollment()), 422)
     assert "legislative" in refused["detail"]
-    assert await programme.state("GAO") == "draft"
+    assert await program.state("GAO") == "draft"
 
 
-async def test_what_is_there_already_is_a_conflict(programme: Programme) -> None:
-    await programme.activate("NASA")
+async def test_what_is_there_already_is_a_conflict(program: Program) -> None:
+    await program.activate("NASA")
     for path, (body, _) in STEPS.items():
-        problem(await programme.post("NASA", path, body), 409)
-    problem(await programme.withdraw("DOE"), 409)
+        problem(await program.post("NASA", path, body), 409)
+    problem(await program.withdraw("DOE"), 409)
 
 
-async def test_a_repeated_submission_has_one_effect(programme: Programme) -> None:
+async def test_a_repeated_submission_has_one_effect(program: Program) -> None:
     key = {"Idempotency-Key": "nasa-joins"}
-    first = await programme.post("NASA", "enrollments", enrollment(), **key)
-    again = await programme.post("NASA", "enrollments", enrollment(), **key)
+    first = await program.post("NASA", "enrollments", enrollment(), **key)
+    again = await program.post("NASA", "enrollments", enrollment(), **key)
     assert (again.status_code, again.json()) == (201, first.json())
-    problem(await programme.post("NASA", "enrollments", enrollment(seats=5), **key), 422)
-    assert [name for name, _ in await programme.facts("NASA")] == ["AgencyEnrollmentSubmitted"]
+    problem(await program.post("NASA", "enrollments", enrollment(seats=5), **key), 422)
+    assert [name for name, _ in await program.facts("NASA")] == ["AgencyEnrollmentSubmitted"]
 
 
-async def test_of_many_submissions_at_once_one_succeeds(programme: Programme) -> None:
-    responses = await asyncio.gather(*(programme.post("NASA", "enrollments", enrollment()) for _ in range(20)))
+async def test_of_many_submissions_at_once_one_succeeds(program: Program) -> None:
+    responses = await asyncio.gather(*(program.post("NASA", "enrollments", enrollment()) for _ in range(20)))
     assert sorted(response.status_code for response in responses) == [201] + [409] * 19
-    await programme.facts("NASA")
-    assert len(await programme.service.published(AgencyEnrollmentSubmitted)) == 1
+    await program.facts("NASA")
+    assert len(await program.service.published(AgencyEnrollmentSubmitted)) == 1
 
 
-async def test_a_withdrawal_and_a_new_enrolment(programme: Programme) -> None:
-    await programme.activate("NASA")
-    refused = problem(await programme.post("NASA", "withdrawal", {"reason": "reorganized"}), 428)
+async def test_a_withdrawal_and_a_new_enrolment(program: Program) -> None:
+    await program.activate("NASA")
+    refused = problem(await program.post("NASA", "withdrawal", {"reason": "reorganized"}), 428)
     assert (refused["type"], "If-Match" in refused["detail"]) == ("urn:muster:problem:precondition-required", True)
-    problem(await programme.withdraw("NASA", **{"If-Match": '"1"'}), 412)
-    assert await programme.state("NASA") == "active"
-    withdrawn = await programme.withdraw("NASA")
+    problem(await program.withdraw("NASA", **{"If-Match": '"1"'}), 412)
+    assert await program.state("NASA") == "active"
+    withdrawn = await program.withdraw("NASA")
     assert (withdrawn.status_code, withdrawn.json()["state"]) == (200, "withdrawn")
     assert withdrawn.json()["closing_reason"] == "reorganized"
 
-    again = await programme.post("NASA", "enrollments", enrollment(seats=3))
+    again = await program.post("NASA", "enrollments", enrollment(seats=3))
     assert (again.json()["state"], again.json()["number"], again.json()["closed_at"]) == ("active", 2, None)
-    assert [name for name, _ in await programme.facts("NASA")][-3:] == [
+    assert [name for name, _ in await program.facts("NASA")][-3:] == [
         "AgencyWithdrawn",
         "AgencyEnrollmentSubmitted",
         "AgencyEnrolled",
     ]
-    (told,) = await programme.service.published(AgencyWithdrawn)
+    (told,) = await program.service.published(AgencyWithdrawn)
     assert told.data.enrollment_id == withdrawn.json()["enrollment_id"] != again.json()["enrollment_id"]
 
 
-async def test_a_revocation_suspends_when_no_other_authorization_is_in_force(programme: Programme) -> None:
-    await programme.activate("NASA", authorization(), authorization(end=START + 60 * DAY))
-    listed = (await programme.get("agencies/NASA/authorizations")).json()["items"]
+async def test_a_revocation_suspends_when_no_other_authorization_is_in_force(program: Program) -> None:
+    await program.activate("NASA", authorization(), authorization(end=START + 60 * DAY))
+    listed = (await program.get("agencies/NASA/authorizations")).json()["items"]
     paths = [f"authorizations/{item['authorization_id']}/revocation" for item in listed]
-    first = await programme.post("NASA", paths[0], {"reason": "superseded"})
+    first = await program.post("NASA", paths[0], {"reason": "superseded"})
     assert (first.status_code, first.json()["revoked_at"]) == (200, "2025-08-06T00:00:00Z")
-    assert await programme.state("NASA") == "active"
-    await programme.post("NASA", paths[1], {"reason": "superseded"})
-    assert (await programme.get("agencies/NASA/enrollment")).json()["suspension_reason"] == "atu_revoked"
+    assert await program.state("NASA") == "active"
+    await program.post("NASA", paths[1], {"reason": "superseded"})
+    assert (await program.get("agencies/NASA/enrollment")).json()["suspension_reason"] == "atu_revoked"
 
-    problem(await programme.post("NASA", paths[1], {"reason": "superseded"}), 409)
-    problem(await programme.post("DOE", paths[1], {"reason": "superseded"}), 404)
-    await programme.move(START + 90 * DAY)
-    names = [name for name, _ in await programme.facts("NASA")]
+    problem(await program.post("NASA", paths[1], {"reason": "superseded"}), 409)
+    problem(await program.post("DOE", paths[1], {"reason": "superseded"}), 404)
+    await program.move(START + 90 * DAY)
+    names = [name for name, _ in await program.facts("NASA")]
     assert names.count("AgencySuspended") == 1
     assert "AtuLapsed" not in names
 
 
-async def test_another_tenants_agency_is_not_found(programme: Programme) -> None:
-    token = programme.service.token("enrollment:read", "enrollment:write", agency="NASA")
+async def test_another_tenants_agency_is_not_found(program: Program) -> None:
+    token = program.service.token("enrollment:read", "enrollment:write", agency="NASA")
     as_nasa = {"Authorization": f"Bearer {token}"}
-    assert (await programme.post("NASA", "enrollments", enrollment(), **as_nasa)).status_code == 201
+    assert (await program.post("NASA", "enrollments", enrollment(), **as_nasa)).status_code == 201
     for path, (body, _) in STEPS.items():
-        problem(await programme.post("DOE", path, body, **as_nasa), 403 if path == "authorizations" else 404)
+        problem(await program.post("DOE", path, body, **as_nasa), 403 if path == "authorizations" else 404)
     for path in ("agencies/DOE", "agencies/DOE/enrollment", "agencies/DOE/authorizations"):
-        problem(await programme.get(path, **as_nasa), 404)
-    assert [item["id"] for item in (await programme.get("agencies", **as_nasa)).json()["items"]] == ["NASA"]
+        problem(await program.get(path, **as_nasa), 404)
+    assert [item["id"] for item in (await program.get("agencies", **as_nasa)).json()["items"]] == ["NASA"]
 
 
-async def test_an_agency_does_not_authorize_itself(programme: Programme) -> None:
+async def test_an_agency_does_not_authorize_itself(program: Program) -> None:
     """GSA issues and revokes what lets an agency in: whatever scopes its token has, the agency records neither."""
-    own = {"Authorization": f"Bearer {programme.service.token(*SCOPES, agency='NASA')}"}
-    assert (await programme.post("NASA", "enrollments", enrollment(), **own)).status_code == 201
-    for token in (own, {"Authorization": f"Bearer {programme.service.token('enrollment:write')}"}):
-        problem(await programme.post("NASA", "authorizations", authorization(), **token), 403)
-    recorded = (await programme.post("NASA", "authorizations", authorization())).json()
+    own = {"Authorization": f"Bearer {program.service.token(*SCOPES, agency='NASA')}"}
+    assert (await program.post("NASA", "enrollments", enrollment(), **own)).status_code == 201
+    for token in (own, {"Authorization": f"Bearer {program.service.token('enrollment:write')}"}):
+        problem(await program.post("NASA", "authorizations", authorization(), **token), 403)
+    recorded = (await program.post("NASA", "authorizations", authorization())).json()
     path = f"authorizations/{recorded['authorization_id']}/revocation"
-    problem(await programme.post("NASA", path, {"reason": "superseded"}, **own), 403)
-    (shown,) = (await programme.get("agencies/NASA/authorizations", **own)).json()["items"]
+    problem(await program.post("NASA", path, {"reason": "superseded"}, **own), 403)
+    (shown,) = (await program.get("agencies/NASA/authorizations", **own)).json()["items"]
     assert shown == recorded
 
 
-async def test_reading_is_no_leave_to_write(programme: Programme) -> None:
-    reader = {"Authorization": f"Bearer {programme.service.token('enrollment:read')}"}
+async def test_reading_is_no_leave_to_write(program: Program) -> None:
+    reader = {"Authorization": f"Bearer {program.service.token('enrollment:read')}"}
     for path, (body, _) in STEPS.items():
-        problem(await programme.post("NASA", path, body, **reader), 403)
+        problem(await program.post("NASA", path, body, **reader), 403)
 
 
-async def test_each_command_leaves_an_audit_row(programme: Programme) -> None:
-    await programme.activate("NASA")
-    await programme.withdraw("NASA")
-    rows = await programme.service.admin.fetch(
+async def test_each_command_leaves_an_audit_row(program: Program) -> None:
+    await program.activate("NASA")
+    await program.withdraw("NASA")
+    rows = await program.service.admin.fetch(
         "select command, actor, before ->> 'state' as before, after ->> 'state' as after, reason from audit order by id"
     )
     assert [tuple(row) for row in rows[1:]] == [

@@ -7,7 +7,7 @@ from itertools import count
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.enrollment.programme import DAY, Programme, acceptance, authorization, enrollment
+from tests.integration.enrollment.programme import DAY, Program, acceptance, authorization, enrollment
 
 _agencies = count(1)
 
@@ -67,7 +67,7 @@ class Model:
         self.now = to
 
     def submit(self) -> int:
-        """Submit; refused while another enrolment is live."""
+        """Submit; refused while another enrollment is live."""
         if self.state in ("submitted", "active", "suspended"):
             return 409
         self.state = "submitted"
@@ -124,7 +124,7 @@ steps = st.lists(
 
 @given(steps)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_the_service_does_what_the_model_says(empty: Programme, sequence: list[Step]) -> None:
+async def test_the_service_does_what_the_model_says(empty: Program, sequence: list[Step]) -> None:
     agency = f"AGENCY-{next(_agencies)}"
     header = "id,name,parent,treasury_code,domains,headcount,branch"
     await empty.import_register(f"{header}\n{agency},Invented,,,,,executive")
@@ -142,7 +142,7 @@ async def test_the_service_does_what_the_model_says(empty: Programme, sequence: 
 
 
 async def command(
-    programme: Programme, agency: str, model: Model, what: str, first: int, second: int, number: str
+    program: Program, agency: str, model: Model, what: str, first: int, second: int, number: str
 ) -> tuple[int, int]:
     """The status that the model expects, and that of the service."""
     if what == "submit":
@@ -150,17 +150,17 @@ async def command(
     elif what == "accept":
         expected, path, body = model.accept(), "data-use-acceptances", acceptance()
     elif what == "withdraw":
-        return model.withdraw(), (await programme.withdraw(agency)).status_code
+        return model.withdraw(), (await program.withdraw(agency)).status_code
     elif what == "record":
         span = Span(number, model.now + first * DAY, model.now + (first + second) * DAY)
         expected = model.record(span)
         path, body = "authorizations", authorization(span.start, span.end, number=number)
     else:
-        listed = (await programme.get(f"agencies/{agency}/authorizations")).json()["items"]
+        listed = (await program.get(f"agencies/{agency}/authorizations")).json()["items"]
         ids = {item["number"]: item["authorization_id"] for item in listed}
         if first >= len(model.spans):
             return 0, 0
         span = model.spans[first]
         expected = model.revoke(span)
         path, body = f"authorizations/{ids[span.number]}/revocation", {"reason": "superseded"}
-    return expected, (await programme.post(agency, path, body)).status_code
+    return expected, (await program.post(agency, path, body)).status_code

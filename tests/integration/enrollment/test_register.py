@@ -6,19 +6,19 @@ from muster_enrollment.commands import SubmitEnrollment
 from muster_enrollment.domain.facts import Person
 from muster_enrollment.handlers import submit_enrollment
 from muster_runtime.context import Context
-from tests.integration.enrollment.programme import REGISTER, START, Programme, enrollment, problem
+from tests.integration.enrollment.programme import REGISTER, START, Program, enrollment, problem
 from tests.support.eventually import eventually
 
 HEADER = REGISTER.partition("\n")[0]
 
 
-async def listed(programme: Programme) -> dict[str, str]:
+async def listed(program: Program) -> dict[str, str]:
     """The register as the service shows it: names by id."""
-    items = (await programme.get("agencies?limit=200")).json()["items"]
+    items = (await program.get("agencies?limit=200")).json()["items"]
     return {item["id"]: item["name"] for item in items}
 
 
-async def test_an_import_inserts_and_a_second_one_changes_nothing(empty: Programme) -> None:
+async def test_an_import_inserts_and_a_second_one_changes_nothing(empty: Program) -> None:
     first = await empty.import_register(REGISTER)
     assert (first.status_code, first.json()) == (200, {"imported": 7, "unchanged": 0})
     second = await empty.import_register(REGISTER)
@@ -34,19 +34,19 @@ async def test_an_import_inserts_and_a_second_one_changes_nothing(empty: Program
     }
 
 
-async def test_tabs_and_a_later_file_that_states_only_some(programme: Programme) -> None:
+async def test_tabs_and_a_later_file_that_states_only_some(program: Program) -> None:
     rows = [HEADER, "NIH,NIH renamed,HHS,,nih.gov;nih.mil,,executive", REGISTER.splitlines()[1]]
     content = "\n".join(rows).replace(",", "\t")
-    changed = await programme.import_register(content, "text/tab-separated-values; charset=utf-8")
+    changed = await program.import_register(content, "text/tab-separated-values; charset=utf-8")
     assert changed.json() == {"imported": 1, "unchanged": 1}
-    assert (await programme.get("agencies/NIH")).json()["domains"] == ["nih.gov", "nih.mil"]
-    assert len(await listed(programme)) == 7
+    assert (await program.get("agencies/NIH")).json()["domains"] == ["nih.gov", "nih.mil"]
+    assert len(await listed(program)) == 7
 
 
-async def test_one_bad_row_refuses_all_and_each_is_reported(programme: Programme) -> None:
-    before = await listed(programme)
+async def test_one_bad_row_refuses_all_and_each_is_reported(program: Program) -> None:
+    before = await listed(program)
     rows = [HEADER, "EPA,Environment,,068,epa.gov,1,executive", "FCC,,,,fcc.com,-1,executive", "SEC,Securities,XX,,,1,"]
-    refused = problem(await programme.import_register("\n".join(rows)), 422)
+    refused = problem(await program.import_register("\n".join(rows)), 422)
     assert refused["type"].endswith("register-refused")
     assert [(error["line"], error["field"]) for error in refused["errors"]] == [
         (3, "name"),
@@ -54,79 +54,79 @@ async def test_one_bad_row_refuses_all_and_each_is_reported(programme: Programme
         (3, "headcount"),
         (4, "branch"),
     ]
-    assert await listed(programme) == before
+    assert await listed(program) == before
 
 
-async def test_parents_and_domains_are_checked_against_the_register(programme: Programme) -> None:
-    before = await listed(programme)
+async def test_parents_and_domains_are_checked_against_the_register(program: Program) -> None:
+    before = await listed(program)
     rows = [
         HEADER,
         "HHS,Health,NIH,075,hhs.gov,1,executive",
         "EPA,Environment,NOWHERE,068,epa.gov,1,executive",
         "FCC,Communications,,,nasa.gov,1,executive",
     ]
-    refused = problem(await programme.import_register("\n".join(rows)), 422)
+    refused = problem(await program.import_register("\n".join(rows)), 422)
     assert [(error["line"], error["field"], error["value"]) for error in refused["errors"]] == [
         (2, "parent", "NIH"),
         (3, "parent", "NOWHERE"),
         (4, "domains", "nasa.gov"),
     ]
-    assert await listed(programme) == before
+    assert await listed(program) == before
 
 
-async def test_two_agencies_exchange_domains(programme: Programme) -> None:
+async def test_two_agencies_exchange_domains(program: Program) -> None:
     rows = [HEADER, "NASA,NASA,,,energy.gov,1,executive", "DOE,Energy,,,nasa.gov,1,executive"]
-    assert (await programme.import_register("\n".join(rows))).json() == {"imported": 2, "unchanged": 0}
-    assert (await programme.get("agencies/DOE")).json()["domains"] == ["nasa.gov"]
+    assert (await program.import_register("\n".join(rows))).json() == {"imported": 2, "unchanged": 0}
+    assert (await program.get("agencies/DOE")).json()["domains"] == ["nasa.gov"]
 
 
-async def test_an_enrolled_agency_stays_in_the_executive_branch(programme: Programme) -> None:
+async def test_an_enrolled_agency_stays_in_the_executive_branch(program: Program) -> None:
     rows = "\n".join([HEADER, "NASA,NASA,,,nasa.gov,1,judicial", "DOE,Energy,,,energy.gov,1,judicial"])
-    await programme.post("NASA", "enrollments", enrollment())
-    refused = problem(await programme.import_register(rows), 422)
+    await program.post("NASA", "enrollments", enrollment())
+    refused = problem(await program.import_register(rows), 422)
     assert [(error["line"], error["field"], error["value"]) for error in refused["errors"]] == [
         (2, "branch", "judicial")
     ]
-    assert (await programme.get("agencies/DOE")).json()["branch"] == "executive"
-    await programme.withdraw("NASA")
-    assert (await programme.import_register(rows)).json() == {"imported": 2, "unchanged": 0}
+    assert (await program.get("agencies/DOE")).json()["branch"] == "executive"
+    await program.withdraw("NASA")
+    assert (await program.import_register(rows)).json() == {"imported": 2, "unchanged": 0}
 
 
-async def test_an_import_waits_for_a_submission_that_is_under_way(programme: Programme) -> None:
-    database = programme.service.process.app.state.database
+async def test_an_import_waits_for_a_submission_that_is_under_way(program: Program) -> None:
+    database = program.service.process.app.state.database
     command = SubmitEnrollment("NASA", 1, START, Person("Robin Invented", "robin.invented@agency.gov"))
 
     async def import_waits() -> bool:
         waiting = (
             "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
         )
-        return bool(await programme.service.admin.fetchval(waiting) == 1)
+        return bool(await program.service.admin.fetchval(waiting) == 1)
 
     async with database.write("NASA", context=Context("operator", "cor_1")) as uow:
         await submit_enrollment(uow, command, seats_per_head=1.5)
         row = f"{HEADER}\nNASA,NASA,,,nasa.gov,1,judicial"
-        importing = asyncio.create_task(programme.import_register(row))
+        importing = asyncio.create_task(program.import_register(row))
         await eventually(import_waits)
     refused = problem(await importing, 422)
     assert [error["field"] for error in refused["errors"]] == ["branch"]
 
 
-async def test_files_that_are_refused_as_a_whole(programme: Programme) -> None:
+async def test_files_that_are_refused_as_a_whole(program: Program) -> None:
     for content in (b"", HEADER.encode(), b"id,name\nNASA,NASA\n", REGISTER.encode("utf-16")):
-        assert problem(await programme.import_register(content), 422)["errors"]
-    problem(await programme.import_register(REGISTER, "application/json"), 415)
+        assert problem(await program.import_register(content), 422)["errors"]
+    problem(await program.import_register(REGISTER, "application/json"), 415)
 
 
-async def test_an_agency_does_not_import(programme: Programme) -> None:
+async def test_an_agency_does_not_import(program: Program) -> None:
     for token in (
-        programme.service.token("enrollment:write"),
-        programme.service.token("enrollment:operate", agency="NASA"),
+        program.service.token("enrollment:write"),
+        program.service.token("enrollment:operate", agency="NASA"),
     ):
-        response = await programme.import_register(REGISTER, Authorization=f"Bearer {token}")
+        response = await program.import_register(REGISTER, Authorization=f"Bearer {token}")
         assert response.status_code == 403
 
 
-async def test_imports_at_once_come_one_after_the_other(empty: Programme) -> None:
+async def test_imports_at_once_come_one_after_the_other(empty: Program) -> None:
     names = {name: REGISTER.replace("Department of", name) for name in ("Office of", "Bureau of", "Board of")}
     responses = await asyncio.gather(*(empty.import_register(content) for content in names.values()))
     assert [response.status_code for response in responses] == [200] * 3
@@ -136,10 +136,10 @@ async def test_imports_at_once_come_one_after_the_other(empty: Programme) -> Non
     assert shown["HHS"].split(" Health")[0] == shown["DOE"].split(" Energy")[0]
 
 
-async def test_the_register_comes_in_pages(programme: Programme) -> None:
+async def test_the_register_comes_in_pages(program: Program) -> None:
     seen, after = [], ""
     while True:
-        page = (await programme.get(f"agencies?limit=3{after}")).json()
+        page = (await program.get(f"agencies?limit=3{after}")).json()
         seen += [item["id"] for item in page["items"]]
         if page["next"] is None:
             break

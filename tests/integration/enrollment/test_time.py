@@ -11,7 +11,7 @@ from tests.integration.enrollment.programme import (
     INSTANT,
     REGISTER,
     START,
-    Programme,
+    Program,
     acceptance,
     authorization,
     enrollment,
@@ -22,15 +22,15 @@ from tests.support.services import ServiceRunner
 END = START + 30 * DAY
 
 
-async def test_a_lapse_suspends_at_its_instant_and_a_new_authorization_reinstates(programme: Programme) -> None:
-    await programme.activate("NASA", authorization(end=END))
-    await programme.move(END - INSTANT)
-    assert await programme.state("NASA") == "active"
-    await programme.move(END + 5 * DAY)
-    assert await programme.state("NASA") == "suspended"
-    await programme.post("NASA", "authorizations", authorization(END, END + 60 * DAY))
-    assert await programme.state("NASA") == "active"
-    assert (await programme.facts("NASA"))[3:] == [
+async def test_a_lapse_suspends_at_its_instant_and_a_new_authorization_reinstates(program: Program) -> None:
+    await program.activate("NASA", authorization(end=END))
+    await program.move(END - INSTANT)
+    assert await program.state("NASA") == "active"
+    await program.move(END + 5 * DAY)
+    assert await program.state("NASA") == "suspended"
+    await program.post("NASA", "authorizations", authorization(END, END + 60 * DAY))
+    assert await program.state("NASA") == "active"
+    assert (await program.facts("NASA"))[3:] == [
         ("AgencyEnrolled", START),
         ("AtuLapsed", END),
         ("AgencySuspended", END),
@@ -39,58 +39,58 @@ async def test_a_lapse_suspends_at_its_instant_and_a_new_authorization_reinstate
     ]
 
 
-async def test_an_authorization_counts_from_its_start(programme: Programme) -> None:
+async def test_an_authorization_counts_from_its_start(program: Program) -> None:
     start = START + 10 * DAY
-    await programme.post("NASA", "enrollments", enrollment())
-    await programme.post("NASA", "data-use-acceptances", acceptance())
-    await programme.post("NASA", "authorizations", authorization(start, END))
-    assert await programme.state("NASA") == "submitted"
-    await programme.move(start)
-    assert await programme.state("NASA") == "active"
-    assert (await programme.facts("NASA"))[-1] == ("AgencyEnrolled", start)
-    (enrolled,) = await programme.service.published(AgencyEnrolled)
+    await program.post("NASA", "enrollments", enrollment())
+    await program.post("NASA", "data-use-acceptances", acceptance())
+    await program.post("NASA", "authorizations", authorization(start, END))
+    assert await program.state("NASA") == "submitted"
+    await program.move(start)
+    assert await program.state("NASA") == "active"
+    assert (await program.facts("NASA"))[-1] == ("AgencyEnrolled", start)
+    (enrolled,) = await program.service.published(AgencyEnrolled)
     assert (enrolled.data.starts_at, enrolled.data.ends_at) == (start, start + 365 * DAY)
 
 
-async def test_authorizations_that_meet_leave_no_gap(programme: Programme) -> None:
-    await programme.activate("NASA", authorization(end=END), authorization(END, END + 30 * DAY))
-    await programme.move(END)
-    assert await programme.state("NASA") == "active"
-    await programme.move(END + 30 * DAY)
-    assert (await programme.facts("NASA"))[-2:] == [
+async def test_authorizations_that_meet_leave_no_gap(program: Program) -> None:
+    await program.activate("NASA", authorization(end=END), authorization(END, END + 30 * DAY))
+    await program.move(END)
+    assert await program.state("NASA") == "active"
+    await program.move(END + 30 * DAY)
+    assert (await program.facts("NASA"))[-2:] == [
         ("AtuLapsed", END + 30 * DAY),
         ("AgencySuspended", END + 30 * DAY),
     ]
-    assert len(await programme.facts("NASA")) == 7
+    assert len(await program.facts("NASA")) == 7
 
 
-async def test_a_lapse_before_the_activation_suspends_nobody(programme: Programme) -> None:
-    await programme.post("NASA", "enrollments", enrollment())
-    await programme.post("NASA", "authorizations", authorization(end=END))
-    await programme.move(END)
-    assert await programme.state("NASA") == "submitted"
-    assert (await programme.facts("NASA"))[-1] == ("AtuLapsed", END)
+async def test_a_lapse_before_the_activation_suspends_nobody(program: Program) -> None:
+    await program.post("NASA", "enrollments", enrollment())
+    await program.post("NASA", "authorizations", authorization(end=END))
+    await program.move(END)
+    assert await program.state("NASA") == "submitted"
+    assert (await program.facts("NASA"))[-1] == ("AtuLapsed", END)
 
 
 async def test_a_command_between_an_instant_and_the_scheduler_finds_it_has_passed(run_service: ServiceRunner) -> None:
     service = await run_service(build, EnrollmentSettings, roles=ALL_ROLES - {Role.SCHEDULER})
-    programme = Programme(service)
+    program = Program(service)
     service.clock.move(START)
-    await programme.import_register(REGISTER)
-    await programme.activate("NASA", authorization(end=END))
+    await program.import_register(REGISTER)
+    await program.activate("NASA", authorization(end=END))
     # By the topic, so that the second process starts at this time as well.
     moved = ClockMoved(now=END + INSTANT)
     await service.producer.put_raw(
         moved.topic, key=None, value=moved.model_dump_json().encode(), headers=[("ce_type", moved.event_type.encode())]
     )
     await eventually(lambda: service.clock.now() == moved.now)
-    await programme.post("NASA", "authorizations", authorization(END + INSTANT, END + 30 * DAY))
-    assert await programme.state("NASA") == "active"
+    await program.post("NASA", "authorizations", authorization(END + INSTANT, END + 30 * DAY))
+    assert await program.state("NASA") == "active"
 
     await run_service(build, EnrollmentSettings, roles=frozenset({Role.SCHEDULER}), beside=service)
-    await programme.move(END + INSTANT)
-    assert await programme.state("NASA") == "active"
-    assert (await programme.facts("NASA"))[4:] == [
+    await program.move(END + INSTANT)
+    assert await program.state("NASA") == "active"
+    assert (await program.facts("NASA"))[4:] == [
         ("AgencySuspended", END),
         ("AtuRecorded", END + INSTANT),
         ("AgencyReinstated", END + INSTANT),
@@ -98,13 +98,13 @@ async def test_a_command_between_an_instant_and_the_scheduler_finds_it_has_passe
     ]
 
 
-async def test_a_term_that_ran_out_without_a_renewal_ends_the_enrolment(programme: Programme) -> None:
+async def test_a_term_that_ran_out_without_a_renewal_ends_the_enrolment(program: Program) -> None:
     year_end = START + 365 * DAY
     agencies = ("NASA", "DOE", "NSF", "SBA")
     for agency in agencies:
-        await programme.activate(agency, authorization(end=year_end + 90 * DAY))
-    await programme.withdraw("SBA")
-    await programme.move(year_end)
+        await program.activate(agency, authorization(end=year_end + 90 * DAY))
+    await program.withdraw("SBA")
+    await program.move(year_end)
 
     def ended(agency: str, reason: TermEndReason, renewed: bool) -> TermEnded:
         return TermEnded(agency_id=agency, term_id=f"term_{agency}", reason=reason, renewed=renewed, ended_at=year_end)
@@ -115,28 +115,28 @@ async def test_a_term_that_ran_out_without_a_renewal_ends_the_enrolment(programm
         ended("NSF", TermEndReason.WITHDRAWN, renewed=False),
         ended("SBA", TermEndReason.COMPLETED, renewed=False),
     ]
-    envelopes = await programme.service.publish(*events)
+    envelopes = await program.service.publish(*events)
     for envelope, event in zip(envelopes, events, strict=True):
-        await programme.service.producer.put(envelope, event)
+        await program.service.producer.put(envelope, event)
 
     async def states() -> list[str]:
-        return [await programme.state(agency) for agency in agencies]
+        return [await program.state(agency) for agency in agencies]
 
     async def all_applied() -> bool:
         applied = "select count(*) from applied where topic = $1"
-        return bool(await programme.service.admin.fetchval(applied, TermEnded.topic) == len(agencies))
+        return bool(await program.service.admin.fetchval(applied, TermEnded.topic) == len(agencies))
 
     await eventually(all_applied)
     assert await states() == ["ended", "active", "active", "withdrawn"]
-    again = await programme.post("NASA", "enrollments", enrollment(starts_at=year_end.isoformat()))
+    again = await program.post("NASA", "enrollments", enrollment(starts_at=year_end.isoformat()))
     assert (again.json()["state"], again.json()["number"]) == ("active", 2)
-    await programme.service.producer.put(envelopes[0], events[0])
-    (stale,) = await programme.service.publish(events[0])
+    await program.service.producer.put(envelopes[0], events[0])
+    (stale,) = await program.service.publish(events[0])
     await eventually(
-        lambda: programme.service.admin.fetchval(
+        lambda: program.service.admin.fetchval(
             "select last_sequence = $1 from applied where topic = $2 and agency_id = 'NASA'",
             stale.sequence,
             TermEnded.topic,
         )
     )
-    assert await programme.state("NASA") == "active"
+    assert await program.state("NASA") == "active"

@@ -32,7 +32,7 @@ class Entitlements:
     agency: str = "NASA"
 
     async def enroll(self, cap: int, enrollment_id: str = "enr_1") -> None:
-        """Enrol the agency, and wait until its pool is there."""
+        """Enroll the agency, and wait until its pool is there."""
         await self.service.publish(self.enrolled(cap, enrollment_id))
 
         async def opened() -> bool:
@@ -160,7 +160,7 @@ class Entitlements:
 
 @pytest.fixture
 async def entitlements(run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]) -> Entitlements:
-    """Entitlements, at the start of the programme."""
+    """Entitlements, at the start of the program."""
     service = await run_service(build, EntitlementsSettings)
     service.clock.move(START)
     return Entitlements(service, eventually)

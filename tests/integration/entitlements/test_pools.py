@@ -93,7 +93,7 @@ async def test_a_later_enrolment_takes_the_pool_over(entitlements: Entitlements)
     for person in range(3):
         await entitlements.assign(person)
     first = await entitlements.pool()
-    # Billing's word that the first term is over comes after the second enrolment, and must not end that.
+    # Billing's word that the first term is over comes after the second enrollment, and must not end that.
     await entitlements.service.publish(entitlements.term("enr_1"))
     await entitlements.enroll(cap=2, enrollment_id="enr_2")
     await entitlements.service.publish(entitlements.term_ended(enrollment_id="enr_1"))

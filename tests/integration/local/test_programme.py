@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from muster_local.demo.programme import Programme, Unexpected
+from muster_local.demo.programme import ProgramClient, Unexpected
 
 PATH = "agencies/NASA/enrollments"
 LOST = b""
@@ -23,12 +23,12 @@ class Service:
         self._answers = iter(answers)
 
     @asynccontextmanager
-    async def programme(self) -> AsyncIterator[Programme]:
+    async def program(self) -> AsyncIterator[ProgramClient]:
         """A client of this service."""
         server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with server, Programme({"enrollment": url}, "token") as programme:
-            yield programme
+        async with server, ProgramClient({"enrollment": url}, "token") as program:
+            yield program
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower().splitlines()
@@ -42,24 +42,24 @@ class Service:
 
 async def test_a_command_is_sent_under_one_key_until_it_is_answered() -> None:
     service = Service(LOST, AWAY, CREATED)
-    async with service.programme() as programme:
-        await programme.post("enrollment", PATH, {"seats": 1})
-        assert programme.commands == {"enrollment": 1}
+    async with service.program() as program:
+        await program.post("enrollment", PATH, {"seats": 1})
+        assert program.commands == {"enrollment": 1}
     assert len(service.keys) == 3
     assert len(set(service.keys)) == 1
 
 
 async def test_two_commands_have_two_keys() -> None:
     service = Service(CREATED, CREATED)
-    async with service.programme() as programme:
-        await programme.post("enrollment", PATH)
-        await programme.post("enrollment", PATH)
-        assert programme.commands == {"enrollment": 2}
+    async with service.program() as program:
+        await program.post("enrollment", PATH)
+        await program.post("enrollment", PATH)
+        assert program.commands == {"enrollment": 2}
     assert len(set(service.keys)) == 2
 
 
 async def test_another_answer_than_expected_ends_the_story() -> None:
-    async with Service(REFUSED).programme() as programme:
+    async with Service(REFUSED).program() as program:
         with pytest.raises(Unexpected, match="409 enrolled twice, not 201"):
-            await programme.post("enrollment", PATH)
-        assert programme.commands == {"enrollment": 0}
+            await program.post("enrollment", PATH)
+        assert program.commands == {"enrollment": 0}

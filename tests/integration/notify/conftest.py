@@ -1,4 +1,4 @@
-"""Notify as a whole, with its clock at the start of the programme, a mail server and a receiver of webhooks."""
+"""Notify as a whole, with its clock at the start of the program, a mail server and a receiver of webhooks."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace

@@ -46,7 +46,7 @@ async def test_the_secret_is_shown_once_and_sealed_at_rest(notify: Notify) -> No
         ({"url": URL, "event_types": []}, "event_types"),
         ({"url": URL, "event_types": ["muster.billing.NoSuchThing.v1"]}, "event_types"),
         ({"url": URL, "event_types": ["muster.enrollment.ContactRecorded.v1"]}, "event_types"),
-        ({"url": URL, "colour": "red"}, "colour"),
+        ({"url": URL, "color": "red"}, "color"),
     ],
 )
 async def test_a_webhook_that_breaks_a_rule_is_refused_by_its_field(

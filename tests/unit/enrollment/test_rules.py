@@ -1,4 +1,4 @@
-"""The rules of an agency's enrolment, without a database."""
+"""The rules of an agency's enrollment, without a database."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -207,7 +207,7 @@ def test_a_start_lies_at_most_a_year_ahead() -> None:
         ({"valid_from": NOW + DAY, "valid_until": NOW}, "valid_until"),
     ],
 )
-def test_an_authorization_is_one_of_the_programmes_with_time_left(changes: dict[str, object], field: str) -> None:
+def test_an_authorization_is_one_of_the_programs_with_time_left(changes: dict[str, object], field: str) -> None:
     valid: dict[str, object] = {
         "issuer": "GSA",
         "product": "frontier-assistant",
@@ -261,7 +261,7 @@ spans = st.lists(
 def test_catching_up_ends_in_the_state_that_the_authorizations_say(
     found: list[tuple[int, int, int | None]], until: int
 ) -> None:
-    """Settling at each boundary, in turn, leaves the enrolment active exactly while some authorization is in force."""
+    """Settling at each boundary, in turn, leaves the enrollment active exactly while some authorization is in force."""
     standing = bound(submitted(draft()))
     for start, length, revoked in found:
         stop = NOW + (start + length) * DAY

@@ -42,7 +42,7 @@ def test_servers_that_do_not_answer_are_named_without_a_password(monkeypatch: py
 
 def test_the_list_names_what_is_harmless_and_nothing_else() -> None:
     listed = run("--list").output.splitlines()
-    assert "01 killed between acknowledgement and delete effects come once" in listed
+    assert "01 killed between acknowledgment and delete effects come once" in listed
     assert [line for line in listed if line[:2] in ("06", "07", "08", "09", "11", "25")] == []
 
 

@@ -244,7 +244,7 @@ def test_every_command_refuses_a_home_of_somebody_else_in_one_line(
 
 
 @pytest.mark.parametrize("written", ["{bystander}", "0", "-1", "9" * 30, "nonsense"])
-def test_a_pid_in_the_lock_that_is_not_its_holders_is_never_signalled(
+def test_a_pid_in_the_lock_that_is_not_its_holders_is_never_signaled(
     home: Home, bystander: "subprocess.Popen[bytes]", written: str
 ) -> None:
     with home.held():

@@ -67,7 +67,7 @@ def understood(**changes: Any) -> Change:
 
 
 def closed(state: str, **known: bool) -> Change:
-    """An enrolment that is over, and no term: entitlements may know."""
+    """An enrollment that is over, and no term: entitlements may know."""
     over = pool(in_use=0, held=0, **known)
     return lambda books: replace(over(enrollment(state)(books)), terms=[])
 
@@ -83,11 +83,11 @@ def test_accounts_that_agree_show_no_difference() -> None:
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        (lambda books: replace(books, terms=[]), {"an enrolment without a term"}),
+        (lambda books: replace(books, terms=[]), {"an enrollment without a term"}),
         (
             enrollment("withdrawn"),
             {
-                "a term without an enrolment",
+                "a term without an enrollment",
                 "seats of an agency that is not enrolled",
                 "a standing that is not known",
             },
@@ -146,7 +146,7 @@ def test_a_projection_that_is_off_can_be_rebuilt() -> None:
         closed("ended", ended=True),
         closed("withdrawn", withdrawn=True),
         closed("withdrawn", withdrawn=True, ended=True, suspended=True),
-        # The agency has applied anew, and its pool is still that of the enrolment before.
+        # The agency has applied anew, and its pool is still that of the enrollment before.
         lambda books: enrollment("submitted", "enr_2")(closed("ended", ended=True)(books)),
         lambda books: enrollment("submitted", "enr_2")(closed("withdrawn", withdrawn=True)(books)),
         # Billing was restored, and has decided on another term since.

@@ -64,7 +64,7 @@ def written(event: Event, message: str, *recipients: Contact) -> EmailMessage:
         messages()[message],
         event.model_dump(mode="json"),
         delivery_id="dlv_1",
-        sender="muster@programme.example",
+        sender="muster@program.example",
         recipients=recipients or [Contact("Ann Other", "ann@nasa.example")],
         date=AT,
     )
@@ -123,9 +123,9 @@ def test_what_an_event_says_cannot_become_markup() -> None:
 
 def test_the_headers_identify_the_delivery() -> None:
     email = written(EVENTS[0], "enrolled")
-    assert email["Message-ID"] == "<dlv_1@programme.example>"
+    assert email["Message-ID"] == "<dlv_1@program.example>"
     assert email["Date"].datetime == AT
-    assert email["From"] == "Muster <muster@programme.example>"
+    assert email["From"] == "Muster <muster@program.example>"
     assert email["To"] == "Ann Other <ann@nasa.example>"
     assert email["Auto-Submitted"] == "auto-generated"
     assert "Dear Ann Other" in parts(email)[0]

@@ -20,7 +20,7 @@ _FIRST_DAY_AGENCIES = 8
 _DAILY_AGENCIES = 4
 
 # What is special about one agency's year.
-TWICE = "NASA"  # sends its enrolment twice
+TWICE = "NASA"  # sends its enrollment twice
 LAPSING = "NSF"  # its authorization ends in January and is renewed a week later
 LEAVING = "RRB"  # withdraws in November
 UNPAID = "NTSB"  # never pays
@@ -86,7 +86,7 @@ def register() -> bytes:
 
 
 def cast(seats: int) -> list[Agency]:
-    """The top-level executive agencies with `seats` shared out by headcount, in the order in which they enrol.
+    """The top-level executive agencies with `seats` shared out by headcount, in the order in which they enroll.
 
     Raises ValueError when there is less than one seat for each.
     """
@@ -129,7 +129,7 @@ def _rows() -> Iterator[dict[str, str]]:
 
 
 def _signing_days() -> Iterator[datetime]:
-    """The day of each place in the order of enrolment: working days from the start."""
+    """The day of each place in the order of enrollment: working days from the start."""
     day, room = START, _FIRST_DAY_AGENCIES
     while True:
         if day.weekday() < 5:

@@ -19,7 +19,7 @@ from muster_local.coordinator import ClockStuck, Coordinator
 from muster_local.demo import log
 from muster_local.demo.cast import START, Agency, cast
 from muster_local.demo.evidence import Evidence, gather
-from muster_local.demo.programme import Programme, Unexpected
+from muster_local.demo.programme import ProgramClient, Unexpected
 from muster_local.demo.proof import Line, prove
 from muster_local.demo.story import Story
 from muster_local.demo.view import View
@@ -106,11 +106,11 @@ async def _year(stack: Stack, receiver: Receiver, agencies: Sequence[Agency], vi
         view.instant(now)
 
     urls = {service: stack.service_url(service) for service in SERVICES}
-    async with Coordinator.of(stack) as coordinator, Programme(urls, stack.token(*SCOPES)) as programme:
+    async with Coordinator.of(stack) as coordinator, ProgramClient(urls, stack.token(*SCOPES)) as program:
         following = asyncio.create_task(log.follow(stack.bootstrap, stack.topic_prefix, view.fact))
         try:
             await coordinator.begin(START)
-            for scene in Story(programme, coordinator, receiver, agencies).scenes():
+            for scene in Story(program, coordinator, receiver, agencies).scenes():
                 await coordinator.advance(scene.at, stand)
                 view.scene(scene.at, scene.title)
                 await scene.play()
@@ -119,7 +119,7 @@ async def _year(stack: Stack, receiver: Receiver, agencies: Sequence[Agency], vi
             following.cancel()
             await asyncio.wait([following])
         view.note(f"The year is over; the clock stopped at {len(instants)} instants. Now the proof.")
-        return await gather(stack, agencies, programme.commands, frozenset(instants), receiver.messages())
+        return await gather(stack, agencies, program.commands, frozenset(instants), receiver.messages())
 
 
 def _memory(stack: Stack) -> str:

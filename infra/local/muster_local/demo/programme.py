@@ -21,7 +21,7 @@ class Unexpected(Exception):
     """A service answered something else than the story has it."""
 
 
-class Programme:
+class ProgramClient:
     """An operator's client of the services.
 
     A request that is lost, or finds its service away, is sent again with the same Idempotency-Key: so it has its

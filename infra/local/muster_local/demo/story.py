@@ -1,4 +1,4 @@
-"""The programme's first year, scene by scene: who does what, and when."""
+"""The program's first year, scene by scene: who does what, and when."""
 
 import asyncio
 import csv
@@ -15,7 +15,7 @@ from typing import Any
 from muster_local.coordinator import Coordinator
 from muster_local.demo import cast
 from muster_local.demo.cast import Agency, Person
-from muster_local.demo.programme import Programme, Unexpected
+from muster_local.demo.programme import ProgramClient, Unexpected
 from muster_local.receiver import Receiver
 
 _ACTIVATED = 4  # people of each agency who use their seat
@@ -54,9 +54,9 @@ class Story:
     """The scenes, with the real services on the stage."""
 
     def __init__(
-        self, programme: Programme, coordinator: Coordinator, receiver: Receiver, agencies: Sequence[Agency]
+        self, program: ProgramClient, coordinator: Coordinator, receiver: Receiver, agencies: Sequence[Agency]
     ) -> None:
-        self._programme = programme
+        self._program = program
         self._coordinator = coordinator
         self._receiver = receiver
         self._agencies = agencies
@@ -94,10 +94,10 @@ class Story:
         return sorted(scenes, key=lambda scene: scene.at)
 
     async def _open(self) -> None:
-        await self._programme.upload("enrollment", "register", cast.register(), "text/tab-separated-values")
-        webhook = await self._programme.post("notify", "agencies/*/webhooks", {"url": self._receiver.url + "/"})
+        await self._program.upload("enrollment", "register", cast.register(), "text/tab-separated-values")
+        webhook = await self._program.post("notify", "agencies/*/webhooks", {"url": self._receiver.url + "/"})
         await self._receiver.trust(webhook["secret"])
-        await self._programme.post(
+        await self._program.post(
             "enrollment",
             f"agencies/{cast.REFUSED}/enrollments",
             _enrollment(10, cast.START, Person("Robin Example", "robin.example@gao.gov")),
@@ -121,14 +121,14 @@ class Story:
     async def _submit(self, agency: Agency) -> None:
         key = uuid.uuid4().hex
         body = _enrollment(agency.seats, agency.enrolls_at, agency.contact)
-        first = await self._programme.post("enrollment", f"agencies/{agency.id}/enrollments", body, key=key)
+        first = await self._program.post("enrollment", f"agencies/{agency.id}/enrollments", body, key=key)
         if agency.id == cast.TWICE:
-            again = await self._programme.post("enrollment", f"agencies/{agency.id}/enrollments", body, key=key)
+            again = await self._program.post("enrollment", f"agencies/{agency.id}/enrollments", body, key=key)
             _demand(again == first, f"{agency.id} got a different answer the second time")
 
     async def _authorize(self, agency: Agency, start: datetime) -> None:
         first_of_lapsing = agency.id == cast.LAPSING and start < _LAPSES_AT
-        await self._programme.post(
+        await self._program.post(
             "enrollment",
             f"agencies/{agency.id}/authorizations",
             {
@@ -142,7 +142,7 @@ class Story:
 
     async def _accept(self, agency: Agency) -> None:
         document = f"The data-use terms, signed by an invented officer of {agency.name}."
-        await self._programme.post(
+        await self._program.post(
             "enrollment",
             f"agencies/{agency.id}/data-use-acceptances",
             {
@@ -155,10 +155,10 @@ class Story:
     async def _fill_seats(self, agency: Agency) -> None:
         result = await self._import_seats(agency, range(agency.seats))
         _demand(result["refused"] == 0, f"{agency.id}: {result['refused']} seats were refused")
-        seats = await self._programme.get("entitlements", f"agencies/{agency.id}/seats", limit=_ACTIVATED)
+        seats = await self._program.get("entitlements", f"agencies/{agency.id}/seats", limit=_ACTIVATED)
         for seat in seats["items"]:
             path = f"agencies/{agency.id}/seats/{seat['seat_id']}/activation"
-            await self._programme.post("entitlements", path, expect=200)
+            await self._program.post("entitlements", path, expect=200)
 
     async def _import_seats(self, agency: Agency, numbers: Iterable[int]) -> Any:
         file = io.StringIO()
@@ -166,11 +166,11 @@ class Story:
         writer.writerow(["email", "name"])
         writer.writerows([person.email, person.name] for person in map(agency.person, numbers))
         path = f"agencies/{agency.id}/seat-imports"
-        operation = await self._programme.upload("entitlements", path, file.getvalue().encode(), "text/csv", expect=202)
+        operation = await self._program.upload("entitlements", path, file.getvalue().encode(), "text/csv", expect=202)
         path = f"agencies/{agency.id}/operations/{operation['operation_id']}"
         while operation["state"] == "running":
             await asyncio.sleep(_LOOK_SECONDS)
-            operation = await self._programme.get("entitlements", path)
+            operation = await self._program.get("entitlements", path)
         return operation
 
     async def _crowd(self) -> None:
@@ -179,17 +179,17 @@ class Story:
         late = range(agency.seats, agency.seats + _TURNED_AWAY)
         result = await self._import_seats(agency, late)
         _demand(result["refused"] == _TURNED_AWAY, f"{agency.id}: {result['refused']} of {_TURNED_AWAY} were refused")
-        seats = await self._programme.get("entitlements", f"agencies/{agency.id}/seats", limit=1)
+        seats = await self._program.get("entitlements", f"agencies/{agency.id}/seats", limit=1)
         returned = f"agencies/{agency.id}/seats/{seats['items'][0]['seat_id']}/revocation"
-        await self._programme.post("entitlements", returned, expect=200)
+        await self._program.post("entitlements", returned, expect=200)
         person = agency.person(late[0])
         body = {"email": person.email, "name": person.name}
-        await self._programme.post("entitlements", f"agencies/{agency.id}/seats", body)
+        await self._program.post("entitlements", f"agencies/{agency.id}/seats", body)
 
     async def _leave(self) -> None:
         agency = f"agencies/{cast.LEAVING}"
-        read = await self._programme.etag("enrollment", f"{agency}/enrollment")
-        await self._programme.post(
+        read = await self._program.etag("enrollment", f"{agency}/enrollment")
+        await self._program.post(
             "enrollment", f"{agency}/withdrawal", {"reason": "reorganized"}, expect=200, if_match=read
         )
 
@@ -203,7 +203,7 @@ class Story:
         await self._check(agency, "allowed")
 
     async def _check(self, agency: Agency, verdict: str, reason: str | None = None) -> None:
-        answer = await self._programme.get(
+        answer = await self._program.get(
             "entitlements",
             f"agencies/{agency.id}/checks",
             subject=agency.person(0).email,
@@ -216,10 +216,10 @@ class Story:
         await asyncio.gather(*(self._pay(agency) for agency in agencies))
 
     async def _pay(self, agency: Agency) -> None:
-        invoices = await self._programme.get("billing", f"agencies/{agency.id}/invoices")
+        invoices = await self._program.get("billing", f"agencies/{agency.id}/invoices")
         for invoice in invoices["items"]:
             if invoice["state"] == "issued":
-                await self._programme.post(
+                await self._program.post(
                     "billing",
                     f"agencies/{agency.id}/invoices/{invoice['invoice_id']}/payments",
                     {"amount": invoice["amount"], "reference": f"TREAS-{agency.id}"},
@@ -229,11 +229,11 @@ class Story:
         await asyncio.gather(*(self._decide(agency) for agency in agencies))
 
     async def _decide(self, agency: Agency) -> None:
-        renewals = await self._programme.get("billing", f"agencies/{agency.id}/renewals")
+        renewals = await self._program.get("billing", f"agencies/{agency.id}/renewals")
         decision = "declined" if agency.id == cast.DECLINING else "accepted"
         _demand(len(renewals["items"]) == 1, f"{agency.id} has {len(renewals['items'])} renewal offers, not one")
         path = f"agencies/{agency.id}/renewals/{renewals['items'][0]['renewal_id']}/decision"
-        await self._programme.post("billing", path, {"decision": decision}, expect=200)
+        await self._program.post("billing", path, {"decision": decision}, expect=200)
 
 
 def _names(agencies: Sequence[Agency]) -> str:

@@ -16,7 +16,7 @@ Someone = tuple[str, str]  # agency, reference
 
 @dataclass(frozen=True)
 class Enrollment:
-    """The latest enrolment of an agency; `closed` once it is withdrawn or ended."""
+    """The latest enrollment of an agency; `closed` once it is withdrawn or ended."""
 
     id: str
     state: str
@@ -58,7 +58,7 @@ class Pool:
 
     @property
     def standing(self) -> str:
-        """How entitlements takes the agency to stand, in the words of its enrolment."""
+        """How entitlements takes the agency to stand, in the words of its enrollment."""
         if self.withdrawn:
             return "withdrawn"
         if self.ended:

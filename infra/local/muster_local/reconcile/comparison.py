@@ -27,23 +27,23 @@ def compare(before: Books, ends: TopicEnds, after: Books) -> list[Difference]:
 
 
 def _terms(books: Books) -> Iterator[Difference]:
-    """A term belongs to an open enrolment, and an open enrolment has a term."""
+    """A term belongs to an open enrollment, and an open enrollment has a term."""
     covered = {term.enrollment_id for term in books.terms}
     for term in books.terms:
         enrollment = books.enrollments.get(term.agency_id)
         if enrollment is None or enrollment.id != term.enrollment_id or not enrollment.open:
             yield Difference(
-                "a term without an enrolment",
+                "a term without an enrollment",
                 term.agency_id,
-                f"billing's term {term.id} runs; enrolment {term.enrollment_id} does not",
+                f"billing's term {term.id} runs; enrollment {term.enrollment_id} does not",
                 "see whether billing has applied all (muster streams --behind); then void the invoice and end the term",
             )
     for agency_id, enrollment in books.enrollments.items():
         if enrollment.open and enrollment.id not in covered:
             yield Difference(
-                "an enrolment without a term",
+                "an enrollment without a term",
                 agency_id,
-                f"enrolment {enrollment.id} is {enrollment.state}; billing has no term for it",
+                f"enrollment {enrollment.id} is {enrollment.state}; billing has no term for it",
                 "see whether billing has applied all (muster streams --behind) and what is parked there",
             )
 
@@ -85,16 +85,16 @@ def _pools(books: Books) -> Iterator[Difference]:
             yield Difference(
                 "seats of an agency that is not enrolled",
                 agency_id,
-                f"{pool.held} seats are held; enrolment {pool.enrollment_id} is {state}",
+                f"{pool.held} seats are held; enrollment {pool.enrollment_id} is {state}",
                 "see whether entitlements has applied AgencyWithdrawn and TermEnded (muster streams --behind, muster "
                 "parked list)",
             )
-        # Of an enrolment that is not the agency's latest, only that it is over is known.
+        # Of an enrollment that is not the agency's latest, only that it is over is known.
         if pool.standing not in (("withdrawn", "ended") if state == "missing" else (state,)):
             yield Difference(
                 "a standing that is not known",
                 agency_id,
-                f"entitlements holds the agency for {pool.standing}; its enrolment is {state}",
+                f"entitlements holds the agency for {pool.standing}; its enrollment is {state}",
                 "see whether entitlements has applied all of muster.enrollment.agency and muster.billing.term (muster "
                 "streams --behind)",
             )

@@ -23,7 +23,7 @@ from muster_runtime.identifiers import new_id
 
 
 async def open_pools(uow: UnitOfWork, events: Sequence[Received[AgencyEnrolled]]) -> None:
-    """Open the pool of seats and the windows that an enrolment brings."""
+    """Open the pool of seats and the windows that an enrollment brings."""
     for received in events:
         enrolled, cause = received.data, received.envelope.id
         previous = await pools.find_pool(uow.connection, enrolled.agency_id)
@@ -79,7 +79,7 @@ async def withdraw_pools(uow: UnitOfWork, events: Sequence[Received[AgencyWithdr
 
 
 async def record_terms(uow: UnitOfWork, events: Sequence[Received[TermStarted]]) -> None:
-    """Keep which enrolment a term belongs to: billing's later events name the term alone."""
+    """Keep which enrollment a term belongs to: billing's later events name the term alone."""
     await pools.add_terms(uow.connection, [received.data for received in events])
 
 
@@ -127,7 +127,7 @@ async def _cut_windows(uow: UnitOfWork, agency_id: str, enrollment_id: str, at: 
 async def _apply_terms(uow: UnitOfWork, agency_id: str, enrollment_id: str, cause: str) -> None:
     pool = await pools.find_pool(uow.connection, agency_id)
     if pool is None or pool.enrollment_id != enrollment_id:
-        return  # the enrolment is still to come, or a later one has taken the pool over
+        return  # the enrollment is still to come, or a later one has taken the pool over
     outlook = await pools.find_outlook(uow.connection, agency_id, enrollment_id)
     if outlook.renewed_to is not None and outlook.renewed_to > pool.ends_at:
         await _extend(uow, pool, outlook.renewed_to, cause)

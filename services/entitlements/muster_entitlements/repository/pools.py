@@ -25,7 +25,7 @@ async def find_pool(connection: Connection, agency_id: str) -> Pool | None:
 
 
 async def put_pool(connection: Connection, pool: Pool) -> None:
-    """Make an agency's pool, in the place of an earlier enrolment's."""
+    """Make an agency's pool, in the place of an earlier enrollment's."""
     await connection.execute(
         """
         insert into pool (
@@ -64,7 +64,7 @@ async def put_pool(connection: Connection, pool: Pool) -> None:
 
 
 async def suspend_pool(connection: Connection, agency_id: str, enrollment_id: str, *, suspended: bool) -> None:
-    """Suspend or reinstate the pool of an enrolment."""
+    """Suspend or reinstate the pool of an enrollment."""
     await connection.execute(
         """
         update pool
@@ -78,7 +78,7 @@ async def suspend_pool(connection: Connection, agency_id: str, enrollment_id: st
 
 
 async def withdraw_pool(connection: Connection, agency_id: str, enrollment_id: str, withdrawn_at: datetime) -> bool:
-    """Withdraw the pool of an enrolment; False where the agency has no such pool."""
+    """Withdraw the pool of an enrollment; False where the agency has no such pool."""
     tag = await connection.execute(
         """
         update pool
@@ -144,14 +144,14 @@ async def touch_pool(connection: Connection, agency_id: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What billing's terms mean for an enrolment: the end that renewals bring, and whether it has ended."""
+    """What billing's terms mean for an enrollment: the end that renewals bring, and whether it has ended."""
 
     renewed_to: datetime | None
     ended: bool
 
 
 async def add_terms(connection: Connection, terms: Sequence[TermStarted]) -> None:
-    """Keep which enrolment each term belongs to."""
+    """Keep which enrollment each term belongs to."""
     await connection.execute(
         """
         insert into term (agency_id, term_id, enrollment_id)
@@ -165,7 +165,7 @@ async def add_terms(connection: Connection, terms: Sequence[TermStarted]) -> Non
 
 
 async def renew_term(connection: Connection, agency_id: str, term_id: str, renewed_to: datetime) -> str | None:
-    """Keep the end that a renewal brings; returns the enrolment, None for a term that has never started."""
+    """Keep the end that a renewal brings; returns the enrollment, None for a term that has never started."""
     enrollment_id: str | None = await connection.fetchval(
         """
         update term set renewed_to = $3
@@ -180,7 +180,7 @@ async def renew_term(connection: Connection, agency_id: str, term_id: str, renew
 
 
 async def end_term(connection: Connection, agency_id: str, term_id: str) -> str | None:
-    """Keep that a term is over for good; returns the enrolment, None for a term that has never started."""
+    """Keep that a term is over for good; returns the enrollment, None for a term that has never started."""
     enrollment_id: str | None = await connection.fetchval(
         """
         update term set ended = true
@@ -194,7 +194,7 @@ async def end_term(connection: Connection, agency_id: str, term_id: str) -> str 
 
 
 async def find_outlook(connection: Connection, agency_id: str, enrollment_id: str) -> Outlook:
-    """What billing has said so far of an enrolment's terms."""
+    """What billing has said so far of an enrollment's terms."""
     renewed_to, ended = await connection.fetchrow(
         """
         select max(renewed_to), coalesce(bool_or(ended), false)

@@ -22,7 +22,7 @@ class Extension:
 
 
 async def add_windows(connection: Connection, windows: Sequence[Window]) -> None:
-    """Keep the windows that an enrolment opens."""
+    """Keep the windows that an enrollment opens."""
     await connection.execute(
         """
         insert into feature_window (
@@ -66,7 +66,7 @@ async def extend_windows(
 
 
 async def cut_windows(connection: Connection, agency_id: str, enrollment_id: str, at: datetime) -> list[str]:
-    """Close an enrolment's windows that would be open later; returns their ids."""
+    """Close an enrollment's windows that would be open later; returns their ids."""
     rows = await connection.fetch(
         """
         update feature_window

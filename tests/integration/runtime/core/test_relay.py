@@ -76,7 +76,7 @@ async def test_a_published_event_carries_its_origin(probe: RunningService, event
     assert first.envelope.source == "/muster/entitlements"
 
 
-async def test_killed_between_acknowledgement_and_delete_the_relay_repeats_and_effects_come_once(
+async def test_killed_between_acknowledgment_and_delete_the_relay_repeats_and_effects_come_once(
     idle_probe: RunningService, probe_process: ProbeStarter, eventually: Eventually
 ) -> None:
     await write(idle_probe, "NASA", *(f"seat_{n}" for n in range(700)))

@@ -73,7 +73,7 @@ async def test_what_a_database_gives_out_a_second_time_is_published_in_the_new_e
 async def test_a_raised_epoch_leaves_alone_what_is_on_its_topic_already(
     idle_probe: RunningService, probe_process: ProbeStarter, eventually: Eventually
 ) -> None:
-    """The backup was made, or the relay died, between Kafka's acknowledgement and the delete."""
+    """The backup was made, or the relay died, between Kafka's acknowledgment and the delete."""
     await write(idle_probe, "NASA", "one", "two")
     dying = await probe_process("relay", dies_before="delete")
     async with asyncio.timeout(30):

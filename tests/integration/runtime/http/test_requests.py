@@ -49,7 +49,7 @@ async def test_what_is_no_json_is_refused(sample: Sample, body: bytes) -> None:
         ([], "body", "[]"),
         ({"text": 7}, "text", "7"),
         ({"text": "a" * 101}, "text", "a" * 101),
-        ({"text": "a", "colour": "red"}, "colour", "red"),
+        ({"text": "a", "color": "red"}, "color", "red"),
         ({"text": "a", "copies": "many"}, "copies", "many"),
         ({"text": "a", "copies": 10}, "copies", "10"),
         ({"text": "a", "copies": 1.5}, "copies", "1.5"),
@@ -102,7 +102,7 @@ async def test_json_by_any_of_its_names_is_taken(sample: Sample, given: str) -> 
 
 @pytest.mark.parametrize(
     ("path", "field"),
-    [(f"{NOTES}?colour=red", "colour"), (f"{NOTES}?limit=2&Limit=3", "Limit"), ("/v1/audit?agency=NASA", "agency")],
+    [(f"{NOTES}?color=red", "color"), (f"{NOTES}?limit=2&Limit=3", "Limit"), ("/v1/audit?agency=NASA", "agency")],
 )
 async def test_a_query_parameter_that_the_route_does_not_know_is_refused(sample: Sample, path: str, field: str) -> None:
     """A misspelled filter would otherwise answer with everything."""

@@ -1,4 +1,4 @@
-"""What the programme promises: enrolments, terms, seats, trials and money."""
+"""What the program promises: enrollments, terms, seats, trials and money."""
 
 from collections import Counter
 from datetime import datetime, timedelta
@@ -28,7 +28,7 @@ def everyone_enrolled(evidence: Evidence) -> Line:
 
 
 def one_term_and_invoice(evidence: Evidence) -> Line:
-    """A first term per enrolment, a second per renewal that has begun, an invoice per term; log and tables agree."""
+    """A first term per enrollment, a second per renewal that has begun, an invoice per term; log and tables agree."""
     enrolled = {data["enrollment_id"] for _, data in named(evidence, "AgencyEnrolled")}
     first_term = {
         data["term_id"]: data["enrollment_id"] for _, data in named(evidence, "TermStarted") if data["number"] == 1

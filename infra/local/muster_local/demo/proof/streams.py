@@ -8,7 +8,7 @@ from muster_local.demo.evidence import READ, Evidence, Position
 from muster_local.demo.log import Stream
 from muster_local.demo.proof.line import Line, conclude, differences, first_occurrences, unequal
 
-# What makes an event the same fact again, whatever its own ids are. In this year each agency enrols once and
+# What makes an event the same fact again, whatever its own ids are. In this year each agency enrolls once and
 # each person is given a seat once.
 _SAME_FACT: Mapping[str, tuple[str, ...]] = {
     "AgencyEnrollmentSubmitted": (),
