@@ -67,7 +67,7 @@ def begin_peak(pid: int) -> None:
 
 
 def peak_mebibytes(pid: int) -> float:
-    """The most memory that a process has had resident since it started, or since its peak was begun anew."""
+    """The most memory that a process has had resident since it started, or since its peak was reset."""
     for line in Path(f"/proc/{pid}/status").read_text("utf-8").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024

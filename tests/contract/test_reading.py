@@ -137,7 +137,10 @@ def test_a_newer_major_is_a_value_that_says_so() -> None:
         (b'{"agency_id": "NASA"}', "seat_id: Field required"),
         (b'{"agency_id": "nasa", "seat_id": "s", "subject_ref": "p"}', "agency_id: String should match pattern"),
         (b'{"agency_id": "NASA", "seat_id": 7, "subject_ref": "p"}', "seat_id: Input should be a valid string"),
-        (b'{"agency_id": "NIH", "seat_id": "s", "subject_ref": "p"}', "agency_id differs from the header ce_partitionkey"),
+        (
+            b'{"agency_id": "NIH", "seat_id": "s", "subject_ref": "p"}',
+            "agency_id differs from the header ce_partitionkey",
+        ),
     ],
 )
 def test_a_value_that_breaks_the_schema_is_refused_by_field_and_rule(value: bytes | None, complaint: str) -> None:

@@ -236,7 +236,7 @@ async def test_restore(operator: Operator, eventually: Eventually, tmp_path: Pat
     # Its readers take the new epoch: the term that was decided again is known everywhere.
     heard = "select epoch from applied where topic = 'muster.billing.term' and agency_id = 'DOE'"
     await eventually(lambda: operator.sql("entitlements", f"{heard} and epoch = 2"), timeout=PATIENCE)
-    assert "All accounts agree." in operator.follow("restore.md", part="Afterwards", **variables)
+    assert "All services agree." in operator.follow("restore.md", part="Afterwards", **variables)
 
 
 async def test_a_record_of_another_program_is_passed(operator: Operator) -> None:
@@ -246,7 +246,7 @@ async def test_a_record_of_another_program_is_passed(operator: Operator) -> None
 
 
 async def test_reconcile(operator: Operator) -> None:
-    assert "All accounts agree." in operator.follow("reconcile.md")
+    assert "All services agree." in operator.follow("reconcile.md")
     await operator.sql("billing", "update term set state = 'cancelled' where agency_id = 'EPA'")
     await operator.sql("entitlements", "update term set ended = true where agency_id = 'NASA'")
     await operator.sql("entitlements", "update pool set in_use = in_use + 1 where agency_id = 'NASA'")
@@ -277,7 +277,7 @@ async def test_upgrade(operator: Operator) -> None:
     assert newest in said
     assert "--transactional-id" in said
     assert said.count("Nothing is parked.") == 2
-    assert "All accounts agree." in said
+    assert "All services agree." in said
 
 
 async def test_parked_stream(operator: Operator, producer: Producer, eventually: Eventually) -> None:

@@ -299,7 +299,7 @@ class Field(ProbeTables):
         return datetime.fromisoformat(state["now"]) == now
 
     async def producer(self) -> Producer:
-        """A producer that puts whatever it is told on the topics."""
+        """A producer that writes any record to the topics."""
         return await self._exit.enter_async_context(Producer(self.bootstrap, self.prefix))
 
 

@@ -1,7 +1,7 @@
 """Runs a program that can be told to break: `python -m tests.faults.launcher [options] -m MODULE ARGUMENTS`.
 
 `--mutation NAME` takes one of the runtime's protections out; `--die-before POINT` and the like let the process end,
-stand still or be misled where that does the most harm.
+freeze or be misled where that does the most harm.
 """
 
 import argparse
@@ -44,7 +44,7 @@ async def die(*_: Any) -> None:
 
 
 async def stop(*_: Any) -> None:
-    """Stand still until somebody sends SIGCONT; then see first what has become of the connections."""
+    """Freeze until somebody sends SIGCONT; then first see the state of the connections."""
     os.kill(os.getpid(), signal.SIGSTOP)
     await asyncio.sleep(0.1)
 

@@ -94,7 +94,7 @@ def _stream(evidence: Evidence, topic: str, agency: str) -> list[Occurrence]:
 
 
 def _log(evidence: Evidence, topic: str, agency: str) -> Iterator[str]:
-    """A stream is gapless up to the last sequence given out, and what is sent again is the same event."""
+    """A stream is gapless up to the last sequence assigned, and what is sent again is the same event."""
     seen: dict[Position, Occurrence] = {}
     last: Position = (1, 0)
     for event in _stream(evidence, topic, agency):
@@ -107,7 +107,7 @@ def _log(evidence: Evidence, topic: str, agency: str) -> Iterator[str]:
                 return
             last = event.position
     produced = evidence.produced.get((topic, agency))
-    yield from _first(f"the last sequence given out on {topic}", _one(last if seen else None), _one(produced))
+    yield from _first(f"the last sequence assigned on {topic}", _one(last if seen else None), _one(produced))
 
 
 def _commands(commands: Sequence[Command], agency: str, facts: Sequence[str]) -> Iterator[str]:

@@ -179,7 +179,7 @@ _given_out: set[int] = set()
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that was not given out before.
+    """A port that nobody listens on, and that was not chosen before.
 
     It is below those that the kernel gives to outgoing connections.
     """

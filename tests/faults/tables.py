@@ -127,7 +127,7 @@ class ProbeTables:
         )
 
     async def parked(self, agency_id: str) -> str | None:
-        """Why an agency's stream stands still, where it does."""
+        """Why an agency's stream is parked, if it is."""
         reason: str | None = await self.admin.fetchval(
             "select reason from parked_stream where agency_id = $1", agency_id
         )

@@ -1,4 +1,4 @@
-"""Consumers come and go, stand still, are slow, or cannot apply an event: each event has its effect once, in order."""
+"""Consumers come and go, freeze, are slow, or cannot apply an event: each event has its effect once, in order."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""Brokers die, are away, or stand still: every acknowledged event stays, and no later one overtakes an earlier one."""
+"""Brokers die, are away, or freeze: every acknowledged event stays, and no later one overtakes an earlier one."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The relay dies, stands still, runs twice or is misled: events repeat at most, and effects come once."""
+"""The relay dies, freezes, runs twice, or is misled: events repeat at most, and effects come once."""
 
 import asyncio
 import signal

@@ -62,7 +62,7 @@ class Postgres:
             "unix_socket_directories": "",
             "max_connections": "200",
             "shared_buffers": "256MB",
-            # Each checkpoint has whole pages written anew: a large import would meet one every few seconds.
+            # After each checkpoint, Postgres writes whole pages again: a large import would meet one every few seconds.
             "max_wal_size": "4GB",
         } | dict(self.parameters)
         settings = [argument for name, value in parameters.items() for argument in ("-c", f"{name}={value}")]

@@ -65,7 +65,7 @@ def service_program(
 
 
 def _own_settings(service: str, installation: Installation) -> dict[str, str]:
-    """What one service is told and the others are not."""
+    """The settings that only one service receives."""
     if service == "entitlements":
         return {"MUSTER_SUBJECT_KEY": installation.subject_key}
     if service == "notify":

@@ -48,7 +48,7 @@ class Stack:
     ) -> "Stack":
         """Start the stack of a home folder, or join the one that runs there.
 
-        `progress` is told each step in plain words. Unless `detached`, the stack ends with this process,
+        `progress` receives each step in plain words. Unless `detached`, the stack ends with this process,
         however that ends. Without services it is Postgres and Kafka alone. `ports` fixes ports by name;
         the others are free ones, kept from one start to the next. `maintained` services run for their operators alone.
 

@@ -1,4 +1,4 @@
-"""Topics read raw, from their beginning to where they end now: for an operator's checks, and for building anew."""
+"""Topics read raw, from their beginning to where they end now: for an operator's checks and rebuilds."""
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager

@@ -108,7 +108,7 @@ async def withdraw(zone: ZoneInfo, uow: UnitOfWork, received: Sequence[Received[
         if term is None:
             continue
         if term.state is TermState.SCHEDULED:
-            # Nobody was told of its start, so nobody is told of its end.
+            # No event announced its start, so none announces its end.
             await repository.save_term(uow.connection, term.cancel())
         else:
             ended_at = max(withdrawn.withdrawn_at, term.starts_at)
@@ -144,7 +144,7 @@ async def offer_renewals(tariff: Tariff, uow: UnitOfWork, due: Sequence[Deadline
 
 
 async def tell_overdue(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """It is told that an invoice is unpaid, and will be again if it stays so. Nothing is cut off."""
+    """Publish that an invoice is unpaid, and again while it stays unpaid. No service is cut off."""
     for deadline in due:
         invoice = await repository.invoice_by_id(uow.connection, deadline.agency_id, deadline.subject)
         notice = invoice.next_notice

@@ -1,4 +1,4 @@
-"""From a fact of the domain to the event that tells it."""
+"""From a fact of the domain to the event that publishes it."""
 
 from datetime import datetime
 
@@ -28,9 +28,9 @@ from muster_enrollment.domain.rules import ISSUER, PRODUCT
 
 
 def transition(agency: Agency, before: Enrollment | None, after: Enrollment) -> Event | None:
-    """The event that tells how an enrollment changed its state.
+    """The event that publishes how an enrollment changed its state.
 
-    None when it did not, and when it ended: that is told by the end of its term.
+    None if it did not, and if it ended: the end of its term announces that.
     """
     match (before.state if before else State.DRAFT, after.state):
         case (was, State.SUBMITTED) if was is not State.SUBMITTED:

@@ -7,14 +7,14 @@ from enum import StrEnum
 
 
 class Channel(StrEnum):
-    """How something is told."""
+    """The channel of a delivery."""
 
     EMAIL = "email"
     WEBHOOK = "webhook"
 
 
 class DeliveryState(StrEnum):
-    """Where a delivery stands."""
+    """The state of a delivery."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -22,7 +22,7 @@ class DeliveryState(StrEnum):
 
 
 class ReplayState(StrEnum):
-    """Where a replay stands."""
+    """The state of a replay."""
 
     RUNNING = "running"
     DONE = "done"
@@ -30,7 +30,7 @@ class ReplayState(StrEnum):
 
 
 class WebhookState(StrEnum):
-    """Whether an endpoint gets anything."""
+    """Whether an endpoint receives events."""
 
     ENABLED = "enabled"
     DISABLED = "disabled"
@@ -45,7 +45,7 @@ WEBHOOK_RULE = "webhook"
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """Something to be told: one per event, rule and recipient, however often the event arrives.
+    """A message to send: one per event, rule, and recipient, however often the event arrives.
 
     `recipient` is a role or a webhook's id; `audience` the agency whose recipient it is, `*` for the operators'.
     One that is `missed` goes to a disabled endpoint: it is not attempted, and kept for a replay.
@@ -64,7 +64,7 @@ class Intent:
 
     @property
     def delivery_id(self) -> str:
-        """The id that the outside sees. It follows from the intent, so that even a delivery made anew keeps it."""
+        """The public ID. It is derived from the intent, so a recreated delivery keeps it."""
         intent = f"{self.event_id}|{self.rule}|{self.recipient}"
         return "dlv_" + hashlib.sha256(intent.encode()).hexdigest()[:32]
 
@@ -184,9 +184,9 @@ GIVE_UP_AFTER = timedelta(days=14)
 
 
 def next_attempt(attempts: int, started_at: datetime, now: datetime) -> datetime | None:
-    """When to try again after `attempts` in vain since `started_at`, the latest at `now`; None: it is given up.
+    """The next attempt after `attempts` failures since `started_at`, the latest at `now`; None if the delivery fails.
 
-    That asks for both the time and the attempts that the schedule makes in it: while we were away, nothing was tried.
+    It fails only after both the time and the attempts of the schedule: during an outage of ours, nothing is attempted.
     """
     delays = [*RETRY_DELAYS, *[LAST_RETRY_DELAY] * (attempts - len(RETRY_DELAYS))][:attempts]
     due_at = now + delays[-1]

@@ -25,7 +25,7 @@ class WebhookSender:
         self._timeout_seconds = timeout_seconds
         # Receivers check the time of signing against their own clocks, so it is never the sandbox's.
         self._clock = SystemClock()
-        # No connection is kept: the next attempt resolves and checks anew. No proxy from the environment:
+        # No connection is kept: each attempt resolves and checks the address. No proxy from the environment:
         # it would resolve the name itself.
         self._client = httpx.AsyncClient(
             follow_redirects=False,

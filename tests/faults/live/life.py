@@ -18,7 +18,7 @@ _FILE_ROWS = 200
 
 
 class Life:
-    """One agency's life, until it is told to pause. Each person is given a seat once."""
+    """One agency's life, until it is asked to pause. Each person gets a seat once."""
 
     def __init__(self, program: ProgramClient, agency: Agency, dice: random.Random) -> None:
         self._program = program

@@ -1,4 +1,4 @@
-"""The pools' counts, built anew from the topic of seats while the service runs."""
+"""The pools' counts, rebuilt from the topic of seats while the service runs."""
 
 import asyncio
 import itertools

@@ -110,7 +110,7 @@ async def test_seats_that_are_still_being_revoked_do_not_count_toward_a_later_ca
         end $$
         """
     )
-    # The steps are held back until the later enrollment has given out its seats.
+    # The steps are held back until the later enrollment has assigned its seats.
     await front.service.admin.execute(
         """
         create trigger hold_back before insert on deadline
@@ -131,7 +131,7 @@ async def test_seats_that_are_still_being_revoked_do_not_count_toward_a_later_ca
     assert (await front.post(f"{seat}/revocation")).json()["state"] == "revoked"
     assert (await front.check(0))["reason"] == "no_seat"
 
-    # People who held one are given another, by every way in which a seat is given out.
+    # People who held one are given another, in every way in which a seat is assigned.
     body = file_of(*range(598), *range(2_000, 2_001))
     dry = await front.import_file(body, dry_run=True)
     assert (dry["assigned"], dry["refused"]) == (599, 0)

@@ -1,4 +1,4 @@
-"""A real SMTP server that keeps the messages, and refuses them as it is told."""
+"""A real SMTP server that keeps the messages, and refuses them on request."""
 
 import asyncio
 import email

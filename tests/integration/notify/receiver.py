@@ -1,4 +1,4 @@
-"""A receiver of webhooks: a real HTTP server that answers as it is told and keeps what it got."""
+"""A receiver of webhooks: a real HTTP server with chosen answers, which keeps what it received."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The directory, built anew from its topics: what a relay repeated late is not what a person is."""
+"""The directory, rebuilt from its topics: what a relay repeated late is not what a person is."""
 
 import asyncio
 import json
@@ -90,7 +90,7 @@ async def test_a_swap_corrects_who_differs_step_by_step_and_waits_for_no_other_a
 
 
 async def rebuilt(notify: Notify) -> list[str]:
-    """The names in the directory that was built anew; the one that was kept all along agrees with it."""
+    """The names in the rebuilt directory; the one that was kept all along agrees with it."""
     await notify.settle()
     async with Directory.open(target_of(notify)) as projection:
         await projection.replay()

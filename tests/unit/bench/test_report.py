@@ -1,4 +1,4 @@
-"""The benchmarks' report: a page is written anew between its markers, with a plot for what was varied."""
+"""The benchmarks' report: a page is rewritten between its markers, with a plot for what was varied."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ RESULTS = {
 }
 
 
-def test_a_page_is_written_anew_between_its_markers(tmp_path: Path) -> None:
+def test_a_page_is_rewritten_between_its_markers(tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
     page.write_text(f"# Before\n\n{BEGIN}\nold figures\n{END}\n\nAfter\n", "utf-8")
     write_page(RESULTS, page)

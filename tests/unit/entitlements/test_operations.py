@@ -1,4 +1,4 @@
-"""What is told of the work on a file: how far it is, how fast, and how long it may still take."""
+"""The progress of a file: how far it is, how fast, and how long it may still take."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

@@ -146,7 +146,7 @@ def test_a_projection_that_is_off_can_be_rebuilt() -> None:
         closed("ended", ended=True),
         closed("withdrawn", withdrawn=True),
         closed("withdrawn", withdrawn=True, ended=True, suspended=True),
-        # The agency has applied anew, and its pool is still that of the enrollment before.
+        # The agency has applied again, and its pool is still that of the enrollment before.
         lambda books: enrollment("submitted", "enr_2")(closed("ended", ended=True)(books)),
         lambda books: enrollment("submitted", "enr_2")(closed("withdrawn", withdrawn=True)(books)),
         # Billing was restored, and has decided on another term since.

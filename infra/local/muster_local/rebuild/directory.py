@@ -39,7 +39,7 @@ _KINDS: Mapping[str, type[Event]] = {
 # People of one agency that one transaction corrects.
 STEP = 1_000
 
-# Who is in both tables, but not alike, is told of twice.
+# A person who differs between the two tables appears twice.
 _ONLY_LIVE = "in the projection, not or not so in the topics"
 _ONLY_REBUILT = "in the topics, not or not so in the projection"
 

@@ -1,4 +1,4 @@
-"""The command: two looks, and what both of them saw."""
+"""The command: it compares twice, and reports the differences found both times."""
 
 import asyncio
 from typing import Annotated
@@ -19,14 +19,14 @@ from muster_local.topic_log import TopicLog
 
 def reconcile(
     settle: Annotated[
-        float, typer.Option(min=0, help="Seconds between two looks: what is merely under way is not a difference.")
+        float, typer.Option(min=0, help="Seconds between the two checks, so that work in progress is not a difference.")
     ] = 5.0,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Compare the services with one another and with the topics. The exit status is 1 where there is a difference."""
+    """Compare the services with each other and with the topics. The exit status is 1 if there is a difference."""
     differences = run(find_differences(Target.find(home).require("admin_dsn", "bootstrap"), settle))
     if not differences:
-        console.print("All accounts agree.")
+        console.print("All services agree.")
         return
     table = Table("what", "agency", "found", "what to do", show_lines=True)
     for each in differences:

@@ -39,7 +39,7 @@ async def import_rows(uow: UnitOfWork, operation: Operation, rows: Iterable[Row]
     lines, people = await _read(rows, operation.agency_id, operation.columns, directory)
     holders = await _holders(uow, operation, people)
     wanted = [subject for subject in people if subject not in holders]
-    # While a dry run goes on, seats may be given out for real, or the pool made smaller.
+    # During a dry run, seats may really be assigned, or the pool may shrink.
     free = max(0, pool.free - operation.done) if operation.dry_run else pool.free
     given, refused = wanted[:free], set(wanted[free:])
     if given:

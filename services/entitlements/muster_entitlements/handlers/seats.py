@@ -1,4 +1,4 @@
-"""Seats, one at a time: given out, and through all of their life."""
+"""Single seats: assignment, and every later change."""
 
 from datetime import timedelta
 
@@ -85,7 +85,7 @@ async def meet_limit(uow: UnitOfWork, agency_id: str) -> None:
 
 
 async def invite_to_seat(uow: UnitOfWork, command: InviteToSeat) -> SeatStateReply:
-    """Invite the person to a seat that is reserved for them; again gives the invitation its time anew.
+    """Invite the person to a seat that is reserved for them; repeating it restarts the invitation's time.
 
     Raises PoolUnknown, PoolNotOpen, SeatUnknown, SeatRevokedAlready or SeatStateRefused.
     """

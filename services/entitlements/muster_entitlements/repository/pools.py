@@ -114,7 +114,7 @@ async def end_pool(connection: Connection, agency_id: str) -> None:
 
 
 async def use_seats(connection: Connection, agency_id: str, change: int, *, limit_met: bool) -> None:
-    """Count seats that are given out, or with a negative change taken back."""
+    """Count assigned seats, or revoked ones with a negative change."""
     await connection.execute(
         """
         update pool

@@ -194,7 +194,7 @@ async def suspend(connection: Connection, agency_id: str, seat_ids: Sequence[str
 
 
 async def reinstate(connection: Connection, seat: Seat, state: SeatState, today: date) -> None:
-    """Let a suspended seat be used again; its idleness counts anew."""
+    """Reinstate a suspended seat; its idle days restart."""
     await connection.execute(
         "update seat set state = $3, idle_since = $4 where agency_id = $1 and seat_id = $2",
         seat.agency_id,

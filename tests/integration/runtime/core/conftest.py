@@ -18,7 +18,7 @@ from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 
-# So that what fails there is told with its values, as in a test.
+# So that a failure there shows its values, as in a test.
 pytest.register_assert_rewrite("tests.integration.runtime.core.looks")
 
 ProbeStarter = Callable[..., Awaitable[asyncio.subprocess.Process]]

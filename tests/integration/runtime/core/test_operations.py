@@ -1,4 +1,4 @@
-"""An operator's hands: where streams stand, accepting a gap, raising the epoch, reading anew, replaying much."""
+"""An operator's hands: where streams stand, accepting a gap, raising the epoch, rereading, replaying much."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

@@ -157,7 +157,7 @@ async def _held(relay: Relay) -> str | None:
 
 
 async def test_what_is_on_its_topic_already_is_found_in_an_outbox_of_any_size(idle_probe: RunningService) -> None:
-    """The topic has something of three runs; another position of it was given out a second time."""
+    """The topic has something of three runs; another position of it was assigned a second time."""
     now = idle_probe.clock.now()
     first = await idle_probe.admin.fetchval(
         """

@@ -65,7 +65,7 @@ async def test_the_body_of_an_offer_to_upgrade_is_no_request(front: Front, lengt
 
 
 async def test_an_offer_to_upgrade_without_a_body_is_passed_over(front: Front) -> None:
-    """Java's client makes one with each request, unless it is told otherwise."""
+    """Java's client makes one with each request, by default."""
     offer = LIVE.replace("\r\n\r\n", "\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
     answer = await front.ask(offer.encode())
     assert statuses(answer) == [200]
