@@ -295,7 +295,7 @@ async def test_the_database_refuses_a_second_invoice_of_a_term(books: Books) -> 
         )
 
 
-async def test_an_enrolment_that_ends_before_it_starts_is_refused(books: Books) -> None:
+async def test_an_enrollment_that_ends_before_it_starts_is_refused(books: Books) -> None:
     books.next_agency()
     event = enrolled(books.agency_id, START, "enr_0").model_copy(update={"ends_at": START})
     with pytest.raises(PermanentError, match="ends_at"):

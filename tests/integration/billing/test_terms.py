@@ -39,7 +39,7 @@ async def test_an_enrolled_agency_has_a_running_term_and_one_invoice_due_in_30_d
     await billing.assert_books_balance()
 
 
-async def test_an_enrolment_that_is_told_twice_has_one_term_and_one_invoice(billing: Billing) -> None:
+async def test_an_enrollment_that_is_told_twice_has_one_term_and_one_invoice(billing: Billing) -> None:
     event = enrolled("NASA", START, "enr_1")
     # Two events, not one repeated: the runtime lets both through, and the constraint holds.
     await billing.service.publish(event, event)

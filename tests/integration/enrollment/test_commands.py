@@ -62,7 +62,7 @@ async def test_people_are_named_on_the_restricted_directory_alone(program: Progr
     assert not [text for text in texts if "nvented" in text]
 
 
-async def test_an_agency_sees_its_enrolment(program: Program) -> None:
+async def test_an_agency_sees_its_enrollment(program: Program) -> None:
     draft = await program.get("agencies/NASA/enrollment")
     assert draft.json()["state"] == "draft"
     assert draft.json()["missing"] == ["authorization", "data_use_terms"]
@@ -179,7 +179,7 @@ async def test_of_many_submissions_at_once_one_succeeds(program: Program) -> Non
     assert len(await program.service.published(AgencyEnrollmentSubmitted)) == 1
 
 
-async def test_a_withdrawal_and_a_new_enrolment(program: Program) -> None:
+async def test_a_withdrawal_and_a_new_enrollment(program: Program) -> None:
     await program.activate("NASA")
     refused = problem(await program.post("NASA", "withdrawal", {"reason": "reorganized"}), 428)
     assert (refused["type"], "If-Match" in refused["detail"]) == ("urn:muster:problem:precondition-required", True)

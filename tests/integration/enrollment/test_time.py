@@ -98,7 +98,7 @@ async def test_a_command_between_an_instant_and_the_scheduler_finds_it_has_passe
     ]
 
 
-async def test_a_term_that_ran_out_without_a_renewal_ends_the_enrolment(program: Program) -> None:
+async def test_a_term_that_ran_out_without_a_renewal_ends_the_enrollment(program: Program) -> None:
     year_end = START + 365 * DAY
     agencies = ("NASA", "DOE", "NSF", "SBA")
     for agency in agencies:

@@ -20,7 +20,7 @@ from tests.integration.entitlements.conftest import END, NEXT_END, START, Entitl
 TERM_WINDOW, TRIALS = "frontier-models", {"deep-research", "advanced-voice-mode"}
 
 
-async def test_an_enrolment_opens_a_pool_and_a_window_for_each_feature(entitlements: Entitlements) -> None:
+async def test_an_enrollment_opens_a_pool_and_a_window_for_each_feature(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=3)
     pool = await entitlements.pool()
     assert (pool["state"], pool["cap"], pool["in_use"]) == ("open", 3, 0)
@@ -88,7 +88,7 @@ async def test_an_agency_that_left_before_it_was_active_leaves_nothing(entitleme
     assert (await entitlements.pool())["state"] == "open"
 
 
-async def test_a_later_enrolment_takes_the_pool_over(entitlements: Entitlements) -> None:
+async def test_a_later_enrollment_takes_the_pool_over(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=5)
     for person in range(3):
         await entitlements.assign(person)
@@ -206,7 +206,7 @@ async def test_a_term_that_never_started_parks_its_agency(entitlements: Entitlem
     async def parked() -> Any:
         return await entitlements.service.admin.fetchval("select reason from parked_stream")
 
-    assert "TermStarted has never come" in await entitlements.eventually(parked)
+    assert "TermStarted never arrived" in await entitlements.eventually(parked)
 
 
 async def outcomes(

@@ -55,7 +55,7 @@ async def test_a_temporary_refusal_is_tried_again_in_order(notify: Notify, mail:
     mail.refuse_message = None
     notify.move(seconds=5)
     await notify.until(2, state="delivered")
-    assert [message["Subject"][:12] for message in mail.messages] == ["The NASA is ", "The enrolmen"]
+    assert [message["Subject"][:12] for message in mail.messages] == ["The NASA is ", "The enrollme"]
 
 
 async def test_a_refusal_for_good_fails_without_telling_the_address(notify: Notify, mail: MailServer) -> None:

@@ -143,7 +143,7 @@ def test_only_the_executive_branch_may_join() -> None:
             submitted(draft(branch))
 
 
-def test_one_enrolment_is_live_at_a_time() -> None:
+def test_one_enrollment_is_live_at_a_time() -> None:
     with pytest.raises(Conflict, match="enr_1"):
         submitted(active())
     again = submitted(rules.withdraw(active(), "reorganized", NOW))
@@ -232,19 +232,19 @@ def test_terms_are_of_a_known_version_and_accepted_once() -> None:
         bound(bound(draft()))
 
 
-def test_a_withdrawal_needs_a_live_enrolment() -> None:
+def test_a_withdrawal_needs_a_live_enrollment() -> None:
     for standing in (draft(), rules.withdraw(active(), "reorganized", NOW)):
         with pytest.raises(Conflict):
             rules.withdraw(standing, "again", NOW)
 
 
-def test_a_term_that_ran_out_ends_the_enrolment_even_when_suspended() -> None:
+def test_a_term_that_ran_out_ends_the_enrollment_even_when_suspended() -> None:
     end = term_of(active()).ends_at
     assert rules.end_term(active(), end).state is State.ENDED
     assert rules.end_term(rules.settle(active(), NOW + 30 * DAY), end).state is State.ENDED
 
 
-def test_the_end_of_an_earlier_enrolments_term_changes_nothing() -> None:
+def test_the_end_of_an_earlier_enrollments_term_changes_nothing() -> None:
     end = term_of(active()).ends_at
     assert rules.end_term(active(), end - INSTANT) == active()
     waiting = submitted(rules.withdraw(active(), "reorganized", NOW))
