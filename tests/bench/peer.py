@@ -33,16 +33,16 @@ async def measure(peers_events: int, events: int) -> list[Measurement]:
     async with setting() as own:
         limit = await _peer(own, peers_events)
         await fill(own, events)
-        ours = await drain(own, events)
+        ours, relayed = await drain(own, events)
     return [
         Measurement(
             "relay beside faststream-outbox",
-            events / ours.wall,
+            relayed / ours.wall,
             peers_events / limit.wall,
             "events/s",
             "100 times it",
             ours.cpu,
-            limit.cpu * events / peers_events,
+            limit.cpu * relayed / peers_events,
             ours.peak_mebibytes,
         )
     ]

@@ -55,8 +55,7 @@ async def _limit(seats: int) -> Span:
         with span() as rows:
             await _add_rows(own, seats)
         await relay.fill(own, seats, subject="sub_" + "0" * 32)
-        with span() as sending:
-            await relay.copy_and_send(own, [])
+        sending = await relay.copy_and_send(own, [])
         consumed = await consuming.bare(own, seats)
     spans = (rows, sending, consumed)
     return Span(sum(s.wall for s in spans) / seats, sum(s.cpu for s in spans) / seats)

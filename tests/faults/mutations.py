@@ -52,7 +52,7 @@ def delete_before_acknowledgment() -> None:
     send = Lane._send
 
     async def delete_and_send(self: Lane, producer: Producer, parts: Parts) -> Sequence[Run]:
-        await self._delete([run for runs in parts.values() for run in runs])
+        await self._delete([run for part in parts.values() for run in part.runs])
         return await send(self, producer, parts)
 
     _replace(Lane, "_send", delete_and_send)

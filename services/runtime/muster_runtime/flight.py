@@ -15,7 +15,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 
 from muster_runtime.positions import StreamKey
-from muster_runtime.producers import Producer
+from muster_runtime.producers import Batches, Producer
 
 # A partition of facts that has not acknowledged after so long is late: the others no longer wait for it.
 PATIENCE_SECONDS = 2.0
@@ -26,7 +26,17 @@ SEND_SECONDS = 120
 _log = structlog.get_logger(__name__)
 
 Run = Mapping[str, Any]  # a row of the outbox
-Parts = Mapping[TopicPartition, Sequence[Run]]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What goes to one partition: the runs, and the batches of their events."""
+
+    runs: Sequence[Run]
+    batches: Batches
+
+
+Parts = Mapping[TopicPartition, Part]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,26 +78,31 @@ class Flight:
         for partition in partitions:
             self._waiting.setdefault(partition, set())
 
-    async def divide(self, producer: Producer, batch: Sequence[Run]) -> Parts:
-        """The runs of each partition that can be sent to; the streams of the others wait. Raises KafkaError."""
-        parts: dict[TopicPartition, list[Run]] = {}
+    async def encode(self, producer: Producer, batch: Sequence[Run]) -> Parts:
+        """The runs of each partition, ready to be sent. Raises KafkaError."""
+        runs: dict[TopicPartition, list[Run]] = {}
         for run in batch:
             partition = await producer.partition_of(self._topic_prefix + run["topic"], run["agency_id"].encode())
+            runs.setdefault(partition, []).append(run)
+        return {partition: Part(part, await producer.encode(part)) for partition, part in runs.items()}
+
+    def sendable(self, producer: Producer, parts: Parts) -> Parts:
+        """Those of the parts whose partitions can be sent to; the streams of the others wait."""
+        for partition, part in parts.items():
             if partition in self._waiting or not producer.has_leader(partition):
-                self._waiting.setdefault(partition, set()).add((run["topic"], run["agency_id"]))
-            else:
-                parts.setdefault(partition, []).append(run)
-        return parts
+                streams = {(run["topic"], run["agency_id"]) for run in part.runs}
+                self._waiting.setdefault(partition, set()).update(streams)
+        return {partition: part for partition, part in parts.items() if partition not in self._waiting}
 
     async def send(self, producer: Producer, parts: Parts) -> None:
-        """Send to each partition its runs. Returns when all that are not late have acknowledged.
+        """Send to each partition its part. Returns when all that are not late have acknowledged.
 
         A fenced producer waits for every one: its transaction has them all. Raises KafkaError, TimeoutError.
         """
         async with asyncio.timeout(SEND_SECONDS), producer.transaction():
-            for partition, runs in parts.items():
-                task = asyncio.create_task(producer.send(partition, runs))
-                self._sending[partition] = _Sending(task, runs, time.monotonic())
+            for partition, part in parts.items():
+                task = asyncio.create_task(producer.send(partition, part.batches))
+                self._sending[partition] = _Sending(task, part.runs, time.monotonic())
             if producer.is_fenced:
                 await asyncio.gather(*(self._sending[partition].task for partition in parts))
             elif tasks := [self._sending[partition].task for partition in parts.keys() - self._slow]:
@@ -96,8 +111,8 @@ class Flight:
     def collect(self, producer: Producer) -> Sequence[Run]:
         """What has been acknowledged, also of late ones. Its streams wait no longer; those of what has not, do.
 
-        Call it only when the batch in hand is sent and before the next one is divided, which was read meanwhile:
-        nothing of a stream that waited then is in that one. Raises the error of a partition that failed.
+        Call it only when the parts in hand are sent, and before `sendable` looks at the next ones, which were read
+        meanwhile: those hold nothing of a stream that waited then. Raises the error of a partition that failed.
         """
         acknowledged: list[Run] = []
         for partition, sending in list(self._sending.items()):

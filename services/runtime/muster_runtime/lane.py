@@ -142,7 +142,7 @@ class Lane:
             await self._release()
 
     async def _drain(self) -> bool:
-        """Relay until nothing can be sent or the lease is lost; reading and deleting overlap sending.
+        """Relay until nothing can be sent or the lease is lost; reading, encoding and deleting overlap sending.
 
         Nothing is sent that was read before the producer was there: what a fence has stopped may be in it.
         """
@@ -150,26 +150,26 @@ class Lane:
         acknowledged = self._flight.collect(producer)
         if progress := bool(acknowledged):
             await self._delete(acknowledged)
-        batch = await self._read(())
+        batch = await self._flight.encode(producer, await self._read(()))
         await self._trust_server()
         deleting: asyncio.Task[None] | None = None
-        deleting_ids: list[int] = []
         try:
             while batch:
                 # First, so that what must wait is neither taken for in flight nor read again before its time.
-                parts = await self._flight.divide(producer, batch)
+                parts = self._flight.sendable(producer, batch)
+                in_flight = [run["id"] for part in parts.values() for run in part.runs]
+                deleted = [run["id"] for run in acknowledged]  # or about to be
                 sending = asyncio.ensure_future(self._send(producer, parts))
                 try:
-                    batch = await self._read([run["id"] for runs in parts.values() for run in runs] + deleting_ids)
+                    batch = await self._flight.encode(producer, await self._read(in_flight + deleted))
                 except asyncio.CancelledError:
                     sending.cancel()  # what was in flight is sent again
                     raise
                 finally:
                     acknowledged = await sending
-                if deleting is not None:
-                    await deleting
-                deleting = asyncio.ensure_future(self._delete(acknowledged)) if acknowledged else None
-                deleting_ids = [run["id"] for run in acknowledged]
+                    if deleting is not None:
+                        await deleting
+                    deleting = asyncio.ensure_future(self._delete(acknowledged)) if acknowledged else None
                 progress = progress or bool(acknowledged)
                 if not await self._lease.take():
                     break

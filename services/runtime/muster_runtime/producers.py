@@ -33,6 +33,9 @@ CANCEL_SECONDS = 1.0
 # How often the client asks for the leaders of partitions that have none.
 REFRESH_SECONDS = 1.0
 
+# Encoded records of one partition, in their order.
+Batches = Sequence[BatchBuilder]
+
 # What aiokafka's sender starts as tasks that only itself knows.
 _REQUESTS = ("_send_produce_req", "_do_add_partitions_to_txn", "_do_txn_commit")
 
@@ -124,16 +127,22 @@ class Producer:
         yield
         await self._kafka.commit_transaction()
 
-    async def send(self, partition: TopicPartition, runs: Sequence[Any]) -> None:
-        """Send runs in their order, and wait until all in-sync replicas have each event. Raises KafkaError."""
-        chain: list[BatchBuilder] = []
+    async def encode(self, runs: Sequence[Any]) -> Batches:
+        """The batches of runs of one partition, compressed."""
+        batches: list[BatchBuilder] = []
         pace = Pace()
         for run in runs:
             await pace.keep()
-            _fill(chain, self._kafka, run)
-        for builder in chain:
-            builder.close()
-            await (await self._kafka.send_batch(builder, partition.topic, partition=partition.partition))
+            _fill(batches, self._kafka, run)
+        for batch in batches:
+            await pace.keep()
+            batch.close()
+        return batches
+
+    async def send(self, partition: TopicPartition, batches: Batches) -> None:
+        """Send batches in their order, and wait until all in-sync replicas have each event. Raises KafkaError."""
+        for batch in batches:
+            await (await self._kafka.send_batch(batch, partition.topic, partition=partition.partition))
 
     def _track(self, name: str) -> None:
         request = getattr(self._kafka._sender, name)
@@ -155,8 +164,8 @@ def partition_of(key: bytes, partitions: int) -> int:
     return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
-def _fill(chain: list[BatchBuilder], producer: AIOKafkaProducer, run: Any) -> None:
-    """Append a run's events to the last batch of a partition's chain, and to new ones as they fill."""
+def _fill(batches: list[BatchBuilder], producer: AIOKafkaProducer, run: Any) -> None:
+    """Append a run's events to the last batch of a partition, and to new ones as they fill."""
     first = Envelope(
         id=event_id(run["topic"], run["agency_id"], run["epoch"], run["first_sequence"]),
         source=source_of(run["topic"]),
@@ -175,7 +184,7 @@ def _fill(chain: list[BatchBuilder], producer: AIOKafkaProducer, run: Any) -> No
     for index, headers in enumerate(write_run_headers(first, run["topic"], len(payloads))):
         key = agency_key if keys is None else keys[index].encode()
         record = {"key": key, "value": payloads[index], "timestamp": None, "headers": headers}
-        if not chain or chain[-1].append(**record) is None:
-            chain.append(producer.create_batch())
-            if chain[-1].append(**record) is None:
+        if not batches or batches[-1].append(**record) is None:
+            batches.append(producer.create_batch())
+            if batches[-1].append(**record) is None:
                 raise RuntimeError(f"an event of run {run['id']} is larger than a Kafka batch")

@@ -90,7 +90,8 @@ async def test_a_long_backlog_goes_in_batches_and_what_is_younger_stays(sample: 
 
         await eventually(seven_left)
         await eventually(lambda: purged_metric() - before == 2 * BATCH_ROWS + 10)
-    assert REGISTRY.get_sample_value("muster_purge_overdue_seconds", {"service": "sample", "table": "idempotency"}) == 0
+        overdue = {"service": "sample", "table": "idempotency"}
+        await eventually(lambda: REGISTRY.get_sample_value("muster_purge_overdue_seconds", overdue) == 0)
 
 
 async def test_neither_waits_for_the_other(sample: Sample) -> None:
