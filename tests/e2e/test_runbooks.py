@@ -256,7 +256,7 @@ async def test_reconcile(operator: Operator) -> None:
         operator.follow("reconcile.md")
     for difference in (
         r"an enrollment without a term.*EPA",
-        r"a term that entitlements sees otherwise.*NASA",
+        r"a term that entitlements sees differently.*NASA",
         r"a projection that is off.*NASA.*muster rebuild entitlements.seats-in-use",
         r"a person who was erased and is still there.*NASA.*sub_away.*muster rebuild notify.directory",
     ):

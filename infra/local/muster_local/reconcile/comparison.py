@@ -1,4 +1,4 @@
-"""The accounts set against one another: pure functions, one a kind of difference."""
+"""Compares the services' tables with each other and with the topics: one pure function per kind of difference."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,8 +10,8 @@ from muster_local.reconcile.streams import NOT_PUBLISHED, not_applied, not_on_to
 def compare(before: Books, ends: TopicEnds, after: Books) -> list[Difference]:
     """Every difference between the services, and between them and the topics.
 
-    `ends` is what the topics said, which were read between `before` and `after`: what is given out or applied
-    meanwhile can be ahead of one of them, and never of both.
+    `ends` comes from the topics, which were read between `before` and `after`: sequences assigned or applied meanwhile
+    can be ahead of one of them, but never of both.
     """
     return sorted(
         {
@@ -36,7 +36,7 @@ def _terms(books: Books) -> Iterator[Difference]:
                 "a term without an enrollment",
                 term.agency_id,
                 f"billing's term {term.id} runs; enrollment {term.enrollment_id} does not",
-                "see whether billing has applied all (muster streams --behind); then void the invoice and end the term",
+                "check whether billing is behind (muster streams --behind); then void the invoice and end the term",
             )
     for agency_id, enrollment in books.enrollments.items():
         if enrollment.open and enrollment.id not in covered:
@@ -44,33 +44,33 @@ def _terms(books: Books) -> Iterator[Difference]:
                 "an enrollment without a term",
                 agency_id,
                 f"enrollment {enrollment.id} is {enrollment.state}; billing has no term for it",
-                "see whether billing has applied all (muster streams --behind) and what is parked there",
+                "check whether billing is behind or parked the stream (muster streams --behind, muster parked list)",
             )
 
 
 def _outlooks(books: Books) -> Iterator[Difference]:
-    """Entitlements goes by what billing has told of each term."""
+    """Entitlements agrees with billing about each term."""
     for (agency_id, term_id), decided in books.decided.items():
         understood = books.understood.get((agency_id, term_id))
         if understood != decided:
             yield Difference(
-                "a term that entitlements sees otherwise",
+                "a term that entitlements sees differently",
                 agency_id,
                 f"billing's term {term_id} {_told(decided)}; entitlements: {_told(understood)}",
-                "see whether entitlements has applied all of muster.billing.term (muster streams --behind); after a "
-                "restore follow the runbook restore.md",
+                "check whether entitlements is behind on muster.billing.term (muster streams --behind); after a "
+                "restore, follow the runbook restore.md",
             )
 
 
 def _told(outlook: Outlook | None) -> str:
     if outlook is None:
-        return "not known"
+        return "unknown"
     renewed = f", renewed to {outlook.renewed_to:%Y-%m-%d}" if outlook.renewed_to else ""
-    return f"of {outlook.enrollment_id} {'has ended' if outlook.ended else 'goes on'}{renewed}"
+    return f"of {outlook.enrollment_id} {'has ended' if outlook.ended else 'continues'}{renewed}"
 
 
 def _pools(books: Books) -> Iterator[Difference]:
-    """A pool counts its seats rightly, and knows how its agency stands."""
+    """A pool's count matches its seats, and its standing matches the agency's."""
     for agency_id, pool in books.pools.items():
         if pool.in_use != pool.held:
             yield Difference(
@@ -86,16 +86,16 @@ def _pools(books: Books) -> Iterator[Difference]:
                 "seats of an agency that is not enrolled",
                 agency_id,
                 f"{pool.held} seats are held; enrollment {pool.enrollment_id} is {state}",
-                "see whether entitlements has applied AgencyWithdrawn and TermEnded (muster streams --behind, muster "
+                "check whether entitlements has applied AgencyWithdrawn and TermEnded (muster streams --behind, muster "
                 "parked list)",
             )
-        # Of an enrollment that is not the agency's latest, only that it is over is known.
+        # Of an enrollment that is not the agency's latest, only its end is known.
         if pool.standing not in (("withdrawn", "ended") if state == "missing" else (state,)):
             yield Difference(
-                "a standing that is not known",
+                "an unknown standing",
                 agency_id,
-                f"entitlements holds the agency for {pool.standing}; its enrollment is {state}",
-                "see whether entitlements has applied all of muster.enrollment.agency and muster.billing.term (muster "
+                f"in entitlements the agency is {pool.standing}; its enrollment is {state}",
+                "check whether entitlements is behind on muster.enrollment.agency or muster.billing.term (muster "
                 "streams --behind)",
             )
 
@@ -107,7 +107,7 @@ def _trials(books: Books) -> Iterator[Difference]:
                 "a window without expiry",
                 trial.agency_id,
                 f"the trial of {trial.feature} ({trial.window_id}) is open and nothing will close it",
-                "this is a defect: keep the row and its audit, tell the developers, and watch the window's end",
+                "report this defect to the developers, keep the row and its audit, and watch the window's end",
             )
 
 
@@ -120,7 +120,7 @@ def _directory(books: Books) -> Iterator[Difference]:
 
 
 def _people(ends: TopicEnds, books: Books) -> Iterator[Difference]:
-    """Notify knows nobody without a seat, and everybody whom it was told of; an import may tell of nobody."""
+    """Notify knows nobody without a seat, and everybody on the directory topic; an import may publish nobody."""
     swap = "muster rebuild notify.directory, then with --swap"
     for agency_id, reference in books.people - books.holders:
         told = (agency_id, reference) in ends.people
@@ -128,11 +128,11 @@ def _people(ends: TopicEnds, books: Books) -> Iterator[Difference]:
             "a person who was erased and is still there",
             agency_id,
             f"notify's directory has {reference}, who holds no seat",
-            f"the topic has no erasure of {reference}: this is a defect, tell the developers" if told else swap,
+            f"the topic has no erasure of {reference}: report this defect to the developers" if told else swap,
             reference,
         )
     for agency_id, reference in (ends.people & books.holders) - books.people:
-        found = f"{reference} holds a seat, and notify's directory does not have them"
+        found = f"{reference} holds a seat, but is not in notify's directory"
         yield Difference("a person whom notify does not know", agency_id, found, swap, reference)
 
 
@@ -147,6 +147,6 @@ def _streams(before: Books, ends: TopicEnds, after: Books) -> Iterator[Differenc
 
 
 def persisting(first: Iterable[Difference], second: Iterable[Difference]) -> list[Difference]:
-    """Those of the second look that the first one saw too: what was merely under way is gone from one of them."""
+    """The differences that both checks found: work in progress is missing from one of them."""
     seen = {(difference.what, difference.agency_id, difference.subject) for difference in first}
     return [each for each in second if (each.what, each.agency_id, each.subject) in seen]
