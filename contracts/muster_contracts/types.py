@@ -12,7 +12,7 @@ AgencyId = Annotated[
     str,
     Field(
         pattern=_AGENCY_ID,
-        description="The agency, and the Kafka key of the record.",
+        description="The agency's ID.",
         examples=["NASA", "DOD-USAF"],
     ),
 ]
