@@ -77,7 +77,7 @@ def audit_router(service: str) -> APIRouter:
     """The route that lists a service's audit, oldest first."""
     router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
-    @router.get("", dependencies=[requires(f"{service}:operate")])
+    @router.get("", summary="List audit entries", dependencies=[requires(f"{service}:operate")])
     async def list_audit(
         reader: ReaderDep,
         page: PageDep,

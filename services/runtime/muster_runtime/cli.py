@@ -65,7 +65,7 @@ def run(build: Callable[[], Service]) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn raises a signal anew once it has served, which would end the process before it has drained."""
+    """uvicorn raises a signal again once it has served, which would end the process before it has drained."""
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 else:
     Connection = asyncpg.Connection
 
-# The tenant of an operator's read over all agencies, and the lock of what belongs to the programme itself.
+# The tenant of an operator's read over all agencies, and the lock of what belongs to the program itself.
 EVERY_AGENCY = "*"
 
-# A caller that gets no connection for so long is told to come back later.
+# A caller that gets no connection for so long gets 503 with Retry-After.
 ACQUIRE_SECONDS = 10
 
 # The first statement of a transaction that writes.

@@ -1,4 +1,4 @@
-"""The epoch of a service's streams: raised after its database was restored, so that no position is given out twice."""
+"""The epoch of a service's streams: raised after its database was restored, so that no position is assigned twice."""
 
 from collections.abc import Sequence
 

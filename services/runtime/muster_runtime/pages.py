@@ -43,7 +43,7 @@ class Pagination:
         if self.after is None:
             return None
         if not re.fullmatch(r"[0-9]{1,18}", self.after):
-            raise InvalidCursor("after: the cursor was given out by another list")
+            raise InvalidCursor("after: the cursor belongs to another list")
         return int(self.after)
 
     def make(self, rows: Sequence[T], *, key: Callable[[T], str]) -> Page[T]:
@@ -63,7 +63,7 @@ def _decode(cursor: str) -> str:
     except (binascii.Error, ValueError):
         key = ""
     if not key.isprintable() or _encode(key) != cursor or not key:
-        raise InvalidCursor(f"after: {cursor[:40]!r} was not given out as `next` by a page of this list")
+        raise InvalidCursor(f"after: {cursor[:40]!r} is not the `next` of a page of this list")
     return key
 
 

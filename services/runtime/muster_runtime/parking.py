@@ -1,4 +1,4 @@
-"""Parking: a stream whose event could not be applied stands still, in order, until an operator acts.
+"""Parking: a stream whose event could not be applied waits, in order, until an operator acts.
 
 Only that agency's stream of that topic is parked; every other flows on.
 """
@@ -37,7 +37,7 @@ class Waiting(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ParkedStream:
-    """A stream that stands still: why, since when, and how many records wait in it."""
+    """A parked stream: why, since when, and how many records wait in it."""
 
     topic: str
     agency_id: str

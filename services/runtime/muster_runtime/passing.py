@@ -3,7 +3,7 @@
 On a topic that it reads: one that the client cannot decode. Nothing is known of such a record, not even its agency.
 What is missing after it is a gap in that agency's stream, which parks and is accepted, or not, by itself.
 
-On a topic that it writes: one that another program wrote, at a position that the service has not given out. It is
+On a topic that it writes: one that another program wrote, at a position that the service has not assigned. It is
 then no sign of a restored database.
 """
 

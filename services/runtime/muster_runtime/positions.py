@@ -1,4 +1,4 @@
-"""Where each stream stands: the last sequence that a service has given out, and that a consumer group has applied."""
+"""The position of each stream: the last sequence that a service has assigned, and that a consumer group has applied."""
 
 from collections.abc import Iterable, Mapping
 

@@ -52,7 +52,7 @@ class Role(StrEnum):
     RELAY = "relay"
     CONSUMER = "consumer"
     SCHEDULER = "scheduler"
-    OPERATIONS = "operations"  # nothing but an operator's routes: for what needs all else to stand still
+    OPERATIONS = "operations"  # only the operators' routes: for work that needs everything else stopped
 
 
 ALL_ROLES = frozenset(Role)

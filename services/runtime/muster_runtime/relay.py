@@ -1,6 +1,6 @@
 """The relay: publishes the outbox's runs to Kafka in id order and deletes them once acknowledged.
 
-If it dies between the acknowledgement and the delete, or runs twice, events repeat on the topic with
+If it dies between the acknowledgment and the delete, or runs twice, events repeat on the topic with
 the same ids and sequences; none is lost and none overtakes another of its stream. Topics of facts and compacted ones
 have a lane each, of which neither waits for the other: only the compacted ones' is fenced.
 """

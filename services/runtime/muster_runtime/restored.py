@@ -65,7 +65,7 @@ class DatabaseRestored(RetryableError):
 async def refuse_restored(
     database: Database, bootstrap: str, topic_prefix: str, topics: Sequence[str]
 ) -> Collection[TopicPartition]:
-    """Compare the ends of the topics with what the database has given out, and with what waits in its outbox.
+    """Compare the ends of the topics with what the database has assigned, and with what waits in its outbox.
 
     Answers the partitions that have no leader: what is at their ends is not known, and nothing may be sent to them.
     Raises DatabaseRestored; KafkaError and TimeoutError where the ends cannot be read.
@@ -74,11 +74,11 @@ async def refuse_restored(
         passed = await passing.passed(connection, topics)
     published, leaderless = await _ends(bootstrap, topic_prefix, topics, passed)
     last = {stream: max(positions) for stream, positions in published.items()}
-    # Only now: whatever is on a topic was given out by a commit before it.
+    # Only now: whatever is on a topic was assigned by a commit before it.
     for stream, given_out in (await _given_out(database, last)).items():
         if last[stream] > given_out:
             raise _restored(published[stream][last[stream]])
-    # What has been given out a second time meanwhile is still in the outbox: it was refused here.
+    # What has been assigned a second time meanwhile is still in the outbox: it was refused here.
     for run in await _waiting_up_to(database, last):
         for position, identity in _events(run):
             there = published[run["topic"], run["agency_id"]].get(position)
@@ -259,7 +259,7 @@ def _restored(record: Record) -> DatabaseRestored:
     epoch, sequence = record.position
     return DatabaseRestored(
         f"{record.topic} of {record.agency_id} has an event at epoch {epoch}, sequence {sequence} "
-        f"({record.topic}[{record.partition}]@{record.offset}), which this database has not given out: "
+        f"({record.topic}[{record.partition}]@{record.offset}), which this database has not assigned: "
         "it was restored; raise its epoch (muster streams epoch raise) before it publishes, "
         "or pass the record where another program wrote it"
     )

@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """What a service is told from outside. A service with settings of its own subclasses it."""
+    """The settings of a service. A service with its own settings subclasses it."""
 
     model_config = SettingsConfigDict(
         env_prefix="MUSTER_", frozen=True, extra="ignore", hide_input_in_errors=True, validate_default=True
@@ -81,7 +81,7 @@ class Settings(BaseSettings):
         default=100_000, ge=1, description="Records that one parked stream holds; then its partition waits."
     )
     parked_streams: int = Field(
-        default=50, ge=1, description="Streams that may park within ten minutes; then the consumer stands still."
+        default=50, ge=1, description="Streams that may park within ten minutes; then the consumer is paused."
     )
 
     oidc_issuer: str = ""

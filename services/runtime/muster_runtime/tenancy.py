@@ -144,7 +144,7 @@ async def _if_match(
         return None
     match = _ETAG.fullmatch(if_match.strip())
     if match is None:
-        raise InvalidEntityTag(f'If-Match: {if_match[:40]!r} is not one ETag as it was given out, such as "7"')
+        raise InvalidEntityTag(f'If-Match: {if_match[:40]!r} must be one ETag of a response, such as "7"')
     return int(match[1])
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from muster_runtime.errors import TooManyRequests
 
-# A caller that does not get its turn for so long is told to come back later.
+# A caller that does not get its turn for so long gets 503 with Retry-After.
 TURN_SECONDS = 30
 
 

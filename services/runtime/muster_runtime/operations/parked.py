@@ -26,7 +26,7 @@ Topic = Annotated[str, Path(examples=["muster.enrollment.agency"])]
 
 
 class ParkedStreamReply(BaseModel):
-    """A stream that stands still, and how many records wait in it."""
+    """A parked stream, and how many records wait in it."""
 
     topic: str
     agency_id: str

@@ -1,4 +1,4 @@
-"""Streams: where each one stands, accepting a gap; after a restore, raising the epoch and reading anew."""
+"""Streams: the position of each, accepting a gap; after a restore, raising the epoch and rereading."""
 
 from typing import Annotated
 
@@ -73,7 +73,7 @@ def streams_router(service: str, applier: Applier, database: Database) -> APIRou
         topic: Annotated[str | None, Query(description="By default every topic.")] = None,
         agency_id: Annotated[str | None, Query(description="By default every agency.")] = None,
     ) -> Page[StreamState]:
-        """The last position that this service has given out, and the last that it has applied, of each stream."""
+        """The last position of each stream that this service has assigned, and the last that it has applied."""
         after_topic, _, after_agency = (page.after or "").partition(_SEPARATOR)
         async with database.read(EVERY_AGENCY) as connection:
             states = await positions.states(
@@ -102,7 +102,7 @@ def streams_router(service: str, applier: Applier, database: Database) -> APIRou
 
     @router.post("/epoch", response_model=epochs.RaisedEpoch)
     async def raise_epoch(commands: CommandsDep, runtime: RuntimeDep, body: EpochRequest) -> Response:
-        """After a restore, and before the service publishes again: no position may be given out a second time."""
+        """After a restore, and before the service publishes again: no position may be assigned a second time."""
         settings = runtime.settings
         published = await published_runs(database, settings.kafka_bootstrap, settings.topic_prefix)
         agencies = await epochs.agencies_with_streams(database)
@@ -128,7 +128,7 @@ def streams_router(service: str, applier: Applier, database: Database) -> APIRou
         """Let the consumer go on behind a record that it cannot decode; harmless to repeat.
 
         What is missing of an agency after that parks its stream as a gap. On a topic that the service writes: let the
-        relay go on although another program wrote the record, at a position that the service has not given out.
+        relay go on although another program wrote the record, at a position that the service has not assigned.
         """
         if topic not in needed_topics(runtime.service):
             raise NotFound(f"{service} neither reads nor writes the topic {topic[:80]!r}")
