@@ -435,6 +435,7 @@ def accept_gap_alone(operator: Operator, service: str, agency_id: str, waiting: 
         "issuer-silent.md",
         "requests-refused.md",
         "requests-fail.md",
+        "standby-gone.md",
     ],
 )
 async def test_looking(operator: Operator, runbook: str) -> None:

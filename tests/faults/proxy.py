@@ -1,4 +1,4 @@
-"""A proxy before Postgres that understands just enough of its protocol to lose the reply to a COMMIT."""
+"""A proxy before Postgres that falls silent, or understands just enough of its protocol to lose a COMMIT's reply."""
 
 import asyncio
 from contextlib import suppress
@@ -17,6 +17,8 @@ class PostgresProxy:
         parts = urlsplit(upstream_dsn)
         self._upstream = (parts.hostname, parts.port)
         self._server: asyncio.Server
+        self._passes_on = asyncio.Event()
+        self._passes_on.set()
         self._to_lose = 0
         self.lost = 0
 
@@ -27,6 +29,7 @@ class PostgresProxy:
     async def __aexit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
     ) -> None:
+        self._passes_on.set()
         self._server.close()
 
     def address_of(self, dsn: str) -> str:
@@ -36,6 +39,10 @@ class PostgresProxy:
     def lose_replies_to_commit(self, count: int) -> None:
         """From now on, let so many COMMITs through and cut the connection in place of the answer."""
         self._to_lose += count
+
+    def fall_silent(self) -> None:
+        """From now on, pass nothing on and keep every connection, as where a machine on the way has vanished."""
+        self._passes_on.clear()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection(*self._upstream)
@@ -59,6 +66,7 @@ class PostgresProxy:
     ) -> None:
         """Pass the client's messages on, one by one, and note a COMMIT whose answer is to be lost."""
         message = await _read(reader, type_bytes=0)  # the first one has no type
+        await self._passes_on.wait()
         while message:
             if self._to_lose and message[:1] == _QUERY and message[5:].startswith(b"COMMIT"):
                 self._to_lose -= 1
@@ -66,11 +74,13 @@ class PostgresProxy:
             server.write(message)
             await server.drain()
             message = await _read(reader, type_bytes=1)
+            await self._passes_on.wait()
 
     async def _replies(
         self, server: asyncio.StreamReader, writer: asyncio.StreamWriter, committing: asyncio.Event
     ) -> None:
         while data := await server.read(65536):
+            await self._passes_on.wait()
             if committing.is_set():
                 self.lost += 1
                 return

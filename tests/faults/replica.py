@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import asyncpg
+import psutil
 
 from muster_local.child import Program
 from muster_local.postgres import Postgres, program
@@ -80,6 +81,13 @@ class Replicas:
         for server in (self.primary, self.standby):
             server.kill()
 
+    def lose_primary(self) -> None:
+        """End the primary's sessions; its address goes on to accept connections, and answers none."""
+        sessions = psutil.Process(self.primary.pid).children()
+        self.primary.send(signal.SIGSTOP)
+        for session in sessions:
+            session.kill()
+
     def addresses(self, dsn: str) -> str:
         """A database's address on both servers, for a client that takes whichever leads."""
         parts = urlsplit(dsn)
@@ -98,15 +106,14 @@ class Replicas:
             worker_dsn=self.addresses(access.worker_dsn),
         )
 
-    async def wait_for_standby(self, names: str = STANDBY) -> None:
-        """Let commits on the primary wait for the standby, by the setting `synchronous_standby_names`; "" ends that."""
-        await _set(self.primary, "synchronous_standby_names", names)
-        if names:
-            await eventually(self._is_synchronous, timeout=30)
+    async def wait_for_standby(self) -> None:
+        """Let commits on the primary wait for the standby."""
+        await configure(self.primary, "synchronous_standby_names", STANDBY)
+        await eventually(self._is_synchronous, timeout=30)
 
     async def cut_off(self) -> None:
         """Let the standby receive nothing more, so that it lacks whatever the primary commits from now on."""
-        await _set(self.standby, "primary_conninfo", "")
+        await configure(self.standby, "primary_conninfo", "")
         await eventually(self._streams_nothing, timeout=30)
 
     async def promote(self) -> None:
@@ -126,7 +133,7 @@ def _server(server: Postgres, folder: Path) -> Server:
     return Server(described, folder / f"{name}.log", server.answers)
 
 
-async def _set(server: Server, name: str, value: str) -> None:
+async def configure(server: Server, name: str, value: str) -> None:
     """Change a setting for good, at once."""
     connection = await asyncpg.connect(server.address)
     try:

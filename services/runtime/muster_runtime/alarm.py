@@ -10,7 +10,7 @@ import structlog
 
 from muster_runtime.clock import Clock
 from muster_runtime.outbox import WAKE_CHANNEL
-from muster_runtime.sessions import keep_alive
+from muster_runtime.sessions import Address, keep_alive
 
 # However quiet it is, every duty looks for work this often: a notification can be lost.
 POLL_SECONDS = 5.0
@@ -44,7 +44,7 @@ class Bell:
     """Rings every alarm of a process when a transaction of the schema has committed something to do."""
 
     def __init__(self, dsn: str, schema: str, clock: Clock) -> None:
-        self._dsn = dsn
+        self._address = Address(dsn)
         self._schema = schema
         self._clock = clock
         self._alarms: list[Alarm] = []
@@ -70,9 +70,7 @@ class Bell:
             await asyncio.sleep(1)
 
     async def _listen(self) -> None:
-        connection = await asyncpg.connect(
-            self._dsn, server_settings={"application_name": f"muster-{self._schema}-bell"}
-        )
+        connection = await self._address.connect(server_settings={"application_name": f"muster-{self._schema}-bell"})
         keep_alive(connection)
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())

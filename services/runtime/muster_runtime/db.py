@@ -13,10 +13,11 @@ import asyncpg
 from muster_contracts import Envelope, Erasure, Event
 from muster_runtime import outbox
 from muster_runtime.clock import Clock, skew
+from muster_runtime.commits import COMMIT_SECONDS, Commits
 from muster_runtime.context import Context
 from muster_runtime.dbmate import MigrationsPending, unapplied
 from muster_runtime.errors import ClockSkewed, RetryableError, TooManyRequests
-from muster_runtime.sessions import configure, keep_alive
+from muster_runtime.sessions import VANISHED_CLIENTS, Address, configure, keep_alive
 from muster_runtime.turns import Turns
 
 if TYPE_CHECKING:
@@ -185,6 +186,7 @@ class Database:
         self.outbox_full = False
         self.server: datetime | None = None
         self.clock = clock
+        self.commits = Commits(COMMIT_SECONDS if turns else None)
         self._turns = turns
         self._migrations = migrations
         self._settings: dict[str, str] = {}
@@ -211,10 +213,15 @@ class Database:
             "search_path": schema,
             "application_name": f"muster-{schema}",
             "lock_timeout": str(lock_timeout_seconds * 1000),
-            "idle_in_transaction_session_timeout": "60000",
+            **VANISHED_CLIENTS,
         }
         database.pool = await asyncpg.create_pool(
-            dsn, init=database._greet, reset=_keep_session, min_size=1, max_size=size
+            dsn,
+            connect=Address(dsn).connect,
+            init=database._greet,
+            reset=_keep_session,
+            min_size=1,
+            max_size=size,
         )
         return database
 
@@ -248,19 +255,22 @@ class Database:
 
         Any error rolls all of it back. Row-level security refuses a write to an agency not named here. Raises
         TooManyRequests where callers have turns and one of their limits is reached, MigrationsPending where the schema
-        lacks what the work needs, and ClockSkewed where the clock is not the database's.
+        lacks what the work needs, ClockSkewed where the clock is not the database's, and CommitUnconfirmed where
+        callers have turns and Postgres does not confirm commits: the unit of work may take effect even so.
         """
         if not agencies:
             raise RuntimeError("a unit of work must name the agencies that it changes")
         if self._turns is not None and self.outbox_full:
             raise TooManyRequests("too many events wait to be published; send it again later")
-        async with AsyncExitStack() as held:
+        async with AsyncExitStack() as turn, AsyncExitStack() as held:
             if self._turns is not None and len(agencies) == 1:
-                await held.enter_async_context(self._turns.take(agencies[0]))
+                await turn.enter_async_context(self._turns.take(agencies[0]))
+            self.commits.admit()
             connection = await held.enter_async_context(self.connection())
             try:
-                async with connection.transaction():
-                    now = await self._lock(connection, agencies)
+                async with self.commits.transaction(connection, held):
+                    async with self.commits.interruptible():
+                        now = await self._lock(connection, agencies)
                     uow = UnitOfWork(connection, frozenset(agencies), now, context)
                     yield uow
                     await uow.flush()

@@ -9,6 +9,7 @@ from aiokafka.errors import KafkaError
 
 from muster_runtime.applier import Applier
 from muster_runtime.clock import skew
+from muster_runtime.commits import COMMIT_SECONDS, STANDBY_GONE
 from muster_runtime.consumer import Consumer
 from muster_runtime.db import RETRYABLE, Connection, Database
 from muster_runtime.dbmate import MigrationsMissing, unapplied
@@ -36,6 +37,9 @@ from muster_runtime.telemetry import (
 
 # How often the metrics are brought up to date, whoever asks for the readiness.
 REFRESH_SECONDS = 10.0
+
+# The same while commits wait for a standby: work goes on as soon as it is seen to be back.
+STANDBY_REFRESH_SECONDS = 1.0
 
 # How long Postgres and Kafka may each take for their answers.
 PATIENCE_SECONDS = 4.0
@@ -73,7 +77,8 @@ class Monitor:
                 await self.health()
             except Exception:  # looking must not end what is looked at
                 _log.warning("monitor_failed", exc_info=True)
-            await asyncio.sleep(REFRESH_SECONDS)
+            gone = self._runtime.database.commits.standby_gone
+            await asyncio.sleep(STANDBY_REFRESH_SECONDS if gone else REFRESH_SECONDS)
 
     async def health(self) -> Health:
         """Readiness with its reasons; the gauges are set on the way."""
@@ -81,11 +86,13 @@ class Monitor:
         reasons: list[str] = []
         warnings: list[str] = []
         rows, oldest, overdue, parked, waiting, lag = 0, 0.0, 0.0, 0, 0, 0
+        standby_gone = False
         try:
             async with asyncio.timeout(PATIENCE_SECONDS), self._runtime.database.pool.acquire() as connection:
                 reasons += await self._skew(connection)
                 reasons += (pending := await self._migrations(connection))
                 if not pending:  # else tables and columns may be missing
+                    standby_gone = await connection.fetchval("select commit_wait_seconds()") > COMMIT_SECONDS
                     rows, oldest = await self._outbox(connection)
                     snapshot = await connection.fetchval("select oldest_snapshot_seconds()")
                     OLDEST_SNAPSHOT_SECONDS.labels(service).set(snapshot)
@@ -98,6 +105,10 @@ class Monitor:
             reasons += await self._disk()
         except RETRYABLE as error:
             reasons.append(f"Postgres cannot be reached: {type(error).__name__}")
+        if standby_gone:
+            reasons.append(STANDBY_GONE)
+        for database in self._databases.values():
+            database.commits.standby_gone = standby_gone
         if self._relay is not None or self._consumer is not None:
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):

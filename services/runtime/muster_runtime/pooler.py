@@ -6,6 +6,8 @@ from typing import Any
 
 import asyncpg
 
+from muster_runtime.sessions import Address
+
 # With several idle server connections, one round can miss that sessions share them.
 _ROUNDS = 5
 
@@ -21,12 +23,13 @@ async def shares_connections(dsn: str) -> bool:
     Raises TimeoutError, or the driver's error, if the address does not serve two sessions.
     """
     async with AsyncExitStack() as stack, asyncio.timeout(WAIT_SECONDS):
-        first = await _connect(dsn, stack)
+        address = Address(dsn)
+        first = await _connect(address, stack)
         backend = await _backend(first)
         # At connect, Postgres sends the id of the process that serves the client; a pooler sends a random number.
         if backend == first.get_server_pid():
             return False
-        second = await _connect(dsn, stack)
+        second = await _connect(address, stack)
         for _ in range(_ROUNDS):
             async with second.transaction():
                 if await _backend(second) == backend or await _backend(first) != backend:
@@ -34,9 +37,9 @@ async def shares_connections(dsn: str) -> bool:
         return False
 
 
-async def _connect(dsn: str, stack: AsyncExitStack) -> "asyncpg.Connection[Any]":
+async def _connect(address: Address, stack: AsyncExitStack) -> "asyncpg.Connection[Any]":
     """Connect without named prepared statements, which would stay on the server connection."""
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(dsn, statement_cache_size=0)
+    connection = await address.connect(statement_cache_size=0)
     stack.push_async_callback(connection.close, timeout=_CLOSE_SECONDS)
     return connection
 

@@ -13,7 +13,7 @@ import yaml
 from prometheus_client import REGISTRY
 
 from muster_notify.disabling import WEBHOOKS_DISABLED
-from muster_runtime import breaker, health, kafka_topics, monitor, restored, telemetry
+from muster_runtime import breaker, commits, health, kafka_topics, monitor, restored, telemetry
 from muster_runtime.consumer import member, pausing, polling, progress
 
 ROOT = Path(__file__).parents[3]
@@ -67,6 +67,7 @@ def test_every_reason_of_a_readiness_has_a_row() -> None:
         ("the relay cannot publish: … it was restored; raise its epoch", restored, "it was restored; raise its epoch"),
         ("the consumer cannot apply: the breaker is open", breaker, "the breaker is open"),
         ("the topic … has … partitions and needs …", kafka_topics, "partitions and needs"),
+        (commits.STANDBY_GONE, commits, "Postgres waits for"),
     ],
 )
 def test_a_cause_that_waits_for_an_operator_has_a_row_of_its_own(row: str, module: ModuleType, said: str) -> None:

@@ -131,6 +131,8 @@ class Consumer:
             await asyncio.sleep(pause)
             if time.monotonic() - before > 2 * pause:
                 self._progress.give_sign()  # the process itself was paused; that says nothing of its client
+            if self._database.commits.standby_gone:
+                self._progress.give_sign()  # nothing can be applied, and readiness says why
             try:
                 await self._paused.resume()
                 read = self._kafka.assignment() - set(self._paused) - set(self._poller.unreadable)

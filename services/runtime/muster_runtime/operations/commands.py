@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import Request
 
 from muster_runtime.auth import IdentityDep
+from muster_runtime.commits import STANDBY_GONE, CommitUnconfirmed
 from muster_runtime.context import Context
 from muster_runtime.db import Database, UnitOfWork
 from muster_runtime.errors import NotFound
@@ -36,9 +37,11 @@ class OperatorCommands(Commands):
 
 
 def operators_commands(database: Database) -> Callable[..., Coroutine[Any, Any, OperatorCommands]]:
-    """The dependency of routes that make them; `database` is the worker role's."""
+    """The dependency of routes that make them; `database` is the worker role's, whose commits nobody gives up."""
 
     async def commands(request: Request, identity: IdentityDep, idempotency_key: KeyHeader = None) -> OperatorCommands:
+        if database.commits.standby_gone:
+            raise CommitUnconfirmed(STANDBY_GONE)
         key = None if idempotency_key is None else Key(idempotency_key, request)
         return OperatorCommands(database, identity, request.state.context, key)
 
