@@ -5,11 +5,8 @@ healthy stack (`test_looking`).
 """
 
 import asyncio
-import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -21,74 +18,23 @@ import pytest
 
 from muster_contracts import Envelope, event_id, source_of, topics, write_headers
 from muster_contracts.enrollment import AgencyEnrolled, AgencySuspended
-from muster_enrollment.domain.rules import ISSUER, PRODUCT
-from muster_local.demo.programme import ProgramClient
-from muster_local.postgres import program
-from muster_local.programs import SERVICES, migrations_of
+from muster_local.programs import migrations_of
 from muster_local.provisioning import drop
-from muster_local.scopes import SCOPES
-from muster_local.stack import Stack
 from muster_local.topics import connect, delete_topics
 from muster_runtime.clock import SystemClock
 from muster_runtime.dbmate import RUNTIME_MIGRATIONS
 from tests.faults.probe.service import MIGRATIONS
 from tests.integration.notify.receiver import Receiver, receiving
 from tests.support.databases import _fingerprint
+from tests.support.operator import Operator, assign_seats, enroll
 from tests.support.topics import Producer
 
 Eventually = Callable[..., Awaitable[Any]]
-RUNBOOKS = Path(__file__).parents[2] / "infra" / "runbooks"
 TOPIC = AgencySuspended.topic
 READERS = ("billing", "entitlements", "notify")
 
 # Long enough for a machine that does much else at the same time.
 PATIENCE = 90
-
-
-class Operator:
-    """Somebody in a folder with a stack in it, who follows runbooks."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        programs = [Path(sys.executable).parent, program("pg_dump").parent]
-        self.path = os.pathsep.join([*map(str, programs), os.environ["PATH"]])
-
-    @property
-    def stack(self) -> Stack:
-        """The stack as it runs now."""
-        stack = Stack.running(self.folder / ".muster")
-        assert stack is not None
-        return stack
-
-    def follow(self, runbook: str, part: str = "", **variables: str) -> str:
-        """Run the commands of a runbook, or of the part under a heading, and answer what they printed."""
-        text = (RUNBOOKS / runbook).read_text("utf-8")
-        if part:
-            (text,) = re.findall(rf"^## {part}\n(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL)
-        blocks = re.findall(r"^ *```sh\n(.*?)^ *```", text, flags=re.MULTILINE | re.DOTALL)
-        assert blocks, runbook
-        return self.run("\n".join(blocks), **variables)
-
-    def run(self, script: str, **variables: str) -> str:
-        """Run a script as a shell does; it must succeed."""
-        done = subprocess.run(
-            ["/bin/bash", "-euo", "pipefail", "-c", script],
-            cwd=self.folder,
-            env={**os.environ, "PATH": self.path, "COLUMNS": "400", **variables},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    async def sql(self, service: str, query: str, *arguments: Any) -> Any:
-        """What a query finds in a service's schema."""
-        connection = await asyncpg.connect(self.stack.admin_dsn, server_settings={"search_path": service})
-        try:
-            return await connection.fetchval(query, *arguments)
-        finally:
-            await connection.close()
 
 
 @pytest.fixture(scope="module")
@@ -144,61 +90,15 @@ async def poison(operator: Operator, producer: Producer, agency_id: str, eventua
         await eventually(lambda service=service: parked(operator, service, agency_id), timeout=PATIENCE)
 
 
-async def enroll(operator: Operator, agency_id: str) -> None:
-    """Let an agency join, so that billing has a term to lose."""
-    stack = operator.stack
-    urls = {service: stack.service_url(service) for service in SERVICES}
-    person = {"name": "Ada Administrator", "email": f"ada@{agency_id.lower()}.gov"}
-    async with ProgramClient(urls, stack.token(*SCOPES)) as program_office:
-        columns = ["id", "name", "parent", "treasury_code", "domains", "headcount", "branch"]
-        row = [agency_id, agency_id, "", "", f"{agency_id.lower()}.gov", "100", "executive"]
-        register = "\n".join("\t".join(cells) for cells in (columns, row)) + "\n"
-        await program_office.upload("enrollment", "register", register.encode(), "text/tab-separated-values")
-        path = f"agencies/{agency_id}"
-        starts_at = SystemClock().now().isoformat()
-        await program_office.post(
-            "enrollment", f"{path}/enrollments", {"seats": 5, "starts_at": starts_at, "contact": person}
-        )
-        await program_office.post(
-            "enrollment",
-            f"{path}/authorizations",
-            {
-                "number": f"ATU-{agency_id}",
-                "issuer": ISSUER,
-                "product": PRODUCT,
-                "valid_from": "2025-01-01T00:00:00Z",
-                "valid_until": "2099-01-01T00:00:00Z",
-            },
-        )
-        await program_office.post(
-            "enrollment",
-            f"{path}/data-use-acceptances",
-            {"terms_version": "2025-08", "signer": person, "evidence_sha256": "0" * 64},
-        )
-
-
 async def has_a_term(operator: Operator, agency_id: str) -> bool:
     return bool(await operator.sql("billing", "select count(*) from term where agency_id = $1", agency_id))
-
-
-async def assign_seats(operator: Operator, agency_id: str, count: int) -> None:
-    """Give out seats."""
-    stack = operator.stack
-    async with httpx.AsyncClient(
-        base_url=stack.service_url("entitlements"),
-        headers={"authorization": f"Bearer {stack.token('entitlements:write')}"},
-        trust_env=False,
-    ) as client:
-        for number in range(count):
-            person = {"email": f"person.{number}@{agency_id.lower()}.gov"}
-            (await client.post(f"/v1/agencies/{agency_id}/seats", json=person)).raise_for_status()
 
 
 async def test_rebuild(operator: Operator, eventually: Eventually) -> None:
     await enroll(operator, "NASA")
     pool = "select count(*) from pool where agency_id = 'NASA'"
     await eventually(lambda: operator.sql("entitlements", pool), timeout=PATIENCE)
-    await assign_seats(operator, "NASA", 3)
+    await assign_seats(operator, "NASA", range(3))
     await operator.sql("entitlements", "update pool set in_use = in_use + 1 where agency_id = 'NASA'")
     # An administrator, a signer, and who has a seat.
     all_known = "select count(*) = 5 from directory where agency_id = 'NASA'"
@@ -237,6 +137,21 @@ async def test_restore(operator: Operator, eventually: Eventually, tmp_path: Pat
     heard = "select epoch from applied where topic = 'muster.billing.term' and agency_id = 'DOE'"
     await eventually(lambda: operator.sql("entitlements", f"{heard} and epoch = 2"), timeout=PATIENCE)
     assert "All services agree." in operator.follow("restore.md", part="Afterwards", **variables)
+
+
+async def test_positions_that_went_back_are_read_again(operator: Operator, eventually: Eventually) -> None:
+    """Of a database that somebody has edited: the effects and positions of a stream are gone, the offsets are not."""
+    known = "select count(*) from directory where agency_id = 'NASA' and role = 'person'"
+    before = await operator.sql("notify", known)
+    await operator.sql("notify", "delete from directory where agency_id = 'NASA' and role = 'person'")
+    await operator.sql(
+        "notify", "delete from applied where agency_id = 'NASA' and topic = 'muster.entitlements.directory'"
+    )
+    with pytest.raises(AssertionError, match=r"NASA .* notify .* events that were read and are not applied"):
+        operator.run("muster streams check --wait 0")
+    said = operator.follow("failover.md", part="Read again", SERVICE="notify")
+    assert re.search(r"^complete: \d+ streams", said, flags=re.MULTILINE)
+    assert await operator.sql("notify", known) == before > 0
 
 
 async def test_a_record_of_another_program_is_passed(operator: Operator) -> None:

@@ -14,8 +14,7 @@ class PostgresProxy:
     """Passes connections on to the server of an address. Use it as a context, within the server's own host."""
 
     def __init__(self, upstream_dsn: str) -> None:
-        parts = urlsplit(upstream_dsn)
-        self._upstream = (parts.hostname, parts.port)
+        self.forward_to(upstream_dsn)
         self._server: asyncio.Server
         self._passes_on = asyncio.Event()
         self._passes_on.set()
@@ -36,6 +35,11 @@ class PostgresProxy:
         """A server's address, by way of the proxy."""
         return at_port(dsn, self._server.sockets[0].getsockname()[1])
 
+    def forward_to(self, upstream_dsn: str) -> None:
+        """From now on, pass new connections on to this server."""
+        parts = urlsplit(upstream_dsn)
+        self._upstream = (parts.hostname, parts.port)
+
     def lose_replies_to_commit(self, count: int) -> None:
         """From now on, let so many COMMITs through and cut the connection in place of the answer."""
         self._to_lose += count
@@ -45,7 +49,11 @@ class PostgresProxy:
         self._passes_on.clear()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_connection(*self._upstream)
+        try:
+            server_reader, server_writer = await asyncio.open_connection(*self._upstream)
+        except ConnectionError:
+            writer.close()
+            return
         committing = asyncio.Event()
         both = [
             asyncio.create_task(self._requests(reader, server_writer, committing)),

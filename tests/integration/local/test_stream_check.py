@@ -48,6 +48,13 @@ class Program:
         stdout, _ = await process.communicate()
         return process.returncode, stdout.decode()
 
+    async def waiting(self) -> asyncio.subprocess.Process:
+        """A check that has looked once, and waits."""
+        process = await self.start()
+        assert process.stderr is not None
+        assert b"1 streams are under way" in await process.stderr.readline()
+        return process
+
     async def missing(self) -> list[dict[str, Any]]:
         """What it names."""
         status, said = await self.check("--json", "--wait", "0")
@@ -173,14 +180,24 @@ async def test_complete_and_what_is_missing(program: Program) -> None:
 async def test_what_is_under_way_is_waited_for(program: Program, kafka_bootstrap: str, topic_prefix: str) -> None:
     """Neither an event that is published meanwhile is missing, nor one that is applied then."""
     await program.produced(EVENTS + 1, outbox=[EVENTS + 1])
-    process = await program.start()
-    assert process.stderr is not None
-    assert b"1 streams are under way" in await process.stderr.readline()
+    process = await program.waiting()
     async with Producer(kafka_bootstrap, topic_prefix) as producer:
         await producer.put(*event(EVENTS + 1))
     await program.admin.execute("delete from enrollment.outbox")
     for service in READERS:
         await program.applied(service, EVENTS + 1)
+    stdout, _ = await process.communicate()
+    assert stdout.startswith(b"complete: 1 streams")
+
+
+async def test_new_events_do_not_keep_it_from_an_end(program: Program, kafka_bootstrap: str, topic_prefix: str) -> None:
+    """A reader that is always a little behind has applied all once it comes to where the topic ended at first."""
+    await program.applied("notify", 3)
+    process = await program.waiting()
+    async with Producer(kafka_bootstrap, topic_prefix) as producer:
+        await program.produced(EVENTS + 1)
+        await producer.put(*event(EVENTS + 1))
+    await program.applied("notify", EVENTS)
     stdout, _ = await process.communicate()
     assert stdout.startswith(b"complete: 1 streams")
 
