@@ -92,13 +92,13 @@ async def _compare(target: Target, log: TopicLog, wait: float, progress: Progres
     Readers are held to where the topics ended at the first look, so that new events do not keep this from an end.
     """
     ends = Ends()
-    before = first = await read_streams(target.admin_dsn)
+    before = first = await read_streams(target.admin_dsn, {})
     task = progress.add_task("Reading the topics", total=await log.unread())
     await _read(log, target.topic_prefix, ends, lambda records: progress.advance(task, records))
     wanted = dict(ends)
     give_up_at = asyncio.get_running_loop().time() + wait
     while True:
-        after = await read_streams(target.admin_dsn)
+        after = await read_streams(target.admin_dsn, ends)
         missing = sorted({*not_on_topic(before, ends, after), *not_applied(wanted, after)})
         over = asyncio.get_running_loop().time() >= give_up_at
         if over or all(each.what in _LASTING for each in missing):

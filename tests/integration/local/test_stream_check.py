@@ -172,7 +172,14 @@ async def test_complete_and_what_is_missing(program: Program) -> None:
     await program.produced(EVENTS + 2, outbox=[EVENTS + 1, EVENTS + 2])
     (waiting,) = await program.missing()
     assert (waiting["what"], waiting["last"]["sequence"]) == ("events that are not published yet", EVENTS + 2)
+    # Two answered commands have taken again what was lost, and their events wait.
+    await program.admin.execute("update enrollment.outbox set first_sequence = first_sequence - 2")
+    await program.produced(EVENTS)
+    lost, waiting = await program.missing()
+    assert (lost["what"], lost["after"]["sequence"]) == ("a producer that lost commits", EVENTS - 2)
+    assert waiting["what"] == "events that are not published yet"
     await program.admin.execute("delete from enrollment.outbox")
+    await program.produced(EVENTS + 2)
     (lost,) = await program.missing()
     assert lost["what"] == "events that the topic lacks"
 

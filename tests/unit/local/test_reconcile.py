@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from muster_contracts import event_id
+from muster_contracts import Envelope, event_id
 from muster_local.programs import SERVICES
 from muster_local.reconcile.books import Books, Enrollment, Outlook, Pool, Term, TopicEnds, Trial
 from muster_local.reconcile.comparison import compare, persisting
@@ -24,7 +24,7 @@ Change = Callable[[Books], Books]
 
 
 def streams(**changes: Any) -> Streams:
-    return replace(Streams({}, {}, {}, frozenset(), {}, 1, []), **changes)
+    return replace(Streams({}, {}, {}, {}, frozenset(), {}, 1, []), **changes)
 
 
 def agreeing() -> Books:
@@ -49,9 +49,17 @@ def agreeing() -> Books:
     )
 
 
-LOG = TopicEnds(
-    {STREAM: End((1, 4), event_id(*STREAM, 1, 4), partition=0, offset=3)}, people=frozenset({("NASA", "sub_1")})
+EVENT = Envelope(
+    id=event_id(*STREAM, 1, 4),
+    source="/muster/enrollment",
+    type="type",
+    time=datetime(2026, 8, 6, tzinfo=UTC),
+    agency_id="NASA",
+    epoch=1,
+    sequence=4,
+    correlation_id="cor_1",
 )
+LOG = TopicEnds({STREAM: End((1, 4), EVENT, partition=0, offset=3)}, people=frozenset({("NASA", "sub_1")}))
 
 
 def pool(**changes: Any) -> Change:
@@ -159,7 +167,7 @@ def test_accounts_that_agree_on_an_end_show_no_difference(change: Change) -> Non
 
 
 def test_what_is_under_way_is_no_difference() -> None:
-    waiting = in_service("enrollment", produced={STREAM: (1, 5)}, waiting=frozenset({STREAM}))(agreeing())
+    waiting = in_service("enrollment", produced={STREAM: (1, 5)}, waiting={STREAM: (1, 5)})(agreeing())
     assert compare(waiting, LOG, waiting) == []
     published_meanwhile = in_service("enrollment", produced={STREAM: (1, 3)})(agreeing())
     assert compare(published_meanwhile, LOG, agreeing()) == []

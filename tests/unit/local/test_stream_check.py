@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from muster_contracts import event_id
+from muster_contracts import Envelope, event_id
 from muster_local.programs import SERVICES
 from muster_local.reconcile.streams import (
     BEHIND,
@@ -26,7 +27,7 @@ from muster_runtime.passing import OffsetRange
 
 TOPIC = "muster.enrollment.agency"
 STREAM = (TOPIC, "NASA")
-EMPTY = Streams({}, {}, {}, frozenset(), {}, 1, [])
+EMPTY = Streams({}, {}, {}, {}, frozenset(), {}, 1, [])
 
 # The last record lies at offset 9 of partition 2.
 READ = {(TOPIC, 2): 10}
@@ -34,7 +35,17 @@ UNREAD = {(TOPIC, 2): 9}
 
 
 def end(position: Position, *, record_id: str = "") -> dict[tuple[str, str], End]:
-    return {STREAM: End(position, record_id or event_id(*STREAM, *position), partition=2, offset=9)}
+    event = Envelope(
+        id=record_id or event_id(*STREAM, *position),
+        source="/muster/enrollment",
+        type="type",
+        time=datetime(2026, 8, 6, tzinfo=UTC),
+        agency_id="NASA",
+        epoch=position[0],
+        sequence=position[1],
+        correlation_id="cor_1",
+    )
+    return {STREAM: End(position, event, partition=2, offset=9)}
 
 
 def services(produced: Position | None, applied: Position | None, **of_owner: Any) -> dict[str, Streams]:
@@ -84,15 +95,9 @@ def test_a_record_with_an_id_of_its_own_is_no_lost_commit() -> None:
         ((1, 8), (2, 9), {}, LOST_COMMITS, "after 8 (epoch 1), up to 9 (epoch 2)"),
         ((1, 12), (1, 9), {}, TOPIC_LACKS, "10 to 12"),
         ((2, 12), (2, 9), {}, TOPIC_LACKS, "10 to 12 (epoch 2)"),
-        ((1, 12), (1, 9), {"waiting": frozenset({STREAM})}, NOT_PUBLISHED, "10 to 12"),
+        ((1, 12), (1, 9), {"waiting": {STREAM: (1, 10)}}, NOT_PUBLISHED, "10 to 12"),
         # What waits has taken sequences of the old epoch again.
-        (
-            (2, 5),
-            (1, 9),
-            {"waiting": frozenset({STREAM}), "epoch": 2},
-            NOT_PUBLISHED,
-            "after 9 (epoch 1), up to 5 (epoch 2)",
-        ),
+        ((2, 5), (1, 9), {"waiting": {STREAM: (2, 4)}}, NOT_PUBLISHED, "4 to 5 (epoch 2)"),
     ],
 )
 def test_what_the_producer_or_its_topic_lacks(
@@ -133,3 +138,19 @@ def test_a_stream_that_is_parked_without_an_event_is_named() -> None:
 def test_what_is_made_meanwhile_is_not_missing() -> None:
     before, after = services((1, 8), (1, 8)), services((1, 9), (1, 9))
     assert list(not_on_topic(before, end((1, 9)), after)) == []
+
+
+def test_positions_of_lost_commits_that_are_assigned_again_are_named() -> None:
+    """The database lost 5 to 9 and has answered new commands since, whose events its relay holds back."""
+    of_owner = {"waiting": {STREAM: (1, 5)}, "reassigned": frozenset({STREAM})}
+    missing = found(services((1, 11), (1, 9), **of_owner), end((1, 9)))
+    assert kinds(missing) == {(LOST_COMMITS, "enrollment", "5 to 9"), (NOT_PUBLISHED, "enrollment", "5 to 11")}
+
+
+def test_what_leaves_the_outbox_meanwhile_is_not_missing() -> None:
+    """Kafka has it already, and it is about to be deleted; another event of the stream waits by then."""
+    before = services((1, 9), (1, 9), waiting={STREAM: (1, 9)})
+    after = services((1, 10), (1, 9), waiting={STREAM: (1, 10)})
+    assert list(not_on_topic(before, end((1, 9)), after)) == []
+    (stuck,) = not_on_topic(before, end((1, 9)), before)
+    assert stuck.what == NOT_PUBLISHED

@@ -101,10 +101,10 @@ class TopicEnds:
     people: frozenset[Someone]
 
 
-async def read_books(admin_dsn: str) -> Books:
-    """Read every service's schema, each in a snapshot of its own."""
+async def read_books(admin_dsn: str, ends: Mapping[Stream, End]) -> Books:
+    """Read every service's schema, each in a snapshot of its own. `ends` are the topics', where they are known."""
     async with asyncio.TaskGroup() as group:
-        streams = group.create_task(read_streams(admin_dsn))
+        streams = group.create_task(read_streams(admin_dsn, ends))
         enrollments = group.create_task(within(admin_dsn, "enrollment", _enrollments))
         contacts = group.create_task(within(admin_dsn, "enrollment", _contacts))
         holders = group.create_task(within(admin_dsn, "entitlements", read_holders))

@@ -46,9 +46,9 @@ async def find_differences(target: Target, settle: float) -> list[Difference]:
 
 
 async def _look(target: Target) -> list[Difference]:
-    before = await read_books(target.admin_dsn)
+    before = await read_books(target.admin_dsn, {})
     ends = await _read_topics(target)
-    return compare(before, ends, await read_books(target.admin_dsn))
+    return compare(before, ends, await read_books(target.admin_dsn, ends.streams))
 
 
 async def _read_topics(target: Target) -> TopicEnds:

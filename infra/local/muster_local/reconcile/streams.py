@@ -35,10 +35,10 @@ _NOTHING: Position = (0, 0)
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The last event of a stream on its topic: its position and id, and where the record lies."""
+    """The last event of a stream on its topic, and where the record lies."""
 
     position: Position
-    id: str
+    event: Envelope
     partition: int
     offset: int
 
@@ -50,7 +50,8 @@ class Streams:
     produced: Mapping[Stream, Position]
     applied: Mapping[Stream, Position]
     parked: Mapping[Stream, str]
-    waiting: frozenset[Stream]  # in the outbox
+    waiting: Mapping[Stream, Position]  # the first event in the outbox
+    reassigned: frozenset[Stream]  # the position of the topic's last event, to another event in the outbox
     next_offsets: Mapping[Partition, int]  # where reading goes on
     epoch: int  # in which new streams begin
     passed: Collection[OffsetRange]  # past which an operator let the service go
@@ -103,13 +104,17 @@ class Ends(dict[Stream, End]):
         stream, position = (topic, envelope.agency_id), (envelope.epoch, envelope.sequence)
         known = self.get(stream)
         if known is None or position > known.position:
-            self[stream] = End(position, envelope.id, record.partition, record.offset)
+            self[stream] = End(position, envelope, record.partition, record.offset)
         return envelope
 
 
-async def read_streams(admin_dsn: str) -> dict[str, Streams]:
-    """Read every service's tables, each in a snapshot of its own."""
-    found = await asyncio.gather(*(within(admin_dsn, service, _streams) for service in SERVICES))
+async def read_streams(admin_dsn: str, ends: Mapping[Stream, End]) -> dict[str, Streams]:
+    """Read every service's tables, each in a snapshot of its own. `ends` are those that are known so far."""
+
+    async def read(connection: "asyncpg.Connection[Any]") -> Streams:
+        return await _streams(connection, ends)
+
+    found = await asyncio.gather(*(within(admin_dsn, service, read) for service in SERVICES))
     return dict(zip(SERVICES, found, strict=True))
 
 
@@ -125,21 +130,50 @@ async def within(admin_dsn: str, schema: str, read: Any) -> Any:
         await connection.close()
 
 
-async def _streams(connection: "asyncpg.Connection[Any]") -> Streams:
+async def _streams(connection: "asyncpg.Connection[Any]", ends: Mapping[Stream, End]) -> Streams:
     produced = await connection.fetch("select topic, agency_id, epoch, last_sequence from stream")
     applied = await connection.fetch("select topic, agency_id, epoch, last_sequence from applied")
     parked = await connection.fetch("select topic, agency_id, reason from parked_stream")
-    waiting = await connection.fetch("select distinct topic, agency_id from outbox")
+    waiting = await connection.fetch(
+        """
+        select distinct on (topic, agency_id) topic, agency_id, epoch, first_sequence
+        from outbox
+        order by topic, agency_id, id
+        """
+    )
     offsets = await connection.fetch("select topic, kafka_partition, next_offset from consumed_partition")
     return Streams(
         {(r["topic"], r["agency_id"]): (r["epoch"], r["last_sequence"]) for r in produced},
         {(r["topic"], r["agency_id"]): (r["epoch"], r["last_sequence"]) for r in applied},
         {(r["topic"], r["agency_id"]): r["reason"] for r in parked},
-        frozenset((r["topic"], r["agency_id"]) for r in waiting),
+        {(r["topic"], r["agency_id"]): (r["epoch"], r["first_sequence"]) for r in waiting},
+        await _reassigned(connection, ends),
         {(r["topic"], r["kafka_partition"]): r["next_offset"] for r in offsets},
         await connection.fetchval("select number from epoch"),
         await passing.passed(connection, TOPICS),
     )
+
+
+async def _reassigned(connection: "asyncpg.Connection[Any]", ends: Mapping[Stream, End]) -> frozenset[Stream]:
+    """Of which streams the outbox has another event at the position of the topic's last one."""
+    rows = await connection.fetch(
+        """
+        select o.topic, o.agency_id
+        from unnest($1::text[], $2::text[], $3::integer[], $4::bigint[], $5::timestamptz[], $6::text[])
+            as published (topic, agency_id, epoch, sequence, time, correlation_id)
+        join outbox as o using (topic, agency_id, epoch)
+        where
+            published.sequence between o.first_sequence and o.first_sequence + o.events - 1
+            and (o.time, o.correlation_id) <> (published.time, published.correlation_id)
+        """,
+        [topic for topic, _ in ends],
+        [agency_id for _, agency_id in ends],
+        [end.event.epoch for end in ends.values()],
+        [end.event.sequence for end in ends.values()],
+        [end.event.time for end in ends.values()],
+        [end.event.correlation_id for end in ends.values()],
+    )
+    return frozenset((row["topic"], row["agency_id"]) for row in rows)
 
 
 def not_on_topic(
@@ -153,10 +187,10 @@ def not_on_topic(
     for service, streams in before.items():
         for stream, produced in streams.produced.items():
             end = _end(ends, stream)
-            if stream in streams.waiting:
-                if produced > end:
+            if (first := streams.waiting.get(stream)) is not None:
+                if produced > end or after[service].waiting.get(stream) == first:
                     look = "follow the runbook outbox-stuck.md: muster status"
-                    yield Missing(*stream, service, NOT_PUBLISHED, end, produced, look)
+                    yield Missing(*stream, service, NOT_PUBLISHED, _before(first), produced, look)
             # Sequences go on over a raised epoch: with nothing new in it, the topic's end is as high.
             elif produced > end and produced[1] > end[1]:
                 yield from _lacking(stream, service, end, produced)
@@ -179,8 +213,10 @@ def _lost_commits(stream: Stream, end: End, after: Streams) -> Iterator[Missing]
     topic, agency_id = stream
     produced = after.produced.get(stream, (after.epoch, 0))
     # As for the relay: of another program's records, only one with our id counts until an operator passes it.
-    ours = end.id == event_id(topic, agency_id, *end.position)
+    ours = end.event.id == event_id(topic, agency_id, *end.position)
     passed = any(records.covers(topic, end.partition, end.offset) for records in after.passed)
+    if stream in after.reassigned:
+        produced = _before(after.waiting[stream])
     if end.position > produced and ours and not passed:
         owner = topics()[topic].owner
         remedy = f"raise the epoch of {owner}: follow the runbook failover.md, or restore.md after a restore"
@@ -205,6 +241,11 @@ def not_applied(ends: Mapping[Stream, End], after: Mapping[str, Streams]) -> Ite
                 else:
                     wait = "follow the runbook consumer-behind.md: muster streams --behind"
                     yield Missing(*stream, service, BEHIND, applied, last, wait)
+
+
+def _before(position: Position) -> Position:
+    epoch, sequence = position
+    return epoch, sequence - 1
 
 
 def _end(ends: Mapping[Stream, End], stream: Stream) -> Position:
