@@ -154,7 +154,7 @@ def test_the_operators_command_works_from_wheels_alone(wheels: Path, tmp_path: P
 
     helped = muster("--help")
     assert helped.returncode == 0, helped.stderr
-    assert "Runs Muster on this machine." in helped.stdout
+    assert "Run Muster on this machine" in helped.stdout
 
     (home := tmp_path / "home").mkdir(mode=0o700)
     (home / "state.json").symlink_to(tmp_path / "elsewhere")
