@@ -22,6 +22,7 @@ from muster_local.reconcile.streams import (
     TOPICS,
     Ends,
     Missing,
+    Stream,
     not_applied,
     not_on_topic,
     read_streams,
@@ -100,19 +101,28 @@ async def _compare(target: Target, log: TopicLog, wait: float, progress: Progres
     while True:
         after = await read_streams(target.admin_dsn, ends)
         missing = sorted({*not_on_topic(before, ends, after), *not_applied(wanted, after)})
-        over = asyncio.get_running_loop().time() >= give_up_at
-        if over or all(each.what in _LASTING for each in missing):
+        waiting = under_way(missing)
+        if not waiting or asyncio.get_running_loop().time() >= give_up_at:
             streams = set(ends).union(*(service.produced for service in after.values()))
             return Checked(len(streams), missing)
         if before is first:
-            waiting = len({each.stream for each in missing if each.what not in _LASTING})
-            progress.console.print(f"Waiting {wait:g} s at most: {waiting:,} streams are under way or wait")
+            progress.console.print(f"Waiting {wait:g} s at most: {len(waiting):,} streams are under way or wait")
         await asyncio.sleep(_PAUSE_SECONDS)
         before = after
         await _read(log, target.topic_prefix, ends)
         # What is published by now is to be applied as well.
         published = {each.stream for each in missing if each.what == NOT_PUBLISHED}
         wanted |= {stream: ends[stream] for stream in published & ends.keys()}
+
+
+def under_way(missing: list[Missing]) -> set[Stream]:
+    """The streams that may become complete. A service that lost commits publishes nothing until its epoch is raised."""
+    held = {each.service for each in missing if each.what == LOST_COMMITS}
+    return {
+        each.stream
+        for each in missing
+        if each.what not in _LASTING and not (each.what == NOT_PUBLISHED and each.service in held)
+    }
 
 
 async def _read(log: TopicLog, prefix: str, ends: Ends, tell: Callable[[int], None] = lambda _: None) -> None:

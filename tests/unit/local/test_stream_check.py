@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from muster_contracts import Envelope, event_id
+from muster_local.check import under_way
 from muster_local.programs import SERVICES
 from muster_local.reconcile.streams import (
     BEHIND,
@@ -154,3 +155,9 @@ def test_what_leaves_the_outbox_meanwhile_is_not_missing() -> None:
     assert list(not_on_topic(before, end((1, 9)), after)) == []
     (stuck,) = not_on_topic(before, end((1, 9)), before)
     assert stuck.what == NOT_PUBLISHED
+
+
+def test_what_a_service_that_lost_commits_has_to_publish_is_not_waited_for() -> None:
+    of_owner = {"waiting": {STREAM: (1, 5)}, "reassigned": frozenset({STREAM})}
+    assert under_way(found(services((1, 11), (1, 9), **of_owner), end((1, 9)))) == set()
+    assert under_way(found(services((1, 11), (1, 9), waiting={STREAM: (1, 10)}), end((1, 9)))) == {STREAM}
