@@ -14,6 +14,7 @@ from muster_contracts.entitlements import SeatAssigned
 from muster_entitlements.domain import SeatState
 from muster_entitlements.repository.seats import SeatColumns, add_seats
 from muster_local.programs import SERVICES
+from muster_runtime import writes
 from muster_runtime.clock import SystemClock
 from muster_runtime.identifiers import new_ids
 from tests.bench import consuming, relay
@@ -74,7 +75,7 @@ async def _add_rows(own: Setting, seats: int) -> None:
             emails=[f"ada.example.{part}@agency.gov" for part in range(number, number + len(seat_ids))],
             names=["Ada Example"] * len(seat_ids),
         )
-        await add_seats(connection, agency_id, columns, SeatState.ASSIGNED, now, generation=1)
+        await writes.execute(connection, add_seats(agency_id, columns, SeatState.ASSIGNED, now, generation=1))
     await connection.close()
 
 

@@ -10,9 +10,10 @@ from muster_runtime import applier, positions
 from muster_runtime.applier import Applier
 from muster_runtime.consumer import Consumer
 from muster_runtime.context import Context
-from muster_runtime.db import Connection, Database, UnitOfWork
+from muster_runtime.db import Database, UnitOfWork
 from muster_runtime.flight import Parts, Run
 from muster_runtime.lane import Lane
+from muster_runtime.locks import LOCK, Lock
 from muster_runtime.plan import Plan
 from muster_runtime.positions import Position, StreamKey
 from muster_runtime.producers import Producer
@@ -26,11 +27,12 @@ def lock_not_first() -> None:
     """A transaction admits itself to its agencies, and takes their lock only when it has read and written."""
 
     @asynccontextmanager
-    async def write(self: Database, *agencies: str, context: Context) -> AsyncIterator[UnitOfWork]:
+    async def write(self: Database, *agencies: str, context: Context, lock: Lock = LOCK) -> AsyncIterator[UnitOfWork]:
         async with self.pool.acquire() as connection, connection.transaction():
+            found = await connection.fetch(lock.statement, [], self.clock.now(), *lock.arguments)
             await connection.execute("select set_config('muster.locked', $1, true)", ",".join(agencies))
             await connection.execute("select set_config('muster.agency', $1, true)", agencies[0])
-            uow = UnitOfWork(connection, frozenset(agencies), self.clock.now(), context)
+            uow = UnitOfWork(connection, frozenset(agencies), self.clock.now(), context, found)
             yield uow
             await connection.execute("select lock_agencies($1)", list(agencies))
             await uow.flush()
@@ -75,15 +77,15 @@ def last_sequence_apart() -> None:
     apply_streams = Applier._apply_streams
     advanced: dict[StreamKey, Position] = {}
 
-    async def store_later(_connection: Connection, _group: str, latest: Mapping[StreamKey, Position]) -> None:
+    def store_later(_uow: UnitOfWork, _group: str, latest: Mapping[StreamKey, Position]) -> None:
         advanced.update(latest)
 
     async def apply_then_store(self: Applier, streams: Mapping[StreamKey, Sequence[Item]]) -> None:
         advanced.clear()
         await apply_streams(self, streams)
         if advanced:
-            async with self._transaction(sorted({agency_id for _, agency_id in advanced})) as uow:
-                await store(uow.connection, self.group, advanced)
+            async with self._database.write(*{agency_id for _, agency_id in advanced}, context=self._context) as uow:
+                store(uow, self.group, advanced)
 
     _replace(positions, "store", store_later)
     _replace(Applier, "_apply_streams", apply_then_store)

@@ -11,7 +11,7 @@ import pytest
 from muster_contracts.entitlements import PersonErased, PersonRecorded, SeatAssigned
 from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
-from muster_runtime.db import Database, UnitOfWork
+from muster_runtime.db import Database
 from tests.faults.field import AGENCIES, Field
 from tests.faults.findings import Findings
 from tests.faults.probe.service import give_out
@@ -79,7 +79,7 @@ async def test_03_overlapping_transactions_committed_in_reverse_miss_nothing(fie
                     last_opened_closes_first.enter_context(pytest.raises(RolledBack))
                 uow = await last_opened_closes_first.enter_async_context(database.write(agency_id, context=CONTEXT))
                 await give_out(uow, agency_id, seat_ids)
-                await _take_place_in_the_outbox(uow)
+                await uow.flush()
                 if rolled_back:
                     last_opened_closes_first.callback(_roll_back)
                 ending: Ending = "refused" if rolled_back else "answered"
@@ -101,11 +101,6 @@ class RolledBack(Exception):
 
 def _roll_back() -> None:
     raise RolledBack
-
-
-async def _take_place_in_the_outbox(uow: UnitOfWork) -> None:
-    await uow.flush()
-    uow._entries.clear()
 
 
 async def test_04_a_write_without_the_agencys_lock_is_refused_in_every_table(field: Field) -> None:

@@ -9,7 +9,7 @@ from muster_billing.domain import Payment, RenewalState, Tariff, Term, TermState
 from muster_billing.replies import PaymentReply, RenewalReply
 from muster_contracts.billing import TermEndReason
 from muster_contracts.enrollment import AgencyEnrolled, AgencyWithdrawn
-from muster_runtime import audit
+from muster_runtime import audit, writes
 from muster_runtime.db import UnitOfWork
 from muster_runtime.deadlines import Deadline, cancel, schedule
 from muster_runtime.events import Received
@@ -33,12 +33,14 @@ async def record_payment(uow: UnitOfWork, command: RecordPayment) -> PaymentRepl
         reference=command.reference,
         paid_at=uow.now,
     )
-    await repository.save_invoice(uow.connection, paid)
-    await repository.add_payment(uow.connection, payment)
-    await repository.book(uow.connection, ledger.payment_received(paid), uow.now)
-    await cancel(uow, paid.agency_id, lifecycle.TELL_OVERDUE, [paid.id])
+    uow.writes.add(
+        repository.save_invoice(paid),
+        repository.add_payment(payment),
+        repository.book(ledger.payment_received(paid), uow.now),
+    )
+    cancel(uow, paid.agency_id, lifecycle.TELL_OVERDUE, [paid.id])
     uow.publish(publishing.invoice_paid(paid, payment))
-    await audit.record(
+    audit.record(
         uow,
         command="RecordPayment",
         agency_id=paid.agency_id,
@@ -60,9 +62,9 @@ async def decide_renewal(uow: UnitOfWork, command: DecideRenewal) -> RenewalRepl
         await repository.save_renewal(uow.connection, decided)
         if renewal.next_starts_at <= uow.now:
             # Only this answer was still waited for.
-            await lifecycle.schedule_end(uow, renewal.agency_id, renewal.term_id, uow.now)
+            lifecycle.schedule_end(uow, renewal.agency_id, renewal.term_id, uow.now)
         uow.publish(publishing.renewal_decided(decided, command.decision, uow.now))
-    await audit.record(
+    audit.record(
         uow,
         command="DecideRenewal",
         agency_id=renewal.agency_id,
@@ -97,7 +99,7 @@ async def begin_first_terms(
         if term.starts_at <= uow.now:
             await lifecycle.start(uow, term, event.envelope.id)
         else:
-            await schedule(uow, [Deadline(lifecycle.START_TERM, term.agency_id, term.id, term.starts_at)])
+            schedule(uow, [Deadline(lifecycle.START_TERM, term.agency_id, term.id, term.starts_at)])
 
 
 async def withdraw(zone: ZoneInfo, uow: UnitOfWork, received: Sequence[Received[AgencyWithdrawn]]) -> None:
@@ -121,7 +123,7 @@ async def withdraw(zone: ZoneInfo, uow: UnitOfWork, received: Sequence[Received[
         await lifecycle.void_unpaid(uow, term, event.envelope.id)
         await lifecycle.close_renewal(uow, term)
         for kind in (lifecycle.START_TERM, lifecycle.OFFER_RENEWAL, lifecycle.END_TERM):
-            await cancel(uow, term.agency_id, kind, [term.id])
+            cancel(uow, term.agency_id, kind, [term.id])
 
 
 # Deadlines
@@ -151,11 +153,11 @@ async def tell_overdue(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
         if notice is None:
             continue
         told = invoice.escalate(notice)
-        await repository.save_invoice(uow.connection, told)
+        await writes.execute(uow.connection, repository.save_invoice(told))
         following = told.next_notice
         if following is not None:
             following = following.put_off(notice, uow.now)
-        await lifecycle.schedule_notice(uow, told.agency_id, told.id, following)
+        lifecycle.schedule_notice(uow, told.agency_id, told.id, following)
         uow.publish(publishing.payment_overdue(told, notice, uow.now), time=deadline.due_at)
 
 
@@ -167,7 +169,7 @@ async def end_terms(tariff: Tariff, zone: ZoneInfo, uow: UnitOfWork, due: Sequen
             continue
         renewal = await repository.renewal_of_term(uow.connection, term) or await lifecycle.offer(uow, tariff, term)
         if renewal.is_open(uow.now):
-            await lifecycle.schedule_end(uow, term.agency_id, term.id, renewal.decide_by)
+            lifecycle.schedule_end(uow, term.agency_id, term.id, renewal.decide_by)
         else:
             await lifecycle.complete(uow, zone, term)
 

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from muster_billing import ledger, publishing, repository
 from muster_billing.domain import Invoice, InvoiceState, Issuance, OverdueNotice, Renewal, RenewalState, Tariff, Term
 from muster_contracts.billing import TermEndReason
+from muster_runtime import writes
 from muster_runtime.db import UnitOfWork
 from muster_runtime.deadlines import Deadline, cancel, schedule
 from muster_runtime.identifiers import new_id
@@ -41,7 +42,7 @@ async def start(uow: UnitOfWork, term: Term, cause: str | None = None) -> None:
     """Start a term, set its deadlines and issue its invoice."""
     await repository.save_term(uow.connection, term.start())
     uow.publish(publishing.term_started(term), time=term.starts_at, causation_id=cause)
-    await schedule(
+    schedule(
         uow,
         [
             Deadline(OFFER_RENEWAL, term.agency_id, term.id, term.offer_at),
@@ -56,15 +57,15 @@ async def _issue(uow: UnitOfWork, term: Term, cause: str | None) -> None:
     ordinal = await repository.next_ordinal(uow.connection, draft.agency_id, draft.fiscal_year)
     issuance = Issuance.at(uow.now, ordinal)
     invoice = draft.issue(issuance)
-    await repository.save_invoice(uow.connection, invoice)
-    await repository.book(uow.connection, ledger.invoice_issued(invoice), uow.now)
-    await schedule_notice(uow, invoice.agency_id, invoice.id, invoice.next_notice)
+    booked = repository.book(ledger.invoice_issued(invoice), uow.now)
+    await writes.execute(uow.connection, repository.save_invoice(invoice), booked)
+    schedule_notice(uow, invoice.agency_id, invoice.id, invoice.next_notice)
     uow.publish(publishing.invoice_issued(invoice, issuance), causation_id=cause)
 
 
-async def schedule_notice(uow: UnitOfWork, agency_id: str, invoice_id: str, notice: OverdueNotice | None) -> None:
+def schedule_notice(uow: UnitOfWork, agency_id: str, invoice_id: str, notice: OverdueNotice | None) -> None:
     if notice:
-        await schedule(uow, [Deadline(TELL_OVERDUE, agency_id, invoice_id, notice.tell_at)])
+        schedule(uow, [Deadline(TELL_OVERDUE, agency_id, invoice_id, notice.tell_at)])
 
 
 async def offer(uow: UnitOfWork, tariff: Tariff, term: Term) -> Renewal:
@@ -75,8 +76,8 @@ async def offer(uow: UnitOfWork, tariff: Tariff, term: Term) -> Renewal:
     return renewal
 
 
-async def schedule_end(uow: UnitOfWork, agency_id: str, term_id: str, at: datetime) -> None:
-    await schedule(uow, [Deadline(END_TERM, agency_id, term_id, at)])
+def schedule_end(uow: UnitOfWork, agency_id: str, term_id: str, at: datetime) -> None:
+    schedule(uow, [Deadline(END_TERM, agency_id, term_id, at)])
 
 
 async def complete(uow: UnitOfWork, zone: ZoneInfo, term: Term, cause: str | None = None) -> None:
@@ -85,7 +86,7 @@ async def complete(uow: UnitOfWork, zone: ZoneInfo, term: Term, cause: str | Non
     renewed = renewal is not None and renewal.state is RenewalState.ACCEPTED
     await repository.save_term(uow.connection, term.end(TermEndReason.COMPLETED, term.ends_at))
     for kind in (OFFER_RENEWAL, END_TERM):
-        await cancel(uow, term.agency_id, kind, [term.id])
+        cancel(uow, term.agency_id, kind, [term.id])
     uow.publish(
         publishing.term_ended(term, TermEndReason.COMPLETED, term.ends_at, renewed=renewed),
         time=term.ends_at,
@@ -105,11 +106,11 @@ async def void_unpaid(uow: UnitOfWork, term: Term, cause: str) -> None:
     invoice = await repository.invoice_of_term(uow.connection, term)
     if invoice.state not in (InvoiceState.DRAFT, InvoiceState.ISSUED):
         return
-    await repository.save_invoice(uow.connection, invoice.void(WITHDRAWN, uow.now))
-    await cancel(uow, invoice.agency_id, TELL_OVERDUE, [invoice.id])
+    await writes.execute(uow.connection, repository.save_invoice(invoice.void(WITHDRAWN, uow.now)))
+    cancel(uow, invoice.agency_id, TELL_OVERDUE, [invoice.id])
     # A draft was told to nobody and booked nowhere.
     if invoice.state is InvoiceState.ISSUED:
-        await repository.book(uow.connection, ledger.invoice_voided(invoice), uow.now)
+        await writes.execute(uow.connection, repository.book(ledger.invoice_voided(invoice), uow.now))
         uow.publish(publishing.invoice_voided(invoice, WITHDRAWN, uow.now), causation_id=cause)
 
 

@@ -7,6 +7,7 @@ from muster_billing.domain import Invoice, Payment, Renewal, Term
 from muster_billing.ledger import Transaction
 from muster_runtime.db import Connection
 from muster_runtime.errors import NotFound
+from muster_runtime.writes import Write
 
 
 async def add_term(connection: Connection, term: Term) -> bool:
@@ -87,31 +88,35 @@ async def add_invoice(connection: Connection, invoice: Invoice) -> None:
     )
 
 
-async def save_invoice(connection: Connection, invoice: Invoice) -> None:
+def save_invoice(invoice: Invoice) -> Write:
     issuance = invoice.issuance
-    await connection.execute(
+    return (
         """
-        update invoice
-        set
-            state = $2,
-            ordinal = $3,
-            issued_at = $4,
-            due_at = $5,
-            overdue_level = $6,
-            paid_at = $7,
-            voided_at = $8,
-            void_reason = $9
-        where id = $1
+        saved_invoice as (
+            update invoice
+            set
+                state = $2,
+                ordinal = $3,
+                issued_at = $4,
+                due_at = $5,
+                overdue_level = $6,
+                paid_at = $7,
+                voided_at = $8,
+                void_reason = $9
+            where id = $1
+        )
         """,
-        invoice.id,
-        invoice.state,
-        issuance.ordinal if issuance else None,
-        issuance.issued_at if issuance else None,
-        issuance.due_at if issuance else None,
-        invoice.overdue_level,
-        invoice.paid_at,
-        invoice.voided_at,
-        invoice.void_reason,
+        [
+            invoice.id,
+            invoice.state,
+            issuance.ordinal if issuance else None,
+            issuance.issued_at if issuance else None,
+            issuance.due_at if issuance else None,
+            invoice.overdue_level,
+            invoice.paid_at,
+            invoice.voided_at,
+            invoice.void_reason,
+        ],
     )
 
 
@@ -147,19 +152,23 @@ async def invoice_of_term(connection: Connection, term: Term) -> Invoice:
     return rows.invoice(row)
 
 
-async def add_payment(connection: Connection, payment: Payment) -> None:
-    await connection.execute(
+def add_payment(payment: Payment) -> Write:
+    return (
         """
-        insert into payment (id, agency_id, invoice_id, amount_minor, currency, reference, paid_at)
-        values ($1, $2, $3, $4, $5, $6, $7)
+        added_payment as (
+            insert into payment (id, agency_id, invoice_id, amount_minor, currency, reference, paid_at)
+            values ($1, $2, $3, $4, $5, $6, $7)
+        )
         """,
-        payment.id,
-        payment.agency_id,
-        payment.invoice_id,
-        payment.amount.amount_minor,
-        payment.amount.currency,
-        payment.reference,
-        payment.paid_at,
+        [
+            payment.id,
+            payment.agency_id,
+            payment.invoice_id,
+            payment.amount.amount_minor,
+            payment.amount.currency,
+            payment.reference,
+            payment.paid_at,
+        ],
     )
 
 
@@ -213,24 +222,28 @@ async def renewal_of_term(connection: Connection, term: Term) -> Renewal | None:
     return rows.renewal(row) if row else None
 
 
-async def book(connection: Connection, transaction: Transaction, recorded_at: datetime) -> None:
+def book(transaction: Transaction, recorded_at: datetime) -> Write:
     """Add a transaction and its entries to the ledger."""
-    await connection.execute(
+    return (
         """
-        with booked as (
+        booked as (
             insert into ledger_transaction (agency_id, invoice_id, kind, recorded_at)
             values ($1, $2, $3, $4)
             returning id
+        ),
+        entered as (
+            insert into ledger_entry (transaction_id, agency_id, account, amount_minor, currency)
+            select booked.id, $1, entry.account, entry.amount_minor, $5
+            from booked, unnest($6::text [], $7::bigint []) as entry (account, amount_minor)
         )
-        insert into ledger_entry (transaction_id, agency_id, account, amount_minor, currency)
-        select booked.id, $1, entry.account, entry.amount_minor, $5
-        from booked, unnest($6::text [], $7::bigint []) as entry (account, amount_minor)
         """,
-        transaction.agency_id,
-        transaction.invoice_id,
-        transaction.kind,
-        recorded_at,
-        transaction.currency,
-        [entry.account for entry in transaction.entries],
-        [entry.amount_minor for entry in transaction.entries],
+        [
+            transaction.agency_id,
+            transaction.invoice_id,
+            transaction.kind,
+            recorded_at,
+            transaction.currency,
+            [entry.account for entry in transaction.entries],
+            [entry.amount_minor for entry in transaction.entries],
+        ],
     )

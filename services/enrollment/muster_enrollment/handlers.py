@@ -46,7 +46,7 @@ async def import_register(uow: UnitOfWork, command: ImportRegister) -> RegisterI
             [Fault(outside[agency].line, "branch", outside[agency].agency.branch, rule) for agency in live]
         )
     reply = RegisterImported(imported=len(changed), unchanged=len(command.entries) - len(changed))
-    await audit.record(
+    audit.record(
         uow,
         command="ImportRegister",
         agency_id=EVERY_AGENCY,
@@ -75,11 +75,11 @@ async def submit_enrollment(uow: UnitOfWork, command: SubmitEnrollment, seats_pe
     headcount = await repository.headcount(uow.connection, command.agency_id)
     rules.check_seats(command.seats, headcount, seats_per_head)
     known = await repository.contacts(uow.connection, command.agency_id)
-    await deadlines.cancel(uow, command.agency_id, CONTACT_ERASURE, known)
+    deadlines.cancel(uow, command.agency_id, CONTACT_ERASURE, known)
     await _record_contact(uow, command.agency_id, contact_ref, ContactRole.ADMINISTRATOR, command.contact)
     _publish_transition(uow, before, submitted, uow.now)
     after = await _settle(uow, submitted)
-    await _audit(
+    _audit(
         uow, "SubmitEnrollment", before, after, changes={"seats": command.seats, "requested_start": command.starts_at}
     )
     return EnrollmentView.of(after, uow.now)
@@ -96,10 +96,10 @@ async def record_atu(uow: UnitOfWork, command: RecordAtu) -> AuthorizationView:
         valid_until=command.valid_until,
     )
     authorized = rules.authorize(before, authorization)
-    await repository.insert_authorization(
-        uow.connection, command.agency_id, authorization, command.issuer, command.product, uow.now
+    uow.writes.add(
+        repository.insert_authorization(command.agency_id, authorization, command.issuer, command.product, uow.now)
     )
-    await deadlines.schedule(
+    deadlines.schedule(
         uow,
         [
             Deadline(ATU, command.agency_id, subject, instant)
@@ -109,7 +109,7 @@ async def record_atu(uow: UnitOfWork, command: RecordAtu) -> AuthorizationView:
     )
     uow.publish(publishing.recorded(command.agency_id, authorization))
     after = await _settle(uow, authorized)
-    await _audit(
+    _audit(
         uow,
         "RecordAtu",
         before,
@@ -129,9 +129,9 @@ async def revoke_atu(uow: UnitOfWork, command: RevokeAtu) -> AuthorizationView:
     before = await _load(uow, command.agency_id)
     revoked, authorization = rules.revoke(before, command.authorization_id, uow.now)
     await repository.revoke_authorization(uow.connection, authorization.authorization_id, command.reason, uow.now)
-    await deadlines.cancel(uow, command.agency_id, ATU, list(_bounds(authorization)))
+    deadlines.cancel(uow, command.agency_id, ATU, list(_bounds(authorization)))
     after = await _settle(uow, revoked)
-    await _audit(uow, "RevokeAtu", before, after, subject=authorization.authorization_id, reason=command.reason)
+    _audit(uow, "RevokeAtu", before, after, subject=authorization.authorization_id, reason=command.reason)
     return AuthorizationView.of(command.agency_id, authorization)
 
 
@@ -149,13 +149,13 @@ async def accept_data_use_terms(uow: UnitOfWork, command: AcceptDataUseTerms) ->
     signer_ref = new_id("con", uow.now)
     await _record_contact(uow, command.agency_id, signer_ref, ContactRole.SIGNER, command.signer)
     if before.live is None:
-        await _schedule_erasure(uow, command.agency_id, [signer_ref], rules.SIGNED_AHEAD)
+        _schedule_erasure(uow, command.agency_id, [signer_ref], rules.SIGNED_AHEAD)
     await repository.insert_acceptance(
         uow.connection, command.agency_id, acceptance, signer_ref, command.evidence_sha256
     )
     uow.publish(publishing.accepted(command.agency_id, acceptance, signer_ref, command.evidence_sha256))
     after = await _settle(uow, bound)
-    await _audit(
+    _audit(
         uow,
         "AcceptDataUseTerms",
         before,
@@ -178,7 +178,7 @@ async def withdraw_agency(uow: UnitOfWork, command: WithdrawAgency) -> Enrollmen
     _publish_transition(uow, before, after, uow.now)
     await _settle(uow, after)
     await _say_farewell(uow, command.agency_id)
-    await _audit(uow, "WithdrawAgency", before, after, reason=command.reason)
+    _audit(uow, "WithdrawAgency", before, after, reason=command.reason)
     return EnrollmentView.of(after, uow.now)
 
 
@@ -256,16 +256,16 @@ async def _erase(uow: UnitOfWork, agency_id: str, contact_refs: Sequence[str], a
 
 async def _say_farewell(uow: UnitOfWork, agency_id: str) -> None:
     """Have the agency's contacts erased after the messages that the end of its enrollment leads to."""
-    await _schedule_erasure(uow, agency_id, await repository.contacts(uow.connection, agency_id), rules.FAREWELL)
+    _schedule_erasure(uow, agency_id, await repository.contacts(uow.connection, agency_id), rules.FAREWELL)
 
 
-async def _schedule_erasure(uow: UnitOfWork, agency_id: str, contact_refs: Sequence[str], patience: timedelta) -> None:
+def _schedule_erasure(uow: UnitOfWork, agency_id: str, contact_refs: Sequence[str], patience: timedelta) -> None:
     """Have contacts erased after a time unless an enrollment is submitted before.
 
     It counts from now, and not from the end of an enrollment: after an outage the messages have yet to be sent.
     """
     due_at = uow.now + patience
-    await deadlines.schedule(uow, [Deadline(CONTACT_ERASURE, agency_id, ref, due_at) for ref in contact_refs])
+    deadlines.schedule(uow, [Deadline(CONTACT_ERASURE, agency_id, ref, due_at) for ref in contact_refs])
 
 
 def _bounds(authorization: Authorization) -> Mapping[str, datetime]:
@@ -276,7 +276,7 @@ def _bounds(authorization: Authorization) -> Mapping[str, datetime]:
     }
 
 
-async def _audit(
+def _audit(
     uow: UnitOfWork,
     command: str,
     before: Standing,
@@ -287,7 +287,7 @@ async def _audit(
     reason: str | None = None,
 ) -> None:
     """Record a command with the state before and after it; its subject is the enrollment unless given."""
-    await audit.record(
+    audit.record(
         uow,
         command=command,
         agency_id=after.agency.id,

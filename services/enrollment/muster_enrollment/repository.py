@@ -21,6 +21,7 @@ from muster_enrollment.domain.facts import (
 )
 from muster_runtime.db import Connection
 from muster_runtime.errors import NotFound
+from muster_runtime.writes import Write
 
 
 async def load_register(connection: Connection) -> dict[str, Agency]:
@@ -107,42 +108,44 @@ async def load_standing(connection: Connection, agency_id: str) -> Standing:
 
     Raises NotFound when the register has no such agency.
     """
-    agency = await connection.fetchrow(
+    found = await connection.fetchrow(
         """
-        select a.*, array(select domain from agency_domain where holder = a.id order by domain collate "C") as domains
+        select
+            a.id, a.name, a.parent, a.treasury_code, a.headcount, a.branch,
+            array(select domain from agency_domain where holder = a.id order by domain collate "C") as domains,
+            e.*
         from agency as a
+        left join lateral (
+            select *
+            from enrollment
+            where agency_id = a.id
+            order by number desc
+            limit 1
+        ) as e on true
         where a.id = $1
         """,
         agency_id,
     )
-    if agency is None:
+    if found is None:
         raise NotFound(f"the register has no agency {agency_id}")
-    enrollment = await connection.fetchrow(
-        "select * from enrollment where agency_id = $1 order by number desc limit 1", agency_id
-    )
-    authorizations = await connection.fetch(
+    facts = await connection.fetch(
         """
-        select authorization_id, number, valid_from, valid_until, revoked_at
+        select true as authorizes, authorization_id as id, number, valid_from as since, valid_until, revoked_at
         from atu
         where agency_id = $1
-        order by valid_from, authorization_id
-        """,
-        agency_id,
-    )
-    acceptances = await connection.fetch(
-        """
-        select acceptance_id, terms_version, accepted_at
+        union all
+        select false, acceptance_id, terms_version, accepted_at, null, null
         from data_use_acceptance
         where agency_id = $1
-        order by accepted_at, acceptance_id
+        order by since, id
         """,
         agency_id,
     )
     return Standing(
-        agency=to_agency(agency),
-        enrollment=to_enrollment(enrollment) if enrollment else None,
-        authorizations=tuple(Authorization(**row) for row in authorizations),
-        acceptances=tuple(Acceptance(**row) for row in acceptances),
+        agency=to_agency(found),
+        enrollment=to_enrollment(found) if found["enrollment_id"] else None,
+        authorizations=tuple(Authorization(*fact[1:]) for fact in facts if fact["authorizes"]),
+        acceptances=tuple(Acceptance(*fact[1:4]) for fact in facts if not fact["authorizes"]),
     )
 
 
@@ -227,25 +230,29 @@ async def erase_contacts(connection: Connection, contact_refs: Sequence[str], no
     return [row["contact_ref"] for row in rows]
 
 
-async def insert_authorization(
-    connection: Connection, agency_id: str, authorization: Authorization, issuer: str, product: str, now: datetime
-) -> None:
+def insert_authorization(
+    agency_id: str, authorization: Authorization, issuer: str, product: str, now: datetime
+) -> Write:
     """Insert an authorization to use."""
-    await connection.execute(
+    return (
         """
-        insert into atu (
-            authorization_id, agency_id, number, issuer, product, valid_from, valid_until, recorded_at
+        inserted_atu as (
+            insert into atu (
+                authorization_id, agency_id, number, issuer, product, valid_from, valid_until, recorded_at
+            )
+            values ($1, $2, $3, $4, $5, $6, $7, $8)
         )
-        values ($1, $2, $3, $4, $5, $6, $7, $8)
         """,
-        authorization.authorization_id,
-        agency_id,
-        authorization.number,
-        issuer,
-        product,
-        authorization.valid_from,
-        authorization.valid_until,
-        now,
+        [
+            authorization.authorization_id,
+            agency_id,
+            authorization.number,
+            issuer,
+            product,
+            authorization.valid_from,
+            authorization.valid_until,
+            now,
+        ],
     )
 
 
@@ -280,8 +287,16 @@ async def insert_acceptance(
 
 
 def to_agency(row: Record) -> Agency:
-    """An agency from its row, which has its domains beside its columns."""
-    return Agency(**{**row, "domains": tuple(row["domains"]), "branch": Branch(row["branch"])})
+    """An agency from a row that has its columns and its domains."""
+    return Agency(
+        id=row["id"],
+        name=row["name"],
+        parent=row["parent"],
+        treasury_code=row["treasury_code"],
+        domains=tuple(row["domains"]),
+        headcount=row["headcount"],
+        branch=Branch(row["branch"]),
+    )
 
 
 def to_enrollment(row: Record) -> Enrollment:

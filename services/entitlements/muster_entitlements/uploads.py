@@ -53,8 +53,8 @@ class Upload:
             raise UploadTooSlow(UPLOAD_PATIENCE)
         operation = await operations.find_operation(uow.connection, self._agency_id, self.operation_id)
         assert operation is not None  # it was accepted in this very transaction
-        await deadlines.cancel(uow, self._agency_id, UPLOAD_ABANDONED, [self.operation_id])
-        await audit.record(
+        deadlines.cancel(uow, self._agency_id, UPLOAD_ABANDONED, [self.operation_id])
+        audit.record(
             uow,
             command=COMMANDS[operation.kind],
             agency_id=self._agency_id,
@@ -98,7 +98,7 @@ async def receiving(
             directory=directory,
         )
         due_at = uow.now + UPLOAD_PATIENCE  # should this process die
-        await deadlines.schedule(uow, [Deadline(UPLOAD_ABANDONED, agency_id, operation_id, due_at)])
+        deadlines.schedule(uow, [Deadline(UPLOAD_ABANDONED, agency_id, operation_id, due_at)])
     upload = Upload(commands, agency_id, operation_id, kind)
     try:
         yield upload
@@ -106,4 +106,4 @@ async def receiving(
         if not upload.accepted:
             async with commands.write(agency_id) as uow:
                 await discard(uow, agency_id, operation_id)
-                await deadlines.cancel(uow, agency_id, UPLOAD_ABANDONED, [operation_id])
+                deadlines.cancel(uow, agency_id, UPLOAD_ABANDONED, [operation_id])

@@ -26,7 +26,7 @@ async def disable(uow: UnitOfWork, delivery: Delivery, reason: str | None) -> No
     owner, webhook_id = delivery.audience, delivery.recipient
     if not await endpoints.disable(uow.connection, webhook_id, reason, uow.now):
         return
-    await audit.record(
+    audit.record(
         uow,
         command="DisableWebhook",
         agency_id=owner,

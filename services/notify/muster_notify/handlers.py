@@ -157,8 +157,8 @@ async def add_webhook(uow: UnitOfWork, command: AddWebhook, *, vault: Vault, pol
         state=WebhookState.ENABLED,
         sealed_secret=vault.seal(secret),
     )
-    await endpoints.add(uow.connection, endpoint, command.event_types, uow.now)
-    await audit.record(
+    uow.writes.add(endpoints.add(endpoint, command.event_types, uow.now))
+    audit.record(
         uow,
         command="AddWebhook",
         agency_id=command.agency_id,
@@ -166,8 +166,15 @@ async def add_webhook(uow: UnitOfWork, command: AddWebhook, *, vault: Vault, pol
         # A URL's path may hold a secret of the receiver's.
         after={"host": urlsplit(command.url).netloc, "event_types": command.event_types},
     )
-    view = await queries.webhook(uow.connection, command.agency_id, endpoint.id)
-    return NewWebhookView(**view.model_dump(), secret=secret)
+    return NewWebhookView(
+        webhook_id=endpoint.id,
+        agency_id=endpoint.agency_id,
+        url=endpoint.url,
+        event_types=None if command.event_types is None else list(command.event_types),
+        state=endpoint.state,
+        created_at=uow.now,
+        secret=secret,
+    )
 
 
 def _check_types(event_types: Sequence[str]) -> None:
@@ -194,7 +201,7 @@ async def delete_webhook(uow: UnitOfWork, command: DeleteWebhook) -> None:
     """Delete an endpoint and its secret; what was still to be sent to it fails. Raises NotFound."""
     view = await queries.webhook(uow.connection, command.agency_id, command.webhook_id)
     await endpoints.delete(uow.connection, view.webhook_id)
-    await audit.record(
+    audit.record(
         uow,
         command="DeleteWebhook",
         agency_id=command.agency_id,
@@ -212,7 +219,7 @@ async def enable_webhook(uow: UnitOfWork, command: EnableWebhook) -> WebhookView
     view = await queries.webhook(uow.connection, command.agency_id, command.webhook_id)
     if not await endpoints.enable(uow.connection, view.webhook_id, uow.now):
         raise Conflict(f"webhook {view.webhook_id} is already enabled")
-    await audit.record(
+    audit.record(
         uow,
         command="EnableWebhook",
         agency_id=command.agency_id,
@@ -238,7 +245,7 @@ async def replay_webhook(uow: UnitOfWork, command: ReplayWebhook) -> ReplayView:
         raise Conflict(f"replay {others[0].id} of webhook {view.webhook_id} is running: wait until it is done")
     replay = Replay(new_id("rpl", uow.now), command.agency_id, view.webhook_id, command.since)
     await replays.add(uow.connection, replay, uow.now)
-    await audit.record(
+    audit.record(
         uow,
         command="ReplayWebhook",
         agency_id=command.agency_id,
@@ -266,7 +273,7 @@ async def retry_delivery(uow: UnitOfWork, command: RetryDelivery) -> DeliveryLog
     else:
         await deliveries.revive(uow.connection, [before.delivery_id])
         await deliveries.order(uow.connection, [(before.agency_id, before.recipient)], uow.now)
-    await audit.record(
+    audit.record(
         uow,
         command="RetryDelivery",
         agency_id=command.agency_id,

@@ -4,7 +4,7 @@ The last sequence applied is kept in the very transaction that holds the effects
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractContextManager
 from itertools import islice
 
 import asyncpg
@@ -153,7 +153,7 @@ class Applier:
             except Exception as error:
                 refusal = error
             topic, agency_id = stream
-            async with self._transaction([agency_id]) as uow:
+            async with self._database.write(agency_id, context=self._context) as uow:
                 last = await positions.of_stream(uow.connection, self.group, stream)
                 # Another process may have taken the partition over, and applied some of them.
                 held = [later for later in items[index:] if later.position is None or later.position > last]
@@ -165,8 +165,9 @@ class Applier:
     async def _apply_streams(self, streams: Mapping[StreamKey, Sequence[Item]]) -> None:
         """One transaction: last sequences, effects, events, and whatever parks."""
         agencies = sorted({agency_id for _, agency_id in streams})
-        async with self._transaction(agencies) as uow:
-            known, parked = await positions.read(uow.connection, self.group, streams)
+        lock = positions.lock(self.group, streams)
+        async with self._database.write(*agencies, context=self._context, lock=lock) as uow:
+            known, parked = positions.found(uow)
             plans: dict[StreamKey, Plan] = {}
             filled: list[StreamKey] = []
             for stream, items in streams.items():
@@ -229,7 +230,7 @@ class Applier:
             if done := records[: len(records) - len(plan.held)]:
                 await self._carry_out(uow, {(topic, agency_id): plan})
                 await parking.remove(uow, self.group, done)
-                await audit.record(
+                audit.record(
                     uow,
                     command="ReplayParkedStream",
                     agency_id=agency_id,
@@ -252,7 +253,7 @@ class Applier:
             with HANDLER_SECONDS.labels(self.service, event_type).time(), _logged_as(run[0].envelope):
                 await self._handlers[event_type](uow, run)
         advanced = {stream: plan.position for stream, plan in plans.items() if plan.fresh}
-        await positions.store(uow.connection, self.group, advanced)
+        positions.store(uow, self.group, advanced)
         for (topic, _), plan in plans.items():
             APPLIED.labels(self.service, topic).inc(len(plan.fresh))
 
@@ -260,9 +261,6 @@ class Applier:
         self, uow: UnitOfWork, items: Sequence[Item], reason: str, *, refused: bool = False, gap: bool = False
     ) -> None:
         await parking.park(uow, self.group, _waiting(items), reason, self._limits, refused=refused, gap=gap)
-
-    def _transaction(self, agencies: Sequence[str]) -> AbstractAsyncContextManager[UnitOfWork]:
-        return self._database.write(*agencies, context=self._context)
 
 
 def _waiting(items: Iterable[Item]) -> list[Waiting]:

@@ -13,8 +13,21 @@ from muster_runtime.db import UnitOfWork
 from muster_runtime.pages import Page, PageDep
 from muster_runtime.tenancy import ReaderDep
 
+_RECORD = """
+recorded as (
+    insert into audit (
+        recorded_at, agency_id, actor, command, subject, reason, before, after, request_id, correlation_id
+    )
+    select *
+    from unnest(
+        $1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::jsonb[], $8::jsonb[],
+        $9::text[], $10::text[]
+    )
+)
+"""
 
-async def record(
+
+def record(
     uow: UnitOfWork,
     *,
     command: str,
@@ -29,13 +42,8 @@ async def record(
     `command` is its imperative name, `subject` the id of the thing it changed. `before` and `after` hold
     what changed, never a secret or a person's name or address: the row outlives them and cannot be edited.
     """
-    await uow.connection.execute(
-        """
-        insert into audit (
-            recorded_at, agency_id, actor, command, subject, reason, before, after, request_id, correlation_id
-        )
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-        """,
+    uow.writes.add_row(
+        _RECORD,
         uow.now,
         agency_id,
         uow.context.actor,

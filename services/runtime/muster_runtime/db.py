@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from muster_contracts import Envelope, Erasure, Event
-from muster_runtime import outbox
-from muster_runtime.clock import Clock, skew
+from muster_runtime import locks, outbox, writes
+from muster_runtime.array_types import ArrayTypes
+from muster_runtime.clock import Clock
 from muster_runtime.commits import COMMIT_SECONDS, Commits
 from muster_runtime.context import Context
 from muster_runtime.dbmate import MigrationsPending, unapplied
-from muster_runtime.errors import ClockSkewed, RetryableError, TooManyRequests
+from muster_runtime.errors import RetryableError, TooManyRequests
+from muster_runtime.locks import LOCK, Lock
 from muster_runtime.sessions import VANISHED_CLIENTS, Address, configure, keep_alive
 from muster_runtime.turns import Turns
+from muster_runtime.writes import Writes
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -32,9 +35,6 @@ EVERY_AGENCY = "*"
 
 # A caller that gets no connection for so long gets 503 with Retry-After.
 ACQUIRE_SECONDS = 10
-
-# The first statement of a transaction that writes.
-_LOCK = "select latest, entered, locked from lock_agencies($1, $2)"
 
 # How long a closing pool waits for connections that are in use.
 CLOSE_SECONDS = 2
@@ -85,7 +85,8 @@ class UnitOfWork:
     """One transaction that changes the facts of the agencies that it has locked.
 
     `now` is the latest of: the runtime's clock, the last instant of any transaction of these agencies, the times of
-    the events that are being applied. `causes` are those events, by id.
+    the events that are being applied. `found` are the rows of the statement that took the locks. `causes` are those
+    events, by id.
     Events are published by the same commit that makes their facts true, in the order in which they
     were handed in.
     """
@@ -94,7 +95,9 @@ class UnitOfWork:
     agencies: frozenset[str]
     now: datetime
     context: Context
+    found: Sequence[asyncpg.Record] = ()
     causes: Mapping[str, Envelope] = field(default_factory=dict)
+    writes: Writes = field(default_factory=Writes)
     _entries: list[outbox.Entry | outbox.Written] = field(default_factory=list)
     _wake: bool = False
 
@@ -103,9 +106,7 @@ class UnitOfWork:
         self.causes = causes
         latest = max((cause.time for cause in causes.values()), default=self.now)
         if latest > self.now:
-            row = await self.connection.fetchrow(_LOCK, sorted(self.agencies), latest)
-            assert row is not None
-            self.now = row["latest"]
+            self.now = await self.connection.fetchval(LOCK.statement, sorted(self.agencies), latest)
 
     def publish(self, event: Event, *, time: datetime | None = None, causation_id: str | None = None) -> None:
         """Publish an event with this transaction.
@@ -167,8 +168,9 @@ class UnitOfWork:
         self._wake = True
 
     async def flush(self) -> None:
-        """Append the events to the outbox; called once, at the end."""
-        await outbox.append(self.connection, self._entries, self.now, wake=self._wake)
+        """Write what waits for the end, and append the events to the outbox."""
+        await writes.send(self.connection, self.writes.take(), outbox.append(self._entries, self.now), wake=self._wake)
+        self._entries.clear()
 
 
 class Database:
@@ -187,6 +189,7 @@ class Database:
         self.server: datetime | None = None
         self.clock = clock
         self.commits = Commits(COMMIT_SECONDS if turns else None)
+        self._array_types = ArrayTypes()
         self._turns = turns
         self._migrations = migrations
         self._settings: dict[str, str] = {}
@@ -228,6 +231,7 @@ class Database:
     async def _greet(self, connection: "asyncpg.Connection[Any]") -> None:
         """Have a connection notice a server that has vanished, set its session, and know the server."""
         keep_alive(connection)
+        await self._array_types.teach(connection)
         self.server = await configure(connection, self._settings)
 
     async def close(self) -> None:
@@ -250,7 +254,7 @@ class Database:
                 raise
 
     @asynccontextmanager
-    async def write(self, *agencies: str, context: Context) -> AsyncIterator[UnitOfWork]:
+    async def write(self, *agencies: str, context: Context, lock: Lock = LOCK) -> AsyncIterator[UnitOfWork]:
         """Lock the agencies, yield a unit of work, publish its events and commit.
 
         Any error rolls all of it back. Row-level security refuses a write to an agency not named here. Raises
@@ -270,24 +274,14 @@ class Database:
             try:
                 async with self.commits.transaction(connection, held):
                     async with self.commits.interruptible():
-                        now = await self._lock(connection, agencies)
-                    uow = UnitOfWork(connection, frozenset(agencies), now, context)
+                        now, found = await locks.take(connection, self.clock, agencies, lock)
+                    uow = UnitOfWork(connection, frozenset(agencies), now, context, found)
                     yield uow
                     await uow.flush()
             except asyncpg.DiskFullError:
                 self.disk_full = True
                 raise
             self.disk_full = False
-
-    async def _lock(self, connection: Connection, agencies: Sequence[str]) -> datetime:
-        """Lock the agencies, and answer the instant of the transaction."""
-        sent = self.clock.now()
-        row = await connection.fetchrow(_LOCK, list(agencies), sent)
-        assert row is not None
-        if not self.clock.virtual and (complaint := skew(sent, row["entered"], row["locked"], self.clock.now())):
-            raise ClockSkewed(complaint)
-        now: datetime = row["latest"]
-        return now
 
     @asynccontextmanager
     async def read(self, agency: str) -> AsyncIterator[Connection]:

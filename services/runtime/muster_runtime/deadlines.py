@@ -19,6 +19,20 @@ class Deadline:
     due_at: datetime
 
 
+# What a transaction says last of a deadline counts: an instant, or none.
+_SET = """
+scheduled as (
+    merge into deadline as d
+    using unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) as n(kind, agency_id, subject, due_at)
+    on d.kind = n.kind and d.agency_id = n.agency_id and d.subject = n.subject
+    when matched and n.due_at is null then delete
+    when matched then update set due_at = n.due_at, parked_at = null, reason = null
+    when not matched and n.due_at is not null then
+        insert (kind, agency_id, subject, due_at) values (n.kind, n.agency_id, n.subject, n.due_at)
+)
+"""
+
+
 # Handles what is due of one kind in one agency, by due instant. The rows are gone already: a handler
 # that wants another turn schedules it. `uow.now` is not before any due instant; publish with time=due_at.
 DeadlineHandler = Callable[[UnitOfWork, Sequence[Deadline]], Awaitable[None]]
@@ -36,33 +50,22 @@ class ParkedDeadline:
     reason: str
 
 
-async def schedule(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> None:
+def schedule(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> None:
     """Schedule deadlines; one of the same kind, agency and subject is moved, and is no longer parked."""
-    if not deadlines:
-        return
-    await uow.connection.execute(
-        """
-        insert into deadline (kind, agency_id, subject, due_at)
-        select * from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[])
-        on conflict (kind, agency_id, subject)
-        do update set due_at = excluded.due_at, parked_at = null, reason = null
-        """,
-        [d.kind for d in deadlines],
-        [d.agency_id for d in deadlines],
-        [d.subject for d in deadlines],
-        [d.due_at for d in deadlines],
-    )
-    uow.wake()
+    for deadline in deadlines:
+        _set(uow, deadline.kind, deadline.agency_id, deadline.subject, deadline.due_at)
+    if deadlines:
+        uow.wake()
 
 
-async def cancel(uow: UnitOfWork, agency_id: str, kind: str, subjects: Sequence[str]) -> None:
+def cancel(uow: UnitOfWork, agency_id: str, kind: str, subjects: Sequence[str]) -> None:
     """Remove deadlines; one that is not there is no error."""
-    await uow.connection.execute(
-        "delete from deadline where agency_id = $1 and kind = $2 and subject = any($3::text[])",
-        agency_id,
-        kind,
-        list(subjects),
-    )
+    for subject in subjects:
+        _set(uow, kind, agency_id, subject, None)
+
+
+def _set(uow: UnitOfWork, kind: str, agency_id: str, subject: str, due_at: datetime | None) -> None:
+    uow.writes.add_row(_SET, kind, agency_id, subject, due_at, key=(kind, agency_id, subject))
 
 
 async def next_due(connection: Connection) -> datetime | None:

@@ -36,7 +36,7 @@ async def raise_epoch(uow: UnitOfWork, published: Sequence[int], reason: str, *,
     await uow.connection.execute("update epoch set number = $1", epoch)
     streams = await uow.connection.fetch("update stream set epoch = $1 returning true", epoch)
     await uow.connection.execute("update outbox set epoch = $1 where id <> all($2::bigint[])", epoch, published)
-    await audit.record(
+    audit.record(
         uow,
         command="RaiseEpoch",
         agency_id=EVERY_AGENCY,

@@ -17,9 +17,21 @@ from fastapi import Request
 
 from muster_runtime.db import Connection, UnitOfWork
 from muster_runtime.errors import PermanentError
+from muster_runtime.locks import Lock
 from muster_runtime.retention import Retention
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
+
+
+_KEEP = """
+kept as (
+    insert into idempotency (agency_id, key, route, body_sha256, status, headers, body, recorded_at)
+    select *
+    from unnest(
+        $1::text[], $2::text[], $3::text[], $4::bytea[], $5::integer[], $6::jsonb[], $7::bytea[], $8::timestamptz[]
+    )
+)
+"""
 
 
 class InvalidIdempotencyKey(PermanentError):
@@ -78,18 +90,14 @@ class KeyedRequest:
     route: str
     body_sha256: bytes
 
-    async def find(self, uow: UnitOfWork, agency_id: str) -> Reply | None:
+    def lock(self, agency_id: str) -> Lock:
+        """The statement that takes the locks and finds what is kept under the key."""
+        return Lock("select * from lock_for_request($1, $2, $3, $4)", (agency_id, self.key))
+
+    def reply(self, uow: UnitOfWork) -> Reply | None:
         """The reply kept under the key, if any; raises IdempotencyMismatch where it answers another request."""
-        row = await uow.connection.fetchrow(
-            """
-            select route, body_sha256, status, headers, body
-            from idempotency
-            where agency_id = $1 and key = $2
-            """,
-            agency_id,
-            self.key,
-        )
-        if row is None:
+        (row,) = uow.found
+        if row["status"] is None:
             return None
         if row["route"] != self.route:
             raise IdempotencyMismatch(f"Idempotency-Key {self.key!r} was used for {row['route'][:200]}")
@@ -97,13 +105,10 @@ class KeyedRequest:
             raise IdempotencyMismatch(f"Idempotency-Key {self.key!r} was used with another body")
         return Reply(row["status"], row["body"], json.loads(row["headers"]))
 
-    async def keep(self, uow: UnitOfWork, agency_id: str, reply: Reply) -> None:
+    def keep(self, uow: UnitOfWork, agency_id: str, reply: Reply) -> None:
         """Keep the reply with the unit of work."""
-        await uow.connection.execute(
-            """
-            insert into idempotency (agency_id, key, route, body_sha256, status, headers, body, recorded_at)
-            values ($1, $2, $3, $4, $5, $6, $7, $8)
-            """,
+        uow.writes.add_row(
+            _KEEP,
             agency_id,
             self.key,
             self.route,

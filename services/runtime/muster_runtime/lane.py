@@ -8,6 +8,7 @@ from datetime import datetime
 import structlog
 from aiokafka.errors import KafkaError
 
+from muster_runtime import repeatable
 from muster_runtime.alarm import Alarm
 from muster_runtime.db import RETRYABLE, Database
 from muster_runtime.flight import Flight, Parts, Run
@@ -197,20 +198,19 @@ class Lane:
     async def _first(self, without: Sequence[int], served: Collection[StreamKey]) -> list[Run]:
         waiting = self._flight.waiting
         held = self._held_topics
-        async with self._database.connection() as connection:
-            runs: list[Run] = await connection.fetch(
-                _READ,
-                [topic for topic in self._topics if topic not in held],
-                without,
-                [topic for topic, _ in waiting],
-                [agency_id for _, agency_id in waiting],
-                READ_RUNS,
-                READ_EVENTS,
-                LOOK_RUNS,
-                [topic for topic, _ in served],
-                [agency_id for _, agency_id in served],
-            )
-        return runs
+        return await repeatable.fetch(
+            self._database,
+            _READ,
+            [topic for topic in self._topics if topic not in held],
+            without,
+            [topic for topic, _ in waiting],
+            [agency_id for _, agency_id in waiting],
+            READ_RUNS,
+            READ_EVENTS,
+            LOOK_RUNS,
+            [topic for topic, _ in served],
+            [agency_id for _, agency_id in served],
+        )
 
     async def _send(self, producer: Producer, parts: Parts) -> Sequence[Run]:
         """Send the parts; answers all that is acknowledged by now, which may be what was late."""
@@ -220,8 +220,7 @@ class Lane:
 
     async def _delete(self, runs: Sequence[Run]) -> None:
         ids = [run["id"] for run in runs]
-        async with self._database.connection() as connection:
-            await connection.execute("delete from outbox where id = any($1::bigint[])", ids)
+        await repeatable.fetch(self._database, "delete from outbox where id = any($1::bigint[])", ids)
         self._on_deleted(runs)
 
     async def _rest(self) -> None:

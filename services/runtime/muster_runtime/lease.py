@@ -2,6 +2,7 @@
 
 import time
 
+from muster_runtime import repeatable
 from muster_runtime.db import Database
 
 # How long a lease lasts. A process that dies holds it until then.
@@ -49,8 +50,7 @@ class Lease:
         now = time.monotonic()
         if now < self._held_until - LEASE_SECONDS + RENEW_SECONDS:
             return True
-        async with self._database.connection() as connection:
-            taken = await connection.fetchval(_TAKE, self._duty, self._holder, LEASE_SECONDS) is not None
+        taken = bool(await repeatable.fetch(self._database, _TAKE, self._duty, self._holder, LEASE_SECONDS))
         self._held_until = now + LEASE_SECONDS if taken else 0.0
         return taken
 

@@ -42,7 +42,7 @@ async def let_pass(uow: UnitOfWork, group: str, records: OffsetRange, reason: st
         *records,
     )
     if added:
-        await audit.record(
+        audit.record(
             uow,
             command="PassRecord",
             agency_id=EVERY_AGENCY,

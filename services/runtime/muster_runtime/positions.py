@@ -4,13 +4,23 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel
 
-from muster_runtime.db import Connection
+from muster_runtime.db import Connection, UnitOfWork
+from muster_runtime.locks import Lock
 
 StreamKey = tuple[str, str]  # topic, agency
 Position = tuple[int, int]  # epoch, sequence
 
 # Before the first event of a stream: the next one is number 1.
 START: Position = (1, 0)
+
+_STORE = """
+stored as (
+    insert into applied (consumer_group, topic, agency_id, epoch, last_sequence)
+    select * from unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::bigint[])
+    on conflict (consumer_group, topic, agency_id)
+    do update set epoch = excluded.epoch, last_sequence = excluded.last_sequence
+)
+"""
 
 
 class StreamPosition(BaseModel):
@@ -30,51 +40,37 @@ class StreamState(BaseModel):
     parked: str | None
 
 
-async def read(
-    connection: Connection, group: str, streams: Iterable[StreamKey]
-) -> tuple[dict[StreamKey, Position], dict[StreamKey, bool]]:
+def lock(group: str, streams: Iterable[StreamKey]) -> Lock:
+    """The statement that takes the locks and finds where streams stand."""
+    topics, agencies = zip(*streams, strict=True)
+    return Lock("select * from lock_for_events($1, $2, $3, $4, $5)", (group, topics, agencies))
+
+
+def found(uow: UnitOfWork) -> tuple[dict[StreamKey, Position], dict[StreamKey, bool]]:
     """The last position that the group has applied of each stream; of the parked ones, whether it is for a gap."""
-    keys = list(streams)
-    rows = await connection.fetch(
-        """
-        select k.topic, k.agency_id, a.epoch, a.last_sequence, p.gap
-        from unnest($2::text[], $3::text[]) as k(topic, agency_id)
-        left join applied as a
-            on a.consumer_group = $1 and a.topic = k.topic and a.agency_id = k.agency_id
-        left join parked_stream as p
-            on p.consumer_group = $1 and p.topic = k.topic and p.agency_id = k.agency_id
-        """,
-        group,
-        [topic for topic, _ in keys],
-        [agency_id for _, agency_id in keys],
-    )
+    rows = uow.found
     applied = {(r["topic"], r["agency_id"]): (r["epoch"], r["last_sequence"]) for r in rows if r["epoch"]}
     return applied, {(r["topic"], r["agency_id"]): r["gap"] for r in rows if r["gap"] is not None}
 
 
 async def of_stream(connection: Connection, group: str, stream: StreamKey) -> Position:
     """The last position that the group has applied of one stream."""
-    applied, _ = await read(connection, group, [stream])
-    return applied.get(stream, START)
-
-
-async def store(connection: Connection, group: str, positions: Mapping[StreamKey, Position]) -> None:
-    """Keep what the group has applied; the transaction must hold the agencies' locks."""
-    if not positions:
-        return
-    await connection.execute(
+    row = await connection.fetchrow(
         """
-        insert into applied (consumer_group, topic, agency_id, epoch, last_sequence)
-        select $1, * from unnest($2::text[], $3::text[], $4::integer[], $5::bigint[])
-        on conflict (consumer_group, topic, agency_id)
-        do update set epoch = excluded.epoch, last_sequence = excluded.last_sequence
+        select epoch, last_sequence
+        from applied
+        where consumer_group = $1 and topic = $2 and agency_id = $3
         """,
         group,
-        [topic for topic, _ in positions],
-        [agency_id for _, agency_id in positions],
-        [epoch for epoch, _ in positions.values()],
-        [sequence for _, sequence in positions.values()],
+        *stream,
     )
+    return (row["epoch"], row["last_sequence"]) if row else START
+
+
+def store(uow: UnitOfWork, group: str, positions: Mapping[StreamKey, Position]) -> None:
+    """Keep what the group has applied, with the unit of work, which must hold the agencies' locks."""
+    for (topic, agency_id), (epoch, sequence) in positions.items():
+        uow.writes.add_row(_STORE, group, topic, agency_id, epoch, sequence, key=(topic, agency_id))
 
 
 async def states(

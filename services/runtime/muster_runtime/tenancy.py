@@ -14,6 +14,7 @@ from muster_runtime.context import Context
 from muster_runtime.db import Connection, Database, UnitOfWork
 from muster_runtime.errors import PermanentError
 from muster_runtime.idempotency import Key, Reply
+from muster_runtime.locks import LOCK, Lock
 
 R = TypeVar("R", bound=BaseModel | None)
 
@@ -93,23 +94,22 @@ class Commands:
         Of a body that was read as a stream, `body_sha256` is the digest. `others` are locked as well.
         """
         keyed = await self._key.of_body(part, body_sha256) if self._key else None
-        async with self.write(agency_id, *others) as uow:
-            if keyed is not None:
-                found = await keyed.find(uow, agency_id)
-                if found is not None:
-                    return _response(found, replayed=True)
+        lock = keyed.lock(agency_id) if keyed else LOCK
+        async with self.write(agency_id, *others, lock=lock) as uow:
+            if keyed and (found := keyed.reply(uow)):
+                return _response(found, replayed=True)
             result = await handler(uow)
             reply = Reply(status_code, _body(result), {} if location is None else {"location": location(result)})
-            if keyed is not None:
-                await keyed.keep(uow, agency_id, replace(reply, body=_body(kept(result))))
+            if keyed:
+                keyed.keep(uow, agency_id, replace(reply, body=_body(kept(result))))
         return _response(reply)
 
     @asynccontextmanager
-    async def write(self, *agencies: str) -> AsyncIterator[UnitOfWork]:
+    async def write(self, *agencies: str, lock: Lock = LOCK) -> AsyncIterator[UnitOfWork]:
         """A unit of work apart from the Idempotency-Key: one step of a long work that may be repeated safely."""
         for agency_id in agencies:
             self._identity.admit(agency_id)
-        async with self._database.write(*agencies, context=self._context) as uow:
+        async with self._database.write(*agencies, context=self._context, lock=lock) as uow:
             yield uow
 
 

@@ -64,7 +64,7 @@ async def post_seats(agency_id: AgencyId, body: SeatsRequest, commands: Commands
 @router.post("/expiries", status_code=201, response_model=ExpiryRequest)
 async def post_expiry(agency_id: AgencyId, body: ExpiryRequest, commands: CommandsDep) -> Response:
     async def handler(uow: UnitOfWork) -> ExpiryRequest:
-        await schedule(uow, [Deadline("expiry", agency_id, body.subject, body.due_at)])
+        schedule(uow, [Deadline("expiry", agency_id, body.subject, body.due_at)])
         return body
 
     return await commands.execute(agency_id, handler, status_code=201)

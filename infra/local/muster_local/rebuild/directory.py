@@ -147,7 +147,7 @@ class Directory:
                     await self.replay()
                     corrected = await _correct(uow, agency_id, step)
                     if corrected:
-                        await audit.record(
+                        audit.record(
                             uow,
                             command="RebuildProjection",
                             agency_id=agency_id,

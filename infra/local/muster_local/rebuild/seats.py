@@ -151,7 +151,7 @@ class SeatsInUse:
                 for account, told, difference in await self._differences(uow.connection, suspect.key):
                     differences.append(difference)
                     if told is not None and not difference.obstacle:
-                        await _correct(uow, account, told, reason)
+                        _correct(uow, account, told, reason)
         return differences
 
     def _count(self, record: "ConsumerRecord[bytes, bytes]") -> None:
@@ -209,12 +209,12 @@ class SeatsInUse:
             ) from None
 
 
-async def _correct(uow: UnitOfWork, account: Account, told: int, reason: str) -> None:
+def _correct(uow: UnitOfWork, account: Account, told: int, reason: str) -> None:
     # As after a resize: that the limit was met holds on only where no seat is free.
     in_use = told - account.revoking
     limit_met = account.limit_met and in_use == account.cap
-    await pools.use_seats(uow.connection, account.agency_id, in_use - account.in_use, limit_met=limit_met)
-    await audit.record(
+    uow.writes.add(pools.use_seats(account.agency_id, in_use - account.in_use, limit_met=limit_met))
+    audit.record(
         uow,
         command="RebuildProjection",
         agency_id=account.agency_id,

@@ -14,6 +14,7 @@ from muster_entitlements.people import Directory, Person
 from muster_entitlements.repository import dry_runs, pools, seats
 from muster_entitlements.repository.operations import Operation
 from muster_entitlements.seat_file import Columns
+from muster_runtime import writes
 from muster_runtime.db import UnitOfWork
 from muster_runtime.errors import InvalidInput
 from muster_runtime.pacing import Pace
@@ -132,7 +133,7 @@ async def _apply(uow: UnitOfWork, kind: SeatBatchKind, pool: Pool, changes: list
                 uow.publish(publishing.seat_suspended(seat, _SUSPENDED_FOR))
         case SeatBatchKind.REVOCATION:
             await seats.revoke(uow.connection, agency_id, seat_ids, uow.now)
-            await pools.use_seats(uow.connection, agency_id, -len(changes), limit_met=False)
+            await writes.execute(uow.connection, pools.use_seats(agency_id, -len(changes), limit_met=False))
             revoked = [(seat.seat_id, seat.subject_ref) for seat, _ in changes]
             payloads = publishing.seats_revoked(agency_id, revoked, SeatRevocationReason.REQUESTED)
             uow.publish_written(SeatRevoked, agency_id, payloads)

@@ -28,7 +28,7 @@ async def close_seats(uow: UnitOfWork, pool: Pool, reason: SeatRevocationReason,
     if not pool.in_use:
         return pool
     await closings.begin(uow.connection, pool, reason, _context_of(uow, cause))
-    await _go_on(uow, pool.agency_id)
+    _go_on(uow, pool.agency_id)
     return replace(
         pool,
         generation=pool.generation + 1,
@@ -53,7 +53,7 @@ async def revoke_step(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
     else:
         await _end(uow, closing)
     if last is not None or len(waiting) > 1:
-        await _go_on(uow, agency_id)
+        _go_on(uow, agency_id)
 
 
 async def revoke_earlier(uow: UnitOfWork, pool: Pool, subject_refs: Sequence[str]) -> None:
@@ -83,7 +83,7 @@ async def _revoke(uow: UnitOfWork, closing: Closing, held: Sequence[tuple[str, s
 
 async def _end(uow: UnitOfWork, closing: Closing) -> None:
     await closings.end(uow.connection, closing)
-    await audit.record(
+    audit.record(
         uow,
         command="RevokeAllSeats",
         agency_id=closing.agency_id,
@@ -93,8 +93,8 @@ async def _end(uow: UnitOfWork, closing: Closing) -> None:
     )
 
 
-async def _go_on(uow: UnitOfWork, agency_id: str) -> None:
-    await deadlines.schedule(uow, [Deadline(SEATS_CLOSED, agency_id, agency_id, uow.now)])
+def _go_on(uow: UnitOfWork, agency_id: str) -> None:
+    deadlines.schedule(uow, [Deadline(SEATS_CLOSED, agency_id, agency_id, uow.now)])
 
 
 def _context_of(uow: UnitOfWork, cause: str) -> Context:

@@ -9,7 +9,7 @@ from muster_entitlements.domain import PoolState, Seat, SeatPolicy
 from muster_entitlements.handlers.seats import known_pool
 from muster_entitlements.repository import idle, policies, pools
 from muster_entitlements.repository.idle import Step
-from muster_runtime import audit, deadlines
+from muster_runtime import audit, deadlines, writes
 from muster_runtime.db import UnitOfWork
 from muster_runtime.deadlines import Deadline
 
@@ -41,14 +41,14 @@ async def look_for_idle_seats(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
         await _look(uow, step, policy, policy.idle_days, deadline.due_at)
     await policies.advance_sweep(uow.connection, agency_id, step.until)
     if step.until is not None:
-        await look_at(uow, agency_id, deadline.due_at)
+        look_at(uow, agency_id, deadline.due_at)
     elif policy.idle_days is not None:
-        await look_at(uow, agency_id, midnight_after(deadline.due_at))
+        look_at(uow, agency_id, midnight_after(deadline.due_at))
 
 
-async def look_at(uow: UnitOfWork, agency_id: str, instant: datetime) -> None:
+def look_at(uow: UnitOfWork, agency_id: str, instant: datetime) -> None:
     """Let an agency's seats be looked at, or be looked at further, at an instant."""
-    await deadlines.schedule(uow, [Deadline(IDLE_SEATS, agency_id, agency_id, instant)])
+    deadlines.schedule(uow, [Deadline(IDLE_SEATS, agency_id, agency_id, instant)])
 
 
 def midnight_after(instant: datetime) -> datetime:
@@ -68,9 +68,9 @@ async def _look(uow: UnitOfWork, step: Step, policy: SeatPolicy, idle_days: int,
 
 async def _take_back(uow: UnitOfWork, seats: Sequence[Seat], at: datetime) -> None:
     agency_id = seats[0].agency_id
-    await pools.use_seats(uow.connection, agency_id, -len(seats), limit_met=False)
+    await writes.execute(uow.connection, pools.use_seats(agency_id, -len(seats), limit_met=False))
     for seat in seats:
         uow.publish(publishing.seat_revoked(seat, SeatRevocationReason.INACTIVITY), time=at)
     for seat in seats:
         uow.publish(publishing.person_erased(seat), time=at)
-    await audit.record(uow, command="ReclaimIdleSeats", agency_id=agency_id, after={"seats": len(seats)})
+    audit.record(uow, command="ReclaimIdleSeats", agency_id=agency_id, after={"seats": len(seats)})

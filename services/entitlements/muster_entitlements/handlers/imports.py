@@ -14,6 +14,7 @@ from muster_entitlements.repository import dry_runs, pools, seats
 from muster_entitlements.repository.operations import Operation
 from muster_entitlements.repository.seats import SeatColumns
 from muster_entitlements.seat_file import Columns
+from muster_runtime import writes
 from muster_runtime.db import UnitOfWork
 from muster_runtime.errors import InvalidInput
 from muster_runtime.identifiers import new_ids
@@ -95,8 +96,11 @@ async def _give_out(uow: UnitOfWork, operation: Operation, pool: Pool, given: li
         names=[people[subject][1] or "" for subject in given],
     )
     await revoke_earlier(uow, pool, given)
-    await seats.add_seats(uow.connection, agency_id, columns, SeatState.ASSIGNED, uow.now, generation=pool.generation)
-    await pools.use_seats(uow.connection, agency_id, len(given), limit_met=pool.limit_met)
+    await writes.execute(
+        uow.connection,
+        seats.add_seats(agency_id, columns, SeatState.ASSIGNED, uow.now, generation=pool.generation),
+        pools.use_seats(agency_id, len(given), limit_met=pool.limit_met),
+    )
     payloads = publishing.seats_assigned(agency_id, columns.seat_ids, given)
     uow.publish_written(SeatAssigned, agency_id, payloads)
     if operation.directory:

@@ -65,9 +65,7 @@ async def discard_uploads(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
     """Discard files of which nothing more came."""
     agency_id = due[0].agency_id
     discarded = await operations.discard(uow.connection, agency_id, [deadline.subject for deadline in due])
-    await deadlines.schedule(
-        uow, [Deadline(ROWS_FORGOTTEN, agency_id, operation_id, uow.now) for operation_id in discarded]
-    )
+    deadlines.schedule(uow, [Deadline(ROWS_FORGOTTEN, agency_id, operation_id, uow.now) for operation_id in discarded])
 
 
 async def discard(uow: UnitOfWork, agency_id: str, operation_id: str) -> None:
@@ -79,20 +77,20 @@ async def discard(uow: UnitOfWork, agency_id: str, operation_id: str) -> None:
 async def forget_rows(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
     """Forget what became of the rows of old files, a step of one file at a time; the sums stay."""
     first, *others = due
-    await deadlines.schedule(uow, others)
+    deadlines.schedule(uow, others)
     await _forget_rows(uow, first.agency_id, first.subject)
 
 
 async def clear_rest(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
     """Delete what stopped and dry operations leave behind, a step of one operation at a time."""
     first, *others = due
-    await deadlines.schedule(uow, others)
+    deadlines.schedule(uow, others)
     await _clear_rest(uow, first.agency_id, first.subject)
 
 
 async def _forget_rows(uow: UnitOfWork, agency_id: str, operation_id: str) -> None:
     if await operations.clear_chunks(uow.connection, agency_id, operation_id, CLEARED_CHUNKS):
-        await deadlines.schedule(uow, [Deadline(ROWS_FORGOTTEN, agency_id, operation_id, uow.now)])
+        deadlines.schedule(uow, [Deadline(ROWS_FORGOTTEN, agency_id, operation_id, uow.now)])
 
 
 async def _clear_rest(uow: UnitOfWork, agency_id: str, operation_id: str) -> None:
@@ -100,7 +98,7 @@ async def _clear_rest(uow: UnitOfWork, agency_id: str, operation_id: str) -> Non
     unread = await operations.clear_chunks(uow.connection, agency_id, operation_id, CLEARED_CHUNKS, unread=True)
     supposed = await dry_runs.clear(uow.connection, agency_id, operation_id, CLEARED_SEATS)
     if unread or supposed:
-        await deadlines.schedule(uow, [Deadline(REST_CLEARED, agency_id, operation_id, uow.now)])
+        deadlines.schedule(uow, [Deadline(REST_CLEARED, agency_id, operation_id, uow.now)])
 
 
 async def _work_on_chunk(uow: UnitOfWork, operation: Operation, directory: Directory) -> Operation:
@@ -130,11 +128,11 @@ def _advanced(operation: Operation, report: Report, uow: UnitOfWork) -> Operatio
 async def _complete(uow: UnitOfWork, operation: Operation) -> Operation:
     await _clear_rest(uow, operation.agency_id, operation.operation_id)
     due_at = uow.now + ROWS_KEPT
-    await deadlines.schedule(uow, [Deadline(ROWS_FORGOTTEN, operation.agency_id, operation.operation_id, due_at)])
+    deadlines.schedule(uow, [Deadline(ROWS_FORGOTTEN, operation.agency_id, operation.operation_id, due_at)])
     if not operation.dry_run:
         uow.publish(publishing.seat_batch_completed(operation))
     state = OperationState.STOPPED if operation.stop_reason else OperationState.COMPLETED
-    await audit.record(
+    audit.record(
         uow,
         command=COMMANDS[operation.kind],
         agency_id=operation.agency_id,

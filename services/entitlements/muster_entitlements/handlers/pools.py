@@ -114,14 +114,14 @@ async def _open_windows(uow: UnitOfWork, pool: Pool, cause: str) -> None:
         for feature in features().values()
     ]
     await windows.add_windows(uow.connection, opened)
-    await schedule_trials(uow, opened)
+    schedule_trials(uow, opened)
     for window in opened:
         uow.publish(publishing.window_opened(window), causation_id=cause)
 
 
 async def _cut_windows(uow: UnitOfWork, agency_id: str, enrollment_id: str, at: datetime) -> None:
     cut = await windows.cut_windows(uow.connection, agency_id, enrollment_id, at)
-    await cancel_trials(uow, agency_id, cut)
+    cancel_trials(uow, agency_id, cut)
 
 
 async def _apply_terms(uow: UnitOfWork, agency_id: str, enrollment_id: str, cause: str) -> None:

@@ -25,7 +25,7 @@ async def resize_pool(uow: UnitOfWork, command: ResizePool) -> PoolReply:
         limit_met = pool.limit_met and command.cap == pool.in_use
         await pools.resize_pool(uow.connection, pool.agency_id, command.cap, limit_met=limit_met)
         uow.publish(publishing.seat_pool_resized(pool, command.cap))
-    await audit.record(
+    audit.record(
         uow,
         command="ResizePool",
         agency_id=pool.agency_id,
@@ -43,10 +43,10 @@ async def set_seat_policy(uow: UnitOfWork, command: SetSeatPolicy) -> SeatPolicy
         raise PreconditionFailed(f"the seat policy of {pool.agency_id} is in version {version}")
     forgetting = await policies.put_policy(uow.connection, pool.agency_id, command.policy, version + 1)
     if forgetting:
-        await look_at(uow, pool.agency_id, uow.now)
+        look_at(uow, pool.agency_id, uow.now)
     elif command.policy.idle_days is not None:
-        await look_at(uow, pool.agency_id, midnight_after(uow.now))
-    await audit.record(
+        look_at(uow, pool.agency_id, midnight_after(uow.now))
+    audit.record(
         uow,
         command="SetSeatPolicy",
         agency_id=pool.agency_id,
@@ -65,4 +65,4 @@ async def expire_invitations(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
     await pools.touch_pool(uow.connection, agency_id)
     for seat in expired:
         uow.publish(publishing.seat_invitation_expired(seat), time=due_at)
-    await audit.record(uow, command="ExpireInvitations", agency_id=agency_id, after={"seats": len(expired)})
+    audit.record(uow, command="ExpireInvitations", agency_id=agency_id, after={"seats": len(expired)})

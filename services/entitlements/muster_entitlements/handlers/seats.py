@@ -28,7 +28,7 @@ from muster_entitlements.handlers.closings import revoke_earlier
 from muster_entitlements.people import Person
 from muster_entitlements.replies import SeatReply, SeatStateReply
 from muster_entitlements.repository import policies, pools, seats
-from muster_runtime import audit, deadlines
+from muster_runtime import audit, deadlines, writes
 from muster_runtime.db import UnitOfWork
 from muster_runtime.deadlines import Deadline
 from muster_runtime.identifiers import new_id
@@ -48,8 +48,10 @@ async def assign_seat(uow: UnitOfWork, command: AssignSeat) -> SeatReply:
         raise SeatCapReached(pool.agency_id, pool.cap)
     seat = Seat(pool.agency_id, new_id("seat", uow.now), person.subject_ref, command.state, used=False)
     await revoke_earlier(uow, pool, [person.subject_ref])
-    await seats.add_seat(uow.connection, pool, seat.seat_id, person, command.state, uow.now)
-    await pools.use_seats(uow.connection, pool.agency_id, 1, limit_met=pool.limit_met)
+    uow.writes.add(
+        seats.add_seat(pool, seat.seat_id, person, command.state, uow.now),
+        pools.use_seats(pool.agency_id, 1, limit_met=pool.limit_met),
+    )
     if command.state is SeatState.ASSIGNED:
         uow.publish(publishing.seat_assigned(seat))
     else:
@@ -57,7 +59,7 @@ async def assign_seat(uow: UnitOfWork, command: AssignSeat) -> SeatReply:
     if command.state is SeatState.INVITED:
         await _invite(uow, seat)
     uow.publish(publishing.person_recorded(pool.agency_id, person))
-    await audit.record(
+    audit.record(
         uow,
         command="AssignSeat",
         agency_id=pool.agency_id,
@@ -94,7 +96,7 @@ async def invite_to_seat(uow: UnitOfWork, command: InviteToSeat) -> SeatStateRep
     seat, state = await _seat_for(uow, command.agency_id, command.seat_id, SeatAction.INVITE)
     await _invite(uow, seat)
     await pools.touch_pool(uow.connection, pool.agency_id)
-    return await _changed(uow, "InviteToSeat", seat, state)
+    return _changed(uow, "InviteToSeat", seat, state)
 
 
 async def activate_seat(uow: UnitOfWork, command: ActivateSeat) -> SeatStateReply:
@@ -107,7 +109,7 @@ async def activate_seat(uow: UnitOfWork, command: ActivateSeat) -> SeatStateRepl
     seat, state = await _seat_for(uow, command.agency_id, command.seat_id, SeatAction.ACTIVATE)
     if state is not seat.state:
         await _activate(uow, seat)
-    return await _changed(uow, "ActivateSeat", seat, state)
+    return _changed(uow, "ActivateSeat", seat, state)
 
 
 async def mark_use(uow: UnitOfWork, command: MarkUse) -> None:
@@ -120,7 +122,7 @@ async def mark_use(uow: UnitOfWork, command: MarkUse) -> None:
         return
     if seat.state is SeatState.ASSIGNED:
         await _activate(uow, seat)
-        await _changed(uow, "MarkUse", seat, SeatState.ACTIVE)
+        _changed(uow, "MarkUse", seat, SeatState.ACTIVE)
     elif seat.state is SeatState.ACTIVE:
         await seats.mark_use(uow.connection, seat, uow.now.date())
 
@@ -136,7 +138,7 @@ async def suspend_seat(uow: UnitOfWork, command: SuspendSeat) -> SeatStateReply:
         await seats.suspend(uow.connection, seat.agency_id, [seat.seat_id])
         await pools.touch_pool(uow.connection, pool.agency_id)
         uow.publish(publishing.seat_suspended(seat, command.reason))
-    return await _changed(uow, "SuspendSeat", seat, state, command.reason)
+    return _changed(uow, "SuspendSeat", seat, state, command.reason)
 
 
 async def reinstate_seat(uow: UnitOfWork, command: ReinstateSeat) -> SeatStateReply:
@@ -150,7 +152,7 @@ async def reinstate_seat(uow: UnitOfWork, command: ReinstateSeat) -> SeatStateRe
         await seats.reinstate(uow.connection, seat, state, uow.now.date())
         await pools.touch_pool(uow.connection, pool.agency_id)
         uow.publish(publishing.seat_reinstated(seat))
-    return await _changed(uow, "ReinstateSeat", seat, state)
+    return _changed(uow, "ReinstateSeat", seat, state)
 
 
 async def transfer_seat(uow: UnitOfWork, command: TransferSeat) -> SeatStateReply:
@@ -168,7 +170,7 @@ async def transfer_seat(uow: UnitOfWork, command: TransferSeat) -> SeatStateRepl
     uow.publish(publishing.seat_transferred(seat, person.subject_ref))
     uow.publish(publishing.person_erased(seat))
     uow.publish(publishing.person_recorded(seat.agency_id, person))
-    await _changed(uow, "TransferSeat", seat, state)
+    _changed(uow, "TransferSeat", seat, state)
     return SeatStateReply(seat_id=seat.seat_id, subject_ref=person.subject_ref, state=state)
 
 
@@ -181,10 +183,10 @@ async def revoke_seat(uow: UnitOfWork, command: RevokeSeat) -> SeatStateReply:
     seat = await _known_seat(uow, command.agency_id, command.seat_id)
     if seat.state is not SeatState.REVOKED:
         await seats.revoke(uow.connection, seat.agency_id, [seat.seat_id], uow.now)
-        await pools.use_seats(uow.connection, pool.agency_id, -1, limit_met=False)
+        await writes.execute(uow.connection, pools.use_seats(pool.agency_id, -1, limit_met=False))
         uow.publish(publishing.seat_revoked(seat, SeatRevocationReason.REQUESTED))
         uow.publish(publishing.person_erased(seat))
-    return await _changed(uow, "RevokeSeat", seat, SeatState.REVOKED, command.reason)
+    return _changed(uow, "RevokeSeat", seat, SeatState.REVOKED, command.reason)
 
 
 async def known_pool(uow: UnitOfWork, agency_id: str) -> Pool:
@@ -198,7 +200,7 @@ async def known_pool(uow: UnitOfWork, agency_id: str) -> Pool:
 async def say_limit_met(uow: UnitOfWork, pool: Pool, refused: int) -> None:
     """Say that seats were refused for want of a free one, once until one becomes free."""
     if not pool.limit_met:
-        await pools.use_seats(uow.connection, pool.agency_id, 0, limit_met=True)
+        await writes.execute(uow.connection, pools.use_seats(pool.agency_id, 0, limit_met=True))
         uow.publish(publishing.seat_limit_reached(pool, refused))
 
 
@@ -235,7 +237,7 @@ async def _invite(uow: UnitOfWork, seat: Seat) -> None:
     policy, _ = await policies.find_policy(uow.connection, seat.agency_id)
     until = uow.now + timedelta(days=policy.invitation_days)
     await seats.invite(uow.connection, seat, until)
-    await deadlines.schedule(uow, [Deadline(INVITATION_EXPIRED, seat.agency_id, seat.seat_id, until)])
+    deadlines.schedule(uow, [Deadline(INVITATION_EXPIRED, seat.agency_id, seat.seat_id, until)])
     uow.publish(publishing.seat_invited(seat, until))
 
 
@@ -247,10 +249,8 @@ async def _activate(uow: UnitOfWork, seat: Seat) -> None:
     uow.publish(publishing.seat_activated(seat))
 
 
-async def _changed(
-    uow: UnitOfWork, command: str, seat: Seat, state: SeatState, reason: str | None = None
-) -> SeatStateReply:
-    await audit.record(
+def _changed(uow: UnitOfWork, command: str, seat: Seat, state: SeatState, reason: str | None = None) -> SeatStateReply:
+    audit.record(
         uow,
         command=command,
         agency_id=seat.agency_id,

@@ -17,10 +17,10 @@ TRIAL_EXPIRED = "trial-expired"
 _TOO_LATE = timedelta(days=1)
 
 
-async def schedule_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
+def schedule_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
     """Schedule what is to be said of those windows that are trials, but for those of which nothing was left."""
     trials = [window for window in windows if window.trial and window.starts_at < window.ends_at]
-    await deadlines.schedule(
+    deadlines.schedule(
         uow,
         [
             Deadline(TRIAL_ENDING_SOON, trial.agency_id, _notice(trial.window_id, days), due_at)
@@ -31,11 +31,11 @@ async def schedule_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
     )
 
 
-async def cancel_trials(uow: UnitOfWork, agency_id: str, window_ids: Sequence[str]) -> None:
+def cancel_trials(uow: UnitOfWork, agency_id: str, window_ids: Sequence[str]) -> None:
     """Nothing more is to be said of these windows."""
     notices = [_notice(window_id, days) for window_id in window_ids for days in TRIAL_NOTICE_DAYS]
-    await deadlines.cancel(uow, agency_id, TRIAL_ENDING_SOON, notices)
-    await deadlines.cancel(uow, agency_id, TRIAL_EXPIRED, window_ids)
+    deadlines.cancel(uow, agency_id, TRIAL_ENDING_SOON, notices)
+    deadlines.cancel(uow, agency_id, TRIAL_EXPIRED, window_ids)
 
 
 async def announce_trial_ends(uow: UnitOfWork, due: Sequence[Deadline]) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 from muster_contracts.billing import TermStarted
 from muster_entitlements.domain import Pool
 from muster_runtime.db import Connection
+from muster_runtime.writes import Write
 
 
 async def find_pool(connection: Connection, agency_id: str) -> Pool | None:
@@ -113,17 +114,17 @@ async def end_pool(connection: Connection, agency_id: str) -> None:
     await connection.execute("update pool set ended = true, revision = revision + 1 where agency_id = $1", agency_id)
 
 
-async def use_seats(connection: Connection, agency_id: str, change: int, *, limit_met: bool) -> None:
+def use_seats(agency_id: str, change: int, *, limit_met: bool) -> Write:
     """Count assigned seats, or revoked ones with a negative change."""
-    await connection.execute(
+    return (
         """
-        update pool
-        set in_use = in_use + $2, limit_met = $3, revision = revision + 1
-        where agency_id = $1
+        counted_seats as (
+            update pool
+            set in_use = in_use + $2, limit_met = $3, revision = revision + 1
+            where agency_id = $1
+        )
         """,
-        agency_id,
-        change,
-        limit_met,
+        [agency_id, change, limit_met],
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from muster_entitlements.domain import Pool, Seat, SeatState
 from muster_entitlements.people import Person
 from muster_runtime.db import Connection
+from muster_runtime.writes import Write
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,39 +89,39 @@ async def find_seat(connection: Connection, agency_id: str, seat_id: str) -> Sea
     return _to_seat(row) if row else None
 
 
-async def add_seat(
-    connection: Connection, pool: Pool, seat_id: str, person: Person, state: SeatState, now: datetime
-) -> None:
+def add_seat(pool: Pool, seat_id: str, person: Person, state: SeatState, now: datetime) -> Write:
     """Give out a seat, or keep it for a person."""
     columns = SeatColumns([seat_id], [person.subject_ref], [person.email], [person.name or ""])
-    await add_seats(connection, pool.agency_id, columns, state, now, generation=pool.generation)
+    return add_seats(pool.agency_id, columns, state, now, generation=pool.generation)
 
 
-async def add_seats(
-    connection: Connection, agency_id: str, seats: SeatColumns, state: SeatState, now: datetime, *, generation: int
-) -> None:
+def add_seats(agency_id: str, seats: SeatColumns, state: SeatState, now: datetime, *, generation: int) -> Write:
     """Give out many seats.
 
     The columns go as texts that Postgres splits: the driver takes a microsecond a row to encode them as arrays.
     """
-    await connection.execute(
+    return (
         """
-        insert into seat (agency_id, seat_id, subject_ref, state, assigned_at, idle_since, email, name, generation)
-        select $1, seat_id, subject_ref, $2, $3, $4, email, name, $9
-        from unnest(
-            string_to_array($5, E'\n'), string_to_array($6, E'\n'), string_to_array($7, E'\n'),
-            string_to_array($8, E'\n', '')
-        ) as s (seat_id, subject_ref, email, name)
+        added_seats as (
+            insert into seat (agency_id, seat_id, subject_ref, state, assigned_at, idle_since, email, name, generation)
+            select $1, seat_id, subject_ref, $2, $3, $4, email, name, $9
+            from unnest(
+                string_to_array($5, E'\n'), string_to_array($6, E'\n'), string_to_array($7, E'\n'),
+                string_to_array($8, E'\n', '')
+            ) as s (seat_id, subject_ref, email, name)
+        )
         """,
-        agency_id,
-        state,
-        now,
-        now.date(),
-        "\n".join(seats.seat_ids),
-        "\n".join(seats.subject_refs),
-        "\n".join(seats.emails),
-        "\n".join(seats.names),
-        generation,
+        [
+            agency_id,
+            state,
+            now,
+            now.date(),
+            "\n".join(seats.seat_ids),
+            "\n".join(seats.subject_refs),
+            "\n".join(seats.emails),
+            "\n".join(seats.names),
+            generation,
+        ],
     )
 
 

@@ -6,22 +6,27 @@ from typing import Any
 
 from muster_notify.domain import Endpoint, WebhookState
 from muster_runtime.db import EVERY_AGENCY, Connection
+from muster_runtime.writes import Write
 
 
-async def add(connection: Connection, endpoint: Endpoint, event_types: Sequence[str] | None, now: datetime) -> None:
+def add(endpoint: Endpoint, event_types: Sequence[str] | None, now: datetime) -> Write:
     """Add an endpoint."""
-    await connection.execute(
+    return (
         """
-        insert into webhook (id, agency_id, url, event_types, sealed_secret, state, created_at)
-        values ($1, $2, $3, $4, $5, $6, $7)
+        added_webhook as (
+            insert into webhook (id, agency_id, url, event_types, sealed_secret, state, created_at)
+            values ($1, $2, $3, $4, $5, $6, $7)
+        )
         """,
-        endpoint.id,
-        endpoint.agency_id,
-        endpoint.url,
-        event_types,
-        endpoint.sealed_secret,
-        endpoint.state,
-        now,
+        [
+            endpoint.id,
+            endpoint.agency_id,
+            endpoint.url,
+            event_types,
+            endpoint.sealed_secret,
+            endpoint.state,
+            now,
+        ],
     )
 
 

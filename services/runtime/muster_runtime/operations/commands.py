@@ -12,6 +12,7 @@ from muster_runtime.context import Context
 from muster_runtime.db import Database, UnitOfWork
 from muster_runtime.errors import NotFound
 from muster_runtime.idempotency import Key
+from muster_runtime.locks import LOCK, Lock
 from muster_runtime.tenancy import Commands, KeyHeader
 
 
@@ -22,12 +23,12 @@ class OperatorCommands(Commands):
     """
 
     @asynccontextmanager
-    async def write(self, *agencies: str) -> AsyncIterator[UnitOfWork]:
+    async def write(self, *agencies: str, lock: Lock = LOCK) -> AsyncIterator[UnitOfWork]:
         """A unit of work on agencies' streams. Raises NotFound where there can be none of such a name."""
         for agency_id in agencies:
             if not agency_id.isprintable() or "," in agency_id:
                 raise NotFound(f"there is no agency {agency_id[:40]!r}")
-        async with self._database.write(*agencies, context=self.context) as uow:
+        async with self._database.write(*agencies, context=self.context, lock=lock) as uow:
             yield uow
 
     @property

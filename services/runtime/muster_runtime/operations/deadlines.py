@@ -78,7 +78,7 @@ def deadlines_router(service: Service, database: Database) -> APIRouter:
         async def handler(uow: UnitOfWork) -> ReplayReply:
             await _take(uow, deadline)
             await scheduler.handle(uow, service.deadlines, [deadline], service.name)
-            await _note(uow, "RetryParkedDeadline", deadline)
+            _note(uow, "RetryParkedDeadline", deadline)
             return ReplayReply(parked=False, reason=None)
 
         try:
@@ -98,7 +98,7 @@ def deadlines_router(service: Service, database: Database) -> APIRouter:
 
         async def handler(uow: UnitOfWork) -> None:
             await _take(uow, body.deadline)
-            await _note(uow, "DiscardParkedDeadline", body.deadline, body.reason)
+            _note(uow, "DiscardParkedDeadline", body.deadline, body.reason)
 
         return await commands.execute(body.agency_id, handler, status_code=204)
 
@@ -126,8 +126,8 @@ async def _take(uow: UnitOfWork, deadline: Deadline) -> None:
     await deadlines.take(uow, [deadline])
 
 
-async def _note(uow: UnitOfWork, command: str, deadline: Deadline, reason: str | None = None) -> None:
-    await audit.record(
+def _note(uow: UnitOfWork, command: str, deadline: Deadline, reason: str | None = None) -> None:
+    audit.record(
         uow,
         command=command,
         agency_id=deadline.agency_id,

@@ -50,8 +50,8 @@ class Recovery:
             raise Conflict("there is no gap: the first record that waits fits; replay the stream")
         # In the old epoch, so that the first event of a new one still raises its alarm.
         accepted = (last[0], item.position[1] - 1)
-        await positions.store(uow.connection, self._group, {(topic, agency_id): accepted})
-        await audit.record(
+        positions.store(uow, self._group, {(topic, agency_id): accepted})
+        audit.record(
             uow,
             command="AcceptGap",
             agency_id=agency_id,
@@ -78,24 +78,23 @@ class Recovery:
                 f"records: {', '.join(map(str, named[:5]))} are not the first that wait, which are "
                 f"{', '.join(map(str, first[:5]))}: look at the stream again and name those"
             )
+        position = await positions.of_stream(uow.connection, self._group, (topic, agency_id))
         for item in self._applier.read(records):
-            await self._give_up(uow, item, reason)
+            position = self._give_up(uow, item, position, reason)
         await parking.remove(uow, self._group, records)
         return await parking.waiting(uow.connection, self._group, topic, agency_id)
 
-    async def _give_up(self, uow: UnitOfWork, item: Item, reason: str) -> None:
+    def _give_up(self, uow: UnitOfWork, item: Item, last: Position, reason: str) -> Position:
         """Move the position past a record where it is the next one; a gap before it stays one, to be accepted or not.
 
         The audit names the event; what it said stays in Kafka, for it may tell of a person.
         """
         record, envelope = item.record, item.envelope
-        stream = (record.topic, record.agency_id)
-        last = await positions.of_stream(uow.connection, self._group, stream)
-        moved: Position = last
+        moved = last
         if item.position is not None and not leaves_gap(item.position, last, record.topic):
             moved = max(item.position, last)
-        await positions.store(uow.connection, self._group, {stream: moved})
-        await audit.record(
+        positions.store(uow, self._group, {(record.topic, record.agency_id): moved})
+        audit.record(
             uow,
             command="DiscardParkedRecord",
             agency_id=record.agency_id,
@@ -108,6 +107,7 @@ class Recovery:
             },
             reason=reason,
         )
+        return moved
 
 
 def _not_parked(topic: str, agency_id: str) -> NotFound:

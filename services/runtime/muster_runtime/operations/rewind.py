@@ -28,7 +28,7 @@ async def rewind(uow: UnitOfWork, service: Service, group: str, reason: str) -> 
     Raises Conflict where a process still consumes as a member of the group, and RetryableError where Kafka is away.
     """
     topics = sorted({cls.topic for cls in service.subscriptions})
-    await audit.record(uow, command="RewindConsumer", agency_id=EVERY_AGENCY, after={"topics": topics}, reason=reason)
+    audit.record(uow, command="RewindConsumer", agency_id=EVERY_AGENCY, after={"topics": topics}, reason=reason)
     await offsets.forget(uow.connection, group)
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):

@@ -95,6 +95,7 @@ def streams_router(service: str, applier: Applier, database: Database) -> APIRou
 
         async def handler(uow: UnitOfWork) -> StreamState:
             await recovery.accept_gap(uow, topic, agency_id, body.waiting, body.reason)
+            await uow.flush()  # so that the state shows the accepted position
             (state,) = await positions.states(uow.connection, applier.group, topic=topic, agency_id=agency_id, limit=1)
             return state
 

@@ -28,7 +28,7 @@ DAY_10, DAY_30, DAY_40 = (DAY_5 + timedelta(days=days) for days in (5, 25, 35))
 
 async def forget_what_is_due(uow: UnitOfWork, events: Sequence[Received[AgencyWithdrawn]]) -> None:
     for event in events:
-        await deadlines.cancel(uow, event.data.agency_id, "revoke", ["seat_1"])
+        deadlines.cancel(uow, event.data.agency_id, "revoke", ["seat_1"])
 
 
 def build(settings: Settings) -> Service:

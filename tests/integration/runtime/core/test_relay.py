@@ -56,7 +56,6 @@ async def test_a_run_that_commits_late_with_a_low_id_is_relayed(probe: RunningSe
     async with database.write("NASA", context=CONTEXT) as late:
         late.publish(seat("NASA", "late"))
         await late.flush()
-        late._entries.clear()
         await write(probe, "DOE", "early")
         await eventually(lambda: _seats(probe, {"early"}))
     await eventually(lambda: _seats(probe, {"early", "late"}))

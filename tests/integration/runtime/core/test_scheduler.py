@@ -20,7 +20,7 @@ Eventually = Callable[..., Awaitable[Any]]
 
 async def set_deadlines(probe: RunningService, *deadlines: Deadline) -> None:
     async with probe.runtime.database.write(*{d.agency_id for d in deadlines}, context=CONTEXT) as uow:
-        await schedule(uow, deadlines)
+        schedule(uow, deadlines)
 
 
 async def revoked(probe: RunningService) -> list[tuple[str, str, datetime]]:
@@ -64,7 +64,7 @@ async def test_a_moved_deadline_is_due_once_and_a_cancelled_one_never(
     await set_deadlines(probe, Deadline("revoke", "NASA", "moved", due), Deadline("revoke", "NASA", "gone", due))
     await set_deadlines(probe, Deadline("revoke", "NASA", "moved", later))
     async with probe.runtime.database.write("NASA", context=CONTEXT) as uow:
-        await cancel(uow, "NASA", "revoke", ["gone", "never there"])
+        cancel(uow, "NASA", "revoke", ["gone", "never there"])
     probe.clock.move(later)
     await eventually(lambda: _is(revoked(probe), [("NASA", "moved", later)]))
 

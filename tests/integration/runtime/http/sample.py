@@ -79,7 +79,7 @@ async def write_note(
         if body.text == "wrong":
             raise InvalidInput("text", body.text, "must not be wrong")
         note = await insert_note(uow, agency_id, body.text)
-        await audit.record(
+        audit.record(
             uow, command="WriteNote", agency_id=agency_id, subject=note.note_id, after={"version": 1}, reason="asked"
         )
         return note
@@ -180,7 +180,7 @@ async def upload(agency_id: str, request: Request) -> Size:
 @router.delete("/notes", status_code=204, dependencies=[requires("sample:write")])
 async def delete_nothing(agency_id: str, commands: CommandsDep) -> Response:
     async def handle(uow: UnitOfWork) -> None:
-        await audit.record(uow, command="DeleteNothing", agency_id=agency_id)
+        audit.record(uow, command="DeleteNothing", agency_id=agency_id)
 
     return await commands.execute(agency_id, handle, status_code=204)
 
@@ -196,7 +196,7 @@ FAILURES: dict[str, Exception] = {
 @router.post("/failures/{kind}", dependencies=[requires("sample:write")])
 async def fail(agency_id: str, kind: str, commands: CommandsDep) -> Response:
     async def handle(uow: UnitOfWork) -> Note:
-        await audit.record(uow, command="Fail", agency_id=agency_id)
+        audit.record(uow, command="Fail", agency_id=agency_id)
         raise FAILURES[kind]
 
     return await commands.execute(agency_id, handle)

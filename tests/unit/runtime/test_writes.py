@@ -1,0 +1,48 @@
+"""What a transaction writes at its end: rows by their statement, and events in parts that a message can hold."""
+
+from datetime import UTC, datetime
+
+from muster_contracts.entitlements import PersonErased, SeatAssigned
+from muster_runtime import outbox
+from muster_runtime.outbox import RUN_LENGTH, STATEMENT_BYTES, Written
+from muster_runtime.writes import Writes
+
+NOW = datetime(2026, 3, 5, tzinfo=UTC)
+
+
+def run(records: list[tuple[str, bytes | None]], topic: str = SeatAssigned.topic) -> Written:
+    return Written((topic, "NASA", SeatAssigned.event_type, NOW, "cor_1", None, None), records)
+
+
+def test_the_rows_of_a_statement_become_its_columns() -> None:
+    writes = Writes()
+    writes.add_row("noted as (…)", "NASA", 1)
+    writes.add_row("noted as (…)", "DOE", 2)
+    writes.add(("added as (…)", ["once"]))
+    assert writes.take() == [("added as (…)", ["once"]), ("noted as (…)", [["NASA", "DOE"], [1, 2]])]
+    assert writes.take() == []
+
+
+def test_of_several_rows_with_one_key_the_last_is_written() -> None:
+    writes = Writes()
+    for number in (1, 2, 3):
+        writes.add_row("moved as (…)", "NASA", number, key="NASA")
+    assert writes.take() == [("moved as (…)", [["NASA"], [3]])]
+
+
+def test_a_long_run_is_cut_and_all_of_it_goes_in_one_statement() -> None:
+    ((_, arguments),) = outbox.append([run([("NASA", b"{}")] * (RUN_LENGTH + 1))], NOW)
+    assert arguments[7] == [RUN_LENGTH, 1]
+    assert arguments[-2:] == [[], [b"{}"] * (RUN_LENGTH + 1)], "no key differs from the agency: none is sent"
+
+
+def test_keys_are_sent_where_a_run_has_its_own() -> None:
+    erased = run([("sub_1", None), ("sub_2", None)], PersonErased.topic)
+    ((_, arguments),) = outbox.append([run([("NASA", b"{}")]), erased], NOW)
+    assert arguments[8:] == [[False, True], NOW, ["NASA", "sub_1", "sub_2"], [b"{}", None, None]]
+
+
+def test_what_one_message_cannot_hold_goes_in_several() -> None:
+    third = b"x" * (STATEMENT_BYTES // 3)
+    parts = list(outbox.append([run([("NASA", third)], f"topic {number}") for number in range(5)], NOW))
+    assert [arguments[0] for _, arguments in parts] == [["topic 0", "topic 1", "topic 2"], ["topic 3", "topic 4"]]
