@@ -15,9 +15,10 @@ from typing import Any
 
 from faststream.kafka import KafkaBroker
 
-from muster_runtime import parking, positions
+from muster_runtime import parking
 from muster_runtime.applier import Applier
 from muster_runtime.consumer import Consumer
+from muster_runtime.db import UnitOfWork
 from muster_runtime.lane import Lane
 from muster_runtime.producers import Producer
 from muster_runtime.tenancy import Commands
@@ -28,7 +29,7 @@ POINTS: dict[str, tuple[Any, str]] = {
     "send": (Lane, "_send"),
     "delete": (Lane, "_delete"),
     "apply": (Applier, "apply"),
-    "last sequence": (positions, "store"),
+    "last sequence": (UnitOfWork, "flush"),  # which writes it, in a consumer
     "keep": (Consumer, "_keep"),
     "kafka commit": (Consumer, "_commit"),
     "unpark": (parking, "remove"),

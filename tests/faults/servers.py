@@ -133,9 +133,10 @@ def postgres(folder: Path, parameters: Mapping[str, str] | None = None) -> Serve
     return Server(program, folder / "postgres.log", server.answers)
 
 
-def kafka(folder: Path) -> Server:
-    """A Kafka broker of its own, in a folder `kafka` of `folder`."""
-    return _broker(Kafka(folder / "kafka", free_port(), free_port()), folder / "kafka.log")
+def kafka(folder: Path, port: int | None = None, advertised_port: int | None = None) -> Server:
+    """A Kafka broker of its own, in a folder `kafka` of `folder`; clients are told the advertised port, a proxy's."""
+    broker = Kafka(folder / "kafka", port or free_port(), free_port(), advertised_port=advertised_port)
+    return _broker(broker, folder / "kafka.log")
 
 
 def kafka_quorum(folder: Path, nodes: int) -> list[Server]:

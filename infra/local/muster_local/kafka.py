@@ -26,6 +26,7 @@ class Kafka:
 
     Without a `port` it is no broker, without a `controller_port` no controller. In a cluster every node has the
     cluster's id, the controllers' ports by their nodes' numbers, and the number of replicas of Kafka's own topics.
+    Clients connect to the `advertised_port`, which is a proxy's; by default to `port`.
     """
 
     folder: Path
@@ -36,6 +37,7 @@ class Kafka:
     cluster_id: str = ""
     quorum: Mapping[int, int] = field(default_factory=dict)
     replicas: int = 1
+    advertised_port: int | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -98,6 +100,7 @@ class Kafka:
         roles = [role for role, port in ports.items() if port]
         names = {"broker": "PLAINTEXT", "controller": "CONTROLLER"}
         listeners = ",".join(f"{names[role]}://127.0.0.1:{ports[role]}" for role in roles)
+        advertised = listeners.replace(f":{self.port}", f":{self.advertised_port or self.port}")
         in_sync = self.replicas // 2 + 1
         properties = {
             "process.roles": ",".join(roles),
@@ -105,7 +108,7 @@ class Kafka:
             **self._controllers(),
             "controller.listener.names": "CONTROLLER",
             "listeners": listeners,
-            "advertised.listeners": listeners,
+            "advertised.listeners": advertised,
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "log.dirs": self._data,
             "auto.create.topics.enable": "false",
