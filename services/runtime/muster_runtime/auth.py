@@ -44,22 +44,22 @@ class Unauthenticated(PermanentError):
 
     status = 401
     slug = "unauthenticated"
-    title = "A valid bearer token is needed"
+    title = "A valid bearer token is required"
 
 
 class Forbidden(PermanentError):
-    """The token lacks a scope."""
+    """The token lacks a required scope."""
 
     status = 403
     slug = "insufficient-scope"
-    title = "The token lacks a scope"
+    title = "The token lacks a required scope"
 
 
 class ProgramOnly(Forbidden):
     """The route is for the program's officers, and the token acts for one agency."""
 
     slug = "program-only"
-    title = "Only a token for all agencies may do this"
+    title = "This requires a token for all agencies"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class TokenVerifier:
             kid = jws.extract_compact(token.encode()).headers().get("kid")
             return _identity(self._claims(token, await self._keys.holding(kid)))
         except (JoseError, ValueError, TypeError, AttributeError) as error:
-            raise Unauthenticated("the bearer token is not valid") from error
+            raise Unauthenticated("the bearer token is invalid") from error
 
     def _claims(self, token: str, keys: KeySet) -> dict[str, Any]:
         claims = jwt.decode(token, keys, algorithms=ALGORITHMS).claims
@@ -132,12 +132,12 @@ def _identity(claims: dict[str, Any]) -> Identity:
     """The identity that claims with a good signature state. To act for all agencies must be said, never left out."""
     scope = claims.get("scope", "")
     if not isinstance(scope, str):
-        raise Unauthenticated("the token's claim `scope` is not a string of scopes parted by spaces")
+        raise Unauthenticated("the token's claim `scope` is not a string of scopes separated by spaces")
     agency = claims.get("agency")
     if not (isinstance(agency, str) and is_agency_or_all(agency)):
-        state = "is not valid" if "agency" in claims else "is missing"
+        state = "is invalid" if "agency" in claims else "is missing"
         raise Unauthenticated(
-            f"the token's claim `agency` {state}: it must be an agency's id, or \"{EVERY_AGENCY}\" for all agencies"
+            f"the token's claim `agency` {state}: it must be an agency's ID, or \"{EVERY_AGENCY}\" for all agencies"
         )
     return Identity(claims["sub"], frozenset(scope.split()), agency)
 
@@ -167,7 +167,7 @@ async def _identify_officer(
     identity: Identity = request.state.identity
     if identity.agency != EVERY_AGENCY:
         raise ProgramOnly(
-            f'the token acts for {identity.agency} alone; this needs one whose claim `agency` is "{EVERY_AGENCY}"',
+            f'the token is limited to {identity.agency}; this needs a token whose `agency` claim is "{EVERY_AGENCY}"',
             scope=" ".join(needed.scopes),
         )
     return await _identify(request, needed, _documented)

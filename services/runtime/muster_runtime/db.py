@@ -265,7 +265,7 @@ class Database:
         if not agencies:
             raise RuntimeError("a unit of work must name the agencies that it changes")
         if self._turns is not None and self.outbox_full:
-            raise TooManyRequests("too many events wait to be published; send it again later")
+            raise TooManyRequests("too many events are waiting to be published; try again later")
         async with AsyncExitStack() as turn, AsyncExitStack() as held:
             if self._turns is not None and len(agencies) == 1:
                 await turn.enter_async_context(self._turns.take(agencies[0]))

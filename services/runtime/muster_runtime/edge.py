@@ -127,7 +127,7 @@ class Edge:
         """Serve a request that needs a token, within its tenant's share of the process."""
         slots = self._admission.requests
         if slots.used >= slots.total:  # a flood is refused before its tokens are looked at
-            raise TooManyRequests(f"all {slots.total} places for requests are taken; send it again a moment later")
+            raise TooManyRequests(f"all {slots.total} request slots are in use; try again later")
         identity = await self._admit(exchange)
         exchange.tenant = identity.agency
         slots.take(identity.agency, operator=identity.agency == EVERY_AGENCY)
@@ -163,11 +163,11 @@ class Edge:
                 431, f"a request has at most {MAX_HEADERS} headers and {MAX_HEADER_BYTES} bytes of them"
             )
         if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_TARGET_BYTES:
-            raise HTTPException(414, f"an address has at most {MAX_TARGET_BYTES} bytes")
+            raise HTTPException(414, f"a URL's path and query have at most {MAX_TARGET_BYTES} bytes")
         names = [name for name, _ in headers]
         for name in _GIVEN_ONCE:
             if names.count(name) > 1:
-                raise HTTPException(400, f"{name.decode()} is given twice")
+                raise HTTPException(400, f"{name.decode()} must be sent only once")
 
     def _measure(self, exchange: "_Exchange", seconds: float) -> None:
         method = exchange.request.method if exchange.request.method in _METHODS else "other"
@@ -253,7 +253,7 @@ class _Exchange:
                 message = await self.request.receive()
         except TimeoutError:
             raise HTTPException(
-                408, f"after {BODY_SECONDS:.0f} s a body must bring {BODY_BYTES_PER_SECOND} bytes a second"
+                408, f"after {BODY_SECONDS:.0f} s, a body must arrive at {BODY_BYTES_PER_SECOND} bytes per second"
             ) from None
         self._waited += time.monotonic() - began
         self._complete = not message.get("more_body", False)

@@ -20,7 +20,7 @@ class PermanentError(Exception):
 
     status: ClassVar[int] = 409
     slug: ClassVar[str] = "conflict"
-    title: ClassVar[str] = "The state does not allow it"
+    title: ClassVar[str] = "The current state does not allow this"
 
     def __init__(self, detail: str, **extensions: Any) -> None:
         super().__init__(detail)
@@ -33,11 +33,11 @@ class InvalidInput(PermanentError):
 
     status = 422
     slug = "invalid-input"
-    title = "The input breaks a rule"
+    title = "The input is invalid"
 
     def __init__(self, field: str, value: object, rule: str) -> None:
         super().__init__(
-            f"{field}: {value!r} is refused: {rule}",
+            f"{field}: {value!r} is invalid: {rule}",
             errors=[{"field": field, "value": str(value)[:200], "rule": rule}],
         )
 
@@ -55,7 +55,7 @@ class TooManyRequests(PermanentError):
 
     status = 429
     slug = "too-many-requests"
-    title = "Too many requests at once"
+    title = "Too many requests"
 
 
 class Conflict(PermanentError):

@@ -39,7 +39,7 @@ class InvalidIdempotencyKey(PermanentError):
 
     status = 400
     slug = "invalid-idempotency-key"
-    title = "The Idempotency-Key is not valid"
+    title = "The Idempotency-Key is invalid"
 
 
 class IdempotencyMismatch(PermanentError):
@@ -47,7 +47,7 @@ class IdempotencyMismatch(PermanentError):
 
     status = 422
     slug = "idempotency-mismatch"
-    title = "The Idempotency-Key belongs to another request"
+    title = "The Idempotency-Key was used for another request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Key:
 
     def __init__(self, key: str, request: Request) -> None:
         if not _KEY.fullmatch(key):
-            raise InvalidIdempotencyKey("Idempotency-Key: a key is 1 to 255 printable ASCII characters")
+            raise InvalidIdempotencyKey("Idempotency-Key must be 1 to 255 printable ASCII characters")
         self._key = key
         self._request = request
 
@@ -102,7 +102,7 @@ class KeyedRequest:
         if row["route"] != self.route:
             raise IdempotencyMismatch(f"Idempotency-Key {self.key!r} was used for {row['route'][:200]}")
         if row["body_sha256"] != self.body_sha256:
-            raise IdempotencyMismatch(f"Idempotency-Key {self.key!r} was used with another body")
+            raise IdempotencyMismatch(f"Idempotency-Key {self.key!r} was used with a different body")
         return Reply(row["status"], row["body"], json.loads(row["headers"]))
 
     def keep(self, uow: UnitOfWork, agency_id: str, reply: Reply) -> None:

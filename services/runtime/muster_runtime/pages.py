@@ -20,7 +20,7 @@ class InvalidCursor(PermanentError):
 
     status = 422
     slug = "invalid-cursor"
-    title = "The cursor is not valid"
+    title = "The cursor is invalid"
 
 
 class Page(BaseModel, Generic[T]):

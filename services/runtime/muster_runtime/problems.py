@@ -32,12 +32,12 @@ _BAD_TEXT = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharac
 
 # What the framework and the edge raise: slug and title.
 _HTTP = {
-    400: ("bad-request", "The request is not valid"),
+    400: ("bad-request", "The request is invalid"),
     404: ("not-found", "Not found"),
-    405: ("method-not-allowed", "The address does not know this method"),
-    408: ("request-timeout", "The body came too slowly"),
+    405: ("method-not-allowed", "Method not allowed for this path"),
+    408: ("request-timeout", "The body arrived too slowly"),
     413: ("body-too-large", "The body is too large"),
-    414: ("address-too-long", "The address is too long"),
+    414: ("address-too-long", "The URL is too long"),
     429: (TooManyRequests.slug, TooManyRequests.title),
     431: ("headers-too-large", "The headers are too large"),
 }
@@ -52,10 +52,10 @@ SCHEMA = {
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "detail": {"type": "string"},
-        "request_id": {"type": "string", "description": "The id by which the logs know the request."},
+        "request_id": {"type": "string", "description": "The request's ID in the logs."},
         "errors": {
             "type": "array",
-            "description": "Each value that breaks a rule.",
+            "description": "Each invalid value.",
             "items": {
                 "type": "object",
                 "required": ["field", "rule"],
@@ -89,31 +89,31 @@ async def answer(request: Request, error: Exception) -> Response:
             return _http_problem(request, error)
         case _ if isinstance(error, _BAD_TEXT):
             return _problem(
-                request, 422, "invalid-input", "The input breaks a rule", "a text holds the character U+0000"
+                request, 422, "invalid-input", "The input is invalid", "text must not contain the character U+0000"
             )
         case MigrationsPending():
-            log.warning("request can be tried again", exc_info=error)
+            log.warning("retryable_request_failed", exc_info=error)
             return _problem(
                 request,
                 503,
                 "migrations-pending",
                 "The service is being upgraded",
-                "Its database lacks a migration that this request needs. Try again once the service is ready. With the "
-                "same Idempotency-Key a command is carried out once, whatever became of this try.",
+                "The database lacks a migration that this request needs. Try again when the service is ready. "
+                "With the same Idempotency-Key, a command runs only once, even if this attempt succeeded.",
                 headers={"retry-after": str(RETRY_AFTER_SECONDS)},
             )
         case _ if isinstance(error, RETRYABLE):
-            log.warning("request can be tried again", exc_info=error)
+            log.warning("retryable_request_failed", exc_info=error)
             return _problem(
                 request,
                 503,
                 "unavailable",
-                "Something that is needed is unavailable for now",
-                "Try again. With the same Idempotency-Key a command is carried out once, whatever became of this try.",
+                "The service is temporarily unavailable",
+                "Try again. With the same Idempotency-Key, a command runs only once, even if this attempt succeeded.",
                 headers={"retry-after": str(RETRY_AFTER_SECONDS)},
             )
-    log.error("request failed", exc_info=error)
-    return _problem(request, 500, "internal-error", "An unforeseen error", "The logs know it by the request_id.")
+    log.error("request_failed", exc_info=error)
+    return _problem(request, 500, "internal-error", "Internal error", "Search the logs for the request_id.")
 
 
 def _problem(
@@ -151,7 +151,7 @@ def _invalid_request(request: Request, error: RequestValidationError) -> Respons
     broken = [_field_error(e) for e in errors[:MAX_ERRORS]]
     first = f"{broken[0]['field']}: {broken[0]['rule']}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return _problem(request, 422, "invalid-input", "The input breaks a rule", first + more, {"errors": broken})
+    return _problem(request, 422, "invalid-input", "The input is invalid", first + more, {"errors": broken})
 
 
 def _field_error(error: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ class UnsupportedMediaType(PermanentError):
 
     status = 415
     slug = "unsupported-media-type"
-    title = "The body is of another type"
+    title = "Unsupported media type"
 
 
 def media_type(request: Request) -> str:
@@ -35,7 +35,7 @@ def _refuse_unknown(request: Request, route: Any) -> None:
     for name, value in request.query_params.items():
         if name not in known:
             knows = f"those of this route are {', '.join(known)}" if known else "this route has none"
-            raise InvalidInput(name[:100], value[:100], f"there is no such query parameter; {knows}")
+            raise InvalidInput(name[:100], value[:100], f"unknown query parameter; {knows}")
 
 
 def _query_names(dependant: Any) -> set[str]:
@@ -53,8 +53,8 @@ def _refuse_other_type(request: Request, route: Any) -> None:
         taken = [JSON]
         fits = not (route.body_field and _has_body(request)) or given == JSON or given.endswith("+json")
     if not fits:
-        state = f"{given[:100]!r} is refused" if given else "is missing"
-        raise UnsupportedMediaType(f"Content-Type: {state}: send {' or '.join(taken)}")
+        state = f"{given[:100]!r} is not supported" if given else "is missing"
+        raise UnsupportedMediaType(f"Content-Type {state}: send {' or '.join(taken)}")
 
 
 def _has_body(request: Request) -> bool:

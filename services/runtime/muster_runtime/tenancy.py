@@ -26,7 +26,7 @@ class PreconditionFailed(PermanentError):
 
     status = 412
     slug = "precondition-failed"
-    title = "The thing has changed since it was read"
+    title = "The resource has changed since it was read"
 
 
 class PreconditionRequired(PermanentError):
@@ -34,7 +34,7 @@ class PreconditionRequired(PermanentError):
 
     status = 428
     slug = "precondition-required"
-    title = "The request needs an If-Match header"
+    title = "An If-Match header is required"
 
 
 class InvalidEntityTag(PermanentError):
@@ -42,7 +42,7 @@ class InvalidEntityTag(PermanentError):
 
     status = 400
     slug = "invalid-entity-tag"
-    title = "The If-Match header is not valid"
+    title = "The If-Match header is invalid"
 
 
 class Reader:
@@ -150,7 +150,7 @@ async def _if_match(
 
 async def _required_if_match(if_match: Annotated[int | None, Depends(_if_match)]) -> int:
     if if_match is None:
-        raise PreconditionRequired("If-Match is missing: read the thing, and send the ETag of that reply as If-Match")
+        raise PreconditionRequired("If-Match is missing: read the resource and send its ETag as If-Match")
     return if_match
 
 

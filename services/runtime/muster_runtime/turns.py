@@ -35,7 +35,7 @@ class Turns:
         """
         queue = self._queues.setdefault(agency_id, _Queue())
         if queue.callers >= self._limit:
-            raise TooManyRequests(f"{self._limit} commands for {agency_id} wait already")
+            raise TooManyRequests(f"{self._limit} commands for {agency_id} are already waiting")
         queue.callers += 1
         try:
             async with asyncio.timeout(TURN_SECONDS):

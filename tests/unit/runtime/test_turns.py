@@ -34,7 +34,7 @@ async def test_a_full_queue_refuses_and_a_caller_that_gives_up_makes_room() -> N
     async with turns.take("NASA"):
         waiting = asyncio.create_task(_take(turns, "NASA"))
         await asyncio.sleep(0)
-        with pytest.raises(TooManyRequests, match="2 commands for NASA wait already"):
+        with pytest.raises(TooManyRequests, match="2 commands for NASA are already waiting"):
             await _take(turns, "NASA")
         await _take(turns, "DOE")
         waiting.cancel()

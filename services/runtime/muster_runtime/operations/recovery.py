@@ -43,11 +43,11 @@ class Recovery:
         (item,) = self._applier.read(records)
         last = await positions.of_stream(uow.connection, self._group, (topic, agency_id))
         if item.defect is not None or item.position is None:
-            raise Conflict(f"the stream did not park for a gap, but for this: {item.defect}")
+            raise Conflict(f"the stream is not parked for a gap, but for this: {item.defect}")
         if item.position[1] != waiting:
-            raise Conflict(f"sequence {item.position[1]} waits first, not {waiting}: look at the stream again")
+            raise Conflict(f"the first waiting sequence is {item.position[1]}, not {waiting}: show the stream again")
         if not leaves_gap(item.position, last, topic):
-            raise Conflict("there is no gap: the first record that waits fits; replay the stream")
+            raise Conflict("there is no gap: the first waiting record is the next one; replay the stream")
         # In the old epoch, so that the first event of a new one still raises its alarm.
         accepted = (last[0], item.position[1] - 1)
         positions.store(uow, self._group, {(topic, agency_id): accepted})
@@ -75,8 +75,8 @@ class Recovery:
         first = [RecordName(partition=record.partition, offset=record.offset) for record in records]
         if first != list(named):
             raise Conflict(
-                f"records: {', '.join(map(str, named[:5]))} are not the first that wait, which are "
-                f"{', '.join(map(str, first[:5]))}: look at the stream again and name those"
+                f"records: {', '.join(map(str, named[:5]))} are not the first waiting records, which are "
+                f"{', '.join(map(str, first[:5]))}: show the stream again and name those"
             )
         position = await positions.of_stream(uow.connection, self._group, (topic, agency_id))
         for item in self._applier.read(records):

@@ -37,8 +37,8 @@ async def rewind(uow: UnitOfWork, service: Service, group: str, reason: str) -> 
             )
     except CommitFailedError:
         raise Conflict(
-            f"a process of {service.name} still consumes: stop all but one with the role operations; "
-            "one that was killed counts for ten seconds more"
+            f"a process of {service.name} is still consuming: stop every process except one with the role "
+            "operations. A killed process counts for up to ten more seconds"
         ) from None
     except KafkaError as error:
         raise RetryableError(f"Kafka cannot be reached: {error!r}") from error

@@ -135,7 +135,7 @@ def streams_router(service: str, applier: Applier, database: Database) -> APIRou
             raise NotFound(f"{service} neither reads nor writes the topic {topic[:80]!r}")
         last = body.offset if body.last_offset is None else body.last_offset
         if last < body.offset:
-            raise InvalidInput("last_offset", last, f"it is not below offset, {body.offset}")
+            raise InvalidInput("last_offset", last, f"must not be lower than offset ({body.offset})")
         records = passing.OffsetRange(topic, partition, body.offset, last)
 
         async def handler(uow: UnitOfWork) -> Passed:

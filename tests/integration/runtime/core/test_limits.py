@@ -122,7 +122,7 @@ async def test_a_full_outbox_refuses_commands_until_events_are_published(
     await api.client.get("/health/ready")
     refused = await api.client.post("/v1/agencies/NASA/notes", json={"text": "too many"})
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
-    assert "too many events wait to be published" in refused.json()["detail"]
+    assert "too many events are waiting to be published" in refused.json()["detail"]
 
     await api.admin.execute("delete from outbox")  # as a relay would
     await api.client.get("/health/ready")

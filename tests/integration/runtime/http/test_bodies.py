@@ -23,7 +23,7 @@ async def trickle(pieces: int) -> AsyncIterator[bytes]:
 async def test_a_body_that_comes_too_slowly_is_given_up(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge, "BODY_SECONDS", 0.2)
     reply = await sample.client.post(NOTES, content=trickle(3), headers=JSON)
-    assert (reply.status_code, reply.json()["title"]) == (408, "The body came too slowly")
+    assert (reply.status_code, reply.json()["title"]) == (408, "The body arrived too slowly")
     assert "must bring 16384 bytes a second" in reply.json()["detail"]
 
 
