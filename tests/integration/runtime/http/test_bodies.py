@@ -24,7 +24,7 @@ async def test_a_body_that_comes_too_slowly_is_given_up(sample: Sample, monkeypa
     monkeypatch.setattr(edge, "BODY_SECONDS", 0.2)
     reply = await sample.client.post(NOTES, content=trickle(3), headers=JSON)
     assert (reply.status_code, reply.json()["title"]) == (408, "The body arrived too slowly")
-    assert "must bring 16384 bytes a second" in reply.json()["detail"]
+    assert "must arrive at 16384 bytes per second" in reply.json()["detail"]
 
 
 async def test_one_tenant_cannot_fill_the_memory_with_bodies(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
