@@ -14,6 +14,7 @@ from muster_runtime.db import Database, UnitOfWork
 from muster_runtime.flight import Parts, Run
 from muster_runtime.lane import Lane
 from muster_runtime.locks import LOCK, Lock
+from muster_runtime.offsets import Partition
 from muster_runtime.plan import Plan
 from muster_runtime.positions import Position, StreamKey
 from muster_runtime.producers import Producer
@@ -80,9 +81,11 @@ def last_sequence_apart() -> None:
     def store_later(_uow: UnitOfWork, _group: str, latest: Mapping[StreamKey, Position]) -> None:
         advanced.update(latest)
 
-    async def apply_then_store(self: Applier, streams: Mapping[StreamKey, Sequence[Item]]) -> None:
+    async def apply_then_store(
+        self: Applier, streams: Mapping[StreamKey, Sequence[Item]], known: Mapping[Partition, int]
+    ) -> None:
         advanced.clear()
-        await apply_streams(self, streams)
+        await apply_streams(self, streams, known)
         if advanced:
             async with self._database.write(*{agency_id for _, agency_id in advanced}, context=self._context) as uow:
                 store(uow, self.group, advanced)

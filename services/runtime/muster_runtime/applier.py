@@ -11,12 +11,13 @@ import asyncpg
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from muster_contracts import Envelope, Event
-from muster_runtime import audit, parking, positions
+from muster_contracts import Envelope, Event, topics
+from muster_runtime import audit, offsets, parking, positions
 from muster_runtime.clock import MAX_SKEW
 from muster_runtime.context import Context
 from muster_runtime.db import ONE_AGENCYS, RETRYABLE, Database, UnitOfWork, concerns_all
 from muster_runtime.events import EventHandler, Unreadable
+from muster_runtime.offsets import Partition
 from muster_runtime.pacing import Pace
 from muster_runtime.parking import (
     DEFAULT_LIMITS,
@@ -68,8 +69,11 @@ class Applier:
         self._context = Context(actor=service, correlation_id="")
         self.group = group
 
-    async def apply(self, records: Sequence[Record]) -> list[StreamStands]:
+    async def apply(self, records: Sequence[Record], first: Mapping[Partition, int] = {}) -> list[StreamStands]:
         """Apply records, of any streams, in their order; what is refused is parked.
+
+        `first` are the offsets from which their partitions were read. Raises DatabaseWentBack where the database has
+        lost what came before them and the topic is compacted: on others, what follows then parks for a gap.
 
         Answers the streams that must wait, and of which nothing more was taken. Any error is the server's fault, and
         no record's: then all of them are to be handed in again, and what is applied already is skipped.
@@ -81,9 +85,10 @@ class Applier:
             await pace.keep()
             streams.setdefault((record.topic, record.agency_id), []).append(self._reader.read(record, latest))
         standing: list[StreamStands] = []
+        known = {partition: offset for partition, offset in first.items() if topics()[partition[0]].compacted}
         left = iter(streams.items())
         while part := dict(islice(left, STREAMS_AT_ONCE)):
-            standing += await self._apply_all(part)
+            standing += await self._apply_all(part, known)
         return standing
 
     def read(self, records: Iterable[Record]) -> list[Item]:
@@ -102,11 +107,13 @@ class Applier:
             waiting = await parking.waiting(connection, self.group, stands.topic, stands.agency_id)
         return waiting <= self._limits.records * 0.9
 
-    async def _apply_all(self, streams: Mapping[StreamKey, Sequence[Item]]) -> list[StreamStands]:
+    async def _apply_all(
+        self, streams: Mapping[StreamKey, Sequence[Item]], known: Mapping[Partition, int]
+    ) -> list[StreamStands]:
         """Apply all streams together; where that cannot be, each alone, so that only the culprit parks or waits."""
         if len(streams) > 1:
             try:
-                await self._apply_streams(streams)
+                await self._apply_streams(streams, known)
                 return []
             except Exception as error:
                 if concerns_all(error) and not isinstance(error, StreamFull):
@@ -118,7 +125,7 @@ class Applier:
                 standing.append(AgencyStands(topic, agency_id, busy[agency_id]))
                 continue
             try:
-                await self._apply_alone((topic, agency_id), items)
+                await self._apply_alone((topic, agency_id), items, known)
             except StreamFull as full:
                 standing.append(full)
             except ONE_AGENCYS as error:
@@ -126,14 +133,14 @@ class Applier:
                 standing.append(AgencyStands(topic, agency_id, busy[agency_id]))
         return standing
 
-    async def _apply_alone(self, stream: StreamKey, items: Sequence[Item]) -> None:
+    async def _apply_alone(self, stream: StreamKey, items: Sequence[Item], known: Mapping[Partition, int]) -> None:
         """Apply one stream; where that is refused, item by item, and park it from the one that is.
 
         Raises StreamFull from the first item on for which there is no room.
         """
         refusal: Exception
         try:
-            await self._apply_streams({stream: items})
+            await self._apply_streams({stream: items}, known)
             return
         except StreamFull as full:
             if len(items) == 1:
@@ -146,7 +153,7 @@ class Applier:
         for index, item in enumerate(items):
             try:
                 if len(items) > 1:
-                    await self._apply_streams({stream: [item]})
+                    await self._apply_streams({stream: [item]}, known)
                     continue
             except RETRYABLE:
                 raise
@@ -162,16 +169,18 @@ class Applier:
             _log.error("stream_parked", topic=topic, agency_id=agency_id, exc_info=refusal)
             return
 
-    async def _apply_streams(self, streams: Mapping[StreamKey, Sequence[Item]]) -> None:
+    async def _apply_streams(self, streams: Mapping[StreamKey, Sequence[Item]], known: Mapping[Partition, int]) -> None:
         """One transaction: last sequences, effects, events, and whatever parks."""
         agencies = sorted({agency_id for _, agency_id in streams})
         lock = positions.lock(self.group, streams)
         async with self._database.write(*agencies, context=self._context, lock=lock) as uow:
-            known, parked = positions.found(uow)
+            if known:
+                await offsets.require(uow.connection, self.group, known)
+            applied, parked = positions.found(uow)
             plans: dict[StreamKey, Plan] = {}
             filled: list[StreamKey] = []
             for stream, items in streams.items():
-                last = known.get(stream, START)
+                last = applied.get(stream, START)
                 if parked.get(stream) is False:  # parked, and not for missing events
                     behind = [i for i in items if i.position is None or i.position > last]
                     await parking.append(uow, self.group, _waiting(behind), self._limits)

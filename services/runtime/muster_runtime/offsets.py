@@ -4,12 +4,21 @@ It is kept in the service's own database. A failover or a restore takes it back 
 lost is read again; Kafka's committed offsets do not go back, and are only a hint for tools.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from muster_runtime.db import Connection
+from muster_runtime.errors import RetryableError
 
 Partition = tuple[str, int]  # topic, number
+
+
+class DatabaseWentBack(RetryableError):
+    """The database has lost what was applied of partitions: they must be read again before anything that follows."""
+
+    def __init__(self, partitions: Collection[Partition]) -> None:
+        super().__init__(f"the database has lost what was applied of {sorted(partitions)}")
+        self.partitions = partitions
 
 
 async def begins(connection: Connection, group: str) -> dict[Partition, int]:
@@ -61,6 +70,13 @@ async def keep(
         server_started_at,
     )
     return {(row["topic"], row["kafka_partition"]) for row in rows}
+
+
+async def require(connection: Connection, group: str, first: Mapping[Partition, int]) -> None:
+    """Raise DatabaseWentBack where the database does not know of everything before these offsets."""
+    known = await begins(connection, group)
+    if lost := {partition for partition, offset in first.items() if known.get(partition, 0) < offset}:
+        raise DatabaseWentBack(lost)
 
 
 async def forget(connection: Connection, group: str) -> None:

@@ -13,7 +13,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_not_exception_type, wait_exponential_jitter
 
 from muster_runtime import offsets, passing
 from muster_runtime.applier import Applier
@@ -23,7 +23,7 @@ from muster_runtime.consumer.progress import Progress
 from muster_runtime.consumer.records import Records
 from muster_runtime.consumer.subscription import Subscription
 from muster_runtime.db import RETRYABLE, Database
-from muster_runtime.offsets import Partition
+from muster_runtime.offsets import DatabaseWentBack, Partition
 from muster_runtime.parking import Record, StreamStands
 from muster_runtime.rebootstrap import enable_rebootstrap
 from muster_runtime.telemetry import APPLY_RETRIES, describe
@@ -40,6 +40,8 @@ LEAVE_SECONDS = 3
 
 # How often the consumer is looked after.
 TEND_SECONDS = 5.0
+
+Consumed = Sequence[ConsumerRecord[bytes, bytes]]
 
 _log = structlog.get_logger(__name__)
 
@@ -190,14 +192,15 @@ class Consumer:
                 await offsets.keep(connection, group, {named: (before, onward)}, self._server)
         return onward
 
-    async def _on_batch(self, raw: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
+    async def _on_batch(self, raw: Consumed) -> None:
         """Apply a batch, then commit it to Kafka. Never raises: FastStream would go on past an error."""
         async with self._applying:
             if self._stopping:
                 return
             self._progress.give_sign()
             raw = self._paused.put_repartitioned_aside(raw)
-            if standing := await self._apply([self._records.read(consumed) for consumed in raw]):
+            raw, standing = await self._apply_known(raw)
+            if standing:
                 raw = self._paused.put_streams_aside(raw, standing)
             self.held = None
             self._progress.give_sign()
@@ -209,17 +212,32 @@ class Consumer:
             if applied:
                 await asyncio.gather(self._keep(read), self._commit(applied))
 
-    async def _apply(self, records: Sequence[Record]) -> list[StreamStands]:
+    async def _apply_known(self, raw: Consumed) -> tuple[Consumed, list[StreamStands]]:
+        """Apply the records of partitions that are read on from where the database knows; answers them, and `_apply`'s.
+
+        The other partitions were taken away, or are read again: the database has gone back.
+        """
+        while True:
+            known = self._progress.offsets
+            raw = [record for record in raw if (record.topic, record.partition) in known]
+            partitions = {TopicPartition(record.topic, record.partition) for record in raw}
+            first = {self._named(partition): known[partition] for partition in partitions}
+            try:
+                return raw, await self._apply([self._records.read(record) for record in raw], first)
+            except DatabaseWentBack as error:
+                self._go_back({TopicPartition(self._prefix + topic, number) for topic, number in error.partitions})
+
+    async def _apply(self, records: Sequence[Record], first: Mapping[Partition, int]) -> list[StreamStands]:
         """Apply records, however often it must be tried; answers the streams that must wait.
 
         What an event could be blamed for has parked it; so whatever error comes out of the applier is no event's fault.
         """
         return await AsyncRetrying(
-            retry=retry_if_exception_type(),
+            retry=retry_if_not_exception_type(DatabaseWentBack),
             wait=wait_exponential_jitter(multiplier=0.1, max=5),
             before_sleep=self._note_retry,
             reraise=True,
-        )(self._applier.apply, records)
+        )(self._applier.apply, records, first)
 
     def _note_retry(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

@@ -1,15 +1,21 @@
 """Where a consumer goes on: where its database says, which may have gone back; and how a gap is filled."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from itertools import count, islice
 from typing import Any
 
 from muster_contracts import Envelope
-from muster_contracts.entitlements import SeatAssigned
+from muster_contracts.entitlements import PersonRecorded, SeatAssigned
+from muster_runtime.db import UnitOfWork
+from muster_runtime.events import Received
 from muster_runtime.process import Role
+from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.conftest import discard
 from tests.integration.runtime.core.probe.service import build
+from tests.integration.runtime.core.relays import partition
 from tests.support.services import RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -98,6 +104,42 @@ async def test_what_comes_after_a_loss_neither_hides_it_nor_stays_parked(
     await eventually(lambda: have(probe, "NASA", "a", "b", "c"))
     await eventually(lambda: have(probe, "DOE", "x"))
     await eventually(lambda: flows(probe, "NASA"))
+
+
+async def keep_persons(uow: UnitOfWork, events: Sequence[Received[PersonRecorded]]) -> None:
+    await uow.connection.execute(
+        """
+        insert into effect (agency_id, event_id, sequence, seat_id)
+        select * from unnest($1::text[], $2::text[], $3::bigint[], $4::text[])
+        """,
+        [event.envelope.agency_id for event in events],
+        [event.envelope.id for event in events],
+        [event.envelope.sequence for event in events],
+        [event.data.subject_ref for event in events],
+    )
+
+
+def build_directory(settings: Settings) -> Service:
+    """The probe as a reader of a compacted topic."""
+    return replace(build(settings), subscriptions={PersonRecorded: keep_persons})
+
+
+async def test_what_comes_after_a_loss_does_not_hide_it_on_a_compacted_topic(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    """Its streams have holes, which are no gaps: what was lost would be taken for compacted, and then for repeated."""
+    probe = await run_service(build_directory, Settings)
+    names = (f"sub_{number}" for number in count())
+    persons = (PersonRecorded(agency_id="NASA", subject_ref=name, name="Ada", email="ada@nasa.gov") for name in names)
+    first, second, third = islice((each for each in persons if partition(each.record_key) == 0), 3)
+    await probe.publish(first)
+    await eventually(lambda: kept(probe, 1))
+    await remember(probe)
+    await probe.publish(second)
+    await eventually(lambda: kept(probe, 2))
+    await go_back(probe)
+    await probe.publish(third)
+    await eventually(lambda: have(probe, "NASA", first.subject_ref, second.subject_ref, third.subject_ref))
 
 
 async def test_a_new_consumer_begins_where_the_database_says_and_not_where_kafka_does(
