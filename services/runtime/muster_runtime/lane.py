@@ -129,8 +129,11 @@ class Lane:
                     if not await self._lease.take():
                         await self._close_producer()  # who leads now has fenced it, or repeats what it had in flight
                         await self._rest()
-                    elif not await self._drain():
-                        await self._rest()
+                    else:
+                        async with self._lease.renewed():
+                            progress = await self._drain()
+                        if not progress:
+                            await self._rest()
                     self._failure = None
                 except (KafkaError, *RETRYABLE) as error:
                     self._failure = describe(error)

@@ -47,14 +47,14 @@ async def outbox_is_empty(probe: RunningService) -> bool:
 
 
 @asynccontextmanager
-async def relaying(probe: RunningService) -> AsyncIterator[Relay]:
+async def relaying(probe: RunningService, holder: str = "the same name") -> AsyncIterator[Relay]:
     """A relay of the probe's, until the block ends."""
     settings = probe.runtime.settings
     relay = Relay(
         probe.runtime.database,
         Bell("", "probe", probe.clock).alarm,
         service="probe",
-        holder="the same name",
+        holder=holder,
         bootstrap=settings.kafka_bootstrap,
         topics=dict.fromkeys(probe.runtime.service.produces, PARTITIONS),
         topic_prefix=settings.topic_prefix,

@@ -2,10 +2,12 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 
 from muster_contracts import topics
 from muster_contracts.entitlements import PersonRecorded, SeatAssigned
@@ -13,6 +15,8 @@ from muster_local.topics import create_topics, delete_topics
 from muster_runtime import lane
 from muster_runtime import relay as relay_
 from muster_runtime.context import Context
+from muster_runtime.lease import LEASE_SECONDS, RENEW_SECONDS
+from muster_runtime.restored import refuse_restored
 from tests.integration.runtime.core.conftest import ProbeStarter, put_unreadable
 from tests.integration.runtime.core.relays import outbox_is_empty, relaying, seat, write
 from tests.support.services import PARTITIONS, RunningService
@@ -123,6 +127,24 @@ async def test_two_relays_at_once_lose_nothing_and_keep_the_order(
         await eventually(lambda: outbox_is_empty(idle_probe))
     first_seen = dict.fromkeys(e.envelope.sequence for e in await idle_probe.published(SeatAssigned))
     assert list(first_seen) == list(range(1, 3001))
+
+
+async def test_relays_that_take_longer_to_begin_than_a_lease_lasts_do_not_fence_each_other_for_ever(
+    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where each answer of Kafka takes 400 ms: whoever has just begun was fenced before it had sent anything."""
+
+    async def compare_slowly(*arguments: Any) -> Collection[TopicPartition]:
+        leaderless = await refuse_restored(*arguments)
+        until = time.monotonic() + LEASE_SECONDS + 2 * RENEW_SECONDS
+        await eventually(lambda: time.monotonic() > until)
+        return leaderless
+
+    monkeypatch.setattr(lane, "refuse_restored", compare_slowly)
+    async with idle_probe.runtime.database.write("NASA", context=CONTEXT) as uow:
+        uow.publish(PersonRecorded(agency_id="NASA", subject_ref="sub_1", name="Ada", email="ada@nasa.gov"))
+    async with relaying(idle_probe, "first"), relaying(idle_probe, "second"):
+        await eventually(lambda: outbox_is_empty(idle_probe), timeout=30)
 
 
 async def test_a_relay_that_meets_what_nobody_can_read_at_a_topics_end_publishes(
