@@ -53,7 +53,7 @@ where id in (
                 from outbox
                 where
                     topic = any($1::text[])
-                    and id <> all($2::bigint[])
+                    and id not in (select unnest($2::bigint[]))
                     and (topic, agency_id) not in (select * from unnest($3::text[], $4::text[]))
                 order by id
                 limit $7

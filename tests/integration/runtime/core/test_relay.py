@@ -147,6 +147,21 @@ async def test_relays_that_take_longer_to_begin_than_a_lease_lasts_do_not_fence_
         await eventually(lambda: outbox_is_empty(idle_probe), timeout=30)
 
 
+async def test_a_read_finds_what_is_in_flight_by_hash(idle_probe: RunningService) -> None:
+    """It looks through 10,000 runs; to compare each with every run in flight took four times as long as the rest."""
+    types = "text[], bigint[], text[], text[], integer, integer, integer, text[], text[]"
+    async with idle_probe.admin.transaction():
+        await idle_probe.admin.execute("set local plan_cache_mode = force_generic_plan")
+        await idle_probe.admin.execute(f"prepare read ({types}) as {lane._READ}")
+        rows = await idle_probe.admin.fetch(
+            "explain execute read ('{}', '{}', '{}', '{}', 500, 10000, 10000, '{}', '{}')"
+        )
+        await idle_probe.admin.execute("deallocate read")
+    plan = "\n".join(row[0] for row in rows)
+    assert "<> ALL" not in plan, plan
+    assert "ANY (id = (hashed SubPlan" in plan, plan
+
+
 async def test_a_relay_that_meets_what_nobody_can_read_at_a_topics_end_publishes(
     idle_probe: RunningService, eventually: Eventually
 ) -> None:
