@@ -61,6 +61,19 @@ async def test_a_seat_is_reserved_then_invited_then_taken(entitlements: Entitlem
         await published(entitlements, cls, 1)
 
 
+async def test_a_seat_that_begins_with_an_invitation_keeps_until_when(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=1)
+    await entitlements.service.client.put(
+        "/v1/agencies/NASA/seat-policy", json={"idle_days": None, "invitation_days": 10}
+    )
+    seat = await keep(entitlements, "ada", "invited")
+    assert (await entitlements.get(seat)).json()["invited_until"] is not None
+    entitlements.service.clock.move(START + 10 * DAY)
+    [expired] = await published(entitlements, SeatInvitationExpired, 1)
+    assert expired.envelope.time == START + 10 * DAY
+    assert (await entitlements.get(seat)).json()["state"] == "reserved"
+
+
 async def test_an_invitation_expires_at_its_instant_and_can_be_sent_again(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=3)
     await entitlements.service.client.put(

@@ -1,6 +1,6 @@
 """Single seats: assignment, and every later change."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from muster_contracts.entitlements import SeatRevocationReason
 from muster_entitlements import publishing
@@ -48,16 +48,17 @@ async def assign_seat(uow: UnitOfWork, command: AssignSeat) -> SeatReply:
         raise SeatCapReached(pool.agency_id, pool.cap)
     seat = Seat(pool.agency_id, new_id("seat", uow.now), person.subject_ref, command.state, used=False)
     await revoke_earlier(uow, pool, [person.subject_ref])
+    invited_until = await _invitation_end(uow, pool.agency_id) if command.state is SeatState.INVITED else None
     uow.writes.add(
-        seats.add_seat(pool, seat.seat_id, person, command.state, uow.now),
+        seats.add_seat(pool, seat.seat_id, person, command.state, uow.now, invited_until),
         pools.use_seats(pool.agency_id, 1, limit_met=pool.limit_met),
     )
     if command.state is SeatState.ASSIGNED:
         uow.publish(publishing.seat_assigned(seat))
     else:
         uow.publish(publishing.seat_reserved(seat))
-    if command.state is SeatState.INVITED:
-        await _invite(uow, seat)
+    if invited_until is not None:
+        _invite(uow, seat, invited_until)
     uow.publish(publishing.person_recorded(pool.agency_id, person))
     audit.record(
         uow,
@@ -94,7 +95,9 @@ async def invite_to_seat(uow: UnitOfWork, command: InviteToSeat) -> SeatStateRep
     pool = await known_pool(uow, command.agency_id)
     _require_state(pool, pool.state(uow.now) in ASSIGNABLE, uow)
     seat, state = await _seat_for(uow, command.agency_id, command.seat_id, SeatAction.INVITE)
-    await _invite(uow, seat)
+    until = await _invitation_end(uow, seat.agency_id)
+    await seats.invite(uow.connection, seat, until)
+    _invite(uow, seat, until)
     await pools.touch_pool(uow.connection, pool.agency_id)
     return _changed(uow, "InviteToSeat", seat, state)
 
@@ -233,10 +236,13 @@ async def _require_no_seat(uow: UnitOfWork, agency_id: str, person: Person) -> N
         raise SeatAlreadyHeld(person.subject_ref, held[person.subject_ref].seat_id)
 
 
-async def _invite(uow: UnitOfWork, seat: Seat) -> None:
-    policy, _ = await policies.find_policy(uow.connection, seat.agency_id)
-    until = uow.now + timedelta(days=policy.invitation_days)
-    await seats.invite(uow.connection, seat, until)
+async def _invitation_end(uow: UnitOfWork, agency_id: str) -> datetime:
+    """The end of an invitation that is sent now."""
+    policy, _ = await policies.find_policy(uow.connection, agency_id)
+    return uow.now + timedelta(days=policy.invitation_days)
+
+
+def _invite(uow: UnitOfWork, seat: Seat, until: datetime) -> None:
     deadlines.schedule(uow, [Deadline(INVITATION_EXPIRED, seat.agency_id, seat.seat_id, until)])
     uow.publish(publishing.seat_invited(seat, until))
 

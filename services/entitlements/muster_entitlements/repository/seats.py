@@ -89,22 +89,34 @@ async def find_seat(connection: Connection, agency_id: str, seat_id: str) -> Sea
     return _to_seat(row) if row else None
 
 
-def add_seat(pool: Pool, seat_id: str, person: Person, state: SeatState, now: datetime) -> Write:
-    """Give out a seat, or keep it for a person."""
+def add_seat(
+    pool: Pool, seat_id: str, person: Person, state: SeatState, now: datetime, invited_until: datetime | None
+) -> Write:
+    """Assign a seat, or keep it for a person."""
     columns = SeatColumns([seat_id], [person.subject_ref], [person.email], [person.name or ""])
-    return add_seats(pool.agency_id, columns, state, now, generation=pool.generation)
+    return add_seats(pool.agency_id, columns, state, now, generation=pool.generation, invited_until=invited_until)
 
 
-def add_seats(agency_id: str, seats: SeatColumns, state: SeatState, now: datetime, *, generation: int) -> Write:
-    """Give out many seats.
+def add_seats(
+    agency_id: str,
+    seats: SeatColumns,
+    state: SeatState,
+    now: datetime,
+    *,
+    generation: int,
+    invited_until: datetime | None = None,
+) -> Write:
+    """Assign many seats, or keep them.
 
     The columns go as texts that Postgres splits: the driver takes a microsecond a row to encode them as arrays.
     """
     return (
         """
         added_seats as (
-            insert into seat (agency_id, seat_id, subject_ref, state, assigned_at, idle_since, email, name, generation)
-            select $1, seat_id, subject_ref, $2, $3, $4, email, name, $9
+            insert into seat (
+                agency_id, seat_id, subject_ref, state, assigned_at, idle_since, email, name, generation, invited_until
+            )
+            select $1, seat_id, subject_ref, $2, $3, $4, email, name, $9, $10
             from unnest(
                 string_to_array($5, E'\n'), string_to_array($6, E'\n'), string_to_array($7, E'\n'),
                 string_to_array($8, E'\n', '')
@@ -121,6 +133,7 @@ def add_seats(agency_id: str, seats: SeatColumns, state: SeatState, now: datetim
             "\n".join(seats.emails),
             "\n".join(seats.names),
             generation,
+            invited_until,
         ],
     )
 
