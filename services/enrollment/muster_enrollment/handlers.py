@@ -18,7 +18,7 @@ from muster_enrollment.domain import rules
 from muster_enrollment.domain.facts import Acceptance, Authorization, Branch, ContactRole, Person, Standing
 from muster_enrollment.register import Fault, RegisterRefused, check_against
 from muster_enrollment.views import AcceptanceView, AuthorizationView, EnrollmentView, RegisterImported
-from muster_runtime import audit, deadlines
+from muster_runtime import audit, deadlines, writes
 from muster_runtime.db import EVERY_AGENCY, UnitOfWork
 from muster_runtime.deadlines import Deadline
 from muster_runtime.events import Received
@@ -78,7 +78,7 @@ async def submit_enrollment(uow: UnitOfWork, command: SubmitEnrollment, seats_pe
     deadlines.cancel(uow, command.agency_id, CONTACT_ERASURE, known)
     await _record_contact(uow, command.agency_id, contact_ref, ContactRole.ADMINISTRATOR, command.contact)
     _publish_transition(uow, before, submitted, uow.now)
-    after = await _settle(uow, submitted)
+    after = _settle(uow, submitted)
     _audit(
         uow, "SubmitEnrollment", before, after, changes={"seats": command.seats, "requested_start": command.starts_at}
     )
@@ -108,7 +108,7 @@ async def record_atu(uow: UnitOfWork, command: RecordAtu) -> AuthorizationView:
         ],
     )
     uow.publish(publishing.recorded(command.agency_id, authorization))
-    after = await _settle(uow, authorized)
+    after = _settle(uow, authorized)
     _audit(
         uow,
         "RecordAtu",
@@ -130,7 +130,7 @@ async def revoke_atu(uow: UnitOfWork, command: RevokeAtu) -> AuthorizationView:
     revoked, authorization = rules.revoke(before, command.authorization_id, uow.now)
     await repository.revoke_authorization(uow.connection, authorization.authorization_id, command.reason, uow.now)
     deadlines.cancel(uow, command.agency_id, ATU, list(_bounds(authorization)))
-    after = await _settle(uow, revoked)
+    after = _settle(uow, revoked)
     _audit(uow, "RevokeAtu", before, after, subject=authorization.authorization_id, reason=command.reason)
     return AuthorizationView.of(command.agency_id, authorization)
 
@@ -154,7 +154,7 @@ async def accept_data_use_terms(uow: UnitOfWork, command: AcceptDataUseTerms) ->
         uow.connection, command.agency_id, acceptance, signer_ref, command.evidence_sha256
     )
     uow.publish(publishing.accepted(command.agency_id, acceptance, signer_ref, command.evidence_sha256))
-    after = await _settle(uow, bound)
+    after = _settle(uow, bound)
     _audit(
         uow,
         "AcceptDataUseTerms",
@@ -176,7 +176,7 @@ async def withdraw_agency(uow: UnitOfWork, command: WithdrawAgency) -> Enrollmen
             f"the enrollment of {command.agency_id} is at version {version}, not {command.expected_version}"
         )
     _publish_transition(uow, before, after, uow.now)
-    await _settle(uow, after)
+    _settle(uow, after)
     await _say_farewell(uow, command.agency_id)
     _audit(uow, "WithdrawAgency", before, after, reason=command.reason)
     return EnrollmentView.of(after, uow.now)
@@ -187,7 +187,8 @@ async def on_term_ended(uow: UnitOfWork, run: Sequence[Received[TermEnded]]) -> 
     for ended in (received.data for received in run):
         if ended.reason == TermEndReason.COMPLETED and not ended.renewed:
             before = await _load(uow, ended.agency_id)
-            after = await _settle(uow, rules.end_term(before, ended.ended_at))
+            after = _take_effect(uow, rules.end_term(before, ended.ended_at), uow.now)
+            await _save(uow, after)
             if before.live and not after.live:
                 await _say_farewell(uow, ended.agency_id)
 
@@ -218,23 +219,28 @@ async def _load(uow: UnitOfWork, agency_id: str) -> Standing:
 
 def _catch_up(uow: UnitOfWork, standing: Standing, until: datetime) -> Standing:
     for instant in rules.boundaries(standing, until):
-        settled = rules.settle(standing, instant)
-        _publish_transition(uow, standing, settled, instant)
-        standing = settled
+        standing = _take_effect(uow, standing, instant)
     return standing
 
 
-async def _settle(uow: UnitOfWork, changed: Standing) -> Standing:
-    """Let a change have its effect on the enrollment, and save that."""
-    settled = rules.settle(changed, uow.now)
-    _publish_transition(uow, changed, settled, uow.now)
-    await _save(uow, settled)
+def _settle(uow: UnitOfWork, changed: Standing) -> Standing:
+    """Let a command's change have its effect on the enrollment, and save that at the end: nothing reads it before."""
+    settled = _take_effect(uow, changed, uow.now)
+    if settled.enrollment:
+        uow.writes.add(repository.save_enrollment(settled.enrollment))
+    return settled
+
+
+def _take_effect(uow: UnitOfWork, changed: Standing, at: datetime) -> Standing:
+    settled = rules.settle(changed, at)
+    _publish_transition(uow, changed, settled, at)
     return settled
 
 
 async def _save(uow: UnitOfWork, standing: Standing) -> None:
+    """Save the enrollment now: a later event or deadline of the same transaction reads it."""
     if standing.enrollment:
-        await repository.save_enrollment(uow.connection, standing.enrollment)
+        await writes.execute(uow.connection, repository.save_enrollment(standing.enrollment))
 
 
 def _publish_transition(uow: UnitOfWork, before: Standing, after: Standing, time: datetime) -> None:

@@ -108,9 +108,10 @@ async def load_standing(connection: Connection, agency_id: str) -> Standing:
 
     Raises NotFound when the register has no such agency.
     """
-    found = await connection.fetchrow(
+    rows = await connection.fetch(
         """
         select
+            fact.*,
             a.id, a.name, a.parent, a.treasury_code, a.headcount, a.branch,
             array(select domain from agency_domain where holder = a.id order by domain collate "C") as domains,
             e.*
@@ -122,66 +123,70 @@ async def load_standing(connection: Connection, agency_id: str) -> Standing:
             order by number desc
             limit 1
         ) as e on true
+        left join lateral (
+            select
+                authorization_id, number as authorization_number, valid_from, valid_until, revoked_at,
+                null as acceptance_id, null as terms_version, null as accepted_at
+            from atu
+            where agency_id = a.id
+            union all
+            select null, null, null, null, null, acceptance_id, terms_version, accepted_at
+            from data_use_acceptance
+            where agency_id = a.id
+        ) as fact on true
         where a.id = $1
+        order by valid_from, authorization_id, accepted_at, acceptance_id
         """,
         agency_id,
     )
-    if found is None:
+    if not rows:
         raise NotFound(f"the register has no agency {agency_id}")
-    facts = await connection.fetch(
-        """
-        select true as authorizes, authorization_id as id, number, valid_from as since, valid_until, revoked_at
-        from atu
-        where agency_id = $1
-        union all
-        select false, acceptance_id, terms_version, accepted_at, null, null
-        from data_use_acceptance
-        where agency_id = $1
-        order by since, id
-        """,
-        agency_id,
-    )
+    first = rows[0]
     return Standing(
-        agency=to_agency(found),
-        enrollment=to_enrollment(found) if found["enrollment_id"] else None,
-        authorizations=tuple(Authorization(*fact[1:]) for fact in facts if fact["authorizes"]),
-        acceptances=tuple(Acceptance(*fact[1:4]) for fact in facts if not fact["authorizes"]),
+        agency=to_agency(first),
+        enrollment=to_enrollment(first) if first["enrollment_id"] else None,
+        authorizations=tuple(Authorization(*row[:5]) for row in rows if row["authorization_id"]),
+        acceptances=tuple(Acceptance(*row[5:8]) for row in rows if row["acceptance_id"]),
     )
 
 
-async def save_enrollment(connection: Connection, enrollment: Enrollment) -> None:
+def save_enrollment(enrollment: Enrollment) -> Write:
     """Insert an enrollment, or save what it has become under its next version."""
-    await connection.execute(
+    return (
         """
-        insert into enrollment as e (
-            enrollment_id, agency_id, number, seats, requested_start, contact_ref, submitted_at,
-            state, changed_at, starts_at, ends_at, suspension_reason, closed_at, closing_reason, version
+        saved_enrollment as (
+            insert into enrollment as e (
+                enrollment_id, agency_id, number, seats, requested_start, contact_ref, submitted_at,
+                state, changed_at, starts_at, ends_at, suspension_reason, closed_at, closing_reason, version
+            )
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 1)
+            on conflict (enrollment_id) do update set
+                state = excluded.state,
+                changed_at = excluded.changed_at,
+                starts_at = excluded.starts_at,
+                ends_at = excluded.ends_at,
+                suspension_reason = excluded.suspension_reason,
+                closed_at = excluded.closed_at,
+                closing_reason = excluded.closing_reason,
+                version = e.version + 1
         )
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 1)
-        on conflict (enrollment_id) do update set
-            state = excluded.state,
-            changed_at = excluded.changed_at,
-            starts_at = excluded.starts_at,
-            ends_at = excluded.ends_at,
-            suspension_reason = excluded.suspension_reason,
-            closed_at = excluded.closed_at,
-            closing_reason = excluded.closing_reason,
-            version = e.version + 1
         """,
-        enrollment.enrollment_id,
-        enrollment.agency_id,
-        enrollment.number,
-        enrollment.seats,
-        enrollment.requested_start,
-        enrollment.contact_ref,
-        enrollment.submitted_at,
-        enrollment.state,
-        enrollment.changed_at,
-        enrollment.term.starts_at if enrollment.term else None,
-        enrollment.term.ends_at if enrollment.term else None,
-        enrollment.suspension_reason,
-        enrollment.closure.closed_at if enrollment.closure else None,
-        enrollment.closure.reason if enrollment.closure else None,
+        [
+            enrollment.enrollment_id,
+            enrollment.agency_id,
+            enrollment.number,
+            enrollment.seats,
+            enrollment.requested_start,
+            enrollment.contact_ref,
+            enrollment.submitted_at,
+            enrollment.state,
+            enrollment.changed_at,
+            enrollment.term.starts_at if enrollment.term else None,
+            enrollment.term.ends_at if enrollment.term else None,
+            enrollment.suspension_reason,
+            enrollment.closure.closed_at if enrollment.closure else None,
+            enrollment.closure.reason if enrollment.closure else None,
+        ],
     )
 
 

@@ -41,9 +41,10 @@ async def assign_seat(uow: UnitOfWork, command: AssignSeat) -> SeatReply:
 
     Raises PoolUnknown, PoolNotOpen, SeatAlreadyHeld or SeatCapReached.
     """
-    pool, person = await known_pool(uow, command.agency_id), command.person
+    person = command.person
+    pool, held_seat_id = await _pool_and_seat(uow, command.agency_id, person)
     _require_state(pool, pool.state(uow.now) in ASSIGNABLE, uow)
-    await _require_no_seat(uow, pool.agency_id, person)
+    _require_no_seat(person, held_seat_id)
     if not pool.free:
         raise SeatCapReached(pool.agency_id, pool.cap)
     seat = Seat(pool.agency_id, new_id("seat", uow.now), person.subject_ref, command.state, used=False)
@@ -163,10 +164,11 @@ async def transfer_seat(uow: UnitOfWork, command: TransferSeat) -> SeatStateRepl
 
     Raises PoolUnknown, PoolNotOpen, SeatUnknown, SeatRevokedAlready, SeatStateRefused or SeatAlreadyHeld.
     """
-    pool, person = await known_pool(uow, command.agency_id), command.person
+    person = command.person
+    pool, held_seat_id = await _pool_and_seat(uow, command.agency_id, person)
     _require_state(pool, pool.state(uow.now) in ASSIGNABLE, uow)
     seat, state = await _seat_for(uow, command.agency_id, command.seat_id, SeatAction.TRANSFER)
-    await _require_no_seat(uow, seat.agency_id, person)
+    _require_no_seat(person, held_seat_id)
     await revoke_earlier(uow, pool, [person.subject_ref])
     await seats.transfer(uow.connection, seat.agency_id, [(seat.seat_id, person)], uow.now)
     await pools.touch_pool(uow.connection, pool.agency_id)
@@ -207,6 +209,14 @@ async def say_limit_met(uow: UnitOfWork, pool: Pool, refused: int) -> None:
         uow.publish(publishing.seat_limit_reached(pool, refused))
 
 
+async def _pool_and_seat(uow: UnitOfWork, agency_id: str, person: Person) -> tuple[Pool, str | None]:
+    """The agency's pool, and the seat that the person has there."""
+    pool, held_seat_id = await pools.find_pool_and_seat(uow.connection, agency_id, person.subject_ref)
+    if pool is None:
+        raise PoolUnknown(agency_id)
+    return pool, held_seat_id
+
+
 async def _known_seat(uow: UnitOfWork, agency_id: str, seat_id: str) -> Seat:
     seat = await seats.find_seat(uow.connection, agency_id, seat_id)
     if seat is None:
@@ -230,10 +240,9 @@ def _require_state(pool: Pool, allowed: bool, uow: UnitOfWork) -> None:
         raise PoolNotOpen(pool.agency_id, pool.state(uow.now))
 
 
-async def _require_no_seat(uow: UnitOfWork, agency_id: str, person: Person) -> None:
-    held = await seats.find_held(uow.connection, agency_id, [person.subject_ref])
-    if held:
-        raise SeatAlreadyHeld(person.subject_ref, held[person.subject_ref].seat_id)
+def _require_no_seat(person: Person, held_seat_id: str | None) -> None:
+    if held_seat_id is not None:
+        raise SeatAlreadyHeld(person.subject_ref, held_seat_id)
 
 
 async def _invitation_end(uow: UnitOfWork, agency_id: str) -> datetime:

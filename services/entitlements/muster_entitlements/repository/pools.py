@@ -25,6 +25,34 @@ async def find_pool(connection: Connection, agency_id: str) -> Pool | None:
     return Pool(**row) if row else None
 
 
+async def find_pool_and_seat(
+    connection: Connection, agency_id: str, subject_ref: str
+) -> tuple[Pool | None, str | None]:
+    """An agency's pool, and the id of the seat that a person holds there or that is kept for them."""
+    row = await connection.fetchrow(
+        """
+        select
+            agency_id, enrollment_id, starts_at, ends_at, suspended, withdrawn_at, ended,
+            cap, in_use, limit_met, revision, generation, revoking,
+            (
+                select seat_id
+                from seat
+                where
+                    agency_id = pool.agency_id and subject_ref = $2 and state <> 'revoked'
+                    and generation = pool.generation
+            ) as held_seat_id
+        from pool
+        where agency_id = $1
+        """,
+        agency_id,
+        subject_ref,
+    )
+    if row is None:
+        return None, None
+    *pool, held_seat_id = row
+    return Pool(*pool), held_seat_id
+
+
 async def put_pool(connection: Connection, pool: Pool) -> None:
     """Make an agency's pool, in the place of an earlier enrollment's."""
     await connection.execute(
