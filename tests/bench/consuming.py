@@ -14,10 +14,10 @@ from pydantic import TypeAdapter
 
 from muster_contracts import topics
 from muster_contracts.entitlements import SeatAssigned
-from muster_runtime.applier import Applier
-from muster_runtime.consumer import POLL_MS, Consumer
-from muster_runtime.db import UnitOfWork
-from muster_runtime.events import Received
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging.consumer import POLL_MS, Consumer
+from muster_runtime.messaging.events import Received
 from muster_runtime.process import collect_garbage_rarely
 from tests.bench.processes import Span, span
 from tests.bench.relay import drain, fill

@@ -9,11 +9,11 @@ import asyncpg
 from aiokafka import AIOKafkaConsumer
 
 from muster_contracts.entitlements import SeatAssigned
-from muster_runtime.alarm import Bell
 from muster_runtime.clock import SystemClock
-from muster_runtime.db import UnitOfWork
-from muster_runtime.deadlines import Deadline
-from muster_runtime.scheduler import Scheduler
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.scheduling.deadlines import Deadline
+from muster_runtime.scheduling.scheduler import Scheduler
+from muster_runtime.scheduling.wakeup import WakeupListener
 from tests.bench.processes import span
 from tests.bench.report import Measurement
 from tests.bench.setting import AGENCIES, SEAT_TOPIC, Setting, setting
@@ -84,10 +84,10 @@ async def publish(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
 
 async def _publications(own: Setting, deadlines: int, due_at: datetime, clock: SystemClock) -> tuple[float, float]:
     """Seconds from the instant until Kafka has the first event, and the last."""
-    bell = Bell(own.access.worker_dsn, "entitlements", clock)
-    scheduler = Scheduler(own.database, bell.alarm(), clock, {KIND: publish}, "entitlements")
-    relay = own.relay(bell.alarm)
-    duties = [asyncio.create_task(duty) for duty in (bell.run(), scheduler.run(), relay.run())]
+    listener = WakeupListener(own.access.worker_dsn, "entitlements", clock)
+    scheduler = Scheduler(own.database, listener.wakeup(), clock, {KIND: publish}, "entitlements")
+    relay = own.relay(listener.wakeup)
+    duties = [asyncio.create_task(duty) for duty in (listener.run(), scheduler.run(), relay.run())]
     first = 0.0
     async with _reader(own) as consumer:
         while (published := await _published(consumer)) < deadlines:

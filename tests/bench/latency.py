@@ -8,13 +8,13 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from muster_contracts import topics
 from muster_contracts.entitlements import SeatAssigned
-from muster_runtime.alarm import Bell
-from muster_runtime.applier import Applier
 from muster_runtime.clock import SystemClock
-from muster_runtime.consumer import Consumer
 from muster_runtime.context import Context
-from muster_runtime.db import UnitOfWork
-from muster_runtime.events import Received
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging.consumer import Consumer
+from muster_runtime.messaging.events import Received
+from muster_runtime.scheduling.wakeup import WakeupListener
 from tests.bench.processes import span
 from tests.bench.report import Measurement
 from tests.bench.setting import SEAT_TOPIC, Setting, setting
@@ -47,8 +47,8 @@ async def _delays(own: Setting, events: int, per_second: float) -> list[float]:
             arrived[event.data.seat_id].set_result(time.perf_counter())
 
     clock = SystemClock()
-    bell = Bell(own.access.worker_dsn, "entitlements", clock)
-    relay = own.relay(bell.alarm)
+    listener = WakeupListener(own.access.worker_dsn, "entitlements", clock)
+    relay = own.relay(listener.wakeup)
     group = own.topic_prefix + "bench"
     applier = Applier(own.database, {SeatAssigned: take}, service="bench", group=group)
     consumer = Consumer(
@@ -59,7 +59,7 @@ async def _delays(own: Setting, events: int, per_second: float) -> list[float]:
         bootstrap=own.bootstrap,
         topic_prefix=own.topic_prefix,
     )
-    tasks = [asyncio.create_task(bell.run()), asyncio.create_task(relay.run())]
+    tasks = [asyncio.create_task(listener.run()), asyncio.create_task(relay.run())]
     await consumer.start()
     await consumer.assigned.wait()
     delays = []

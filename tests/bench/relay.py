@@ -11,11 +11,11 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from muster_contracts.entitlements import SeatAssigned
 from muster_contracts.envelope import Headers
 from muster_contracts.testing import build, record
-from muster_runtime.alarm import Alarm
 from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
-from muster_runtime.outbox import RUN_LENGTH
-from muster_runtime.producers import partition_of
+from muster_runtime.messaging.outbox import RUN_LENGTH
+from muster_runtime.messaging.producers import partition_of
+from muster_runtime.scheduling.wakeup import Wakeup
 from tests.bench.processes import Span, span
 from tests.bench.report import Measurement
 from tests.bench.setting import AGENCIES, SEAT_TOPIC, Setting, setting
@@ -66,7 +66,7 @@ async def drain(own: Setting, events: int) -> tuple[Span, int]:
     """Let the relay publish so many events, which are in the outbox. Measures those after the first batch, without the
     start, and answers how many they are.
     """
-    relay = own.relay(lambda: Alarm(SystemClock()))
+    relay = own.relay(lambda: Wakeup(SystemClock()))
     task = asyncio.create_task(relay.run())
     while not relay.relayed:
         await asyncio.sleep(0.001)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from muster_contracts import topics
 from muster_local.provisioning import Access
 from muster_local.topics import create_topics, delete_topics
-from muster_runtime.alarm import Alarm
 from muster_runtime.clock import SystemClock
-from muster_runtime.db import Database
-from muster_runtime.relay import Relay
+from muster_runtime.database.transactions import Database
+from muster_runtime.messaging.relay import Relay
+from muster_runtime.scheduling.wakeup import Wakeup
 from tests.support import servers
 from tests.support.databases import Databases
 
@@ -28,11 +28,11 @@ class Setting:
     bootstrap: str
     topic_prefix: str
 
-    def relay(self, alarms: Callable[[], Alarm]) -> Relay:
+    def relay(self, wakeups: Callable[[], Wakeup]) -> Relay:
         """The relay of the schema's outbox."""
         return Relay(
             self.database,
-            alarms,
+            wakeups,
             service="entitlements",
             holder="bench",
             bootstrap=self.bootstrap,

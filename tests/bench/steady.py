@@ -13,8 +13,8 @@ from pathlib import Path
 
 import asyncpg
 
-from muster_runtime.alarm import Bell
 from muster_runtime.clock import SystemClock
+from muster_runtime.scheduling.wakeup import WakeupListener
 from tests.bench.report import Measurement, say
 from tests.bench.setting import Setting, setting
 
@@ -85,9 +85,9 @@ class _Cpu:
 
 async def _relay_steadily(own: Setting, events: int, per_second: int, run: int) -> list[tuple[float, float]]:
     """Events relayed so far, and the CPU microseconds of each since the point before: a point each twentieth."""
-    bell = Bell(own.access.worker_dsn, "entitlements", SystemClock())
-    relay = own.relay(bell.alarm)
-    duties = [asyncio.create_task(bell.run()), asyncio.create_task(relay.run())]
+    listener = WakeupListener(own.access.worker_dsn, "entitlements", SystemClock())
+    relay = own.relay(listener.wakeup)
+    duties = [asyncio.create_task(listener.run()), asyncio.create_task(relay.run())]
     admin = await asyncpg.connect(own.access.admin_dsn)
     cpu = _Cpu(admin)
     arguments = [own.access.worker_dsn, str(events), str(per_second), str(run)]

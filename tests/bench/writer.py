@@ -10,7 +10,7 @@ import uvloop
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
-from muster_runtime.db import Database
+from muster_runtime.database.transactions import Database
 from tests.bench.relay import SUBJECT
 from tests.bench.setting import AGENCIES
 
@@ -31,7 +31,7 @@ async def write(dsn: str, events: int, per_second: float, run: int) -> None:
                 for part in range(number, min(number + run, events))
             ]
             async with database.write(agency, context=Context("bench", "cor_0")) as uow:
-                uow.publish_written(SeatAssigned, agency, payloads)
+                uow.publish_encoded(SeatAssigned, agency, payloads)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from muster_local.scopes import SCOPES
-from muster_runtime.auth import PUBLIC_PATHS, Access, access_to
+from muster_runtime.http.auth import PUBLIC_PATHS, Access, access_to
 from tests.support.applications import BUILDERS, whole_application
 from tests.support.services import TokenIssuer
 

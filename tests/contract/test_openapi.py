@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from muster_runtime.http import openapi
+from muster_runtime.http.application import openapi
 from tests.contract.node import NODE
 from tests.support.applications import BUILDERS, whole_application
 

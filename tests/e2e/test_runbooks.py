@@ -22,7 +22,7 @@ from muster_local.programs import migrations_of
 from muster_local.provisioning import drop
 from muster_local.topics import connect, delete_topics
 from muster_runtime.clock import SystemClock
-from muster_runtime.dbmate import RUNTIME_MIGRATIONS
+from muster_runtime.database.dbmate import RUNTIME_MIGRATIONS
 from tests.faults.probe.service import MIGRATIONS
 from tests.integration.notify.receiver import Receiver, receiving
 from tests.support.databases import _fingerprint

@@ -27,7 +27,7 @@ from muster_local.provisioning import Access
 from muster_local.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
-from muster_runtime.db import Database
+from muster_runtime.database.transactions import Database
 from tests.faults import oracle
 from tests.faults.probe.service import ANSWERS, DIRECTORY, MIGRATIONS, TOPIC
 from tests.faults.recorder import Command, Ending, Recorder
@@ -344,7 +344,7 @@ async def reasons_not_ready(process: Process) -> list[str]:
     return reasons
 
 
-async def complaint(process: Process, words: str) -> str:
+async def reason(process: Process, words: str) -> str:
     """The reason with these words for which a process is not ready; an AssertionError shows what it says instead."""
     reasons = await reasons_not_ready(process)
     found = [reason for reason in reasons if words in reason]

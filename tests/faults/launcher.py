@@ -15,13 +15,13 @@ from typing import Any
 
 from faststream.kafka import KafkaBroker
 
-from muster_runtime import parking
-from muster_runtime.applier import Applier
-from muster_runtime.consumer import Consumer
-from muster_runtime.db import UnitOfWork
-from muster_runtime.lane import Lane
-from muster_runtime.producers import Producer
-from muster_runtime.tenancy import Commands
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.http.tenancy import Commands
+from muster_runtime.messaging import parking
+from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging.consumer import Consumer
+from muster_runtime.messaging.lane import Lane
+from muster_runtime.messaging.producers import Producer
 from tests.faults import mutations
 
 # Where a process can be told to break: at the call of one of these.

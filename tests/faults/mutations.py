@@ -6,19 +6,19 @@ from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from muster_runtime import applier, positions
-from muster_runtime.applier import Applier
-from muster_runtime.consumer import Consumer
 from muster_runtime.context import Context
-from muster_runtime.db import Database, UnitOfWork
-from muster_runtime.flight import Parts, Run
-from muster_runtime.lane import Lane
-from muster_runtime.locks import LOCK, Lock
-from muster_runtime.offsets import Partition
-from muster_runtime.plan import Plan
-from muster_runtime.positions import Position, StreamKey
-from muster_runtime.producers import Producer
-from muster_runtime.reading import Item
+from muster_runtime.database.locks import LOCK, Lock
+from muster_runtime.database.transactions import Database, UnitOfWork
+from muster_runtime.messaging import applier, positions
+from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging.consumer import Consumer
+from muster_runtime.messaging.flight import Parts, Run
+from muster_runtime.messaging.lane import Lane
+from muster_runtime.messaging.offsets import Partition
+from muster_runtime.messaging.plan import Plan
+from muster_runtime.messaging.positions import Position, StreamKey
+from muster_runtime.messaging.producers import Producer
+from muster_runtime.messaging.record_reader import Item
 
 # mypy sees a plain assignment to a method as an error, which it mostly is.
 _replace = setattr

@@ -11,8 +11,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from muster_contracts import Envelope, event_id, source_of, write_headers
 from muster_contracts.entitlements import SeatAssigned
-from muster_runtime.consumer.subscription import SESSIONS_MS
-from muster_runtime.producers import partition_of
+from muster_runtime.messaging.consumer.subscription import SESSIONS_MS
+from muster_runtime.messaging.producers import partition_of
 from tests.faults.field import AGENCIES, PARTITIONS, Field
 from tests.faults.findings import Findings
 from tests.faults.probe.service import TOPIC

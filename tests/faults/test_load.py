@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from muster_runtime.producers import partition_of
+from muster_runtime.messaging.producers import partition_of
 from tests.faults.field import PARTITIONS, Field
 from tests.faults.findings import Findings
 from tests.support.eventually import eventually

@@ -15,13 +15,13 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from muster_contracts import read_headers
 from muster_contracts.entitlements import PersonRecorded, SeatAssigned
-from muster_runtime import flight
-from muster_runtime.alarm import Bell
 from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
-from muster_runtime.db import Database
-from muster_runtime.producers import partition_of
-from muster_runtime.relay import Relay
+from muster_runtime.database.transactions import Database
+from muster_runtime.messaging import flight
+from muster_runtime.messaging.producers import partition_of
+from muster_runtime.messaging.relay import Relay
+from muster_runtime.scheduling.wakeup import WakeupListener
 from tests.faults import servers
 from tests.faults.findings import Findings
 from tests.faults.probe.service import DIRECTORY, MIGRATIONS, TOPIC
@@ -49,7 +49,7 @@ class Outbox:
         self._numbers: dict[str, int] = {}
         self.relay = Relay(
             database,
-            Bell("", "probe", SystemClock()).alarm,
+            WakeupListener("", "probe", SystemClock()).wakeup,
             service="probe",
             holder="test",
             bootstrap=bootstrap,

@@ -11,7 +11,7 @@ import pytest
 from muster_contracts.entitlements import PersonErased, PersonRecorded, SeatAssigned
 from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
-from muster_runtime.db import Database
+from muster_runtime.database.transactions import Database
 from tests.faults.field import AGENCIES, Field
 from tests.faults.findings import Findings
 from tests.faults.probe.service import give_out

@@ -12,7 +12,7 @@ import pytest
 
 from muster_local.programs import SERVICES, migrations_of
 from muster_local.provisioning import Access, drop, password_of, provision
-from muster_runtime import dbmate
+from muster_runtime.database import dbmate
 
 # The services that have the file; the runtime's migrations are every service's.
 CONCURRENT = [

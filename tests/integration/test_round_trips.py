@@ -16,7 +16,7 @@ from muster_entitlements.settings import EntitlementsSettings
 from muster_notify.bootstrap import build as build_notify
 from muster_notify.settings import NotifySettings
 from muster_runtime.context import Context
-from muster_runtime.deadlines import Deadline, schedule
+from muster_runtime.scheduling.deadlines import Deadline, schedule
 from muster_runtime.settings import Settings
 from tests.integration.billing.conftest import START as BILLING_START
 from tests.integration.billing.conftest import Billing

@@ -13,7 +13,7 @@ import pytest
 
 from muster_local.programs import migrations_of
 from muster_local.provisioning import Access, drop, password_of, provision
-from muster_runtime import dbmate
+from muster_runtime.database import dbmate
 
 # The last version of the release before.
 BEFORE = "20250808000000"

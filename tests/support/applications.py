@@ -12,13 +12,13 @@ from muster_entitlements.bootstrap import build as build_entitlements
 from muster_entitlements.settings import EntitlementsSettings
 from muster_notify.bootstrap import build as build_notify
 from muster_notify.settings import NotifySettings
-from muster_runtime.alarm import Alarm
-from muster_runtime.applier import Applier
 from muster_runtime.clock import SystemClock
-from muster_runtime.db import Database
-from muster_runtime.health import Health
-from muster_runtime.keys import KeySource
+from muster_runtime.database.transactions import Database
+from muster_runtime.http.keys import KeySource
+from muster_runtime.messaging.applier import Applier
+from muster_runtime.observability.health import Health
 from muster_runtime.process import application
+from muster_runtime.scheduling.wakeup import Wakeup
 from muster_runtime.service import Runtime, Service
 from muster_runtime.settings import Settings
 from tests.support.services import ISSUER
@@ -38,7 +38,7 @@ def whole_application(name: str, jwks: Path = Path("no-keys.json")) -> FastAPI:
     service = build(settings)
     clock = SystemClock()
     database = Database(clock)
-    runtime = Runtime(service, settings, clock, database, Alarm(clock))
+    runtime = Runtime(service, settings, clock, database, Wakeup(clock))
     applier = Applier(database, service.subscriptions, service=name, group=name)
     return application(runtime, database, applier, _healthy, KeySource(str(jwks)), _no_state, with_api=True)
 

@@ -11,8 +11,8 @@ from typing import Any, Self, TypeVar
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 
 from muster_contracts import Envelope, Erasure, Event, event_id, read_headers, source_of, write_headers
-from muster_runtime.events import Received
 from muster_runtime.identifiers import new_id
+from muster_runtime.messaging.events import Received
 
 E = TypeVar("E", bound=Event)
 

@@ -27,7 +27,7 @@ from muster_local.rebuild import rebuild
 from muster_local.reconcile.cli import reconcile
 from muster_local.scopes import SCOPES
 from muster_local.stack import DEFAULT_HOME, Stack, StackFailed
-from muster_runtime.auth import is_agency_or_all
+from muster_runtime.http.auth import is_agency_or_all
 
 _FOLLOW_SECONDS = 0.2
 

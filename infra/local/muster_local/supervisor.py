@@ -26,7 +26,7 @@ from muster_local.servers import (
     external_postgres,
 )
 from muster_local.topic_plan import apply as apply_topics
-from muster_runtime.dbmate import migrate
+from muster_runtime.database.dbmate import migrate
 
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.05

@@ -21,7 +21,7 @@ from muster_contracts.topics import MIN_IN_SYNC, min_in_sync
 from muster_local.stack import DEFAULT_HOME
 from muster_local.target import HomeOption, Refused, Target, console, run
 from muster_local.topics import connect, create_topics, usual_replicas
-from muster_runtime.relay import transactional_id
+from muster_runtime.messaging.relay import transactional_id
 
 app = typer.Typer(no_args_is_help=True, help="Compare Kafka's topics with the contracts, and correct them.")
 

@@ -9,11 +9,12 @@ from muster_billing.domain import Payment, RenewalState, Tariff, Term, TermState
 from muster_billing.replies import PaymentReply, RenewalReply
 from muster_contracts.billing import TermEndReason
 from muster_contracts.enrollment import AgencyEnrolled, AgencyWithdrawn
-from muster_runtime import audit, writes
-from muster_runtime.db import UnitOfWork
-from muster_runtime.deadlines import Deadline, cancel, schedule
-from muster_runtime.events import Received
+from muster_runtime.database import writes
+from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.identifiers import new_id
+from muster_runtime.messaging.events import Received
+from muster_runtime.observability import audit
+from muster_runtime.scheduling.deadlines import Deadline, cancel, schedule
 
 # Commands
 

@@ -9,10 +9,10 @@ from zoneinfo import ZoneInfo
 from muster_billing import ledger, publishing, repository
 from muster_billing.domain import Invoice, InvoiceState, Issuance, OverdueNotice, Renewal, RenewalState, Tariff, Term
 from muster_contracts.billing import TermEndReason
-from muster_runtime import writes
-from muster_runtime.db import UnitOfWork
-from muster_runtime.deadlines import Deadline, cancel, schedule
+from muster_runtime.database import writes
+from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.identifiers import new_id
+from muster_runtime.scheduling.deadlines import Deadline, cancel, schedule
 
 # Kinds of deadlines. The subject of an overdue notice is an invoice, that of all others a term.
 START_TERM = "start_term"

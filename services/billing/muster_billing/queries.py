@@ -2,8 +2,8 @@
 
 from muster_billing import rows
 from muster_billing.replies import EntryReply, InvoiceReply, RenewalReply, TermReply, TransactionReply
-from muster_runtime.db import Connection
-from muster_runtime.http import Page, PageDep
+from muster_runtime.database.transactions import Connection
+from muster_runtime.http.application import Page, PageDep
 
 
 async def terms(connection: Connection, agency_id: str, page: PageDep) -> Page[TermReply]:

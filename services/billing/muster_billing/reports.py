@@ -11,7 +11,7 @@ from muster_billing.replies import (
     UnbalancedAccount,
 )
 from muster_contracts import Money
-from muster_runtime.db import Connection
+from muster_runtime.database.transactions import Connection
 
 
 async def reconciliation(connection: Connection) -> Reconciliation:

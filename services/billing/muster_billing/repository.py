@@ -5,9 +5,9 @@ from datetime import datetime
 from muster_billing import rows
 from muster_billing.domain import Invoice, Payment, Renewal, Term
 from muster_billing.ledger import Transaction
-from muster_runtime.db import Connection
+from muster_runtime.database.transactions import Connection
+from muster_runtime.database.writes import Write
 from muster_runtime.errors import NotFound
-from muster_runtime.writes import Write
 
 
 async def add_term(connection: Connection, term: Term) -> bool:

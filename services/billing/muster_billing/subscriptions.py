@@ -8,8 +8,8 @@ from muster_billing import handlers, lifecycle
 from muster_billing.domain import Tariff
 from muster_contracts import Event
 from muster_contracts.enrollment import AgencyEnrolled, AgencyWithdrawn
-from muster_runtime.deadlines import DeadlineHandler
-from muster_runtime.events import EventHandler
+from muster_runtime.messaging.events import EventHandler
+from muster_runtime.scheduling.deadlines import DeadlineHandler
 
 
 def subscriptions(tariff: Tariff, zone: ZoneInfo) -> Mapping[type[Event], EventHandler]:

@@ -27,7 +27,7 @@ from muster_enrollment.views import (
     RegisterImported,
 )
 from muster_runtime.errors import Conflict, InvalidInput
-from muster_runtime.http import (
+from muster_runtime.http.application import (
     EVERY_AGENCY,
     CommandsDep,
     Page,
@@ -41,8 +41,8 @@ from muster_runtime.http import (
     requires,
     requires_program,
 )
-from muster_runtime.problem_responses import COMMON, problem_responses
-from muster_runtime.tenancy import InvalidEntityTag, PreconditionRequired
+from muster_runtime.http.problem_responses import COMMON, problem_responses
+from muster_runtime.http.tenancy import InvalidEntityTag, PreconditionRequired
 
 router = APIRouter(prefix="/v1", tags=["enrollment"], responses=COMMON)
 

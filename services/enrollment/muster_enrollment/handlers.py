@@ -18,12 +18,14 @@ from muster_enrollment.domain import rules
 from muster_enrollment.domain.facts import Acceptance, Authorization, Branch, ContactRole, Person, Standing
 from muster_enrollment.register import Fault, RegisterRefused, check_against
 from muster_enrollment.views import AcceptanceView, AuthorizationView, EnrollmentView, RegisterImported
-from muster_runtime import audit, deadlines, writes
-from muster_runtime.db import EVERY_AGENCY, UnitOfWork
-from muster_runtime.deadlines import Deadline
-from muster_runtime.events import Received
-from muster_runtime.http import PreconditionFailed
+from muster_runtime.database import writes
+from muster_runtime.database.transactions import EVERY_AGENCY, UnitOfWork
+from muster_runtime.http.application import PreconditionFailed
 from muster_runtime.identifiers import new_id
+from muster_runtime.messaging.events import Received
+from muster_runtime.observability import audit
+from muster_runtime.scheduling import deadlines
+from muster_runtime.scheduling.deadlines import Deadline
 
 # At the start and the end of an authorization; the subject is its id and which of the two.
 ATU = "atu"

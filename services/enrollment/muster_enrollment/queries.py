@@ -3,7 +3,7 @@
 from muster_enrollment import repository
 from muster_enrollment.domain.facts import Authorization
 from muster_enrollment.views import AgencyView, AuthorizationView
-from muster_runtime.db import EVERY_AGENCY, Connection
+from muster_runtime.database.transactions import EVERY_AGENCY, Connection
 from muster_runtime.errors import NotFound
 
 

@@ -19,9 +19,9 @@ from muster_enrollment.domain.facts import (
     State,
     Term,
 )
-from muster_runtime.db import Connection
+from muster_runtime.database.transactions import Connection
+from muster_runtime.database.writes import Write
 from muster_runtime.errors import NotFound
-from muster_runtime.writes import Write
 
 
 async def load_register(connection: Connection) -> dict[str, Agency]:

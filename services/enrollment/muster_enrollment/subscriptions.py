@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from muster_contracts import Event
 from muster_contracts.billing import TermEnded
 from muster_enrollment import handlers
-from muster_runtime.deadlines import DeadlineHandler
-from muster_runtime.events import EventHandler
+from muster_runtime.messaging.events import EventHandler
+from muster_runtime.scheduling.deadlines import DeadlineHandler
 
 SUBSCRIPTIONS: Mapping[type[Event], EventHandler] = {TermEnded: handlers.on_term_ended}
 

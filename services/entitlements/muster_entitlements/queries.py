@@ -10,7 +10,7 @@ from muster_entitlements.domain import Pool, SeatState, Window
 from muster_entitlements.replies import SeatReply
 from muster_entitlements.repository.seats import find_states
 from muster_entitlements.repository.windows import to_window
-from muster_runtime.db import Connection
+from muster_runtime.database.transactions import Connection
 
 # A seat of an earlier generation is as good as revoked: its row only waits for its turn.
 _SEAT = """

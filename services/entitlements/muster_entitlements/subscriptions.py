@@ -4,8 +4,8 @@ from muster_contracts import Event
 from muster_contracts.billing import RenewalDecided, TermEnded, TermStarted
 from muster_contracts.enrollment import AgencyEnrolled, AgencyReinstated, AgencySuspended, AgencyWithdrawn
 from muster_entitlements.handlers import closings, idle, operations, pools, rules, seats, trials
-from muster_runtime.deadlines import DeadlineHandler
-from muster_runtime.events import EventHandler
+from muster_runtime.messaging.events import EventHandler
+from muster_runtime.scheduling.deadlines import DeadlineHandler
 
 SUBSCRIPTIONS: dict[type[Event], EventHandler] = {
     AgencyEnrolled: pools.open_pools,

@@ -14,11 +14,12 @@ from muster_entitlements.handlers.seats import known_pool
 from muster_entitlements.replies import OperationReply
 from muster_entitlements.repository import operations
 from muster_entitlements.seat_file import FileCutter
-from muster_runtime import audit, deadlines
-from muster_runtime.db import UnitOfWork
-from muster_runtime.deadlines import Deadline
-from muster_runtime.http import Commands
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.http.application import Commands
 from muster_runtime.identifiers import new_id
+from muster_runtime.observability import audit
+from muster_runtime.scheduling import deadlines
+from muster_runtime.scheduling.deadlines import Deadline
 
 
 class Upload:

@@ -9,7 +9,7 @@ from muster_entitlements.handlers.operations import work_on
 from muster_entitlements.people import Directory
 from muster_entitlements.repository import operations
 from muster_runtime.context import Context
-from muster_runtime.db import RETRYABLE, Connection
+from muster_runtime.database.transactions import RETRYABLE, Connection
 from muster_runtime.service import Runtime, Worker
 
 # After a failure, such as a disk that is full, an agency's file waits so many seconds; the others go on.
@@ -36,7 +36,7 @@ class _SeatFileWorker:
     async def run(self) -> None:
         while True:
             if not await self._work_round():
-                await self._runtime.alarm.wait()
+                await self._runtime.wakeup.wait()
 
     async def _work_round(self) -> bool:
         """A chunk for each agency that has a file; False when there was nothing to do."""

@@ -8,8 +8,8 @@ from prometheus_client import Gauge
 from muster_contracts.notify import WebhookEndpointDisabled
 from muster_notify.domain import Delivery, WebhookState
 from muster_notify.repository import endpoints
-from muster_runtime import audit
-from muster_runtime.db import EVERY_AGENCY, Connection, UnitOfWork
+from muster_runtime.database.transactions import EVERY_AGENCY, Connection, UnitOfWork
+from muster_runtime.observability import audit
 
 WEBHOOKS_DISABLED = Gauge(
     "muster_webhooks_disabled", "Webhook endpoints that receive nothing until someone enables them.", ["service"]

@@ -25,8 +25,8 @@ from muster_notify.domain import (
 )
 from muster_notify.repository import deliveries
 from muster_runtime.context import Context
-from muster_runtime.db import RETRYABLE, Database
-from muster_runtime.lease import RENEW_SECONDS, Lease
+from muster_runtime.database.transactions import RETRYABLE, Database
+from muster_runtime.messaging.lease import RENEW_SECONDS, Lease
 from muster_runtime.service import Runtime
 
 # Lanes of a channel that are worked on at once. The channels do not wait for each other.
@@ -98,13 +98,13 @@ class Dispatcher:
                     task.result()
 
     async def _rest(self, runtime: Runtime, until: datetime | None) -> None:
-        """Wait for the alarm, the end of a lane, or the time to renew the lease."""
-        alarm = asyncio.create_task(runtime.alarm.wait(until))
+        """Wait for a wake-up, the end of a lane, or the time to renew the lease."""
+        wakeup = asyncio.create_task(runtime.wakeup.wait(until))
         lanes = [task for tasks in self._lanes.values() for task in tasks.values()]
         try:
-            await asyncio.wait([alarm, *lanes], timeout=RENEW_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([wakeup, *lanes], timeout=RENEW_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            alarm.cancel()
+            wakeup.cancel()
 
     async def _work(self, runtime: Runtime, lease: Lease, delivery: Delivery) -> None:
         """Make a lane's deliveries in order until one must wait, or until others have their turn."""

@@ -27,11 +27,11 @@ from muster_notify.queries import DeliveryLogView, NewWebhookView, ReplayView, W
 from muster_notify.repository import deliveries, directory, endpoints, purge, replays
 from muster_notify.rules import Rule, public_types, rules, wanted_types
 from muster_notify.vault import Vault, new_secret
-from muster_runtime import audit
-from muster_runtime.db import EVERY_AGENCY, UnitOfWork
+from muster_runtime.database.transactions import EVERY_AGENCY, UnitOfWork
 from muster_runtime.errors import Conflict, InvalidInput
-from muster_runtime.events import Received
 from muster_runtime.identifiers import new_id
+from muster_runtime.messaging.events import Received
+from muster_runtime.observability import audit
 
 # The role of those who hold a seat; no rule writes to them yet.
 PERSON = "person"
@@ -49,25 +49,25 @@ async def announce(uow: UnitOfWork, events: Sequence[Received[Event]]) -> None:
     """
     event_type = events[0].envelope.type
     email_rules = rules().for_event(event_type)
-    wanting = await endpoints.wanting(
+    subscribed = await endpoints.subscribed(
         uow.connection,
         sorted({event.envelope.agency_id for event in events}),
         event_type,
         on_request=event_type in rules().on_request,
     )
-    if not email_rules and not wanting:
+    if not email_rules and not subscribed:
         return
     purged_before = await purge.purged_before(uow.connection)
     new = [event for event in events if purged_before is None or event.envelope.time > purged_before]
     if len(new) < len(events):
         _log.warning("old_events_not_announced", event_type=event_type, events=len(events) - len(new))
-    intents = [intent for event in new for intent in _intents(event, email_rules, wanting)]
+    intents = [intent for event in new for intent in _intents(event, email_rules, subscribed)]
     if intents:
         await deliveries.add(uow.connection, intents, uow.now)
         uow.wake()
 
 
-def _intents(event: Received[Event], email_rules: Sequence[Rule], wanting: Sequence[Endpoint]) -> list[Intent]:
+def _intents(event: Received[Event], email_rules: Sequence[Rule], subscribed: Sequence[Endpoint]) -> list[Intent]:
     agency_id = event.data.agency_id
     intent = partial(
         Intent,
@@ -94,7 +94,7 @@ def _intents(event: Received[Event], email_rules: Sequence[Rule], wanting: Seque
             audience=endpoint.agency_id,
             missed=endpoint.state is WebhookState.DISABLED,
         )
-        for endpoint in wanting
+        for endpoint in subscribed
         if endpoint.agency_id in (agency_id, EVERY_AGENCY)
     ]
     return emails + webhooks
@@ -121,7 +121,7 @@ async def record_contacts(uow: UnitOfWork, events: Sequence[Received[ContactReco
     contacts = [event.data for event in events]
     roles = [contact.role for contact in contacts]
     await directory.record(uow.connection, contacts, roles)
-    await deliveries.hurry(uow.connection, [contact.agency_id for contact in contacts], roles, uow.now)
+    await deliveries.retry_now(uow.connection, [contact.agency_id for contact in contacts], roles, uow.now)
     uow.wake()
 
 

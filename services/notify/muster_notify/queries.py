@@ -6,9 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import Instant
 from muster_notify.domain import Channel, DeliveryState, ReplayState, WebhookState
-from muster_runtime.db import Connection
+from muster_runtime.database.transactions import Connection
 from muster_runtime.errors import NotFound
-from muster_runtime.pages import Pagination
+from muster_runtime.http.pagination import Pagination
 
 
 class WebhookView(BaseModel):

@@ -11,7 +11,7 @@ import structlog
 from muster_notify.domain import Replay, ReplayState, WebhookState
 from muster_notify.repository import deliveries, endpoints, replays
 from muster_runtime.context import Context
-from muster_runtime.db import RETRYABLE
+from muster_runtime.database.transactions import RETRYABLE
 from muster_runtime.service import Runtime
 
 # Deliveries that one transaction makes pending.
@@ -29,7 +29,7 @@ async def run(runtime: Runtime) -> None:
             for replay in running:
                 await _step(runtime, replay)
             if not running:
-                await runtime.alarm.wait()
+                await runtime.wakeup.wait()
         except RETRYABLE as error:
             _log.warning("replay_retried", error=repr(error))
             await asyncio.sleep(0.5)

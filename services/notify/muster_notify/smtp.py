@@ -12,7 +12,7 @@ from muster_notify.messages import Unwritable, messages, write
 from muster_notify.repository import directory
 from muster_notify.rules import rules
 from muster_notify.settings import NotifySettings
-from muster_runtime.db import Database
+from muster_runtime.database.transactions import Database
 
 SMTP_TIMEOUT_SECONDS = 30
 

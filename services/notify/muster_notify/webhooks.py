@@ -13,7 +13,7 @@ from muster_notify.domain import Delivery, Endpoint, Outcome, Verdict, WebhookSt
 from muster_notify.repository import endpoints
 from muster_notify.vault import Vault
 from muster_runtime.clock import SystemClock
-from muster_runtime.db import Database
+from muster_runtime.database.transactions import Database
 
 
 class WebhookSender:

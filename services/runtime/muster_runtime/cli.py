@@ -13,10 +13,10 @@ import uvicorn
 import uvloop
 from pydantic import ValidationError
 
-from muster_runtime import telemetry
-from muster_runtime.connections import KEEP_ALIVE_SECONDS, BoundedProtocol, Connections, raise_file_limit
-from muster_runtime.dbmate import MigrationFailed, MigrationsMissing, migrate
-from muster_runtime.http import openapi
+from muster_runtime.database.dbmate import MigrationFailed, MigrationsMissing, migrate
+from muster_runtime.http.application import openapi
+from muster_runtime.http.connections import KEEP_ALIVE_SECONDS, BoundedProtocol, Connections, raise_file_limit
+from muster_runtime.observability import telemetry
 from muster_runtime.process import Process, Role, StartRefused, parse_roles, running
 from muster_runtime.service import Service
 

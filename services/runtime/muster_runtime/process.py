@@ -14,27 +14,27 @@ from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 
 from muster_contracts import topics
-from muster_runtime import idempotency
-from muster_runtime.alarm import Bell
-from muster_runtime.applier import Applier
 from muster_runtime.clock import Clock, SandboxClock, SystemClock
-from muster_runtime.consumer import Consumer
-from muster_runtime.db import Database
-from muster_runtime.health import HealthCheck
-from muster_runtime.http import create_app
-from muster_runtime.kafka_topics import KafkaTopics, needed_topics, partitions_of
-from muster_runtime.keys import KeySource
-from muster_runtime.monitor import Monitor
-from muster_runtime.news import News
+from muster_runtime.database.pooler import WAIT_SECONDS, shares_connections
+from muster_runtime.database.retention import Purger
+from muster_runtime.database.transactions import Database
+from muster_runtime.http import idempotency
+from muster_runtime.http.agency_queue import AgencyQueue
+from muster_runtime.http.application import create_app
+from muster_runtime.http.keys import KeySource
+from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging.consumer import Consumer
+from muster_runtime.messaging.kafka_topics import KafkaTopics, needed_topics, partitions_of
+from muster_runtime.messaging.parking import ParkingLimits
+from muster_runtime.messaging.relay import Relay
+from muster_runtime.observability.health import HealthCheck
+from muster_runtime.observability.monitor import Monitor
 from muster_runtime.operations import operations_router
-from muster_runtime.parking import ParkingLimits
-from muster_runtime.pooler import WAIT_SECONDS, shares_connections
-from muster_runtime.relay import Relay
-from muster_runtime.retention import Purger
 from muster_runtime.sandbox import ClockFollower, sandbox_router
-from muster_runtime.scheduler import Scheduler
+from muster_runtime.scheduling.news import News
+from muster_runtime.scheduling.scheduler import Scheduler
+from muster_runtime.scheduling.wakeup import WakeupListener
 from muster_runtime.service import Runtime, Service
-from muster_runtime.turns import Turns
 
 # How long a duty waits for one agency before it goes on with the others; a command's sender waits longer.
 WORKER_LOCK_SECONDS = 2
@@ -128,23 +128,23 @@ async def running(
         stack.push_async_callback(database.close)
         api_database = database
         if Role.API in roles:
-            turns = Turns(settings.agency_queue)
+            agency_queue = AgencyQueue(settings.agency_queue)
             api_database = await Database.connect(
-                api_dsn, service.name, clock, size=size, turns=turns, migrations=service.migrations
+                api_dsn, service.name, clock, size=size, agency_queue=agency_queue, migrations=service.migrations
             )
             stack.push_async_callback(api_database.close)
 
         duties = _Duties()
-        bell = Bell(worker_dsn, service.name, clock)
-        duties.start("bell", bell.run())
+        listener = WakeupListener(worker_dsn, service.name, clock)
+        duties.start("wakeup", listener.run())
         if isinstance(clock, SandboxClock):
-            clock.on_move(bell.ring)
+            clock.on_move(listener.wake)
             follower = ClockFollower(settings.kafka_bootstrap, settings.topic_prefix, clock)
             await follower.start()
             stack.push_async_callback(follower.stop)
             duties.start("clock", follower.run())
 
-        runtime = Runtime(service, settings, clock, database, bell.alarm())
+        runtime = Runtime(service, settings, clock, database, listener.wakeup())
         group = settings.topic_prefix + service.name
         limits = ParkingLimits(settings.parked_records, settings.parked_streams)
         applier = Applier(database, service.subscriptions, service=service.name, group=group, limits=limits)
@@ -154,7 +154,7 @@ async def running(
         if Role.RELAY in roles and service.produces:
             relay = Relay(
                 database,
-                bell.alarm,
+                listener.wakeup,
                 service=service.name,
                 holder=settings.instance,
                 bootstrap=settings.kafka_bootstrap,
@@ -166,14 +166,14 @@ async def running(
         if Role.SCHEDULER in roles:
             news = News(database, clock, group, settings.kafka_bootstrap, settings.topic_prefix, reads)
             scheduler = Scheduler(
-                database, bell.alarm(), clock, service.deadlines, service.name, news, settings.parked_streams
+                database, listener.wakeup(), clock, service.deadlines, service.name, news, settings.parked_streams
             )
             duties.start("scheduler", scheduler.run())
             retentions = [idempotency.retention(settings.idempotency_retention_days), *service.retentions]
-            purger = Purger(database, bell.alarm(), clock, retentions, service.name)
+            purger = Purger(database, listener.wakeup(), clock, retentions, service.name)
             duties.start("purger", purger.run())
             for worker in service.workers:
-                duties.start(worker.name, worker.run(replace(runtime, alarm=bell.alarm())))
+                duties.start(worker.name, worker.run(replace(runtime, wakeup=listener.wakeup())))
         stack.push_async_callback(duties.stop)
         if Role.CONSUMER in roles and service.subscriptions:
             consumer = Consumer(
@@ -246,8 +246,8 @@ async def _require_sessions(setting: str, dsn: str) -> None:
     try:
         shared = await shares_connections(dsn)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        complaint = str(error).partition("\n")[0] or f"no answer within {WAIT_SECONDS} s"
-        raise StartRefused(f"Postgres cannot be reached at {setting}: {complaint}") from None
+        reason = str(error).partition("\n")[0] or f"no answer within {WAIT_SECONDS} s"
+        raise StartRefused(f"Postgres cannot be reached at {setting}: {reason}") from None
     if shared:
         raise StartRefused(
             f"{setting} leads to a pooler in transaction mode, which does not support LISTEN, prepared statements, "

@@ -12,9 +12,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from fastapi import APIRouter
 
 from muster_contracts import ClockMoved, faults
-from muster_runtime.auth import requires_program
 from muster_runtime.clock import SandboxClock
-from muster_runtime.rebootstrap import enable_rebootstrap
+from muster_runtime.http.auth import requires_program
+from muster_runtime.messaging.rebootstrap import enable_rebootstrap
 
 _log = structlog.get_logger(__name__)
 

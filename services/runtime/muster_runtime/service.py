@@ -9,24 +9,24 @@ from typing import Any
 from fastapi import APIRouter
 
 from muster_contracts import Event
-from muster_runtime.alarm import Alarm
 from muster_runtime.clock import Clock
-from muster_runtime.db import Connection, Database
-from muster_runtime.deadlines import DeadlineHandler
-from muster_runtime.events import EventHandler
-from muster_runtime.retention import Retention
+from muster_runtime.database.retention import Retention
+from muster_runtime.database.transactions import Connection, Database
+from muster_runtime.messaging.events import EventHandler
+from muster_runtime.scheduling.deadlines import DeadlineHandler
+from muster_runtime.scheduling.wakeup import Wakeup
 from muster_runtime.settings import Settings
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a running service has at hand: the worker role's database, the clock, an alarm, the settings."""
+    """What a running service has at hand: the worker role's database, the clock, a wakeup, the settings."""
 
     service: "Service"
     settings: Settings
     clock: Clock
     database: Database
-    alarm: Alarm
+    wakeup: Wakeup
 
 
 @dataclass(frozen=True)

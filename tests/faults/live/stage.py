@@ -24,7 +24,7 @@ from muster_local.scopes import SCOPES
 from muster_local.servers import CONTROLLER, KAFKA, POSTGRES, embedded_kafka, embedded_postgres
 from muster_local.stack import Stack
 from muster_local.topics import create_topics
-from muster_runtime.dbmate import migrate
+from muster_runtime.database.dbmate import migrate
 from tests.faults.field import health
 from tests.faults.servers import Process, Server, free_port
 from tests.support.eventually import eventually

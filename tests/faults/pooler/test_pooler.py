@@ -9,7 +9,7 @@ import pytest
 
 from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
-from muster_runtime.db import Database
+from muster_runtime.database.transactions import Database
 from tests.faults.field import Field
 from tests.faults.findings import Findings
 from tests.faults.pooler.pgbouncer import PgBouncer, StartPooler
@@ -36,7 +36,7 @@ async def test_40_in_session_mode_nothing_is_lost_when_pgbouncer_is_killed(
     await field.ready(*others)
     async with field.live_traffic():
         await field.traffic(30)
-        assert await _names(field) == {"muster-probe", "muster-probe-bell"}
+        assert await _names(field) == {"muster-probe", "muster-probe-wakeup"}
         pooler.kill()
         await pooler.up()
         findings.fault_is_over()

@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict
 from muster_contracts import AgencyId
 from muster_contracts.enrollment import AgencyReinstated
 from muster_contracts.entitlements import PersonRecorded, SeatAssigned
-from muster_runtime.db import UnitOfWork
-from muster_runtime.deadlines import Deadline, schedule
+from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import Conflict
-from muster_runtime.events import Received
-from muster_runtime.http import CommandsDep, requires
+from muster_runtime.http.application import CommandsDep, requires
+from muster_runtime.messaging.events import Received
+from muster_runtime.scheduling.deadlines import Deadline, schedule
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 

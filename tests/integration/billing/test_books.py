@@ -24,10 +24,10 @@ from muster_contracts.enrollment import AgencyEnrolled
 from muster_local.provisioning import Access
 from muster_runtime.clock import SandboxClock
 from muster_runtime.context import Context
-from muster_runtime.db import EVERY_AGENCY, Database
-from muster_runtime.deadlines import Deadline
+from muster_runtime.database.transactions import EVERY_AGENCY, Database
 from muster_runtime.errors import PermanentError
-from muster_runtime.events import Received
+from muster_runtime.messaging.events import Received
+from muster_runtime.scheduling.deadlines import Deadline
 from tests.integration.billing.conftest import START, enrolled, withdrawn
 
 TARIFF = Tariff(first_term=Money(100, "USD"), renewal=Money(250, "USD"))

@@ -150,7 +150,7 @@ async def test_seats_that_are_still_being_revoked_do_not_count_toward_a_later_ca
 
     await front.service.admin.execute("drop trigger hold_back on deadline")
     await front.service.admin.execute("insert into deadline values ('seats-closed', 'NASA', 'NASA', $1)", START)
-    worker.runtime.alarm.ring()
+    worker.runtime.wakeup.wake()
     await in_state(front, in_use=600, revoking=0)
     await run_service(build, EntitlementsSettings, roles=frozenset({Role.RELAY}), beside=front.service)
     await published(front, SeatRevoked, 1_000)

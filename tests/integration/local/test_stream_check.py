@@ -18,7 +18,7 @@ from muster_local.programs import SERVICES, migrations_of
 from muster_local.provisioning import drop, password_of, provision
 from muster_local.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock
-from muster_runtime.dbmate import migrate
+from muster_runtime.database.dbmate import migrate
 from tests.support.topics import Producer
 
 TOPIC = AgencySuspended.topic

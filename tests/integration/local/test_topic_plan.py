@@ -15,8 +15,8 @@ from muster_local.cli import app
 from muster_local.target import Refused
 from muster_local.topic_plan import Difference, Remedy, access_rules, apply, plan, read_cluster
 from muster_local.topics import connect, create_topics, delete_topics
-from muster_runtime.kafka_topics import KafkaTopics
-from muster_runtime.relay import transactional_id
+from muster_runtime.messaging.kafka_topics import KafkaTopics
+from muster_runtime.messaging.relay import transactional_id
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 from tests.faults.servers import kafka_quorum

@@ -7,7 +7,7 @@ import pytest
 
 from muster_notify.bootstrap import build
 from muster_notify.settings import NotifySettings
-from muster_runtime.db import EVERY_AGENCY
+from muster_runtime.database.transactions import EVERY_AGENCY
 from tests.integration.notify.conftest import Notify, contact, enrolled, reinstated
 from tests.integration.notify.mail import MailServer
 from tests.integration.notify.receiver import Receiver

@@ -14,7 +14,7 @@ from muster_notify.settings import NotifySettings
 from muster_notify.vault import Vault
 from muster_notify.webhooks import WebhookSender
 from muster_runtime.clock import SystemClock
-from muster_runtime.db import Database
+from muster_runtime.database.transactions import Database
 from muster_runtime.service import Service
 from tests.integration.notify.conftest import START, Notify, enrolled, paid, reinstated, seat_assigned, with_sender
 from tests.integration.notify.receiver import Receiver

@@ -13,8 +13,10 @@ import yaml
 from prometheus_client import REGISTRY
 
 from muster_notify.disabling import WEBHOOKS_DISABLED
-from muster_runtime import breaker, commits, health, kafka_topics, monitor, restored, telemetry
-from muster_runtime.consumer import member, pausing, polling, progress
+from muster_runtime.database import commits
+from muster_runtime.messaging import breaker, kafka_topics, restore_guard
+from muster_runtime.messaging.consumer import member, pausing, polling, progress
+from muster_runtime.observability import health, monitor, telemetry
 
 ROOT = Path(__file__).parents[3]
 RUNBOOKS = ROOT / "infra" / "runbooks"
@@ -64,7 +66,11 @@ def test_every_reason_of_a_readiness_has_a_row() -> None:
 @pytest.mark.parametrize(
     ("row", "module", "said"),
     [
-        ("the relay cannot publish: … it was restored; raise its epoch", restored, "it was restored; raise its epoch"),
+        (
+            "the relay cannot publish: … it was restored; raise its epoch",
+            restore_guard,
+            "it was restored; raise its epoch",
+        ),
         ("the consumer cannot apply: the breaker is open", breaker, "the breaker is open"),
         ("the topic … has … partitions and needs …", kafka_topics, "partitions and needs"),
         (commits.STANDBY_GONE, commits, "Postgres waits for"),

@@ -24,7 +24,7 @@ from muster_local.reconcile.streams import (
     not_applied,
     not_on_topic,
 )
-from muster_runtime.passing import OffsetRange
+from muster_runtime.messaging.passing import OffsetRange
 
 TOPIC = "muster.enrollment.agency"
 STREAM = (TOPIC, "NASA")

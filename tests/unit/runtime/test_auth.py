@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey, RSAKey
 
-from muster_runtime.auth import Issuer, TokenVerifier, Unauthenticated
 from muster_runtime.clock import SystemClock
 from muster_runtime.errors import NotFound
-from muster_runtime.keys import KeySource
+from muster_runtime.http.auth import Issuer, TokenVerifier, Unauthenticated
+from muster_runtime.http.keys import KeySource
 
 ISSUER = "https://identity.example.gov"
 AUDIENCE = "muster"

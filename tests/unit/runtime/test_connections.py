@@ -2,7 +2,7 @@
 
 import resource
 
-from muster_runtime.connections import Connections, raise_file_limit
+from muster_runtime.http.connections import Connections, raise_file_limit
 
 
 def test_counting_connections_leaves_the_process_as_it_is() -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from muster_runtime import dbmate
-from muster_runtime.dbmate import MigrationsMissing, migrate
+from muster_runtime.database import dbmate
+from muster_runtime.database.dbmate import MigrationsMissing, migrate
 
 NOWHERE = "postgresql://owner@127.0.0.1:1/muster"
 

@@ -13,7 +13,7 @@ from muster_entitlements.bootstrap import build as build_entitlements
 from muster_entitlements.settings import EntitlementsSettings
 from muster_notify.bootstrap import build as build_notify
 from muster_notify.settings import NotifySettings
-from muster_runtime.http import openapi
+from muster_runtime.http.application import openapi
 from muster_runtime.service import Service
 
 SERVICES = [

@@ -7,11 +7,11 @@ from typing import Literal
 
 import pytest
 
-from muster_runtime import keys
-from muster_runtime.auth import Issuer, TokenVerifier, Unauthenticated
 from muster_runtime.clock import SystemClock
 from muster_runtime.errors import RetryableError
-from muster_runtime.keys import KeySource
+from muster_runtime.http import keys
+from muster_runtime.http.auth import Issuer, TokenVerifier, Unauthenticated
+from muster_runtime.http.keys import KeySource
 from tests.support.eventually import eventually
 from tests.support.key_server import KeyServer
 
@@ -94,12 +94,12 @@ async def test_keys_outlive_the_issuers_outage_and_are_renewed_after_it(
         monotonic.seconds += 3
         server.manner = "answer"
         await verifier.verify(bearer(issuer))
-        assert await source.complaint() is None
+        assert await source.reason() is None
 
         monotonic.seconds += 660
         server.manner = "fail"
         await verifier.verify(bearer(issuer))
-        assert "500" in await eventually(source.complaint)
+        assert "500" in await eventually(source.reason)
         await verifier.verify(bearer(issuer))
 
         monotonic.seconds += 3
@@ -107,7 +107,7 @@ async def test_keys_outlive_the_issuers_outage_and_are_renewed_after_it(
         server.document = successor.jwks()
         await eventually(lambda: _is_refused(verifier, issuer))
         await verifier.verify(bearer(successor))
-        assert await source.complaint() is None
+        assert await source.reason() is None
 
 
 async def _is_refused(verifier: TokenVerifier, issuer: Issuer) -> bool:
@@ -127,7 +127,7 @@ async def test_an_answer_that_holds_no_keys_changes_nothing(
         await verifier_of(source).verify(bearer(issuer))
         monotonic.seconds += 660
         server.document = document
-        assert await eventually(source.complaint)
+        assert await eventually(source.reason)
         await verifier_of(source).verify(bearer(issuer))
 
 
@@ -158,13 +158,13 @@ async def test_no_request_waits_for_an_issuer_that_hangs_while_there_are_keys(
         answers = await asyncio.gather(*strange, return_exceptions=True)
         assert time.monotonic() - started < keys.WAIT_SECONDS + AT_ONCE
         assert {type(answer) for answer in answers} <= {RetryableError, Unauthenticated}
-        assert "cannot be read" in await eventually(source.complaint)
+        assert "cannot be read" in await eventually(source.reason)
 
         monotonic.seconds += 31
         server.manner = "answer"
         server.document = successor.jwks()
         await verifier.verify(bearer(successor))
-        assert await source.complaint() is None
+        assert await source.reason() is None
 
 
 async def test_without_keys_a_flood_of_requests_is_refused_in_bounded_time(
@@ -180,14 +180,14 @@ async def test_without_keys_a_flood_of_requests_is_refused_in_bounded_time(
         assert [type(answer) for answer in answers] == [RetryableError] * 300
         assert sum("too many" in str(answer) for answer in answers) == 300 - keys.MAX_WAITING
         assert server.asked == 1
-        assert "issuer of tokens" in (await source.complaint() or "")
+        assert "issuer of tokens" in (await source.reason() or "")
 
 
 async def test_the_age_of_the_keys_counts_from_when_they_were_last_read(issuer: Issuer, monotonic: Monotonic) -> None:
     with KeyServer(issuer.jwks(), "fail") as server:
         source = KeySource(server.url, monotonic)
         monotonic.seconds += 20
-        assert await eventually(source.complaint)
+        assert await eventually(source.reason)
         assert source.age == 20, "never read: since the start"
 
         monotonic.seconds += 3
@@ -197,5 +197,5 @@ async def test_the_age_of_the_keys_counts_from_when_they_were_last_read(issuer: 
         monotonic.seconds += 660
         server.manner = "fail"
         await verifier_of(source).verify(bearer(issuer))
-        assert await eventually(source.complaint)
+        assert await eventually(source.reason)
         assert source.age == 660

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from muster_runtime.dbmate import RUNTIME_MIGRATIONS
+from muster_runtime.database.dbmate import RUNTIME_MIGRATIONS
 from tests.support.databases import SERVICES
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from muster_runtime.errors import TooManyRequests
-from muster_runtime.slots import Slots
+from muster_runtime.http.slots import Slots
 
 
 def fill(slots: Slots, tenant: str, *, operator: bool = False) -> int:

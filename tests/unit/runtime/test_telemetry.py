@@ -11,7 +11,7 @@ import pytest
 import structlog
 from pydantic import BaseModel, ValidationError
 
-from muster_runtime import telemetry
+from muster_runtime.observability import telemetry
 from muster_runtime.settings import Settings
 
 CANARY = "canary-4711"

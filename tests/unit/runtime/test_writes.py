@@ -3,15 +3,15 @@
 from datetime import UTC, datetime
 
 from muster_contracts.entitlements import PersonErased, SeatAssigned
-from muster_runtime import outbox
-from muster_runtime.outbox import RUN_LENGTH, STATEMENT_BYTES, Written
-from muster_runtime.writes import Writes
+from muster_runtime.database.writes import Writes
+from muster_runtime.messaging import outbox
+from muster_runtime.messaging.outbox import RUN_LENGTH, STATEMENT_BYTES, EncodedEntry
 
 NOW = datetime(2026, 3, 5, tzinfo=UTC)
 
 
-def run(records: list[tuple[str, bytes | None]], topic: str = SeatAssigned.topic) -> Written:
-    return Written((topic, "NASA", SeatAssigned.event_type, NOW, "cor_1", None, None), records)
+def run(records: list[tuple[str, bytes | None]], topic: str = SeatAssigned.topic) -> EncodedEntry:
+    return EncodedEntry((topic, "NASA", SeatAssigned.event_type, NOW, "cor_1", None, None), records)
 
 
 def test_the_rows_of_a_statement_become_its_columns() -> None:

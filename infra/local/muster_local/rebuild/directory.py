@@ -22,9 +22,9 @@ from muster_local.target import Target
 from muster_local.topic_log import TopicLog
 from muster_notify.handlers import PERSON
 from muster_notify.repository import directory
-from muster_runtime import audit
-from muster_runtime.db import Database, UnitOfWork
-from muster_runtime.positions import Position
+from muster_runtime.database.transactions import Database, UnitOfWork
+from muster_runtime.messaging.positions import Position
+from muster_runtime.observability import audit
 
 _SCHEMA = "rebuilt"
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from muster_local.target import Target
 from muster_runtime.clock import SandboxClock
 from muster_runtime.context import Context
-from muster_runtime.db import Database
+from muster_runtime.database.transactions import Database
 
 # The actor of corrections in the audit trail.
 CONTEXT = Context(actor="muster rebuild", correlation_id="")

@@ -16,8 +16,8 @@ from muster_entitlements.repository import pools
 from muster_local.rebuild.projection import CONTEXT, Difference, Projection, correcting
 from muster_local.target import Refused, Target
 from muster_local.topic_log import TopicLog
-from muster_runtime import audit
-from muster_runtime.db import EVERY_AGENCY, Connection, Database, UnitOfWork
+from muster_runtime.database.transactions import EVERY_AGENCY, Connection, Database, UnitOfWork
+from muster_runtime.observability import audit
 
 _NAME = "entitlements.seats-in-use"
 _TOPIC = SeatAssigned.topic

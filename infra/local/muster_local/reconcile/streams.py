@@ -12,8 +12,8 @@ from asyncpg.connect_utils import SessionAttribute
 from muster_contracts import Envelope, MalformedRecord, event_id, read_headers, topics
 from muster_contracts.clock import ClockMoved
 from muster_local.programs import SERVICES
-from muster_runtime import passing
-from muster_runtime.passing import OffsetRange
+from muster_runtime.messaging import passing
+from muster_runtime.messaging.passing import OffsetRange
 
 Stream = tuple[str, str]  # topic, agency
 Position = tuple[int, int]  # epoch, sequence

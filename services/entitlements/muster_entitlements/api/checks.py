@@ -15,8 +15,8 @@ from muster_entitlements.errors import FeatureUnknown
 from muster_entitlements.people import Directory
 from muster_entitlements.replies import CheckReply, ChecksReply
 from muster_runtime.errors import InvalidInput, NotFound
-from muster_runtime.http import MEBIBYTE, ReaderDep, RuntimeDep, body_limit
-from muster_runtime.problem_responses import COMMON, problem_responses
+from muster_runtime.http.application import MEBIBYTE, ReaderDep, RuntimeDep, body_limit
+from muster_runtime.http.problem_responses import COMMON, problem_responses
 
 router = APIRouter(prefix=PREFIX, tags=["checks"], responses=COMMON)
 

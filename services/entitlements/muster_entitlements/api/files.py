@@ -16,8 +16,8 @@ from muster_entitlements.replies import OperationReply
 from muster_entitlements.repository.operations import find_operation, find_results
 from muster_entitlements.uploads import Upload, receiving
 from muster_runtime.errors import NotFound
-from muster_runtime.http import MEBIBYTE, Commands, CommandsDep, Reader, ReaderDep, RuntimeDep, body_limit
-from muster_runtime.problem_responses import COMMON, problem_responses
+from muster_runtime.http.application import MEBIBYTE, Commands, CommandsDep, Reader, ReaderDep, RuntimeDep, body_limit
+from muster_runtime.http.problem_responses import COMMON, problem_responses
 
 router = APIRouter(prefix=PREFIX, tags=["seat files"], responses=COMMON)
 

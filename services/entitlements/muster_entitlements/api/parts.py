@@ -6,7 +6,7 @@ from fastapi import Depends, Path
 
 from muster_entitlements.people import Directory
 from muster_entitlements.settings import EntitlementsSettings
-from muster_runtime.http import RuntimeDep, requires, requires_program
+from muster_runtime.http.application import RuntimeDep, requires, requires_program
 
 PREFIX = "/v1/agencies/{agency_id}"
 

@@ -36,8 +36,8 @@ from muster_entitlements.errors import (
 from muster_entitlements.handlers import seats
 from muster_entitlements.replies import SeatReply, SeatStateReply, UseReply
 from muster_runtime.errors import NotFound
-from muster_runtime.http import CommandsDep, Page, PageDep, ReaderDep, RuntimeDep
-from muster_runtime.problem_responses import COMMON, problem_responses
+from muster_runtime.http.application import CommandsDep, Page, PageDep, ReaderDep, RuntimeDep
+from muster_runtime.http.problem_responses import COMMON, problem_responses
 
 router = APIRouter(prefix=PREFIX, tags=["seats"], responses=COMMON)
 
@@ -104,7 +104,7 @@ async def assign_seat(
         )
     except SeatCapReached:
         async with commands.write(agency_id) as uow:
-            await seats.meet_limit(uow, agency_id)
+            await seats.report_limit_reached(uow, agency_id)
         raise
 
 

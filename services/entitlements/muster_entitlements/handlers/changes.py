@@ -14,8 +14,8 @@ from muster_entitlements.people import Directory, Person
 from muster_entitlements.repository import dry_runs, pools, seats
 from muster_entitlements.repository.operations import Operation
 from muster_entitlements.seat_file import Columns
-from muster_runtime import writes
-from muster_runtime.db import UnitOfWork
+from muster_runtime.database import writes
+from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import InvalidInput
 from muster_runtime.pacing import Pace
 
@@ -115,7 +115,7 @@ def _decide(
 async def _suppose(uow: UnitOfWork, operation: Operation, changes: list[_Change], held: dict[str, Seat]) -> None:
     touched = {seat.subject_ref for seat, _ in changes} | {person.subject_ref for _, person in changes if person}
     gone = ("", SeatState.REVOKED)
-    await dry_runs.suppose(
+    await dry_runs.mark(
         uow.connection,
         operation,
         {subject: (held[subject].seat_id, held[subject].state) if subject in held else gone for subject in touched},
@@ -136,7 +136,7 @@ async def _apply(uow: UnitOfWork, kind: SeatBatchKind, pool: Pool, changes: list
             await writes.execute(uow.connection, pools.use_seats(agency_id, -len(changes), limit_met=False))
             revoked = [(seat.seat_id, seat.subject_ref) for seat, _ in changes]
             payloads = publishing.seats_revoked(agency_id, revoked, SeatRevocationReason.REQUESTED)
-            uow.publish_written(SeatRevoked, agency_id, payloads)
+            uow.publish_encoded(SeatRevoked, agency_id, payloads)
             uow.publish_erased(PersonErased, agency_id, [subject_ref for _, subject_ref in revoked])
         case _:
             await _transfer(uow, pool, [(seat, person) for seat, person in changes if person is not None])

@@ -12,10 +12,11 @@ from muster_entitlements import publishing
 from muster_entitlements.domain import Pool
 from muster_entitlements.repository import closings, seats
 from muster_entitlements.repository.closings import Closing
-from muster_runtime import audit, deadlines
 from muster_runtime.context import Context
-from muster_runtime.db import UnitOfWork
-from muster_runtime.deadlines import Deadline
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.observability import audit
+from muster_runtime.scheduling import deadlines
+from muster_runtime.scheduling.deadlines import Deadline
 
 SEATS_CLOSED = "seats-closed"
 
@@ -77,7 +78,7 @@ async def _revoke(uow: UnitOfWork, closing: Closing, held: Sequence[tuple[str, s
     await seats.revoke(uow.connection, agency_id, [seat_id for seat_id, _ in held], uow.now)
     await closings.count_revoked(uow.connection, agency_id, len(held))
     payloads = publishing.seats_revoked(agency_id, held, closing.reason)
-    uow.publish_written(SeatRevoked, agency_id, payloads, context=closing.context)
+    uow.publish_encoded(SeatRevoked, agency_id, payloads, context=closing.context)
     uow.publish_erased(PersonErased, agency_id, subject_refs, context=closing.context)
 
 

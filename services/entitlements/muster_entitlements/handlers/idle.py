@@ -9,9 +9,11 @@ from muster_entitlements.domain import PoolState, Seat, SeatPolicy
 from muster_entitlements.handlers.seats import known_pool
 from muster_entitlements.repository import idle, policies, pools
 from muster_entitlements.repository.idle import Step
-from muster_runtime import audit, deadlines, writes
-from muster_runtime.db import UnitOfWork
-from muster_runtime.deadlines import Deadline
+from muster_runtime.database import writes
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.observability import audit
+from muster_runtime.scheduling import deadlines
+from muster_runtime.scheduling.deadlines import Deadline
 
 IDLE_SEATS = "idle-seats"
 

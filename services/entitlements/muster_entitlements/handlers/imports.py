@@ -8,14 +8,14 @@ from muster_entitlements.domain import ASSIGNABLE, OnLimit, Pool, SeatState
 from muster_entitlements.errors import SeatCapReached
 from muster_entitlements.handlers.closings import revoke_earlier
 from muster_entitlements.handlers.report import MISSHAPEN, Report, Row, refuse_all, rule_of
-from muster_entitlements.handlers.seats import known_pool, say_limit_met
+from muster_entitlements.handlers.seats import known_pool, publish_limit_reached
 from muster_entitlements.people import Directory, Person, normalize_email, normalize_name
 from muster_entitlements.repository import dry_runs, pools, seats
 from muster_entitlements.repository.operations import Operation
 from muster_entitlements.repository.seats import SeatColumns
 from muster_entitlements.seat_file import Columns
-from muster_runtime import writes
-from muster_runtime.db import UnitOfWork
+from muster_runtime.database import writes
+from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import InvalidInput
 from muster_runtime.identifiers import new_ids
 from muster_runtime.pacing import Pace
@@ -46,7 +46,7 @@ async def import_rows(uow: UnitOfWork, operation: Operation, rows: Iterable[Row]
     if given:
         await _give_out(uow, operation, pool, given, people)
     if refused and not operation.dry_run:
-        await say_limit_met(uow, pool, len(refused) if operation.on_limit is OnLimit.FILL else 1)
+        await publish_limit_reached(uow, pool, len(refused) if operation.on_limit is OnLimit.FILL else 1)
     return _report(lines, set(given), refused, operation.on_limit)
 
 
@@ -86,7 +86,7 @@ async def _holders(uow: UnitOfWork, operation: Operation, people: _People) -> se
 
 async def _give_out(uow: UnitOfWork, operation: Operation, pool: Pool, given: list[str], people: _People) -> None:
     if operation.dry_run:
-        await dry_runs.suppose(uow.connection, operation, dict.fromkeys(given, ("", SeatState.ASSIGNED)))
+        await dry_runs.mark(uow.connection, operation, dict.fromkeys(given, ("", SeatState.ASSIGNED)))
         return
     agency_id = pool.agency_id
     columns = SeatColumns(
@@ -102,7 +102,7 @@ async def _give_out(uow: UnitOfWork, operation: Operation, pool: Pool, given: li
         pools.use_seats(agency_id, len(given), limit_met=pool.limit_met),
     )
     payloads = publishing.seats_assigned(agency_id, columns.seat_ids, given)
-    uow.publish_written(SeatAssigned, agency_id, payloads)
+    uow.publish_encoded(SeatAssigned, agency_id, payloads)
     if operation.directory:
         for subject in given:
             uow.publish(publishing.person_recorded(agency_id, Person(subject, *people[subject])))

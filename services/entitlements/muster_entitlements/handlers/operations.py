@@ -15,9 +15,10 @@ from muster_entitlements.people import Directory
 from muster_entitlements.repository import dry_runs, operations
 from muster_entitlements.repository.operations import Operation
 from muster_entitlements.seat_file import read_rows
-from muster_runtime import audit, deadlines
-from muster_runtime.db import UnitOfWork
-from muster_runtime.deadlines import Deadline
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.observability import audit
+from muster_runtime.scheduling import deadlines
+from muster_runtime.scheduling.deadlines import Deadline
 
 UPLOAD_ABANDONED = "upload-abandoned"
 ROWS_FORGOTTEN = "operation-rows-forgotten"

@@ -17,9 +17,9 @@ from muster_entitlements.errors import TermUnknown
 from muster_entitlements.handlers.closings import close_seats
 from muster_entitlements.handlers.trials import cancel_trials, schedule_trials
 from muster_entitlements.repository import pools, windows
-from muster_runtime.db import UnitOfWork
-from muster_runtime.events import Received
+from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.identifiers import new_id
+from muster_runtime.messaging.events import Received
 
 
 async def open_pools(uow: UnitOfWork, events: Sequence[Received[AgencyEnrolled]]) -> None:

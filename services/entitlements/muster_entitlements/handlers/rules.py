@@ -10,10 +10,10 @@ from muster_entitlements.handlers.idle import look_at, midnight_after
 from muster_entitlements.handlers.seats import known_pool
 from muster_entitlements.replies import PoolReply, SeatPolicyReply
 from muster_entitlements.repository import policies, pools, seats
-from muster_runtime import audit
-from muster_runtime.db import UnitOfWork
-from muster_runtime.deadlines import Deadline
-from muster_runtime.tenancy import PreconditionFailed
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.http.tenancy import PreconditionFailed
+from muster_runtime.observability import audit
+from muster_runtime.scheduling.deadlines import Deadline
 
 
 async def resize_pool(uow: UnitOfWork, command: ResizePool) -> PoolReply:

@@ -28,10 +28,12 @@ from muster_entitlements.handlers.closings import revoke_earlier
 from muster_entitlements.people import Person
 from muster_entitlements.replies import SeatReply, SeatStateReply
 from muster_entitlements.repository import policies, pools, seats
-from muster_runtime import audit, deadlines, writes
-from muster_runtime.db import UnitOfWork
-from muster_runtime.deadlines import Deadline
+from muster_runtime.database import writes
+from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.identifiers import new_id
+from muster_runtime.observability import audit
+from muster_runtime.scheduling import deadlines
+from muster_runtime.scheduling.deadlines import Deadline
 
 INVITATION_EXPIRED = "invitation-expired"
 
@@ -78,14 +80,14 @@ async def assign_seat(uow: UnitOfWork, command: AssignSeat) -> SeatReply:
     )
 
 
-async def meet_limit(uow: UnitOfWork, agency_id: str) -> None:
+async def report_limit_reached(uow: UnitOfWork, agency_id: str) -> None:
     """Say that a seat was refused for want of a free one, if that is still so and has not been said yet.
 
     The refused command was rolled back, and with it all that it could have said: this is a transaction of its own.
     """
     pool = await known_pool(uow, agency_id)
     if not pool.free:
-        await say_limit_met(uow, pool, 1)
+        await publish_limit_reached(uow, pool, 1)
 
 
 async def invite_to_seat(uow: UnitOfWork, command: InviteToSeat) -> SeatStateReply:
@@ -202,7 +204,7 @@ async def known_pool(uow: UnitOfWork, agency_id: str) -> Pool:
     return pool
 
 
-async def say_limit_met(uow: UnitOfWork, pool: Pool, refused: int) -> None:
+async def publish_limit_reached(uow: UnitOfWork, pool: Pool, refused: int) -> None:
     """Say that seats were refused for want of a free one, once until one becomes free."""
     if not pool.limit_met:
         await writes.execute(uow.connection, pools.use_seats(pool.agency_id, 0, limit_met=True))

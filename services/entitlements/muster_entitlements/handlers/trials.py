@@ -6,9 +6,9 @@ from datetime import timedelta
 from muster_entitlements import publishing
 from muster_entitlements.domain import TRIAL_NOTICE_DAYS, Window
 from muster_entitlements.repository.windows import find_windows
-from muster_runtime import deadlines
-from muster_runtime.db import UnitOfWork
-from muster_runtime.deadlines import Deadline
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.scheduling import deadlines
+from muster_runtime.scheduling.deadlines import Deadline
 
 TRIAL_ENDING_SOON = "trial-ending-soon"
 TRIAL_EXPIRED = "trial-expired"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from muster_contracts.entitlements import SeatRevocationReason
 from muster_entitlements.domain import Pool
 from muster_runtime.context import Context
-from muster_runtime.db import Connection
+from muster_runtime.database.transactions import Connection
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from muster_entitlements.domain import SeatState
 from muster_entitlements.repository.operations import Operation
-from muster_runtime.db import Connection
+from muster_runtime.database.transactions import Connection
 
 
 async def find_supposed(
@@ -24,7 +24,7 @@ async def find_supposed(
     return {row["subject_ref"]: (row["seat_id"], SeatState(row["state"])) for row in rows}
 
 
-async def suppose(connection: Connection, operation: Operation, seats: Mapping[str, tuple[str, SeatState]]) -> None:
+async def mark(connection: Connection, operation: Operation, seats: Mapping[str, tuple[str, SeatState]]) -> None:
     """Keep what a dry run would have changed: seat and state by subject."""
     await connection.execute(
         """

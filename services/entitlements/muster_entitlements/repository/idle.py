@@ -6,7 +6,7 @@ from datetime import date, datetime
 from asyncpg import Record
 
 from muster_entitlements.domain import Seat, SeatState
-from muster_runtime.db import Connection
+from muster_runtime.database.transactions import Connection
 
 
 @dataclass(frozen=True, slots=True)

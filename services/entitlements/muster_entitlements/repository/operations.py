@@ -9,7 +9,7 @@ from muster_contracts.entitlements import SeatBatchKind
 from muster_entitlements.domain import OnLimit, OperationState, Pool
 from muster_entitlements.seat_file import Chunk, Columns
 from muster_runtime.context import Context
-from muster_runtime.db import Connection
+from muster_runtime.database.transactions import Connection
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What agencies have laid down for their seats."""
 
 from muster_entitlements.domain import DEFAULT_POLICY, SeatPolicy
-from muster_runtime.db import Connection
+from muster_runtime.database.transactions import Connection
 
 
 async def find_policy(connection: Connection, agency_id: str) -> tuple[SeatPolicy, int]:

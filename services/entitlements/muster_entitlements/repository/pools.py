@@ -6,8 +6,8 @@ from datetime import datetime
 
 from muster_contracts.billing import TermStarted
 from muster_entitlements.domain import Pool
-from muster_runtime.db import Connection
-from muster_runtime.writes import Write
+from muster_runtime.database.transactions import Connection
+from muster_runtime.database.writes import Write
 
 
 async def find_pool(connection: Connection, agency_id: str) -> Pool | None:

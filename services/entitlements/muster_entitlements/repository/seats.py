@@ -10,8 +10,8 @@ from typing import Any
 
 from muster_entitlements.domain import Pool, Seat, SeatState
 from muster_entitlements.people import Person
-from muster_runtime.db import Connection
-from muster_runtime.writes import Write
+from muster_runtime.database.transactions import Connection
+from muster_runtime.database.writes import Write
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from muster_contracts.entitlements import AccessMode
 from muster_entitlements.domain import Window
-from muster_runtime.db import Connection
+from muster_runtime.database.transactions import Connection
 
 
 @dataclass(frozen=True, slots=True)

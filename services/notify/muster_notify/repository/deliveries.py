@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from muster_notify.domain import Channel, Delivery, Intent, Lane, Outcome, Progress
-from muster_runtime.db import Connection
+from muster_runtime.database.transactions import Connection
 
 
 async def add(connection: Connection, intents: Sequence[Intent], now: datetime) -> None:
@@ -181,7 +181,7 @@ async def record_attempt(
     return recorded is not None
 
 
-async def hurry(connection: Connection, agencies: Sequence[str], roles: Sequence[str], now: datetime) -> None:
+async def retry_now(connection: Connection, agencies: Sequence[str], roles: Sequence[str], now: datetime) -> None:
     """Make what waits for its next attempt to one of these roles due now."""
     await connection.execute(
         """

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from muster_contracts.enrollment import ContactRecorded
 from muster_contracts.entitlements import PersonRecorded
 from muster_notify.domain import Contact
-from muster_runtime.db import Connection
+from muster_runtime.database.transactions import Connection
 
 
 async def record(

@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from muster_notify.domain import Endpoint, WebhookState
-from muster_runtime.db import EVERY_AGENCY, Connection
-from muster_runtime.writes import Write
+from muster_runtime.database.transactions import EVERY_AGENCY, Connection
+from muster_runtime.database.writes import Write
 
 
 def add(endpoint: Endpoint, event_types: Sequence[str] | None, now: datetime) -> Write:
@@ -47,7 +47,7 @@ async def urls(connection: Connection, agency_id: str) -> list[tuple[str, str, l
     return [(row["id"], row["url"], row["event_types"]) for row in rows]
 
 
-async def wanting(
+async def subscribed(
     connection: Connection, agencies: Sequence[str], event_type: str, *, on_request: bool
 ) -> list[Endpoint]:
     """The endpoints that want events of a type, of these agencies or of the operators; also those that are disabled.

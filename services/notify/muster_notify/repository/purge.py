@@ -2,8 +2,8 @@
 
 from datetime import datetime, timedelta
 
-from muster_runtime.db import Connection
-from muster_runtime.retention import Retention
+from muster_runtime.database.retention import Retention
+from muster_runtime.database.transactions import Connection
 
 
 def retention(days: int) -> Retention:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from muster_notify.domain import Replay, ReplayState
-from muster_runtime.db import Connection
+from muster_runtime.database.transactions import Connection
 
 
 async def add(connection: Connection, replay: Replay, now: datetime) -> None:

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from muster_runtime.applier import Applier
-from muster_runtime.db import Database
+from muster_runtime.database.transactions import Database
+from muster_runtime.messaging.applier import Applier
 from muster_runtime.operations.deadlines import deadlines_router
 from muster_runtime.operations.parked import parked_router
 from muster_runtime.operations.streams import streams_router

@@ -6,14 +6,14 @@ from typing import Any
 
 from fastapi import Request
 
-from muster_runtime.auth import IdentityDep
-from muster_runtime.commits import STANDBY_GONE, CommitUnconfirmed
 from muster_runtime.context import Context
-from muster_runtime.db import Database, UnitOfWork
+from muster_runtime.database.commits import STANDBY_GONE, CommitUnconfirmed
+from muster_runtime.database.locks import LOCK, Lock
+from muster_runtime.database.transactions import Database, UnitOfWork
 from muster_runtime.errors import NotFound
-from muster_runtime.idempotency import Key
-from muster_runtime.locks import LOCK, Lock
-from muster_runtime.tenancy import Commands, KeyHeader
+from muster_runtime.http.auth import IdentityDep
+from muster_runtime.http.idempotency import Key
+from muster_runtime.http.tenancy import Commands, KeyHeader
 
 
 class OperatorCommands(Commands):

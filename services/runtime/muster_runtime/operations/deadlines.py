@@ -9,17 +9,18 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import Instant
-from muster_runtime import audit, deadlines, scheduler
-from muster_runtime.auth import requires_program
-from muster_runtime.db import EVERY_AGENCY, RETRYABLE, Database, UnitOfWork
-from muster_runtime.deadlines import Deadline, ParkedDeadline
+from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, Database, UnitOfWork
 from muster_runtime.errors import NotFound
-from muster_runtime.idempotency import IdempotencyMismatch
+from muster_runtime.http.auth import requires_program
+from muster_runtime.http.idempotency import IdempotencyMismatch
+from muster_runtime.http.pagination import Page, PageDep
+from muster_runtime.observability import audit
+from muster_runtime.observability.telemetry import describe
 from muster_runtime.operations.commands import OperatorCommands, operators_commands
 from muster_runtime.operations.parked import Reason, ReplayReply
-from muster_runtime.pages import Page, PageDep
+from muster_runtime.scheduling import deadlines, scheduler
+from muster_runtime.scheduling.deadlines import Deadline, ParkedDeadline
 from muster_runtime.service import Service
-from muster_runtime.telemetry import describe
 
 _log = structlog.get_logger(__name__)
 

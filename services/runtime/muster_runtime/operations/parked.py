@@ -8,16 +8,16 @@ from fastapi import APIRouter, Depends, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import Instant
-from muster_runtime.applier import Applier
-from muster_runtime.auth import requires_program
-from muster_runtime.db import EVERY_AGENCY, Database, UnitOfWork
-from muster_runtime.edge import MEBIBYTE, body_limit
+from muster_runtime.database.transactions import EVERY_AGENCY, Database, UnitOfWork
 from muster_runtime.errors import NotFound
+from muster_runtime.http.auth import requires_program
+from muster_runtime.http.middleware import MEBIBYTE, body_limit
+from muster_runtime.http.pagination import Page, PageDep
+from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging.parking import ParkedStream, parked_records, parked_streams
+from muster_runtime.messaging.record_reader import Item
 from muster_runtime.operations.commands import OperatorCommands, operators_commands
 from muster_runtime.operations.recovery import RecordName, Recovery
-from muster_runtime.pages import Page, PageDep
-from muster_runtime.parking import ParkedStream, parked_records, parked_streams
-from muster_runtime.reading import Item
 
 SHOWN_RECORDS = 20
 SHOWN_BYTES = 10_000

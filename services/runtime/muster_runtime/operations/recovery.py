@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from pydantic import BaseModel, Field
 
 from muster_contracts import MAX_EPOCH, MAX_SEQUENCE
-from muster_runtime import audit, parking, positions
-from muster_runtime.applier import Applier
-from muster_runtime.db import UnitOfWork
+from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import Conflict, NotFound
-from muster_runtime.plan import leaves_gap
-from muster_runtime.positions import Position
-from muster_runtime.reading import Item
+from muster_runtime.messaging import parking, positions
+from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging.plan import leaves_gap
+from muster_runtime.messaging.positions import Position
+from muster_runtime.messaging.record_reader import Item
+from muster_runtime.observability import audit
 
 
 class RecordName(BaseModel):

@@ -7,9 +7,10 @@ from aiokafka.errors import CommitFailedError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from pydantic import BaseModel
 
-from muster_runtime import audit, offsets
-from muster_runtime.db import EVERY_AGENCY, UnitOfWork
+from muster_runtime.database.transactions import EVERY_AGENCY, UnitOfWork
 from muster_runtime.errors import Conflict, RetryableError
+from muster_runtime.messaging import offsets
+from muster_runtime.observability import audit
 from muster_runtime.service import Service
 
 # How long Kafka may take for it.

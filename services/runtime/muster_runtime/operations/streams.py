@@ -6,20 +6,20 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, Field
 
 from muster_contracts import MAX_SEQUENCE
-from muster_runtime import epochs, passing, positions
-from muster_runtime.applier import Applier
-from muster_runtime.auth import requires_program
-from muster_runtime.db import EVERY_AGENCY, Database, UnitOfWork
+from muster_runtime.database.transactions import EVERY_AGENCY, Database, UnitOfWork
 from muster_runtime.errors import InvalidInput, NotFound
-from muster_runtime.http import RuntimeDep
-from muster_runtime.kafka_topics import needed_topics
+from muster_runtime.http.application import RuntimeDep
+from muster_runtime.http.auth import requires_program
+from muster_runtime.http.pagination import Page, PageDep
+from muster_runtime.messaging import epochs, passing, positions
+from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging.kafka_topics import needed_topics
+from muster_runtime.messaging.positions import StreamState
+from muster_runtime.messaging.restore_guard import published_runs
 from muster_runtime.operations.commands import OperatorCommands, operators_commands
 from muster_runtime.operations.parked import Reason, Topic
 from muster_runtime.operations.recovery import Recovery
 from muster_runtime.operations.rewind import Rewound, rewind
-from muster_runtime.pages import Page, PageDep
-from muster_runtime.positions import StreamState
-from muster_runtime.restored import published_runs
 
 # Kafka's highest, so that one more is still a number of its kind.
 MAX_OFFSET = 2**63 - 2

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.record.util import calc_crc32c
 
 from muster_contracts.entitlements import SeatAssigned
-from muster_runtime.producers import partition_of
+from muster_runtime.messaging.producers import partition_of
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner

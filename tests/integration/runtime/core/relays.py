@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from muster_contracts.entitlements import SeatAssigned
-from muster_runtime.alarm import Bell
 from muster_runtime.context import Context
-from muster_runtime.producers import partition_of
-from muster_runtime.relay import Relay
+from muster_runtime.messaging.producers import partition_of
+from muster_runtime.messaging.relay import Relay
+from muster_runtime.scheduling.wakeup import WakeupListener
 from tests.support.services import PARTITIONS, RunningService
 
 CONTEXT = Context(actor="test", correlation_id="cor_1")
@@ -33,7 +33,7 @@ async def burst(probe: RunningService, agency_id: str, events: int) -> None:
         for _ in range(events)
     ]
     async with probe.runtime.database.write(agency_id, context=CONTEXT) as uow:
-        uow.publish_written(SeatAssigned, agency_id, payloads)
+        uow.publish_encoded(SeatAssigned, agency_id, payloads)
 
 
 def partition(agency_id: str) -> int:
@@ -52,7 +52,7 @@ async def relaying(probe: RunningService, holder: str = "the same name") -> Asyn
     settings = probe.runtime.settings
     relay = Relay(
         probe.runtime.database,
-        Bell("", "probe", probe.clock).alarm,
+        WakeupListener("", "probe", probe.clock).wakeup,
         service="probe",
         holder=holder,
         bootstrap=settings.kafka_bootstrap,

@@ -10,12 +10,12 @@ from muster_contracts import ClockMoved, Envelope
 from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import SeatAssigned, SeatRevoked
 from muster_contracts.testing import record
-from muster_runtime.applier import Applier
 from muster_runtime.clock import SandboxClock
 from muster_runtime.context import Context
-from muster_runtime.db import EVERY_AGENCY, Database
+from muster_runtime.database.transactions import EVERY_AGENCY, Database
 from muster_runtime.errors import ClockSkewed
-from muster_runtime.parking import Record
+from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging.parking import Record
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build, build_answering
 from tests.support.clocks import ShiftedClock

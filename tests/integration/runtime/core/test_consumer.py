@@ -12,7 +12,7 @@ from muster_contracts import Envelope, write_headers
 from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import SeatAssigned, SeatRevoked
 from muster_local.topics import connect
-from muster_runtime.producers import partition_of
+from muster_runtime.messaging.producers import partition_of
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.conftest import discard, put_unreadable
 from tests.integration.runtime.core.probe.service import build, build_answering

@@ -10,7 +10,7 @@ import pytest
 
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.context import Context
-from muster_runtime.db import EVERY_AGENCY, Database
+from muster_runtime.database.transactions import EVERY_AGENCY, Database
 from tests.support.services import RunningService
 
 CONTEXT = Context(actor="test", correlation_id="cor_1")

@@ -9,15 +9,15 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from muster_contracts.entitlements import SeatAssigned
-from muster_runtime.applier import Applier
-from muster_runtime.consumer.pausing import PausedPartitions
-from muster_runtime.consumer.polling import Poller
-from muster_runtime.consumer.progress import Progress
-from muster_runtime.consumer.records import Records
-from muster_runtime.consumer.subscription import PARTITION_FETCH_BYTES
-from muster_runtime.lane import READ_EVENTS
-from muster_runtime.parking import Record
-from muster_runtime.reading import Item, RecordReader
+from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging.consumer.pausing import PausedPartitions
+from muster_runtime.messaging.consumer.polling import Poller
+from muster_runtime.messaging.consumer.progress import Progress
+from muster_runtime.messaging.consumer.records import Records
+from muster_runtime.messaging.consumer.subscription import PARTITION_FETCH_BYTES
+from muster_runtime.messaging.lane import READ_EVENTS
+from muster_runtime.messaging.parking import Record
+from muster_runtime.messaging.record_reader import Item, RecordReader
 from tests.integration.runtime.core.probe.service import keep_seats
 from tests.integration.runtime.core.relays import burst, outbox_is_empty, partition, relaying, seat, write
 from tests.support.services import PARTITIONS, RunningService

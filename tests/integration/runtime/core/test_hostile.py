@@ -26,8 +26,8 @@ from muster_contracts import (
     write_headers,
 )
 from muster_contracts.testing import build as example
-from muster_runtime.db import UnitOfWork
-from muster_runtime.events import Received
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.messaging.events import Received
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.attacker import DEEP, Attacker, Hostile, envelope_of

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from prometheus_client import REGISTRY
 
-from muster_runtime import keys
+from muster_runtime.http import keys
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
 from tests.support.eventually import eventually

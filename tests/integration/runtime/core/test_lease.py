@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from muster_runtime.lease import LEASE_SECONDS, Lease
+from muster_runtime.messaging.lease import LEASE_SECONDS, Lease
 from muster_runtime.process import Role
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.conftest import ProbeStarter
@@ -34,12 +34,12 @@ async def test_of_two_processes_that_nobody_has_named_one_leads(
 
 
 async def both_run(probe: RunningService) -> bool:
-    """Beside the test's own process: each waits for the bell, with which its duties start."""
+    """Beside the test's own process: each waits for its listener, with which its duties start."""
     bells = await probe.admin.fetchval(
         """
         select count(*)
         from pg_stat_activity
-        where application_name = 'muster-probe-bell' and datname = current_database()
+        where application_name = 'muster-probe-wakeup' and datname = current_database()
         """
     )
     assert bells == 3
@@ -57,13 +57,13 @@ async def test_a_released_lease_wakes_the_processes_that_wait_for_it(
     idle_probe: RunningService, eventually: Eventually
 ) -> None:
     """Otherwise an event that was written before the release waits for the next one, or for a poll."""
-    alarm = idle_probe.runtime.alarm
-    await alarm.wait()  # it rings when it starts to listen
+    wakeup = idle_probe.runtime.wakeup
+    await wakeup.wait()  # it wakes when it starts to listen
     lease = Lease(idle_probe.runtime.database, "duty", "me")
     await lease.take()
-    assert not alarm._rung.is_set()
+    assert not wakeup._woken.is_set()
     await lease.release()
-    await eventually(lambda: alarm._rung.is_set())
+    await eventually(lambda: wakeup._woken.is_set())
 
 
 async def test_an_expiry_of_a_clock_that_was_ahead_can_be_taken(idle_probe: RunningService) -> None:
@@ -86,7 +86,7 @@ async def test_the_connection_that_wakes_notices_a_server_that_has_vanished(
     async def probed() -> bool:
         port: int | None = await probe.admin.fetchval(
             "select client_port from pg_stat_activity "
-            "where application_name = 'muster-probe-bell' and datname = current_database()"
+            "where application_name = 'muster-probe-wakeup' and datname = current_database()"
         )
         return port is not None and _probes(port)
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from muster_contracts.entitlements import SeatAssigned
-from muster_runtime import offsets
-from muster_runtime.consumer import subscription
+from muster_runtime.messaging import offsets
+from muster_runtime.messaging.consumer import subscription
 from muster_runtime.process import Role
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build

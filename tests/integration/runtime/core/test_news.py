@@ -9,11 +9,11 @@ import pytest
 
 from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import SeatRevoked
-from muster_runtime import deadlines
 from muster_runtime.clock import SandboxClock
-from muster_runtime.db import UnitOfWork
-from muster_runtime.events import Received
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.messaging.events import Received
 from muster_runtime.process import Role
+from muster_runtime.scheduling import deadlines
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import MIGRATIONS, revoke_when_due

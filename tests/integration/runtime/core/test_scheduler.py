@@ -8,7 +8,7 @@ from prometheus_client import REGISTRY
 
 from muster_contracts.entitlements import SeatRevoked
 from muster_runtime.context import Context
-from muster_runtime.deadlines import Deadline, cancel, schedule
+from muster_runtime.scheduling.deadlines import Deadline, cancel, schedule
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
 from tests.support.services import RunningService, ServiceRunner

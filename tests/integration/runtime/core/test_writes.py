@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from muster_contracts.entitlements import PersonErased, PersonRecorded, SeatAssigned
-from muster_runtime import outbox
 from muster_runtime.context import Context
-from muster_runtime.deadlines import Deadline, cancel, schedule
+from muster_runtime.messaging import outbox
+from muster_runtime.scheduling.deadlines import Deadline, cancel, schedule
 from tests.support.services import RunningService
 
 CONTEXT = Context(actor="test", correlation_id="cor_1")

@@ -12,13 +12,13 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
-from muster_runtime import telemetry
-from muster_runtime.alarm import Alarm
 from muster_runtime.clock import SandboxClock
-from muster_runtime.db import EVERY_AGENCY, Database
-from muster_runtime.health import Health
-from muster_runtime.http import create_app
-from muster_runtime.keys import KeySource
+from muster_runtime.database.transactions import EVERY_AGENCY, Database
+from muster_runtime.http.application import create_app
+from muster_runtime.http.keys import KeySource
+from muster_runtime.observability import telemetry
+from muster_runtime.observability.health import Health
+from muster_runtime.scheduling.wakeup import Wakeup
 from muster_runtime.service import Runtime
 from muster_runtime.settings import Settings
 from tests.integration.runtime.http.sample import build
@@ -82,7 +82,7 @@ async def sample(databases: Databases, tokens: TokenIssuer, logged: StringIO) ->
         return await made.check_health()
 
     app = create_app(
-        Runtime(service, service.settings, clock, worker, Alarm(clock)), api, health, KeySource(str(tokens.jwks))
+        Runtime(service, service.settings, clock, worker, Wakeup(clock)), api, health, KeySource(str(tokens.jwks))
     )
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://sample.test")
     made = Sample(app, client, admin, clock, tokens, logged)

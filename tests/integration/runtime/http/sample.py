@@ -8,10 +8,9 @@ import asyncpg
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from muster_runtime import audit
-from muster_runtime.db import UnitOfWork
+from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import Conflict, InvalidInput, NotFound, RetryableError
-from muster_runtime.http import (
+from muster_runtime.http.application import (
     CommandsDep,
     IfMatchDep,
     Page,
@@ -23,6 +22,7 @@ from muster_runtime.http import (
     requires,
 )
 from muster_runtime.identifiers import new_id
+from muster_runtime.observability import audit
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 

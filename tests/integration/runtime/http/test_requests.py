@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from fastapi import APIRouter, FastAPI
 
-from muster_runtime.auth import PUBLIC_PATHS, Access, Issuer, access_to
-from muster_runtime.health import Health
-from muster_runtime.http import openapi, requires, requires_program
+from muster_runtime.http.application import openapi, requires, requires_program
+from muster_runtime.http.auth import PUBLIC_PATHS, Access, Issuer, access_to
+from muster_runtime.observability.health import Health
 from tests.integration.runtime.http.conftest import Sample
 from tests.integration.runtime.http.sample import UPLOAD_LIMIT, build
 from tests.support.services import ISSUER

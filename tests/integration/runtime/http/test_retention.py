@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 
 from prometheus_client import REGISTRY
 
-from muster_runtime import idempotency
-from muster_runtime.alarm import Alarm
 from muster_runtime.context import Context
-from muster_runtime.db import Connection
-from muster_runtime.retention import BATCH_ROWS, Purger
+from muster_runtime.database.retention import BATCH_ROWS, Purger
+from muster_runtime.database.transactions import Connection
+from muster_runtime.http import idempotency
+from muster_runtime.scheduling.wakeup import Wakeup
 from tests.integration.runtime.http.conftest import Sample
 from tests.integration.runtime.http.test_commands import NOTES, key
 from tests.support.eventually import eventually
@@ -24,10 +24,10 @@ WEEK = timedelta(days=7)
 async def purging(sample: Sample) -> AsyncIterator[None]:
     """The duty, as a process runs it."""
     runtime = sample.app.state.runtime
-    alarm = Alarm(sample.clock)
-    sample.clock.on_move(alarm.ring)
+    wakeup = Wakeup(sample.clock)
+    sample.clock.on_move(wakeup.wake)
     retentions = [idempotency.retention(runtime.settings.idempotency_retention_days)]
-    duty = asyncio.create_task(Purger(runtime.database, alarm, sample.clock, retentions, "sample").run())
+    duty = asyncio.create_task(Purger(runtime.database, wakeup, sample.clock, retentions, "sample").run())
     try:
         yield
     finally:
@@ -123,7 +123,7 @@ async def test_a_purge_that_finds_nothing_writes_nothing(sample: Sample) -> None
         return await kept.oldest(connection)
 
     kept = idempotency.retention(7)
-    purger = Purger(runtime.database, Alarm(sample.clock), sample.clock, [replace(kept, oldest=oldest)], "sample")
+    purger = Purger(runtime.database, Wakeup(sample.clock), sample.clock, [replace(kept, oldest=oldest)], "sample")
     duty = asyncio.create_task(purger.run())
     await eventually(lambda: looks)
     sample.clock.move(sample.clock.now() + 3 * WEEK)

@@ -6,8 +6,8 @@ import sys
 from typing import Any, NoReturn
 
 from muster_runtime import cli
-from muster_runtime.consumer import Consumer
-from muster_runtime.lane import Lane
+from muster_runtime.messaging.consumer import Consumer
+from muster_runtime.messaging.lane import Lane
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
 

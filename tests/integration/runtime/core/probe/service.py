@@ -5,10 +5,10 @@ from pathlib import Path
 
 from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import SeatAssigned, SeatRevoked
-from muster_runtime.db import UnitOfWork
-from muster_runtime.deadlines import Deadline
+from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import Conflict
-from muster_runtime.events import Received
+from muster_runtime.messaging.events import Received
+from muster_runtime.scheduling.deadlines import Deadline
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 

@@ -1,7 +1,0 @@
-"""The consumer: one process's membership in its service's consumer group."""
-
-from muster_runtime.consumer.member import Consumer
-from muster_runtime.consumer.polling import POLL_MS
-from muster_runtime.consumer.progress import ConsumerStuck
-
-__all__ = ["POLL_MS", "Consumer", "ConsumerStuck"]

@@ -1,0 +1,1 @@
+"""Postgres: sessions and pools, the unit of work, and the migrations."""

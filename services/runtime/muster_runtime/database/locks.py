@@ -1,0 +1,41 @@
+"""The agencies' locks: taken by the first statement of a transaction that writes, which may read more under them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from muster_runtime.clock import Clock, skew
+from muster_runtime.errors import ClockSkewed
+
+if TYPE_CHECKING:
+    from muster_runtime.database.transactions import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A statement that takes the agencies' locks.
+
+    Its first two parameters are the agencies and the process's time; `arguments` are the others. Each of its rows has
+    the columns of lock_agencies, and whatever else it reads once the locks are held.
+    """
+
+    statement: str = "select latest, entered, locked from lock_agencies($1, $2)"
+    arguments: tuple[object, ...] = ()
+
+
+LOCK = Lock()
+
+
+async def take(
+    connection: "Connection", clock: Clock, agencies: Sequence[str], lock: Lock
+) -> tuple[datetime, Sequence[asyncpg.Record]]:
+    """Take the locks, and answer the instant of the transaction and the statement's rows. Raises ClockSkewed."""
+    sent = clock.now()
+    rows = await connection.fetch(lock.statement, list(agencies), sent, *lock.arguments)
+    first = rows[0]
+    if not clock.virtual and (reason := skew(sent, first["entered"], first["locked"], clock.now())):
+        raise ClockSkewed(reason)
+    return first["latest"], rows

@@ -1,0 +1,107 @@
+"""Rows that are kept for a time and no longer: deleted in small batches, by the runtime's clock.
+
+A batch is a transaction of its own. It takes no agency's lock, so no command waits for it; its own lock lets one
+process purge at a time.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from muster_runtime.clock import Clock
+from muster_runtime.context import Context
+from muster_runtime.database.transactions import RETRYABLE, Connection, Database
+from muster_runtime.identifiers import new_id
+from muster_runtime.observability.telemetry import PURGE_OVERDUE_SECONDS, PURGED
+from muster_runtime.scheduling.wakeup import Wakeup
+
+# Rows of one transaction, and the pause after it: at most some 20,000 rows a second.
+BATCH_ROWS = 1_000
+PAUSE_SECONDS = 0.05
+
+# Rows are purged in rounds, so that a busy table is not asked once a row.
+ROUND = timedelta(hours=1)
+
+_RETRY_SECONDS = 5.0
+
+# What a batch locks; no agency has this id.
+_LOCK = "purge"
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Rows of `table` are kept for `keep`.
+
+    `oldest` says since when the row has been kept that goes next; `purge` deletes at most so many rows that have been
+    kept since before an instant, oldest first, and answers how many.
+    """
+
+    table: str
+    keep: timedelta
+    oldest: Callable[[Connection], Awaitable[datetime | None]]
+    purge: Callable[[Connection, datetime, int], Awaitable[int]]
+
+
+class Purger:
+    """Purges the tables of one service."""
+
+    def __init__(
+        self, database: Database, wakeup: Wakeup, clock: Clock, retentions: Sequence[Retention], service: str
+    ) -> None:
+        self._database = database
+        self._wakeup = wakeup
+        self._clock = clock
+        self._retentions = retentions
+        self._service = service
+
+    async def run(self) -> None:
+        """Purge until cancelled."""
+        while True:
+            started_at = self._clock.now()
+            try:
+                due_at = [await self._purge(retention) for retention in self._retentions]
+            except RETRYABLE as error:
+                _log.warning("purge_retried", error=repr(error))
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            again_at = max(min(due_at), started_at + ROUND)
+            while started_at <= self._clock.now() < again_at:  # a clock may be set back
+                await self._wakeup.wait(again_at)
+
+    async def _purge(self, retention: Retention) -> datetime:
+        """Delete what has been kept for long enough; answers when the next row has been."""
+        purged = 0
+        due_at = await self._look(retention)
+        while due_at <= self._clock.now():  # else nothing is written: a sandbox where nothing happened has no past
+            batch = await self._purge_batch(retention)
+            purged += batch
+            due_at = await self._look(retention)
+            if batch < BATCH_ROWS:
+                break
+            await asyncio.sleep(PAUSE_SECONDS)
+        if purged:
+            _log.info("rows_purged", table=retention.table, rows=purged)
+        return due_at
+
+    async def _purge_batch(self, retention: Retention) -> int:
+        now = self._clock.now()
+        context = Context(actor=self._service, correlation_id=new_id("cor", now))
+        async with self._database.write(_LOCK, context=context) as uow:
+            # By the clock, and not by uow.now, which stays ahead of a clock that was set back and would purge early.
+            batch = await retention.purge(uow.connection, now - retention.keep, BATCH_ROWS)
+        PURGED.labels(self._service, retention.table).inc(batch)
+        return batch
+
+    async def _look(self, retention: Retention) -> datetime:
+        """When the oldest row is due to go; the gauge says how overdue that is."""
+        async with self._database.connection() as connection:
+            oldest = await retention.oldest(connection)
+        now = self._clock.now()
+        due_at = (oldest or now) + retention.keep
+        PURGE_OVERDUE_SECONDS.labels(self._service, retention.table).set(max(0.0, (now - due_at).total_seconds()))
+        return due_at

@@ -1,0 +1,293 @@
+"""Postgres: a pool per role, reads of one tenant, and the unit of work that every change goes through."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from muster_contracts import Envelope, Erasure, Event
+from muster_runtime.clock import Clock
+from muster_runtime.context import Context
+from muster_runtime.database import locks, writes
+from muster_runtime.database.array_types import ArrayTypes
+from muster_runtime.database.commits import COMMIT_SECONDS, Commits
+from muster_runtime.database.dbmate import MigrationsPending, unapplied
+from muster_runtime.database.locks import LOCK, Lock
+from muster_runtime.database.sessions import VANISHED_CLIENTS, Address, configure, keep_alive
+from muster_runtime.database.writes import Writes
+from muster_runtime.errors import RetryableError, TooManyRequests
+from muster_runtime.http.agency_queue import AgencyQueue
+from muster_runtime.messaging import outbox
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = asyncpg.Connection[Any] | PoolConnectionProxy[Any]
+else:
+    Connection = asyncpg.Connection
+
+# The tenant of an operator's read over all agencies, and the lock of what belongs to the program itself.
+EVERY_AGENCY = "*"
+
+# A caller that gets no connection for so long gets 503 with Retry-After.
+ACQUIRE_SECONDS = 10
+
+# How long a closing pool waits for connections that are in use.
+CLOSE_SECONDS = 2
+
+# Of what is no fault of the work, that which may concern one agency alone: its lock is held, its rows cannot be read.
+ONE_AGENCYS = (asyncpg.LockNotAvailableError, asyncpg.PostgresSystemError, asyncpg.InternalServerError)
+
+# What is the server's state and no fault of the work: a lost connection, a lock that was not had in time, a server
+# that is full, in recovery, being put back from a backup, or has its passwords changed.
+RETRYABLE = (
+    OSError,
+    TimeoutError,
+    RetryableError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a backend killed at the wrong moment confuses the driver's state
+    asyncpg.PostgresConnectionError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.ReadOnlySQLTransactionError,  # a replica that does not lead yet
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    # Of the limits of class 54 not the class itself: a value too long for an index is the work's. Where the server has
+    # no transaction ids left, which it reports the same way, nothing can park either.
+    asyncpg.StatementTooComplexError,
+    asyncpg.TooManyColumnsError,
+    asyncpg.TooManyArgumentsError,
+    asyncpg.QueryCanceledError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.InvalidCachedStatementError,  # a migration has changed the table meanwhile
+    *ONE_AGENCYS,
+)
+
+
+async def _keep_session(_connection: "asyncpg.Connection[Any]") -> None:
+    """Keep a session's settings when its connection returns to the pool.
+
+    The driver's own reset would clear them. Nothing else needs it: all other state ends with its transaction.
+    """
+
+
+def concerns_all(error: Exception) -> bool:
+    """Whether an error is the server's, and would be met with any agency."""
+    return isinstance(error, RETRYABLE) and not isinstance(error, ONE_AGENCYS)
+
+
+@dataclass(slots=True)
+class UnitOfWork:
+    """One transaction that changes the facts of the agencies that it has locked.
+
+    `now` is the latest of: the runtime's clock, the last instant of any transaction of these agencies, the times of
+    the events that are being applied. `found` are the rows of the statement that took the locks. `causes` are those
+    events, by id.
+    Events are published by the same commit that makes their facts true, in the order in which they
+    were handed in.
+    """
+
+    connection: Connection
+    agencies: frozenset[str]
+    now: datetime
+    context: Context
+    found: Sequence[asyncpg.Record] = ()
+    causes: Mapping[str, Envelope] = field(default_factory=dict)
+    writes: Writes = field(default_factory=Writes)
+    _entries: list[outbox.Entry | outbox.EncodedEntry] = field(default_factory=list)
+    _wake: bool = False
+
+    async def take_in(self, causes: Mapping[str, Envelope]) -> None:
+        """Apply these events with this transaction, which has locked their agencies."""
+        self.causes = causes
+        latest = max((cause.time for cause in causes.values()), default=self.now)
+        if latest > self.now:
+            self.now = await self.connection.fetchval(LOCK.statement, sorted(self.agencies), latest)
+
+    def publish(self, event: Event, *, time: datetime | None = None, causation_id: str | None = None) -> None:
+        """Publish an event with this transaction.
+
+        `time` is when the fact became true, by default now; `causation_id` the event that led to it,
+        by default that of the context.
+        """
+        if event.agency_id not in self.agencies:
+            raise RuntimeError(f"{event.event_type} is of {event.agency_id}, which is not locked")
+        cause = self.causes.get(causation_id or "")
+        self._entries.append(
+            outbox.Entry(
+                event,
+                time or self.now,
+                causation_id or self.context.causation_id,
+                cause.correlation_id if cause else self.context.correlation_id,
+                cause.traceparent if cause else self.context.traceparent,
+            )
+        )
+
+    def publish_encoded(
+        self, event_class: type[Event], agency_id: str, payloads: Sequence[bytes], *, context: Context | None = None
+    ) -> None:
+        """Publish many events of one type, keyed by the agency, whose data are written as JSON already.
+
+        `context` is where they come from, by default this unit of work's.
+        """
+        self._publish_records(event_class, agency_id, [(agency_id, payload) for payload in payloads], context)
+
+    def publish_erased(
+        self, event_class: type[Erasure], agency_id: str, subject_refs: Sequence[str], *, context: Context | None = None
+    ) -> None:
+        """Publish the erasures of many people; as publish_encoded."""
+        self._publish_records(event_class, agency_id, [(subject_ref, None) for subject_ref in subject_refs], context)
+
+    def _publish_records(
+        self,
+        event_class: type[Event],
+        agency_id: str,
+        records: Sequence[tuple[str, bytes | None]],
+        context: Context | None,
+    ) -> None:
+        if agency_id not in self.agencies:
+            raise RuntimeError(f"{event_class.event_type} is of {agency_id}, which is not locked")
+        context = context or self.context
+        run = (
+            event_class.topic,
+            agency_id,
+            event_class.event_type,
+            self.now,
+            context.correlation_id,
+            context.causation_id,
+            context.traceparent,
+        )
+        self._entries.append(outbox.EncodedEntry(run, records))
+
+    def wake(self) -> None:
+        """Wake this service's relay and scheduler when the transaction commits."""
+        self._wake = True
+
+    async def flush(self) -> None:
+        """Write what waits for the end, and append the events to the outbox."""
+        await writes.send(self.connection, self.writes.take(), outbox.append(self._entries, self.now), wake=self._wake)
+        self._entries.clear()
+
+
+class Database:
+    """A service's schema, as one of its roles sees it.
+
+    `disk_full`: the last write found no room. `outbox_full`: callers with an agency queue must wait until
+    events have been published. `server`: when the server of the newest connection was started, which
+    tells one server, or one life of it, from another.
+    """
+
+    pool: "asyncpg.Pool[Any]"
+
+    def __init__(self, clock: Clock, agency_queue: AgencyQueue | None = None, migrations: Path | None = None) -> None:
+        self.disk_full = False
+        self.outbox_full = False
+        self.server: datetime | None = None
+        self.clock = clock
+        self.commits = Commits(COMMIT_SECONDS if agency_queue else None)
+        self._array_types = ArrayTypes()
+        self._agency_queue = agency_queue
+        self._migrations = migrations
+        self._settings: dict[str, str] = {}
+
+    @classmethod
+    async def connect(
+        cls,
+        dsn: str,
+        schema: str,
+        clock: Clock,
+        *,
+        size: int = 10,
+        lock_timeout_seconds: int = 30,
+        agency_queue: AgencyQueue | None = None,
+        migrations: Path | None = None,
+    ) -> "Database":
+        """Open a pool of at most `size` connections, whose search path is the service's schema.
+
+        With `agency_queue`, the writers of one agency wait for one another before they take a connection. With
+        `migrations`, the service's, work that the schema refuses asks whether one of them is pending.
+        """
+        database = cls(clock, agency_queue, migrations)
+        database._settings = {
+            "search_path": schema,
+            "application_name": f"muster-{schema}",
+            "lock_timeout": str(lock_timeout_seconds * 1000),
+            **VANISHED_CLIENTS,
+        }
+        database.pool = await asyncpg.create_pool(
+            dsn,
+            connect=Address(dsn).connect,
+            init=database._configure,
+            reset=_keep_session,
+            min_size=1,
+            max_size=size,
+        )
+        return database
+
+    async def _configure(self, connection: "asyncpg.Connection[Any]") -> None:
+        """Have a connection notice a server that has vanished, set its session, and know the server."""
+        keep_alive(connection)
+        await self._array_types.teach(connection)
+        self.server = await configure(connection, self._settings)
+
+    async def close(self) -> None:
+        """Close the pool; a connection that is not given back in time is cut."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.pool.close()
+        except TimeoutError:
+            self.pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection outside of any transaction. Raises MigrationsPending where the schema lacks what it asks for."""
+        async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            try:
+                yield connection
+            except asyncpg.SyntaxOrAccessError as error:  # a column that is not there, a right that is not granted
+                if self._migrations and (pending := await unapplied(connection, self._migrations)):
+                    raise MigrationsPending(pending, error) from error
+                raise
+
+    @asynccontextmanager
+    async def write(self, *agencies: str, context: Context, lock: Lock = LOCK) -> AsyncIterator[UnitOfWork]:
+        """Lock the agencies, yield a unit of work, publish its events and commit.
+
+        Any error rolls all of it back. Row-level security refuses a write to an agency not named here. Raises
+        TooManyRequests where callers have an agency queue and one of their limits is reached, MigrationsPending where
+        the schema lacks what the work needs, ClockSkewed where the clock is not the database's, and CommitUnconfirmed
+        where callers have an agency queue and Postgres does not confirm commits: the unit of work may take effect even
+        so.
+        """
+        if not agencies:
+            raise RuntimeError("a unit of work must name the agencies that it changes")
+        if self._agency_queue is not None and self.outbox_full:
+            raise TooManyRequests("too many events are waiting to be published; try again later")
+        async with AsyncExitStack() as turn, AsyncExitStack() as held:
+            if self._agency_queue is not None and len(agencies) == 1:
+                await turn.enter_async_context(self._agency_queue.take(agencies[0]))
+            self.commits.admit()
+            connection = await held.enter_async_context(self.connection())
+            try:
+                async with self.commits.transaction(connection, held):
+                    async with self.commits.interruptible():
+                        now, found = await locks.take(connection, self.clock, agencies, lock)
+                    uow = UnitOfWork(connection, frozenset(agencies), now, context, found)
+                    yield uow
+                    await uow.flush()
+            except asyncpg.DiskFullError:
+                self.disk_full = True
+                raise
+            self.disk_full = False
+
+    @asynccontextmanager
+    async def read(self, agency: str) -> AsyncIterator[Connection]:
+        """A read-only transaction that sees one agency's rows, or with EVERY_AGENCY all of them."""
+        async with self.connection() as connection, connection.transaction(readonly=True):
+            await connection.execute("select set_config('muster.agency', $1, true)", agency)
+            yield connection

@@ -1,0 +1,135 @@
+"""The HTTP side of a service: the application, and all that a service's api.py needs."""
+
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+
+from muster_runtime.clock import SystemClock
+from muster_runtime.database.transactions import EVERY_AGENCY, Database
+from muster_runtime.http import problems
+from muster_runtime.http.auth import Identity, IdentityDep, TokenVerifier, access_to, requires, requires_program
+from muster_runtime.http.documentation import documentation_router
+from muster_runtime.http.keys import KeySource
+from muster_runtime.http.middleware import MEBIBYTE, Admission, Edge, body_limit
+from muster_runtime.http.pagination import Page, PageDep, Pagination
+from muster_runtime.http.request_rules import media_type
+from muster_runtime.http.tenancy import (
+    Commands,
+    CommandsDep,
+    IfMatchDep,
+    PreconditionFailed,
+    Reader,
+    ReaderDep,
+    RequiredIfMatchDep,
+    etag,
+)
+from muster_runtime.observability.audit import audit_router
+from muster_runtime.observability.health import HealthCheck, health_router
+from muster_runtime.service import Runtime, Service
+
+__all__ = [
+    "EVERY_AGENCY",
+    "MEBIBYTE",
+    "Commands",
+    "CommandsDep",
+    "Identity",
+    "IdentityDep",
+    "IfMatchDep",
+    "Page",
+    "PageDep",
+    "Pagination",
+    "PreconditionFailed",
+    "Reader",
+    "ReaderDep",
+    "RequiredIfMatchDep",
+    "RuntimeDep",
+    "access_to",
+    "body_limit",
+    "create_app",
+    "etag",
+    "media_type",
+    "openapi",
+    "requires",
+    "requires_program",
+]
+
+_PROBLEM = {
+    "description": "A problem (RFC 9457).",
+    "content": {problems.MEDIA_TYPE: {"schema": problems.SCHEMA}},
+}
+
+
+def create_app(
+    runtime: Runtime, api_database: Database, health: HealthCheck, keys: KeySource, *, with_api: bool = True
+) -> FastAPI:
+    """The application of a running process; without its API it has health and metrics alone.
+
+    Add further routers (parking, the sandbox's) to what it returns. Raises ValueError where no issuer is set.
+    """
+    settings = runtime.settings
+    clock = SystemClock()
+    app = _bare_application(runtime.service)
+    if with_api:
+        _add_api(app, runtime.service)
+    app.state.database = api_database
+    app.state.runtime = runtime
+    admission = Admission(runtime.service.name, settings.http_concurrency, settings.http_body_bytes)
+    app.include_router(health_router(health, admission))
+    app.include_router(documentation_router(app))
+    app.add_api_route("/metrics", _metrics, include_in_schema=False)
+    app.add_middleware(
+        Edge,
+        service=runtime.service.name,
+        verifier=TokenVerifier(
+            keys,
+            issuer=settings.oidc_issuer,
+            audience=settings.oidc_audience,
+            clock=clock,
+        ),
+        admission=admission,
+    )
+    return app
+
+
+def openapi(service: Service) -> dict[str, Any]:
+    """The service's OpenAPI 3.1 document."""
+    app = _bare_application(service)
+    _add_api(app, service)
+    return app.openapi()
+
+
+def _bare_application(service: Service) -> FastAPI:
+    app = FastAPI(
+        title=f"Muster {service.name}",
+        version="1",
+        openapi_url=None,  # `documentation` serves it, and the pages: FastAPI's would load scripts of third parties
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses={"default": _PROBLEM},
+    )
+    app.add_exception_handler(HTTPException, problems.answer)
+    app.add_exception_handler(RequestValidationError, problems.answer)
+    return app
+
+
+def _add_api(app: FastAPI, service: Service) -> None:
+    for router in service.routers:
+        app.include_router(router)
+    app.include_router(audit_router(service.name))
+
+
+async def _runtime(request: Request) -> Runtime:
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
+# The running process: its clock tells a read the time, its settings are the service's own.
+RuntimeDep = Annotated[Runtime, Depends(_runtime)]
+
+
+async def _metrics() -> Response:
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

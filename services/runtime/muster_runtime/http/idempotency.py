@@ -1,0 +1,152 @@
+"""The reply to a command is kept under its Idempotency-Key, by the very transaction that carries it out.
+
+It is kept for a time (the setting `idempotency_retention_days`), and without personal data: what a person is called
+is no part of it.
+
+The row is read after the agency's lock was taken, so of many requests at once the first does the work and the
+others find its reply. Source: draft-ietf-httpapi-idempotency-key-header.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from fastapi import Request
+
+from muster_runtime.database.locks import Lock
+from muster_runtime.database.retention import Retention
+from muster_runtime.database.transactions import Connection, UnitOfWork
+from muster_runtime.errors import PermanentError
+
+_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+
+
+_KEEP = """
+kept as (
+    insert into idempotency (agency_id, key, route, body_sha256, status, headers, body, recorded_at)
+    select *
+    from unnest(
+        $1::text[], $2::text[], $3::text[], $4::bytea[], $5::integer[], $6::jsonb[], $7::bytea[], $8::timestamptz[]
+    )
+)
+"""
+
+
+class InvalidIdempotencyKey(PermanentError):
+    """The header is not a key."""
+
+    status = 400
+    slug = "invalid-idempotency-key"
+    title = "The Idempotency-Key is invalid"
+
+
+class IdempotencyMismatch(PermanentError):
+    """The key was used for another request."""
+
+    status = 422
+    slug = "idempotency-mismatch"
+    title = "The Idempotency-Key was used for another request"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A command's answer as it is sent and kept."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Key:
+    """The key that a request carries; its body may not have been read yet. Raises InvalidIdempotencyKey."""
+
+    def __init__(self, key: str, request: Request) -> None:
+        if not _KEY.fullmatch(key):
+            raise InvalidIdempotencyKey("Idempotency-Key must be 1 to 255 printable ASCII characters")
+        self._key = key
+        self._request = request
+
+    async def of_body(self, part: int, body_sha256: bytes | None) -> "KeyedRequest":
+        """The key bound to method, path with query, and body; without the body's digest the body is read.
+
+        `part` numbers the request's transactions, from 0; no caller can write the separator.
+        """
+        request = self._request
+        route = f"{request.method} {request.scope['path']}?{request.scope['query_string'].decode('latin-1')}"
+        return KeyedRequest(
+            key=f"{self._key}\x1f{part}" if part else self._key,
+            route=route.removesuffix("?"),
+            body_sha256=body_sha256 or hashlib.sha256(await request.body()).digest(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedRequest:
+    """A request with a key: the key is bound to the agency, to `route` and to the body."""
+
+    key: str
+    route: str
+    body_sha256: bytes
+
+    def lock(self, agency_id: str) -> Lock:
+        """The statement that takes the locks and finds what is kept under the key."""
+        return Lock("select * from lock_for_request($1, $2, $3, $4)", (agency_id, self.key))
+
+    def reply(self, uow: UnitOfWork) -> Reply | None:
+        """The reply kept under the key, if any; raises IdempotencyMismatch where it answers another request."""
+        (row,) = uow.found
+        if row["status"] is None:
+            return None
+        if row["route"] != self.route:
+            raise IdempotencyMismatch(f"Idempotency-Key {self.key!r} was used for {row['route'][:200]}")
+        if row["body_sha256"] != self.body_sha256:
+            raise IdempotencyMismatch(f"Idempotency-Key {self.key!r} was used with a different body")
+        return Reply(row["status"], row["body"], json.loads(row["headers"]))
+
+    def keep(self, uow: UnitOfWork, agency_id: str, reply: Reply) -> None:
+        """Keep the reply with the unit of work."""
+        uow.writes.add_row(
+            _KEEP,
+            agency_id,
+            self.key,
+            self.route,
+            self.body_sha256,
+            reply.status,
+            json.dumps(reply.headers),
+            reply.body,
+            uow.now,
+        )
+
+
+def retention(days: int) -> Retention:
+    """Replies are kept for so many days."""
+    return Retention("idempotency", timedelta(days=days), _oldest, _purge)
+
+
+async def _oldest(connection: Connection) -> datetime | None:
+    oldest: datetime | None = await connection.fetchval("select min(recorded_at) from idempotency")
+    return oldest
+
+
+async def _purge(connection: Connection, before: datetime, limit: int) -> int:
+    purged: int = await connection.fetchval(
+        """
+        with purged as (
+            delete from idempotency
+            where (agency_id, key) in (
+                select agency_id, key
+                from idempotency
+                where recorded_at <= $1
+                order by recorded_at
+                limit $2
+            )
+            returning 1
+        )
+        select count(*) from purged
+        """,
+        before,
+        limit,
+    )
+    return purged

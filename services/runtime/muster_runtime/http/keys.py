@@ -1,0 +1,137 @@
+"""The issuer's public keys: from a URL or a file, read in the background, so that no request hangs with the issuer."""
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import structlog
+from joserfc.jwk import KeySet
+
+from muster_runtime.errors import RetryableError
+
+log = structlog.get_logger(__name__)
+
+# Seconds after which keys are read again; until new ones are here, the old ones serve.
+MAX_AGE = 600.0
+
+# An attacker may name a new key in every request; the issuer is asked for unknown keys no oftener than this.
+UNKNOWN_KEY_INTERVAL = 30.0
+
+# Pause after a failure.
+FAILURE_INTERVAL = 2.0
+
+# Time for a whole answer, however slowly its bytes come, and the most that it may hold.
+READ_SECONDS = 5.0
+MAX_BYTES = 1024 * 1024
+
+# How long a request waits for a key that is not among those at hand, and how many requests may wait at once: whoever
+# has no valid token must not fill the service with waiting requests. The first keys are waited for as long as they may
+# take, since nothing can be served without them.
+WAIT_SECONDS = 1.0
+MAX_WAITING = 50
+
+
+class KeySource:
+    """The key set at a URL or in a file (RFC 7517, 5). It is read by one task at a time."""
+
+    def __init__(self, location: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._location = location
+        self._monotonic = monotonic
+        self._keys: KeySet | None = None
+        self._started_at = monotonic()
+        self._read_at = self._failed_at = self._asked_for_unknown_at = -math.inf
+        self._failure = ""
+        self._reading: asyncio.Task[None] | None = None
+        self._waiting = 0
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether there are keys; once had they outlive every outage of the issuer."""
+        return self._keys is not None
+
+    @property
+    def age(self) -> float:
+        """Seconds since the keys were last read; where they never were, since the start."""
+        return self._monotonic() - max(self._read_at, self._started_at)
+
+    async def holding(self, kid: str | None) -> KeySet:
+        """The keys, hopefully with the key `kid` among them.
+
+        Raises RetryableError where there are none, or not this one, and the issuer does not answer in time.
+        """
+        self._ask_if_old()
+        if self._keys is not None and kid is not None and all(key.kid != kid for key in self._keys):
+            if self._monotonic() - self._asked_for_unknown_at >= UNKNOWN_KEY_INTERVAL:
+                self._asked_for_unknown_at = self._monotonic()
+                self._ask()
+            await self._wait(WAIT_SECONDS)
+        elif self._keys is None:
+            await self._wait(READ_SECONDS)
+        if self._keys is None:
+            raise RetryableError("the issuer's keys cannot be read for now")
+        return self._keys
+
+    async def reason(self) -> str | None:
+        """What is wrong with the issuer, if anything; keys that are old are asked for on the way."""
+        self._ask_if_old()
+        if not self.at_hand and self._reading is not None:
+            await asyncio.wait([self._reading], timeout=WAIT_SECONDS)
+        if self._failure:
+            return f"the keys of the issuer of tokens cannot be read: {self._failure}"
+        return None if self.at_hand else "the issuer of tokens has not answered yet"
+
+    def _ask_if_old(self) -> None:
+        if self._monotonic() - self._read_at >= MAX_AGE:
+            self._ask()
+
+    def _ask(self) -> None:
+        """Have the keys read, unless they are being read or could not be a moment ago."""
+        if self._reading is None and self._monotonic() - self._failed_at >= FAILURE_INTERVAL:
+            self._reading = asyncio.create_task(self._read(), name="issuer keys")
+
+    async def _wait(self, seconds: float) -> None:
+        if self._reading is None:
+            return
+        if self._waiting >= MAX_WAITING:
+            raise RetryableError("too many requests wait for the issuer's keys")
+        self._waiting += 1
+        try:
+            read, _ = await asyncio.wait([self._reading], timeout=seconds)
+        finally:
+            self._waiting -= 1
+        if not read:
+            raise RetryableError("the issuer of tokens does not answer")
+
+    async def _read(self) -> None:
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                document = json.loads(await self._document())
+            keys = KeySet.import_key_set(document)
+            if not keys.keys:
+                raise ValueError("the key set is empty")
+        except Exception as error:  # whatever an issuer sends, the keys at hand go on
+            self._failed_at = self._monotonic()
+            self._failure = f"{type(error).__name__} {error}".strip()
+            log.warning("issuer_keys_failed", location=self._location, error=repr(error))
+        else:
+            self._keys = keys
+            self._read_at = self._monotonic()
+            self._failure = ""
+        finally:
+            self._reading = None
+
+    async def _document(self) -> bytes:
+        if "://" not in self._location:
+            return Path(self._location).read_bytes()
+        document = bytearray()
+        async with httpx.AsyncClient(timeout=READ_SECONDS) as client, client.stream("GET", self._location) as response:
+            response.raise_for_status()
+            async for part in response.aiter_bytes():
+                document += part
+                if len(document) > MAX_BYTES:
+                    raise ValueError(f"the key set is larger than {MAX_BYTES} bytes")
+        return bytes(document)

@@ -1,0 +1,33 @@
+"""The error responses of routes in the OpenAPI document, from the errors that a handler raises."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from muster_runtime.errors import InvalidInput, NotFound, PermanentError, TooManyRequests
+from muster_runtime.http.auth import Forbidden, ProgramOnly, Unauthenticated
+from muster_runtime.http.problems import MEDIA_TYPE, SCHEMA
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def problem_responses(*errors: type[PermanentError]) -> Responses:
+    """The responses for a route that can raise these errors: one per status, which lists each problem's slug."""
+    slugs: dict[int, dict[str, str]] = {}
+    for error in errors:
+        slugs.setdefault(error.status, {})[error.slug] = error.title
+    return {status: _response(status, titles) for status, titles in sorted(slugs.items())}
+
+
+def _response(status: int, titles: Mapping[str, str]) -> dict[str, Any]:
+    problems = "; ".join(f"`{slug}` ({title})" for slug, title in titles.items())
+    return {
+        "description": f"{HTTPStatus(status).phrase}: {problems}.",
+        "content": {MEDIA_TYPE: {"schema": SCHEMA}},
+    }
+
+
+# What any route of an agency can answer; a router passes them on to its routes.
+COMMON = problem_responses(Unauthenticated, Forbidden, ProgramOnly, NotFound, InvalidInput, TooManyRequests) | {
+    503: _response(503, {"unavailable": "A dependency is unavailable; retry the request after `Retry-After`"})
+}

@@ -1,0 +1,176 @@
+"""Errors as problem details (RFC 9457). An answer never shows the inside: what is not foreseen is a bare 500."""
+
+import json
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import asyncpg
+import structlog
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from muster_runtime.database.dbmate import MigrationsPending
+from muster_runtime.database.transactions import RETRYABLE
+from muster_runtime.errors import PermanentError, TooManyRequests
+from muster_runtime.http.auth import Forbidden, Unauthenticated
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+RETRY_AFTER_SECONDS = 1
+
+# A request may break many rules; so many of them are told.
+MAX_ERRORS = 50
+
+# What Postgres says of a text with U+0000, which JSON allows and a text column does not.
+_BAD_TEXT = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
+
+
+# What the framework and the middleware raise: slug and title.
+_HTTP = {
+    400: ("bad-request", "The request is invalid"),
+    404: ("not-found", "Not found"),
+    405: ("method-not-allowed", "Method not allowed for this path"),
+    408: ("request-timeout", "The body arrived too slowly"),
+    413: ("body-too-large", "The body is too large"),
+    414: ("address-too-long", "The URL is too long"),
+    429: (TooManyRequests.slug, TooManyRequests.title),
+    431: ("headers-too-large", "The headers are too large"),
+}
+
+# What a problem is, for the OpenAPI document: RFC 9457, 3.1, with two members of our own.
+SCHEMA = {
+    "type": "object",
+    "title": "Problem",
+    "required": ["type", "title", "status", "request_id"],
+    "properties": {
+        "type": {"type": "string", "examples": ["urn:muster:problem:invalid-input"]},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "request_id": {"type": "string", "description": "The request's ID in the logs."},
+        "errors": {
+            "type": "array",
+            "description": "Each invalid value.",
+            "items": {
+                "type": "object",
+                "required": ["field", "rule"],
+                "properties": {
+                    "field": {"type": "string"},
+                    "value": {"type": ["string", "null"]},
+                    "rule": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+
+
+async def answer(request: Request, error: Exception) -> Response:
+    """Turn an error into its answer; only one that is not foreseen is logged as an error."""
+    match error:
+        case PermanentError():
+            return _problem(
+                request,
+                error.status,
+                error.slug,
+                error.title,
+                error.detail,
+                error.extensions,
+                _headers(request, error),
+            )
+        case RequestValidationError():
+            return _invalid_request(request, error)
+        case HTTPException():
+            return _http_problem(request, error)
+        case _ if isinstance(error, _BAD_TEXT):
+            return _problem(
+                request, 422, "invalid-input", "The input is invalid", "text must not contain the character U+0000"
+            )
+        case MigrationsPending():
+            log.warning("retryable_request_failed", exc_info=error)
+            return _problem(
+                request,
+                503,
+                "migrations-pending",
+                "The service is being upgraded",
+                "The database lacks a migration that this request needs. Try again when the service is ready. "
+                "With the same Idempotency-Key, a command runs only once, even if this attempt succeeded.",
+                headers={"retry-after": str(RETRY_AFTER_SECONDS)},
+            )
+        case _ if isinstance(error, RETRYABLE):
+            log.warning("retryable_request_failed", exc_info=error)
+            return _problem(
+                request,
+                503,
+                "unavailable",
+                "The service is temporarily unavailable",
+                "Try again. With the same Idempotency-Key, a command runs only once, even if this attempt succeeded.",
+                headers={"retry-after": str(RETRY_AFTER_SECONDS)},
+            )
+    log.error("request_failed", exc_info=error)
+    return _problem(request, 500, "internal-error", "Internal error", "Search the logs for the request_id.")
+
+
+def _problem(
+    request: Request,
+    status: int,
+    slug: str,
+    title: str,
+    detail: str | None = None,
+    extensions: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    body = {
+        "type": f"urn:muster:problem:{slug}",
+        "title": title,
+        "status": status,
+        **({} if detail is None else {"detail": detail}),
+        "request_id": request.state.request_id,
+        **(extensions or {}),
+    }
+    # ASCII alone: what is quoted of the input may hold half a surrogate pair, which UTF-8 cannot carry.
+    return Response(json.dumps(body, default=str), status, dict(headers or {}), MEDIA_TYPE)
+
+
+def _http_problem(request: Request, error: HTTPException) -> Response:
+    slug, title = _HTTP[error.status_code]
+    detail = None if error.detail == HTTPStatus(error.status_code).phrase else error.detail
+    return _problem(request, error.status_code, slug, title, detail, headers=error.headers)
+
+
+def _invalid_request(request: Request, error: RequestValidationError) -> Response:
+    errors: Sequence[Mapping[str, Any]] = error.errors()
+    if errors[0]["type"] == "json_invalid":
+        place = f"at character {errors[0]['loc'][-1]}: {errors[0]['ctx']['error']}"
+        return _problem(request, 400, "malformed-json", "The body is not JSON", place)
+    broken = [_field_error(e) for e in errors[:MAX_ERRORS]]
+    first = f"{broken[0]['field']}: {broken[0]['rule']}"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return _problem(request, 422, "invalid-input", "The input is invalid", first + more, {"errors": broken})
+
+
+def _field_error(error: Mapping[str, Any]) -> dict[str, Any]:
+    source, *path = error["loc"]
+    value = None if error["type"] == "missing" else str(error["input"])[:200]
+    return {"field": ".".join(map(str, path)) or source, "value": value, "rule": error["msg"]}
+
+
+def _headers(request: Request, error: PermanentError) -> dict[str, str]:
+    """WWW-Authenticate (RFC 6750, 3), or when to come again (RFC 6585, 4)."""
+    match error:
+        case TooManyRequests():
+            return {"retry-after": str(RETRY_AFTER_SECONDS)}
+        case Unauthenticated() if "authorization" in request.headers:
+            challenge = 'Bearer realm="muster", error="invalid_token"'
+        case Unauthenticated():
+            challenge = 'Bearer realm="muster"'
+        case Forbidden():
+            challenge = f'Bearer realm="muster", error="insufficient_scope", scope="{error.extensions["scope"]}"'
+        case _:
+            return {}
+    return {"www-authenticate": challenge}

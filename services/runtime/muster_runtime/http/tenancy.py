@@ -1,0 +1,165 @@
+"""A request's reads and changes, each within the agency that its caller may act for."""
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Annotated, TypeVar
+
+from fastapi import Depends, Header, Request, Response
+from pydantic import BaseModel
+
+from muster_runtime.context import Context
+from muster_runtime.database.locks import LOCK, Lock
+from muster_runtime.database.transactions import Connection, Database, UnitOfWork
+from muster_runtime.errors import PermanentError
+from muster_runtime.http.auth import Identity, IdentityDep
+from muster_runtime.http.idempotency import Key, Reply
+
+R = TypeVar("R", bound=BaseModel | None)
+
+_ETAG = re.compile(r'"(\d{1,18})"')
+
+
+class PreconditionFailed(PermanentError):
+    """The thing was edited since the caller read it. Raise it where `if_match` is not the version at hand."""
+
+    status = 412
+    slug = "precondition-failed"
+    title = "The resource has changed since it was read"
+
+
+class PreconditionRequired(PermanentError):
+    """The request must say, with If-Match, which version it means (RFC 6585, 3)."""
+
+    status = 428
+    slug = "precondition-required"
+    title = "An If-Match header is required"
+
+
+class InvalidEntityTag(PermanentError):
+    """If-Match does not hold one entity tag of ours."""
+
+    status = 400
+    slug = "invalid-entity-tag"
+    title = "The If-Match header is invalid"
+
+
+class Reader:
+    """The read side of a request."""
+
+    def __init__(self, database: Database, identity: Identity) -> None:
+        self._database = database
+        self._identity = identity
+
+    @property
+    def tenant(self) -> str:
+        """The agency whose rows the caller may see; EVERY_AGENCY for an operator."""
+        return self._identity.agency
+
+    @asynccontextmanager
+    async def read(self, agency_id: str) -> AsyncIterator[Connection]:
+        """A read-only transaction that sees the agency's rows; raises NotFound for another tenant's."""
+        self._identity.admit(agency_id)
+        async with self._database.read(agency_id) as connection:
+            yield connection
+
+
+class Commands:
+    """The write side of a request."""
+
+    def __init__(self, database: Database, identity: Identity, context: Context, key: Key | None) -> None:
+        self._database = database
+        self._identity = identity
+        self._context = context
+        self._key = key
+
+    async def execute(
+        self,
+        agency_id: str,
+        handler: Callable[[UnitOfWork], Awaitable[R]],
+        *others: str,
+        status_code: int = 200,
+        location: Callable[[R], str] | None = None,
+        part: int = 0,
+        body_sha256: bytes | None = None,
+        kept: Callable[[R], R] = lambda reply: reply,
+    ) -> Response:
+        """Carry out a command under the agency's lock and answer with its reply (None: an empty body).
+
+        With an Idempotency-Key the reply is kept by the same transaction, and a repeated request gets it back.
+        An error rolls all back and is not kept: the same key may try again. Call it once in a request, or
+        number the calls as its parts, from 0: each is a transaction of its own, and keeps a reply of its own.
+        What must not be kept, such as a secret that is shown once or a person's name, `kept` takes out of the reply.
+        Of a body that was read as a stream, `body_sha256` is the digest. `others` are locked as well.
+        """
+        keyed = await self._key.of_body(part, body_sha256) if self._key else None
+        lock = keyed.lock(agency_id) if keyed else LOCK
+        async with self.write(agency_id, *others, lock=lock) as uow:
+            if keyed and (found := keyed.reply(uow)):
+                return _response(found, replayed=True)
+            result = await handler(uow)
+            reply = Reply(status_code, _body(result), {} if location is None else {"location": location(result)})
+            if keyed:
+                keyed.keep(uow, agency_id, replace(reply, body=_body(kept(result))))
+        return _response(reply)
+
+    @asynccontextmanager
+    async def write(self, *agencies: str, lock: Lock = LOCK) -> AsyncIterator[UnitOfWork]:
+        """A unit of work apart from the Idempotency-Key: one step of a long work that may be repeated safely."""
+        for agency_id in agencies:
+            self._identity.admit(agency_id)
+        async with self._database.write(*agencies, context=self._context, lock=lock) as uow:
+            yield uow
+
+
+def _body(reply: BaseModel | None) -> bytes:
+    return b"" if reply is None else reply.__pydantic_serializer__.to_json(reply)
+
+
+def _response(reply: Reply, *, replayed: bool = False) -> Response:
+    headers = reply.headers | ({"idempotency-replayed": "true"} if replayed else {})
+    return Response(reply.body, reply.status, headers, media_type="application/json" if reply.body else None)
+
+
+async def _reader(request: Request, identity: IdentityDep) -> Reader:
+    return Reader(request.app.state.database, identity)
+
+
+KeyHeader = Annotated[
+    str | None,
+    Header(description="1 to 255 printable ASCII characters. A repeated request with it is carried out once."),
+]
+
+
+async def _commands(request: Request, identity: IdentityDep, idempotency_key: KeyHeader = None) -> Commands:
+    key = None if idempotency_key is None else Key(idempotency_key, request)
+    return Commands(request.app.state.database, identity, request.state.context, key)
+
+
+async def _if_match(
+    if_match: Annotated[str | None, Header(description="The ETag as it was read.")] = None,
+) -> int | None:
+    if if_match is None:
+        return None
+    match = _ETAG.fullmatch(if_match.strip())
+    if match is None:
+        raise InvalidEntityTag(f'If-Match: {if_match[:40]!r} must be one ETag of a response, such as "7"')
+    return int(match[1])
+
+
+async def _required_if_match(if_match: Annotated[int | None, Depends(_if_match)]) -> int:
+    if if_match is None:
+        raise PreconditionRequired("If-Match is missing: read the resource and send its ETag as If-Match")
+    return if_match
+
+
+def etag(version: int) -> str:
+    """The ETag of a version of a thing."""
+    return f'"{version}"'
+
+
+ReaderDep = Annotated[Reader, Depends(_reader)]
+CommandsDep = Annotated[Commands, Depends(_commands)]
+IfMatchDep = Annotated[int | None, Depends(_if_match)]
+RequiredIfMatchDep = Annotated[int, Depends(_required_if_match)]

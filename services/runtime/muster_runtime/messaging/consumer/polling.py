@@ -1,0 +1,214 @@
+"""Polling Kafka: a partition whose records the client cannot read waits, and the others are read on."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
+from itertools import chain
+from typing import NamedTuple
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError
+
+from muster_runtime.database.transactions import RETRYABLE
+from muster_runtime.messaging.consumer.pausing import PausedPartitions
+from muster_runtime.messaging.consumer.progress import Progress
+from muster_runtime.observability.telemetry import describe
+from muster_runtime.pacing import Pace
+
+# How long one poll waits for something new.
+POLL_MS = 4
+
+# The same for a partition alone, which is polled again and has nothing in the client's memory.
+ALONE_POLL_MS = 100
+
+# How many records are taken from the client at once: it parses them without letting the event loop go on.
+TAKE_RECORDS = 200
+
+# Until the database is asked again where reading begins, when it does not answer.
+UNKNOWN_SECONDS = 0.5
+
+# Between polls while nothing but what cannot be read has come.
+UNREADABLE_SECONDS = 1.0
+
+_log = structlog.get_logger(__name__)
+
+Polled = dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]]
+
+
+class _Unreadable(NamedTuple):
+    """From which offset on a partition cannot be read, and why."""
+
+    offset: int
+    why: str
+
+
+class Poller:
+    """Takes records from the client.
+
+    `begins` answers where reading goes on, of each partition that was read before; `step` the offset that an operator
+    has ordered to go on from, if any, where the record at one cannot be read.
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        paused: PausedPartitions,
+        begins: Callable[[], Awaitable[Mapping[TopicPartition, int]]],
+        step: Callable[[TopicPartition, int], Awaitable[int | None]],
+        batch_records: int,
+    ) -> None:
+        self._progress = progress
+        self._paused = paused
+        self._begins = begins
+        self._step = step
+        self._batch_records = batch_records
+        self._unreadable: dict[TopicPartition, _Unreadable] = {}
+
+    @property
+    def unreadable(self) -> Collection[TopicPartition]:
+        """The partitions that cannot be read."""
+        return self._unreadable.keys()
+
+    @property
+    def reasons(self) -> list[str]:
+        """What cannot be read, in plain words."""
+        return [f"{p.topic}[{p.partition}]@{at} cannot be read: {why}" for p, (at, why) in self._unreadable.items()]
+
+    def clear(self) -> None:
+        """The partitions are taken away."""
+        self._unreadable.clear()
+
+    async def poll(self, consumer: AIOKafkaConsumer) -> tuple[ConsumerRecord[bytes, bytes], ...]:
+        """What has come. A partition that cannot be read waits; what the client had taken of others is read again."""
+        if not consumer.assignment() <= self._progress.offsets.keys():
+            await self._begin(consumer)
+            return ()
+        try:
+            polled = await self._poll_all(consumer)
+        except ConsumerStoppedError:
+            raise
+        except Exception:
+            self._go_back(consumer, consumer.assignment())
+            self._progress.in_hand = True  # of several polls, until the last has answered
+            polled = await self._poll_one_by_one(consumer)
+            self._progress.in_hand = bool(polled)
+            if not polled:
+                await asyncio.sleep(UNREADABLE_SECONDS)
+        for partition, records in polled.items():
+            known = self._unreadable.get(partition)
+            if known is not None and records[-1].offset >= known.offset:
+                del self._unreadable[partition]
+        return tuple(chain.from_iterable(polled.values()))
+
+    async def _poll_all(self, consumer: AIOKafkaConsumer) -> Polled:
+        """A batch, in equal shares for the partitions that have records.
+
+        The client itself returns all that it holds of one partition before anything of the next.
+        """
+        polled: Polled = defaultdict(list)
+        room = self._batch_records
+        pace = Pace()
+
+        async def take(*partitions: TopicPartition, most: int, timeout_ms: int = 0) -> bool:
+            """Take so many records; whether there may be more."""
+            nonlocal room
+            taken = await consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=most)
+            for partition, records in taken.items():
+                polled[partition] += records
+            number = sum(map(len, taken.values()))
+            room -= number
+            self._progress.in_hand = bool(polled)
+            await pace.keep()
+            return number == most
+
+        waiting: Collection[TopicPartition] = consumer.assignment()
+        share = max(1, min(room // (len(waiting) + 1), TAKE_RECORDS))
+        if not await take(most=share, timeout_ms=POLL_MS):
+            return polled
+        while waiting and room:
+            share = max(1, min(room // len(waiting), TAKE_RECORDS))
+            waiting = [
+                partition
+                for partition in waiting
+                if room
+                and partition in self._progress.offsets  # it may be revoked between two of them
+                and await take(partition, most=min(share, room))
+            ]
+        return polled
+
+    async def _begin(self, consumer: AIOKafkaConsumer) -> None:
+        """Go on where the database says, whatever Kafka's committed offsets are: it may have lost what they count."""
+        try:
+            begin = await self._begins()
+        except RETRYABLE as error:
+            self._progress.give_sign()
+            _log.warning("offsets_not_read", error=describe(error))
+            await asyncio.sleep(UNKNOWN_SECONDS)
+            return
+        offsets = {partition: begin.get(partition, 0) for partition in consumer.assignment()}
+        for partition, offset in offsets.items():
+            consumer.seek(partition, offset)
+        self._progress.begin(offsets)
+
+    async def _poll_one_by_one(self, consumer: AIOKafkaConsumer) -> Polled:
+        polled: Polled = {}
+        partitions = consumer.assignment() - set(self._paused)
+        for partition in partitions:
+            limit = self._batch_records // len(partitions) + 1
+            try:
+                polled |= await consumer.getmany(partition, timeout_ms=ALONE_POLL_MS, max_records=limit)
+            except ConsumerStoppedError:
+                raise
+            except Exception:
+                if partition not in consumer.assignment():
+                    continue  # it was taken away meanwhile
+                self._go_back(consumer, [partition])
+                if before := await self._poll_up_to_unreadable(consumer, partition, limit):
+                    polled[partition] = before
+        return polled
+
+    async def _poll_up_to_unreadable(
+        self, consumer: AIOKafkaConsumer, partition: TopicPartition, limit: int
+    ) -> list[ConsumerRecord[bytes, bytes]]:
+        """The records before the one that cannot be read: one at a time, for what is read together with it is lost."""
+        before: list[ConsumerRecord[bytes, bytes]] = []
+        while len(before) < limit:
+            try:
+                one = await consumer.getmany(partition, timeout_ms=ALONE_POLL_MS, max_records=1)
+            except ConsumerStoppedError:
+                raise
+            except Exception as error:
+                if partition in consumer.assignment() and not before:
+                    await self._note_unreadable(consumer, partition, error)
+                break
+            if not one:
+                break
+            before += one[partition]
+        return before
+
+    async def _note_unreadable(self, consumer: AIOKafkaConsumer, partition: TopicPartition, error: Exception) -> None:
+        """Have the partition wait where it is, or go on from where an operator has said."""
+        offset = await consumer.position(partition)
+        place = {"topic": partition.topic, "partition": partition.partition, "offset": offset}
+        if self._unreadable.get(partition, (None,))[0] != offset:
+            _log.error("partition_unreadable", **place, exc_info=error)
+        self._unreadable[partition] = _Unreadable(offset, describe(error))
+        try:
+            onward = await self._step(partition, offset)
+        except RETRYABLE as unknown:
+            _log.warning("step_not_asked_for", **place, error=repr(unknown))
+            return
+        if onward is not None:
+            _log.warning("unreadable_record_passed", **place, onward=onward)
+            with suppress(IllegalStateError):
+                consumer.seek(partition, onward)
+                self._progress.offsets[partition] = onward
+
+    def _go_back(self, consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]) -> None:
+        """Read on from what is not applied yet."""
+        for partition in partitions:
+            if partition not in self._paused:
+                with suppress(IllegalStateError, KeyError):
+                    consumer.seek(partition, self._progress.offsets[partition])

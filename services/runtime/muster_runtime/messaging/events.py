@@ -1,0 +1,42 @@
+"""What a handler is given: events with their envelopes, in stream order."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from muster_contracts import Envelope, Event
+from muster_runtime.errors import PermanentError
+
+if TYPE_CHECKING:
+    from muster_runtime.database.transactions import UnitOfWork
+
+E = TypeVar("E", bound=Event)
+
+
+class Unreadable(PermanentError):
+    """A record's value does not fit the type that its header names."""
+
+    slug = "unreadable-event"
+    title = "The event cannot be read"
+
+
+class Received(Generic[E]):
+    """An event as it came from Kafka. Its data is read when it is first asked for: many handlers need only some."""
+
+    __slots__ = ("_data", "_read", "envelope")
+
+    def __init__(self, envelope: Envelope, read: Callable[[], E]) -> None:
+        self.envelope = envelope
+        self._read = read
+        self._data: E | None = None
+
+    @property
+    def data(self) -> E:
+        """The fact. Raises Unreadable where the record's value does not fit the event's type."""
+        if self._data is None:
+            self._data = self._read()
+        return self._data
+
+
+# Applies a run: events of one type, of one or several agencies, each agency's in its order.
+# It raises a PermanentError to park an agency's stream; anything else is retried.
+EventHandler = Callable[["UnitOfWork", Sequence[Received[Any]]], Awaitable[None]]

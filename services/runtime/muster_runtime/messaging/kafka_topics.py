@@ -1,0 +1,131 @@
+"""The topics that a service needs: as Kafka has them, beside what the contracts say of them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from muster_contracts import Topic, topics
+from muster_contracts.topics import MIN_IN_SYNC, min_in_sync
+from muster_runtime.errors import RetryableError
+from muster_runtime.messaging.rebootstrap import enable_rebootstrap
+from muster_runtime.service import Service
+from muster_runtime.settings import Settings
+
+
+class TopicRepartitioned(RetryableError):
+    """A topic has another number of partitions than its contract says: an agency's events would lie in two of them."""
+
+    def __init__(self, topic: str, there: int, needed: int) -> None:
+        super().__init__(f"the topic {topic} has {there} partitions and needs {needed}: its streams lose their order")
+
+
+@dataclass(frozen=True)
+class TopicFaults:
+    """Topics that there are not; what has other partitions than the contract; by topic, what would lose events."""
+
+    missing: Sequence[str] = ()
+    repartitioned: Sequence[str] = ()
+    unsafe: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def losses(self) -> list[str]:
+        """What is set so that events would be lost."""
+        return [f"{name} has {fault}" for name, faults in self.unsafe.items() for fault in faults]
+
+    @property
+    def reasons(self) -> list[str]:
+        """All of it, in plain words."""
+        return [
+            *(f"the topic {name} is missing" for name in self.missing),
+            *self.repartitioned,
+            *(f"events would be lost: {loss}" for loss in self.losses),
+        ]
+
+
+@dataclass(frozen=True)
+class _LiveTopic:
+    """A topic as Kafka has it: its partitions, and the fewest copies of any of them."""
+
+    partitions: int
+    replicas: int
+
+
+class KafkaTopics:
+    """Looks at a service's topics in Kafka; `faults` is what was found the last time."""
+
+    def __init__(self, service: Service) -> None:
+        settings = service.settings
+        needed = {settings.topic_prefix + name: topics()[name] for name in sorted(needed_topics(service))}
+        self._needed = needed
+        self._partitions = {name: partitions_of(topic.name, settings) for name, topic in needed.items()}
+        self._admin = AIOKafkaAdminClient(
+            bootstrap_servers=settings.kafka_bootstrap, client_id=f"{service.name}-monitor"
+        )
+        enable_rebootstrap(self._admin._client)
+        self.faults = TopicFaults()
+
+    async def start(self) -> None:
+        """Connect. Raises KafkaError where Kafka cannot be reached."""
+        await self._admin.start()
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self._admin.close()
+
+    async def look(self) -> TopicFaults:
+        """What is wrong with the topics now. Raises KafkaError where Kafka cannot be reached."""
+        there = await self._live()
+        self.faults = TopicFaults(
+            missing=[name for name in self._needed if name not in there],
+            repartitioned=[
+                str(TopicRepartitioned(name, live.partitions, self._partitions[name]))
+                for name, live in there.items()
+                if live.partitions != self._partitions[name]
+            ],
+            unsafe=await self._unsafe(there),
+        )
+        return self.faults
+
+    async def _unsafe(self, there: Mapping[str, _LiveTopic]) -> dict[str, list[str]]:
+        resources = [
+            ConfigResource(ConfigResourceType.TOPIC, name, configs={**self._needed[name].settings, MIN_IN_SYNC: None})
+            for name in there
+        ]
+        answers = await self._admin.describe_configs(resources) if resources else []
+        found = [resource for answer in answers for resource in answer.to_object()["resources"]]
+        entries = {resource["resource_name"]: resource["config_entries"] for resource in found}
+        found_of = {name: list(_faults(self._needed[name], live, entries[name])) for name, live in there.items()}
+        return {name: faults for name, faults in found_of.items() if faults}
+
+    async def _live(self) -> dict[str, _LiveTopic]:
+        found = {topic["topic"]: topic["partitions"] for topic in await self._admin.describe_topics()}
+        return {
+            name: _LiveTopic(len(partitions), min(len(partition["replicas"]) for partition in partitions))
+            for name in self._needed
+            if (partitions := found.get(name))
+        }
+
+
+def _faults(topic: Topic, live: _LiveTopic, entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What is set on a topic otherwise than it must be."""
+    for entry in entries:
+        setting, value = entry["config_names"], entry["config_value"]
+        if setting == MIN_IN_SYNC:
+            if int(value) < (least := min_in_sync(live.replicas)):
+                yield f"{setting}={value} with {live.replicas} copies and needs {least}"
+        elif value != (needed := topic.settings[setting]):
+            yield f"{setting}={value} and needs {needed}"
+
+
+def needed_topics(service: Service) -> set[str]:
+    """The topics that a service writes or reads, by the contracts' names."""
+    return {*service.produces, *(cls.topic for cls in service.subscriptions)}
+
+
+def partitions_of(topic: str, settings: Settings) -> int:
+    """How many partitions a topic must have: as many as its contract says, or as few as its sandbox was made with."""
+    described = topics()[topic].partitions
+    return min(settings.topic_partitions or described, described)

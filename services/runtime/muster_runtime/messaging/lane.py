@@ -1,0 +1,264 @@
+"""A lane of the relay: some topics' runs on their way from the outbox to Kafka, in id order, by one producer."""
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from datetime import datetime
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from muster_runtime.database import repeatable
+from muster_runtime.database.transactions import RETRYABLE, Database
+from muster_runtime.messaging.flight import Flight, Parts, Run
+from muster_runtime.messaging.kafka_topics import TopicRepartitioned
+from muster_runtime.messaging.lease import RENEW_SECONDS, Lease
+from muster_runtime.messaging.positions import StreamKey
+from muster_runtime.messaging.producers import Producer
+from muster_runtime.messaging.restore_guard import DatabaseRestored, refuse_restored
+from muster_runtime.observability.telemetry import describe
+from muster_runtime.scheduling.wakeup import Wakeup
+
+# What one read takes at the most: runs, and the events in them.
+READ_RUNS = 500
+READ_EVENTS = 10_000
+
+# How many runs of the outbox are looked through for those of streams that have not filled a read.
+LOOK_RUNS = 10_000
+
+# After a failure, and while an operator is waited for.
+RETRY_SECONDS = 0.5
+OPERATOR_SECONDS = 5.0
+
+# What only an operator puts right.
+AN_OPERATORS = (DatabaseRestored, TopicRepartitioned)
+
+# How long the lease may take to be given back.
+RELEASE_SECONDS = 2
+
+# Never `id > last`: a run that commits late has a low id, and is simply read later.
+_READ = """
+select
+    id, topic, agency_id, epoch, first_sequence, type, time, correlation_id, causation_id, traceparent,
+    keys, payloads, events
+from outbox
+where id in (
+    select id
+    from (
+        select id, sum(events) over (order by id) - events as before
+        from (
+            select id, events
+            from (
+                select id, topic, agency_id, events
+                from outbox
+                where
+                    topic = any($1::text[])
+                    and id not in (select unnest($2::bigint[]))
+                    and (topic, agency_id) not in (select * from unnest($3::text[], $4::text[]))
+                order by id
+                limit $7
+            ) as near
+            where (topic, agency_id) not in (select * from unnest($8::text[], $9::text[]))
+            order by id
+            limit $5
+        ) as head
+    ) as counted
+    where before < $6
+)
+order by id
+"""
+
+_log = structlog.get_logger(__name__)
+
+
+class Lane:
+    """Relays some topics while it holds its lease. `held` says why it cannot, where it cannot.
+
+    `make_producer` makes the client that sends; `on_deleted` is called with the runs that have left the outbox;
+    `unsafe` names the topics in Kafka to which nothing may be sent now.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        wakeup: Wakeup,
+        lease: Lease,
+        topics: Sequence[str],
+        *,
+        bootstrap: str,
+        topic_prefix: str,
+        make_producer: Callable[[], Producer],
+        on_deleted: Callable[[Sequence[Run]], None],
+        unsafe: Callable[[], Collection[str]],
+    ) -> None:
+        self._database = database
+        self._wakeup = wakeup
+        self._lease = lease
+        self._topics = topics
+        self._bootstrap = bootstrap
+        self._topic_prefix = topic_prefix
+        self._make_producer = make_producer
+        self._on_deleted = on_deleted
+        self._unsafe = unsafe
+        self._producer: Producer | None = None
+        self._flight = Flight(topic_prefix, wakeup.wake)
+        self._trusted: datetime | None = None  # the server that was found to have lost no commits
+        self._failure: str | None = None
+        self._served: set[StreamKey] = set()  # streams that filled a read since one had room for all
+
+    @property
+    def held(self) -> Sequence[str]:
+        """Why something cannot be published, in plain words."""
+        return [
+            *([] if self._failure is None else [self._failure]),
+            *(f"{self._topic_prefix}{topic} would lose events" for topic in self._held_topics),
+            *self._flight.reasons,
+        ]
+
+    @property
+    def _held_topics(self) -> list[str]:
+        """The topics that are set so that events would be lost: theirs wait in the outbox."""
+        unsafe = self._unsafe()
+        return [topic for topic in self._topics if self._topic_prefix + topic in unsafe]
+
+    async def run(self) -> None:
+        """Relay until cancelled. On any failure: a new producer, and all that is left is read again."""
+        try:
+            while True:
+                try:
+                    if not await self._lease.take():
+                        await self._close_producer()  # who leads now has fenced it, or repeats what it had in flight
+                        await self._rest()
+                    else:
+                        async with self._lease.renewed():
+                            progress = await self._drain()
+                        if not progress:
+                            await self._rest()
+                    self._failure = None
+                except (KafkaError, *RETRYABLE) as error:
+                    self._failure = describe(error)
+                    _log.warning("relay_failed", error=repr(error))
+                    await self._close_producer()
+                    await self._release()  # another process may have better luck
+                    await asyncio.sleep(OPERATOR_SECONDS if isinstance(error, AN_OPERATORS) else RETRY_SECONDS)
+        finally:
+            await self._close_producer()
+            await self._release()
+
+    async def _drain(self) -> bool:
+        """Relay until nothing can be sent or the lease is lost; reading, encoding and deleting overlap sending.
+
+        Nothing is sent that was read before the producer was there: what a fence has stopped may be in it.
+        """
+        producer = self._producer or await self._open_producer()
+        acknowledged = self._flight.collect(producer)
+        if progress := bool(acknowledged):
+            await self._delete(acknowledged)
+        batch = await self._flight.encode(producer, await self._read(()))
+        await self._trust_server()
+        deleting: asyncio.Task[None] | None = None
+        try:
+            while batch:
+                # First, so that what must wait is neither taken for in flight nor read again before its time.
+                parts = self._flight.sendable(producer, batch)
+                in_flight = [run["id"] for part in parts.values() for run in part.runs]
+                deleted = [run["id"] for run in acknowledged]  # or about to be
+                sending = asyncio.ensure_future(self._send(producer, parts))
+                try:
+                    batch = await self._flight.encode(producer, await self._read(in_flight + deleted))
+                except asyncio.CancelledError:
+                    sending.cancel()  # what was in flight is sent again
+                    raise
+                finally:
+                    acknowledged = await sending
+                    if deleting is not None:
+                        await deleting
+                    deleting = asyncio.ensure_future(self._delete(acknowledged)) if acknowledged else None
+                progress = progress or bool(acknowledged)
+                if not await self._lease.take():
+                    break
+                await self._trust_server()
+        finally:
+            if deleting is not None:
+                await deleting
+        return progress
+
+    async def _read(self, without: Sequence[int]) -> list[Run]:
+        """The first runs but for these, and for those of streams and topics that wait.
+
+        Streams that fill a read let all others go first: a burst of one agency delays another by a read or two.
+        """
+        runs = await self._first(without, self._served)
+        if not runs and self._served:
+            self._served = set()
+            runs = await self._first(without, ())
+        if len(runs) == READ_RUNS or sum(run["events"] for run in runs) >= READ_EVENTS:
+            self._served |= {(run["topic"], run["agency_id"]) for run in runs}
+        else:
+            self._served = set()
+        return runs
+
+    async def _first(self, without: Sequence[int], served: Collection[StreamKey]) -> list[Run]:
+        waiting = self._flight.waiting
+        held = self._held_topics
+        return await repeatable.fetch(
+            self._database,
+            _READ,
+            [topic for topic in self._topics if topic not in held],
+            without,
+            [topic for topic, _ in waiting],
+            [agency_id for _, agency_id in waiting],
+            READ_RUNS,
+            READ_EVENTS,
+            LOOK_RUNS,
+            [topic for topic, _ in served],
+            [agency_id for _, agency_id in served],
+        )
+
+    async def _send(self, producer: Producer, parts: Parts) -> Sequence[Run]:
+        """Send the parts; answers all that is acknowledged by now, which may be what was late."""
+        if parts:
+            await self._flight.send(producer, parts)
+        return self._flight.collect(producer)
+
+    async def _delete(self, runs: Sequence[Run]) -> None:
+        ids = [run["id"] for run in runs]
+        await repeatable.fetch(self._database, "delete from outbox where id = any($1::bigint[])", ids)
+        self._on_deleted(runs)
+
+    async def _rest(self) -> None:
+        """Wait for something to send, or until it is time to renew the lease or to try to take it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RENEW_SECONDS):
+                await self._wakeup.wait()
+
+    async def _trust_server(self) -> None:
+        """Before anything is sent that was read from another server, or another life of it: has it lost commits?
+
+        A partition that had no leader then is looked at when it has one.
+        """
+        server = self._database.server
+        if server != self._trusted or self._flight.regained:
+            self._flight.regained = False
+            self._flight.hold_up(
+                await refuse_restored(self._database, self._bootstrap, self._topic_prefix, self._topics)
+            )
+            self._trusted = server
+
+    async def _open_producer(self) -> Producer:
+        self._producer = producer = self._make_producer()  # first, so that one whose start fails is closed as well
+        await producer.start()
+        return producer
+
+    async def _close_producer(self) -> None:
+        """Close the producer: an out-of-order error would stick to it for ever."""
+        await self._flight.cancel()
+        self._trusted = None  # which partitions are not compared yet is forgotten with the flight
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.close()
+
+    async def _release(self) -> None:
+        with suppress(*RETRYABLE):
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await self._lease.release()

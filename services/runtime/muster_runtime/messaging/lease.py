@@ -1,0 +1,89 @@
+"""A lease: one process leads in a duty. It spares the others work; correctness never rests on it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from muster_runtime.database import repeatable
+from muster_runtime.database.transactions import RETRYABLE, Database
+
+# How long a lease lasts. A process that dies holds it until then.
+LEASE_SECONDS = 3.0
+
+# How often the holder renews a lease, and other processes try to take it. The holder's event loop may be blocked for
+# the difference.
+RENEW_SECONDS = 0.5
+
+# How long a holder may work without asking whether it leads. The first batch behind a slow network takes longer than a
+# lease lasts; a holder that cannot do its work must leave it to another process.
+WORK_SECONDS = 15.0
+
+# The database's own clock, so that the holders' clocks need not agree; no fact ever depends on it. Where it was ahead
+# and has been put right, an expiry can lie further off than any lease lasts: that one is void.
+_TAKE = """
+insert into lease as held (duty, holder, expires_at)
+values ($1, $2, clock_timestamp() + make_interval(secs => $3))
+on conflict (duty) do update set holder = excluded.holder, expires_at = excluded.expires_at
+where
+    held.holder = excluded.holder
+    or held.expires_at not between clock_timestamp() and clock_timestamp() + make_interval(secs => $3)
+returning holder
+"""
+
+# Wakes the processes that wait for the lease.
+_RELEASE = """
+with freed as (delete from lease where duty = $1 and holder = $2 returning duty)
+select pg_notify('muster_wake', current_schema()) from freed
+"""
+
+
+class Lease:
+    """One process's claim to lead in a duty."""
+
+    def __init__(self, database: Database, duty: str, holder: str) -> None:
+        self._database = database
+        self._duty = duty
+        self._holder = holder
+        self._held_until = 0.0
+        self._asked_at = 0.0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this process led when it last asked, and that is not over yet."""
+        return time.monotonic() < self._held_until
+
+    async def take(self) -> bool:
+        """Take the lease for LEASE_SECONDS, or renew it when RENEW_SECONDS are over; False while another leads."""
+        self._asked_at = now = time.monotonic()
+        return now < self._held_until - LEASE_SECONDS + RENEW_SECONDS or await self._ask(now)
+
+    @asynccontextmanager
+    async def renewed(self) -> AsyncIterator[None]:
+        """Renew the lease while the block runs, up to WORK_SECONDS after it was last asked for."""
+        renewing = asyncio.create_task(self._renew())
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            await asyncio.wait([renewing])
+
+    async def _renew(self) -> None:
+        with suppress(*RETRYABLE):  # who leads finds it out when it asks
+            while True:
+                await asyncio.sleep(RENEW_SECONDS)
+                now = time.monotonic()
+                if now > self._asked_at + WORK_SECONDS or not await self._ask(now):
+                    return
+
+    async def _ask(self, now: float) -> bool:
+        taken = bool(await repeatable.fetch(self._database, _TAKE, self._duty, self._holder, LEASE_SECONDS))
+        self._held_until = now + LEASE_SECONDS if taken else 0.0
+        return taken
+
+    async def release(self) -> None:
+        """Give up the lease, so that another process takes it at once."""
+        if self._held_until:
+            self._held_until = 0.0
+            async with self._database.connection() as connection:
+                await connection.execute(_RELEASE, self._duty, self._holder)

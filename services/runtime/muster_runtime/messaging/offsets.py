@@ -1,0 +1,84 @@
+"""Where a consumer group goes on reading each partition: everything before that offset is applied, or parked.
+
+It is kept in the service's own database. A failover or a restore takes it back together with the effects, and what was
+lost is read again; Kafka's committed offsets do not go back, and are only a hint for tools.
+"""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+
+from muster_runtime.database.transactions import Connection
+from muster_runtime.errors import RetryableError
+
+Partition = tuple[str, int]  # topic, number
+
+
+class DatabaseWentBack(RetryableError):
+    """The database has lost what was applied of partitions: they must be read again before anything that follows."""
+
+    def __init__(self, partitions: Collection[Partition]) -> None:
+        super().__init__(f"the database has lost what was applied of {sorted(partitions)}")
+        self.partitions = partitions
+
+
+async def begins(connection: Connection, group: str) -> dict[Partition, int]:
+    """The offset to go on from, of each partition that the group has read any of."""
+    rows = await connection.fetch(
+        "select topic, kafka_partition, next_offset from consumed_partition where consumer_group = $1", group
+    )
+    return {(row["topic"], row["kafka_partition"]): row["next_offset"] for row in rows}
+
+
+async def server(connection: Connection) -> datetime:
+    """When the server was started, which tells one server, or one life of it, from another."""
+    started_at: datetime = await connection.fetchval("select pg_postmaster_start_time()")
+    return started_at
+
+
+async def keep(
+    connection: Connection, group: str, read: Mapping[Partition, tuple[int, int]], server_started_at: datetime
+) -> set[Partition]:
+    """Keep where reading goes on, of partitions of which everything from one offset up to another is applied.
+
+    Answers the partitions of which it is kept. The database does not know of everything before the others' first
+    offset: it has gone back, and that is to be read again. A server that was started at another instant than
+    `server_started_at` keeps nothing: it may lack just what was applied last, and must first say where to go on.
+
+    Postgres loses commits only from its log's end, so no offset outlives an effect that was committed before it. That
+    is why it need not wait for the disk: what is lost of it is read again, and skipped. A member that has just lost a
+    partition may keep a lower offset than its new owner: the higher one stays.
+    """
+    rows = await connection.fetch(
+        """
+        with hasty as (select set_config('synchronous_commit', 'off', true))
+        insert into consumed_partition as kept (consumer_group, topic, kafka_partition, next_offset)
+        select $1, r.topic, r.kafka_partition, r.next_offset
+        from hasty, unnest($2::text[], $3::integer[], $4::bigint[], $5::bigint[])
+            as r(topic, kafka_partition, first_offset, next_offset)
+        left join consumed_partition as known
+            on known.consumer_group = $1 and known.topic = r.topic and known.kafka_partition = r.kafka_partition
+        where coalesce(known.next_offset, 0) >= r.first_offset and pg_postmaster_start_time() = $6
+        on conflict (consumer_group, topic, kafka_partition)
+        do update set next_offset = greatest(kept.next_offset, excluded.next_offset)
+        returning topic, kafka_partition
+        """,
+        group,
+        [topic for topic, _ in read],
+        [partition for _, partition in read],
+        [first for first, _ in read.values()],
+        [after for _, after in read.values()],
+        server_started_at,
+    )
+    return {(row["topic"], row["kafka_partition"]) for row in rows}
+
+
+async def require(connection: Connection, group: str, first: Mapping[Partition, int]) -> None:
+    """Raise DatabaseWentBack where the database does not know of everything before these offsets."""
+    known = await begins(connection, group)
+    if lost := {partition for partition, offset in first.items() if known.get(partition, 0) < offset}:
+        raise DatabaseWentBack(lost)
+
+
+async def forget(connection: Connection, group: str) -> None:
+    """Let the group read every partition from its beginning."""
+    await connection.execute("delete from consumed_partition where consumer_group = $1", group)

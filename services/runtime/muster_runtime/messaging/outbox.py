@@ -1,0 +1,158 @@
+"""The outbox: events that a transaction publishes, kept as runs until Kafka has acknowledged them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+
+from muster_contracts import Erasure, Event
+from muster_runtime.database.writes import Write
+from muster_runtime.errors import InvalidInput
+
+# The channel that wakes a service's relay and scheduler; its payload is the schema.
+WAKE_CHANNEL = "muster_wake"
+
+# More events of one type than this are cut into several runs, so that a row stays well below a megabyte.
+RUN_LENGTH = 500
+
+# Kafka's batches end at a megabyte; what could not be relayed must not be recorded.
+EVENT_BYTES = 900_000
+
+# How many bytes of payloads go in one statement: a message to Postgres must stay below a gigabyte.
+STATEMENT_BYTES = 16_000_000
+
+# It takes the runs' sequences, under their agencies' locks, and keeps the runs in their order.
+_APPEND = """
+run as (
+    select
+        *,
+        sum(events) over (partition by topic, agency_id) as in_stream,
+        sum(events) over (partition by topic, agency_id order by place) as up_to,
+        (sum(events) over (order by place))::integer as last_record
+    from unnest(
+        $1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::integer[],
+        $9::boolean[]
+    ) with ordinality as r(
+        topic, agency_id, type, time, correlation_id, causation_id, traceparent, events, has_keys, place
+    )
+),
+advanced as (
+    insert into stream as s (topic, agency_id, epoch, last_sequence)
+    select topic, agency_id, (select number from epoch), sum(events)
+    from run
+    group by topic, agency_id
+    on conflict (topic, agency_id) do update set last_sequence = s.last_sequence + excluded.last_sequence
+    returning topic, agency_id, epoch, last_sequence
+),
+appended as (
+    insert into outbox (
+        topic, agency_id, epoch, first_sequence, type, time, correlation_id, causation_id, traceparent,
+        recorded_at, events, keys, payloads
+    )
+    select
+        r.topic, r.agency_id, a.epoch, a.last_sequence - r.in_stream + r.up_to - r.events + 1, r.type, r.time,
+        r.correlation_id, r.causation_id, r.traceparent, $10, r.events,
+        case when r.has_keys then ($11::text[])[r.last_record - r.events + 1 : r.last_record] end,
+        ($12::bytea[])[r.last_record - r.events + 1 : r.last_record]
+    from run as r
+    join advanced as a using (topic, agency_id)
+    order by r.place
+)
+"""
+
+
+# Topic, agency, type, time, correlation id, causation id and traceparent.
+RunKey = tuple[str, str, str, datetime, str, str | None, str | None]
+
+# The key and the value of a record; a value of None is a tombstone.
+OutboxRecord = tuple[str, bytes | None]
+
+_Run = tuple[RunKey, Sequence[OutboxRecord]]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event to be published: when it became true and what led to it."""
+
+    event: Event
+    time: datetime
+    causation_id: str | None
+    correlation_id: str
+    traceparent: str | None
+
+    @property
+    def run(self) -> RunKey:
+        """What all events of one run have in common."""
+        event = self.event
+        return (
+            event.topic,
+            event.agency_id,
+            event.event_type,
+            self.time,
+            self.correlation_id,
+            self.causation_id,
+            self.traceparent,
+        )
+
+    @property
+    def records(self) -> Sequence[OutboxRecord]:
+        """Key and value of the record."""
+        return [(self.event.record_key, _payload(self.event))]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedEntry:
+    """Records of one type that are written already: a model for each would cost a bulk's work five times.
+
+    A record is its key and its value; None is a tombstone.
+    """
+
+    run: RunKey
+    records: Sequence[OutboxRecord]
+
+
+def append(entries: Sequence[Entry | EncodedEntry], now: datetime) -> Iterator[Write]:
+    """What appends events in their order, each with the next sequence of its stream; mostly one statement.
+
+    The transaction must hold the lock of every agency concerned.
+    """
+    runs: list[_Run] = []
+    size = 0
+    for shared, records in _runs(entries):
+        run_bytes = sum(len(payload or b"") for _, payload in records)
+        if runs and size + run_bytes > STATEMENT_BYTES:
+            yield _APPEND, _arguments(runs, now)
+            runs, size = [], 0
+        runs.append((shared, records))
+        size += run_bytes
+    if runs:
+        yield _APPEND, _arguments(runs, now)
+
+
+def _runs(entries: Sequence[Entry | EncodedEntry]) -> Iterator[_Run]:
+    for shared, group in groupby(entries, key=lambda entry: entry.run):
+        records = [record for entry in group for record in entry.records]
+        for start in range(0, len(records), RUN_LENGTH):
+            yield shared, records[start : start + RUN_LENGTH]
+
+
+def _arguments(runs: Sequence[_Run], now: datetime) -> Sequence[object]:
+    has_keys = [records[0][0] != shared[1] for shared, records in runs]
+    records = [record for _, records in runs for record in records]
+    return [
+        *map(list, zip(*(shared for shared, _ in runs), strict=True)),
+        [len(records) for _, records in runs],
+        has_keys,
+        now,
+        [key for key, _ in records] if any(has_keys) else [],
+        [payload for _, payload in records],
+    ]
+
+
+def _payload(event: Event) -> bytes | None:
+    if isinstance(event, Erasure):
+        return None
+    payload = event.__pydantic_serializer__.to_json(event)
+    if len(payload) > EVENT_BYTES:
+        raise InvalidInput(event.event_type, len(payload), f"an event has at most {EVENT_BYTES} bytes")
+    return payload

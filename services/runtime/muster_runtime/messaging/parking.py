@@ -1,0 +1,314 @@
+"""Parking: a stream whose event could not be applied waits, in order, until an operator acts.
+
+Only that agency's stream of that topic is parked; every other flows on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from muster_runtime.database.transactions import Connection, UnitOfWork
+from muster_runtime.errors import RetryableError
+from muster_runtime.messaging import breaker
+from muster_runtime.messaging.positions import Position
+
+MAX_REASON = 2_000
+
+
+class Record(NamedTuple):
+    """A raw record as it came from Kafka; `topic` is the contract's name, without any prefix."""
+
+    topic: str
+    agency_id: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+class Waiting(NamedTuple):
+    """A record that is to wait, and its position; None where it cannot be read."""
+
+    record: Record
+    position: Position | None
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedStream:
+    """A parked stream: why, since when, and how many records wait in it."""
+
+    topic: str
+    agency_id: str
+    parked_at: datetime
+    reason: str
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParkingLimits:
+    """How many records one stream may hold, and of how many streams a handler may refuse one in breaker.WINDOW."""
+
+    records: int = 100_000
+    streams: int = 50
+
+
+DEFAULT_LIMITS = ParkingLimits()
+
+
+class StreamBlocked(RetryableError):
+    """Nothing of one stream can be taken for now: its partition must wait, and the others need not."""
+
+    def __init__(self, topic: str, agency_id: str, why: str) -> None:
+        super().__init__(why)
+        self.topic = topic
+        self.agency_id = agency_id
+
+
+class StreamFull(StreamBlocked):
+    """A parked stream holds as many records as it may: it stands until an operator has acted."""
+
+
+class AgencyBlocked(StreamBlocked):
+    """Another transaction holds the agency's lock for longer than a consumer waits, or its rows cannot be read."""
+
+
+async def park(
+    uow: UnitOfWork,
+    group: str,
+    records: Sequence[Waiting],
+    reason: str,
+    limits: ParkingLimits,
+    *,
+    refused: bool = False,
+    gap: bool = False,
+) -> None:
+    """Append records of one stream, the first of which could not be applied, to its parking place.
+
+    `refused`: a handler refused it, which counts for the breaker. What is wrong with a record itself does not: else
+    whoever writes worthless records would stop every agency. `gap`: events are missing before it. A stream that is
+    parked for a gap already stands for this from now on. Raises BreakerOpen, and StreamFull.
+    """
+    first = records[0].record
+    if refused:
+        await breaker.check(uow, group, limits.streams)
+    await uow.connection.execute(
+        """
+        insert into parked_stream (consumer_group, topic, agency_id, parked_at, reason, refused, gap)
+        values ($1, $2, $3, $4, $5, $6, $7)
+        on conflict (consumer_group, topic, agency_id) do update
+        set reason = excluded.reason, refused = excluded.refused, gap = excluded.gap
+        where parked_stream.gap
+        """,
+        group,
+        first.topic,
+        first.agency_id,
+        uow.now,
+        printable(reason),
+        refused,
+        gap,
+    )
+    await append(uow, group, records, limits)
+
+
+async def note_reason(uow: UnitOfWork, group: str, topic: str, agency_id: str, reason: str, *, gap: bool) -> None:
+    """Keep why a stream is still parked after a replay, and whether events are missing."""
+    await uow.connection.execute(
+        "update parked_stream set reason = $4, gap = $5 where consumer_group = $1 and topic = $2 and agency_id = $3",
+        group,
+        topic,
+        agency_id,
+        printable(reason),
+        gap,
+    )
+
+
+def printable(reason: str) -> str:
+    """A reason may quote a record, and text in Postgres cannot hold all that a record can."""
+    cut = reason[:MAX_REASON]
+    return cut if cut.isprintable() else cut.encode("unicode_escape").decode()[:MAX_REASON]
+
+
+async def append(uow: UnitOfWork, group: str, records: Sequence[Waiting], limits: ParkingLimits) -> None:
+    """Append records of one parked stream to those that wait already; one read twice is kept once.
+
+    Raises StreamFull when it would hold too many.
+    """
+    if not records:
+        return
+    topic, agency_id = records[0].record.topic, records[0].record.agency_id
+    places = await _places(uow.connection, group, records)
+    await uow.connection.executemany(
+        """
+        with added as (
+            insert into parked_event (
+                consumer_group, topic, agency_id, kafka_partition, kafka_offset, key,
+                header_names, header_values, value, parked_at, epoch, sequence
+            )
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+            on conflict do nothing
+            returning 1
+        )
+        update parked_stream
+        set records = records + (select count(*) from added)
+        where consumer_group = $1 and topic = $2 and agency_id = $3
+        """,
+        [
+            (
+                group,
+                record.topic,
+                record.agency_id,
+                record.partition,
+                record.offset,
+                record.key,
+                [name.replace("\0", "\\0") for name, _ in record.headers],  # which text in Postgres cannot hold
+                [value for _, value in record.headers],
+                record.value,
+                uow.now,
+                *place,
+            )
+            for (record, _), place in zip(records, places, strict=True)
+        ],
+    )
+    if await waiting(uow.connection, group, topic, agency_id) > limits.records:
+        full = f"the parked stream of {agency_id} on {topic} is full: {limits.records} records wait"
+        raise StreamFull(topic, agency_id, full)
+
+
+async def _places(connection: Connection, group: str, records: Sequence[Waiting]) -> list[Position]:
+    """Each record's position; one that cannot be read stands with the record before it in its partition."""
+    first = records[0].record
+    latest: dict[int, Position] = {}
+    if any(position is None for _, position in records):
+        rows = await connection.fetch(
+            """
+            select distinct on (kafka_partition) kafka_partition, epoch, sequence
+            from parked_event
+            where consumer_group = $1 and topic = $2 and agency_id = $3
+            order by kafka_partition, kafka_offset desc
+            """,
+            group,
+            first.topic,
+            first.agency_id,
+        )
+        latest = {row["kafka_partition"]: (row["epoch"], row["sequence"]) for row in rows}
+    places = []
+    for record, position in records:
+        place = position or latest.get(record.partition, (0, 0))
+        latest[record.partition] = place
+        places.append(place)
+    return places
+
+
+async def waiting(connection: Connection, group: str, topic: str, agency_id: str) -> int:
+    """How many records wait in a stream; 0 where it is not parked."""
+    count: int | None = await connection.fetchval(
+        "select records from parked_stream where consumer_group = $1 and topic = $2 and agency_id = $3",
+        group,
+        topic,
+        agency_id,
+    )
+    return count or 0
+
+
+async def first_position(connection: Connection, group: str, topic: str, agency_id: str) -> Position | None:
+    """The position of the first record that waits in a stream; None where none does."""
+    row = await connection.fetchrow(
+        """
+        select epoch, sequence
+        from parked_event
+        where consumer_group = $1 and topic = $2 and agency_id = $3
+        order by epoch, sequence
+        limit 1
+        """,
+        group,
+        topic,
+        agency_id,
+    )
+    return None if row is None else (row["epoch"], row["sequence"])
+
+
+async def parked_streams(connection: Connection, group: str) -> list[ParkedStream]:
+    """Every parked stream of a consumer group, the oldest first."""
+    rows = await connection.fetch(
+        """
+        select topic, agency_id, parked_at, reason, records
+        from parked_stream
+        where consumer_group = $1
+        order by parked_at, topic, agency_id
+        """,
+        group,
+    )
+    return [ParkedStream(**row) for row in rows]
+
+
+async def parked_records(connection: Connection, group: str, topic: str, agency_id: str, limit: int) -> list[Record]:
+    """The first records that wait in a parked stream, by position; they may lie in several partitions."""
+    rows = await connection.fetch(
+        """
+        select topic, agency_id, kafka_partition, kafka_offset, key, header_names, header_values, value
+        from parked_event
+        where consumer_group = $1 and topic = $2 and agency_id = $3
+        order by epoch, sequence, kafka_partition, kafka_offset
+        limit $4
+        """,
+        group,
+        topic,
+        agency_id,
+        limit,
+    )
+    return [_record(row) for row in rows]
+
+
+async def remove(uow: UnitOfWork, group: str, records: Sequence[Record]) -> None:
+    """Remove records that were applied, or given up, and unpark the stream with its last one."""
+    first = records[0]
+    await uow.connection.execute(
+        """
+        with gone as (
+            delete from parked_event
+            where
+                consumer_group = $1 and topic = $2 and agency_id = $3
+                and (kafka_partition, kafka_offset) in (select * from unnest($4::integer[], $5::bigint[]))
+            returning 1
+        )
+        update parked_stream
+        set records = records - (select count(*) from gone)
+        where consumer_group = $1 and topic = $2 and agency_id = $3
+        """,
+        group,
+        first.topic,
+        first.agency_id,
+        [record.partition for record in records],
+        [record.offset for record in records],
+    )
+    await uow.connection.execute(
+        """
+        delete from parked_stream as s
+        where
+            consumer_group = $1 and topic = $2 and agency_id = $3
+            and not exists (
+                select
+                from parked_event as e
+                where
+                    e.consumer_group = s.consumer_group and e.topic = s.topic
+                    and e.agency_id = s.agency_id
+            )
+        """,
+        group,
+        first.topic,
+        first.agency_id,
+    )
+
+
+def _record(row: Any) -> Record:
+    return Record(
+        topic=row["topic"],
+        agency_id=row["agency_id"],
+        partition=row["kafka_partition"],
+        offset=row["kafka_offset"],
+        key=row["key"],
+        value=row["value"],
+        headers=list(zip(row["header_names"], row["header_values"], strict=True)),
+    )

@@ -1,0 +1,83 @@
+"""Records past which an operator lets a service go.
+
+On a topic that it reads: one that the client cannot decode. Nothing is known of such a record, not even its agency.
+What is missing after it is a gap in that agency's stream, which parks and is accepted, or not, by itself.
+
+On a topic that it writes: one that another program wrote, at a position that the service has not assigned. It is
+then no sign of a restored database.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from muster_runtime.database.transactions import EVERY_AGENCY, Connection, UnitOfWork
+from muster_runtime.observability import audit
+
+
+class OffsetRange(NamedTuple):
+    """Records of one partition, from the first to the last offset."""
+
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
+
+    def covers(self, topic: str, partition: int, offset: int) -> bool:
+        """Whether a record is one of these."""
+        return (topic, partition) == self[:2] and self.first_offset <= offset <= self.last_offset
+
+
+async def let_pass(uow: UnitOfWork, group: str, records: OffsetRange, reason: str) -> None:
+    """Let the service, whose group this is, past these records; harmless to repeat."""
+    added = await uow.connection.fetchval(
+        """
+        insert into passed_record (consumer_group, topic, kafka_partition, first_offset, last_offset)
+        values ($1, $2, $3, $4, $5)
+        on conflict (consumer_group, topic, kafka_partition, first_offset) do update
+        set last_offset = excluded.last_offset
+        where passed_record.last_offset < excluded.last_offset
+        returning true
+        """,
+        group,
+        *records,
+    )
+    if added:
+        audit.record(
+            uow,
+            command="PassRecord",
+            agency_id=EVERY_AGENCY,
+            subject=f"{records.topic}[{records.partition}]@{records.first_offset}",
+            after={"last_offset": records.last_offset},
+            reason=reason,
+        )
+
+
+async def onward(connection: Connection, group: str, topic: str, partition: int, offset: int) -> int | None:
+    """The offset to go on from, where an operator has let the group past the record at this one."""
+    last: int | None = await connection.fetchval(
+        """
+        select max(last_offset)
+        from passed_record
+        where
+            consumer_group = $1 and topic = $2 and kafka_partition = $3
+            and first_offset <= $4 and last_offset >= $4
+        """,
+        group,
+        topic,
+        partition,
+        offset,
+    )
+    return None if last is None else last + 1
+
+
+async def passed(connection: Connection, topics: Sequence[str]) -> list[OffsetRange]:
+    """The records on these topics past which an operator has let the service."""
+    rows = await connection.fetch(
+        """
+        select topic, kafka_partition, first_offset, last_offset
+        from passed_record
+        where topic = any($1::text[])
+        """,
+        topics,
+    )
+    return [OffsetRange(*row) for row in rows]

@@ -1,0 +1,84 @@
+"""What is to be done with a stream's records: which are applied, in which runs, and from which on all must wait."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, zip_longest
+from typing import Any
+
+import structlog
+
+from muster_contracts import topics
+from muster_runtime.messaging.events import Received
+from muster_runtime.messaging.positions import START, Position
+from muster_runtime.messaging.record_reader import Item
+from muster_runtime.observability.telemetry import DUPLICATES, GAPS, NEW_EPOCHS
+
+_log = structlog.get_logger(__name__)
+
+_COMPACTED = {name for name, topic in topics().items() if topic.compacted}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done with one stream's items: apply the fresh ones, then park the held ones, and why.
+
+    `gap`: events are missing before the first held one.
+    """
+
+    position: Position
+    fresh: Sequence[Item]
+    held: Sequence[Item]
+    reason: str = ""
+    gap: bool = False
+
+
+def make_plan(service: str, topic: str, items: Sequence[Item], last: Position) -> Plan:
+    """Drop duplicates, whatever is wrong with them; from the first defect or gap on, hold everything."""
+    fresh: list[Item] = []
+    for index, item in enumerate(items):
+        position = item.position
+        if position is not None and position <= last:
+            DUPLICATES.labels(service, topic).inc()
+            continue
+        if item.defect is not None or position is None:
+            return Plan(last, fresh, items[index:], item.defect or "unreadable")
+        epoch, sequence = position
+        if leaves_gap(position, last, topic):
+            GAPS.labels(service, topic).inc()
+            reason = f"gap: sequence {last[1] + 1} was expected and {sequence} came"
+            return Plan(last, fresh, items[index:], reason, gap=True)
+        if epoch > last[0] and last != START:  # else nothing was known of the stream, and nothing needs reconciling
+            NEW_EPOCHS.labels(service, topic).inc()
+            _log.error("new_epoch", topic=topic, agency_id=item.record.agency_id, epoch=epoch)
+        fresh.append(item)
+        last = position
+    return Plan(last, fresh, [])
+
+
+def leaves_gap(position: Position, last: Position, topic: str) -> bool:
+    """Whether events are missing before a position that is not known yet.
+
+    Sequences go on over an epoch; a compacted topic has holes.
+    """
+    return position > last and position[1] > last[1] + 1 and topic not in _COMPACTED
+
+
+def runs(streams: Sequence[Sequence[Item]]) -> Iterator[list[Received[Any]]]:
+    """Cut streams into runs of one type, and join the n-th runs of all streams where the type is one.
+
+    Each stream keeps its order; streams have none between them.
+    """
+    cut = [
+        [(event_type, list(run)) for event_type, run in groupby(_readable(stream), key=lambda r: r.envelope.type)]
+        for stream in streams
+    ]
+    for layer in zip_longest(*cut):
+        joined: dict[str, list[Received[Any]]] = {}
+        for entry in layer:
+            if entry is not None:
+                joined.setdefault(entry[0], []).extend(entry[1])
+        yield from joined.values()
+
+
+def _readable(items: Iterable[Item]) -> Iterator[Received[Any]]:
+    return (item.event for item in items if item.event is not None)

@@ -1,0 +1,120 @@
+"""The position of each stream: the last sequence that a service has assigned, and that a consumer group has applied."""
+
+from collections.abc import Iterable, Mapping
+
+from pydantic import BaseModel
+
+from muster_runtime.database.locks import Lock
+from muster_runtime.database.transactions import Connection, UnitOfWork
+
+StreamKey = tuple[str, str]  # topic, agency
+Position = tuple[int, int]  # epoch, sequence
+
+# Before the first event of a stream: the next one is number 1.
+START: Position = (1, 0)
+
+_STORE = """
+stored as (
+    insert into applied (consumer_group, topic, agency_id, epoch, last_sequence)
+    select * from unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::bigint[])
+    on conflict (consumer_group, topic, agency_id)
+    do update set epoch = excluded.epoch, last_sequence = excluded.last_sequence
+)
+"""
+
+
+class StreamPosition(BaseModel):
+    """A position as it is shown."""
+
+    epoch: int
+    sequence: int
+
+
+class StreamState(BaseModel):
+    """Where a stream stands in one service; null where it does not produce, or has not applied, any of it."""
+
+    topic: str
+    agency_id: str
+    produced: StreamPosition | None
+    applied: StreamPosition | None
+    parked: str | None
+
+
+def lock(group: str, streams: Iterable[StreamKey]) -> Lock:
+    """The statement that takes the locks and finds where streams stand."""
+    topics, agencies = zip(*streams, strict=True)
+    return Lock("select * from lock_for_events($1, $2, $3, $4, $5)", (group, topics, agencies))
+
+
+def found(uow: UnitOfWork) -> tuple[dict[StreamKey, Position], dict[StreamKey, bool]]:
+    """The last position that the group has applied of each stream; of the parked ones, whether it is for a gap."""
+    rows = uow.found
+    applied = {(r["topic"], r["agency_id"]): (r["epoch"], r["last_sequence"]) for r in rows if r["epoch"]}
+    return applied, {(r["topic"], r["agency_id"]): r["gap"] for r in rows if r["gap"] is not None}
+
+
+async def of_stream(connection: Connection, group: str, stream: StreamKey) -> Position:
+    """The last position that the group has applied of one stream."""
+    row = await connection.fetchrow(
+        """
+        select epoch, last_sequence
+        from applied
+        where consumer_group = $1 and topic = $2 and agency_id = $3
+        """,
+        group,
+        *stream,
+    )
+    return (row["epoch"], row["last_sequence"]) if row else START
+
+
+def store(uow: UnitOfWork, group: str, positions: Mapping[StreamKey, Position]) -> None:
+    """Keep what the group has applied, with the unit of work, which must hold the agencies' locks."""
+    for (topic, agency_id), (epoch, sequence) in positions.items():
+        uow.writes.add_row(_STORE, group, topic, agency_id, epoch, sequence, key=(topic, agency_id))
+
+
+async def states(
+    connection: Connection,
+    group: str,
+    *,
+    topic: str | None = None,
+    agency_id: str | None = None,
+    after: StreamKey = ("", ""),
+    limit: int,
+) -> list[StreamState]:
+    """Where the service's streams stand, by topic and agency from after `after` on."""
+    rows = await connection.fetch(
+        """
+        select
+            topic, agency_id, s.epoch as produced_epoch, s.last_sequence as produced,
+            a.epoch as applied_epoch, a.last_sequence as applied, p.reason as parked
+        from stream as s
+        full join (select * from applied where consumer_group = $1) as a using (topic, agency_id)
+        full join (select * from parked_stream where consumer_group = $1) as p using (topic, agency_id)
+        where
+            ($2::text is null or topic = $2)
+            and ($3::text is null or agency_id = $3)
+            and (topic, agency_id) > ($4, $5)
+        order by topic, agency_id
+        limit $6
+        """,
+        group,
+        topic,
+        agency_id,
+        *after,
+        limit,
+    )
+    return [
+        StreamState(
+            topic=row["topic"],
+            agency_id=row["agency_id"],
+            produced=_shown(row["produced_epoch"], row["produced"]),
+            applied=_shown(row["applied_epoch"], row["applied"]),
+            parked=row["parked"],
+        )
+        for row in rows
+    ]
+
+
+def _shown(epoch: int | None, sequence: int | None) -> StreamPosition | None:
+    return None if epoch is None or sequence is None else StreamPosition(epoch=epoch, sequence=sequence)

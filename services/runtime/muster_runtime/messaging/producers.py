@@ -1,0 +1,190 @@
+"""Producers to Kafka: idempotent, a partition's batches one after another, and closed for certain.
+
+One with a transactional id is fenced: whoever starts with the same id later takes the right to send away from it.
+A topic of facts needs no fence, since readers skip what they have had. A compacted topic keeps the last record of a
+key, so there a late repetition would undo what came after it.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.partitioner import murmur2
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+from muster_contracts import Envelope, event_id, source_of, write_run_headers
+from muster_runtime.messaging.kafka_topics import TopicRepartitioned
+from muster_runtime.messaging.rebootstrap import enable_rebootstrap
+from muster_runtime.pacing import Pace
+
+# The size of a batch before compression, unless one event is larger. Compressed, it must fit into what a consumer
+# fetches of a partition: the broker returns a batch that does not fit only for the first partition of a fetch.
+BATCH_BYTES = 640_000
+
+# How long the client may take to get its id.
+START_SECONDS = 30
+
+# How long the client's tasks may take to see that they are cancelled, before they are cancelled once more.
+CANCEL_SECONDS = 1.0
+
+# How often the client asks for the leaders of partitions that have none.
+REFRESH_SECONDS = 1.0
+
+# Encoded records of one partition, in their order.
+Batches = Sequence[BatchBuilder]
+
+# What aiokafka's sender starts as tasks that only itself knows.
+_REQUESTS = ("_send_produce_req", "_do_add_partitions_to_txn", "_do_txn_commit")
+
+
+class Producer:
+    """A client of Kafka that sends runs of events. `partitions` says how many each topic that it sends to must have."""
+
+    def __init__(
+        self, bootstrap: str, client_id: str, partitions: Mapping[str, int], transactional_id: str | None = None
+    ) -> None:
+        self._partitions = partitions
+        self.is_fenced = transactional_id is not None
+        self._kafka = AIOKafkaProducer(
+            bootstrap_servers=bootstrap,
+            client_id=client_id,
+            acks="all",
+            enable_idempotence=True,
+            transactional_id=transactional_id,
+            compression_type="snappy",
+            max_batch_size=BATCH_BYTES,
+            linger_ms=0,
+        )
+        enable_rebootstrap(self._kafka.client)
+        self._requests: set[asyncio.Task[Any]] = set()
+        for name in _REQUESTS:
+            self._track(name)
+        self._asked_at = time.monotonic()
+
+    async def start(self) -> None:
+        """Connect; a fenced one ends the rights of all that had its id before. Raises KafkaError, and TimeoutError.
+
+        The client itself asks for its id without an end while no broker can give it one.
+        """
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await self._kafka.start()
+        except TimeoutError:
+            raise TimeoutError(f"Kafka has not given the producer an id within {START_SECONDS} s") from None
+
+    async def close(self) -> None:
+        """Cut all connections and end all tasks.
+
+        The client's own `stop` waits until everything is sent, and leaves tasks and sockets behind where it is
+        not let wait. What was in flight may arrive or not.
+        """
+        kafka = self._kafka
+        kafka._closed = True
+        sender = kafka._sender.sender_task
+        while tasks := [t for t in (*self._requests, sender) if t is not None and not t.done()]:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
+        for connection in kafka.client._conns.values():
+            if connection._writer is not None:
+                connection._writer.transport.abort()  # a close would wait until what is buffered is taken
+        await kafka.client.close()
+        transaction = kafka._txn_manager._transaction_waiter
+        if transaction is not None and transaction.done() and not transaction.cancelled():
+            transaction.exception()  # its sender has it too
+
+    async def partition_of(self, topic: str, key: bytes) -> TopicPartition:
+        """The partition of a key. Raises KafkaError where there is no such topic, TopicRepartitioned where it is not
+        the one in which the contract has it.
+        """
+        partitions = len(await self._kafka.partitions_for(topic))
+        if partitions != self._partitions[topic]:
+            raise TopicRepartitioned(topic, partitions, self._partitions[topic])
+        return TopicPartition(topic, partition_of(key, partitions))
+
+    def has_leader(self, partition: TopicPartition) -> bool:
+        """Whether there is a broker to send a partition's events to; where not, the client asks again."""
+        if self._kafka.client.cluster.leader_for_partition(partition) not in (None, -1):
+            return True
+        if time.monotonic() > self._asked_at + REFRESH_SECONDS:
+            self._asked_at = time.monotonic()
+            self._kafka.client.force_metadata_update()
+        return False
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """What a fenced producer sends counts when the block ends; without a fence this is nothing.
+
+        Where the block fails the producer must be closed: the next one with its id aborts what it had begun.
+        """
+        if not self.is_fenced:
+            yield
+            return
+        await self._kafka.begin_transaction()
+        yield
+        await self._kafka.commit_transaction()
+
+    async def encode(self, runs: Sequence[Any]) -> Batches:
+        """The batches of runs of one partition. The client compresses them when it sends."""
+        batches: list[BatchBuilder] = []
+        pace = Pace()
+        for run in runs:
+            await pace.keep()
+            _fill(batches, self._kafka, run)
+        for batch in batches:
+            await pace.keep()
+            batch.close()
+        return batches
+
+    async def send(self, partition: TopicPartition, batches: Batches) -> None:
+        """Send batches in their order, and wait until all in-sync replicas have each event. Raises KafkaError."""
+        for batch in batches:
+            await (await self._kafka.send_batch(batch, partition.topic, partition=partition.partition))
+
+    def _track(self, name: str) -> None:
+        request = getattr(self._kafka._sender, name)
+
+        async def tracked(*arguments: Any) -> Any:
+            task = asyncio.current_task()
+            assert task is not None
+            self._requests.add(task)
+            try:
+                return await request(*arguments)
+            finally:
+                self._requests.discard(task)
+
+        setattr(self._kafka._sender, name, tracked)
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition of a key, as Kafka's Java client computes it."""
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
+
+
+def _fill(batches: list[BatchBuilder], producer: AIOKafkaProducer, run: Any) -> None:
+    """Append a run's events to the last batch of a partition, and to new ones as they fill."""
+    first = Envelope(
+        id=event_id(run["topic"], run["agency_id"], run["epoch"], run["first_sequence"]),
+        source=source_of(run["topic"]),
+        type=run["type"],
+        time=run["time"],
+        agency_id=run["agency_id"],
+        epoch=run["epoch"],
+        sequence=run["first_sequence"],
+        correlation_id=run["correlation_id"],
+        causation_id=run["causation_id"],
+        traceparent=run["traceparent"],
+    )
+    agency_key = run["agency_id"].encode()
+    keys = run["keys"]
+    payloads = run["payloads"]
+    for index, headers in enumerate(write_run_headers(first, run["topic"], len(payloads))):
+        key = agency_key if keys is None else keys[index].encode()
+        record = {"key": key, "value": payloads[index], "timestamp": None, "headers": headers}
+        if not batches or batches[-1].append(**record) is None:
+            batches.append(producer.create_batch())
+            if batches[-1].append(**record) is None:
+                raise RuntimeError(f"an event of run {run['id']} is larger than a Kafka batch")

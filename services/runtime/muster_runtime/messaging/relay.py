@@ -1,0 +1,109 @@
+"""The relay: publishes the outbox's runs to Kafka in id order and deletes them once acknowledged.
+
+If it dies between the acknowledgment and the delete, or runs twice, events repeat on the topic with
+the same ids and sequences; none is lost and none overtakes another of its stream. Topics of facts and compacted ones
+have a lane each, of which neither waits for the other: only the compacted ones' is fenced.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import structlog
+
+from muster_contracts import topics as contracts
+from muster_runtime.database.transactions import RETRYABLE, Database
+from muster_runtime.messaging.flight import Run
+from muster_runtime.messaging.lane import Lane
+from muster_runtime.messaging.lease import Lease
+from muster_runtime.messaging.producers import Producer
+from muster_runtime.observability.telemetry import RELAYED
+from muster_runtime.scheduling.wakeup import Wakeup
+
+# Deleted payloads pile up in the table's TOAST until a vacuum: after so many events, the relay runs one.
+VACUUM_AFTER_EVENTS = 200_000
+
+_log = structlog.get_logger(__name__)
+
+
+def transactional_id(topic_prefix: str, service: str) -> str:
+    """By what a service's relays fence one another: a constant, so that whoever leads fences all that led before."""
+    return f"{topic_prefix}{service}-relay"
+
+
+class Relay:
+    """Drains one service's outbox while it holds the leases of its lanes. `wakeups` makes a wakeup for each.
+
+    `topics` are those that the service writes, with how many partitions each of them must have. `unsafe` tells which of
+    them, by their names in Kafka, would lose events now: nothing is sent to those.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        wakeups: Callable[[], Wakeup],
+        *,
+        service: str,
+        holder: str,
+        bootstrap: str,
+        topics: Mapping[str, int],
+        topic_prefix: str = "",
+        unsafe: Callable[[], Collection[str]] = tuple,
+    ) -> None:
+        self._database = database
+        self._service = service
+        self._to_vacuum = 0
+        self._vacuum_due = asyncio.Event()
+        self.relayed = 0
+        compacted = [topic for topic in topics if contracts()[topic].compacted]
+        partitions = {topic_prefix + topic: number for topic, number in topics.items()}
+        facts = [topic for topic in topics if topic not in compacted]
+
+        def lane(duty: str, names: Sequence[str], fence: str | None) -> Lane:
+            return Lane(
+                database,
+                wakeups(),
+                Lease(database, duty, holder),
+                names,
+                bootstrap=bootstrap,
+                topic_prefix=topic_prefix,
+                make_producer=lambda: Producer(bootstrap, f"{service}-relay", partitions, fence),
+                on_deleted=self._on_deleted,
+                unsafe=unsafe,
+            )
+
+        self._lanes = [lane("relay", facts, None)] if facts else []
+        if compacted:
+            self._lanes.append(lane("relay-compacted", compacted, transactional_id(topic_prefix, service)))
+
+    @property
+    def held(self) -> str | None:
+        """Why something cannot be published, where that is so."""
+        return "; ".join(reason for lane in self._lanes for reason in lane.held) or None
+
+    async def run(self) -> None:
+        """Relay until cancelled."""
+        async with asyncio.TaskGroup() as duties:
+            for lane in self._lanes:
+                duties.create_task(lane.run())
+            duties.create_task(self._vacuum())
+
+    def _on_deleted(self, runs: Sequence[Run]) -> None:
+        for run in runs:
+            RELAYED.labels(self._service, run["topic"]).inc(run["events"])
+        events = sum(run["events"] for run in runs)
+        self.relayed += events
+        self._to_vacuum += events
+        if self._to_vacuum >= VACUUM_AFTER_EVENTS:
+            self._vacuum_due.set()
+
+    async def _vacuum(self) -> None:
+        """Vacuum the outbox whenever so much was deleted, beside the relaying: under load that never pauses."""
+        while True:
+            await self._vacuum_due.wait()
+            self._vacuum_due.clear()
+            self._to_vacuum = 0
+            try:
+                async with self._database.connection() as connection:
+                    await connection.execute("vacuum outbox")
+            except RETRYABLE as error:
+                _log.warning("outbox_not_vacuumed", error=repr(error))

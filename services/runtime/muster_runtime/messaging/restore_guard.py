@@ -1,0 +1,265 @@
+"""A database that has lost commits: restored from a backup, or a replica that lagged behind when it took over.
+
+It gives positions out a second time, and the readers would take what it says for known. The topics tell.
+
+One stream that is ahead holds up all: only the ends of the topics show what was lost, of each partition the last
+records. What would be published of other streams would bury that, and those that lie further back would go on as
+if nothing were amiss. Where the record is none of ours, an operator lets the service past it (`passing`).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from muster_contracts import MalformedRecord, event_id, read_headers
+from muster_runtime.database.transactions import Database
+from muster_runtime.errors import RetryableError
+from muster_runtime.messaging import passing
+from muster_runtime.messaging.passing import OffsetRange
+from muster_runtime.messaging.positions import Position, StreamKey
+
+# Of each partition, how many records at its end are looked at. Commits are lost from the end, but the relay
+# publishes in the order of ids, which concurrent commits do not quite keep.
+TAIL_RECORDS = 100
+
+# How long a partition's end may take to arrive.
+PATIENCE_SECONDS = 10.0
+
+# What tells two events at one position apart: the time and the correlation id of the run that an event came in.
+Identity = tuple[datetime, str]
+
+
+class Record(NamedTuple):
+    """An event as it lies on its topic."""
+
+    topic: str
+    agency_id: str
+    position: Position
+    identity: Identity
+    partition: int
+    offset: int
+
+    @property
+    def stream(self) -> StreamKey:
+        return self.topic, self.agency_id
+
+
+Published = dict[StreamKey, dict[Position, Record]]
+
+# How many records are compared with the outbox at once.
+COMPARED_RECORDS = 10_000
+
+_log = structlog.get_logger(__name__)
+
+
+class DatabaseRestored(RetryableError):
+    """Nothing may be published until an operator has raised the epoch."""
+
+
+async def refuse_restored(
+    database: Database, bootstrap: str, topic_prefix: str, topics: Sequence[str]
+) -> Collection[TopicPartition]:
+    """Compare the ends of the topics with what the database has assigned, and with what waits in its outbox.
+
+    Answers the partitions that have no leader: what is at their ends is not known, and nothing may be sent to them.
+    Raises DatabaseRestored; KafkaError and TimeoutError where the ends cannot be read.
+    """
+    async with database.connection() as connection:
+        passed = await passing.passed(connection, topics)
+    published, leaderless = await _ends(bootstrap, topic_prefix, topics, passed)
+    last = {stream: max(positions) for stream, positions in published.items()}
+    # Only now: whatever is on a topic was assigned by a commit before it.
+    for stream, given_out in (await _given_out(database, last)).items():
+        if last[stream] > given_out:
+            raise _restored(published[stream][last[stream]])
+    # What has been assigned a second time meanwhile is still in the outbox: it was refused here.
+    for run in await _waiting_up_to(database, last):
+        for position, identity in _events(run):
+            there = published[run["topic"], run["agency_id"]].get(position)
+            if there is not None and there.identity != identity:
+                raise _restored(there)
+    return leaderless
+
+
+async def published_runs(database: Database, bootstrap: str, topic_prefix: str) -> list[int]:
+    """The ids of the runs in the outbox of which something is on the topics already, which are read as a whole.
+
+    The outbox may hold more events than there is memory for.
+    """
+    waiting = await _spans(database)
+    found: set[int] = set()
+    if not waiting:
+        return []
+    async with _reading(bootstrap, topic_prefix, {topic for topic, _ in waiting}) as kafka:
+        ends = await kafka.end_offsets(kafka.assignment())
+        await kafka.seek_to_beginning(*ends)
+        batch: list[Record] = []
+        async for record in _records(kafka, topic_prefix, ends):
+            span = waiting.get(record.stream)
+            if span and span[0] <= record.position <= span[1]:
+                batch.append(record)
+            if len(batch) == COMPARED_RECORDS:
+                found |= await _runs_of(database, batch)
+                batch.clear()
+        found |= await _runs_of(database, batch)
+    return sorted(found)
+
+
+async def _ends(
+    bootstrap: str, topic_prefix: str, topics: Sequence[str], passed: Collection[OffsetRange]
+) -> tuple[Published, Collection[TopicPartition]]:
+    """The last events of each partition but for those that are passed, and the partitions without a leader."""
+    published: Published = {}
+    async with _reading(bootstrap, topic_prefix, topics) as kafka:
+        cluster = kafka._client.cluster
+        leaderless = [p for p in kafka.assignment() if cluster.leader_for_partition(p) in (None, -1)]
+        led = [p for p in kafka.assignment() if p not in leaderless]
+        ends = await kafka.end_offsets(led) if led else {}
+        beginnings = await kafka.beginning_offsets(led) if led else {}
+        for partition, end in ends.items():
+            kafka.seek(partition, max(beginnings[partition], end - TAIL_RECORDS))
+        for partition, end in ends.items():
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    async for record in _records(kafka, topic_prefix, {partition: end}):
+                        if not any(each.covers(record.topic, record.partition, record.offset) for each in passed):
+                            published.setdefault(record.stream, {})[record.position] = record
+            except (KafkaError, TimeoutError):
+                raise
+            except Exception as error:  # bytes that the client cannot read are no event of ours
+                _log.warning("topic_end_unread", topic=partition.topic, partition=partition.partition, exc_info=error)
+    return published, leaderless
+
+
+@asynccontextmanager
+async def _reading(bootstrap: str, topic_prefix: str, topics: Iterable[str]) -> AsyncIterator[AIOKafkaConsumer]:
+    """A client that reads topics, of no group."""
+    names = [topic_prefix + topic for topic in topics]
+    kafka = AIOKafkaConsumer(*names, bootstrap_servers=bootstrap, enable_auto_commit=False, fetch_max_wait_ms=100)
+    try:
+        await kafka.start()
+        yield kafka
+    finally:
+        await kafka.stop()
+
+
+async def _records(
+    kafka: AIOKafkaConsumer, topic_prefix: str, ends: Mapping[TopicPartition, int]
+) -> AsyncIterator[Record]:
+    """Every event up to the ends that bears the id which the relay gives to its position."""
+    left = await _unread(kafka, ends)
+    while left:
+        for partition, records in (await kafka.getmany(*left, timeout_ms=1000)).items():
+            for record in records:
+                try:
+                    envelope = read_headers(record.headers)
+                except MalformedRecord:
+                    continue  # no event of ours
+                topic, position = partition.topic.removeprefix(topic_prefix), (envelope.epoch, envelope.sequence)
+                if envelope.id == event_id(topic, envelope.agency_id, *position):
+                    identity = envelope.time, envelope.correlation_id
+                    yield Record(topic, envelope.agency_id, position, identity, record.partition, record.offset)
+        left = await _unread(kafka, ends)
+
+
+async def _unread(kafka: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> list[TopicPartition]:
+    return [partition for partition, end in ends.items() if await kafka.position(partition) < end]
+
+
+async def _given_out(database: Database, streams: Collection[StreamKey]) -> dict[StreamKey, Position]:
+    """The last position of each stream. One that is not known, its beginning being lost too, begins in the epoch."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            """
+            select topic, agency_id, coalesce(s.epoch, e.number) as epoch, coalesce(s.last_sequence, 0) as last_sequence
+            from unnest($1::text[], $2::text[]) as published (topic, agency_id)
+            cross join epoch as e
+            left join stream as s using (topic, agency_id)
+            """,
+            [topic for topic, _ in streams],
+            [agency_id for _, agency_id in streams],
+        )
+    return {(row["topic"], row["agency_id"]): (row["epoch"], row["last_sequence"]) for row in rows}
+
+
+async def _waiting_up_to(database: Database, last: Mapping[StreamKey, Position]) -> list[Any]:
+    """The runs of the outbox that begin no later than the last position of their stream on the topic."""
+    async with database.connection() as connection:
+        rows: list[Any] = await connection.fetch(
+            """
+            select id, topic, agency_id, epoch, first_sequence, events, time, correlation_id
+            from outbox
+            join unnest($1::text[], $2::text[], $3::integer[], $4::bigint[])
+                as published (topic, agency_id, last_epoch, last_sequence) using (topic, agency_id)
+            where (epoch, first_sequence) <= (last_epoch, last_sequence)
+            """,
+            [topic for topic, _ in last],
+            [agency_id for _, agency_id in last],
+            [epoch for epoch, _ in last.values()],
+            [sequence for _, sequence in last.values()],
+        )
+    return rows
+
+
+async def _spans(database: Database) -> dict[StreamKey, tuple[Position, Position]]:
+    """From which position to which the outbox has events of each stream."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            """
+            select
+                topic,
+                agency_id,
+                min(array[epoch, first_sequence]) as first,
+                max(array[epoch, first_sequence + events - 1]) as last
+            from outbox
+            group by topic, agency_id
+            """
+        )
+    return {(row["topic"], row["agency_id"]): (tuple(row["first"]), tuple(row["last"])) for row in rows}
+
+
+async def _runs_of(database: Database, records: Sequence[Record]) -> set[int]:
+    """The ids of the runs in the outbox that records are of."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            """
+            select distinct id
+            from outbox
+            join unnest($1::text[], $2::text[], $3::integer[], $4::bigint[], $5::timestamptz[], $6::text[])
+                as record (topic, agency_id, epoch, sequence, time, correlation_id)
+                using (topic, agency_id, epoch, time, correlation_id)
+            where sequence >= first_sequence and sequence < first_sequence + events
+            """,
+            [record.topic for record in records],
+            [record.agency_id for record in records],
+            [record.position[0] for record in records],
+            [record.position[1] for record in records],
+            [record.identity[0] for record in records],
+            [record.identity[1] for record in records],
+        )
+    return {row["id"] for row in rows}
+
+
+def _events(run: Mapping[str, Any]) -> list[tuple[Position, Identity]]:
+    first = run["first_sequence"]
+    return [((run["epoch"], sequence), _identity(run)) for sequence in range(first, first + run["events"])]
+
+
+def _identity(run: Mapping[str, Any]) -> Identity:
+    return run["time"], run["correlation_id"]
+
+
+def _restored(record: Record) -> DatabaseRestored:
+    epoch, sequence = record.position
+    return DatabaseRestored(
+        f"{record.topic} of {record.agency_id} has an event at epoch {epoch}, sequence {sequence} "
+        f"({record.topic}[{record.partition}]@{record.offset}), which this database has not assigned: "
+        "it was restored; raise its epoch (muster streams epoch raise) before it publishes, "
+        "or pass the record where another program wrote it"
+    )

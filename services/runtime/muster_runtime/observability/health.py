@@ -1,0 +1,74 @@
+"""Whether the process lives, and whether it can do its work."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+from muster_runtime.http.middleware import Admission
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The state of a process: `reasons` say why it is not ready, `warnings` what is wrong and does not stop it.
+
+    Ages are in seconds, the lag in records.
+    """
+
+    ready: bool
+    reasons: Sequence[str] = ()
+    outbox_rows: int = 0
+    outbox_oldest_seconds: float = 0.0
+    lag: int = 0
+    parked: int = 0
+    warnings: Sequence[str] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The body of /health/ready."""
+        return {
+            "ready": self.ready,
+            "reasons": list(self.reasons),
+            "outbox": {"rows": self.outbox_rows, "oldest_seconds": self.outbox_oldest_seconds},
+            "lag": self.lag,
+            "parked": self.parked,
+            "warnings": list(self.warnings),
+        }
+
+
+HealthCheck = Callable[[], Awaitable[Health]]
+
+
+def health_router(check: HealthCheck, admission: Admission) -> APIRouter:
+    """The two health routes; they need no token and show nothing of an agency."""
+    router = APIRouter(prefix="/health", include_in_schema=False)
+    looking: asyncio.Task[Health] | None = None
+
+    async def look() -> Health:
+        """One look at a time, which all who ask meanwhile share: whoever asks often costs no more."""
+        nonlocal looking
+        if looking is None or looking.done():
+            looking = asyncio.ensure_future(check())
+        return await asyncio.shield(looking)
+
+    @router.get("/live")
+    async def live() -> JSONResponse:
+        return JSONResponse({"live": True})
+
+    @router.get("/ready")
+    async def ready() -> JSONResponse:
+        try:
+            health = await look()
+            if saturated := admission.reasons:
+                health = replace(health, ready=False, reasons=[*health.reasons, *saturated])
+        except Exception as error:
+            log.warning("health_check_failed", exc_info=True)
+            health = Health(ready=False, reasons=[f"the health check failed: {type(error).__name__}"])
+        return JSONResponse(health.as_json(), status_code=200 if health.ready else 503)
+
+    return router

@@ -1,0 +1,221 @@
+"""What a process knows of its own state: for readiness, for metrics, for the sandbox's clock."""
+
+import asyncio
+from datetime import datetime
+
+import asyncpg
+import structlog
+from aiokafka.errors import KafkaError
+
+from muster_runtime.clock import skew
+from muster_runtime.database.commits import COMMIT_SECONDS, STANDBY_GONE
+from muster_runtime.database.dbmate import MigrationsMissing, unapplied
+from muster_runtime.database.transactions import RETRYABLE, Connection, Database
+from muster_runtime.http.keys import KeySource
+from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging.consumer import Consumer
+from muster_runtime.messaging.kafka_topics import KafkaTopics
+from muster_runtime.messaging.parking import parked_streams
+from muster_runtime.messaging.relay import Relay
+from muster_runtime.observability.health import Health
+from muster_runtime.observability.telemetry import (
+    DEADLINE_OVERDUE_SECONDS,
+    ISSUER_KEYS_AGE_SECONDS,
+    LAG,
+    OLDEST_SNAPSHOT_SECONDS,
+    OUTBOX_OLDEST_SECONDS,
+    OUTBOX_ROWS,
+    PARKED,
+    PARKED_DEADLINES,
+    PARKED_RECORDS,
+    POOL_IN_USE,
+    READY,
+)
+from muster_runtime.scheduling.deadlines import next_due, parked_deadlines
+from muster_runtime.scheduling.scheduler import Scheduler
+from muster_runtime.service import Runtime
+
+# How often the metrics are brought up to date, whoever asks for the readiness.
+REFRESH_SECONDS = 10.0
+
+# The same while commits wait for a standby: work goes on as soon as it is seen to be back.
+STANDBY_REFRESH_SECONDS = 1.0
+
+# How long Postgres and Kafka may each take for their answers.
+PATIENCE_SECONDS = 4.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Monitor:
+    """Looks at the parts of one process."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        api_database: Database,
+        applier: Applier,
+        relay: Relay | None,
+        consumer: Consumer | None,
+        scheduler: Scheduler | None,
+        keys: KeySource,
+        kafka: KafkaTopics,
+    ) -> None:
+        self._runtime = runtime
+        self._databases = {"worker": runtime.database, "api": api_database}
+        self._applier = applier
+        self._relay = relay
+        self._consumer = consumer
+        self._scheduler = scheduler
+        self._keys = keys
+        self._kafka = kafka
+
+    async def run(self) -> None:
+        """Keep the metrics up to date until cancelled."""
+        while True:
+            try:
+                await self.health()
+            except Exception:  # looking must not end what is looked at
+                _log.warning("monitor_failed", exc_info=True)
+            gone = self._runtime.database.commits.standby_gone
+            await asyncio.sleep(STANDBY_REFRESH_SECONDS if gone else REFRESH_SECONDS)
+
+    async def health(self) -> Health:
+        """Readiness with its reasons; the gauges are set on the way."""
+        service = self._runtime.service.name
+        reasons: list[str] = []
+        warnings: list[str] = []
+        rows, oldest, overdue, parked, waiting, lag = 0, 0.0, 0.0, 0, 0, 0
+        standby_gone = False
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS), self._runtime.database.pool.acquire() as connection:
+                reasons += await self._skew(connection)
+                reasons += (pending := await self._migrations(connection))
+                if not pending:  # else tables and columns may be missing
+                    standby_gone = await connection.fetchval("select commit_wait_seconds()") > COMMIT_SECONDS
+                    rows, oldest = await self._outbox(connection)
+                    snapshot = await connection.fetchval("select oldest_snapshot_seconds()")
+                    OLDEST_SNAPSHOT_SECONDS.labels(service).set(snapshot)
+                    overdue = self._seconds_since(await next_due(connection))
+                    streams = await parked_streams(connection, self._applier.group)
+                    parked, waiting = len(streams), sum(stream.records for stream in streams)
+                    PARKED_DEADLINES.labels(service).set(len(await parked_deadlines(connection)))
+                    if self._runtime.service.warnings is not None:
+                        warnings += await self._runtime.service.warnings(connection)
+            reasons += await self._disk()
+        except RETRYABLE as error:
+            reasons.append(f"Postgres cannot be reached: {type(error).__name__}")
+        if standby_gone:
+            reasons.append(STANDBY_GONE)
+        for database in self._databases.values():
+            database.commits.standby_gone = standby_gone
+        if self._relay is not None or self._consumer is not None:
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    reasons += (await self._kafka.look()).reasons
+                    lag = await self._consumer.lag() if self._consumer else 0
+            except (KafkaError, OSError, TimeoutError) as error:
+                reasons.append(f"Kafka cannot be reached: {type(error).__name__}")
+        if self._consumer is not None:
+            reasons += self._consumer.reasons
+        if self._relay is not None and self._relay.held is not None:
+            reasons.append(f"the relay cannot publish: {self._relay.held}")
+        if self._scheduler is not None:
+            warnings += [f"deadlines of {agency} wait: {why}" for agency, why in self._scheduler.waiting.items()]
+        if issuer := await self._keys.reason():
+            (warnings if self._keys.at_hand else reasons).append(issuer)
+        ISSUER_KEYS_AGE_SECONDS.labels(service).set(self._keys.age)
+        OUTBOX_ROWS.labels(service).set(rows)
+        OUTBOX_OLDEST_SECONDS.labels(service).set(oldest)
+        DEADLINE_OVERDUE_SECONDS.labels(service).set(overdue)
+        PARKED.labels(service).set(parked)
+        PARKED_RECORDS.labels(service).set(waiting)
+        LAG.labels(service).set(lag)
+        READY.labels(service).set(not reasons)
+        for role, database in self._databases.items():
+            POOL_IN_USE.labels(service, role).set(database.pool.get_size() - database.pool.get_idle_size())
+        return Health(not reasons, reasons, rows, oldest, lag, parked, warnings)
+
+    async def _outbox(self, connection: Connection) -> tuple[int, float]:
+        row = await connection.fetchrow("select count(*) as rows, min(recorded_at) as oldest from outbox")
+        assert row is not None
+        for database in self._databases.values():
+            database.outbox_full = row["rows"] >= self._runtime.settings.outbox_rows
+        return row["rows"], self._seconds_since(row["oldest"])
+
+    def _seconds_since(self, instant: datetime | None) -> float:
+        return 0.0 if instant is None else max(0.0, (self._runtime.clock.now() - instant).total_seconds())
+
+    async def _skew(self, connection: Connection) -> list[str]:
+        clock = self._runtime.clock
+        if clock.virtual:
+            return []
+        sent = clock.now()
+        server = await connection.fetchval("select clock_timestamp()")
+        reason = skew(sent, server, server, clock.now())
+        return [reason] if reason else []
+
+    async def _migrations(self, connection: Connection) -> list[str]:
+        """Asked at each look: a restored backup takes a schema back."""
+        try:
+            pending = await unapplied(connection, self._runtime.service.migrations)
+        except MigrationsMissing as error:
+            return [str(error)]
+        return [f"migrations are pending: {', '.join(pending)}"] if pending else []
+
+    async def _disk(self) -> list[str]:
+        """After a write that found no room: whether a few pages more than there are can be had now."""
+        full = [database for database in self._databases.values() if database.disk_full]
+        if not full:
+            return []
+        try:
+            async with self._runtime.database.pool.acquire() as connection:
+                room = connection.transaction()
+                await room.start()
+                try:
+                    # One row would fit into a page that is there already, and tell nothing.
+                    await connection.execute(
+                        """
+                        insert into lease (duty, holder, expires_at)
+                        select 'room/' || n, repeat('x', 1000), now() from generate_series(1, 200) as s(n)
+                        """
+                    )
+                finally:
+                    await room.rollback()
+        except asyncpg.DiskFullError:
+            return ["the disk of Postgres is full"]
+        for database in full:
+            database.disk_full = False
+        return []
+
+    async def sandbox_state(self) -> dict[str, object]:
+        """What the coordinator of the sandbox's clock asks of each process."""
+        runtime = self._runtime
+        async with runtime.database.connection() as connection:
+            outbox = await connection.fetchval("select count(*) from outbox")
+            latest = await connection.fetchval("select max(latest) from agency_instant")
+            due = [await next_due(connection)] + [
+                await worker.next_due(connection) for worker in runtime.service.workers
+            ]
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            lag = await self._consumer.lag() if self._consumer else 0
+        return {
+            "service": runtime.service.name,
+            "instance": runtime.settings.instance,
+            "now": runtime.clock.now().isoformat().replace("+00:00", "Z"),
+            "latest": latest,
+            "next_due": min((d for d in due if d is not None), default=None),
+            "outbox": outbox,
+            "lag": lag,
+            "activity": self._activity(),
+        }
+
+    def _activity(self) -> int:
+        """A number that grows whenever something was relayed, applied or handled."""
+        return sum(
+            (
+                self._relay.relayed if self._relay else 0,
+                self._consumer.applied if self._consumer else 0,
+                self._scheduler.handled if self._scheduler else 0,
+            )
+        )

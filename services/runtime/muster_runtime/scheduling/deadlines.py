@@ -1,0 +1,164 @@
+"""Whatever must happen later: rows in the deadline table."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from muster_runtime.database.transactions import Connection, UnitOfWork
+from muster_runtime.messaging import breaker
+from muster_runtime.messaging.parking import printable
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """At `due_at` the handler of `kind` is called for `subject` (an id of the service's own)."""
+
+    kind: str
+    agency_id: str
+    subject: str
+    due_at: datetime
+
+
+# What a transaction says last of a deadline counts: an instant, or none.
+_SET = """
+scheduled as (
+    merge into deadline as d
+    using unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) as n(kind, agency_id, subject, due_at)
+    on d.kind = n.kind and d.agency_id = n.agency_id and d.subject = n.subject
+    when matched and n.due_at is null then delete
+    when matched then update set due_at = n.due_at, parked_at = null, reason = null
+    when not matched and n.due_at is not null then
+        insert (kind, agency_id, subject, due_at) values (n.kind, n.agency_id, n.subject, n.due_at)
+)
+"""
+
+
+# Handles what is due of one kind in one agency, by due instant. The rows are gone already: a handler
+# that wants another turn schedules it. `uow.now` is not before any due instant; publish with time=due_at.
+DeadlineHandler = Callable[[UnitOfWork, Sequence[Deadline]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedDeadline:
+    """A deadline that could not be handled: since when, and why."""
+
+    kind: str
+    agency_id: str
+    subject: str
+    due_at: datetime
+    parked_at: datetime
+    reason: str
+
+
+def schedule(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> None:
+    """Schedule deadlines; one of the same kind, agency and subject is moved, and is no longer parked."""
+    for deadline in deadlines:
+        _set(uow, deadline.kind, deadline.agency_id, deadline.subject, deadline.due_at)
+    if deadlines:
+        uow.wake()
+
+
+def cancel(uow: UnitOfWork, agency_id: str, kind: str, subjects: Sequence[str]) -> None:
+    """Remove deadlines; one that is not there is no error."""
+    for subject in subjects:
+        _set(uow, kind, agency_id, subject, None)
+
+
+def _set(uow: UnitOfWork, kind: str, agency_id: str, subject: str, due_at: datetime | None) -> None:
+    uow.writes.add_row(_SET, kind, agency_id, subject, due_at, key=(kind, agency_id, subject))
+
+
+async def next_due(connection: Connection) -> datetime | None:
+    """The earliest instant at which a deadline of this service is due; those that are parked wait for an operator."""
+    instant: datetime | None = await connection.fetchval("select min(due_at) from deadline where parked_at is null")
+    return instant
+
+
+async def due_agencies(connection: Connection, now: datetime, *, without: Sequence[str]) -> dict[str, datetime]:
+    """The first agencies but for these of which something is due, each with its earliest instant, in their order."""
+    rows = await connection.fetch(
+        """
+        select agency_id, min(due_at) as due_at
+        from deadline
+        where due_at <= $1 and parked_at is null and agency_id <> all($2::text[])
+        group by agency_id
+        order by min(due_at), agency_id
+        limit 100
+        """,
+        now,
+        without,
+    )
+    return {row["agency_id"]: row["due_at"] for row in rows}
+
+
+async def due_first(connection: Connection, agency_id: str, now: datetime) -> list[Deadline]:
+    """All deadlines of an agency that are due at its earliest instant."""
+    rows = await connection.fetch(
+        """
+        select kind, agency_id, subject, due_at
+        from deadline
+        where
+            agency_id = $1 and parked_at is null
+            and due_at = (
+                select min(due_at) from deadline where agency_id = $1 and due_at <= $2 and parked_at is null
+            )
+        """,
+        agency_id,
+        now,
+    )
+    return [Deadline(**row) for row in rows]
+
+
+async def take(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> list[Deadline]:
+    """Remove deadlines that are to be handled; answers those that were still there."""
+    rows = await uow.connection.fetch(
+        """
+        delete from deadline
+        where
+            (kind, agency_id, subject, due_at) in (
+                select * from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[])
+            )
+        returning kind, agency_id, subject, due_at
+        """,
+        [d.kind for d in deadlines],
+        [d.agency_id for d in deadlines],
+        [d.subject for d in deadlines],
+        [d.due_at for d in deadlines],
+    )
+    return [Deadline(**row) for row in rows]
+
+
+async def park(uow: UnitOfWork, deadline: Deadline, reason: str, limit: int) -> None:
+    """Let a deadline wait for an operator. Raises BreakerOpen where `limit` have parked within the breaker's window."""
+    await breaker.check_deadlines(uow, limit)
+    await note_reason(uow, deadline, reason)
+
+
+async def note_reason(uow: UnitOfWork, deadline: Deadline, reason: str) -> None:
+    """Keep why a deadline is parked."""
+    await uow.connection.execute(
+        """
+        update deadline
+        set parked_at = coalesce(parked_at, $5), reason = $6
+        where kind = $1 and agency_id = $2 and subject = $3 and due_at = $4
+        """,
+        deadline.kind,
+        deadline.agency_id,
+        deadline.subject,
+        deadline.due_at,
+        uow.now,
+        printable(reason),
+    )
+
+
+async def parked_deadlines(connection: Connection) -> list[ParkedDeadline]:
+    """Every parked deadline of the service."""
+    rows = await connection.fetch(
+        """
+        select kind, agency_id, subject, due_at, parked_at, reason
+        from deadline
+        where parked_at is not null
+        order by agency_id, kind, subject
+        """
+    )
+    return [ParkedDeadline(**row) for row in rows]

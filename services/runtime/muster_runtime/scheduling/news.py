@@ -1,0 +1,94 @@
+"""News before deadlines: after an absence, what came meanwhile is read before what fell due meanwhile is handled.
+
+Else a service would announce, say, an overdue payment of an agency that had long withdrawn.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from muster_contracts import topics
+from muster_runtime.clock import Clock
+from muster_runtime.database.transactions import Database
+from muster_runtime.messaging import offsets
+from muster_runtime.messaging.offsets import Partition
+from muster_runtime.messaging.parking import parked_streams
+from muster_runtime.messaging.producers import partition_of
+from muster_runtime.observability.telemetry import describe
+
+# A deadline that is handled so long after its instant was missed by an absence: in service a second is much.
+LATE = timedelta(seconds=5)
+
+# How long Kafka may take to say where the topics end.
+PATIENCE_SECONDS = 10
+
+
+class News:
+    """Whether the streams of an agency have been read up to an instant, or to the ends that they had after it.
+
+    `partitions` says how many each topic has that the service reads.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        group: str,
+        bootstrap: str,
+        topic_prefix: str,
+        partitions: Mapping[str, int],
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._group = group
+        self._bootstrap = bootstrap
+        self._prefix = topic_prefix
+        self._partitions = partitions
+        self._looked_at: datetime | None = None
+        self._ends: dict[Partition, int] = {}
+
+    async def unread(self, due: Mapping[str, datetime]) -> dict[str, str]:
+        """Of agencies with the instants at which something is due: whose deadlines wait for news, and for which."""
+        now = self._clock.now()
+        late = {agency_id: instant for agency_id, instant in due.items() if now - instant > LATE}
+        if not late or not self._partitions:
+            return {}
+        if self._looked_at is None or self._looked_at < max(late.values()):
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    self._ends = await self._ask_for_ends()
+            except (KafkaError, OSError, TimeoutError) as error:
+                return dict.fromkeys(late, f"Kafka cannot be reached: {describe(error)}")
+            self._looked_at = now
+        async with self._database.connection() as connection:
+            begins = await offsets.begins(connection, self._group)
+            parked = {(stream.topic, stream.agency_id) for stream in await parked_streams(connection, self._group)}
+        behind = {partition for partition, end in self._ends.items() if begins.get(partition, 0) < end}
+        reasons = {}
+        for agency_id in late:
+            if standing := [topic for topic in self._partitions if (topic, agency_id) in parked]:
+                reasons[agency_id] = f"its stream of {standing[0]} is parked"
+            elif unread := [f"{topic}[{number}]" for topic, number in self._of(agency_id) if (topic, number) in behind]:
+                reasons[agency_id] = f"{unread[0]} has not been read yet"
+        return reasons
+
+    def _of(self, agency_id: str) -> Iterable[Partition]:
+        """The partitions in which an agency's events lie; on a compacted topic they are spread over all."""
+        for topic, count in self._partitions.items():
+            if topics()[topic].compacted:
+                yield from ((topic, number) for number in range(count))
+            else:
+                yield topic, partition_of(agency_id.encode(), count)
+
+    async def _ask_for_ends(self) -> dict[Partition, int]:
+        asked = {
+            TopicPartition(self._prefix + topic, number): (topic, number)
+            for topic, count in self._partitions.items()
+            for number in range(count)
+        }
+        async with AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False) as kafka:
+            ends = await kafka.end_offsets(list(asked))
+        return {asked[partition]: end for partition, end in ends.items()}

@@ -1,0 +1,158 @@
+"""The scheduler: sleeps until the next deadline is due and has it handled under its agency's lock.
+
+Several processes may run it at once: the lock and the delete let only one handle a deadline.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from itertools import groupby
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from muster_runtime.clock import Clock
+from muster_runtime.context import Context
+from muster_runtime.database.transactions import ONE_AGENCYS, RETRYABLE, Database, UnitOfWork
+from muster_runtime.identifiers import new_id
+from muster_runtime.messaging.breaker import BreakerOpen
+from muster_runtime.observability.telemetry import DEADLINE_LATENESS_SECONDS, HANDLER_SECONDS, describe
+from muster_runtime.scheduling import deadlines
+from muster_runtime.scheduling.deadlines import Deadline, DeadlineHandler
+from muster_runtime.scheduling.news import News
+from muster_runtime.scheduling.wakeup import Wakeup
+
+# An agency that is locked elsewhere, or of which no more may park, is tried again after so many seconds.
+RETRY_SECONDS = 5.0
+
+# The same for one whose deadlines wait for news.
+NEWS_SECONDS = 0.5
+
+_log = structlog.get_logger(__name__)
+
+
+class Scheduler:
+    """Handles the deadlines of one service. `waiting`: the agencies whose deadlines wait for news, and for which."""
+
+    def __init__(
+        self,
+        database: Database,
+        wakeup: Wakeup,
+        clock: Clock,
+        handlers: Mapping[str, DeadlineHandler],
+        service: str,
+        news: News | None = None,
+        parked: int = 50,
+    ) -> None:
+        """`parked`: so many deadlines may park within the breaker's window; then those that fail are tried again."""
+        self._database = database
+        self._wakeup = wakeup
+        self._clock = clock
+        self._handlers = handlers
+        self._order = {kind: place for place, kind in enumerate(handlers)}
+        self._service = service
+        self._parked = parked
+        self._news = news
+        self._held_until: dict[str, float] = {}
+        self.waiting: Mapping[str, str] = {}
+        self.handled = 0
+
+    async def run(self) -> None:
+        """Handle what is due until cancelled."""
+        while True:
+            try:
+                if not await self._handle_due():
+                    await self._wakeup.wait(await next_due_of(self._database))
+            except RETRYABLE as error:
+                _log.warning("scheduler_retried", error=repr(error))
+                await asyncio.sleep(0.5)
+
+    async def _handle_due(self) -> bool:
+        """Handle the earliest due instant of each agency; False when nothing could be handled."""
+        time = asyncio.get_running_loop().time()
+        held = [agency_id for agency_id, until in self._held_until.items() if until > time]
+        async with self._database.connection() as connection:
+            agencies = await deadlines.due_agencies(connection, self._clock.now(), without=held)
+        unread = await self._news.unread(agencies) if self._news else {}
+        for agency_id in agencies:
+            if agency_id in unread:
+                self._held_until[agency_id] = time + NEWS_SECONDS
+            else:
+                await self._handle_agency(agency_id)
+        self.waiting = {agency_id: why for agency_id, why in self.waiting.items() if agency_id in held} | unread
+        if not agencies and held:
+            await asyncio.sleep(NEWS_SECONDS)
+        return bool(agencies)
+
+    async def _handle_agency(self, agency_id: str) -> None:
+        """Handle all that is due at an agency's earliest instant together; where that fails, each alone."""
+        try:
+            async with self._database.connection() as connection:
+                due = await deadlines.due_first(connection, agency_id, self._clock.now())
+            due.sort(key=self._place)
+            try:
+                await self._handle(agency_id, due)
+            except RETRYABLE:
+                raise
+            except Exception:
+                await self._handle_singly(agency_id, due)
+            self._held_until.pop(agency_id, None)
+        except (*ONE_AGENCYS, BreakerOpen) as error:
+            self._held_until[agency_id] = asyncio.get_running_loop().time() + RETRY_SECONDS
+            _log.error("deadline_failed", agency_id=agency_id, exc_info=error)
+
+    async def _handle_singly(self, agency_id: str, due: Sequence[Deadline]) -> None:
+        """Handle each in a transaction of its own, and park the one that fails, so that it keeps no other waiting."""
+        for deadline in due:
+            try:
+                await self._handle(agency_id, [deadline])
+            except RETRYABLE:
+                raise
+            except Exception as error:
+                async with self._database.write(agency_id, context=self._context()) as uow:
+                    await deadlines.park(uow, deadline, describe(error), self._parked)
+                _log.error(
+                    "deadline_parked",
+                    kind=deadline.kind,
+                    agency_id=agency_id,
+                    subject=deadline.subject,
+                    due_at=deadline.due_at.isoformat(),
+                    exc_info=error,
+                )
+
+    async def _handle(self, agency_id: str, due: Sequence[Deadline]) -> None:
+        """One transaction: deadlines of one agency, in the order of the service's kinds."""
+        context = self._context()
+        async with self._database.write(agency_id, context=context) as uow:
+            taken = await deadlines.take(uow, due)  # unless another process has handled them
+            taken.sort(key=self._place)
+            with bound_contextvars(correlation_id=context.correlation_id):
+                await handle(uow, self._handlers, taken, self._service)
+        for deadline in taken:
+            lateness = (uow.now - deadline.due_at).total_seconds()
+            DEADLINE_LATENESS_SECONDS.labels(self._service, deadline.kind).observe(lateness)
+        self.handled += len(taken)
+
+    def _context(self) -> Context:
+        return Context(actor=self._service, correlation_id=new_id("cor", self._clock.now()))
+
+    def _place(self, deadline: Deadline) -> tuple[int, str]:
+        """Kinds due at one instant are handled in the order of the service's table."""
+        return self._order.get(deadline.kind, len(self._order)), deadline.subject
+
+
+async def handle(
+    uow: UnitOfWork, handlers: Mapping[str, DeadlineHandler], due: Sequence[Deadline], service: str
+) -> None:
+    """Have deadlines handled that are taken already, each kind's together. Raises LookupError at an unknown kind."""
+    for kind, group in groupby(due, key=lambda deadline: deadline.kind):
+        if kind not in handlers:
+            raise LookupError(f"{service} has no handler for deadlines of the kind {kind!r}")
+        with HANDLER_SECONDS.labels(service, kind).time():
+            await handlers[kind](uow, list(group))
+
+
+async def next_due_of(database: Database) -> datetime | None:
+    """The earliest due instant, on a connection of the database's pool."""
+    async with database.connection() as connection:
+        return await deadlines.next_due(connection)

@@ -1,0 +1,189 @@
+"""A database that has lost commits, beside the topics, which tell."""
+
+import asyncio
+import re
+import tracemalloc
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+from muster_contracts import event_id
+from muster_contracts.entitlements import SeatAssigned
+from muster_runtime.messaging.relay import Relay
+from muster_runtime.messaging.restore_guard import published_runs
+from tests.integration.runtime.core.conftest import ProbeStarter
+from tests.integration.runtime.core.relays import outbox_is_empty, relaying, seat, write
+from tests.support.services import RunningService
+
+TOPIC = "muster.entitlements.seat"
+Eventually = Callable[..., Awaitable[Any]]
+
+
+async def test_a_database_that_has_lost_commits_publishes_nothing_until_its_epoch_is_raised(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    """As after a restore, or a failover to a replica that lagged behind."""
+    await write(idle_probe, "NASA", "one", "two")
+    await write(idle_probe, "DOE", "one")
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    await lose_commits(idle_probe)
+    await write(idle_probe, "EPA", "after the loss")
+
+    async with relaying(idle_probe) as relay:
+        assert "it was restored; raise its epoch" in await eventually(lambda: _held(relay))
+        assert not await outbox_is_empty(idle_probe)
+    assert len(await idle_probe.published(SeatAssigned)) == 3
+
+    await raise_epoch(idle_probe)
+    await write(idle_probe, "NASA", "another two")
+    await write(idle_probe, "DOE", "another one")
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    positions = await published_positions(idle_probe)
+    assert {("NASA", 2, 2), ("DOE", 2, 1), ("EPA", 2, 1)} <= set(positions)
+    assert len(positions) == len(set(positions)) == 6
+
+
+async def raise_epoch(probe: RunningService) -> None:
+    (await probe.client.post("/v1/epoch", json={"reason": "restored from a backup"})).raise_for_status()
+
+
+async def test_what_a_database_gives_out_a_second_time_is_published_in_the_new_epoch_alone(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    """Commands went on after the loss, and have reached the topic's last position; nothing of them is lost."""
+    await write(idle_probe, "NASA", "one", "two")
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    await lose_commits(idle_probe)
+    await write(idle_probe, "NASA", "another two")
+    await write(idle_probe, "NASA", "three")
+
+    async with relaying(idle_probe) as relay:
+        assert "NASA has an event at epoch 1, sequence 2" in await eventually(lambda: _held(relay))
+    assert len(await idle_probe.published(SeatAssigned)) == 2
+
+    await raise_epoch(idle_probe)
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    assert await published_positions(idle_probe) == [("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 2, 2), ("NASA", 2, 3)]
+
+
+async def test_a_raised_epoch_leaves_alone_what_is_on_its_topic_already(
+    idle_probe: RunningService, probe_process: ProbeStarter, eventually: Eventually
+) -> None:
+    """The backup was made, or the relay died, between Kafka's acknowledgment and the delete."""
+    await write(idle_probe, "NASA", "one", "two")
+    dying = await probe_process("relay", dies_before="delete")
+    async with asyncio.timeout(30):
+        assert await dying.wait() == -9
+    await write(idle_probe, "NASA", "three")
+
+    await raise_epoch(idle_probe)
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    positions = await published_positions(idle_probe)
+    assert positions == [("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 2, 3)]
+
+
+async def test_a_server_that_has_taken_over_is_looked_at_before_anything_of_it_is_published(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    database = idle_probe.runtime.database
+    await write(idle_probe, "NASA", "one", "two")
+    async with relaying(idle_probe) as relay:
+        await eventually(lambda: outbox_is_empty(idle_probe))
+        await lose_commits(idle_probe)
+        assert database.server is not None
+        database.server += timedelta(seconds=1)  # what a new connection finds out when another server answers
+        await write(idle_probe, "NASA", "another two")
+        for one in relay._lanes:
+            one._wakeup.wake()
+        assert "it was restored" in await eventually(lambda: _held(relay))
+    assert len(await idle_probe.published(SeatAssigned)) == 2
+
+
+async def test_a_record_of_another_program_holds_nothing_up_once_an_operator_has_passed_it(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    """It bears the very id of a position to come. One with an id of its own is no event of the service's at all."""
+    await write(idle_probe, "NASA", "one")
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    (ours,) = await idle_probe.published(SeatAssigned)
+    odd = ours.envelope._replace(sequence=1_000, id="of another program")
+    await idle_probe.producer.put(odd, seat("NASA", "odd"))
+    await write(idle_probe, "DOE", "one")
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+
+    foreign = ours.envelope._replace(sequence=1_000, id=event_id(TOPIC, "NASA", 1, 1_000))
+    await idle_probe.producer.put(foreign, seat("NASA", "foreign"))
+    await write(idle_probe, "EPA", "one")
+    async with relaying(idle_probe) as relay:
+        said = await eventually(lambda: _held(relay))
+        assert "NASA has an event at epoch 1, sequence 1000" in said
+        named = re.search(r"\((\S+)\[(\d+)\]@(\d+)\)", said)
+        assert named is not None
+        topic, partition, offset = named.groups()
+        order = {"offset": int(offset), "reason": "written by a tool, see ticket 4714"}
+        passed = await idle_probe.client.post(f"/v1/partitions/{topic}/{partition}/pass", json=order)
+        assert passed.status_code == 200, passed.text
+        await eventually(lambda: outbox_is_empty(idle_probe))
+        await eventually(lambda: relay.held is None)
+    assert ("EPA", 1, 1) in await published_positions(idle_probe)
+    audited = await idle_probe.admin.fetchrow("select command, subject, reason from audit")
+    assert tuple(audited or ()) == ("PassRecord", f"{TOPIC}[{partition}]@{offset}", order["reason"])
+
+    await lose_commits(idle_probe)
+    async with relaying(idle_probe) as relay:
+        assert "DOE has an event at epoch 1, sequence 1" in await eventually(lambda: _held(relay))
+
+
+async def lose_commits(probe: RunningService) -> None:
+    """As if the last transactions of NASA and DOE had never been."""
+    await probe.admin.execute("update stream set last_sequence = 1 where agency_id = 'NASA'")
+    await probe.admin.execute("delete from stream where agency_id = 'DOE'")
+
+
+async def published_positions(probe: RunningService) -> list[tuple[str, int, int]]:
+    published = await probe.published(SeatAssigned)
+    return [(e.envelope.agency_id, e.envelope.epoch, e.envelope.sequence) for e in published]
+
+
+async def _held(relay: Relay) -> str | None:
+    return relay.held
+
+
+async def test_what_is_on_its_topic_already_is_found_in_an_outbox_of_any_size(idle_probe: RunningService) -> None:
+    """The topic has something of three runs; another position of it was assigned a second time."""
+    now = idle_probe.clock.now()
+    first = await idle_probe.admin.fetchval(
+        """
+        with run as (
+            insert into outbox (
+                topic, agency_id, epoch, first_sequence, type, time, correlation_id, recorded_at, events, payloads
+            )
+            select $1, 'NASA', 1, 500 * number + 1, 'seat.assigned', $2, 'cor_' || number, $2, 500, '{}'
+            from generate_series(0, 399) as number
+            returning id
+        )
+        select min(id) from run
+        """,
+        *(TOPIC, now),
+    )
+    event = seat("NASA", "a")
+    (envelope,) = await idle_probe.publish(event, time=now)
+    for sequence, correlation_id in ((1, "cor_0"), (700, "cor_1"), (1_001, "cor_1"), (199_999, "cor_399")):
+        published = envelope._replace(
+            sequence=sequence, id=event_id(TOPIC, "NASA", 1, sequence), correlation_id=correlation_id
+        )
+        await idle_probe.producer.put(published, event)
+    settings = idle_probe.runtime.settings
+    tracemalloc.start()
+    found = await published_runs(idle_probe.runtime.database, settings.kafka_bootstrap, settings.topic_prefix)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == [first, first + 1, first + 399]
+    assert peak < 5_000_000

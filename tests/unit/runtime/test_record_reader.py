@@ -1,0 +1,48 @@
+"""Reading a record: what is wrong with it is a defect, never an error, and no event of the future is taken."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from muster_contracts.entitlements import SeatAssigned
+from muster_contracts.testing import build, record
+from muster_runtime.messaging import record_reader
+from muster_runtime.messaging.parking import Record
+from muster_runtime.messaging.record_reader import FUTURE, RecordReader
+
+NOW = datetime(2025, 8, 6, tzinfo=UTC)
+
+
+class FixedClock:
+    """Real as far as its reader knows."""
+
+    virtual = False
+
+    def now(self) -> datetime:
+        return NOW
+
+
+def seat(time: datetime) -> Record:
+    made = record(build(SeatAssigned, agency_id="NASA"), time=time)
+    return Record(made.topic, "NASA", 0, 0, made.key, made.value, made.headers)
+
+
+@pytest.mark.parametrize(("ahead", "taken"), [(timedelta(0), True), (FUTURE, True), (FUTURE * 2, False)])
+def test_an_event_that_is_still_to_come_is_a_defect(ahead: timedelta, taken: bool) -> None:
+    """It would date all that its agency does after it."""
+    reader = RecordReader([SeatAssigned], "test", FixedClock())
+    item = reader.read(seat(NOW + ahead), reader.latest())
+    assert (item.defect is None) is taken
+    assert taken or "still to come" in (item.defect or "")
+
+
+@pytest.mark.parametrize("error", [ValueError, RecursionError, OSError, TimeoutError])
+def test_whatever_goes_wrong_while_a_record_is_read_is_its_defect(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error("secret")
+
+    reader = RecordReader([SeatAssigned], "test", FixedClock())
+    monkeypatch.setattr(record_reader, "read_headers", fail)
+    assert reader.read(seat(NOW), reader.latest()).defect == f"it cannot be read: {error.__name__}"
