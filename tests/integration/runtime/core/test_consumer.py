@@ -344,7 +344,7 @@ async def test_a_record_that_can_be_read_is_passed_by_nobodys_order(
     ("topic", "body", "status", "said"),
     [
         ("muster.billing.term", {"offset": 1}, 404, "neither reads nor writes the topic"),
-        (TOPIC, {"offset": 2, "last_offset": 1}, 422, "last_offset: 1 is refused"),
+        (TOPIC, {"offset": 2, "last_offset": 1}, 422, "last_offset: 1 is invalid"),
         (TOPIC, {"offset": 2**63}, 422, "offset"),
     ],
 )

@@ -113,7 +113,7 @@ async def test_an_accepted_gap_that_is_sent_twice_accepts_no_later_one(
     assert (await probe.client.post(gap, json=GAP)).status_code == 200
     assert (await probe.client.post(f"{path}/replay")).json()["parked"]
     again = await probe.client.post(gap, json=GAP)
-    assert (again.status_code, "sequence 20 waits first, not 7" in again.json()["detail"]) == (409, True)
+    assert (again.status_code, "the first waiting sequence is 20, not 7" in again.json()["detail"]) == (409, True)
     assert await seats(probe, "NASA") == ["a", "b"]
     assert (await probe.client.post(gap, json=GAP | {"waiting": 20})).status_code == 200
     assert (await probe.client.post(f"{path}/replay")).json() == {"parked": False, "reason": None}
@@ -245,7 +245,7 @@ async def test_a_rewind_is_refused_while_a_process_consumes(probe: RunningServic
     await eventually(lambda: consumes(probe))
     refused = await probe.client.post("/v1/rewind", json=WHY)
     assert refused.status_code == 409, refused.text
-    assert "a process of probe still consumes" in refused.json()["detail"]
+    assert "a process of probe is still consuming" in refused.json()["detail"]
     assert await probe.admin.fetchval("select count(*) from audit") == 0
     assert (await probe.client.post("/v1/rewind", json={})).status_code == 422
 
