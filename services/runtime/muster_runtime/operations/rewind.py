@@ -31,6 +31,7 @@ async def rewind(uow: UnitOfWork, service: Service, group: str, reason: str) -> 
     topics = sorted({cls.topic for cls in service.subscriptions})
     audit.record(uow, command="RewindConsumer", agency_id=EVERY_AGENCY, after={"topics": topics}, reason=reason)
     await offsets.forget(uow.connection, group)
+    await uow.flush()  # before Kafka's offsets change, which no rollback undoes
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await _commit_beginnings(

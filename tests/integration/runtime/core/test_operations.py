@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer
 
 from muster_contracts import Envelope, topics
 from muster_contracts.entitlements import SeatAssigned
@@ -19,7 +18,6 @@ Eventually = Callable[..., Awaitable[Any]]
 TOPIC = "muster.entitlements.seat"
 WHY = {"reason": "the backup of Monday lacks them"}
 GAP = WHY | {"waiting": 7}
-REWIND = "RewindConsumer"
 
 
 def seat(agency_id: str, seat_id: str) -> SeatAssigned:
@@ -205,54 +203,6 @@ async def test_a_raised_epoch_holds_for_every_stream_old_and_new(idle_probe: Run
     assert again.json() == {"epoch": 6, "streams": 3}
     audited = await idle_probe.admin.fetch("select agency_id, reason from audit where command = 'RaiseEpoch'")
     assert [tuple(row) for row in audited] == [("*", WHY["reason"])] * 2
-
-
-async def test_after_a_rewind_a_new_consumer_reads_what_the_group_had_read(
-    run_service: ServiceRunner, eventually: Eventually
-) -> None:
-    probe = await run_service(build, Settings, roles=frozenset({Role.OPERATIONS}))
-    await probe.publish(seat("DOE", "a"), seat("NASA", "b"))
-    await pass_over_all(probe)
-    reply = await probe.client.post("/v1/rewind", json=WHY)
-    assert (reply.status_code, reply.json()) == (200, {"topics": [TOPIC]}), reply.text
-    await run_service(build, Settings, beside=probe)
-
-    async def read() -> bool:
-        return (await seats(probe, "DOE"), await seats(probe, "NASA")) == (["a"], ["b"])
-
-    await eventually(read)
-    row = await probe.admin.fetchrow("select agency_id, actor, reason, after from audit where command = $1", REWIND)
-    assert tuple(row or ()) == ("*", "operator", WHY["reason"], f'{{"topics": ["{TOPIC}"]}}')
-
-
-async def pass_over_all(probe: RunningService) -> None:
-    """Let Kafka believe that the probe's group has read all that is on its topic."""
-    settings = probe.runtime.settings
-    group = AIOKafkaConsumer(
-        settings.topic_prefix + TOPIC,
-        bootstrap_servers=settings.kafka_bootstrap,
-        group_id=settings.topic_prefix + "probe",
-        enable_auto_commit=False,
-    )
-    async with group:
-        await group.seek_to_end()
-        ends = {partition: await group.position(partition) for partition in group.assignment()}
-        assert sum(ends.values()) == 2
-        await group.commit(ends)
-
-
-async def test_a_rewind_is_refused_while_a_process_consumes(probe: RunningService, eventually: Eventually) -> None:
-    await eventually(lambda: consumes(probe))
-    refused = await probe.client.post("/v1/rewind", json=WHY)
-    assert refused.status_code == 409, refused.text
-    assert "a process of probe is still consuming" in refused.json()["detail"]
-    assert await probe.admin.fetchval("select count(*) from audit") == 0
-    assert (await probe.client.post("/v1/rewind", json={})).status_code == 422
-
-
-async def consumes(probe: RunningService) -> bool:
-    consumer = probe.process.consumer
-    return consumer is not None and consumer.assigned.is_set()
 
 
 async def test_an_operators_hands_are_not_for_one_agencys_token(probe: RunningService) -> None:
