@@ -9,7 +9,7 @@ check (state in ('reserved', 'invited', 'assigned', 'active', 'suspended', 'revo
 alter table seat validate constraint seat_state_known;
 
 alter table seat add column invited_until timestamptz; -- while it is invited
-alter table seat add column idle_since date; -- the day from which idleness counts: the last use, or when it was given out
+alter table seat add column idle_since date; -- the day from which idleness counts: the last use, or the assignment
 alter table seat add column idle_warned_on date; -- null once it is used again
 
 -- Who holds a seat: personal data, deleted when the seat is revoked. In the seat's own row, for a table and

@@ -1,6 +1,6 @@
 -- migrate:up
 
--- The seats of one generation are those that are given out between two times at which all are taken back. Seats of an
+-- The seats of one generation are those assigned between two times at which all are taken back. Seats of an
 -- earlier generation than the pool's are held by nobody any more; they are revoked step by step.
 alter table pool add column generation integer not null default 1;
 alter table pool add column revoking integer not null default 0; -- seats of earlier generations that are still to be revoked

@@ -1,6 +1,6 @@
 -- migrate:up
 
--- Seats that were given out before idleness was counted (20250807000200): that migration forgot that row-level security
+-- Seats that were assigned before idleness was counted (20250807000200): that migration forgot that row-level security
 -- is forced and hides every row from the owner. Without a day from which it counts, a seat would never be idle.
 alter table seat no force row level security;
 update seat

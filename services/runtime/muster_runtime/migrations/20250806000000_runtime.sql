@@ -60,7 +60,7 @@ begin
     end if;
 end $$;
 
--- The last sequence that was given out in each stream of this service.
+-- The last sequence assigned in each stream of this service.
 create table stream (
     topic text not null,
     agency_id text not null,
@@ -101,7 +101,7 @@ create table applied (
 );
 select protect('applied', api => 'select', worker => 'select, insert, update, delete');
 
--- Streams that stand still because one of their events could not be applied.
+-- Parked streams: one of their events could not be applied.
 create table parked_stream (
     consumer_group text not null,
     topic text not null,
