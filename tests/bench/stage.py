@@ -18,7 +18,7 @@ from muster_contracts import topics
 from muster_enrollment.domain.rules import ISSUER, PRODUCT
 from muster_local.demo import cast
 from muster_local.demo.cast import Agency
-from muster_local.demo.programme import ProgramClient
+from muster_local.demo.program import ProgramClient
 from muster_local.programs import SERVICES
 from muster_local.provisioning import drop
 from muster_local.readiness import ask

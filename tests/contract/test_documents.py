@@ -157,9 +157,9 @@ def _references(part: Any) -> list[str]:
     return [reference for item in part for reference in _references(item)] if isinstance(part, list) else []
 
 
-def test_catalogues_name_every_event_and_load_nothing_from_elsewhere() -> None:
-    markdown = (CONTRACTS / "CATALOGUE.md").read_text("utf-8")
-    page = (CONTRACTS / "catalogue.html").read_text("utf-8")
+def test_catalogs_name_every_event_and_load_nothing_from_elsewhere() -> None:
+    markdown = (CONTRACTS / "CATALOG.md").read_text("utf-8")
+    page = (CONTRACTS / "catalog.html").read_text("utf-8")
     for event_class in event_types().values():
         assert f"`{event_class.event_type}`" in markdown
         assert f'id="{event_class.event_type}"' in page

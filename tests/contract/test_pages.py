@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 CONTRACTS = Path(__file__).parents[2] / "contracts"
-PAGES = [pytest.param(CONTRACTS / name, id=name) for name in ("README.md", "SUBSCRIBE.md", "CATALOGUE.md")]
+PAGES = [pytest.param(CONTRACTS / name, id=name) for name in ("README.md", "SUBSCRIBE.md", "CATALOG.md")]
 
 
 def test_the_python_of_the_readme_runs() -> None:

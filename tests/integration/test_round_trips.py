@@ -21,7 +21,7 @@ from muster_runtime.settings import Settings
 from tests.integration.billing.conftest import START as BILLING_START
 from tests.integration.billing.conftest import Billing
 from tests.integration.billing.test_api import DOLLAR
-from tests.integration.enrollment.programme import REGISTER, Program, acceptance, authorization, enrollment
+from tests.integration.enrollment.program import REGISTER, Program, acceptance, authorization, enrollment
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.runtime.core.probe.service import build as build_probe
 from tests.support.databases import Databases

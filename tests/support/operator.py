@@ -12,7 +12,7 @@ import asyncpg
 import httpx
 
 from muster_enrollment.domain.rules import ISSUER, PRODUCT
-from muster_local.demo.programme import ProgramClient
+from muster_local.demo.program import ProgramClient
 from muster_local.postgres import program
 from muster_local.programs import SERVICES
 from muster_local.scopes import SCOPES

@@ -3,9 +3,9 @@
 Each module makes some of them as text by path, relative to the folder `contracts/`; nothing but pydantic is needed.
 """
 
-from muster_contracts.generate import asyncapi, catalogue, page, schemas
+from muster_contracts.generate import asyncapi, catalog, page, schemas
 
 
 def documents() -> dict[str, str]:
     """Every generated document by its path."""
-    return {**schemas.documents(), **asyncapi.documents(), **catalogue.documents(), **page.documents()}
+    return {**schemas.documents(), **asyncapi.documents(), **catalog.documents(), **page.documents()}

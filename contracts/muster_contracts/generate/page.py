@@ -2,7 +2,7 @@
 
 from html import escape
 
-from muster_contracts.generate.catalogue import EventEntry, catalogued_topics, entries
+from muster_contracts.generate.catalog import EventEntry, cataloged_topics, entries
 from muster_contracts.topics import Topic
 
 _STYLE = """
@@ -25,11 +25,11 @@ _LEFT, _MIDDLE, _RIGHT = (10, 150), (300, 300), (760, 150)  # x and width of a c
 
 def documents() -> dict[str, str]:
     """The page by its path."""
-    return {"catalogue.html": _page()}
+    return {"catalog.html": _page()}
 
 
 def _page() -> str:
-    topics = catalogued_topics()
+    topics = cataloged_topics()
     return "\n".join(
         [
             "<!doctype html>",

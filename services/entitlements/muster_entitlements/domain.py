@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from muster_contracts.entitlements import AccessMode
-from muster_entitlements.catalogue import Feature
+from muster_entitlements.catalog import Feature
 
 TRIAL_NOTICE_DAYS = (14, 7, 1)
 

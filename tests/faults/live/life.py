@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from muster_local.demo.cast import Agency
-from muster_local.demo.programme import ProgramClient, Unexpected
+from muster_local.demo.program import ProgramClient, Unexpected
 
 CAP = 100_000
 

@@ -14,7 +14,7 @@ from typing import Self
 
 from muster_contracts import topics
 from muster_local.child import Program
-from muster_local.demo.programme import ProgramClient
+from muster_local.demo.program import ProgramClient
 from muster_local.home import Home, Installation, ProcessState, State
 from muster_local.programs import MAIL, SERVICES, mail_sink, migrations_of, service_program
 from muster_local.provisioning import Access, password_of, provision

@@ -4,7 +4,7 @@ import pytest
 
 from muster_enrollment.bootstrap import build
 from muster_enrollment.settings import EnrollmentSettings
-from tests.integration.enrollment.programme import REGISTER, START, Program
+from tests.integration.enrollment.program import REGISTER, START, Program
 from tests.support.services import ServiceRunner
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from muster_enrollment.bootstrap import build
 from muster_enrollment.settings import EnrollmentSettings
 from muster_runtime.process import Role
-from tests.integration.enrollment.programme import DAY, REGISTER, Program, acceptance, authorization, enrollment
+from tests.integration.enrollment.program import DAY, REGISTER, Program, acceptance, authorization, enrollment
 from tests.integration.enrollment.test_model import Model, command
 from tests.support.clocks import ShiftedClock
 from tests.support.services import ServiceRunner

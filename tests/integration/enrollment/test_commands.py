@@ -6,7 +6,7 @@ from typing import Any
 
 from muster_contracts.enrollment import AgencyEnrolled, AgencyEnrollmentSubmitted, AgencyWithdrawn, ContactRecorded
 from muster_local.scopes import SCOPES
-from tests.integration.enrollment.programme import (
+from tests.integration.enrollment.program import (
     DAY,
     REGISTER,
     START,

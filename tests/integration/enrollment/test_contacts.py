@@ -5,7 +5,7 @@ from datetime import datetime
 from muster_contracts.billing import TermEnded, TermEndReason
 from muster_contracts.enrollment import ContactErased, ContactRecorded
 from muster_enrollment.domain.rules import FAREWELL, SIGNED_AHEAD
-from tests.integration.enrollment.programme import DAY, INSTANT, START, Program, acceptance, authorization, enrollment
+from tests.integration.enrollment.program import DAY, INSTANT, START, Program, acceptance, authorization, enrollment
 from tests.support.eventually import eventually
 
 

@@ -7,7 +7,7 @@ from itertools import count
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.enrollment.programme import DAY, Program, acceptance, authorization, enrollment
+from tests.integration.enrollment.program import DAY, Program, acceptance, authorization, enrollment
 
 _agencies = count(1)
 

@@ -6,7 +6,7 @@ from muster_contracts.enrollment import AgencyEnrolled
 from muster_enrollment.bootstrap import build
 from muster_enrollment.settings import EnrollmentSettings
 from muster_runtime.process import ALL_ROLES, Role
-from tests.integration.enrollment.programme import (
+from tests.integration.enrollment.program import (
     DAY,
     INSTANT,
     REGISTER,

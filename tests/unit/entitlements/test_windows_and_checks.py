@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster_contracts.entitlements import AccessMode
-from muster_entitlements.catalogue import Feature, features
+from muster_entitlements.catalog import Feature, features
 from muster_entitlements.checks import Question, Reason, Register, Verdict, check, check_all
 from muster_entitlements.domain import Pool, PoolState, SeatState, Window
 
@@ -56,7 +56,7 @@ def ask(feature: str | None = None, pool: Pool = POOL, seat: SeatState | None = 
     return Question(pool, seat, feature, window)
 
 
-def test_the_catalogue() -> None:
+def test_the_catalog() -> None:
     trials = {key: (feature.trial, feature.monthly_quota_after) for key, feature in features().items()}
     assert trials == {
         "frontier-models": (None, None),
@@ -65,7 +65,7 @@ def test_the_catalogue() -> None:
     }
 
 
-def test_a_catalogue_with_a_quota_of_unknown_size_is_refused() -> None:
+def test_a_catalog_with_a_quota_of_unknown_size_is_refused() -> None:
     with pytest.raises(ValueError, match="monthly_quota_after"):
         Feature(key="a", name="A", mode=AccessMode.UNLIMITED, mode_after=AccessMode.QUOTA)
 

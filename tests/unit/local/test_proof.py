@@ -17,7 +17,7 @@ from muster_local.demo.evidence import READ, Books, Delivery, Entry, Evidence, T
 from muster_local.demo.log import Fact
 from muster_local.demo.proof import LINES, prove
 from muster_local.demo.proof.deliveries import mails_arrived, one_delivery_per_intent, webhooks_verified
-from muster_local.demo.proof.programme import (
+from muster_local.demo.proof.program import (
     everyone_enrolled,
     ledger_balances,
     one_term_and_invoice,

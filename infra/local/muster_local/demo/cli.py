@@ -19,7 +19,7 @@ from muster_local.coordinator import ClockStuck, Coordinator
 from muster_local.demo import log
 from muster_local.demo.cast import START, Agency, cast
 from muster_local.demo.evidence import Evidence, gather
-from muster_local.demo.programme import ProgramClient, Unexpected
+from muster_local.demo.program import ProgramClient, Unexpected
 from muster_local.demo.proof import Line, prove
 from muster_local.demo.story import Story
 from muster_local.demo.view import View

@@ -15,7 +15,7 @@ from typing import Any
 from muster_local.coordinator import Coordinator
 from muster_local.demo import cast
 from muster_local.demo.cast import Agency, Person
-from muster_local.demo.programme import ProgramClient, Unexpected
+from muster_local.demo.program import ProgramClient, Unexpected
 from muster_local.receiver import Receiver
 
 _ACTIVATED = 4  # people of each agency who use their seat

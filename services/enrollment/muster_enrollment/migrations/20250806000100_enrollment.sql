@@ -1,6 +1,6 @@
 -- migrate:up
 
--- The register of federal agencies: reference data of the programme, the same for every tenant,
+-- The register of federal agencies: reference data of the program, the same for every tenant,
 -- and hence without row-level security. The lock of '*' admits one writer of it at a time.
 create table agency (
     id text primary key check (id ~ '^[A-Z][A-Z0-9-]{1,19}$'),
@@ -59,7 +59,7 @@ create unique index enrollment_live on enrollment (agency_id) where closed_at is
 create index enrollment_contact_ref on enrollment (contact_ref);
 select protect('enrollment', api => 'select, insert, update', worker => 'select, insert, update');
 
--- Authorizations to use (ATU) the programme's product, in force within [valid_from, valid_until) until revoked.
+-- Authorizations to use (ATU) the program's product, in force within [valid_from, valid_until) until revoked.
 create table atu (
     authorization_id text primary key,
     agency_id text not null references agency (id),

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from muster_contracts import AgencyId
 from muster_entitlements import queries
 from muster_entitlements.api.parts import PREFIX, READ, DirectoryDep
-from muster_entitlements.catalogue import features
+from muster_entitlements.catalog import features
 from muster_entitlements.checks import check, check_all
 from muster_entitlements.errors import FeatureUnknown
 from muster_entitlements.people import Directory

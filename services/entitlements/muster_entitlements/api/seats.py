@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from muster_contracts import AgencyId
 from muster_entitlements import queries
 from muster_entitlements.api.parts import PREFIX, READ, WRITE, DirectoryDep, SeatId
-from muster_entitlements.catalogue import features
+from muster_entitlements.catalog import features
 from muster_entitlements.checks import Verdict, check
 from muster_entitlements.commands import (
     ActivateSeat,

@@ -11,7 +11,7 @@ from muster_contracts.billing import RenewalDecided, RenewalDecision, TermEnded,
 from muster_contracts.enrollment import AgencyEnrolled, AgencyReinstated, AgencySuspended, AgencyWithdrawn
 from muster_contracts.entitlements import SeatRevocationReason
 from muster_entitlements import publishing
-from muster_entitlements.catalogue import features
+from muster_entitlements.catalog import features
 from muster_entitlements.domain import Pool, Window
 from muster_entitlements.errors import TermUnknown
 from muster_entitlements.handlers.closings import close_seats

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from muster_local.demo.evidence import Evidence
 from muster_local.demo.proof.deliveries import mails_arrived, one_delivery_per_intent, webhooks_verified
 from muster_local.demo.proof.line import Line
-from muster_local.demo.proof.programme import (
+from muster_local.demo.proof.program import (
     everyone_enrolled,
     ledger_balances,
     one_term_and_invoice,

@@ -37,10 +37,10 @@ class EventEntry:
 
 def documents() -> dict[str, str]:
     """The catalog by its path."""
-    return {"CATALOGUE.md": _markdown()}
+    return {"CATALOG.md": _markdown()}
 
 
-def catalogued_topics() -> list[Topic]:
+def cataloged_topics() -> list[Topic]:
     """The topics with facts about agencies; the sandbox's clock is not one, and absent in production."""
     return [topic for topic in topics().values() if topic.owner != "sandbox"]
 
@@ -110,13 +110,13 @@ def _markdown() -> str:
         "",
         "| Topic | Owner | Contents | Key | Partitions | Retention | Access | Read by |",
         "|---|---|---|---|---|---|---|---|",
-        *(_topic_row(topic) for topic in catalogued_topics()),
+        *(_topic_row(topic) for topic in cataloged_topics()),
         "",
         "A *stream* is one agency's events on one topic. `ce_sequence` numbers them from 1 without gaps.",
         "Instants are RFC 3339, UTC, with a Z. A start is inclusive, an end exclusive.",
         "",
     ]
-    for topic in catalogued_topics():
+    for topic in cataloged_topics():
         lines += [f"## {topic.name}", "", topic.description, ""]
         for entry in entries(topic):
             lines += _event_section(entry)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from muster_local.demo.programme import ProgramClient, Unexpected
+from muster_local.demo.program import ProgramClient, Unexpected
 
 PATH = "agencies/NASA/enrollments"
 LOST = b""
