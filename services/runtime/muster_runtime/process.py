@@ -200,7 +200,7 @@ async def running(
         if consumer is not None:  # last: no partition waits while start-up blocks the event loop
             await consumer.start()
             stack.push_async_callback(consumer.stop)
-            duties.start("consumer", consumer.tend())
+            duties.start("consumer", consumer.supervise())
         yield Process(runtime, app, clock, consumer, duties.failed)
 
 

@@ -39,7 +39,7 @@ DRAIN_SECONDS = 7
 LEAVE_SECONDS = 3
 
 # How often the consumer is looked after.
-TEND_SECONDS = 5.0
+SUPERVISE_SECONDS = 5.0
 
 Consumed = Sequence[ConsumerRecord[bytes, bytes]]
 
@@ -125,9 +125,9 @@ class Consumer:
         except TimeoutError:
             return False
 
-    async def tend(self) -> None:
+    async def supervise(self) -> None:
         """Until cancelled: read on where a partition had to wait; raise ConsumerStuck when nothing moves."""
-        pause = min(TEND_SECONDS, self._stuck_seconds / 3)
+        pause = min(SUPERVISE_SECONDS, self._stuck_seconds / 3)
         while True:
             before = time.monotonic()
             await asyncio.sleep(pause)
