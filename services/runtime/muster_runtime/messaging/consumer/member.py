@@ -132,19 +132,19 @@ class Consumer:
             before = time.monotonic()
             await asyncio.sleep(pause)
             if time.monotonic() - before > 2 * pause:
-                self._progress.give_sign()  # the process itself was paused; that says nothing of its client
+                self._progress.restart_watchdog()  # the process itself was paused; that says nothing of its client
             if self._database.commits.standby_gone:
-                self._progress.give_sign()  # nothing can be applied, and readiness says why
+                self._progress.restart_watchdog()  # nothing can be applied, and readiness says why
             try:
                 await self._paused.resume()
                 read = self._kafka.assignment() - set(self._paused) - set(self._poller.unreadable)
                 await self._progress.check(read, is_applying=self._applying.locked())
                 await self._look_back()
             except KafkaError as error:
-                self._progress.give_sign()  # Kafka is away: nothing is to be expected of the client
-                _log.warning("consumer_not_tended", error=repr(error))
+                self._progress.restart_watchdog()  # Kafka is away: nothing is to be expected of the client
+                _log.warning("consumer_not_supervised", error=repr(error))
             except RETRYABLE as error:
-                _log.warning("consumer_not_tended", error=repr(error))
+                _log.warning("consumer_not_supervised", error=repr(error))
 
     async def _look_back(self) -> None:
         """Go back where the database has lost what was applied, though nothing new comes that would tell."""
@@ -197,13 +197,13 @@ class Consumer:
         async with self._applying:
             if self._stopping:
                 return
-            self._progress.give_sign()
+            self._progress.restart_watchdog()
             raw = self._paused.put_repartitioned_aside(raw)
             raw, standing = await self._apply_known(raw)
             if standing:
                 raw = self._paused.put_streams_aside(raw, standing)
             self.held = None
-            self._progress.give_sign()
+            self._progress.restart_watchdog()
             self.applied += len(raw)
             last = {(record.topic, record.partition): record.offset for record in raw}
             applied = {TopicPartition(*partition): offset + 1 for partition, offset in last.items()}
@@ -242,7 +242,7 @@ class Consumer:
     def _note_retry(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         self.held = describe(error) if error else None
-        self._progress.give_sign()
+        self._progress.restart_watchdog()
         APPLY_RETRIES.labels(self._applier.service).inc()
         _log.warning("apply_retried", attempt=state.attempt_number, error=self.held)
 

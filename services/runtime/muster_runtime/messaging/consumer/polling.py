@@ -143,7 +143,7 @@ class Poller:
         try:
             begin = await self._begins()
         except RETRYABLE as error:
-            self._progress.give_sign()
+            self._progress.restart_watchdog()
             _log.warning("offsets_not_read", error=describe(error))
             await asyncio.sleep(UNKNOWN_SECONDS)
             return

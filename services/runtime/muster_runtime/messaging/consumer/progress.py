@@ -38,14 +38,14 @@ class Progress:
             reasons.append(f"the consumer is behind and has done nothing for {self._idle:.0f} s")
         return reasons
 
-    def give_sign(self) -> None:
+    def restart_watchdog(self) -> None:
         """Something was done, or nothing could be."""
         self._last_sign_at = time.monotonic()
 
     def begin(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Go on from these offsets of partitions that were assigned."""
         self.offsets |= offsets
-        self.give_sign()
+        self.restart_watchdog()
         self._rebalancing = False
         self.assigned.set()
 
@@ -85,7 +85,7 @@ class Progress:
         await self._ends.topics()  # raises where Kafka cannot be reached: then this is not the client's fault
         behind = 1 if self._rebalancing else await self._lag_of(partitions)
         if not behind:
-            self.give_sign()
+            self.restart_watchdog()
         if self._idle > self._stuck_seconds and not is_applying:
             raise ConsumerStuck(f"the consumer is {behind} records behind and has done nothing for {self._idle:.0f} s")
 
