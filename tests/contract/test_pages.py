@@ -37,3 +37,18 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 def _slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_every_path_of_the_contributors_page_exists() -> None:
+    """A path is from the root or, without a folder of the root, from a service's package; SERVICE is any service."""
+    text = re.sub(r"```.*?```", "", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), flags=re.DOTALL)
+    paths = [code for code in re.findall(r"`([^`\s]+)`", text) if re.search(r"\w/|\.(py|toml|md|typed)$", code)]
+    assert len(paths) > 40  # a search that finds none proves nothing
+    assert [path for path in paths if not _exists(path)] == []
+
+
+def _exists(path: str) -> bool:
+    pattern = path.replace("SERVICE", "*").rstrip("/")
+    forms = (pattern, pattern.removesuffix(".py"))  # a package of the same name takes a file's place
+    folders = (".", "services/*/muster_*")
+    return any(next(ROOT.glob(f"{folder}/{form}"), None) for folder in folders for form in forms)
