@@ -344,7 +344,7 @@ async def reasons_not_ready(process: Process) -> list[str]:
     return reasons
 
 
-async def reason(process: Process, words: str) -> str:
+async def readiness_reason(process: Process, words: str) -> str:
     """The reason with these words for which a process is not ready; an AssertionError shows what it says instead."""
     reasons = await reasons_not_ready(process)
     found = [reason for reason in reasons if words in reason]

@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 
 from muster_local.topics import connect
 from tests.faults import servers
-from tests.faults.field import Field
+from tests.faults.field import Field, readiness_reason
 from tests.faults.findings import Findings
 from tests.faults.servers import Server
 from tests.support.eventually import eventually
@@ -99,7 +99,7 @@ async def test_34_below_the_minimum_of_in_sync_replicas_the_outbox_holds(
     before = len(cluster.recorder.commands())
     first, waiting = await outbox(cluster)
     await cluster.traffic(HELD_COMMANDS)
-    reason = await eventually(lambda: reason(api, "does not acknowledge"))
+    reason = await eventually(lambda: readiness_reason(api, "does not acknowledge"))
     held = cluster.recorder.commands()[before:]
     assert [command.ending for command in held] == ["answered"] * HELD_COMMANDS
     assert await outbox(cluster) == (first, waiting + HELD_COMMANDS)

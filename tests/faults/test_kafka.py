@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests.faults import servers
 from tests.faults.disk import SmallDisk
-from tests.faults.field import Field
+from tests.faults.field import Field, readiness_reason
 from tests.faults.findings import Findings
 from tests.faults.probe.service import TOPIC
 from tests.faults.servers import Server
@@ -58,7 +58,7 @@ async def test_07_while_the_broker_is_away_commands_commit_and_the_backlog_drain
     gone = time.monotonic()
     await field.traffic(60)
     assert {command.ending for command in field.recorder.commands()} == {"answered"}
-    reason = await eventually(lambda: reason(field.api, KAFKA_AWAY))
+    reason = await eventually(lambda: readiness_reason(field.api, KAFKA_AWAY))
     backlog = await field.admin.fetchval("select count(*) from outbox")
     assert backlog > 0
     await asyncio.sleep(max(0, gone + AWAY_SECONDS - time.monotonic()))
@@ -155,7 +155,7 @@ async def test_25_on_a_full_disk_the_broker_stops_and_nothing_acknowledged_is_lo
             disk.fill()
             await field.traffic(60)
             await eventually(lambda: not broker.runs, timeout=60)  # it ends itself
-            reason = await eventually(lambda: reason(field.api, KAFKA_AWAY), timeout=60)
+            reason = await eventually(lambda: readiness_reason(field.api, KAFKA_AWAY), timeout=60)
             assert {command.ending for command in field.recorder.commands()} == {"answered"}
             disk.empty()
             findings.fault_is_over()

@@ -16,7 +16,7 @@ from muster_contracts.entitlements import SeatAssigned
 from muster_local.provisioning import drop
 from tests.faults import servers
 from tests.faults.disk import SmallDisk
-from tests.faults.field import Field, Where, reason
+from tests.faults.field import Field, Where, readiness_reason
 from tests.faults.findings import Findings
 from tests.faults.probe.service import MIGRATIONS
 from tests.faults.proxy import PostgresProxy
@@ -176,7 +176,7 @@ async def test_24_after_a_restore_and_a_raised_epoch_nothing_new_is_taken_for_kn
     findings.fault_is_over()
     published = len(await field.log())
     held = field.start("relay")
-    await eventually(lambda: reason(held, "it was restored; raise its epoch"), timeout=60)
+    await eventually(lambda: readiness_reason(held, "it was restored; raise its epoch"), timeout=60)
     assert await field.has_backlog()
     assert len(await field.log()) == published
     held.stop()
@@ -261,7 +261,7 @@ async def test_25_on_a_full_disk_postgres_refuses_and_nothing_is_corrupt(
             disk.fill()
             asked = [await field.give_out("NASA", *_many(number), patient=False) for number in range(40)]
             assert "lost" in {command.ending for command in asked}, "the disk was not full enough to refuse anything"
-            reason = await eventually(lambda: reason(field.api, "the disk of Postgres is full"), timeout=60)
+            reason = await eventually(lambda: readiness_reason(field.api, "the disk of Postgres is full"), timeout=60)
             refused = await field.client.post("/v1/agencies/NASA/seats", json={"seat_ids": _many(40)})
             assert (refused.status_code, "retry-after" in refused.headers) == (503, True), refused.text
             assert (await field.client.get("/v1/streams")).status_code == 200

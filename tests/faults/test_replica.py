@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 
 from muster_runtime.database.commits import STANDBY_GONE
-from tests.faults.field import AGENCIES, Field, reason
+from tests.faults.field import AGENCIES, Field, readiness_reason
 from tests.faults.findings import Findings
 from tests.faults.replica import Replicas, configure
 from tests.faults.servers import Server
@@ -72,7 +72,7 @@ async def test_37_a_synchronous_standby_that_is_gone_is_named_and_all_go_on_when
         assert (reply.status_code, "retry-after" in reply.headers) == (503, True), reply.text
         assert reply.elapsed.total_seconds() < ANSWER_SECONDS
     for process in processes:
-        await eventually(lambda: reason(process, STANDBY_GONE), timeout=30)  # noqa: B023 - awaited within the turn
+        await eventually(lambda: readiness_reason(process, STANDBY_GONE), timeout=30)  # noqa: B023 - awaited within the turn
     assert (await _ask(field, keys[0])).elapsed.total_seconds() < 1
     await eventually(lambda: _commits_wait(field, WELL_PAST_THE_WATCHDOG), timeout=60)
     assert [process.exit_status for process in processes] == [None] * len(processes)
@@ -113,10 +113,10 @@ async def test_37_a_promoted_server_that_waits_for_a_standby_of_its_own_is_named
     await replicas.promote()
     await field.reconnect()
     assert (await _ask(field, "a")).status_code == 503
-    await eventually(lambda: reason(field.api, STANDBY_GONE), timeout=30)
+    await eventually(lambda: readiness_reason(field.api, STANDBY_GONE), timeout=30)
     field.api.kill()
     relay = field.start("relay", "consumer")
-    await eventually(lambda: reason(relay, STANDBY_GONE), timeout=30)
+    await eventually(lambda: readiness_reason(relay, STANDBY_GONE), timeout=30)
     await configure(replicas.standby, "synchronous_standby_names", "")
     findings.fault_is_over()
     await field.serve()
