@@ -83,8 +83,8 @@ async def database(field: Field, pooler: PgBouncer) -> AsyncIterator[Database]:
 
 
 async def test_40_a_session_keeps_its_settings_for_every_user_of_its_connection(database: Database) -> None:
-    assert await _settings(database) == ["muster-probe", "1min", "1s", "probe"]
-    assert await _settings(database) == ["muster-probe", "1min", "1s", "probe"]
+    assert await _settings(database) == ["muster-probe", "25s", "1s", "probe"]
+    assert await _settings(database) == ["muster-probe", "25s", "1s", "probe"]
 
 
 async def test_40_an_agency_whose_lock_is_held_waits_as_long_as_it_is_set(database: Database) -> None:
@@ -103,7 +103,7 @@ async def test_40_no_setting_passes_from_a_client_to_the_next(field: Field, pool
     server_connection = await other.fetchval("select pg_backend_pid()")
     await other.close()
     database = await Database.connect(address, "probe", SystemClock(), lock_timeout_seconds=2)
-    assert await _settings(database) == ["muster-probe", "1min", "2s", "probe"]
+    assert await _settings(database) == ["muster-probe", "25s", "2s", "probe"]
     async with database.connection() as connection:
         assert await connection.fetchval("select pg_backend_pid()") == server_connection
     await database.close()
