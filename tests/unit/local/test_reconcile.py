@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from muster_contracts import Envelope, event_id
+from muster_contracts import Envelope, event_id, topics
 from muster_local.programs import SERVICES
 from muster_local.reconcile.books import Books, Enrollment, Outlook, Pool, Term, TopicEnds, Trial
 from muster_local.reconcile.comparison import compare, persisting
@@ -31,7 +31,7 @@ def agreeing() -> Books:
     """NASA is enrolled, and everybody knows."""
     by_service = {service: streams() for service in SERVICES}
     by_service["enrollment"] = streams(produced={STREAM: (1, 4)})
-    for reader in ("entitlements", "billing", "notify"):
+    for reader in topics()[STREAM[0]].readers:
         by_service[reader] = streams(applied={STREAM: (1, 4)})
     return Books(
         streams=by_service,
