@@ -1,6 +1,6 @@
 -- migrate:up
 
--- A term of a year of an enrolment: one of each number, however often its event comes.
+-- A term of a year of an enrollment: one of each number, however often its event comes.
 create table term (
     id text primary key,
     agency_id text not null,

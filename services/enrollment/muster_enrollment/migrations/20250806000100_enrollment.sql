@@ -30,7 +30,7 @@ create table contact (
 create index contact_agency_id on contact (agency_id);
 select protect('contact', api => 'select, insert', worker => 'select');
 
--- An agency's enrolments, numbered from 1; at most one of them is live.
+-- An agency's enrollments, numbered from 1; at most one of them is live.
 create table enrollment (
     enrollment_id text primary key,
     agency_id text not null references agency (id),

@@ -1,6 +1,6 @@
 -- migrate:up
 
--- An agency's pool of seats, made by its first enrolment and taken over by a later one.
+-- An agency's pool of seats, made by its first enrollment and taken over by a later one.
 create table pool (
     agency_id text collate "C" primary key,
     enrollment_id text not null,
@@ -18,7 +18,7 @@ create table pool (
 );
 select protect('pool', api => 'select, update', worker => 'select, insert, update');
 
--- What billing has said of each term. It may come before the enrolment that the term belongs to.
+-- What billing has said of each term. It may come before the enrollment that the term belongs to.
 create table term (
     agency_id text collate "C" not null,
     term_id text collate "C" not null,
@@ -29,7 +29,7 @@ create table term (
 );
 select protect('term', api => 'select', worker => 'select, insert, update');
 
--- A feature is open to the seats of one enrolment within [starts_at, ends_at).
+-- A feature is open to the seats of one enrollment within [starts_at, ends_at).
 create table feature_window (
     agency_id text collate "C" not null,
     enrollment_id text collate "C" not null,
