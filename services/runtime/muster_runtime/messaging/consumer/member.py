@@ -220,7 +220,7 @@ class Consumer:
         while True:
             known = self._progress.offsets
             raw = [record for record in raw if (record.topic, record.partition) in known]
-            partitions = {TopicPartition(record.topic, record.partition) for record in raw}
+            partitions = [TopicPartition(*place) for place in {(record.topic, record.partition) for record in raw}]
             first = {self._named(partition): known[partition] for partition in partitions}
             try:
                 return raw, await self._apply([self._records.read(record) for record in raw], first)
