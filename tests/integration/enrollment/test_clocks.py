@@ -1,7 +1,7 @@
 """Two replicas whose clocks differ: together they do what one would, and no fact is dated before an earlier one."""
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
 
@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from muster_enrollment.bootstrap import build
+from muster_enrollment.domain.rules import FAREWELL, SIGNED_AHEAD
 from muster_enrollment.settings import EnrollmentSettings
 from muster_runtime.process import Role
 from tests.integration.enrollment.program import DAY, REGISTER, Program, acceptance, authorization, enrollment
@@ -55,6 +56,19 @@ async def replica(empty: Program, run_service: ServiceRunner) -> Program:
         ("advance", 1, 0, None),
     ]
 )
+@example(
+    [
+        ("advance", 6, 0, None),
+        ("advance", 6, 0, None),
+        ("submit", 0, 0, timedelta(microseconds=1)),
+        ("accept", 0, 0, None),
+        ("withdraw", 0, 0, None),
+        ("revoke", 3, 0, timedelta(days=2)),
+        ("advance", 6, 0, None),
+        ("advance", 1, 0, None),
+        ("submit", 0, 0, timedelta(days=2)),
+    ]
+)
 @settings(max_examples=20, deadline=None, phases=QUICK, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_two_replicas_do_what_one_would(empty: Program, replica: Program, sequence: list[Step]) -> None:
     agency = f"AGENCY-{next(_agencies)}"
@@ -63,6 +77,7 @@ async def test_two_replicas_do_what_one_would(empty: Program, replica: Program, 
     clock = empty.service.clock.now()
     model = Model(clock)
     latest = clock - 3 * DAY  # of the agency; nothing is stored of it yet
+    erasures: list[datetime] = []  # of its contacts; to handle one is to store something of the agency as well
     for number, (what, first, second, lag) in enumerate(sequence):
         if what == "advance":
             clock += first * DAY
@@ -74,15 +89,29 @@ async def test_two_replicas_do_what_one_would(empty: Program, replica: Program, 
             assert answered == expected, what
             if 0 < expected < 400:  # else nothing was stored
                 latest = model.now
+                erasures = _erasures_after(what, model, erasures)
         await empty.move(clock)  # what is due by now is handled, also what a command behind the time has set
         model.now = latest
-        if any(latest < bound <= clock for span in model.spans if not span.revoked for bound in (span.start, span.end)):
+        bounds = [bound for span in model.spans if not span.revoked for bound in (span.start, span.end)]
+        if any(latest < bound <= clock for bound in bounds) or any(due <= clock for due in erasures):
             model.advance(clock)
             latest = clock
+            erasures = [due for due in erasures if due > clock]
         assert await empty.state(agency) == model.state
     facts = await empty.facts(agency)
     assert facts == model.facts
     assert [time for _, time in facts] == sorted(time for _, time in facts)
+
+
+def _erasures_after(what: str, model: Model, erasures: list[datetime]) -> list[datetime]:
+    """When an agency's contacts are to be erased after a command: unless it is enrolled, or to be, they are not kept."""
+    if what == "submit":
+        return []
+    if what == "withdraw":
+        return [model.now + FAREWELL]
+    if what == "accept" and model.state in ("draft", "withdrawn"):
+        return [*erasures, model.now + SIGNED_AHEAD]
+    return erasures
 
 
 async def test_a_clock_far_from_the_databases_refuses_commands_until_it_is_set_right(
