@@ -104,7 +104,7 @@ async def test_two_replicas_do_what_one_would(empty: Program, replica: Program, 
 
 
 def _erasures_after(what: str, model: Model, erasures: list[datetime]) -> list[datetime]:
-    """When an agency's contacts are to be erased after a command: unless it is enrolled, or to be, they are not kept."""
+    """When an agency's contacts are to be erased after a command: kept while it is enrolled, or to be."""
     if what == "submit":
         return []
     if what == "withdraw":

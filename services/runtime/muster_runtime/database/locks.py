@@ -1,6 +1,6 @@
 """The agencies' locks: taken by the first statement of a transaction that writes, which may read more under them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -19,11 +19,13 @@ class Lock:
     """A statement that takes the agencies' locks.
 
     Its first two parameters are the agencies and the process's time; `arguments` are the others. Each of its rows has
-    the columns of lock_agencies, and whatever else it reads once the locks are held.
+    the columns of lock_agencies, and whatever else it reads once the locks are held. With `patience_seconds`, the
+    transaction waits no longer than that for any lock.
     """
 
     statement: str = "select latest, entered, locked from lock_agencies($1, $2)"
     arguments: tuple[object, ...] = ()
+    patience_seconds: float | None = None
 
 
 LOCK = Lock()
@@ -33,9 +35,24 @@ async def take(
     connection: "Connection", clock: Clock, agencies: Sequence[str], lock: Lock
 ) -> tuple[datetime, Sequence[asyncpg.Record]]:
     """Take the locks, and answer the instant of the transaction and the statement's rows. Raises ClockSkewed."""
+    if lock.patience_seconds is not None:
+        await connection.execute("select set_config('lock_timeout', $1, true)", f"{lock.patience_seconds * 1000:.0f}ms")
     sent = clock.now()
     rows = await connection.fetch(lock.statement, list(agencies), sent, *lock.arguments)
     first = rows[0]
     if not clock.virtual and (reason := skew(sent, first["entered"], first["locked"], clock.now())):
         raise ClockSkewed(reason)
     return first["latest"], rows
+
+
+async def free(connection: "Connection", agencies: Iterable[str]) -> set[str]:
+    """Those of the agencies whose locks nobody holds at this moment."""
+    rows = await connection.fetch(
+        """
+        select agency_id
+        from unnest($1::text[]) as agency_id
+        where pg_try_advisory_xact_lock(hashtextextended(current_schema() || '/' || agency_id, 0))
+        """,
+        list(agencies),
+    )
+    return {row["agency_id"] for row in rows}

@@ -14,6 +14,7 @@ from structlog.contextvars import bound_contextvars
 from muster_contracts import Envelope, Event, topics
 from muster_runtime.clock import MAX_SKEW
 from muster_runtime.context import Context
+from muster_runtime.database import locks
 from muster_runtime.database.transactions import ONE_AGENCYS, RETRYABLE, Database, UnitOfWork, concerns_all
 from muster_runtime.messaging import offsets, parking, positions
 from muster_runtime.messaging.events import EventHandler, Unreadable
@@ -39,6 +40,10 @@ STREAMS_AT_ONCE = 500
 
 # How many parked records a replay applies in one transaction.
 REPLAY_RECORDS = 500
+
+# How long to wait for the lock of an agency that is known to be held elsewhere, while the others of the batch wait. The
+# transactions of a busy agency take turns within it.
+HELD_LOCK_SECONDS = 0.1
 
 _log = structlog.get_logger(__name__)
 
@@ -67,6 +72,7 @@ class Applier:
         self._reader = RecordReader(subscriptions, service, database.clock)
         self.service = service
         self._limits = limits
+        self._held: set[str] = set()  # agencies whose locks were held elsewhere when last asked for
         self._context = Context(actor=service, correlation_id="")
         self.group = group
 
@@ -111,14 +117,51 @@ class Applier:
     async def _apply_all(
         self, streams: Mapping[StreamKey, Sequence[Item]], known: Mapping[Partition, int]
     ) -> list[StreamBlocked]:
+        """Apply streams; answers those that must wait. Those of agencies whose locks are known to be held come last."""
+        free, held = streams, dict[StreamKey, Sequence[Item]]()
+        if any(agency_id in self._held for _, agency_id in streams):
+            free, held = await self._part_by_locks(streams)
+        standing = await self._apply_together(free, known)
+        return standing + await self._apply_each(held, known, patience_seconds=HELD_LOCK_SECONDS)
+
+    async def _apply_together(
+        self, streams: Mapping[StreamKey, Sequence[Item]], known: Mapping[Partition, int]
+    ) -> list[StreamBlocked]:
         """Apply all streams together; where that cannot be, each alone, so that only the culprit parks or waits."""
         if len(streams) > 1:
             try:
                 await self._apply_streams(streams, known)
                 return []
+            except asyncpg.LockNotAvailableError:
+                free, held = await self._part_by_locks(streams)
+                if held:
+                    standing = await self._apply_together(free, known)
+                    return standing + await self._apply_each(held, known, patience_seconds=HELD_LOCK_SECONDS)
             except Exception as error:
                 if concerns_all(error) and not isinstance(error, StreamFull):
                     raise
+        return await self._apply_each(streams, known)
+
+    async def _part_by_locks(
+        self, streams: Mapping[StreamKey, Sequence[Item]]
+    ) -> tuple[dict[StreamKey, Sequence[Item]], dict[StreamKey, Sequence[Item]]]:
+        """The streams of agencies whose locks are free, and of those whose are held."""
+        agencies = {agency_id for _, agency_id in streams}
+        async with self._database.connection() as connection:
+            free = await locks.free(connection, agencies)
+        self._held = self._held - free | (agencies - free)
+        return (
+            {stream: items for stream, items in streams.items() if stream[1] in free},
+            {stream: items for stream, items in streams.items() if stream[1] not in free},
+        )
+
+    async def _apply_each(
+        self,
+        streams: Mapping[StreamKey, Sequence[Item]],
+        known: Mapping[Partition, int],
+        patience_seconds: float | None = None,
+    ) -> list[StreamBlocked]:
+        """Apply each stream alone; answers those that must wait."""
         standing: list[StreamBlocked] = []
         busy: dict[str, str] = {}  # agencies that stand, and why: one wait for each is enough
         for (topic, agency_id), items in streams.items():
@@ -126,22 +169,30 @@ class Applier:
                 standing.append(AgencyBlocked(topic, agency_id, busy[agency_id]))
                 continue
             try:
-                await self._apply_alone((topic, agency_id), items, known)
+                await self._apply_alone((topic, agency_id), items, known, patience_seconds)
             except StreamFull as full:
                 standing.append(full)
             except ONE_AGENCYS as error:
+                if isinstance(error, asyncpg.LockNotAvailableError):
+                    self._held.add(agency_id)
                 busy[agency_id] = f"{topic} of {agency_id} waits: {describe(error)}"
                 standing.append(AgencyBlocked(topic, agency_id, busy[agency_id]))
         return standing
 
-    async def _apply_alone(self, stream: StreamKey, items: Sequence[Item], known: Mapping[Partition, int]) -> None:
+    async def _apply_alone(
+        self,
+        stream: StreamKey,
+        items: Sequence[Item],
+        known: Mapping[Partition, int],
+        patience_seconds: float | None,
+    ) -> None:
         """Apply one stream; where that is refused, item by item, and park it from the one that is.
 
         Raises StreamFull from the first item on for which there is no room.
         """
         refusal: Exception
         try:
-            await self._apply_streams({stream: items}, known)
+            await self._apply_streams({stream: items}, known, patience_seconds)
             return
         except StreamFull as full:
             if len(items) == 1:
@@ -170,10 +221,15 @@ class Applier:
             _log.error("stream_parked", topic=topic, agency_id=agency_id, exc_info=refusal)
             return
 
-    async def _apply_streams(self, streams: Mapping[StreamKey, Sequence[Item]], known: Mapping[Partition, int]) -> None:
+    async def _apply_streams(
+        self,
+        streams: Mapping[StreamKey, Sequence[Item]],
+        known: Mapping[Partition, int],
+        patience_seconds: float | None = None,
+    ) -> None:
         """One transaction: last sequences, effects, events, and whatever parks."""
         agencies = sorted({agency_id for _, agency_id in streams})
-        lock = positions.lock(self.group, streams)
+        lock = positions.lock(self.group, streams, patience_seconds)
         async with self._database.write(*agencies, context=self._context, lock=lock) as uow:
             if known:
                 await offsets.require(uow.connection, self.group, known)

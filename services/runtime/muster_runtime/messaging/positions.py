@@ -40,10 +40,10 @@ class StreamState(BaseModel):
     parked: str | None
 
 
-def lock(group: str, streams: Iterable[StreamKey]) -> Lock:
+def lock(group: str, streams: Iterable[StreamKey], patience_seconds: float | None = None) -> Lock:
     """The statement that takes the locks and finds where streams stand."""
     topics, agencies = zip(*streams, strict=True)
-    return Lock("select * from lock_for_events($1, $2, $3, $4, $5)", (group, topics, agencies))
+    return Lock("select * from lock_for_events($1, $2, $3, $4, $5)", (group, topics, agencies), patience_seconds)
 
 
 def found(uow: UnitOfWork) -> tuple[dict[StreamKey, Position], dict[StreamKey, bool]]:
