@@ -35,6 +35,9 @@ from muster_runtime.observability import audit
 from muster_runtime.observability.telemetry import APPLIED, HANDLER_SECONDS, describe
 from muster_runtime.pacing import Pace
 
+# How many records are read before the event loop may go on: some half a millisecond.
+READ_AT_ONCE = 50
+
 # How many streams share a transaction: each takes a lock, and what Postgres has of them is for all its clients.
 STREAMS_AT_ONCE = 500
 
@@ -88,9 +91,10 @@ class Applier:
         streams: dict[StreamKey, list[Item]] = {}
         pace = Pace()
         latest = self._reader.latest()
-        for record in records:
+        for start in range(0, len(records), READ_AT_ONCE):
             await pace.keep()
-            streams.setdefault((record.topic, record.agency_id), []).append(self._reader.read(record, latest))
+            for record in records[start : start + READ_AT_ONCE]:
+                streams.setdefault((record.topic, record.agency_id), []).append(self._reader.read(record, latest))
         standing: list[StreamBlocked] = []
         known = {partition: offset for partition, offset in first.items() if topics()[partition[0]].compacted}
         left = iter(streams.items())

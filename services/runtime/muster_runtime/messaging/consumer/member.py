@@ -219,9 +219,10 @@ class Consumer:
         """
         while True:
             known = self._progress.offsets
-            raw = [record for record in raw if (record.topic, record.partition) in known]
-            partitions = [TopicPartition(*place) for place in {(record.topic, record.partition) for record in raw}]
-            first = {self._named(partition): known[partition] for partition in partitions}
+            partitions = {TopicPartition(*place) for place in {(record.topic, record.partition) for record in raw}}
+            if partitions - known.keys():
+                raw = [record for record in raw if (record.topic, record.partition) in known]
+            first = {self._named(partition): known[partition] for partition in partitions & known.keys()}
             try:
                 return raw, await self._apply([self._records.read(record) for record in raw], first)
             except DatabaseWentBack as error:
