@@ -21,8 +21,9 @@ from muster_billing.replies import (
 )
 from muster_contracts import AgencyId
 from muster_contracts.billing import RenewalDecision
-from muster_runtime.http.application import CommandsDep, Page, PageDep, ReaderDep, requires, requires_program
+from muster_runtime.http.application import CommandsDep, PageDep, ReaderDep, requires, requires_program
 from muster_runtime.http.problem_responses import COMMON, problem_responses
+from muster_runtime.pagination import Page
 
 router = APIRouter(prefix="/v1", tags=["billing"], responses=COMMON)
 

@@ -3,10 +3,10 @@
 from muster_billing import rows
 from muster_billing.replies import EntryReply, InvoiceReply, RenewalReply, TermReply, TransactionReply
 from muster_runtime.database.transactions import Connection
-from muster_runtime.http.application import Page, PageDep
+from muster_runtime.pagination import Page, Pagination
 
 
-async def terms(connection: Connection, agency_id: str, page: PageDep) -> Page[TermReply]:
+async def terms(connection: Connection, agency_id: str, page: Pagination) -> Page[TermReply]:
     found = await connection.fetch(
         """
         select *
@@ -17,12 +17,12 @@ async def terms(connection: Connection, agency_id: str, page: PageDep) -> Page[T
         """,
         agency_id,
         page.after,
-        page.limit + 1,
+        page.rows,
     )
     return page.make([TermReply.of(rows.term(row)) for row in found], key=lambda term: term.term_id)
 
 
-async def invoices(connection: Connection, agency_id: str, page: PageDep) -> Page[InvoiceReply]:
+async def invoices(connection: Connection, agency_id: str, page: Pagination) -> Page[InvoiceReply]:
     found = await connection.fetch(
         """
         select invoice as invoice, term as term
@@ -34,13 +34,13 @@ async def invoices(connection: Connection, agency_id: str, page: PageDep) -> Pag
         """,
         agency_id,
         page.after,
-        page.limit + 1,
+        page.rows,
     )
     replies = [InvoiceReply.of(rows.invoice(row["invoice"]), rows.term(row["term"])) for row in found]
     return page.make(replies, key=lambda invoice: invoice.invoice_id)
 
 
-async def renewals(connection: Connection, agency_id: str, page: PageDep) -> Page[RenewalReply]:
+async def renewals(connection: Connection, agency_id: str, page: Pagination) -> Page[RenewalReply]:
     found = await connection.fetch(
         """
         select *
@@ -51,12 +51,12 @@ async def renewals(connection: Connection, agency_id: str, page: PageDep) -> Pag
         """,
         agency_id,
         page.after,
-        page.limit + 1,
+        page.rows,
     )
     return page.make([RenewalReply.of(rows.renewal(row)) for row in found], key=lambda renewal: renewal.renewal_id)
 
 
-async def ledger(connection: Connection, agency_id: str, page: PageDep) -> Page[TransactionReply]:
+async def ledger(connection: Connection, agency_id: str, page: Pagination) -> Page[TransactionReply]:
     """Raises InvalidCursor when the cursor is of another list."""
     found = await connection.fetch(
         """
@@ -78,7 +78,7 @@ async def ledger(connection: Connection, agency_id: str, page: PageDep) -> Page[
         """,
         agency_id,
         page.after_id or 0,
-        page.limit + 1,
+        page.rows,
     )
     replies = [
         TransactionReply(

@@ -26,13 +26,11 @@ from muster_enrollment.views import (
     EnrollmentView,
     RegisterImported,
 )
-from muster_runtime.errors import Conflict, InvalidInput
+from muster_runtime.errors import Conflict, InvalidInput, PreconditionFailed
 from muster_runtime.http.application import (
     EVERY_AGENCY,
     CommandsDep,
-    Page,
     PageDep,
-    PreconditionFailed,
     ReaderDep,
     RequiredIfMatchDep,
     RuntimeDep,
@@ -43,6 +41,7 @@ from muster_runtime.http.application import (
 )
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.http.tenancy import InvalidEntityTag, PreconditionRequired
+from muster_runtime.pagination import Page
 
 router = APIRouter(prefix="/v1", tags=["enrollment"], responses=COMMON)
 

@@ -20,7 +20,7 @@ from muster_enrollment.register import Fault, RegisterRefused, check_against
 from muster_enrollment.views import AcceptanceView, AuthorizationView, EnrollmentView, RegisterImported
 from muster_runtime.database import writes
 from muster_runtime.database.transactions import EVERY_AGENCY, UnitOfWork
-from muster_runtime.http.application import PreconditionFailed
+from muster_runtime.errors import PreconditionFailed
 from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.events import Received
 from muster_runtime.observability import audit

@@ -14,16 +14,9 @@ from muster_notify.domain import Channel, DeliveryState, WebhookState
 from muster_notify.queries import DeliveryLogView, DeliveryView, NewWebhookView, ReplayView, WebhookView
 from muster_notify.vault import Vault
 from muster_runtime.errors import Conflict
-from muster_runtime.http.application import (
-    EVERY_AGENCY,
-    CommandsDep,
-    Page,
-    PageDep,
-    ReaderDep,
-    requires,
-    requires_program,
-)
+from muster_runtime.http.application import EVERY_AGENCY, CommandsDep, PageDep, ReaderDep, requires, requires_program
 from muster_runtime.http.problem_responses import COMMON, problem_responses
+from muster_runtime.pagination import Page
 
 AgencyOrAll = Annotated[
     str,

@@ -8,7 +8,7 @@ from muster_contracts import Instant
 from muster_notify.domain import Channel, DeliveryState, ReplayState, WebhookState
 from muster_runtime.database.transactions import Connection
 from muster_runtime.errors import NotFound
-from muster_runtime.http.pagination import Pagination
+from muster_runtime.pagination import Pagination
 
 
 class WebhookView(BaseModel):
@@ -125,7 +125,7 @@ async def webhooks(
         agency_id,
         state,
         page.after,
-        page.limit + 1,
+        page.rows,
     )
     return [WebhookView(**row) for row in rows]
 
@@ -190,7 +190,7 @@ async def deliveries(
         state,
         channel,
         page.after_id,
-        page.limit + 1,
+        page.rows,
     )
     return [DeliveryView(**row) for row in rows]
 

@@ -60,3 +60,11 @@ class TooManyRequests(PermanentError):
 
 class Conflict(PermanentError):
     """The thing is in a state that does not allow the command."""
+
+
+class PreconditionFailed(PermanentError):
+    """The thing was edited since the caller read it: the version that it expects is not the one at hand."""
+
+    status = 412
+    slug = "precondition-failed"
+    title = "The resource has changed since it was read"

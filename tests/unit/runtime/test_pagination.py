@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster_runtime.http.pagination import InvalidCursor, Pagination, _pagination
+from muster_runtime.http.pagination import _pagination
+from muster_runtime.pagination import InvalidCursor, Pagination
 
 KEYS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)
 
@@ -18,7 +19,7 @@ def test_pages_hold_every_item_once_in_order(keys: list[str], limit: int) -> Non
     cursor: str | None = None
     while True:
         page = _pagination(limit, cursor)
-        rows = [key for key in keys if page.after is None or key > page.after][: page.limit + 1]
+        rows = [key for key in keys if page.after is None or key > page.after][: page.rows]
         reply = page.make(rows, key=lambda key: key)
         assert len(reply.items) <= limit
         seen += reply.items

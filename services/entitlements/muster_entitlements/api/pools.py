@@ -16,18 +16,11 @@ from muster_entitlements.handlers import rules
 from muster_entitlements.replies import PoolReply, SeatPolicyReply, WindowReply
 from muster_entitlements.repository.policies import find_policy
 from muster_entitlements.repository.pools import find_pool
-from muster_runtime.errors import NotFound
-from muster_runtime.http.application import (
-    CommandsDep,
-    IfMatchDep,
-    Page,
-    PreconditionFailed,
-    ReaderDep,
-    RuntimeDep,
-    etag,
-)
+from muster_runtime.errors import NotFound, PreconditionFailed
+from muster_runtime.http.application import CommandsDep, IfMatchDep, ReaderDep, RuntimeDep, etag
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.http.tenancy import InvalidEntityTag
+from muster_runtime.pagination import Page
 
 router = APIRouter(prefix=PREFIX, tags=["pools"], responses=COMMON)
 

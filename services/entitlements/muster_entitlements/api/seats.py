@@ -36,8 +36,9 @@ from muster_entitlements.errors import (
 from muster_entitlements.handlers import seats
 from muster_entitlements.replies import SeatReply, SeatStateReply, UseReply
 from muster_runtime.errors import NotFound
-from muster_runtime.http.application import CommandsDep, Page, PageDep, ReaderDep, RuntimeDep
+from muster_runtime.http.application import CommandsDep, PageDep, ReaderDep, RuntimeDep
 from muster_runtime.http.problem_responses import COMMON, problem_responses
+from muster_runtime.pagination import Page
 
 router = APIRouter(prefix=PREFIX, tags=["seats"], responses=COMMON)
 
@@ -115,7 +116,7 @@ def _without_person(seat: SeatReply) -> SeatReply:
 @router.get("/seats", summary="List seats", dependencies=[READ])
 async def list_seats(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> Page[SeatReply]:
     async with reader.read(agency_id) as connection:
-        rows = await queries.list_seats(connection, agency_id, page.after, page.limit + 1)
+        rows = await queries.list_seats(connection, agency_id, page.after, page.rows)
     return page.make(rows, key=lambda seat: seat.seat_id)
 
 

@@ -11,7 +11,7 @@ from muster_entitlements.handlers.seats import known_pool
 from muster_entitlements.replies import PoolReply, SeatPolicyReply
 from muster_entitlements.repository import policies, pools, seats
 from muster_runtime.database.transactions import UnitOfWork
-from muster_runtime.http.tenancy import PreconditionFailed
+from muster_runtime.errors import PreconditionFailed
 from muster_runtime.observability import audit
 from muster_runtime.scheduling.deadlines import Deadline
 

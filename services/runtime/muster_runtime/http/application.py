@@ -14,13 +14,12 @@ from muster_runtime.http.auth import Identity, IdentityDep, TokenVerifier, acces
 from muster_runtime.http.documentation import documentation_router
 from muster_runtime.http.keys import KeySource
 from muster_runtime.http.middleware import MEBIBYTE, Admission, Edge, body_limit
-from muster_runtime.http.pagination import Page, PageDep, Pagination
+from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.request_rules import media_type
 from muster_runtime.http.tenancy import (
     Commands,
     CommandsDep,
     IfMatchDep,
-    PreconditionFailed,
     Reader,
     ReaderDep,
     RequiredIfMatchDep,
@@ -38,10 +37,7 @@ __all__ = [
     "Identity",
     "IdentityDep",
     "IfMatchDep",
-    "Page",
     "PageDep",
-    "Pagination",
-    "PreconditionFailed",
     "Reader",
     "ReaderDep",
     "RequiredIfMatchDep",

@@ -21,14 +21,6 @@ R = TypeVar("R", bound=BaseModel | None)
 _ETAG = re.compile(r'"(\d{1,18})"')
 
 
-class PreconditionFailed(PermanentError):
-    """The thing was edited since the caller read it. Raise it where `if_match` is not the version at hand."""
-
-    status = 412
-    slug = "precondition-failed"
-    title = "The resource has changed since it was read"
-
-
 class PreconditionRequired(PermanentError):
     """The request must say, with If-Match, which version it means (RFC 6585, 3)."""
 

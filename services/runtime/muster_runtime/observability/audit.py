@@ -10,8 +10,9 @@ from pydantic import BaseModel
 from muster_contracts import Instant
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.http.auth import requires
-from muster_runtime.http.pagination import Page, PageDep
+from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.tenancy import ReaderDep
+from muster_runtime.pagination import Page
 
 _RECORD = """
 recorded as (
@@ -103,7 +104,7 @@ def audit_router(service: str) -> APIRouter:
                 limit $2
                 """,
                 page.after_id or 0,
-                page.limit + 1,
+                page.rows,
             )
         entries = [
             AuditEntry(**{**row, "before": _facts(row["before"]), "after": _facts(row["after"])}) for row in rows

@@ -13,11 +13,12 @@ from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, Databa
 from muster_runtime.errors import NotFound
 from muster_runtime.http.auth import requires_program
 from muster_runtime.http.idempotency import IdempotencyMismatch
-from muster_runtime.http.pagination import Page, PageDep
+from muster_runtime.http.pagination import PageDep
 from muster_runtime.observability import audit
 from muster_runtime.observability.telemetry import describe
 from muster_runtime.operations.commands import OperatorCommands, operators_commands
 from muster_runtime.operations.parked import Reason, ReplayReply
+from muster_runtime.pagination import Page
 from muster_runtime.scheduling import deadlines, scheduler
 from muster_runtime.scheduling.deadlines import Deadline, ParkedDeadline
 from muster_runtime.service import Service

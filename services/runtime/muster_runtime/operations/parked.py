@@ -12,12 +12,13 @@ from muster_runtime.database.transactions import EVERY_AGENCY, Database, UnitOfW
 from muster_runtime.errors import NotFound
 from muster_runtime.http.auth import requires_program
 from muster_runtime.http.middleware import MEBIBYTE, body_limit
-from muster_runtime.http.pagination import Page, PageDep
+from muster_runtime.http.pagination import PageDep
 from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.parking import ParkedStream, parked_records, parked_streams
 from muster_runtime.messaging.record_reader import Item
 from muster_runtime.operations.commands import OperatorCommands, operators_commands
 from muster_runtime.operations.recovery import RecordName, Recovery
+from muster_runtime.pagination import Page
 
 SHOWN_RECORDS = 20
 SHOWN_BYTES = 10_000
@@ -88,7 +89,7 @@ def parked_router(service: str, applier: Applier, database: Database) -> APIRout
     @router.get("")
     async def list_parked(page: PageDep) -> Page[ParkedStreamReply]:
         streams = [stream for stream in await _streams() if page.after is None or _key(stream) > page.after]
-        items = [_reply(stream) for stream in sorted(streams, key=_key)[: page.limit + 1]]
+        items = [_reply(stream) for stream in sorted(streams, key=_key)[: page.rows]]
         return page.make(items, key=_key)
 
     @router.get("/{topic}/{agency_id}")

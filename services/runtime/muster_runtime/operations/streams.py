@@ -10,7 +10,7 @@ from muster_runtime.database.transactions import EVERY_AGENCY, Database, UnitOfW
 from muster_runtime.errors import InvalidInput, NotFound
 from muster_runtime.http.application import RuntimeDep
 from muster_runtime.http.auth import requires_program
-from muster_runtime.http.pagination import Page, PageDep
+from muster_runtime.http.pagination import PageDep
 from muster_runtime.messaging import epochs, passing, positions
 from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.kafka_topics import needed_topics
@@ -20,6 +20,7 @@ from muster_runtime.operations.commands import OperatorCommands, operators_comma
 from muster_runtime.operations.parked import Reason, Topic
 from muster_runtime.operations.recovery import Recovery
 from muster_runtime.operations.rewind import Rewound, rewind
+from muster_runtime.pagination import Page
 
 # Kafka's highest, so that one more is still a number of its kind.
 MAX_OFFSET = 2**63 - 2
@@ -82,7 +83,7 @@ def streams_router(service: str, applier: Applier, database: Database) -> APIRou
                 topic=topic,
                 agency_id=agency_id,
                 after=(after_topic, after_agency),
-                limit=page.limit + 1,
+                limit=page.rows,
             )
         return page.make(states, key=lambda state: f"{state.topic}{_SEPARATOR}{state.agency_id}")
 

@@ -9,20 +9,11 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_runtime.database.transactions import UnitOfWork
-from muster_runtime.errors import Conflict, InvalidInput, NotFound, RetryableError
-from muster_runtime.http.application import (
-    CommandsDep,
-    IfMatchDep,
-    Page,
-    PageDep,
-    PreconditionFailed,
-    ReaderDep,
-    body_limit,
-    etag,
-    requires,
-)
+from muster_runtime.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, RetryableError
+from muster_runtime.http.application import CommandsDep, IfMatchDep, PageDep, ReaderDep, body_limit, etag, requires
 from muster_runtime.identifiers import new_id
 from muster_runtime.observability import audit
+from muster_runtime.pagination import Page
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 
@@ -149,7 +140,7 @@ async def list_notes(agency_id: str, reader: ReaderDep, page: PageDep) -> Page[N
             limit $2
             """,
             page.after,
-            page.limit + 1,
+            page.rows,
         )
     return page.make([Note.model_validate(dict(row)) for row in rows], key=lambda note: note.note_id)
 
