@@ -1,4 +1,4 @@
-"""The topics, as data: one TOML file per topic in `topics/`, read once on first use."""
+"""The topics, as data: one TOML file per topic in `topics/`, read once on first use. Each event names its topic."""
 
 import tomllib
 from functools import cache
@@ -6,6 +6,8 @@ from importlib.resources import files
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from muster_contracts.event import event_types
 
 # How many copies a topic has, where there are as many brokers.
 REPLICAS = 3
@@ -67,11 +69,17 @@ class Topic(BaseModel):
 def topics() -> dict[str, Topic]:
     """Every topic by its name."""
     loaded = [
-        Topic.model_validate(tomllib.loads(file.read_text("utf-8")))
+        _load(file.read_text("utf-8"))
         for file in sorted(files(__package__).joinpath("topics").iterdir(), key=lambda f: f.name)
         if file.name.endswith(".toml")
     ]
     return {topic.name: topic for topic in loaded}
+
+
+def _load(text: str) -> Topic:
+    topic = tomllib.loads(text)
+    events = [name for name, event_class in event_types().items() if event_class.topic == topic["name"]]
+    return Topic.model_validate(topic | {"events": events})
 
 
 def min_in_sync(replicas: int) -> int:
