@@ -16,7 +16,7 @@ from muster_contracts.envelope import (
 )
 from muster_contracts.event import Erasure, Event, event_types, split_type
 from muster_contracts.streams import Duplicate, Gap, New, NewEpoch, Position, Sighting, StreamTracker, judge
-from muster_contracts.topics import Topic, topics
+from muster_contracts.topics import SERVICES, Topic, topics
 from muster_contracts.types import AgencyId, Instant, Money, is_agency_id
 
 __version__ = "0.4.0.dev"
@@ -24,6 +24,7 @@ __version__ = "0.4.0.dev"
 __all__ = [
     "MAX_EPOCH",
     "MAX_SEQUENCE",
+    "SERVICES",
     "AgencyId",
     "ClockMoved",
     "Decoded",

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from muster_contracts.event import event_types
 
+# The services that own and read topics.
+SERVICES = ("enrollment", "entitlements", "billing", "notify")
+
 # How many copies a topic has, where there are as many brokers.
 REPLICAS = 3
 

@@ -14,12 +14,11 @@ from urllib.parse import urlsplit
 import asyncpg
 import psutil
 
-from muster_contracts import topics
+from muster_contracts import SERVICES, topics
 from muster_enrollment.domain.rules import ISSUER, PRODUCT
 from muster_local.demo import cast
 from muster_local.demo.cast import Agency
 from muster_local.demo.program import ProgramClient
-from muster_local.programs import SERVICES
 from muster_local.provisioning import drop
 from muster_local.readiness import ask
 from muster_local.scopes import SCOPES

@@ -6,8 +6,8 @@ Beside it a person of another agency is given a seat now and then, and every pro
 import asyncio
 from contextlib import suppress
 
+from muster_contracts import SERVICES
 from muster_contracts.entitlements import SeatRevoked
-from muster_local.programs import SERVICES
 from tests.bench.files import import_files, seat_file
 from tests.bench.latency import percentile
 from tests.bench.probe import OTHER, Probe, beat

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from muster_contracts import SERVICES
 from muster_contracts.entitlements import SeatAssigned
 from muster_entitlements.domain import SeatState
 from muster_entitlements.repository.seats import SeatColumns, add_seats
-from muster_local.programs import SERVICES
 from muster_runtime.clock import SystemClock
 from muster_runtime.database import writes
 from muster_runtime.identifiers import new_ids

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from muster_contracts import ClockMoved, Erasure, Event, event_types, split_type, topics
+from muster_contracts import SERVICES, ClockMoved, Erasure, Event, event_types, split_type, topics
 from muster_contracts import event as event_module
 from muster_contracts.envelope import MalformedRecord
 from muster_contracts.event import find_event, latest_major
 
 ROOT = Path(__file__).parents[2]
-SERVICES = ("enrollment", "entitlements", "billing", "notify")
 
 EVENTS = [pytest.param(cls, id=cls.__name__) for cls in event_types().values()]
 TOPICS = [pytest.param(topic, id=topic) for topic in topics()]

@@ -12,9 +12,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from muster_contracts import topics
+from muster_contracts import SERVICES, topics
 from muster_local.demo.program import ProgramClient
-from muster_local.programs import SERVICES
 from muster_local.readiness import ask
 from muster_local.reconcile.streams import LOST_COMMITS, NOT_PUBLISHED
 from muster_local.scopes import SCOPES

@@ -10,7 +10,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from muster_local.programs import SERVICES, migrations_of
+from muster_contracts import SERVICES
+from muster_local.programs import migrations_of
 from muster_local.provisioning import Access, drop, password_of, provision
 from muster_runtime.database import dbmate
 

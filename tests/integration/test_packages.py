@@ -18,7 +18,7 @@ import asyncpg
 import httpx
 import pytest
 
-from muster_contracts import ClockMoved, topics
+from muster_contracts import SERVICES, ClockMoved, topics
 from muster_local.provisioning import Access, drop, password_of, provision
 from muster_local.topics import create_topics, delete_topics
 from tests.support.services import ISSUER, TokenIssuer
@@ -26,7 +26,6 @@ from tests.support.services import ISSUER, TokenIssuer
 Eventually = Callable[..., Awaitable[Any]]
 
 ROOT = Path(__file__).parents[2]
-SERVICES = ("enrollment", "entitlements", "billing", "notify")
 FOLDERS = {
     "muster-contracts": ROOT / "contracts",
     "muster-runtime": ROOT / "services/runtime",

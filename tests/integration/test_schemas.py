@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+from muster_contracts import SERVICES
 from muster_local.provisioning import Access, access_to, drop, password_of, provision
 
 SOURCES = Path(__file__).parents[2] / "services"
-SERVICES = ("enrollment", "entitlements", "billing", "notify")
 
 # What belongs to the program rather than to an agency: the register of agencies is public.
 WITHOUT_AGENCY = {

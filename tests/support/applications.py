@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from muster_billing.bootstrap import build as build_billing
 from muster_billing.settings import BillingSettings
 from muster_enrollment.bootstrap import build as build_enrollment
+from muster_enrollment.settings import EnrollmentSettings
 from muster_entitlements.bootstrap import build as build_entitlements
 from muster_entitlements.settings import EntitlementsSettings
 from muster_notify.bootstrap import build as build_notify
@@ -24,7 +25,7 @@ from muster_runtime.settings import Settings
 from tests.support.services import ISSUER
 
 BUILDERS: dict[str, tuple[Callable[..., Service], type[Settings]]] = {
-    "enrollment": (build_enrollment, Settings),
+    "enrollment": (build_enrollment, EnrollmentSettings),
     "entitlements": (build_entitlements, EntitlementsSettings),
     "billing": (build_billing, BillingSettings),
     "notify": (build_notify, NotifySettings),

@@ -11,7 +11,7 @@ import asyncpg
 from muster_local.provisioning import Access, clone, drop, password_of, provision
 from muster_runtime.database.dbmate import RUNTIME_MIGRATIONS, migrate
 
-SERVICES = Path(__file__).parents[2] / "services"
+SOURCES = Path(__file__).parents[2] / "services"
 
 
 class Databases:
@@ -24,7 +24,7 @@ class Databases:
 
     async def make(self, service: str, migrations: Path | None = None) -> Access:
         """A database with a service's schema, migrated; by default with that service's own migrations."""
-        directory = migrations or SERVICES / service / f"muster_{service}" / "migrations"
+        directory = migrations or SOURCES / service / f"muster_{service}" / "migrations"
         template = await self._template(service, directory)
         database = f"test_{service}_{secrets.token_hex(6)}"
         access = await clone(self._admin_dsn, template, database, service, self._secret)

@@ -11,10 +11,10 @@ from typing import Any
 import asyncpg
 import httpx
 
+from muster_contracts import SERVICES
 from muster_enrollment.domain.rules import ISSUER, PRODUCT
 from muster_local.demo.program import ProgramClient
 from muster_local.postgres import program
-from muster_local.programs import SERVICES
 from muster_local.scopes import SCOPES
 from muster_local.stack import Stack
 from muster_runtime.clock import SystemClock

@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from muster_contracts import SERVICES
 from muster_local import clock, deadlines, parked, readiness, seats, streams, topic_plan
 from muster_local.demo.cli import demo
 from muster_local.drill import drill
 from muster_local.home import Home, ProcessState
 from muster_local.private import HomeRefused
-from muster_local.programs import SERVICES
 from muster_local.readiness import Readiness
 from muster_local.rebuild import rebuild
 from muster_local.reconcile.cli import reconcile

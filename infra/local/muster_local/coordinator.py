@@ -16,8 +16,7 @@ import httpx
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from muster_contracts import ClockMoved
-from muster_local.programs import SERVICES
+from muster_contracts import SERVICES, ClockMoved
 from muster_local.stack import Stack
 from muster_runtime.clock import SystemClock
 

@@ -9,8 +9,6 @@ from muster_local.child import Program
 from muster_local.home import ISSUER, Home, Installation
 from muster_local.provisioning import Access
 
-SERVICES = ("enrollment", "entitlements", "billing", "notify")
-
 MAIL = "mail"
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 
+from muster_contracts import SERVICES
 from muster_local.child import dies_with_parent, last_lines
 from muster_local.home import ALREADY_RUNS, Home, State
-from muster_local.programs import SERVICES
 from muster_runtime.database.transactions import EVERY_AGENCY
 
 DEFAULT_HOME = Path(".muster")

@@ -15,7 +15,7 @@ import httpx
 import typer
 from rich.console import Console
 
-from muster_local.programs import SERVICES
+from muster_contracts import SERVICES
 from muster_local.stack import DEFAULT_HOME, Stack
 
 T = TypeVar("T")

@@ -5,7 +5,7 @@ import random
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 
-from muster_local.programs import SERVICES
+from muster_contracts import SERVICES
 from tests.faults.field import health
 from tests.faults.live.stage import READY_SECONDS, REPLICAS, Stage
 from tests.support.eventually import eventually

@@ -12,11 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from muster_contracts import topics
+from muster_contracts import SERVICES, topics
 from muster_local.child import Program
 from muster_local.demo.program import ProgramClient
 from muster_local.home import Home, Installation, ProcessState, State
-from muster_local.programs import MAIL, SERVICES, mail_sink, migrations_of, service_program
+from muster_local.programs import MAIL, mail_sink, migrations_of, service_program
 from muster_local.provisioning import Access, password_of, provision
 from muster_local.readiness import ask
 from muster_local.receiver import Receiver

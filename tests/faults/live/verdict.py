@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 
 import asyncpg
 
-from muster_contracts import topics
+from muster_contracts import SERVICES, topics
 from muster_local.demo.evidence import Evidence, gather
 from muster_local.demo.proof.deliveries import mails_arrived, one_delivery_per_intent, webhooks_verified
 from muster_local.demo.proof.line import Line
 from muster_local.demo.proof.program import ledger_balances, one_term_and_invoice, seats_within_cap
 from muster_local.demo.proof.streams import effects_once, nothing_waits, streams_applied, streams_gapless
-from muster_local.programs import SERVICES
 from tests.faults.live.stage import Stage
 from tests.support.eventually import eventually
 

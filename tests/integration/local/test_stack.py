@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from muster_contracts import topics
+from muster_contracts import SERVICES, topics
 from muster_local.home import Home, State
 from muster_local.provisioning import drop
 from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN
@@ -89,7 +89,7 @@ async def test_the_whole_stack_comes_up_survives_a_kill_and_goes_down(home: Path
     assert up.returncode == 0, up.stdout + up.stderr
     stack = Stack.running(home)
     assert stack is not None
-    assert stack.pids().keys() == {"postgres", "kafka", "mail", "enrollment", "entitlements", "billing", "notify"}
+    assert stack.pids().keys() == {"postgres", "kafka", "mail", *SERVICES}
     assert muster("status", "--home", str(home)).returncode == 0
 
     async with httpx.AsyncClient() as client:

@@ -12,9 +12,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from muster_contracts import Envelope, event_id, source_of, topics
+from muster_contracts import SERVICES, Envelope, event_id, source_of, topics
 from muster_contracts.enrollment import AgencySuspended
-from muster_local.programs import SERVICES, migrations_of
+from muster_local.programs import migrations_of
 from muster_local.provisioning import drop, password_of, provision
 from muster_local.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock

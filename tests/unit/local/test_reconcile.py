@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from muster_contracts import Envelope, event_id, topics
-from muster_local.programs import SERVICES
+from muster_contracts import SERVICES, Envelope, event_id, topics
 from muster_local.reconcile.books import Books, Enrollment, Outlook, Pool, Term, TopicEnds, Trial
 from muster_local.reconcile.comparison import compare, persisting
 from muster_local.reconcile.difference import Difference

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from muster_contracts import Envelope, event_id
+from muster_contracts import SERVICES, Envelope, event_id
 from muster_local.check import under_way
-from muster_local.programs import SERVICES
 from muster_local.reconcile.streams import (
     BEHIND,
     LOST_COMMITS,

@@ -5,23 +5,11 @@ from typing import Any
 
 import pytest
 
-from muster_billing.bootstrap import build as build_billing
-from muster_billing.settings import BillingSettings
-from muster_enrollment.bootstrap import build as build_enrollment
-from muster_enrollment.settings import EnrollmentSettings
-from muster_entitlements.bootstrap import build as build_entitlements
-from muster_entitlements.settings import EntitlementsSettings
-from muster_notify.bootstrap import build as build_notify
-from muster_notify.settings import NotifySettings
 from muster_runtime.http.application import openapi
 from muster_runtime.service import Service
+from tests.support.applications import BUILDERS
 
-SERVICES = [
-    build_billing(BillingSettings(environment="sandbox")),
-    build_enrollment(EnrollmentSettings(environment="sandbox")),
-    build_entitlements(EntitlementsSettings(environment="sandbox")),
-    build_notify(NotifySettings(environment="sandbox")),
-]
+BUILT = [build(settings_class(environment="sandbox")) for build, settings_class in BUILDERS.values()]
 
 # What a kept reply must not hold. Each of these routes takes it out (`kept=`), and has a test that it does.
 NOT_KEPT = {"email", "emails", "name", "secret", "user_name", "display_name"}
@@ -31,7 +19,7 @@ TAKEN_OUT = {
 }
 
 
-@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+@pytest.mark.parametrize("service", BUILT, ids=lambda service: service.name)
 def test_a_command_that_answers_with_personal_data_or_a_secret_is_known(service: Service) -> None:
     document = openapi(service)
     found = {}

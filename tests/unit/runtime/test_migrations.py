@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from muster_contracts import SERVICES
 from muster_runtime.database.dbmate import RUNTIME_MIGRATIONS
-from tests.support.databases import SERVICES
+from tests.support.databases import SOURCES
 
 
-@pytest.mark.parametrize("service", ["enrollment", "entitlements", "billing", "notify"])
+@pytest.mark.parametrize("service", SERVICES)
 def test_no_two_migrations_of_a_schema_have_one_number(service: str) -> None:
     """dbmate would take the second for applied."""
-    own = SERVICES / service / f"muster_{service}" / "migrations"
+    own = SOURCES / service / f"muster_{service}" / "migrations"
     numbers = Counter(_number(file) for folder in (RUNTIME_MIGRATIONS, own) for file in folder.glob("*.sql"))
     assert len(numbers) > len(list(own.glob("*.sql")))
     assert max(numbers.values()) == 1, [number for number, count in numbers.items() if count > 1]

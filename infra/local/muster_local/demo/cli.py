@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from muster_contracts import SERVICES
 from muster_local.coordinator import ClockStuck, Coordinator
 from muster_local.demo import log
 from muster_local.demo.cast import START, Agency, cast
@@ -24,7 +25,6 @@ from muster_local.demo.proof import Line, prove
 from muster_local.demo.story import Story
 from muster_local.demo.view import View
 from muster_local.home import Home
-from muster_local.programs import SERVICES
 from muster_local.receiver import Receiver
 from muster_local.scopes import SCOPES
 from muster_local.stack import DEFAULT_HOME, Stack, StackFailed

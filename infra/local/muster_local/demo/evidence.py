@@ -12,10 +12,9 @@ import asyncpg
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from muster_contracts import topics
+from muster_contracts import SERVICES, topics
 from muster_local.demo.cast import Agency
 from muster_local.demo.log import Fact, Stream, read_all
-from muster_local.programs import SERVICES
 from muster_local.receiver import Message
 from muster_local.stack import Stack
 

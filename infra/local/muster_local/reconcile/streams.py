@@ -9,9 +9,8 @@ import asyncpg
 from aiokafka import ConsumerRecord
 from asyncpg.connect_utils import SessionAttribute
 
-from muster_contracts import Envelope, MalformedRecord, event_id, read_headers, topics
+from muster_contracts import SERVICES, Envelope, MalformedRecord, event_id, read_headers, topics
 from muster_contracts.clock import ClockMoved
-from muster_local.programs import SERVICES
 from muster_runtime.messaging import passing
 from muster_runtime.messaging.passing import OffsetRange
 
