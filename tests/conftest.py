@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from muster_local.provisioning import Access
-from muster_runtime.http.auth import Issuer
+from muster_runtime.http.issuer import Issuer
 from tests.support import servers
 from tests.support.databases import Databases
 from tests.support.eventually import eventually as poll

@@ -17,7 +17,7 @@ from muster_local.scopes import SCOPES
 from muster_local.topics import create_topics, delete_topics
 from muster_runtime.clock import Clock, SandboxClock
 from muster_runtime.database.transactions import EVERY_AGENCY
-from muster_runtime.http.auth import Issuer
+from muster_runtime.http.issuer import Issuer
 from muster_runtime.messaging.events import Received
 from muster_runtime.process import ALL_ROLES, Process, Role, running
 from muster_runtime.service import Runtime, Service

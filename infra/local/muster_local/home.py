@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_local.private import append, check, close, open_private
-from muster_runtime.http.auth import Issuer
+from muster_runtime.http.issuer import Issuer
 
 ISSUER = "urn:muster:sandbox"
 

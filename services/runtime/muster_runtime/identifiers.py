@@ -3,6 +3,9 @@
 import os
 from datetime import datetime
 
+# The tenant of an operator's read over all agencies, and the lock of what belongs to the program itself.
+EVERY_AGENCY = "*"
+
 
 def new_ids(prefix: str, now: datetime, count: int) -> list[str]:
     """Many new identifiers at once, in ascending order, at a tenth of the cost: their variant is always 8."""

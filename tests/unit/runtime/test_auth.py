@@ -17,7 +17,8 @@ from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey, RSAKey
 
 from muster_runtime.clock import SystemClock
 from muster_runtime.errors import NotFound
-from muster_runtime.http.auth import Issuer, TokenVerifier, Unauthenticated
+from muster_runtime.http.auth import TokenVerifier, Unauthenticated
+from muster_runtime.http.issuer import Issuer
 from muster_runtime.http.keys import KeySource
 
 ISSUER = "https://identity.example.gov"

@@ -10,7 +10,8 @@ import pytest
 from muster_runtime.clock import SystemClock
 from muster_runtime.errors import RetryableError
 from muster_runtime.http import keys
-from muster_runtime.http.auth import Issuer, TokenVerifier, Unauthenticated
+from muster_runtime.http.auth import TokenVerifier, Unauthenticated
+from muster_runtime.http.issuer import Issuer
 from muster_runtime.http.keys import KeySource
 from tests.support.eventually import eventually
 from tests.support.key_server import KeyServer

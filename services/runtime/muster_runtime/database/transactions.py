@@ -22,6 +22,7 @@ from muster_runtime.database.sessions import VANISHED_CLIENTS, Address, configur
 from muster_runtime.database.writes import Writes
 from muster_runtime.errors import RetryableError, TooManyRequests
 from muster_runtime.http.agency_queue import AgencyQueue
+from muster_runtime.identifiers import EVERY_AGENCY as EVERY_AGENCY
 from muster_runtime.messaging import outbox
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[Any] | PoolConnectionProxy[Any]
 else:
     Connection = asyncpg.Connection
-
-# The tenant of an operator's read over all agencies, and the lock of what belongs to the program itself.
-EVERY_AGENCY = "*"
 
 # A caller that gets no connection for so long gets 503 with Retry-After.
 ACQUIRE_SECONDS = 10

@@ -3,11 +3,8 @@
 Sources: RFC 6750 (bearer tokens), RFC 7519 (JWT), RFC 8725 (JWT best practices), RFC 8693 4.2 (the claim `scope`).
 """
 
-import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Security, params
@@ -15,10 +12,10 @@ from fastapi.routing import iter_route_contexts
 from fastapi.security import HTTPBearer, SecurityScopes
 from joserfc import jws, jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet, KeySetSerialization, OKPKey
+from joserfc.jwk import KeySet
 
 from muster_contracts import is_agency_id
-from muster_runtime.clock import Clock, SystemClock
+from muster_runtime.clock import Clock
 from muster_runtime.database.transactions import EVERY_AGENCY
 from muster_runtime.errors import NotFound, PermanentError
 from muster_runtime.http.keys import KeySource
@@ -217,52 +214,3 @@ def access_to(app: FastAPI) -> list[Access]:
         methods = (route.methods or set()) - {"HEAD"}
         found += [Access(path, method, scopes, program_only) for method in methods]
     return sorted(found)
-
-
-class Issuer:
-    """An issuer of tokens for a sandbox and for tests; a production's tokens come from its identity provider."""
-
-    def __init__(self, key: OKPKey, *, issuer: str, audience: str) -> None:
-        self._key = key
-        self._issuer = issuer
-        self._audience = audience
-
-    @classmethod
-    def load(cls, path: Path, *, issuer: str, audience: str = "muster") -> "Issuer":
-        """The issuer whose private key is the file; where there is none, a new key is kept there (mode 0600)."""
-        if not path.exists():
-            key = OKPKey.generate_key("Ed25519", auto_kid=True)
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(key.as_pem(private=True))
-        key = OKPKey.import_key(path.read_bytes())
-        key.ensure_kid()
-        return cls(key, issuer=issuer, audience=audience)
-
-    def jwks(self) -> KeySetSerialization:
-        """The public keys as a JSON Web Key Set."""
-        return KeySet([self._key]).as_dict(private=False)
-
-    def token(
-        self,
-        scopes: Iterable[str],
-        *,
-        agency: str | None,
-        subject: str = "operator",
-        lifetime: timedelta = timedelta(hours=1),
-    ) -> str:
-        """A signed token, valid from now for `lifetime`; with EVERY_AGENCY it acts for all agencies.
-
-        Without an agency every service refuses it, as a test wants to see.
-        """
-        now = SystemClock().now()
-        claims = {
-            "iss": self._issuer,
-            "aud": self._audience,
-            "sub": subject,
-            "iat": int(now.timestamp()),
-            "exp": int((now + lifetime).timestamp()),
-            "scope": " ".join(scopes),
-        }
-        if agency is not None:
-            claims["agency"] = agency
-        return jwt.encode({"alg": "Ed25519", "kid": self._key.kid}, claims, self._key, algorithms=["Ed25519"])

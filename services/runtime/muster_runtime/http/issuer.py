@@ -1,0 +1,60 @@
+"""The issuer of a sandbox's and of tests' tokens. It needs no web framework, so that a command can load it fast."""
+
+import os
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+
+from joserfc import jwt
+from joserfc.jwk import KeySet, KeySetSerialization, OKPKey
+
+from muster_runtime.clock import SystemClock
+
+
+class Issuer:
+    """An issuer of tokens for a sandbox and for tests; a production's tokens come from its identity provider."""
+
+    def __init__(self, key: OKPKey, *, issuer: str, audience: str) -> None:
+        self._key = key
+        self._issuer = issuer
+        self._audience = audience
+
+    @classmethod
+    def load(cls, path: Path, *, issuer: str, audience: str = "muster") -> "Issuer":
+        """The issuer whose private key is the file; where there is none, a new key is kept there (mode 0600)."""
+        if not path.exists():
+            key = OKPKey.generate_key("Ed25519", auto_kid=True)
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(key.as_pem(private=True))
+        key = OKPKey.import_key(path.read_bytes())
+        key.ensure_kid()
+        return cls(key, issuer=issuer, audience=audience)
+
+    def jwks(self) -> KeySetSerialization:
+        """The public keys as a JSON Web Key Set."""
+        return KeySet([self._key]).as_dict(private=False)
+
+    def token(
+        self,
+        scopes: Iterable[str],
+        *,
+        agency: str | None,
+        subject: str = "operator",
+        lifetime: timedelta = timedelta(hours=1),
+    ) -> str:
+        """A signed token, valid from now for `lifetime`; with EVERY_AGENCY it acts for all agencies.
+
+        Without an agency every service refuses it, as a test wants to see.
+        """
+        now = SystemClock().now()
+        claims = {
+            "iss": self._issuer,
+            "aud": self._audience,
+            "sub": subject,
+            "iat": int(now.timestamp()),
+            "exp": int((now + lifetime).timestamp()),
+            "scope": " ".join(scopes),
+        }
+        if agency is not None:
+            claims["agency"] = agency
+        return jwt.encode({"alg": "Ed25519", "kid": self._key.kid}, claims, self._key, algorithms=["Ed25519"])
