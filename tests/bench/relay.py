@@ -63,8 +63,9 @@ async def fill(own: Setting, events: int, subject: str = SUBJECT) -> None:
 
 
 async def drain(own: Setting, events: int) -> tuple[Span, int]:
-    """Let the relay publish so many events, which are in the outbox. Measures those after the first batch, without the
-    start, and answers how many they are.
+    """Let the relay publish so many events, which are in the outbox.
+
+    Measures those after the first batch, without the start, and answers how many they are.
     """
     relay = own.relay(lambda: Wakeup(SystemClock()))
     task = asyncio.create_task(relay.run())

@@ -1,4 +1,4 @@
-"""`muster streams check`: is everything that was published applied, and everything that was made published?"""
+"""`muster streams check`: what was made and is not published, and what was published and is not applied."""
 
 import asyncio
 import json

@@ -38,6 +38,8 @@ RenewalId = Annotated[str, Path(pattern=r"^ren_[0-9a-f]{32}$")]
 
 
 class Request(BaseModel):
+    """What a caller sends."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -49,6 +51,8 @@ class Amount(Request):
 
 
 class PaymentRequest(Request):
+    """A payment of an invoice."""
+
     amount: Amount
     reference: str = Field(
         min_length=1,
@@ -59,6 +63,8 @@ class PaymentRequest(Request):
 
 
 class DecisionRequest(Request):
+    """The agency's answer to a renewal offer."""
+
     decision: RenewalDecision
 
 

@@ -20,6 +20,8 @@ from muster_contracts import AgencyId, Instant, Money
 
 
 class Reply(BaseModel):
+    """What a route answers."""
+
     model_config = ConfigDict(frozen=True)
 
 
@@ -111,6 +113,8 @@ class InvoiceReply(Reply):
 
 
 class PaymentReply(Reply):
+    """A payment of an invoice."""
+
     payment_id: str
     invoice_id: str
     amount: Money
@@ -177,6 +181,8 @@ class TransactionReply(Reply):
 
 
 class TermWithoutInvoice(Reply):
+    """A term that has no invoice."""
+
     agency_id: AgencyId
     term_id: str
     number: int

@@ -1,3 +1,5 @@
+"""Which addresses a webhook may lead to."""
+
 from collections.abc import Sequence
 from ipaddress import ip_address
 

@@ -1,3 +1,5 @@
+"""When a delivery is tried again, and when it is given up."""
+
 from datetime import UTC, datetime, timedelta
 from typing import Any
 

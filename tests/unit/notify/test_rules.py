@@ -1,3 +1,5 @@
+"""The table of rules: which events lead to which messages."""
+
 import pytest
 from pydantic import ValidationError
 

@@ -1,3 +1,5 @@
+"""The settings of notify."""
+
 import pytest
 from cryptography.fernet import Fernet, InvalidToken
 from pydantic import SecretStr, ValidationError

@@ -233,9 +233,9 @@ class Lane:
                 await self._wakeup.wait()
 
     async def _trust_server(self) -> None:
-        """Before anything is sent that was read from another server, or another life of it: has it lost commits?
+        """Check for lost commits before sending what was read from another server, or another life of it.
 
-        A partition that had no leader then is looked at when it has one.
+        A partition without a leader is checked when it has one.
         """
         server = self._database.server
         if server != self._trusted or self._flight.regained:

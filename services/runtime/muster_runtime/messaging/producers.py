@@ -97,8 +97,9 @@ class Producer:
             transaction.exception()  # its sender has it too
 
     async def partition_of(self, topic: str, key: bytes) -> TopicPartition:
-        """The partition of a key. Raises KafkaError where there is no such topic, TopicRepartitioned where it is not
-        the one in which the contract has it.
+        """The partition of a key.
+
+        Raises KafkaError where there is no such topic, TopicRepartitioned where it is not the contract's partition.
         """
         partitions = len(await self._kafka.partitions_for(topic))
         if partitions != self._partitions[topic]:
