@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from muster_contracts import AgencyId, Instant
-from muster_enrollment import handlers, queries, repository
+from muster_enrollment import queries
 from muster_enrollment.commands import (
     AcceptDataUseTerms,
     ImportRegister,
@@ -17,15 +17,17 @@ from muster_enrollment.commands import (
     WithdrawAgency,
 )
 from muster_enrollment.domain.facts import Person
-from muster_enrollment.register import RegisterRefused, parse_register
-from muster_enrollment.settings import EnrollmentSettings
-from muster_enrollment.views import (
-    AcceptanceView,
-    AgencyView,
-    AuthorizationView,
-    EnrollmentView,
-    RegisterImported,
+from muster_enrollment.domain.register import parse_register
+from muster_enrollment.errors import RegisterRefused
+from muster_enrollment.handlers import acceptances, authorizations, enrollments, register
+from muster_enrollment.replies import (
+    AcceptanceReply,
+    AgencyReply,
+    AuthorizationReply,
+    EnrollmentReply,
+    RegisterImportReply,
 )
+from muster_enrollment.settings import EnrollmentSettings
 from muster_runtime.errors import Conflict, InvalidInput, PreconditionFailed
 from muster_runtime.http.application import (
     EVERY_AGENCY,
@@ -136,7 +138,7 @@ class AcceptanceRequest(_Request):
     "/register",
     summary="Import the agency register",
     dependencies=_OPERATE,
-    response_model=RegisterImported,
+    response_model=RegisterImportReply,
     responses=problem_responses(InvalidInput, RegisterRefused),
     openapi_extra={
         "requestBody": {
@@ -148,19 +150,18 @@ class AcceptanceRequest(_Request):
 async def import_register(request: Request, commands: CommandsDep) -> Response:
     """Import a register file, CSV or tab-separated. If a value breaks a rule, nothing is imported."""
     entries = parse_register(await request.body(), _DELIMITERS[media_type(request)])
-    return await commands.execute(EVERY_AGENCY, lambda uow: handlers.import_register(uow, ImportRegister(entries)))
+    return await commands.execute(EVERY_AGENCY, lambda uow: register.import_register(uow, ImportRegister(entries)))
 
 
 @router.get("/agencies", summary="List agencies", dependencies=_READ)
-async def list_agencies(reader: ReaderDep, page: PageDep) -> Page[AgencyView]:
+async def list_agencies(reader: ReaderDep, page: PageDep) -> Page[AgencyReply]:
     """A token for one agency sees only that agency."""
     async with reader.read(reader.tenant) as connection:
-        found = await queries.list_agencies(connection, reader.tenant, page.after, page.limit)
-    return page.make(found, key=lambda agency: agency.id)
+        return await queries.list_agencies(connection, reader.tenant, page)
 
 
 @router.get("/agencies/{agency_id}", summary="Retrieve an agency", dependencies=_READ)
-async def show_agency(agency_id: AgencyId, reader: ReaderDep) -> AgencyView:
+async def show_agency(agency_id: AgencyId, reader: ReaderDep) -> AgencyReply:
     async with reader.read(agency_id) as connection:
         return await queries.find_agency(connection, agency_id)
 
@@ -168,21 +169,19 @@ async def show_agency(agency_id: AgencyId, reader: ReaderDep) -> AgencyView:
 @router.get("/agencies/{agency_id}/enrollment", summary="Retrieve an agency's enrollment", dependencies=_READ)
 async def show_enrollment(
     agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep, response: Response
-) -> EnrollmentView:
+) -> EnrollmentReply:
     """Returns the state and the missing conditions. Once the enrollment is submitted, the answer has an ETag."""
     async with reader.read(agency_id) as connection:
-        standing = await repository.load_standing(connection, agency_id)
-    if standing.enrollment:
-        response.headers["ETag"] = etag(standing.enrollment.version)
-    return EnrollmentView.of(standing, runtime.clock.now())
+        reply, version = await queries.find_enrollment(connection, agency_id, runtime.clock.now())
+    if version is not None:
+        response.headers["ETag"] = etag(version)
+    return reply
 
 
 @router.get("/agencies/{agency_id}/authorizations", summary="List an agency's authorizations", dependencies=_READ)
-async def list_authorizations(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> Page[AuthorizationView]:
+async def list_authorizations(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> Page[AuthorizationReply]:
     async with reader.read(agency_id) as connection:
-        await queries.find_agency(connection, agency_id)
-        found = await queries.list_authorizations(connection, agency_id, page.after, page.limit)
-    return page.make(found, key=lambda authorization: authorization.authorization_id)
+        return await queries.list_authorizations(connection, agency_id, page)
 
 
 @router.post(
@@ -190,7 +189,7 @@ async def list_authorizations(agency_id: AgencyId, reader: ReaderDep, page: Page
     summary="Submit an enrollment",
     dependencies=_WRITE,
     status_code=201,
-    response_model=EnrollmentView,
+    response_model=EnrollmentReply,
     responses=problem_responses(Conflict),
 )
 async def submit_enrollment(
@@ -200,7 +199,7 @@ async def submit_enrollment(
     command = SubmitEnrollment(agency_id, body.seats, body.starts_at, body.contact.to_person())
     return await commands.execute(
         agency_id,
-        lambda uow: handlers.submit_enrollment(uow, command, seats_per_head),
+        lambda uow: enrollments.submit_enrollment(uow, command, seats_per_head),
         status_code=201,
         location=lambda reply: f"/v1/agencies/{agency_id}/enrollment",
     )
@@ -211,19 +210,19 @@ async def submit_enrollment(
     summary="Record an authorization to use (ATU)",
     dependencies=_AUTHORIZE,
     status_code=201,
-    response_model=AuthorizationView,
+    response_model=AuthorizationReply,
     responses=problem_responses(Conflict),
 )
 async def record_atu(agency_id: AgencyId, body: AuthorizationRequest, commands: CommandsDep) -> Response:
     command = RecordAtu(agency_id, body.number, body.issuer, body.product, body.valid_from, body.valid_until)
-    return await commands.execute(agency_id, lambda uow: handlers.record_atu(uow, command), status_code=201)
+    return await commands.execute(agency_id, lambda uow: authorizations.record_atu(uow, command), status_code=201)
 
 
 @router.post(
     "/agencies/{agency_id}/authorizations/{authorization_id}/revocation",
     summary="Revoke an authorization",
     dependencies=_AUTHORIZE,
-    response_model=AuthorizationView,
+    response_model=AuthorizationReply,
     responses=problem_responses(Conflict),
 )
 async def revoke_atu(
@@ -231,7 +230,7 @@ async def revoke_atu(
 ) -> Response:
     """Record that the issuer revoked an authorization. The enrollment is suspended if no other is in force."""
     command = RevokeAtu(agency_id, authorization_id, body.reason)
-    return await commands.execute(agency_id, lambda uow: handlers.revoke_atu(uow, command))
+    return await commands.execute(agency_id, lambda uow: authorizations.revoke_atu(uow, command))
 
 
 @router.post(
@@ -239,19 +238,21 @@ async def revoke_atu(
     summary="Accept the data-use terms",
     dependencies=_WRITE,
     status_code=201,
-    response_model=AcceptanceView,
+    response_model=AcceptanceReply,
     responses=problem_responses(Conflict),
 )
 async def accept_data_use_terms(agency_id: AgencyId, body: AcceptanceRequest, commands: CommandsDep) -> Response:
     command = AcceptDataUseTerms(agency_id, body.terms_version, body.signer.to_person(), body.evidence_sha256)
-    return await commands.execute(agency_id, lambda uow: handlers.accept_data_use_terms(uow, command), status_code=201)
+    return await commands.execute(
+        agency_id, lambda uow: acceptances.accept_data_use_terms(uow, command), status_code=201
+    )
 
 
 @router.post(
     "/agencies/{agency_id}/withdrawal",
     summary="Withdraw from the program",
     dependencies=_WRITE,
-    response_model=EnrollmentView,
+    response_model=EnrollmentReply,
     responses=problem_responses(InvalidEntityTag, Conflict, PreconditionFailed, PreconditionRequired),
 )
 async def withdraw_agency(
@@ -259,4 +260,4 @@ async def withdraw_agency(
 ) -> Response:
     """Send the ETag of the enrollment that you read as `If-Match`."""
     command = WithdrawAgency(agency_id, body.reason, expected_version=if_match)
-    return await commands.execute(agency_id, lambda uow: handlers.withdraw_agency(uow, command))
+    return await commands.execute(agency_id, lambda uow: enrollments.withdraw_agency(uow, command))

@@ -1,4 +1,4 @@
-"""Where the service is put together."""
+"""Enrollment, put together."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from muster_runtime.service import Service
 
 
 def build(settings: EnrollmentSettings | None = None) -> Service:
-    """The enrollment service; without settings, with those of the environment."""
+    """The service; None reads its settings from the environment."""
     return Service(
         name="enrollment",
         settings=settings or EnrollmentSettings(),

@@ -1,22 +1,22 @@
-"""What can be asked of the enrollment service."""
+"""The commands of enrollment."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
 from muster_enrollment.domain.facts import Person
-from muster_enrollment.register import Entry
+from muster_enrollment.domain.register import Entry
 
 
 @dataclass(frozen=True, slots=True)
 class ImportRegister:
-    """Take over the agencies that a register file states, all of them or none."""
+    """Import the agencies in a register file, all of them or none."""
 
     entries: tuple[Entry, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SubmitEnrollment:
-    """Ask for an agency to join, with so many seats, from an instant on."""
+    """Request that an agency joins the program with a number of seats from an instant on."""
 
     agency_id: str
     seats: int
@@ -38,7 +38,7 @@ class RecordAtu:
 
 @dataclass(frozen=True, slots=True)
 class RevokeAtu:
-    """Record that the issuer took an authorization back."""
+    """Record that the issuer revoked an authorization."""
 
     agency_id: str
     authorization_id: str
@@ -47,7 +47,7 @@ class RevokeAtu:
 
 @dataclass(frozen=True, slots=True)
 class AcceptDataUseTerms:
-    """Record that an agency accepted the data-use terms, with who signed and the SHA-256 of the document."""
+    """Record that an agency accepted the data-use terms, with the signer and the SHA-256 hash of the document."""
 
     agency_id: str
     terms_version: str
@@ -57,7 +57,7 @@ class AcceptDataUseTerms:
 
 @dataclass(frozen=True, slots=True)
 class WithdrawAgency:
-    """End an agency's part in the program; `expected_version` refuses it when the enrollment has changed since."""
+    """Withdraw an agency from the program, if its enrollment is still at `expected_version`."""
 
     agency_id: str
     reason: str

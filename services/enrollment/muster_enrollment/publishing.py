@@ -1,4 +1,4 @@
-"""From a fact of the domain to the event that publishes it."""
+"""Facts of the domain as the events that publish them."""
 
 from datetime import datetime
 
@@ -27,10 +27,10 @@ from muster_enrollment.domain.facts import (
 from muster_enrollment.domain.rules import ISSUER, PRODUCT
 
 
-def transition(agency: Agency, before: Enrollment | None, after: Enrollment) -> Event | None:
-    """The event that publishes how an enrollment changed its state.
+def enrollment_changed(agency: Agency, before: Enrollment | None, after: Enrollment) -> Event | None:
+    """The event that publishes an enrollment's new state.
 
-    None if it did not, and if it ended: the end of its term announces that.
+    None if the state did not change, or if the enrollment ended: the event of its term's end announces that.
     """
     match (before.state if before else State.DRAFT, after.state):
         case (was, State.SUBMITTED) if was is not State.SUBMITTED:
@@ -74,8 +74,7 @@ def transition(agency: Agency, before: Enrollment | None, after: Enrollment) -> 
     return None
 
 
-def recorded(agency_id: str, authorization: Authorization) -> AtuRecorded:
-    """An authorization was recorded."""
+def atu_recorded(agency_id: str, authorization: Authorization) -> AtuRecorded:
     return AtuRecorded(
         agency_id=agency_id,
         authorization_id=authorization.authorization_id,
@@ -87,7 +86,7 @@ def recorded(agency_id: str, authorization: Authorization) -> AtuRecorded:
     )
 
 
-def lapsed(agency_id: str, authorization: Authorization, at: datetime) -> AtuLapsed:
+def atu_lapsed(agency_id: str, authorization: Authorization, at: datetime) -> AtuLapsed:
     """An authorization reached its end with no other in force."""
     return AtuLapsed(
         agency_id=agency_id,
@@ -98,8 +97,9 @@ def lapsed(agency_id: str, authorization: Authorization, at: datetime) -> AtuLap
     )
 
 
-def accepted(agency_id: str, acceptance: Acceptance, signer_ref: str, evidence_sha256: str) -> DataUseTermsAccepted:
-    """The data-use terms were accepted."""
+def data_use_terms_accepted(
+    agency_id: str, acceptance: Acceptance, signer_ref: str, evidence_sha256: str
+) -> DataUseTermsAccepted:
     return DataUseTermsAccepted(
         agency_id=agency_id,
         acceptance_id=acceptance.acceptance_id,
@@ -110,13 +110,12 @@ def accepted(agency_id: str, acceptance: Acceptance, signer_ref: str, evidence_s
     )
 
 
-def contact(agency_id: str, contact_ref: str, role: ContactRole, person: Person) -> ContactRecorded:
-    """A person speaks or signs for an agency; for the restricted directory alone."""
+def contact_recorded(agency_id: str, contact_ref: str, role: ContactRole, person: Person) -> ContactRecorded:
+    """For the restricted directory only: it has a person's name and address."""
     return ContactRecorded(
         agency_id=agency_id, subject_ref=contact_ref, role=role, name=person.name, email=person.email
     )
 
 
-def erased(agency_id: str, contact_ref: str) -> ContactErased:
-    """A contact's name and address are erased."""
+def contact_erased(agency_id: str, contact_ref: str) -> ContactErased:
     return ContactErased(agency_id=agency_id, subject_ref=contact_ref)

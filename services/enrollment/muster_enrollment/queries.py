@@ -1,15 +1,19 @@
-"""The read side."""
+"""The read side: the register, an agency's enrollment, and its authorizations."""
 
-from muster_enrollment import repository
+from datetime import datetime
+
 from muster_enrollment.domain.facts import Authorization
-from muster_enrollment.views import AgencyView, AuthorizationView
+from muster_enrollment.replies import AgencyReply, AuthorizationReply, EnrollmentReply
+from muster_enrollment.repository import rows
+from muster_enrollment.repository.standings import find_standing
 from muster_runtime.database.transactions import EVERY_AGENCY, Connection
 from muster_runtime.errors import NotFound
+from muster_runtime.pagination import Page, Pagination
 
 
-async def list_agencies(connection: Connection, tenant: str, after: str | None, limit: int) -> list[AgencyView]:
-    """Agencies by id: those of the register for an operator, its own for an agency. One more than `limit`."""
-    rows = await connection.fetch(
+async def list_agencies(connection: Connection, tenant: str, page: Pagination) -> Page[AgencyReply]:
+    """Agencies by id: those of the register for a token for all agencies, one agency for its own."""
+    found = await connection.fetch(
         """
         select a.*, array(select domain from agency_domain where holder = a.id order by domain collate "C") as domains
         from agency as a
@@ -19,25 +23,38 @@ async def list_agencies(connection: Connection, tenant: str, after: str | None, 
         """,
         tenant,
         EVERY_AGENCY,
-        after or "",
-        limit + 1,
+        page.after or "",
+        page.rows,
     )
-    return [AgencyView.of(repository.to_agency(row)) for row in rows]
+    return page.make([AgencyReply.of(rows.agency(row)) for row in found], key=lambda agency: agency.id)
 
 
-async def find_agency(connection: Connection, agency_id: str) -> AgencyView:
-    """An agency; raises NotFound."""
-    found = await list_agencies(connection, agency_id, None, 1)
-    if not found:
+async def find_agency(connection: Connection, agency_id: str) -> AgencyReply:
+    """Raises NotFound."""
+    row = await connection.fetchrow(
+        """
+        select a.*, array(select domain from agency_domain where holder = a.id order by domain collate "C") as domains
+        from agency as a
+        where a.id = $1
+        """,
+        agency_id,
+    )
+    if row is None:
         raise NotFound(f"the register has no agency {agency_id}")
-    return found[0]
+    return AgencyReply.of(rows.agency(row))
 
 
-async def list_authorizations(
-    connection: Connection, agency_id: str, after: str | None, limit: int
-) -> list[AuthorizationView]:
-    """An agency's authorizations by id. One more than `limit`."""
-    rows = await connection.fetch(
+async def find_enrollment(connection: Connection, agency_id: str, now: datetime) -> tuple[EnrollmentReply, int | None]:
+    """An agency's latest enrollment and its version; a draft has none. Raises NotFound for an unknown agency."""
+    standing = await find_standing(connection, agency_id)
+    version = standing.enrollment.version if standing.enrollment else None
+    return EnrollmentReply.of(standing, now), version
+
+
+async def list_authorizations(connection: Connection, agency_id: str, page: Pagination) -> Page[AuthorizationReply]:
+    """An agency's authorizations by id. Raises NotFound for an unknown agency."""
+    await find_agency(connection, agency_id)
+    found = await connection.fetch(
         """
         select authorization_id, number, valid_from, valid_until, revoked_at
         from atu
@@ -46,7 +63,8 @@ async def list_authorizations(
         limit $3
         """,
         agency_id,
-        after or "",
-        limit + 1,
+        page.after or "",
+        page.rows,
     )
-    return [AuthorizationView.of(agency_id, Authorization(**row)) for row in rows]
+    replies = [AuthorizationReply.of(agency_id, Authorization(**row)) for row in found]
+    return page.make(replies, key=lambda authorization: authorization.authorization_id)

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 
 from muster_contracts import Event
 from muster_contracts.billing import TermEnded
-from muster_enrollment import handlers
+from muster_enrollment.handlers.authorizations import ATU, on_atu_due
+from muster_enrollment.handlers.contacts import CONTACT_ERASURE, on_contact_erasure_due
+from muster_enrollment.handlers.enrollments import on_term_ended
 from muster_runtime.messaging.events import EventHandler
 from muster_runtime.scheduling.deadlines import DeadlineHandler
 
-SUBSCRIPTIONS: Mapping[type[Event], EventHandler] = {TermEnded: handlers.on_term_ended}
+SUBSCRIPTIONS: Mapping[type[Event], EventHandler] = {TermEnded: on_term_ended}
 
 DEADLINES: Mapping[str, DeadlineHandler] = {
-    handlers.ATU: handlers.on_atu_bound,
-    handlers.CONTACT_ERASURE: handlers.erase_contacts,
+    ATU: on_atu_due,
+    CONTACT_ERASURE: on_contact_erasure_due,
 }

@@ -10,7 +10,7 @@ from tests.support.services import ServiceRunner
 
 @pytest.fixture
 async def empty(run_service: ServiceRunner) -> Program:
-    """The service with nothing in its register; its time stands at the program's start."""
+    """The service with an empty register; its clock is at the program's start."""
     service = await run_service(build, EnrollmentSettings)
     service.clock.move(START)
     return Program(service)

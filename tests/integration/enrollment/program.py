@@ -1,4 +1,4 @@
-"""Speaks to a running enrollment service as its clients do."""
+"""A client of a running enrollment service."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -61,7 +61,7 @@ def acceptance(**changes: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Program:
-    """The service and short ways to ask it."""
+    """The service, and shortcuts for its requests."""
 
     service: RunningService
 
@@ -86,14 +86,14 @@ class Program:
         return str((await self.get(f"agencies/{agency}/enrollment")).json()["state"])
 
     async def withdraw(self, agency: str, reason: str = "reorganized", **headers: str) -> httpx.Response:
-        """Withdraw an agency, under the ETag of its enrollment as it is now unless `headers` say otherwise."""
+        """Withdraw an agency, with the current ETag of its enrollment unless `headers` has another."""
         shown = await self.get(f"agencies/{agency}/enrollment")
         return await self.post(
             agency, "withdrawal", {"reason": reason}, **{"If-Match": shown.headers.get("etag", '"0"'), **headers}
         )
 
     async def activate(self, agency: str, *authorizations: dict[str, Any]) -> None:
-        """Submit, authorize and bind an agency."""
+        """Submit an enrollment, record an authorization, and accept the terms."""
         await self.post(agency, "enrollments", enrollment())
         for body in authorizations or [authorization()]:
             await self.post(agency, "authorizations", body)
@@ -101,12 +101,12 @@ class Program:
         assert await self.state(agency) == "active"
 
     async def move(self, to: datetime) -> None:
-        """Move the time, and wait until all that is due then is done."""
+        """Move the clock, and wait until every due deadline is handled."""
         self.service.clock.move(to)
         await eventually(self._nothing_due)
 
     async def facts(self, agency: str) -> list[tuple[str, datetime]]:
-        """What was published of an agency, in its stream's order: each event's short name and time."""
+        """What was published about an agency, in its stream's order: each event's short name and time."""
         return [(envelope.type.split(".")[2], envelope.time) for envelope in await self.envelopes(agency)]
 
     async def envelopes(self, agency: str) -> list[Envelope]:

@@ -1,4 +1,4 @@
-"""Two replicas whose clocks differ: together they do what one would, and no fact is dated before an earlier one."""
+"""Two replicas whose clocks differ act as one, and no fact is dated before an earlier one."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from muster_enrollment.bootstrap import build
-from muster_enrollment.domain.rules import FAREWELL, SIGNED_AHEAD
+from muster_enrollment.domain.rules import CONTACT_RETENTION, SIGNER_RETENTION
 from muster_enrollment.settings import EnrollmentSettings
 from muster_runtime.process import Role
 from tests.integration.enrollment.program import DAY, REGISTER, Program, acceptance, authorization, enrollment
@@ -20,11 +20,11 @@ from tests.support.services import ServiceRunner
 
 _agencies = count(1)
 
-# What is asked, of which authorization or from which day on, for how many days, and how far the clock of the replica
-# that is asked is behind: the other's is right.
+# The command, its authorization or first day, its number of days, and how far the clock of the replica that gets the
+# command is behind; the other clock is right.
 Step = tuple[str, int, int, timedelta | None]
 
-# To shrink a sequence of commands to real servers takes minutes, and the one that failed is short.
+# Shrinking a sequence of commands on real servers takes minutes, and a failing sequence is short already.
 QUICK = (Phase.explicit, Phase.generate)
 
 lags = st.sampled_from([None, timedelta(microseconds=1), timedelta(milliseconds=5), timedelta(seconds=1), 2 * DAY])
@@ -42,7 +42,7 @@ steps = st.lists(
 
 @pytest.fixture
 async def replica(empty: Program, run_service: ServiceRunner) -> Program:
-    """A second process of the service; it has an API alone, for the first handles what is due."""
+    """A second process of the service, with the API only: the first handles the deadlines."""
     return Program(await run_service(build, EnrollmentSettings, roles=frozenset({Role.API}), beside=empty.service))
 
 
@@ -70,14 +70,14 @@ async def replica(empty: Program, run_service: ServiceRunner) -> Program:
     ]
 )
 @settings(max_examples=20, deadline=None, phases=QUICK, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_two_replicas_do_what_one_would(empty: Program, replica: Program, sequence: list[Step]) -> None:
+async def test_two_replicas_act_as_one(empty: Program, replica: Program, sequence: list[Step]) -> None:
     agency = f"AGENCY-{next(_agencies)}"
     header = "id,name,parent,treasury_code,domains,headcount,branch"
     await empty.import_register(f"{header}\n{agency},Invented,,,,,executive")
     clock = empty.service.clock.now()
     model = Model(clock)
-    latest = clock - 3 * DAY  # of the agency; nothing is stored of it yet
-    erasures: list[datetime] = []  # of its contacts; to handle one is to store something of the agency as well
+    latest = clock - 3 * DAY  # when something of the agency was last stored; nothing yet
+    erasures: list[datetime] = []  # when its contacts are erased, which also stores something of the agency
     for number, (what, first, second, lag) in enumerate(sequence):
         if what == "advance":
             clock += first * DAY
@@ -87,10 +87,10 @@ async def test_two_replicas_do_what_one_would(empty: Program, replica: Program, 
             model.now = max(latest, asked.service.clock.now())
             expected, answered = await command(asked, agency, model, what, first, second, str(number))
             assert answered == expected, what
-            if 0 < expected < 400:  # else nothing was stored
+            if 0 < expected < 400:  # otherwise nothing was stored
                 latest = model.now
                 erasures = _erasures_after(what, model, erasures)
-        await empty.move(clock)  # what is due by now is handled, also what a command behind the time has set
+        await empty.move(clock)  # handles what is due, including what a command with a late clock has scheduled
         model.now = latest
         bounds = [bound for span in model.spans if not span.revoked for bound in (span.start, span.end)]
         if any(latest < bound <= clock for bound in bounds) or any(due <= clock for due in erasures):
@@ -104,13 +104,13 @@ async def test_two_replicas_do_what_one_would(empty: Program, replica: Program, 
 
 
 def _erasures_after(what: str, model: Model, erasures: list[datetime]) -> list[datetime]:
-    """When an agency's contacts are to be erased after a command: kept while it is enrolled, or to be."""
+    """When an agency's contacts are erased after a command: not while an enrollment is live."""
     if what == "submit":
         return []
     if what == "withdraw":
-        return [model.now + FAREWELL]
+        return [model.now + CONTACT_RETENTION]
     if what == "accept" and model.state in ("draft", "withdrawn"):
-        return [*erasures, model.now + SIGNED_AHEAD]
+        return [*erasures, model.now + SIGNER_RETENTION]
     return erasures
 
 

@@ -1,4 +1,4 @@
-"""Commands over HTTP: what they do, and what is refused with nothing half done."""
+"""Commands over HTTP: their effects, and refusals that change nothing."""
 
 import asyncio
 from itertools import permutations
@@ -42,7 +42,7 @@ async def test_the_last_of_the_three_steps_activates_in_its_own_transaction(prog
     assert {(r.data.seats, r.data.starts_at, r.data.ends_at) for r in enrolled} == {(100, START, START + 365 * DAY)}
 
 
-async def test_people_are_named_on_the_restricted_directory_alone(program: Program) -> None:
+async def test_only_the_restricted_directory_names_people(program: Program) -> None:
     for path, (body, _) in STEPS.items():
         await program.post("NASA", path, body, **{"Idempotency-Key": path})
     await program.facts("NASA")
@@ -143,7 +143,7 @@ async def test_an_unknown_headcount_sets_no_limit(program: Program) -> None:
     assert "headcount of 17472" in refused["errors"][0]["rule"]
 
 
-async def test_an_agency_that_the_register_does_not_have(program: Program) -> None:
+async def test_an_agency_that_is_not_in_the_register_is_not_found(program: Program) -> None:
     for path, (body, _) in STEPS.items():
         problem(await program.post("NOAA", path, body), 404)
     for path in ("agencies/NOAA", "agencies/NOAA/enrollment", "agencies/NOAA/authorizations"):
@@ -156,7 +156,7 @@ async def test_an_agency_outside_the_executive_branch_is_refused(program: Progra
     assert await program.state("GAO") == "draft"
 
 
-async def test_what_is_there_already_is_a_conflict(program: Program) -> None:
+async def test_repeating_a_command_is_a_conflict(program: Program) -> None:
     await program.activate("NASA")
     for path, (body, _) in STEPS.items():
         problem(await program.post("NASA", path, body), 409)
@@ -196,8 +196,8 @@ async def test_a_withdrawal_and_a_new_enrollment(program: Program) -> None:
         "AgencyEnrollmentSubmitted",
         "AgencyEnrolled",
     ]
-    (told,) = await program.service.published(AgencyWithdrawn)
-    assert told.data.enrollment_id == withdrawn.json()["enrollment_id"] != again.json()["enrollment_id"]
+    (published,) = await program.service.published(AgencyWithdrawn)
+    assert published.data.enrollment_id == withdrawn.json()["enrollment_id"] != again.json()["enrollment_id"]
 
 
 async def test_a_revocation_suspends_when_no_other_authorization_is_in_force(program: Program) -> None:
@@ -230,7 +230,7 @@ async def test_another_tenants_agency_is_not_found(program: Program) -> None:
 
 
 async def test_an_agency_does_not_authorize_itself(program: Program) -> None:
-    """GSA issues and revokes what lets an agency in: whatever scopes its token has, the agency records neither."""
+    """GSA issues and revokes authorizations: an agency's token cannot record either, whatever its scopes."""
     own = {"Authorization": f"Bearer {program.service.token(*SCOPES, agency='NASA')}"}
     assert (await program.post("NASA", "enrollments", enrollment(), **own)).status_code == 201
     for token in (own, {"Authorization": f"Bearer {program.service.token('enrollment:write')}"}):
@@ -242,7 +242,7 @@ async def test_an_agency_does_not_authorize_itself(program: Program) -> None:
     assert shown == recorded
 
 
-async def test_reading_is_no_leave_to_write(program: Program) -> None:
+async def test_a_reader_cannot_write(program: Program) -> None:
     reader = {"Authorization": f"Bearer {program.service.token('enrollment:read')}"}
     for path, (body, _) in STEPS.items():
         problem(await program.post("NASA", path, body, **reader), 403)

@@ -1,16 +1,16 @@
-"""Whose contact is replaced, or whose agency has left, is written to no more and kept nowhere."""
+"""A contact who is replaced, or whose agency has left, gets no more messages and is erased."""
 
 from datetime import datetime
 
 from muster_contracts.billing import TermEnded, TermEndReason
 from muster_contracts.enrollment import ContactErased, ContactRecorded
-from muster_enrollment.domain.rules import FAREWELL, SIGNED_AHEAD
+from muster_enrollment.domain.rules import CONTACT_RETENTION, SIGNER_RETENTION
 from tests.integration.enrollment.program import DAY, INSTANT, START, Program, acceptance, authorization, enrollment
 from tests.support.eventually import eventually
 
 
 async def erased(program: Program) -> list[tuple[str, datetime]]:
-    """Who was erased on the directory's topic, with the time of it, once the relay has sent all."""
+    """The references and times of the erasures on the directory's topic, once the relay has sent everything."""
     await program.facts("NASA")
     return [(event.data.subject_ref, event.envelope.time) for event in await program.service.published(ContactErased)]
 
@@ -33,18 +33,16 @@ async def people_kept(program: Program) -> int:
     )
 
 
-async def test_contacts_of_an_agency_that_withdrew_are_erased_once_the_last_words_were_said(
-    program: Program,
-) -> None:
+async def test_contacts_are_erased_after_the_final_messages_of_a_withdrawal(program: Program) -> None:
     await program.activate("NASA")
     known = await contacts(program)
     assert await people_kept(program) == 2
     await program.move(START + 3 * DAY)
     assert (await program.withdraw("NASA")).status_code == 200
-    await program.move(START + 3 * DAY + FAREWELL - INSTANT)
+    await program.move(START + 3 * DAY + CONTACT_RETENTION - INSTANT)
     assert await erased(program) == []
-    await program.move(START + 3 * DAY + FAREWELL)
-    at = START + 3 * DAY + FAREWELL
+    await program.move(START + 3 * DAY + CONTACT_RETENTION)
+    at = START + 3 * DAY + CONTACT_RETENTION
     assert sorted(await erased(program)) == sorted((ref, at) for ref in known.values())
     assert await people_kept(program) == 0
 
@@ -63,7 +61,7 @@ async def test_contacts_are_erased_after_the_last_term(program: Program) -> None
 
     await eventually(has_ended)
     assert await erased(program) == []
-    await program.move(year_end + FAREWELL)
+    await program.move(year_end + CONTACT_RETENTION)
     assert {ref for ref, _ in await erased(program)} == set(known.values())
     assert await people_kept(program) == 0
 
@@ -76,30 +74,30 @@ async def test_a_new_enrollment_replaces_the_administrator_and_keeps_the_signer(
     again = await program.post("NASA", "enrollments", enrollment(contact=contact))
     assert again.json()["state"] == "active"
     assert await erased(program) == [(first["administrator"], START)]
-    await program.move(START + 2 * FAREWELL)
+    await program.move(START + 2 * CONTACT_RETENTION)
     assert len(await erased(program)) == 1
     assert await people_kept(program) == 2
 
 
-async def test_a_second_withdrawal_leaves_its_whole_time_for_the_last_words(program: Program) -> None:
+async def test_a_second_withdrawal_leaves_the_full_time_for_the_final_messages(program: Program) -> None:
     await program.activate("NASA")
     await program.withdraw("NASA")
-    await program.move(START + FAREWELL / 2)
+    await program.move(START + CONTACT_RETENTION / 2)
     await program.post("NASA", "enrollments", enrollment())
     await program.withdraw("NASA")
-    await program.move(START + FAREWELL)
-    assert len(await erased(program)) == 1  # the one who was replaced
-    await program.move(START + FAREWELL / 2 + FAREWELL)
+    await program.move(START + CONTACT_RETENTION)
+    assert len(await erased(program)) == 1  # the contact who was replaced
+    await program.move(START + CONTACT_RETENTION / 2 + CONTACT_RETENTION)
     assert len(await erased(program)) == 3
 
 
-async def test_a_signer_waits_for_an_enrollment_only_for_a_time(program: Program) -> None:
+async def test_a_signer_without_an_enrollment_is_kept_for_a_limited_time(program: Program) -> None:
     await program.post("NASA", "data-use-acceptances", acceptance())
     signer = (await contacts(program))["signer"]
-    await program.move(START + SIGNED_AHEAD - INSTANT)
+    await program.move(START + SIGNER_RETENTION - INSTANT)
     assert await erased(program) == []
-    await program.move(START + SIGNED_AHEAD)
-    assert await erased(program) == [(signer, START + SIGNED_AHEAD)]
+    await program.move(START + SIGNER_RETENTION)
+    assert await erased(program) == [(signer, START + SIGNER_RETENTION)]
     assert await people_kept(program) == 0
 
 
@@ -107,23 +105,23 @@ async def test_a_signer_whose_enrollment_is_submitted_in_time_stays_with_it(prog
     await program.post("NASA", "data-use-acceptances", acceptance())
     await program.move(START + 2 * DAY)
     await program.post("NASA", "enrollments", enrollment())
-    await program.move(START + 2 * SIGNED_AHEAD)
+    await program.move(START + 2 * SIGNER_RETENTION)
     assert await erased(program) == []
     await program.withdraw("NASA")
-    await program.move(START + 2 * SIGNED_AHEAD + FAREWELL)
+    await program.move(START + 2 * SIGNER_RETENTION + CONTACT_RETENTION)
     assert len(await erased(program)) == 2
     assert await people_kept(program) == 0
 
 
-async def test_who_signs_after_a_withdrawal_waits_for_the_next_enrollment(program: Program) -> None:
+async def test_a_signer_after_a_withdrawal_is_kept_for_the_next_enrollment(program: Program) -> None:
     await program.post("NASA", "enrollments", enrollment())
     await program.withdraw("NASA")
-    signed_at = START + FAREWELL / 2
+    signed_at = START + CONTACT_RETENTION / 2
     await program.move(signed_at)
     await program.post("NASA", "data-use-acceptances", acceptance())
     known = await contacts(program)
-    await program.move(START + FAREWELL)
-    assert await erased(program) == [(known["administrator"], START + FAREWELL)]
-    await program.move(signed_at + SIGNED_AHEAD)
+    await program.move(START + CONTACT_RETENTION)
+    assert await erased(program) == [(known["administrator"], START + CONTACT_RETENTION)]
+    await program.move(signed_at + SIGNER_RETENTION)
     assert [ref for ref, _ in await erased(program)] == [known["administrator"], known["signer"]]
     assert await people_kept(program) == 0

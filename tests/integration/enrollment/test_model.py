@@ -1,4 +1,4 @@
-"""Random commands and moves of the time against a model that is simple enough to be seen right."""
+"""Random commands and moves of the clock against a model that is simple enough to be obviously right."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,7 +30,7 @@ class Span:
 
 @dataclass
 class Model:
-    """What the service should be like: its facts with their times, its state, and each command's status."""
+    """The expected service: its facts with their times, its state, and each command's status."""
 
     now: datetime
     state: str = "draft"
@@ -38,31 +38,31 @@ class Model:
     spans: list[Span] = field(default_factory=list)
     facts: list[tuple[str, datetime]] = field(default_factory=list)
 
-    def tell(self, fact: str) -> None:
-        """A fact became true now."""
+    def publish(self, fact: str) -> None:
+        """Publish a fact as of now."""
         self.facts.append((fact, self.now))
 
     def settle(self) -> None:
-        """Active if, and only if, an authorization is in force and the terms are accepted; once submitted."""
+        """A submitted enrollment is active if an authorization is in force and the terms are accepted."""
         met = self.bound and any(span.holds(self.now) for span in self.spans)
         if self.state == "submitted" and met:
             self.state = "active"
-            self.tell("AgencyEnrolled")
+            self.publish("AgencyEnrolled")
         elif self.state == "active" and not met:
             self.state = "suspended"
-            self.tell("AgencySuspended")
+            self.publish("AgencySuspended")
         elif self.state == "suspended" and met:
             self.state = "active"
-            self.tell("AgencyReinstated")
+            self.publish("AgencyReinstated")
 
     def advance(self, to: datetime) -> None:
-        """Let the time pass from one start or end to the next."""
+        """Move the clock from one start or end to the next."""
         bounds = {bound for span in self.spans if not span.revoked for bound in (span.start, span.end)}
         for bound in sorted(bound for bound in bounds if self.now < bound <= to):
             self.now = bound
             for span in self.spans:
                 if span.end == bound and not span.revoked and not any(other.holds(bound) for other in self.spans):
-                    self.tell("AtuLapsed")
+                    self.publish("AtuLapsed")
             self.settle()
         self.now = to
 
@@ -71,7 +71,7 @@ class Model:
         if self.state in ("submitted", "active", "suspended"):
             return 409
         self.state = "submitted"
-        self.tell("AgencyEnrollmentSubmitted")
+        self.publish("AgencyEnrollmentSubmitted")
         self.settle()
         return 201
 
@@ -80,7 +80,7 @@ class Model:
         if self.state not in ("submitted", "active", "suspended"):
             return 409
         self.state = "withdrawn"
-        self.tell("AgencyWithdrawn")
+        self.publish("AgencyWithdrawn")
         return 200
 
     def accept(self) -> int:
@@ -88,7 +88,7 @@ class Model:
         if self.bound:
             return 409
         self.bound = True
-        self.tell("DataUseTermsAccepted")
+        self.publish("DataUseTermsAccepted")
         self.settle()
         return 201
 
@@ -97,7 +97,7 @@ class Model:
         if span.end <= self.now:
             return 422
         self.spans.append(span)
-        self.tell("AtuRecorded")
+        self.publish("AtuRecorded")
         self.settle()
         return 201
 
@@ -124,7 +124,7 @@ steps = st.lists(
 
 @given(steps)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_the_service_does_what_the_model_says(empty: Program, sequence: list[Step]) -> None:
+async def test_the_service_matches_the_model(empty: Program, sequence: list[Step]) -> None:
     agency = f"AGENCY-{next(_agencies)}"
     header = "id,name,parent,treasury_code,domains,headcount,branch"
     await empty.import_register(f"{header}\n{agency},Invented,,,,,executive")
@@ -144,7 +144,7 @@ async def test_the_service_does_what_the_model_says(empty: Program, sequence: li
 async def command(
     program: Program, agency: str, model: Model, what: str, first: int, second: int, number: str
 ) -> tuple[int, int]:
-    """The status that the model expects, and that of the service."""
+    """The status that the model expects, and the status that the service returns."""
     if what == "submit":
         expected, path, body = model.submit(), "enrollments", enrollment()
     elif what == "accept":

@@ -4,7 +4,7 @@ import asyncio
 
 from muster_enrollment.commands import SubmitEnrollment
 from muster_enrollment.domain.facts import Person
-from muster_enrollment.handlers import submit_enrollment
+from muster_enrollment.handlers.enrollments import submit_enrollment
 from muster_runtime.context import Context
 from tests.integration.enrollment.program import REGISTER, START, Program, enrollment, problem
 from tests.support.eventually import eventually

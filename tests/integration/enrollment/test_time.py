@@ -1,4 +1,4 @@
-"""What happens by itself: authorizations start and end, terms run out."""
+"""What happens as time passes: authorizations start and end, and terms end."""
 
 from muster_contracts import ClockMoved
 from muster_contracts.billing import TermEnded, TermEndReason
@@ -72,13 +72,13 @@ async def test_a_lapse_before_the_activation_suspends_nobody(program: Program) -
     assert (await program.facts("NASA"))[-1] == ("AtuLapsed", END)
 
 
-async def test_a_command_between_an_instant_and_the_scheduler_finds_it_has_passed(run_service: ServiceRunner) -> None:
+async def test_a_command_first_handles_an_end_that_the_scheduler_has_not(run_service: ServiceRunner) -> None:
     service = await run_service(build, EnrollmentSettings, roles=ALL_ROLES - {Role.SCHEDULER})
     program = Program(service)
     service.clock.move(START)
     await program.import_register(REGISTER)
     await program.activate("NASA", authorization(end=END))
-    # By the topic, so that the second process starts at this time as well.
+    # Through the topic, so that the second process also starts at this time.
     moved = ClockMoved(now=END + INSTANT)
     await service.producer.put_raw(
         moved.topic, key=None, value=moved.model_dump_json().encode(), headers=[("ce_type", moved.event_type.encode())]
@@ -98,7 +98,7 @@ async def test_a_command_between_an_instant_and_the_scheduler_finds_it_has_passe
     ]
 
 
-async def test_a_term_that_ran_out_without_a_renewal_ends_the_enrollment(program: Program) -> None:
+async def test_a_completed_term_without_a_renewal_ends_the_enrollment(program: Program) -> None:
     year_end = START + 365 * DAY
     agencies = ("NASA", "DOE", "NSF", "SBA")
     for agency in agencies:

@@ -1,4 +1,4 @@
-"""The register file: what is read from it, and what is refused."""
+"""The register file: what it may contain, and what is refused."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster_enrollment.domain.facts import Agency, Branch
-from muster_enrollment.register import COLUMNS, Entry, RegisterRefused, check_against, parse_register
+from muster_enrollment.domain.register import COLUMNS, Entry, check_against, check_branches, parse_register
+from muster_enrollment.errors import RegisterRefused
 
 HEADER = ",".join(COLUMNS)
 
@@ -93,7 +94,7 @@ def test_every_bad_row_is_reported_with_its_line_and_value() -> None:
     ) == [(2, "domains", "nasa.com"), (2, "headcount", "-1"), (4, "row", "short,row"), (5, "id", "doi")]
 
 
-def test_an_id_and_a_domain_are_stated_once() -> None:
+def test_an_id_or_a_domain_that_appears_twice() -> None:
     assert faults("NASA,Name,,,nasa.gov,1,executive", "NASA,Other,,,NASA.gov,1,executive") == [
         (3, "id", "NASA"),
         (3, "domains", "nasa.gov"),
@@ -101,13 +102,13 @@ def test_an_id_and_a_domain_are_stated_once() -> None:
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-def test_a_column_is_missing_or_there_twice(column: str) -> None:
+def test_a_column_that_is_missing_or_appears_twice(column: str) -> None:
     without = ",".join(name for name in COLUMNS if name != column)
     assert faults("NASA", header=without) == [(1, column, without)]
     assert faults("NASA", header=f"{HEADER},{column}") == [(1, column, f"{HEADER},{column}")]
 
 
-def test_files_that_are_no_register() -> None:
+def test_files_that_are_not_a_register() -> None:
     assert {field for _, field, _ in faults_in(b"")} == set(COLUMNS)
     assert faults_in(HEADER.encode()) == [(1, "file", "")]
     assert faults_in(f"{HEADER}\nNASA,Espace\u0301,,,,1,executive\n".encode() + b"\xff") == [(3, "file", "ff")]
@@ -143,7 +144,7 @@ def test_a_parent_is_in_the_file_or_in_the_register() -> None:
     assert against([], entries(("NIH", "HHS", ()), ("HHS", None, ()))) == []
 
 
-def test_no_agency_is_above_itself() -> None:
+def test_no_agency_is_its_own_ancestor() -> None:
     assert against([], entries(("A1", "A1", ()))) == [(2, "parent", "A1")]
     assert against([], entries(("A1", "B1", ()), ("B1", "A1", ()))) == [(2, "parent", "B1"), (3, "parent", "A1")]
     register = entries(("A1", "B1", ()), ("B1", None, ()))
@@ -151,7 +152,21 @@ def test_no_agency_is_above_itself() -> None:
     assert against(register, entries(("A1", None, ()), ("B1", "A1", ()))) == []
 
 
-def test_a_domain_of_an_agency_that_the_file_does_not_state() -> None:
+def test_a_domain_of_an_agency_that_is_not_in_the_file() -> None:
     register = entries(("A1", None, ("a.gov",)), ("B1", None, ("b.gov",)))
     assert against(register, entries(("C1", None, ("a.gov",)))) == [(2, "domains", "a.gov")]
     assert against(register, entries(("A1", None, ("b.gov",)), ("B1", None, ("a.gov",)))) == []
+
+
+def test_an_agency_with_a_live_enrollment_stays_in_the_executive_branch() -> None:
+    file = [
+        Entry(line, Agency(id_, id_, None, None, (), None, branch))
+        for line, (id_, branch) in enumerate(
+            [("A1", Branch.EXECUTIVE), ("B1", Branch.JUDICIAL), ("C1", Branch.LEGISLATIVE)], start=2
+        )
+    ]
+    check_branches(file, ["A1"])
+    with pytest.raises(RegisterRefused) as refusal:
+        check_branches(file, ["A1", "C1"])
+    errors = refusal.value.extensions["errors"]
+    assert [(error["line"], error["field"], error["value"]) for error in errors] == [(4, "branch", "legislative")]

@@ -191,7 +191,7 @@ def test_an_unknown_headcount_limits_no_seats() -> None:
     rules.check_seats(10_000_000, None, 1.5)
 
 
-def test_a_start_lies_at_most_a_year_ahead() -> None:
+def test_a_start_is_at_most_a_year_ahead() -> None:
     submitted(draft(), start=NOW + rules.LONGEST_LEAD)
     with pytest.raises(InvalidInput, match="starts_at"):
         submitted(draft(), start=NOW + rules.LONGEST_LEAD + INSTANT)
@@ -238,7 +238,7 @@ def test_a_withdrawal_needs_a_live_enrollment() -> None:
             rules.withdraw(standing, "again", NOW)
 
 
-def test_a_term_that_ran_out_ends_the_enrollment_even_when_suspended() -> None:
+def test_a_completed_term_ends_the_enrollment_even_when_suspended() -> None:
     end = term_of(active()).ends_at
     assert rules.end_term(active(), end).state is State.ENDED
     assert rules.end_term(rules.settle(active(), NOW + 30 * DAY), end).state is State.ENDED
@@ -258,7 +258,7 @@ spans = st.lists(
 
 
 @given(spans, st.integers(0, 31))
-def test_catching_up_ends_in_the_state_that_the_authorizations_say(
+def test_catching_up_ends_in_the_state_that_the_authorizations_determine(
     found: list[tuple[int, int, int | None]], until: int
 ) -> None:
     """Settling at each boundary, in turn, leaves the enrollment active exactly while some authorization is in force."""

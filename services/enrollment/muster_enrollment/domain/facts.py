@@ -37,7 +37,7 @@ class Condition(StrEnum):
 
 
 class ContactRole(StrEnum):
-    """In which role a person represents an agency."""
+    """The role in which a person represents an agency."""
 
     ADMINISTRATOR = "administrator"
     SIGNER = "signer"

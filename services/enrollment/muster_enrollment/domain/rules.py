@@ -24,10 +24,10 @@ PROGRAM_START = datetime(2025, 8, 6, tzinfo=UTC)
 _GOVERNMENT_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?:gov|mil)")
 
 # How long an agency's contacts are kept after it leaves, so that the final messages reach them.
-FAREWELL = timedelta(days=1)
+CONTACT_RETENTION = timedelta(days=1)
 
 # How long a signer is kept who signs while no enrollment is live, so that one can be submitted.
-SIGNED_AHEAD = timedelta(days=90)
+SIGNER_RETENTION = timedelta(days=90)
 
 # A later start is treated as a typing error.
 LONGEST_LEAD = timedelta(days=366)

@@ -10,18 +10,18 @@ from muster_contracts.enrollment import SuspensionReason
 from muster_enrollment.domain.facts import Acceptance, Agency, Authorization, Branch, Condition, Standing, State
 
 
-class _View(BaseModel):
+class _Reply(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class RegisterImported(_View):
+class RegisterImportReply(_Reply):
     """How many agencies an import inserted or updated, and how many were already up to date."""
 
     imported: int
     unchanged: int
 
 
-class AgencyView(_View):
+class AgencyReply(_Reply):
     """An agency in the register. `headcount` is null if it is unknown."""
 
     id: str
@@ -34,7 +34,6 @@ class AgencyView(_View):
 
     @classmethod
     def of(cls, agency: Agency) -> Self:
-        """The view of an agency."""
         return cls(
             id=agency.id,
             name=agency.name,
@@ -46,7 +45,7 @@ class AgencyView(_View):
         )
 
 
-class EnrollmentView(_View):
+class EnrollmentReply(_Reply):
     """An agency's latest enrollment. Before the first one is submitted, it is a draft with only `missing` set.
 
     `missing` names the conditions that are not met now. `starts_at` and `ends_at` are those of the first term.
@@ -70,7 +69,6 @@ class EnrollmentView(_View):
 
     @classmethod
     def of(cls, standing: Standing, now: datetime) -> Self:
-        """The view of an agency's standing."""
         enrollment = standing.enrollment
         missing = standing.missing(now)
         if enrollment is None:
@@ -94,7 +92,7 @@ class EnrollmentView(_View):
         )
 
 
-class AuthorizationView(_View):
+class AuthorizationReply(_Reply):
     """An authorization to use, in force within [valid_from, valid_until) until it is revoked."""
 
     agency_id: str
@@ -106,7 +104,6 @@ class AuthorizationView(_View):
 
     @classmethod
     def of(cls, agency_id: str, authorization: Authorization) -> Self:
-        """The view of an agency's authorization."""
         return cls(
             agency_id=agency_id,
             authorization_id=authorization.authorization_id,
@@ -117,7 +114,7 @@ class AuthorizationView(_View):
         )
 
 
-class AcceptanceView(_View):
+class AcceptanceReply(_Reply):
     """An acceptance of the data-use terms."""
 
     agency_id: str
@@ -128,7 +125,6 @@ class AcceptanceView(_View):
 
     @classmethod
     def of(cls, agency_id: str, acceptance: Acceptance, signer_ref: str) -> Self:
-        """The view of an agency's acceptance."""
         return cls(
             agency_id=agency_id,
             acceptance_id=acceptance.acceptance_id,

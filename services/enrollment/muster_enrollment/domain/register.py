@@ -3,7 +3,7 @@
 import csv
 import io
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,19 +11,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from muster_contracts import AgencyId
 from muster_enrollment.domain.facts import Agency, Branch
-from muster_runtime.errors import PermanentError
+from muster_enrollment.errors import Fault, RegisterRefused
 
 COLUMNS = ("id", "name", "parent", "treasury_code", "domains", "headcount", "branch")
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A value that breaks a rule; `line` counts from 1, the header's."""
-
-    line: int
-    field: str
-    value: str
-    rule: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +22,6 @@ class Entry:
 
     line: int
     agency: Agency
-
-
-class RegisterRefused(PermanentError):
-    """The register file was rejected; `errors` lists every fault in it."""
-
-    status = 422
-    slug = "register-refused"
-    title = "The register file is invalid"
-
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        ordered = sorted(faults, key=lambda fault: fault.line)
-        super().__init__(
-            f"the first value that breaks a rule is on line {ordered[0].line} (of {len(faults)}); nothing was imported",
-            errors=[
-                {"line": fault.line, "field": fault.field, "value": fault.value[:200], "rule": fault.rule}
-                for fault in ordered
-            ],
-        )
 
 
 def _split_domains(cell: str) -> list[str]:
@@ -129,6 +101,18 @@ def check_against(register: Mapping[str, Agency], entries: Sequence[Entry]) -> N
             for domain in agency.domains
             if domain in held
         ]
+    if faults:
+        raise RegisterRefused(faults)
+
+
+def check_branches(entries: Iterable[Entry], enrolled: Collection[str]) -> None:
+    """Raise RegisterRefused if an agency with a live enrollment, one of `enrolled`, is not in the executive branch."""
+    rule = "an agency with a live enrollment must be of the executive branch"
+    faults = [
+        Fault(entry.line, "branch", entry.agency.branch, rule)
+        for entry in entries
+        if entry.agency.id in enrolled and entry.agency.branch is not Branch.EXECUTIVE
+    ]
     if faults:
         raise RegisterRefused(faults)
 

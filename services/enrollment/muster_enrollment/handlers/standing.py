@@ -1,0 +1,77 @@
+"""Steps that the handlers share: load an agency's standing as of now, and settle what a change leads to."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from types import MappingProxyType
+
+from muster_enrollment import publishing
+from muster_enrollment.domain import rules
+from muster_enrollment.domain.facts import Standing
+from muster_enrollment.repository.standings import find_standing, save_enrollment
+from muster_runtime.database import writes
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.observability import audit
+
+
+async def current_standing(uow: UnitOfWork, agency_id: str) -> Standing:
+    """The agency's standing as of now, even if the scheduler has not handled a deadline that is due.
+
+    Raises NotFound if the register has no such agency.
+    """
+    return catch_up(uow, await find_standing(uow.connection, agency_id), uow.now)
+
+
+def catch_up(uow: UnitOfWork, standing: Standing, until: datetime) -> Standing:
+    """Settle the standing at each instant up to `until` at which an authorization started or stopped."""
+    for instant in rules.boundaries(standing, until):
+        standing = settle(uow, standing, instant)
+    return standing
+
+
+def settle(uow: UnitOfWork, changed: Standing, at: datetime) -> Standing:
+    """Let a change take effect on the enrollment at an instant, and publish that. It saves nothing."""
+    settled = rules.settle(changed, at)
+    publish_change(uow, changed, settled, at)
+    return settled
+
+
+def settle_and_save(uow: UnitOfWork, changed: Standing) -> Standing:
+    """Settle a command's change, and save the enrollment at the end: nothing in the transaction reads it again."""
+    settled = settle(uow, changed, uow.now)
+    if settled.enrollment:
+        uow.writes.add(save_enrollment(settled.enrollment))
+    return settled
+
+
+async def save_now(uow: UnitOfWork, standing: Standing) -> None:
+    """Save the enrollment at once: a later event or deadline in the same transaction reads it."""
+    if standing.enrollment:
+        await writes.execute(uow.connection, save_enrollment(standing.enrollment))
+
+
+def publish_change(uow: UnitOfWork, before: Standing, after: Standing, time: datetime) -> None:
+    """Publish the enrollment's new state, if it changed."""
+    if after.enrollment and (event := publishing.enrollment_changed(after.agency, before.enrollment, after.enrollment)):
+        uow.publish(event, time=time)
+
+
+def record_audit(
+    uow: UnitOfWork,
+    command: str,
+    before: Standing,
+    after: Standing,
+    *,
+    subject: str | None = None,
+    changes: Mapping[str, object] = MappingProxyType({}),
+    reason: str | None = None,
+) -> None:
+    """Record a command with the state before and after it; the subject is the enrollment unless given."""
+    audit.record(
+        uow,
+        command=command,
+        agency_id=after.agency.id,
+        subject=subject or (after.enrollment.enrollment_id if after.enrollment else None),
+        before={"state": before.state},
+        after={"state": after.state, **changes},
+        reason=reason,
+    )

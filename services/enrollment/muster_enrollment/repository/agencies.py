@@ -1,0 +1,101 @@
+"""The SQL of the register of agencies."""
+
+from collections.abc import Iterable, Sequence
+
+from muster_enrollment.domain.facts import Agency
+from muster_enrollment.repository import rows
+from muster_runtime.database.transactions import Connection
+from muster_runtime.errors import NotFound
+
+
+async def list_agencies(connection: Connection) -> dict[str, Agency]:
+    """Every agency in the register by its id."""
+    found = await connection.fetch(
+        """
+        select a.*, array(select domain from agency_domain where holder = a.id order by domain collate "C") as domains
+        from agency as a
+        """
+    )
+    return {row["id"]: rows.agency(row) for row in found}
+
+
+async def sum_headcount(connection: Connection, agency_id: str) -> int | None:
+    """The known headcounts of an agency and all its sub-agencies; None if its own is unknown."""
+    heads: int | None = await connection.fetchval(
+        """
+        with recursive part as (
+            select id, headcount from agency where id = $1
+            union all
+            select a.id, a.headcount from agency as a inner join part on a.parent = part.id
+        )
+        select sum(headcount)::bigint
+        from part
+        where (select headcount from agency where id = $1) is not null
+        """,
+        agency_id,
+    )
+    return heads
+
+
+async def find_agency_for_share(connection: Connection, agency_id: str) -> Agency:
+    """An agency, whose entry in the register cannot change before the transaction ends.
+
+    Raises NotFound if the register has no such agency.
+    """
+    row = await connection.fetchrow(
+        """
+        select a.*, array(select domain from agency_domain where holder = a.id order by domain collate "C") as domains
+        from agency as a
+        where a.id = $1
+        for share of a
+        """,
+        agency_id,
+    )
+    if row is None:
+        raise NotFound(f"the register has no agency {agency_id}")
+    return rows.agency(row)
+
+
+async def save_agencies(connection: Connection, agencies: Sequence[Agency]) -> None:
+    """Add or update agencies, in one statement: a parent may come after its child."""
+    await connection.execute(
+        """
+        insert into agency (id, name, parent, treasury_code, headcount, branch)
+        select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[])
+        on conflict (id) do update set
+            name = excluded.name,
+            parent = excluded.parent,
+            treasury_code = excluded.treasury_code,
+            headcount = excluded.headcount,
+            branch = excluded.branch
+        """,
+        [agency.id for agency in agencies],
+        [agency.name for agency in agencies],
+        [agency.parent for agency in agencies],
+        [agency.treasury_code for agency in agencies],
+        [agency.headcount for agency in agencies],
+        [agency.branch for agency in agencies],
+    )
+    await connection.execute(
+        "delete from agency_domain where holder = any($1::text[])", [agency.id for agency in agencies]
+    )
+    domains = [(domain, agency.id) for agency in agencies for domain in agency.domains]
+    await connection.execute(
+        "insert into agency_domain (domain, holder) select * from unnest($1::text[], $2::text[])",
+        [domain for domain, _ in domains],
+        [holder for _, holder in domains],
+    )
+
+
+async def list_enrolled(connection: Connection, agencies: Iterable[str]) -> list[str]:
+    """Which of the agencies have a live enrollment, by their ids."""
+    found = await connection.fetch(
+        """
+        select agency_id
+        from enrollment
+        where closed_at is null and agency_id = any($1::text[])
+        order by agency_id
+        """,
+        list(agencies),
+    )
+    return [row["agency_id"] for row in found]
