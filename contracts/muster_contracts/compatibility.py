@@ -8,7 +8,6 @@ by header. It guards what is released, so today's models must be the newest rele
 """
 
 import argparse
-import hashlib
 import json
 import re
 import sys
@@ -23,6 +22,7 @@ from muster_contracts.codec import Decoded, decode, encode
 from muster_contracts.envelope import OPTIONAL_HEADERS, MalformedRecord, write_headers
 from muster_contracts.event import event_types
 from muster_contracts.generate.schemas import as_json, record_of, schema_of
+from muster_contracts.releases import HASHES, GateError, Release, followers_of, numbers_of, read_releases, sha256
 from muster_contracts.samples import read_back, samples_of
 from muster_contracts.schema_comparison import Refusal, compare, new_major
 from muster_contracts.testing import golden_records
@@ -30,22 +30,9 @@ from muster_contracts.topics import topics
 
 _GUARDED_OF_TOPICS = ("owner", "key", "partitions", "cleanup_policy", "retention_ms", "access")
 
-# The hash of each release, so that none changes or goes unseen.
-HASHES = "SHA256SUMS"
-
-# What the first release follows.
-_NOTHING = "0.0.0"
-
 _RELEASE_IT = "release it: make release-contracts VERSION=…"
 
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
-
-Release = dict[str, Any]
-"""`version`, `topics` by name, `schemas` by type, the golden `records`, and further `samples` by type."""
-
-
-class GateError(Exception):
-    """The gate cannot judge: there is no release, or one was changed. The message says which."""
 
 
 def current() -> Release:
@@ -79,7 +66,7 @@ def misread(released: Release, today: Release) -> list[Refusal]:
 def misnumbered(releases: Sequence[Release], version: str) -> list[Refusal]:
     """Whether the version is the newest release's, or one under development that may follow it: else that is gone."""
     newest = releases[-1]["version"]
-    follows = version.endswith(".dev") and _parts(version) in _next(newest)
+    follows = version.endswith(".dev") and numbers_of(version) in followers_of(newest)
     if version.removesuffix(".dev") == newest or follows:
         return []
     rule = f"the version is {version}, and the newest release is {newest}"
@@ -201,58 +188,6 @@ def _refused_by_schema(released: Release, event_type: str, values: Sequence[str]
         yield Refusal(event_type, place, rule, new_major(event_type))
 
 
-def read_releases(directory: Path) -> list[Release]:
-    """Every release in a folder, the oldest first. Raises GateError where one is missing, changed, or there is none."""
-    files = sorted(directory.glob("*.json"))
-    listed = _read_hashes(directory)
-    found = {path.name: _sha256(path) for path in files}
-    for name in sorted(listed.keys() | found.keys()):
-        if name not in found:
-            raise GateError(f"{name} is listed in {HASHES} and gone: a release is kept forever")
-        if name not in listed:
-            raise GateError(
-                f"{name} is not listed in {HASHES}: make release-contracts VERSION=… is the one way to release"
-            )
-        if listed[name] != found[name]:
-            raise GateError(
-                f"{name} is not what was released: its SHA-256 is {found[name]}, {HASHES} says {listed[name]}"
-            )
-    if not files:
-        raise GateError(f"there is no release in {directory}: nothing would be guarded")
-    releases = sorted((json.loads(path.read_text("utf-8")) for path in files), key=lambda each: _parts(each["version"]))
-    _require_each(releases)
-    return releases
-
-
-def _require_each(releases: Sequence[Release]) -> None:
-    """Raises GateError where one is gone together with its line in the list: versions go up by single steps."""
-    before = _NOTHING
-    for release in releases:
-        if _parts(release["version"]) not in _next(before):
-            raise GateError(f"there is no release between {before} and {release['version']}: one is gone")
-        before = release["version"]
-
-
-def _read_hashes(directory: Path) -> dict[str, str]:
-    path = directory / HASHES
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    return {name: digest for digest, name in (line.split() for line in lines)}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _parts(version: str) -> list[int]:
-    return [int(part) for part in version.split(".")[:3]]
-
-
-def _next(version: str) -> list[list[int]]:
-    """The versions that may follow one: the next patch, minor and major."""
-    major, minor, patch = _parts(version)
-    return [[major, minor, patch + 1], [major, minor + 1, 0], [major + 1, 0, 0]]
-
-
 def main() -> int:
     """The command; its status is 1 when a release and today's models cannot live with each other, 2 for bad input."""
     parser = argparse.ArgumentParser(prog="python -m muster_contracts.compatibility")
@@ -285,14 +220,14 @@ def main() -> int:
 
 
 def _keep(today: Release, newest: str, version: str, directory: Path) -> int:
-    if not _VERSION.fullmatch(version) or _parts(version) not in _next(newest):
-        allowed = " or ".join(".".join(map(str, parts)) for parts in _next(newest))
+    if not _VERSION.fullmatch(version) or numbers_of(version) not in followers_of(newest):
+        allowed = " or ".join(".".join(map(str, parts)) for parts in followers_of(newest))
         sys.stderr.write(f"VERSION: {version!r} is refused: after {newest} comes {allowed}\n")
         return 2
     path = directory / f"{version}.json"
     path.write_text(as_json({**today, "version": version}), encoding="utf-8")
     with (directory / HASHES).open("a", encoding="utf-8") as file:
-        file.write(f"{_sha256(path)}  {path.name}\n")
+        file.write(f"{sha256(path)}  {path.name}\n")
     sys.stdout.write(f"kept {path.name}\n")
     return 0
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-Schema = dict[str, Any]
+from muster_contracts.schema_parts import Choice, Schema, choice_of, kind_of, words_of
 
 # What speaks to people alone; so does whatever begins with x-, but for these.
 _DOCUMENTATION = {
@@ -94,25 +94,6 @@ def compare(event_type: str, old: Schema, new: Schema) -> list[Refusal]:
 
 
 @dataclass(frozen=True)
-class _Choice:
-    """A part of a schema as its alternatives, in their order; texts and their listed values are one alternative.
-
-    `values` are the texts that are listed, `is_open` says whether others may come.
-    """
-
-    alternatives: list[Schema]
-    nullable: bool
-    values: list[Any]
-    is_open: bool
-    shared: Schema
-
-    @property
-    def kinds(self) -> list[str]:
-        """The type of each alternative."""
-        return [_kind(alternative) for alternative in self.alternatives] + (["null"] if self.nullable else [])
-
-
-@dataclass(frozen=True)
 class _Comparison:
     event_type: str
     old_definitions: dict[str, Schema]
@@ -126,10 +107,10 @@ class _Comparison:
             if parts in self._met:
                 return  # a model within itself, or one that is compared already
             self._met.add(parts)
-        before, after = _choice(old, self.old_definitions), _choice(new, self.new_definitions)
+        before, after = choice_of(old, self.old_definitions), choice_of(new, self.new_definitions)
         yield from self._compare_keywords(before.shared, after.shared, path)
         if sorted(before.kinds) != sorted(after.kinds):
-            rule = f"type changed from {_words(sorted(before.kinds))} to {_words(sorted(after.kinds))}"
+            rule = f"type changed from {words_of(sorted(before.kinds))} to {words_of(sorted(after.kinds))}"
             yield self._refuse(path, rule)
             return
         if before.kinds != after.kinds:
@@ -140,17 +121,17 @@ class _Comparison:
             yield from self._compare_alternative(one, other, path)
 
     def _compare_alternative(self, old: Schema, new: Schema, path: str) -> Iterator[Refusal]:
-        if _kind(old) == "kinds":
+        if kind_of(old) == "kinds":
             yield from self.compare(old, new, path)
             return
         yield from self._compare_keywords(old, new, path)
-        if _kind(old) == "object":
+        if kind_of(old) == "object":
             yield from self._compare_properties(old, new, path)
             yield from self._compare_further(old, new, path)
         for place, one, other in self._items(old, new, path):
             if (one is None) != (other is None):
                 yield self._refuse(
-                    place, f"the items are {_words(one and 'typed')}, and {_words(other and 'typed')} now"
+                    place, f"the items are {words_of(one and 'typed')}, and {words_of(other and 'typed')} now"
                 )
             elif isinstance(one, dict) and isinstance(other, dict):
                 yield from self.compare(one, other, place)
@@ -174,10 +155,10 @@ class _Comparison:
                 if key in new and old.get(key) != new[key]:
                     yield self._refuse(path, f"the keyword {key} is not known to the gate", "name a note x-…")
             elif (key in old) != (key in new) or not _same(old.get(key), new.get(key)):
-                rule = f"{key.removeprefix('x-')} changed from {_words(old.get(key))} to {_words(new.get(key))}"
+                rule = f"{key.removeprefix('x-')} changed from {words_of(old.get(key))} to {words_of(new.get(key))}"
                 yield self._refuse(path, rule)
 
-    def _compare_values(self, old: _Choice, new: _Choice, path: str) -> Iterator[Refusal]:
+    def _compare_values(self, old: Choice, new: Choice, path: str) -> Iterator[Refusal]:
         """Closed and open lists of values; plain text is an open list that names none."""
         if old.is_open and not new.is_open:
             yield self._refuse(path, "the list of values is closed", "leave it open: Open[...]")
@@ -222,7 +203,7 @@ class _Comparison:
         if isinstance(before, dict) and isinstance(after, dict):
             yield from self.compare(before, after, f"{path}{{}}")
         elif before != after:
-            yield self._refuse(path, f"additionalProperties changed from {_words(before)} to {_words(after)}")
+            yield self._refuse(path, f"additionalProperties changed from {words_of(before)} to {words_of(after)}")
 
     def _look_for_unknown(self, new: Schema, path: str, met: set[str]) -> Iterator[Refusal]:
         """A part that is new has nothing to be compared with, but must be of a kind that can be from now on."""
@@ -230,7 +211,7 @@ class _Comparison:
             if new["$ref"] in met:
                 return
             met.add(new["$ref"])
-        choice = _choice(new, self.new_definitions)
+        choice = choice_of(new, self.new_definitions)
         yield from self._compare_keywords({}, {k: v for k, v in choice.shared.items() if k not in _WHOLE}, path)
         for alternative in choice.alternatives:
             yield from self._compare_keywords({}, {k: v for k, v in alternative.items() if k not in _WHOLE}, path)
@@ -243,38 +224,6 @@ class _Comparison:
         return Refusal(self.event_type, path, rule, instead or new_major(self.event_type))
 
 
-def _choice(schema: Schema, definitions: dict[str, Schema]) -> _Choice:
-    schema = _resolved(schema, definitions)
-    union = schema.get("anyOf") or schema.get("oneOf")
-    if union is None:
-        parts, shared = [schema], {}
-    else:
-        parts = [_resolved(part, definitions) for part in _flat(union, definitions)]
-        shared = {key: value for key, value in schema.items() if key not in {"anyOf", "oneOf"}}
-    nullable = union is not None and any(part.get("type") == "null" for part in parts)
-    texts = [part for part in parts if _kind(part) == "string"]
-    values = [value for part in parts for value in part.get("enum", [part["const"]] if "const" in part else [])]
-    is_open = any("enum" not in part and "const" not in part for part in texts)
-    alternatives: list[Schema] = []
-    for part in parts:
-        if nullable and part.get("type") == "null":
-            continue
-        if _kind(part) == "string" and texts and part is not texts[0]:
-            continue  # merged into the first one
-        alternatives.append({key: v for text in texts for key, v in text.items()} if part in texts else part)
-    return _Choice(alternatives, nullable, values, is_open, shared)
-
-
-def _flat(union: list[Schema], definitions: dict[str, Schema]) -> Iterator[Schema]:
-    """The members of a union, and of the unions within it."""
-    for part in union:
-        resolved = _resolved(part, definitions)
-        if "anyOf" in resolved:
-            yield from _flat(resolved["anyOf"], definitions)
-        else:
-            yield part
-
-
 def _parts_without_name(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
     """What a part holds besides its fields: items, a dictionary's values, the kinds of object that it may be."""
     for key, place in (("items", f"{path}[]"), ("additionalProperties", f"{path}{{}}")):
@@ -282,25 +231,8 @@ def _parts_without_name(schema: Schema, path: str) -> Iterator[tuple[str, Schema
             yield place, schema[key]
     for number, item in enumerate(schema.get("prefixItems", ())):
         yield f"{path}[{number}]", item
-    if _kind(schema) == "kinds":
+    if kind_of(schema) == "kinds":
         yield path, schema
-
-
-def _resolved(schema: Schema, definitions: dict[str, Schema]) -> Schema:
-    """A part with its reference resolved; what stands beside the reference comes first."""
-    if "$ref" not in schema:
-        return schema
-    own = {key: value for key, value in schema.items() if key != "$ref"}
-    return {**definitions[schema["$ref"].rsplit("/", 1)[1]], **own}
-
-
-def _kind(schema: Schema) -> str:
-    if "oneOf" in schema:
-        return "kinds"  # of object, told apart by a field: a union of its own, also within another one
-    kind = schema.get("type")
-    if kind is None and (values := schema.get("enum", [schema["const"]] if "const" in schema else [])):
-        return "string" if all(isinstance(value, str) for value in values) else "value"
-    return "any" if kind is None else _words(kind)
 
 
 def _typed(items: Any) -> Any:
@@ -315,11 +247,3 @@ def _same(old: Any, new: Any) -> bool:
 
 def _listed(values: list[Any]) -> str:
     return ", ".join(str(value) for value in sorted(values, key=str))
-
-
-def _words(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, list):
-        return " or ".join(str(each) for each in value)
-    return str(value)

@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, Field
 
 from muster_contracts import Event, topics
-from muster_contracts.compatibility import Release
 from muster_contracts.generate.schemas import schema_of
+from muster_contracts.releases import Release
 from muster_contracts.types import Instant, Money, Open
 
 TYPE = "muster.billing.Sampled.v1"

@@ -1,12 +1,12 @@
-"""Events of the enrollment service: agencies, their authorization, training, and outcomes."""
+"""An agency's enrollment and its authorization to use (ATU)."""
 
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from muster_contracts.event import Erasure, Event, event
-from muster_contracts.types import AgencyId, Instant, Open, SubjectRef
+from muster_contracts.event import Event, event
+from muster_contracts.types import AgencyId, Instant, Open
 
 EnrollmentId = Annotated[
     str,
@@ -30,10 +30,6 @@ AgencyName = Annotated[
         examples=["National Aeronautics and Space Administration", "Département de l’Épreuve — 試験 🛰"],
     ),
 ]
-SessionId = Annotated[
-    str,
-    Field(description="The training session.", examples=["trn_01987b3e0000700080000000000000ae"]),
-]
 
 
 class SuspensionReason(StrEnum):
@@ -44,21 +40,14 @@ class SuspensionReason(StrEnum):
     OPERATOR = "operator"
 
 
-class TrainingFormat(StrEnum):
-    """The format of a training session."""
+class AgencyFact(Event):
+    """A fact on the agency's stream."""
 
-    GUIDE = "guide"
-    COACHING = "coaching"
-    WORKSHOP = "workshop"
-    HACKATHON = "hackathon"
-
-
-class _AgencyFact(Event):
     topic: ClassVar[str] = "muster.enrollment.agency"
 
 
 @event
-class AgencyEnrollmentSubmitted(_AgencyFact):
+class AgencyEnrollmentSubmitted(AgencyFact):
     """An agency requested to join the program.
 
     Emitted once per enrollment, when it is submitted.
@@ -73,7 +62,7 @@ class AgencyEnrollmentSubmitted(_AgencyFact):
 
 
 @event
-class AtuRecorded(_AgencyFact):
+class AtuRecorded(AgencyFact):
     """GSA's authorization to use a product was recorded for an agency.
 
     Emitted for each authorization, including one that follows another.
@@ -90,7 +79,7 @@ class AtuRecorded(_AgencyFact):
 
 
 @event
-class AtuLapsed(_AgencyFact):
+class AtuLapsed(AgencyFact):
     """An authorization ended and no other is in force.
 
     Emitted at the instant of its end; the agency is suspended at the same time.
@@ -105,7 +94,7 @@ class AtuLapsed(_AgencyFact):
 
 
 @event
-class DataUseTermsAccepted(_AgencyFact):
+class DataUseTermsAccepted(AgencyFact):
     """An agency accepted the data-use terms: business data is never used for training.
 
     Emitted for each acceptance, including one of a later version.
@@ -131,7 +120,7 @@ class DataUseTermsAccepted(_AgencyFact):
 
 
 @event
-class AgencyEnrolled(_AgencyFact):
+class AgencyEnrolled(AgencyFact):
     """An agency is active: it is in the executive branch, is authorized, and accepted the data-use terms.
 
     Emitted once per enrollment, by the change that meets the last of the three conditions.
@@ -147,7 +136,7 @@ class AgencyEnrolled(_AgencyFact):
 
 
 @event
-class AgencySuspended(_AgencyFact):
+class AgencySuspended(AgencyFact):
     """An active agency is suspended: its people keep their seats but cannot use them.
 
     Emitted when the last authorization lapses or is revoked, or when an operator suspends the agency.
@@ -163,7 +152,7 @@ class AgencySuspended(_AgencyFact):
 
 
 @event
-class AgencyReinstated(_AgencyFact):
+class AgencyReinstated(AgencyFact):
     """A suspended agency is active again.
 
     Emitted when an authorization is in force again, or when an operator reinstates the agency.
@@ -176,7 +165,7 @@ class AgencyReinstated(_AgencyFact):
 
 
 @event
-class AgencyWithdrawn(_AgencyFact):
+class AgencyWithdrawn(AgencyFact):
     """An agency left the program before its term ended.
 
     Emitted at most once per enrollment; its seats are revoked and its term ends.
@@ -190,7 +179,7 @@ class AgencyWithdrawn(_AgencyFact):
 
 
 @event
-class AgencyMerged(_AgencyFact):
+class AgencyMerged(AgencyFact):
     """An agency was merged into another, which takes over its enrollment and seats.
 
     Emitted once, in the stream of the agency that ceases to exist.
@@ -205,7 +194,7 @@ class AgencyMerged(_AgencyFact):
 
 
 @event
-class CollaborationConsolidated(_AgencyFact):
+class CollaborationConsolidated(AgencyFact):
     """An earlier collaboration was consolidated into the program, with each person counted once.
 
     Emitted once per collaboration.
@@ -225,96 +214,3 @@ class CollaborationConsolidated(_AgencyFact):
         examples=[35, 0],
     )
     consolidated_at: Instant = Field(description="Time of the consolidation, UTC.", examples=["2025-08-20T00:00:00Z"])
-
-
-@event
-class TrainingSessionScheduled(_AgencyFact):
-    """A partner's training session was scheduled for an agency's people.
-
-    Emitted once per session.
-    """
-
-    event_type: ClassVar[str] = "muster.enrollment.TrainingSessionScheduled.v1"
-    emitted: ClassVar[bool] = False
-
-    session_id: SessionId
-    partner: str = Field(
-        description="The organization that runs the session.", examples=["Slalom", "Boston Consulting Group"]
-    )
-    format: Open[TrainingFormat] = Field(description="Format of the session.", examples=["workshop", "webinar"])
-    capacity: int = Field(ge=1, description="Number of places.", examples=[40, 1])
-    starts_at: Instant = Field(description="Inclusive start, UTC.", examples=["2025-09-10T13:00:00Z"])
-    ends_at: Instant = Field(description="Exclusive end, UTC.", examples=["2025-09-10T16:00:00Z"])
-
-
-@event
-class TrainingSessionCompleted(_AgencyFact):
-    """A training session took place.
-
-    Emitted once per session, when the attendance is recorded.
-    """
-
-    event_type: ClassVar[str] = "muster.enrollment.TrainingSessionCompleted.v1"
-    emitted: ClassVar[bool] = False
-
-    session_id: SessionId
-    registered: int = Field(ge=0, description="People who registered.", examples=[38, 0])
-    attended: int = Field(ge=0, description="People who attended.", examples=[31, 0])
-    completed_at: Instant = Field(description="End of the session, UTC.", examples=["2025-09-10T16:00:00Z"])
-
-
-@event
-class OutcomeReported(_AgencyFact):
-    """An agency reported the program's effect on its work in a period.
-
-    Emitted for each report; a later report for the same period replaces the earlier one.
-    """
-
-    event_type: ClassVar[str] = "muster.enrollment.OutcomeReported.v1"
-    emitted: ClassVar[bool] = False
-
-    outcome_id: str = Field(description="The report.", examples=["out_01987b3e0000700080000000000000b0"])
-    period_starts_at: Instant = Field(
-        description="Inclusive start of the period, UTC.", examples=["2025-10-01T00:00:00Z"]
-    )
-    period_ends_at: Instant = Field(description="Exclusive end of the period, UTC.", examples=["2026-01-01T00:00:00Z"])
-    minutes_saved_per_day: float = Field(
-        ge=0, description="Mean minutes saved per person and working day.", examples=[95.0, 0]
-    )
-    share_positive: float = Field(
-        ge=0, le=1, description="Share of the sample with a positive experience, from 0 to 1.", examples=[0.85, 1]
-    )
-    sample_size: int = Field(ge=1, description="People surveyed.", examples=[412, 1])
-    method: str = Field(description="Method of measurement.", examples=["survey", "time-study"])
-
-
-@event
-class ContactRecorded(Event):
-    """A contact of an agency. Personal data: only on the restricted directory topic.
-
-    Emitted when a contact is recorded or changed; the latest record is valid.
-    """
-
-    event_type: ClassVar[str] = "muster.enrollment.ContactRecorded.v1"
-    topic: ClassVar[str] = "muster.enrollment.directory"
-
-    subject_ref: SubjectRef = Field(examples=["con_01987b3e0000700080000000000000ad"])
-    role: str = Field(description="The contact's role.", examples=["administrator"])
-    name: str = Field(description="The contact's name.", examples=["Ada Example", "Zoë D’Épreuve"])
-    email: str = Field(description="The contact's e-mail address.", examples=["ada.example@nasa.example"])
-
-    @property
-    def record_key(self) -> str:
-        return self.subject_ref
-
-
-@event
-class ContactErased(Erasure):
-    """A contact's personal data is erased.
-
-    Emitted as a tombstone, which removes the contact's earlier records: when the contact is replaced, one day after
-    the agency leaves the program, and 90 days after a signature that no enrollment followed.
-    """
-
-    event_type: ClassVar[str] = "muster.enrollment.ContactErased.v1"
-    topic: ClassVar[str] = "muster.enrollment.directory"

@@ -1,0 +1,54 @@
+"""Events of the enrollment service: agencies, their authorization, training, outcomes, and contacts."""
+
+from muster_contracts.enrollment.agency import (
+    AgencyEnrolled,
+    AgencyEnrollmentSubmitted,
+    AgencyMerged,
+    AgencyName,
+    AgencyReinstated,
+    AgencySuspended,
+    AgencyWithdrawn,
+    AtuLapsed,
+    AtuRecorded,
+    AuthorizationId,
+    AuthorizationNumber,
+    CollaborationConsolidated,
+    DataUseTermsAccepted,
+    EnrollmentId,
+    Product,
+    SuspensionReason,
+)
+from muster_contracts.enrollment.directory import ContactErased, ContactRecorded
+from muster_contracts.enrollment.program import (
+    OutcomeReported,
+    SessionId,
+    TrainingFormat,
+    TrainingSessionCompleted,
+    TrainingSessionScheduled,
+)
+
+__all__ = [
+    "AgencyEnrolled",
+    "AgencyEnrollmentSubmitted",
+    "AgencyMerged",
+    "AgencyName",
+    "AgencyReinstated",
+    "AgencySuspended",
+    "AgencyWithdrawn",
+    "AtuLapsed",
+    "AtuRecorded",
+    "AuthorizationId",
+    "AuthorizationNumber",
+    "CollaborationConsolidated",
+    "ContactErased",
+    "ContactRecorded",
+    "DataUseTermsAccepted",
+    "EnrollmentId",
+    "OutcomeReported",
+    "Product",
+    "SessionId",
+    "SuspensionReason",
+    "TrainingFormat",
+    "TrainingSessionCompleted",
+    "TrainingSessionScheduled",
+]

@@ -1,0 +1,156 @@
+"""The example that keeps a table in step, killed at any moment."""
+
+import asyncio
+import importlib
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import asyncpg
+import pytest
+
+from muster_contracts.entitlements import SeatAssigned
+from muster_contracts.testing import Record, build, record
+from tests.contract.subscribers.examples import (
+    AGENCIES,
+    EXAMPLES,
+    Eventually,
+    Topic,
+    interleaved,
+    python,
+    seats,
+)
+
+
+async def test_a_table_stays_exactly_in_step_however_often_the_subscriber_is_killed(
+    topic: Topic, run: Callable[..., Any], eventually: Eventually, database: str
+) -> None:
+    events, kills, chance = 1500, 6, random.Random(20250806)
+    connection = await asyncpg.connect(database)
+
+    async def applied() -> int:
+        if not await connection.fetchval("select to_regclass('place')"):
+            return 0
+        return int(await connection.fetchval("select coalesce(sum(sequence), 0) from place"))
+
+    producing = asyncio.create_task(_produce(topic, events))
+    for kill in range(kills):
+        until = (kill + 1) * events * len(AGENCIES) // (kills + 2) + chance.randint(0, 200)
+        async with run(python("postgres_in_step.py")(), POSTGRES_DSN=database) as subscriber:
+            await eventually(_reached(applied, until), timeout=40)
+            subscriber.process.kill()
+    await producing
+    async with run(python("postgres_in_step.py")(), POSTGRES_DSN=database) as subscriber:
+        await eventually(_reached(applied, events * len(AGENCIES)), timeout=40)
+
+    counted = await connection.fetch("select agency_id, held, ever_held from seats_of_agency order by agency_id")
+    await connection.close()
+    assigned = sum(1 for number in range(1, events + 1) if number % 3 == 0)
+    revoked = sum(1 for number in range(1, events + 1) if number % 3 == 2)
+    assert [tuple(row) for row in counted] == [(agency, assigned - revoked, assigned) for agency in sorted(AGENCIES)]
+
+
+def _reached(applied: Callable[[], Awaitable[int]], wanted: int) -> Callable[[], Awaitable[bool]]:
+    async def check() -> bool:
+        return await applied() >= wanted
+
+    return check
+
+
+async def test_the_places_of_a_table_are_bound_to_their_topic(
+    topic: Topic,
+    run: Callable[..., Any],
+    eventually: Eventually,
+    database: str,
+    kafka_bootstrap: str,
+    topic_prefix: str,
+) -> None:
+    async with run(python("postgres_in_step.py")(), POSTGRES_DSN=database) as subscriber:
+        await eventually(lambda: "connected, waiting" in subscriber.complaints, timeout=40)
+    await topic.make_again(kafka_bootstrap, topic_prefix)
+    async with run(python("postgres_in_step.py")(), POSTGRES_DSN=database) as subscriber, asyncio.timeout(40):
+        await subscriber.process.wait()
+    assert subscriber.process.returncode == 1
+    assert "facts would be skipped in silence" in subscriber.complaints
+
+
+async def test_a_table_in_step_takes_two_instances_reports_an_epoch_and_refuses_a_huge_number(
+    topic: Topic, run: Callable[..., Any], eventually: Eventually, database: str
+) -> None:
+    connection = await asyncpg.connect(database)
+
+    async def held() -> int:
+        return int(await connection.fetchval("select coalesce(sum(ever_held), 0) from seats_of_agency"))
+
+    command = python("postgres_in_step.py")()
+    async with (
+        run(command, POSTGRES_DSN=database, INSTANCE="one") as one,
+        run(command, POSTGRES_DSN=database, INSTANCE="two") as two,
+    ):
+        await eventually(lambda: "connected, waiting" in one.complaints, timeout=40)
+        await eventually(lambda: "connected, waiting" in two.complaints, timeout=40)
+        await topic.put(
+            [*interleaved(range(1, 31)), record(build(SeatAssigned, agency_id="NIH"), sequence=31, epoch=2)]
+        )
+        await eventually(_reached(held, 31), timeout=40)
+        reported = "NIH: reconcile what came after Position(epoch=1, sequence=30)"
+        await eventually(lambda: reported in one.complaints + two.complaints)
+        assert one.process.returncode is None
+        assert two.process.returncode is None
+
+        huge = record(build(SeatAssigned, agency_id="DOE"), sequence=31)
+        huge.headers[:] = [(name, b"9" * 20 if name == "ce_sequence" else value) for name, value in huge.headers]
+        await topic.put([huge])
+        async with asyncio.timeout(40):
+            await asyncio.wait(
+                [asyncio.create_task(each.process.wait()) for each in (one, two)], return_when=asyncio.FIRST_COMPLETED
+            )
+    assert "header ce_sequence is" in one.complaints + two.complaints
+    assert "Traceback" not in one.complaints + two.complaints
+    assert await held() == 31
+    await connection.close()
+
+
+async def test_two_instances_that_share_agencies_for_a_moment_wait_and_never_for_each_other(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTGRES_DSN", database)
+    monkeypatch.syspath_prepend(str(EXAMPLES / "python"))
+    example = importlib.import_module("postgres_in_step")
+    batches = [
+        [*seats(first, range(1, 3)), *seats(second, range(1, 3))] for first, second in (("A1", "B1"), ("B1", "A1"))
+    ]
+    connections = [await asyncpg.connect(database) for _ in range(3)]
+    await connections[0].execute(example.TABLES)
+
+    async def applied(connection: Any, batch: Sequence[Record]) -> None:
+        async with connection.transaction():
+            await example.apply(connection, batch)
+
+    held = connections[0].transaction()
+    await held.start()
+    await connections[0].execute(
+        "insert into place select 'muster.entitlements.seat', a, 1, 0 from unnest(array['A1', 'B1']) as a"
+    )
+    applying = [
+        asyncio.create_task(applied(connection, batch))
+        for connection, batch in zip(connections[1:], batches, strict=True)
+    ]
+    waiting = (
+        "select count(*) = 2 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    )
+    async with asyncio.timeout(40):
+        while not await connections[0].fetchval(waiting):
+            await connections[0].execute("select pg_stat_clear_snapshot()")
+    await held.commit()
+    await asyncio.gather(*applying)
+    assert await connections[0].fetchval("select sum(sequence) from place") == 4
+    for connection in connections:
+        await connection.close()
+
+
+async def _produce(topic: Topic, events: int) -> None:
+    """Fill the streams step by step, each step with some records of the one before once more."""
+    step = 50
+    for start in range(1, events + 1, step):
+        await topic.put(interleaved(range(max(1, start - 5), start + step)))
