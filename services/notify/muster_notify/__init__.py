@@ -1,1 +1,1 @@
-"""Tells people and systems what happened: rules, e-mail, webhooks and their deliveries."""
+"""Notifies people and systems of what happened: rules, e-mail, webhooks and their deliveries."""

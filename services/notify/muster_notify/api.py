@@ -7,12 +7,14 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import Instant
-from muster_notify import handlers, queries
-from muster_notify.addresses import LONGEST_URL, AddressPolicy
+from muster_notify import queries
+from muster_notify.adapters.vault import Vault
 from muster_notify.commands import AddWebhook, DeleteWebhook, EnableWebhook, ReplayWebhook, RetryDelivery
-from muster_notify.domain import Channel, DeliveryState, WebhookState
-from muster_notify.queries import DeliveryLogView, DeliveryView, NewWebhookView, ReplayView, WebhookView
-from muster_notify.vault import Vault
+from muster_notify.domain.deliveries import Channel, DeliveryState
+from muster_notify.domain.endpoints import WebhookState
+from muster_notify.domain.urls import LONGEST_URL
+from muster_notify.handlers import deliveries, webhooks
+from muster_notify.replies import DeliveryLogReply, DeliveryReply, NewWebhookReply, ReplayReply, WebhookReply
 from muster_runtime.errors import Conflict
 from muster_runtime.http.application import EVERY_AGENCY, CommandsDep, PageDep, ReaderDep, requires, requires_program
 from muster_runtime.http.problem_responses import COMMON, problem_responses
@@ -60,15 +62,14 @@ operators_router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], responses
 @operators_router.get("", summary="List all webhooks", dependencies=[requires_program("notify:read")])
 async def list_all_webhooks(
     reader: ReaderDep, page: PageDep, state: Annotated[WebhookState | None, Query()] = None
-) -> Page[WebhookView]:
+) -> Page[WebhookReply]:
     """Lists the endpoints of every agency, oldest first."""
     async with reader.read(EVERY_AGENCY) as connection:
-        rows = await queries.webhooks(connection, page, state=state)
-    return page.make(rows, key=lambda webhook: webhook.webhook_id)
+        return await queries.list_webhooks(connection, page, state=state)
 
 
-def make_router(vault: Vault, policy: AddressPolicy) -> APIRouter:
-    """The routes, which seal the secret and check the URL of a new webhook."""
+def make_router(vault: Vault, *, allow_private: bool) -> APIRouter:
+    """The routes of one agency: `vault` seals the secrets of webhooks, which may be private addresses if allowed."""
     router = APIRouter(prefix="/v1/agencies/{agency_id}", responses=COMMON)
 
     @router.post(
@@ -76,26 +77,25 @@ def make_router(vault: Vault, policy: AddressPolicy) -> APIRouter:
         summary="Add a webhook",
         tags=["webhooks"],
         status_code=201,
-        response_model=NewWebhookView,
+        response_model=NewWebhookReply,
         dependencies=[_WRITE],
         responses=problem_responses(Conflict),
     )
     async def add_webhook(agency_id: AgencyOrAll, body: WebhookRequest, commands: CommandsDep) -> Response:
-        """The answer shows the endpoint's secret, once."""
+        """Only this response shows the endpoint's secret."""
         command = AddWebhook(agency_id, body.url, None if body.event_types is None else tuple(body.event_types))
         return await commands.execute(
             agency_id,
-            partial(handlers.add_webhook, command=command, vault=vault, policy=policy),
+            partial(webhooks.add_webhook, command=command, vault=vault, allow_private=allow_private),
             status_code=201,
-            kept=lambda view: view.model_copy(update={"secret": None}),
+            kept=lambda webhook: webhook.model_copy(update={"secret": None}),
         )
 
     @router.get("/webhooks", summary="List an agency's webhooks", tags=["webhooks"], dependencies=[_READ])
-    async def list_webhooks(agency_id: AgencyOrAll, reader: ReaderDep, page: PageDep) -> Page[WebhookView]:
+    async def list_webhooks(agency_id: AgencyOrAll, reader: ReaderDep, page: PageDep) -> Page[WebhookReply]:
         """Lists the agency's endpoints, oldest first, without their secrets."""
         async with reader.read(agency_id) as connection:
-            rows = await queries.webhooks(connection, page, agency_id=agency_id)
-        return page.make(rows, key=lambda webhook: webhook.webhook_id)
+            return await queries.list_webhooks(connection, page, agency_id=agency_id)
 
     @router.delete(
         "/webhooks/{webhook_id}",
@@ -108,27 +108,27 @@ def make_router(vault: Vault, policy: AddressPolicy) -> APIRouter:
     async def delete_webhook(agency_id: AgencyOrAll, webhook_id: WebhookId, commands: CommandsDep) -> Response:
         """Pending deliveries to the endpoint fail."""
         command = DeleteWebhook(agency_id, webhook_id)
-        return await commands.execute(agency_id, partial(handlers.delete_webhook, command=command), status_code=204)
+        return await commands.execute(agency_id, partial(webhooks.delete_webhook, command=command), status_code=204)
 
     @router.post(
         "/webhooks/{webhook_id}/enable",
         summary="Enable a webhook",
         tags=["webhooks"],
-        response_model=WebhookView,
+        response_model=WebhookReply,
         dependencies=[_WRITE],
         responses=problem_responses(Conflict),
     )
     async def enable_webhook(agency_id: AgencyOrAll, webhook_id: WebhookId, commands: CommandsDep) -> Response:
         """The endpoint keeps its secret. Start a replay to send what it missed."""
         command = EnableWebhook(agency_id, webhook_id)
-        return await commands.execute(agency_id, partial(handlers.enable_webhook, command=command))
+        return await commands.execute(agency_id, partial(webhooks.enable_webhook, command=command))
 
     @router.post(
         "/webhooks/{webhook_id}/replays",
         summary="Replay a webhook",
         tags=["webhooks"],
         status_code=202,
-        response_model=ReplayView,
+        response_model=ReplayReply,
         dependencies=[_WRITE],
         responses=problem_responses(Conflict),
     )
@@ -139,7 +139,7 @@ def make_router(vault: Vault, policy: AddressPolicy) -> APIRouter:
         command = ReplayWebhook(agency_id, webhook_id, body.since)
         return await commands.execute(
             agency_id,
-            partial(handlers.replay_webhook, command=command),
+            partial(webhooks.replay_webhook, command=command),
             status_code=202,
             location=lambda replay: f"/v1/agencies/{agency_id}/webhooks/{webhook_id}/replays/{replay.replay_id}",
         )
@@ -152,10 +152,10 @@ def make_router(vault: Vault, policy: AddressPolicy) -> APIRouter:
     )
     async def show_replay(
         agency_id: AgencyOrAll, webhook_id: WebhookId, replay_id: ReplayId, reader: ReaderDep
-    ) -> ReplayView:
+    ) -> ReplayReply:
         """Shows the progress of the replay."""
         async with reader.read(agency_id) as connection:
-            return await queries.replay(connection, agency_id, webhook_id, replay_id)
+            return await queries.find_replay(connection, agency_id, webhook_id, replay_id)
 
     @router.get("/deliveries", summary="List an agency's deliveries", tags=["deliveries"], dependencies=[_READ])
     async def list_deliveries(
@@ -164,25 +164,24 @@ def make_router(vault: Vault, policy: AddressPolicy) -> APIRouter:
         page: PageDep,
         state: Annotated[DeliveryState | None, Query()] = None,
         channel: Annotated[Channel | None, Query()] = None,
-    ) -> Page[DeliveryView]:
+    ) -> Page[DeliveryReply]:
         """Lists sent and pending deliveries, latest first."""
         async with reader.read(agency_id) as connection:
-            rows = await queries.deliveries(
+            return await queries.list_deliveries(
                 connection, agency_id, page, tenant=reader.tenant, state=state, channel=channel
             )
-        return page.make(rows, key=lambda delivery: str(delivery.position))
 
     @router.get("/deliveries/{delivery_id}", summary="Retrieve a delivery", tags=["deliveries"], dependencies=[_READ])
-    async def show_delivery(agency_id: AgencyOrAll, delivery_id: DeliveryId, reader: ReaderDep) -> DeliveryLogView:
+    async def show_delivery(agency_id: AgencyOrAll, delivery_id: DeliveryId, reader: ReaderDep) -> DeliveryLogReply:
         """Includes the log of all attempts."""
         async with reader.read(agency_id) as connection:
-            return await queries.delivery(connection, agency_id, delivery_id, tenant=reader.tenant)
+            return await queries.find_delivery(connection, agency_id, delivery_id, tenant=reader.tenant)
 
     @router.post(
         "/deliveries/{delivery_id}/retry",
         summary="Retry a delivery",
         tags=["deliveries"],
-        response_model=DeliveryLogView,
+        response_model=DeliveryLogReply,
         dependencies=[_WRITE],
         responses=problem_responses(Conflict),
     )
@@ -191,6 +190,6 @@ def make_router(vault: Vault, policy: AddressPolicy) -> APIRouter:
     ) -> Response:
         """Attempts a delivery now that failed or waits for its next attempt."""
         command = RetryDelivery(agency_id, delivery_id, tenant=reader.tenant)
-        return await commands.execute(agency_id, partial(handlers.retry_delivery, command=command))
+        return await commands.execute(agency_id, partial(deliveries.retry_delivery, command=command))
 
     return router

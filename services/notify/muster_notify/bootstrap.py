@@ -1,28 +1,30 @@
-"""Notify, put together."""
+"""Builds notify from its parts."""
 
+from datetime import timedelta
 from pathlib import Path
 
 from muster_contracts.notify import WebhookEndpointDisabled
-from muster_notify import replayer
-from muster_notify.addresses import AddressPolicy
+from muster_notify.adapters.addresses import AddressPolicy
+from muster_notify.adapters.smtp import EmailSender
+from muster_notify.adapters.vault import Vault
+from muster_notify.adapters.webhooks import WebhookSender
 from muster_notify.api import make_router, operators_router
-from muster_notify.disabling import warnings
-from muster_notify.dispatcher import Dispatcher
-from muster_notify.domain import Channel
+from muster_notify.domain.deliveries import Channel
+from muster_notify.handlers.disabling import warnings
 from muster_notify.repository import deliveries, purge, replays
 from muster_notify.settings import NotifySettings
-from muster_notify.smtp import EmailSender
 from muster_notify.subscriptions import SUBSCRIPTIONS
-from muster_notify.vault import Vault
-from muster_notify.webhooks import WebhookSender
+from muster_notify.workers import replayer
+from muster_notify.workers.dispatcher import Dispatcher
+from muster_runtime.database.retention import Retention
 from muster_runtime.service import Service, Worker
 
 
 def build(settings: NotifySettings | None = None) -> Service:
     """The service; None reads its settings from the environment."""
     settings = settings or NotifySettings()
-    vault = Vault(settings.secret_key)
-    policy = AddressPolicy(allow_private=settings.webhook_allow_private)
+    vault, allow_private = Vault(settings.secret_key), settings.webhook_allow_private
+    policy = AddressPolicy(allow_private=allow_private)
     dispatcher = Dispatcher(
         {
             Channel.EMAIL: EmailSender(settings),
@@ -33,13 +35,19 @@ def build(settings: NotifySettings | None = None) -> Service:
         name="notify",
         settings=settings,
         migrations=Path(__file__).parent / "migrations",
-        routers=[make_router(vault, policy), operators_router],
+        routers=[make_router(vault, allow_private=allow_private), operators_router],
         produces=[WebhookEndpointDisabled.topic],
         subscriptions=SUBSCRIPTIONS,
-        retentions=[purge.retention(settings.delivery_retention_days)],
+        retentions=[make_retention(settings)],
         workers=[
-            Worker("dispatcher", dispatcher.run, deliveries.next_due),
-            Worker("replayer", replayer.run, replays.next_due),
+            Worker("dispatcher", dispatcher.run, deliveries.find_next_due),
+            Worker("replayer", replayer.run, replays.find_next_due),
         ],
         warnings=warnings,
     )
+
+
+def make_retention(settings: NotifySettings) -> Retention:
+    """How long a delivery is kept after it was delivered or failed."""
+    keep = timedelta(days=settings.delivery_retention_days)
+    return Retention("delivery", keep, purge.find_oldest_finish, purge.delete_finished)

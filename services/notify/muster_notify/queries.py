@@ -1,100 +1,13 @@
-"""The read side: endpoints, deliveries and their attempts."""
+"""The read side: endpoints, replays, and deliveries with their attempts."""
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from muster_contracts import Instant
-from muster_notify.domain import Channel, DeliveryState, ReplayState, WebhookState
+from muster_notify.domain.deliveries import Channel, DeliveryState
+from muster_notify.domain.endpoints import WebhookState
+from muster_notify.errors import DeliveryUnknown, ReplayUnknown, WebhookUnknown
+from muster_notify.replies import AttemptReply, DeliveryLogReply, DeliveryReply, ReplayReply, WebhookReply
 from muster_runtime.database.transactions import Connection
-from muster_runtime.errors import NotFound
-from muster_runtime.pagination import Pagination
-
-
-class WebhookView(BaseModel):
-    """An endpoint, without its secret."""
-
-    model_config = ConfigDict(frozen=True)
-
-    webhook_id: str
-    agency_id: str = Field(description="`*` for an operators' endpoint, which receives every agency's events.")
-    url: str
-    event_types: list[str] | None = Field(
-        description="null: every public type except those that are only sent on request."
-    )
-    state: WebhookState
-    state_reason: str | None = None
-    disabled_at: Instant | None = Field(
-        default=None, description="When it was last disabled; replay from here. null: never."
-    )
-    created_at: Instant
-
-
-class NewWebhookView(WebhookView):
-    """A new endpoint; only this reply has the secret."""
-
-    secret: str | None = Field(
-        description="Verifies the signatures (Standard Webhooks). Shown once; null if the request is repeated."
-    )
-
-
-class ReplayView(BaseModel):
-    """A replay of failed deliveries to an endpoint."""
-
-    model_config = ConfigDict(frozen=True)
-
-    replay_id: str
-    webhook_id: str
-    since: Instant = Field(description="The replay includes what failed since this instant.")
-    state: ReplayState = Field(
-        description="`done`: every delivery is pending again. `stopped`: the endpoint is no longer enabled."
-    )
-    replayed: int = Field(description="Deliveries made pending so far.")
-    requested_at: Instant
-    finished_at: Instant | None
-
-
-class DeliveryView(BaseModel):
-    """A message to one recipient about one event."""
-
-    model_config = ConfigDict(frozen=True)
-
-    delivery_id: str = Field(description="Also the webhook-id, and the local part of an e-mail's Message-ID.")
-    position: int = Field(description="The order of deliveries; it increases.")
-    agency_id: str
-    event_id: str
-    event_type: str
-    rule: str
-    channel: Channel
-    recipient: str = Field(description="A role or a webhook ID.")
-    state: DeliveryState
-    attempts: int
-    recorded_at: Instant
-    first_attempt_at: Instant | None
-    next_attempt_at: Instant | None = Field(
-        description="null while it waits behind another delivery, and when it is done."
-    )
-    finished_at: Instant | None
-    last_error: str | None
-
-
-class AttemptView(BaseModel):
-    """One attempt of a delivery."""
-
-    model_config = ConfigDict(frozen=True)
-
-    number: int
-    attempted_at: Instant
-    milliseconds: int
-    outcome: str
-    detail: str | None
-
-
-class DeliveryLogView(DeliveryView):
-    """A delivery with all its attempts."""
-
-    log: list[AttemptView]
-
+from muster_runtime.pagination import Page, Pagination
 
 _WEBHOOK = """
     id as webhook_id, agency_id, url, event_types, state, state_reason, disabled_at, created_at
@@ -106,10 +19,10 @@ _DELIVERY = """
 """
 
 
-async def webhooks(
+async def list_webhooks(
     connection: Connection, page: Pagination, *, agency_id: str | None = None, state: WebhookState | None = None
-) -> list[WebhookView]:
-    """An agency's own endpoints, or those of all, that are not deleted: one more than the page holds."""
+) -> Page[WebhookReply]:
+    """Endpoints that are not deleted, an agency's own or all, oldest first."""
     rows = await connection.fetch(
         f"""
         select {_WEBHOOK}
@@ -127,23 +40,23 @@ async def webhooks(
         page.after,
         page.rows,
     )
-    return [WebhookView(**row) for row in rows]
+    return page.make([WebhookReply(**row) for row in rows], key=lambda webhook: webhook.webhook_id)
 
 
-async def webhook(connection: Connection, agency_id: str, webhook_id: str) -> WebhookView:
-    """An agency's endpoint. Raises NotFound, also for one that is deleted."""
+async def find_webhook(connection: Connection, agency_id: str, webhook_id: str) -> WebhookReply:
+    """An agency's endpoint. Raises WebhookUnknown, also if it is deleted."""
     row = await connection.fetchrow(
         f"select {_WEBHOOK} from webhook where agency_id = $1 and id = $2 and state <> 'deleted'",  # noqa: S608
         agency_id,
         webhook_id,
     )
     if row is None:
-        raise NotFound(f"there is no webhook {webhook_id[:80]}")
-    return WebhookView(**row)
+        raise WebhookUnknown(webhook_id)
+    return WebhookReply(**row)
 
 
-async def replay(connection: Connection, agency_id: str, webhook_id: str, replay_id: str) -> ReplayView:
-    """A replay of an agency's endpoint. Raises NotFound."""
+async def find_replay(connection: Connection, agency_id: str, webhook_id: str, replay_id: str) -> ReplayReply:
+    """A replay of an agency's endpoint. Raises ReplayUnknown."""
     row: Any = await connection.fetchrow(
         """
         select id as replay_id, webhook_id, since, state, replayed, requested_at, finished_at
@@ -155,11 +68,11 @@ async def replay(connection: Connection, agency_id: str, webhook_id: str, replay
         replay_id,
     )
     if row is None:
-        raise NotFound(f"there is no replay {replay_id[:80]}")
-    return ReplayView(**row)
+        raise ReplayUnknown(replay_id)
+    return ReplayReply(**row)
 
 
-async def deliveries(
+async def list_deliveries(
     connection: Connection,
     agency_id: str,
     page: Pagination,
@@ -167,10 +80,10 @@ async def deliveries(
     tenant: str,
     state: DeliveryState | None,
     channel: Channel | None,
-) -> list[DeliveryView]:
-    """Deliveries about an agency (with `*`, about any), the latest first, one more than the page holds.
+) -> Page[DeliveryReply]:
+    """Deliveries about an agency (with `*`, about any), latest first. Raises InvalidCursor.
 
-    A tenant sees those to its own recipients, an operator also those to the operators'.
+    A tenant sees those to its own recipients; an operator (`*`) sees all.
     """
     rows = await connection.fetch(
         f"""
@@ -192,11 +105,11 @@ async def deliveries(
         page.after_id,
         page.rows,
     )
-    return [DeliveryView(**row) for row in rows]
+    return page.make([DeliveryReply(**row) for row in rows], key=lambda delivery: str(delivery.position))
 
 
-async def delivery(connection: Connection, agency_id: str, delivery_id: str, *, tenant: str) -> DeliveryLogView:
-    """A delivery with its attempts. Raises NotFound, also for one to another audience than the tenant."""
+async def find_delivery(connection: Connection, agency_id: str, delivery_id: str, *, tenant: str) -> DeliveryLogReply:
+    """A delivery with its attempts. Raises DeliveryUnknown, also if its audience is not the tenant."""
     row: Any = await connection.fetchrow(
         f"select {_DELIVERY} from delivery where agency_id = $1 and id = $2 and ($3 = '*' or audience = $3)",  # noqa: S608
         agency_id,
@@ -204,7 +117,7 @@ async def delivery(connection: Connection, agency_id: str, delivery_id: str, *, 
         tenant,
     )
     if row is None:
-        raise NotFound(f"there is no delivery {delivery_id[:80]}")
+        raise DeliveryUnknown(delivery_id)
     attempts = await connection.fetch(
         """
         select number, attempted_at, milliseconds, outcome, detail
@@ -214,4 +127,4 @@ async def delivery(connection: Connection, agency_id: str, delivery_id: str, *, 
         """,
         delivery_id,
     )
-    return DeliveryLogView(**row, log=[AttemptView(**attempt) for attempt in attempts])
+    return DeliveryLogReply(**row, log=[AttemptReply(**attempt) for attempt in attempts])

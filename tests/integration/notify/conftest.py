@@ -12,12 +12,12 @@ from muster_contracts import Money
 from muster_contracts.billing import InvoicePaid
 from muster_contracts.enrollment import AgencyEnrolled, AgencyReinstated, ContactErased, ContactRecorded
 from muster_contracts.entitlements import SeatAssigned
+from muster_notify.adapters.webhooks import WebhookSender
 from muster_notify.bootstrap import build
-from muster_notify.dispatcher import Dispatcher
-from muster_notify.domain import Channel
+from muster_notify.domain.deliveries import Channel
 from muster_notify.repository import deliveries
 from muster_notify.settings import NotifySettings
-from muster_notify.webhooks import WebhookSender
+from muster_notify.workers.dispatcher import Dispatcher
 from muster_runtime.service import Service, Worker
 from tests.integration.notify.mail import MailServer, mail_server
 from tests.integration.notify.receiver import Receiver, receiving
@@ -135,7 +135,7 @@ class Notify:
 def with_sender(settings: NotifySettings, sender: WebhookSender) -> Service:
     """Notify with another sender of webhooks."""
     dispatcher = Dispatcher({Channel.WEBHOOK: sender})
-    return replace(build(settings), workers=[Worker("dispatcher", dispatcher.run, deliveries.next_due)])
+    return replace(build(settings), workers=[Worker("dispatcher", dispatcher.run, deliveries.find_next_due)])
 
 
 @pytest.fixture

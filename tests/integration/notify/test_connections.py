@@ -11,11 +11,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from muster_notify.addresses import Address, AddressPolicy
+from muster_notify.adapters.addresses import AddressPolicy
+from muster_notify.adapters.vault import Vault
+from muster_notify.adapters.webhooks import WebhookSender
 from muster_notify.bootstrap import build
+from muster_notify.domain.urls import Address
 from muster_notify.settings import NotifySettings
-from muster_notify.vault import Vault
-from muster_notify.webhooks import WebhookSender
 from muster_runtime.clock import SystemClock
 from muster_runtime.service import Service
 from tests.integration.notify.conftest import START, Notify, reinstated, with_sender

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from muster_notify.bootstrap import make_retention
 from muster_notify.repository import purge
 from muster_notify.settings import NotifySettings
 from muster_runtime.database.retention import BATCH_ROWS
@@ -9,7 +10,8 @@ from tests.integration.notify.conftest import START, Notify, contact, enrolled, 
 from tests.integration.notify.mail import MailServer
 from tests.support.eventually import eventually
 
-DAYS = NotifySettings(environment="sandbox").delivery_retention_days
+SETTINGS = NotifySettings(environment="sandbox")
+DAYS = SETTINGS.delivery_retention_days
 
 
 async def test_a_delivery_goes_with_its_attempts_and_is_not_made_again(notify: Notify, mail: MailServer) -> None:
@@ -52,7 +54,7 @@ async def test_deliveries_go_in_batches_and_one_that_is_retried_stays(notify: No
     admin = notify.service.admin
     await notify.service.publish(contact(), *(reinstated() for _ in range(12)))
     await notify.until(12, state="delivered")
-    retention = purge.retention(DAYS)
+    retention = make_retention(SETTINGS)
     retried = await admin.fetchval("select id from delivery order by position limit 1")
     async with notify.service.runtime.database.pool.acquire() as worker:
         oldest = await retention.oldest(worker)
@@ -66,4 +68,4 @@ async def test_deliveries_go_in_batches_and_one_that_is_retried_stays(notify: No
         assert await admin.fetchval("select count(*) from delivery_attempt") == 1
         assert await retention.purge(worker, START - timedelta(microseconds=1), BATCH_ROWS) == 0
         assert await retention.purge(worker, START, BATCH_ROWS) == 1
-        assert await purge.purged_before(worker) == START
+        assert await purge.find_purged_before(worker) == START

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from muster_notify.addresses import AddressPolicy
+from muster_notify.adapters.addresses import AddressPolicy
+from muster_notify.adapters.vault import Vault
+from muster_notify.adapters.webhooks import WebhookSender
 from muster_notify.bootstrap import build
-from muster_notify.dispatcher import SLOTS
-from muster_notify.domain import Channel, Delivery, Outcome
+from muster_notify.domain.deliveries import Channel, Delivery, Outcome
 from muster_notify.settings import NotifySettings
-from muster_notify.vault import Vault
-from muster_notify.webhooks import WebhookSender
+from muster_notify.workers.dispatcher import SLOTS
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.transactions import Database
 from muster_runtime.service import Service

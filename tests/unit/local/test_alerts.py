@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
-from muster_notify.disabling import WEBHOOKS_DISABLED
+from muster_notify.handlers.disabling import WEBHOOKS_DISABLED
 from muster_runtime.database import commits
 from muster_runtime.messaging import breaker, kafka_topics, restore_guard
 from muster_runtime.messaging.consumer import member, pausing, polling, progress

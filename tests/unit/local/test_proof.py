@@ -26,7 +26,7 @@ from muster_local.demo.proof.program import (
 )
 from muster_local.demo.proof.streams import effects_once, nothing_waits, streams_applied, streams_gapless
 from muster_local.receiver import Message
-from muster_notify.rules import rules
+from muster_notify.domain.rules import rules
 
 START = datetime(2025, 8, 6, 14, tzinfo=UTC)
 TRIAL_END = START + timedelta(days=60)

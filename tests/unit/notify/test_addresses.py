@@ -5,7 +5,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from muster_notify.addresses import Address, AddressPolicy, AddressRefused, is_public, resolve
+from muster_notify.adapters.addresses import AddressPolicy, AddressRefused, resolve
+from muster_notify.domain.urls import Address, check_url, is_public
 from muster_runtime.errors import InvalidInput
 
 NOT_PUBLIC = [
@@ -91,13 +92,13 @@ async def test_the_sandbox_may_allow_private_addresses() -> None:
 )
 def test_a_url_that_is_not_allowed_is_refused_with_its_rule(url: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        AddressPolicy(allow_private=False).check_url(url)
+        check_url(url, allow_private=False)
     assert refused.value.extensions["errors"][0]["field"] == "url"
 
 
 def test_a_public_https_url_is_allowed() -> None:
-    AddressPolicy(allow_private=False).check_url("https://agency.example:8443/hooks?x=1")
+    check_url("https://agency.example:8443/hooks?x=1", allow_private=False)
 
 
 def test_the_sandbox_may_allow_http_to_loopback() -> None:
-    AddressPolicy(allow_private=True).check_url("http://127.0.0.1:8080/")
+    check_url("http://127.0.0.1:8080/", allow_private=True)

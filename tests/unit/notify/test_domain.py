@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster_notify.domain import (
+from muster_notify.domain.deliveries import (
     GIVE_UP_AFTER,
     Channel,
     Delivery,

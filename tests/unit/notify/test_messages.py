@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from muster_contracts import Event, Money, billing, enrollment, entitlements, notify
-from muster_notify.domain import Contact
-from muster_notify.messages import Unwritable, messages, write
-from muster_notify.rules import rules
+from muster_notify.domain.contacts import Contact
+from muster_notify.domain.messages import Unwritable, messages, write
+from muster_notify.domain.rules import rules
 
 AT = datetime(2025, 8, 6, 12, 30, tzinfo=UTC)
 LATER = datetime(2026, 8, 6, tzinfo=UTC)

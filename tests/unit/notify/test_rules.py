@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from muster_contracts import event_types, topics
-from muster_notify.rules import Rules, public_types, rules
+from muster_notify.domain.rules import Rules, public_types, rules
 from muster_notify.subscriptions import SUBSCRIPTIONS
 
 INVOICE = "muster.billing.InvoiceIssued.v1"

@@ -4,8 +4,8 @@ import pytest
 from cryptography.fernet import Fernet, InvalidToken
 from pydantic import SecretStr, ValidationError
 
+from muster_notify.adapters.vault import Vault, new_secret
 from muster_notify.settings import NotifySettings
-from muster_notify.vault import Vault, new_secret
 
 KEY = Fernet.generate_key().decode()
 PRODUCTION = {

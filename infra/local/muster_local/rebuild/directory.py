@@ -20,7 +20,7 @@ from muster_contracts.entitlements import PersonErased, PersonRecorded
 from muster_local.rebuild.projection import CONTEXT, Difference, Projection, correcting
 from muster_local.target import Target
 from muster_local.topic_log import TopicLog
-from muster_notify.handlers import PERSON
+from muster_notify.domain.contacts import PERSON
 from muster_notify.repository import directory
 from muster_runtime.database.transactions import Database, UnitOfWork
 from muster_runtime.messaging.positions import Position
@@ -125,8 +125,8 @@ class Directory:
         erased = [(event.agency_id, event.subject_ref) for event in events if isinstance(event, Erasure)]
         people = [event for event in events if isinstance(event, ContactRecorded | PersonRecorded)]
         roles = [person.role if isinstance(person, ContactRecorded) else PERSON for person in people]
-        await directory.erase(self._connection, erased)
-        await directory.record(self._connection, people, roles)
+        await directory.delete_people(self._connection, erased)
+        await directory.save_people(self._connection, people, roles)
 
     async def compare(self) -> Sequence[Difference]:
         """The rows that are in one of the tables alone, or not so in the other."""

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from muster_notify.domain import Channel, Delivery, Intent, Lane, Outcome, Progress
+from muster_notify.domain.deliveries import Channel, Delivery, Intent, Lane, Outcome, Progress
 from muster_runtime.database.transactions import Connection
 
 
-async def add(connection: Connection, intents: Sequence[Intent], now: datetime) -> None:
-    """Add a delivery for each intent that has none yet, behind those that wait in its lane."""
+async def add_deliveries(connection: Connection, intents: Sequence[Intent], now: datetime) -> None:
+    """Add a delivery for each intent that has none yet, at the end of its lane."""
     added = await connection.fetch(
         """
         insert into delivery (
@@ -44,13 +44,13 @@ async def add(connection: Connection, intents: Sequence[Intent], now: datetime) 
         [i.missed for i in intents],
         now,
     )
-    await promote(connection, {(row["agency_id"], row["recipient"]) for row in added}, now)
+    await save_heads_as_due(connection, {(row["agency_id"], row["recipient"]) for row in added}, now)
 
 
-async def promote(connection: Connection, lanes: Iterable[Lane], now: datetime) -> list[Delivery]:
-    """Make the oldest pending delivery of each lane due now, unless it has an instant of its own already.
+async def save_heads_as_due(connection: Connection, lanes: Iterable[Lane], now: datetime) -> list[Delivery]:
+    """Make the oldest pending delivery of each lane due now, unless it has its own instant.
 
-    Answers those that may be attempted at once: not those that a replay holds.
+    Returns those that may be attempted at once: not those that a replay holds.
     """
     keys = list(lanes)
     rows = await connection.fetch(
@@ -81,10 +81,10 @@ async def promote(connection: Connection, lanes: Iterable[Lane], now: datetime) 
     return [_delivery(row) for row in rows if not row["held"]]
 
 
-async def due(
+async def list_due(
     connection: Connection, channel: Channel, now: datetime, *, busy: Iterable[Lane], limit: int
 ) -> list[Delivery]:
-    """The deliveries of a channel to be attempted now, but for those of busy lanes and those that a replay holds."""
+    """The deliveries of a channel to attempt now, except in busy lanes and those that a replay holds."""
     lanes = list(busy)
     rows = await connection.fetch(
         """
@@ -108,21 +108,21 @@ async def due(
     return [_delivery(row) for row in rows]
 
 
-async def next_due(connection: Connection) -> datetime | None:
-    """The earliest instant at which a delivery is to be attempted."""
+async def find_next_due(connection: Connection) -> datetime | None:
+    """The earliest instant at which a delivery is due."""
     earliest: datetime | None = await connection.fetchval("select min(next_attempt_at) from delivery")
     return earliest
 
 
-async def next_due_after(connection: Connection, now: datetime) -> datetime | None:
-    """The earliest instant after `now` at which a delivery is to be attempted."""
+async def find_next_due_after(connection: Connection, now: datetime) -> datetime | None:
+    """The earliest instant after `now` at which a delivery is due."""
     earliest: datetime | None = await connection.fetchval(
         "select min(next_attempt_at) from delivery where next_attempt_at > $1", now
     )
     return earliest
 
 
-async def record_attempt(
+async def add_attempt(
     connection: Connection,
     delivery: Delivery,
     outcome: Outcome,
@@ -131,9 +131,9 @@ async def record_attempt(
     attempted_at: datetime,
     milliseconds: int,
 ) -> bool:
-    """Record an attempt and where the delivery stands after it; False when another process did so meanwhile.
+    """Record an attempt and the delivery's progress; False if another process did so meanwhile.
 
-    A delivery that is older may have become pending during the attempt: then this one waits behind it.
+    An older delivery may have become pending during the attempt: then this one waits behind it.
     """
     recorded = await connection.fetchval(
         """
@@ -181,8 +181,10 @@ async def record_attempt(
     return recorded is not None
 
 
-async def retry_now(connection: Connection, agencies: Sequence[str], roles: Sequence[str], now: datetime) -> None:
-    """Make what waits for its next attempt to one of these roles due now."""
+async def save_waiting_as_due(
+    connection: Connection, agencies: Sequence[str], roles: Sequence[str], now: datetime
+) -> None:
+    """Make deliveries to these agencies' roles that wait for their next attempt due now."""
     await connection.execute(
         """
         update delivery
@@ -197,8 +199,8 @@ async def retry_now(connection: Connection, agencies: Sequence[str], roles: Sequ
     )
 
 
-async def hasten(connection: Connection, delivery_id: str, now: datetime) -> None:
-    """Make a delivery that waits for its next attempt due now, in a new round."""
+async def save_as_due(connection: Connection, delivery_id: str, now: datetime) -> None:
+    """Make a pending delivery that waits for its next attempt due now, in a new round."""
     await connection.execute(
         """
         update delivery
@@ -210,8 +212,8 @@ async def hasten(connection: Connection, delivery_id: str, now: datetime) -> Non
     )
 
 
-async def revive(connection: Connection, delivery_ids: Sequence[str]) -> None:
-    """Make deliveries that failed pending again, in a new round. `order` their lanes next."""
+async def save_as_pending(connection: Connection, delivery_ids: Sequence[str]) -> None:
+    """Make failed deliveries pending again, in a new round. Call `save_order` for their lanes next."""
     await connection.execute(
         """
         update delivery
@@ -224,8 +226,8 @@ async def revive(connection: Connection, delivery_ids: Sequence[str]) -> None:
     )
 
 
-async def order(connection: Connection, lanes: Iterable[Lane], now: datetime) -> None:
-    """Of lanes whose older deliveries became pending again: make the oldest due now; the others wait behind it."""
+async def save_order(connection: Connection, lanes: Iterable[Lane], now: datetime) -> None:
+    """Restore the order of lanes in which older deliveries became pending again: only the oldest is due now."""
     keys = list(lanes)
     await connection.execute(
         """
@@ -245,7 +247,7 @@ async def order(connection: Connection, lanes: Iterable[Lane], now: datetime) ->
         [agency_id for agency_id, _ in keys],
         [recipient for _, recipient in keys],
     )
-    await promote(connection, keys, now)
+    await save_heads_as_due(connection, keys, now)
 
 
 def _delivery(row: Any) -> Delivery:

@@ -1,17 +1,17 @@
-"""Who an agency's roles are."""
+"""The people of each agency, by role."""
 
 from collections.abc import Sequence
 
 from muster_contracts.enrollment import ContactRecorded
 from muster_contracts.entitlements import PersonRecorded
-from muster_notify.domain import Contact
+from muster_notify.domain.contacts import Contact
 from muster_runtime.database.transactions import Connection
 
 
-async def record(
+async def save_people(
     connection: Connection, people: Sequence[ContactRecorded | PersonRecorded], roles: Sequence[str]
 ) -> None:
-    """Add or replace entries of the directory; of several of one person the last one counts."""
+    """Add or replace entries of the directory; of several for one person, the last one counts."""
     latest = {(p.agency_id, p.subject_ref): (p, role) for p, role in zip(people, roles, strict=True)}
     await connection.execute(
         """
@@ -28,8 +28,8 @@ async def record(
     )
 
 
-async def erase(connection: Connection, keys: Sequence[tuple[str, str]]) -> None:
-    """Remove entries of the directory by (agency, subject reference)."""
+async def delete_people(connection: Connection, keys: Sequence[tuple[str, str]]) -> None:
+    """Delete entries of the directory by (agency, subject reference)."""
     await connection.execute(
         """
         delete from directory
@@ -40,8 +40,8 @@ async def erase(connection: Connection, keys: Sequence[tuple[str, str]]) -> None
     )
 
 
-async def contacts(connection: Connection, agency_id: str, role: str) -> list[Contact]:
-    """Who has a role in an agency."""
+async def list_contacts(connection: Connection, agency_id: str, role: str) -> list[Contact]:
+    """The contacts that have a role in an agency."""
     rows = await connection.fetch(
         "select name, email from directory where agency_id = $1 and role = $2 order by subject_ref",
         agency_id,

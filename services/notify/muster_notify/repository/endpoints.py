@@ -1,15 +1,16 @@
-"""The endpoints of webhooks."""
+"""Webhook endpoints."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
-from muster_notify.domain import Endpoint, WebhookState
+from muster_notify.domain.endpoints import Endpoint, WebhookState
 from muster_runtime.database.transactions import EVERY_AGENCY, Connection
 from muster_runtime.database.writes import Write
 
 
-def add(endpoint: Endpoint, event_types: Sequence[str] | None, now: datetime) -> Write:
+def add_endpoint(endpoint: Endpoint, event_types: Sequence[str] | None, now: datetime) -> Write:
     """Add an endpoint."""
     return (
         """
@@ -30,8 +31,8 @@ def add(endpoint: Endpoint, event_types: Sequence[str] | None, now: datetime) ->
     )
 
 
-async def find(connection: Connection, webhook_id: str) -> Endpoint:
-    """The endpoint of that id; a row is never deleted."""
+async def find_endpoint(connection: Connection, webhook_id: str) -> Endpoint:
+    """An endpoint by its ID; its row is never deleted."""
     row = await connection.fetchrow(
         "select id, agency_id, url, state, sealed_secret, enabled_at from webhook where id = $1", webhook_id
     )
@@ -39,20 +40,20 @@ async def find(connection: Connection, webhook_id: str) -> Endpoint:
     return _endpoint(row)
 
 
-async def urls(connection: Connection, agency_id: str) -> list[tuple[str, str, list[str] | None]]:
-    """Id, URL and event types of an agency's endpoints that are not deleted; without types, all but the frequent."""
+async def list_urls(connection: Connection, agency_id: str) -> list[tuple[str, str, list[str] | None]]:
+    """ID, URL, and event types of an agency's endpoints that are not deleted; None: all types but those on request."""
     rows = await connection.fetch(
         "select id, url, event_types from webhook where agency_id = $1 and state <> 'deleted' order by id", agency_id
     )
     return [(row["id"], row["url"], row["event_types"]) for row in rows]
 
 
-async def subscribed(
+async def list_subscribed(
     connection: Connection, agencies: Sequence[str], event_type: str, *, on_request: bool
 ) -> list[Endpoint]:
-    """The endpoints that want events of a type, of these agencies or of the operators; also those that are disabled.
+    """The endpoints of these agencies and of the operators that receive a type of event, disabled ones included.
 
-    A type that is sent on request alone goes only to the endpoints that name it.
+    A type that is sent on request goes only to the endpoints that name it.
     """
     rows = await connection.fetch(
         """
@@ -70,8 +71,8 @@ async def subscribed(
     return [_endpoint(row) for row in rows]
 
 
-async def enable(connection: Connection, webhook_id: str, now: datetime) -> bool:
-    """Enable an endpoint that is disabled; False where it is not."""
+async def save_enabled(connection: Connection, webhook_id: str, now: datetime) -> bool:
+    """Enable an endpoint; False if it is not disabled."""
     changed = await connection.fetchval(
         """
         update webhook
@@ -85,8 +86,8 @@ async def enable(connection: Connection, webhook_id: str, now: datetime) -> bool
     return changed is not None
 
 
-async def disable(connection: Connection, webhook_id: str, reason: str | None, now: datetime) -> bool:
-    """Disable an endpoint that is enabled; False where it is not."""
+async def save_disabled(connection: Connection, webhook_id: str, reason: str | None, now: datetime) -> bool:
+    """Disable an endpoint; False if it is not enabled."""
     changed = await connection.fetchval(
         """
         update webhook
@@ -101,12 +102,26 @@ async def disable(connection: Connection, webhook_id: str, reason: str | None, n
     return changed is not None
 
 
-async def delete(connection: Connection, webhook_id: str) -> None:
+async def delete_endpoint(connection: Connection, webhook_id: str) -> None:
     """Delete an endpoint: its row stays and loses its secret."""
     await connection.execute(
         "update webhook set state = 'deleted', state_reason = null, sealed_secret = null where id = $1",
         webhook_id,
     )
+
+
+async def count_disabled(connection: Connection) -> int:
+    """The number of disabled endpoints."""
+    disabled: int = await connection.fetchval("select count(*) from webhook where state = 'disabled'")
+    return disabled
+
+
+@asynccontextmanager
+async def acting_for(connection: Connection, tenant: str, *, after: str) -> AsyncIterator[None]:
+    """Let row-level security show what a tenant sees; afterward, what `after` sees."""
+    await connection.execute("select set_config('muster.agency', $1, true)", tenant)
+    yield
+    await connection.execute("select set_config('muster.agency', $1, true)", after)
 
 
 def _endpoint(row: Any) -> Endpoint:

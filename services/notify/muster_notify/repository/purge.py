@@ -1,31 +1,29 @@
-"""Deliveries that are done are kept for a time, with their attempts."""
+"""The deletion of old deliveries, with their attempts."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from muster_runtime.database.retention import Retention
 from muster_runtime.database.transactions import Connection
 
 
-def retention(days: int) -> Retention:
-    """A delivery is kept for so many days after it was made or given up."""
-    return Retention("delivery", timedelta(days=days), _oldest, _purge)
-
-
-async def purged_before(connection: Connection) -> datetime | None:
-    """Deliveries of what happened up to this instant may be gone; None when none is."""
+async def find_purged_before(connection: Connection) -> datetime | None:
+    """Deliveries of events up to this instant may have been deleted; None if none has."""
     before: datetime | None = await connection.fetchval("select before from delivery_purge")
     return before
 
 
-async def _oldest(connection: Connection) -> datetime | None:
+async def find_oldest_finish(connection: Connection) -> datetime | None:
+    """When the oldest finished delivery was delivered or failed."""
     oldest: datetime | None = await connection.fetchval(
         "select min(finished_at) from delivery where finished_at is not null"
     )
     return oldest
 
 
-async def _purge(connection: Connection, before: datetime, limit: int) -> int:
-    """One that is being retried is locked by its retry, and left alone."""
+async def delete_finished(connection: Connection, before: datetime, limit: int) -> int:
+    """Delete at most `limit` deliveries that were finished by then, oldest first; returns how many.
+
+    A delivery that is being retried is locked by its retry, and skipped.
+    """
     purged: int = await connection.fetchval(
         """
         with old as (

@@ -1,15 +1,15 @@
-"""Replays: what an endpoint missed goes to it once more, step by step."""
+"""Replays of endpoints, and their progress."""
 
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from muster_notify.domain import Replay, ReplayState
+from muster_notify.domain.endpoints import Replay, ReplayState
 from muster_runtime.database.transactions import Connection
 
 
-async def add(connection: Connection, replay: Replay, now: datetime) -> None:
-    """Add a replay that is about to begin."""
+async def add_replay(connection: Connection, replay: Replay, now: datetime) -> None:
+    """Add a running replay."""
     await connection.execute(
         """
         insert into replay (id, agency_id, webhook_id, since, state, requested_at)
@@ -23,8 +23,8 @@ async def add(connection: Connection, replay: Replay, now: datetime) -> None:
     )
 
 
-async def running(connection: Connection, webhook_id: str | None = None) -> list[Replay]:
-    """The replays that are not over, of one endpoint or of all, the oldest first."""
+async def list_running(connection: Connection, webhook_id: str | None = None) -> list[Replay]:
+    """The running replays of one endpoint or of all, oldest first."""
     rows = await connection.fetch(
         """
         select id, agency_id, webhook_id, since, place_agency_id, place_position
@@ -37,16 +37,16 @@ async def running(connection: Connection, webhook_id: str | None = None) -> list
     return [Replay(**row) for row in rows]
 
 
-async def next_due(connection: Connection) -> datetime | None:
-    """Since when a replay has something to do."""
+async def find_next_due(connection: Connection) -> datetime | None:
+    """When the oldest running replay was requested: it has work to do since then."""
     earliest: datetime | None = await connection.fetchval(
         "select min(requested_at) from replay where state = 'running'"
     )
     return earliest
 
 
-async def missed(connection: Connection, replay: Replay, limit: int) -> list[Any]:
-    """The next deliveries of a replay: id, agency and position."""
+async def list_missed(connection: Connection, replay: Replay, limit: int) -> list[Any]:
+    """The next deliveries of a replay: ID, agency, and position."""
     rows: list[Any] = await connection.fetch(
         """
         select id, agency_id, position
@@ -66,10 +66,10 @@ async def missed(connection: Connection, replay: Replay, limit: int) -> list[Any
     return rows
 
 
-async def advance(
+async def save_progress(
     connection: Connection, replay: Replay, deliveries: Sequence[Any], state: ReplayState, now: datetime
 ) -> bool:
-    """Note that these deliveries go; False when another process has taken the step, or the replay is over."""
+    """Advance a replay past these deliveries; False if another process has taken the step, or the replay is over."""
     last = deliveries[-1] if deliveries else None
     advanced = await connection.fetchval(
         """

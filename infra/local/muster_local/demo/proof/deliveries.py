@@ -6,8 +6,8 @@ from muster_contracts import topics
 from muster_local.demo.evidence import Evidence
 from muster_local.demo.log import Stream
 from muster_local.demo.proof.line import Line, conclude, differences, first_occurrences
-from muster_notify.domain import WEBHOOK_RULE
-from muster_notify.rules import rules
+from muster_notify.domain.deliveries import WEBHOOK_RULE
+from muster_notify.domain.rules import rules
 
 
 def one_delivery_per_intent(evidence: Evidence) -> Line:

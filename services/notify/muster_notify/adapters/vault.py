@@ -1,4 +1,4 @@
-"""Seals the secrets of webhooks, so that the database alone does not give them away."""
+"""Seals the secrets of webhooks, so that the database alone does not reveal them."""
 
 import base64
 import secrets
@@ -6,7 +6,7 @@ import secrets
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
-# Standard Webhooks asks for 24 to 64 bytes.
+# Standard Webhooks requires 24 to 64 bytes.
 SECRET_BYTES = 32
 
 
@@ -21,7 +21,7 @@ class Vault:
         return self._fernet.encrypt(secret.encode())
 
     def open(self, sealed: bytes) -> str:
-        """The secret again; raises cryptography's InvalidToken when another key sealed it."""
+        """The secret; raises cryptography's InvalidToken if another key sealed it."""
         return self._fernet.decrypt(sealed).decode()
 
 

@@ -1,7 +1,7 @@
-"""Makes the deliveries that are due: attempts outside any transaction, each result in one of its own.
+"""Attempts the deliveries that are due, outside any transaction, and records each result in its own.
 
 If the process dies between an attempt and its result, the attempt is repeated with the same webhook-id or
-Message-ID: at least once towards the outside, and never out of order in a lane.
+Message-ID: at-least-once delivery, and never out of order in a lane.
 """
 
 import asyncio
@@ -13,8 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from muster_notify.disabling import disable
-from muster_notify.domain import (
+from muster_notify.domain.deliveries import (
     Channel,
     Delivery,
     DeliveryState,
@@ -23,19 +22,20 @@ from muster_notify.domain import (
     Verdict,
     progress,
 )
+from muster_notify.handlers.disabling import disable_endpoint
 from muster_notify.repository import deliveries
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import RETRYABLE, Database
 from muster_runtime.messaging.lease import RENEW_SECONDS, Lease
 from muster_runtime.service import Runtime
 
-# Lanes of a channel that are worked on at once. The channels do not wait for each other.
+# Lanes of a channel that are dispatched at once. The channels do not wait for each other.
 SLOTS = {Channel.EMAIL: 4, Channel.WEBHOOK: 16}
 
-# Deliveries that a lane may make before the others have their turn.
+# Deliveries that a lane may attempt before the others get their turn.
 BURST = 50
 
-# How long the attempts in hand may take when the process stops.
+# How long running attempts may take when the process stops.
 DRAIN_SECONDS = 5
 
 _log = structlog.get_logger(__name__)
@@ -49,12 +49,12 @@ class Sender(Protocol):
         ...
 
     async def close(self) -> None:
-        """Give back what it holds."""
+        """Release the connections."""
         ...
 
 
 class Dispatcher:
-    """Works through the lanes, in one process at a time."""
+    """Dispatches the lanes, in one process at a time."""
 
     def __init__(self, senders: Mapping[Channel, Sender]) -> None:
         self._senders = senders
@@ -62,7 +62,7 @@ class Dispatcher:
         self._stopping = False
 
     async def run(self, runtime: Runtime) -> None:
-        """Dispatch until cancelled; then let the attempts in hand finish."""
+        """Dispatch until cancelled; then let running attempts finish."""
         lease = Lease(runtime.database, "dispatch", runtime.settings.instance)
         try:
             while True:
@@ -76,7 +76,7 @@ class Dispatcher:
             await self._stop(lease)
 
     async def _start_lanes(self, runtime: Runtime, lease: Lease) -> datetime | None:
-        """Start work on the lanes that are due, where this process leads; the answer is when the next ones are."""
+        """Start the lanes that are due, if this process leads; returns when the next ones are due."""
         leads = await lease.take()
         now = runtime.clock.now()
         async with runtime.database.connection() as connection:
@@ -84,13 +84,13 @@ class Dispatcher:
                 free = SLOTS[channel] - len(lanes)
                 if not leads or not free:
                     continue
-                for delivery in await deliveries.due(connection, channel, now, busy=lanes, limit=free):
+                for delivery in await deliveries.list_due(connection, channel, now, busy=lanes, limit=free):
                     if delivery.lane not in lanes:
                         lanes[delivery.lane] = asyncio.create_task(self._work(runtime, lease, delivery))
-            return await deliveries.next_due_after(connection, now)
+            return await deliveries.find_next_due_after(connection, now)
 
     def _forget_finished_lanes(self) -> None:
-        """A lane that broke down takes the process with it: what it attempted is not recorded."""
+        """Raise the error of a lane that crashed, which stops the process: its attempt is not recorded."""
         for lanes in self._lanes.values():
             for lane, task in list(lanes.items()):
                 if task.done():
@@ -98,7 +98,7 @@ class Dispatcher:
                     task.result()
 
     async def _rest(self, runtime: Runtime, until: datetime | None) -> None:
-        """Wait for a wake-up, the end of a lane, or the time to renew the lease."""
+        """Wait for a wakeup, the end of a lane, or the time to renew the lease."""
         wakeup = asyncio.create_task(runtime.wakeup.wait(until))
         lanes = [task for tasks in self._lanes.values() for task in tasks.values()]
         try:
@@ -107,7 +107,7 @@ class Dispatcher:
             wakeup.cancel()
 
     async def _work(self, runtime: Runtime, lease: Lease, delivery: Delivery) -> None:
-        """Make a lane's deliveries in order until one must wait, or until others have their turn."""
+        """Attempt a lane's deliveries in order until one must wait, or until it is the turn of others."""
         try:
             for _ in range(BURST):
                 following = await self._deliver(runtime, delivery)
@@ -118,7 +118,7 @@ class Dispatcher:
             _log.warning("delivery_not_recorded", delivery_id=delivery.id, error=repr(error))
 
     async def _deliver(self, runtime: Runtime, delivery: Delivery) -> Delivery | None:
-        """Attempt a delivery, record the result, and give the next one of the lane where that is due now."""
+        """Attempt a delivery and record the result; returns the next one of the lane if that is due now."""
         started = time.monotonic()
         outcome = await self._attempt(runtime, delivery)
         milliseconds = int((time.monotonic() - started) * 1000)
@@ -135,14 +135,14 @@ class Dispatcher:
         owner = {delivery.audience} if step.disable_endpoint else set()
         context = Context(actor=runtime.service.name, correlation_id=delivery.correlation_id)
         async with runtime.database.write(delivery.agency_id, *owner, context=context) as uow:
-            recorded = await deliveries.record_attempt(
+            recorded = await deliveries.add_attempt(
                 uow.connection, delivery, outcome, step, attempted_at=uow.now, milliseconds=milliseconds
             )
             if not recorded or step.state is DeliveryState.PENDING:
                 return None
             if step.disable_endpoint:
-                await disable(uow, delivery, outcome.detail)
-            promoted = await deliveries.promote(uow.connection, [delivery.lane], uow.now)
+                await disable_endpoint(uow, delivery, outcome.detail)
+            promoted = await deliveries.save_heads_as_due(uow.connection, [delivery.lane], uow.now)
         return promoted[0] if promoted else None
 
     async def _attempt(self, runtime: Runtime, delivery: Delivery) -> Outcome:
@@ -151,7 +151,7 @@ class Dispatcher:
         except RETRYABLE:
             raise
         except Exception as error:
-            # A defect in one message must not stop the others; it is logged, and tried again after a correction.
+            # A defect in one message must not stop the others: log it, and retry until it is fixed.
             _log.error("delivery_defect", delivery_id=delivery.id, exc_info=error)
             return Outcome(Verdict.RETRY, f"internal error: {type(error).__name__}")
 

@@ -14,11 +14,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 from pydantic import BaseModel, ConfigDict
 
-from muster_notify.domain import Contact
+from muster_notify.domain.contacts import Contact
 
 
 class Unwritable(Exception):
-    """An e-mail cannot be written from this data; the message does not show the data, because it may be personal."""
+    """An e-mail cannot be written from this data. The message omits the data, which may be personal."""
 
 
 class Message(BaseModel):

@@ -1,4 +1,4 @@
-"""The rules of notify: what is delivered to whom, what an attempt leads to, and when the next one is due."""
+"""Deliveries: what is sent to whom, what an attempt leads to, and when the next one is due."""
 
 import hashlib
 from dataclasses import dataclass
@@ -21,24 +21,6 @@ class DeliveryState(StrEnum):
     FAILED = "failed"
 
 
-class ReplayState(StrEnum):
-    """The state of a replay."""
-
-    RUNNING = "running"
-    DONE = "done"
-    STOPPED = "stopped"  # the endpoint was disabled or deleted meanwhile
-
-
-class WebhookState(StrEnum):
-    """Whether an endpoint receives events."""
-
-    ENABLED = "enabled"
-    DISABLED = "disabled"
-    DELETED = "deleted"
-
-
-OPERATORS = "operators"
-
 # The rule under which every webhook is delivered.
 WEBHOOK_RULE = "webhook"
 
@@ -47,8 +29,8 @@ WEBHOOK_RULE = "webhook"
 class Intent:
     """A message to send: one per event, rule, and recipient, however often the event arrives.
 
-    `recipient` is a role or a webhook's id; `audience` the agency whose recipient it is, `*` for the operators'.
-    One that is `missed` goes to a disabled endpoint: it is not attempted, and kept for a replay.
+    `recipient` is a role or a webhook's ID; `audience` is the agency whose recipient it is, `*` for the operators'.
+    A `missed` one is for a disabled endpoint: it is not attempted, and kept for a replay.
     """
 
     agency_id: str
@@ -69,7 +51,7 @@ class Intent:
         return "dlv_" + hashlib.sha256(intent.encode()).hexdigest()[:32]
 
 
-# Deliveries of one lane, an agency's to one recipient, are made strictly in order.
+# A lane is (agency, recipient). Its deliveries are attempted strictly in order.
 Lane = tuple[str, str]
 
 
@@ -77,7 +59,7 @@ Lane = tuple[str, str]
 class Delivery:
     """A pending delivery at the head of its lane.
 
-    Its round began with its first attempt, or with the first one after it was retried or replayed.
+    Its round began with the first attempt, or with the first one after a retry or a replay.
     """
 
     id: str
@@ -95,62 +77,24 @@ class Delivery:
 
     @property
     def lane(self) -> Lane:
-        """The lane that it heads."""
+        """The lane of the delivery."""
         return self.agency_id, self.recipient
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A webhook endpoint: `agency_id` is `*` for one that gets every agency's events.
-
-    `enabled_at` is when it was last enabled again; None where it never was.
-    """
-
-    id: str
-    agency_id: str
-    url: str
-    state: WebhookState
-    sealed_secret: bytes | None
-    enabled_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """What an endpoint has missed since an instant goes to it once more, agency by agency, each in its order.
-
-    The place is that of the last delivery that went: its agency and position.
-    """
-
-    id: str
-    agency_id: str
-    webhook_id: str
-    since: datetime
-    place_agency_id: str = ""
-    place_position: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Contact:
-    """Someone who can be written to."""
-
-    name: str | None
-    email: str
-
-
 class Verdict(StrEnum):
-    """What an attempt came to."""
+    """The result of an attempt."""
 
     DELIVERED = "delivered"
     RETRY = "retry"
     FAILED = "failed"
-    GONE = "gone"  # the receiver wants nothing more
+    GONE = "gone"  # the receiver no longer wants any events
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an attempt came to, and why; the detail holds no personal data.
+    """The result of an attempt, and why; the detail holds no personal data.
 
-    `enabled_at` is when the endpoint was last enabled again: failures before that count no more.
+    `enabled_at` is when the endpoint was last enabled again: earlier failures no longer count.
     """
 
     verdict: Verdict
@@ -160,7 +104,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a delivery stands after an attempt, whether its endpoint is given up with it, and a round began with it."""
+    """A delivery after an attempt: its state, whether to disable its endpoint, whether the attempt began a round."""
 
     state: DeliveryState
     next_attempt_at: datetime | None = None
@@ -186,7 +130,7 @@ GIVE_UP_AFTER = timedelta(days=14)
 def next_attempt(attempts: int, started_at: datetime, now: datetime) -> datetime | None:
     """The next attempt after `attempts` failures since `started_at`, the latest at `now`; None if the delivery fails.
 
-    It fails only after both the time and the attempts of the schedule: during an outage of ours, nothing is attempted.
+    It fails only when both the time and the attempts of the schedule are used up: an outage of Muster does not count.
     """
     delays = [*RETRY_DELAYS, *[LAST_RETRY_DELAY] * (attempts - len(RETRY_DELAYS))][:attempts]
     due_at = now + delays[-1]
@@ -195,7 +139,7 @@ def next_attempt(attempts: int, started_at: datetime, now: datetime) -> datetime
 
 
 def progress(delivery: Delivery, outcome: Outcome, now: datetime) -> Progress:
-    """Where a delivery stands after an attempt at `now`."""
+    """The state of a delivery after an attempt at `now`."""
     if outcome.verdict is Verdict.DELIVERED:
         return Progress(DeliveryState.DELIVERED)
     attempts, started_at = delivery.round_attempts, delivery.round_started_at

@@ -1,14 +1,14 @@
-"""Works through the replays: what an endpoint missed becomes pending again, in order and in bounded steps.
+"""Runs the replays: what an endpoint missed becomes pending again, in order and in bounded steps.
 
-Until a lane's last missed delivery is pending, what came later in that lane is not attempted (`deliveries.due`), so
-that an agency's events arrive in their order. Once the replay is over, however it ended, nothing is held any more.
+Until a lane's last missed delivery is pending, later ones in that lane are not attempted (`deliveries.list_due`), so
+that an agency's events arrive in order. Once the replay is over, however it ended, it holds nothing.
 """
 
 import asyncio
 
 import structlog
 
-from muster_notify.domain import Replay, ReplayState, WebhookState
+from muster_notify.domain.endpoints import Replay, ReplayState, WebhookState
 from muster_notify.repository import deliveries, endpoints, replays
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import RETRYABLE
@@ -21,11 +21,11 @@ _log = structlog.get_logger(__name__)
 
 
 async def run(runtime: Runtime) -> None:
-    """Replay until cancelled. Several processes may do so at once: a step that another has taken changes nothing."""
+    """Replay until cancelled. Several processes may run at once: a step that another has taken changes nothing."""
     while True:
         try:
             async with runtime.database.connection() as connection:
-                running = await replays.running(connection)
+                running = await replays.list_running(connection)
             for replay in running:
                 await _step(runtime, replay)
             if not running:
@@ -36,19 +36,21 @@ async def run(runtime: Runtime) -> None:
 
 
 async def _step(runtime: Runtime, replay: Replay) -> None:
-    """Make the next deliveries of a replay pending; at an endpoint that gets nothing any more, stop."""
+    """Make the next deliveries of a replay pending, or stop it if its endpoint is no longer enabled."""
     async with runtime.database.connection() as connection:
-        missed = await replays.missed(connection, replay, STEP)
+        missed = await replays.list_missed(connection, replay, STEP)
     agencies = {row["agency_id"] for row in missed}
     context = Context(actor=runtime.service.name, correlation_id=replay.id)
     async with runtime.database.write(replay.agency_id, *agencies, context=context) as uow:
-        endpoint = await endpoints.find(uow.connection, replay.webhook_id)
+        endpoint = await endpoints.find_endpoint(uow.connection, replay.webhook_id)
         state = ReplayState.RUNNING if len(missed) == STEP else ReplayState.DONE
         if endpoint.state is not WebhookState.ENABLED:
             missed, state = [], ReplayState.STOPPED
-        if await replays.advance(uow.connection, replay, missed, state, uow.now):
-            await deliveries.revive(uow.connection, [row["id"] for row in missed])
-            await deliveries.order(uow.connection, {(agency_id, replay.webhook_id) for agency_id in agencies}, uow.now)
+        if await replays.save_progress(uow.connection, replay, missed, state, uow.now):
+            await deliveries.save_as_pending(uow.connection, [row["id"] for row in missed])
+            await deliveries.save_order(
+                uow.connection, {(agency_id, replay.webhook_id) for agency_id in agencies}, uow.now
+            )
             uow.wake()
     if state is not ReplayState.RUNNING:
         _log.info("replay_finished", replay_id=replay.id, webhook_id=replay.webhook_id, state=state)

@@ -7,10 +7,11 @@ from datetime import datetime
 
 from aiosmtplib import SMTP, SMTPDataError, SMTPException, SMTPRecipientsRefused, SMTPResponseException
 
-from muster_notify.domain import OPERATORS, Contact, Delivery, Outcome, Verdict
-from muster_notify.messages import Unwritable, messages, write
+from muster_notify.domain.contacts import OPERATORS, Contact
+from muster_notify.domain.deliveries import Delivery, Outcome, Verdict
+from muster_notify.domain.messages import Unwritable, messages, write
+from muster_notify.domain.rules import rules
 from muster_notify.repository import directory
-from muster_notify.rules import rules
 from muster_notify.settings import NotifySettings
 from muster_runtime.database.transactions import Database
 
@@ -65,7 +66,7 @@ class EmailSender:
         if delivery.recipient == OPERATORS:
             return [Contact("Operators", self._settings.operators_email)]
         async with database.connection() as connection:
-            return await directory.contacts(connection, delivery.agency_id, delivery.recipient)
+            return await directory.list_contacts(connection, delivery.agency_id, delivery.recipient)
 
     async def _connection(self) -> SMTP:
         if self._smtp is not None and self._smtp.is_connected:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import structlog
 from prometheus_client import Gauge
 
-from muster_contracts.notify import WebhookEndpointDisabled
-from muster_notify.domain import Delivery, WebhookState
+from muster_notify import publishing
+from muster_notify.domain.deliveries import Delivery
+from muster_notify.domain.endpoints import WebhookState
 from muster_notify.repository import endpoints
 from muster_runtime.database.transactions import EVERY_AGENCY, Connection, UnitOfWork
 from muster_runtime.observability import audit
@@ -18,13 +19,14 @@ WEBHOOKS_DISABLED = Gauge(
 _log = structlog.get_logger(__name__)
 
 
-async def disable(uow: UnitOfWork, delivery: Delivery, reason: str | None) -> None:
-    """Disable the endpoint of a delivery that was given up, unless that has been done, and publish the fact.
+async def disable_endpoint(uow: UnitOfWork, delivery: Delivery, reason: str | None) -> None:
+    """Disable the endpoint of a delivery that was given up, unless it is disabled, and publish the fact.
 
-    An endpoint of the operators' own is no agency's fact: the alarm, the readiness's warning and the audit say so.
+    An operators' endpoint belongs to no agency, so nothing is published for it: the alert, the readiness warning, and
+    the audit trail show it.
     """
     owner, webhook_id = delivery.audience, delivery.recipient
-    if not await endpoints.disable(uow.connection, webhook_id, reason, uow.now):
+    if not await endpoints.save_disabled(uow.connection, webhook_id, reason, uow.now):
         return
     audit.record(
         uow,
@@ -36,20 +38,12 @@ async def disable(uow: UnitOfWork, delivery: Delivery, reason: str | None) -> No
         after={"state": WebhookState.DISABLED},
     )
     if owner != EVERY_AGENCY:
-        uow.publish(
-            WebhookEndpointDisabled(
-                agency_id=owner,
-                webhook_id=webhook_id,
-                # A lane is strictly in order: since this delivery's first attempt nothing else of it has arrived.
-                failing_since=delivery.round_started_at or uow.now,
-                disabled_at=uow.now,
-            )
-        )
+        uow.publish(publishing.webhook_endpoint_disabled(delivery, uow.now))
     _log.warning("webhook_disabled", webhook_id=webhook_id, agency_id=owner, reason=reason)
 
 
 async def warnings(connection: Connection) -> Sequence[str]:
     """The warnings of a ready service: how many endpoints are disabled."""
-    disabled: int = await connection.fetchval("select count(*) from webhook where state = 'disabled'")
+    disabled = await endpoints.count_disabled(connection)
     WEBHOOKS_DISABLED.labels("notify").set(disabled)
     return [f"webhook endpoints are disabled: {disabled}"] if disabled else []

@@ -1,4 +1,4 @@
-"""Sends webhooks in the Standard Webhooks format, to checked addresses alone."""
+"""Sends webhooks in the Standard Webhooks format, only to checked addresses."""
 
 import asyncio
 from dataclasses import replace
@@ -8,10 +8,11 @@ from urllib.parse import urlsplit
 import httpx
 from standardwebhooks.webhooks import Webhook
 
-from muster_notify.addresses import AddressPolicy, AddressRefused
-from muster_notify.domain import Delivery, Endpoint, Outcome, Verdict, WebhookState
+from muster_notify.adapters.addresses import AddressPolicy, AddressRefused
+from muster_notify.adapters.vault import Vault
+from muster_notify.domain.deliveries import Delivery, Outcome, Verdict
+from muster_notify.domain.endpoints import Endpoint, WebhookState
 from muster_notify.repository import endpoints
-from muster_notify.vault import Vault
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.transactions import Database
 
@@ -23,7 +24,7 @@ class WebhookSender:
         self._vault = vault
         self._policy = policy
         self._timeout_seconds = timeout_seconds
-        # Receivers check the time of signing against their own clocks, so it is never the sandbox's.
+        # Receivers compare the time of signing with their own clocks, so it is never the sandbox's.
         self._clock = SystemClock()
         # No connection is kept: each attempt resolves and checks the address. No proxy from the environment:
         # it would resolve the name itself.
@@ -37,7 +38,7 @@ class WebhookSender:
     async def send(self, database: Database, delivery: Delivery, now: datetime) -> Outcome:
         """Attempt a delivery once. It is signed at the machine's time, whatever `now` is."""
         async with database.connection() as connection:
-            endpoint = await endpoints.find(connection, delivery.recipient)
+            endpoint = await endpoints.find_endpoint(connection, delivery.recipient)
         if endpoint.state is not WebhookState.ENABLED or endpoint.sealed_secret is None:
             return Outcome(Verdict.FAILED, f"the endpoint is {endpoint.state}")
         return replace(await self._attempt(endpoint, delivery), enabled_at=endpoint.enabled_at)
@@ -73,7 +74,7 @@ class WebhookSender:
         }
 
     async def _post(self, url: str, headers: dict[str, str], body: bytes) -> int:
-        """The status of the answer; its body is not read. The first address that lets us connect is used."""
+        """The status of the answer; its body is not read. Uses the first address that accepts a connection."""
         parts = urlsplit(url)
         host = parts.hostname or ""
         target = httpx.URL(url)
@@ -84,7 +85,7 @@ class WebhookSender:
                     "POST",
                     target.copy_with(host=str(address)),
                     content=body,
-                    # The host's own name, both for the receiver and for the check of its certificate.
+                    # The host's name, both for the receiver and to check its certificate.
                     headers={**headers, "host": target.netloc.decode()},
                     extensions={"sni_hostname": host},
                 ) as response:

@@ -1,0 +1,39 @@
+"""Resolves the hosts of webhooks, and refuses addresses that are not public.
+
+Each attempt resolves the name, checks all its addresses, and connects to a checked one, so that the name cannot change
+its address in between.
+"""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import ip_address
+
+from muster_notify.domain.urls import Address, is_public
+
+Resolve = Callable[[str], Awaitable[Sequence[Address]]]
+
+
+class AddressRefused(Exception):
+    """The host resolves to an address that is not public. The message omits the address, which may be secret."""
+
+
+async def resolve(host: str) -> Sequence[Address]:
+    """Every address of a host, in order of preference. Raises OSError if there is none."""
+    infos = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return [ip_address(str(info[4][0]).split("%")[0]) for info in infos]
+
+
+class AddressPolicy:
+    """Which addresses a webhook may connect to."""
+
+    def __init__(self, *, allow_private: bool, resolve: Resolve = resolve) -> None:
+        self._allow_private = allow_private
+        self._resolve = resolve
+
+    async def addresses(self, host: str) -> Sequence[Address]:
+        """The addresses of a host that a webhook may connect to. Raises AddressRefused, or OSError."""
+        addresses = await self._resolve(host)
+        if not self._allow_private and not all(is_public(address) for address in addresses):
+            raise AddressRefused("the host resolves to an address that is not public")
+        return addresses

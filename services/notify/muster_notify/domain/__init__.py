@@ -1,0 +1,1 @@
+"""The rules of notify: who is notified of what, what messages say, when to attempt a delivery. No I/O, no clock."""

@@ -1,0 +1,58 @@
+"""Which URLs a webhook may have: https on public networks; the sandbox also allows http and private networks."""
+
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from urllib.parse import urlsplit
+
+from muster_runtime.errors import InvalidInput
+
+Address = IPv4Address | IPv6Address
+
+LONGEST_URL = 2000
+
+# The one block of IPv6 addresses in public use (RFC 4291, IANA), and 6to4 in it, which leads to any IPv4 address.
+_PUBLIC_IPV6 = IPv6Network("2000::/3")
+_SIX_TO_FOUR = IPv6Network("2002::/16")
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address is public: not loopback, private, link-local, shared, multicast, or reserved."""
+    if isinstance(address, IPv6Address):
+        return address in _PUBLIC_IPV6 and address not in _SIX_TO_FOUR and address.is_global
+    return address.is_global and not address.is_multicast
+
+
+def normal_url(url: str) -> str:
+    """The normal form of a webhook's URL (RFC 3986, 6.2.2 and 6.2.3)."""
+    parts = urlsplit(url)
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    port = "" if parts.port in (None, default) else f":{parts.port}"
+    return f"{parts.scheme}://{parts.hostname}{port}{parts.path or '/'}?{parts.query}"
+
+
+def check_url(url: str, *, allow_private: bool) -> None:
+    """Raise InvalidInput for a URL that could never receive a delivery."""
+    if not url.isascii() or not url.isprintable() or " " in url or len(url) > LONGEST_URL:
+        raise InvalidInput("url", url, f"must be printable ASCII of at most {LONGEST_URL} characters")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise InvalidInput("url", url, "must be a URL") from None
+    schemes = ("https", "http") if allow_private else ("https",)
+    if parts.scheme not in schemes:
+        raise InvalidInput("url", url, f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+    if not host:
+        raise InvalidInput("url", url, "must name a host")
+    if parts.username is not None or parts.password is not None or parts.fragment:
+        raise InvalidInput("url", url, "must contain neither a user nor a fragment")
+    if not allow_private:
+        _check_literal(url, host)
+
+
+def _check_literal(url: str, host: str) -> None:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return  # a name: each attempt resolves it
+    if not is_public(address):
+        raise InvalidInput("url", url, "must be a public address")

@@ -1,0 +1,1 @@
+"""One function per command and event; each is one transaction's work."""

@@ -1,0 +1,93 @@
+"""Turns public events into deliveries, by the rules and the endpoints."""
+
+import json
+from collections.abc import Sequence
+from functools import partial
+
+import structlog
+
+from muster_contracts import Event
+from muster_notify.domain.contacts import OPERATORS
+from muster_notify.domain.deliveries import WEBHOOK_RULE, Channel, Intent
+from muster_notify.domain.endpoints import Endpoint, WebhookState
+from muster_notify.domain.rules import Rule, rules
+from muster_notify.repository import deliveries, endpoints, purge
+from muster_runtime.database.transactions import EVERY_AGENCY, UnitOfWork
+from muster_runtime.messaging.events import Received
+
+_log = structlog.get_logger(__name__)
+
+
+async def on_public_event(uow: UnitOfWork, events: Sequence[Received[Event]]) -> None:
+    """Record a delivery for each e-mail rule and for each webhook that receives these events, all of one type.
+
+    Frequent types have no rule; if no endpoint names them, this is one short query for the whole run.
+    Events older than the last purged delivery are skipped: they may have been announced already.
+    """
+    event_type = events[0].envelope.type
+    email_rules = rules().for_event(event_type)
+    subscribed = await endpoints.list_subscribed(
+        uow.connection,
+        sorted({event.envelope.agency_id for event in events}),
+        event_type,
+        on_request=event_type in rules().on_request,
+    )
+    if not email_rules and not subscribed:
+        return
+    purged_before = await purge.find_purged_before(uow.connection)
+    new = [event for event in events if purged_before is None or event.envelope.time > purged_before]
+    if len(new) < len(events):
+        _log.warning("old_events_not_announced", event_type=event_type, events=len(events) - len(new))
+    intents = [intent for event in new for intent in _intents(event, email_rules, subscribed)]
+    if intents:
+        await deliveries.add_deliveries(uow.connection, intents, uow.now)
+        uow.wake()
+
+
+def _intents(event: Received[Event], email_rules: Sequence[Rule], subscribed: Sequence[Endpoint]) -> list[Intent]:
+    agency_id = event.data.agency_id
+    intent = partial(
+        Intent,
+        agency_id=agency_id,
+        event_id=event.envelope.id,
+        event_type=event.envelope.type,
+        correlation_id=event.envelope.correlation_id,
+        payload=_body(event),
+    )
+    emails = [
+        intent(
+            rule=rule.name,
+            channel=Channel.EMAIL,
+            recipient=rule.recipient,
+            audience=EVERY_AGENCY if rule.recipient == OPERATORS else agency_id,
+        )
+        for rule in email_rules
+    ]
+    webhooks = [
+        intent(
+            rule=WEBHOOK_RULE,
+            channel=Channel.WEBHOOK,
+            recipient=endpoint.id,
+            audience=endpoint.agency_id,
+            missed=endpoint.state is WebhookState.DISABLED,
+        )
+        for endpoint in subscribed
+        if endpoint.agency_id in (agency_id, EVERY_AGENCY)
+    ]
+    return emails + webhooks
+
+
+def _body(event: Received[Event]) -> bytes:
+    """The body of a webhook: type, timestamp, and data (Standard Webhooks), and the position in the stream."""
+    envelope = event.envelope
+    body = {
+        "type": envelope.type,
+        "timestamp": envelope.time.isoformat().replace("+00:00", "Z"),
+        "id": envelope.id,
+        "agency_id": envelope.agency_id,
+        "topic": event.data.topic,
+        "epoch": envelope.epoch,
+        "sequence": envelope.sequence,
+        "data": event.data.model_dump(mode="json"),
+    }
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()

@@ -1,0 +1,35 @@
+"""Keeps the directory of contacts and persons, the only place in notify that knows people."""
+
+from collections.abc import Sequence
+
+from muster_contracts.enrollment import ContactErased, ContactRecorded
+from muster_contracts.entitlements import PersonErased, PersonRecorded
+from muster_notify.domain.contacts import PERSON
+from muster_notify.repository import deliveries, directory
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.messaging.events import Received
+
+
+async def on_contact_recorded(uow: UnitOfWork, events: Sequence[Received[ContactRecorded]]) -> None:
+    """Record an agency's contacts, and make the e-mails that wait for them due now."""
+    contacts = [event.data for event in events]
+    roles = [contact.role for contact in contacts]
+    await directory.save_people(uow.connection, contacts, roles)
+    await deliveries.save_waiting_as_due(uow.connection, [contact.agency_id for contact in contacts], roles, uow.now)
+    uow.wake()
+
+
+async def on_contact_erased(uow: UnitOfWork, events: Sequence[Received[ContactErased]]) -> None:
+    """Delete contacts from the directory."""
+    await directory.delete_people(uow.connection, [(event.data.agency_id, event.data.subject_ref) for event in events])
+
+
+async def on_person_recorded(uow: UnitOfWork, events: Sequence[Received[PersonRecorded]]) -> None:
+    """Record who holds a seat."""
+    persons = [event.data for event in events]
+    await directory.save_people(uow.connection, persons, [PERSON] * len(persons))
+
+
+async def on_person_erased(uow: UnitOfWork, events: Sequence[Received[PersonErased]]) -> None:
+    """Delete the holders of seats from the directory."""
+    await directory.delete_people(uow.connection, [(event.data.agency_id, event.data.subject_ref) for event in events])

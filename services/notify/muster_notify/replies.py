@@ -1,0 +1,92 @@
+"""The replies of the routes."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from muster_contracts import Instant
+from muster_notify.domain.deliveries import Channel, DeliveryState
+from muster_notify.domain.endpoints import ReplayState, WebhookState
+
+
+class WebhookReply(BaseModel):
+    """An endpoint, without its secret."""
+
+    model_config = ConfigDict(frozen=True)
+
+    webhook_id: str
+    agency_id: str = Field(description="`*` for an operators' endpoint, which receives every agency's events.")
+    url: str
+    event_types: list[str] | None = Field(
+        description="null: every public type except those that are only sent on request."
+    )
+    state: WebhookState
+    state_reason: str | None = None
+    disabled_at: Instant | None = Field(
+        default=None, description="When it was last disabled; replay from here. null: never."
+    )
+    created_at: Instant
+
+
+class NewWebhookReply(WebhookReply):
+    """A new endpoint; only this reply has the secret."""
+
+    secret: str | None = Field(
+        description="Verifies the signatures (Standard Webhooks). Shown once; null if the request is repeated."
+    )
+
+
+class ReplayReply(BaseModel):
+    """A replay of failed deliveries to an endpoint."""
+
+    model_config = ConfigDict(frozen=True)
+
+    replay_id: str
+    webhook_id: str
+    since: Instant = Field(description="The replay includes what failed since this instant.")
+    state: ReplayState = Field(
+        description="`done`: every delivery is pending again. `stopped`: the endpoint is no longer enabled."
+    )
+    replayed: int = Field(description="Deliveries made pending so far.")
+    requested_at: Instant
+    finished_at: Instant | None
+
+
+class DeliveryReply(BaseModel):
+    """A message to one recipient about one event."""
+
+    model_config = ConfigDict(frozen=True)
+
+    delivery_id: str = Field(description="Also the webhook-id, and the local part of an e-mail's Message-ID.")
+    position: int = Field(description="The order of deliveries; it increases.")
+    agency_id: str
+    event_id: str
+    event_type: str
+    rule: str
+    channel: Channel
+    recipient: str = Field(description="A role or a webhook ID.")
+    state: DeliveryState
+    attempts: int
+    recorded_at: Instant
+    first_attempt_at: Instant | None
+    next_attempt_at: Instant | None = Field(
+        description="null while it waits behind another delivery, and when it is done."
+    )
+    finished_at: Instant | None
+    last_error: str | None
+
+
+class AttemptReply(BaseModel):
+    """One attempt of a delivery."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    attempted_at: Instant
+    milliseconds: int
+    outcome: str
+    detail: str | None
+
+
+class DeliveryLogReply(DeliveryReply):
+    """A delivery with all its attempts."""
+
+    log: list[AttemptReply]

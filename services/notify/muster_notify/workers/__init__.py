@@ -1,0 +1,1 @@
+"""The long-running duties: dispatching deliveries and replaying missed ones."""

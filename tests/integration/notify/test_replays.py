@@ -1,0 +1,130 @@
+"""A replay sends an endpoint what it missed, in order, and before what comes after."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from muster_notify.bootstrap import build
+from muster_notify.settings import NotifySettings
+from muster_notify.workers import replayer
+from muster_runtime.process import ALL_ROLES, Role
+from tests.integration.notify.conftest import START, Notify, reinstated
+from tests.integration.notify.disabled import TYPES, disabled, enable, replay, replayed
+from tests.integration.notify.receiver import Receiver
+from tests.support.eventually import eventually
+from tests.support.services import ServiceRunner
+
+HOUR = timedelta(hours=1)
+
+
+async def test_what_an_endpoint_missed_is_replayed_in_order_before_what_comes_after(
+    notify: Notify, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replayer, "STEP", 3)
+    webhook = await disabled(notify, receiver)
+    await notify.service.publish(*(reinstated() for _ in range(10)))
+    missed = await notify.until(11, channel="webhook", state="failed", limit="50")
+    assert {d["last_error"] for d in missed} == {"answered 410", "the endpoint is disabled"}
+    assert receiver.requests == []
+
+    refused = await replay(notify, webhook)
+    assert (refused.status_code, "enable it" in refused.json()["detail"]) == (409, True)
+    await enable(notify, webhook)
+    answer = await replay(notify, webhook)
+    assert answer.status_code == 202, answer.text
+    await notify.service.publish(reinstated(), reinstated())
+    done = await replayed(notify, answer.headers["location"])
+    assert (done["state"], done["replayed"], done["webhook_id"]) == ("done", 11, webhook["webhook_id"])
+    await notify.until(13, channel="webhook", state="delivered", limit="50")
+    assert receiver.sequences("NASA") == list(range(1, 14))
+    assert await notify.service.admin.fetchval("select count(*) from audit where command = 'ReplayWebhook'") == 1
+
+
+async def test_a_replay_begins_at_an_instant_and_covers_every_agency_of_an_operators_endpoint(
+    notify: Notify, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replayer, "STEP", 2)
+    webhook = await disabled(notify, receiver, "*")
+    notify.move(hours=1)
+    await notify.service.publish(*(reinstated(agency) for agency in ("NASA", "EPA", "DOE") * 3))
+    for agency in ("EPA", "DOE"):
+        await notify.until(3, agency, channel="webhook", state="failed")
+    await notify.until(4, "NASA", channel="webhook", state="failed")
+    await enable(notify, webhook)
+    answer = await replay(notify, webhook, (START + HOUR).isoformat())
+    assert (await replayed(notify, answer.headers["location"]))["replayed"] == 9
+    for agency in ("EPA", "DOE"):
+        await notify.until(3, agency, channel="webhook", state="delivered")
+        assert receiver.sequences(agency) == [1, 2, 3]
+    await notify.until(3, "NASA", channel="webhook", state="delivered")
+    assert receiver.sequences("NASA") == [2, 3, 4]  # the first was missed before
+
+
+async def test_a_replay_of_a_receiver_that_is_gone_once_more_stops(
+    notify: Notify, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replayer, "STEP", 1)
+    webhook = await disabled(notify, receiver)
+    await notify.service.publish(*(reinstated() for _ in range(4)))
+    await notify.until(5, channel="webhook", state="failed")
+    await enable(notify, webhook)
+    receiver.answer = lambda _: 410
+    answer = await replay(notify, webhook)
+    done = await replayed(notify, answer.headers["location"])
+    assert done["state"] in ("stopped", "done")  # whichever was first, the receiver's answer or the last step
+    await notify.until(5, channel="webhook", state="failed")
+    assert len(receiver.requests) == 1
+    assert (await notify.get("/v1/webhooks?state=disabled")).json()["items"]
+
+
+@pytest.mark.parametrize(
+    ("change", "becomes"),
+    [
+        ("update webhook set state = 'disabled'", "failed"),
+        ("delete from delivery where state = 'failed'", "delivered"),  # as a purge does
+    ],
+    ids=["stopped", "purged"],
+)
+async def test_what_a_replay_holds_is_free_once_it_is_over(
+    run_service: ServiceRunner, receiver: Receiver, change: str, becomes: str
+) -> None:
+    settings: dict[str, Any] = {"webhook_allow_private": True}
+    service = await run_service(build, NotifySettings, roles=ALL_ROLES - {Role.SCHEDULER}, **settings)
+    notify = Notify(service)
+    service.clock.move(START)
+    webhook = await notify.add_webhook(receiver.url, "*", event_types=TYPES)
+    await service.admin.execute("update webhook set state = 'disabled'")
+    await service.publish(reinstated())
+    await notify.until(channel="webhook", state="failed")
+    await enable(notify, webhook)
+    assert (await replay(notify, webhook)).status_code == 202
+    await service.publish(reinstated())
+    (held,) = await notify.until(channel="webhook", state="pending")
+    await service.admin.execute(change)
+    worker = await run_service(build, NotifySettings, roles=frozenset({Role.SCHEDULER}), beside=service, **settings)
+    worker.clock.move(START)
+
+    async def over() -> bool:
+        (found,) = [d for d in await notify.deliveries() if d["delivery_id"] == held["delivery_id"]]
+        return bool(found["state"] == becomes)
+
+    await eventually(over)
+
+
+async def test_a_second_replay_of_an_endpoint_waits_for_the_end_of_the_first(run_service: ServiceRunner) -> None:
+    roles = ALL_ROLES - {Role.SCHEDULER}  # whose worker would end the first
+    notify = Notify(await run_service(build, NotifySettings, roles=roles, webhook_allow_private=True))
+    notify.service.clock.move(START)
+    webhook = await notify.add_webhook("http://127.0.0.1:1/hook")
+    first, second = await replay(notify, webhook), await replay(notify, webhook)
+    assert (first.status_code, second.status_code) == (202, 409)
+    assert first.json()["replay_id"] in second.json()["detail"]
+
+
+@pytest.mark.parametrize("since", ["2099-01-01T00:00:00Z", "2025-08-06", "yesterday"])
+async def test_a_replay_since_no_instant_of_the_past_is_refused(notify: Notify, receiver: Receiver, since: str) -> None:
+    webhook = await notify.add_webhook(receiver.url)
+    answer = await replay(notify, webhook, since)
+    assert answer.status_code == 422
+    assert "since" in answer.text
