@@ -1,14 +1,12 @@
 """The field of a fault: the probe's processes on a database and topics of their own, its traffic, and the verdict."""
 
-import asyncio
 import json
 import os
 import random
 import signal
 import sys
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -30,9 +28,11 @@ from muster_runtime.context import Context
 from muster_runtime.database.transactions import Database
 from tests.faults import oracle
 from tests.faults.probe.service import ANSWERS, DIRECTORY, MIGRATIONS, TOPIC
-from tests.faults.recorder import Command, Ending, Recorder
+from tests.faults.readiness import health
+from tests.faults.recorder import Recorder
 from tests.faults.servers import Process, free_port
 from tests.faults.tables import ProbeTables
+from tests.faults.traffic import ProbeTraffic
 from tests.support.databases import Databases
 from tests.support.eventually import eventually
 from tests.support.services import ISSUER, TokenIssuer
@@ -40,12 +40,7 @@ from tests.support.topics import Producer, Reader
 
 TOPICS = (TOPIC, ANSWERS, DIRECTORY, ClockMoved.topic)
 
-AGENCIES = ("NASA", "DOE", "EPA", "GSA")
-
 PARTITIONS = 3
-
-# How long a command is tried again before its sender gives up.
-PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ class Where:
 
 
 @dataclass
-class Field(ProbeTables):
+class Field(ProbeTables, ProbeTraffic):
     """Everything that a fault is tried on. Use it as a context.
 
     `dice` are the test's; the traffic, which goes on beside it, has its own, so that either is repeatable.
@@ -76,12 +71,12 @@ class Field(ProbeTables):
     processes: list[Process] = field(default_factory=list)
     api: Process = field(init=False)
     client: httpx.AsyncClient = field(init=False)
-    _traffic_dice: random.Random = field(init=False)
+    traffic_dice: random.Random = field(init=False)
     _exit: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)
-        self._traffic_dice = random.Random(f"{self.seed}/traffic")
+        self.traffic_dice = random.Random(f"{self.seed}/traffic")
 
     async def __aenter__(self) -> Self:
         databases = Databases(self.postgres_dsn)
@@ -166,61 +161,6 @@ class Field(ProbeTables):
         """Wait until processes say that they can do their work."""
         for process in processes:
             await eventually(lambda: health(process), timeout=timeout)  # noqa: B023 - awaited within the turn
-
-    async def give_out(self, agency_id: str, *seat_ids: str, key: str | None = None, patient: bool = True) -> Command:
-        """Send a command, again under its key until it has an answer, and record how it ended."""
-        key = key or f"key-{self._traffic_dice.getrandbits(64):016x}"
-        give_up_at = time.monotonic() + (PATIENCE_SECONDS if patient else 0)
-        while True:
-            ending, answer = await self._post(agency_id, seat_ids, key)
-            if ending != "lost" or time.monotonic() > give_up_at:
-                command = Command(key, agency_id, seat_ids, ending, answer)
-                self.recorder.record(command)
-                return command
-            await asyncio.sleep(0.1)
-
-    async def _post(self, agency_id: str, seat_ids: Sequence[str], key: str) -> tuple[Ending, str]:
-        try:
-            reply = await self.client.post(
-                f"/v1/agencies/{agency_id}/seats",
-                json={"seat_ids": seat_ids},
-                headers={"Idempotency-Key": key},
-            )
-        except httpx.TransportError:
-            return "lost", ""
-        if reply.status_code == 201:
-            return "answered", reply.text
-        # A server error says nothing of what became of the transaction; a refusal does.
-        return ("lost" if reply.status_code >= 500 else "refused"), reply.text
-
-    async def traffic(self, commands: int, *, agencies: Sequence[str] = AGENCIES, at_once: int = 8) -> None:
-        """Send commands of 1 to 20 seats each, several at once."""
-        turns = asyncio.Semaphore(at_once)
-        dice = self._traffic_dice
-        numbered = dice.getrandbits(32)
-
-        async def one(number: int, agency_id: str, seats: int) -> None:
-            async with turns:
-                await self.give_out(agency_id, *(f"{numbered:08x}-{number}-{part}" for part in range(seats)))
-
-        await asyncio.gather(*(one(number, dice.choice(agencies), dice.randint(1, 20)) for number in range(commands)))
-
-    @asynccontextmanager
-    async def live_traffic(self) -> AsyncIterator[None]:
-        """Traffic for as long as the block lasts; every command has its ending when it is left."""
-        over = asyncio.Event()
-
-        async def keep_up() -> None:
-            while not over.is_set():
-                await self.traffic(10)
-                await asyncio.sleep(0.1)  # the machine's other work is not to be starved
-
-        traffic = asyncio.create_task(keep_up())
-        try:
-            yield
-        finally:
-            over.set()
-            await traffic
 
     async def replay(self, agency_id: str, by: Process | None = None) -> Any:
         """Ask for a parked stream's replay; None where the process dies of it."""
@@ -323,30 +263,3 @@ def _occurrence(record: "ConsumerRecord[Any, Any]") -> oracle.Occurrence | None:
             ANSWERS, envelope.agency_id, position, json.loads(record.value or b"")["enrollment_id"]
         )
     return None
-
-
-async def health(process: Process) -> bool:
-    """Whether a process says that it can do its work; an AssertionError says why not."""
-    assert process.runs, f"{process.program.name} has ended: {process.exit_status}\n{process.said()[-3000:]}"
-    reasons = await reasons_not_ready(process)
-    assert not reasons, f"{process.program.name} is not ready: {reasons}"
-    return True
-
-
-async def reasons_not_ready(process: Process) -> list[str]:
-    """What the process itself says; one that cannot be reached says so."""
-    try:
-        async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
-            body = (await client.get(f"{process.program.address}/health/ready")).json()
-    except httpx.TransportError as error:
-        return [f"it does not answer: {type(error).__name__}"]
-    reasons: list[str] = body["reasons"]
-    return reasons
-
-
-async def readiness_reason(process: Process, words: str) -> str:
-    """The reason with these words for which a process is not ready; an AssertionError shows what it says instead."""
-    reasons = await reasons_not_ready(process)
-    found = [reason for reason in reasons if words in reason]
-    assert found, f"{process.program.name} does not say {words!r}: {reasons}"
-    return found[0]

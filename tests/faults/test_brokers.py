@@ -10,8 +10,9 @@ from aiokafka.errors import KafkaError
 
 from muster_local.topics import connect
 from tests.faults import servers
-from tests.faults.field import Field, readiness_reason
+from tests.faults.field import Field
 from tests.faults.findings import Findings
+from tests.faults.readiness import readiness_reason
 from tests.faults.servers import Server
 from tests.support.eventually import eventually
 from tests.support.services import TokenIssuer

@@ -13,10 +13,11 @@ from muster_contracts import Envelope, event_id, source_of, write_headers
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.messaging.consumer.subscription import SESSIONS_MS
 from muster_runtime.messaging.producers import partition_of
-from tests.faults.field import AGENCIES, PARTITIONS, Field
+from tests.faults.field import PARTITIONS, Field
 from tests.faults.findings import Findings
 from tests.faults.probe.service import TOPIC
 from tests.faults.servers import Process
+from tests.faults.traffic import AGENCIES
 from tests.support.eventually import eventually
 from tests.support.topics import Reader
 

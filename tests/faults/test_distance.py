@@ -15,8 +15,9 @@ import pytest
 
 from tests.faults import servers
 from tests.faults.distance import Distance
-from tests.faults.field import AGENCIES, Field, Where
+from tests.faults.field import Field, Where
 from tests.faults.findings import Findings
+from tests.faults.traffic import AGENCIES
 from tests.support.services import TokenIssuer
 
 LATENCY_SECONDS = 0.2

@@ -10,9 +10,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests.faults import servers
 from tests.faults.disk import SmallDisk
-from tests.faults.field import Field, readiness_reason
+from tests.faults.field import Field
 from tests.faults.findings import Findings
 from tests.faults.probe.service import TOPIC
+from tests.faults.readiness import readiness_reason
 from tests.faults.servers import Server
 from tests.support.eventually import eventually
 from tests.support.services import TokenIssuer

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.faults.field import AGENCIES, Field
+from tests.faults.field import Field
 from tests.faults.probe.service import TOPIC
+from tests.faults.traffic import AGENCIES
 
 pytestmark = pytest.mark.drill
 

@@ -16,10 +16,11 @@ from muster_contracts.entitlements import SeatAssigned
 from muster_local.provisioning import drop
 from tests.faults import servers
 from tests.faults.disk import SmallDisk
-from tests.faults.field import Field, Where, readiness_reason
+from tests.faults.field import Field, Where
 from tests.faults.findings import Findings
 from tests.faults.probe.service import MIGRATIONS
 from tests.faults.proxy import PostgresProxy
+from tests.faults.readiness import readiness_reason
 from tests.faults.servers import Server
 from tests.support.databases import Databases
 from tests.support.eventually import eventually

@@ -12,10 +12,11 @@ from muster_contracts.entitlements import PersonErased, PersonRecorded, SeatAssi
 from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import Database
-from tests.faults.field import AGENCIES, Field
+from tests.faults.field import Field
 from tests.faults.findings import Findings
 from tests.faults.probe.service import give_out
 from tests.faults.recorder import Command, Ending
+from tests.faults.traffic import AGENCIES
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.drill

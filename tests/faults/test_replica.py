@@ -8,10 +8,12 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 
 from muster_runtime.database.commits import STANDBY_GONE
-from tests.faults.field import AGENCIES, Field, readiness_reason
+from tests.faults.field import Field
 from tests.faults.findings import Findings
+from tests.faults.readiness import readiness_reason
 from tests.faults.replica import Replicas, configure
 from tests.faults.servers import Server
+from tests.faults.traffic import AGENCIES
 from tests.support.eventually import eventually
 
 # When the sandbox's time comes to an expiry.

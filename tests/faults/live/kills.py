@@ -6,8 +6,8 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping
 
 from muster_contracts import SERVICES
-from tests.faults.field import health
 from tests.faults.live.stage import READY_SECONDS, REPLICAS, Stage
+from tests.faults.readiness import health
 from tests.support.eventually import eventually
 
 # The services that have something to relay at any time; one that has not for so long is killed all the same.

@@ -25,7 +25,7 @@ from muster_local.servers import CONTROLLER, KAFKA, POSTGRES, embedded_kafka, em
 from muster_local.stack import Stack
 from muster_local.topics import create_topics
 from muster_runtime.database.dbmate import migrate
-from tests.faults.field import health
+from tests.faults.readiness import health
 from tests.faults.servers import Process, Server, free_port
 from tests.support.eventually import eventually
 
