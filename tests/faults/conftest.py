@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Without the client's complaints: here the broker is away on purpose."""
+    """Without the client's warnings: here the broker is away on purpose."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 

@@ -92,7 +92,7 @@ class Field(ProbeTables, ProbeTraffic):
     ) -> None:
         for process in self.processes:
             process.kill()
-            print(f"--- {process.program.name} ({process.exit_status})", *_complaints(process.said()), sep="\n")
+            print(f"--- {process.program.name} ({process.exit_status})", *_last_lines(process.said()), sep="\n")
         await self._exit.aclose()
         await self.admin.close()
         await delete_topics(self.bootstrap, [self.prefix + name for name in TOPICS])
@@ -243,7 +243,7 @@ class Field(ProbeTables, ProbeTraffic):
         return await self._exit.enter_async_context(Producer(self.bootstrap, self.prefix))
 
 
-def _complaints(log: str) -> list[str]:
+def _last_lines(log: str) -> list[str]:
     """The last lines of a log that are not about requests: pytest shows them where a test fails."""
     return [line[:600] for line in log.splitlines() if '"event": "request"' not in line][-15:]
 

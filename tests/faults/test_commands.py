@@ -62,7 +62,7 @@ async def test_22_fifty_requests_under_one_key_and_a_kill_before_the_answer_make
     again = await asyncio.gather(*(_ask(field.client) for _ in range(50)))
     findings.recovered("no request had an answer; repeated, all fifty had the same one")
     assert set(again) == {'{"first":1,"last":3}'}
-    await field.give_out("NASA", "a", "b", "c", key="one key")
+    await field.assign_seats("NASA", "a", "b", "c", key="one key")
     await field.at_rest()
     assert await field.differences() == []
 

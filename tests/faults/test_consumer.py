@@ -80,7 +80,7 @@ async def test_15_a_consumer_stopped_past_its_session_applies_nothing_twice(fiel
     applied = await field.effects("NASA")
     flowing = [agency_id for agency_id in AGENCIES if _partition(agency_id) != _partition("NASA")]
     for agency_id in flowing:
-        await field.give_out(agency_id, "while NASA's partition waits")
+        await field.assign_seats(agency_id, "while NASA's partition waits")
         await eventually(lambda: field.is_applied(agency_id))  # noqa: B023 - awaited within the turn
     assert await field.effects("NASA") == applied
     zombie.send(signal.SIGCONT)
@@ -104,7 +104,7 @@ async def test_16_at_sigterm_in_mid_batch_nothing_is_committed_to_kafka_beyond_t
     await field.ready(consumer)
     await field.trouble("NASA", "slow", seconds=seconds)
     await field.traffic(30)
-    await field.give_out("NASA", "slow")
+    await field.assign_seats("NASA", "slow")
     await eventually(field.handler_sleeps, timeout=30)
     took = await asyncio.to_thread(consumer.stop, GRACE_SECONDS)
     assert consumer.exit_status == 0
@@ -149,7 +149,7 @@ async def test_17_a_handler_that_outlives_the_poll_interval_loses_its_place_and_
     await field.traffic(10)
     await field.at_rest()
     await field.trouble("NASA", "slow", seconds=12)
-    await field.give_out("NASA", "slow")
+    await field.assign_seats("NASA", "slow")
     await eventually(field.handler_sleeps, timeout=30)
     second = field.start("consumer")
     findings.fault_is_over()
@@ -169,13 +169,15 @@ async def test_18_poison_parks_its_agency_alone_and_the_others_stay_quick(field:
     await field.traffic(10)
     await field.at_rest()
     await field.trouble("NASA", "poison")
-    await field.give_out("NASA", "before", "poison", "behind")
+    await field.assign_seats("NASA", "before", "poison", "behind")
     await eventually(lambda: field.parked("NASA"))
     slowest = 0.0
     for number in range(30):
         agency_id = field.dice.choice(AGENCIES[1:])
         asked = time.monotonic()
-        await asyncio.gather(field.give_out(agency_id, f"quick-{number}"), field.give_out("NASA", f"later-{number}"))
+        await asyncio.gather(
+            field.assign_seats(agency_id, f"quick-{number}"), field.assign_seats("NASA", f"later-{number}")
+        )
         await eventually(lambda: field.is_applied(agency_id))  # noqa: B023 - awaited within the turn
         slowest = max(slowest, time.monotonic() - asked)
     assert slowest < 5
@@ -196,9 +198,9 @@ async def test_19_a_replay_killed_half_way_during_live_traffic_keeps_the_order(
     consumer = field.start("consumer", breaking=["--die-before", "unpark", "--nth", "2"])
     await field.ready(consumer)
     await field.trouble("NASA", "poison")
-    await field.give_out("NASA", "poison")
+    await field.assign_seats("NASA", "poison")
     for number in range(12):
-        await field.give_out("NASA", *(f"behind-{number}-{part}" for part in range(100)))
+        await field.assign_seats("NASA", *(f"behind-{number}-{part}" for part in range(100)))
     await eventually(lambda: field.parked("NASA"))
     await field.until_drained()
     await field.no_more_trouble()

@@ -58,7 +58,7 @@ class Far:
             async with places:
                 seat_id = f"{name}-{number}"
                 sent[seat_id] = time.monotonic()
-                await self.field.give_out(dice.choice(AGENCIES), seat_id)
+                await self.field.assign_seats(dice.choice(AGENCIES), seat_id)
                 answered.append(time.monotonic() - sent[seat_id])
 
         async def watch() -> None:

@@ -76,7 +76,7 @@ async def steady_traffic(field: Field) -> AsyncIterator[None]:
             number = 0
             while not over.is_set():
                 agency_id = AGENCIES[number % len(AGENCIES)]
-                commands.create_task(field.give_out(agency_id, f"seat-{number}"))
+                commands.create_task(field.assign_seats(agency_id, f"seat-{number}"))
                 number += 1
                 await asyncio.sleep(began + number / COMMANDS_PER_SECOND - time.monotonic())
 

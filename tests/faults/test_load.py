@@ -28,7 +28,7 @@ async def test_44_an_agency_with_nearly_all_of_the_traffic_disturbs_no_other(fie
     delays: dict[str, list[float]] = {BESIDE: [], ELSEWHERE: []}
 
     async def quiet(agency_id: str, seat_id: str) -> None:
-        await field.give_out(agency_id, seat_id)
+        await field.assign_seats(agency_id, seat_id)
         answered = time.monotonic()
         await eventually(lambda: field.is_applied(agency_id))
         delays[agency_id].append(time.monotonic() - answered)
@@ -36,7 +36,7 @@ async def test_44_an_agency_with_nearly_all_of_the_traffic_disturbs_no_other(fie
     for number in range(HUNDREDS):
         seats = [f"busy-{number}-{part}" for part in range(SHARE)]
         agency_id = (BESIDE, ELSEWHERE)[number % 2]
-        await asyncio.gather(field.give_out(BUSY, *seats), quiet(agency_id, f"quiet-{number}"))
+        await asyncio.gather(field.assign_seats(BUSY, *seats), quiet(agency_id, f"quiet-{number}"))
     findings.fault_is_over()
     await field.at_rest()
     slowest = {agency_id: max(delays[agency_id]) * 1000 for agency_id in delays}

@@ -64,7 +64,7 @@ async def test_the_verdict_is_red_without_the_protection_and_green_with_it(
         await field.until_dead(dying)
         field.start(scenario.dying, breaking=options[scenario.dying])
     for agency_id in AGENCIES:  # every stream goes on behind the harm
-        await field.give_out(agency_id, f"{agency_id}-last")
+        await field.assign_seats(agency_id, f"{agency_id}-last")
     await field.at_rest()
     differences = await field.differences()
     print(*differences, sep="\n")

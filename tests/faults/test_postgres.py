@@ -53,7 +53,7 @@ async def test_11_restarted_at_once_in_a_consumers_transaction_the_work_is_redon
     await field.ready(consumer)
     await field.traffic(20)
     await field.trouble("NASA", "slow", seconds=3)
-    await field.give_out("NASA", "slow")
+    await field.assign_seats("NASA", "slow")
     await eventually(field.handler_sleeps, timeout=30)
     postgres_server.send(signal.SIGQUIT)  # an immediate shutdown: like a crash, for all but the shared memory
     await eventually(lambda: not postgres_server.runs)
@@ -162,7 +162,7 @@ async def test_24_after_a_restore_and_a_raised_epoch_nothing_new_is_taken_for_kn
     await field.traffic(20)
     await field.until_drained()
     relay.stop()
-    await field.give_out("NASA", "waits in the backup's outbox")
+    await field.assign_seats("NASA", "waits in the backup's outbox")
     producer.stop()
 
     backup = await field.back_up()
@@ -260,7 +260,7 @@ async def test_25_on_a_full_disk_postgres_refuses_and_nothing_is_corrupt(
             await field.traffic(20)
             await field.at_rest()
             disk.fill()
-            asked = [await field.give_out("NASA", *_many(number), patient=False) for number in range(40)]
+            asked = [await field.assign_seats("NASA", *_many(number), patient=False) for number in range(40)]
             assert "lost" in {command.ending for command in asked}, "the disk was not full enough to refuse anything"
             reason = await eventually(lambda: readiness_reason(field.api, "the disk of Postgres is full"), timeout=60)
             refused = await field.client.post("/v1/agencies/NASA/seats", json={"seat_ids": _many(40)})

@@ -14,7 +14,7 @@ from muster_runtime.context import Context
 from muster_runtime.database.transactions import Database
 from tests.faults.field import Field
 from tests.faults.findings import Findings
-from tests.faults.probe.service import give_out
+from tests.faults.probe.service import assign_seats
 from tests.faults.recorder import Command, Ending
 from tests.faults.traffic import AGENCIES
 from tests.support.eventually import eventually
@@ -79,7 +79,7 @@ async def test_03_overlapping_transactions_committed_in_reverse_miss_nothing(fie
                 if rolled_back:
                     last_opened_closes_first.enter_context(pytest.raises(RolledBack))
                 uow = await last_opened_closes_first.enter_async_context(database.write(agency_id, context=CONTEXT))
-                await give_out(uow, agency_id, seat_ids)
+                await assign_seats(uow, agency_id, seat_ids)
                 await uow.flush()
                 if rolled_back:
                     last_opened_closes_first.callback(_roll_back)

@@ -92,7 +92,7 @@ async def test_37_a_synchronous_standby_that_is_gone_is_named_and_all_go_on_when
     await replicas.standby.up()
     findings.fault_is_over()
     await field.ready(*processes)
-    repeated = [await field.give_out(_agency(key), key, key=key) for key in keys]
+    repeated = [await field.assign_seats(_agency(key), key, key=key) for key in keys]
     assert {command.ending for command in repeated} == {"answered"}
     await field.traffic(20)
     await field.at_rest()
@@ -123,7 +123,7 @@ async def test_37_a_promoted_server_that_waits_for_a_standby_of_its_own_is_named
     findings.fault_is_over()
     await field.serve()
     await field.ready(relay)
-    await field.give_out(_agency("a"), "a", key="a")
+    await field.assign_seats(_agency("a"), "a", key="a")
     await field.at_rest()
     findings.recovered("synchronous_standby_names was emptied")
     assert await field.differences() == []

@@ -37,7 +37,7 @@ async def _others_go_on_after(
     consumer = field.start("consumer", where=where)
     await field.ready(consumer)
     await field.trouble("NASA", "slow", seconds=seconds)
-    await field.give_out("NASA", "slow")
+    await field.assign_seats("NASA", "slow")
     await eventually(field.handler_sleeps, timeout=30)
     if proxy is not None:
         proxy.fall_silent()
@@ -45,7 +45,7 @@ async def _others_go_on_after(
     began = time.monotonic()
     await field.no_more_trouble()
     findings.fault_is_over()
-    await field.give_out("NASA", "next")
+    await field.assign_seats("NASA", "next")
     waited = time.monotonic() - began
     assert waited < BOUND_SECONDS
     heir = field.start("consumer")

@@ -23,7 +23,9 @@ class ProbeTraffic:
     recorder: Recorder
     traffic_dice: random.Random
 
-    async def give_out(self, agency_id: str, *seat_ids: str, key: str | None = None, patient: bool = True) -> Command:
+    async def assign_seats(
+        self, agency_id: str, *seat_ids: str, key: str | None = None, patient: bool = True
+    ) -> Command:
         """Send a command, again under its key until it has an answer, and record how it ended."""
         key = key or f"key-{self.traffic_dice.getrandbits(64):016x}"
         give_up_at = time.monotonic() + (PATIENCE_SECONDS if patient else 0)
@@ -57,7 +59,7 @@ class ProbeTraffic:
 
         async def one(number: int, agency_id: str, seats: int) -> None:
             async with turns:
-                await self.give_out(agency_id, *(f"{numbered:08x}-{number}-{part}" for part in range(seats)))
+                await self.assign_seats(agency_id, *(f"{numbered:08x}-{number}-{part}" for part in range(seats)))
 
         await asyncio.gather(*(one(number, dice.choice(agencies), dice.randint(1, 20)) for number in range(commands)))
 

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class InvalidCursor(PermanentError):
-    """The cursor is not one that a page gave out."""
+    """The cursor is not the `next` of a page."""
 
     status = 422
     slug = "invalid-cursor"

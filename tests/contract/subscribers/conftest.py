@@ -46,7 +46,7 @@ def run(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> Callable[...
             stderr=asyncio.subprocess.PIPE,
         )
         subscriber = Subscriber(process)
-        readers = [asyncio.create_task(subscriber.read()), asyncio.create_task(subscriber.read_complaints())]
+        readers = [asyncio.create_task(subscriber.read()), asyncio.create_task(subscriber.read_stderr())]
         try:
             yield subscriber
         finally:

@@ -70,17 +70,17 @@ class Subscriber:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.facts: list[dict[str, Any]] = []
-        self.complaints = ""
+        self.stderr = ""
 
     async def read(self) -> None:
         assert self.process.stdout
         async for line in self.process.stdout:
             self.facts.append(json.loads(line))
 
-    async def read_complaints(self) -> None:
+    async def read_stderr(self) -> None:
         assert self.process.stderr
         async for line in self.process.stderr:
-            self.complaints += line.decode()
+            self.stderr += line.decode()
 
     def sequences(self, agency_id: str) -> list[int]:
         """The sequences of an agency's facts, in the order in which they were printed."""

@@ -33,11 +33,11 @@ async def test_each_fact_is_printed_once_in_order_also_over_a_restart(
 
     async with run(command()) as subscriber:
         await eventually(lambda: len(subscriber.facts) >= 60 or subscriber.process.returncode, timeout=40)
-        assert len(subscriber.facts) >= 60, subscriber.complaints
+        assert len(subscriber.facts) >= 60, subscriber.stderr
         await topic.put(interleaved(range(21, 31)))
         await eventually(lambda: len(subscriber.facts) >= 90)
     for agency in AGENCIES:
-        assert subscriber.sequences(agency) == list(range(1, 31)), subscriber.complaints
+        assert subscriber.sequences(agency) == list(range(1, 31)), subscriber.stderr
     assert {fact["type"] for fact in subscriber.facts} == {
         "muster.entitlements.SeatAssigned.v1",
         "muster.entitlements.SeatActivated.v1",
@@ -48,7 +48,7 @@ async def test_each_fact_is_printed_once_in_order_also_over_a_restart(
     async with run(command()) as restarted:
         await eventually(lambda: len(restarted.facts) >= 30, timeout=40)
     for agency in AGENCIES:
-        assert restarted.sequences(agency) == list(range(31, 41)), restarted.complaints
+        assert restarted.sequences(agency) == list(range(31, 41)), restarted.stderr
 
 
 @pytest.mark.parametrize("command", PRINTERS)
@@ -59,7 +59,7 @@ async def test_a_gap_stops_the_subscriber_and_is_named(
     async with run(command()) as subscriber, asyncio.timeout(40):
         await subscriber.process.wait()
     assert subscriber.process.returncode != 0
-    assert "NASA: events 4 to 5 are missing" in subscriber.complaints
+    assert "NASA: events 4 to 5 are missing" in subscriber.stderr
     assert subscriber.sequences("NASA") == [1, 2, 3]
 
 
@@ -73,7 +73,7 @@ async def test_a_gap_at_a_new_epoch_stops_the_subscriber_as_well(
     async with run(command()) as subscriber, asyncio.timeout(40):
         await subscriber.process.wait()
     assert subscriber.process.returncode != 0
-    assert "NASA: events 4 to 5 are missing" in subscriber.complaints
+    assert "NASA: events 4 to 5 are missing" in subscriber.stderr
     assert subscriber.sequences("NASA") == [1, 2, 3]
 
 
@@ -82,12 +82,12 @@ async def test_a_second_instance_is_refused_and_the_first_goes_on(
     command: Callable[[], list[str]], topic: Topic, run: Callable[..., Any], eventually: Eventually, tmp_path: Path
 ) -> None:
     async with run(command()) as first:
-        await eventually(lambda: "connected, waiting" in first.complaints, timeout=40)
+        await eventually(lambda: "connected, waiting" in first.stderr, timeout=40)
         async with run(command(), STATE=str(tmp_path / "second.json")) as second, asyncio.timeout(40):
             await second.process.wait()
         assert second.process.returncode == 1
-        assert "has another member, and this example is for one instance" in second.complaints
-        assert "Traceback" not in second.complaints
+        assert "has another member, and this example is for one instance" in second.stderr
+        assert "Traceback" not in second.stderr
         await topic.put(seats("NASA", range(1, 4)))
         await eventually(lambda: first.sequences("NASA") == [1, 2, 3], timeout=40)
 
@@ -108,8 +108,8 @@ async def test_two_instances_that_start_at_once_do_not_both_go_on(
         assert refused
         for each in refused:
             assert each.process.returncode == 1
-            assert "has another member, and this example is for one instance" in each.complaints
-            assert "Traceback" not in each.complaints
+            assert "has another member, and this example is for one instance" in each.stderr
+            assert "Traceback" not in each.stderr
             assert each.facts == []
     if refused == [one, other]:
         async with run(command()) as again:
@@ -130,7 +130,7 @@ async def test_a_state_of_another_log_is_refused_instead_of_skipping_its_facts(
         async with run(command()) as subscriber, asyncio.timeout(40):
             await subscriber.process.wait()
         assert subscriber.process.returncode == 1
-        assert "holds the places in another log" in subscriber.complaints
+        assert "holds the places in another log" in subscriber.stderr
         assert subscriber.facts == []
 
     await topic.put(seats("NASA", range(1, 4)))

@@ -66,12 +66,12 @@ async def test_the_places_of_a_table_are_bound_to_their_topic(
     topic_prefix: str,
 ) -> None:
     async with run(python("postgres_in_step.py")(), POSTGRES_DSN=database) as subscriber:
-        await eventually(lambda: "connected, waiting" in subscriber.complaints, timeout=40)
+        await eventually(lambda: "connected, waiting" in subscriber.stderr, timeout=40)
     await topic.make_again(kafka_bootstrap, topic_prefix)
     async with run(python("postgres_in_step.py")(), POSTGRES_DSN=database) as subscriber, asyncio.timeout(40):
         await subscriber.process.wait()
     assert subscriber.process.returncode == 1
-    assert "facts would be skipped in silence" in subscriber.complaints
+    assert "facts would be skipped in silence" in subscriber.stderr
 
 
 async def test_a_table_in_step_takes_two_instances_reports_an_epoch_and_refuses_a_huge_number(
@@ -87,14 +87,14 @@ async def test_a_table_in_step_takes_two_instances_reports_an_epoch_and_refuses_
         run(command, POSTGRES_DSN=database, INSTANCE="one") as one,
         run(command, POSTGRES_DSN=database, INSTANCE="two") as two,
     ):
-        await eventually(lambda: "connected, waiting" in one.complaints, timeout=40)
-        await eventually(lambda: "connected, waiting" in two.complaints, timeout=40)
+        await eventually(lambda: "connected, waiting" in one.stderr, timeout=40)
+        await eventually(lambda: "connected, waiting" in two.stderr, timeout=40)
         await topic.put(
             [*interleaved(range(1, 31)), record(build(SeatAssigned, agency_id="NIH"), sequence=31, epoch=2)]
         )
         await eventually(_reached(held, 31), timeout=40)
         reported = "NIH: reconcile what came after Position(epoch=1, sequence=30)"
-        await eventually(lambda: reported in one.complaints + two.complaints)
+        await eventually(lambda: reported in one.stderr + two.stderr)
         assert one.process.returncode is None
         assert two.process.returncode is None
 
@@ -105,8 +105,8 @@ async def test_a_table_in_step_takes_two_instances_reports_an_epoch_and_refuses_
             await asyncio.wait(
                 [asyncio.create_task(each.process.wait()) for each in (one, two)], return_when=asyncio.FIRST_COMPLETED
             )
-    assert "header ce_sequence is" in one.complaints + two.complaints
-    assert "Traceback" not in one.complaints + two.complaints
+    assert "header ce_sequence is" in one.stderr + two.stderr
+    assert "Traceback" not in one.stderr + two.stderr
     assert await held() == 31
     await connection.close()
 

@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1/agencies/{agency_id}", dependencies=[requires("pr
 
 
 class SeatsRequest(BaseModel):
-    """The seats to give out, by ids that the caller chooses."""
+    """The seats to assign, by ids that the caller chooses."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -57,7 +57,7 @@ class ExpiryRequest(BaseModel):
 
 @router.post("/seats", status_code=201, response_model=SeatsReply)
 async def post_seats(agency_id: AgencyId, body: SeatsRequest, commands: CommandsDep) -> Response:
-    handler = partial(give_out, agency_id=agency_id, seat_ids=body.seat_ids)
+    handler = partial(assign_seats, agency_id=agency_id, seat_ids=body.seat_ids)
     return await commands.execute(agency_id, handler, status_code=201)
 
 
@@ -70,7 +70,7 @@ async def post_expiry(agency_id: AgencyId, body: ExpiryRequest, commands: Comman
     return await commands.execute(agency_id, handler, status_code=201)
 
 
-async def give_out(uow: UnitOfWork, agency_id: str, seat_ids: Sequence[str]) -> SeatsReply:
+async def assign_seats(uow: UnitOfWork, agency_id: str, seat_ids: Sequence[str]) -> SeatsReply:
     """Read the tally, then write it: without the agency's lock, two commands would read the same one."""
     seats: int = await uow.connection.fetchval("select seats from tally where agency_id = $1", agency_id) or 0
     numbers = range(seats + 1, seats + len(seat_ids) + 1)

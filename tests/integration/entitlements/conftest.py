@@ -99,7 +99,7 @@ class Entitlements:
     async def assign(self, person: object, *, key: str | None = None) -> httpx.Response:
         return await self.post("seats", {"email": f"person.{person}@nasa.gov", "name": f"Person {person}"}, key=key)
 
-    async def give_out(self, seats: int) -> None:
+    async def assign_seats(self, seats: int) -> None:
         """Give so many people a seat, without a worker and without their events."""
         assert (await self.assign(0)).status_code == 201
         await self.service.admin.execute(

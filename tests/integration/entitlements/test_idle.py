@@ -40,7 +40,7 @@ async def test_idle_seats_are_warned_of_and_taken_back_in_bounded_transactions(
         assert (await front.service.client.put("/v1/agencies/NASA/seat-policy", json=body)).status_code == 200
 
     await front.enroll(cap=SEATS)
-    await front.give_out(SEATS)
+    await front.assign_seats(SEATS)
     await set_policy(10)
     await admin.execute("delete from outbox")
     worker = await run_service(build, EntitlementsSettings, roles=frozenset({Role.SCHEDULER}), beside=front.service)

@@ -50,7 +50,7 @@ async def test_every_seat_is_revoked_and_no_transaction_grows_with_their_number(
     front: Entitlements, run_service: ServiceRunner, way: str
 ) -> None:
     await front.enroll(cap=SEATS)
-    await front.give_out(SEATS)
+    await front.assign_seats(SEATS)
     await front.service.admin.execute("delete from outbox")
     match way:
         case "withdrawn":
@@ -217,7 +217,7 @@ async def test_other_agencies_go_on_between_two_steps(front: Entitlements, run_s
     """A deadline of another agency that is due while seats are being revoked waits for one step and not for all."""
     other = Entitlements(front.service, front.eventually, "GSA")
     await front.enroll(cap=SEATS)
-    await front.give_out(SEATS)
+    await front.assign_seats(SEATS)
     await other.enroll(cap=1)
     reply = await other.post("seats", {"email": "ada@gsa.gov", "state": "invited"})
     assert reply.status_code == 201

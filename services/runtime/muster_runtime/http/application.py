@@ -13,7 +13,7 @@ from muster_runtime.http import problems
 from muster_runtime.http.auth import Identity, IdentityDep, TokenVerifier, access_to, requires, requires_program
 from muster_runtime.http.documentation import documentation_router
 from muster_runtime.http.keys import KeySource
-from muster_runtime.http.middleware import MEBIBYTE, Admission, Edge, body_limit
+from muster_runtime.http.middleware import MEBIBYTE, Admission, Gatekeeper, body_limit
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.request_rules import media_type
 from muster_runtime.http.tenancy import (
@@ -77,7 +77,7 @@ def create_app(
     app.include_router(documentation_router(app))
     app.add_api_route("/metrics", _metrics, include_in_schema=False)
     app.add_middleware(
-        Edge,
+        Gatekeeper,
         service=runtime.service.name,
         verifier=TokenVerifier(
             keys,

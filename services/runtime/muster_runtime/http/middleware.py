@@ -89,8 +89,8 @@ class Admission:
             self._full_at = time.monotonic()
 
 
-class Edge:
-    """The outermost layer (ASGI): nothing goes in without a token but to the public paths, nothing leaks out."""
+class Gatekeeper:
+    """The outermost layer (ASGI): it admits requests, measures and logs them, and answers every error with a problem."""
 
     def __init__(self, app: ASGIApp, service: str, verifier: TokenVerifier, admission: Admission) -> None:
         self._app = app

@@ -34,7 +34,7 @@ MALFORMED = {
     "a line's end": cursor(b"NASA\n1"),
 }
 
-# What a page of some list gives out, and what looks like it: a list in another order refuses it or begins there.
+# What a page of some list assigns, and what looks like it: a list in another order refuses it or begins there.
 WELL_FORMED = {
     "a number": b"7",
     "the largest of 18 digits": b"9" * 18,
