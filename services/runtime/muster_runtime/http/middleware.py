@@ -90,7 +90,7 @@ class Admission:
 
 
 class Gatekeeper:
-    """The outermost layer (ASGI): it admits requests, measures and logs them, and answers every error with a problem."""
+    """The outermost layer (ASGI): admits requests, measures and logs them, and answers every error with a problem."""
 
     def __init__(self, app: ASGIApp, service: str, verifier: TokenVerifier, admission: Admission) -> None:
         self._app = app
