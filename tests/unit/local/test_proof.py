@@ -26,7 +26,7 @@ from muster_local.demo.proof.program import (
 )
 from muster_local.demo.proof.streams import effects_once, nothing_waits, streams_applied, streams_gapless
 from muster_local.receiver import Message
-from muster_notify.domain.rules import rules
+from muster_notify.domain.rules import rules, types_on_request
 
 START = datetime(2025, 8, 6, 14, tzinfo=UTC)
 TRIAL_END = START + timedelta(days=60)
@@ -160,7 +160,7 @@ def _evidence(events: Sequence[tuple[Event, datetime]]) -> Evidence:
         for number, fact in enumerate(facts)
         for rule, channel, recipient in [
             *((rule.name, "email", rule.recipient) for rule in rules().for_event(fact.envelope.type)),
-            *([] if fact.envelope.type in rules().on_request else [("webhook", "webhook", "whk_1")]),
+            *([] if fact.envelope.type in types_on_request() else [("webhook", "webhook", "whk_1")]),
         ]
     ]
     by_event = {fact.envelope.id: fact for fact in facts}

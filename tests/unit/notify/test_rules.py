@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from muster_contracts import event_types, topics
-from muster_notify.domain.rules import Rules, public_types, rules
+from muster_notify.domain.rules import Rules, public_types, types_on_request, wanted_types
 from muster_notify.subscriptions import SUBSCRIPTIONS
 
 INVOICE = "muster.billing.InvoiceIssued.v1"
@@ -24,19 +24,19 @@ def test_every_topic_that_notify_reads_is_subscribed_to() -> None:
 
 
 def test_the_events_of_a_single_seat_are_sent_on_request_alone() -> None:
-    per_person = {
-        name for name, cls in event_types().items() if name in public_types() and "seat_id" in cls.model_fields
-    }
-    assert per_person == rules().on_request
+    assert "muster.entitlements.SeatAssigned.v1" in types_on_request()
+    assert "muster.entitlements.SeatPoolResized.v1" not in types_on_request()
+    assert wanted_types(None) == set(public_types()) - types_on_request()
+    assert wanted_types(["muster.entitlements.SeatAssigned.v1"]) == {"muster.entitlements.SeatAssigned.v1"}
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"on_request": ["muster.billing.NoSuchThing.v1"], "email": []},
-        {"on_request": [], "email": [a_rule(event="muster.enrollment.ContactRecorded.v1")]},
-        {"on_request": [], "email": [a_rule(), a_rule()]},
-        {"on_request": [], "email": [a_rule(recipient="everybody")]},
+        {"email": [a_rule(event="muster.billing.NoSuchThing.v1")]},
+        {"email": [a_rule(event="muster.enrollment.ContactRecorded.v1")]},
+        {"email": [a_rule(), a_rule()]},
+        {"email": [a_rule(recipient="everybody")]},
     ],
     ids=["unknown type", "restricted type", "same name twice", "unknown role"],
 )

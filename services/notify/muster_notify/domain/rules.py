@@ -27,12 +27,11 @@ class Rules(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    on_request: frozenset[str] = Field(description="Types that a webhook receives only if its endpoint names them.")
     email: tuple[Rule, ...]
 
     @model_validator(mode="after")
     def _is_sound(self) -> "Rules":
-        unknown = ({rule.event for rule in self.email} | self.on_request) - set(public_types())
+        unknown = {rule.event for rule in self.email} - set(public_types())
         if unknown:
             raise ValueError(f"not types of public events: {sorted(unknown)}")
         if len({rule.name for rule in self.email}) < len(self.email):
@@ -55,6 +54,12 @@ def public_types() -> list[str]:
 
 
 @cache
+def types_on_request() -> frozenset[str]:
+    """The types of a single seat's events: they are so many that a webhook receives only those that it names."""
+    return frozenset(name for name in public_types() if "seat_id" in event_types()[name].model_fields)
+
+
+@cache
 def rules() -> Rules:
     """The rules of the package."""
     return Rules.model_validate(tomllib.loads(files(__package__).joinpath("rules.toml").read_text("utf-8")))
@@ -62,4 +67,4 @@ def rules() -> Rules:
 
 def wanted_types(named: Sequence[str] | None) -> frozenset[str]:
     """The types that an endpoint receives: those that it names, or else all public ones except those on request."""
-    return frozenset(public_types()).difference(rules().on_request) if named is None else frozenset(named)
+    return frozenset(public_types()).difference(types_on_request()) if named is None else frozenset(named)

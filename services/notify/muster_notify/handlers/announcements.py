@@ -10,7 +10,7 @@ from muster_contracts import Event
 from muster_notify.domain.contacts import OPERATORS
 from muster_notify.domain.deliveries import WEBHOOK_RULE, Channel, Intent
 from muster_notify.domain.endpoints import Endpoint, WebhookState
-from muster_notify.domain.rules import Rule, rules
+from muster_notify.domain.rules import Rule, rules, types_on_request
 from muster_notify.repository import deliveries, endpoints, purge
 from muster_runtime.database.transactions import EVERY_AGENCY, UnitOfWork
 from muster_runtime.messaging.events import Received
@@ -30,7 +30,7 @@ async def on_public_event(uow: UnitOfWork, events: Sequence[Received[Event]]) ->
         uow.connection,
         sorted({event.envelope.agency_id for event in events}),
         event_type,
-        on_request=event_type in rules().on_request,
+        on_request=event_type in types_on_request(),
     )
     if not email_rules and not subscribed:
         return
