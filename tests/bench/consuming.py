@@ -18,6 +18,7 @@ from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.consumer import POLL_MS, Consumer
 from muster_runtime.messaging.events import Received
+from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.process import collect_garbage_rarely
 from tests.bench.processes import Span, span
 from tests.bench.relay import drain, fill
@@ -88,9 +89,9 @@ class _Counter:
 async def _ours(own: Setting, events: int) -> Span:
     counter = _Counter()
     group = own.topic_prefix + "bench"
-    applier = Applier(own.database, {SeatAssigned: counter.keep}, service="bench", group=group)
+    subscriptions = Subscriptions({SeatAssigned: counter.keep}, service="bench", group=group, clock=own.database.clock)
     consumer = Consumer(
-        applier,
+        Applier(own.database, subscriptions),
         own.database,
         {SEAT_TOPIC: topics()[SEAT_TOPIC].partitions},
         client_id="bench",

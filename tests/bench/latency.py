@@ -14,6 +14,7 @@ from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.consumer import Consumer
 from muster_runtime.messaging.events import Received
+from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.scheduling.wakeup import WakeupListener
 from tests.bench.processes import span
 from tests.bench.report import Measurement
@@ -50,9 +51,9 @@ async def _delays(own: Setting, events: int, per_second: float) -> list[float]:
     listener = WakeupListener(own.access.worker_dsn, "entitlements", clock)
     relay = own.relay(listener.wakeup)
     group = own.topic_prefix + "bench"
-    applier = Applier(own.database, {SeatAssigned: take}, service="bench", group=group)
+    subscriptions = Subscriptions({SeatAssigned: take}, service="bench", group=group, clock=own.database.clock)
     consumer = Consumer(
-        applier,
+        Applier(own.database, subscriptions),
         own.database,
         {SEAT_TOPIC: topics()[SEAT_TOPIC].partitions},
         client_id="bench",

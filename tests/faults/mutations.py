@@ -9,8 +9,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from muster_runtime.context import Context
 from muster_runtime.database.locks import LOCK, Lock
 from muster_runtime.database.transactions import Database, UnitOfWork
-from muster_runtime.messaging import applier, positions
-from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging import positions, streams_transaction
 from muster_runtime.messaging.consumer import Consumer
 from muster_runtime.messaging.flight import Parts, Run
 from muster_runtime.messaging.lane import Lane
@@ -19,6 +18,7 @@ from muster_runtime.messaging.plan import Plan
 from muster_runtime.messaging.positions import Position, StreamKey
 from muster_runtime.messaging.producers import Producer
 from muster_runtime.messaging.record_reader import Item
+from muster_runtime.messaging.streams_transaction import StreamsTransaction
 
 # mypy sees a plain assignment to a method as an error, which it mostly is.
 _replace = setattr
@@ -47,7 +47,7 @@ def deduplication_off() -> None:
     def plan_all(_service: str, _topic: str, items: Sequence[Item], last: Position) -> Plan:
         return Plan(items[-1].position or last, items, [])
 
-    _replace(applier, "make_plan", plan_all)
+    _replace(streams_transaction, "make_plan", plan_all)
 
 
 def delete_before_acknowledgment() -> None:
@@ -75,23 +75,27 @@ def offsets_kept_first() -> None:
 def last_sequence_apart() -> None:
     """The last sequences are kept by a transaction of their own, once that of the effects has committed."""
     store = positions.store
-    apply_streams = Applier._apply_streams
+    apply = StreamsTransaction.apply
     advanced: dict[StreamKey, Position] = {}
 
     def store_later(_uow: UnitOfWork, _group: str, latest: Mapping[StreamKey, Position]) -> None:
         advanced.update(latest)
 
     async def apply_then_store(
-        self: Applier, streams: Mapping[StreamKey, Sequence[Item]], known: Mapping[Partition, int]
+        self: StreamsTransaction,
+        streams: Mapping[StreamKey, Sequence[Item]],
+        known: Mapping[Partition, int],
+        patience_seconds: float | None = None,
     ) -> None:
         advanced.clear()
-        await apply_streams(self, streams, known)
+        await apply(self, streams, known, patience_seconds)
         if advanced:
-            async with self._database.write(*{agency_id for _, agency_id in advanced}, context=self._context) as uow:
-                store(uow, self.group, advanced)
+            agencies = {agency_id for _, agency_id in advanced}
+            async with self._database.write(*agencies, context=self._subscriptions.context) as uow:
+                store(uow, self._subscriptions.group, advanced)
 
     _replace(positions, "store", store_later)
-    _replace(Applier, "_apply_streams", apply_then_store)
+    _replace(StreamsTransaction, "apply", apply_then_store)
 
 
 MUTATIONS: dict[str, Callable[[], Any]] = {

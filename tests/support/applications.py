@@ -16,7 +16,7 @@ from muster_notify.settings import NotifySettings
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.transactions import Database
 from muster_runtime.http.keys import KeySource
-from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.observability.health import Health
 from muster_runtime.process import application
 from muster_runtime.scheduling.wakeup import Wakeup
@@ -40,8 +40,8 @@ def whole_application(name: str, jwks: Path = Path("no-keys.json")) -> FastAPI:
     clock = SystemClock()
     database = Database(clock)
     runtime = Runtime(service, settings, clock, database, Wakeup(clock))
-    applier = Applier(database, service.subscriptions, service=name, group=name)
-    return application(runtime, database, applier, _healthy, KeySource(str(jwks)), _no_state, with_api=True)
+    subscriptions = Subscriptions(service.subscriptions, service=name, group=name, clock=clock)
+    return application(runtime, database, subscriptions, _healthy, KeySource(str(jwks)), _no_state, with_api=True)
 
 
 async def _healthy() -> Health:

@@ -27,6 +27,7 @@ from muster_runtime.messaging.consumer import Consumer
 from muster_runtime.messaging.kafka_topics import KafkaTopics, needed_topics, partitions_of
 from muster_runtime.messaging.parking import ParkingLimits
 from muster_runtime.messaging.relay import Relay
+from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.observability.health import HealthCheck
 from muster_runtime.observability.monitor import Monitor
 from muster_runtime.operations import operations_router
@@ -147,7 +148,7 @@ async def running(
         runtime = Runtime(service, settings, clock, database, listener.wakeup())
         group = settings.topic_prefix + service.name
         limits = ParkingLimits(settings.parked_records, settings.parked_streams)
-        applier = Applier(database, service.subscriptions, service=service.name, group=group, limits=limits)
+        subscriptions = Subscriptions(service.subscriptions, service=service.name, group=group, clock=clock)
         kafka = KafkaTopics(service)
         reads = {cls.topic: partitions_of(cls.topic, settings) for cls in service.subscriptions}
         relay = consumer = scheduler = None
@@ -177,7 +178,7 @@ async def running(
         stack.push_async_callback(duties.stop)
         if Role.CONSUMER in roles and service.subscriptions:
             consumer = Consumer(
-                applier,
+                Applier(database, subscriptions, limits),
                 database,
                 reads,
                 client_id=f"{service.name}-{settings.instance}",
@@ -188,13 +189,19 @@ async def running(
             )
 
         keys = KeySource(settings.oidc_jwks)
-        monitor = Monitor(runtime, api_database, applier, relay, consumer, scheduler, keys, kafka)
+        monitor = Monitor(runtime, api_database, group, relay, consumer, scheduler, keys, kafka)
         if relay is not None or consumer is not None:
             stack.push_async_callback(kafka.stop)
             await kafka.start()
         duties.start("monitor", monitor.run())
         app = application(
-            runtime, api_database, applier, monitor.health, keys, monitor.sandbox_state, with_api=Role.API in roles
+            runtime,
+            api_database,
+            subscriptions,
+            monitor.health,
+            keys,
+            monitor.sandbox_state,
+            with_api=Role.API in roles,
         )
         collect_garbage_rarely()
         if consumer is not None:  # last: no partition waits while start-up blocks the event loop
@@ -207,7 +214,7 @@ async def running(
 def application(
     runtime: Runtime,
     api_database: Database,
-    applier: Applier,
+    subscriptions: Subscriptions,
     health: HealthCheck,
     keys: KeySource,
     sandbox_state: Callable[[], Awaitable[dict[str, object]]],
@@ -216,7 +223,7 @@ def application(
 ) -> FastAPI:
     """Everything that a process serves over HTTP: the service's routes, the operators', and a sandbox's."""
     app = create_app(runtime, api_database, health=health, keys=keys, with_api=with_api)
-    app.include_router(operations_router(runtime.service, applier, runtime.database))
+    app.include_router(operations_router(runtime.service, subscriptions, runtime.database))
     if runtime.settings.environment == "sandbox":
         app.include_router(sandbox_router(sandbox_state))
     return app

@@ -7,8 +7,7 @@ import pytest
 from muster_contracts.entitlements import SeatAssigned
 from muster_contracts.testing import build, record
 from muster_runtime.messaging import record_reader
-from muster_runtime.messaging.parking import Record
-from muster_runtime.messaging.record_reader import FUTURE, RecordReader
+from muster_runtime.messaging.record_reader import FUTURE, Record, RecordReader
 
 NOW = datetime(2025, 8, 6, tzinfo=UTC)
 

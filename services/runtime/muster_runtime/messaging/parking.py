@@ -5,27 +5,15 @@ Only that agency's stream of that topic is parked; every other flows on.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from muster_runtime.database.transactions import Connection, UnitOfWork
 from muster_runtime.errors import RetryableError
-from muster_runtime.messaging import breaker
+from muster_runtime.messaging import breaker, parked
 from muster_runtime.messaging.positions import Position
+from muster_runtime.messaging.record_reader import Record
 
 MAX_REASON = 2_000
-
-
-class Record(NamedTuple):
-    """A raw record as it came from Kafka; `topic` is the contract's name, without any prefix."""
-
-    topic: str
-    agency_id: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
 
 
 class Waiting(NamedTuple):
@@ -33,17 +21,6 @@ class Waiting(NamedTuple):
 
     record: Record
     position: Position | None
-
-
-@dataclass(frozen=True, slots=True)
-class ParkedStream:
-    """A parked stream: why, since when, and how many records wait in it."""
-
-    topic: str
-    agency_id: str
-    parked_at: datetime
-    reason: str
-    records: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +148,7 @@ async def append(uow: UnitOfWork, group: str, records: Sequence[Waiting], limits
             for (record, _), place in zip(records, places, strict=True)
         ],
     )
-    if await waiting(uow.connection, group, topic, agency_id) > limits.records:
+    if await parked.count(uow.connection, group, topic, agency_id) > limits.records:
         full = f"the parked stream of {agency_id} on {topic} is full: {limits.records} records wait"
         raise StreamFull(topic, agency_id, full)
 
@@ -199,66 +176,6 @@ async def _places(connection: Connection, group: str, records: Sequence[Waiting]
         latest[record.partition] = place
         places.append(place)
     return places
-
-
-async def waiting(connection: Connection, group: str, topic: str, agency_id: str) -> int:
-    """How many records wait in a stream; 0 where it is not parked."""
-    count: int | None = await connection.fetchval(
-        "select records from parked_stream where consumer_group = $1 and topic = $2 and agency_id = $3",
-        group,
-        topic,
-        agency_id,
-    )
-    return count or 0
-
-
-async def first_position(connection: Connection, group: str, topic: str, agency_id: str) -> Position | None:
-    """The position of the first record that waits in a stream; None where none does."""
-    row = await connection.fetchrow(
-        """
-        select epoch, sequence
-        from parked_event
-        where consumer_group = $1 and topic = $2 and agency_id = $3
-        order by epoch, sequence
-        limit 1
-        """,
-        group,
-        topic,
-        agency_id,
-    )
-    return None if row is None else (row["epoch"], row["sequence"])
-
-
-async def parked_streams(connection: Connection, group: str) -> list[ParkedStream]:
-    """Every parked stream of a consumer group, the oldest first."""
-    rows = await connection.fetch(
-        """
-        select topic, agency_id, parked_at, reason, records
-        from parked_stream
-        where consumer_group = $1
-        order by parked_at, topic, agency_id
-        """,
-        group,
-    )
-    return [ParkedStream(**row) for row in rows]
-
-
-async def parked_records(connection: Connection, group: str, topic: str, agency_id: str, limit: int) -> list[Record]:
-    """The first records that wait in a parked stream, by position; they may lie in several partitions."""
-    rows = await connection.fetch(
-        """
-        select topic, agency_id, kafka_partition, kafka_offset, key, header_names, header_values, value
-        from parked_event
-        where consumer_group = $1 and topic = $2 and agency_id = $3
-        order by epoch, sequence, kafka_partition, kafka_offset
-        limit $4
-        """,
-        group,
-        topic,
-        agency_id,
-        limit,
-    )
-    return [_record(row) for row in rows]
 
 
 async def remove(uow: UnitOfWork, group: str, records: Sequence[Record]) -> None:
@@ -299,16 +216,4 @@ async def remove(uow: UnitOfWork, group: str, records: Sequence[Record]) -> None
         group,
         first.topic,
         first.agency_id,
-    )
-
-
-def _record(row: Any) -> Record:
-    return Record(
-        topic=row["topic"],
-        agency_id=row["agency_id"],
-        partition=row["kafka_partition"],
-        offset=row["kafka_offset"],
-        key=row["key"],
-        value=row["value"],
-        headers=list(zip(row["header_names"], row["header_values"], strict=True)),
     )

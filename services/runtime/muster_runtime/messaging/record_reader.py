@@ -3,7 +3,7 @@
 The value is read only when a handler asks for it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,12 +11,23 @@ from typing import Any, NamedTuple
 from muster_contracts import Envelope, Erasure, Event, MalformedRecord, faults, read_headers, split_type, subject_of
 from muster_runtime.clock import Clock
 from muster_runtime.messaging.events import Received, Unreadable
-from muster_runtime.messaging.parking import Record
 from muster_runtime.messaging.positions import Position
 from muster_runtime.observability.telemetry import UNKNOWN_TYPES
 
 # How far a producer's clock may be ahead. An event of a later instant would date all that its agency does after it.
 FUTURE = timedelta(minutes=1)
+
+
+class Record(NamedTuple):
+    """A raw record as it came from Kafka; `topic` is the contract's name, without any prefix."""
+
+    topic: str
+    agency_id: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
 
 
 class Item(NamedTuple):

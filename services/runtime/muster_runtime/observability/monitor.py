@@ -12,10 +12,9 @@ from muster_runtime.database.commits import COMMIT_SECONDS, STANDBY_GONE
 from muster_runtime.database.dbmate import MigrationsMissing, unapplied
 from muster_runtime.database.transactions import RETRYABLE, Connection, Database
 from muster_runtime.http.keys import KeySource
-from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging import parked
 from muster_runtime.messaging.consumer import Consumer
 from muster_runtime.messaging.kafka_topics import KafkaTopics
-from muster_runtime.messaging.parking import parked_streams
 from muster_runtime.messaging.relay import Relay
 from muster_runtime.observability.health import Health
 from muster_runtime.observability.telemetry import (
@@ -54,7 +53,7 @@ class Monitor:
         self,
         runtime: Runtime,
         api_database: Database,
-        applier: Applier,
+        group: str,
         relay: Relay | None,
         consumer: Consumer | None,
         scheduler: Scheduler | None,
@@ -63,7 +62,7 @@ class Monitor:
     ) -> None:
         self._runtime = runtime
         self._databases = {"worker": runtime.database, "api": api_database}
-        self._applier = applier
+        self._group = group
         self._relay = relay
         self._consumer = consumer
         self._scheduler = scheduler
@@ -85,7 +84,7 @@ class Monitor:
         service = self._runtime.service.name
         reasons: list[str] = []
         warnings: list[str] = []
-        rows, oldest, overdue, parked, waiting, lag = 0, 0.0, 0.0, 0, 0, 0
+        rows, oldest, overdue, parked_streams, waiting, lag = 0, 0.0, 0.0, 0, 0, 0
         standby_gone = False
         try:
             async with asyncio.timeout(PATIENCE_SECONDS), self._runtime.database.pool.acquire() as connection:
@@ -97,8 +96,8 @@ class Monitor:
                     snapshot = await connection.fetchval("select oldest_snapshot_seconds()")
                     OLDEST_SNAPSHOT_SECONDS.labels(service).set(snapshot)
                     overdue = self._seconds_since(await next_due(connection))
-                    streams = await parked_streams(connection, self._applier.group)
-                    parked, waiting = len(streams), sum(stream.records for stream in streams)
+                    streams = await parked.streams(connection, self._group)
+                    parked_streams, waiting = len(streams), sum(stream.records for stream in streams)
                     PARKED_DEADLINES.labels(service).set(len(await parked_deadlines(connection)))
                     if self._runtime.service.warnings is not None:
                         warnings += await self._runtime.service.warnings(connection)
@@ -128,13 +127,13 @@ class Monitor:
         OUTBOX_ROWS.labels(service).set(rows)
         OUTBOX_OLDEST_SECONDS.labels(service).set(oldest)
         DEADLINE_OVERDUE_SECONDS.labels(service).set(overdue)
-        PARKED.labels(service).set(parked)
+        PARKED.labels(service).set(parked_streams)
         PARKED_RECORDS.labels(service).set(waiting)
         LAG.labels(service).set(lag)
         READY.labels(service).set(not reasons)
         for role, database in self._databases.items():
             POOL_IN_USE.labels(service, role).set(database.pool.get_size() - database.pool.get_idle_size())
-        return Health(not reasons, reasons, rows, oldest, lag, parked, warnings)
+        return Health(not reasons, reasons, rows, oldest, lag, parked_streams, warnings)
 
     async def _outbox(self, connection: Connection) -> tuple[int, float]:
         row = await connection.fetchrow("select count(*) as rows, min(recorded_at) as oldest from outbox")

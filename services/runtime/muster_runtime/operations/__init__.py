@@ -3,17 +3,17 @@
 from fastapi import APIRouter
 
 from muster_runtime.database.transactions import Database
-from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.operations.deadlines import deadlines_router
 from muster_runtime.operations.parked import parked_router
 from muster_runtime.operations.streams import streams_router
 from muster_runtime.service import Service
 
 
-def operations_router(service: Service, applier: Applier, database: Database) -> APIRouter:
+def operations_router(service: Service, subscriptions: Subscriptions, database: Database) -> APIRouter:
     """All routes of the operators; `database` is the worker role's."""
     router = APIRouter()
-    router.include_router(parked_router(service.name, applier, database))
+    router.include_router(parked_router(service.name, subscriptions, database))
     router.include_router(deadlines_router(service, database))
-    router.include_router(streams_router(service.name, applier, database))
+    router.include_router(streams_router(service.name, subscriptions, database))
     return router

@@ -13,9 +13,11 @@ from muster_runtime.errors import NotFound
 from muster_runtime.http.auth import requires_program
 from muster_runtime.http.middleware import MEBIBYTE, body_limit
 from muster_runtime.http.pagination import PageDep
-from muster_runtime.messaging.applier import Applier
-from muster_runtime.messaging.parking import ParkedStream, parked_records, parked_streams
+from muster_runtime.messaging import parked
+from muster_runtime.messaging.parked import ParkedStream
 from muster_runtime.messaging.record_reader import Item
+from muster_runtime.messaging.replay import Replayer
+from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.operations.commands import OperatorCommands, operators_commands
 from muster_runtime.operations.recovery import RecordName, Recovery
 from muster_runtime.pagination import Page
@@ -80,10 +82,11 @@ class DiscardReply(BaseModel):
     left: int
 
 
-def parked_router(service: str, applier: Applier, database: Database) -> APIRouter:
+def parked_router(service: str, subscriptions: Subscriptions, database: Database) -> APIRouter:
     """The routes; they act for the whole program, so a token of one agency does not open them."""
     router = APIRouter(prefix="/v1/parked", tags=["parked"], dependencies=[requires_program(f"{service}:operate")])
-    recovery = Recovery(applier)
+    recovery = Recovery(subscriptions)
+    replayer = Replayer(database, subscriptions)
     CommandsDep = Annotated[OperatorCommands, Depends(operators_commands(database))]  # noqa: N806 - a type
 
     @router.get("")
@@ -96,16 +99,17 @@ def parked_router(service: str, applier: Applier, database: Database) -> APIRout
     async def show_parked(topic: Topic, agency_id: str) -> ParkedStreamDetail:
         stream = await _stream(topic, agency_id)
         async with database.read(EVERY_AGENCY) as connection:
-            records = await parked_records(connection, applier.group, topic, agency_id, SHOWN_RECORDS)
+            records = await parked.first_records(connection, subscriptions.group, topic, agency_id, SHOWN_RECORDS)
         return ParkedStreamDetail(
-            **_reply(stream).model_dump(), first_records=[_record_reply(item) for item in applier.read(records)]
+            **_reply(stream).model_dump(),
+            first_records=[_record_reply(item) for item in await subscriptions.read(records)],
         )
 
     @router.post("/{topic}/{agency_id}/replay")
     async def replay_parked(commands: CommandsDep, topic: Topic, agency_id: str) -> ReplayReply:
         """Apply what waits, in order; harmless to repeat. The stream is unparked with its last record."""
         await _stream(topic, agency_id)
-        reason = await applier.replay(topic, agency_id, commands.context)
+        reason = await replayer.replay(topic, agency_id, commands.context)
         return ReplayReply(parked=reason is not None, reason=reason)
 
     @router.post("/{topic}/{agency_id}/discard", response_model=DiscardReply)
@@ -123,7 +127,7 @@ def parked_router(service: str, applier: Applier, database: Database) -> APIRout
 
     async def _streams() -> list[ParkedStream]:
         async with database.read(EVERY_AGENCY) as connection:
-            return await parked_streams(connection, applier.group)
+            return await parked.streams(connection, subscriptions.group)
 
     async def _stream(topic: str, agency_id: str) -> ParkedStream:
         for stream in await _streams():

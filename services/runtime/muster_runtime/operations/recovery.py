@@ -7,11 +7,11 @@ from pydantic import BaseModel, Field
 from muster_contracts import MAX_EPOCH, MAX_SEQUENCE
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import Conflict, NotFound
-from muster_runtime.messaging import parking, positions
-from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging import parked, parking, positions
 from muster_runtime.messaging.plan import leaves_gap
 from muster_runtime.messaging.positions import Position
 from muster_runtime.messaging.record_reader import Item
+from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.observability import audit
 
 
@@ -28,9 +28,9 @@ class RecordName(BaseModel):
 class Recovery:
     """The parked streams of a consumer group, in an operator's hands. The records of one stream go by position."""
 
-    def __init__(self, applier: Applier) -> None:
-        self._applier = applier
-        self._group = applier.group
+    def __init__(self, subscriptions: Subscriptions) -> None:
+        self._subscriptions = subscriptions
+        self._group = subscriptions.group
 
     async def accept_gap(self, uow: UnitOfWork, topic: str, agency_id: str, waiting: int, reason: str) -> None:
         """Give up the sequences that a stream parked for: its position moves to just before its first record.
@@ -38,10 +38,10 @@ class Recovery:
         Then replay. Raises NotFound where nothing is parked, and Conflict where it is parked for something else, or
         where another sequence than `waiting` waits first: so a command that is sent twice accepts no later gap.
         """
-        records = await parking.parked_records(uow.connection, self._group, topic, agency_id, 1)
+        records = await parked.first_records(uow.connection, self._group, topic, agency_id, 1)
         if not records:
             raise _not_parked(topic, agency_id)
-        (item,) = self._applier.read(records)
+        (item,) = await self._subscriptions.read(records)
         last = await positions.of_stream(uow.connection, self._group, (topic, agency_id))
         if item.defect is not None or item.position is None:
             raise Conflict(f"the stream is not parked for a gap, but for this: {item.defect}")
@@ -70,7 +70,7 @@ class Recovery:
         Raises NotFound where nothing is parked, and Conflict where other records than those named wait first: so a
         command that is sent twice gives up nothing else.
         """
-        records = await parking.parked_records(uow.connection, self._group, topic, agency_id, len(named))
+        records = await parked.first_records(uow.connection, self._group, topic, agency_id, len(named))
         if not records:
             raise _not_parked(topic, agency_id)
         first = [RecordName(partition=record.partition, offset=record.offset) for record in records]
@@ -80,10 +80,10 @@ class Recovery:
                 f"{', '.join(map(str, first[:5]))}: show the stream again and name those"
             )
         position = await positions.of_stream(uow.connection, self._group, (topic, agency_id))
-        for item in self._applier.read(records):
+        for item in await self._subscriptions.read(records):
             position = self._give_up(uow, item, position, reason)
         await parking.remove(uow, self._group, records)
-        return await parking.waiting(uow.connection, self._group, topic, agency_id)
+        return await parked.count(uow.connection, self._group, topic, agency_id)
 
     def _give_up(self, uow: UnitOfWork, item: Item, last: Position, reason: str) -> Position:
         """Move the position past a record where it is the next one; a gap before it stays one, to be accepted or not.

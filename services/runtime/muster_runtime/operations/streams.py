@@ -12,10 +12,10 @@ from muster_runtime.http.application import RuntimeDep
 from muster_runtime.http.auth import requires_program
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.messaging import epochs, passing, positions
-from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.kafka_topics import needed_topics
 from muster_runtime.messaging.positions import StreamState
 from muster_runtime.messaging.restore_guard import published_runs
+from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.operations.commands import OperatorCommands, operators_commands
 from muster_runtime.operations.parked import Reason, Topic
 from muster_runtime.operations.recovery import Recovery
@@ -62,10 +62,11 @@ class Passed(BaseModel):
     last_offset: int
 
 
-def streams_router(service: str, applier: Applier, database: Database) -> APIRouter:
+def streams_router(service: str, subscriptions: Subscriptions, database: Database) -> APIRouter:
     """The routes; they act for the whole program, so a token of one agency does not open them."""
     router = APIRouter(prefix="/v1", tags=["streams"], dependencies=[requires_program(f"{service}:operate")])
-    recovery = Recovery(applier)
+    recovery = Recovery(subscriptions)
+    group = subscriptions.group
     CommandsDep = Annotated[OperatorCommands, Depends(operators_commands(database))]  # noqa: N806 - a type
 
     @router.get("/streams")
@@ -79,7 +80,7 @@ def streams_router(service: str, applier: Applier, database: Database) -> APIRou
         async with database.read(EVERY_AGENCY) as connection:
             states = await positions.states(
                 connection,
-                applier.group,
+                group,
                 topic=topic,
                 agency_id=agency_id,
                 after=(after_topic, after_agency),
@@ -97,7 +98,7 @@ def streams_router(service: str, applier: Applier, database: Database) -> APIRou
         async def handler(uow: UnitOfWork) -> StreamState:
             await recovery.accept_gap(uow, topic, agency_id, body.waiting, body.reason)
             await uow.flush()  # so that the state shows the accepted position
-            (state,) = await positions.states(uow.connection, applier.group, topic=topic, agency_id=agency_id, limit=1)
+            (state,) = await positions.states(uow.connection, group, topic=topic, agency_id=agency_id, limit=1)
             return state
 
         return await commands.execute(agency_id, handler)
@@ -119,7 +120,7 @@ def streams_router(service: str, applier: Applier, database: Database) -> APIRou
         """After a restore, and before the service consumes again: let it read its topics from their beginning."""
 
         async def handler(uow: UnitOfWork) -> Rewound:
-            return await rewind(uow, runtime.service, applier.group, body.reason)
+            return await rewind(uow, runtime.service, group, body.reason)
 
         return await commands.execute(EVERY_AGENCY, handler)
 
@@ -140,7 +141,7 @@ def streams_router(service: str, applier: Applier, database: Database) -> APIRou
         records = passing.OffsetRange(topic, partition, body.offset, last)
 
         async def handler(uow: UnitOfWork) -> Passed:
-            await passing.let_pass(uow, applier.group, records, body.reason)
+            await passing.let_pass(uow, group, records, body.reason)
             return Passed(**records._asdict())
 
         return await commands.execute(EVERY_AGENCY, handler)

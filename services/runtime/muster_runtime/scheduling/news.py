@@ -13,9 +13,8 @@ from aiokafka.errors import KafkaError
 from muster_contracts import topics
 from muster_runtime.clock import Clock
 from muster_runtime.database.transactions import Database
-from muster_runtime.messaging import offsets
+from muster_runtime.messaging import offsets, parked
 from muster_runtime.messaging.offsets import Partition
-from muster_runtime.messaging.parking import parked_streams
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.observability.telemetry import describe
 
@@ -65,12 +64,12 @@ class News:
             self._looked_at = now
         async with self._database.connection() as connection:
             begins = await offsets.begins(connection, self._group)
-            parked = {(stream.topic, stream.agency_id) for stream in await parked_streams(connection, self._group)}
+            standing = {(stream.topic, stream.agency_id) for stream in await parked.streams(connection, self._group)}
         behind = {partition for partition, end in self._ends.items() if begins.get(partition, 0) < end}
         reasons = {}
         for agency_id in late:
-            if standing := [topic for topic in self._partitions if (topic, agency_id) in parked]:
-                reasons[agency_id] = f"its stream of {standing[0]} is parked"
+            if topics_parked := [topic for topic in self._partitions if (topic, agency_id) in standing]:
+                reasons[agency_id] = f"its stream of {topics_parked[0]} is parked"
             elif unread := [f"{topic}[{number}]" for topic, number in self._of(agency_id) if (topic, number) in behind]:
                 reasons[agency_id] = f"{unread[0]} has not been read yet"
         return reasons

@@ -15,7 +15,8 @@ from muster_runtime.context import Context
 from muster_runtime.database.transactions import EVERY_AGENCY, Database
 from muster_runtime.errors import ClockSkewed
 from muster_runtime.messaging.applier import Applier
-from muster_runtime.messaging.parking import Record
+from muster_runtime.messaging.record_reader import Record
+from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build, build_answering
 from tests.support.clocks import ShiftedClock
@@ -118,7 +119,8 @@ async def test_an_effect_is_not_dated_before_its_cause(run_service: ServiceRunne
 async def test_an_agency_ahead_of_the_clock_dates_no_other_agencys_effects(run_service: ServiceRunner) -> None:
     clock = ShiftedClock(timedelta())
     probe = await run_service(build_answering, Settings, roles=frozenset(), clock=clock)
-    applier = Applier(probe.runtime.database, probe.runtime.service.subscriptions, service="probe", group="probe")
+    database, handlers = probe.runtime.database, probe.runtime.service.subscriptions
+    applier = Applier(database, Subscriptions(handlers, service="probe", group="probe", clock=database.clock))
     ahead = clock.now() + timedelta(seconds=50)
     assert await applier.apply([received("NASA", 1, ahead), received("DOE", 1, clock.now())]) == []
     assert await applier.apply([received("NASA", 2, clock.now()), received("EPA", 1, clock.now())]) == []

@@ -16,8 +16,8 @@ from muster_runtime.messaging.consumer.progress import Progress
 from muster_runtime.messaging.consumer.records import Records
 from muster_runtime.messaging.consumer.subscription import PARTITION_FETCH_BYTES
 from muster_runtime.messaging.lane import READ_EVENTS
-from muster_runtime.messaging.parking import Record
-from muster_runtime.messaging.record_reader import Item, RecordReader
+from muster_runtime.messaging.record_reader import Item, Record, RecordReader
+from muster_runtime.messaging.subscriptions import Subscriptions
 from tests.integration.runtime.core.probe.service import keep_seats
 from tests.integration.runtime.core.relays import burst, outbox_is_empty, partition, relaying, seat, write
 from tests.support.services import PARTITIONS, RunningService
@@ -92,7 +92,9 @@ async def test_a_large_batch_lets_the_event_loop_go_on(
             polled = turns()
     assert polled > 2
 
-    applier = Applier(idle_probe.runtime.database, {SeatAssigned: keep_seats}, service="probe", group="probe")
+    database = idle_probe.runtime.database
+    subscriptions = Subscriptions({SeatAssigned: keep_seats}, service="probe", group="probe", clock=database.clock)
+    applier = Applier(database, subscriptions)
     during: list[int] = []
     read = RecordReader.read
 
@@ -115,7 +117,8 @@ async def polling(probe: RunningService, batch_records: int) -> AsyncIterator[tu
     kafka.assign([TopicPartition(probe.topic_prefix + SeatAssigned.topic, number) for number in range(PARTITIONS)])
     progress = Progress(lambda: kafka, kafka, stuck_seconds=60)
     progress.begin(dict.fromkeys(kafka.assignment(), 0))
-    applier = Applier(probe.runtime.database, {}, service="probe", group="probe")
+    database = probe.runtime.database
+    applier = Applier(database, Subscriptions({}, service="probe", group="probe", clock=database.clock))
     paused = PausedPartitions(lambda: kafka, applier, Records({}), {})
 
     async def begins() -> dict[TopicPartition, int]:

@@ -24,8 +24,9 @@ from muster_runtime.messaging.consumer.progress import Progress
 from muster_runtime.messaging.consumer.records import Records
 from muster_runtime.messaging.consumer.subscription import Subscription
 from muster_runtime.messaging.offsets import DatabaseWentBack, Partition
-from muster_runtime.messaging.parking import Record, StreamBlocked
+from muster_runtime.messaging.parking import StreamBlocked
 from muster_runtime.messaging.rebootstrap import enable_rebootstrap
+from muster_runtime.messaging.record_reader import Record
 from muster_runtime.observability.telemetry import APPLY_RETRIES, describe
 
 # How long a member finishes its batch before it gives up its partitions. Their next owner may start while the batch
@@ -83,7 +84,7 @@ class Consumer:
             bootstrap,
             client_id,
             self._names,
-            applier.group,
+            applier.subscriptions.group,
             _DrainOnRevoke(self),
             self._poller,
             self._on_batch,
@@ -178,13 +179,13 @@ class Consumer:
     async def _begins(self) -> dict[TopicPartition, int]:
         """Where reading goes on, of each partition that was read before."""
         async with self._database.connection() as connection:
-            kept = await offsets.begins(connection, self._applier.group)
+            kept = await offsets.begins(connection, self._applier.subscriptions.group)
             self._server = await offsets.server(connection)
         return {TopicPartition(self._prefix + topic, number): offset for (topic, number), offset in kept.items()}
 
     async def _step(self, partition: TopicPartition, offset: int) -> int | None:
         """The offset from which an operator has ordered to go on, where the record at this one cannot be read."""
-        named, group = self._named(partition), self._applier.group
+        named, group = self._named(partition), self._applier.subscriptions.group
         async with self._database.connection() as connection:
             onward = await passing.onward(connection, group, *named, offset)
             if onward is not None:
@@ -244,7 +245,7 @@ class Consumer:
         error = state.outcome.exception() if state.outcome else None
         self.held = describe(error) if error else None
         self._progress.restart_watchdog()
-        APPLY_RETRIES.labels(self._applier.service).inc()
+        APPLY_RETRIES.labels(self._applier.subscriptions.service).inc()
         _log.warning("apply_retried", attempt=state.attempt_number, error=self.held)
 
     async def _keep(self, read: Mapping[TopicPartition, tuple[int, int]]) -> None:
@@ -252,7 +253,7 @@ class Consumer:
         named = {self._named(partition): span for partition, span in read.items()}
         try:
             async with self._database.connection() as connection:
-                kept = await offsets.keep(connection, self._applier.group, named, self._server)
+                kept = await offsets.keep(connection, self._applier.subscriptions.group, named, self._server)
         except Exception as error:  # nothing is lost: a later batch finds that they are not kept, and goes back
             _log.warning("offsets_not_kept", error=describe(error))
             return

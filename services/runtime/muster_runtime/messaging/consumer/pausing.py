@@ -110,4 +110,4 @@ class PausedPartitions:
         return await self._applier.may_go_on(why)
 
     def _count(self) -> None:
-        PAUSED_PARTITIONS.labels(self._applier.service).set(len(self._reasons))
+        PAUSED_PARTITIONS.labels(self._applier.subscriptions.service).set(len(self._reasons))

@@ -6,7 +6,7 @@ from functools import lru_cache
 from aiokafka import ConsumerRecord
 
 from muster_contracts import is_agency_id, topics
-from muster_runtime.messaging.parking import Record
+from muster_runtime.messaging.record_reader import Record
 
 # The stream of records that name no agency: worthless keys, however many, make no streams of their own.
 UNKNOWN_AGENCY = "?"

@@ -1,0 +1,76 @@
+"""One transaction of the consumer: positions, effects and events of some streams, and whatever of them parks."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from muster_runtime.database.transactions import Database, UnitOfWork
+from muster_runtime.messaging import offsets, parked, parking, positions
+from muster_runtime.messaging.offsets import Partition
+from muster_runtime.messaging.parking import ParkingLimits, Waiting
+from muster_runtime.messaging.plan import Plan, leaves_gap, make_plan
+from muster_runtime.messaging.positions import START, Position, StreamKey
+from muster_runtime.messaging.record_reader import Item
+from muster_runtime.messaging.replay import Replayer
+from muster_runtime.messaging.subscriptions import Subscriptions
+
+if TYPE_CHECKING:
+    from muster_runtime.messaging.held_locks import Streams
+
+
+class StreamsTransaction:
+    """Applies streams' items in one transaction, which takes the locks of all their agencies."""
+
+    def __init__(self, database: Database, subscriptions: Subscriptions, limits: ParkingLimits) -> None:
+        self._database = database
+        self._subscriptions = subscriptions
+        self._limits = limits
+        self._replayer = Replayer(database, subscriptions)
+
+    async def apply(
+        self, streams: "Streams", known: Mapping[Partition, int], patience_seconds: float | None = None
+    ) -> None:
+        """Apply what is fresh and park what must wait; then replay the streams whose gap this has filled.
+
+        Raises DatabaseWentBack where the database does not know of everything before the offsets `known`. With
+        `patience_seconds`, it waits no longer than that for a lock.
+        """
+        subscriptions, group = self._subscriptions, self._subscriptions.group
+        agencies = sorted({agency_id for _, agency_id in streams})
+        lock = positions.lock(group, streams, patience_seconds)
+        async with self._database.write(*agencies, context=subscriptions.context, lock=lock) as uow:
+            if known:
+                await offsets.require(uow.connection, group, known)
+            applied, is_gap = positions.found(uow)
+            plans: dict[StreamKey, Plan] = {}
+            for stream, items in streams.items():
+                last = applied.get(stream, START)
+                if is_gap.get(stream) is False:  # parked, and not for missing events: nothing can free it but a replay
+                    await self._append(uow, (i for i in items if i.position is None or i.position > last))
+                else:
+                    plans[stream] = make_plan(subscriptions.service, stream[0], items, last)
+            await subscriptions.carry_out(uow, plans)
+            for stream, plan in plans.items():
+                if stream in is_gap:
+                    await self._append(uow, plan.held)
+                elif plan.held:
+                    await parking.park(uow, group, waiting(plan.held), plan.reason, self._limits, gap=plan.gap)
+            filled = [
+                stream
+                for stream, plan in plans.items()
+                if (stream in is_gap or plan.gap) and await self._is_filled(uow, stream, plan.position)
+            ]
+        for topic, agency_id in filled:
+            await self._replayer.replay(topic, agency_id, subscriptions.context)
+
+    async def _append(self, uow: UnitOfWork, items: Iterable[Item]) -> None:
+        await parking.append(uow, self._subscriptions.group, waiting(items), self._limits)
+
+    async def _is_filled(self, uow: UnitOfWork, stream: StreamKey, last: Position) -> bool:
+        """Whether no event is missing any longer before the first record that waits in a stream."""
+        first = await parked.first_position(uow.connection, self._subscriptions.group, *stream)
+        return first is not None and not leaves_gap(first, last, stream[0])
+
+
+def waiting(items: Iterable[Item]) -> list[Waiting]:
+    """Items as they are parked."""
+    return [Waiting(item.record, item.position) for item in items]

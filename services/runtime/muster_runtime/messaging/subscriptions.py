@@ -1,0 +1,72 @@
+"""What a service reads: the records of its consumer group, and the handler of each type of event in them."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+
+from structlog.contextvars import bound_contextvars
+
+from muster_contracts import Envelope, Event
+from muster_runtime.clock import MAX_SKEW, Clock
+from muster_runtime.context import Context
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.messaging import positions
+from muster_runtime.messaging.events import EventHandler
+from muster_runtime.messaging.plan import Plan, runs
+from muster_runtime.messaging.positions import StreamKey
+from muster_runtime.messaging.record_reader import Item, Record, RecordReader
+from muster_runtime.observability.telemetry import APPLIED, HANDLER_SECONDS
+from muster_runtime.pacing import Pace
+
+# How many records are read before the event loop may go on: about half a millisecond.
+READ_AT_ONCE = 50
+
+
+class AgencyAhead(Exception):
+    """One agency of several has an event ahead of the clock, whose time would date what the others do as well.
+
+    Each agency must then be applied alone: a producer whose clock is wrong dates its own agency's facts only.
+    """
+
+
+class Subscriptions:
+    """A service's handlers by the events that they apply, and the consumer group that keeps how far they are."""
+
+    def __init__(self, handlers: Mapping[type[Event], EventHandler], *, service: str, group: str, clock: Clock) -> None:
+        self._handlers = {cls.event_type: handler for cls, handler in handlers.items()}
+        self._reader = RecordReader(handlers, service, clock)
+        self._clock = clock
+        self.service = service
+        self.group = group
+        self.context = Context(actor=service, correlation_id="")
+
+    async def read(self, records: Sequence[Record]) -> list[Item]:
+        """What is in each record, or the defect that keeps it from being applied."""
+        items: list[Item] = []
+        pace = Pace()
+        latest = self._reader.latest()
+        for start in range(0, len(records), READ_AT_ONCE):
+            await pace.keep()
+            items += [self._reader.read(record, latest) for record in records[start : start + READ_AT_ONCE]]
+        return items
+
+    async def carry_out(self, uow: UnitOfWork, plans: Mapping[StreamKey, Plan]) -> None:
+        """Call the handlers with what is fresh in each stream, and store the streams' new positions.
+
+        Raises AgencyAhead, and whatever a handler raises.
+        """
+        fresh = (item.envelope for plan in plans.values() for item in plan.fresh)
+        await uow.take_in({envelope.id: envelope for envelope in fresh if envelope})
+        if len(uow.agencies) > 1 and not self._clock.virtual and uow.now > self._clock.now() + MAX_SKEW:
+            raise AgencyAhead
+        for run in runs([plan.fresh for plan in plans.values()]):
+            event_type = run[0].envelope.type
+            with HANDLER_SECONDS.labels(self.service, event_type).time(), _logged_as(run[0].envelope):
+                await self._handlers[event_type](uow, run)
+        positions.store(uow, self.group, {stream: plan.position for stream, plan in plans.items() if plan.fresh})
+        for (topic, _), plan in plans.items():
+            APPLIED.labels(self.service, topic).inc(len(plan.fresh))
+
+
+def _logged_as(first: Envelope) -> AbstractContextManager[object]:
+    """Bind a run's origin to its log lines: that of its first event, since most runs share one."""
+    return bound_contextvars(correlation_id=first.correlation_id, causation_id=first.id)
