@@ -69,7 +69,7 @@ async def list_all_webhooks(
 
 
 def make_router(vault: Vault, *, allow_private: bool) -> APIRouter:
-    """The routes of one agency: `vault` seals the secrets of webhooks, which may be private addresses if allowed."""
+    """The routes of one agency. `vault` seals the secrets; `allow_private` accepts URLs of private networks."""
     router = APIRouter(prefix="/v1/agencies/{agency_id}", responses=COMMON)
 
     @router.post(

@@ -6,7 +6,7 @@ from muster_notify.domain.deliveries import Channel, DeliveryState
 from muster_notify.domain.endpoints import WebhookState
 from muster_notify.errors import AlreadyDelivered, DeliveryReplayed, DeliveryWaits, RecipientNotEnabled
 from muster_notify.replies import DeliveryLogReply
-from muster_notify.repository import deliveries, endpoints, replays
+from muster_notify.repository import deliveries, endpoints
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.observability import audit
 
@@ -41,12 +41,11 @@ async def retry_delivery(uow: UnitOfWork, command: RetryDelivery) -> DeliveryLog
 
 
 async def _require_enabled(uow: UnitOfWork, delivery: DeliveryLogReply, tenant: str) -> None:
-    # Only operators see an operators' endpoint, although the delivery is about an agency.
-    async with endpoints.acting_for(uow.connection, tenant, after=delivery.agency_id):
-        endpoint = await endpoints.find_endpoint(uow.connection, delivery.recipient)
-        replaying = await replays.list_running(uow.connection, endpoint.id)
-    if replaying:
-        raise DeliveryReplayed(endpoint.id, replaying[0].id)
+    endpoint, replay_id = await endpoints.find_endpoint_and_replay(
+        uow.connection, delivery.recipient, tenant=tenant, agency_id=delivery.agency_id
+    )
+    if replay_id is not None:
+        raise DeliveryReplayed(endpoint.id, replay_id)
     if endpoint.state is not WebhookState.ENABLED:
         raise RecipientNotEnabled(
             delivery.delivery_id,

@@ -1,7 +1,6 @@
 """Webhook endpoints."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -38,6 +37,31 @@ async def find_endpoint(connection: Connection, webhook_id: str) -> Endpoint:
     )
     assert row is not None
     return _endpoint(row)
+
+
+async def find_endpoint_and_replay(
+    connection: Connection, webhook_id: str, *, tenant: str, agency_id: str
+) -> tuple[Endpoint, str | None]:
+    """An endpoint that the tenant can see, and the ID of its running replay; the transaction is about an agency.
+
+    Row-level security shows an operators' endpoint only to operators, even if a delivery to it is about an agency.
+    """
+    await connection.execute("select set_config('muster.agency', $1, true)", tenant)
+    row = await connection.fetchrow(
+        """
+        select
+            id, agency_id, url, state, sealed_secret, enabled_at,
+            (select replay.id from replay where webhook_id = webhook.id and replay.state = 'running') as replay_id
+        from webhook
+        where id = $1
+        """,
+        webhook_id,
+    )
+    await connection.execute("select set_config('muster.agency', $1, true)", agency_id)
+    assert row is not None
+    columns = dict(row)
+    replay_id: str | None = columns.pop("replay_id")
+    return _endpoint(columns), replay_id
 
 
 async def list_urls(connection: Connection, agency_id: str) -> list[tuple[str, str, list[str] | None]]:
@@ -114,14 +138,6 @@ async def count_disabled(connection: Connection) -> int:
     """The number of disabled endpoints."""
     disabled: int = await connection.fetchval("select count(*) from webhook where state = 'disabled'")
     return disabled
-
-
-@asynccontextmanager
-async def acting_for(connection: Connection, tenant: str, *, after: str) -> AsyncIterator[None]:
-    """Let row-level security show what a tenant sees; afterward, what `after` sees."""
-    await connection.execute("select set_config('muster.agency', $1, true)", tenant)
-    yield
-    await connection.execute("select set_config('muster.agency', $1, true)", after)
 
 
 def _endpoint(row: Any) -> Endpoint:
