@@ -30,6 +30,14 @@ def pytest_configure(config: pytest.Config) -> None:
         servers.start()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests that share a stack first: `--dist worksteal` leaves them to one worker, which starts one stack.
+
+    A worker begins at the front of its tests; another steals from their end.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("shares_stack") is None)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the servers that this process has started."""
     servers.stop()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from muster_contracts import topics
 from muster_local.provisioning import Access
-from muster_local.topics import create_topics, delete_topics
+from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.transactions import Database
 from muster_runtime.messaging.relay import Relay

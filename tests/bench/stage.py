@@ -23,7 +23,7 @@ from muster_local.provisioning import drop
 from muster_local.readiness import ask
 from muster_local.scopes import SCOPES
 from muster_local.stack import Stack
-from muster_local.topics import delete_topics
+from muster_operator.topics import delete_topics
 from muster_runtime.clock import SystemClock
 from tests.bench.processes import listener
 from tests.support import servers

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from muster_contracts import topics
 from muster_local.home import Home, State
 from muster_local.provisioning import drop
-from muster_local.topics import delete_topics
+from muster_operator.topics import delete_topics
 
 SEATS = 500
 
@@ -21,7 +21,7 @@ SEATS = 500
 def playing(home: Path, postgres: str, kafka_bootstrap: str) -> Iterator["subprocess.Popen[str]"]:
     """The running demonstration; it is ended, and what it leaves on the servers deleted, when the block is left."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "muster_local.cli", "demo", f"--seats={SEATS}", f"--home={home}"],
+        [sys.executable, "-m", "muster_operator", "demo", f"--seats={SEATS}", f"--home={home}"],
         env={**os.environ, "MUSTER_POSTGRES_DSN": postgres, "MUSTER_KAFKA_BOOTSTRAP": kafka_bootstrap},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

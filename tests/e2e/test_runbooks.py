@@ -8,7 +8,7 @@ import asyncio
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +16,31 @@ import asyncpg
 import httpx
 import pytest
 
-from muster_contracts import Envelope, event_id, source_of, topics, write_headers
-from muster_contracts.enrollment import AgencyEnrolled, AgencySuspended
+from muster_contracts import topics
+from muster_contracts.enrollment import AgencyEnrolled
 from muster_local.programs import migrations_of
 from muster_local.provisioning import drop
-from muster_local.topics import connect, delete_topics
-from muster_runtime.clock import SystemClock
+from muster_operator.topics import delete_topics
 from muster_runtime.database.dbmate import RUNTIME_MIGRATIONS
-from tests.faults.probe.service import MIGRATIONS
+from tests.e2e.troubles import (
+    PATIENCE,
+    READERS,
+    TOPIC,
+    Eventually,
+    accept_gap_alone,
+    broken,
+    first_parked,
+    has_a_term,
+    names_of_drills,
+    parked,
+    poison,
+)
 from tests.integration.notify.receiver import Receiver, receiving
-from tests.support.databases import _fingerprint
 from tests.support.operator import Operator, assign_seats, enroll
 from tests.support.topics import Producer
 
-Eventually = Callable[..., Awaitable[Any]]
-TOPIC = AgencySuspended.topic
-READERS = ("billing", "entitlements", "notify")
-
-# Long enough for a machine that does much else at the same time.
-PATIENCE = 90
+# One worker runs them all, so that one stack is started.
+pytestmark = pytest.mark.shares_stack
 
 
 @pytest.fixture(scope="module")
@@ -56,42 +62,6 @@ async def producer(operator: Operator) -> AsyncIterator[Producer]:
     """Puts records on the stack's topics, as a broken enrollment service would."""
     async with Producer(operator.stack.bootstrap, operator.stack.topic_prefix) as producer:
         yield producer
-
-
-def broken(agency_id: str, sequence: int) -> tuple[Envelope, AgencySuspended]:
-    """An event of an agency that nobody knows."""
-    now = SystemClock().now()
-    event = AgencySuspended(agency_id=agency_id, enrollment_id="enr_none", reason="test", suspended_at=now)
-    envelope = Envelope(
-        id=event_id(TOPIC, agency_id, 1, sequence),
-        source=source_of(TOPIC),
-        type=event.event_type,
-        time=now,
-        agency_id=agency_id,
-        epoch=1,
-        sequence=sequence,
-        correlation_id="cor_test",
-    )
-    return envelope, event
-
-
-async def parked(operator: Operator, service: str, agency_id: str) -> int:
-    count: int = await operator.sql(
-        service, "select coalesce(sum(records), 0) from parked_stream where agency_id = $1", agency_id
-    )
-    return count
-
-
-async def poison(operator: Operator, producer: Producer, agency_id: str, eventually: Eventually) -> None:
-    """Park the stream of an agency in every reader by a record that none of them can read."""
-    envelope = broken(agency_id, 1)[0]._replace(type=AgencyEnrolled.event_type)
-    await producer.put_raw(TOPIC, key=agency_id.encode(), value=b"not JSON", headers=write_headers(envelope))
-    for service in READERS:
-        await eventually(lambda service=service: parked(operator, service, agency_id), timeout=PATIENCE)
-
-
-async def has_a_term(operator: Operator, agency_id: str) -> bool:
-    return bool(await operator.sql("billing", "select count(*) from term where agency_id = $1", agency_id))
 
 
 async def test_rebuild(operator: Operator, eventually: Eventually) -> None:
@@ -210,13 +180,6 @@ async def test_parked_stream(operator: Operator, producer: Producer, eventually:
     assert "ticket 4711" in audited
 
 
-async def first_parked(operator: Operator, agency_id: str) -> tuple[str, str]:
-    """Partition and offset of the first record of an agency that waits, as `muster parked show` has them."""
-    query = "select kafka_partition || '@' || kafka_offset from parked_event where agency_id = $1"
-    partition, _, offset = (await operator.sql("notify", query, agency_id)).partition("@")
-    return partition, offset
-
-
 async def test_deadline_parked(operator: Operator, eventually: Eventually) -> None:
     """A deadline of a kind that the service has no handler for."""
     await operator.sql("billing", "insert into deadline values ('forgotten', 'NIH', 'inv_1', now() - interval '1 day')")
@@ -311,28 +274,6 @@ async def test_drill(operator: Operator, postgres: str, kafka_bootstrap: str, ev
         return True
 
     await eventually(gone, timeout=PATIENCE)
-
-
-async def names_of_drills(postgres: str, kafka_bootstrap: str) -> set[str]:
-    """Databases and topics such as a drill makes."""
-    connection = await asyncpg.connect(postgres)
-    databases = await connection.fetch(
-        "select datname from pg_database where datname like 'test\\_probe\\_%' or datname = $1",
-        f"template_probe_{_fingerprint(MIGRATIONS)}",
-    )
-    await connection.close()
-    async with connect(kafka_bootstrap) as admin:
-        theirs = [name for name in await admin.list_topics() if name.startswith("faults-")]
-    return {*theirs, *(row["datname"] for row in databases)}
-
-
-def accept_gap_alone(operator: Operator, service: str, agency_id: str, waiting: int) -> None:
-    """Mend the cause for which a stream stands, and leave it to be replayed."""
-    httpx.post(
-        f"{operator.stack.service_url(service)}/v1/streams/{TOPIC}/{agency_id}/gap",
-        json={"waiting": waiting, "reason": "gone"},
-        headers={"authorization": f"Bearer {operator.stack.token(f'{service}:operate')}"},
-    ).raise_for_status()
 
 
 @pytest.mark.parametrize(

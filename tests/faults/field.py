@@ -22,7 +22,7 @@ from muster_contracts.enrollment import AgencyReinstated
 from muster_contracts.entitlements import SeatAssigned
 from muster_local.child import Program
 from muster_local.provisioning import Access
-from muster_local.topics import create_topics, delete_topics
+from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import Database

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaError
 
-from muster_local.topics import connect
+from muster_operator.topics import connect
 from tests.faults import servers
 from tests.faults.field import Field
 from tests.faults.findings import Findings

@@ -15,10 +15,10 @@ import pytest
 from muster_contracts import SERVICES, topics
 from muster_local.demo.program import ProgramClient
 from muster_local.readiness import ask
-from muster_local.reconcile.streams import LOST_COMMITS, NOT_PUBLISHED
 from muster_local.scopes import SCOPES
 from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN
-from muster_local.topics import delete_topics
+from muster_operator.reconcile.streams import LOST_COMMITS, NOT_PUBLISHED
+from muster_operator.topics import delete_topics
 from tests.faults.findings import Findings
 from tests.faults.proxy import PostgresProxy
 from tests.faults.replica import Replicas

@@ -20,7 +20,7 @@ import pytest
 
 from muster_contracts import SERVICES, ClockMoved, topics
 from muster_local.provisioning import Access, drop, password_of, provision
-from muster_local.topics import create_topics, delete_topics
+from muster_operator.topics import create_topics, delete_topics
 from tests.support.services import ISSUER, TokenIssuer
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -30,6 +30,7 @@ FOLDERS = {
     "muster-contracts": ROOT / "contracts",
     "muster-runtime": ROOT / "services/runtime",
     **{f"muster-{service}": ROOT / "services" / service for service in SERVICES},
+    "muster-operator": ROOT / "infra/operator",
     "muster-local": ROOT / "infra/local",
 }
 
@@ -142,24 +143,38 @@ def test_every_module_of_the_runtimes_wheel_can_be_imported(wheels: Path, tmp_pa
     import_everything(install(wheels, "muster-runtime", tmp_path / "installed"), "muster-runtime")
 
 
-def test_the_operators_command_works_from_wheels_alone(wheels: Path, tmp_path: Path) -> None:
+def muster(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command of an environment, far from this source tree."""
+    command = [str(python.with_name("muster")), *arguments]
+    environment = {"PATH": os.environ["PATH"]}
+    return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False)
+
+
+def test_the_operators_command_works_without_the_sandbox(wheels: Path, tmp_path: Path) -> None:
+    python = install(wheels, "muster-operator", tmp_path / "installed")
+    import_everything(python, "muster-operator")
+    for command in (["--help"], ["topics", "plan", "--help"]):
+        helped = muster(python, *command)
+        assert helped.returncode == 0, helped.stderr
+    assert "Sandbox" not in muster(python, "--help").stdout
+    assert muster(python, "--version").stdout.startswith(f"muster {version_of('muster-operator')} ")
+    listed = muster(python, "parked", "list")
+    assert listed.returncode == 2
+    assert listed.stderr == "muster: MUSTER_<SERVICE>_URL is not set\n"
+
+
+def test_the_sandbox_adds_its_commands_from_wheels_alone(wheels: Path, tmp_path: Path) -> None:
     python = install(wheels, "muster-local", tmp_path / "installed")
     import_everything(python, "muster-local")
-
-    def muster(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [str(python.with_name("muster")), *arguments]
-        environment = {"PATH": os.environ["PATH"]}
-        return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False)
-
-    helped = muster("--help")
+    helped = muster(python, "--help")
     assert helped.returncode == 0, helped.stderr
-    assert "Run Muster on this machine" in helped.stdout
+    assert {"parked", "up"} <= set(helped.stdout.split())
 
     (home := tmp_path / "home").mkdir(mode=0o700)
     (home / "state.json").symlink_to(tmp_path / "elsewhere")
-    refused = muster("status", f"--home={home}")
+    refused = muster(python, "status", f"--home={home}")
     assert refused.returncode == 2, refused.stdout + refused.stderr
-    assert refused.stderr.startswith(f"{home}/state.json is a symbolic link")
+    assert refused.stderr.startswith(f"muster: {home}/state.json is a symbolic link")
     assert len(refused.stderr.splitlines()) == 1
 
 

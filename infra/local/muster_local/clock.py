@@ -1,74 +1,74 @@
 """The commands that show and advance the sandbox's clock."""
 
 import asyncio
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from muster_local.coordinator import ClockStuck, Coordinator, shown
-from muster_local.stack import DEFAULT_HOME, Stack
+from muster_local.stack import Stack
+from muster_operator.failures import TimedOut
+from muster_operator.group import group
+from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption
+from muster_operator.output import Answer, finish, table
 from muster_runtime.clock import SystemClock
 
-app = typer.Typer(help="Show or advance the sandbox's clock.", no_args_is_help=True)
-
-Home = Annotated[Path, typer.Option("--home", help="The folder of the stack.")]
+app = group("Show or advance the sandbox's clock.")
 
 
 @app.command()
-def show(home: Home = DEFAULT_HOME) -> None:
+def show(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
     """Show each process's time and its next deadline."""
-    asyncio.run(_show(home))
+    finish(_show(home), as_json=as_json)
 
 
-async def _show(home: Path) -> None:
-    async with Coordinator.of(_running(home)) as coordinator:
+async def _show(home: Path) -> Answer:
+    async with Coordinator.of(Stack.required(home)) as coordinator:
         sweep = await coordinator.sweep()
-        table = Table("service", "now", "next due", "quiet")
+        items: list[dict[str, str | None]] = []
         for service, state in sweep.items():
             if isinstance(state, str):
-                table.add_row(service, "–", "–", state)
+                items.append({"service": service, "now": None, "next_due": None, "unrest": state})
             else:
-                due = shown(state.next_due) if state.next_due else "nothing"
-                table.add_row(service, shown(state.now), due, state.unrest(coordinator.now or state.now) or "yes")
-        Console().print(table)
+                due = shown(state.next_due) if state.next_due else None
+                unrest = state.unrest(coordinator.now or state.now) or None
+                items.append({"service": service, "now": shown(state.now), "next_due": due, "unrest": unrest})
+    rows = [
+        (str(item["service"]), item["now"] or "–", item["next_due"] or "nothing", item["unrest"] or "yes")
+        for item in items
+    ]
+    return Answer({"items": items}, table(("service", "now", "next due", "quiet"), rows))
 
 
 @app.command()
 def advance(
     to: Annotated[str | None, typer.Option("--to", help="An instant, such as 2025-10-05T00:00:00Z.")] = None,
     by: Annotated[str | None, typer.Option("--by", help="A duration, such as 90s, 12h, 30d, or 2w.")] = None,
-    home: Home = DEFAULT_HOME,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
 ) -> None:
-    """Advance the clock through every instant at which something is due."""
+    """Advance the clock through every instant at which something is due, and print each."""
     if (to is None) == (by is None):
         raise typer.BadParameter("give either --to or --by")
-    asyncio.run(_advance(home, parse_instant(to) if to is not None else None, parse_duration(by or "0s")))
+    instant, duration = parse_instant(to) if to is not None else None, parse_duration(by or "0s")
+    asyncio.run(_advance(home, instant, duration, as_json=as_json))
 
 
-async def _advance(home: Path, to: datetime | None, by: timedelta) -> None:
-    console = Console()
-
+async def _advance(home: Path, to: datetime | None, by: timedelta, *, as_json: bool) -> None:
     async def tell(instant: datetime) -> None:
-        console.print(shown(instant))
+        typer.echo(json.dumps({"instant": shown(instant)}) if as_json else shown(instant))
 
-    async with Coordinator.of(_running(home)) as coordinator:
+    async with Coordinator.of(Stack.required(home)) as coordinator:
         try:
             await coordinator.advance(to or (coordinator.now or SystemClock().now()) + by, tell)
-        except (ClockStuck, ValueError) as error:
-            console.print(f"[red]{error}[/red]")
-            raise typer.Exit(1) from None
-
-
-def _running(home: Path) -> Stack:
-    stack = Stack.running(home)
-    if stack is None:
-        raise typer.BadParameter(f"no stack is running in {home}; start one with: muster up --home {home}")
-    return stack
+        except ClockStuck as stuck:
+            raise TimedOut(str(stuck)) from None
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
 
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

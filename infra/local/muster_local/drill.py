@@ -3,6 +3,7 @@
 They are tests of the repository, which a clone has and an installed package does not.
 """
 
+import asyncio
 import json
 import os
 import signal
@@ -12,16 +13,17 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from muster_local import kafka, postgres
+from muster_local.addresses import without_secrets
 from muster_local.child import dies_with_parent
 from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN, external_kafka, external_postgres
-from muster_local.target import Refused, console, run
+from muster_operator.failures import Unreachable
+from muster_operator.output import console, table
 
 _REPOSITORY = Path(__file__).parents[3]
 _FAULTS = _REPOSITORY / "tests" / "faults"
@@ -48,13 +50,15 @@ def drill(
         typer.echo("\n".join(_names(only)))
         return
     dsn, bootstrap = _servers()
-    run(_reach(dsn, bootstrap))
-    typer.echo(f"Running {len(_names(only))} faults against Postgres at {_host(dsn)} and Kafka at {bootstrap}")
+    asyncio.run(_reach(dsn, bootstrap))
+    typer.echo(
+        f"Running {len(_names(only))} faults against Postgres at {without_secrets(dsn)} and Kafka at {bootstrap}"
+    )
     with tempfile.TemporaryDirectory() as scratch:
         findings = Path(scratch) / "findings.jsonl"
         status = _try(only, seed, findings)
         if findings.exists():
-            console.print(_table(findings))
+            console().print(_table(findings))
     if status:
         raise typer.Exit(1)
 
@@ -69,9 +73,9 @@ def _servers() -> tuple[str, str]:
 
 async def _reach(dsn: str, bootstrap: str) -> None:
     if not await postgres.answers(dsn):
-        raise Refused(f"Postgres at {_host(dsn)} does not answer, or rejects the login of {POSTGRES_DSN}")
+        raise Unreachable(f"Postgres at {without_secrets(dsn)} does not answer, or rejects the login of {POSTGRES_DSN}")
     if not await kafka.answers(bootstrap):
-        raise Refused(f"Kafka at {bootstrap} does not answer")
+        raise Unreachable(f"Kafka at {bootstrap} does not answer")
 
 
 def _names(only: str | None) -> list[str]:
@@ -105,17 +109,13 @@ def _pytest(only: str | None) -> list[str]:
 
 
 def _table(findings: Path) -> Table:
-    table = Table("fault", "recovery, s", "observed", box=None, pad_edge=False)
     measured = [json.loads(line) for line in findings.read_text("utf-8").splitlines()]
-    for finding in sorted(measured, key=lambda finding: str(finding["test"])):
-        table.add_row(_sentence(finding["test"]), str(finding["recovery_seconds"]), escape(finding["seen"]))
-    return table
+    rows = [
+        (_sentence(finding["test"]), str(finding["recovery_seconds"]), escape(finding["seen"]))
+        for finding in sorted(measured, key=lambda finding: str(finding["test"]))
+    ]
+    return table(("fault", "recovery, s", "observed"), rows)
 
 
 def _sentence(test: str) -> str:
     return test.removeprefix("test_").replace("_", " ")
-
-
-def _host(dsn: str) -> str:
-    """An address without user, password and database."""
-    return urlsplit(dsn).netloc.rpartition("@")[2]

@@ -9,14 +9,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Literal, Self
+from typing import TYPE_CHECKING, BinaryIO, Literal, Self
 
 import psutil
-from cryptography.fernet import Fernet
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_local.private import append, check, close, open_private
-from muster_runtime.http.issuer import Issuer
+
+if TYPE_CHECKING:
+    from muster_runtime.http.issuer import Issuer
 
 ISSUER = "urn:muster:sandbox"
 
@@ -94,6 +95,10 @@ class Home:
         """The public keys of the sandbox's issuer."""
         return self.path / "jwks.json"
 
+    def has_stack(self) -> bool:
+        """Whether a stack was ever started here."""
+        return (self.path / "installation.json").exists()
+
     def log(self, process: str) -> Path:
         """What a process says."""
         return self.path / "logs" / f"{process}.log"
@@ -114,8 +119,11 @@ class Home:
             folder.mkdir(exist_ok=True, mode=0o700)
         return self
 
-    def issuer(self) -> Issuer:
+    def issuer(self) -> "Issuer":
         """The sandbox's issuer of tokens; its key is made on first use."""
+        # Most commands need no token, and cryptography takes long to load.
+        from muster_runtime.http.issuer import Issuer
+
         issuer = Issuer.load(self.make().path / "issuer.pem", issuer=ISSUER)
         if not self.jwks.exists():
             _write(self.jwks, json.dumps(issuer.jwks()))
@@ -132,6 +140,8 @@ class Home:
         if path.exists():
             kept = Installation.model_validate_json(_read(path))
         else:
+            from cryptography.fernet import Fernet
+
             kept = Installation(secret_key=Fernet.generate_key().decode())
         kept = kept.model_copy(update={"ports": kept.ports | _choose_ports(list(listeners), asked, kept.ports)})
         _write(path, kept.model_dump_json(indent=2))

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import asyncpg
 
-# Postgres refuses to run as root. Started by root, it runs as a system user of its own.
-SYSTEM_USER = "embedded_postgres"
+from muster_local.private import SYSTEM_USER
 
 
 class InitdbFailed(Exception):

@@ -8,13 +8,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from muster_local.postgres import SYSTEM_USER
+from muster_operator.failures import BadInput
+
+# Postgres refuses to run as root. Started by root, it runs as a system user of its own.
+SYSTEM_USER = "embedded_postgres"
 
 # The servers' own folders. They are checked themselves; what lies below them is the servers' business.
 _POSTGRES, _KAFKA = "postgres", "kafka"
 
 
-class HomeRefused(Exception):
+class HomeRefused(BadInput):
     """The folder cannot be a home: others could read or replace what is in it. The message says what to do."""
 
 

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import psutil
 
-from muster_contracts import SERVICES
 from muster_local.child import dies_with_parent, last_lines
 from muster_local.home import ALREADY_RUNS, Home, State
-from muster_runtime.database.transactions import EVERY_AGENCY
-
-DEFAULT_HOME = Path(".muster")
+from muster_operator.failures import NotFound, Refused
+from muster_operator.servers import Servers
+from muster_runtime.identifiers import EVERY_AGENCY
 
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 75.0
@@ -25,6 +24,10 @@ _TOKEN_LIFETIME = timedelta(days=1)
 
 class StackFailed(Exception):
     """The stack did not start; nothing is left running. The message says which process failed, with its last lines."""
+
+
+class AlreadyRuns(Refused):
+    """A stack runs in the home, and cannot take what was asked for without a new start."""
 
 
 class Stack:
@@ -42,7 +45,7 @@ class Stack:
         *,
         progress: Callable[[str], None] = lambda _: None,
         detached: bool = False,
-        services: Sequence[str] = SERVICES,
+        services: Sequence[str] | None = None,
         ports: Mapping[str, int] | None = None,
         maintained: Sequence[str] = (),
     ) -> "Stack":
@@ -51,11 +54,16 @@ class Stack:
         `progress` receives each step in plain words. Unless `detached`, the stack ends with this process,
         however that ends. Without services it is Postgres and Kafka alone. `ports` fixes ports by name;
         the others are free ones, kept from one start to the next. `maintained` services run for their operators alone.
+        `services` are all four by default.
 
-        Raises StackFailed, and HomeRefused when others could reach into the folder.
+        Raises StackFailed; HomeRefused when others could reach into the folder; AlreadyRuns where one runs and
+        `ports` or `maintained` ask for another.
         """
         stack = cls(home)
         if stack._home.supervisor() is not None:
+            if ports or maintained:
+                option = "--port" if ports else "--maintenance"
+                raise AlreadyRuns(f"a stack runs in {stack.home}: stop it with muster down before {option}")
             await stack._until_up(None, progress)
             return stack
         supervisor = stack._launch(detached, services, ports or {}, maintained)
@@ -71,6 +79,18 @@ class Stack:
         """The stack that runs in a home folder, if one does and is up."""
         stack = cls(home)
         return stack if stack.state().phase == "running" else None
+
+    @classmethod
+    def required(cls, home: Path) -> "Stack":
+        """The stack that runs in a home folder. Raises NotFound."""
+        stack = cls.running(home)
+        if stack is None:
+            raise NotFound(f"no stack is running in {cls(home).home}; start one with: muster up --home {home}")
+        return stack
+
+    def exists(self) -> bool:
+        """Whether a stack was ever started in the home folder."""
+        return self._home.has_stack()
 
     def state(self) -> State:
         """What runs, as the supervisor last wrote it; an empty state when nothing runs."""
@@ -109,11 +129,11 @@ class Stack:
         """The process id of each running process by its name: postgres, kafka, mail and the services."""
         return {name: process.pid for name, process in self.state().processes.items() if process.pid is not None}
 
-    async def stop(self) -> None:
-        """Stop every process; the data stay. Stopping twice is no error."""
+    async def stop(self) -> bool:
+        """Stop every process; the data stay. Answers whether anything ran."""
         supervisor = self._home.supervisor()
         if supervisor is None:
-            return
+            return False
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(supervisor)
             process.terminate()
@@ -122,12 +142,16 @@ class Stack:
             except psutil.TimeoutExpired:
                 # Its children get their stop signals from the kernel.
                 process.kill()
+        return True
 
     def _launch(
-        self, detached: bool, services: Sequence[str], ports: Mapping[str, int], maintained: Sequence[str]
+        self, detached: bool, services: Sequence[str] | None, ports: Mapping[str, int], maintained: Sequence[str]
     ) -> "subprocess.Popen[bytes]":
+        # Most commands start nothing, and the contracts take long to load.
+        from muster_contracts import SERVICES
+
         self._home.make()
-        arguments = [f"--service={service}" for service in services]
+        arguments = [f"--service={service}" for service in (SERVICES if services is None else services)]
         arguments += [f"--maintenance={service}" for service in maintained]
         arguments += [f"--port={name}={number}" for name, number in ports.items()]
         with self._home.append("supervisor") as log:
@@ -161,3 +185,18 @@ class Stack:
                 if state.phase == "running":
                     return
             await asyncio.sleep(_POLL_SECONDS)
+
+
+def servers(home: Path) -> Servers | None:
+    """The servers of the stack that runs in a home folder, for an operator's commands."""
+    stack = Stack.running(home)
+    if stack is None:
+        return None
+    state = stack.state()
+    return Servers(
+        urls={name: process.address for name, process in state.processes.items() if process.address.startswith("http")},
+        token=stack.token,
+        admin_dsn=state.admin_dsn,
+        bootstrap=state.bootstrap,
+        topic_prefix=state.topic_prefix,
+    )

@@ -25,7 +25,7 @@ from muster_local.servers import (
     external_kafka,
     external_postgres,
 )
-from muster_local.topic_plan import apply as apply_topics
+from muster_operator.topic_plan import apply as apply_topics
 from muster_runtime.database.dbmate import migrate
 
 _START_SECONDS = 60.0

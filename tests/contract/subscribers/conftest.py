@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from muster_local.topics import create_topics, delete_topics
+from muster_operator.topics import create_topics, delete_topics
 from tests.contract.subscribers.examples import SCHEMAS, SEATS, Subscriber, Topic
 
 

@@ -23,7 +23,7 @@ from muster_local.receiver import Receiver
 from muster_local.scopes import SCOPES
 from muster_local.servers import CONTROLLER, KAFKA, POSTGRES, embedded_kafka, embedded_postgres
 from muster_local.stack import Stack
-from muster_local.topics import create_topics
+from muster_operator.topics import create_topics
 from muster_runtime.database.dbmate import migrate
 from tests.faults.readiness import health
 from tests.faults.servers import Process, Server, free_port

@@ -14,10 +14,11 @@ from muster_contracts import write_headers
 from muster_contracts.entitlements import SeatAssigned, SeatReserved, SeatRevoked
 from muster_entitlements.bootstrap import build
 from muster_entitlements.settings import EntitlementsSettings
-from muster_local.rebuild import seats
-from muster_local.rebuild.projection import Difference, Projection
-from muster_local.rebuild.seats import SeatsInUse
-from muster_local.target import Refused, Target
+from muster_operator.failures import TimedOut
+from muster_operator.rebuild import seats
+from muster_operator.rebuild.projection import Difference, Projection
+from muster_operator.rebuild.seats import SeatsInUse
+from muster_operator.target import Target
 from muster_runtime.process import Role
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.support.services import ServiceRunner
@@ -171,7 +172,7 @@ async def test_what_waits_in_the_outbox_is_waited_for(
     await seat_of(entitlements, "first")
     with monkeypatch.context() as impatient:
         impatient.setattr(seats, "PATIENCE_SECONDS", 0.2)
-        with pytest.raises(Refused, match="still wait in entitlements' outbox"):
+        with pytest.raises(TimedOut, match="still wait in entitlements' outbox"):
             await compare(entitlements)
 
     comparing = asyncio.create_task(compare(entitlements))

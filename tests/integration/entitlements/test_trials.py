@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from muster_contracts.enrollment import AgencyReinstated, AgencySuspended
 from muster_contracts.entitlements import TrialEndingSoon, TrialExpired
-from muster_local.reconcile.books import read_trials
+from muster_operator.reconcile.books import read_trials
 from tests.integration.entitlements.conftest import END, NEXT_END, START, Entitlements
 
 TRIAL_END = START + timedelta(days=60)

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from muster_contracts import ClockMoved, topics
 from muster_local.coordinator import ClockStuck, Coordinator
-from muster_local.topics import create_topics, delete_topics
+from muster_operator.topics import create_topics, delete_topics
 
 START = datetime(2025, 8, 6, tzinfo=UTC)
 

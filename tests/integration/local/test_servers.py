@@ -17,7 +17,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from muster_contracts import topics
 from muster_local.child import Child, Program
 from muster_local.provisioning import drop, password_of, provision
-from muster_local.topics import create_topics, delete_topics
+from muster_operator.topics import create_topics, delete_topics
 
 Eventually = Callable[..., Awaitable[Any]]
 

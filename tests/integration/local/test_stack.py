@@ -1,6 +1,7 @@
 """The stack as an operator meets it: it comes up, stays up, goes down, and leaves nothing behind."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -21,7 +22,8 @@ from muster_local.home import Home, State
 from muster_local.provisioning import drop
 from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN
 from muster_local.stack import Stack, StackFailed
-from muster_local.topics import delete_topics
+from muster_operator.topics import delete_topics
+from tests.integration.local.command import an_agency_joins_and_leaves, muster
 
 Eventually = Callable[..., Awaitable[Any]]
 
@@ -71,13 +73,6 @@ def processes_of(home: Path) -> list[psutil.Process]:
     return found
 
 
-def muster(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user does."""
-    return subprocess.run(
-        [sys.executable, "-m", "muster_local.cli", *arguments], capture_output=True, text=True, check=False
-    )
-
-
 async def alone(home: Path) -> Stack:
     """The servers without services."""
     return await Stack.start(home, services=())
@@ -87,6 +82,7 @@ async def alone(home: Path) -> Stack:
 async def test_the_whole_stack_comes_up_survives_a_kill_and_goes_down(home: Path, eventually: Eventually) -> None:
     up = muster("up", "--home", str(home))
     assert up.returncode == 0, up.stdout + up.stderr
+    assert f"muster agency list --home {home}" in up.stdout
     stack = Stack.running(home)
     assert stack is not None
     assert stack.pids().keys() == {"postgres", "kafka", "mail", *SERVICES}
@@ -98,6 +94,14 @@ async def test_the_whole_stack_comes_up_survives_a_kill_and_goes_down(home: Path
         assert (await client.get(agencies)).status_code == 401
         assert (await client.get(agencies, headers={"Authorization": f"Bearer {token}"})).status_code == 200
 
+    await an_agency_joins_and_leaves(stack)
+
+    for option in ("--port=billing=8003", "--maintenance=billing"):
+        again = muster("up", "--home", str(home), option)
+        assert (again.returncode, option.partition("=")[0] in again.stderr) == (4, True), again.stderr
+    shown = json.loads(muster("status", "--json", "--home", str(home)).stdout)
+    assert {process["process"] for process in shown["processes"] if process["ready"]} == stack.pids().keys()
+
     killed = stack.pids()["billing"]
     os.kill(killed, signal.SIGKILL)
     await eventually(lambda: stack.pids().get("billing", killed) != killed, timeout=PATIENCE)
@@ -108,9 +112,11 @@ async def test_the_whole_stack_comes_up_survives_a_kill_and_goes_down(home: Path
     os.kill(stack.pids()["notify"], signal.SIGTERM)
     await eventually(lambda: stack.state().processes["notify"].last_exit == "exited with status 0", timeout=PATIENCE)
 
-    assert muster("down", "--home", str(home)).returncode == 0
+    down = muster("down", "--home", str(home))
+    assert (down.returncode, down.stdout) == (0, f"Stopped the stack in {home}.\n")
     assert processes_of(home) == []
-    assert muster("down", "--home", str(home)).returncode == 0
+    down = muster("down", "--home", str(home))
+    assert (down.returncode, down.stdout) == (0, f"Nothing was running in {home}.\n")
     assert muster("status", "--home", str(home)).returncode == 1
 
 
@@ -157,7 +163,9 @@ async def test_a_home_that_holds_a_link_is_refused_in_one_line(home: Path) -> No
     refused = muster("up", "--home", str(home))
     assert refused.returncode == 2
     (line,) = refused.stderr.splitlines()
-    assert line.startswith(f"{home}/state.json is a symbolic link, but a home holds only plain files: remove it")
+    assert line.startswith(
+        f"muster: {home}/state.json is a symbolic link, but a home holds only plain files: remove it"
+    )
 
 
 @pytest.mark.usefixtures("embedded_postgres")
@@ -253,11 +261,11 @@ async def test_a_stack_ends_with_the_process_that_started_it(home: Path, eventua
 
 @pytest.mark.usefixtures("embedded_postgres")
 async def test_an_interrupted_start_leaves_nothing(home: Path, eventually: Eventually) -> None:
-    command = [sys.executable, "-m", "muster_local.cli", "up", "--home", str(home)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as up:
+    command = [sys.executable, "-m", "muster_operator", "up", "--home", str(home)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as up:
         await eventually(lambda: Stack(home).pids(), timeout=PATIENCE)
         up.send_signal(signal.SIGINT)
-        output, _ = await asyncio.to_thread(up.communicate)
+        _, output = await asyncio.to_thread(up.communicate)
     assert up.returncode == 130
     assert "nothing is left running" in output
     assert processes_of(home) == []

@@ -8,9 +8,9 @@ import asyncpg
 import pytest
 
 from muster_contracts.entitlements import PersonErased, PersonRecorded
-from muster_local.rebuild import directory as rebuilding
-from muster_local.rebuild.directory import Directory
-from muster_local.target import Target
+from muster_operator.rebuild import directory as rebuilding
+from muster_operator.rebuild.directory import Directory
+from muster_operator.target import Target
 from muster_runtime.messaging.producers import partition_of
 from tests.integration.notify.conftest import Notify
 from tests.support.eventually import eventually

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from muster_local import drill
-from muster_local.cli import app
+from muster_operator.cli import app
 
 ROOT = Path(__file__).parents[3]
 POSTGRES, KAFKA = "MUSTER_POSTGRES_DSN", "MUSTER_KAFKA_BOOTSTRAP"
@@ -35,7 +35,7 @@ def test_servers_that_do_not_answer_are_named_without_a_password(monkeypatch: py
     for name, value in NOWHERE.items():
         monkeypatch.setenv(name, value)
     result = run()
-    assert result.exit_code == 1
+    assert result.exit_code == 5
     assert "Postgres at 127.0.0.1:1 does not answer" in result.output
     assert "secret" not in result.output
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from muster_local import cli
 from muster_local import home as home_module
 from muster_local.home import Home, PortTaken, State
 from muster_local.mail import Keeper
 from muster_local.private import HomeRefused
 from muster_local.stack import Stack
+from muster_operator import cli
 
 LISTENERS = ("postgres", "kafka", "mail")
 

@@ -8,12 +8,11 @@ import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from muster_contracts import SERVICES
 from muster_local.coordinator import ClockStuck, Coordinator
@@ -27,7 +26,9 @@ from muster_local.demo.view import View
 from muster_local.home import Home
 from muster_local.receiver import Receiver
 from muster_local.scopes import SCOPES
-from muster_local.stack import DEFAULT_HOME, Stack, StackFailed
+from muster_local.stack import Stack, StackFailed
+from muster_operator.failures import FAILED, BadInput, CommandFailed, TimedOut
+from muster_operator.options import DEFAULT_HOME, HOME_VARIABLE
 
 
 def demo(
@@ -42,10 +43,11 @@ def demo(
     try:
         agencies = cast(seats)
     except ValueError as error:
-        _refuse(console, error)
-    folder = Home(home or (DEFAULT_HOME if keep else Path(tempfile.mkdtemp(prefix="muster-demo-")))).path
+        raise BadInput(str(error)) from None
+    kept = Path(os.environ.get(HOME_VARIABLE) or DEFAULT_HOME)
+    folder = Home(home or (kept if keep else Path(tempfile.mkdtemp(prefix="muster-demo-")))).path
     if folder.exists() and any(folder.iterdir()):
-        _refuse(console, f"The demo needs a new home, but {folder} is not empty: choose another folder with --home")
+        raise BadInput(f"the demo needs a new home, but {folder} is not empty: choose another folder with --home")
     # SIGTERM leaves nothing running, like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -53,18 +55,15 @@ def demo(
     except KeyboardInterrupt:
         console.print("Stopped." if keep else "Stopped; nothing is left running.")
         raise typer.Exit(130) from None
-    except (StackFailed, ClockStuck, Unexpected) as error:
-        _refuse(console, error)
+    except ClockStuck as stuck:
+        raise TimedOut(str(stuck)) from None
+    except (StackFailed, Unexpected) as error:
+        raise CommandFailed(str(error)) from None
     finally:
         if home is None and not keep:
             shutil.rmtree(folder, ignore_errors=True)
     if not all(line.ok for line in lines):
-        raise typer.Exit(1)
-
-
-def _refuse(console: Console, why: object) -> NoReturn:
-    console.print(Text(str(why), style="red"))
-    raise typer.Exit(1) from None
+        raise typer.Exit(FAILED)
 
 
 async def _play(agencies: Sequence[Agency], keep: bool, home: Path, console: Console) -> Sequence[Line]:

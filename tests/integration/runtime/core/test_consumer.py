@@ -11,7 +11,7 @@ from aiokafka.admin import RecordsToDelete
 from muster_contracts import Envelope, write_headers
 from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import SeatAssigned, SeatRevoked
-from muster_local.topics import connect
+from muster_operator.topics import connect
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.conftest import discard, put_unreadable

@@ -11,7 +11,7 @@ from aiokafka import TopicPartition
 
 from muster_contracts import topics
 from muster_contracts.entitlements import PersonRecorded, SeatAssigned
-from muster_local.topics import create_topics, delete_topics
+from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.context import Context
 from muster_runtime.messaging import lane
 from muster_runtime.messaging import relay as relay_

@@ -12,7 +12,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from muster_contracts import topics
 from muster_contracts.entitlements import PersonRecorded, SeatAssigned
 from muster_contracts.testing import build as example
-from muster_local.topics import connect, delete_topics
+from muster_operator.topics import connect, delete_topics
 from muster_runtime.context import Context
 from muster_runtime.process import Role, StartRefused, running
 from muster_runtime.service import Service

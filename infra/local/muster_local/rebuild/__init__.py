@@ -1,5 +1,0 @@
-"""`muster rebuild`: rebuilds a projection from the topics, compares it with the live one, and replaces that."""
-
-from muster_local.rebuild.cli import rebuild
-
-__all__ = ["rebuild"]

@@ -1,0 +1,81 @@
+"""`muster status`: what runs, and whether it is ready."""
+
+import asyncio
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Column, Table
+from rich.text import Text
+
+from muster_local import readiness
+from muster_local.addresses import without_secrets
+from muster_local.home import ProcessState
+from muster_local.readiness import Readiness
+from muster_local.stack import Stack
+from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption
+from muster_operator.output import Answer, show
+
+
+def status(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """Show whether each process is ready, and if not, why. The exit status is 1 unless all are ready."""
+    stack = Stack(home)
+    state = stack.state()
+    answers = asyncio.run(_ask_all(list(state.processes.values())))
+    found = {"phase": state.phase, "processes": [_as_json(process, answer) for process, answer in answers]}
+    shown = _table(answers) if answers else Text(f"Nothing is running in {stack.home} ({state.phase}).")
+    ended = [line for process, _ in answers if process.last_exit for line in _last_words(process)]
+    ready = bool(answers) and all(answer.ready for _, answer in answers)
+    show(Answer(found, Group(shown, *ended), ok=ready), as_json=as_json)
+
+
+async def _ask_all(processes: list[ProcessState]) -> list[tuple[ProcessState, Readiness]]:
+    answers = await asyncio.gather(*(readiness.ask(process.name, process.address) for process in processes))
+    return list(zip(processes, answers, strict=True))
+
+
+def _table(answers: list[tuple[ProcessState, Readiness]]) -> Table:
+    address = Column("address", no_wrap=True)
+    table = Table("process", "pid", address, "ready", "outbox", "oldest", "lag", "parked", box=None, pad_edge=False)
+    for process, answer in answers:
+        table.add_row(
+            process.name,
+            str(process.pid or "-"),
+            without_secrets(process.address),
+            _ready(answer),
+            _number(answer.outbox_rows),
+            "-" if answer.outbox_oldest_seconds is None else f"{answer.outbox_oldest_seconds:.1f} s",
+            _number(answer.lag),
+            _number(answer.parked),
+        )
+    return table
+
+
+def _last_words(process: ProcessState) -> list[RenderableType]:
+    """How a process ended before it was restarted, with its last lines."""
+    ended = f"\n[yellow]{process.name} {escape(process.last_exit)}[/yellow] (restarts: {process.restarts})"
+    return [ended, *(Text(line, style="dim", no_wrap=True, overflow="ignore") for line in process.last_lines)]
+
+
+def _as_json(process: ProcessState, answer: Readiness) -> dict[str, Any]:
+    return {
+        "process": process.name,
+        "pid": process.pid,
+        "address": without_secrets(process.address),
+        "restarts": process.restarts,
+        "last_exit": process.last_exit or None,
+        **asdict(answer),
+    }
+
+
+def _ready(answer: Readiness) -> str:
+    if not answer.ready:
+        return f"[red]no:[/red] {escape('; '.join(answer.reasons))}"
+    if answer.warnings:
+        return f"[yellow]yes, but:[/yellow] {escape('; '.join(answer.warnings))}"
+    return "[green]yes[/green]"
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"

@@ -1,0 +1,1 @@
+"""The `muster` command, and what an operator does with a Muster that serves."""

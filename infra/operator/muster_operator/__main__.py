@@ -1,0 +1,5 @@
+"""`python -m muster_operator` is the `muster` command."""
+
+from muster_operator.cli import main
+
+main()

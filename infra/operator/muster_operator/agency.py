@@ -1,0 +1,172 @@
+"""`muster agency`: which agencies there are, and the way of one into the program and out of it."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+from rich.console import Group
+from rich.markup import escape
+
+from muster_operator.group import group
+from muster_operator.output import Answer, table
+from muster_operator.service import Service
+from muster_operator.target import Target, on_target
+from muster_runtime.clock import SystemClock
+
+app = group("List, show, enroll, authorize, and withdraw agencies.")
+
+_SERVICE = "enrollment"
+
+Agency = Annotated[str, typer.Argument(help="The agency's ID, such as NASA.")]
+Instant = typer.Option(metavar="INSTANT", help="With its offset, such as 2025-10-05T00:00:00Z.")
+
+
+@app.command("list")
+@on_target()
+async def list_(target: Target) -> Answer:
+    """List the agencies of the register."""
+    async with _enrollment(target, "read") as service:
+        items = [item async for item in service.items("/v1/agencies")]
+    rows = [
+        (item["id"], escape(item["name"]), item["branch"], _number(item["headcount"]), item["parent"] or "-")
+        for item in items
+    ]
+    nothing = "There are no agencies yet: import the register (POST /v1/register of enrollment)."
+    return Answer({"items": items}, table(("id", "name", "branch", "headcount", "parent"), rows) if rows else nothing)
+
+
+@app.command()
+@on_target()
+async def show(target: Target, agency: Agency) -> Answer:
+    """Show an agency, its latest enrollment with what it lacks, and its authorizations."""
+    async with _enrollment(target, "read") as service:
+        found = await service.get(_path(agency))
+        enrollment = await service.get(f"{_path(agency)}/enrollment")
+        authorizations = [item async for item in service.items(f"{_path(agency)}/authorizations")]
+    facts = _facts({"name": found["name"], **enrollment})
+    rows = [
+        (escape(each["number"]), each["valid_from"], each["valid_until"], each["revoked_at"] or "-")
+        for each in authorizations
+    ]
+    shown = table(("authorization", "valid from", "valid until", "revoked"), rows)
+    return Answer(
+        {"agency": found, "enrollment": enrollment, "authorizations": authorizations},
+        Group(facts, "", shown) if rows else Group(facts, "", "No authorization is recorded."),
+    )
+
+
+@app.command()
+@on_target()
+async def enroll(
+    target: Target,
+    agency: Agency,
+    seats: Annotated[int, typer.Option(min=1, help="How many seats the agency wants.")],
+    contact_name: Annotated[str, typer.Option(help="The administrator's name.")],
+    contact_email: Annotated[str, typer.Option(help="The administrator's e-mail address.")],
+    starts_at: Annotated[
+        str | None,
+        typer.Option(metavar="INSTANT", help="The start, such as 2025-10-05T00:00:00Z. Default: now, by this machine."),
+    ] = None,
+) -> Answer:
+    """Submit an agency's enrollment. It becomes active once it is authorized and the terms are accepted."""
+    body = {
+        "seats": seats,
+        "starts_at": starts_at or SystemClock().now().isoformat(),
+        "contact": {"name": contact_name, "email": contact_email},
+    }
+    return await _post(target, "write", f"{_path(agency)}/enrollments", body)
+
+
+@app.command()
+@on_target()
+async def authorize(
+    target: Target,
+    agency: Agency,
+    number: Annotated[str, typer.Option(help="The authorization's number.")],
+    valid_from: Annotated[str, Instant],
+    valid_until: Annotated[str, Instant],
+    issuer: Annotated[str, typer.Option(help="Who issued it.")] = "GSA",
+    product: Annotated[str, typer.Option(help="What it is for.")] = "frontier-assistant",
+) -> Answer:
+    """Record an authorization to use (ATU) that was issued to an agency."""
+    body = {
+        "number": number,
+        "issuer": issuer,
+        "product": product,
+        "valid_from": valid_from,
+        "valid_until": valid_until,
+    }
+    return await _post(target, "authorize", f"{_path(agency)}/authorizations", body)
+
+
+@app.command()
+@on_target()
+async def accept(
+    target: Target,
+    agency: Agency,
+    terms_version: Annotated[str, typer.Option(help="The version of the data-use terms, such as 2025-08.")],
+    signer_name: Annotated[str, typer.Option(help="Who signed for the agency.")],
+    signer_email: Annotated[str, typer.Option(help="The signer's e-mail address.")],
+    document: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="The signed document. Only its SHA-256 hash is sent.")
+    ],
+) -> Answer:
+    """Accept the data-use terms for an agency."""
+    evidence = hashlib.sha256(await asyncio.to_thread(document.read_bytes)).hexdigest()
+    body = {
+        "terms_version": terms_version,
+        "signer": {"name": signer_name, "email": signer_email},
+        "evidence_sha256": evidence,
+    }
+    return await _post(target, "write", f"{_path(agency)}/data-use-acceptances", body)
+
+
+@app.command()
+@on_target()
+async def withdraw(
+    target: Target,
+    agency: Agency,
+    reason: Annotated[str, typer.Option(help="The reason. Every subscriber receives it: do not name a person.")],
+) -> Answer:
+    """Withdraw an agency from the program, as its enrollment is now."""
+    async with _enrollment(target, "read", "write") as service:
+        version = await service.version(f"{_path(agency)}/enrollment")
+        reply = await service.post(f"{_path(agency)}/withdrawal", {"reason": reason}, if_match=version)
+    return Answer(reply, _facts(reply))
+
+
+@asynccontextmanager
+async def _enrollment(target: Target, *actions: str) -> AsyncIterator[Service]:
+    scopes = tuple(f"{_SERVICE}:{action}" for action in actions)
+    async with target.services(_SERVICE, scopes=scopes) as services:
+        yield services[_SERVICE]
+
+
+async def _post(target: Target, action: str, path: str, body: dict[str, Any]) -> Answer:
+    async with _enrollment(target, action) as service:
+        reply = await service.post(path, body)
+    return Answer(reply, _facts(reply))
+
+
+def _path(agency: str) -> str:
+    return f"/v1/agencies/{quote(agency, safe='')}"
+
+
+def _facts(reply: dict[str, Any]) -> Any:
+    """What a reply says, but for what it leaves open."""
+    shown = table(("", ""), [(name.replace("_", " "), escape(_shown(value))) for name, value in reply.items() if value])
+    shown.show_header = False
+    return shown
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"

@@ -1,0 +1,139 @@
+"""`muster streams check`: what was made and is not published, and what was published and is not applied."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from muster_operator.clients import clients_of_servers
+from muster_operator.output import Answer, console, table
+from muster_operator.reconcile.streams import (
+    LOST_COMMITS,
+    NOT_PUBLISHED,
+    TOPIC_LACKS,
+    TOPICS,
+    Ends,
+    Missing,
+    Stream,
+    not_applied,
+    not_on_topic,
+    read_streams,
+)
+from muster_operator.target import Target, on_target
+from muster_operator.topic_log import TopicLog
+
+# Between two looks at what may be under way.
+_PAUSE_SECONDS = 1.0
+
+# No waiting mends these.
+_LASTING = (LOST_COMMITS, TOPIC_LACKS)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """How many streams there are, and what is missing of any."""
+
+    streams: int
+    missing: list[Missing]
+
+
+@on_target(asks=False)
+async def check(
+    target: Target,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for what is under way before it counts as missing.")
+    ] = 30.0,
+) -> Answer:
+    """Compare where every stream ends on Kafka with its producer and with every consumer.
+
+    It reads the topics from their beginning to where they end now. The exit status is 1 unless all is complete.
+    """
+    target.require("admin_dsn", "bootstrap")
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    stderr = console(stderr=True)
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
+        async with clients_of_servers(), TopicLog.open(target.bootstrap, target.topic_prefix, TOPICS) as log:
+            checked = await _compare(target, log, wait, progress)
+    complete = f"complete: {checked.streams:,} streams of {len(TOPICS)} topics, every consumer is at the end"
+    shown = _table(checked.missing) if checked.missing else complete
+    return Answer(_as_json(checked), shown, ok=not checked.missing)
+
+
+async def _compare(target: Target, log: TopicLog, wait: float, progress: Progress) -> Checked:
+    """Look until nothing is missing, or `wait` is over.
+
+    Readers are held to where the topics ended at the first look, so that new events do not keep this from an end.
+    """
+    ends = Ends()
+    before = first = await read_streams(target.admin_dsn, {})
+    task = progress.add_task("Reading the topics", total=await log.unread())
+    await _read(log, target.topic_prefix, ends, lambda records: progress.advance(task, records))
+    wanted = dict(ends)
+    give_up_at = asyncio.get_running_loop().time() + wait
+    while True:
+        after = await read_streams(target.admin_dsn, ends)
+        missing = sorted({*not_on_topic(before, ends, after), *not_applied(wanted, after)})
+        waiting = under_way(missing)
+        if not waiting or asyncio.get_running_loop().time() >= give_up_at:
+            streams = set(ends).union(*(service.produced for service in after.values()))
+            return Checked(len(streams), missing)
+        if before is first:
+            progress.console.print(f"Waiting {wait:g} s at most: {len(waiting):,} streams are under way or wait")
+        await asyncio.sleep(_PAUSE_SECONDS)
+        before = after
+        await _read(log, target.topic_prefix, ends)
+        # What is published by now is to be applied as well.
+        published = {each.stream for each in missing if each.what == NOT_PUBLISHED}
+        wanted |= {stream: ends[stream] for stream in published & ends.keys()}
+
+
+def under_way(missing: list[Missing]) -> set[Stream]:
+    """The streams that may become complete. A service that lost commits publishes nothing until its epoch is raised."""
+    held = {each.service for each in missing if each.what == LOST_COMMITS}
+    return {
+        each.stream
+        for each in missing
+        if each.what not in _LASTING and not (each.what == NOT_PUBLISHED and each.service in held)
+    }
+
+
+async def _read(log: TopicLog, prefix: str, ends: Ends, tell: Callable[[int], None] = lambda _: None) -> None:
+    """Read on to where the topics end now."""
+    async for records in log.batches():
+        for record in records:
+            ends.note(record.topic.removeprefix(prefix), record)
+        tell(len(records))
+
+
+def _table(missing: list[Missing]) -> Table:
+    rows = [
+        map(escape, (each.topic, each.agency_id, each.service, each.why, each.sequences, each.remedy))
+        for each in missing
+    ]
+    return table(("topic", "agency", "service", "what", "sequences", "what to do"), rows, lines=True)
+
+
+def _as_json(checked: Checked) -> dict[str, object]:
+    return {
+        "complete": not checked.missing,
+        "streams": checked.streams,
+        "topics": len(TOPICS),
+        "missing": [
+            {
+                "topic": each.topic,
+                "agency_id": each.agency_id,
+                "service": each.service,
+                "what": each.what,
+                "after": {"epoch": each.after[0], "sequence": each.after[1]},
+                "last": {"epoch": each.last[0], "sequence": each.last[1]},
+                "reason": each.reason,
+                "remedy": each.remedy,
+            }
+            for each in checked.missing
+        ],
+    }

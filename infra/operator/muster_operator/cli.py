@@ -1,0 +1,33 @@
+"""The `muster` command."""
+
+import logging
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from muster_operator.group import Root
+
+app = typer.Typer(cls=Root, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"muster {version('muster-operator')} (contracts {version('muster-contracts')})")
+        raise typer.Exit
+
+
+@app.callback()
+def muster(
+    shown: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Operate Muster."""
+
+
+def main() -> None:
+    """The console script."""
+    # A command says itself which server does not answer; aiokafka must not log it.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    app()

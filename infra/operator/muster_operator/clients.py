@@ -1,0 +1,23 @@
+"""What the clients of Postgres and Kafka raise, as an operator's command ends with it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+from aiokafka.errors import KafkaError
+from asyncpg.exceptions import TargetServerAttributeNotMatched
+
+from muster_operator.failures import BadInput, Unreachable
+
+
+@asynccontextmanager
+async def clients_of_servers() -> AsyncIterator[None]:
+    """Use Postgres and Kafka within. Raises Unreachable, and BadInput where Postgres is a standby."""
+    try:
+        yield
+    except TargetServerAttributeNotMatched:
+        raise BadInput("Postgres is a standby, which may lag behind: name its primary") from None
+    except KafkaError as error:
+        raise Unreachable(f"Kafka cannot be read: {error!r}") from None
+    except (OSError, asyncpg.PostgresError) as error:
+        raise Unreachable(f"Postgres cannot be asked: {error or type(error).__name__}") from None

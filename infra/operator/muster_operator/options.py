@@ -1,0 +1,19 @@
+"""Options that many commands have."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_HOME = Path(".muster")
+HOME_VARIABLE = "MUSTER_HOME"
+
+HomeOption = Annotated[
+    Path, typer.Option("--home", envvar=HOME_VARIABLE, help="The folder of the stack: its data, secrets, and logs.")
+]
+TokenOption = Annotated[
+    str | None,
+    typer.Option(envvar="MUSTER_TOKEN", help="An operator's bearer token. Default: one from the stack's issuer."),
+]
+ServiceOption = Annotated[str | None, typer.Option("--service", help="Only this service. Default: all four.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,0 +1,55 @@
+"""What a command prints: a line or a table for people, or JSON."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+from muster_operator.failures import FAILED
+
+# Wide enough for any row: what a program reads is never wrapped.
+_PIPED_COLUMNS = 10_000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command found or did. Unless it is `ok`, the exit status is 1."""
+
+    data: Any  # what --json prints
+    text: RenderableType
+    ok: bool = True
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where people read: as wide as the terminal, or as the text where it goes elsewhere."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else _PIPED_COLUMNS, highlight=False)
+
+
+def table(columns: Iterable[str], rows: Iterable[Iterable[str]], *, lines: bool = False) -> Table:
+    """A table; with `lines`, between its rows too, for cells of several lines."""
+    shown = Table(*columns, show_lines=True) if lines else Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        shown.add_row(*row)
+    return shown
+
+
+def show(answer: Answer, *, as_json: bool) -> None:
+    """Print an answer, and end with status 1 unless it is ok."""
+    if as_json:
+        typer.echo(json.dumps(answer.data, indent=2, default=str))
+    else:
+        console().print(answer.text)
+    if not answer.ok:
+        raise typer.Exit(FAILED)
+
+
+def finish(work: Coroutine[Any, Any, Answer], *, as_json: bool) -> None:
+    """Do a command's work, and print its answer."""
+    show(asyncio.run(work), as_json=as_json)

@@ -1,0 +1,5 @@
+"""`muster rebuild`: rebuilds a projection from the topics, compares it with the live one, and replaces that."""
+
+from muster_operator.rebuild.cli import rebuild
+
+__all__ = ["rebuild"]

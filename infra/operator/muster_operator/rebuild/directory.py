@@ -1,0 +1,225 @@
+"""`notify.directory`: each agency's people.
+
+The rows are made by the very functions that keep the live projection, in a schema of their own. Nothing is locked
+meanwhile; in the end only what differs is corrected.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import Any
+
+import asyncpg
+from aiokafka import ConsumerRecord
+from pydantic import ValidationError
+
+from muster_contracts import Envelope, Erasure, Event, MalformedRecord, read_headers
+from muster_contracts.enrollment import ContactErased, ContactRecorded
+from muster_contracts.entitlements import PersonErased, PersonRecorded
+from muster_notify.domain.contacts import PERSON
+from muster_notify.repository import directory
+from muster_operator.rebuild.projection import CONTEXT, Difference, Projection, correcting
+from muster_operator.target import Target
+from muster_operator.topic_log import TopicLog
+from muster_runtime.database.transactions import Database, UnitOfWork
+from muster_runtime.messaging.positions import Position
+from muster_runtime.observability import audit
+
+_SCHEMA = "rebuilt"
+
+# Topic, agency and record key.
+_Key = tuple[str, str, bytes]
+
+_KINDS: Mapping[str, type[Event]] = {
+    cls.event_type: cls for cls in (ContactRecorded, ContactErased, PersonRecorded, PersonErased)
+}
+
+
+# People of one agency that one transaction corrects.
+STEP = 1_000
+
+# A person who differs between the two tables appears twice.
+_ONLY_LIVE = "in the projection, not or not so in the topics"
+_ONLY_REBUILT = "in the topics, not or not so in the projection"
+
+
+class Directory:
+    """Notify's directory, rebuilt in a second table."""
+
+    def __init__(self, connection: "asyncpg.Connection[Any]", database: Database, log: TopicLog) -> None:
+        self.records = 0
+        self.unread = 0
+        self._connection = connection
+        self._database = database
+        self._log = log
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, target: Target) -> AsyncIterator[Projection]:
+        """Make the table, and drop it in the end."""
+        connection = await asyncpg.connect(target.admin_dsn, server_settings={"search_path": f"{_SCHEMA}, notify"})
+        topics = {ContactRecorded.topic, PersonRecorded.topic}
+        try:
+            await connection.execute(f"drop schema if exists {_SCHEMA} cascade")
+            await connection.execute(f"create schema {_SCHEMA}")
+            await connection.execute(f"create table {_SCHEMA}.directory (like notify.directory including all)")
+            await connection.execute(
+                f"""
+                create table {_SCHEMA}.position (
+                    topic text,
+                    agency_id text,
+                    key bytea,
+                    epoch integer not null,
+                    sequence bigint not null,
+                    primary key (topic, agency_id, key)
+                )
+                """
+            )
+            async with (
+                correcting(target, "notify") as database,
+                TopicLog.open(target.bootstrap, target.topic_prefix, topics) as log,
+            ):
+                yield cls(connection, database, log)
+        finally:
+            await connection.execute(f"drop schema if exists {_SCHEMA} cascade")
+            await connection.close()
+
+    async def replay(self) -> None:
+        """Apply the topics' records."""
+        async for records in self._log.batches():
+            self.records += len(records)
+            latest: dict[_Key, tuple[Position, Event]] = {}
+            for record in records:
+                envelope, event = _read(record)
+                if envelope is None or event is None:
+                    self.unread += 1
+                    continue
+                key = (record.topic, envelope.agency_id, record.key or b"")
+                position = (envelope.epoch, envelope.sequence)
+                if key not in latest or position > latest[key][0]:
+                    latest[key] = (position, event)
+            await self._apply(await self._going_on(latest))
+
+    async def _going_on(self, latest: Mapping[_Key, tuple[Position, Event]]) -> list[Event]:
+        """Keep the positions; returns the events of keys that advance: a repeated record changes nothing."""
+        rows = await self._connection.fetch(
+            """
+            insert into rebuilt.position as p (topic, agency_id, key, epoch, sequence)
+            select * from unnest($1::text[], $2::text[], $3::bytea[], $4::integer[], $5::bigint[])
+            on conflict (topic, agency_id, key) do update
+            set epoch = excluded.epoch, sequence = excluded.sequence
+            where (excluded.epoch, excluded.sequence) > (p.epoch, p.sequence)
+            returning topic, agency_id, key
+            """,
+            [topic for topic, _, _ in latest],
+            [agency_id for _, agency_id, _ in latest],
+            [key for _, _, key in latest],
+            [epoch for (epoch, _), _ in latest.values()],
+            [sequence for (_, sequence), _ in latest.values()],
+        )
+        return [latest[(row["topic"], row["agency_id"], row["key"])][1] for row in rows]
+
+    async def _apply(self, events: Sequence[Event]) -> None:
+        """Each is of another person."""
+        erased = [(event.agency_id, event.subject_ref) for event in events if isinstance(event, Erasure)]
+        people = [event for event in events if isinstance(event, ContactRecorded | PersonRecorded)]
+        roles = [person.role if isinstance(person, ContactRecorded) else PERSON for person in people]
+        await directory.delete_people(self._connection, erased)
+        await directory.save_people(self._connection, people, roles)
+
+    async def compare(self) -> Sequence[Difference]:
+        """The rows that are in one of the tables alone, or not so in the other."""
+        return [_difference(*row) for row in await self._differing()]
+
+    async def swap(self, reason: str) -> Sequence[Difference]:
+        """Correct who differs, in transactions of STEP people of an agency, so that no lock lasts.
+
+        Under the agency's lock the consumer applies nothing; what came last is read there, so that nothing applied is
+        lost. What the consumer then applies once more makes no difference.
+        """
+        suspects = sorted({(agency_id, subject_ref) for agency_id, subject_ref, _ in await self._differing()})
+        differences: list[Difference] = []
+        for agency_id, keys in groupby(suspects, key=itemgetter(0)):
+            left = (subject_ref for _, subject_ref in keys)
+            while step := list(islice(left, STEP)):
+                async with self._database.write(agency_id, context=CONTEXT) as uow:
+                    await self.replay()
+                    corrected = await _correct(uow, agency_id, step)
+                    if corrected:
+                        audit.record(
+                            uow,
+                            command="RebuildProjection",
+                            agency_id=agency_id,
+                            subject="notify.directory",
+                            after={"differences": len(corrected)},
+                            reason=reason,
+                        )
+                differences += corrected
+        return differences
+
+    async def _differing(self) -> list[tuple[str, str, str]]:
+        rows = await self._connection.fetch(
+            """
+            select agency_id, subject_ref, $1::text as found
+            from (select * from rebuilt.directory except select * from notify.directory) as d
+            union all
+            select agency_id, subject_ref, $2::text as found
+            from (select * from notify.directory except select * from rebuilt.directory) as d
+            order by agency_id, subject_ref
+            """,
+            _ONLY_REBUILT,
+            _ONLY_LIVE,
+        )
+        return [(row["agency_id"], row["subject_ref"], row["found"]) for row in rows]
+
+
+async def _correct(uow: UnitOfWork, agency_id: str, subject_refs: Sequence[str]) -> list[Difference]:
+    """Make these people's rows what they are in the rebuilt table; returns the differences."""
+    gone = await uow.connection.fetch(
+        """
+        delete from notify.directory as d
+        where
+            d.agency_id = $1 and d.subject_ref = any($2::text[])
+            and not exists (
+                select
+                from rebuilt.directory as r
+                where
+                    r.agency_id = d.agency_id and r.subject_ref = d.subject_ref
+                    and (r.role, r.name, r.email) is not distinct from (d.role, d.name, d.email)
+            )
+        returning d.subject_ref
+        """,
+        agency_id,
+        subject_refs,
+    )
+    come = await uow.connection.fetch(
+        """
+        insert into notify.directory
+        select r.*
+        from rebuilt.directory as r
+        where r.agency_id = $1 and r.subject_ref = any($2::text[])
+        on conflict (agency_id, subject_ref) do nothing
+        returning subject_ref
+        """,
+        agency_id,
+        subject_refs,
+    )
+    found = [(row["subject_ref"], _ONLY_LIVE) for row in gone] + [(row["subject_ref"], _ONLY_REBUILT) for row in come]
+    return [_difference(agency_id, subject_ref, why) for subject_ref, why in found]
+
+
+def _difference(agency_id: str, subject_ref: str, found: str) -> Difference:
+    return Difference(f"{agency_id} / {subject_ref}", found)
+
+
+def _read(record: "ConsumerRecord[bytes, bytes]") -> tuple[Envelope | None, Event | None]:
+    """A record's envelope and event; None where it cannot be read."""
+    try:
+        envelope = read_headers(record.headers)
+        cls = _KINDS[envelope.type]
+        if issubclass(cls, Erasure):
+            return envelope, cls(agency_id=envelope.agency_id, subject_ref=(record.key or b"").decode())
+        return envelope, cls.model_validate_json(record.value or b"")
+    except (MalformedRecord, KeyError, ValidationError, UnicodeDecodeError):
+        return None, None

@@ -1,0 +1,69 @@
+"""The command: it compares twice, and reports the differences found both times."""
+
+import asyncio
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Group
+from rich.markup import escape
+from rich.text import Text
+
+from muster_contracts.entitlements import PersonRecorded
+from muster_operator.clients import clients_of_servers
+from muster_operator.output import Answer, table
+from muster_operator.reconcile.books import Someone, TopicEnds, read_books
+from muster_operator.reconcile.comparison import compare, persisting
+from muster_operator.reconcile.difference import Difference
+from muster_operator.reconcile.streams import TOPICS, Ends
+from muster_operator.target import Target, on_target
+from muster_operator.topic_log import TopicLog
+
+
+@on_target(asks=False)
+async def reconcile(
+    target: Target,
+    settle: Annotated[
+        float, typer.Option(min=0, help="Seconds between the two checks, so that work in progress is not a difference.")
+    ] = 5.0,
+) -> Answer:
+    """Compare the services with each other and with the topics. The exit status is 1 if there is a difference."""
+    target.require("admin_dsn", "bootstrap")
+    async with clients_of_servers():
+        differences = await find_differences(target, settle)
+    if not differences:
+        return Answer({"differences": []}, "All services agree.")
+    rows = [(each.what, each.agency_id, escape(each.found), escape(each.remedy)) for each in differences]
+    shown = table(("what", "agency", "found", "what to do"), rows, lines=True)
+    count = Text(f"{len(differences)} differences", style="red")
+    return Answer({"differences": [asdict(each) for each in differences]}, Group(shown, count), ok=False)
+
+
+async def find_differences(target: Target, settle: float) -> list[Difference]:
+    """The differences that are there now and still there `settle` seconds later."""
+    first = await _look(target)
+    if not first:
+        return []
+    await asyncio.sleep(settle)
+    return persisting(first, await _look(target))
+
+
+async def _look(target: Target) -> list[Difference]:
+    before = await read_books(target.admin_dsn, {})
+    ends = await _read_topics(target)
+    return compare(before, ends, await read_books(target.admin_dsn, ends.streams))
+
+
+async def _read_topics(target: Target) -> TopicEnds:
+    """Where each stream ends on the topics, and whom the directory topic says to hold a seat."""
+    ends = Ends()
+    people: set[Someone] = set()
+    async with TopicLog.open(target.bootstrap, target.topic_prefix, TOPICS) as log:
+        async for records in log.batches():
+            for record in records:
+                topic = record.topic.removeprefix(target.topic_prefix)
+                envelope = ends.note(topic, record)
+                if envelope is not None and topic == PersonRecorded.topic:
+                    someone = envelope.agency_id, (record.key or b"").decode("utf-8", "replace")
+                    (people.discard if record.value is None else people.add)(someone)
+    return TopicEnds(ends, frozenset(people))

@@ -1,0 +1,152 @@
+"""Compares the services' tables with each other and with the topics: one pure function per kind of difference."""
+
+from collections.abc import Iterable, Iterator
+
+from muster_operator.reconcile.books import Books, Outlook, TopicEnds
+from muster_operator.reconcile.difference import Difference
+from muster_operator.reconcile.streams import NOT_PUBLISHED, not_applied, not_on_topic
+
+
+def compare(before: Books, ends: TopicEnds, after: Books) -> list[Difference]:
+    """Every difference between the services, and between them and the topics.
+
+    `ends` comes from the topics, which were read between `before` and `after`: sequences assigned or applied meanwhile
+    can be ahead of one of them, but never of both.
+    """
+    return sorted(
+        {
+            *_terms(after),
+            *_outlooks(after),
+            *_pools(after),
+            *_trials(after),
+            *_directory(after),
+            *_people(ends, after),
+            *_streams(before, ends, after),
+        }
+    )
+
+
+def _terms(books: Books) -> Iterator[Difference]:
+    """A term belongs to an open enrollment, and an open enrollment has a term."""
+    covered = {term.enrollment_id for term in books.terms}
+    for term in books.terms:
+        enrollment = books.enrollments.get(term.agency_id)
+        if enrollment is None or enrollment.id != term.enrollment_id or not enrollment.open:
+            yield Difference(
+                "a term without an enrollment",
+                term.agency_id,
+                f"billing's term {term.id} runs; enrollment {term.enrollment_id} does not",
+                "check whether billing is behind (muster streams --behind); then void the invoice and end the term",
+            )
+    for agency_id, enrollment in books.enrollments.items():
+        if enrollment.open and enrollment.id not in covered:
+            yield Difference(
+                "an enrollment without a term",
+                agency_id,
+                f"enrollment {enrollment.id} is {enrollment.state}; billing has no term for it",
+                "check whether billing is behind or parked the stream (muster streams --behind, muster parked list)",
+            )
+
+
+def _outlooks(books: Books) -> Iterator[Difference]:
+    """Entitlements agrees with billing about each term."""
+    for (agency_id, term_id), decided in books.decided.items():
+        understood = books.understood.get((agency_id, term_id))
+        if understood != decided:
+            yield Difference(
+                "a term that entitlements sees differently",
+                agency_id,
+                f"billing's term {term_id} {_told(decided)}; entitlements: {_told(understood)}",
+                "check whether entitlements is behind on muster.billing.term (muster streams --behind); after a "
+                "restore, follow the runbook restore.md",
+            )
+
+
+def _told(outlook: Outlook | None) -> str:
+    if outlook is None:
+        return "unknown"
+    renewed = f", renewed to {outlook.renewed_to:%Y-%m-%d}" if outlook.renewed_to else ""
+    return f"of {outlook.enrollment_id} {'has ended' if outlook.ended else 'continues'}{renewed}"
+
+
+def _pools(books: Books) -> Iterator[Difference]:
+    """A pool's count matches its seats, and its standing matches the agency's."""
+    for agency_id, pool in books.pools.items():
+        if pool.in_use != pool.held:
+            yield Difference(
+                "a projection that is off",
+                agency_id,
+                f"the pool counts {pool.in_use} seats in use; {pool.held} are held",
+                "muster rebuild entitlements.seats-in-use, then with --swap",
+            )
+        enrollment = books.enrollments.get(agency_id)
+        state = "missing" if enrollment is None or enrollment.id != pool.enrollment_id else enrollment.state
+        if state in ("withdrawn", "ended", "missing") and pool.held:
+            yield Difference(
+                "seats of an agency that is not enrolled",
+                agency_id,
+                f"{pool.held} seats are held; enrollment {pool.enrollment_id} is {state}",
+                "check whether entitlements has applied AgencyWithdrawn and TermEnded (muster streams --behind, muster "
+                "parked list)",
+            )
+        # Of an enrollment that is not the agency's latest, only its end is known.
+        if pool.standing not in (("withdrawn", "ended") if state == "missing" else (state,)):
+            yield Difference(
+                "an unknown standing",
+                agency_id,
+                f"in entitlements the agency is {pool.standing}; its enrollment is {state}",
+                "check whether entitlements is behind on muster.enrollment.agency or muster.billing.term (muster "
+                "streams --behind)",
+            )
+
+
+def _trials(books: Books) -> Iterator[Difference]:
+    for trial in books.trials:
+        if not trial.scheduled:
+            yield Difference(
+                "a window without expiry",
+                trial.agency_id,
+                f"the trial of {trial.feature} ({trial.window_id}) is open and nothing will close it",
+                "report this defect to the developers, keep the row and its audit, and watch the window's end",
+            )
+
+
+def _directory(books: Books) -> Iterator[Difference]:
+    remedy = "muster rebuild notify.directory, then with --swap"
+    for agency_id, reference in books.contacts - books.directory:
+        yield Difference("a contact that notify does not know", agency_id, reference, remedy, reference)
+    for agency_id, reference in books.directory - books.contacts:
+        yield Difference("a contact that enrollment does not know", agency_id, reference, remedy, reference)
+
+
+def _people(ends: TopicEnds, books: Books) -> Iterator[Difference]:
+    """Notify knows nobody without a seat, and everybody on the directory topic; an import may publish nobody."""
+    swap = "muster rebuild notify.directory, then with --swap"
+    for agency_id, reference in books.people - books.holders:
+        told = (agency_id, reference) in ends.people
+        yield Difference(
+            "a person who was erased and is still there",
+            agency_id,
+            f"notify's directory has {reference}, who holds no seat",
+            f"the topic has no erasure of {reference}: report this defect to the developers" if told else swap,
+            reference,
+        )
+    for agency_id, reference in (ends.people & books.holders) - books.people:
+        found = f"{reference} holds a seat, but is not in notify's directory"
+        yield Difference("a person whom notify does not know", agency_id, found, swap, reference)
+
+
+def _streams(before: Books, ends: TopicEnds, after: Books) -> Iterator[Difference]:
+    """The streams themselves; what waits in an outbox is on its way."""
+    missing = [*not_on_topic(before.streams, ends.streams, after.streams), *not_applied(ends.streams, after.streams)]
+    for each in missing:
+        if each.what != NOT_PUBLISHED:
+            found = f"{each.service}: {each.topic}, sequences: {each.sequences}"
+            reason = f"; {each.reason}" if each.reason else ""
+            yield Difference(each.what, each.agency_id, found + reason, each.remedy)
+
+
+def persisting(first: Iterable[Difference], second: Iterable[Difference]) -> list[Difference]:
+    """The differences that both checks found: work in progress is missing from one of them."""
+    seen = {(difference.what, difference.agency_id, difference.subject) for difference in first}
+    return [each for each in second if (each.what, each.agency_id, each.subject) in seen]

@@ -1,0 +1,256 @@
+"""Every stream: where it ends on its topic, beside what its producer has made and what each reader has applied."""
+
+import asyncio
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from aiokafka import ConsumerRecord
+from asyncpg.connect_utils import SessionAttribute
+
+from muster_contracts import SERVICES, Envelope, MalformedRecord, event_id, read_headers, topics
+from muster_contracts.clock import ClockMoved
+
+if TYPE_CHECKING:
+    from muster_runtime.messaging.passing import OffsetRange
+
+Stream = tuple[str, str]  # topic, agency
+Position = tuple[int, int]  # epoch, sequence
+Partition = tuple[str, int]  # topic, number
+
+# The topics that have streams; that of the sandbox's clock has none.
+TOPICS = tuple(name for name in topics() if name != ClockMoved.topic)
+
+NOT_PUBLISHED = "events that are not published yet"
+TOPIC_LACKS = "events that the topic lacks"
+LOST_COMMITS = "a producer that lost commits"
+PARKED = "a parked stream"
+BEHIND = "a reader that is behind"
+NOT_APPLIED = "events that were read and are not applied"
+
+# Nothing of a stream.
+_NOTHING: Position = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The last event of a stream on its topic, and where the record lies."""
+
+    position: Position
+    event: Envelope
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What the runtime's tables of one service say."""
+
+    produced: Mapping[Stream, Position]
+    applied: Mapping[Stream, Position]
+    parked: Mapping[Stream, str]
+    waiting: Mapping[Stream, Position]  # the first event in the outbox
+    reassigned: frozenset[Stream]  # the position of the topic's last event, to another event in the outbox
+    next_offsets: Mapping[Partition, int]  # where reading goes on
+    epoch: int  # in which new streams begin
+    passed: Collection["OffsetRange"]  # past which an operator let the service go
+
+
+@dataclass(frozen=True, order=True)
+class Missing:
+    """What a service lacks of a stream: what comes after one position, up to another; and what an operator does."""
+
+    topic: str
+    agency_id: str
+    service: str
+    what: str
+    after: Position
+    last: Position
+    remedy: str
+    reason: str = ""  # for which it is parked
+
+    @property
+    def why(self) -> str:
+        """What is the matter, with its reason."""
+        return f"{self.what}: {self.reason}" if self.reason else self.what
+
+    @property
+    def stream(self) -> Stream:
+        """The stream of which it is missing."""
+        return self.topic, self.agency_id
+
+    @property
+    def sequences(self) -> str:
+        """The sequences that are missing, from the first to the last."""
+        (known, after), (epoch, last) = self.after, self.last
+        if self.last <= self.after:
+            return "none"
+        if known not in (0, epoch):
+            return f"after {after:,} (epoch {known}), up to {last:,} (epoch {epoch})"
+        first = f"{after + 1:,} to " if last > after + 1 else ""
+        return f"{first}{last:,}" + (f" (epoch {epoch})" if epoch > 1 else "")
+
+
+class Ends(dict[Stream, End]):
+    """The end of each stream among the records that were read."""
+
+    def note(self, topic: str, record: "ConsumerRecord[Any, Any]") -> Envelope | None:
+        """Take a record of a topic into account; None where it is no event of ours, and a reader parks it."""
+        try:
+            envelope = read_headers(record.headers)
+        except MalformedRecord:
+            return None
+        stream, position = (topic, envelope.agency_id), (envelope.epoch, envelope.sequence)
+        known = self.get(stream)
+        if known is None or position > known.position:
+            self[stream] = End(position, envelope, record.partition, record.offset)
+        return envelope
+
+
+async def read_streams(admin_dsn: str, ends: Mapping[Stream, End]) -> dict[str, Streams]:
+    """Read every service's tables, each in a snapshot of its own. `ends` are those that are known so far."""
+
+    async def read(connection: "asyncpg.Connection[Any]") -> Streams:
+        return await _streams(connection, ends)
+
+    found = await asyncio.gather(*(within(admin_dsn, service, read) for service in SERVICES))
+    return dict(zip(SERVICES, found, strict=True))
+
+
+async def within(admin_dsn: str, schema: str, read: Any) -> Any:
+    """What `read` finds in a service's schema, in one snapshot. A standby is refused: it may lag behind."""
+    connection = await asyncpg.connect(
+        admin_dsn, server_settings={"search_path": schema}, target_session_attrs=SessionAttribute.primary
+    )
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            return await read(connection)
+    finally:
+        await connection.close()
+
+
+async def _streams(connection: "asyncpg.Connection[Any]", ends: Mapping[Stream, End]) -> Streams:
+    # It brings the services' routes, for which no help and no other command of the group should wait.
+    from muster_runtime.messaging import passing
+
+    produced = await connection.fetch("select topic, agency_id, epoch, last_sequence from stream")
+    applied = await connection.fetch("select topic, agency_id, epoch, last_sequence from applied")
+    parked = await connection.fetch("select topic, agency_id, reason from parked_stream")
+    waiting = await connection.fetch(
+        """
+        select distinct on (topic, agency_id) topic, agency_id, epoch, first_sequence
+        from outbox
+        order by topic, agency_id, id
+        """
+    )
+    offsets = await connection.fetch("select topic, kafka_partition, next_offset from consumed_partition")
+    return Streams(
+        {(r["topic"], r["agency_id"]): (r["epoch"], r["last_sequence"]) for r in produced},
+        {(r["topic"], r["agency_id"]): (r["epoch"], r["last_sequence"]) for r in applied},
+        {(r["topic"], r["agency_id"]): r["reason"] for r in parked},
+        {(r["topic"], r["agency_id"]): (r["epoch"], r["first_sequence"]) for r in waiting},
+        await _reassigned(connection, ends),
+        {(r["topic"], r["kafka_partition"]): r["next_offset"] for r in offsets},
+        await connection.fetchval("select number from epoch"),
+        await passing.passed(connection, TOPICS),
+    )
+
+
+async def _reassigned(connection: "asyncpg.Connection[Any]", ends: Mapping[Stream, End]) -> frozenset[Stream]:
+    """Of which streams the outbox has another event at the position of the topic's last one."""
+    rows = await connection.fetch(
+        """
+        select o.topic, o.agency_id
+        from unnest($1::text[], $2::text[], $3::integer[], $4::bigint[], $5::timestamptz[], $6::text[])
+            as published (topic, agency_id, epoch, sequence, time, correlation_id)
+        join outbox as o using (topic, agency_id, epoch)
+        where
+            published.sequence between o.first_sequence and o.first_sequence + o.events - 1
+            and (o.time, o.correlation_id) <> (published.time, published.correlation_id)
+        """,
+        [topic for topic, _ in ends],
+        [agency_id for _, agency_id in ends],
+        [end.event.epoch for end in ends.values()],
+        [end.event.sequence for end in ends.values()],
+        [end.event.time for end in ends.values()],
+        [end.event.correlation_id for end in ends.values()],
+    )
+    return frozenset((row["topic"], row["agency_id"]) for row in rows)
+
+
+def not_on_topic(
+    before: Mapping[str, Streams], ends: Mapping[Stream, End], after: Mapping[str, Streams]
+) -> Iterator[Missing]:
+    """Where a topic and its producer differ, and where a reader knows more than the topic.
+
+    `ends` were read between `before` and `after`: what is made or applied meanwhile can be ahead of one of them, and
+    never of both.
+    """
+    for service, streams in before.items():
+        for stream, produced in streams.produced.items():
+            end = _end(ends, stream)
+            if (first := streams.waiting.get(stream)) is not None:
+                if produced > end or after[service].waiting.get(stream) == first:
+                    look = "follow the runbook outbox-stuck.md: muster status"
+                    yield Missing(*stream, service, NOT_PUBLISHED, _before(first), produced, look)
+            # Sequences go on over a raised epoch: with nothing new in it, the topic's end is as high.
+            elif produced > end and produced[1] > end[1]:
+                yield from _lacking(stream, service, end, produced)
+        for stream, applied in streams.applied.items():
+            if applied > (end := _end(ends, stream)):
+                yield from _lacking(stream, service, end, applied)
+    for stream, last in ends.items():
+        yield from _lost_commits(stream, last, after[topics()[stream[0]].owner])
+
+
+def _lacking(stream: Stream, service: str, end: Position, known: Position) -> Iterator[Missing]:
+    """What a service has made or applied, and its topic does not have. Compaction may have taken it away."""
+    if not topics()[stream[0]].compacted:
+        remedy = "Kafka has lost data: restore the topic from a replica or mirror before anything reads on"
+        yield Missing(*stream, service, TOPIC_LACKS, end, known, remedy)
+
+
+def _lost_commits(stream: Stream, end: End, after: Streams) -> Iterator[Missing]:
+    """A topic never goes further than its producer has made events, unless the producer's database went back."""
+    topic, agency_id = stream
+    produced = after.produced.get(stream, (after.epoch, 0))
+    # As for the relay: of another program's records, only one with our id counts until an operator passes it.
+    ours = end.event.id == event_id(topic, agency_id, *end.position)
+    passed = any(records.covers(topic, end.partition, end.offset) for records in after.passed)
+    if stream in after.reassigned:
+        produced = _before(after.waiting[stream])
+    if end.position > produced and ours and not passed:
+        owner = topics()[topic].owner
+        remedy = f"raise the epoch of {owner}: follow the runbook failover.md, or restore.md after a restore"
+        yield Missing(*stream, owner, LOST_COMMITS, produced, end.position, remedy)
+
+
+def not_applied(ends: Mapping[Stream, End], after: Mapping[str, Streams]) -> Iterator[Missing]:
+    """What is on a topic has been applied by each of its readers."""
+    for service, streams in after.items():
+        read = {stream for stream in ends if service in topics()[stream[0]].readers}
+        for stream in read | streams.parked.keys():
+            topic, agency_id = stream
+            applied, last = streams.applied.get(stream, _NOTHING), _end(ends, stream)
+            if stream in streams.parked:
+                show = f"muster parked show {topic} {agency_id} --service {service}"
+                yield Missing(*stream, service, PARKED, applied, last, show, streams.parked[stream])
+            elif applied < last:
+                end = ends[stream]
+                if streams.next_offsets.get((topic, end.partition), 0) > end.offset:
+                    again = f"let {service} read them again: follow the runbook failover.md"
+                    yield Missing(*stream, service, NOT_APPLIED, applied, last, again)
+                else:
+                    wait = "follow the runbook consumer-behind.md: muster streams --behind"
+                    yield Missing(*stream, service, BEHIND, applied, last, wait)
+
+
+def _before(position: Position) -> Position:
+    epoch, sequence = position
+    return epoch, sequence - 1
+
+
+def _end(ends: Mapping[Stream, End], stream: Stream) -> Position:
+    end = ends.get(stream)
+    return _NOTHING if end is None else end.position

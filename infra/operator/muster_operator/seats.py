@@ -1,0 +1,144 @@
+"""`muster seats`: uploads files of seats and follows their processing."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from muster_operator.group import group
+from muster_operator.output import Answer, console, table
+from muster_operator.service import no_answer, require_success
+from muster_operator.target import Target, on_target
+
+app = group("Import an agency's seats.")
+
+_SERVICE = "entitlements"
+
+_PIECE_BYTES = 262_144
+_LOOK_SECONDS = 0.1
+
+# A killed service is back within seconds, and continues.
+_PATIENCE_SECONDS = 60.0
+
+
+class OnLimit(StrEnum):
+    """What to do when no seat is left."""
+
+    STOP = "stop"
+    FILL = "fill"
+
+
+@app.callback()
+def seats() -> None:
+    """Import an agency's seats."""
+
+
+@app.command("import")
+@on_target()
+async def import_(
+    target: Target,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV with a header: email, name.")],
+    agency: Annotated[str, typer.Option("--agency", help="The agency's ID.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; show what would change.")] = False,
+    on_limit: Annotated[
+        OnLimit,
+        typer.Option("--on-limit", help="When no seat is left: stop, or refuse the person and continue (fill)."),
+    ] = OnLimit.FILL,
+    results: Annotated[
+        Path | None, typer.Option("--results", help="Write the result of each row to this CSV file.")
+    ] = None,
+) -> Answer:
+    """Assign a seat to each person in a file. Importing it again changes nothing. Exit status 1 if a row is refused."""
+    url = target.url(_SERVICE)
+    headers = {"authorization": f"Bearer {target.bearer('entitlements:read', 'entitlements:write')}"}
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60.0, trust_env=False) as http:
+        with _progress() as progress:
+            query = {"dry_run": str(dry_run).lower(), "on_limit": on_limit.value}
+            address = await _send(http, progress, file, f"/v1/agencies/{agency}/seat-imports", query)
+            operation = await _follow(http, progress, address)
+        if results is not None:
+            await _download(http, operation["results"], results)
+    shown: list[RenderableType] = ["Dry run: nothing was changed"] if dry_run else []
+    shown.append(_sums(operation))
+    if reason := operation["stop_reason"]:
+        shown.append(f"Stopped: {escape(reason)}. The rest of the file was not read.")
+    return Answer(operation, Group(*shown), ok=not operation["refused"])
+
+
+def _progress() -> Progress:
+    stderr = console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rows]}"),
+        TimeRemainingColumn(),
+        console=stderr,
+        disable=not stderr.is_terminal,
+    )
+
+
+async def _send(http: httpx.AsyncClient, progress: Progress, file: Path, path: str, query: Mapping[str, str]) -> str:
+    """Send the file; returns the path of its operation. Raises CommandFailed."""
+    task = progress.add_task("Sending", total=file.stat().st_size, rows="")
+
+    async def pieces() -> AsyncIterator[bytes]:
+        with file.open("rb") as source:
+            while piece := await asyncio.to_thread(source.read, _PIECE_BYTES):
+                yield piece
+                progress.advance(task, len(piece))
+
+    headers = {"content-type": "text/csv", "idempotency-key": uuid.uuid4().hex}
+    try:
+        reply = await http.post(path, params=query, content=pieces(), headers=headers)
+    except httpx.HTTPError as error:
+        raise no_answer(_SERVICE, error) from None
+    require_success(_SERVICE, reply)
+    return reply.headers["location"]
+
+
+async def _follow(http: httpx.AsyncClient, progress: Progress, path: str) -> dict[str, Any]:
+    """Show the progress until the operation ends. Raises CommandFailed."""
+    task = progress.add_task("Processing", total=1.0, rows="")
+    give_up_at = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            reply = await http.get(path)
+        except httpx.HTTPError as error:
+            if time.monotonic() > give_up_at:
+                raise no_answer(_SERVICE, error) from None
+        else:
+            require_success(_SERVICE, reply)
+            give_up_at = time.monotonic() + _PATIENCE_SECONDS
+            operation: dict[str, Any] = reply.json()
+            rate = operation["rows_per_second"]
+            rows = f"{operation['rows']:,} rows" + (f", {rate:,.0f}/s" if rate else "")
+            progress.update(task, completed=operation["progress"], rows=rows)
+            if operation["state"] != "running":
+                return operation
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _download(http: httpx.AsyncClient, path: str, file: Path) -> None:
+    async with http.stream("GET", path) as reply:
+        if reply.is_error:
+            await reply.aread()
+            require_success(_SERVICE, reply)
+        with file.open("wb") as target:
+            async for piece in reply.aiter_bytes():
+                await asyncio.to_thread(target.write, piece)
+
+
+def _sums(operation: Mapping[str, Any]) -> Table:
+    counts = [f"{operation[key]:,}" for key in ("rows", "assigned", "already_held", "refused")]
+    return table(("rows", "assigned", "already held", "refused"), [counts])

@@ -1,0 +1,39 @@
+"""The servers of a sandbox's stack, told by the distribution that runs stacks, where it is installed.
+
+It names a function `find(home) -> Servers | None` as an entry point of the group `muster.servers`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+
+GROUP = "muster.servers"
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Where a running stack's services, Postgres (as superuser) and Kafka are.
+
+    `token` issues a bearer token for scopes; the token acts for all agencies.
+    """
+
+    urls: Mapping[str, str]
+    token: Callable[..., str]
+    admin_dsn: str
+    bootstrap: str
+    topic_prefix: str
+
+
+def stacks_are_known() -> bool:
+    """Whether a distribution that runs stacks is installed."""
+    return bool(entry_points(group=GROUP))
+
+
+def of_stack(home: Path) -> Servers | None:
+    """The servers of the stack that runs in a home folder; None where none runs, or nothing installed runs stacks."""
+    for entry in entry_points(group=GROUP):
+        found: Servers | None = entry.load()(home)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,89 @@
+"""An operator's requests to the services."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from muster_operator.failures import CommandFailed, NotFound, Refused, TimedOut, Unreachable
+
+# A replay of a hundred thousand records takes minutes, and is safe to resend if it is interrupted.
+_SECONDS = 600.0
+
+
+@asynccontextmanager
+async def connect(name: str, url: str, token: str, *, seconds: float = _SECONDS) -> AsyncIterator["Service"]:
+    """A service at an address, asked with a bearer token."""
+    headers = {"authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=seconds, trust_env=False) as http:
+        yield Service(name, http)
+
+
+class Service:
+    """An operator's requests to one service."""
+
+    def __init__(self, name: str, http: httpx.AsyncClient) -> None:
+        self.name = name
+        self._http = http
+
+    async def get(self, path: str, **query: str) -> Any:
+        """What is at an address. Raises CommandFailed."""
+        return (await self._ask("GET", path, params=query)).json()
+
+    async def version(self, path: str) -> str:
+        """The ETag of what is at an address; empty where it has none. Raises CommandFailed."""
+        return str((await self._ask("GET", path)).headers.get("etag", ""))
+
+    async def post(self, path: str, body: Mapping[str, Any] | None = None, *, if_match: str = "") -> Any:
+        """The answer to a command, if the thing still has the version `if_match`. Raises CommandFailed."""
+        reply = await self._ask("POST", path, json=body, headers={"if-match": if_match} if if_match else {})
+        return reply.json() if reply.content else None
+
+    async def items(self, path: str, **query: str) -> AsyncIterator[dict[str, Any]]:
+        """Every item of a list, page after page."""
+        after: dict[str, str] = {}
+        while True:
+            page = await self.get(path, limit="200", **query, **after)
+            for item in page["items"]:
+                yield item
+            if page["next"] is None:
+                return
+            after = {"after": page["next"]}
+
+    async def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
+        try:
+            reply = await self._http.request(method, path, **more)
+        except httpx.HTTPError as error:
+            raise no_answer(self.name, error) from None
+        require_success(self.name, reply)
+        return reply
+
+
+def no_answer(service: str, error: httpx.HTTPError) -> CommandFailed:
+    """What to raise where a service did not answer a request."""
+    if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
+        return TimedOut(f"{service} did not answer in time")
+    return Unreachable(f"{service} does not answer: {error or type(error).__name__}")
+
+
+def require_success(service: str, reply: httpx.Response) -> None:
+    """Raise NotFound or Refused, with the problem's words, where a service answered an error."""
+    if not reply.is_error:
+        return
+    try:
+        problem = reply.json()
+        said = ": ".join(filter(None, (problem["title"], problem.get("detail"))))
+    except (ValueError, KeyError, TypeError):
+        said = f"{reply.status_code} {reply.reason_phrase}"
+    raise (NotFound if reply.status_code == httpx.codes.NOT_FOUND else Refused)(f"{service}: {said}")
+
+
+async def every_item(services: Mapping[str, Service], path: str, **query: str) -> list[tuple[Service, dict[str, Any]]]:
+    """Every item of a list that each service has, all of them asked at once."""
+
+    async def of(service: Service) -> list[tuple[Service, dict[str, Any]]]:
+        return [(service, item) async for item in service.items(path, **query)]
+
+    return [found for items in await asyncio.gather(*map(of, services.values())) for found in items]

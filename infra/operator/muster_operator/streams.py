@@ -1,0 +1,201 @@
+"""`muster streams`: the position of every stream in every service; gaps, the epoch, and rereading after a restore."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from muster_contracts import topics as all_topics
+from muster_operator.check import check
+from muster_operator.failures import Refused
+from muster_operator.group import group
+from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption, ServiceOption, TokenOption
+from muster_operator.output import Answer, finish, table
+from muster_operator.parked import Agency, Reason, Topic, one, outcome
+from muster_operator.service import Service, every_item
+from muster_operator.target import Target, on_target
+
+app = group(
+    "Show each stream's last sequence, produced and applied; accept gaps, raise the epoch, reread topics.",
+    runs_alone=True,
+)
+gap = group("Accept sequences that are missing from a stream.")
+epoch = group("Raise the epoch of a service's streams.")
+app.add_typer(gap, name="gap")
+app.add_typer(epoch, name="epoch")
+app.command("check")(check)
+
+Position = tuple[int, int]  # epoch, sequence
+Restored = Annotated[str, typer.Argument(metavar="SERVICE", help="The service whose database was restored.")]
+
+
+@app.callback(invoke_without_command=True)
+def show(
+    context: typer.Context,
+    topic: Annotated[str | None, typer.Option(help="Show only this topic.")] = None,
+    agency: Annotated[str | None, typer.Option(help="Show only this agency.")] = None,
+    behind: Annotated[
+        bool, typer.Option("--behind", help="Show only streams that a service has not fully applied.")
+    ] = False,
+    home: HomeOption = DEFAULT_HOME,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show each stream's last sequence: produced by its owner, and applied by each reader."""
+    if context.invoked_subcommand is not None:
+        return
+    if topic is not None and topic not in all_topics():
+        raise typer.BadParameter(f"--topic {topic}: must be one of {', '.join(all_topics())}")
+    finish(_show(Target.find(home, token), topic, agency, behind=behind), as_json=as_json)
+
+
+async def _show(target: Target, topic: str | None, agency: str | None, *, behind: bool) -> Answer:
+    query = {name: value for name, value in (("topic", topic), ("agency_id", agency)) if value is not None}
+    async with target.services() as services:
+        states = await _states(services, query)
+    items, rows = [], []
+    for (name, agency_id), by_service in sorted(states.items()):
+        description = all_topics()[name]
+        produced = _position(by_service.get(description.owner, {}).get("produced"))
+        applied = {s: _position(by_service.get(s, {}).get("applied")) for s in description.readers}
+        late = [service for service, position in applied.items() if not _caught_up(position, produced)]
+        if behind and not late:
+            continue
+        rows.append((name, agency_id, _text(produced), _applied(by_service, applied, produced)))
+        items.append(
+            {
+                "topic": name,
+                "agency_id": agency_id,
+                "produced": _as_json(produced),
+                "applied": {service: _as_json(position) for service, position in applied.items()},
+                "behind": late,
+                "parked": [service for service in applied if by_service.get(service, {}).get("parked")],
+            }
+        )
+    nothing = "No stream is behind." if behind else "There are no streams yet."
+    return Answer({"items": items}, table(("topic", "agency", "produced", "applied"), rows) if rows else nothing)
+
+
+@gap.command("accept")
+@on_target()
+async def accept_gap(
+    target: Target, topic: Topic, agency: Agency, reason: Reason, service: ServiceOption = None
+) -> Answer:
+    """Accept the missing sequences that a parked stream waits for, and replay it. Their content stays unknown."""
+    async with target.services(service) as services:
+        stream = await one(services, topic, agency)
+        waiting = (await stream.service.get(stream.path))["first_records"][0]["sequence"]
+        if waiting is None:
+            raise Refused(f"{stream} is not parked for a gap: {stream.facts['reason']}")
+        shown = await stream.service.get("/v1/streams", topic=topic, agency_id=agency)
+        applied = next((_position(state["applied"]) for state in shown["items"]), (0, 0))
+        body = {"waiting": waiting, "reason": reason}
+        state = await stream.service.post(f"/v1/streams/{topic}/{agency}/gap", body)
+        reply = await stream.service.post(f"{stream.path}/replay")
+    accepted = _position(state["applied"])
+    lines = (
+        f"{stream}: sequence {waiting:,} waits; {_text(applied)} is applied",
+        f"{stream}: accepted up to {_text(accepted)}",
+        outcome(reply, "replayed"),
+    )
+    found = {"waiting": waiting, "applied": _as_json(applied), "accepted": _as_json(accepted)}
+    return Answer({**stream.named(), **found, **reply}, "\n".join(lines), ok=not reply["parked"])
+
+
+@epoch.command("raise")
+@on_target()
+async def raise_epoch(target: Target, service: Restored, reason: Reason) -> Answer:
+    """After a restore: continue every stream of the service in a new epoch. Run it with its operator routes only."""
+    async with target.services() as services:
+        own = {name for name, topic in all_topics().items() if topic.owner == service}
+        others = {name: each for name, each in services.items() if name != service}
+        seen = await _states(others, {})
+        above = max(
+            (
+                _position(state["applied"])[0]
+                for (topic, _), by_service in seen.items()
+                for state in by_service.values()
+                if topic in own
+            ),
+            default=0,
+        )
+        if service not in services:
+            raise typer.BadParameter(f"{service}: must be one of {', '.join(services)}")
+        raised = await services[service].post("/v1/epoch", {"reason": reason, "above": above})
+    text = f"{service}: {raised['streams']} streams continue in epoch {raised['epoch']}"
+    return Answer({"service": service, **raised}, text)
+
+
+@app.command()
+@on_target()
+async def rewind(target: Target, service: Restored, reason: Reason) -> Answer:
+    """Make a service read its topics from the beginning. It skips what it has applied.
+
+    Run the service with its operator routes only: Kafka refuses while a process of the service consumes.
+    """
+    async with target.services(service) as services:
+        rewound = await services[service].post("/v1/rewind", {"reason": reason})
+    text = f"{service} reads from the beginning: {', '.join(rewound['topics'])}"
+    return Answer({"service": service, **rewound}, text)
+
+
+@app.command("pass")
+@on_target()
+async def pass_record(
+    target: Target,
+    service: Annotated[str, typer.Argument(help="The service that is blocked by the record.")],
+    topic: Topic,
+    partition: Annotated[int, typer.Argument(min=0, help="As readiness names it: topic[partition]@offset.")],
+    offset: Annotated[int, typer.Argument(min=0)],
+    reason: Reason,
+    through: Annotated[
+        int | None, typer.Option(min=0, help="The last offset, if more than this record is damaged.")
+    ] = None,
+) -> Answer:
+    """Make a service skip a record that it cannot decode, or that another program wrote to its topic."""
+    async with target.services(service) as services:
+        body = {"offset": offset, "last_offset": through, "reason": reason}
+        passed = await services[service].post(f"/v1/partitions/{topic}/{partition}/pass", body)
+    first, last = passed["first_offset"], passed["last_offset"]
+    what = f"offset {first}" if first == last else f"offsets {first} to {last}"
+    return Answer({"service": service, **passed}, escape(f"{service} skips {topic}[{partition}], {what}"))
+
+
+async def _states(
+    services: Mapping[str, Service], query: Mapping[str, str]
+) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
+    """Each service's view of each stream."""
+    states: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for service, item in await every_item(services, "/v1/streams", **query):
+        states.setdefault((item["topic"], item["agency_id"]), {})[service.name] = item
+    return states
+
+
+def _position(shown: Mapping[str, int] | None) -> Position:
+    return (0, 0) if shown is None else (shown["epoch"], shown["sequence"])
+
+
+def _as_json(position: Position) -> dict[str, int] | None:
+    epoch, sequence = position
+    return {"epoch": epoch, "sequence": sequence} if epoch else None
+
+
+def _caught_up(applied: Position, produced: Position) -> bool:
+    """Whether nothing is left to apply. A raised epoch shows in a reader with its first event."""
+    return applied == produced or (applied[0] < produced[0] and applied[1] >= produced[1])
+
+
+def _text(position: Position) -> str:
+    epoch, sequence = position
+    return "-" if not epoch else f"{sequence:,}" if epoch == 1 else f"{sequence:,} (epoch {epoch})"
+
+
+def _applied(by_service: Mapping[str, Mapping[str, Any]], applied: Mapping[str, Position], produced: Position) -> str:
+    def one_of(service: str, position: Position) -> str:
+        text = f"{service} {_text(position)}"
+        if by_service.get(service, {}).get("parked"):
+            return f"[red]{text} parked[/red]"
+        return text if _caught_up(position, produced) else f"[yellow]{text}[/yellow]"
+
+    return ", ".join(one_of(service, position) for service, position in applied.items())

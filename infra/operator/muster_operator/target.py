@@ -1,0 +1,133 @@
+"""The servers that an operator's command uses: the stack's in a home folder, or those that the environment names."""
+
+import inspect
+import os
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import wraps
+from inspect import Parameter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from muster_operator import servers
+from muster_operator.failures import BadInput
+from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption, TokenOption
+from muster_operator.output import Answer, finish
+
+if TYPE_CHECKING:
+    from muster_operator.service import Service
+
+_URL = re.compile(r"MUSTER_([A-Z]+)_URL")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the services, Postgres (as superuser) and Kafka are; what is not known is empty.
+
+    Without a `token` the stack's own issuer issues one: `issue`.
+    """
+
+    urls: Mapping[str, str]
+    token: str
+    admin_dsn: str
+    bootstrap: str
+    topic_prefix: str
+    home: Path = DEFAULT_HOME  # where a stack was looked for
+    issue: Callable[..., str] | None = None
+
+    @classmethod
+    def find(cls, home: Path, token: str | None = None) -> "Target":
+        """The stack that runs in a home folder; what the environment names takes its place.
+
+        MUSTER_<SERVICE>_URL, MUSTER_ADMIN_DSN, MUSTER_KAFKA_BOOTSTRAP with MUSTER_TOPIC_PREFIX. Raises BadInput
+        for a home folder where nothing installed runs stacks.
+        """
+        if home != DEFAULT_HOME and not servers.stacks_are_known():
+            raise BadInput("--home needs the distribution muster-local, which is not installed")
+        stack = servers.of_stack(home)
+        urls = {match[1].lower(): url for name, url in os.environ.items() if url and (match := _URL.fullmatch(name))}
+        admin_dsn = os.environ.get("MUSTER_ADMIN_DSN", "")
+        if stack is None:
+            bootstrap = os.environ.get("MUSTER_KAFKA_BOOTSTRAP", "")
+            return cls(urls, token or "", admin_dsn, bootstrap, os.environ.get("MUSTER_TOPIC_PREFIX", ""), home)
+        return cls(
+            {**stack.urls, **urls},
+            token or "",
+            admin_dsn or stack.admin_dsn,
+            stack.bootstrap,
+            stack.topic_prefix,
+            home,
+            stack.token,
+        )
+
+    def bearer(self, *scopes: str) -> str:
+        """A bearer token: the one given, or one of the stack's issuer with these scopes. Raises BadInput."""
+        if self.token:
+            return self.token
+        if self.issue is None:
+            raise BadInput("a token is needed: give --token, or set MUSTER_TOKEN")
+        return self.issue(*scopes)
+
+    def require(self, *names: str) -> "Target":
+        """Raise BadInput where one of `urls`, `admin_dsn`, `bootstrap` is not known."""
+        how = {
+            "urls": "MUSTER_<SERVICE>_URL",
+            "admin_dsn": "MUSTER_ADMIN_DSN",
+            "bootstrap": "MUSTER_KAFKA_BOOTSTRAP",
+        }
+        for name in names:
+            if not getattr(self, name):
+                stack = f"no stack is running in {self.home.absolute()}, and " if servers.stacks_are_known() else ""
+                raise BadInput(f"{stack}{how[name]} is not set")
+        return self
+
+    def url(self, service: str) -> str:
+        """The address of a service. Raises BadInput where there is none."""
+        self.require("urls")
+        if service not in self.urls:
+            raise BadInput(f"--service {service}: must be one of {', '.join(self.urls)}")
+        return self.urls[service]
+
+    @asynccontextmanager
+    async def services(
+        self, only: str | None = None, *, scopes: tuple[str, ...] = ()
+    ) -> AsyncIterator[dict[str, "Service"]]:
+        """Each service by its name, or one alone, with a token for `scopes`, by default the operator's.
+
+        Raises BadInput where there is none.
+        """
+        # A command that asks no service loads no HTTP client.
+        from muster_operator.service import connect
+
+        self.require("urls")
+        urls = self.urls if only is None else {only: self.url(only)}
+        token = self.bearer(*(scopes or [f"{name}:operate" for name in urls]))
+        async with AsyncExitStack() as stack:
+            yield {name: await stack.enter_async_context(connect(name, url, token)) for name, url in urls.items()}
+
+
+def on_target(*, asks: bool = True) -> Callable[[Callable[..., Coroutine[Any, Any, Answer]]], Callable[..., None]]:
+    """Make a command of an operator's work on a Target: the one that --home, --token and the environment name.
+
+    Unless it `asks` services, it has no --token.
+    """
+    common = [
+        Parameter("home", Parameter.KEYWORD_ONLY, default=DEFAULT_HOME, annotation=HomeOption),
+        Parameter("as_json", Parameter.KEYWORD_ONLY, default=False, annotation=JsonOption),
+    ]
+    if asks:
+        common.insert(1, Parameter("token", Parameter.KEYWORD_ONLY, default=None, annotation=TokenOption))
+
+    def command_of(work: Callable[..., Coroutine[Any, Any, Answer]]) -> Callable[..., None]:
+        _, *own = inspect.signature(work).parameters.values()
+
+        @wraps(work)
+        def command(*, home: Path, as_json: bool, token: str | None = None, **arguments: Any) -> None:
+            finish(work(Target.find(home, token), **arguments), as_json=as_json)
+
+        command.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
+        return command
+
+    return command_of

@@ -1,0 +1,238 @@
+"""`muster topics`: compares a cluster's topics with the contracts, corrects what is safe, and lists access rules.
+
+It never adds partitions to a live topic, because its streams would lose their order, and never deletes anything.
+"""
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import for_code
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.text import Text
+
+from muster_contracts import Topic
+from muster_contracts import topics as described_topics
+from muster_contracts.topics import MIN_IN_SYNC, min_in_sync
+from muster_operator.clients import clients_of_servers
+from muster_operator.failures import Refused
+from muster_operator.group import group
+from muster_operator.output import Answer, table
+from muster_operator.target import Target, on_target
+from muster_operator.topics import connect, create_topics, usual_replicas
+
+app = group("Compare Kafka's topics with the contracts, and correct them.")
+
+# Kafka's mark of a setting that somebody has set on the topic itself.
+_SET_ON_TOPIC = 1
+
+# What a process may ask of its topics: it looks whether they are there, and set so that they lose nothing.
+_LOOK = ("Describe", "DescribeConfigs")
+
+
+class Remedy(StrEnum):
+    """What `apply` does about a difference."""
+
+    CREATE = "create it"
+    ALTER = "set it"
+    NONE = "nothing: investigate"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How a topic is not as it should be."""
+
+    topic: str
+    what: str
+    remedy: Remedy
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTopic:
+    """A topic as the cluster has it: its partitions, their fewest copies, and what is set on it.
+
+    `min_in_sync` is what holds for it, wherever that is set.
+    """
+
+    partitions: int
+    replicas: int
+    min_in_sync: int
+    settings: Mapping[str, str]
+
+
+async def read_cluster(admin: AIOKafkaAdminClient, prefix: str) -> dict[str, LiveTopic]:
+    """The cluster's topics that bear the prefix and are Muster's by name.
+
+    Raises Refused where a broker does not describe one, as for a moment after it was made.
+    """
+    names = [name for name in await admin.list_topics() if name.startswith(f"{prefix}muster.")]
+    if not names:
+        return {}
+    topics = _described(await admin.describe_topics(names), "topic")
+    asked = [ConfigResource(ConfigResourceType.TOPIC, name, configs=None) for name in names]
+    answers = [answer.to_object() for answer in await admin.describe_configs(asked)]
+    resources = _described([resource for answer in answers for resource in answer["resources"]], "resource_name")
+    return {name: _live(topics[name]["partitions"], resources[name]["config_entries"]) for name in names}
+
+
+def _described(answers: Sequence[Mapping[str, Any]], name: str) -> dict[str, Mapping[str, Any]]:
+    for answer in answers:
+        if code := answer["error_code"]:
+            raise Refused(f"{answer[name]}: {for_code(code).__name__}")
+    return {answer[name]: answer for answer in answers}
+
+
+def _live(partitions: Sequence[Mapping[str, Any]], entries: Sequence[Mapping[str, Any]]) -> LiveTopic:
+    holds = {entry["config_names"]: entry["config_value"] for entry in entries}
+    here = {entry["config_names"] for entry in entries if entry["config_source"] == _SET_ON_TOPIC}
+    return LiveTopic(
+        len(partitions),
+        min(len(partition["replicas"]) for partition in partitions),
+        int(holds[MIN_IN_SYNC]),
+        {name: value for name, value in holds.items() if name in here},
+    )
+
+
+def differences(
+    prefix: str, wanted: Iterable[Topic], live: Mapping[str, LiveTopic], replicas: int
+) -> Iterator[Difference]:
+    """Compare what is described, with so many copies of each topic, with what is there."""
+    names = {prefix + topic.name: topic for topic in wanted}
+    for name, topic in names.items():
+        if name not in live:
+            yield Difference(name, f"missing; {topic.partitions} partitions, copies: {replicas}", Remedy.CREATE)
+            continue
+        there = live[name]
+        if there.partitions != topic.partitions:
+            what = f"{there.partitions} partitions, not {topic.partitions}: changing that breaks the streams' order"
+            yield Difference(name, what, Remedy.NONE)
+        if there.replicas < replicas:
+            what = f"copies: {there.replicas}, not {replicas}; use kafka-reassign-partitions.sh, then apply again"
+            yield Difference(name, what, Remedy.NONE)
+        if there.min_in_sync < (least := min_in_sync(there.replicas)):
+            yield Difference(name, f"{MIN_IN_SYNC}={there.min_in_sync}, not {least}", Remedy.ALTER)
+        for setting, value in topic.settings.items():
+            if there.settings.get(setting) != value:
+                yield Difference(name, f"{setting}={there.settings.get(setting)}, not {value}", Remedy.ALTER)
+    for name in sorted(live.keys() - names.keys()):
+        yield Difference(name, "no contract describes it", Remedy.NONE)
+
+
+async def plan(bootstrap: str, prefix: str) -> list[Difference]:
+    """The differences of a cluster."""
+    async with connect(bootstrap) as admin:
+        replicas = await usual_replicas(admin)
+        return list(differences(prefix, described_topics().values(), await read_cluster(admin, prefix), replicas))
+
+
+async def apply(bootstrap: str, prefix: str, replicas: int | None = None) -> list[Difference]:
+    """Create what is missing and set what is set otherwise; the answer is what is left for a person.
+
+    Each topic is to have `replicas` copies, by default three, or as many as there are brokers.
+    """
+    async with connect(bootstrap) as admin:
+        copies = replicas or await usual_replicas(admin)
+        live = await read_cluster(admin, prefix)
+        found = list(differences(prefix, described_topics().values(), live, copies))
+        await create_topics(bootstrap, prefix, described_topics().values(), replicas=copies)
+        altered = {difference.topic for difference in found if difference.remedy is Remedy.ALTER}
+        # The request replaces all that is set on a topic, so what else is there goes with it.
+        changed = [
+            ConfigResource(
+                ConfigResourceType.TOPIC,
+                name,
+                configs={
+                    **live[name].settings,
+                    **described_topics()[name.removeprefix(prefix)].settings,
+                    MIN_IN_SYNC: str(max(live[name].min_in_sync, min_in_sync(live[name].replicas))),
+                },
+            )
+            for name in sorted(altered)
+        ]
+        if changed:
+            for answer in await admin.alter_configs(changed):
+                for code, message, _, name in (tuple(each.values()) for each in answer.to_object()["resources"]):
+                    if code:
+                        raise Refused(f"{name}: {for_code(code).__name__}: {message}")
+        return [difference for difference in found if difference.remedy is Remedy.NONE]
+
+
+def access_rules(bootstrap: str, prefix: str, wanted: Iterable[Topic]) -> Iterator[str]:
+    """The commands of Kafka's own tool that let each service write and read what it owns, and read what it reads.
+
+    A restricted topic has these rules alone; whoever else subscribes to a public one needs a rule of its own.
+    """
+    # It brings the whole relay, which only `apply` waits for.
+    from muster_runtime.messaging.relay import transactional_id
+
+    readers: set[str] = set()
+    fenced: set[str] = set()
+    for topic in wanted:
+        if topic.owner == "sandbox":
+            continue
+        # It reads what it wrote, too: the ends of its topics tell whether its database has lost commits.
+        yield _rule(bootstrap, topic.owner, ("Write", "Read", *_LOOK), ("--topic", prefix + topic.name))
+        if topic.compacted:
+            fenced.add(topic.owner)
+        for reader in topic.readers:
+            readers.add(reader)
+            yield _rule(bootstrap, reader, ("Read", *_LOOK), ("--topic", prefix + topic.name))
+    for reader in sorted(readers):
+        yield _rule(bootstrap, reader, ("Read",), ("--group", prefix + reader))
+    for owner in sorted(fenced):
+        fence = transactional_id(prefix, owner)
+        yield _rule(bootstrap, owner, ("Write", "Describe"), ("--transactional-id", fence))
+
+
+def _rule(bootstrap: str, service: str, operations: Sequence[str], resource: Sequence[str]) -> str:
+    allowed = [word for operation in operations for word in ("--operation", operation)]
+    words = ["kafka-acls.sh", "--bootstrap-server", bootstrap, "--add", "--allow-principal", f"User:{service}"]
+    return shlex.join([*words, *allowed, *resource])
+
+
+@app.command("plan")
+@on_target(asks=False)
+async def show_plan(target: Target) -> Answer:
+    """Show how the cluster's topics differ from the contracts. The exit status is 1 if they do."""
+    target.require("bootstrap")
+    async with clients_of_servers():
+        found = await plan(target.bootstrap, target.topic_prefix)
+    return Answer({"differences": [asdict(each) for each in found]}, _text(found), ok=not found)
+
+
+@app.command("apply")
+@on_target(asks=False)
+async def apply_plan(
+    target: Target,
+    replicas: Annotated[
+        int | None,
+        typer.Option(min=1, help="Replicas of each new topic. Default: three, or as many as there are brokers."),
+    ] = None,
+) -> Answer:
+    """Create missing topics, correct their settings, and print the access rules that services need.
+
+    It never adds partitions or replicas to a live topic, and never deletes one. Exit status 1 if differences remain.
+    """
+    target.require("bootstrap")
+    async with clients_of_servers():
+        left = await apply(target.bootstrap, target.topic_prefix, replicas)
+    rules = list(access_rules(target.bootstrap, target.topic_prefix, described_topics().values()))
+    heading = Text("Access rules, if the cluster checks access:", style="dim")
+    return Answer(
+        {"differences": [asdict(each) for each in left], "access_rules": rules},
+        Group(_text(left), heading, *(Text(rule, no_wrap=True, overflow="ignore") for rule in rules)),
+        ok=not left,
+    )
+
+
+def _text(found: Sequence[Difference]) -> RenderableType:
+    if not found:
+        return f"All {len(described_topics())} topics are as described."
+    rows = [(each.topic, escape(each.what), each.remedy) for each in found]
+    return table(("topic", "difference", "what apply does"), rows)

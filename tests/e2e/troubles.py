@@ -1,0 +1,89 @@
+"""The troubles that runbooks are for, and what shows them."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import httpx
+
+from muster_contracts import Envelope, event_id, source_of, write_headers
+from muster_contracts.enrollment import AgencyEnrolled, AgencySuspended
+from muster_operator.topics import connect
+from muster_runtime.clock import SystemClock
+from tests.faults.probe.service import MIGRATIONS
+from tests.support.databases import _fingerprint
+from tests.support.operator import Operator
+from tests.support.topics import Producer
+
+Eventually = Callable[..., Awaitable[Any]]
+
+TOPIC = AgencySuspended.topic
+READERS = ("billing", "entitlements", "notify")
+
+# Long enough for a machine that does much else at the same time.
+PATIENCE = 90
+
+
+def broken(agency_id: str, sequence: int) -> tuple[Envelope, AgencySuspended]:
+    """An event of an agency that nobody knows."""
+    now = SystemClock().now()
+    event = AgencySuspended(agency_id=agency_id, enrollment_id="enr_none", reason="test", suspended_at=now)
+    envelope = Envelope(
+        id=event_id(TOPIC, agency_id, 1, sequence),
+        source=source_of(TOPIC),
+        type=event.event_type,
+        time=now,
+        agency_id=agency_id,
+        epoch=1,
+        sequence=sequence,
+        correlation_id="cor_test",
+    )
+    return envelope, event
+
+
+async def parked(operator: Operator, service: str, agency_id: str) -> int:
+    count: int = await operator.sql(
+        service, "select coalesce(sum(records), 0) from parked_stream where agency_id = $1", agency_id
+    )
+    return count
+
+
+async def poison(operator: Operator, producer: Producer, agency_id: str, eventually: Eventually) -> None:
+    """Park the stream of an agency in every reader by a record that none of them can read."""
+    envelope = broken(agency_id, 1)[0]._replace(type=AgencyEnrolled.event_type)
+    await producer.put_raw(TOPIC, key=agency_id.encode(), value=b"not JSON", headers=write_headers(envelope))
+    for service in READERS:
+        await eventually(lambda service=service: parked(operator, service, agency_id), timeout=PATIENCE)
+
+
+async def has_a_term(operator: Operator, agency_id: str) -> bool:
+    return bool(await operator.sql("billing", "select count(*) from term where agency_id = $1", agency_id))
+
+
+async def first_parked(operator: Operator, agency_id: str) -> tuple[str, str]:
+    """Partition and offset of the first record of an agency that waits, as `muster parked show` has them."""
+    query = "select kafka_partition || '@' || kafka_offset from parked_event where agency_id = $1"
+    partition, _, offset = (await operator.sql("notify", query, agency_id)).partition("@")
+    return partition, offset
+
+
+async def names_of_drills(postgres: str, kafka_bootstrap: str) -> set[str]:
+    """Databases and topics such as a drill makes."""
+    connection = await asyncpg.connect(postgres)
+    databases = await connection.fetch(
+        "select datname from pg_database where datname like 'test\\_probe\\_%' or datname = $1",
+        f"template_probe_{_fingerprint(MIGRATIONS)}",
+    )
+    await connection.close()
+    async with connect(kafka_bootstrap) as admin:
+        theirs = [name for name in await admin.list_topics() if name.startswith("faults-")]
+    return {*theirs, *(row["datname"] for row in databases)}
+
+
+def accept_gap_alone(operator: Operator, service: str, agency_id: str, waiting: int) -> None:
+    """Mend the cause for which a stream stands, and leave it to be replayed."""
+    httpx.post(
+        f"{operator.stack.service_url(service)}/v1/streams/{TOPIC}/{agency_id}/gap",
+        json={"waiting": waiting, "reason": "gone"},
+        headers={"authorization": f"Bearer {operator.stack.token(f'{service}:operate')}"},
+    ).raise_for_status()

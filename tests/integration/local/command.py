@@ -1,0 +1,44 @@
+"""The command, run as a user does, and what an operator does with it first."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import httpx
+
+from muster_local.stack import Stack
+
+
+def muster(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does."""
+    return subprocess.run(
+        [sys.executable, "-m", "muster_operator", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+async def an_agency_joins_and_leaves(stack: Stack) -> None:
+    """By the operator's command alone, once the register is there."""
+    column = "id,name,parent,treasury_code,domains,headcount,branch"
+    async with httpx.AsyncClient(base_url=stack.service_url("enrollment"), trust_env=False) as client:
+        headers = {"authorization": f"Bearer {stack.token('enrollment:operate')}", "content-type": "text/csv"}
+        register = f"{column}\nNASA,NASA,,,nasa.gov,100,executive\n"
+        (await client.post("/v1/register", content=register, headers=headers)).raise_for_status()
+
+    def agency(*arguments: str, status: int = 0) -> Any:
+        done = muster("agency", *arguments, "--json", f"--home={stack.home}")
+        assert done.returncode == status, done.stdout + done.stderr
+        return json.loads(done.stdout) if status == 0 else done.stderr
+
+    assert [item["id"] for item in agency("list")["items"]] == ["NASA"]
+    contact = ("--contact-name=Ada Administrator", "--contact-email=ada@nasa.gov")
+    assert agency("enroll", "NASA", "--seats=5", *contact)["state"] == "submitted"
+    validity = ("--valid-from=2025-01-01T00:00:00Z", "--valid-until=2099-01-01T00:00:00Z")
+    agency("authorize", "NASA", "--number=ATU-1", *validity)
+    signer = ("--signer-name=Ada Administrator", "--signer-email=ada@nasa.gov", f"--document={__file__}")
+    agency("accept", "NASA", "--terms-version=2025-08", *signer)
+    shown = agency("show", "NASA")
+    assert (shown["enrollment"]["state"], shown["authorizations"][0]["number"]) == ("active", "ATU-1")
+    assert agency("withdraw", "NASA", "--reason=reorganized")["state"] == "withdrawn"
+    assert "muster: enrollment: " in agency("withdraw", "NASA", "--reason=again", status=4)
+    assert "NOBODY" in agency("show", "NOBODY", status=3)

@@ -1,0 +1,218 @@
+"""`muster streams check` on real servers: what it calls complete, what it names, and what it waits for."""
+
+import asyncio
+import json
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import pytest
+
+from muster_contracts import SERVICES, Envelope, event_id, source_of, topics
+from muster_contracts.enrollment import AgencySuspended
+from muster_local.programs import migrations_of
+from muster_local.provisioning import drop, password_of, provision
+from muster_operator.topics import create_topics, delete_topics
+from muster_runtime.clock import SystemClock
+from muster_runtime.database.dbmate import migrate
+from tests.support.topics import Producer
+
+TOPIC = AgencySuspended.topic
+READERS = sorted(topics()[TOPIC].readers)
+EVENTS = 5
+
+
+@dataclass
+class Program:
+    """Four services' databases, and topics, without the services."""
+
+    admin: "asyncpg.Connection[Any]"
+    environment: dict[str, str]
+
+    async def start(self, *options: str) -> asyncio.subprocess.Process:
+        """Start the check as an operator does."""
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "muster_operator", "streams", "check", *options),
+            env={**os.environ, **self.environment, "COLUMNS": "400"},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    async def check(self, *options: str) -> tuple[int | None, str]:
+        """Its exit status, and what it says."""
+        process = await self.start(*options)
+        stdout, _ = await process.communicate()
+        return process.returncode, stdout.decode()
+
+    async def waiting(self) -> asyncio.subprocess.Process:
+        """A check that has looked once, and waits."""
+        process = await self.start()
+        assert process.stderr is not None
+        assert b"1 streams are under way" in await process.stderr.readline()
+        return process
+
+    async def missing(self) -> list[dict[str, Any]]:
+        """What it names."""
+        status, said = await self.check("--json", "--wait", "0")
+        answer = json.loads(said)
+        assert (status, answer["complete"]) == (1, False)
+        missing: list[dict[str, Any]] = answer["missing"]
+        return missing
+
+    async def produced(self, last: int, *, outbox: Sequence[int] = ()) -> None:
+        """Let enrollment have made events up to `last`, of which these are still in its outbox."""
+        await self.admin.execute(
+            """
+            insert into enrollment.stream (topic, agency_id, last_sequence) values ($1, 'NASA', $2)
+            on conflict (topic, agency_id) do update set last_sequence = excluded.last_sequence
+            """,
+            TOPIC,
+            last,
+        )
+        await self.admin.executemany(
+            """
+            insert into enrollment.outbox
+                (topic, agency_id, epoch, first_sequence, type, time, correlation_id, recorded_at, events, payloads)
+            values ($1, 'NASA', 1, $2, 'type', now(), 'cor_1', now(), 1, '{null}')
+            """,
+            [(TOPIC, sequence) for sequence in outbox],
+        )
+
+    async def applied(self, service: str, last: int, next_offset: int | None = None) -> None:
+        """Let a reader have applied events up to `last`, and have read up to an offset, by default the same."""
+        await self.admin.execute(
+            f"""
+            insert into {service}.applied (consumer_group, topic, agency_id, epoch, last_sequence)
+            values ('group', $1, 'NASA', 1, $2)
+            on conflict (consumer_group, topic, agency_id) do update set last_sequence = excluded.last_sequence
+            """,
+            TOPIC,
+            last,
+        )
+        await self.admin.execute(
+            f"""
+            insert into {service}.consumed_partition (consumer_group, topic, kafka_partition, next_offset)
+            values ('group', $1, 0, $2)
+            on conflict (consumer_group, topic, kafka_partition) do update set next_offset = excluded.next_offset
+            """,
+            TOPIC,
+            last if next_offset is None else next_offset,
+        )
+
+
+@pytest.fixture
+async def program(postgres: str, kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[Program]:
+    """NASA's stream has five events on its topic, and everybody knows them."""
+    database = f"test_check_{secrets.token_hex(6)}"
+    for service in SERVICES:
+        access = await provision(postgres, database, service, password_of(postgres))
+        await asyncio.to_thread(migrate, access.owner_dsn, service, migrations_of(service))
+    await create_topics(kafka_bootstrap, topic_prefix, topics().values(), partitions=1)
+    admin = await asyncpg.connect(access.admin_dsn)
+    environment = {
+        "MUSTER_ADMIN_DSN": access.admin_dsn,
+        "MUSTER_KAFKA_BOOTSTRAP": kafka_bootstrap,
+        "MUSTER_TOPIC_PREFIX": topic_prefix,
+    }
+    program = Program(admin, environment)
+    async with Producer(kafka_bootstrap, topic_prefix) as producer:
+        for sequence in range(1, EVENTS + 1):
+            await producer.put(*event(sequence))
+    await program.produced(EVENTS)
+    for service in READERS:
+        await program.applied(service, EVENTS)
+    yield program
+    await admin.close()
+    await drop(postgres, database)
+    await delete_topics(kafka_bootstrap, [topic_prefix + name for name in topics()])
+
+
+def event(sequence: int) -> tuple[Envelope, AgencySuspended]:
+    """An event as enrollment's relay sends it."""
+    now = SystemClock().now()
+    suspended = AgencySuspended(agency_id="NASA", enrollment_id="enr_1", reason="test", suspended_at=now)
+    envelope = Envelope(
+        id=event_id(TOPIC, "NASA", 1, sequence),
+        source=source_of(TOPIC),
+        type=suspended.event_type,
+        time=now,
+        agency_id="NASA",
+        epoch=1,
+        sequence=sequence,
+        correlation_id="cor_1",
+    )
+    return envelope, suspended
+
+
+async def test_complete_and_what_is_missing(program: Program) -> None:
+    read = len(topics()) - 1  # all but that of the sandbox's clock
+    said = f"complete: 1 streams of {read} topics, every consumer is at the end\n"
+    assert await program.check() == (0, said)
+
+    # A database that has lost commits: one of a reader with its offsets, one without, and one of the producer.
+    await program.applied("billing", 2)
+    await program.applied("notify", 3, next_offset=EVENTS)
+    await program.produced(4)
+    assert [(each["service"], each["what"], each["after"]["sequence"]) for each in await program.missing()] == [
+        ("billing", "a reader that is behind", 2),
+        ("enrollment", "a producer that lost commits", 4),
+        ("notify", "events that were read and are not applied", 3),
+    ]
+    status, table = await program.check("--wait", "0")
+    assert status == 1
+    assert "NASA" in table
+    assert "4 to 5" in table
+
+    for service in READERS:
+        await program.applied(service, EVENTS)
+    await program.produced(EVENTS + 2, outbox=[EVENTS + 1, EVENTS + 2])
+    (waiting,) = await program.missing()
+    assert (waiting["what"], waiting["last"]["sequence"]) == ("events that are not published yet", EVENTS + 2)
+    # Two answered commands have taken again what was lost, and their events wait.
+    await program.admin.execute("update enrollment.outbox set first_sequence = first_sequence - 2")
+    await program.produced(EVENTS)
+    lost, waiting = await program.missing()
+    assert (lost["what"], lost["after"]["sequence"]) == ("a producer that lost commits", EVENTS - 2)
+    assert waiting["what"] == "events that are not published yet"
+    await program.admin.execute("delete from enrollment.outbox")
+    await program.produced(EVENTS + 2)
+    (lost,) = await program.missing()
+    assert lost["what"] == "events that the topic lacks"
+
+
+async def test_what_is_under_way_is_waited_for(program: Program, kafka_bootstrap: str, topic_prefix: str) -> None:
+    """Neither an event that is published meanwhile is missing, nor one that is applied then."""
+    await program.produced(EVENTS + 1, outbox=[EVENTS + 1])
+    process = await program.waiting()
+    async with Producer(kafka_bootstrap, topic_prefix) as producer:
+        await producer.put(*event(EVENTS + 1))
+    await program.admin.execute("delete from enrollment.outbox")
+    for service in READERS:
+        await program.applied(service, EVENTS + 1)
+    stdout, _ = await process.communicate()
+    assert stdout.startswith(b"complete: 1 streams")
+
+
+async def test_new_events_do_not_keep_it_from_an_end(program: Program, kafka_bootstrap: str, topic_prefix: str) -> None:
+    """A reader that is always a little behind has applied all once it comes to where the topic ended at first."""
+    await program.applied("notify", 3)
+    process = await program.waiting()
+    async with Producer(kafka_bootstrap, topic_prefix) as producer:
+        await program.produced(EVENTS + 1)
+        await producer.put(*event(EVENTS + 1))
+    await program.applied("notify", EVENTS)
+    stdout, _ = await process.communicate()
+    assert stdout.startswith(b"complete: 1 streams")
+
+
+async def test_servers_that_do_not_answer_are_named(program: Program) -> None:
+    program.environment["MUSTER_ADMIN_DSN"] = "postgresql://admin@127.0.0.1:1/muster"
+    process = await program.start()
+    stdout, stderr = await process.communicate()
+    assert process.returncode == 5
+    assert stderr.startswith(b"muster: Postgres cannot be asked: ")
+    assert (stdout, stderr.count(b"\n")) == (b"", 1)

@@ -1,0 +1,194 @@
+"""`muster topics`: what differs is named, what is safe is made right, and the rest is left alone."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from aiokafka.admin import NewPartitions, NewTopic
+from typer.testing import CliRunner
+
+from muster_contracts import topics
+from muster_contracts.topics import MIN_IN_SYNC
+from muster_operator.cli import app
+from muster_operator.failures import Refused
+from muster_operator.topic_plan import Difference, Remedy, access_rules, apply, plan, read_cluster
+from muster_operator.topics import connect, create_topics, delete_topics
+from muster_runtime.messaging.kafka_topics import KafkaTopics
+from muster_runtime.messaging.relay import transactional_id
+from muster_runtime.service import Service
+from muster_runtime.settings import Settings
+from tests.faults.servers import kafka_quorum
+
+T = TypeVar("T")
+
+SEAT = "muster.entitlements.seat"
+TERM = "muster.billing.term"
+
+
+@pytest.fixture
+async def prefix(kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[str]:
+    yield topic_prefix
+    await delete_topics(kafka_bootstrap, [topic_prefix + name for name in (*topics(), "muster.old.thing")])
+
+
+async def test_apply_makes_a_cluster_as_described_and_leaves_what_is_not_its_to_change(
+    kafka_bootstrap: str, prefix: str, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    async with connect(kafka_bootstrap) as admin:
+        odd = [
+            NewTopic(prefix + SEAT, 3, 1, topic_configs={"retention.ms": "1000", "max.message.bytes": "2000000"}),
+            NewTopic(f"{prefix}muster.old.thing", 1, 1),
+        ]
+        await admin.create_topics(odd)
+
+        async def all_there() -> bool:
+            return {topic.name for topic in odd} <= set(await admin.list_topics())
+
+        await eventually(all_there)
+        found = await plan(kafka_bootstrap, prefix)
+        wrong = {(d.topic.removeprefix(prefix), d.remedy) for d in found}
+        assert (SEAT, Remedy.ALTER) in wrong
+        assert (SEAT, Remedy.NONE) in wrong
+        assert ("muster.old.thing", Remedy.NONE) in wrong
+        assert {topic for topic, remedy in wrong if remedy is Remedy.CREATE} == topics().keys() - {SEAT}
+
+        left = await apply(kafka_bootstrap, prefix)
+
+        assert {d.topic.removeprefix(prefix) for d in left} == {SEAT, "muster.old.thing"}
+
+        async def nothing_else_differs() -> bool:
+            return await plan(kafka_bootstrap, prefix) == left
+
+        await eventually(nothing_else_differs)
+        described = {topic["topic"]: topic for topic in await admin.describe_topics([prefix + SEAT])}
+        assert len(described[prefix + SEAT]["partitions"]) == 3
+
+
+async def test_a_topic_that_has_grown_is_named(
+    kafka_bootstrap: str, prefix: str, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    await create_topics(kafka_bootstrap, prefix, topics().values())
+
+    async def nothing_differs() -> bool:
+        return await plan(kafka_bootstrap, prefix) == []
+
+    await eventually(nothing_differs)
+    async with connect(kafka_bootstrap) as admin:
+        await admin.create_partitions({prefix + SEAT: NewPartitions(13)})
+
+    async def named() -> list[Difference]:
+        return [d for d in await plan(kafka_bootstrap, prefix) if "13 partitions, not 12" in d.what]
+
+    await eventually(named)
+
+
+@pytest.fixture
+async def three_brokers(tmp_path: Path) -> AsyncIterator[str]:
+    brokers = kafka_quorum(tmp_path, 3)
+    try:
+        for broker in brokers:
+            broker.start()
+        for broker in brokers:
+            await broker.up()
+        yield ",".join(broker.address for broker in brokers)
+    finally:
+        for broker in brokers:
+            broker.kill()
+
+
+async def test_with_three_brokers_an_acknowledged_event_is_on_two(
+    three_brokers: str,
+    eventually: Callable[..., Awaitable[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    single = NewTopic(SEAT, 12, 1, topic_configs=topics()[SEAT].settings)
+    careless = NewTopic(TERM, 12, 3, topic_configs={**topics()[TERM].settings, MIN_IN_SYNC: "1"})
+    async with connect(three_brokers) as admin:
+
+        async def all_know_of_each_other() -> bool:
+            return len((await admin.describe_cluster())["brokers"]) == 3
+
+        await eventually(all_know_of_each_other)
+        await admin.create_topics([single, careless])
+
+        async def both_named() -> bool:
+            found = {(d.topic, d.what.partition(";")[0], d.remedy) for d in await settled(plan(three_brokers, ""))}
+            return found >= {
+                (SEAT, "copies: 1, not 3", Remedy.NONE),
+                (TERM, f"{MIN_IN_SYNC}=1, not 2", Remedy.ALTER),
+            }
+
+        await eventually(both_named)
+        settings = Settings(environment="sandbox", kafka_bootstrap=three_brokers)
+        faults = KafkaTopics(Service("billing", settings, tmp_path, produces=[TERM]))
+        await faults.start()
+        assert (await faults.look()).losses == [f"{TERM} has {MIN_IN_SYNC}=1 with 3 copies and needs 2"]
+        await faults.stop()
+
+        monkeypatch.setenv("MUSTER_KAFKA_BOOTSTRAP", three_brokers)
+        arguments = ["topics", "apply", "--home", str(tmp_path / "home")]
+        applied = await asyncio.to_thread(CliRunner().invoke, app, arguments)
+        assert (applied.exit_code, "copies: 1, not 3" in applied.output) == (1, True), applied.exception
+
+        async def nothing_else_differs() -> bool:
+            left = await settled(plan(three_brokers, ""))
+            assert [(d.topic, d.remedy) for d in left] == [(SEAT, Remedy.NONE)]
+            return "kafka-reassign-partitions" in left[0].what
+
+        await eventually(nothing_else_differs)
+
+        async def kept_on_two() -> bool:
+            live = await settled(read_cluster(admin, ""))
+            kept = {name: (topic.replicas, topic.settings.get(MIN_IN_SYNC)) for name, topic in live.items()}
+            assert kept == {**dict.fromkeys(topics(), (3, "2")), SEAT: (1, None)}
+            return True
+
+        await eventually(kept_on_two)
+
+
+async def settled(look: Awaitable[T]) -> T:
+    """What is seen at a broker that is not behind the others."""
+    try:
+        return await look
+    except Refused as refused:
+        raise AssertionError from refused
+
+
+def test_the_access_rules_let_nobody_but_its_owner_and_readers_at_a_restricted_topic() -> None:
+    rules = list(access_rules("kafka:9092", "", topics().values()))
+    directory = [rule for rule in rules if rule.endswith("--topic muster.entitlements.directory")]
+    add = "kafka-acls.sh --bootstrap-server kafka:9092 --add --allow-principal"
+    look = "--operation Describe --operation DescribeConfigs --topic muster.entitlements.directory"
+    assert directory == [
+        f"{add} User:entitlements --operation Write --operation Read {look}",
+        f"{add} User:notify --operation Read {look}",
+    ]
+    assert any(rule.endswith("--operation Read --group notify") for rule in rules)
+
+
+def test_the_access_rules_let_each_relay_of_a_compacted_topic_fence_those_before_it() -> None:
+    rules = access_rules("kafka:9092", "eu.", topics().values())
+    add = "kafka-acls.sh --bootstrap-server kafka:9092 --add --allow-principal"
+    operations = "--operation Write --operation Describe"
+    assert [rule for rule in rules if "--transactional-id" in rule] == [
+        f"{add} User:{service} {operations} --transactional-id {transactional_id('eu.', service)}"
+        for service in ("enrollment", "entitlements")
+    ]
+
+
+async def test_the_command_says_when_something_differs(
+    kafka_bootstrap: str, prefix: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setenv("MUSTER_KAFKA_BOOTSTRAP", kafka_bootstrap)
+    monkeypatch.setenv("MUSTER_TOPIC_PREFIX", prefix)
+    runner, home = CliRunner(), ["--home", str(tmp_path)]
+    shown = await asyncio.to_thread(runner.invoke, app, ["topics", "plan", *home])
+    assert (shown.exit_code, "missing" in shown.output) == (1, True)
+    applied = await asyncio.to_thread(runner.invoke, app, ["topics", "apply", *home])
+    assert applied.exit_code == 0, applied.output
+    assert "User:billing" in applied.output
+    shown = await asyncio.to_thread(runner.invoke, app, ["topics", "plan", *home])
+    assert (shown.exit_code, "as described" in shown.output) == (0, True)

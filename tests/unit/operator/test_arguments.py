@@ -1,0 +1,127 @@
+"""The operator's commands say what they need before they do anything."""
+
+from pathlib import Path
+
+import pytest
+from joserfc import jws
+from typer.testing import CliRunner
+
+from muster_local.home import Home
+from muster_local.scopes import SCOPES
+from muster_operator.cli import app
+from muster_operator.target import Target
+
+ELSEWHERE = {
+    "MUSTER_BILLING_URL": "http://127.0.0.1:1",
+    "MUSTER_TOKEN": "token",
+    "MUSTER_ADMIN_DSN": "postgresql://admin@127.0.0.1:1/muster",
+    "MUSTER_KAFKA_BOOTSTRAP": "127.0.0.1:1",
+    "MUSTER_TOPIC_PREFIX": "prefix.",
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["parked", "list"], "MUSTER_<SERVICE>_URL is not set"),
+        (["parked", "replay"], "give either a topic and an agency, or --agency, or --all"),
+        (["parked", "replay", "--all", "--agency", "NASA"], "give either a topic and an agency, or --agency, or --all"),
+        (["parked", "discard", "muster.billing.term", "NASA", "--record", "0@1"], "Missing option '--reason'"),
+        (["parked", "discard", "muster.billing.term", "NASA", "--reason", "junk"], "Missing option '--record'"),
+        (
+            ["parked", "discard", "muster.billing.term", "NASA", "--reason", "junk", "--record", "first"],
+            "--record first: must be PARTITION@OFFSET, such as 2@1071",
+        ),
+        (["streams", "gap", "accept", "muster.billing.term", "NASA"], "Missing option '--reason'"),
+        (["streams", "rewind", "billing"], "Missing option '--reason'"),
+        (["streams", "rewind", "billing", "--reason", "restored"], "MUSTER_<SERVICE>_URL is not set"),
+        (["streams", "check"], "MUSTER_ADMIN_DSN is not set"),
+        (["streams", "--topic", "unknown"], "--topic unknown: must be one of"),
+        (["reconcile"], "MUSTER_ADMIN_DSN is not set"),
+        (["rebuild", "notify.directory", "--swap"], "--swap needs a --reason"),
+        (["rebuild", "notify.everything"], "'notify.directory'"),
+        (["up", "--maintenance", "payroll"], "--maintenance payroll: must be one of"),
+        (["token", "--scope", "billing:read"], "Missing option '--agency'"),
+        (["token", "--scope", "billing:read", "--agency", "nasa"], "--agency nasa: must be an agency's ID"),
+        (["token", "--scope", "banana", "--agency", "NASA"], "--scope banana: must be one of"),
+    ],
+)
+def test_what_is_missing_is_named(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ELSEWHERE:
+        monkeypatch.delenv(name, raising=False)
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert said in result.output
+    assert len(result.output.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["address", "billing"],
+        ["clock", "show"],
+        ["token", "--scope", "billing:read", "--agency", "NASA"],
+        ["logs"],
+    ],
+)
+def test_without_a_stack_the_home_that_was_looked_in_is_named(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 3
+    assert f"in {tmp_path}/.muster" in result.output
+    elsewhere = CliRunner().invoke(app, arguments, env={"MUSTER_HOME": str(tmp_path / "elsewhere")})
+    assert elsewhere.exit_code == 3
+    assert f"in {tmp_path}/elsewhere" in elsewhere.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_operators_command_names_the_home_that_it_looked_in(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["parked", "list"], env={"MUSTER_HOME": str(tmp_path / "elsewhere")})
+    assert result.exit_code == 2
+    assert f"no stack is running in {tmp_path}/elsewhere, and MUSTER_<SERVICE>_URL is not set" in result.output
+
+
+def test_a_scope_that_there_is_not_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    arguments = ["token", "--scope", "billing:read", "--scope", "banana", "--agency", "NASA", "--home", str(tmp_path)]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "1000"})
+    assert result.exit_code == 2
+    assert all(scope in result.output for scope in SCOPES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_token_says_for_whom_it_acts(tmp_path: Path) -> None:
+    Home(tmp_path).installation([], {})
+    for agency in ("NASA", "*"):
+        arguments = ["token", "--scope", "billing:read", "--agency", agency, "--home", str(tmp_path)]
+        result = CliRunner().invoke(app, arguments)
+        assert jws.extract_compact(result.output.strip().encode()).payload.count(f'"agency":"{agency}"'.encode()) == 1
+
+
+def test_without_a_stack_the_environment_says_where_everything_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ELSEWHERE.items():
+        monkeypatch.setenv(name, value)
+    target = Target.find(tmp_path, "token").require("urls", "admin_dsn", "bootstrap")
+    assert target.urls == {"billing": "http://127.0.0.1:1"}
+    assert (target.token, target.topic_prefix) == ("token", "prefix.")
+
+
+def test_a_service_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["parked", "list"], env=ELSEWHERE)
+    assert result.exit_code == 5
+    assert "billing does not answer" in result.output
+    wrong = CliRunner().invoke(app, ["parked", "list", "--service", "payroll"], env=ELSEWHERE)
+    assert wrong.exit_code == 2
+
+
+def test_the_help_has_a_record_as_the_readiness_names_it() -> None:
+    result = CliRunner().invoke(app, ["streams", "pass", "--help"], env={"COLUMNS": "200"})
+    assert "topic[partition]@offset" in result.output

@@ -1,0 +1,44 @@
+"""What a command prints, for people and for programs, and how it ends."""
+
+import json
+
+import httpx
+import pytest
+import typer
+
+from muster_operator.failures import CommandFailed, NotFound, Refused, TimedOut, Unreachable
+from muster_operator.output import Answer, show, table
+from muster_operator.service import no_answer, require_success
+
+LONG = "x" * 300
+
+
+def test_what_is_piped_is_not_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
+    show(Answer({}, table(("reason", "next"), [(LONG, "last")])), as_json=False)
+    show(Answer({}, LONG), as_json=False)
+    _, row, line = capsys.readouterr().out.splitlines()
+    assert row.split() == [LONG, "last"]
+    assert line == LONG
+
+
+def test_json_is_all_that_a_program_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        show(Answer({"items": [LONG]}, "for people", ok=False), as_json=True)
+    assert ended.value.exit_code == 1
+    assert json.loads(capsys.readouterr().out) == {"items": [LONG]}
+
+
+@pytest.mark.parametrize(
+    ("status", "raised", "said"),
+    [(404, NotFound, "No such thing: NASA"), (403, Refused, "No such thing: NASA"), (502, Refused, "502 Bad Gateway")],
+)
+def test_an_error_of_a_service_is_told_in_its_words(status: int, raised: type[CommandFailed], said: str) -> None:
+    problem = {"title": "No such thing", "detail": "NASA"}
+    reply = httpx.Response(status, text="<html>") if status == 502 else httpx.Response(status, json=problem)
+    with pytest.raises(raised, match=f"billing: {said}"):
+        require_success("billing", reply)
+
+
+def test_a_service_that_is_slow_is_another_thing_than_one_that_is_away() -> None:
+    assert isinstance(no_answer("billing", httpx.ReadTimeout("")), TimedOut)
+    assert isinstance(no_answer("billing", httpx.ConnectError("refused")), Unreachable)

@@ -1,0 +1,162 @@
+"""What is missing of a stream is named, with the service that lacks it; what is under way or was raised is not."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from muster_contracts import SERVICES, Envelope, event_id
+from muster_operator.check import under_way
+from muster_operator.reconcile.streams import (
+    BEHIND,
+    LOST_COMMITS,
+    NOT_APPLIED,
+    NOT_PUBLISHED,
+    PARKED,
+    TOPIC_LACKS,
+    End,
+    Missing,
+    Position,
+    Streams,
+    not_applied,
+    not_on_topic,
+)
+from muster_runtime.messaging.passing import OffsetRange
+
+TOPIC = "muster.enrollment.agency"
+STREAM = (TOPIC, "NASA")
+EMPTY = Streams({}, {}, {}, {}, frozenset(), {}, 1, [])
+
+# The last record lies at offset 9 of partition 2.
+READ = {(TOPIC, 2): 10}
+UNREAD = {(TOPIC, 2): 9}
+
+
+def end(position: Position, *, record_id: str = "") -> dict[tuple[str, str], End]:
+    event = Envelope(
+        id=record_id or event_id(*STREAM, *position),
+        source="/muster/enrollment",
+        type="type",
+        time=datetime(2026, 8, 6, tzinfo=UTC),
+        agency_id="NASA",
+        epoch=position[0],
+        sequence=position[1],
+        correlation_id="cor_1",
+    )
+    return {STREAM: End(position, event, partition=2, offset=9)}
+
+
+def services(produced: Position | None, applied: Position | None, **of_owner: Any) -> dict[str, Streams]:
+    """Every reader has applied the same."""
+    reader = replace(EMPTY, applied={} if applied is None else {STREAM: applied}, next_offsets=READ)
+    owner = replace(EMPTY, produced={} if produced is None else {STREAM: produced}, **of_owner)
+    return {**dict.fromkeys(SERVICES, reader), "enrollment": owner}
+
+
+def found(streams: Mapping[str, Streams], ends: Mapping[tuple[str, str], End]) -> list[Missing]:
+    return sorted({*not_on_topic(streams, ends, streams), *not_applied(ends, streams)})
+
+
+def kinds(missing: list[Missing]) -> set[tuple[str, str, str]]:
+    return {(each.what, each.service, each.sequences) for each in missing}
+
+
+@pytest.mark.parametrize(
+    ("produced", "ends", "applied", "of_owner"),
+    [
+        ((1, 4), (1, 4), (1, 4), {}),
+        # The epoch was raised after commits were lost, and nothing has followed.
+        ((2, 2), (1, 4), (1, 4), {"epoch": 2}),
+        # The same of a stream whose every commit was lost.
+        (None, (1, 4), (1, 4), {"epoch": 2}),
+        # In the new epoch sequences are taken again that the readers have had.
+        ((2, 3), (2, 3), (2, 3), {"epoch": 2}),
+        # Another program wrote the last record, and the relay was let past it.
+        ((1, 3), (1, 4), (1, 4), {"passed": [OffsetRange(TOPIC, 2, 9, 9)]}),
+    ],
+)
+def test_what_is_complete(produced: Position, ends: Position, applied: Position, of_owner: dict[str, Any]) -> None:
+    assert found(services(produced, applied, **of_owner), end(ends)) == []
+
+
+def test_a_record_with_an_id_of_its_own_is_no_lost_commit() -> None:
+    assert found(services((1, 3), (1, 4)), end((1, 4), record_id="another")) == []
+
+
+@pytest.mark.parametrize(
+    ("produced", "ends", "of_owner", "what", "sequences"),
+    [
+        ((1, 4), (1, 9), {}, LOST_COMMITS, "5 to 9"),
+        (None, (1, 9), {}, LOST_COMMITS, "1 to 9"),
+        ((1, 8), (1, 9), {"passed": [OffsetRange(TOPIC, 2, 8, 8)]}, LOST_COMMITS, "9"),
+        # The database went back to before an epoch was raised.
+        ((1, 8), (2, 9), {}, LOST_COMMITS, "after 8 (epoch 1), up to 9 (epoch 2)"),
+        ((1, 12), (1, 9), {}, TOPIC_LACKS, "10 to 12"),
+        ((2, 12), (2, 9), {}, TOPIC_LACKS, "10 to 12 (epoch 2)"),
+        ((1, 12), (1, 9), {"waiting": {STREAM: (1, 10)}}, NOT_PUBLISHED, "10 to 12"),
+        # What waits has taken sequences of the old epoch again.
+        ((2, 5), (1, 9), {"waiting": {STREAM: (2, 4)}}, NOT_PUBLISHED, "4 to 5 (epoch 2)"),
+    ],
+)
+def test_what_the_producer_or_its_topic_lacks(
+    produced: Position, ends: Position, of_owner: dict[str, Any], what: str, sequences: str
+) -> None:
+    missing = found(services(produced, ends, **of_owner), end(ends))
+    assert kinds(missing) == {(what, "enrollment", sequences)}
+
+
+def reader(**changes: Any) -> dict[str, Streams]:
+    """Billing alone differs."""
+    streams = services((1, 9), (1, 9))
+    return {**streams, "billing": replace(streams["billing"], **changes)}
+
+
+@pytest.mark.parametrize(
+    ("streams", "what", "sequences"),
+    [
+        (reader(applied={STREAM: (1, 4)}, next_offsets=UNREAD), BEHIND, "5 to 9"),
+        (reader(applied={STREAM: (1, 4)}, next_offsets={}), BEHIND, "5 to 9"),
+        (reader(applied={STREAM: (1, 4)}), NOT_APPLIED, "5 to 9"),
+        (reader(applied={}), NOT_APPLIED, "1 to 9"),
+        (reader(applied={STREAM: (1, 8)}, parked={STREAM: "poison"}), PARKED, "9"),
+        (reader(applied={STREAM: (1, 11)}), TOPIC_LACKS, "10 to 11"),
+    ],
+)
+def test_what_a_reader_lacks(streams: dict[str, Streams], what: str, sequences: str) -> None:
+    missing = found(streams, end((1, 9)))
+    assert kinds(missing) == {(what, "billing", sequences)}
+    assert all(each.remedy for each in missing)
+
+
+def test_a_stream_that_is_parked_without_an_event_is_named() -> None:
+    streams = reader(parked={(TOPIC, "?"): "no event"})
+    assert kinds(found(streams, end((1, 9)))) == {(PARKED, "billing", "none")}
+
+
+def test_what_is_made_meanwhile_is_not_missing() -> None:
+    before, after = services((1, 8), (1, 8)), services((1, 9), (1, 9))
+    assert list(not_on_topic(before, end((1, 9)), after)) == []
+
+
+def test_positions_of_lost_commits_that_are_assigned_again_are_named() -> None:
+    """The database lost 5 to 9 and has answered new commands since, whose events its relay holds back."""
+    of_owner = {"waiting": {STREAM: (1, 5)}, "reassigned": frozenset({STREAM})}
+    missing = found(services((1, 11), (1, 9), **of_owner), end((1, 9)))
+    assert kinds(missing) == {(LOST_COMMITS, "enrollment", "5 to 9"), (NOT_PUBLISHED, "enrollment", "5 to 11")}
+
+
+def test_what_leaves_the_outbox_meanwhile_is_not_missing() -> None:
+    """Kafka has it already, and it is about to be deleted; another event of the stream waits by then."""
+    before = services((1, 9), (1, 9), waiting={STREAM: (1, 9)})
+    after = services((1, 10), (1, 9), waiting={STREAM: (1, 10)})
+    assert list(not_on_topic(before, end((1, 9)), after)) == []
+    (stuck,) = not_on_topic(before, end((1, 9)), before)
+    assert stuck.what == NOT_PUBLISHED
+
+
+def test_what_a_service_that_lost_commits_has_to_publish_is_not_waited_for() -> None:
+    of_owner = {"waiting": {STREAM: (1, 5)}, "reassigned": frozenset({STREAM})}
+    assert under_way(found(services((1, 11), (1, 9), **of_owner), end((1, 9)))) == set()
+    assert under_way(found(services((1, 11), (1, 9), waiting={STREAM: (1, 10)}), end((1, 9)))) == {STREAM}
