@@ -7,7 +7,7 @@ import typer
 from muster_contracts import is_agency_id
 from muster_local.scopes import SCOPES
 from muster_local.stack import Stack
-from muster_operator.failures import NotFound
+from muster_operator.failures import BadInput, NotFound
 from muster_operator.options import DEFAULT_HOME, HomeOption
 from muster_runtime.identifiers import EVERY_AGENCY
 
@@ -22,9 +22,9 @@ def token(
 ) -> None:
     """Print a bearer token from the sandbox's issuer, valid for one day."""
     if unknown := sorted(set(scope) - set(SCOPES)):
-        raise typer.BadParameter(f"--scope {unknown[0]}: must be one of {', '.join(SCOPES)}")
+        raise BadInput(f"--scope {unknown[0]}: must be one of {', '.join(SCOPES)}")
     if agency != EVERY_AGENCY and not is_agency_id(agency):
-        raise typer.BadParameter(f"--agency {agency}: must be an agency's ID, such as NASA, or '*' for all agencies")
+        raise BadInput(f"--agency {agency}: must be an agency's ID, such as NASA, or '*' for all agencies")
     stack = Stack(home)
     if not stack.exists():
         raise NotFound(f"there is no stack in {stack.home}; make one with: muster up --home {home}")
@@ -42,5 +42,5 @@ def address(
     known = {name: each.address for name, each in stack.state().processes.items()}
     known |= {"postgres": stack.admin_dsn, "kafka": stack.bootstrap}
     if process not in known:
-        raise typer.BadParameter(f"{process}: must be one of {', '.join(known)}")
+        raise BadInput(f"{process}: must be one of {', '.join(known)}")
     typer.echo(known[process])

@@ -11,7 +11,7 @@ import typer
 
 from muster_local.coordinator import ClockStuck, Coordinator, shown
 from muster_local.stack import Stack
-from muster_operator.failures import TimedOut
+from muster_operator.failures import BadInput, TimedOut
 from muster_operator.group import group
 from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption
 from muster_operator.output import Answer, finish, table
@@ -53,7 +53,7 @@ def advance(
 ) -> None:
     """Advance the clock through every instant at which something is due, and print each."""
     if (to is None) == (by is None):
-        raise typer.BadParameter("give either --to or --by")
+        raise BadInput("give either --to or --by")
     instant, duration = parse_instant(to) if to is not None else None, parse_duration(by or "0s")
     asyncio.run(_advance(home, instant, duration, as_json=as_json))
 
@@ -68,7 +68,7 @@ async def _advance(home: Path, to: datetime | None, by: timedelta, *, as_json: b
         except ClockStuck as stuck:
             raise TimedOut(str(stuck)) from None
         except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
+            raise BadInput(str(error)) from None
 
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -78,7 +78,7 @@ def parse_duration(text: str) -> timedelta:
     """A duration such as 90s, 12h, 30d, or 2w."""
     match = re.fullmatch(r"(\d+)([smhdw])", text.strip())
     if not match:
-        raise typer.BadParameter(f"{text!r}: must be a whole number followed by s, m, h, d, or w")
+        raise BadInput(f"{text!r}: must be a whole number followed by s, m, h, d, or w")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
@@ -87,7 +87,7 @@ def parse_instant(text: str) -> datetime:
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r}: must be an instant such as 2025-10-05T00:00:00Z") from None
+        raise BadInput(f"{text!r}: must be an instant such as 2025-10-05T00:00:00Z") from None
     if instant.tzinfo is None:
-        raise typer.BadParameter(f"{text!r}: must have an offset; append Z for UTC")
+        raise BadInput(f"{text!r}: must have an offset; append Z for UTC")
     return instant.astimezone(UTC)

@@ -22,7 +22,7 @@ from muster_local import kafka, postgres
 from muster_local.addresses import without_secrets
 from muster_local.child import dies_with_parent
 from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN, external_kafka, external_postgres
-from muster_operator.failures import Unreachable
+from muster_operator.failures import BadInput, Unreachable
 from muster_operator.output import console, table
 
 _REPOSITORY = Path(__file__).parents[3]
@@ -45,7 +45,7 @@ def drill(
     only what it created itself, and removes it afterward. The exit status is 1 unless every fault passes.
     """
     if not _FAULTS.is_dir():
-        raise typer.BadParameter(f"{_FAULTS} does not exist: run .venv/bin/muster of a clone of the repository")
+        raise BadInput(f"{_FAULTS} does not exist: run .venv/bin/muster of a clone of the repository")
     if listing:
         typer.echo("\n".join(_names(only)))
         return
@@ -67,7 +67,7 @@ def _servers() -> tuple[str, str]:
     dsn, bootstrap = external_postgres(), external_kafka()
     if dsn is None or bootstrap is None:
         missing = [name for name, value in ((POSTGRES_DSN, dsn), (KAFKA_BOOTSTRAP, bootstrap)) if value is None]
-        raise typer.BadParameter(f"set {' and '.join(missing)}: the faults run against those servers")
+        raise BadInput(f"set {' and '.join(missing)}: the faults run against those servers")
     return dsn, bootstrap
 
 
@@ -85,7 +85,7 @@ def _names(only: str | None) -> list[str]:
     )
     tests = [line.partition("::")[2] for line in done.stdout.splitlines() if "::" in line]
     if not tests:
-        raise typer.BadParameter(f"--only {only}: no fault has that name; see --list")
+        raise BadInput(f"--only {only}: no fault has that name; see --list")
     return sorted(_sentence(test) for test in tests)
 
 

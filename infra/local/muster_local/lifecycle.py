@@ -12,7 +12,7 @@ from rich.text import Text
 from muster_contracts import SERVICES
 from muster_local.addresses import without_secrets
 from muster_local.stack import Stack, StackFailed
-from muster_operator.failures import FAILED
+from muster_operator.failures import FAILED, BadInput
 from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption
 from muster_operator.output import Answer, console, show, table
 
@@ -32,7 +32,7 @@ def up(
 ) -> None:
     """Start Postgres, Kafka, the mail sink, and the four services, and leave them running."""
     if unknown := set(maintenance or ()) - set(SERVICES):
-        raise typer.BadParameter(f"--maintenance {min(unknown)}: must be one of {', '.join(SERVICES)}")
+        raise BadInput(f"--maintenance {min(unknown)}: must be one of {', '.join(SERVICES)}")
     try:
         stack = asyncio.run(_start(home, _ports(port or []), maintenance or []))
     except StackFailed as failure:
@@ -69,7 +69,7 @@ def _ports(given: list[str]) -> dict[str, int]:
     for each in given:
         name, _, number = each.partition("=")
         if not (name and number.isdecimal() and 0 < int(number) < 65_536):
-            raise typer.BadParameter(f"--port {each}: must be NAME=NUMBER with a number from 1 to 65535")
+            raise BadInput(f"--port {each}: must be NAME=NUMBER with a number from 1 to 65535")
         ports[name] = int(number)
     return ports
 

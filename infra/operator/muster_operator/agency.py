@@ -23,7 +23,7 @@ app = group("List, show, enroll, authorize, and withdraw agencies.")
 _SERVICE = "enrollment"
 
 Agency = Annotated[str, typer.Argument(help="The agency's ID, such as NASA.")]
-Instant = typer.Option(metavar="INSTANT", help="With its offset, such as 2025-10-05T00:00:00Z.")
+_INSTANT = typer.Option(metavar="INSTANT", help="With its offset, such as 2025-10-05T00:00:00Z.")
 
 
 @app.command("list")
@@ -88,8 +88,8 @@ async def authorize(
     target: Target,
     agency: Agency,
     number: Annotated[str, typer.Option(help="The authorization's number.")],
-    valid_from: Annotated[str, Instant],
-    valid_until: Annotated[str, Instant],
+    valid_from: Annotated[str, _INSTANT],
+    valid_until: Annotated[str, _INSTANT],
     issuer: Annotated[str, typer.Option(help="Who issued it.")] = "GSA",
     product: Annotated[str, typer.Option(help="What it is for.")] = "frontier-assistant",
 ) -> Answer:

@@ -1,6 +1,5 @@
 """What an operator's command ends with: the exit statuses, and the errors that lead to them."""
 
-# Wrong arguments are typer's BadParameter.
 FAILED = 1
 BAD_INPUT = 2
 NOT_FOUND = 3

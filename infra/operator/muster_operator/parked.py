@@ -93,7 +93,7 @@ async def replay(
 ) -> Answer:
     """Apply the waiting records in order: of one stream, one agency, or all. Exit status 1 if one stays parked."""
     if sum((topic is not None and agency is not None, every_of is not None, every)) != 1:
-        raise typer.BadParameter("give either a topic and an agency, or --agency, or --all")
+        raise BadInput("give either a topic and an agency, or --agency, or --all")
     async with target.services(service) as services:
         streams = await find(services, topic, agency or every_of, required=topic is not None)
         replies = [(stream, await stream.service.post(f"{stream.path}/replay")) for stream in streams]
@@ -134,7 +134,7 @@ def outcome(reply: Mapping[str, Any], done: str) -> str:
 def _named(record: str) -> dict[str, int]:
     match = re.fullmatch(r"(\d{1,9})@(\d{1,18})", record, re.ASCII)
     if match is None:
-        raise typer.BadParameter(f"--record {record}: must be PARTITION@OFFSET, such as 2@1071")
+        raise BadInput(f"--record {record}: must be PARTITION@OFFSET, such as 2@1071")
     return {"partition": int(match[1]), "offset": int(match[2])}
 
 

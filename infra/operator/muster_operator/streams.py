@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from muster_contracts import topics as all_topics
 from muster_operator.check import check
-from muster_operator.failures import Refused
+from muster_operator.failures import BadInput, Refused
 from muster_operator.group import group
 from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption, ServiceOption, TokenOption
 from muster_operator.output import Answer, finish, table
@@ -46,7 +46,7 @@ def show(
     if context.invoked_subcommand is not None:
         return
     if topic is not None and topic not in all_topics():
-        raise typer.BadParameter(f"--topic {topic}: must be one of {', '.join(all_topics())}")
+        raise BadInput(f"--topic {topic}: must be one of {', '.join(all_topics())}")
     finish(_show(Target.find(home, token), topic, agency, behind=behind), as_json=as_json)
 
 
@@ -121,7 +121,7 @@ async def raise_epoch(target: Target, service: Restored, reason: Reason) -> Answ
             default=0,
         )
         if service not in services:
-            raise typer.BadParameter(f"{service}: must be one of {', '.join(services)}")
+            raise BadInput(f"{service}: must be one of {', '.join(services)}")
         raised = await services[service].post("/v1/epoch", {"reason": reason, "above": above})
     text = f"{service}: {raised['streams']} streams continue in epoch {raised['epoch']}"
     return Answer({"service": service, **raised}, text)

@@ -3,10 +3,10 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-import typer
 
 from muster_local.clock import parse_duration, parse_instant
 from muster_local.coordinator import ProcessState
+from muster_operator.failures import BadInput
 
 NOW = datetime(2025, 8, 6, tzinfo=UTC)
 
@@ -46,7 +46,7 @@ def test_durations(text: str, duration: timedelta) -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "d", "-1d", "1.5h", "1y"])
 def test_what_is_not_a_duration(text: str) -> None:
-    with pytest.raises(typer.BadParameter):
+    with pytest.raises(BadInput):
         parse_duration(text)
 
 
@@ -56,5 +56,5 @@ def test_instants() -> None:
 
 @pytest.mark.parametrize("text", ["yesterday", "2025-08-06T00:00:00", "2025-13-01T00:00:00Z"])
 def test_what_is_not_an_instant(text: str) -> None:
-    with pytest.raises(typer.BadParameter):
+    with pytest.raises(BadInput):
         parse_instant(text)

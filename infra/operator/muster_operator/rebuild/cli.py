@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.markup import escape
 
 from muster_operator.clients import clients_of_servers
+from muster_operator.failures import BadInput
 from muster_operator.output import Answer, table
 from muster_operator.rebuild.directory import Directory
 from muster_operator.rebuild.projection import Difference, Projection
@@ -52,7 +53,7 @@ async def rebuild(
     The exit status is 1 if they differ and not every difference was swapped.
     """
     if swap and not reason:
-        raise typer.BadParameter("--swap needs a --reason")
+        raise BadInput("--swap needs a --reason")
     target.require("admin_dsn", "bootstrap")
     async with clients_of_servers():
         outcome = await _rebuild(target, projection, reason if swap else None)
