@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from muster_entitlements.catalog import features
+from muster_entitlements.domain.catalog import features
 from tests.bench.latency import percentile
 from tests.bench.load import Load, Outcome, put_on
 from tests.bench.processes import cpu_seconds, listener, peak_mebibytes, span

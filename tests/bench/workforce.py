@@ -12,7 +12,7 @@ import asyncpg
 
 from muster_contracts import SERVICES
 from muster_contracts.entitlements import SeatAssigned
-from muster_entitlements.domain import SeatState
+from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.repository.seats import SeatColumns, add_seats
 from muster_runtime.clock import SystemClock
 from muster_runtime.database import writes

@@ -1,26 +1,27 @@
-"""Entitlements, put together."""
+"""Builds entitlements from its parts."""
 
 from pathlib import Path
 
 from muster_contracts.entitlements import FeatureWindowOpened, PersonRecorded, SeatAssigned
-from muster_entitlements.api import ROUTERS
-from muster_entitlements.people import Directory
+from muster_entitlements.api import make_routers
+from muster_entitlements.domain.people import Directory
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.subscriptions import DEADLINES, SUBSCRIPTIONS
-from muster_entitlements.worker import seat_file_worker
+from muster_entitlements.workers import seat_file_worker
 from muster_runtime.service import Service
 
 
 def build(settings: EntitlementsSettings | None = None) -> Service:
     """The service; None reads its settings from the environment."""
     settings = settings or EntitlementsSettings()
+    directory = Directory(settings.subject_key.get_secret_value())
     return Service(
         name="entitlements",
         settings=settings,
         migrations=Path(__file__).parent / "migrations",
-        routers=ROUTERS,
+        routers=make_routers(directory),
         produces=[SeatAssigned.topic, FeatureWindowOpened.topic, PersonRecorded.topic],
         subscriptions=SUBSCRIPTIONS,
         deadlines=DEADLINES,
-        workers=[seat_file_worker(Directory(settings.subject_key.get_secret_value()))],
+        workers=[seat_file_worker(directory)],
     )

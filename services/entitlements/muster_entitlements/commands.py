@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from muster_entitlements.domain import SeatPolicy, SeatState
-from muster_entitlements.people import Person
+from muster_entitlements.domain.people import Person
+from muster_entitlements.domain.seats import SeatPolicy, SeatState
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,11 @@ class TransferSeat:
 
 @dataclass(frozen=True, slots=True)
 class MarkUse:
-    """Record that a person uses their seat today."""
+    """Record that a person uses a feature today."""
 
     agency_id: str
     subject_ref: str
+    feature: str
 
 
 @dataclass(frozen=True, slots=True)

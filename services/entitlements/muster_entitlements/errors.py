@@ -2,8 +2,6 @@
 
 from datetime import timedelta
 
-from muster_entitlements.checks import Reason
-from muster_entitlements.domain import PoolState, Seat, SeatAction
 from muster_runtime.errors import Conflict, NotFound, PermanentError
 
 
@@ -13,8 +11,8 @@ class PoolNotOpen(Conflict):
     slug = "pool-not-open"
     title = "The seat pool is not open"
 
-    def __init__(self, agency_id: str, state: PoolState) -> None:
-        super().__init__(f"the seat pool of {agency_id} is not open: {state}", reason=state.value)
+    def __init__(self, agency_id: str, state: str) -> None:
+        super().__init__(f"the seat pool of {agency_id} is not open: {state}", reason=state)
 
 
 class PoolUnknown(NotFound):
@@ -24,9 +22,7 @@ class PoolUnknown(NotFound):
     title = "The agency has no seat pool"
 
     def __init__(self, agency_id: str) -> None:
-        super().__init__(
-            f"{agency_id} has no seat pool because it has never been enrolled", reason=PoolState.UNKNOWN.value
-        )
+        super().__init__(f"{agency_id} has no seat pool because it has never been enrolled", reason="unknown")
 
 
 class SeatCapReached(Conflict):
@@ -69,8 +65,8 @@ class SeatStateRefused(Conflict):
     slug = "seat-state"
     title = "The seat's state does not allow this"
 
-    def __init__(self, seat: Seat, action: SeatAction) -> None:
-        super().__init__(f"seat {seat.seat_id} is {seat.state} and cannot be {action}", reason=seat.state.value)
+    def __init__(self, seat_id: str, state: str, action: str) -> None:
+        super().__init__(f"seat {seat_id} is {state} and cannot be {action}", reason=state)
 
 
 class CapBelowUse(Conflict):
@@ -89,8 +85,8 @@ class UseRefused(Conflict):
     slug = "use-refused"
     title = "The feature is not available"
 
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(f"the feature is not available: {reason}", reason=reason.value)
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the feature is not available: {reason}", reason=reason)
 
 
 class OperationUnknown(NotFound):
@@ -123,8 +119,8 @@ class UploadTooSlow(PermanentError):
     slug = "upload-too-slow"
     title = "The upload took too long"
 
-    def __init__(self, patience: timedelta) -> None:
-        super().__init__(f"the file did not arrive within {patience}; nothing was changed")
+    def __init__(self, limit: timedelta) -> None:
+        super().__init__(f"the file did not arrive within {limit}; nothing was changed")
 
 
 class SeatUnknown(NotFound):

@@ -26,10 +26,11 @@ from muster_contracts.entitlements import (
     TrialEndingSoon,
     TrialExpired,
 )
-from muster_entitlements.domain import Pool, Seat, Window
-from muster_entitlements.people import Person
-from muster_entitlements.repository.operations import Operation
-from muster_entitlements.repository.windows import Extension
+from muster_entitlements.domain.operations import Operation
+from muster_entitlements.domain.people import Person
+from muster_entitlements.domain.pools import Pool
+from muster_entitlements.domain.seats import Seat
+from muster_entitlements.domain.windows import Extension, Window
 
 
 def window_opened(window: Window) -> FeatureWindowOpened:
@@ -69,7 +70,7 @@ def trial_ending_soon(window: Window, days_left: int) -> TrialEndingSoon:
 
 
 def trial_expired(window: Window) -> TrialExpired:
-    """A trial is over."""
+    """A trial has ended."""
     return TrialExpired(
         agency_id=window.agency_id,
         window_id=window.window_id,
@@ -86,14 +87,14 @@ def seat_reserved(seat: Seat) -> SeatReserved:
 
 
 def seat_invited(seat: Seat, expires_at: datetime) -> SeatInvited:
-    """A person may take the seat that is reserved for them."""
+    """A person is invited to the seat that is reserved for them."""
     return SeatInvited(
         agency_id=seat.agency_id, seat_id=seat.seat_id, subject_ref=seat.subject_ref, expires_at=expires_at
     )
 
 
 def seat_invitation_expired(seat: Seat) -> SeatInvitationExpired:
-    """An invitation is void."""
+    """An invitation has expired."""
     return SeatInvitationExpired(agency_id=seat.agency_id, seat_id=seat.seat_id, subject_ref=seat.subject_ref)
 
 
@@ -111,7 +112,7 @@ def seats_assigned(agency_id: str, seat_ids: Iterable[str], subject_refs: Iterab
 
 
 def seats_revoked(agency_id: str, seats: Iterable[tuple[str, str]], reason: SeatRevocationReason) -> list[bytes]:
-    """The data of SeatRevoked for many seats, by id and subject: as seats_assigned."""
+    """The data of SeatRevoked for many seats, by ID and subject, like `seats_assigned`."""
     return [
         f'{{"agency_id":"{agency_id}","seat_id":"{seat_id}","subject_ref":"{subject_ref}","reason":"{reason}"}}'.encode()
         for seat_id, subject_ref in seats
@@ -124,24 +125,24 @@ def seat_activated(seat: Seat) -> SeatActivated:
 
 
 def seat_suspended(seat: Seat, reason: str) -> SeatSuspended:
-    """A seat may not be used for now."""
+    """A seat cannot be used until it is reinstated."""
     return SeatSuspended(agency_id=seat.agency_id, seat_id=seat.seat_id, subject_ref=seat.subject_ref, reason=reason)
 
 
 def seat_reinstated(seat: Seat) -> SeatReinstated:
-    """A suspended seat may be used again."""
+    """A suspended seat can be used again."""
     return SeatReinstated(agency_id=seat.agency_id, seat_id=seat.seat_id, subject_ref=seat.subject_ref)
 
 
 def seat_transferred(seat: Seat, subject_ref: str) -> SeatTransferred:
-    """A seat is another person's."""
+    """A seat belongs to another person."""
     return SeatTransferred(
         agency_id=seat.agency_id, seat_id=seat.seat_id, subject_ref=subject_ref, from_subject_ref=seat.subject_ref
     )
 
 
 def seat_idle_warned(seat: Seat, idle_days: int, reclaim_at: datetime) -> SeatIdleWarned:
-    """A seat has not been used for long."""
+    """A seat is idle, and will be revoked unless it is used."""
     return SeatIdleWarned(
         agency_id=seat.agency_id,
         seat_id=seat.seat_id,
@@ -152,17 +153,17 @@ def seat_idle_warned(seat: Seat, idle_days: int, reclaim_at: datetime) -> SeatId
 
 
 def seat_revoked(seat: Seat, reason: SeatRevocationReason) -> SeatRevoked:
-    """A seat was taken back."""
+    """A seat is revoked."""
     return SeatRevoked(agency_id=seat.agency_id, seat_id=seat.seat_id, subject_ref=seat.subject_ref, reason=reason)
 
 
 def seat_pool_resized(pool: Pool, cap: int) -> SeatPoolResized:
-    """Another number of seats is agreed."""
+    """The agreed number of seats has changed."""
     return SeatPoolResized(agency_id=pool.agency_id, previous_cap=pool.cap, cap=cap, in_use=pool.in_use)
 
 
 def seat_batch_completed(operation: Operation) -> SeatBatchCompleted:
-    """A file of seats was worked through."""
+    """A seat file is processed."""
     imported = operation.kind is SeatBatchKind.IMPORT
     return SeatBatchCompleted(
         agency_id=operation.agency_id,
@@ -177,15 +178,15 @@ def seat_batch_completed(operation: Operation) -> SeatBatchCompleted:
 
 
 def seat_limit_reached(pool: Pool, refused: int) -> SeatLimitReached:
-    """Seats were refused, for every one is in use."""
+    """Seats were refused because all are in use."""
     return SeatLimitReached(agency_id=pool.agency_id, cap=pool.cap, in_use=pool.cap, refused=refused)
 
 
 def person_recorded(agency_id: str, person: Person) -> PersonRecorded:
-    """Who a reference is; for the restricted directory."""
+    """The person behind a reference; for the restricted directory."""
     return PersonRecorded(agency_id=agency_id, subject_ref=person.subject_ref, email=person.email, name=person.name)
 
 
 def person_erased(seat: Seat) -> PersonErased:
-    """A reference is nobody's any more; for the restricted directory."""
+    """The person behind a reference is erased; for the restricted directory."""
     return PersonErased(agency_id=seat.agency_id, subject_ref=seat.subject_ref)

@@ -1,18 +1,33 @@
-"""The read side."""
+"""The read side: pools, windows, seats, checks, policies, and operations."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from datetime import datetime
 
 from asyncpg import Record
 
-from muster_entitlements.checks import Question, Register
-from muster_entitlements.domain import Pool, SeatState, Window
-from muster_entitlements.replies import SeatReply
+from muster_entitlements.domain.checks import Question, Register, check, check_all
+from muster_entitlements.domain.operations import Operation
+from muster_entitlements.domain.pools import Pool
+from muster_entitlements.domain.seats import SeatState
+from muster_entitlements.domain.windows import Window
+from muster_entitlements.errors import OperationUnknown, PoolUnknown, SeatUnknown
+from muster_entitlements.replies import (
+    CheckReply,
+    ChecksReply,
+    OperationReply,
+    PoolReply,
+    SeatPolicyReply,
+    SeatReply,
+    WindowReply,
+)
+from muster_entitlements.repository import operations, policies, pools
 from muster_entitlements.repository.seats import find_states
 from muster_entitlements.repository.windows import to_window
 from muster_runtime.database.transactions import Connection
+from muster_runtime.pagination import Page, Pagination
 
-# A seat of an earlier generation is as good as revoked: its row only waits for its turn.
+# A seat of an earlier generation reads as revoked: its row waits to be revoked.
 _SEAT = """
     select
         s.seat_id, s.subject_ref, s.assigned_at, s.activated_at, s.revoked_at,
@@ -33,8 +48,21 @@ _POOL_AND_WINDOW = """
 """
 
 
-async def list_windows(connection: Connection, agency_id: str) -> list[Window]:
-    """The windows of an agency's present enrollment, by feature."""
+async def find_pool(connection: Connection, agency_id: str, now: datetime) -> PoolReply:
+    """Raises PoolUnknown."""
+    pool = await pools.find_pool(connection, agency_id)
+    if pool is None:
+        raise PoolUnknown(agency_id)
+    return PoolReply.of(pool, now)
+
+
+async def find_seat_policy(connection: Connection, agency_id: str) -> SeatPolicyReply:
+    """An agency's policy; the default if it has set none."""
+    return SeatPolicyReply.of(*await policies.find_policy(connection, agency_id))
+
+
+async def list_windows(connection: Connection, agency_id: str) -> Page[WindowReply]:
+    """All windows of an agency's current enrollment, by feature: the catalog is short."""
     rows = await connection.fetch(
         """
         select
@@ -47,11 +75,11 @@ async def list_windows(connection: Connection, agency_id: str) -> list[Window]:
         """,
         agency_id,
     )
-    return [to_window(row) for row in rows]
+    return Page(items=[WindowReply.of(to_window(row)) for row in rows], next=None)
 
 
-async def list_seats(connection: Connection, agency_id: str, after: str | None, limit: int) -> list[SeatReply]:
-    """Seats of an agency, held and revoked, by their ids: those grow with time."""
+async def list_seats(connection: Connection, agency_id: str, page: Pagination) -> Page[SeatReply]:
+    """Seats of an agency, held and revoked, oldest first."""
     rows = await connection.fetch(
         f"""
         {_SEAT}
@@ -60,20 +88,39 @@ async def list_seats(connection: Connection, agency_id: str, after: str | None, 
         limit $3
         """,
         agency_id,
-        after or "",
-        limit,
+        page.after or "",
+        page.rows,
     )
-    return [SeatReply(**row) for row in rows]
+    return page.make([SeatReply(**row) for row in rows], key=lambda seat: seat.seat_id)
 
 
-async def find_seat(connection: Connection, agency_id: str, seat_id: str) -> SeatReply | None:
-    """A seat with its holder."""
+async def find_seat(connection: Connection, agency_id: str, seat_id: str) -> SeatReply:
+    """A seat with its holder. Raises SeatUnknown."""
     row = await connection.fetchrow(f"{_SEAT} where agency_id = $1 and seat_id = $2", agency_id, seat_id)
-    return SeatReply(**row) if row else None
+    if row is None:
+        raise SeatUnknown(agency_id, seat_id)
+    return SeatReply(**row)
+
+
+async def find_check(
+    connection: Connection, agency_id: str, subject_ref: str, feature: str | None, now: datetime
+) -> CheckReply:
+    """Whether a person may use a feature; without a feature, whether they hold a seat that can be used."""
+    return CheckReply.of(check(await find_question(connection, agency_id, subject_ref, feature), now))
+
+
+async def find_checks(
+    connection: Connection, agency_id: str, pairs: Sequence[tuple[str, str | None]], now: datetime
+) -> ChecksReply:
+    """The checks of these pairs of subject and feature, in order."""
+    register = await _find_register(connection, agency_id, (subject_ref for subject_ref, _ in pairs))
+    answers = check_all(register, pairs, now)
+    replies = {answer: CheckReply.of(answer) for answer in set(answers)}
+    return ChecksReply(answers=[replies[answer] for answer in answers])
 
 
 async def find_question(connection: Connection, agency_id: str, subject_ref: str, feature: str | None) -> Question:
-    """All that answers a check, in one statement of three index look-ups."""
+    """All that a check depends on, in one statement of three index lookups."""
     row = await connection.fetchrow(
         f"""
         {_POOL_AND_WINDOW}, s.state as seat_state, s.idle_since
@@ -100,11 +147,11 @@ async def find_question(connection: Connection, agency_id: str, subject_ref: str
     )
 
 
-async def find_register(connection: Connection, agency_id: str, subject_refs: Iterable[str]) -> Register:
-    """All that answers checks of these people.
+async def _find_register(connection: Connection, agency_id: str, subject_refs: Iterable[str]) -> Register:
+    """All that checks of these people depend on.
 
-    Pool and windows are read first: should the agency's entitlements change then, the answers bear the older
-    revision, and hold only until the newer one is seen.
+    Pool and windows are read first: if the agency's entitlements change in between, the answers have the older
+    revision, and hold only until a caller sees the newer one.
     """
     rows = await connection.fetch(
         f"""
@@ -122,6 +169,37 @@ async def find_register(connection: Connection, agency_id: str, subject_refs: It
         windows={window.feature: window for window in windows},
         seats=await find_states(connection, agency_id, set(subject_refs)),
     )
+
+
+async def find_operation(connection: Connection, agency_id: str, operation_id: str, now: datetime) -> OperationReply:
+    """Raises OperationUnknown."""
+    return OperationReply.of(await _known_operation(connection, agency_id, operation_id), now)
+
+
+async def count_results(connection: Connection, agency_id: str, operation_id: str) -> int:
+    """The number of chunks that have results. Raises OperationUnknown."""
+    return (await _known_operation(connection, agency_id, operation_id)).chunks_done
+
+
+async def find_results(connection: Connection, agency_id: str, operation_id: str, number: int) -> bytes | None:
+    """The results of a chunk's rows; None if it is not processed yet, or deleted."""
+    results: bytes | None = await connection.fetchval(
+        """
+        select results from operation_chunk
+        where agency_id = $1 and operation_id = $2 and number = $3
+        """,
+        agency_id,
+        operation_id,
+        number,
+    )
+    return results
+
+
+async def _known_operation(connection: Connection, agency_id: str, operation_id: str) -> Operation:
+    operation = await operations.find_operation(connection, agency_id, operation_id)
+    if operation is None:
+        raise OperationUnknown(agency_id, operation_id)
+    return operation
 
 
 def _checked_pool(row: Record) -> Pool:

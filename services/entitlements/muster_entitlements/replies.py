@@ -7,9 +7,11 @@ from pydantic import BaseModel, Field
 
 from muster_contracts import Instant
 from muster_contracts.entitlements import AccessMode, SeatBatchKind
-from muster_entitlements.checks import Reason, Verdict
-from muster_entitlements.domain import OnLimit, OperationState, Pool, PoolState, SeatPolicy, SeatState
-from muster_entitlements.repository.operations import Operation
+from muster_entitlements.domain.checks import Answer, Reason, Verdict
+from muster_entitlements.domain.operations import OnLimit, Operation, OperationState
+from muster_entitlements.domain.pools import Pool, PoolState
+from muster_entitlements.domain.seats import SeatPolicy, SeatState
+from muster_entitlements.domain.windows import Window
 
 
 class SeatReply(BaseModel):
@@ -81,6 +83,11 @@ class WindowReply(BaseModel):
     mode_after: AccessMode
     monthly_quota_after: int | None
 
+    @classmethod
+    def of(cls, window: Window) -> "WindowReply":
+        """The reply for a window."""
+        return cls.model_validate(asdict(window))
+
 
 class CheckReply(BaseModel):
     """Whether a person may use a feature, why, and until when the answer holds."""
@@ -90,6 +97,11 @@ class CheckReply(BaseModel):
     valid_until: Instant | None = Field(description="null: until the revision increases.")
     revision: int
     monthly_quota: int | None = Field(default=None, description="Uses per month, if the reason is `quota`.")
+
+    @classmethod
+    def of(cls, answer: Answer) -> "CheckReply":
+        """The reply for an answer."""
+        return cls.model_validate(asdict(answer))
 
 
 class ChecksReply(BaseModel):

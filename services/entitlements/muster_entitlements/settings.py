@@ -1,4 +1,4 @@
-"""The settings of entitlements: the runtime's, and the key of the pseudonyms."""
+"""The settings of entitlements: the runtime's, and the key of the subject references."""
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 

@@ -1,29 +1,29 @@
-"""Which handler applies which event, and which is called when something is due."""
+"""Event → handler, and deadline → handler."""
 
 from muster_contracts import Event
 from muster_contracts.billing import RenewalDecided, TermEnded, TermStarted
 from muster_contracts.enrollment import AgencyEnrolled, AgencyReinstated, AgencySuspended, AgencyWithdrawn
-from muster_entitlements.handlers import closings, idle, operations, pools, rules, seats, trials
+from muster_entitlements.handlers import closings, idle, operations, pools, seats, trials, uploads
 from muster_runtime.messaging.events import EventHandler
 from muster_runtime.scheduling.deadlines import DeadlineHandler
 
 SUBSCRIPTIONS: dict[type[Event], EventHandler] = {
-    AgencyEnrolled: pools.open_pools,
-    AgencySuspended: pools.suspend_pools,
-    AgencyReinstated: pools.reinstate_pools,
-    AgencyWithdrawn: pools.withdraw_pools,
-    TermStarted: pools.record_terms,
-    RenewalDecided: pools.renew_pools,
-    TermEnded: pools.end_pools,
+    AgencyEnrolled: pools.on_agency_enrolled,
+    AgencySuspended: pools.on_agency_suspended,
+    AgencyReinstated: pools.on_agency_reinstated,
+    AgencyWithdrawn: pools.on_agency_withdrawn,
+    TermStarted: pools.on_term_started,
+    RenewalDecided: pools.on_renewal_decided,
+    TermEnded: pools.on_term_ended,
 }
 
 DEADLINES: dict[str, DeadlineHandler] = {
-    trials.TRIAL_ENDING_SOON: trials.announce_trial_ends,
-    trials.TRIAL_EXPIRED: trials.expire_trials,
-    closings.SEATS_CLOSED: closings.revoke_step,
-    seats.INVITATION_EXPIRED: rules.expire_invitations,
-    idle.IDLE_SEATS: idle.look_for_idle_seats,
-    operations.UPLOAD_ABANDONED: operations.discard_uploads,
-    operations.ROWS_FORGOTTEN: operations.forget_rows,
-    operations.REST_CLEARED: operations.clear_rest,
+    trials.TRIAL_ENDING_SOON: trials.on_trial_ending_soon_due,
+    trials.TRIAL_EXPIRED: trials.on_trial_expired_due,
+    closings.SEATS_CLOSED: closings.on_seats_closed_due,
+    seats.INVITATION_EXPIRED: seats.on_invitation_expired_due,
+    idle.IDLE_SEATS: idle.on_idle_seats_due,
+    uploads.UPLOAD_ABANDONED: uploads.on_upload_abandoned_due,
+    operations.ROWS_FORGOTTEN: operations.on_operation_rows_forgotten_due,
+    operations.REST_CLEARED: operations.on_operation_rest_cleared_due,
 }

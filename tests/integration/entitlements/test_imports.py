@@ -1,10 +1,7 @@
-"""Files of seats over HTTP: received as a stream, worked through in chunks, each row with its result."""
+"""Imports over HTTP: a file is processed in chunks, and each row has its result."""
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-
-import pytest
 
 from muster_contracts.enrollment import AgencySuspended
 from muster_contracts.entitlements import (
@@ -12,23 +9,9 @@ from muster_contracts.entitlements import (
     SeatAssigned,
     SeatBatchCompleted,
     SeatLimitReached,
-    SeatRevoked,
-    SeatSuspended,
-    SeatTransferred,
 )
 from tests.integration.entitlements.conftest import START, Entitlements
-
-
-def people(*numbers: int) -> str:
-    return "\n".join(["email,name", *(f"person.{number}@nasa.gov,Person {number}" for number in numbers)])
-
-
-def file_of(count: int) -> str:
-    return people(*range(count))
-
-
-def sums(operation: dict[str, object]) -> tuple[object, ...]:
-    return tuple(operation[key] for key in ("rows", "assigned", "already_held", "refused"))
+from tests.integration.entitlements.files import file_of, people, sums
 
 
 async def test_a_file_gives_a_result_for_each_row(entitlements: Entitlements) -> None:
@@ -130,17 +113,6 @@ async def test_a_file_may_stop_at_the_limit_and_go_on_when_there_is_room(entitle
     assert sums(await entitlements.import_file(file_of(20_000), on_limit="stop")) == (20_000, 13_000, 7_000, 0)
 
 
-async def test_the_key_of_an_import_is_bound_to_its_file(entitlements: Entitlements) -> None:
-    await entitlements.enroll(cap=10)
-    first = await entitlements.send_file(file_of(2), key="the import")
-    again = await entitlements.send_file(file_of(2), key="the import")
-    assert again.headers["location"] == first.headers["location"]
-    assert (await entitlements.send_file(file_of(3), key="the import")).status_code == 422
-    assert (await entitlements.finished(first))["assigned"] == 2
-    assert await entitlements.service.admin.fetchval("select count(*) from operation") == 1
-    assert await entitlements.service.admin.fetchval("select count(*) from operation_chunk") == 1
-
-
 async def test_imports_at_once_take_turns_and_never_exceed_the_cap(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=12_300)
     accepted = [await entitlements.send_file(file_of(7_000 + 3_000 * n)) for n in range(4)]
@@ -155,41 +127,6 @@ async def test_duplicates_in_any_form_are_one_person(entitlements: Entitlements)
     body = "\n".join(["email", *forms * 10_000])
     operation = await entitlements.import_file(body)
     assert sums(operation) == (40_000, 1, 39_999, 0)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"\xef\xbb\xbf",
-        b"name\nAda\n",
-        b"email\n\xff@nasa.gov\n",
-        b'email\nada@nasa.gov\n"bob',
-        b"email\n" + b"a@nasa.gov\n" * 50_000 + b'"' + b"a@nasa.gov\n" * 50_000,
-    ],
-)
-async def test_a_file_that_cannot_be_read_changes_nothing(entitlements: Entitlements, body: bytes) -> None:
-    await entitlements.enroll(cap=20_000)
-    reply = await entitlements.send_file(body)
-    assert reply.status_code == 422
-    assert reply.json()["errors"][0]["rule"]
-    assert (await entitlements.pool())["in_use"] == 0
-    for table in ("operation", "operation_chunk", "deadline where kind = 'upload-abandoned'"):
-        assert await entitlements.service.admin.fetchval(f"select count(*) from {table}") == 0
-
-
-async def test_one_endless_line_is_refused_at_once(entitlements: Entitlements) -> None:
-    await entitlements.enroll(cap=1)
-    sent = 0
-
-    async def endless() -> AsyncIterator[bytes]:
-        nonlocal sent
-        while sent < 1 << 30:
-            sent += 65_536
-            yield b"a" * 65_536
-
-    assert (await entitlements.send_file(endless())).status_code == 422
-    assert sent < 1 << 20
 
 
 async def test_rows_of_an_agency_that_is_suspended_meanwhile_are_refused(entitlements: Entitlements) -> None:
@@ -240,81 +177,6 @@ async def test_a_disk_that_is_full_delays_the_work_and_undoes_nothing(entitlemen
     await admin.execute("drop trigger no_room on operation_chunk")
     assert sums(await entitlements.finished(accepted)) == (30_000, 30_000, 0, 0)
     assert (await entitlements.pool())["in_use"] == 30_000
-
-
-async def test_seats_are_suspended_revoked_and_transferred_by_files(entitlements: Entitlements) -> None:
-    await entitlements.enroll(cap=10)
-    await entitlements.import_file(people(1, 2, 3, 4))
-
-    body = "email\nperson.1@nasa.gov\nPERSON.1@nasa.gov\nperson.9@nasa.gov\nno address\n"
-    for dry in (True, False):
-        suspended = await entitlements.import_file(body, "seat-suspensions", dry_run=dry)
-        results = await entitlements.results(suspended)
-        assert [row["outcome"] for row in results] == ["suspended", "unchanged", "refused", "refused"]
-        assert results[2]["reason"] == "no-seat"
-        assert (await entitlements.check(1))["reason"] == ("window_open" if dry else "seat_suspended")
-
-    body = "from,to,name\nperson.2@nasa.gov,person.5@nasa.gov,Five\nperson.3@nasa.gov,person.2@nasa.gov,Two\n"
-    body += "person.1@nasa.gov,person.6@nasa.gov,\nperson.4@nasa.gov,person.5@nasa.gov,\n"
-    for dry in (True, False):
-        transferred = await entitlements.import_file(body, "seat-transfers", dry_run=dry)
-        results = await entitlements.results(transferred)
-        assert [(row["outcome"], row["reason"]) for row in results] == [
-            ("transferred", ""),
-            ("transferred", ""),
-            ("refused", "the seat is suspended"),
-            ("refused", "seat-already-held"),
-        ]
-    assert [(await entitlements.check(n))["verdict"] for n in (2, 3, 5)] == ["allowed", "refused", "allowed"]
-
-    subject = (await entitlements.get("seats")).json()["items"][0]["subject_ref"]
-    body = f"subject\n{subject}\nperson.4@nasa.gov\nperson.4@nasa.gov\n"
-    revoked = await entitlements.import_file(body, "seat-revocations")
-    assert (revoked["changed"], revoked["refused"], revoked["assigned"]) == (2, 1, 0)
-    assert (await entitlements.pool())["in_use"] == 2
-
-    for cls, count in ((SeatSuspended, 1), (SeatTransferred, 2), (SeatRevoked, 2)):
-        events = await entitlements.service.published(cls)
-        assert len(events) == count
-    kinds = [event.data.kind for event in await entitlements.service.published(SeatBatchCompleted)]
-    assert kinds == ["import", "suspension", "transfer", "revocation"]
-
-
-async def test_what_is_not_there_is_not_found(entitlements: Entitlements) -> None:
-    assert (await entitlements.send_file(file_of(1))).status_code == 404
-    await entitlements.enroll(cap=1)
-    for path in (f"operations/bat_{'0' * 32}", f"operations/bat_{'0' * 32}/results"):
-        assert (await entitlements.get(path)).status_code == 404
-    operation = await entitlements.import_file(file_of(1))
-    token = entitlements.service.token("entitlements:read", agency="GSA")
-    reply = await entitlements.service.client.get(operation["results"], headers={"Authorization": f"Bearer {token}"})
-    assert reply.status_code == 404
-
-
-async def test_results_are_forgotten_after_thirty_days_and_abandoned_uploads_after_an_hour(
-    entitlements: Entitlements,
-) -> None:
-    await entitlements.enroll(cap=5)
-    operation = await entitlements.import_file(file_of(2))
-    await entitlements.service.admin.execute(
-        """
-        insert into operation (
-            agency_id, operation_id, kind, state, dry_run, on_limit, directory, actor, correlation_id, created_at
-        )
-        values ('NASA', 'bat_lost', 'import', 'receiving', false, 'fill', false, 'a', 'c', now())
-        """
-    )
-    await entitlements.service.admin.execute(
-        "insert into deadline values ('upload-abandoned', 'NASA', 'bat_lost', $1)", START
-    )
-    entitlements.service.clock.move(START.replace(month=9, day=10))
-
-    async def forgotten() -> bool:
-        return await entitlements.results(operation) == []
-
-    await entitlements.eventually(forgotten)
-    left = await entitlements.service.admin.fetch("select operation_id from operation")
-    assert [row["operation_id"] for row in left] == [operation["operation_id"]]
 
 
 async def _published(entitlements: Entitlements, count: int) -> object:

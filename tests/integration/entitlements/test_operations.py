@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from muster_entitlements.bootstrap import build
+from muster_entitlements.domain.people import Directory
 from muster_entitlements.handlers import operations
-from muster_entitlements.handlers.operations import work_on
-from muster_entitlements.people import Directory
+from muster_entitlements.handlers.operations import process_next_chunk
 from muster_entitlements.settings import EntitlementsSettings
 from muster_runtime.context import Context
 from muster_runtime.process import Role
 from tests.integration.entitlements.conftest import START, Entitlements
-from tests.integration.entitlements.test_imports import file_of, sums
+from tests.integration.entitlements.files import file_of, sums
 from tests.support.services import ServiceRunner
 
 
@@ -27,15 +27,15 @@ async def test_a_dry_run_of_a_pool_that_became_smaller_meanwhile_gives_no_seat(
     accepted = await entitlements.send_file(file_of(20_000), dry_run=True)
     directory = Directory("a key of the test's own")
 
-    async def work_on_chunk() -> None:
+    async def process_chunk() -> None:
         async with service.runtime.database.write("NASA", context=Context("test", "cor_0")) as uow:
-            await work_on(uow, "NASA", directory)
+            await process_next_chunk(uow, "NASA", directory)
 
-    await work_on_chunk()
+    await process_chunk()
     assigned = await service.admin.fetchval("select done from operation")
     assert (await entitlements.post("pool/resize", {"cap": assigned - 100})).status_code == 200
     while (await service.client.get(accepted.headers["location"])).json()["state"] == "running":
-        await work_on_chunk()
+        await process_chunk()
     operation = (await service.client.get(accepted.headers["location"])).json()
     assert sums(operation) == (20_000, assigned, 0, 20_000 - assigned)
 
@@ -51,17 +51,17 @@ async def test_a_file_of_an_earlier_enrollment_gives_out_no_seat_in_a_later_one(
     accepted = await entitlements.send_file(file_of(20_000))
     directory = Directory("a key of the test's own")
 
-    async def work_on_chunk() -> None:
+    async def process_chunk() -> None:
         async with service.runtime.database.write("NASA", context=Context("test", "cor_0")) as uow:
-            await work_on(uow, "NASA", directory)
+            await process_next_chunk(uow, "NASA", directory)
 
     if begun:
-        await work_on_chunk()
+        await process_chunk()
     done = await service.admin.fetchval("select done from operation")
     await service.publish(entitlements.withdrawn())
     await entitlements.enroll(cap=30_000, enrollment_id="enr_2")
     while (await service.client.get(accepted.headers["location"])).json()["state"] == "running":
-        await work_on_chunk()
+        await process_chunk()
     operation = (await service.client.get(accepted.headers["location"])).json()
     assert (operation["state"], operation["stop_reason"]) == ("stopped", "enrollment-over")
     assert sums(operation) == (done, done, 0, 0)

@@ -1,8 +1,8 @@
 """A file's rows are read in slices of time: others go on between them."""
 
+from muster_entitlements.domain.people import Directory
+from muster_entitlements.domain.seat_file import Columns
 from muster_entitlements.handlers.imports import _read
-from muster_entitlements.people import Directory
-from muster_entitlements.seat_file import Columns
 from tests.support.turns import counted_turns
 
 ROWS = 50_000

@@ -6,9 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from muster_contracts.entitlements import SeatBatchKind
-from muster_entitlements.domain import OnLimit, OperationState
+from muster_entitlements.domain.operations import OnLimit, Operation, OperationState
 from muster_entitlements.replies import OperationReply
-from muster_entitlements.repository.operations import Operation
 
 START = datetime(2025, 8, 6, tzinfo=UTC)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster_entitlements.people import Directory, normalize_email, normalize_name
+from muster_entitlements.domain.people import Directory, normalize_email, normalize_name
 from muster_runtime.errors import InvalidInput
 
 DIRECTORY = Directory("a key")

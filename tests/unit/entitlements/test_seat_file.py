@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster_contracts.entitlements import SeatBatchKind
-from muster_entitlements.seat_file import CHUNK_BYTES, Chunk, Columns, FileCutter, read_rows
+from muster_entitlements.domain.seat_file import CHUNK_BYTES, Chunk, Columns, FileCutter, read_rows
 from muster_runtime.errors import InvalidInput
 
 ROWS = [(2, "ada@nasa.gov", "Ada"), (3, "bob@nasa.gov", "Bob")]

@@ -8,8 +8,8 @@ import pytest
 
 from muster_contracts.entitlements import SeatAssigned
 from muster_entitlements import publishing
-from muster_entitlements.domain import Seat, SeatAction, SeatState
-from muster_entitlements.people import Directory
+from muster_entitlements.domain.people import Directory
+from muster_entitlements.domain.seats import Seat, SeatAction, SeatState
 from muster_runtime.identifiers import new_ids
 
 STATES = {state.value: state for state in SeatState}

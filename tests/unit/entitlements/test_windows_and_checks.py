@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster_contracts.entitlements import AccessMode
-from muster_entitlements.catalog import Feature, features
-from muster_entitlements.checks import Question, Reason, Register, Verdict, check, check_all
-from muster_entitlements.domain import Pool, PoolState, SeatState, Window
+from muster_entitlements.domain.catalog import Feature, features
+from muster_entitlements.domain.checks import Question, Reason, Register, Verdict, check, check_all
+from muster_entitlements.domain.pools import Pool, PoolState
+from muster_entitlements.domain.seats import SeatState
+from muster_entitlements.domain.windows import Window
 
 START = datetime(2025, 8, 6, tzinfo=UTC)
 END = datetime(2026, 8, 6, tzinfo=UTC)

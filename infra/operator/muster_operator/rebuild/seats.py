@@ -214,7 +214,7 @@ def _correct(uow: UnitOfWork, account: Account, told: int, reason: str) -> None:
     # As after a resize: that the limit was met holds on only where no seat is free.
     in_use = told - account.revoking
     limit_met = account.limit_met and in_use == account.cap
-    uow.writes.add(pools.use_seats(account.agency_id, in_use - account.in_use, limit_met=limit_met))
+    uow.writes.add(pools.save_seats_in_use(account.agency_id, in_use - account.in_use, limit_met=limit_met))
     audit.record(
         uow,
         command="RebuildProjection",

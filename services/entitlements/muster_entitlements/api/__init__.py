@@ -1,5 +1,13 @@
 """The routes of entitlements: decode and delegate."""
 
-from muster_entitlements.api import checks, files, pools, seats
+from collections.abc import Sequence
 
-ROUTERS = [pools.router, seats.router, checks.router, files.router]
+from fastapi import APIRouter
+
+from muster_entitlements.api import checks, files, people, pools, seats
+from muster_entitlements.domain.people import Directory
+
+
+def make_routers(directory: Directory) -> Sequence[APIRouter]:
+    """All routes, in the order of the documentation."""
+    return [pools.router, people.make_router(directory), seats.router, checks.make_router(directory), files.router]

@@ -1,6 +1,5 @@
-"""Checks of whether people may use a feature now."""
+"""The routes of checks: whether people may use a feature now."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -8,25 +7,20 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import AgencyId
 from muster_entitlements import queries
-from muster_entitlements.api.parts import PREFIX, READ, DirectoryDep
-from muster_entitlements.catalog import features
-from muster_entitlements.checks import check, check_all
+from muster_entitlements.api.parameters import LONGEST_SUBJECT, PREFIX, READ
+from muster_entitlements.domain.catalog import features, known_feature
+from muster_entitlements.domain.people import Directory
 from muster_entitlements.errors import FeatureUnknown
-from muster_entitlements.people import Directory
 from muster_entitlements.replies import CheckReply, ChecksReply
 from muster_runtime.errors import InvalidInput, NotFound
 from muster_runtime.http.application import MEBIBYTE, ReaderDep, RuntimeDep, body_limit
 from muster_runtime.http.problem_responses import COMMON, problem_responses
-
-router = APIRouter(prefix=PREFIX, tags=["checks"], responses=COMMON)
 
 MOST_PAIRS = 10_000
 
 # Fits this many pairs with the longest address and feature.
 CHECKS_LIMIT = 5 * MEBIBYTE
 CHECKS_KEYS = 4 * MOST_PAIRS
-
-LONGEST_SUBJECT = 300
 
 
 class Pair(BaseModel):
@@ -46,38 +40,41 @@ class ChecksRequest(BaseModel):
     pairs: list[Pair] = Field(min_length=1, max_length=MOST_PAIRS)
 
 
-@router.get(
-    "/checks", summary="Check access", dependencies=[READ], responses=problem_responses(NotFound, FeatureUnknown)
-)
-async def check_subject(
-    agency_id: AgencyId,
-    reader: ReaderDep,
-    runtime: RuntimeDep,
-    directory: DirectoryDep,
-    subject: Annotated[str, Query(max_length=LONGEST_SUBJECT, description="An e-mail address or a subject reference.")],
-    feature: Annotated[str | None, Query(description="A feature of the catalog. Default: check only the seat.")] = None,
-) -> CheckReply:
-    """Shows whether a person may use a feature now, and why."""
-    if feature is not None and feature not in features():
-        raise FeatureUnknown(feature)
-    subject_ref = directory.subject_ref(agency_id, subject)
-    async with reader.read(agency_id) as connection:
-        question = await queries.find_question(connection, agency_id, subject_ref, feature)
-    return CheckReply.model_validate(asdict(check(question, runtime.clock.now())))
+def make_router(directory: Directory) -> APIRouter:
+    """The routes, which turn addresses into subject references with the directory."""
+    router = APIRouter(prefix=PREFIX, tags=["checks"], responses=COMMON)
 
+    @router.get(
+        "/checks", summary="Check access", dependencies=[READ], responses=problem_responses(NotFound, FeatureUnknown)
+    )
+    async def check_subject(
+        agency_id: AgencyId,
+        reader: ReaderDep,
+        runtime: RuntimeDep,
+        subject: Annotated[
+            str, Query(max_length=LONGEST_SUBJECT, description="An e-mail address or a subject reference.")
+        ],
+        feature: Annotated[
+            str | None, Query(description="A feature of the catalog. Default: check only the seat.")
+        ] = None,
+    ) -> CheckReply:
+        """Shows whether a person may use a feature now, and why."""
+        feature = None if feature is None else known_feature(feature)
+        subject_ref = directory.subject_ref(agency_id, subject)
+        async with reader.read(agency_id) as connection:
+            return await queries.find_check(connection, agency_id, subject_ref, feature, runtime.clock.now())
 
-@router.post("/checks", summary="Check access in bulk", dependencies=[READ])
-@body_limit(CHECKS_LIMIT, keys=CHECKS_KEYS)
-async def check_subjects(
-    agency_id: AgencyId, body: ChecksRequest, reader: ReaderDep, runtime: RuntimeDep, directory: DirectoryDep
-) -> ChecksReply:
-    """Answers up to 10,000 checks, in order, and changes nothing. If one pair breaks a rule, all are refused."""
-    pairs = [_pair(directory, agency_id, number, pair) for number, pair in enumerate(body.pairs)]
-    async with reader.read(agency_id) as connection:
-        register = await queries.find_register(connection, agency_id, (subject_ref for subject_ref, _ in pairs))
-    answers = check_all(register, pairs, runtime.clock.now())
-    replies = {answer: CheckReply.model_validate(asdict(answer)) for answer in set(answers)}
-    return ChecksReply(answers=[replies[answer] for answer in answers])
+    @router.post("/checks", summary="Check access in bulk", dependencies=[READ])
+    @body_limit(CHECKS_LIMIT, keys=CHECKS_KEYS)
+    async def check_subjects(
+        agency_id: AgencyId, body: ChecksRequest, reader: ReaderDep, runtime: RuntimeDep
+    ) -> ChecksReply:
+        """Answers up to 10,000 checks, in order, and changes nothing. If one pair breaks a rule, all are refused."""
+        pairs = [_pair(directory, agency_id, number, pair) for number, pair in enumerate(body.pairs)]
+        async with reader.read(agency_id) as connection:
+            return await queries.find_checks(connection, agency_id, pairs, runtime.clock.now())
+
+    return router
 
 
 def _pair(directory: Directory, agency_id: str, number: int, pair: Pair) -> tuple[str, str | None]:

@@ -1,4 +1,4 @@
-"""Files of seats: a streamed upload, then an operation that shows the progress."""
+"""The routes of seat files: a streamed upload, then an operation that shows the progress."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -8,13 +8,13 @@ from fastapi.responses import StreamingResponse
 
 from muster_contracts import AgencyId
 from muster_contracts.entitlements import SeatBatchKind
-from muster_entitlements.api.parts import PREFIX, READ, WRITE, OperationId
-from muster_entitlements.domain import OnLimit
+from muster_entitlements import queries
+from muster_entitlements.api.parameters import PREFIX, READ, WRITE, OperationId
+from muster_entitlements.api.uploads import Upload, receiving
+from muster_entitlements.domain.operations import OnLimit
+from muster_entitlements.domain.row_results import RESULTS_HEADER
 from muster_entitlements.errors import OperationUnknown, PoolUnknown, UploadCutOff, UploadTooSlow
-from muster_entitlements.handlers.report import RESULTS_HEADER
 from muster_entitlements.replies import OperationReply
-from muster_entitlements.repository.operations import find_operation, find_results
-from muster_entitlements.uploads import Upload, receiving
 from muster_runtime.errors import NotFound
 from muster_runtime.http.application import MEBIBYTE, Commands, CommandsDep, Reader, ReaderDep, RuntimeDep, body_limit
 from muster_runtime.http.problem_responses import COMMON, problem_responses
@@ -121,10 +121,7 @@ async def read_operation(
     agency_id: AgencyId, operation_id: OperationId, reader: ReaderDep, runtime: RuntimeDep
 ) -> OperationReply:
     async with reader.read(agency_id) as connection:
-        operation = await find_operation(connection, agency_id, operation_id)
-    if operation is None:
-        raise OperationUnknown(agency_id, operation_id)
-    return OperationReply.of(operation, runtime.clock.now())
+        return await queries.find_operation(connection, agency_id, operation_id, runtime.clock.now())
 
 
 @router.get(
@@ -137,10 +134,8 @@ async def read_operation(
 async def download_results(agency_id: AgencyId, operation_id: OperationId, reader: ReaderDep) -> StreamingResponse:
     """One CSV line per row read so far: line, subject, outcome, reason. Results are kept for 30 days."""
     async with reader.read(agency_id) as connection:
-        operation = await find_operation(connection, agency_id, operation_id)
-    if operation is None:
-        raise OperationUnknown(agency_id, operation_id)
-    lines = _results(reader, agency_id, operation_id, operation.chunks_done)
+        chunks = await queries.count_results(connection, agency_id, operation_id)
+    lines = _results(reader, agency_id, operation_id, chunks)
     return StreamingResponse(lines, media_type="text/csv; charset=utf-8")
 
 
@@ -156,10 +151,10 @@ async def _receive(agency_id: str, request: Request, commands: Commands, upload:
 
 
 async def _results(reader: Reader, agency_id: str, operation_id: str, chunks: int) -> AsyncIterator[bytes]:
-    """Read each chunk in its own transaction, so that a slow reader holds nothing."""
+    """Read each chunk in its own transaction, so that a slow client holds none open."""
     yield RESULTS_HEADER
     for number in range(chunks):
         async with reader.read(agency_id) as connection:
-            results = await find_results(connection, agency_id, operation_id, number)
+            results = await queries.find_results(connection, agency_id, operation_id, number)
         if results is not None:
             yield results

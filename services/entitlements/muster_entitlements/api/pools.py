@@ -1,6 +1,5 @@
-"""Pools, windows and policies."""
+"""The routes of pools, windows, and seat policies."""
 
-from dataclasses import asdict
 from functools import partial
 
 from fastapi import APIRouter, Response
@@ -8,14 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import AgencyId
 from muster_entitlements import queries
-from muster_entitlements.api.parts import OPERATE, PREFIX, READ, WRITE
+from muster_entitlements.api.parameters import OPERATE, PREFIX, READ, WRITE
 from muster_entitlements.commands import ResizePool, SetSeatPolicy
-from muster_entitlements.domain import DEFAULT_POLICY, SeatPolicy
+from muster_entitlements.domain.seats import DEFAULT_POLICY, SeatPolicy
 from muster_entitlements.errors import CapBelowUse, PoolUnknown
-from muster_entitlements.handlers import rules
+from muster_entitlements.handlers import pools, seat_policies
 from muster_entitlements.replies import PoolReply, SeatPolicyReply, WindowReply
-from muster_entitlements.repository.policies import find_policy
-from muster_entitlements.repository.pools import find_pool
 from muster_runtime.errors import NotFound, PreconditionFailed
 from muster_runtime.http.application import CommandsDep, IfMatchDep, ReaderDep, RuntimeDep, etag
 from muster_runtime.http.problem_responses import COMMON, problem_responses
@@ -54,10 +51,7 @@ class SeatPolicyRequest(BaseModel):
 )
 async def read_pool(agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep) -> PoolReply:
     async with reader.read(agency_id) as connection:
-        pool = await find_pool(connection, agency_id)
-    if pool is None:
-        raise PoolUnknown(agency_id)
-    return PoolReply.of(pool, runtime.clock.now())
+        return await queries.find_pool(connection, agency_id, runtime.clock.now())
 
 
 @router.post(
@@ -69,15 +63,15 @@ async def read_pool(agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep)
 )
 async def resize_pool(agency_id: AgencyId, body: ResizeRequest, commands: CommandsDep) -> Response:
     """The new cap must not be below the number of seats in use."""
-    return await commands.execute(agency_id, partial(rules.resize_pool, command=ResizePool(agency_id, body.cap)))
+    return await commands.execute(agency_id, partial(pools.resize_pool, command=ResizePool(agency_id, body.cap)))
 
 
 @router.get("/seat-policy", summary="Retrieve the seat policy", dependencies=[READ])
 async def read_seat_policy(agency_id: AgencyId, reader: ReaderDep, response: Response) -> SeatPolicyReply:
     async with reader.read(agency_id) as connection:
-        policy, version = await find_policy(connection, agency_id)
-    response.headers["etag"] = etag(version)
-    return SeatPolicyReply.of(policy, version)
+        policy = await queries.find_seat_policy(connection, agency_id)
+    response.headers["etag"] = etag(policy.version)
+    return policy
 
 
 @router.put(
@@ -93,11 +87,10 @@ async def set_seat_policy(
     """Sets when a seat counts as idle, and how long an invitation is valid. `If-Match` is optional."""
     policy = SeatPolicy(body.idle_days, body.warning_days, body.invitation_days)
     command = SetSeatPolicy(agency_id, policy, if_match)
-    return await commands.execute(agency_id, partial(rules.set_seat_policy, command=command))
+    return await commands.execute(agency_id, partial(seat_policies.set_seat_policy, command=command))
 
 
 @router.get("/windows", summary="List feature windows", dependencies=[READ])
 async def list_windows(agency_id: AgencyId, reader: ReaderDep) -> Page[WindowReply]:
     async with reader.read(agency_id) as connection:
-        windows = await queries.list_windows(connection, agency_id)
-    return Page(items=[WindowReply.model_validate(asdict(window)) for window in windows], next=None)
+        return await queries.list_windows(connection, agency_id)

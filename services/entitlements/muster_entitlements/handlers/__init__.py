@@ -1,1 +1,1 @@
-"""One function per command, event and deadline."""
+"""One function per command, event, and deadline; each is one transaction's work."""

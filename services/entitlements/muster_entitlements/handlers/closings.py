@@ -1,7 +1,7 @@
-"""An enrollment is over: its seats are held by nobody at once, and revoked step by step.
+"""The end of an enrollment: at once nobody holds its seats, and they are revoked step by step.
 
 A step is one transaction that looks at STEP_SEATS seats; its deadline is due again at once until none is left. So no
-transaction grows with the agency, others have their turn between two steps, and a kill loses one step at most.
+transaction grows with the agency, other agencies get their turn between two steps, and a kill loses at most one step.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from muster_contracts.entitlements import PersonErased, SeatRevocationReason, SeatRevoked
 from muster_entitlements import publishing
-from muster_entitlements.domain import Pool
+from muster_entitlements.domain.closings import Closing
+from muster_entitlements.domain.pools import Pool
 from muster_entitlements.repository import closings, seats
-from muster_entitlements.repository.closings import Closing
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.observability import audit
@@ -25,11 +25,23 @@ STEP_SEATS = 1_000
 
 
 async def close_seats(uow: UnitOfWork, pool: Pool, reason: SeatRevocationReason, cause: str) -> Pool:
-    """Let nobody hold a seat of a pool any more, and begin to revoke them; returns the pool after it."""
+    """Let nobody hold a seat of the pool, and start to revoke the seats; returns the changed pool."""
     if not pool.in_use:
         return pool
-    await closings.begin(uow.connection, pool, reason, _context_of(uow, cause))
-    _go_on(uow, pool.agency_id)
+    context = _context_of(uow, cause)
+    closing = Closing(
+        agency_id=pool.agency_id,
+        generation=pool.generation,
+        enrollment_id=pool.enrollment_id,
+        reason=reason,
+        seats=pool.in_use,
+        seat_id="",
+        correlation_id=context.correlation_id,
+        causation_id=context.causation_id,
+        traceparent=context.traceparent,
+    )
+    await closings.add_closing(uow.connection, closing)
+    _schedule_step(uow, pool.agency_id)
     return replace(
         pool,
         generation=pool.generation + 1,
@@ -40,34 +52,34 @@ async def close_seats(uow: UnitOfWork, pool: Pool, reason: SeatRevocationReason,
     )
 
 
-async def revoke_step(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+async def on_seats_closed_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
     """Revoke the next seats of an agency's earliest closing."""
     agency_id = due[0].agency_id
-    waiting = await closings.find_all(uow.connection, agency_id, uow.context.actor)
+    waiting = await closings.list_closings(uow.connection, agency_id)
     if not waiting:
         return
     closing = waiting[0]
-    held, last = await closings.find_step(uow.connection, closing, STEP_SEATS)
+    held, last = await closings.list_next_seats(uow.connection, closing, STEP_SEATS)
     await _revoke(uow, closing, held)
     if last is not None:
-        await closings.advance(uow.connection, closing, last)
+        await closings.save_progress(uow.connection, closing, last)
     else:
         await _end(uow, closing)
     if last is not None or len(waiting) > 1:
-        _go_on(uow, agency_id)
+        _schedule_step(uow, agency_id)
 
 
 async def revoke_earlier(uow: UnitOfWork, pool: Pool, subject_refs: Sequence[str]) -> None:
-    """Revoke what is left of an earlier enrollment's seats of people who are given one now: nobody holds two.
+    """Revoke the unrevoked seats that these people held in earlier enrollments: nobody has two seats.
 
-    It comes before the new seat is announced, so that the person's erasure does not follow their new record.
+    Call it before the new seat is published, so that a person's erasure does not follow their new record.
     """
     if not pool.revoking:
         return
-    held = await closings.find_held(uow.connection, pool.agency_id, subject_refs)
+    held = await closings.find_unrevoked(uow.connection, pool.agency_id, subject_refs)
     if not held:
         return
-    for closing in await closings.find_all(uow.connection, pool.agency_id, uow.context.actor):
+    for closing in await closings.list_closings(uow.connection, pool.agency_id):
         await _revoke(uow, closing, held.get(closing.generation, []))
 
 
@@ -75,15 +87,16 @@ async def _revoke(uow: UnitOfWork, closing: Closing, held: Sequence[tuple[str, s
     if not held:
         return
     agency_id, subject_refs = closing.agency_id, [subject_ref for _, subject_ref in held]
-    await seats.revoke(uow.connection, agency_id, [seat_id for seat_id, _ in held], uow.now)
-    await closings.count_revoked(uow.connection, agency_id, len(held))
+    await seats.save_revoked(uow.connection, agency_id, [seat_id for seat_id, _ in held], uow.now)
+    await closings.save_revoked(uow.connection, agency_id, len(held))
+    context = Context(uow.context.actor, closing.correlation_id, closing.causation_id, closing.traceparent)
     payloads = publishing.seats_revoked(agency_id, held, closing.reason)
-    uow.publish_encoded(SeatRevoked, agency_id, payloads, context=closing.context)
-    uow.publish_erased(PersonErased, agency_id, subject_refs, context=closing.context)
+    uow.publish_encoded(SeatRevoked, agency_id, payloads, context=context)
+    uow.publish_erased(PersonErased, agency_id, subject_refs, context=context)
 
 
 async def _end(uow: UnitOfWork, closing: Closing) -> None:
-    await closings.end(uow.connection, closing)
+    await closings.delete_closing(uow.connection, closing)
     audit.record(
         uow,
         command="RevokeAllSeats",
@@ -94,7 +107,7 @@ async def _end(uow: UnitOfWork, closing: Closing) -> None:
     )
 
 
-def _go_on(uow: UnitOfWork, agency_id: str) -> None:
+def _schedule_step(uow: UnitOfWork, agency_id: str) -> None:
     deadlines.schedule(uow, [Deadline(SEATS_CLOSED, agency_id, agency_id, uow.now)])
 
 

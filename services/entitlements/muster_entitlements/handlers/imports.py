@@ -1,19 +1,21 @@
-"""A chunk of a file whose people are given a seat each. It is the hot path: no object and no statement per row."""
+"""Processes the chunks of imports. This is the hot path: no object and no statement per row."""
 
 from collections.abc import Iterable
 
 from muster_contracts.entitlements import SeatAssigned
 from muster_entitlements import publishing
-from muster_entitlements.domain import ASSIGNABLE, OnLimit, Pool, SeatState
+from muster_entitlements.domain.operations import OnLimit, Operation
+from muster_entitlements.domain.people import Directory, Person, normalize_email, normalize_name
+from muster_entitlements.domain.pools import ASSIGNABLE, Pool
+from muster_entitlements.domain.row_results import MISSHAPEN, Report, Row, refuse_all, rule_of
+from muster_entitlements.domain.seat_file import Columns
+from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.errors import SeatCapReached
 from muster_entitlements.handlers.closings import revoke_earlier
-from muster_entitlements.handlers.report import MISSHAPEN, Report, Row, refuse_all, rule_of
-from muster_entitlements.handlers.seats import known_pool, publish_limit_reached
-from muster_entitlements.people import Directory, Person, normalize_email, normalize_name
+from muster_entitlements.handlers.lookups import known_pool
+from muster_entitlements.handlers.seat_limit import publish_limit_reached
 from muster_entitlements.repository import dry_runs, pools, seats
-from muster_entitlements.repository.operations import Operation
 from muster_entitlements.repository.seats import SeatColumns
-from muster_entitlements.seat_file import Columns
 from muster_runtime.database import writes
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import InvalidInput
@@ -23,37 +25,37 @@ from muster_runtime.pacing import Pace
 ASSIGNED = "assigned"
 ALREADY_HELD = "already_held"
 
-# Who has a row: address and name by subject, each at the first of the person's rows.
+# The people of the rows: address and name by subject, from each person's first row.
 _People = dict[str, tuple[str, str | None]]
 
 
 async def import_rows(uow: UnitOfWork, operation: Operation, rows: Iterable[Row], directory: Directory) -> Report:
-    """Give the people of the rows a seat each, in their order, as far as the cap goes.
+    """Assign a seat to each person of the rows, in order, up to the cap.
 
-    A bad row is refused with its reason, and the others go on. Who holds a seat already keeps it.
+    An invalid row is refused with its reason, and does not stop the others. A person who holds a seat keeps it.
     """
     pool = await known_pool(uow, operation.agency_id)
     state = pool.state(uow.now)
     if state not in ASSIGNABLE:
         return refuse_all(rows, state.value)
-    assert operation.columns is not None  # every operation that runs was received
+    assert operation.columns is not None  # every running operation was received
     lines, people = await _read(rows, operation.agency_id, operation.columns, directory)
     holders = await _holders(uow, operation, people)
-    wanted = [subject for subject in people if subject not in holders]
-    # During a dry run, seats may really be assigned, or the pool may shrink.
+    requested = [subject for subject in people if subject not in holders]
+    # While a dry run goes on, other commands may assign seats or shrink the pool.
     free = max(0, pool.free - operation.done) if operation.dry_run else pool.free
-    given, refused = wanted[:free], set(wanted[free:])
-    if given:
-        await _give_out(uow, operation, pool, given, people)
+    assigned, refused = requested[:free], set(requested[free:])
+    if assigned:
+        await _assign(uow, operation, pool, assigned, people)
     if refused and not operation.dry_run:
         await publish_limit_reached(uow, pool, len(refused) if operation.on_limit is OnLimit.FILL else 1)
-    return _report(lines, set(given), refused, operation.on_limit)
+    return _report(lines, set(assigned), refused, operation.on_limit)
 
 
 async def _read(
     rows: Iterable[Row], agency_id: str, columns: Columns, directory: Directory
 ) -> tuple[list[tuple[int, str, str]], _People]:
-    """Line, subject and, for a row that is not a person's, why not; and the people."""
+    """Each row's line, subject, and, if it is invalid, reason; and the people."""
     lines: list[tuple[int, str, str]] = []
     people: _People = {}
     key, name_at, reference = columns.key, columns.name, directory.reference
@@ -80,44 +82,44 @@ async def _holders(uow: UnitOfWork, operation: Operation, people: _People) -> se
     subjects = list(people)
     holders = await seats.find_holders(uow.connection, operation.agency_id, subjects)
     if operation.dry_run:
-        holders |= (await dry_runs.find_supposed(uow.connection, operation, subjects)).keys()
+        holders |= (await dry_runs.find_simulated(uow.connection, operation, subjects)).keys()
     return holders
 
 
-async def _give_out(uow: UnitOfWork, operation: Operation, pool: Pool, given: list[str], people: _People) -> None:
+async def _assign(uow: UnitOfWork, operation: Operation, pool: Pool, subjects: list[str], people: _People) -> None:
     if operation.dry_run:
-        await dry_runs.mark(uow.connection, operation, dict.fromkeys(given, ("", SeatState.ASSIGNED)))
+        await dry_runs.save_simulated(uow.connection, operation, dict.fromkeys(subjects, ("", SeatState.ASSIGNED)))
         return
     agency_id = pool.agency_id
     columns = SeatColumns(
-        seat_ids=new_ids("seat", uow.now, len(given)),
-        subject_refs=given,
-        emails=[people[subject][0] for subject in given],
-        names=[people[subject][1] or "" for subject in given],
+        seat_ids=new_ids("seat", uow.now, len(subjects)),
+        subject_refs=subjects,
+        emails=[people[subject][0] for subject in subjects],
+        names=[people[subject][1] or "" for subject in subjects],
     )
-    await revoke_earlier(uow, pool, given)
+    await revoke_earlier(uow, pool, subjects)
     await writes.execute(
         uow.connection,
         seats.add_seats(agency_id, columns, SeatState.ASSIGNED, uow.now, generation=pool.generation),
-        pools.use_seats(agency_id, len(given), limit_met=pool.limit_met),
+        pools.save_seats_in_use(agency_id, len(subjects), limit_met=pool.limit_met),
     )
-    payloads = publishing.seats_assigned(agency_id, columns.seat_ids, given)
+    payloads = publishing.seats_assigned(agency_id, columns.seat_ids, subjects)
     uow.publish_encoded(SeatAssigned, agency_id, payloads)
     if operation.directory:
-        for subject in given:
+        for subject in subjects:
             uow.publish(publishing.person_recorded(agency_id, Person(subject, *people[subject])))
 
 
-def _report(lines: list[tuple[int, str, str]], given: set[str], refused: set[str], on_limit: OnLimit) -> Report:
+def _report(lines: list[tuple[int, str, str]], assigned: set[str], refused: set[str], on_limit: OnLimit) -> Report:
     report = Report()
     for line, subject, reason in lines:
-        if subject in given:
-            given.remove(subject)  # the first of a person's rows has the seat; the others find it held
+        if subject in assigned:
+            assigned.remove(subject)  # a person's first row gets the seat; the others find it held
             report.add(line, subject, ASSIGNED)
         elif reason:
             report.refuse(line, subject, reason)
         elif subject not in refused:
-            report.leave(line, subject, ALREADY_HELD)
+            report.keep(line, subject, ALREADY_HELD)
         elif on_limit is OnLimit.FILL:
             report.refuse(line, subject, SeatCapReached.slug)
         else:

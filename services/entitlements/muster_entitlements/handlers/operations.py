@@ -1,4 +1,4 @@
-"""The work on a file: received, worked through chunk by chunk, completed, and its rows forgotten in the end."""
+"""Processes seat files chunk by chunk, completes them, and deletes their rows in the end."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,25 +6,23 @@ from datetime import timedelta
 
 from muster_contracts.entitlements import SeatBatchKind
 from muster_entitlements import publishing
-from muster_entitlements.domain import OperationState
-from muster_entitlements.handlers.changes import change_rows
+from muster_entitlements.domain.operations import Operation, OperationState
+from muster_entitlements.domain.people import Directory
+from muster_entitlements.domain.row_results import Report
+from muster_entitlements.domain.seat_file import read_rows
+from muster_entitlements.handlers.bulk_changes import change_rows
 from muster_entitlements.handlers.imports import import_rows
-from muster_entitlements.handlers.report import Report
-from muster_entitlements.handlers.seats import known_pool
-from muster_entitlements.people import Directory
+from muster_entitlements.handlers.lookups import known_pool
 from muster_entitlements.repository import dry_runs, operations
-from muster_entitlements.repository.operations import Operation
-from muster_entitlements.seat_file import read_rows
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.observability import audit
 from muster_runtime.scheduling import deadlines
 from muster_runtime.scheduling.deadlines import Deadline
 
-UPLOAD_ABANDONED = "upload-abandoned"
 ROWS_FORGOTTEN = "operation-rows-forgotten"
 REST_CLEARED = "operation-rest-cleared"
 
-# The names of what files ask for, in the audit.
+# The commands of files, as the audit trail names them.
 COMMANDS = {
     SeatBatchKind.IMPORT: "ImportSeats",
     SeatBatchKind.SUSPENSION: "SuspendSeats",
@@ -32,22 +30,21 @@ COMMANDS = {
     SeatBatchKind.TRANSFER: "TransferSeats",
 }
 
-# Why the rest of a file is not read: the agency has enrolled again since it was sent.
+# The reason for which the rest of a file is not read: the agency has enrolled again since it was sent.
 ENROLLMENT_OVER = "enrollment-over"
 
-UPLOAD_PATIENCE = timedelta(hours=1)
 ROWS_KEPT = timedelta(days=30)
 
-# What a transaction deletes at the most; a chunk has a quarter of a megabyte.
+# The most that a transaction deletes; a chunk has a quarter of a megabyte.
 CLEARED_CHUNKS = 32
 CLEARED_SEATS = 5_000
 
 
-async def work_on(uow: UnitOfWork, agency_id: str, directory: Directory) -> None:
-    """Work through the next chunk of the file whose turn it is.
+async def process_next_chunk(uow: UnitOfWork, agency_id: str, directory: Directory) -> None:
+    """Process the next chunk of the agency's next file.
 
-    A file that was sent in an enrollment before the one at hand is stopped: nobody has asked for its seats in this one.
-    Rows, events and the place in the file are one transaction: whatever stops it, the work goes on from there.
+    A file that was sent in an earlier enrollment is stopped: nobody has requested its seats in the current one.
+    Rows, events, and the position in the file share a transaction, so that processing resumes there after a crash.
     """
     operation = await operations.find_next(uow.connection, agency_id)
     if operation is None:
@@ -56,59 +53,47 @@ async def work_on(uow: UnitOfWork, agency_id: str, directory: Directory) -> None
     if operation.enrollment_id not in (None, pool.enrollment_id):
         operation = replace(operation, stop_reason=ENROLLMENT_OVER)
     elif operation.chunks_done < operation.chunks:
-        operation = await _work_on_chunk(uow, operation, directory)
+        operation = await _process_chunk(uow, operation, directory)
     if operation.chunks_done == operation.chunks or operation.stop_reason:
         operation = await _complete(uow, operation)
-    await operations.save(uow.connection, operation)
+    await operations.save_operation(uow.connection, operation)
 
 
-async def discard_uploads(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Discard files of which nothing more came."""
-    agency_id = due[0].agency_id
-    discarded = await operations.discard(uow.connection, agency_id, [deadline.subject for deadline in due])
-    deadlines.schedule(uow, [Deadline(ROWS_FORGOTTEN, agency_id, operation_id, uow.now) for operation_id in discarded])
-
-
-async def discard(uow: UnitOfWork, agency_id: str, operation_id: str) -> None:
-    """Forget a file that was not received as a whole."""
-    if await operations.discard(uow.connection, agency_id, [operation_id]):
-        await _forget_rows(uow, agency_id, operation_id)
-
-
-async def forget_rows(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Forget what became of the rows of old files, a step of one file at a time; the sums stay."""
+async def on_operation_rows_forgotten_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """Delete the results of old files, one step of one file at a time; the totals stay."""
     first, *others = due
     deadlines.schedule(uow, others)
-    await _forget_rows(uow, first.agency_id, first.subject)
+    await delete_rows(uow, first.agency_id, first.subject)
 
 
-async def clear_rest(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Delete what stopped and dry operations leave behind, a step of one operation at a time."""
+async def on_operation_rest_cleared_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """Delete what stopped and dry operations leave behind, one step of one operation at a time."""
     first, *others = due
     deadlines.schedule(uow, others)
-    await _clear_rest(uow, first.agency_id, first.subject)
+    await _delete_rest(uow, first.agency_id, first.subject)
 
 
-async def _forget_rows(uow: UnitOfWork, agency_id: str, operation_id: str) -> None:
-    if await operations.clear_chunks(uow.connection, agency_id, operation_id, CLEARED_CHUNKS):
+async def delete_rows(uow: UnitOfWork, agency_id: str, operation_id: str) -> None:
+    """Delete the next chunks of a file, and schedule the rest."""
+    if await operations.delete_chunks(uow.connection, agency_id, operation_id, CLEARED_CHUNKS):
         deadlines.schedule(uow, [Deadline(ROWS_FORGOTTEN, agency_id, operation_id, uow.now)])
 
 
-async def _clear_rest(uow: UnitOfWork, agency_id: str, operation_id: str) -> None:
-    """The rows beyond its end, and its own view of seats."""
-    unread = await operations.clear_chunks(uow.connection, agency_id, operation_id, CLEARED_CHUNKS, unread=True)
-    supposed = await dry_runs.clear(uow.connection, agency_id, operation_id, CLEARED_SEATS)
-    if unread or supposed:
+async def _delete_rest(uow: UnitOfWork, agency_id: str, operation_id: str) -> None:
+    """Delete unread chunks and simulated changes, and schedule the rest."""
+    unread = await operations.delete_chunks(uow.connection, agency_id, operation_id, CLEARED_CHUNKS, unread=True)
+    simulated = await dry_runs.delete_simulated(uow.connection, agency_id, operation_id, CLEARED_SEATS)
+    if unread or simulated:
         deadlines.schedule(uow, [Deadline(REST_CLEARED, agency_id, operation_id, uow.now)])
 
 
-async def _work_on_chunk(uow: UnitOfWork, operation: Operation, directory: Directory) -> Operation:
+async def _process_chunk(uow: UnitOfWork, operation: Operation, directory: Directory) -> Operation:
     chunk = await operations.find_chunk(uow.connection, operation)
-    assert operation.columns is not None  # every operation that runs was received
+    assert operation.columns is not None  # every running operation was received
     rows = read_rows(chunk.content, operation.columns, chunk.first_line)
-    work = import_rows if operation.kind is SeatBatchKind.IMPORT else change_rows
-    report = await work(uow, operation, rows, directory)
-    await operations.keep_results(uow.connection, operation, report.results)
+    process = import_rows if operation.kind is SeatBatchKind.IMPORT else change_rows
+    report = await process(uow, operation, rows, directory)
+    await operations.save_results(uow.connection, operation, report.results)
     return _advanced(operation, report, uow)
 
 
@@ -127,7 +112,7 @@ def _advanced(operation: Operation, report: Report, uow: UnitOfWork) -> Operatio
 
 
 async def _complete(uow: UnitOfWork, operation: Operation) -> Operation:
-    await _clear_rest(uow, operation.agency_id, operation.operation_id)
+    await _delete_rest(uow, operation.agency_id, operation.operation_id)
     due_at = uow.now + ROWS_KEPT
     deadlines.schedule(uow, [Deadline(ROWS_FORGOTTEN, operation.agency_id, operation.operation_id, due_at)])
     if not operation.dry_run:

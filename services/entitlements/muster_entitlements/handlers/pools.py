@@ -1,7 +1,7 @@
-"""What enrollment and billing say of an agency, made into its pool of seats and its windows.
+"""Turns the events of enrollment and billing into an agency's pool of seats and its windows; resizes the pool.
 
-The two topics have no order between them. So what billing says is kept by term, and `_apply_terms` brings
-a pool up to it whenever either side has something new: the result is the same whichever came first.
+The two topics have no order between them. So billing's facts are stored per term, and `_apply_terms` applies them to
+the pool whenever either side has something new: the result is the same whichever arrives first.
 """
 
 from collections.abc import Sequence
@@ -11,26 +11,31 @@ from muster_contracts.billing import RenewalDecided, RenewalDecision, TermEnded,
 from muster_contracts.enrollment import AgencyEnrolled, AgencyReinstated, AgencySuspended, AgencyWithdrawn
 from muster_contracts.entitlements import SeatRevocationReason
 from muster_entitlements import publishing
-from muster_entitlements.catalog import features
-from muster_entitlements.domain import Pool, Window
-from muster_entitlements.errors import TermUnknown
+from muster_entitlements.commands import ResizePool
+from muster_entitlements.domain.catalog import features
+from muster_entitlements.domain.pools import Pool
+from muster_entitlements.domain.windows import Window
+from muster_entitlements.errors import CapBelowUse, TermUnknown
 from muster_entitlements.handlers.closings import close_seats
+from muster_entitlements.handlers.lookups import known_pool
 from muster_entitlements.handlers.trials import cancel_trials, schedule_trials
+from muster_entitlements.replies import PoolReply
 from muster_entitlements.repository import pools, windows
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.events import Received
+from muster_runtime.observability import audit
 
 
-async def open_pools(uow: UnitOfWork, events: Sequence[Received[AgencyEnrolled]]) -> None:
-    """Open the pool of seats and the windows that an enrollment brings."""
+async def on_agency_enrolled(uow: UnitOfWork, events: Sequence[Received[AgencyEnrolled]]) -> None:
+    """Open the pool of seats and the feature windows of an enrollment."""
     for received in events:
         enrolled, cause = received.data, received.envelope.id
         previous = await pools.find_pool(uow.connection, enrolled.agency_id)
         if previous is not None:
-            # Billing's word that the earlier term is over may still be on its way.
+            # Billing's event that the earlier term ended may arrive later.
             previous = await close_seats(uow, previous, SeatRevocationReason.TERM_ENDED, cause)
-            await _cut_windows(uow, previous.agency_id, previous.enrollment_id, min(enrolled.starts_at, uow.now))
+            await _close_windows(uow, previous.agency_id, previous.enrollment_id, min(enrolled.starts_at, uow.now))
         pool = Pool(
             agency_id=enrolled.agency_id,
             enrollment_id=enrolled.enrollment_id,
@@ -46,65 +51,86 @@ async def open_pools(uow: UnitOfWork, events: Sequence[Received[AgencyEnrolled]]
             generation=previous.generation if previous else 1,
             revoking=previous.revoking if previous else 0,
         )
-        await pools.put_pool(uow.connection, pool)
+        await pools.save_pool(uow.connection, pool)
         await _open_windows(uow, pool, cause)
         await _apply_terms(uow, pool.agency_id, pool.enrollment_id, cause)
 
 
-async def suspend_pools(uow: UnitOfWork, events: Sequence[Received[AgencySuspended]]) -> None:
-    """Refuse the use of seats, which stay held."""
+async def on_agency_suspended(uow: UnitOfWork, events: Sequence[Received[AgencySuspended]]) -> None:
+    """Block the use of seats, which people keep."""
     for received in events:
         suspended = received.data
-        await pools.suspend_pool(uow.connection, suspended.agency_id, suspended.enrollment_id, suspended=True)
+        await pools.save_suspension(uow.connection, suspended.agency_id, suspended.enrollment_id, suspended=True)
 
 
-async def reinstate_pools(uow: UnitOfWork, events: Sequence[Received[AgencyReinstated]]) -> None:
-    """Let seats be used again."""
+async def on_agency_reinstated(uow: UnitOfWork, events: Sequence[Received[AgencyReinstated]]) -> None:
+    """Allow the use of seats again."""
     for received in events:
         reinstated = received.data
-        await pools.suspend_pool(uow.connection, reinstated.agency_id, reinstated.enrollment_id, suspended=False)
+        await pools.save_suspension(uow.connection, reinstated.agency_id, reinstated.enrollment_id, suspended=False)
 
 
-async def withdraw_pools(uow: UnitOfWork, events: Sequence[Received[AgencyWithdrawn]]) -> None:
-    """Begin to take every seat back, and close every window, of an agency that has left."""
+async def on_agency_withdrawn(uow: UnitOfWork, events: Sequence[Received[AgencyWithdrawn]]) -> None:
+    """Start to revoke all seats, and close all windows, of an agency that has left."""
     for received in events:
         withdrawn = received.data
         agency_id, enrollment_id, at = withdrawn.agency_id, withdrawn.enrollment_id, withdrawn.withdrawn_at
-        if not await pools.withdraw_pool(uow.connection, agency_id, enrollment_id, at):
+        if not await pools.save_withdrawal(uow.connection, agency_id, enrollment_id, at):
             continue  # it left before it was ever active
         pool = await pools.find_pool(uow.connection, agency_id)
         assert pool is not None  # it was just withdrawn
         await close_seats(uow, pool, SeatRevocationReason.AGENCY_WITHDRAWN, received.envelope.id)
-        await _cut_windows(uow, agency_id, enrollment_id, at)
+        await _close_windows(uow, agency_id, enrollment_id, at)
 
 
-async def record_terms(uow: UnitOfWork, events: Sequence[Received[TermStarted]]) -> None:
-    """Keep which enrollment a term belongs to: billing's later events name the term alone."""
+async def on_term_started(uow: UnitOfWork, events: Sequence[Received[TermStarted]]) -> None:
+    """Record which enrollment a term belongs to: billing's later events name only the term."""
     await pools.add_terms(uow.connection, [received.data for received in events])
 
 
-async def renew_pools(uow: UnitOfWork, events: Sequence[Received[RenewalDecided]]) -> None:
-    """Let the pool and its term-long windows last as long as an accepted renewal."""
+async def on_renewal_decided(uow: UnitOfWork, events: Sequence[Received[RenewalDecided]]) -> None:
+    """Extend the pool and its term-long windows to the end of an accepted renewal."""
     for received in events:
         decided = received.data
         if decided.decision != RenewalDecision.ACCEPTED:
             continue
-        enrollment_id = await pools.renew_term(uow.connection, decided.agency_id, decided.term_id, decided.next_ends_at)
+        enrollment_id = await pools.save_renewal(
+            uow.connection, decided.agency_id, decided.term_id, decided.next_ends_at
+        )
         if enrollment_id is None:
             raise TermUnknown(decided.agency_id, decided.term_id)
         await _apply_terms(uow, decided.agency_id, enrollment_id, received.envelope.id)
 
 
-async def end_pools(uow: UnitOfWork, events: Sequence[Received[TermEnded]]) -> None:
-    """End the pool of a term that was completed and not renewed. A withdrawal is enrollment's to say."""
+async def on_term_ended(uow: UnitOfWork, events: Sequence[Received[TermEnded]]) -> None:
+    """End the pool of a term that was completed and not renewed. Withdrawals come from enrollment's events."""
     for received in events:
         ended = received.data
         if ended.reason != TermEndReason.COMPLETED or ended.renewed:
             continue
-        enrollment_id = await pools.end_term(uow.connection, ended.agency_id, ended.term_id)
+        enrollment_id = await pools.save_ended_term(uow.connection, ended.agency_id, ended.term_id)
         if enrollment_id is None:
             raise TermUnknown(ended.agency_id, ended.term_id)
         await _apply_terms(uow, ended.agency_id, enrollment_id, received.envelope.id)
+
+
+async def resize_pool(uow: UnitOfWork, command: ResizePool) -> PoolReply:
+    """Set the agreed number of seats; the same number changes nothing. Raises PoolUnknown or CapBelowUse."""
+    pool = await known_pool(uow, command.agency_id)
+    if command.cap < pool.in_use:
+        raise CapBelowUse(command.cap, pool.in_use)
+    if command.cap != pool.cap:
+        limit_met = pool.limit_met and command.cap == pool.in_use
+        await pools.save_cap(uow.connection, pool.agency_id, command.cap, limit_met=limit_met)
+        uow.publish(publishing.seat_pool_resized(pool, command.cap))
+    audit.record(
+        uow,
+        command="ResizePool",
+        agency_id=pool.agency_id,
+        before={"cap": pool.cap},
+        after={"cap": command.cap},
+    )
+    return PoolReply.of(await known_pool(uow, command.agency_id), uow.now)
 
 
 async def _open_windows(uow: UnitOfWork, pool: Pool, cause: str) -> None:
@@ -119,25 +145,25 @@ async def _open_windows(uow: UnitOfWork, pool: Pool, cause: str) -> None:
         uow.publish(publishing.window_opened(window), causation_id=cause)
 
 
-async def _cut_windows(uow: UnitOfWork, agency_id: str, enrollment_id: str, at: datetime) -> None:
-    cut = await windows.cut_windows(uow.connection, agency_id, enrollment_id, at)
-    cancel_trials(uow, agency_id, cut)
+async def _close_windows(uow: UnitOfWork, agency_id: str, enrollment_id: str, at: datetime) -> None:
+    closed = await windows.save_closed_windows(uow.connection, agency_id, enrollment_id, at)
+    cancel_trials(uow, agency_id, closed)
 
 
 async def _apply_terms(uow: UnitOfWork, agency_id: str, enrollment_id: str, cause: str) -> None:
     pool = await pools.find_pool(uow.connection, agency_id)
     if pool is None or pool.enrollment_id != enrollment_id:
-        return  # the enrollment is still to come, or a later one has taken the pool over
+        return  # the enrollment has not arrived yet, or a later one has taken over the pool
     outlook = await pools.find_outlook(uow.connection, agency_id, enrollment_id)
     if outlook.renewed_to is not None and outlook.renewed_to > pool.ends_at:
         await _extend(uow, pool, outlook.renewed_to, cause)
     if outlook.ended and not pool.ended:
-        await pools.end_pool(uow.connection, agency_id)
+        await pools.save_end(uow.connection, agency_id)
         await close_seats(uow, pool, SeatRevocationReason.TERM_ENDED, cause)
 
 
 async def _extend(uow: UnitOfWork, pool: Pool, renewed_to: datetime, cause: str) -> None:
     ends_at = min(renewed_to, pool.withdrawn_at) if pool.withdrawn_at else renewed_to
-    await pools.extend_pool(uow.connection, pool.agency_id, ends_at)
-    for extension in await windows.extend_windows(uow.connection, pool.agency_id, pool.enrollment_id, ends_at):
+    await pools.save_extension(uow.connection, pool.agency_id, ends_at)
+    for extension in await windows.save_extensions(uow.connection, pool.agency_id, pool.enrollment_id, ends_at):
         uow.publish(publishing.window_extended(extension), causation_id=cause)

@@ -1,5 +1,6 @@
-"""Single seats: assignment, and every later change."""
+"""The commands on single seats, and the expiry of invitations."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from muster_contracts.entitlements import SeatRevocationReason
@@ -8,24 +9,23 @@ from muster_entitlements.commands import (
     ActivateSeat,
     AssignSeat,
     InviteToSeat,
-    MarkUse,
     ReinstateSeat,
     RevokeSeat,
     SuspendSeat,
     TransferSeat,
 )
-from muster_entitlements.domain import ASSIGNABLE, Pool, PoolState, Seat, SeatAction, SeatState
+from muster_entitlements.domain.people import Person
+from muster_entitlements.domain.pools import ASSIGNABLE, Pool, PoolState
+from muster_entitlements.domain.seats import Seat, SeatAction, SeatState
 from muster_entitlements.errors import (
     PoolNotOpen,
-    PoolUnknown,
     SeatAlreadyHeld,
     SeatCapReached,
     SeatRevokedAlready,
     SeatStateRefused,
-    SeatUnknown,
 )
 from muster_entitlements.handlers.closings import revoke_earlier
-from muster_entitlements.people import Person
+from muster_entitlements.handlers.lookups import known_pool, known_pool_and_seat, known_seat
 from muster_entitlements.replies import SeatReply, SeatStateReply
 from muster_entitlements.repository import policies, pools, seats
 from muster_runtime.database import writes
@@ -39,12 +39,12 @@ INVITATION_EXPIRED = "invitation-expired"
 
 
 async def assign_seat(uow: UnitOfWork, command: AssignSeat) -> SeatReply:
-    """Give a person a seat, or keep it for them.
+    """Assign a seat to a person, or keep it for them.
 
     Raises PoolUnknown, PoolNotOpen, SeatAlreadyHeld or SeatCapReached.
     """
     person = command.person
-    pool, held_seat_id = await _pool_and_seat(uow, command.agency_id, person)
+    pool, held_seat_id = await known_pool_and_seat(uow, command.agency_id, person.subject_ref)
     _require_state(pool, pool.state(uow.now) in ASSIGNABLE, uow)
     _require_no_seat(person, held_seat_id)
     if not pool.free:
@@ -54,7 +54,7 @@ async def assign_seat(uow: UnitOfWork, command: AssignSeat) -> SeatReply:
     invited_until = await _invitation_end(uow, pool.agency_id) if command.state is SeatState.INVITED else None
     uow.writes.add(
         seats.add_seat(pool, seat.seat_id, person, command.state, uow.now, invited_until),
-        pools.use_seats(pool.agency_id, 1, limit_met=pool.limit_met),
+        pools.save_seats_in_use(pool.agency_id, 1, limit_met=pool.limit_met),
     )
     if command.state is SeatState.ASSIGNED:
         uow.publish(publishing.seat_assigned(seat))
@@ -80,16 +80,6 @@ async def assign_seat(uow: UnitOfWork, command: AssignSeat) -> SeatReply:
     )
 
 
-async def report_limit_reached(uow: UnitOfWork, agency_id: str) -> None:
-    """Say that a seat was refused for want of a free one, if that is still so and has not been said yet.
-
-    The refused command was rolled back, and with it all that it could have said: this is a transaction of its own.
-    """
-    pool = await known_pool(uow, agency_id)
-    if not pool.free:
-        await publish_limit_reached(uow, pool, 1)
-
-
 async def invite_to_seat(uow: UnitOfWork, command: InviteToSeat) -> SeatStateReply:
     """Invite the person to a seat that is reserved for them; repeating it restarts the invitation's time.
 
@@ -99,14 +89,14 @@ async def invite_to_seat(uow: UnitOfWork, command: InviteToSeat) -> SeatStateRep
     _require_state(pool, pool.state(uow.now) in ASSIGNABLE, uow)
     seat, state = await _seat_for(uow, command.agency_id, command.seat_id, SeatAction.INVITE)
     until = await _invitation_end(uow, seat.agency_id)
-    await seats.invite(uow.connection, seat, until)
+    await seats.save_invited(uow.connection, seat, until)
     _invite(uow, seat, until)
-    await pools.touch_pool(uow.connection, pool.agency_id)
-    return _changed(uow, "InviteToSeat", seat, state)
+    await pools.save_revision(uow.connection, pool.agency_id)
+    return record_change(uow, "InviteToSeat", seat, state)
 
 
 async def activate_seat(uow: UnitOfWork, command: ActivateSeat) -> SeatStateReply:
-    """Note that a seat is in use; who was invited holds it from now on. To do so again changes nothing.
+    """Set a seat to active, which accepts an invitation; repeating it changes nothing.
 
     Raises PoolUnknown, PoolNotOpen, SeatUnknown, SeatRevokedAlready or SeatStateRefused.
     """
@@ -114,132 +104,100 @@ async def activate_seat(uow: UnitOfWork, command: ActivateSeat) -> SeatStateRepl
     _require_state(pool, pool.state(uow.now) is PoolState.OPEN, uow)
     seat, state = await _seat_for(uow, command.agency_id, command.seat_id, SeatAction.ACTIVATE)
     if state is not seat.state:
-        await _activate(uow, seat)
-    return _changed(uow, "ActivateSeat", seat, state)
-
-
-async def mark_use(uow: UnitOfWork, command: MarkUse) -> None:
-    """Note that a person uses their seat today, which activates it at the first time.
-
-    A seat that has been taken back meanwhile stays so.
-    """
-    seat = (await seats.find_held(uow.connection, command.agency_id, [command.subject_ref])).get(command.subject_ref)
-    if seat is None:
-        return
-    if seat.state is SeatState.ASSIGNED:
-        await _activate(uow, seat)
-        _changed(uow, "MarkUse", seat, SeatState.ACTIVE)
-    elif seat.state is SeatState.ACTIVE:
-        await seats.mark_use(uow.connection, seat, uow.now.date())
+        await activate(uow, seat)
+    return record_change(uow, "ActivateSeat", seat, state)
 
 
 async def suspend_seat(uow: UnitOfWork, command: SuspendSeat) -> SeatStateReply:
-    """Let the person keep the seat without using it; to do so again changes nothing.
+    """Suspend a seat: the person keeps it but cannot use it; repeating it changes nothing.
 
     Raises PoolUnknown, SeatUnknown, SeatRevokedAlready or SeatStateRefused.
     """
     pool = await known_pool(uow, command.agency_id)
     seat, state = await _seat_for(uow, command.agency_id, command.seat_id, SeatAction.SUSPEND)
     if state is not seat.state:
-        await seats.suspend(uow.connection, seat.agency_id, [seat.seat_id])
-        await pools.touch_pool(uow.connection, pool.agency_id)
+        await seats.save_suspended(uow.connection, seat.agency_id, [seat.seat_id])
+        await pools.save_revision(uow.connection, pool.agency_id)
         uow.publish(publishing.seat_suspended(seat, command.reason))
-    return _changed(uow, "SuspendSeat", seat, state, command.reason)
+    return record_change(uow, "SuspendSeat", seat, state, command.reason)
 
 
 async def reinstate_seat(uow: UnitOfWork, command: ReinstateSeat) -> SeatStateReply:
-    """Let a suspended seat be used again; to do so again changes nothing.
+    """Let a suspended seat be used again; repeating it changes nothing.
 
     Raises PoolUnknown, SeatUnknown, SeatRevokedAlready or SeatStateRefused.
     """
     pool = await known_pool(uow, command.agency_id)
     seat, state = await _seat_for(uow, command.agency_id, command.seat_id, SeatAction.REINSTATE)
     if state is not seat.state:
-        await seats.reinstate(uow.connection, seat, state, uow.now.date())
-        await pools.touch_pool(uow.connection, pool.agency_id)
+        await seats.save_reinstated(uow.connection, seat, state, uow.now.date())
+        await pools.save_revision(uow.connection, pool.agency_id)
         uow.publish(publishing.seat_reinstated(seat))
-    return _changed(uow, "ReinstateSeat", seat, state)
+    return record_change(uow, "ReinstateSeat", seat, state)
 
 
 async def transfer_seat(uow: UnitOfWork, command: TransferSeat) -> SeatStateReply:
-    """Give a held seat to another person, who has not used it yet; the earlier one is erased.
+    """Transfer a held seat to another person, and erase the previous one.
 
     Raises PoolUnknown, PoolNotOpen, SeatUnknown, SeatRevokedAlready, SeatStateRefused or SeatAlreadyHeld.
     """
     person = command.person
-    pool, held_seat_id = await _pool_and_seat(uow, command.agency_id, person)
+    pool, held_seat_id = await known_pool_and_seat(uow, command.agency_id, person.subject_ref)
     _require_state(pool, pool.state(uow.now) in ASSIGNABLE, uow)
     seat, state = await _seat_for(uow, command.agency_id, command.seat_id, SeatAction.TRANSFER)
     _require_no_seat(person, held_seat_id)
     await revoke_earlier(uow, pool, [person.subject_ref])
-    await seats.transfer(uow.connection, seat.agency_id, [(seat.seat_id, person)], uow.now)
-    await pools.touch_pool(uow.connection, pool.agency_id)
+    await seats.save_transferred(uow.connection, seat.agency_id, [(seat.seat_id, person)], uow.now)
+    await pools.save_revision(uow.connection, pool.agency_id)
     uow.publish(publishing.seat_transferred(seat, person.subject_ref))
     uow.publish(publishing.person_erased(seat))
     uow.publish(publishing.person_recorded(seat.agency_id, person))
-    _changed(uow, "TransferSeat", seat, state)
+    record_change(uow, "TransferSeat", seat, state)
     return SeatStateReply(seat_id=seat.seat_id, subject_ref=person.subject_ref, state=state)
 
 
 async def revoke_seat(uow: UnitOfWork, command: RevokeSeat) -> SeatStateReply:
-    """Take a seat back, whatever the pool's state, and erase its person; to do so again changes nothing.
+    """Revoke a seat, in any state of the pool, and erase its person; repeating it changes nothing.
 
-    A person holds one seat at most, so nothing else needs their data. Raises PoolUnknown or SeatUnknown.
+    A person holds at most one seat, so nothing else needs their data. Raises PoolUnknown or SeatUnknown.
     """
     pool = await known_pool(uow, command.agency_id)
-    seat = await _known_seat(uow, command.agency_id, command.seat_id)
+    seat = await known_seat(uow, command.agency_id, command.seat_id)
     if seat.state is not SeatState.REVOKED:
-        await seats.revoke(uow.connection, seat.agency_id, [seat.seat_id], uow.now)
-        await writes.execute(uow.connection, pools.use_seats(pool.agency_id, -1, limit_met=False))
+        await seats.save_revoked(uow.connection, seat.agency_id, [seat.seat_id], uow.now)
+        await writes.execute(uow.connection, pools.save_seats_in_use(pool.agency_id, -1, limit_met=False))
         uow.publish(publishing.seat_revoked(seat, SeatRevocationReason.REQUESTED))
         uow.publish(publishing.person_erased(seat))
-    return _changed(uow, "RevokeSeat", seat, SeatState.REVOKED, command.reason)
+    return record_change(uow, "RevokeSeat", seat, SeatState.REVOKED, command.reason)
 
 
-async def known_pool(uow: UnitOfWork, agency_id: str) -> Pool:
-    """The agency's pool. Raises PoolUnknown."""
-    pool = await pools.find_pool(uow.connection, agency_id)
-    if pool is None:
-        raise PoolUnknown(agency_id)
-    return pool
-
-
-async def publish_limit_reached(uow: UnitOfWork, pool: Pool, refused: int) -> None:
-    """Say that seats were refused for want of a free one, once until one becomes free."""
-    if not pool.limit_met:
-        await writes.execute(uow.connection, pools.use_seats(pool.agency_id, 0, limit_met=True))
-        uow.publish(publishing.seat_limit_reached(pool, refused))
-
-
-async def _pool_and_seat(uow: UnitOfWork, agency_id: str, person: Person) -> tuple[Pool, str | None]:
-    """The agency's pool, and the seat that the person has there."""
-    pool, held_seat_id = await pools.find_pool_and_seat(uow.connection, agency_id, person.subject_ref)
-    if pool is None:
-        raise PoolUnknown(agency_id)
-    return pool, held_seat_id
-
-
-async def _known_seat(uow: UnitOfWork, agency_id: str, seat_id: str) -> Seat:
-    seat = await seats.find_seat(uow.connection, agency_id, seat_id)
-    if seat is None:
-        raise SeatUnknown(agency_id, seat_id)
-    return seat
+async def on_invitation_expired_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """Expire invitations that were not accepted, repeated, or revoked meanwhile."""
+    agency_id, due_at = due[0].agency_id, due[0].due_at
+    seat_ids = [deadline.subject for deadline in due]
+    expired = await seats.save_expired_invitations(uow.connection, agency_id, seat_ids, due_at)
+    if not expired:
+        return
+    await pools.save_revision(uow.connection, agency_id)
+    for seat in expired:
+        uow.publish(publishing.seat_invitation_expired(seat), time=due_at)
+    audit.record(uow, command="ExpireInvitations", agency_id=agency_id, after={"seats": len(expired)})
 
 
 async def _seat_for(uow: UnitOfWork, agency_id: str, seat_id: str, action: SeatAction) -> tuple[Seat, SeatState]:
-    """A seat, and the state to which an action brings it."""
-    seat = await _known_seat(uow, agency_id, seat_id)
+    """A seat, and its state after an action. Raises SeatUnknown, SeatRevokedAlready, or SeatStateRefused."""
+    seat = await known_seat(uow, agency_id, seat_id)
     state = seat.after(action)
     if state is not None:
         return seat, state
     if seat.state is SeatState.REVOKED:
         raise SeatRevokedAlready(seat.seat_id)
-    raise SeatStateRefused(seat, action)
+    raise SeatStateRefused(seat.seat_id, seat.state.value, action.value)
 
 
 def _require_state(pool: Pool, allowed: bool, uow: UnitOfWork) -> None:
     if not allowed:
-        raise PoolNotOpen(pool.agency_id, pool.state(uow.now))
+        raise PoolNotOpen(pool.agency_id, pool.state(uow.now).value)
 
 
 def _require_no_seat(person: Person, held_seat_id: str | None) -> None:
@@ -258,15 +216,19 @@ def _invite(uow: UnitOfWork, seat: Seat, until: datetime) -> None:
     uow.publish(publishing.seat_invited(seat, until))
 
 
-async def _activate(uow: UnitOfWork, seat: Seat) -> None:
-    await seats.activate(uow.connection, seat, uow.now)
-    await pools.touch_pool(uow.connection, seat.agency_id)
+async def activate(uow: UnitOfWork, seat: Seat) -> None:
+    """Set a seat to active and publish that."""
+    await seats.save_activated(uow.connection, seat, uow.now)
+    await pools.save_revision(uow.connection, seat.agency_id)
     if seat.state is SeatState.INVITED:
         uow.publish(publishing.seat_assigned(seat))
     uow.publish(publishing.seat_activated(seat))
 
 
-def _changed(uow: UnitOfWork, command: str, seat: Seat, state: SeatState, reason: str | None = None) -> SeatStateReply:
+def record_change(
+    uow: UnitOfWork, command: str, seat: Seat, state: SeatState, reason: str | None = None
+) -> SeatStateReply:
+    """Record a change of a seat's state in the audit trail; returns the reply to the command."""
     audit.record(
         uow,
         command=command,

@@ -1,10 +1,10 @@
-"""Trials: the notices before their end, and the end itself."""
+"""The end of trials, and the notices before it."""
 
 from collections.abc import Sequence
 from datetime import timedelta
 
 from muster_entitlements import publishing
-from muster_entitlements.domain import TRIAL_NOTICE_DAYS, Window
+from muster_entitlements.domain.windows import TRIAL_NOTICE_DAYS, Window
 from muster_entitlements.repository.windows import find_windows
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.scheduling import deadlines
@@ -13,12 +13,12 @@ from muster_runtime.scheduling.deadlines import Deadline
 TRIAL_ENDING_SOON = "trial-ending-soon"
 TRIAL_EXPIRED = "trial-expired"
 
-# A notice of the days that are left is not so any more when it is later than this.
+# A notice that is this late is skipped: the days that it states are no longer left.
 _TOO_LATE = timedelta(days=1)
 
 
 def schedule_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
-    """Schedule what is to be said of those windows that are trials, but for those of which nothing was left."""
+    """Schedule the notices and the ends of the windows that are trials, except empty ones."""
     trials = [window for window in windows if window.trial and window.starts_at < window.ends_at]
     deadlines.schedule(
         uow,
@@ -32,14 +32,14 @@ def schedule_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
 
 
 def cancel_trials(uow: UnitOfWork, agency_id: str, window_ids: Sequence[str]) -> None:
-    """Nothing more is to be said of these windows."""
+    """Cancel the notices and the ends of these windows."""
     notices = [_notice(window_id, days) for window_id in window_ids for days in TRIAL_NOTICE_DAYS]
     deadlines.cancel(uow, agency_id, TRIAL_ENDING_SOON, notices)
     deadlines.cancel(uow, agency_id, TRIAL_EXPIRED, window_ids)
 
 
-async def announce_trial_ends(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Say that trials end soon, but for what an outage has made untrue: 14 days are not left a day later."""
+async def on_trial_ending_soon_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """Publish that trials end soon, except notices that an outage has made untrue."""
     notices = [deadline.subject.split("/") for deadline in due]
     windows = await find_windows(uow.connection, due[0].agency_id, [window_id for window_id, _ in notices])
     for deadline, (window_id, days) in zip(due, notices, strict=True):
@@ -47,8 +47,8 @@ async def announce_trial_ends(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
             uow.publish(publishing.trial_ending_soon(windows[window_id], int(days)), time=deadline.due_at)
 
 
-async def expire_trials(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Say that trials are over."""
+async def on_trial_expired_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """Publish that trials have ended."""
     windows = await find_windows(uow.connection, due[0].agency_id, [deadline.subject for deadline in due])
     for deadline in due:
         uow.publish(publishing.trial_expired(windows[deadline.subject]), time=deadline.due_at)

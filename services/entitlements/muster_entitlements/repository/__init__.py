@@ -1,1 +1,1 @@
-"""SQL of the write side: functions that take a connection whose transaction holds the agency's lock."""
+"""The SQL of the write side: each function takes a connection whose transaction holds the agency's lock."""

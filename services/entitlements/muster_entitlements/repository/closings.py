@@ -1,29 +1,14 @@
-"""Closings: enrollments that are over and whose seats are being revoked."""
+"""Closings: ended enrollments whose seats are being revoked."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from muster_contracts.entitlements import SeatRevocationReason
-from muster_entitlements.domain import Pool
-from muster_runtime.context import Context
+from muster_entitlements.domain.closings import Closing
 from muster_runtime.database.transactions import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class Closing:
-    """The revocation of a generation's seats. `seat_id` is the last one that was looked at; `context` led to it."""
-
-    agency_id: str
-    generation: int
-    enrollment_id: str
-    reason: SeatRevocationReason
-    seats: int
-    seat_id: str
-    context: Context
-
-
-async def begin(connection: Connection, pool: Pool, reason: SeatRevocationReason, context: Context) -> None:
-    """Let all seats in use be held by nobody from now on; they are still to be revoked."""
+async def add_closing(connection: Connection, closing: Closing) -> None:
+    """Add a closing, and move the pool to its next generation: nobody holds the seats in use any longer."""
     await connection.execute(
         """
         insert into closing (
@@ -31,14 +16,14 @@ async def begin(connection: Connection, pool: Pool, reason: SeatRevocationReason
         )
         values ($1, $2, $3, $4, $5, $6, $7, $8)
         """,
-        pool.agency_id,
-        pool.generation,
-        pool.enrollment_id,
-        reason,
-        pool.in_use,
-        context.correlation_id,
-        context.causation_id,
-        context.traceparent,
+        closing.agency_id,
+        closing.generation,
+        closing.enrollment_id,
+        closing.reason,
+        closing.seats,
+        closing.correlation_id,
+        closing.causation_id,
+        closing.traceparent,
     )
     await connection.execute(
         """
@@ -48,12 +33,12 @@ async def begin(connection: Connection, pool: Pool, reason: SeatRevocationReason
             limit_met = false, revision = revision + 1
         where agency_id = $1
         """,
-        pool.agency_id,
+        closing.agency_id,
     )
 
 
-async def find_all(connection: Connection, agency_id: str, actor: str) -> list[Closing]:
-    """An agency's closings, the earliest first."""
+async def list_closings(connection: Connection, agency_id: str) -> list[Closing]:
+    """An agency's closings, earliest first."""
     rows = await connection.fetch(
         """
         select
@@ -64,22 +49,11 @@ async def find_all(connection: Connection, agency_id: str, actor: str) -> list[C
         """,
         agency_id,
     )
-    return [
-        Closing(
-            agency_id=row["agency_id"],
-            generation=row["generation"],
-            enrollment_id=row["enrollment_id"],
-            reason=SeatRevocationReason(row["reason"]),
-            seats=row["seats"],
-            seat_id=row["seat_id"],
-            context=Context(actor, row["correlation_id"], row["causation_id"], row["traceparent"]),
-        )
-        for row in rows
-    ]
+    return [Closing(**{**row, "reason": SeatRevocationReason(row["reason"])}) for row in rows]
 
 
-async def advance(connection: Connection, closing: Closing, seat_id: str) -> None:
-    """Keep how far a closing is."""
+async def save_progress(connection: Connection, closing: Closing, seat_id: str) -> None:
+    """Store the last seat that was looked at."""
     await connection.execute(
         "update closing set seat_id = $3 where agency_id = $1 and generation = $2",
         closing.agency_id,
@@ -88,22 +62,24 @@ async def advance(connection: Connection, closing: Closing, seat_id: str) -> Non
     )
 
 
-async def end(connection: Connection, closing: Closing) -> None:
-    """A generation's last seat is revoked."""
+async def delete_closing(connection: Connection, closing: Closing) -> None:
+    """Delete a closing whose last seat is revoked."""
     await connection.execute(
         "delete from closing where agency_id = $1 and generation = $2", closing.agency_id, closing.generation
     )
 
 
-async def count_revoked(connection: Connection, agency_id: str, seats: int) -> None:
-    """Count seats of earlier generations that are revoked now. No check depends on it: the revision stays."""
+async def save_revoked(connection: Connection, agency_id: str, seats: int) -> None:
+    """Subtract revoked seats from the pool's `revoking`. No check depends on it, so the revision stays."""
     await connection.execute("update pool set revoking = revoking - $2 where agency_id = $1", agency_id, seats)
 
 
-async def find_step(connection: Connection, closing: Closing, limit: int) -> tuple[list[tuple[str, str]], str | None]:
-    """The next seats of a closing, by id and subject, and the last one that was looked at; None after the last.
+async def list_next_seats(
+    connection: Connection, closing: Closing, limit: int
+) -> tuple[list[tuple[str, str]], str | None]:
+    """The next seats of a closing, by ID and subject, and the last seat that was looked at; None after the last one.
 
-    However many seats of other generations lie between them, no more than `limit` are looked at.
+    It looks at no more than `limit` seats, those of other generations included.
     """
     rows = await connection.fetch(
         """
@@ -122,10 +98,10 @@ async def find_step(connection: Connection, closing: Closing, limit: int) -> tup
     return held, rows[-1]["seat_id"] if len(rows) == limit else None
 
 
-async def find_held(
+async def find_unrevoked(
     connection: Connection, agency_id: str, subject_refs: Sequence[str]
 ) -> dict[int, list[tuple[str, str]]]:
-    """The seats of earlier generations that these people held and that are still to be revoked, by generation."""
+    """The seats of earlier generations that these people held and that are not revoked yet, by generation."""
     rows = await connection.fetch(
         """
         select generation, seat_id, subject_ref

@@ -1,16 +1,16 @@
-"""What dry runs have changed so far in their own eyes."""
+"""The changes that dry runs have simulated so far."""
 
 from collections.abc import Mapping, Sequence
 
-from muster_entitlements.domain import SeatState
-from muster_entitlements.repository.operations import Operation
+from muster_entitlements.domain.operations import Operation
+from muster_entitlements.domain.seats import SeatState
 from muster_runtime.database.transactions import Connection
 
 
-async def find_supposed(
+async def find_simulated(
     connection: Connection, operation: Operation, subject_refs: Sequence[str]
 ) -> Mapping[str, tuple[str, SeatState]]:
-    """What a dry run has changed so far in its own eyes: seat and state by subject."""
+    """The changes that a dry run has simulated so far: seat ID and state by subject."""
     rows = await connection.fetch(
         """
         select subject_ref, seat_id, state
@@ -24,8 +24,10 @@ async def find_supposed(
     return {row["subject_ref"]: (row["seat_id"], SeatState(row["state"])) for row in rows}
 
 
-async def mark(connection: Connection, operation: Operation, seats: Mapping[str, tuple[str, SeatState]]) -> None:
-    """Keep what a dry run would have changed: seat and state by subject."""
+async def save_simulated(
+    connection: Connection, operation: Operation, seats: Mapping[str, tuple[str, SeatState]]
+) -> None:
+    """Store changes that a dry run simulates: seat ID and state by subject."""
     await connection.execute(
         """
         insert into dry_run_seat (agency_id, operation_id, subject_ref, seat_id, state)
@@ -41,8 +43,8 @@ async def mark(connection: Connection, operation: Operation, seats: Mapping[str,
     )
 
 
-async def clear(connection: Connection, agency_id: str, operation_id: str, limit: int) -> bool:
-    """Delete the next of what a dry run has changed in its own eyes; True while there may be more."""
+async def delete_simulated(connection: Connection, agency_id: str, operation_id: str, limit: int) -> bool:
+    """Delete the next changes that a dry run has simulated; True while there may be more."""
     tag = await connection.execute(
         """
         delete from dry_run_seat

@@ -1,17 +1,17 @@
-"""Seats that are not used, step by step."""
+"""Idle seats, step by step."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
 
 from asyncpg import Record
 
-from muster_entitlements.domain import Seat, SeatState
+from muster_entitlements.domain.seats import Seat, SeatState
 from muster_runtime.database.transactions import Connection
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An agency's seats behind `after` and up to `until`, by their ids; None is up to the last one."""
+    """An agency's seats with IDs after `after` and up to `until`; None: up to the last one."""
 
     agency_id: str
     after: str
@@ -19,7 +19,7 @@ class Step:
 
 
 async def find_step(connection: Connection, agency_id: str, after: str, limit: int) -> Step:
-    """The next seats to be looked at: so many, or all that are left."""
+    """The next seats to look at: `limit` of them, or all that are left."""
     until: str | None = await connection.fetchval(
         """
         select seat_id
@@ -36,8 +36,8 @@ async def find_step(connection: Connection, agency_id: str, after: str, limit: i
     return Step(agency_id, after, until)
 
 
-async def warn(connection: Connection, step: Step, last_use: date, reclaim_at: datetime) -> list[Seat]:
-    """Mark the seats that were last used by then, to be taken back at `reclaim_at`; returns those not marked before."""
+async def save_warnings(connection: Connection, step: Step, last_use: date, reclaim_at: datetime) -> list[Seat]:
+    """Mark the seats last used by then, to be revoked at `reclaim_at`; returns those not marked before."""
     rows = await connection.fetch(
         """
         update seat set idle_reclaim_at = $4
@@ -56,8 +56,8 @@ async def warn(connection: Connection, step: Step, last_use: date, reclaim_at: d
     return _in_order(rows)
 
 
-async def reclaim(connection: Connection, step: Step, due_at: datetime, now: datetime) -> list[Seat]:
-    """Take back the seats that were to be by then and were not used since, and delete who held them."""
+async def save_reclaimed(connection: Connection, step: Step, due_at: datetime, now: datetime) -> list[Seat]:
+    """Revoke the marked seats that are due and were not used since, and delete their holders' data."""
     rows = await connection.fetch(
         """
         update seat set state = 'revoked', revoked_at = $5, email = null, name = null
@@ -76,8 +76,8 @@ async def reclaim(connection: Connection, step: Step, due_at: datetime, now: dat
     return _in_order(rows)
 
 
-async def forget_warnings(connection: Connection, step: Step) -> None:
-    """Let no seat be marked as idle."""
+async def delete_warnings(connection: Connection, step: Step) -> None:
+    """Unmark the seats."""
     await connection.execute(
         """
         update seat set idle_reclaim_at = null

@@ -1,46 +1,15 @@
-"""The work on files of seats: its place, its chunks and what became of each row."""
+"""Operations on seat files: their position in the queue, their chunks, and the result of each row."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from muster_contracts.entitlements import SeatBatchKind
-from muster_entitlements.domain import OnLimit, OperationState, Pool
-from muster_entitlements.seat_file import Chunk, Columns
+from muster_entitlements.domain.operations import OnLimit, Operation, OperationState
+from muster_entitlements.domain.pools import Pool
+from muster_entitlements.domain.seat_file import Chunk, Columns
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import Connection
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """The work on one file. `done` counts the rows that did what the file asks for.
-
-    `enrollment_id` is the enrollment in which the file was sent; None in rows that were kept before it was noted.
-    """
-
-    agency_id: str
-    operation_id: str
-    enrollment_id: str | None
-    kind: SeatBatchKind
-    state: OperationState
-    dry_run: bool
-    on_limit: OnLimit
-    directory: bool
-    columns: Columns | None
-    actor: str
-    correlation_id: str
-    created_at: datetime
-    started_at: datetime | None
-    updated_at: datetime | None
-    chunks: int
-    chunks_done: int
-    rows: int
-    done: int
-    unchanged: int
-    refused: int
-    stop_reason: str | None
-
 
 _OPERATION = """
     select
@@ -63,7 +32,7 @@ async def add_operation(
     on_limit: OnLimit,
     directory: bool,
 ) -> None:
-    """Begin to receive a file for the enrollment that has the pool."""
+    """Add an operation that receives a file, for the enrollment that has the pool."""
     await connection.execute(
         """
         insert into operation (
@@ -86,7 +55,7 @@ async def add_operation(
 
 
 async def add_chunk(connection: Connection, agency_id: str, operation_id: str, number: int, chunk: Chunk) -> None:
-    """Keep a chunk of the file."""
+    """Add a chunk of the file."""
     await connection.execute(
         """
         insert into operation_chunk (agency_id, operation_id, number, first_line, content)
@@ -100,8 +69,10 @@ async def add_chunk(connection: Connection, agency_id: str, operation_id: str, n
     )
 
 
-async def accept(connection: Connection, agency_id: str, operation_id: str, columns: Columns, chunks: int) -> bool:
-    """The file is here as a whole: let it be worked on in its turn. False where it was discarded meanwhile."""
+async def save_accepted(
+    connection: Connection, agency_id: str, operation_id: str, columns: Columns, chunks: int
+) -> bool:
+    """Queue a complete file for processing; False if it was discarded meanwhile."""
     tag = await connection.execute(
         """
         update operation
@@ -116,8 +87,8 @@ async def accept(connection: Connection, agency_id: str, operation_id: str, colu
     return tag == "UPDATE 1"
 
 
-async def discard(connection: Connection, agency_id: str, operation_ids: Sequence[str]) -> list[str]:
-    """Forget files that were not received as a whole; returns those of which only chunks are left to be cleared."""
+async def delete_incomplete(connection: Connection, agency_id: str, operation_ids: Sequence[str]) -> list[str]:
+    """Delete operations whose file is incomplete; returns those that are gone, whose chunks may be left."""
     await connection.execute(
         "delete from operation where agency_id = $1 and operation_id = any($2::text[]) and state = 'receiving'",
         agency_id,
@@ -138,22 +109,30 @@ async def discard(connection: Connection, agency_id: str, operation_ids: Sequenc
     return [row["operation_id"] for row in rows]
 
 
-async def agencies_at_work(connection: Connection) -> list[str]:
-    """The agencies that have a file to be worked on, those that have waited longest first."""
+async def list_agencies(connection: Connection) -> list[str]:
+    """The agencies that have a file to process, longest wait first."""
     rows = await connection.fetch(
         "select agency_id from operation where state = 'running' group by agency_id order by min(place)"
     )
     return [row["agency_id"] for row in rows]
 
 
+async def find_oldest_wait(connection: Connection) -> datetime | None:
+    """Since when a file has waited to be processed; None if none waits."""
+    instant: datetime | None = await connection.fetchval(
+        "select min(created_at) from operation where state = 'running'"
+    )
+    return instant
+
+
 async def find_operation(connection: Connection, agency_id: str, operation_id: str) -> Operation | None:
-    """An operation by its id."""
+    """An operation by its ID."""
     row = await connection.fetchrow(f"{_OPERATION} where agency_id = $1 and operation_id = $2", agency_id, operation_id)
     return _to_operation(row) if row else None
 
 
 async def find_next(connection: Connection, agency_id: str) -> Operation | None:
-    """The file of an agency whose turn it is."""
+    """The next file of an agency to process."""
     row = await connection.fetchrow(
         f"{_OPERATION} where agency_id = $1 and state = 'running' order by place limit 1",
         agency_id,
@@ -162,7 +141,7 @@ async def find_next(connection: Connection, agency_id: str) -> Operation | None:
 
 
 async def find_chunk(connection: Connection, operation: Operation) -> Chunk:
-    """The chunk of an operation that comes next."""
+    """The next chunk of an operation."""
     row = await connection.fetchrow(
         """
         select first_line, content from operation_chunk
@@ -172,12 +151,12 @@ async def find_chunk(connection: Connection, operation: Operation) -> Chunk:
         operation.operation_id,
         operation.chunks_done,
     )
-    assert row is not None  # it came with the operation, and goes when that is completed
+    assert row is not None  # it is added with the operation, and deleted after that is completed
     return Chunk(row["first_line"], row["content"])
 
 
-async def keep_results(connection: Connection, operation: Operation, results: bytes) -> None:
-    """Put what became of its rows in the place of the next chunk's content."""
+async def save_results(connection: Connection, operation: Operation, results: bytes) -> None:
+    """Replace the content of the next chunk with the results of its rows."""
     await connection.execute(
         """
         update operation_chunk set content = null, results = $4
@@ -190,8 +169,8 @@ async def keep_results(connection: Connection, operation: Operation, results: by
     )
 
 
-async def save(connection: Connection, operation: Operation) -> None:
-    """Keep an operation's place and sums."""
+async def save_operation(connection: Connection, operation: Operation) -> None:
+    """Store an operation's state, progress, and totals."""
     await connection.execute(
         """
         update operation
@@ -214,10 +193,10 @@ async def save(connection: Connection, operation: Operation) -> None:
     )
 
 
-async def clear_chunks(
+async def delete_chunks(
     connection: Connection, agency_id: str, operation_id: str, limit: int, *, unread: bool = False
 ) -> bool:
-    """Delete the next chunks of a file, or only those that were not read; True while there may be more."""
+    """Delete the next chunks of a file, or only unread ones; True while there may be more."""
     tag = await connection.execute(
         """
         delete from operation_chunk
@@ -237,20 +216,6 @@ async def clear_chunks(
         unread,
     )
     return tag == f"DELETE {limit}"
-
-
-async def find_results(connection: Connection, agency_id: str, operation_id: str, number: int) -> bytes | None:
-    """What became of a chunk's rows; None where it is not worked through, or not there."""
-    results: bytes | None = await connection.fetchval(
-        """
-        select results from operation_chunk
-        where agency_id = $1 and operation_id = $2 and number = $3
-        """,
-        agency_id,
-        operation_id,
-        number,
-    )
-    return results
 
 
 def _to_operation(row: Any) -> Operation:

@@ -1,11 +1,11 @@
-"""What agencies have laid down for their seats."""
+"""The seat policies of agencies, and the progress of the search for idle seats."""
 
-from muster_entitlements.domain import DEFAULT_POLICY, SeatPolicy
+from muster_entitlements.domain.seats import DEFAULT_POLICY, SeatPolicy
 from muster_runtime.database.transactions import Connection
 
 
 async def find_policy(connection: Connection, agency_id: str) -> tuple[SeatPolicy, int]:
-    """An agency's policy and its version; the default in version 0 where it has laid down none."""
+    """An agency's policy and its version; the default in version 0 if it has set none."""
     row = await connection.fetchrow(
         "select idle_days, warning_days, invitation_days, version from seat_policy where agency_id = $1", agency_id
     )
@@ -14,11 +14,8 @@ async def find_policy(connection: Connection, agency_id: str) -> tuple[SeatPolic
     return SeatPolicy(row["idle_days"], row["warning_days"], row["invitation_days"]), row["version"]
 
 
-async def put_policy(connection: Connection, agency_id: str, policy: SeatPolicy, version: int) -> bool:
-    """Lay a policy down; whether warnings that were given under an earlier one are still to be forgotten.
-
-    A sweep that goes on begins again.
-    """
+async def save_policy(connection: Connection, agency_id: str, policy: SeatPolicy, version: int) -> bool:
+    """Set a policy and restart the search; returns whether warnings under an earlier policy must be deleted."""
     forgetting: bool = await connection.fetchval(
         """
         insert into seat_policy as p (agency_id, idle_days, warning_days, invitation_days, version)
@@ -42,13 +39,13 @@ async def put_policy(connection: Connection, agency_id: str, policy: SeatPolicy,
 
 
 async def find_sweep(connection: Connection, agency_id: str) -> tuple[str, bool]:
-    """The last seat that the present look for idle ones has come to, and whether warnings are to be forgotten."""
+    """The last seat that the current search has reached, and whether it deletes warnings."""
     row = await connection.fetchrow("select swept_seat_id, forgetting from seat_policy where agency_id = $1", agency_id)
     return (row["swept_seat_id"], row["forgetting"]) if row else ("", False)
 
 
-async def advance_sweep(connection: Connection, agency_id: str, seat_id: str | None) -> None:
-    """Keep how far a look for idle seats has come; None when it is over."""
+async def save_sweep(connection: Connection, agency_id: str, seat_id: str | None) -> None:
+    """Store the last seat that the search has reached; None when it is over."""
     await connection.execute(
         """
         update seat_policy set swept_seat_id = coalesce($2, ''), forgetting = forgetting and $2::text is not null

@@ -1,17 +1,16 @@
-"""Pools of seats, and the terms that billing has spoken of."""
+"""Pools of seats, and billing's terms."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from muster_contracts.billing import TermStarted
-from muster_entitlements.domain import Pool
+from muster_entitlements.domain.pools import Outlook, Pool
 from muster_runtime.database.transactions import Connection
 from muster_runtime.database.writes import Write
 
 
 async def find_pool(connection: Connection, agency_id: str) -> Pool | None:
-    """An agency's pool; None where the agency has never been enrolled."""
+    """An agency's pool; None if the agency has never been enrolled."""
     row = await connection.fetchrow(
         """
         select
@@ -28,7 +27,7 @@ async def find_pool(connection: Connection, agency_id: str) -> Pool | None:
 async def find_pool_and_seat(
     connection: Connection, agency_id: str, subject_ref: str
 ) -> tuple[Pool | None, str | None]:
-    """An agency's pool, and the id of the seat that a person holds there or that is kept for them."""
+    """An agency's pool, and the ID of the seat in it that a person holds or that is kept for them."""
     row = await connection.fetchrow(
         """
         select
@@ -53,8 +52,8 @@ async def find_pool_and_seat(
     return Pool(*pool), held_seat_id
 
 
-async def put_pool(connection: Connection, pool: Pool) -> None:
-    """Make an agency's pool, in the place of an earlier enrollment's."""
+async def save_pool(connection: Connection, pool: Pool) -> None:
+    """Store an agency's pool, in place of an earlier enrollment's."""
     await connection.execute(
         """
         insert into pool (
@@ -92,7 +91,7 @@ async def put_pool(connection: Connection, pool: Pool) -> None:
     )
 
 
-async def suspend_pool(connection: Connection, agency_id: str, enrollment_id: str, *, suspended: bool) -> None:
+async def save_suspension(connection: Connection, agency_id: str, enrollment_id: str, *, suspended: bool) -> None:
     """Suspend or reinstate the pool of an enrollment."""
     await connection.execute(
         """
@@ -106,8 +105,8 @@ async def suspend_pool(connection: Connection, agency_id: str, enrollment_id: st
     )
 
 
-async def withdraw_pool(connection: Connection, agency_id: str, enrollment_id: str, withdrawn_at: datetime) -> bool:
-    """Withdraw the pool of an enrollment; False where the agency has no such pool."""
+async def save_withdrawal(connection: Connection, agency_id: str, enrollment_id: str, withdrawn_at: datetime) -> bool:
+    """Withdraw the pool of an enrollment; False if the agency has no such pool."""
     tag = await connection.execute(
         """
         update pool
@@ -124,8 +123,8 @@ async def withdraw_pool(connection: Connection, agency_id: str, enrollment_id: s
     return tag == "UPDATE 1"
 
 
-async def extend_pool(connection: Connection, agency_id: str, ends_at: datetime) -> None:
-    """Let a pool's term end later."""
+async def save_extension(connection: Connection, agency_id: str, ends_at: datetime) -> None:
+    """Extend a pool's term."""
     await connection.execute(
         """
         update pool
@@ -137,13 +136,13 @@ async def extend_pool(connection: Connection, agency_id: str, ends_at: datetime)
     )
 
 
-async def end_pool(connection: Connection, agency_id: str) -> None:
-    """Note that a pool's term was completed and that no other follows on."""
+async def save_end(connection: Connection, agency_id: str) -> None:
+    """Store that a pool's term was completed and no other follows."""
     await connection.execute("update pool set ended = true, revision = revision + 1 where agency_id = $1", agency_id)
 
 
-def use_seats(agency_id: str, change: int, *, limit_met: bool) -> Write:
-    """Count assigned seats, or revoked ones with a negative change."""
+def save_seats_in_use(agency_id: str, change: int, *, limit_met: bool) -> Write:
+    """Add assigned seats to `in_use`, or subtract revoked ones with a negative change."""
     return (
         """
         counted_seats as (
@@ -156,8 +155,8 @@ def use_seats(agency_id: str, change: int, *, limit_met: bool) -> Write:
     )
 
 
-async def resize_pool(connection: Connection, agency_id: str, cap: int, *, limit_met: bool) -> None:
-    """Agree on another number of seats."""
+async def save_cap(connection: Connection, agency_id: str, cap: int, *, limit_met: bool) -> None:
+    """Set the agreed number of seats."""
     await connection.execute(
         "update pool set cap = $2, limit_met = $3, revision = revision + 1 where agency_id = $1",
         agency_id,
@@ -166,21 +165,13 @@ async def resize_pool(connection: Connection, agency_id: str, cap: int, *, limit
     )
 
 
-async def touch_pool(connection: Connection, agency_id: str) -> None:
-    """Let the revision grow: a seat has changed its state."""
+async def save_revision(connection: Connection, agency_id: str) -> None:
+    """Increase the revision: the state of a seat has changed."""
     await connection.execute("update pool set revision = revision + 1 where agency_id = $1", agency_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """What billing's terms mean for an enrollment: the end that renewals bring, and whether it has ended."""
-
-    renewed_to: datetime | None
-    ended: bool
-
-
 async def add_terms(connection: Connection, terms: Sequence[TermStarted]) -> None:
-    """Keep which enrollment each term belongs to."""
+    """Add terms, with the enrollment that each belongs to."""
     await connection.execute(
         """
         insert into term (agency_id, term_id, enrollment_id)
@@ -193,8 +184,8 @@ async def add_terms(connection: Connection, terms: Sequence[TermStarted]) -> Non
     )
 
 
-async def renew_term(connection: Connection, agency_id: str, term_id: str, renewed_to: datetime) -> str | None:
-    """Keep the end that a renewal brings; returns the enrollment, None for a term that has never started."""
+async def save_renewal(connection: Connection, agency_id: str, term_id: str, renewed_to: datetime) -> str | None:
+    """Store the end that a renewal brings; returns the enrollment, None for an unknown term."""
     enrollment_id: str | None = await connection.fetchval(
         """
         update term set renewed_to = $3
@@ -208,8 +199,8 @@ async def renew_term(connection: Connection, agency_id: str, term_id: str, renew
     return enrollment_id
 
 
-async def end_term(connection: Connection, agency_id: str, term_id: str) -> str | None:
-    """Keep that a term is over for good; returns the enrollment, None for a term that has never started."""
+async def save_ended_term(connection: Connection, agency_id: str, term_id: str) -> str | None:
+    """Store that a term ended without renewal; returns the enrollment, None for an unknown term."""
     enrollment_id: str | None = await connection.fetchval(
         """
         update term set ended = true
@@ -223,7 +214,7 @@ async def end_term(connection: Connection, agency_id: str, term_id: str) -> str 
 
 
 async def find_outlook(connection: Connection, agency_id: str, enrollment_id: str) -> Outlook:
-    """What billing has said so far of an enrollment's terms."""
+    """What billing has published so far about an enrollment's terms."""
     renewed_to, ended = await connection.fetchrow(
         """
         select max(renewed_to), coalesce(bool_or(ended), false)

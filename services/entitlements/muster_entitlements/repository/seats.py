@@ -1,6 +1,6 @@
-"""Seats and their holders. Every statement takes any number of seats.
+"""Seats and their holders.
 
-A seat of an earlier generation than the pool's is held by nobody: it is only still to be revoked.
+Nobody holds a seat of an earlier generation than the pool's: it waits to be revoked.
 """
 
 from collections.abc import Iterable, Sequence
@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from muster_entitlements.domain import Pool, Seat, SeatState
-from muster_entitlements.people import Person
+from muster_entitlements.domain.people import Person
+from muster_entitlements.domain.pools import Pool
+from muster_entitlements.domain.seats import Seat, SeatState
 from muster_runtime.database.transactions import Connection
 from muster_runtime.database.writes import Write
 
 
 @dataclass(frozen=True, slots=True)
 class SeatColumns:
-    """New seats as columns, each as long as the others. No value has a line break in it; a missing name is empty."""
+    """New seats as columns of equal length. No value contains a line break; a missing name is empty."""
 
     seat_ids: Sequence[str]
     subject_refs: Sequence[str]
@@ -25,7 +26,7 @@ class SeatColumns:
 
 
 async def find_held(connection: Connection, agency_id: str, subject_refs: Sequence[str]) -> dict[str, Seat]:
-    """The seats that people hold, or that are kept for them: by subject."""
+    """The seats that people hold or that are kept for them, by subject."""
     rows = await connection.fetch(
         """
         select agency_id, seat_id, subject_ref, state, activated_at is not null as used
@@ -41,7 +42,7 @@ async def find_held(connection: Connection, agency_id: str, subject_refs: Sequen
 
 
 async def find_states(connection: Connection, agency_id: str, subject_refs: Iterable[str]) -> dict[str, SeatState]:
-    """The states of the seats that people hold, or that are kept for them: as find_held, at less cost."""
+    """The states of the seats that people hold or that are kept for them: `find_held` at a lower cost."""
     rows = await connection.fetch(
         """
         select subject_ref, state
@@ -57,7 +58,7 @@ async def find_states(connection: Connection, agency_id: str, subject_refs: Iter
 
 
 async def find_holders(connection: Connection, agency_id: str, subject_refs: Sequence[str]) -> set[str]:
-    """Who of these people holds a seat: as find_held, at less cost."""
+    """Which of these people hold a seat or have one kept for them: `find_held` at a lower cost."""
     rows = await connection.fetch(
         """
         select subject_ref
@@ -73,7 +74,7 @@ async def find_holders(connection: Connection, agency_id: str, subject_refs: Seq
 
 
 async def find_seat(connection: Connection, agency_id: str, seat_id: str) -> Seat | None:
-    """A seat by its id."""
+    """A seat by its ID."""
     row = await connection.fetchrow(
         """
         select
@@ -92,7 +93,7 @@ async def find_seat(connection: Connection, agency_id: str, seat_id: str) -> Sea
 def add_seat(
     pool: Pool, seat_id: str, person: Person, state: SeatState, now: datetime, invited_until: datetime | None
 ) -> Write:
-    """Assign a seat, or keep it for a person."""
+    """Add a seat that is assigned to a person, or kept for them."""
     columns = SeatColumns([seat_id], [person.subject_ref], [person.email], [person.name or ""])
     return add_seats(pool.agency_id, columns, state, now, generation=pool.generation, invited_until=invited_until)
 
@@ -106,9 +107,9 @@ def add_seats(
     generation: int,
     invited_until: datetime | None = None,
 ) -> Write:
-    """Assign many seats, or keep them.
+    """Add many seats that are assigned or kept.
 
-    The columns go as texts that Postgres splits: the driver takes a microsecond a row to encode them as arrays.
+    The columns are sent as strings that Postgres splits: the driver takes a microsecond per row to encode arrays.
     """
     return (
         """
@@ -138,8 +139,8 @@ def add_seats(
     )
 
 
-async def invite(connection: Connection, seat: Seat, until: datetime) -> None:
-    """Note that an invitation is out."""
+async def save_invited(connection: Connection, seat: Seat, until: datetime) -> None:
+    """Set a seat to invited."""
     await connection.execute(
         "update seat set state = 'invited', invited_until = $3 where agency_id = $1 and seat_id = $2",
         seat.agency_id,
@@ -148,10 +149,10 @@ async def invite(connection: Connection, seat: Seat, until: datetime) -> None:
     )
 
 
-async def expire_invitations(
+async def save_expired_invitations(
     connection: Connection, agency_id: str, seat_ids: Sequence[str], at: datetime
 ) -> list[Seat]:
-    """Let invitations to these seats that end at an instant be void; returns the seats."""
+    """Set those of these seats whose invitation ends at an instant back to reserved; returns them."""
     rows = await connection.fetch(
         """
         update seat set state = 'reserved', invited_until = null
@@ -167,8 +168,8 @@ async def expire_invitations(
     return _in_order(rows)
 
 
-async def activate(connection: Connection, seat: Seat, now: datetime) -> None:
-    """Note that a seat is in use."""
+async def save_activated(connection: Connection, seat: Seat, now: datetime) -> None:
+    """Set a seat to active."""
     await connection.execute(
         """
         update seat
@@ -182,8 +183,8 @@ async def activate(connection: Connection, seat: Seat, now: datetime) -> None:
     )
 
 
-async def mark_use(connection: Connection, seat: Seat, today: date) -> None:
-    """Note that a seat was used on a day."""
+async def save_use(connection: Connection, seat: Seat, today: date) -> None:
+    """Store the day on which a seat was last used."""
     await connection.execute(
         """
         update seat set idle_since = $3, idle_reclaim_at = null
@@ -195,8 +196,8 @@ async def mark_use(connection: Connection, seat: Seat, today: date) -> None:
     )
 
 
-async def suspend(connection: Connection, agency_id: str, seat_ids: Sequence[str]) -> None:
-    """Let seats not be used for now."""
+async def save_suspended(connection: Connection, agency_id: str, seat_ids: Sequence[str]) -> None:
+    """Set seats to suspended."""
     await connection.execute(
         """
         update seat set state = 'suspended', idle_reclaim_at = null
@@ -207,8 +208,8 @@ async def suspend(connection: Connection, agency_id: str, seat_ids: Sequence[str
     )
 
 
-async def reinstate(connection: Connection, seat: Seat, state: SeatState, today: date) -> None:
-    """Reinstate a suspended seat; its idle days restart."""
+async def save_reinstated(connection: Connection, seat: Seat, state: SeatState, today: date) -> None:
+    """Set a suspended seat to its next state; its idle days restart."""
     await connection.execute(
         "update seat set state = $3, idle_since = $4 where agency_id = $1 and seat_id = $2",
         seat.agency_id,
@@ -218,10 +219,10 @@ async def reinstate(connection: Connection, seat: Seat, state: SeatState, today:
     )
 
 
-async def transfer(
+async def save_transferred(
     connection: Connection, agency_id: str, transfers: Sequence[tuple[str, Person]], now: datetime
 ) -> None:
-    """Give held seats to other people, one after the other: a person may give a seat away and be given another."""
+    """Transfer seats to other people, one by one: a person may lose one seat and get another."""
     await connection.executemany(
         """
         update seat
@@ -237,8 +238,8 @@ async def transfer(
     )
 
 
-async def revoke(connection: Connection, agency_id: str, seat_ids: Sequence[str], now: datetime) -> None:
-    """Take seats back and delete who held them."""
+async def save_revoked(connection: Connection, agency_id: str, seat_ids: Sequence[str], now: datetime) -> None:
+    """Set seats to revoked, and delete their holders' data."""
     await connection.execute(
         """
         update seat

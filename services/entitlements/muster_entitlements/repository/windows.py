@@ -1,28 +1,16 @@
 """Feature windows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from muster_contracts.entitlements import AccessMode
-from muster_entitlements.domain import Window
+from muster_entitlements.domain.windows import Extension, Window
 from muster_runtime.database.transactions import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class Extension:
-    """A window that ends later than before."""
-
-    agency_id: str
-    window_id: str
-    feature: str
-    previous_ends_at: datetime
-    ends_at: datetime
-
-
 async def add_windows(connection: Connection, windows: Sequence[Window]) -> None:
-    """Keep the windows that an enrollment opens."""
+    """Add the windows that an enrollment opens."""
     await connection.execute(
         """
         insert into feature_window (
@@ -47,10 +35,10 @@ async def add_windows(connection: Connection, windows: Sequence[Window]) -> None
     )
 
 
-async def extend_windows(
+async def save_extensions(
     connection: Connection, agency_id: str, enrollment_id: str, ends_at: datetime
 ) -> list[Extension]:
-    """Let the windows that last as long as the term end when it does; returns those that have changed."""
+    """Extend the windows that last as long as the term; returns those that changed."""
     rows = await connection.fetch(
         """
         update feature_window
@@ -65,8 +53,8 @@ async def extend_windows(
     return sorted((Extension(**row) for row in rows), key=lambda extension: extension.feature)
 
 
-async def cut_windows(connection: Connection, agency_id: str, enrollment_id: str, at: datetime) -> list[str]:
-    """Close an enrollment's windows that would be open later; returns their ids."""
+async def save_closed_windows(connection: Connection, agency_id: str, enrollment_id: str, at: datetime) -> list[str]:
+    """End an enrollment's windows that would be open after `at`; returns their IDs."""
     rows = await connection.fetch(
         """
         update feature_window
@@ -82,7 +70,7 @@ async def cut_windows(connection: Connection, agency_id: str, enrollment_id: str
 
 
 async def find_used_trials(connection: Connection, agency_id: str, before: datetime) -> dict[str, timedelta]:
-    """For how long an agency's trials of each feature were open before an instant, over all its enrollments."""
+    """How long an agency's trials of each feature were open before an instant, over all its enrollments."""
     rows = await connection.fetch(
         """
         select feature, sum(greatest(least(ends_at, $2) - starts_at, interval '0')) as used
@@ -97,7 +85,7 @@ async def find_used_trials(connection: Connection, agency_id: str, before: datet
 
 
 async def find_windows(connection: Connection, agency_id: str, window_ids: Sequence[str]) -> dict[str, Window]:
-    """Windows of an agency by their ids."""
+    """Windows of an agency by their IDs."""
     rows = await connection.fetch(
         """
         select

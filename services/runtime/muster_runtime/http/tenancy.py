@@ -1,7 +1,7 @@
 """A request's reads and changes, each within the agency that its caller may act for."""
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Annotated, TypeVar
@@ -17,6 +17,9 @@ from muster_runtime.http.auth import Identity, IdentityDep
 from muster_runtime.http.idempotency import Key, Reply
 
 R = TypeVar("R", bound=BaseModel | None)
+
+# By the error that a command is refused with: what that leads to.
+AfterRefusal = Mapping[type[PermanentError], Callable[[UnitOfWork], Awaitable[None]]]
 
 _ETAG = re.compile(r'"(\d{1,18})"')
 
@@ -76,6 +79,7 @@ class Commands:
         part: int = 0,
         body_sha256: bytes | None = None,
         kept: Callable[[R], R] = lambda reply: reply,
+        after_refusal: AfterRefusal | None = None,
     ) -> Response:
         """Carry out a command under the agency's lock and answer with its reply (None: an empty body).
 
@@ -84,10 +88,14 @@ class Commands:
         number the calls as its parts, from 0: each is a transaction of its own, and keeps a reply of its own.
         What must not be kept, such as a secret that is shown once or a person's name, `kept` takes out of the reply.
         Of a body that was read as a stream, `body_sha256` is the digest. `others` are locked as well.
+        A refusal rolls all back, so what it leads to, `after_refusal`, is a transaction of its own.
         """
         keyed = await self._key.of_body(part, body_sha256) if self._key else None
         lock = keyed.lock(agency_id) if keyed else LOCK
-        async with self.write(agency_id, *others, lock=lock) as uow:
+        async with (
+            self._followed(agency_id, after_refusal or {}),
+            self.write(agency_id, *others, lock=lock) as uow,
+        ):
             if keyed and (found := keyed.reply(uow)):
                 return _response(found, replayed=True)
             result = await handler(uow)
@@ -103,6 +111,15 @@ class Commands:
             self._identity.admit(agency_id)
         async with self._database.write(*agencies, context=self._context, lock=lock) as uow:
             yield uow
+
+    @asynccontextmanager
+    async def _followed(self, agency_id: str, after_refusal: AfterRefusal) -> AsyncIterator[None]:
+        try:
+            yield
+        except tuple(after_refusal) as refusal:
+            async with self.write(agency_id) as uow:
+                await after_refusal[type(refusal)](uow)
+            raise
 
 
 def _body(reply: BaseModel | None) -> bytes:

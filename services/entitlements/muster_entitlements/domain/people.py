@@ -1,4 +1,4 @@
-"""People: their normalized addresses, and the pseudonyms that all other code uses."""
+"""People: their normalized addresses, and the subject references that all other code uses."""
 
 import hashlib
 import re
@@ -21,7 +21,7 @@ _SUBJECT_REF = re.compile(r"sub_[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A person as the directory knows them, under their reference."""
+    """A person, under their subject reference."""
 
     subject_ref: str
     email: str
@@ -29,7 +29,7 @@ class Person:
 
 
 class Directory:
-    """Makes persons of what people write, under references that only the key's holder can make."""
+    """Turns addresses into persons, under references that only the holder of the key can compute."""
 
     def __init__(self, key: str) -> None:
         # HMAC (RFC 2104) with its two key blocks hashed once: a file of seats needs it for each row.
@@ -43,13 +43,13 @@ class Directory:
         return Person(self.reference(agency_id, address), address, normalize_name(name))
 
     def subject_ref(self, agency_id: str, subject: str) -> str:
-        """The reference of a subject that is given as a reference or as an address. Raises InvalidInput."""
+        """The reference of a subject that is a reference or an address. Raises InvalidInput."""
         if _SUBJECT_REF.fullmatch(subject.strip()):
             return subject.strip()
         return self.reference(agency_id, normalize_email(subject))
 
     def reference(self, agency_id: str, address: str) -> str:
-        """The reference of an address in its one form."""
+        """The reference of a normalized address."""
         inner, outer = self._inner.copy(), self._outer.copy()
         inner.update(f"{agency_id}|{address}".encode())
         outer.update(inner.digest())
@@ -57,7 +57,7 @@ class Directory:
 
 
 def normalize_email(value: str) -> str:
-    """The one form of an address: trimmed, case folded, Unicode NFC.
+    """The normal form of an address: trimmed, case folded, Unicode NFC.
 
     Raises InvalidInput for a value that is not an address, or not in a .gov or .mil domain.
     """
@@ -69,18 +69,18 @@ def normalize_email(value: str) -> str:
         )
     if not _LOCAL_PART.fullmatch(local_part):
         raise InvalidInput("email", value, "must have a dot-atom (RFC 5322) before the @")
-    if not _is_governments(domain):
+    if not _is_government(domain):
         raise InvalidInput("email", value, "must be in a .gov or .mil domain")
     return address
 
 
 @lru_cache(maxsize=4096)
-def _is_governments(domain: str) -> bool:
+def _is_government(domain: str) -> bool:
     return _DOMAIN.fullmatch(domain) is not None
 
 
 def normalize_name(value: str | None) -> str | None:
-    """A name in Unicode NFC with single spaces; None when there is none. Raises InvalidInput."""
+    """A name in Unicode NFC with single spaces; None if it is empty. Raises InvalidInput."""
     name = " ".join(unicodedata.normalize("NFC", value or "").split())
     if len(name) > LONGEST_NAME or not name.isprintable():
         raise InvalidInput("name", value, f"must be at most {LONGEST_NAME} characters without control characters")

@@ -1,4 +1,4 @@
-"""Files of seats: CSV (RFC 4180) in UTF-8, with a header. A file is read as it comes and never held as a whole."""
+"""Seat files: CSV (RFC 4180) in UTF-8, with a header. A file is read as a stream and never held as a whole."""
 
 import csv
 import io
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from muster_contracts.entitlements import SeatBatchKind
 from muster_runtime.errors import InvalidInput
 
-# A chunk of a file: some thousand rows, and the most that one row may have.
+# The bytes of a chunk, some thousand rows, and the limit for one row.
 CHUNK_BYTES = 262_144
 
-# Header names are compared by their letters alone: "E-Mail Address" is emailaddress.
+# Header names are compared by their letters: "E-Mail Address" is emailaddress.
 _EMAIL = frozenset({"email", "emailaddress", "mail"})
 _SUBJECT = _EMAIL | {"subject", "subjectref"}
 _FROM = _SUBJECT | {"from", "fromemail", "fromemailaddress"}
@@ -23,7 +23,7 @@ _TO_NAME = _NAME | {"toname", "newname"}
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Where a file has what is read of it: `key` is the person, `to` whom a seat goes to, `name` that one's name."""
+    """The columns of a file: `key` is the person, `to` the person who gets the seat, `name` the name of the latter."""
 
     count: int
     key: int
@@ -33,14 +33,14 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Whole rows of a file; `first_line` is where they begin, and the header's is 1."""
+    """Whole rows of a file; `first_line` is the line of the first one; the header is line 1."""
 
     first_line: int
     content: bytes
 
 
 class FileCutter:
-    """Cuts a file, as it comes piece by piece, into chunks of whole rows."""
+    """Cuts a file that arrives in pieces into chunks of whole rows."""
 
     def __init__(self, kind: SeatBatchKind) -> None:
         self.columns: Columns | None = None
@@ -50,9 +50,9 @@ class FileCutter:
         self._offset = 0
 
     def feed(self, piece: bytes) -> Iterator[Chunk]:
-        """Take the next piece; yields the chunks that are whole now.
+        """Take the next piece; yields the chunks that are complete.
 
-        Raises InvalidInput where the file cannot be read: no header, not UTF-8, or a row beyond all measure.
+        Raises InvalidInput if the file cannot be read: no header, not UTF-8, or a row that is too long.
         """
         self._buffer += piece
         while len(self._buffer) >= CHUNK_BYTES:
@@ -63,7 +63,7 @@ class FileCutter:
             yield from self._cut(end)
 
     def end(self) -> Iterator[Chunk]:
-        """The file has ended: yields what is left. Raises InvalidInput as feed does, and for an open quote."""
+        """End the file; yields the last chunk. Raises InvalidInput as `feed` does, and for an unclosed quote."""
         if self._buffer.count(b'"') % 2:
             line = self._line + self._buffer.count(b"\n", 0, _last_row_end(self._buffer, len(self._buffer)))
             raise InvalidInput("body", f"the row at line {line}", "must be CSV (RFC 4180): a quote is not closed")
@@ -90,7 +90,7 @@ class FileCutter:
             raise InvalidInput("body", f"the byte at {self._offset + error.start}", "must be UTF-8") from None
 
     def _read_header(self, text: str) -> tuple[str, int]:
-        """Find the columns; returns what follows the header, and how many lines it is after."""
+        """Find the columns; returns the text after the header, and the number of lines before it."""
         stream = io.StringIO(text, newline="")
         reader = csv.reader(stream, strict=True)
         try:
@@ -104,9 +104,9 @@ class FileCutter:
 
 
 def read_rows(content: bytes, columns: Columns, first_line: int) -> Iterator[tuple[int, list[str] | None]]:
-    """The rows of a chunk, each with the line on which it begins; None for one of another shape than the header's.
+    """The rows of a chunk, each with its first line; None for a row that does not have the header's columns.
 
-    Blank rows are passed over.
+    Blank rows are skipped.
     """
     reader = csv.reader(io.StringIO(content.decode(), newline=""), strict=True)
     count, key, line = columns.count, columns.key, first_line
@@ -119,15 +119,15 @@ def read_rows(content: bytes, columns: Columns, first_line: int) -> Iterator[tup
                     yield line, fields if len(fields) == count else None
                 line = first_line + reader.line_num
             return
-        except csv.Error:  # the reader goes on with the next line
+        except csv.Error:  # the reader continues with the next line
             yield line, None
             line = first_line + reader.line_num
 
 
 def _last_row_end(buffer: bytearray, limit: int) -> int:
-    """Where the last row that ends within a limit ends; 0 where none does.
+    """The end of the last row that ends within a limit; 0 if none does.
 
-    A line break ends a row when an even number of quotes stands before it.
+    A line break ends a row if the number of quotes before it is even.
     """
     end = buffer.rfind(b"\n", 0, limit) + 1
     quotes = buffer.count(b'"', 0, end)
@@ -153,12 +153,12 @@ def _find_columns(header: list[str], kind: SeatBatchKind) -> Columns:
             return Columns(len(header), _one(header, names, _SUBJECT, "email or subject"), None, None)
 
 
-def _one(header: list[str], names: list[str], wanted: frozenset[str], told: str) -> int:
-    found = [index for index, name in enumerate(names) if name in wanted]
+def _one(header: list[str], names: list[str], accepted: frozenset[str], rule: str) -> int:
+    found = [index for index, name in enumerate(names) if name in accepted]
     if len(found) != 1:
-        raise InvalidInput("header", ",".join(header)[:200], f"must have one column named {told}")
+        raise InvalidInput("header", ",".join(header)[:200], f"must have one column named {rule}")
     return found[0]
 
 
-def _any(names: list[str], wanted: frozenset[str]) -> int | None:
-    return next((index for index, name in enumerate(names) if name in wanted), None)
+def _any(names: list[str], accepted: frozenset[str]) -> int | None:
+    return next((index for index, name in enumerate(names) if name in accepted), None)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from muster_runtime.errors import InvalidInput
 
-# A row of a file: the line on which it begins, and its fields; None where it has not the header's shape.
+# A row of a file: its first line, and its fields; None if it does not have the header's columns.
 Row = tuple[int, list[str] | None]
 
 MISSHAPEN = "the row must have as many columns as the header"
@@ -28,7 +28,7 @@ class Report:
         self.done += 1
         self._results.append(f"{line},{subject},{outcome},\n")
 
-    def leave(self, line: int, subject: str, outcome: str) -> None:
+    def keep(self, line: int, subject: str, outcome: str) -> None:
         """A row changed nothing."""
         self.unchanged += 1
         self._results.append(f"{line},{subject},{outcome},\n")

@@ -1,30 +1,29 @@
-"""The duty that works through files of seats: a chunk of each agency's in turn, so that none waits for another's."""
+"""The worker that processes seat files: one chunk of each agency in turn, so that no agency waits for another."""
 
 import asyncio
-from datetime import datetime
 
 import structlog
 
-from muster_entitlements.handlers.operations import work_on
-from muster_entitlements.people import Directory
+from muster_entitlements.domain.people import Directory
+from muster_entitlements.handlers.operations import process_next_chunk
 from muster_entitlements.repository import operations
 from muster_runtime.context import Context
-from muster_runtime.database.transactions import RETRYABLE, Connection
+from muster_runtime.database.transactions import RETRYABLE
 from muster_runtime.service import Runtime, Worker
 
-# After a failure, such as a disk that is full, an agency's file waits so many seconds; the others go on.
+# How long an agency's file waits after a failure, such as a full disk; other agencies' files continue.
 RETRY_SECONDS = 2.0
 
 _log = structlog.get_logger(__name__)
 
 
 def seat_file_worker(directory: Directory) -> Worker:
-    """The worker of a process. Several may run at once: a chunk is worked through under the agency's lock."""
+    """The worker of a process. Several may run at once: a chunk is processed under the agency's lock."""
 
     async def run(runtime: Runtime) -> None:
         await _SeatFileWorker(runtime, directory).run()
 
-    return Worker("seat-files", run, _next_due)
+    return Worker("seat-files", run, operations.find_oldest_wait)
 
 
 class _SeatFileWorker:
@@ -35,14 +34,14 @@ class _SeatFileWorker:
 
     async def run(self) -> None:
         while True:
-            if not await self._work_round():
+            if not await self._process_round():
                 await self._runtime.wakeup.wait()
 
-    async def _work_round(self) -> bool:
-        """A chunk for each agency that has a file; False when there was nothing to do."""
+    async def _process_round(self) -> bool:
+        """Process a chunk of each agency that has a file; False if there was nothing to do."""
         try:
             async with self._runtime.database.connection() as connection:
-                agencies = await operations.agencies_at_work(connection)
+                agencies = await operations.list_agencies(connection)
         except RETRYABLE as error:
             _log.warning("seat_files_retried", error=repr(error))
             await asyncio.sleep(RETRY_SECONDS)
@@ -50,12 +49,12 @@ class _SeatFileWorker:
         time = asyncio.get_running_loop().time()
         ready = [agency_id for agency_id in agencies if self._held_until.get(agency_id, 0.0) <= time]
         for agency_id in ready:
-            await self._work_on(agency_id)
+            await self._process(agency_id)
         if agencies and not ready:
             await asyncio.sleep(RETRY_SECONDS)
         return bool(agencies)
 
-    async def _work_on(self, agency_id: str) -> None:
+    async def _process(self, agency_id: str) -> None:
         database = self._runtime.database
         try:
             async with database.connection() as connection:
@@ -64,7 +63,7 @@ class _SeatFileWorker:
                 return
             context = Context(actor=operation.actor, correlation_id=operation.correlation_id)
             async with database.write(agency_id, context=context) as uow:
-                await work_on(uow, agency_id, self._directory)
+                await process_next_chunk(uow, agency_id, self._directory)
             self._held_until.pop(agency_id, None)
         except Exception as error:
             if isinstance(error, RETRYABLE):
@@ -72,11 +71,3 @@ class _SeatFileWorker:
             else:
                 _log.exception("seat_file_failed", agency_id=agency_id)
             self._held_until[agency_id] = asyncio.get_running_loop().time() + RETRY_SECONDS
-
-
-async def _next_due(connection: Connection) -> datetime | None:
-    """There is something to do at once, or nothing: since when a file has waited."""
-    instant: datetime | None = await connection.fetchval(
-        "select min(created_at) from operation where state = 'running'"
-    )
-    return instant

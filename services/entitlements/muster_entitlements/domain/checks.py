@@ -1,4 +1,4 @@
-"""The rules of checks: whether somebody may use a feature at an instant, and why. No I/O, no clock."""
+"""Checks: whether a person may use a feature at an instant, and why."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,18 +6,20 @@ from datetime import date, datetime
 from enum import StrEnum
 
 from muster_contracts.entitlements import AccessMode
-from muster_entitlements.domain import USABLE, Pool, PoolState, SeatState, Window
+from muster_entitlements.domain.pools import Pool, PoolState
+from muster_entitlements.domain.seats import USABLE, SeatState
+from muster_entitlements.domain.windows import Window
 
 
 class Verdict(StrEnum):
-    """Whether a subject may use what was asked for."""
+    """Whether the person may use the feature."""
 
     ALLOWED = "allowed"
     REFUSED = "refused"
 
 
 class Reason(StrEnum):
-    """Why: the first of the rules, in this order, that decides."""
+    """Why: the first rule that applies, in this order."""
 
     UNKNOWN = "unknown"
     WITHDRAWN = "withdrawn"
@@ -38,7 +40,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to a check. It holds until `valid_until`, unless the revision grows before."""
+    """The answer to a check. It holds until `valid_until`, unless the revision increases before."""
 
     verdict: Verdict
     reason: Reason
@@ -49,14 +51,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is known to answer a check with. Without a feature it asks for the seat alone."""
+    """What a check depends on. Without a feature, it checks only the seat."""
 
     pool: Pool | None
     seat: SeatState | None
     feature: str | None
     window: Window | None
     used_on: date | None = None
-    """The last day on which the seat was used; None where that is not known to be after its activation."""
+    """The last day on which the seat was used; None if the seat is not active."""
 
 
 def check(question: Question, now: datetime) -> Answer:
@@ -81,7 +83,7 @@ def check(question: Question, now: datetime) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """What answers any check of an agency: its windows by feature, and the seats of the people asked for."""
+    """What all checks of one agency depend on: its windows by feature, and the seats of the people in question."""
 
     pool: Pool | None
     windows: Mapping[str, Window]
@@ -89,19 +91,19 @@ class Register:
 
 
 def check_all(register: Register, pairs: Sequence[tuple[str, str | None]], now: datetime) -> list[Answer]:
-    """Answer a check of each subject and feature, in their order.
+    """Answer a check of each subject and feature, in order.
 
-    An answer depends on the seat's state and the feature alone: however many pairs, few answers differ.
+    An answer depends only on the seat's state and the feature, so many pairs have few different answers.
     """
     answers: dict[tuple[SeatState | None, str | None], Answer] = {}
-    given = []
+    in_order = []
     for subject_ref, feature in pairs:
         kind = seat, _ = register.seats.get(subject_ref), feature
         if kind not in answers:
             window = register.windows.get(feature) if feature else None
             answers[kind] = check(Question(register.pool, seat, feature, window), now)
-        given.append(answers[kind])
-    return given
+        in_order.append(answers[kind])
+    return in_order
 
 
 def _through_window(answer: Answer, window: Window, now: datetime) -> Answer:
@@ -117,7 +119,7 @@ def _through_window(answer: Answer, window: Window, now: datetime) -> Answer:
 
 
 def _next_change(pool: Pool, window: Window | None, now: datetime) -> datetime | None:
-    """The next instant at which time alone may change an answer."""
+    """The next instant at which the answer may change without a change of the entitlements."""
     if pool.withdrawn_at is not None or pool.ended:
         return None
     return _first_after(now, [pool.starts_at, pool.ends_at, *((window.starts_at, window.ends_at) if window else ())])

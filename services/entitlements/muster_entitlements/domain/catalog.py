@@ -8,6 +8,7 @@ from importlib.resources import files
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from muster_contracts.entitlements import AccessMode
+from muster_entitlements.errors import FeatureUnknown
 
 
 class Feature(BaseModel):
@@ -39,3 +40,10 @@ def features() -> dict[str, Feature]:
     """Every feature of the catalog by its key."""
     tables = tomllib.loads(files(__package__).joinpath("features.toml").read_text("utf-8"))
     return {key: Feature(key=key, **table) for key, table in tables.items()}
+
+
+def known_feature(key: str) -> str:
+    """The key, if the catalog has such a feature. Raises FeatureUnknown."""
+    if key not in features():
+        raise FeatureUnknown(key)
+    return key

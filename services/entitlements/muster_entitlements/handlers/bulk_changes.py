@@ -1,19 +1,20 @@
-"""A chunk of a file whose people's seats are suspended, revoked or given to others."""
+"""Processes the chunks of files that suspend, revoke, or transfer seats."""
 
 from collections.abc import Iterable
 from dataclasses import replace
 
 from muster_contracts.entitlements import PersonErased, SeatBatchKind, SeatRevocationReason, SeatRevoked
 from muster_entitlements import publishing
-from muster_entitlements.domain import ASSIGNABLE, Pool, Seat, SeatAction, SeatState
+from muster_entitlements.domain.operations import Operation
+from muster_entitlements.domain.people import Directory, Person
+from muster_entitlements.domain.pools import ASSIGNABLE, Pool
+from muster_entitlements.domain.row_results import MISSHAPEN, Report, Row, refuse_all, rule_of
+from muster_entitlements.domain.seat_file import Columns
+from muster_entitlements.domain.seats import Seat, SeatAction, SeatState
 from muster_entitlements.errors import SeatAlreadyHeld
 from muster_entitlements.handlers.closings import revoke_earlier
-from muster_entitlements.handlers.report import MISSHAPEN, Report, Row, refuse_all, rule_of
-from muster_entitlements.handlers.seats import known_pool
-from muster_entitlements.people import Directory, Person
+from muster_entitlements.handlers.lookups import known_pool
 from muster_entitlements.repository import dry_runs, pools, seats
-from muster_entitlements.repository.operations import Operation
-from muster_entitlements.seat_file import Columns
 from muster_runtime.database import writes
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import InvalidInput
@@ -22,7 +23,7 @@ from muster_runtime.pacing import Pace
 UNCHANGED = "unchanged"
 NO_SEAT = "no-seat"
 
-# A seat as it was before, and the person who holds it after; None where that is not another one.
+# A seat before the change, and the person who holds it after a transfer; None if the person stays.
 _Change = tuple[Seat, Person | None]
 
 _ACTION = {
@@ -31,25 +32,25 @@ _ACTION = {
     SeatBatchKind.TRANSFER: SeatAction.TRANSFER,
 }
 
-# The reason that a file's suspensions give to the public.
+# The public reason of suspensions by a file.
 _SUSPENDED_FOR = "requested"
 
 
 async def change_rows(uow: UnitOfWork, operation: Operation, rows: Iterable[Row], directory: Directory) -> Report:
-    """Do to each person's seat what the file asks for, in the rows' order; a bad row is refused, the others go on."""
+    """Change each person's seat as the file requests, in order; an invalid row does not stop the others."""
     pool = await known_pool(uow, operation.agency_id)
     if operation.kind is SeatBatchKind.TRANSFER and pool.state(uow.now) not in ASSIGNABLE:
         return refuse_all(rows, pool.state(uow.now).value)
-    assert operation.columns is not None  # every operation that runs was received
+    assert operation.columns is not None  # every running operation was received
     read = []
     pace = Pace()
     for line, fields in rows:
         read.append((line, _read(fields, operation, operation.columns, directory)))
         await pace.keep()
-    held = await _held(uow, operation, [wish for _, wish in read if not isinstance(wish, str)])
+    held = await _held(uow, operation, [request for _, request in read if not isinstance(request, str)])
     report, changes = _decide(read, held, _ACTION[operation.kind])
     if operation.dry_run:
-        await _suppose(uow, operation, changes, held)
+        await _simulate(uow, operation, changes, held)
     elif changes:
         await _apply(uow, operation.kind, pool, changes)
     return report
@@ -58,7 +59,7 @@ async def change_rows(uow: UnitOfWork, operation: Operation, rows: Iterable[Row]
 def _read(
     fields: list[str] | None, operation: Operation, columns: Columns, directory: Directory
 ) -> tuple[str, Person | None] | str:
-    """Whose seat, and for whom; or why the row is refused."""
+    """The holder of the seat, and the person who gets it; or the reason to refuse the row."""
     if fields is None:
         return MISSHAPEN
     try:
@@ -71,13 +72,13 @@ def _read(
         return rule_of(refusal)
 
 
-async def _held(uow: UnitOfWork, operation: Operation, wishes: list[tuple[str, Person | None]]) -> dict[str, Seat]:
-    """The seats of all whom the rows name; in a dry run, as it has changed them so far in its own eyes."""
-    subjects = {subject for subject, _ in wishes} | {person.subject_ref for _, person in wishes if person}
+async def _held(uow: UnitOfWork, operation: Operation, requests: list[tuple[str, Person | None]]) -> dict[str, Seat]:
+    """The seats of all people in the rows; in a dry run, with the changes that it has simulated so far."""
+    subjects = {subject for subject, _ in requests} | {person.subject_ref for _, person in requests if person}
     held = await seats.find_held(uow.connection, operation.agency_id, list(subjects))
     if operation.dry_run:
-        supposed = await dry_runs.find_supposed(uow.connection, operation, list(subjects))
-        for subject, (seat_id, state) in supposed.items():
+        simulated = await dry_runs.find_simulated(uow.connection, operation, list(subjects))
+        for subject, (seat_id, state) in simulated.items():
             held[subject] = Seat(operation.agency_id, seat_id, subject, state, used=False)
     return {subject: seat for subject, seat in held.items() if seat.state is not SeatState.REVOKED}
 
@@ -85,13 +86,13 @@ async def _held(uow: UnitOfWork, operation: Operation, wishes: list[tuple[str, P
 def _decide(
     read: list[tuple[int, tuple[str, Person | None] | str]], held: dict[str, Seat], action: SeatAction
 ) -> tuple[Report, list[_Change]]:
-    """What becomes of each row; `held` is brought up to it."""
+    """The result of each row, and the changes to make; updates `held`."""
     report, changes = Report(), []
-    for line, wish in read:
-        if isinstance(wish, str):
-            report.refuse(line, "", wish)
+    for line, request in read:
+        if isinstance(request, str):
+            report.refuse(line, "", request)
             continue
-        subject, person = wish
+        subject, person = request
         seat = held.get(subject)
         state = seat.after(action) if seat else None
         if seat is None:
@@ -99,7 +100,7 @@ def _decide(
         elif state is None:
             report.refuse(line, subject, f"the seat is {seat.state}")
         elif (state is seat.state and person is None) or (person and person.subject_ref == subject):
-            report.leave(line, subject, UNCHANGED)
+            report.keep(line, subject, UNCHANGED)
         elif person and person.subject_ref in held:
             report.refuse(line, subject, SeatAlreadyHeld.slug)
         else:
@@ -112,10 +113,10 @@ def _decide(
     return report, changes
 
 
-async def _suppose(uow: UnitOfWork, operation: Operation, changes: list[_Change], held: dict[str, Seat]) -> None:
+async def _simulate(uow: UnitOfWork, operation: Operation, changes: list[_Change], held: dict[str, Seat]) -> None:
     touched = {seat.subject_ref for seat, _ in changes} | {person.subject_ref for _, person in changes if person}
     gone = ("", SeatState.REVOKED)
-    await dry_runs.mark(
+    await dry_runs.save_simulated(
         uow.connection,
         operation,
         {subject: (held[subject].seat_id, held[subject].state) if subject in held else gone for subject in touched},
@@ -127,13 +128,13 @@ async def _apply(uow: UnitOfWork, kind: SeatBatchKind, pool: Pool, changes: list
     seat_ids = [seat.seat_id for seat, _ in changes]
     match kind:
         case SeatBatchKind.SUSPENSION:
-            await seats.suspend(uow.connection, agency_id, seat_ids)
-            await pools.touch_pool(uow.connection, agency_id)
+            await seats.save_suspended(uow.connection, agency_id, seat_ids)
+            await pools.save_revision(uow.connection, agency_id)
             for seat, _ in changes:
                 uow.publish(publishing.seat_suspended(seat, _SUSPENDED_FOR))
         case SeatBatchKind.REVOCATION:
-            await seats.revoke(uow.connection, agency_id, seat_ids, uow.now)
-            await writes.execute(uow.connection, pools.use_seats(agency_id, -len(changes), limit_met=False))
+            await seats.save_revoked(uow.connection, agency_id, seat_ids, uow.now)
+            await writes.execute(uow.connection, pools.save_seats_in_use(agency_id, -len(changes), limit_met=False))
             revoked = [(seat.seat_id, seat.subject_ref) for seat, _ in changes]
             payloads = publishing.seats_revoked(agency_id, revoked, SeatRevocationReason.REQUESTED)
             uow.publish_encoded(SeatRevoked, agency_id, payloads)
@@ -145,12 +146,13 @@ async def _apply(uow: UnitOfWork, kind: SeatBatchKind, pool: Pool, changes: list
 async def _transfer(uow: UnitOfWork, pool: Pool, transfers: list[tuple[Seat, Person]]) -> None:
     agency_id = pool.agency_id
     await revoke_earlier(uow, pool, [person.subject_ref for _, person in transfers])
-    given = [(seat.seat_id, person) for seat, person in transfers]
-    await seats.transfer(uow.connection, agency_id, given, uow.now)
-    await pools.touch_pool(uow.connection, agency_id)
+    await seats.save_transferred(
+        uow.connection, agency_id, [(seat.seat_id, person) for seat, person in transfers], uow.now
+    )
+    await pools.save_revision(uow.connection, agency_id)
     for seat, person in transfers:
         uow.publish(publishing.seat_transferred(seat, person.subject_ref))
-    # One after the other: who gives a seat away may be given another by a later row.
+    # One by one: a person whose seat is transferred may get another one by a later row.
     for seat, person in transfers:
         uow.publish(publishing.person_erased(seat))
         uow.publish(publishing.person_recorded(agency_id, person))

@@ -1,0 +1,19 @@
+"""The scopes and the parameter types of the routes."""
+
+from typing import Annotated
+
+from fastapi import Path
+
+from muster_runtime.http.application import requires, requires_program
+
+PREFIX = "/v1/agencies/{agency_id}"
+
+LONGEST_SUBJECT = 300
+
+READ = requires("entitlements:read")
+WRITE = requires("entitlements:write")
+# The program and the agency agree on the number of seats.
+OPERATE = requires_program("entitlements:operate")
+
+SeatId = Annotated[str, Path(pattern=r"^seat_[0-9a-f]{32}$")]
+OperationId = Annotated[str, Path(pattern=r"^bat_[0-9a-f]{32}$")]

@@ -1,0 +1,124 @@
+"""The routes that name a person: assign and transfer a seat, record a use."""
+
+from functools import partial
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from muster_contracts import AgencyId
+from muster_entitlements.api.parameters import LONGEST_SUBJECT, PREFIX, WRITE, SeatId
+from muster_entitlements.commands import AssignSeat, MarkUse, TransferSeat
+from muster_entitlements.domain.catalog import known_feature
+from muster_entitlements.domain.people import Directory
+from muster_entitlements.domain.seats import SeatState
+from muster_entitlements.errors import (
+    FeatureUnknown,
+    PoolNotOpen,
+    PoolUnknown,
+    SeatAlreadyHeld,
+    SeatCapReached,
+    SeatRevokedAlready,
+    SeatStateRefused,
+    SeatUnknown,
+    UseRefused,
+)
+from muster_entitlements.handlers import seats, uses
+from muster_entitlements.handlers.seat_limit import report_limit_reached
+from muster_entitlements.replies import SeatReply, SeatStateReply, UseReply
+from muster_runtime.errors import NotFound
+from muster_runtime.http.application import CommandsDep, ReaderDep, RuntimeDep
+from muster_runtime.http.problem_responses import COMMON, problem_responses
+
+
+class PersonRequest(BaseModel):
+    """A person."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    email: str = Field(description="An address in a .gov or .mil domain.", examples=["ada.example@nasa.gov"])
+    name: str | None = None
+
+
+class SeatRequest(PersonRequest):
+    """The person who gets a seat, and its first state: reserved and invited seats are kept until activation."""
+
+    state: Literal["reserved", "invited", "assigned"] = "assigned"
+
+
+class UseRequest(BaseModel):
+    """A person and the feature that they use."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    subject: str = Field(max_length=LONGEST_SUBJECT, description="An e-mail address or a subject reference.")
+    feature: str
+
+
+def make_router(directory: Directory) -> APIRouter:
+    """The routes, which turn addresses into subject references with the directory."""
+    router = APIRouter(prefix=PREFIX, tags=["seats"], responses=COMMON)
+
+    @router.post(
+        "/seats",
+        summary="Assign a seat",
+        dependencies=[WRITE],
+        status_code=201,
+        response_model=SeatReply,
+        responses=problem_responses(NotFound, PoolUnknown, PoolNotOpen, SeatAlreadyHeld, SeatCapReached),
+    )
+    async def assign_seat(agency_id: AgencyId, body: SeatRequest, commands: CommandsDep) -> Response:
+        command = AssignSeat(agency_id, directory.person(agency_id, body.email, body.name), SeatState(body.state))
+        return await commands.execute(
+            agency_id,
+            partial(seats.assign_seat, command=command),
+            status_code=201,
+            location=lambda seat: f"/v1/agencies/{agency_id}/seats/{seat.seat_id}",
+            kept=_without_person,
+            after_refusal={SeatCapReached: partial(report_limit_reached, agency_id=agency_id)},
+        )
+
+    @router.post(
+        "/seats/{seat_id}/transfer",
+        summary="Transfer a seat",
+        dependencies=[WRITE],
+        response_model=SeatStateReply,
+        responses=problem_responses(
+            NotFound, PoolUnknown, SeatUnknown, PoolNotOpen, SeatRevokedAlready, SeatStateRefused, SeatAlreadyHeld
+        ),
+    )
+    async def transfer_seat(
+        agency_id: AgencyId, seat_id: SeatId, body: PersonRequest, commands: CommandsDep
+    ) -> Response:
+        """Gives the seat to another person; its ID stays the same."""
+        command = TransferSeat(agency_id, seat_id, directory.person(agency_id, body.email, body.name))
+        return await commands.execute(agency_id, partial(seats.transfer_seat, command=command))
+
+    @router.post(
+        "/usage",
+        summary="Record the use of a feature",
+        dependencies=[WRITE],
+        responses=problem_responses(NotFound, FeatureUnknown, UseRefused),
+    )
+    async def mark_use(
+        agency_id: AgencyId,
+        body: UseRequest,
+        reader: ReaderDep,
+        commands: CommandsDep,
+        runtime: RuntimeDep,
+    ) -> UseReply:
+        """Records that a person uses a feature today. Only the first use of a day writes anything."""
+        feature = known_feature(body.feature)
+        command = MarkUse(agency_id, directory.subject_ref(agency_id, body.subject), feature)
+        return await uses.mark_use(
+            command,
+            runtime.clock.now(),
+            read=partial(reader.read, agency_id),
+            write=partial(commands.write, agency_id),
+        )
+
+    return router
+
+
+def _without_person(seat: SeatReply) -> SeatReply:
+    return seat.model_copy(update={"email": None, "name": None})

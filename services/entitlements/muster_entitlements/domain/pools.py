@@ -1,0 +1,66 @@
+"""An agency's pool of seats, and how it stands with billing."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class PoolState(StrEnum):
+    """The state of an agency's pool at an instant."""
+
+    UNKNOWN = "unknown"
+    NOT_STARTED = "not_started"
+    OPEN = "open"
+    SUSPENDED = "suspended"
+    WITHDRAWN = "withdrawn"
+    ENDED = "ended"
+
+
+# Seats can be assigned before the term starts, so that people are ready on the first day.
+ASSIGNABLE = frozenset({PoolState.OPEN, PoolState.NOT_STARTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The seats of an agency's enrollment, for the term [starts_at, ends_at).
+
+    `ended` comes from billing: the term was completed and no other follows. `revoking` counts the seats of earlier
+    generations that are not revoked yet: nobody holds them, and they do not count toward the cap.
+    """
+
+    agency_id: str
+    enrollment_id: str
+    starts_at: datetime
+    ends_at: datetime
+    suspended: bool
+    withdrawn_at: datetime | None
+    ended: bool
+    cap: int
+    in_use: int
+    limit_met: bool
+    revision: int
+    generation: int
+    revoking: int
+
+    @property
+    def free(self) -> int:
+        """Seats that nobody holds."""
+        return self.cap - self.in_use
+
+    def state(self, now: datetime) -> PoolState:
+        """The state at an instant. A withdrawal precedes the end of the term, which precedes a suspension."""
+        if self.withdrawn_at is not None:
+            return PoolState.WITHDRAWN
+        if self.ended or now >= self.ends_at:
+            return PoolState.ENDED
+        if self.suspended:
+            return PoolState.SUSPENDED
+        return PoolState.NOT_STARTED if now < self.starts_at else PoolState.OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What billing's terms mean for an enrollment: the end that renewals bring, and whether it has ended."""
+
+    renewed_to: datetime | None
+    ended: bool

@@ -1,0 +1,31 @@
+"""Looks up what a command needs, and refuses the command if it is missing."""
+
+from muster_entitlements.domain.pools import Pool
+from muster_entitlements.domain.seats import Seat
+from muster_entitlements.errors import PoolUnknown, SeatUnknown
+from muster_entitlements.repository import pools, seats
+from muster_runtime.database.transactions import UnitOfWork
+
+
+async def known_pool(uow: UnitOfWork, agency_id: str) -> Pool:
+    """The agency's pool. Raises PoolUnknown."""
+    pool = await pools.find_pool(uow.connection, agency_id)
+    if pool is None:
+        raise PoolUnknown(agency_id)
+    return pool
+
+
+async def known_pool_and_seat(uow: UnitOfWork, agency_id: str, subject_ref: str) -> tuple[Pool, str | None]:
+    """The agency's pool, and the ID of the seat that the person has in it. Raises PoolUnknown."""
+    pool, seat_id = await pools.find_pool_and_seat(uow.connection, agency_id, subject_ref)
+    if pool is None:
+        raise PoolUnknown(agency_id)
+    return pool, seat_id
+
+
+async def known_seat(uow: UnitOfWork, agency_id: str, seat_id: str) -> Seat:
+    """A seat of the agency. Raises SeatUnknown."""
+    seat = await seats.find_seat(uow.connection, agency_id, seat_id)
+    if seat is None:
+        raise SeatUnknown(agency_id, seat_id)
+    return seat

@@ -1,0 +1,47 @@
+"""Records the use of features."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+
+from muster_entitlements import queries
+from muster_entitlements.commands import MarkUse
+from muster_entitlements.domain.checks import Verdict, check
+from muster_entitlements.domain.seats import SeatState
+from muster_entitlements.errors import UseRefused
+from muster_entitlements.handlers.seats import activate, record_change
+from muster_entitlements.replies import UseReply
+from muster_entitlements.repository import seats
+from muster_runtime.database.transactions import Connection, UnitOfWork
+
+Read = Callable[[], AbstractAsyncContextManager[Connection]]
+Write = Callable[[], AbstractAsyncContextManager[UnitOfWork]]
+
+
+async def mark_use(command: MarkUse, now: datetime, *, read: Read, write: Write) -> UseReply:
+    """Record that a person uses a feature today. Only the first use of a day takes the agency's lock.
+
+    Raises UseRefused.
+    """
+    async with read() as connection:
+        question = await queries.find_question(connection, command.agency_id, command.subject_ref, command.feature)
+    answer = check(question, now)
+    if answer.verdict is Verdict.REFUSED:
+        raise UseRefused(answer.reason.value)
+    if question.used_on != now.date():
+        async with write() as uow:
+            await _record_use(uow, command)
+    return UseReply(subject_ref=command.subject_ref, used_on=now.date())
+
+
+async def _record_use(uow: UnitOfWork, command: MarkUse) -> None:
+    """The first use activates the seat. A seat that was revoked meanwhile stays revoked."""
+    held = await seats.find_held(uow.connection, command.agency_id, [command.subject_ref])
+    seat = held.get(command.subject_ref)
+    if seat is None:
+        return
+    if seat.state is SeatState.ASSIGNED:
+        await activate(uow, seat)
+        record_change(uow, "MarkUse", seat, SeatState.ACTIVE)
+    elif seat.state is SeatState.ACTIVE:
+        await seats.save_use(uow.connection, seat, uow.now.date())

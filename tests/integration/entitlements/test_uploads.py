@@ -1,0 +1,91 @@
+"""Seat files over HTTP: what is refused or abandoned leaves nothing behind, and results are kept for a time."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.files import file_of
+
+
+async def test_the_key_of_an_import_is_bound_to_its_file(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=10)
+    first = await entitlements.send_file(file_of(2), key="the import")
+    again = await entitlements.send_file(file_of(2), key="the import")
+    assert again.headers["location"] == first.headers["location"]
+    assert (await entitlements.send_file(file_of(3), key="the import")).status_code == 422
+    assert (await entitlements.finished(first))["assigned"] == 2
+    assert await entitlements.service.admin.fetchval("select count(*) from operation") == 1
+    assert await entitlements.service.admin.fetchval("select count(*) from operation_chunk") == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xef\xbb\xbf",
+        b"name\nAda\n",
+        b"email\n\xff@nasa.gov\n",
+        b'email\nada@nasa.gov\n"bob',
+        b"email\n" + b"a@nasa.gov\n" * 50_000 + b'"' + b"a@nasa.gov\n" * 50_000,
+    ],
+)
+async def test_a_file_that_cannot_be_read_changes_nothing(entitlements: Entitlements, body: bytes) -> None:
+    await entitlements.enroll(cap=20_000)
+    reply = await entitlements.send_file(body)
+    assert reply.status_code == 422
+    assert reply.json()["errors"][0]["rule"]
+    assert (await entitlements.pool())["in_use"] == 0
+    for table in ("operation", "operation_chunk", "deadline where kind = 'upload-abandoned'"):
+        assert await entitlements.service.admin.fetchval(f"select count(*) from {table}") == 0
+
+
+async def test_one_endless_line_is_refused_at_once(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=1)
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 1 << 30:
+            sent += 65_536
+            yield b"a" * 65_536
+
+    assert (await entitlements.send_file(endless())).status_code == 422
+    assert sent < 1 << 20
+
+
+async def test_what_is_not_there_is_not_found(entitlements: Entitlements) -> None:
+    assert (await entitlements.send_file(file_of(1))).status_code == 404
+    await entitlements.enroll(cap=1)
+    for path in (f"operations/bat_{'0' * 32}", f"operations/bat_{'0' * 32}/results"):
+        assert (await entitlements.get(path)).status_code == 404
+    operation = await entitlements.import_file(file_of(1))
+    token = entitlements.service.token("entitlements:read", agency="GSA")
+    reply = await entitlements.service.client.get(operation["results"], headers={"Authorization": f"Bearer {token}"})
+    assert reply.status_code == 404
+
+
+async def test_results_are_forgotten_after_thirty_days_and_abandoned_uploads_after_an_hour(
+    entitlements: Entitlements,
+) -> None:
+    await entitlements.enroll(cap=5)
+    operation = await entitlements.import_file(file_of(2))
+    await entitlements.service.admin.execute(
+        """
+        insert into operation (
+            agency_id, operation_id, kind, state, dry_run, on_limit, directory, actor, correlation_id, created_at
+        )
+        values ('NASA', 'bat_lost', 'import', 'receiving', false, 'fill', false, 'a', 'c', now())
+        """
+    )
+    await entitlements.service.admin.execute(
+        "insert into deadline values ('upload-abandoned', 'NASA', 'bat_lost', $1)", START
+    )
+    entitlements.service.clock.move(START.replace(month=9, day=10))
+
+    async def forgotten() -> bool:
+        return await entitlements.results(operation) == []
+
+    await entitlements.eventually(forgotten)
+    left = await entitlements.service.admin.fetch("select operation_id from operation")
+    assert [row["operation_id"] for row in left] == [operation["operation_id"]]
