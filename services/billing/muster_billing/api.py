@@ -6,15 +6,16 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from muster_billing import handlers, queries, reports
 from muster_billing.commands import DecideRenewal, RecordPayment
 from muster_billing.domain import Money
 from muster_billing.errors import InvoiceNotPayable, RenewalClosed
+from muster_billing.handlers import invoices, renewals
+from muster_billing.queries import lists, reports
 from muster_billing.replies import (
-    Forecast,
+    ForecastReply,
     InvoiceReply,
     PaymentReply,
-    Reconciliation,
+    ReconciliationReply,
     RenewalReply,
     TermReply,
     TransactionReply,
@@ -37,20 +38,18 @@ InvoiceId = Annotated[str, Path(pattern=r"^inv_[0-9a-f]{32}$")]
 RenewalId = Annotated[str, Path(pattern=r"^ren_[0-9a-f]{32}$")]
 
 
-class Request(BaseModel):
-    """What a caller sends."""
-
+class _Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Amount(Request):
+class Amount(_Request):
     """An amount in minor units of a currency, such as cents for USD. It must be an integer."""
 
     amount_minor: int = Field(strict=True, gt=0, le=10**12, examples=[100])
     currency: str = Field(pattern=r"^[A-Z]{3}$", examples=["USD"])
 
 
-class PaymentRequest(Request):
+class PaymentRequest(_Request):
     """A payment of an invoice."""
 
     amount: Amount
@@ -62,7 +61,7 @@ class PaymentRequest(Request):
     )
 
 
-class DecisionRequest(Request):
+class DecisionRequest(_Request):
     """The agency's answer to a renewal offer."""
 
     decision: RenewalDecision
@@ -71,25 +70,25 @@ class DecisionRequest(Request):
 @router.get("/agencies/{agency_id}/terms", summary="List an agency's terms", dependencies=[READ])
 async def list_terms(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> Page[TermReply]:
     async with reader.read(agency_id) as connection:
-        return await queries.terms(connection, agency_id, page)
+        return await lists.list_terms(connection, agency_id, page)
 
 
 @router.get("/agencies/{agency_id}/invoices", summary="List an agency's invoices", dependencies=[READ])
 async def list_invoices(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> Page[InvoiceReply]:
     async with reader.read(agency_id) as connection:
-        return await queries.invoices(connection, agency_id, page)
+        return await lists.list_invoices(connection, agency_id, page)
 
 
 @router.get("/agencies/{agency_id}/renewals", summary="List an agency's renewal offers", dependencies=[READ])
 async def list_renewals(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> Page[RenewalReply]:
     async with reader.read(agency_id) as connection:
-        return await queries.renewals(connection, agency_id, page)
+        return await lists.list_renewals(connection, agency_id, page)
 
 
 @router.get("/agencies/{agency_id}/ledger", summary="List an agency's ledger transactions", dependencies=[READ])
 async def list_ledger(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> Page[TransactionReply]:
     async with reader.read(agency_id) as connection:
-        return await queries.ledger(connection, agency_id, page)
+        return await lists.list_transactions(connection, agency_id, page)
 
 
 @router.post(
@@ -110,7 +109,7 @@ async def record_payment(
         amount=Money(request.amount.amount_minor, request.amount.currency),
         reference=request.reference,
     )
-    return await commands.execute(agency_id, partial(handlers.record_payment, command=command), status_code=201)
+    return await commands.execute(agency_id, partial(invoices.record_payment, command=command), status_code=201)
 
 
 @router.post(
@@ -125,14 +124,14 @@ async def decide_renewal(
 ) -> Response:
     """Sending the same decision again changes nothing."""
     command = DecideRenewal(agency_id=agency_id, renewal_id=renewal_id, decision=request.decision)
-    return await commands.execute(agency_id, partial(handlers.decide_renewal, command=command))
+    return await commands.execute(agency_id, partial(renewals.decide_renewal, command=command))
 
 
 @router.get("/reconciliation", summary="Reconcile terms, invoices, and the ledger", dependencies=[OPERATE])
-async def reconcile(reader: ReaderDep) -> Reconciliation:
+async def reconcile(reader: ReaderDep) -> ReconciliationReply:
     """Every list is empty if the books agree. A token for one agency sees only that agency."""
     async with reader.read(reader.tenant) as connection:
-        return await reports.reconciliation(connection)
+        return await reports.reconcile(connection)
 
 
 @router.get("/forecast", summary="Forecast renewals of a fiscal year", dependencies=[OPERATE])
@@ -141,6 +140,6 @@ async def forecast(
     fiscal_year: Annotated[
         int, Query(ge=2000, le=9999, description="The federal fiscal year; it starts on October 1 of the year before.")
     ],
-) -> Forecast:
+) -> ForecastReply:
     async with reader.read(reader.tenant) as connection:
         return await reports.forecast(connection, fiscal_year)

@@ -1,4 +1,4 @@
-"""Facts of the domain as the events that tell of them."""
+"""Facts of the domain as the events that publish them."""
 
 from datetime import datetime
 

@@ -15,29 +15,27 @@ from muster_billing.domain import (
     TermState,
     invoice_number,
 )
-from muster_billing.ledger import Account, TransactionKind
+from muster_billing.domain.ledger import Account, TransactionKind
 from muster_contracts import AgencyId, Instant, Money
 
 
-class Reply(BaseModel):
-    """What a route answers."""
-
+class _Reply(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Period(Reply):
+class PeriodReply(_Reply):
     """The days, both inclusive, on which the service is provided."""
 
     first_day: date
     last_day: date
 
     @classmethod
-    def of(cls, term: Term) -> "Period":
+    def of(cls, term: Term) -> "PeriodReply":
         period = term.period_of_performance
         return cls(first_day=period.first_day, last_day=period.last_day)
 
 
-class TermReply(Reply):
+class TermReply(_Reply):
     """A term [starts_at, ends_at), and the fiscal year that pays for it."""
 
     term_id: str
@@ -49,7 +47,7 @@ class TermReply(Reply):
     ends_at: Instant
     price: Money
     fiscal_year: int
-    period_of_performance: Period
+    period_of_performance: PeriodReply
     ended_at: Instant | None
     end_reason: str | None
 
@@ -65,13 +63,13 @@ class TermReply(Reply):
             ends_at=term.ends_at,
             price=money(term.price),
             fiscal_year=term.fiscal_year,
-            period_of_performance=Period.of(term),
+            period_of_performance=PeriodReply.of(term),
             ended_at=term.ended_at,
             end_reason=term.end_reason,
         )
 
 
-class InvoiceReply(Reply):
+class InvoiceReply(_Reply):
     """The invoice of a term; a draft has no number yet."""
 
     invoice_id: str
@@ -81,7 +79,7 @@ class InvoiceReply(Reply):
     state: InvoiceState
     amount: Money
     fiscal_year: int
-    period_of_performance: Period
+    period_of_performance: PeriodReply
     issued_at: Instant | None
     due_at: Instant | None
     overdue_level: int
@@ -102,7 +100,7 @@ class InvoiceReply(Reply):
             state=invoice.state,
             amount=money(invoice.amount),
             fiscal_year=invoice.fiscal_year,
-            period_of_performance=Period.of(term),
+            period_of_performance=PeriodReply.of(term),
             issued_at=issuance.issued_at if issuance else None,
             due_at=issuance.due_at if issuance else None,
             overdue_level=invoice.overdue_level,
@@ -112,7 +110,7 @@ class InvoiceReply(Reply):
         )
 
 
-class PaymentReply(Reply):
+class PaymentReply(_Reply):
     """A payment of an invoice."""
 
     payment_id: str
@@ -132,7 +130,7 @@ class PaymentReply(Reply):
         )
 
 
-class RenewalReply(Reply):
+class RenewalReply(_Reply):
     """The offer of the next term; the agency must decide before `decide_by`."""
 
     renewal_id: str
@@ -162,14 +160,14 @@ class RenewalReply(Reply):
         )
 
 
-class EntryReply(Reply):
+class EntryReply(_Reply):
     """A debit is positive, a credit negative."""
 
     account: Account
     amount: Money
 
 
-class TransactionReply(Reply):
+class TransactionReply(_Reply):
     """A ledger transaction; its entries sum to zero."""
 
     transaction_id: int
@@ -180,7 +178,7 @@ class TransactionReply(Reply):
     entries: list[EntryReply]
 
 
-class TermWithoutInvoice(Reply):
+class TermWithoutInvoiceReply(_Reply):
     """A term that has no invoice."""
 
     agency_id: AgencyId
@@ -188,7 +186,7 @@ class TermWithoutInvoice(Reply):
     number: int
 
 
-class MisbookedInvoice(Reply):
+class MisbookedInvoiceReply(_Reply):
     """An invoice that lacks a transaction that its state requires, or has one that its state forbids."""
 
     agency_id: AgencyId
@@ -197,7 +195,7 @@ class MisbookedInvoice(Reply):
     booked: bool
 
 
-class UnbalancedAccount(Reply):
+class UnbalancedAccountReply(_Reply):
     """An account whose ledger balance differs from its invoices and payments."""
 
     agency_id: AgencyId
@@ -207,15 +205,15 @@ class UnbalancedAccount(Reply):
     expected_minor: int
 
 
-class Reconciliation(Reply):
+class ReconciliationReply(_Reply):
     """The differences between terms, invoices, and the ledger; every list is empty if they agree."""
 
-    terms_without_invoice: list[TermWithoutInvoice]
-    misbooked_invoices: list[MisbookedInvoice]
-    unbalanced_accounts: list[UnbalancedAccount]
+    terms_without_invoice: list[TermWithoutInvoiceReply]
+    misbooked_invoices: list[MisbookedInvoiceReply]
+    unbalanced_accounts: list[UnbalancedAccountReply]
 
 
-class ForecastLine(Reply):
+class ForecastLineReply(_Reply):
     """Renewals in one state: accepted ones are agreed, offered ones are still open."""
 
     state: RenewalState
@@ -223,11 +221,11 @@ class ForecastLine(Reply):
     amount: Money
 
 
-class Forecast(Reply):
+class ForecastReply(_Reply):
     """The total of renewals that begin in a fiscal year."""
 
     fiscal_year: int
-    lines: list[ForecastLine]
+    lines: list[ForecastLineReply]
 
 
 def money(amount: domain.Money) -> Money:

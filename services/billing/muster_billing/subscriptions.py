@@ -1,11 +1,12 @@
-"""What billing listens to and what it does when its time has come."""
+"""Which event and which deadline goes to which handler."""
 
 from collections.abc import Mapping
 from functools import partial
 from zoneinfo import ZoneInfo
 
-from muster_billing import handlers, lifecycle
 from muster_billing.domain import Tariff
+from muster_billing.handlers import invoices, renewals, terms
+from muster_billing.handlers.transitions import END_TERM, OFFER_RENEWAL, OVERDUE_NOTICE, START_TERM
 from muster_contracts import Event
 from muster_contracts.enrollment import AgencyEnrolled, AgencyWithdrawn
 from muster_runtime.messaging.events import EventHandler
@@ -13,18 +14,18 @@ from muster_runtime.scheduling.deadlines import DeadlineHandler
 
 
 def subscriptions(tariff: Tariff, zone: ZoneInfo) -> Mapping[type[Event], EventHandler]:
-    """A suspension changes nothing here: a term runs, and its invoice is owed."""
+    """A suspension is not here: the term runs on, and its invoice is owed."""
     return {
-        AgencyEnrolled: partial(handlers.begin_first_terms, tariff, zone),
-        AgencyWithdrawn: partial(handlers.withdraw, zone),
+        AgencyEnrolled: partial(terms.on_agency_enrolled, tariff, zone),
+        AgencyWithdrawn: partial(terms.on_agency_withdrawn, zone),
     }
 
 
 def deadlines(tariff: Tariff, zone: ZoneInfo) -> Mapping[str, DeadlineHandler]:
-    """Kinds due at one instant are handled in this order."""
+    """Kinds that are due at the same instant are handled in this order."""
     return {
-        lifecycle.START_TERM: handlers.start_terms,
-        lifecycle.OFFER_RENEWAL: partial(handlers.offer_renewals, tariff),
-        lifecycle.TELL_OVERDUE: handlers.tell_overdue,
-        lifecycle.END_TERM: partial(handlers.end_terms, tariff, zone),
+        START_TERM: terms.on_start_term_due,
+        OFFER_RENEWAL: partial(renewals.on_offer_renewal_due, tariff),
+        OVERDUE_NOTICE: invoices.on_overdue_notice_due,
+        END_TERM: partial(terms.on_end_term_due, tariff, zone),
     }

@@ -22,7 +22,7 @@ E = TypeVar("E", bound=Event)
 
 @dataclass
 class Billing:
-    """The running service, and what the tests do with it."""
+    """The running service, and shortcuts for what the tests do with it."""
 
     service: RunningService
 
@@ -35,13 +35,13 @@ class Billing:
     async def withdraw(self, withdrawn_at: datetime, agency_id: str = "NASA") -> None:
         await self.service.publish(withdrawn(agency_id, withdrawn_at))
 
-    async def told(self, cls: type[E], count: int = 1) -> list[E]:
-        """The events of a type, once there are so many; more than that is a failure."""
+    async def published(self, cls: type[E], count: int = 1) -> list[E]:
+        """The events of a type, once there are `count`; more than that is a failure."""
 
-        async def all_told() -> bool:
+        async def all_published() -> bool:
             return len(await self.service.published(cls)) >= count
 
-        await eventually(all_told)
+        await eventually(all_published)
         events = [event.data for event in await self.service.published(cls)]
         assert len(events) == count
         return events
@@ -55,7 +55,7 @@ class Billing:
         return response.json()
 
     async def only(self, what: str, agency_id: str = "NASA") -> dict[str, Any]:
-        """The one item of an agency's list, once it is there."""
+        """The only item of an agency's list, once it is there."""
 
         async def items() -> Any:
             return (await self.get(f"/v1/agencies/{agency_id}/{what}"))["items"]
@@ -76,7 +76,7 @@ class Billing:
         )
 
     async def settle(self) -> None:
-        """Wait until nothing is due and everything was relayed and applied, in two looks one after the other."""
+        """Wait until nothing is due and everything is relayed and applied, twice in a row."""
         activity = -1
 
         async def quiet_twice() -> bool:
@@ -124,7 +124,7 @@ async def billing(run_service: ServiceRunner) -> Billing:
 
 @pytest.fixture
 async def offered(billing: Billing) -> Callable[[], Awaitable[dict[str, Any]]]:
-    """Enrolls NASA and goes to the day on which its renewal is offered; answers the offer."""
+    """Enrolls NASA, moves to the day on which its renewal is offered, and returns the offer."""
 
     async def go() -> dict[str, Any]:
         await billing.enroll()

@@ -1,4 +1,4 @@
-"""Payments, decisions and reports over HTTP: what is refused, and how clearly."""
+"""Payments, decisions, and reports over HTTP: their effects and refusals."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -19,7 +19,7 @@ Offered = Callable[[], Awaitable[dict[str, Any]]]
 
 
 def refusal(response: httpx.Response, status: int) -> dict[str, Any]:
-    """The first thing that a problem finds fault with, or the problem itself."""
+    """The first error of a problem, or the problem if it lists none."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     problem = dict(response.json())
@@ -40,8 +40,8 @@ async def test_a_payment_settles_the_invoice_and_is_audited(billing: Billing, in
     response = await billing.pay(invoice_id, DOLLAR)
     assert response.status_code == 201
     assert (await billing.only("invoices"))["state"] == "paid"
-    (told,) = await billing.told(InvoicePaid)
-    assert told.payment_id == response.json()["payment_id"]
+    (paid,) = await billing.published(InvoicePaid)
+    assert paid.payment_id == response.json()["payment_id"]
     ledger = (await billing.get("/v1/agencies/NASA/ledger"))["items"]
     assert [(t["kind"], [(e["account"], e["amount"]["amount_minor"]) for e in t["entries"]]) for t in ledger] == [
         ("invoice_issued", [("accounts_receivable", 100), ("revenue", -100)]),
@@ -72,7 +72,7 @@ async def test_a_payment_settles_the_invoice_and_is_audited(billing: Billing, in
         ("1.00", "amount"),
     ],
 )
-async def test_any_other_amount_is_refused_by_name_and_nothing_is_booked(
+async def test_any_other_amount_is_refused_and_nothing_is_booked(
     billing: Billing, invoice_id: str, amount: object, field: str
 ) -> None:
     error = refusal(await billing.pay(invoice_id, amount), 422)
@@ -85,7 +85,7 @@ async def test_any_other_amount_is_refused_by_name_and_nothing_is_booked(
 @pytest.mark.parametrize(
     "change", [{"reference": ""}, {"reference": "a\u0000b"}, {"reference": "x" * 201}, {"reference": 7}, {"memo": "x"}]
 )
-async def test_a_reference_that_is_none_and_a_field_that_is_not_known_are_refused(
+async def test_an_invalid_reference_or_an_unknown_field_is_refused(
     billing: Billing, invoice_id: str, change: dict[str, object]
 ) -> None:
     response = await billing.service.client.post(
@@ -94,7 +94,7 @@ async def test_a_reference_that_is_none_and_a_field_that_is_not_known_are_refuse
     assert next(iter(change)) in refusal(response, 422)["field"]
 
 
-async def test_json_that_is_cut_off_is_refused(billing: Billing, invoice_id: str) -> None:
+async def test_incomplete_json_is_refused(billing: Billing, invoice_id: str) -> None:
     response = await billing.service.client.post(
         f"/v1/agencies/NASA/invoices/{invoice_id}/payments",
         content=b'{"amount": {',
@@ -132,7 +132,7 @@ async def test_an_invoice_of_another_agency_is_not_found(billing: Billing, invoi
     refusal(await billing.service.client.get("/v1/agencies/NASA/invoices", headers=other), 404)
 
 
-async def test_an_agency_does_not_say_that_it_has_paid(billing: Billing, invoice_id: str) -> None:
+async def test_an_agency_cannot_record_its_own_payment(billing: Billing, invoice_id: str) -> None:
     for token in (billing.service.token(*SCOPES, agency="NASA"), billing.service.token("billing:write")):
         refusal(await billing.pay(invoice_id, DOLLAR, headers={"Authorization": f"Bearer {token}"}), 403)
     assert await paid_count(billing) == 0
@@ -148,12 +148,12 @@ async def test_a_token_without_the_scope_is_refused(billing: Billing, invoice_id
 
 
 @pytest.mark.parametrize("agency_id", ["nasa", "N", "NASA,NIH", "*"])
-async def test_an_agency_id_that_cannot_be_one_is_refused(billing: Billing, agency_id: str) -> None:
+async def test_an_invalid_agency_id_is_refused(billing: Billing, agency_id: str) -> None:
     response = await billing.service.client.get(f"/v1/agencies/{agency_id}/invoices")
     assert "agency_id" in refusal(response, 422)["field"]
 
 
-async def test_a_decision_is_taken_once_and_in_time(billing: Billing, offered: Offered) -> None:
+async def test_a_decision_is_final(billing: Billing, offered: Offered) -> None:
     renewal_id = (await offered())["renewal_id"]
     refusal(await billing.decide(renewal_id, "maybe"), 422)
     refusal(await billing.decide("ren_" + "0" * 32, "accepted"), 404)
@@ -162,7 +162,7 @@ async def test_a_decision_is_taken_once_and_in_time(billing: Billing, offered: O
     assert (await billing.decide(renewal_id, "declined")).json() == first.json()
     assert "declined" in refusal(await billing.decide(renewal_id, "accepted"), 409)["detail"]
     await billing.settle()
-    await billing.told(RenewalDecided, 1)
+    await billing.published(RenewalDecided, 1)
 
 
 async def test_a_decision_at_the_end_of_the_term_is_too_late(billing: Billing, offered: Offered) -> None:
@@ -170,7 +170,7 @@ async def test_a_decision_at_the_end_of_the_term_is_too_late(billing: Billing, o
     billing.move(one_year_after(START))
     refusal(await billing.decide(renewal_id, "accepted"), 409)
     await billing.settle()
-    await billing.told(RenewalDecided, 0)
+    await billing.published(RenewalDecided, 0)
 
 
 async def test_a_list_comes_in_pages(billing: Billing, invoice_id: str) -> None:
@@ -202,7 +202,7 @@ async def test_the_forecast_sums_accepted_and_open_renewals_of_a_fiscal_year(bil
     refusal(await billing.service.client.get("/v1/forecast?fiscal_year=26"), 422)
 
 
-async def test_reconciliation_names_what_was_tampered_with(billing: Billing, invoice_id: str) -> None:
+async def test_reconciliation_lists_what_was_tampered_with(billing: Billing, invoice_id: str) -> None:
     await billing.assert_books_balance()
     admin = billing.service.admin
     await admin.execute("update ledger_entry set amount_minor = 90 where account = 'accounts_receivable'")

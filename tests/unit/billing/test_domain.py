@@ -1,4 +1,4 @@
-"""Fiscal years, periods, and what may become of a term, an invoice and a renewal."""
+"""Fiscal years, periods, and the transitions of terms, invoices, and renewals."""
 
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -54,7 +54,7 @@ def offer() -> Renewal:
 @pytest.mark.parametrize(
     ("instant", "year"),
     [
-        (datetime(2025, 10, 1, 3, tzinfo=UTC), 2025),  # 23:00 on 30 September in Washington
+        (datetime(2025, 10, 1, 3, tzinfo=UTC), 2025),  # 23:00 on September 30 in Washington
         (datetime(2025, 10, 1, 3, 59, 59, 999999, tzinfo=UTC), 2025),
         (datetime(2025, 10, 1, 4, tzinfo=UTC), 2026),
         (datetime(2025, 12, 31, tzinfo=UTC), 2026),
@@ -62,25 +62,25 @@ def offer() -> Renewal:
         (START, 2025),
     ],
 )
-def test_a_fiscal_year_begins_on_1_october_in_washington(instant: datetime, year: int) -> None:
+def test_a_fiscal_year_begins_on_october_1_in_washington(instant: datetime, year: int) -> None:
     assert term(instant, instant + timedelta(days=365)).fiscal_year == year
 
 
 @given(instants)
-def test_every_day_lies_within_its_fiscal_year(instant: datetime) -> None:
+def test_every_day_is_within_its_fiscal_year(instant: datetime) -> None:
     year = fiscal_year(instant.date())
     assert date(year - 1, 10, 1) <= instant.date() < date(year, 10, 1)
 
 
 @pytest.mark.parametrize("hour", [4, 14, 23])
-def test_a_period_of_performance_is_a_year_and_no_day_more_whatever_the_hour(hour: int) -> None:
+def test_a_period_of_performance_is_exactly_one_year_whatever_the_hour(hour: int) -> None:
     starts_at = datetime(2025, 8, 6, hour, 30, tzinfo=UTC)
     period = term(starts_at, one_year_after(starts_at)).period_of_performance
     assert (period.first_day, period.last_day) == (date(2025, 8, 6), date(2026, 8, 5))
 
 
 @given(instants)
-def test_periods_of_performance_follow_on_without_a_gap_or_an_overlap(instant: datetime) -> None:
+def test_periods_of_performance_have_no_gap_and_no_overlap(instant: datetime) -> None:
     first = term(instant, one_year_after(instant))
     second = first.followed_by("term_2", Renewal.offer("ren_1", first, DOLLAR, instant), WASHINGTON)
     third = second.followed_by("term_3", Renewal.offer("ren_2", second, DOLLAR, instant), WASHINGTON)
@@ -91,7 +91,7 @@ def test_periods_of_performance_follow_on_without_a_gap_or_an_overlap(instant: d
 
 
 def test_a_change_to_daylight_saving_time_moves_no_day() -> None:
-    starts_at = datetime(2026, 3, 10, 4, 30, tzinfo=UTC)  # past midnight in Washington, and a year later before it
+    starts_at = datetime(2026, 3, 10, 4, 30, tzinfo=UTC)  # after midnight in Washington; before midnight a year later
     first = term(starts_at, one_year_after(starts_at))
     second = first.followed_by("term_2", Renewal.offer("ren_1", first, DOLLAR, starts_at), WASHINGTON)
     assert civil_day(second.starts_at, WASHINGTON) == date(2027, 3, 9)
@@ -99,7 +99,7 @@ def test_a_change_to_daylight_saving_time_moves_no_day() -> None:
     assert second.first_day == date(2027, 3, 10)
 
 
-def test_a_year_after_29_february_is_28_february() -> None:
+def test_a_year_after_february_29_is_february_28() -> None:
     assert one_year_after(datetime(2028, 2, 29, 7, tzinfo=UTC)) == datetime(2029, 2, 28, 7, tzinfo=UTC)
 
 
@@ -121,18 +121,18 @@ def test_a_renewal_is_offered_60_days_before_the_end_or_at_the_start_of_a_shorte
     assert term(ends_at=START + timedelta(days=20)).offer_at == START
 
 
-def test_a_draft_has_no_notice_to_come_and_an_invoice_falls_due_30_days_after_its_issue() -> None:
+def test_a_draft_has_no_notice_and_an_invoice_is_due_30_days_after_its_issue() -> None:
     assert draft().next_notice is None
     assert issued().issuance == Issuance(1, START, START + timedelta(days=30))
     assert invoice_number("NASA", 2025, 1) == "NASA-2025-01"
 
 
-def test_an_unpaid_invoice_is_told_of_at_its_due_instant_and_30_and_60_days_later_and_no_more() -> None:
-    invoice, told = issued(), []
+def test_an_unpaid_invoice_has_notices_at_its_due_instant_and_30_and_60_days_later() -> None:
+    invoice, notices = issued(), []
     while notice := invoice.next_notice:
-        told.append((notice.level, notice.days_overdue(notice.tell_at), notice.tell_at - START))
+        notices.append((notice.level, notice.days_overdue(notice.send_at), notice.send_at - START))
         invoice = invoice.escalate(notice)
-    assert told == [(1, 0, timedelta(days=30)), (2, 30, timedelta(days=60)), (3, 60, timedelta(days=90))]
+    assert notices == [(1, 0, timedelta(days=30)), (2, 30, timedelta(days=60)), (3, 60, timedelta(days=90))]
     assert invoice.state is InvoiceState.ISSUED
 
 
@@ -167,10 +167,10 @@ def test_a_renewal_can_be_decided_up_to_but_not_at_the_end_of_the_term() -> None
 
 
 @pytest.mark.parametrize("late", [timedelta(days=-31), timedelta(days=-30), timedelta(days=-1), timedelta(days=400)])
-def test_at_least_30_days_are_left_to_decide_from_when_the_offer_was_given(late: timedelta) -> None:
-    given_at = END + late
-    renewal = Renewal.offer("ren_1", term(), DOLLAR, given_at)
-    assert renewal.decide_by == max(END, given_at + timedelta(days=30))
+def test_an_agency_has_at_least_30_days_to_decide_from_when_the_offer_is_made(late: timedelta) -> None:
+    made_at = END + late
+    renewal = Renewal.offer("ren_1", term(), DOLLAR, made_at)
+    assert renewal.decide_by == max(END, made_at + timedelta(days=30))
     accepted_at = renewal.decide_by - timedelta(microseconds=1)
     accepted = renewal.decide(RenewalState.ACCEPTED, accepted_at)
     begins = max(END, accepted_at)
@@ -180,7 +180,7 @@ def test_at_least_30_days_are_left_to_decide_from_when_the_offer_was_given(late:
     assert (following.starts_at, following.ends_at) == (begins, one_year_after(begins))
 
 
-def test_a_term_that_begins_late_is_of_the_civil_day_and_fiscal_year_of_its_acceptance() -> None:
+def test_a_late_term_has_the_civil_day_and_fiscal_year_of_its_acceptance() -> None:
     renewal = Renewal.offer("ren_1", term(), DOLLAR, END + timedelta(days=40))
     for accepted_at, day, year in (
         (datetime(2026, 10, 1, 3, tzinfo=UTC), date(2026, 9, 30), 2026),
@@ -191,7 +191,7 @@ def test_a_term_that_begins_late_is_of_the_civil_day_and_fiscal_year_of_its_acce
         assert (following.first_day, following.fiscal_year) == (day, year)
 
 
-def test_a_decision_may_be_said_again_but_not_changed() -> None:
+def test_a_decision_can_be_repeated_but_not_changed() -> None:
     accepted = offer().decide(RenewalState.ACCEPTED, START)
     assert accepted.decide(RenewalState.ACCEPTED, END) is accepted
     with pytest.raises(RenewalClosed, match="already accepted"):

@@ -1,4 +1,4 @@
-"""Whatever is booked sums to zero, and the accounts say what is owed."""
+"""Every transaction sums to zero, and the accounts show what is owed."""
 
 from collections import Counter
 from datetime import UTC, datetime
@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster_billing import ledger
-from muster_billing.domain import Invoice, Issuance, Money
-from muster_billing.ledger import Account
+from muster_billing.domain import Invoice, Issuance, Money, ledger
+from muster_billing.domain.ledger import Account
 
 NOW = datetime(2025, 8, 6, tzinfo=UTC)
 

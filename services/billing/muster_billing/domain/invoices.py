@@ -41,19 +41,19 @@ class Issuance:
 
 @dataclass(frozen=True, slots=True)
 class OverdueNotice:
-    """A notice, sent at `tell_at`, that an invoice due at `due_at` is unpaid."""
+    """A notice, sent at `send_at`, that an invoice due at `due_at` is unpaid."""
 
     level: int
     due_at: datetime
-    tell_at: datetime
+    send_at: datetime
 
     def days_overdue(self, now: datetime) -> int:
         """Whole days since the due instant."""
         return (now - self.due_at).days
 
-    def put_off(self, earlier: "OverdueNotice", given_at: datetime) -> "OverdueNotice":
+    def postpone(self, earlier: "OverdueNotice", sent_at: datetime) -> "OverdueNotice":
         """This notice, postponed by the whole days by which the previous one was late."""
-        return replace(self, tell_at=self.tell_at + timedelta(days=(given_at - earlier.tell_at).days))
+        return replace(self, send_at=self.send_at + timedelta(days=(sent_at - earlier.send_at).days))
 
 
 @dataclass(frozen=True, slots=True)

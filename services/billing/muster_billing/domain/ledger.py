@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from muster_billing.domain import Invoice
+from muster_billing.domain.invoices import Invoice
 
 
 class Account(StrEnum):
@@ -15,7 +15,7 @@ class Account(StrEnum):
 
 
 class TransactionKind(StrEnum):
-    """What is booked of an invoice, each at most once."""
+    """What is booked for an invoice, each at most once."""
 
     INVOICE_ISSUED = "invoice_issued"
     PAYMENT_RECEIVED = "payment_received"
@@ -32,7 +32,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What is booked at once: its entries are in one currency and sum to zero."""
+    """What is booked together. Its entries are in one currency and sum to zero."""
 
     agency_id: str
     invoice_id: str
@@ -42,17 +42,17 @@ class Transaction:
 
 
 def invoice_issued(invoice: Invoice) -> Transaction:
-    """The agency owes the amount."""
+    """Now the agency owes the amount."""
     return _move(invoice, TransactionKind.INVOICE_ISSUED, debit=Account.RECEIVABLE, credit=Account.REVENUE)
 
 
 def payment_received(invoice: Invoice) -> Transaction:
-    """What the agency owed is cash."""
+    """The agency's debt becomes cash."""
     return _move(invoice, TransactionKind.PAYMENT_RECEIVED, debit=Account.CASH, credit=Account.RECEIVABLE)
 
 
 def invoice_voided(invoice: Invoice) -> Transaction:
-    """The reverse of its issue: nothing is owed and nothing was earned."""
+    """The reverse of its issue: nothing is owed, and nothing was earned."""
     return _move(invoice, TransactionKind.INVOICE_VOIDED, debit=Account.REVENUE, credit=Account.RECEIVABLE)
 
 

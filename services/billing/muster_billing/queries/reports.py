@@ -1,29 +1,29 @@
-"""The read side of the whole program: whether the books balance, and the forecast of the next year."""
+"""The reports of the whole program: whether the books agree, and the forecast of a fiscal year."""
 
 from datetime import date
 
 from muster_billing.replies import (
-    Forecast,
-    ForecastLine,
-    MisbookedInvoice,
-    Reconciliation,
-    TermWithoutInvoice,
-    UnbalancedAccount,
+    ForecastLineReply,
+    ForecastReply,
+    MisbookedInvoiceReply,
+    ReconciliationReply,
+    TermWithoutInvoiceReply,
+    UnbalancedAccountReply,
 )
 from muster_contracts import Money
 from muster_runtime.database.transactions import Connection
 
 
-async def reconciliation(connection: Connection) -> Reconciliation:
+async def reconcile(connection: Connection) -> ReconciliationReply:
     """Where terms, invoices, and the ledger disagree; every list is empty if they agree."""
-    return Reconciliation(
+    return ReconciliationReply(
         terms_without_invoice=await _terms_without_invoice(connection),
         misbooked_invoices=await _misbooked_invoices(connection),
         unbalanced_accounts=await _unbalanced_accounts(connection),
     )
 
 
-async def forecast(connection: Connection, fiscal_year: int) -> Forecast:
+async def forecast(connection: Connection, fiscal_year: int) -> ForecastReply:
     """The accepted and the open renewals whose term begins in a fiscal year.
 
     A renewal that was accepted late has its own first day.
@@ -44,10 +44,10 @@ async def forecast(connection: Connection, fiscal_year: int) -> Forecast:
         date(fiscal_year - 1, 10, 1),
         date(fiscal_year, 10, 1),
     )
-    return Forecast(
+    return ForecastReply(
         fiscal_year=fiscal_year,
         lines=[
-            ForecastLine(
+            ForecastLineReply(
                 state=row["state"],
                 renewals=row["renewals"],
                 amount=Money(amount_minor=row["amount_minor"], currency=row["currency"]),
@@ -57,7 +57,7 @@ async def forecast(connection: Connection, fiscal_year: int) -> Forecast:
     )
 
 
-async def _terms_without_invoice(connection: Connection) -> list[TermWithoutInvoice]:
+async def _terms_without_invoice(connection: Connection) -> list[TermWithoutInvoiceReply]:
     found = await connection.fetch(
         """
         select term.agency_id, term.id as term_id, term.number
@@ -66,10 +66,10 @@ async def _terms_without_invoice(connection: Connection) -> list[TermWithoutInvo
         order by term.id
         """
     )
-    return [TermWithoutInvoice(**row) for row in found]
+    return [TermWithoutInvoiceReply(**row) for row in found]
 
 
-async def _misbooked_invoices(connection: Connection) -> list[MisbookedInvoice]:
+async def _misbooked_invoices(connection: Connection) -> list[MisbookedInvoiceReply]:
     found = await connection.fetch(
         """
         select
@@ -90,10 +90,10 @@ async def _misbooked_invoices(connection: Connection) -> list[MisbookedInvoice]:
         order by invoice.id, expected.kind
         """
     )
-    return [MisbookedInvoice(**row) for row in found]
+    return [MisbookedInvoiceReply(**row) for row in found]
 
 
-async def _unbalanced_accounts(connection: Connection) -> list[UnbalancedAccount]:
+async def _unbalanced_accounts(connection: Connection) -> list[UnbalancedAccountReply]:
     found = await connection.fetch(
         """
         with expected as (
@@ -137,4 +137,4 @@ async def _unbalanced_accounts(connection: Connection) -> list[UnbalancedAccount
         order by agency_id, account, currency
         """
     )
-    return [UnbalancedAccount(**row) for row in found]
+    return [UnbalancedAccountReply(**row) for row in found]

@@ -1,12 +1,12 @@
-"""The read side of one agency: pages of terms, invoices, renewals and the ledger, oldest first."""
+"""One agency's terms, invoices, renewals, and ledger transactions: pages, oldest first."""
 
-from muster_billing import rows
 from muster_billing.replies import EntryReply, InvoiceReply, RenewalReply, TermReply, TransactionReply
+from muster_billing.repository import rows
 from muster_runtime.database.transactions import Connection
 from muster_runtime.pagination import Page, Pagination
 
 
-async def terms(connection: Connection, agency_id: str, page: Pagination) -> Page[TermReply]:
+async def list_terms(connection: Connection, agency_id: str, page: Pagination) -> Page[TermReply]:
     found = await connection.fetch(
         """
         select *
@@ -22,7 +22,7 @@ async def terms(connection: Connection, agency_id: str, page: Pagination) -> Pag
     return page.make([TermReply.of(rows.term(row)) for row in found], key=lambda term: term.term_id)
 
 
-async def invoices(connection: Connection, agency_id: str, page: Pagination) -> Page[InvoiceReply]:
+async def list_invoices(connection: Connection, agency_id: str, page: Pagination) -> Page[InvoiceReply]:
     found = await connection.fetch(
         """
         select invoice as invoice, term as term
@@ -40,7 +40,7 @@ async def invoices(connection: Connection, agency_id: str, page: Pagination) -> 
     return page.make(replies, key=lambda invoice: invoice.invoice_id)
 
 
-async def renewals(connection: Connection, agency_id: str, page: Pagination) -> Page[RenewalReply]:
+async def list_renewals(connection: Connection, agency_id: str, page: Pagination) -> Page[RenewalReply]:
     found = await connection.fetch(
         """
         select *
@@ -56,8 +56,8 @@ async def renewals(connection: Connection, agency_id: str, page: Pagination) -> 
     return page.make([RenewalReply.of(rows.renewal(row)) for row in found], key=lambda renewal: renewal.renewal_id)
 
 
-async def ledger(connection: Connection, agency_id: str, page: Pagination) -> Page[TransactionReply]:
-    """Raises InvalidCursor when the cursor is of another list."""
+async def list_transactions(connection: Connection, agency_id: str, page: Pagination) -> Page[TransactionReply]:
+    """Raises InvalidCursor if the cursor belongs to another list."""
     found = await connection.fetch(
         """
         select

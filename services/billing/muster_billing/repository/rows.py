@@ -1,4 +1,4 @@
-"""A table's row as the thing of the domain that it stands for."""
+"""From a table's row to the domain's object."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,0 +1,46 @@
+"""Renewals: the next term is offered, and the agency decides."""
+
+from collections.abc import Sequence
+
+from muster_billing import publishing
+from muster_billing.commands import DecideRenewal
+from muster_billing.domain import RenewalState, Tariff, TermState
+from muster_billing.handlers.transitions import offer_renewal, schedule_end
+from muster_billing.replies import RenewalReply
+from muster_billing.repository.renewals import find_renewal, find_renewal_of_term, save_renewal
+from muster_billing.repository.terms import find_term
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.observability import audit
+from muster_runtime.scheduling.deadlines import Deadline
+
+
+async def decide_renewal(uow: UnitOfWork, command: DecideRenewal) -> RenewalReply:
+    """Accept or decline an offer. The same decision again changes nothing.
+
+    Raises NotFound, or RenewalClosed if it was decided differently, is withdrawn, or its deadline has passed.
+    """
+    renewal = await find_renewal(uow.connection, command.agency_id, command.renewal_id)
+    decided = renewal.decide(RenewalState(command.decision), uow.now)
+    if decided is not renewal:
+        await save_renewal(uow.connection, decided)
+        if renewal.next_starts_at <= uow.now:
+            # The term is past its end and waited only for this answer.
+            schedule_end(uow, renewal.agency_id, renewal.term_id, uow.now)
+        uow.publish(publishing.renewal_decided(decided, command.decision, uow.now))
+    audit.record(
+        uow,
+        command="DecideRenewal",
+        agency_id=renewal.agency_id,
+        subject=renewal.id,
+        before={"state": renewal.state},
+        after={"state": decided.state},
+    )
+    return RenewalReply.of(decided)
+
+
+async def on_offer_renewal_due(tariff: Tariff, uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """Offer the next term: late, even after the current term's end, rather than never."""
+    for deadline in due:
+        term = await find_term(uow.connection, deadline.agency_id, deadline.subject)
+        if term.state is TermState.RUNNING and await find_renewal_of_term(uow.connection, term) is None:
+            await offer_renewal(uow, tariff, term)
