@@ -3,5 +3,4 @@
 from muster_billing.bootstrap import build
 from muster_runtime.cli import run
 
-if __name__ == "__main__":
-    run(build)
+run(build)
