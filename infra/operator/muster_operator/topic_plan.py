@@ -32,6 +32,13 @@ app = group("Compare Kafka's topics with the contracts, and correct them.")
 # Kafka's mark of a setting that somebody has set on the topic itself.
 _SET_ON_TOPIC = 1
 
+# Kafka's own topics, which hold for all programs of a cluster: where they lose what was acknowledged, the positions of
+# consumer groups go back, and an unfinished transaction may seem finished.
+_KAFKAS_OWN = ("__consumer_offsets", "__transaction_state")
+
+# Whether a broker that lacks acknowledged events may lead.
+_UNCLEAN = "unclean.leader.election.enable"
+
 # What a process may ask of its topics: it looks whether they are there, and set so that they lose nothing.
 _LOOK = ("Describe", "DescribeConfigs")
 
@@ -41,6 +48,7 @@ class Remedy(StrEnum):
 
     CREATE = "create it"
     ALTER = "set it"
+    PERSON = "nothing: change it yourself"
     NONE = "nothing: investigate"
 
 
@@ -57,12 +65,13 @@ class Difference:
 class LiveTopic:
     """A topic as the cluster has it: its partitions, their fewest copies, and what is set on it.
 
-    `min_in_sync` is what holds for it, wherever that is set.
+    `min_in_sync` and `unclean` are what holds for it, wherever that is set.
     """
 
     partitions: int
     replicas: int
     min_in_sync: int
+    unclean: bool
     settings: Mapping[str, str]
 
 
@@ -71,7 +80,10 @@ async def read_cluster(admin: AIOKafkaAdminClient, prefix: str) -> dict[str, Liv
 
     Raises Refused where a broker does not describe one, as for a moment after it was made.
     """
-    names = [name for name in await admin.list_topics() if name.startswith(f"{prefix}muster.")]
+    return await _read(admin, [name for name in await admin.list_topics() if name.startswith(f"{prefix}muster.")])
+
+
+async def _read(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, LiveTopic]:
     if not names:
         return {}
     topics = _described(await admin.describe_topics(names), "topic")
@@ -95,6 +107,7 @@ def _live(partitions: Sequence[Mapping[str, Any]], entries: Sequence[Mapping[str
         len(partitions),
         min(len(partition["replicas"]) for partition in partitions),
         int(holds[MIN_IN_SYNC]),
+        holds[_UNCLEAN] == "true",
         {name: value for name, value in holds.items() if name in here},
     )
 
@@ -124,11 +137,29 @@ def differences(
         yield Difference(name, "no contract describes it", Remedy.NONE)
 
 
+def differences_of_kafkas_own(live: Mapping[str, LiveTopic], replicas: int) -> Iterator[Difference]:
+    """What of Kafka's own topics is a person's to change: other programs use them as well."""
+    for name, there in live.items():
+        if there.replicas < replicas:
+            what = f"copies: {there.replicas}, not {replicas}; use kafka-reassign-partitions.sh"
+            yield Difference(name, what, Remedy.PERSON)
+        if there.min_in_sync < (least := min_in_sync(there.replicas)):
+            yield Difference(
+                name, f"{MIN_IN_SYNC}={there.min_in_sync}, not {least}; use kafka-configs.sh", Remedy.PERSON
+            )
+        if there.unclean:
+            yield Difference(name, f"{_UNCLEAN}=true, not false; use kafka-configs.sh", Remedy.PERSON)
+
+
 async def plan(bootstrap: str, prefix: str) -> list[Difference]:
     """The differences of a cluster."""
     async with connect(bootstrap) as admin:
         replicas = await usual_replicas(admin)
-        return list(differences(prefix, described_topics().values(), await read_cluster(admin, prefix), replicas))
+        own = await _read(admin, [name for name in _KAFKAS_OWN if name in await admin.list_topics()])
+        return [
+            *differences(prefix, described_topics().values(), await read_cluster(admin, prefix), replicas),
+            *differences_of_kafkas_own(own, replicas),
+        ]
 
 
 async def apply(bootstrap: str, prefix: str, replicas: int | None = None) -> list[Difference]:

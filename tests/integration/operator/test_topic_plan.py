@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import NewPartitions, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from typer.testing import CliRunner
 
 from muster_contracts import topics
@@ -147,6 +149,26 @@ async def test_with_three_brokers_an_acknowledged_event_is_on_two(
             return True
 
         await eventually(kept_on_two)
+
+        # Kafka's own topics are other programs' as well: what is wrong with them is said, and not changed.
+        reader = AIOKafkaConsumer(SEAT, bootstrap_servers=three_brokers, group_id="some-program")
+        await reader.start()
+        await reader.commit({TopicPartition(SEAT, 0): 0})
+        await reader.stop()
+        careless_group = {MIN_IN_SYNC: "1", "unclean.leader.election.enable": "true"}
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, "__consumer_offsets", careless_group)])
+
+        async def named_as_a_persons_to_change() -> bool:
+            found = await settled(plan(three_brokers, ""))
+            assert [(d.what, d.remedy) for d in found if d.topic == "__consumer_offsets"] == [
+                (f"{MIN_IN_SYNC}=1, not 2; use kafka-configs.sh", Remedy.PERSON),
+                ("unclean.leader.election.enable=true, not false; use kafka-configs.sh", Remedy.PERSON),
+            ]
+            return True
+
+        await eventually(named_as_a_persons_to_change)
+        left = await settled(apply(three_brokers, ""))
+        assert {d.topic for d in left} == {SEAT}
 
 
 async def settled(look: Awaitable[T]) -> T:
