@@ -83,7 +83,7 @@ async def read_cluster(admin: AIOKafkaAdminClient, prefix: str) -> dict[str, Liv
     return await _read(admin, [name for name in await admin.list_topics() if name.startswith(f"{prefix}muster.")])
 
 
-async def _read(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, LiveTopic]:
+async def _read(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, LiveTopic]:
     if not names:
         return {}
     topics = _described(await admin.describe_topics(names), "topic")
