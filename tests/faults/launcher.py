@@ -19,7 +19,7 @@ from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.http.tenancy import Commands
 from muster_runtime.messaging import parking
 from muster_runtime.messaging.applier import Applier
-from muster_runtime.messaging.consumer import Consumer
+from muster_runtime.messaging.consumer.kept_offsets import KeptOffsets
 from muster_runtime.messaging.lane import Lane
 from muster_runtime.messaging.producers import Producer
 from tests.faults import mutations
@@ -30,8 +30,8 @@ POINTS: dict[str, tuple[Any, str]] = {
     "delete": (Lane, "_delete"),
     "apply": (Applier, "apply"),
     "last sequence": (UnitOfWork, "flush"),  # which writes it, in a consumer
-    "keep": (Consumer, "_keep"),
-    "kafka commit": (Consumer, "_commit"),
+    "keep": (KeptOffsets, "keep"),
+    "kafka commit": (KeptOffsets, "commit"),
     "unpark": (parking, "remove"),
     "reply": (Commands, "execute"),
 }

@@ -66,7 +66,7 @@ def offsets_kept_first() -> None:
     on_batch = Consumer._on_batch
 
     async def keep_and_apply(self: Consumer, raw: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
-        await self._keep({TopicPartition(r.topic, r.partition): (0, r.offset + 1) for r in raw})
+        await self._kept.keep({TopicPartition(r.topic, r.partition): (0, r.offset + 1) for r in raw})
         await on_batch(self, raw)
 
     _replace(Consumer, "_on_batch", keep_and_apply)

@@ -14,7 +14,7 @@ from fastapi import APIRouter
 from muster_contracts import ClockMoved, faults
 from muster_runtime.clock import SandboxClock
 from muster_runtime.http.auth import requires_program
-from muster_runtime.messaging.rebootstrap import enable_rebootstrap
+from muster_runtime.messaging.client_internals import enable_rebootstrap
 
 _log = structlog.get_logger(__name__)
 
@@ -27,7 +27,7 @@ class ClockFollower:
         self._moved_to: datetime | None = None
         self._partition = TopicPartition(topic_prefix + ClockMoved.topic, 0)
         self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False)
-        enable_rebootstrap(self._consumer._client)
+        enable_rebootstrap(self._consumer)
 
     async def start(self) -> None:
         """Take the clock to its last move before anything else of the process runs."""

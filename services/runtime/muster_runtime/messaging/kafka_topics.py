@@ -10,7 +10,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from muster_contracts import Topic, topics
 from muster_contracts.topics import MIN_IN_SYNC, min_in_sync
 from muster_runtime.errors import RetryableError
-from muster_runtime.messaging.rebootstrap import enable_rebootstrap
+from muster_runtime.messaging.client_internals import enable_rebootstrap
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 
@@ -64,7 +64,7 @@ class KafkaTopics:
         self._admin = AIOKafkaAdminClient(
             bootstrap_servers=settings.kafka_bootstrap, client_id=f"{service.name}-monitor"
         )
-        enable_rebootstrap(self._admin._client)
+        enable_rebootstrap(self._admin)
         self.faults = TopicFaults()
 
     async def start(self) -> None:

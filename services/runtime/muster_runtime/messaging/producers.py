@@ -16,8 +16,8 @@ from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from muster_contracts import Envelope, event_id, source_of, write_run_headers
+from muster_runtime.messaging.client_internals import ProducerCloser, enable_rebootstrap
 from muster_runtime.messaging.kafka_topics import TopicRepartitioned
-from muster_runtime.messaging.rebootstrap import enable_rebootstrap
 from muster_runtime.pacing import Pace
 
 # The size of a batch before compression, unless one event is larger. Compressed, it must fit into what a consumer
@@ -27,17 +27,11 @@ BATCH_BYTES = 640_000
 # How long the client may take to get its id.
 START_SECONDS = 30
 
-# How long the client's tasks may take to see that they are cancelled, before they are cancelled once more.
-CANCEL_SECONDS = 1.0
-
 # How often the client asks for the leaders of partitions that have none.
 REFRESH_SECONDS = 1.0
 
 # Encoded records of one partition, in their order.
 Batches = Sequence[BatchBuilder]
-
-# What aiokafka's sender starts as tasks that only itself knows.
-_REQUESTS = ("_send_produce_req", "_do_add_partitions_to_txn", "_do_txn_commit")
 
 
 class Producer:
@@ -58,10 +52,8 @@ class Producer:
             max_batch_size=BATCH_BYTES,
             linger_ms=0,
         )
-        enable_rebootstrap(self._kafka.client)
-        self._requests: set[asyncio.Task[Any]] = set()
-        for name in _REQUESTS:
-            self._track(name)
+        enable_rebootstrap(self._kafka)
+        self._closer = ProducerCloser(self._kafka)
         self._asked_at = time.monotonic()
 
     async def start(self) -> None:
@@ -76,25 +68,8 @@ class Producer:
             raise TimeoutError(f"Kafka has not given the producer an id within {START_SECONDS} s") from None
 
     async def close(self) -> None:
-        """Cut all connections and end all tasks.
-
-        The client's own `stop` waits until everything is sent, and leaves tasks and sockets behind where it is
-        not let wait. What was in flight may arrive or not.
-        """
-        kafka = self._kafka
-        kafka._closed = True
-        sender = kafka._sender.sender_task
-        while tasks := [t for t in (*self._requests, sender) if t is not None and not t.done()]:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
-        for connection in kafka.client._conns.values():
-            if connection._writer is not None:
-                connection._writer.transport.abort()  # a close would wait until what is buffered is taken
-        await kafka.client.close()
-        transaction = kafka._txn_manager._transaction_waiter
-        if transaction is not None and transaction.done() and not transaction.cancelled():
-            transaction.exception()  # its sender has it too
+        """Cut all connections and end all tasks. What was in flight may arrive or not."""
+        await self._closer.close()
 
     async def partition_of(self, topic: str, key: bytes) -> TopicPartition:
         """The partition of a key.
@@ -144,20 +119,6 @@ class Producer:
         """Send batches in their order, and wait until all in-sync replicas have each event. Raises KafkaError."""
         for batch in batches:
             await (await self._kafka.send_batch(batch, partition.topic, partition=partition.partition))
-
-    def _track(self, name: str) -> None:
-        request = getattr(self._kafka._sender, name)
-
-        async def tracked(*arguments: Any) -> Any:
-            task = asyncio.current_task()
-            assert task is not None
-            self._requests.add(task)
-            try:
-                return await request(*arguments)
-            finally:
-                self._requests.discard(task)
-
-        setattr(self._kafka._sender, name, tracked)
 
 
 def partition_of(key: bytes, partitions: int) -> int:

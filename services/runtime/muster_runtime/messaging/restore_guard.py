@@ -21,6 +21,7 @@ from muster_contracts import MalformedRecord, event_id, read_headers
 from muster_runtime.database.transactions import Database
 from muster_runtime.errors import RetryableError
 from muster_runtime.messaging import passing
+from muster_runtime.messaging.client_internals import leaderless
 from muster_runtime.messaging.passing import OffsetRange
 from muster_runtime.messaging.positions import Position, StreamKey
 
@@ -72,7 +73,7 @@ async def refuse_restored(
     """
     async with database.connection() as connection:
         passed = await passing.passed(connection, topics)
-    published, leaderless = await _ends(bootstrap, topic_prefix, topics, passed)
+    published, unled = await _ends(bootstrap, topic_prefix, topics, passed)
     last = {stream: max(positions) for stream, positions in published.items()}
     # Only now: whatever is on a topic was assigned by a commit before it.
     for stream, given_out in (await _given_out(database, last)).items():
@@ -84,7 +85,7 @@ async def refuse_restored(
             there = published[run["topic"], run["agency_id"]].get(position)
             if there is not None and there.identity != identity:
                 raise _restored(there)
-    return leaderless
+    return unled
 
 
 async def published_runs(database: Database, bootstrap: str, topic_prefix: str) -> list[int]:
@@ -117,9 +118,8 @@ async def _ends(
     """The last events of each partition but for those that are passed, and the partitions without a leader."""
     published: Published = {}
     async with _reading(bootstrap, topic_prefix, topics) as kafka:
-        cluster = kafka._client.cluster
-        leaderless = [p for p in kafka.assignment() if cluster.leader_for_partition(p) in (None, -1)]
-        led = [p for p in kafka.assignment() if p not in leaderless]
+        unled = leaderless(kafka)
+        led = [partition for partition in kafka.assignment() if partition not in unled]
         ends = await kafka.end_offsets(led) if led else {}
         beginnings = await kafka.beginning_offsets(led) if led else {}
         for partition, end in ends.items():
@@ -134,7 +134,7 @@ async def _ends(
                 raise
             except Exception as error:  # bytes that the client cannot read are no event of ours
                 _log.warning("topic_end_unread", topic=partition.topic, partition=partition.partition, exc_info=error)
-    return published, leaderless
+    return published, unled
 
 
 @asynccontextmanager

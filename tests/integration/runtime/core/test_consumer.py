@@ -61,7 +61,7 @@ async def test_the_marker_of_a_transaction_is_no_record_to_wait_for(
     assert consumer is not None
 
     async def marker_is_there() -> bool:
-        ends: dict[Any, int] = await consumer._ends.end_offsets(list(consumer._kafka.assignment()))
+        ends: dict[Any, int] = await consumer._ends.end_offsets(list(consumer._client().assignment()))
         return sum(ends.values()) == 2
 
     await eventually(marker_is_there)

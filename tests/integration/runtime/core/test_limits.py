@@ -47,7 +47,7 @@ async def test_a_full_stream_pauses_its_partition_until_there_is_room(
     assert await parked_streams(probe) == {("NASA", 3)}
     consumer = probe.process.consumer
     assert consumer is not None
-    assert [p.partition for p in consumer._kafka.paused()] == [partition_of(b"NASA", PARTITIONS)]
+    assert [p.partition for p in consumer._client().paused()] == [partition_of(b"NASA", PARTITIONS)]
 
     other = elsewhere("NASA")
     await probe.publish(seat(other, "a"), seat(other, "b"))
@@ -105,7 +105,7 @@ async def test_a_consumer_that_is_behind_and_does_nothing_ends_its_process(idle_
         consumer = process.consumer
         assert consumer is not None
         await consumer.assigned.wait()
-        consumer._kafka.pause(*consumer._kafka.assignment())  # as lost as a client that fetches no more
+        consumer._client().pause(*consumer._client().assignment())  # as lost as a client that fetches no more
         await idle_probe.publish(seat("NASA", "a"))
         with pytest.raises(ConsumerStuck, match=r"1 records behind and has done nothing for \d+ s"):
             await asyncio.wait_for(asyncio.shield(process.failed), 30)

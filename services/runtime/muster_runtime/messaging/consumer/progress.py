@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from muster_runtime.messaging.client_internals import known_position
+
 
 class ConsumerStuck(Exception):
     """There are records to read and nothing is done. The process must end: only a new client helps."""
@@ -106,8 +108,5 @@ class Progress:
         what the client has passed with nothing in hand needs no applying.
         """
         applied = self.offsets.get(partition, 0)
-        state = self._kafka()._subscription.subscription.assignment.state_value(partition)
-        if self.in_hand or state is None or not state.has_valid_position:
-            return applied
-        position: int = state.position
-        return max(applied, position)
+        position = None if self.in_hand else known_position(self._kafka(), partition)
+        return applied if position is None else max(applied, position)

@@ -1,19 +1,17 @@
 """Reads topics as a member of a consumer group, by a FastStream batch subscriber."""
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import InvalidSessionTimeoutError, KafkaError
 from faststream import AckPolicy
-from faststream.kafka import KafkaBroker, KafkaMessage
-from faststream.kafka.message import FAKE_CONSUMER
-from faststream.kafka.subscriber.usecase import BatchSubscriber
+from faststream.kafka import KafkaBroker
 
+from muster_runtime.messaging.client_internals import Subscriber, batch_subscriber, enable_rebootstrap
 from muster_runtime.messaging.consumer.polling import Poller
-from muster_runtime.messaging.rebootstrap import enable_rebootstrap
 
 # The client keeps what it has fetched of each partition in memory, decompressed, until it is applied.
 PARTITION_FETCH_BYTES = 160 * 1024
@@ -31,8 +29,6 @@ FETCH_WAIT_MS = 200
 
 # How long a rebalance waits for a member that does not rejoin.
 REBALANCE_MS = 60_000
-
-Records = Sequence[ConsumerRecord[bytes, bytes]]
 
 _log = structlog.get_logger(__name__)
 
@@ -58,7 +54,7 @@ class Subscription:
         self._poller = poller
         self._handle = handle
         self._broker: KafkaBroker
-        self._subscriber: BatchSubscriber | None = None
+        self._subscriber: Subscriber | None = None
         self._left = False
 
     @property
@@ -74,7 +70,7 @@ class Subscription:
             self._broker, self._subscriber = self._build(session_ms)
             try:
                 await self._broker.start()
-                enable_rebootstrap(self.kafka._client)
+                enable_rebootstrap(self.kafka)
                 return
             except InvalidSessionTimeoutError:
                 _log.warning("session_timeout_refused", group=self._group, session_timeout_ms=session_ms)
@@ -97,7 +93,7 @@ class Subscription:
         """Close the client."""
         await self._broker.stop()
 
-    def _build(self, session_ms: int) -> tuple[KafkaBroker, BatchSubscriber]:
+    def _build(self, session_ms: int) -> tuple[KafkaBroker, Subscriber]:
         broker = KafkaBroker(
             self._bootstrap.split(","),  # FastStream takes one string for one broker
             client_id=self._client_id,
@@ -105,10 +101,12 @@ class Subscription:
             allow_auto_create_topics=False,
             logger=None,
         )
-        subscriber = broker.subscriber(
-            *self._topics,
+        subscriber = batch_subscriber(
+            broker,
+            self._topics,
+            self._poller.poll,
+            self._handle,
             group_id=self._group,
-            batch=True,
             fetch_max_wait_ms=FETCH_WAIT_MS,
             max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
             auto_offset_reset="earliest",
@@ -117,18 +115,5 @@ class Subscription:
             heartbeat_interval_ms=HEARTBEAT_MS,
             rebalance_timeout_ms=REBALANCE_MS,
             listener=self._listener,
-            parser=_parse,
-            decoder=_decode,
         )
-        subscriber(self._handle)
-        subscriber.get_msg = self._poller.poll  # type: ignore[method-assign]
         return broker, subscriber
-
-
-async def _parse(raw: Records) -> KafkaMessage:
-    """Hand the records on as they are: FastStream's own parser costs three times the whole of ours."""
-    return KafkaMessage(raw_message=tuple(raw), body=b"", consumer=FAKE_CONSUMER)
-
-
-async def _decode(message: KafkaMessage) -> Any:
-    return message.raw_message

@@ -1,0 +1,132 @@
+"""What aiokafka and FastStream do not offer by their public interface. Nothing else reaches into them.
+
+Tried at every update of either: tests/faults needs each of these.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.structs import BrokerMetadata
+from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka.message import FAKE_CONSUMER
+from faststream.kafka.subscriber.usecase import BatchSubscriber
+
+# How long the producer's tasks may take to see that they are canceled, before they are canceled once more.
+CANCEL_SECONDS = 1.0
+
+# What aiokafka's sender starts as tasks that only the sender knows.
+_REQUESTS = ("_send_produce_req", "_do_add_partitions_to_txn", "_do_txn_commit")
+
+Records = Sequence[ConsumerRecord[bytes, bytes]]
+
+Subscriber = BatchSubscriber
+
+
+def enable_rebootstrap(kafka: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClient) -> None:
+    """Let a long-lived client return to its bootstrap list when none of the brokers that it knows answers.
+
+    Kafka's own clients do this (KIP-899). aiokafka asks only the brokers of the last metadata, which leaves out those
+    that were down (aio-libs/aiokafka#456, #459): a client that has refreshed while one broker was up alone never
+    finds the others once that one dies. The client may have started already.
+    """
+    client = kafka.client if isinstance(kafka, AIOKafkaProducer) else kafka._client
+    cluster: Any = client.cluster
+    note_failure = cluster.failed_update
+
+    def failed_update(error: Exception | None) -> None:
+        note_failure(error)
+        nodes = [(f"bootstrap-{number}", host, port) for number, (host, port, _) in enumerate(client.hosts)]
+        # A client offers no way to forget brokers. Partitions keep their leaders until the next metadata.
+        cluster._brokers = {node: BrokerMetadata(node, host, port, None) for node, host, port in nodes}
+
+    cluster.failed_update = failed_update  # called when no known broker has answered
+
+
+def leaderless(consumer: AIOKafkaConsumer) -> Collection[TopicPartition]:
+    """The assigned partitions that have no leader: to ask the consumer for their offsets would wait for one."""
+    cluster = consumer._client.cluster
+    return [p for p in consumer.assignment() if cluster.leader_for_partition(p) in (None, -1)]
+
+
+def known_position(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int | None:
+    """The offset that the consumer reads next, where it knows it: `consumer.position` would wait until it does."""
+    state = consumer._subscription.subscription.assignment.state_value(partition)
+    if state is None or not state.has_valid_position:
+        return None
+    position: int = state.position
+    return position
+
+
+class ProducerCloser:
+    """Closes a producer at once, whatever it is doing.
+
+    aiokafka's own `stop` waits until everything is sent, and leaves tasks and sockets behind where it is not allowed
+    to wait. Make it before the producer is started.
+    """
+
+    def __init__(self, kafka: AIOKafkaProducer) -> None:
+        self._kafka = kafka
+        self._requests: set[asyncio.Task[Any]] = set()
+        for name in _REQUESTS:
+            self._track(name)
+
+    async def close(self) -> None:
+        """Cut all connections and end all tasks. What was in flight may arrive or not."""
+        kafka = self._kafka
+        kafka._closed = True
+        sender = kafka._sender.sender_task
+        while tasks := [t for t in (*self._requests, sender) if t is not None and not t.done()]:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
+        for connection in kafka.client._conns.values():
+            if connection._writer is not None:
+                connection._writer.transport.abort()  # a close would wait until what is buffered is taken
+        await kafka.client.close()
+        transaction = kafka._txn_manager._transaction_waiter
+        if transaction is not None and transaction.done() and not transaction.cancelled():
+            transaction.exception()  # its sender has it too
+
+    def _track(self, name: str) -> None:
+        request = getattr(self._kafka._sender, name)
+
+        async def tracked(*arguments: Any) -> Any:
+            task = asyncio.current_task()
+            assert task is not None
+            self._requests.add(task)
+            try:
+                return await request(*arguments)
+            finally:
+                self._requests.discard(task)
+
+        setattr(self._kafka._sender, name, tracked)
+
+
+def batch_subscriber(
+    broker: KafkaBroker,
+    topics: Collection[str],
+    poll: Callable[[AIOKafkaConsumer], Coroutine[Any, Any, tuple[ConsumerRecord[bytes, bytes], ...]]],
+    handle: Callable[[Any], Awaitable[None]],
+    **options: Any,
+) -> Subscriber:
+    """A subscriber that takes its batches by `poll`, and hands them to `handle` as they are.
+
+    FastStream's own batch is one `getmany`, which stops at the first partition whose records cannot be decoded and
+    returns all of one partition before anything of the next. Its own parser costs three times the whole of ours, and
+    what takes its place needs a consumer in each message. There is no option for either.
+    """
+    subscriber: Subscriber = broker.subscriber(*topics, batch=True, parser=_parse, decoder=_decode, **options)
+    subscriber(handle)
+    subscriber.get_msg = poll  # type: ignore[assignment, method-assign]
+    return subscriber
+
+
+async def _parse(raw: Records) -> KafkaMessage:
+    return KafkaMessage(raw_message=tuple(raw), body=b"", consumer=FAKE_CONSUMER)
+
+
+async def _decode(message: KafkaMessage) -> Any:
+    return message.raw_message
