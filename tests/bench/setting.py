@@ -10,6 +10,7 @@ from muster_local.provisioning import Access
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.transactions import Database
+from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.relay import Relay
 from muster_runtime.scheduling.wakeup import Wakeup
 from tests.support import servers
@@ -38,6 +39,7 @@ class Setting:
             bootstrap=self.bootstrap,
             topics={SEAT_TOPIC: topics()[SEAT_TOPIC].partitions},
             topic_prefix=self.topic_prefix,
+            backlog=Backlog(1_000_000),
         )
 
 

@@ -19,6 +19,7 @@ from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import Database
 from muster_runtime.messaging import flight
+from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.messaging.relay import Relay
 from muster_runtime.scheduling.wakeup import WakeupListener
@@ -55,6 +56,7 @@ class Outbox:
             bootstrap=bootstrap,
             topics={TOPIC: partitions, DIRECTORY: partitions},
             topic_prefix=prefix,
+            backlog=Backlog(1_000_000),
         )
 
     async def write(self, agency_id: str) -> None:

@@ -19,6 +19,7 @@ WITHOUT_AGENCY = {
     "epoch",
     "consumed_partition",
     "passed_record",
+    "disk_probe",
     "delivery_purge",
     "agency",
     "agency_domain",

@@ -21,8 +21,10 @@ from muster_runtime.database.transactions import Database
 from muster_runtime.http import idempotency
 from muster_runtime.http.agency_queue import AgencyQueue
 from muster_runtime.http.application import create_app
+from muster_runtime.http.command_gate import CommandGate
 from muster_runtime.http.keys import KeySource
 from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.consumer import Consumer
 from muster_runtime.messaging.kafka_topics import KafkaTopics, needed_topics, partitions_of
 from muster_runtime.messaging.parking import ParkingLimits
@@ -127,11 +129,12 @@ async def running(
             migrations=service.migrations,
         )
         stack.push_async_callback(database.close)
+        backlog = Backlog(settings.outbox_rows)
         api_database = database
         if Role.API in roles:
-            agency_queue = AgencyQueue(settings.agency_queue)
+            gate = CommandGate(AgencyQueue(settings.agency_queue), backlog)
             api_database = await Database.connect(
-                api_dsn, service.name, clock, size=size, agency_queue=agency_queue, migrations=service.migrations
+                api_dsn, service.name, clock, size=size, gate=gate, migrations=service.migrations
             )
             stack.push_async_callback(api_database.close)
 
@@ -161,6 +164,7 @@ async def running(
                 bootstrap=settings.kafka_bootstrap,
                 topics={topic: partitions_of(topic, settings) for topic in service.produces},
                 topic_prefix=settings.topic_prefix,
+                backlog=backlog,
                 unsafe=lambda: kafka.faults.unsafe,
             )
             duties.start("relay", relay.run())
@@ -189,7 +193,7 @@ async def running(
             )
 
         keys = KeySource(settings.oidc_jwks)
-        monitor = Monitor(runtime, api_database, group, relay, consumer, scheduler, keys, kafka)
+        monitor = Monitor(runtime, api_database, group, backlog, relay, consumer, scheduler, keys, kafka)
         if relay is not None or consumer is not None:
             stack.push_async_callback(kafka.stop)
             await kafka.start()

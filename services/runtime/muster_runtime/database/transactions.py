@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
 
@@ -17,11 +17,11 @@ from muster_runtime.database import locks, writes
 from muster_runtime.database.array_types import ArrayTypes
 from muster_runtime.database.commits import COMMIT_SECONDS, Commits
 from muster_runtime.database.dbmate import MigrationsPending, unapplied
+from muster_runtime.database.disk import Disk
 from muster_runtime.database.locks import LOCK, Lock
 from muster_runtime.database.sessions import VANISHED_CLIENTS, Address, configure, keep_alive
 from muster_runtime.database.writes import Writes
-from muster_runtime.errors import RetryableError, TooManyRequests
-from muster_runtime.http.agency_queue import AgencyQueue
+from muster_runtime.errors import RetryableError
 from muster_runtime.identifiers import EVERY_AGENCY as EVERY_AGENCY
 from muster_runtime.messaging import outbox
 
@@ -172,24 +172,29 @@ class UnitOfWork:
         self._entries.clear()
 
 
+class Gate(Protocol):
+    """What a command passes before it takes a connection."""
+
+    def turn(self, agencies: Sequence[str]) -> AbstractAsyncContextManager[None]:
+        """Wait for the turn of a command that changes these agencies, and hold it."""
+
+
 class Database:
     """A service's schema, as one of its roles sees it.
 
-    `disk_full`: the last write found no room. `outbox_full`: callers with an agency queue must wait until
-    events have been published. `server`: when the server of the newest connection was started, which
-    tells one server, or one life of it, from another.
+    `server`: when the server of the newest connection was started, which tells one server, or one life of it, from
+    another.
     """
 
     pool: "asyncpg.Pool[Any]"
 
-    def __init__(self, clock: Clock, agency_queue: AgencyQueue | None = None, migrations: Path | None = None) -> None:
-        self.disk_full = False
-        self.outbox_full = False
+    def __init__(self, clock: Clock, gate: Gate | None = None, migrations: Path | None = None) -> None:
+        self.disk = Disk()
         self.server: datetime | None = None
         self.clock = clock
-        self.commits = Commits(COMMIT_SECONDS if agency_queue else None)
+        self.commits = Commits(COMMIT_SECONDS if gate else None)
         self._array_types = ArrayTypes()
-        self._agency_queue = agency_queue
+        self._gate = gate
         self._migrations = migrations
         self._settings: dict[str, str] = {}
 
@@ -202,15 +207,16 @@ class Database:
         *,
         size: int = 10,
         lock_timeout_seconds: int = 30,
-        agency_queue: AgencyQueue | None = None,
+        gate: Gate | None = None,
         migrations: Path | None = None,
     ) -> "Database":
         """Open a pool of at most `size` connections, whose search path is the service's schema.
 
-        With `agency_queue`, the writers of one agency wait for one another before they take a connection. With
-        `migrations`, the service's, work that the schema refuses asks whether one of them is pending.
+        With `gate`, its callers are commands: a writer passes the gate before it takes a connection, and gives up
+        waiting for a commit. With `migrations`, the service's, work that the schema refuses asks whether one of them
+        is pending.
         """
-        database = cls(clock, agency_queue, migrations)
+        database = cls(clock, gate, migrations)
         database._settings = {
             "search_path": schema,
             "application_name": f"muster-{schema}",
@@ -256,32 +262,25 @@ class Database:
     async def write(self, *agencies: str, context: Context, lock: Lock = LOCK) -> AsyncIterator[UnitOfWork]:
         """Lock the agencies, yield a unit of work, publish its events and commit.
 
-        Any error rolls all of it back. Row-level security refuses a write to an agency not named here. Raises
-        TooManyRequests where callers have an agency queue and one of their limits is reached, MigrationsPending where
-        the schema lacks what the work needs, ClockSkewed where the clock is not the database's, and CommitUnconfirmed
-        where callers have an agency queue and Postgres does not confirm commits: the unit of work may take effect even
-        so.
+        Any error rolls all of it back. Row-level security refuses a write to an agency not named here. Raises what the
+        gate raises, MigrationsPending where the schema lacks what the work needs, ClockSkewed where the clock is not
+        the database's, and CommitUnconfirmed where there is a gate and Postgres does not confirm commits: the unit of
+        work may take effect even so.
         """
         if not agencies:
             raise RuntimeError("a unit of work must name the agencies that it changes")
-        if self._agency_queue is not None and self.outbox_full:
-            raise TooManyRequests("too many events are waiting to be published; try again later")
         async with AsyncExitStack() as turn, AsyncExitStack() as held:
-            if self._agency_queue is not None and len(agencies) == 1:
-                await turn.enter_async_context(self._agency_queue.take(agencies[0]))
+            if self._gate is not None:
+                await turn.enter_async_context(self._gate.turn(agencies))
             self.commits.admit()
             connection = await held.enter_async_context(self.connection())
-            try:
+            with self.disk.watched():
                 async with self.commits.transaction(connection, held):
                     async with self.commits.interruptible():
                         now, found = await locks.take(connection, self.clock, agencies, lock)
                     uow = UnitOfWork(connection, frozenset(agencies), now, context, found)
                     yield uow
                     await uow.flush()
-            except asyncpg.DiskFullError:
-                self.disk_full = True
-                raise
-            self.disk_full = False
 
     @asynccontextmanager
     async def read(self, agency: str) -> AsyncIterator[Connection]:

@@ -12,6 +12,7 @@ import structlog
 
 from muster_contracts import topics as contracts
 from muster_runtime.database.transactions import RETRYABLE, Database
+from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.flight import Run
 from muster_runtime.messaging.lane import Lane
 from muster_runtime.messaging.lease import Lease
@@ -34,7 +35,7 @@ class Relay:
     """Drains one service's outbox while it holds the leases of its lanes. `wakeups` makes a wakeup for each.
 
     `topics` are those that the service writes, with how many partitions each of them must have. `unsafe` tells which of
-    them, by their names in Kafka, would lose events now: nothing is sent to those.
+    them, by their names in Kafka, would lose events now: nothing is sent to those. `backlog` is told what is published.
     """
 
     def __init__(
@@ -46,11 +47,13 @@ class Relay:
         holder: str,
         bootstrap: str,
         topics: Mapping[str, int],
+        backlog: Backlog,
         topic_prefix: str = "",
         unsafe: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._database = database
         self._service = service
+        self._backlog = backlog
         self._to_vacuum = 0
         self._vacuum_due = asyncio.Event()
         self.relayed = 0
@@ -90,6 +93,7 @@ class Relay:
     def _on_deleted(self, runs: Sequence[Run]) -> None:
         for run in runs:
             RELAYED.labels(self._service, run["topic"]).inc(run["events"])
+        self._backlog.shrink(len(runs))
         events = sum(run["events"] for run in runs)
         self.relayed += events
         self._to_vacuum += events

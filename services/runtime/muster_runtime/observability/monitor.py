@@ -3,7 +3,6 @@
 import asyncio
 from datetime import datetime
 
-import asyncpg
 import structlog
 from aiokafka.errors import KafkaError
 
@@ -13,6 +12,7 @@ from muster_runtime.database.dbmate import MigrationsMissing, unapplied
 from muster_runtime.database.transactions import RETRYABLE, Connection, Database
 from muster_runtime.http.keys import KeySource
 from muster_runtime.messaging import parked
+from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.consumer import Consumer
 from muster_runtime.messaging.kafka_topics import KafkaTopics
 from muster_runtime.messaging.relay import Relay
@@ -54,6 +54,7 @@ class Monitor:
         runtime: Runtime,
         api_database: Database,
         group: str,
+        backlog: Backlog,
         relay: Relay | None,
         consumer: Consumer | None,
         scheduler: Scheduler | None,
@@ -63,6 +64,7 @@ class Monitor:
         self._runtime = runtime
         self._databases = {"worker": runtime.database, "api": api_database}
         self._group = group
+        self._backlog = backlog
         self._relay = relay
         self._consumer = consumer
         self._scheduler = scheduler
@@ -92,7 +94,8 @@ class Monitor:
                 reasons += (pending := await self._migrations(connection))
                 if not pending:  # else tables and columns may be missing
                     standby_gone = await connection.fetchval("select commit_wait_seconds()") > COMMIT_SECONDS
-                    rows, oldest = await self._outbox(connection)
+                    await self._backlog.look(connection)
+                    rows, oldest = self._backlog.rows, self._seconds_since(self._backlog.oldest)
                     snapshot = await connection.fetchval("select oldest_snapshot_seconds()")
                     OLDEST_SNAPSHOT_SECONDS.labels(service).set(snapshot)
                     overdue = self._seconds_since(await next_due(connection))
@@ -101,7 +104,8 @@ class Monitor:
                     PARKED_DEADLINES.labels(service).set(len(await parked_deadlines(connection)))
                     if self._runtime.service.warnings is not None:
                         warnings += await self._runtime.service.warnings(connection)
-            reasons += await self._disk()
+            if not pending and await self._disk_is_full():
+                reasons.append("the disk of Postgres is full")
         except RETRYABLE as error:
             reasons.append(f"Postgres cannot be reached: {type(error).__name__}")
         if standby_gone:
@@ -135,13 +139,6 @@ class Monitor:
             POOL_IN_USE.labels(service, role).set(database.pool.get_size() - database.pool.get_idle_size())
         return Health(not reasons, reasons, rows, oldest, lag, parked_streams, warnings)
 
-    async def _outbox(self, connection: Connection) -> tuple[int, float]:
-        row = await connection.fetchrow("select count(*) as rows, min(recorded_at) as oldest from outbox")
-        assert row is not None
-        for database in self._databases.values():
-            database.outbox_full = row["rows"] >= self._runtime.settings.outbox_rows
-        return row["rows"], self._seconds_since(row["oldest"])
-
     def _seconds_since(self, instant: datetime | None) -> float:
         return 0.0 if instant is None else max(0.0, (self._runtime.clock.now() - instant).total_seconds())
 
@@ -162,30 +159,12 @@ class Monitor:
             return [str(error)]
         return [f"migrations are pending: {', '.join(pending)}"] if pending else []
 
-    async def _disk(self) -> list[str]:
-        """After a write that found no room: whether a few pages more than there are can be had now."""
-        full = [database for database in self._databases.values() if database.disk_full]
-        if not full:
-            return []
-        try:
+    async def _disk_is_full(self) -> bool:
+        full = [database.disk for database in self._databases.values() if database.disk.is_full]
+        for disk in full:
             async with self._runtime.database.pool.acquire() as connection:
-                room = connection.transaction()
-                await room.start()
-                try:
-                    # One row would fit into a page that is there already, and tell nothing.
-                    await connection.execute(
-                        """
-                        insert into lease (duty, holder, expires_at)
-                        select 'room/' || n, repeat('x', 1000), now() from generate_series(1, 200) as s(n)
-                        """
-                    )
-                finally:
-                    await room.rollback()
-        except asyncpg.DiskFullError:
-            return ["the disk of Postgres is full"]
-        for database in full:
-            database.disk_full = False
-        return []
+                await disk.look(connection)
+        return any(disk.is_full for disk in full)
 
     async def sandbox_state(self) -> dict[str, object]:
         """What the coordinator of the sandbox's clock asks of each process."""

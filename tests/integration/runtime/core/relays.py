@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.context import Context
+from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.messaging.relay import Relay
 from muster_runtime.scheduling.wakeup import WakeupListener
@@ -58,6 +59,7 @@ async def relaying(probe: RunningService, holder: str = "the same name") -> Asyn
         bootstrap=settings.kafka_bootstrap,
         topics=dict.fromkeys(probe.runtime.service.produces, PARTITIONS),
         topic_prefix=settings.topic_prefix,
+        backlog=Backlog(1_000_000),
     )
     task = asyncio.create_task(relay.run())
     yield relay

@@ -157,8 +157,7 @@ async def test_a_write_that_finds_the_disk_full_is_told_until_there_is_room(
             raise exception 'could not extend file: No space left on device' using errcode = 'disk_full';
         end $$;
         create trigger no_room before insert on effect for each row execute function no_room();
-        create trigger no_room before insert on lease for each row
-        when (new.duty like 'room/%') execute function no_room();
+        create trigger no_room before insert on disk_probe for each row execute function no_room();
         """
     )
     await probe.publish(seat("NASA", "a"))

@@ -1,0 +1,33 @@
+"""Back-pressure: while too much waits in the outbox, as when Kafka is away for long, commands are refused."""
+
+from datetime import datetime
+
+from muster_runtime.database.transactions import Connection
+from muster_runtime.errors import TooManyRequests
+
+
+class Backlog:
+    """What waits to be published. The relay notes what leaves the outbox, and `look` counts what is in it.
+
+    `rows` are runs of events; `oldest` is when the first of them was recorded.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.rows = 0
+        self.oldest: datetime | None = None
+
+    async def look(self, connection: Connection) -> None:
+        """Count what waits now."""
+        row = await connection.fetchrow("select count(*) as rows, min(recorded_at) as oldest from outbox")
+        assert row is not None
+        self.rows, self.oldest = row["rows"], row["oldest"]
+
+    def shrink(self, rows: int) -> None:
+        """So many rows have been published."""
+        self.rows = max(0, self.rows - rows)
+
+    def admit(self) -> None:
+        """Raise TooManyRequests while the outbox is full."""
+        if self.rows >= self._limit:
+            raise TooManyRequests("too many events are waiting to be published; try again later")
