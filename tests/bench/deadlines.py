@@ -11,9 +11,9 @@ from aiokafka import AIOKafkaConsumer
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.database.wakeup import WakeupListener
 from muster_runtime.scheduling.deadlines import Deadline
 from muster_runtime.scheduling.scheduler import Scheduler
-from muster_runtime.scheduling.wakeup import WakeupListener
 from tests.bench.processes import span
 from tests.bench.report import Measurement
 from tests.bench.setting import AGENCIES, SEAT_TOPIC, Setting, setting

@@ -11,11 +11,11 @@ from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.database.wakeup import WakeupListener
 from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.consumer import Consumer
 from muster_runtime.messaging.events import Received
 from muster_runtime.messaging.subscriptions import Subscriptions
-from muster_runtime.scheduling.wakeup import WakeupListener
 from tests.bench.processes import span
 from tests.bench.report import Measurement
 from tests.bench.setting import SEAT_TOPIC, Setting, setting

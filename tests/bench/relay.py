@@ -13,9 +13,9 @@ from muster_contracts.envelope import Headers
 from muster_contracts.testing import build, record
 from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
-from muster_runtime.messaging.outbox import RUN_LENGTH
+from muster_runtime.database.outbox import RUN_LENGTH
+from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.messaging.producers import partition_of
-from muster_runtime.scheduling.wakeup import Wakeup
 from tests.bench.processes import Span, span
 from tests.bench.report import Measurement
 from tests.bench.setting import AGENCIES, SEAT_TOPIC, Setting, setting

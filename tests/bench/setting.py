@@ -10,9 +10,9 @@ from muster_local.provisioning import Access
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.transactions import Database
+from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.relay import Relay
-from muster_runtime.scheduling.wakeup import Wakeup
 from tests.support import servers
 from tests.support.databases import Databases
 

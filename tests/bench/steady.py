@@ -14,7 +14,7 @@ from pathlib import Path
 import asyncpg
 
 from muster_runtime.clock import SystemClock
-from muster_runtime.scheduling.wakeup import WakeupListener
+from muster_runtime.database.wakeup import WakeupListener
 from tests.bench.report import Measurement, say
 from tests.bench.setting import Setting, setting
 

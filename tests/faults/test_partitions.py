@@ -18,11 +18,11 @@ from muster_contracts.entitlements import PersonRecorded, SeatAssigned
 from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import Database
+from muster_runtime.database.wakeup import WakeupListener
 from muster_runtime.messaging import flight
 from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.messaging.relay import Relay
-from muster_runtime.scheduling.wakeup import WakeupListener
 from tests.faults import servers
 from tests.faults.findings import Findings
 from tests.faults.probe.service import DIRECTORY, MIGRATIONS, TOPIC

@@ -15,11 +15,11 @@ from muster_notify.bootstrap import build as build_notify
 from muster_notify.settings import NotifySettings
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.transactions import Database
+from muster_runtime.database.wakeup import Wakeup
+from muster_runtime.http.health import Health
 from muster_runtime.http.keys import KeySource
 from muster_runtime.messaging.subscriptions import Subscriptions
-from muster_runtime.observability.health import Health
 from muster_runtime.process import application
-from muster_runtime.scheduling.wakeup import Wakeup
 from muster_runtime.service import Runtime, Service
 from muster_runtime.settings import Settings
 from tests.support.services import ISSUER

@@ -10,11 +10,11 @@ from fastapi import APIRouter
 
 from muster_contracts import Event
 from muster_runtime.clock import Clock
-from muster_runtime.database.retention import Retention
 from muster_runtime.database.transactions import Connection, Database
+from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.messaging.events import EventHandler
 from muster_runtime.scheduling.deadlines import DeadlineHandler
-from muster_runtime.scheduling.wakeup import Wakeup
+from muster_runtime.scheduling.retention import Retention
 from muster_runtime.settings import Settings
 
 
@@ -56,3 +56,8 @@ class Service:
     retentions: Sequence[Retention] = ()
     warnings: Callable[[Connection], Awaitable[Sequence[str]]] | None = None
     """What is wrong and does not stop the service: its readiness and `muster status` say it."""
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """The topics that it writes or reads, by the contracts' names."""
+        return frozenset({*self.produces, *(cls.topic for cls in self.subscriptions)})

@@ -5,7 +5,7 @@ from datetime import timedelta
 from muster_notify.bootstrap import make_retention
 from muster_notify.repository import purge
 from muster_notify.settings import NotifySettings
-from muster_runtime.database.retention import BATCH_ROWS
+from muster_runtime.scheduling.retention import BATCH_ROWS
 from tests.integration.notify.conftest import START, Notify, contact, enrolled, paid, reinstated
 from tests.integration.notify.mail import MailServer
 from tests.support.eventually import eventually

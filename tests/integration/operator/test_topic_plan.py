@@ -19,7 +19,6 @@ from muster_operator.topic_plan import Difference, Remedy, access_rules, apply, 
 from muster_operator.topics import connect, create_topics, delete_topics
 from muster_runtime.messaging.kafka_topics import KafkaTopics
 from muster_runtime.messaging.relay import transactional_id
-from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 from tests.faults.servers import kafka_quorum
 
@@ -125,7 +124,7 @@ async def test_with_three_brokers_an_acknowledged_event_is_on_two(
 
         await eventually(both_named)
         settings = Settings(environment="sandbox", kafka_bootstrap=three_brokers)
-        faults = KafkaTopics(Service("billing", settings, tmp_path, produces=[TERM]))
+        faults = KafkaTopics(settings, "billing", [TERM])
         await faults.start()
         assert (await faults.look()).losses == [f"{TERM} has {MIN_IN_SYNC}=1 with 3 copies and needs 2"]
         await faults.stop()

@@ -14,9 +14,11 @@ from prometheus_client import REGISTRY
 
 from muster_notify.handlers.disabling import WEBHOOKS_DISABLED
 from muster_runtime.database import commits
+from muster_runtime.http import health
 from muster_runtime.messaging import breaker, kafka_topics, restore_guard
 from muster_runtime.messaging.consumer import member, pausing, polling, progress
-from muster_runtime.observability import health, monitor, telemetry
+from muster_runtime.observability import telemetry
+from muster_runtime.process import monitor
 
 ROOT = Path(__file__).parents[3]
 RUNBOOKS = ROOT / "infra" / "runbooks"

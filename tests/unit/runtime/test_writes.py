@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 
 from muster_contracts.entitlements import PersonErased, SeatAssigned
+from muster_runtime.database import outbox
+from muster_runtime.database.outbox import RUN_LENGTH, STATEMENT_BYTES, EncodedEntry
 from muster_runtime.database.writes import Writes
-from muster_runtime.messaging import outbox
-from muster_runtime.messaging.outbox import RUN_LENGTH, STATEMENT_BYTES, EncodedEntry
 
 NOW = datetime(2026, 3, 5, tzinfo=UTC)
 

@@ -8,14 +8,11 @@ until it is confirmed, because what it has done meanwhile, such as sending an e-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
 
 import structlog
 
+from muster_runtime.database.connections import Connection
 from muster_runtime.errors import RetryableError
-
-if TYPE_CHECKING:
-    from muster_runtime.database.transactions import Connection
 
 # How long a request waits for a commit.
 COMMIT_SECONDS = 5.0
@@ -82,7 +79,7 @@ class Commits:
             raise
 
     @asynccontextmanager
-    async def transaction(self, connection: "Connection", held: AsyncExitStack) -> AsyncIterator[None]:
+    async def transaction(self, connection: Connection, held: AsyncExitStack) -> AsyncIterator[None]:
         """A transaction on a connection, which `held` gives back.
 
         Raises CommitUnconfirmed where the commit takes too long. It then goes on, and keeps the connection; the same

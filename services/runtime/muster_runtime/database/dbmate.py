@@ -8,15 +8,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
+from muster_runtime.database.connections import Connection
 from muster_runtime.errors import RetryableError
-
-if TYPE_CHECKING:
-    from muster_runtime.database.transactions import Connection
 
 RUNTIME_MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
@@ -95,7 +92,7 @@ async def _repair_indexes(address: str) -> None:
         await connection.close()
 
 
-async def unapplied(connection: "Connection", directory: Path) -> list[str]:
+async def unapplied(connection: Connection, directory: Path) -> list[str]:
     """The versions that the schema lacks, as the worker role may see it: without the owner's address.
 
     Raises MigrationsMissing where this installation came without its migrations.

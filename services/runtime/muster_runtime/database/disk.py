@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import asyncpg
 
-if TYPE_CHECKING:
-    from muster_runtime.database.transactions import Connection
+from muster_runtime.database.connections import Connection
 
 
 class Disk:
@@ -26,7 +24,7 @@ class Disk:
             raise
         self.is_full = False
 
-    async def look(self, connection: "Connection") -> None:
+    async def look(self, connection: Connection) -> None:
         """Where the last write found no room: whether a few pages more than there are can be had now."""
         if not self.is_full:
             return

@@ -3,15 +3,12 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import asyncpg
 
 from muster_runtime.clock import Clock, skew
+from muster_runtime.database.connections import Connection
 from muster_runtime.errors import ClockSkewed
-
-if TYPE_CHECKING:
-    from muster_runtime.database.transactions import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ LOCK = Lock()
 
 
 async def take(
-    connection: "Connection", clock: Clock, agencies: Sequence[str], lock: Lock
+    connection: Connection, clock: Clock, agencies: Sequence[str], lock: Lock
 ) -> tuple[datetime, Sequence[asyncpg.Record]]:
     """Take the locks, and answer the instant of the transaction and the statement's rows. Raises ClockSkewed."""
     if lock.patience_seconds is not None:
@@ -45,7 +42,7 @@ async def take(
     return first["latest"], rows
 
 
-async def free(connection: "Connection", agencies: Iterable[str]) -> set[str]:
+async def free(connection: Connection, agencies: Iterable[str]) -> set[str]:
     """Those of the agencies whose locks nobody holds at this moment."""
     rows = await connection.fetch(
         """

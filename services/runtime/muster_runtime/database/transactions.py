@@ -6,16 +6,17 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import asyncpg
 
 from muster_contracts import Envelope, Erasure, Event
 from muster_runtime.clock import Clock
 from muster_runtime.context import Context
-from muster_runtime.database import locks, writes
+from muster_runtime.database import locks, outbox, writes
 from muster_runtime.database.array_types import ArrayTypes
 from muster_runtime.database.commits import COMMIT_SECONDS, Commits
+from muster_runtime.database.connections import Connection as Connection
 from muster_runtime.database.dbmate import MigrationsPending, unapplied
 from muster_runtime.database.disk import Disk
 from muster_runtime.database.locks import LOCK, Lock
@@ -23,14 +24,6 @@ from muster_runtime.database.sessions import VANISHED_CLIENTS, Address, configur
 from muster_runtime.database.writes import Writes
 from muster_runtime.errors import RetryableError
 from muster_runtime.identifiers import EVERY_AGENCY as EVERY_AGENCY
-from muster_runtime.messaging import outbox
-
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
-    Connection = asyncpg.Connection[Any] | PoolConnectionProxy[Any]
-else:
-    Connection = asyncpg.Connection
 
 # A caller that gets no connection for so long gets 503 with Retry-After.
 ACQUIRE_SECONDS = 10

@@ -3,10 +3,8 @@
 import re
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from muster_runtime.database.transactions import Connection
+from muster_runtime.database.connections import Connection
 
 # A statement as a common table expression, `name as (insert ...)`, and its arguments. No name occurs twice in the
 # statements of one transaction.
@@ -53,12 +51,12 @@ class Writes:
         return writes
 
 
-async def execute(connection: "Connection", *writes: Write) -> None:
+async def execute(connection: Connection, *writes: Write) -> None:
     """Carry statements out now, in one round trip."""
     await _execute(connection, writes, "select 1")
 
 
-async def send(connection: "Connection", writes: Sequence[Write], events: Iterator[Write], *, wake: bool) -> None:
+async def send(connection: Connection, writes: Sequence[Write], events: Iterator[Write], *, wake: bool) -> None:
     """Write in one round trip, with a further one for each part of the events but the first.
 
     NOTIFY takes a cluster-wide lock at commit: Postgres folds equal notifications, so a transaction makes only one.
@@ -72,7 +70,7 @@ async def send(connection: "Connection", writes: Sequence[Write], events: Iterat
         await execute(connection, part)
 
 
-async def _execute(connection: "Connection", writes: Sequence[Write], then: str) -> None:
+async def _execute(connection: Connection, writes: Sequence[Write], then: str) -> None:
     expressions: list[str] = []
     arguments: list[object] = []
     for statement, own in writes:

@@ -10,8 +10,10 @@ from starlette.exceptions import HTTPException
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.transactions import EVERY_AGENCY, Database
 from muster_runtime.http import problems
+from muster_runtime.http.audit_routes import audit_router
 from muster_runtime.http.auth import Identity, IdentityDep, TokenVerifier, access_to, requires, requires_program
 from muster_runtime.http.documentation import documentation_router
+from muster_runtime.http.health import HealthCheck, health_router
 from muster_runtime.http.keys import KeySource
 from muster_runtime.http.middleware import MEBIBYTE, Admission, Gatekeeper, body_limit
 from muster_runtime.http.pagination import PageDep
@@ -25,8 +27,6 @@ from muster_runtime.http.tenancy import (
     RequiredIfMatchDep,
     etag,
 )
-from muster_runtime.observability.audit import audit_router
-from muster_runtime.observability.health import HealthCheck, health_router
 from muster_runtime.service import Runtime, Service
 
 __all__ = [

@@ -16,9 +16,9 @@ from datetime import datetime, timedelta
 from fastapi import Request
 
 from muster_runtime.database.locks import Lock
-from muster_runtime.database.retention import Retention
 from muster_runtime.database.transactions import Connection, UnitOfWork
 from muster_runtime.errors import PermanentError
+from muster_runtime.scheduling.retention import Retention
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 

@@ -1,13 +1,11 @@
 """What a handler is given: events with their envelopes, in stream order."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from muster_contracts import Envelope, Event
+from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import PermanentError
-
-if TYPE_CHECKING:
-    from muster_runtime.database.transactions import UnitOfWork
 
 E = TypeVar("E", bound=Event)
 
@@ -39,4 +37,4 @@ class Received(Generic[E]):
 
 # Applies a run: events of one type, of one or several agencies, each agency's in its order.
 # It raises a PermanentError to park an agency's stream; anything else is retried.
-EventHandler = Callable[["UnitOfWork", Sequence[Received[Any]]], Awaitable[None]]
+EventHandler = Callable[[UnitOfWork, Sequence[Received[Any]]], Awaitable[None]]

@@ -1,6 +1,6 @@
 """The topics that a service needs: as Kafka has them, beside what the contracts say of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,6 @@ from muster_contracts import Topic, topics
 from muster_contracts.topics import MIN_IN_SYNC, min_in_sync
 from muster_runtime.errors import RetryableError
 from muster_runtime.messaging.client_internals import enable_rebootstrap
-from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 
 
@@ -54,16 +53,13 @@ class _LiveTopic:
 
 
 class KafkaTopics:
-    """Looks at a service's topics in Kafka; `faults` is what was found the last time."""
+    """Looks at topics in Kafka, named as in the contracts; `faults` is what was found the last time."""
 
-    def __init__(self, service: Service) -> None:
-        settings = service.settings
-        needed = {settings.topic_prefix + name: topics()[name] for name in sorted(needed_topics(service))}
+    def __init__(self, settings: Settings, service: str, names: Iterable[str]) -> None:
+        needed = {settings.topic_prefix + name: topics()[name] for name in sorted(names)}
         self._needed = needed
         self._partitions = {name: partitions_of(topic.name, settings) for name, topic in needed.items()}
-        self._admin = AIOKafkaAdminClient(
-            bootstrap_servers=settings.kafka_bootstrap, client_id=f"{service.name}-monitor"
-        )
+        self._admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap, client_id=f"{service}-monitor")
         enable_rebootstrap(self._admin)
         self.faults = TopicFaults()
 
@@ -118,11 +114,6 @@ def _faults(topic: Topic, live: _LiveTopic, entries: Sequence[Mapping[str, Any]]
                 yield f"{setting}={value} with {live.replicas} copies and needs {least}"
         elif value != (needed := topic.settings[setting]):
             yield f"{setting}={value} and needs {needed}"
-
-
-def needed_topics(service: Service) -> set[str]:
-    """The topics that a service writes or reads, by the contracts' names."""
-    return {*service.produces, *(cls.topic for cls in service.subscriptions)}
 
 
 def partitions_of(topic: str, settings: Settings) -> int:

@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 
 from muster_runtime.database import repeatable
 from muster_runtime.database.transactions import RETRYABLE, Database
+from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.messaging.flight import Flight, Parts, Run
 from muster_runtime.messaging.kafka_topics import TopicRepartitioned
 from muster_runtime.messaging.lease import RENEW_SECONDS, Lease
@@ -17,7 +18,6 @@ from muster_runtime.messaging.positions import StreamKey
 from muster_runtime.messaging.producers import Producer
 from muster_runtime.messaging.restore_guard import DatabaseRestored, refuse_restored
 from muster_runtime.observability.telemetry import describe
-from muster_runtime.scheduling.wakeup import Wakeup
 
 # What one read takes at the most: runs, and the events in them.
 READ_RUNS = 500

@@ -12,13 +12,13 @@ import structlog
 
 from muster_contracts import topics as contracts
 from muster_runtime.database.transactions import RETRYABLE, Database
+from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.flight import Run
 from muster_runtime.messaging.lane import Lane
 from muster_runtime.messaging.lease import Lease
 from muster_runtime.messaging.producers import Producer
 from muster_runtime.observability.telemetry import RELAYED
-from muster_runtime.scheduling.wakeup import Wakeup
 
 # Deleted payloads pile up in the table's TOAST until a vacuum: after so many events, the relay runs one.
 VACUUM_AFTER_EVENTS = 200_000

@@ -1,10 +1,10 @@
 """One transaction of the consumer: positions, effects and events of some streams, and whatever of them parks."""
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from muster_runtime.database.transactions import Database, UnitOfWork
 from muster_runtime.messaging import offsets, parked, parking, positions
+from muster_runtime.messaging.held_locks import Streams
 from muster_runtime.messaging.offsets import Partition
 from muster_runtime.messaging.parking import ParkingLimits, Waiting
 from muster_runtime.messaging.plan import Plan, leaves_gap, make_plan
@@ -12,9 +12,6 @@ from muster_runtime.messaging.positions import START, Position, StreamKey
 from muster_runtime.messaging.record_reader import Item
 from muster_runtime.messaging.replay import Replayer
 from muster_runtime.messaging.subscriptions import Subscriptions
-
-if TYPE_CHECKING:
-    from muster_runtime.messaging.held_locks import Streams
 
 
 class StreamsTransaction:
@@ -27,7 +24,7 @@ class StreamsTransaction:
         self._replayer = Replayer(database, subscriptions)
 
     async def apply(
-        self, streams: "Streams", known: Mapping[Partition, int], patience_seconds: float | None = None
+        self, streams: Streams, known: Mapping[Partition, int], patience_seconds: float | None = None
     ) -> None:
         """Apply what is fresh and park what must wait; then replay the streams whose gap this has filled.
 

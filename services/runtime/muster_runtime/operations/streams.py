@@ -12,7 +12,6 @@ from muster_runtime.http.application import RuntimeDep
 from muster_runtime.http.auth import requires_program
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.messaging import epochs, passing, positions
-from muster_runtime.messaging.kafka_topics import needed_topics
 from muster_runtime.messaging.positions import StreamState
 from muster_runtime.messaging.restore_guard import published_runs
 from muster_runtime.messaging.subscriptions import Subscriptions
@@ -133,7 +132,7 @@ def streams_router(service: str, subscriptions: Subscriptions, database: Databas
         What is missing of an agency after that parks its stream as a gap. On a topic that the service writes: let the
         relay go on although another program wrote the record, at a position that the service has not assigned.
         """
-        if topic not in needed_topics(runtime.service):
+        if topic not in runtime.service.topics:
             raise NotFound(f"{service} neither reads nor writes the topic {topic[:80]!r}")
         last = body.offset if body.last_offset is None else body.last_offset
         if last < body.offset:

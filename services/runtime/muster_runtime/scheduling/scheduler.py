@@ -14,13 +14,13 @@ from structlog.contextvars import bound_contextvars
 from muster_runtime.clock import Clock
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import ONE_AGENCYS, RETRYABLE, Database, UnitOfWork
+from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.breaker import BreakerOpen
 from muster_runtime.observability.telemetry import DEADLINE_LATENESS_SECONDS, HANDLER_SECONDS, describe
 from muster_runtime.scheduling import deadlines
 from muster_runtime.scheduling.deadlines import Deadline, DeadlineHandler
 from muster_runtime.scheduling.news import News
-from muster_runtime.scheduling.wakeup import Wakeup
 
 # An agency that is locked elsewhere, or of which no more may park, is tried again after so many seconds.
 RETRY_SECONDS = 5.0

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.context import Context
+from muster_runtime.database.wakeup import WakeupListener
 from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.messaging.relay import Relay
-from muster_runtime.scheduling.wakeup import WakeupListener
 from tests.support.services import PARTITIONS, RunningService
 
 CONTEXT = Context(actor="test", correlation_id="cor_1")

@@ -7,7 +7,7 @@ import pytest
 
 from muster_contracts.entitlements import PersonErased, PersonRecorded, SeatAssigned
 from muster_runtime.context import Context
-from muster_runtime.messaging import outbox
+from muster_runtime.database import outbox
 from muster_runtime.scheduling.deadlines import Deadline, cancel, schedule
 from tests.support.services import RunningService
 

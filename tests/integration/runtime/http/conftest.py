@@ -14,11 +14,11 @@ from fastapi import FastAPI
 
 from muster_runtime.clock import SandboxClock
 from muster_runtime.database.transactions import EVERY_AGENCY, Database
+from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.http.application import create_app
+from muster_runtime.http.health import Health
 from muster_runtime.http.keys import KeySource
 from muster_runtime.observability import telemetry
-from muster_runtime.observability.health import Health
-from muster_runtime.scheduling.wakeup import Wakeup
 from muster_runtime.service import Runtime
 from muster_runtime.settings import Settings
 from tests.integration.runtime.http.sample import build

@@ -11,8 +11,8 @@ from fastapi import APIRouter, FastAPI
 
 from muster_runtime.http.application import openapi, requires, requires_program
 from muster_runtime.http.auth import PUBLIC_PATHS, Access, access_to
+from muster_runtime.http.health import Health
 from muster_runtime.http.issuer import Issuer
-from muster_runtime.observability.health import Health
 from tests.integration.runtime.http.conftest import Sample
 from tests.integration.runtime.http.sample import UPLOAD_LIMIT, build
 from tests.support.services import ISSUER

@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 from prometheus_client import REGISTRY
 
 from muster_runtime.context import Context
-from muster_runtime.database.retention import BATCH_ROWS, Purger
 from muster_runtime.database.transactions import Connection
+from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.http import idempotency
-from muster_runtime.scheduling.wakeup import Wakeup
+from muster_runtime.scheduling.retention import BATCH_ROWS, Purger
 from tests.integration.runtime.http.conftest import Sample
 from tests.integration.runtime.http.test_commands import NOTES, key
 from tests.support.eventually import eventually

@@ -9,8 +9,8 @@ import asyncpg
 import structlog
 
 from muster_runtime.clock import Clock
+from muster_runtime.database.outbox import WAKE_CHANNEL
 from muster_runtime.database.sessions import Address, keep_alive
-from muster_runtime.messaging.outbox import WAKE_CHANNEL
 
 # However quiet it is, every duty looks for work this often: a notification can be lost.
 POLL_SECONDS = 5.0

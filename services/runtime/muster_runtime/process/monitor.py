@@ -10,13 +10,13 @@ from muster_runtime.clock import skew
 from muster_runtime.database.commits import COMMIT_SECONDS, STANDBY_GONE
 from muster_runtime.database.dbmate import MigrationsMissing, unapplied
 from muster_runtime.database.transactions import RETRYABLE, Connection, Database
+from muster_runtime.http.health import Health
 from muster_runtime.http.keys import KeySource
 from muster_runtime.messaging import parked
 from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.consumer import Consumer
 from muster_runtime.messaging.kafka_topics import KafkaTopics
 from muster_runtime.messaging.relay import Relay
-from muster_runtime.observability.health import Health
 from muster_runtime.observability.telemetry import (
     DEADLINE_OVERDUE_SECONDS,
     ISSUER_KEYS_AGE_SECONDS,

@@ -14,9 +14,9 @@ import structlog
 from muster_runtime.clock import Clock
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import RETRYABLE, Connection, Database
+from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.identifiers import new_id
 from muster_runtime.observability.telemetry import PURGE_OVERDUE_SECONDS, PURGED
-from muster_runtime.scheduling.wakeup import Wakeup
 
 # Rows of one transaction, and the pause after it: at most some 20,000 rows a second.
 BATCH_ROWS = 1_000

@@ -1,0 +1,23 @@
+"""The process of a service: what it starts, watches, and stops."""
+
+from muster_runtime.process.running import (
+    ALL_ROLES,
+    Process,
+    Role,
+    application,
+    collect_garbage_rarely,
+    parse_roles,
+    running,
+)
+from muster_runtime.process.start_checks import StartRefused
+
+__all__ = [
+    "ALL_ROLES",
+    "Process",
+    "Role",
+    "StartRefused",
+    "application",
+    "collect_garbage_rarely",
+    "parse_roles",
+    "running",
+]

@@ -1,0 +1,37 @@
+"""The background tasks of a process."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+# How long the duties may take to end; a server that hangs must not keep the process.
+STOP_SECONDS = 6
+
+_log = structlog.get_logger(__name__)
+
+
+class Duties:
+    """Tasks that run until the process stops. `failed` completes, with the error, when one of them breaks down."""
+
+    def __init__(self) -> None:
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, name: str, duty: Coroutine[Any, Any, None]) -> None:
+        """Start a duty."""
+        task = asyncio.create_task(duty, name=name)
+        task.add_done_callback(self._on_done)
+        self._tasks.append(task)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) and not self.failed.done():
+            _log.error("duty_failed", exc_info=error)
+            self.failed.set_exception(error)
+
+    async def stop(self) -> None:
+        """Cancel all duties, and wait for their end."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks, timeout=STOP_SECONDS)

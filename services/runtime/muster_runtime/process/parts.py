@@ -1,0 +1,128 @@
+"""The parts of a process, built as its service and settings say; `running` starts them."""
+
+from contextlib import AsyncExitStack
+
+from muster_runtime.clock import Clock, SandboxClock
+from muster_runtime.database.transactions import Database
+from muster_runtime.database.wakeup import WakeupListener
+from muster_runtime.http import idempotency
+from muster_runtime.http.agency_queue import AgencyQueue
+from muster_runtime.http.command_gate import CommandGate
+from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging.backlog import Backlog
+from muster_runtime.messaging.consumer import Consumer
+from muster_runtime.messaging.kafka_topics import KafkaTopics, partitions_of
+from muster_runtime.messaging.parking import ParkingLimits
+from muster_runtime.messaging.relay import Relay
+from muster_runtime.messaging.subscriptions import Subscriptions
+from muster_runtime.sandbox import ClockFollower
+from muster_runtime.scheduling.news import News
+from muster_runtime.scheduling.retention import Purger
+from muster_runtime.scheduling.scheduler import Scheduler
+from muster_runtime.service import Runtime, Service
+from muster_runtime.settings import Settings
+
+# How long a duty waits for one agency before it goes on with the others; a command's sender waits longer.
+WORKER_LOCK_SECONDS = 2
+
+
+async def worker_database(service: Service, clock: Clock, stack: AsyncExitStack) -> Database:
+    """The duties' pool, which `stack` closes."""
+    settings = service.settings
+    database = await Database.connect(
+        settings.postgres_worker_dsn.get_secret_value(),
+        service.name,
+        clock,
+        size=settings.postgres_pool_size,
+        lock_timeout_seconds=WORKER_LOCK_SECONDS,
+        migrations=service.migrations,
+    )
+    stack.push_async_callback(database.close)
+    return database
+
+
+async def api_database(service: Service, clock: Clock, backlog: Backlog, stack: AsyncExitStack) -> Database:
+    """The pool of the routes, whose commands wait for their turn; `stack` closes it."""
+    settings = service.settings
+    database = await Database.connect(
+        settings.postgres_api_dsn.get_secret_value(),
+        service.name,
+        clock,
+        size=settings.postgres_pool_size,
+        gate=CommandGate(AgencyQueue(settings.agency_queue), backlog),
+        migrations=service.migrations,
+    )
+    stack.push_async_callback(database.close)
+    return database
+
+
+async def clock_follower(
+    settings: Settings, clock: SandboxClock, listener: WakeupListener, stack: AsyncExitStack
+) -> ClockFollower:
+    """What moves the sandbox's clock, once the clock is where the others have it; `stack` stops it."""
+    clock.on_move(listener.wake)
+    follower = ClockFollower(settings.kafka_bootstrap, settings.topic_prefix, clock)
+    await follower.start()
+    stack.push_async_callback(follower.stop)
+    return follower
+
+
+def make_relay(runtime: Runtime, listener: WakeupListener, backlog: Backlog, kafka: KafkaTopics) -> Relay:
+    """The relay of the service's topics."""
+    settings = runtime.settings
+    return Relay(
+        runtime.database,
+        listener.wakeup,
+        service=runtime.service.name,
+        holder=settings.instance,
+        bootstrap=settings.kafka_bootstrap,
+        topics={topic: partitions_of(topic, settings) for topic in runtime.service.produces},
+        topic_prefix=settings.topic_prefix,
+        backlog=backlog,
+        unsafe=lambda: kafka.faults.unsafe,
+    )
+
+
+def make_scheduler(runtime: Runtime, listener: WakeupListener, group: str) -> Scheduler:
+    """The scheduler of the service's deadlines, which wait for the news of the group."""
+    service, settings = runtime.service, runtime.settings
+    news = News(
+        runtime.database, runtime.clock, group, settings.kafka_bootstrap, settings.topic_prefix, _topics_read(runtime)
+    )
+    return Scheduler(
+        runtime.database,
+        listener.wakeup(),
+        runtime.clock,
+        service.deadlines,
+        service.name,
+        news,
+        settings.parked_streams,
+    )
+
+
+def make_purger(runtime: Runtime, listener: WakeupListener) -> Purger:
+    """What deletes stored replies and the service's own rows when their time is over."""
+    service = runtime.service
+    retentions = [idempotency.retention(runtime.settings.idempotency_retention_days), *service.retentions]
+    return Purger(runtime.database, listener.wakeup(), runtime.clock, retentions, service.name)
+
+
+def make_consumer(runtime: Runtime, subscriptions: Subscriptions) -> Consumer:
+    """The member of the service's consumer group."""
+    settings = runtime.settings
+    limits = ParkingLimits(settings.parked_records, settings.parked_streams)
+    return Consumer(
+        Applier(runtime.database, subscriptions, limits),
+        runtime.database,
+        _topics_read(runtime),
+        client_id=f"{runtime.service.name}-{settings.instance}",
+        bootstrap=settings.kafka_bootstrap,
+        topic_prefix=settings.topic_prefix,
+        batch_records=settings.consumer_batch_records,
+        stuck_seconds=settings.consumer_stuck_seconds,
+    )
+
+
+def _topics_read(runtime: Runtime) -> dict[str, int]:
+    """The topics that the service reads, with how many partitions each must have."""
+    return {cls.topic: partitions_of(cls.topic, runtime.settings) for cls in runtime.service.subscriptions}

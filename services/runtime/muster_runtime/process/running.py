@@ -1,0 +1,158 @@
+"""What a process starts, in order, as its roles say; it stops all of it in the reverse order."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from fastapi import FastAPI
+
+from muster_runtime.clock import Clock, SandboxClock, SystemClock
+from muster_runtime.database.transactions import Database
+from muster_runtime.database.wakeup import WakeupListener
+from muster_runtime.http.application import create_app
+from muster_runtime.http.health import HealthCheck
+from muster_runtime.http.keys import KeySource
+from muster_runtime.messaging.backlog import Backlog
+from muster_runtime.messaging.consumer import Consumer
+from muster_runtime.messaging.kafka_topics import KafkaTopics
+from muster_runtime.messaging.subscriptions import Subscriptions
+from muster_runtime.operations import operations_router
+from muster_runtime.process import parts
+from muster_runtime.process.duties import Duties
+from muster_runtime.process.monitor import Monitor
+from muster_runtime.process.start_checks import require_sessions, require_topics
+from muster_runtime.sandbox import sandbox_router
+from muster_runtime.service import Runtime, Service
+
+
+class Role(StrEnum):
+    """A part of a service; one process may run all of them."""
+
+    API = "api"
+    RELAY = "relay"
+    CONSUMER = "consumer"
+    SCHEDULER = "scheduler"
+    OPERATIONS = "operations"  # only the operators' routes: for work that needs everything else stopped
+
+
+ALL_ROLES = frozenset(Role)
+
+
+@dataclass
+class Process:
+    """A running service. `failed` completes, with the error, when one of its duties breaks down."""
+
+    runtime: Runtime
+    app: FastAPI
+    clock: Clock
+    consumer: Consumer | None
+    failed: asyncio.Future[None]
+
+
+@asynccontextmanager
+async def running(
+    service: Service, roles: frozenset[Role] = ALL_ROLES, clock: Clock | None = None
+) -> AsyncIterator[Process]:
+    """Run a service until the block ends; then let the work in hand finish, and close.
+
+    Raises StartRefused when its topics are missing or wrong, when a server that it needs is away, and when the
+    configuration is not fit for production.
+    """
+    settings = service.settings
+    clock = clock or (SandboxClock() if settings.environment == "sandbox" else SystemClock())
+    await _require_servers(service, roles)
+    async with AsyncExitStack() as stack:
+        backlog = Backlog(settings.outbox_rows)
+        database = await parts.worker_database(service, clock, stack)
+        api_database = database
+        if Role.API in roles:
+            api_database = await parts.api_database(service, clock, backlog, stack)
+
+        duties = Duties()
+        listener = WakeupListener(settings.postgres_worker_dsn.get_secret_value(), service.name, clock)
+        duties.start("wakeup", listener.run())
+        if isinstance(clock, SandboxClock):
+            follower = await parts.clock_follower(settings, clock, listener, stack)
+            duties.start("clock", follower.run())
+
+        runtime = Runtime(service, settings, clock, database, listener.wakeup())
+        group = settings.topic_prefix + service.name
+        subscriptions = Subscriptions(service.subscriptions, service=service.name, group=group, clock=clock)
+        kafka = KafkaTopics(settings, service.name, service.topics)
+        relay = scheduler = consumer = None
+        if Role.RELAY in roles and service.produces:
+            relay = parts.make_relay(runtime, listener, backlog, kafka)
+            duties.start("relay", relay.run())
+        if Role.SCHEDULER in roles:
+            scheduler = parts.make_scheduler(runtime, listener, group)
+            duties.start("scheduler", scheduler.run())
+            duties.start("purger", parts.make_purger(runtime, listener).run())
+            for worker in service.workers:
+                duties.start(worker.name, worker.run(replace(runtime, wakeup=listener.wakeup())))
+        stack.push_async_callback(duties.stop)
+        if Role.CONSUMER in roles and service.subscriptions:
+            consumer = parts.make_consumer(runtime, subscriptions)
+
+        keys = KeySource(settings.oidc_jwks)
+        monitor = Monitor(runtime, api_database, group, backlog, relay, consumer, scheduler, keys, kafka)
+        if relay is not None or consumer is not None:
+            stack.push_async_callback(kafka.stop)
+            await kafka.start()
+        duties.start("monitor", monitor.run())
+        app = application(
+            runtime,
+            api_database,
+            subscriptions,
+            monitor.health,
+            keys,
+            monitor.sandbox_state,
+            with_api=Role.API in roles,
+        )
+        collect_garbage_rarely()
+        if consumer is not None:  # last: no partition waits while start-up blocks the event loop
+            await consumer.start()
+            stack.push_async_callback(consumer.stop)
+            duties.start("consumer", consumer.supervise())
+        yield Process(runtime, app, clock, consumer, duties.failed)
+
+
+def application(
+    runtime: Runtime,
+    api_database: Database,
+    subscriptions: Subscriptions,
+    health: HealthCheck,
+    keys: KeySource,
+    sandbox_state: Callable[[], Awaitable[dict[str, object]]],
+    *,
+    with_api: bool,
+) -> FastAPI:
+    """Everything that a process serves over HTTP: the service's routes, the operators', and a sandbox's."""
+    app = create_app(runtime, api_database, health=health, keys=keys, with_api=with_api)
+    app.include_router(operations_router(runtime.service, subscriptions, runtime.database))
+    if runtime.settings.environment == "sandbox":
+        app.include_router(sandbox_router(sandbox_state))
+    return app
+
+
+async def _require_servers(service: Service, roles: frozenset[Role]) -> None:
+    settings = service.settings
+    if settings.environment == "sandbox" or roles & {Role.RELAY, Role.CONSUMER}:
+        await require_topics(service)
+    await require_sessions("MUSTER_POSTGRES_WORKER_DSN", settings.postgres_worker_dsn.get_secret_value())
+    if Role.API in roles:
+        await require_sessions("MUSTER_POSTGRES_API_DSN", settings.postgres_api_dsn.get_secret_value())
+
+
+def collect_garbage_rarely() -> None:
+    """Leave what start-up made out of every later collection, and collect seldom: a fifth of a consumer's CPU."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
+
+
+def parse_roles(names: Sequence[str]) -> frozenset[Role]:
+    """Roles by name; `all` is every one of them."""
+    return ALL_ROLES if "all" in names else frozenset(Role(name) for name in names)

@@ -1,0 +1,46 @@
+"""What must be right before a process starts: its topics, and the servers that it needs."""
+
+import asyncpg
+from aiokafka.errors import KafkaError
+
+from muster_contracts import topics
+from muster_runtime.database.pooler import WAIT_SECONDS, shares_connections
+from muster_runtime.messaging.kafka_topics import KafkaTopics
+from muster_runtime.service import Service
+
+
+class StartRefused(Exception):
+    """The process cannot start as it is configured; the message says what to do."""
+
+
+async def require_topics(service: Service) -> None:
+    """Refuse to start without the topics: nothing creates them, or puts them right, behind an operator's back."""
+    if unknown := sorted(service.topics - topics().keys()):
+        raise StartRefused(f"there is no contract for the topics {', '.join(unknown)}")
+    kafka = KafkaTopics(service.settings, service.name, service.topics)
+    try:
+        await kafka.start()
+        faults = await kafka.look()
+    except (KafkaError, OSError) as error:
+        raise StartRefused(f"Kafka cannot be reached at {service.settings.kafka_bootstrap}: {error}") from None
+    finally:
+        await kafka.stop()
+    if faults.missing:
+        raise StartRefused(f"topics are missing: {', '.join(faults.missing)}; create them with `muster topics apply`")
+    if faults.unsafe:
+        losses = "; ".join(faults.losses)
+        raise StartRefused(f"topics would lose events: {losses}; set them with `muster topics apply`")
+
+
+async def require_sessions(setting: str, dsn: str) -> None:
+    """Refuse to start without Postgres, and behind a pooler that shares a server connection between sessions."""
+    try:
+        shared = await shares_connections(dsn)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        reason = str(error).partition("\n")[0] or f"no answer within {WAIT_SECONDS} s"
+        raise StartRefused(f"Postgres cannot be reached at {setting}: {reason}") from None
+    if shared:
+        raise StartRefused(
+            f"{setting} leads to a pooler in transaction mode, which does not support LISTEN, prepared statements, "
+            "and session settings: set its pool_mode to session, or connect to Postgres directly"
+        )
