@@ -25,7 +25,7 @@ from muster_operator.reconcile.streams import (
     read_streams,
 )
 from muster_operator.target import Target, on_target
-from muster_operator.topic_log import TopicLog
+from muster_runtime.messaging.topic_log import TopicLog
 
 # Between two looks at what may be under way.
 _PAUSE_SECONDS = 1.0

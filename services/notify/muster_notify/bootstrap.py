@@ -16,7 +16,7 @@ from muster_notify.settings import NotifySettings
 from muster_notify.subscriptions import SUBSCRIPTIONS
 from muster_notify.workers import replayer
 from muster_notify.workers.dispatcher import Dispatcher
-from muster_runtime.database.retention import Retention
+from muster_runtime.scheduling.retention import Retention
 from muster_runtime.service import Service, Worker
 
 

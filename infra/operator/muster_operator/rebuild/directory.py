@@ -21,9 +21,9 @@ from muster_notify.domain.contacts import PERSON
 from muster_notify.repository import directory
 from muster_operator.rebuild.projection import CONTEXT, Difference, Projection, correcting
 from muster_operator.target import Target
-from muster_operator.topic_log import TopicLog
 from muster_runtime.database.transactions import Database, UnitOfWork
 from muster_runtime.messaging.positions import Position
+from muster_runtime.messaging.topic_log import TopicLog
 from muster_runtime.observability import audit
 
 _SCHEMA = "rebuilt"

@@ -16,8 +16,8 @@ from muster_entitlements.repository import pools
 from muster_operator.failures import TimedOut
 from muster_operator.rebuild.projection import CONTEXT, Difference, Projection, correcting
 from muster_operator.target import Target
-from muster_operator.topic_log import TopicLog
 from muster_runtime.database.transactions import EVERY_AGENCY, Connection, Database, UnitOfWork
+from muster_runtime.messaging.topic_log import TopicLog
 from muster_runtime.observability import audit
 
 _NAME = "entitlements.seats-in-use"

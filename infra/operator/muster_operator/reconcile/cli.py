@@ -17,7 +17,7 @@ from muster_operator.reconcile.comparison import compare, persisting
 from muster_operator.reconcile.difference import Difference
 from muster_operator.reconcile.streams import TOPICS, Ends
 from muster_operator.target import Target, on_target
-from muster_operator.topic_log import TopicLog
+from muster_runtime.messaging.topic_log import TopicLog
 
 
 @on_target(asks=False)

@@ -3,7 +3,6 @@
 from datetime import datetime
 
 from muster_runtime.database.transactions import Connection
-from muster_runtime.scheduling.retention import Retention
 
 
 async def find_purged_before(connection: Connection) -> datetime | None:

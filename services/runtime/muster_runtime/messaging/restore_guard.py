@@ -1,6 +1,6 @@
 """A database that has lost commits: restored from a backup, or a replica that lagged behind when it took over.
 
-It gives positions out a second time, and the readers would take what it says for known. The topics tell.
+It assigns positions a second time, and the readers would skip what it says as known. The topics show it.
 
 One stream that is ahead holds up all: only the ends of the topics show what was lost, of each partition the last
 records. What would be published of other streams would bury that, and those that lie further back would go on as
@@ -8,22 +8,21 @@ if nothing were amiss. Where the record is none of ours, an operator lets the se
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from muster_contracts import MalformedRecord, event_id, read_headers
 from muster_runtime.database.transactions import Database
 from muster_runtime.errors import RetryableError
 from muster_runtime.messaging import passing
-from muster_runtime.messaging.client_internals import leaderless
 from muster_runtime.messaging.passing import OffsetRange
 from muster_runtime.messaging.positions import Position, StreamKey
+from muster_runtime.messaging.topic_log import TopicLog
 
 # Of each partition, how many records at its end are looked at. Commits are lost from the end, but the relay
 # publishes in the order of ids, which concurrent commits do not quite keep.
@@ -36,7 +35,7 @@ PATIENCE_SECONDS = 10.0
 Identity = tuple[datetime, str]
 
 
-class Record(NamedTuple):
+class PublishedEvent(NamedTuple):
     """An event as it lies on its topic."""
 
     topic: str
@@ -51,7 +50,7 @@ class Record(NamedTuple):
         return self.topic, self.agency_id
 
 
-Published = dict[StreamKey, dict[Position, Record]]
+Published = dict[StreamKey, dict[Position, PublishedEvent]]
 
 # How many records are compared with the outbox at once.
 COMPARED_RECORDS = 10_000
@@ -76,8 +75,8 @@ async def refuse_restored(
     published, unled = await _ends(bootstrap, topic_prefix, topics, passed)
     last = {stream: max(positions) for stream, positions in published.items()}
     # Only now: whatever is on a topic was assigned by a commit before it.
-    for stream, given_out in (await _given_out(database, last)).items():
-        if last[stream] > given_out:
+    for stream, assigned in (await _assigned(database, last)).items():
+        if last[stream] > assigned:
             raise _restored(published[stream][last[stream]])
     # What has been assigned a second time meanwhile is still in the outbox: it was refused here.
     for run in await _waiting_up_to(database, last):
@@ -97,18 +96,17 @@ async def published_runs(database: Database, bootstrap: str, topic_prefix: str) 
     found: set[int] = set()
     if not waiting:
         return []
-    async with _reading(bootstrap, topic_prefix, {topic for topic, _ in waiting}) as kafka:
-        ends = await kafka.end_offsets(kafka.assignment())
-        await kafka.seek_to_beginning(*ends)
-        batch: list[Record] = []
-        async for record in _records(kafka, topic_prefix, ends):
-            span = waiting.get(record.stream)
-            if span and span[0] <= record.position <= span[1]:
-                batch.append(record)
-            if len(batch) == COMPARED_RECORDS:
-                found |= await _runs_of(database, batch)
-                batch.clear()
-        found |= await _runs_of(database, batch)
+    async with TopicLog.open(bootstrap, topic_prefix, {topic for topic, _ in waiting}) as log:
+        compared: list[PublishedEvent] = []
+        async for records in log.batches():
+            for record in _events_of(records, topic_prefix):
+                span = waiting.get(record.stream)
+                if span and span[0] <= record.position <= span[1]:
+                    compared.append(record)
+            if len(compared) >= COMPARED_RECORDS:
+                found |= await _runs_of(database, compared)
+                compared.clear()
+        found |= await _runs_of(database, compared)
     return sorted(found)
 
 
@@ -117,19 +115,17 @@ async def _ends(
 ) -> tuple[Published, Collection[TopicPartition]]:
     """The last events of each partition but for those that are passed, and the partitions without a leader."""
     published: Published = {}
-    async with _reading(bootstrap, topic_prefix, topics) as kafka:
-        unled = leaderless(kafka)
-        led = [partition for partition in kafka.assignment() if partition not in unled]
-        ends = await kafka.end_offsets(led) if led else {}
-        beginnings = await kafka.beginning_offsets(led) if led else {}
-        for partition, end in ends.items():
-            kafka.seek(partition, max(beginnings[partition], end - TAIL_RECORDS))
-        for partition, end in ends.items():
+    async with TopicLog.open(bootstrap, topic_prefix, topics) as log:
+        unled = log.leaderless
+        led = [partition for partition in log.partitions if partition not in unled]
+        await log.seek_to_tail(led, TAIL_RECORDS)
+        for partition in led:
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
-                    async for record in _records(kafka, topic_prefix, {partition: end}):
-                        if not any(each.covers(record.topic, record.partition, record.offset) for each in passed):
-                            published.setdefault(record.stream, {})[record.position] = record
+                    async for records in log.batches(partition):
+                        for record in _events_of(records, topic_prefix):
+                            if not any(each.covers(record.topic, record.partition, record.offset) for each in passed):
+                                published.setdefault(record.stream, {})[record.position] = record
             except (KafkaError, TimeoutError):
                 raise
             except Exception as error:  # bytes that the client cannot read are no event of ours
@@ -137,42 +133,20 @@ async def _ends(
     return published, unled
 
 
-@asynccontextmanager
-async def _reading(bootstrap: str, topic_prefix: str, topics: Iterable[str]) -> AsyncIterator[AIOKafkaConsumer]:
-    """A client that reads topics, of no group."""
-    names = [topic_prefix + topic for topic in topics]
-    kafka = AIOKafkaConsumer(*names, bootstrap_servers=bootstrap, enable_auto_commit=False, fetch_max_wait_ms=100)
-    try:
-        await kafka.start()
-        yield kafka
-    finally:
-        await kafka.stop()
+def _events_of(records: Iterable[ConsumerRecord[bytes, bytes]], topic_prefix: str) -> Iterator[PublishedEvent]:
+    """Those of the records that are events, with the id that the relay gives to their position."""
+    for record in records:
+        try:
+            envelope = read_headers(record.headers)
+        except MalformedRecord:
+            continue  # no event of ours
+        topic, position = record.topic.removeprefix(topic_prefix), (envelope.epoch, envelope.sequence)
+        if envelope.id == event_id(topic, envelope.agency_id, *position):
+            identity = envelope.time, envelope.correlation_id
+            yield PublishedEvent(topic, envelope.agency_id, position, identity, record.partition, record.offset)
 
 
-async def _records(
-    kafka: AIOKafkaConsumer, topic_prefix: str, ends: Mapping[TopicPartition, int]
-) -> AsyncIterator[Record]:
-    """Every event up to the ends that bears the id which the relay gives to its position."""
-    left = await _unread(kafka, ends)
-    while left:
-        for partition, records in (await kafka.getmany(*left, timeout_ms=1000)).items():
-            for record in records:
-                try:
-                    envelope = read_headers(record.headers)
-                except MalformedRecord:
-                    continue  # no event of ours
-                topic, position = partition.topic.removeprefix(topic_prefix), (envelope.epoch, envelope.sequence)
-                if envelope.id == event_id(topic, envelope.agency_id, *position):
-                    identity = envelope.time, envelope.correlation_id
-                    yield Record(topic, envelope.agency_id, position, identity, record.partition, record.offset)
-        left = await _unread(kafka, ends)
-
-
-async def _unread(kafka: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> list[TopicPartition]:
-    return [partition for partition, end in ends.items() if await kafka.position(partition) < end]
-
-
-async def _given_out(database: Database, streams: Collection[StreamKey]) -> dict[StreamKey, Position]:
+async def _assigned(database: Database, streams: Collection[StreamKey]) -> dict[StreamKey, Position]:
     """The last position of each stream. One that is not known, its beginning being lost too, begins in the epoch."""
     async with database.connection() as connection:
         rows = await connection.fetch(
@@ -224,7 +198,7 @@ async def _spans(database: Database) -> dict[StreamKey, tuple[Position, Position
     return {(row["topic"], row["agency_id"]): (tuple(row["first"]), tuple(row["last"])) for row in rows}
 
 
-async def _runs_of(database: Database, records: Sequence[Record]) -> set[int]:
+async def _runs_of(database: Database, records: Sequence[PublishedEvent]) -> set[int]:
     """The ids of the runs in the outbox that records are of."""
     async with database.connection() as connection:
         rows = await connection.fetch(
@@ -255,7 +229,7 @@ def _identity(run: Mapping[str, Any]) -> Identity:
     return run["time"], run["correlation_id"]
 
 
-def _restored(record: Record) -> DatabaseRestored:
+def _restored(record: PublishedEvent) -> DatabaseRestored:
     epoch, sequence = record.position
     return DatabaseRestored(
         f"{record.topic} of {record.agency_id} has an event at epoch {epoch}, sequence {sequence} "

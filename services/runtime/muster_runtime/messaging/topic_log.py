@@ -1,0 +1,65 @@
+"""Topics read raw, from their beginning or near their end to where they end now; of no group, and without a trace."""
+
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from muster_runtime.messaging.client_internals import leaderless
+
+_BATCH_RECORDS = 2_000
+
+
+class TopicLog:
+    """Some topics, named without their prefix."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+        self.partitions = sorted(consumer.assignment())
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, bootstrap: str, topic_prefix: str, names: Iterable[str]) -> AsyncIterator["TopicLog"]:
+        """Open those of the topics that exist, to be read from their beginning. Raises KafkaError."""
+        consumer = AIOKafkaConsumer(
+            *(topic_prefix + name for name in names),
+            bootstrap_servers=bootstrap,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=100,
+        )
+        try:
+            await consumer.start()
+            yield cls(consumer)
+        finally:
+            await consumer.stop()
+
+    @property
+    def leaderless(self) -> Collection[TopicPartition]:
+        """The partitions that have no leader: to read one of them would wait for one."""
+        return leaderless(self._consumer)
+
+    async def seek_to_tail(self, partitions: Collection[TopicPartition], records: int) -> None:
+        """Read on from the last so many offsets of partitions."""
+        if not partitions:
+            return
+        ends = await self._consumer.end_offsets(partitions)
+        beginnings = await self._consumer.beginning_offsets(partitions)
+        for partition, end in ends.items():
+            self._consumer.seek(partition, max(beginnings[partition], end - records))
+
+    async def unread(self) -> int:
+        """How many offsets lie between where it was read before and the present end."""
+        ends = await self._consumer.end_offsets(self.partitions)
+        return sum([ends[partition] - await self._consumer.position(partition) for partition in self.partitions])
+
+    async def batches(self, *partitions: TopicPartition) -> AsyncIterator[list[ConsumerRecord[bytes, bytes]]]:
+        """What is there from where it was read before up to the present end, each partition in order.
+
+        By default of all partitions. Raises KafkaError, and whatever the client raises at bytes that it cannot decode.
+        """
+        ends = await self._consumer.end_offsets(partitions or self.partitions)
+        while left := [partition for partition, end in ends.items() if await self._consumer.position(partition) < end]:
+            read = await self._consumer.getmany(*left, timeout_ms=500, max_records=_BATCH_RECORDS)
+            for records in read.values():
+                yield records
