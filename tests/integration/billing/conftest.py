@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import pytest
 
 from muster_billing.bootstrap import build
-from muster_billing.domain import one_year_after
 from muster_billing.settings import BillingSettings
 from muster_contracts import Event
+from muster_contracts.calendar import one_year_after
 from muster_contracts.enrollment import AgencyEnrolled, AgencyWithdrawn
 from tests.support.eventually import eventually
 from tests.support.services import RunningService, ServiceRunner

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from muster_billing.domain import one_year_after
 from muster_contracts.billing import InvoicePaid, RenewalDecided
+from muster_contracts.calendar import one_year_after
 from muster_local.scopes import SCOPES
 from tests.integration.billing.conftest import START, Billing
 

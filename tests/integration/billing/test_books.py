@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from muster_billing.commands import RecordPayment
-from muster_billing.domain import Money, one_year_after
+from muster_billing.domain import Money
 from muster_billing.handlers.invoices import record_payment
 from muster_contracts.billing import RenewalDecision
+from muster_contracts.calendar import one_year_after
 from muster_local.provisioning import Access
 from muster_runtime.clock import SandboxClock
 from muster_runtime.database.transactions import Database

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from muster_billing.domain import one_year_after
 from muster_contracts.billing import InvoiceIssued, RenewalDecided, RenewalOffered, TermEnded, TermStarted
+from muster_contracts.calendar import one_year_after
 from tests.integration.billing.conftest import START, Billing
 
 END = one_year_after(START)

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from muster_billing.domain import one_year_after
 from muster_contracts.billing import (
     InvoiceIssued,
     InvoicePaid,
@@ -15,6 +14,7 @@ from muster_contracts.billing import (
     TermEnded,
     TermStarted,
 )
+from muster_contracts.calendar import one_year_after
 from muster_contracts.enrollment import AgencySuspended
 from tests.integration.billing.conftest import START, Billing, enrolled
 from tests.support.eventually import eventually

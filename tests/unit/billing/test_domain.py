@@ -18,9 +18,9 @@ from muster_billing.domain import (
     civil_day,
     fiscal_year,
     invoice_number,
-    one_year_after,
 )
 from muster_billing.errors import InvoiceNotPayable, RenewalClosed
+from muster_contracts.calendar import one_year_after
 from muster_runtime.errors import InvalidInput
 
 START = datetime(2025, 8, 6, tzinfo=UTC)
@@ -97,17 +97,6 @@ def test_a_change_to_daylight_saving_time_moves_no_day() -> None:
     assert civil_day(second.starts_at, WASHINGTON) == date(2027, 3, 9)
     assert first.period_of_performance.last_day == date(2027, 3, 9)
     assert second.first_day == date(2027, 3, 10)
-
-
-def test_a_year_after_february_29_is_february_28() -> None:
-    assert one_year_after(datetime(2028, 2, 29, 7, tzinfo=UTC)) == datetime(2029, 2, 28, 7, tzinfo=UTC)
-
-
-@given(instants)
-def test_a_year_has_365_or_366_days_and_keeps_the_time_of_day(instant: datetime) -> None:
-    later = one_year_after(instant)
-    assert (later - instant).days in (365, 366)
-    assert later.timetz() == instant.timetz()
 
 
 @pytest.mark.parametrize("ends_at", [START, START - timedelta(days=1)])

@@ -78,26 +78,6 @@ def test_the_term_is_a_year_from_the_activation_or_from_a_later_requested_start(
     assert term_of(earlier).starts_at == NOW + 20 * DAY
 
 
-@pytest.mark.parametrize(
-    ("start", "end"),
-    [
-        (datetime(2028, 2, 29, tzinfo=UTC), datetime(2029, 2, 28, tzinfo=UTC)),
-        (datetime(2027, 2, 28, tzinfo=UTC), datetime(2028, 2, 28, tzinfo=UTC)),
-        (datetime(2027, 12, 31, 23, 59, tzinfo=UTC), datetime(2028, 12, 31, 23, 59, tzinfo=UTC)),
-    ],
-)
-def test_a_year_is_a_calendar_year(start: datetime, end: datetime) -> None:
-    assert rules.one_year_after(start) == end
-
-
-@given(st.datetimes(datetime(2000, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001
-def test_a_year_is_365_or_366_days_and_keeps_the_time(start: datetime) -> None:
-    end = rules.one_year_after(start)
-    assert end - start in (365 * DAY, 366 * DAY)
-    assert end.timetz() == start.timetz()
-    assert (end.year, end.month) == (start.year + 1, start.month)
-
-
 def test_an_authorization_is_in_force_from_its_start_to_just_before_its_end() -> None:
     authorization = Authorization("atu_1", "1", NOW, NOW + DAY)
     assert not authorization.in_force(NOW - INSTANT)

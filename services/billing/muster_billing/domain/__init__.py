@@ -1,6 +1,6 @@
 """The rules of terms, invoices and renewals. No I/O, no clock: the time is an argument."""
 
-from muster_billing.domain.calendar import PeriodOfPerformance, civil_day, fiscal_year, one_year_after
+from muster_billing.domain.calendar import PeriodOfPerformance, civil_day, fiscal_year
 from muster_billing.domain.invoices import Invoice, InvoiceState, Issuance, OverdueNotice, Payment, invoice_number
 from muster_billing.domain.money import Money, Tariff
 from muster_billing.domain.terms import Renewal, RenewalState, Term, TermState
@@ -21,5 +21,4 @@ __all__ = [
     "civil_day",
     "fiscal_year",
     "invoice_number",
-    "one_year_after",
 ]

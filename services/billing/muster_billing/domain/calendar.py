@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import TypeVar
 from zoneinfo import ZoneInfo
 
-D = TypeVar("D", date, datetime)
+from muster_contracts.calendar import one_year_after
 
 
 def civil_day(instant: datetime, zone: ZoneInfo) -> date:
@@ -16,13 +15,6 @@ def civil_day(instant: datetime, zone: ZoneInfo) -> date:
 def fiscal_year(day: date) -> int:
     """The federal fiscal year of a civil day: it begins on October 1 of the year before (31 U.S.C. 1102)."""
     return day.year + (day.month >= 10)
-
-
-def one_year_after(moment: D) -> D:
-    """The same day, and time of day, a calendar year later; February 29 becomes February 28."""
-    if (moment.month, moment.day) == (2, 29):
-        moment = moment.replace(day=28)
-    return moment.replace(year=moment.year + 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
-from muster_billing.domain.calendar import PeriodOfPerformance, civil_day, fiscal_year, one_year_after
+from muster_billing.domain.calendar import PeriodOfPerformance, civil_day, fiscal_year
 from muster_billing.domain.money import Money
 from muster_billing.errors import RenewalClosed
+from muster_contracts.calendar import one_year_after
 from muster_runtime.errors import InvalidInput
 
 # The next term is offered this long before the current one ends.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from muster_contracts.calendar import one_year_after
 from muster_contracts.enrollment import SuspensionReason
 from muster_enrollment.domain.facts import Acceptance, Authorization, Branch, Closure, Enrollment, Standing, State, Term
 from muster_runtime.errors import Conflict, InvalidInput, NotFound
@@ -212,14 +213,6 @@ def first_term(requested_start: datetime, activated_at: datetime) -> Term:
     """A calendar year from the requested start, or from the activation if that is later."""
     starts_at = max(requested_start, activated_at)
     return Term(starts_at, one_year_after(starts_at))
-
-
-def one_year_after(instant: datetime) -> datetime:
-    """The same day and time a calendar year later; February 28 for a leap day."""
-    try:
-        return instant.replace(year=instant.year + 1)
-    except ValueError:
-        return instant.replace(year=instant.year + 1, day=28)
 
 
 def _loss(authorizations: Sequence[Authorization], at: datetime) -> SuspensionReason:
