@@ -19,7 +19,7 @@ from tests.integration.runtime.core.probe.service import build
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 
 # So that a failure there shows its values, as in a test.
-pytest.register_assert_rewrite("tests.integration.runtime.core.looks")
+pytest.register_assert_rewrite("tests.integration.runtime.core.looks", "tests.integration.runtime.core.streams")
 
 ProbeStarter = Callable[..., Awaitable[asyncio.subprocess.Process]]
 

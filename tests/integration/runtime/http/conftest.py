@@ -25,6 +25,9 @@ from tests.integration.runtime.http.sample import build
 from tests.support.databases import Databases
 from tests.support.services import ISSUER, TokenIssuer
 
+# So that a failure there shows its values, as in a test.
+pytest.register_assert_rewrite("tests.integration.runtime.http.problems")
+
 
 @dataclass
 class Sample:

@@ -1,37 +1,19 @@
 """Requests that are refused, and how: every answer is a problem that names what is wrong and shows no inside."""
 
 import json
-import re
 from collections.abc import AsyncIterator
-from datetime import timedelta
-from typing import Any
 
 import pytest
-from fastapi import APIRouter, FastAPI
 
-from muster_runtime.http.application import openapi, requires, requires_program
-from muster_runtime.http.auth import PUBLIC_PATHS, Access, access_to
-from muster_runtime.http.health import Health
-from muster_runtime.http.issuer import Issuer
 from tests.integration.runtime.http.conftest import Sample
-from tests.integration.runtime.http.sample import UPLOAD_LIMIT, build
-from tests.support.services import ISSUER
+from tests.integration.runtime.http.problems import problem
+from tests.integration.runtime.http.sample import UPLOAD_LIMIT
 
 NOTES = "/v1/agencies/NASA/notes"
+
 UPLOADS = "/v1/agencies/NASA/uploads"
+
 JSON = {"Content-Type": "application/json"}
-
-
-def problem(reply: Any, status: int) -> dict[str, Any]:
-    """The problem that the reply is, checked for what all of them share."""
-    assert reply.status_code == status, reply.text
-    assert reply.headers["content-type"] == "application/problem+json"
-    body: dict[str, Any] = reply.json()
-    assert body["status"] == status
-    assert body["type"].startswith("urn:muster:problem:")
-    assert body["title"]
-    assert body["request_id"] == reply.headers["x-request-id"]
-    return body
 
 
 @pytest.mark.parametrize(
@@ -197,23 +179,6 @@ async def test_a_database_that_is_gone_may_be_tried_again(sample: Sample) -> Non
     assert replies[-1].status_code == 201
 
 
-def tokens_that_are_refused(issuer: Issuer) -> dict[str, str]:
-    return {
-        "expired": issuer.token(["sample:read"], agency="*", lifetime=timedelta(minutes=-5)),
-        "unsigned": issuer.token(["sample:read"], agency="*").rpartition(".")[0] + ".",
-        "garbage": "garbage",
-    }
-
-
-@pytest.mark.parametrize("kind", ["expired", "unsigned", "garbage"])
-async def test_a_bad_token_is_refused_before_anything_is_looked_at(sample: Sample, kind: str) -> None:
-    token = tokens_that_are_refused(sample.tokens.issuer)[kind]
-    for path in (NOTES, "/v1/nothing", "/v1/audit"):
-        reply = await sample.client.post(path, content=b"{", headers=JSON | {"Authorization": f"Bearer {token}"})
-        problem(reply, 401)
-        assert reply.headers["www-authenticate"] == 'Bearer realm="muster", error="invalid_token"'
-
-
 @pytest.mark.parametrize("name", ["Authorization", "Idempotency-Key", "If-Match", "Content-Type"])
 async def test_a_header_that_is_given_twice_is_refused(sample: Sample, name: str) -> None:
     """A proxy may look at the last of them, and a service at the first."""
@@ -223,40 +188,6 @@ async def test_a_header_that_is_given_twice_is_refused(sample: Sample, name: str
     )
     assert f"{name.lower()} must be sent only once" in problem(reply, 400)["detail"].lower()
     assert await sample.count("note") == 0
-
-
-async def test_no_token_is_asked_for_one(sample: Sample) -> None:
-    del sample.client.headers["authorization"]
-    reply = await sample.client.get(NOTES)
-    problem(reply, 401)
-    assert reply.headers["www-authenticate"] == 'Bearer realm="muster"'
-
-
-async def test_another_audience_is_refused(sample: Sample, tmp_path: Any) -> None:
-    stranger = Issuer.load(tmp_path / "key.pem", issuer=ISSUER, audience="another")
-    token = stranger.token(["sample:read"], agency="*")
-    reply = await sample.client.get(NOTES, headers={"Authorization": f"Bearer {token}"})
-    problem(reply, 401)
-
-
-@pytest.mark.parametrize("agency", [None, "", "nasa", "NASA,DOE", "**"])
-async def test_a_token_that_does_not_say_for_whom_it_acts_is_refused(sample: Sample, agency: str | None) -> None:
-    """Nothing that is left out makes an officer of the program."""
-    reply = await sample.client.get(NOTES, headers=sample.bearer("sample:read", agency=agency))
-    detail = problem(reply, 401)["detail"]
-    assert "`agency`" in detail
-    assert '"*"' in detail
-
-
-async def test_a_missing_scope_is_named(sample: Sample) -> None:
-    reply = await sample.client.post(NOTES, json={"text": "a"}, headers=sample.bearer("sample:read"))
-    assert problem(reply, 403)["scope"] == "sample:write"
-    assert 'scope="sample:write"' in reply.headers["www-authenticate"]
-
-
-async def test_tokens_live_by_real_time_even_if_the_sandbox_is_elsewhere(sample: Sample) -> None:
-    sample.clock.move(sample.clock.now() + timedelta(days=365))
-    assert (await sample.client.get(NOTES)).status_code == 200
 
 
 @pytest.mark.parametrize("given", ["r-1", "A.b_c:9"])
@@ -271,111 +202,3 @@ async def test_an_id_that_might_break_a_log_is_replaced(sample: Sample, given: s
     reply = await sample.client.get(NOTES, headers={"X-Request-Id": given})
     assert reply.headers["x-request-id"] != given
     assert reply.headers["x-correlation-id"] == reply.headers["x-request-id"]
-
-
-async def test_health_and_metrics_need_no_token(sample: Sample) -> None:
-    await sample.client.get(f"{NOTES}/note_1")
-    del sample.client.headers["authorization"]
-    assert (await sample.client.get("/health/live")).status_code == 200
-    ready = await sample.client.get("/health/ready")
-    assert (ready.status_code, ready.json()) == (
-        200,
-        {
-            "ready": True,
-            "reasons": [],
-            "outbox": {"rows": 0, "oldest_seconds": 0.0},
-            "lag": 0,
-            "parked": 0,
-            "warnings": [],
-        },
-    )
-    sample.health = Health(ready=False, reasons=["Kafka cannot be reached"], lag=7)
-    unready = await sample.client.get("/health/ready")
-    assert unready.status_code == 503
-    assert unready.json()["reasons"] == ["Kafka cannot be reached"]
-    metrics = (await sample.client.get("/metrics")).text
-    assert 'route="/v1/agencies/{agency_id}/notes/{note_id}",service="sample",status="404"' in metrics
-    assert "note_1" not in metrics
-
-
-async def test_the_metrics_do_not_grow_by_what_a_caller_invents(sample: Sample) -> None:
-    problem(await sample.client.request("BREW", "/v1/coffee"), 404)
-    metrics = (await sample.client.get("/metrics")).text
-    assert "coffee" not in metrics
-    assert "BREW" not in metrics
-
-
-async def test_the_documentation_is_public_and_of_this_host_alone(sample: Sample) -> None:
-    del sample.client.headers["authorization"]
-    named = (await sample.client.get("/")).json()
-    assert (named["documentation"], named["openapi"]) == ("/docs", "/openapi.json")
-    for path in named.values():
-        if path.startswith("/"):
-            assert (await sample.client.get(path)).status_code == 200, path
-    page = await sample.client.get("/docs")
-    assert page.headers["content-type"].startswith("text/html")
-    assert "://" not in page.text
-    assert "default-src 'none'" in page.headers["content-security-policy"]
-    addresses = re.findall(r'(?:src|href|spec-url)="([^"]*)"', page.text)
-    local = [address for address in addresses if not address.startswith("data:")]
-    assert local == ["openapi.json", "docs/redoc.standalone.js"]
-    script = await sample.client.get("/" + local[1])
-    assert script.headers["content-type"].startswith("text/javascript")
-    assert b"Redoc" in script.content
-
-
-@pytest.mark.parametrize("path", ["/openapi.json", "/docs/redoc.standalone.js"])
-async def test_a_large_public_page_is_kept_once_for_all_who_do_not_take_it(sample: Sample, path: str) -> None:
-    """Thousands of connections may ask for it without a token, and leave it with the process."""
-    bodies: list[bytes] = []
-
-    async def send(message: Any) -> None:
-        if message["type"] == "http.response.body":
-            bodies.append(message["body"])
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": b""}
-
-    for _ in range(2):
-        scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b""}
-        await sample.app(scope | {"headers": []}, receive, send)
-    assert len(bodies) == 2
-    assert bodies[0] is bodies[1]
-
-
-async def test_every_route_declares_its_scope(sample: Sample) -> None:
-    assert all(access.scopes for access in access_to(sample.app) if access.path not in PUBLIC_PATHS)
-
-
-@pytest.mark.parametrize("shown", [True, False])
-def test_a_route_without_a_scope_is_found(shown: bool) -> None:
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    guarded = APIRouter(prefix="/v1/guarded", dependencies=[requires("sample:read")])
-
-    @guarded.get("")
-    async def declared_by_the_router() -> None: ...
-
-    @guarded.post("", dependencies=[requires_program("sample:operate")])
-    async def declared_twice() -> None: ...
-
-    app.include_router(guarded)
-    assert access_to(app) == [
-        Access("/v1/guarded", "GET", ("sample:read",), False),
-        Access("/v1/guarded", "POST", ("sample:read", "sample:operate"), True),
-    ]
-
-    @app.get("/v1/open", include_in_schema=shown)
-    async def undeclared() -> None: ...
-
-    with pytest.raises(ValueError, match="/v1/open"):
-        access_to(app)
-
-
-async def test_the_api_describes_itself(sample: Sample) -> None:
-    document = (await sample.client.get("/openapi.json")).json()
-    assert document["openapi"].startswith("3.1")
-    assert document == json.loads(json.dumps(openapi(build())))
-    operation = document["paths"]["/v1/agencies/{agency_id}/notes"]["post"]
-    assert operation["security"] == [{"oidc": ["sample:write"]}]
-    assert "application/problem+json" in operation["responses"]["default"]["content"]
-    assert "422" not in operation["responses"]

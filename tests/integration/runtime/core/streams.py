@@ -1,0 +1,44 @@
+"""What the tests of the consumer look at: the effects of a stream of seats, and whether it is parked."""
+
+from collections.abc import Awaitable
+from typing import Any
+
+from muster_contracts import Envelope
+from tests.support.services import RunningService
+
+TOPIC = "muster.entitlements.seat"
+
+
+async def effects(probe: RunningService, agency_id: str) -> list[str]:
+    rows = await probe.admin.fetch("select seat_id from effect where agency_id = $1 order by id", agency_id)
+    return [row["seat_id"] for row in rows]
+
+
+async def parked(probe: RunningService, agency_id: str) -> str | None:
+    reason: str | None = await probe.admin.fetchval("select reason from parked_stream where agency_id = $1", agency_id)
+    return reason
+
+
+async def last_sequence(probe: RunningService, agency_id: str) -> int | None:
+    number: int | None = await probe.admin.fetchval("select last_sequence from applied where agency_id = $1", agency_id)
+    return number
+
+
+async def readiness(probe: RunningService) -> list[str]:
+    reasons: list[str] = (await probe.client.get("/health/ready")).json()["reasons"]
+    return reasons
+
+
+def at(envelope: Envelope, sequence: int) -> Envelope:
+    return envelope._replace(sequence=sequence, id=f"{envelope.id}-{sequence}")
+
+
+async def holds(answer: Awaitable[Any], expected: Any) -> bool:
+    """Fail unless the answer is what is expected; to be asked again and again."""
+    assert await answer == expected
+    return True
+
+
+async def waiting(probe: RunningService) -> int:
+    count: int = await probe.admin.fetchval("select count(*) from parked_event")
+    return count

@@ -1,0 +1,112 @@
+"""A stream parks with the first record that is refused or cannot be read, until an operator acts."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from muster_contracts import write_headers
+from tests.integration.runtime.core.conftest import discard
+from tests.integration.runtime.core.looks import seat
+from tests.integration.runtime.core.streams import TOPIC, at, effects, holds, parked, waiting
+from tests.support.services import RunningService
+
+Eventually = Callable[..., Awaitable[Any]]
+
+
+async def test_poison_parks_its_stream_in_order_and_replay_applies_it(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    await probe.publish(seat("NASA", "a"), seat("NASA", "poison"), seat("NASA", "b"), seat("DOE", "other"))
+    await eventually(lambda: holds(effects(probe, "DOE"), ["other"]))
+    assert "poison" in await eventually(lambda: parked(probe, "NASA"))
+    await probe.publish(seat("NASA", "c"))
+    await eventually(lambda: holds(waiting(probe), 3))
+    assert await effects(probe, "NASA") == ["a"]
+
+    listed = (await probe.client.get("/v1/parked")).json()["items"]
+    assert [(s["topic"], s["agency_id"], s["records"]) for s in listed] == [(TOPIC, "NASA", 3)]
+    shown = (await probe.client.get(f"/v1/parked/{TOPIC}/NASA")).json()
+    assert [r["headers"]["ce_sequence"][-1] for r in shown["first_records"]] == ["2", "3", "4"]
+
+    refused = (await probe.client.post(f"/v1/parked/{TOPIC}/NASA/replay")).json()
+    assert refused["parked"]
+    assert "poison" in refused["reason"]
+    assert await effects(probe, "NASA") == ["a"]
+
+    assert (await discard(probe, "NASA")).json() == {"left": 2}
+    assert (await probe.client.post(f"/v1/parked/{TOPIC}/NASA/replay")).json() == {"parked": False, "reason": None}
+    assert await effects(probe, "NASA") == ["a", "b", "c"]
+    await probe.publish(seat("NASA", "d"))
+    await eventually(lambda: holds(effects(probe, "NASA"), ["a", "b", "c", "d"]))
+    audited = await probe.admin.fetch("select command, reason from audit order by id")
+    assert [tuple(row) for row in audited] == [
+        ("DiscardParkedRecord", "entered by mistake"),
+        ("ReplayParkedStream", None),
+    ]
+    assert (await probe.client.get(f"/v1/parked/{TOPIC}/NASA")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"value": b"\xff\xfe not JSON"}, "does not fit"),
+        ({"value": b'{"agency_id": "NASA"}'}, "seat_id"),
+        ({"value": None}, "does not fit"),
+        ({"headers": []}, "is missing"),
+        ({"type": "muster.entitlements.SeatAssigned.v" + "9" * 5000}, "not 1 to 256 bytes"),
+        ({"type": "muster.entitlements.SeatAssigned.v" + "9" * 50}, "not muster."),
+        ({"sequence": b"1" + b"0" * 20}, "not a whole number from 1 to"),
+        ({"epoch": b"2147483648"}, "not a whole number from 1 to"),
+        ({"correlationid": b"x\x1b[31m" * 1000}, "... (6,000 in all)"),
+        ({"type": "muster.entitlements.SeatAssigned.v2"}, "unknown major version"),
+        ({"sequence": b"many"}, "not a whole number"),
+        ({"partitionkey": b"DOE"}, "partitionkey"),
+        ({"value": b'{"agency_id": "DOE", "seat_id": "b", "subject_ref": "s"}'}, "partitionkey"),
+        ({"value": b'{"agency_id": "NASA", "seat_id": "poison", "subject_ref": "\\u0000"}'}, "poison"),
+    ],
+)
+async def test_what_cannot_be_read_is_parked_raw(
+    probe: RunningService, eventually: Eventually, change: dict[str, Any], reason: str
+) -> None:
+    (first,) = await probe.publish(seat("NASA", "a"))
+    headers = dict(write_headers(at(first, 2)))
+    if "type" in change:
+        headers["ce_type"] = change["type"].encode()
+    for attribute in ("epoch", "sequence", "partitionkey", "correlationid"):
+        if attribute in change:
+            headers[f"ce_{attribute}"] = change[attribute]
+    value = change.get("value", seat("NASA", "b").model_dump_json().encode())
+    await probe.producer.put_raw(TOPIC, key=b"NASA", value=value, headers=change.get("headers", list(headers.items())))
+    await probe.publish(seat("DOE", "other"))
+    assert reason in await eventually(lambda: parked(probe, "NASA"))
+    assert await probe.admin.fetchval("select value from parked_event") == value
+    await eventually(lambda: holds(effects(probe, "DOE"), ["other"]))
+
+
+async def test_a_discarded_record_of_a_newer_major_does_not_park_when_it_is_read_again(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    """As after a rewind: the position is known, whatever the record holds."""
+    (first,) = await probe.publish(seat("NASA", "a"))
+    newer = at(first, 2)._replace(type="muster.entitlements.SeatAssigned.v2")
+    await probe.producer.put(newer, seat("NASA", "new"))
+    assert "unknown major" in await eventually(lambda: parked(probe, "NASA"))
+    assert (await discard(probe, "NASA")).json() == {"left": 0}
+    await probe.producer.put(newer, seat("NASA", "new"))
+    await probe.producer.put(at(first, 3), seat("NASA", "b"))
+    await eventually(lambda: holds(effects(probe, "NASA"), ["a", "b"]))
+    assert await parked(probe, "NASA") is None
+
+
+async def test_a_record_without_a_key_parks_alone(probe: RunningService, eventually: Eventually) -> None:
+    await probe.producer.put_raw(TOPIC, key=None, value=b"{}", headers=[])
+    await probe.publish(seat("NASA", "a"))
+    await eventually(lambda: holds(effects(probe, "NASA"), ["a"]))
+    assert await eventually(lambda: parked(probe, "?"))
+
+
+async def test_parked_streams_are_not_for_one_agencys_token(probe: RunningService) -> None:
+    token = probe.token("probe:operate", agency="NASA")
+    reply = await probe.client.get("/v1/parked", headers={"Authorization": f"Bearer {token}"})
+    assert reply.status_code == 403

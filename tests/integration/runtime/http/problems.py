@@ -1,0 +1,15 @@
+"""What every refused request is answered with."""
+
+from typing import Any
+
+
+def problem(reply: Any, status: int) -> dict[str, Any]:
+    """The problem that the reply is, checked for what all of them share."""
+    assert reply.status_code == status, reply.text
+    assert reply.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = reply.json()
+    assert body["status"] == status
+    assert body["type"].startswith("urn:muster:problem:")
+    assert body["title"]
+    assert body["request_id"] == reply.headers["x-request-id"]
+    return body
