@@ -34,6 +34,7 @@ class Replayer:
             try:
                 plan = await self._replay_next(topic, agency_id, context, at_once)
                 if plan is None:
+                    _log.info("stream_unparked", topic=topic, agency_id=agency_id)
                     return None
                 if plan.held:
                     return plan.reason
