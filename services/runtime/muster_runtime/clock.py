@@ -33,7 +33,7 @@ class SystemClock:
 
 
 class SandboxClock:
-    """A clock that follows the machine's until it is moved, and then stands where it was put."""
+    """A clock that follows the machine's until it is moved, and then stays at the instant it was moved to."""
 
     virtual = True
 
@@ -42,11 +42,11 @@ class SandboxClock:
         self._on_move: list[Callable[[], None]] = []
 
     def now(self) -> datetime:
-        """The instant at which the clock stands."""
+        """The clock's present instant."""
         return self._moved_to or datetime.now(UTC)
 
     def move(self, now: datetime) -> None:
-        """Let the time stand at `now`, and tell all that wait for it."""
+        """Move the clock to `now`, and wake all that wait for it."""
         self._moved_to = now
         for callback in self._on_move:
             callback()

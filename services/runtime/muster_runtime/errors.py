@@ -63,7 +63,7 @@ class Conflict(PermanentError):
 
 
 class PreconditionFailed(PermanentError):
-    """The thing was edited since the caller read it: the version that it expects is not the one at hand."""
+    """The thing was edited since the caller read it: the version that it expects is not the current one."""
 
     status = 412
     slug = "precondition-failed"

@@ -20,7 +20,7 @@ from muster_runtime.settings import Settings
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a running service has at hand: the worker role's database, the clock, a wakeup, the settings."""
+    """What the code of a running service works with: the worker role's database, the clock, a wakeup, the settings."""
 
     service: "Service"
     settings: Settings

@@ -26,7 +26,7 @@ class MigrationFailed(Exception):
 
 
 class MigrationsMissing(Exception):
-    """The package was installed without its migrations: nobody can tell whether any is pending."""
+    """The package was installed without its migrations: it is not known whether any is pending."""
 
 
 class MigrationsPending(RetryableError):
@@ -39,8 +39,8 @@ class MigrationsPending(RetryableError):
 def migrate(owner_dsn: str, schema: str, directory: Path) -> None:
     """Apply what is pending, as the owner role.
 
-    Raises MigrationFailed; each file is a transaction of its own, so that what came before it stands, or, where it
-    builds an index concurrently, repeatable. Raises MigrationsMissing where this installation came without them.
+    Raises MigrationFailed; each file is a transaction of its own, so that what came before it stays applied, or, where
+    it builds an index concurrently, repeatable. Raises MigrationsMissing where this installation came without them.
     """
     _versions(directory)
     beside_python = Path(sys.executable).parent / "dbmate"

@@ -31,7 +31,7 @@ class Disk:
         room = connection.transaction()
         await room.start()
         try:
-            # One row would fit into a page that is there already, and tell nothing.
+            # One row would fit into a page that is there already, and show nothing.
             await connection.execute(
                 "insert into disk_probe (filling) select repeat('x', 1000) from generate_series(1, 200)"
             )

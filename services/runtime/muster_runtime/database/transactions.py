@@ -31,10 +31,10 @@ ACQUIRE_SECONDS = 10
 # How long a closing pool waits for connections that are in use.
 CLOSE_SECONDS = 2
 
-# Of what is no fault of the work, that which may concern one agency alone: its lock is held, its rows cannot be read.
+# Errors that are no fault of the work, and may concern one agency alone: its lock is held, its rows cannot be read.
 ONE_AGENCYS = (asyncpg.LockNotAvailableError, asyncpg.PostgresSystemError, asyncpg.InternalServerError)
 
-# What is the server's state and no fault of the work: a lost connection, a lock that was not had in time, a server
+# Errors of the server's state, and no fault of the work: a lost connection, a lock timeout, a server
 # that is full, in recovery, being put back from a backup, or has its passwords changed.
 RETRYABLE = (
     OSError,
@@ -175,8 +175,8 @@ class Gate(Protocol):
 class Database:
     """A service's schema, as one of its roles sees it.
 
-    `server`: when the server of the newest connection was started, which tells one server, or one life of it, from
-    another.
+    `server`: when the server of the newest connection was started, which identifies the server and this run of
+    it.
     """
 
     pool: "asyncpg.Pool[Any]"

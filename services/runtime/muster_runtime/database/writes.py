@@ -81,5 +81,5 @@ async def _execute(connection: Connection, writes: Sequence[Write], then: str) -
 
 
 def _renumbered(statement: str, before: int) -> str:
-    """The statement for a place behind so many parameters of others."""
+    """The statement with its parameters numbered from behind those of the statements before it."""
     return _PARAMETER.sub(lambda found: f"${int(found[1]) + before}", statement)

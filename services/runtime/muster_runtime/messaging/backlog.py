@@ -24,7 +24,7 @@ class Backlog:
         self.rows, self.oldest = row["rows"], row["oldest"]
 
     def shrink(self, rows: int) -> None:
-        """So many rows have been published."""
+        """Note that the relay has published so many rows."""
         self.rows = max(0, self.rows - rows)
 
     def admit(self) -> None:

@@ -66,7 +66,7 @@ class Flight:
 
     @property
     def reasons(self) -> list[str]:
-        """Why streams wait, in plain words."""
+        """Why streams wait, for people."""
         return [
             f"{partition.topic}[{partition.partition}] "
             f"{'does not acknowledge' if partition in self._sending else 'has no leader'}; {len(streams)} streams wait"
@@ -140,7 +140,7 @@ class Flight:
         self._waiting.setdefault(partition, set()).update((run["topic"], run["agency_id"]) for run in sending.runs)
 
     async def cancel(self) -> None:
-        """Expect no more answers; the producer must be closed. Nothing waits any longer."""
+        """Forget what is in flight; the producer must be closed. Nothing waits any longer."""
         tasks = [sending.task for sending in self._sending.values()]
         self._sending.clear()
         self._waiting.clear()

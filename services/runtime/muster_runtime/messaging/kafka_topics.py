@@ -36,7 +36,7 @@ class TopicFaults:
 
     @property
     def reasons(self) -> list[str]:
-        """All of it, in plain words."""
+        """All of it, for people."""
         return [
             *(f"the topic {name} is missing" for name in self.missing),
             *self.repartitioned,

@@ -108,7 +108,7 @@ class Lane:
 
     @property
     def held(self) -> Sequence[str]:
-        """Why something cannot be published, in plain words."""
+        """Why something cannot be published, for people."""
         return [
             *([] if self._failure is None else [self._failure]),
             *(f"{self._topic_prefix}{topic} would lose events" for topic in self._held_topics),
@@ -216,7 +216,7 @@ class Lane:
         )
 
     async def _send(self, producer: Producer, parts: Parts) -> Sequence[Run]:
-        """Send the parts; answers all that is acknowledged by now, which may be what was late."""
+        """Send the parts; returns all that is acknowledged by now, which may include what was late."""
         if parts:
             await self._flight.send(producer, parts)
         return self._flight.collect(producer)

@@ -1,4 +1,4 @@
-"""Where a consumer group goes on reading each partition: everything before that offset is applied, or parked.
+"""Where a consumer group continues to read each partition: everything before that offset is applied, or parked.
 
 It is kept in the service's own database. A failover or a restore takes it back together with the effects, and what was
 lost is read again; Kafka's committed offsets do not go back, and are only a hint for tools.
@@ -22,7 +22,7 @@ class DatabaseWentBack(RetryableError):
 
 
 async def begins(connection: Connection, group: str) -> dict[Partition, int]:
-    """The offset to go on from, of each partition that the group has read any of."""
+    """The offset from which to continue each partition that the group has read any of."""
     rows = await connection.fetch(
         "select topic, kafka_partition, next_offset from consumed_partition where consumer_group = $1", group
     )
@@ -30,7 +30,7 @@ async def begins(connection: Connection, group: str) -> dict[Partition, int]:
 
 
 async def server(connection: Connection) -> datetime:
-    """When the server was started, which tells one server, or one life of it, from another."""
+    """When the server was started, which identifies the server and this run of it."""
     started_at: datetime = await connection.fetchval("select pg_postmaster_start_time()")
     return started_at
 
@@ -38,11 +38,11 @@ async def server(connection: Connection) -> datetime:
 async def keep(
     connection: Connection, group: str, read: Mapping[Partition, tuple[int, int]], server_started_at: datetime
 ) -> set[Partition]:
-    """Keep where reading goes on, of partitions of which everything from one offset up to another is applied.
+    """Keep the offsets of partitions of which everything from one offset up to another is applied.
 
-    Answers the partitions of which it is kept. The database does not know of everything before the others' first
+    Returns the partitions of which it is kept. The database does not know of everything before the others' first
     offset: it has gone back, and that is to be read again. A server that was started at another instant than
-    `server_started_at` keeps nothing: it may lack just what was applied last, and must first say where to go on.
+    `server_started_at` keeps nothing: it may lack what was applied last, and must first be asked where to continue.
 
     Postgres loses commits only from its log's end, so no offset outlives an effect that was committed before it. That
     is why it need not wait for the disk: what is lost of it is read again, and skipped. A member that has just lost a

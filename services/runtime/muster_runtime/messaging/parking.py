@@ -1,6 +1,6 @@
 """Parking: a stream whose event could not be applied waits, in order, until an operator acts.
 
-Only that agency's stream of that topic is parked; every other flows on.
+Only that agency's stream of that topic is parked; every other continues.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ DEFAULT_LIMITS = ParkingLimits()
 
 
 class StreamBlocked(RetryableError):
-    """Nothing of one stream can be taken for now: its partition must wait, and the others need not."""
+    """Nothing of one stream can be applied for now: its partition must wait, and the others need not."""
 
     def __init__(self, topic: str, agency_id: str, why: str) -> None:
         super().__init__(why)
@@ -44,7 +44,7 @@ class StreamBlocked(RetryableError):
 
 
 class StreamFull(StreamBlocked):
-    """A parked stream holds as many records as it may: it stands until an operator has acted."""
+    """A parked stream holds as many records as it may: it waits until an operator has acted."""
 
 
 class AgencyBlocked(StreamBlocked):
@@ -64,8 +64,8 @@ async def park(
     """Append records of one stream, the first of which could not be applied, to its parking place.
 
     `refused`: a handler refused it, which counts for the breaker. What is wrong with a record itself does not: else
-    whoever writes worthless records would stop every agency. `gap`: events are missing before it. A stream that is
-    parked for a gap already stands for this from now on. Raises BreakerOpen, and StreamFull.
+    whoever writes worthless records would stop every agency. `gap`: events are missing before it. A stream that was
+    parked for a gap is parked for this from now on. Raises BreakerOpen, and StreamFull.
     """
     first = records[0].record
     if refused:
@@ -154,7 +154,7 @@ async def append(uow: UnitOfWork, group: str, records: Sequence[Waiting], limits
 
 
 async def _places(connection: Connection, group: str, records: Sequence[Waiting]) -> list[Position]:
-    """Each record's position; one that cannot be read stands with the record before it in its partition."""
+    """Each record's position; one that cannot be read takes that of the record before it in its partition."""
     first = records[0].record
     latest: dict[int, Position] = {}
     if any(position is None for _, position in records):

@@ -53,7 +53,7 @@ async def let_pass(uow: UnitOfWork, group: str, records: OffsetRange, reason: st
 
 
 async def onward(connection: Connection, group: str, topic: str, partition: int, offset: int) -> int | None:
-    """The offset to go on from, where an operator has let the group past the record at this one."""
+    """The offset from which to continue, where an operator has let the group past the record at this one."""
     last: int | None = await connection.fetchval(
         """
         select max(last_offset)

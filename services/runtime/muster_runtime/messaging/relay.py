@@ -34,8 +34,8 @@ def transactional_id(topic_prefix: str, service: str) -> str:
 class Relay:
     """Drains one service's outbox while it holds the leases of its lanes. `wakeups` makes a wakeup for each.
 
-    `topics` are those that the service writes, with how many partitions each of them must have. `unsafe` tells which of
-    them, by their names in Kafka, would lose events now: nothing is sent to those. `backlog` is told what is published.
+    `topics` are those that the service writes, with how many partitions each of them must have. `unsafe` names those
+    of them, as in Kafka, that would lose events now: nothing is sent to them. `backlog` notes what is published.
     """
 
     def __init__(

@@ -3,8 +3,8 @@
 It assigns positions a second time, and the readers would skip what it says as known. The topics show it.
 
 One stream that is ahead holds up all: only the ends of the topics show what was lost, of each partition the last
-records. What would be published of other streams would bury that, and those that lie further back would go on as
-if nothing were amiss. Where the record is none of ours, an operator lets the service past it (`passing`).
+records. What would be published of other streams would bury that, and those that lie further back would continue as
+if nothing were wrong. Where the record is none of ours, an operator lets the service past it (`passing`).
 """
 
 import asyncio
@@ -31,7 +31,7 @@ TAIL_RECORDS = 100
 # How long a partition's end may take to arrive.
 PATIENCE_SECONDS = 10.0
 
-# What tells two events at one position apart: the time and the correlation id of the run that an event came in.
+# What distinguishes two events at one position: the time and the correlation id of the run that an event came in.
 Identity = tuple[datetime, str]
 
 
@@ -67,7 +67,7 @@ async def refuse_restored(
 ) -> Collection[TopicPartition]:
     """Compare the ends of the topics with what the database has assigned, and with what waits in its outbox.
 
-    Answers the partitions that have no leader: what is at their ends is not known, and nothing may be sent to them.
+    Returns the partitions that have no leader: what is at their ends is not known, and nothing may be sent to them.
     Raises DatabaseRestored; KafkaError and TimeoutError where the ends cannot be read.
     """
     async with database.connection() as connection:

@@ -40,7 +40,7 @@ class TopicLog:
         return leaderless(self._consumer)
 
     async def seek_to_tail(self, partitions: Collection[TopicPartition], records: int) -> None:
-        """Read on from the last so many offsets of partitions."""
+        """Continue from so many offsets before the end of each of these partitions."""
         if not partitions:
             return
         ends = await self._consumer.end_offsets(partitions)

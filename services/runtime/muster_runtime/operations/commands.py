@@ -38,7 +38,7 @@ class OperatorCommands(Commands):
 
 
 def operators_commands(database: Database) -> Callable[..., Coroutine[Any, Any, OperatorCommands]]:
-    """The dependency of routes that make them; `database` is the worker role's, whose commits nobody gives up."""
+    """The dependency of routes that make them; `database` is the worker role's, which waits for its commits."""
 
     async def commands(request: Request, identity: IdentityDep, idempotency_key: KeyHeader = None) -> OperatorCommands:
         if database.commits.standby_gone:

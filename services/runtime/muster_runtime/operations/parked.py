@@ -56,7 +56,7 @@ class ParkedStreamDetail(ParkedStreamReply):
 
 
 class ReplayReply(BaseModel):
-    """What a replay came to: `reason` says why the stream still stands."""
+    """The result of a replay: `reason` says why the stream is still parked."""
 
     parked: bool
     reason: str | None

@@ -65,7 +65,7 @@ class Recovery:
     async def discard(
         self, uow: UnitOfWork, topic: str, agency_id: str, named: Sequence[RecordName], reason: str
     ) -> int:
-        """Give up the first records of a parked stream, with an audit row for each; answers how many still wait.
+        """Give up the first records of a parked stream, with an audit row for each; returns how many still wait.
 
         Raises NotFound where nothing is parked, and Conflict where other records than those named wait first: so a
         command that is sent twice gives up nothing else.
@@ -88,7 +88,7 @@ class Recovery:
     def _give_up(self, uow: UnitOfWork, item: Item, last: Position, reason: str) -> Position:
         """Move the position past a record where it is the next one; a gap before it stays one, to be accepted or not.
 
-        The audit names the event; what it said stays in Kafka, for it may tell of a person.
+        The audit names the event; what it said stays in Kafka, since it may concern a person.
         """
         record, envelope = item.record, item.envelope
         moved = last

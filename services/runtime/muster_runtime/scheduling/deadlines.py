@@ -110,7 +110,7 @@ async def due_first(connection: Connection, agency_id: str, now: datetime) -> li
 
 
 async def take(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> list[Deadline]:
-    """Remove deadlines that are to be handled; answers those that were still there."""
+    """Remove deadlines that are to be handled; returns those that were still there."""
     rows = await uow.connection.fetch(
         """
         delete from deadline

@@ -64,11 +64,11 @@ class News:
             self._looked_at = now
         async with self._database.connection() as connection:
             begins = await offsets.begins(connection, self._group)
-            standing = {(stream.topic, stream.agency_id) for stream in await parked.streams(connection, self._group)}
+            parked_keys = {(stream.topic, stream.agency_id) for stream in await parked.streams(connection, self._group)}
         behind = {partition for partition, end in self._ends.items() if begins.get(partition, 0) < end}
         reasons = {}
         for agency_id in late:
-            if topics_parked := [topic for topic in self._partitions if (topic, agency_id) in standing]:
+            if topics_parked := [topic for topic in self._partitions if (topic, agency_id) in parked_keys]:
                 reasons[agency_id] = f"its stream of {topics_parked[0]} is parked"
             elif unread := [f"{topic}[{number}]" for topic, number in self._of(agency_id) if (topic, number) in behind]:
                 reasons[agency_id] = f"{unread[0]} has not been read yet"

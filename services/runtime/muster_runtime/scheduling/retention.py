@@ -38,7 +38,7 @@ class Retention:
     """Rows of `table` are kept for `keep`.
 
     `oldest` says since when the row has been kept that goes next; `purge` deletes at most so many rows that have been
-    kept since before an instant, oldest first, and answers how many.
+    kept since before an instant, oldest first, and returns how many.
     """
 
     table: str
@@ -74,7 +74,7 @@ class Purger:
                 await self._wakeup.wait(again_at)
 
     async def _purge(self, retention: Retention) -> datetime:
-        """Delete what has been kept for long enough; answers when the next row has been."""
+        """Delete what has been kept for long enough; returns when the next row will have been."""
         purged = 0
         due_at = await self._look(retention)
         while due_at <= self._clock.now():  # else nothing is written: a sandbox where nothing happened has no past

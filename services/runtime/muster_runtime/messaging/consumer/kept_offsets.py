@@ -1,4 +1,4 @@
-"""Where the consumer goes on reading: kept in Postgres after the effects, and committed to Kafka for tools.
+"""Where the consumer continues to read: kept in Postgres after the effects, and committed to Kafka for tools.
 
 What is lost of it only brings duplicates, which are skipped.
 """
@@ -40,17 +40,17 @@ class KeptOffsets:
         self._in_kafka = {name: topic for topic, name in names.items()}
         self._progress = progress
         self._commit = commit
-        self._server: datetime  # the server that said last where reading goes on
+        self._server: datetime  # the server that was last asked where reading continues
 
     async def begins(self) -> dict[TopicPartition, int]:
-        """Where reading goes on, of each partition that was read before."""
+        """The offset from which to continue, for each partition that was read before."""
         async with self._database.connection() as connection:
             kept = await offsets.begins(connection, self._group)
             self._server = await offsets.server(connection)
         return {self._unnamed(named): offset for named, offset in kept.items() if named[0] in self._in_kafka}
 
     async def step(self, partition: TopicPartition, offset: int) -> int | None:
-        """The offset that an operator has ordered to go on from, where the record at this one cannot be read."""
+        """The offset from which an operator lets reading continue, where the record at this one cannot be read."""
         named = self.named(partition)
         async with self._database.connection() as connection:
             onward = await passing.onward(connection, self._group, *named, offset)
@@ -84,7 +84,7 @@ class KeptOffsets:
         self._go_back({partition for partition in read if self.named(partition) not in kept})
 
     async def commit(self, applied: dict[TopicPartition, int]) -> None:
-        """Tell Kafka, for whoever looks at the group there: reading goes on from what is kept."""
+        """Commit to Kafka, for tools that show the group: reading continues from what is kept in Postgres."""
         try:
             await self._commit(applied)
         except (KafkaError, ValueError) as error:

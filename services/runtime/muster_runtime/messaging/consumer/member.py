@@ -93,7 +93,7 @@ class Consumer:
         """
         self._stopping = True
         await self._batch.is_finished(HAND_OVER_SECONDS)
-        self._progress.end()  # from now on the next owner keeps where reading goes on
+        self._progress.end()  # from now on the next owner keeps the offsets
         with suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS):
                 await self._subscription.leave()
@@ -133,7 +133,7 @@ class Consumer:
 
     @property
     def reasons(self) -> list[str]:
-        """Why the consumer is not well, in plain words."""
+        """Why the consumer is not ready, for people."""
         reasons = [*self._paused.reasons, *self._poller.reasons, *self._progress.reasons]
         if self.held is not None:
             reasons.append(f"the consumer cannot apply: {self.held}")
@@ -147,7 +147,7 @@ class Consumer:
         return self._subscription.kafka
 
     async def _on_batch(self, raw: Consumed) -> None:
-        """Apply a batch, then keep where reading goes on. Never raises: FastStream would go on past an error."""
+        """Apply a batch, then keep its offsets. Never raises: FastStream would continue past an error."""
         async with self._batch:
             if self._stopping:
                 return

@@ -1,4 +1,4 @@
-"""Partitions that wait: for a stream of theirs, or because their topic was repartitioned. The others flow on."""
+"""Partitions that wait: for a stream of theirs, or because their topic was repartitioned. The others continue."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -38,34 +38,34 @@ class PausedPartitions:
 
     @property
     def reasons(self) -> list[str]:
-        """What waits for an operator, in plain words."""
+        """Why partitions wait for an operator, for people."""
         wait = (StreamFull, TopicRepartitioned)
         reasons = dict.fromkeys(str(why) for why in self._reasons.values() if isinstance(why, wait))
         return [f"reading waits: {why}" for why in reasons]
 
     def clear(self) -> None:
-        """The partitions are taken away. Whoever has them next reads them again, and pauses them where that is so."""
+        """The partitions are revoked. Their next owner reads them again, and pauses them if it must."""
         self._reasons.clear()
 
     def put_repartitioned_aside(self, consumed: Consumed) -> Consumed:
-        """Leave the records of repartitioned topics for later; answer the others."""
+        """Leave the records of repartitioned topics for later; return the others."""
         wrong = {topic: why for topic in {r.topic for r in consumed} if (why := self._repartitioned(topic))}
         return self._put_aside(
             consumed, {TopicPartition(r.topic, r.partition): wrong[r.topic] for r in consumed if r.topic in wrong}
         )
 
-    def put_streams_aside(self, consumed: Consumed, standing: Sequence[StreamBlocked]) -> Consumed:
-        """Leave the records of partitions with streams that must wait for later; answer the others."""
-        by_stream = {(stands.topic, stands.agency_id): stands for stands in standing}
+    def put_streams_aside(self, consumed: Consumed, blocked: Sequence[StreamBlocked]) -> Consumed:
+        """Leave the records of partitions with streams that must wait for later; return the others."""
+        by_stream = {(why.topic, why.agency_id): why for why in blocked}
         waiting: dict[TopicPartition, StreamBlocked | TopicRepartitioned] = {}
         for each in consumed:
             record = self._records.read(each)
-            if stands := by_stream.get((record.topic, record.agency_id)):
-                waiting[TopicPartition(each.topic, each.partition)] = stands
+            if why := by_stream.get((record.topic, record.agency_id)):
+                waiting[TopicPartition(each.topic, each.partition)] = why
         return self._put_aside(consumed, waiting)
 
     async def resume(self) -> None:
-        """Read on where nothing has to wait any longer."""
+        """Resume the partitions that need not wait any longer."""
         for partition, why in list(self._reasons.items()):
             if await self._may_go_on(partition, why) and self._reasons.get(partition) is why:
                 del self._reasons[partition]
@@ -77,7 +77,7 @@ class PausedPartitions:
     def _put_aside(
         self, consumed: Consumed, waiting: Mapping[TopicPartition, StreamBlocked | TopicRepartitioned]
     ) -> Consumed:
-        """Pause partitions, from the first of their records on; answer the records of the others."""
+        """Pause partitions, from the first of their records on; return the records of the others."""
         if not waiting:
             return consumed
         first: dict[TopicPartition, int] = {}
@@ -92,7 +92,7 @@ class PausedPartitions:
                 agency_id=agency_id,
                 reason=str(why),
             )
-            with suppress(IllegalStateError):  # it was taken away meanwhile
+            with suppress(IllegalStateError):  # it was revoked meanwhile
                 self._kafka().pause(partition)
                 self._kafka().seek(partition, first[partition])
                 self._reasons[partition] = why

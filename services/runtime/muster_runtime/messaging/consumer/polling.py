@@ -1,4 +1,4 @@
-"""Polling Kafka: a partition whose records the client cannot read waits, and the others are read on."""
+"""Polling Kafka: a partition whose records the client cannot read waits, and the others are read."""
 
 import asyncio
 from collections import defaultdict
@@ -47,8 +47,8 @@ class _Unreadable(NamedTuple):
 class Poller:
     """Takes records from the client.
 
-    `begins` answers where reading goes on, of each partition that was read before; `step` the offset that an operator
-    has ordered to go on from, if any, where the record at one cannot be read.
+    `begins` returns the offset from which to continue each partition that was read before; `step` the one from which an
+    operator lets reading continue, if any, where the record at an offset cannot be read.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class Poller:
 
     @property
     def reasons(self) -> list[str]:
-        """What cannot be read, in plain words."""
+        """What cannot be read, for people."""
         return [f"{p.topic}[{p.partition}]@{at} cannot be read: {why}" for p, (at, why) in self._unreadable.items()]
 
     def clear(self) -> None:
-        """The partitions are taken away."""
+        """The partitions are revoked."""
         self._unreadable.clear()
 
     async def poll(self, consumer: AIOKafkaConsumer) -> tuple[ConsumerRecord[bytes, bytes], ...]:
@@ -112,7 +112,7 @@ class Poller:
         pace = Pace()
 
         async def take(*partitions: TopicPartition, most: int, timeout_ms: int = 0) -> bool:
-            """Take so many records; whether there may be more."""
+            """Take up to `most` records; returns whether there may be more."""
             nonlocal room
             taken = await consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=most)
             for partition, records in taken.items():
@@ -139,7 +139,7 @@ class Poller:
         return polled
 
     async def _begin(self, consumer: AIOKafkaConsumer) -> None:
-        """Go on where the database says, whatever Kafka's committed offsets are: it may have lost what they count."""
+        """Continue where the database says, whatever Kafka's committed offsets are: they may count what it has lost."""
         try:
             begin = await self._begins()
         except RETRYABLE as error:
@@ -163,7 +163,7 @@ class Poller:
                 raise
             except Exception:
                 if partition not in consumer.assignment():
-                    continue  # it was taken away meanwhile
+                    continue  # it was revoked meanwhile
                 self._go_back(consumer, [partition])
                 if before := await self._poll_up_to_unreadable(consumer, partition, limit):
                     polled[partition] = before
@@ -189,7 +189,7 @@ class Poller:
         return before
 
     async def _note_unreadable(self, consumer: AIOKafkaConsumer, partition: TopicPartition, error: Exception) -> None:
-        """Have the partition wait where it is, or go on from where an operator has said."""
+        """Have the partition wait where it is, or continue from where an operator has said."""
         offset = await consumer.position(partition)
         place = {"topic": partition.topic, "partition": partition.partition, "offset": offset}
         if self._unreadable.get(partition, (None,))[0] != offset:
@@ -207,7 +207,7 @@ class Poller:
                 self._progress.offsets[partition] = onward
 
     def _go_back(self, consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]) -> None:
-        """Read on from what is not applied yet."""
+        """Read again from what is not applied yet."""
         for partition in partitions:
             if partition not in self._paused:
                 with suppress(IllegalStateError, KeyError):

@@ -16,7 +16,7 @@ class ConsumerStuck(Exception):
 class Progress:
     """What is applied of each partition of this process, and the last sign of life.
 
-    `kafka` answers the client that reads; `ends` is another one, which asks where partitions end. `offsets` are those
+    `kafka` returns the client that reads; `ends` is another one, which asks where partitions end. `offsets` are those
     of the next records to apply; `in_hand` says that the client has handed over records that are not applied.
     """
 
@@ -32,7 +32,7 @@ class Progress:
 
     @property
     def reasons(self) -> list[str]:
-        """Why the consumer may be stuck, in plain words."""
+        """Why the consumer may be stuck, for people."""
         reasons = []
         if not self.assigned.is_set():
             reasons.append("the consumer has not joined its group yet")
@@ -45,23 +45,23 @@ class Progress:
         self._last_sign_at = time.monotonic()
 
     def begin(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Go on from these offsets of partitions that were assigned."""
+        """Continue from these offsets of partitions that were assigned."""
         self.offsets |= offsets
         self.restart_watchdog()
         self._rebalancing = False
         self.assigned.set()
 
     def advance(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, tuple[int, int]]:
-        """Everything before these offsets is applied; answers from which to which one each partition was read.
+        """Everything before these offsets is applied; returns from which to which offset each partition was read.
 
-        One that was taken away meanwhile is another process's.
+        One that was revoked meanwhile is another process's.
         """
         read = {p: (self.offsets[p], offset) for p, offset in offsets.items() if p in self.offsets}
         self.offsets |= {partition: after for partition, (_, after) in read.items()}
         return read
 
     def pass_what_is_no_record(self) -> dict[TopicPartition, tuple[int, int]]:
-        """Go on behind markers of transactions and deleted records; answers as `advance` does."""
+        """Continue behind markers of transactions and deleted records; returns what `advance` does."""
         passed = {p: (offset, self._applied_up_to(p)) for p, offset in self.offsets.items()}
         return self.advance({p: after for p, (offset, after) in passed.items() if after > offset})
 
@@ -71,7 +71,7 @@ class Progress:
             self.offsets.pop(partition, None)
 
     def end(self) -> None:
-        """The partitions are taken away."""
+        """The partitions are revoked."""
         self._rebalancing = True
         self.offsets.clear()
 
@@ -80,7 +80,7 @@ class Progress:
         return 1 if self._rebalancing else await self._lag_of(self._kafka().assignment())
 
     async def check(self, partitions: Collection[TopicPartition], *, is_applying: bool) -> None:
-        """A client can lose its way for good (aiokafka #1154): it is behind, nothing comes, and no error tells.
+        """Find a client that is stuck for good, without an error (aio-libs/aiokafka#1154): it is behind; nothing comes.
 
         Raises ConsumerStuck, where that is so with what is read of these partitions.
         """
