@@ -20,6 +20,7 @@ from muster_contracts import MalformedRecord, event_id, read_headers
 from muster_runtime.database.transactions import Database
 from muster_runtime.errors import RetryableError
 from muster_runtime.messaging import passing
+from muster_runtime.messaging.client_internals import leaderless
 from muster_runtime.messaging.passing import OffsetRange
 from muster_runtime.messaging.positions import Position, StreamKey
 from muster_runtime.messaging.topic_log import TopicLog
@@ -116,7 +117,7 @@ async def _ends(
     """The last events of each partition but for those that are passed, and the partitions without a leader."""
     published: Published = {}
     async with TopicLog.open(bootstrap, topic_prefix, topics) as log:
-        unled = log.leaderless
+        unled = leaderless(log.consumer)
         led = [partition for partition in log.partitions if partition not in unled]
         await log.seek_to_tail(led, TAIL_RECORDS)
         for partition in led:

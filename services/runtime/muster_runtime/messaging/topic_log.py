@@ -5,16 +5,14 @@ from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from muster_runtime.messaging.client_internals import leaderless
-
 _BATCH_RECORDS = 2_000
 
 
 class TopicLog:
-    """Some topics, named without their prefix."""
+    """Some topics, named without their prefix. `consumer` is the client that reads them."""
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
-        self._consumer = consumer
+        self.consumer = consumer
         self.partitions = sorted(consumer.assignment())
 
     @classmethod
@@ -34,32 +32,27 @@ class TopicLog:
         finally:
             await consumer.stop()
 
-    @property
-    def leaderless(self) -> Collection[TopicPartition]:
-        """The partitions that have no leader: to read one of them would wait for one."""
-        return leaderless(self._consumer)
-
     async def seek_to_tail(self, partitions: Collection[TopicPartition], records: int) -> None:
         """Continue from so many offsets before the end of each of these partitions."""
         if not partitions:
             return
-        ends = await self._consumer.end_offsets(partitions)
-        beginnings = await self._consumer.beginning_offsets(partitions)
+        ends = await self.consumer.end_offsets(partitions)
+        beginnings = await self.consumer.beginning_offsets(partitions)
         for partition, end in ends.items():
-            self._consumer.seek(partition, max(beginnings[partition], end - records))
+            self.consumer.seek(partition, max(beginnings[partition], end - records))
 
     async def unread(self) -> int:
         """How many offsets lie between where it was read before and the present end."""
-        ends = await self._consumer.end_offsets(self.partitions)
-        return sum([ends[partition] - await self._consumer.position(partition) for partition in self.partitions])
+        ends = await self.consumer.end_offsets(self.partitions)
+        return sum([ends[partition] - await self.consumer.position(partition) for partition in self.partitions])
 
     async def batches(self, *partitions: TopicPartition) -> AsyncIterator[list[ConsumerRecord[bytes, bytes]]]:
         """What is there from where it was read before up to the present end, each partition in order.
 
         By default of all partitions. Raises KafkaError, and whatever the client raises at bytes that it cannot decode.
         """
-        ends = await self._consumer.end_offsets(partitions or self.partitions)
-        while left := [partition for partition, end in ends.items() if await self._consumer.position(partition) < end]:
-            read = await self._consumer.getmany(*left, timeout_ms=500, max_records=_BATCH_RECORDS)
+        ends = await self.consumer.end_offsets(partitions or self.partitions)
+        while left := [partition for partition, end in ends.items() if await self.consumer.position(partition) < end]:
+            read = await self.consumer.getmany(*left, timeout_ms=500, max_records=_BATCH_RECORDS)
             for records in read.values():
                 yield records
