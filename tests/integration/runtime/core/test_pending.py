@@ -8,10 +8,9 @@ import asyncpg
 import pytest
 from structlog.testing import CapturingLogger
 
-from muster_runtime.database import retention
 from muster_runtime.messaging import lane
 from muster_runtime.process import Role
-from muster_runtime.scheduling import scheduler
+from muster_runtime.scheduling import retention, scheduler
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.looks import not_ready, ready
 from tests.integration.runtime.core.probe.service import build
