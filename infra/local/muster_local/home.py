@@ -8,6 +8,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, Self
 
@@ -54,6 +55,7 @@ class ProcessState(BaseModel):
     pid: int | None = None
     restarts: int = 0
     last_exit: str = ""
+    last_exit_at: datetime | None = None
     last_lines: list[str] = []
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -16,6 +17,7 @@ from muster_local.readiness import Readiness
 from muster_local.stack import Stack
 from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption
 from muster_operator.output import Answer, show
+from muster_runtime.clock import SystemClock
 
 
 def status(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
@@ -26,8 +28,9 @@ def status(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None
     found = {"phase": state.phase, "processes": [_as_json(process, answer) for process, answer in answers]}
     shown = _table(answers) if answers else Text(f"Nothing is running in {stack.home} ({state.phase}).")
     ended = [line for process, _ in answers if process.last_exit for line in _last_words(process)]
+    parked = [_next_step(process.name) for process, answer in answers if answer.parked]
     ready = bool(answers) and all(answer.ready for _, answer in answers)
-    show(Answer(found, Group(shown, *ended), ok=ready), as_json=as_json)
+    show(Answer(found, Group(shown, *parked, *ended), ok=ready), as_json=as_json)
 
 
 async def _ask_all(processes: list[ProcessState]) -> list[tuple[ProcessState, Readiness]]:
@@ -53,9 +56,24 @@ def _table(answers: list[tuple[ProcessState, Readiness]]) -> Table:
 
 
 def _last_words(process: ProcessState) -> list[RenderableType]:
-    """How a process ended before it was restarted, with its last lines."""
-    ended = f"\n[yellow]{process.name} {escape(process.last_exit)}[/yellow] (restarts: {process.restarts})"
+    """How a process ended and how often it was restarted, with its last lines."""
+    ago = f", {_ago(SystemClock().now() - process.last_exit_at)}" if process.last_exit_at else ""
+    restarted = f"{process.name} restarted {process.restarts}×" if process.restarts else f"{process.name} ended"
+    ended = f"\n[yellow]{restarted}[/yellow] ({escape(process.last_exit)}{ago})"
     return [ended, *(Text(line, style="dim", no_wrap=True, overflow="ignore") for line in process.last_lines)]
+
+
+def _ago(passed: timedelta) -> str:
+    """How long ago, in the largest unit that fits."""
+    seconds = max(0, int(passed.total_seconds()))
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length} {unit} ago"
+    return f"{seconds} s ago"
+
+
+def _next_step(service: str) -> str:
+    return f"\n[yellow]{service} has parked records:[/yellow] muster parked list --service {service}"
 
 
 def _as_json(process: ProcessState, answer: Readiness) -> dict[str, Any]:
@@ -65,6 +83,7 @@ def _as_json(process: ProcessState, answer: Readiness) -> dict[str, Any]:
         "address": without_secrets(process.address),
         "restarts": process.restarts,
         "last_exit": process.last_exit or None,
+        "last_exit_at": process.last_exit_at,
         **asdict(answer),
     }
 

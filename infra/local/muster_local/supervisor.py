@@ -26,6 +26,7 @@ from muster_local.servers import (
     external_postgres,
 )
 from muster_operator.topic_plan import apply as apply_topics
+from muster_runtime.clock import SystemClock
 from muster_runtime.database.dbmate import migrate
 
 _START_SECONDS = 60.0
@@ -171,7 +172,7 @@ class Supervisor:
             ended = await child.wait()
             logging.warning("%s %s", name, ended)
             state = self._state.processes[name]
-            state.last_exit, state.last_lines = ended, child.last_lines()
+            state.last_exit, state.last_exit_at, state.last_lines = ended, SystemClock().now(), child.last_lines()
             self._record(child)
             pause = _FIRST_PAUSE if loop.time() - since > _HELD_OUT_SECONDS else min(2 * pause, _LONGEST_PAUSE)
             await asyncio.sleep(pause)

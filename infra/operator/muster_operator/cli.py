@@ -8,7 +8,7 @@ import typer
 
 from muster_operator.group import Root
 
-app = typer.Typer(cls=Root, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app = typer.Typer(cls=Root, no_args_is_help=True, rich_markup_mode=None)
 
 
 def _show_version(wanted: bool) -> None:
