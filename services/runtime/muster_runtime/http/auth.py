@@ -83,7 +83,7 @@ def is_agency_or_all(text: str) -> bool:
 
 
 class TokenVerifier:
-    """AgencyQueue a bearer token into an Identity.
+    """Turns a bearer token into an Identity.
 
     `clock` is the machine's even in a sandbox: tokens are made outside of it, in real time.
     """
