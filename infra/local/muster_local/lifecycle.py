@@ -5,12 +5,14 @@ import shlex
 from pathlib import Path
 from typing import Annotated
 
+import httpx
 import typer
 from rich.console import Group
 from rich.text import Text
 
 from muster_contracts import SERVICES
 from muster_local.addresses import without_secrets
+from muster_local.demo.cast import register
 from muster_local.stack import Stack, StackFailed
 from muster_operator.failures import FAILED, BadInput
 from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption
@@ -61,7 +63,23 @@ async def _start(home: Path, ports: dict[str, int], maintained: list[str]) -> St
             progress.print(Text(step, style="dim"))
             spinner.update(step)
 
-        return await Stack.start(home, progress=tell, detached=True, ports=ports, maintained=maintained)
+        stack = await Stack.start(home, progress=tell, detached=True, ports=ports, maintained=maintained)
+        if "enrollment" not in maintained:
+            tell("Importing the register of agencies")
+            await _import_register(stack)
+        return stack
+
+
+async def _import_register(stack: Stack) -> None:
+    """Import the federal agencies, so that the first request finds some. What is known already stays as it is."""
+    headers = {
+        "Authorization": f"Bearer {stack.token('enrollment:operate', 'enrollment:read')}",
+        "Content-Type": "text/tab-separated-values",
+    }
+    async with httpx.AsyncClient(base_url=stack.service_url("enrollment"), headers=headers, trust_env=False) as client:
+        known = await client.get("/v1/agencies", params={"limit": 1})
+        if not known.raise_for_status().json()["items"]:
+            (await client.post("/v1/register", content=register())).raise_for_status()
 
 
 def _ports(given: list[str]) -> dict[str, int]:
@@ -81,7 +99,7 @@ def _addresses(stack: Stack, home: Path) -> Answer:
     steps = table(
         ("try next", ""),
         [
-            (f"muster agency list{option}", "the agencies; none yet: import the register as the README shows"),
+            (f"muster agency list{option}", "the federal agencies"),
             (f"{processes['enrollment']}/docs", "every route of enrollment; each service has such a page"),
             (f"muster token --scope enrollment:read --agency '*'{option}", "a bearer token for it"),
             (f"ls {shlex.quote(str(stack.mail_dir))}", "the e-mails, one file each"),
