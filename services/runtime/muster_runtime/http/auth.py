@@ -1,4 +1,4 @@
-"""Who asks, and what they may: OIDC bearer tokens, scopes, the agency claim.
+"""Who the caller is, and what the caller may do: OIDC bearer tokens, scopes, the agency claim.
 
 Sources: RFC 6750 (bearer tokens), RFC 7519 (JWT), RFC 8725 (JWT best practices), RFC 8693 4.2 (the claim `scope`).
 """
@@ -37,7 +37,7 @@ _BEARER = HTTPBearer(auto_error=False, bearerFormat="JWT", scheme_name="oidc")
 
 
 class Unauthenticated(PermanentError):
-    """There is no token, or it is not a valid one. The answer does not say which check it failed."""
+    """There is no valid token. The answer does not say which check failed."""
 
     status = 401
     slug = "unauthenticated"
@@ -72,7 +72,7 @@ class Identity:
         return self.agency in (EVERY_AGENCY, agency_id)
 
     def admit(self, agency_id: str) -> None:
-        """Raise NotFound where the agency is not the caller's: another tenant's is as good as none."""
+        """Raise NotFound if the agency is not the caller's: other tenants do not exist for the caller."""
         if not is_agency_or_all(agency_id) or not self.may_act_for(agency_id):
             raise NotFound(f"there is no agency {agency_id[:40]!r}")
 
@@ -85,7 +85,7 @@ def is_agency_or_all(text: str) -> bool:
 class TokenVerifier:
     """Turns a bearer token into an Identity.
 
-    `clock` is the machine's even in a sandbox: tokens are made outside of it, in real time.
+    `clock` is the machine's even in a sandbox, whose tokens are issued in real time.
     """
 
     def __init__(self, keys: KeySource, *, issuer: str, audience: str, clock: Clock) -> None:
@@ -99,7 +99,7 @@ class TokenVerifier:
     async def verify(self, authorization: str | None) -> Identity:
         """The identity behind an Authorization header.
 
-        Raises Unauthenticated, and RetryableError where the issuer's keys cannot be had.
+        Raises Unauthenticated, and RetryableError if the issuer's keys are not available.
         """
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
@@ -126,7 +126,7 @@ class TokenVerifier:
 
 
 def _identity(claims: dict[str, Any]) -> Identity:
-    """The identity that claims with a good signature state. To act for all agencies must be said, never left out."""
+    """The identity that verified claims state. A token acts for all agencies only if it says so."""
     scope = claims.get("scope", "")
     if not isinstance(scope, str):
         raise Unauthenticated("the token's claim `scope` is not a string of scopes separated by spaces")
@@ -144,7 +144,7 @@ async def _identify(
 ) -> Identity:
     """The caller, who has the scopes of the route and may act for the agency that its path names.
 
-    Only then is it looked at what the request carries.
+    The request's parameters and body are validated only after that.
     """
     identity: Identity = request.state.identity
     missing = sorted(set(needed.scopes) - identity.scopes)
@@ -177,19 +177,19 @@ IdentityDep = Annotated[Identity, Security(_identify)]
 def requires(scope: str) -> params.Security:
     """Declare the scope that a route needs: `dependencies=[requires("enrollment:write")]`.
 
-    A token of one agency opens the route for that agency alone.
+    A token for one agency can use the route for that agency only.
     """
     return params.Security(_identify, scopes=[scope])
 
 
 def requires_program(scope: str) -> params.Security:
-    """Declare a scope that is the program's: only a token for all agencies opens the route."""
+    """Declare a scope that only the program has: the route requires a token for all agencies."""
     return params.Security(_identify_officer, scopes=[scope])
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Access:
-    """Who may use a route; no scopes: anyone, without a token."""
+    """Who may use a route. Without scopes, anyone may, without a token."""
 
     path: str
     method: str
@@ -198,7 +198,7 @@ class Access:
 
 
 def access_to(app: FastAPI) -> list[Access]:
-    """The access to each route, sorted by path. Raises ValueError where a route that is not public has no scope."""
+    """The access to each route, sorted by path. Raises ValueError if a route that is not public has no scope."""
     found = []
     for route in iter_route_contexts(app.routes):
         path = route.path or ""

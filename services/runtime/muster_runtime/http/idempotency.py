@@ -1,10 +1,9 @@
-"""The reply to a command is kept under its Idempotency-Key, by the very transaction that carries it out.
+"""Stored replies: the transaction that executes a command stores its reply under the request's Idempotency-Key.
 
-It is kept for a time (the setting `idempotency_retention_days`), and without personal data: what a person is called
-is no part of it.
+A reply is stored for a limited time (the setting `idempotency_retention_days`), without personal data such as names.
 
-The row is read after the agency's lock was taken, so of many requests at once the first does the work and the
-others find its reply. Source: draft-ietf-httpapi-idempotency-key-header.
+The row is read after the agency's lock is taken, so if several requests have the same key, the first executes the
+command and the others find its reply. Source: draft-ietf-httpapi-idempotency-key-header.
 """
 
 import hashlib
@@ -35,7 +34,7 @@ kept as (
 
 
 class InvalidIdempotencyKey(PermanentError):
-    """The header is not a key."""
+    """The header's value is not a valid key."""
 
     status = 400
     slug = "invalid-idempotency-key"
@@ -52,7 +51,7 @@ class IdempotencyMismatch(PermanentError):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A command's answer as it is sent and kept."""
+    """A command's reply as it is sent and stored."""
 
     status: int
     body: bytes
@@ -60,7 +59,7 @@ class Reply:
 
 
 class Key:
-    """The key that a request carries; its body may not have been read yet. Raises InvalidIdempotencyKey."""
+    """The key of a request whose body may not have been read yet. Raises InvalidIdempotencyKey."""
 
     def __init__(self, key: str, request: Request) -> None:
         if not _KEY.fullmatch(key):
@@ -69,9 +68,9 @@ class Key:
         self._request = request
 
     async def of_body(self, part: int, body_sha256: bytes | None) -> "KeyedRequest":
-        """The key bound to method, path with query, and body; without the body's digest the body is read.
+        """The key, bound to the method, the path with its query, and the body. Without `body_sha256` it reads the body.
 
-        `part` numbers the request's transactions, from 0; no caller can write the separator.
+        `part` numbers the request's transactions, from 0. No key can contain the separator between them.
         """
         request = self._request
         route = f"{request.method} {request.scope['path']}?{request.scope['query_string'].decode('latin-1')}"
@@ -84,18 +83,18 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class KeyedRequest:
-    """A request with a key: the key is bound to the agency, to `route` and to the body."""
+    """A request with a key, which is bound to the agency, to `route`, and to the body."""
 
     key: str
     route: str
     body_sha256: bytes
 
     def lock(self, agency_id: str) -> Lock:
-        """The statement that takes the locks and finds what is kept under the key."""
+        """The statement that takes the locks and reads the reply stored under the key."""
         return Lock("select * from lock_for_request($1, $2, $3, $4)", (agency_id, self.key))
 
     def reply(self, uow: UnitOfWork) -> Reply | None:
-        """The reply kept under the key, if any; raises IdempotencyMismatch where it answers another request."""
+        """The reply stored under the key, if any. Raises IdempotencyMismatch if it belongs to another request."""
         (row,) = uow.found
         if row["status"] is None:
             return None
@@ -106,7 +105,7 @@ class KeyedRequest:
         return Reply(row["status"], row["body"], json.loads(row["headers"]))
 
     def keep(self, uow: UnitOfWork, agency_id: str, reply: Reply) -> None:
-        """Keep the reply with the unit of work."""
+        """Store the reply in the unit of work's transaction."""
         uow.writes.add_row(
             _KEEP,
             agency_id,
@@ -121,7 +120,7 @@ class KeyedRequest:
 
 
 def retention(days: int) -> Retention:
-    """Replies are kept for so many days."""
+    """The retention of stored replies, in days."""
     return Retention("idempotency", timedelta(days=days), _oldest, _purge)
 
 

@@ -1,4 +1,4 @@
-"""A request's reads and changes, each within the agency that its caller may act for."""
+"""A request's reads and commands, limited to the agency that its token acts for."""
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -18,14 +18,14 @@ from muster_runtime.http.idempotency import Key, Reply
 
 R = TypeVar("R", bound=BaseModel | None)
 
-# By the error that a command is refused with: what that leads to.
+# The consequence of each error that refuses a command.
 AfterRefusal = Mapping[type[PermanentError], Callable[[UnitOfWork], Awaitable[None]]]
 
 _ETAG = re.compile(r'"(\d{1,18})"')
 
 
 class PreconditionRequired(PermanentError):
-    """The request must say, with If-Match, which version it means (RFC 6585, 3)."""
+    """The request must name the version that it changes in If-Match (RFC 6585, 3)."""
 
     status = 428
     slug = "precondition-required"
@@ -33,7 +33,7 @@ class PreconditionRequired(PermanentError):
 
 
 class InvalidEntityTag(PermanentError):
-    """If-Match does not hold one entity tag of ours."""
+    """If-Match is not exactly one ETag of a response."""
 
     status = 400
     slug = "invalid-entity-tag"
@@ -54,7 +54,7 @@ class Reader:
 
     @asynccontextmanager
     async def read(self, agency_id: str) -> AsyncIterator[Connection]:
-        """A read-only transaction that sees the agency's rows; raises NotFound for another tenant's."""
+        """A read-only transaction that sees the agency's rows. Raises NotFound for another tenant's agency."""
         self._identity.admit(agency_id)
         async with self._database.read(agency_id) as connection:
             yield connection
@@ -81,14 +81,14 @@ class Commands:
         kept: Callable[[R], R] = lambda reply: reply,
         after_refusal: AfterRefusal | None = None,
     ) -> Response:
-        """Carry out a command under the agency's lock and answer with its reply (None: an empty body).
+        """Execute a command under the agency's lock, and return the response with its reply (None: an empty body).
 
-        With an Idempotency-Key the reply is kept by the same transaction, and a repeated request gets it back.
-        An error rolls all back and is not kept: the same key may try again. Call it once in a request, or
-        number the calls as its parts, from 0: each is a transaction of its own, and keeps a reply of its own.
-        What must not be kept, such as a secret that is shown once or a person's name, `kept` takes out of the reply.
-        Of a body that was read as a stream, `body_sha256` is the digest. `others` are locked as well.
-        A refusal rolls all back, so what it leads to, `after_refusal`, is a transaction of its own.
+        With an Idempotency-Key, the same transaction stores the reply, and a repeated request gets that reply. An error
+        rolls everything back and is not stored, so the key can be used again. Call this once per request, or number the
+        calls with `part`, from 0: each is a separate transaction with its own stored reply. `kept` removes from the
+        stored reply what must not be stored, such as a secret that is shown once or a person's name. `body_sha256` is
+        the digest of a body that was read as a stream. `others` are locked too. A refusal rolls the transaction back,
+        so its consequence, `after_refusal`, runs in a separate one.
         """
         keyed = await self._key.of_body(part, body_sha256) if self._key else None
         lock = keyed.lock(agency_id) if keyed else LOCK
@@ -106,7 +106,7 @@ class Commands:
 
     @asynccontextmanager
     async def write(self, *agencies: str, lock: Lock = LOCK) -> AsyncIterator[UnitOfWork]:
-        """A unit of work apart from the Idempotency-Key: one step of a long work that may be repeated safely."""
+        """A unit of work without the Idempotency-Key: one step of long work that is safe to repeat."""
         for agency_id in agencies:
             self._identity.admit(agency_id)
         async with self._database.write(*agencies, context=self._context, lock=lock) as uow:
@@ -164,7 +164,7 @@ async def _required_if_match(if_match: Annotated[int | None, Depends(_if_match)]
 
 
 def etag(version: int) -> str:
-    """The ETag of a version of a thing."""
+    """The ETag of a version."""
     return f'"{version}"'
 
 

@@ -1,4 +1,4 @@
-"""A lane of the relay: some topics' runs on their way from the outbox to Kafka, in id order, by one producer."""
+"""A lane of the relay: one producer publishes the runs of some topics from the outbox to Kafka, in id order."""
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
@@ -72,7 +72,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Lane:
-    """Relays some topics while it holds its lease. `held` says why it cannot, where it cannot.
+    """Relays some topics while it holds its lease. `held` lists what it cannot publish, and why.
 
     `make_producer` makes the client that sends; `on_deleted` is called with the runs that have left the outbox;
     `unsafe` names the topics in Kafka to which nothing may be sent now.
@@ -117,12 +117,12 @@ class Lane:
 
     @property
     def _held_topics(self) -> list[str]:
-        """The topics that are set so that events would be lost: theirs wait in the outbox."""
+        """The topics whose settings would lose events. Their events wait in the outbox."""
         unsafe = self._unsafe()
         return [topic for topic in self._topics if self._topic_prefix + topic in unsafe]
 
     async def run(self) -> None:
-        """Relay until cancelled. On any failure: a new producer, and all that is left is read again."""
+        """Relay until cancelled. After a failure, open a new producer, and read the outbox again."""
         try:
             while True:
                 try:
@@ -148,7 +148,7 @@ class Lane:
     async def _drain(self) -> bool:
         """Relay until nothing can be sent or the lease is lost; reading, encoding and deleting overlap sending.
 
-        Nothing is sent that was read before the producer was there: what a fence has stopped may be in it.
+        It sends nothing that it read before the producer started: that may include what a fence has stopped.
         """
         producer = self._producer or await self._open_producer()
         acknowledged = self._flight.collect(producer)
@@ -184,9 +184,9 @@ class Lane:
         return progress
 
     async def _read(self, without: Sequence[int]) -> list[Run]:
-        """The first runs but for these, and for those of streams and topics that wait.
+        """The first runs except these, and except those of streams and topics that wait.
 
-        Streams that fill a read let all others go first: a burst of one agency delays another by a read or two.
+        A stream that fills a read waits until all others were read: one agency's burst delays others by a read or two.
         """
         runs = await self._first(without, self._served)
         if not runs and self._served:
@@ -216,7 +216,7 @@ class Lane:
         )
 
     async def _send(self, producer: Producer, parts: Parts) -> Sequence[Run]:
-        """Send the parts; returns all that is acknowledged by now, which may include what was late."""
+        """Send the parts; returns everything acknowledged by now, which may include late parts."""
         if parts:
             await self._flight.send(producer, parts)
         return self._flight.collect(producer)
@@ -227,13 +227,13 @@ class Lane:
         self._on_deleted(runs)
 
     async def _rest(self) -> None:
-        """Wait for something to send, or until it is time to renew the lease or to try to take it."""
+        """Wait until there is something to send, or until it is time to renew or take the lease."""
         with suppress(TimeoutError):
             async with asyncio.timeout(RENEW_SECONDS):
                 await self._wakeup.wait()
 
     async def _trust_server(self) -> None:
-        """Check for lost commits before sending what was read from another server, or another life of it.
+        """Check for lost commits before sending what was read from another server, or from a server that restarted.
 
         A partition without a leader is checked when it has one.
         """
@@ -251,7 +251,7 @@ class Lane:
         return producer
 
     async def _close_producer(self) -> None:
-        """Close the producer: an out-of-order error would stick to it for ever."""
+        """Close the producer. It could not recover from an out-of-order error."""
         await self._flight.cancel()
         self._trusted = None  # which partitions are not compared yet is forgotten with the flight
         producer, self._producer = self._producer, None

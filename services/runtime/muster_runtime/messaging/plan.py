@@ -1,4 +1,4 @@
-"""What is to be done with a stream's records: which are applied, in which runs, and from which on all must wait."""
+"""Decides what happens to a stream's records: which are applied, in which runs, and from which one on all wait."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _COMPACTED = {name for name, topic in topics().items() if topic.compacted}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done with one stream's items: apply the fresh ones, then park the held ones, and why.
+    """The plan for one stream's items: apply the fresh ones, then park the held ones, for `reason`.
 
     `gap`: events are missing before the first held one.
     """
@@ -33,7 +33,7 @@ class Plan:
 
 
 def make_plan(service: str, topic: str, items: Sequence[Item], last: Position) -> Plan:
-    """Drop duplicates, whatever is wrong with them; from the first defect or gap on, hold everything."""
+    """Drop duplicates, even defective ones. Hold everything from the first defect or gap on."""
     fresh: list[Item] = []
     for index, item in enumerate(items):
         position = item.position
@@ -56,9 +56,9 @@ def make_plan(service: str, topic: str, items: Sequence[Item], last: Position) -
 
 
 def leaves_gap(position: Position, last: Position, topic: str) -> bool:
-    """Whether events are missing before a position that is not known yet.
+    """Whether events are missing between the last position and this one.
 
-    Sequences go on over an epoch; a compacted topic has holes.
+    Sequences continue across epochs. On a compacted topic, a hole is no gap.
     """
     return position > last and position[1] > last[1] + 1 and topic not in _COMPACTED
 

@@ -1,8 +1,8 @@
 """The relay: publishes the outbox's runs to Kafka in id order and deletes them once acknowledged.
 
-If it dies between the acknowledgment and the delete, or runs twice, events repeat on the topic with
-the same ids and sequences; none is lost and none overtakes another of its stream. Topics of facts and compacted ones
-have a lane each, of which neither waits for the other: only the compacted ones' is fenced.
+If it dies between the acknowledgment and the delete, or if two relays run, events repeat on the topic with the same
+ids and sequences. None is lost, and none overtakes another of its stream. One lane publishes to the topics of facts,
+one to the compacted topics; neither waits for the other. Only the lane of the compacted topics is fenced.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _log = structlog.get_logger(__name__)
 
 
 def transactional_id(topic_prefix: str, service: str) -> str:
-    """By what a service's relays fence one another: a constant, so that whoever leads fences all that led before."""
+    """The id by which a service's relays fence one another: constant, so that each leader fences all earlier ones."""
     return f"{topic_prefix}{service}-relay"
 
 
@@ -80,7 +80,7 @@ class Relay:
 
     @property
     def held(self) -> str | None:
-        """Why something cannot be published, where that is so."""
+        """Why something cannot be published; None if everything can."""
         return "; ".join(reason for lane in self._lanes for reason in lane.held) or None
 
     async def run(self) -> None:
@@ -101,7 +101,7 @@ class Relay:
             self._vacuum_due.set()
 
     async def _vacuum(self) -> None:
-        """Vacuum the outbox whenever so much was deleted, beside the relaying: under load that never pauses."""
+        """Vacuum the outbox after every VACUUM_AFTER_EVENTS deleted events, without a pause of the lanes."""
         while True:
             await self._vacuum_due.wait()
             self._vacuum_due.clear()

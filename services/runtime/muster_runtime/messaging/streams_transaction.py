@@ -1,4 +1,4 @@
-"""One transaction of the consumer: positions, effects and events of some streams, and whatever of them parks."""
+"""One transaction of the consumer: some streams' positions, effects, and events, and the records that park."""
 
 from collections.abc import Iterable, Mapping
 
@@ -15,7 +15,7 @@ from muster_runtime.messaging.subscriptions import Subscriptions
 
 
 class StreamsTransaction:
-    """Applies streams' items in one transaction, which takes the locks of all their agencies."""
+    """Applies the items of streams in one transaction, under the locks of all their agencies."""
 
     def __init__(self, database: Database, subscriptions: Subscriptions, limits: ParkingLimits) -> None:
         self._database = database
@@ -26,9 +26,9 @@ class StreamsTransaction:
     async def apply(
         self, streams: Streams, known: Mapping[Partition, int], patience_seconds: float | None = None
     ) -> None:
-        """Apply what is fresh and park what must wait; then replay the streams whose gap this has filled.
+        """Apply fresh items, park those that must wait, then replay the streams whose gaps are now filled.
 
-        Raises DatabaseWentBack where the database does not know of everything before the offsets `known`. With
+        Raises DatabaseWentBack if the database has not recorded everything before the offsets `known`. With
         `patience_seconds`, it waits no longer than that for a lock.
         """
         subscriptions, group = self._subscriptions, self._subscriptions.group
@@ -63,11 +63,11 @@ class StreamsTransaction:
         await parking.append(uow, self._subscriptions.group, waiting(items), self._limits)
 
     async def _is_filled(self, uow: UnitOfWork, stream: StreamKey, last: Position) -> bool:
-        """Whether no event is missing any longer before the first record that waits in a stream."""
+        """Whether the events before the first waiting record of a stream have all been applied."""
         first = await parked.first_position(uow.connection, self._subscriptions.group, *stream)
         return first is not None and not leaves_gap(first, last, stream[0])
 
 
 def waiting(items: Iterable[Item]) -> list[Waiting]:
-    """Items as they are parked."""
+    """The items in the form in which they are parked."""
     return [Waiting(item.record, item.position) for item in items]
