@@ -26,8 +26,8 @@ from muster_runtime.observability.telemetry import describe
 # How many streams share a transaction: each takes a lock, and Postgres has a fixed number of them for all clients.
 STREAMS_AT_ONCE = 500
 
-# How long to wait for the lock of an agency that is known to be held elsewhere. The rest of the batch is applied by
-# then; the transactions of a busy agency take turns within this time.
+# How long to wait for the lock of an agency that is known to be held elsewhere, unless it is the agency's turn: then it
+# is as long as for any other lock. The rest of the batch is applied by then.
 HELD_LOCK_SECONDS = 0.1
 
 _log = structlog.get_logger(__name__)
@@ -61,8 +61,8 @@ class Applier:
         blocked: list[StreamBlocked] = []
         left = iter(streams.items())
         while part := dict(islice(left, STREAMS_AT_ONCE)):
-            await self._locks.look_again(part)
-            blocked += await self._apply_held_last(part, known)
+            turn = await self._locks.look_again(part)
+            blocked += await self._apply_held_last(part, known, turn)
         return blocked
 
     async def may_go_on(self, blocked: StreamBlocked) -> bool:
@@ -76,11 +76,16 @@ class Applier:
             count = await parked.count(connection, self.subscriptions.group, blocked.topic, blocked.agency_id)
         return count <= self._limits.records * 0.9
 
-    async def _apply_held_last(self, streams: Streams, known: Mapping[Partition, int]) -> list[StreamBlocked]:
-        """Apply streams, last those of agencies whose locks are known to be held elsewhere."""
+    async def _apply_held_last(
+        self, streams: Streams, known: Mapping[Partition, int], turn: str | None = None
+    ) -> list[StreamBlocked]:
+        """Apply streams, last those of agencies whose locks are known to be held, and of them last whose turn it is."""
         free, held = self._locks.part(streams)
+        others = {stream: items for stream, items in held.items() if stream[1] != turn}
+        waited_for = {stream: items for stream, items in held.items() if stream[1] == turn}
         blocked = await self._apply_together(free, known)
-        return blocked + await self._apply_each(held, known, patience_seconds=HELD_LOCK_SECONDS)
+        blocked += await self._apply_each(others, known, patience_seconds=HELD_LOCK_SECONDS)
+        return blocked + await self._apply_each(waited_for, known)
 
     async def _apply_together(self, streams: Streams, known: Mapping[Partition, int]) -> list[StreamBlocked]:
         """Apply streams in one transaction; where that cannot be, each in its own."""
@@ -106,15 +111,16 @@ class Applier:
             if agency_id in reasons:
                 blocked.append(AgencyBlocked(topic, agency_id, reasons[agency_id]))
                 continue
+            held = False
             try:
                 await self._apply_alone((topic, agency_id), items, known, patience_seconds)
             except StreamFull as full:
                 blocked.append(full)
             except ONE_AGENCYS as error:
-                if isinstance(error, asyncpg.LockNotAvailableError):
-                    self._locks.note(agency_id)
+                held = isinstance(error, asyncpg.LockNotAvailableError)
                 reasons[agency_id] = f"{topic} of {agency_id} waits: {describe(error)}"
                 blocked.append(AgencyBlocked(topic, agency_id, reasons[agency_id]))
+            self._locks.note(agency_id, held=held)
         return blocked
 
     async def _apply_alone(

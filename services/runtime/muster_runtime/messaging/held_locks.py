@@ -11,28 +11,43 @@ Streams = Mapping[StreamKey, Sequence[Item]]
 
 
 class HeldLocks:
-    """The agencies whose locks were held elsewhere when they were last asked for."""
+    """The agencies whose locks were held elsewhere when they were last asked for, in the order of their turns.
+
+    A lock that is held for long is not worth a long wait at every attempt. But the transactions of a busy agency take
+    its lock from one another, so that it is never free, and only who waits long enough gets it: each agency in turn.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._held: set[str] = set()
+        self._held: dict[str, None] = {}
 
-    def note(self, agency_id: str) -> None:
-        """The lock of this agency could not be had."""
-        self._held.add(agency_id)
+    def note(self, agency_id: str, *, held: bool) -> None:
+        """The lock of this agency could not be had, or was had."""
+        if held:
+            self._held.setdefault(agency_id)
+        else:
+            self._held.pop(agency_id, None)
 
     async def look(self, streams: Iterable[StreamKey]) -> bool:
         """Ask Postgres for the locks of the streams' agencies; whether any is held elsewhere."""
-        agencies = {agency_id for _, agency_id in streams}
+        agencies = dict.fromkeys(agency_id for _, agency_id in streams)
         async with self._database.connection() as connection:
             free = await locks.free(connection, agencies)
-        self._held = self._held - free | (agencies - free)
-        return free != agencies
+        self._held = {agency_id: None for agency_id in [*self._held, *agencies] if agency_id not in free}
+        return len(free) < len(agencies)
 
-    async def look_again(self, streams: Iterable[StreamKey]) -> None:
-        """Ask once more where one of the streams' agencies was held; nothing is asked where none was."""
-        if self._held and any(agency_id in self._held for _, agency_id in streams):
+    async def look_again(self, streams: Iterable[StreamKey]) -> str | None:
+        """Ask once more where one of the streams' agencies was held; nothing is asked where none was.
+
+        Returns the agency whose turn it is: its lock is worth a long wait, and the others' turns come first next time.
+        """
+        agencies = {agency_id for _, agency_id in streams}
+        if self._held.keys() & agencies:
             await self.look(streams)
+        turn = next((agency_id for agency_id in self._held if agency_id in agencies), None)
+        if turn is not None:
+            self._held[turn] = self._held.pop(turn)
+        return turn
 
     def part(self, streams: Streams) -> tuple[Streams, Streams]:
         """The streams of agencies whose locks are free as far as is known, and of those whose are held."""
