@@ -1,1 +1,1 @@
-"""The HTTP side of a service: the application, its middleware, who may do what, and commands."""
+"""The HTTP side of a service: the application, its middleware, access, commands, and health."""

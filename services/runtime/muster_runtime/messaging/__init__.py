@@ -1,1 +1,1 @@
-"""Events to and from Kafka: the outbox, the relay that publishes it, and the consumer that applies each event once."""
+"""Events to and from Kafka: the relay that publishes the outbox, and the consumer that applies each event once."""

@@ -1,1 +1,1 @@
-"""What operators see: health, metrics, log lines, and the audit."""
+"""What operators see: metrics, log lines, and the audit trail."""

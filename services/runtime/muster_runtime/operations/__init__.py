@@ -1,4 +1,4 @@
-"""An operator's hands on a service: what is parked, positions, gaps, the epoch. The same routes in every service."""
+"""The operators' routes, the same in every service: what is parked, positions, gaps, the epoch."""
 
 from fastapi import APIRouter
 
@@ -11,7 +11,7 @@ from muster_runtime.service import Service
 
 
 def operations_router(service: Service, subscriptions: Subscriptions, database: Database) -> APIRouter:
-    """All routes of the operators; `database` is the worker role's."""
+    """All routes of the operators. `database` is the worker role's."""
     router = APIRouter()
     router.include_router(parked_router(service.name, subscriptions, database))
     router.include_router(deadlines_router(service, database))

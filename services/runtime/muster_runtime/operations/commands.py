@@ -1,4 +1,4 @@
-"""An operator's commands: as the worker role, each carried out once under its Idempotency-Key."""
+"""An operator's commands: they run as the worker role, once per Idempotency-Key."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -17,14 +17,14 @@ from muster_runtime.http.tenancy import Commands, KeyHeader
 
 
 class OperatorCommands(Commands):
-    """The write side of an operator's request; its route has asked for a token of the program.
+    """The write side of an operator's request, whose route requires a token for all agencies.
 
-    It acts on streams of agencies that nobody knows, too: those of records with a worthless key.
+    It also changes streams of unknown agencies, which hold the records with an invalid key.
     """
 
     @asynccontextmanager
     async def write(self, *agencies: str, lock: Lock = LOCK) -> AsyncIterator[UnitOfWork]:
-        """A unit of work on agencies' streams. Raises NotFound where there can be none of such a name."""
+        """A unit of work on the agencies' streams. Raises NotFound if no stream can have such a name."""
         for agency_id in agencies:
             if not agency_id.isprintable() or "," in agency_id:
                 raise NotFound(f"there is no agency {agency_id[:40]!r}")
@@ -33,12 +33,12 @@ class OperatorCommands(Commands):
 
     @property
     def context(self) -> Context:
-        """Who asks, and the ids of the request."""
+        """The request's caller and its ids."""
         return self._context
 
 
 def operators_commands(database: Database) -> Callable[..., Coroutine[Any, Any, OperatorCommands]]:
-    """The dependency of routes that make them; `database` is the worker role's, which waits for its commits."""
+    """The dependency of a route that executes them. `database` is the worker role's, which waits for commits."""
 
     async def commands(request: Request, identity: IdentityDep, idempotency_key: KeyHeader = None) -> OperatorCommands:
         if database.commits.standby_gone:

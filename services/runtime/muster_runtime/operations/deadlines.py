@@ -27,7 +27,7 @@ _log = structlog.get_logger(__name__)
 
 
 class DeadlineName(BaseModel):
-    """Which deadline is meant; the instant tells it from a later one of the same subject."""
+    """Names a deadline. The instant distinguishes it from a later one of the same subject."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,7 +42,7 @@ class DeadlineName(BaseModel):
 
 
 class DiscardDeadline(DeadlineName, Reason):
-    """A deadline to give up, and why."""
+    """A deadline to discard, and the reason."""
 
 
 class ParkedDeadlineReply(BaseModel):
@@ -57,7 +57,7 @@ class ParkedDeadlineReply(BaseModel):
 
 
 def deadlines_router(service: Service, database: Database) -> APIRouter:
-    """The routes; they act for the whole program, so a token of one agency does not open them."""
+    """The routes. They act for the whole program, so they require a token for all agencies."""
     scope = requires_program(f"{service.name}:operate")
     router = APIRouter(prefix="/v1/parked-deadlines", tags=["parked"], dependencies=[scope])
     CommandsDep = Annotated[OperatorCommands, Depends(operators_commands(database))]  # noqa: N806 - a type
@@ -71,9 +71,9 @@ def deadlines_router(service: Service, database: Database) -> APIRouter:
 
     @router.post("/retry", response_model=ReplayReply)
     async def retry_parked_deadline(commands: CommandsDep, body: DeadlineName) -> Response:
-        """Handle it now, as of its own instant; where it is refused again it stays parked.
+        """Handle the deadline now, as of its own instant. If that fails again, the deadline stays parked.
 
-        Under an Idempotency-Key the reply to a success is kept; one that was refused may be tried again.
+        With an Idempotency-Key, only the reply to a success is stored, so a failed retry can be repeated.
         """
         deadline = body.deadline
 
@@ -96,7 +96,7 @@ def deadlines_router(service: Service, database: Database) -> APIRouter:
 
     @router.post("/discard", status_code=204)
     async def discard_parked_deadline(commands: CommandsDep, body: DiscardDeadline) -> Response:
-        """Give it up, for good: what it was to bring about does not come."""
+        """Discard the deadline permanently: it never takes effect."""
 
         async def handler(uow: UnitOfWork) -> None:
             await _take(uow, body.deadline)
@@ -108,7 +108,7 @@ def deadlines_router(service: Service, database: Database) -> APIRouter:
 
 
 class NotParked(NotFound):
-    """The deadline is handled, moved or given up already."""
+    """The deadline was already handled, moved, or discarded."""
 
 
 async def _take(uow: UnitOfWork, deadline: Deadline) -> None:

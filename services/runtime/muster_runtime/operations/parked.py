@@ -39,7 +39,7 @@ class ParkedStreamReply(BaseModel):
 
 
 class RecordReply(BaseModel):
-    """A raw record. Bytes that are not UTF-8 are shown escaped; what is long is cut, and says so."""
+    """A raw record. Bytes that are not UTF-8 are shown escaped. A long value is cut, and says so."""
 
     partition: int
     offset: int
@@ -63,7 +63,7 @@ class ReplayReply(BaseModel):
 
 
 class Reason(BaseModel):
-    """Why something is given up; it goes into the audit."""
+    """The reason, which the audit trail keeps."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -71,19 +71,19 @@ class Reason(BaseModel):
 
 
 class DiscardRequest(Reason):
-    """The records to give up, by where they lie in Kafka: the first that wait, in order."""
+    """The records to discard, by partition and offset: the first that wait, in order."""
 
     records: Sequence[RecordName] = Field(min_length=1, max_length=500)
 
 
 class DiscardReply(BaseModel):
-    """How many records still wait in the stream; with none left it is unparked."""
+    """How many records still wait in the stream. If none is left, the stream is unparked."""
 
     left: int
 
 
 def parked_router(service: str, subscriptions: Subscriptions, database: Database) -> APIRouter:
-    """The routes; they act for the whole program, so a token of one agency does not open them."""
+    """The routes. They act for the whole program, so they require a token for all agencies."""
     router = APIRouter(prefix="/v1/parked", tags=["parked"], dependencies=[requires_program(f"{service}:operate")])
     recovery = Recovery(subscriptions)
     replayer = Replayer(database, subscriptions)
@@ -107,7 +107,7 @@ def parked_router(service: str, subscriptions: Subscriptions, database: Database
 
     @router.post("/{topic}/{agency_id}/replay")
     async def replay_parked(commands: CommandsDep, topic: Topic, agency_id: str) -> ReplayReply:
-        """Apply what waits, in order; harmless to repeat. The stream is unparked with its last record."""
+        """Apply the waiting records in order; safe to repeat. The last one unparks the stream."""
         await _stream(topic, agency_id)
         reason = await replayer.replay(topic, agency_id, commands.context)
         return ReplayReply(parked=reason is not None, reason=reason)
@@ -115,9 +115,9 @@ def parked_router(service: str, subscriptions: Subscriptions, database: Database
     @router.post("/{topic}/{agency_id}/discard", response_model=DiscardReply)
     @body_limit(MEBIBYTE, keys=2_000)
     async def discard_parked(commands: CommandsDep, topic: Topic, agency_id: str, body: DiscardRequest) -> Response:
-        """Give up the first records that wait, for good; then replay what is behind them.
+        """Discard the first waiting records permanently. Then replay the records behind them.
 
-        The records are named, so that the same request sent again gives up no other.
+        The request names the records, so sending it again discards no others.
         """
 
         async def handler(uow: UnitOfWork) -> DiscardReply:

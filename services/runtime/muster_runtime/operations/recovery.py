@@ -1,4 +1,4 @@
-"""An operator's answers to a parked stream that no replay can free: accept its gap, or discard what is worthless."""
+"""What an operator can do if a replay cannot unpark a stream: accept its gap, or discard invalid records."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from muster_runtime.observability import audit
 
 
 class RecordName(BaseModel):
-    """Where a record lies in Kafka: no other is ever meant by it."""
+    """A record's partition and offset in Kafka, which no other record of the topic has."""
 
     partition: int = Field(ge=0, le=MAX_EPOCH)
     offset: int = Field(ge=0, le=MAX_SEQUENCE)
@@ -26,17 +26,17 @@ class RecordName(BaseModel):
 
 
 class Recovery:
-    """The parked streams of a consumer group, in an operator's hands. The records of one stream go by position."""
+    """Accepts gaps and discards records in a consumer group's parked streams; their order is that of positions."""
 
     def __init__(self, subscriptions: Subscriptions) -> None:
         self._subscriptions = subscriptions
         self._group = subscriptions.group
 
     async def accept_gap(self, uow: UnitOfWork, topic: str, agency_id: str, waiting: int, reason: str) -> None:
-        """Give up the sequences that a stream parked for: its position moves to just before its first record.
+        """Accept that a parked stream lacks sequences: move its position to just before its first record.
 
-        Then replay. Raises NotFound where nothing is parked, and Conflict where it is parked for something else, or
-        where another sequence than `waiting` waits first: so a command that is sent twice accepts no later gap.
+        Replay the stream afterward. Raises NotFound if nothing is parked, and Conflict if the stream is parked for
+        another reason or if `waiting` is not the first waiting sequence, so a repeated command accepts no later gap.
         """
         records = await parked.first_records(uow.connection, self._group, topic, agency_id, 1)
         if not records:
@@ -65,10 +65,10 @@ class Recovery:
     async def discard(
         self, uow: UnitOfWork, topic: str, agency_id: str, named: Sequence[RecordName], reason: str
     ) -> int:
-        """Give up the first records of a parked stream, with an audit row for each; returns how many still wait.
+        """Discard the first records of a parked stream, with an audit row for each. Returns how many still wait.
 
-        Raises NotFound where nothing is parked, and Conflict where other records than those named wait first: so a
-        command that is sent twice gives up nothing else.
+        Raises NotFound if nothing is parked, and Conflict if the named records are not the first ones, so a repeated
+        command discards nothing else.
         """
         records = await parked.first_records(uow.connection, self._group, topic, agency_id, len(named))
         if not records:
@@ -86,9 +86,9 @@ class Recovery:
         return await parked.count(uow.connection, self._group, topic, agency_id)
 
     def _give_up(self, uow: UnitOfWork, item: Item, last: Position, reason: str) -> Position:
-        """Move the position past a record where it is the next one; a gap before it stays one, to be accepted or not.
+        """Move the position past a record if it is the next one. A gap before it remains a gap.
 
-        The audit names the event; what it said stays in Kafka, since it may concern a person.
+        The audit trail names the event. Its data stays in Kafka, because it may concern a person.
         """
         record, envelope = item.record, item.envelope
         moved = last

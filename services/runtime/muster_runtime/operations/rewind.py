@@ -1,4 +1,4 @@
-"""Let a service read its topics from their beginning, whatever its database says of where it goes on."""
+"""Makes a service read its topics from the beginning, whatever read positions its database has."""
 
 import asyncio
 
@@ -18,15 +18,15 @@ PATIENCE_SECONDS = 30
 
 
 class Rewound(BaseModel):
-    """The topics that will be read from their beginning; what is applied already will be skipped."""
+    """The topics that the service will read from the beginning. It skips what it has applied."""
 
     topics: list[str]
 
 
 async def rewind(uow: UnitOfWork, service: Service, group: str, reason: str) -> Rewound:
-    """Forget where a service's consumer group goes on, so that it begins again.
+    """Delete the read positions of a service's consumer group, so that it starts from the beginning.
 
-    Raises Conflict where a process still consumes as a member of the group, and RetryableError where Kafka is away.
+    Raises Conflict if a process still consumes as a member of the group, and RetryableError if Kafka cannot be reached.
     """
     topics = sorted({cls.topic for cls in service.subscriptions})
     audit.record(uow, command="RewindConsumer", agency_id=EVERY_AGENCY, after={"topics": topics}, reason=reason)
@@ -48,7 +48,7 @@ async def rewind(uow: UnitOfWork, service: Service, group: str, reason: str) -> 
 
 
 async def _commit_beginnings(bootstrap: str, group: str, names: list[str]) -> None:
-    """For tools; and Kafka takes offsets from a client that is no member only while the group has none."""
+    """Set Kafka's offsets, for tools. Kafka accepts them from a nonmember only while the group has no members."""
     async with AIOKafkaConsumer(*names, bootstrap_servers=bootstrap, enable_auto_commit=False) as reader:
         beginnings = await reader.beginning_offsets(reader.assignment())
     async with AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False) as outsider:

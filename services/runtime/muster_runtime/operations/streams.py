@@ -31,21 +31,21 @@ _SEPARATOR = "/"
 
 
 class GapRequest(Reason):
-    """Which gap is accepted, by the record that waits behind it, and why."""
+    """The gap to accept, named by the record that waits behind it, and the reason."""
 
     waiting: int = Field(ge=1, le=MAX_SEQUENCE, description="The sequence of the first record that waits.")
 
 
 class EpochRequest(Reason):
-    """Why the epoch is raised, and the highest one that any reader has seen: a backup may not know of it."""
+    """The reason, and the highest epoch that any reader has seen, which a backup may lack."""
 
     above: int = Field(default=0, ge=0, le=1_000_000, description="The new epoch is higher than this.")
 
 
 class PassRequest(Reason):
-    """The offset of a record that is passed, and why.
+    """The offset of the record to skip, and the reason.
 
-    Where a whole batch is damaged, `last_offset` is that of the batch's last record.
+    If a whole batch is damaged, `last_offset` is the offset of its last record.
     """
 
     offset: int = Field(ge=0, le=MAX_OFFSET, description="As the readiness names it: topic[partition]@offset.")
@@ -53,7 +53,7 @@ class PassRequest(Reason):
 
 
 class Passed(BaseModel):
-    """Records that are passed: the consumer goes on behind them, and the relay takes them for no event of its own."""
+    """The skipped records: the consumer continues behind them, and the relay does not count them as its own events."""
 
     topic: str
     partition: int
@@ -62,7 +62,7 @@ class Passed(BaseModel):
 
 
 def streams_router(service: str, subscriptions: Subscriptions, database: Database) -> APIRouter:
-    """The routes; they act for the whole program, so a token of one agency does not open them."""
+    """The routes. They act for the whole program, so they require a token for all agencies."""
     router = APIRouter(prefix="/v1", tags=["streams"], dependencies=[requires_program(f"{service}:operate")])
     recovery = Recovery(subscriptions)
     group = subscriptions.group
@@ -74,7 +74,7 @@ def streams_router(service: str, subscriptions: Subscriptions, database: Databas
         topic: Annotated[str | None, Query(description="By default every topic.")] = None,
         agency_id: Annotated[str | None, Query(description="By default every agency.")] = None,
     ) -> Page[StreamState]:
-        """The last position of each stream that this service has assigned, and the last that it has applied."""
+        """The last position that this service has assigned in each stream, and the last that it has applied."""
         after_topic, _, after_agency = (page.after or "").partition(_SEPARATOR)
         async with database.read(EVERY_AGENCY) as connection:
             states = await positions.states(
@@ -89,9 +89,9 @@ def streams_router(service: str, subscriptions: Subscriptions, database: Databas
 
     @router.post("/streams/{topic}/{agency_id}/gap", response_model=StreamState)
     async def accept_gap(commands: CommandsDep, topic: Topic, agency_id: str, body: GapRequest) -> Response:
-        """Give up the missing sequences of a stream that is parked for them; then replay it.
+        """Accept that the missing sequences of a parked stream never arrive. Then replay the stream.
 
-        The record behind them is named, so that the same request sent again accepts no later gap.
+        The request names the record behind the gap, so sending it again accepts no later gap.
         """
 
         async def handler(uow: UnitOfWork) -> StreamState:
@@ -104,7 +104,7 @@ def streams_router(service: str, subscriptions: Subscriptions, database: Databas
 
     @router.post("/epoch", response_model=epochs.RaisedEpoch)
     async def raise_epoch(commands: CommandsDep, runtime: RuntimeDep, body: EpochRequest) -> Response:
-        """After a restore, and before the service publishes again: no position may be assigned a second time."""
+        """Do this after a restore, before the service publishes again, so that no position is assigned twice."""
         settings = runtime.settings
         published = await published_runs(database, settings.kafka_bootstrap, settings.topic_prefix)
         agencies = await epochs.agencies_with_streams(database)
@@ -116,7 +116,7 @@ def streams_router(service: str, subscriptions: Subscriptions, database: Databas
 
     @router.post("/rewind", response_model=Rewound)
     async def rewind_consumer(commands: CommandsDep, runtime: RuntimeDep, body: Reason) -> Response:
-        """After a restore, and before the service consumes again: let it read its topics from their beginning."""
+        """Make the service read its topics from the beginning. Do this after a restore, before it consumes again."""
 
         async def handler(uow: UnitOfWork) -> Rewound:
             return await rewind(uow, runtime.service, group, body.reason)
@@ -127,10 +127,11 @@ def streams_router(service: str, subscriptions: Subscriptions, database: Databas
     async def pass_record(
         commands: CommandsDep, runtime: RuntimeDep, topic: Topic, partition: Partition, body: PassRequest
     ) -> Response:
-        """Let the consumer go on behind a record that it cannot decode; harmless to repeat.
+        """Make the consumer skip a record that it cannot decode; safe to repeat.
 
-        What is missing of an agency after that parks its stream as a gap. On a topic that the service writes: let the
-        relay go on although another program wrote the record, at a position that the service has not assigned.
+        If an agency's event is missing after that, the agency's stream parks for the gap. On a topic that the service
+        writes, this lets the relay continue after another program wrote a record at a position that the service has not
+        assigned.
         """
         if topic not in runtime.service.topics:
             raise NotFound(f"{service} neither reads nor writes the topic {topic[:80]!r}")

@@ -1,1 +1,1 @@
-"""What must happen later: deadlines, the scheduler that handles them, and how a waiting duty wakes up."""
+"""What must happen later: deadlines, the scheduler that handles them, and the deletion of expired rows."""

@@ -1,4 +1,4 @@
-"""Whatever must happen later: rows in the deadline table."""
+"""Deadlines: rows that say what must happen later, and when."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class ParkedDeadline:
 
 
 def schedule(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> None:
-    """Schedule deadlines; one of the same kind, agency and subject is moved, and is no longer parked."""
+    """Schedule deadlines. An existing one of the same kind, agency, and subject is moved, and is no longer parked."""
     for deadline in deadlines:
         _set(uow, deadline.kind, deadline.agency_id, deadline.subject, deadline.due_at)
     if deadlines:
@@ -59,7 +59,7 @@ def schedule(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> None:
 
 
 def cancel(uow: UnitOfWork, agency_id: str, kind: str, subjects: Sequence[str]) -> None:
-    """Remove deadlines; one that is not there is no error."""
+    """Remove deadlines. It is not an error if one does not exist."""
     for subject in subjects:
         _set(uow, kind, agency_id, subject, None)
 
@@ -69,13 +69,13 @@ def _set(uow: UnitOfWork, kind: str, agency_id: str, subject: str, due_at: datet
 
 
 async def next_due(connection: Connection) -> datetime | None:
-    """The earliest instant at which a deadline of this service is due; those that are parked wait for an operator."""
+    """The earliest instant at which a deadline of this service is due, not counting parked ones."""
     instant: datetime | None = await connection.fetchval("select min(due_at) from deadline where parked_at is null")
     return instant
 
 
 async def due_agencies(connection: Connection, now: datetime, *, without: Sequence[str]) -> dict[str, datetime]:
-    """The first agencies but for these of which something is due, each with its earliest instant, in their order."""
+    """The first 100 agencies with a due deadline, except `without`: each with its earliest instant, in that order."""
     rows = await connection.fetch(
         """
         select agency_id, min(due_at) as due_at
@@ -110,7 +110,7 @@ async def due_first(connection: Connection, agency_id: str, now: datetime) -> li
 
 
 async def take(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> list[Deadline]:
-    """Remove deadlines that are to be handled; returns those that were still there."""
+    """Remove deadlines in order to handle them. Returns those that still existed."""
     rows = await uow.connection.fetch(
         """
         delete from deadline
@@ -129,13 +129,13 @@ async def take(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> list[Deadline]
 
 
 async def park(uow: UnitOfWork, deadline: Deadline, reason: str, limit: int) -> None:
-    """Let a deadline wait for an operator. Raises BreakerOpen where `limit` have parked within the breaker's window."""
+    """Park a deadline until an operator acts. Raises BreakerOpen if `limit` have parked within the breaker's window."""
     await breaker.check_deadlines(uow, limit)
     await note_reason(uow, deadline, reason)
 
 
 async def note_reason(uow: UnitOfWork, deadline: Deadline, reason: str) -> None:
-    """Keep why a deadline is parked."""
+    """Store the reason why a deadline is parked."""
     await uow.connection.execute(
         """
         update deadline

@@ -1,6 +1,6 @@
-"""News before deadlines: after an absence, what came meanwhile is read before what fell due meanwhile is handled.
+"""News before deadlines: after an outage, a service reads the events that arrived before it handles late deadlines.
 
-Else a service would announce, say, an overdue payment of an agency that had long withdrawn.
+Otherwise it would announce, for example, an overdue payment of an agency that has already withdrawn.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ PATIENCE_SECONDS = 10
 class News:
     """Whether the streams of an agency have been read up to an instant, or to the ends that they had after it.
 
-    `partitions` says how many each topic has that the service reads.
+    `partitions` is the number of partitions of each topic that the service reads.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class News:
         self._ends: dict[Partition, int] = {}
 
     async def unread(self, due: Mapping[str, datetime]) -> dict[str, str]:
-        """Of agencies with the instants at which something is due: whose deadlines wait for news, and for which."""
+        """The agencies in `due`, each with its due instant, whose deadlines wait for news, and what they wait for."""
         now = self._clock.now()
         late = {agency_id: instant for agency_id, instant in due.items() if now - instant > LATE}
         if not late or not self._partitions:
@@ -75,7 +75,7 @@ class News:
         return reasons
 
     def _of(self, agency_id: str) -> Iterable[Partition]:
-        """The partitions in which an agency's events lie; on a compacted topic they are spread over all."""
+        """The partitions that hold an agency's events: on a compacted topic, all of them."""
         for topic, count in self._partitions.items():
             if topics()[topic].compacted:
                 yield from ((topic, number) for number in range(count))

@@ -1,6 +1,6 @@
-"""Rows that are kept for a time and no longer: deleted in small batches, by the runtime's clock.
+"""Retention: expired rows are deleted in small batches, by the runtime's clock.
 
-A batch is a transaction of its own. It takes no agency's lock, so no command waits for it; its own lock lets one
+Each batch is a separate transaction. It takes no agency's lock, so no command waits for it; its own lock lets one
 process purge at a time.
 """
 
@@ -37,8 +37,8 @@ _log = structlog.get_logger(__name__)
 class Retention:
     """Rows of `table` are kept for `keep`.
 
-    `oldest` says since when the row has been kept that goes next; `purge` deletes at most so many rows that have been
-    kept since before an instant, oldest first, and returns how many.
+    `oldest` returns since when the oldest row has been kept. `purge` deletes rows kept since an instant or earlier,
+    oldest first and up to a limit, and returns how many it deleted.
     """
 
     table: str
@@ -74,7 +74,7 @@ class Purger:
                 await self._wakeup.wait(again_at)
 
     async def _purge(self, retention: Retention) -> datetime:
-        """Delete what has been kept for long enough; returns when the next row will have been."""
+        """Delete expired rows. Returns when the next row expires."""
         purged = 0
         due_at = await self._look(retention)
         while due_at <= self._clock.now():  # else nothing is written: a sandbox where nothing happened has no past
@@ -98,7 +98,7 @@ class Purger:
         return batch
 
     async def _look(self, retention: Retention) -> datetime:
-        """When the oldest row is due to go; the gauge says how overdue that is."""
+        """When the oldest row expires. Sets the gauge to how overdue that is."""
         async with self._database.connection() as connection:
             oldest = await retention.oldest(connection)
         now = self._clock.now()

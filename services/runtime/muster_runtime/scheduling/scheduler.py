@@ -1,6 +1,6 @@
-"""The scheduler: sleeps until the next deadline is due and has it handled under its agency's lock.
+"""The scheduler: sleeps until the next deadline is due, then calls its handler under the agency's lock.
 
-Several processes may run it at once: the lock and the delete let only one handle a deadline.
+Several processes may run it at once: the lock and the delete let only one of them handle a deadline.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Scheduler:
-    """Handles the deadlines of one service. `waiting`: the agencies whose deadlines wait for news, and for which."""
+    """Handles one service's deadlines. `waiting`: each agency whose deadlines wait for news, and what they wait for."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Scheduler:
         news: News | None = None,
         parked: int = 50,
     ) -> None:
-        """`parked`: so many deadlines may park within the breaker's window; then those that fail are tried again."""
+        """`parked` is how many deadlines may park within the breaker's window. After that, failing ones are retried."""
         self._database = database
         self._wakeup = wakeup
         self._clock = clock
@@ -68,7 +68,7 @@ class Scheduler:
                 await asyncio.sleep(0.5)
 
     async def _handle_due(self) -> bool:
-        """Handle the earliest due instant of each agency; False when nothing could be handled."""
+        """Handle each agency's earliest due instant. Returns False if there is none to try."""
         time = asyncio.get_running_loop().time()
         held = [agency_id for agency_id, until in self._held_until.items() if until > time]
         async with self._database.connection() as connection:
@@ -85,7 +85,7 @@ class Scheduler:
         return bool(agencies)
 
     async def _handle_agency(self, agency_id: str) -> None:
-        """Handle all that is due at an agency's earliest instant together; where that fails, each alone."""
+        """Handle all deadlines of an agency's earliest due instant together or, if that fails, one by one."""
         try:
             async with self._database.connection() as connection:
                 due = await deadlines.due_first(connection, agency_id, self._clock.now())
@@ -102,7 +102,7 @@ class Scheduler:
             _log.error("deadline_failed", agency_id=agency_id, exc_info=error)
 
     async def _handle_singly(self, agency_id: str, due: Sequence[Deadline]) -> None:
-        """Handle each in a transaction of its own, and park the one that fails, so that it keeps no other waiting."""
+        """Handle each in its own transaction, and park any that fails, so that it delays no other."""
         for deadline in due:
             try:
                 await self._handle(agency_id, [deadline])
@@ -121,7 +121,7 @@ class Scheduler:
                 )
 
     async def _handle(self, agency_id: str, due: Sequence[Deadline]) -> None:
-        """One transaction: deadlines of one agency, in the order of the service's kinds."""
+        """Handle deadlines of one agency in one transaction, in the order of the service's kinds."""
         context = self._context()
         async with self._database.write(agency_id, context=context) as uow:
             taken = await deadlines.take(uow, due)  # unless another process has handled them
@@ -137,14 +137,14 @@ class Scheduler:
         return Context(actor=self._service, correlation_id=new_id("cor", self._clock.now()))
 
     def _place(self, deadline: Deadline) -> tuple[int, str]:
-        """Kinds due at one instant are handled in the order of the service's table."""
+        """The sort key: kinds due at the same instant are handled in the order of `handlers`."""
         return self._order.get(deadline.kind, len(self._order)), deadline.subject
 
 
 async def handle(
     uow: UnitOfWork, handlers: Mapping[str, DeadlineHandler], due: Sequence[Deadline], service: str
 ) -> None:
-    """Have deadlines handled that are taken already, each kind's together. Raises LookupError at an unknown kind."""
+    """Call the handlers of deadlines that were taken, once per kind. Raises LookupError for an unknown kind."""
     for kind, group in groupby(due, key=lambda deadline: deadline.kind):
         if kind not in handlers:
             raise LookupError(f"{service} has no handler for deadlines of the kind {kind!r}")
