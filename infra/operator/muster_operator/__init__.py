@@ -1,1 +1,1 @@
-"""The `muster` command, and what an operator does with a Muster that serves."""
+"""The `muster` command, which operates a running Muster."""

@@ -1,4 +1,4 @@
-"""`muster agency`: which agencies there are, and the way of one into the program and out of it."""
+"""`muster agency`: lists agencies, and takes an agency into the program and out of it."""
 
 import asyncio
 import hashlib
@@ -158,7 +158,7 @@ def _path(agency: str) -> str:
 
 
 def _facts(reply: dict[str, Any]) -> Any:
-    """What a reply says, but for what it leaves open."""
+    """The fields of a reply that have a value."""
     shown = table(("", ""), [(name.replace("_", " "), escape(_shown(value))) for name, value in reply.items() if value])
     shown.show_header = False
     return shown

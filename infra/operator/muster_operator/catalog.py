@@ -1,4 +1,4 @@
-"""Which commands there are, told without importing any: a catalog for each installed distribution.
+"""The commands of each installed distribution, listed without importing any.
 
 A distribution names its catalog as an entry point of the group `muster.commands`.
 """
@@ -15,7 +15,7 @@ class Command:
     """A command of `muster`.
 
     `target` is a module's typer app or command function, such as `muster_operator.parked:app`; it is imported when
-    the command is invoked. `summary` stands in the help.
+    the command is invoked. The help shows `summary`.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """The commands of one distribution, under a title of their own in the help."""
+    """The commands of one distribution, and their title in the help."""
 
     title: str
     commands: tuple[Command, ...]

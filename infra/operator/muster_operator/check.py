@@ -1,4 +1,4 @@
-"""`muster streams check`: what was made and is not published, and what was published and is not applied."""
+"""`muster streams check`: which events are not published yet, and which are not applied yet."""
 
 import asyncio
 from collections.abc import Callable
@@ -36,7 +36,7 @@ _LASTING = (LOST_COMMITS, TOPIC_LACKS)
 
 @dataclass(frozen=True)
 class Checked:
-    """How many streams there are, and what is missing of any."""
+    """How many streams there are, and what is missing in them."""
 
     streams: int
     missing: list[Missing]
@@ -65,9 +65,9 @@ async def check(
 
 
 async def _compare(target: Target, log: TopicLog, wait: float, progress: Progress) -> Checked:
-    """Look until nothing is missing, or `wait` is over.
+    """Check until nothing is missing, or `wait` is over.
 
-    Readers are held to where the topics ended at the first look, so that new events do not keep this from an end.
+    Readers must reach the ends that the topics had at the first check, so that new events do not prolong it.
     """
     ends = Ends()
     before = first = await read_streams(target.admin_dsn, {})
@@ -103,7 +103,7 @@ def under_way(missing: list[Missing]) -> set[Stream]:
 
 
 async def _read(log: TopicLog, prefix: str, ends: Ends, tell: Callable[[int], None] = lambda _: None) -> None:
-    """Read on to where the topics end now."""
+    """Continue to the topics' present ends."""
     async for records in log.batches():
         for record in records:
             ends.note(record.topic.removeprefix(prefix), record)

@@ -1,4 +1,4 @@
-"""What the clients of Postgres and Kafka raise, as an operator's command ends with it."""
+"""Errors of the clients of Postgres and Kafka, as failures of a command."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ from muster_operator.failures import BadInput, Unreachable
 
 @asynccontextmanager
 async def clients_of_servers() -> AsyncIterator[None]:
-    """Use Postgres and Kafka within. Raises Unreachable, and BadInput where Postgres is a standby."""
+    """A block that uses Postgres and Kafka. Raises Unreachable, and BadInput if Postgres is a standby."""
     try:
         yield
     except TargetServerAttributeNotMatched:

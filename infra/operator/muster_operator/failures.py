@@ -1,4 +1,4 @@
-"""What an operator's command ends with: the exit statuses, and the errors that lead to them."""
+"""The exit statuses of a command, and the errors that lead to them."""
 
 FAILED = 1
 BAD_INPUT = 2
@@ -9,19 +9,19 @@ TIMED_OUT = 6
 
 
 class CommandFailed(Exception):
-    """A command cannot be done. The message is one line for people."""
+    """A command failed. The message is one line for people."""
 
     exit_code = FAILED
 
 
 class BadInput(CommandFailed):
-    """What the command was given, or the environment names, cannot be used."""
+    """An argument, an option, or an environment variable cannot be used."""
 
     exit_code = BAD_INPUT
 
 
 class NotFound(CommandFailed):
-    """What was named does not exist."""
+    """Nothing has the given name."""
 
     exit_code = NOT_FOUND
 
@@ -39,6 +39,6 @@ class Unreachable(CommandFailed):
 
 
 class TimedOut(CommandFailed):
-    """What was waited for did not come in time."""
+    """What the command waited for did not happen in time."""
 
     exit_code = TIMED_OUT

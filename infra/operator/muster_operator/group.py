@@ -15,7 +15,7 @@ from muster_operator.failures import BAD_INPUT, CommandFailed
 
 
 def group(help: str, *, runs_alone: bool = False) -> typer.Typer:
-    """A group of commands within `muster`. Unless it `runs_alone`, it shows its help where no command is given."""
+    """A group of commands within `muster`. Unless it `runs_alone`, it shows its help if no command is given."""
     return typer.Typer(
         cls=Group, no_args_is_help=not runs_alone, add_completion=False, rich_markup_mode=None, help=help
     )
@@ -72,7 +72,7 @@ class Root(Group):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> NoReturn:
-        """Run a command. What fails becomes one line on stderr, and the exit status."""
+        """Run a command. A failure becomes one line on stderr and an exit status."""
         try:
             status = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except CommandFailed as failed:

@@ -27,7 +27,7 @@ class Answer:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where people read: as wide as the terminal, or as the text where it goes elsewhere."""
+    """The console for people: as wide as the terminal or, elsewhere, as the text."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, width=None if stream.isatty() else _PIPED_COLUMNS, highlight=False)
 

@@ -1,6 +1,6 @@
-"""The servers of a sandbox's stack, told by the distribution that runs stacks, where it is installed.
+"""The servers of a sandbox's stack, found by the distribution that runs stacks, if it is installed.
 
-It names a function `find(home) -> Servers | None` as an entry point of the group `muster.servers`.
+That distribution registers a function `find(home) -> Servers | None` as an entry point of the group `muster.servers`.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ def stacks_are_known() -> bool:
 
 
 def of_stack(home: Path) -> Servers | None:
-    """The servers of the stack that runs in a home folder; None where none runs, or nothing installed runs stacks."""
+    """The servers of the stack in a home folder; None if none runs, or if nothing that runs stacks is installed."""
     for entry in entry_points(group=GROUP):
         found: Servers | None = entry.load()(home)
         if found is not None:

@@ -15,7 +15,7 @@ _SECONDS = 600.0
 
 @asynccontextmanager
 async def connect(name: str, url: str, token: str, *, seconds: float = _SECONDS) -> AsyncIterator["Service"]:
-    """A service at an address, asked with a bearer token."""
+    """A service's address, and the bearer token for it."""
     headers = {"authorization": f"Bearer {token}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=seconds, trust_env=False) as http:
         yield Service(name, http)
@@ -33,7 +33,7 @@ class Service:
         return (await self._ask("GET", path, params=query)).json()
 
     async def version(self, path: str) -> str:
-        """The ETag of what is at an address; empty where it has none. Raises CommandFailed."""
+        """The ETag of what is at an address; empty if it has none. Raises CommandFailed."""
         return str((await self._ask("GET", path)).headers.get("etag", ""))
 
     async def post(self, path: str, body: Mapping[str, Any] | None = None, *, if_match: str = "") -> Any:
@@ -62,14 +62,14 @@ class Service:
 
 
 def no_answer(service: str, error: httpx.HTTPError) -> CommandFailed:
-    """What to raise where a service did not answer a request."""
+    """The error to raise if a service did not answer a request."""
     if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
         return TimedOut(f"{service} did not answer in time")
     return Unreachable(f"{service} does not answer: {error or type(error).__name__}")
 
 
 def require_success(service: str, reply: httpx.Response) -> None:
-    """Raise NotFound or Refused, with the problem's words, where a service answered an error."""
+    """Raise NotFound or Refused, with the problem's words, if a service answered with an error."""
     if not reply.is_error:
         return
     try:
@@ -81,7 +81,7 @@ def require_success(service: str, reply: httpx.Response) -> None:
 
 
 async def every_item(services: Mapping[str, Service], path: str, **query: str) -> list[tuple[Service, dict[str, Any]]]:
-    """Every item of a list that each service has, all of them asked at once."""
+    """Every item of a list that each service has. All services are asked at once."""
 
     async def of(service: Service) -> list[tuple[Service, dict[str, Any]]]:
         return [(service, item) async for item in service.items(path, **query)]

@@ -26,7 +26,7 @@ _URL = re.compile(r"MUSTER_([A-Z]+)_URL")
 class Target:
     """Where the services, Postgres (as superuser) and Kafka are; what is not known is empty.
 
-    Without a `token` the stack's own issuer issues one: `issue`.
+    Without a `token`, the stack's issuer issues one with `issue`.
     """
 
     urls: Mapping[str, str]
@@ -39,10 +39,10 @@ class Target:
 
     @classmethod
     def find(cls, home: Path, token: str | None = None) -> "Target":
-        """The stack that runs in a home folder; what the environment names takes its place.
+        """The stack that runs in a home folder, with what the environment names in its place.
 
-        MUSTER_<SERVICE>_URL, MUSTER_ADMIN_DSN, MUSTER_KAFKA_BOOTSTRAP with MUSTER_TOPIC_PREFIX. Raises BadInput
-        for a home folder where nothing installed runs stacks.
+        The variables are MUSTER_<SERVICE>_URL, MUSTER_ADMIN_DSN, MUSTER_KAFKA_BOOTSTRAP, and MUSTER_TOPIC_PREFIX.
+        Raises BadInput for a home folder if nothing that runs stacks is installed.
         """
         if home != DEFAULT_HOME and not servers.stacks_are_known():
             raise BadInput("--home needs the distribution muster-local, which is not installed")
@@ -63,7 +63,7 @@ class Target:
         )
 
     def bearer(self, *scopes: str) -> str:
-        """A bearer token: the one given, or one of the stack's issuer with these scopes. Raises BadInput."""
+        """A bearer token: the given one, or one with these scopes from the stack's issuer. Raises BadInput."""
         if self.token:
             return self.token
         if self.issue is None:
@@ -71,7 +71,7 @@ class Target:
         return self.issue(*scopes)
 
     def require(self, *names: str) -> "Target":
-        """Raise BadInput where one of `urls`, `admin_dsn`, `bootstrap` is not known."""
+        """Raise BadInput if one of `urls`, `admin_dsn`, `bootstrap` is not known."""
         how = {
             "urls": "MUSTER_<SERVICE>_URL",
             "admin_dsn": "MUSTER_ADMIN_DSN",
@@ -84,7 +84,7 @@ class Target:
         return self
 
     def url(self, service: str) -> str:
-        """The address of a service. Raises BadInput where there is none."""
+        """The address of a service. Raises BadInput if there is none."""
         self.require("urls")
         if service not in self.urls:
             raise BadInput(f"--service {service}: must be one of {', '.join(self.urls)}")
@@ -94,9 +94,9 @@ class Target:
     async def services(
         self, only: str | None = None, *, scopes: tuple[str, ...] = ()
     ) -> AsyncIterator[dict[str, "Service"]]:
-        """Each service by its name, or one alone, with a token for `scopes`, by default the operator's.
+        """Each service by its name, or only one, with a token for `scopes`, by default the operator's.
 
-        Raises BadInput where there is none.
+        Raises BadInput if there is none.
         """
         # A command that asks no service loads no HTTP client.
         from muster_operator.service import connect
@@ -109,9 +109,9 @@ class Target:
 
 
 def on_target(*, asks: bool = True) -> Callable[[Callable[..., Coroutine[Any, Any, Answer]]], Callable[..., None]]:
-    """Make a command of an operator's work on a Target: the one that --home, --token and the environment name.
+    """Make a command that works on a Target: the one that --home, --token, and the environment name.
 
-    Unless it `asks` services, it has no --token.
+    A command that does not call services (`asks`) has no --token.
     """
     common = [
         Parameter("home", Parameter.KEYWORD_ONLY, default=DEFAULT_HOME, annotation=HomeOption),

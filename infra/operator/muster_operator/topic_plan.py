@@ -54,7 +54,7 @@ class Remedy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How a topic is not as it should be."""
+    """How a topic differs from its contract."""
 
     topic: str
     what: str
@@ -63,9 +63,9 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class LiveTopic:
-    """A topic as the cluster has it: its partitions, their fewest copies, and what is set on it.
+    """A topic in the cluster: its partitions, their lowest number of replicas, and the settings of the topic itself.
 
-    `min_in_sync` and `unclean` are what holds for it, wherever that is set.
+    `min_in_sync` and `unclean` are the values in effect, wherever they are set.
     """
 
     partitions: int
@@ -76,9 +76,9 @@ class LiveTopic:
 
 
 async def read_cluster(admin: AIOKafkaAdminClient, prefix: str) -> dict[str, LiveTopic]:
-    """The cluster's topics that bear the prefix and are Muster's by name.
+    """The cluster's topics that have the prefix and the name of a topic of Muster.
 
-    Raises Refused where a broker does not describe one, as for a moment after it was made.
+    Raises Refused if a broker does not describe one, which happens for a moment after its creation.
     """
     return await _read(admin, [name for name in await admin.list_topics() if name.startswith(f"{prefix}muster.")])
 
@@ -115,7 +115,7 @@ def _live(partitions: Sequence[Mapping[str, Any]], entries: Sequence[Mapping[str
 def differences(
     prefix: str, wanted: Iterable[Topic], live: Mapping[str, LiveTopic], replicas: int
 ) -> Iterator[Difference]:
-    """Compare what is described, with so many copies of each topic, with what is there."""
+    """Compare the contracts, with this number of replicas for each topic, with the cluster."""
     names = {prefix + topic.name: topic for topic in wanted}
     for name, topic in names.items():
         if name not in live:
@@ -138,7 +138,7 @@ def differences(
 
 
 def differences_of_kafkas_own(live: Mapping[str, LiveTopic], replicas: int) -> Iterator[Difference]:
-    """What of Kafka's own topics is a person's to change: other programs use them as well."""
+    """The differences of Kafka's own topics, which only a person may change: other programs use them too."""
     for name, there in live.items():
         if there.replicas < replicas:
             what = f"copies: {there.replicas}, not {replicas}; use kafka-reassign-partitions.sh"
@@ -163,9 +163,9 @@ async def plan(bootstrap: str, prefix: str) -> list[Difference]:
 
 
 async def apply(bootstrap: str, prefix: str, replicas: int | None = None) -> list[Difference]:
-    """Create what is missing and set what is set otherwise; the answer is what is left for a person.
+    """Create missing topics and correct settings. Returns the differences that are left for a person.
 
-    Each topic is to have `replicas` copies, by default three, or as many as there are brokers.
+    Each topic gets `replicas` replicas, by default three, or as many as there are brokers.
     """
     async with connect(bootstrap) as admin:
         copies = replicas or await usual_replicas(admin)
@@ -197,7 +197,7 @@ async def apply(bootstrap: str, prefix: str, replicas: int | None = None) -> lis
 def access_rules(bootstrap: str, prefix: str, wanted: Iterable[Topic]) -> Iterator[str]:
     """The commands of Kafka's own tool that let each service write and read what it owns, and read what it reads.
 
-    A restricted topic has these rules alone; whoever else subscribes to a public one needs a rule of its own.
+    A restricted topic has only these rules. Each other subscriber of a public topic needs its own rule.
     """
     # It brings the whole relay, which only `apply` waits for.
     from muster_runtime.messaging.relay import transactional_id

@@ -1,4 +1,4 @@
-"""Kafka's topics, made as the contracts describe them."""
+"""Creates Kafka's topics as the contracts describe them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -17,11 +17,11 @@ VISIBLE_WITHIN_SECONDS = 30
 async def create_topics(
     bootstrap: str, prefix: str, topics: Iterable[Topic], *, partitions: int | None = None, replicas: int | None = None
 ) -> list[str]:
-    """Create the topics that are missing, with at most `partitions` partitions each if it is given.
+    """Create the missing topics, with at most `partitions` partitions each, if it is given.
 
-    Each has `replicas` copies, by default as many as `usual_replicas`. A topic that is there stays as it is:
-    partitions are never added to a live topic. Answers the names of the new ones, once the brokers know them;
-    raises TimeoutError when they do not in time.
+    Each has `replicas` replicas, by default as many as `usual_replicas`. An existing topic stays as it is: partitions
+    are never added to a live topic. Returns the names of the new topics once the brokers know them. Raises
+    TimeoutError if they do not in time.
     """
     async with connect(bootstrap) as admin:
         copies = replicas or await usual_replicas(admin)
@@ -44,19 +44,19 @@ async def create_topics(
 
 
 async def usual_replicas(admin: AIOKafkaAdminClient) -> int:
-    """How many copies a topic has on this cluster: three, or as many as there are brokers."""
+    """The number of replicas of a topic on this cluster: three, or as many as there are brokers."""
     return min(REPLICAS, len((await admin.describe_cluster())["brokers"]))
 
 
 async def delete_topics(bootstrap: str, names: Iterable[str]) -> None:
-    """Delete topics by their physical names; one that is not there is no error."""
+    """Delete topics by their names in Kafka. It is not an error if one does not exist."""
     async with connect(bootstrap) as admin:
         answer = await admin.delete_topics(list(names))
     _done(answer.to_object()["topic_error_codes"], ignored=UnknownTopicOrPartitionError)
 
 
 def _done(outcomes: Iterable[dict[str, Any]], *, ignored: type[Exception]) -> list[str]:
-    """The topics for which the broker reported success; raises what it refused, but for the ignored error."""
+    """The topics for which the broker reported success. Raises any other error than the ignored one."""
     done = []
     for outcome in outcomes:
         if outcome["error_code"] == 0:

@@ -1,1 +1,1 @@
-"""What every Muster service runs on; it knows no word of the domain."""
+"""What every Muster service runs on. It knows nothing of the domain."""

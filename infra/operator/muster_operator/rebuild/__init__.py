@@ -1,4 +1,4 @@
-"""`muster rebuild`: rebuilds a projection from the topics, compares it with the live one, and replaces that."""
+"""`muster rebuild`: rebuilds a projection from the topics, compares it with the live one, and replaces the live one."""
 
 from muster_operator.rebuild.cli import rebuild
 

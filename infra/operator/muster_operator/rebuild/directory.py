@@ -1,7 +1,7 @@
 """`notify.directory`: each agency's people.
 
-The rows are made by the very functions that keep the live projection, in a schema of their own. Nothing is locked
-meanwhile; in the end only what differs is corrected.
+The functions that maintain the live projection also make the rebuilt rows, in a separate schema. Nothing is locked
+meanwhile; in the end, only rows that differ are corrected.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -121,7 +121,7 @@ class Directory:
         return [latest[(row["topic"], row["agency_id"], row["key"])][1] for row in rows]
 
     async def _apply(self, events: Sequence[Event]) -> None:
-        """Each is of another person."""
+        """Apply these events, each about a different person."""
         erased = [(event.agency_id, event.subject_ref) for event in events if isinstance(event, Erasure)]
         people = [event for event in events if isinstance(event, ContactRecorded | PersonRecorded)]
         roles = [person.role if isinstance(person, ContactRecorded) else PERSON for person in people]
@@ -129,14 +129,14 @@ class Directory:
         await directory.save_people(self._connection, people, roles)
 
     async def compare(self) -> Sequence[Difference]:
-        """The rows that are in one of the tables alone, or not so in the other."""
+        """The rows that are in only one of the tables, or that differ."""
         return [_difference(*row) for row in await self._differing()]
 
     async def swap(self, reason: str) -> Sequence[Difference]:
-        """Correct who differs, in transactions of STEP people of an agency, so that no lock lasts.
+        """Correct the people who differ, in transactions of STEP people of an agency, so that no lock is held for long.
 
-        Under the agency's lock the consumer applies nothing; what came last is read there, so that nothing applied is
-        lost. What the consumer then applies once more makes no difference.
+        Under the agency's lock the consumer applies nothing; the latest records are read there, so that nothing applied
+        is lost. If the consumer then applies an event again, the result is the same.
         """
         suspects = sorted({(agency_id, subject_ref) for agency_id, subject_ref, _ in await self._differing()})
         differences: list[Difference] = []
@@ -175,7 +175,7 @@ class Directory:
 
 
 async def _correct(uow: UnitOfWork, agency_id: str, subject_refs: Sequence[str]) -> list[Difference]:
-    """Make these people's rows what they are in the rebuilt table; returns the differences."""
+    """Make these people's rows equal to the rebuilt ones. Returns the differences."""
     gone = await uow.connection.fetch(
         """
         delete from notify.directory as d
@@ -214,7 +214,7 @@ def _difference(agency_id: str, subject_ref: str, found: str) -> Difference:
 
 
 def _read(record: "ConsumerRecord[bytes, bytes]") -> tuple[Envelope | None, Event | None]:
-    """A record's envelope and event; None where it cannot be read."""
+    """A record's envelope and event; None if it cannot be read."""
     try:
         envelope = read_headers(record.headers)
         cls = _KINDS[envelope.type]

@@ -16,9 +16,9 @@ CONTEXT = Context(actor="muster rebuild", correlation_id="")
 
 @dataclass(frozen=True)
 class Difference:
-    """Where the live projection differs from the topics, and the obstacle, if any, to putting it right from them.
+    """A difference of the live projection from the topics, and the obstacle, if any, to correcting it.
 
-    People are told by their references alone.
+    It names people only by their references.
     """
 
     key: str
@@ -33,15 +33,15 @@ class Projection(Protocol):
     unread: int  # of the records, those that could not be read
 
     async def replay(self) -> None:
-        """Apply what the topics hold from where they were read before, in order, up to their present end."""
+        """Apply the topics' records in order, from where the last call stopped to their present ends."""
 
     async def compare(self) -> Sequence[Difference]:
         """How the live projection differs from what was replayed."""
 
     async def swap(self, reason: str) -> Sequence[Difference]:
-        """Put what was replayed in the place of the live one, with an audit; answer how they differed.
+        """Replace the live projection with the replayed one, with an audit row. Returns how they differed.
 
-        Where there is an obstacle the live one stays.
+        If there is an obstacle, the live projection stays as it is.
         """
 
 
@@ -49,7 +49,7 @@ class Projection(Protocol):
 async def correcting(target: Target, service: str) -> AsyncIterator[Database]:
     """A service's database, as one that corrects its rows sees it.
 
-    A correction is dated as the newest fact is: in a sandbox this machine's time may be years behind.
+    A correction gets the time of the newest fact, because a sandbox's time may be years ahead of the machine's.
     """
     clock = SandboxClock()
     database = await Database.connect(target.admin_dsn, service, clock, size=1)

@@ -85,7 +85,7 @@ class Account:
 
 
 class Changes:
-    """By how much each event of one stream changes the number of seats held: first occurrences, without a hole."""
+    """How each event of a stream changes the number of seats held: first occurrences only, without a hole."""
 
     def __init__(self) -> None:
         self._epoch = 1
@@ -109,9 +109,9 @@ class Changes:
 class SeatsInUse:
     """The pools' counts, compared with a count of the events.
 
-    Commands go on meanwhile, and yet no difference is a false one: a pool, its seats and the last position of their
-    stream are read by one statement, so they belong together, and the topic is counted up to that very position.
-    It is there as soon as the outbox has none of the events up to it: a row is deleted once Kafka has acknowledged it.
+    Commands may continue meanwhile without causing false differences: one statement reads a pool, its seats, and the
+    last position of their stream, so they belong together, and the topic is counted up to exactly that position. The
+    topic has it as soon as the outbox has no event up to it, because a row is deleted once Kafka has acknowledged it.
     """
 
     def __init__(self, database: Database, log: TopicLog) -> None:
@@ -145,7 +145,7 @@ class SeatsInUse:
             return [difference for *_, difference in await self._differences(connection)]
 
     async def swap(self, reason: str) -> Sequence[Difference]:
-        """Correct each of these agencies in a transaction of its own; under its lock no command changes anything."""
+        """Correct each of these agencies in a separate transaction. Under its lock, no command changes anything."""
         differences: list[Difference] = []
         for suspect in await self.compare():
             async with self._database.write(suspect.key, context=CONTEXT) as uow:

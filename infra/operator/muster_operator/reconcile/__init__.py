@@ -1,1 +1,1 @@
-"""`muster reconcile`: the four services beside one another, and beside the topics."""
+"""`muster reconcile`: compares the four services with each other and with the topics."""

@@ -1,4 +1,4 @@
-"""What each service's tables say, read as they are at one instant."""
+"""What each service's tables say at one instant."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -23,13 +23,13 @@ class Enrollment:
 
     @property
     def open(self) -> bool:
-        """Whether it runs: active or suspended."""
+        """Whether it is active or suspended."""
         return self.state in ("active", "suspended")
 
 
 @dataclass(frozen=True)
 class Term:
-    """A term of billing's that is scheduled or runs."""
+    """A scheduled or running term in billing."""
 
     id: str
     agency_id: str
@@ -58,7 +58,7 @@ class Pool:
 
     @property
     def standing(self) -> str:
-        """How entitlements takes the agency to stand, in the words of its enrollment."""
+        """The agency's standing in entitlements, as the state of an enrollment."""
         if self.withdrawn:
             return "withdrawn"
         if self.ended:
@@ -78,7 +78,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Books:
-    """All that is compared."""
+    """Everything that is compared."""
 
     streams: Mapping[str, Streams]  # by service
     enrollments: Mapping[str, Enrollment]  # by agency
@@ -95,14 +95,14 @@ class Books:
 
 @dataclass(frozen=True)
 class TopicEnds:
-    """What the topics say: where each stream ends, and the people of the directory topic, erased ones not."""
+    """What the topics say: where each stream ends, and who is on the directory topic, without those erased."""
 
     streams: Mapping[Stream, End]
     people: frozenset[Someone]
 
 
 async def read_books(admin_dsn: str, ends: Mapping[Stream, End]) -> Books:
-    """Read every service's schema, each in a snapshot of its own. `ends` are the topics', where they are known."""
+    """Read every service's schema, each in its own snapshot. `ends` are the topics', if they are known."""
     async with asyncio.TaskGroup() as group:
         streams = group.create_task(read_streams(admin_dsn, ends))
         enrollments = group.create_task(within(admin_dsn, "enrollment", _enrollments))
@@ -165,7 +165,7 @@ async def _terms(connection: "asyncpg.Connection[Any]") -> list[Term]:
 
 
 async def _decided(connection: "asyncpg.Connection[Any]") -> dict[TermKey, Outlook]:
-    """What billing has told of; a term that a withdrawal cut short is enrollment's to tell."""
+    """The terms that billing has announced. A term that a withdrawal cut short is announced by enrollment."""
     rows = await connection.fetch(
         """
         select
@@ -209,7 +209,7 @@ async def _pools(connection: "asyncpg.Connection[Any]") -> dict[str, Pool]:
 
 
 async def read_trials(connection: "asyncpg.Connection[Any]") -> list[Trial]:
-    """Windows that an expiry must close: a trial's end is a deadline until it has been handled.
+    """Windows that an expiry must close: the end of a trial is a deadline until it is handled.
 
     The transaction that handles it is the agency's first one at that instant or after it.
     """

@@ -40,7 +40,7 @@ async def reconcile(
 
 
 async def find_differences(target: Target, settle: float) -> list[Difference]:
-    """The differences that are there now and still there `settle` seconds later."""
+    """The differences that exist now and still exist `settle` seconds later."""
     first = await _look(target)
     if not first:
         return []
@@ -55,7 +55,7 @@ async def _look(target: Target) -> list[Difference]:
 
 
 async def _read_topics(target: Target) -> TopicEnds:
-    """Where each stream ends on the topics, and whom the directory topic says to hold a seat."""
+    """Where each stream ends on the topics, and who holds a seat according to the directory topic."""
     ends = Ends()
     people: set[Someone] = set()
     async with TopicLog.open(target.bootstrap, target.topic_prefix, TOPICS) as log:

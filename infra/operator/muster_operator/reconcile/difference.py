@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, order=True)
 class Difference:
-    """Two accounts that do not agree: what, of which agency, what was found, and what an operator does about it.
+    """A disagreement: what it is, its agency, what was found, and what an operator does about it.
 
-    `subject` is what of the agency it concerns, where it can be about several.
+    `subject` says which of the agency's things it concerns, if there can be several.
     """
 
     what: str

@@ -1,4 +1,4 @@
-"""Every stream: where it ends on its topic, beside what its producer has made and what each reader has applied."""
+"""Compares where every stream ends on its topic with what its producer assigned and each reader applied."""
 
 import asyncio
 from collections.abc import Collection, Iterator, Mapping
@@ -35,7 +35,7 @@ _NOTHING: Position = (0, 0)
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The last event of a stream on its topic, and where the record lies."""
+    """The last event of a stream on its topic, and the place of its record."""
 
     position: Position
     event: Envelope
@@ -59,7 +59,7 @@ class Streams:
 
 @dataclass(frozen=True, order=True)
 class Missing:
-    """What a service lacks of a stream: what comes after one position, up to another; and what an operator does."""
+    """The part of a stream that a service lacks, from after one position to another, and what an operator does."""
 
     topic: str
     agency_id: str
@@ -72,12 +72,12 @@ class Missing:
 
     @property
     def why(self) -> str:
-        """What is the matter, with its reason."""
+        """What is wrong, and why."""
         return f"{self.what}: {self.reason}" if self.reason else self.what
 
     @property
     def stream(self) -> Stream:
-        """The stream of which it is missing."""
+        """The stream that it belongs to."""
         return self.topic, self.agency_id
 
     @property
@@ -96,7 +96,7 @@ class Ends(dict[Stream, End]):
     """The end of each stream among the records that were read."""
 
     def note(self, topic: str, record: "ConsumerRecord[Any, Any]") -> Envelope | None:
-        """Take a record of a topic into account; None where it is no event of ours, and a reader parks it."""
+        """Add a record of a topic. Returns its envelope; None if it is no event of ours, which a reader parks."""
         try:
             envelope = read_headers(record.headers)
         except MalformedRecord:
@@ -109,7 +109,7 @@ class Ends(dict[Stream, End]):
 
 
 async def read_streams(admin_dsn: str, ends: Mapping[Stream, End]) -> dict[str, Streams]:
-    """Read every service's tables, each in a snapshot of its own. `ends` are those that are known so far."""
+    """Read every service's tables, each in its own snapshot. `ends` are those known so far."""
 
     async def read(connection: "asyncpg.Connection[Any]") -> Streams:
         return await _streams(connection, ends)
@@ -158,7 +158,7 @@ async def _streams(connection: "asyncpg.Connection[Any]", ends: Mapping[Stream, 
 
 
 async def _reassigned(connection: "asyncpg.Connection[Any]", ends: Mapping[Stream, End]) -> frozenset[Stream]:
-    """Of which streams the outbox has another event at the position of the topic's last one."""
+    """The streams whose outbox has another event at the position of the topic's last one."""
     rows = await connection.fetch(
         """
         select o.topic, o.agency_id
@@ -182,10 +182,10 @@ async def _reassigned(connection: "asyncpg.Connection[Any]", ends: Mapping[Strea
 def not_on_topic(
     before: Mapping[str, Streams], ends: Mapping[Stream, End], after: Mapping[str, Streams]
 ) -> Iterator[Missing]:
-    """Where a topic and its producer differ, and where a reader knows more than the topic.
+    """The differences between a topic and its producer, and where a reader is ahead of the topic.
 
-    `ends` were read between `before` and `after`: what is made or applied meanwhile can be ahead of one of them, and
-    never of both.
+    `ends` were read between `before` and `after`: what is assigned or applied meanwhile can be ahead of one of them,
+    but never of both.
     """
     for service, streams in before.items():
         for stream, produced in streams.produced.items():
@@ -205,14 +205,14 @@ def not_on_topic(
 
 
 def _lacking(stream: Stream, service: str, end: Position, known: Position) -> Iterator[Missing]:
-    """What a service has made or applied, and its topic does not have. Compaction may have taken it away."""
+    """What a service has assigned or applied and its topic lacks. Compaction may have removed it."""
     if not topics()[stream[0]].compacted:
         remedy = "Kafka has lost data: restore the topic from a replica or mirror before anything reads on"
         yield Missing(*stream, service, TOPIC_LACKS, end, known, remedy)
 
 
 def _lost_commits(stream: Stream, end: End, after: Streams) -> Iterator[Missing]:
-    """A topic never goes further than its producer has made events, unless the producer's database went back."""
+    """A topic is never ahead of its producer, unless the producer's database went back."""
     topic, agency_id = stream
     produced = after.produced.get(stream, (after.epoch, 0))
     # As for the relay: of another program's records, only one with our id counts until an operator passes it.
@@ -227,7 +227,7 @@ def _lost_commits(stream: Stream, end: End, after: Streams) -> Iterator[Missing]
 
 
 def not_applied(ends: Mapping[Stream, End], after: Mapping[str, Streams]) -> Iterator[Missing]:
-    """What is on a topic has been applied by each of its readers."""
+    """Each reader has applied what is on a topic."""
     for service, streams in after.items():
         read = {stream for stream in ends if service in topics()[stream[0]].readers}
         for stream in read | streams.parked.keys():
