@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CONTRACTS = ROOT / "contracts"
 
-_FOLDERS = (".", "contracts", "docs", "infra/local", "infra/runbooks", "services/*")
+_FOLDERS = (".", "contracts", "docs", "infra/*", "services/*")
 PAGES = [
     pytest.param(page, id=str(page.relative_to(ROOT)))
     for folder in _FOLDERS
@@ -37,6 +37,13 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 def _slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_from_the_root_exists(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+    paths = re.findall(r"`((?:contracts|docs|infra|services|tests)/[^`\s:]+)", text)
+    assert [path for path in paths if not _exists(path)] == []
 
 
 def test_every_path_of_the_contributors_page_exists() -> None:
