@@ -161,6 +161,10 @@ def test_the_operators_command_works_without_the_sandbox(wheels: Path, tmp_path:
     listed = muster(python, "parked", "list")
     assert listed.returncode == 2
     assert listed.stderr == "muster: MUSTER_<SERVICE>_URL is not set\n"
+    rebuilt = muster(python, "rebuild", "notify.directory")
+    assert rebuilt.returncode == 2
+    where = "run python -m muster_notify rebuild directory where it is"
+    assert rebuilt.stderr == f"muster: muster-notify is not installed here: {where}\n"
 
 
 def test_the_sandbox_adds_its_commands_from_wheels_alone(wheels: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ async def provision(admin_dsn: str, database: str, service: str, secret: str) ->
     """Make a service's roles, its database and its schema where they are missing.
 
     The roles' passwords are derived from `secret`, so that callers who share a cluster agree on them.
-    Nobody else may connect to the database or create a thing in it.
+    Nobody else may connect to the database or create a thing in it; the worker may create temporary tables.
     """
     access = access_to(admin_dsn, database, service, secret)
     async with _administer(admin_dsn) as connection:
@@ -97,6 +97,8 @@ async def _admit(connection: "asyncpg.Connection[Any]", database: str, service: 
     roles = ", ".join(_quoted(f"{service}_{role}") for role in _ROLES)
     await connection.execute(f"revoke all on database {_quoted(database)} from public")
     await connection.execute(f"grant connect on database {_quoted(database)} to {roles}")
+    # A rebuild of a projection keeps what it reads in a temporary table.
+    await connection.execute(f"grant temporary on database {_quoted(database)} to {_quoted(f'{service}_worker')}")
     for role in _ROLES:
         await connection.execute(
             f"alter role {_quoted(f'{service}_{role}')} in database {_quoted(database)} "

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import psutil
 
@@ -121,6 +122,19 @@ class Stack:
         """Where the mail sink keeps each message, as a file that ends in .eml."""
         return self._home.mail
 
+    def settings_of(self, service: str) -> dict[str, str]:
+        """The environment in which a service's own commands run: its settings and its secrets."""
+        # Most commands run no service's program, and Postgres' client takes long to load.
+        from muster_local.programs import service_program
+        from muster_local.provisioning import access_to, password_of
+
+        state = self.state()
+        database = unquote(urlsplit(state.admin_dsn).path).removeprefix("/")
+        access = access_to(state.admin_dsn, database, service, password_of(state.admin_dsn))
+        installation = self._home.installation((), {})
+        program = service_program(service, self._home, installation, access, state.bootstrap, state.topic_prefix)
+        return dict(program.environment)
+
     def token(self, *scopes: str, agency: str = EVERY_AGENCY, subject: str = "operator") -> str:
         """A bearer token of the sandbox's issuer, valid for a day of real time; by default for all agencies."""
         return self._home.issuer().token(scopes, agency=agency, subject=subject, lifetime=_TOKEN_LIFETIME)
@@ -196,6 +210,7 @@ def servers(home: Path) -> Servers | None:
     return Servers(
         urls={name: process.address for name, process in state.processes.items() if process.address.startswith("http")},
         token=stack.token,
+        settings_of=stack.settings_of,
         admin_dsn=state.admin_dsn,
         bootstrap=state.bootstrap,
         topic_prefix=state.topic_prefix,

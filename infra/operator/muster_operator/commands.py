@@ -27,7 +27,7 @@ CATALOG = Catalog(
         ),
         Command(
             "rebuild",
-            "muster_operator.rebuild.cli:rebuild",
+            "muster_operator.rebuild:rebuild",
             "Rebuild a projection from the topics and compare it with the live one; with --swap, replace that.",
         ),
         Command(

@@ -26,7 +26,8 @@ _URL = re.compile(r"MUSTER_([A-Z]+)_URL")
 class Target:
     """Where the services, Postgres (as superuser) and Kafka are; what is not known is empty.
 
-    Without a `token`, the stack's issuer issues one with `issue`.
+    Without a `token`, the stack's issuer issues one with `issue`. `settings_of` answers the environment of a service's
+    own commands, if a stack runs.
     """
 
     urls: Mapping[str, str]
@@ -36,6 +37,7 @@ class Target:
     topic_prefix: str
     home: Path = DEFAULT_HOME  # where a stack was looked for
     issue: Callable[..., str] | None = None
+    settings_of: Callable[[str], Mapping[str, str]] | None = None
 
     @classmethod
     def find(cls, home: Path, token: str | None = None) -> "Target":
@@ -60,6 +62,7 @@ class Target:
             stack.topic_prefix,
             home,
             stack.token,
+            stack.settings_of,
         )
 
     def bearer(self, *scopes: str) -> str:
@@ -79,9 +82,13 @@ class Target:
         }
         for name in names:
             if not getattr(self, name):
-                stack = f"no stack is running in {self.home.absolute()}, and " if servers.stacks_are_known() else ""
-                raise BadInput(f"{stack}{how[name]} is not set")
+                raise self.lacking(how[name])
         return self
+
+    def lacking(self, variable: str) -> BadInput:
+        """The error that neither a stack nor this variable of the environment says where a server is."""
+        stack = f"no stack is running in {self.home.absolute()}, and " if servers.stacks_are_known() else ""
+        return BadInput(f"{stack}{variable} is not set")
 
     def url(self, service: str) -> str:
         """The address of a service. Raises BadInput if there is none."""

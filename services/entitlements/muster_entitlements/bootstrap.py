@@ -7,7 +7,8 @@ from muster_entitlements.api import make_routers
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.subscriptions import DEADLINES, SUBSCRIPTIONS
-from muster_entitlements.workers import seat_file_worker
+from muster_entitlements.workers.rebuild import SeatsInUse
+from muster_entitlements.workers.seat_files import seat_file_worker
 from muster_runtime.service import Service
 
 
@@ -24,4 +25,5 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
         subscriptions=SUBSCRIPTIONS,
         deadlines=DEADLINES,
         workers=[seat_file_worker(directory)],
+        projections={"seats-in-use": SeatsInUse.open},
     )

@@ -16,6 +16,7 @@ from muster_notify.settings import NotifySettings
 from muster_notify.subscriptions import SUBSCRIPTIONS
 from muster_notify.workers import replayer
 from muster_notify.workers.dispatcher import Dispatcher
+from muster_notify.workers.rebuild import Directory
 from muster_runtime.scheduling.retention import Retention
 from muster_runtime.service import Service, Worker
 
@@ -43,6 +44,7 @@ def build(settings: NotifySettings | None = None) -> Service:
             Worker("dispatcher", dispatcher.run, deliveries.find_next_due),
             Worker("replayer", replayer.run, replays.find_next_due),
         ],
+        projections={"directory": Directory.open},
         warnings=warnings,
     )
 

@@ -1,7 +1,8 @@
-"""The command line of every service: `python -m muster_<service> serve | migrate | openapi`."""
+"""The command line of every service: `python -m muster_<service> serve | migrate | rebuild | openapi`."""
 
 import asyncio
 import json
+import logging
 import signal
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -56,12 +57,46 @@ def run(build: Callable[[], Service]) -> None:
         except (MigrationFailed, MigrationsMissing) as error:
             raise _refusal(str(error)) from None
 
+    @app.command()
+    def rebuild(
+        projection: Annotated[str, typer.Argument(metavar="NAME", help="The projection to rebuild.")],
+        swap: Annotated[bool, typer.Option("--swap", help="Replace the live projection.")] = False,
+        reason: Annotated[str, typer.Option("--reason", help="The reason for --swap; the audit trail keeps it.")] = "",
+        as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    ) -> None:
+        """Rebuild a projection from the topics and compare it with the live one; with --swap, replace that.
+
+        The exit status is 1 if they differ and not every difference was swapped.
+        """
+        if swap and not reason:
+            raise _refusal("--swap needs a --reason")
+        _rebuild(_built(build), projection, reason if swap else None, as_json=as_json)
+
     @app.command("openapi")
     def openapi_() -> None:
         """Print the OpenAPI 3.1 document of the service's HTTP side."""
         typer.echo(json.dumps(openapi(_built(build)), indent=2))
 
     app()
+
+
+def _rebuild(service: Service, projection: str, reason: str | None, *, as_json: bool) -> None:
+    # A process that serves prints no table.
+    from muster_runtime.operations.rebuild import RebuildFailed, rebuild
+
+    # The command says itself which server does not answer; aiokafka must not log it.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    try:
+        outcome = asyncio.run(rebuild(service, projection, reason))
+    except RebuildFailed as failed:
+        typer.echo(str(failed), err=True)
+        raise typer.Exit(failed.exit_code) from None
+    if as_json:
+        typer.echo(json.dumps(outcome.data(), indent=2))
+    else:
+        outcome.show()
+    if outcome.remaining:
+        raise typer.Exit(code=1)
 
 
 class _Server(uvicorn.Server):

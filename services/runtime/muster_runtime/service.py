@@ -13,6 +13,7 @@ from muster_runtime.clock import Clock
 from muster_runtime.database.transactions import Connection, Database
 from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.messaging.events import EventHandler
+from muster_runtime.projection import OpenProjection
 from muster_runtime.scheduling.deadlines import DeadlineHandler
 from muster_runtime.scheduling.retention import Retention
 from muster_runtime.settings import Settings
@@ -54,6 +55,8 @@ class Service:
     deadlines: Mapping[str, DeadlineHandler] = field(default_factory=dict)
     workers: Sequence[Worker] = ()
     retentions: Sequence[Retention] = ()
+    projections: Mapping[str, OpenProjection] = field(default_factory=dict)
+    """Those that `rebuild NAME` rebuilds from the topics."""
     warnings: Callable[[Connection], Awaitable[Sequence[str]]] | None = None
     """What is wrong and does not stop the service: its readiness and `muster status` say it."""
 

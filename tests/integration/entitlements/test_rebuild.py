@@ -14,12 +14,10 @@ from muster_contracts import write_headers
 from muster_contracts.entitlements import SeatAssigned, SeatReserved, SeatRevoked
 from muster_entitlements.bootstrap import build
 from muster_entitlements.settings import EntitlementsSettings
-from muster_operator.failures import TimedOut
-from muster_operator.rebuild import seats
-from muster_operator.rebuild.projection import Difference, Projection
-from muster_operator.rebuild.seats import SeatsInUse
-from muster_operator.target import Target
+from muster_entitlements.workers import rebuild
+from muster_runtime.operations.rebuild import opened
 from muster_runtime.process import Role
+from muster_runtime.projection import Difference, NotPublished, Projection
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.support.services import ServiceRunner
 
@@ -27,9 +25,7 @@ WITHOUT_RELAY = frozenset({Role.API, Role.CONSUMER})
 
 
 def rebuilding(entitlements: Entitlements) -> AbstractAsyncContextManager[Projection]:
-    service = entitlements.service
-    bootstrap = service.runtime.settings.kafka_bootstrap
-    return SeatsInUse.open(Target({}, "", service.access.admin_dsn, bootstrap, service.topic_prefix))
+    return opened(entitlements.service.runtime.service, "seats-in-use")
 
 
 async def compare(entitlements: Entitlements) -> Sequence[Difference]:
@@ -171,8 +167,8 @@ async def test_what_waits_in_the_outbox_is_waited_for(
     await entitlements.enroll(cap=5)
     await seat_of(entitlements, "first")
     with monkeypatch.context() as impatient:
-        impatient.setattr(seats, "PATIENCE_SECONDS", 0.2)
-        with pytest.raises(TimedOut, match="still wait in entitlements' outbox"):
+        impatient.setattr(rebuild, "PATIENCE_SECONDS", 0.2)
+        with pytest.raises(NotPublished, match="still wait in entitlements' outbox"):
             await compare(entitlements)
 
     comparing = asyncio.create_task(compare(entitlements))

@@ -89,7 +89,9 @@ async def test_the_mail_server_keeps_every_message_whole(
     assert await server.wait() == "exited with status 0"
 
 
-@pytest.mark.parametrize("statement", ["create table x (a int)", "create role x", "create database x"])
+@pytest.mark.parametrize(
+    "statement", ["create table x (a int)", "create temporary table x (a int)", "create role x", "create database x"]
+)
 async def test_an_api_role_makes_nothing(
     statement: str, service_database: Callable[..., Awaitable[Any]], tmp_path: Path
 ) -> None:

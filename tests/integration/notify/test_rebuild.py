@@ -2,16 +2,19 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import asyncpg
 import pytest
 
 from muster_contracts.entitlements import PersonErased, PersonRecorded
-from muster_operator.rebuild import directory as rebuilding
-from muster_operator.rebuild.directory import Directory
-from muster_operator.target import Target
+from muster_notify.workers import rebuild
 from muster_runtime.messaging.producers import partition_of
+from muster_runtime.operations.rebuild import opened
 from tests.integration.notify.conftest import Notify
 from tests.support.eventually import eventually
 from tests.support.services import PARTITIONS
@@ -26,12 +29,6 @@ _INSERT = "insert into directory values ($1, 'sub_away', 'person', 'Away', 'away
 
 def person(name: str, subject_ref: str = "sub_1") -> PersonRecorded:
     return PersonRecorded(agency_id="NASA", subject_ref=subject_ref, name=name, email="ada@nasa.gov")
-
-
-def target_of(notify: Notify) -> Target:
-    service = notify.service
-    bootstrap = service.runtime.settings.kafka_bootstrap
-    return Target({}, "", service.access.admin_dsn, bootstrap, service.topic_prefix)
 
 
 async def test_what_was_repeated_behind_what_came_after_it_does_not_count(notify: Notify) -> None:
@@ -53,7 +50,7 @@ async def test_what_was_repeated_behind_what_came_after_it_does_not_count(notify
 async def test_a_swap_corrects_who_differs_step_by_step_and_waits_for_no_other_agency(
     notify: Notify, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rebuilding, "STEP", 2, raising=False)
+    monkeypatch.setattr(rebuild, "STEP", 2)
     people = [person(f"Person {number}", f"sub_{number}") for number in range(6)]
     producer = notify.service.producer
     (first,) = await producer.publish(people[:1], NOW)
@@ -68,7 +65,7 @@ async def test_a_swap_corrects_who_differs_step_by_step_and_waits_for_no_other_a
     await admin.execute(_INSERT, "NASA")
     busy = await asyncpg.connect(notify.service.access.admin_dsn, server_settings={"search_path": "notify"})
     try:
-        async with Directory.open(target_of(notify)) as projection, asyncio.timeout(20):
+        async with opened(notify.service.runtime.service, "directory") as projection, asyncio.timeout(20):
             other = busy.transaction()
             await other.start()
             await busy.execute(_INSERT, "EPA")  # as the consumer does, which has not committed
@@ -89,11 +86,53 @@ async def test_a_swap_corrects_who_differs_step_by_step_and_waits_for_no_other_a
     ]
 
 
+async def test_muster_runs_the_services_command_with_its_settings_and_passes_on_how_it_ends(
+    notify: Notify, tmp_path: Path
+) -> None:
+    settings = notify.service.runtime.settings
+    environment = {
+        "PATH": os.environ["PATH"],
+        "MUSTER_ENVIRONMENT": "sandbox",
+        "MUSTER_POSTGRES_WORKER_DSN": notify.service.access.worker_dsn,
+        "MUSTER_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
+        "MUSTER_TOPIC_PREFIX": settings.topic_prefix,
+    }
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", *arguments]
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    await notify.service.publish(person("Ada"))
+    await eventually(lambda: notify.service.admin.fetchval("select count(*) = 1 from directory"))
+    right = run("muster_operator", "rebuild", "notify.directory")
+    said = "1 records on the topics; 0 could not be read\nThe projection is correct.\n"
+    assert (right.returncode, right.stdout, right.stderr) == (0, said, "")
+
+    await notify.service.admin.execute("delete from directory")
+    wrong = run("muster_operator", "rebuild", "notify.directory", "--json")
+    found = {"key": "NASA / sub_1", "found": "in the topics, not or not so in the projection", "obstacle": ""}
+    data = {"projection": "notify.directory", "records": 1, "unread": 0, "differences": [found], "swapped": 0}
+    assert (wrong.returncode, json.loads(wrong.stdout), wrong.stderr) == (1, data, "")
+    assert run("muster_notify", "rebuild", "directory").stdout.endswith("1 differences remain\n")
+    swapped = run("muster_operator", "rebuild", "notify.directory", "--swap", "--reason", "ticket 4712", "--json")
+    assert (swapped.returncode, json.loads(swapped.stdout)) == (0, {**data, "swapped": 1})
+    assert await notify.service.admin.fetchval("select reason from audit order by id desc limit 1") == "ticket 4712"
+
+    unknown = run("muster_operator", "rebuild", "notify.everything")
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert unknown.stderr == "'everything' is not a projection of notify; those are: directory\n"
+    environment["MUSTER_POSTGRES_WORKER_DSN"] = "postgresql://notify_worker@127.0.0.1:1/muster"
+    away = run("muster_operator", "rebuild", "notify.directory")
+    assert away.returncode == 5
+    assert away.stderr.startswith("Postgres cannot be asked: ")
+    assert len(away.stderr.splitlines()) == 1
+
+
 async def rebuilt(notify: Notify) -> list[str]:
-    """The names in the rebuilt directory; the one that was kept all along agrees with it."""
+    """The names in the rebuilt directory, with which the one that was kept all along agrees."""
     await notify.settle()
-    async with Directory.open(target_of(notify)) as projection:
+    async with opened(notify.service.runtime.service, "directory") as projection:
         await projection.replay()
         assert await projection.compare() == []
-        rows = await notify.service.admin.fetch("select name from rebuilt.directory")
+        rows = await notify.service.admin.fetch("select name from directory")
         return [row["name"] for row in rows]

@@ -1,14 +1,13 @@
 """`notify.directory`: each agency's people.
 
-The functions that maintain the live projection also make the rebuilt rows, in a separate schema. Nothing is locked
-meanwhile; in the end, only rows that differ are corrected.
+The functions that maintain the live projection also make the rebuilt rows, in temporary tables that no other session
+reads. Nothing is locked meanwhile; in the end, only rows that differ are corrected.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import groupby, islice
 from operator import itemgetter
-from typing import Any
 
 import asyncpg
 from aiokafka import ConsumerRecord
@@ -19,14 +18,12 @@ from muster_contracts.enrollment import ContactErased, ContactRecorded
 from muster_contracts.entitlements import PersonErased, PersonRecorded
 from muster_notify.domain.contacts import PERSON
 from muster_notify.repository import directory
-from muster_operator.rebuild.projection import CONTEXT, Difference, Projection, correcting
-from muster_operator.target import Target
-from muster_runtime.database.transactions import Database, UnitOfWork
+from muster_runtime.database.transactions import Connection, Database, UnitOfWork
 from muster_runtime.messaging.positions import Position
 from muster_runtime.messaging.topic_log import TopicLog
 from muster_runtime.observability import audit
-
-_SCHEMA = "rebuilt"
+from muster_runtime.projection import CONTEXT, Difference, Projection
+from muster_runtime.settings import Settings
 
 # Topic, agency and record key.
 _Key = tuple[str, str, bytes]
@@ -47,7 +44,7 @@ _ONLY_REBUILT = "in the topics, not or not so in the projection"
 class Directory:
     """Notify's directory, rebuilt in a second table."""
 
-    def __init__(self, connection: "asyncpg.Connection[Any]", database: Database, log: TopicLog) -> None:
+    def __init__(self, connection: Connection, database: Database, log: TopicLog) -> None:
         self.records = 0
         self.unread = 0
         self._connection = connection
@@ -56,34 +53,33 @@ class Directory:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, target: Target) -> AsyncIterator[Projection]:
-        """Make the table, and drop it in the end."""
-        connection = await asyncpg.connect(target.admin_dsn, server_settings={"search_path": f"{_SCHEMA}, notify"})
+    async def open(cls, settings: Settings, database: Database) -> AsyncIterator[Projection]:
+        """Make the table in a session that is held to the end, and open the topics.
+
+        In that session the temporary table comes before the live one: what names no schema means it.
+        """
         topics = {ContactRecorded.topic, PersonRecorded.topic}
-        try:
-            await connection.execute(f"drop schema if exists {_SCHEMA} cascade")
-            await connection.execute(f"create schema {_SCHEMA}")
-            await connection.execute(f"create table {_SCHEMA}.directory (like notify.directory including all)")
+        async with database.connection() as connection:
             await connection.execute(
-                f"""
-                create table {_SCHEMA}.position (
+                """
+                create temporary table directory (like notify.directory including all);
+                create temporary table position (
                     topic text,
                     agency_id text,
                     key bytea,
                     epoch integer not null,
                     sequence bigint not null,
                     primary key (topic, agency_id, key)
-                )
+                );
                 """
             )
-            async with (
-                correcting(target, "notify") as database,
-                TopicLog.open(target.bootstrap, target.topic_prefix, topics) as log,
-            ):
-                yield cls(connection, database, log)
-        finally:
-            await connection.execute(f"drop schema if exists {_SCHEMA} cascade")
-            await connection.close()
+            try:
+                async with TopicLog.open(settings.kafka_bootstrap, settings.topic_prefix, topics) as log:
+                    yield cls(connection, database, log)
+            finally:
+                # A pooler may keep the session, and give it to a process that serves.
+                if not connection.is_closed():
+                    await connection.execute("drop table pg_temp.directory, pg_temp.position")
 
     async def replay(self) -> None:
         """Apply the topics' records."""
@@ -105,7 +101,7 @@ class Directory:
         """Keep the positions; returns the events of keys that advance: a repeated record changes nothing."""
         rows = await self._connection.fetch(
             """
-            insert into rebuilt.position as p (topic, agency_id, key, epoch, sequence)
+            insert into pg_temp.position as p (topic, agency_id, key, epoch, sequence)
             select * from unnest($1::text[], $2::text[], $3::bytea[], $4::integer[], $5::bigint[])
             on conflict (topic, agency_id, key) do update
             set epoch = excluded.epoch, sequence = excluded.sequence
@@ -145,7 +141,7 @@ class Directory:
             while step := list(islice(left, STEP)):
                 async with self._database.write(agency_id, context=CONTEXT) as uow:
                     await self.replay()
-                    corrected = await _correct(uow, agency_id, step)
+                    corrected = await _correct(uow, agency_id, step, await self._people(agency_id, step))
                     if corrected:
                         audit.record(
                             uow,
@@ -158,14 +154,26 @@ class Directory:
                 differences += corrected
         return differences
 
+    async def _people(self, agency_id: str, subject_refs: Sequence[str]) -> list[asyncpg.Record]:
+        """These people's rows in the rebuilt table."""
+        return await self._connection.fetch(
+            """
+            select subject_ref, role, name, email
+            from pg_temp.directory
+            where agency_id = $1 and subject_ref = any($2::text[])
+            """,
+            agency_id,
+            subject_refs,
+        )
+
     async def _differing(self) -> list[tuple[str, str, str]]:
         rows = await self._connection.fetch(
             """
             select agency_id, subject_ref, $1::text as found
-            from (select * from rebuilt.directory except select * from notify.directory) as d
+            from (select * from pg_temp.directory except select * from notify.directory) as d
             union all
             select agency_id, subject_ref, $2::text as found
-            from (select * from notify.directory except select * from rebuilt.directory) as d
+            from (select * from notify.directory except select * from pg_temp.directory) as d
             order by agency_id, subject_ref
             """,
             _ONLY_REBUILT,
@@ -174,36 +182,39 @@ class Directory:
         return [(row["agency_id"], row["subject_ref"], row["found"]) for row in rows]
 
 
-async def _correct(uow: UnitOfWork, agency_id: str, subject_refs: Sequence[str]) -> list[Difference]:
+async def _correct(
+    uow: UnitOfWork, agency_id: str, subject_refs: Sequence[str], rebuilt: Sequence[asyncpg.Record]
+) -> list[Difference]:
     """Make these people's rows equal to the rebuilt ones. Returns the differences."""
+    columns = [[row[name] for row in rebuilt] for name in ("subject_ref", "role", "name", "email")]
     gone = await uow.connection.fetch(
         """
-        delete from notify.directory as d
+        delete from directory as d
         where
             d.agency_id = $1 and d.subject_ref = any($2::text[])
             and not exists (
                 select
-                from rebuilt.directory as r
+                from unnest($3::text[], $4::text[], $5::text[], $6::text[]) as r (subject_ref, role, name, email)
                 where
-                    r.agency_id = d.agency_id and r.subject_ref = d.subject_ref
+                    r.subject_ref = d.subject_ref
                     and (r.role, r.name, r.email) is not distinct from (d.role, d.name, d.email)
             )
         returning d.subject_ref
         """,
         agency_id,
         subject_refs,
+        *columns,
     )
     come = await uow.connection.fetch(
         """
-        insert into notify.directory
-        select r.*
-        from rebuilt.directory as r
-        where r.agency_id = $1 and r.subject_ref = any($2::text[])
+        insert into directory (agency_id, subject_ref, role, name, email)
+        select $1::text, r.*
+        from unnest($2::text[], $3::text[], $4::text[], $5::text[]) as r
         on conflict (agency_id, subject_ref) do nothing
         returning subject_ref
         """,
         agency_id,
-        subject_refs,
+        *columns,
     )
     found = [(row["subject_ref"], _ONLY_LIVE) for row in gone] + [(row["subject_ref"], _ONLY_REBUILT) for row in come]
     return [_difference(agency_id, subject_ref, why) for subject_ref, why in found]

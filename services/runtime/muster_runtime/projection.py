@@ -1,17 +1,20 @@
-"""The interface of a projection that can be rebuilt."""
+"""The interface of a projection that its service can rebuild from the topics."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from muster_operator.target import Target
-from muster_runtime.clock import SandboxClock
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import Database
+from muster_runtime.settings import Settings
 
 # The actor of corrections in the audit trail.
 CONTEXT = Context(actor="muster rebuild", correlation_id="")
+
+
+class NotPublished(Exception):
+    """Events that a rebuild must read did not leave the outbox in time."""
 
 
 @dataclass(frozen=True)
@@ -36,27 +39,14 @@ class Projection(Protocol):
         """Apply the topics' records in order, from where the last call stopped to their present ends."""
 
     async def compare(self) -> Sequence[Difference]:
-        """How the live projection differs from what was replayed."""
+        """How the live projection differs from what was replayed. Raises NotPublished."""
 
     async def swap(self, reason: str) -> Sequence[Difference]:
         """Replace the live projection with the replayed one, with an audit row. Returns how they differed.
 
-        If there is an obstacle, the live projection stays as it is.
+        If there is an obstacle, the live projection stays as it is. Raises NotPublished.
         """
 
 
-@asynccontextmanager
-async def correcting(target: Target, service: str) -> AsyncIterator[Database]:
-    """A service's database, as one that corrects its rows sees it.
-
-    A correction gets the time of the newest fact, because a sandbox's time may be years ahead of the machine's.
-    """
-    clock = SandboxClock()
-    database = await Database.connect(target.admin_dsn, service, clock, size=1)
-    try:
-        latest = await database.pool.fetchval("select max(latest) from agency_instant")
-        if latest is not None:
-            clock.move(latest)
-        yield database
-    finally:
-        await database.close()
+# Opens a projection with the worker role's database, of which it may hold one connection while another one writes.
+OpenProjection = Callable[[Settings, Database], AbstractAsyncContextManager[Projection]]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from muster_operator.rebuild.seats import Account, Changes
+from muster_entitlements.workers.rebuild import Account, Changes
 
 Entry = tuple[int, int, int]  # epoch, sequence, change
 

@@ -13,12 +13,11 @@ from pydantic import ValidationError
 from muster_contracts import MalformedRecord, read_headers, topics
 from muster_contracts.entitlements import SeatAssigned, SeatReserved, SeatRevoked
 from muster_entitlements.repository import pools
-from muster_operator.failures import TimedOut
-from muster_operator.rebuild.projection import CONTEXT, Difference, Projection, correcting
-from muster_operator.target import Target
 from muster_runtime.database.transactions import EVERY_AGENCY, Connection, Database, UnitOfWork
 from muster_runtime.messaging.topic_log import TopicLog
 from muster_runtime.observability import audit
+from muster_runtime.projection import CONTEXT, Difference, NotPublished, Projection
+from muster_runtime.settings import Settings
 
 _NAME = "entitlements.seats-in-use"
 _TOPIC = SeatAssigned.topic
@@ -124,12 +123,9 @@ class SeatsInUse:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, target: Target) -> AsyncIterator[Projection]:
-        """Open the topic, and entitlements' schema."""
-        async with (
-            correcting(target, "entitlements") as database,
-            TopicLog.open(target.bootstrap, target.topic_prefix, [_TOPIC]) as log,
-        ):
+    async def open(cls, settings: Settings, database: Database) -> AsyncIterator[Projection]:
+        """Open the topic."""
+        async with TopicLog.open(settings.kafka_bootstrap, settings.topic_prefix, [_TOPIC]) as log:
             yield cls(database, log)
 
     async def replay(self) -> None:
@@ -180,7 +176,7 @@ class SeatsInUse:
     async def _differences(
         self, connection: Connection, agency_id: str | None = None
     ) -> list[tuple[Account, int | None, Difference]]:
-        """The accounts that differ, with the topic's count of seats. Raises TimedOut."""
+        """The accounts that differ, with the topic's count of seats. Raises NotPublished."""
         accounts = [Account(**row) for row in await connection.fetch(_ACCOUNTS, _TOPIC, agency_id)]
         await self._published(connection, accounts)
         await self.replay()
@@ -192,7 +188,7 @@ class SeatsInUse:
         return found
 
     async def _published(self, connection: Connection, accounts: Sequence[Account]) -> None:
-        """Wait until the events behind the accounts have left the outbox. Raises TimedOut."""
+        """Wait until the events behind the accounts have left the outbox. Raises NotPublished."""
         arguments = (
             _TOPIC,
             [account.agency_id for account in accounts],
@@ -204,7 +200,7 @@ class SeatsInUse:
                 while await connection.fetchval(_WAITING, *arguments):
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            raise TimedOut(
+            raise NotPublished(
                 f"events of seats still wait in entitlements' outbox after {PATIENCE_SECONDS:g} s: try again; where "
                 "they stay, follow the runbook outbox-stuck.md"
             ) from None

@@ -1,0 +1,117 @@
+"""Rebuilding a service's projection with its worker role, and what the command `rebuild` prints of that."""
+
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import asyncpg
+from aiokafka.errors import KafkaError
+from asyncpg.exceptions import TargetServerAttributeNotMatched
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from muster_runtime.clock import SandboxClock
+from muster_runtime.database.transactions import Database
+from muster_runtime.projection import Difference, NotPublished, Projection
+from muster_runtime.service import Service
+
+# Exit statuses, as docs/cli.md has them.
+BAD_INPUT = 2
+UNREACHABLE = 5
+TIMED_OUT = 6
+
+# Wide enough for any row: what a program reads is never wrapped.
+_PIPED_COLUMNS = 10_000
+
+
+class RebuildFailed(Exception):
+    """A rebuild cannot be done. The message is one line for people."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was read, how the live projection differed, and which differences remain."""
+
+    projection: str
+    records: int
+    unread: int
+    differences: Sequence[Difference]
+    remaining: Sequence[Difference]
+
+    def data(self) -> dict[str, Any]:
+        """What --json prints."""
+        return {
+            "projection": self.projection,
+            "records": self.records,
+            "unread": self.unread,
+            "differences": [asdict(each) for each in self.differences],
+            "swapped": len(self.differences) - len(self.remaining),
+        }
+
+    def show(self) -> None:
+        """Print it for people: as wide as the terminal, or as the text where it goes elsewhere."""
+        console = Console(width=None if sys.stdout.isatty() else _PIPED_COLUMNS, highlight=False)
+        console.print(f"{self.records:,} records on the topics; {self.unread} could not be read")
+        if not self.differences:
+            console.print("The projection is correct.")
+            return
+        table = Table("agency", self.projection, "why it cannot be corrected", box=None, pad_edge=False)
+        for each in self.differences:
+            table.add_row(each.key, escape(each.found), escape(each.obstacle))
+        console.print(table)
+        remain = f"[red]{len(self.remaining)} differences remain[/red]"
+        console.print(remain if self.remaining else "The rebuilt projection is in place.")
+
+
+async def rebuild(service: Service, name: str, reason: str | None) -> Outcome:
+    """Rebuild a projection and compare it with the live one; with a reason, replace that. Raises RebuildFailed."""
+    try:
+        async with opened(service, name) as projection:
+            await projection.replay()
+            differences = await (projection.compare() if reason is None else projection.swap(reason))
+            remaining = differences if reason is None else [each for each in differences if each.obstacle]
+            return Outcome(f"{service.name}.{name}", projection.records, projection.unread, differences, remaining)
+    except NotPublished as error:
+        raise RebuildFailed(str(error), TIMED_OUT) from None
+    except TargetServerAttributeNotMatched:
+        raise RebuildFailed("Postgres is a standby, which may lag behind: name its primary", BAD_INPUT) from None
+    except KafkaError as error:
+        raise RebuildFailed(f"Kafka cannot be read: {error!r}", UNREACHABLE) from None
+    except (OSError, asyncpg.PostgresError) as error:
+        raise RebuildFailed(f"Postgres cannot be asked: {error or type(error).__name__}", UNREACHABLE) from None
+
+
+@asynccontextmanager
+async def opened(service: Service, name: str) -> AsyncIterator[Projection]:
+    """A projection of the service, ready to be rebuilt. Raises RebuildFailed, and what the clients raise.
+
+    A correction gets the time of the newest fact, because a sandbox's time may be years ahead of the machine's.
+    """
+    settings = service.settings
+    if name not in service.projections:
+        known = ", ".join(service.projections) or "none"
+        raise RebuildFailed(f"{name!r} is not a projection of {service.name}; those are: {known}", BAD_INPUT)
+    for setting, value in (
+        ("MUSTER_POSTGRES_WORKER_DSN", settings.postgres_worker_dsn.get_secret_value()),
+        ("MUSTER_KAFKA_BOOTSTRAP", settings.kafka_bootstrap),
+    ):
+        if not value:
+            raise RebuildFailed(f"{setting} is not set", BAD_INPUT)
+    clock = SandboxClock()
+    database = await Database.connect(settings.postgres_worker_dsn.get_secret_value(), service.name, clock, size=2)
+    try:
+        async with database.connection() as connection:
+            latest = await connection.fetchval("select max(latest) from agency_instant")
+        if latest is not None:
+            clock.move(latest)
+        async with service.projections[name](settings, database) as projection:
+            yield projection
+    finally:
+        await database.close()
