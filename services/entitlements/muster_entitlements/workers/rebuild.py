@@ -7,14 +7,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from aiokafka import ConsumerRecord
 from pydantic import ValidationError
 
 from muster_contracts import MalformedRecord, read_headers, topics
 from muster_contracts.entitlements import SeatAssigned, SeatReserved, SeatRevoked
 from muster_entitlements.repository import pools
 from muster_runtime.database.transactions import EVERY_AGENCY, Connection, Database, UnitOfWork
-from muster_runtime.messaging.topic_log import TopicLog
+from muster_runtime.messaging.topic_log import Record, TopicLog
 from muster_runtime.observability import audit
 from muster_runtime.projection import CONTEXT, Difference, NotPublished, Projection
 from muster_runtime.settings import Settings
@@ -151,7 +150,7 @@ class SeatsInUse:
                         _correct(uow, account, told, reason)
         return differences
 
-    def _count(self, record: "ConsumerRecord[bytes, bytes]") -> None:
+    def _count(self, record: Record) -> None:
         try:
             envelope = read_headers(record.headers)
             change = self._change(envelope.type, record.value or b"")

@@ -10,7 +10,6 @@ from itertools import groupby, islice
 from operator import itemgetter
 
 import asyncpg
-from aiokafka import ConsumerRecord
 from pydantic import ValidationError
 
 from muster_contracts import Envelope, Erasure, Event, MalformedRecord, read_headers
@@ -20,7 +19,7 @@ from muster_notify.domain.contacts import PERSON
 from muster_notify.repository import directory
 from muster_runtime.database.transactions import Connection, Database, UnitOfWork
 from muster_runtime.messaging.positions import Position
-from muster_runtime.messaging.topic_log import TopicLog
+from muster_runtime.messaging.topic_log import Record, TopicLog
 from muster_runtime.observability import audit
 from muster_runtime.projection import CONTEXT, Difference, Projection
 from muster_runtime.settings import Settings
@@ -224,7 +223,7 @@ def _difference(agency_id: str, subject_ref: str, found: str) -> Difference:
     return Difference(f"{agency_id} / {subject_ref}", found)
 
 
-def _read(record: "ConsumerRecord[bytes, bytes]") -> tuple[Envelope | None, Event | None]:
+def _read(record: Record) -> tuple[Envelope | None, Event | None]:
     """A record's envelope and event; None if it cannot be read."""
     try:
         envelope = read_headers(record.headers)

@@ -5,6 +5,8 @@ from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+Record = ConsumerRecord[bytes, bytes]
+
 _BATCH_RECORDS = 2_000
 
 
@@ -46,7 +48,7 @@ class TopicLog:
         ends = await self.consumer.end_offsets(self.partitions)
         return sum([ends[partition] - await self.consumer.position(partition) for partition in self.partitions])
 
-    async def batches(self, *partitions: TopicPartition) -> AsyncIterator[list[ConsumerRecord[bytes, bytes]]]:
+    async def batches(self, *partitions: TopicPartition) -> AsyncIterator[list[Record]]:
         """What is there from where it was read before up to the present end, each partition in order.
 
         By default of all partitions. Raises KafkaError, and whatever the client raises at bytes that it cannot decode.
