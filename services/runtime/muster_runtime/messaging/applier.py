@@ -4,6 +4,7 @@ A batch goes in one transaction where that is possible. Where it is not, each st
 that is refused is applied item by item, so that a fault parks or delays one agency's stream of one topic and no other.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
@@ -14,7 +15,7 @@ from muster_contracts import topics
 from muster_runtime.database.transactions import ONE_AGENCYS, RETRYABLE, Database, concerns_all
 from muster_runtime.messaging import parked, parking, positions
 from muster_runtime.messaging.events import Unreadable
-from muster_runtime.messaging.held_locks import HeldLocks, Streams
+from muster_runtime.messaging.held_locks import WAIT_SECONDS, WAITS_SECONDS, HeldLocks, Streams
 from muster_runtime.messaging.offsets import Partition
 from muster_runtime.messaging.parking import DEFAULT_LIMITS, AgencyBlocked, ParkingLimits, StreamBlocked, StreamFull
 from muster_runtime.messaging.positions import StreamKey
@@ -25,10 +26,6 @@ from muster_runtime.observability.telemetry import describe
 
 # How many streams share a transaction: each takes a lock, and Postgres has a fixed number of them for all clients.
 STREAMS_AT_ONCE = 500
-
-# How long to wait for the lock of an agency that is known to be held elsewhere, unless it is the agency's turn: then it
-# is as long as for any other lock. The rest of the batch is applied by then.
-HELD_LOCK_SECONDS = 0.1
 
 _log = structlog.get_logger(__name__)
 
@@ -61,8 +58,8 @@ class Applier:
         blocked: list[StreamBlocked] = []
         left = iter(streams.items())
         while part := dict(islice(left, STREAMS_AT_ONCE)):
-            turn = await self._locks.look_again(part)
-            blocked += await self._apply_held_last(part, known, turn)
+            await self._locks.look_again(part)
+            blocked += await self._apply_held_last(part, known, WAITS_SECONDS)
         return blocked
 
     async def may_go_on(self, blocked: StreamBlocked) -> bool:
@@ -77,15 +74,12 @@ class Applier:
         return count <= self._limits.records * 0.9
 
     async def _apply_held_last(
-        self, streams: Streams, known: Mapping[Partition, int], turn: str | None = None
+        self, streams: Streams, known: Mapping[Partition, int], waits_seconds: float
     ) -> list[StreamBlocked]:
-        """Apply streams, last those of agencies whose locks are known to be held, and of them last whose turn it is."""
+        """Apply streams, last those of agencies whose locks are known to be held, which are waited for so long."""
         free, held = self._locks.part(streams)
-        others = {stream: items for stream, items in held.items() if stream[1] != turn}
-        waited_for = {stream: items for stream, items in held.items() if stream[1] == turn}
         blocked = await self._apply_together(free, known)
-        blocked += await self._apply_each(others, known, patience_seconds=HELD_LOCK_SECONDS)
-        return blocked + await self._apply_each(waited_for, known)
+        return blocked + await self._apply_each(held, known, time.monotonic() + waits_seconds)
 
     async def _apply_together(self, streams: Streams, known: Mapping[Partition, int]) -> list[StreamBlocked]:
         """Apply streams in one transaction; where that cannot be, each in its own."""
@@ -95,32 +89,33 @@ class Applier:
                 return []
             except asyncpg.LockNotAvailableError:
                 if await self._locks.look(streams):
-                    return await self._apply_held_last(streams, known)
+                    return await self._apply_held_last(streams, known, 0)  # they have been waited for
             except Exception as error:
                 if concerns_all(error) and not isinstance(error, StreamFull):
                     raise
         return await self._apply_each(streams, known)
 
     async def _apply_each(
-        self, streams: Streams, known: Mapping[Partition, int], patience_seconds: float | None = None
+        self, streams: Streams, known: Mapping[Partition, int], waits_until: float | None = None
     ) -> list[StreamBlocked]:
-        """Apply each stream in a transaction of its own."""
+        """Apply each stream in a transaction of its own, and wait for locks no longer than that, or WAIT_SECONDS."""
         blocked: list[StreamBlocked] = []
         reasons: dict[str, str] = {}  # by agency: one wait for its lock is enough
         for (topic, agency_id), items in streams.items():
             if agency_id in reasons:
                 blocked.append(AgencyBlocked(topic, agency_id, reasons[agency_id]))
                 continue
+            patience = None if waits_until is None else max(WAIT_SECONDS, waits_until - time.monotonic())
             held = False
             try:
-                await self._apply_alone((topic, agency_id), items, known, patience_seconds)
+                await self._apply_alone((topic, agency_id), items, known, patience)
             except StreamFull as full:
                 blocked.append(full)
             except ONE_AGENCYS as error:
                 held = isinstance(error, asyncpg.LockNotAvailableError)
                 reasons[agency_id] = f"{topic} of {agency_id} waits: {describe(error)}"
                 blocked.append(AgencyBlocked(topic, agency_id, reasons[agency_id]))
-            self._locks.note(agency_id, held=held)
+            self._locks.note(agency_id, held=held, had_turn=patience is None or patience > WAIT_SECONDS)
         return blocked
 
     async def _apply_alone(

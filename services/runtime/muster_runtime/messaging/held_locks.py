@@ -10,23 +10,30 @@ from muster_runtime.messaging.record_reader import Item
 Streams = Mapping[StreamKey, Sequence[Item]]
 
 
+# How long all waits for locks that are known to be held may take together. The rest of the batch is applied by then.
+WAITS_SECONDS = 2.0
+
+# How long one of them takes at least: the transactions of most agencies end within this time.
+WAIT_SECONDS = 0.1
+
+
 class HeldLocks:
     """The agencies whose locks were held elsewhere when they were last asked for, in the order of their turns.
 
-    A lock that is held for long is not worth a long wait at every attempt. But the transactions of a busy agency take
-    its lock from one another, so that it is never free, and only who waits long enough gets it: each agency in turn.
+    A lock that is held for long must not cost each attempt a long wait. But the transactions of a busy agency take its
+    lock from one another, so that it is never free, and only who waits long enough gets it. So agencies take turns.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._held: dict[str, None] = {}
 
-    def note(self, agency_id: str, *, held: bool) -> None:
-        """The lock of this agency could not be had, or was had."""
+    def note(self, agency_id: str, *, held: bool, had_turn: bool) -> None:
+        """The lock of this agency could not be had, so that the others' turns come first if it had one; or was had."""
+        if not held or had_turn:
+            self._held.pop(agency_id, None)
         if held:
             self._held.setdefault(agency_id)
-        else:
-            self._held.pop(agency_id, None)
 
     async def look(self, streams: Iterable[StreamKey]) -> bool:
         """Ask Postgres for the locks of the streams' agencies; whether any is held elsewhere."""
@@ -36,24 +43,18 @@ class HeldLocks:
         self._held = {agency_id: None for agency_id in [*self._held, *agencies] if agency_id not in free}
         return len(free) < len(agencies)
 
-    async def look_again(self, streams: Iterable[StreamKey]) -> str | None:
-        """Ask once more where one of the streams' agencies was held; nothing is asked where none was.
-
-        Returns the agency whose turn it is: its lock is worth a long wait, and the others' turns come first next time.
-        """
-        agencies = {agency_id for _, agency_id in streams}
-        if self._held.keys() & agencies:
+    async def look_again(self, streams: Iterable[StreamKey]) -> None:
+        """Ask once more where one of the streams' agencies was held; nothing is asked where none was."""
+        if self._held and any(agency_id in self._held for _, agency_id in streams):
             await self.look(streams)
-        turn = next((agency_id for agency_id in self._held if agency_id in agencies), None)
-        if turn is not None:
-            self._held[turn] = self._held.pop(turn)
-        return turn
 
     def part(self, streams: Streams) -> tuple[Streams, Streams]:
-        """The streams of agencies whose locks are free as far as is known, and of those whose are held."""
+        """The streams of agencies whose locks are free as far as is known, and of those whose are held, in turn."""
         if not self._held:
             return streams, {}
+        turns = {agency_id: turn for turn, agency_id in enumerate(self._held)}
+        held = sorted((stream for stream in streams if stream[1] in turns), key=lambda stream: turns[stream[1]])
         return (
-            {stream: items for stream, items in streams.items() if stream[1] not in self._held},
-            {stream: items for stream, items in streams.items() if stream[1] in self._held},
+            {stream: items for stream, items in streams.items() if stream[1] not in turns},
+            {stream: streams[stream] for stream in held},
         )

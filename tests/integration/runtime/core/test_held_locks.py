@@ -1,4 +1,4 @@
-"""Agencies whose locks are held elsewhere: each has its turn of a long wait, so that a busy one is not starved."""
+"""Agencies whose locks are held elsewhere: they are waited for in turn, so that a busy one is not starved."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ async def test_busy_agencies_have_their_turn_though_anothers_lock_is_held_for_lo
     waiting = {"EPA", "NASA", "DOE"}
     async with busy(idle_probe, "NASA"), busy(idle_probe, "DOE"), idle_probe.admin.transaction():
         await idle_probe.admin.execute("select lock_agencies('{EPA}')")
-        for _ in range(5):  # the first attempt finds out, then each has a turn, and one is to spare
+        for _ in range(4):  # the first finds out, the next waits for EPA, the third for the others; one is to spare
             waiting = {stream.agency_id for stream in await applier.apply([first(name) for name in sorted(waiting)])}
             if waiting == {"EPA"}:
                 break
