@@ -5,8 +5,6 @@ import subprocess
 import sys
 from typing import Any
 
-import httpx
-
 from muster_local.stack import Stack
 
 
@@ -18,19 +16,16 @@ def muster(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 async def an_agency_joins_and_leaves(stack: Stack) -> None:
-    """By the operator's command alone, once the register is there."""
-    column = "id,name,parent,treasury_code,domains,headcount,branch"
-    async with httpx.AsyncClient(base_url=stack.service_url("enrollment"), trust_env=False) as client:
-        headers = {"authorization": f"Bearer {stack.token('enrollment:operate')}", "content-type": "text/csv"}
-        register = f"{column}\nNASA,NASA,,,nasa.gov,100,executive\n"
-        (await client.post("/v1/register", content=register, headers=headers)).raise_for_status()
+    """By the operator's command alone: a sandbox has a register."""
 
     def agency(*arguments: str, status: int = 0) -> Any:
         done = muster("agency", *arguments, "--json", f"--home={stack.home}")
         assert done.returncode == status, done.stdout + done.stderr
         return json.loads(done.stdout) if status == 0 else done.stderr
 
-    assert [item["id"] for item in agency("list")["items"]] == ["NASA"]
+    listed = [item["id"] for item in agency("list")["items"]]
+    assert len(listed) > 50
+    assert "NASA" in listed
     contact = ("--contact-name=Ada Administrator", "--contact-email=ada@nasa.gov")
     assert agency("enroll", "NASA", "--seats=5", *contact)["state"] == "submitted"
     validity = ("--valid-from=2025-01-01T00:00:00Z", "--valid-until=2099-01-01T00:00:00Z")
