@@ -41,9 +41,10 @@ class Target:
 
     @classmethod
     def find(cls, home: Path, token: str | None = None) -> "Target":
-        """The stack that runs in a home folder, with what the environment names in its place.
+        """The stack that runs in a home folder, or else what the environment names.
 
-        The variables are MUSTER_<SERVICE>_URL, MUSTER_ADMIN_DSN, MUSTER_KAFKA_BOOTSTRAP, and MUSTER_TOPIC_PREFIX.
+        MUSTER_<SERVICE>_URL and MUSTER_ADMIN_DSN take precedence over the stack; MUSTER_KAFKA_BOOTSTRAP and
+        MUSTER_TOPIC_PREFIX, from which the stack itself was started, do not.
         Raises BadInput for a home folder if nothing that runs stacks is installed.
         """
         if home != DEFAULT_HOME and not servers.stacks_are_known():
