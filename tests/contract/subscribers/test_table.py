@@ -25,7 +25,7 @@ from tests.contract.subscribers.examples import (
 async def test_a_table_stays_exactly_in_step_however_often_the_subscriber_is_killed(
     topic: Topic, run: Callable[..., Any], eventually: Eventually, database: str
 ) -> None:
-    events, kills, chance = 1500, 6, random.Random(20250806)
+    events, kills, chance = 1000, 4, random.Random(20250806)
     connection = await asyncpg.connect(database)
 
     async def applied() -> int:
