@@ -155,7 +155,8 @@ async def plan(bootstrap: str, prefix: str) -> list[Difference]:
     """The differences of a cluster."""
     async with connect(bootstrap) as admin:
         replicas = await usual_replicas(admin)
-        own = await _read(admin, [name for name in _KAFKAS_OWN if name in await admin.list_topics()])
+        existing = set(await admin.list_topics())
+        own = await _read(admin, [name for name in _KAFKAS_OWN if name in existing])
         return [
             *differences(prefix, described_topics().values(), await read_cluster(admin, prefix), replicas),
             *differences_of_kafkas_own(own, replicas),
