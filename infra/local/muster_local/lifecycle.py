@@ -5,7 +5,6 @@ import shlex
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
 from rich.console import Group
 from rich.text import Text
@@ -13,6 +12,7 @@ from rich.text import Text
 from muster_contracts import SERVICES
 from muster_local.addresses import without_secrets
 from muster_local.demo.cast import register
+from muster_local.demo.program import ProgramClient
 from muster_local.stack import Stack, StackFailed
 from muster_operator.failures import FAILED, BadInput
 from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption
@@ -72,14 +72,10 @@ async def _start(home: Path, ports: dict[str, int], maintained: list[str]) -> St
 
 async def _import_register(stack: Stack) -> None:
     """Import the federal agencies, so that the first request finds some. What is known already stays as it is."""
-    headers = {
-        "Authorization": f"Bearer {stack.token('enrollment:operate', 'enrollment:read')}",
-        "Content-Type": "text/tab-separated-values",
-    }
-    async with httpx.AsyncClient(base_url=stack.service_url("enrollment"), headers=headers, trust_env=False) as client:
-        known = await client.get("/v1/agencies", params={"limit": 1})
-        if not known.raise_for_status().json()["items"]:
-            (await client.post("/v1/register", content=register())).raise_for_status()
+    urls = {"enrollment": stack.service_url("enrollment")}
+    async with ProgramClient(urls, stack.token("enrollment:operate", "enrollment:read")) as program:
+        if not (await program.get("enrollment", "agencies", limit=1))["items"]:
+            await program.upload("enrollment", "register", register(), "text/tab-separated-values")
 
 
 def _ports(given: list[str]) -> dict[str, int]:
