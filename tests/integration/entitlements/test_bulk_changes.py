@@ -1,8 +1,5 @@
 """Files that suspend, revoke, and transfer people's seats."""
 
-from collections.abc import Awaitable, Callable
-
-from muster_contracts import Event
 from muster_contracts.entitlements import (
     SeatBatchCompleted,
     SeatRevoked,
@@ -11,6 +8,7 @@ from muster_contracts.entitlements import (
 )
 from tests.integration.entitlements.conftest import Entitlements
 from tests.integration.entitlements.files import people
+from tests.integration.entitlements.lives import published
 
 
 async def test_seats_are_suspended_revoked_and_transferred_by_files(entitlements: Entitlements) -> None:
@@ -45,14 +43,6 @@ async def test_seats_are_suspended_revoked_and_transferred_by_files(entitlements
     assert (await entitlements.pool())["in_use"] == 2
 
     for cls, count in ((SeatSuspended, 1), (SeatTransferred, 2), (SeatRevoked, 2)):
-        await entitlements.eventually(_are_published(entitlements, cls, count))
-    await entitlements.eventually(_are_published(entitlements, SeatBatchCompleted, 4))
-    kinds = [event.data.kind for event in await entitlements.service.published(SeatBatchCompleted)]
+        await published(entitlements, cls, count)
+    kinds = [event.data.kind for event in await published(entitlements, SeatBatchCompleted, 4)]
     assert kinds == ["import", "suspension", "transfer", "revocation"]
-
-
-def _are_published(entitlements: Entitlements, cls: type[Event], count: int) -> Callable[[], Awaitable[bool]]:
-    async def check() -> bool:
-        return len(await entitlements.service.published(cls)) == count
-
-    return check
