@@ -31,17 +31,10 @@ async def list_agencies(connection: Connection, tenant: str, page: Pagination) -
 
 async def find_agency(connection: Connection, agency_id: str) -> AgencyReply:
     """Raises NotFound."""
-    row = await connection.fetchrow(
-        """
-        select a.*, array(select domain from agency_domain where holder = a.id order by domain collate "C") as domains
-        from agency as a
-        where a.id = $1
-        """,
-        agency_id,
-    )
-    if row is None:
+    page = await list_agencies(connection, agency_id, Pagination(limit=1, after=None))
+    if not page.items:
         raise NotFound(f"the register has no agency {agency_id}")
-    return AgencyReply.of(rows.agency(row))
+    return page.items[0]
 
 
 async def find_enrollment(connection: Connection, agency_id: str, now: datetime) -> tuple[EnrollmentReply, int | None]:

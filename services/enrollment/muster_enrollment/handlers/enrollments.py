@@ -16,7 +16,7 @@ from muster_enrollment.handlers.standing import (
     settle_and_save,
 )
 from muster_enrollment.replies import EnrollmentReply
-from muster_enrollment.repository.agencies import find_agency_for_share, sum_headcount
+from muster_enrollment.repository.agencies import lock_agency, sum_headcount
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import PreconditionFailed
 from muster_runtime.identifiers import new_id
@@ -30,7 +30,7 @@ async def submit_enrollment(uow: UnitOfWork, command: SubmitEnrollment, seats_pe
     """
     rules.check_address("contact.email", command.contact.email)
     # An import that moves the agency to another branch waits for this transaction, or this transaction for it.
-    await find_agency_for_share(uow.connection, command.agency_id)
+    await lock_agency(uow.connection, command.agency_id)
     before = await current_standing(uow, command.agency_id)
     contact_ref = new_id("con", uow.now)
     submitted = rules.submit(

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from muster_enrollment.domain.facts import Agency
 from muster_enrollment.repository import rows
 from muster_runtime.database.transactions import Connection
-from muster_runtime.errors import NotFound
 
 
 async def list_agencies(connection: Connection) -> dict[str, Agency]:
@@ -37,23 +36,9 @@ async def sum_headcount(connection: Connection, agency_id: str) -> int | None:
     return heads
 
 
-async def find_agency_for_share(connection: Connection, agency_id: str) -> Agency:
-    """An agency, whose entry in the register cannot change before the transaction ends.
-
-    Raises NotFound if the register has no such agency.
-    """
-    row = await connection.fetchrow(
-        """
-        select a.*, array(select domain from agency_domain where holder = a.id order by domain collate "C") as domains
-        from agency as a
-        where a.id = $1
-        for share of a
-        """,
-        agency_id,
-    )
-    if row is None:
-        raise NotFound(f"the register has no agency {agency_id}")
-    return rows.agency(row)
+async def lock_agency(connection: Connection, agency_id: str) -> None:
+    """Keep an agency's entry in the register as it is until the transaction ends."""
+    await connection.execute("select from agency where id = $1 for share", agency_id)
 
 
 async def save_agencies(connection: Connection, agencies: Sequence[Agency]) -> None:
