@@ -23,7 +23,8 @@ from muster_local.addresses import without_secrets
 from muster_local.child import dies_with_parent
 from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN, external_kafka, external_postgres
 from muster_operator.failures import BadInput, Unreachable
-from muster_operator.output import console, table
+from muster_operator.output import table
+from muster_runtime.console import console
 
 _REPOSITORY = Path(__file__).parents[3]
 _FAULTS = _REPOSITORY / "tests" / "faults"

@@ -14,9 +14,11 @@ from muster_local.addresses import without_secrets
 from muster_local.demo.cast import register
 from muster_local.demo.program import ProgramClient
 from muster_local.stack import Stack, StackFailed
-from muster_operator.failures import FAILED, BadInput
+from muster_operator.failures import BadInput
 from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption
-from muster_operator.output import Answer, console, show, table
+from muster_operator.output import Answer, show, table
+from muster_runtime.console import console
+from muster_runtime.exit_statuses import FAILED
 
 
 def up(

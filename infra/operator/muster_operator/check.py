@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from muster_operator.clients import clients_of_servers
-from muster_operator.output import Answer, console, table
+from muster_operator.output import Answer, table
 from muster_operator.reconcile.streams import (
     LOST_COMMITS,
     NOT_PUBLISHED,
@@ -25,6 +25,7 @@ from muster_operator.reconcile.streams import (
     read_streams,
 )
 from muster_operator.target import Target, on_target
+from muster_runtime.console import console
 from muster_runtime.messaging.topic_log import TopicLog
 
 # Between two looks at what may be under way.

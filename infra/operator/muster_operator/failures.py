@@ -1,11 +1,6 @@
-"""The exit statuses of a command, and the errors that lead to them."""
+"""The errors that end a command, each with its exit status."""
 
-FAILED = 1
-BAD_INPUT = 2
-NOT_FOUND = 3
-REFUSED = 4
-UNREACHABLE = 5
-TIMED_OUT = 6
+from muster_runtime.exit_statuses import BAD_INPUT, FAILED, NOT_FOUND, REFUSED, TIMED_OUT, UNREACHABLE
 
 
 class CommandFailed(Exception):

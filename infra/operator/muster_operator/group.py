@@ -11,7 +11,8 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from muster_operator.catalog import Catalog, Command, installed
-from muster_operator.failures import BAD_INPUT, CommandFailed
+from muster_operator.failures import CommandFailed
+from muster_runtime.exit_statuses import BAD_INPUT
 
 
 def group(help: str, *, runs_alone: bool = False) -> typer.Typer:

@@ -2,19 +2,16 @@
 
 import asyncio
 import json
-import sys
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 
-from muster_operator.failures import FAILED
-
-# Wide enough for any row: what a program reads is never wrapped.
-_PIPED_COLUMNS = 10_000
+from muster_runtime.console import console
+from muster_runtime.exit_statuses import FAILED
 
 
 @dataclass(frozen=True)
@@ -24,12 +21,6 @@ class Answer:
     data: Any  # what --json prints
     text: RenderableType
     ok: bool = True
-
-
-def console(*, stderr: bool = False) -> Console:
-    """The console for people: as wide as the terminal or, elsewhere, as the text."""
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else _PIPED_COLUMNS, highlight=False)
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[str]], *, lines: bool = False) -> Table:

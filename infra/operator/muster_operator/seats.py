@@ -16,9 +16,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from muster_operator.group import group
-from muster_operator.output import Answer, console, table
+from muster_operator.output import Answer, table
 from muster_operator.service import no_answer, require_success
 from muster_operator.target import Target, on_target
+from muster_runtime.console import console
 
 app = group("Import an agency's seats.")
 

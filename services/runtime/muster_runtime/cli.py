@@ -15,6 +15,7 @@ import uvloop
 from pydantic import ValidationError
 
 from muster_runtime.database.dbmate import MigrationFailed, MigrationsMissing, migrate
+from muster_runtime.exit_statuses import BAD_INPUT, FAILED
 from muster_runtime.http.application import openapi
 from muster_runtime.http.connections import KEEP_ALIVE_SECONDS, BoundedProtocol, Connections, raise_file_limit
 from muster_runtime.observability import telemetry
@@ -96,7 +97,7 @@ def _rebuild(service: Service, projection: str, reason: str | None, *, as_json: 
     else:
         outcome.show()
     if outcome.remaining:
-        raise typer.Exit(code=1)
+        raise typer.Exit(FAILED)
 
 
 class _Server(uvicorn.Server):
@@ -156,4 +157,4 @@ def _built(build: Callable[[], Service]) -> Service:
 
 def _refusal(message: str) -> typer.Exit:
     typer.echo(message, err=True)
-    return typer.Exit(code=2)
+    return typer.Exit(BAD_INPUT)

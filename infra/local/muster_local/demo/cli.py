@@ -27,8 +27,9 @@ from muster_local.home import Home
 from muster_local.receiver import Receiver
 from muster_local.scopes import SCOPES
 from muster_local.stack import Stack, StackFailed
-from muster_operator.failures import FAILED, BadInput, CommandFailed, TimedOut
+from muster_operator.failures import BadInput, CommandFailed, TimedOut
 from muster_operator.options import DEFAULT_HOME, HOME_VARIABLE
+from muster_runtime.exit_statuses import FAILED
 
 
 def demo(

@@ -1,6 +1,5 @@
 """Rebuilding a service's projection with its worker role, and what the command `rebuild` prints of that."""
 
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -9,22 +8,15 @@ from typing import Any
 import asyncpg
 from aiokafka.errors import KafkaError
 from asyncpg.exceptions import TargetServerAttributeNotMatched
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from muster_runtime.clock import SandboxClock
+from muster_runtime.console import console
 from muster_runtime.database.transactions import Database
+from muster_runtime.exit_statuses import BAD_INPUT, TIMED_OUT, UNREACHABLE
 from muster_runtime.projection import Difference, NotPublished, Projection
 from muster_runtime.service import Service
-
-# Exit statuses, as docs/cli.md has them.
-BAD_INPUT = 2
-UNREACHABLE = 5
-TIMED_OUT = 6
-
-# Wide enough for any row: what a program reads is never wrapped.
-_PIPED_COLUMNS = 10_000
 
 
 class RebuildFailed(Exception):
@@ -56,18 +48,18 @@ class Outcome:
         }
 
     def show(self) -> None:
-        """Print it for people: as wide as the terminal, or as the text where it goes elsewhere."""
-        console = Console(width=None if sys.stdout.isatty() else _PIPED_COLUMNS, highlight=False)
-        console.print(f"{self.records:,} records on the topics; {self.unread} could not be read")
+        """Print it for people."""
+        out = console()
+        out.print(f"{self.records:,} records on the topics; {self.unread} could not be read")
         if not self.differences:
-            console.print("The projection is correct.")
+            out.print("The projection is correct.")
             return
         table = Table("agency", self.projection, "why it cannot be corrected", box=None, pad_edge=False)
         for each in self.differences:
             table.add_row(each.key, escape(each.found), escape(each.obstacle))
-        console.print(table)
+        out.print(table)
         remain = f"[red]{len(self.remaining)} differences remain[/red]"
-        console.print(remain if self.remaining else "The rebuilt projection is in place.")
+        out.print(remain if self.remaining else "The rebuilt projection is in place.")
 
 
 async def rebuild(service: Service, name: str, reason: str | None) -> Outcome:

@@ -1,0 +1,8 @@
+"""The exit statuses of every command, the services' and the operator's (docs/cli.md)."""
+
+FAILED = 1
+BAD_INPUT = 2
+NOT_FOUND = 3
+REFUSED = 4
+UNREACHABLE = 5
+TIMED_OUT = 6
