@@ -12,6 +12,7 @@ from muster_contracts.entitlements import (
 )
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.files import file_of, people, sums
+from tests.integration.entitlements.lives import published
 
 
 async def test_a_file_gives_a_result_for_each_row(entitlements: Entitlements) -> None:
@@ -60,11 +61,7 @@ async def test_thirty_thousand_rows_go_in_chunks_and_again_change_nothing(entitl
     assert sums(again) == (30_000, 0, 30_000, 0)
     assert await entitlements.pool() == before
 
-    async def all_published() -> bool:
-        return len(await entitlements.service.published(SeatAssigned)) == 30_000
-
-    await entitlements.eventually(all_published)
-    seats = await entitlements.service.published(SeatAssigned)
+    seats = await published(entitlements, SeatAssigned, 30_000)
     assert [event.envelope.sequence for event in seats] == list(range(1, 30_001))
     assert await entitlements.service.published(PersonRecorded) == []
     assert await entitlements.service.admin.fetchval("select count(*) from operation_chunk") > 6
@@ -76,10 +73,7 @@ async def test_the_directory_is_told_when_asked(entitlements: Entitlements) -> N
     await entitlements.enroll(cap=10)
     await entitlements.import_file(people(1, 2), directory=True)
 
-    async def told() -> bool:
-        return len(await entitlements.service.published(PersonRecorded)) == 2
-
-    await entitlements.eventually(told)
+    await published(entitlements, PersonRecorded, 2)
 
 
 async def test_a_dry_run_says_what_would_be_and_changes_nothing(entitlements: Entitlements) -> None:
