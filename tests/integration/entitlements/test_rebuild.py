@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -62,10 +62,13 @@ async def done(entitlements: Entitlements, path: str, body: Any = None) -> None:
 
 @asynccontextmanager
 async def commands_all_the_time(entitlements: Entitlements) -> AsyncIterator[None]:
-    """Seats come and go, as fast as the service can."""
+    """Seats come and go, as fast as the service can. The last command is answered before this ends."""
+    ended = asyncio.Event()
 
     async def come_and_go() -> None:
         for number in itertools.count():
+            if ended.is_set():
+                return
             seat_id = await seat_of(entitlements, f"traveller.{number}")
             if number % 2:
                 await done(entitlements, f"seats/{seat_id}/revocation")
@@ -74,9 +77,8 @@ async def commands_all_the_time(entitlements: Entitlements) -> AsyncIterator[Non
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        ended.set()
+        await task
 
 
 async def test_every_way_in_which_a_seat_comes_and_goes_is_counted(entitlements: Entitlements) -> None:
