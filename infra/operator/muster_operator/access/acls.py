@@ -1,0 +1,201 @@
+"""What each identity may do on Kafka: access control lists (ACLs), derived from the topics' files. Pure.
+
+Kafka refuses what no ACL allows. Reading and writing imply Describe, and writing to a topic implies the right to an
+idempotent producer's id, so neither is listed.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from muster_contracts import Topic
+from muster_contracts.topics import SERVICES
+
+# Who owns the topic of the sandbox's clock, which production does not have.
+SANDBOX = "sandbox"
+
+# How an identity's name becomes Kafka's principal.
+PRINCIPAL = "User:{name}"
+
+
+class Kind(StrEnum):
+    """What an ACL is about."""
+
+    TOPIC = "topic"
+    GROUP = "group"
+    TRANSACTIONAL_ID = "transactional-id"
+    CLUSTER = "cluster"
+
+
+class Operation(StrEnum):
+    """What somebody does to it, as Kafka's own tools write it."""
+
+    READ = "Read"
+    WRITE = "Write"
+    CREATE = "Create"
+    DELETE = "Delete"
+    ALTER = "Alter"
+    DESCRIBE = "Describe"
+    CLUSTER_ACTION = "ClusterAction"
+    DESCRIBE_CONFIGS = "DescribeConfigs"
+    ALTER_CONFIGS = "AlterConfigs"
+    IDEMPOTENT_WRITE = "IdempotentWrite"
+    ALL = "All"
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Acl:
+    """That a principal may do an operation to what has a name, or, if `prefixed`, a name that begins with it.
+
+    One that is not `allow` denies it instead. Muster makes no such one, and none for a single `host`.
+    """
+
+    principal: str
+    kind: Kind
+    name: str
+    operation: Operation
+    prefixed: bool = False
+    allow: bool = True
+    host: str = "*"
+
+    def __str__(self) -> str:
+        verb = "may" if self.allow else "must not"
+        where = "" if self.host == "*" else f" from {self.host}"
+        return f"{self.principal} {verb} {self.operation} {self.kind} {self.name}{'…' if self.prefixed else ''}{where}"
+
+    def covers(self, name: str) -> bool:
+        """Whether it is about what has this name."""
+        return name.startswith(self.name) if self.prefixed else self.name in (name, "*")
+
+
+def acls_of_services(
+    topics: Iterable[Topic], *, prefix: str = "", principal: str = PRINCIPAL, sandbox: bool = False
+) -> list[Acl]:
+    """The ACLs that the services need, and no more: one principal each.
+
+    `prefix` stands before the names of topics, groups, and transactional ids. With `sandbox`, those of its clock, too.
+    """
+    return sorted(set(_of_services(list(topics), prefix, principal, sandbox=sandbox)))
+
+
+def _of_services(topics: list[Topic], prefix: str, principal: str, *, sandbox: bool) -> Iterator[Acl]:
+    for topic in topics:
+        is_clock = topic.owner == SANDBOX
+        if is_clock and not sandbox:
+            continue
+        owner, name = principal.format(name=topic.owner), prefix + topic.name
+        yield from produces(owner, topic, prefix, topic.owner)
+        if not is_clock:
+            # It also reads what it wrote: the ends of its topics tell whether its database has lost commits.
+            yield from _uses(owner, name)
+        for reader in topic.readers:
+            who = principal.format(name=reader)
+            if is_clock:
+                yield Acl(who, Kind.TOPIC, name, Operation.READ)  # it follows it, without a group
+                continue
+            yield from _uses(who, name)
+            yield Acl(who, Kind.GROUP, prefix + reader, Operation.READ)
+
+
+def _uses(principal: str, topic: str) -> Iterator[Acl]:
+    """A service reads a topic, and looks whether it is set so that it loses nothing."""
+    yield Acl(principal, Kind.TOPIC, topic, Operation.READ)
+    yield Acl(principal, Kind.TOPIC, topic, Operation.DESCRIBE_CONFIGS)
+
+
+def produces(principal: str, topic: Topic, prefix: str, name: str) -> Iterator[Acl]:
+    """Somebody of that name writes to a topic. Writers of a compacted topic are fenced by a transactional id."""
+    yield Acl(principal, Kind.TOPIC, prefix + topic.name, Operation.WRITE)
+    if topic.compacted:
+        yield Acl(principal, Kind.TRANSACTIONAL_ID, fence_of(prefix, name), Operation.WRITE)
+
+
+def fence_of(prefix: str, name: str) -> str:
+    """The transactional id by which a producer's processes fence one another; the relay's, for a service."""
+    return f"{prefix}{name}-relay"
+
+
+def acls_of_subscriber(
+    name: str,
+    topics: Iterable[Topic],
+    produced: Iterable[Topic] = (),
+    *,
+    prefix: str = "",
+    principal: str = PRINCIPAL,
+) -> list[Acl]:
+    """The ACLs of a program that is no service of Muster: it reads topics, in groups whose names begin with `name.`."""
+    who = principal.format(name=name)
+    read = [Acl(who, Kind.TOPIC, prefix + topic.name, Operation.READ) for topic in topics]
+    groups = [Acl(who, Kind.GROUP, f"{prefix}{name}.", Operation.READ, prefixed=True)] if read else []
+    written = [acl for topic in produced for acl in produces(who, topic, prefix, name)]
+    return sorted({*read, *groups, *written})
+
+
+class Remedy(StrEnum):
+    """What `apply` does about a difference."""
+
+    ADD = "add it"
+    PRUNE = "with --prune, remove it"
+    PERSON = "nothing: change it yourself"
+
+
+@dataclass(frozen=True, slots=True)
+class AclDifference:
+    """An ACL that is missing, or that nothing of Muster needs."""
+
+    acl: Acl
+    what: str
+    remedy: Remedy
+
+
+def compare(
+    wanted: Collection[Acl],
+    there: Collection[Acl],
+    topics: Iterable[Topic],
+    *,
+    prefix: str = "",
+    principal: str = PRINCIPAL,
+    registered: bool = False,
+) -> list[AclDifference]:
+    """How a cluster's ACLs differ from those wanted, as far as they are Muster's affair.
+
+    What the services' principals have beyond, and what anybody has on Muster's own topics, groups, and ids, can be
+    pruned. What also reaches other programs' is for a person. Unless the subscribers are `registered` in `wanted`,
+    what is not a service's is for a person, too: `wanted` does not say who subscribes.
+    """
+    services = {principal.format(name=name) for name in (*SERVICES, SANDBOX)}
+    owned = _Owned([prefix + topic.name for topic in topics], prefix)
+    found = [AclDifference(acl, "missing", Remedy.ADD) for acl in sorted(set(wanted) - set(there))]
+    for acl in sorted(set(there) - set(wanted)):
+        if acl.principal in services:
+            found.append(AclDifference(acl, "beyond what the service needs", Remedy.PRUNE))
+        elif owned.holds(acl):
+            what = "no registered subscriber needs it" if registered else "not a service's: name the subscribers' file"
+            found.append(AclDifference(acl, what, Remedy.PRUNE if registered else Remedy.PERSON))
+        elif owned.is_reached_by(acl):
+            found.append(AclDifference(acl, "reaches Muster's, and others'", Remedy.PERSON))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Owned:
+    """What is Muster's on a cluster: these topics, and what else begins as its topics do; its groups, and its ids."""
+
+    topics: list[str]
+    prefix: str
+
+    def holds(self, acl: Acl) -> bool:
+        """Whether it is about Muster's alone."""
+        if acl.kind is Kind.TOPIC:
+            return acl.name.startswith(f"{self.prefix}muster.")
+        return acl.kind in (Kind.GROUP, Kind.TRANSACTIONAL_ID) and acl.name in self._names(acl.kind)
+
+    def is_reached_by(self, acl: Acl) -> bool:
+        """Whether it is about Muster's as well."""
+        names = self.topics if acl.kind is Kind.TOPIC else self._names(acl.kind)
+        return any(map(acl.covers, names))
+
+    def _names(self, kind: Kind) -> list[str]:
+        if kind is Kind.GROUP:
+            return [self.prefix + service for service in SERVICES]
+        return [fence_of(self.prefix, service) for service in SERVICES] if kind is Kind.TRANSACTIONAL_ID else []
