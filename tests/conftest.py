@@ -1,9 +1,10 @@
 """The fixtures that every test may ask for: real servers, databases and topics of a test's own, whole services."""
 
+import asyncio
 import json
 import secrets
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from muster_runtime.http.issuer import Issuer
 from tests.support import servers
 from tests.support.databases import Databases
 from tests.support.eventually import eventually as poll
+from tests.support.secured_kafka import KafkaTokens, SecuredKafka, secured_kafka
 from tests.support.services import ISSUER, ServiceRunner, TokenIssuer
 
 
@@ -53,6 +55,21 @@ def postgres() -> str:
 def kafka_bootstrap() -> str:
     """The address of a real Kafka."""
     return servers.start().kafka_bootstrap
+
+
+@pytest.fixture(scope="session")
+def kafka_tokens(tmp_path_factory: pytest.TempPathFactory) -> KafkaTokens:
+    """The identity provider whose tokens the secured Kafka takes."""
+    return KafkaTokens(tmp_path_factory.mktemp("identity"))
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory, kafka_tokens: KafkaTokens) -> Iterator[SecuredKafka]:
+    """A real Kafka that asks everybody who they are, and allows what ACLs allow."""
+    kafka = secured_kafka(tmp_path_factory.mktemp("secured"), token_issuer=kafka_tokens.issuer)
+    asyncio.run(kafka.server.up())
+    yield kafka
+    kafka.server.kill()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from muster_contracts.envelope import (
     write_headers,
     write_run_headers,
 )
-from muster_contracts.event import Erasure, Event, event_types, split_type
+from muster_contracts.event import Deprecation, Erasure, Event, event_types, split_type
 from muster_contracts.streams import Duplicate, Gap, New, NewEpoch, Position, Sighting, StreamTracker, judge
 from muster_contracts.topics import SERVICES, Topic, topics
 from muster_contracts.types import AgencyId, Instant, Money, is_agency_id
@@ -28,6 +28,7 @@ __all__ = [
     "AgencyId",
     "ClockMoved",
     "Decoded",
+    "Deprecation",
     "Duplicate",
     "Envelope",
     "Erasure",

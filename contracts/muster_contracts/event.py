@@ -1,6 +1,8 @@
 """The base of every event, and the registry from wire type to model."""
 
 import re
+from dataclasses import dataclass
+from datetime import date
 from typing import ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -10,6 +12,22 @@ from muster_contracts.types import AgencyId, SubjectRef
 
 # A major version has few digits: it becomes a number, and Python refuses to read one of thousands.
 _TYPE = re.compile(r"muster\.[a-z]{1,40}\.[A-Z][A-Za-z]{1,80}\.v[1-9][0-9]{0,5}")
+
+
+@dataclass(frozen=True)
+class Deprecation:
+    """That an event goes out of use: since when, the last day on which it is emitted, and the type that replaces it.
+
+    Raises ValueError unless readers have time between the two.
+    """
+
+    since: date
+    sunset: date
+    replaced_by: str
+
+    def __post_init__(self) -> None:
+        if self.sunset <= self.since:
+            raise ValueError(f"deprecation: sunset {self.sunset} must be after since {self.since}")
 
 
 class Event(BaseModel):
@@ -25,6 +43,9 @@ class Event(BaseModel):
     topic: ClassVar[str]
     emitted: ClassVar[bool] = True
     """False while the owner does not publish it yet: a subscriber may prepare for it."""
+
+    deprecation: ClassVar[Deprecation | None] = None
+    """Set when the event goes out of use. No record says so: it is for the catalog and for those who read the type."""
 
     agency_id: AgencyId
 

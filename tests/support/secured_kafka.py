@@ -1,23 +1,28 @@
 """A broker with closed doors, of a test's own: whoever connects says who they are, and may do what an ACL allows."""
 
+import json
+import secrets
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from aiokafka.abc import AbstractTokenProvider
+from joserfc import jwt
+from joserfc.jwk import KeySet, RSAKey
 
 from muster_local.certificates import Authority, Certificate
 from muster_local.child import Program
 from muster_local.kafka import Kafka
 from muster_local.kafka_security import ADMIN, SCRAM, KafkaSecurity, TokenIssuer
 from muster_operator.access.administrator import Administrator
+from muster_runtime.clock import SystemClock
 from tests.faults.servers import Server, free_port
 
 
 @dataclass(frozen=True)
 class SecuredKafka:
-    """A running broker: `server` takes passwords and tokens (SASL_SSL), `by_certificate` certificates (SSL)."""
+    """A broker: `server` takes passwords and tokens (SASL_SSL), `by_certificate` certificates (SSL)."""
 
     server: Server
     authority: Authority
@@ -65,17 +70,52 @@ class SecuredKafka:
             "sasl.password": password,
         }
 
+    def token(self, name: str, provider: "KafkaTokens", **claims: Any) -> dict[str, Any]:
+        """The options of an aiokafka client that shows a bearer token, and its broker."""
+        return {
+            "bootstrap_servers": self.bootstrap,
+            "security_protocol": "SASL_SSL",
+            "ssl_context": ssl.create_default_context(cafile=str(self.authority.certificate)),
+            "sasl_mechanism": "OAUTHBEARER",
+            "sasl_oauth_token_provider": _Provider(provider.token(name, **claims)),
+        }
 
-@asynccontextmanager
-async def secured_kafka(
-    folder: Path, *, login_seconds: float = 0, token_issuer: TokenIssuer | None = None
-) -> AsyncIterator[SecuredKafka]:
-    """Run one in a folder."""
+
+class KafkaTokens:
+    """An identity provider whose keys are in a file. Kafka cannot check the Ed25519 of the services' issuer."""
+
+    def __init__(self, folder: Path) -> None:
+        self._key = RSAKey.generate_key(2048, auto_kid=True)
+        self._jwks = folder / "jwks.json"
+        self._jwks.write_text(json.dumps(KeySet([self._key]).as_dict(private=False)), "utf-8")
+
+    @property
+    def issuer(self) -> TokenIssuer:
+        """What a broker must know of it."""
+        return TokenIssuer(self._jwks.as_uri(), "https://identity.test", "kafka")
+
+    def token(self, name: str, **claims: Any) -> str:
+        """A token of `name`, valid for an hour; `claims` replace others."""
+        now = int(SystemClock().now().timestamp())
+        usual = {"iss": self.issuer.issuer, "aud": self.issuer.audience, "sub": name, "iat": now, "exp": now + 3600}
+        return jwt.encode({"alg": "RS256", "kid": self._key.kid}, usual | claims, self._key)
+
+
+class _Provider(AbstractTokenProvider):  # type: ignore[misc]
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    async def token(self) -> str:
+        return self._token
+
+
+def secured_kafka(folder: Path, *, login_seconds: float = 0, token_issuer: TokenIssuer | None = None) -> SecuredKafka:
+    """Prepare one in a folder; `await server.up()` starts it, `server.kill()` ends it."""
     authority = Authority.load(folder / "certificates")
     security = KafkaSecurity(
         authority.issue("broker").both,
         authority.certificate,
-        admin_password="c0ffee" * 6,
+        admin_password=secrets.token_hex(16),
         certificate_port=free_port(),
         login_seconds=login_seconds,
         token_issuer=token_issuer,
@@ -83,8 +123,4 @@ async def secured_kafka(
     kafka = Kafka(folder / "kafka", free_port(), free_port(), security=security)
     kafka.prepare()
     server = Server(Program("kafka", kafka.command(), kafka.bootstrap), folder / "kafka.log", kafka.answers)
-    try:
-        await server.up()
-        yield SecuredKafka(server, authority, security)
-    finally:
-        server.kill()
+    return SecuredKafka(server, authority, security)

@@ -6,7 +6,7 @@ from pydantic.json_schema import models_json_schema
 
 from muster_contracts import __version__
 from muster_contracts.event import Erasure, Event, event_types
-from muster_contracts.generate.schemas import Schema, SchemaGenerator, as_json, open_objects
+from muster_contracts.generate.schemas import Schema, SchemaGenerator, as_json, deprecation_of, open_objects
 from muster_contracts.testing import Record, build, record
 from muster_contracts.topics import Topic, topics
 
@@ -127,7 +127,7 @@ def _message(event_class: type[Event]) -> dict[str, Any]:
         "name": event_class.event_type,
         "title": event_class.__name__,
         "summary": summary,
-        "description": "Emitted today." if event_class.emitted else "Not emitted yet.",
+        "description": _status(event_class),
         "contentType": "application/json",
         "headers": {"$ref": "#/components/schemas/Headers"},
         "payload": {"$ref": _COMPONENT.format(model=event_class.__name__)},
@@ -138,7 +138,20 @@ def _message(event_class: type[Event]) -> dict[str, Any]:
             }
         },
         "examples": [_example(event_class, example)],
+        # AsyncAPI has `deprecated` for schemas alone: of a message, its extensions say it.
+        **{name: value for name, value in deprecation_of(event_class).items() if name.startswith("x-")},
     }
+
+
+def _status(event_class: type[Event]) -> str:
+    emitted = "Emitted today." if event_class.emitted else "Not emitted yet."
+    deprecation = event_class.deprecation
+    if deprecation is None:
+        return emitted
+    return (
+        f"{emitted} Deprecated since {deprecation.since}, emitted until {deprecation.sunset}: "
+        f"read {deprecation.replaced_by} instead."
+    )
 
 
 def _example(event_class: type[Event], example: Record) -> dict[str, Any]:
@@ -158,4 +171,7 @@ def _schemas() -> Schema:
         for cls in event_types().values()
         if issubclass(cls, Erasure)
     }
-    return {**open_objects(definitions["$defs"]), **tombstones}
+    schemas: Schema = {**open_objects(definitions["$defs"]), **tombstones}
+    for cls in event_types().values():
+        schemas[cls.__name__] |= deprecation_of(cls)
+    return schemas

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from muster_contracts.event import Event, event_types
+from muster_contracts.event import Deprecation, Event, event_types
 from muster_contracts.generate.schemas import Schema, schema_of
 from muster_contracts.testing import build
 from muster_contracts.topics import Topic, topics
@@ -28,6 +28,7 @@ class EventEntry:
     name: str
     type: str
     emitted: bool
+    deprecation: Deprecation | None
     meaning: str
     when: str
     fields: list[FieldRow]
@@ -50,6 +51,12 @@ def entries(topic: Topic) -> list[EventEntry]:
     return [_entry(event_types()[name]) for name in topic.events]
 
 
+def deprecations() -> list[tuple[str, Deprecation]]:
+    """The calendar: each type that goes out of use, those that are emitted for the shortest time first."""
+    found = [(name, cls.deprecation) for name, cls in event_types().items() if cls.deprecation is not None]
+    return sorted(found, key=lambda each: (each[1].sunset, each[0]))
+
+
 def _entry(event_class: type[Event]) -> EventEntry:
     schema = schema_of(event_class)
     meaning, _, when = schema["description"].partition("\n\n")
@@ -58,6 +65,7 @@ def _entry(event_class: type[Event]) -> EventEntry:
         name=event_class.__name__,
         type=event_class.event_type,
         emitted=event_class.emitted,
+        deprecation=event_class.deprecation,
         meaning=_one_line(meaning),
         when=_one_line(when),
         fields=[
@@ -115,12 +123,29 @@ def _markdown() -> str:
         "A *stream* is one agency's events on one topic. `ce_sequence` numbers them from 1 without gaps.",
         "Instants are RFC 3339, UTC, with a Z. A start is inclusive, an end exclusive.",
         "",
+        *_calendar(),
     ]
     for topic in cataloged_topics():
         lines += [f"## {topic.name}", "", topic.description, ""]
         for entry in entries(topic):
             lines += _event_section(entry)
     return "\n".join(lines)
+
+
+def _calendar() -> list[str]:
+    heading = ["## Deprecations", ""]
+    rows = [f"| `{name}` | {each.since} | {each.sunset} | `{each.replaced_by}` |" for name, each in deprecations()]
+    if not rows:
+        return [*heading, "No event is deprecated.", ""]
+    return [
+        *heading,
+        "A deprecated event is emitted until its sunset, and stays on its topic. Read its replacement before that.",
+        "",
+        "| Event | Deprecated since | Sunset | Replaced by |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+    ]
 
 
 def _topic_row(topic: Topic) -> str:
@@ -134,6 +159,8 @@ def _topic_row(topic: Topic) -> str:
 
 def _event_section(entry: EventEntry) -> list[str]:
     mark = "" if entry.emitted else " · *not emitted yet*"
+    if entry.deprecation:
+        mark += f" · *deprecated since {entry.deprecation.since}, emitted until {entry.deprecation.sunset}*"
     lines = [f"### {entry.name}", "", f"`{entry.type}`{mark}", "", entry.meaning, "", entry.when, ""]
     if entry.tombstone:
         return [*lines, "The record has no value; its key is the `subject_ref`.", ""]

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from muster_contracts.generate.catalog import EventEntry, cataloged_topics, entries
+from muster_contracts.generate.catalog import EventEntry, cataloged_topics, deprecations, entries
 from muster_contracts.topics import Topic
 
 _STYLE = """
@@ -45,12 +45,28 @@ def _page() -> str:
             "<p>Generated from the models. A <em>stream</em> is one agency's events on one topic; ",
             "<code>ce_sequence</code> numbers them from 1 without gaps.</p>",
             _diagram(topics),
+            _calendar(),
             *(_section(topic) for topic in topics),
             "</body>",
             "</html>",
             "",
         ]
     )
+
+
+def _calendar() -> str:
+    rows = [
+        f"<tr><td><code>{escape(name)}</code></td><td>{each.since}</td><td>{each.sunset}</td>"
+        f"<td><code>{escape(each.replaced_by)}</code></td></tr>"
+        for name, each in deprecations()
+    ]
+    heads = "".join(f"<th>{head}</th>" for head in ("Event", "Deprecated since", "Sunset", "Replaced by"))
+    body = (
+        f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{chr(10).join(rows)}\n</tbody>\n</table>"
+        if rows
+        else "<p>No event is deprecated.</p>"
+    )
+    return f'<section id="deprecations">\n<h2>Deprecations</h2>\n{body}\n</section>'
 
 
 def _diagram(topics: list[Topic]) -> str:
@@ -112,6 +128,8 @@ def _section(topic: Topic) -> str:
 
 def _article(entry: EventEntry) -> str:
     mark = "" if entry.emitted else ' <span class="later">not emitted yet</span>'
+    if entry.deprecation:
+        mark += f' <span class="later">deprecated, emitted until {entry.deprecation.sunset}</span>'
     rows = "\n".join(
         f"<tr><td><code>{escape(field.name)}</code></td><td>{escape(field.type)}"
         f"{'' if field.required else ', optional'}</td><td>{escape(field.meaning)}</td>"

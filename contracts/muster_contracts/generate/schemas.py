@@ -49,8 +49,22 @@ def schema_of(event_class: type[Event]) -> Schema:
         "x-topic": event_class.topic,
         "x-key": topics()[event_class.topic].key,
         "x-emitted": event_class.emitted,
+        **deprecation_of(event_class),
     }
     return open_objects(schema)
+
+
+def deprecation_of(event_class: type[Event]) -> Schema:
+    """What documents say of an event that goes out of use; of any other, nothing."""
+    deprecation = event_class.deprecation
+    if deprecation is None:
+        return {}
+    return {
+        "deprecated": True,
+        "x-deprecated-since": deprecation.since.isoformat(),
+        "x-sunset": deprecation.sunset.isoformat(),
+        "x-replaced-by": deprecation.replaced_by,
+    }
 
 
 def payload_schema(event_class: type[Event], ref_template: str = "#/$defs/{model}") -> Schema:
