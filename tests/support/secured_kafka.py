@@ -101,7 +101,7 @@ class KafkaTokens:
         return jwt.encode({"alg": "RS256", "kid": self._key.kid}, usual | claims, self._key)
 
 
-class _Provider(AbstractTokenProvider):  # type: ignore[misc]
+class _Provider(AbstractTokenProvider):
     def __init__(self, token: str) -> None:
         self._token = token
 

@@ -36,6 +36,11 @@ CATALOG = Catalog(
             "Compare Kafka's topics with the contracts, and correct them.",
         ),
         Command(
+            "subscribers",
+            "muster_operator.subscribers.cli:app",
+            "Register the programs that read Muster's topics: who owns them, what they may do, and their lag.",
+        ),
+        Command(
             "agency",
             "muster_operator.agency:app",
             "List, show, enroll, authorize, and withdraw agencies.",

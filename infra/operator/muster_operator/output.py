@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import typer
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 
 from muster_runtime.console import console
@@ -21,6 +21,10 @@ class Answer:
     data: Any  # what --json prints
     text: RenderableType
     ok: bool = True
+
+    def and_then(self, other: "Answer") -> "Answer":
+        """This and another answer as one; their data are objects."""
+        return Answer({**self.data, **other.data}, Group(self.text, other.text), ok=self.ok and other.ok)
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[str]], *, lines: bool = False) -> Table:

@@ -17,6 +17,7 @@ from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption, TokenO
 from muster_operator.output import Answer, finish
 
 if TYPE_CHECKING:
+    from muster_operator.access.administrator import Administrator
     from muster_operator.service import Service
 
 _URL = re.compile(r"MUSTER_([A-Z]+)_URL")
@@ -90,6 +91,14 @@ class Target:
         """The error that neither a stack nor this variable of the environment says where a server is."""
         stack = f"no stack is running in {self.home.absolute()}, and " if servers.stacks_are_known() else ""
         return BadInput(f"{stack}{variable} is not set")
+
+    def administrator(self) -> "Administrator":
+        """Kafka's administrator. Raises BadInput if it is not known where Kafka is."""
+        # Most commands need none, and its client takes long to load.
+        from muster_operator.access.administrator import Administrator
+
+        self.require("bootstrap")
+        return Administrator({"bootstrap.servers": self.bootstrap})
 
     def url(self, service: str) -> str:
         """The address of a service. Raises BadInput if there is none."""

@@ -1,9 +1,8 @@
-"""`muster topics`: compares a cluster's topics with the contracts, corrects what is safe, and lists access rules.
+"""`muster topics`: compares a cluster's topics and ACLs with the contracts, and corrects what is safe.
 
 It never adds partitions to a live topic, because its streams would lose their order, and never deletes anything.
 """
 
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -13,15 +12,17 @@ import typer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.markup import escape
-from rich.text import Text
 
 from muster_contracts import Topic
 from muster_contracts import topics as described_topics
 from muster_contracts.topics import MIN_IN_SYNC, min_in_sync
+from muster_operator.access.acls import PRINCIPAL
+from muster_operator.access.application import Access, applied, shown
+from muster_operator.access.options import AclsOption, PrincipalOption, SandboxOption, SubscribersOption
 from muster_operator.clients import clients_of_servers
-from muster_operator.failures import Refused
+from muster_operator.failures import BadInput, Refused
 from muster_operator.group import group
 from muster_operator.output import Answer, table
 from muster_operator.target import Target, on_target
@@ -38,9 +39,6 @@ _KAFKAS_OWN = ("__consumer_offsets", "__transaction_state")
 
 # Whether a broker that lacks acknowledged events may lead.
 _UNCLEAN = "unclean.leader.election.enable"
-
-# What a process may ask of its topics: it looks whether they are there, and set so that they lose nothing.
-_LOOK = ("Describe", "DescribeConfigs")
 
 
 class Remedy(StrEnum):
@@ -195,47 +193,27 @@ async def apply(bootstrap: str, prefix: str, replicas: int | None = None) -> lis
         return [difference for difference in found if difference.remedy is Remedy.NONE]
 
 
-def access_rules(bootstrap: str, prefix: str, wanted: Iterable[Topic]) -> Iterator[str]:
-    """The commands of Kafka's own tool that let each service write and read what it owns, and read what it reads.
-
-    A restricted topic has only these rules. Each other subscriber of a public topic needs its own rule.
-    """
-    # It brings the whole relay, which only `apply` waits for.
-    from muster_runtime.messaging.relay import transactional_id
-
-    readers: set[str] = set()
-    fenced: set[str] = set()
-    for topic in wanted:
-        if topic.owner == "sandbox":
-            continue
-        # It reads what it wrote, too: the ends of its topics tell whether its database has lost commits.
-        yield _rule(bootstrap, topic.owner, ("Write", "Read", *_LOOK), ("--topic", prefix + topic.name))
-        if topic.compacted:
-            fenced.add(topic.owner)
-        for reader in topic.readers:
-            readers.add(reader)
-            yield _rule(bootstrap, reader, ("Read", *_LOOK), ("--topic", prefix + topic.name))
-    for reader in sorted(readers):
-        yield _rule(bootstrap, reader, ("Read",), ("--group", prefix + reader))
-    for owner in sorted(fenced):
-        fence = transactional_id(prefix, owner)
-        yield _rule(bootstrap, owner, ("Write", "Describe"), ("--transactional-id", fence))
-
-
-def _rule(bootstrap: str, service: str, operations: Sequence[str], resource: Sequence[str]) -> str:
-    allowed = [word for operation in operations for word in ("--operation", operation)]
-    words = ["kafka-acls.sh", "--bootstrap-server", bootstrap, "--add", "--allow-principal", f"User:{service}"]
-    return shlex.join([*words, *allowed, *resource])
-
-
 @app.command("plan")
 @on_target(asks=False)
-async def show_plan(target: Target) -> Answer:
-    """Show how the cluster's topics differ from the contracts. The exit status is 1 if they do."""
+async def show_plan(
+    target: Target,
+    acls: AclsOption = False,
+    subscribers: SubscribersOption = None,
+    principal: PrincipalOption = PRINCIPAL,
+    sandbox: SandboxOption = False,
+) -> Answer:
+    """Show how the cluster's topics differ from the contracts. The exit status is 1 if they do.
+
+    With --acls, also show the ACLs that the services and subscribers lack, and those that nobody needs.
+    """
     target.require("bootstrap")
     async with clients_of_servers():
         found = await plan(target.bootstrap, target.topic_prefix)
-    return Answer({"differences": [asdict(each) for each in found]}, _text(found), ok=not found)
+    answer = Answer({"differences": [asdict(each) for each in found]}, _text(found), ok=not found)
+    if not acls:
+        return answer
+    access = Access.wanted(target.topic_prefix, principal, subscribers, sandbox=sandbox)
+    return answer.and_then(shown(access.differences(await target.administrator().acls())))
 
 
 @app.command("apply")
@@ -246,21 +224,28 @@ async def apply_plan(
         int | None,
         typer.Option(min=1, help="Replicas of each new topic. Default: three, or as many as there are brokers."),
     ] = None,
+    acls: AclsOption = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="With --acls: remove the ACLs on Muster's topics that nobody needs.")
+    ] = False,
+    subscribers: SubscribersOption = None,
+    principal: PrincipalOption = PRINCIPAL,
+    sandbox: SandboxOption = False,
 ) -> Answer:
-    """Create missing topics, correct their settings, and print the access rules that services need.
+    """Create missing topics, correct their settings, and print the ACLs that services need; with --acls, add them.
 
     It never adds partitions or replicas to a live topic, and never deletes one. Exit status 1 if differences remain.
     """
+    if prune and not acls:
+        raise BadInput("--prune needs --acls")
     target.require("bootstrap")
+    access = Access.wanted(target.topic_prefix, principal, subscribers, sandbox=sandbox)
     async with clients_of_servers():
         left = await apply(target.bootstrap, target.topic_prefix, replicas)
-    rules = list(access_rules(target.bootstrap, target.topic_prefix, described_topics().values()))
-    heading = Text("Access rules, if the cluster checks access:", style="dim")
-    return Answer(
-        {"differences": [asdict(each) for each in left], "access_rules": rules},
-        Group(_text(left), heading, *(Text(rule, no_wrap=True, overflow="ignore") for rule in rules)),
-        ok=not left,
-    )
+    answer = Answer({"differences": [asdict(each) for each in left]}, _text(left), ok=not left)
+    if acls:
+        return answer.and_then(await applied(target.administrator(), access, prune=prune))
+    return answer.and_then(access.as_commands(target.bootstrap))
 
 
 def _text(found: Sequence[Difference]) -> RenderableType:

@@ -113,7 +113,12 @@ def test_secrets_are_their_owners_and_on_no_command_line(
     assert {oct(path.stat().st_mode & 0o777) for path in folder.iterdir()} == {"0o600"}
     lines: list[list[str]] = []
     run = subprocess.run
-    monkeypatch.setattr(subprocess, "run", lambda line, **options: (lines.append(line), run(line, **options))[1])
+
+    def noted(line: list[str], **options: Any) -> Any:
+        lines.append(line)
+        return run(line, **options)
+
+    monkeypatch.setattr(subprocess, "run", noted)
     broker = Kafka(tmp_path / "kafka", 9092, 9093, security=secured.security)
     broker.prepare()
     password = secured.security.admin_password

@@ -15,10 +15,9 @@ from muster_contracts import topics
 from muster_contracts.topics import MIN_IN_SYNC
 from muster_operator.cli import app
 from muster_operator.failures import Refused
-from muster_operator.topic_plan import Difference, Remedy, access_rules, apply, plan, read_cluster
+from muster_operator.topic_plan import Difference, Remedy, apply, plan, read_cluster
 from muster_operator.topics import connect, create_topics, delete_topics
 from muster_runtime.messaging.kafka_topics import KafkaTopics
-from muster_runtime.messaging.relay import transactional_id
 from muster_runtime.settings import Settings
 from tests.faults.servers import kafka_quorum
 
@@ -176,28 +175,6 @@ async def settled(look: Awaitable[T]) -> T:
         return await look
     except Refused as refused:
         raise AssertionError from refused
-
-
-def test_the_access_rules_let_nobody_but_its_owner_and_readers_at_a_restricted_topic() -> None:
-    rules = list(access_rules("kafka:9092", "", topics().values()))
-    directory = [rule for rule in rules if rule.endswith("--topic muster.entitlements.directory")]
-    add = "kafka-acls.sh --bootstrap-server kafka:9092 --add --allow-principal"
-    look = "--operation Describe --operation DescribeConfigs --topic muster.entitlements.directory"
-    assert directory == [
-        f"{add} User:entitlements --operation Write --operation Read {look}",
-        f"{add} User:notify --operation Read {look}",
-    ]
-    assert any(rule.endswith("--operation Read --group notify") for rule in rules)
-
-
-def test_the_access_rules_let_each_relay_of_a_compacted_topic_fence_those_before_it() -> None:
-    rules = access_rules("kafka:9092", "eu.", topics().values())
-    add = "kafka-acls.sh --bootstrap-server kafka:9092 --add --allow-principal"
-    operations = "--operation Write --operation Describe"
-    assert [rule for rule in rules if "--transactional-id" in rule] == [
-        f"{add} User:{service} {operations} --transactional-id {transactional_id('eu.', service)}"
-        for service in ("enrollment", "entitlements")
-    ]
 
 
 async def test_the_command_says_when_something_differs(

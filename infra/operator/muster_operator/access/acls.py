@@ -68,6 +68,11 @@ class Acl:
         return name.startswith(self.name) if self.prefixed else self.name in (name, "*")
 
 
+def principal_of(name: str, template: str = PRINCIPAL) -> str:
+    """Kafka's name for a service or a subscriber."""
+    return template.replace("{name}", name)
+
+
 def acls_of_services(
     topics: Iterable[Topic], *, prefix: str = "", principal: str = PRINCIPAL, sandbox: bool = False
 ) -> list[Acl]:
@@ -83,13 +88,13 @@ def _of_services(topics: list[Topic], prefix: str, principal: str, *, sandbox: b
         is_clock = topic.owner == SANDBOX
         if is_clock and not sandbox:
             continue
-        owner, name = principal.format(name=topic.owner), prefix + topic.name
+        owner, name = principal_of(topic.owner, principal), prefix + topic.name
         yield from produces(owner, topic, prefix, topic.owner)
         if not is_clock:
             # It also reads what it wrote: the ends of its topics tell whether its database has lost commits.
             yield from _uses(owner, name)
         for reader in topic.readers:
-            who = principal.format(name=reader)
+            who = principal_of(reader, principal)
             if is_clock:
                 yield Acl(who, Kind.TOPIC, name, Operation.READ)  # it follows it, without a group
                 continue
@@ -124,7 +129,7 @@ def acls_of_subscriber(
     principal: str = PRINCIPAL,
 ) -> list[Acl]:
     """The ACLs of a program that is no service of Muster: it reads topics, in groups whose names begin with `name.`."""
-    who = principal.format(name=name)
+    who = principal_of(name, principal)
     read = [Acl(who, Kind.TOPIC, prefix + topic.name, Operation.READ) for topic in topics]
     groups = [Acl(who, Kind.GROUP, f"{prefix}{name}.", Operation.READ, prefixed=True)] if read else []
     written = [acl for topic in produced for acl in produces(who, topic, prefix, name)]
@@ -163,7 +168,7 @@ def compare(
     pruned. What also reaches other programs' is for a person. Unless the subscribers are `registered` in `wanted`,
     what is not a service's is for a person, too: `wanted` does not say who subscribes.
     """
-    services = {principal.format(name=name) for name in (*SERVICES, SANDBOX)}
+    services = {principal_of(name, principal) for name in (*SERVICES, SANDBOX)}
     owned = _Owned([prefix + topic.name for topic in topics], prefix)
     found = [AclDifference(acl, "missing", Remedy.ADD) for acl in sorted(set(wanted) - set(there))]
     for acl in sorted(set(there) - set(wanted)):

@@ -1,0 +1,238 @@
+"""`muster subscribers`: who else reads Muster's topics, what they may do, and how far behind they are."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from muster_contracts import Deprecation
+from muster_operator.access.acls import PRINCIPAL
+from muster_operator.access.options import PrincipalOption
+from muster_operator.failures import BadInput, Refused
+from muster_operator.group import group
+from muster_operator.output import Answer, table
+from muster_operator.subscribers.enrolling import grant, password_for, repeatable, withdraw
+from muster_operator.subscribers.groups import Group, groups_of
+from muster_operator.subscribers.registry import Registry, Subscriber, checked
+from muster_operator.target import Target, on_target
+from muster_runtime.clock import SystemClock
+
+app = group(
+    "Register the programs that read Muster's topics: who owns them, what they may do, and their lag."
+)
+
+# How long a subscriber's facts count as confirmed, unless a day is given.
+REVIEWED_AFTER = timedelta(days=365)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The subscriber, such as treasury-dashboard.")]
+FileOption = Annotated[Path, typer.Option("--file", help="The subscribers' file, in TOML.")]
+DayOption = Annotated[
+    datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The day of the next review. Default: in a year.")
+]
+DEFAULT_FILE = Path("subscribers.toml")
+
+
+@app.command("list")
+@on_target(asks=False)
+async def list_(
+    target: Target,
+    file: FileOption = DEFAULT_FILE,
+    overdue: Annotated[
+        bool, typer.Option("--overdue", help="Only those whose review is overdue; exit status 1 if there is one.")
+    ] = False,
+) -> Answer:
+    """List the subscribers: owner, topics, review, lag, and who reads an event that is deprecated.
+
+    The lag is that of the subscriber's consumer groups. Where no Kafka is known, it is not shown.
+    """
+    registry = Registry.read(file)
+    shown = [each for each in registry.subscribers.values() if not overdue or _is_overdue(each)]
+    groups = await _groups(target, shown)
+    rows = [
+        (
+            each.name,
+            escape(each.owner),
+            each.classification,
+            "\n".join((*each.topics, *(f"{name} (writes)" for name in each.produces))),
+            f"[red]{each.review} overdue[/red]" if _is_overdue(each) else str(each.review),
+            "" if groups is None else _lag(groups.get(each.name, [])),
+            "\n".join(_in_words(*found) for found in each.deprecated),
+        )
+        for each in shown
+    ]
+    nothing = "No review is overdue." if overdue else f"There is no subscriber in {file}."
+    heads = ("name", "owner", "classification", "topics", "review", "lag", "deprecated")
+    items = [_as_json(each, None if groups is None else groups.get(each.name, [])) for each in shown]
+    return Answer({"items": items}, table(heads, rows, lines=True) if rows else nothing, ok=not (overdue and shown))
+
+
+@app.command()
+@on_target(asks=False)
+async def show(
+    target: Target, name: Name, file: FileOption = DEFAULT_FILE, principal: PrincipalOption = PRINCIPAL
+) -> Answer:
+    """Show a subscriber: all that is registered of it, its ACLs, its consumer groups."""
+    subscriber = Registry.read(file)[name]
+    groups = await _groups(target, [subscriber])
+    acls = subscriber.acls(target.topic_prefix, principal)
+    facts = _as_json(subscriber, None if groups is None else groups.get(name, []))
+    rows = [(key, escape(_cell(value))) for key, value in facts.items()]
+    rows.append(("acls", escape("\n".join(map(str, acls)))))
+    return Answer({**facts, "acls": [str(acl) for acl in acls]}, table(("", ""), rows))
+
+
+@app.command()
+@on_target(asks=False)
+async def add(
+    target: Target,
+    name: Name,
+    owner: Annotated[str | None, typer.Option(help="The organization that answers for it.")] = None,
+    contact: Annotated[str | None, typer.Option(help="How its owner is reached.")] = None,
+    purpose: Annotated[str | None, typer.Option(help="What it does with the events.")] = None,
+    topic: Annotated[list[str] | None, typer.Option(help="A topic that it reads. Repeatable.")] = None,
+    reads: Annotated[
+        list[str] | None,
+        typer.Option(help="An event type with its major version, such as muster.billing.TermStarted.v1. Repeatable."),
+    ] = None,
+    produces: Annotated[
+        list[str] | None, typer.Option(help="A topic that a contract gives to it, to write to. Repeatable.")
+    ] = None,
+    classification: Annotated[
+        str | None, typer.Option(help="restricted, if it reads names and addresses. Default: public.")
+    ] = None,
+    review: DayOption = None,
+    password_file: Annotated[
+        Path | None, typer.Option(help="Where to keep its password, mode 0600. Default: it is printed, once.")
+    ] = None,
+    new_password: Annotated[bool, typer.Option("--new-password", help="Replace the password that it has.")] = False,
+    no_password: Annotated[
+        bool, typer.Option("--no-password", help="It shows a certificate or a token: make no password.")
+    ] = False,
+    file: FileOption = DEFAULT_FILE,
+    principal: PrincipalOption = PRINCIPAL,
+) -> Answer:
+    """Register a subscriber: write it into the file, and make its ACLs and its password on Kafka.
+
+    Without its facts, the command makes on Kafka what the file says, for a subscriber that was edited, or where it
+    failed before.
+    """
+    if new_password and no_password:
+        raise BadInput("--new-password and --no-password exclude each other")
+    given = {
+        "owner": owner,
+        "contact": contact,
+        "purpose": purpose,
+        "classification": classification,
+        "topics": topic,
+        "reads": reads,
+        "produces": produces,
+        "review": review and review.date(),
+    }
+    registry = Registry.read(file, may_be_missing=True)
+    subscriber = _subscriber(registry, name, {field: value for field, value in given.items() if value is not None})
+    target.require("bootstrap")
+    administrator = target.administrator()
+    # The file comes first: from then on, nothing that is on Kafka is unknown.
+    if registry.subscribers.get(name) != subscriber:
+        registry.put(subscriber)
+    made = ""
+    with repeatable(f"muster subscribers add {name}"):
+        acls = await grant(administrator, subscriber, target.topic_prefix, principal)
+        if not no_password and (new_password or not await administrator.has_user(name)):
+            made = password_for(password_file)
+            await administrator.set_password(name, made)
+    shown = [*map(str, acls)]
+    if made:
+        where = f"kept in {password_file}" if password_file else f"{made} (it is not shown again)"
+        shown.append(f"The password of {name} is {where}")
+    printed = {"password": made} if made and password_file is None else {}
+    return Answer(
+        {**_as_json(subscriber, None), "acls": [str(acl) for acl in acls], **printed}, escape("\n".join(shown))
+    )
+
+
+@app.command()
+@on_target(asks=False)
+async def review(target: Target, name: Name, next: DayOption = None, file: FileOption = DEFAULT_FILE) -> Answer:
+    """Record that the owner has confirmed what is registered of a subscriber, and when the next review is due."""
+    registry = Registry.read(file)
+    today = SystemClock().now().date()
+    day = next.date() if next else today + REVIEWED_AFTER
+    if day <= today:
+        raise BadInput(f"--next {day}: must be after today, {today}")
+    subscriber = registry[name].model_copy(update={"review": day})
+    registry.put(subscriber)
+    groups = await _groups(target, [subscriber])
+    deprecated = [f"It reads {_in_words(*found)}" for found in subscriber.deprecated]
+    text = "\n".join((f"{name}: the next review is on {day}", *deprecated))
+    return Answer(_as_json(subscriber, None if groups is None else groups.get(name, [])), escape(text))
+
+
+@app.command()
+@on_target(asks=False)
+async def remove(
+    target: Target, name: Name, file: FileOption = DEFAULT_FILE, principal: PrincipalOption = PRINCIPAL
+) -> Answer:
+    """Take a subscriber's password and ACLs away, and remove it from the file."""
+    registry = Registry.read(file)
+    subscriber = registry[name]
+    target.require("bootstrap")
+    with repeatable(f"muster subscribers remove {name}"):
+        await withdraw(target.administrator(), subscriber, target.topic_prefix, principal)
+    # The file comes last: until all is gone, it says whose it is.
+    registry.drop(name)
+    return Answer({"name": name}, f"{name} is removed: its password and its ACLs are gone")
+
+
+def _subscriber(registry: Registry, name: str, given: Mapping[str, Any]) -> Subscriber:
+    """What is to be registered. Raises Refused if the file says otherwise of a subscriber that it knows."""
+    known = registry.subscribers.get(name)
+    if known is None:
+        for field in ("owner", "contact", "purpose"):
+            if field not in given:
+                raise BadInput(f"--{field} is missing: {name} is not registered in {registry.path} yet")
+        return checked(name, {"review": SystemClock().now().date() + REVIEWED_AFTER, **given})
+    asked = checked(name, {**known.model_dump(exclude={"name"}), **given})
+    for field, value in asked.model_dump().items():
+        if value != getattr(known, field):
+            raise Refused(f"{name} is registered with another {field}: edit {registry.path}, then add {name} again")
+    return known
+
+
+async def _groups(target: Target, subscribers: Sequence[Subscriber]) -> dict[str, list[Group]] | None:
+    """The consumer groups of subscribers; None where no Kafka is known."""
+    if not target.bootstrap or not subscribers:
+        return None
+    return await groups_of(target.administrator(), target.topic_prefix, [each.name for each in subscribers])
+
+
+def _is_overdue(subscriber: Subscriber) -> bool:
+    return subscriber.review < SystemClock().now().date()
+
+
+def _lag(groups: Sequence[Group]) -> str:
+    return "\n".join(f"{each.name}: {each.lag:,}" for each in groups) or "it has not read yet"
+
+
+def _in_words(name: str, deprecation: Deprecation) -> str:
+    return f"{name}, emitted until {deprecation.sunset}: {deprecation.replaced_by} replaces it"
+
+
+def _as_json(subscriber: Subscriber, groups: Sequence[Group] | None) -> dict[str, Any]:
+    deprecated = [
+        {"type": name, "sunset": each.sunset.isoformat(), "replaced_by": each.replaced_by}
+        for name, each in subscriber.deprecated
+    ]
+    return {
+        **subscriber.model_dump(mode="json"),
+        "overdue": _is_overdue(subscriber),
+        "deprecated": deprecated,
+        "groups": None if groups is None else [{"group": each.name, "lag": each.lag} for each in groups],
+    }
+
+
+def _cell(value: Any) -> str:
+    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,82 @@
+"""What a subscriber has on Kafka: its ACLs and its password. Each step can be repeated."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from muster_contracts import topics
+from muster_operator.access.acls import Acl, Remedy, compare, principal_of
+from muster_operator.access.administrator import Administrator
+from muster_operator.failures import BadInput, CommandFailed
+from muster_operator.subscribers.registry import Subscriber
+
+_PASSWORD_BYTES = 32
+_LONGEST_PASSWORD_FILE = 1_000
+
+
+@contextmanager
+def repeatable(command: str) -> Iterator[None]:
+    """A block of steps that may fail half-way: the error says which command goes on."""
+    try:
+        yield
+    except CommandFailed as error:
+        raise type(error)(f"{error}; it is not finished: run {command} again") from error
+
+
+async def grant(administrator: Administrator, subscriber: Subscriber, prefix: str, principal: str) -> list[Acl]:
+    """Add the ACLs that a subscriber lacks, and remove those on Muster's topics that it should not have.
+
+    Returns its ACLs.
+    """
+    wanted = subscriber.acls(prefix, principal)
+    there = [acl for acl in await administrator.acls() if acl.principal == principal_of(subscriber.name, principal)]
+    found = compare(wanted, there, topics().values(), prefix=prefix, principal=principal, registered=True)
+    await administrator.add([each.acl for each in found if each.remedy is Remedy.ADD])
+    await administrator.remove([each.acl for each in found if each.remedy is Remedy.PRUNE])
+    return wanted
+
+
+async def withdraw(administrator: Administrator, subscriber: Subscriber, prefix: str, principal: str) -> None:
+    """Take away a subscriber's password, and then its ACLs: those of Muster's, and those of its own groups."""
+    await administrator.remove_user(subscriber.name)
+    who, wanted = principal_of(subscriber.name, principal), subscriber.acls(prefix, principal)
+    there = [acl for acl in await administrator.acls() if acl.principal == who]
+    beyond = compare([], there, topics().values(), prefix=prefix, principal=principal, registered=True)
+    gone = {each.acl for each in beyond if each.remedy is Remedy.PRUNE} | (set(wanted) & set(there))
+    await administrator.remove(sorted(gone))
+
+
+def password_for(file: Path | None) -> str:
+    """A new password; with a file it is kept there, for its owner alone, before Kafka learns it.
+
+    The content of a file that is there already is the password, so that a repeated command changes nothing. Raises
+    BadInput if others may read the file.
+    """
+    password = secrets.token_urlsafe(_PASSWORD_BYTES)
+    if file is None:
+        return password
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except FileExistsError:
+        return _kept_in(file)
+    except OSError as error:
+        raise BadInput(f"--password-file {file}: cannot be written: {error.strerror}") from None
+    with open(descriptor, "w", encoding="utf-8") as new:
+        new.write(password + "\n")
+    return password
+
+
+def _kept_in(file: Path) -> str:
+    try:
+        with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW), encoding="utf-8") as kept:
+            found = os.fstat(kept.fileno())
+            if found.st_mode & 0o077 or found.st_uid != os.geteuid():
+                raise BadInput(f"--password-file {file}: must be yours alone: chmod go= {file}")
+            password = kept.read(_LONGEST_PASSWORD_FILE).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"--password-file {file}: cannot be read: {error}") from None
+    if not password:
+        raise BadInput(f"--password-file {file}: is empty")
+    return password

@@ -1,0 +1,243 @@
+"""Who may do what on a real, secured Kafka: each identity does all that it needs, and nothing else."""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
+
+from muster_contracts import SERVICES, Topic, topics
+from muster_operator.access.acls import Acl, Kind, Operation, acls_of_services, acls_of_subscriber, fence_of
+from muster_operator.access.administrator import Administrator
+from muster_operator.access.application import Access, applied
+from tests.support.eventually import eventually
+from tests.support.kafka_identities import Identity
+from tests.support.secured_kafka import SecuredKafka
+
+TOPIC_REFUSED, GROUP_REFUSED, FENCE_REFUSED = (
+    f"{kind}_AUTHORIZATION_FAILED" for kind in ("TOPIC", "GROUP", "TRANSACTIONAL_ID")
+)
+CLUSTER_REFUSED = "CLUSTER_AUTHORIZATION_FAILED"
+
+FACTS: dict[str, Topic] = {name: topic for name, topic in topics().items() if topic.owner in SERVICES}
+PUBLIC = [topic for topic in FACTS.values() if topic.access == "public"]
+
+
+class House:
+    """The topics on the secured Kafka, each with a record, and whoever tries to do something."""
+
+    def __init__(self, kafka: SecuredKafka, administrator: Administrator, prefix: str) -> None:
+        self.kafka = kafka
+        self.administrator = administrator
+        self.prefix = prefix
+        self.names = {prefix + name: topic for name, topic in FACTS.items()}
+
+    async def identity(self, name: str) -> Identity:
+        """Somebody with a password."""
+        password = secrets.token_hex(8)
+        await self.administrator.set_password(name, password)
+        return Identity(self.kafka.librdkafka(name, password))
+
+    async def has(self, access: Access) -> None:
+        """Wait until the broker knows of all of it: the controller answers before."""
+
+        async def known() -> bool:
+            return access.differences(await self.administrator.acls()) == []
+
+        await eventually(known)
+
+
+@pytest.fixture
+async def house(secured: SecuredKafka, topic_prefix: str) -> House:
+    administrator = secured.administrator()
+    made = House(secured, administrator, topic_prefix)
+    created = administrator.client.create_topics([NewTopic(name, 1, 1) for name in made.names])
+    for future in created.values():
+        await administrator.ask(future)
+    access = Access.wanted(topic_prefix, "User:{name}", None, sandbox=False)
+    await applied(administrator, access, prune=False)
+    await made.has(access)
+    return made
+
+
+async def test_a_service_writes_its_topics_reads_what_it_declares_and_does_nothing_else(house: House) -> None:
+    names, prefix = house.names, house.prefix
+    people = {service: await house.identity(service) for service in SERVICES}
+
+    def try_all(service: str, identity: Identity) -> None:
+        facts = [name for name, topic in names.items() if not topic.compacted]
+        compacted = [name for name in names if name not in facts]
+        own = {name for name, topic in names.items() if topic.owner == service}
+        read = own | {name for name, topic in names.items() if service in topic.readers}
+
+        assert identity.write(facts) == {name: "" if name in own else TOPIC_REFUSED for name in facts}
+        fence = fence_of(prefix, service)
+        if fenced := [name for name in compacted if name in own]:
+            assert identity.write(fenced, fence) == dict.fromkeys(fenced, "")
+        else:
+            assert identity.write(compacted[:1], fence) == {compacted[0]: FENCE_REFUSED}
+        assert identity.write([name for name in compacted if name not in own]) == {
+            name: TOPIC_REFUSED for name in compacted if name not in own
+        }
+        for other in SERVICES:
+            if other != service:
+                assert set(identity.write(compacted[:1], fence_of(prefix, other)).values()) == {FENCE_REFUSED}
+        assert read == {name for name in names if identity.look(name) == ""}
+
+    def read_all(service: str, identity: Identity) -> None:
+        read = {name for name, topic in names.items() if service in (topic.owner, *topic.readers)}
+        assert identity.read(names) == {name: "" if name in read else TOPIC_REFUSED for name in names}
+        some = sorted(name for name in read if not names[name].compacted)[0]
+        assert identity.join(prefix + service, some) == ""
+        others = [*(prefix + other for other in SERVICES if other != service), f"{prefix}{service}-2", service]
+        assert {group: identity.join(group, some) for group in others} == dict.fromkeys(others, GROUP_REFUSED)
+
+    await asyncio.gather(*(asyncio.to_thread(try_all, *each) for each in people.items()))
+    # Each topic has a record now.
+    await asyncio.gather(*(asyncio.to_thread(read_all, *each) for each in people.items()))
+
+
+def admin_requests(prefix: str) -> dict[str, Callable[[Any], Any]]:
+    """What only an administrator may ask, by what it is called."""
+    seat = f"{prefix}muster.entitlements.seat"
+    anything: Any = None
+    every = AclBindingFilter(
+        ResourceType.ANY, anything, ResourcePatternType.ANY, anything, anything, AclOperation.ANY, AclPermissionType.ANY
+    )
+    open_door = AclBinding(
+        ResourceType.TOPIC, "*", ResourcePatternType.LITERAL, "User:*", "*", AclOperation.ALL, AclPermissionType.ALLOW
+    )
+    forever = ConfigEntry("retention.ms", "1", incremental_operation=AlterConfigOpType.SET)
+    altered = ConfigResource(ResourceType.TOPIC, seat, incremental_configs=[forever])
+    user = UserScramCredentialUpsertion("admin", ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096), b"mine")
+    return {
+        "create": lambda admin: admin.create_topics([NewTopic(f"{prefix}muster.new.topic", 1, 1)]),
+        "create by a prefix of its own": lambda admin: admin.create_topics([NewTopic(f"{prefix}new", 1, 1)]),
+        "delete": lambda admin: admin.delete_topics([seat]),
+        "grow": lambda admin: admin.create_partitions([NewPartitions(seat, 2)]),
+        "alter": lambda admin: admin.incremental_alter_configs([altered]),
+        "see ACLs": lambda admin: admin.describe_acls(every),
+        "make ACLs": lambda admin: admin.create_acls([open_door]),
+        "delete ACLs": lambda admin: admin.delete_acls([every]),
+        "see users": lambda admin: admin.describe_user_scram_credentials(),
+        "make users": lambda admin: admin.alter_user_scram_credentials([user]),
+        "delete a group": lambda admin: admin.delete_consumer_groups([f"{prefix}billing"]),
+    }
+
+
+async def test_a_subscriber_reads_public_topics_in_groups_of_its_name_and_does_nothing_else(house: House) -> None:
+    names, prefix = house.names, house.prefix
+    notify = await house.identity("notify")
+    owners = {service: await house.identity(service) for service in SERVICES}
+    for name, topic in names.items():
+        fence = fence_of(prefix, topic.owner) if topic.compacted else None
+        assert await asyncio.to_thread(owners[topic.owner].write, [name], fence) == {name: ""}
+    subscriber = f"dash-{secrets.token_hex(4)}"
+    own = acls_of_subscriber(subscriber, PUBLIC, prefix=prefix)
+    await house.administrator.add(own)
+
+    async def known() -> bool:
+        return set(own) <= await house.administrator.acls()
+
+    await eventually(known)
+    identity = await house.identity(subscriber)
+
+    def try_all() -> None:
+        public = {name for name, topic in names.items() if topic.access == "public"}
+        assert identity.read(names) == {name: "" if name in public else TOPIC_REFUSED for name in names}
+        assert identity.write(names) == dict.fromkeys(names, TOPIC_REFUSED)
+        some = min(public)
+        assert identity.join(f"{prefix}{subscriber}.main", some) == ""
+        others = [f"{prefix}notify", f"{prefix}{subscriber}", f"{subscriber}.main", f"{prefix}{subscriber}-2.main"]
+        assert {group: identity.join(group, some) for group in others} == dict.fromkeys(others, GROUP_REFUSED)
+        for who in (identity, notify):
+            refusals = {name: who.administer(ask) for name, ask in admin_requests(prefix).items()}
+            assert all(refusal.endswith("_AUTHORIZATION_FAILED") for refusal in refusals.values()), refusals
+
+    await asyncio.to_thread(try_all)
+
+
+async def test_without_any_one_of_its_acls_a_service_cannot_do_its_work(house: House) -> None:
+    """Each is needed: the least is what Muster grants."""
+    people = {f"User:{service}": await house.identity(service) for service in SERVICES}
+    acls = acls_of_services(topics().values(), prefix=house.prefix)
+    for name, topic in house.names.items():
+        fence = fence_of(house.prefix, topic.owner) if topic.compacted else None
+        assert await asyncio.to_thread(people[f"User:{topic.owner}"].write, [name], fence) == {name: ""}
+
+    async def without_each(principal: str) -> None:
+        own = [acl for acl in acls if acl.principal == principal]
+        some = next(acl.name for acl in own if acl.name in house.names and not house.names[acl.name].compacted)
+        for acl in own:
+            await without(house.administrator, people[principal], acl, some)
+
+    await asyncio.gather(*map(without_each, people))
+
+
+async def without(administrator: Administrator, identity: Identity, acl: Acl, some: str) -> None:
+    """Take an ACL away: what it is for is refused until it is back. `some` topic may be read, with a record on it."""
+    attempts: dict[tuple[Kind, Operation], Callable[[], str]] = {
+        (Kind.TOPIC, Operation.WRITE): lambda: identity.write([acl.name])[acl.name],
+        (Kind.TOPIC, Operation.READ): lambda: identity.read([acl.name])[acl.name],
+        (Kind.TOPIC, Operation.DESCRIBE_CONFIGS): lambda: identity.look(acl.name),
+        (Kind.GROUP, Operation.READ): lambda: identity.join(acl.name, some),
+        (Kind.TRANSACTIONAL_ID, Operation.WRITE): lambda: identity.fence(acl.name),
+    }
+    attempt = attempts[acl.kind, acl.operation]
+
+    async def refused() -> bool:
+        return (await asyncio.to_thread(attempt)).endswith("_AUTHORIZATION_FAILED")
+
+    async def done() -> bool:
+        return await asyncio.to_thread(attempt) == ""
+
+    await administrator.remove([acl])
+    await eventually(refused)
+    await administrator.add([acl])
+    await eventually(done)
+
+
+async def test_acls_are_added_and_removed_until_they_are_as_described(house: House) -> None:
+    access = Access.wanted(house.prefix, "User:{name}", None, sandbox=False)
+    again = await applied(house.administrator, access, prune=True)
+    assert (again.ok, again.data) == (True, {"acl_differences": [], "added": [], "removed": []})
+
+    seat = f"{house.prefix}muster.entitlements.seat"
+    lost = Acl("User:notify", Kind.TOPIC, seat, Operation.READ)
+    surplus = Acl("User:billing", Kind.TOPIC, seat, Operation.WRITE)
+    denied = Acl("User:billing", Kind.TOPIC, seat, Operation.READ, allow=False)
+    stranger = Acl("User:stranger", Kind.TOPIC, f"{house.prefix}muster.", Operation.READ, prefixed=True)
+    await house.administrator.remove([lost, lost])
+    await house.administrator.add([surplus, denied, stranger])
+
+    async def all_named() -> bool:
+        found = access.differences(await house.administrator.acls())
+        return {each.acl for each in found} == {lost, surplus, denied, stranger}
+
+    await eventually(all_named)
+
+    kept = await applied(house.administrator, access, prune=False)
+    assert (kept.ok, len(kept.data["added"]), kept.data["removed"]) == (False, 1, [])
+    pruned = await applied(house.administrator, access, prune=True)
+    assert {each["name"] for each in pruned.data["removed"]} == {seat}
+    # Nobody said who subscribes: a stranger is not shut out.
+    assert [each["principal"] for each in pruned.data["acl_differences"]] == ["User:stranger"]
+    await house.administrator.remove([stranger])
+    await house.has(access)

@@ -1,0 +1,105 @@
+"""What somebody may do on Kafka, tried with real clients: each attempt answers Kafka's refusal, or none."""
+
+import secrets
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+
+SECONDS = 10.0
+
+Refusal = str
+"""The name of Kafka's error, such as TOPIC_AUTHORIZATION_FAILED; empty where it was done."""
+
+
+class Identity:
+    """Somebody who connects with these options of librdkafka."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = {**options, "log_level": 0, "socket.timeout.ms": 10_000}
+
+    def write(self, topics: Collection[str], fence: str | None = None) -> dict[str, Refusal]:
+        """Put a record on each topic; behind a fence, in a transaction."""
+        extra = {"transactional.id": fence} if fence else {"enable.idempotence": True}
+        producer = Producer({**self._options, **extra, "message.timeout.ms": 8_000, "linger.ms": 0})
+        found: dict[str, Refusal] = {}
+
+        def note(error: KafkaError | None, message: Message) -> None:
+            found[str(message.topic())] = error.name() if error else ""
+
+        try:
+            if fence:
+                producer.init_transactions(SECONDS)
+                producer.begin_transaction()
+            for topic in topics:
+                producer.produce(topic, b"fact", partition=0, on_delivery=note)
+            producer.flush(SECONDS)
+            if fence and not any(found.values()):
+                producer.commit_transaction(SECONDS)
+        except KafkaException as error:
+            return dict.fromkeys(topics, _name(error))
+        return found
+
+    def read(self, topics: Collection[str]) -> dict[str, Refusal]:
+        """Read the first record of each topic, as a member of no group."""
+        consumer = self._consumer(f"none-{secrets.token_hex(4)}")
+        consumer.assign([TopicPartition(topic, 0, 0) for topic in topics])
+        return _until_each(consumer, topics)
+
+    def join(self, group: str, topic: str) -> Refusal:
+        """Read the first record of a topic as a member of a group."""
+        consumer = self._consumer(group)
+        consumer.subscribe([topic])
+        return _until_each(consumer, [topic])[topic]
+
+    def look(self, topic: str) -> Refusal:
+        """Ask for the settings of a topic."""
+        return self.administer(lambda admin: admin.describe_configs([ConfigResource(ResourceType.TOPIC, topic)]))
+
+    def fence(self, transactional_id: str) -> Refusal:
+        """Fence the earlier producers of a transactional id."""
+        producer = Producer({**self._options, "transactional.id": transactional_id})
+        try:
+            producer.init_transactions(SECONDS)
+        except KafkaException as error:
+            return _name(error)
+        return ""
+
+    def administer(self, ask: Callable[[Any], Any]) -> Refusal:
+        """Ask an administrator's request, which answers a future, or futures by what they are about."""
+        try:
+            answer = ask(AdminClient(self._options))
+            for future in answer.values() if isinstance(answer, dict) else [answer]:
+                future.result(SECONDS)
+        except KafkaException as error:
+            return _name(error)
+        return ""
+
+    def _consumer(self, group: str) -> Consumer:
+        extra = {"group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False}
+        return Consumer({**self._options, **extra})
+
+
+def _until_each(consumer: Consumer, topics: Collection[str]) -> dict[str, Refusal]:
+    found: dict[str, Refusal] = {}
+    give_up_at = time.monotonic() + SECONDS
+    try:
+        while found.keys() < set(topics) and time.monotonic() < give_up_at:
+            message = consumer.poll(0.2)
+            if message is None:
+                continue
+            error = message.error()
+            if error is None or message.topic():
+                found.setdefault(str(message.topic()), error.name() if error else "")
+            else:  # of no topic: the group's
+                found |= dict.fromkeys(topics, error.name())
+    finally:
+        consumer.close()
+    return dict.fromkeys(topics, "nothing read") | found
+
+
+def _name(error: KafkaException) -> Refusal:
+    name: str = error.args[0].name()
+    return name
