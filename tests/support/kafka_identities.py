@@ -48,11 +48,11 @@ class Identity:
         consumer.assign([TopicPartition(topic, 0, 0) for topic in topics])
         return _until_each(consumer, topics)
 
-    def join(self, group: str, topic: str) -> Refusal:
-        """Read the first record of a topic as a member of a group."""
+    def join(self, group: str, topic: str, *, commit: bool = False) -> Refusal:
+        """Read a record of a topic as a member of a group; with `commit`, keep for the group where it goes on."""
         consumer = self._consumer(group)
         consumer.subscribe([topic])
-        return _until_each(consumer, [topic])[topic]
+        return _until_each(consumer, [topic], commit=commit)[topic]
 
     def look(self, topic: str) -> Refusal:
         """Ask for the settings of a topic."""
@@ -82,7 +82,7 @@ class Identity:
         return Consumer({**self._options, **extra})
 
 
-def _until_each(consumer: Consumer, topics: Collection[str]) -> dict[str, Refusal]:
+def _until_each(consumer: Consumer, topics: Collection[str], *, commit: bool = False) -> dict[str, Refusal]:
     found: dict[str, Refusal] = {}
     give_up_at = time.monotonic() + SECONDS
     try:
@@ -91,6 +91,8 @@ def _until_each(consumer: Consumer, topics: Collection[str]) -> dict[str, Refusa
             if message is None:
                 continue
             error = message.error()
+            if error is None and commit:
+                consumer.commit(message=message, asynchronous=False)
             if error is None or message.topic():
                 found.setdefault(str(message.topic()), error.name() if error else "")
             else:  # of no topic: the group's

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 # The administrator, a SCRAM user who may do everything. The brokers' own certificate may, too.
 ADMIN = "admin"
@@ -80,7 +81,10 @@ class KafkaSecurity:
         """What the node's Java must be told: where it may fetch keys from."""
         if self.token_issuer is None:
             return []
-        return [f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={self.token_issuer.jwks_url}"]
+        url = urlsplit(self.token_issuer.jwks_url)
+        option = "-Dorg.apache.kafka.sasl.oauthbearer.allowed"
+        files = [f"{option}.files={unquote(url.path)}"] if url.scheme == "file" else []
+        return [f"{option}.urls={url.geturl()}", *files]
 
     def format_arguments(self) -> list[str]:
         """What StorageTool is told: the administrator's password, which must be there before the first start."""
