@@ -20,9 +20,7 @@ from muster_operator.subscribers.registry import Registry, Subscriber, checked
 from muster_operator.target import Target, on_target
 from muster_runtime.clock import SystemClock
 
-app = group(
-    "Register the programs that read Muster's topics: who owns them, what they may do, and their lag."
-)
+app = group("Register the programs that read Muster's topics: who owns them, what they may do, and their lag.")
 
 # How long a subscriber's facts count as confirmed, unless a day is given.
 REVIEWED_AFTER = timedelta(days=365)
