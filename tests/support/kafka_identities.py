@@ -1,5 +1,6 @@
 """What somebody may do on Kafka, tried with real clients: each attempt answers Kafka's refusal, or none."""
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -10,6 +11,11 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 SECONDS = 10.0
 
+# A refusal is what is looked for, and no cause for a line on stderr.
+_silent = logging.getLogger(f"{__name__}.client")
+_silent.addHandler(logging.NullHandler())
+_silent.propagate = False
+
 Refusal = str
 """The name of Kafka's error, such as TOPIC_AUTHORIZATION_FAILED; empty where it was done."""
 
@@ -18,12 +24,12 @@ class Identity:
     """Somebody who connects with these options of librdkafka."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self._options = {**options, "log_level": 0, "socket.timeout.ms": 10_000}
+        self._options = {**options, "socket.timeout.ms": 10_000}
 
     def write(self, topics: Collection[str], fence: str | None = None) -> dict[str, Refusal]:
         """Put a record on each topic; behind a fence, in a transaction."""
         extra = {"transactional.id": fence} if fence else {"enable.idempotence": True}
-        producer = Producer({**self._options, **extra, "message.timeout.ms": 8_000, "linger.ms": 0})
+        producer = Producer({**self._options, **extra, "message.timeout.ms": 8_000, "linger.ms": 0}, logger=_silent)
         found: dict[str, Refusal] = {}
 
         def note(error: KafkaError | None, message: Message) -> None:
@@ -60,7 +66,7 @@ class Identity:
 
     def fence(self, transactional_id: str) -> Refusal:
         """Fence the earlier producers of a transactional id."""
-        producer = Producer({**self._options, "transactional.id": transactional_id})
+        producer = Producer({**self._options, "transactional.id": transactional_id}, logger=_silent)
         try:
             producer.init_transactions(SECONDS)
         except KafkaException as error:
@@ -69,8 +75,9 @@ class Identity:
 
     def administer(self, ask: Callable[[Any], Any]) -> Refusal:
         """Ask an administrator's request, which answers a future, or futures by what they are about."""
+        admin = AdminClient(self._options, logger=_silent)
         try:
-            answer = ask(AdminClient(self._options))
+            answer = ask(admin)
             for future in answer.values() if isinstance(answer, dict) else [answer]:
                 future.result(SECONDS)
         except KafkaException as error:
@@ -79,7 +86,7 @@ class Identity:
 
     def _consumer(self, group: str) -> Consumer:
         extra = {"group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False}
-        return Consumer({**self._options, **extra})
+        return Consumer({**self._options, **extra}, logger=_silent)
 
 
 def _until_each(consumer: Consumer, topics: Collection[str], *, commit: bool = False) -> dict[str, Refusal]:
