@@ -53,7 +53,7 @@ def main(
     """Measure Muster beside its limits."""
     if unknown := sorted(set(only or ()) - BENCHMARKS.keys()):
         raise typer.BadParameter(f"there is no benchmark {unknown[0]}", param_hint="--only")
-    servers.start()
+    servers.start(durable=True)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             results = runner.run(_measure(only or list(BENCHMARKS), quick))

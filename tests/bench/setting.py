@@ -46,7 +46,7 @@ class Setting:
 @asynccontextmanager
 async def setting(topic_names: Sequence[str] = (SEAT_TOPIC,)) -> AsyncIterator[Setting]:
     """Make them, and remove them at the end."""
-    addresses = servers.start()
+    addresses = servers.start(durable=True)
     prefix = f"bench-{secrets.token_hex(4)}."
     databases = Databases(addresses.postgres_dsn)
     access = await databases.make("entitlements")

@@ -61,7 +61,7 @@ class Stage:
 @asynccontextmanager
 async def stage(seats: int, more: Sequence[Agency] = ()) -> AsyncIterator[Stage]:
     """Start the four services; let 44 agencies enroll, with so many seats by headcount, and those that are named."""
-    addresses = servers.start()
+    addresses = servers.start(durable=True)
     home = Path(tempfile.mkdtemp(prefix="muster-bench-"))
     stack = await Stack.start(home)
     admin_dsn, prefix = stack.admin_dsn, stack.topic_prefix

@@ -7,6 +7,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncpg
+
 from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN
 from muster_local.stack import Stack
 
@@ -22,15 +24,28 @@ class Servers:
 _started: Stack | None = None
 
 
-def start() -> Servers:
-    """The servers; what the environment does not name is started, and put into it for child processes."""
+def start(*, durable: bool = False) -> Servers:
+    """The servers; what the environment does not name is started, and put into it for child processes.
+
+    Unless `durable`, a Postgres that is started does not wait for the disk: each dropped database would cost a
+    checkpoint of a second. That protects only from a crash of the machine.
+    """
     global _started
     if not (os.environ.get(POSTGRES_DSN) and os.environ.get(KAFKA_BOOTSTRAP)):
         home = Path(tempfile.mkdtemp(prefix="muster-tests-"))
         _started = asyncio.run(Stack.start(home, services=()))
+        if not durable:
+            asyncio.run(_stop_waiting_for_the_disk(_started.admin_dsn))
         os.environ[POSTGRES_DSN] = _started.admin_dsn
         os.environ[KAFKA_BOOTSTRAP] = _started.bootstrap
     return Servers(os.environ[POSTGRES_DSN], os.environ[KAFKA_BOOTSTRAP])
+
+
+async def _stop_waiting_for_the_disk(admin_dsn: str) -> None:
+    connection = await asyncpg.connect(admin_dsn)
+    await connection.execute("alter system set fsync = off")
+    await connection.execute("select pg_reload_conf()")
+    await connection.close()
 
 
 def stop() -> None:
