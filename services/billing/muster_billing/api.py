@@ -129,8 +129,8 @@ async def decide_renewal(
 
 @router.get("/reconciliation", summary="Reconcile terms, invoices, and the ledger", dependencies=[OPERATE])
 async def reconcile(reader: ReaderDep) -> ReconciliationReply:
-    """Every list is empty if the books agree. A token for one agency sees only that agency."""
-    async with reader.read(reader.tenant) as connection:
+    """Every list is empty if the books agree. A token for agencies sees only those."""
+    async with reader.read_own() as connection:
         return await reports.reconcile(connection)
 
 
@@ -141,5 +141,5 @@ async def forecast(
         int, Query(ge=2000, le=9999, description="The federal fiscal year; it starts on October 1 of the year before.")
     ],
 ) -> ForecastReply:
-    async with reader.read(reader.tenant) as connection:
+    async with reader.read_own() as connection:
         return await reports.forecast(connection, fiscal_year)

@@ -156,8 +156,8 @@ async def import_register(request: Request, commands: CommandsDep) -> Response:
 @router.get("/agencies", summary="List agencies", dependencies=_READ)
 async def list_agencies(reader: ReaderDep, page: PageDep) -> Page[AgencyReply]:
     """A token for one agency sees only that agency."""
-    async with reader.read(reader.tenant) as connection:
-        return await queries.list_agencies(connection, reader.tenant, page)
+    async with reader.read_own() as connection:
+        return await queries.list_agencies(connection, reader.agencies, page)
 
 
 @router.get("/agencies/{agency_id}", summary="Retrieve an agency", dependencies=_READ)

@@ -1,5 +1,6 @@
 """The read side: the register, an agency's enrollment, and its authorizations."""
 
+from collections.abc import Collection
 from datetime import datetime
 
 from muster_enrollment.domain.facts import Authorization
@@ -11,17 +12,17 @@ from muster_runtime.errors import NotFound
 from muster_runtime.pagination import Page, Pagination
 
 
-async def list_agencies(connection: Connection, tenant: str, page: Pagination) -> Page[AgencyReply]:
-    """Agencies by id: those of the register for a token for all agencies, one agency for its own."""
+async def list_agencies(connection: Connection, agencies: Collection[str], page: Pagination) -> Page[AgencyReply]:
+    """These of the register's agencies, or with EVERY_AGENCY all of them, by id."""
     found = await connection.fetch(
         """
         select a.*, array(select domain from agency_domain where holder = a.id order by domain collate "C") as domains
         from agency as a
-        where ($1 = $2 or a.id = $1) and a.id > $3
+        where (a.id = any($1::text[]) or $2 = any($1)) and a.id > $3
         order by a.id
         limit $4
         """,
-        tenant,
+        list(agencies),
         EVERY_AGENCY,
         page.after or "",
         page.rows,
@@ -31,7 +32,7 @@ async def list_agencies(connection: Connection, tenant: str, page: Pagination) -
 
 async def find_agency(connection: Connection, agency_id: str) -> AgencyReply:
     """Raises NotFound."""
-    page = await list_agencies(connection, agency_id, Pagination(limit=1, after=None))
+    page = await list_agencies(connection, [agency_id], Pagination(limit=1, after=None))
     if not page.items:
         raise NotFound(f"the register has no agency {agency_id}")
     return page.items[0]

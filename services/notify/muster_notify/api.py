@@ -168,14 +168,14 @@ def make_router(vault: Vault, *, allow_private: bool) -> APIRouter:
         """Lists sent and pending deliveries, latest first."""
         async with reader.read(agency_id) as connection:
             return await queries.list_deliveries(
-                connection, agency_id, page, tenant=reader.tenant, state=state, channel=channel
+                connection, agency_id, page, tenant=reader.tenant(agency_id), state=state, channel=channel
             )
 
     @router.get("/deliveries/{delivery_id}", summary="Retrieve a delivery", tags=["deliveries"], dependencies=[_READ])
     async def show_delivery(agency_id: AgencyOrAll, delivery_id: DeliveryId, reader: ReaderDep) -> DeliveryLogReply:
         """Includes the log of all attempts."""
         async with reader.read(agency_id) as connection:
-            return await queries.find_delivery(connection, agency_id, delivery_id, tenant=reader.tenant)
+            return await queries.find_delivery(connection, agency_id, delivery_id, tenant=reader.tenant(agency_id))
 
     @router.post(
         "/deliveries/{delivery_id}/retry",
@@ -189,7 +189,7 @@ def make_router(vault: Vault, *, allow_private: bool) -> APIRouter:
         agency_id: AgencyOrAll, delivery_id: DeliveryId, reader: ReaderDep, commands: CommandsDep
     ) -> Response:
         """Attempts a delivery now that failed or waits for its next attempt."""
-        command = RetryDelivery(agency_id, delivery_id, tenant=reader.tenant)
+        command = RetryDelivery(agency_id, delivery_id, tenant=reader.tenant(agency_id))
         return await commands.execute(agency_id, partial(deliveries.retry_delivery, command=command))
 
     return router

@@ -8,7 +8,8 @@ class Context:
     """The origin of a transaction's changes.
 
     `actor` is who asked (a token's subject, or the service itself); `correlation_id` is shared by all
-    that follows from one request; `causation_id` is the event that led to this, if one did.
+    that follows from one request; `causation_id` is the event that led to this, if one did;
+    `break_glass_reason` is why a person used a break-glass token for it, if one did.
     """
 
     actor: str
@@ -16,3 +17,4 @@ class Context:
     causation_id: str | None = None
     traceparent: str | None = None
     request_id: str | None = None
+    break_glass_reason: str | None = None

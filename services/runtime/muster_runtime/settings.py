@@ -86,7 +86,14 @@ class Settings(BaseSettings):
 
     oidc_issuer: str = ""
     oidc_audience: str = "muster"
-    oidc_jwks: str = Field(default="", description="URL, or path of a file, of the issuer's keys.")
+    oidc_jwks: str = Field(
+        default="",
+        description="URL, or path of a file, of the issuer's keys. By default what the issuer's metadata names, "
+        "if the issuer is a URL.",
+    )
+    roles_file: str = Field(
+        default="", description="A TOML file of roles, read at start. By default that of the runtime's package."
+    )
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

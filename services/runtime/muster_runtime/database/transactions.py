@@ -276,8 +276,8 @@ class Database:
                     await uow.flush()
 
     @asynccontextmanager
-    async def read(self, agency: str) -> AsyncIterator[Connection]:
-        """A read-only transaction that sees one agency's rows, or with EVERY_AGENCY all of them."""
+    async def read(self, *agencies: str) -> AsyncIterator[Connection]:
+        """A read-only transaction that sees these agencies' rows, or with EVERY_AGENCY alone all rows."""
         async with self.connection() as connection, connection.transaction(readonly=True):
-            await connection.execute("select set_config('muster.agency', $1, true)", agency)
+            await connection.execute("select set_config('muster.agency', $1, true)", ",".join(sorted(agencies)))
             yield connection

@@ -11,13 +11,15 @@ from muster_runtime.clock import SystemClock
 from muster_runtime.database.transactions import EVERY_AGENCY, Database
 from muster_runtime.http import problems
 from muster_runtime.http.audit_routes import audit_router
-from muster_runtime.http.auth import Identity, IdentityDep, TokenVerifier, access_to, requires, requires_program
+from muster_runtime.http.auth import IdentityDep, access_to, requires, requires_program
 from muster_runtime.http.documentation import documentation_router
 from muster_runtime.http.health import HealthCheck, health_router
+from muster_runtime.http.identity import Identity
 from muster_runtime.http.keys import KeySource
 from muster_runtime.http.middleware import MEBIBYTE, Admission, Gatekeeper, body_limit
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.request_rules import media_type
+from muster_runtime.http.roles import Roles
 from muster_runtime.http.tenancy import (
     Commands,
     CommandsDep,
@@ -27,6 +29,7 @@ from muster_runtime.http.tenancy import (
     RequiredIfMatchDep,
     etag,
 )
+from muster_runtime.http.tokens import TokenVerifier
 from muster_runtime.service import Runtime, Service
 
 __all__ = [
@@ -63,7 +66,8 @@ def create_app(
 ) -> FastAPI:
     """The application of a running process; without its API it has health and metrics alone.
 
-    Add further routers (parking, the sandbox's) to what it returns. Raises ValueError where no issuer is set.
+    Add further routers (parking, the sandbox's) to what it returns. Raises ValueError where no issuer is set,
+    and RolesRefused.
     """
     settings = runtime.settings
     clock = SystemClock()
@@ -84,6 +88,7 @@ def create_app(
             issuer=settings.oidc_issuer,
             audience=settings.oidc_audience,
             clock=clock,
+            roles=Roles.load(settings.roles_file),
         ),
         admission=admission,
     )

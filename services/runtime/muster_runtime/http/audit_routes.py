@@ -33,13 +33,13 @@ def audit_router(service: str) -> APIRouter:
     """The route that lists a service's audit, oldest first."""
     router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
-    @router.get("", summary="List audit entries", dependencies=[requires(f"{service}:operate")])
+    @router.get("", summary="List audit entries", dependencies=[requires(f"{service}:audit")])
     async def list_audit(
         reader: ReaderDep,
         page: PageDep,
         agency_id: Annotated[str | None, Query(description="By default every agency the token may see.")] = None,
     ) -> Page[AuditEntry]:
-        async with reader.read(agency_id or reader.tenant) as connection:
+        async with reader.read_own() if agency_id is None else reader.read(agency_id) as connection:
             rows = await connection.fetch(
                 """
                 select

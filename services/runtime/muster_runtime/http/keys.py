@@ -12,6 +12,8 @@ import structlog
 from joserfc.jwk import KeySet
 
 from muster_runtime.errors import RetryableError
+from muster_runtime.http.issuer_metadata import endpoint, is_discoverable, metadata_addresses, parse_metadata
+from muster_runtime.http.usable_keys import usable_keys
 
 log = structlog.get_logger(__name__)
 
@@ -36,10 +38,16 @@ MAX_WAITING = 50
 
 
 class KeySource:
-    """The key set at a URL or in a file (RFC 7517, 5). It is read by one task at a time."""
+    """The key set at a URL or in a file (RFC 7517, 5). It is read by one task at a time.
 
-    def __init__(self, location: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+    Without a `location` it is where the issuer's metadata say. Raises ValueError if the issuer is then not a URL.
+    """
+
+    def __init__(self, location: str, monotonic: Callable[[], float] = time.monotonic, *, issuer: str = "") -> None:
+        if not location and not is_discoverable(issuer):
+            raise ValueError("MUSTER_OIDC_JWKS must be set unless MUSTER_OIDC_ISSUER is a URL with metadata")
         self._location = location
+        self._issuer = issuer
         self._monotonic = monotonic
         self._keys: KeySet | None = None
         self._started_at = monotonic()
@@ -110,13 +118,11 @@ class KeySource:
         try:
             async with asyncio.timeout(READ_SECONDS):
                 document = json.loads(await self._document())
-            keys = KeySet.import_key_set(document)
-            if not keys.keys:
-                raise ValueError("the key set is empty")
+            keys = usable_keys(document)
         except Exception as error:  # whatever an issuer sends, the keys at hand go on
             self._failed_at = self._monotonic()
             self._failure = f"{type(error).__name__} {error}".strip()
-            log.warning("issuer_keys_failed", location=self._location, error=repr(error))
+            log.warning("issuer_keys_failed", location=self._location or self._issuer, error=repr(error))
         else:
             self._keys = keys
             self._read_at = self._monotonic()
@@ -125,13 +131,29 @@ class KeySource:
             self._reading = None
 
     async def _document(self) -> bytes:
-        if "://" not in self._location:
+        if self._location and "://" not in self._location:
             return Path(self._location).read_bytes()
-        document = bytearray()
-        async with httpx.AsyncClient(timeout=READ_SECONDS) as client, client.stream("GET", self._location) as response:
-            response.raise_for_status()
-            async for part in response.aiter_bytes():
-                document += part
-                if len(document) > MAX_BYTES:
-                    raise ValueError(f"the key set is larger than {MAX_BYTES} bytes")
-        return bytes(document)
+        async with httpx.AsyncClient(timeout=READ_SECONDS) as client:
+            return await _read(client, self._location or await self._discover(client))
+
+    async def _discover(self, client: httpx.AsyncClient) -> str:
+        """The address of the keys, each time anew: an issuer may move them."""
+        first, second = metadata_addresses(self._issuer)
+        try:
+            document = await _read(client, first)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != httpx.codes.NOT_FOUND:
+                raise
+            document = await _read(client, second)
+        return endpoint(parse_metadata(document, self._issuer), "jwks_uri")
+
+
+async def _read(client: httpx.AsyncClient, address: str) -> bytes:
+    document = bytearray()
+    async with client.stream("GET", address) as response:
+        response.raise_for_status()
+        async for part in response.aiter_bytes():
+            document += part
+            if len(document) > MAX_BYTES:
+                raise ValueError(f"the document at {address} is larger than {MAX_BYTES} bytes")
+    return bytes(document)

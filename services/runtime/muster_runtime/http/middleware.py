@@ -14,13 +14,14 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from muster_runtime.context import Context
-from muster_runtime.database.transactions import EVERY_AGENCY
 from muster_runtime.errors import TooManyRequests
 from muster_runtime.http import problems
-from muster_runtime.http.auth import PUBLIC_PATHS, Identity, TokenVerifier
+from muster_runtime.http.auth import PUBLIC_PATHS
+from muster_runtime.http.identity import Identity
 from muster_runtime.http.json_shape import MAX_KEYS, broken_rule
 from muster_runtime.http.slots import Slots
-from muster_runtime.observability.telemetry import HTTP_IN_WORK, HTTP_REFUSED, HTTP_REQUEST_SECONDS
+from muster_runtime.http.tokens import REASON_HEADER, TokenVerifier
+from muster_runtime.observability.telemetry import BREAK_GLASS, HTTP_IN_WORK, HTTP_REFUSED, HTTP_REQUEST_SECONDS
 
 MEBIBYTE = 1024 * 1024
 
@@ -38,7 +39,7 @@ MAX_HEADER_BYTES = 32 * 1024
 MAX_TARGET_BYTES = 8 * 1024
 
 # Of a second one a proxy may look at the last, and a service at the first.
-_GIVEN_ONCE = (b"authorization", b"content-type", b"idempotency-key", b"if-match")
+_GIVEN_ONCE = (b"authorization", b"content-type", b"idempotency-key", b"if-match", REASON_HEADER.lower().encode())
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -129,8 +130,8 @@ class Gatekeeper:
         if slots.used >= slots.total:  # a flood is refused before its tokens are looked at
             raise TooManyRequests(f"all {slots.total} request slots are in use; try again later")
         identity = await self._admit(exchange)
-        exchange.tenant = identity.agency
-        slots.take(identity.agency, operator=identity.agency == EVERY_AGENCY)
+        exchange.tenant, exchange.is_program = identity.tenant, identity.is_program
+        slots.take(exchange.tenant, operator=identity.is_program)
         HTTP_IN_WORK.labels(self._service).set(slots.used)
         try:
             # All that came at once is counted before any of it costs more: a flood is refused cheaply.
@@ -138,7 +139,7 @@ class Gatekeeper:
             await self._app(exchange.request.scope, exchange.receive, exchange.send)
         finally:
             exchange.release()
-            slots.give_back(identity.agency)
+            slots.give_back(exchange.tenant)
             HTTP_IN_WORK.labels(self._service).set(slots.used)
 
     async def _admit(self, exchange: "_Exchange") -> Identity:
@@ -146,15 +147,28 @@ class Gatekeeper:
         self._check_head(request.scope)
         if "\0" in exchange.path or b"%00" in request.scope["query_string"]:
             raise HTTPException(400, "the path or query contains the character U+0000")
-        identity = await self._verifier.verify(request.headers.get("authorization"))
+        identity = await self._verifier.verify(request.headers.get("authorization"), request.headers.get(REASON_HEADER))
+        if identity.break_glass_reason is not None:
+            self._note_broken_glass(exchange, identity)
         request.state.identity = identity
         request.state.context = Context(
             actor=identity.actor,
             correlation_id=exchange.correlation_id,
             traceparent=_valid(_TRACEPARENT, request.headers.get("traceparent")),
             request_id=exchange.request_id,
+            break_glass_reason=identity.break_glass_reason,
         )
         return identity
+
+    def _note_broken_glass(self, exchange: "_Exchange", identity: Identity) -> None:
+        BREAK_GLASS.labels(self._service).inc()
+        log.warning(
+            "break_glass_used",
+            actor=identity.actor,
+            method=exchange.request.method,
+            path=exchange.path,
+            reason=identity.break_glass_reason,
+        )
 
     def _check_head(self, scope: Scope) -> None:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
@@ -184,6 +198,7 @@ class _Exchange:
     def __init__(self, request: Request, send: Send, admission: Admission) -> None:
         self.request = request
         self.tenant = ""
+        self.is_program = False
         # As it is routed: `request.url` is made of the Host header too, which is the caller's to invent.
         self.path: str = request.scope["path"]
         self.status: int | None = None
@@ -236,7 +251,7 @@ class _Exchange:
 
     def _keep_in_memory(self, size: int) -> None:
         try:
-            self._admission.body_bytes.take(self.tenant, size, operator=self.tenant == EVERY_AGENCY)
+            self._admission.body_bytes.take(self.tenant, size, operator=self.is_program)
         except TooManyRequests as error:
             self._admission.note_refused()
             # What FastAPI meets while it reads a body becomes a 400, unless it is one of these.

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any
 
 from muster_runtime.errors import InvalidInput, NotFound, PermanentError, TooManyRequests
-from muster_runtime.http.auth import Forbidden, ProgramOnly, Unauthenticated
+from muster_runtime.http.identity import Forbidden, ProgramOnly, ReasonRequired, Unauthenticated
 from muster_runtime.http.problems import MEDIA_TYPE, SCHEMA
 
 Responses = dict[int | str, dict[str, Any]]
@@ -28,6 +28,6 @@ def _response(status: int, titles: Mapping[str, str]) -> dict[str, Any]:
 
 
 # What any route of an agency can answer; a router passes them on to its routes.
-COMMON = problem_responses(Unauthenticated, Forbidden, ProgramOnly, NotFound, InvalidInput, TooManyRequests) | {
-    503: _response(503, {"unavailable": "A dependency is unavailable; retry the request after `Retry-After`"})
-}
+COMMON = problem_responses(
+    Unauthenticated, Forbidden, ProgramOnly, ReasonRequired, NotFound, InvalidInput, TooManyRequests
+) | {503: _response(503, {"unavailable": "A dependency is unavailable; retry the request after `Retry-After`"})}

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from muster_runtime.database.dbmate import MigrationsPending
 from muster_runtime.database.transactions import RETRYABLE
 from muster_runtime.errors import PermanentError, TooManyRequests
-from muster_runtime.http.auth import Forbidden, Unauthenticated
+from muster_runtime.http.identity import Forbidden, Unauthenticated
 
 log = structlog.get_logger(__name__)
 

@@ -1,4 +1,4 @@
-"""A request's reads and commands, limited to the agency that its token acts for."""
+"""A request's reads and commands, limited to the agencies that its token acts for."""
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -13,8 +13,10 @@ from muster_runtime.context import Context
 from muster_runtime.database.locks import LOCK, Lock
 from muster_runtime.database.transactions import Connection, Database, UnitOfWork
 from muster_runtime.errors import PermanentError
-from muster_runtime.http.auth import Identity, IdentityDep
+from muster_runtime.http.auth import IdentityDep
 from muster_runtime.http.idempotency import Key, Reply
+from muster_runtime.http.identity import Identity
+from muster_runtime.identifiers import EVERY_AGENCY
 
 R = TypeVar("R", bound=BaseModel | None)
 
@@ -48,15 +50,25 @@ class Reader:
         self._identity = identity
 
     @property
-    def tenant(self) -> str:
-        """The agency whose rows the caller may see; EVERY_AGENCY for an operator."""
-        return self._identity.agency
+    def agencies(self) -> frozenset[str]:
+        """The agencies whose rows the caller may see; only EVERY_AGENCY for an operator."""
+        return self._identity.agencies
+
+    def tenant(self, agency_id: str) -> str:
+        """As whom the caller asks about an agency: EVERY_AGENCY for an operator, else as the agency itself."""
+        return EVERY_AGENCY if self._identity.is_program else agency_id
 
     @asynccontextmanager
     async def read(self, agency_id: str) -> AsyncIterator[Connection]:
         """A read-only transaction that sees the agency's rows. Raises NotFound for another tenant's agency."""
         self._identity.admit(agency_id)
         async with self._database.read(agency_id) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def read_own(self) -> AsyncIterator[Connection]:
+        """A read-only transaction that sees the rows of all of the caller's agencies, and no other."""
+        async with self._database.read(*self.agencies) as connection:
             yield connection
 
 

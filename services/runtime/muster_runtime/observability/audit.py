@@ -42,12 +42,19 @@ def record(
         uow.context.actor,
         command,
         subject,
-        reason,
+        _with_break_glass(reason, uow.context.break_glass_reason),
         _json(before),
         _json(after),
         uow.context.request_id,
         uow.context.correlation_id,
     )
+
+
+def _with_break_glass(reason: str | None, break_glass: str | None) -> str | None:
+    """The command's own reason, and that of the break-glass token with which it was sent."""
+    if break_glass is None:
+        return reason
+    return f"break-glass: {break_glass}" if reason is None else f"{reason} (break-glass: {break_glass})"
 
 
 def _json(facts: Mapping[str, Any] | None) -> str | None:

@@ -64,6 +64,7 @@ ISSUER_KEYS_AGE_SECONDS = Gauge(
     "Since when the keys of the issuer of tokens have not been read; they are read every ten minutes.",
     ["service"],
 )
+BREAK_GLASS = Counter("muster_break_glass", "Requests with a break-glass token.", ["service"])
 HTTP_IN_WORK = Gauge("muster_http_in_work", "Requests in work.", ["service"])
 HTTP_REFUSED = Counter(
     "muster_http_refused", "Requests refused because the process, or the tenant's share of it, was full.", ["service"]

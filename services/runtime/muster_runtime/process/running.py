@@ -23,7 +23,7 @@ from muster_runtime.operations import operations_router
 from muster_runtime.process import parts
 from muster_runtime.process.duties import Duties
 from muster_runtime.process.monitor import Monitor
-from muster_runtime.process.start_checks import require_sessions, require_topics
+from muster_runtime.process.start_checks import require_issuer, require_sessions, require_topics
 from muster_runtime.sandbox import sandbox_router
 from muster_runtime.service import Runtime, Service
 
@@ -63,6 +63,7 @@ async def running(
     """
     settings = service.settings
     clock = clock or (SandboxClock() if settings.environment == "sandbox" else SystemClock())
+    keys = require_issuer(settings)
     await _require_servers(service, roles)
     async with AsyncExitStack() as stack:
         backlog = Backlog(settings.outbox_rows)
@@ -96,7 +97,6 @@ async def running(
         if Role.CONSUMER in roles and service.subscriptions:
             consumer = parts.make_consumer(runtime, subscriptions)
 
-        keys = KeySource(settings.oidc_jwks)
         monitor = Monitor(runtime, api_database, group, backlog, relay, consumer, scheduler, keys, kafka)
         if relay is not None or consumer is not None:
             stack.push_async_callback(kafka.stop)

@@ -5,12 +5,28 @@ from aiokafka.errors import KafkaError
 
 from muster_contracts import topics
 from muster_runtime.database.pooler import WAIT_SECONDS, shares_connections
+from muster_runtime.http.keys import KeySource
+from muster_runtime.http.roles import Roles, RolesRefused
 from muster_runtime.messaging.kafka_topics import KafkaTopics
 from muster_runtime.service import Service
+from muster_runtime.settings import Settings
 
 
 class StartRefused(Exception):
     """The process cannot start as it is configured; the message says what to do."""
+
+
+def require_issuer(settings: Settings) -> KeySource:
+    """The source of the issuer's keys. Refuses to start without an issuer, and with a file of roles that is wrong."""
+    try:
+        if not settings.oidc_issuer or not settings.oidc_audience:
+            raise StartRefused("MUSTER_OIDC_ISSUER and MUSTER_OIDC_AUDIENCE must be set")
+        Roles.load(settings.roles_file)
+        return KeySource(settings.oidc_jwks, issuer=settings.oidc_issuer)
+    except RolesRefused as error:
+        raise StartRefused(f"MUSTER_ROLES_FILE: {error}") from None
+    except ValueError as error:
+        raise StartRefused(str(error)) from None
 
 
 async def require_topics(service: Service) -> None:

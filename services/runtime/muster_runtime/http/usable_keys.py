@@ -1,0 +1,52 @@
+"""Which keys of a published set may verify a signature. A key that may not is ignored, so that the others serve."""
+
+from typing import Any
+
+import structlog
+from joserfc.errors import JoseError
+from joserfc.jwk import JWKRegistry, Key, KeySet, RSAKey
+
+# RFC 7518, 6.3.2, and for other key types 6.2.2 and RFC 8037, 2.
+_PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+
+# RFC 7518, 3.3.
+_MIN_RSA_BITS = 2048
+
+log = structlog.get_logger(__name__)
+
+
+def usable_keys(document: Any) -> KeySet:
+    """The keys of a JSON Web Key Set that may verify signatures (RFC 7517, 5). Raises ValueError if there is none."""
+    published = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(published, list):
+        raise ValueError("this is not a key set: it has no list `keys`")
+    keys = [key for jwk in published if (key := _usable(jwk)) is not None]
+    if not keys:
+        raise ValueError("the key set has no usable key")
+    return KeySet(keys)
+
+
+def _usable(jwk: Any) -> Key | None:
+    """The key, or None for one of another use or an unknown type. One that endangers its issuer is also logged."""
+    if not isinstance(jwk, dict) or not isinstance(jwk.get("kid", ""), str) or not _verifies(jwk):
+        return None
+    if jwk.get("kty") == "oct" or _PRIVATE_MEMBERS & jwk.keys():
+        _report(jwk, "whoever reads the key set could sign with it")
+        return None
+    try:
+        key = JWKRegistry.import_key(jwk)
+    except (JoseError, ValueError, TypeError):
+        return None
+    if isinstance(key, RSAKey) and key.public_key.key_size < _MIN_RSA_BITS:
+        _report(jwk, f"an RSA key must have {_MIN_RSA_BITS} bits")
+        return None
+    return key
+
+
+def _verifies(jwk: dict[str, Any]) -> bool:
+    operations = jwk.get("key_ops", ["verify"])
+    return jwk.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations
+
+
+def _report(jwk: dict[str, Any], rule: str) -> None:
+    log.warning("issuer_key_ignored", kid=jwk.get("kid"), rule=rule)
