@@ -10,12 +10,16 @@ BETWEEN_BYTES = 0.05
 
 
 class KeyServer:
-    """Serves a key set and counts how often it was asked; it may `trickle` a byte at a time, without an end."""
+    """Serves a key set and counts how often it was asked; it may `trickle` a byte at a time, without an end.
+
+    Its metadata, by path below `/.well-known/`, are none at first.
+    """
 
     def __init__(self, document: object, manner: Literal["answer", "fail", "hang", "trickle"] = "answer") -> None:
         self.document = document
         self.manner = manner
         self.asked = 0
+        self.metadata: dict[str, object] = {}
         self._closing = threading.Event()
         outer = self
 
@@ -26,21 +30,23 @@ class KeyServer:
                 if manner == "hang":
                     outer._closing.wait()
                     return
-                self.send_response(500 if manner == "fail" else 200)
+                unknown = self.path.startswith("/.well-known/") and self.path not in outer.metadata
+                self.send_response(404 if unknown else 500 if manner == "fail" else 200)
                 self.end_headers()
                 while manner == "trickle" and not outer._closing.wait(BETWEEN_BYTES):
                     try:
                         self.wfile.write(b" ")
                     except OSError:
                         return
-                self.wfile.write(json.dumps(outer.document).encode())
+                self.wfile.write(json.dumps(outer.metadata.get(self.path, outer.document)).encode())
 
             def log_message(self, *_: object) -> None:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}/jwks.json"
+        self.origin = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = f"{self.origin}/jwks.json"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def __enter__(self) -> "KeyServer":

@@ -1,7 +1,7 @@
 """A whole service in the test's own process, on a database and topics of its own."""
 
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -40,9 +40,15 @@ class TokenIssuer:
     issuer: Issuer
     jwks: Path
 
-    def token(self, *scopes: str, agency: str | None = EVERY_AGENCY, subject: str = "operator") -> str:
-        """A bearer token; by default an operator's, who acts for all agencies."""
-        return self.issuer.token(scopes, agency=agency, subject=subject)
+    def token(
+        self,
+        *scopes: str,
+        agency: str | Sequence[str] | None = EVERY_AGENCY,
+        subject: str = "operator",
+        **more: Any,
+    ) -> str:
+        """A bearer token; by default an operator's, who acts for all agencies. `more` are claims besides."""
+        return self.issuer.token(scopes, agency=agency, subject=subject, **more)
 
 
 @dataclass
@@ -69,9 +75,11 @@ class RunningService:
         assert isinstance(self.process.clock, SandboxClock)
         return self.process.clock
 
-    def token(self, *scopes: str, agency: str | None = EVERY_AGENCY, subject: str = "operator") -> str:
+    def token(
+        self, *scopes: str, agency: str | Sequence[str] | None = EVERY_AGENCY, subject: str = "operator", **more: Any
+    ) -> str:
         """A bearer token that the service accepts."""
-        return self.tokens.token(*scopes, agency=agency, subject=subject)
+        return self.tokens.token(*scopes, agency=agency, subject=subject, **more)
 
     async def publish(self, *events: Event, time: datetime | None = None) -> list[Envelope]:
         """Put events on their topics as a correct producer would; answers their envelopes."""

@@ -227,6 +227,9 @@ async def test_another_tenants_agency_is_not_found(program: Program) -> None:
     for path in ("agencies/DOE", "agencies/DOE/enrollment", "agencies/DOE/authorizations"):
         problem(await program.get(path, **as_nasa), 404)
     assert [item["id"] for item in (await program.get("agencies", **as_nasa)).json()["items"]] == ["NASA"]
+    token = program.service.token("enrollment:read", agency=["NASA", "DOE", "NOT-IN-THE-REGISTER"])
+    both = {"Authorization": f"Bearer {token}"}
+    assert [item["id"] for item in (await program.get("agencies", **both)).json()["items"]] == ["DOE", "NASA"]
 
 
 async def test_an_agency_does_not_authorize_itself(program: Program) -> None:

@@ -10,9 +10,11 @@ import pytest
 from muster_runtime.clock import SystemClock
 from muster_runtime.errors import RetryableError
 from muster_runtime.http import keys
-from muster_runtime.http.auth import TokenVerifier, Unauthenticated
+from muster_runtime.http.identity import Unauthenticated
 from muster_runtime.http.issuer import Issuer
 from muster_runtime.http.keys import KeySource
+from muster_runtime.http.roles import Roles
+from muster_runtime.http.tokens import TokenVerifier
 from tests.support.eventually import eventually
 from tests.support.key_server import KeyServer
 
@@ -49,7 +51,7 @@ def monotonic() -> Monotonic:
 
 
 def verifier_of(source: KeySource) -> TokenVerifier:
-    return TokenVerifier(source, issuer=ISSUER, audience=AUDIENCE, clock=SystemClock())
+    return TokenVerifier(source, issuer=ISSUER, audience=AUDIENCE, clock=SystemClock(), roles=Roles.load(""))
 
 
 def bearer(issuer: Issuer) -> str:

@@ -1,9 +1,10 @@
 """The issuer of a sandbox's and of tests' tokens. It needs no web framework, so that a command can load it fast."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from joserfc import jwt
 from joserfc.jwk import KeySet, KeySetSerialization, OKPKey
@@ -38,13 +39,14 @@ class Issuer:
         self,
         scopes: Iterable[str],
         *,
-        agency: str | None,
+        agency: str | Sequence[str] | None,
         subject: str = "operator",
         lifetime: timedelta = timedelta(hours=1),
+        **more: Any,
     ) -> str:
         """A signed token, valid from now for `lifetime`; with EVERY_AGENCY it acts for all agencies.
 
-        Without an agency every service refuses it, as a test wants to see.
+        Without an agency every service refuses it, as a test wants to see. `more` are claims besides.
         """
         now = SystemClock().now()
         claims = {
@@ -54,6 +56,7 @@ class Issuer:
             "iat": int(now.timestamp()),
             "exp": int((now + lifetime).timestamp()),
             "scope": " ".join(scopes),
+            **more,
         }
         if agency is not None:
             claims["agency"] = agency

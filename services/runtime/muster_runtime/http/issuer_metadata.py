@@ -44,7 +44,7 @@ def parse_metadata(document: bytes, issuer: str) -> Mapping[str, Any]:
 
 
 def endpoint(metadata: Mapping[str, Any], name: str) -> str:
-    """The address that metadata have under a name. Raises MetadataRefused, also if it is less safe than the issuer's."""
+    """The address that metadata have under a name. Raises MetadataRefused, also if it is not safe."""
     issuer = metadata["issuer"]
     address = metadata.get(name)
     if not isinstance(address, str) or not address:

@@ -141,12 +141,12 @@ def _claims(token: str, keys: KeySet) -> Mapping[str, Any]:
 
 
 def _object(document: bytes) -> Mapping[str, Any]:
-    """A JSON object in which no name stands twice (RFC 8725, 3.7: one reader takes the first, another the last).
+    """A JSON object in UTF-8 in which no name stands twice: one reader would take the first, another the last.
 
     Raises ValueError.
     """
     try:
-        found = json.loads(document, object_pairs_hook=_unique, parse_constant=_no_constant)
+        found = json.loads(document.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
     if not isinstance(found, dict):

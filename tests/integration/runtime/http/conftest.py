@@ -1,7 +1,7 @@
 """The sample service's application over a real database; neither Kafka nor a background duty is needed."""
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
@@ -41,9 +41,11 @@ class Sample:
     logged: StringIO
     health: Health = field(default_factory=lambda: Health(ready=True))
 
-    def bearer(self, *scopes: str, agency: str | None = EVERY_AGENCY, subject: str = "operator") -> dict[str, str]:
+    def bearer(
+        self, *scopes: str, agency: str | Sequence[str] | None = EVERY_AGENCY, subject: str = "operator", **more: Any
+    ) -> dict[str, str]:
         """The header of a token."""
-        token = self.tokens.token(*scopes, agency=agency, subject=subject)
+        token = self.tokens.token(*scopes, agency=agency, subject=subject, **more)
         return {"Authorization": f"Bearer {token}"}
 
     async def count(self, table: str) -> int:

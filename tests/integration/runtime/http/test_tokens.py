@@ -12,6 +12,7 @@ from muster_runtime.http.issuer import Issuer
 from tests.integration.runtime.http.conftest import Sample
 from tests.integration.runtime.http.problems import problem
 from tests.support.services import ISSUER
+from tests.support.tokens import encoded
 
 NOTES = "/v1/agencies/NASA/notes"
 
@@ -23,10 +24,18 @@ def tokens_that_are_refused(issuer: Issuer) -> dict[str, str]:
         "expired": issuer.token(["sample:read"], agency="*", lifetime=timedelta(minutes=-5)),
         "unsigned": issuer.token(["sample:read"], agency="*").rpartition(".")[0] + ".",
         "garbage": "garbage",
+        "none": f"{encoded({'alg': 'none'})}.{encoded({'agency': '*', 'iss': ISSUER})}.",
+        "unknown": issuer.token(["sample:read"], agency="*").replace("eyJ", encoded({"alg": "Ed25519", "kid": "?"}), 1),
+        "nested": issuer.token(["sample:read"], agency="*") + ".AA.AA",
+        "id": issuer.token(["sample:read"], agency="*", nonce="n-0S6_WzA2Mj"),
+        "future": issuer.token(["sample:read"], agency="*", nbf=4102444800),
+        "agencies": issuer.token(["sample:read"], agency=[f"A{number}" for number in range(51)]),
     }
 
 
-@pytest.mark.parametrize("kind", ["expired", "unsigned", "garbage"])
+@pytest.mark.parametrize(
+    "kind", ["expired", "unsigned", "garbage", "none", "unknown", "nested", "id", "future", "agencies"]
+)
 async def test_a_bad_token_is_refused_before_anything_is_looked_at(sample: Sample, kind: str) -> None:
     token = tokens_that_are_refused(sample.tokens.issuer)[kind]
     for path in (NOTES, "/v1/nothing", "/v1/audit"):

@@ -1,0 +1,71 @@
+"""Tokens of any shape, and what lets them in or refuses them."""
+
+import base64
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from joserfc.jwk import OKPKey
+
+from muster_runtime.clock import SystemClock
+from muster_runtime.http.keys import KeySource
+from muster_runtime.http.roles import Roles
+from muster_runtime.http.tokens import TokenVerifier
+
+ISSUER = "https://identity.example.gov"
+AUDIENCE = "muster"
+NOW = SystemClock().now()
+
+
+def verifier_of(jwks: object, directory: Path, roles: str = "") -> TokenVerifier:
+    """A verifier with this key set, and with the roles of a file."""
+    file = directory / "jwks.json"
+    file.write_text(json.dumps(jwks))
+    return TokenVerifier(
+        KeySource(str(file)), issuer=ISSUER, audience=AUDIENCE, clock=SystemClock(), roles=Roles.load(roles)
+    )
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    """Good claims, changed; a value of None leaves the claim out."""
+    good = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": "ada",
+        "exp": int((NOW + timedelta(days=1)).timestamp()),
+        "scope": "sample:read sample:write",
+        "agency": "NASA",
+    }
+    return {name: value for name, value in {**good, **changes}.items() if value is not None}
+
+
+def encoded(part: object) -> str:
+    return packed(json.dumps(part).encode())
+
+
+def packed(part: bytes) -> str:
+    return base64.urlsafe_b64encode(part).decode().rstrip("=")
+
+
+def at(**ahead: float) -> int:
+    """A numeric date, ahead of now."""
+    return int((NOW + timedelta(**ahead)).timestamp())
+
+
+def signed(key: OKPKey, payload: bytes | dict[str, Any] | None = None, **header: Any) -> str:
+    """The Authorization header of a token that the issuer's key has signed, whatever is in it; by default a good one.
+
+    A header member of None is left out.
+    """
+    payload = claims() if payload is None else payload
+    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    members = {"alg": "Ed25519", "kid": key.kid, "typ": "JWT", **header}
+    head = json.dumps({name: value for name, value in members.items() if value is not None}).encode()
+    return signed_parts(key, head, body)
+
+
+def signed_parts(key: OKPKey, head: bytes, body: bytes) -> str:
+    """As `signed`, of bytes."""
+    message = f"{packed(head)}.{packed(body)}"
+    return f"Bearer {message}.{packed(key.private_key.sign(message.encode()))}"
