@@ -10,7 +10,7 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 
 from muster_contracts import Erasure, event_types, topics
 from muster_contracts.testing import GoldenRecord, golden_records
-from tests.contract.node import NODE, installed
+from muster_local.node import NODE, installed
 
 CONTRACTS = Path(__file__).parents[2] / "contracts"
 CHECKS = Path(__file__).parent / "javascript"

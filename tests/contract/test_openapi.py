@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from muster_local.node import NODE
 from muster_runtime.http.application import openapi
-from tests.contract.node import NODE
 from tests.support.applications import BUILDERS, whole_application
 
 # A class of Unicode, an inline flag, a look around, a possessive or lazy trick: not plain, or not the same everywhere.

@@ -6,6 +6,21 @@ CATALOG = Catalog(
     "Operate",
     (
         Command(
+            "login",
+            "muster_operator.session.commands:login",
+            "Log in at the identity provider, on any device with a browser.",
+        ),
+        Command(
+            "logout",
+            "muster_operator.session.commands:logout",
+            "Forget the session of muster login, and end it at the identity provider.",
+        ),
+        Command(
+            "whoami",
+            "muster_operator.session.commands:whoami",
+            "Show who the token says you are.",
+        ),
+        Command(
             "parked",
             "muster_operator.parked:app",
             "Show, replay, and discard parked streams: those with an event that could not be applied.",

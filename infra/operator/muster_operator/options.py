@@ -13,7 +13,10 @@ HomeOption = Annotated[
 ]
 TokenOption = Annotated[
     str | None,
-    typer.Option(envvar="MUSTER_TOKEN", help="An operator's bearer token. Default: one from the stack's issuer."),
+    typer.Option(
+        envvar="MUSTER_TOKEN",
+        help="A bearer token. Default: the client's own, the stack's, or muster login's.",
+    ),
 ]
 ServiceOption = Annotated[str | None, typer.Option("--service", help="Only this service. Default: all four.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

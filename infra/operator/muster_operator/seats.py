@@ -17,7 +17,7 @@ from rich.table import Table
 
 from muster_operator.group import group
 from muster_operator.output import Answer, table
-from muster_operator.service import no_answer, require_success
+from muster_operator.service import Bearer, no_answer, require_success
 from muster_operator.target import Target, on_target
 from muster_runtime.console import console
 
@@ -61,8 +61,8 @@ async def import_(
 ) -> Answer:
     """Assign a seat to each person in a file. Importing it again changes nothing. Exit status 1 if a row is refused."""
     url = target.url(_SERVICE)
-    headers = {"authorization": f"Bearer {target.bearer('entitlements:read', 'entitlements:write')}"}
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60.0, trust_env=False) as http:
+    bearer = Bearer(target.credential("entitlements:read", "entitlements:write"))
+    async with httpx.AsyncClient(base_url=url, auth=bearer, timeout=60.0, trust_env=False) as http:
         with _progress() as progress:
             query = {"dry_run": str(dry_run).lower(), "on_limit": on_limit.value}
             address = await _send(http, progress, file, f"/v1/agencies/{agency}/seat-imports", query)

@@ -1,24 +1,40 @@
 """An operator's requests to the services."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 
 from muster_operator.failures import CommandFailed, NotFound, Refused, TimedOut, Unreachable
+from muster_operator.session.tokens import Credential
 
 # A replay of a hundred thousand records takes minutes, and is safe to resend if it is interrupted.
 _SECONDS = 600.0
 
 
 @asynccontextmanager
-async def connect(name: str, url: str, token: str, *, seconds: float = _SECONDS) -> AsyncIterator["Service"]:
-    """A service's address, and the bearer token for it."""
-    headers = {"authorization": f"Bearer {token}"}
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=seconds, trust_env=False) as http:
+async def connect(
+    name: str, url: str, credential: Credential, *, seconds: float = _SECONDS
+) -> AsyncIterator["Service"]:
+    """A service at its address, asked with the tokens of a credential."""
+    bearer = Bearer(credential)
+    async with httpx.AsyncClient(base_url=url, auth=bearer, timeout=seconds, trust_env=False) as http:
         yield Service(name, http)
+
+
+class Bearer(httpx.Auth):
+    """Puts a token into each request. A long command outlives its first one."""
+
+    def __init__(self, credential: Credential) -> None:
+        self._credential = credential
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        """The request with the credential's current token. Raises CommandFailed."""
+        token = await asyncio.to_thread(self._credential.token)
+        request.headers["authorization"] = f"Bearer {token}"
+        yield request
 
 
 class Service:

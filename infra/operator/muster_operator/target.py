@@ -19,6 +19,7 @@ from muster_operator.output import Answer, finish
 if TYPE_CHECKING:
     from muster_operator.access.administrator import Administrator
     from muster_operator.service import Service
+    from muster_operator.session.tokens import Credential
 
 _URL = re.compile(r"MUSTER_([A-Z]+)_URL")
 
@@ -27,8 +28,8 @@ _URL = re.compile(r"MUSTER_([A-Z]+)_URL")
 class Target:
     """Where the services, Postgres (as superuser) and Kafka are; what is not known is empty.
 
-    Without a `token`, the stack's issuer issues one with `issue`. `settings_of` answers the environment of a service's
-    own commands, if a stack runs.
+    Without a `token`, the stack's issuer may issue one with `issue`. `settings_of` answers the environment of a
+    service's own commands, if a stack runs.
     """
 
     urls: Mapping[str, str]
@@ -67,13 +68,13 @@ class Target:
             stack.settings_of,
         )
 
-    def bearer(self, *scopes: str) -> str:
-        """A bearer token: the given one, or one with these scopes from the stack's issuer. Raises BadInput."""
-        if self.token:
-            return self.token
-        if self.issue is None:
-            raise BadInput("a token is needed: give --token, or set MUSTER_TOKEN")
-        return self.issue(*scopes)
+    def credential(self, *scopes: str) -> "Credential":
+        """What issues the tokens of a command; the stack's issuer gives them these scopes. Raises BadInput."""
+        # A command that asks no service loads no HTTP client.
+        from muster_operator.session.tokens import find_credential
+
+        issue = self.issue
+        return find_credential(self.token, None if issue is None else lambda: issue(*scopes))
 
     def require(self, *names: str) -> "Target":
         """Raise BadInput if one of `urls`, `admin_dsn`, `bootstrap` is not known."""
@@ -115,14 +116,13 @@ class Target:
 
         Raises BadInput if there is none.
         """
-        # A command that asks no service loads no HTTP client.
         from muster_operator.service import connect
 
         self.require("urls")
         urls = self.urls if only is None else {only: self.url(only)}
-        token = self.bearer(*(scopes or [f"{name}:operate" for name in urls]))
+        credential = self.credential(*(scopes or [f"{name}:operate" for name in urls]))
         async with AsyncExitStack() as stack:
-            yield {name: await stack.enter_async_context(connect(name, url, token)) for name, url in urls.items()}
+            yield {name: await stack.enter_async_context(connect(name, url, credential)) for name, url in urls.items()}
 
 
 def on_target(*, asks: bool = True) -> Callable[[Callable[..., Coroutine[Any, Any, Answer]]], Callable[..., None]]:

@@ -13,8 +13,8 @@ from aiokafka import AIOKafkaProducer
 from muster_contracts import topics
 from muster_contracts.entitlements import SeatActivated, SeatAssigned, SeatRevoked
 from muster_contracts.testing import Record, build, record
+from muster_local.node import NODE, installed
 from muster_operator.topics import create_topics, delete_topics
-from tests.contract.node import NODE, installed
 
 EXAMPLES = Path(__file__).parents[3] / "contracts/subscribers"
 SCHEMAS = Path(__file__).parents[3] / "contracts/schemas"

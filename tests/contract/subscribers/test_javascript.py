@@ -14,7 +14,7 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 from muster_contracts import Decoded, MalformedRecord, NewerMajor, UnknownType, decode
 from muster_contracts.enrollment import ContactErased, ContactRecorded
 from muster_contracts.testing import Record, build, golden_records, record
-from tests.contract.node import NODE, installed
+from muster_local.node import NODE, installed
 from tests.contract.subscribers.examples import EXAMPLES, SCHEMAS, SEATS
 from tests.contract.subscribers.hostile_records import DATA, GOOD, STRICTER, hostile
 

@@ -1,4 +1,4 @@
-"""Node and its packages, for the tests that read Muster from JavaScript: from the wheel and a lock with checksums."""
+"""Node and its packages, for what of the sandbox and of its tests is JavaScript: from the wheel, by a lock."""
 
 import hashlib
 import shutil

@@ -1,0 +1,147 @@
+"""The session of a login, kept in the user's configuration folder, for its owner alone."""
+
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from muster_operator.failures import BadInput, Refused
+from muster_operator.session.oauth import Client, ProviderRefused, Tokens, secret_of_environment
+
+
+class Session(BaseModel):
+    """A login: the client that asked for it, and its tokens."""
+
+    model_config = ConfigDict(frozen=True)
+
+    issuer: str
+    client_id: str
+    resource: str
+    access_token: str
+    expires_at: AwareDatetime
+    refresh_token: str | None
+
+    @classmethod
+    def of(cls, client: Client, tokens: Tokens) -> "Session":
+        """The session of a client whose login was approved."""
+        return cls(
+            issuer=client.issuer,
+            client_id=client.client_id,
+            resource=client.resource,
+            access_token=tokens.access_token,
+            expires_at=tokens.expires_at,
+            refresh_token=tokens.refresh_token,
+        )
+
+    @property
+    def client(self) -> Client:
+        """The client that asked for it."""
+        return Client(self.issuer, self.client_id, secret_of_environment(), resource=self.resource)
+
+    @property
+    def tokens(self) -> Tokens:
+        """What the provider issued."""
+        return Tokens(self.access_token, self.expires_at, self.refresh_token)
+
+
+class SessionCache:
+    """The file with the session, mode 0600, in a folder with mode 0700: `muster` below XDG_CONFIG_HOME."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "muster"
+        self._file = self.folder / "session.json"
+
+    def find(self) -> Session | None:
+        """The session, if there is one. Raises BadInput if others could read or replace it."""
+        try:
+            _require_private(self.folder.lstat(), self.folder)
+            with open(self._file, encoding="utf-8", opener=_open) as file:
+                _require_private(os.fstat(file.fileno()), self._file)
+                return Session.model_validate_json(file.read())
+        except FileNotFoundError:
+            return None
+        except ValidationError:
+            raise BadInput(f"{self._file} is damaged: run muster login") from None
+        except OSError as error:
+            raise BadInput(f"{self._file} cannot be read: {error.strerror}") from None
+
+    def save(self, session: Session) -> None:
+        """Keep a session in place of the last. Raises BadInput if others could read or replace it."""
+        with self._changing():
+            self._write(session)
+
+    def remove(self) -> Session | None:
+        """Forget the session, and answer it. Raises BadInput."""
+        session = self.find()
+        with suppress(FileNotFoundError):
+            self._file.unlink()
+        return session
+
+    def token(self) -> str:
+        """A token that lives long enough for a request, refreshed if need be.
+
+        Of several commands at once only one refreshes: a provider takes each refresh token once, and ends the session
+        of one that comes twice. Raises BadInput, Refused or Unreachable.
+        """
+        session = self._required()
+        if session.tokens.are_fresh:
+            return session.access_token
+        with self._changing():
+            session = self._required()
+            if not session.tokens.are_fresh:
+                session = self._refreshed(session)
+                self._write(session)
+        return session.access_token
+
+    def _required(self) -> Session:
+        session = self.find()
+        if session is None:
+            raise BadInput("you are not logged in: run muster login")
+        return session
+
+    def _refreshed(self, session: Session) -> Session:
+        if session.refresh_token is None:
+            raise Refused("the session has ended: run muster login")
+        try:
+            tokens = session.client.by_refresh_token(session.refresh_token)
+        except ProviderRefused as refused:
+            if refused.code != "invalid_grant":
+                raise
+            raise Refused("the session has ended: run muster login") from None
+        return Session.of(session.client, tokens)
+
+    def _write(self, session: Session) -> None:
+        fresh = self._file.with_name(f".{self._file.name}.{os.getpid()}")
+        with open(fresh, "w", encoding="utf-8", opener=_open) as file:
+            file.write(session.model_dump_json(indent=2))
+        fresh.replace(self._file)
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Make the folder if it is missing, and keep other commands from changing the session."""
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            _require_private(self.folder.lstat(), self.folder)
+            with open(self.folder / "session.lock", "a", opener=_open) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise BadInput(f"{self.folder} cannot hold the session: {error.strerror}") from None
+
+
+def _open(path: str, flags: int) -> int:
+    """A new file is its owner's alone, and a symbolic link is not followed."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def _require_private(found: os.stat_result, path: Path) -> None:
+    mode = stat.S_IMODE(found.st_mode)
+    if stat.S_ISLNK(found.st_mode) or found.st_uid != os.geteuid():
+        raise BadInput(f"{path} must be your own, and no symbolic link: remove it, and run muster login")
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise BadInput(f"{path} is open to others (mode {mode:04o}): close it with chmod go= {path}")
