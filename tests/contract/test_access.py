@@ -1,4 +1,7 @@
-"""Who may use which route: docs/access.md says what the routes declare, and each route does what it declares."""
+"""Who may use which route: docs/access.md says what the routes declare, and each route does what it declares.
+
+The roles that come with the runtime leave no scope without a holder, and give no agency what is the program's.
+"""
 
 import re
 from collections.abc import AsyncIterator
@@ -12,8 +15,11 @@ from fastapi import FastAPI
 
 from muster_local.scopes import SCOPES
 from muster_runtime.http.auth import PUBLIC_PATHS, Access, access_to
+from muster_runtime.http.roles import Roles, with_implied
 from tests.support.applications import BUILDERS, whole_application
 from tests.support.services import TokenIssuer
+
+BREAK_GLASS = "break-glass"
 
 PAGE = Path(__file__).parents[2] / "docs" / "access.md"
 
@@ -24,6 +30,14 @@ OPERATORS = ("/v1/audit", "/v1/parked", "/v1/streams", "/v1/partitions", "/v1/ep
 GUARDED = [(name, access) for name in BUILDERS for access in access_to(whole_application(name)) if access.scopes]
 AGENCYS = [(name, access) for name, access in GUARDED if "{agency_id}" in access.path and not access.program_only]
 PROGRAMS = [(name, access) for name, access in GUARDED if access.program_only]
+
+
+ROLES = Roles.load("").roles
+
+# A scope of which every route is the program's alone.
+PROGRAMS_SCOPES = {scope for _, access in GUARDED for scope in access.scopes} - {
+    scope for _, access in GUARDED if not access.program_only for scope in access.scopes
+}
 
 
 def each(routes: list[tuple[str, Access]]) -> pytest.MarkDecorator:
@@ -88,10 +102,39 @@ def test_the_scopes_that_a_token_may_have_are_those_that_routes_ask_for() -> Non
     assert set(SCOPES) == {scope for _, access in GUARDED for scope in access.scopes}
 
 
+def test_the_page_says_what_each_role_may() -> None:
+    written = [
+        line for line in PAGE.read_text("utf-8").splitlines() if re.match(r"\| `(scope|[a-z]+:[a-z]+)` \|", line)
+    ]
+    names = [name for name in ROLES if name != BREAK_GLASS]
+    rows = [f"| `{scope}` | {' | '.join(_mark(name, scope) for name in names)} |" for scope in SCOPES]
+    assert written == rows, "docs/access.md must have these rows:\n" + "\n".join(rows)
+    assert f"| scope | {' | '.join(names)} |" in PAGE.read_text("utf-8")
+
+
+def _mark(role: str, scope: str) -> str:
+    return "yes" if scope in with_implied(ROLES[role].scopes) else "-"
+
+
+def test_every_scope_is_granted_by_a_role_and_no_other_scope_is() -> None:
+    """Without break-glass, which is no role of anybody's day."""
+    granted = {scope for name, role in ROLES.items() if name != BREAK_GLASS for scope in role.scopes}
+    assert with_implied(granted) == set(SCOPES)
+    assert set(ROLES[BREAK_GLASS].scopes) < set(SCOPES)
+
+
+def test_no_role_that_an_agency_may_hold_has_a_scope_of_the_program() -> None:
+    assert {"enrollment:authorize", "billing:receive"} < PROGRAMS_SCOPES
+    for name, role in ROLES.items():
+        if role.holder != "program":
+            assert not with_implied(role.scopes) & PROGRAMS_SCOPES, name
+
+
 @each(GUARDED)
 async def test_no_route_opens_without_its_scope(tokens: TokenIssuer, name: str, access: Access) -> None:
     (needed,) = access.scopes
-    reply = await asked(tokens, name, access, *(scope for scope in SCOPES if scope != needed), agency="*")
+    others = (scope for scope in SCOPES if needed not in with_implied([scope]))
+    reply = await asked(tokens, name, access, *others, agency="*")
     assert (reply.status_code, reply.json()["scope"]) == (403, needed)
 
 

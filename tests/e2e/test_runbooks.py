@@ -289,6 +289,7 @@ async def test_drill(operator: Operator, postgres: str, kafka_bootstrap: str, ev
         "deadlines-late.md",
         "purge-overdue.md",
         "issuer-silent.md",
+        "break-glass.md",
         "requests-refused.md",
         "requests-fail.md",
         "standby-gone.md",
