@@ -15,7 +15,8 @@ from muster_runtime.identifiers import EVERY_AGENCY
 def token(
     scope: Annotated[list[str], typer.Option(help="A scope, such as billing:read. Repeatable.")],
     agency: Annotated[
-        str, typer.Option(help="The agency that the token acts for, or '*' for all agencies, as a program officer.")
+        list[str],
+        typer.Option(help="An agency that the token acts for, or '*' for all, as a program officer. Repeatable."),
     ],
     subject: Annotated[str, typer.Option(help="The actor that the audit trail records.")] = "operator",
     home: HomeOption = DEFAULT_HOME,
@@ -23,12 +24,12 @@ def token(
     """Print a bearer token from the sandbox's issuer, valid for one day."""
     if unknown := sorted(set(scope) - set(SCOPES)):
         raise BadInput(f"--scope {unknown[0]}: must be one of {', '.join(SCOPES)}")
-    if agency != EVERY_AGENCY and not is_agency_id(agency):
-        raise BadInput(f"--agency {agency}: must be an agency's ID, such as NASA, or '*' for all agencies")
+    if agency != [EVERY_AGENCY] and (wrong := [each for each in agency if not is_agency_id(each)]):
+        raise BadInput(f"--agency {wrong[0]}: must be an agency's ID, such as NASA, or '*' alone for all agencies")
     stack = Stack(home)
     if not stack.exists():
         raise NotFound(f"there is no stack in {stack.home}; make one with: muster up --home {home}")
-    typer.echo(stack.token(*scope, agency=agency, subject=subject))
+    typer.echo(stack.token(*scope, agency=agency if len(agency) > 1 else agency[0], subject=subject))
 
 
 def address(

@@ -135,7 +135,7 @@ class Stack:
         program = service_program(service, self._home, installation, access, state.bootstrap, state.topic_prefix)
         return dict(program.environment)
 
-    def token(self, *scopes: str, agency: str = EVERY_AGENCY, subject: str = "operator") -> str:
+    def token(self, *scopes: str, agency: str | Sequence[str] = EVERY_AGENCY, subject: str = "operator") -> str:
         """A bearer token of the sandbox's issuer, valid for a day of real time; by default for all agencies."""
         return self._home.issuer().token(scopes, agency=agency, subject=subject, lifetime=_TOKEN_LIFETIME)
 

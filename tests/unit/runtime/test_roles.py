@@ -9,7 +9,10 @@ from joserfc.jwk import KeySet, OKPKey
 from muster_runtime.errors import NotFound
 from muster_runtime.http.identity import Identity, ReasonRequired, Unauthenticated
 from muster_runtime.http.roles import Roles, RolesRefused
-from tests.support.tokens import at, claims, signed, verifier_of
+from muster_runtime.process import StartRefused, running
+from muster_runtime.service import Service
+from muster_runtime.settings import Settings
+from tests.support.tokens import ISSUER, at, claims, signed, verifier_of
 
 REASON = "invoices must go out before the fiscal year ends"
 
@@ -214,6 +217,21 @@ def test_a_wrong_file_is_refused_with_its_name_the_key_and_the_rule(
         Roles.load(str(file))
     assert str(refused.value).startswith(f"{file}: ")
     assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"roles_file": "/none/roles.toml"}, "MUSTER_ROLES_FILE: /none/roles.toml: No such file"),
+        ({"oidc_issuer": ""}, "MUSTER_OIDC_ISSUER and MUSTER_OIDC_AUDIENCE must be set"),
+        ({"oidc_issuer": "urn:muster:sandbox"}, "MUSTER_OIDC_JWKS must be set"),
+    ],
+)
+async def test_a_process_does_not_start_that_could_admit_nobody(settings: dict[str, str], says: str) -> None:
+    service = Service("sample", Settings(**{"oidc_issuer": ISSUER, **settings}), Path())
+    with pytest.raises(StartRefused, match=says):
+        async with running(service):
+            pass
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:

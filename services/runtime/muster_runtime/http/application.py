@@ -30,6 +30,7 @@ from muster_runtime.http.tenancy import (
     etag,
 )
 from muster_runtime.http.tokens import TokenVerifier
+from muster_runtime.observability.telemetry import BREAK_GLASS
 from muster_runtime.service import Runtime, Service
 
 __all__ = [
@@ -76,6 +77,7 @@ def create_app(
         _add_api(app, runtime.service)
     app.state.database = api_database
     app.state.runtime = runtime
+    BREAK_GLASS.labels(runtime.service.name)  # counted from zero, so that the alert sees the first one
     admission = Admission(runtime.service.name, settings.http_concurrency, settings.http_body_bytes)
     app.include_router(health_router(health, admission))
     app.include_router(documentation_router(app))
