@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from joserfc.jwk import OKPKey
 
 from muster_runtime.clock import SystemClock
@@ -68,4 +69,6 @@ def signed(key: OKPKey, payload: bytes | dict[str, Any] | None = None, **header:
 def signed_parts(key: OKPKey, head: bytes, body: bytes) -> str:
     """As `signed`, of bytes."""
     message = f"{packed(head)}.{packed(body)}"
-    return f"Bearer {message}.{packed(key.private_key.sign(message.encode()))}"
+    private = key.private_key
+    assert isinstance(private, Ed25519PrivateKey)
+    return f"Bearer {message}.{packed(private.sign(message.encode()))}"

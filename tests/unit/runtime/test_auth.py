@@ -197,7 +197,7 @@ async def test_a_key_that_the_token_brings_is_neither_fetched_nor_used(
     """RFC 8725, 3.10: the attacker signs with a key of their own, and says where it is."""
     attackers = OKPKey.generate_key("Ed25519", {"kid": str(key.kid)})
     with KeyServer(KeySet([attackers]).as_dict(private=False)) as server:
-        brought = {
+        brought: dict[str, Any] = {
             "jwk": attackers.as_dict(private=False),
             "jku": server.url,
             "x5u": server.url,

@@ -222,13 +222,16 @@ def test_a_wrong_file_is_refused_with_its_name_the_key_and_the_rule(
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"roles_file": "/none/roles.toml"}, "MUSTER_ROLES_FILE: /none/roles.toml: No such file"),
+        (
+            {"oidc_issuer": ISSUER, "roles_file": "/none/roles.toml"},
+            "MUSTER_ROLES_FILE: /none/roles.toml: No such file",
+        ),
         ({"oidc_issuer": ""}, "MUSTER_OIDC_ISSUER and MUSTER_OIDC_AUDIENCE must be set"),
         ({"oidc_issuer": "urn:muster:sandbox"}, "MUSTER_OIDC_JWKS must be set"),
     ],
 )
-async def test_a_process_does_not_start_that_could_admit_nobody(settings: dict[str, str], says: str) -> None:
-    service = Service("sample", Settings(**{"oidc_issuer": ISSUER, **settings}), Path())
+async def test_a_process_does_not_start_that_could_admit_nobody(settings: dict[str, Any], says: str) -> None:
+    service = Service("sample", Settings(**settings), Path())
     with pytest.raises(StartRefused, match=says):
         async with running(service):
             pass
