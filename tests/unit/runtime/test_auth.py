@@ -82,6 +82,7 @@ async def refused(token: str, key: OKPKey, directory: Path) -> None:
         {"exp": [4102444800]},
         {"exp": float("inf")},
         {"exp": float("nan")},
+        {"filler": float("nan")},
         pytest.param({"nbf": at(hours=12)}, id="not yet"),
         {"nbf": "now"},
         pytest.param({"iat": at(hours=12)}, id="issued in the future"),

@@ -5,7 +5,7 @@ from typing import Any
 import structlog
 from joserfc.jwk import JWKRegistry, Key, KeySet, RSAKey
 
-# RFC 7518, 6.3.2, and for other key types 6.2.2 and RFC 8037, 2.
+# RFC 7518, 6.3.2; of other key types 6.2.2, 6.4 (`k`: a shared secret), and RFC 8037, 2.
 _PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 # RFC 7518, 3.3.
@@ -29,7 +29,7 @@ def _usable(jwk: Any) -> Key | None:
     """The key, or None for one of another use or an unknown type. One that endangers its issuer is also logged."""
     if not isinstance(jwk, dict) or not isinstance(jwk.get("kid", ""), str) or not _verifies(jwk):
         return None
-    if jwk.get("kty") == "oct" or _PRIVATE_MEMBERS & jwk.keys():
+    if _PRIVATE_MEMBERS & jwk.keys():
         _report(jwk, "whoever reads the key set could sign with it")
         return None
     try:
