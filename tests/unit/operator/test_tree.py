@@ -19,7 +19,7 @@ from muster_operator.group import summary_of
 PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
 
 # These print one value, a log, or the course of a run.
-WITHOUT_JSON = {"token", "address", "logs", "down", "demo", "drill"}
+WITHOUT_JSON = {"token", "address", "logs", "down", "demo", "drill", "logout"}
 
 # Far more than it takes, far less than with every command's modules.
 HELP_CPU_SECONDS = 1.0

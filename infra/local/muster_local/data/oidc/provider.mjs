@@ -21,9 +21,9 @@ const interval = seconds('INTERVAL', 5);
 const lastAsked = new Map();
 
 // Pages of our own: those of the library load a font from elsewhere.
-const escape = (text) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
-const page = (message, form) => `<!doctype html><html lang="en"><title>Muster</title><h1>${message}</h1>
-${form}${/<form id="([^"]+)"/.test(form) ? `<button form="${/<form id="([^"]+)"/.exec(form)[1]}">Continue</button>` : ''}</html>`;
+const escaped = (text) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
+const page = (message, form) => `<!doctype html><html lang="en"><title>Muster</title><h1>${message}</h1>${form}</html>`;
+const go = (id) => `<button form="op.device${id}Form">Continue</button>`;
 const send = (ctx, message, form) => {
   ctx.type = 'html';
   ctx.body = page(message, form);
@@ -41,11 +41,15 @@ const provider = new Provider(env.PROVIDER_ISSUER, {
     devInteractions: { enabled: false },
     deviceFlow: {
       enabled: true,
-      userCodeInputSource: (ctx, form, out, error) => send(ctx, error ? 'This code is not valid' : 'Enter the code', form),
+      userCodeInputSource: (ctx, form, out, error) => send(
+        ctx,
+        error ? 'This code is not valid' : 'Enter the code',
+        form + go('Input'),
+      ),
       userCodeConfirmSource: (ctx, form, client, device, code) => send(
         ctx,
-        `Does ${escape(client.clientId)} show the code ${escape(code)}?`,
-        `${form}<button form="op.deviceConfirmForm" name="abort" value="yes">No</button>`,
+        `Does ${escaped(client.clientId)} show the code ${escaped(code)}?`,
+        `${form}${go('Confirm')}<button form="op.deviceConfirmForm" name="abort" value="yes">No</button>`,
       ),
       successSource: (ctx) => send(ctx, 'You are logged in: return to the command', ''),
     },
