@@ -25,6 +25,9 @@ WITHOUT_AGENCY = {
     "agency_domain",
 }
 
+# How old the oldest snapshot is, and for how long commits have waited: figures of the server, none of an agency.
+OWNERS_FUNCTIONS = {"oldest_snapshot_seconds", "commit_wait_seconds"}
+
 
 @pytest.fixture(params=SERVICES)
 def service(request: pytest.FixtureRequest) -> str:
@@ -106,6 +109,43 @@ async def test_the_runtime_roles_own_nothing_and_have_no_attribute(
         assert not any(row[attribute] for attribute in attributes)
         assert not await admin.fetchval("select has_schema_privilege($1, $2, 'create')", row["rolname"], service)
         assert not await admin.fetchval("select has_schema_privilege($1, 'public', 'create')", row["rolname"])
+
+
+async def test_everybody_else_can_neither_connect_nor_make_anything(
+    service: str, admin: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    """`public` is every role of the server."""
+    databases = await admin.fetch(
+        """
+        select granted.privilege_type
+        from pg_database as d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) as granted
+        where d.datname = current_database() and granted.grantee = 0
+        """
+    )
+    assert databases == []
+    schemas = await admin.fetch(
+        """
+        select n.nspname, granted.privilege_type
+        from pg_namespace as n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) as granted
+        where n.nspname in ('public', $1) and granted.grantee = 0
+        """,
+        service,
+    )
+    assert schemas == []
+
+
+async def test_no_view_or_function_of_the_owner_shows_the_rows_of_all_agencies(
+    service: str, admin: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    """A view, and a `security definer` function, reads as its owner."""
+    views = await admin.fetch(
+        "select relname from pg_class where relnamespace = $1::regnamespace and relkind in ('v', 'm')", service
+    )
+    assert views == []
+    functions = await admin.fetch(
+        "select proname from pg_proc where pronamespace = $1::regnamespace and prosecdef", service
+    )
+    assert {row["proname"] for row in functions} == OWNERS_FUNCTIONS
 
 
 async def test_no_runtime_role_can_change_the_audit(service: str, admin: "asyncpg.Connection[asyncpg.Record]") -> None:
