@@ -9,12 +9,26 @@ from pydantic import BaseModel, ConfigDict, Field
 from muster_contracts import Instant
 from muster_notify import queries
 from muster_notify.adapters.vault import Vault
-from muster_notify.commands import AddWebhook, DeleteWebhook, EnableWebhook, ReplayWebhook, RetryDelivery
+from muster_notify.commands import (
+    AddWebhook,
+    DeleteWebhook,
+    EnableWebhook,
+    ReplayWebhook,
+    RetryDelivery,
+    RotateWebhookSecret,
+)
 from muster_notify.domain.deliveries import Channel, DeliveryState
 from muster_notify.domain.endpoints import WebhookState
 from muster_notify.domain.urls import LONGEST_URL
 from muster_notify.handlers import deliveries, webhooks
-from muster_notify.replies import DeliveryLogReply, DeliveryReply, NewWebhookReply, ReplayReply, WebhookReply
+from muster_notify.replies import (
+    DeliveryLogReply,
+    DeliveryReply,
+    NewWebhookReply,
+    ReplayReply,
+    RotatedSecretReply,
+    WebhookReply,
+)
 from muster_runtime.errors import Conflict
 from muster_runtime.http.application import EVERY_AGENCY, CommandsDep, PageDep, ReaderDep, requires, requires_program
 from muster_runtime.http.problem_responses import COMMON, problem_responses
@@ -43,6 +57,19 @@ class WebhookRequest(BaseModel):
         default=None,
         max_length=100,
         description="The event types to send. Default: every public type except those that are only sent on request.",
+    )
+
+
+class RotationRequest(BaseModel):
+    """How long two secrets sign."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    overlap_hours: int = Field(
+        default=24,
+        ge=0,
+        le=72,
+        description="Hours for which the previous secret signs as well. 0 ends it at once, such as after a leak.",
     )
 
 
@@ -122,6 +149,24 @@ def make_router(vault: Vault, *, allow_private: bool) -> APIRouter:
         """The endpoint keeps its secret. Start a replay to send what it missed."""
         command = EnableWebhook(agency_id, webhook_id)
         return await commands.execute(agency_id, partial(webhooks.enable_webhook, command=command))
+
+    @router.post(
+        "/webhooks/{webhook_id}/secret-rotation",
+        summary="Rotate a webhook's secret",
+        tags=["webhooks"],
+        response_model=RotatedSecretReply,
+        dependencies=[_WRITE],
+    )
+    async def rotate_webhook_secret(
+        agency_id: AgencyOrAll, webhook_id: WebhookId, body: RotationRequest, commands: CommandsDep
+    ) -> Response:
+        """Only this response shows the new secret. During the overlap, both secrets sign each request."""
+        command = RotateWebhookSecret(agency_id, webhook_id, body.overlap_hours)
+        return await commands.execute(
+            agency_id,
+            partial(webhooks.rotate_webhook_secret, command=command, vault=vault),
+            kept=lambda rotated: rotated.model_copy(update={"secret": None}),
+        )
 
     @router.post(
         "/webhooks/{webhook_id}/replays",

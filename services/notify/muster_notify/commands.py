@@ -30,6 +30,15 @@ class EnableWebhook:
 
 
 @dataclass(frozen=True, slots=True)
+class RotateWebhookSecret:
+    """Replace an endpoint's secret. For `overlap_hours`, the one before it signs as well."""
+
+    agency_id: str
+    webhook_id: str
+    overlap_hours: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReplayWebhook:
     """Send again what failed to reach an endpoint since an instant."""
 

@@ -34,6 +34,20 @@ class NewWebhookReply(WebhookReply):
     )
 
 
+class RotatedSecretReply(BaseModel):
+    """The new secret of an endpoint; only this reply has it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    webhook_id: str
+    previous_secret_until: Instant | None = Field(
+        description="Until then the previous secret signs as well. null: it no longer signs."
+    )
+    secret: str | None = Field(
+        description="Verifies the signatures (Standard Webhooks). Shown once; null if the request is repeated."
+    )
+
+
 class ReplayReply(BaseModel):
     """A replay of failed deliveries to an endpoint."""
 

@@ -3,8 +3,11 @@
 from datetime import timedelta
 from typing import Any
 
+import pytest
+from standardwebhooks.webhooks import WebhookVerificationError
+
 from muster_contracts.notify import WebhookEndpointDisabled
-from tests.integration.notify.conftest import START, Notify, contact, paid, reinstated
+from tests.integration.notify.conftest import START, Notify, contact, enrolled, paid, reinstated
 from tests.integration.notify.disabled import TYPES, disabled, enable
 from tests.integration.notify.mail import MailServer
 from tests.integration.notify.receiver import Receiver
@@ -83,6 +86,48 @@ async def test_an_endpoint_is_enabled_again_with_its_secret(notify: Notify, rece
     again = await enable(notify, webhook)
     assert (again.status_code, "already enabled" in again.json()["detail"]) == (409, True)
     assert (await notify.get("/health/ready")).json()["warnings"] == []
+
+
+async def rotate(notify: Notify, webhook: Any, key: str, **body: int) -> Any:
+    path = f"/v1/agencies/{webhook['agency_id']}/webhooks/{webhook['webhook_id']}/secret-rotation"
+    return await notify.service.client.post(path, json=body, headers={"Idempotency-Key": key})
+
+
+async def test_while_a_secret_is_rotated_the_previous_one_signs_as_well(notify: Notify, receiver: Receiver) -> None:
+    webhook = await notify.add_webhook(receiver.url)
+    answer = await rotate(notify, webhook, "first")
+    assert answer.status_code == 200
+    rotated = answer.json()
+    assert rotated["previous_secret_until"] == "2025-08-07T00:00:00Z"
+    assert (await rotate(notify, webhook, "first")).json() == {**rotated, "secret": None}
+
+    await notify.service.publish(enrolled())
+    await eventually(lambda: receiver.requests)
+    for secret in (webhook["secret"], rotated["secret"]):
+        assert receiver.requests[0].verified(secret)["agency_id"] == "NASA"
+
+    notify.move(days=1)
+    await notify.service.publish(paid())
+    await eventually(lambda: len(receiver.requests) == 2)
+    assert receiver.requests[1].verified(rotated["secret"])
+    with pytest.raises(WebhookVerificationError):
+        receiver.requests[1].verified(webhook["secret"])
+
+    leaked = rotated["secret"]
+    newest = (await rotate(notify, webhook, "leak", overlap_hours=0)).json()
+    assert newest["previous_secret_until"] is None
+    await notify.service.publish(reinstated())
+    await eventually(lambda: len(receiver.requests) == 3)
+    assert receiver.requests[2].verified(newest["secret"])
+    with pytest.raises(WebhookVerificationError):
+        receiver.requests[2].verified(leaked)
+
+    audited = await notify.service.admin.fetch("select * from audit where command = 'RotateWebhookSecret'")
+    stored = await notify.service.admin.fetch("select * from webhook")
+    assert len(audited) == 2
+    assert not any(secret in f"{audited} {stored}" for secret in (webhook["secret"], leaked, newest["secret"]))
+    assert (await rotate(notify, webhook, "long", overlap_hours=73)).status_code == 422
+    assert (await rotate(notify, {**webhook, "agency_id": "EPA"}, "other")).status_code == 404
 
 
 async def test_failures_before_an_endpoint_was_enabled_again_do_not_disable_it(

@@ -16,6 +16,7 @@ NOT_KEPT = {"email", "emails", "name", "secret", "user_name", "display_name"}
 TAKEN_OUT = {
     "POST /v1/agencies/{agency_id}/seats": {"email", "name"},
     "POST /v1/agencies/{agency_id}/webhooks": {"secret"},
+    "POST /v1/agencies/{agency_id}/webhooks/{webhook_id}/secret-rotation": {"secret"},
 }
 
 

@@ -1,6 +1,7 @@
 """Sends webhooks in the Standard Webhooks format, only to checked addresses."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from urllib.parse import urlsplit
@@ -36,21 +37,22 @@ class WebhookSender:
         )
 
     async def send(self, database: Database, delivery: Delivery, now: datetime) -> Outcome:
-        """Attempt a delivery once. It is signed at the machine's time, whatever `now` is."""
+        """Attempt a delivery once. It is signed at the machine's time, whatever `now` is; secrets expire by `now`."""
         async with database.connection() as connection:
             endpoint = await endpoints.find_endpoint(connection, delivery.recipient)
-        if endpoint.state is not WebhookState.ENABLED or endpoint.sealed_secret is None:
+        secrets = endpoint.signing_secrets(now)
+        if endpoint.state is not WebhookState.ENABLED or not secrets:
             return Outcome(Verdict.FAILED, f"the endpoint is {endpoint.state}")
-        return replace(await self._attempt(endpoint, delivery), enabled_at=endpoint.enabled_at)
+        return replace(await self._attempt(endpoint, secrets, delivery), enabled_at=endpoint.enabled_at)
 
     async def close(self) -> None:
         """Close the client."""
         await self._client.aclose()
 
-    async def _attempt(self, endpoint: Endpoint, delivery: Delivery) -> Outcome:
+    async def _attempt(self, endpoint: Endpoint, secrets: Sequence[bytes], delivery: Delivery) -> Outcome:
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                status = await self._post(endpoint.url, self._headers(endpoint, delivery), delivery.payload)
+                status = await self._post(endpoint.url, self._headers(secrets, delivery), delivery.payload)
         except TimeoutError:
             return Outcome(Verdict.RETRY, f"no answer within {self._timeout_seconds:g} s")
         except AddressRefused as refused:
@@ -61,16 +63,18 @@ class WebhookSender:
             return Outcome(Verdict.RETRY, f"no answer: {type(error).__name__}")
         return _judge(status)
 
-    def _headers(self, endpoint: Endpoint, delivery: Delivery) -> dict[str, str]:
-        assert endpoint.sealed_secret is not None
+    def _headers(self, secrets: Sequence[bytes], delivery: Delivery) -> dict[str, str]:
         signed_at = self._clock.now()
-        webhook = Webhook(self._vault.open(endpoint.sealed_secret))
+        signatures = (
+            Webhook(self._vault.open(secret)).sign(delivery.id, signed_at, delivery.payload.decode())
+            for secret in secrets
+        )
         return {
             "content-type": "application/json",
             "user-agent": "muster-notify",
             "webhook-id": delivery.id,
             "webhook-timestamp": str(int(signed_at.timestamp())),
-            "webhook-signature": webhook.sign(delivery.id, signed_at, delivery.payload.decode()),
+            "webhook-signature": " ".join(signatures),
         }
 
     async def _post(self, url: str, headers: dict[str, str], body: bytes) -> int:

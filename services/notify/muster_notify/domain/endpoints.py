@@ -25,7 +25,8 @@ class ReplayState(StrEnum):
 class Endpoint:
     """A webhook endpoint: `agency_id` is `*` for one that receives every agency's events.
 
-    `enabled_at` is when it was last enabled again; None if it never was.
+    `enabled_at` is when it was last enabled again; None if it never was. Secrets are sealed; the previous one signs
+    until its instant.
     """
 
     id: str
@@ -34,6 +35,15 @@ class Endpoint:
     state: WebhookState
     sealed_secret: bytes | None
     enabled_at: datetime | None = None
+    previous_secret: bytes | None = None
+    previous_secret_until: datetime | None = None
+
+    def signing_secrets(self, now: datetime) -> list[bytes]:
+        """The sealed secrets that sign what is sent now, the newest first: two of them while one replaces the other."""
+        secrets = [self.sealed_secret]
+        if self.previous_secret_until is not None and now < self.previous_secret_until:
+            secrets.append(self.previous_secret)
+        return [secret for secret in secrets if secret is not None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,17 @@
-"""The commands on webhook endpoints: add, delete, enable, and replay."""
+"""The commands on webhook endpoints: add, delete, enable, rotate the secret, and replay."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 from muster_notify import queries
 from muster_notify.adapters.vault import Vault, new_secret
-from muster_notify.commands import AddWebhook, DeleteWebhook, EnableWebhook, ReplayWebhook
+from muster_notify.commands import AddWebhook, DeleteWebhook, EnableWebhook, ReplayWebhook, RotateWebhookSecret
 from muster_notify.domain.endpoints import Endpoint, Replay, WebhookState
 from muster_notify.domain.rules import public_types, wanted_types
 from muster_notify.domain.urls import check_url, normal_url
 from muster_notify.errors import AlreadyEnabled, DuplicateWebhook, EndpointNotEnabled, ReplayRunning
-from muster_notify.replies import NewWebhookReply, ReplayReply, WebhookReply
+from muster_notify.replies import NewWebhookReply, ReplayReply, RotatedSecretReply, WebhookReply
 from muster_notify.repository import endpoints, replays
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import InvalidInput
@@ -88,6 +89,25 @@ async def enable_webhook(uow: UnitOfWork, command: EnableWebhook) -> WebhookRepl
     )
     uow.wake()
     return await queries.find_webhook(uow.connection, command.agency_id, command.webhook_id)
+
+
+async def rotate_webhook_secret(uow: UnitOfWork, command: RotateWebhookSecret, *, vault: Vault) -> RotatedSecretReply:
+    """Replace an endpoint's secret (Standard Webhooks, "Signature scheme": during a rotation, several sign).
+
+    A second rotation within the overlap ends the first: the oldest secret no longer signs. Raises WebhookUnknown.
+    """
+    webhook = await queries.find_webhook(uow.connection, command.agency_id, command.webhook_id)
+    secret = new_secret()
+    until = uow.now + timedelta(hours=command.overlap_hours) if command.overlap_hours else None
+    await endpoints.save_secret(uow.connection, webhook.webhook_id, vault.seal(secret), until)
+    audit.record(
+        uow,
+        command="RotateWebhookSecret",
+        agency_id=command.agency_id,
+        subject=webhook.webhook_id,
+        after={"previous_secret_until": until},
+    )
+    return RotatedSecretReply(webhook_id=webhook.webhook_id, previous_secret_until=until, secret=secret)
 
 
 async def replay_webhook(uow: UnitOfWork, command: ReplayWebhook) -> ReplayReply:

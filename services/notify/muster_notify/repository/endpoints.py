@@ -33,7 +33,13 @@ def add_endpoint(endpoint: Endpoint, event_types: Sequence[str] | None, now: dat
 async def find_endpoint(connection: Connection, webhook_id: str) -> Endpoint:
     """An endpoint by its ID; its row is never deleted."""
     row = await connection.fetchrow(
-        "select id, agency_id, url, state, sealed_secret, enabled_at from webhook where id = $1", webhook_id
+        """
+        select
+            id, agency_id, url, state, sealed_secret, enabled_at, previous_secret, previous_secret_until
+        from webhook
+        where id = $1
+        """,
+        webhook_id,
     )
     assert row is not None
     return _endpoint(row)
@@ -126,10 +132,35 @@ async def save_disabled(connection: Connection, webhook_id: str, reason: str | N
     return changed is not None
 
 
-async def delete_endpoint(connection: Connection, webhook_id: str) -> None:
-    """Delete an endpoint: its row stays and loses its secret."""
+async def save_secret(
+    connection: Connection, webhook_id: str, sealed_secret: bytes, previous_until: datetime | None
+) -> None:
+    """Replace an endpoint's secret. The one before it signs until an instant; with None, no longer."""
     await connection.execute(
-        "update webhook set state = 'deleted', state_reason = null, sealed_secret = null where id = $1",
+        """
+        update webhook
+        set
+            sealed_secret = $2,
+            previous_secret = case when $3::timestamptz is not null then sealed_secret end,
+            previous_secret_until = $3
+        where id = $1
+        """,
+        webhook_id,
+        sealed_secret,
+        previous_until,
+    )
+
+
+async def delete_endpoint(connection: Connection, webhook_id: str) -> None:
+    """Delete an endpoint: its row stays and loses its secrets."""
+    await connection.execute(
+        """
+        update webhook
+        set
+            state = 'deleted', state_reason = null,
+            sealed_secret = null, previous_secret = null, previous_secret_until = null
+        where id = $1
+        """,
         webhook_id,
     )
 
