@@ -152,7 +152,7 @@ def make_router(vault: Vault, *, allow_private: bool) -> APIRouter:
 
     @router.post(
         "/webhooks/{webhook_id}/secret-rotation",
-        summary="Rotate a webhook's secret",
+        summary="Rotate the secret of a webhook",
         tags=["webhooks"],
         response_model=RotatedSecretReply,
         dependencies=[_WRITE],
