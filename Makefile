@@ -67,9 +67,21 @@ lint: venv ## Check style, spelling, types, imports, and migrations
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/mypy $(MODULES:%=-p %)
-	$(BIN)/mypy tests
+	$(BIN)/mypy tests infra/supply_chain
 	$(BIN)/lint-imports
 	for file in $(MIGRATIONS); do sed '/^-- migrate:down/,$$d' $$file | $(BIN)/squawk --stdin-filepath $$file; done
+
+supply-chain: sbom ## Make the SBOM, check every license, and look for secrets
+	$(BIN)/python -m infra.supply_chain.licenses $(ARGS)
+	$(BIN)/python -m infra.supply_chain.find_secrets
+
+sbom: venv ## Write a CycloneDX SBOM of the lock and the packages to build/
+	$(BIN)/python -m infra.supply_chain.sbom make build/muster.cdx.json
+
+metrics-check: venv ## Check metrics and alerts with promtool, which this target needs installed
+	@command -v promtool > /dev/null || { echo "promtool is not installed: apt-get install prometheus" >&2; exit 1; }
+	$(BIN)/python -m tests.support.metrics_page | promtool check metrics
+	promtool check rules infra/alerts/*.yml
 
 format: venv ## Format the code
 	$(BIN)/ruff check --fix .
@@ -99,7 +111,7 @@ clean: ## Remove generated files, but keep the data of stacks
 help: ## Show the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
-.PHONY: demo up status down test faults faults-pooler faults-long bench bench-quick lint format contracts contracts-check release-contracts lock clean help venv
+.PHONY: demo up status down test faults faults-pooler faults-long bench bench-quick lint supply-chain sbom metrics-check format contracts contracts-check release-contracts lock clean help venv
 
 # The virtual environment. If two makes run at once, the second waits and finds it complete.
 venv:

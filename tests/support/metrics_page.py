@@ -1,0 +1,30 @@
+"""Prints every metric of the four services as `/metrics` prints it, whether or not it has a value yet.
+
+A page leaves out what has not happened, and a check of the page with it. Here each metric has at least one sample.
+"""
+
+import importlib
+import pkgutil
+import sys
+
+from prometheus_client import REGISTRY, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
+
+from muster_contracts import SERVICES
+
+
+def page() -> bytes:
+    """The metrics of all four services, with an example's label values where there are none."""
+    for service in SERVICES:
+        package = importlib.import_module(f"muster_{service}")
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+    for metric in list(REGISTRY._collector_to_names):
+        if isinstance(metric, MetricWrapperBase) and metric._labelnames:
+            metric.labels(*("example" for _ in metric._labelnames))
+    return generate_latest()
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(page())
