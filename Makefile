@@ -71,7 +71,7 @@ lint: venv ## Check style, spelling, types, imports, and migrations
 	$(BIN)/lint-imports
 	for file in $(MIGRATIONS); do sed '/^-- migrate:down/,$$d' $$file | $(BIN)/squawk --stdin-filepath $$file; done
 
-supply-chain: sbom ## Make the SBOM, check every license, and look for secrets
+supply-chain: venv sbom ## Make the SBOM, check every license, and look for secrets
 	$(BIN)/python -m infra.supply_chain.licenses $(ARGS)
 	$(BIN)/python -m infra.supply_chain.find_secrets
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
+from boolean.boolean import ParseError
 from license_expression import AND, OR, ExpressionError, LicenseSymbol, LicenseWithExceptionSymbol, get_spdx_licensing
 from packaging.utils import canonicalize_name
 
@@ -95,9 +96,10 @@ def _license(name: str, distribution: Distribution, rules: Rules) -> str:
 
 def _is_spdx(text: str) -> bool:
     try:
-        return not _spdx.validate(text, strict=True).errors
-    except ExpressionError:
+        _spdx.parse(text, validate=True, strict=True)
+    except (ExpressionError, ParseError):
         return False
+    return True
 
 
 def _is_allowed(expression: str, allowed: frozenset[str]) -> bool:

@@ -49,6 +49,7 @@ def test_a_license_that_is_not_allowed_is_named_with_its_package(tmp_path: Path)
     install(site, "planted", "License-Expression: AGPL-3.0-only")
     install(site, "sum", "License-Expression: MIT AND SSPL-1.0")
     install(site, "silent")
+    install(site, "wordy", "License: Copyright 2026 Somebody. Permission is hereby granted, (MIT")
     shutil.rmtree(site / "unclear-1.0.dist-info")
     found = run("licenses", "--path", site, "--rules", rules)
     assert found.returncode == 1
@@ -56,6 +57,7 @@ def test_a_license_that_is_not_allowed_is_named_with_its_package(tmp_path: Path)
         "planted 1.0: AGPL-3.0-only is not an allowed license",
         "silent 1.0: no license is not an allowed license",
         "sum 1.0: MIT AND SSPL-1.0 is not an allowed license",
+        "wordy 1.0: Copyright 2026 Somebody. Permission is hereby granted, (MIT is not an allowed license",
         "licenses.toml: unclear is not installed; remove its entry",
     ]
 
