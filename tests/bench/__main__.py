@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 import uvloop
 
-from tests.bench import checks, consuming, contracts, deadlines, latency, peer, relay, steady, withdrawal, workforce
+from tests.bench import (
+    checks,
+    consuming,
+    contracts,
+    deadlines,
+    latency,
+    peer,
+    relay,
+    steady,
+    tracing,
+    withdrawal,
+    workforce,
+)
 from tests.bench.report import Measurement, Results, say, show, write_json, write_page
 from tests.support import servers
 
@@ -39,6 +51,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "latency": _latency,
     "checks": lambda quick: checks.measure(2_000 if quick else 2_290_000, 1.0 if quick else 10.0),
     "deadlines": lambda quick: deadlines.measure(5_000 if quick else 100_000),
+    "tracing": lambda quick: tracing.measure(200 if quick else 4_000, 5_000 if quick else 200_000),
     "workforce": lambda quick: workforce.measure(_QUICK_SIZES if quick else _SIZES, 3 if quick else 100),
     "withdrawal": lambda quick: withdrawal.measure(3_000 if quick else 2_290_000, 3 if quick else 100),
 }

@@ -71,7 +71,7 @@ async def make_table(own: Setting) -> None:
 
 
 @dataclass
-class _Counter:
+class Counter:
     """Keeps a row for each event, and counts them."""
 
     seen: int = 0
@@ -87,7 +87,7 @@ class _Counter:
 
 
 async def _ours(own: Setting, events: int) -> Span:
-    counter = _Counter()
+    counter = Counter()
     group = own.topic_prefix + "bench"
     subscriptions = Subscriptions({SeatAssigned: counter.keep}, service="bench", group=group, clock=own.database.clock)
     consumer = Consumer(

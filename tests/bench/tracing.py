@@ -1,0 +1,124 @@
+"""What tracing costs: the CPU of an event from its command to its effect, with it off and at three sampling rates."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from unittest.mock import patch
+
+from muster_contracts import topics
+from muster_contracts.entitlements import SeatAssigned
+from muster_runtime.context import Context
+from muster_runtime.database.outbox import RUN_LENGTH
+from muster_runtime.database.wakeup import WakeupListener
+from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging.consumer import Consumer
+from muster_runtime.messaging.subscriptions import Subscriptions
+from muster_runtime.observability import tracing
+from tests.bench.consuming import Counter, make_table
+from tests.bench.processes import span
+from tests.bench.relay import SUBJECT
+from tests.bench.report import Measurement
+from tests.bench.setting import AGENCIES, SEAT_TOPIC, Setting, setting
+
+# The shares of traces that are sampled; None: tracing is off.
+SHARES = (None, 0.0, 0.05, 1.0)
+
+AIMS = {0.0: "1.05 × off", 0.05: "1.1 × off", 1.0: ""}
+
+# How often each is measured, in turn. The lowest counts: whatever else the machine does only adds to it.
+ROUNDS = 3
+
+
+async def measure(commands: int, events: int) -> list[Measurement]:
+    """Commands with an event each, then events in runs of 500: in microseconds of this process's CPU an event."""
+    measurements = []
+    async with setting() as own, _pipeline(own) as counter:
+        with _collector() as address:
+            for name, total, run in (
+                ("commands of one event", commands, 1),
+                ("runs of 500 events", events, RUN_LENGTH),
+            ):
+                costs = {
+                    share: min([await _cost(own, counter, share, address, total, run) for _ in range(ROUNDS)])
+                    for share in SHARES
+                }
+                measurements += [
+                    Measurement(f"{name}, {share:.0%} sampled", costs[share], costs[None], "µs CPU/event", aim)
+                    for share, aim in AIMS.items()
+                ]
+    return measurements
+
+
+@asynccontextmanager
+async def _pipeline(own: Setting) -> AsyncIterator[Counter]:
+    """A relay and a consumer that keeps a row an event, both running."""
+    await make_table(own)
+    counter = Counter()
+    listener = WakeupListener(own.access.worker_dsn, "entitlements", own.database.clock)
+    relay = own.relay(listener.wakeup)
+    duties = [asyncio.create_task(duty) for duty in (listener.run(), relay.run())]
+    group = own.topic_prefix + "bench"
+    subscriptions = Subscriptions({SeatAssigned: counter.keep}, service="bench", group=group, clock=own.database.clock)
+    consumer = Consumer(
+        Applier(own.database, subscriptions),
+        own.database,
+        {SEAT_TOPIC: topics()[SEAT_TOPIC].partitions},
+        client_id="bench",
+        bootstrap=own.bootstrap,
+        topic_prefix=own.topic_prefix,
+        batch_records=1_000,
+    )
+    await consumer.start()
+    await consumer.assigned.wait()
+    try:
+        yield counter
+    finally:
+        await consumer.stop()
+        for duty in duties:
+            duty.cancel()
+        await asyncio.gather(*duties, return_exceptions=True)
+
+
+async def _cost(own: Setting, counter: Counter, share: float | None, address: str, events: int, run: int) -> float:
+    """Write events in transactions of `run`, and wait until all are applied; includes the export of all spans."""
+    wanted = counter.seen + events
+    with span() as measured, _traced(share, address):
+        for number in range(0, events, run):
+            agency = AGENCIES[number // run % len(AGENCIES)]
+            with tracing.request(None, {"correlation_id": "cor_0"}) as request:
+                async with own.database.write(agency, context=Context("bench", "cor_0")) as uow:
+                    for part in range(number, min(number + run, events)):
+                        seat = SeatAssigned(agency_id=agency, seat_id=f"seat_{part:032x}", subject_ref=SUBJECT)
+                        uow.publish(seat)
+                    uow.wake()
+                tracing.answered(request, "POST", "/v1/agencies/{agency_id}/seats", 201, agency)
+        while counter.seen < wanted:
+            await asyncio.sleep(0.005)
+    return measured.cpu / events * 1e6
+
+
+@contextmanager
+def _traced(share: float | None, address: str) -> Iterator[None]:
+    """Export spans of that share of traces, until the block ends."""
+    variables = {} if share is None else {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_TRACES_SAMPLER_ARG": str(share)}
+    variables |= {"OTEL_EXPORTER_OTLP_ENDPOINT": address, "OTEL_TRACES_SAMPLER": "parentbased_traceidratio"}
+    with patch.dict(os.environ, variables):
+        tracing.start("bench", "bench")
+        try:
+            yield
+        finally:
+            tracing.stop()
+
+
+@contextmanager
+def _collector() -> Iterator[str]:
+    """The address of a collector in a process of its own."""
+    with subprocess.Popen([sys.executable, "-m", "tests.bench.sink"], stdout=subprocess.PIPE, text=True) as sink:
+        assert sink.stdout is not None
+        try:
+            yield sink.stdout.readline().strip()
+        finally:
+            sink.kill()
