@@ -58,7 +58,7 @@ def service_program(
         name=service,
         command=[sys.executable, "-m", f"muster_{service}", "serve", "--role", role],
         address=f"http://127.0.0.1:{port}",
-        environment=_bare_environment() | environment | _own_settings(service, installation),
+        environment=_bare_environment() | _tracing() | environment | _own_settings(service, installation),
     )
 
 
@@ -77,6 +77,11 @@ def _own_settings(service: str, installation: Installation) -> dict[str, str]:
             "MUSTER_DELIVERY_RETENTION_DAYS": "400",
         }
     return {}
+
+
+def _tracing() -> dict[str, str]:
+    """OpenTelemetry's variables, but for the name: each service has its own."""
+    return {name: os.environ[name] for name in os.environ if name.startswith("OTEL_") and name != "OTEL_SERVICE_NAME"}
 
 
 def _bare_environment() -> dict[str, str]:

@@ -18,7 +18,7 @@ from muster_runtime.database.dbmate import MigrationFailed, MigrationsMissing, m
 from muster_runtime.exit_statuses import BAD_INPUT, FAILED
 from muster_runtime.http.application import openapi
 from muster_runtime.http.connections import KEEP_ALIVE_SECONDS, BoundedProtocol, Connections, raise_file_limit
-from muster_runtime.observability import telemetry
+from muster_runtime.observability import telemetry, tracing
 from muster_runtime.process import Process, Role, StartRefused, parse_roles, running
 from muster_runtime.service import Service
 
@@ -45,9 +45,12 @@ def run(build: Callable[[], Service]) -> None:
         except ValueError as error:
             raise _refusal(f"--role: {error}") from None
         try:
+            tracing.start(service.name, service.settings.instance)
             uvloop.run(_serve(service, roles, raise_file_limit()))
-        except StartRefused as refusal:
+        except (StartRefused, tracing.InvalidTracing) as refusal:
             raise _refusal(str(refusal)) from None
+        finally:
+            tracing.stop()
 
     @app.command("migrate")
     def migrate_() -> None:

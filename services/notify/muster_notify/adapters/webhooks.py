@@ -14,6 +14,7 @@ from muster_notify.adapters.vault import Vault
 from muster_notify.domain.deliveries import Delivery, Outcome, Verdict
 from muster_notify.domain.endpoints import Endpoint, WebhookState
 from muster_notify.repository import endpoints
+from muster_runtime import spans
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.transactions import Database
 
@@ -61,6 +62,7 @@ class WebhookSender:
             return Outcome(Verdict.RETRY, "the host name could not be resolved")
         except httpx.HTTPError as error:
             return Outcome(Verdict.RETRY, f"no answer: {type(error).__name__}")
+        spans.current().set_attribute("http.response.status_code", status)
         return _judge(status)
 
     def _headers(self, secrets: Sequence[bytes], delivery: Delivery) -> dict[str, str]:
@@ -69,12 +71,14 @@ class WebhookSender:
             Webhook(self._vault.open(secret)).sign(delivery.id, signed_at, delivery.payload.decode())
             for secret in secrets
         )
+        traceparent = spans.traceparent() or spans.valid(delivery.traceparent)
         return {
             "content-type": "application/json",
             "user-agent": "muster-notify",
             "webhook-id": delivery.id,
             "webhook-timestamp": str(int(signed_at.timestamp())),
             "webhook-signature": " ".join(signatures),
+            **({"traceparent": traceparent} if traceparent else {}),
         }
 
     async def _post(self, url: str, headers: dict[str, str], body: bytes) -> int:

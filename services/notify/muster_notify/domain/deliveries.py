@@ -43,6 +43,7 @@ class Intent:
     audience: str
     payload: bytes
     missed: bool = False
+    traceparent: str | None = None
 
     @property
     def delivery_id(self) -> str:
@@ -74,6 +75,7 @@ class Delivery:
     attempts: int
     round_attempts: int
     round_started_at: datetime | None
+    traceparent: str | None = None
 
     @property
     def lane(self) -> Lane:

@@ -38,13 +38,15 @@ async def on_public_event(uow: UnitOfWork, events: Sequence[Received[Event]]) ->
     new = [event for event in events if purged_before is None or event.envelope.time > purged_before]
     if len(new) < len(events):
         _log.warning("old_events_not_announced", event_type=event_type, events=len(events) - len(new))
-    intents = [intent for event in new for intent in _intents(event, email_rules, subscribed)]
+    intents = [intent for event in new for intent in _intents(uow, event, email_rules, subscribed)]
     if intents:
         await deliveries.add_deliveries(uow.connection, intents, uow.now)
         uow.wake()
 
 
-def _intents(event: Received[Event], email_rules: Sequence[Rule], subscribed: Sequence[Endpoint]) -> list[Intent]:
+def _intents(
+    uow: UnitOfWork, event: Received[Event], email_rules: Sequence[Rule], subscribed: Sequence[Endpoint]
+) -> list[Intent]:
     agency_id = event.data.agency_id
     intent = partial(
         Intent,
@@ -52,6 +54,7 @@ def _intents(event: Received[Event], email_rules: Sequence[Rule], subscribed: Se
         event_id=event.envelope.id,
         event_type=event.envelope.type,
         correlation_id=event.envelope.correlation_id,
+        traceparent=uow.context.traceparent_after(event.envelope.traceparent),
         payload=_body(event),
     )
     emails = [

@@ -13,18 +13,18 @@ async def add_deliveries(connection: Connection, intents: Sequence[Intent], now:
     added = await connection.fetch(
         """
         insert into delivery (
-            id, agency_id, event_id, event_type, correlation_id, rule, channel, recipient, audience,
+            id, agency_id, event_id, event_type, correlation_id, traceparent, rule, channel, recipient, audience,
             payload, state, attempts, recorded_at, finished_at, last_error
         )
         select
-            id, agency_id, event_id, event_type, correlation_id, rule, channel, recipient, audience,
-            payload, case when missed then 'failed' else 'pending' end, 0, $12,
-            case when missed then $12::timestamptz end, case when missed then 'the endpoint is disabled' end
+            id, agency_id, event_id, event_type, correlation_id, traceparent, rule, channel, recipient, audience,
+            payload, case when missed then 'failed' else 'pending' end, 0, $13,
+            case when missed then $13::timestamptz end, case when missed then 'the endpoint is disabled' end
         from unnest(
             $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-            $9::text[], $10::bytea[], $11::boolean[]
+            $9::text[], $10::text[], $11::bytea[], $12::boolean[]
         ) with ordinality as intent (
-            id, agency_id, event_id, event_type, correlation_id, rule, channel, recipient, audience,
+            id, agency_id, event_id, event_type, correlation_id, traceparent, rule, channel, recipient, audience,
             payload, missed, number
         )
         order by number
@@ -36,6 +36,7 @@ async def add_deliveries(connection: Connection, intents: Sequence[Intent], now:
         [i.event_id for i in intents],
         [i.event_type for i in intents],
         [i.correlation_id for i in intents],
+        [i.traceparent for i in intents],
         [i.rule for i in intents],
         [i.channel for i in intents],
         [i.recipient for i in intents],
@@ -71,8 +72,8 @@ async def save_heads_as_due(connection: Connection, lanes: Iterable[Lane], now: 
         ) as head
         where d.id = head.id
         returning
-            d.id, d.agency_id, d.event_type, d.correlation_id, d.rule, d.channel, d.recipient, d.audience,
-            d.payload, d.attempts, d.round_attempts, d.round_started_at, held_by_replay(d) as held
+            d.id, d.agency_id, d.event_type, d.correlation_id, d.traceparent, d.rule, d.channel, d.recipient,
+            d.audience, d.payload, d.attempts, d.round_attempts, d.round_started_at, held_by_replay(d) as held
         """,
         [agency_id for agency_id, _ in keys],
         [recipient for _, recipient in keys],
@@ -89,8 +90,8 @@ async def list_due(
     rows = await connection.fetch(
         """
         select
-            id, agency_id, event_type, correlation_id, rule, channel, recipient, audience, payload, attempts,
-            round_attempts, round_started_at
+            id, agency_id, event_type, correlation_id, traceparent, rule, channel, recipient, audience, payload,
+            attempts, round_attempts, round_started_at
         from delivery as d
         where
             channel = $1 and next_attempt_at <= $2

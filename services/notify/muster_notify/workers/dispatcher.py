@@ -7,7 +7,7 @@ Message-ID: at-least-once delivery, and never out of order in a lane.
 import asyncio
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from muster_notify.domain.deliveries import (
 )
 from muster_notify.handlers.disabling import disable_endpoint
 from muster_notify.repository import deliveries
+from muster_runtime import spans
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import RETRYABLE, Database
 from muster_runtime.messaging.lease import RENEW_SECONDS, Lease
@@ -120,7 +121,11 @@ class Dispatcher:
     async def _deliver(self, runtime: Runtime, delivery: Delivery) -> Delivery | None:
         """Attempt a delivery and record the result; returns the next one of the lane if that is due now."""
         started = time.monotonic()
-        outcome = await self._attempt(runtime, delivery)
+        with _span(delivery) as span:
+            outcome = await self._attempt(runtime, delivery)
+            span.set_attribute("muster.delivery.verdict", outcome.verdict)
+            if outcome.verdict is not Verdict.DELIVERED:
+                spans.fail(span, outcome.verdict)
         milliseconds = int((time.monotonic() - started) * 1000)
         step = progress(delivery, outcome, runtime.clock.now())
         if outcome.verdict is not Verdict.DELIVERED:
@@ -167,3 +172,13 @@ class Dispatcher:
             await sender.close()
         with suppress(*RETRYABLE):
             await lease.release()
+
+
+def _span(delivery: Delivery) -> AbstractContextManager[spans.Span]:
+    """The span of an attempt; the recipient's address is left out."""
+    attributes: spans.Attributes = {
+        "muster.agency_id": delivery.agency_id,
+        "muster.delivery_id": delivery.id,
+        "muster.delivery.attempt": delivery.attempts + 1,
+    }
+    return spans.follow(f"deliver {delivery.channel}", spans.SpanKind.CLIENT, [delivery.traceparent], attributes)

@@ -13,7 +13,7 @@ import asyncpg
 from muster_contracts import Envelope, Erasure, Event
 from muster_runtime.clock import Clock
 from muster_runtime.context import Context
-from muster_runtime.database import locks, outbox, writes
+from muster_runtime.database import locks, outbox, traced, writes
 from muster_runtime.database.array_types import ArrayTypes
 from muster_runtime.database.commits import COMMIT_SECONDS, Commits
 from muster_runtime.database.connections import Connection as Connection
@@ -115,7 +115,7 @@ class UnitOfWork:
                 time or self.now,
                 causation_id or self.context.causation_id,
                 cause.correlation_id if cause else self.context.correlation_id,
-                cause.traceparent if cause else self.context.traceparent,
+                self.context.traceparent_after(cause.traceparent) if cause else self.context.traceparent,
             )
         )
 
@@ -263,6 +263,8 @@ class Database:
         if not agencies:
             raise RuntimeError("a unit of work must name the agencies that it changes")
         async with AsyncExitStack() as turn, AsyncExitStack() as held:
+            span = turn.enter_context(traced.transaction(self._settings.get("search_path", ""), agencies))
+            context = traced.carried_on(context)
             if self._gate is not None:
                 await turn.enter_async_context(self._gate.turn(agencies))
             self.commits.admit()
@@ -271,6 +273,7 @@ class Database:
                 async with self.commits.transaction(connection, held):
                     async with self.commits.interruptible():
                         now, found = await locks.take(connection, self.clock, agencies, lock)
+                    span.add_event("locked")
                     uow = UnitOfWork(connection, frozenset(agencies), now, context, found)
                     yield uow
                     await uow.flush()

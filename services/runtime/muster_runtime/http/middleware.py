@@ -19,9 +19,12 @@ from muster_runtime.http import problems
 from muster_runtime.http.auth import PUBLIC_PATHS
 from muster_runtime.http.identity import Identity
 from muster_runtime.http.json_shape import MAX_KEYS, broken_rule
+from muster_runtime.http.request_span import request_span
 from muster_runtime.http.slots import Slots
 from muster_runtime.http.tokens import REASON_HEADER, TokenVerifier
+from muster_runtime.observability import tracing
 from muster_runtime.observability.telemetry import BREAK_GLASS, HTTP_IN_WORK, HTTP_REFUSED, HTTP_REQUEST_SECONDS
+from muster_runtime.spans import Span
 
 MEBIBYTE = 1024 * 1024
 
@@ -106,9 +109,8 @@ class Gatekeeper:
             return
         exchange = _Exchange(Request(scope, receive), send, self._admission)
         started_at = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(
-            request_id=exchange.request_id, correlation_id=exchange.correlation_id
-        ):
+        ids = {"request_id": exchange.request_id, "correlation_id": exchange.correlation_id}
+        with structlog.contextvars.bound_contextvars(**ids), request_span(exchange.request, ids) as span:
             try:
                 if exchange.path in PUBLIC_PATHS:
                     await self._app(scope, exchange.receive, exchange.send)
@@ -122,7 +124,7 @@ class Gatekeeper:
                 response = await problems.answer(exchange.request, error)
                 await response(scope, receive, exchange.send)
             finally:
-                self._measure(exchange, time.perf_counter() - started_at)
+                self._measure(exchange, time.perf_counter() - started_at, span)
 
     async def _serve(self, exchange: "_Exchange") -> None:
         """Serve a request that needs a token, within its tenant's share of the process."""
@@ -183,12 +185,13 @@ class Gatekeeper:
             if names.count(name) > 1:
                 raise HTTPException(400, f"{name.decode()} must be sent only once")
 
-    def _measure(self, exchange: "_Exchange", seconds: float) -> None:
+    def _measure(self, exchange: "_Exchange", seconds: float, span: Span) -> None:
         method = exchange.request.method if exchange.request.method in _METHODS else "other"
         route = exchange.route
         status = exchange.status or 500
         HTTP_REQUEST_SECONDS.labels(self._service, method, route, status).observe(seconds)
         if exchange.path not in PUBLIC_PATHS:
+            tracing.answered(span, method, route, status, exchange.tenant)
             log.info("request", method=method, route=route, status=status, milliseconds=round(seconds * 1000, 2))
 
 

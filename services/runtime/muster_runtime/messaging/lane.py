@@ -17,6 +17,7 @@ from muster_runtime.messaging.lease import RENEW_SECONDS, Lease
 from muster_runtime.messaging.positions import StreamKey
 from muster_runtime.messaging.producers import Producer
 from muster_runtime.messaging.restore_guard import DatabaseRestored, refuse_restored
+from muster_runtime.observability import tracing
 from muster_runtime.observability.telemetry import describe
 
 # What one read takes at the most: runs, and the events in them.
@@ -218,7 +219,8 @@ class Lane:
     async def _send(self, producer: Producer, parts: Parts) -> Sequence[Run]:
         """Send the parts; returns everything acknowledged by now, which may include late parts."""
         if parts:
-            await self._flight.send(producer, parts)
+            with tracing.publication(run for part in parts.values() for run in part.runs):
+                await self._flight.send(producer, parts)
         return self._flight.collect(producer)
 
     async def _delete(self, runs: Sequence[Run]) -> None:

@@ -12,6 +12,7 @@ from muster_runtime.messaging.positions import START, Position, StreamKey
 from muster_runtime.messaging.record_reader import Item
 from muster_runtime.messaging.replay import Replayer
 from muster_runtime.messaging.subscriptions import Subscriptions
+from muster_runtime.observability import tracing
 
 
 class StreamsTransaction:
@@ -34,28 +35,32 @@ class StreamsTransaction:
         subscriptions, group = self._subscriptions, self._subscriptions.group
         agencies = sorted({agency_id for _, agency_id in streams})
         lock = positions.lock(group, streams, patience_seconds)
-        async with self._database.write(*agencies, context=subscriptions.context, lock=lock) as uow:
-            if known:
-                await offsets.require(uow.connection, group, known)
-            applied, is_gap = positions.found(uow)
-            plans: dict[StreamKey, Plan] = {}
-            for stream, items in streams.items():
-                last = applied.get(stream, START)
-                if is_gap.get(stream) is False:  # parked, and not for missing events: nothing can free it but a replay
-                    await self._append(uow, (i for i in items if i.position is None or i.position > last))
-                else:
-                    plans[stream] = make_plan(subscriptions.service, stream[0], items, last)
-            await subscriptions.carry_out(uow, plans)
-            for stream, plan in plans.items():
-                if stream in is_gap:
-                    await self._append(uow, plan.held)
-                elif plan.held:
-                    await parking.park(uow, group, waiting(plan.held), plan.reason, self._limits, gap=plan.gap)
-            filled = [
-                stream
-                for stream, plan in plans.items()
-                if (stream in is_gap or plan.gap) and await self._is_filled(uow, stream, plan.position)
-            ]
+        batch = ((topic, item.envelope) for (topic, _), items in streams.items() for item in items)
+        with tracing.application(group, batch):
+            async with self._database.write(*agencies, context=subscriptions.context, lock=lock) as uow:
+                if known:
+                    await offsets.require(uow.connection, group, known)
+                applied, is_gap = positions.found(uow)
+                plans: dict[StreamKey, Plan] = {}
+                for stream, items in streams.items():
+                    last = applied.get(stream, START)
+                    if (
+                        is_gap.get(stream) is False
+                    ):  # parked, and not for missing events: nothing can free it but a replay
+                        await self._append(uow, (i for i in items if i.position is None or i.position > last))
+                    else:
+                        plans[stream] = make_plan(subscriptions.service, stream[0], items, last)
+                await subscriptions.carry_out(uow, plans)
+                for stream, plan in plans.items():
+                    if stream in is_gap:
+                        await self._append(uow, plan.held)
+                    elif plan.held:
+                        await parking.park(uow, group, waiting(plan.held), plan.reason, self._limits, gap=plan.gap)
+                filled = [
+                    stream
+                    for stream, plan in plans.items()
+                    if (stream in is_gap or plan.gap) and await self._is_filled(uow, stream, plan.position)
+                ]
         for topic, agency_id in filled:
             await self._replayer.replay(topic, agency_id, subscriptions.context)
 

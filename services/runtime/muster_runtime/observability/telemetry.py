@@ -85,7 +85,16 @@ HTTP_REQUEST_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30),
 )
 
-_LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "faststream", "aiokafka", "httpx")
+_LIBRARIES = (
+    "uvicorn",
+    "uvicorn.error",
+    "uvicorn.access",
+    "faststream",
+    "aiokafka",
+    "httpx",
+    "opentelemetry",
+    "urllib3",
+)
 
 _SECRET_NAME = re.compile(r"authorization|password|secret|token|dsn|cookie|api_?key", re.IGNORECASE)
 _SECRET_VALUE = re.compile(

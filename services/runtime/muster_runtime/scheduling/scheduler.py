@@ -17,6 +17,7 @@ from muster_runtime.database.transactions import ONE_AGENCYS, RETRYABLE, Databas
 from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.breaker import BreakerOpen
+from muster_runtime.observability import tracing
 from muster_runtime.observability.telemetry import DEADLINE_LATENESS_SECONDS, HANDLER_SECONDS, describe
 from muster_runtime.scheduling import deadlines
 from muster_runtime.scheduling.deadlines import Deadline, DeadlineHandler
@@ -123,11 +124,12 @@ class Scheduler:
     async def _handle(self, agency_id: str, due: Sequence[Deadline]) -> None:
         """Handle deadlines of one agency in one transaction, in the order of the service's kinds."""
         context = self._context()
-        async with self._database.write(agency_id, context=context) as uow:
-            taken = await deadlines.take(uow, due)  # unless another process has handled them
-            taken.sort(key=self._place)
-            with bound_contextvars(correlation_id=context.correlation_id):
-                await handle(uow, self._handlers, taken, self._service)
+        with tracing.deadlines(agency_id, [deadline.kind for deadline in due]):
+            async with self._database.write(agency_id, context=context) as uow:
+                taken = await deadlines.take(uow, due)  # unless another process has handled them
+                taken.sort(key=self._place)
+                with bound_contextvars(correlation_id=context.correlation_id):
+                    await handle(uow, self._handlers, taken, self._service)
         for deadline in taken:
             lateness = (uow.now - deadline.due_at).total_seconds()
             DEADLINE_LATENESS_SECONDS.labels(self._service, deadline.kind).observe(lateness)

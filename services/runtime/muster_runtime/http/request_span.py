@@ -1,0 +1,17 @@
+"""The span of a request. What asks for health or metrics has none."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+
+from starlette.requests import Request
+
+from muster_runtime import spans
+from muster_runtime.http.auth import PUBLIC_PATHS
+from muster_runtime.observability import tracing
+
+
+def request_span(request: Request, ids: Mapping[str, str]) -> AbstractContextManager[spans.Span]:
+    """A span until the request is answered, in the trace that the caller names."""
+    if not spans.is_recording() or request.scope["path"] in PUBLIC_PATHS:
+        return spans.NOTHING
+    return tracing.request(request.headers.get("traceparent"), ids)
