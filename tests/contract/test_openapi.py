@@ -1,15 +1,17 @@
 """The four OpenAPI documents: valid, complete for a reader, and with plain regular expressions alone."""
 
 import json
+import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from muster_local.node import NODE
+from muster_local.node import NODE, installed
 from muster_runtime.http.application import openapi
 from tests.support.applications import BUILDERS, whole_application
 
@@ -28,6 +30,26 @@ def documents() -> Iterator[tuple[str, dict[str, Any]]]:
     for name, (build, settings_class) in BUILDERS.items():
         yield f"{name}, printed", openapi(build(settings_class(environment="sandbox")))
         yield f"{name}, served", whole_application(name).openapi()
+
+
+def linted(folder: Path, documents: Mapping[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    """What Redocly has against documents: the rule, and where."""
+    for name, document in documents.items():
+        (folder / f"{name}.json").write_text(json.dumps(document), "utf-8")
+    project = installed(Path(__file__).parent / "redocly")
+    done = subprocess.run(
+        [str(NODE), "node_modules/@redocly/cli/bin/cli.js", "lint", "--format=json"]
+        + [str(folder / f"{name}.json") for name in documents],
+        cwd=project,
+        env=os.environ | {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.startswith("{"), done.stderr
+    report, _ = json.JSONDecoder().raw_decode(done.stdout)
+    assert (done.returncode == 0) == (not report["problems"])
+    return [(found["ruleId"], found["location"][0].get("pointer", "")) for found in report["problems"]]
 
 
 def patterns(node: object) -> Iterator[str]:
@@ -55,6 +77,25 @@ def test_the_document_is_valid(name: str, document: dict[str, Any]) -> None:
     assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == [], name
 
 
+def test_redocly_has_nothing_against_the_documents_and_would_tell_of_a_fault(tmp_path: Path) -> None:
+    sound = dict(documents())
+    faulty = {"faulty": json.loads(json.dumps(sound["billing, printed"]))}
+    del faulty["faulty"]["paths"]["/v1/agencies/{agency_id}/terms"]["get"]["parameters"][0]
+    assert linted(tmp_path, sound) == []
+    assert "path-parameters-defined" in {rule for rule, _ in linted(tmp_path, faulty)}
+
+
+def test_a_header_without_which_a_request_is_refused_is_required() -> None:
+    found = {
+        name: parameter["required"]
+        for name, operation in operations()
+        if "428" in operation["responses"]
+        for parameter in operation["parameters"]
+        if parameter["name"] == "if-match"
+    }
+    assert found == {"enrollment: post /v1/agencies/{agency_id}/withdrawal": True}
+
+
 @pytest.mark.parametrize("operation", [pytest.param(operation, id=name) for name, operation in operations()])
 def test_an_operation_tells_a_reader_what_it_does(operation: dict[str, Any]) -> None:
     verb, *others = operation["summary"].split()
@@ -64,7 +105,7 @@ def test_an_operation_tells_a_reader_what_it_does(operation: dict[str, Any]) -> 
     assert len(operation["tags"]) == 1
     typed = [parameter["schema"] for parameter in operation.get("parameters", ()) if parameter["in"] == "path"]
     assert [schema for schema in typed if "pattern" not in schema] == []
-    assert {"401", "403", "404", "422", "429", "503", "default"} <= set(operation["responses"])
+    assert {"400", "401", "403", "404", "415", "422", "429", "503", "default"} <= set(operation["responses"])
 
 
 def test_a_command_that_can_conflict_documents_it() -> None:

@@ -119,6 +119,8 @@ class Field(ProbeTables, ProbeTraffic):
             "MUSTER_KAFKA_BOOTSTRAP": where.bootstrap,
             "MUSTER_TOPIC_PREFIX": self.prefix,
             "MUSTER_TOPIC_PARTITIONS": str(PARTITIONS),
+            "MUSTER_HTTP_TOKEN_RATE": "1000000",  # the traffic is one client's
+            "MUSTER_HTTP_AGENCY_RATE": "1000000",
             "MUSTER_OIDC_ISSUER": ISSUER,
             "MUSTER_OIDC_JWKS": str(self.tokens.jwks),
             **(settings or {}),

@@ -129,6 +129,9 @@ class ServiceRunner:
                 "kafka_bootstrap": self.bootstrap,
                 "topic_prefix": self.topic_prefix,
                 "topic_partitions": PARTITIONS,
+                # A test's one client asks as fast as it can.
+                "http_token_rate": 1_000_000,
+                "http_agency_rate": 1_000_000,
                 "oidc_issuer": ISSUER,
                 "oidc_jwks": str(self.tokens.jwks),
                 **overrides,

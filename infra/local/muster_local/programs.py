@@ -51,6 +51,9 @@ def service_program(
         "MUSTER_TOPIC_PREFIX": topic_prefix,
         "MUSTER_HTTP_HOST": "127.0.0.1",
         "MUSTER_HTTP_PORT": str(port),
+        # In a sandbox one client plays a whole program, and a year in a minute.
+        "MUSTER_HTTP_TOKEN_RATE": "1000000",
+        "MUSTER_HTTP_AGENCY_RATE": "1000000",
         "MUSTER_OIDC_ISSUER": ISSUER,
         "MUSTER_OIDC_JWKS": str(home.jwks),
     }

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from muster_contracts import AgencyId, Instant
+from muster_contracts import AgencyId
 from muster_enrollment import queries
 from muster_enrollment.commands import (
     AcceptDataUseTerms,
@@ -36,6 +36,7 @@ from muster_runtime.http.application import (
     ReaderDep,
     RequiredIfMatchDep,
     RuntimeDep,
+    WrittenInstant,
     etag,
     media_type,
     requires,
@@ -106,7 +107,7 @@ class EnrollmentRequest(_Request):
     """A request to enroll: the number of seats, the start, and the administrator."""
 
     seats: _Seats
-    starts_at: Instant
+    starts_at: WrittenInstant
     contact: PersonRequest
 
 
@@ -116,8 +117,8 @@ class AuthorizationRequest(_Request):
     number: _Text
     issuer: _Text
     product: _Text
-    valid_from: Instant
-    valid_until: Instant
+    valid_from: WrittenInstant
+    valid_until: WrittenInstant
 
 
 class ReasonRequest(_Request):

@@ -6,7 +6,6 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from muster_contracts import Instant
 from muster_notify import queries
 from muster_notify.adapters.vault import Vault
 from muster_notify.commands import (
@@ -30,7 +29,15 @@ from muster_notify.replies import (
     WebhookReply,
 )
 from muster_runtime.errors import Conflict
-from muster_runtime.http.application import EVERY_AGENCY, CommandsDep, PageDep, ReaderDep, requires, requires_program
+from muster_runtime.http.application import (
+    EVERY_AGENCY,
+    CommandsDep,
+    PageDep,
+    ReaderDep,
+    WrittenInstant,
+    requires,
+    requires_program,
+)
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.pagination import Page
 
@@ -78,7 +85,7 @@ class ReplayRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    since: Instant = Field(
+    since: WrittenInstant = Field(
         description="Replay what failed since this instant (RFC 3339), such as the endpoint's `disabled_at`."
     )
 

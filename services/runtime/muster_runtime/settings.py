@@ -57,6 +57,15 @@ class Settings(BaseSettings):
     http_connections_per_address: int = Field(
         default=1_000, ge=1, description="The same for one address. Behind a proxy, as many as in all."
     )
+    http_token_rate: int = Field(
+        default=300, ge=1, description="Requests per second of one client: a token's subject and agency."
+    )
+    http_agency_rate: int = Field(
+        default=600, ge=1, description="Requests per second of all clients that act for one agency."
+    )
+    http_behind_tls: bool = Field(
+        default=False, description="Whether clients come by TLS, which a proxy ends: browsers are told to keep to it."
+    )
     agency_queue: int = Field(
         default=250, ge=1, description="Commands of one agency in work or waiting; one more is answered 429."
     )

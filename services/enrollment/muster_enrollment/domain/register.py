@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from muster_contracts import AgencyId
 from muster_enrollment.domain.facts import Agency, Branch
 from muster_enrollment.errors import Fault, RegisterRefused
+from muster_runtime.plain_rules import plain_rule
 
 COLUMNS = ("id", "name", "parent", "treasury_code", "domains", "headcount", "branch")
 
@@ -66,7 +67,7 @@ def parse_register(content: bytes, delimiter: str) -> tuple[Entry, ...]:
             entries.append(Entry(line, Agency(**_Row.model_validate(row).model_dump())))
         except ValidationError as error:
             faults += [
-                Fault(line, str(fault["loc"][0]), str(row.get(str(fault["loc"][0]), "")), fault["msg"])
+                Fault(line, str(fault["loc"][0]), str(row.get(str(fault["loc"][0]), "")), plain_rule(fault))
                 for fault in error.errors()
             ]
     faults += _repeated(entries, "id", lambda agency: (agency.id,))

@@ -31,7 +31,7 @@ class ResizeRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cap: int = Field(ge=0, le=MOST_SEATS)
+    cap: int = Field(strict=True, ge=0, le=MOST_SEATS)
 
 
 class SeatPolicyRequest(BaseModel):
@@ -40,10 +40,10 @@ class SeatPolicyRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     idle_days: int | None = Field(
-        ge=1, le=MOST_DAYS, description="Days without use after which a seat is idle; null: never."
+        strict=True, ge=1, le=MOST_DAYS, description="Days without use after which a seat is idle; null: never."
     )
-    warning_days: int = Field(default=DEFAULT_POLICY.warning_days, ge=1, le=MOST_DAYS)
-    invitation_days: int = Field(default=DEFAULT_POLICY.invitation_days, ge=1, le=MOST_DAYS)
+    warning_days: int = Field(default=DEFAULT_POLICY.warning_days, strict=True, ge=1, le=MOST_DAYS)
+    invitation_days: int = Field(default=DEFAULT_POLICY.invitation_days, strict=True, ge=1, le=MOST_DAYS)
 
 
 @router.get(

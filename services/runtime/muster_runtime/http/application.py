@@ -10,15 +10,18 @@ from starlette.exceptions import HTTPException
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.transactions import EVERY_AGENCY, Database
 from muster_runtime.http import problems
+from muster_runtime.http.admission import Admission
 from muster_runtime.http.audit_routes import audit_router
 from muster_runtime.http.auth import IdentityDep, access_to, requires, requires_program
 from muster_runtime.http.documentation import documentation_router
+from muster_runtime.http.exchange import MEBIBYTE, body_limit
 from muster_runtime.http.health import HealthCheck, health_router
 from muster_runtime.http.identity import Identity
 from muster_runtime.http.keys import KeySource
-from muster_runtime.http.middleware import MEBIBYTE, Admission, Gatekeeper, body_limit
+from muster_runtime.http.middleware import Gatekeeper
 from muster_runtime.http.pagination import PageDep
-from muster_runtime.http.request_rules import media_type
+from muster_runtime.http.rate_limits import RateLimits
+from muster_runtime.http.request_rules import WrittenInstant, media_type
 from muster_runtime.http.roles import Roles
 from muster_runtime.http.tenancy import (
     Commands,
@@ -46,6 +49,7 @@ __all__ = [
     "ReaderDep",
     "RequiredIfMatchDep",
     "RuntimeDep",
+    "WrittenInstant",
     "access_to",
     "body_limit",
     "create_app",
@@ -92,7 +96,9 @@ def create_app(
             clock=clock,
             roles=Roles.load(settings.roles_file),
         ),
+        limits=RateLimits(settings.http_token_rate, settings.http_agency_rate),
         admission=admission,
+        behind_tls=settings.http_behind_tls,
     )
     return app
 
@@ -108,6 +114,8 @@ def _bare_application(service: Service) -> FastAPI:
     app = FastAPI(
         title=f"Muster {service.name}",
         version="1",
+        license_info={"name": "Apache License 2.0", "identifier": "Apache-2.0"},
+        servers=[{"url": "/", "description": "The service itself."}],
         openapi_url=None,  # `documentation` serves it, and the pages: FastAPI's would load scripts of third parties
         docs_url=None,
         redoc_url=None,

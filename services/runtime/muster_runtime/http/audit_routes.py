@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from muster_contracts import Instant
 from muster_runtime.http.auth import requires
 from muster_runtime.http.pagination import PageDep
+from muster_runtime.http.problem_responses import COMMON
 from muster_runtime.http.tenancy import ReaderDep
 from muster_runtime.pagination import Page
 
@@ -31,7 +32,7 @@ class AuditEntry(BaseModel):
 
 def audit_router(service: str) -> APIRouter:
     """The route that lists a service's audit, oldest first."""
-    router = APIRouter(prefix="/v1/audit", tags=["audit"])
+    router = APIRouter(prefix="/v1/audit", tags=["audit"], responses=COMMON)
 
     @router.get("", summary="List audit entries", dependencies=[requires(f"{service}:audit")])
     async def list_audit(

@@ -9,7 +9,7 @@ import structlog
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
-from muster_runtime.http.middleware import Admission
+from muster_runtime.http.admission import Admission
 
 log = structlog.get_logger(__name__)
 

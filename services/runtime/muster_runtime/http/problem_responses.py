@@ -5,8 +5,11 @@ from http import HTTPStatus
 from typing import Any
 
 from muster_runtime.errors import InvalidInput, NotFound, PermanentError, TooManyRequests
+from muster_runtime.http.idempotency import IdempotencyMismatch, InvalidIdempotencyKey
 from muster_runtime.http.identity import Forbidden, ProgramOnly, ReasonRequired, Unauthenticated
 from muster_runtime.http.problems import MEDIA_TYPE, SCHEMA
+from muster_runtime.http.rate_limits import QuotaExceeded
+from muster_runtime.http.request_rules import UnsupportedMediaType
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -27,7 +30,26 @@ def _response(status: int, titles: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-# What any route of an agency can answer; a router passes them on to its routes.
-COMMON = problem_responses(
-    Unauthenticated, Forbidden, ProgramOnly, ReasonRequired, NotFound, InvalidInput, TooManyRequests
-) | {503: _response(503, {"unavailable": "A dependency is unavailable; retry the request after `Retry-After`"})}
+# What any route that needs a token can answer; a router passes them on to its routes.
+COMMON = {
+    400: _response(
+        400,
+        {
+            "bad-request": "A header is repeated or missing, or the body is not of the form that a service reads",
+            "malformed-json": "The body is not JSON",
+            InvalidIdempotencyKey.slug: InvalidIdempotencyKey.title,
+        },
+    )
+} | problem_responses(
+    Unauthenticated,
+    Forbidden,
+    ProgramOnly,
+    ReasonRequired,
+    NotFound,
+    UnsupportedMediaType,
+    InvalidInput,
+    IdempotencyMismatch,
+    TooManyRequests,
+    QuotaExceeded,
+)
+COMMON[503] = _response(503, {"unavailable": "A dependency is unavailable; retry the request after `Retry-After`"})

@@ -16,6 +16,8 @@ from muster_runtime.database.dbmate import MigrationsPending
 from muster_runtime.database.transactions import RETRYABLE
 from muster_runtime.errors import PermanentError, TooManyRequests
 from muster_runtime.http.identity import Forbidden, Unauthenticated
+from muster_runtime.http.tenancy import PreconditionRequired
+from muster_runtime.plain_rules import plain_rule
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +27,9 @@ RETRY_AFTER_SECONDS = 1
 
 # A request may break many rules; so many of them are told.
 MAX_ERRORS = 50
+
+# Where FastAPI misses what a route requires of conditional requests.
+_IF_MATCH = ("header", "if-match")
 
 # What Postgres says of a text with U+0000, which JSON allows and a text column does not.
 _BAD_TEXT = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
@@ -125,6 +130,7 @@ def _problem(
     extensions: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
+    request.state.problem = slug  # for the access log
     body = {
         "type": f"urn:muster:problem:{slug}",
         "title": title,
@@ -148,16 +154,22 @@ def _invalid_request(request: Request, error: RequestValidationError) -> Respons
     if errors[0]["type"] == "json_invalid":
         place = f"at character {errors[0]['loc'][-1]}: {errors[0]['ctx']['error']}"
         return _problem(request, 400, "malformed-json", "The body is not JSON", place)
+    if any(error["type"] == "missing" and error["loc"] == _IF_MATCH for error in errors):
+        status, slug, title = PreconditionRequired.status, PreconditionRequired.slug, PreconditionRequired.title
+        detail = "If-Match is missing: read the resource and send its ETag as If-Match"
+        return _problem(request, status, slug, title, detail)
     broken = [_field_error(e) for e in errors[:MAX_ERRORS]]
-    first = f"{broken[0]['field']}: {broken[0]['rule']}"
+    first = broken[0]
+    given = "" if first["value"] is None else f" {first['value']!r} is invalid:"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return _problem(request, 422, "invalid-input", "The input is invalid", first + more, {"errors": broken})
+    detail = f"{first['field']}:{given} {first['rule']}{more}"
+    return _problem(request, 422, "invalid-input", "The input is invalid", detail, {"errors": broken})
 
 
 def _field_error(error: Mapping[str, Any]) -> dict[str, Any]:
     source, *path = error["loc"]
     value = None if error["type"] == "missing" else str(error["input"])[:200]
-    return {"field": ".".join(map(str, path)) or source, "value": value, "rule": error["msg"]}
+    return {"field": ".".join(map(str, path)) or source, "value": value, "rule": plain_rule(error)}
 
 
 def _headers(request: Request, error: PermanentError) -> dict[str, str]:

@@ -1,12 +1,30 @@
-"""What every request keeps to: no query parameter that its route does not know, and a body of the route's type."""
+"""What every request keeps to: each query parameter once, none that its route does not know, a body of its type."""
 
-from typing import Any
+import re
+from datetime import datetime
+from typing import Annotated, Any
 
 from fastapi import Request
+from pydantic import BeforeValidator
 
+from muster_contracts import Instant
 from muster_runtime.errors import InvalidInput, PermanentError
 
 JSON = "application/json"
+
+
+_INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:")
+
+
+def _written(value: object) -> object:
+    """Pydantic takes a number, too, for seconds or milliseconds since 1970, as it seems fit."""
+    if isinstance(value, datetime) or (isinstance(value, str) and _INSTANT.match(value)):
+        return value
+    raise ValueError("must be an instant such as 2025-08-06T00:00:00Z")
+
+
+# An instant of a request: as RFC 3339 writes it.
+WrittenInstant = Annotated[Instant, BeforeValidator(_written)]
 
 
 class UnsupportedMediaType(PermanentError):
@@ -22,20 +40,35 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
+def check_coding(request: Request) -> None:
+    """Check that the body is not packed: some kilobytes may be the form of gigabytes (RFC 9110, 15.5.16).
+
+    FastAPI reads a body before it asks for anything else. Raises UnsupportedMediaType.
+    """
+    coding = request.headers.get("content-encoding", "identity")
+    if coding.strip().lower() != "identity":
+        raise UnsupportedMediaType(f"Content-Encoding {coding[:100]!r} is not supported: send the body as it is")
+
+
 def check_rules(request: Request) -> None:
     """Check a request that has been let in. Raises InvalidInput and UnsupportedMediaType."""
     route = request.scope.get("fastapi", {}).get("effective_route_context") or request.scope["route"]
     if request.query_params:
-        _refuse_unknown(request, route)
+        _refuse_unknown_or_repeated(request, route)
     _refuse_other_type(request, route)
 
 
-def _refuse_unknown(request: Request, route: Any) -> None:
+def _refuse_unknown_or_repeated(request: Request, route: Any) -> None:
+    """No route takes a list. Of a second value a proxy may look at the last, and a service at the first."""
     known = sorted(_query_names(route.dependant))
-    for name, value in request.query_params.items():
+    seen = set()
+    for name, value in request.query_params.multi_items():
         if name not in known:
             knows = f"those of this route are {', '.join(known)}" if known else "this route has none"
             raise InvalidInput(name[:100], value[:100], f"unknown query parameter; {knows}")
+        if name in seen:
+            raise InvalidInput(name, value[:100], "must be given only once")
+        seen.add(name)
 
 
 def _query_names(dependant: Any) -> set[str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Annotated, TypeVar
 
 from fastapi import Depends, Header, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from muster_runtime.context import Context
 from muster_runtime.database.locks import LOCK, Lock
@@ -19,6 +19,9 @@ from muster_runtime.http.identity import Identity
 from muster_runtime.identifiers import EVERY_AGENCY
 
 R = TypeVar("R", bound=BaseModel | None)
+
+# Documented, and not checked by FastAPI: what is no ETag is answered 400.
+_ETAG_SCHEMA: dict[str, JsonValue] = {"pattern": '^"[0-9]{1,18}"$', "examples": ['"7"']}
 
 # The consequence of each error that refuses a command.
 AfterRefusal = Mapping[type[PermanentError], Callable[[UnitOfWork], Awaitable[None]]]
@@ -149,7 +152,10 @@ async def _reader(request: Request, identity: IdentityDep) -> Reader:
 
 KeyHeader = Annotated[
     str | None,
-    Header(description="1 to 255 printable ASCII characters. A repeated request with it is carried out once."),
+    Header(
+        description="1 to 255 printable ASCII characters. A repeated request with it is carried out once.",
+        json_schema_extra={"pattern": "^[ -~]{1,255}$"},
+    ),
 ]
 
 
@@ -158,21 +164,30 @@ async def _commands(request: Request, identity: IdentityDep, idempotency_key: Ke
     return Commands(request.app.state.database, identity, request.state.context, key)
 
 
-async def _if_match(
-    if_match: Annotated[str | None, Header(description="The ETag as it was read.")] = None,
-) -> int | None:
-    if if_match is None:
-        return None
+def _version(if_match: str) -> int:
     match = _ETAG.fullmatch(if_match.strip())
     if match is None:
         raise InvalidEntityTag(f'If-Match: {if_match[:40]!r} must be one ETag of a response, such as "7"')
     return int(match[1])
 
 
-async def _required_if_match(if_match: Annotated[int | None, Depends(_if_match)]) -> int:
-    if if_match is None:
-        raise PreconditionRequired("If-Match is missing: read the resource and send its ETag as If-Match")
-    return if_match
+async def _if_match(
+    if_match: Annotated[
+        str | None, Header(description="The ETag as it was read.", json_schema_extra=_ETAG_SCHEMA)
+    ] = None,
+) -> int | None:
+    return None if if_match is None else _version(if_match)
+
+
+async def _required_if_match(
+    if_match: Annotated[
+        str,
+        Header(
+            description="The ETag as it was read. A request without it is answered 428.", json_schema_extra=_ETAG_SCHEMA
+        ),
+    ],
+) -> int:
+    return _version(if_match)
 
 
 def etag(version: int) -> str:

@@ -69,6 +69,9 @@ HTTP_IN_WORK = Gauge("muster_http_in_work", "Requests in work.", ["service"])
 HTTP_REFUSED = Counter(
     "muster_http_refused", "Requests refused because the process, or the tenant's share of it, was full.", ["service"]
 )
+HTTP_RATE_LIMITED = Counter(
+    "muster_http_rate_limited", "Requests beyond a quota of requests per second: token, agency.", ["service", "quota"]
+)
 HTTP_CONNECTIONS = Gauge("muster_http_connections", "Open connections of HTTP clients.", ["service"])
 HTTP_CONNECTIONS_CLOSED = Counter(
     "muster_http_connections_closed",

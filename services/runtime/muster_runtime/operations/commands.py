@@ -26,7 +26,7 @@ class OperatorCommands(Commands):
     async def write(self, *agencies: str, lock: Lock = LOCK) -> AsyncIterator[UnitOfWork]:
         """A unit of work on the agencies' streams. Raises NotFound if no stream can have such a name."""
         for agency_id in agencies:
-            if not agency_id.isprintable() or "," in agency_id:
+            if not agency_id or not agency_id.isprintable() or "," in agency_id:
                 raise NotFound(f"there is no agency {agency_id[:40]!r}")
         async with self._database.write(*agencies, context=self.context, lock=lock) as uow:
             yield uow

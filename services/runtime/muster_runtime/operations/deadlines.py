@@ -14,6 +14,7 @@ from muster_runtime.errors import NotFound
 from muster_runtime.http.auth import requires_program
 from muster_runtime.http.idempotency import IdempotencyMismatch
 from muster_runtime.http.pagination import PageDep
+from muster_runtime.http.request_rules import WrittenInstant
 from muster_runtime.observability import audit
 from muster_runtime.observability.telemetry import describe
 from muster_runtime.operations.commands import OperatorCommands, operators_commands
@@ -34,7 +35,7 @@ class DeadlineName(BaseModel):
     kind: str = Field(max_length=100)
     agency_id: str = Field(max_length=100)
     subject: str = Field(max_length=500)
-    due_at: Instant
+    due_at: WrittenInstant
 
     @property
     def deadline(self) -> Deadline:

@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import Instant
 from muster_runtime.database.transactions import EVERY_AGENCY, Database, UnitOfWork
-from muster_runtime.errors import NotFound
+from muster_runtime.errors import Conflict, NotFound
 from muster_runtime.http.auth import requires_program
-from muster_runtime.http.middleware import MEBIBYTE, body_limit
+from muster_runtime.http.exchange import MEBIBYTE, body_limit
 from muster_runtime.http.pagination import PageDep
+from muster_runtime.http.problem_responses import problem_responses
 from muster_runtime.messaging import parked
 from muster_runtime.messaging.parked import ParkedStream
 from muster_runtime.messaging.record_reader import Item
@@ -112,7 +113,7 @@ def parked_router(service: str, subscriptions: Subscriptions, database: Database
         reason = await replayer.replay(topic, agency_id, commands.context)
         return ReplayReply(parked=reason is not None, reason=reason)
 
-    @router.post("/{topic}/{agency_id}/discard", response_model=DiscardReply)
+    @router.post("/{topic}/{agency_id}/discard", response_model=DiscardReply, responses=problem_responses(Conflict))
     @body_limit(MEBIBYTE, keys=2_000)
     async def discard_parked(commands: CommandsDep, topic: Topic, agency_id: str, body: DiscardRequest) -> Response:
         """Discard the first waiting records permanently. Then replay the records behind them.

@@ -18,8 +18,8 @@ from muster_runtime.observability import audit
 class RecordName(BaseModel):
     """A record's partition and offset in Kafka, which no other record of the topic has."""
 
-    partition: int = Field(ge=0, le=MAX_EPOCH)
-    offset: int = Field(ge=0, le=MAX_SEQUENCE)
+    partition: int = Field(strict=True, ge=0, le=MAX_EPOCH)
+    offset: int = Field(strict=True, ge=0, le=MAX_SEQUENCE)
 
     def __str__(self) -> str:
         return f"{self.partition}@{self.offset}"

@@ -7,10 +7,11 @@ from pydantic import BaseModel, Field
 
 from muster_contracts import MAX_SEQUENCE
 from muster_runtime.database.transactions import EVERY_AGENCY, Database, UnitOfWork
-from muster_runtime.errors import InvalidInput, NotFound
+from muster_runtime.errors import Conflict, InvalidInput, NotFound
 from muster_runtime.http.application import RuntimeDep
 from muster_runtime.http.auth import requires_program
 from muster_runtime.http.pagination import PageDep
+from muster_runtime.http.problem_responses import problem_responses
 from muster_runtime.messaging import epochs, passing, positions
 from muster_runtime.messaging.positions import StreamState
 from muster_runtime.messaging.restore_guard import published_runs
@@ -33,13 +34,13 @@ _SEPARATOR = "/"
 class GapRequest(Reason):
     """The gap to accept, named by the record that waits behind it, and the reason."""
 
-    waiting: int = Field(ge=1, le=MAX_SEQUENCE, description="The sequence of the first record that waits.")
+    waiting: int = Field(strict=True, ge=1, le=MAX_SEQUENCE, description="The sequence of the first record that waits.")
 
 
 class EpochRequest(Reason):
     """The reason, and the highest epoch that any reader has seen, which a backup may lack."""
 
-    above: int = Field(default=0, ge=0, le=1_000_000, description="The new epoch is higher than this.")
+    above: int = Field(default=0, strict=True, ge=0, le=1_000_000, description="The new epoch is higher than this.")
 
 
 class PassRequest(Reason):
@@ -48,8 +49,10 @@ class PassRequest(Reason):
     If a whole batch is damaged, `last_offset` is the offset of its last record.
     """
 
-    offset: int = Field(ge=0, le=MAX_OFFSET, description="As the readiness names it: topic[partition]@offset.")
-    last_offset: int | None = Field(default=None, ge=0, le=MAX_OFFSET, description="By default the same.")
+    offset: int = Field(
+        strict=True, ge=0, le=MAX_OFFSET, description="As the readiness names it: topic[partition]@offset."
+    )
+    last_offset: int | None = Field(default=None, strict=True, ge=0, le=MAX_OFFSET, description="By default the same.")
 
 
 class Passed(BaseModel):
@@ -87,7 +90,7 @@ def streams_router(service: str, subscriptions: Subscriptions, database: Databas
             )
         return page.make(states, key=lambda state: f"{state.topic}{_SEPARATOR}{state.agency_id}")
 
-    @router.post("/streams/{topic}/{agency_id}/gap", response_model=StreamState)
+    @router.post("/streams/{topic}/{agency_id}/gap", response_model=StreamState, responses=problem_responses(Conflict))
     async def accept_gap(commands: CommandsDep, topic: Topic, agency_id: str, body: GapRequest) -> Response:
         """Accept that the missing sequences of a parked stream never arrive. Then replay the stream.
 
@@ -114,7 +117,7 @@ def streams_router(service: str, subscriptions: Subscriptions, database: Databas
 
         return await commands.execute(EVERY_AGENCY, handler, *agencies)
 
-    @router.post("/rewind", response_model=Rewound)
+    @router.post("/rewind", response_model=Rewound, responses=problem_responses(Conflict))
     async def rewind_consumer(commands: CommandsDep, runtime: RuntimeDep, body: Reason) -> Response:
         """Make the service read its topics from the beginning. Do this after a restore, before it consumes again."""
 

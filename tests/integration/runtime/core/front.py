@@ -40,9 +40,10 @@ class Front:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def bearer(self, agency: str) -> str:
+    def bearer(self, agency: str, *scopes: str) -> str:
         """A header line with a token that acts for the agency."""
-        return f"Authorization: Bearer {self.tokens.token('enrollment:write', 'enrollment:read', agency=agency)}\r\n"
+        token = self.tokens.token("enrollment:write", "enrollment:read", *scopes, agency=agency)
+        return f"Authorization: Bearer {token}\r\n"
 
     async def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric over the labels that are not given."""
@@ -105,6 +106,9 @@ async def fronting(
                 "MUSTER_HTTP_PORT": str(port),
                 "MUSTER_HTTP_CONCURRENCY": str(SLOTS),
                 "MUSTER_HTTP_CONNECTIONS_PER_ADDRESS": str(PER_ADDRESS),
+                # The bounds of what is at work at once are tried with few clients, which ask as fast as they can.
+                "MUSTER_HTTP_TOKEN_RATE": "1000000",
+                "MUSTER_HTTP_AGENCY_RATE": "1000000",
                 "MUSTER_OIDC_ISSUER": settings.oidc_issuer,
                 "MUSTER_OIDC_JWKS": settings.oidc_jwks,
             }

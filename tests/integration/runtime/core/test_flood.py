@@ -22,7 +22,7 @@ from muster_contracts import Envelope, event_id, source_of, write_headers
 from muster_contracts.entitlements import SeatAssigned
 from muster_enrollment.bootstrap import build
 from muster_enrollment.domain.rules import ISSUER, PRODUCT
-from muster_runtime.http.middleware import MEBIBYTE
+from muster_runtime.http.exchange import MEBIBYTE
 from muster_runtime.http.problems import RETRY_AFTER_SECONDS
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.conftest import ProbeStarter

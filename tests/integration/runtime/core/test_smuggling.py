@@ -1,10 +1,12 @@
 """Two readers of one connection agree on where a request ends, or it is refused: what a proxy in front relies on."""
 
+import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.integration.runtime.core.front import Front, fronting, statuses
@@ -32,6 +34,26 @@ AMBIGUOUS = {
     "chunked twice": "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "lines that end early": "X: a\n\n",
     "U+0000": "X: a\0b\r\n\r\n",
+    "two codings": "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+    "a coding in quotes": 'Transfer-Encoding: "chunked"\r\n\r\n0\r\n\r\n',
+    "a coding behind a tab": "Transfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n",
+    "a name with a blank": "X Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a second addressee": "Host: elsewhere\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+}
+
+# What two readers may cut differently within a body of chunks: its end is somewhere else for each.
+CHUNKS = {
+    "a size beyond all": "fffffffffffffffff\r\n\r\n0\r\n\r\n",
+    "a size with a prefix": "0x0\r\n\r\n",
+    "a signed size": "+0\r\n\r\n",
+    "a size below zero": "-1\r\n\r\n",
+    "a size with a blank": "1 0\r\na\r\n0\r\n\r\n",
+    "no size": "\r\n\r\n",
+    "a size of no number": "zz\r\n\r\n",
+    "an extension that ends early": "0;a\n\r\n",
+    "a size that ends early": "0\n\n",
+    "more than its size": "1\r\nab\r\n0\r\n\r\n",
+    "a chunk that ends early": "1\r\na\n0\r\n\r\n",
 }
 
 
@@ -46,6 +68,52 @@ async def front(
 async def test_a_request_that_two_readers_may_cut_differently_is_refused(front: Front) -> None:
     answers = {name: statuses(await front.ask(f"{HEAD}{rest}{LIVE}".encode())) for name, rest in AMBIGUOUS.items()}
     assert {name: answer for name, answer in answers.items() if answer != [400]} == {}
+
+
+async def test_a_body_of_chunks_that_two_readers_may_cut_differently_hides_no_request(front: Front) -> None:
+    head = f"{HEAD}Transfer-Encoding: chunked\r\n\r\n"
+    answers = {name: statuses(await front.ask(f"{head}{chunks}{LIVE}".encode())) for name, chunks in CHUNKS.items()}
+    assert {name: answer for name, answer in answers.items() if answer != [400]} == {}
+
+
+async def test_a_request_names_its_host_once(front: Front) -> None:
+    """RFC 9112, 3.2. A client of HTTP/1.0 need not know of Host."""
+    for path in ("/health/live", "/v1/agencies"):
+        refused = await front.ask(f"GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n".encode())
+        assert statuses(refused) == [400]
+        assert b"a request has exactly one Host header" in refused
+    assert statuses(await front.ask(b"GET /health/live HTTP/1.0\r\n\r\n")) == [200]
+
+
+async def test_a_packed_body_is_not_unpacked(front: Front) -> None:
+    """A gigabyte of zeros is a megabyte when it is packed: here it is refused, and takes no more than it is."""
+    packed = gzip.compress(b"0" * 64_000_000)
+    for coding in ("gzip", "deflate", "br", "gzip, gzip"):
+        head = (
+            f"{HEAD}{front.bearer('*', 'enrollment:authorize')}Content-Type: application/json\r\n"
+            f"Content-Encoding: {coding}\r\nContent-Length: {len(packed)}\r\nConnection: close\r\n\r\n"
+        )
+        refused = await front.ask(head.encode() + packed)
+        assert statuses(refused) == [415], coding
+        assert b"Content-Encoding" in refused
+
+
+async def test_no_answer_names_the_server_and_each_tells_a_browser_what_it_may_do(front: Front) -> None:
+    async with httpx.AsyncClient(base_url=front.url) as client:
+        for path in ("/", "/docs", "/health/live", "/metrics", "/v1/agencies", "/nothing"):
+            fields = (await client.get(path)).headers
+            assert "server" not in fields
+            assert not [name for name in fields if name.startswith("access-control")]
+            assert "frame-ancestors 'none'" in fields["content-security-policy"]
+            assert "default-src 'none'" in fields["content-security-policy"]
+            assert fields["x-content-type-options"] == "nosniff"
+            assert fields["referrer-policy"] == "no-referrer"
+            assert fields["cross-origin-resource-policy"] == "same-origin"
+            assert fields["cache-control"] == "no-store"
+        wish = {"origin": "https://elsewhere.example", "access-control-request-method": "POST"}
+        refused = await client.options("/v1/agencies", headers=wish)
+        assert refused.status_code == 401
+        assert not [name for name in refused.headers if name.startswith("access-control")]
 
 
 @pytest.mark.parametrize("length", [f"Content-Length: {len(LIVE)}", "Transfer-Encoding: chunked"])

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from muster_runtime.http import middleware
-from muster_runtime.http.middleware import MEBIBYTE, Admission
+from muster_runtime.http import exchange
+from muster_runtime.http.admission import Admission
+from muster_runtime.http.exchange import MEBIBYTE
 from tests.integration.runtime.http.conftest import Sample
 from tests.integration.runtime.http.test_requests import JSON, NOTES
 
@@ -21,7 +22,7 @@ async def trickle(pieces: int) -> AsyncIterator[bytes]:
 
 
 async def test_a_body_that_comes_too_slowly_is_given_up(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(exchange, "BODY_SECONDS", 0.2)
     reply = await sample.client.post(NOTES, content=trickle(3), headers=JSON)
     assert (reply.status_code, reply.json()["title"]) == (408, "The body arrived too slowly")
     assert "must arrive at 16384 bytes per second" in reply.json()["detail"]
@@ -29,7 +30,7 @@ async def test_a_body_that_comes_too_slowly_is_given_up(sample: Sample, monkeypa
 
 async def test_one_tenant_cannot_fill_the_memory_with_bodies(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each body is allowed, and so are a tenant's other requests while one of its bodies is in memory."""
-    monkeypatch.setattr(middleware, "DEFAULT_BODY_LIMIT", 64 * MEBIBYTE)
+    monkeypatch.setattr(exchange, "DEFAULT_BODY_LIMIT", 64 * MEBIBYTE)
     headers = JSON | sample.bearer("sample:write", agency="NASA")
     body = b'"' + b"a" * (40 * MEBIBYTE) + b'"'
     reply = await sample.client.post(NOTES, content=body, headers=headers)

@@ -79,7 +79,14 @@ async def test_a_large_public_page_is_kept_once_for_all_who_do_not_take_it(sampl
         return {"type": "http.request", "body": b""}
 
     for _ in range(2):
-        scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b""}
+        scope = {
+            "type": "http",
+            "http_version": "1.0",
+            "method": "GET",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+        }
         await sample.app(scope | {"headers": []}, receive, send)
     assert len(bodies) == 2
     assert bodies[0] is bodies[1]

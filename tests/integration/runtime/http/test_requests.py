@@ -1,5 +1,6 @@
 """Requests that are refused, and how: every answer is a problem that names what is wrong and shows no inside."""
 
+import gzip
 import json
 from collections.abc import AsyncIterator
 
@@ -98,6 +99,67 @@ async def test_a_command_with_an_unknown_query_parameter_does_nothing(sample: Sa
     refused = problem(await sample.client.post(f"{NOTES}?dry_run=true", json={"text": "a"}), 422)
     assert refused["errors"][0]["field"] == "dry_run"
     assert await sample.count("note") == 0
+
+
+async def test_a_query_parameter_that_is_given_twice_is_refused(sample: Sample) -> None:
+    """A proxy may look at the last of them, and a service at the first."""
+    for query in ("limit=1&limit=2", "limit=1&limit=1", "after=YQ==&limit=1&%6Cimit=2"):
+        refused = problem(await sample.client.get(f"{NOTES}?{query}"), 422)
+        assert refused["errors"][0]["field"] == "limit"
+        assert "only once" in refused["detail"]
+
+
+async def test_a_rule_is_told_in_plain_words(sample: Sample) -> None:
+    body = {"text": 7, "color": "red", "copies": 10, "author": {}}
+    refused = problem(await sample.client.post(NOTES, json=body), 422)
+    assert refused["detail"] == "text: '7' is invalid: must be text (and 3 more)"
+    assert {error["field"]: error["rule"] for error in refused["errors"]} == {
+        "text": "must be text",
+        "copies": "must be at most 9",
+        "author.name": "is required",
+        "color": "is not a field of this object",
+    }
+    missing = problem(await sample.client.post(NOTES, json={}), 422)
+    assert missing["detail"] == "text: is required"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "deflate", "br", "zstd", "identity, gzip"])
+async def test_a_body_with_a_coding_is_refused(sample: Sample, coding: str) -> None:
+    packed = gzip.compress(b'{"text": "a"}')
+    headers = JSON | {"Content-Encoding": coding}
+    refused = problem(await sample.client.post(NOTES, content=packed, headers=headers), 415)
+    assert coding in refused["detail"]
+    assert await sample.count("note") == 0
+
+
+async def test_the_access_log_says_who_asked_for_what_and_how_it_went(sample: Sample) -> None:
+    nasa = sample.bearer("sample:read", agency="NASA", subject="ada")
+    ids = {"X-Request-Id": "r-1", "X-Correlation-Id": "c-1"}
+    await sample.client.get(f"{NOTES}/note_secret?limit=canary", headers=nasa | ids)
+    await sample.client.get(NOTES)
+    await sample.client.get(f"{NOTES}", headers={"Authorization": "Bearer canary"})
+    await sample.client.get("/v1/agencies/%0Acanary/notes")
+    lines = [json.loads(line) for line in sample.logged.getvalue().splitlines()]
+    first, program, nobody, invented = [line for line in lines if line["event"] == "request"]
+    assert first.pop("milliseconds") > 0
+    named = {name: first[name] for name in first if name not in {"time", "level", "logger", "service", "instance"}}
+    assert named == {
+        "event": "request",
+        "method": "GET",
+        "route": "/v1/agencies/{agency_id}/notes/{note_id}",
+        "status": 422,
+        "agency_id": "NASA",
+        "actor": "ada",
+        "problem": "invalid-input",
+        "request_id": "r-1",
+        "correlation_id": "c-1",
+    }
+    assert (program["agency_id"], program["actor"], program["status"]) == ("NASA", "operator", 200)
+    assert "problem" not in program
+    assert (nobody["status"], nobody["problem"]) == (401, "unauthenticated")
+    assert not {"agency_id", "actor"} & set(nobody)
+    assert invented["agency_id"] == "*"
+    assert "canary" not in sample.logged.getvalue()
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "after=!!", "after=YQ=="])
