@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any, cast
 
+import structlog
 import typer
 import uvicorn
 import uvloop
@@ -19,12 +20,15 @@ from muster_runtime.exit_statuses import BAD_INPUT, FAILED
 from muster_runtime.http.application import openapi
 from muster_runtime.http.connections import KEEP_ALIVE_SECONDS, BoundedProtocol, Connections, raise_file_limit
 from muster_runtime.observability import telemetry, tracing
+from muster_runtime.plain_rules import plain_rule
 from muster_runtime.process import Process, Role, StartRefused, parse_roles, running
 from muster_runtime.service import Service
 
 # How long open requests may take after SIGTERM. With what the consumer, the relay and the pools may take after
 # them it stays below Kubernetes' grace period, which is 30 s by default.
 DRAIN_SECONDS = 7
+
+_log = structlog.get_logger(__name__)
 
 
 def run(build: Callable[[], Service]) -> None:
@@ -116,8 +120,9 @@ async def _serve(service: Service, roles: frozenset[Role], open_files: int) -> N
     stopped = asyncio.Event()
     for signal_ in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_, stopped.set)
+    settings = service.settings
+    _log.info("service_started", roles=sorted(roles), environment=settings.environment)
     async with running(service, roles) as process:
-        settings = service.settings
         connections = Connections(
             service.name, settings.http_connections, settings.http_connections_per_address, open_files=open_files
         )
@@ -134,6 +139,7 @@ async def _serve(service: Service, roles: frozenset[Role], open_files: int) -> N
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )
         await _until_stopped(_Server(config), process, stopped)
+    _log.info("service_stopped")
 
 
 async def _until_stopped(server: uvicorn.Server, process: Process, stopped: asyncio.Event) -> None:
@@ -143,6 +149,7 @@ async def _until_stopped(server: uvicorn.Server, process: Process, stopped: asyn
     ends: set[asyncio.Future[Any]] = {serving, stopping, process.failed}
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
+    _log.info("service_stopping", reason="a duty failed" if process.failed.done() else "a signal")
     server.should_exit = True
     await serving
     if process.failed.done():
@@ -155,7 +162,7 @@ def _built(build: Callable[[], Service]) -> Service:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = "MUSTER_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise _refusal(f"{name}: {first['msg']}") from None
+        raise _refusal(f"{name}: {plain_rule(first)}") from None
 
 
 def _refusal(message: str) -> typer.Exit:

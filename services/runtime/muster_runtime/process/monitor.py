@@ -1,6 +1,7 @@
 """What a process knows of its own state: for readiness, for metrics, for the sandbox's clock."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 
 import structlog
@@ -70,6 +71,7 @@ class Monitor:
         self._scheduler = scheduler
         self._keys = keys
         self._kafka = kafka
+        self._ready = False
 
     async def run(self) -> None:
         """Keep the metrics up to date until cancelled."""
@@ -135,9 +137,18 @@ class Monitor:
         PARKED_RECORDS.labels(service).set(waiting)
         LAG.labels(service).set(lag)
         READY.labels(service).set(not reasons)
+        self._log_change(reasons)
         for role, database in self._databases.items():
             POOL_IN_USE.labels(service, role).set(database.pool.get_size() - database.pool.get_idle_size())
         return Health(not reasons, reasons, rows, oldest, lag, parked_streams, warnings)
+
+    def _log_change(self, reasons: Sequence[str]) -> None:
+        ready = not reasons
+        if ready and not self._ready:
+            _log.info("service_ready")
+        elif self._ready and not ready:
+            _log.warning("service_not_ready", reasons=reasons)
+        self._ready = ready
 
     def _seconds_since(self, instant: datetime | None) -> float:
         return 0.0 if instant is None else max(0.0, (self._runtime.clock.now() - instant).total_seconds())

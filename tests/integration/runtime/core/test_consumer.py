@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import SeatRevoked
@@ -20,9 +21,12 @@ Eventually = Callable[..., Awaitable[Any]]
 
 async def test_a_repeated_event_is_applied_once(probe: RunningService, eventually: Eventually) -> None:
     (first,) = await probe.publish(seat("NASA", "a"))
-    await probe.producer.put(first, seat("NASA", "a"))
-    await probe.publish(seat("NASA", "b"))
-    await eventually(lambda: holds(effects(probe, "NASA"), ["a", "b"]))
+    with capture_logs() as logs:
+        await probe.producer.put(first, seat("NASA", "a"))
+        await probe.publish(seat("NASA", "b"))
+        await eventually(lambda: holds(effects(probe, "NASA"), ["a", "b"]))
+        await eventually(lambda: [line for line in logs if line["event"] == "batch_applied"])
+    assert {topic for line in logs for topic in line.get("topics", ())} == {TOPIC}
 
 
 async def test_the_marker_of_a_transaction_is_no_record_to_wait_for(

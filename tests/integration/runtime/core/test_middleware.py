@@ -174,3 +174,15 @@ async def test_a_head_behind_an_answer_that_nobody_takes_buys_no_time(start: Sta
             return await front.metric("muster_http_connections_closed_total", reason="unread") == 1
 
         await eventually(given_up, timeout=HEAD_SECONDS + 5)
+
+
+async def test_the_log_says_when_the_process_starts_is_ready_and_stops(
+    run_service: ServiceRunner, tokens: TokenIssuer, tmp_path: Path, unused_tcp_port: int, eventually: Eventually
+) -> None:
+    async with fronting(run_service, tokens, tmp_path / "log", unused_tcp_port, eventually) as front:
+        pass
+    (started,), (_,), (stopping,), (_,) = (
+        front.logged(f"service_{what}") for what in ("started", "ready", "stopping", "stopped")
+    )
+    assert (started["roles"], started["environment"]) == (["api"], "sandbox")
+    assert stopping["reason"] == "a signal"

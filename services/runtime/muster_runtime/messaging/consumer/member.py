@@ -13,6 +13,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_not_exception_type,
 from muster_runtime.database.transactions import RETRYABLE, Database
 from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.client_internals import enable_rebootstrap
+from muster_runtime.messaging.consumer.applied_log import AppliedLog
 from muster_runtime.messaging.consumer.hand_over import HAND_OVER_SECONDS, BatchInHand, DrainOnRevoke
 from muster_runtime.messaging.consumer.kept_offsets import KeptOffsets
 from muster_runtime.messaging.consumer.pausing import PausedPartitions
@@ -64,6 +65,7 @@ class Consumer:
         names = {topic_prefix + topic: topic for topic in topics}
         group = applier.subscriptions.group
         self._records = Records(names)
+        self._applied_log = AppliedLog(names)
         self._batch = BatchInHand()
         # Asks where the topics end. On the subscription's own connection the question would wait behind its fetch,
         # which the broker holds when there is nothing new.
@@ -98,6 +100,7 @@ class Consumer:
             async with asyncio.timeout(LEAVE_SECONDS):
                 await self._subscription.leave()
         await self._batch.is_finished(DRAIN_SECONDS)
+        self._applied_log.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS):
                 await self._subscription.stop()
@@ -158,7 +161,9 @@ class Consumer:
                 raw = self._paused.put_streams_aside(raw, blocked)
             self.held = None
             self._progress.restart_watchdog()
-            self.applied += len(raw)
+            if raw:
+                self.applied += len(raw)
+                self._applied_log.note(record.topic for record in raw)
             last = {(record.topic, record.partition): record.offset for record in raw}
             applied = {TopicPartition(*partition): offset + 1 for partition, offset in last.items()}
             self._progress.in_hand = False
