@@ -23,11 +23,11 @@ class IdentityProvider:
 
     issuer: str
 
-    def approve(self, address: str, password: str = PASSWORD) -> str:
-        """Open a login's address, confirm its code, and log in as Ada; answers what the last page says."""
+    def approve(self, address: str, *passwords: str) -> list[str]:
+        """Open a login's address, confirm its code, and log in as Ada; answers the page after each password."""
         with httpx.Client(follow_redirects=True) as browser:
             page = self._confirm(browser, address, {"confirm": "yes"})
-            return browser.post(page.url, data={"name": OPERATOR, "password": password}).text
+            return [browser.post(page.url, data={"name": OPERATOR, "password": each}).text for each in passwords]
 
     def deny(self, address: str) -> None:
         """Open a login's address, and say that it is not one's own."""

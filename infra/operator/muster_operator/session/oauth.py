@@ -120,6 +120,10 @@ class Client:
             self._post("revocation_endpoint", {"token": refresh_token, "token_type_hint": "refresh_token"})
 
     @cached_property
+    def _http(self) -> httpx.Client:
+        return httpx.Client(timeout=_SECONDS)
+
+    @cached_property
     def _metadata(self) -> Mapping[str, Any]:
         with self._asking() as http:
             first, second = metadata_addresses(self.issuer)
@@ -174,8 +178,7 @@ class Client:
     @contextmanager
     def _asking(self) -> Iterator[httpx.Client]:
         try:
-            with httpx.Client(timeout=_SECONDS) as http:
-                yield http
+            yield self._http
         except httpx.ConnectTimeout as error:
             raise Unreachable(f"{self.issuer} does not answer: {error or type(error).__name__}") from None
         except httpx.TimeoutException:
