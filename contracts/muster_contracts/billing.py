@@ -1,10 +1,11 @@
-"""Events of the billing service: terms, invoices, and renewals."""
+"""Events of the billing service: terms, invoices, renewals, and audit seals."""
 
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from muster_contracts.audit import SealedAudit
 from muster_contracts.event import Event, event
 from muster_contracts.types import DollarAmount, Instant, Open
 
@@ -195,3 +196,14 @@ class TermEnded(_TermFact):
         examples=[True, False],
     )
     ended_at: Instant = Field(description="End of the term, UTC.", examples=["2026-08-06T00:00:00Z"])
+
+
+@event
+class BillingAuditSealed(SealedAudit):
+    """Rows of billing's audit trail were sealed: nobody can change them unnoticed any longer.
+
+    Emitted about a minute after a command, once for each agency with new rows.
+    """
+
+    event_type: ClassVar[str] = "muster.billing.AuditSealed.v1"
+    topic: ClassVar[str] = "muster.billing.audit"

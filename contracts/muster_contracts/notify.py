@@ -1,10 +1,11 @@
-"""Events of the notify service: failed deliveries and disabled endpoints."""
+"""Events of the notify service: failed deliveries, disabled endpoints, and audit seals."""
 
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from muster_contracts.audit import SealedAudit
 from muster_contracts.event import Event, event
 from muster_contracts.types import Instant, Open
 
@@ -60,3 +61,14 @@ class WebhookEndpointDisabled(_DeliveryFact):
         description="The first failure since the last success, UTC.", examples=["2025-10-29T08:15:00Z"]
     )
     disabled_at: Instant = Field(description="When the endpoint was disabled, UTC.", examples=["2025-11-03T08:15:00Z"])
+
+
+@event
+class NotifyAuditSealed(SealedAudit):
+    """Rows of notify's audit trail were sealed: nobody can change them unnoticed any longer.
+
+    Emitted about a minute after a command, once for each agency with new rows.
+    """
+
+    event_type: ClassVar[str] = "muster.notify.AuditSealed.v1"
+    topic: ClassVar[str] = "muster.notify.audit"

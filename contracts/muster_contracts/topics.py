@@ -37,7 +37,9 @@ class Topic(BaseModel):
         ge=1,
         description="How long a compacted topic keeps a tombstone; a reader that is away longer misses it.",
     )
-    access: Literal["public", "restricted"] = Field(description="Restricted topics carry personal data.")
+    access: Literal["public", "restricted"] = Field(
+        description="A restricted topic carries personal data, or is for auditors alone."
+    )
     readers: tuple[str, ...] = Field(description="The Muster services that read it; others may read a public topic.")
 
     @property

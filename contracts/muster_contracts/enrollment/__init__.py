@@ -1,4 +1,4 @@
-"""Events of the enrollment service: agencies, their authorization, training, outcomes, and contacts."""
+"""Events of the enrollment service: agencies, their authorization, training, outcomes, contacts, and audit seals."""
 
 from muster_contracts.enrollment.agency import (
     AgencyEnrolled,
@@ -18,6 +18,7 @@ from muster_contracts.enrollment.agency import (
     Product,
     SuspensionReason,
 )
+from muster_contracts.enrollment.audit import EnrollmentAuditSealed
 from muster_contracts.enrollment.directory import ContactErased, ContactRecorded
 from muster_contracts.enrollment.program import (
     OutcomeReported,
@@ -43,6 +44,7 @@ __all__ = [
     "ContactErased",
     "ContactRecorded",
     "DataUseTermsAccepted",
+    "EnrollmentAuditSealed",
     "EnrollmentId",
     "OutcomeReported",
     "Product",

@@ -1,5 +1,6 @@
-"""Events of the entitlements service: seats, feature windows, grants, quotas, and snapshots."""
+"""Events of the entitlements service: seats, feature windows, grants, quotas, snapshots, and audit seals."""
 
+from muster_contracts.entitlements.audit import EntitlementsAuditSealed
 from muster_contracts.entitlements.directory import (
     PersonErased,
     PersonRecorded,
@@ -46,6 +47,7 @@ __all__ = [
     "EntitlementGranted",
     "EntitlementRevoked",
     "EntitlementSnapshotPublished",
+    "EntitlementsAuditSealed",
     "Feature",
     "FeatureAccess",
     "FeatureWindowExtended",

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from muster_billing.api import router
+from muster_billing.publishing import audit_sealed
 from muster_billing.settings import BillingSettings
 from muster_billing.subscriptions import deadlines, subscriptions
-from muster_contracts.billing import TermStarted
+from muster_contracts.billing import BillingAuditSealed, TermStarted
 from muster_runtime.service import Service
 
 
@@ -17,7 +18,8 @@ def build(settings: BillingSettings | None = None) -> Service:
         settings=settings,
         migrations=Path(__file__).parent / "migrations",
         routers=[router],
-        produces=[TermStarted.topic],
+        produces=[TermStarted.topic, BillingAuditSealed.topic],
+        audit_sealed=audit_sealed,
         subscriptions=subscriptions(settings.tariff, settings.time_zone),
         deadlines=deadlines(settings.tariff, settings.time_zone),
     )

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from muster_contracts.enrollment import AgencyEnrolled, ContactRecorded
+from muster_contracts.enrollment import AgencyEnrolled, ContactRecorded, EnrollmentAuditSealed
 from muster_enrollment import api
+from muster_enrollment.publishing import audit_sealed
 from muster_enrollment.settings import EnrollmentSettings
 from muster_enrollment.subscriptions import DEADLINES, SUBSCRIPTIONS
 from muster_runtime.service import Service
@@ -16,7 +17,8 @@ def build(settings: EnrollmentSettings | None = None) -> Service:
         settings=settings or EnrollmentSettings(),
         migrations=Path(__file__).parent / "migrations",
         routers=[api.router],
-        produces=[AgencyEnrolled.topic, ContactRecorded.topic],
+        produces=[AgencyEnrolled.topic, ContactRecorded.topic, EnrollmentAuditSealed.topic],
+        audit_sealed=audit_sealed,
         subscriptions=SUBSCRIPTIONS,
         deadlines=DEADLINES,
     )

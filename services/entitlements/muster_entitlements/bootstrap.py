@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from muster_contracts.entitlements import FeatureWindowOpened, PersonRecorded, SeatAssigned
+from muster_contracts.entitlements import EntitlementsAuditSealed, FeatureWindowOpened, PersonRecorded, SeatAssigned
 from muster_entitlements.api import make_routers
 from muster_entitlements.domain.people import Directory
+from muster_entitlements.publishing import audit_sealed
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.subscriptions import DEADLINES, SUBSCRIPTIONS
 from muster_entitlements.workers.rebuild import SeatsInUse
@@ -21,7 +22,8 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
         settings=settings,
         migrations=Path(__file__).parent / "migrations",
         routers=make_routers(directory),
-        produces=[SeatAssigned.topic, FeatureWindowOpened.topic, PersonRecorded.topic],
+        produces=[SeatAssigned.topic, FeatureWindowOpened.topic, PersonRecorded.topic, EntitlementsAuditSealed.topic],
+        audit_sealed=audit_sealed,
         subscriptions=SUBSCRIPTIONS,
         deadlines=DEADLINES,
         workers=[seat_file_worker(directory)],

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from muster_contracts.entitlements import (
+    EntitlementsAuditSealed,
     FeatureWindowExtended,
     FeatureWindowOpened,
     PersonErased,
@@ -31,6 +32,7 @@ from muster_entitlements.domain.people import Person
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.seats import Seat
 from muster_entitlements.domain.windows import Extension, Window
+from muster_runtime.observability.seals import Seal
 
 
 def window_opened(window: Window) -> FeatureWindowOpened:
@@ -190,3 +192,7 @@ def person_recorded(agency_id: str, person: Person) -> PersonRecorded:
 def person_erased(seat: Seat) -> PersonErased:
     """The person behind a reference is erased; for the restricted directory."""
     return PersonErased(agency_id=seat.agency_id, subject_ref=seat.subject_ref)
+
+
+def audit_sealed(seal: Seal) -> EntitlementsAuditSealed:
+    return EntitlementsAuditSealed(**seal.facts)

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 
-from muster_contracts.notify import WebhookEndpointDisabled
+from muster_contracts.notify import NotifyAuditSealed, WebhookEndpointDisabled
 from muster_notify.adapters.addresses import AddressPolicy
 from muster_notify.adapters.smtp import EmailSender
 from muster_notify.adapters.vault import Vault
@@ -11,6 +11,7 @@ from muster_notify.adapters.webhooks import WebhookSender
 from muster_notify.api import make_router, operators_router
 from muster_notify.domain.deliveries import Channel
 from muster_notify.handlers.disabling import warnings
+from muster_notify.publishing import audit_sealed
 from muster_notify.repository import deliveries, purge, replays
 from muster_notify.settings import NotifySettings
 from muster_notify.subscriptions import SUBSCRIPTIONS
@@ -37,7 +38,8 @@ def build(settings: NotifySettings | None = None) -> Service:
         settings=settings,
         migrations=Path(__file__).parent / "migrations",
         routers=[make_router(vault, allow_private=allow_private), operators_router],
-        produces=[WebhookEndpointDisabled.topic],
+        produces=[WebhookEndpointDisabled.topic, NotifyAuditSealed.topic],
+        audit_sealed=audit_sealed,
         subscriptions=SUBSCRIPTIONS,
         retentions=[make_retention(settings)],
         workers=[

@@ -13,6 +13,7 @@ from muster_runtime.clock import Clock
 from muster_runtime.database.transactions import Connection, Database
 from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.messaging.events import EventHandler
+from muster_runtime.observability.seals import SealEvent
 from muster_runtime.projection import OpenProjection
 from muster_runtime.scheduling.deadlines import DeadlineHandler
 from muster_runtime.scheduling.retention import Retention
@@ -51,6 +52,8 @@ class Service:
     migrations: Path
     routers: Sequence[APIRouter] = ()
     produces: Sequence[str] = ()
+    audit_sealed: SealEvent | None = None
+    """What publishes the seals of its audit, on a topic that it produces to; without it, nothing is sealed."""
     subscriptions: Mapping[type[Event], EventHandler] = field(default_factory=dict)
     deadlines: Mapping[str, DeadlineHandler] = field(default_factory=dict)
     workers: Sequence[Worker] = ()

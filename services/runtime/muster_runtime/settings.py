@@ -82,6 +82,13 @@ class Settings(BaseSettings):
         "The same key is carried out again after that.",
     )
 
+    audit_seal_seconds: float = Field(
+        default=60,
+        gt=0,
+        le=240,
+        description="Seconds after which new audit rows are sealed; a change before goes unseen.",
+    )
+
     consumer_batch_records: int = Field(default=1_000, ge=1, le=10_000, description="Records in one transaction.")
     consumer_stuck_seconds: float = Field(
         default=60, gt=0, description="A consumer that is behind and does nothing for so long ends its process."

@@ -59,6 +59,9 @@ PURGE_OVERDUE_SECONDS = Gauge(
     "Since when the oldest row of a table with a retention should have been deleted; at most an hour.",
     ["service", "table"],
 )
+AUDIT_UNSEALED_SECONDS = Gauge(
+    "muster_audit_unsealed_seconds", "Age of the oldest audit row that is not sealed; at most two minutes.", ["service"]
+)
 ISSUER_KEYS_AGE_SECONDS = Gauge(
     "muster_issuer_keys_age_seconds",
     "Since when the keys of the issuer of tokens have not been read; they are read every ten minutes.",

@@ -18,7 +18,9 @@ from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.consumer import Consumer
 from muster_runtime.messaging.kafka_topics import KafkaTopics
 from muster_runtime.messaging.relay import Relay
+from muster_runtime.observability.seals import unsealed_agencies
 from muster_runtime.observability.telemetry import (
+    AUDIT_UNSEALED_SECONDS,
     DEADLINE_OVERDUE_SECONDS,
     ISSUER_KEYS_AGE_SECONDS,
     LAG,
@@ -103,6 +105,10 @@ class Monitor:
                     overdue = self._seconds_since(await next_due(connection))
                     streams = await parked.streams(connection, self._group)
                     parked_streams, waiting = len(streams), sum(stream.records for stream in streams)
+                    unsealed = await unsealed_agencies(connection)
+                    AUDIT_UNSEALED_SECONDS.labels(service).set(
+                        self._seconds_since(min(unsealed.values(), default=None))
+                    )
                     PARKED_DEADLINES.labels(service).set(len(await parked_deadlines(connection)))
                     if self._runtime.service.warnings is not None:
                         warnings += await self._runtime.service.warnings(connection)

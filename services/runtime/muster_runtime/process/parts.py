@@ -19,6 +19,7 @@ from muster_runtime.sandbox import ClockFollower
 from muster_runtime.scheduling.news import News
 from muster_runtime.scheduling.retention import Purger
 from muster_runtime.scheduling.scheduler import Scheduler
+from muster_runtime.scheduling.sealer import Sealer
 from muster_runtime.service import Runtime, Service
 from muster_runtime.settings import Settings
 
@@ -105,6 +106,15 @@ def make_purger(runtime: Runtime, listener: WakeupListener) -> Purger:
     service = runtime.service
     retentions = [idempotency.retention(runtime.settings.idempotency_retention_days), *service.retentions]
     return Purger(runtime.database, listener.wakeup(), runtime.clock, retentions, service.name)
+
+
+def make_sealer(runtime: Runtime) -> Sealer | None:
+    """What seals the audit of a service that publishes its seals."""
+    service = runtime.service
+    if service.audit_sealed is None:
+        return None
+    period = runtime.settings.audit_seal_seconds
+    return Sealer(runtime.database, runtime.clock, service.name, service.audit_sealed, period)
 
 
 def make_consumer(runtime: Runtime, subscriptions: Subscriptions) -> Consumer:

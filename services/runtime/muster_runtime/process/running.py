@@ -91,6 +91,8 @@ async def running(
             scheduler = parts.make_scheduler(runtime, listener, group)
             duties.start("scheduler", scheduler.run())
             duties.start("purger", parts.make_purger(runtime, listener).run())
+            if sealer := parts.make_sealer(runtime):
+                duties.start("sealer", sealer.run())
             for worker in service.workers:
                 duties.start(worker.name, worker.run(replace(runtime, wakeup=listener.wakeup())))
         stack.push_async_callback(duties.stop)

@@ -1,1 +1,1 @@
-"""What must happen later: deadlines, the scheduler that handles them, and the deletion of expired rows."""
+"""What must happen later: deadlines, the scheduler that handles them, expired rows, and the sealing of the audit."""

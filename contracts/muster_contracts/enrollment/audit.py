@@ -1,0 +1,17 @@
+"""The seals of enrollment's audit trail."""
+
+from typing import ClassVar
+
+from muster_contracts.audit import SealedAudit
+from muster_contracts.event import event
+
+
+@event
+class EnrollmentAuditSealed(SealedAudit):
+    """Rows of enrollment's audit trail were sealed: nobody can change them unnoticed any longer.
+
+    Emitted about a minute after a command, once for each agency with new rows.
+    """
+
+    event_type: ClassVar[str] = "muster.enrollment.AuditSealed.v1"
+    topic: ClassVar[str] = "muster.enrollment.audit"

@@ -1,0 +1,70 @@
+"""The sealer: seals the audit rows of every agency once a minute, so that no command has to.
+
+It goes by elapsed time, and not by the runtime's clock: nothing waits for a seal, and a sandbox's clock need not stop
+for one. Several processes may run it at once: an agency's lock lets one of them seal.
+"""
+
+import asyncio
+from dataclasses import replace
+
+import structlog
+
+from muster_runtime.clock import Clock
+from muster_runtime.context import Context
+from muster_runtime.database.locks import LOCK
+from muster_runtime.database.transactions import ONE_AGENCYS, RETRYABLE, Database
+from muster_runtime.identifiers import new_id
+from muster_runtime.observability import seals
+from muster_runtime.observability.seals import SealEvent
+
+# An agency whose lock is held is passed over, and tried again in the next round; commands wait longer for it.
+PATIENCE_SECONDS = 0.1
+
+# After so many seconds there is a further round for those that were passed over.
+_RETRY_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Sealer:
+    """Seals one service's audit. `event_of` makes the event that publishes a seal."""
+
+    def __init__(
+        self, database: Database, clock: Clock, service: str, event_of: SealEvent, period_seconds: float
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._service = service
+        self._event_of = event_of
+        self._period = period_seconds
+        self._lock = replace(LOCK, patience_seconds=PATIENCE_SECONDS)
+
+    async def run(self) -> None:
+        """Seal once in each period until cancelled."""
+        while True:
+            await asyncio.sleep(self._period)
+            try:
+                while passed_over := await self.seal_all():
+                    _log.info("seal_put_off", agencies=passed_over)
+                    await asyncio.sleep(min(_RETRY_SECONDS, self._period))
+            except RETRYABLE as error:
+                _log.warning("sealer_retried", error=repr(error))
+
+    async def seal_all(self) -> list[str]:
+        """Seal what is unsealed. Returns the agencies that were passed over because their locks are held."""
+        async with self._database.connection() as connection:
+            agencies = await seals.unsealed_agencies(connection)
+        return [agency_id for agency_id in agencies if not await self._seal(agency_id)]
+
+    async def _seal(self, agency_id: str) -> bool:
+        """Seal an agency's rows, in a transaction for each seal. Returns False if its lock is held."""
+        context = Context(actor=self._service, correlation_id=new_id("cor", self._clock.now()))
+        count = seals.SEAL_ROWS
+        while count == seals.SEAL_ROWS:
+            try:
+                async with self._database.write(agency_id, context=context, lock=self._lock) as uow:
+                    made = await seals.seal(uow, agency_id, self._service, self._event_of)
+            except ONE_AGENCYS:
+                return False
+            count = made.count if made else 0
+        return True
