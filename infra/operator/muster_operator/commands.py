@@ -56,6 +56,11 @@ CATALOG = Catalog(
             "Register the programs that read Muster's topics: who owns them, what they may do, and their lag.",
         ),
         Command(
+            "audit",
+            "muster_operator.audit.cli:app",
+            "Verify the audit trails against their seals, and export them.",
+        ),
+        Command(
             "agency",
             "muster_operator.agency:app",
             "List, show, enroll, authorize, and withdraw agencies.",

@@ -1,0 +1,136 @@
+"""The commands of `muster audit`."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Group
+from rich.markup import escape
+from rich.text import Text
+
+from muster_contracts import SERVICES
+from muster_operator.audit.export import export
+from muster_operator.audit.finding import Finding, span
+from muster_operator.audit.verify import Verified, verify
+from muster_operator.clients import clients_of_servers
+from muster_operator.failures import BadInput
+from muster_operator.group import group
+from muster_operator.options import ServiceOption
+from muster_operator.output import Answer, table
+from muster_operator.target import Target, on_target
+
+app = group("Verify and export the audit trails.")
+
+_AgencyOption = Annotated[str | None, typer.Option("--agency", help="Only this agency; * is the program itself.")]
+
+
+def _instant(text: str) -> datetime:
+    """An ISO 8601 date or instant; without a time zone, UTC."""
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no ISO 8601 date or instant") from None
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+
+
+@app.command("verify")
+@on_target(asks=False)
+async def verify_trails(
+    target: Target,
+    service: ServiceOption = None,
+    agency: _AgencyOption = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(parser=_instant, help="Only rows sealed since then. Default: all. The topic is read whole."),
+    ] = None,
+    accept_epoch: Annotated[
+        list[int] | None,
+        typer.Option(help="An epoch raised after a restore that you know of: what was lost then is no finding."),
+    ] = None,
+    settle: Annotated[
+        float, typer.Option(min=0, help="Seconds after which rows that are not sealed are looked at again.")
+    ] = 65.0,
+) -> Answer:
+    """Compare the audit rows with their seals, and the seals with the topics. The exit status is 1 if they differ.
+
+    A row that was changed before it was sealed, which takes about a minute, is not noticed.
+    """
+    target.require("admin_dsn", "bootstrap")
+    async with clients_of_servers():
+        verified = [
+            await verify(
+                target,
+                name,
+                agency_id=agency,
+                since=since,
+                accepted_epochs=accept_epoch or (),
+                settle=settle,
+            )
+            for name in _services(service)
+        ]
+    return _answer(verified)
+
+
+@app.command("export")
+@on_target(asks=False)
+async def export_trail(
+    target: Target,
+    service: Annotated[str, typer.Option(help="The service.")],
+    agency: Annotated[str, typer.Option(help="The agency; * is the program itself.")],
+    start: Annotated[datetime, typer.Option("--from", parser=_instant, help="Inclusive start of the period.")],
+    end: Annotated[datetime, typer.Option("--to", parser=_instant, help="Exclusive end of the period.")],
+    out: Annotated[Path, typer.Option(help="The file; as CSV, the seals go to FILE.seals.csv beside it.")],
+    form: Annotated[Literal["csv", "json"], typer.Option("--format", help="The form of the file.")] = "json",
+) -> Answer:
+    """Export an agency's audit rows of a period with the seals that cover them, whole, so that they can be verified."""
+    target.require("admin_dsn")
+    if start >= end:
+        raise BadInput(f"--from {start.isoformat()}: must be before --to {end.isoformat()}")
+    (name,) = _services(service)
+    async with clients_of_servers():
+        exported = await export(target.admin_dsn, name, agency, start, end, out, form)
+    files = ", ".join(map(str, exported.files))
+    text = f"{exported.rows:,} rows with {exported.seals:,} seals: {files}"
+    left = Text(f"{exported.unsealed:,} rows of the period are not sealed yet, and left out", style="yellow")
+    shown = Group(text, left) if exported.unsealed else text
+    return Answer({**asdict(exported), "files": [str(file) for file in exported.files]}, shown)
+
+
+def _services(service: str | None) -> tuple[str, ...]:
+    if service is not None and service not in SERVICES:
+        raise BadInput(f"--service {service}: must be one of {', '.join(SERVICES)}")
+    return SERVICES if service is None else (service,)
+
+
+def _answer(verified: list[Verified]) -> Answer:
+    findings = [finding for each in verified for finding in each.findings]
+    counts = table(
+        ("service", "agencies", "seals", "rows", "not sealed yet"),
+        [
+            (each.service, f"{each.agencies:,}", f"{each.seals:,}", f"{each.rows:,}", f"{each.unsealed:,}")
+            for each in verified
+        ],
+    )
+    data = {
+        "clean": not findings,
+        "services": [{k: v for k, v in asdict(each).items() if k != "findings"} for each in verified],
+        "findings": [asdict(finding) for finding in findings],
+    }
+    if not findings:
+        return Answer(data, Group(counts, "Every sealed row is as it was sealed."))
+    shown = table(("service", "agency", "what", "seals", "rows", "found"), map(_row, findings), lines=True)
+    count = Text(f"{len(findings)} findings: follow the runbook audit-finding.md", style="red")
+    return Answer(data, Group(counts, shown, count), ok=False)
+
+
+def _row(finding: Finding) -> tuple[str, ...]:
+    return (
+        finding.service,
+        escape(finding.agency_id),
+        finding.what,
+        span(finding.seals),
+        span(finding.ids),
+        escape(finding.found),
+    )

@@ -1,0 +1,143 @@
+"""`muster audit export`: an agency's rows of a period with the seals that cover them, as CSV or JSON.
+
+Whole seals are exported, so that an outsider can compute their hashes again: docs/audit.md has a script.
+"""
+
+import csv
+import json
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+from muster_contracts.audit import COLUMNS, canonical_instant
+from muster_operator.audit.trail import Row, Trail
+from muster_operator.failures import BadInput, NotFound
+
+_SEAL_COLUMNS = (
+    "service",
+    "agency_id",
+    "number",
+    "first_id",
+    "last_id",
+    "count",
+    "sha256",
+    "previous_sha256",
+    "sealed_at",
+)
+
+# A spreadsheet takes a cell that begins so for a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was exported, and how many rows of the period were not sealed."""
+
+    files: tuple[Path, ...]
+    seals: int
+    rows: int
+    unsealed: int
+
+
+# Writes a seal with its rows.
+_Write = Callable[[Row, list[Row]], None]
+
+
+async def export(
+    admin_dsn: str,
+    service: str,
+    agency_id: str,
+    start: datetime,
+    end: datetime,
+    out: Path,
+    form: Literal["csv", "json"],
+) -> Exported:
+    """Export what was recorded from `start` until `end`. Raises BadInput for a file that exists, and NotFound."""
+    files = (out, out.with_name(f"{out.name}.seals.csv")) if form == "csv" else (out,)
+    async with Trail.open(admin_dsn, service) as trail:
+        covering = await trail.covering(agency_id, start, end)
+        unsealed = await trail.unsealed_between(agency_id, start, end)
+        if covering is None and not unsealed:
+            raise NotFound(f"{service} has no audit rows of {agency_id!r} in the period")
+        seals = rows = 0
+        with ExitStack() as stack:
+            opened = [_open(file, stack) for file in files]
+            write = _csv(*opened) if form == "csv" else _json(opened[0], stack, service, agency_id, start, end)
+            async for seal, covered in _sealed(trail, service, agency_id, covering):
+                write(seal, covered)
+                seals, rows = seals + 1, rows + len(covered)
+    return Exported(files, seals, rows, unsealed)
+
+
+def _open(file: Path, stack: ExitStack) -> TextIO:
+    try:
+        # It names people's actions: its owner alone reads it. newline: the CSV writer ends lines itself.
+        opened = stack.enter_context(file.open("x", encoding="utf-8", newline=""))
+    except OSError as error:
+        raise BadInput(f"--out {file}: {error.strerror}") from None
+    file.chmod(0o600)
+    return opened
+
+
+async def _sealed(
+    trail: Trail, service: str, agency_id: str, covering: tuple[int, int] | None
+) -> AsyncIterator[tuple[Row, list[Row]]]:
+    """Each seal with the rows that it covers."""
+    if covering is None:
+        return
+    async for seal in trail.seals(agency_id, *covering):
+        rows = [row async for row in trail.rows(agency_id, seal["first_id"] - 1, seal["last_id"])]
+        yield {**seal, "service": service}, rows
+
+
+def _csv(rows_file: TextIO, seals_file: TextIO) -> _Write:
+    """Rows, each with the number of its seal, and seals."""
+    rows, seals = csv.writer(rows_file), csv.writer(seals_file)
+    rows.writerow(("seal", *COLUMNS))
+    seals.writerow(_SEAL_COLUMNS)
+
+    def write(seal: Row, covered: list[Row]) -> None:
+        seals.writerow(_cells(seal[name] for name in _SEAL_COLUMNS))
+        rows.writerows(_cells((seal["number"], *(row[name] for name in COLUMNS))) for row in covered)
+
+    return write
+
+
+def _cells(values: Iterable[Any]) -> list[Any]:
+    return [cell(value) for value in values]
+
+
+def cell(value: Any) -> Any:
+    """A value as a cell: an empty cell is null.
+
+    A text that is empty, or begins with an apostrophe or as a formula would, has an apostrophe in front of it.
+    """
+    if isinstance(value, datetime):
+        return canonical_instant(value)
+    if isinstance(value, str) and (not value or value.startswith(("'", *_FORMULA))):
+        return f"'{value}"
+    return value
+
+
+def _json(out: TextIO, stack: ExitStack, service: str, agency_id: str, start: datetime, end: datetime) -> _Write:
+    """One object, whose seals have their rows."""
+    head = {"service": service, "agency_id": agency_id, "from": canonical_instant(start), "to": canonical_instant(end)}
+    out.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "seals": [')
+    stack.callback(lambda: out.write("\n]}\n"))
+    separator = "\n"
+
+    def write(seal: Row, covered: list[Row]) -> None:
+        nonlocal separator
+        rows = [{name: _plain(row[name]) for name in COLUMNS} for row in covered]
+        written = {name: _plain(seal[name]) for name in _SEAL_COLUMNS} | {"rows": rows}
+        out.write(separator + json.dumps(written, ensure_ascii=False))
+        separator = ",\n"
+
+    return write
+
+
+def _plain(value: Any) -> Any:
+    return canonical_instant(value) if isinstance(value, datetime) else value

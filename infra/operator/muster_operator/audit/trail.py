@@ -1,0 +1,210 @@
+"""A service's audit trails and their seals, as its database has them, read in batches."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+
+from muster_contracts.audit import NO_SEAL, SealedAudit
+
+Row = Mapping[str, Any]
+
+# Rows and seals of one statement: a few megabytes.
+BATCH = 2_000
+
+_AGENCIES = """
+with recursive known (agency_id) as (
+    (select agency_id from audit order by agency_id limit 1)
+    union all
+    select (select a.agency_id from audit as a where a.agency_id > known.agency_id order by a.agency_id limit 1)
+    from known
+    where known.agency_id is not null
+),
+sealed as (
+    select agency_id, min(number) as first_number, max(number) as last_number, max(last_id) as last_id
+    from audit_seal
+    group by agency_id
+),
+waiting as (
+    select agency_id, min(first_sequence) as sequence from outbox where topic = $1 group by agency_id
+)
+select
+    agency_id,
+    coalesce(sealed.first_number, 1) as first_number,
+    coalesce(sealed.last_number, 0) as last_number,
+    coalesce(sealed.last_id, 0) as last_id,
+    least(coalesce(waiting.sequence - 1, sealed.last_number, 0), coalesce(sealed.last_number, 0)) as published,
+    coalesce(stream.epoch, 1) as epoch,
+    unsealed.*
+from (select agency_id from known where agency_id is not null union select agency_id from sealed) as agency
+left join sealed using (agency_id)
+left join waiting using (agency_id)
+left join stream on stream.topic = $1 and stream.agency_id = agency.agency_id
+cross join lateral (
+    select
+        count(*) as unsealed,
+        min(a.id) as unsealed_first,
+        max(a.id) as unsealed_last,
+        extract(epoch from clock_timestamp() - min(a.recorded_at))::float8 as unsealed_seconds
+    from audit as a
+    where a.agency_id = agency.agency_id and a.id > coalesce(sealed.last_id, 0)
+) as unsealed
+where $2::text is null or agency_id = $2
+order by agency_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Agency:
+    """An agency's trail at one moment: its seals, and the rows above the last one.
+
+    Seals up to the number `published` are on the topic. `epoch` is that of its stream there.
+    """
+
+    agency_id: str
+    first_number: int
+    last_number: int
+    last_id: int
+    published: int
+    epoch: int
+    unsealed: int
+    unsealed_first: int | None
+    unsealed_last: int | None
+    unsealed_seconds: float | None
+
+
+class Trail:
+    """The audit tables of a service."""
+
+    def __init__(self, connection: "asyncpg.Connection[Any]") -> None:
+        self._connection = connection
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, admin_dsn: str, service: str) -> AsyncIterator["Trail"]:
+        """Open a service's tables. A standby is refused: it may lag behind."""
+        connection = await asyncpg.connect(
+            admin_dsn,
+            server_settings={"search_path": service, "default_transaction_read_only": "on"},
+            target_session_attrs=SessionAttribute.primary,
+        )
+        try:
+            yield cls(connection)
+        finally:
+            await connection.close()
+
+    async def agencies(self, topic: str, agency_id: str | None = None) -> list[Agency]:
+        """Each agency with a trail, all at one moment; or only one."""
+        return [Agency(**row) for row in await self._connection.fetch(_AGENCIES, topic, agency_id)]
+
+    async def now(self) -> datetime:
+        """The server's time."""
+        instant: datetime = await self._connection.fetchval("select clock_timestamp()")
+        return instant
+
+    async def seals_of(self, events: Iterable[SealedAudit]) -> list[Row]:
+        """The seal of the same agency and number as each event, null where there is none.
+
+        With it are the agency's lowest and highest number at present, `lowest` and `highest`.
+        """
+        events = list(events)
+        rows: list[Row] = await self._connection.fetch(
+            """
+            select
+                s.*,
+                (select min(number) from audit_seal where agency_id = k.agency_id) as lowest,
+                (select max(number) from audit_seal where agency_id = k.agency_id) as highest
+            from unnest($1::text[], $2::bigint[]) with ordinality as k (agency_id, number, place)
+            left join audit_seal as s on s.agency_id = k.agency_id and s.number = k.number
+            order by k.place
+            """,
+            [event.agency_id for event in events],
+            [event.number for event in events],
+        )
+        return rows
+
+    async def seals(self, agency_id: str, first: int, last: int) -> AsyncIterator[Row]:
+        """An agency's seals with these numbers, in order."""
+        while batch := await self._connection.fetch(
+            "select * from audit_seal where agency_id = $1 and number between $2 and $3 order by number limit $4",
+            agency_id,
+            first,
+            last,
+            BATCH,
+        ):
+            for seal in batch:
+                yield seal
+            first = batch[-1]["number"] + 1
+
+    async def rows(self, agency_id: str, after: int, last: int) -> AsyncIterator[Row]:
+        """An agency's rows with ids above `after` and up to `last`, in order."""
+        while batch := await self._connection.fetch(
+            """
+            select
+                id, recorded_at, agency_id, actor, command, subject, reason, before, after, request_id, correlation_id
+            from audit
+            where agency_id = $1 and id > $2 and id <= $3
+            order by id
+            limit $4
+            """,
+            agency_id,
+            after,
+            last,
+            BATCH,
+        ):
+            for row in batch:
+                yield row
+            after = batch[-1]["id"]
+
+    async def first_since(self, agency_id: str, since: datetime) -> int | None:
+        """The number of an agency's first seal that was made at an instant or later."""
+        number: int | None = await self._connection.fetchval(
+            "select min(number) from audit_seal where agency_id = $1 and sealed_at >= $2", agency_id, since
+        )
+        return number
+
+    async def end_of(self, agency_id: str, number: int) -> tuple[int, str]:
+        """The last id and the hash of a seal; those of none where there is no such seal."""
+        row = await self._connection.fetchrow(
+            "select last_id, sha256 from audit_seal where agency_id = $1 and number = $2", agency_id, number
+        )
+        return (row["last_id"], row["sha256"]) if row else (0, NO_SEAL)
+
+    async def covering(self, agency_id: str, start: datetime, end: datetime) -> tuple[int, int] | None:
+        """The first and the last seal that cover a row recorded at `start` or later, and before `end`."""
+        row = await self._connection.fetchrow(
+            """
+            with period as (
+                select min(id) as first_id, max(id) as last_id
+                from audit
+                where agency_id = $1 and recorded_at >= $2 and recorded_at < $3
+            )
+            select min(s.number) as first, max(s.number) as last
+            from audit_seal as s, period
+            where s.agency_id = $1 and s.last_id >= period.first_id and s.first_id <= period.last_id
+            """,
+            agency_id,
+            start,
+            end,
+        )
+        return None if row is None or row["first"] is None else (row["first"], row["last"])
+
+    async def unsealed_between(self, agency_id: str, start: datetime, end: datetime) -> int:
+        """How many rows of a period are above the last seal."""
+        count: int = await self._connection.fetchval(
+            """
+            select count(*)
+            from audit
+            where
+                agency_id = $1 and recorded_at >= $2 and recorded_at < $3
+                and id > (select coalesce(max(last_id), 0) from audit_seal where agency_id = $1)
+            """,
+            agency_id,
+            start,
+            end,
+        )
+        return count
