@@ -30,6 +30,11 @@ class SeatReply(BaseModel):
     email: str | None = None
     name: str | None = None
 
+    @property
+    def identified(self) -> str | None:
+        """The reference of the person whose address or name it has; None if it has neither."""
+        return self.subject_ref if self.email or self.name else None
+
 
 class SeatStateReply(BaseModel):
     """The state of a seat after a command."""

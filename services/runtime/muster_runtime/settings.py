@@ -89,6 +89,16 @@ class Settings(BaseSettings):
         description="Seconds after which new audit rows are sealed; a change before goes unseen.",
     )
 
+    audit_retention_days: int | None = Field(
+        default=None,
+        ge=365,
+        le=36600,
+        description="Days after which audit rows are deleted, by whole seals. By default they are kept.",
+    )
+    personal_read_retention_days: int = Field(
+        default=365, ge=1, le=3660, description="Days for which it is kept who read whose name or address."
+    )
+
     consumer_batch_records: int = Field(default=1_000, ge=1, le=10_000, description="Records in one transaction.")
     consumer_stuck_seconds: float = Field(
         default=60, gt=0, description="A consumer that is behind and does nothing for so long ends its process."

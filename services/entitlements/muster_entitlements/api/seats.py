@@ -38,8 +38,10 @@ class RevocationRequest(BaseModel):
 
 @router.get("/seats", summary="List seats", dependencies=[READ])
 async def list_seats(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> Page[SeatReply]:
-    async with reader.read(agency_id) as connection:
-        return await queries.list_seats(connection, agency_id, page)
+    async with reader.read_people(agency_id) as read:
+        found = await queries.list_seats(read.connection, agency_id, page)
+        read.saw(seat.identified for seat in found.items)
+    return found
 
 
 @router.get(
@@ -49,8 +51,10 @@ async def list_seats(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> P
     responses=problem_responses(NotFound, SeatUnknown),
 )
 async def read_seat(agency_id: AgencyId, seat_id: SeatId, reader: ReaderDep) -> SeatReply:
-    async with reader.read(agency_id) as connection:
-        return await queries.find_seat(connection, agency_id, seat_id)
+    async with reader.read_people(agency_id) as read:
+        seat = await queries.find_seat(read.connection, agency_id, seat_id)
+        read.saw([seat.identified])
+    return seat
 
 
 @router.post(

@@ -284,3 +284,14 @@ class Database:
         async with self.connection() as connection, connection.transaction(readonly=True):
             await connection.execute("select set_config('muster.agency', $1, true)", ",".join(sorted(agencies)))
             yield connection
+
+    @asynccontextmanager
+    async def read_on_record(self, agency: str) -> AsyncIterator[Connection]:
+        """As read, in a transaction that also records what it reads. Raises CommitUnconfirmed as write does."""
+        self.commits.admit()
+        async with AsyncExitStack() as held:
+            connection = await held.enter_async_context(self.connection())
+            with self.disk.watched():
+                async with self.commits.transaction(connection, held):
+                    await connection.execute("select set_config('muster.agency', $1, true)", agency)
+                    yield connection

@@ -1,10 +1,10 @@
-"""The route that lists the audit: which commands were carried out, by whom, and why."""
+"""The routes that list the audit, and who read whose personal data."""
 
 import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from muster_contracts import Instant
 from muster_runtime.http.auth import requires
@@ -12,6 +12,8 @@ from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.problem_responses import COMMON
 from muster_runtime.http.tenancy import ReaderDep
 from muster_runtime.pagination import Page
+
+AgencyQuery = Annotated[str | None, Query(description="By default every agency the token may see.")]
 
 
 class AuditEntry(BaseModel):
@@ -30,16 +32,24 @@ class AuditEntry(BaseModel):
     correlation_id: str
 
 
-def audit_router(service: str) -> APIRouter:
-    """The route that lists a service's audit, oldest first."""
-    router = APIRouter(prefix="/v1/audit", tags=["audit"], responses=COMMON)
+class PersonalReadEntry(BaseModel):
+    """A request whose reply had names or addresses of people."""
 
-    @router.get("", summary="List audit entries", dependencies=[requires(f"{service}:audit")])
-    async def list_audit(
-        reader: ReaderDep,
-        page: PageDep,
-        agency_id: Annotated[str | None, Query(description="By default every agency the token may see.")] = None,
-    ) -> Page[AuditEntry]:
+    id: int
+    read_at: Instant
+    agency_id: str
+    actor: str
+    route: str = Field(examples=["GET /v1/agencies/{agency_id}/seats"])
+    subject_refs: list[str] = Field(description="Whose they were.")
+    request_id: str | None
+
+
+def audit_router(service: str) -> APIRouter:
+    """The routes of one service. The lists are oldest first."""
+    router = APIRouter(prefix="/v1", tags=["audit"], dependencies=[requires(f"{service}:audit")], responses=COMMON)
+
+    @router.get("/audit", summary="List audit entries")
+    async def list_audit(reader: ReaderDep, page: PageDep, agency_id: AgencyQuery = None) -> Page[AuditEntry]:
         async with reader.read_own() if agency_id is None else reader.read(agency_id) as connection:
             rows = await connection.fetch(
                 """
@@ -58,6 +68,24 @@ def audit_router(service: str) -> APIRouter:
             AuditEntry(**{**row, "before": _facts(row["before"]), "after": _facts(row["after"])}) for row in rows
         ]
         return page.make(entries, key=lambda entry: str(entry.id))
+
+    @router.get("/personal-reads", summary="List reads of personal data")
+    async def list_personal_reads(
+        reader: ReaderDep, page: PageDep, agency_id: AgencyQuery = None
+    ) -> Page[PersonalReadEntry]:
+        async with reader.read_own() if agency_id is None else reader.read(agency_id) as connection:
+            rows = await connection.fetch(
+                """
+                select id, read_at, agency_id, actor, route, subject_refs, request_id
+                from personal_read
+                where id > $1
+                order by id
+                limit $2
+                """,
+                page.after_id or 0,
+                page.rows,
+            )
+        return page.make([PersonalReadEntry(**row) for row in rows], key=lambda entry: str(entry.id))
 
     return router
 

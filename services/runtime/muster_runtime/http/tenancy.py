@@ -17,6 +17,8 @@ from muster_runtime.http.auth import IdentityDep
 from muster_runtime.http.idempotency import Key, Reply
 from muster_runtime.http.identity import Identity
 from muster_runtime.identifiers import EVERY_AGENCY
+from muster_runtime.observability import personal_reads
+from muster_runtime.observability.personal_reads import PersonalRead
 
 R = TypeVar("R", bound=BaseModel | None)
 
@@ -48,9 +50,11 @@ class InvalidEntityTag(PermanentError):
 class Reader:
     """The read side of a request."""
 
-    def __init__(self, database: Database, identity: Identity) -> None:
+    def __init__(self, database: Database, identity: Identity, route: str, context: Context) -> None:
         self._database = database
         self._identity = identity
+        self._route = route
+        self._context = context
 
     @property
     def agencies(self) -> frozenset[str]:
@@ -73,6 +77,16 @@ class Reader:
         """A read-only transaction that sees the rows of all of the caller's agencies, and no other."""
         async with self._database.read(*self.agencies) as connection:
             yield connection
+
+    @asynccontextmanager
+    async def read_people(self, agency_id: str) -> AsyncIterator[PersonalRead]:
+        """As read, for a reply with people's names or addresses: the caller says whose, which is recorded.
+
+        What cannot be recorded is not read: the request gets 503.
+        """
+        self._identity.admit(agency_id)
+        async with personal_reads.reading(self._database, agency_id, self._route, self._context) as read:
+            yield read
 
 
 class Commands:
@@ -147,7 +161,8 @@ def _response(reply: Reply, *, replayed: bool = False) -> Response:
 
 
 async def _reader(request: Request, identity: IdentityDep) -> Reader:
-    return Reader(request.app.state.database, identity)
+    route = f"{request.method} {request.scope['route'].path}"
+    return Reader(request.app.state.database, identity, route, request.state.context)
 
 
 KeyHeader = Annotated[

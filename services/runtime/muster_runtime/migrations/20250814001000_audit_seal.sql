@@ -13,6 +13,7 @@ create table audit_seal (
     sealed_at timestamptz not null,
     primary key (agency_id, number)
 );
+create index audit_seal_sealed_at on audit_seal (sealed_at);
 select protect('audit_seal', api => 'select', worker => 'select, insert');
 
 -- migrate:down

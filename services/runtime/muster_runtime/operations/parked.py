@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from muster_contracts import Instant
+from muster_contracts import Instant, topics
 from muster_runtime.database.transactions import EVERY_AGENCY, Database, UnitOfWork
 from muster_runtime.errors import Conflict, NotFound
 from muster_runtime.http.auth import requires_program
@@ -16,9 +16,10 @@ from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.problem_responses import problem_responses
 from muster_runtime.messaging import parked
 from muster_runtime.messaging.parked import ParkedStream
-from muster_runtime.messaging.record_reader import Item
+from muster_runtime.messaging.record_reader import Item, Record
 from muster_runtime.messaging.replay import Replayer
 from muster_runtime.messaging.subscriptions import Subscriptions
+from muster_runtime.observability import personal_reads
 from muster_runtime.operations.commands import OperatorCommands, operators_commands
 from muster_runtime.operations.recovery import RecordName, Recovery
 from muster_runtime.pagination import Page
@@ -97,10 +98,12 @@ def parked_router(service: str, subscriptions: Subscriptions, database: Database
         return page.make(items, key=_key)
 
     @router.get("/{topic}/{agency_id}")
-    async def show_parked(topic: Topic, agency_id: str) -> ParkedStreamDetail:
+    async def show_parked(request: Request, topic: Topic, agency_id: str) -> ParkedStreamDetail:
         stream = await _stream(topic, agency_id)
-        async with database.read(EVERY_AGENCY) as connection:
-            records = await parked.first_records(connection, subscriptions.group, topic, agency_id, SHOWN_RECORDS)
+        route = f"GET {router.prefix}/{{topic}}/{{agency_id}}"
+        async with personal_reads.reading(database, agency_id, route, request.state.context) as read:
+            records = await parked.first_records(read.connection, subscriptions.group, topic, agency_id, SHOWN_RECORDS)
+            read.saw(_people(topic, records))
         return ParkedStreamDetail(
             **_reply(stream).model_dump(),
             first_records=[_record_reply(item) for item in await subscriptions.read(records)],
@@ -137,6 +140,14 @@ def parked_router(service: str, subscriptions: Subscriptions, database: Database
         raise NotFound(f"no stream of {agency_id[:40]!r} on topic {topic[:80]!r} is parked")
 
     return router
+
+
+def _people(topic: str, records: Sequence[Record]) -> list[str]:
+    """Whose names and addresses are in records: a restricted topic that is keyed by people has them."""
+    described = topics()[topic]
+    if described.access == "public" or described.key != "subject_ref":
+        return []
+    return [(record.key or b"?").decode("utf-8", "replace") for record in records]
 
 
 def _key(stream: ParkedStream | ParkedStreamReply) -> str:

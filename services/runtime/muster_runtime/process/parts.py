@@ -16,6 +16,7 @@ from muster_runtime.messaging.parking import ParkingLimits
 from muster_runtime.messaging.relay import Relay
 from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.sandbox import ClockFollower
+from muster_runtime.scheduling import trails
 from muster_runtime.scheduling.news import News
 from muster_runtime.scheduling.retention import Purger
 from muster_runtime.scheduling.scheduler import Scheduler
@@ -102,9 +103,16 @@ def make_scheduler(runtime: Runtime, listener: WakeupListener, group: str) -> Sc
 
 
 def make_purger(runtime: Runtime, listener: WakeupListener) -> Purger:
-    """What deletes stored replies and the service's own rows when their time is over."""
+    """What deletes rows when their time is over: the runtime's, and the service's own."""
     service = runtime.service
-    retentions = [idempotency.retention(runtime.settings.idempotency_retention_days), *service.retentions]
+    settings = runtime.settings
+    retentions = [
+        idempotency.retention(settings.idempotency_retention_days),
+        trails.of_personal_reads(settings.personal_read_retention_days),
+        *service.retentions,
+    ]
+    if settings.audit_retention_days is not None:
+        retentions.append(trails.of_audit(settings.audit_retention_days))
     return Purger(runtime.database, listener.wakeup(), runtime.clock, retentions, service.name)
 
 

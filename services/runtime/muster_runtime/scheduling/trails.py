@@ -1,0 +1,57 @@
+"""How long the trails are kept: audit rows, and the records of who read personal data."""
+
+from datetime import datetime, timedelta
+
+from muster_runtime.database.transactions import Connection
+from muster_runtime.scheduling.retention import Retention
+
+
+def of_audit(days: int) -> Retention:
+    """The retention of audit rows, in days, at least 365. They are deleted by whole seals."""
+
+    async def drop(connection: Connection, _before: datetime, limit: int) -> int:
+        # The worker role may delete no row itself, and the function goes by the server's time.
+        dropped: int = await connection.fetchval("select drop_sealed_audit(make_interval(days => $1), $2)", days, limit)
+        return dropped
+
+    return Retention("audit", timedelta(days=days), _oldest_seal_to_drop, drop)
+
+
+async def _oldest_seal_to_drop(connection: Connection) -> datetime | None:
+    """When it was made. An agency's newest seal is never dropped."""
+    oldest: datetime | None = await connection.fetchval(
+        """
+        select s.sealed_at
+        from audit_seal as s
+        where exists (select from audit_seal as n where n.agency_id = s.agency_id and n.number > s.number)
+        order by s.sealed_at
+        limit 1
+        """
+    )
+    return oldest
+
+
+def of_personal_reads(days: int) -> Retention:
+    """The retention of the records of who read personal data, in days."""
+    return Retention("personal_read", timedelta(days=days), _oldest_read, _delete_reads)
+
+
+async def _oldest_read(connection: Connection) -> datetime | None:
+    oldest: datetime | None = await connection.fetchval("select min(read_at) from personal_read")
+    return oldest
+
+
+async def _delete_reads(connection: Connection, before: datetime, limit: int) -> int:
+    deleted: int = await connection.fetchval(
+        """
+        with deleted as (
+            delete from personal_read
+            where id in (select id from personal_read where read_at <= $1 order by read_at limit $2)
+            returning 1
+        )
+        select count(*) from deleted
+        """,
+        before,
+        limit,
+    )
+    return deleted
