@@ -24,7 +24,15 @@ BREAK_GLASS = "break-glass"
 PAGE = Path(__file__).parents[2] / "docs" / "access.md"
 
 # The operators' routes are the runtime's: the same in every service, with a scope of each.
-OPERATORS = ("/v1/audit", "/v1/parked", "/v1/streams", "/v1/partitions", "/v1/epoch", "/v1/rewind")
+OPERATORS = (
+    "/v1/audit",
+    "/v1/personal-reads",
+    "/v1/parked",
+    "/v1/streams",
+    "/v1/partitions",
+    "/v1/epoch",
+    "/v1/rewind",
+)
 
 
 GUARDED = [(name, access) for name in BUILDERS for access in access_to(whole_application(name)) if access.scopes]

@@ -287,6 +287,7 @@ async def test_drill(operator: Operator, postgres: str, kafka_bootstrap: str, ev
         "consumer-behind.md",
         "outbox-stuck.md",
         "deadlines-late.md",
+        "audit-finding.md",
         "purge-overdue.md",
         "issuer-silent.md",
         "break-glass.md",

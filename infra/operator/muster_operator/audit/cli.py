@@ -19,9 +19,10 @@ from muster_operator.failures import BadInput
 from muster_operator.group import group
 from muster_operator.options import ServiceOption
 from muster_operator.output import Answer, table
+from muster_operator.service import every_item
 from muster_operator.target import Target, on_target
 
-app = group("Verify and export the audit trails.")
+app = group("Verify the audit trails against their seals, and export them.")
 
 _AgencyOption = Annotated[str | None, typer.Option("--agency", help="Only this agency; * is the program itself.")]
 
@@ -50,8 +51,11 @@ async def verify_trails(
         typer.Option(help="An epoch raised after a restore that you know of: what was lost then is no finding."),
     ] = None,
     settle: Annotated[
-        float, typer.Option(min=0, help="Seconds after which rows that are not sealed are looked at again.")
-    ] = 65.0,
+        float,
+        typer.Option(
+            min=0, help="Seconds after which rows that seem late are looked at again: if a sandbox's clock was moved."
+        ),
+    ] = 0.0,
 ) -> Answer:
     """Compare the audit rows with their seals, and the seals with the topics. The exit status is 1 if they differ.
 
@@ -71,6 +75,26 @@ async def verify_trails(
             for name in _services(service)
         ]
     return _answer(verified)
+
+
+@app.command("reads")
+@on_target()
+async def list_reads(target: Target, service: ServiceOption = None, agency: _AgencyOption = None) -> Answer:
+    """List the requests whose replies had names or addresses of people: who read whose, oldest first."""
+    query = {} if agency is None else {"agency_id": agency}
+    async with target.services(service) as services:
+        found = await every_item(services, "/v1/personal-reads", **query)
+    rows = [
+        (
+            each.name,
+            *(escape(str(item[name])) for name in ("read_at", "agency_id", "actor", "route", "request_id")),
+            str(len(item["subject_refs"])),
+        )
+        for each, item in found
+    ]
+    shown = table(("service", "read", "agency", "by", "route", "request", "people"), rows)
+    items = [{"service": each.name, **item} for each, item in found]
+    return Answer({"items": items}, shown if found else "Nobody has read names or addresses.")
 
 
 @app.command("export")

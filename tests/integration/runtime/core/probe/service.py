@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from muster_contracts.enrollment import AgencyWithdrawn
-from muster_contracts.entitlements import SeatAssigned, SeatRevoked
+from muster_contracts.entitlements import EntitlementsAuditSealed, SeatAssigned, SeatRevoked
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import Conflict
 from muster_runtime.messaging.events import Received
+from muster_runtime.observability.seals import Seal
 from muster_runtime.scheduling.deadlines import Deadline
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
@@ -68,4 +69,19 @@ def build_answering(settings: Settings) -> Service:
         migrations=MIGRATIONS,
         produces=["muster.entitlements.seat"],
         subscriptions={AgencyWithdrawn: answer_withdrawals},
+    )
+
+
+def audit_sealed(seal: Seal) -> EntitlementsAuditSealed:
+    return EntitlementsAuditSealed(**seal.facts)
+
+
+def build_sealing(settings: Settings) -> Service:
+    """The probe as a service that seals its audit, and does nothing else."""
+    return Service(
+        name="probe",
+        settings=settings,
+        migrations=MIGRATIONS,
+        produces=[EntitlementsAuditSealed.topic],
+        audit_sealed=audit_sealed,
     )

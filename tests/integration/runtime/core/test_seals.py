@@ -1,0 +1,214 @@
+"""The sealing of the audit: every row once, whoever else is at work, and at no command's cost."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import pytest
+from prometheus_client import REGISTRY
+
+from muster_contracts.audit import NO_SEAL, sealed_sha256
+from muster_contracts.entitlements import EntitlementsAuditSealed
+from muster_runtime.context import Context
+from muster_runtime.database.transactions import RETRYABLE, Database
+from muster_runtime.observability import audit
+from muster_runtime.observability.seals import SEAL_ROWS
+from muster_runtime.process import Role
+from muster_runtime.scheduling.sealer import PATIENCE_SECONDS, Sealer
+from muster_runtime.settings import Settings
+from tests.integration.runtime.core.probe.service import audit_sealed, build_sealing
+from tests.support.services import RunningService, ServiceRunner
+
+CONTEXT = Context(actor="test", correlation_id="cor_1")
+START = datetime(2025, 8, 6, tzinfo=UTC)
+AGENCIES = ("NASA", "DOE", "EPA", "*")
+Eventually = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture
+async def sealing(run_service: ServiceRunner) -> RunningService:
+    """The probe with a relay, and without the sealer of a running service."""
+    return await run_service(build_sealing, Settings, roles=frozenset({Role.RELAY}))
+
+
+def sealer(probe: RunningService) -> Sealer:
+    return Sealer(probe.runtime.database, probe.runtime.clock, "probe", audit_sealed, 60)
+
+
+async def record(database: Database, agency_id: str, count: int = 1) -> None:
+    async with database.write(agency_id, context=CONTEXT) as uow:
+        for number in range(count):
+            audit.record(uow, command="Test", agency_id=agency_id, subject=str(number), after={"number": number})
+
+
+async def whole(probe: RunningService) -> int:
+    """How many seals there are. Fails unless they cover every row once, are gapless and chained, and are published."""
+    seals = await probe.admin.fetch("select * from audit_seal order by agency_id, number")
+    before: dict[str, asyncpg.Record] = {}
+    for seal in seals:
+        last = before.get(seal["agency_id"])
+        assert seal["number"] == (last["number"] + 1 if last else 1)
+        assert seal["previous_sha256"] == (last["sha256"] if last else NO_SEAL)
+        rows = await probe.admin.fetch(
+            "select * from audit where agency_id = $1 and id > $2 and id <= $3 order by id",
+            seal["agency_id"],
+            last["last_id"] if last else 0,
+            seal["last_id"],
+        )
+        assert (len(rows), rows[0]["id"]) == (seal["count"], seal["first_id"])
+        facts = {name: seal[name] for name in ("agency_id", "number", "previous_sha256", "sealed_at")}
+        assert sealed_sha256(map(dict, rows), service="probe", **facts) == seal["sha256"]
+        before[seal["agency_id"]] = seal
+    assert sum(seal["count"] for seal in seals) == await probe.admin.fetchval("select count(*) from audit")
+    events = [event.data.model_dump() for event in await probe.published(EntitlementsAuditSealed)]
+    assert sorted(events, key=lambda event: (event["agency_id"], event["number"])) == [dict(seal) for seal in seals]
+    return len(seals)
+
+
+async def test_every_row_is_sealed_once_beside_commands_and_other_sealers_that_are_cut_off(
+    sealing: RunningService, eventually: Eventually
+) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    api = await Database.connect(sealing.access.api_dsn, "probe", sealing.clock, size=4)
+    ends_at = time.monotonic() + 3
+    commands = 0
+
+    async def command() -> None:
+        nonlocal commands
+        while time.monotonic() < ends_at:
+            await record(api, chance.choice(AGENCIES), chance.randint(1, 3))
+            commands += 1
+
+    async def seal_and_be_cut_off() -> None:
+        while time.monotonic() < ends_at:
+            with suppress(*RETRYABLE):
+                async with asyncio.timeout(chance.uniform(0.001, 0.05)):
+                    await sealer(sealing).seal_all()
+
+    async def kill() -> None:
+        while time.monotonic() < ends_at:
+            await asyncio.sleep(chance.uniform(0.05, 0.2))
+            await sealing.admin.execute(
+                """
+                select pg_terminate_backend(pid)
+                from pg_stat_activity
+                where usename = 'probe_worker' and datname = current_database() and query ~ 'audit'
+                """
+            )
+
+    await asyncio.gather(*(command() for _ in range(4)), *(seal_and_be_cut_off() for _ in range(2)), kill())
+    await api.close()
+    assert commands > 150, "fifty a second"
+    during = await sealing.admin.fetchval("select count(*) from audit_seal")
+    assert during > 10, "none was sealed beside them"
+
+    async def sealed() -> bool:
+        await sealer(sealing).seal_all()
+        return await sealing.admin.fetchval("select count(*) from outbox") == 0 and await whole(sealing) > 0
+
+    await eventually(sealed)
+
+
+async def test_a_held_lock_delays_no_other_agency_and_many_rows_make_several_seals(
+    sealing: RunningService, eventually: Eventually
+) -> None:
+    database = sealing.runtime.database
+    for agency_id in AGENCIES:
+        await record(database, agency_id, SEAL_ROWS + 1 if agency_id == "EPA" else 2)
+    began = time.monotonic()
+    async with database.write("NASA", "DOE", context=CONTEXT):
+        assert sorted(await sealer(sealing).seal_all()) == ["DOE", "NASA"]
+    assert time.monotonic() - began < 2 * PATIENCE_SECONDS + 2
+    assert await sealer(sealing).seal_all() == []
+    counts = await sealing.admin.fetch("select agency_id, count from audit_seal order by agency_id, number")
+    assert [tuple(row) for row in counts] == [("*", 2), ("DOE", 2), ("EPA", SEAL_ROWS), ("EPA", 1), ("NASA", 2)]
+    # Nothing new, nothing sealed; and sealing itself is not audited.
+    assert await sealer(sealing).seal_all() == []
+
+    async def published() -> bool:
+        return await sealing.admin.fetchval("select count(*) from outbox") == 0 and await whole(sealing) == 5
+
+    await eventually(published)
+
+
+async def test_a_running_scheduler_seals_by_itself_and_the_gauge_says_what_is_not_sealed(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    idle = await run_service(build_sealing, Settings, roles=frozenset())
+    idle.clock.move(START)
+    await record(idle.runtime.database, "NASA")
+    idle.clock.move(datetime(2025, 8, 6, 0, 7, tzinfo=UTC))
+    assert await gauge(idle) == 7 * 60
+    running = await run_service(
+        build_sealing,
+        Settings,
+        roles=frozenset({Role.SCHEDULER, Role.RELAY}),
+        beside=idle,
+        audit_seal_seconds=0.05,
+    )
+    await eventually(lambda: is_sealed(running, 1))
+    await record(running.runtime.database, "NASA")
+    await eventually(lambda: is_sealed(running, 2))
+    assert await gauge(idle) == 0
+    # Nothing is due for it: a sandbox's clock does not stop to have rows sealed.
+    state = await running.client.get("/sandbox/state")
+    assert state.json()["next_due"] is None
+
+
+async def gauge(probe: RunningService) -> float | None:
+    assert (await probe.client.get("/health/ready")).status_code in {200, 503}
+    return REGISTRY.get_sample_value("muster_audit_unsealed_seconds", {"service": "probe"})
+
+
+async def is_sealed(probe: RunningService, seals: int) -> bool:
+    return bool(await probe.admin.fetchval("select count(*) from audit_seal") == seals)
+
+
+@pytest.mark.parametrize("role", ["api", "worker"])
+async def test_no_role_can_change_what_is_recorded_or_sealed(sealing: RunningService, role: str) -> None:
+    await record(sealing.runtime.database, "NASA", 2)
+    await sealer(sealing).seal_all()
+    dsn = sealing.access.api_dsn if role == "api" else sealing.access.worker_dsn
+    connection = await asyncpg.connect(dsn, server_settings={"search_path": "probe"})
+    statements = [
+        *(f"update {table} set agency_id = 'DOE'" for table in ("audit", "audit_seal")),
+        *(f"delete from {table}" for table in ("audit", "audit_seal")),
+        *(f"truncate {table}" for table in ("audit", "audit_seal")),
+        "alter table audit disable row level security",
+        "alter function drop_sealed_audit(interval, integer) security invoker",
+    ]
+    if role == "api":
+        statements += [
+            "select drop_sealed_audit(interval '10 years', 1)",
+            "insert into audit_seal select agency_id, 2, 1, 1, 1, sha256, sha256, sealed_at from audit_seal",
+        ]
+    try:
+        async with connection.transaction():
+            await connection.execute("select lock_agencies(array['NASA', 'DOE'], now())")
+            for statement in statements:
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    async with connection.transaction():
+                        await connection.execute(statement)
+        if role == "worker":
+            with pytest.raises(asyncpg.InvalidParameterValueError, match="365 days at least"):
+                await connection.fetchval("select drop_sealed_audit(interval '364 days', 1000)")
+            # A table of the caller's own does not stand for the owner's.
+            await sealing.admin.execute("grant temporary on database " + await name_of(sealing) + " to probe_worker")
+            await connection.execute("create temp table audit_seal as table audit_seal")
+            await connection.execute("update audit_seal set sealed_at = '2000-01-01', number = 2")
+            assert await connection.fetchval("select drop_sealed_audit(interval '365 days', 1000)") == 0
+    finally:
+        await connection.close()
+    assert await sealing.admin.fetchval("select count(*) from audit") == 2
+
+
+async def name_of(probe: RunningService) -> str:
+    name: str = await probe.admin.fetchval("select current_database()")
+    return name
