@@ -63,7 +63,8 @@ class Trails:
     async def seal(self) -> None:
         """Seal what is there, and wait until that is on the topic."""
         runtime = self.service.runtime
-        assert await Sealer(runtime.database, runtime.clock, "billing", audit_sealed, 60).seal_all() == []
+        sealer = Sealer(runtime.database, runtime.wakeup, runtime.clock, "billing", audit_sealed, timedelta(minutes=1))
+        assert await sealer.seal_all() == []
         await eventually(self._published)
 
     async def _published(self) -> bool:

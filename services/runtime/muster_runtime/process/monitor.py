@@ -35,6 +35,7 @@ from muster_runtime.observability.telemetry import (
 )
 from muster_runtime.scheduling.deadlines import next_due, parked_deadlines
 from muster_runtime.scheduling.scheduler import Scheduler
+from muster_runtime.scheduling.sealer import Sealer
 from muster_runtime.service import Runtime
 
 # How often the metrics are brought up to date, whoever asks for the readiness.
@@ -61,6 +62,7 @@ class Monitor:
         relay: Relay | None,
         consumer: Consumer | None,
         scheduler: Scheduler | None,
+        sealer: Sealer | None,
         keys: KeySource,
         kafka: KafkaTopics,
     ) -> None:
@@ -71,6 +73,7 @@ class Monitor:
         self._relay = relay
         self._consumer = consumer
         self._scheduler = scheduler
+        self._sealer = sealer
         self._keys = keys
         self._kafka = kafka
         self._ready = False
@@ -189,8 +192,10 @@ class Monitor:
         async with runtime.database.connection() as connection:
             outbox = await connection.fetchval("select count(*) from outbox")
             latest = await connection.fetchval("select max(latest) from agency_instant")
-            due = [await next_due(connection)] + [
-                await worker.next_due(connection) for worker in runtime.service.workers
+            due = [
+                self._sealer.due_since if self._sealer else None,
+                await next_due(connection),
+                *[await worker.next_due(connection) for worker in runtime.service.workers],
             ]
         async with asyncio.timeout(PATIENCE_SECONDS):
             lag = await self._consumer.lag() if self._consumer else 0

@@ -1,6 +1,7 @@
 """The parts of a process, built as its service and settings say; `running` starts them."""
 
 from contextlib import AsyncExitStack
+from datetime import timedelta
 
 from muster_runtime.clock import Clock, SandboxClock
 from muster_runtime.database.transactions import Database
@@ -116,13 +117,13 @@ def make_purger(runtime: Runtime, listener: WakeupListener) -> Purger:
     return Purger(runtime.database, listener.wakeup(), runtime.clock, retentions, service.name)
 
 
-def make_sealer(runtime: Runtime) -> Sealer | None:
+def make_sealer(runtime: Runtime, listener: WakeupListener) -> Sealer | None:
     """What seals the audit of a service that publishes its seals."""
     service = runtime.service
     if service.audit_sealed is None:
         return None
-    period = runtime.settings.audit_seal_seconds
-    return Sealer(runtime.database, runtime.clock, service.name, service.audit_sealed, period)
+    period = timedelta(seconds=runtime.settings.audit_seal_seconds)
+    return Sealer(runtime.database, listener.wakeup(), runtime.clock, service.name, service.audit_sealed, period)
 
 
 def make_consumer(runtime: Runtime, subscriptions: Subscriptions) -> Consumer:

@@ -83,7 +83,7 @@ async def running(
         group = settings.topic_prefix + service.name
         subscriptions = Subscriptions(service.subscriptions, service=service.name, group=group, clock=clock)
         kafka = KafkaTopics(settings, service.name, service.topics)
-        relay = scheduler = consumer = None
+        relay = scheduler = sealer = consumer = None
         if Role.RELAY in roles and service.produces:
             relay = parts.make_relay(runtime, listener, backlog, kafka)
             duties.start("relay", relay.run())
@@ -91,7 +91,8 @@ async def running(
             scheduler = parts.make_scheduler(runtime, listener, group)
             duties.start("scheduler", scheduler.run())
             duties.start("purger", parts.make_purger(runtime, listener).run())
-            if sealer := parts.make_sealer(runtime):
+            sealer = parts.make_sealer(runtime, listener)
+            if sealer is not None:
                 duties.start("sealer", sealer.run())
             for worker in service.workers:
                 duties.start(worker.name, worker.run(replace(runtime, wakeup=listener.wakeup())))
@@ -99,7 +100,7 @@ async def running(
         if Role.CONSUMER in roles and service.subscriptions:
             consumer = parts.make_consumer(runtime, subscriptions)
 
-        monitor = Monitor(runtime, api_database, group, backlog, relay, consumer, scheduler, keys, kafka)
+        monitor = Monitor(runtime, api_database, group, backlog, relay, consumer, scheduler, sealer, keys, kafka)
         if relay is not None or consumer is not None:
             stack.push_async_callback(kafka.stop)
             await kafka.start()

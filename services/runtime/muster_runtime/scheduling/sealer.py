@@ -1,11 +1,11 @@
 """The sealer: seals the audit rows of every agency once a minute, so that no command has to.
 
-It goes by elapsed time, and not by the runtime's clock: nothing waits for a seal, and a sandbox's clock need not stop
-for one. Several processes may run it at once: an agency's lock lets one of them seal.
+Several processes may run it at once: an agency's lock lets one of them seal.
 """
 
 import asyncio
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -13,6 +13,7 @@ from muster_runtime.clock import Clock
 from muster_runtime.context import Context
 from muster_runtime.database.locks import LOCK
 from muster_runtime.database.transactions import ONE_AGENCYS, RETRYABLE, Database
+from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.identifiers import new_id
 from muster_runtime.observability import seals
 from muster_runtime.observability.seals import SealEvent
@@ -27,28 +28,53 @@ _log = structlog.get_logger(__name__)
 
 
 class Sealer:
-    """Seals one service's audit. `event_of` makes the event that publishes a seal."""
+    """Seals one service's audit in rounds. `event_of` makes the event that publishes a seal."""
 
     def __init__(
-        self, database: Database, clock: Clock, service: str, event_of: SealEvent, period_seconds: float
+        self,
+        database: Database,
+        wakeup: Wakeup,
+        clock: Clock,
+        service: str,
+        event_of: SealEvent,
+        period: timedelta,
     ) -> None:
         self._database = database
+        self._wakeup = wakeup
         self._clock = clock
         self._service = service
         self._event_of = event_of
-        self._period = period_seconds
+        self._period = period
         self._lock = replace(LOCK, patience_seconds=PATIENCE_SECONDS)
+        self._sealed_at = clock.now()
+
+    @property
+    def due_since(self) -> datetime | None:
+        """The instant of the round that is due or under way; None before it.
+
+        A sandbox's clock waits for the round, but does not stop for it: that would double its stops.
+        """
+        next_round = self._sealed_at + self._period
+        now = self._clock.now()
+        return None if self._sealed_at <= now < next_round else min(now, next_round)  # a clock may be set back
 
     async def run(self) -> None:
         """Seal once in each period until cancelled."""
         while True:
-            await asyncio.sleep(self._period)
+            while self.due_since is None:
+                await self._wakeup.wait(self._sealed_at + self._period)
+            started_at = self._clock.now()
             try:
-                while passed_over := await self.seal_all():
-                    _log.info("seal_put_off", agencies=passed_over)
-                    await asyncio.sleep(min(_RETRY_SECONDS, self._period))
+                passed_over = await self.seal_all()
             except RETRYABLE as error:
                 _log.warning("sealer_retried", error=repr(error))
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            if passed_over:
+                _log.info("seal_put_off", agencies=passed_over)
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                self._sealed_at = started_at
 
     async def seal_all(self) -> list[str]:
         """Seal what is unsealed. Returns the agencies that were passed over because their locks are held."""

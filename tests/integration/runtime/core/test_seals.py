@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -37,7 +37,8 @@ async def sealing(run_service: ServiceRunner) -> RunningService:
 
 
 def sealer(probe: RunningService) -> Sealer:
-    return Sealer(probe.runtime.database, probe.runtime.clock, "probe", audit_sealed, 60)
+    runtime = probe.runtime
+    return Sealer(runtime.database, runtime.wakeup, runtime.clock, "probe", audit_sealed, timedelta(minutes=1))
 
 
 async def record(database: Database, agency_id: str, count: int = 1) -> None:
@@ -138,28 +139,34 @@ async def test_a_held_lock_delays_no_other_agency_and_many_rows_make_several_sea
     await eventually(published)
 
 
-async def test_a_running_scheduler_seals_by_itself_and_the_gauge_says_what_is_not_sealed(
+async def test_a_running_scheduler_seals_each_minute_and_the_gauge_says_what_is_not_sealed(
     run_service: ServiceRunner, eventually: Eventually
 ) -> None:
-    idle = await run_service(build_sealing, Settings, roles=frozenset())
-    idle.clock.move(START)
-    await record(idle.runtime.database, "NASA")
-    idle.clock.move(datetime(2025, 8, 6, 0, 7, tzinfo=UTC))
-    assert await gauge(idle) == 7 * 60
-    running = await run_service(
-        build_sealing,
-        Settings,
-        roles=frozenset({Role.SCHEDULER, Role.RELAY}),
-        beside=idle,
-        audit_seal_seconds=0.05,
-    )
-    await eventually(lambda: is_sealed(running, 1))
-    await record(running.runtime.database, "NASA")
-    await eventually(lambda: is_sealed(running, 2))
-    assert await gauge(idle) == 0
-    # Nothing is due for it: a sandbox's clock does not stop to have rows sealed.
-    state = await running.client.get("/sandbox/state")
-    assert state.json()["next_due"] is None
+    probe = await run_service(build_sealing, Settings)
+    probe.clock.move(START)
+    await eventually(lambda: is_due(probe, None))  # the clock went back
+    await record(probe.runtime.database, "NASA")
+    probe.clock.move(START + timedelta(seconds=59))
+    assert await gauge(probe) == 59
+    # A sandbox's clock does not stop to have rows sealed, but waits where it stands until they are.
+    assert await is_due(probe, None)
+    probe.clock.move(START + timedelta(minutes=7))
+    assert await is_due(probe, START + timedelta(minutes=1))
+    await eventually(lambda: is_sealed(probe, 1))
+    await eventually(lambda: is_due(probe, None))
+    assert await gauge(probe) == 0
+    # A lock that is held puts it off.
+    await record(probe.runtime.database, "DOE")
+    async with probe.runtime.database.write("DOE", context=CONTEXT):
+        probe.clock.move(START + timedelta(minutes=14))
+        assert await is_due(probe, START + timedelta(minutes=8))
+        assert await gauge(probe) == 7 * 60
+    await eventually(lambda: is_sealed(probe, 2))
+
+
+async def is_due(probe: RunningService, since: datetime | None) -> bool:
+    state = (await probe.client.get("/sandbox/state")).json()
+    return bool(state["next_due"] == (None if since is None else since.isoformat().replace("+00:00", "Z")))
 
 
 async def gauge(probe: RunningService) -> float | None:
