@@ -1,7 +1,7 @@
 """The catalog as a whole: types, topics, owners, readers, and the mark of what is emitted."""
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 
@@ -9,8 +9,10 @@ import pytest
 
 from muster_contracts import SERVICES, ClockMoved, Erasure, Event, event_types, split_type, topics
 from muster_contracts import event as event_module
+from muster_contracts.audit import NO_SEAL
 from muster_contracts.envelope import MalformedRecord
 from muster_contracts.event import find_event, latest_major
+from muster_runtime.observability.seals import Seal
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,6 +55,17 @@ def test_a_service_reads_exactly_the_topics_that_name_it_as_a_reader(
     described = import_module(f"muster_{service}.bootstrap").build()
     named = {topic.name for topic in topics().values() if service in topic.readers}
     assert {cls.topic for cls in described.subscriptions} == named - {ClockMoved.topic}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_publishes_the_seals_of_its_audit(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUSTER_ENVIRONMENT", "sandbox")
+    described = import_module(f"muster_{service}.bootstrap").build()
+    seal = Seal("*", 1, 1, 1, 1, NO_SEAL, NO_SEAL, datetime(2025, 8, 6, tzinfo=UTC))
+    published = described.audit_sealed(seal)
+    assert published.topic == f"muster.{service}.audit"
+    assert published.topic in described.produces
+    assert published.model_dump() == seal.facts
 
 
 @pytest.mark.parametrize("name", TOPICS)

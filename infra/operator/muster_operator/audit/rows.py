@@ -47,9 +47,11 @@ class TrailRows:
         last_id = max([agency.last_id, *(event.last_id for event in self._kept.values())])
         self._rows = self._trail.rows(agency.agency_id, after, last_id)
         await self._step()
-        end = after
+        end, expected = after, first
         known = first == 1 or after > 0
         async for seal in self._seals(first, last):
+            known = known and seal["number"] == expected  # else the service has dropped seals meanwhile
+            expected = seal["number"] + 1
             if known and seal["previous_sha256"] != before:
                 self._find(What.CHAIN_BROKEN, "in the database", seal)
             known, before = True, seal["sha256"]

@@ -65,7 +65,7 @@ async def verify(
             rows = TrailRows(service, trail, agency, on_topic.kept, lambda count: progress.advance(task, count))
             findings += await rows.compare(since)
             compared += rows.compared
-        findings += await _unsealed(trail, service, topic, agencies, settle)
+        findings += await _unsealed(trail, service, topic, _with_all_seals(agencies, on_topic), settle)
         return Verified(
             service,
             len(agencies),
@@ -74,6 +74,12 @@ async def verify(
             sum(agency.unsealed for agency in agencies),
             sorted(findings, key=lambda each: (each.agency_id, each.seals or (0, 0), each.ids or (0, 0))),
         )
+
+
+def _with_all_seals(agencies: Sequence[Agency], on_topic: TopicSeals) -> list[Agency]:
+    """Those whose last seal is that of the topic: where it is missing, its rows only seem unsealed."""
+    last = dict(sorted(on_topic.kept))
+    return [agency for agency in agencies if last.get(agency.agency_id, 0) <= agency.last_number]
 
 
 async def _unsealed(trail: Trail, service: str, topic: str, agencies: Sequence[Agency], settle: float) -> list[Finding]:
