@@ -148,13 +148,25 @@ async def test_no_view_or_function_of_the_owner_shows_the_rows_of_all_agencies(
     assert {row["proname"] for row in functions} == OWNERS_FUNCTIONS
 
 
-async def test_no_runtime_role_can_change_the_audit(service: str, admin: "asyncpg.Connection[asyncpg.Record]") -> None:
-    for role in ("api", "worker"):
-        for privilege in ("update", "delete", "truncate"):
-            allowed = await admin.fetchval(
-                "select has_table_privilege($1, $2, $3)", f"{service}_{role}", f"{service}.audit", privilege
-            )
-            assert not allowed, (role, privilege)
+async def test_no_runtime_role_can_change_the_audit_or_its_seals(
+    service: str, admin: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    granted = await admin.fetch(
+        """
+        select r.role, t.name, p.privilege
+        from unnest(array['api', 'worker']) as r (role)
+        cross join unnest(array['audit', 'audit_seal']) as t (name)
+        cross join unnest(array['insert', 'update', 'delete', 'truncate']) as p (privilege)
+        where has_table_privilege($1 || '_' || r.role, $1 || '.' || t.name, p.privilege)
+        order by 1, 2
+        """,
+        service,
+    )
+    assert [tuple(row) for row in granted] == [
+        ("api", "audit", "insert"),
+        ("worker", "audit", "insert"),
+        ("worker", "audit_seal", "insert"),
+    ]
 
 
 async def test_another_services_role_cannot_connect(service: str, access: Access) -> None:
