@@ -43,7 +43,7 @@ select
 from (select agency_id from known where agency_id is not null union select agency_id from sealed) as agency
 left join sealed using (agency_id)
 left join waiting using (agency_id)
-left join stream on stream.topic = $1 and stream.agency_id = agency.agency_id
+left join (select agency_id, epoch from stream where topic = $1) as stream using (agency_id)
 cross join lateral (
     select
         count(*) as unsealed,
