@@ -43,7 +43,7 @@ async def test_a_read_of_names_is_recorded_with_its_reader(entitlements: Entitle
     assert {entry["request_id"] for entry in page["items"]} == {"r-1"}
 
     # Another agency sees none of it, and a seat that is given back names nobody.
-    other = {"Authorization": f"Bearer {service.token('entitlements:operate', agency='DOE')}"}
+    other = {"Authorization": f"Bearer {service.token('entitlements:audit', agency='DOE')}"}
     assert (await service.client.get("/v1/personal-reads", headers=other)).json()["items"] == []
     revoked = f"seats/{seats[0]['seat_id']}"
     assert (await service.client.post(f"/v1/agencies/NASA/{revoked}/revocation", json={})).status_code == 200
