@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from muster_local.provisioning import Access
+from muster_local.servers import kafka_at
 from muster_runtime.http.issuer import Issuer
 from tests.support import servers
 from tests.support.databases import Databases
@@ -107,7 +108,7 @@ async def run_service(
     databases: Databases, kafka_bootstrap: str, topic_prefix: str, tokens: TokenIssuer
 ) -> AsyncIterator[ServiceRunner]:
     """`await run_service(build, SettingsClass, **settings)`: the whole service in this process."""
-    runner = ServiceRunner(databases, kafka_bootstrap, topic_prefix, tokens)
+    runner = ServiceRunner(databases, kafka_at(kafka_bootstrap), topic_prefix, tokens)
     yield runner
     await runner.close()
 

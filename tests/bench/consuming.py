@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from muster_contracts import topics
 from muster_contracts.entitlements import SeatAssigned
+from muster_local.servers import kafka_at
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.consumer import POLL_MS, Consumer
@@ -95,7 +96,7 @@ async def _ours(own: Setting, events: int) -> Span:
         own.database,
         {SEAT_TOPIC: topics()[SEAT_TOPIC].partitions},
         client_id="bench",
-        bootstrap=own.bootstrap,
+        kafka=kafka_at(own.bootstrap),
         topic_prefix=own.topic_prefix,
         batch_records=BATCH_RECORDS,
     )

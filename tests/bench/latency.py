@@ -8,6 +8,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from muster_contracts import topics
 from muster_contracts.entitlements import SeatAssigned
+from muster_local.servers import kafka_at
 from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import UnitOfWork
@@ -57,7 +58,7 @@ async def _delays(own: Setting, events: int, per_second: float) -> list[float]:
         own.database,
         {SEAT_TOPIC: topics()[SEAT_TOPIC].partitions},
         client_id="bench",
-        bootstrap=own.bootstrap,
+        kafka=kafka_at(own.bootstrap),
         topic_prefix=own.topic_prefix,
     )
     tasks = [asyncio.create_task(listener.run()), asyncio.create_task(relay.run())]

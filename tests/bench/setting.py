@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from muster_contracts import topics
 from muster_local.provisioning import Access
+from muster_local.servers import kafka_at
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.transactions import Database
@@ -36,7 +37,7 @@ class Setting:
             wakeups,
             service="entitlements",
             holder="bench",
-            bootstrap=self.bootstrap,
+            kafka=kafka_at(self.bootstrap),
             topics={SEAT_TOPIC: topics()[SEAT_TOPIC].partitions},
             topic_prefix=self.topic_prefix,
             backlog=Backlog(1_000_000),
@@ -51,10 +52,10 @@ async def setting(topic_names: Sequence[str] = (SEAT_TOPIC,)) -> AsyncIterator[S
     databases = Databases(addresses.postgres_dsn)
     access = await databases.make("entitlements")
     database = await Database.connect(access.worker_dsn, "entitlements", SystemClock())
-    await create_topics(addresses.kafka_bootstrap, prefix, [topics()[name] for name in topic_names])
+    await create_topics(kafka_at(addresses.kafka_bootstrap), prefix, [topics()[name] for name in topic_names])
     try:
         yield Setting(access, database, addresses.kafka_bootstrap, prefix)
     finally:
         await database.close()
-        await delete_topics(addresses.kafka_bootstrap, [prefix + name for name in topic_names])
+        await delete_topics(kafka_at(addresses.kafka_bootstrap), [prefix + name for name in topic_names])
         await databases.drop_all()

@@ -22,6 +22,7 @@ from muster_local.demo.program import ProgramClient
 from muster_local.provisioning import drop
 from muster_local.readiness import ask
 from muster_local.scopes import SCOPES
+from muster_local.servers import kafka_at
 from muster_local.stack import Stack
 from muster_operator.topics import delete_topics
 from muster_runtime.clock import SystemClock
@@ -82,7 +83,7 @@ async def stage(seats: int, more: Sequence[Agency] = ()) -> AsyncIterator[Stage]
         await admin.close()
         await stack.stop()
         await drop(addresses.postgres_dsn, urlsplit(admin_dsn).path.strip("/"))
-        await delete_topics(addresses.kafka_bootstrap, [prefix + name for name in topics()])
+        await delete_topics(kafka_at(addresses.kafka_bootstrap), [prefix + name for name in topics()])
         shutil.rmtree(home, ignore_errors=True)
 
 

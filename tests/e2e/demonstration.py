@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from muster_contracts import topics
 from muster_local.home import Home, State
 from muster_local.provisioning import drop
+from muster_local.servers import kafka_at
 from muster_operator.topics import delete_topics
 
 SEATS = 500
@@ -40,7 +41,7 @@ def playing(home: Path, postgres: str, kafka_bootstrap: str) -> Iterator["subpro
 async def _delete(state: State, postgres: str, kafka_bootstrap: str) -> None:
     if state.topic_prefix:
         await drop(postgres, urlsplit(state.admin_dsn).path.strip("/"))
-        await delete_topics(kafka_bootstrap, [state.topic_prefix + topic for topic in topics()])
+        await delete_topics(kafka_at(kafka_bootstrap), [state.topic_prefix + topic for topic in topics()])
 
 
 def marks(output: str) -> list[str]:

@@ -20,9 +20,11 @@ from muster_contracts import topics
 from muster_contracts.enrollment import AgencyEnrolled
 from muster_local.programs import migrations_of
 from muster_local.provisioning import drop
+from muster_local.servers import kafka_at
 from muster_operator.topics import delete_topics
 from muster_runtime.database.dbmate import RUNTIME_MIGRATIONS
 from tests.e2e.troubles import (
+    LOOKING,
     PATIENCE,
     READERS,
     TOPIC,
@@ -53,14 +55,14 @@ def operator(postgres: str, kafka_bootstrap: str) -> Iterator[Operator]:
     yield operator
     operator.run("muster down")
     asyncio.run(drop(postgres, database))
-    asyncio.run(delete_topics(kafka_bootstrap, [prefix + name for name in topics()]))
+    asyncio.run(delete_topics(kafka_at(kafka_bootstrap), [prefix + name for name in topics()]))
     shutil.rmtree(operator.folder)
 
 
 @pytest.fixture
 async def producer(operator: Operator) -> AsyncIterator[Producer]:
     """Puts records on the stack's topics, as a broken enrollment service would."""
-    async with Producer(operator.stack.bootstrap, operator.stack.topic_prefix) as producer:
+    async with Producer(kafka_at(operator.stack.bootstrap), operator.stack.topic_prefix) as producer:
         yield producer
 
 
@@ -276,25 +278,7 @@ async def test_drill(operator: Operator, postgres: str, kafka_bootstrap: str, ev
     await eventually(gone, timeout=PATIENCE)
 
 
-@pytest.mark.parametrize(
-    "runbook",
-    [
-        "process-gone.md",
-        "not-ready.md",
-        "topic-repartitioned.md",
-        "unreadable-record.md",
-        "consumer-stands.md",
-        "consumer-behind.md",
-        "outbox-stuck.md",
-        "deadlines-late.md",
-        *("audit-finding.md", "purge-overdue.md"),
-        "issuer-silent.md",
-        "break-glass.md",
-        "requests-refused.md",
-        "requests-fail.md",
-        "standby-gone.md",
-    ],
-)
+@pytest.mark.parametrize("runbook", LOOKING)
 async def test_looking(operator: Operator, runbook: str) -> None:
     """The commands do what they say; the trouble that they are for is not there."""
     operator.follow(runbook, TOPIC=TOPIC, AGENCY="NASA", SERVICE="billing", PARTITION="0", OFFSET="0")

@@ -8,6 +8,7 @@ import httpx
 
 from muster_contracts import Envelope, event_id, source_of, write_headers
 from muster_contracts.enrollment import AgencyEnrolled, AgencySuspended
+from muster_local.servers import kafka_at
 from muster_operator.topics import connect
 from muster_runtime.clock import SystemClock
 from tests.faults.probe.service import MIGRATIONS
@@ -19,6 +20,28 @@ Eventually = Callable[..., Awaitable[Any]]
 
 TOPIC = AgencySuspended.topic
 READERS = ("billing", "entitlements", "notify")
+
+# The runbooks that only look, on a stack without the trouble that they are for.
+LOOKING = (
+    "process-gone.md",
+    "not-ready.md",
+    "topic-repartitioned.md",
+    "unreadable-record.md",
+    "consumer-stands.md",
+    "consumer-behind.md",
+    "outbox-stuck.md",
+    "deadlines-late.md",
+    "audit-finding.md",
+    "purge-overdue.md",
+    "issuer-silent.md",
+    "break-glass.md",
+    "break-glass.md",
+    "requests-refused.md",
+    "requests-fail.md",
+    "credential-refused.md",
+    "rotate-secrets.md",
+    "standby-gone.md",
+)
 
 # Long enough for a machine that does much else at the same time.
 PATIENCE = 90
@@ -75,7 +98,7 @@ async def names_of_drills(postgres: str, kafka_bootstrap: str) -> set[str]:
         f"template_probe_{_fingerprint(MIGRATIONS)}",
     )
     await connection.close()
-    async with connect(kafka_bootstrap) as admin:
+    async with connect(kafka_at(kafka_bootstrap)) as admin:
         theirs = [name for name in await admin.list_topics() if name.startswith("faults-")]
     return {*theirs, *(row["datname"] for row in databases)}
 

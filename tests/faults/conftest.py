@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from muster_local.provisioning import drop
-from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN
+from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN, kafka_at
 from tests.faults import servers
 from tests.faults.field import Field
 from tests.faults.findings import Findings
@@ -141,7 +141,7 @@ async def field(
     await _postgres.up()
     await _kafka.up()
     dsn, bootstrap = _postgres.address, _kafka.address
-    field = Field(tmp_path, dsn, bootstrap, topic_prefix, tokens, seed)
+    field = Field(tmp_path, dsn, kafka_at(bootstrap), topic_prefix, tokens, seed)
     try:
         async with field:
             yield field
@@ -167,7 +167,7 @@ async def replicated_field(
     tmp_path: Path, replicas: Replicas, kafka_server: Server, topic_prefix: str, tokens: TokenIssuer, seed: int
 ) -> AsyncIterator[Field]:
     """The probe's field on the primary; its processes, and its own look into the database, follow the leader."""
-    field = Field(tmp_path, replicas.primary.address, kafka_server.address, topic_prefix, tokens, seed)
+    field = Field(tmp_path, replicas.primary.address, kafka_at(kafka_server.address), topic_prefix, tokens, seed)
     async with field:
         field.access = replicas.access(field.access)
         yield field

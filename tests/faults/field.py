@@ -22,10 +22,12 @@ from muster_contracts.enrollment import AgencyReinstated
 from muster_contracts.entitlements import SeatAssigned
 from muster_local.child import Program
 from muster_local.provisioning import Access
+from muster_local.servers import external_kafka_settings
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import Database
+from muster_runtime.messaging.connection import KafkaConnection
 from tests.faults import oracle
 from tests.faults.probe.service import ANSWERS, DIRECTORY, MIGRATIONS, TOPIC
 from tests.faults.readiness import health
@@ -60,7 +62,7 @@ class Field(ProbeTables, ProbeTraffic):
 
     folder: Path
     postgres_dsn: str
-    bootstrap: str
+    kafka: KafkaConnection
     prefix: str
     tokens: TokenIssuer
     seed: int
@@ -74,6 +76,11 @@ class Field(ProbeTables, ProbeTraffic):
     traffic_dice: random.Random = field(init=False)
     _exit: AsyncExitStack = field(default_factory=AsyncExitStack)
 
+    @property
+    def bootstrap(self) -> str:
+        """Kafka's address."""
+        return self.kafka.bootstrap
+
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)
         self.traffic_dice = random.Random(f"{self.seed}/traffic")
@@ -84,7 +91,7 @@ class Field(ProbeTables, ProbeTraffic):
         self.admin = await self.connect()
         self.recorder = Recorder(self.folder / "commands.jsonl")
         described = [topics()[name] for name in TOPICS]
-        await create_topics(self.bootstrap, self.prefix, described, partitions=PARTITIONS)
+        await create_topics(self.kafka, self.prefix, described, partitions=PARTITIONS)
         return self
 
     async def __aexit__(
@@ -95,27 +102,28 @@ class Field(ProbeTables, ProbeTraffic):
             print(f"--- {process.program.name} ({process.exit_status})", *_last_lines(process.said()), sep="\n")
         await self._exit.aclose()
         await self.admin.close()
-        await delete_topics(self.bootstrap, [self.prefix + name for name in TOPICS])
+        await delete_topics(self.kafka, [self.prefix + name for name in TOPICS])
 
     def start(
         self,
         *roles: str,
         breaking: Sequence[str] = (),
         where: Where | None = None,
-        settings: Mapping[str, str] | None = None,
+        settings: Mapping[str, str | None] | None = None,
     ) -> Process:
         """Start a process of the probe with some roles.
 
-        `breaking` are the launcher's options, `settings` variables beside those that it needs.
+        `breaking` are the launcher's options, `settings` variables beside those that it needs; None unsets one.
         """
         where = where or Where(self.access, self.bootstrap)
         port = free_port()
-        environment = {
+        environment: dict[str, str | None] = {
             "MUSTER_ENVIRONMENT": "sandbox",
             "MUSTER_INSTANCE": f"probe-{len(self.processes)}",
             "MUSTER_HTTP_PORT": str(port),
             "MUSTER_POSTGRES_API_DSN": where.access.api_dsn,
             "MUSTER_POSTGRES_WORKER_DSN": where.access.worker_dsn,
+            **external_kafka_settings(),
             "MUSTER_KAFKA_BOOTSTRAP": where.bootstrap,
             "MUSTER_TOPIC_PREFIX": self.prefix,
             "MUSTER_TOPIC_PARTITIONS": str(PARTITIONS),
@@ -131,7 +139,7 @@ class Field(ProbeTables, ProbeTraffic):
             f"probe {' '.join(roles)}",
             [*launcher, "tests.faults.probe", "serve", *options],
             f"http://127.0.0.1:{port}",
-            os.environ | environment,
+            {name: value for name, value in (os.environ | environment).items() if value is not None},
         )
         process = Process(program, self.folder / f"probe-{len(self.processes)}.log")
         process.start()
@@ -143,7 +151,7 @@ class Field(ProbeTables, ProbeTraffic):
         *roles: str,
         breaking: Sequence[str] = (),
         where: Where | None = None,
-        settings: Mapping[str, str] | None = None,
+        settings: Mapping[str, str | None] | None = None,
     ) -> Process:
         """Start the process that answers commands, and wait until it does."""
         self.api = self.start("api", *roles, breaking=breaking, where=where, settings=settings)
@@ -201,7 +209,7 @@ class Field(ProbeTables, ProbeTraffic):
 
     async def log(self) -> list[oracle.Occurrence]:
         """The events as they lie in Kafka, from the topics' beginning; what is no event of the probe's is left out."""
-        async with Reader(self.bootstrap, self.prefix, [TOPIC, ANSWERS]) as reader:
+        async with Reader(self.kafka, self.prefix, [TOPIC, ANSWERS]) as reader:
             return [event for record in await reader.records() if (event := _occurrence(record))]
 
     async def repetitions(self) -> int:
@@ -224,7 +232,7 @@ class Field(ProbeTables, ProbeTraffic):
 
     async def directory(self) -> list[str | None]:
         """The values that lie on the compacted topic, in their order; None is a tombstone."""
-        async with Reader(self.bootstrap, self.prefix, [DIRECTORY]) as reader:
+        async with Reader(self.kafka, self.prefix, [DIRECTORY]) as reader:
             return [record.value and record.value.decode() for record in await reader.records()]
 
     async def move_clock(self, now: datetime, *processes: Process, until: datetime | None = None) -> None:
@@ -242,7 +250,7 @@ class Field(ProbeTables, ProbeTraffic):
 
     async def producer(self) -> Producer:
         """A producer that writes any record to the topics."""
-        return await self._exit.enter_async_context(Producer(self.bootstrap, self.prefix))
+        return await self._exit.enter_async_context(Producer(self.kafka, self.prefix))
 
 
 def _last_lines(log: str) -> list[str]:

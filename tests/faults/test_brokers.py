@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaError
 
+from muster_local.servers import kafka_at
 from muster_operator.topics import connect
 from tests.faults import servers
 from tests.faults.field import Field
@@ -53,7 +54,7 @@ async def cluster(
 ) -> AsyncIterator[Field]:
     """The probe's field on the three brokers: three replicas of each partition, two of which must be in sync."""
     bootstrap = ",".join(broker.address for broker in brokers)
-    async with Field(tmp_path, postgres_server.address, bootstrap, topic_prefix, tokens, seed) as field:
+    async with Field(tmp_path, postgres_server.address, kafka_at(bootstrap), topic_prefix, tokens, seed) as field:
         yield field
 
 
@@ -75,7 +76,7 @@ async def stop(*brokers: Server) -> None:
 async def every_partition(broker: Server, holds: Callable[[Any], bool]) -> bool:
     """Whether something holds of every partition, as a broker describes it."""
     try:
-        async with connect(broker.address) as admin:
+        async with connect(kafka_at(broker.address)) as admin:
             return all(holds(part) for topic in await admin.describe_topics() for part in topic["partitions"])
     except KafkaError:
         return False

@@ -11,6 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from muster_contracts import Envelope, event_id, source_of, write_headers
 from muster_contracts.entitlements import SeatAssigned
+from muster_local.servers import kafka_at
 from muster_runtime.messaging.consumer.subscription import SESSIONS_MS
 from muster_runtime.messaging.producers import partition_of
 from tests.faults.field import PARTITIONS, Field
@@ -121,14 +122,14 @@ async def test_16_at_sigterm_in_mid_batch_nothing_is_committed_to_kafka_beyond_t
 
 async def _committed_beyond_effects(field: Field) -> list[str]:
     """Records below the group's committed offsets, of which there must be some, that have not been applied."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=field.bootstrap)
+    admin = AIOKafkaAdminClient(**kafka_at(field.bootstrap).options())
     await admin.start()
     offsets = await admin.list_consumer_group_offsets(f"{field.prefix}probe")
     await admin.close()
     applied = {
         (row["agency_id"], row["sequence"]) for row in await field.admin.fetch("select agency_id, sequence from effect")
     }
-    async with Reader(field.bootstrap, field.prefix, [TOPIC]) as reader:
+    async with Reader(field.kafka, field.prefix, [TOPIC]) as reader:
         records = await reader.records()
     committed = {(topic.topic, topic.partition): offset.offset for topic, offset in offsets.items()}
     assert sum(committed.values()) > 0

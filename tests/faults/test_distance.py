@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from muster_local.servers import kafka_at
 from tests.faults import servers
 from tests.faults.distance import Distance
 from tests.faults.field import Field, Where
@@ -91,7 +92,7 @@ async def far(tmp_path: Path, topic_prefix: str, tokens: TokenIssuer, seed: int,
             running.callback(server.stop)
             await server.up()
         to_postgres = await running.enter_async_context(Distance(urlsplit(postgres.address).port or 0, dice))
-        field = Field(tmp_path, postgres.address, kafka.address, topic_prefix, tokens, seed)
+        field = Field(tmp_path, postgres.address, kafka_at(kafka.address), topic_prefix, tokens, seed)
         async with field:
             far = Far(field, to_postgres, to_kafka)
             yield far

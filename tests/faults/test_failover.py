@@ -16,7 +16,7 @@ from muster_contracts import SERVICES, topics
 from muster_local.demo.program import ProgramClient
 from muster_local.readiness import ask
 from muster_local.scopes import SCOPES
-from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN
+from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN, kafka_at
 from muster_operator.reconcile.streams import LOST_COMMITS, NOT_PUBLISHED
 from muster_operator.topics import delete_topics
 from tests.faults.findings import Findings
@@ -81,7 +81,7 @@ async def stack(replicas: Replicas, kafka_server: Server) -> AsyncIterator[Stack
             yield stack
         finally:
             await stack.run("muster down")
-            await delete_topics(bootstrap, [prefix + name for name in topics()])
+            await delete_topics(kafka_at(bootstrap), [prefix + name for name in topics()])
             shutil.rmtree(folder)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from muster_local.servers import kafka_at
 from tests.faults import servers
 from tests.faults.disk import SmallDisk
 from tests.faults.field import Field
@@ -85,7 +86,9 @@ async def test_08_of_three_brokers_the_leader_dies_and_no_acknowledged_event_is_
     for broker in brokers:
         await broker.up()
     bootstrap = ",".join(broker.program.address for broker in brokers)
-    async with Field(tmp_path, postgres_server.program.address, bootstrap, topic_prefix, tokens, seed) as field:
+    async with Field(
+        tmp_path, postgres_server.program.address, kafka_at(bootstrap), topic_prefix, tokens, seed
+    ) as field:
         await field.serve("relay", "consumer")
         async with field.live_traffic():
             await asyncio.sleep(3)
@@ -103,7 +106,7 @@ async def test_08_of_three_brokers_the_leader_dies_and_no_acknowledged_event_is_
 
 async def _leader(field: Field) -> int:
     """The node that leads the topic's first partition."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=field.bootstrap)
+    consumer = AIOKafkaConsumer(**kafka_at(field.bootstrap).options())
     await consumer.start()
     try:
         await consumer._client.force_metadata_update()
@@ -149,7 +152,7 @@ async def test_25_on_a_full_disk_the_broker_stops_and_nothing_acknowledged_is_lo
         broker = servers.kafka(disk.folder)
         await broker.up()
         dsn, bootstrap = postgres_server.program.address, broker.program.address
-        async with Field(tmp_path, dsn, bootstrap, topic_prefix, tokens, seed) as field:
+        async with Field(tmp_path, dsn, kafka_at(bootstrap), topic_prefix, tokens, seed) as field:
             await field.serve("relay", "consumer")
             await field.traffic(20)
             await field.at_rest()

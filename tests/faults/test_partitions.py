@@ -15,6 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from muster_contracts import read_headers
 from muster_contracts.entitlements import PersonRecorded, SeatAssigned
+from muster_local.servers import kafka_at
 from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import Database
@@ -53,7 +54,7 @@ class Outbox:
             WakeupListener("", "probe", SystemClock()).wakeup,
             service="probe",
             holder="test",
-            bootstrap=bootstrap,
+            kafka=kafka_at(bootstrap),
             topics={TOPIC: partitions, DIRECTORY: partitions},
             topic_prefix=prefix,
             backlog=Backlog(1_000_000),
@@ -85,7 +86,7 @@ class Outbox:
 
     async def sequences(self, topic: str, agency_id: str) -> list[int]:
         """The sequences on a topic, each where it is first."""
-        async with Reader(self.bootstrap, self.prefix, [topic]) as reader:
+        async with Reader(kafka_at(self.bootstrap), self.prefix, [topic]) as reader:
             envelopes = [read_headers(record.headers) for record in await reader.records()]
         return list(dict.fromkeys(e.sequence for e in envelopes if e.agency_id == agency_id))
 
@@ -113,7 +114,7 @@ async def relaying(postgres: Server, bootstrap: str, prefix: str, partitions: in
 
 async def create_topics(bootstrap: str, prefix: str, assignment: dict[int, list[int]]) -> None:
     """The topics with the brokers of each partition."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = AIOKafkaAdminClient(**kafka_at(bootstrap).options())
     await admin.start()
     created: Any = await admin.create_topics(
         [

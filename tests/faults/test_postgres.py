@@ -14,6 +14,7 @@ import pytest
 
 from muster_contracts.entitlements import SeatAssigned
 from muster_local.provisioning import drop
+from muster_local.servers import kafka_at
 from tests.faults import servers
 from tests.faults.disk import SmallDisk
 from tests.faults.field import Field, Where
@@ -255,7 +256,7 @@ async def test_25_on_a_full_disk_postgres_refuses_and_nothing_is_corrupt(
         server = servers.postgres(disk.folder, {"max_wal_size": "32MB", "min_wal_size": "32MB"})
         await server.up()
         bootstrap = kafka_server.program.address
-        async with Field(tmp_path, server.program.address, bootstrap, topic_prefix, tokens, seed) as field:
+        async with Field(tmp_path, server.program.address, kafka_at(bootstrap), topic_prefix, tokens, seed) as field:
             await field.serve("relay", "consumer")
             await field.traffic(20)
             await field.at_rest()

@@ -22,6 +22,7 @@ class ProbeTraffic:
     client: httpx.AsyncClient
     recorder: Recorder
     traffic_dice: random.Random
+    retried = 0  # requests that had no answer, or an error of the server's
 
     async def assign_seats(
         self, agency_id: str, *seat_ids: str, key: str | None = None, patient: bool = True
@@ -35,6 +36,7 @@ class ProbeTraffic:
                 command = Command(key, agency_id, seat_ids, ending, answer)
                 self.recorder.record(command)
                 return command
+            self.retried += 1
             await asyncio.sleep(0.1)
 
     async def _post(self, agency_id: str, seat_ids: Sequence[str], key: str) -> tuple[Ending, str]:

@@ -20,6 +20,7 @@ import pytest
 
 from muster_contracts import SERVICES, ClockMoved, topics
 from muster_local.provisioning import Access, drop, password_of, provision
+from muster_local.servers import kafka_at
 from muster_operator.topics import create_topics, delete_topics
 from tests.support.services import ISSUER, TokenIssuer
 
@@ -199,9 +200,9 @@ async def unmigrated(postgres: str, topic_prefix: str) -> Any:
 async def all_topics(kafka_bootstrap: str, topic_prefix: str) -> Any:
     """Every topic, under this test's prefix."""
     made = [topic_prefix + name for name in topics()]
-    await create_topics(kafka_bootstrap, topic_prefix, topics().values())
+    await create_topics(kafka_at(kafka_bootstrap), topic_prefix, topics().values())
     yield ClockMoved.topic
-    await delete_topics(kafka_bootstrap, made)
+    await delete_topics(kafka_at(kafka_bootstrap), made)
 
 
 @pytest.mark.usefixtures("all_topics")

@@ -23,6 +23,7 @@ WITHOUT_AGENCY = {
     "delivery_purge",
     "agency",
     "agency_domain",
+    "subject_key",
 }
 
 # How old the oldest snapshot is, and for how long commits have waited: figures of the server, none of an agency.

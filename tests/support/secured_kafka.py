@@ -3,6 +3,7 @@
 import json
 import secrets
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from muster_local.certificates import Authority, Certificate
 from muster_local.child import Program
 from muster_local.kafka import Kafka
 from muster_local.kafka_security import ADMIN, SCRAM, KafkaSecurity, TokenIssuer
+from muster_operator.access.acls import Acl, Kind, Operation
 from muster_operator.access.administrator import Administrator
 from muster_runtime.clock import SystemClock
 from tests.faults.servers import Server, free_port
@@ -124,3 +126,17 @@ def secured_kafka(folder: Path, *, login_seconds: float = 0, token_issuer: Token
     kafka.prepare()
     server = Server(Program("kafka", kafka.command(), kafka.bootstrap), folder / "kafka.log", kafka.answers)
     return SecuredKafka(server, authority, security)
+
+
+def rights(name: str, prefix: str) -> Sequence[Acl]:
+    """What a service needs whose topics, group, and transactional id begin with the prefix."""
+    wanted = {
+        Kind.TOPIC: (Operation.READ, Operation.WRITE, Operation.DESCRIBE_CONFIGS),
+        Kind.GROUP: (Operation.READ,),
+        Kind.TRANSACTIONAL_ID: (Operation.WRITE,),
+    }
+    return [
+        Acl(f"User:{name}", kind, prefix, operation, prefixed=True)
+        for kind, operations in wanted.items()
+        for operation in operations
+    ]

@@ -18,6 +18,7 @@ from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import Clock, SandboxClock
 from muster_runtime.database.transactions import EVERY_AGENCY
 from muster_runtime.http.issuer import Issuer
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.events import Received
 from muster_runtime.process import ALL_ROLES, Process, Role, running
 from muster_runtime.service import Runtime, Service
@@ -95,7 +96,7 @@ class ServiceRunner:
     """Starts services for one test, and stops them all at its end."""
 
     databases: Databases
-    bootstrap: str
+    kafka: KafkaConnection
     topic_prefix: str
     tokens: TokenIssuer
     _exit: AsyncExitStack = field(default_factory=AsyncExitStack)
@@ -126,7 +127,7 @@ class ServiceRunner:
                 "postgres_worker_dsn": access.worker_dsn,
                 "postgres_owner_dsn": access.owner_dsn,
                 "postgres_pool_size": 5,
-                "kafka_bootstrap": self.bootstrap,
+                "kafka_bootstrap": self.kafka.bootstrap,
                 "topic_prefix": self.topic_prefix,
                 "topic_partitions": PARTITIONS,
                 # A test's one client asks as fast as it can.
@@ -142,22 +143,22 @@ class ServiceRunner:
         admin = await asyncpg.connect(access.admin_dsn, server_settings={"search_path": service.name})
         self._exit.push_async_callback(admin.close)
         client = await self._exit.enter_async_context(self._client(process, service.name))
-        producer = beside.producer if beside else await self._enter(Producer(self.bootstrap, self.topic_prefix))
-        reader = await self._enter(Reader(self.bootstrap, self.topic_prefix, service.produces or [ClockMoved.topic]))
+        producer = beside.producer if beside else await self._enter(Producer(self.kafka, self.topic_prefix))
+        reader = await self._enter(Reader(self.kafka, self.topic_prefix, service.produces or [ClockMoved.topic]))
         return RunningService(process, access, client, admin, producer, reader, self.tokens, self.topic_prefix)
 
     async def close(self) -> None:
         """Stop what was started, and delete the topics."""
         await self._exit.aclose()
         if self._topics:
-            await delete_topics(self.bootstrap, [self.topic_prefix + name for name in self._topics])
+            await delete_topics(self.kafka, [self.topic_prefix + name for name in self._topics])
 
     async def _create_topics(self, service: Service) -> None:
         read = {cls.topic for cls in service.subscriptions}
         wanted = {*service.produces, *read, ClockMoved.topic} - self._topics
         if wanted:
             descriptions = [topics()[name] for name in sorted(wanted)]
-            await create_topics(self.bootstrap, self.topic_prefix, descriptions, partitions=PARTITIONS)
+            await create_topics(self.kafka, self.topic_prefix, descriptions, partitions=PARTITIONS)
             self._topics |= wanted
 
     def _client(self, process: Process, service: str) -> httpx.AsyncClient:

@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 
 from muster_contracts import Envelope, Erasure, Event, event_id, read_headers, source_of, write_headers
 from muster_runtime.identifiers import new_id
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.events import Received
 
 E = TypeVar("E", bound=Event)
@@ -24,10 +25,10 @@ class Producer:
     With `transactional_id` each record is a transaction, as those of compacted topics are: its marker follows it.
     """
 
-    def __init__(self, bootstrap: str, prefix: str, transactional_id: str | None = None) -> None:
+    def __init__(self, kafka: KafkaConnection, prefix: str, transactional_id: str | None = None) -> None:
         self._prefix = prefix
         self._kafka = AIOKafkaProducer(
-            bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, transactional_id=transactional_id
+            **kafka.options(), acks="all", enable_idempotence=True, transactional_id=transactional_id
         )
         self._transaction = self._kafka.transaction if transactional_id else nullcontext
         self._sequences: Counter[tuple[str, str]] = Counter()
@@ -90,11 +91,11 @@ class Producer:
 class Reader:
     """Reads topics from their beginning up to what is there now."""
 
-    def __init__(self, bootstrap: str, prefix: str, topics: Iterable[str]) -> None:
+    def __init__(self, kafka: KafkaConnection, prefix: str, topics: Iterable[str]) -> None:
         # Without a group, a consumer is assigned every partition of its topics.
         self._kafka = AIOKafkaConsumer(
             *(prefix + topic for topic in topics),
-            bootstrap_servers=bootstrap,
+            **kafka.options(),
             group_id=None,
             auto_offset_reset="earliest",
             enable_auto_commit=False,

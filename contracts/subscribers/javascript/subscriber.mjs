@@ -15,9 +15,25 @@ const stateFile = env.STATE ?? `${groupId}.json`;
 const kafka = new Kafka({
   brokers: (env.MUSTER_KAFKA_BOOTSTRAP ?? "localhost:9092").split(","),
   clientId: "seat-printer",
+  ...security(),
   logLevel: logLevel.WARN,
 });
 const state = await prepare().catch((error) => stop(error.message));
+
+// TLS and what identifies the subscriber: SASL_SSL is a user and a password, SSL a client certificate.
+function security() {
+  const protocol = env.MUSTER_KAFKA_SECURITY_PROTOCOL ?? "PLAINTEXT";
+  if (protocol === "PLAINTEXT") return {};
+  const file = (name) => (env[name] ? readFileSync(env[name], "utf8") : undefined);
+  const ssl = {
+    ca: file("MUSTER_KAFKA_CA_FILE"),
+    cert: file("MUSTER_KAFKA_CERTIFICATE_FILE"),
+    key: file("MUSTER_KAFKA_KEY_FILE"),
+  };
+  if (protocol === "SSL") return { ssl };
+  const password = file("MUSTER_KAFKA_PASSWORD_FILE")?.trimEnd() ?? env.MUSTER_KAFKA_PASSWORD;
+  return { ssl, sasl: { mechanism: "scram-sha-512", username: env.MUSTER_KAFKA_USERNAME, password } };
+}
 
 // kafkajs does not tell a topic's id. So the last record of each partition that was handled is read once more, and must
 // be the same: in a topic that was made again, or in another cluster, it is another one, or none.

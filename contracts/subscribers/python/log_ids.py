@@ -15,6 +15,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 from aiokafka.protocol.abstract import AbstractType
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
+from connection import BOOTSTRAP, for_aiokafka
 
 # How long a group may be without a coordinator.
 COORDINATOR_SECONDS = 30
@@ -96,9 +97,9 @@ class _Metadata(Request[_MetadataStruct]):
         return request_struct_class([(uuid.UUID(int=0), self._topic, {})], False, False, {})
 
 
-async def log_ids(bootstrap: str, topic: str) -> tuple[str, str]:
+async def log_ids(topic: str) -> tuple[str, str]:
     """The ids of the cluster and of the topic. Raises KafkaError where Kafka cannot be reached or has no such topic."""
-    client = AIOKafkaClient(bootstrap_servers=bootstrap)
+    client = AIOKafkaClient(**for_aiokafka())
     try:
         await client.bootstrap()
         answer: Any = await client.send(client.get_random_node(), _Metadata(topic))
@@ -106,13 +107,13 @@ async def log_ids(bootstrap: str, topic: str) -> tuple[str, str]:
         await client.close()
     (found,) = answer.to_object()["topics"]
     if found["error_code"]:
-        raise LookupError(f"Kafka at {bootstrap} has no topic {topic} that this subscriber may read")
+        raise LookupError(f"Kafka at {BOOTSTRAP} has no topic {topic} that this subscriber may read")
     return answer.cluster_id, str(found["topic_id"])
 
 
-async def members(bootstrap: str, group: str) -> int:
+async def members(group: str) -> int:
     """How many members a consumer group has now. Raises TimeoutError where nobody knows."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = AIOKafkaAdminClient(**for_aiokafka())
     await admin.start()
     try:
         async with asyncio.timeout(COORDINATOR_SECONDS):

@@ -15,13 +15,13 @@ from typing import Any
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from connection import for_aiokafka
 from log_ids import log_ids
 from reading import MustStop, stopping
 
 from muster_contracts import Decoded, Duplicate, Gap, NewEpoch, NewerMajor, Position, decode, judge
 from muster_contracts.entitlements import SeatAssigned, SeatRevoked
 
-BOOTSTRAP = os.environ.get("MUSTER_KAFKA_BOOTSTRAP", "localhost:9092")
 PREFIX = os.environ.get("MUSTER_TOPIC_PREFIX", "")
 GROUP = os.environ.get("GROUP", "seats-in-step")
 # A name that this instance keeps over a restart, such as its pod's, takes its partitions back at once, instead of
@@ -55,10 +55,10 @@ async def main() -> None:
     """Apply batches for as long as it lives."""
     pool = await asyncpg.create_pool(DSN, min_size=1, max_size=2)
     async with pool:
-        await prepare(pool, *await log_ids(BOOTSTRAP, PREFIX + TOPIC))
+        await prepare(pool, *await log_ids(PREFIX + TOPIC))
         consumer = AIOKafkaConsumer(
             PREFIX + TOPIC,
-            bootstrap_servers=BOOTSTRAP,
+            **for_aiokafka(),
             group_id=GROUP,
             group_instance_id=INSTANCE,
             auto_offset_reset="earliest",

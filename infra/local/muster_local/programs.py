@@ -8,6 +8,7 @@ from pathlib import Path
 from muster_local.child import Program
 from muster_local.home import ISSUER, Home, Installation
 from muster_local.provisioning import Access
+from muster_local.servers import external_kafka_settings
 
 MAIL = "mail"
 
@@ -47,6 +48,7 @@ def service_program(
         "MUSTER_INSTANCE": f"{service}-1",
         "MUSTER_POSTGRES_API_DSN": access.api_dsn,
         "MUSTER_POSTGRES_WORKER_DSN": access.worker_dsn,
+        **external_kafka_settings(),
         "MUSTER_KAFKA_BOOTSTRAP": bootstrap,
         "MUSTER_TOPIC_PREFIX": topic_prefix,
         "MUSTER_HTTP_HOST": "127.0.0.1",

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from muster_local import kafka, postgres
+from muster_local.servers import kafka_at
 
 # More than a service gives its own questions to Postgres and Kafka, so that its reasons get through.
 _SECONDS = 10
@@ -35,7 +36,7 @@ async def ask(process: str, address: str) -> Readiness:
     if process == "postgres":
         return _answer(await postgres.answers(address))
     if process == "kafka":
-        return _answer(await kafka.answers(address))
+        return _answer(await kafka.answers(kafka_at(address)))
     if process == "mail":
         return _answer(await _greets(address))
     return await _health(address)

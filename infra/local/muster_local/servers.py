@@ -5,11 +5,15 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from muster_local.child import Program
 from muster_local.home import Installation
 from muster_local.kafka import Kafka
 from muster_local.postgres import Postgres
+
+if TYPE_CHECKING:
+    from muster_runtime.messaging.connection import KafkaConnection
 
 POSTGRES, KAFKA, CONTROLLER = "postgres", "kafka", "kafka-controller"
 
@@ -24,6 +28,24 @@ def external_postgres() -> str | None:
 def external_kafka() -> str | None:
     """The address of the Kafka that the environment names."""
     return os.environ.get(KAFKA_BOOTSTRAP) or None
+
+
+def external_kafka_settings() -> dict[str, str]:
+    """How the Kafka that the environment names is reached: its variables, for the services' processes."""
+    if external_kafka() is None:
+        return {}
+    return {name: value for name, value in os.environ.items() if name.startswith("MUSTER_KAFKA_")}
+
+
+def kafka_at(bootstrap: str) -> "KafkaConnection":
+    """How a stack's Kafka is reached: the environment's with the environment's credentials, an embedded one without."""
+    # Most commands ask no broker, and its client takes long to load.
+    from muster_runtime.kafka_settings import KafkaSettings
+    from muster_runtime.messaging.connection import KafkaConnection
+
+    if external_kafka() is None:
+        return KafkaConnection.plain(bootstrap)
+    return KafkaConnection(KafkaSettings(kafka_bootstrap=bootstrap))
 
 
 def embedded_listeners() -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import psutil
@@ -17,6 +18,9 @@ from muster_local.home import ALREADY_RUNS, Home, State
 from muster_operator.failures import NotFound, Refused
 from muster_operator.servers import Servers
 from muster_runtime.identifiers import EVERY_AGENCY
+
+if TYPE_CHECKING:
+    from muster_runtime.messaging.connection import KafkaConnection
 
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 75.0
@@ -111,6 +115,14 @@ class Stack:
     def bootstrap(self) -> str:
         """Kafka's address."""
         return self.state().bootstrap
+
+    @property
+    def kafka(self) -> "KafkaConnection":
+        """How Kafka is reached."""
+        # Most commands ask no server, and their clients take long to load.
+        from muster_local.servers import kafka_at
+
+        return kafka_at(self.bootstrap)
 
     @property
     def topic_prefix(self) -> str:
@@ -212,6 +224,6 @@ def servers(home: Path) -> Servers | None:
         token=stack.token,
         settings_of=stack.settings_of,
         admin_dsn=state.admin_dsn,
-        bootstrap=state.bootstrap,
+        kafka={"kafka_bootstrap": state.bootstrap},
         topic_prefix=state.topic_prefix,
     )

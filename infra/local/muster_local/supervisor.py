@@ -24,6 +24,7 @@ from muster_local.servers import (
     embedded_postgres,
     external_kafka,
     external_postgres,
+    kafka_at,
 )
 from muster_operator.topic_plan import apply as apply_topics
 from muster_runtime.clock import SystemClock
@@ -119,7 +120,7 @@ class Supervisor:
     async def _provision(self, installation: Installation) -> dict[str, Access]:
         """Databases, schemas, roles and topics; then the migrations, each by its service's owner role."""
         self._step("Creating topics, roles, and schemas")
-        await apply_topics(self._state.bootstrap, self._state.topic_prefix)
+        await apply_topics(kafka_at(self._state.bootstrap), self._state.topic_prefix)
         database = f"muster_{installation.name}" if external_postgres() else "muster"
         secret = password_of(self._state.admin_dsn)
         accesses = {

@@ -54,11 +54,11 @@ async def check(
 
     It reads the topics from their beginning to where they end now. The exit status is 1 unless all is complete.
     """
-    target.require("admin_dsn", "bootstrap")
+    target.require("admin_dsn", "kafka")
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     stderr = console(stderr=True)
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
-        async with clients_of_servers(), TopicLog.open(target.bootstrap, target.topic_prefix, TOPICS) as log:
+        async with clients_of_servers(target.kafka), TopicLog.open(target.kafka, target.topic_prefix, TOPICS) as log:
             checked = await _compare(target, log, wait, progress)
     complete = f"complete: {checked.streams:,} streams of {len(TOPICS)} topics, every consumer is at the end"
     shown = _table(checked.missing) if checked.missing else complete

@@ -8,16 +8,17 @@ from aiokafka.errors import KafkaError
 from asyncpg.exceptions import TargetServerAttributeNotMatched
 
 from muster_operator.failures import BadInput, Unreachable
+from muster_runtime.messaging.connection import KafkaConnection
 
 
 @asynccontextmanager
-async def clients_of_servers() -> AsyncIterator[None]:
+async def clients_of_servers(kafka: KafkaConnection) -> AsyncIterator[None]:
     """A block that uses Postgres and Kafka. Raises Unreachable, and BadInput if Postgres is a standby."""
     try:
         yield
     except TargetServerAttributeNotMatched:
         raise BadInput("Postgres is a standby, which may lag behind: name its primary") from None
     except KafkaError as error:
-        raise Unreachable(f"Kafka cannot be read: {error!r}") from None
+        raise Unreachable(await kafka.failure(error)) from None
     except (OSError, asyncpg.PostgresError) as error:
         raise Unreachable(f"Postgres cannot be asked: {error or type(error).__name__}") from None

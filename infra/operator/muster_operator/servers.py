@@ -16,14 +16,14 @@ class Servers:
     """Where a running stack's services, Postgres (as superuser) and Kafka are.
 
     `token` issues a bearer token for scopes; the token acts for all agencies. `settings_of` is the environment in which
-    a service's own commands run.
+    a service's own commands run; `kafka` are settings of KafkaSettings, by name.
     """
 
     urls: Mapping[str, str]
     token: Callable[..., str]
     settings_of: Callable[[str], Mapping[str, str]]
     admin_dsn: str
-    bootstrap: str
+    kafka: Mapping[str, str]
     topic_prefix: str
 
 

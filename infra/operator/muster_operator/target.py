@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import wraps
+from functools import cached_property, wraps
 from inspect import Parameter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from muster_operator.access.administrator import Administrator
     from muster_operator.service import Service
     from muster_operator.session.tokens import Credential
+    from muster_runtime.messaging.connection import KafkaConnection
 
 _URL = re.compile(r"MUSTER_([A-Z]+)_URL")
 
@@ -29,13 +30,13 @@ class Target:
     """Where the services, Postgres (as superuser) and Kafka are; what is not known is empty.
 
     Without a `token`, the stack's issuer may issue one with `issue`. `settings_of` answers the environment of a
-    service's own commands, if a stack runs.
+    service's own commands, if a stack runs. `kafka_settings` are those that the environment does not give.
     """
 
     urls: Mapping[str, str]
     token: str
     admin_dsn: str
-    bootstrap: str
+    kafka_settings: Mapping[str, str]
     topic_prefix: str
     home: Path = DEFAULT_HOME  # where a stack was looked for
     issue: Callable[..., str] | None = None
@@ -53,20 +54,34 @@ class Target:
             raise BadInput("--home needs the distribution muster-local, which is not installed")
         stack = servers.of_stack(home)
         urls = {match[1].lower(): url for name, url in os.environ.items() if url and (match := _URL.fullmatch(name))}
-        admin_dsn = os.environ.get("MUSTER_ADMIN_DSN", "")
+        token, admin_dsn = token or _secret("MUSTER_TOKEN"), _secret("MUSTER_ADMIN_DSN")
         if stack is None:
-            bootstrap = os.environ.get("MUSTER_KAFKA_BOOTSTRAP", "")
-            return cls(urls, token or "", admin_dsn, bootstrap, os.environ.get("MUSTER_TOPIC_PREFIX", ""), home)
+            return cls(urls, token, admin_dsn, {}, os.environ.get("MUSTER_TOPIC_PREFIX", ""), home)
         return cls(
             {**stack.urls, **urls},
-            token or "",
+            token,
             admin_dsn or stack.admin_dsn,
-            stack.bootstrap,
+            stack.kafka,
             stack.topic_prefix,
             home,
             stack.token,
             stack.settings_of,
         )
+
+    @cached_property
+    def kafka(self) -> "KafkaConnection":
+        """How Kafka is reached; at no address, if none is known. Raises BadInput where settings contradict others."""
+        # A command that does not ask Kafka loads no client.
+        from pydantic import ValidationError
+
+        from muster_runtime.kafka_settings import KafkaSettings
+        from muster_runtime.messaging.connection import KafkaConnection
+        from muster_runtime.secrets import SecretUnusable, explain
+
+        try:
+            return KafkaConnection(KafkaSettings.model_validate(self.kafka_settings))
+        except (SecretUnusable, ValidationError) as error:
+            raise BadInput(explain(error)) from None
 
     def credential(self, *scopes: str) -> "Credential":
         """What issues the tokens of a command; the stack's issuer gives them these scopes. Raises BadInput."""
@@ -77,14 +92,10 @@ class Target:
         return find_credential(self.token, None if issue is None else lambda: issue(*scopes))
 
     def require(self, *names: str) -> "Target":
-        """Raise BadInput if one of `urls`, `admin_dsn`, `bootstrap` is not known."""
-        how = {
-            "urls": "MUSTER_<SERVICE>_URL",
-            "admin_dsn": "MUSTER_ADMIN_DSN",
-            "bootstrap": "MUSTER_KAFKA_BOOTSTRAP",
-        }
+        """Raise BadInput if one of `urls`, `admin_dsn`, `kafka` is not known."""
+        how = {"urls": "MUSTER_<SERVICE>_URL", "admin_dsn": "MUSTER_ADMIN_DSN", "kafka": "MUSTER_KAFKA_BOOTSTRAP"}
         for name in names:
-            if not getattr(self, name):
+            if not (self.kafka.bootstrap if name == "kafka" else getattr(self, name)):
                 raise self.lacking(how[name])
         return self
 
@@ -98,8 +109,7 @@ class Target:
         # Most commands need none, and its client takes long to load.
         from muster_operator.access.administrator import Administrator
 
-        self.require("bootstrap")
-        return Administrator({"bootstrap.servers": self.bootstrap})
+        return Administrator(self.require("kafka").kafka.librdkafka_options())
 
     def url(self, service: str) -> str:
         """The address of a service. Raises BadInput if there is none."""
@@ -123,6 +133,21 @@ class Target:
         credential = self.credential(*(scopes or [f"{name}:operate" for name in urls]))
         async with AsyncExitStack() as stack:
             yield {name: await stack.enter_async_context(connect(name, url, credential)) for name, url in urls.items()}
+
+
+def _secret(setting: str) -> str:
+    """A secret of the environment, or of the file that it names. Raises BadInput for a file that cannot be read."""
+    if setting in os.environ:
+        return os.environ[setting]
+    if f"{setting}_FILE" not in os.environ and "MUSTER_SECRETS_DIR" not in os.environ:
+        return ""
+    from muster_runtime.secrets import SecretUnusable, find_secret
+
+    try:
+        secret = find_secret(setting)
+    except SecretUnusable as error:
+        raise BadInput(str(error)) from None
+    return secret.get_secret_value() if secret is not None else ""
 
 
 def on_target(*, asks: bool = True) -> Callable[[Callable[..., Coroutine[Any, Any, Answer]]], Callable[..., None]]:

@@ -27,6 +27,7 @@ from muster_operator.group import group
 from muster_operator.output import Answer, table
 from muster_operator.target import Target, on_target
 from muster_operator.topics import connect, create_topics, usual_replicas
+from muster_runtime.messaging.connection import KafkaConnection
 
 app = group("Compare Kafka's topics with the contracts, and correct them.")
 
@@ -149,9 +150,9 @@ def differences_of_kafkas_own(live: Mapping[str, LiveTopic], replicas: int) -> I
             yield Difference(name, f"{_UNCLEAN}=true, not false; use kafka-configs.sh", Remedy.PERSON)
 
 
-async def plan(bootstrap: str, prefix: str) -> list[Difference]:
+async def plan(kafka: KafkaConnection, prefix: str) -> list[Difference]:
     """The differences of a cluster."""
-    async with connect(bootstrap) as admin:
+    async with connect(kafka) as admin:
         replicas = await usual_replicas(admin)
         existing = set(await admin.list_topics())
         own = await _read(admin, [name for name in _KAFKAS_OWN if name in existing])
@@ -161,16 +162,16 @@ async def plan(bootstrap: str, prefix: str) -> list[Difference]:
         ]
 
 
-async def apply(bootstrap: str, prefix: str, replicas: int | None = None) -> list[Difference]:
+async def apply(kafka: KafkaConnection, prefix: str, replicas: int | None = None) -> list[Difference]:
     """Create missing topics and correct settings. Returns the differences that are left for a person.
 
     Each topic gets `replicas` replicas, by default three, or as many as there are brokers.
     """
-    async with connect(bootstrap) as admin:
+    async with connect(kafka) as admin:
         copies = replicas or await usual_replicas(admin)
         live = await read_cluster(admin, prefix)
         found = list(differences(prefix, described_topics().values(), live, copies))
-        await create_topics(bootstrap, prefix, described_topics().values(), replicas=copies)
+        await create_topics(kafka, prefix, described_topics().values(), replicas=copies)
         altered = {difference.topic for difference in found if difference.remedy is Remedy.ALTER}
         # The request replaces all that is set on a topic, so what else is there goes with it.
         changed = [
@@ -206,9 +207,9 @@ async def show_plan(
 
     With --acls, also show the ACLs that the services and subscribers lack, and those that nobody needs.
     """
-    target.require("bootstrap")
-    async with clients_of_servers():
-        found = await plan(target.bootstrap, target.topic_prefix)
+    target.require("kafka")
+    async with clients_of_servers(target.kafka):
+        found = await plan(target.kafka, target.topic_prefix)
     answer = Answer({"differences": [asdict(each) for each in found]}, _text(found), ok=not found)
     if not acls:
         return answer
@@ -238,14 +239,14 @@ async def apply_plan(
     """
     if prune and not acls:
         raise BadInput("--prune needs --acls")
-    target.require("bootstrap")
+    target.require("kafka")
     access = Access.wanted(target.topic_prefix, principal, subscribers, sandbox=sandbox)
-    async with clients_of_servers():
-        left = await apply(target.bootstrap, target.topic_prefix, replicas)
+    async with clients_of_servers(target.kafka):
+        left = await apply(target.kafka, target.topic_prefix, replicas)
     answer = Answer({"differences": [asdict(each) for each in left]}, _text(left), ok=not left)
     if acls:
         return answer.and_then(await applied(target.administrator(), access, prune=prune))
-    return answer.and_then(access.as_commands(target.bootstrap))
+    return answer.and_then(access.as_commands(target.kafka.bootstrap))
 
 
 def _text(found: Sequence[Difference]) -> RenderableType:

@@ -10,12 +10,18 @@ from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionErro
 
 from muster_contracts import Topic
 from muster_contracts.topics import MIN_IN_SYNC, REPLICAS, min_in_sync
+from muster_runtime.messaging.connection import KafkaConnection
 
 VISIBLE_WITHIN_SECONDS = 30
 
 
 async def create_topics(
-    bootstrap: str, prefix: str, topics: Iterable[Topic], *, partitions: int | None = None, replicas: int | None = None
+    kafka: KafkaConnection,
+    prefix: str,
+    topics: Iterable[Topic],
+    *,
+    partitions: int | None = None,
+    replicas: int | None = None,
 ) -> list[str]:
     """Create the missing topics, with at most `partitions` partitions each, if it is given.
 
@@ -23,7 +29,7 @@ async def create_topics(
     are never added to a live topic. Returns the names of the new topics once the brokers know them. Raises
     TimeoutError if they do not in time.
     """
-    async with connect(bootstrap) as admin:
+    async with connect(kafka) as admin:
         copies = replicas or await usual_replicas(admin)
         wanted = [
             NewTopic(
@@ -48,9 +54,9 @@ async def usual_replicas(admin: AIOKafkaAdminClient) -> int:
     return min(REPLICAS, len((await admin.describe_cluster())["brokers"]))
 
 
-async def delete_topics(bootstrap: str, names: Iterable[str]) -> None:
+async def delete_topics(kafka: KafkaConnection, names: Iterable[str]) -> None:
     """Delete topics by their names in Kafka. It is not an error if one does not exist."""
-    async with connect(bootstrap) as admin:
+    async with connect(kafka) as admin:
         answer = await admin.delete_topics(list(names))
     _done(answer.to_object()["topic_error_codes"], ignored=UnknownTopicOrPartitionError)
 
@@ -67,9 +73,9 @@ def _done(outcomes: Iterable[dict[str, Any]], *, ignored: type[Exception]) -> li
 
 
 @asynccontextmanager
-async def connect(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+async def connect(kafka: KafkaConnection) -> AsyncIterator[AIOKafkaAdminClient]:
     """An administrator's connection to a cluster."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = AIOKafkaAdminClient(**kafka.options())
     try:
         await admin.start()
         yield admin

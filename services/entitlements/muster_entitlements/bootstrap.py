@@ -1,15 +1,18 @@
 """Builds entitlements from its parts."""
 
+from functools import partial
 from pathlib import Path
 
 from muster_contracts.entitlements import EntitlementsAuditSealed, FeatureWindowOpened, PersonRecorded, SeatAssigned
 from muster_entitlements.api import make_routers
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.publishing import audit_sealed
+from muster_entitlements.repository import subject_key
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.subscriptions import DEADLINES, SUBSCRIPTIONS
 from muster_entitlements.workers.rebuild import SeatsInUse
 from muster_entitlements.workers.seat_files import seat_file_worker
+from muster_runtime.database.transactions import Connection
 from muster_runtime.service import Service
 
 
@@ -28,4 +31,15 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
         deadlines=DEADLINES,
         workers=[seat_file_worker(directory)],
         projections={"seats-in-use": SeatsInUse.open},
+        identity=partial(_check_subject_key, directory.fingerprint),
+    )
+
+
+async def _check_subject_key(fingerprint: str, connection: Connection) -> str | None:
+    """Why the service must not start with its subject key, if it must not."""
+    if await subject_key.save_first_fingerprint(connection, fingerprint) == fingerprint:
+        return None
+    return (
+        "MUSTER_SUBJECT_KEY is not the key of the first start: it would give everyone a second reference and seat. "
+        "Set the first key"
     )

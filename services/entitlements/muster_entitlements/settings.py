@@ -2,6 +2,7 @@
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
+from muster_runtime.secrets import weakness
 from muster_runtime.settings import Settings
 
 SANDBOX_SUBJECT_KEY = "sandbox-subject-key"
@@ -15,14 +16,13 @@ class EntitlementsSettings(Settings):
         default=SecretStr(SANDBOX_SUBJECT_KEY),
         validate_default=True,
         description="The key of the subject references. Anyone who has it can identify the person behind a reference. "
-        "A new key makes new references, so keep it as long as the seats.",
+        "It is never rotated: another would give everyone a new reference, so the service refuses to start with it.",
     )
 
     @field_validator("subject_key")
     @classmethod
     def _production_has_a_key_of_its_own(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
-        key = value.get_secret_value()
-        own = key != SANDBOX_SUBJECT_KEY and len(key) >= SHORTEST_SUBJECT_KEY
-        if info.data.get("environment") == "production" and not own:
-            raise ValueError(f"production requires a secret key of at least {SHORTEST_SUBJECT_KEY} characters")
+        reason = weakness(value.get_secret_value(), SHORTEST_SUBJECT_KEY)
+        if info.data.get("environment") == "production" and reason:
+            raise ValueError(reason)
         return value

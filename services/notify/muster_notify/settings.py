@@ -1,10 +1,12 @@
 """The settings of notify: the runtime's, the mail server, and the key of the webhooks' secrets."""
 
+from collections.abc import Sequence
 from typing import Self
 
-from cryptography.fernet import Fernet
+from cryptography.fernet import Fernet, MultiFernet
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from muster_runtime.secrets import weakness
 from muster_runtime.settings import Settings
 
 SANDBOX_SECRET_KEY = "c2FuZGJveC1zZWNyZXQta2V5LW9mLTMyLWJ5dGVzLi4="  # noqa: S105 - production refuses it
@@ -35,25 +37,37 @@ class NotifySettings(Settings):
     webhook_timeout_seconds: float = Field(default=15, gt=0, le=30)
     secret_key: SecretStr = Field(
         default=SecretStr(SANDBOX_SECRET_KEY),
-        description="The key that seals the webhooks' secrets: 32 bytes in URL-safe base64.",
+        description="The keys of the webhooks' secrets, separated by commas or line ends: each 32 bytes in URL-safe "
+        "base64. The first seals, all open.",
     )
 
     @field_validator("secret_key")
     @classmethod
-    def _is_a_key(cls, key: SecretStr) -> SecretStr:
+    def _has_keys(cls, keys: SecretStr) -> SecretStr:
         try:
-            Fernet(key.get_secret_value())
+            MultiFernet([Fernet(key) for key in keys_of(keys.get_secret_value())])
         except ValueError:
-            raise ValueError("MUSTER_SECRET_KEY must be 32 bytes in URL-safe base64") from None
-        return key
+            raise ValueError("each key must be 32 bytes in URL-safe base64") from None
+        return keys
 
     @model_validator(mode="after")
     def _production_has_no_sandbox_values(self) -> Self:
         if self.environment == "production":
             if self.webhook_allow_private:
                 raise ValueError("MUSTER_WEBHOOK_ALLOW_PRIVATE is allowed only in the sandbox")
-            if self.secret_key.get_secret_value() == SANDBOX_SECRET_KEY:
-                raise ValueError("MUSTER_SECRET_KEY: production requires its own key")
+            keys = keys_of(self.secret_key.get_secret_value())
+            if SANDBOX_SECRET_KEY in keys or any(weakness(key) for key in keys):
+                raise ValueError("MUSTER_SECRET_KEY: production requires its own random keys")
+            password = self.smtp_password.get_secret_value()
+            if password and (reason := weakness(password)):
+                raise ValueError(f"MUSTER_SMTP_PASSWORD: {reason}")
+            if self.smtp_username and not password:
+                raise ValueError("MUSTER_SMTP_PASSWORD is not set, which MUSTER_SMTP_USERNAME needs")
             if SANDBOX_ADDRESS in (self.smtp_from, self.operators_email):
                 raise ValueError("MUSTER_SMTP_FROM and MUSTER_OPERATORS_EMAIL: production requires real addresses")
         return self
+
+
+def keys_of(keys: str) -> Sequence[str]:
+    """Each of the keys that a setting holds, separated by commas or line ends."""
+    return [key.strip() for key in keys.replace(",", "\n").splitlines() if key.strip()]

@@ -20,8 +20,8 @@ from muster_runtime.exit_statuses import BAD_INPUT, FAILED
 from muster_runtime.http.application import openapi
 from muster_runtime.http.connections import KEEP_ALIVE_SECONDS, BoundedProtocol, Connections, raise_file_limit
 from muster_runtime.observability import telemetry, tracing
-from muster_runtime.plain_rules import plain_rule
 from muster_runtime.process import Process, Role, StartRefused, parse_roles, running
+from muster_runtime.secrets import SecretUnusable, explain
 from muster_runtime.service import Service
 
 # How long open requests may take after SIGTERM. With what the consumer, the relay and the pools may take after
@@ -61,7 +61,7 @@ def run(build: Callable[[], Service]) -> None:
         """Apply the pending migrations, as the owner role."""
         service = _built(build)
         try:
-            migrate(service.settings.postgres_owner_dsn.get_secret_value(), service.name, service.migrations)
+            migrate(service.settings.postgres_owner_dsn, service.name, service.migrations)
         except (MigrationFailed, MigrationsMissing) as error:
             raise _refusal(str(error)) from None
 
@@ -159,10 +159,8 @@ async def _until_stopped(server: uvicorn.Server, process: Process, stopped: asyn
 def _built(build: Callable[[], Service]) -> Service:
     try:
         return build()
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = "MUSTER_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise _refusal(f"{name}: {plain_rule(first)}") from None
+    except (SecretUnusable, ValidationError) as error:
+        raise _refusal(explain(error)) from None
 
 
 def _refusal(message: str) -> typer.Exit:

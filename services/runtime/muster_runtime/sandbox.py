@@ -15,6 +15,7 @@ from muster_contracts import ClockMoved, faults
 from muster_runtime.clock import SandboxClock
 from muster_runtime.http.auth import requires_program
 from muster_runtime.messaging.client_internals import enable_rebootstrap
+from muster_runtime.messaging.connection import KafkaConnection
 
 _log = structlog.get_logger(__name__)
 
@@ -22,11 +23,11 @@ _log = structlog.get_logger(__name__)
 class ClockFollower:
     """Moves this process's clock as the topic says, and never back."""
 
-    def __init__(self, bootstrap: str, topic_prefix: str, clock: SandboxClock) -> None:
+    def __init__(self, kafka: KafkaConnection, topic_prefix: str, clock: SandboxClock) -> None:
         self._clock = clock
         self._moved_to: datetime | None = None
         self._partition = TopicPartition(topic_prefix + ClockMoved.topic, 0)
-        self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False)
+        self._consumer = AIOKafkaConsumer(**kafka.options(), group_id=None, enable_auto_commit=False)
         enable_rebootstrap(self._consumer)
 
     async def start(self) -> None:

@@ -12,6 +12,7 @@ from muster_contracts import Event
 from muster_runtime.clock import Clock
 from muster_runtime.database.transactions import Connection, Database
 from muster_runtime.database.wakeup import Wakeup
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.events import EventHandler
 from muster_runtime.observability.seals import SealEvent
 from muster_runtime.projection import OpenProjection
@@ -22,13 +23,14 @@ from muster_runtime.settings import Settings
 
 @dataclass(frozen=True)
 class Runtime:
-    """What the code of a running service works with: the worker role's database, the clock, a wakeup, the settings."""
+    """What the code of a running service works with; the database is the worker role's."""
 
     service: "Service"
     settings: Settings
     clock: Clock
     database: Database
     wakeup: Wakeup
+    kafka: KafkaConnection
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Service:
     """Those that `rebuild NAME` rebuilds from the topics."""
     warnings: Callable[[Connection], Awaitable[Sequence[str]]] | None = None
     """What is wrong and does not stop the service: its readiness and `muster status` say it."""
+    identity: Callable[[Connection], Awaitable[str | None]] | None = None
+    """Asked at each start: which setting is not the one of the first start, though it must never change."""
 
     @property
     def topics(self) -> frozenset[str]:

@@ -3,18 +3,18 @@
 import os
 import secrets
 import socket
-from typing import Literal, Self
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+
+from muster_runtime.kafka_settings import KafkaSettings
+from muster_runtime.secrets import PREFIX, address_weakness, file_secrets, weakness
 
 
-class Settings(BaseSettings):
+class Settings(KafkaSettings):
     """The settings of a service. A service with its own settings subclasses it."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="MUSTER_", frozen=True, extra="ignore", hide_input_in_errors=True, validate_default=True
-    )
 
     environment: Literal["production", "sandbox"] = "production"
     instance: str = Field(
@@ -34,7 +34,11 @@ class Settings(BaseSettings):
     )
     postgres_pool_size: int = Field(default=10, ge=2, le=100)
 
-    kafka_bootstrap: str = ""
+    allow_plaintext: bool = Field(
+        default=False,
+        description="Allow connections without TLS in production: only where the network itself encrypts, as a service "
+        "mesh does.",
+    )
     topic_prefix: str = Field(default="", description="Put before each topic's and group's name.")
 
     topic_partitions: int | None = Field(
@@ -140,3 +144,45 @@ class Settings(BaseSettings):
         if self.parked_records < self.consumer_batch_records:
             raise ValueError("MUSTER_PARKED_RECORDS must not be below MUSTER_CONSUMER_BATCH_RECORDS")
         return self
+
+    @model_validator(mode="after")
+    def _production_is_secured(self) -> Self:
+        if self.environment == "production":
+            for name, reason in self._insecure():
+                raise ValueError(f"{PREFIX}{name.upper()}: {reason}")
+        return self
+
+    def _insecure(self) -> Iterator[tuple[str, str]]:
+        """The settings that production refuses, and why. One that is empty is refused where it is needed."""
+        for name in ("postgres_api_dsn", "postgres_worker_dsn", "postgres_owner_dsn"):
+            dsn = getattr(self, name).get_secret_value()
+            if dsn and (reason := address_weakness(dsn, allow_plaintext=self.allow_plaintext)):
+                yield name, reason
+        if self.kafka_bootstrap and self.kafka_security_protocol == "PLAINTEXT" and not self.allow_plaintext:
+            yield "kafka_security_protocol", "production requires SSL or SASL_SSL, or MUSTER_ALLOW_PLAINTEXT=true"
+        if self.kafka_token_url.startswith("http:") and not self.allow_plaintext:
+            yield "kafka_token_url", "production requires https, or MUSTER_ALLOW_PLAINTEXT=true"
+        for name in ("kafka_password", "kafka_client_secret"):
+            secret = getattr(self, name).get_secret_value()
+            if secret and (reason := weakness(secret)):
+                yield name, reason
+
+    @model_validator(mode="after")
+    def _a_replaced_secret_is_checked_like_the_first(self) -> Self:
+        for name, secret in file_secrets(dict(self)):
+            if secret.refuse is None:
+                secret.refuse = partial(self._check, name)
+        return self
+
+    def _check(self, name: str, text: str) -> None:
+        """Raise ValidationError where the settings would not be valid with another value of a secret."""
+        values: dict[str, Any] = {**dict(self), name: SecretStr(text)}
+        BaseModel.__init__(type(self).__new__(type(self)), **values)  # without asking the environment again
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """The secrets whose files have a new content that is not used, and why."""
+        secrets = [secret for _, secret in file_secrets(dict(self))]
+        for secret in secrets:
+            secret.get_secret_value()
+        return [secret.rejection for secret in secrets if secret.rejection is not None]

@@ -12,18 +12,19 @@ from typing import Any
 import asyncpg
 import pytest
 
+from muster_local.servers import kafka_at
 from muster_operator.topics import create_topics, delete_topics
 from tests.contract.subscribers.examples import SCHEMAS, SEATS, Subscriber, Topic
 
 
 @pytest.fixture
 async def topic(kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[Topic]:
-    await create_topics(kafka_bootstrap, topic_prefix, [SEATS], partitions=2)
+    await create_topics(kafka_at(kafka_bootstrap), topic_prefix, [SEATS], partitions=2)
     filled = Topic(kafka_bootstrap, topic_prefix)
     await filled.start()
     yield filled
     await filled.stop()
-    await delete_topics(kafka_bootstrap, [filled.name])
+    await delete_topics(kafka_at(kafka_bootstrap), [filled.name])
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from muster_contracts import topics
 from muster_contracts.entitlements import SeatActivated, SeatAssigned, SeatRevoked
 from muster_contracts.testing import Record, build, record
 from muster_local.node import NODE, installed
+from muster_local.servers import kafka_at
 from muster_operator.topics import create_topics, delete_topics
 
 EXAMPLES = Path(__file__).parents[3] / "contracts/subscribers"
@@ -55,8 +56,8 @@ class Topic:
 
     async def make_again(self, bootstrap: str, prefix: str) -> None:
         """Delete the topic and make it again: it has its name, and another id."""
-        await delete_topics(bootstrap, [self.name])
-        await create_topics(bootstrap, prefix, [SEATS], partitions=2)
+        await delete_topics(kafka_at(bootstrap), [self.name])
+        await create_topics(kafka_at(bootstrap), prefix, [SEATS], partitions=2)
 
     async def put(self, records: Sequence[Record]) -> None:
         for item in records:

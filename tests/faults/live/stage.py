@@ -21,7 +21,7 @@ from muster_local.provisioning import Access, password_of, provision
 from muster_local.readiness import ask
 from muster_local.receiver import Receiver
 from muster_local.scopes import SCOPES
-from muster_local.servers import CONTROLLER, KAFKA, POSTGRES, embedded_kafka, embedded_postgres
+from muster_local.servers import CONTROLLER, KAFKA, POSTGRES, embedded_kafka, embedded_postgres, kafka_at
 from muster_local.stack import Stack
 from muster_operator.topics import create_topics
 from muster_runtime.database.dbmate import migrate
@@ -66,7 +66,7 @@ class Stage:
         await self.postgres.up()
         await self.kafka.up()
         self.mail.start()
-        await create_topics(self.kafka.program.address, "", topics().values())
+        await create_topics(kafka_at(self.kafka.program.address), "", topics().values())
         for service in SERVICES:
             await self._provision(service)
             self.services[service] = [self._service(service, replica) for replica in range(REPLICAS)]

@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from muster_contracts.entitlements import SeatAssigned, SeatBatchCompleted, SeatRevoked
+from muster_entitlements.bootstrap import build
+from muster_entitlements.settings import EntitlementsSettings
+from muster_runtime.process import StartRefused, running
 from tests.integration.entitlements.conftest import Entitlements
 
 ROWS = 100_000
@@ -266,3 +270,15 @@ async def _events(entitlements: Entitlements, assigned: int) -> tuple[list[int],
 
 def _without_subject(row: dict[str, str]) -> tuple[str, ...]:
     return row["line"], row["outcome"], row["reason"], str(bool(row["subject"]))
+
+
+async def test_another_subject_key_than_the_first_is_refused(front: Entitlements) -> None:
+    """It would give everyone a second reference, and with it a second seat."""
+    settings = front.service.runtime.settings
+    assert isinstance(settings, EntitlementsSettings)
+    changed = settings.model_copy(update={"subject_key": SecretStr("another-subject-key")})
+    with pytest.raises(StartRefused, match="MUSTER_SUBJECT_KEY is not the key of the first start"):
+        async with running(build(changed), frozenset()):
+            pass
+    async with running(build(settings), frozenset()):
+        pass

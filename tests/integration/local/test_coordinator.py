@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from muster_contracts import ClockMoved, topics
 from muster_local.coordinator import ClockStuck, Coordinator
+from muster_local.servers import kafka_at
 from muster_operator.topics import create_topics, delete_topics
 
 START = datetime(2025, 8, 6, tzinfo=UTC)
@@ -73,9 +74,9 @@ class FakeService:
 
 @pytest.fixture
 async def prefix(kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[str]:
-    names = await create_topics(kafka_bootstrap, topic_prefix, [topics()[ClockMoved.topic]])
+    names = await create_topics(kafka_at(kafka_bootstrap), topic_prefix, [topics()[ClockMoved.topic]])
     yield topic_prefix
-    await delete_topics(kafka_bootstrap, names)
+    await delete_topics(kafka_at(kafka_bootstrap), names)
 
 
 def _listen() -> tuple[socket.socket, str]:
@@ -92,7 +93,7 @@ async def _coordinated(
         for number, service in enumerate(services):
             listener, urls[f"service-{number}"] = _listen()
             await stack.enter_async_context(service.serving(listener))
-        coordinator = Coordinator(urls, bootstrap, prefix, "token", patience_seconds=patience_seconds)
+        coordinator = Coordinator(urls, kafka_at(bootstrap), prefix, "token", patience_seconds=patience_seconds)
         yield await stack.enter_async_context(coordinator)
 
 
@@ -179,7 +180,7 @@ async def test_a_service_that_is_away_is_waited_for(kafka_bootstrap: str, prefix
     service = FakeService(kafka_bootstrap, prefix, [])
     listener, url = _listen()
     listener.close()
-    async with Coordinator({"late": url}, kafka_bootstrap, prefix, "token") as coordinator:
+    async with Coordinator({"late": url}, kafka_at(kafka_bootstrap), prefix, "token") as coordinator:
         await coordinator.begin(START)
         moving = asyncio.create_task(coordinator.advance(START))
         port = int(url.rpartition(":")[2])

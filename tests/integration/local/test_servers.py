@@ -17,6 +17,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from muster_contracts import topics
 from muster_local.child import Child, Program
 from muster_local.provisioning import drop, password_of, provision
+from muster_local.servers import kafka_at
 from muster_operator.topics import create_topics, delete_topics
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -24,8 +25,8 @@ Eventually = Callable[..., Awaitable[Any]]
 
 async def test_topics_are_made_as_described_and_only_once(kafka_bootstrap: str, topic_prefix: str) -> None:
     described = {topic_prefix + topic.name: topic for topic in topics().values()}
-    assert set(await create_topics(kafka_bootstrap, topic_prefix, topics().values())) == described.keys()
-    assert await create_topics(kafka_bootstrap, topic_prefix, topics().values(), partitions=1) == []
+    assert set(await create_topics(kafka_at(kafka_bootstrap), topic_prefix, topics().values())) == described.keys()
+    assert await create_topics(kafka_at(kafka_bootstrap), topic_prefix, topics().values(), partitions=1) == []
 
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka_bootstrap)
     await admin.start()
@@ -40,7 +41,7 @@ async def test_topics_are_made_as_described_and_only_once(kafka_bootstrap: str, 
             assert configured["retention.ms"] == str(described[name].retention_ms)
     finally:
         await admin.close()
-        await delete_topics(kafka_bootstrap, described)
+        await delete_topics(kafka_at(kafka_bootstrap), described)
 
 
 async def test_several_may_provision_at_once(postgres: str, topic_prefix: str) -> None:

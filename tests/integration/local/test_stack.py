@@ -20,7 +20,7 @@ import pytest
 from muster_contracts import SERVICES, topics
 from muster_local.home import Home, State
 from muster_local.provisioning import drop
-from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN
+from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN, kafka_at
 from muster_local.stack import Stack, StackFailed
 from muster_operator.topics import delete_topics
 from tests.integration.local.command import an_agency_joins_and_leaves, muster
@@ -206,7 +206,7 @@ async def test_a_service_that_is_killed_while_the_stack_starts_is_started_again(
     try:
         service = stack.state().processes["notify"]
         assert (service.restarts, service.last_exit) == (1, "killed by SIGKILL")
-        await delete_topics(stack.bootstrap, [stack.topic_prefix + name for name in topics()])
+        await delete_topics(kafka_at(stack.bootstrap), [stack.topic_prefix + name for name in topics()])
     finally:
         await stack.stop()
 
@@ -285,4 +285,4 @@ async def test_servers_that_the_environment_names_are_used(
         database, prefix = stack.admin_dsn.rpartition("/")[2].partition("?")[0], stack.topic_prefix
         await stack.stop()
         await drop(postgres, database)
-        await delete_topics(kafka_bootstrap, [prefix + name for name in topics()])
+        await delete_topics(kafka_at(kafka_bootstrap), [prefix + name for name in topics()])

@@ -9,14 +9,18 @@ from dataclasses import dataclass, field
 from email.message import EmailMessage
 from typing import Any
 
-from aiosmtpd.smtp import SMTP
+from aiosmtpd.smtp import SMTP, AuthResult
 
 
 @dataclass
 class MailServer:
-    """`refuse_recipient` and `refuse_message` are answers, such as "550 no such mailbox"."""
+    """`refuse_recipient` and `refuse_message` are answers, such as "550 no such mailbox".
+
+    With a `password`, nobody sends without it.
+    """
 
     port: int = 0
+    password: str | None = None
     refuse_recipient: str | None = None
     refuse_message: str | None = None
     messages: list[EmailMessage] = field(default_factory=list)
@@ -27,6 +31,10 @@ class MailServer:
         self.connections += 1
         session.host_name = hostname
         return answer
+
+    def authenticate(self, _server: SMTP, _session: Any, _envelope: Any, _mechanism: str, login: Any) -> AuthResult:
+        """Whether a login is right."""
+        return AuthResult(success=login.password.decode() == self.password, handled=False)
 
     async def handle_RCPT(  # noqa: N802
         self, _server: SMTP, _session: Any, envelope: Any, address: str, _options: list[str]
@@ -48,13 +56,22 @@ class MailServer:
 
 @asynccontextmanager
 async def mail_server(server: MailServer) -> AsyncIterator[MailServer]:
-    """Serve on the server's port (0: a free one) until the block ends."""
+    """Serve on the server's port (0: a free one) until the block ends, and with it every connection."""
     loop = asyncio.get_running_loop()
-    listening = await loop.create_server(
-        lambda: SMTP(server, hostname="mail.test", enable_SMTPUTF8=True, loop=loop), "127.0.0.1", server.port
-    )
+    login = {"authenticator": server.authenticate, "auth_required": True, "auth_require_tls": False}
+    connections: list[SMTP] = []
+
+    def serve() -> SMTP:
+        asked: dict[str, Any] = {} if server.password is None else login
+        connections.append(SMTP(server, hostname="mail.test", enable_SMTPUTF8=True, loop=loop, **asked))
+        return connections[-1]
+
+    listening = await loop.create_server(serve, "127.0.0.1", server.port)
     server.port = listening.sockets[0].getsockname()[1]
     try:
         yield server
     finally:
         listening.close()
+        for connection in connections:
+            if connection.transport is not None:
+                connection.transport.close()

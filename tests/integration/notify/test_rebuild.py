@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from muster_contracts.entitlements import PersonErased, PersonRecorded
+from muster_local.servers import kafka_at
 from muster_notify.workers import rebuild
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.operations.rebuild import opened
@@ -35,7 +36,9 @@ async def test_what_was_repeated_behind_what_came_after_it_does_not_count(notify
     """An erased person stays erased; in a transaction the topic ends with a marker that is no record."""
     service = notify.service
     settings = service.runtime.settings
-    async with Producer(settings.kafka_bootstrap, settings.topic_prefix, f"{settings.topic_prefix}tests") as producer:
+    async with Producer(
+        kafka_at(settings.kafka_bootstrap), settings.topic_prefix, f"{settings.topic_prefix}tests"
+    ) as producer:
         first, _ = await producer.publish([person("Ada"), person("Ada Lovelace")], NOW)
         await producer.put(first, person("Ada"))
         assert await rebuilt(notify) == ["Ada Lovelace"]

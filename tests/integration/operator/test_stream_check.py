@@ -16,6 +16,7 @@ from muster_contracts import SERVICES, Envelope, event_id, source_of, topics
 from muster_contracts.enrollment import AgencySuspended
 from muster_local.programs import migrations_of
 from muster_local.provisioning import drop, password_of, provision
+from muster_local.servers import kafka_at
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.dbmate import migrate
@@ -111,7 +112,7 @@ async def program(postgres: str, kafka_bootstrap: str, topic_prefix: str) -> Asy
     for service in SERVICES:
         access = await provision(postgres, database, service, password_of(postgres))
         await asyncio.to_thread(migrate, access.owner_dsn, service, migrations_of(service))
-    await create_topics(kafka_bootstrap, topic_prefix, topics().values(), partitions=1)
+    await create_topics(kafka_at(kafka_bootstrap), topic_prefix, topics().values(), partitions=1)
     admin = await asyncpg.connect(access.admin_dsn)
     environment = {
         "MUSTER_ADMIN_DSN": access.admin_dsn,
@@ -119,7 +120,7 @@ async def program(postgres: str, kafka_bootstrap: str, topic_prefix: str) -> Asy
         "MUSTER_TOPIC_PREFIX": topic_prefix,
     }
     program = Program(admin, environment)
-    async with Producer(kafka_bootstrap, topic_prefix) as producer:
+    async with Producer(kafka_at(kafka_bootstrap), topic_prefix) as producer:
         for sequence in range(1, EVENTS + 1):
             await producer.put(*event(sequence))
     await program.produced(EVENTS)
@@ -128,7 +129,7 @@ async def program(postgres: str, kafka_bootstrap: str, topic_prefix: str) -> Asy
     yield program
     await admin.close()
     await drop(postgres, database)
-    await delete_topics(kafka_bootstrap, [topic_prefix + name for name in topics()])
+    await delete_topics(kafka_at(kafka_bootstrap), [topic_prefix + name for name in topics()])
 
 
 def event(sequence: int) -> tuple[Envelope, AgencySuspended]:
@@ -188,7 +189,7 @@ async def test_what_is_under_way_is_waited_for(program: Program, kafka_bootstrap
     """Neither an event that is published meanwhile is missing, nor one that is applied then."""
     await program.produced(EVENTS + 1, outbox=[EVENTS + 1])
     process = await program.waiting()
-    async with Producer(kafka_bootstrap, topic_prefix) as producer:
+    async with Producer(kafka_at(kafka_bootstrap), topic_prefix) as producer:
         await producer.put(*event(EVENTS + 1))
     await program.admin.execute("delete from enrollment.outbox")
     for service in READERS:
@@ -201,7 +202,7 @@ async def test_new_events_do_not_keep_it_from_an_end(program: Program, kafka_boo
     """A reader that is always a little behind has applied all once it comes to where the topic ended at first."""
     await program.applied("notify", 3)
     process = await program.waiting()
-    async with Producer(kafka_bootstrap, topic_prefix) as producer:
+    async with Producer(kafka_at(kafka_bootstrap), topic_prefix) as producer:
         await program.produced(EVENTS + 1)
         await producer.put(*event(EVENTS + 1))
     await program.applied("notify", EVENTS)

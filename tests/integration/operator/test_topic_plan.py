@@ -13,10 +13,12 @@ from typer.testing import CliRunner
 
 from muster_contracts import topics
 from muster_contracts.topics import MIN_IN_SYNC
+from muster_local.servers import kafka_at
 from muster_operator.cli import app
 from muster_operator.failures import Refused
 from muster_operator.topic_plan import Difference, Remedy, apply, plan, read_cluster
 from muster_operator.topics import connect, create_topics, delete_topics
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.kafka_topics import KafkaTopics
 from muster_runtime.settings import Settings
 from tests.faults.servers import kafka_quorum
@@ -30,13 +32,13 @@ TERM = "muster.billing.term"
 @pytest.fixture
 async def prefix(kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[str]:
     yield topic_prefix
-    await delete_topics(kafka_bootstrap, [topic_prefix + name for name in (*topics(), "muster.old.thing")])
+    await delete_topics(kafka_at(kafka_bootstrap), [topic_prefix + name for name in (*topics(), "muster.old.thing")])
 
 
 async def test_apply_makes_a_cluster_as_described_and_leaves_what_is_not_its_to_change(
     kafka_bootstrap: str, prefix: str, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
-    async with connect(kafka_bootstrap) as admin:
+    async with connect(kafka_at(kafka_bootstrap)) as admin:
         odd = [
             NewTopic(prefix + SEAT, 3, 1, topic_configs={"retention.ms": "1000", "max.message.bytes": "2000000"}),
             NewTopic(f"{prefix}muster.old.thing", 1, 1),
@@ -47,19 +49,19 @@ async def test_apply_makes_a_cluster_as_described_and_leaves_what_is_not_its_to_
             return {topic.name for topic in odd} <= set(await admin.list_topics())
 
         await eventually(all_there)
-        found = await plan(kafka_bootstrap, prefix)
+        found = await plan(kafka_at(kafka_bootstrap), prefix)
         wrong = {(d.topic.removeprefix(prefix), d.remedy) for d in found}
         assert (SEAT, Remedy.ALTER) in wrong
         assert (SEAT, Remedy.NONE) in wrong
         assert ("muster.old.thing", Remedy.NONE) in wrong
         assert {topic for topic, remedy in wrong if remedy is Remedy.CREATE} == topics().keys() - {SEAT}
 
-        left = await apply(kafka_bootstrap, prefix)
+        left = await apply(kafka_at(kafka_bootstrap), prefix)
 
         assert {d.topic.removeprefix(prefix) for d in left} == {SEAT, "muster.old.thing"}
 
         async def nothing_else_differs() -> bool:
-            return await plan(kafka_bootstrap, prefix) == left
+            return await plan(kafka_at(kafka_bootstrap), prefix) == left
 
         await eventually(nothing_else_differs)
         described = {topic["topic"]: topic for topic in await admin.describe_topics([prefix + SEAT])}
@@ -69,17 +71,17 @@ async def test_apply_makes_a_cluster_as_described_and_leaves_what_is_not_its_to_
 async def test_a_topic_that_has_grown_is_named(
     kafka_bootstrap: str, prefix: str, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
-    await create_topics(kafka_bootstrap, prefix, topics().values())
+    await create_topics(kafka_at(kafka_bootstrap), prefix, topics().values())
 
     async def nothing_differs() -> bool:
-        return await plan(kafka_bootstrap, prefix) == []
+        return await plan(kafka_at(kafka_bootstrap), prefix) == []
 
     await eventually(nothing_differs)
-    async with connect(kafka_bootstrap) as admin:
+    async with connect(kafka_at(kafka_bootstrap)) as admin:
         await admin.create_partitions({prefix + SEAT: NewPartitions(13)})
 
     async def named() -> list[Difference]:
-        return [d for d in await plan(kafka_bootstrap, prefix) if "13 partitions, not 12" in d.what]
+        return [d for d in await plan(kafka_at(kafka_bootstrap), prefix) if "13 partitions, not 12" in d.what]
 
     await eventually(named)
 
@@ -106,7 +108,7 @@ async def test_with_three_brokers_an_acknowledged_event_is_on_two(
 ) -> None:
     single = NewTopic(SEAT, 12, 1, topic_configs=topics()[SEAT].settings)
     careless = NewTopic(TERM, 12, 3, topic_configs={**topics()[TERM].settings, MIN_IN_SYNC: "1"})
-    async with connect(three_brokers) as admin:
+    async with connect(kafka_at(three_brokers)) as admin:
 
         async def all_know_of_each_other() -> bool:
             return len((await admin.describe_cluster())["brokers"]) == 3
@@ -115,7 +117,9 @@ async def test_with_three_brokers_an_acknowledged_event_is_on_two(
         await admin.create_topics([single, careless])
 
         async def both_named() -> bool:
-            found = {(d.topic, d.what.partition(";")[0], d.remedy) for d in await settled(plan(three_brokers, ""))}
+            found = {
+                (d.topic, d.what.partition(";")[0], d.remedy) for d in await settled(plan(kafka_at(three_brokers), ""))
+            }
             return found >= {
                 (SEAT, "copies: 1, not 3", Remedy.NONE),
                 (TERM, f"{MIN_IN_SYNC}=1, not 2", Remedy.ALTER),
@@ -123,7 +127,7 @@ async def test_with_three_brokers_an_acknowledged_event_is_on_two(
 
         await eventually(both_named)
         settings = Settings(environment="sandbox", kafka_bootstrap=three_brokers)
-        faults = KafkaTopics(settings, "billing", [TERM])
+        faults = KafkaTopics(KafkaConnection(settings), settings, "billing", [TERM])
         await faults.start()
         assert (await faults.look()).losses == [f"{TERM} has {MIN_IN_SYNC}=1 with 3 copies and needs 2"]
         await faults.stop()
@@ -134,7 +138,7 @@ async def test_with_three_brokers_an_acknowledged_event_is_on_two(
         assert (applied.exit_code, "copies: 1, not 3" in applied.output) == (1, True), applied.exception
 
         async def nothing_else_differs() -> bool:
-            left = await settled(plan(three_brokers, ""))
+            left = await settled(plan(kafka_at(three_brokers), ""))
             assert [(d.topic, d.remedy) for d in left] == [(SEAT, Remedy.NONE)]
             return "kafka-reassign-partitions" in left[0].what
 
@@ -157,7 +161,7 @@ async def test_with_three_brokers_an_acknowledged_event_is_on_two(
         await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, "__consumer_offsets", careless_group)])
 
         async def named_as_a_persons_to_change() -> bool:
-            found = await settled(plan(three_brokers, ""))
+            found = await settled(plan(kafka_at(three_brokers), ""))
             assert [(d.what, d.remedy) for d in found if d.topic == "__consumer_offsets"] == [
                 (f"{MIN_IN_SYNC}=1, not 2; use kafka-configs.sh", Remedy.PERSON),
                 ("unclean.leader.election.enable=true, not false; use kafka-configs.sh", Remedy.PERSON),
@@ -165,7 +169,7 @@ async def test_with_three_brokers_an_acknowledged_event_is_on_two(
             return True
 
         await eventually(named_as_a_persons_to_change)
-        left = await settled(apply(three_brokers, ""))
+        left = await settled(apply(kafka_at(three_brokers), ""))
         assert {d.topic for d in left} == {SEAT}
 
 

@@ -8,7 +8,7 @@ from muster_billing.settings import BillingSettings
 
 
 def test_a_term_costs_one_dollar_by_default() -> None:
-    assert BillingSettings().tariff.first_term == Money(100, "USD")
+    assert BillingSettings(environment="sandbox").tariff.first_term == Money(100, "USD")
 
 
 @pytest.mark.parametrize(
@@ -16,4 +16,4 @@ def test_a_term_costs_one_dollar_by_default() -> None:
 )
 def test_an_invalid_price_is_refused_at_the_start(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        BillingSettings.model_validate(wrong)
+        BillingSettings.model_validate({"environment": "sandbox", **wrong})

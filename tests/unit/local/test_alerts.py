@@ -16,7 +16,7 @@ from muster_notify.handlers.disabling import WEBHOOKS_DISABLED
 from muster_runtime.database import commits
 from muster_runtime.http import health
 from muster_runtime.messaging import breaker, kafka_topics, restore_guard
-from muster_runtime.messaging.consumer import member, pausing, polling, progress
+from muster_runtime.messaging.consumer import member, pausing, polling, progress, refused
 from muster_runtime.observability import telemetry
 from muster_runtime.process import monitor
 
@@ -96,7 +96,7 @@ def _reasons() -> Iterator[str]:
     """The texts that go into lists of reasons, here or in what is called for them; what varies is an ellipsis."""
     functions = [
         node
-        for module in (monitor, kafka_topics, member, pausing, polling, progress, health)
+        for module in (monitor, kafka_topics, member, pausing, polling, progress, refused, health)
         for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]

@@ -10,6 +10,7 @@ from muster_notify.settings import NotifySettings
 KEY = Fernet.generate_key().decode()
 PRODUCTION = {
     "environment": "production",
+    "kafka_bootstrap": "",
     "secret_key": KEY,
     "smtp_from": "muster@agency.example",
     "operators_email": "operators@agency.example",
@@ -43,5 +44,8 @@ def test_a_sealed_secret_opens_with_its_key_alone() -> None:
     sealed = Vault(SecretStr(KEY)).seal(secret)
     assert secret.encode() not in sealed
     assert Vault(SecretStr(KEY)).open(sealed) == secret
+    other = Fernet.generate_key().decode()
+    assert Vault(SecretStr(f"{other},{KEY}")).open(sealed) == secret
+    assert Vault(SecretStr(f"{KEY}\n{other}\n")).open(Vault(SecretStr(f"{other}")).seal(secret)) == secret
     with pytest.raises(InvalidToken):
         Vault(SecretStr(Fernet.generate_key().decode())).open(sealed)

@@ -109,7 +109,7 @@ def test_without_a_stack_the_environment_says_where_everything_is(
 ) -> None:
     for name, value in ELSEWHERE.items():
         monkeypatch.setenv(name, value)
-    target = Target.find(tmp_path, "token").require("urls", "admin_dsn", "bootstrap")
+    target = Target.find(tmp_path, "token").require("urls", "admin_dsn", "kafka")
     assert target.urls == {"billing": "http://127.0.0.1:1"}
     assert (target.token, target.topic_prefix) == ("token", "prefix.")
 

@@ -1,6 +1,7 @@
 """The issuer's keys: when they are asked for again, and that no request hangs with an issuer that does."""
 
 import asyncio
+import json
 import time
 from pathlib import Path
 from typing import Literal
@@ -202,3 +203,25 @@ async def test_the_age_of_the_keys_counts_from_when_they_were_last_read(issuer: 
         await verifier_of(source).verify(bearer(issuer))
         assert await eventually(source.reason)
         assert source.age == 660
+
+
+async def test_a_replaced_file_of_keys_is_read_at_once(issuer: Issuer, successor: Issuer, tmp_path: Path) -> None:
+    """Not after ten minutes; the first token with a new key waits for it, and an old key ends with its file."""
+    file, new = tmp_path / "jwks.json", tmp_path / "new.json"
+    file.write_text(json.dumps(issuer.jwks()))
+    verifier = verifier_of(KeySource(str(file)))
+    await verifier.verify(bearer(issuer))
+    new.write_text(json.dumps({"keys": [*issuer.jwks()["keys"], *successor.jwks()["keys"]]}))
+    new.replace(file)
+    for each in (successor, issuer):
+        await verifier.verify(bearer(each))
+    file.write_text(json.dumps(successor.jwks()))
+
+    async def refused() -> bool:
+        try:
+            await verifier.verify(bearer(issuer))
+        except Unauthenticated:
+            return True
+        return False
+
+    await eventually(refused)

@@ -22,7 +22,7 @@ def written() -> Iterator[StringIO]:
     """What is logged, once configured as a process does it."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
-    telemetry.configure(Settings(instance="sample-1"), "sample")
+    telemetry.configure(Settings(environment="sandbox", instance="sample-1"), "sample")
     stream = StringIO()
     (handler,) = root.handlers
     assert isinstance(handler, logging.StreamHandler)

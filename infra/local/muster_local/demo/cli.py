@@ -107,7 +107,7 @@ async def _year(stack: Stack, receiver: Receiver, agencies: Sequence[Agency], vi
 
     urls = {service: stack.service_url(service) for service in SERVICES}
     async with Coordinator.of(stack) as coordinator, ProgramClient(urls, stack.token(*SCOPES)) as program:
-        following = asyncio.create_task(log.follow(stack.bootstrap, stack.topic_prefix, view.fact))
+        following = asyncio.create_task(log.follow(stack.kafka, stack.topic_prefix, view.fact))
         try:
             await coordinator.begin(START)
             for scene in Story(program, coordinator, receiver, agencies).scenes():

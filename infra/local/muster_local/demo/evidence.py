@@ -97,7 +97,7 @@ async def gather(
     messages: Sequence[Message],
 ) -> Evidence:
     """Look everywhere. The clock must stand and all be quiet."""
-    facts = await read_all(stack.bootstrap, stack.topic_prefix)
+    facts = await read_all(stack.kafka, stack.topic_prefix)
     books = await asyncio.gather(*(_books(stack, service) for service in SERVICES))
     billing = await _connect(stack, "billing")
     entitlements = await _connect(stack, "entitlements")

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from muster_contracts import Envelope, read_headers, topics
 from muster_contracts.clock import ClockMoved
+from muster_runtime.messaging.connection import KafkaConnection
 
 Stream = tuple[str, str]  # topic, agency
 
@@ -33,10 +34,10 @@ class Fact:
         return self.envelope.type.split(".")[-2]
 
 
-async def read_all(bootstrap: str, topic_prefix: str) -> list[Fact]:
+async def read_all(kafka: KafkaConnection, topic_prefix: str) -> list[Fact]:
     """Every event in the log by now, partition after partition, each in its order."""
     facts: list[Fact] = []
-    async with _reader(bootstrap, topic_prefix) as (consumer, partitions):
+    async with _reader(kafka, topic_prefix) as (consumer, partitions):
         ends = await consumer.end_offsets(partitions)
         waiting = {partition for partition, end in ends.items() if end > 0}
         by_partition: dict[TopicPartition, list[Fact]] = {partition: [] for partition in waiting}
@@ -49,9 +50,9 @@ async def read_all(bootstrap: str, topic_prefix: str) -> list[Fact]:
     return facts
 
 
-async def follow(bootstrap: str, topic_prefix: str, tell: Callable[[Fact], None]) -> None:
+async def follow(kafka: KafkaConnection, topic_prefix: str, tell: Callable[[Fact], None]) -> None:
     """Tell every event from the first on, as it comes, until cancelled."""
-    async with _reader(bootstrap, topic_prefix) as (consumer, _):
+    async with _reader(kafka, topic_prefix) as (consumer, _):
         while True:
             for records in (await consumer.getmany(timeout_ms=1000, max_records=500)).values():
                 for record in records:
@@ -59,7 +60,9 @@ async def follow(bootstrap: str, topic_prefix: str, tell: Callable[[Fact], None]
 
 
 @asynccontextmanager
-async def _reader(bootstrap: str, topic_prefix: str) -> AsyncIterator[tuple[AIOKafkaConsumer, list[TopicPartition]]]:
+async def _reader(
+    kafka: KafkaConnection, topic_prefix: str
+) -> AsyncIterator[tuple[AIOKafkaConsumer, list[TopicPartition]]]:
     partitions = [
         TopicPartition(topic_prefix + topic.name, partition)
         for topic in topics().values()
@@ -67,7 +70,7 @@ async def _reader(bootstrap: str, topic_prefix: str) -> AsyncIterator[tuple[AIOK
         for partition in range(topic.partitions)
     ]
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest", fetch_max_wait_ms=200
+        **kafka.options(), enable_auto_commit=False, auto_offset_reset="earliest", fetch_max_wait_ms=200
     )
     await consumer.start()
     try:

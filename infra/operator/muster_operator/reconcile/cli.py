@@ -28,8 +28,8 @@ async def reconcile(
     ] = 5.0,
 ) -> Answer:
     """Compare the services with each other and with the topics. The exit status is 1 if there is a difference."""
-    target.require("admin_dsn", "bootstrap")
-    async with clients_of_servers():
+    target.require("admin_dsn", "kafka")
+    async with clients_of_servers(target.kafka):
         differences = await find_differences(target, settle)
     if not differences:
         return Answer({"differences": []}, "All services agree.")
@@ -58,7 +58,7 @@ async def _read_topics(target: Target) -> TopicEnds:
     """Where each stream ends on the topics, and who holds a seat according to the directory topic."""
     ends = Ends()
     people: set[Someone] = set()
-    async with TopicLog.open(target.bootstrap, target.topic_prefix, TOPICS) as log:
+    async with TopicLog.open(target.kafka, target.topic_prefix, TOPICS) as log:
         async for records in log.batches():
             for record in records:
                 topic = record.topic.removeprefix(target.topic_prefix)

@@ -131,7 +131,7 @@ async def add(
     }
     registry = Registry.read(file, may_be_missing=True)
     subscriber = _subscriber(registry, name, {field: value for field, value in given.items() if value is not None})
-    target.require("bootstrap")
+    target.require("kafka")
     administrator = target.administrator()
     # The file comes first: from then on, nothing that is on Kafka is unknown.
     if registry.subscribers.get(name) != subscriber:
@@ -177,7 +177,7 @@ async def remove(
     """Take a subscriber's password and ACLs away, and remove it from the file."""
     registry = Registry.read(file)
     subscriber = registry[name]
-    target.require("bootstrap")
+    target.require("kafka")
     with repeatable(f"muster subscribers remove {name}"):
         await withdraw(target.administrator(), subscriber, target.topic_prefix, principal)
     # The file comes last: until all is gone, it says whose it is.
@@ -202,7 +202,7 @@ def _subscriber(registry: Registry, name: str, given: Mapping[str, Any]) -> Subs
 
 async def _groups(target: Target, subscribers: Sequence[Subscriber]) -> dict[str, list[Group]] | None:
     """The consumer groups of subscribers; None where no Kafka is known."""
-    if not target.bootstrap or not subscribers:
+    if not target.kafka.bootstrap or not subscribers:
         return None
     return await groups_of(target.administrator(), target.topic_prefix, [each.name for each in subscribers])
 

@@ -37,6 +37,11 @@ class Directory:
         self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block.ljust(64, b"\0")))
         self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block.ljust(64, b"\0")))
 
+    @property
+    def fingerprint(self) -> str:
+        """What tells this key from another, and does not reveal it: 64 bits of a reference that no person has."""
+        return self.reference("", "").removeprefix("sub_")[:16]
+
     def person(self, agency_id: str, email: str, name: str | None) -> Person:
         """The person of an address in an agency. Raises InvalidInput for an address or name that breaks a rule."""
         address = normalize_email(email)

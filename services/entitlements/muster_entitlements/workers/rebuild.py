@@ -13,6 +13,7 @@ from muster_contracts import MalformedRecord, read_headers, topics
 from muster_contracts.entitlements import SeatAssigned, SeatReserved, SeatRevoked
 from muster_entitlements.repository import pools
 from muster_runtime.database.transactions import EVERY_AGENCY, Connection, Database, UnitOfWork
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.topic_log import Record, TopicLog
 from muster_runtime.observability import audit
 from muster_runtime.projection import CONTEXT, Difference, NotPublished, Projection
@@ -124,7 +125,7 @@ class SeatsInUse:
     @asynccontextmanager
     async def open(cls, settings: Settings, database: Database) -> AsyncIterator[Projection]:
         """Open the topic."""
-        async with TopicLog.open(settings.kafka_bootstrap, settings.topic_prefix, [_TOPIC]) as log:
+        async with TopicLog.open(KafkaConnection(settings), settings.topic_prefix, [_TOPIC]) as log:
             yield cls(database, log)
 
     async def replay(self) -> None:

@@ -3,26 +3,34 @@
 import base64
 import secrets
 
-from cryptography.fernet import Fernet
+from cryptography.fernet import Fernet, MultiFernet
 from pydantic import SecretStr
+
+from muster_notify.settings import keys_of
 
 # Standard Webhooks requires 24 to 64 bytes.
 SECRET_BYTES = 32
 
 
 class Vault:
-    """Seals and opens secrets with the service's key."""
+    """Seals secrets with the first of the service's keys, and opens them with any.
 
-    def __init__(self, key: SecretStr) -> None:
-        self._fernet = Fernet(key.get_secret_value())
+    So a key is rotated: the new one is put before the old one, which stays for what is sealed with it.
+    """
+
+    def __init__(self, keys: SecretStr) -> None:
+        self._keys = keys
 
     def seal(self, secret: str) -> bytes:
         """The secret as it is stored."""
-        return self._fernet.encrypt(secret.encode())
+        return self._fernet().encrypt(secret.encode())
 
     def open(self, sealed: bytes) -> str:
         """The secret; raises cryptography's InvalidToken if another key sealed it."""
-        return self._fernet.decrypt(sealed).decode()
+        return self._fernet().decrypt(sealed).decode()
+
+    def _fernet(self) -> MultiFernet:
+        return MultiFernet([Fernet(key) for key in keys_of(self._keys.get_secret_value())])
 
 
 def new_secret() -> str:

@@ -18,6 +18,7 @@ from muster_contracts.entitlements import PersonErased, PersonRecorded
 from muster_notify.domain.contacts import PERSON
 from muster_notify.repository import directory
 from muster_runtime.database.transactions import Connection, Database, UnitOfWork
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.positions import Position
 from muster_runtime.messaging.topic_log import Record, TopicLog
 from muster_runtime.observability import audit
@@ -73,7 +74,7 @@ class Directory:
                 """
             )
             try:
-                async with TopicLog.open(settings.kafka_bootstrap, settings.topic_prefix, topics) as log:
+                async with TopicLog.open(KafkaConnection(settings), settings.topic_prefix, topics) as log:
                     yield cls(connection, database, log)
             finally:
                 # A pooler may keep the session, and give it to a process that serves.

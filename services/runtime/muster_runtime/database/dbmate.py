@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
+from pydantic import SecretStr
 
 from muster_runtime.database.connections import Connection
 from muster_runtime.errors import RetryableError
@@ -36,7 +37,7 @@ class MigrationsPending(RetryableError):
         super().__init__(f"{', '.join(versions)}: run the migrations; until then: {error}")
 
 
-def migrate(owner_dsn: str, schema: str, directory: Path) -> None:
+def migrate(owner_dsn: SecretStr | str, schema: str, directory: Path) -> None:
     """Apply what is pending, as the owner role.
 
     Raises MigrationFailed; each file is a transaction of its own, so that what came before it stays applied, or, where
@@ -47,7 +48,10 @@ def migrate(owner_dsn: str, schema: str, directory: Path) -> None:
     dbmate = str(beside_python) if beside_python.exists() else shutil.which("dbmate")
     if dbmate is None:
         raise MigrationFailed("dbmate is not installed")
-    address = _with_schema(owner_dsn, schema)
+    dsn = owner_dsn if isinstance(owner_dsn, str) else owner_dsn.get_secret_value()
+    if not dsn:
+        raise MigrationFailed("MUSTER_POSTGRES_OWNER_DSN is not set")
+    address = _with_schema(dsn, schema)
     try:
         asyncio.run(_repair_indexes(address))
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import asyncpg
+from pydantic import SecretStr
 
 from muster_runtime.database.sessions import Address
 
@@ -17,7 +18,7 @@ WAIT_SECONDS = 10
 _CLOSE_SECONDS = 2
 
 
-async def shares_connections(dsn: str) -> bool:
+async def shares_connections(dsn: SecretStr | str) -> bool:
     """Whether several sessions use one server connection, as in PgBouncer's transaction mode.
 
     Raises TimeoutError, or the driver's error, if the address does not serve two sessions.

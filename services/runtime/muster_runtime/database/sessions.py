@@ -1,12 +1,15 @@
 """A session of Postgres: how it begins, its settings, and what ends it if the other end has vanished."""
 
 import socket
+import ssl
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import asyncpg
+from pydantic import SecretStr
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_before_delay, wait_exponential
 
 # How long one server of several may take until a session with it has begun.
 CONNECT_SECONDS = 3.0
@@ -34,6 +37,13 @@ VANISHED_CLIENTS = {
     "idle_in_transaction_session_timeout": "25000",
 }
 
+# What refuses a role: its password, its certificate, or its right to log in.
+REFUSED = (asyncpg.InvalidAuthorizationSpecificationError,)
+
+# How long a new session of a pool goes on asking with a password that is refused: while one is rotated, the database
+# or the file knows it first. It is less than a caller waits for a connection.
+PASSWORD_SECONDS = 8.0
+
 _CONFIGURE = """
 select pg_postmaster_start_time() as server, set_config(name, value, false)
 from unnest($1::text[], $2::text[]) as setting (name, value)
@@ -41,32 +51,61 @@ from unnest($1::text[], $2::text[]) as setting (name, value)
 
 
 class Address:
-    """A database's address, which may name several servers: `host:port,host:port`."""
+    """A database's address, which may name several servers: `host:port,host:port`. Each session reads it anew.
 
-    def __init__(self, dsn: str) -> None:
-        parts = urlsplit(dsn)
-        credentials, at, hosts = parts.netloc.rpartition("@")
-        each = [urlunsplit(parts._replace(netloc=f"{credentials}{at}{host}")) for host in hosts.split(",")]
-        self._servers = each if len(each) > 1 else [dsn]
+    A role that is refused is tried again for `patience` seconds. `refusal` says why the last session was refused;
+    None once one has begun.
+    """
+
+    def __init__(self, dsn: SecretStr | str, patience: float = 0) -> None:
+        self._dsn = dsn if isinstance(dsn, SecretStr) else SecretStr(dsn)
+        self._patience = patience
+        self._first = ""  # the server that accepted the last session
+        self.refusal: str | None = None
 
     async def connect(self, *_: Any, **options: Any) -> "asyncpg.Connection[Any]":
-        """Begin a session with the first server that accepts it; a pool passes its own address, too.
+        """Begin a session with the first server that accepts it; a pool passes its own address, too."""
+        return await AsyncRetrying(
+            retry=retry_if_exception_type(REFUSED),
+            stop=stop_before_delay(self._patience),
+            wait=wait_exponential(multiplier=0.1, max=1),
+            reraise=True,
+        )(self._connect, options)
 
-        The driver tries several in turn as well, but lets one that does not answer use up the time of all.
-        """
-        if len(self._servers) > 1:
-            options["timeout"] = CONNECT_SECONDS
+    async def _connect(self, options: dict[str, Any]) -> "asyncpg.Connection[Any]":
+        """The driver tries several servers as well, but lets one that does not answer use up the time of all."""
+        dsn = self._dsn.get_secret_value()
+        parts = urlsplit(dsn)
+        credentials, at, hosts = parts.netloc.rpartition("@")
+        servers = sorted(hosts.split(","), key=lambda host: host != self._first)
+        if len(servers) > 1:
+            options = {**options, "timeout": CONNECT_SECONDS}
         failure: Exception
-        for server in list(self._servers):
+        for host in servers:
+            server = urlunsplit(parts._replace(netloc=f"{credentials}{at}{host}")) if len(servers) > 1 else dsn
             try:
                 connection: asyncpg.Connection[Any] = await asyncpg.connect(server, **options)
+            except REFUSED as error:
+                self.refusal = _refusal(parts, error)
+                raise
             except _NEXT as error:
+                if isinstance(error, ssl.SSLError):
+                    self.refusal = _refusal(parts, error)
                 failure = error
                 continue
-            self._servers.remove(server)
-            self._servers.insert(0, server)  # it is tried first the next time
+            self._first, self.refusal = host, None
             return connection
         raise failure
+
+
+def _refusal(address: SplitResult, error: Exception) -> str:
+    """Why no session began, for people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate of Postgres is not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"Postgres refuses the certificate or the protocol of this process: {error.reason}"
+    what = "the password of " if isinstance(error, asyncpg.InvalidPasswordError) else ""
+    return f"Postgres refuses {what}{address.username}: {str(error).partition(chr(10))[0]}"
 
 
 def keep_alive(connection: "asyncpg.Connection[Any]") -> None:

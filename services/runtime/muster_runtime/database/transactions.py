@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import asyncpg
+from pydantic import SecretStr
 
 from muster_contracts import Envelope, Erasure, Event
 from muster_runtime.clock import Clock
@@ -20,7 +21,7 @@ from muster_runtime.database.connections import Connection as Connection
 from muster_runtime.database.dbmate import MigrationsPending, unapplied
 from muster_runtime.database.disk import Disk
 from muster_runtime.database.locks import LOCK, Lock
-from muster_runtime.database.sessions import VANISHED_CLIENTS, Address, configure, keep_alive
+from muster_runtime.database.sessions import PASSWORD_SECONDS, VANISHED_CLIENTS, Address, configure, keep_alive
 from muster_runtime.database.writes import Writes
 from muster_runtime.errors import RetryableError
 from muster_runtime.identifiers import EVERY_AGENCY as EVERY_AGENCY
@@ -175,11 +176,12 @@ class Gate(Protocol):
 class Database:
     """A service's schema, as one of its roles sees it.
 
-    `server`: when the server of the newest connection was started, which identifies the server and this run of
-    it.
+    `address` is where it is. `server`: when the server of the newest connection was started, which identifies the
+    server and this run of it.
     """
 
     pool: "asyncpg.Pool[Any]"
+    address: Address
 
     def __init__(self, clock: Clock, gate: Gate | None = None, migrations: Path | None = None) -> None:
         self.disk = Disk()
@@ -194,7 +196,7 @@ class Database:
     @classmethod
     async def connect(
         cls,
-        dsn: str,
+        dsn: SecretStr | str,
         schema: str,
         clock: Clock,
         *,
@@ -210,6 +212,7 @@ class Database:
         is pending.
         """
         database = cls(clock, gate, migrations)
+        database.address = Address(dsn, PASSWORD_SECONDS)
         database._settings = {
             "search_path": schema,
             "application_name": f"muster-{schema}",
@@ -217,8 +220,7 @@ class Database:
             **VANISHED_CLIENTS,
         }
         database.pool = await asyncpg.create_pool(
-            dsn,
-            connect=Address(dsn).connect,
+            connect=database.address.connect,
             init=database._configure,
             reset=_keep_session,
             min_size=1,

@@ -7,6 +7,7 @@ from typing import Any
 
 import asyncpg
 import structlog
+from pydantic import SecretStr
 
 from muster_runtime.clock import Clock
 from muster_runtime.database.outbox import WAKE_CHANNEL
@@ -43,7 +44,7 @@ class Wakeup:
 class WakeupListener:
     """Wakes every duty of a process when a transaction of the schema has committed something to do."""
 
-    def __init__(self, dsn: str, schema: str, clock: Clock) -> None:
+    def __init__(self, dsn: SecretStr | str, schema: str, clock: Clock) -> None:
         self._address = Address(dsn)
         self._schema = schema
         self._clock = clock

@@ -14,6 +14,7 @@ from joserfc.jwk import KeySet
 from muster_runtime.errors import RetryableError
 from muster_runtime.http.issuer_metadata import endpoint, is_discoverable, metadata_addresses, parse_metadata
 from muster_runtime.http.usable_keys import usable_keys
+from muster_runtime.secrets import version_of
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +50,8 @@ class KeySource:
         self._location = location
         self._issuer = issuer
         self._monotonic = monotonic
+        self._file = Path(location) if location and "://" not in location else None
+        self._version: tuple[int, ...] | None = None  # of the file, when it was read
         self._keys: KeySet | None = None
         self._started_at = monotonic()
         self._read_at = self._failed_at = self._asked_for_unknown_at = -math.inf
@@ -93,8 +96,12 @@ class KeySource:
         return None if self.at_hand else "the issuer of tokens has not answered yet"
 
     def _ask_if_old(self) -> None:
-        if self._monotonic() - self._read_at >= MAX_AGE:
+        if self._monotonic() - self._read_at >= MAX_AGE or self._is_replaced():
             self._ask()
+
+    def _is_replaced(self) -> bool:
+        """Whether the keys are in a file that has changed since it was read."""
+        return self._file is not None and self._keys is not None and version_of(self._file) != self._version
 
     def _ask(self) -> None:
         """Have the keys read, unless they are being read or could not be a moment ago."""
@@ -131,8 +138,9 @@ class KeySource:
             self._reading = None
 
     async def _document(self) -> bytes:
-        if self._location and "://" not in self._location:
-            return Path(self._location).read_bytes()
+        if self._file is not None:
+            self._version = version_of(self._file)  # first: what is written meanwhile is read the next time
+            return self._file.read_bytes()
         async with httpx.AsyncClient(timeout=READ_SECONDS) as client:
             return await _read(client, self._location or await self._discover(client))
 

@@ -4,18 +4,27 @@ Tried at every update of either: tests/faults needs each of these.
 """
 
 import asyncio
+import weakref
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition, conn
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.conn import AIOKafkaConnection, CloseReason
+from aiokafka.errors import TopicAuthorizationFailedError
+from aiokafka.protocol.admin import SaslAuthenticateRequest
+from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import BrokerMetadata
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.message import FAKE_CONSUMER
 from faststream.kafka.subscriber.usecase import BatchSubscriber
+from pydantic import SecretStr
 
 # How long the producer's tasks may take to see that they are canceled, before they are canceled once more.
 CANCEL_SECONDS = 1.0
+
+# The share of a login's time after which its connection ends.
+LOGIN_SHARE = 0.8
 
 # What aiokafka's sender starts as tasks that only the sender knows.
 _REQUESTS = ("_send_produce_req", "_do_add_partitions_to_txn", "_do_txn_commit")
@@ -23,6 +32,74 @@ _REQUESTS = ("_send_produce_req", "_do_add_partitions_to_txn", "_do_txn_commit")
 Records = Sequence[ConsumerRecord[bytes, bytes]]
 
 Subscriber = BatchSubscriber
+
+
+class LiveText(str):
+    """A user's name or password for SCRAM that is asked for anew at each authentication.
+
+    aiokafka keeps the text that a client was made with for as long as the client lives (its `AIOKafkaClient`), and has
+    a callback only for tokens. It takes these two methods' answers when it authenticates (its `ScramAuthenticator`).
+    """
+
+    _secret: SecretStr
+
+    def __new__(cls, secret: SecretStr) -> "LiveText":
+        """The text itself is empty, so that nothing keeps or logs an old one."""
+        text = super().__new__(cls)
+        text._secret = secret
+        return text
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        """The password's present bytes."""
+        return self._secret.get_secret_value().encode(encoding, errors)
+
+    def replace(self, old: str, new: str, count: SupportsIndex = -1) -> str:
+        """The name's present text, with a part replaced."""
+        return self._secret.get_secret_value().replace(old, new, count)
+
+
+class _Connection(AIOKafkaConnection):
+    """A connection that ends between two requests before its login does.
+
+    Kafka ends a login after `connections.max.reauth.ms`, or with its token: it cuts the connection at the next request
+    (KIP-368). Its own clients log in again before that. aiokafka cannot, and takes the cut for a broken network: it
+    logs errors, and waits before it sends again what was in flight.
+    """
+
+    _ends = False
+
+    def send(self, request: Any, expect_response: bool = True) -> Any:
+        """Send a request. The answer to a login says for how long it lasts."""
+        answer = super().send(request, expect_response)  # type: ignore[no-untyped-call]
+        return self._noting_login(answer) if isinstance(request, SaslAuthenticateRequest) else answer
+
+    async def _noting_login(self, answer: Any) -> Any:
+        response = await answer
+        if lifetime_ms := getattr(response, "session_lifetime_ms", 0):
+            self._loop.call_later(lifetime_ms / 1000 * LOGIN_SHARE, _end, weakref.ref(self))
+        return response
+
+    def _handle_frame(self, response: bytes) -> None:
+        super()._handle_frame(response)  # type: ignore[no-untyped-call]
+        self._close_between_requests()
+
+    def end(self) -> None:
+        """Close as soon as no request waits for its answer."""
+        self._ends = True
+        self._close_between_requests()
+
+    def _close_between_requests(self) -> None:
+        if self._ends and not self._requests:
+            self.close(reason=CloseReason.IDLE_DROP)  # type: ignore[no-untyped-call]
+
+
+def _end(connection: "weakref.ref[_Connection]") -> None:
+    if living := connection():
+        living.end()
+
+
+# There is no option for the class of the connections.
+conn.AIOKafkaConnection = _Connection  # type: ignore[misc]
 
 
 def enable_rebootstrap(kafka: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClient) -> None:
@@ -45,6 +122,16 @@ def enable_rebootstrap(kafka: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdmi
     cluster.failed_update = failed_update  # called when no known broker has answered
 
 
+async def forbidden_topics(admin: AIOKafkaAdminClient, names: Sequence[str]) -> list[str]:
+    """Those of the topics that Kafka does not let this process see, which a list of all topics leaves out.
+
+    The client's own question about single topics would create them where a broker does so by itself.
+    """
+    answer = await admin._send_request(MetadataRequest(list(names), allow_auto_topic_creation=False))
+    found = [(topic["topic"], topic["error_code"]) for topic in answer.to_object()["topics"]]
+    return [name for name, code in found if code == TopicAuthorizationFailedError.errno]
+
+
 def leaderless(consumer: AIOKafkaConsumer) -> Collection[TopicPartition]:
     """The assigned partitions that have no leader: to ask the consumer for their offsets would wait for one."""
     cluster = consumer._client.cluster
@@ -58,6 +145,15 @@ def known_position(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int
         return None
     position: int = state.position
     return position
+
+
+def rejoin(consumer: AIOKafkaConsumer) -> None:
+    """Let a consumer join its group again after Kafka did not allow it the group.
+
+    aiokafka's heartbeat ends at that error, and is begun again only by a rebalance.
+    """
+    coordinator: Any = consumer._coordinator
+    coordinator.request_rejoin()
 
 
 class ProducerCloser:

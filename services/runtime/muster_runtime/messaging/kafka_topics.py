@@ -10,7 +10,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from muster_contracts import Topic, topics
 from muster_contracts.topics import MIN_IN_SYNC, min_in_sync
 from muster_runtime.errors import RetryableError
-from muster_runtime.messaging.client_internals import enable_rebootstrap
+from muster_runtime.messaging.client_internals import enable_rebootstrap, forbidden_topics
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.settings import Settings
 
 
@@ -23,9 +24,10 @@ class TopicRepartitioned(RetryableError):
 
 @dataclass(frozen=True)
 class TopicFaults:
-    """Topics that there are not; what has other partitions than the contract; by topic, what would lose events."""
+    """What is wrong with topics; `unsafe` says by topic what would lose events."""
 
     missing: Sequence[str] = ()
+    forbidden: Sequence[str] = ()
     repartitioned: Sequence[str] = ()
     unsafe: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -39,6 +41,7 @@ class TopicFaults:
         """All of it, for people."""
         return [
             *(f"the topic {name} is missing" for name in self.missing),
+            *(f"Kafka does not allow the topic {name} to be described" for name in self.forbidden),
             *self.repartitioned,
             *(f"events would be lost: {loss}" for loss in self.losses),
         ]
@@ -55,11 +58,11 @@ class _LiveTopic:
 class KafkaTopics:
     """Looks at topics in Kafka, named as in the contracts; `faults` is what was found the last time."""
 
-    def __init__(self, settings: Settings, service: str, names: Iterable[str]) -> None:
+    def __init__(self, kafka: KafkaConnection, settings: Settings, service: str, names: Iterable[str]) -> None:
         needed = {settings.topic_prefix + name: topics()[name] for name in sorted(names)}
         self._needed = needed
         self._partitions = {name: partitions_of(topic.name, settings) for name, topic in needed.items()}
-        self._admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap, client_id=f"{service}-monitor")
+        self._admin = AIOKafkaAdminClient(**kafka.options(), client_id=f"{service}-monitor")
         enable_rebootstrap(self._admin)
         self.faults = TopicFaults()
 
@@ -74,27 +77,34 @@ class KafkaTopics:
     async def look(self) -> TopicFaults:
         """What is wrong with the topics now. Raises KafkaError where Kafka cannot be reached."""
         there = await self._live()
+        absent = [name for name in self._needed if name not in there]
+        forbidden = await forbidden_topics(self._admin, absent) if absent else []
+        configs = await self._configs(there)
         self.faults = TopicFaults(
-            missing=[name for name in self._needed if name not in there],
+            missing=[name for name in absent if name not in forbidden],
+            forbidden=[*forbidden, *(name for name in there if name not in configs)],
             repartitioned=[
                 str(TopicRepartitioned(name, live.partitions, self._partitions[name]))
                 for name, live in there.items()
                 if live.partitions != self._partitions[name]
             ],
-            unsafe=await self._unsafe(there),
+            unsafe={
+                name: faults
+                for name, entries in configs.items()
+                if (faults := list(_faults(self._needed[name], there[name], entries)))
+            },
         )
         return self.faults
 
-    async def _unsafe(self, there: Mapping[str, _LiveTopic]) -> dict[str, list[str]]:
+    async def _configs(self, there: Iterable[str]) -> dict[str, Sequence[Mapping[str, Any]]]:
+        """The settings of each topic that this process may ask for."""
         resources = [
             ConfigResource(ConfigResourceType.TOPIC, name, configs={**self._needed[name].settings, MIN_IN_SYNC: None})
             for name in there
         ]
         answers = await self._admin.describe_configs(resources) if resources else []
         found = [resource for answer in answers for resource in answer.to_object()["resources"]]
-        entries = {resource["resource_name"]: resource["config_entries"] for resource in found}
-        found_of = {name: list(_faults(self._needed[name], live, entries[name])) for name, live in there.items()}
-        return {name: faults for name, faults in found_of.items() if faults}
+        return {each["resource_name"]: each["config_entries"] for each in found if not each["error_code"]}
 
     async def _live(self) -> dict[str, _LiveTopic]:
         found = {topic["topic"]: topic["partitions"] for topic in await self._admin.describe_topics()}

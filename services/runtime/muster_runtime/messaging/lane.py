@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 from muster_runtime.database import repeatable
 from muster_runtime.database.transactions import RETRYABLE, Database
 from muster_runtime.database.wakeup import Wakeup
+from muster_runtime.messaging.connection import KafkaConnection, forbidden
 from muster_runtime.messaging.flight import Flight, Parts, Run
 from muster_runtime.messaging.kafka_topics import TopicRepartitioned
 from muster_runtime.messaging.lease import RENEW_SECONDS, Lease
@@ -86,7 +87,7 @@ class Lane:
         lease: Lease,
         topics: Sequence[str],
         *,
-        bootstrap: str,
+        kafka: KafkaConnection,
         topic_prefix: str,
         make_producer: Callable[[], Producer],
         on_deleted: Callable[[Sequence[Run]], None],
@@ -96,7 +97,7 @@ class Lane:
         self._wakeup = wakeup
         self._lease = lease
         self._topics = topics
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._topic_prefix = topic_prefix
         self._make_producer = make_producer
         self._on_deleted = on_deleted
@@ -137,7 +138,7 @@ class Lane:
                             await self._rest()
                     self._failure = None
                 except (KafkaError, *RETRYABLE) as error:
-                    self._failure = describe(error)
+                    self._failure = forbidden(error) or describe(error)
                     _log.warning("relay_failed", error=repr(error))
                     await self._close_producer()
                     await self._release()  # another process may have better luck
@@ -242,9 +243,7 @@ class Lane:
         server = self._database.server
         if server != self._trusted or self._flight.regained:
             self._flight.regained = False
-            self._flight.hold_up(
-                await refuse_restored(self._database, self._bootstrap, self._topic_prefix, self._topics)
-            )
+            self._flight.hold_up(await refuse_restored(self._database, self._kafka, self._topic_prefix, self._topics))
             self._trusted = server
 
     async def _open_producer(self) -> Producer:

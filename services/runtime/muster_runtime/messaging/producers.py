@@ -17,6 +17,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from muster_contracts import Envelope, event_id, source_of, write_run_headers
 from muster_runtime.messaging.client_internals import ProducerCloser, enable_rebootstrap
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.kafka_topics import TopicRepartitioned
 from muster_runtime.pacing import Pace
 
@@ -38,12 +39,12 @@ class Producer:
     """A client of Kafka that sends runs of events. `partitions` says how many each topic that it sends to must have."""
 
     def __init__(
-        self, bootstrap: str, client_id: str, partitions: Mapping[str, int], transactional_id: str | None = None
+        self, kafka: KafkaConnection, client_id: str, partitions: Mapping[str, int], transactional_id: str | None = None
     ) -> None:
         self._partitions = partitions
         self.is_fenced = transactional_id is not None
         self._kafka = AIOKafkaProducer(
-            bootstrap_servers=bootstrap,
+            **kafka.options(),
             client_id=client_id,
             acks="all",
             enable_idempotence=True,

@@ -14,6 +14,7 @@ from muster_contracts import topics as contracts
 from muster_runtime.database.transactions import RETRYABLE, Database
 from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.messaging.backlog import Backlog
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.flight import Run
 from muster_runtime.messaging.lane import Lane
 from muster_runtime.messaging.lease import Lease
@@ -45,7 +46,7 @@ class Relay:
         *,
         service: str,
         holder: str,
-        bootstrap: str,
+        kafka: KafkaConnection,
         topics: Mapping[str, int],
         backlog: Backlog,
         topic_prefix: str = "",
@@ -67,9 +68,9 @@ class Relay:
                 wakeups(),
                 Lease(database, duty, holder),
                 names,
-                bootstrap=bootstrap,
+                kafka=kafka,
                 topic_prefix=topic_prefix,
-                make_producer=lambda: Producer(bootstrap, f"{service}-relay", partitions, fence),
+                make_producer=lambda: Producer(kafka, f"{service}-relay", partitions, fence),
                 on_deleted=self._on_deleted,
                 unsafe=unsafe,
             )

@@ -21,6 +21,7 @@ from muster_runtime.database.transactions import Database
 from muster_runtime.errors import RetryableError
 from muster_runtime.messaging import passing
 from muster_runtime.messaging.client_internals import leaderless
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.passing import OffsetRange
 from muster_runtime.messaging.positions import Position, StreamKey
 from muster_runtime.messaging.topic_log import TopicLog
@@ -64,7 +65,7 @@ class DatabaseRestored(RetryableError):
 
 
 async def refuse_restored(
-    database: Database, bootstrap: str, topic_prefix: str, topics: Sequence[str]
+    database: Database, kafka: KafkaConnection, topic_prefix: str, topics: Sequence[str]
 ) -> Collection[TopicPartition]:
     """Compare the ends of the topics with what the database has assigned, and with what waits in its outbox.
 
@@ -73,7 +74,7 @@ async def refuse_restored(
     """
     async with database.connection() as connection:
         passed = await passing.passed(connection, topics)
-    published, unled = await _ends(bootstrap, topic_prefix, topics, passed)
+    published, unled = await _ends(kafka, topic_prefix, topics, passed)
     last = {stream: max(positions) for stream, positions in published.items()}
     # Only now: whatever is on a topic was assigned by a commit before it.
     for stream, assigned in (await _assigned(database, last)).items():
@@ -88,7 +89,7 @@ async def refuse_restored(
     return unled
 
 
-async def published_runs(database: Database, bootstrap: str, topic_prefix: str) -> list[int]:
+async def published_runs(database: Database, kafka: KafkaConnection, topic_prefix: str) -> list[int]:
     """The ids of the runs in the outbox of which something is on the topics already, which are read as a whole.
 
     The outbox may hold more events than there is memory for.
@@ -97,7 +98,7 @@ async def published_runs(database: Database, bootstrap: str, topic_prefix: str) 
     found: set[int] = set()
     if not waiting:
         return []
-    async with TopicLog.open(bootstrap, topic_prefix, {topic for topic, _ in waiting}) as log:
+    async with TopicLog.open(kafka, topic_prefix, {topic for topic, _ in waiting}) as log:
         compared: list[PublishedEvent] = []
         async for records in log.batches():
             for record in _events_of(records, topic_prefix):
@@ -112,11 +113,11 @@ async def published_runs(database: Database, bootstrap: str, topic_prefix: str) 
 
 
 async def _ends(
-    bootstrap: str, topic_prefix: str, topics: Sequence[str], passed: Collection[OffsetRange]
+    kafka: KafkaConnection, topic_prefix: str, topics: Sequence[str], passed: Collection[OffsetRange]
 ) -> tuple[Published, Collection[TopicPartition]]:
     """The last events of each partition but for those that are passed, and the partitions without a leader."""
     published: Published = {}
-    async with TopicLog.open(bootstrap, topic_prefix, topics) as log:
+    async with TopicLog.open(kafka, topic_prefix, topics) as log:
         unled = leaderless(log.consumer)
         led = [partition for partition in log.partitions if partition not in unled]
         await log.seek_to_tail(led, TAIL_RECORDS)

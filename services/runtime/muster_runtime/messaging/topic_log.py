@@ -5,6 +5,8 @@ from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+from muster_runtime.messaging.connection import KafkaConnection
+
 Record = ConsumerRecord[bytes, bytes]
 
 _BATCH_RECORDS = 2_000
@@ -19,11 +21,11 @@ class TopicLog:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, bootstrap: str, topic_prefix: str, names: Iterable[str]) -> AsyncIterator["TopicLog"]:
+    async def open(cls, kafka: KafkaConnection, topic_prefix: str, names: Iterable[str]) -> AsyncIterator["TopicLog"]:
         """Open those of the topics that exist, to be read from their beginning. Raises KafkaError."""
         consumer = AIOKafkaConsumer(
             *(topic_prefix + name for name in names),
-            bootstrap_servers=bootstrap,
+            **kafka.options(),
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=100,

@@ -15,6 +15,7 @@ from muster_runtime.clock import SandboxClock
 from muster_runtime.console import console
 from muster_runtime.database.transactions import Database
 from muster_runtime.exit_statuses import BAD_INPUT, TIMED_OUT, UNREACHABLE
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.projection import Difference, NotPublished, Projection
 from muster_runtime.service import Service
 
@@ -75,7 +76,7 @@ async def rebuild(service: Service, name: str, reason: str | None) -> Outcome:
     except TargetServerAttributeNotMatched:
         raise RebuildFailed("Postgres is a standby, which may lag behind: name its primary", BAD_INPUT) from None
     except KafkaError as error:
-        raise RebuildFailed(f"Kafka cannot be read: {error!r}", UNREACHABLE) from None
+        raise RebuildFailed(await KafkaConnection(service.settings).failure(error), UNREACHABLE) from None
     except (OSError, asyncpg.PostgresError) as error:
         raise RebuildFailed(f"Postgres cannot be asked: {error or type(error).__name__}", UNREACHABLE) from None
 
@@ -97,7 +98,7 @@ async def opened(service: Service, name: str) -> AsyncIterator[Projection]:
         if not value:
             raise RebuildFailed(f"{setting} is not set", BAD_INPUT)
     clock = SandboxClock()
-    database = await Database.connect(settings.postgres_worker_dsn.get_secret_value(), service.name, clock, size=2)
+    database = await Database.connect(settings.postgres_worker_dsn, service.name, clock, size=2)
     try:
         async with database.connection() as connection:
             latest = await connection.fetchval("select max(latest) from agency_instant")

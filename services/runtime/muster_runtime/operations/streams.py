@@ -13,6 +13,7 @@ from muster_runtime.http.auth import requires_program
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.problem_responses import problem_responses
 from muster_runtime.messaging import epochs, passing, positions
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.positions import StreamState
 from muster_runtime.messaging.restore_guard import published_runs
 from muster_runtime.messaging.subscriptions import Subscriptions
@@ -109,7 +110,7 @@ def streams_router(service: str, subscriptions: Subscriptions, database: Databas
     async def raise_epoch(commands: CommandsDep, runtime: RuntimeDep, body: EpochRequest) -> Response:
         """Do this after a restore, before the service publishes again, so that no position is assigned twice."""
         settings = runtime.settings
-        published = await published_runs(database, settings.kafka_bootstrap, settings.topic_prefix)
+        published = await published_runs(database, KafkaConnection(settings), settings.topic_prefix)
         agencies = await epochs.agencies_with_streams(database)
 
         async def handler(uow: UnitOfWork) -> epochs.RaisedEpoch:

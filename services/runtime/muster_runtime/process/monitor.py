@@ -118,7 +118,12 @@ class Monitor:
             if not pending and await self._disk_is_full():
                 reasons.append("the disk of Postgres is full")
         except RETRYABLE as error:
-            reasons.append(f"Postgres cannot be reached: {type(error).__name__}")
+            refusal = self._runtime.database.address.refusal
+            reasons.append(refusal or f"Postgres cannot be reached: {type(error).__name__}")
+        for database in {*self._databases.values()}:
+            if (refusal := database.address.refusal) and refusal not in reasons:
+                living = database.pool.get_size()
+                (warnings if living else reasons).append(f"{refusal}; {living} sessions of it go on")
         if standby_gone:
             reasons.append(STANDBY_GONE)
         for database in self._databases.values():
@@ -129,13 +134,14 @@ class Monitor:
                     reasons += (await self._kafka.look()).reasons
                     lag = await self._consumer.lag() if self._consumer else 0
             except (KafkaError, OSError, TimeoutError) as error:
-                reasons.append(f"Kafka cannot be reached: {type(error).__name__}")
+                reasons.append(await self._runtime.kafka.failure(error))
         if self._consumer is not None:
             reasons += self._consumer.reasons
         if self._relay is not None and self._relay.held is not None:
             reasons.append(f"the relay cannot publish: {self._relay.held}")
         if self._scheduler is not None:
             warnings += [f"deadlines of {agency} wait: {why}" for agency, why in self._scheduler.waiting.items()]
+        warnings += [*self._runtime.settings.warnings, *self._runtime.kafka.warnings]
         if issuer := await self._keys.reason():
             (warnings if self._keys.at_hand else reasons).append(issuer)
         ISSUER_KEYS_AGE_SECONDS.labels(service).set(self._keys.age)

@@ -11,6 +11,7 @@ from muster_runtime.http.agency_queue import AgencyQueue
 from muster_runtime.http.command_gate import CommandGate
 from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.backlog import Backlog
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.consumer import Consumer
 from muster_runtime.messaging.kafka_topics import KafkaTopics, partitions_of
 from muster_runtime.messaging.parking import ParkingLimits
@@ -33,7 +34,7 @@ async def worker_database(service: Service, clock: Clock, stack: AsyncExitStack)
     """The duties' pool, which `stack` closes."""
     settings = service.settings
     database = await Database.connect(
-        settings.postgres_worker_dsn.get_secret_value(),
+        settings.postgres_worker_dsn,
         service.name,
         clock,
         size=settings.postgres_pool_size,
@@ -48,7 +49,7 @@ async def api_database(service: Service, clock: Clock, backlog: Backlog, stack: 
     """The pool of the routes, whose commands wait for their turn; `stack` closes it."""
     settings = service.settings
     database = await Database.connect(
-        settings.postgres_api_dsn.get_secret_value(),
+        settings.postgres_api_dsn,
         service.name,
         clock,
         size=settings.postgres_pool_size,
@@ -60,17 +61,17 @@ async def api_database(service: Service, clock: Clock, backlog: Backlog, stack: 
 
 
 async def clock_follower(
-    settings: Settings, clock: SandboxClock, listener: WakeupListener, stack: AsyncExitStack
+    settings: Settings, kafka: KafkaConnection, clock: SandboxClock, listener: WakeupListener, stack: AsyncExitStack
 ) -> ClockFollower:
     """What moves the sandbox's clock, once the clock is where the others have it; `stack` stops it."""
     clock.on_move(listener.wake)
-    follower = ClockFollower(settings.kafka_bootstrap, settings.topic_prefix, clock)
+    follower = ClockFollower(kafka, settings.topic_prefix, clock)
     await follower.start()
     stack.push_async_callback(follower.stop)
     return follower
 
 
-def make_relay(runtime: Runtime, listener: WakeupListener, backlog: Backlog, kafka: KafkaTopics) -> Relay:
+def make_relay(runtime: Runtime, listener: WakeupListener, backlog: Backlog, topics: KafkaTopics) -> Relay:
     """The relay of the service's topics."""
     settings = runtime.settings
     return Relay(
@@ -78,20 +79,18 @@ def make_relay(runtime: Runtime, listener: WakeupListener, backlog: Backlog, kaf
         listener.wakeup,
         service=runtime.service.name,
         holder=settings.instance,
-        bootstrap=settings.kafka_bootstrap,
+        kafka=runtime.kafka,
         topics={topic: partitions_of(topic, settings) for topic in runtime.service.produces},
         topic_prefix=settings.topic_prefix,
         backlog=backlog,
-        unsafe=lambda: kafka.faults.unsafe,
+        unsafe=lambda: topics.faults.unsafe,
     )
 
 
 def make_scheduler(runtime: Runtime, listener: WakeupListener, group: str) -> Scheduler:
     """The scheduler of the service's deadlines, which wait for the news of the group."""
     service, settings = runtime.service, runtime.settings
-    news = News(
-        runtime.database, runtime.clock, group, settings.kafka_bootstrap, settings.topic_prefix, _topics_read(runtime)
-    )
+    news = News(runtime.database, runtime.clock, group, runtime.kafka, settings.topic_prefix, _topics_read(runtime))
     return Scheduler(
         runtime.database,
         listener.wakeup(),
@@ -135,7 +134,7 @@ def make_consumer(runtime: Runtime, subscriptions: Subscriptions) -> Consumer:
         runtime.database,
         _topics_read(runtime),
         client_id=f"{runtime.service.name}-{settings.instance}",
-        bootstrap=settings.kafka_bootstrap,
+        kafka=runtime.kafka,
         topic_prefix=settings.topic_prefix,
         batch_records=settings.consumer_batch_records,
         stuck_seconds=settings.consumer_stuck_seconds,

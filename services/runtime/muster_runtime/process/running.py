@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 
 from muster_runtime.clock import Clock, SandboxClock, SystemClock
@@ -16,6 +17,7 @@ from muster_runtime.http.application import create_app
 from muster_runtime.http.health import HealthCheck
 from muster_runtime.http.keys import KeySource
 from muster_runtime.messaging.backlog import Backlog
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.consumer import Consumer
 from muster_runtime.messaging.kafka_topics import KafkaTopics
 from muster_runtime.messaging.subscriptions import Subscriptions
@@ -23,7 +25,13 @@ from muster_runtime.operations import operations_router
 from muster_runtime.process import parts
 from muster_runtime.process.duties import Duties
 from muster_runtime.process.monitor import Monitor
-from muster_runtime.process.start_checks import require_issuer, require_sessions, require_topics
+from muster_runtime.process.start_checks import (
+    StartRefused,
+    require_identity,
+    require_issuer,
+    require_sessions,
+    require_topics,
+)
 from muster_runtime.sandbox import sandbox_router
 from muster_runtime.service import Runtime, Service
 
@@ -58,13 +66,14 @@ async def running(
 ) -> AsyncIterator[Process]:
     """Run a service until the block ends; then let the work in hand finish, and close.
 
-    Raises StartRefused when its topics are missing or wrong, when a server that it needs is away, and when the
-    configuration is not fit for production.
+    Raises StartRefused when its topics are missing or wrong, when a server that it needs is away or refuses it, and
+    when a setting has changed that must not.
     """
     settings = service.settings
     clock = clock or (SandboxClock() if settings.environment == "sandbox" else SystemClock())
     keys = require_issuer(settings)
-    await _require_servers(service, roles)
+    kafka = KafkaConnection(settings)
+    await _require_servers(service, roles, kafka)
     async with AsyncExitStack() as stack:
         backlog = Backlog(settings.outbox_rows)
         database = await parts.worker_database(service, clock, stack)
@@ -72,20 +81,22 @@ async def running(
         if Role.API in roles:
             api_database = await parts.api_database(service, clock, backlog, stack)
 
+        await require_identity(service, database)
+
         duties = Duties()
-        listener = WakeupListener(settings.postgres_worker_dsn.get_secret_value(), service.name, clock)
+        listener = WakeupListener(settings.postgres_worker_dsn, service.name, clock)
         duties.start("wakeup", listener.run())
         if isinstance(clock, SandboxClock):
-            follower = await parts.clock_follower(settings, clock, listener, stack)
+            follower = await parts.clock_follower(settings, kafka, clock, listener, stack)
             duties.start("clock", follower.run())
 
-        runtime = Runtime(service, settings, clock, database, listener.wakeup())
+        runtime = Runtime(service, settings, clock, database, listener.wakeup(), kafka)
         group = settings.topic_prefix + service.name
         subscriptions = Subscriptions(service.subscriptions, service=service.name, group=group, clock=clock)
-        kafka = KafkaTopics(settings, service.name, service.topics)
+        topics = KafkaTopics(kafka, settings, service.name, service.topics)
         relay = scheduler = sealer = consumer = None
         if Role.RELAY in roles and service.produces:
-            relay = parts.make_relay(runtime, listener, backlog, kafka)
+            relay = parts.make_relay(runtime, listener, backlog, topics)
             duties.start("relay", relay.run())
         if Role.SCHEDULER in roles:
             scheduler = parts.make_scheduler(runtime, listener, group)
@@ -100,10 +111,10 @@ async def running(
         if Role.CONSUMER in roles and service.subscriptions:
             consumer = parts.make_consumer(runtime, subscriptions)
 
-        monitor = Monitor(runtime, api_database, group, backlog, relay, consumer, scheduler, sealer, keys, kafka)
+        monitor = Monitor(runtime, api_database, group, backlog, relay, consumer, scheduler, sealer, keys, topics)
         if relay is not None or consumer is not None:
-            stack.push_async_callback(kafka.stop)
-            await kafka.start()
+            stack.push_async_callback(topics.stop)
+            await topics.start()
         duties.start("monitor", monitor.run())
         app = application(
             runtime,
@@ -116,7 +127,10 @@ async def running(
         )
         collect_garbage_rarely()
         if consumer is not None:  # last: no partition waits while start-up blocks the event loop
-            await consumer.start()
+            try:
+                await consumer.start()
+            except KafkaError as error:
+                raise StartRefused(await kafka.failure(error)) from None
             stack.push_async_callback(consumer.stop)
             duties.start("consumer", consumer.supervise())
         yield Process(runtime, app, clock, consumer, duties.failed)
@@ -140,13 +154,13 @@ def application(
     return app
 
 
-async def _require_servers(service: Service, roles: frozenset[Role]) -> None:
+async def _require_servers(service: Service, roles: frozenset[Role], kafka: KafkaConnection) -> None:
     settings = service.settings
     if settings.environment == "sandbox" or roles & {Role.RELAY, Role.CONSUMER}:
-        await require_topics(service)
-    await require_sessions("MUSTER_POSTGRES_WORKER_DSN", settings.postgres_worker_dsn.get_secret_value())
+        await require_topics(service, kafka)
+    await require_sessions("MUSTER_POSTGRES_WORKER_DSN", settings.postgres_worker_dsn)
     if Role.API in roles:
-        await require_sessions("MUSTER_POSTGRES_API_DSN", settings.postgres_api_dsn.get_secret_value())
+        await require_sessions("MUSTER_POSTGRES_API_DSN", settings.postgres_api_dsn)
 
 
 def collect_garbage_rarely() -> None:

@@ -2,11 +2,16 @@
 
 import asyncpg
 from aiokafka.errors import KafkaError
+from pydantic import SecretStr
 
 from muster_contracts import topics
+from muster_runtime.database.dbmate import MigrationsPending
 from muster_runtime.database.pooler import WAIT_SECONDS, shares_connections
+from muster_runtime.database.sessions import REFUSED
+from muster_runtime.database.transactions import Database
 from muster_runtime.http.keys import KeySource
 from muster_runtime.http.roles import Roles, RolesRefused
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.kafka_topics import KafkaTopics
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
@@ -29,18 +34,24 @@ def require_issuer(settings: Settings) -> KeySource:
         raise StartRefused(str(error)) from None
 
 
-async def require_topics(service: Service) -> None:
+async def require_topics(service: Service, kafka: KafkaConnection) -> None:
     """Refuse to start without the topics: nothing creates them, or puts them right, behind an operator's back."""
     if unknown := sorted(service.topics - topics().keys()):
         raise StartRefused(f"there is no contract for the topics {', '.join(unknown)}")
-    kafka = KafkaTopics(service.settings, service.name, service.topics)
     try:
-        await kafka.start()
-        faults = await kafka.look()
-    except (KafkaError, OSError) as error:
-        raise StartRefused(f"Kafka cannot be reached at {service.settings.kafka_bootstrap}: {error}") from None
+        there = KafkaTopics(kafka, service.settings, service.name, service.topics)
+    except OSError as error:
+        raise StartRefused(f"the certificate files of Kafka cannot be used: {error}") from None
+    try:
+        await there.start()
+        faults = await there.look()
+    except (KafkaError, OSError, TimeoutError) as error:
+        reason = await kafka.failure(error)
+        raise StartRefused(f"{reason}, at {kafka.bootstrap}") from None
     finally:
-        await kafka.stop()
+        await there.stop()
+    if faults.forbidden:
+        raise StartRefused(f"Kafka does not allow topics to be described: {', '.join(faults.forbidden)}")
     if faults.missing:
         raise StartRefused(f"topics are missing: {', '.join(faults.missing)}; create them with `muster topics apply`")
     if faults.unsafe:
@@ -48,13 +59,29 @@ async def require_topics(service: Service) -> None:
         raise StartRefused(f"topics would lose events: {losses}; set them with `muster topics apply`")
 
 
-async def require_sessions(setting: str, dsn: str) -> None:
+async def require_identity(service: Service, database: Database) -> None:
+    """Refuse to start with a setting that was another one at the first start, and must not change."""
+    if service.identity is None:
+        return
+    try:
+        async with database.connection() as connection:
+            reason = await service.identity(connection)
+    except MigrationsPending as error:
+        raise StartRefused(str(error)) from None
+    if reason is not None:
+        raise StartRefused(reason)
+
+
+async def require_sessions(setting: str, dsn: SecretStr) -> None:
     """Refuse to start without Postgres, and behind a pooler that shares a server connection between sessions."""
+    if not dsn.get_secret_value():
+        raise StartRefused(f"{setting} is not set")
     try:
         shared = await shares_connections(dsn)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         reason = str(error).partition("\n")[0] or f"no answer within {WAIT_SECONDS} s"
-        raise StartRefused(f"Postgres cannot be reached at {setting}: {reason}") from None
+        how = "refuses" if isinstance(error, REFUSED) else "cannot be reached at"
+        raise StartRefused(f"Postgres {how} {setting}: {reason}") from None
     if shared:
         raise StartRefused(
             f"{setting} leads to a pooler in transaction mode, which does not support LISTEN, prepared statements, "

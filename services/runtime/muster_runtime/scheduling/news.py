@@ -14,9 +14,9 @@ from muster_contracts import topics
 from muster_runtime.clock import Clock
 from muster_runtime.database.transactions import Database
 from muster_runtime.messaging import offsets, parked
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.offsets import Partition
 from muster_runtime.messaging.producers import partition_of
-from muster_runtime.observability.telemetry import describe
 
 # A deadline that is handled so long after its instant was missed by an absence: in service a second is much.
 LATE = timedelta(seconds=5)
@@ -36,14 +36,14 @@ class News:
         database: Database,
         clock: Clock,
         group: str,
-        bootstrap: str,
+        kafka: KafkaConnection,
         topic_prefix: str,
         partitions: Mapping[str, int],
     ) -> None:
         self._database = database
         self._clock = clock
         self._group = group
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._prefix = topic_prefix
         self._partitions = partitions
         self._looked_at: datetime | None = None
@@ -60,7 +60,7 @@ class News:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     self._ends = await self._ask_for_ends()
             except (KafkaError, OSError, TimeoutError) as error:
-                return dict.fromkeys(late, f"Kafka cannot be reached: {describe(error)}")
+                return dict.fromkeys(late, await self._kafka.failure(error))
             self._looked_at = now
         async with self._database.connection() as connection:
             begins = await offsets.begins(connection, self._group)
@@ -88,6 +88,6 @@ class News:
             for topic, count in self._partitions.items()
             for number in range(count)
         }
-        async with AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False) as kafka:
+        async with AIOKafkaConsumer(**self._kafka.options(), enable_auto_commit=False) as kafka:
             ends = await kafka.end_offsets(list(asked))
         return {asked[partition]: end for partition, end in ends.items()}

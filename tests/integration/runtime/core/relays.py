@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from muster_contracts.entitlements import SeatAssigned
+from muster_local.servers import kafka_at
 from muster_runtime.context import Context
 from muster_runtime.database.wakeup import WakeupListener
 from muster_runtime.messaging.backlog import Backlog
@@ -56,7 +57,7 @@ async def relaying(probe: RunningService, holder: str = "the same name") -> Asyn
         WakeupListener("", "probe", probe.clock).wakeup,
         service="probe",
         holder=holder,
-        bootstrap=settings.kafka_bootstrap,
+        kafka=kafka_at(settings.kafka_bootstrap),
         topics=dict.fromkeys(probe.runtime.service.produces, PARTITIONS),
         topic_prefix=settings.topic_prefix,
         backlog=Backlog(1_000_000),

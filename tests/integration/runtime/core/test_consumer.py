@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import SeatRevoked
+from muster_local.servers import kafka_at
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.conftest import discard
 from tests.integration.runtime.core.looks import seat
@@ -34,7 +35,7 @@ async def test_the_marker_of_a_transaction_is_no_record_to_wait_for(
 ) -> None:
     """It takes the offset behind the last record; a consumer that took it for lag would end its process."""
     settings = probe.runtime.settings
-    async with Producer(settings.kafka_bootstrap, settings.topic_prefix, "tests") as producer:
+    async with Producer(kafka_at(settings.kafka_bootstrap), settings.topic_prefix, "tests") as producer:
         await producer.publish([seat("NASA", "a")], probe.clock.now())
     await eventually(lambda: holds(effects(probe, "NASA"), ["a"]))
     consumer = probe.process.consumer

@@ -11,6 +11,7 @@ from aiokafka import TopicPartition
 
 from muster_contracts import topics
 from muster_contracts.entitlements import PersonRecorded, SeatAssigned
+from muster_local.servers import kafka_at
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.context import Context
 from muster_runtime.messaging import lane
@@ -186,7 +187,7 @@ async def test_an_event_too_large_for_kafka_is_refused_when_it_is_recorded(
 async def test_facts_wait_for_no_compacted_topic(idle_probe: RunningService, eventually: Eventually) -> None:
     settings = idle_probe.runtime.settings
     directory = settings.topic_prefix + PersonRecorded.topic
-    await delete_topics(settings.kafka_bootstrap, [directory])
+    await delete_topics(kafka_at(settings.kafka_bootstrap), [directory])
     async with idle_probe.runtime.database.write("NASA", context=CONTEXT) as uow:
         uow.publish(PersonRecorded(agency_id="NASA", subject_ref="sub_1", name="Ada", email="ada@nasa.gov"))
         uow.publish(seat("NASA", "one"))
@@ -200,9 +201,9 @@ async def test_facts_wait_for_no_compacted_topic(idle_probe: RunningService, eve
     async with relaying(idle_probe):
         await eventually(facts_are_published)
         described = [topics()[PersonRecorded.topic]]
-        await create_topics(settings.kafka_bootstrap, settings.topic_prefix, described, partitions=PARTITIONS)
+        await create_topics(kafka_at(settings.kafka_bootstrap), settings.topic_prefix, described, partitions=PARTITIONS)
         await eventually(lambda: outbox_is_empty(idle_probe), timeout=90)
-    async with Reader(settings.kafka_bootstrap, settings.topic_prefix, [PersonRecorded.topic]) as reader:
+    async with Reader(kafka_at(settings.kafka_bootstrap), settings.topic_prefix, [PersonRecorded.topic]) as reader:
         assert len(await reader.events(PersonRecorded)) == 1
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from muster_contracts import event_id
 from muster_contracts.entitlements import SeatAssigned
+from muster_local.servers import kafka_at
 from muster_runtime.messaging.relay import Relay
 from muster_runtime.messaging.restore_guard import published_runs
 from tests.integration.runtime.core.conftest import ProbeStarter
@@ -182,7 +183,7 @@ async def test_what_is_on_its_topic_already_is_found_in_an_outbox_of_any_size(id
         await idle_probe.producer.put(published, event)
     settings = idle_probe.runtime.settings
     tracemalloc.start()
-    found = await published_runs(idle_probe.runtime.database, settings.kafka_bootstrap, settings.topic_prefix)
+    found = await published_runs(idle_probe.runtime.database, kafka_at(settings.kafka_bootstrap), settings.topic_prefix)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert found == [first, first + 1, first + 399]

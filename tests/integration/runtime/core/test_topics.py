@@ -12,6 +12,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from muster_contracts import topics
 from muster_contracts.entitlements import PersonRecorded, SeatAssigned
 from muster_contracts.testing import build as example
+from muster_local.servers import kafka_at
 from muster_operator.topics import connect, delete_topics
 from muster_runtime.context import Context
 from muster_runtime.process import Role, StartRefused, running
@@ -28,12 +29,12 @@ DIRECTORY = "muster.entitlements.directory"
 
 async def test_readiness_tells_of_a_missing_topic(probe: RunningService, eventually: Eventually) -> None:
     await eventually(lambda: ready(probe))
-    await delete_topics(probe.runtime.settings.kafka_bootstrap, [probe.topic_prefix + TOPIC])
+    await delete_topics(kafka_at(probe.runtime.settings.kafka_bootstrap), [probe.topic_prefix + TOPIC])
     await eventually(lambda: not_ready(probe, f"the topic {probe.topic_prefix}{TOPIC} is missing"))
 
 
 async def add_a_partition(probe: RunningService) -> None:
-    async with connect(probe.runtime.settings.kafka_bootstrap) as admin:
+    async with connect(kafka_at(probe.runtime.settings.kafka_bootstrap)) as admin:
         await admin.create_partitions({probe.topic_prefix + TOPIC: NewPartitions(PARTITIONS + 1)})
 
 
@@ -74,7 +75,7 @@ async def test_nothing_is_applied_of_a_topic_with_added_partitions_not_even_afte
 
 async def set_otherwise(service: RunningService, topic: str, setting: str, value: str) -> None:
     """Have a topic as an administrator might have set it."""
-    async with connect(service.runtime.settings.kafka_bootstrap) as admin:
+    async with connect(kafka_at(service.runtime.settings.kafka_bootstrap)) as admin:
         name = service.topic_prefix + topic
         configs = {**topics()[topic].settings, setting: value}
         await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=configs)])

@@ -8,6 +8,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 
+from muster_local.servers import kafka_at
 from muster_operator.topics import connect
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.settings import Settings
@@ -125,7 +126,7 @@ async def test_a_new_group_waits_quietly_at_a_partition_that_was_emptied(
     """By an operator's delete-records: what the client would begin with is not there."""
     await idle_probe.publish(seat("NASA", "a"), seat("NASA", "b"))
     partition = TopicPartition(idle_probe.topic_prefix + TOPIC, partition_of(b"NASA", PARTITIONS))
-    async with connect(idle_probe.runtime.settings.kafka_bootstrap) as admin:
+    async with connect(kafka_at(idle_probe.runtime.settings.kafka_bootstrap)) as admin:
         await admin.delete_records({partition: RecordsToDelete(2)})
     probe = await run_service(build, Settings, beside=idle_probe, consumer_stuck_seconds=1)
     await eventually(lambda: holds(readiness(probe), []))

@@ -18,6 +18,7 @@ from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.http.application import create_app
 from muster_runtime.http.health import Health
 from muster_runtime.http.keys import KeySource
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.observability import telemetry
 from muster_runtime.service import Runtime
 from muster_runtime.settings import Settings
@@ -62,7 +63,7 @@ def logged() -> Iterator[StringIO]:
     """What the process logs, written as it writes it."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
-    telemetry.configure(Settings(), "sample")
+    telemetry.configure(Settings(environment="sandbox"), "sample")
     (handler,) = root.handlers
     assert isinstance(handler, logging.StreamHandler)
     written = StringIO()
@@ -87,7 +88,10 @@ async def sample(databases: Databases, tokens: TokenIssuer, logged: StringIO) ->
         return await made.check_health()
 
     app = create_app(
-        Runtime(service, service.settings, clock, worker, Wakeup(clock)), api, health, KeySource(str(tokens.jwks))
+        Runtime(service, service.settings, clock, worker, Wakeup(clock), KafkaConnection(service.settings)),
+        api,
+        health,
+        KeySource(str(tokens.jwks)),
     )
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://sample.test")
     made = Sample(app, client, admin, clock, tokens, logged)

@@ -197,7 +197,7 @@ def build(settings: Settings | None = None) -> Service:
     """The sample service."""
     return Service(
         name="sample",
-        settings=settings or Settings(),
+        settings=settings or Settings(environment="sandbox"),
         migrations=Path(__file__).parent / "migrations",
         routers=[router],
     )

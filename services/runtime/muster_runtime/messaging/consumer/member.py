@@ -13,6 +13,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_not_exception_type,
 from muster_runtime.database.transactions import RETRYABLE, Database
 from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.client_internals import enable_rebootstrap
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.consumer.applied_log import AppliedLog
 from muster_runtime.messaging.consumer.hand_over import HAND_OVER_SECONDS, BatchInHand, DrainOnRevoke
 from muster_runtime.messaging.consumer.kept_offsets import KeptOffsets
@@ -54,7 +55,7 @@ class Consumer:
         topics: Mapping[str, int],
         *,
         client_id: str,
-        bootstrap: str,
+        kafka: KafkaConnection,
         topic_prefix: str = "",
         batch_records: int = 1_000,
         stuck_seconds: float = 60,
@@ -69,7 +70,7 @@ class Consumer:
         self._batch = BatchInHand()
         # Asks where the topics end. On the subscription's own connection the question would wait behind its fetch,
         # which the broker holds when there is nothing new.
-        self._ends = AIOKafkaConsumer(bootstrap_servers=bootstrap, client_id=client_id, enable_auto_commit=False)
+        self._ends = AIOKafkaConsumer(**kafka.options(), client_id=client_id, enable_auto_commit=False)
         enable_rebootstrap(self._ends)
         self._progress = Progress(self._client, self._ends, stuck_seconds)
         needed = {topic_prefix + topic: number for topic, number in topics.items()}
@@ -77,7 +78,7 @@ class Consumer:
         self._kept = KeptOffsets(database, group, names, self._progress, self._commit)
         self._poller = Poller(self._progress, self._paused, self._kept.begins, self._kept.step, batch_records)
         listener = DrainOnRevoke(self._batch, self._progress, self._forget)
-        self._subscription = Subscription(bootstrap, client_id, names, group, listener, self._poller, self._on_batch)
+        self._subscription = Subscription(kafka, client_id, names, group, listener, self._poller, self._on_batch)
         self._stopping = False
         self.assigned = self._progress.assigned
         self.held: str | None = None

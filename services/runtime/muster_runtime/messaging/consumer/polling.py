@@ -9,11 +9,16 @@ from typing import NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import ConsumerStoppedError, IllegalStateError
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    IllegalStateError,
+    TopicAuthorizationFailedError,
+)
 
 from muster_runtime.database.transactions import RETRYABLE
 from muster_runtime.messaging.consumer.pausing import PausedPartitions
 from muster_runtime.messaging.consumer.progress import Progress
+from muster_runtime.messaging.consumer.refused import Refused, concerns_group
 from muster_runtime.observability.telemetry import describe
 from muster_runtime.pacing import Pace
 
@@ -65,32 +70,43 @@ class Poller:
         self._step = step
         self._batch_records = batch_records
         self._unreadable: dict[TopicPartition, _Unreadable] = {}
+        self._refused = Refused()
 
     @property
     def unreadable(self) -> Collection[TopicPartition]:
         """The partitions that cannot be read."""
-        return self._unreadable.keys()
+        return {*self._unreadable, *self._refused.partitions}
 
     @property
     def reasons(self) -> list[str]:
         """What cannot be read, for people."""
-        return [f"{p.topic}[{p.partition}]@{at} cannot be read: {why}" for p, (at, why) in self._unreadable.items()]
+        unreadable = self._unreadable.items()
+        return [
+            *self._refused.reasons,
+            *(f"{p.topic}[{p.partition}]@{at} cannot be read: {why}" for p, (at, why) in unreadable),
+        ]
 
     def clear(self) -> None:
         """The partitions are revoked."""
         self._unreadable.clear()
+        self._refused.clear()
 
     async def poll(self, consumer: AIOKafkaConsumer) -> tuple[ConsumerRecord[bytes, bytes], ...]:
         """What has come. A partition that cannot be read waits; what the client had taken of others is read again."""
         if not consumer.assignment() <= self._progress.offsets.keys():
             await self._begin(consumer)
             return ()
+        self._refused.try_again(consumer, self._paused)
         try:
             polled = await self._poll_all(consumer)
         except ConsumerStoppedError:
             raise
-        except Exception:
+        except Exception as error:
             self._go_back(consumer, consumer.assignment())
+            if concerns_group(error):
+                await self._refused.wait_for_group(consumer, error)
+                self._progress.restart_watchdog()  # nothing is to be expected of the client
+                return ()
             self._progress.in_hand = True  # of several polls, until the last has answered
             polled = await self._poll_one_by_one(consumer)
             self._progress.in_hand = bool(polled)
@@ -154,14 +170,19 @@ class Poller:
 
     async def _poll_one_by_one(self, consumer: AIOKafkaConsumer) -> Polled:
         polled: Polled = {}
-        partitions = consumer.assignment() - set(self._paused)
+        partitions = consumer.assignment() - consumer.paused()
         for partition in partitions:
             limit = self._batch_records // len(partitions) + 1
             try:
                 polled |= await consumer.getmany(partition, timeout_ms=ALONE_POLL_MS, max_records=limit)
             except ConsumerStoppedError:
                 raise
-            except Exception:
+            except Exception as error:
+                if concerns_group(error):
+                    raise  # it comes again, with the next poll
+                if isinstance(error, TopicAuthorizationFailedError):
+                    self._refused.put_aside(consumer, partition, error)
+                    continue
                 if partition not in consumer.assignment():
                     continue  # it was revoked meanwhile
                 self._go_back(consumer, [partition])

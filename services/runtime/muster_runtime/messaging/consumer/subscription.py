@@ -11,6 +11,7 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 
 from muster_runtime.messaging.client_internals import Subscriber, batch_subscriber, enable_rebootstrap
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.consumer.polling import Poller
 
 # The client keeps what it has fetched of each partition in memory, decompressed, until it is applied.
@@ -38,7 +39,7 @@ class Subscription:
 
     def __init__(
         self,
-        bootstrap: str,
+        kafka: KafkaConnection,
         client_id: str,
         topics: Collection[str],
         group: str,
@@ -46,7 +47,7 @@ class Subscription:
         poller: Poller,
         handle: Callable[[Any], Awaitable[None]],
     ) -> None:
-        self._bootstrap = bootstrap
+        self._connection = kafka
         self._client_id = client_id
         self._topics = topics
         self._group = group
@@ -95,8 +96,10 @@ class Subscription:
 
     def _build(self, session_ms: int) -> tuple[KafkaBroker, Subscriber]:
         broker = KafkaBroker(
-            self._bootstrap.split(","),  # FastStream takes one string for one broker
+            self._connection.bootstrap.split(","),  # FastStream takes one string for one broker
             client_id=self._client_id,
+            security=self._connection.security(),
+            sasl_oauth_token_provider=self._connection.tokens,
             apply_types=False,
             allow_auto_create_topics=False,
             logger=None,

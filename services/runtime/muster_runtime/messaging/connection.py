@@ -1,0 +1,179 @@
+"""How Kafka is reached: the one thing that every client is made from, and why Kafka refuses one."""
+
+import asyncio
+import ssl
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from typing import Any, Self
+
+from aiokafka import errors
+from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.errors import KafkaError
+from faststream.security import BaseSecurity, SASLOAuthBearer, SASLScram512
+
+from muster_runtime.kafka_settings import KafkaSettings
+from muster_runtime.messaging.client_internals import LiveText
+from muster_runtime.messaging.credentials import CertificateContext, TokenSource
+
+# How long the brokers may take to accept a connection that only asks whether they would.
+ASK_SECONDS = 1.5
+
+# What Kafka does not allow, by the error's type.
+_FORBIDDEN: Mapping[type[BaseException], str] = {
+    errors.TopicAuthorizationFailedError: "topic",
+    errors.GroupAuthorizationFailedError: "group",
+    errors.TransactionalIdAuthorizationFailed: "transactional id",
+    errors.ClusterAuthorizationFailedError: "cluster",
+}
+
+_REFUSED = (
+    errors.AuthenticationFailedError,
+    errors.SaslAuthenticationFailed,
+    errors.UnsupportedSaslMechanismError,
+    errors.IllegalSaslStateError,
+)
+
+
+class KafkaConnection:
+    """The brokers, the protocol, and the credentials, as settings say. Credentials are read for each connection."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self.bootstrap = settings.kafka_bootstrap
+        self.is_plain = settings.kafka_security_protocol == "PLAINTEXT"
+        self._mechanism: str | None = None
+        self.tokens: TokenSource | None = None
+        if settings.kafka_security_protocol == "SASL_SSL":
+            self._mechanism = settings.kafka_sasl_mechanism
+            if self._mechanism == "OAUTHBEARER":
+                url, client_id, scope = settings.kafka_token_url, settings.kafka_client_id, settings.kafka_scope
+                self.tokens = TokenSource(url, client_id, settings.kafka_client_secret, scope)
+
+    @classmethod
+    def plain(cls, bootstrap: str) -> Self:
+        """The connection to brokers without TLS and without credentials, such as a sandbox's."""
+        return cls(KafkaSettings.model_construct(kafka_bootstrap=bootstrap))
+
+    def options(self) -> dict[str, Any]:
+        """What each client of aiokafka is made with. Raises OSError where the certificates cannot be used."""
+        return {"bootstrap_servers": self.bootstrap, **self._security_options()}
+
+    def security(self) -> BaseSecurity | None:
+        """The same for FastStream, which needs the `tokens` beside it."""
+        if self.is_plain:
+            return None
+        if self.tokens is not None:
+            return SASLOAuthBearer(ssl_context=self._context)
+        if self._mechanism is not None:
+            return SASLScram512(*self._credentials(), ssl_context=self._context)
+        return BaseSecurity(ssl_context=self._context)
+
+    def librdkafka_options(self) -> dict[str, Any]:
+        """The configuration of a client of librdkafka, with the credentials as they are now."""
+        settings = self._settings
+        options = {
+            "bootstrap.servers": self.bootstrap,
+            "security.protocol": settings.kafka_security_protocol,
+            "ssl.ca.location": settings.kafka_ca_file,
+            "ssl.certificate.location": settings.kafka_certificate_file,
+            "ssl.key.location": settings.kafka_key_file,
+            "sasl.mechanism": self._mechanism,
+        }
+        if self.tokens is not None:
+            options |= {
+                "sasl.oauthbearer.method": "oidc",
+                "sasl.oauthbearer.client.id": settings.kafka_client_id,
+                "sasl.oauthbearer.client.secret": settings.kafka_client_secret.get_secret_value(),
+                "sasl.oauthbearer.token.endpoint.url": settings.kafka_token_url,
+                "sasl.oauthbearer.scope": settings.kafka_scope,
+            }
+        elif self._mechanism is not None:
+            options["sasl.username"] = settings.kafka_username.get_secret_value()
+            options["sasl.password"] = settings.kafka_password.get_secret_value()
+        return {name: value for name, value in options.items() if value}
+
+    @property
+    def user(self) -> str:
+        """As whom this process connects, for people."""
+        if self.tokens is not None:
+            return self._settings.kafka_client_id
+        return self._settings.kafka_username.get_secret_value() or "of the certificate"
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """New certificates that are not used, and why."""
+        if self.is_plain:
+            return []
+        self._context.refresh()
+        return [self._context.rejection] if self._context.rejection else []
+
+    async def failure(self, error: BaseException) -> str:
+        """Why a client failed: what Kafka does not allow, how it refuses this process, or that it cannot be reached.
+
+        The client's own error says only that no broker could be asked. So the brokers are asked once more.
+        """
+        if reason := forbidden(error):
+            return reason
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ASK_SECONDS):
+                if reason := await self._refusal_by_a_broker():
+                    return reason
+        return f"Kafka cannot be reached: {type(error).__name__}"
+
+    async def _refusal_by_a_broker(self) -> str | None:
+        if self.is_plain:
+            return None
+        options = self._security_options()
+        for host, port, _ in collect_hosts(self.bootstrap, randomize=False):
+            try:
+                connection = await create_conn(host, port, **options)
+            except (KafkaError, OSError, TimeoutError) as error:
+                if reason := self._refusal(error):
+                    return reason
+            else:
+                await connection.close()
+        return None
+
+    def _refusal(self, error: BaseException) -> str | None:
+        """What a broker said when it refused a connection, or this process when it refused the broker."""
+        cause = error.__cause__ if isinstance(error, errors.KafkaConnectionError) and error.__cause__ else error
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"the certificate of Kafka is not accepted: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):
+            return f"Kafka refuses the certificate or the protocol of this process: {cause.reason or cause.strerror}"
+        if isinstance(cause, _REFUSED):
+            return f"Kafka refuses the user {self.user}: {cause.args[0] if cause.args else type(cause).__name__}"
+        return None
+
+    @cached_property
+    def _context(self) -> CertificateContext:
+        settings = self._settings
+        return CertificateContext(settings.kafka_ca_file, settings.kafka_certificate_file, settings.kafka_key_file)
+
+    def _credentials(self) -> tuple[LiveText, LiveText]:
+        return LiveText(self._settings.kafka_username), LiveText(self._settings.kafka_password)
+
+    def _security_options(self) -> dict[str, Any]:
+        if self.is_plain:
+            return {}
+        options: dict[str, Any] = {
+            "security_protocol": self._settings.kafka_security_protocol,
+            "ssl_context": self._context,
+        }
+        if self._mechanism is not None:
+            options["sasl_mechanism"] = self._mechanism
+            if self.tokens is not None:
+                options["sasl_oauth_token_provider"] = self.tokens
+            else:
+                options["sasl_plain_username"], options["sasl_plain_password"] = self._credentials()
+        return options
+
+
+def forbidden(error: BaseException) -> str | None:
+    """What Kafka does not allow this process, if that is the error."""
+    kind = _FORBIDDEN.get(type(error))
+    if kind is None:
+        return None
+    names = [each for argument in error.args for each in (argument if isinstance(argument, set) else [argument])]
+    return " ".join(["Kafka does not allow the", kind, *sorted(map(str, names))])
