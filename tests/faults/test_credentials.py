@@ -1,0 +1,174 @@
+"""Credentials expire, are rotated, and are revoked: nothing is lost or doubled, and nobody starts a process again."""
+
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from muster_operator.access.acls import Acl, Kind, Operation
+from muster_runtime.clock import SystemClock
+from muster_runtime.http.issuer import Issuer
+from tests.faults.findings import Findings
+from tests.faults.probe.service import TOPIC
+from tests.faults.readiness import readiness_reason
+from tests.faults.secured import LOGIN_SECONDS, PRINCIPAL, SecuredField, end_sessions, secured_field, secured_postgres
+from tests.faults.servers import Process, Server
+from tests.support.eventually import eventually
+from tests.support.services import ISSUER, TokenIssuer
+
+# From when a password is changed on a server until the process's file has it.
+LATE_SECONDS = 1.5
+
+
+@pytest.fixture(scope="module")
+def postgres_by_tls() -> Iterator[Server]:
+    # Not in pytest's folder: whenever another run begins, that is shut to all users but its own, and Postgres is one.
+    with tempfile.TemporaryDirectory(prefix="muster-faults-") as folder:
+        server = secured_postgres(Path(folder))
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+async def secured_probe(
+    tmp_path: Path, postgres_by_tls: Server, topic_prefix: str, tokens: TokenIssuer, seed: int
+) -> AsyncIterator[SecuredField]:
+    await postgres_by_tls.up()
+    async with secured_field(tmp_path, postgres_by_tls, topic_prefix, tokens, seed) as probe:
+        yield probe
+
+
+async def test_46_rotated_under_load_no_credential_loses_a_request_or_an_event(
+    secured_probe: SecuredField, findings: Findings
+) -> None:
+    """Kafka's and Postgres' passwords, where the servers know the new ones first, and the keys of the tokens' issuer.
+
+    Kafka cuts each connection three seconds after its login; Postgres needs new sessions as the load grows.
+    """
+    field, files = secured_probe.field, secured_probe.files
+    jwks = files.put("jwks.json", field.tokens.jwks.read_text())
+    settings = {**secured_probe.settings, "MUSTER_OIDC_JWKS": str(jwks)}
+    api, consumer = await secured_probe.started(settings)
+    await field.traffic(3, at_once=1)
+    await field.at_rest()
+    before = _complaints(api) + _complaints(consumer)
+    until = time.monotonic() + LOGIN_SECONDS * 2.5
+    while time.monotonic() < until:
+        await field.traffic(3, at_once=1)  # few sessions: those that the load needs later log in anew
+    assert _complaints(api) + _complaints(consumer) == before, "logins ended, that is all"
+
+    async with field.live_traffic():
+        other = Issuer.load(field.folder / "other-key.pem", issuer=ISSUER)
+        files.put("jwks.json", json.dumps({"keys": [*field.tokens.issuer.jwks()["keys"], *other.jwks()["keys"]]}))
+        field.client.headers["Authorization"] = f"Bearer {other.token(['probe:write'], agency='*')}"
+        await asyncio.gather(*(_rotate_postgres(secured_probe, role) for role in ("api", "worker")))
+        for _ in range(2):
+            await secured_probe.set_kafka_password()
+            await asyncio.sleep(LOGIN_SECONDS * 1.5)
+    findings.fault_is_over()
+    await field.at_rest()
+    findings.recovered(f"{len(field.recorder.commands())} commands answered at the first try")
+    assert field.retried == 0
+    assert {command.ending for command in field.recorder.commands()} == {"answered"}
+    for process in (api, consumer):
+        assert process.runs
+        assert process.logged("secret_replaced"), process.said()[-2000:]
+    assert await field.differences() == []
+
+
+async def test_47_an_expired_client_certificate_is_replaced(secured_probe: SecuredField, findings: Findings) -> None:
+    """Connections go on with it; a new one does not begin until the files hold another certificate."""
+    field, authority = secured_probe.field, secured_probe.kafka.authority
+    await secured_probe.started(secured_probe.settings_with(authority.issue("probe")))
+    await field.traffic(10)
+    await field.at_rest()
+    yesterday = SystemClock().now() - timedelta(days=1)
+    authority.issue("probe", starts_at=yesterday, lifetime=timedelta(hours=1))
+    secured_probe.kafka.server.kill()
+    await secured_probe.kafka.server.up()
+    await field.traffic(20)
+    reason = await eventually(lambda: readiness_reason(field.api, "Kafka refuses the certificate"), timeout=30)
+    assert {command.ending for command in field.recorder.commands()} == {"answered"}
+    authority.issue("probe")
+    findings.fault_is_over()
+    await field.at_rest(timeout=60)
+    findings.recovered(f"readiness said: {reason}")
+    await field.ready(*field.processes)
+    assert await field.differences() == []
+
+
+async def test_48_a_right_is_revoked_under_load_and_granted_again(
+    secured_probe: SecuredField, findings: Findings
+) -> None:
+    """Neither the relay nor the consumer drops or parks what it may not do; both say it, and go on when they may."""
+    field, administrator = secured_probe.field, secured_probe.administrator
+    api, consumer = await secured_probe.started(secured_probe.settings)
+    topic = field.prefix + TOPIC
+    seen = []
+    for process, right, reason in (
+        (api, (Kind.TOPIC, topic, Operation.WRITE), f"Kafka does not allow the topic {topic}"),
+        (consumer, (Kind.TOPIC, topic, Operation.READ), f"Kafka does not allow the topic {topic} to be read"),
+        (consumer, (Kind.GROUP, f"{field.prefix}probe", Operation.READ), "Kafka does not allow the group"),
+    ):
+        revoked = [Acl(PRINCIPAL, *right, allow=False)]
+        async with field.live_traffic():
+            await administrator.add(revoked)
+            seen.append(await eventually(partial(readiness_reason, process, reason), timeout=30))
+            await administrator.remove(revoked)
+        findings.fault_is_over()
+        await field.at_rest(timeout=60)
+    findings.recovered(f"readiness said: {'; '.join(seen)}")
+    await eventually(lambda: field.ready(api, consumer), timeout=30)
+    assert field.retried == 0
+    assert await field.differences() == []
+
+
+async def test_49_a_revoked_credential_shows_and_recovers_without_a_restart(
+    secured_probe: SecuredField, findings: Findings
+) -> None:
+    field = secured_probe.field
+    api, consumer = await secured_probe.started(secured_probe.settings)
+    await field.traffic(5)
+    await secured_probe.administrator.remove_user("probe")
+    kafka = await eventually(lambda: _all_say((api, consumer), "Kafka refuses the user probe"), timeout=30)
+    await field.traffic(5)  # commands need no Kafka
+    assert {command.ending for command in field.recorder.commands()} == {"answered"}
+    await secured_probe.set_kafka_password()
+    await field.at_rest(timeout=60)
+
+    await field.admin.execute("alter role probe_worker password 'changed by somebody else'")
+    await end_sessions(field.admin, "probe_worker")
+    postgres = await eventually(
+        lambda: _all_say((api, consumer), "Postgres refuses the password of probe_worker"), timeout=30
+    )
+    await secured_probe.set_postgres_password("worker")
+    findings.fault_is_over()
+    await field.ready(api, consumer)
+    await field.traffic(5)
+    await field.at_rest(timeout=60)
+    findings.recovered(f"readiness said: {kafka}; {postgres}")
+    assert await field.differences() == []
+
+
+def _complaints(process: Process) -> list[str]:
+    """What the client of Kafka has logged."""
+    return [line for line in process.said().splitlines() if '"logger": "aiokafka' in line]
+
+
+async def _rotate_postgres(probe: SecuredField, role: str) -> None:
+    """The server has the new password before the file; meanwhile the load needs new sessions, which wait for it."""
+    password = f"{role}-{probe.field.dice.getrandbits(160):040x}"
+    await probe.field.admin.execute(f"alter role probe_{role} password '{password}'")
+    await asyncio.sleep(LATE_SECONDS)
+    probe.put_address(role, password)
+
+
+async def _all_say(processes: tuple[Process, ...], words: str) -> str:
+    reasons = [await readiness_reason(process, words) for process in processes]
+    return reasons[0]

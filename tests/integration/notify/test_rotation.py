@@ -1,0 +1,72 @@
+"""The mail server's password and the key of the webhooks' secrets are rotated while notify works."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
+
+from muster_notify.adapters.vault import Vault
+from muster_notify.bootstrap import build
+from muster_notify.settings import NotifySettings
+from tests.integration.notify.conftest import START, Notify, contact, enrolled, paid, reinstated
+from tests.integration.notify.mail import MailServer, mail_server
+from tests.integration.notify.receiver import Receiver
+from tests.support.secret_files import SecretFiles, new_password
+from tests.support.services import ServiceRunner
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SecretFiles:
+    """The folder of the service's secrets."""
+    files = SecretFiles(tmp_path / "secrets")
+    monkeypatch.setenv("MUSTER_SECRETS_DIR", str(files.folder))
+    return files
+
+
+async def test_rotated_passwords_and_keys_lose_no_delivery(
+    run_service: ServiceRunner, files: SecretFiles, receiver: Receiver
+) -> None:
+    password, key, other_key = new_password(), Fernet.generate_key().decode(), Fernet.generate_key().decode()
+    files.put("MUSTER_SMTP_PASSWORD", password)
+    files.put("MUSTER_SECRET_KEY", key)
+    async with mail_server(MailServer(password=password)) as mail:
+        port = mail.port
+        settings: dict[str, Any] = {
+            "smtp_port": port,
+            "smtp_starttls": False,
+            "smtp_username": "notify",
+            "webhook_allow_private": True,
+        }
+        notify = Notify(await run_service(build, NotifySettings, **settings))
+        notify.service.clock.move(START)
+        first = await notify.add_webhook(receiver.url)
+        await notify.service.publish(contact(), enrolled())
+        await notify.until(2, state="delivered")
+
+    files.put("MUSTER_SECRET_KEY", f"{other_key},{key}")
+    new = new_password()
+    async with mail_server(MailServer(port, password=new)) as mail:
+        await notify.service.publish(reinstated())
+        await notify.waits("no connection to the mail server: answered 535")
+        files.put("MUSTER_SMTP_PASSWORD", new)
+        notify.move(seconds=5)
+        await notify.until(4, state="delivered")
+        second = await notify.add_webhook(f"{receiver.url}/second")
+        await notify.service.publish(paid())
+        await notify.until(7, state="delivered")
+        assert len(mail.messages) == 2
+
+    secrets = {"/hook": first["secret"], "/hook/second": second["secret"]}
+    events = [(request.path, request.verified(secrets[request.path])["type"]) for request in receiver.requests]
+    assert sorted(events) == [
+        ("/hook", "muster.billing.InvoicePaid.v1"),
+        ("/hook", "muster.enrollment.AgencyEnrolled.v1"),
+        ("/hook", "muster.enrollment.AgencyReinstated.v1"),
+        ("/hook/second", "muster.billing.InvoicePaid.v1"),
+    ]
+    sealed = await notify.service.admin.fetchval(
+        "select sealed_secret from webhook where id = $1", second["webhook_id"]
+    )
+    assert Vault(SecretStr(other_key)).open(sealed) == second["secret"]

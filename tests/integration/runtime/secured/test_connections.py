@@ -1,0 +1,182 @@
+"""A service behind closed doors: each way to say who it is works, and what does not fit is refused with its reason."""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from muster_contracts.entitlements import SeatAssigned
+from muster_local.certificates import Authority
+from muster_local.provisioning import drop, password_of, provision
+from muster_runtime.clock import SystemClock
+from muster_runtime.context import Context
+from muster_runtime.database.dbmate import migrate
+from muster_runtime.database.transactions import Database
+from muster_runtime.process import Role, StartRefused, running
+from muster_runtime.secrets import FileSecret
+from muster_runtime.settings import Settings
+from tests.integration.runtime.core.looks import ready, seat, seats
+from tests.integration.runtime.core.probe.service import MIGRATIONS, build
+from tests.integration.runtime.secured.conftest import SecuredPostgres
+from tests.integration.runtime.secured.token_endpoint import TokenEndpoint
+from tests.support.databases import Databases
+from tests.support.secret_files import SecretFiles, new_password
+from tests.support.secured_kafka import KafkaTokens, SecuredKafka
+from tests.support.services import RunningService, ServiceRunner
+
+Eventually = Callable[..., Awaitable[Any]]
+Given = dict[str, Any]
+
+
+def by_password(secured: SecuredKafka, password: str) -> Given:
+    return {
+        "kafka_security_protocol": "SASL_SSL",
+        "kafka_username": "probe",
+        "kafka_password": password,
+        "kafka_ca_file": str(secured.authority.certificate),
+    }
+
+
+async def works(probe: RunningService, eventually: Eventually) -> None:
+    """An event arrives from Kafka and has its effect; one of the service's own is published."""
+    await eventually(lambda: ready(probe))
+    await probe.publish(seat("NASA", "a"))
+    await eventually(lambda: seats(probe, "NASA", 1))
+    async with probe.runtime.database.write("DOE", context=Context(actor="test", correlation_id="cor_1")) as uow:
+        uow.publish(seat("DOE", "b"))
+
+    async def published() -> bool:
+        return "DOE" in [each.envelope.agency_id for each in await probe.published(SeatAssigned)]
+
+    await eventually(published)
+
+
+@pytest.mark.parametrize("way", ["password", "certificate", "token"])
+async def test_a_service_works_behind_closed_doors(
+    way: str,
+    run_secured: ServiceRunner,
+    secured: SecuredKafka,
+    kafka_tokens: KafkaTokens,
+    password: str,
+    files: SecretFiles,
+    monkeypatch: pytest.MonkeyPatch,
+    eventually: Eventually,
+) -> None:
+    given = by_password(secured, password)
+    with TokenEndpoint(kafka_tokens, password) as endpoint:
+        if way == "password":
+            del given["kafka_password"]
+            monkeypatch.setenv("MUSTER_SECRETS_DIR", str(files.put("MUSTER_KAFKA_PASSWORD", password).parent))
+        elif way == "certificate":
+            certificate = secured.authority.issue("probe")
+            given = {
+                "kafka_bootstrap": secured.by_certificate,
+                "kafka_security_protocol": "SSL",
+                "kafka_ca_file": given["kafka_ca_file"],
+                "kafka_certificate_file": str(certificate.certificate),
+                "kafka_key_file": str(certificate.key),
+            }
+        else:
+            given |= {
+                "kafka_sasl_mechanism": "OAUTHBEARER",
+                "kafka_token_url": endpoint.url,
+                "kafka_client_id": "probe",
+                "kafka_client_secret": password,
+            }
+        probe = await run_secured(build, Settings, **given)
+        await works(probe, eventually)
+        if way == "token":
+            assert endpoint.asked == 1
+
+
+async def test_a_client_that_does_not_fit_is_refused_at_its_start_with_the_reason(
+    run_secured: ServiceRunner, secured: SecuredKafka, password: str, tmp_path: Path
+) -> None:
+    given = by_password(secured, password)
+    settings = (await run_secured(build, Settings, roles=frozenset(), **given)).runtime.settings
+    stranger = Authority.load(tmp_path / "stranger")
+    own = str(secured.authority.certificate)
+    certificate = stranger.issue("probe")
+    port = urlsplit(f"//{secured.bootstrap}").port
+    by_certificate: Given = {"kafka_bootstrap": secured.by_certificate, "kafka_security_protocol": "SSL"}
+    shown = {"kafka_certificate_file": str(certificate.certificate), "kafka_key_file": str(certificate.key)}
+    refused: list[tuple[Given, str]] = [
+        ({"kafka_password": new_password()}, "Kafka refuses the user probe: Authentication failed"),
+        ({"kafka_username": "nobody"}, "Kafka refuses the user nobody: Authentication failed"),
+        ({"kafka_ca_file": str(stranger.certificate)}, "the certificate of Kafka is not accepted: "),
+        ({"kafka_bootstrap": f"127.1:{port}"}, "the certificate of Kafka is not accepted: Hostname mismatch"),
+        ({"kafka_security_protocol": "SSL"}, "Kafka cannot be reached"),  # it waits for a login
+        ({"kafka_security_protocol": "PLAINTEXT", "kafka_password": ""}, "Kafka cannot be reached"),
+        (by_certificate, "Kafka refuses the certificate"),
+        (by_certificate | shown, "Kafka refuses the certificate"),
+        ({"kafka_ca_file": "/nowhere.pem"}, "the certificate files of Kafka cannot be used: "),
+        ({"topic_prefix": "others."}, "Kafka does not allow topics to be described: others.muster."),
+    ]
+    for change, reason in refused:
+        changed = Settings.model_validate({**dict(settings), **given, "kafka_ca_file": own, **change})
+        with pytest.raises(StartRefused) as refusal:
+            async with running(build(changed), frozenset({Role.RELAY})):
+                pass
+        assert str(refusal.value).startswith(reason), change
+        assert password not in str(refusal.value)
+
+
+async def test_postgres_takes_tls_and_the_certificates_of_those_who_must_show_one(
+    postgres_by_tls: SecuredPostgres, tmp_path: Path, topic_prefix: str
+) -> None:
+    admin = postgres_by_tls.server.address
+    database = topic_prefix.rstrip(".")
+    access = await provision(admin, database, "sealed", password_of(admin))
+    try:
+        certified = postgres_by_tls.certified(access.owner_dsn, "sealed_owner")
+        await asyncio.to_thread(migrate, certified, "sealed", MIGRATIONS)
+        plain = access.api_dsn.replace("sslmode=verify-full", "sslmode=disable")
+        with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError, match="no encryption"):
+            await asyncpg.connect(plain)
+        with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError, match="requires a valid client certificate"):
+            await asyncpg.connect(access.owner_dsn)
+        with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError, match='for user "sealed_owner"'):
+            await asyncpg.connect(postgres_by_tls.certified(access.owner_dsn, "somebody"))
+        other = Authority.load(tmp_path / "stranger").certificate
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await asyncpg.connect(access.api_dsn.replace(str(postgres_by_tls.authority.certificate), str(other)))
+    finally:
+        await drop(admin, database)
+
+
+async def test_a_rotated_password_of_postgres_is_waited_for(
+    postgres_by_tls: SecuredPostgres, files: SecretFiles, eventually: Eventually
+) -> None:
+    """The server has it first: who needs a new session meanwhile waits for the file, and is not refused."""
+    databases = Databases(postgres_by_tls.server.address)
+    access = await databases.make("probe", MIGRATIONS)
+    dsn = FileSecret("MUSTER_POSTGRES_API_DSN_FILE", files.put("dsn", access.api_dsn))
+    database = await Database.connect(dsn, "probe", SystemClock(), size=4)
+    password = new_password()
+
+    async def asked() -> bool:
+        async with database.connection() as connection:
+            await connection.execute("select pg_sleep(0.3)")  # the others need sessions of their own
+        return True
+
+    async with asyncio.TaskGroup() as tasks:
+        admin = await asyncpg.connect(access.admin_dsn)
+        await admin.execute(f"alter role probe_api password '{password}'")
+        callers = [tasks.create_task(asked()) for _ in range(8)]
+        await eventually(lambda: says(database, "Postgres refuses the password of probe_api: "))
+        files.put("dsn", access.api_dsn.replace(password_of(access.api_dsn), password))
+    assert all(caller.result() for caller in callers)
+    assert (database.pool.get_size(), database.address.refusal) == (4, None)
+    await admin.execute(f"alter role probe_api password '{password_of(access.api_dsn)}'")
+    await admin.close()
+    await database.close()
+    await databases.drop_all()
+
+
+async def says(database: Database, words: str) -> bool:
+    return words in (database.address.refusal or "")
