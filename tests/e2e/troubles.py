@@ -35,7 +35,6 @@ LOOKING = (
     "purge-overdue.md",
     "issuer-silent.md",
     "break-glass.md",
-    "break-glass.md",
     "requests-refused.md",
     "requests-fail.md",
     "credential-refused.md",

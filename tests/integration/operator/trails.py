@@ -58,7 +58,9 @@ class Trails:
     @property
     def target(self) -> Target:
         settings = self.service.runtime.settings
-        return Target({}, "", self.service.access.admin_dsn, settings.kafka_bootstrap, settings.topic_prefix)
+        return Target(
+            {}, "", self.service.access.admin_dsn, {"kafka_bootstrap": settings.kafka_bootstrap}, settings.topic_prefix
+        )
 
     async def verify(self, **options: Any) -> Verified:
         return await verify(self.target, "billing", **options)
@@ -103,7 +105,7 @@ class Trails:
         return await output(
             *(sys.executable, "-m", "muster_operator", "audit", *words),
             MUSTER_ADMIN_DSN=target.admin_dsn,
-            MUSTER_KAFKA_BOOTSTRAP=target.bootstrap,
+            MUSTER_KAFKA_BOOTSTRAP=target.kafka.bootstrap,
             MUSTER_TOPIC_PREFIX=target.topic_prefix,
         )
 

@@ -231,7 +231,7 @@ def test_a_wrong_file_is_refused_with_its_name_the_key_and_the_rule(
     ],
 )
 async def test_a_process_does_not_start_that_could_admit_nobody(settings: dict[str, Any], says: str) -> None:
-    service = Service("sample", Settings(**settings), Path())
+    service = Service("sample", Settings(environment="sandbox", **settings), Path())
     with pytest.raises(StartRefused, match=says):
         async with running(service):
             pass

@@ -61,8 +61,8 @@ async def verify_trails(
 
     A row that was changed before it was sealed, which takes about a minute, is not noticed.
     """
-    target.require("admin_dsn", "bootstrap")
-    async with clients_of_servers():
+    target.require("admin_dsn", "kafka")
+    async with clients_of_servers(target.kafka):
         verified = [
             await verify(
                 target,
@@ -113,7 +113,7 @@ async def export_trail(
     if start >= end:
         raise BadInput(f"--from {start.isoformat()}: must be before --to {end.isoformat()}")
     (name,) = _services(service)
-    async with clients_of_servers():
+    async with clients_of_servers(target.kafka):
         exported = await export(target.admin_dsn, name, agency, start, end, out, form)
     files = ", ".join(map(str, exported.files))
     text = f"{exported.rows:,} rows with {exported.seals:,} seals: {files}"

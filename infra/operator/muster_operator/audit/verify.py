@@ -50,7 +50,7 @@ async def verify(
     async with (
         _progress(service) as progress,
         Trail.open(target.admin_dsn, service) as trail,
-        TopicLog.open(target.bootstrap, target.topic_prefix, [topic]) as log,
+        TopicLog.open(target.kafka, target.topic_prefix, [topic]) as log,
     ):
         agencies = await trail.agencies(topic, agency_id)  # before the topic: what is published by now is on it
         on_topic = TopicSeals(service, trail, agency_id, accepted_epochs)
