@@ -26,9 +26,11 @@ class Identity:
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = {**options, "socket.timeout.ms": 10_000}
 
-    def write(self, topics: Collection[str], fence: str | None = None) -> dict[str, Refusal]:
+    def write(
+        self, topics: Collection[str], fence: str | None = None, *, idempotent: bool = True
+    ) -> dict[str, Refusal]:
         """Put a record on each topic; behind a fence, in a transaction."""
-        extra = {"transactional.id": fence} if fence else {"enable.idempotence": True}
+        extra = {"transactional.id": fence} if fence else {"enable.idempotence": idempotent}
         producer = Producer({**self._options, **extra, "message.timeout.ms": 8_000, "linger.ms": 0}, logger=_silent)
         found: dict[str, Refusal] = {}
 
@@ -51,14 +53,18 @@ class Identity:
     def read(self, topics: Collection[str]) -> dict[str, Refusal]:
         """Read the first record of each topic, as a member of no group."""
         consumer = self._consumer(f"none-{secrets.token_hex(4)}")
-        consumer.assign([TopicPartition(topic, 0, 0) for topic in topics])
-        return _until_each(consumer, topics)
+        # A client that may not even know of a topic waits for it without a word.
+        unseen = {topic: error.name() for topic in topics if (error := _seen(consumer, topic)) is not None}
+        seen = [topic for topic in topics if topic not in unseen]
+        consumer.assign([TopicPartition(topic, 0, 0) for topic in seen])
+        # The client also asks for a group, which nobody needs who keeps no offsets.
+        return unseen | _until_each(consumer, seen, as_member=False)
 
     def join(self, group: str, topic: str, *, commit: bool = False) -> Refusal:
         """Read a record of a topic as a member of a group; with `commit`, keep for the group where it goes on."""
         consumer = self._consumer(group)
         consumer.subscribe([topic])
-        return _until_each(consumer, [topic], commit=commit)[topic]
+        return _until_each(consumer, [topic], as_member=True, commit=commit)[topic]
 
     def look(self, topic: str) -> Refusal:
         """Ask for the settings of a topic."""
@@ -89,7 +95,9 @@ class Identity:
         return Consumer({**self._options, **extra}, logger=_silent)
 
 
-def _until_each(consumer: Consumer, topics: Collection[str], *, commit: bool = False) -> dict[str, Refusal]:
+def _until_each(
+    consumer: Consumer, topics: Collection[str], *, as_member: bool, commit: bool = False
+) -> dict[str, Refusal]:
     found: dict[str, Refusal] = {}
     give_up_at = time.monotonic() + SECONDS
     try:
@@ -102,11 +110,17 @@ def _until_each(consumer: Consumer, topics: Collection[str], *, commit: bool = F
                 consumer.commit(message=message, asynchronous=False)
             if error is None or message.topic():
                 found.setdefault(str(message.topic()), error.name() if error else "")
-            else:  # of no topic: the group's
+            elif as_member:  # of no topic: the group's
                 found |= dict.fromkeys(topics, error.name())
     finally:
         consumer.close()
     return dict.fromkeys(topics, "nothing read") | found
+
+
+def _seen(consumer: Consumer, topic: str) -> KafkaError | None:
+    """Why somebody may not know of a topic."""
+    error: KafkaError | None = consumer.list_topics(topic, SECONDS).topics[topic].error
+    return error
 
 
 def _name(error: KafkaException) -> Refusal:

@@ -1,6 +1,7 @@
 """The subscribers' file: what it may say, what it must, and how it is written."""
 
 import json
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,14 @@ def test_the_file_keeps_its_comments_and_its_order(tmp_path: Path) -> None:
     assert [each.review for each in left.subscribers.values()] == [date(2098, 1, 1)]
     with pytest.raises(NotFound, match="did you mean zeta"):
         left["zetta"]
+
+
+def test_the_runbooks_example_can_be_used(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "infra" / "runbooks" / "subscriber-access.md").read_text("utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    path = tmp_path / "subscribers.toml"
+    path.write_text(example, "utf-8")
+    assert Registry.read(path)["treasury-dashboard"].topics == (TERM,)
 
 
 @pytest.mark.parametrize(

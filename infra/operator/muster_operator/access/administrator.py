@@ -98,10 +98,7 @@ class Administrator:
         try:
             await self.ask(self.client.describe_user_scram_credentials([name])[name])
         except Refused as refused:
-            if (
-                isinstance(refused.__cause__, KafkaException)
-                and _code(refused.__cause__) == KafkaError.RESOURCE_NOT_FOUND
-            ):
+            if _is_about_nobody(refused):
                 return False
             raise
         return True
@@ -114,9 +111,12 @@ class Administrator:
 
     async def remove_user(self, name: str) -> None:
         """Let a user log in no more; it is no error if there is none. A login that lasts stays until it ends."""
-        if await self.has_user(name):
-            change = UserScramCredentialDeletion(name, ScramMechanism.SCRAM_SHA_512)
+        change = UserScramCredentialDeletion(name, ScramMechanism.SCRAM_SHA_512)
+        try:
             await self._each(self.client.alter_user_scram_credentials([change]))
+        except Refused as refused:
+            if not _is_about_nobody(refused):
+                raise
 
     async def _each(self, futures: Mapping[Any, Any]) -> None:
         for future in futures.values():
@@ -143,6 +143,12 @@ class Administrator:
 
 def _code(error: KafkaException) -> int:
     return int(error.args[0].code())
+
+
+def _is_about_nobody(refused: Refused) -> bool:
+    """Whether Kafka refused because there is no such user."""
+    cause = refused.__cause__
+    return isinstance(cause, KafkaException) and _code(cause) == KafkaError.RESOURCE_NOT_FOUND
 
 
 def _is_known(binding: Any) -> bool:

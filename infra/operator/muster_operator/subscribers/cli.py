@@ -99,7 +99,7 @@ async def add(
         list[str] | None, typer.Option(help="A topic that a contract gives to it, to write to. Repeatable.")
     ] = None,
     classification: Annotated[
-        str | None, typer.Option(help="restricted, if it reads names and addresses. Default: public.")
+        str | None, typer.Option(help="restricted, if it reads a restricted topic. Default: public.")
     ] = None,
     review: DayOption = None,
     password_file: Annotated[

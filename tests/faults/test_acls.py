@@ -1,0 +1,54 @@
+"""Without any one of its ACLs a service cannot do its work: what Muster grants is the least."""
+
+import asyncio
+from collections.abc import Callable
+
+from muster_contracts import SERVICES, topics
+from muster_operator.access.acls import Acl, Kind, Operation, acls_of_services, fence_of, principal_of
+from muster_operator.access.administrator import Administrator
+from tests.support.eventually import eventually
+from tests.support.kafka_house import furnished
+from tests.support.kafka_identities import Identity
+from tests.support.secured_kafka import SecuredKafka
+
+
+async def test_without_any_one_of_its_acls_a_service_cannot_do_all(secured: SecuredKafka, topic_prefix: str) -> None:
+    house = await furnished(secured, topic_prefix)
+    people = {principal_of(service, house.principal): await house.identity(service) for service in SERVICES}
+    acls = acls_of_services(topics().values(), prefix=house.prefix, principal=house.principal)
+    for name, topic in house.names.items():
+        fence = fence_of(house.prefix, topic.owner) if topic.compacted else None
+        assert await asyncio.to_thread(people[principal_of(topic.owner, house.principal)].write, [name], fence) == {
+            name: ""
+        }
+
+    async def without_each(principal: str) -> None:
+        own = [acl for acl in acls if acl.principal == principal]
+        some = next(acl.name for acl in own if acl.name in house.names and not house.names[acl.name].compacted)
+        for acl in own:
+            await without(house.administrator, people[principal], acl, some)
+
+    await asyncio.gather(*map(without_each, people))
+
+
+async def without(administrator: Administrator, identity: Identity, acl: Acl, some: str) -> None:
+    """Take an ACL away: what it is for is refused until it is back. `some` topic may be read, with a record on it."""
+    attempts: dict[tuple[Kind, Operation], Callable[[], str]] = {
+        (Kind.TOPIC, Operation.WRITE): lambda: identity.write([acl.name])[acl.name],
+        (Kind.TOPIC, Operation.READ): lambda: identity.read([acl.name])[acl.name],
+        (Kind.TOPIC, Operation.DESCRIBE_CONFIGS): lambda: identity.look(acl.name),
+        (Kind.GROUP, Operation.READ): lambda: identity.join(acl.name, some),
+        (Kind.TRANSACTIONAL_ID, Operation.WRITE): lambda: identity.fence(acl.name),
+    }
+    attempt = attempts[acl.kind, acl.operation]
+
+    async def refused() -> bool:
+        return (await asyncio.to_thread(attempt)).endswith("_AUTHORIZATION_FAILED")
+
+    async def done() -> bool:
+        return await asyncio.to_thread(attempt) == ""
+
+    await administrator.remove([acl])
+    await eventually(refused)
+    await administrator.add([acl])
+    await eventually(done)
