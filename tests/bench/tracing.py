@@ -30,7 +30,7 @@ SHARES = (None, 0.0, 0.05, 1.0)
 AIMS = {0.0: "1.05 × off", 0.05: "1.1 × off", 1.0: ""}
 
 # How often each is measured, in turn. The lowest counts: whatever else the machine does only adds to it.
-ROUNDS = 3
+ROUNDS = 2
 
 
 async def measure(commands: int, events: int) -> list[Measurement]:
