@@ -1,6 +1,7 @@
 """The topics on the secured Kafka, and identities of a test's own, which have what Muster grants them."""
 
 import secrets
+from typing import Any
 
 from confluent_kafka.admin import NewTopic
 
@@ -21,15 +22,20 @@ class House:
         self.kafka = kafka
         self.administrator = administrator
         self.prefix = prefix
+        self._passwords: dict[str, str] = {}
         # Each test has identities of its own.
         self.principal = f"User:{prefix}{{name}}"
         self.names = {prefix + name: topic for name, topic in FACTS.items()}
 
     async def identity(self, name: str) -> Identity:
         """Somebody of the test's own, with a password."""
-        password = secrets.token_hex(8)
-        await self.administrator.set_password(self.prefix + name, password)
-        return Identity(self.kafka.librdkafka(self.prefix + name, password))
+        self._passwords[name] = secrets.token_hex(8)
+        await self.administrator.set_password(self.prefix + name, self._passwords[name])
+        return Identity(self.login(name))
+
+    def login(self, name: str) -> dict[str, Any]:
+        """The options of a client of librdkafka that is this identity."""
+        return self.kafka.librdkafka(self.prefix + name, self._passwords[name])
 
     async def has(self, access: Access) -> None:
         """Wait until the broker knows of all of it: the controller answers before."""

@@ -1,8 +1,26 @@
 """Who may do what on a real, secured Kafka: each identity does all that it needs, and nothing else."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
 
 from muster_contracts import SERVICES
 from muster_operator.access.acls import (
@@ -13,7 +31,9 @@ from muster_operator.access.acls import (
     fence_of,
     principal_of,
 )
+from muster_operator.access.administrator import Administrator
 from muster_operator.access.application import Access, applied
+from muster_operator.failures import Refused
 from tests.support.eventually import eventually
 from tests.support.kafka_house import FACTS, House, furnished
 from tests.support.kafka_identities import Identity
@@ -69,6 +89,32 @@ async def test_a_service_writes_its_topics_reads_what_it_declares_and_does_nothi
     await asyncio.gather(*(asyncio.to_thread(read_all, *each) for each in people.items()))
 
 
+def admin_requests(prefix: str) -> dict[str, Callable[[Any], Any]]:
+    """What only an administrator may ask, by what it is called."""
+    seat = f"{prefix}muster.entitlements.seat"
+    anything: Any = None
+    every = AclBindingFilter(
+        ResourceType.ANY, anything, ResourcePatternType.ANY, anything, anything, AclOperation.ANY, AclPermissionType.ANY
+    )
+    open_door = AclBinding(
+        ResourceType.TOPIC, "*", ResourcePatternType.LITERAL, "User:*", "*", AclOperation.ALL, AclPermissionType.ALLOW
+    )
+    forever = ConfigEntry("retention.ms", "1", incremental_operation=AlterConfigOpType.SET)
+    altered = ConfigResource(ResourceType.TOPIC, seat, incremental_configs=[forever])
+    user = UserScramCredentialUpsertion("admin", ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096), b"mine")
+    return {
+        "create": lambda admin: admin.create_topics([NewTopic(f"{prefix}muster.new.topic", 1, 1)]),
+        "create by a prefix of its own": lambda admin: admin.create_topics([NewTopic(f"{prefix}new", 1, 1)]),
+        "delete": lambda admin: admin.delete_topics([seat]),
+        "grow": lambda admin: admin.create_partitions([NewPartitions(seat, 2)]),
+        "alter": lambda admin: admin.incremental_alter_configs([altered]),
+        "make ACLs": lambda admin: admin.create_acls([open_door]),
+        "delete ACLs": lambda admin: admin.delete_acls([every]),
+        "make users": lambda admin: admin.alter_user_scram_credentials([user]),
+        "delete a group": lambda admin: admin.delete_consumer_groups([f"{prefix}billing"]),
+    }
+
+
 async def test_a_subscriber_reads_public_topics_in_groups_of_its_name_and_does_nothing_else(house: House) -> None:
     names, prefix = house.names, house.prefix
     owners = {service: await house.identity(service) for service in SERVICES}
@@ -95,8 +141,15 @@ async def test_a_subscriber_reads_public_topics_in_groups_of_its_name_and_does_n
         assert identity.join(f"{prefix}{subscriber}.main", some) == ""
         others = [f"{prefix}notify", f"{prefix}{subscriber}", f"{subscriber}.main", f"{prefix}{subscriber}-2.main"]
         assert {group: identity.join(group, some) for group in others} == dict.fromkeys(others, GROUP_REFUSED)
+        for who in (identity, owners["notify"]):
+            refusals = {name: who.administer(ask) for name, ask in admin_requests(prefix).items()}
+            assert all(refusal.endswith("_AUTHORIZATION_FAILED") for refusal in refusals.values()), refusals
 
     await asyncio.to_thread(try_all)
+    for powerless in (Administrator(house.login(subscriber)), Administrator(house.login("notify"))):
+        for look in (powerless.acls(), powerless.has_user("admin")):
+            with pytest.raises(Refused, match="needs Describe on the cluster"):
+                await look
 
 
 async def test_acls_are_added_and_removed_until_they_are_as_described(house: House) -> None:

@@ -82,6 +82,7 @@ class Administrator:
             AclOperation.ANY,
             AclPermissionType.ANY,
         )
+        await self._require_sight()
         return {_acl(binding) for binding in await self.ask(self.client.describe_acls(every)) if _is_known(binding)}
 
     async def add(self, acls: Collection[Acl]) -> None:
@@ -95,6 +96,7 @@ class Administrator:
 
     async def has_user(self, name: str) -> bool:
         """Whether a user of this name can log in with a password."""
+        await self._require_sight()
         try:
             await self.ask(self.client.describe_user_scram_credentials([name])[name])
         except Refused as refused:
@@ -117,6 +119,12 @@ class Administrator:
         except Refused as refused:
             if not _is_about_nobody(refused):
                 raise
+
+    async def _require_sight(self) -> None:
+        """Raise Refused unless ACLs and users may be seen: the client answers that there is none, or even crashes."""
+        cluster = await self.ask(self.client.describe_cluster(include_authorized_operations=True))
+        if AclOperation.DESCRIBE not in (cluster.authorized_operations or ()):
+            raise Refused("Kafka refused: to see ACLs and users needs Describe on the cluster, as an administrator has")
 
     async def _each(self, futures: Mapping[Any, Any]) -> None:
         for future in futures.values():
