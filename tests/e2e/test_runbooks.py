@@ -23,6 +23,7 @@ from muster_local.provisioning import drop
 from muster_local.servers import kafka_at
 from muster_operator.topics import delete_topics
 from muster_runtime.database.dbmate import RUNTIME_MIGRATIONS
+from tests.e2e import paths
 from tests.e2e.troubles import (
     LOOKING,
     PATIENCE,
@@ -260,6 +261,13 @@ async def test_webhook_disabled(operator: Operator, eventually: Eventually) -> N
         assert "webhook endpoints are disabled" not in said
         await eventually(lambda: receiver.requests, timeout=PATIENCE)
         assert receiver.requests[0].verified(webhook["secret"])["agency_id"] == "VA"
+
+
+async def test_a_path_is_shown_from_its_command_to_its_delivery(operator: Operator, eventually: Eventually) -> None:
+    async with receiving(Receiver()) as receiver:
+        await paths.join(operator, receiver, eventually)
+        await paths.show_a_delivery(operator, receiver, eventually)
+        await paths.show_where_it_waits(operator, receiver, eventually)
 
 
 async def test_drill(operator: Operator, postgres: str, kafka_bootstrap: str, eventually: Eventually) -> None:

@@ -41,6 +41,11 @@ CATALOG = Catalog(
             "Compare the services with each other and with the topics.",
         ),
         Command(
+            "trace",
+            "muster_operator.trace.cli:trace",
+            "Show the path of a change through all services: its commit, its events, their effects, and deliveries.",
+        ),
+        Command(
             "rebuild",
             "muster_operator.rebuild:rebuild",
             "Rebuild a projection from the topics and compare it with the live one; with --swap, replace that.",

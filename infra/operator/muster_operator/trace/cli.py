@@ -1,0 +1,86 @@
+"""The command: it finds the paths that an id is on, and prints each as a tree."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.tree import Tree
+
+from muster_operator.clients import clients_of_servers
+from muster_operator.output import Answer
+from muster_operator.target import Target, on_target
+from muster_operator.trace.facts import Facts
+from muster_operator.trace.search import search
+from muster_operator.trace.tree import Node, elapsed, first_instant, grow
+
+# Of what one step has led to, this many are shown; --json has all.
+SHOWN = 20
+
+
+@on_target(asks=False)
+async def trace(
+    target: Target,
+    id_: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="An event, a correlation or request id, a seat, an invoice, a delivery, or anything else with an id.",
+        ),
+    ],
+    quiet: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds without an event of the path after which the topics are read no further."),
+    ] = 60.0,
+    limit: Annotated[int, typer.Option(min=1, help="The most paths to show, the latest ones.")] = 10,
+) -> Answer:
+    """Show the path of a change through all services: its commit, its events, their effects, and deliveries."""
+    target.require("admin_dsn")
+    async with clients_of_servers(target.kafka):
+        facts = await search(target, id_, timedelta(seconds=quiet), limit)
+    paths = [_path(facts, correlation_id) for correlation_id in sorted(facts.correlation_ids())]
+    shown: list[RenderableType] = [tree for _, tree in paths]
+    shown += [f"[yellow]not looked at: {escape(each)}[/yellow]" for each in facts.unseen]
+    return Answer({"id": id_, "paths": [data for data, _ in paths], "not_looked_at": facts.unseen}, Group(*shown))
+
+
+def _path(facts: Facts, correlation_id: str) -> tuple[dict[str, Any], Tree]:
+    roots = grow(facts.of(correlation_id))
+    began = first_instant(roots)
+    agencies = ", ".join(sorted(facts.of(correlation_id).agencies()))
+    when = "" if began is None else f", {began.isoformat()}"
+    tree = Tree(escape(f"{correlation_id}: {agencies}{when}"))
+    _draw(tree, roots, began)
+    data = {
+        "correlation_id": correlation_id,
+        "began_at": None if began is None else began.isoformat(),
+        "steps": [_as_json(node, began) for node in roots],
+    }
+    return data, tree
+
+
+def _draw(tree: Tree, nodes: list[Node], began: datetime | None) -> None:
+    for node in nodes[:SHOWN]:
+        after = "" if node.at is None or began is None else f"  {elapsed(node.at - began)}"
+        line = f"{node.service}: {node.text}{after}"
+        _draw(tree.add(f"[yellow]{escape(line)}[/yellow]" if node.waits else escape(line)), node.children, began)
+    if len(nodes) > SHOWN:
+        tree.add(f"and {len(nodes) - SHOWN:,} more")
+
+
+def _as_json(node: Node, began: datetime | None) -> dict[str, Any]:
+    offset = None if node.at is None or began is None else round((node.at - began) / timedelta(milliseconds=1), 3)
+    return {
+        "kind": node.kind,
+        "service": node.service,
+        "at": None if node.at is None else node.at.isoformat(),
+        "offset_ms": offset,
+        **_written(node.facts.items()),
+        "led_to": [_as_json(child, began) for child in node.children],
+    }
+
+
+def _written(facts: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in facts}
