@@ -16,11 +16,15 @@ import psutil
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_local.private import append, check, close, open_private
+from muster_operator.failures import Refused
 
 if TYPE_CHECKING:
     from muster_runtime.http.issuer import Issuer
 
 ISSUER = "urn:muster:sandbox"
+
+# The identity provider of a secured stack, as a process.
+PROVIDER = "provider"
 
 # Below the ports that the kernel gives to outgoing connections: one of those could take ours before we listen.
 _PORTS = range(15_000, 30_000)
@@ -35,8 +39,24 @@ class PortTaken(Exception):
     """A port that was asked for is in use, or no port is free."""
 
 
+class SecuredOtherwise(Refused):
+    """A home was made secured and cannot become plain, or the other way around."""
+
+
+class Credentials(BaseModel):
+    """Of a secured stack: the password of Kafka's administrator, and the operator's secret at the provider."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kafka_password: str = Field(default_factory=lambda: secrets.token_hex(24))
+    client_secret: str = Field(default_factory=lambda: secrets.token_hex(24))
+
+
 class Installation(BaseModel):
-    """What is chosen once and kept: ports, secrets, and the name that sets this stack apart on shared servers."""
+    """What is chosen once and kept: ports, secrets, and the name that sets this stack apart on shared servers.
+
+    Only a secured stack has the credentials `secured`.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,6 +65,7 @@ class Installation(BaseModel):
     postgres_password: str = Field(default_factory=lambda: secrets.token_hex(24))
     subject_key: str = Field(default_factory=lambda: secrets.token_hex(32))
     secret_key: str
+    secured: Credentials | None = None
 
 
 class ProcessState(BaseModel):
@@ -101,6 +122,21 @@ class Home:
         """Whether a stack was ever started here."""
         return (self.path / "installation.json").exists()
 
+    def secured(self, asked: bool | None) -> bool:
+        """Whether the stack is secured: as it was made, or as asked for when it is made.
+
+        Raises SecuredOtherwise when another is asked for than was made.
+        """
+        if not self.has_stack():
+            return bool(asked)
+        made = Installation.model_validate_json(_read(self.path / "installation.json")).secured is not None
+        if asked is not None and asked != made:
+            kind = "secured" if made else "without --secure"
+            raise SecuredOtherwise(
+                f"the stack in {self.path} was made {kind}, which stays: choose another home (--home)"
+            )
+        return made
+
     def log(self, process: str) -> Path:
         """What a process says."""
         return self.path / "logs" / f"{process}.log"
@@ -131,8 +167,8 @@ class Home:
             _write(self.jwks, json.dumps(issuer.jwks()))
         return issuer
 
-    def installation(self, listeners: Iterable[str], asked: Mapping[str, int]) -> Installation:
-        """What is kept, made on first use, with a port for each listener.
+    def installation(self, listeners: Iterable[str], asked: Mapping[str, int], *, secure: bool = False) -> Installation:
+        """What is kept, made on first use, secured if `secure`, with a port for each listener.
 
         It is the one asked for, else the one it had last if it is free, else any free one; no two get the same.
 
@@ -144,7 +180,7 @@ class Home:
         else:
             from cryptography.fernet import Fernet
 
-            kept = Installation(secret_key=Fernet.generate_key().decode())
+            kept = Installation(secret_key=Fernet.generate_key().decode(), secured=Credentials() if secure else None)
         kept = kept.model_copy(update={"ports": kept.ports | _choose_ports(list(listeners), asked, kept.ports)})
         _write(path, kept.model_dump_json(indent=2))
         return kept

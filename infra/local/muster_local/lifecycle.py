@@ -20,6 +20,15 @@ from muster_operator.output import Answer, show, table
 from muster_runtime.console import console
 from muster_runtime.exit_statuses import FAILED
 
+SecureOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--secure/--no-secure",
+        help="Make the stack with TLS, passwords, ACLs, and an identity provider, or without. It stays as it is made.",
+        show_default=False,
+    ),
+]
+
 
 def up(
     home: HomeOption = DEFAULT_HOME,
@@ -32,13 +41,14 @@ def up(
             metavar="SERVICE", help="Run this service with its operator routes only, as after a restore. Repeatable."
         ),
     ] = None,
+    secure: SecureOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start Postgres, Kafka, the mail sink, and the four services, and leave them running."""
     if unknown := set(maintenance or ()) - set(SERVICES):
         raise BadInput(f"--maintenance {min(unknown)}: must be one of {', '.join(SERVICES)}")
     try:
-        stack = asyncio.run(_start(home, _ports(port or []), maintenance or []))
+        stack = asyncio.run(_start(home, _ports(port or []), maintenance or [], secure))
     except StackFailed as failure:
         # With the last lines of the process that failed.
         typer.echo(f"The stack did not start: {failure}", err=True)
@@ -57,7 +67,7 @@ def down(home: HomeOption = DEFAULT_HOME) -> None:
     typer.echo(f"Stopped the stack in {stack.home}." if stopped else f"Nothing was running in {stack.home}.")
 
 
-async def _start(home: Path, ports: dict[str, int], maintained: list[str]) -> Stack:
+async def _start(home: Path, ports: dict[str, int], maintained: list[str], secure: bool | None) -> Stack:
     progress = console(stderr=True)
     with progress.status("Starting") as spinner:
 
@@ -65,7 +75,7 @@ async def _start(home: Path, ports: dict[str, int], maintained: list[str]) -> St
             progress.print(Text(step, style="dim"))
             spinner.update(step)
 
-        stack = await Stack.start(home, progress=tell, detached=True, ports=ports, maintained=maintained)
+        stack = await Stack.start(home, progress=tell, detached=True, ports=ports, maintained=maintained, secure=secure)
         if "enrollment" not in maintained:
             tell("Importing the register of agencies")
             await _import_register(stack)

@@ -10,10 +10,9 @@ from typing import Any
 from joserfc.jwk import ECKey
 
 from muster_local.child import Program
+from muster_local.home import PROVIDER
 from muster_local.node import NODE, installed
 from muster_local.private import open_private
-
-PROVIDER = "provider"
 
 _DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 
@@ -38,10 +37,11 @@ class Account:
 
 @dataclass(frozen=True)
 class Automation:
-    """A program that may have tokens for itself, with these claims."""
+    """A program that may have tokens for itself, with these claims, and those scopes of `scope` that it asks for."""
 
     secret: str
     claims: Mapping[str, Any]
+    scope: str = ""
 
 
 def write_configuration(
@@ -69,6 +69,7 @@ def write_configuration(
             name: {"password": account.password, "claims": account.claims} for name, account in accounts.items()
         },
         "client_claims": {name: automation.claims for name, automation in automations.items()},
+        "client_scopes": {name: automation.scope for name, automation in automations.items()},
     }
     with open(path, "w", encoding="utf-8", opener=open_private) as file:
         json.dump(configuration, file)

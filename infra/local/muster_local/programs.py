@@ -8,6 +8,7 @@ from pathlib import Path
 from muster_local.child import Program
 from muster_local.home import ISSUER, Home, Installation
 from muster_local.provisioning import Access
+from muster_local.secured import secured
 from muster_local.servers import external_kafka_settings
 
 MAIL = "mail"
@@ -59,11 +60,14 @@ def service_program(
         "MUSTER_OIDC_ISSUER": ISSUER,
         "MUSTER_OIDC_JWKS": str(home.jwks),
     }
+    environment |= _own_settings(service, installation)
+    if (doors := secured(home, installation)) is not None:
+        environment = doors.settings_of(service, environment)
     return Program(
         name=service,
         command=[sys.executable, "-m", f"muster_{service}", "serve", "--role", role],
         address=f"http://127.0.0.1:{port}",
-        environment=_bare_environment() | _tracing() | environment | _own_settings(service, installation),
+        environment=_bare_environment() | _tracing() | environment,
     )
 
 

@@ -7,7 +7,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from muster_local import kafka, postgres
+from muster_local.home import PROVIDER
 from muster_local.servers import kafka_at
+from muster_runtime.messaging.connection import KafkaConnection
 
 # More than a service gives its own questions to Postgres and Kafka, so that its reasons get through.
 _SECONDS = 10
@@ -29,16 +31,18 @@ class Readiness:
     parked: int | None = None
 
 
-async def ask(process: str, address: str) -> Readiness:
-    """Ask the process of that name at its address."""
+async def ask(process: str, address: str, connection: KafkaConnection | None = None) -> Readiness:
+    """Ask the process of that name at its address; Kafka by `connection`, where it has closed doors."""
     if not await _listens(address):
         return Readiness(False, ("not listening",))
     if process == "postgres":
         return _answer(await postgres.answers(address))
     if process == "kafka":
-        return _answer(await kafka.answers(kafka_at(address)))
+        return _answer(await kafka.answers(connection or kafka_at(address)))
     if process == "mail":
         return _answer(await _greets(address))
+    if process == PROVIDER:
+        return _answer(await _describes_itself(address))
     return await _health(address)
 
 
@@ -68,6 +72,15 @@ async def _greets(address: str) -> bool:
             writer.close()
             return greeting.startswith(b"220")
     except (OSError, TimeoutError):
+        return False
+
+
+async def _describes_itself(issuer: str) -> bool:
+    """Whether an identity provider answers with its metadata."""
+    try:
+        async with httpx.AsyncClient(timeout=_SECONDS, trust_env=False) as client:
+            return (await client.get(f"{issuer}/.well-known/openid-configuration")).is_success
+    except httpx.TransportError:
         return False
 
 

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from muster_local.child import Program
-from muster_local.home import Installation
+from muster_local.home import PROVIDER, Installation
 from muster_local.kafka import Kafka
-from muster_local.postgres import Postgres
+from muster_local.kafka_security import KafkaSecurity
+from muster_local.postgres import Postgres, PostgresSecurity
 
 if TYPE_CHECKING:
     from muster_runtime.messaging.connection import KafkaConnection
 
 POSTGRES, KAFKA, CONTROLLER = "postgres", "kafka", "kafka-controller"
+
+# Where a secured broker takes certificates; by it, it reaches itself.
+CERTIFICATES = "kafka-certificates"
 
 POSTGRES_DSN, KAFKA_BOOTSTRAP = "MUSTER_POSTGRES_DSN", "MUSTER_KAFKA_BOOTSTRAP"
 
@@ -48,6 +52,11 @@ def kafka_at(bootstrap: str) -> "KafkaConnection":
     return KafkaConnection(KafkaSettings(kafka_bootstrap=bootstrap))
 
 
+def secured_listeners() -> list[str]:
+    """What the servers of a secured stack listen as; each needs a port."""
+    return [POSTGRES, KAFKA, CONTROLLER, CERTIFICATES, PROVIDER]
+
+
 def embedded_listeners() -> list[str]:
     """What the embedded servers listen as; each needs a port."""
     postgres = [] if external_postgres() else [POSTGRES]
@@ -55,17 +64,18 @@ def embedded_listeners() -> list[str]:
     return postgres + kafka
 
 
-def embedded_postgres(folder: Path, installation: Installation) -> Program:
+def embedded_postgres(folder: Path, installation: Installation, security: PostgresSecurity | None = None) -> Program:
     """An embedded Postgres, ready to be run."""
-    server = Postgres(folder / POSTGRES, installation.ports[POSTGRES], installation.postgres_password)
+    port, password = installation.ports[POSTGRES], installation.postgres_password
+    server = Postgres(folder / POSTGRES, port, password, security=security)
     server.prepare()
     # SIGINT is Postgres' fast shutdown: it does not wait for clients to leave.
     return Program(POSTGRES, server.command(), server.dsn, stop_signal=signal.SIGINT, user=server.user)
 
 
-def embedded_kafka(folder: Path, installation: Installation) -> Program:
+def embedded_kafka(folder: Path, installation: Installation, security: KafkaSecurity | None = None) -> Program:
     """An embedded Kafka, ready to be run."""
-    broker = Kafka(folder / KAFKA, installation.ports[KAFKA], installation.ports[CONTROLLER])
+    broker = Kafka(folder / KAFKA, installation.ports[KAFKA], installation.ports[CONTROLLER], security=security)
     broker.prepare()
     return Program(KAFKA, broker.command(), broker.bootstrap)
 

@@ -1,6 +1,7 @@
 """The whole stack behind one handle: what the `muster` command, the demo and the end-to-end tests use."""
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -14,12 +15,13 @@ from urllib.parse import unquote, urlsplit
 import psutil
 
 from muster_local.child import dies_with_parent, last_lines
-from muster_local.home import ALREADY_RUNS, Home, State
-from muster_operator.failures import NotFound, Refused
+from muster_local.home import ALREADY_RUNS, PROVIDER, Home, State
+from muster_operator.failures import BadInput, NotFound, Refused
 from muster_operator.servers import Servers
 from muster_runtime.identifiers import EVERY_AGENCY
 
 if TYPE_CHECKING:
+    from muster_local.secured import Secured
     from muster_runtime.messaging.connection import KafkaConnection
 
 _POLL_SECONDS = 0.05
@@ -53,25 +55,30 @@ class Stack:
         services: Sequence[str] | None = None,
         ports: Mapping[str, int] | None = None,
         maintained: Sequence[str] = (),
+        secure: bool | None = None,
     ) -> "Stack":
         """Start the stack of a home folder, or join the one that runs there.
 
         `progress` receives each step in plain words. Unless `detached`, the stack ends with this process,
         however that ends. Without services it is Postgres and Kafka alone. `ports` fixes ports by name;
         the others are free ones, kept from one start to the next. `maintained` services run for their operators alone.
-        `services` are all four by default.
+        `services` are all four by default. `secure` is chosen when a home's first stack is made; by default it is
+        as it was, and a new one is plain.
 
         Raises StackFailed; HomeRefused when others could reach into the folder; AlreadyRuns where one runs and
-        `ports` or `maintained` ask for another.
+        `ports` or `maintained` ask for another; SecuredOtherwise where the home's stack is the other kind; BadInput for
+        a secured one on servers that the environment names.
         """
         stack = cls(home)
+        if is_secured := stack._home.secured(secure):
+            _require_embedded_servers()
         if stack._home.supervisor() is not None:
             if ports or maintained:
                 option = "--port" if ports else "--maintenance"
                 raise AlreadyRuns(f"a stack runs in {stack.home}: stop it with muster down before {option}")
             await stack._until_up(None, progress)
             return stack
-        supervisor = stack._launch(detached, services, ports or {}, maintained)
+        supervisor = stack._launch(detached, services, ports or {}, maintained, secure=is_secured)
         try:
             await stack._until_up(supervisor, progress)
         except BaseException:
@@ -118,11 +125,18 @@ class Stack:
 
     @property
     def kafka(self) -> "KafkaConnection":
-        """How Kafka is reached."""
+        """How Kafka is reached; a secured one by its administrator."""
         # Most commands ask no server, and their clients take long to load.
         from muster_local.servers import kafka_at
 
-        return kafka_at(self.bootstrap)
+        doors = self._secured()
+        return kafka_at(self.bootstrap) if doors is None else doors.connection(self.bootstrap)
+
+    @property
+    def kafka_settings(self) -> dict[str, str]:
+        """The same as settings of KafkaSettings, as far as the environment does not give them."""
+        doors = self._secured()
+        return {"kafka_bootstrap": self.bootstrap} if doors is None else doors.administrator(self.bootstrap)
 
     @property
     def topic_prefix(self) -> str:
@@ -148,7 +162,14 @@ class Stack:
         return dict(program.environment)
 
     def token(self, *scopes: str, agency: str | Sequence[str] = EVERY_AGENCY, subject: str = "operator") -> str:
-        """A bearer token of the sandbox's issuer, valid for a day of real time; by default for all agencies."""
+        """A bearer token of the sandbox's issuer, valid for a day of real time; by default for all agencies.
+
+        A secured stack's is its provider's: the operator's, for all agencies. Raises BadInput for another.
+        """
+        if (doors := self._secured()) is not None:
+            if agency != EVERY_AGENCY or subject != "operator":
+                raise BadInput("a secured stack's provider issues tokens of the operator, for all agencies ('*') alone")
+            return doors.token(scopes)
         return self._home.issuer().token(scopes, agency=agency, subject=subject, lifetime=_TOKEN_LIFETIME)
 
     def pids(self) -> dict[str, int]:
@@ -170,8 +191,22 @@ class Stack:
                 process.kill()
         return True
 
+    def _secured(self) -> "Secured | None":
+        if not self._home.secured(None):
+            return None
+        # A plain stack's commands need nothing of it, and it takes long to load.
+        from muster_local.secured import secured
+
+        return secured(self._home, self._home.installation((), {}))
+
     def _launch(
-        self, detached: bool, services: Sequence[str] | None, ports: Mapping[str, int], maintained: Sequence[str]
+        self,
+        detached: bool,
+        services: Sequence[str] | None,
+        ports: Mapping[str, int],
+        maintained: Sequence[str],
+        *,
+        secure: bool,
     ) -> "subprocess.Popen[bytes]":
         # Most commands start nothing, and the contracts take long to load.
         from muster_contracts import SERVICES
@@ -180,6 +215,7 @@ class Stack:
         arguments = [f"--service={service}" for service in (SERVICES if services is None else services)]
         arguments += [f"--maintenance={service}" for service in maintained]
         arguments += [f"--port={name}={number}" for name, number in ports.items()]
+        arguments += ["--secure"] if secure else []
         with self._home.append("supervisor") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "muster_local.supervisor", str(self.home), *arguments],
@@ -213,6 +249,13 @@ class Stack:
             await asyncio.sleep(_POLL_SECONDS)
 
 
+def _require_embedded_servers() -> None:
+    """Raise BadInput where the environment names servers: their doors are for their owner to close."""
+    for name in ("MUSTER_POSTGRES_DSN", "MUSTER_KAFKA_BOOTSTRAP", "MUSTER_STACK"):
+        if os.environ.get(name):
+            raise BadInput(f"a secured stack has servers of its own: unset {name}")
+
+
 def servers(home: Path) -> Servers | None:
     """The servers of the stack that runs in a home folder, for an operator's commands."""
     stack = Stack.running(home)
@@ -220,10 +263,14 @@ def servers(home: Path) -> Servers | None:
         return None
     state = stack.state()
     return Servers(
-        urls={name: process.address for name, process in state.processes.items() if process.address.startswith("http")},
+        urls={
+            name: process.address
+            for name, process in state.processes.items()
+            if process.address.startswith("http") and name != PROVIDER
+        },
         token=stack.token,
         settings_of=stack.settings_of,
         admin_dsn=state.admin_dsn,
-        kafka={"kafka_bootstrap": state.bootstrap},
+        kafka=stack.kafka_settings,
         topic_prefix=state.topic_prefix,
     )

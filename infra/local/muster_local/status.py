@@ -18,13 +18,14 @@ from muster_local.stack import Stack
 from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption
 from muster_operator.output import Answer, show
 from muster_runtime.clock import SystemClock
+from muster_runtime.messaging.connection import KafkaConnection
 
 
 def status(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
     """Show whether each process is ready, and if not, why. The exit status is 1 unless all are ready."""
     stack = Stack(home)
     state = stack.state()
-    answers = asyncio.run(_ask_all(list(state.processes.values())))
+    answers = asyncio.run(_ask_all(list(state.processes.values()), stack.kafka if state.bootstrap else None))
     found = {"phase": state.phase, "processes": [_as_json(process, answer) for process, answer in answers]}
     shown = _table(answers) if answers else Text(f"Nothing is running in {stack.home} ({state.phase}).")
     ended = [line for process, _ in answers if process.last_exit for line in _last_words(process)]
@@ -33,8 +34,10 @@ def status(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None
     show(Answer(found, Group(shown, *parked, *ended), ok=ready), as_json=as_json)
 
 
-async def _ask_all(processes: list[ProcessState]) -> list[tuple[ProcessState, Readiness]]:
-    answers = await asyncio.gather(*(readiness.ask(process.name, process.address) for process in processes))
+async def _ask_all(
+    processes: list[ProcessState], kafka: KafkaConnection | None
+) -> list[tuple[ProcessState, Readiness]]:
+    answers = await asyncio.gather(*(readiness.ask(process.name, process.address, kafka) for process in processes))
     return list(zip(processes, answers, strict=True))
 
 

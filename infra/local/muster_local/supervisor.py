@@ -17,7 +17,9 @@ from muster_local.home import ALREADY_RUNS, Home, Installation, Phase, ProcessSt
 from muster_local.programs import MAIL, mail_sink, migrations_of, service_program
 from muster_local.provisioning import Access, password_of, provision
 from muster_local.readiness import ask
+from muster_local.secured import Secured, secured
 from muster_local.servers import (
+    KAFKA,
     containers,
     embedded_kafka,
     embedded_listeners,
@@ -25,10 +27,12 @@ from muster_local.servers import (
     external_kafka,
     external_postgres,
     kafka_at,
+    secured_listeners,
 )
 from muster_operator.topic_plan import apply as apply_topics
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.dbmate import migrate
+from muster_runtime.messaging.connection import KafkaConnection
 
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.05
@@ -48,12 +52,20 @@ class Supervisor:
     """Runs the stack of one home."""
 
     def __init__(
-        self, home: Home, services: Sequence[str], ports: Mapping[str, int], maintained: Sequence[str] = ()
+        self,
+        home: Home,
+        services: Sequence[str],
+        ports: Mapping[str, int],
+        maintained: Sequence[str] = (),
+        *,
+        secure: bool = False,
     ) -> None:
         self._home = home
         self._maintained = maintained
         self._services = services
         self._ports = ports
+        self._secure = secure
+        self._secured: Secured | None = None
         self._state = State(supervisor=os.getpid())
         self._children: list[Child] = []
         self._keepers: list[asyncio.Task[None]] = []
@@ -83,9 +95,13 @@ class Supervisor:
 
     async def _start(self) -> None:
         self._enter("starting")
-        self._home.issuer()
         mail = [MAIL] if self._services else []
-        installation = self._home.installation([*embedded_listeners(), *mail, *self._services], self._ports)
+        servers = secured_listeners() if self._secure else embedded_listeners()
+        listeners = [*servers, *mail, *self._services]
+        installation = self._home.installation(listeners, self._ports, secure=self._secure)
+        self._secured = secured(self._home, installation)
+        if self._secured is None:
+            self._home.issuer()
         await self._start_servers(installation)
         if self._services:
             accesses = await self._provision(installation)
@@ -95,7 +111,8 @@ class Supervisor:
 
     async def _start_servers(self, installation: Installation) -> None:
         """Start Postgres and Kafka, or find those of the environment ready."""
-        self._step("Starting Postgres and Kafka")
+        doors = self._secured
+        self._step("Starting Postgres and Kafka" if doors is None else "Starting Postgres, Kafka, and the provider")
         self._state.admin_dsn = external_postgres() or ""
         self._state.bootstrap = external_kafka() or ""
         # On a server that others use too, what is ours bears the stack's name.
@@ -103,24 +120,33 @@ class Supervisor:
 
         async def postgres() -> None:
             if not self._state.admin_dsn:
-                program = await asyncio.to_thread(embedded_postgres, self._home.path, installation)
+                security = None if doors is None else doors.postgres()
+                program = await asyncio.to_thread(embedded_postgres, self._home.path, installation, security)
                 self._state.admin_dsn = program.address
                 await self._run(program)
             await self._until_ready("postgres", self._state.admin_dsn)
 
         async def kafka() -> None:
             if not self._state.bootstrap:
-                program = await asyncio.to_thread(embedded_kafka, self._home.path, installation)
+                security = None if doors is None else doors.kafka()
+                program = await asyncio.to_thread(embedded_kafka, self._home.path, installation, security)
                 self._state.bootstrap = program.address
                 await self._run(program)
             await self._until_ready("kafka", self._state.bootstrap)
 
-        await _all(postgres(), kafka())
+        async def provider(doors: Secured) -> None:
+            program = await asyncio.to_thread(doors.provider)
+            await self._run(program)
+            await self._until_ready(program.name, program.address)
+
+        await _all(postgres(), kafka(), *([provider(doors)] if doors is not None else []))
 
     async def _provision(self, installation: Installation) -> dict[str, Access]:
         """Databases, schemas, roles and topics; then the migrations, each by its service's owner role."""
         self._step("Creating topics, roles, and schemas")
-        await apply_topics(kafka_at(self._state.bootstrap), self._state.topic_prefix)
+        await apply_topics(self._kafka(), self._state.topic_prefix)
+        if self._secured is not None:
+            await self._secured.admit(self._state.bootstrap, self._services)
         database = f"muster_{installation.name}" if external_postgres() else "muster"
         secret = password_of(self._state.admin_dsn)
         accesses = {
@@ -185,7 +211,8 @@ class Supervisor:
     async def _until_ready(self, name: str, address: str) -> None:
         """Wait until a program is ready; raise StartFailed when it keeps dying, or takes too long."""
         deadline = asyncio.get_running_loop().time() + _START_SECONDS
-        while not (answer := await ask(name, address)).ready:
+        connection = self._kafka() if name == KAFKA else None
+        while not (answer := await ask(name, address, connection)).ready:
             process = self._state.processes.get(name)
             if process is not None and process.pid is None and process.restarts >= _RESTARTS:
                 said = process.last_lines or ["no output"]
@@ -193,6 +220,10 @@ class Supervisor:
             if asyncio.get_running_loop().time() > deadline:
                 raise StartFailed(f"{name} is not ready after {_START_SECONDS:.0f} s: {'; '.join(answer.reasons)}")
             await asyncio.sleep(_POLL_SECONDS)
+
+    def _kafka(self) -> KafkaConnection:
+        bootstrap = self._state.bootstrap
+        return kafka_at(bootstrap) if self._secured is None else self._secured.connection(bootstrap)
 
     async def _stop(self) -> None:
         """Stop the programs: those that use a server before the server."""
@@ -245,6 +276,7 @@ def main(arguments: Iterable[str]) -> int:
     parser.add_argument("--service", action="append", default=[])
     parser.add_argument("--port", action="append", default=[], metavar="NAME=NUMBER")
     parser.add_argument("--maintenance", action="append", default=[], metavar="NAME")
+    parser.add_argument("--secure", action="store_true")
     options = parser.parse_args(list(arguments))
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
@@ -254,15 +286,17 @@ def main(arguments: Iterable[str]) -> int:
     ports = {name: int(number) for name, _, number in (port.partition("=") for port in options.port)}
     try:
         with home.held():
-            return _supervise(home, options.service, ports, options.maintenance)
+            return _supervise(
+                Supervisor(home, options.service, ports, options.maintenance, secure=options.secure), home
+            )
     except BlockingIOError:
         return ALREADY_RUNS
 
 
-def _supervise(home: Home, services: Sequence[str], ports: Mapping[str, int], maintained: Sequence[str]) -> int:
+def _supervise(supervisor: Supervisor, home: Home) -> int:
     try:
         with containers():
-            return asyncio.run(Supervisor(home, services, ports, maintained).run())
+            return asyncio.run(supervisor.run())
     except Exception as error:
         logging.exception("the supervisor failed")
         home.write_state(State(supervisor=os.getpid(), phase="failed", failure=_reason(error)))

@@ -35,6 +35,9 @@ from muster_runtime.exit_statuses import FAILED
 def demo(
     seats: Annotated[int, typer.Option(help="Total seats, split between agencies by headcount.")] = 10_000,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running and print the addresses.")] = False,
+    secure: Annotated[
+        bool, typer.Option("--secure", help="On a stack with TLS, passwords, ACLs, and an identity provider.")
+    ] = False,
     home: Annotated[
         Path | None, typer.Option(help="The folder of the stack. Default: a temporary one, or .muster with --keep.")
     ] = None,
@@ -52,7 +55,7 @@ def demo(
     # SIGTERM leaves nothing running, like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        lines = asyncio.run(_play(agencies, keep, folder, console))
+        lines = asyncio.run(_play(agencies, folder, console, keep=keep, secure=secure))
     except KeyboardInterrupt:
         console.print("Stopped." if keep else "Stopped; nothing is left running.")
         raise typer.Exit(130) from None
@@ -67,11 +70,13 @@ def demo(
         raise typer.Exit(FAILED)
 
 
-async def _play(agencies: Sequence[Agency], keep: bool, home: Path, console: Console) -> Sequence[Line]:
+async def _play(
+    agencies: Sequence[Agency], home: Path, console: Console, *, keep: bool, secure: bool
+) -> Sequence[Line]:
     seats = sum(agency.seats for agency in agencies)
     with View(console) as view:
         view.note(f"The program's first year with {seats:,} seats. The agencies are real; the story is invented.")
-        stack = await Stack.start(home, progress=view.note, detached=keep)
+        stack = await Stack.start(home, progress=view.note, detached=keep, secure=secure)
         try:
             receiver = await Receiver.start(home / "receiver", stack.pids()["mail"] if keep else os.getpid())
             try:

@@ -5,7 +5,8 @@
 // PROVIDER_ACCESS_TOKEN, PROVIDER_REFRESH_TOKEN, PROVIDER_DEVICE_CODE, PROVIDER_INTERVAL (of the device flow's questions).
 //
 // The file, JSON: {"clients": [...] as the library takes them, "accounts": {name: {"password", "claims"}}, "client_claims":
-// {client_id: claims}, "jwks": private keys}. The claims are those of the access tokens.
+// {client_id: claims}, "client_scopes": {client_id: scopes that it may ask for}, "jwks": private keys}. The claims are those
+// of the access tokens.
 
 import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -15,7 +16,8 @@ import Provider from 'oidc-provider';
 
 const env = process.env;
 const seconds = (name, otherwise) => Number(env[`PROVIDER_${name}`] ?? otherwise);
-const { clients, accounts, client_claims: clientClaims, jwks } = JSON.parse(readFileSync(env.PROVIDER_FILE, 'utf8'));
+const configuration = JSON.parse(readFileSync(env.PROVIDER_FILE, 'utf8'));
+const { clients, accounts, client_claims: clientClaims, client_scopes: clientScopes, jwks } = configuration;
 const resource = 'urn:muster:api';
 const interval = seconds('INTERVAL', 5);
 const lastAsked = new Map();
@@ -59,8 +61,8 @@ const provider = new Provider(env.PROVIDER_ISSUER, {
       enabled: true,
       defaultResource: () => resource,
       useGrantedResource: () => true,
-      getResourceServerInfo: () => ({
-        scope: '',
+      getResourceServerInfo: (ctx, indicator, client) => ({
+        scope: clientScopes[client.clientId] ?? '',
         audience: env.PROVIDER_AUDIENCE ?? 'muster',
         accessTokenFormat: 'jwt',
         jwt: { sign: { alg: jwks.keys[0].alg } },
