@@ -3,18 +3,15 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
-import psutil
 import pytest
 
 from muster_contracts import SERVICES, topics
@@ -24,6 +21,7 @@ from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN, kafka_at
 from muster_local.stack import Stack, StackFailed
 from muster_operator.topics import delete_topics
 from tests.integration.local.command import an_agency_joins_and_leaves, muster
+from tests.integration.local.homes import processes_of
 
 Eventually = Callable[..., Awaitable[Any]]
 
@@ -32,45 +30,10 @@ PATIENCE = 90
 
 
 @pytest.fixture
-def embedded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment names no servers."""
-    monkeypatch.delenv(POSTGRES_DSN, raising=False)
-    monkeypatch.delenv(KAFKA_BOOTSTRAP, raising=False)
-
-
-@pytest.fixture
 def embedded_postgres(kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment names a Kafka alone: a stack of Postgres is quick to start."""
     monkeypatch.delenv(POSTGRES_DSN, raising=False)
     monkeypatch.setenv(KAFKA_BOOTSTRAP, kafka_bootstrap)
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """A home of the test's own; whatever still runs there at its end is stopped, and fails the test.
-
-    It is not below pytest's folder, which pytest closes to other system users, such as that of Postgres.
-    """
-    path = Path(tempfile.mkdtemp(prefix="muster-home-"))
-    yield path
-    left = processes_of(path)
-    for process in left:
-        process.kill()
-    shutil.rmtree(path)
-    assert not left
-
-
-def processes_of(home: Path) -> list[psutil.Process]:
-    """Every process that was started for a home: its path is in their arguments or environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            told = [*process.cmdline(), *process.environ().values()]
-        except psutil.Error:
-            continue
-        if process.pid != os.getpid() and any(str(home) in each for each in told):
-            found.append(process)
-    return found
 
 
 async def alone(home: Path) -> Stack:

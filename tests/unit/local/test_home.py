@@ -14,7 +14,7 @@ import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from muster_local import home as home_module
-from muster_local.home import Home, PortTaken, State
+from muster_local.home import Home, PortTaken, SecuredOtherwise, State
 from muster_local.mail import Keeper
 from muster_local.private import HomeRefused
 from muster_local.stack import Stack
@@ -253,3 +253,14 @@ def test_a_pid_in_the_lock_that_is_not_its_holders_is_never_signaled(
         assert home.supervisor() is None
         asyncio.run(Stack(home.path).stop())
     assert bystander.poll() is None
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_a_stack_stays_secured_or_plain_as_it_was_made(home: Home, secure: bool) -> None:
+    assert home.secured(secure) is secure
+    made = home.installation(LISTENERS, {}, secure=secure)
+    assert (made.secured is not None) is secure
+    assert home.installation(LISTENERS, {}).secured == made.secured
+    assert home.secured(None) is home.secured(secure) is secure
+    with pytest.raises(SecuredOtherwise, match="choose another home"):
+        home.secured(not secure)

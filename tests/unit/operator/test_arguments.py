@@ -126,3 +126,10 @@ def test_a_service_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: py
 def test_the_help_has_a_record_as_the_readiness_names_it() -> None:
     result = CliRunner().invoke(app, ["streams", "pass", "--help"], env={"COLUMNS": "200"})
     assert "topic[partition]@offset" in result.output
+
+
+@pytest.mark.parametrize("variable", ["MUSTER_POSTGRES_DSN", "MUSTER_KAFKA_BOOTSTRAP", "MUSTER_STACK"])
+def test_a_secured_stack_is_not_made_on_others_servers(tmp_path: Path, variable: str) -> None:
+    result = CliRunner().invoke(app, ["up", "--secure", "--home", str(tmp_path / "home")], env={variable: "elsewhere"})
+    assert result.exit_code == 2
+    assert f"unset {variable}" in result.output
