@@ -120,16 +120,21 @@ class Home:
 
     def has_stack(self) -> bool:
         """Whether a stack was ever started here."""
-        return (self.path / "installation.json").exists()
+        return self._installation.exists()
+
+    def kept(self) -> Installation | None:
+        """What is kept of the stack that was made here; None if there is none."""
+        return Installation.model_validate_json(_read(self._installation)) if self.has_stack() else None
 
     def secured(self, asked: bool | None) -> bool:
         """Whether the stack is secured: as it was made, or as asked for when it is made.
 
         Raises SecuredOtherwise when another is asked for than was made.
         """
-        if not self.has_stack():
+        kept = self.kept()
+        if kept is None:
             return bool(asked)
-        made = Installation.model_validate_json(_read(self.path / "installation.json")).secured is not None
+        made = kept.secured is not None
         if asked is not None and asked != made:
             kind = "secured" if made else "without --secure"
             raise SecuredOtherwise(
@@ -174,15 +179,13 @@ class Home:
 
         Raises PortTaken when a port that was asked for is in use or is asked for twice, or when no port is free.
         """
-        path = self.path / "installation.json"
-        if path.exists():
-            kept = Installation.model_validate_json(_read(path))
-        else:
+        kept = self.kept()
+        if kept is None:
             from cryptography.fernet import Fernet
 
             kept = Installation(secret_key=Fernet.generate_key().decode(), secured=Credentials() if secure else None)
         kept = kept.model_copy(update={"ports": kept.ports | _choose_ports(list(listeners), asked, kept.ports)})
-        _write(path, kept.model_dump_json(indent=2))
+        _write(self._installation, kept.model_dump_json(indent=2))
         return kept
 
     def read_state(self) -> State:
@@ -231,6 +234,10 @@ class Home:
             if process.uids().effective == os.geteuid() and str(self._lock) in opened:
                 return process.pid
         return None
+
+    @property
+    def _installation(self) -> Path:
+        return self.path / "installation.json"
 
     @property
     def _lock(self) -> Path:

@@ -78,7 +78,7 @@ class Stack:
                 raise AlreadyRuns(f"a stack runs in {stack.home}: stop it with muster down before {option}")
             await stack._until_up(None, progress)
             return stack
-        supervisor = stack._launch(detached, services, ports or {}, maintained, secure=is_secured)
+        supervisor = _launch(stack._home, detached, services, ports or {}, maintained, secure=is_secured)
         try:
             await stack._until_up(supervisor, progress)
         except BaseException:
@@ -192,39 +192,13 @@ class Stack:
         return True
 
     def _secured(self) -> "Secured | None":
-        if not self._home.secured(None):
+        installation = self._home.kept()
+        if installation is None or installation.secured is None:
             return None
         # A plain stack's commands need nothing of it, and it takes long to load.
         from muster_local.secured import secured
 
-        return secured(self._home, self._home.installation((), {}))
-
-    def _launch(
-        self,
-        detached: bool,
-        services: Sequence[str] | None,
-        ports: Mapping[str, int],
-        maintained: Sequence[str],
-        *,
-        secure: bool,
-    ) -> "subprocess.Popen[bytes]":
-        # Most commands start nothing, and the contracts take long to load.
-        from muster_contracts import SERVICES
-
-        self._home.make()
-        arguments = [f"--service={service}" for service in (SERVICES if services is None else services)]
-        arguments += [f"--maintenance={service}" for service in maintained]
-        arguments += [f"--port={name}={number}" for name, number in ports.items()]
-        arguments += ["--secure"] if secure else []
-        with self._home.append("supervisor") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "muster_local.supervisor", str(self.home), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=None if detached else dies_with_parent(signal.SIGTERM),
-            )
+        return secured(self._home, installation)
 
     async def _until_up(self, supervisor: "subprocess.Popen[bytes] | None", progress: Callable[[str], None]) -> None:
         """Wait until the stack runs, and tell its steps. `supervisor` is the process, where we started it."""
@@ -247,6 +221,34 @@ class Stack:
                 if state.phase == "running":
                     return
             await asyncio.sleep(_POLL_SECONDS)
+
+
+def _launch(
+    home: Home,
+    detached: bool,
+    services: Sequence[str] | None,
+    ports: Mapping[str, int],
+    maintained: Sequence[str],
+    *,
+    secure: bool,
+) -> "subprocess.Popen[bytes]":
+    # Most commands start nothing, and the contracts take long to load.
+    from muster_contracts import SERVICES
+
+    home.make()
+    arguments = [f"--service={service}" for service in (SERVICES if services is None else services)]
+    arguments += [f"--maintenance={service}" for service in maintained]
+    arguments += [f"--port={name}={number}" for name, number in ports.items()]
+    arguments += ["--secure"] if secure else []
+    with home.append("supervisor") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "muster_local.supervisor", str(home.path), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=None if detached else dies_with_parent(signal.SIGTERM),
+        )
 
 
 def _require_embedded_servers() -> None:

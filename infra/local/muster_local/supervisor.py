@@ -9,8 +9,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from muster_local.child import Child, Program
 from muster_local.home import ALREADY_RUNS, Home, Installation, Phase, ProcessState, State
@@ -52,13 +53,7 @@ class Supervisor:
     """Runs the stack of one home."""
 
     def __init__(
-        self,
-        home: Home,
-        services: Sequence[str],
-        ports: Mapping[str, int],
-        maintained: Sequence[str] = (),
-        *,
-        secure: bool = False,
+        self, home: Home, services: Sequence[str], ports: Mapping[str, int], maintained: Sequence[str], *, secure: bool
     ) -> None:
         self._home = home
         self._maintained = maintained
@@ -66,6 +61,7 @@ class Supervisor:
         self._ports = ports
         self._secure = secure
         self._secured: Secured | None = None
+        self._connect: Callable[[str], KafkaConnection] = kafka_at
         self._state = State(supervisor=os.getpid())
         self._children: list[Child] = []
         self._keepers: list[asyncio.Task[None]] = []
@@ -102,6 +98,8 @@ class Supervisor:
         self._secured = secured(self._home, installation)
         if self._secured is None:
             self._home.issuer()
+        else:
+            self._connect = self._secured.connection
         await self._start_servers(installation)
         if self._services:
             accesses = await self._provision(installation)
@@ -120,7 +118,7 @@ class Supervisor:
 
         async def postgres() -> None:
             if not self._state.admin_dsn:
-                security = None if doors is None else doors.postgres()
+                security = doors.postgres() if doors else None
                 program = await asyncio.to_thread(embedded_postgres, self._home.path, installation, security)
                 self._state.admin_dsn = program.address
                 await self._run(program)
@@ -128,23 +126,24 @@ class Supervisor:
 
         async def kafka() -> None:
             if not self._state.bootstrap:
-                security = None if doors is None else doors.kafka()
+                security = doors.kafka() if doors else None
                 program = await asyncio.to_thread(embedded_kafka, self._home.path, installation, security)
                 self._state.bootstrap = program.address
                 await self._run(program)
             await self._until_ready("kafka", self._state.bootstrap)
 
-        async def provider(doors: Secured) -> None:
-            program = await asyncio.to_thread(doors.provider)
-            await self._run(program)
-            await self._until_ready(program.name, program.address)
+        async def provider() -> None:
+            if doors is not None:
+                program = await asyncio.to_thread(doors.provider)
+                await self._run(program)
+                await self._until_ready(program.name, program.address)
 
-        await _all(postgres(), kafka(), *([provider(doors)] if doors is not None else []))
+        await _all(postgres(), kafka(), provider())
 
     async def _provision(self, installation: Installation) -> dict[str, Access]:
         """Databases, schemas, roles and topics; then the migrations, each by its service's owner role."""
         self._step("Creating topics, roles, and schemas")
-        await apply_topics(self._kafka(), self._state.topic_prefix)
+        await apply_topics(self._connect(self._state.bootstrap), self._state.topic_prefix)
         if self._secured is not None:
             await self._secured.admit(self._state.bootstrap, self._services)
         database = f"muster_{installation.name}" if external_postgres() else "muster"
@@ -211,7 +210,7 @@ class Supervisor:
     async def _until_ready(self, name: str, address: str) -> None:
         """Wait until a program is ready; raise StartFailed when it keeps dying, or takes too long."""
         deadline = asyncio.get_running_loop().time() + _START_SECONDS
-        connection = self._kafka() if name == KAFKA else None
+        connection = self._connect(address) if name == KAFKA else None
         while not (answer := await ask(name, address, connection)).ready:
             process = self._state.processes.get(name)
             if process is not None and process.pid is None and process.restarts >= _RESTARTS:
@@ -220,10 +219,6 @@ class Supervisor:
             if asyncio.get_running_loop().time() > deadline:
                 raise StartFailed(f"{name} is not ready after {_START_SECONDS:.0f} s: {'; '.join(answer.reasons)}")
             await asyncio.sleep(_POLL_SECONDS)
-
-    def _kafka(self) -> KafkaConnection:
-        bootstrap = self._state.bootstrap
-        return kafka_at(bootstrap) if self._secured is None else self._secured.connection(bootstrap)
 
     async def _stop(self) -> None:
         """Stop the programs: those that use a server before the server."""
@@ -258,15 +253,11 @@ def _reason(error: BaseException) -> str:
     return str(error) or repr(error)
 
 
-async def _all(*work: Awaitable[None]) -> None:
+async def _all(*work: Coroutine[Any, Any, None]) -> None:
     """Do it all at once; the first error cancels the rest."""
     async with asyncio.TaskGroup() as group:
         for each in work:
-            group.create_task(_awaited(each))
-
-
-async def _awaited(work: Awaitable[None]) -> None:
-    await work
+            group.create_task(each)
 
 
 def main(arguments: Iterable[str]) -> int:

@@ -41,10 +41,15 @@ async def save_extensions(
     """Extend the windows that last as long as the term; returns those that changed."""
     rows = await connection.fetch(
         """
-        update feature_window
+        update feature_window as changed
         set ends_at = $3
-        where agency_id = $1 and enrollment_id = $2 and not trial and ends_at < $3
-        returning agency_id, window_id, feature, old.ends_at as previous_ends_at, new.ends_at
+        from feature_window as previous
+        where
+            changed.agency_id = $1 and changed.enrollment_id = $2 and not changed.trial and changed.ends_at < $3
+            and (previous.agency_id, previous.enrollment_id, previous.feature)
+            = (changed.agency_id, changed.enrollment_id, changed.feature)
+        returning
+            changed.agency_id, changed.window_id, changed.feature, previous.ends_at as previous_ends_at, changed.ends_at
         """,
         agency_id,
         enrollment_id,
