@@ -15,7 +15,9 @@ from muster_contracts import SERVICES
 from muster_contracts.billing import TermStarted
 from muster_contracts.enrollment.agency import AgencyEnrolled
 from muster_local import kafka
+from muster_local.home import SecuredOtherwise
 from muster_local.stack import Stack
+from muster_operator.failures import BadInput
 from muster_runtime.http.issuer import Issuer
 from muster_runtime.kafka_settings import KafkaSettings
 from muster_runtime.messaging.connection import KafkaConnection
@@ -56,14 +58,15 @@ async def test_a_secured_stack_serves_those_who_say_who_they_are_and_nobody_else
         ):
             reply = await client.get("/v1/agencies", headers={"authorization": f"Bearer {token}"})
             assert reply.status_code == answer, reply.text
-    assert muster("token", "--scope=billing:read", "--agency=NASA", option).returncode == 2
+    with pytest.raises(BadInput, match="for all agencies"):
+        stack.token("billing:read", agency="NASA")
+    with pytest.raises(SecuredOtherwise, match="was made secured"):
+        await Stack.start(home, secure=False)
 
     await _kafka_admits_users_to_their_topics_alone(stack)
     await _postgres_admits_roles_by_tls_alone(stack)
     _only_files_hold_secrets(stack)
-    again = muster("up", "--no-secure", option)
-    assert (again.returncode, "was made secured" in again.stderr) == (4, True), again.stderr
-    assert muster("down", option).returncode == 0
+    await stack.stop()
     assert processes_of(home) == []
 
 
