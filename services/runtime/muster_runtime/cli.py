@@ -53,6 +53,10 @@ def run(build: Callable[[], Service]) -> None:
             uvloop.run(_serve(service, roles, raise_file_limit()))
         except (StartRefused, tracing.InvalidTracing) as refusal:
             raise _refusal(str(refusal)) from None
+        except Exception as error:
+            # Python's own report would show the error's message as it is, and that may quote a row or an input.
+            _log.critical("service_failed", exc_info=error)
+            raise typer.Exit(FAILED) from None
         finally:
             tracing.stop()
 
@@ -120,6 +124,7 @@ async def _serve(service: Service, roles: frozenset[Role], open_files: int) -> N
     stopped = asyncio.Event()
     for signal_ in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_, stopped.set)
+    asyncio.get_running_loop().set_exception_handler(_log_unhandled)
     settings = service.settings
     _log.info("service_started", roles=sorted(roles), environment=settings.environment)
     async with running(service, roles) as process:
@@ -140,6 +145,11 @@ async def _serve(service: Service, roles: frozenset[Role], open_files: int) -> N
         )
         await _until_stopped(_Server(config), process, stopped)
     _log.info("service_stopped")
+
+
+def _log_unhandled(_loop: asyncio.AbstractEventLoop, found: dict[str, Any]) -> None:
+    """Log what no task waited for. asyncio itself would show the task, and in it the error's message as it is."""
+    _log.error("task_failed", reason=found.get("message"), exc_info=found.get("exception"))
 
 
 async def _until_stopped(server: uvicorn.Server, process: Process, stopped: asyncio.Event) -> None:

@@ -63,6 +63,15 @@ def test_a_library_says_the_same_thing_once_in_a_while_and_we_say_it_each_time(w
     assert said[2:] == ["relay_failed"] * 100
 
 
+def test_a_library_is_not_heard_below_a_warning(written: StringIO) -> None:
+    """There it may quote a request, a URL, or a record as it is."""
+    logging.getLogger().setLevel("DEBUG")
+    for library in ("httpx", "httpcore.connection", "of.nobody"):
+        logging.getLogger(library).info("POST https://agency.example/%s", CANARY)
+    structlog.get_logger("muster").debug("ours")
+    assert [line["event"] for line in lines(written)] == ["ours"]
+
+
 @pytest.mark.parametrize("library", ["uvicorn.error", "faststream", "aiokafka.consumer"])
 def test_libraries_write_the_same_lines(written: StringIO, library: str) -> None:
     logging.getLogger(library).warning("the broker %s is gone", 7)

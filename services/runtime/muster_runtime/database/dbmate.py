@@ -14,6 +14,7 @@ import asyncpg
 from pydantic import SecretStr
 
 from muster_runtime.database.connections import Connection
+from muster_runtime.database.sessions import NO_ADDRESS
 from muster_runtime.errors import RetryableError
 
 RUNTIME_MIGRATIONS = Path(__file__).parent.parent / "migrations"
@@ -51,11 +52,13 @@ def migrate(owner_dsn: SecretStr | str, schema: str, directory: Path) -> None:
     dsn = owner_dsn if isinstance(owner_dsn, str) else owner_dsn.get_secret_value()
     if not dsn:
         raise MigrationFailed("MUSTER_POSTGRES_OWNER_DSN is not set")
-    address = _with_schema(dsn, schema)
     try:
+        address = _with_schema(dsn, schema)
         asyncio.run(_repair_indexes(address))
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise MigrationFailed(f"{type(error).__name__}: {error}") from None
+    except ValueError:  # its message may quote a part of the password
+        raise MigrationFailed(f"MUSTER_POSTGRES_OWNER_DSN is {NO_ADDRESS}") from None
     done = subprocess.run(
         [
             dbmate,

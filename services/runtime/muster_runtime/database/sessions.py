@@ -37,6 +37,9 @@ VANISHED_CLIENTS = {
     "idle_in_transaction_session_timeout": "25000",
 }
 
+# What is wrong with an address that no driver can read; its own error may quote a part of the password.
+NO_ADDRESS = "not an address of Postgres: percent-encode what its user and password have of /?#[]@:%"
+
 # What refuses a role: its password, its certificate, or its right to log in.
 REFUSED = (asyncpg.InvalidAuthorizationSpecificationError,)
 

@@ -97,6 +97,7 @@ _LIBRARIES = (
     "uvicorn.access",
     "faststream",
     "aiokafka",
+    "httpcore",
     "httpx",
     "opentelemetry",
     "urllib3",
@@ -145,7 +146,7 @@ def configure(settings: Settings, service_name: str) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stdout)
-    handler.addFilter(_Repetitions())
+    handler.addFilter(_OfLibraries())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -165,11 +166,14 @@ def configure(settings: Settings, service_name: str) -> None:
         library = logging.getLogger(name)
         library.handlers = []
         library.propagate = True
-        library.setLevel("WARNING" if level == "INFO" else level)
+        library.setLevel("WARNING" if level in {"DEBUG", "INFO"} else level)
 
 
-class _Repetitions(logging.Filter):
-    """Withholds what a library said a moment ago, whatever the figures in it. Our own lines all get through."""
+class _OfLibraries(logging.Filter):
+    """Withholds what a library said a moment ago, whatever the figures in it, and all that it says below a warning.
+
+    There, libraries quote requests, URLs, and records as they are. Our own lines all get through.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -178,6 +182,8 @@ class _Repetitions(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if not isinstance(record.msg, str):  # structlog hands in a mapping
             return True
+        if record.levelno < logging.WARNING:
+            return False
         line, now = (record.name, record.msg), time.monotonic()
         if now < self._said_at.get(line, -math.inf) + REPEATED_AFTER_SECONDS:
             LOG_LINES_WITHHELD.inc()

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from muster_contracts import topics
 from muster_runtime.database.dbmate import MigrationsPending
 from muster_runtime.database.pooler import WAIT_SECONDS, shares_connections
-from muster_runtime.database.sessions import REFUSED
+from muster_runtime.database.sessions import NO_ADDRESS, REFUSED
 from muster_runtime.database.transactions import Database
 from muster_runtime.http.keys import KeySource
 from muster_runtime.http.roles import Roles, RolesRefused
@@ -82,6 +82,8 @@ async def require_sessions(setting: str, dsn: SecretStr) -> None:
         reason = str(error).partition("\n")[0] or f"no answer within {WAIT_SECONDS} s"
         how = "refuses" if isinstance(error, REFUSED) else "cannot be reached at"
         raise StartRefused(f"Postgres {how} {setting}: {reason}") from None
+    except ValueError:  # its message may quote a part of the password
+        raise StartRefused(f"{setting} is {NO_ADDRESS}") from None
     if shared:
         raise StartRefused(
             f"{setting} leads to a pooler in transaction mode, which does not support LISTEN, prepared statements, "

@@ -1,0 +1,265 @@
+"""Secrets and personal data on every path of three services, sought everywhere else: they may be nowhere.
+
+Each canary stands for one thing that must stay where it was put. It goes in by every door: requests that are taken,
+refused, and broken by a defect, a file, events from other programs, a mail server and a receiver that refuse. What is
+searched is all that a process says or keeps about its work: log lines, spans, metrics, problems, the audit trail, why
+a stream is parked, replies kept for repeated commands, attempts at deliveries, and the topics without personal data.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from io import StringIO
+from urllib.parse import quote, urlsplit
+
+import pytest
+import structlog
+
+from muster_contracts import topics
+from muster_contracts.enrollment import ContactRecorded
+from muster_enrollment.bootstrap import build as build_enrollment
+from muster_enrollment.settings import EnrollmentSettings
+from muster_entitlements.bootstrap import build as build_entitlements
+from muster_entitlements.settings import EntitlementsSettings
+from muster_notify.bootstrap import build as build_notify
+from muster_notify.settings import NotifySettings
+from muster_runtime.observability import telemetry, tracing
+from muster_runtime.settings import Settings
+from tests.integration.enrollment.program import REGISTER, START, Program, acceptance, authorization, enrollment
+from tests.integration.notify.conftest import Notify
+from tests.integration.notify.mail import MailServer, mail_server
+from tests.integration.notify.receiver import Receiver, receiving
+from tests.support.collector import Collector, collecting
+from tests.support.eventually import eventually
+from tests.support.services import RunningService, ServiceRunner
+
+PASSWORD = "canary-password-4711"
+SECRETS_IN_PATHS = "canary-path-4712"
+PEOPLE = {
+    kind: {"name": f"Canary{kind.title()} Person", "email": f"canary.{kind}@agency.gov"}
+    for kind in ("contact", "signer", "seat", "broken", "uploaded", "refused", "stranger")
+}
+
+# On the seat's table: a fault whose message quotes an address, as of a value that does not fit its column.
+BREAK_A_SEAT = """
+create function quote_the_address() returns trigger language plpgsql as $$
+begin
+    perform new.email::integer;
+    return new;
+end $$;
+create trigger quote_the_address before insert on seat
+for each row when (new.email like '%canary.broken%' or new.email like '%canary.uploaded%')
+execute function quote_the_address();
+"""
+
+# On notify's directory: a constraint whose detail quotes the whole row.
+BREAK_A_CONTACT = "alter table directory add constraint broken check (email not like '%canary.broken%')"
+
+
+@dataclass
+class Searched:
+    """What was said and kept, by where."""
+
+    logged: StringIO
+    collector: Collector
+    found: dict[str, str] = field(default_factory=dict)
+
+    def add(self, where: str, text: object) -> None:
+        """Search this too."""
+        self.found[where] = self.found.get(where, "") + str(text)
+
+    def canaries(self, secrets: set[str]) -> list[tuple[str, str, str]]:
+        """Each canary that was found: where, which, and what stands around it."""
+        self.found |= {"logs": self.logged.getvalue(), "spans": self.collector.received.decode("utf-8", "replace")}
+        sought = secrets | {
+            part for person in PEOPLE.values() for part in (*person.values(), person["name"].split()[0])
+        }
+        sought |= {quote(each) for each in sought}
+        return [
+            (where, each, text[max(0, place - 200) : place + 200])
+            for where, text in self.found.items()
+            for each in sorted(sought)
+            if (place := text.lower().find(each.lower())) >= 0
+        ]
+
+
+@pytest.fixture
+def searched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Searched]:
+    """Logs as a process writes them, at their most talkative, and spans as it exports them."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    telemetry.configure(Settings(environment="sandbox", log_level="debug"), "canaries")
+    (handler,) = root.handlers
+    assert isinstance(handler, logging.StreamHandler)
+    logged = StringIO()
+    handler.setStream(logged)
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+        tracing.start("muster", "test")
+        yield Searched(logged, collector)
+        tracing.stop()
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
+async def test_no_secret_and_no_person_is_told_where_they_do_not_belong(
+    run_service: ServiceRunner, searched: Searched
+) -> None:
+    async with receiving(Receiver(answer=lambda _: 410)) as receiver, mail_server(MailServer()) as mail:
+        mail.refuse_recipient = f"550 5.1.1 <{PEOPLE['contact']['email']}>: no such user"
+        enrolling = Program(await run_service(build_enrollment, EnrollmentSettings))
+        entitlements = await run_service(build_entitlements, EntitlementsSettings)
+        notify = Notify(
+            await run_service(
+                build_notify,
+                NotifySettings,
+                smtp_port=mail.port,
+                smtp_starttls=False,
+                smtp_password=PASSWORD,
+                webhook_allow_private=True,
+            )
+        )
+        services = {"enrollment": enrolling.service, "entitlements": entitlements, "notify": notify.service}
+        for service in services.values():
+            service.clock.move(START)
+        await entitlements.admin.execute(BREAK_A_SEAT)
+        await notify.service.admin.execute(BREAK_A_CONTACT)
+        secrets = {PASSWORD, SECRETS_IN_PATHS, *(urlsplit(s.access.api_dsn).password or "" for s in services.values())}
+        secrets |= {service.client.headers["authorization"].removeprefix("Bearer ") for service in services.values()}
+
+        await _enroll(enrolling)
+        secrets.add(await _add_webhook(notify, receiver))
+        await _use_seats(entitlements, searched)
+        await _send_worthless_events(notify.service)
+        await _be_refused(searched, services)
+
+        await eventually(lambda: _is_parked(notify.service))
+        await eventually(lambda: "seat_file_failed" in searched.logged.getvalue())
+        await eventually(lambda: _is_refused_by_receiver(notify))
+        await eventually(lambda: _is_refused_by_mail(notify.service))
+        for name, service in services.items():
+            await _search(searched, name, service)
+    tracing.stop()
+    lines = [json.loads(line) for line in searched.logged.getvalue().splitlines()]
+    events = {line["event"] for line in lines}
+    assert events >= {"request_failed", "stream_parked", "webhook_disabled", "delivery_attempt_failed", "request"}
+    assert searched.collector.spans
+    assert searched.canaries(secrets - {""}) == []
+
+
+async def _enroll(enrolling: Program) -> None:
+    await enrolling.import_register(REGISTER)
+    await enrolling.post("NASA", "enrollments", enrollment(contact=PEOPLE["contact"]))
+    await enrolling.post("NASA", "authorizations", authorization())
+    accepted = await enrolling.post("NASA", "data-use-acceptances", acceptance(signer=PEOPLE["signer"]))
+    assert accepted.status_code == 201, accepted.text
+
+
+async def _add_webhook(notify: Notify, receiver: Receiver) -> str:
+    """Add a webhook whose URL has a secret; answers the secret that signs."""
+    added = await notify.add_webhook(f"{receiver.url}/{SECRETS_IN_PATHS}?key={SECRETS_IN_PATHS}")
+    return str(added["secret"])
+
+
+async def _use_seats(entitlements: RunningService, searched: Searched) -> None:
+    """Assign a seat and repeat it, run into a defect, and send a file that runs into it as well."""
+    client = entitlements.client
+
+    async def opened() -> bool:
+        return (await client.get("/v1/agencies/NASA/pool")).status_code == 200
+
+    await eventually(opened)
+    for _ in range(2):
+        headers = {"Idempotency-Key": "once"}
+        assigned = await client.post("/v1/agencies/NASA/seats", json=PEOPLE["seat"], headers=headers)
+        assert assigned.status_code == 201, assigned.text
+    await client.get("/v1/agencies/NASA/seats")
+    await client.get("/v1/agencies/NASA/checks", params={"subject": PEOPLE["seat"]["email"], "feature": "chat"})
+    failed = await client.post("/v1/agencies/NASA/seats", json=PEOPLE["broken"])
+    assert failed.status_code == 500
+    searched.add("the problem of a defect", failed.text)
+    person = PEOPLE["uploaded"]
+    body = f"email,name\n{person['email']},{person['name']}\n"
+    path = "/v1/agencies/NASA/seat-imports"
+    sent = await client.post(path, content=body, headers={"Content-Type": "text/csv"})
+    assert sent.status_code == 202, sent.text
+
+
+async def _send_worthless_events(notify: RunningService) -> None:
+    """Contacts that cannot be kept: one that a constraint refuses, and one whose value breaks the contract's rules."""
+    person = PEOPLE["broken"]
+    await notify.publish(ContactRecorded(agency_id="DOE", subject_ref="con_1", role="administrator", **person))
+    stranger = PEOPLE["stranger"]
+    value = {"agency_id": "NSF", "subject_ref": [stranger["email"]], stranger["email"]: stranger["name"], "role": 7}
+    (envelope,) = await notify.publish(
+        ContactRecorded(agency_id="SBA", subject_ref="con_1", role="administrator", name="A", email="a@sba.gov")
+    )
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", PASSWORD.encode()),
+        ("ce_source", stranger["email"].encode()),
+        ("ce_type", envelope.type.encode()),
+        ("ce_partitionkey", b"NSF"),
+        ("ce_time", b"yesterday"),  # a reason may quote it: by contract, headers hold no personal data
+    ]
+    await notify.producer.put_raw(ContactRecorded.topic, key=b"NSF", value=json.dumps(value).encode(), headers=headers)
+
+
+async def _be_refused(searched: Searched, services: dict[str, RunningService]) -> None:
+    """Put canaries where a caller may put anything. Its own problem may quote it; another's, and logs, may not."""
+    person = PEOPLE["refused"]
+    for name, service in services.items():
+        client = service.client
+        for body in (json.dumps([person]), f'{{"email": "{person["email"]}"', json.dumps({person["email"]: person})):
+            for path in ("seats", "webhooks", "enrollments", person["email"]):
+                await client.post(
+                    f"/v1/agencies/NASA/{path}", content=body, headers={"Content-Type": "application/json"}
+                )
+        await client.get(f"/v1/agencies/{person['email']}/seats")
+        await client.get(f"/v1/agencies/NASA/seats?{person['email']}={person['name']}")
+        for token in (PASSWORD, service.token("a:b", subject="x")[:-5] + "abcde"):
+            await client.get("/v1/agencies/NASA/seats", headers={"Authorization": f"Bearer {token}"})
+        await client.post("/v1/agencies/NASA/webhooks", json={"url": f"https://{person['email']}:{PASSWORD}@[/"})
+        other = {"Authorization": f"Bearer {service.token(f'{name}:read', f'{name}:write', agency='DOE')}"}
+        for path in ("", "/seats", "/enrollment", "/webhooks", "/deliveries", "/pool", "/operations/none"):
+            for agency in ("NASA", "DOE"):
+                refused = await client.get(f"/v1/agencies/{agency}{path}", headers=other)
+                searched.add("what another agency is answered", refused.text)
+
+
+async def _is_parked(notify: RunningService) -> bool:
+    parked = {item["agency_id"] for item in (await notify.client.get("/v1/parked")).json()["items"]}
+    return {"DOE", "NSF"} <= parked
+
+
+async def _is_refused_by_receiver(notify: Notify) -> bool:
+    failed = await notify.deliveries(channel="webhook", state="failed")
+    return any(delivery["last_error"] == "answered 410" for delivery in failed)
+
+
+async def _is_refused_by_mail(notify: RunningService) -> bool:
+    found = await notify.admin.fetch("select detail from delivery_attempt where detail like 'answered 550%'")
+    assert all("<address>" in row["detail"] for row in found)
+    return bool(found)
+
+
+async def _search(searched: Searched, name: str, service: RunningService) -> None:
+    """All that a service answers its operators about itself, its tables of its work, and its topics."""
+    client, admin = service.client, service.admin
+    for path in ("/metrics", "/health/ready", "/sandbox/state", "/v1/parked", "/v1/audit", "/v1/personal-reads"):
+        searched.add(f"{name} {path}", (await client.get(path)).text)
+    if name == "notify":
+        for delivery in (await client.get("/v1/agencies/NASA/deliveries")).json()["items"]:
+            shown = await client.get(f"/v1/agencies/NASA/deliveries/{delivery['delivery_id']}")
+            searched.add("an attempt's details", shown.json()["log"])
+    for table in ("audit", "parked_stream", "deadline", "idempotency", "personal_read", "outbox"):
+        columns = "convert_from(body, 'utf-8')" if table == "idempotency" else "t::text"
+        rows = await admin.fetch(f"select {columns} as text from {table} as t")
+        searched.add(f"{name}'s table {table}", [row["text"] for row in rows])
+    personal = {service.topic_prefix + topic for topic, each in topics().items() if each.access == "restricted"}
+    for record in await service.reader.records():
+        if record.topic not in personal:
+            searched.add(record.topic, [record.key, record.headers, record.value])
