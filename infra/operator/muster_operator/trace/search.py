@@ -24,7 +24,8 @@ async def search(target: Target, id_: str, quiet: timedelta, limit: int) -> Fact
     thing = await find_thing(target.admin_dsn, id_, limit, facts.unseen)
     async with _opened(target, facts.unseen) as records:
         if records is not None:
-            await _find_on_topics(records, thing, quiet, facts)
+            async with _noted(target, facts.unseen):
+                await _find_on_topics(records, thing, quiet, facts)
         if not thing.correlation_ids:
             raise NotFound("; ".join([f"{id_}: nothing was found of it", *_not_seen(facts.unseen)]))
         wanted = sorted(thing.correlation_ids)[-limit:]
@@ -32,8 +33,9 @@ async def search(target: Target, id_: str, quiet: timedelta, limit: int) -> Fact
             facts.unseen.append(f"{left} more paths: --limit")
         await read_facts(target.admin_dsn, wanted, facts)
         if records is not None:
-            for correlation_id in wanted:
-                await _read_records(records, correlation_id, thing.agencies, quiet, facts)
+            async with _noted(target, facts.unseen):
+                for correlation_id in wanted:
+                    await _read_records(records, correlation_id, thing.agencies, quiet, facts)
             facts.unseen += [f"the rest of {partition}" for partition in sorted(records.cut)]
     return facts
 
@@ -60,6 +62,15 @@ async def _opened(target: Target, unseen: list[str]) -> AsyncIterator[Records | 
         yield Records(log, target.topic_prefix)
     finally:
         await opening.__aexit__(None, None, None)
+
+
+@asynccontextmanager
+async def _noted(target: Target, unseen: list[str]) -> AsyncIterator[None]:
+    """A block that reads topics: where Kafka fails, what was found so far is shown, with a note."""
+    try:
+        yield
+    except KafkaError as error:
+        unseen.append(f"the rest of the topics: {await target.kafka.failure(error)}")
 
 
 async def _find_on_topics(records: Records, thing: Thing, quiet: timedelta, facts: Facts) -> None:
