@@ -13,10 +13,10 @@ from muster_runtime.database.dbmate import MigrationFailed, migrate
 from muster_runtime.process.start_checks import StartRefused, require_sessions
 from tests.support.services import TokenIssuer
 
-PASSWORD = "canary-password-4711"
+CANARY = "canary-password-4711"
 
 # A password that nobody has escaped: the rest of the address is read as something else.
-UNESCAPED = SecretStr(f"postgresql://enrollment_worker:{PASSWORD}/x@127.0.0.1:1/muster")
+UNESCAPED = SecretStr(f"postgresql://enrollment_worker:{CANARY}/x@127.0.0.1:1/muster")
 
 
 async def test_an_address_that_cannot_be_read_is_refused_without_its_password() -> None:
@@ -26,7 +26,7 @@ async def test_an_address_that_cannot_be_read_is_refused_without_its_password() 
         await asyncio.to_thread(migrate, UNESCAPED, "enrollment", migrations_of("enrollment"))
     for said in (str(refused.value), str(failed.value)):
         assert "percent-encode" in said
-        assert PASSWORD not in said
+        assert CANARY not in said
 
 
 def test_a_process_that_breaks_down_logs_why_and_leaves_no_other_report(tokens: TokenIssuer) -> None:

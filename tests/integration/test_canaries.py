@@ -34,8 +34,8 @@ from tests.support.collector import Collector, collecting
 from tests.support.eventually import eventually
 from tests.support.services import RunningService, ServiceRunner
 
-PASSWORD = "canary-password-4711"
-SECRETS_IN_PATHS = "canary-path-4712"
+CANARY = "canary-password-4711"
+CANARY_IN_PATHS = "canary-path-4712"
 PEOPLE = {
     kind: {"name": f"Canary{kind.title()} Person", "email": f"canary.{kind}@agency.gov"}
     for kind in ("contact", "signer", "seat", "broken", "uploaded", "refused", "stranger")
@@ -118,7 +118,7 @@ async def test_no_secret_and_no_person_is_told_where_they_do_not_belong(
                 NotifySettings,
                 smtp_port=mail.port,
                 smtp_starttls=False,
-                smtp_password=PASSWORD,
+                smtp_password=CANARY,
                 webhook_allow_private=True,
             )
         )
@@ -127,7 +127,7 @@ async def test_no_secret_and_no_person_is_told_where_they_do_not_belong(
             service.clock.move(START)
         await entitlements.admin.execute(BREAK_A_SEAT)
         await notify.service.admin.execute(BREAK_A_CONTACT)
-        secrets = {PASSWORD, SECRETS_IN_PATHS, *(urlsplit(s.access.api_dsn).password or "" for s in services.values())}
+        secrets = {CANARY, CANARY_IN_PATHS, *(urlsplit(s.access.api_dsn).password or "" for s in services.values())}
         secrets |= {service.client.headers["authorization"].removeprefix("Bearer ") for service in services.values()}
 
         await _enroll(enrolling)
@@ -160,7 +160,7 @@ async def _enroll(enrolling: Program) -> None:
 
 async def _add_webhook(notify: Notify, receiver: Receiver) -> str:
     """Add a webhook whose URL has a secret; answers the secret that signs."""
-    added = await notify.add_webhook(f"{receiver.url}/{SECRETS_IN_PATHS}?key={SECRETS_IN_PATHS}")
+    added = await notify.add_webhook(f"{receiver.url}/{CANARY_IN_PATHS}?key={CANARY_IN_PATHS}")
     return str(added["secret"])
 
 
@@ -199,7 +199,7 @@ async def _send_worthless_events(notify: RunningService) -> None:
     )
     headers = [
         ("ce_specversion", b"1.0"),
-        ("ce_id", PASSWORD.encode()),
+        ("ce_id", CANARY.encode()),
         ("ce_source", stranger["email"].encode()),
         ("ce_type", envelope.type.encode()),
         ("ce_partitionkey", b"NSF"),
@@ -220,9 +220,9 @@ async def _be_refused(searched: Searched, services: dict[str, RunningService]) -
                 )
         await client.get(f"/v1/agencies/{person['email']}/seats")
         await client.get(f"/v1/agencies/NASA/seats?{person['email']}={person['name']}")
-        for token in (PASSWORD, service.token("a:b", subject="x")[:-5] + "abcde"):
+        for token in (CANARY, service.token("a:b", subject="x")[:-5] + "abcde"):
             await client.get("/v1/agencies/NASA/seats", headers={"Authorization": f"Bearer {token}"})
-        await client.post("/v1/agencies/NASA/webhooks", json={"url": f"https://{person['email']}:{PASSWORD}@[/"})
+        await client.post("/v1/agencies/NASA/webhooks", json={"url": f"https://{person['email']}:{CANARY}@[/"})
         other = {"Authorization": f"Bearer {service.token(f'{name}:read', f'{name}:write', agency='DOE')}"}
         for path in ("", "/seats", "/enrollment", "/webhooks", "/deliveries", "/pool", "/operations/none"):
             for agency in ("NASA", "DOE"):
