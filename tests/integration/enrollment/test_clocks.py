@@ -1,6 +1,7 @@
 """Two replicas whose clocks differ act as one, and no fact is dated before an earlier one."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
@@ -13,7 +14,8 @@ from muster_enrollment.bootstrap import build
 from muster_enrollment.domain.rules import CONTACT_RETENTION, SIGNER_RETENTION
 from muster_enrollment.settings import EnrollmentSettings
 from muster_runtime.process import Role
-from tests.integration.enrollment.program import DAY, REGISTER, Program, acceptance, authorization, enrollment
+from muster_runtime.service import Service
+from tests.integration.enrollment.program import DAY, REGISTER, START, Program, acceptance, authorization, enrollment
 from tests.integration.enrollment.test_model import Model, command
 from tests.support.clocks import ShiftedClock
 from tests.support.services import ServiceRunner
@@ -38,6 +40,19 @@ steps = st.lists(
     min_size=4,
     max_size=14,
 )
+
+
+def build_without_seals(settings: EnrollmentSettings) -> Service:
+    """The service without the seals of its audit: each is a fact of its own, and the model does not know when."""
+    return replace(build(settings), audit_sealed=None)
+
+
+@pytest.fixture
+async def empty(run_service: ServiceRunner) -> Program:
+    """The first process; its clock is at the program's start."""
+    service = await run_service(build_without_seals, EnrollmentSettings)
+    service.clock.move(START)
+    return Program(service)
 
 
 @pytest.fixture
