@@ -9,12 +9,17 @@ PACKAGES := contracts services/runtime services/enrollment services/entitlements
 MIGRATIONS := $(wildcard services/*/*/migrations/*.sql)
 MODULES := muster_contracts muster_runtime muster_enrollment muster_entitlements muster_billing muster_notify muster_operator muster_local
 
-# The fault tests; three of them are next to other tests of their subject. For the long run: the number of kills, the test
-# of a consumer that is a million events behind, and the file for the measurements.
+# The fault tests; some of them are next to other tests of their subject, and those that play a year or kill whole
+# processes again and again are left to `make faults`. For the long run: the number of kills, the test of a consumer that
+# is a million events behind, and the file for the measurements.
 HOSTILE := tests/integration/runtime/core/test_hostile.py
 POOLER := tests/faults/pooler
 BURST := tests/integration/runtime/core/test_burst.py
-FAULTS := $(HOSTILE) $(BURST) tests/faults --ignore=$(POOLER) tests/integration/entitlements/test_process.py::test_an_import_killed_again_and_again_ends_as_a_clean_run
+PROCESSES := tests/integration/entitlements/test_process.py
+LONG := $(PROCESSES)::test_an_import_killed_again_and_again_ends_as_a_clean_run \
+	$(PROCESSES)::test_a_withdrawal_killed_again_and_again_revokes_every_seat_once \
+	tests/e2e/test_kill_midway.py tests/integration/local/test_secured_stack.py
+FAULTS := $(HOSTILE) $(BURST) tests/faults --ignore=$(POOLER) $(LONG)
 KILLS ?= 200
 BACKLOG := tests/integration/runtime/core/test_flood.py::test_a_consumer_that_is_far_behind_stays_small_and_serves_every_agency
 FINDINGS := $(CURDIR)/build/faults.jsonl
@@ -39,8 +44,8 @@ down: venv ## Stop the stack; its data stays
 	$(BIN)/muster down $(ARGS)
 
 ##@ Work on it
-test: venv ## Run every test on real servers
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+test: venv ## Run the tests on real servers; `make faults` has those that take long
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(LONG:%=--deselect=%) $(ARGS)
 
 faults: venv ## Test every fault that Muster must survive: kills, pauses, lost answers, full disks
 	MUSTER_TEST_HOSTILE=20000 $(BIN)/python -m pytest $(FAULTS) $(ARGS)

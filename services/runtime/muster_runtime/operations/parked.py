@@ -27,6 +27,9 @@ from muster_runtime.pagination import Page
 SHOWN_RECORDS = 20
 SHOWN_BYTES = 10_000
 
+# Of a record's key, as the record of a read keeps it.
+_LONGEST_REFERENCE = 200
+
 Topic = Annotated[str, Path(examples=["muster.enrollment.agency"])]
 
 
@@ -147,7 +150,12 @@ def _people(topic: str, records: Sequence[Record]) -> list[str]:
     described = topics()[topic]
     if described.access == "public" or described.key != "subject_ref":
         return []
-    return [(record.key or b"?").decode("utf-8", "replace") for record in records]
+    return [_reference(record.key or b"?") for record in records]
+
+
+def _reference(key: bytes) -> str:
+    """A key as a text that Postgres keeps, whatever a hostile record has for one."""
+    return key.decode("utf-8", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")[:_LONGEST_REFERENCE]
 
 
 def _key(stream: ParkedStream | ParkedStreamReply) -> str:
