@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 from typing import Any
 
 import asyncpg
@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
 
 from muster_runtime.database.dbmate import MigrationsPending
 from muster_runtime.database.transactions import RETRYABLE
@@ -146,7 +147,20 @@ def _problem(
 def _http_problem(request: Request, error: HTTPException) -> Response:
     slug, title = _HTTP[error.status_code]
     detail = None if error.detail == HTTPStatus(error.status_code).phrase else error.detail
-    return _problem(request, error.status_code, slug, title, detail, headers=error.headers)
+    headers = (
+        {"allow": ", ".join(_methods(request))} if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else error.headers
+    )
+    return _problem(request, error.status_code, slug, title, detail, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What the path supports (RFC 9110, 15.5.6). The framework names only the methods of its first route."""
+    routes: Sequence[BaseRoute] = request.app.routes
+    return [
+        method
+        for method in HTTPMethod
+        if any(route.matches({**request.scope, "method": method.value})[0] is Match.FULL for route in routes)
+    ]
 
 
 def _invalid_request(request: Request, error: RequestValidationError) -> Response:

@@ -173,7 +173,8 @@ async def test_an_unknown_address_or_method_is_a_problem(sample: Sample) -> None
     problem(await sample.client.get("/redoc"), 404)
     reply = await sample.client.patch(NOTES)
     problem(reply, 405)
-    assert reply.headers["allow"]
+    # A route each: the framework names only those of the first.
+    assert reply.headers["allow"] == "DELETE, GET, POST"
 
 
 @pytest.mark.parametrize(("path", "limit"), [(NOTES, 2 * 1024 * 1024), (UPLOADS, UPLOAD_LIMIT)])
