@@ -19,6 +19,7 @@ PROCESSES := tests/integration/entitlements/test_process.py
 LONG := $(PROCESSES)::test_an_import_killed_again_and_again_ends_as_a_clean_run \
 	$(PROCESSES)::test_a_withdrawal_killed_again_and_again_revokes_every_seat_once \
 	tests/e2e/test_kill_midway.py tests/integration/local/test_secured_stack.py
+FUZZ := tests/integration/fuzzing
 FAULTS := $(HOSTILE) $(BURST) tests/faults --ignore=$(POOLER) $(LONG)
 KILLS ?= 200
 BACKLOG := tests/integration/runtime/core/test_flood.py::test_a_consumer_that_is_far_behind_stays_small_and_serves_every_agency
@@ -45,10 +46,13 @@ down: venv ## Stop the stack; its data stays
 
 ##@ Work on it
 test: venv ## Run the tests on real servers; `make faults` has those that take long
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(LONG:%=--deselect=%) $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(LONG:%=--deselect=%) --deselect=$(FUZZ) $(ARGS)
 
 faults: venv ## Test every fault that Muster must survive: kills, pauses, lost answers, full disks
 	MUSTER_TEST_HOSTILE=20000 $(BIN)/python -m pytest $(FAULTS) $(ARGS)
+
+fuzz: venv ## Send each service requests that Schemathesis makes from its OpenAPI document; MUSTER_FUZZ_EXAMPLES=8 for more
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(FUZZ) $(ARGS)
 
 faults-pooler: venv ## Test Muster behind PgBouncer, which this target needs installed
 	@PATH="$$PATH:/usr/sbin" command -v pgbouncer > /dev/null || { echo "PgBouncer is not installed: apt-get install pgbouncer" >&2; exit 1; }
@@ -116,7 +120,7 @@ clean: ## Remove generated files, but keep the data of stacks
 help: ## Show the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
-.PHONY: demo up status down test faults faults-pooler faults-long bench bench-quick lint supply-chain sbom metrics-check format contracts contracts-check release-contracts lock clean help venv
+.PHONY: demo up status down test fuzz faults faults-pooler faults-long bench bench-quick lint supply-chain sbom metrics-check format contracts contracts-check release-contracts lock clean help venv
 
 # The virtual environment. If two makes run at once, the second waits and finds it complete.
 venv:
