@@ -96,6 +96,10 @@ async def test_03_overlapping_transactions_committed_in_reverse_miss_nothing(fie
     assert await field.differences() == []
 
 
+# Tables that a read writes to, which changes nothing of the agency and so takes no lock.
+BESIDE_READS = {"personal_read"}
+
+
 class RolledBack(Exception):
     """Rolls a transaction back."""
 
@@ -126,6 +130,8 @@ async def test_04_a_write_without_the_agencys_lock_is_refused_in_every_table(fie
     for dsn, names in updatable.items():
         connection = await asyncpg.connect(dsn)
         for table in tables:
+            if table["name"] in BESIDE_READS:
+                continue
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(f"insert into {table['name']} (agency_id) values ('NASA')")
         await connection.execute("select set_config('muster.agency', '*', false)")  # as an operator reads
