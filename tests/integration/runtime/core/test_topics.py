@@ -20,6 +20,7 @@ from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.looks import not_ready, parked_streams, ready, seat
 from tests.integration.runtime.core.probe.service import build
+from tests.support.eventually import eventually as poll
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -34,8 +35,16 @@ async def test_readiness_tells_of_a_missing_topic(probe: RunningService, eventua
 
 
 async def add_a_partition(probe: RunningService) -> None:
+    """Add one, and wait until the broker tells of it: the controller answers before."""
+    name = probe.topic_prefix + TOPIC
     async with connect(kafka_at(probe.runtime.settings.kafka_bootstrap)) as admin:
-        await admin.create_partitions({probe.topic_prefix + TOPIC: NewPartitions(PARTITIONS + 1)})
+        await admin.create_partitions({name: NewPartitions(PARTITIONS + 1)})
+
+        async def told() -> bool:
+            (topic,) = await admin.describe_topics([name])
+            return len(topic["partitions"]) == PARTITIONS + 1
+
+        await poll(told)
 
 
 async def test_readiness_tells_of_added_partitions(probe: RunningService, eventually: Eventually) -> None:
