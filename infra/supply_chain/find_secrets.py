@@ -73,6 +73,9 @@ def _main() -> int:
     found = _relative(scan(arguments.folder), arguments.folder)
     if arguments.update:
         written = baseline.format_for_output(found, is_slim_mode=True)
+        for each in written["filters_used"]:  # it notes where the baseline is on this machine
+            if "filename" in each:
+                each["filename"] = arguments.baseline.name
         arguments.baseline.write_text(json.dumps(written, indent=2) + "\n", "utf-8")
         known = found
     if wrong := faults(found, known):

@@ -60,7 +60,7 @@ async def test_46_rotated_under_load_no_credential_loses_a_request_or_an_event(
     before = _complaints(api) + _complaints(consumer)
     until = time.monotonic() + LOGIN_SECONDS * 2.5
     while time.monotonic() < until:
-        await field.traffic(3, at_once=1)  # few sessions: those that the load needs later log in anew
+        await field.traffic(3, at_once=1)  # few sessions: those that the load needs later log in again
     assert _complaints(api) + _complaints(consumer) == before, "logins ended, that is all"
 
     async with field.live_traffic():

@@ -89,7 +89,7 @@ class KafkaSecurity:
         return [f"{option}.urls={url.geturl()}", *files]
 
     def format_arguments(self) -> list[str]:
-        """What StorageTool is told: the administrator's password, which must be there before the first start."""
+        """StorageTool's arguments: the administrator's password, which must be there before the first start."""
         return ["--add-scram", f"{SCRAM}=[name={ADMIN},password={self.admin_password}]"]
 
     def administrator(self, bootstrap: str) -> KafkaConnection:

@@ -68,7 +68,7 @@ class Settings(KafkaSettings):
         default=600, ge=1, description="Requests per second of all clients that act for one agency."
     )
     http_behind_tls: bool = Field(
-        default=False, description="Whether clients come by TLS, which a proxy ends: browsers are told to keep to it."
+        default=False, description="Whether clients come by TLS, which a proxy ends: browsers then keep to it (HSTS)."
     )
     agency_queue: int = Field(
         default=250, ge=1, description="Commands of one agency in work or waiting; one more is answered 429."

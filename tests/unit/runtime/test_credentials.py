@@ -1,4 +1,4 @@
-"""What clients of Kafka hold reads its secret anew; a set of certificate files that does not fit is not used."""
+"""What clients of Kafka hold reads its secret again; a set of certificate files that does not fit is not used."""
 
 import secrets
 import ssl

@@ -1,4 +1,4 @@
-"""Every rule that a request can break is told in plain words."""
+"""Every rule that a request can break is stated in plain words."""
 
 from datetime import date, datetime
 from enum import StrEnum

@@ -7,14 +7,14 @@ from muster_contracts.audit import SealedAudit, sealed_sha256
 from muster_operator.audit.finding import Finding, What
 from muster_operator.audit.trail import Agency, Row, Trail
 
-# What is told of progress at once.
+# How many rows one report of progress covers.
 _TOLD_ROWS = 50_000
 
 
 class TrailRows:
     """An agency's rows up to its last seal, and the seals that should cover them.
 
-    `kept` are the topic's seals that take precedence over the database's. `tell` is told how many rows were compared.
+    `kept` are the topic's seals that take precedence over the database's. `tell` gets the number of rows compared.
     """
 
     def __init__(

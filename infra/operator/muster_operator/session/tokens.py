@@ -8,7 +8,7 @@ from muster_operator.failures import BadInput
 from muster_operator.session.cache import SessionCache
 from muster_operator.session.oauth import CLIENT_ID, ISSUER, SECRET, SECRET_FILE, Client, Tokens
 
-# A token for the next request. A long command asks anew, since tokens may live for minutes.
+# A token for the next request. A long command asks again, since tokens may live for minutes.
 TokenSource = Callable[[], str]
 
 

@@ -1,7 +1,7 @@
 """What the four services' databases know of a thing or of a path."""
 
 import re
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -44,6 +44,13 @@ class Thing:
     agencies: set[str] = field(default_factory=set)
     correlation_ids: set[str] = field(default_factory=set)
     instants: set[datetime] = field(default_factory=set)
+
+    def note(self, rows: "Sequence[asyncpg.Record]") -> None:
+        """Take in rows about it: whose they are, their paths, and when they were recorded."""
+        for row in rows:
+            self.agencies.add(row["agency_id"])
+            self.correlation_ids.add(row["correlation_id"])
+            self.instants.add(row["recorded_at"])
 
     @property
     def is_known(self) -> bool:
@@ -98,10 +105,7 @@ async def _read_audit(connection: "asyncpg.Connection[Any]", thing: Thing, limit
         thing.id,
         limit,
     )
-    for row in rows:
-        thing.agencies.add(row["agency_id"])
-        thing.correlation_ids.add(row["correlation_id"])
-        thing.instants.add(row["recorded_at"])
+    thing.note(rows)
 
 
 async def _read_deliveries(connection: "asyncpg.Connection[Any]", thing: Thing, limit: int) -> None:
@@ -116,10 +120,7 @@ async def _read_deliveries(connection: "asyncpg.Connection[Any]", thing: Thing, 
         thing.id,
         limit,
     )
-    for row in rows:
-        thing.agencies.add(row["agency_id"])
-        thing.correlation_ids.add(row["correlation_id"])
-        thing.instants.add(row["recorded_at"])
+    thing.note(rows)
 
 
 async def read_facts(admin_dsn: str, correlation_ids: Collection[str], facts: Facts) -> None:

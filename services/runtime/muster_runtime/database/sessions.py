@@ -54,7 +54,7 @@ from unnest($1::text[], $2::text[]) as setting (name, value)
 
 
 class Address:
-    """A database's address, which may name several servers: `host:port,host:port`. Each session reads it anew.
+    """A database's address, which may name several servers: `host:port,host:port`. Each session reads it again.
 
     A role that is refused is tried again for `patience` seconds. `refusal` says why the last session was refused;
     None once one has begun.

@@ -69,7 +69,6 @@ class Exchange:
         self.request = request
         self.identity: Identity | None = None
         self.tenant = ""
-        self.is_program = False
         # As it is routed: `request.url` is made of the Host header too, which is the caller's to invent.
         self.path: str = request.scope["path"]
         self.status: int | None = None

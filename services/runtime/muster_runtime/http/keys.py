@@ -145,7 +145,7 @@ class KeySource:
             return await _read(client, self._location or await self._discover(client))
 
     async def _discover(self, client: httpx.AsyncClient) -> str:
-        """The address of the keys, each time anew: an issuer may move them."""
+        """The address of the keys, looked up each time: an issuer may move them."""
         first, second = metadata_addresses(self._issuer)
         try:
             document = await _read(client, first)

@@ -92,7 +92,7 @@ class Gatekeeper:
         identity = await self._admit(exchange)
         self._count(exchange, identity)
         check_coding(exchange.request)
-        exchange.tenant, exchange.is_program = identity.tenant, identity.is_program
+        exchange.tenant = identity.tenant
         slots.take(exchange.tenant, operator=identity.is_program)
         HTTP_IN_WORK.labels(self._service).set(slots.used)
         try:

@@ -26,7 +26,7 @@ MEDIA_TYPE = "application/problem+json"
 
 RETRY_AFTER_SECONDS = 1
 
-# A request may break many rules; so many of them are told.
+# A request may break many rules; so many of them are listed.
 MAX_ERRORS = 50
 
 # Where FastAPI misses what a route requires of conditional requests.

@@ -35,7 +35,7 @@ Subscriber = BatchSubscriber
 
 
 class LiveText(str):
-    """A user's name or password for SCRAM that is asked for anew at each authentication.
+    """A user's name or password for SCRAM that is read again at each authentication.
 
     aiokafka keeps the text that a client was made with for as long as the client lives (its `AIOKafkaClient`), and has
     a callback only for tokens. It takes these two methods' answers when it authenticates (its `ScramAuthenticator`).

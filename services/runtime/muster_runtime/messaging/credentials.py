@@ -1,4 +1,4 @@
-"""What identifies this process to Kafka, read anew for each connection: certificates, SCRAM credentials, tokens."""
+"""What identifies this process to Kafka, read again for each connection: certificates, SCRAM credentials, tokens."""
 
 import asyncio
 import ssl

@@ -24,7 +24,7 @@ class Rewound(BaseModel):
     topics: list[str]
 
 
-async def rewind(uow: UnitOfWork, service: Service, group: str, reason: str) -> Rewound:
+async def rewind(uow: UnitOfWork, service: Service, kafka: KafkaConnection, group: str, reason: str) -> Rewound:
     """Delete the read positions of a service's consumer group, so that it starts from the beginning.
 
     Raises Conflict if a process still consumes as a member of the group, and RetryableError if Kafka cannot be reached.
@@ -33,7 +33,6 @@ async def rewind(uow: UnitOfWork, service: Service, group: str, reason: str) -> 
     audit.record(uow, command="RewindConsumer", agency_id=EVERY_AGENCY, after={"topics": topics}, reason=reason)
     await offsets.forget(uow.connection, group)
     await uow.flush()  # before Kafka's offsets change, which no rollback undoes
-    kafka = KafkaConnection(service.settings)
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await _commit_beginnings(kafka, group, [service.settings.topic_prefix + topic for topic in topics])

@@ -13,7 +13,6 @@ from muster_runtime.http.auth import requires_program
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.problem_responses import problem_responses
 from muster_runtime.messaging import epochs, passing, positions
-from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.positions import StreamState
 from muster_runtime.messaging.restore_guard import published_runs
 from muster_runtime.messaging.subscriptions import Subscriptions
@@ -110,7 +109,7 @@ def streams_router(service: str, subscriptions: Subscriptions, database: Databas
     async def raise_epoch(commands: CommandsDep, runtime: RuntimeDep, body: EpochRequest) -> Response:
         """Do this after a restore, before the service publishes again, so that no position is assigned twice."""
         settings = runtime.settings
-        published = await published_runs(database, KafkaConnection(settings), settings.topic_prefix)
+        published = await published_runs(database, runtime.kafka, settings.topic_prefix)
         agencies = await epochs.agencies_with_streams(database)
 
         async def handler(uow: UnitOfWork) -> epochs.RaisedEpoch:
@@ -123,7 +122,7 @@ def streams_router(service: str, subscriptions: Subscriptions, database: Databas
         """Make the service read its topics from the beginning. Do this after a restore, before it consumes again."""
 
         async def handler(uow: UnitOfWork) -> Rewound:
-            return await rewind(uow, runtime.service, group, body.reason)
+            return await rewind(uow, runtime.service, runtime.kafka, group, body.reason)
 
         return await commands.execute(EVERY_AGENCY, handler)
 
