@@ -76,7 +76,7 @@ lint: venv ## Check style, spelling, types, imports, and migrations
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/mypy $(MODULES:%=-p %)
-	$(BIN)/mypy tests infra/supply_chain
+	$(BIN)/mypy tests infra/chart infra/supply_chain
 	$(BIN)/lint-imports
 	for file in $(MIGRATIONS); do sed '/^-- migrate:down/,$$d' $$file | $(BIN)/squawk --stdin-filepath $$file; done
 

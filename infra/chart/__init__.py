@@ -1,0 +1,1 @@
+"""The chart of Muster: what it copies from the code, generated."""
