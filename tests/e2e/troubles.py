@@ -37,6 +37,7 @@ LOOKING = (
     "break-glass.md",
     "requests-refused.md",
     "requests-fail.md",
+    "budget-burns.md",
     "credential-refused.md",
     "rotate-secrets.md",
     "standby-gone.md",

@@ -22,11 +22,15 @@ from muster_runtime.process import monitor
 
 ROOT = Path(__file__).parents[3]
 RUNBOOKS = ROOT / "infra" / "runbooks"
-RULES: list[dict[str, Any]] = [
+ALERTS = ROOT / "infra" / "alerts"
+ALL_RULES: list[dict[str, Any]] = [
     rule
-    for group in yaml.safe_load((ROOT / "infra" / "alerts" / "muster.rules.yml").read_text("utf-8"))["groups"]
+    for file in sorted(ALERTS.glob("*.yml"))
+    for group in yaml.safe_load(file.read_text("utf-8"))["groups"]
     for rule in group["rules"]
 ]
+RULES = [rule for rule in ALL_RULES if "alert" in rule]
+RECORDED = {rule["record"] for rule in ALL_RULES if "record" in rule}
 # The metrics of a service's own that an alarm asks for; they are registered when they are imported.
 OWN_METRICS = [WEBHOOKS_DISABLED]
 # What Prometheus itself knows of a target.
@@ -42,15 +46,25 @@ def test_an_alarm_has_a_runbook_that_names_it(rule: dict[str, Any]) -> None:
     assert rule["annotations"]["summary"]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
-def test_an_alarm_asks_for_metrics_and_labels_that_there_are(rule: dict[str, Any]) -> None:
-    known = {sample for metric in REGISTRY.collect() for sample in _names(metric)}
-    asked = set(re.findall(r"\b(?:muster_\w+|up)\b", rule["expr"]))
-    assert asked
-    assert asked - OF_PROMETHEUS <= known
-    for bound in re.findall(r'le="([^"]+)"', rule["expr"]):
-        bounds = telemetry.DEADLINE_LATENESS_SECONDS._upper_bounds
-        assert float(bound) in bounds
+def test_a_rule_asks_for_metrics_and_bounds_that_there_are() -> None:
+    known = {sample for metric in REGISTRY.collect() for sample in _names(metric)} | RECORDED
+    for rule in ALL_RULES:
+        asked = set(re.findall(r"\b(?:muster[_:][\w:]+|up)\b", rule["expr"]))
+        assert asked or rule["expr"].startswith("vector("), rule
+        assert asked - OF_PROMETHEUS <= known, rule
+        for bound in re.findall(r'le="([^"]+)"', rule["expr"]):
+            for histogram in (telemetry.DEADLINE_LATENESS_SECONDS, telemetry.HTTP_REQUEST_SECONDS):
+                assert float(bound) in histogram._upper_bounds
+
+
+def test_every_alarm_is_tried_where_it_must_sound_and_where_it_must_not() -> None:
+    tried = [
+        (case["alertname"], bool(case["exp_alerts"]))
+        for file in (ALERTS / "tests").glob("*.yml")
+        for group in yaml.safe_load(file.read_text("utf-8"))["tests"]
+        for case in group["alert_rule_test"]
+    ]
+    assert {(rule["alert"], sounds) for rule in RULES for sounds in (True, False)} == set(tried)
 
 
 def test_every_runbook_is_listed() -> None:
