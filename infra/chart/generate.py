@@ -1,33 +1,40 @@
-"""Writes what the chart copies from elsewhere: `python -m infra.chart.generate`. With --check, says what is old.
+"""Writes what the chart copies from elsewhere: `make chart`.
 
 A chart reads no file outside its folder, so it has copies: the facts of the code that its templates need, and the
-alerts. The README has a table of its values.
+alerts. Its values.yaml says what its schema and the table in the README say.
 """
 
 import importlib
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import SecretStr
 
+from infra.chart import values
 from muster_contracts import topics
 from muster_contracts.topics import SERVICES
 from muster_operator.access.acls import Acl, acls_of_services
+from muster_runtime.secrets import PREFIX
 from muster_runtime.service import Service
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "infra" / "chart" / "muster"
 FACTS = CHART / "facts.yaml"
+README = CHART.parent / "README.md"
+ALERTS = ROOT / "infra" / "alerts"
 
 # The longest time from SIGTERM to a process's end, by role.
 _DRAIN_SECONDS = dict.fromkeys(("all", "api", "consumer", "relay", "scheduler", "worker", "operations"), 20)
 
-_HEADER = "# What the templates know of the code. Generated: python -m infra.chart.generate\n"
+# What begins the table in the README.
+_TABLE = "<!-- Generated from values.yaml: make chart -->\n"
+
+_HEADER = "# What the templates know of the code. Generated: make chart\n"
 
 
 def facts() -> dict[str, Any]:
-    """Which roles each service has, which topics there are and who may use them, and how long a process drains."""
+    """The roles and secrets of each service, the topics and who may use them, and how long a process drains."""
     return {
         "drain_seconds": dict(_DRAIN_SECONDS),
         "services": {name: _service(built(name)) for name in SERVICES},
@@ -64,6 +71,11 @@ def _service(service: Service) -> dict[str, Any]:
     return {
         "roles": [role for role, has in duties.items() if has],
         "reads": sorted({event.topic for event in service.subscriptions}),
+        "secrets": [
+            f"{PREFIX}{name.upper()}"
+            for name, field in type(service.settings).model_fields.items()
+            if field.annotation is SecretStr and name != "postgres_owner_dsn"
+        ],
     }
 
 
@@ -77,19 +89,22 @@ def _rule(acl: Acl) -> dict[str, str]:
 
 def documents() -> dict[Path, str]:
     """Every generated file, as it should be."""
-    return {FACTS: _HEADER + yaml.safe_dump(facts(), sort_keys=False, width=120)}
+    described = (CHART / "values.yaml").read_text("utf-8")
+    readme, _, _ = README.read_text("utf-8").partition(_TABLE)
+    return {
+        FACTS: _HEADER + yaml.safe_dump(facts(), sort_keys=False, width=120),
+        CHART / "values.schema.json": values.schema(described),
+        README: readme + _TABLE + values.table(described),
+        **{CHART / "rules" / file.name: file.read_text("utf-8") for file in sorted(ALERTS.glob("*.yml"))},
+    }
 
 
 def main() -> None:
-    """Write the files, or with --check, name those that are old."""
-    check = "--check" in sys.argv[1:]
+    """Write the files that are old."""
     for file, text in documents().items():
-        if file.exists() and file.read_text("utf-8") == text:
-            continue
-        if check:
-            sys.exit(f"{file.relative_to(ROOT)} is old: python -m infra.chart.generate")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, "utf-8")
+        if not file.exists() or file.read_text("utf-8") != text:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

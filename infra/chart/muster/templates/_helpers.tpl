@@ -9,10 +9,15 @@
 {{ .Values.fullnameOverride | default .Release.Name }}
 {{- end }}
 
+{{/* Labels of every pod of the release. */}}
+{{- define "muster.release" -}}
+app.kubernetes.io/name: muster
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
 {{/* Labels that never change, of a Deployment's pods: service, role. */}}
 {{- define "muster.selector" -}}
-app.kubernetes.io/name: muster
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{- include "muster.release" .root }}
 app.kubernetes.io/component: {{ .service | default "operator" }}
 muster/role: {{ .role }}
 {{- end }}
@@ -20,8 +25,7 @@ muster/role: {{ .role }}
 {{/* Labels of every object. */}}
 {{- define "muster.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
-app.kubernetes.io/name: muster
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{- include "muster.release" .root | nindent 0 }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 app.kubernetes.io/part-of: muster
@@ -51,7 +55,8 @@ app.kubernetes.io/part-of: muster
 {{- end }}
 
 {{/*
-The Deployments of this release, as {"items": […]} in JSON: service, role, replicas, resources, and graceSeconds of each.
+The Deployments of this release, as {"items": […]} in JSON. Each has service, role, replicas, resources, graceSeconds,
+leastGraceSeconds, partitions (the most of a topic that it reads), and scaled: `hpa`, `keda`, or nothing.
 */}}
 {{- define "muster.deployments" -}}
 {{- $facts := include "muster.facts" . | fromYaml -}}
@@ -63,21 +68,41 @@ The Deployments of this release, as {"items": […]} in JSON: service, role, rep
 {{- $items := list -}}
 {{- range $service, $known := $facts.services -}}
 {{- $values := index $.Values.services $service -}}
-{{- if $values.enabled -}}
 {{- range $role := ternary (list "all") $known.roles (eq $.Values.profile "small") -}}
-{{- $settings := mergeOverwrite (index $.Values.roles $role | deepCopy) (index ($values.roles | default dict) $role | default dict | deepCopy) -}}
-{{- $_ := set $settings "service" $service -}}
-{{- $_ := set $settings "role" $role -}}
-{{- if not $settings.replicas }}{{ $_ := set $settings "replicas" (index $replicas $role) }}{{ end -}}
-{{- $_ := set $settings "graceSeconds" (add (index $facts.drain_seconds $role | ceil | int) (ternary 5 0 (has $role (list "api" "all"))) 10) -}}
-{{- $items = append $items $settings -}}
+{{- if $values.enabled -}}
+{{- $item := mergeOverwrite (index $.Values.roles $role | deepCopy) (index $values.roles $role | default dict | deepCopy) -}}
+{{- $_ := set $item "service" $service -}}
+{{- $_ := set $item "role" $role -}}
+{{- $_ := set $item "replicas" ($item.replicas | default (index $replicas $role)) -}}
+{{- $least := add (index $facts.drain_seconds $role | ceil) (ternary (include "muster.preStopSeconds" . | int) 0 (has $role (list "api" "all"))) -}}
+{{- $_ := set $item "leastGraceSeconds" $least -}}
+{{- $_ := set $item "graceSeconds" ($item.terminationGracePeriodSeconds | default (add $least 10)) -}}
+{{- $partitions := 0 -}}
+{{- range $known.reads }}{{ $partitions = max $partitions (index $facts.topics .).partitions }}{{ end -}}
+{{- $_ := set $item "partitions" $partitions -}}
+{{- $_ := set $item "scaled" "" -}}
+{{- if and (eq $role "api") $.Values.autoscaling.api.enabled }}{{ $_ := set $item "scaled" "hpa" }}{{ end -}}
+{{- if and (eq $role "consumer") $.Values.autoscaling.consumer.enabled }}{{ $_ := set $item "scaled" "keda" }}{{ end -}}
+{{- if eq $.Values.operations.service $service -}}
+{{- $_ := set $item "stopped" true -}}
+{{- $_ := set $item "scaled" "" -}}
+{{- end -}}
+{{- $items = append $items $item -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{ dict "items" $items | toJson }}
 {{- end }}
 
-{{/* The settings of a service's containers, or of the operator's without a service, in JSON: service. */}}
+{{/* How long an api pod still serves after it was told to go: until every node has learned of it. */}}
+{{- define "muster.preStopSeconds" -}}
+5
+{{- end }}
+
+{{/*
+The settings of a service's containers, or of the operator's without a service, in JSON: service, and of the operator's,
+the service that runs `here`, in the same pod.
+*/}}
 {{- define "muster.settings" -}}
 {{- $values := .root.Values -}}
 {{- $env := dict
@@ -116,22 +141,34 @@ The Deployments of this release, as {"items": […]} in JSON: service, role, rep
 {{- if .service -}}
 {{- $env = mergeOverwrite $env ($values.settings | deepCopy) ((index $values.services .service).settings | deepCopy) -}}
 {{- else -}}
-{{- range $service, $_ := $values.services -}}
-{{- $_ := set $env (printf "MUSTER_%s_URL" (upper $service)) (printf "http://%s-%s" (include "muster.name" $.root) $service) -}}
+{{- range $name, $value := $values.settings -}}
+{{- if hasPrefix "MUSTER_KAFKA_" $name }}{{ $_ := set $env $name $value }}{{ end -}}
 {{- end -}}
+{{- with $values.operations.clientId -}}
+{{- $_ := set $env "MUSTER_CLIENT_ID" . -}}
+{{- $_ := set $env "MUSTER_CLIENT_SECRET_FILE" "/etc/muster/secrets/MUSTER_CLIENT_SECRET" -}}
+{{- end -}}
+{{- range $service, $_ := $values.services -}}
+{{- $_ := set $env (printf "MUSTER_%s_URL" (upper $service)) (ternary "http://127.0.0.1:8000" (printf "http://%s-%s" (include "muster.name" $.root) $service) (eq $service ($.here | default ""))) -}}
+{{- end -}}
+{{- $env = mergeOverwrite $env ($values.operations.settings | deepCopy) -}}
 {{- end -}}
 {{ $env | toJson }}
 {{- end }}
 
 {{/* The same as a container's environment. */}}
 {{- define "muster.environment" -}}
-{{- range $name, $value := include "muster.settings" . | fromJson }}
-- name: {{ $name }}
-  value: {{ $value | toString | quote }}
-{{- end }}
+{{- $variables := list -}}
+{{- range $name, $value := include "muster.settings" . | fromJson -}}
+{{- $variables = append $variables (dict "name" $name "value" (toString $value)) -}}
+{{- end -}}
+{{ toYaml $variables }}
 {{- end }}
 
-{{/* What every pod has, but for its containers: secrets, a list of {name, items}. */}}
+{{/*
+What every pod has, but for its containers: secrets, a list of {name, items}. With a `sidecar`, such a list too, another
+volume holds these, so that neither container sees the other's.
+*/}}
 {{- define "muster.pod" -}}
 {{- $pods := .root.Values.pods -}}
 automountServiceAccountToken: false
@@ -162,13 +199,17 @@ securityContext:
 volumes:
   - name: tmp
     emptyDir: {sizeLimit: 256Mi}
-  - name: secrets
+  {{- range $volume, $secrets := dict "secrets" .secrets "sidecar-secrets" .sidecar }}
+  {{- if $secrets }}
+  - name: {{ $volume }}
     projected:
       defaultMode: {{ $pods.secretFileMode }}
       sources:
-        {{- range .secrets }}
+        {{- range $secrets }}
         - secret: {{- toYaml . | nindent 12 }}
         {{- end }}
+  {{- end }}
+  {{- end }}
   {{- with .root.Values.trustedCA }}
   {{- if .configMap }}
   - name: ca
@@ -184,7 +225,7 @@ volumes:
   {{- end }}
 {{- end }}
 
-{{/* What every container has, but for its name, arguments, environment, and resources: image. */}}
+{{/* What every container has, but for its name, arguments, environment, and resources: image, and its secrets' volume. */}}
 {{- define "muster.container" -}}
 image: {{ include "muster.image" . }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
@@ -196,7 +237,7 @@ securityContext:
 terminationMessagePolicy: FallbackToLogsOnError
 volumeMounts:
   - {name: tmp, mountPath: /tmp}
-  - {name: secrets, mountPath: /etc/muster/secrets, readOnly: true}
+  - {name: {{ .volume | default "secrets" }}, mountPath: /etc/muster/secrets, readOnly: true}
   {{- if or .root.Values.trustedCA.configMap .root.Values.trustedCA.secret }}
   - {name: ca, mountPath: /etc/muster/ca, readOnly: true}
   {{- end }}

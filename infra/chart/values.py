@@ -1,0 +1,210 @@
+"""The chart's values as their comments describe them: the schema that Helm checks, and the table in the README."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+Schema = dict[str, Any]
+
+_KEY = re.compile(r"^(?P<indent> *)(?P<key>[\w.]+):(?P<rest>.*)$")
+
+_POSITIVE: Schema = {"type": "integer", "minimum": 1}
+_NUMBER_OR_NULL: Schema = {"type": ["integer", "null"], "minimum": 1}
+_NAMES: Schema = {"type": "array", "items": {"type": "string", "minLength": 1}}
+_PORTS: Schema = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 1, "maximum": 65535}}
+_NETWORKS: Schema = {"type": "array", "items": {"type": "string", "pattern": r"^[0-9a-f.:]+/\d+$"}}
+_OBJECTS: Schema = {"type": "array", "items": {"type": "object"}}
+_TEXTS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
+_SETTINGS: Schema = {
+    "type": "object",
+    "patternProperties": {"^(MUSTER|OTEL)_[A-Z0-9_]+$": {"type": ["string", "number", "boolean"]}},
+    "additionalProperties": False,
+}
+_SECRETS: Schema = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["name"],
+        "additionalProperties": False,
+        "properties": {
+            "name": {"type": "string", "minLength": 1},
+            "optional": {"type": "boolean"},
+            "items": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["key", "path"],
+                    "additionalProperties": False,
+                    "properties": {"key": {"type": "string"}, "path": {"type": "string"}, "mode": {"type": "integer"}},
+                },
+            },
+        },
+    },
+}
+
+
+def _one_of(*values: str) -> Schema:
+    return {"type": "string", "enum": list(values)}
+
+
+# What a value may be, by its path or the end of it, where its default does not say it all.
+_RULES: Mapping[str, Schema] = {
+    "profile": _one_of("small", "standard", "large"),
+    "environment": _one_of("production", "sandbox"),
+    "image.pullPolicy": _one_of("Always", "IfNotPresent", "Never"),
+    "image.pullSecrets": _NAMES,
+    "digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
+    "kafka.securityProtocol": _one_of("PLAINTEXT", "SSL", "SASL_SSL"),
+    "kafka.saslMechanism": _one_of("SCRAM-SHA-512", "OAUTHBEARER"),
+    "smtp.port": {"type": "integer", "minimum": 1, "maximum": 65535},
+    "tracing.ratio": {"type": "number", "minimum": 0, "maximum": 1},
+    "settings": _SETTINGS,
+    "secrets": _SECRETS,
+    "ownerSecrets": _SECRETS,
+    "replicas": _NUMBER_OR_NULL,
+    "terminationGracePeriodSeconds": _NUMBER_OR_NULL,
+    "pods.spread": _one_of("ScheduleAnyway", "DoNotSchedule"),
+    "pods.secretFileMode": {"type": "integer", "minimum": 0, "maximum": 511},
+    "pods.tolerations": _OBJECTS,
+    "pods.labels": _TEXTS,
+    "pods.nodeSelector": _TEXTS,
+    "annotations": _TEXTS,
+    "labels": _TEXTS,
+    "migrations.mode": _one_of("hook", "job", "external"),
+    "migrations.ttlSeconds": {"type": ["integer", "null"], "minimum": 0},
+    "timeoutSeconds": _POSITIVE,
+    "waitSeconds": _POSITIVE,
+    "preflight.mode": _one_of("none", "hook"),
+    "provisioning.mode": _one_of("none", "hook", "job"),
+    "operations.args": _NAMES,
+    "operations.service": _one_of("", "enrollment", "entitlements", "billing", "notify"),
+    "disruption.maxUnavailable": {"type": "integer", "minimum": 0},
+    "minReplicas": _POSITIVE,
+    "maxReplicas": _POSITIVE,
+    "targetCPU": {"type": "integer", "minimum": 1, "maximum": 100},
+    "lag": _POSITIVE,
+    "pollingSeconds": _POSITIVE,
+    "authenticationKind": _one_of("TriggerAuthentication", "ClusterTriggerAuthentication"),
+    "parentRefs": _OBJECTS,
+    "ports": _PORTS,
+    "to": _OBJECTS,
+    "networkPolicy.egress": _OBJECTS,
+    "networkPolicy.clients.from": _OBJECTS,
+    "networkPolicy.metrics.from": _OBJECTS,
+    "except": _NETWORKS,
+    "except6": _NETWORKS,
+    "interval": {"type": "string", "pattern": r"^\d+(ms|s|m|h)$"},
+    "strimzi.replicas": _POSITIVE,
+    "strimzi.authentication": _one_of("scram-sha-512", "tls"),
+}
+
+# Blocks whose keys a user chooses; the other blocks know theirs.
+_OPEN = ("resources", "affinity", "securityContext")
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value with its path, the comment above it, and its default; a block has none."""
+
+    path: str
+    comment: str
+    default: Any
+    block: bool
+
+
+def values_of(text: str) -> Iterator[Value]:
+    """The values of a values.yaml, in its order. Raises ValueError for one without a comment."""
+    defaults = yaml.safe_load(text)
+    comment: list[str] = []
+    path: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        stripped = line.strip()
+        if stripped.startswith("#"):
+            comment.append(stripped.lstrip("# "))
+            continue
+        if (found := _KEY.match(line)) and not _is_inside_value(path, defaults, len(found["indent"])):
+            indent = len(found["indent"])
+            path = [each for each in path if each[0] < indent] + [(indent, found["key"])]
+            dotted = ".".join(key for _, key in path)
+            default = _at(defaults, dotted)
+            block = _is_block(dotted, default)
+            if not comment and not (block and len(path) > 1):
+                raise ValueError(f"{dotted} has no comment")
+            yield Value(dotted, " ".join(comment), default, block)
+        comment = []
+
+
+def _is_inside_value(path: list[tuple[int, str]], defaults: Any, indent: int) -> bool:
+    """Whether a line belongs to the default of a value above, which is a mapping or a list of its own."""
+    above = [key for at, key in path if at < indent]
+    dotted = ".".join(above)
+    return bool(above) and not _is_block(dotted, _at(defaults, dotted))
+
+
+def _is_block(path: str, default: Any) -> bool:
+    return isinstance(default, dict) and bool(default) and _rule(path) is None and path.split(".")[-1] not in _OPEN
+
+
+def _at(defaults: Any, path: str) -> Any:
+    for key in path.split("."):
+        defaults = defaults[key]
+    return defaults
+
+
+def _rule(path: str) -> Schema | None:
+    return _RULES.get(path) or _RULES.get(path.split(".")[-1])
+
+
+def schema(text: str) -> str:
+    """The JSON Schema of a values.yaml: strict in its blocks, and open at the root, for a parent chart's values."""
+    root: Schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "properties": {}}
+    blocks: dict[str, Schema] = {"": root}
+    for value in values_of(text):
+        above, _, key = value.path.rpartition(".")
+        made = _of_block() if value.block else _of_value(value)
+        if value.comment:
+            made = {"description": value.comment} | made
+        blocks[above]["properties"][key] = made
+        blocks[value.path] = made
+    for service in blocks["services"]["properties"].values():
+        service["properties"]["roles"] |= _overrides(blocks["roles"])
+    return json.dumps(root, indent=2) + "\n"
+
+
+def _of_block() -> Schema:
+    return {"type": "object", "additionalProperties": False, "properties": {}}
+
+
+def _overrides(roles: Schema) -> Schema:
+    """What a service may change of its roles: anything that a role has."""
+    return {key: roles[key] for key in ("additionalProperties", "properties")}
+
+
+def _of_value(value: Value) -> Schema:
+    if (rule := _rule(value.path)) is not None:
+        return dict(rule)
+    match value.default:
+        case bool():
+            return {"type": "boolean"}
+        case int():
+            return {"type": "integer", "minimum": 0}
+        case str():
+            return {"type": "string"}
+        case dict():
+            return {"type": "object"}
+    raise ValueError(f"{value.path}: no rule says what it may be")
+
+
+def table(text: str) -> str:
+    """The values as rows in Markdown."""
+    rows = ["| value | default | meaning |", "|---|---|---|"]
+    for value in values_of(text):
+        default = "" if value.block else f"`{json.dumps(value.default)}`"
+        if value.comment:
+            meaning = value.comment.replace("<", "\\<")
+            rows.append(f"| `{value.path}` | {default} | {meaning} |")
+    return "\n".join(rows) + "\n"

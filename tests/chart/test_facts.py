@@ -1,0 +1,134 @@
+"""What the chart says of the code is what the code says."""
+
+from typing import Any
+
+import pytest
+
+from infra.chart.generate import built
+from muster_contracts import SERVICES, topics
+from muster_contracts.topics import MIN_IN_SYNC, min_in_sync
+from muster_operator.access.acls import Acl, Kind, Operation, acls_of_services
+from muster_operator.topic_plan import LiveTopic, differences
+from muster_runtime.settings import Settings
+from tests.chart.rendering import Object, containers, environment, example, of_kind, pods, render
+
+STRIMZI = {"strimzi": {"enabled": True, "cluster": "kafka"}}
+
+
+def test_every_duty_of_a_service_has_a_deployment() -> None:
+    for name, deployments in (("standard", of_kind(example("standard"), "Deployment")),):
+        for service in SERVICES:
+            code = built(service)
+            duties = {"api", "scheduler"}
+            duties |= {"consumer"} if code.subscriptions else set()
+            duties |= {"relay"} if code.produces else set()
+            duties |= {"worker"} if code.workers else set()
+            found = {each for each in deployments if each.startswith(f"muster-{service}-")}
+            assert found == {f"muster-{service}-{duty}" for duty in duties}, name
+
+
+def test_a_small_site_has_one_deployment_for_each_service() -> None:
+    found = of_kind(example("small"), "Deployment")
+    assert {name: each["spec"]["replicas"] for name, each in found.items()} == {f"muster-{s}-all": 1 for s in SERVICES}
+    assert [_serve(each) for each in found.values()] == [
+        [f"muster_{s}", "serve", "--role", "all"] for s in sorted(SERVICES)
+    ]
+
+
+def test_a_consumer_scales_to_the_partitions_of_what_it_reads() -> None:
+    scaled = of_kind(example("large"), "ScaledObject")
+    for service in SERVICES:
+        found = scaled[f"muster-{service}-consumer"]["spec"]
+        read = {event.topic for event in built(service).subscriptions}
+        assert {trigger["metadata"]["topic"] for trigger in found["triggers"]} == read
+        assert found["maxReplicaCount"] == max(topics()[topic].partitions for topic in read)
+        assert {trigger["metadata"]["consumerGroup"] for trigger in found["triggers"]} == {service}
+        deployment = of_kind(example("large"), "Deployment")[f"muster-{service}-consumer"]
+        assert "replicas" not in deployment["spec"]  # Helm would set them back at each upgrade
+
+
+def test_the_settings_of_a_pod_are_settings_of_its_service() -> None:
+    values = {"tracing": {"endpoint": "http://collector:4318"}, "trustedCA": {"configMap": "authorities"}}
+    for name, pod in pods(render(values)):
+        if (service := pod["metadata"]["labels"]["app.kubernetes.io/component"]) not in SERVICES:
+            continue
+        known = {f"MUSTER_{field.upper()}" for field in type(built(service).settings).model_fields}
+        for container in containers(pod):
+            ours = {variable for variable in environment(container) if variable.startswith("MUSTER_")}
+            assert ours - known == {"MUSTER_SECRETS_DIR"}, name
+
+
+def test_an_operators_job_gets_what_all_share_of_kafka_and_its_own() -> None:
+    values = {
+        "settings": {"MUSTER_KAFKA_TOKEN_URL": "https://login.example.gov/token", "MUSTER_LOG_LEVEL": "debug"},
+        "operations": {"settings": {"MUSTER_KAFKA_CLIENT_ID": "muster-admin"}},
+        "provisioning": {"mode": "job"},
+    }
+    for name, pod in pods(render(values)):
+        if pod["metadata"]["labels"]["muster/role"] in ("provision", "self-test"):
+            variables = environment(containers(pod)[0])
+            assert variables["MUSTER_KAFKA_TOKEN_URL"] == "https://login.example.gov/token", name
+            assert variables["MUSTER_KAFKA_CLIENT_ID"] == "muster-admin"
+            assert "MUSTER_LOG_LEVEL" not in variables
+
+
+def test_a_migration_needs_no_more_than_its_pod_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings of production are complete with the owner's address alone."""
+    (pod,) = (pod for name, pod in pods(example("standard")) if name == "muster-notify-migrate")
+    for name, value in environment(containers(pod)[0]).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MUSTER_SECRETS_DIR", "")
+    dsn = "postgresql://notify_owner:Wq8-vZr2-Kd71-pLx9@db/notify?sslmode=verify-full"
+    monkeypatch.setenv("MUSTER_POSTGRES_OWNER_DSN", dsn)
+    assert Settings().postgres_owner_dsn.get_secret_value() == dsn
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_strimzis_topics_are_those_of_the_operators_plan(replicas: int) -> None:
+    found = of_kind(
+        render({"strimzi": {**STRIMZI["strimzi"], "replicas": replicas}, "kafka": {"topicPrefix": "p."}}), "KafkaTopic"
+    )
+    live = {each["spec"]["topicName"]: _live(each["spec"]) for each in found.values()}
+    wanted = [topic for topic in topics().values() if topic.owner != "sandbox"]
+    assert list(differences("p.", wanted, live, replicas)) == []
+    assert {topic.min_in_sync for topic in live.values()} == {min_in_sync(replicas)}
+
+
+@pytest.mark.parametrize("environment_name", ["production", "sandbox"])
+def test_strimzis_users_may_do_what_the_operators_list_says(environment_name: str) -> None:
+    values = {**STRIMZI, "environment": environment_name, "kafka": {"topicPrefix": "p."}}
+    rules = {
+        Acl(f"User:{name}", Kind(_kind(acl["resource"]["type"])), acl["resource"]["name"], Operation(operation))
+        for name, user in of_kind(render(values), "KafkaUser").items()
+        for acl in user["spec"]["authorization"]["acls"]
+        for operation in acl["operations"]
+    }
+    of_services = acls_of_services(topics().values(), prefix="p.", sandbox=environment_name == "sandbox")
+    # The command that moves the sandbox's clock is no service.
+    assert rules == {acl for acl in of_services if acl.principal != "User:sandbox"}
+
+
+def test_cloudnativepgs_roles_can_do_no_more_than_the_documentation_says() -> None:
+    objects = render({"cloudnativepg": {"enabled": True, "cluster": "postgres"}})
+    roles = {each["spec"]["name"]: each["spec"] for each in of_kind(objects, "DatabaseRole").values()}
+    assert set(roles) == {f"{service}_{role}" for service in SERVICES for role in ("owner", "api", "worker")}
+    for name, role in roles.items():
+        assert not any(role[right] for right in ("superuser", "createdb", "createrole", "bypassrls"))
+        assert ("inRoles" in role) == name.endswith("_owner")
+    databases = of_kind(objects, "Database")
+    assert {each["spec"]["schemas"][0]["owner"] for each in databases.values()} == {f"{s}_owner" for s in SERVICES}
+
+
+def _serve(deployment: Object) -> list[str]:
+    arguments: list[str] = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    return arguments
+
+
+def _live(spec: Object) -> LiveTopic:
+    config: dict[str, Any] = spec["config"]
+    unclean = config["unclean.leader.election.enable"] == "true"
+    return LiveTopic(spec["partitions"], spec["replicas"], int(config[MIN_IN_SYNC]), unclean, config)
+
+
+def _kind(resource: str) -> str:
+    return "transactional-id" if resource == "transactionalId" else resource

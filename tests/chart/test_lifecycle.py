@@ -1,0 +1,155 @@
+"""How pods start, are replaced, and end; and which Jobs run when."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from infra.chart.generate import facts
+from muster_contracts import SERVICES
+from tests.chart.rendering import EXAMPLES, Object, containers, example, of_kind, pods, render
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_pod_may_drain_before_it_is_killed(name: str) -> None:
+    drain = facts()["drain_seconds"]
+    for deployment in _deployments(name):
+        spec = deployment["spec"]["template"]["spec"]
+        (container,) = spec["containers"]
+        role = container["args"][-1]
+        waits = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+        assert spec["terminationGracePeriodSeconds"] >= drain[role] + waits + 5, deployment["metadata"]["name"]
+        assert (waits > 0) == (role in ("api", "all"))
+
+
+def test_a_consumer_is_replaced_before_another_starts_and_requests_always_find_a_pod() -> None:
+    for deployment in (*_deployments("standard"), *_deployments("large"), *_deployments("small")):
+        role, spec = deployment["metadata"]["labels"]["muster/role"], deployment["spec"]
+        if role in ("api", "all"):
+            assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+        elif spec.get("replicas") == 1:
+            assert spec["strategy"] == {"type": "Recreate"}
+        else:
+            assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+        assert spec["progressDeadlineSeconds"] > spec["minReadySeconds"] + 120
+
+
+def test_the_probes_ask_what_they_must_not_confuse() -> None:
+    for deployment in _deployments("standard"):
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        paths = {
+            probe: container[probe]["httpGet"]["path"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")
+        }
+        # A server that is away makes a pod unready, and restarts none.
+        assert paths == {
+            "startupProbe": "/health/live",
+            "readinessProbe": "/health/ready",
+            "livenessProbe": "/health/live",
+        }
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_budget_can_be_met(name: str) -> None:
+    budgets = of_kind(example(name), "PodDisruptionBudget")
+    least = {each["metadata"]["name"]: _fewest(name, each) for each in _deployments(name)}
+    assert set(budgets) == {deployment for deployment, pods_ in least.items() if pods_ > 1}
+    for budget in budgets.values():
+        assert budget["spec"]["maxUnavailable"] >= 1
+        assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+def test_every_pod_waits_for_its_schema_as_it_is_and_none_migrates() -> None:
+    for deployment in _deployments("standard"):
+        spec = deployment["spec"]["template"]["spec"]
+        (waiting,), (serving,) = spec["initContainers"], spec["containers"]
+        assert waiting["args"][1] == "wait-for-schema"
+        assert waiting["args"][0] == serving["args"][0]
+        assert waiting["image"] == serving["image"]
+
+
+def test_a_hook_provisions_before_it_migrates() -> None:
+    jobs = of_kind(render({"provisioning": {"mode": "hook"}}), "Job")
+    weights = {name: int(job["metadata"]["annotations"]["helm.sh/hook-weight"]) for name, job in jobs.items()}
+    provisions = weights.pop("muster-provision")
+    assert set(weights) == {f"muster-{service}-migrate" for service in SERVICES}
+    assert provisions < min(weights.values())
+    arguments = [container["args"] for container in containers(jobs["muster-provision"]["spec"]["template"])]
+    assert arguments == [
+        ["muster_operator", "databases", "apply", "--database", "muster"],
+        ["muster_operator", "topics", "apply", "--acls"],
+    ]
+
+
+def test_a_look_comes_between_with_the_secrets_of_each_service_in_a_folder_of_its_name() -> None:
+    mapped = [{"name": "other", "items": [{"key": "password", "path": "MUSTER_KAFKA_PASSWORD"}]}]
+    objects = render({"preflight": {"mode": "hook"}, "services": {"billing": {"secrets": mapped}}})
+    job = of_kind(objects, "Job")["muster-preflight"]
+    assert job["metadata"]["annotations"]["helm.sh/hook-weight"] == "-15"
+    volume = next(each for each in job["spec"]["template"]["spec"]["volumes"] if each["name"] == "secrets")
+    sources = {each["secret"]["name"]: each["secret"] for each in volume["projected"]["sources"]}
+    assert sources["other"]["items"] == [{"key": "password", "path": "billing/MUSTER_KAFKA_PASSWORD"}]
+    paths = {item["path"] for item in sources["muster-entitlements"]["items"]}
+    assert {"entitlements/MUSTER_SUBJECT_KEY", "entitlements/MUSTER_POSTGRES_API_DSN"} <= paths
+    assert not any("OWNER" in path for path in paths)
+
+
+def test_a_plan_changes_nothing() -> None:
+    jobs = of_kind(render({"provisioning": {"mode": "job", "plan": True}}), "Job")
+    (pod,) = (job["spec"]["template"] for name, job in jobs.items() if "provision" in name)
+    assert [container["args"][2] for container in containers(pod)] == ["plan", "plan"]
+
+
+def test_a_job_beside_the_pods_has_a_name_for_each_version() -> None:
+    def names(tag: str) -> set[str]:
+        return set(of_kind(render({"migrations": {"mode": "job"}, "image": {"operator": {"tag": tag}}}), "Job"))
+
+    assert len(names("1")) == len(SERVICES)
+    assert names("1") == names("1")
+    assert not names("1") & names("2")
+
+
+def test_somebody_else_may_migrate() -> None:
+    assert of_kind(render({"migrations": {"mode": "external"}}), "Job") == {}
+
+
+def test_a_service_may_be_stopped_without_a_command() -> None:
+    objects = render({"operations": {"service": "billing"}})
+    stopped = {name for name, each in of_kind(objects, "Deployment").items() if each["spec"].get("replicas") == 0}
+    assert stopped == {name for name in of_kind(objects, "Deployment") if name.startswith("muster-billing-")}
+    assert not any("-operation-" in name for name in of_kind(objects, "Job"))
+
+
+def test_an_operators_command_has_the_service_to_itself() -> None:
+    arguments = ["muster_operator", "streams", "epoch", "raise", "billing", "--reason", "restored"]
+    values = {
+        "operations": {"args": arguments, "service": "billing"},
+        "autoscaling": {"api": {"enabled": True}, "consumer": {"enabled": True}},
+    }
+    objects = render(values)
+    for name, deployment in of_kind(objects, "Deployment").items():
+        assert (deployment["spec"].get("replicas") == 0) == name.startswith("muster-billing-"), name
+    for kind in ("HorizontalPodAutoscaler", "ScaledObject", "PodDisruptionBudget"):
+        assert not any(name.startswith("muster-billing-") for name in of_kind(objects, kind))
+    (pod,) = (pod for name, pod in pods(objects) if "-operation-" in name)
+    (service,), (command,) = pod["spec"]["initContainers"], pod["spec"]["containers"]
+    assert service["restartPolicy"] == "Always"  # a sidecar, which ends with the command
+    assert service["args"] == ["muster_billing", "serve", "--role", "operations"]
+    assert command["args"] == arguments
+    addresses = {each["name"]: each["value"] for each in command["env"]}
+    assert addresses["MUSTER_BILLING_URL"] == "http://127.0.0.1:8000"
+    assert addresses["MUSTER_NOTIFY_URL"] == "http://muster-notify"
+    # Neither sees the other's secrets.
+    mounted = [{mount["name"] for mount in each["volumeMounts"]} for each in (service, command)]
+    assert [names & {"secrets", "sidecar-secrets"} for names in mounted] == [{"sidecar-secrets"}, {"secrets"}]
+
+
+def _deployments(name: str) -> Iterator[Object]:
+    yield from of_kind(example(name), "Deployment").values()
+
+
+def _fewest(name: str, deployment: Object) -> int:
+    """The fewest pods that a Deployment may have."""
+    target = deployment["metadata"]["name"]
+    for kind, key in (("HorizontalPodAutoscaler", "minReplicas"), ("ScaledObject", "minReplicaCount")):
+        if (scaler := of_kind(example(name), kind).get(target)) is not None:
+            return int(scaler["spec"][key])
+    return int(deployment["spec"]["replicas"])

@@ -1,0 +1,168 @@
+"""Which flows the policies allow, read as a network's controller reads them: a pod with a policy has no other flow."""
+
+import random
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any, NamedTuple
+
+import pytest
+
+from muster_notify.domain.urls import is_public
+from tests.chart.rendering import EXAMPLES, Object, example, of_kind, pods
+
+SERVERS = {
+    "postgres": ("10.20.0.5", 5432),
+    "kafka": ("10.20.1.5", 9093),
+    "issuer": ("10.20.2.10", 443),
+    "smtp": ("10.20.2.11", 587),
+    "a receiver": ("93.184.215.14", 443),
+    "a receiver, IPv6": ("2606:2800:21f:cb07:6820:80da:af6b:8b2c", 443),
+    "a private address": ("10.96.0.1", 443),
+    "the cloud's metadata": ("169.254.169.254", 443),
+    "another pod's database": ("10.20.3.5", 5432),
+    "a receiver's other port": ("93.184.215.14", 22),
+}
+
+SERVING = {"postgres", "issuer"}
+READING = SERVING | {"kafka"}
+DELIVERING = READING | {"smtp", "a receiver", "a receiver, IPv6"}
+
+# What each pod of the example `standard` reaches: all but the named ones.
+REACHED = {
+    "api": SERVING,
+    "consumer": READING,
+    "relay": READING,
+    "scheduler": READING,
+    "worker": READING,
+    "migrate": {"postgres"},
+    "self-test": READING,
+}
+
+
+class Peer(NamedTuple):
+    """Who is at the other end: a pod, by its own and its namespace's labels, or an address."""
+
+    labels: dict[str, str]
+    namespace: dict[str, str]
+    address: IPv4Address | IPv6Address | None = None
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_pod_is_denied_both_ways(name: str) -> None:
+    (deny,) = (each for each in _policies(name) if each["metadata"]["name"] == "muster-deny")
+    assert set(deny["spec"]["policyTypes"]) == {"Ingress", "Egress"}
+    assert "ingress" not in deny["spec"]
+    for pod_name, pod in pods(example(name)):
+        assert _selects(deny["spec"]["podSelector"], pod["metadata"]["labels"]), pod_name
+
+
+def test_a_pod_reaches_what_it_needs_and_nothing_else() -> None:
+    for name, pod in pods(example("standard")):
+        labels = pod["metadata"]["labels"]
+        delivers = labels["app.kubernetes.io/component"] == "notify" and labels["muster/role"] == "worker"
+        expected = DELIVERING if delivers else REACHED[labels["muster/role"]]
+        reached = {
+            server
+            for server, (address, port) in SERVERS.items()
+            if _egress("standard", pod, Peer({}, {}, ip_address(address)), port)
+        }
+        assert reached == expected, name
+
+
+def test_names_are_asked_of_the_clusters_resolver_alone() -> None:
+    for name, resolver, port in (("standard", "kube-system", 53), ("openshift", "openshift-dns", 5353)):
+        _, pod = next(pods(example(name)))
+        assert _egress(name, pod, _in(resolver), port, "UDP")
+        assert _egress(name, pod, _in(resolver), port, "TCP")
+        assert not _egress(name, pod, Peer({}, {}, ip_address("8.8.8.8")), port, "UDP")
+
+
+def test_clients_reach_what_answers_requests_and_prometheus_every_pod() -> None:
+    for name, pod in pods(example("standard")):
+        labels = pod["metadata"]["labels"]
+        assert _ingress("standard", pod, _in("gateways")) == (labels["muster/role"] == "api"), name
+        serves = labels["muster/role"] in ("api", "consumer", "relay", "scheduler", "worker")
+        assert _ingress("standard", pod, _in("monitoring")) == serves, name
+        assert not _ingress("standard", pod, _in("default")), name
+
+
+def test_the_releases_own_jobs_call_its_services_and_its_pods_do_not() -> None:
+    found = dict(pods(example("standard")))
+    api, test, relay = (found[name] for name in ("muster-billing-api", "muster-self-test", "muster-billing-relay"))
+    assert _ingress("standard", api, _peer(test))
+    assert _egress("standard", test, _peer(api), 8000)
+    assert not _ingress("standard", api, _peer(relay))
+    assert not _egress("standard", relay, _peer(api), 8000)
+
+
+def test_no_webhook_reaches_an_address_that_is_not_public() -> None:
+    """The service refuses such an address; the policy is a second door, and never a wider one."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    drawn = random.Random(seed)
+    (policy,) = (each for each in _policies("standard") if each["metadata"]["name"] == "muster-to-webhooks")
+    (rule,) = policy["spec"]["egress"]
+    edges = [
+        edge
+        for peer in rule["to"]
+        for network in (peer["ipBlock"]["cidr"], *peer["ipBlock"]["except"])
+        for edge in (ip_network(network)[0], ip_network(network)[-1])
+    ]
+    addresses: list[Any] = [IPv4Address(drawn.getrandbits(32)) for _ in range(5_000)]
+    addresses += [IPv6Address(drawn.getrandbits(128)) for _ in range(5_000)]
+    reached = [address for address in (*addresses, *edges) if _is_peer(rule["to"], Peer({}, {}, address))]
+    assert len(reached) > 3_000
+    assert [address for address in reached if not is_public(address)] == []
+
+
+def _policies(name: str) -> list[Object]:
+    return list(of_kind(example(name), "NetworkPolicy").values())
+
+
+def _in(namespace: str) -> Peer:
+    return Peer({}, {"kubernetes.io/metadata.name": namespace})
+
+
+def _peer(pod: Object) -> Peer:
+    return Peer(pod["metadata"]["labels"], {})
+
+
+def _egress(name: str, pod: Object, peer: Peer, port: int, protocol: str = "TCP") -> bool:
+    return _flows(name, pod, peer, port, protocol, "egress", "to")
+
+
+def _ingress(name: str, pod: Object, peer: Peer) -> bool:
+    return _flows(name, pod, peer, 8000, "TCP", "ingress", "from")
+
+
+def _flows(name: str, pod: Object, peer: Peer, port: int, protocol: str, way: str, ends: str) -> bool:
+    rules = [
+        rule
+        for policy in _policies(name)
+        if _selects(policy["spec"]["podSelector"], pod["metadata"]["labels"])
+        for rule in policy["spec"].get(way, ())
+    ]
+    at = {"port": port, "protocol": protocol}
+    return any(at in rule["ports"] and (ends not in rule or _is_peer(rule[ends], peer)) for rule in rules)
+
+
+def _is_peer(allowed: list[Object], peer: Peer) -> bool:
+    return any(_matches(each, peer) for each in allowed)
+
+
+def _matches(allowed: Object, peer: Peer) -> bool:
+    if "ipBlock" in allowed:
+        block = allowed["ipBlock"]
+        inside = peer.address is not None and peer.address in ip_network(block["cidr"])
+        return inside and not any(peer.address in ip_network(each) for each in block.get("except", ()))
+    if peer.address is not None:
+        return False
+    if "namespaceSelector" in allowed and not _selects(allowed["namespaceSelector"], peer.namespace):
+        return False
+    # Without a selector of namespaces, it is about the release's own.
+    own = "namespaceSelector" in allowed or not peer.namespace
+    return own and _selects(allowed.get("podSelector", {}), peer.labels)
+
+
+def _selects(selector: Object, labels: dict[str, str]) -> bool:
+    wanted = selector.get("matchLabels", {}).items() <= labels.items()
+    return wanted and all(labels.get(each["key"]) in each["values"] for each in selector.get("matchExpressions", ()))

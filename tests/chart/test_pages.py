@@ -1,0 +1,60 @@
+"""The pages about Kubernetes name values, objects, and labels that there are; cluster tests run their commands."""
+
+import re
+
+import pytest
+
+from infra.chart.generate import CHART, README, ROOT
+from infra.chart.values import values_of
+from tests.chart.rendering import EXAMPLES, Values, example, of_kind, pods, render
+
+PAGES = [README, *sorted((ROOT / "infra" / "runbooks").glob("*.md"))]
+BLOCKS = {
+    file.name: blocks
+    for file in PAGES
+    if (blocks := re.findall(r"^ *```sh kubernetes\n(.*?)^ *```", file.read_text("utf-8"), flags=re.M | re.S))
+}
+
+
+def test_the_pages_are_those_of_the_operations() -> None:
+    assert set(BLOCKS) == {
+        *("README.md", "upgrade.md", "rollback.md", "scaling.md", "drain.md", "rotate-secrets.md", "restore.md")
+    }
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_page_names_what_there_is(name: str) -> None:
+    known = {value.path for value in values_of((CHART / "values.yaml").read_text("utf-8"))}
+    script = "\n".join(BLOCKS[name])
+    for path in re.findall(r"--set \"?([\w.]+)=", script):
+        assert path in known or re.sub(r"\.roles\.\w+\.replicas$", ".roles", path) in known, path
+    for deployment in re.findall(r"deployment/([\w-]+)", script):
+        assert deployment in of_kind(example("standard"), "Deployment")
+    operation: Values = {"operations": {"args": ["muster_operator", "streams"]}}
+    labels = {item for _, pod in pods(render(operation)) for item in pod["metadata"]["labels"].items()}
+    for label, value in re.findall(r'--selector "?([\w./]+)=([\w$]+)', script):
+        assert (label, value.replace("$SERVICE", "billing")) in labels, label
+
+
+def test_the_readme_names_every_example_and_secret() -> None:
+    readme = README.read_text("utf-8")
+    for name in EXAMPLES:
+        assert f"(examples/{name}.yaml)" in readme
+    named = {source["secret"]["name"] for found in _standard_sources() for source in found}
+    for secret in named:
+        assert f"`{re.sub('-(enrollment|entitlements|billing|notify)', '-<service>', secret)}`" in readme, secret
+
+
+def test_every_link_of_the_readme_leads_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)", README.read_text("utf-8")):
+        if target != "../images/README.md":  # of another part
+            assert (README.parent / target).exists(), target
+
+
+def _standard_sources() -> list[list[dict[str, dict[str, str]]]]:
+    return [
+        volume["projected"]["sources"]
+        for _, pod in pods(render({"provisioning": {"mode": "hook"}}))
+        for volume in pod["spec"]["volumes"]
+        if "projected" in volume
+    ]

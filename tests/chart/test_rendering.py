@@ -1,0 +1,135 @@
+"""Each example renders, for every version of Kubernetes that the chart supports, what that version's API accepts."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import helm_python
+import jsonschema_rs
+import pytest
+import yaml
+
+from infra.chart.generate import CHART, documents
+from infra.supply_chain.packages import own_packages
+from tests.chart.rendering import EXAMPLES, Object, containers, example, pods, render
+
+VERSIONS = [f"1.{minor}" for minor in range(30, 38)]
+
+# A lint takes half a second; `make chart-test` has them all.
+LINTED = VERSIONS if os.environ.get("MUSTER_CHART_LINTS") == "all" else VERSIONS[:1]
+
+# What other projects' operators read. A real cluster checks these against their definitions.
+OTHERS = {
+    ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+    ("keda.sh/v1alpha1", "ScaledObject"),
+    ("monitoring.coreos.com/v1", "PodMonitor"),
+    ("monitoring.coreos.com/v1", "PrometheusRule"),
+    ("kafka.strimzi.io/v1", "KafkaTopic"),
+    ("kafka.strimzi.io/v1", "KafkaUser"),
+    ("postgresql.cnpg.io/v1", "Database"),
+    ("postgresql.cnpg.io/v1", "DatabaseRole"),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_version_accepts_every_object(name: str) -> None:
+    assert [wrong for version in VERSIONS for wrong in _rejected(example(name), version)] == []
+
+
+def test_a_wrong_object_is_rejected() -> None:
+    (deployment,) = (found for found in example("small") if found["metadata"]["name"] == "muster-billing-all")
+    wrong = json.loads(json.dumps(deployment))
+    wrong["spec"]["template"]["spec"]["containers"][0]["port"] = 8000
+    assert list(_rejected((wrong,), "1.37")) != []
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_lint_has_nothing_to_say(name: str) -> None:
+    values = yaml.safe_load(EXAMPLES[name].read_text("utf-8"))
+    for version in LINTED:
+        assert _findings(values, version) == []
+
+
+def test_lint_has_nothing_to_say_of_the_defaults() -> None:
+    assert _findings({}, VERSIONS[-1]) == []
+
+
+def test_no_template_asks_which_version_it_is_for() -> None:
+    """So that what is rendered for one version is what is rendered for each."""
+    for template in (CHART / "templates").rglob("*.*"):
+        assert ".Capabilities" not in template.read_text("utf-8"), template
+        assert "lookup " not in template.read_text("utf-8"), template  # which answers nothing in a dry run
+
+
+def test_an_older_version_is_refused() -> None:
+    minimum = re.fullmatch(r">=(1\.\d+)\.0-0", yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))["kubeVersion"])
+    assert minimum is not None
+    assert minimum[1] == VERSIONS[0]
+
+
+def test_an_upgrade_renders_what_an_install_does() -> None:
+    values = yaml.safe_load(EXAMPLES["large"].read_text("utf-8"))
+    assert render(values) == render(values, is_upgrade=True)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_names_are_unique_and_short_enough_for_labels(name: str) -> None:
+    names = [(found["kind"], found["metadata"]["name"]) for found in example(name)]
+    assert len(names) == len(set(names))
+    assert {each for _, each in names if len(each) > 63} == set()
+
+
+def test_the_longest_name_still_fits() -> None:
+    job = {"migrations": {"mode": "job"}, "provisioning": {"mode": "job"}, "fullnameOverride": "x" * 30}
+    assert {found["metadata"]["name"] for found in render(job) if len(found["metadata"]["name"]) > 63} == set()
+
+
+def test_the_chart_has_the_packages_version_and_names_its_images() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
+    versions = {package.version for package in own_packages() if package.name != "muster-contracts"}
+    assert versions == {chart["version"]} == {chart["appVersion"]}
+    named = {each["image"] for each in yaml.safe_load(chart["annotations"]["artifacthub.io/images"])}
+    assert named == {container["image"] for _, pod in pods(example("small")) for container in containers(pod)}
+
+
+def test_what_is_generated_is_up_to_date() -> None:
+    old = [str(file) for file, text in documents().items() if file.read_text("utf-8") != text]
+    assert old == [], "make chart"
+
+
+def _findings(values: dict[str, Any], version: str) -> list[str]:
+    report = helm_python.lint(CHART, values, strict=True, namespace="muster", kube_version=f"v{version}.0")
+    assert report["total_charts_linted"] == 1
+    told = [each["error"] for each in report["messages"] if each["severity"] > 1]
+    return [*report["errors"], *told]
+
+
+def _rejected(objects: tuple[Object, ...], version: str) -> Iterator[str]:
+    for found in objects:
+        kind = (found["apiVersion"], found["kind"])
+        if kind not in OTHERS:
+            for error in _schema(*kind, version).iter_errors(found):
+                yield f"{version}: {kind[1]} {found['metadata']['name']}: {error.message}"
+
+
+@cache
+def _schema(api_version: str, kind: str, version: str) -> Any:
+    """The strict schema of a kind: a key that the API does not know is an error."""
+    group, _, name = api_version.rpartition("/")
+    file = "-".join(filter(None, (kind.lower(), group.partition(".")[0], name)))
+    schema = json.loads(_folder(version).joinpath(f"{file}.json").read_text("utf-8"))
+    return jsonschema_rs.Draft202012Validator(schema, registry=_definitions(version))
+
+
+@cache
+def _definitions(version: str) -> jsonschema_rs.Registry:
+    definitions = json.loads(_folder(version).joinpath("_definitions.json").read_text("utf-8"))
+    return jsonschema_rs.Registry([("json-schema:///api/_definitions.json", definitions)])
+
+
+def _folder(version: str) -> Any:
+    return files("kubernetes_validate") / "kubernetes-json-schema" / f"v{version}.0-local-strict"

@@ -1,0 +1,114 @@
+"""What cannot work is refused before anything is changed, by a sentence that says what to do."""
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.chart.rendering import EXAMPLES, Refused, Values, render
+
+# Values that the schema refuses, and the words that say where and why.
+WRONG: list[tuple[Values, str]] = [
+    ({"profile": "huge"}, r"at '/profile'.*'small', 'standard', 'large'"),
+    ({"environment": "test"}, "at '/environment'"),
+    ({"kafka": {"bootstrapServers": "kafka:9093"}}, "at '/kafka'.*'bootstrapServers' not allowed"),
+    ({"kafka": {"securityProtocol": "SASL_PLAINTEXT"}}, "at '/kafka/securityProtocol'"),
+    ({"services": {"payments": {"enabled": True}}}, "at '/services'.*'payments' not allowed"),
+    ({"services": {"billing": {"secrets": ["muster-billing"]}}}, "at '/services/billing/secrets/0'.*want object"),
+    ({"services": {"billing": {"roles": {"consumer": {"replica": 2}}}}}, "'replica' not allowed"),
+    ({"roles": {"api": {"replicas": 0}}}, "at '/roles/api/replicas'"),
+    ({"roles": {"api": {"replicas": "2"}}}, "at '/roles/api/replicas'.*got string"),
+    ({"image": {"services": {"digest": "0123"}}}, "at '/image/services/digest'"),
+    ({"settings": {"LOG_LEVEL": "debug"}}, "at '/settings'.*'LOG_LEVEL' not allowed"),
+    ({"migrations": {"mode": "init"}}, "at '/migrations/mode'"),
+    ({"autoscaling": {"consumer": {"minReplicas": 0}}}, "at '/autoscaling/consumer/minReplicas'"),
+    ({"networkPolicy": {"webhooks": {"except": ["10.0.0.0"]}}}, "at '/networkPolicy/webhooks/except/0'"),
+    ({"networkPolicy": {"postgres": {"ports": ["5432"]}}}, "at '/networkPolicy/postgres/ports/0'"),
+    ({"pods": {"spread": "Never"}}, "at '/pods/spread'"),
+    ({"tracing": {"ratio": 5}}, "at '/tracing/ratio'"),
+    ({"monitoring": {"podMonitor": {"interval": "30"}}}, "at '/monitoring/podMonitor/interval'"),
+    ({"operations": {"service": "payments"}}, "at '/operations/service'"),
+]
+
+# Values of the right form that cannot work.
+HOPELESS: list[tuple[Values, str]] = [
+    ({"kafka": {"bootstrap": ""}}, "kafka.bootstrap is not set: name every broker"),
+    ({"oidc": {"issuer": ""}}, "oidc.issuer is not set"),
+    ({"smtp": {"host": ""}}, "smtp.host is not set, which notify needs in production"),
+    ({"kafka": {"securityProtocol": "PLAINTEXT"}}, "which production refuses: use SSL or SASL_SSL"),
+    ({"trustedCA": {"configMap": "a", "secret": "b"}}, "trustedCA.configMap and trustedCA.secret are both set"),
+    ({"fullnameOverride": "a" * 31}, "has 31 characters.*use 30 at the most"),
+    ({"settings": {"MUSTER_HTTP_PORT": 80}}, "settings.MUSTER_HTTP_PORT: the probes and mounts of this chart need it"),
+    ({"settings": {"MUSTER_SUBJECT_KEY": "x"}}, "settings.MUSTER_SUBJECT_KEY is a secret: put it into a Secret"),
+    (
+        {"services": {"notify": {"settings": {"MUSTER_SMTP_PASSWORD": "x"}}}},
+        "services.notify.settings.MUSTER_SMTP_PASSWORD is a secret",
+    ),
+    ({"services": {"billing": {"secrets": []}}}, "services.billing.secrets is empty: name the Secret"),
+    (
+        {"services": {"billing": {"ownerSecrets": []}}},
+        "services.billing.ownerSecrets is empty, and migrations.mode is hook.*set migrations.mode to external",
+    ),
+    (
+        {"services": {"billing": {"roles": {"worker": {"replicas": 2}}}}},
+        "services.billing.roles.worker: this service has no such role. It has api, consumer, relay, scheduler",
+    ),
+    (
+        {"services": {"billing": {"roles": {"consumer": {"replicas": 13}}}}},
+        "billing-consumer has 13 replicas, but its topics have 12 partitions.*Use 12 at the most",
+    ),
+    ({"profile": "small", "roles": {"all": {"replicas": 13}}}, "billing-all has 13 replicas, but its topics have 12"),
+    (
+        {"autoscaling": {"consumer": {"enabled": True, "maxReplicas": 13}}},
+        "autoscaling.consumer.maxReplicas is 13, but the topics of billing have 12 partitions",
+    ),
+    ({"autoscaling": {"api": {"minReplicas": 7}}}, "autoscaling.api.minReplicas is 7 and maxReplicas 6"),
+    ({"profile": "small", "autoscaling": {"consumer": {"enabled": True}}}, "small has no consumers of their own"),
+    ({"profile": "small", "autoscaling": {"api": {"enabled": True}}}, "small has no api of its own"),
+    (
+        {"roles": {"consumer": {"terminationGracePeriodSeconds": 5}}},
+        "billing-consumer has terminationGracePeriodSeconds 5, but needs up to .* s from SIGTERM to its end",
+    ),
+    ({"disruption": {"maxUnavailable": 0}}, "disruption.maxUnavailable is 0: no drain of a node would ever end"),
+    ({"http": {"ingress": {"enabled": True}}}, "http.domain is not set: a route or an ingress needs it"),
+    ({"http": {"domain": "x", "gateway": {"enabled": True}}}, "http.gateway.parentRefs is empty: name the Gateway"),
+    ({"provisioning": {"mode": "job", "databases": False, "topics": False}}, "set its mode to none"),
+    ({"strimzi": {"enabled": True}}, "strimzi.cluster is not set"),
+    (
+        {"strimzi": {"enabled": True, "cluster": "k"}, "provisioning": {"mode": "hook"}},
+        "strimzi.enabled and provisioning.topics both make the topics",
+    ),
+    ({"cloudnativepg": {"enabled": True}}, "cloudnativepg.cluster is not set"),
+    (
+        {"cloudnativepg": {"enabled": True, "cluster": "p"}, "provisioning": {"mode": "hook"}},
+        "cloudnativepg.enabled and provisioning.databases both make the databases",
+    ),
+]
+
+# What is no fault, although a rule is near.
+RIGHT: list[Values] = [
+    {"global": {"imageRegistry": "registry.example.gov"}},  # a parent chart's
+    {"services": {"notify": {"enabled": False}}, "smtp": {"host": ""}},
+    {"environment": "sandbox", "kafka": {"securityProtocol": "PLAINTEXT"}, "smtp": {"from": ""}},
+    {"kafka": {"securityProtocol": "PLAINTEXT"}, "settings": {"MUSTER_ALLOW_PLAINTEXT": True}},
+    {"migrations": {"mode": "external"}, "services": {"billing": {"ownerSecrets": []}}},
+    {"services": {"billing": {"roles": {"consumer": {"replicas": 12}}}}},
+    {"roles": {"consumer": {"terminationGracePeriodSeconds": 300}}},
+    {"migrations": {"ttlSeconds": None}},
+]
+
+
+@pytest.mark.parametrize(("values", "words"), [*WRONG, *HOPELESS], ids=lambda each: re.sub(r"\W+", "-", str(each))[:50])
+def test_bad_values_are_refused_with_the_reason(values: Values, words: str) -> None:
+    with pytest.raises(Refused) as refused:
+        render(values)
+    assert re.search(words, str(refused.value), flags=re.DOTALL), refused.value
+
+
+@pytest.mark.parametrize("values", RIGHT, ids=lambda each: re.sub(r"\W+", "-", str(each))[:50])
+def test_good_values_are_not(values: dict[str, Any]) -> None:
+    assert render(values)
+
+
+def test_the_examples_differ_only_in_what_they_say() -> None:
+    assert {"small", "standard", "large", "openshift", "bigbang", "argocd", "flux", "terraform"} <= set(EXAMPLES)
