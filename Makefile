@@ -48,6 +48,12 @@ down: venv ## Stop the stack; its data stays
 test: venv ## Run the tests on real servers; `make faults` has those that take long
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(LONG:%=--deselect=%) --deselect=$(FUZZ) $(ARGS)
 
+chart-test: venv ## Render the chart for every version of Kubernetes, and check what comes out
+	MUSTER_CHART_LINTS=all $(BIN)/python -m pytest tests/chart $(ARGS)
+
+chart-helm: venv ## Compare what Helm 3 and Helm 4 render, which Go builds in build/: it takes minutes
+	$(BIN)/python -m tests.chart.helm_versions build
+
 faults: venv ## Test every fault that Muster must survive: kills, pauses, lost answers, full disks
 	MUSTER_TEST_HOSTILE=20000 $(BIN)/python -m pytest $(FAULTS) $(ARGS)
 
@@ -91,6 +97,8 @@ metrics-check: venv ## Check metrics and alerts with promtool, which this target
 	@command -v promtool > /dev/null || { echo "promtool is not installed: apt-get install prometheus" >&2; exit 1; }
 	$(BIN)/python -m tests.support.metrics_page | promtool check metrics
 	promtool check rules infra/alerts/*.yml
+	promtool test rules infra/alerts/tests/*.yml
+	$(BIN)/python -m tests.chart.dashboards | promtool check rules /dev/stdin
 
 format: venv ## Format the code
 	$(BIN)/ruff check --fix .
@@ -98,6 +106,9 @@ format: venv ## Format the code
 
 contracts: venv ## Generate schemas, examples, and AsyncAPI from the event models
 	$(BIN)/python -m muster_contracts.generate
+
+chart: venv ## Generate what the chart copies: facts of the code, alerts, its schema and table of values
+	$(BIN)/python -m infra.chart.generate
 
 contracts-check: venv ## Reject an event change that breaks a reader of any release
 	$(BIN)/python -m muster_contracts.generate --check
@@ -120,7 +131,7 @@ clean: ## Remove generated files, but keep the data of stacks
 help: ## Show the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
-.PHONY: demo up status down test fuzz faults faults-pooler faults-long bench bench-quick lint supply-chain sbom metrics-check format contracts contracts-check release-contracts lock clean help venv
+.PHONY: demo up status down test chart chart-test chart-helm fuzz faults faults-pooler faults-long bench bench-quick lint supply-chain sbom metrics-check format contracts contracts-check release-contracts lock clean help venv
 
 # The virtual environment. If two makes run at once, the second waits and finds it complete.
 venv:

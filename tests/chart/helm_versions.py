@@ -40,7 +40,7 @@ def built(folder: Path, version: str) -> Path:
 
 
 def _template(helm: Path, values: Path) -> list[Object]:
-    command = [helm, "template", RELEASE, CHART, "--namespace", NAMESPACE, "--values", values]
+    command = [str(helm), "template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--values", str(values)]
     rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return [found for found in yaml.safe_load_all(rendered) if found]
 

@@ -107,10 +107,10 @@ def test_no_webhook_reaches_an_address_that_is_not_public() -> None:
         for network in (peer["ipBlock"]["cidr"], *peer["ipBlock"]["except"])
         for edge in (ip_network(network)[0], ip_network(network)[-1])
     ]
-    addresses: list[Any] = [IPv4Address(drawn.getrandbits(32)) for _ in range(5_000)]
-    addresses += [IPv6Address(drawn.getrandbits(128)) for _ in range(5_000)]
+    addresses: list[Any] = [IPv4Address(drawn.getrandbits(32)) for _ in range(2_000)]
+    addresses += [IPv6Address(drawn.getrandbits(128)) for _ in range(2_000)]
     reached = [address for address in (*addresses, *edges) if _is_peer(rule["to"], Peer({}, {}, address))]
-    assert len(reached) > 3_000
+    assert len(reached) > 1_500
     assert [address for address in reached if not is_public(address)] == []
 
 

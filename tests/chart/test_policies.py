@@ -60,7 +60,9 @@ def test_the_pods_that_no_example_has_keep_the_policies() -> None:
         assert [what for policy in (restricted, hardened, big_bang) for what in policy(pod)] == []
 
 
-@pytest.mark.parametrize(("policy", "path", "value", "words"), BROKEN, ids=lambda each: str(each)[:40])
+@pytest.mark.parametrize(
+    ("policy", "path", "value", "words"), BROKEN, ids=lambda each: getattr(each, "__name__", str(each)[:40])
+)
 def test_a_pod_that_breaks_a_policy_is_found(policy: Policy, path: str, value: Any, words: str) -> None:
     pod = deepcopy(dict(pods(example("bigbang")))["muster-billing-api"])
     assert list(policy(pod)) == []
