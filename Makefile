@@ -49,7 +49,7 @@ test: venv ## Run the tests on real servers; `make faults` has those that take l
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(LONG:%=--deselect=%) --deselect=$(FUZZ) $(ARGS)
 
 chart-test: venv ## Render the chart for every version of Kubernetes, and check what comes out
-	MUSTER_CHART_LINTS=all $(BIN)/python -m pytest tests/chart $(ARGS)
+	MUSTER_CHART_VERSIONS=all $(BIN)/python -m pytest tests/chart $(ARGS)
 
 chart-helm: venv ## Compare what Helm 3 and Helm 4 render, which Go builds in build/: it takes minutes
 	$(BIN)/python -m tests.chart.helm_versions build

@@ -17,8 +17,9 @@ Values = Mapping[str, Any]
 RELEASE = NAMESPACE = "muster"
 EXAMPLES = {file.stem: file for file in sorted((CHART.parent / "examples").glob("*.yaml"))}
 
-# The least that renders: what no default can say.
+# The least that renders: what no default can say, and the profile with the fewest objects.
 LEAST: Values = {
+    "profile": "small",
     "kafka": {"bootstrap": "kafka.example.gov:9093"},
     "oidc": {"issuer": "https://login.example.gov"},
     "smtp": {"host": "mail.example.gov", "from": "muster@example.gov", "operators": "operators@example.gov"},

@@ -121,6 +121,7 @@ def test_a_service_may_be_stopped_without_a_command() -> None:
 def test_an_operators_command_has_the_service_to_itself() -> None:
     arguments = ["muster_operator", "streams", "epoch", "raise", "billing", "--reason", "restored"]
     values = {
+        "profile": "standard",
         "operations": {"args": arguments, "service": "billing"},
         "autoscaling": {"api": {"enabled": True}, "consumer": {"enabled": True}},
     }

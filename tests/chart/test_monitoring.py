@@ -1,28 +1,22 @@
 """What Prometheus and Grafana get: every metric that they ask for exists, and every alert leads to its runbook."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 
 from infra.chart.generate import ALERTS, ROOT
 from tests.chart.dashboards import DASHBOARDS, expressions, panels
 from tests.chart.rendering import Object, example, of_kind, pods, render
+from tests.support.metrics_page import samples
 
 
 @pytest.fixture(scope="module")
 def known() -> set[str]:
     """The samples of the real pages, and what the rules record."""
-    # A process of its own: the page gives every metric an example, and this process's are other tests' too.
-    command = [sys.executable, "-m", "tests.support.metrics_page"]
-    page = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    samples = {sample.name for family in text_string_to_metric_families(page) for sample in family.samples}
-    return samples | {rule["record"] for rule in _rules() if "record" in rule}
+    return samples() | {rule["record"] for rule in _rules() if "record" in rule}
 
 
 @pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)

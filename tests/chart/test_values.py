@@ -7,6 +7,8 @@ import pytest
 
 from tests.chart.rendering import EXAMPLES, Refused, Values, render
 
+STANDARD: Values = {"profile": "standard"}
+
 # Values that the schema refuses, and the words that say where and why.
 WRONG: list[tuple[Values, str]] = [
     ({"profile": "huge"}, r"at '/profile'.*'small', 'standard', 'large'"),
@@ -54,19 +56,19 @@ HOPELESS: list[tuple[Values, str]] = [
         "services.billing.roles.worker: this service has no such role. It has api, consumer, relay, scheduler",
     ),
     (
-        {"services": {"billing": {"roles": {"consumer": {"replicas": 13}}}}},
+        {**STANDARD, "services": {"billing": {"roles": {"consumer": {"replicas": 13}}}}},
         "billing-consumer has 13 replicas, but its topics have 12 partitions.*Use 12 at the most",
     ),
-    ({"profile": "small", "roles": {"all": {"replicas": 13}}}, "billing-all has 13 replicas, but its topics have 12"),
+    ({"roles": {"all": {"replicas": 13}}}, "billing-all has 13 replicas, but its topics have 12"),
     (
-        {"autoscaling": {"consumer": {"enabled": True, "maxReplicas": 13}}},
+        {**STANDARD, "autoscaling": {"consumer": {"enabled": True, "maxReplicas": 13}}},
         "autoscaling.consumer.maxReplicas is 13, but the topics of billing have 12 partitions",
     ),
     ({"autoscaling": {"api": {"minReplicas": 7}}}, "autoscaling.api.minReplicas is 7 and maxReplicas 6"),
-    ({"profile": "small", "autoscaling": {"consumer": {"enabled": True}}}, "small has no consumers of their own"),
-    ({"profile": "small", "autoscaling": {"api": {"enabled": True}}}, "small has no api of its own"),
+    ({"autoscaling": {"consumer": {"enabled": True}}}, "small has no consumers of their own"),
+    ({"autoscaling": {"api": {"enabled": True}}}, "small has no api of its own"),
     (
-        {"roles": {"consumer": {"terminationGracePeriodSeconds": 5}}},
+        {**STANDARD, "roles": {"consumer": {"terminationGracePeriodSeconds": 5}}},
         "billing-consumer has terminationGracePeriodSeconds 5, but needs up to .* s from SIGTERM to its end",
     ),
     ({"disruption": {"maxUnavailable": 0}}, "disruption.maxUnavailable is 0: no drain of a node would ever end"),
@@ -92,8 +94,8 @@ RIGHT: list[Values] = [
     {"environment": "sandbox", "kafka": {"securityProtocol": "PLAINTEXT"}, "smtp": {"from": ""}},
     {"kafka": {"securityProtocol": "PLAINTEXT"}, "settings": {"MUSTER_ALLOW_PLAINTEXT": True}},
     {"migrations": {"mode": "external"}, "services": {"billing": {"ownerSecrets": []}}},
-    {"services": {"billing": {"roles": {"consumer": {"replicas": 12}}}}},
-    {"roles": {"consumer": {"terminationGracePeriodSeconds": 300}}},
+    {"services": {"billing": {"roles": {"all": {"replicas": 12}}}}},
+    {"roles": {"all": {"terminationGracePeriodSeconds": 300}}},
     {"migrations": {"ttlSeconds": None}},
 ]
 

@@ -15,15 +15,26 @@ from muster_contracts import SERVICES
 
 def page() -> bytes:
     """The metrics of all four services, with an example's label values where there are none."""
+    _import_services()
+    for metric in list(REGISTRY._collector_to_names):
+        if isinstance(metric, MetricWrapperBase) and metric._labelnames:
+            metric.labels(*("example" for _ in metric._labelnames))
+    return generate_latest()
+
+
+def samples() -> set[str]:
+    """The names on the page, without giving any metric a value."""
+    _import_services()
+    suffixes = {"counter": ["_total"], "histogram": ["_count", "_sum", "_bucket"]}
+    return {metric.name + suffix for metric in REGISTRY.collect() for suffix in suffixes.get(metric.type, [""])}
+
+
+def _import_services() -> None:
     for service in SERVICES:
         package = importlib.import_module(f"muster_{service}")
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
-    for metric in list(REGISTRY._collector_to_names):
-        if isinstance(metric, MetricWrapperBase) and metric._labelnames:
-            metric.labels(*("example" for _ in metric._labelnames))
-    return generate_latest()
 
 
 if __name__ == "__main__":

@@ -10,15 +10,14 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import REGISTRY
 
-from muster_notify.handlers.disabling import WEBHOOKS_DISABLED
 from muster_runtime.database import commits
 from muster_runtime.http import health
 from muster_runtime.messaging import breaker, kafka_topics, restore_guard
 from muster_runtime.messaging.consumer import member, pausing, polling, progress, refused
 from muster_runtime.observability import telemetry
 from muster_runtime.process import monitor
+from tests.support.metrics_page import samples
 
 ROOT = Path(__file__).parents[3]
 RUNBOOKS = ROOT / "infra" / "runbooks"
@@ -31,8 +30,6 @@ ALL_RULES: list[dict[str, Any]] = [
 ]
 RULES = [rule for rule in ALL_RULES if "alert" in rule]
 RECORDED = {rule["record"] for rule in ALL_RULES if "record" in rule}
-# The metrics of a service's own that an alarm asks for; they are registered when they are imported.
-OWN_METRICS = [WEBHOOKS_DISABLED]
 # What Prometheus itself knows of a target.
 OF_PROMETHEUS = {"up"}
 
@@ -47,7 +44,7 @@ def test_an_alarm_has_a_runbook_that_names_it(rule: dict[str, Any]) -> None:
 
 
 def test_a_rule_asks_for_metrics_and_bounds_that_there_are() -> None:
-    known = {sample for metric in REGISTRY.collect() for sample in _names(metric)} | RECORDED
+    known = samples() | RECORDED
     for rule in ALL_RULES:
         asked = set(re.findall(r"\b(?:muster[_:][\w:]+|up)\b", rule["expr"]))
         assert asked or rule["expr"].startswith("vector("), rule
@@ -140,8 +137,3 @@ def _text(node: ast.expr) -> str | None:
         case ast.JoinedStr(values=parts):
             return "".join(_text(part) or "…" for part in parts)
     return None
-
-
-def _names(metric: Any) -> set[str]:
-    suffixes = {"counter": ["_total"], "histogram": ["_count", "_sum", "_bucket"]}.get(metric.type, [""])
-    return {metric.name + suffix for suffix in suffixes}
