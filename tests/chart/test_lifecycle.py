@@ -107,6 +107,15 @@ def test_a_job_beside_the_pods_has_a_name_for_each_version() -> None:
     assert not names("1") & names("2")
 
 
+def test_a_service_may_be_upgraded_before_the_others() -> None:
+    digest = {"image": {"services": {"digest": "sha256:" + "0" * 64}}}
+    objects = render({**digest, "services": {"notify": {"tag": "0.2.0"}}})
+    for name, deployment in of_kind(objects, "Deployment").items():
+        images = {container["image"] for container in containers(deployment["spec"]["template"])}
+        expected = "muster/services:0.2.0" if "notify" in name else f"muster/services@sha256:{'0' * 64}"
+        assert images == {expected}
+
+
 def test_somebody_else_may_migrate() -> None:
     assert of_kind(render({"migrations": {"mode": "external"}}), "Job") == {}
 

@@ -47,11 +47,13 @@ app.kubernetes.io/part-of: muster
 {{- end }}
 {{- end }}
 
-{{/* An image by its name in values: image. */}}
+{{/* An image by its name in values: image; for a service's own tag, the service. */}}
 {{- define "muster.image" -}}
 {{- $image := index .root.Values.image .image -}}
+{{- $own := "" -}}
+{{- if .service }}{{ $own = (index .root.Values.services .service).tag }}{{ end -}}
 {{- with .root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ $image.repository -}}
-{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default .root.Chart.AppVersion }}{{ end }}
+{{- if and $image.digest (not $own) }}@{{ $image.digest }}{{ else }}:{{ $own | default $image.tag | default .root.Chart.AppVersion }}{{ end }}
 {{- end }}
 
 {{/*
