@@ -14,7 +14,6 @@ from pydantic import TypeAdapter
 
 from muster_contracts import topics
 from muster_contracts.entitlements import SeatAssigned
-from muster_local.servers import kafka_at
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.consumer import POLL_MS, Consumer
@@ -43,7 +42,7 @@ async def measure(events: int) -> list[Measurement]:
         collect_garbage_rarely()
         limit = await bare(own, events)
         reading = await bare(own, events, reads_headers=True)
-        ours = await _ours(own, events)
+        ours = await consume(own, events)
         gc.unfreeze()
     return [
         Measurement(
@@ -87,7 +86,8 @@ class Counter:
         self.seen += len(run)
 
 
-async def _ours(own: Setting, events: int) -> Span:
+async def consume(own: Setting, events: int) -> Span:
+    """Apply so many events of the topic, by a row each. Measures from the assignment on."""
     counter = Counter()
     group = own.topic_prefix + "bench"
     subscriptions = Subscriptions({SeatAssigned: counter.keep}, service="bench", group=group, clock=own.database.clock)
@@ -96,7 +96,7 @@ async def _ours(own: Setting, events: int) -> Span:
         own.database,
         {SEAT_TOPIC: topics()[SEAT_TOPIC].partitions},
         client_id="bench",
-        kafka=kafka_at(own.bootstrap),
+        kafka=own.kafka,
         topic_prefix=own.topic_prefix,
         batch_records=BATCH_RECORDS,
     )
@@ -124,7 +124,7 @@ async def bare(own: Setting, events: int, *, reads_headers: bool = False) -> Spa
     """What no consumer can do without: fetch, validate, insert, commit; with headers, compare each event's position."""
     consumer = AIOKafkaConsumer(
         own.topic_prefix + SEAT_TOPIC,
-        bootstrap_servers=own.bootstrap,
+        **own.kafka.options(),
         group_id=f"{own.topic_prefix}limit-{reads_headers}",
         auto_offset_reset="earliest",
         enable_auto_commit=False,

@@ -104,9 +104,7 @@ async def _publications(own: Setting, deadlines: int, due_at: datetime, clock: S
 @asynccontextmanager
 async def _reader(own: Setting) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer of the whole topic, from its beginning: without a group it has every partition."""
-    consumer = AIOKafkaConsumer(
-        own.topic_prefix + SEAT_TOPIC, bootstrap_servers=own.bootstrap, auto_offset_reset="earliest"
-    )
+    consumer = AIOKafkaConsumer(own.topic_prefix + SEAT_TOPIC, **own.kafka.options(), auto_offset_reset="earliest")
     await consumer.start()
     yield consumer
     await consumer.stop()

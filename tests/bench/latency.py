@@ -8,7 +8,6 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from muster_contracts import topics
 from muster_contracts.entitlements import SeatAssigned
-from muster_local.servers import kafka_at
 from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import UnitOfWork
@@ -58,7 +57,7 @@ async def _delays(own: Setting, events: int, per_second: float) -> list[float]:
         own.database,
         {SEAT_TOPIC: topics()[SEAT_TOPIC].partitions},
         client_id="bench",
-        kafka=kafka_at(own.bootstrap),
+        kafka=own.kafka,
         topic_prefix=own.topic_prefix,
     )
     tasks = [asyncio.create_task(listener.run()), asyncio.create_task(relay.run())]
@@ -87,8 +86,8 @@ async def _delays(own: Setting, events: int, per_second: float) -> list[float]:
 async def _round_trips(own: Setting, count: int) -> list[float]:
     """Kafka alone: a record sent and polled back, in milliseconds."""
     topic = own.topic_prefix + SEAT_TOPIC
-    producer = AIOKafkaProducer(bootstrap_servers=own.bootstrap, acks="all", enable_idempotence=True)
-    consumer = AIOKafkaConsumer(topic, bootstrap_servers=own.bootstrap, auto_offset_reset="latest")
+    producer = AIOKafkaProducer(**own.kafka.options(), acks="all", enable_idempotence=True)
+    consumer = AIOKafkaConsumer(topic, **own.kafka.options(), auto_offset_reset="latest")
     await producer.start()
     await consumer.start()
     await consumer.seek_to_end()

@@ -57,7 +57,12 @@ async def _peer(own: Setting, events: int) -> Span:
     outbox = OutboxBroker(engine, outbox_table=table, logger=None, apply_types=False, decoder=_undecoded)
     await _fill(outbox, engine, events)
     kafka = KafkaBroker(
-        own.bootstrap, acks="all", enable_idempotence=True, compression_type="snappy", logger=None, apply_types=False
+        own.kafka.bootstrap,
+        acks="all",
+        enable_idempotence=True,
+        compression_type="snappy",
+        logger=None,
+        apply_types=False,
     )
     publisher = kafka.publisher(own.topic_prefix + SEAT_TOPIC)
     published, done = 0, asyncio.Event()

@@ -84,7 +84,7 @@ async def copy_and_send(own: Setting, headers: Headers) -> Span:
     """What no relay can do without, and the outbox is still full after it. Every event gets the same headers."""
     connection = await asyncpg.connect(own.access.worker_dsn, server_settings={"search_path": "entitlements"})
     producer = AIOKafkaProducer(
-        bootstrap_servers=own.bootstrap,
+        **own.kafka.options(),
         acks="all",
         enable_idempotence=True,
         compression_type="snappy",

@@ -1,7 +1,7 @@
 """A service's schema and topics on real servers, for the length of one benchmark."""
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from muster_runtime.clock import SystemClock
 from muster_runtime.database.transactions import Database
 from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.messaging.backlog import Backlog
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.relay import Relay
 from tests.support import servers
 from tests.support.databases import Databases
@@ -27,7 +28,7 @@ class Setting:
 
     access: Access
     database: Database
-    bootstrap: str
+    kafka: KafkaConnection
     topic_prefix: str
 
     def relay(self, wakeups: Callable[[], Wakeup]) -> Relay:
@@ -37,25 +38,39 @@ class Setting:
             wakeups,
             service="entitlements",
             holder="bench",
-            kafka=kafka_at(self.bootstrap),
+            kafka=self.kafka,
             topics={SEAT_TOPIC: topics()[SEAT_TOPIC].partitions},
             topic_prefix=self.topic_prefix,
             backlog=Backlog(1_000_000),
         )
 
 
-@asynccontextmanager
-async def setting(topic_names: Sequence[str] = (SEAT_TOPIC,)) -> AsyncIterator[Setting]:
-    """Make them, and remove them at the end."""
+@dataclass(frozen=True)
+class Addresses:
+    """Where a superuser reaches Postgres and Kafka."""
+
+    postgres_dsn: str
+    kafka: KafkaConnection
+
+
+def plain() -> Addresses:
+    """The servers that most benchmarks share."""
     addresses = servers.start(durable=True)
+    return Addresses(addresses.postgres_dsn, kafka_at(addresses.kafka_bootstrap))
+
+
+@asynccontextmanager
+async def setting(addresses: Addresses | None = None) -> AsyncIterator[Setting]:
+    """Make them, by default on the servers that most benchmarks share, and remove them at the end."""
+    addresses = addresses or plain()
     prefix = f"bench-{secrets.token_hex(4)}."
     databases = Databases(addresses.postgres_dsn)
     access = await databases.make("entitlements")
     database = await Database.connect(access.worker_dsn, "entitlements", SystemClock())
-    await create_topics(kafka_at(addresses.kafka_bootstrap), prefix, [topics()[name] for name in topic_names])
+    await create_topics(addresses.kafka, prefix, [topics()[SEAT_TOPIC]])
     try:
-        yield Setting(access, database, addresses.kafka_bootstrap, prefix)
+        yield Setting(access, database, addresses.kafka, prefix)
     finally:
         await database.close()
-        await delete_topics(kafka_at(addresses.kafka_bootstrap), [prefix + name for name in topic_names])
+        await delete_topics(addresses.kafka, [prefix + SEAT_TOPIC])
         await databases.drop_all()

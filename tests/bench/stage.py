@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -9,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -22,7 +24,7 @@ from muster_local.demo.program import ProgramClient
 from muster_local.provisioning import drop
 from muster_local.readiness import ask
 from muster_local.scopes import SCOPES
-from muster_local.servers import kafka_at
+from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN, kafka_at
 from muster_local.stack import Stack
 from muster_operator.topics import delete_topics
 from muster_runtime.clock import SystemClock
@@ -60,11 +62,14 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(seats: int, more: Sequence[Agency] = ()) -> AsyncIterator[Stage]:
-    """Start the four services; let 44 agencies enroll, with so many seats by headcount, and those that are named."""
+async def stage(seats: int, more: Sequence[Agency] = (), *, secure: bool = False) -> AsyncIterator[Stage]:
+    """Start the four services; let 44 agencies enroll, with so many seats by headcount, and those that are named.
+
+    A secured stack has servers of its own.
+    """
     addresses = servers.start(durable=True)
     home = Path(tempfile.mkdtemp(prefix="muster-bench-"))
-    stack = await Stack.start(home)
+    stack = await start_secured(home) if secure else await Stack.start(home)
     admin_dsn, prefix = stack.admin_dsn, stack.topic_prefix
     urls = {service: stack.service_url(service) for service in SERVICES}
     admin = await asyncpg.create_pool(admin_dsn, min_size=1, max_size=3)
@@ -82,9 +87,18 @@ async def stage(seats: int, more: Sequence[Agency] = ()) -> AsyncIterator[Stage]
     finally:
         await admin.close()
         await stack.stop()
-        await drop(addresses.postgres_dsn, urlsplit(admin_dsn).path.strip("/"))
-        await delete_topics(kafka_at(addresses.kafka_bootstrap), [prefix + name for name in topics()])
+        if not secure:
+            await drop(addresses.postgres_dsn, urlsplit(admin_dsn).path.strip("/"))
+            await delete_topics(kafka_at(addresses.kafka_bootstrap), [prefix + name for name in topics()])
         shutil.rmtree(home, ignore_errors=True)
+
+
+async def start_secured(home: Path, services: Sequence[str] | None = None) -> Stack:
+    """A secured stack, which takes no servers from the environment."""
+    with patch.dict(os.environ):
+        for name in (POSTGRES_DSN, KAFKA_BOOTSTRAP):
+            os.environ.pop(name, None)
+        return await Stack.start(home, services=services, secure=True)
 
 
 async def _enroll(program: ProgramClient, agency: Agency, now: datetime) -> None:

@@ -10,7 +10,6 @@ from unittest.mock import patch
 
 from muster_contracts import topics
 from muster_contracts.entitlements import SeatAssigned
-from muster_local.servers import kafka_at
 from muster_runtime.context import Context
 from muster_runtime.database.outbox import RUN_LENGTH
 from muster_runtime.database.wakeup import WakeupListener
@@ -68,7 +67,7 @@ async def _pipeline(own: Setting) -> AsyncIterator[Counter]:
         own.database,
         {SEAT_TOPIC: topics()[SEAT_TOPIC].partitions},
         client_id="bench",
-        kafka=kafka_at(own.bootstrap),
+        kafka=own.kafka,
         topic_prefix=own.topic_prefix,
         batch_records=1_000,
     )

@@ -45,7 +45,7 @@ class Run:
 async def measure(sizes: Sequence[int], probes: int) -> list[Measurement]:
     """Import so many seats, each size on a stack of its own; every CPU and memory beside those at the second size."""
     limit = await _limit(min(sizes[-1], 200_000))
-    runs = [await _run(size, probes) for size in sizes]
+    runs = [await run(size, probes) for size in sizes]
     return [*_times(runs, limit), *_costs(runs), *_memory(runs), *_delays(runs[-1])]
 
 
@@ -79,8 +79,9 @@ async def _add_rows(own: Setting, seats: int) -> None:
     await connection.close()
 
 
-async def _run(seats: int, probes: int) -> Run:
-    async with stage(seats, [OTHER]) as own:
+async def run(seats: int, probes: int, *, secure: bool = False) -> Run:
+    """Import so many seats on a stack of its own."""
+    async with stage(seats, [OTHER], secure=secure) as own:
         files = {agency.id: seat_file(agency) for agency in own.agencies if agency is not OTHER}
         probe = Probe(own)
         for _ in range(probes):
@@ -95,7 +96,7 @@ async def _run(seats: int, probes: int) -> Run:
         cpu = {name: cpu_seconds(process) - before[name] for name, process in processes.items()}
         await _prove(own, seats)
         peaks = {name: peak_mebibytes(processes[name].pid) for name in SERVICES}
-    say(f"workforce: {seats:,} seats in {measured.wall:.1f} s")
+    say(f"workforce: {seats:,} seats in {measured.wall:.1f} s{', secured' if secure else ''}")
     return Run(seats, measured.wall, cpu, peaks, probe.delays[:probes], probe.delays[probes:])
 
 

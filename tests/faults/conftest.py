@@ -20,6 +20,7 @@ from tests.faults.field import Field
 from tests.faults.findings import Findings
 from tests.faults.probe.service import MIGRATIONS
 from tests.faults.replica import Replicas
+from tests.faults.secured import secured_postgres
 from tests.faults.servers import Borrowed, Server
 from tests.support.databases import Databases
 from tests.support.services import TokenIssuer
@@ -51,6 +52,16 @@ def _postgres(drill: bool) -> Iterator[Server | Borrowed]:
     # Not in pytest's folder: whenever another run begins, that is shut to all users but its own, and Postgres is one.
     with tempfile.TemporaryDirectory(prefix="muster-faults-") as folder:
         server = servers.postgres(Path(folder))
+        yield server
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def postgres_by_tls() -> Iterator[Server]:
+    """A Postgres that takes connections by TLS alone."""
+    # Not in pytest's folder: whenever another run begins, that is shut to all users but its own, and Postgres is one.
+    with tempfile.TemporaryDirectory(prefix="muster-faults-") as folder:
+        server = secured_postgres(Path(folder))
         yield server
         server.stop()
 

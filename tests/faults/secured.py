@@ -12,6 +12,7 @@ import asyncpg
 
 from muster_local.certificates import LIFETIME, Authority, Certificate
 from muster_local.child import Program
+from muster_local.kafka_security import TokenIssuer as KafkaTokenIssuer
 from muster_local.postgres import Postgres, PostgresSecurity
 from muster_operator.access.acls import Acl
 from tests.faults.field import Field
@@ -24,6 +25,9 @@ PRINCIPAL = "User:probe"
 
 # How long a login to Kafka lasts: then the broker cuts the connection.
 LOGIN_SECONDS = 3
+
+# From when a secret is changed on a server until the process's file has it.
+LATE_SECONDS = 1.5
 
 
 class SecuredField:
@@ -98,10 +102,16 @@ class SecuredField:
 
 @asynccontextmanager
 async def secured_field(
-    folder: Path, postgres: Server, prefix: str, tokens: TokenIssuer, seed: int
+    folder: Path,
+    postgres: Server,
+    prefix: str,
+    tokens: TokenIssuer,
+    seed: int,
+    *,
+    token_issuer: KafkaTokenIssuer | None = None,
 ) -> AsyncIterator[SecuredField]:
-    """A field with a Kafka of its own, on a secured Postgres."""
-    kafka = secured_kafka(folder / "kafka", login_seconds=LOGIN_SECONDS)
+    """A field with a Kafka of its own, which may take an issuer's tokens too, on a secured Postgres."""
+    kafka = secured_kafka(folder / "kafka", login_seconds=LOGIN_SECONDS, token_issuer=token_issuer)
     await kafka.server.up()
     try:
         connection = kafka.security.administrator(kafka.bootstrap)

@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -17,22 +16,17 @@ from muster_runtime.http.issuer import Issuer
 from tests.faults.findings import Findings
 from tests.faults.probe.service import TOPIC
 from tests.faults.readiness import readiness_reason
-from tests.faults.secured import LOGIN_SECONDS, PRINCIPAL, SecuredField, end_sessions, secured_field, secured_postgres
+from tests.faults.secured import (
+    LATE_SECONDS,
+    LOGIN_SECONDS,
+    PRINCIPAL,
+    SecuredField,
+    end_sessions,
+    secured_field,
+)
 from tests.faults.servers import Process, Server
 from tests.support.eventually import eventually
 from tests.support.services import ISSUER, TokenIssuer
-
-# From when a password is changed on a server until the process's file has it.
-LATE_SECONDS = 1.5
-
-
-@pytest.fixture(scope="module")
-def postgres_by_tls() -> Iterator[Server]:
-    # Not in pytest's folder: whenever another run begins, that is shut to all users but its own, and Postgres is one.
-    with tempfile.TemporaryDirectory(prefix="muster-faults-") as folder:
-        server = secured_postgres(Path(folder))
-        yield server
-        server.stop()
 
 
 @pytest.fixture
