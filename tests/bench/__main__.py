@@ -1,11 +1,13 @@
 """`make bench`: every benchmark on one pair of servers. `--quick` runs all of it small, to see that it runs."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 import uvloop
 
@@ -68,6 +70,7 @@ def main(
     """Measure Muster beside its limits."""
     if unknown := sorted(set(only or ()) - BENCHMARKS.keys()):
         raise typer.BadParameter(f"there is no benchmark {unknown[0]}", param_hint="--only")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     servers.start(durable=True)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

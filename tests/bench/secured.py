@@ -2,30 +2,39 @@
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from muster_contracts import SERVICES
 from muster_runtime.process import collect_garbage_rarely
 from tests.bench import consuming, relay, workforce
-from tests.bench.processes import Span
-from tests.bench.report import Measurement
+from tests.bench.files import import_files, seat_file
+from tests.bench.processes import Span, cpu_seconds, span
+from tests.bench.report import Measurement, say
 from tests.bench.setting import Addresses, setting
-from tests.bench.stage import start_secured
+from tests.bench.stage import stage, start_alone
 
 # How often each import is made, in turn. The fastest counts: whatever else the machine does only slows it down.
 ROUNDS = 2
 
 
+@dataclass(frozen=True)
+class Import:
+    """Seconds of an import, and the CPU seconds of each process."""
+
+    seconds: float
+    cpu: Mapping[str, float]
+
+
 async def measure(events: int, seats: int) -> list[Measurement]:
     """Relay and consume so many events, and import so many seats, on secured servers and on plain ones.
 
-    The secured Postgres is 17, the plain one 18: of the wheels, only the one with 17 has TLS.
+    All are new, and do the same work once before it is measured: until then Java compiles. The secured Postgres is 17,
+    the plain one 18: of the wheels, only the one with 17 has TLS.
     """
-    plain = await _relay_and_consume(events, None)
-    async with _servers() as addresses:
-        secured = await _relay_and_consume(events, addresses)
+    plain = await _relay_and_consume(events, secure=False)
+    secured = await _relay_and_consume(events, secure=True)
     measurements = [
         Measurement(
             f"{name}, by TLS and SASL",
@@ -42,29 +51,26 @@ async def measure(events: int, seats: int) -> list[Measurement]:
     return [*measurements, *await _imports(seats)]
 
 
-async def _relay_and_consume(events: int, addresses: Addresses | None) -> tuple[Span, Span]:
-    async with setting(addresses) as own:
-        await consuming.make_table(own)
-        await relay.fill(own, events)
-        relayed, _ = await relay.drain(own, events)
-        collect_garbage_rarely()
-        return relayed, await consuming.consume(own, events)
-
-
-@asynccontextmanager
-async def _servers() -> AsyncIterator[Addresses]:
-    """A secured Postgres and Kafka."""
+async def _relay_and_consume(events: int, *, secure: bool) -> tuple[Span, Span]:
     home = Path(tempfile.mkdtemp(prefix="muster-bench-"))
-    stack = await start_secured(home, services=())
+    stack = await start_alone(home, secure=secure, services=())
+    addresses = Addresses(stack.admin_dsn, stack.kafka)
     try:
-        yield Addresses(stack.admin_dsn, stack.kafka)
+        for _ in range(2):
+            async with setting(addresses) as own:
+                await consuming.make_table(own)
+                await relay.fill(own, events)
+                relayed, _ = await relay.drain(own, events)
+                collect_garbage_rarely()
+                consumed = await consuming.consume(own, events)
     finally:
         await stack.stop()
         shutil.rmtree(home, ignore_errors=True)
+    return relayed, consumed
 
 
 async def _imports(seats: int) -> list[Measurement]:
-    runs = [await workforce.run(seats, 0, secure=secure) for _ in range(ROUNDS) for secure in (False, True)]
+    runs = [await _import(seats, secure=secure) for _ in range(ROUNDS) for secure in (False, True)]
     plain, secured = (min(runs[first::2], key=lambda run: run.seconds) for first in (0, 1))
     parts = {"the services": SERVICES, "Postgres": ("Postgres",), "Kafka": ("Kafka",)}
     return [
@@ -76,7 +82,6 @@ async def _imports(seats: int) -> list[Measurement]:
             "1.25 × plain",
             sum(secured.cpu.values()),
             sum(plain.cpu.values()),
-            max(secured.peak_mebibytes.values()),
         ),
         *(
             Measurement(
@@ -89,3 +94,27 @@ async def _imports(seats: int) -> list[Measurement]:
             for part, names in parts.items()
         ),
     ]
+
+
+async def _import(seats: int, *, secure: bool) -> Import:
+    """Import twice as many, and measure the second half."""
+    async with stage(2 * seats, secure=secure) as own:
+        files = [
+            {agency.id: seat_file(agency, people) for agency, people in zip(own.agencies, halves, strict=True)}
+            for halves in zip(*(_halves(agency.seats) for agency in own.agencies), strict=True)
+        ]
+        await import_files(own, files[0])
+        await own.settle()
+        processes = own.processes()
+        before = {name: cpu_seconds(process) for name, process in processes.items()}
+        with span() as measured:
+            await import_files(own, files[1])
+            await own.settle()
+        cpu = {name: cpu_seconds(process) - before[name] for name, process in processes.items()}
+        await workforce.prove(own, 2 * seats)
+    say(f"secured: {seats:,} seats in {measured.wall:.1f} s, {'secured' if secure else 'plain'}")
+    return Import(measured.wall, cpu)
+
+
+def _halves(people: int) -> tuple[range, range]:
+    return range(people // 2), range(people // 2, people)

@@ -62,14 +62,14 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(seats: int, more: Sequence[Agency] = (), *, secure: bool = False) -> AsyncIterator[Stage]:
+async def stage(seats: int, more: Sequence[Agency] = (), *, secure: bool | None = None) -> AsyncIterator[Stage]:
     """Start the four services; let 44 agencies enroll, with so many seats by headcount, and those that are named.
 
-    A secured stack has servers of its own.
+    The stack uses the servers that most benchmarks share, or, where it is said whether it is secured, new ones.
     """
     addresses = servers.start(durable=True)
     home = Path(tempfile.mkdtemp(prefix="muster-bench-"))
-    stack = await start_secured(home) if secure else await Stack.start(home)
+    stack = await Stack.start(home) if secure is None else await start_alone(home, secure=secure)
     admin_dsn, prefix = stack.admin_dsn, stack.topic_prefix
     urls = {service: stack.service_url(service) for service in SERVICES}
     admin = await asyncpg.create_pool(admin_dsn, min_size=1, max_size=3)
@@ -87,18 +87,18 @@ async def stage(seats: int, more: Sequence[Agency] = (), *, secure: bool = False
     finally:
         await admin.close()
         await stack.stop()
-        if not secure:
+        if secure is None:
             await drop(addresses.postgres_dsn, urlsplit(admin_dsn).path.strip("/"))
             await delete_topics(kafka_at(addresses.kafka_bootstrap), [prefix + name for name in topics()])
         shutil.rmtree(home, ignore_errors=True)
 
 
-async def start_secured(home: Path, services: Sequence[str] | None = None) -> Stack:
-    """A secured stack, which takes no servers from the environment."""
+async def start_alone(home: Path, *, secure: bool, services: Sequence[str] | None = None) -> Stack:
+    """A stack that takes no servers from the environment."""
     with patch.dict(os.environ):
         for name in (POSTGRES_DSN, KAFKA_BOOTSTRAP):
             os.environ.pop(name, None)
-        return await Stack.start(home, services=services, secure=True)
+        return await Stack.start(home, services=services, secure=secure)
 
 
 async def _enroll(program: ProgramClient, agency: Agency, now: datetime) -> None:

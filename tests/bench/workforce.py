@@ -45,7 +45,7 @@ class Run:
 async def measure(sizes: Sequence[int], probes: int) -> list[Measurement]:
     """Import so many seats, each size on a stack of its own; every CPU and memory beside those at the second size."""
     limit = await _limit(min(sizes[-1], 200_000))
-    runs = [await run(size, probes) for size in sizes]
+    runs = [await _run(size, probes) for size in sizes]
     return [*_times(runs, limit), *_costs(runs), *_memory(runs), *_delays(runs[-1])]
 
 
@@ -79,9 +79,8 @@ async def _add_rows(own: Setting, seats: int) -> None:
     await connection.close()
 
 
-async def run(seats: int, probes: int, *, secure: bool = False) -> Run:
-    """Import so many seats on a stack of its own."""
-    async with stage(seats, [OTHER], secure=secure) as own:
+async def _run(seats: int, probes: int) -> Run:
+    async with stage(seats, [OTHER]) as own:
         files = {agency.id: seat_file(agency) for agency in own.agencies if agency is not OTHER}
         probe = Probe(own)
         for _ in range(probes):
@@ -94,13 +93,13 @@ async def run(seats: int, probes: int, *, secure: bool = False) -> Run:
             await own.settle()
         probing.cancel()
         cpu = {name: cpu_seconds(process) - before[name] for name, process in processes.items()}
-        await _prove(own, seats)
+        await prove(own, seats)
         peaks = {name: peak_mebibytes(processes[name].pid) for name in SERVICES}
-    say(f"workforce: {seats:,} seats in {measured.wall:.1f} s{', secured' if secure else ''}")
+    say(f"workforce: {seats:,} seats in {measured.wall:.1f} s")
     return Run(seats, measured.wall, cpu, peaks, probe.delays[:probes], probe.delays[probes:])
 
 
-async def _prove(own: Stage, seats: int) -> None:
+async def prove(own: Stage, seats: int) -> None:
     """A fast import that loses a seat or an event is none."""
     held = await own.admin.fetchval("select sum(in_use) from entitlements.pool where agency_id <> $1", OTHER.id)
     lost = await own.admin.fetch(
