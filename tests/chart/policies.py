@@ -18,8 +18,6 @@ def restricted(pod: Object) -> Iterator[str]:
     yield from (f"volume {each['name']}" for each in spec.get("volumes", ()) if not set(each) - {"name"} <= _VOLUMES)
     if context.get("sysctls"):
         yield "sysctls"
-    if context.get("hostUsers"):
-        yield "hostUsers"
     for container in containers(pod):
         yield from (f"{container['name']}: {what}" for what in _restricted_container(container, context))
 

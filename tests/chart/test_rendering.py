@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import helm_python
@@ -23,6 +24,8 @@ VERSIONS = [f"1.{minor}" for minor in range(30, 38)]
 EVERY = os.environ.get("MUSTER_CHART_VERSIONS") == "all"
 TRIED = VERSIONS if EVERY else [VERSIONS[0], VERSIONS[-1]]
 LINTED = VERSIONS if EVERY else VERSIONS[-1:]
+
+MONITORING = {name: {"enabled": True} for name in ("podMonitor", "rules", "dashboards")}
 
 # What other projects' operators read. A real cluster checks these against their definitions.
 OTHERS = {
@@ -96,6 +99,14 @@ def test_the_chart_has_the_packages_version_and_names_its_images() -> None:
     assert versions == {chart["version"]} == {chart["appVersion"]}
     named = {each["image"] for each in yaml.safe_load(chart["annotations"]["artifacthub.io/images"])}
     assert named == {container["image"] for _, pod in pods(example("small")) for container in containers(pod)}
+
+
+def test_the_package_renders_what_the_folder_does(tmp_path: Path) -> None:
+    values = yaml.safe_load(EXAMPLES["small"].read_text("utf-8")) | {"monitoring": MONITORING}
+    archive = helm_python.package(CHART, destination=tmp_path)
+    with helm_python.Chart.load(CHART) as folder, helm_python.Chart.load(archive) as package:
+        assert package.render(values) == folder.render(values)
+        assert {each["name"] for each in package.files} >= {"facts.yaml", "rules/slo.rules.yml"}
 
 
 def test_what_is_generated_is_up_to_date() -> None:
