@@ -44,6 +44,17 @@ status: venv ## Show what runs and whether it is ready
 down: venv ## Stop the stack; its data stays
 	$(BIN)/muster down $(ARGS)
 
+##@ Deploy it
+images: venv ## Build the images of the services, the operator, and the test servers to build/images, as root
+	$(BIN)/python -m infra.images build $(ARGS)
+
+images-test: images ## Test what is in the images and how they run, on a Docker engine of the tests' own
+	PATH="$$PATH:/usr/sbin" command -v dockerd > /dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends docker.io > /dev/null; }
+	$(BIN)/python -m pytest tests/images $(ARGS)
+
+bundle: venv ## Write one file with the images, the chart, the SBOMs, and checksums, to install from nothing else
+	$(BIN)/python -m infra.images bundle $(ARGS)
+
 ##@ Work on it
 test: venv ## Run the tests on real servers; `make faults` has those that take long
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(LONG:%=--deselect=%) --deselect=$(FUZZ) $(ARGS)
@@ -77,21 +88,23 @@ bench: venv ## Measure throughput, latency, CPU, and memory against their limits
 bench-quick: venv ## Check that every benchmark runs; its numbers are too small to measure speed
 	$(BIN)/python -m tests.bench --quick $(ARGS)
 
-lint: venv ## Check style, spelling, types, imports, and migrations
+lint: venv ## Check style, spelling, types, imports, images, and migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/mypy $(MODULES:%=-p %)
-	$(BIN)/mypy tests infra/chart infra/supply_chain
+	$(BIN)/mypy tests infra/chart infra/images infra/supply_chain
 	$(BIN)/lint-imports
+	$(BIN)/hadolint infra/images/Dockerfile
 	for file in $(MIGRATIONS); do sed '/^-- migrate:down/,$$d' $$file | $(BIN)/squawk --stdin-filepath $$file; done
 
 supply-chain: venv sbom ## Make the SBOM, check every license, and look for secrets
 	$(BIN)/python -m infra.supply_chain.licenses $(ARGS)
 	$(BIN)/python -m infra.supply_chain.find_secrets
 
-sbom: venv ## Write a CycloneDX SBOM of the lock and the packages to build/
+sbom: venv ## Write SBOMs of the lock and the packages to build/: CycloneDX and SPDX
 	$(BIN)/python -m infra.supply_chain.sbom make build/muster.cdx.json
+	$(BIN)/python -m infra.supply_chain.spdx build/muster.cdx.json build/muster.spdx.json
 
 metrics-check: venv ## Check metrics and alerts with promtool, which this target needs installed
 	@command -v promtool > /dev/null || { echo "promtool is not installed: apt-get install prometheus" >&2; exit 1; }
@@ -131,7 +144,7 @@ clean: ## Remove generated files, but keep the data of stacks
 help: ## Show the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
-.PHONY: demo up status down test chart chart-test chart-helm fuzz faults faults-pooler faults-long bench bench-quick lint supply-chain sbom metrics-check format contracts contracts-check release-contracts lock clean help venv
+.PHONY: demo up status down images images-test bundle test chart chart-test chart-helm fuzz faults faults-pooler faults-long bench bench-quick lint supply-chain sbom metrics-check format contracts contracts-check release-contracts lock clean help venv
 
 # The virtual environment. If two makes run at once, the second waits and finds it complete.
 venv:

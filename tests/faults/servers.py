@@ -165,7 +165,7 @@ def _node(
         heap="320m",
         node=node,
         cluster_id=cluster_id,
-        quorum=controllers,
+        quorum={voter: f"127.0.0.1:{voters_port}" for voter, voters_port in controllers.items()},
         replicas=replicas,
     )
     return _broker(kafka, folder / f"kafka-{node}.log")

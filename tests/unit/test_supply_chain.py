@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from infra.supply_chain import sbom
+from spdx_tools.spdx.parser.parse_anything import parse_file
+from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
+
+from infra.supply_chain import sbom, spdx
 from infra.supply_chain.packages import ROOT, locked, own_packages
 
 RULES = """
@@ -99,6 +102,13 @@ def test_the_sbom_has_every_package_and_a_missing_one_is_named(tmp_path: Path) -
     assert "serialNumber" not in document
 
     (file := tmp_path / "muster.cdx.json").write_text(document, "utf-8")
+    (other := tmp_path / "muster.spdx.json").write_text(spdx.make(json.loads(document)), "utf-8")
+    listed = parse_file(str(other))
+    assert [fault.validation_message for fault in validate_full_spdx_document(listed)] == []
+    components = {each["name"]: each["version"] for each in json.loads(document)["components"]}
+    assert {each.name: each.version for each in listed.packages} == components | {"muster": None}
+    assert {str(each.license_declared) for each in listed.packages if each.name == "asyncpg"} == {"Apache-2.0"}
+
     assert run("sbom", "check", file, "--lock", lock).returncode == 0
     parsed = json.loads(document)
     (program,) = (each for each in parsed["dependencies"] if each["ref"] == "muster")

@@ -259,11 +259,11 @@ def _choose_ports(listeners: Sequence[str], asked: Mapping[str, int], kept: Mapp
             chosen[name] = kept[name]
     for name in listeners:
         if name not in chosen:
-            chosen[name] = _draw_port(set(chosen.values()))
+            chosen[name] = draw_port(set(chosen.values()))
     return chosen
 
 
-def _draw_port(taken: set[int]) -> int:
+def draw_port(taken: set[int]) -> int:
     """Any free port but those that are taken."""
     for port in secrets.SystemRandom().sample(_PORTS, len(_PORTS)):
         if port not in taken and _free(port):

@@ -57,16 +57,21 @@ def kafka_jars() -> list[Path]:
     Raises ChecksumMismatch when a downloaded file is not the listed one.
     """
     folder = cache_folder() / f"kafka-{KAFKA_VERSION}"
-    folder.mkdir(parents=True, exist_ok=True)
     jars = listed_jars()
-    with _locked(folder / ".lock"):
-        missing = [jar for jar in jars if not (folder / jar.file_name).exists()]
-        if missing:
-            _fetch(missing, folder)
+    if _missing(jars, folder):  # a folder that has them all may be read-only
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / ".lock"):
+            _fetch(_missing(jars, folder), folder)
     return [folder / jar.file_name for jar in jars]
 
 
+def _missing(jars: Sequence[Jar], folder: Path) -> list[Jar]:
+    return [jar for jar in jars if not (folder / jar.file_name).exists()]
+
+
 def _fetch(jars: Sequence[Jar], folder: Path) -> None:
+    if not jars:
+        return
     with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
         maven = MavenContext(repo_cache=Path(scratch), local_repos=[], timeout=60)
         with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:

@@ -19,6 +19,8 @@ from muster_local.kafka_security import KafkaSecurity
 from muster_local.private import open_private
 from muster_runtime.messaging.connection import KafkaConnection
 
+LOOPBACK = "127.0.0.1"
+
 
 class KafkaFormatFailed(Exception):
     """The storage of a new broker could not be formatted; the message holds the tool's last words."""
@@ -29,9 +31,9 @@ class Kafka:
     """A node whose data are in a folder. `heap` is the JVM's -Xmx, such as `512m`.
 
     Without a `port` it is no broker, without a `controller_port` no controller. In a cluster every node has the
-    cluster's id, the controllers' ports by their nodes' numbers, and the number of replicas of Kafka's own topics.
-    Clients connect to the `advertised_port`, which is a proxy's; by default to `port`. Without `security` it asks
-    nobody who they are.
+    cluster's id, the controllers' addresses (`host:port`) by their nodes' numbers, and the number of replicas of
+    Kafka's own topics. It listens at `host`. Clients and other nodes connect to the `advertised_host`, and clients to
+    the `advertised_port`, which is a proxy's; by default to `port`. Without `security` it asks nobody who they are.
     """
 
     folder: Path
@@ -40,15 +42,17 @@ class Kafka:
     heap: str = "512m"
     node: int = 1
     cluster_id: str = ""
-    quorum: Mapping[int, int] = field(default_factory=dict)
+    quorum: Mapping[int, str] = field(default_factory=dict)
     replicas: int = 1
+    host: str = LOOPBACK
+    advertised_host: str = LOOPBACK
     advertised_port: int | None = None
     security: KafkaSecurity | None = None
 
     @property
     def bootstrap(self) -> str:
         """The address for clients; with `security`, for those that log in."""
-        return f"127.0.0.1:{self.port}"
+        return f"{LOOPBACK}:{self.port}"
 
     def prepare(self) -> None:
         """Write the configuration, and format the storage if it is new. Fetches the jars when needed."""
@@ -115,16 +119,18 @@ class Kafka:
     def _properties(self) -> str:
         ports = {"broker": self.port, "controller": self.controller_port}
         roles = [role for role, port in ports.items() if port]
-        listeners = ",".join(f"{name}://127.0.0.1:{port}" for name, port in self._listeners().items())
-        advertised = listeners.replace(f":{self.port}", f":{self.advertised_port or self.port}")
+        listeners = self._listeners()
+        advertised = {
+            name: self.advertised_port or port if port == self.port else port for name, port in listeners.items()
+        }
         in_sync = self.replicas // 2 + 1
         properties = {
             "process.roles": ",".join(roles),
             "node.id": self.node,
             **self._controllers(),
             "controller.listener.names": "CONTROLLER",
-            "listeners": listeners,
-            "advertised.listeners": advertised,
+            "listeners": _addresses(self.host, listeners),
+            "advertised.listeners": _addresses(self.advertised_host, advertised),
             **self._security(),
             "log.dirs": self._data,
             "auto.create.topics.enable": "false",
@@ -154,9 +160,13 @@ class Kafka:
 
     def _controllers(self) -> dict[str, str]:
         if not self.quorum:
-            return {"controller.quorum.bootstrap.servers": f"127.0.0.1:{self.controller_port}"}
-        voters = [f"{node}@127.0.0.1:{port}" for node, port in self.quorum.items()]
+            return {"controller.quorum.bootstrap.servers": f"{self.advertised_host}:{self.controller_port}"}
+        voters = [f"{node}@{address}" for node, address in self.quorum.items()]
         return {"controller.quorum.voters": ",".join(voters)}
+
+
+def _addresses(host: str, ports: Mapping[str, int]) -> str:
+    return ",".join(f"{listener}://{host}:{port}" for listener, port in ports.items())
 
 
 def new_cluster_id() -> str:

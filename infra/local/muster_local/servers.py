@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,15 +81,20 @@ def embedded_kafka(folder: Path, installation: Installation, security: KafkaSecu
 
 
 @contextmanager
-def containers() -> Iterator[None]:
-    """With MUSTER_STACK=docker: the missing servers in containers, which the environment names meanwhile."""
+def containers(home: Path) -> Iterator[None]:
+    """With MUSTER_STACK=docker: the missing servers in containers, which the environment names meanwhile.
+
+    Raises DockerUnusable.
+    """
     if os.environ.get("MUSTER_STACK") != "docker":
         yield
         return
-    from testcontainers.community.kafka import KafkaContainer
-    from testcontainers.community.postgres import PostgresContainer
+    # Its client takes long to load.
+    from muster_local.docker import kafka_in_container, postgres_in_container
 
-    with PostgresContainer("postgres:18", driver=None) as postgres, KafkaContainer().with_kraft() as kafka:
-        os.environ.setdefault(POSTGRES_DSN, f"{postgres.get_connection_url()}?sslmode=disable")
-        os.environ.setdefault(KAFKA_BOOTSTRAP, kafka.get_bootstrap_server())
+    with ExitStack() as stack:
+        if external_postgres() is None:
+            os.environ[POSTGRES_DSN] = stack.enter_context(postgres_in_container(home))
+        if external_kafka() is None:
+            os.environ[KAFKA_BOOTSTRAP] = stack.enter_context(kafka_in_container(home))
         yield

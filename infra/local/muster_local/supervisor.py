@@ -286,7 +286,7 @@ def main(arguments: Iterable[str]) -> int:
 
 def _supervise(supervisor: Supervisor, home: Home) -> int:
     try:
-        with containers():
+        with containers(home.path):
             return asyncio.run(supervisor.run())
     except Exception as error:
         logging.exception("the supervisor failed")

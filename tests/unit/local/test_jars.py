@@ -24,6 +24,7 @@ def test_what_the_cache_has_is_not_fetched_again(tmp_path: Path, monkeypatch: py
         (folder / jar.file_name).touch()
     assert kafka_jars() == [folder / jar.file_name for jar in listed_jars()]
     assert all(path.stat().st_size == 0 for path in kafka_jars())
+    assert not (folder / ".lock").exists()  # the cache of an image is read-only
 
 
 @pytest.mark.parametrize(("content", "accepted"), [(b"the jar", True), (b"another jar", False)])

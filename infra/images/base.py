@@ -1,0 +1,29 @@
+"""The base where none is pulled: Debian's own packages, as mmdebstrap unpacks them."""
+
+import os
+
+from infra.images.tools import STORAGE, buildah, run
+
+_SUITE = "bookworm"
+_PACKAGES = ("ca-certificates", "python3-venv")
+
+NAME = f"localhost/muster/debian:{_SUITE}"
+
+
+def local_base(epoch: int, *, fresh: bool) -> str:
+    """The base's name; it is made where there is none yet, or a fresh one is asked for."""
+    if not fresh and buildah("images", "--quiet", "--filter", f"reference={NAME}"):
+        return NAME
+    archive = STORAGE / "base.tar"
+    include = f"--include={','.join(_PACKAGES)}"
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch)}
+    run(["mmdebstrap", "--quiet", "--variant=apt", include, _SUITE, str(archive)], environment)
+    container = buildah("from", "scratch")
+    try:
+        buildah("add", "--quiet", container, str(archive), "/")
+        buildah("config", "--cmd", "/bin/sh", container)
+        buildah("commit", "--quiet", "--timestamp", str(epoch), container, NAME)
+    finally:
+        buildah("rm", container)
+        archive.unlink(missing_ok=True)
+    return NAME
