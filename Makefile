@@ -117,6 +117,18 @@ format: venv ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+cluster: ## Start a Kubernetes cluster on this machine, as root; NODES=3 for three nodes
+	infra/cluster/cluster.sh up
+
+cluster-down: ## Stop the cluster
+	infra/cluster/cluster.sh down
+
+cluster-test-quick: venv images ## Test the chart on a real cluster of two nodes, as root
+	tests/cluster/run 2 tests/cluster/quick $(ARGS)
+
+cluster-test: venv images ## Test it on three nodes: drains, kills, upgrades, and a year too
+	tests/cluster/run 3 tests/cluster/long/test_upgrade.py tests/cluster/quick tests/cluster/long $(ARGS)
+
 contracts: venv ## Generate schemas, examples, and AsyncAPI from the event models
 	$(BIN)/python -m muster_contracts.generate
 
@@ -144,7 +156,7 @@ clean: ## Remove generated files, but keep the data of stacks
 help: ## Show the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
-.PHONY: demo up status down images images-test bundle test chart chart-test chart-helm fuzz faults faults-pooler faults-long bench bench-quick lint supply-chain sbom metrics-check format contracts contracts-check release-contracts lock clean help venv
+.PHONY: cluster cluster-down cluster-test cluster-test-quick demo up status down images images-test bundle test chart chart-test chart-helm fuzz faults faults-pooler faults-long bench bench-quick lint supply-chain sbom metrics-check format contracts contracts-check release-contracts lock clean help venv
 
 # The virtual environment. If two makes run at once, the second waits and finds it complete.
 venv:

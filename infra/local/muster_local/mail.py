@@ -1,6 +1,6 @@
 """The sandbox's mail server: takes every message and keeps it as a file.
 
-Run as `python -m muster_local.mail PORT FOLDER`.
+Run as `python -m muster_local.mail PORT FOLDER [HOST]`.
 """
 
 import asyncio
@@ -35,15 +35,15 @@ class Keeper:
         return "250 kept"
 
 
-async def serve(port: int, folder: Path) -> None:
-    """Serve on the loopback address until SIGTERM."""
+async def serve(port: int, folder: Path, host: str = "127.0.0.1") -> None:
+    """Serve, by default on the loopback address, until SIGTERM."""
     loop = asyncio.get_running_loop()
     keeper = Keeper(folder)
 
     def session() -> SMTP:
         return SMTP(keeper, hostname="localhost", enable_SMTPUTF8=True, loop=loop)
 
-    server = await loop.create_server(session, "127.0.0.1", port)
+    server = await loop.create_server(session, host, port)
     stopped = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
     async with server:
@@ -51,4 +51,4 @@ async def serve(port: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), Path(sys.argv[2])))
+    asyncio.run(serve(int(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]))

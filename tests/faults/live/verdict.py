@@ -10,6 +10,7 @@ from muster_local.demo.proof.deliveries import mails_arrived, one_delivery_per_i
 from muster_local.demo.proof.line import Line
 from muster_local.demo.proof.program import ledger_balances, one_term_and_invoice, seats_within_cap
 from muster_local.demo.proof.streams import effects_once, nothing_waits, streams_applied, streams_gapless
+from muster_local.stack import Stack
 from tests.faults.live.stage import Stage
 from tests.support.eventually import eventually
 
@@ -36,7 +37,7 @@ async def reach(stage: Stage) -> tuple[Evidence, list[str]]:
     """Wait until all is at rest, as far as it ever comes to it; the evidence, and what is not as it must be."""
     unrest = []
     try:
-        await eventually(lambda: at_rest(stage), timeout=REST_SECONDS)
+        await eventually(lambda: at_rest(stage.stack), timeout=REST_SECONDS)
     except AssertionError as error:
         unrest = [f"not at rest after {REST_SECONDS} s: {error}"]
     evidence = await gather(stage.stack, [], stage.program.commands, frozenset(), stage.receiver.messages())
@@ -44,9 +45,9 @@ async def reach(stage: Stage) -> tuple[Evidence, list[str]]:
     return evidence, unrest + [f"{line.claim}: {line.detail}" for line in lines if not line.ok]
 
 
-async def at_rest(stage: Stage) -> bool:
+async def at_rest(stack: Stack) -> bool:
     """Outboxes are empty, every stream is applied in every service that reads it, and every delivery is made."""
-    admin = await asyncpg.connect(stage.stack.admin_dsn)
+    admin = await asyncpg.connect(stack.admin_dsn)
     try:
         for service in SERVICES:
             rows = await admin.fetchval(f"select count(*) from {service}.outbox")

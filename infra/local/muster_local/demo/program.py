@@ -28,9 +28,12 @@ class ProgramClient:
     effect once, whatever happens to the service in between.
     """
 
-    def __init__(self, urls: Mapping[str, str], token: str) -> None:
+    def __init__(
+        self, urls: Mapping[str, str], token: str, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
         self._urls = urls
-        self._http = httpx.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=60.0, trust_env=False)
+        headers = {"authorization": f"Bearer {token}"}
+        self._http = httpx.AsyncClient(headers=headers, timeout=60.0, trust_env=False, transport=transport)
         self._turn = asyncio.Semaphore(_AT_ONCE)
         self._keys: dict[str, set[str]] = {service: set() for service in urls}
 

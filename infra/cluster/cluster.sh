@@ -1,0 +1,150 @@
+#!/bin/bash
+# A real Kubernetes cluster on one Linux machine, from the Go module proxy and Debian's packages alone: no image
+# registry, no downloaded binaries. All its networks lie in a network namespace of their own, named muster.
+#
+#   cluster.sh build            compile the components (once; then nothing is left to do)
+#   cluster.sh up               install Debian's packages, build, start the cluster, and wait until it is ready
+#   cluster.sh down             stop everything and delete the cluster's state
+#   cluster.sh load-image FILE  import a `docker save` or OCI archive on every node
+#   cluster.sh run COMMAND…     run a command in the cluster's network, with the cluster's DNS
+#   cluster.sh kill-node N      end a node at once, with all that runs on it
+#   cluster.sh start-node N     start a node that was killed, with the disk that it had
+#
+# CLUSTER_HOME  folder of binaries and state   (/var/cache/muster-cluster)
+# NODES         nodes to start                 (2)
+# JOBS          compiler processes             (number of cores)
+set -euo pipefail
+
+CLUSTER_HOME=${CLUSTER_HOME:-/var/cache/muster-cluster}
+JOBS=${JOBS:-$(nproc)}
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+BIN=$CLUSTER_HOME/bin RUN=$CLUSTER_HOME/run
+PKI=$RUN/pki
+NETWORK=muster              # the namespace of the cluster's networks
+BRIDGE=mc0
+HOST_IP=10.243.0.1          # whoever is in the namespace and in no pod; node N is 10.243.0.(10+N)
+PODS=10.244.0.0/16          # node N has 10.244.N.0/24
+SERVICES=10.96.0.0/16 API_IP=10.96.0.1 DNS_IP=10.96.0.10
+GROUP=muster-cluster        # parent of the nodes' cgroups
+PAUSE_IMAGE=localhost/pause:1
+DNS_IMAGE=localhost/coredns:1
+
+die() { printf 'cluster.sh: %s\n' "$*" >&2; exit 1; }
+kc() { "$BIN/kubectl" --kubeconfig "$RUN/admin.conf" "$@"; }
+
+# wait_for SECONDS WHAT COMMAND…
+wait_for() {
+  local end=$((SECONDS + $1)) what=$2
+  shift 2
+  until "$@" >/dev/null 2>&1; do
+    [ $SECONDS -lt $end ] || die "$what: not within the time allowed (logs in $RUN)"
+    sleep 0.2
+  done
+}
+
+. "$HERE/build.sh"
+. "$HERE/keys.sh"
+. "$HERE/control.sh"
+. "$HERE/node.sh"
+
+# Enter the network namespace, once. `ip netns exec` would hide the cgroups behind a fresh /sys.
+enter() {
+  local name=/run/netns/$NETWORK
+  [ "$(id -u)" = 0 ] || die "run as root"
+  if [ ! -e $name ]; then
+    ip netns add $NETWORK
+    nsenter --net=$name ip link set lo up
+  fi
+  [ "$(stat -Lc %i $name)" = "$(stat -Lc %i /proc/self/ns/net)" ] || exec nsenter --net=$name "$HERE/cluster.sh" "$@"
+}
+
+alive() {
+  local n
+  held control && [ "$(cat "$RUN/nodes" 2>/dev/null)" = "$NODES" ] || return 1
+  for ((n = 1; n <= NODES; n++)); do held "node$n" || return 1; done
+  kc get --raw /readyz >/dev/null 2>&1
+}
+
+# Debian's packages, where one is missing.
+install_packages() {
+  local packages=(containerd runc containernetworking-plugins iptables ipset iproute2 openssl procps)
+  ! dpkg-query --show "${packages[@]}" >/dev/null 2>&1 || return 0
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends "${packages[@]}" >/dev/null
+}
+
+up() {
+  local n
+  case $CLUSTER_HOME/ in /run/* | /var/lib/* | /var/log/*) die "CLUSTER_HOME must not lie in /run, /var/lib, or /var/log" ;; esac
+  ! alive || return 0
+  stop
+  ip link delete "$BRIDGE" 2>/dev/null || true
+  modprobe -qa br_netfilter overlay veth ip_set 2>/dev/null || true    # or built in
+  mkdir -p "$RUN"
+  keys
+  : >"$RUN/resolv.conf"
+  echo "nameserver $DNS_IP" >"$RUN/cluster-resolv.conf"
+  image "$PAUSE_IMAGE" pause "$RUN/pause.tar"
+  image "$DNS_IMAGE" coredns "$RUN/coredns.tar"
+  control_up
+  for ((n = 1; n <= NODES; n++)); do node_up $n; done
+  ip route add "$SERVICES" via 10.243.0.11    # Services, for whoever is in no pod: by way of the first node
+  wait_for 120 "the API server" kc get --raw /readyz
+  controllers_up
+  kc apply --server-side -f "$HERE/addons.yaml" >/dev/null
+  for ((n = 1; n <= NODES; n++)); do node_join $n; done
+  wait_for 120 "the nodes" kc wait --for=condition=Ready nodes --all --timeout=5s
+  wait_for 120 "the cluster's DNS" kc -n kube-system rollout status deployment/coredns --timeout=5s
+  echo "$NODES" >"$RUN/nodes"
+  echo "up after $SECONDS s: export KUBECONFIG=$RUN/admin.conf PATH=$BIN:\$PATH" >&2
+}
+
+stop() {
+  local d
+  for d in "$RUN"/node* "$RUN/control"; do
+    [ ! -d "$d" ] || end "$(basename "$d")"
+  done
+  for d in /sys/fs/cgroup/$GROUP /sys/fs/cgroup/*/$GROUP; do
+    [ ! -d "$d" ] || wait_for 20 "emptying $d" find "$d" -depth -type d -exec rmdir {} +
+  done
+  rm -rf "$RUN"
+}
+
+down() {
+  stop
+  [ ! -e /run/netns/$NETWORK ] || ip netns delete $NETWORK    # takes links, routes, and rules along
+}
+
+load_image() {
+  local n
+  [ -f "$1" ] || die "there is no $1"
+  alive || die "the cluster is not up"
+  for ((n = 1; n <= NODES; n++)); do node_ctr $n images import - <"$1"; done
+}
+
+start_node() {
+  node_up "$1"
+  node_join "$1"
+}
+
+# Later commands need not repeat NODES.
+[ "${1:-}" = up ] || NODES=$(cat "$RUN/nodes" 2>/dev/null || true)
+NODES=${NODES:-2}
+case "${1:-}" in
+build) build ;;
+up)
+  install_packages
+  build    # which downloads: before the machine's network is left
+  enter "$@"
+  up
+  ;;
+down) down ;;
+load-image) [ $# = 2 ] || die "load-image FILE"; enter "$@"; load_image "$2" ;;
+kill-node) [ $# = 2 ] || die "kill-node N"; end "node$2" ;;
+start-node) [ $# = 2 ] || die "start-node N"; enter "$@"; start_node "$2" ;;
+run)
+  enter "$@"
+  exec unshare --mount sh -c 'mount --bind "$0" /etc/resolv.conf; exec "$@"' "$RUN/cluster-resolv.conf" "${@:2}"
+  ;;
+*) sed -n '2,/^set /p' "$0" | sed -n 's/^# \{0,1\}//p'; exit 2 ;;
+esac

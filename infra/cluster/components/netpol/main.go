@@ -1,0 +1,80 @@
+// netpol enforces NetworkPolicy on one node: kube-router's policy controller
+// (iptables and ipset) without its router and service proxy.
+package main
+
+import (
+	"flag"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"github.com/cloudnativelabs/kube-router/v2/pkg/controllers/netpol"
+	"github.com/cloudnativelabs/kube-router/v2/pkg/healthcheck"
+	"github.com/cloudnativelabs/kube-router/v2/pkg/options"
+	"github.com/cloudnativelabs/kube-router/v2/pkg/svcip"
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+)
+
+func must(err error) {
+	if err != nil {
+		klog.Fatal(err)
+	}
+}
+
+func main() {
+	klog.InitFlags(nil)
+	c := options.NewKubeRouterConfig()
+	c.AddFlags(pflag.CommandLine)
+	pflag.Parse()
+	must(flag.CommandLine.Parse(nil))
+
+	rest, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
+	must(err)
+	client, err := kubernetes.NewForConfig(rest)
+	must(err)
+
+	stop := make(chan struct{})
+	f := informers.NewSharedInformerFactory(client, 0)
+	pods := f.Core().V1().Pods().Informer()
+	spaces := f.Core().V1().Namespaces().Informer()
+	policies := f.Networking().V1().NetworkPolicies().Informer()
+	f.Start(stop)
+	f.WaitForCacheSync(stop)
+
+	ips, err := svcip.NewValidator(svcip.Config{
+		ClusterIPCIDRs: c.ClusterIPCIDRs, EnableIPv4: c.EnableIPv4, EnableIPv6: c.EnableIPv6,
+	})
+	must(err)
+	tables, sets, err := netpol.NewIPTablesHandlers(c)
+	must(err)
+	var mu sync.Mutex
+	npc, err := netpol.NewNetworkPolicyController(client, c, pods, policies, spaces, &mu, nil, tables, sets, ips)
+	must(err)
+	for i, h := range map[cache.SharedIndexInformer]cache.ResourceEventHandler{
+		pods: npc.PodEventHandler, spaces: npc.NamespaceEventHandler, policies: npc.NetworkPolicyEventHandler,
+	} {
+		_, err = i.AddEventHandler(h)
+		must(err)
+	}
+
+	beats := make(chan *healthcheck.ControllerHeartbeat, 10)
+	go func() {
+		for range beats {
+		}
+	}()
+	var wg sync.WaitGroup
+	wg.Add(1)
+	go npc.Run(beats, stop, &wg)
+
+	sig := make(chan os.Signal, 1)
+	signal.Notify(sig, syscall.SIGINT, syscall.SIGTERM)
+	<-sig
+	close(stop)
+	wg.Wait()
+}

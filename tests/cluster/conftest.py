@@ -1,0 +1,93 @@
+"""The fixtures of the cluster's tests: the servers in it, a release on them, and the traffic.
+
+They run in the cluster's network: tests/cluster/run starts the cluster, loads the images, and then starts these.
+"""
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import release as chart
+from tests.cluster.figures import record, recorded
+from tests.cluster.kube import MUSTER, RUN, Kube
+from tests.cluster.release import Release
+from tests.cluster.servers import Servers
+from tests.cluster.traffic import Traffic
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what was measured."""
+    terminalreporter.section("measured")
+    for line in recorded():
+        terminalreporter.write_line(line)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A release whose pods can all do their work, and how long its install took in seconds."""
+
+    servers: Servers
+    seconds: float
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """The seed of all that is random; CLUSTER_SEED repeats a run's."""
+    chosen = int(os.environ.get("CLUSTER_SEED") or secrets.randbelow(10**9))
+    record("seed", f"CLUSTER_SEED={chosen}")
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def nodes() -> int:
+    return int((RUN / "nodes").read_text("utf-8"))
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory, nodes: int) -> Servers:
+    """Postgres, Kafka, a mail sink, and an issuer's keys, in the cluster: three brokers where there are three nodes."""
+    made = Servers(Path(tmp_path_factory.mktemp("servers")), brokers=3 if nodes > 2 else 1)
+    started = time.monotonic()
+
+    async def install() -> None:
+        async with Kube() as kube:
+            await made.install(kube)
+
+    asyncio.run(install())
+    record("servers take clients after", f"{time.monotonic() - started:.0f} s")
+    return made
+
+
+@pytest.fixture(scope="session")
+def installed(servers: Servers) -> Ready:
+    """The release, from nothing: databases, topics, and rights are made before the time is taken."""
+
+    async def install() -> float:
+        accesses = await servers.provision()
+        async with Kube() as kube:
+            await kube.apply([chart.namespace(MUSTER)])
+            await kube.apply(servers.secrets_of_services(accesses))
+            started = time.monotonic()
+            await Release(kube).install(chart.values(servers))
+            await kube.rolled_out()
+            return time.monotonic() - started
+
+    return Ready(servers, asyncio.run(install()))
+
+
+@pytest.fixture
+async def kube(installed: Ready) -> AsyncIterator[Kube]:
+    """The cluster, with the release in it."""
+    async with Kube() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def traffic(installed: Ready, seed: int) -> Traffic:
+    return Traffic(installed.servers, seed)

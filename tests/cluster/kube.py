@@ -1,0 +1,151 @@
+"""The cluster: its API for what is one request, kubectl and the cluster's script for what is more."""
+
+import asyncio
+import json
+import os
+import ssl
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from tests.support.eventually import eventually
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "infra" / "cluster" / "cluster.sh"
+HOME = Path(os.environ.get("CLUSTER_HOME") or "/var/cache/muster-cluster")
+RUN = HOME / "run"
+KUBECONFIG = RUN / "admin.conf"
+API = "https://10.243.0.1:6443"
+
+# The namespace of the release, and that of the servers.
+MUSTER, SERVERS = "muster", "muster-servers"
+
+Thing = dict[str, Any]
+
+
+class CommandFailed(Exception):
+    """A command ended with another status than 0; the message holds what it said."""
+
+
+class Kube:
+    """The administrator's connection. Use it as a context."""
+
+    def __init__(self) -> None:
+        context = ssl.create_default_context(cafile=str(RUN / "pki" / "ca.crt"))
+        context.load_cert_chain(RUN / "pki" / "admin.crt", RUN / "pki" / "admin.key")
+        self._http = httpx.AsyncClient(base_url=API, verify=context, timeout=30, trust_env=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def get(self, path: str) -> Thing:
+        """The object or list at a path of the API."""
+        return dict((await self._http.get(path)).raise_for_status().json())
+
+    async def pods(self, selector: str = "", namespace: str = MUSTER) -> list[Thing]:
+        """Pods by a selector of labels."""
+        return list((await self.get(f"/api/v1/namespaces/{namespace}/pods?labelSelector={selector}"))["items"])
+
+    async def deployments(self, namespace: str = MUSTER) -> list[Thing]:
+        return list((await self.get(f"/apis/apps/v1/namespaces/{namespace}/deployments"))["items"])
+
+    async def delete_pod(self, name: str, namespace: str = MUSTER) -> None:
+        (await self._http.delete(f"/api/v1/namespaces/{namespace}/pods/{name}")).raise_for_status()
+
+    async def kubectl(self, *arguments: str, stdin: str = "") -> str:
+        """What kubectl says. Raises CommandFailed."""
+        return await command(str(HOME / "bin" / "kubectl"), "--kubeconfig", str(KUBECONFIG), *arguments, stdin=stdin)
+
+    async def apply(self, objects: Iterable[Thing]) -> None:
+        """Create or change objects."""
+        items = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        await self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(items))
+
+    async def rolled_out(self, namespace: str = MUSTER, timeout: float = 300) -> None:
+        """Wait until every Deployment's pods are those of its present template, and can do their work."""
+
+        async def all_ready() -> bool:
+            waiting = [d["metadata"]["name"] for d in await self.deployments(namespace) if not _is_rolled_out(d)]
+            assert not waiting, f"not rolled out: {waiting}"
+            return True
+
+        try:
+            await eventually(all_ready, timeout=timeout)
+        except AssertionError:
+            print(await self.troubles(namespace))
+            raise
+
+    async def troubles(self, namespace: str = MUSTER) -> str:
+        """Why pods are not ready, as far as the cluster knows."""
+        said = [await self.kubectl("-n", namespace, "get", "pods", "-o", "wide")]
+        pods = await self.pods(namespace=namespace)
+        said += [f"{pod['metadata']['name']}: {json.dumps(reasons(pod))}" for pod in pods if not is_ready(pod)]
+        return "\n".join(said)
+
+
+async def command(*arguments: str, stdin: str = "") -> str:
+    """What a command says. Raises CommandFailed."""
+    process = await asyncio.create_subprocess_exec(
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate(stdin.encode())
+    if process.returncode:
+        raise CommandFailed(f"{' '.join(arguments[:8])}: {(out + err).decode()[-3000:]}")
+    return out.decode()
+
+
+def config_map(name: str, data: Mapping[str, str], namespace: str) -> Thing:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}, "data": data}
+
+
+def secret(name: str, data: Mapping[str, str], namespace: str) -> Thing:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace},
+        "stringData": dict(data),
+    }
+
+
+def is_ready(pod: Thing) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+
+
+def reasons(pod: Thing) -> list[str]:
+    """What the containers of a pod say of why they do not run."""
+    status = pod["status"]
+    found = []
+    for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+        states = [container.get("state", {}), container.get("lastState", {})]
+        ends = [state[name] for state in states for name in ("waiting", "terminated") if name in state]
+        found += [f"{container['name']}: {end.get('reason')}: {end.get('message', '')}" for end in ends]
+    return found
+
+
+def seconds_to_ready(pod: Thing) -> float:
+    """How long a pod's last container took from its start to its readiness; the API knows whole seconds."""
+    (ready,) = (c for c in pod["status"]["conditions"] if c["type"] == "Ready")
+    started = max(_instant(c["state"]["running"]["startedAt"]) for c in pod["status"]["containerStatuses"])
+    return (_instant(ready["lastTransitionTime"]) - started).total_seconds()
+
+
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _is_rolled_out(deployment: Thing) -> bool:
+    status, wanted = deployment["status"], deployment["spec"]["replicas"]
+    counts = {status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")}
+    return bool(status.get("observedGeneration", 0) >= deployment["metadata"]["generation"] and counts == {wanted})

@@ -1,0 +1,57 @@
+"""The flows of the network: what a pod needs is open to it, and everything else is closed."""
+
+import json
+
+from tests.cluster.kube import MUSTER, SERVERS, Kube
+from tests.cluster.servers import DOMAIN
+
+# Tried in a pod, all at once; a flow that a policy drops has no answer.
+TRY = """
+import json, socket, sys
+from concurrent.futures import ThreadPoolExecutor
+def look(place):
+    host, port = place.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), timeout=4).close()
+        return "open"
+    except OSError as error:
+        return type(error).__name__
+places = sys.argv[1:]
+with ThreadPoolExecutor() as pool:
+    print(json.dumps(dict(zip(places, pool.map(look, places)))))
+"""
+
+POSTGRES, KAFKA = f"postgres.{DOMAIN}:5432", f"kafka-0.kafka.{DOMAIN}:9092"
+MAIL, ISSUER = f"mail.{DOMAIN}:2525", f"issuer.{DOMAIN}:8080"
+ENROLLMENT = f"muster-enrollment.{MUSTER}.svc.cluster.local:80"
+API_SERVER = "kubernetes.default.svc.cluster.local:443"
+BROKERS = f"kafka-0.kafka.{DOMAIN}:9094"
+
+
+async def test_a_service_reaches_what_it_needs_and_nothing_else(kube: Kube) -> None:
+    forbidden = [MAIL, ENROLLMENT, API_SERVER, BROKERS]
+    for role, needed in {"consumer": [POSTGRES, ISSUER, KAFKA], "api": [POSTGRES, ISSUER]}.items():
+        closed = [*forbidden, *({KAFKA} - {*needed})]
+        found = await _tried(kube, MUSTER, await _pod(kube, "billing", role), *needed, *closed)
+        assert found == dict.fromkeys(needed, "open") | dict.fromkeys(closed, "TimeoutError"), role
+
+
+async def test_notify_reaches_the_mail_server_too(kube: Kube) -> None:
+    found = await _tried(kube, MUSTER, await _pod(kube, "notify", "worker"), POSTGRES, KAFKA, MAIL, API_SERVER)
+    assert found == dict.fromkeys([POSTGRES, KAFKA, MAIL], "open") | {API_SERVER: "TimeoutError"}
+
+
+async def test_nobody_reaches_a_pod_that_serves_no_requests(kube: Kube) -> None:
+    (mail,) = await kube.pods("app=mail", SERVERS)
+    (relay,) = await kube.pods("app.kubernetes.io/component=enrollment,muster/role=relay")
+    place = f"{relay['status']['podIP']}:8000"
+    assert await _tried(kube, SERVERS, mail["metadata"]["name"], place, KAFKA) == {place: "TimeoutError", KAFKA: "open"}
+
+
+async def _pod(kube: Kube, service: str, role: str) -> str:
+    return str((await kube.pods(f"app.kubernetes.io/component={service},muster/role={role}"))[0]["metadata"]["name"])
+
+
+async def _tried(kube: Kube, namespace: str, pod: str, *places: str) -> dict[str, str]:
+    said = await kube.kubectl("-n", namespace, "exec", pod, "--", "/opt/muster/bin/python", "-c", TRY, *places)
+    return dict(json.loads(said.splitlines()[-1]))

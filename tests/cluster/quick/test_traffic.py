@@ -1,0 +1,41 @@
+"""Planned disturbances under live traffic: no request fails, and nothing is lost, doubled, or out of order."""
+
+import random
+import time
+
+from tests.cluster.figures import record
+from tests.cluster.kube import MUSTER, Kube
+from tests.cluster.traffic import Traffic
+from tests.support.eventually import eventually
+
+DELETIONS = 6
+
+
+async def test_every_deployment_is_restarted(kube: Kube, traffic: Traffic) -> None:
+    async with traffic.flowing() as counted:
+        started = time.monotonic()
+        await kube.kubectl("-n", MUSTER, "rollout", "restart", "deployment")
+        await kube.rolled_out()
+        seconds = time.monotonic() - started
+    record("rolling restart of every Deployment", f"{seconds:.0f} s, {counted}")
+    assert counted.failures == []
+
+
+async def test_a_pod_of_each_role_is_deleted(kube: Kube, traffic: Traffic, seed: int) -> None:
+    dice = random.Random(f"{seed}/deletions")
+    seconds = []
+    async with traffic.flowing() as counted:
+        for role in dice.sample(["api", "consumer", "relay", "scheduler", "worker", "api"], DELETIONS):
+            pod = dice.choice(await kube.pods(f"muster/role={role}"))["metadata"]["name"]
+            print(f"{pod} is deleted")
+            started = time.monotonic()
+            await kube.delete_pod(pod)
+            await eventually(lambda: _is_gone(kube, pod), timeout=60)  # noqa: B023 - awaited in turn
+            await kube.rolled_out()
+            seconds.append(time.monotonic() - started)
+    record("a pod deleted, until all is ready again", f"{max(seconds):.0f} s at most of {DELETIONS}, {counted}")
+    assert counted.failures == []
+
+
+async def _is_gone(kube: Kube, name: str) -> bool:
+    return name not in {pod["metadata"]["name"] for pod in await kube.pods()}

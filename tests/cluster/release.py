@@ -1,0 +1,106 @@
+"""The chart as a release: installed, upgraded, and rolled back as an operator does it, by Helm's own library."""
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from helm_python import Config
+
+from muster_contracts import SERVICES
+from tests.cluster.kube import KUBECONFIG, MUSTER, ROOT, SERVERS, Kube, Thing
+from tests.cluster.servers import DOMAIN, Servers
+from tests.support.services import ISSUER
+
+CHART = ROOT / "infra" / "chart" / "muster"
+NAME = "muster"
+
+INSTALL_SECONDS = 420
+
+# Whoever is in the cluster's network but in no pod: the tests themselves, by way of the first node.
+TESTS = "10.243.0.0/24"
+
+SERVERS_ALONE = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": SERVERS}}}]
+
+
+def namespace(name: str) -> Thing:
+    """A namespace in which nothing but what Pod Security calls restricted may run."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+def values(servers: Servers, **more: Any) -> dict[str, Any]:
+    """The values of a release on these servers; `more` are blocks besides, or instead."""
+    blocks: dict[str, Any] = {
+        "kafka": {"bootstrap": servers.bootstrap},
+        "oidc": {"issuer": ISSUER, "jwks": f"http://issuer.{DOMAIN}:8080/jwks.json"},
+        "smtp": {
+            "host": f"mail.{DOMAIN}",
+            "port": 2525,
+            "startTLS": False,
+            "from": "program@muster.gov",
+            "operators": "operators@muster.gov",
+        },
+        "trustedCA": {"configMap": "ca", "https": False},
+        "networkPolicy": {
+            "postgres": {"to": SERVERS_ALONE},
+            "kafka": {"to": SERVERS_ALONE, "ports": [9092]},
+            "issuer": {"to": SERVERS_ALONE, "ports": [8080]},
+            "smtp": {"to": SERVERS_ALONE},
+            "clients": {"from": [{"ipBlock": {"cidr": TESTS}}]},
+            "metrics": {"from": [{"ipBlock": {"cidr": TESTS}}]},
+        },
+    }
+    return blocks | more
+
+
+class Release:
+    """A release in a namespace."""
+
+    def __init__(self, kube: Kube, namespace: str = MUSTER, chart: Path = CHART) -> None:
+        self._kube = kube
+        self._namespace = namespace
+        self._chart = chart
+        self._helm = Config(kubeconfig_path=KUBECONFIG, namespace=namespace)
+
+    async def install(self, values: Mapping[str, Any]) -> None:
+        """Install it, and wait until every pod can do its work. Prints why, where one cannot."""
+        await self._act(
+            partial(self._helm.install, self._chart, NAME, dict(values), wait="watcher", timeout=INSTALL_SECONDS)
+        )
+
+    async def upgrade(self, values: Mapping[str, Any], chart: Path | None = None) -> None:
+        """Upgrade it, and wait likewise."""
+        await self._act(
+            partial(
+                self._helm.upgrade,
+                chart or self._chart,
+                NAME,
+                dict(values),
+                wait="watcher",
+                timeout=INSTALL_SECONDS,
+                reset_values=True,
+            )
+        )
+
+    async def roll_back(self) -> None:
+        """Go back to the revision before, and wait likewise."""
+        await self._act(partial(self._helm.rollback, NAME, wait="watcher", timeout=INSTALL_SECONDS))
+
+    async def test(self) -> str:
+        """What `helm test` says. Raises where a test fails."""
+        return str((await self._act(partial(self._helm.test, NAME, timeout=180, logs=True))).get("logs", ""))
+
+    async def _act(self, action: Any) -> Any:
+        try:
+            return await asyncio.to_thread(action)
+        except Exception:
+            print(await self._kube.troubles(self._namespace))
+            print(await self._kube.kubectl("-n", self._namespace, "get", "events", "--field-selector", "type!=Normal"))
+            raise
+
+
+def services() -> Mapping[str, str]:
+    """Where a release's services answer, in the cluster's network."""
+    return {service: f"http://{NAME}-{service}.{MUSTER}.svc.cluster.local" for service in SERVICES}

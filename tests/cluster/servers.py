@@ -1,0 +1,199 @@
+"""The servers that run in the cluster: installed with certificates and passwords of the test's own."""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+
+import asyncpg
+import yaml
+from cryptography.fernet import Fernet
+
+from muster_contracts import SERVICES, topics
+from muster_local.certificates import Authority
+from muster_local.kafka_security import ADMIN, SCRAM
+from muster_local.provisioning import Access, provision
+from muster_local.stack import Stack
+from muster_operator.access.acls import acls_of_services
+from muster_operator.access.administrator import Administrator
+from muster_operator.topics import create_topics
+from muster_runtime.http.issuer import Issuer
+from muster_runtime.kafka_settings import KafkaSettings
+from muster_runtime.messaging.connection import KafkaConnection
+from tests.cluster.kube import MUSTER, ROOT, RUN, SERVERS, Kube, Thing, config_map, secret
+from tests.support.eventually import eventually
+from tests.support.services import ISSUER
+
+FOLDER = ROOT / "infra" / "cluster" / "servers"
+IMAGE = "muster/test-servers:0.1.0"
+DOMAIN = f"{SERVERS}.svc.cluster.local"
+
+# Where the pods of a release have the authority's certificate.
+CA_IN_PODS = "/etc/muster/ca/ca.crt"
+
+START_SECONDS = 180
+
+
+@dataclass(frozen=True)
+class Servers:
+    """What has been installed, and how it is reached; everyone's password is derived from one secret."""
+
+    folder: Path
+    brokers: int
+    database: str = "muster"
+    key: str = field(default_factory=lambda: secrets.token_hex(24))
+    secret_key: str = field(default_factory=lambda: Fernet.generate_key().decode())
+
+    @property
+    def authority(self) -> Authority:
+        return Authority.load(self.folder / "certificates")
+
+    @property
+    def mail(self) -> Path:
+        """Where the mail sink keeps each message as a file."""
+        return RUN / "mail"
+
+    @property
+    def issuer(self) -> Issuer:
+        return Issuer.load(self.folder / "issuer.pem", issuer=ISSUER)
+
+    @property
+    def bootstrap(self) -> str:
+        return ",".join(f"kafka-{number}.kafka.{DOMAIN}:9092" for number in range(self.brokers))
+
+    @property
+    def admin_dsn(self) -> str:
+        """The superuser's address of the database of all services."""
+        return self._dsn(self.database)
+
+    @property
+    def kafka(self) -> KafkaConnection:
+        """The administrator's connection."""
+        login = {"kafka_username": ADMIN, "kafka_password": self.password(ADMIN)}
+        settings = {
+            "kafka_bootstrap": self.bootstrap,
+            "kafka_security_protocol": "SASL_SSL",
+            "kafka_sasl_mechanism": SCRAM,
+            "kafka_ca_file": str(self.authority.certificate),
+        }
+        return KafkaConnection(KafkaSettings.model_validate(settings | login))
+
+    def password(self, user: str) -> str:
+        return hmac.new(self.key.encode(), user.encode(), hashlib.sha256).hexdigest()
+
+    async def install(self, kube: Kube) -> None:
+        """Start them, and wait until they take clients."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.mail.mkdir(exist_ok=True)
+        self.mail.chmod(0o777)  # the sink is another user
+        await kube.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SERVERS}}])
+        filled = Template((FOLDER / "servers.yaml").read_text("utf-8")).substitute(
+            image=IMAGE, brokers=self.brokers, mail=self.mail
+        )
+        await kube.apply([*self._files(), *yaml.safe_load_all(filled)])
+        await eventually(lambda: self._all_run(kube), timeout=START_SECONDS)
+
+    async def provision(self) -> dict[str, Access]:
+        """Make what a release needs: databases and roles, topics, ACLs, and users. By service: its addresses."""
+        accesses = {
+            service: await provision(self._dsn("postgres"), self.database, service, self.password("postgres"))
+            for service in SERVICES
+        }
+        await create_topics(self.kafka, "", topics().values())
+        administrator = Administrator(self.kafka.librdkafka_options())
+        await administrator.add(acls_of_services(topics().values(), sandbox=True))
+        await asyncio.gather(*(administrator.set_password(service, self.password(service)) for service in SERVICES))
+        return accesses
+
+    def secrets_of_services(self, accesses: dict[str, Access], namespace: str = MUSTER) -> list[Thing]:
+        """What a release needs to have: each service's secrets, its owner's, and the authority."""
+        own = {
+            "entitlements": {"MUSTER_SUBJECT_KEY": self.password("subjects")},
+            "notify": {"MUSTER_SECRET_KEY": self.secret_key},
+        }
+        made = [config_map("ca", {"ca.crt": self.authority.certificate.read_text("utf-8")}, namespace)]
+        for service, access in accesses.items():
+            data = {
+                "MUSTER_POSTGRES_API_DSN": self.in_pods(access.api_dsn),
+                "MUSTER_POSTGRES_WORKER_DSN": self.in_pods(access.worker_dsn),
+                "MUSTER_KAFKA_USERNAME": service,
+                "MUSTER_KAFKA_PASSWORD": self.password(service),
+            }
+            made.append(secret(f"muster-{service}", data | own.get(service, {}), namespace))
+            owner = {"MUSTER_POSTGRES_OWNER_DSN": self.in_pods(access.owner_dsn)}
+            made.append(secret(f"muster-{service}-owner", owner, namespace))
+        return made
+
+    def in_pods(self, dsn: str) -> str:
+        """An address as a pod of a release writes it."""
+        return dsn.replace(str(self.authority.certificate), CA_IN_PODS)
+
+    def _dsn(self, database: str) -> str:
+        tls = f"sslmode=verify-full&sslrootcert={self.authority.certificate}"
+        return f"postgresql://postgres:{self.password('postgres')}@postgres.{DOMAIN}:5432/{database}?{tls}"
+
+    def _files(self) -> list[Thing]:
+        authority = self.authority
+        nodes = [f"kafka-{number}.kafka.{DOMAIN}" for number in range(self.brokers)]
+        certificates: dict[str, str] = {}
+        for name, hosts in (("postgres", [f"postgres.{DOMAIN}"]), ("broker", nodes)):
+            made = authority.issue(name, hosts=hosts)
+            certificates |= {path.name: path.read_text("utf-8") for path in (made.certificate, made.key, made.both)}
+        certificates["ca.pem"] = authority.certificate.read_text("utf-8")
+        programs = {path.name: path.read_text("utf-8") for path in FOLDER.glob("*.py")}
+        passwords = {"POSTGRES_PASSWORD": self.password("postgres"), "KAFKA_PASSWORD": self.password(ADMIN)}
+        return [
+            config_map("programs", programs, SERVERS),
+            config_map("keys", {"jwks.json": json.dumps(self.issuer.jwks())}, SERVERS),
+            secret("certificates", certificates, SERVERS),
+            secret("servers", passwords, SERVERS),
+        ]
+
+    async def _all_run(self, kube: Kube) -> bool:
+        for kind in ("deployments", "statefulsets"):
+            for found in (await kube.get(f"/apis/apps/v1/namespaces/{SERVERS}/{kind}"))["items"]:
+                ready = found["status"].get("readyReplicas", 0)
+                assert ready == found["spec"]["replicas"], await kube.troubles(SERVERS)
+        connection = await asyncpg.connect(self._dsn("postgres"))
+        await connection.close()
+        brokers = await asyncio.to_thread(lambda: Administrator(self.kafka.librdkafka_options()).client.list_topics(5))
+        return len(brokers.brokers) == self.brokers
+
+
+class Installed(Stack):
+    """A release as the demonstration's proof looks at it."""
+
+    def __init__(self, servers: Servers, release: str = "muster", namespace: str = MUSTER) -> None:
+        super().__init__(servers.folder / "home")
+        self._servers = servers
+        self._release = f"{release}-{{}}.{namespace}.svc.cluster.local"
+
+    def service_url(self, name: str) -> str:
+        return f"http://{self._release.format(name)}"
+
+    def token(self, *scopes: str, agency: object = None, subject: str = "operator") -> str:
+        return self._servers.issuer.token(scopes, agency="*", subject=subject)
+
+    @property
+    def admin_dsn(self) -> str:
+        return self._servers.admin_dsn
+
+    @property
+    def bootstrap(self) -> str:
+        return self._servers.bootstrap
+
+    @property
+    def kafka(self) -> KafkaConnection:
+        return self._servers.kafka
+
+    @property
+    def topic_prefix(self) -> str:
+        return ""
+
+    @property
+    def mail_dir(self) -> Path:
+        return self._servers.mail

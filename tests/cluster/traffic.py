@@ -1,0 +1,170 @@
+"""Live traffic from inside the cluster's network, with every request counted, and what the oracle says of it after."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import asyncpg
+import httpx
+
+from muster_contracts import SERVICES
+from muster_local.demo.cast import Agency, cast
+from muster_local.demo.evidence import Evidence, gather
+from muster_local.demo.program import ProgramClient
+from muster_local.demo.proof.deliveries import mails_arrived
+from muster_local.demo.proof.line import Line, conclude, differences, first_occurrences
+from muster_local.demo.proof.program import ledger_balances, one_term_and_invoice, seats_within_cap
+from muster_local.demo.proof.streams import effects_once, nothing_waits, streams_applied, streams_gapless
+from muster_local.scopes import SCOPES
+from muster_notify.domain.rules import rules
+from tests.cluster.release import services
+from tests.cluster.servers import Installed, Servers
+from tests.faults.live.life import Life
+from tests.faults.live.verdict import at_rest
+from tests.support.eventually import eventually
+
+LIVES = 3
+REST_SECONDS = 180
+
+# Between two looks at each service, beside the commands.
+LOOK_SECONDS = 0.2
+
+# A pod on a node that is gone swallows connections until the cluster has noticed.
+TIMEOUTS = {"connect": 3.0, "read": 30.0, "write": 10.0, "pool": 30.0}
+
+
+@dataclass
+class Counted(httpx.AsyncBaseTransport):
+    """Each request has a connection of its own, as from a new client; what fails is kept with its second."""
+
+    requests: int = 0
+    failures: list[str] = field(default_factory=list)
+    slowest: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._started = time.monotonic()
+        limits = httpx.Limits(max_connections=50, max_keepalive_connections=0)
+        self._inner = httpx.AsyncHTTPTransport(limits=limits)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests += 1
+        request.extensions["timeout"] = TIMEOUTS
+        began = time.monotonic()
+        try:
+            response = await self._inner.handle_async_request(request)
+        except httpx.TransportError as error:
+            self._note(request, began, f"{type(error).__name__}: {error}")
+            raise
+        if response.status_code >= 500:
+            self._note(request, began, str(response.status_code))
+        self.slowest = max(self.slowest, time.monotonic() - began)
+        return response
+
+    def __str__(self) -> str:
+        return f"{self.requests} requests, {len(self.failures)} failed, the slowest {self.slowest:.1f} s"
+
+    def _note(self, request: httpx.Request, began: float, what: str) -> None:
+        at = began - self._started
+        self.failures.append(f"{at:.1f} s: {request.method} {request.url.host.split('.')[0]}: {what}")
+
+
+class Traffic:
+    """What goes on while the cluster is disturbed. The agencies of one never come again in another."""
+
+    def __init__(self, servers: Servers, seed: int) -> None:
+        self.servers = servers
+        self.seed = seed
+        self.stack = Installed(servers)
+        self._agencies = cast(1000)
+        random.Random(f"{seed}/cast").shuffle(self._agencies)
+        self._used = 0
+
+    @asynccontextmanager
+    async def flowing(self) -> AsyncIterator[Counted]:
+        """Traffic while the block lasts; then rest, and the oracle. What failed is for the block's caller to judge."""
+        before = await commands_done(self.stack)
+        counted = Counted()
+        over = asyncio.Event()
+        async with ProgramClient(services(), self.stack.token(*SCOPES), counted) as program:
+            async with asyncio.TaskGroup() as living:
+                for agency in self._next_agencies():
+                    life = Life(program, agency, random.Random(f"{self.seed}/{agency.id}"))
+                    living.create_task(_live(life, over))
+                living.create_task(_look(counted, over))
+                try:
+                    await eventually(lambda: counted.requests > 20, timeout=60)
+                    yield counted
+                finally:
+                    over.set()
+            sent = Counter(before) + Counter(program.commands)
+        differing = await verdict(self.stack, sent)
+        assert not differing, differing
+
+    def _next_agencies(self) -> Sequence[Agency]:
+        self._used += LIVES
+        return self._agencies[self._used - LIVES : self._used]
+
+
+async def _live(life: Life, over: asyncio.Event) -> None:
+    await life.enroll()
+    await life.go_on(over)
+
+
+async def _look(counted: Counted, over: asyncio.Event) -> None:
+    async with httpx.AsyncClient(transport=counted, trust_env=False) as http:
+        while not over.is_set():
+            for url in services().values():
+                with suppress(httpx.TransportError):  # it is counted
+                    await http.get(f"{url}/health/live")
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+async def commands_done(stack: Installed) -> Mapping[str, int]:
+    """How many commands each service has carried out."""
+    admin = await asyncpg.connect(stack.admin_dsn)
+    try:
+        return {
+            service: await admin.fetchval(
+                f"select count(distinct request_id) from {service}.audit where request_id is not null"
+            )
+            for service in SERVICES
+        }
+    finally:
+        await admin.close()
+
+
+def one_mail_per_intent(evidence: Evidence) -> Line:
+    """Exactly the e-mails that the rules ask for, each once, and each has arrived: there are no webhooks here."""
+    due = Counter(
+        (fact.envelope.id, rule.name)
+        for fact in first_occurrences(evidence.facts)
+        for rule in rules().for_event(fact.envelope.type)
+    )
+    made = Counter((d.event_id, d.rule) for d in evidence.deliveries)
+    faults = differences("delivery of", due, made)
+    faults += [f"{d.id} is {d.state}" for d in evidence.deliveries if d.state != "delivered"]
+    return conclude("One e-mail per intent, all delivered", faults, f"{made.total()} e-mails", made)
+
+
+LINES: Sequence[Callable[[Evidence], Line]] = (
+    streams_gapless,
+    streams_applied,
+    effects_once,
+    seats_within_cap,
+    one_term_and_invoice,
+    ledger_balances,
+    one_mail_per_intent,
+    mails_arrived,
+    nothing_waits,
+)
+
+
+async def verdict(stack: Installed, commands: Mapping[str, int]) -> list[str]:
+    """Wait until all is at rest; what was lost, doubled, out of order, or left behind."""
+    await eventually(lambda: at_rest(stack), timeout=REST_SECONDS)
+    evidence = await gather(stack, [], commands, frozenset(), [])
+    return [f"{line.claim}: {line.detail}" for line in (line(evidence) for line in LINES) if not line.ok]
