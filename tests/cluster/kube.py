@@ -58,8 +58,10 @@ class Kube:
     async def deployments(self, namespace: str = MUSTER) -> list[Thing]:
         return list((await self.get(f"/apis/apps/v1/namespaces/{namespace}/deployments"))["items"])
 
-    async def delete_pod(self, name: str, namespace: str = MUSTER) -> None:
-        (await self._http.delete(f"/api/v1/namespaces/{namespace}/pods/{name}")).raise_for_status()
+    async def delete_pod(self, name: str, grace: int | None = None) -> None:
+        """Delete a pod of the release; `grace` are the seconds from SIGTERM to SIGKILL, by default its own."""
+        query = "" if grace is None else f"?gracePeriodSeconds={grace}"
+        (await self._http.delete(f"/api/v1/namespaces/{MUSTER}/pods/{name}{query}")).raise_for_status()
 
     async def kubectl(self, *arguments: str, stdin: str = "") -> str:
         """What kubectl says. Raises CommandFailed."""

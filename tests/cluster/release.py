@@ -8,7 +8,6 @@ from typing import Any
 
 from helm_python import Config
 
-from muster_contracts import SERVICES
 from tests.cluster.kube import KUBECONFIG, MUSTER, ROOT, SERVERS, Kube, Thing
 from tests.cluster.servers import DOMAIN, Servers
 from tests.support.services import ISSUER
@@ -88,6 +87,9 @@ class Release:
         """Go back to the revision before, and wait likewise."""
         await self._act(partial(self._helm.rollback, NAME, wait="watcher", timeout=INSTALL_SECONDS))
 
+    async def uninstall(self) -> None:
+        await self._act(partial(self._helm.uninstall, NAME, wait="watcher", timeout=INSTALL_SECONDS))
+
     async def test(self) -> str:
         """What `helm test` says. Raises where a test fails."""
         return str((await self._act(partial(self._helm.test, NAME, timeout=180, logs=True))).get("logs", ""))
@@ -99,8 +101,3 @@ class Release:
             print(await self._kube.troubles(self._namespace))
             print(await self._kube.kubectl("-n", self._namespace, "get", "events", "--field-selector", "type!=Normal"))
             raise
-
-
-def services() -> Mapping[str, str]:
-    """Where a release's services answer, in the cluster's network."""
-    return {service: f"http://{NAME}-{service}.{MUSTER}.svc.cluster.local" for service in SERVICES}

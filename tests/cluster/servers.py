@@ -5,7 +5,9 @@ import hashlib
 import hmac
 import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from string import Template
 
@@ -22,13 +24,14 @@ from muster_operator.access.acls import acls_of_services
 from muster_operator.access.administrator import Administrator
 from muster_operator.topics import create_topics
 from muster_runtime.http.issuer import Issuer
+from muster_runtime.identifiers import EVERY_AGENCY
 from muster_runtime.kafka_settings import KafkaSettings
 from muster_runtime.messaging.connection import KafkaConnection
 from tests.cluster.kube import MUSTER, ROOT, RUN, SERVERS, Kube, Thing, config_map, secret
 from tests.support.eventually import eventually
 from tests.support.services import ISSUER
 
-FOLDER = ROOT / "infra" / "cluster" / "servers"
+MANIFESTS = ROOT / "infra" / "cluster" / "servers.yaml"
 IMAGE = "muster/test-servers:0.1.0"
 DOMAIN = f"{SERVERS}.svc.cluster.local"
 
@@ -36,6 +39,7 @@ DOMAIN = f"{SERVERS}.svc.cluster.local"
 CA_IN_PODS = "/etc/muster/ca/ca.crt"
 
 START_SECONDS = 180
+TOKEN_LIFETIME = timedelta(hours=4)
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,6 @@ class Servers:
 
     folder: Path
     brokers: int
-    database: str = "muster"
     key: str = field(default_factory=lambda: secrets.token_hex(24))
     secret_key: str = field(default_factory=lambda: Fernet.generate_key().decode())
 
@@ -63,12 +66,12 @@ class Servers:
 
     @property
     def bootstrap(self) -> str:
-        return ",".join(f"kafka-{number}.kafka.{DOMAIN}:9092" for number in range(self.brokers))
+        return ",".join(f"{host}:9092" for host in self._hosts.values())
 
     @property
-    def admin_dsn(self) -> str:
-        """The superuser's address of the database of all services."""
-        return self._dsn(self.database)
+    def _hosts(self) -> Mapping[int, str]:
+        """The nodes of Kafka by their numbers."""
+        return {number: f"kafka-{number}.kafka.{DOMAIN}" for number in range(1, self.brokers + 1)}
 
     @property
     def kafka(self) -> KafkaConnection:
@@ -91,21 +94,22 @@ class Servers:
         self.mail.mkdir(exist_ok=True)
         self.mail.chmod(0o777)  # the sink is another user
         await kube.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SERVERS}}])
-        filled = Template((FOLDER / "servers.yaml").read_text("utf-8")).substitute(
-            image=IMAGE, brokers=self.brokers, mail=self.mail
+        voters = " ".join(f"{number}@{host}:9093" for number, host in self._hosts.items())
+        filled = Template(MANIFESTS.read_text("utf-8")).substitute(
+            image=IMAGE, brokers=self.brokers, voters=voters, mail=self.mail
         )
         await kube.apply([*self._files(), *yaml.safe_load_all(filled)])
         await eventually(lambda: self._all_run(kube), timeout=START_SECONDS)
 
-    async def provision(self) -> dict[str, Access]:
-        """Make what a release needs: databases and roles, topics, ACLs, and users. By service: its addresses."""
+    async def provision(self, database: str = MUSTER, prefix: str = "") -> dict[str, Access]:
+        """Make what a release needs: a database and roles, topics, ACLs, and users. By service: its addresses."""
         accesses = {
-            service: await provision(self._dsn("postgres"), self.database, service, self.password("postgres"))
+            service: await provision(self.dsn("postgres"), database, service, self.password("postgres"))
             for service in SERVICES
         }
-        await create_topics(self.kafka, "", topics().values())
+        await create_topics(self.kafka, prefix, topics().values())
         administrator = Administrator(self.kafka.librdkafka_options())
-        await administrator.add(acls_of_services(topics().values(), sandbox=True))
+        await administrator.add(acls_of_services(topics().values(), prefix=prefix, sandbox=bool(prefix)))
         await asyncio.gather(*(administrator.set_password(service, self.password(service)) for service in SERVICES))
         return accesses
 
@@ -132,25 +136,24 @@ class Servers:
         """An address as a pod of a release writes it."""
         return dsn.replace(str(self.authority.certificate), CA_IN_PODS)
 
-    def _dsn(self, database: str) -> str:
+    def dsn(self, database: str) -> str:
+        """The superuser's address of a database."""
         tls = f"sslmode=verify-full&sslrootcert={self.authority.certificate}"
         return f"postgresql://postgres:{self.password('postgres')}@postgres.{DOMAIN}:5432/{database}?{tls}"
 
     def _files(self) -> list[Thing]:
         authority = self.authority
-        nodes = [f"kafka-{number}.kafka.{DOMAIN}" for number in range(self.brokers)]
-        certificates: dict[str, str] = {}
-        for name, hosts in (("postgres", [f"postgres.{DOMAIN}"]), ("broker", nodes)):
+        certificates = {
+            "ca.pem": authority.certificate.read_text("utf-8"),
+            "postgres.password": self.password("postgres"),
+            "kafka.password": self.password(ADMIN),
+        }
+        for name, hosts in (("postgres", [f"postgres.{DOMAIN}"]), ("broker", [*self._hosts.values()])):
             made = authority.issue(name, hosts=hosts)
             certificates |= {path.name: path.read_text("utf-8") for path in (made.certificate, made.key, made.both)}
-        certificates["ca.pem"] = authority.certificate.read_text("utf-8")
-        programs = {path.name: path.read_text("utf-8") for path in FOLDER.glob("*.py")}
-        passwords = {"POSTGRES_PASSWORD": self.password("postgres"), "KAFKA_PASSWORD": self.password(ADMIN)}
         return [
-            config_map("programs", programs, SERVERS),
             config_map("keys", {"jwks.json": json.dumps(self.issuer.jwks())}, SERVERS),
             secret("certificates", certificates, SERVERS),
-            secret("servers", passwords, SERVERS),
         ]
 
     async def _all_run(self, kube: Kube) -> bool:
@@ -158,29 +161,31 @@ class Servers:
             for found in (await kube.get(f"/apis/apps/v1/namespaces/{SERVERS}/{kind}"))["items"]:
                 ready = found["status"].get("readyReplicas", 0)
                 assert ready == found["spec"]["replicas"], await kube.troubles(SERVERS)
-        connection = await asyncpg.connect(self._dsn("postgres"))
+        connection = await asyncpg.connect(self.dsn("postgres"))
         await connection.close()
         brokers = await asyncio.to_thread(lambda: Administrator(self.kafka.librdkafka_options()).client.list_topics(5))
         return len(brokers.brokers) == self.brokers
 
 
 class Installed(Stack):
-    """A release as the demonstration's proof looks at it."""
+    """A release as the demonstration's proof looks at it. Its database has its namespace's name."""
 
-    def __init__(self, servers: Servers, release: str = "muster", namespace: str = MUSTER) -> None:
+    def __init__(self, servers: Servers, namespace: str = MUSTER, prefix: str = "") -> None:
         super().__init__(servers.folder / "home")
         self._servers = servers
-        self._release = f"{release}-{{}}.{namespace}.svc.cluster.local"
+        self._namespace = namespace
+        self._prefix = prefix
 
     def service_url(self, name: str) -> str:
-        return f"http://{self._release.format(name)}"
+        return f"http://{MUSTER}-{name}.{self._namespace}.svc.cluster.local"
 
-    def token(self, *scopes: str, agency: object = None, subject: str = "operator") -> str:
-        return self._servers.issuer.token(scopes, agency="*", subject=subject)
+    def token(self, *scopes: str, agency: object = EVERY_AGENCY, subject: str = "operator") -> str:
+        assert agency == EVERY_AGENCY
+        return self._servers.issuer.token(scopes, agency=EVERY_AGENCY, subject=subject, lifetime=TOKEN_LIFETIME)
 
     @property
     def admin_dsn(self) -> str:
-        return self._servers.admin_dsn
+        return self._servers.dsn(self._namespace)
 
     @property
     def bootstrap(self) -> str:
@@ -192,7 +197,7 @@ class Installed(Stack):
 
     @property
     def topic_prefix(self) -> str:
-        return ""
+        return self._prefix
 
     @property
     def mail_dir(self) -> Path:

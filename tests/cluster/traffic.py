@@ -21,7 +21,6 @@ from muster_local.demo.proof.program import ledger_balances, one_term_and_invoic
 from muster_local.demo.proof.streams import effects_once, nothing_waits, streams_applied, streams_gapless
 from muster_local.scopes import SCOPES
 from muster_notify.domain.rules import rules
-from tests.cluster.release import services
 from tests.cluster.servers import Installed, Servers
 from tests.faults.live.life import Life
 from tests.faults.live.verdict import at_rest
@@ -79,6 +78,7 @@ class Traffic:
         self.servers = servers
         self.seed = seed
         self.stack = Installed(servers)
+        self.urls = {service: self.stack.service_url(service) for service in SERVICES}
         self._agencies = cast(1000)
         random.Random(f"{seed}/cast").shuffle(self._agencies)
         self._used = 0
@@ -89,12 +89,12 @@ class Traffic:
         before = await commands_done(self.stack)
         counted = Counted()
         over = asyncio.Event()
-        async with ProgramClient(services(), self.stack.token(*SCOPES), counted) as program:
+        async with ProgramClient(self.urls, self.stack.token(*SCOPES), counted) as program:
             async with asyncio.TaskGroup() as living:
                 for agency in self._next_agencies():
                     life = Life(program, agency, random.Random(f"{self.seed}/{agency.id}"))
                     living.create_task(_live(life, over))
-                living.create_task(_look(counted, over))
+                living.create_task(_look(counted, self.urls, over))
                 try:
                     await eventually(lambda: counted.requests > 20, timeout=60)
                     yield counted
@@ -114,10 +114,10 @@ async def _live(life: Life, over: asyncio.Event) -> None:
     await life.go_on(over)
 
 
-async def _look(counted: Counted, over: asyncio.Event) -> None:
+async def _look(counted: Counted, urls: Mapping[str, str], over: asyncio.Event) -> None:
     async with httpx.AsyncClient(transport=counted, trust_env=False) as http:
         while not over.is_set():
-            for url in services().values():
+            for url in urls.values():
                 with suppress(httpx.TransportError):  # it is counted
                     await http.get(f"{url}/health/live")
             await asyncio.sleep(LOOK_SECONDS)

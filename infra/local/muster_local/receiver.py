@@ -51,8 +51,8 @@ class Receiver:
         self.url = url
 
     @classmethod
-    async def start(cls, folder: Path, lives_with: int) -> Self:
-        """Start a receiver on a free port of the loopback interface that keeps its messages in `folder`.
+    async def start(cls, folder: Path, lives_with: int, host: str = "127.0.0.1") -> Self:
+        """Start a receiver on a free port of the host's address that keeps its messages in `folder`.
 
         It ends by itself when the process `lives_with` has ended.
         """
@@ -60,7 +60,7 @@ class Receiver:
         log = folder / "messages.jsonl"
         with append(folder / "receiver.log") as errors:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "muster_local.receiver", str(log), str(lives_with)),
+                *(sys.executable, "-m", "muster_local.receiver", str(log), str(lives_with), host),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
                 start_new_session=True,  # a Ctrl-C of the terminal is the starter's to handle
@@ -148,10 +148,10 @@ def _runs(pid: int) -> bool:
     return True
 
 
-async def serve(log: Path, lives_with: int) -> None:
-    """Serve on a free port of the loopback interface, print the address, and end when `lives_with` has."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+async def serve(log: Path, lives_with: int, host: str) -> None:
+    """Serve on a free port of the host's address, print the URL, and end when `lives_with` has."""
+    listener = socket.create_server((host, 0))
+    print(f"http://{host}:{listener.getsockname()[1]}", flush=True)
     with append(log) as lines:
         server = uvicorn.Server(uvicorn.Config(build(lines), log_level="warning", access_log=False))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -162,4 +162,4 @@ async def serve(log: Path, lives_with: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))

@@ -37,7 +37,7 @@ async def test_an_unreachable_database_is_named_by_the_wait_and_by_the_service(k
 
 async def test_a_schema_that_is_behind_is_named_by_the_wait(kube: Kube, installed: Ready) -> None:
     servers = installed.servers
-    access = await provision(servers.admin_dsn, "behind", "billing", servers.password("postgres"))
+    access = await provision(servers.dsn("postgres"), "behind", "billing", servers.password("postgres"))
     await _keep_secret(kube, installed, "behind", servers.in_pods(access.api_dsn))
     async with _pod(kube, "behind", lambda spec: _use_secret(spec, "behind")) as name:
         await _said(lambda: _last_words(kube, name), "schema")

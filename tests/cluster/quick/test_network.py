@@ -21,11 +21,11 @@ with ThreadPoolExecutor() as pool:
     print(json.dumps(dict(zip(places, pool.map(look, places)))))
 """
 
-POSTGRES, KAFKA = f"postgres.{DOMAIN}:5432", f"kafka-0.kafka.{DOMAIN}:9092"
+POSTGRES, KAFKA = f"postgres.{DOMAIN}:5432", f"kafka-1.kafka.{DOMAIN}:9092"
 MAIL, ISSUER = f"mail.{DOMAIN}:2525", f"issuer.{DOMAIN}:8080"
 ENROLLMENT = f"muster-enrollment.{MUSTER}.svc.cluster.local:80"
 API_SERVER = "kubernetes.default.svc.cluster.local:443"
-BROKERS = f"kafka-0.kafka.{DOMAIN}:9094"
+BROKERS = f"kafka-1.kafka.{DOMAIN}:9094"
 
 
 async def test_a_service_reaches_what_it_needs_and_nothing_else(kube: Kube) -> None:

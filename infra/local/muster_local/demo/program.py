@@ -28,9 +28,7 @@ class ProgramClient:
     effect once, whatever happens to the service in between.
     """
 
-    def __init__(
-        self, urls: Mapping[str, str], token: str, transport: httpx.AsyncBaseTransport | None = None
-    ) -> None:
+    def __init__(self, urls: Mapping[str, str], token: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._urls = urls
         headers = {"authorization": f"Bearer {token}"}
         self._http = httpx.AsyncClient(headers=headers, timeout=60.0, trust_env=False, transport=transport)

@@ -1,0 +1,41 @@
+"""Nodes that go: one is drained and comes back, one is gone at once."""
+
+import time
+
+from tests.cluster.figures import record
+from tests.cluster.kube import SCRIPT, Kube, command
+from tests.cluster.traffic import Traffic
+from tests.support.eventually import eventually
+
+NOTICED_SECONDS = 60
+
+
+async def test_a_node_is_drained_and_comes_back(kube: Kube, traffic: Traffic) -> None:
+    async with traffic.flowing() as counted:
+        started = time.monotonic()
+        await kube.kubectl("drain", "node3", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=180s")
+        drained = time.monotonic() - started
+        await kube.rolled_out()
+        ready = time.monotonic() - started
+        await kube.kubectl("uncordon", "node3")
+    record("a node is drained", f"{drained:.0f} s, all ready after {ready:.0f} s, {counted}")
+    assert counted.failures == []
+
+
+async def test_a_node_is_killed_and_comes_back(kube: Kube, traffic: Traffic) -> None:
+    async with traffic.flowing() as counted:
+        started = time.monotonic()
+        await command(str(SCRIPT), "kill-node", "2")
+        await eventually(lambda: _is_ready(kube, "node2", "Unknown"), timeout=NOTICED_SECONDS)
+        noticed = time.monotonic() - started
+        await kube.rolled_out()
+        ready = time.monotonic() - started
+        await command(str(SCRIPT), "start-node", "2")
+        await eventually(lambda: _is_ready(kube, "node2", "True"), timeout=NOTICED_SECONDS)
+        await kube.rolled_out()
+    record("a node is killed", f"noticed after {noticed:.0f} s, all ready on the others after {ready:.0f} s, {counted}")
+
+
+async def _is_ready(kube: Kube, node: str, status: str) -> bool:
+    conditions = (await kube.get(f"/api/v1/nodes/{node}"))["status"]["conditions"]
+    return any(c["type"] == "Ready" and c["status"] == status for c in conditions)

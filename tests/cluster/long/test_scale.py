@@ -1,0 +1,21 @@
+"""Consumers in another number."""
+
+import time
+
+from tests.cluster.figures import record
+from tests.cluster.kube import MUSTER, Kube
+from tests.cluster.traffic import Traffic
+
+
+async def test_consumers_are_scaled_from_one_to_four_to_two(kube: Kube, traffic: Traffic) -> None:
+    steps = []
+    async with traffic.flowing() as counted:
+        for replicas in (1, 4, 2):
+            started = time.monotonic()
+            await kube.kubectl(
+                "-n", MUSTER, "scale", "deployment", "-l", "muster/role=consumer", f"--replicas={replicas}"
+            )
+            await kube.rolled_out()
+            steps.append(f"to {replicas} in {time.monotonic() - started:.0f} s")
+    record("consumers scaled", f"{', '.join(steps)}, {counted}")
+    assert counted.failures == []

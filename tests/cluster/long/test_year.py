@@ -1,0 +1,77 @@
+"""The program's first year on the cluster, and the proof that its books balance."""
+
+import os
+import time
+from datetime import datetime
+from pathlib import Path
+
+from muster_contracts import SERVICES
+from muster_local.coordinator import Coordinator
+from muster_local.demo.cast import START, cast
+from muster_local.demo.evidence import Evidence, gather
+from muster_local.demo.program import ProgramClient
+from muster_local.demo.proof import prove
+from muster_local.demo.story import Story
+from muster_local.receiver import Receiver
+from muster_local.scopes import SCOPES
+from tests.cluster.conftest import Ready
+from tests.cluster.figures import record
+from tests.cluster.kube import Kube
+from tests.cluster.release import Release, namespace, values
+from tests.cluster.servers import Installed
+
+NAMESPACE, PREFIX = "muster-year", "year."
+HOST = "10.243.0.1"
+SEATS = 2_000
+
+
+async def test_a_year_is_played_and_every_line_of_the_proof_is_green(
+    kube: Kube, installed: Ready, tmp_path: Path
+) -> None:
+    servers, stack = installed.servers, Installed(installed.servers, NAMESPACE, PREFIX)
+    accesses = await servers.provision(NAMESPACE, PREFIX)
+    await kube.apply([namespace(NAMESPACE), *servers.secrets_of_services(accesses, NAMESPACE)])
+    for mail in servers.mail.glob("*.eml"):
+        mail.unlink()
+    started = time.monotonic()
+    release = Release(kube, NAMESPACE)
+    await release.install(
+        values(
+            servers,
+            profile="small",
+            environment="sandbox",
+            kafka={"bootstrap": servers.bootstrap, "topicPrefix": PREFIX},
+            networkPolicy={"enabled": False},  # the receiver is on a private address
+            settings={
+                "MUSTER_HTTP_TOKEN_RATE": "1000000",
+                "MUSTER_HTTP_AGENCY_RATE": "1000000",
+                "MUSTER_WEBHOOK_ALLOW_PRIVATE": "true",
+                "MUSTER_DELIVERY_RETENTION_DAYS": "400",
+            },
+        )
+    )
+    ready = time.monotonic() - started
+    receiver = await Receiver.start(tmp_path / "receiver", os.getpid(), HOST)
+    try:
+        lines = prove(await _year(stack, receiver))
+    finally:
+        await receiver.stop()
+        await release.uninstall()
+    record("the demonstration's year", f"install {ready:.0f} s, all {time.monotonic() - started:.0f} s")
+    assert [f"{line.claim}: {line.detail}" for line in lines if not line.ok] == []
+
+
+async def _year(stack: Installed, receiver: Receiver) -> Evidence:
+    agencies, instants = cast(SEATS), set[datetime]()
+
+    async def stand(now: datetime) -> None:
+        instants.add(now)
+
+    urls = {service: stack.service_url(service) for service in SERVICES}
+    async with Coordinator.of(stack) as coordinator, ProgramClient(urls, stack.token(*SCOPES)) as program:
+        await coordinator.begin(START)
+        for scene in Story(program, coordinator, receiver, agencies).scenes():
+            await coordinator.advance(scene.at, stand)
+            await scene.play()
+        await coordinator.settle()
+        return await gather(stack, agencies, program.commands, frozenset(instants), receiver.messages())
