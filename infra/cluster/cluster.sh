@@ -6,6 +6,7 @@
 #   cluster.sh up               install Debian's packages, build, start the cluster, and wait until it is ready
 #   cluster.sh down             stop everything and delete the cluster's state
 #   cluster.sh load-image FILE  import a `docker save` or OCI archive on every node
+#   cluster.sh definitions      fetch the definitions of other operators' objects into CLUSTER_HOME/definitions
 #   cluster.sh run COMMAND…     run a command in the cluster's network, with the cluster's DNS
 #   cluster.sh kill-node N      end a node at once, with all that runs on it
 #   cluster.sh start-node N     start a node that was killed, with the disk that it had
@@ -132,6 +133,7 @@ start_node() {
 NODES=${NODES:-2}
 case "${1:-}" in
 build) build ;;
+definitions) definitions ;;
 up)
   install_packages
   build    # which downloads: before the machine's network is left

@@ -83,6 +83,12 @@ class Release:
             )
         )
 
+    async def try_upgrade(self, values: Mapping[str, Any]) -> None:
+        """Let the API server check what an upgrade would change, and change nothing."""
+        await self._act(
+            partial(self._helm.upgrade, self._chart, NAME, dict(values), dry_run="server", reset_values=True)
+        )
+
     async def roll_back(self) -> None:
         """Go back to the revision before, and wait likewise."""
         await self._act(partial(self._helm.rollback, NAME, wait="watcher", timeout=INSTALL_SECONDS))

@@ -19,6 +19,7 @@ from muster_contracts import SERVICES, topics
 from muster_local.certificates import Authority
 from muster_local.kafka_security import ADMIN, SCRAM
 from muster_local.provisioning import Access, provision
+from muster_local.scopes import SCOPES
 from muster_local.stack import Stack
 from muster_operator.access.acls import acls_of_services
 from muster_operator.access.administrator import Administrator
@@ -88,6 +89,10 @@ class Servers:
     def password(self, user: str) -> str:
         return hmac.new(self.key.encode(), user.encode(), hashlib.sha256).hexdigest()
 
+    def token(self) -> str:
+        """A bearer token that may do everything, for every agency."""
+        return self.issuer.token(SCOPES, agency=EVERY_AGENCY, lifetime=TOKEN_LIFETIME)
+
     async def install(self, kube: Kube) -> None:
         """Start them, and wait until they take clients."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -119,7 +124,10 @@ class Servers:
             "entitlements": {"MUSTER_SUBJECT_KEY": self.password("subjects")},
             "notify": {"MUSTER_SECRET_KEY": self.secret_key},
         }
-        made = [config_map("ca", {"ca.crt": self.authority.certificate.read_text("utf-8")}, namespace)]
+        made = [
+            config_map("ca", {"ca.crt": self.authority.certificate.read_text("utf-8")}, namespace),
+            secret("muster-operator", {"MUSTER_TOKEN": self.token()}, namespace),
+        ]
         for service, access in accesses.items():
             data = {
                 "MUSTER_POSTGRES_API_DSN": self.in_pods(access.api_dsn),

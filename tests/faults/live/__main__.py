@@ -11,9 +11,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from muster_local.demo.cast import cast, register
+from muster_local.demo.cast import cast
 from tests.faults.live.kills import KILLS, LEFT
-from tests.faults.live.life import Life
+from tests.faults.live.life import Life, register_without_headcounts
 from tests.faults.live.stage import Stage
 from tests.faults.live.verdict import reach
 from tests.faults.report import Run, write_run
@@ -34,9 +34,7 @@ async def run(kills: int, seed: int, folder: Path) -> Run:
     left = 0
     started = time.monotonic()
     async with Stage(folder) as stage:
-        await stage.program.upload(
-            "enrollment", "register", _without_headcounts(register()), "text/tab-separated-values"
-        )
+        await stage.program.upload("enrollment", "register", register_without_headcounts(), "text/tab-separated-values")
         webhook = await stage.program.post("notify", "agencies/*/webhooks", {"url": f"{stage.receiver.url}/"})
         await stage.receiver.trust(webhook["secret"])
         lives: list[Life] = []
@@ -82,15 +80,6 @@ async def run(kills: int, seed: int, folder: Path) -> Run:
                     restarts=stage.restarts,
                     differences=differences,
                 )
-
-
-def _without_headcounts(content: bytes) -> bytes:
-    """The register with no headcount known, so that none limits the seats of a long run."""
-    header, *rows = (line.split("\t") for line in content.decode().splitlines())
-    place = header.index("headcount")
-    return "\n".join(
-        "\t".join(cells) for cells in (header, *([*r[:place], "", *r[place + 1 :]] for r in rows))
-    ).encode()
 
 
 async def _begin(life: Life, over: asyncio.Event) -> None:

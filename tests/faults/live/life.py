@@ -6,7 +6,7 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from muster_local.demo.cast import Agency
+from muster_local.demo.cast import Agency, register
 from muster_local.demo.program import ProgramClient, Unexpected
 
 CAP = 100_000
@@ -112,6 +112,15 @@ class Life:
                     if found.get("items") != []:
                         return found
                 await asyncio.sleep(_LOOK_SECONDS)
+
+
+def register_without_headcounts() -> bytes:
+    """The register with no headcount known, so that none limits the seats of a long run."""
+    header, *rows = (line.split("\t") for line in register().decode().splitlines())
+    place = header.index("headcount")
+    return "\n".join(
+        "\t".join(cells) for cells in (header, *([*r[:place], "", *r[place + 1 :]] for r in rows))
+    ).encode()
 
 
 def _text(instant: datetime) -> str:

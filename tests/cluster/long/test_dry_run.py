@@ -1,0 +1,35 @@
+"""Everything that the chart can render is taken by a real API server: with the objects of other operators defined."""
+
+from pathlib import Path
+
+import yaml
+
+from tests.cluster.conftest import Ready
+from tests.cluster.kube import HOME, Kube
+from tests.cluster.release import Release, values
+
+DEFINITIONS = HOME / "definitions"
+
+
+async def test_the_api_server_takes_every_object_that_a_release_may_have(kube: Kube, installed: Ready) -> None:
+    await kube.apply(document for file in sorted(DEFINITIONS.glob("*.yaml")) for document in _documents(file))
+    names = [
+        d["metadata"]["name"]
+        for d in (await kube.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions"))["items"]
+    ]
+    await kube.kubectl("wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in names))
+    more = {
+        "profile": "large",
+        "autoscaling": {"api": {"enabled": True}, "consumer": {"enabled": True}},
+        "monitoring": {"podMonitor": {"enabled": True}, "rules": {"enabled": True}, "dashboards": {"enabled": True}},
+        "http": {"domain": "muster.gov", "gateway": {"enabled": True, "parentRefs": [{"name": "outside"}]}},
+    }
+    release = Release(kube)
+    await release.try_upgrade(values(installed.servers, **more))
+    ingress = {"http": {"domain": "muster.gov", "ingress": {"enabled": True, "tlsSecret": "muster-tls"}}}
+    await release.try_upgrade(values(installed.servers, **ingress))
+
+
+def _documents(file: Path) -> list[dict[str, object]]:
+    found = yaml.safe_load_all(file.read_text("utf-8"))
+    return [document for document in found if document and document["kind"] == "CustomResourceDefinition"]
