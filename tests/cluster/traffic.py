@@ -37,7 +37,7 @@ TIMEOUTS = {"connect": 3.0, "read": 30.0, "write": 10.0, "pool": 30.0}
 
 
 # The agency of `helm test`, which takes no part in the traffic.
-PROBED = "USPS"
+PROBED = "NTSB"
 
 
 @dataclass
