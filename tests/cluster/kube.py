@@ -94,13 +94,14 @@ class Kube:
         return "\n".join(said)
 
 
-async def command(*arguments: str, stdin: str = "") -> str:
-    """What a command says. Raises CommandFailed."""
+async def command(*arguments: str, stdin: str = "", environment: Mapping[str, str] = {}) -> str:
+    """What a command says; `environment` are variables besides. Raises CommandFailed."""
     process = await asyncio.create_subprocess_exec(
         *arguments,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **environment},
     )
     out, err = await process.communicate(stdin.encode())
     if process.returncode:

@@ -86,6 +86,21 @@ class Servers:
         }
         return KafkaConnection(KafkaSettings.model_validate(settings | login))
 
+    def operator(self, folder: Path) -> Mapping[str, str]:
+        """The environment of the operator's command, whose home is a folder."""
+        stack = Installed(self)
+        return {
+            "MUSTER_HOME": str(folder),
+            "MUSTER_TOKEN": self.token(),
+            "MUSTER_ADMIN_DSN": stack.admin_dsn,
+            "MUSTER_KAFKA_BOOTSTRAP": self.bootstrap,
+            "MUSTER_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+            "MUSTER_KAFKA_USERNAME": ADMIN,
+            "MUSTER_KAFKA_PASSWORD": self.password(ADMIN),
+            "MUSTER_KAFKA_CA_FILE": str(self.authority.certificate),
+            **{f"MUSTER_{service.upper()}_URL": stack.service_url(service) for service in SERVICES},
+        }
+
     def password(self, user: str) -> str:
         return hmac.new(self.key.encode(), user.encode(), hashlib.sha256).hexdigest()
 

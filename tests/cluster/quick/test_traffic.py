@@ -2,9 +2,11 @@
 
 import random
 import time
+from pathlib import Path
 
+from tests.cluster.conftest import Ready
 from tests.cluster.figures import record
-from tests.cluster.kube import MUSTER, Kube
+from tests.cluster.kube import MUSTER, ROOT, Kube, command
 from tests.cluster.traffic import Traffic
 from tests.support.eventually import eventually
 
@@ -35,6 +37,13 @@ async def test_a_pod_of_each_role_is_deleted(kube: Kube, traffic: Traffic, seed:
             seconds.append(time.monotonic() - started)
     record("a pod deleted, until all is ready again", f"{max(seconds):.0f} s at most of {DELETIONS}, {counted}")
     assert counted.failures == []
+
+
+async def test_the_operators_own_checks_find_nothing(kube: Kube, installed: Ready, tmp_path: Path) -> None:
+    environment = installed.servers.operator(tmp_path / "home")
+    muster = str(ROOT / ".venv" / "bin" / "muster")
+    print(await command(muster, "streams", "check", environment=environment))
+    print(await command(muster, "reconcile", environment=environment))
 
 
 async def _is_gone(kube: Kube, name: str) -> bool:
