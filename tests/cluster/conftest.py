@@ -18,7 +18,7 @@ from tests.cluster.figures import record, recorded
 from tests.cluster.kube import MUSTER, RUN, Kube
 from tests.cluster.release import Release
 from tests.cluster.servers import Servers
-from tests.cluster.traffic import PROBED, Traffic, import_register
+from tests.cluster.traffic import Traffic, import_register
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -74,7 +74,7 @@ def installed(servers: Servers) -> Ready:
             await kube.apply([chart.namespace(MUSTER)])
             await kube.apply(servers.secrets_of_services(accesses))
             started = time.monotonic()
-            await Release(kube).install(chart.values(servers, probe={"agency": PROBED}))
+            await Release(kube).install(chart.values(servers))
             await kube.rolled_out()
             seconds = time.monotonic() - started
         await import_register(servers)
