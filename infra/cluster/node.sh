@@ -43,6 +43,7 @@ node_up() {
     hostname $name
     ip link set lo up"
 
+  ip link delete "mc-$name" 2>/dev/null || true    # of a node that was killed
   ip link add "mc-$name" type veth peer name eth0 netns "$pid"
   ip link set "mc-$name" master "$BRIDGE" up
   ip route replace "$subnet" via "$ip"
