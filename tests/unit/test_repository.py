@@ -18,7 +18,7 @@ def test_every_target_is_phony() -> None:
 def test_ci_runs_targets_that_exist() -> None:
     run = re.findall(r"^make ([a-z-]+)$", (ROOT / ".ci" / "run").read_text("utf-8"), re.MULTILINE)
     checks = ["lint", "supply-chain", "contracts-check", "metrics-check"]
-    assert run == [*checks, "test", "faults", "faults-pooler", "bench-quick"]
+    assert run == [*checks, "test", "fuzz", "faults", "faults-pooler", "bench-quick"]
     assert set(run) <= set(re.findall(r"^([a-z-]+): venv", MAKEFILE, re.MULTILINE))
 
 
