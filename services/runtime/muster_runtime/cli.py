@@ -18,15 +18,17 @@ from pydantic import ValidationError
 from muster_runtime.database.dbmate import MigrationFailed, MigrationsMissing, migrate
 from muster_runtime.exit_statuses import BAD_INPUT, FAILED
 from muster_runtime.http.application import openapi
-from muster_runtime.http.connections import KEEP_ALIVE_SECONDS, BoundedProtocol, Connections, raise_file_limit
+from muster_runtime.http.connections import (
+    DRAIN_SECONDS,
+    KEEP_ALIVE_SECONDS,
+    BoundedProtocol,
+    Connections,
+    raise_file_limit,
+)
 from muster_runtime.observability import telemetry, tracing
 from muster_runtime.process import Process, Role, StartRefused, parse_roles, running
 from muster_runtime.secrets import SecretUnusable, explain
 from muster_runtime.service import Service
-
-# How long open requests may take after SIGTERM. With what the consumer, the relay and the pools may take after
-# them it stays below Kubernetes' grace period, which is 30 s by default.
-DRAIN_SECONDS = 7
 
 _log = structlog.get_logger(__name__)
 
@@ -37,9 +39,7 @@ def run(build: Callable[[], Service]) -> None:
 
     @app.command()
     def serve(
-        role: Annotated[
-            list[str], typer.Option(help="all, or any of api, relay, consumer, scheduler, operations; may be repeated.")
-        ] = ["all"],  # noqa: B006
+        role: Annotated[list[str], typer.Option(help=f"all, or any of {', '.join(Role)}; may be repeated.")] = ["all"],  # noqa: B006
     ) -> None:
         """Serve until SIGTERM or SIGINT, then drain."""
         service = _built(build)

@@ -82,7 +82,7 @@ async def test_an_import_killed_again_and_again_ends_as_a_clean_run(
 
     for _ in range(KILLS):
         before = await chunks_done()
-        process = await start_process("relay", "scheduler")
+        process = await start_process("relay", "worker")
 
         async def going(before: int = before) -> bool:
             return await chunks_done() > before
@@ -93,7 +93,7 @@ async def test_an_import_killed_again_and_again_ends_as_a_clean_run(
         await process.wait()
     assert (await front.service.client.get(path)).json()["state"] == "running"
 
-    await start_process("relay", "scheduler")
+    await start_process("relay", "worker")
     killed = await front.finished(accepted, timeout=120)
     unharmed = await clean.import_file(file)
 
@@ -116,7 +116,7 @@ async def test_a_withdrawal_killed_again_and_again_revokes_every_seat_once(
     chance = random.Random(seed)
     seats = 60_000
     await front.enroll(cap=seats)
-    worker = await start_process("relay", "scheduler")
+    worker = await start_process("relay", "worker")
     people = "\n".join(["email", *(f"person.{n}@nasa.gov" for n in range(seats))])
     assert (await front.import_file(people))["assigned"] == seats
     worker.kill()
@@ -187,7 +187,7 @@ async def test_the_command_sends_a_file_and_follows_it(
 ) -> None:
     await front.enroll(cap=20_000)
     port = _free_port()
-    await start_process("api", "scheduler", port=port)
+    await start_process("api", "worker", port=port)
     (await _connected(front, port)).close()
     file, results = tmp_path / "seats.csv", tmp_path / "results.csv"
     file.write_text("\n".join(["E-Mail", *(f"person.{n}@nasa.gov" for n in range(20_003))]), "utf-8")

@@ -99,7 +99,9 @@ async def test_seats_that_are_still_being_revoked_do_not_count_toward_a_later_ca
     front: Entitlements, run_service: ServiceRunner
 ) -> None:
     await front.enroll(cap=1_000)
-    worker = await run_service(build, EntitlementsSettings, roles=frozenset({Role.SCHEDULER}), beside=front.service)
+    worker = await run_service(
+        build, EntitlementsSettings, roles=frozenset({Role.SCHEDULER, Role.WORKER}), beside=front.service
+    )
     await front.import_file(file_of(*range(1_000)), directory=True)
     [old] = (await front.get("seats", limit="1")).json()["items"]
     await front.service.admin.execute(

@@ -90,7 +90,7 @@ async def test_what_a_replay_holds_is_free_once_it_is_over(
     run_service: ServiceRunner, receiver: Receiver, change: str, becomes: str
 ) -> None:
     settings: dict[str, Any] = {"webhook_allow_private": True}
-    service = await run_service(build, NotifySettings, roles=ALL_ROLES - {Role.SCHEDULER}, **settings)
+    service = await run_service(build, NotifySettings, roles=ALL_ROLES - {Role.WORKER}, **settings)
     notify = Notify(service)
     service.clock.move(START)
     webhook = await notify.add_webhook(receiver.url, "*", event_types=TYPES)
@@ -102,7 +102,7 @@ async def test_what_a_replay_holds_is_free_once_it_is_over(
     await service.publish(reinstated())
     (held,) = await notify.until(channel="webhook", state="pending")
     await service.admin.execute(change)
-    worker = await run_service(build, NotifySettings, roles=frozenset({Role.SCHEDULER}), beside=service, **settings)
+    worker = await run_service(build, NotifySettings, roles=frozenset({Role.WORKER}), beside=service, **settings)
     worker.clock.move(START)
 
     async def over() -> bool:
@@ -113,7 +113,7 @@ async def test_what_a_replay_holds_is_free_once_it_is_over(
 
 
 async def test_a_second_replay_of_an_endpoint_waits_for_the_end_of_the_first(run_service: ServiceRunner) -> None:
-    roles = ALL_ROLES - {Role.SCHEDULER}  # whose worker would end the first
+    roles = ALL_ROLES - {Role.WORKER}  # whose worker would end the first
     notify = Notify(await run_service(build, NotifySettings, roles=roles, webhook_allow_private=True))
     notify.service.clock.move(START)
     webhook = await notify.add_webhook("http://127.0.0.1:1/hook")

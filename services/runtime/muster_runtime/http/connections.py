@@ -28,6 +28,9 @@ _SWEEP_SECONDS = 1.0
 # How long an idle connection is kept after an answer. A proxy in front must close its own sooner.
 KEEP_ALIVE_SECONDS = 5
 
+# How long open requests may take once the process stops.
+DRAIN_SECONDS = 7
+
 # Bytes of a head that is not complete, and of what stands between two pieces of a body or behind the last: sizes and
 # extensions of chunks, trailers. A complete head is measured more closely, and answered with its rule.
 HEAD_BYTES = 64 * 1024

@@ -137,6 +137,7 @@ class Monitor:
                 reasons.append(await self._runtime.kafka.failure(error))
         if self._consumer is not None:
             reasons += self._consumer.reasons
+            warnings += self._consumer.warnings
         if self._relay is not None and self._relay.held is not None:
             reasons.append(f"the relay cannot publish: {self._relay.held}")
         if self._scheduler is not None:

@@ -2,10 +2,9 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from aiokafka.errors import KafkaError
 from fastapi import FastAPI
@@ -25,6 +24,7 @@ from muster_runtime.operations import operations_router
 from muster_runtime.process import parts
 from muster_runtime.process.duties import Duties
 from muster_runtime.process.monitor import Monitor
+from muster_runtime.process.roles import ALL_ROLES, Role
 from muster_runtime.process.start_checks import (
     StartRefused,
     require_identity,
@@ -34,19 +34,6 @@ from muster_runtime.process.start_checks import (
 )
 from muster_runtime.sandbox import sandbox_router
 from muster_runtime.service import Runtime, Service
-
-
-class Role(StrEnum):
-    """A part of a service; one process may run all of them."""
-
-    API = "api"
-    RELAY = "relay"
-    CONSUMER = "consumer"
-    SCHEDULER = "scheduler"
-    OPERATIONS = "operations"  # only the operators' routes: for work that needs everything else stopped
-
-
-ALL_ROLES = frozenset(Role)
 
 
 @dataclass
@@ -105,6 +92,7 @@ async def running(
             sealer = parts.make_sealer(runtime, listener)
             if sealer is not None:
                 duties.start("sealer", sealer.run())
+        if Role.WORKER in roles:
             for worker in service.workers:
                 duties.start(worker.name, worker.run(replace(runtime, wakeup=listener.wakeup())))
         stack.push_async_callback(duties.stop)
@@ -168,8 +156,3 @@ def collect_garbage_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
-
-
-def parse_roles(names: Sequence[str]) -> frozenset[Role]:
-    """Roles by name; `all` is every one of them."""
-    return ALL_ROLES if "all" in names else frozenset(Role(name) for name in names)

@@ -1,4 +1,4 @@
-"""A consumer joins with a session that the broker allows, and skips nothing when it stops or loses a partition."""
+"""A consumer joins with a session that the broker allows, skips nothing, and is ready without a partition."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,7 +11,7 @@ from muster_runtime.messaging.consumer import subscription
 from muster_runtime.process import Role
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
-from tests.support.services import RunningService, ServiceRunner
+from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
 
@@ -73,3 +73,21 @@ async def test_a_member_that_has_lost_a_partition_keeps_no_lower_offset_than_its
         for first, after in ((0, 10), (10, 50), (10, 20)):
             assert await offsets.keep(connection, "group", {PARTITION: (first, after)}, server) == {PARTITION}
         assert await offsets.begins(connection, "group") == {PARTITION: 50}
+
+
+async def test_a_member_without_a_partition_is_ready(run_service: ServiceRunner, eventually: Eventually) -> None:
+    first = await run_service(build, Settings)
+    members = [
+        first,
+        *[
+            await run_service(build, Settings, roles=frozenset({Role.CONSUMER}), beside=first)
+            for _ in range(PARTITIONS)
+        ],
+    ]
+
+    def partitions() -> list[int]:
+        return sorted(len(each.process.consumer._client().assignment()) for each in members if each.process.consumer)
+
+    await eventually(lambda: partitions() == [0, *[1] * PARTITIONS])
+    for member in members:
+        assert (await member.client.get("/health/ready")).json()["reasons"] == []

@@ -33,6 +33,9 @@ DRAIN_SECONDS = 7
 # How long leaving the group may take: a client that is stuck must not keep the process.
 LEAVE_SECONDS = 3
 
+# How long all of that may take.
+STOP_SECONDS = HAND_OVER_SECONDS + LEAVE_SECONDS + DRAIN_SECONDS + LEAVE_SECONDS
+
 # How often the consumer is looked after.
 SUPERVISE_SECONDS = 5.0
 
@@ -90,7 +93,7 @@ class Consumer:
         await self._subscription.join()
 
     async def stop(self) -> None:
-        """Leave the group, and finish the batch in hand if that can be done in time.
+        """Leave the group, and finish the batch in hand if that can be done in time: within STOP_SECONDS.
 
         A slow batch is finished after leaving, so that agencies outside it do not wait for it.
         """
@@ -136,8 +139,13 @@ class Consumer:
             await self._kept.look_back()
 
     @property
+    def warnings(self) -> list[str]:
+        """What is wrong only if it lasts, for people."""
+        return self._progress.warnings
+
+    @property
     def reasons(self) -> list[str]:
-        """Why the consumer is not ready, for people."""
+        """Why the consumer is not ready, for people. How many partitions it has, or that it has none, is no reason."""
         reasons = [*self._paused.reasons, *self._poller.reasons, *self._progress.reasons]
         if self.held is not None:
             reasons.append(f"the consumer cannot apply: {self.held}")

@@ -31,14 +31,19 @@ class Progress:
         self.in_hand = False
 
     @property
+    def warnings(self) -> list[str]:
+        """That the group has not shared out its partitions yet, for people.
+
+        It waits for its slowest member, so this says nothing of the process.
+        """
+        return [] if self.assigned.is_set() else ["the consumer has not joined its group yet"]
+
+    @property
     def reasons(self) -> list[str]:
         """Why the consumer may be stuck, for people."""
-        reasons = []
-        if not self.assigned.is_set():
-            reasons.append("the consumer has not joined its group yet")
         if self._idle > self._stuck_seconds / 2:
-            reasons.append(f"the consumer is behind and has done nothing for {self._idle:.0f} s")
-        return reasons
+            return [f"the consumer is behind and has done nothing for {self._idle:.0f} s"]
+        return []
 
     def restart_watchdog(self) -> None:
         """Something was done, or nothing could be."""

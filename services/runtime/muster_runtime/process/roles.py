@@ -1,0 +1,26 @@
+"""The parts that a process of a service may run, by name."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+# The name that stands for every role.
+ALL = "all"
+
+
+class Role(StrEnum):
+    """A part of a service; one process may run all of them."""
+
+    API = "api"
+    RELAY = "relay"
+    CONSUMER = "consumer"
+    SCHEDULER = "scheduler"  # deadlines, deletions, and seals
+    WORKER = "worker"  # the service's own long-running duties
+    OPERATIONS = "operations"  # only the operators' routes: for work that needs everything else stopped
+
+
+ALL_ROLES = frozenset(Role)
+
+
+def parse_roles(names: Sequence[str]) -> frozenset[Role]:
+    """Roles by name; `all` is every one of them. Raises ValueError for any other name."""
+    return ALL_ROLES if ALL in names else frozenset(Role(name) for name in names)
