@@ -22,7 +22,7 @@ from muster_local.programs import migrations_of
 from muster_local.provisioning import drop
 from muster_local.servers import kafka_at
 from muster_operator.topics import delete_topics
-from muster_runtime.database.dbmate import RUNTIME_MIGRATIONS
+from muster_runtime.database.schema import RUNTIME_MIGRATIONS
 from tests.e2e import paths
 from tests.e2e.troubles import (
     LOOKING,

@@ -13,12 +13,12 @@ import pytest
 from muster_contracts import SERVICES
 from muster_local.programs import migrations_of
 from muster_local.provisioning import Access, drop, password_of, provision
-from muster_runtime.database import dbmate
+from muster_runtime.database import dbmate, schema
 
 # The services that have the file; the runtime's migrations are every service's.
 CONCURRENT = [
     (service, file)
-    for service, folder in (("billing", dbmate.RUNTIME_MIGRATIONS), *((name, migrations_of(name)) for name in SERVICES))
+    for service, folder in (("billing", schema.RUNTIME_MIGRATIONS), *((name, migrations_of(name)) for name in SERVICES))
     for file in sorted(folder.glob("*.sql"))
     if "index concurrently" in file.read_text("utf-8").partition("-- migrate:down")[0]
 ]
@@ -35,13 +35,13 @@ async def migrate_up_to(
     access: Access, service: str, version: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Apply the migrations up to a version, that one included."""
-    for source, name in ((migrations_of(service), "service"), (dbmate.RUNTIME_MIGRATIONS, "runtime")):
+    for source, name in ((migrations_of(service), "service"), (schema.RUNTIME_MIGRATIONS, "runtime")):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for file in source.glob("*.sql"):
             if file.name.partition("_")[0] <= version:
                 shutil.copy(file, folder / name)
     with monkeypatch.context() as patch:
-        patch.setattr(dbmate, "RUNTIME_MIGRATIONS", folder / "runtime")
+        patch.setattr(schema, "RUNTIME_MIGRATIONS", folder / "runtime")
         await asyncio.to_thread(dbmate.migrate, access.owner_dsn, service, folder / "service")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from muster_local.programs import migrations_of
 from muster_local.provisioning import Access, drop, password_of, provision
-from muster_runtime.database import dbmate
+from muster_runtime.database import dbmate, schema
 
 # The last version of the release before.
 BEFORE = "20250808000000"
@@ -31,13 +31,13 @@ def upgraded(postgres: str, topic_prefix: str, tmp_path: Path, monkeypatch: pyte
         access: Access = await provision(postgres, database, service, password_of(postgres))
         try:
             older = tmp_path / "older"
-            for source, name in ((migrations_of(service), "service"), (dbmate.RUNTIME_MIGRATIONS, "runtime")):
+            for source, name in ((migrations_of(service), "service"), (schema.RUNTIME_MIGRATIONS, "runtime")):
                 (older / name).mkdir(parents=True)
                 for file in source.glob("*.sql"):
                     if file.name < BEFORE:
                         shutil.copy(file, older / name)
             with monkeypatch.context() as patch:
-                patch.setattr(dbmate, "RUNTIME_MIGRATIONS", older / "runtime")
+                patch.setattr(schema, "RUNTIME_MIGRATIONS", older / "runtime")
                 await asyncio.to_thread(dbmate.migrate, access.owner_dsn, service, older / "service")
             connection = await asyncpg.connect(access.admin_dsn, server_settings={"search_path": service})
             await connection.execute(sql)

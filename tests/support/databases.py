@@ -9,7 +9,8 @@ from pathlib import Path
 import asyncpg
 
 from muster_local.provisioning import Access, clone, drop, password_of, provision
-from muster_runtime.database.dbmate import RUNTIME_MIGRATIONS, migrate
+from muster_runtime.database.dbmate import migrate
+from muster_runtime.database.schema import RUNTIME_MIGRATIONS
 
 SOURCES = Path(__file__).parents[2] / "services"
 

@@ -1,6 +1,6 @@
-"""`python -m muster_billing serve | migrate | openapi`."""
+"""The process: `python -m muster_billing serve | migrate | schema | …`."""
 
-from muster_billing.bootstrap import build
+from muster_billing.bootstrap import SCHEMA, build
 from muster_runtime.cli import run
 
-run(build)
+run(build, SCHEMA)

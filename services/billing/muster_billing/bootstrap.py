@@ -7,16 +7,19 @@ from muster_billing.publishing import audit_sealed
 from muster_billing.settings import BillingSettings
 from muster_billing.subscriptions import deadlines, subscriptions
 from muster_contracts.billing import BillingAuditSealed, TermStarted
+from muster_runtime.database.schema import Schema
 from muster_runtime.service import Service
+
+SCHEMA = Schema("billing", Path(__file__).parent / "migrations")
 
 
 def build(settings: BillingSettings | None = None) -> Service:
     """The service; None reads its settings from the environment."""
     settings = settings or BillingSettings()
     return Service(
-        name="billing",
+        name=SCHEMA.name,
         settings=settings,
-        migrations=Path(__file__).parent / "migrations",
+        migrations=SCHEMA.migrations,
         routers=[router],
         produces=[TermStarted.topic, BillingAuditSealed.topic],
         audit_sealed=audit_sealed,

@@ -7,15 +7,18 @@ from muster_enrollment import api
 from muster_enrollment.publishing import audit_sealed
 from muster_enrollment.settings import EnrollmentSettings
 from muster_enrollment.subscriptions import DEADLINES, SUBSCRIPTIONS
+from muster_runtime.database.schema import Schema
 from muster_runtime.service import Service
+
+SCHEMA = Schema("enrollment", Path(__file__).parent / "migrations")
 
 
 def build(settings: EnrollmentSettings | None = None) -> Service:
     """The service; None reads its settings from the environment."""
     return Service(
-        name="enrollment",
+        name=SCHEMA.name,
         settings=settings or EnrollmentSettings(),
-        migrations=Path(__file__).parent / "migrations",
+        migrations=SCHEMA.migrations,
         routers=[api.router],
         produces=[AgencyEnrolled.topic, ContactRecorded.topic, EnrollmentAuditSealed.topic],
         audit_sealed=audit_sealed,

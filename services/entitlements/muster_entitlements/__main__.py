@@ -1,6 +1,6 @@
-"""The process: `python -m muster_entitlements serve | migrate | rebuild | openapi`."""
+"""The process: `python -m muster_entitlements serve | migrate | schema | …`."""
 
-from muster_entitlements.bootstrap import build
+from muster_entitlements.bootstrap import SCHEMA, build
 from muster_runtime.cli import run
 
-run(build)
+run(build, SCHEMA)

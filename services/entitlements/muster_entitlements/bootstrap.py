@@ -12,8 +12,11 @@ from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.subscriptions import DEADLINES, SUBSCRIPTIONS
 from muster_entitlements.workers.rebuild import SeatsInUse
 from muster_entitlements.workers.seat_files import seat_file_worker
+from muster_runtime.database.schema import Schema
 from muster_runtime.database.transactions import Connection
 from muster_runtime.service import Service
+
+SCHEMA = Schema("entitlements", Path(__file__).parent / "migrations")
 
 
 def build(settings: EntitlementsSettings | None = None) -> Service:
@@ -21,9 +24,9 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
     settings = settings or EntitlementsSettings()
     directory = Directory(settings.subject_key.get_secret_value())
     return Service(
-        name="entitlements",
+        name=SCHEMA.name,
         settings=settings,
-        migrations=Path(__file__).parent / "migrations",
+        migrations=SCHEMA.migrations,
         routers=make_routers(directory),
         produces=[SeatAssigned.topic, FeatureWindowOpened.topic, PersonRecorded.topic, EntitlementsAuditSealed.topic],
         audit_sealed=audit_sealed,

@@ -18,8 +18,11 @@ from muster_notify.subscriptions import SUBSCRIPTIONS
 from muster_notify.workers import replayer
 from muster_notify.workers.dispatcher import Dispatcher
 from muster_notify.workers.rebuild import Directory
+from muster_runtime.database.schema import Schema
 from muster_runtime.scheduling.retention import Retention
 from muster_runtime.service import Service, Worker
+
+SCHEMA = Schema("notify", Path(__file__).parent / "migrations")
 
 
 def build(settings: NotifySettings | None = None) -> Service:
@@ -34,9 +37,9 @@ def build(settings: NotifySettings | None = None) -> Service:
         }
     )
     return Service(
-        name="notify",
+        name=SCHEMA.name,
         settings=settings,
-        migrations=Path(__file__).parent / "migrations",
+        migrations=SCHEMA.migrations,
         routers=[make_router(vault, allow_private=allow_private), operators_router],
         produces=[WebhookEndpointDisabled.topic, NotifyAuditSealed.topic],
         audit_sealed=audit_sealed,

@@ -1,4 +1,4 @@
-"""The command line of every service: `python -m muster_<service> serve | migrate | rebuild | openapi`."""
+"""The command line of every service: `python -m muster_<service> serve | migrate | schema | …`."""
 
 import asyncio
 import json
@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import structlog
 import typer
@@ -15,7 +15,8 @@ import uvicorn
 import uvloop
 from pydantic import ValidationError
 
-from muster_runtime.database.dbmate import MigrationFailed, MigrationsMissing, migrate
+from muster_runtime.database.dbmate import MigrationFailed, migrate
+from muster_runtime.database.schema import MigrationsMissing, Schema
 from muster_runtime.exit_statuses import BAD_INPUT, FAILED
 from muster_runtime.http.application import openapi
 from muster_runtime.http.connections import (
@@ -26,15 +27,22 @@ from muster_runtime.http.connections import (
     raise_file_limit,
 )
 from muster_runtime.observability import telemetry, tracing
+from muster_runtime.operations import schema as schema_commands
 from muster_runtime.process import Process, Role, StartRefused, parse_roles, running
 from muster_runtime.secrets import SecretUnusable, explain
 from muster_runtime.service import Service
+from muster_runtime.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
+Built = TypeVar("Built")
 
-def run(build: Callable[[], Service]) -> None:
-    """Run the command line of the service that `build` describes."""
+
+def run(build: Callable[[], Service], schema: Schema) -> None:
+    """Run the command line of the service that `build` describes, and whose schema this is.
+
+    The commands about the schema need none of the service's own settings: they run where only a database's secret is.
+    """
     app = typer.Typer(add_completion=False, no_args_is_help=True)
 
     @app.command()
@@ -63,11 +71,32 @@ def run(build: Callable[[], Service]) -> None:
     @app.command("migrate")
     def migrate_() -> None:
         """Apply the pending migrations, as the owner role."""
-        service = _built(build)
+        settings = _built(Settings)
         try:
-            migrate(service.settings.postgres_owner_dsn, service.name, service.migrations)
+            migrate(settings.postgres_owner_dsn, schema.name, schema.migrations)
         except (MigrationFailed, MigrationsMissing) as error:
             raise _refusal(str(error)) from None
+
+    @app.command("schema")
+    def schema_(
+        database: Annotated[bool, typer.Option("--database", help="Ask the database, too.")] = False,
+    ) -> None:
+        """Print which versions of the schema this code works with, and with --database which the database has, as JSON.
+
+        It connects as the worker, the api, or the owner role, whichever address is set.
+        """
+        with _schema_commands():
+            found = asyncio.run(schema_commands.describe(schema, _built(Settings), database=database))
+        typer.echo(json.dumps(found, indent=2))
+
+    @app.command()
+    def wait_for_schema(
+        timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait.")] = 300,
+    ) -> None:
+        """Wait until the database has the schema that this code needs: exit status 6 if it does not in time."""
+        with _schema_commands():
+            tell = partial(typer.echo, err=True)
+            typer.echo(asyncio.run(schema_commands.wait(schema, _built(Settings), timeout, tell)))
 
     @app.command()
     def rebuild(
@@ -109,6 +138,17 @@ def _rebuild(service: Service, projection: str, reason: str | None, *, as_json: 
         outcome.show()
     if outcome.remaining:
         raise typer.Exit(FAILED)
+
+
+@contextmanager
+def _schema_commands() -> Generator[None, None, None]:
+    try:
+        yield
+    except MigrationsMissing as error:
+        raise _refusal(str(error)) from None
+    except schema_commands.SchemaUnknown as unknown:
+        typer.echo(str(unknown), err=True)
+        raise typer.Exit(unknown.exit_code) from None
 
 
 class _Server(uvicorn.Server):
@@ -166,7 +206,7 @@ async def _until_stopped(server: uvicorn.Server, process: Process, stopped: asyn
         process.failed.result()
 
 
-def _built(build: Callable[[], Service]) -> Service:
+def _built(build: Callable[[], Built]) -> Built:
     try:
         return build()
     except (SecretUnusable, ValidationError) as error:

@@ -1,6 +1,7 @@
 """The probe as a process."""
 
 from muster_runtime.cli import run
-from tests.faults.probe.service import build
+from muster_runtime.database.schema import Schema
+from tests.faults.probe.service import MIGRATIONS, build
 
-run(build)
+run(build, Schema("probe", MIGRATIONS))

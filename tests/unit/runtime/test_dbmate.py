@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from muster_runtime.database import dbmate
-from muster_runtime.database.dbmate import MigrationsMissing, migrate
+from muster_runtime.database import schema
+from muster_runtime.database.dbmate import migrate
+from muster_runtime.database.schema import MigrationsMissing
 
 NOWHERE = "postgresql://owner@127.0.0.1:1/muster"
 
@@ -18,6 +19,6 @@ def test_without_a_services_migrations_nothing_is_migrated(tmp_path: Path) -> No
 
 def test_without_the_runtimes_migrations_nothing_is_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "20250806000000_first.sql").touch()
-    monkeypatch.setattr(dbmate, "RUNTIME_MIGRATIONS", tmp_path / "runtime")
+    monkeypatch.setattr(schema, "RUNTIME_MIGRATIONS", tmp_path / "runtime")
     with pytest.raises(MigrationsMissing, match=f"^{tmp_path}/runtime holds no migrations"):
         migrate(NOWHERE, "billing", tmp_path)

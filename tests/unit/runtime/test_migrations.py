@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from muster_contracts import SERVICES
-from muster_runtime.database.dbmate import RUNTIME_MIGRATIONS
+from muster_runtime.database.schema import RUNTIME_MIGRATIONS
 from tests.support.databases import SOURCES
 
 

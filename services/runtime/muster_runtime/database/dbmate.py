@@ -6,18 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 from pydantic import SecretStr
 
-from muster_runtime.database.connections import Connection
+from muster_runtime.database import schema as schemas
 from muster_runtime.database.sessions import NO_ADDRESS
-from muster_runtime.errors import RetryableError
-
-RUNTIME_MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
 # How Postgres names the copies that a failed `reindex concurrently` leaves behind.
 _COPY = re.compile(r"_cc(new|old)\d*\"?$")
@@ -27,24 +23,13 @@ class MigrationFailed(Exception):
     """A migration was refused; the message is what dbmate said."""
 
 
-class MigrationsMissing(Exception):
-    """The package was installed without its migrations: it is not known whether any is pending."""
-
-
-class MigrationsPending(RetryableError):
-    """The code is ahead of its schema: what fails for that is no work's fault, and succeeds after the migration."""
-
-    def __init__(self, versions: Sequence[str], error: Exception) -> None:
-        super().__init__(f"{', '.join(versions)}: run the migrations; until then: {error}")
-
-
 def migrate(owner_dsn: SecretStr | str, schema: str, directory: Path) -> None:
     """Apply what is pending, as the owner role.
 
     Raises MigrationFailed; each file is a transaction of its own, so that what came before it stays applied, or, where
     it builds an index concurrently, repeatable. Raises MigrationsMissing where this installation came without them.
     """
-    _versions(directory)
+    schemas.files_of(directory)
     beside_python = Path(sys.executable).parent / "dbmate"
     dbmate = str(beside_python) if beside_python.exists() else shutil.which("dbmate")
     if dbmate is None:
@@ -62,7 +47,7 @@ def migrate(owner_dsn: SecretStr | str, schema: str, directory: Path) -> None:
     done = subprocess.run(
         [
             dbmate,
-            *("--migrations-dir", str(RUNTIME_MIGRATIONS), "--migrations-dir", str(directory)),
+            *("--migrations-dir", str(schemas.RUNTIME_MIGRATIONS), "--migrations-dir", str(directory)),
             *("--migrations-table", f"{schema}.schema_migrations", "--no-dump-schema", "migrate"),
         ],
         # By environment, since arguments can be read by every user of the machine.
@@ -97,30 +82,6 @@ async def _repair_indexes(address: str) -> None:
                 await connection.execute(f"reindex index concurrently {name}")
     finally:
         await connection.close()
-
-
-async def unapplied(connection: Connection, directory: Path) -> list[str]:
-    """The versions that the schema lacks, as the worker role may see it: without the owner's address.
-
-    Raises MigrationsMissing where this installation came without its migrations.
-    """
-    versions = _versions(directory)
-    try:
-        rows = await connection.fetch("select version from schema_migrations")
-    except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError):
-        rows = []  # the migration that grants the right is itself not applied
-    return sorted(versions - {row["version"] for row in rows})
-
-
-def _versions(directory: Path) -> set[str]:
-    """The versions that this installation came with. Raises MigrationsMissing where it came without."""
-    versions: set[str] = set()
-    for folder in (RUNTIME_MIGRATIONS, directory):
-        found = {file.name.partition("_")[0] for file in folder.glob("*.sql")}
-        if not found:
-            raise MigrationsMissing(f"{folder} holds no migrations: install the package again")
-        versions |= found
-    return versions
 
 
 def _with_schema(dsn: str, schema: str) -> str:

@@ -18,9 +18,9 @@ from muster_runtime.database import locks, outbox, traced, writes
 from muster_runtime.database.array_types import ArrayTypes
 from muster_runtime.database.commits import COMMIT_SECONDS, Commits
 from muster_runtime.database.connections import Connection as Connection
-from muster_runtime.database.dbmate import MigrationsPending, unapplied
 from muster_runtime.database.disk import Disk
 from muster_runtime.database.locks import LOCK, Lock
+from muster_runtime.database.schema import MigrationsPending, unapplied
 from muster_runtime.database.sessions import PASSWORD_SECONDS, VANISHED_CLIENTS, Address, configure, keep_alive
 from muster_runtime.database.writes import Writes
 from muster_runtime.errors import RetryableError
@@ -209,7 +209,7 @@ class Database:
 
         With `gate`, its callers are commands: a writer passes the gate before it takes a connection, and gives up
         waiting for a commit. With `migrations`, the service's, work that the schema refuses asks whether one of them
-        is pending.
+        is pending that the code needs.
         """
         database = cls(clock, gate, migrations)
         database.address = Address(dsn, PASSWORD_SECONDS)

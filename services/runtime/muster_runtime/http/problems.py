@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 
-from muster_runtime.database.dbmate import MigrationsPending
+from muster_runtime.database.schema import MigrationsPending
 from muster_runtime.database.transactions import RETRYABLE
 from muster_runtime.errors import PermanentError, TooManyRequests
 from muster_runtime.http.identity import Forbidden, Unauthenticated

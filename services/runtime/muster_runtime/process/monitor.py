@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaError
 
 from muster_runtime.clock import skew
 from muster_runtime.database.commits import COMMIT_SECONDS, STANDBY_GONE
-from muster_runtime.database.dbmate import MigrationsMissing, unapplied
+from muster_runtime.database.schema import MigrationsMissing, Schema
 from muster_runtime.database.transactions import RETRYABLE, Connection, Database
 from muster_runtime.http.health import Health
 from muster_runtime.http.keys import KeySource
@@ -98,7 +98,7 @@ class Monitor:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS), self._runtime.database.pool.acquire() as connection:
                 reasons += await self._skew(connection)
-                reasons += (pending := await self._migrations(connection))
+                reasons += (pending := await self._migrations(connection, warnings))
                 if not pending:  # else tables and columns may be missing
                     standby_gone = await connection.fetchval("select commit_wait_seconds()") > COMMIT_SECONDS
                     await self._backlog.look(connection)
@@ -178,13 +178,22 @@ class Monitor:
         reason = skew(sent, server, server, clock.now())
         return [reason] if reason else []
 
-    async def _migrations(self, connection: Connection) -> list[str]:
-        """Asked at each look: a restored backup takes a schema back."""
+    async def _migrations(self, connection: Connection, warnings: list[str]) -> list[str]:
+        """Why the schema does not do; a schema that is ahead does. A pending migration that is optional is a warning.
+
+        Asked at each look: a restored backup takes a schema back.
+        """
+        schema = Schema(self._runtime.service.name, self._runtime.service.migrations)
         try:
-            pending = await unapplied(connection, self._runtime.service.migrations)
+            compared = await schema.compare(connection)
         except MigrationsMissing as error:
             return [str(error)]
-        return [f"migrations are pending: {', '.join(pending)}"] if pending else []
+        if needed := compared.needed:
+            is_at = f"the schema is at {compared.database or 'no version'}, and this process needs {schema.minimum}"
+            return [f"migrations are pending: {', '.join(needed)}; {is_at}"]
+        if compared.behind:
+            warnings.append(f"migrations are pending: {', '.join(compared.behind)}; this process works without them")
+        return []
 
     async def _disk_is_full(self) -> bool:
         full = [database.disk for database in self._databases.values() if database.disk.is_full]

@@ -5,8 +5,8 @@ from aiokafka.errors import KafkaError
 from pydantic import SecretStr
 
 from muster_contracts import topics
-from muster_runtime.database.dbmate import MigrationsPending
 from muster_runtime.database.pooler import WAIT_SECONDS, shares_connections
+from muster_runtime.database.schema import MigrationsPending
 from muster_runtime.database.sessions import NO_ADDRESS, REFUSED
 from muster_runtime.database.transactions import Database
 from muster_runtime.http.keys import KeySource

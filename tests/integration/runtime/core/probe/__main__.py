@@ -6,10 +6,11 @@ import sys
 from typing import Any, NoReturn
 
 from muster_runtime import cli
+from muster_runtime.database.schema import Schema
 from muster_runtime.messaging.consumer import Consumer
 from muster_runtime.messaging.lane import Lane
 from muster_runtime.settings import Settings
-from tests.integration.runtime.core.probe.service import build
+from tests.integration.runtime.core.probe.service import MIGRATIONS, build
 
 
 async def _die(*_: Any) -> NoReturn:
@@ -27,4 +28,4 @@ match os.environ.get("PROBE_DIES_BEFORE"):
     case other:
         sys.exit(f"no such point: {other}")
 
-cli.run(lambda: build(Settings()))
+cli.run(lambda: build(Settings()), Schema("probe", MIGRATIONS))

@@ -1,0 +1,120 @@
+"""A service's schema: which migrations its code knows, which of them it needs, and which a database has.
+
+A migration file says in a line of its own what it is to the code of the release before:
+
+    -- muster: expand      that code goes on beside it
+    -- muster: contract    that code breaks: something that it uses is changed or taken away
+
+A further line, `-- muster: optional`, says that the code of its own release works without it, as without an index. The
+last migration that is not optional is the least that a database must have.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from muster_runtime.database.connections import Connection
+from muster_runtime.errors import RetryableError
+
+RUNTIME_MIGRATIONS = Path(__file__).parent.parent / "migrations"
+
+_TAG = re.compile(r"^-- muster: (.*?)\s*$", re.MULTILINE)
+
+OPTIONAL = "optional"
+
+
+class MigrationsMissing(Exception):
+    """The package was installed without its migrations: it is not known whether any is pending."""
+
+
+class MigrationsPending(RetryableError):
+    """The code is ahead of its schema: what fails for that is no work's fault, and succeeds after the migration."""
+
+    def __init__(self, versions: Sequence[str], error: Exception) -> None:
+        super().__init__(f"{', '.join(versions)}: run the migrations; until then: {error}")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A database beside the code: its last version, None where it has none, and the versions that only one of them has.
+
+    Of those that only the code has, it needs the `needed` ones: without them it does not work.
+    """
+
+    database: str | None
+    ahead: Sequence[str]
+    behind: Sequence[str]
+    needed: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A service's schema, by its name; `migrations` is the folder with the service's own, beside the runtime's."""
+
+    name: str
+    migrations: Path
+
+    @property
+    def head(self) -> str:
+        """The last version that the code knows. Raises MigrationsMissing."""
+        return max(files_of(self.migrations))
+
+    @property
+    def minimum(self) -> str:
+        """The version that a database must have for the code to work. Raises MigrationsMissing."""
+        files = files_of(self.migrations)
+        return max(version for version, file in files.items() if not _is_optional(file))
+
+    async def compare(self, connection: Connection) -> Compared:
+        """The database, as any of the service's roles may see it. Raises MigrationsMissing."""
+        files = files_of(self.migrations)
+        there = await _applied(connection)
+        behind = sorted(files.keys() - there)
+        return Compared(
+            max(there, default=None),
+            ahead=sorted(there - files.keys()),
+            behind=behind,
+            needed=[version for version in behind if not _is_optional(files[version])],
+        )
+
+
+async def unapplied(connection: Connection, directory: Path) -> Sequence[str]:
+    """The versions that the schema lacks and the code needs, as any of the roles may see it.
+
+    Raises MigrationsMissing where this installation came without its migrations.
+    """
+    return (await Schema("", directory).compare(connection)).needed
+
+
+def tags_of(file: Path) -> Sequence[str]:
+    """What a migration's file says it is."""
+    return _TAG.findall(file.read_text("utf-8"))
+
+
+def files_of(directory: Path) -> dict[str, Path]:
+    """The migrations of a schema by version: the runtime's, and the service's own in the folder.
+
+    Raises MigrationsMissing where this installation came without them.
+    """
+    files: dict[str, Path] = {}
+    for folder in (RUNTIME_MIGRATIONS, directory):
+        found = {file.name.partition("_")[0]: file for file in folder.glob("*.sql")}
+        if not found:
+            raise MigrationsMissing(f"{folder} holds no migrations: install the package again")
+        files |= found
+    return files
+
+
+def _is_optional(file: Path) -> bool:
+    return OPTIONAL in tags_of(file)
+
+
+async def _applied(connection: Connection) -> Collection[str]:
+    try:
+        rows = await connection.fetch("select version from schema_migrations")
+    except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError):
+        return set()  # the migration that grants the right is itself not applied
+    return {row["version"] for row in rows}

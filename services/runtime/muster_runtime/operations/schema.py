@@ -1,0 +1,95 @@
+"""The commands that compare a service's code with its database: what the schema is, and waiting for it."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+
+from muster_runtime.database.schema import Compared, Schema
+from muster_runtime.database.sessions import NO_ADDRESS, Address, configure
+from muster_runtime.exit_statuses import BAD_INPUT, TIMED_OUT, UNREACHABLE
+from muster_runtime.settings import Settings
+
+# How long Postgres may take to accept a session.
+CONNECT_SECONDS = 5.0
+
+# How often the database is asked while it is waited for, and how often the wait is told.
+ASK_SECONDS = 0.5
+TELL_SECONDS = 5.0
+
+# Whose addresses serve, in the order in which they are tried.
+_DSNS = ("postgres_worker_dsn", "postgres_api_dsn", "postgres_owner_dsn")
+
+
+class SchemaUnknown(Exception):
+    """The database cannot be compared; the message is one line for people."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+async def describe(schema: Schema, settings: Settings, *, database: bool) -> dict[str, Any]:
+    """The window of the code, and with `database` what the database has. Raises SchemaUnknown, MigrationsMissing."""
+    window = {"service": schema.name, "schema_min": schema.minimum, "schema_head": schema.head}
+    if not database:
+        return window
+    compared = await _compare(schema, _address(settings))
+    return {**window, "database": compared.database, "ahead": compared.ahead, "behind": compared.behind}
+
+
+async def wait(schema: Schema, settings: Settings, seconds: float, tell: Callable[[str], None]) -> str:
+    """Wait until the database has what the code needs; returns what it has, in words.
+
+    `tell` gets a line every few seconds. Raises SchemaUnknown, with TIMED_OUT after so many seconds.
+    """
+    address = _address(settings)
+    end = time.monotonic() + seconds
+    told_at = -TELL_SECONDS
+    while True:
+        try:
+            compared = await _compare(schema, address)
+        except SchemaUnknown as unknown:
+            if unknown.exit_code != UNREACHABLE:
+                raise
+            reason = str(unknown)
+        else:
+            if not compared.needed:
+                return f"the schema of {schema.name} is at {compared.database}, and {schema.minimum} is needed"
+            reason = (
+                f"the schema of {schema.name} is at {compared.database or 'no version'} and lacks "
+                f"{', '.join(compared.needed)}: run the migrations of this version"
+            )
+        now = time.monotonic()
+        if now >= end:
+            raise SchemaUnknown(f"after {seconds:g} s {reason}", TIMED_OUT)
+        if now >= told_at + TELL_SECONDS:
+            told_at = now
+            tell(f"waiting: {reason}")
+        await asyncio.sleep(min(ASK_SECONDS, end - now))
+
+
+def _address(settings: Settings) -> Address:
+    for name in _DSNS:
+        dsn = getattr(settings, name)
+        if dsn.get_secret_value():
+            return Address(dsn)
+    names = " and ".join(f"MUSTER_{name.upper()}" for name in _DSNS)
+    raise SchemaUnknown(f"{names} are not set: set one of them", BAD_INPUT)
+
+
+async def _compare(schema: Schema, address: Address) -> Compared:
+    try:
+        connection = await address.connect(timeout=CONNECT_SECONDS)
+        try:
+            await configure(connection, {"search_path": schema.name})
+            return await schema.compare(connection)
+        finally:
+            await connection.close(timeout=CONNECT_SECONDS)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        reason = address.refusal or f"Postgres cannot be asked: {error or type(error).__name__}"
+        raise SchemaUnknown(reason.partition("\n")[0], UNREACHABLE) from None
+    except ValueError:  # its message may quote a part of the password
+        raise SchemaUnknown(f"the address of Postgres is {NO_ADDRESS}", BAD_INPUT) from None

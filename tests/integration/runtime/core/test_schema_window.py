@@ -1,0 +1,105 @@
+"""Code beside a schema that is behind, ahead, or lacks what it can do without."""
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from muster_runtime.database.schema import RUNTIME_MIGRATIONS, Schema
+from muster_runtime.exit_statuses import BAD_INPUT, TIMED_OUT, UNREACHABLE
+from muster_runtime.operations.schema import SchemaUnknown, describe, wait
+from muster_runtime.process import Role
+from muster_runtime.service import Service
+from muster_runtime.settings import Settings
+from tests.integration.runtime.core.looks import not_ready, ready
+from tests.integration.runtime.core.probe.service import MIGRATIONS, build
+from tests.support.databases import Databases
+from tests.support.services import ServiceRunner
+
+NEEDED, OPTIONAL, LATER = "20980101000000", "20980102000000", "20990101000000"
+
+INSERT = "insert into schema_migrations (version) values ($1)"
+
+
+@pytest.fixture
+def newer(tmp_path: Path) -> Schema:
+    """The probe of the next release: with a migration that it needs, and one that it can do without."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(MIGRATIONS, folder)
+    for version, tags in ((NEEDED, "-- muster: expand"), (OPTIONAL, "-- muster: expand\n-- muster: optional")):
+        body = f"-- migrate:up\n\n{tags}\ncreate table t{version} ();\n\n-- migrate:down\n\ndrop table t{version};\n"
+        (folder / f"{version}_next.sql").write_text(body, "utf-8")
+    return Schema("probe", folder)
+
+
+async def test_a_database_is_compared_and_waited_for(databases: Databases, newer: Schema) -> None:
+    access = await databases.make("probe", MIGRATIONS)
+    now = max(file.name.partition("_")[0] for file in RUNTIME_MIGRATIONS.glob("*.sql"))
+    window = {"service": "probe", "schema_min": NEEDED, "schema_head": OPTIONAL}
+    by_api, by_worker, by_owner = (
+        Settings(environment="sandbox", **{f"postgres_{role}_dsn": SecretStr(dsn)})
+        for role, dsn in (("api", access.api_dsn), ("worker", access.worker_dsn), ("owner", access.owner_dsn))
+    )
+    assert await describe(newer, by_api, database=False) == window
+    behind = {**window, "database": now, "ahead": [], "behind": [NEEDED, OPTIONAL]}
+    for settings in (by_api, by_worker, by_owner):
+        assert await describe(newer, settings, database=True) == behind
+    with pytest.raises(SchemaUnknown, match=rf"^after 0 s the schema of probe is at {now} and lacks {NEEDED}: run the"):
+        await wait(newer, by_api, 0, print)
+
+    told: list[str] = []
+    waiting = asyncio.create_task(wait(newer, by_worker, 30, told.append))
+    admin = await asyncpg.connect(access.admin_dsn, server_settings={"search_path": "probe"})
+    try:
+        await admin.execute(INSERT, LATER)
+        assert not waiting.done()
+        await admin.execute(INSERT, NEEDED)
+        assert await waiting == f"the schema of probe is at {LATER}, and {NEEDED} is needed"
+    finally:
+        await admin.close()
+    assert all(line.startswith("waiting: the schema of probe is at ") for line in told)
+    compared = await describe(newer, by_owner, database=True)
+    assert (compared["database"], compared["ahead"], compared["behind"]) == (LATER, [LATER], [OPTIONAL])
+
+
+@pytest.mark.parametrize(
+    ("dsn", "status", "said"),
+    [
+        ("", BAD_INPUT, "MUSTER_POSTGRES_OWNER_DSN are not set: set one of them"),
+        ("postgresql://probe_api:x@127.0.0.1:1/muster", UNREACHABLE, "Postgres cannot be asked: "),
+        ("postgresql://probe_api:/#@host/muster", BAD_INPUT, "the address of Postgres is not an address of Postgres"),
+    ],
+)
+async def test_why_a_database_cannot_be_compared(newer: Schema, dsn: str, status: int, said: str) -> None:
+    settings = Settings(environment="sandbox", postgres_api_dsn=SecretStr(dsn))
+    with pytest.raises(SchemaUnknown, match=said) as unknown:
+        await describe(newer, settings, database=True)
+    assert unknown.value.exit_code == status
+    with pytest.raises(SchemaUnknown, match=said) as waited:
+        await wait(newer, settings, 0, print)
+    assert waited.value.exit_code == (TIMED_OUT if status == UNREACHABLE else status)
+
+
+async def test_readiness_tolerates_a_schema_within_the_window(
+    run_service: ServiceRunner, newer: Schema, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    def of_next_release(settings: Settings) -> Service:
+        return replace(build(settings), migrations=newer.migrations)
+
+    probe = await run_service(of_next_release, Settings, roles=frozenset({Role.API}))
+    await eventually(lambda: ready(probe))
+    await probe.admin.execute(INSERT, LATER)
+    await probe.admin.execute("delete from schema_migrations where version = $1", OPTIONAL)
+    await eventually(lambda: ready(probe))
+    (warning,) = (await probe.client.get("/health/ready")).json()["warnings"]
+    assert warning == f"migrations are pending: {OPTIONAL}; this process works without them"
+
+    await probe.admin.execute("delete from schema_migrations where version = any($1)", [NEEDED, LATER])
+    await eventually(lambda: not_ready(probe, f"migrations are pending: {NEEDED}; the schema is at "))
+    await eventually(lambda: not_ready(probe, f", and this process needs {NEEDED}"))
