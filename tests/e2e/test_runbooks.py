@@ -16,7 +16,7 @@ import asyncpg
 import httpx
 import pytest
 
-from muster_contracts import topics
+from muster_contracts import SERVICES, topics
 from muster_contracts.enrollment import AgencyEnrolled
 from muster_local.programs import migrations_of
 from muster_local.provisioning import drop
@@ -166,6 +166,13 @@ async def test_upgrade(operator: Operator) -> None:
     assert "--transactional-id" in said
     assert said.count("Nothing is parked.") == 2
     assert "All services agree." in said
+
+
+async def test_rollback(operator: Operator) -> None:
+    said = operator.follow("rollback.md", VERSION="0.1.0")
+    assert len(re.findall(r" yes$", said, flags=re.MULTILINE)) == len(SERVICES)
+    with pytest.raises(AssertionError, match=r"--to 0\.0\.9: must be one of 0\.1\.0"):
+        operator.run("muster rollback-check --to 0.0.9")
 
 
 async def test_parked_stream(operator: Operator, producer: Producer, eventually: Eventually) -> None:

@@ -8,6 +8,7 @@ from aiokafka.errors import KafkaError
 from asyncpg.exceptions import TargetServerAttributeNotMatched
 
 from muster_operator.failures import BadInput, Unreachable
+from muster_runtime.database.sessions import NO_ADDRESS
 from muster_runtime.messaging.connection import KafkaConnection
 
 
@@ -15,10 +16,20 @@ from muster_runtime.messaging.connection import KafkaConnection
 async def clients_of_servers(kafka: KafkaConnection) -> AsyncIterator[None]:
     """A block that uses Postgres and Kafka. Raises Unreachable, and BadInput if Postgres is a standby."""
     try:
+        async with client_of_postgres():
+            yield
+    except KafkaError as error:
+        raise Unreachable(await kafka.failure(error)) from None
+
+
+@asynccontextmanager
+async def client_of_postgres() -> AsyncIterator[None]:
+    """A block that uses Postgres alone. Raises Unreachable, and BadInput for a standby and for what is no address."""
+    try:
         yield
     except TargetServerAttributeNotMatched:
         raise BadInput("Postgres is a standby, which may lag behind: name its primary") from None
-    except KafkaError as error:
-        raise Unreachable(await kafka.failure(error)) from None
+    except asyncpg.exceptions.ClientConfigurationError:  # its message may quote a part of the password
+        raise BadInput(f"MUSTER_ADMIN_DSN is {NO_ADDRESS}") from None
     except (OSError, asyncpg.PostgresError) as error:
         raise Unreachable(f"Postgres cannot be asked: {error or type(error).__name__}") from None

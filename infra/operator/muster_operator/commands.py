@@ -51,6 +51,11 @@ CATALOG = Catalog(
             "Rebuild a projection from the topics and compare it with the live one; with --swap, replace that.",
         ),
         Command(
+            "rollback-check",
+            "muster_operator.rollback:rollback_check",
+            "Tell whether the code of a release can run on the databases as they are.",
+        ),
+        Command(
             "topics",
             "muster_operator.topic_plan:app",
             "Compare Kafka's topics with the contracts, and correct them.",

@@ -1,0 +1,34 @@
+"""Whether the code of a release can run on a schema, from the table of releases alone."""
+
+import pytest
+
+from muster_operator.releases import Window, judge
+
+RELEASES = {
+    "1.0": {"billing": Window("20260101", "20260102")},
+    "1.1": {"billing": Window("20260103", "20260103")},
+    "1.2": {"billing": Window("20260104", "20260104", ["20260104"])},
+}
+
+
+@pytest.mark.parametrize(
+    ("to", "applied", "reason", "ahead"),
+    [
+        ("1.0", ["20260101", "20260102"], "", []),
+        ("1.0", ["20260101"], "", []),  # of the window only what it needs
+        ("1.0", ["20260101", "20260102", "20260103"], "", ["20260103"]),
+        ("1.1", ["20260101", "20260102"], "it needs 20260103: run the migrations of 1.1 first", []),
+        ("1.1", [], "it needs 20260103: run the migrations of 1.1 first", []),
+        ("1.1", ["20260103", "20260104"], "20260104 took away what it uses: restore", ["20260104"]),
+        ("1.0", ["20260102", "20260103", "20260104"], "20260104 took away", ["20260103", "20260104"]),
+        ("1.2", ["20260103", "20260104"], "", []),
+        ("1.2", ["20260104", "20270101"], "20270101: this muster does not know what it does", ["20270101"]),
+    ],
+)
+def test_a_release_is_judged_by_what_it_needs_and_what_was_taken_from_it(
+    to: str, applied: list[str], reason: str, ahead: list[str]
+) -> None:
+    verdict = judge(RELEASES, to, "billing", applied)
+    assert verdict.can_run == (not reason)
+    assert verdict.reason.startswith(reason)
+    assert (verdict.database, verdict.ahead) == (max(applied, default=None), ahead)
