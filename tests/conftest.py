@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import structlog
 
-from muster_local.provisioning import Access
 from muster_local.servers import kafka_at
+from muster_operator.databases.provisioning import Access
 from muster_runtime.http.issuer import Issuer
 from tests.support import servers
 from tests.support.databases import Databases

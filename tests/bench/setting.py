@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from muster_contracts import topics
-from muster_local.provisioning import Access
 from muster_local.servers import kafka_at
+from muster_operator.databases.provisioning import Access
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.transactions import Database

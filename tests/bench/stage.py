@@ -21,11 +21,11 @@ from muster_enrollment.domain.rules import ISSUER, PRODUCT
 from muster_local.demo import cast
 from muster_local.demo.cast import Agency
 from muster_local.demo.program import ProgramClient
-from muster_local.provisioning import drop
 from muster_local.readiness import ask
 from muster_local.scopes import SCOPES
 from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN, kafka_at
 from muster_local.stack import Stack
+from muster_operator.databases.provisioning import drop
 from muster_operator.topics import delete_topics
 from muster_runtime.clock import SystemClock
 from tests.bench.processes import listener

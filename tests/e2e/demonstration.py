@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from muster_contracts import topics
 from muster_local.home import Home, State
-from muster_local.provisioning import drop
 from muster_local.servers import kafka_at
+from muster_operator.databases.provisioning import drop
 from muster_operator.topics import delete_topics
 
 SEATS = 500

@@ -13,9 +13,9 @@ import httpx
 import psutil
 import pytest
 
-from muster_local.provisioning import drop
 from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN
 from muster_local.stack import Stack
+from muster_operator.databases.provisioning import drop
 
 Eventually = Callable[..., Awaitable[Any]]
 

@@ -19,8 +19,8 @@ import pytest
 from muster_contracts import SERVICES, topics
 from muster_contracts.enrollment import AgencyEnrolled
 from muster_local.programs import migrations_of
-from muster_local.provisioning import drop
 from muster_local.servers import kafka_at
+from muster_operator.databases.provisioning import drop
 from muster_operator.topics import delete_topics
 from muster_runtime.database.schema import RUNTIME_MIGRATIONS
 from tests.e2e import paths

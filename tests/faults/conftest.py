@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from muster_local.provisioning import drop
 from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN, kafka_at
+from muster_operator.databases.provisioning import drop
 from tests.faults import servers
 from tests.faults.field import Field
 from tests.faults.findings import Findings

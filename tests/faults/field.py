@@ -21,8 +21,8 @@ from muster_contracts import ClockMoved, Event, MalformedRecord, read_headers, t
 from muster_contracts.enrollment import AgencyReinstated
 from muster_contracts.entitlements import SeatAssigned
 from muster_local.child import Program
-from muster_local.provisioning import Access
 from muster_local.servers import external_kafka_settings
+from muster_operator.databases.provisioning import Access
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context

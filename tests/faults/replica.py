@@ -14,7 +14,7 @@ import psutil
 
 from muster_local.child import Program
 from muster_local.postgres import Postgres, program
-from muster_local.provisioning import Access
+from muster_operator.databases.provisioning import Access
 from tests.faults.servers import Server, free_port
 from tests.support.eventually import eventually
 

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from muster_local.provisioning import Access, clone, drop, password_of
+from muster_operator.databases.provisioning import Access, clone, drop, password_of
 from tests.faults.probe.service import TOPIC
 from tests.support.eventually import eventually
 

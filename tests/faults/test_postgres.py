@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from muster_contracts.entitlements import SeatAssigned
-from muster_local.provisioning import drop
 from muster_local.servers import kafka_at
+from muster_operator.databases.provisioning import drop
 from tests.faults import servers
 from tests.faults.disk import SmallDisk
 from tests.faults.field import Field, Where

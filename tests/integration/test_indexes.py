@@ -12,7 +12,7 @@ import pytest
 
 from muster_contracts import SERVICES
 from muster_local.programs import migrations_of
-from muster_local.provisioning import Access, drop, password_of, provision
+from muster_operator.databases.provisioning import Access, drop, password_of, provision
 from muster_runtime.database import dbmate, schema
 
 # The services that have the file; the runtime's migrations are every service's.

@@ -19,8 +19,8 @@ import httpx
 import pytest
 
 from muster_contracts import SERVICES, ClockMoved, topics
-from muster_local.provisioning import Access, drop, password_of, provision
 from muster_local.servers import kafka_at
+from muster_operator.databases.provisioning import Access, drop, password_of, provision
 from muster_operator.topics import create_topics, delete_topics
 from tests.support.services import ISSUER, TokenIssuer
 

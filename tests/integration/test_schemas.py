@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from muster_contracts import SERVICES
-from muster_local.provisioning import Access, access_to, drop, password_of, provision
+from muster_operator.databases.provisioning import Access, access_to, drop, password_of, provision
 
 SOURCES = Path(__file__).parents[2] / "services"
 

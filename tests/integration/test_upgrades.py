@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from muster_local.programs import migrations_of
-from muster_local.provisioning import Access, drop, password_of, provision
+from muster_operator.databases.provisioning import Access, drop, password_of, provision
 from muster_runtime.database import dbmate, schema
 
 # The last version of the release before.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import asyncpg
 
-from muster_local.provisioning import Access, clone, drop, password_of, provision
+from muster_operator.databases.provisioning import Access, clone, drop, password_of, provision
 from muster_runtime.database.dbmate import migrate
 from muster_runtime.database.schema import RUNTIME_MIGRATIONS
 

@@ -12,8 +12,8 @@ import asyncpg
 import httpx
 
 from muster_contracts import ClockMoved, Envelope, Event, topics
-from muster_local.provisioning import Access
 from muster_local.scopes import SCOPES
+from muster_operator.databases.provisioning import Access
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import Clock, SandboxClock
 from muster_runtime.database.transactions import EVERY_AGENCY

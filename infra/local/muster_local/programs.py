@@ -7,9 +7,9 @@ from pathlib import Path
 
 from muster_local.child import Program
 from muster_local.home import ISSUER, Home, Installation
-from muster_local.provisioning import Access
 from muster_local.secured import secured
 from muster_local.servers import external_kafka_settings
+from muster_operator.databases.provisioning import Access
 
 MAIL = "mail"
 

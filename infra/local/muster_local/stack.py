@@ -152,7 +152,7 @@ class Stack:
         """The environment in which a service's own commands run: its settings and its secrets."""
         # Most commands run no service's program, and Postgres' client takes long to load.
         from muster_local.programs import service_program
-        from muster_local.provisioning import access_to, password_of
+        from muster_operator.databases.provisioning import access_to, password_of
 
         state = self.state()
         database = unquote(urlsplit(state.admin_dsn).path).removeprefix("/")

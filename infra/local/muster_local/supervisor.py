@@ -16,7 +16,6 @@ from typing import Any
 from muster_local.child import Child, Program
 from muster_local.home import ALREADY_RUNS, Home, Installation, Phase, ProcessState, State
 from muster_local.programs import MAIL, mail_sink, migrations_of, service_program
-from muster_local.provisioning import Access, password_of, provision
 from muster_local.readiness import ask
 from muster_local.secured import Secured, secured
 from muster_local.servers import (
@@ -30,6 +29,7 @@ from muster_local.servers import (
     kafka_at,
     secured_listeners,
 )
+from muster_operator.databases.provisioning import Access, password_of, provision
 from muster_operator.topic_plan import apply as apply_topics
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.dbmate import migrate

@@ -56,6 +56,11 @@ CATALOG = Catalog(
             "Tell whether the code of a release can run on the databases as they are.",
         ),
         Command(
+            "databases",
+            "muster_operator.databases.cli:app",
+            "Make the roles, databases, and schemas of the services on a server of Postgres.",
+        ),
+        Command(
             "topics",
             "muster_operator.topic_plan:app",
             "Compare Kafka's topics with the contracts, and correct them.",

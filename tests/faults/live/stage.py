@@ -17,12 +17,12 @@ from muster_local.child import Program
 from muster_local.demo.program import ProgramClient
 from muster_local.home import Home, Installation, ProcessState, State
 from muster_local.programs import MAIL, mail_sink, migrations_of, service_program
-from muster_local.provisioning import Access, password_of, provision
 from muster_local.readiness import ask
 from muster_local.receiver import Receiver
 from muster_local.scopes import SCOPES
 from muster_local.servers import CONTROLLER, KAFKA, POSTGRES, embedded_kafka, embedded_postgres, kafka_at
 from muster_local.stack import Stack
+from muster_operator.databases.provisioning import Access, password_of, provision
 from muster_operator.topics import create_topics
 from muster_runtime.database.dbmate import migrate
 from tests.faults.readiness import health

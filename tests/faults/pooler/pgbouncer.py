@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from muster_local.child import Program
-from muster_local.provisioning import Access
+from muster_operator.databases.provisioning import Access
 from tests.faults.field import Field, Where
 from tests.faults.proxy import at_port
 from tests.faults.servers import Server, free_port

@@ -15,7 +15,7 @@ from muster_billing.domain import Money
 from muster_billing.handlers.invoices import record_payment
 from muster_contracts.billing import RenewalDecision
 from muster_contracts.calendar import one_year_after
-from muster_local.provisioning import Access
+from muster_operator.databases.provisioning import Access
 from muster_runtime.clock import SandboxClock
 from muster_runtime.database.transactions import Database
 from muster_runtime.errors import PermanentError

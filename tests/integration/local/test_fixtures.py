@@ -10,7 +10,7 @@ import pytest
 
 from muster_contracts.billing import InvoiceVoided
 from muster_contracts.enrollment import AgencySuspended
-from muster_local.provisioning import Access
+from muster_operator.databases.provisioning import Access
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.messaging.events import Received
 from muster_runtime.service import Service

@@ -16,8 +16,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from muster_contracts import topics
 from muster_local.child import Child, Program
-from muster_local.provisioning import drop, password_of, provision
 from muster_local.servers import kafka_at
+from muster_operator.databases.provisioning import drop, password_of, provision
 from muster_operator.topics import create_topics, delete_topics
 
 Eventually = Callable[..., Awaitable[Any]]

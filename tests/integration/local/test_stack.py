@@ -16,9 +16,9 @@ import pytest
 
 from muster_contracts import SERVICES, topics
 from muster_local.home import Home, State
-from muster_local.provisioning import drop
 from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN, kafka_at
 from muster_local.stack import Stack, StackFailed
+from muster_operator.databases.provisioning import drop
 from muster_operator.topics import delete_topics
 from tests.integration.local.command import an_agency_joins_and_leaves, muster
 from tests.integration.local.homes import processes_of

@@ -15,8 +15,8 @@ import pytest
 from muster_contracts import SERVICES, Envelope, event_id, source_of, topics
 from muster_contracts.enrollment import AgencySuspended
 from muster_local.programs import migrations_of
-from muster_local.provisioning import drop, password_of, provision
 from muster_local.servers import kafka_at
+from muster_operator.databases.provisioning import drop, password_of, provision
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.dbmate import migrate

@@ -12,7 +12,7 @@ import pytest
 
 from muster_contracts.entitlements import SeatAssigned
 from muster_local.certificates import Authority
-from muster_local.provisioning import drop, password_of, provision
+from muster_operator.databases.provisioning import drop, password_of, provision
 from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
 from muster_runtime.database.dbmate import migrate

@@ -1,0 +1,1 @@
+"""The databases, schemas, and roles of the services: what is missing, and making it."""

@@ -1,0 +1,117 @@
+"""`muster databases`: makes the roles, databases, and schemas of the services on a server of Postgres."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import asyncpg
+import typer
+from rich.markup import escape
+
+from muster_contracts import SERVICES
+from muster_operator.clients import client_of_postgres
+from muster_operator.databases import provisioning
+from muster_operator.databases.passwords import make_passwords, read_passwords
+from muster_operator.databases.provisioning import address, connected
+from muster_operator.databases.steps import Step, Wanted
+from muster_operator.failures import BadInput
+from muster_operator.group import group
+from muster_operator.options import ServiceOption
+from muster_operator.output import Answer, table
+from muster_operator.target import Target, on_target
+
+app = group("Make the roles, databases, and schemas of the services on a server of Postgres.")
+
+PasswordsOption = Annotated[
+    Path,
+    typer.Option("--passwords", metavar="DIR", help="A folder with a file for each password, named as the role."),
+]
+DatabaseOption = Annotated[
+    str, typer.Option("--database", help="The database of the services; {service} is the service's name.")
+]
+
+Done = Sequence[tuple[Wanted, Step]]
+
+
+@app.command("plan")
+@on_target(asks=False)
+async def show_plan(
+    target: Target, passwords: PasswordsOption, database: DatabaseOption = "muster", service: ServiceOption = None
+) -> Answer:
+    """Show the SQL that apply would execute, without passwords. The exit status is 1 if there is any.
+
+    It needs MUSTER_ADMIN_DSN: a superuser, or a role with CREATEROLE and CREATEDB.
+    """
+    target.require("admin_dsn")
+    done = []
+    async with client_of_postgres():
+        for each in _wanted(database, service):
+            known, new = await _passwords(target.admin_dsn, each, passwords)
+            wanted = replace(each, passwords={**known, **dict.fromkeys(new, "")})
+            done += [(each, step) for step in await provisioning.plan(target.admin_dsn, wanted)]
+    return _answer(done, ok=not done)
+
+
+@app.command("apply")
+@on_target(asks=False)
+async def apply_plan(
+    target: Target, passwords: PasswordsOption, database: DatabaseOption = "muster", service: ServiceOption = None
+) -> Answer:
+    """Make what is missing: roles, databases, rights, and schemas.
+
+    A new role gets the password in the folder, or a new one, which is written there with mode 0600. An existing role
+    gets the password in the folder if it cannot log in with it. It is safe to repeat, and for several callers at once.
+    """
+    target.require("admin_dsn")
+    done = []
+    async with client_of_postgres():
+        for each in _wanted(database, service):
+            known, new = await _passwords(target.admin_dsn, each, passwords)
+            wanted = replace(each, passwords={**known, **make_passwords(passwords, new)})
+            done += [(each, step) for step in await provisioning.apply(target.admin_dsn, wanted)]
+    return _answer(done, ok=True)
+
+
+def _wanted(database: str, service: str | None) -> list[Wanted]:
+    if service is not None and service not in SERVICES:
+        raise BadInput(f"--service {service}: must be one of {', '.join(SERVICES)}")
+    services = SERVICES if service is None else (service,)
+    return [Wanted(name, database.replace("{service}", name), {}) for name in services]
+
+
+async def _passwords(admin_dsn: str, wanted: Wanted, folder: Path) -> tuple[dict[str, str], list[str]]:
+    """The passwords in the folder with which a role cannot log in, and the roles that need a new one."""
+    given = read_passwords(folder, wanted.roles)
+    async with connected(admin_dsn) as connection:
+        rows = await connection.fetch("select rolname from pg_roles where rolname = any($1)", wanted.roles)
+    there = {row["rolname"] for row in rows}
+    refused = {
+        role: password
+        for role, password in given.items()
+        if role not in there or not await _logs_in(address(admin_dsn, wanted.database, role, password))
+    }
+    return refused, [role for role in wanted.roles if role not in there and role not in given]
+
+
+async def _logs_in(dsn: str) -> bool:
+    """Whether the password is the role's. Where the role lacks another right, it is."""
+    try:
+        async with connected(dsn):
+            return True
+    except asyncpg.InsufficientPrivilegeError:
+        return True
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError):
+        return False
+
+
+def _answer(done: Done, *, ok: bool) -> Answer:
+    steps = [{"service": wanted.service, "database": wanted.database, "sql": step.shown} for wanted, step in done]
+    if not steps:
+        return Answer({"steps": []}, "All roles, databases, and schemas are there.")
+    return Answer({"steps": steps}, table(("service", "SQL"), [_row(*each) for each in done]), ok=ok)
+
+
+def _row(wanted: Wanted, step: Step) -> tuple[Any, ...]:
+    where = f"-- in {wanted.database}\n" if step.inside else ""
+    return wanted.service, escape(f"{where}{step.shown};")
