@@ -56,6 +56,11 @@ CATALOG = Catalog(
             "Tell whether the code of a release can run on the databases as they are.",
         ),
         Command(
+            "preflight",
+            "muster_operator.preflight.cli:preflight",
+            "Tell before an installation or an upgrade what would fail.",
+        ),
+        Command(
             "databases",
             "muster_operator.databases.cli:app",
             "Make the roles, databases, and schemas of the services on a server of Postgres.",

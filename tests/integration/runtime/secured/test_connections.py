@@ -22,11 +22,11 @@ from muster_runtime.secrets import FileSecret
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.looks import ready, seat, seats
 from tests.integration.runtime.core.probe.service import MIGRATIONS, build
-from tests.integration.runtime.secured.conftest import SecuredPostgres
 from tests.integration.runtime.secured.token_endpoint import TokenEndpoint
 from tests.support.databases import Databases
 from tests.support.secret_files import SecretFiles, new_password
 from tests.support.secured_kafka import KafkaTokens, SecuredKafka
+from tests.support.secured_postgres import SecuredPostgres
 from tests.support.services import RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]

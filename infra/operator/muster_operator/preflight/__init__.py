@@ -1,0 +1,1 @@
+"""`muster preflight`: what would fail in an installation, before it is made or replaced."""

@@ -1,0 +1,132 @@
+"""Whether each service can connect to Kafka, has its rights there, and finds its topics as they must be."""
+
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+
+from aiokafka.client import AIOKafkaClient, CoordinationType
+from aiokafka.errors import CoordinatorNotAvailableError, KafkaError, TransactionalIdAuthorizationFailed
+from confluent_kafka import TopicCollection
+from confluent_kafka.admin import AclOperation
+
+from muster_contracts import topics
+from muster_operator.access.acls import Acl, Kind, acls_of_services, principal_of
+from muster_operator.access.administrator import Administrator
+from muster_operator.failures import BadInput, CommandFailed
+from muster_operator.preflight.findings import Check, Finding
+from muster_operator.preflight.subjects import Subject
+from muster_operator.target import Target
+from muster_operator.topic_plan import plan
+from muster_runtime.messaging.connection import KafkaConnection
+from muster_runtime.messaging.kafka_topics import KafkaTopics, TopicFaults
+
+APPLY = "muster topics apply"
+GRANT = "muster topics apply --acls"
+
+
+async def check_kafka(subject: Subject) -> AsyncIterator[Finding]:
+    """What is to be said of the connection, the topics, and the rights of a service."""
+    check = Check(subject.service, "kafka")
+    settings = subject.settings
+    if not settings.kafka_bootstrap:
+        yield check.failed("MUSTER_KAFKA_BOOTSTRAP is not set", "name every broker: host:port, separated by commas")
+        return
+    kafka = KafkaConnection(settings)
+    wanted = _rights(subject)
+    names = {acl.name.removeprefix(settings.topic_prefix) for acl in wanted if acl.kind is Kind.TOPIC}
+    try:
+        there = KafkaTopics(kafka, settings, subject.service, names)
+    except OSError as error:
+        yield check.failed(f"the certificate files of Kafka cannot be used: {error}", "correct the paths")
+        return
+    try:
+        await there.start()
+        faults = await there.look()
+    except (KafkaError, OSError, TimeoutError) as error:
+        reason = await kafka.failure(error)
+        yield check.failed(f"{reason}, at {kafka.bootstrap}", "correct the address, the credentials, or the network")
+        return
+    finally:
+        await there.stop()
+    yield check.ok("connects" if kafka.is_plain else f"connects as {kafka.user}")
+    found = list(_of_topics(Check(subject.service, "topics"), faults))
+    for finding in found or [Check(subject.service, "topics").ok(f"all {len(names)} are as described")]:
+        yield finding
+    known = {settings.topic_prefix + name for name in names} - {*faults.missing, *faults.forbidden}
+    yield await _of_rights(Check(subject.service, "rights on kafka"), kafka, wanted, known)
+
+
+def _rights(subject: Subject) -> Sequence[Acl]:
+    settings = subject.settings
+    sandbox = settings.environment == "sandbox"
+    wanted = acls_of_services(topics().values(), prefix=settings.topic_prefix, sandbox=sandbox)
+    return [acl for acl in wanted if acl.principal == principal_of(subject.service)]
+
+
+def _of_topics(check: Check, faults: TopicFaults) -> Iterator[Finding]:
+    if faults.missing:
+        yield check.failed(f"missing: {', '.join(faults.missing)}", f"create them: {APPLY}")
+    if faults.forbidden:
+        yield check.failed(f"Kafka does not allow them to be described: {', '.join(faults.forbidden)}", GRANT)
+    for reason in faults.repartitioned:
+        yield check.failed(reason, "see the runbook topic-repartitioned.md")
+    for loss in faults.losses:
+        yield check.failed(f"events would be lost: {loss}", f"set it: {APPLY}")
+
+
+async def _of_rights(check: Check, kafka: KafkaConnection, wanted: Sequence[Acl], known: Collection[str]) -> Finding:
+    """Whether Kafka allows what the service does; each client is told its own rights."""
+    administrator = Administrator(kafka.librdkafka_options())
+    lacking: list[str] = []
+    try:
+        described = administrator.client.describe_topics(
+            TopicCollection(sorted(known)), include_authorized_operations=True
+        )
+        groups = {acl.name for acl in wanted if acl.kind is Kind.GROUP}
+        described |= administrator.client.describe_consumer_groups(sorted(groups), include_authorized_operations=True)
+        for name, future in described.items():
+            allowed = (await administrator.ask(future)).authorized_operations or ()
+            needed = [acl for acl in wanted if acl.name == name and acl.kind is not Kind.TRANSACTIONAL_ID]
+            lacking += [f"{acl.operation} {name}" for acl in needed if AclOperation[acl.operation.name] not in allowed]
+    except CommandFailed as refused:
+        return check.failed(str(refused), GRANT)
+    for acl in wanted:
+        if acl.kind is Kind.TRANSACTIONAL_ID and not await _may_be_fenced(kafka, acl.name):
+            lacking.append(f"{acl.operation} transactional id {acl.name}")
+    if lacking:
+        return check.failed(f"Kafka does not allow: {', '.join(sorted(lacking))}", GRANT)
+    return check.ok("all that the service needs")
+
+
+async def _may_be_fenced(kafka: KafkaConnection, transactional_id: str) -> bool:
+    """Whether the service may use its transactional id. To use it would fence the relay that runs."""
+    client = AIOKafkaClient(**kafka.options())
+    await client.bootstrap()
+    try:
+        await client.coordinator_lookup(CoordinationType.TRANSACTION, transactional_id)
+    except TransactionalIdAuthorizationFailed:
+        return False
+    except CoordinatorNotAvailableError:
+        return True  # the right is looked at first
+    finally:
+        await client.close()
+    return True
+
+
+async def check_cluster(target: Target) -> AsyncIterator[Finding]:
+    """What is to be said of all topics, Kafka's own among them, as far as this command may ask."""
+    check = Check("", "topics of the cluster")
+    try:
+        kafka = target.kafka
+    except BadInput:
+        kafka = None
+    if kafka is None or not kafka.bootstrap:
+        return
+    try:
+        found = await plan(kafka, target.topic_prefix)
+    except (KafkaError, CommandFailed, OSError) as error:
+        reason = await kafka.failure(error) if isinstance(error, KafkaError) else str(error)
+        yield check.warning(f"not looked at: {reason}", "give this command an administrator's credentials")
+        return
+    for each in found:
+        yield check.failed(f"{each.topic}: {each.what}", f"muster topics apply: {each.remedy}")
+    if not found:
+        yield check.ok("as described")

@@ -1,0 +1,49 @@
+"""Whether the mail server takes a connection as notify makes it."""
+
+import asyncio
+import smtplib
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from typing import Protocol, cast
+
+from pydantic import SecretStr
+
+from muster_operator.preflight.findings import Check, Finding
+from muster_operator.preflight.subjects import Subject
+
+CONNECT_SECONDS = 5.0
+
+
+class MailSettings(Protocol):
+    """What notify's settings say of its mail server. This command does not depend on notify's package."""
+
+    smtp_host: str
+    smtp_port: int
+    smtp_username: str
+    smtp_password: SecretStr
+    smtp_starttls: bool
+
+
+async def check_smtp(subject: Subject, environment: Mapping[str, str]) -> AsyncIterator[Finding]:
+    """What is to be said of the mail server, if one is set and notify's package is here to read its settings."""
+    if "MUSTER_SMTP_HOST" not in environment or not hasattr(subject.settings, "smtp_host"):
+        return
+    check = Check(subject.service, "smtp")
+    settings = cast("MailSettings", subject.settings)
+    where = f"{settings.smtp_host}:{settings.smtp_port}"
+    try:
+        await asyncio.to_thread(_log_in, settings)
+    except (smtplib.SMTPException, OSError) as error:
+        found = f"{where} does not take a session: {error or type(error).__name__}"
+        yield check.failed(found, "correct MUSTER_SMTP_HOST, _PORT, _STARTTLS, _USERNAME, or _PASSWORD, or the network")
+        return
+    yield check.ok(f"{where} takes a session")
+
+
+def _log_in(settings: MailSettings) -> None:
+    with smtplib.SMTP(settings.smtp_host, settings.smtp_port, timeout=CONNECT_SECONDS) as server:
+        if settings.smtp_starttls:
+            server.starttls(context=ssl.create_default_context())
+        if settings.smtp_username:
+            server.login(settings.smtp_username, settings.smtp_password.get_secret_value())
+        server.noop()

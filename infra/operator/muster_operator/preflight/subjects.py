@@ -1,0 +1,72 @@
+"""The services to be looked at: each with the settings and the secrets with which it will run."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from muster_operator.preflight.findings import Check, Finding
+from muster_operator.target import Target
+from muster_runtime.secrets import FOLDER, SecretUnusable, explain
+from muster_runtime.settings import Settings
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A service, and its settings: its own where its package is installed, else those of every service."""
+
+    service: str
+    settings: Settings
+
+
+def environment_of(target: Target, service: str) -> Mapping[str, str]:
+    """The environment in which a service will run: this one, or a stack's.
+
+    Its secrets are in the folder of its name within MUSTER_SECRETS_DIR, if there is one, else in MUSTER_SECRETS_DIR.
+    """
+    environment = {**os.environ, **(target.settings_of(service) if target.settings_of else {})}
+    if (folder := environment.get(FOLDER)) and Path(folder, service).is_dir():
+        environment[FOLDER] = str(Path(folder, service))
+    return environment
+
+
+def read_subject(service: str, environment: Mapping[str, str]) -> tuple[Subject | None, Finding]:
+    """The service with its settings, if they can be used, and what is to be said of them."""
+    check = Check(service, "settings")
+    try:
+        with _environment(environment):
+            settings = _settings(service)
+    except (SecretUnusable, ValidationError) as error:
+        return None, check.failed(explain(error), "set it as the service's README says, or replace the secret")
+    subject = Subject(service, settings)
+    if settings.environment == "production" and settings.allow_plaintext:
+        remedy = "set it only where the network itself encrypts"
+        return subject, check.warning("MUSTER_ALLOW_PLAINTEXT allows connections without TLS", remedy)
+    return subject, check.ok(f"complete, for {settings.environment}")
+
+
+def _settings(service: str) -> Settings:
+    """This command depends on no service, but is installed beside them all in its image."""
+    package = f"muster_{service}"
+    if find_spec(package) is None:
+        return Settings()
+    settings: Settings = import_module(f"{package}.bootstrap").build().settings
+    return settings
+
+
+@contextmanager
+def _environment(environment: Mapping[str, str]) -> Iterator[None]:
+    """The variables of this process, while settings are read."""
+    kept = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)

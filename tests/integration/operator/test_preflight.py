@@ -1,0 +1,178 @@
+"""`muster preflight` on servers with closed doors: it says what is right, and names each thing that is wrong."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import pytest
+from confluent_kafka.admin import NewTopic
+from typer.testing import CliRunner
+
+from muster_contracts import topics
+from muster_local.programs import migrations_of
+from muster_operator.access.acls import Acl, Kind, acls_of_services
+from muster_operator.cli import app
+from muster_operator.databases.provisioning import Access, password_of, provision
+from muster_runtime.database.dbmate import migrate
+from tests.support.eventually import eventually
+from tests.support.secret_files import SecretFiles, new_password
+from tests.support.secured_kafka import SecuredKafka
+from tests.support.secured_postgres import SecuredPostgres, secured_postgres
+from tests.support.services import ISSUER, TokenIssuer
+
+FENCE = "Write transactional id"
+
+
+@pytest.fixture(scope="module")
+def postgres_by_tls() -> Iterator[SecuredPostgres]:
+    with secured_postgres() as postgres:
+        yield postgres
+
+
+@dataclass
+class Installation:
+    """Entitlements as it would be installed: its database, its rights on Kafka, and its secrets."""
+
+    access: Access
+    kafka: SecuredKafka
+    prefix: str
+    files: SecretFiles
+    environment: dict[str, str]
+    acls: list[Acl]
+
+    def preflight(self, **environment: str) -> tuple[int, dict[str, tuple[str, str]]]:
+        """The exit status, and what was found by check: the status, and what is wrong."""
+        result = CliRunner().invoke(
+            app, ["preflight", "--service=entitlements", "--json"], env={**self.environment, **environment}
+        )
+        assert result.stdout, result.stderr or result.exception
+        found: dict[str, tuple[str, str]] = {}
+        for each in json.loads(result.stdout)["checks"]:
+            before = found.get(each["check"], ("", ""))
+            found[each["check"]] = (each["status"], f"{before[1]}{each['found']}; {each['remedy']}\n")
+        return result.exit_code, found
+
+
+@pytest.fixture
+async def installation(
+    postgres_by_tls: SecuredPostgres, secured: SecuredKafka, topic_prefix: str, tokens: TokenIssuer, tmp_path: Path
+) -> AsyncIterator[Installation]:
+    dsn = postgres_by_tls.server.address
+    access = await provision(dsn, "muster", "entitlements", password_of(dsn))
+    migrate(access.owner_dsn, "entitlements", migrations_of("entitlements"))
+    administrator = secured.administrator()
+    wanted = acls_of_services(topics().values(), prefix=topic_prefix)
+    acls = [acl for acl in wanted if acl.principal == "User:entitlements"]
+    for future in administrator.client.create_topics(
+        [
+            NewTopic(topic_prefix + name, topic.partitions, 1, config={**topic.settings, "min.insync.replicas": "1"})
+            for name, topic in topics().items()
+        ]
+    ).values():
+        await administrator.ask(future)
+    await administrator.add(acls)
+    password = new_password()
+    await administrator.set_password("entitlements", password)
+    files = SecretFiles(tmp_path / "secrets" / "entitlements")
+    for name, text in {
+        "POSTGRES_API_DSN": access.api_dsn,
+        "POSTGRES_WORKER_DSN": access.worker_dsn,
+        "KAFKA_USERNAME": "entitlements",
+        "KAFKA_PASSWORD": password,
+        "SUBJECT_KEY": secrets.token_urlsafe(32),
+    }.items():
+        files.put(f"MUSTER_{name}", text)
+    environment = {
+        "MUSTER_HOME": str(tmp_path / "home"),
+        "MUSTER_SECRETS_DIR": str(tmp_path / "secrets"),
+        "MUSTER_KAFKA_BOOTSTRAP": secured.bootstrap,
+        "MUSTER_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+        "MUSTER_KAFKA_CA_FILE": str(secured.authority.certificate),
+        "MUSTER_TOPIC_PREFIX": topic_prefix,
+        "MUSTER_OIDC_ISSUER": ISSUER,
+        "MUSTER_OIDC_JWKS": str(tokens.jwks),
+        "COLUMNS": "400",
+    }
+    yield Installation(access, secured, topic_prefix, files, environment, acls)
+    await administrator.remove(acls)
+    await administrator.remove_user("entitlements")
+
+
+async def _until(installation: Installation, acls: list[Acl]) -> None:
+    """Wait until the broker knows: the controller answers before."""
+
+    async def known() -> bool:
+        there = await installation.kafka.administrator().acls()
+        return {acl for acl in installation.acls if acl in there} == set(acls)
+
+    await eventually(known)
+
+
+async def test_each_thing_that_is_wrong_is_named(installation: Installation) -> None:
+    await _until(installation, installation.acls)
+    status, found = await asyncio.to_thread(installation.preflight)
+    assert {check: status for check, (status, _) in found.items()} == dict.fromkeys(
+        (
+            "settings",
+            "postgres as api",
+            "postgres as worker",
+            "schema",
+            "clock of postgres",
+            "kafka",
+            "topics",
+            "rights on kafka",
+            "issuer",
+        ),
+        "ok",
+    ), found
+    assert status == 0
+
+    access = installation.access
+    stranger = access.api_dsn.replace(password_of(access.api_dsn), new_password())
+    for check, said, environment in (
+        ("postgres as api", "refuses the password of entitlements_api", {"POSTGRES_API_DSN": stranger}),
+        (
+            "postgres as worker",
+            "the role is entitlements_owner: must be entitlements_worker",
+            {"POSTGRES_WORKER_DSN": access.owner_dsn},
+        ),
+        (
+            "settings",
+            "MUSTER_POSTGRES_API_DSN: production requires sslmode=verify-full",
+            {"POSTGRES_API_DSN": access.api_dsn.partition("?")[0]},
+        ),
+        ("issuer", "cannot be read", {"OIDC_JWKS": "/no/such/file"}),
+        ("topics", "missing: ", {"TOPIC_PREFIX": f"{installation.prefix}x."}),
+        ("kafka", "Kafka refuses the user entitlements", {"KAFKA_PASSWORD": new_password()}),
+    ):
+        variables = {f"MUSTER_{name}": value for name, value in environment.items()}
+        status, found = await asyncio.to_thread(installation.preflight, **variables)
+        assert (status, found[check][0]) == (1, "failed"), found
+        assert said in found[check][1]
+
+    taken = [acl for acl in installation.acls if acl.kind is Kind.TRANSACTIONAL_ID or acl.operation == "Read"]
+    await installation.kafka.administrator().remove(taken)
+    await _until(installation, [acl for acl in installation.acls if acl not in taken])
+    _, found = await asyncio.to_thread(installation.preflight)
+    for acl in taken:
+        assert acl.name in found["topics"][1] + found["rights on kafka"][1], acl
+    assert FENCE in found["rights on kafka"][1]
+
+    async def schema(sql: str) -> None:
+        connection = await asyncpg.connect(access.admin_dsn, server_settings={"search_path": "entitlements"})
+        await connection.execute(sql)
+        await connection.close()
+
+    await schema("insert into schema_migrations (version) values ('20990101000000')")
+    assert "this muster does not know" in (await asyncio.to_thread(installation.preflight))[1]["schema"][1]
+    await schema("delete from schema_migrations where version > '20250814'")
+    behind = (await asyncio.to_thread(installation.preflight))[1]["schema"]
+    assert (behind[0], "python -m muster_entitlements migrate" in behind[1]) == ("warning", True)
+    (installation.files.folder / "MUSTER_POSTGRES_API_DSN").unlink()
+    missing = (await asyncio.to_thread(installation.preflight))[1]["postgres as api"]
+    assert missing[0] == "failed"
+    assert "MUSTER_POSTGRES_API_DSN is not set" in missing[1]

@@ -1,0 +1,44 @@
+"""A Postgres of a test's own that takes connections by TLS alone."""
+
+import asyncio
+import secrets
+import signal
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from muster_local.certificates import Authority
+from muster_local.child import Program
+from muster_local.postgres import Postgres, PostgresSecurity
+from tests.faults.servers import Server, free_port
+
+
+@dataclass(frozen=True)
+class SecuredPostgres:
+    """The server, and the authority of its certificate and of its clients'."""
+
+    server: Server
+    authority: Authority
+
+    def certified(self, dsn: str, role: str) -> str:
+        """A role's address, with a certificate for it."""
+        certificate = self.authority.issue(role)
+        return f"{dsn}&sslcert={certificate.certificate}&sslkey={certificate.key}"
+
+
+@contextmanager
+def secured_postgres(certified: Sequence[str] = ()) -> Iterator[SecuredPostgres]:
+    """One that runs until the block ends. The roles in `certified` show a certificate beside their password."""
+    # Not in pytest's folder: whenever another run begins, that is shut to all users but its own, and Postgres is one.
+    with tempfile.TemporaryDirectory(prefix="muster-secured-") as folder:
+        authority = Authority.load(Path(folder) / "certificates")
+        security = PostgresSecurity(authority.issue("postgres"), authority.certificate, certified)
+        postgres = Postgres(Path(folder) / "postgres", free_port(), secrets.token_hex(16), security=security)
+        postgres.prepare()
+        program = Program("postgres", postgres.command(), postgres.dsn, stop_signal=signal.SIGINT, user=postgres.user)
+        server = Server(program, Path(folder) / "postgres.log", postgres.answers)
+        asyncio.run(server.up())
+        yield SecuredPostgres(server, authority)
+        server.stop()
