@@ -164,6 +164,8 @@ async def test_upgrade(operator: Operator) -> None:
     )
     assert newest in said
     assert "--transactional-id" in said
+    assert "smtp" in said  # preflight's line, none of which has failed
+    assert re.search(r"^notify +\d+\.\d\d s$", said, flags=re.MULTILINE)  # the self-test's
     assert said.count("Nothing is parked.") == 2
     assert "All services agree." in said
 

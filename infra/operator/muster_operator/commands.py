@@ -51,6 +51,11 @@ CATALOG = Catalog(
             "Rebuild a projection from the topics and compare it with the live one; with --swap, replace that.",
         ),
         Command(
+            "self-test",
+            "muster_operator.self_test:self_test",
+            "Send a harmless command, and wait until every reader has applied its event.",
+        ),
+        Command(
             "rollback-check",
             "muster_operator.rollback:rollback_check",
             "Tell whether the code of a release can run on the databases as they are.",

@@ -57,6 +57,10 @@ class Service:
         reply = await self._ask("POST", path, json=body, headers={"if-match": if_match} if if_match else {})
         return reply.json() if reply.content else None
 
+    async def send(self, path: str, text: str, media_type: str) -> Any:
+        """The answer to a command whose body is a file. Raises CommandFailed."""
+        return (await self._ask("POST", path, content=text.encode(), headers={"content-type": media_type})).json()
+
     async def items(self, path: str, **query: str) -> AsyncIterator[dict[str, Any]]:
         """Every item of a list, page after page."""
         after: dict[str, str] = {}

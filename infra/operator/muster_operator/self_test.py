@@ -1,0 +1,102 @@
+"""`muster self-test`: a real command, whose event every reader must apply."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from muster_contracts import topics
+from muster_contracts.enrollment import AtuRecorded
+from muster_operator.failures import NotFound, TimedOut
+from muster_operator.output import Answer, table
+from muster_operator.service import Service
+from muster_operator.target import Target, on_target
+
+_OWNER = "enrollment"
+
+# Of no branch that can take part, so that nothing can follow from what is recorded of it.
+_AGENCY = "MUSTER-SELF-TEST"
+_REGISTER = f"id,name,parent,treasury_code,domains,headcount,branch\n{_AGENCY},Muster's self-test,,,,,legislative\n"
+
+# Never in force.
+_AUTHORIZATION = {
+    "issuer": "GSA",
+    "product": "frontier-assistant",
+    "valid_from": "2099-01-01T00:00:00Z",
+    "valid_until": "2099-01-02T00:00:00Z",
+}
+
+_LOOK_SECONDS = 0.1
+
+Position = tuple[int, int]  # epoch, sequence
+
+
+@on_target()
+async def self_test(
+    target: Target,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds that the event may take to every reader.")] = 30.0,
+) -> Answer:
+    """Send a harmless command, and wait until every reader has applied its event. The exit status is 6 if one has not.
+
+    It records an authorization that is never in force for an agency that is none, MUSTER-SELF-TEST, and revokes it.
+    """
+    topic = topics()[AtuRecorded.topic]
+    names = (_OWNER, *topic.readers)
+    for name in names:
+        target.url(name)
+    scopes = (f"{_OWNER}:read", f"{_OWNER}:authorize", *(f"{name}:operate" for name in names))
+    async with target.services(scopes=scopes) as services:
+        owner = services[_OWNER]
+        await _register(owner)
+        number = f"SELF-TEST-{uuid.uuid4()}"
+        path = f"/v1/agencies/{_AGENCY}/authorizations"
+        recorded = await owner.post(path, {"number": number, **_AUTHORIZATION})
+        try:
+            produced = await _position(owner, "produced")
+            took = await _applied({name: services[name] for name in topic.readers}, produced, wait)
+        finally:
+            revocation = f"{path}/{recorded['authorization_id']}/revocation"
+            await owner.post(revocation, {"reason": "the self-test is over"})
+    rows = [(name, f"{seconds:.2f} s") for name, seconds in took.items()]
+    data = {
+        "agency_id": _AGENCY,
+        "topic": topic.name,
+        "epoch": produced[0],
+        "sequence": produced[1],
+        "applied_seconds": took,
+    }
+    return Answer(data, table(("reader", "applied after"), rows))
+
+
+async def _register(owner: Service) -> None:
+    """Have the agency in the register; an agency that is not in the file stays as it is."""
+    try:
+        await owner.get(f"/v1/agencies/{_AGENCY}")
+    except NotFound:
+        await owner.send("/v1/register", _REGISTER, "text/csv")
+
+
+async def _applied(readers: Mapping[str, Service], produced: Position, wait: float) -> dict[str, float]:
+    """Seconds until each reader has applied the event at this position. Raises TimedOut."""
+    began = time.monotonic()
+    took: dict[str, float] = {}
+    while True:
+        for name in readers.keys() - took.keys():
+            if await _position(readers[name], "applied") >= produced:
+                took[name] = round(time.monotonic() - began, 3)
+        if late := sorted(readers.keys() - took.keys()):
+            if time.monotonic() - began >= wait:
+                raise TimedOut(f"after {wait:g} s the event is not applied by {', '.join(late)}: see muster status")
+            await asyncio.sleep(_LOOK_SECONDS)
+        else:
+            return {name: took[name] for name in readers}
+
+
+async def _position(service: Service, which: str) -> Position:
+    """The last position of the agency's stream in a service, produced or applied; (0, 0) where there is none."""
+    shown: dict[str, Any] = await service.get("/v1/streams", topic=AtuRecorded.topic, agency_id=_AGENCY)
+    found = next((state[which] for state in shown["items"] if state[which]), {"epoch": 0, "sequence": 0})
+    return found["epoch"], found["sequence"]
