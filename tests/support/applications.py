@@ -18,6 +18,7 @@ from muster_runtime.database.transactions import Database
 from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.http.health import Health
 from muster_runtime.http.keys import KeySource
+from muster_runtime.http.roles import Roles
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.process import application
@@ -42,7 +43,8 @@ def whole_application(name: str, jwks: Path = Path("no-keys.json")) -> FastAPI:
     database = Database(clock)
     runtime = Runtime(service, settings, clock, database, Wakeup(clock), KafkaConnection(settings))
     subscriptions = Subscriptions(service.subscriptions, service=name, group=name, clock=clock)
-    return application(runtime, database, subscriptions, _healthy, KeySource(str(jwks)), _no_state, with_api=True)
+    keys, roles = KeySource(str(jwks)), Roles.load("")
+    return application(runtime, database, subscriptions, _healthy, keys, roles, _no_state, with_api=True)
 
 
 async def _healthy() -> Health:

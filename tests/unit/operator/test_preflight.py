@@ -27,7 +27,7 @@ KEYS = KeySet([RSAKey.generate_key(2048, auto_kid=True)]).as_dict(private=False)
 
 
 @contextmanager
-def issuer(behind: timedelta, keys: dict[str, Any] = KEYS) -> Iterator[str]:
+def issuer(behind: timedelta, keys: Any = KEYS) -> Iterator[str]:
     """The address of one whose clock is behind."""
 
     class Handler(BaseHTTPRequestHandler):

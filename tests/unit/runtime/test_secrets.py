@@ -74,7 +74,7 @@ def test_a_file_that_holds_no_secret_ends_the_start_with_one_line(
         (tmp_path / "secret").write_bytes(content)
     monkeypatch.setenv("MUSTER_POSTGRES_API_DSN_FILE", str(tmp_path / "secret"))
     with pytest.raises(typer.Exit) as ended:
-        _built(Settings)  # type: ignore[arg-type]
+        _built(Settings)
     assert ended.value.exit_code == 2
     assert capsys.readouterr().err.startswith("MUSTER_POSTGRES_API_DSN_FILE: the file ")
 

@@ -67,12 +67,17 @@ _PROBLEM = {
 
 
 def create_app(
-    runtime: Runtime, api_database: Database, health: HealthCheck, keys: KeySource, *, with_api: bool = True
+    runtime: Runtime,
+    api_database: Database,
+    health: HealthCheck,
+    keys: KeySource,
+    roles: Roles,
+    *,
+    with_api: bool = True,
 ) -> FastAPI:
     """The application of a running process; without its API it has health and metrics alone.
 
-    Add further routers (parking, the sandbox's) to what it returns. Raises ValueError where no issuer is set,
-    and RolesRefused.
+    Add further routers (parking, the sandbox's) to what it returns. Raises ValueError where no issuer is set.
     """
     settings = runtime.settings
     clock = SystemClock()
@@ -94,7 +99,7 @@ def create_app(
             issuer=settings.oidc_issuer,
             audience=settings.oidc_audience,
             clock=clock,
-            roles=Roles.load(settings.roles_file),
+            roles=roles,
         ),
         limits=RateLimits(settings.http_token_rate, settings.http_agency_rate),
         admission=admission,

@@ -1,16 +1,18 @@
 """The routes that list the audit, and who read whose personal data."""
 
 import json
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from muster_contracts import Instant
+from muster_runtime.database.connections import Connection
 from muster_runtime.http.auth import requires
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.problem_responses import COMMON
-from muster_runtime.http.tenancy import ReaderDep
+from muster_runtime.http.tenancy import Reader, ReaderDep
 from muster_runtime.pagination import Page
 
 AgencyQuery = Annotated[str | None, Query(description="By default every agency the token may see.")]
@@ -50,7 +52,7 @@ def audit_router(service: str) -> APIRouter:
 
     @router.get("/audit", summary="List audit entries")
     async def list_audit(reader: ReaderDep, page: PageDep, agency_id: AgencyQuery = None) -> Page[AuditEntry]:
-        async with reader.read_own() if agency_id is None else reader.read(agency_id) as connection:
+        async with _reading(reader, agency_id) as connection:
             rows = await connection.fetch(
                 """
                 select
@@ -73,7 +75,7 @@ def audit_router(service: str) -> APIRouter:
     async def list_personal_reads(
         reader: ReaderDep, page: PageDep, agency_id: AgencyQuery = None
     ) -> Page[PersonalReadEntry]:
-        async with reader.read_own() if agency_id is None else reader.read(agency_id) as connection:
+        async with _reading(reader, agency_id) as connection:
             rows = await connection.fetch(
                 """
                 select id, read_at, agency_id, actor, route, subject_refs, request_id
@@ -88,6 +90,11 @@ def audit_router(service: str) -> APIRouter:
         return page.make([PersonalReadEntry(**row) for row in rows], key=lambda entry: str(entry.id))
 
     return router
+
+
+def _reading(reader: Reader, agency_id: str | None) -> AbstractAsyncContextManager[Connection]:
+    """The rows of one agency, or those of every agency that the token may see."""
+    return reader.read_own() if agency_id is None else reader.read(agency_id)
 
 
 def _facts(column: str | None) -> dict[str, Any] | None:

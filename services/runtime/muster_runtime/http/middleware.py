@@ -1,7 +1,6 @@
 """What every request passes first: its token, its quotas, its tenant's share of the process; and the access log."""
 
 import asyncio
-import re
 import time
 
 import structlog
@@ -9,6 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from muster_runtime import spans
 from muster_runtime.context import Context
 from muster_runtime.errors import TooManyRequests
 from muster_runtime.http import problems
@@ -30,8 +30,6 @@ MAX_TARGET_BYTES = 8 * 1024
 
 # Of a second one a proxy may look at the last, and a service at the first.
 _GIVEN_ONCE = (b"authorization", b"content-type", b"idempotency-key", b"if-match", REASON_HEADER.lower().encode())
-
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 # A method of the caller's own invention must not make a metric of its own.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -116,7 +114,7 @@ class Gatekeeper:
         request.state.context = Context(
             actor=identity.actor,
             correlation_id=exchange.correlation_id,
-            traceparent=_traceparent(request.headers.get("traceparent")),
+            traceparent=spans.valid(request.headers.get("traceparent")),
             request_id=exchange.request_id,
             break_glass_reason=identity.break_glass_reason,
         )
@@ -181,7 +179,3 @@ def _check_head(scope: Scope) -> None:
     for name in _GIVEN_ONCE:
         if names.count(name) > 1:
             raise HTTPException(400, f"{name.decode()} must be sent only once")
-
-
-def _traceparent(value: str | None) -> str | None:
-    return value if value is not None and _TRACEPARENT.fullmatch(value) else None

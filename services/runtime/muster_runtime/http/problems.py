@@ -36,7 +36,7 @@ _IF_MATCH = ("header", "if-match")
 _BAD_TEXT = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
 
 
-# What the framework and the middleware raise: slug and title.
+# What the framework and the middleware raise: slug and title. Any other status is named by its number.
 _HTTP = {
     400: ("bad-request", "The request is invalid"),
     404: ("not-found", "Not found"),
@@ -145,8 +145,9 @@ def _problem(
 
 
 def _http_problem(request: Request, error: HTTPException) -> Response:
-    slug, title = _HTTP[error.status_code]
-    detail = None if error.detail == HTTPStatus(error.status_code).phrase else error.detail
+    phrase = HTTPStatus(error.status_code).phrase
+    slug, title = _HTTP.get(error.status_code, (f"http-{error.status_code}", phrase))
+    detail = None if error.detail == phrase else error.detail
     headers = (
         {"allow": ", ".join(_methods(request))} if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else error.headers
     )

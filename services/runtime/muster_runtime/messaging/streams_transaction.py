@@ -40,29 +40,34 @@ class StreamsTransaction:
             async with self._database.write(*agencies, context=subscriptions.context, lock=lock) as uow:
                 if known:
                     await offsets.require(uow.connection, group, known)
-                applied, is_gap = positions.found(uow)
-                plans: dict[StreamKey, Plan] = {}
-                for stream, items in streams.items():
-                    last = applied.get(stream, START)
-                    if (
-                        is_gap.get(stream) is False
-                    ):  # parked, and not for missing events: nothing can free it but a replay
-                        await self._append(uow, (i for i in items if i.position is None or i.position > last))
-                    else:
-                        plans[stream] = make_plan(subscriptions.service, stream[0], items, last)
-                await subscriptions.carry_out(uow, plans)
-                for stream, plan in plans.items():
-                    if stream in is_gap:
-                        await self._append(uow, plan.held)
-                    elif plan.held:
-                        await parking.park(uow, group, waiting(plan.held), plan.reason, self._limits, gap=plan.gap)
-                filled = [
-                    stream
-                    for stream, plan in plans.items()
-                    if (stream in is_gap or plan.gap) and await self._is_filled(uow, stream, plan.position)
-                ]
+                filled = await self._apply(uow, streams)
         for topic, agency_id in filled:
             await self._replayer.replay(topic, agency_id, subscriptions.context)
+
+    async def _apply(self, uow: UnitOfWork, streams: Streams) -> list[StreamKey]:
+        """Apply and park what the streams bring; returns those whose gap is filled now."""
+        subscriptions = self._subscriptions
+        applied, is_gap = positions.found(uow)
+        plans: dict[StreamKey, Plan] = {}
+        for stream, items in streams.items():
+            last = applied.get(stream, START)
+            # Parked, and not for missing events: nothing can free it but a replay.
+            if is_gap.get(stream) is False:
+                await self._append(uow, (i for i in items if i.position is None or i.position > last))
+            else:
+                plans[stream] = make_plan(subscriptions.service, stream[0], items, last)
+        await subscriptions.carry_out(uow, plans)
+        for stream, plan in plans.items():
+            if stream in is_gap:
+                await self._append(uow, plan.held)
+            elif plan.held:
+                held = waiting(plan.held)
+                await parking.park(uow, subscriptions.group, held, plan.reason, self._limits, gap=plan.gap)
+        return [
+            stream
+            for stream, plan in plans.items()
+            if (stream in is_gap or plan.gap) and await self._is_filled(uow, stream, plan.position)
+        ]
 
     async def _append(self, uow: UnitOfWork, items: Iterable[Item]) -> None:
         await parking.append(uow, self._subscriptions.group, waiting(items), self._limits)

@@ -15,6 +15,7 @@ from muster_runtime.database.wakeup import WakeupListener
 from muster_runtime.http.application import create_app
 from muster_runtime.http.health import HealthCheck
 from muster_runtime.http.keys import KeySource
+from muster_runtime.http.roles import Roles
 from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.consumer import Consumer
@@ -29,6 +30,7 @@ from muster_runtime.process.start_checks import (
     StartRefused,
     require_identity,
     require_issuer,
+    require_roles,
     require_sessions,
     require_topics,
 )
@@ -58,7 +60,7 @@ async def running(
     """
     settings = service.settings
     clock = clock or (SandboxClock() if settings.environment == "sandbox" else SystemClock())
-    keys = require_issuer(settings)
+    keys, caller_roles = require_issuer(settings), require_roles(settings)
     kafka = KafkaConnection(settings)
     await _require_servers(service, roles, kafka)
     async with AsyncExitStack() as stack:
@@ -110,6 +112,7 @@ async def running(
             subscriptions,
             monitor.health,
             keys,
+            caller_roles,
             monitor.sandbox_state,
             with_api=Role.API in roles,
         )
@@ -130,12 +133,13 @@ def application(
     subscriptions: Subscriptions,
     health: HealthCheck,
     keys: KeySource,
+    roles: Roles,
     sandbox_state: Callable[[], Awaitable[dict[str, object]]],
     *,
     with_api: bool,
 ) -> FastAPI:
     """Everything that a process serves over HTTP: the service's routes, the operators', and a sandbox's."""
-    app = create_app(runtime, api_database, health=health, keys=keys, with_api=with_api)
+    app = create_app(runtime, api_database, health=health, keys=keys, roles=roles, with_api=with_api)
     app.include_router(operations_router(runtime.service, subscriptions, runtime.database))
     if runtime.settings.environment == "sandbox":
         app.include_router(sandbox_router(sandbox_state))

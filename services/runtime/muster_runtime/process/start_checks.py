@@ -22,16 +22,21 @@ class StartRefused(Exception):
 
 
 def require_issuer(settings: Settings) -> KeySource:
-    """The source of the issuer's keys. Refuses to start without an issuer, and with a file of roles that is wrong."""
+    """The source of the issuer's keys. Refuses to start without an issuer."""
+    if not settings.oidc_issuer or not settings.oidc_audience:
+        raise StartRefused("MUSTER_OIDC_ISSUER and MUSTER_OIDC_AUDIENCE must be set")
     try:
-        if not settings.oidc_issuer or not settings.oidc_audience:
-            raise StartRefused("MUSTER_OIDC_ISSUER and MUSTER_OIDC_AUDIENCE must be set")
-        Roles.load(settings.roles_file)
         return KeySource(settings.oidc_jwks, issuer=settings.oidc_issuer)
-    except RolesRefused as error:
-        raise StartRefused(f"MUSTER_ROLES_FILE: {error}") from None
     except ValueError as error:
         raise StartRefused(str(error)) from None
+
+
+def require_roles(settings: Settings) -> Roles:
+    """The roles of callers. Refuses to start with a file of them that is wrong."""
+    try:
+        return Roles.load(settings.roles_file)
+    except RolesRefused as error:
+        raise StartRefused(f"MUSTER_ROLES_FILE: {error}") from None
 
 
 async def require_topics(service: Service, kafka: KafkaConnection) -> None:

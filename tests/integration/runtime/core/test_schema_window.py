@@ -42,10 +42,9 @@ async def test_a_database_is_compared_and_waited_for(databases: Databases, newer
     access = await databases.make("probe", MIGRATIONS)
     now = max(file.name.partition("_")[0] for file in RUNTIME_MIGRATIONS.glob("*.sql"))
     window = {"service": "probe", "schema_min": NEEDED, "schema_head": OPTIONAL}
-    by_api, by_worker, by_owner = (
-        Settings(environment="sandbox", **{f"postgres_{role}_dsn": SecretStr(dsn)})
-        for role, dsn in (("api", access.api_dsn), ("worker", access.worker_dsn), ("owner", access.owner_dsn))
-    )
+    by_api = Settings(environment="sandbox", postgres_api_dsn=SecretStr(access.api_dsn))
+    by_worker = Settings(environment="sandbox", postgres_worker_dsn=SecretStr(access.worker_dsn))
+    by_owner = Settings(environment="sandbox", postgres_owner_dsn=SecretStr(access.owner_dsn))
     assert await describe(newer, by_api, database=False) == window
     behind = {**window, "database": now, "ahead": [], "behind": [NEEDED, OPTIONAL]}
     for settings in (by_api, by_worker, by_owner):

@@ -18,6 +18,7 @@ from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.http.application import create_app
 from muster_runtime.http.health import Health
 from muster_runtime.http.keys import KeySource
+from muster_runtime.http.roles import Roles
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.observability import telemetry
 from muster_runtime.service import Runtime
@@ -92,6 +93,7 @@ async def sample(databases: Databases, tokens: TokenIssuer, logged: StringIO) ->
         api,
         health,
         KeySource(str(tokens.jwks)),
+        Roles.load(""),
     )
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://sample.test")
     made = Sample(app, client, admin, clock, tokens, logged)

@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY
 
 from muster_runtime.http.application import create_app
 from muster_runtime.http.keys import KeySource
+from muster_runtime.http.roles import Roles
 from tests.integration.runtime.http.conftest import Sample
 from tests.integration.runtime.http.problems import problem
 from tests.support.eventually import eventually
@@ -26,7 +27,9 @@ async def limited(sample: Sample) -> AsyncIterator[httpx.AsyncClient]:
     changes = {"http_token_rate": 3, "http_agency_rate": 5, "http_behind_tls": True}
     settings = runtime.settings.model_copy(update=changes)
     keys = KeySource(str(sample.tokens.jwks))
-    app = create_app(replace(runtime, settings=settings), sample.app.state.database, sample.check_health, keys)
+    app = create_app(
+        replace(runtime, settings=settings), sample.app.state.database, sample.check_health, keys, Roles.load("")
+    )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://sample.test") as client:
         yield client
 

@@ -1,0 +1,27 @@
+"""Every status of HTTP has a problem, also one that nothing of ours raises."""
+
+import json
+from http import HTTPStatus
+
+import pytest
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from muster_runtime.http.problems import answer
+
+
+@pytest.mark.parametrize(
+    ("error", "slug", "title", "detail"),
+    [
+        (HTTPException(418), "http-418", HTTPStatus(418).phrase, None),
+        (HTTPException(416, "from 5 on"), "http-416", HTTPStatus(416).phrase, "from 5 on"),
+        (HTTPException(413), "body-too-large", "The body is too large", None),
+    ],
+)
+async def test_an_http_error_is_a_problem(error: HTTPException, slug: str, title: str, detail: str | None) -> None:
+    request = Request({"type": "http", "method": "GET", "path": "/", "headers": []})
+    request.state.request_id = "req_1"
+    reply = await answer(request, error)
+    problem = json.loads(bytes(reply.body))
+    assert (reply.status_code, problem["type"]) == (error.status_code, f"urn:muster:problem:{slug}")
+    assert (problem["title"], problem.get("detail")) == (title, detail)
