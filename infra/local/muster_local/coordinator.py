@@ -115,7 +115,7 @@ class Coordinator:
     async def begin(self, at: datetime) -> None:
         """Put the clock of a stack in which nothing has happened yet to `at`, be it in the past.
 
-        Raises ValueError where time would go back: the clock stands later, or a transaction is dated later.
+        Raises ValueError if time would go back: the clock stands later, or a transaction is dated later.
         """
         sweep = await self.sweep()
         dated = [state.latest for state in sweep.values() if isinstance(state, ProcessState) and state.latest]
@@ -132,7 +132,7 @@ class Coordinator:
         """Move to `target` by way of every instant at which something is due.
 
         `on_instant` is called at each of them once all is quiet. A clock that was never moved first stops where it is.
-        Raises ValueError where time would go back, and ClockStuck when the services do not become quiet.
+        Raises ValueError if time would go back, and ClockStuck when the services do not become quiet.
         """
         self.now = await self._last_move()  # another coordinator may have moved it
         present = self.now or SystemClock().now()

@@ -151,7 +151,7 @@ class Home:
         return append(self.log(process))
 
     def make(self) -> Self:
-        """Make the folder, where it is missing, and close it to others, where it is empty.
+        """Make the folder if it is missing, and close it to others, where it is empty.
 
         Raises HomeRefused when others could reach into it.
         """

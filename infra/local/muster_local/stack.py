@@ -252,7 +252,7 @@ def _launch(
 
 
 def _require_embedded_servers() -> None:
-    """Raise BadInput where the environment names servers: their doors are for their owner to close."""
+    """Raise BadInput if the environment names servers: their doors are for their owner to close."""
     for name in ("MUSTER_POSTGRES_DSN", "MUSTER_KAFKA_BOOTSTRAP", "MUSTER_STACK"):
         if os.environ.get(name):
             raise BadInput(f"a secured stack has servers of its own: unset {name}")

@@ -188,12 +188,12 @@ async def _serve(service: Service, roles: frozenset[Role], open_files: int) -> N
 
 
 def _log_unhandled(_loop: asyncio.AbstractEventLoop, found: dict[str, Any]) -> None:
-    """Log what no task waited for. asyncio itself would show the task, and in it the error's message as it is."""
+    """Log an error that nothing handled. asyncio's own report would quote the error's message."""
     _log.error("task_failed", reason=found.get("message"), exc_info=found.get("exception"))
 
 
 async def _until_stopped(server: uvicorn.Server, process: Process, stopped: asyncio.Event) -> None:
-    """Serve until a signal; when a duty breaks down, stop as well, with its error: a restart is the cure."""
+    """Serve until a signal, or until a duty fails: then stop with its error, because only a restart helps."""
     serving = asyncio.ensure_future(server.serve())
     stopping = asyncio.ensure_future(stopped.wait())
     ends: set[asyncio.Future[Any]] = {serving, stopping, process.failed}

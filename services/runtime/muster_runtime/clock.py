@@ -14,7 +14,7 @@ class Clock(Protocol):
 
     @property
     def virtual(self) -> bool:
-        """Whether its time is set, and need not agree with any other clock: a sandbox's alone."""
+        """Whether its time is set by hand, as only a sandbox's is, and may differ from every other clock."""
         ...
 
     def now(self) -> datetime:

@@ -51,7 +51,7 @@ class ClockFollower:
         await self._consumer.stop()
 
     def _move(self, record: Any) -> bool:
-        """Move the clock as a record says; False where it says nothing that can be read."""
+        """Move the clock as a record says; False if it says nothing that can be read."""
         try:
             now = ClockMoved.model_validate_json(record.value).now
         except Exception as error:  # one record must never stop a process

@@ -175,7 +175,7 @@ class Settings(KafkaSettings):
         return self
 
     def _check(self, name: str, text: str) -> None:
-        """Raise ValidationError where the settings would not be valid with another value of a secret."""
+        """Raise ValidationError if the settings would not be valid with another value of a secret."""
         values: dict[str, Any] = {**dict(self), name: SecretStr(text)}
         BaseModel.__init__(type(self).__new__(type(self)), **values)  # without asking the environment again
 

@@ -88,7 +88,7 @@ def current() -> Span:
 
 
 def traceparent() -> str | None:
-    """The current span's traceparent, also where it is not sampled; None where there is no span."""
+    """The current span's traceparent, also where it is not sampled; None if there is no span."""
     if _tracer is None:
         return None
     span = trace.get_current_span().get_span_context()
@@ -96,7 +96,7 @@ def traceparent() -> str | None:
 
 
 def valid(traceparent: str | None) -> str | None:
-    """A traceparent that may be passed on; None where it is not one: other producers write what they like."""
+    """A traceparent that may be passed on; None if it is not one: other producers write what they like."""
     return traceparent if traceparent is not None and _TRACEPARENT.fullmatch(traceparent) else None
 
 

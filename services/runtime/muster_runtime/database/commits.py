@@ -52,7 +52,7 @@ class Commits:
                 timeout.reschedule(asyncio.get_running_loop().time())
 
     def admit(self) -> None:
-        """Raise CommitUnconfirmed where a transaction could not be committed now."""
+        """Raise CommitUnconfirmed if a transaction could not be committed now."""
         if self._patience is None:
             return
         if self._standby_gone:
@@ -82,7 +82,7 @@ class Commits:
     async def transaction(self, connection: Connection, held: AsyncExitStack) -> AsyncIterator[None]:
         """A transaction on a connection, which `held` gives back.
 
-        Raises CommitUnconfirmed where the commit takes too long. It then goes on, and keeps the connection; the same
+        Raises CommitUnconfirmed if the commit takes too long. It then goes on, and keeps the connection; the same
         where its caller is canceled.
         """
         transaction = connection.transaction()

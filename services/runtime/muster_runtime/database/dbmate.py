@@ -27,7 +27,7 @@ def migrate(owner_dsn: SecretStr | str, schema: str, directory: Path) -> None:
     """Apply what is pending, as the owner role.
 
     Raises MigrationFailed; each file is a transaction of its own, so that what came before it stays applied, or, where
-    it builds an index concurrently, repeatable. Raises MigrationsMissing where this installation came without them.
+    it builds an index concurrently, repeatable. Raises MigrationsMissing if this installation came without them.
     """
     schemas.files_of(directory)
     beside_python = Path(sys.executable).parent / "dbmate"

@@ -39,7 +39,7 @@ class MigrationsPending(RetryableError):
 
 @dataclass(frozen=True)
 class Compared:
-    """A database beside the code: its last version, None where it has none, and the versions that only one of them has.
+    """A database beside the code: its last version, None if it has none, and the versions that only one of them has.
 
     Of those that only the code has, it needs the `needed` ones: without them it does not work.
     """
@@ -84,7 +84,7 @@ class Schema:
 async def unapplied(connection: Connection, directory: Path) -> Sequence[str]:
     """The versions that the schema lacks and the code needs, as any of the roles may see it.
 
-    Raises MigrationsMissing where this installation came without its migrations.
+    Raises MigrationsMissing if this installation came without its migrations.
     """
     return (await Schema("", directory).compare(connection)).needed
 
@@ -97,7 +97,7 @@ def tags_of(file: Path) -> Sequence[str]:
 def files_of(directory: Path) -> dict[str, Path]:
     """The migrations of a schema by version: the runtime's, and the service's own in the folder.
 
-    Raises MigrationsMissing where this installation came without them.
+    Raises MigrationsMissing if this installation came without them.
     """
     files: dict[str, Path] = {}
     for folder in (RUNTIME_MIGRATIONS, directory):

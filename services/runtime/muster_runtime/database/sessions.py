@@ -76,7 +76,7 @@ class Address:
         )(self._connect, options)
 
     async def _connect(self, options: dict[str, Any]) -> "asyncpg.Connection[Any]":
-        """The driver tries several servers as well, but lets one that does not answer use up the time of all."""
+        """Try each server. The driver does too, but one that does not answer would use up the time of all."""
         dsn = self._dsn.get_secret_value()
         parts = urlsplit(dsn)
         credentials, at, hosts = parts.netloc.rpartition("@")
@@ -112,7 +112,7 @@ def _refusal(address: SplitResult, error: Exception) -> str:
 
 
 def keep_alive(connection: "asyncpg.Connection[Any]") -> None:
-    """Let a connection whose server has vanished without a word end within half a minute."""
+    """Close a connection within half a minute if its server disappears without closing it."""
     socket_ = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
     socket_.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE.items():

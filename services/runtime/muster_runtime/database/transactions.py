@@ -244,7 +244,7 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection outside of any transaction. Raises MigrationsPending where the schema lacks what it asks for."""
+        """A connection outside of any transaction. Raises MigrationsPending if the schema lacks what it asks for."""
         async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             try:
                 yield connection

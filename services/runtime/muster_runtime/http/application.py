@@ -77,7 +77,7 @@ def create_app(
 ) -> FastAPI:
     """The application of a running process; without its API it has health and metrics alone.
 
-    Add further routers (parking, the sandbox's) to what it returns. Raises ValueError where no issuer is set.
+    Add further routers (parking, the sandbox's) to what it returns. Raises ValueError if no issuer is set.
     """
     settings = runtime.settings
     clock = SystemClock()

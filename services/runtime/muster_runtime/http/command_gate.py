@@ -18,7 +18,7 @@ class CommandGate:
     async def turn(self, agencies: Sequence[str]) -> AsyncIterator[None]:
         """Wait for the turn of a command that changes these agencies, and hold it.
 
-        Raises TooManyRequests where a limit is reached, and TimeoutError where the turn does not come.
+        Raises TooManyRequests if a limit is reached, and TimeoutError where the turn does not come.
         """
         self._backlog.admit()
         if len(agencies) != 1:

@@ -74,7 +74,7 @@ class Connections:
         self._logged_at: dict[str, float] = {}
 
     def admit(self, connection: "BoundedProtocol") -> bool:
-        """Count a new connection; False where there is no room for it."""
+        """Count a new connection; False if there is no room for it."""
         address = connection.address
         if self._open[address] >= self._per_address:
             reason, room = "address", self._evict(self._waiting_of.get(address), "address")

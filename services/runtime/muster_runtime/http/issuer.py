@@ -22,7 +22,7 @@ class Issuer:
 
     @classmethod
     def load(cls, path: Path, *, issuer: str, audience: str = "muster") -> "Issuer":
-        """The issuer whose private key is the file; where there is none, a new key is kept there (mode 0600)."""
+        """The issuer whose private key is the file; if there is none, a new key is kept there (mode 0600)."""
         if not path.exists():
             key = OKPKey.generate_key("Ed25519", auto_kid=True)
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

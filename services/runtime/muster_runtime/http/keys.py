@@ -66,13 +66,13 @@ class KeySource:
 
     @property
     def age(self) -> float:
-        """Seconds since the keys were last read; where they never were, since the start."""
+        """Seconds since the keys were last read; if they never were, since the start."""
         return self._monotonic() - max(self._read_at, self._started_at)
 
     async def holding(self, kid: str | None) -> KeySet:
         """The keys, hopefully with the key `kid` among them.
 
-        Raises RetryableError where there are none, or not this one, and the issuer does not answer in time.
+        Raises RetryableError if there are none, or not this one, and the issuer does not answer in time.
         """
         self._ask_if_old()
         if self._keys is not None and kid is not None and all(key.kid != kid for key in self._keys):

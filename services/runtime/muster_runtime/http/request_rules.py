@@ -36,7 +36,7 @@ class UnsupportedMediaType(PermanentError):
 
 
 def media_type(request: Request) -> str:
-    """The request's Content-Type without its parameters, in small letters; empty where there is none."""
+    """The request's Content-Type without its parameters, in small letters; empty if there is none."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 

@@ -140,7 +140,7 @@ def _leaves(table: Mapping[str, Any], above: ClaimPath) -> Iterator[tuple[ClaimP
 
 
 def _named(name: str, claims: Mapping[str, Any]) -> Any:
-    """A claim by its name; where there is none, the dots of the name lead into objects."""
+    """A claim by its name; if there is none, the dots of the name lead into objects."""
     return claims[name] if name in claims else _at(tuple(name.split(".")), claims)
 
 

@@ -13,7 +13,7 @@ OPERATORS_PART = 0.1
 
 
 class Slots:
-    """Something of which there are `total` in a process, shared by tenants. `reserve` is kept for operators."""
+    """A resource of which a process has `total`, shared by tenants. `reserve` is kept for operators."""
 
     def __init__(self, total: int, what: str) -> None:
         self.total = total
@@ -28,7 +28,7 @@ class Slots:
         return self.used >= self.total - self._reserve
 
     def take(self, tenant: str, count: int = 1, *, operator: bool = False) -> None:
-        """Take some. Raises TooManyRequests where the tenant holds its share, or where none are left."""
+        """Take some. Raises TooManyRequests if the tenant holds its share, or if none are left."""
         free = self.total - self.used - (0 if operator else self._reserve)
         if count > free:
             raise TooManyRequests(f"all {self.total} {self._what} of this process are taken; send it again later")

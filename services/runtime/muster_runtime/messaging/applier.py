@@ -45,7 +45,7 @@ class Applier:
     async def apply(self, records: Sequence[Record], first: Mapping[Partition, int] = {}) -> list[StreamBlocked]:
         """Apply records of any streams, in their order; park what is refused.
 
-        `first` are the offsets from which their partitions were read. Raises DatabaseWentBack where the database has
+        `first` are the offsets from which their partitions were read. Raises DatabaseWentBack if the database has
         lost what came before them and the topic is compacted: on other topics, what follows parks as a gap.
 
         Returns the streams that must wait, of which nothing more was applied. Any other error is the server's fault
@@ -82,7 +82,7 @@ class Applier:
         return blocked + await self._apply_each(held, known, time.monotonic() + waits_seconds)
 
     async def _apply_together(self, streams: Streams, known: Mapping[Partition, int]) -> list[StreamBlocked]:
-        """Apply streams in one transaction; where that cannot be, each in its own."""
+        """Apply streams in one transaction; if that is not possible, each in its own."""
         if len(streams) > 1:
             try:
                 await self._transaction.apply(streams, known)
@@ -121,7 +121,7 @@ class Applier:
     async def _apply_alone(
         self, stream: StreamKey, items: Sequence[Item], known: Mapping[Partition, int], patience_seconds: float | None
     ) -> None:
-        """Apply one stream; where it is refused, apply it item by item, and park it from the refused one on.
+        """Apply one stream; if it is refused, apply it item by item, and park it from the refused one on.
 
         Raises StreamFull from the first item on for which there is no room.
         """

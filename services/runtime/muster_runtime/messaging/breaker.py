@@ -21,7 +21,7 @@ class BreakerOpen(RetryableError):
 
 
 async def check(uow: UnitOfWork, group: str, limit: int) -> None:
-    """Raise BreakerOpen where handlers have refused events of `limit` streams within WINDOW."""
+    """Raise BreakerOpen if handlers have refused events of `limit` streams within WINDOW."""
     recent = await uow.connection.fetchval(
         "select count(*) from parked_stream where consumer_group = $1 and parked_at > $2 and refused",
         group,
@@ -32,7 +32,7 @@ async def check(uow: UnitOfWork, group: str, limit: int) -> None:
 
 
 async def check_deadlines(uow: UnitOfWork, limit: int) -> None:
-    """Raise BreakerOpen where handlers have refused `limit` deadlines within WINDOW."""
+    """Raise BreakerOpen if handlers have refused `limit` deadlines within WINDOW."""
     recent = await uow.connection.fetchval("select count(*) from deadline where parked_at > $1", uow.now - WINDOW)
     if recent >= limit:
         raise BreakerOpen(limit, "deadlines")

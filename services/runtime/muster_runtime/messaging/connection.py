@@ -56,7 +56,7 @@ class KafkaConnection:
         return cls(KafkaSettings.model_construct(kafka_bootstrap=bootstrap))
 
     def options(self) -> dict[str, Any]:
-        """What each client of aiokafka is made with. Raises OSError where the certificates cannot be used."""
+        """What each client of aiokafka is made with. Raises OSError if the certificates cannot be used."""
         return {"bootstrap_servers": self.bootstrap, **self._security_options()}
 
     def security(self) -> BaseSecurity | None:

@@ -37,7 +37,7 @@ class CertificateContext(ssl.SSLContext):
     _current: ssl.SSLContext
 
     def __new__(cls, _ca: str, _certificate: str, _key: str) -> "CertificateContext":
-        """Raises OSError where the files cannot be read or do not belong together."""
+        """Raises OSError if the files cannot be read or do not belong together."""
         return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
 
     def __init__(self, ca: str, certificate: str, key: str) -> None:
@@ -91,7 +91,7 @@ class TokenSource(AbstractTokenProvider):
         self._secret = ""  # with which the token was got
 
     async def token(self) -> str:
-        """A token. Raises AuthenticationFailedError where the issuer gives none and the last one has expired."""
+        """A token. Raises AuthenticationFailedError if the issuer gives none and the last one has expired."""
         async with self._asking:
             secret = self._client_secret.get_secret_value()
             if time.monotonic() >= self._fresh_until or secret != self._secret:

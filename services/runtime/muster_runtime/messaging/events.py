@@ -29,7 +29,7 @@ class Received(Generic[E]):
 
     @property
     def data(self) -> E:
-        """The fact. Raises Unreadable where the record's value does not fit the event's type."""
+        """The fact. Raises Unreadable if the record's value does not fit the event's type."""
         if self._data is None:
             self._data = self._read()
         return self._data

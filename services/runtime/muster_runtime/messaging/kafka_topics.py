@@ -67,7 +67,7 @@ class KafkaTopics:
         self.faults = TopicFaults()
 
     async def start(self) -> None:
-        """Connect. Raises KafkaError where Kafka cannot be reached."""
+        """Connect. Raises KafkaError if Kafka cannot be reached."""
         await self._admin.start()
 
     async def stop(self) -> None:
@@ -75,7 +75,7 @@ class KafkaTopics:
         await self._admin.close()
 
     async def look(self) -> TopicFaults:
-        """What is wrong with the topics now. Raises KafkaError where Kafka cannot be reached."""
+        """What is wrong with the topics now. Raises KafkaError if Kafka cannot be reached."""
         there = await self._live()
         absent = [name for name in self._needed if name not in there]
         forbidden = await forbidden_topics(self._admin, absent) if absent else []

@@ -73,7 +73,7 @@ async def keep(
 
 
 async def require(connection: Connection, group: str, first: Mapping[Partition, int]) -> None:
-    """Raise DatabaseWentBack where the database does not know of everything before these offsets."""
+    """Raise DatabaseWentBack if the database does not know of everything before these offsets."""
     known = await begins(connection, group)
     if lost := {partition for partition, offset in first.items() if known.get(partition, 0) < offset}:
         raise DatabaseWentBack(lost)

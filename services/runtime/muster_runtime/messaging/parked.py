@@ -21,7 +21,7 @@ class ParkedStream:
 
 
 async def count(connection: Connection, group: str, topic: str, agency_id: str) -> int:
-    """How many records wait in a stream; 0 where it is not parked."""
+    """How many records wait in a stream; 0 if it is not parked."""
     records: int | None = await connection.fetchval(
         "select records from parked_stream where consumer_group = $1 and topic = $2 and agency_id = $3",
         group,
@@ -32,7 +32,7 @@ async def count(connection: Connection, group: str, topic: str, agency_id: str) 
 
 
 async def first_position(connection: Connection, group: str, topic: str, agency_id: str) -> Position | None:
-    """The position of the first record that waits in a stream; None where none does."""
+    """The position of the first record that waits in a stream; None if none does."""
     row = await connection.fetchrow(
         """
         select epoch, sequence

@@ -17,7 +17,7 @@ MAX_REASON = 2_000
 
 
 class Waiting(NamedTuple):
-    """A record that is to wait, and its position; None where it cannot be read."""
+    """A record that is to wait, and its position; None if it cannot be read."""
 
     record: Record
     position: Position | None

@@ -31,7 +31,7 @@ class StreamPosition(BaseModel):
 
 
 class StreamState(BaseModel):
-    """Where a stream stands in one service; null where it does not produce, or has not applied, any of it."""
+    """Where a stream stands in one service; null if it does not produce, or has not applied, any of it."""
 
     topic: str
     agency_id: str

@@ -75,7 +75,7 @@ class Producer:
     async def partition_of(self, topic: str, key: bytes) -> TopicPartition:
         """The partition of a key.
 
-        Raises KafkaError where there is no such topic, TopicRepartitioned where it is not the contract's partition.
+        Raises KafkaError if there is no such topic, TopicRepartitioned where it is not the contract's partition.
         """
         partitions = len(await self._kafka.partitions_for(topic))
         if partitions != self._partitions[topic]:
@@ -83,7 +83,7 @@ class Producer:
         return TopicPartition(topic, partition_of(key, partitions))
 
     def has_leader(self, partition: TopicPartition) -> bool:
-        """Whether there is a broker to send a partition's events to; where not, the client asks again."""
+        """Whether there is a broker to send a partition's events to; if not, the client asks again."""
         if self._kafka.client.cluster.leader_for_partition(partition) not in (None, -1):
             return True
         if time.monotonic() > self._asked_at + REFRESH_SECONDS:

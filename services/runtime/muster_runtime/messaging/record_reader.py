@@ -40,7 +40,7 @@ class Item(NamedTuple):
 
     @property
     def position(self) -> Position | None:
-        """The place in the stream of the record's key; None where the record is of no stream, or of another."""
+        """The place in the stream of the record's key; None if the record is of no stream, or of another."""
         envelope = self.envelope
         if envelope is None or envelope.agency_id != self.record.agency_id:
             return None
@@ -57,7 +57,7 @@ class RecordReader:
         self._service = service
 
     def latest(self) -> datetime | None:
-        """The latest time that an event may have now; None where clocks are set, and need not agree."""
+        """The latest time that an event may have now; None if clocks are set, and need not agree."""
         return None if self._clock.virtual else self._clock.now() + FUTURE
 
     def read(self, record: Record, latest: datetime | None) -> Item:

@@ -85,7 +85,7 @@ async def unsealed_agencies(connection: Connection) -> dict[str, datetime]:
 
 
 async def seal(uow: UnitOfWork, agency_id: str, service: str, event_of: SealEvent) -> Seal | None:
-    """Seal the first SEAL_ROWS rows of an agency that are not sealed, and publish that; None where there is none."""
+    """Seal the first SEAL_ROWS rows of an agency that are not sealed, and publish that; None if there is none."""
     newest = await uow.connection.fetchrow(
         "select number, last_id, sha256 from audit_seal where agency_id = $1 order by number desc limit 1", agency_id
     )

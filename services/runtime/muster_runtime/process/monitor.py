@@ -1,4 +1,4 @@
-"""What a process knows of its own state: for readiness, for metrics, for the sandbox's clock."""
+"""The state of a process: its readiness, its metrics, and what the sandbox's clock needs."""
 
 import asyncio
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Monitor:
-    """Looks at the parts of one process."""
+    """Reports the state of one process."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class Monitor:
         return [reason] if reason else []
 
     async def _migrations(self, connection: Connection, warnings: list[str]) -> list[str]:
-        """Why the schema does not do; a schema that is ahead does. A pending migration that is optional is a warning.
+        """Why the schema cannot be used; one that is ahead can. A pending migration that is optional is a warning.
 
         Asked at each look: a restored backup takes a schema back.
         """
@@ -203,7 +203,7 @@ class Monitor:
         return any(disk.is_full for disk in full)
 
     async def sandbox_state(self) -> dict[str, object]:
-        """What the coordinator of the sandbox's clock asks of each process."""
+        """The state that the coordinator of the sandbox's clock reads from each process."""
         runtime = self._runtime
         async with runtime.database.connection() as connection:
             outbox = await connection.fetchval("select count(*) from outbox")

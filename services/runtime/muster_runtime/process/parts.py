@@ -63,7 +63,7 @@ async def api_database(service: Service, clock: Clock, backlog: Backlog, stack: 
 async def clock_follower(
     settings: Settings, kafka: KafkaConnection, clock: SandboxClock, listener: WakeupListener, stack: AsyncExitStack
 ) -> ClockFollower:
-    """What moves the sandbox's clock, once the clock is where the others have it; `stack` stops it."""
+    """The follower of the sandbox's clock, which has caught up with the other processes; `stack` stops it."""
     clock.on_move(listener.wake)
     follower = ClockFollower(kafka, settings.topic_prefix, clock)
     await follower.start()
@@ -103,7 +103,7 @@ def make_scheduler(runtime: Runtime, listener: WakeupListener, group: str) -> Sc
 
 
 def make_purger(runtime: Runtime, listener: WakeupListener) -> Purger:
-    """What deletes rows when their time is over: the runtime's, and the service's own."""
+    """The purger of the runtime's and the service's expired rows."""
     service = runtime.service
     settings = runtime.settings
     retentions = [
@@ -117,7 +117,7 @@ def make_purger(runtime: Runtime, listener: WakeupListener) -> Purger:
 
 
 def make_sealer(runtime: Runtime, listener: WakeupListener) -> Sealer | None:
-    """What seals the audit of a service that publishes its seals."""
+    """The sealer of the audit trail; None if the service publishes no seals."""
     service = runtime.service
     if service.audit_sealed is None:
         return None

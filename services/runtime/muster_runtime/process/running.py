@@ -1,4 +1,4 @@
-"""What a process starts, in order, as its roles say; it stops all of it in the reverse order."""
+"""Starts the parts of a process that its roles need, in order, and stops them in the reverse order."""
 
 import asyncio
 import gc
@@ -156,7 +156,7 @@ async def _require_servers(service: Service, roles: frozenset[Role], kafka: Kafk
 
 
 def collect_garbage_rarely() -> None:
-    """Leave what start-up made out of every later collection, and collect seldom: a fifth of a consumer's CPU."""
+    """Exclude what start-up made from collections, and collect rarely: it saves a fifth of a consumer's CPU."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)

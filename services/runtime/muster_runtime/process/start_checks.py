@@ -1,4 +1,4 @@
-"""What must be right before a process starts: its topics, and the servers that it needs."""
+"""Checks before a process starts: its settings, its topics, and the servers that it needs."""
 
 import asyncpg
 from aiokafka.errors import KafkaError
@@ -40,7 +40,7 @@ def require_roles(settings: Settings) -> Roles:
 
 
 async def require_topics(service: Service, kafka: KafkaConnection) -> None:
-    """Refuse to start without the topics: nothing creates them, or puts them right, behind an operator's back."""
+    """Refuse to start if a topic is missing or unsafe. Only an operator creates or corrects topics."""
     if unknown := sorted(service.topics - topics().keys()):
         raise StartRefused(f"there is no contract for the topics {', '.join(unknown)}")
     try:
@@ -65,7 +65,7 @@ async def require_topics(service: Service, kafka: KafkaConnection) -> None:
 
 
 async def require_identity(service: Service, database: Database) -> None:
-    """Refuse to start with a setting that was another one at the first start, and must not change."""
+    """Refuse to start if a setting that must never change has changed since the first start."""
     if service.identity is None:
         return
     try:
@@ -78,7 +78,7 @@ async def require_identity(service: Service, database: Database) -> None:
 
 
 async def require_sessions(setting: str, dsn: SecretStr) -> None:
-    """Refuse to start without Postgres, and behind a pooler that shares a server connection between sessions."""
+    """Refuse to start if Postgres is unavailable, or a pooler shares a server connection between sessions."""
     if not dsn.get_secret_value():
         raise StartRefused(f"{setting} is not set")
     try:

@@ -1,4 +1,4 @@
-"""How long the trails are kept: audit rows, and the records of who read personal data."""
+"""The retention of the audit trail and of the records of who read personal data."""
 
 from datetime import datetime, timedelta
 
