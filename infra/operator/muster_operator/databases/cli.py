@@ -20,12 +20,20 @@ from muster_operator.group import group
 from muster_operator.options import ServiceOption
 from muster_operator.output import Answer, table
 from muster_operator.target import Target, on_target
+from muster_runtime.secrets import FOLDER
 
 app = group("Make the roles, databases, and schemas of the services on a server of Postgres.")
 
+DEFAULT_FOLDER = Path("passwords")
+
 PasswordsOption = Annotated[
     Path,
-    typer.Option("--passwords", metavar="DIR", help="A folder with a file for each password, named as the role."),
+    typer.Option(
+        "--passwords",
+        metavar="DIR",
+        envvar=FOLDER,
+        help="A folder with a file for each role's password, such as billing_api.",
+    ),
 ]
 DatabaseOption = Annotated[
     str, typer.Option("--database", help="The database of the services; {service} is the service's name.")
@@ -37,7 +45,10 @@ Done = Sequence[tuple[Wanted, Step]]
 @app.command("plan")
 @on_target(asks=False)
 async def show_plan(
-    target: Target, passwords: PasswordsOption, database: DatabaseOption = "muster", service: ServiceOption = None
+    target: Target,
+    passwords: PasswordsOption = DEFAULT_FOLDER,
+    database: DatabaseOption = "muster",
+    service: ServiceOption = None,
 ) -> Answer:
     """Show the SQL that apply would execute, without passwords. The exit status is 1 if there is any.
 
@@ -56,7 +67,10 @@ async def show_plan(
 @app.command("apply")
 @on_target(asks=False)
 async def apply_plan(
-    target: Target, passwords: PasswordsOption, database: DatabaseOption = "muster", service: ServiceOption = None
+    target: Target,
+    passwords: PasswordsOption = DEFAULT_FOLDER,
+    database: DatabaseOption = "muster",
+    service: ServiceOption = None,
 ) -> Answer:
     """Make what is missing: roles, databases, rights, and schemas.
 

@@ -59,5 +59,6 @@ def make_passwords(folder: Path, roles: Iterable[str]) -> dict[str, str]:
             with os.fdopen(os.open(folder / role, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(password)
     except OSError as error:
-        raise BadInput(f"{error.filename}: {error.strerror}") from None
+        how = "give the password there, or name another folder with --passwords"
+        raise BadInput(f"{error.filename} cannot be written ({error.strerror}): {how}") from None
     return made
