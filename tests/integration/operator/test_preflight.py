@@ -63,7 +63,7 @@ async def installation(
 ) -> AsyncIterator[Installation]:
     dsn = postgres_by_tls.server.address
     access = await provision(dsn, "muster", "entitlements", password_of(dsn))
-    migrate(access.owner_dsn, "entitlements", migrations_of("entitlements"))
+    await asyncio.to_thread(migrate, access.owner_dsn, "entitlements", migrations_of("entitlements"))
     administrator = secured.administrator()
     wanted = acls_of_services(topics().values(), prefix=topic_prefix)
     acls = [acl for acl in wanted if acl.principal == "User:entitlements"]

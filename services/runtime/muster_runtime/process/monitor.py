@@ -189,8 +189,10 @@ class Monitor:
         except MigrationsMissing as error:
             return [str(error)]
         if needed := compared.needed:
-            is_at = f"the schema is at {compared.database or 'no version'}, and this process needs {schema.minimum}"
-            return [f"migrations are pending: {', '.join(needed)}; {is_at}"]
+            lacking, there = ", ".join(needed), compared.database or "no version"
+            return [
+                f"migrations are pending: {lacking}; the schema is at {there}, and this process needs {schema.minimum}"
+            ]
         if compared.behind:
             warnings.append(f"migrations are pending: {', '.join(compared.behind)}; this process works without them")
         return []
