@@ -146,7 +146,7 @@ async def test_each_thing_that_is_wrong_is_named(installation: Installation) -> 
             {"POSTGRES_API_DSN": access.api_dsn.partition("?")[0]},
         ),
         ("issuer", "cannot be read", {"OIDC_JWKS": "/no/such/file"}),
-        ("topics", "missing: ", {"TOPIC_PREFIX": f"{installation.prefix}x."}),
+        ("topics", "Kafka does not allow them to be described: ", {"TOPIC_PREFIX": f"{installation.prefix}x."}),
         ("kafka", "Kafka refuses the user entitlements", {"KAFKA_PASSWORD": new_password()}),
     ):
         variables = {f"MUSTER_{name}": value for name, value in environment.items()}
@@ -161,6 +161,16 @@ async def test_each_thing_that_is_wrong_is_named(installation: Installation) -> 
     for acl in taken:
         assert acl.name in found["topics"][1] + found["rights on kafka"][1], acl
     assert FENCE in found["rights on kafka"][1]
+    await installation.kafka.administrator().add(taken)
+    await _until(installation, installation.acls)
+    own = f"{installation.prefix}muster.entitlements.seat"
+    administrator = installation.kafka.administrator()
+    await administrator.ask(administrator.client.delete_topics([own])[own])
+
+    async def is_missing() -> bool:
+        return f"missing: {own}" in (await asyncio.to_thread(installation.preflight))[1]["topics"][1]
+
+    await eventually(is_missing)
 
     async def schema(sql: str) -> None:
         connection = await asyncpg.connect(access.admin_dsn, server_settings={"search_path": "entitlements"})

@@ -1,6 +1,7 @@
 """Whether each service can connect to Kafka, has its rights there, and finds its topics as they must be."""
 
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from typing import Any
 
 from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.errors import CoordinatorNotAvailableError, KafkaError, TransactionalIdAuthorizationFailed
@@ -10,7 +11,7 @@ from confluent_kafka.admin import AclOperation
 from muster_contracts import topics
 from muster_operator.access.acls import Acl, Kind, acls_of_services, principal_of
 from muster_operator.access.administrator import Administrator
-from muster_operator.failures import BadInput, CommandFailed
+from muster_operator.failures import BadInput, CommandFailed, Refused, Unreachable
 from muster_operator.preflight.findings import Check, Finding
 from muster_operator.preflight.subjects import Subject
 from muster_operator.target import Target
@@ -83,17 +84,25 @@ async def _of_rights(check: Check, kafka: KafkaConnection, wanted: Sequence[Acl]
         groups = {acl.name for acl in wanted if acl.kind is Kind.GROUP}
         described |= administrator.client.describe_consumer_groups(sorted(groups), include_authorized_operations=True)
         for name, future in described.items():
-            allowed = (await administrator.ask(future)).authorized_operations or ()
+            allowed = await _allowed(administrator, future)
             needed = [acl for acl in wanted if acl.name == name and acl.kind is not Kind.TRANSACTIONAL_ID]
             lacking += [f"{acl.operation} {name}" for acl in needed if AclOperation[acl.operation.name] not in allowed]
-    except CommandFailed as refused:
-        return check.failed(str(refused), GRANT)
+    except Unreachable as away:
+        return check.failed(str(away), "correct the address or the network")
     for acl in wanted:
         if acl.kind is Kind.TRANSACTIONAL_ID and not await _may_be_fenced(kafka, acl.name):
             lacking.append(f"{acl.operation} transactional id {acl.name}")
     if lacking:
         return check.failed(f"Kafka does not allow: {', '.join(sorted(lacking))}", GRANT)
     return check.ok("all that the service needs")
+
+
+async def _allowed(administrator: Administrator, description: Any) -> Collection[AclOperation]:
+    """What Kafka allows the client on what it describes; nothing where it may not even describe it."""
+    try:
+        return (await administrator.ask(description)).authorized_operations or ()
+    except Refused:
+        return ()
 
 
 async def _may_be_fenced(kafka: KafkaConnection, transactional_id: str) -> bool:
