@@ -78,9 +78,10 @@ async def _of_rights(check: Check, kafka: KafkaConnection, wanted: Sequence[Acl]
     administrator = Administrator(kafka.librdkafka_options())
     lacking: list[str] = []
     try:
-        described = administrator.client.describe_topics(
-            TopicCollection(sorted(known)), include_authorized_operations=True
-        )
+        described: dict[str, Any] = {}
+        if known:
+            named = TopicCollection(sorted(known))
+            described |= administrator.client.describe_topics(named, include_authorized_operations=True)
         groups = {acl.name for acl in wanted if acl.kind is Kind.GROUP}
         described |= administrator.client.describe_consumer_groups(sorted(groups), include_authorized_operations=True)
         for name, future in described.items():
