@@ -15,6 +15,7 @@ from infra.chart import values
 from muster_contracts import topics
 from muster_contracts.topics import SERVICES
 from muster_operator.access.acls import Acl, acls_of_services
+from muster_runtime.process.drain import DRAIN_SECONDS
 from muster_runtime.secrets import PREFIX
 from muster_runtime.service import Service
 
@@ -23,9 +24,6 @@ CHART = ROOT / "infra" / "chart" / "muster"
 FACTS = CHART / "facts.yaml"
 README = CHART.parent / "README.md"
 ALERTS = ROOT / "infra" / "alerts"
-
-# The longest time from SIGTERM to a process's end, by role.
-_DRAIN_SECONDS = dict.fromkeys(("all", "api", "consumer", "relay", "scheduler", "worker", "operations"), 20)
 
 # What begins the table in the README.
 _TABLE = "<!-- Generated from values.yaml: make chart -->\n"
@@ -36,7 +34,7 @@ _HEADER = "# What the templates know of the code. Generated: make chart\n"
 def facts() -> dict[str, Any]:
     """The roles and secrets of each service, the topics and who may use them, and how long a process drains."""
     return {
-        "drain_seconds": dict(_DRAIN_SECONDS),
+        "drain_seconds": {str(role): seconds for role, seconds in DRAIN_SECONDS.items()},
         "services": {name: _service(built(name)) for name in SERVICES},
         "topics": {
             topic.name: {"partitions": topic.partitions, "config": topic.settings, "sandbox": topic.owner == "sandbox"}
