@@ -4,7 +4,12 @@ from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from typing import Any
 
 from aiokafka.client import AIOKafkaClient, CoordinationType
-from aiokafka.errors import CoordinatorNotAvailableError, KafkaError, TransactionalIdAuthorizationFailed
+from aiokafka.errors import (
+    CoordinatorNotAvailableError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    TransactionalIdAuthorizationFailed,
+)
 from confluent_kafka import TopicCollection
 from confluent_kafka.admin import AclOperation
 
@@ -21,6 +26,8 @@ from muster_runtime.messaging.kafka_topics import KafkaTopics, TopicFaults
 
 APPLY = "muster topics apply"
 GRANT = "muster topics apply --acls"
+
+_COORDINATED = {Kind.GROUP: CoordinationType.GROUP, Kind.TRANSACTIONAL_ID: CoordinationType.TRANSACTION}
 
 
 async def check_kafka(subject: Subject) -> AsyncIterator[Finding]:
@@ -74,25 +81,21 @@ def _of_topics(check: Check, faults: TopicFaults) -> Iterator[Finding]:
 
 
 async def _of_rights(check: Check, kafka: KafkaConnection, wanted: Sequence[Acl], known: Collection[str]) -> Finding:
-    """Whether Kafka allows what the service does; each client is told its own rights."""
+    """Whether Kafka allows what the service does; each client is told its own rights to topics that it may describe."""
     administrator = Administrator(kafka.librdkafka_options())
     lacking: list[str] = []
     try:
         described: dict[str, Any] = {}
         if known:
             named = TopicCollection(sorted(known))
-            described |= administrator.client.describe_topics(named, include_authorized_operations=True)
-        groups = {acl.name for acl in wanted if acl.kind is Kind.GROUP}
-        described |= administrator.client.describe_consumer_groups(sorted(groups), include_authorized_operations=True)
+            described = administrator.client.describe_topics(named, include_authorized_operations=True)
         for name, future in described.items():
             allowed = await _allowed(administrator, future)
-            needed = [acl for acl in wanted if acl.name == name and acl.kind is not Kind.TRANSACTIONAL_ID]
-            lacking += [f"{acl.operation} {name}" for acl in needed if AclOperation[acl.operation.name] not in allowed]
+            needed = [acl.operation for acl in wanted if acl.kind is Kind.TOPIC and acl.name == name]
+            lacking += [f"{each} {name}" for each in needed if AclOperation[each.name] not in allowed]
     except Unreachable as away:
         return check.failed(str(away), "correct the address or the network")
-    for acl in wanted:
-        if acl.kind is Kind.TRANSACTIONAL_ID and not await _may_be_fenced(kafka, acl.name):
-            lacking.append(f"{acl.operation} transactional id {acl.name}")
+    lacking += [f"{acl.operation} {acl.kind} {acl.name}" for acl in wanted if not await _may_use(kafka, acl)]
     if lacking:
         return check.failed(f"Kafka does not allow: {', '.join(sorted(lacking))}", GRANT)
     return check.ok("all that the service needs")
@@ -106,13 +109,19 @@ async def _allowed(administrator: Administrator, description: Any) -> Collection
         return ()
 
 
-async def _may_be_fenced(kafka: KafkaConnection, transactional_id: str) -> bool:
-    """Whether the service may use its transactional id. To use it would fence the relay that runs."""
+async def _may_use(kafka: KafkaConnection, acl: Acl) -> bool:
+    """Whether the service may use its group or its transactional id, which may not exist yet.
+
+    It only asks for their coordinator: to use the id would fence the relay that runs, and to join would rebalance.
+    """
+    kind = _COORDINATED.get(acl.kind)
+    if kind is None:
+        return True
     client = AIOKafkaClient(**kafka.options())
     await client.bootstrap()
     try:
-        await client.coordinator_lookup(CoordinationType.TRANSACTION, transactional_id)
-    except TransactionalIdAuthorizationFailed:
+        await client.coordinator_lookup(kind, acl.name)
+    except (GroupAuthorizationFailedError, TransactionalIdAuthorizationFailed):
         return False
     except CoordinatorNotAvailableError:
         return True  # the right is looked at first
