@@ -24,7 +24,7 @@ from tests.support.secured_kafka import SecuredKafka
 from tests.support.secured_postgres import SecuredPostgres, secured_postgres
 from tests.support.services import ISSUER, TokenIssuer
 
-FENCE = "Write transactional id"
+FENCE = "Write transactional-id"
 
 
 @pytest.fixture(scope="module")
