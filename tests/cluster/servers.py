@@ -18,11 +18,11 @@ from cryptography.fernet import Fernet
 from muster_contracts import SERVICES, topics
 from muster_local.certificates import Authority
 from muster_local.kafka_security import ADMIN, SCRAM
-from muster_local.provisioning import Access, provision
 from muster_local.scopes import SCOPES
 from muster_local.stack import Stack
 from muster_operator.access.acls import acls_of_services
 from muster_operator.access.administrator import Administrator
+from muster_operator.databases.provisioning import Access, provision
 from muster_operator.topics import create_topics
 from muster_runtime.http.issuer import Issuer
 from muster_runtime.identifiers import EVERY_AGENCY

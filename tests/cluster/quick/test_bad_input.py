@@ -4,7 +4,7 @@ import copy
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from muster_local.provisioning import provision
+from muster_operator.databases.provisioning import provision
 from tests.cluster.conftest import Ready
 from tests.cluster.kube import MUSTER, Kube, Thing, reasons, secret
 from tests.cluster.servers import DOMAIN
