@@ -105,11 +105,13 @@ async def installation(
 async def _until(installation: Installation, acls: list[Acl]) -> None:
     """Wait until the broker knows: the controller answers before."""
 
+    administrator = installation.kafka.administrator()
+
     async def known() -> bool:
-        there = await installation.kafka.administrator().acls()
+        there = await administrator.acls()
         return {acl for acl in installation.acls if acl in there} == set(acls)
 
-    await eventually(known)
+    await eventually(known, timeout=60)
 
 
 async def test_each_thing_that_is_wrong_is_named(installation: Installation) -> None:
@@ -170,7 +172,7 @@ async def test_each_thing_that_is_wrong_is_named(installation: Installation) -> 
     async def is_missing() -> bool:
         return f"missing: {own}" in (await asyncio.to_thread(installation.preflight))[1]["topics"][1]
 
-    await eventually(is_missing)
+    await eventually(is_missing, timeout=60)
 
     async def schema(sql: str) -> None:
         connection = await asyncpg.connect(access.admin_dsn, server_settings={"search_path": "entitlements"})
