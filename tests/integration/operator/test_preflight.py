@@ -104,7 +104,6 @@ async def installation(
 
 async def _until(installation: Installation, acls: list[Acl]) -> None:
     """Wait until the broker knows: the controller answers before."""
-
     administrator = installation.kafka.administrator()
 
     async def known() -> bool:
