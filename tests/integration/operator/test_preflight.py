@@ -53,7 +53,8 @@ class Installation:
         found: dict[str, tuple[str, str]] = {}
         for each in json.loads(result.stdout)["checks"]:
             before = found.get(each["check"], ("", ""))
-            found[each["check"]] = (each["status"], f"{before[1]}{each['found']}; {each['remedy']}\n")
+            status = "failed" if before[0] == "failed" else each["status"]
+            found[each["check"]] = (status, f"{before[1]}{each['found']}; {each['remedy']}\n")
         return result.exit_code, found
 
 
