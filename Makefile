@@ -49,7 +49,7 @@ images: venv ## Build the images of the services, the operator, and the test ser
 	$(BIN)/python -m infra.images build $(ARGS)
 
 images-test: images ## Test what is in the images and how they run, on a Docker engine of the tests' own
-	PATH="$$PATH:/usr/sbin" command -v dockerd > /dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends docker.io > /dev/null; }
+	@PATH="$$PATH:/usr/sbin" command -v dockerd > /dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends docker.io > /dev/null && { service docker stop > /dev/null 2>&1 || true; }; }
 	$(BIN)/python -m pytest tests/images $(ARGS)
 
 bundle: venv ## Write one file with the images, the chart, the SBOMs, and checksums, to install from nothing else
