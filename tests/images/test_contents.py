@@ -113,7 +113,7 @@ def test_it_is_small(name: str, locked: Mapping[str, Any]) -> None:
 
 def test_its_sboms_list_every_package(name: str, contents: Read, locked: Mapping[str, Any]) -> None:
     python, system = contents(name).packages()
-    present = python.keys() | {package.name for package in system}
+    present = {canonicalize_name(each) for each in (*python, *(package.name for package in system))}
     cyclonedx = json.loads((OUTPUT / f"{name}.cdx.json").read_text("utf-8"))
     assert cyclonedx["metadata"]["component"]["version"] == locked[name]["digest"]
     assert {canonicalize_name(each["name"]) for each in cyclonedx["components"]} == present
