@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 
 _STDLIB = Path("/usr/lib/python3.11")
+_LOCALE = Path("/usr/lib/locale/C.utf8")
 
 # What no service needs: installers, windows, old build tools, and what needs the terminal's or databases' libraries.
 _LEFT_OUT = re.compile(
@@ -96,7 +97,7 @@ def fill_with_python(root: Root, tree: Path) -> None:
             root.folder(f"usr/{name}")
     root.folder("tmp", 0o1777)
     python = [Path("/usr/bin/python3.11"), *_files(_STDLIB)]
-    for path in (*python, *map(Path, _FILES), *_libraries([*python, *_files(tree)])):
+    for path in (*python, *_files(_LOCALE), *map(Path, _FILES), *_libraries([*python, *_files(tree)])):
         root.copy(path)
     root.link("usr/bin/python3", "python3.11")
     for name, to in _LINKS.items():

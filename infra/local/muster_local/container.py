@@ -26,7 +26,7 @@ from muster_runtime.exit_statuses import BAD_INPUT
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - it serves other containers
 POSTGRES_PORT, KAFKA_PORT, CONTROLLER_PORT = 5432, 9092, 9093
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 DataOption = Annotated[Path, typer.Option(envvar="DATA", help="The folder of the data.")]
 
