@@ -15,6 +15,7 @@ from infra.chart import values
 from muster_contracts import topics
 from muster_contracts.topics import SERVICES
 from muster_operator.access.acls import Acl, acls_of_services
+from muster_runtime.database.schema import Schema
 from muster_runtime.process.drain import DRAIN_SECONDS
 from muster_runtime.secrets import PREFIX
 from muster_runtime.service import Service
@@ -32,7 +33,7 @@ _HEADER = "# What the templates know of the code. Generated: make chart\n"
 
 
 def facts() -> dict[str, Any]:
-    """The roles and secrets of each service, the topics and who may use them, and how long a process drains."""
+    """The schema, roles, and secrets of each service, the topics, who may use them, and how long a process drains."""
     return {
         "drain_seconds": {str(role): seconds for role, seconds in DRAIN_SECONDS.items()},
         "services": {name: _service(built(name)) for name in SERVICES},
@@ -66,7 +67,9 @@ def _service(service: Service) -> dict[str, Any]:
         "scheduler": True,  # each has expired rows to delete
         "worker": bool(service.workers),
     }
+    schema = Schema(service.name, service.migrations)
     return {
+        "schema": {"min": schema.minimum, "head": schema.head},
         "roles": [role for role, has in duties.items() if has],
         "reads": sorted({event.topic for event in service.subscriptions}),
         "secrets": [

@@ -57,7 +57,7 @@ app.kubernetes.io/part-of: muster
 {{- end }}
 
 {{/*
-The Deployments of this release, as {"items": […]} in JSON. Each has service, role, replicas, resources, graceSeconds,
+The Deployments of this release, as {"items": […]} in JSON. Each has service, role, schema, replicas, resources, graceSeconds,
 leastGraceSeconds, partitions (the most of a topic that it reads), and scaled: `hpa`, `keda`, or nothing.
 */}}
 {{- define "muster.deployments" -}}
@@ -75,6 +75,7 @@ leastGraceSeconds, partitions (the most of a topic that it reads), and scaled: `
 {{- $item := mergeOverwrite (index $.Values.roles $role | deepCopy) (index $values.roles $role | default dict | deepCopy) -}}
 {{- $_ := set $item "service" $service -}}
 {{- $_ := set $item "role" $role -}}
+{{- $_ := set $item "schema" $known.schema -}}
 {{- $_ := set $item "replicas" ($item.replicas | default (index $replicas $role)) -}}
 {{- $least := add (index $facts.drain_seconds $role | ceil) (ternary (include "muster.preStopSeconds" . | int) 0 (has $role (list "api" "all"))) -}}
 {{- $_ := set $item "leastGraceSeconds" $least -}}
