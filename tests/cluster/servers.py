@@ -110,6 +110,8 @@ class Servers:
 
     async def install(self, kube: Kube) -> None:
         """Start them, and wait until they take clients."""
+        # Of an earlier run, whose passwords nobody has any more.
+        await kube.kubectl("delete", "namespace", SERVERS, MUSTER, "--ignore-not-found", "--timeout=120s")
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.mail.mkdir(exist_ok=True)
         self.mail.chmod(0o777)  # the sink is another user
@@ -186,7 +188,9 @@ class Servers:
                 assert ready == found["spec"]["replicas"], await kube.troubles(SERVERS)
         connection = await asyncpg.connect(self.dsn("postgres"))
         await connection.close()
-        brokers = await asyncio.to_thread(lambda: Administrator(self.kafka.librdkafka_options()).client.list_topics(5))
+        brokers = await asyncio.to_thread(
+            lambda: Administrator(self.kafka.librdkafka_options()).client.list_topics(timeout=5)
+        )
         return len(brokers.brokers) == self.brokers
 
 
