@@ -49,6 +49,7 @@ async def _pod(kube: Kube, name: str, change: Callable[[Thing], None]) -> AsyncI
     (like,) = [d for d in await kube.deployments() if d["metadata"]["name"] == "muster-billing-api"]
     spec = copy.deepcopy(like["spec"]["template"]["spec"])
     spec["terminationGracePeriodSeconds"] = 1
+    spec["containers"][0].pop("lifecycle")  # there are no requests to wait for
     for container in spec["initContainers"]:
         container["args"] = [*container["args"][:3], str(PATIENCE_SECONDS)]
     change(spec)
