@@ -1,5 +1,6 @@
 """What the chart says of the code is what the code says."""
 
+import os
 from typing import Any
 
 import pytest
@@ -83,6 +84,8 @@ def test_an_operators_job_gets_what_all_share_of_kafka_and_its_own() -> None:
 
 def test_a_migration_needs_no_more_than_its_pod_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """The settings of production are complete with the owner's address alone."""
+    for name in [name for name in os.environ if name.startswith("MUSTER_")]:
+        monkeypatch.delenv(name)  # those of the tests' own servers
     (pod,) = (pod for name, pod in pods(example("standard")) if name == "muster-notify-migrate")
     for name, value in environment(containers(pod)[0]).items():
         monkeypatch.setenv(name, value)
