@@ -9,7 +9,7 @@ PACKAGES := contracts services/runtime services/enrollment services/entitlements
 MIGRATIONS := $(wildcard services/*/*/migrations/*.sql)
 MODULES := muster_contracts muster_runtime muster_enrollment muster_entitlements muster_billing muster_notify muster_operator muster_local
 
-# The fault tests; some of them are next to other tests of their subject, and those that play a year or kill whole
+# The fault tests; some of them are next to other tests of their subject, and those that run long or kill whole
 # processes again and again are left to `make faults`. For the long run: the number of kills, the test of a consumer that
 # is a million events behind, and the file for the measurements.
 HOSTILE := tests/integration/runtime/core/test_hostile.py
@@ -18,7 +18,8 @@ BURST := tests/integration/runtime/core/test_burst.py
 PROCESSES := tests/integration/entitlements/test_process.py
 LONG := $(PROCESSES)::test_an_import_killed_again_and_again_ends_as_a_clean_run \
 	$(PROCESSES)::test_a_withdrawal_killed_again_and_again_revokes_every_seat_once \
-	tests/e2e/test_kill_midway.py tests/integration/local/test_secured_stack.py
+	tests/contract/subscribers/test_table.py::test_a_table_stays_exactly_in_step_however_often_the_subscriber_is_killed \
+	tests/e2e/test_kill_midway.py tests/e2e/test_runbooks.py::test_drill tests/integration/local/test_secured_stack.py
 FUZZ := tests/integration/fuzzing
 FAULTS := $(HOSTILE) $(BURST) tests/faults --ignore=$(POOLER) $(LONG)
 KILLS ?= 200
@@ -57,7 +58,7 @@ bundle: venv ## Write one file with the images, the chart, the SBOMs, and checks
 
 ##@ Work on it
 test: venv ## Run the tests on real servers; `make faults` has those that take long
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(LONG:%=--deselect=%) --deselect=$(FUZZ) $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(LONG:%=--deselect=%) --deselect=$(HOSTILE) --deselect=$(FUZZ) $(ARGS)
 
 chart-test: venv ## Render the chart for every version of Kubernetes, and check what comes out
 	MUSTER_CHART_VERSIONS=all $(BIN)/python -m pytest tests/chart $(ARGS)
