@@ -64,6 +64,7 @@ def kafka(
         str,
         typer.Option(envvar="KAFKA_ADVERTISED", metavar="HOST[:PORT]", help="Where clients and other nodes reach it."),
     ],
+    port: Annotated[int, typer.Option(envvar="KAFKA_PORT", help="Where it listens.")] = KAFKA_PORT,
     data: DataOption = Path("/data"),
     node: Annotated[int, typer.Option(envvar="KAFKA_NODE", help="This node's number.")] = 1,
     voter: Annotated[
@@ -84,7 +85,7 @@ def kafka(
     ] = 9094,
 ) -> None:
     """Run a Kafka node that is broker and controller: with closed doors where it has a keystore."""
-    host, _, port = advertised.partition(":")
+    host, _, advertised_port = advertised.partition(":")
     quorum = {int(number): address for number, _, address in (each.partition("@") for each in voter)}
     if quorum and (node not in quorum or not cluster_id):
         raise _refusal("--voter: name every node, this one too, and give all the same --cluster-id")
@@ -95,7 +96,7 @@ def kafka(
         security = KafkaSecurity(keystore, authority, _secret("password", "", password_file), certificate_port)
     broker = Kafka(
         data / "kafka",
-        KAFKA_PORT,
+        port,
         CONTROLLER_PORT,
         heap=heap,
         node=node,
@@ -104,7 +105,7 @@ def kafka(
         replicas=max(len(quorum), 1),
         host=EVERYWHERE,
         advertised_host=host,
-        advertised_port=int(port) if port else None,
+        advertised_port=int(advertised_port) if advertised_port else None,
         security=security,
     )
     broker.prepare()

@@ -13,7 +13,7 @@ from docker.errors import DockerException, ImageNotFound, NotFound
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 
-from muster_local.container import KAFKA_PORT, POSTGRES_PORT
+from muster_local.container import POSTGRES_PORT
 from muster_local.home import draw_port
 from muster_local.kafka import LOOPBACK
 
@@ -35,8 +35,10 @@ def postgres_in_container(home: Path) -> Iterator[str]:
 @contextmanager
 def kafka_in_container(home: Path) -> Iterator[str]:
     """The address of a Kafka, whose data are deleted with it."""
+    # The same port inside and outside: a broker reaches itself where it says that it is.
     port = draw_port(set())
-    with _running(home, "kafka", ["--advertised", f"{LOOPBACK}:{port}"], {}, {KAFKA_PORT: port}):
+    arguments = ["--advertised", f"{LOOPBACK}:{port}", "--port", str(port)]
+    with _running(home, "kafka", arguments, {}, {port: port}):
         yield f"{LOOPBACK}:{port}"
 
 
