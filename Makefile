@@ -49,7 +49,8 @@ down: venv ## Stop the stack; its data stays
 images: venv ## Build the images of the services, the operator, and the test servers to build/images, as root
 	$(BIN)/python -m infra.images build $(ARGS)
 
-images-test: images ## Test what is in the images and how they run, on a Docker engine of the tests' own
+images-test: venv ## Test what is in the images and how they run, on a Docker engine of the tests' own
+	$(MAKE) --no-print-directory images ARGS=
 	@PATH="$$PATH:/usr/sbin" command -v dockerd > /dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends docker.io > /dev/null && { service docker stop > /dev/null 2>&1 || true; }; }
 	$(BIN)/python -m pytest tests/images $(ARGS)
 
