@@ -88,7 +88,7 @@ def image(name: str, bases: Bases, *, fresh_base: bool = False, cache: bool = Tr
     buildah(
         "build",
         *("--file", str(_DOCKERFILE), "--ignorefile", str(_IGNORED), "--target", name, "--tag", reference(name)),
-        # buildah looks for a stage of that name only where it is told, and else for an image.
+        # buildah looks for a stage only under a name that it was given, and otherwise for an image.
         *("--build-arg", f"BASE_IMAGE={base}", "--build-arg", f"RUNTIME_IMAGE={bases.runtime or 'python'}"),
         *("--build-arg", f"VERSION={version()}", "--build-arg", f"REVISION={_revision()}"),
         *("--secret", f"id=ca,src={_AUTHORITIES}"),

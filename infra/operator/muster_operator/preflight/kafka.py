@@ -81,7 +81,7 @@ def _of_topics(check: Check, faults: TopicFaults) -> Iterator[Finding]:
 
 
 async def _of_rights(check: Check, kafka: KafkaConnection, wanted: Sequence[Acl], known: Collection[str]) -> Finding:
-    """Whether Kafka allows what the service does; each client is told its own rights to topics that it may describe."""
+    """Whether Kafka allows what the service does; Kafka tells each client only its own rights."""
     administrator = Administrator(kafka.librdkafka_options())
     lacking: list[str] = []
     try:

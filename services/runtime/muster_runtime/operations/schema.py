@@ -15,7 +15,7 @@ from muster_runtime.settings import Settings
 # How long Postgres may take to accept a session.
 CONNECT_SECONDS = 5.0
 
-# How often the database is asked while it is waited for, and how often the wait is told.
+# How often a wait asks the database, and how often it says that it still waits.
 ASK_SECONDS = 0.5
 TELL_SECONDS = 5.0
 
