@@ -55,7 +55,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "checks": lambda quick: checks.measure(2_000 if quick else 2_290_000, 1.0 if quick else 10.0),
     "deadlines": lambda quick: deadlines.measure(5_000 if quick else 100_000),
     "tracing": lambda quick: tracing.measure(100 if quick else 2_000, 5_000 if quick else 200_000),
-    "secured": lambda quick: secured.measure(5_000 if quick else 300_000, 1_000 if quick else 300_000),
+    "secured": lambda quick: secured.measure(*((5_000, 1_000, 1) if quick else (300_000, 300_000, 2))),
     "workforce": lambda quick: workforce.measure(_QUICK_SIZES if quick else _SIZES, 3 if quick else 100),
     "withdrawal": lambda quick: withdrawal.measure(3_000 if quick else 2_290_000, 3 if quick else 100),
 }

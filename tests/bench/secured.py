@@ -15,9 +15,6 @@ from tests.bench.report import Measurement, say
 from tests.bench.setting import Addresses, setting
 from tests.bench.stage import stage, start_alone
 
-# How often each import is made, in turn. The fastest counts: whatever else the machine does only slows it down.
-ROUNDS = 2
-
 
 @dataclass(frozen=True)
 class Import:
@@ -27,14 +24,15 @@ class Import:
     cpu: Mapping[str, float]
 
 
-async def measure(events: int, seats: int) -> list[Measurement]:
+async def measure(events: int, seats: int, rounds: int) -> list[Measurement]:
     """Relay and consume so many events, and import so many seats, on secured servers and on plain ones.
 
-    All are new, and do the same work once before it is measured: until then Java compiles. The secured Postgres is 17,
+    All are new, and do the same work before it is measured: until then Java compiles. Of the imports, made in turn,
+    the fastest counts: whatever else the machine does only slows it down. The secured Postgres is 17,
     the plain one 18: of the wheels, only the one with 17 has TLS.
     """
-    plain = await _relay_and_consume(events, secure=False)
-    secured = await _relay_and_consume(events, secure=True)
+    plain = await _relay_and_consume(events, rounds, secure=False)
+    secured = await _relay_and_consume(events, rounds, secure=True)
     measurements = [
         Measurement(
             f"{name}, by TLS and SASL",
@@ -48,15 +46,15 @@ async def measure(events: int, seats: int) -> list[Measurement]:
         )
         for name, ours, beside in zip(("relay", "consume and apply"), secured, plain, strict=True)
     ]
-    return [*measurements, *await _imports(seats)]
+    return [*measurements, *await _imports(seats, rounds)]
 
 
-async def _relay_and_consume(events: int, *, secure: bool) -> tuple[Span, Span]:
+async def _relay_and_consume(events: int, rounds: int, *, secure: bool) -> tuple[Span, Span]:
     home = Path(tempfile.mkdtemp(prefix="muster-bench-"))
     stack = await start_alone(home, secure=secure, services=())
     addresses = Addresses(stack.admin_dsn, stack.kafka)
     try:
-        for _ in range(2):
+        for _ in range(rounds):
             async with setting(addresses) as own:
                 await consuming.make_table(own)
                 await relay.fill(own, events)
@@ -69,8 +67,8 @@ async def _relay_and_consume(events: int, *, secure: bool) -> tuple[Span, Span]:
     return relayed, consumed
 
 
-async def _imports(seats: int) -> list[Measurement]:
-    runs = [await _import(seats, secure=secure) for _ in range(ROUNDS) for secure in (False, True)]
+async def _imports(seats: int, rounds: int) -> list[Measurement]:
+    runs = [await _import(seats, secure=secure) for _ in range(rounds) for secure in (False, True)]
     plain, secured = (min(runs[first::2], key=lambda run: run.seconds) for first in (0, 1))
     parts = {"the services": SERVICES, "Postgres": ("Postgres",), "Kafka": ("Kafka",)}
     return [
