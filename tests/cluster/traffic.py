@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -15,19 +15,15 @@ from muster_contracts import SERVICES
 from muster_local.demo.cast import Agency, cast
 from muster_local.demo.evidence import Evidence, gather
 from muster_local.demo.program import ProgramClient
-from muster_local.demo.proof.deliveries import mails_arrived
 from muster_local.demo.proof.line import Line, conclude, differences, first_occurrences
-from muster_local.demo.proof.program import ledger_balances, one_term_and_invoice, seats_within_cap
-from muster_local.demo.proof.streams import effects_once, nothing_waits, streams_applied, streams_gapless
 from muster_local.scopes import SCOPES
 from muster_notify.domain.rules import rules
 from tests.cluster.servers import Installed, Servers
 from tests.faults.live.life import Life, register_without_headcounts
-from tests.faults.live.verdict import at_rest
+from tests.faults.live.verdict import AT_REST, REST_SECONDS, at_rest, untrue
 from tests.support.eventually import eventually
 
 LIVES = 3
-REST_SECONDS = 180
 
 # Between two looks at each service, beside the commands.
 LOOK_SECONDS = 0.2
@@ -157,21 +153,8 @@ def one_mail_per_intent(evidence: Evidence) -> Line:
     return conclude("One e-mail per intent, all delivered", faults, f"{made.total()} e-mails", made)
 
 
-LINES: Sequence[Callable[[Evidence], Line]] = (
-    streams_gapless,
-    streams_applied,
-    effects_once,
-    seats_within_cap,
-    one_term_and_invoice,
-    ledger_balances,
-    one_mail_per_intent,
-    mails_arrived,
-    nothing_waits,
-)
-
-
 async def verdict(stack: Installed, commands: Mapping[str, int]) -> list[str]:
     """Wait until all is at rest; what was lost, doubled, out of order, or left behind."""
     await eventually(lambda: at_rest(stack), timeout=REST_SECONDS)
     evidence = await gather(stack, [], commands, frozenset(), [])
-    return [f"{line.claim}: {line.detail}" for line in (line(evidence) for line in LINES) if not line.ok]
+    return untrue([*AT_REST, one_mail_per_intent], evidence)
