@@ -174,8 +174,9 @@ async def test_a_flood_of_one_agency_is_refused_in_order_and_another_is_served(a
     await other
 
     statuses = Counter(status for status, _ in answers)
-    assert statuses.keys() == {201, 429}, statuses
-    assert all(told for status, told in answers if status == 429)
+    # 503 is for those that waited QUEUE_SECONDS for their turn, as some do on a slow machine.
+    assert {201, 429} <= statuses.keys() <= {201, 429, 503}, statuses
+    assert all(told for status, told in answers if status != 201)
     assert await api.admin.fetchval("select count(*) from atu where agency_id = 'NASA'") == statuses[201]
     assert {status for status, _ in others} == {201}, others
     assert max(sizes) - before < GROWTH_BYTES
