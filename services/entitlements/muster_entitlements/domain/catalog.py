@@ -2,13 +2,75 @@
 
 import tomllib
 from datetime import timedelta
+from enum import StrEnum
 from functools import cache
 from importlib.resources import files
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints, model_validator
 
+from muster_contracts import Instant
 from muster_contracts.entitlements import AccessMode
 from muster_entitlements.errors import FeatureUnknown
+
+LONGEST_DAYS = 3660
+
+Days = Annotated[int, Field(strict=True, ge=1, le=LONGEST_DAYS)]
+
+
+class FeatureKind(StrEnum):
+    """What a feature gives: that it is open, a value, or uses that are counted."""
+
+    BOOLEAN = "boolean"
+    STATIC = "static"
+    METERED = "metered"
+
+
+class Anchor(StrEnum):
+    """What a feature's window starts with: an instant of the program, the agency's term, or a seat's activation."""
+
+    PROGRAM = "program"
+    AGENCY = "agency"
+    SEAT = "seat"
+
+
+class QuotaScope(StrEnum):
+    """Whose uses a quota counts together."""
+
+    SEAT = "seat"
+    AGENCY = "agency"
+
+
+class QuotaPeriod(StrEnum):
+    """When a quota starts anew: with a calendar month, or a month after the window's anchor and so on."""
+
+    MONTH = "month"
+    ANCHOR = "anchor"
+
+
+class Quota(BaseModel):
+    """How often a metered feature may be used within a period."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limit: int = Field(strict=True, ge=0, le=2**53, description="Uses in a period.")
+    per: QuotaScope = QuotaScope.SEAT
+    hard: bool = Field(default=True, description="Uses above the limit are refused; otherwise only reported.")
+    report_only: bool = Field(
+        default=False, description="A hard quota is not enforced yet: who would be refused is reported."
+    )
+    period: QuotaPeriod = QuotaPeriod.MONTH
+    thresholds: tuple[Annotated[int, Field(strict=True, ge=1, le=100)], ...] = Field(
+        default=(50, 80, 100), max_length=20, description="The shares of the limit that are reported, in percent."
+    )
+
+    @model_validator(mode="after")
+    def _rules_hold(self) -> "Quota":
+        if self.report_only and not self.hard:
+            raise ValueError("report_only is for a hard quota: a soft one refuses nobody")
+        if list(self.thresholds) != sorted(set(self.thresholds)):
+            raise ValueError("thresholds must ascend, each once")
+        return self
 
 
 class Feature(BaseModel):
@@ -16,18 +78,69 @@ class Feature(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    key: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
-    name: str
+    key: str = Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=60)
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     mode: AccessMode
-    trial_days: int | None = Field(default=None, ge=1, description="Default: the window lasts as long as the term.")
+    trial_days: Days | None = Field(default=None, description="Default: the window lasts as long as the term.")
     mode_after: AccessMode
-    monthly_quota_after: int | None = Field(default=None, ge=0, description="Uses per seat and month.")
+    monthly_quota_after: int | None = Field(
+        default=None,
+        strict=True,
+        ge=0,
+        le=2**31 - 1,
+        description="Uses per seat and calendar month after the window: the short form of a hard quota.",
+    )
+    value: StrictInt | Annotated[str, StringConstraints(strict=True, min_length=1, max_length=200)] | None = Field(
+        default=None, description="What a static feature gives, such as a context size."
+    )
+    anchor: Anchor = Anchor.AGENCY
+    anchor_at: Instant | None = Field(default=None, description="The program's instant, with that anchor only.")
+    ends_soon_days: tuple[Days, ...] = Field(
+        default=(14, 7, 1), max_length=20, description="How many days before the end of a trial a notice is sent."
+    )
+    grace_days: Days | None = Field(
+        default=None, description="How long the access of the window lasts after a trial, before `mode_after` holds."
+    )
+    quota: Quota | None = Field(default=None, description="What a quota in `mode` or `mode_after` means.")
 
     @model_validator(mode="after")
     def _quota_is_stated(self) -> "Feature":
-        if (self.mode_after is AccessMode.QUOTA) != (self.monthly_quota_after is not None):
+        if self.quota is not None:
+            if self.monthly_quota_after is not None:
+                raise ValueError("monthly_quota_after is the short form of quota: state one of them")
+            if AccessMode.QUOTA not in (self.mode, self.mode_after):
+                raise ValueError("quota is for mode = quota or mode_after = quota only")
+        elif self.mode is AccessMode.QUOTA:
+            raise ValueError("quota is required with mode = quota")
+        elif (self.mode_after is AccessMode.QUOTA) != (self.monthly_quota_after is not None):
             raise ValueError("monthly_quota_after is required with mode_after = quota, and only then")
         return self
+
+    @model_validator(mode="after")
+    def _window_is_stated(self) -> "Feature":
+        if (self.anchor is Anchor.PROGRAM) != (self.anchor_at is not None):
+            raise ValueError("anchor_at is required with anchor = program, and only then")
+        if self.anchor is Anchor.SEAT and self.trial_days is None:
+            raise ValueError("trial_days is required with anchor = seat")
+        if self.grace_days is not None and self.trial_days is None:
+            raise ValueError("grace_days is for a feature with trial_days only: nothing follows a whole term")
+        if len(set(self.ends_soon_days)) != len(self.ends_soon_days):
+            raise ValueError("ends_soon_days must have each number once")
+        return self
+
+    @property
+    def kind(self) -> FeatureKind:
+        """What the feature gives, which its value or its quota says."""
+        if self.value is not None:
+            return FeatureKind.STATIC
+        return FeatureKind.METERED if self.stated_quota else FeatureKind.BOOLEAN
+
+    @property
+    def stated_quota(self) -> Quota | None:
+        """The quota, also where its short form states it."""
+        if self.quota is None and self.monthly_quota_after is not None:
+            return Quota(limit=self.monthly_quota_after)
+        return self.quota
 
     @property
     def trial(self) -> timedelta | None:
