@@ -36,7 +36,7 @@ async def describe(schema: Schema, settings: Settings, *, database: bool) -> dic
     window = {"service": schema.name, "schema_min": schema.minimum, "schema_head": schema.head}
     if not database:
         return window
-    compared = await _compare(schema, _address(settings))
+    compared = await _compare(schema, *_address(settings))
     return {**window, "database": compared.database, "ahead": compared.ahead, "behind": compared.behind}
 
 
@@ -45,12 +45,12 @@ async def wait(schema: Schema, settings: Settings, seconds: float, tell: Callabl
 
     `tell` gets a line every few seconds. Raises SchemaUnknown, with TIMED_OUT after so many seconds.
     """
-    address = _address(settings)
+    setting, address = _address(settings)
     end = time.monotonic() + seconds
     told_at = -TELL_SECONDS
     while True:
         try:
-            compared = await _compare(schema, address)
+            compared = await _compare(schema, setting, address)
         except SchemaUnknown as unknown:
             if unknown.exit_code != UNREACHABLE:
                 raise
@@ -71,16 +71,17 @@ async def wait(schema: Schema, settings: Settings, seconds: float, tell: Callabl
         await asyncio.sleep(min(ASK_SECONDS, end - now))
 
 
-def _address(settings: Settings) -> Address:
+def _address(settings: Settings) -> tuple[str, Address]:
+    """The setting that has an address, and the address."""
     for name in _DSNS:
         dsn = getattr(settings, name)
         if dsn.get_secret_value():
-            return Address(dsn)
+            return f"MUSTER_{name.upper()}", Address(dsn)
     names = " and ".join(f"MUSTER_{name.upper()}" for name in _DSNS)
     raise SchemaUnknown(f"{names} are not set: set one of them", BAD_INPUT)
 
 
-async def _compare(schema: Schema, address: Address) -> Compared:
+async def _compare(schema: Schema, setting: str, address: Address) -> Compared:
     try:
         connection = await address.connect(timeout=CONNECT_SECONDS)
         try:
@@ -89,7 +90,7 @@ async def _compare(schema: Schema, address: Address) -> Compared:
         finally:
             await connection.close(timeout=CONNECT_SECONDS)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        reason = address.refusal or f"Postgres cannot be asked: {error or type(error).__name__}"
-        raise SchemaUnknown(reason.partition("\n")[0], UNREACHABLE) from None
+        reason, _, _ = (address.refusal or f"Postgres cannot be asked: {error or type(error).__name__}").partition("\n")
+        raise SchemaUnknown(f"{setting}: {reason}", UNREACHABLE) from None
     except ValueError:  # its message may quote a part of the password
-        raise SchemaUnknown(f"the address of Postgres is {NO_ADDRESS}", BAD_INPUT) from None
+        raise SchemaUnknown(f"{setting} is {NO_ADDRESS}", BAD_INPUT) from None

@@ -71,8 +71,12 @@ async def test_a_database_is_compared_and_waited_for(databases: Databases, newer
     ("dsn", "status", "said"),
     [
         ("", BAD_INPUT, "MUSTER_POSTGRES_OWNER_DSN are not set: set one of them"),
-        ("postgresql://probe_api:x@127.0.0.1:1/muster", UNREACHABLE, "Postgres cannot be asked: "),
-        ("postgresql://probe_api:[x@host/muster", BAD_INPUT, "the address of Postgres is not an address of Postgres"),
+        (
+            "postgresql://probe_api:x@127.0.0.1:1/muster",
+            UNREACHABLE,
+            "MUSTER_POSTGRES_API_DSN: Postgres cannot be asked: ",
+        ),
+        ("postgresql://probe_api:[x@host/muster", BAD_INPUT, "MUSTER_POSTGRES_API_DSN is not an address of Postgres"),
     ],
 )
 async def test_why_a_database_cannot_be_compared(newer: Schema, dsn: str, status: int, said: str) -> None:
