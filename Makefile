@@ -19,7 +19,7 @@ PROCESSES := tests/integration/entitlements/test_process.py
 LONG := $(PROCESSES)::test_an_import_killed_again_and_again_ends_as_a_clean_run \
 	$(PROCESSES)::test_a_withdrawal_killed_again_and_again_revokes_every_seat_once \
 	tests/contract/subscribers/test_table.py::test_a_table_stays_exactly_in_step_however_often_the_subscriber_is_killed \
-	tests/e2e/test_kill_midway.py tests/e2e/test_runbooks.py::test_drill tests/integration/local/test_secured_stack.py
+	tests/integration/operator/test_topic_plan.py::test_with_three_brokers_an_acknowledged_event_is_on_two
 FUZZ := tests/integration/fuzzing
 FAULTS := $(HOSTILE) $(BURST) tests/faults --ignore=$(POOLER) $(LONG)
 KILLS ?= 200
@@ -58,8 +58,11 @@ bundle: venv ## Write one file with the images, the chart, the SBOMs, and checks
 	$(BIN)/python -m infra.images bundle $(ARGS)
 
 ##@ Work on it
-test: venv ## Run the tests on real servers; `make faults` has those that take long
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(LONG:%=--deselect=%) --deselect=$(HOSTILE) --deselect=$(FUZZ) $(ARGS)
+test: venv ## Run the tests on real servers; `make e2e` and `make faults` have those that take long
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(LONG:%=--deselect=%) --deselect=$(HOSTILE) --deselect=$(FUZZ) $(ARGS)
+
+e2e: venv ## Test whole stacks: the year, every runbook, installs from wheels, secured doors
+	$(BIN)/python -m pytest -n 3 --dist worksteal tests/e2e $(ARGS)
 
 chart-test: venv ## Render the chart for every version of Kubernetes, and check what comes out
 	MUSTER_CHART_VERSIONS=all $(BIN)/python -m pytest tests/chart $(ARGS)
@@ -156,9 +159,9 @@ clean: ## Remove generated files, but keep the data of stacks
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 help: ## Show the targets
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
-.PHONY: cluster cluster-down cluster-test cluster-test-quick demo up status down images images-test bundle test chart chart-test chart-helm fuzz faults faults-pooler faults-long bench bench-quick lint supply-chain sbom metrics-check format contracts contracts-check release-contracts lock clean help venv
+.PHONY: cluster cluster-down cluster-test cluster-test-quick demo up status down images images-test bundle test chart chart-test e2e chart-helm fuzz faults faults-pooler faults-long bench bench-quick lint supply-chain sbom metrics-check format contracts contracts-check release-contracts lock clean help venv
 
 # The virtual environment. If two makes run at once, the second waits and finds it complete.
 venv:

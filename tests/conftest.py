@@ -3,7 +3,9 @@
 import asyncio
 import json
 import secrets
+import shutil
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,13 @@ from typing import Any
 import pytest
 import structlog
 
-from muster_local.servers import kafka_at
+from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN, kafka_at
 from muster_operator.databases.provisioning import Access
 from muster_runtime.http.issuer import Issuer
 from tests.support import servers
 from tests.support.databases import Databases
 from tests.support.eventually import eventually as poll
+from tests.support.homes import processes_of
 from tests.support.secured_kafka import KafkaTokens, SecuredKafka, secured_kafka
 from tests.support.services import ISSUER, ServiceRunner, TokenIssuer
 
@@ -117,3 +120,25 @@ async def run_service(
 def eventually() -> Callable[..., Awaitable[Any]]:
     """`await eventually(check, timeout=15)`: polls until `check` is true."""
     return poll
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment names no servers."""
+    monkeypatch.delenv(POSTGRES_DSN, raising=False)
+    monkeypatch.delenv(KAFKA_BOOTSTRAP, raising=False)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A home of the test's own; whatever still runs there at its end is stopped, and fails the test.
+
+    It is not below pytest's folder, which pytest closes to other system users, such as that of Postgres.
+    """
+    path = Path(tempfile.mkdtemp(prefix="muster-home-"))
+    yield path
+    left = processes_of(path)
+    for process in left:
+        process.kill()
+    shutil.rmtree(path)
+    assert not left

@@ -141,7 +141,7 @@ async def test_a_renewal_extends_whichever_topic_comes_first(
         trial_ends_at = min(ends_at, START + timedelta(days=60))
         assert windows == {TERM_WINDOW: ends_at, **dict.fromkeys(TRIALS, trial_ends_at)}
         assert pool["state"] == state
-    extended = await entitlements.service.published(FeatureWindowExtended)
+    extended = await entitlements.eventually(lambda: entitlements.service.published(FeatureWindowExtended))
     assert {event.data.feature for event in extended} == {TERM_WINDOW}
     if state == "open":
         assert {(event.data.previous_ends_at, event.data.ends_at) for event in extended} == {(END, NEXT_END)}

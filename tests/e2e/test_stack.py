@@ -20,8 +20,8 @@ from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN, kafka_at
 from muster_local.stack import Stack, StackFailed
 from muster_operator.databases.provisioning import drop
 from muster_operator.topics import delete_topics
-from tests.integration.local.command import an_agency_joins_and_leaves, muster
-from tests.integration.local.homes import processes_of
+from tests.support.command import an_agency_joins_and_leaves, muster
+from tests.support.homes import processes_of
 
 Eventually = Callable[..., Awaitable[Any]]
 

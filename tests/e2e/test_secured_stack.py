@@ -21,8 +21,8 @@ from muster_operator.failures import BadInput
 from muster_runtime.http.issuer import Issuer
 from muster_runtime.kafka_settings import KafkaSettings
 from muster_runtime.messaging.connection import KafkaConnection
-from tests.integration.local.command import muster
-from tests.integration.local.homes import processes_of
+from tests.support.command import muster
+from tests.support.homes import processes_of
 
 Eventually = Callable[..., Awaitable[Any]]
 
