@@ -1,4 +1,4 @@
-"""`muster token` and `muster address`: what a client of the stack needs. Each prints one value alone, for a script."""
+"""`muster token` and `muster address`: what a client of the stack needs. Each prints one bare value, for scripts."""
 
 from typing import Annotated
 

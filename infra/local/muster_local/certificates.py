@@ -1,6 +1,6 @@
-"""A small certificate authority for the sandbox and the tests: certificates of servers and clients, as PEM files.
+"""A small certificate authority for the sandbox and the tests: server and client certificates as PEM files.
 
-Nothing of it is for production: its key is a file that nobody protects but the folder's owner.
+Not for production: only file permissions protect its key.
 """
 
 import os
@@ -19,19 +19,19 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from muster_local.private import open_private
 from muster_runtime.clock import SystemClock
 
-# The names under which a server on this machine is reached.
+# The host names of a server on this machine.
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 _AUTHORITY_LIFETIME = timedelta(days=3650)
 LIFETIME = timedelta(days=365)
 
-# Clocks differ: a certificate is valid from a little before it was made.
+# Clocks differ: a certificate is valid from shortly before it is issued.
 _BACKDATED = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate, its key, and a file with both, which Kafka takes for a key store. Each is its owner's alone."""
+    """A certificate, its key, and a file with both, which Kafka accepts as a keystore. All have mode 0600."""
 
     certificate: Path
     key: Path
@@ -40,7 +40,7 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate authority. `certificate` is what those who trust it need; `folder` also holds what it issues."""
+    """A certificate authority. Those who trust it need `certificate`; `folder` also holds what it issues."""
 
     folder: Path
     _key: ec.EllipticCurvePrivateKey
@@ -48,7 +48,7 @@ class Authority:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The authority of a folder, which is made where there is none yet."""
+        """Load the authority in a folder; create one if there is none."""
         path = folder / "ca.both.pem"
         if not path.exists():
             _make_authority(folder)
@@ -70,10 +70,10 @@ class Authority:
         lifetime: timedelta = LIFETIME,
         starts_at: datetime | None = None,
     ) -> Certificate:
-        """A certificate for a server and client whose subject is `CN=name`, and whose addresses are `hosts`.
+        """Issue a server and client certificate with the subject `CN=name` and the alternative names `hosts`.
 
-        It replaces an earlier one of the name. It is valid from `starts_at`, by default from now, for `lifetime`: one
-        that started and ended in the past is expired.
+        It replaces an earlier one with that name. It is valid for `lifetime` from `starts_at`, by default 5 minutes
+        ago; with a start that far in the past, it is already expired.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         start = starts_at or SystemClock().now() - _BACKDATED
@@ -140,7 +140,7 @@ def _write(folder: Path, name: str, key: ec.EllipticCurvePrivateKey, certificate
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all: who reads it again when it changes never sees a half."""
+    """Replace a file atomically, so that a process that reloads it never reads half of it."""
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     with open(new, "xb", opener=open_private) as file:

@@ -1,4 +1,4 @@
-"""A child process whose output goes to a log, and which does not outlive its parent."""
+"""A child process that writes its output to a log and does not outlive its parent."""
 
 import asyncio
 import ctypes
@@ -18,18 +18,18 @@ _LINES_KEPT = 10
 
 @dataclass(frozen=True)
 class Program:
-    """What to run. `address` is where it answers, in the words of its own protocol."""
+    """What to run. `address` is where it answers, in its own protocol's format."""
 
     name: str
     command: Sequence[str]
     address: str
     environment: Mapping[str, str] = field(default_factory=dict)
     stop_signal: signal.Signals = signal.SIGTERM
-    user: str | None = None  # and the group of the same name; None: those of the parent
+    user: str | None = None  # also its group; None: the parent's
 
 
 class Child:
-    """A program's process; it can be started again when it has ended."""
+    """A program's process; it can be restarted after it ends."""
 
     def __init__(self, program: Program, log: Path) -> None:
         self.program = program
@@ -38,11 +38,10 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Its process id while it runs."""
+        """The process ID; None if it does not run."""
         return self._process.pid if self._process and self._process.returncode is None else None
 
     async def start(self) -> None:
-        """Start it."""
         with append(self._log) as output:
             self._process = await asyncio.create_subprocess_exec(
                 *self.program.command,
@@ -58,13 +57,13 @@ class Child:
             )
 
     async def wait(self) -> str:
-        """Wait for its end, and say in plain words how it ended."""
+        """Wait until it exits; return how, such as `killed by SIGKILL` or `exited with status 1`."""
         assert self._process is not None
         code = await self._process.wait()
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
 
     async def stop(self) -> None:
-        """Ask it to stop; kill it when it does not."""
+        """Send the stop signal; kill the process if it still runs after 30 s."""
         if self._process is None or self._process.returncode is not None:
             return
         self._process.send_signal(self.program.stop_signal)
@@ -76,19 +75,18 @@ class Child:
             await self._process.wait()
 
     def last_lines(self) -> list[str]:
-        """The end of what it has said."""
         return last_lines(self._log)
 
 
 def last_lines(log: Path) -> list[str]:
-    """The end of a log."""
+    """The last 10 lines of a log, from its last 8 KiB."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 8192))
         return file.read().decode("utf-8", "replace").splitlines()[-_LINES_KEPT:]
 
 
 def dies_with_parent(stop_signal: signal.Signals) -> Callable[[], None]:
-    """What a child does before it runs: ask the kernel for a signal when its parent ends, however that ends."""
+    """A `preexec_fn` that asks the kernel to send the child `stop_signal` when its parent ends for any reason."""
 
     def ask() -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, stop_signal)

@@ -51,7 +51,7 @@ def advance(
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
-    """Advance the clock through every instant at which something is due, and print each."""
+    """Advance the clock, stopping at every instant when something is due, and print each instant."""
     if (to is None) == (by is None):
         raise BadInput("give either --to or --by")
     instant, duration = parse_instant(to) if to is not None else None, parse_duration(by or "0s")
@@ -83,7 +83,7 @@ def parse_duration(text: str) -> timedelta:
 
 
 def parse_instant(text: str) -> datetime:
-    """An instant in RFC 3339 with its offset."""
+    """An RFC 3339 instant, converted to UTC. Raises BadInput without an offset."""
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:

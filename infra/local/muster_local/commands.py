@@ -1,4 +1,4 @@
-"""The commands that this distribution adds to `muster`."""
+"""The commands that this package adds to `muster`."""
 
 from muster_operator.catalog import Catalog, Command
 
@@ -48,7 +48,7 @@ CATALOG = Catalog(
         Command(
             "drill",
             "muster_local.drill:drill",
-            "Run Muster's faults against your own Postgres and Kafka, without harm to them.",
+            "Run Muster's fault tests against your own Postgres and Kafka, without harming them.",
         ),
     ),
 )

@@ -1,10 +1,10 @@
-"""One real server as the only process of a container: what the image `muster/test-servers` is for.
+"""The entry point of the image `muster/test-servers`: runs one real server as the container's only process.
 
     python -m muster_local.container postgres [--certificate FILE --key FILE --authority FILE]
     python -m muster_local.container kafka --advertised HOST[:PORT] [--node N --voter N@HOST:PORT …]
 
-It listens at every address, keeps its data in /data, and stops in good order on SIGTERM. Each option can be set by
-the environment instead (`--help` names the variable).
+It listens on every address, keeps its data in /data, and shuts down cleanly on SIGTERM. Each option also has an
+environment variable; `--help` names it.
 """
 
 import os
@@ -28,29 +28,33 @@ POSTGRES_PORT, KAFKA_PORT, CONTROLLER_PORT = 5432, 9092, 9093
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
-DataOption = Annotated[Path, typer.Option(envvar="DATA", help="The folder of the data.")]
+DataOption = Annotated[Path, typer.Option(envvar="DATA", help="The data folder.")]
 
 
 @app.command()
 def postgres(
     data: DataOption = Path("/data"),
     password_file: Annotated[
-        Path | None, typer.Option(envvar="POSTGRES_PASSWORD_FILE", help="The superuser's password.")
+        Path | None, typer.Option(envvar="POSTGRES_PASSWORD_FILE", help="The file with the superuser's password.")
     ] = None,
-    password: Annotated[str, typer.Option(envvar="POSTGRES_PASSWORD", help="The same, where no file has it.")] = "",
-    certificate: Annotated[Path | None, typer.Option(envvar="TLS_CERTIFICATE", help="The server's, PEM.")] = None,
+    password: Annotated[
+        str, typer.Option(envvar="POSTGRES_PASSWORD", help="The superuser's password, without a file.")
+    ] = "",
+    certificate: Annotated[
+        Path | None, typer.Option(envvar="TLS_CERTIFICATE", help="The server's certificate, PEM.")
+    ] = None,
     key: Annotated[Path | None, typer.Option(envvar="TLS_KEY", help="The certificate's key, PEM.")] = None,
-    authority: Annotated[Path | None, typer.Option(envvar="TLS_AUTHORITY", help="Whom it trusts, PEM.")] = None,
+    authority: Annotated[Path | None, typer.Option(envvar="TLS_AUTHORITY", help="The CA to trust, PEM.")] = None,
     parameter: Annotated[list[str], typer.Option(metavar="NAME=VALUE", help="A setting. Repeatable.")] = [],  # noqa: B006
 ) -> None:
-    """Run Postgres: 17 with TLS alone where it has a certificate, 18 without TLS otherwise."""
+    """Run Postgres: with a certificate, version 17 that accepts only TLS; without one, version 18 without TLS."""
     security = None
     if certificate or key or authority:
         if not (certificate and key and authority):
             raise _refusal("--certificate, --key and --authority: give all three, or none")
         security = PostgresSecurity(Certificate(certificate, key, both=certificate), authority)
     parameters = dict(each.partition("=")[::2] for each in parameter)
-    # initdb wants a folder of its own, which a volume's root is not.
+    # initdb needs an empty folder, which a volume's root may not be.
     server = Postgres(
         data / "postgres", POSTGRES_PORT, _secret("password", password, password_file), parameters, security, EVERYWHERE
     )
@@ -62,9 +66,9 @@ def postgres(
 def kafka(
     advertised: Annotated[
         str,
-        typer.Option(envvar="KAFKA_ADVERTISED", metavar="HOST[:PORT]", help="Where clients and other nodes reach it."),
+        typer.Option(envvar="KAFKA_ADVERTISED", metavar="HOST[:PORT]", help="The address for clients and other nodes."),
     ],
-    port: Annotated[int, typer.Option(envvar="KAFKA_PORT", help="Where it listens.")] = KAFKA_PORT,
+    port: Annotated[int, typer.Option(envvar="KAFKA_PORT", help="The port to listen on.")] = KAFKA_PORT,
     data: DataOption = Path("/data"),
     node: Annotated[int, typer.Option(envvar="KAFKA_NODE", help="This node's number.")] = 1,
     voter: Annotated[
@@ -76,15 +80,16 @@ def kafka(
     keystore: Annotated[
         Path | None, typer.Option(envvar="TLS_KEYSTORE", help="Certificate and key, PEM; the subject is CN=broker.")
     ] = None,
-    authority: Annotated[Path | None, typer.Option(envvar="TLS_AUTHORITY", help="Whom it trusts, PEM.")] = None,
+    authority: Annotated[Path | None, typer.Option(envvar="TLS_AUTHORITY", help="The CA to trust, PEM.")] = None,
     password_file: Annotated[
-        Path | None, typer.Option(envvar="KAFKA_ADMIN_PASSWORD_FILE", help="The administrator's password.")
+        Path | None,
+        typer.Option(envvar="KAFKA_ADMIN_PASSWORD_FILE", help="The file with the administrator's password."),
     ] = None,
     certificate_port: Annotated[
-        int, typer.Option(envvar="KAFKA_CERTIFICATE_PORT", help="Where brokers and clients show certificates.")
+        int, typer.Option(envvar="KAFKA_CERTIFICATE_PORT", help="The port for brokers and clients with certificates.")
     ] = 9094,
 ) -> None:
-    """Run a Kafka node that is broker and controller: with closed doors where it has a keystore."""
+    """Run a Kafka node as broker and controller. With a keystore, it requires TLS and authentication."""
     host, _, advertised_port = advertised.partition(":")
     quorum = {int(number): address for number, _, address in (each.partition("@") for each in voter)}
     if quorum and (node not in quorum or not cluster_id):
@@ -110,7 +115,7 @@ def kafka(
     )
     broker.prepare()
     command = list(broker.command())
-    os.execv(command[0], command)  # noqa: S606 - Java takes the signals itself
+    os.execv(command[0], command)  # noqa: S606 - Java handles the signals itself
 
 
 def _secret(name: str, value: str, file: Path | None) -> str:
@@ -122,7 +127,7 @@ def _secret(name: str, value: str, file: Path | None) -> str:
 
 
 def _run_until_stopped(command: list[str], stop_signal: signal.Signals) -> None:
-    """Run a server, and stop it on SIGTERM by its own signal."""
+    """Run a server; on SIGTERM, send it its own stop signal."""
     server = subprocess.Popen(command)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:

@@ -1,7 +1,7 @@
-"""Moving the sandbox's clock: one instant after another, and at each of them until all is quiet.
+"""Moves the sandbox's clock from instant to instant, and at each one waits until every service is quiet.
 
-A move visits, in order, every instant at which something is due in any process. So cause stays before effect
-across services, and nothing is handled late.
+A move stops, in order, at every instant when something is due in any process. So causes precede their effects across
+services, and nothing is handled late.
 """
 
 import asyncio
@@ -21,23 +21,23 @@ from muster_local.stack import Stack
 from muster_runtime.clock import SystemClock
 from muster_runtime.messaging.connection import KafkaConnection
 
-# A clock that was never moved first stands this far ahead: until they have heard of it the processes' own time goes on,
-# and none of them is to go back.
+# The first move sets the clock this far ahead of the present: until the processes receive it, their own clocks keep
+# running, and no clock may go back.
 _AHEAD = timedelta(seconds=1)
 
-# A sweep costs the four services a few milliseconds; asking more often would only slow down what is awaited.
+# A sweep costs the four services a few milliseconds; polling faster would slow down the work that we wait for.
 _PAUSE_SECONDS = 0.004
 
-# A service that was killed is back within a few seconds; its backlog is worked off within a few more.
+# A killed service is back within a few seconds and clears its backlog within a few more.
 _PATIENCE_SECONDS = 120.0
 
 
 class ClockStuck(Exception):
-    """The services did not become quiet in time; the message says which, and why."""
+    """The services did not become quiet in time; the message names them and says why."""
 
 
 class ProcessState(BaseModel):
-    """What a process says of itself at `/sandbox/state`."""
+    """A process's reply from `/sandbox/state`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -51,7 +51,7 @@ class ProcessState(BaseModel):
     activity: int
 
     def unrest(self, instant: datetime) -> str | None:
-        """Why the process is not quiet at `instant`; None when it is."""
+        """Why the process is not quiet at `instant`; None if it is quiet."""
         if self.now != instant:
             return f"its clock says {shown(self.now)}"
         if self.next_due is not None and self.next_due <= instant:
@@ -63,7 +63,7 @@ class ProcessState(BaseModel):
         return None
 
 
-Sweep = Mapping[str, ProcessState | str]  # by service: its state, or why there is none
+Sweep = Mapping[str, ProcessState | str]  # by service: its state, or the reason why it has none
 
 
 class Coordinator:
@@ -89,7 +89,6 @@ class Coordinator:
 
     @classmethod
     def of(cls, stack: Stack) -> Self:
-        """The coordinator of a running stack."""
         return cls(
             {service: stack.service_url(service) for service in SERVICES},
             stack.kafka,
@@ -113,9 +112,9 @@ class Coordinator:
         await self._exit.aclose()
 
     async def begin(self, at: datetime) -> None:
-        """Put the clock of a stack in which nothing has happened yet to `at`, be it in the past.
+        """Set the clock of a new stack to `at`, which may be in the past.
 
-        Raises ValueError if time would go back: the clock stands later, or a transaction is dated later.
+        Raises ValueError if the clock or a transaction is already later than `at`.
         """
         sweep = await self.sweep()
         dated = [state.latest for state in sweep.values() if isinstance(state, ProcessState) and state.latest]
@@ -129,10 +128,10 @@ class Coordinator:
         target: datetime,
         on_instant: Callable[[datetime], Awaitable[None]] | None = None,
     ) -> None:
-        """Move to `target` by way of every instant at which something is due.
+        """Move to `target`, stopping at every instant when something is due.
 
-        `on_instant` is called at each of them once all is quiet. A clock that was never moved first stops where it is.
-        Raises ValueError if time would go back, and ClockStuck when the services do not become quiet.
+        Calls `on_instant` at each stop once every service is quiet. A clock that was never moved stops first at the
+        present. Raises ValueError if time would go back, and ClockStuck if the services do not become quiet.
         """
         self.now = await self._last_move()  # another coordinator may have moved it
         present = self.now or SystemClock().now()
@@ -149,7 +148,7 @@ class Coordinator:
             await self._move(min(next_due or target, target))
 
     async def settle(self) -> datetime | None:
-        """Wait until all is quiet at the present instant, and say when something is next due."""
+        """Wait until every service is quiet at the present instant; return the next due instant. Raises ClockStuck."""
         give_up_at = time.monotonic() + self._patience
         before: Sweep | None = None
         while True:
@@ -170,7 +169,7 @@ class Coordinator:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def sweep(self) -> Sweep:
-        """Every process's state, asked for at once; for one that does not answer, why."""
+        """Every process's state, requested concurrently; for one that does not answer, the reason."""
         states = await asyncio.gather(*(self._state(url) for url in self._urls.values()))
         return dict(zip(self._urls, states, strict=True))
 
@@ -215,5 +214,5 @@ def _unrest(sweep: Sweep, instant: datetime | None) -> dict[str, str]:
 
 
 def shown(instant: datetime | None) -> str:
-    """An instant in RFC 3339, UTC."""
+    """An instant as RFC 3339 in UTC."""
     return "the machine's time" if instant is None else instant.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""With MUSTER_STACK=docker: Postgres and Kafka in containers, of the image that `make images` builds."""
+"""With MUSTER_STACK=docker: Postgres and Kafka in containers, from the image that `make images` builds."""
 
 import hashlib
 import secrets
@@ -21,12 +21,12 @@ IMAGE = f"muster/test-servers:{version('muster-local')}"
 
 
 class DockerUnusable(Exception):
-    """No engine answers, or it does not have the image; the message says what to do."""
+    """No Docker engine answers, or it lacks the image; the message says what to do."""
 
 
 @contextmanager
 def postgres_in_container(home: Path) -> Iterator[str]:
-    """The superuser's address of a Postgres, whose data are deleted with it."""
+    """Run Postgres and yield the superuser's DSN; its data is deleted with the container."""
     port, password = draw_port(set()), secrets.token_hex(24)
     with _running(home, "postgres", [], {"POSTGRES_PASSWORD": password}, {POSTGRES_PORT: port}):
         yield f"postgresql://postgres:{password}@{LOOPBACK}:{port}/postgres?sslmode=disable"
@@ -34,8 +34,8 @@ def postgres_in_container(home: Path) -> Iterator[str]:
 
 @contextmanager
 def kafka_in_container(home: Path) -> Iterator[str]:
-    """The address of a Kafka, whose data are deleted with it."""
-    # The same port inside and outside: a broker reaches itself where it says that it is.
+    """Run Kafka and yield its address; its data is deleted with the container."""
+    # The same port inside and outside: a broker connects to itself at its advertised address.
     port = draw_port(set())
     arguments = ["--advertised", f"{LOOPBACK}:{port}", "--port", str(port)]
     with _running(home, "kafka", arguments, {}, {port: port}):
@@ -46,17 +46,17 @@ def kafka_in_container(home: Path) -> Iterator[str]:
 def _running(
     home: Path, server: str, arguments: Sequence[str], environment: Mapping[str, str], ports: Mapping[int, int]
 ) -> Iterator[None]:
-    """Run a server in a container of the home's own, which replaces one that a killed supervisor has left."""
+    """Run a server in a container named for the home; it replaces one that a killed supervisor left behind."""
     name = f"muster-{hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:8]}-{server}"
     _prepare(name)
-    # What would clean up after a killed process is an image of its own, which need not be here.
+    # Ryuk, testcontainers' cleanup container, needs its own image, which may not be present.
     testcontainers_config.ryuk_disabled = True
     container = DockerContainer(
         IMAGE, name=name, env=dict(environment), cap_drop=["ALL"], security_opt=["no-new-privileges"]
     )
     container.with_command(["muster_local.container", server, *arguments])
     for inside, outside in ports.items():
-        # On the loopback address alone. Kafka asks nobody who they are.
+        # On the loopback address only: Kafka authenticates nobody.
         cast("dict[str, Any]", container.ports)[f"{inside}/tcp"] = (LOOPBACK, outside)
     with ExitStack() as stack:
         stack.callback(container.stop)
@@ -67,7 +67,7 @@ def _running(
 def _prepare(name: str) -> None:
     try:
         client = DockerClient.from_env()
-        client.images.get(IMAGE)  # never a registry's image of that name
+        client.images.get(IMAGE)  # never pull an image of that name
         client.containers.get(name).remove(force=True, v=True)
     except NotFound as missing:
         if isinstance(missing, ImageNotFound):

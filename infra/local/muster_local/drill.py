@@ -1,6 +1,6 @@
-"""`muster drill`: runs the harmless faults against the Postgres and Kafka that the environment names.
+"""`muster drill`: runs the harmless fault tests against the Postgres and Kafka that the environment names.
 
-They are tests of the repository, which a clone has and an installed package does not.
+The tests are in the repository, not in the installed package, so the command needs a clone.
 """
 
 import asyncio
@@ -44,13 +44,13 @@ def drill(
     ] = None,
     listing: Annotated[bool, typer.Option("--list", help="List the faults without running them.")] = False,
 ) -> None:
-    """Run Muster's faults against your own Postgres and Kafka, without harm to them.
+    """Run Muster's fault tests against your own Postgres and Kafka, without harming them.
 
-    MUSTER_POSTGRES_DSN (a superuser's) and MUSTER_KAFKA_BOOTSTRAP name the servers. A fault kills, stops, or misleads
-    only what it created itself, and removes it afterward. The exit status is 1 unless every fault passes.
+    MUSTER_POSTGRES_DSN (a superuser's) and MUSTER_KAFKA_BOOTSTRAP name the servers. A test kills, stops, or misleads
+    only what it created itself, and removes it afterward. The exit status is 1 unless every test passes.
     """
     if not _FAULTS.is_dir():
-        raise BadInput(f"{_FAULTS} does not exist: run .venv/bin/muster of a clone of the repository")
+        raise BadInput(f"{_FAULTS} does not exist: run .venv/bin/muster from a clone of the repository")
     if listing:
         typer.echo("\n".join(_names(only)))
         return
@@ -88,7 +88,7 @@ async def _reach(dsn: str) -> None:
 
 
 def _names(only: str | None) -> list[str]:
-    """The faults, each as the sentence that it proves."""
+    """The fault tests, each as the sentence that it proves. Raises BadInput if none matches."""
     done = subprocess.run(
         [*_pytest(only), "--collect-only", "--quiet"], cwd=_REPOSITORY, stdout=subprocess.PIPE, text=True, check=False
     )
@@ -99,7 +99,7 @@ def _names(only: str | None) -> list[str]:
 
 
 def _try(only: str | None, seed: int | None, findings: Path) -> int:
-    """Run the tests, which save their measurements in a file. They handle an interrupt themselves, to clean up."""
+    """Run the tests, which write their measurements to `findings`. They handle Ctrl-C themselves, to clean up."""
     told = {"FAULT_FINDINGS": str(findings)} | ({} if seed is None else {"FAULT_SEED": str(seed)})
     child = subprocess.Popen(
         [*_pytest(only), "--drill", "--verbose", "--no-header"],

@@ -1,4 +1,4 @@
-"""A stack's home: a folder with its data, its secrets, its logs and the state of what runs."""
+"""A stack's home: the folder with its data, secrets, logs, and the state of its processes."""
 
 import fcntl
 import json
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
 
 ISSUER = "urn:muster:sandbox"
 
-# The identity provider of a secured stack, as a process.
+# The process name of a secured stack's identity provider.
 PROVIDER = "provider"
 
-# Below the ports that the kernel gives to outgoing connections: one of those could take ours before we listen.
+# Below the kernel's ephemeral ports: an outgoing connection could take one of those before we listen.
 _PORTS = range(15_000, 30_000)
 
-# The status with which a supervisor ends that finds another one at work.
+# A supervisor's exit status when another one already holds the home.
 ALREADY_RUNS = 3
 
 Phase = Literal["starting", "running", "stopping", "stopped", "failed"]
 
 
 class PortTaken(Exception):
-    """A port that was asked for is in use, or no port is free."""
+    """A requested port is in use, or no port is free."""
 
 
 class SecuredOtherwise(Refused):
-    """A home was made secured and cannot become plain, or the other way around."""
+    """The home's stack was created secured and cannot become plain, or the reverse."""
 
 
 class Credentials(BaseModel):
-    """Of a secured stack: the password of Kafka's administrator, and the operator's secret at the provider."""
+    """A secured stack's credentials: the Kafka administrator's password and the operator's client secret."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -53,9 +53,9 @@ class Credentials(BaseModel):
 
 
 class Installation(BaseModel):
-    """What is chosen once and kept: ports, secrets, and the name that sets this stack apart on shared servers.
+    """Chosen once and kept: ports, secrets, and the name that identifies this stack on shared servers.
 
-    Only a secured stack has the credentials `secured`.
+    `secured` is None for a plain stack.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -69,7 +69,7 @@ class Installation(BaseModel):
 
 
 class ProcessState(BaseModel):
-    """One process of the stack; `last_lines` are what it said before it last died."""
+    """One process of the stack; `last_lines` is the end of its output before it last exited."""
 
     name: str
     address: str
@@ -81,7 +81,7 @@ class ProcessState(BaseModel):
 
 
 class State(BaseModel):
-    """What runs, as the supervisor last wrote it."""
+    """The stack's state as the supervisor last wrote it."""
 
     supervisor: int = 0
     phase: Phase = "starting"
@@ -94,42 +94,41 @@ class State(BaseModel):
 
 
 class Home:
-    """The folder. All in it is for its owner alone: folders have mode 0700, files 0600.
+    """A home folder. Only its owner can access it: folders have mode 0700, files 0600.
 
-    Started by root, Postgres runs as a system user, whose group may pass through the folder (0710).
+    Started by root, Postgres runs as a system user, whose group may traverse the folder (0710).
 
-    Nobody holds a Home that has not been checked, so nothing is read of a folder that others could write to.
+    The constructor checks the folder, so nothing is ever read from one that others can write to.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises HomeRefused when others could reach into the folder."""
+        """Raises HomeRefused if others have access to the folder."""
         given = Path(os.path.abspath(path))
-        # The last step is not resolved: a link must be seen to be refused.
+        # Do not resolve the last component: the check must see a symbolic link to refuse it.
         self.path = given.parent.resolve() / given.name
         check(self.path)
 
     @property
     def mail(self) -> Path:
-        """Where the mail sink keeps its messages."""
+        """The folder of the mail sink's messages."""
         return self.path / "mail"
 
     @property
     def jwks(self) -> Path:
-        """The public keys of the sandbox's issuer."""
+        """The file with the public keys of the sandbox's issuer."""
         return self.path / "jwks.json"
 
     def has_stack(self) -> bool:
-        """Whether a stack was ever started here."""
         return self._installation.exists()
 
     def kept(self) -> Installation | None:
-        """What is kept of the stack that was made here; None if there is none."""
+        """The installation of this home's stack; None if no stack was ever started here."""
         return Installation.model_validate_json(_read(self._installation)) if self.has_stack() else None
 
     def secured(self, asked: bool | None) -> bool:
-        """Whether the stack is secured: as it was made, or as asked for when it is made.
+        """Whether the stack is secured: as created, or as `asked` if it does not exist yet.
 
-        Raises SecuredOtherwise when another is asked for than was made.
+        Raises SecuredOtherwise if `asked` contradicts the existing stack.
         """
         kept = self.kept()
         if kept is None:
@@ -143,17 +142,17 @@ class Home:
         return made
 
     def log(self, process: str) -> Path:
-        """What a process says."""
+        """The path of a process's log."""
         return self.path / "logs" / f"{process}.log"
 
     def append(self, process: str) -> BinaryIO:
-        """Open a process's log, to append to it."""
+        """Open a process's log for appending."""
         return append(self.log(process))
 
     def make(self) -> Self:
-        """Make the folder if it is missing, and close it to others, where it is empty.
+        """Create the folder if it is missing; remove others' access if it is empty.
 
-        Raises HomeRefused when others could reach into it.
+        Raises HomeRefused if others have access.
         """
         check(self.path)
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -163,8 +162,8 @@ class Home:
         return self
 
     def issuer(self) -> "Issuer":
-        """The sandbox's issuer of tokens; its key is made on first use."""
-        # Most commands need no token, and cryptography takes long to load.
+        """The sandbox's token issuer; creates its key on first use."""
+        # Imported late: most commands need no token, and cryptography is slow to load.
         from muster_runtime.http.issuer import Issuer
 
         issuer = Issuer.load(self.make().path / "issuer.pem", issuer=ISSUER)
@@ -173,11 +172,11 @@ class Home:
         return issuer
 
     def installation(self, listeners: Iterable[str], asked: Mapping[str, int], *, secure: bool = False) -> Installation:
-        """What is kept, made on first use, secured if `secure`, with a port for each listener.
+        """The installation, created on first use (secured if `secure`), with a distinct port for each listener.
 
-        It is the one asked for, else the one it had last if it is free, else any free one; no two get the same.
+        A listener gets the port in `asked`, else its previous port if that is free, else any free port.
 
-        Raises PortTaken when a port that was asked for is in use or is asked for twice, or when no port is free.
+        Raises PortTaken if a requested port is in use or requested twice, or if no port is free.
         """
         kept = self.kept()
         if kept is None:
@@ -189,22 +188,21 @@ class Home:
         return kept
 
     def read_state(self) -> State:
-        """The state as last written; an empty one when there is none."""
+        """The state as last written; an empty one if there is none."""
         try:
             return State.model_validate_json(_read(self.path / "state.json"))
         except FileNotFoundError:
             return State()
 
     def write_state(self, state: State) -> None:
-        """Keep the state."""
         _write(self.path / "state.json", state.model_dump_json(indent=2))
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the home for as long as this process supervises it.
+        """Lock the home while this process supervises it.
 
-        Raises BlockingIOError when another process does. The lock, not the pid written in it, says
-        whether a supervisor runs: it goes with its process, however that ends.
+        Raises BlockingIOError if another process holds the lock. The lock, not the pid in its file, says whether a
+        supervisor runs: the kernel releases it when the process ends, even if it is killed.
         """
         with open(self._lock, "a+", opener=open_private) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -215,7 +213,7 @@ class Home:
             file.truncate(0)
 
     def supervisor(self) -> int | None:
-        """The pid of the process that holds the home, if one does."""
+        """The pid of the process that holds the home's lock, if any."""
         with suppress(FileNotFoundError), open(self._lock, opener=open_private) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -224,9 +222,9 @@ class Home:
         return None
 
     def _holder(self, written: str) -> int | None:
-        """The pid in the lock, if it is of a process of ours that has the lock open.
+        """The pid in the lock file, if that process is ours and has the file open.
 
-        Until a new holder has written its own, it is a dead one's, which any process may have by now.
+        Until a new holder writes its pid, the file has a dead process's, which the kernel may have reused.
         """
         with suppress(psutil.Error, ValueError):
             process = psutil.Process(int(written))
@@ -245,7 +243,7 @@ class Home:
 
 
 def _choose_ports(listeners: Sequence[str], asked: Mapping[str, int], kept: Mapping[str, int]) -> dict[str, int]:
-    """A port for each listener, and no port twice."""
+    """A distinct port for each listener."""
     wanted = {name: asked[name] for name in listeners if name in asked}
     for port, count in Counter(wanted.values()).items():
         if count > 1:
@@ -264,7 +262,7 @@ def _choose_ports(listeners: Sequence[str], asked: Mapping[str, int], kept: Mapp
 
 
 def draw_port(taken: set[int]) -> int:
-    """Any free port but those that are taken."""
+    """A random free port that is not in `taken`. Raises PortTaken."""
     for port in secrets.SystemRandom().sample(_PORTS, len(_PORTS)):
         if port not in taken and _free(port):
             return port
@@ -287,7 +285,7 @@ def _read(path: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace a file in one step, readable by its owner alone."""
+    """Replace a file atomically, mode 0600."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     with open(fresh, "w", encoding="utf-8", opener=open_private) as file:
         file.write(text)

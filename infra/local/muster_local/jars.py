@@ -1,4 +1,4 @@
-"""Kafka's jars: listed in the package with their checksums, fetched once into the user's cache folder."""
+"""Kafka's jars: listed in the package with their checksums, downloaded once into the user's cache folder."""
 
 import fcntl
 import hashlib
@@ -21,12 +21,12 @@ _DOWNLOADS_AT_ONCE = 8
 
 
 class ChecksumMismatch(Exception):
-    """A downloaded jar is not the one that was listed."""
+    """A downloaded jar's SHA-256 differs from the listed one."""
 
 
 @dataclass(frozen=True)
 class Jar:
-    """A jar by its Maven coordinates, with the SHA-256 that it must have."""
+    """A jar's Maven coordinates and expected SHA-256."""
 
     group: str
     artifact: str
@@ -35,26 +35,26 @@ class Jar:
 
     @property
     def file_name(self) -> str:
-        """The name under which the cache keeps it."""
+        """The jar's name in the cache."""
         return f"{self.artifact}-{self.version}.jar"
 
 
 def listed_jars() -> list[Jar]:
-    """The jars of the package's list."""
+    """The jars in the package's list."""
     text = files(__package__).joinpath(f"data/kafka-{KAFKA_VERSION}.jars").read_text("utf-8")
     rows = [line.replace(":", " ").split() for line in text.splitlines() if line and not line.startswith("#")]
     return [Jar(group, artifact, version, sha256) for group, artifact, version, sha256 in rows]
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: `muster` in XDG_CACHE_HOME, or in ~/.cache."""
+    """The cache folder: `muster` in XDG_CACHE_HOME, or in ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "muster"
 
 
 def kafka_jars() -> list[Path]:
-    """Every jar of the broker, fetched where missing. Two callers at once share one download.
+    """Every jar of the broker; downloads the missing ones. Concurrent callers share one download.
 
-    Raises ChecksumMismatch when a downloaded file is not the listed one.
+    Raises ChecksumMismatch.
     """
     folder = cache_folder() / f"kafka-{KAFKA_VERSION}"
     jars = listed_jars()
@@ -88,7 +88,7 @@ def _fetch(jars: Sequence[Jar], folder: Path) -> None:
 
 
 def fetch_one(maven: MavenContext, jar: Jar, folder: Path) -> None:
-    """Fetch a jar into a folder, where it appears whole and verified or not at all.
+    """Download a jar into a folder. It appears there only complete and verified.
 
     Raises ChecksumMismatch.
     """

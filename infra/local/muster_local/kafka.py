@@ -1,4 +1,4 @@
-"""An embedded Kafka node (KRaft): a broker that is its own controller, or a node of a cluster of several."""
+"""An embedded Kafka node (KRaft): a broker that is its own controller, or one node of a cluster."""
 
 import base64
 import json
@@ -23,17 +23,18 @@ LOOPBACK = "127.0.0.1"
 
 
 class KafkaFormatFailed(Exception):
-    """The storage of a new broker could not be formatted; the message holds the tool's last words."""
+    """Kafka could not format a new node's storage; the message holds the end of the tool's output."""
 
 
 @dataclass(frozen=True)
 class Kafka:
-    """A node whose data are in a folder. `heap` is the JVM's -Xmx, such as `512m`.
+    """A node with its data in `folder`. `heap` is the JVM's -Xmx, such as `512m`.
 
-    Without a `port` it is no broker, without a `controller_port` no controller. In a cluster every node has the
-    cluster's id, the controllers' addresses (`host:port`) by their nodes' numbers, and the number of replicas of
-    Kafka's own topics. It listens at `host`. Clients and other nodes connect to the `advertised_host`, and clients to
-    the `advertised_port`, which is a proxy's; by default to `port`. Without `security` it asks nobody who they are.
+    Without `port` it is not a broker; without `controller_port`, not a controller. In a cluster, every node has the
+    same `cluster_id`, the same `quorum` (controllers' `host:port` by node number), and the same `replicas`, the
+    replication factor of Kafka's internal topics. The node listens on `host`. Clients and other nodes connect to
+    `advertised_host`; clients use `advertised_port`, a proxy's, if set, and `port` otherwise. Without `security` it
+    authenticates nobody.
     """
 
     folder: Path
@@ -51,13 +52,13 @@ class Kafka:
 
     @property
     def bootstrap(self) -> str:
-        """The address for clients; with `security`, for those that log in."""
+        """The address for clients; with `security`, for clients that log in with SASL."""
         return f"{LOOPBACK}:{self.port}"
 
     def prepare(self) -> None:
-        """Write the configuration, and format the storage if it is new. Fetches the jars when needed."""
+        """Write the configuration, and format new storage. Downloads the jars if needed. Raises KafkaFormatFailed."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.folder.chmod(0o700)  # its log files hold names in the clear
+        self.folder.chmod(0o700)  # its logs hold names in plain text
         self._config.write_text(self._properties(), "utf-8")
         if (self._data / "meta.properties").exists():
             return
@@ -66,7 +67,7 @@ class Kafka:
         identity = [f"--cluster-id={self.cluster_id or new_cluster_id()}", f"--config={self._config}"]
         secrets = self.security.format_arguments() if self.security else []
         java, *arguments = self._java("kafka.tools.StorageTool", "format", *standalone, *identity, *secrets)
-        # Java reads its arguments from a file: every user of the machine can see a command line.
+        # Java reads its arguments from a file: every user on the machine can see a command line.
         self._arguments.unlink(missing_ok=True)
         with open(self._arguments, "x", encoding="utf-8", opener=open_private) as file:
             file.writelines(f"{json.dumps(argument, ensure_ascii=False)}\n" for argument in arguments)
@@ -84,7 +85,6 @@ class Kafka:
         return self._java("kafka.Kafka", str(self._config))
 
     async def answers(self) -> bool:
-        """Whether the broker answers a metadata request."""
         return await answers(
             self.security.administrator(self.bootstrap) if self.security else KafkaConnection.plain(self.bootstrap)
         )
@@ -170,12 +170,12 @@ def _addresses(host: str, ports: Mapping[str, int]) -> str:
 
 
 def new_cluster_id() -> str:
-    """An id for a new cluster, as Kafka writes them."""
+    """A new cluster ID in Kafka's format: a base64url UUID without padding."""
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 async def answers(kafka: KafkaConnection) -> bool:
-    """Whether a broker at the address answers a metadata request."""
+    """Whether a broker answers a metadata request within 5 s."""
     admin = AIOKafkaAdminClient(**kafka.options(), request_timeout_ms=5000)
     try:
         await admin.start()

@@ -1,4 +1,4 @@
-"""The closed doors of an embedded Kafka node: who may connect, how a client proves who it is, and who may do all."""
+"""The security of an embedded Kafka node: TLS, how clients authenticate, and the superusers."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from muster_runtime.kafka_settings import KafkaSettings
 from muster_runtime.messaging.connection import KafkaConnection
 
-# The administrator, a SCRAM user who may do everything. The brokers' own certificate may, too.
+# The administrator, a SCRAM user and superuser. So is the principal of the brokers' certificate.
 ADMIN = "admin"
 _BROKER = "broker"
 
@@ -22,7 +22,7 @@ _VALIDATOR = "org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorC
 
 @dataclass(frozen=True)
 class TokenIssuer:
-    """Whose bearer tokens a node takes: those for the audience that are signed by a key of the set at `jwks_url`."""
+    """Whose bearer tokens a node accepts: for `audience`, signed by a key in the JWK set at `jwks_url`."""
 
     jwks_url: str
     issuer: str
@@ -31,12 +31,12 @@ class TokenIssuer:
 
 @dataclass(frozen=True)
 class KafkaSecurity:
-    """How a node proves itself and knows who connects; no listener of it takes a client that does not say who it is.
+    """How a node authenticates itself and its clients; no listener accepts anonymous clients.
 
-    Clients log in at the node's own port (SASL_SSL), or show a certificate at `certificate_port` (SSL). Nodes show one
-    another the certificate in `keystore`, whose subject is `CN=broker`. A principal is `User:` and the SCRAM user's
-    name, the common name of a certificate, or the `sub` of a token. What no ACL allows is refused. A login lasts for
-    `login_seconds` and must then be repeated; with 0 it lasts as long as its connection.
+    Clients log in at the node's port (SASL_SSL), or present a certificate at `certificate_port` (SSL). Nodes present
+    the certificate in `keystore` to each other; its subject is `CN=broker`. A principal is `User:` plus the SCRAM
+    user's name, the certificate's common name, or the token's `sub`. Kafka denies whatever no ACL allows. A client must
+    log in again after `login_seconds`; with 0, a login lasts as long as its connection.
     """
 
     keystore: Path
@@ -47,12 +47,12 @@ class KafkaSecurity:
     token_issuer: TokenIssuer | None = None
 
     def listeners(self, port: int | None) -> dict[str, int]:
-        """The ports of a broker's listeners by their names."""
+        """A broker's listeners: port by name."""
         ports = {"SASL_SSL": port, "SSL": self.certificate_port}
         return {name: number for name, number in ports.items() if number}
 
     def properties(self, *, is_broker: bool) -> dict[str, object]:
-        """What a node's configuration says of it."""
+        """The security properties in a node's configuration."""
         mechanisms = ",".join([SCRAM, _TOKENS] if self.token_issuer else [SCRAM])
         common: dict[str, object] = {
             "listener.security.protocol.map": "SASL_SSL:SASL_SSL,SSL:SSL,CONTROLLER:SSL",
@@ -80,7 +80,7 @@ class KafkaSecurity:
         }
 
     def java_options(self) -> list[str]:
-        """What the node's Java must be told: where it may fetch keys from."""
+        """JVM options: the URLs and files from which Kafka may load token keys."""
         if self.token_issuer is None:
             return []
         url = urlsplit(self.token_issuer.jwks_url)
@@ -89,11 +89,11 @@ class KafkaSecurity:
         return [f"{option}.urls={url.geturl()}", *files]
 
     def format_arguments(self) -> list[str]:
-        """StorageTool's arguments: the administrator's password, which must be there before the first start."""
+        """StorageTool's arguments that set the administrator's password, which must exist before the first start."""
         return ["--add-scram", f"{SCRAM}=[name={ADMIN},password={self.admin_password}]"]
 
     def administrator(self, bootstrap: str) -> KafkaConnection:
-        """The administrator's connection to the brokers."""
+        """The Kafka administrator's connection."""
         return KafkaConnection(
             KafkaSettings(
                 kafka_bootstrap=bootstrap,

@@ -24,7 +24,7 @@ SecureOption = Annotated[
     bool | None,
     typer.Option(
         "--secure/--no-secure",
-        help="Make the stack with TLS, passwords, ACLs, and an identity provider, or without. It stays as it is made.",
+        help="Create the stack with or without TLS, passwords, ACLs, and an identity provider. It cannot be changed.",
         show_default=False,
     ),
 ]
@@ -83,7 +83,7 @@ async def _start(home: Path, ports: dict[str, int], maintained: list[str], secur
 
 
 async def _import_register(stack: Stack) -> None:
-    """Import the federal agencies, so that the first request finds some. What is known already stays as it is."""
+    """Import the federal agencies, unless the register already has some, so that the first request finds agencies."""
     urls = {"enrollment": stack.service_url("enrollment")}
     async with ProgramClient(urls, stack.token("enrollment:operate", "enrollment:read")) as program:
         if not (await program.get("enrollment", "agencies", limit=1))["items"]:

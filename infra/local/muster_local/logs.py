@@ -1,4 +1,4 @@
-"""`muster logs`: what the processes wrote."""
+"""`muster logs`: the output of the processes."""
 
 import contextlib
 import time
@@ -35,7 +35,7 @@ def logs(
 
 
 def _lines(files: list[Path], follow: bool) -> Iterator[tuple[Path, str]]:
-    """The lines of the files so far, each with its file; with `follow`, then new ones forever."""
+    """The files' lines, each with its file; with `follow`, new lines forever after."""
     with contextlib.ExitStack() as stack:
         opened = [(file, stack.enter_context(file.open(encoding="utf-8", errors="replace"))) for file in files]
         while True:

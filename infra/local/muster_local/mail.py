@@ -1,4 +1,4 @@
-"""The sandbox's mail server: takes every message and keeps it as a file.
+"""The sandbox's mail server: accepts every message and saves it as a file.
 
 Run as `python -m muster_local.mail PORT FOLDER [HOST]`.
 """
@@ -17,14 +17,14 @@ from muster_runtime.clock import SystemClock
 
 
 class Keeper:
-    """Keeps each message in a file of its own, in the order of arrival by name."""
+    """Saves each message in its own file; file names sort by arrival."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._numbers = itertools.count()
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
-        """Keep a message; it is whole, or not there, under its final name."""
+        """Save a message. Its final name appears only once the file is complete."""
         content = envelope.original_content or b""
         recipients = ", ".join(envelope.rcpt_tos)
         name = f"{SystemClock().now():%Y%m%dT%H%M%S%f}-{next(self._numbers)}.eml"

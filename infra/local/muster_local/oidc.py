@@ -1,4 +1,4 @@
-"""The sandbox's identity provider: `oidc-provider`, a certified one, run by node from its wheel."""
+"""The sandbox's identity provider: the certified `oidc-provider`, run by Node.js from its wheel."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ _DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 
 @dataclass(frozen=True)
 class Lifetimes:
-    """How long the provider's tokens and codes live, and how seldom a login's client may ask, in seconds."""
+    """Lifetimes of the provider's tokens and codes, and the device flow's polling `interval`, in seconds."""
 
     access_token: int = 300
     refresh_token: int = 86_400
@@ -29,7 +29,7 @@ class Lifetimes:
 
 @dataclass(frozen=True)
 class Account:
-    """A person who may log in. `claims` are those of the access tokens, such as `agency` and `roles`."""
+    """A person who may log in. `claims` go into the access tokens, such as `agency` and `roles`."""
 
     password: str
     claims: Mapping[str, Any]
@@ -37,7 +37,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Automation:
-    """A program that may have tokens for itself, with these claims, and those scopes of `scope` that it asks for."""
+    """A confidential client for the client credentials grant. It may request the scopes in `scope`."""
 
     secret: str
     claims: Mapping[str, Any]
@@ -51,9 +51,9 @@ def write_configuration(
     accounts: Mapping[str, Account],
     automations: Mapping[str, Automation] = {},
 ) -> None:
-    """Write the provider's file, with a new signing key, readable by its owner alone.
+    """Write the provider's configuration with a new signing key, mode 0600.
 
-    `login_clients` are public clients by their IDs, for the device flow; `automations` confidential ones.
+    `login_clients` are the IDs of public clients for the device flow; `automations`, by client ID, are confidential.
     """
     key = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, auto_kid=True)
     configuration = {
@@ -86,7 +86,7 @@ def _client(client_id: str, grants: list[str], authentication: str) -> dict[str,
 
 
 def provider_program(configuration: Path, port: int, lifetimes: Lifetimes = Lifetimes()) -> Program:
-    """The provider, on loopback. Its address is its issuer; services find its keys by that.
+    """The provider, on loopback. Its address is its issuer; services discover its keys from there.
 
     The first call on a machine installs its packages into the user's cache folder.
     """

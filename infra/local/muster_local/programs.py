@@ -1,4 +1,4 @@
-"""The programs of the stack: each with its own command line and nothing but its own secrets."""
+"""The stack's programs: each with its own command line and only its own secrets."""
 
 import os
 import sys
@@ -15,7 +15,6 @@ MAIL = "mail"
 
 
 def migrations_of(service: str) -> Path:
-    """The folder of a service's migrations."""
     spec = find_spec(f"muster_{service}")
     assert spec is not None
     assert spec.origin is not None
@@ -23,7 +22,6 @@ def migrations_of(service: str) -> Path:
 
 
 def mail_sink(home: Home, installation: Installation) -> Program:
-    """The sandbox's mail server."""
     port = installation.ports[MAIL]
     return Program(
         name=MAIL,
@@ -42,7 +40,7 @@ def service_program(
     topic_prefix: str,
     role: str = "all",
 ) -> Program:
-    """One of the four services, by default in all its roles. It runs as two database roles, and never as the owner."""
+    """One of the four services, by default in all its roles. It uses two database roles, never the owner's."""
     port = installation.ports[service]
     environment = {
         "MUSTER_ENVIRONMENT": "sandbox",
@@ -54,7 +52,7 @@ def service_program(
         "MUSTER_TOPIC_PREFIX": topic_prefix,
         "MUSTER_HTTP_HOST": "127.0.0.1",
         "MUSTER_HTTP_PORT": str(port),
-        # In a sandbox one client plays a whole program, and a year in a minute.
+        # In a sandbox, one client plays a whole program, and a year takes a minute.
         "MUSTER_HTTP_TOKEN_RATE": "1000000",
         "MUSTER_HTTP_AGENCY_RATE": "1000000",
         "MUSTER_OIDC_ISSUER": ISSUER,
@@ -72,7 +70,7 @@ def service_program(
 
 
 def _own_settings(service: str, installation: Installation) -> dict[str, str]:
-    """The settings that only one service receives."""
+    """The settings that only this service receives."""
     if service == "entitlements":
         return {"MUSTER_SUBJECT_KEY": installation.subject_key}
     if service == "notify":
@@ -82,18 +80,18 @@ def _own_settings(service: str, installation: Installation) -> dict[str, str]:
             "MUSTER_SMTP_PORT": str(installation.ports[MAIL]),
             "MUSTER_SMTP_STARTTLS": "false",
             "MUSTER_WEBHOOK_ALLOW_PRIVATE": "true",
-            # The demonstration's proof sets a whole year's deliveries against its events.
+            # The demo's proof compares a whole year's deliveries with its events.
             "MUSTER_DELIVERY_RETENTION_DAYS": "400",
         }
     return {}
 
 
 def _tracing() -> dict[str, str]:
-    """OpenTelemetry's variables, but for the name: each service has its own."""
+    """OpenTelemetry's variables except the service name: each service sets its own."""
     return {name: os.environ[name] for name in os.environ if name.startswith("OTEL_") and name != "OTEL_SERVICE_NAME"}
 
 
 def _bare_environment() -> dict[str, str]:
-    """What any program needs of the environment; settings and secrets of ours are not in it."""
+    """The variables that any program needs, without Muster's settings and secrets."""
     kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "PYTHONPATH")
     return {name: os.environ[name] for name in kept if name in os.environ}

@@ -1,4 +1,4 @@
-"""Whether a process is ready, asked in its own protocol: a query, a metadata request, a greeting, a health check."""
+"""Asks a process whether it is ready, in its own protocol: a query, a metadata request, a greeting, a health check."""
 
 import asyncio
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from muster_local.home import PROVIDER
 from muster_local.servers import kafka_at
 from muster_runtime.messaging.connection import KafkaConnection
 
-# More than a service gives its own questions to Postgres and Kafka, so that its reasons get through.
+# Longer than a service's own timeouts for Postgres and Kafka, so that its reasons arrive.
 _SECONDS = 10
 
 
 @dataclass(frozen=True)
 class Readiness:
-    """The answer: `reasons` say why not, `warnings` what else is wrong.
+    """The answer: `reasons` why it is not ready, and `warnings` about anything else.
 
-    A service also tells its outbox, lag in records and parked streams.
+    A service also reports its outbox, its lag in records, and its parked streams.
     """
 
     ready: bool
@@ -32,7 +32,7 @@ class Readiness:
 
 
 async def ask(process: str, address: str, connection: KafkaConnection | None = None) -> Readiness:
-    """Ask the process of that name at its address; Kafka by `connection`, where it has closed doors."""
+    """Ask the named process at its address; a secured Kafka through `connection`."""
     if not await _listens(address):
         return Readiness(False, ("not listening",))
     if process == "postgres":
@@ -51,7 +51,7 @@ def _answer(ready: bool) -> Readiness:
 
 
 async def _listens(address: str) -> bool:
-    """Whether anything accepts connections there: asked first, since clients are dear to make while nothing does."""
+    """Whether anything accepts connections there. Asked first: creating a client is costly while nothing listens."""
     parts = urlsplit(address if "://" in address else f"//{address}")
     try:
         async with asyncio.timeout(_SECONDS):
@@ -63,7 +63,7 @@ async def _listens(address: str) -> bool:
 
 
 async def _greets(address: str) -> bool:
-    """Whether an SMTP server greets."""
+    """Whether an SMTP server sends its greeting."""
     host, _, port = address.rpartition(":")
     try:
         async with asyncio.timeout(_SECONDS):
@@ -76,7 +76,7 @@ async def _greets(address: str) -> bool:
 
 
 async def _describes_itself(issuer: str) -> bool:
-    """Whether an identity provider answers with its metadata."""
+    """Whether an identity provider serves its metadata."""
     try:
         async with httpx.AsyncClient(timeout=_SECONDS, trust_env=False) as client:
             return (await client.get(f"{issuer}/.well-known/openid-configuration")).is_success
@@ -85,7 +85,7 @@ async def _describes_itself(issuer: str) -> bool:
 
 
 async def _health(address: str) -> Readiness:
-    """A service's own word on itself."""
+    """A service's reply from /health/ready."""
     try:
         async with httpx.AsyncClient(timeout=_SECONDS, trust_env=False) as client:
             health = (await client.get(f"{address}/health/ready")).json()

@@ -1,7 +1,7 @@
-"""A subscriber's webhook receiver, as a process of its own: it verifies, keeps and answers.
+"""A subscriber's webhook receiver, in its own process: verifies each message, saves it, and answers.
 
-`POST /` takes a message; what it verified is kept as a JSON line before the answer. `PUT /secret` and `PUT /down`
-are its own controls: which signing secret it knows, and whether it answers 503 to everything.
+`POST /` receives a message and saves it as a JSON line before it answers. `PUT /secret` sets the signing secret;
+`PUT /down` turns 503 for every message on (`yes`) or off.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _START_SECONDS = 20.0
 
 
 class Message(BaseModel):
-    """A message that the receiver was sent while it was up."""
+    """A message that arrived while the receiver was up."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -37,13 +37,12 @@ class Message(BaseModel):
 
     @property
     def body(self) -> dict[str, Any]:
-        """The message's JSON."""
         body: dict[str, Any] = json.loads(self.raw)
         return body
 
 
 class Receiver:
-    """The receiver's process, seen from the one that started it."""
+    """A handle on the receiver's process."""
 
     def __init__(self, process: asyncio.subprocess.Process, url: str, log: Path) -> None:
         self._process = process
@@ -52,9 +51,9 @@ class Receiver:
 
     @classmethod
     async def start(cls, folder: Path, lives_with: int, host: str = "127.0.0.1") -> Self:
-        """Start a receiver on a free port of the host's address that keeps its messages in `folder`.
+        """Start a receiver on a free port of `host` that saves its messages in `folder`.
 
-        It ends by itself when the process `lives_with` has ended.
+        It exits when the process with the pid `lives_with` ends. Raises RuntimeError if it does not start.
         """
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         log = folder / "messages.jsonl"
@@ -63,7 +62,7 @@ class Receiver:
                 *(sys.executable, "-m", "muster_local.receiver", str(log), str(lives_with), host),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
-                start_new_session=True,  # a Ctrl-C of the terminal is the starter's to handle
+                start_new_session=True,  # the parent handles Ctrl-C
             )
         assert process.stdout is not None
         line = await asyncio.wait_for(process.stdout.readline(), _START_SECONDS)
@@ -72,7 +71,7 @@ class Receiver:
         return cls(process, line.decode().strip(), log)
 
     async def trust(self, secret: str) -> None:
-        """Let the receiver know the signing secret."""
+        """Give the receiver the signing secret."""
         await self._put("secret", secret)
 
     async def go_down(self) -> None:
@@ -80,17 +79,17 @@ class Receiver:
         await self._put("down", "yes")
 
     async def come_up(self) -> None:
-        """Take messages again."""
+        """Accept messages again."""
         await self._put("down", "no")
 
     def messages(self) -> list[Message]:
-        """Every message received so far, in order."""
+        """Every message received so far, in order of arrival."""
         if not self._log.exists():
             return []
         return [Message.model_validate_json(line) for line in self._log.read_text("utf-8").splitlines()]
 
     async def stop(self) -> None:
-        """End the process; one that is gone already is no error."""
+        """Stop the process, if it still runs."""
         if self._process.returncode is None:
             self._process.terminate()
         await self._process.communicate()
@@ -101,7 +100,7 @@ class Receiver:
 
 
 def build(log: BinaryIO) -> Starlette:
-    """The receiver's application; each message becomes a line of `log`."""
+    """The receiver's application; it appends each message to `log` as a line."""
     webhook: Webhook | None = None
     down = False
 
@@ -149,7 +148,7 @@ def _runs(pid: int) -> bool:
 
 
 async def serve(log: Path, lives_with: int, host: str) -> None:
-    """Serve on a free port of the host's address, print the URL, and end when `lives_with` has."""
+    """Serve on a free port of `host`, print the URL, and exit when the process `lives_with` ends."""
     listener = socket.create_server((host, 0))
     print(f"http://{host}:{listener.getsockname()[1]}", flush=True)
     with append(log) as lines:

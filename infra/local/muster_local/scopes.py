@@ -1,4 +1,4 @@
-"""Every scope that a route of the four services asks for; docs/access.md says which route asks for which."""
+"""Every scope that a route of the four services requires; docs/access.md lists them by route."""
 
 SCOPES = (
     "enrollment:read",

@@ -1,6 +1,6 @@
-"""What a secured stack has beside a plain one: certificates, users with rights, secrets in files, and a provider.
+"""What a secured stack adds to a plain one: certificates, Kafka users with ACLs, secret files, and an OIDC provider.
 
-All of it lies in the stack's home.
+All of its files are in the stack's home.
 """
 
 import asyncio
@@ -28,12 +28,12 @@ from muster_runtime.kafka_settings import KafkaSettings
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.secrets import FOLDER
 
-# The client of the provider that may have tokens for itself; it acts for all agencies.
+# The provider's client for the client credentials grant; it acts for all agencies.
 OPERATOR = "operator"
 
 _TOKEN_LIFETIME = timedelta(days=1)
 
-# The settings that are secrets: a service gets them in files alone.
+# The settings that are secrets: a service receives them only in files.
 _SECRETS = (
     "MUSTER_POSTGRES_API_DSN",
     "MUSTER_POSTGRES_WORKER_DSN",
@@ -44,7 +44,7 @@ _SECRETS = (
 
 
 class Secured:
-    """The closed doors of one stack, and the keys to them."""
+    """One secured stack's certificates and credentials."""
 
     def __init__(self, home: Home, installation: Installation, credentials: Credentials) -> None:
         self._home = home
@@ -56,12 +56,12 @@ class Secured:
         return self._home.path / "certificates"
 
     def postgres(self) -> PostgresSecurity:
-        """The server's certificate, a new one at each start."""
+        """Postgres' security settings, with a new certificate at each start."""
         authority = Authority.load(self._certificates)
         return PostgresSecurity(authority.issue("postgres"), authority.certificate)
 
     def kafka(self) -> KafkaSecurity:
-        """The broker's certificate, a new one at each start, and its administrator."""
+        """Kafka's security settings, with a new certificate at each start and the administrator's password."""
         authority = Authority.load(self._certificates)
         return KafkaSecurity(
             authority.issue("broker").both,
@@ -71,7 +71,7 @@ class Secured:
         )
 
     def provider(self) -> Program:
-        """The identity provider. Its signing key is made once."""
+        """The identity provider. Its configuration and signing key are created once."""
         path = self._home.path / "provider.json"
         if not path.exists():
             claims = {"agency": EVERY_AGENCY}
@@ -86,15 +86,15 @@ class Secured:
         return client.by_credentials().access_token
 
     def administrator(self, bootstrap: str) -> dict[str, str]:
-        """How Kafka's administrator reaches it: settings of KafkaSettings."""
+        """The Kafka administrator's connection, as fields of KafkaSettings."""
         return {"kafka_bootstrap": bootstrap, **self._login(ADMIN, self._credentials.kafka_password)}
 
     def connection(self, bootstrap: str) -> KafkaConnection:
-        """The administrator's connection to Kafka."""
+        """The Kafka administrator's connection."""
         return KafkaConnection(KafkaSettings.model_validate(self.administrator(bootstrap)))
 
     async def admit(self, bootstrap: str, services: Iterable[str]) -> None:
-        """Give each service a user of Kafka with its password, and the rights that the topics' files say."""
+        """Create a Kafka user with a password for each service, and the ACLs that follow from the contracts' topics."""
         administrator = Administrator(self.connection(bootstrap).librdkafka_options())
         await administrator.add(acls_of_services(topics().values(), sandbox=True))
         await asyncio.gather(
@@ -102,11 +102,11 @@ class Secured:
         )
 
     def settings_of(self, service: str, settings: Mapping[str, str]) -> dict[str, str]:
-        """A service's settings behind the closed doors; its secrets are in the files of a folder of its own."""
+        """A service's settings on a secured stack. Its secrets are in files, in the service's own folder."""
         login = self._login(service, self._kafka_password(service))
         closed = {f"MUSTER_{name.upper()}": value for name, value in login.items()}
         every = {**settings, **closed, "MUSTER_OIDC_ISSUER": self._issuer}
-        del every["MUSTER_OIDC_JWKS"]  # the provider's metadata says where its keys are
+        del every["MUSTER_OIDC_JWKS"]  # the provider's metadata names its keys' URL
         folder = self._home.path / "secrets" / service
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in _SECRETS:
@@ -132,12 +132,12 @@ class Secured:
 
 
 def secured(home: Home, installation: Installation) -> Secured | None:
-    """What a stack has that was made secured; None for a plain one."""
+    """A secured stack's certificates and credentials; None for a plain stack."""
     return None if installation.secured is None else Secured(home, installation, installation.secured)
 
 
 def _put(path: Path, secret: str) -> None:
-    """Write a secret; one that is there already stays as it is: processes read a replaced file again."""
+    """Write a secret. Leaves an identical file alone: processes reload a file that is replaced."""
     if path.exists() and path.read_text("utf-8") == secret:
         return
     new = path.with_name(f".{path.name}.new")

@@ -1,4 +1,4 @@
-"""The stack's Postgres and Kafka: embedded ones, those that the environment names, or containers."""
+"""The stack's Postgres and Kafka: embedded, named by the environment, or in containers."""
 
 import os
 import signal
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 POSTGRES, KAFKA, CONTROLLER = "postgres", "kafka", "kafka-controller"
 
-# Where a secured broker takes certificates; by it, it reaches itself.
+# A secured broker's listener for clients with certificates, and for the broker's connections to itself.
 CERTIFICATES = "kafka-certificates"
 
 POSTGRES_DSN, KAFKA_BOOTSTRAP = "MUSTER_POSTGRES_DSN", "MUSTER_KAFKA_BOOTSTRAP"
 
 
 def external_postgres() -> str | None:
-    """The superuser's address of the Postgres that the environment names."""
+    """The superuser's DSN of the Postgres that the environment names."""
     return os.environ.get(POSTGRES_DSN) or None
 
 
@@ -35,15 +35,15 @@ def external_kafka() -> str | None:
 
 
 def external_kafka_settings() -> dict[str, str]:
-    """How the Kafka that the environment names is reached: its variables, for the services' processes."""
+    """The environment's MUSTER_KAFKA_ variables, for the services; empty if it names no Kafka."""
     if external_kafka() is None:
         return {}
     return {name: value for name, value in os.environ.items() if name.startswith("MUSTER_KAFKA_")}
 
 
 def kafka_at(bootstrap: str) -> "KafkaConnection":
-    """How a stack's Kafka is reached: the environment's with the environment's credentials, an embedded one without."""
-    # Most commands ask no broker, and its client takes long to load.
+    """The connection to a stack's Kafka: with the environment's credentials if it names one, else without."""
+    # Imported late: most commands need no broker, and its client is slow to load.
     from muster_runtime.kafka_settings import KafkaSettings
     from muster_runtime.messaging.connection import KafkaConnection
 
@@ -53,28 +53,28 @@ def kafka_at(bootstrap: str) -> "KafkaConnection":
 
 
 def secured_listeners() -> list[str]:
-    """What the servers of a secured stack listen as; each needs a port."""
+    """The names of a secured stack's listeners; each needs a port."""
     return [POSTGRES, KAFKA, CONTROLLER, CERTIFICATES, PROVIDER]
 
 
 def embedded_listeners() -> list[str]:
-    """What the embedded servers listen as; each needs a port."""
+    """The names of the embedded servers' listeners; each needs a port."""
     postgres = [] if external_postgres() else [POSTGRES]
     kafka = [] if external_kafka() else [KAFKA, CONTROLLER]
     return postgres + kafka
 
 
 def embedded_postgres(folder: Path, installation: Installation, security: PostgresSecurity | None = None) -> Program:
-    """An embedded Postgres, ready to be run."""
+    """An embedded Postgres, prepared to run. Raises InitdbFailed."""
     port, password = installation.ports[POSTGRES], installation.postgres_password
     server = Postgres(folder / POSTGRES, port, password, security=security)
     server.prepare()
-    # SIGINT is Postgres' fast shutdown: it does not wait for clients to leave.
+    # SIGINT is Postgres' fast shutdown: it does not wait for clients to disconnect.
     return Program(POSTGRES, server.command(), server.dsn, stop_signal=signal.SIGINT, user=server.user)
 
 
 def embedded_kafka(folder: Path, installation: Installation, security: KafkaSecurity | None = None) -> Program:
-    """An embedded Kafka, ready to be run."""
+    """An embedded Kafka, prepared to run. Raises KafkaFormatFailed."""
     broker = Kafka(folder / KAFKA, installation.ports[KAFKA], installation.ports[CONTROLLER], security=security)
     broker.prepare()
     return Program(KAFKA, broker.command(), broker.bootstrap)
@@ -82,14 +82,14 @@ def embedded_kafka(folder: Path, installation: Installation, security: KafkaSecu
 
 @contextmanager
 def containers(home: Path) -> Iterator[None]:
-    """With MUSTER_STACK=docker: the missing servers in containers, which the environment names meanwhile.
+    """With MUSTER_STACK=docker, run the servers that the environment does not name in containers, and name them there.
 
     Raises DockerUnusable.
     """
     if os.environ.get("MUSTER_STACK") != "docker":
         yield
         return
-    # Its client takes long to load.
+    # Imported late: its client is slow to load.
     from muster_local.docker import kafka_in_container, postgres_in_container
 
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The whole stack behind one handle: what the `muster` command, the demo and the end-to-end tests use."""
+"""The whole stack behind one handle, for the `muster` command, the demo, and the end-to-end tests."""
 
 import asyncio
 import os
@@ -30,18 +30,18 @@ _TOKEN_LIFETIME = timedelta(days=1)
 
 
 class StackFailed(Exception):
-    """The stack did not start; nothing is left running. The message says which process failed, with its last lines."""
+    """The stack did not start; nothing is left running. The message names the failed process and has its last lines."""
 
 
 class AlreadyRuns(Refused):
-    """A stack runs in the home, and cannot take what was asked for without a new start."""
+    """A stack already runs in the home, and the request needs a restart."""
 
 
 class Stack:
-    """A running stack: Postgres, Kafka, the mail sink and the four services, under one supervisor process."""
+    """A stack: Postgres, Kafka, the mail sink, and the four services, under one supervisor process."""
 
     def __init__(self, home: Path) -> None:
-        """Raises HomeRefused when others could reach into the folder."""
+        """Raises HomeRefused if others have access to the folder."""
         self._home = Home(home)
         self.home = self._home.path
 
@@ -57,17 +57,17 @@ class Stack:
         maintained: Sequence[str] = (),
         secure: bool | None = None,
     ) -> "Stack":
-        """Start the stack of a home folder, or join the one that runs there.
+        """Start the stack of a home folder, or join the one that already runs there.
 
-        `progress` receives each step in plain words. Unless `detached`, the stack ends with this process,
-        however that ends. Without services it is Postgres and Kafka alone. `ports` fixes ports by name;
-        the others are free ones, kept from one start to the next. `maintained` services run for their operators alone.
-        `services` are all four by default. `secure` is chosen when a home's first stack is made; by default it is
-        as it was, and a new one is plain.
+        `progress` receives a sentence for each step. Unless `detached`, the stack stops when this process ends for
+        any reason. `services` defaults to all four; with an empty sequence, only Postgres and Kafka run. `ports` sets
+        ports by name; the others are free ports, kept from one start to the next. Services in `maintained` run only
+        their operator routes. `secure` applies when a home's stack is first created; None keeps what exists, or
+        creates a plain one.
 
-        Raises StackFailed; HomeRefused when others could reach into the folder; AlreadyRuns where one runs and
-        `ports` or `maintained` ask for another; SecuredOtherwise where the home's stack is the other kind; BadInput for
-        a secured one on servers that the environment names.
+        Raises StackFailed; HomeRefused if others have access to the folder; AlreadyRuns if a stack runs and `ports` or
+        `maintained` is given; SecuredOtherwise if `secure` contradicts the home's stack; BadInput for a secured stack
+        if the environment names servers.
         """
         stack = cls(home)
         if is_secured := stack._home.secured(secure):
@@ -88,13 +88,13 @@ class Stack:
 
     @classmethod
     def running(cls, home: Path) -> "Stack | None":
-        """The stack that runs in a home folder, if one does and is up."""
+        """The stack in a home folder, if it is up."""
         stack = cls(home)
         return stack if stack.state().phase == "running" else None
 
     @classmethod
     def required(cls, home: Path) -> "Stack":
-        """The stack that runs in a home folder. Raises NotFound."""
+        """The stack in a home folder. Raises NotFound if it is not up."""
         stack = cls.running(home)
         if stack is None:
             raise NotFound(f"no stack is running in {cls(home).home}; start one with: muster up --home {home}")
@@ -105,17 +105,17 @@ class Stack:
         return self._home.has_stack()
 
     def state(self) -> State:
-        """What runs, as the supervisor last wrote it; an empty state when nothing runs."""
+        """The state as the supervisor last wrote it; an empty one, `stopped`, when nothing runs."""
         state = self._home.read_state()
         return state if self._home.supervisor() == state.supervisor else State(phase="stopped")
 
     def service_url(self, name: str) -> str:
-        """The address of a service's HTTP interface, without a slash at its end."""
+        """The base URL of a service's HTTP API, without a trailing slash."""
         return self.state().processes[name].address
 
     @property
     def admin_dsn(self) -> str:
-        """The superuser's address of the one database; each service has a schema of its own name in it."""
+        """The superuser's DSN of the database, in which each service has a schema with its name."""
         return self.state().admin_dsn
 
     @property
@@ -125,8 +125,8 @@ class Stack:
 
     @property
     def kafka(self) -> "KafkaConnection":
-        """How Kafka is reached; a secured one by its administrator."""
-        # Most commands ask no server, and their clients take long to load.
+        """The connection to Kafka; on a secured stack, the administrator's."""
+        # Imported late: most commands need no server, and the clients are slow to load.
         from muster_local.servers import kafka_at
 
         doors = self._secured()
@@ -134,23 +134,23 @@ class Stack:
 
     @property
     def kafka_settings(self) -> dict[str, str]:
-        """The same as settings of KafkaSettings, as far as the environment does not give them."""
+        """The same connection as fields of KafkaSettings, without those that the environment sets."""
         doors = self._secured()
         return {"kafka_bootstrap": self.bootstrap} if doors is None else doors.administrator(self.bootstrap)
 
     @property
     def topic_prefix(self) -> str:
-        """What stands before each topic's and consumer group's name: empty on an embedded Kafka."""
+        """The prefix of each topic's and consumer group's name; empty on an embedded Kafka."""
         return self.state().topic_prefix
 
     @property
     def mail_dir(self) -> Path:
-        """Where the mail sink keeps each message, as a file that ends in .eml."""
+        """The folder in which the mail sink saves each message as an .eml file."""
         return self._home.mail
 
     def settings_of(self, service: str) -> dict[str, str]:
-        """The environment in which a service's own commands run: its settings and its secrets."""
-        # Most commands run no service's program, and Postgres' client takes long to load.
+        """The environment for a service's own commands: its settings and its secrets."""
+        # Imported late: most commands run no service, and Postgres' client is slow to load.
         from muster_local.programs import service_program
         from muster_operator.databases.provisioning import access_to, password_of
 
@@ -162,22 +162,23 @@ class Stack:
         return dict(program.environment)
 
     def token(self, *scopes: str, agency: str | Sequence[str] = EVERY_AGENCY, subject: str = "operator") -> str:
-        """A bearer token of the sandbox's issuer, valid for a day of real time; by default for all agencies.
+        """A bearer token, valid for a day of real time; by default for all agencies.
 
-        A secured stack's is its provider's: the operator's, for all agencies. Raises BadInput for another.
+        The sandbox's issuer signs it; on a secured stack, the provider. The provider issues only the operator's token
+        for all agencies: raises BadInput for any other.
         """
         if (doors := self._secured()) is not None:
             if agency != EVERY_AGENCY or subject != "operator":
-                raise BadInput("a secured stack's provider issues tokens of the operator, for all agencies ('*') alone")
+                raise BadInput("a secured stack's provider issues tokens only for the operator and all agencies ('*')")
             return doors.token(scopes)
         return self._home.issuer().token(scopes, agency=agency, subject=subject, lifetime=_TOKEN_LIFETIME)
 
     def pids(self) -> dict[str, int]:
-        """The process id of each running process by its name: postgres, kafka, mail and the services."""
+        """The process ID of each running process, by name: postgres, kafka, mail, and the services."""
         return {name: process.pid for name, process in self.state().processes.items() if process.pid is not None}
 
     async def stop(self) -> bool:
-        """Stop every process; the data stay. Answers whether anything ran."""
+        """Stop every process; keep the data. Returns whether anything was running."""
         supervisor = self._home.supervisor()
         if supervisor is None:
             return False
@@ -187,7 +188,7 @@ class Stack:
             try:
                 await asyncio.to_thread(process.wait, _STOP_SECONDS)
             except psutil.TimeoutExpired:
-                # Its children get their stop signals from the kernel.
+                # The kernel sends its children their stop signals.
                 process.kill()
         return True
 
@@ -195,13 +196,13 @@ class Stack:
         installation = self._home.kept()
         if installation is None or installation.secured is None:
             return None
-        # A plain stack's commands need nothing of it, and it takes long to load.
+        # Imported late: a plain stack does not need it, and it is slow to load.
         from muster_local.secured import secured
 
         return secured(self._home, installation)
 
     async def _until_up(self, supervisor: "subprocess.Popen[bytes] | None", progress: Callable[[str], None]) -> None:
-        """Wait until the stack runs, and tell its steps. `supervisor` is the process, where we started it."""
+        """Wait until the stack is up, and report its steps. `supervisor` is the process if we started it."""
         told = 0
         while True:
             ended = supervisor.poll() if supervisor is not None else None
@@ -232,7 +233,7 @@ def _launch(
     *,
     secure: bool,
 ) -> "subprocess.Popen[bytes]":
-    # Most commands start nothing, and the contracts take long to load.
+    # Imported late: most commands start nothing, and the contracts are slow to load.
     from muster_contracts import SERVICES
 
     home.make()
@@ -252,14 +253,14 @@ def _launch(
 
 
 def _require_embedded_servers() -> None:
-    """Raise BadInput if the environment names servers: their doors are for their owner to close."""
+    """Raise BadInput if the environment names servers: securing those is up to their owner."""
     for name in ("MUSTER_POSTGRES_DSN", "MUSTER_KAFKA_BOOTSTRAP", "MUSTER_STACK"):
         if os.environ.get(name):
-            raise BadInput(f"a secured stack has servers of its own: unset {name}")
+            raise BadInput(f"a secured stack runs its own servers: unset {name}")
 
 
 def servers(home: Path) -> Servers | None:
-    """The servers of the stack that runs in a home folder, for an operator's commands."""
+    """The servers of a home's stack, for the operator's commands; None if it is not up."""
     stack = Stack.running(home)
     if stack is None:
         return None

@@ -1,4 +1,4 @@
-"""`muster status`: what runs, and whether it is ready."""
+"""`muster status`: which processes run, and whether each is ready."""
 
 import asyncio
 from dataclasses import asdict
@@ -59,7 +59,7 @@ def _table(answers: list[tuple[ProcessState, Readiness]]) -> Table:
 
 
 def _last_words(process: ProcessState) -> list[RenderableType]:
-    """How a process ended and how often it was restarted, with its last lines."""
+    """How a process last exited, how often it was restarted, and the last lines of its log."""
     ago = f", {_ago(SystemClock().now() - process.last_exit_at)}" if process.last_exit_at else ""
     restarted = f"{process.name} restarted {process.restarts}×" if process.restarts else f"{process.name} ended"
     ended = f"\n[yellow]{restarted}[/yellow] ({escape(process.last_exit)}{ago})"
@@ -67,7 +67,7 @@ def _last_words(process: ProcessState) -> list[RenderableType]:
 
 
 def _ago(passed: timedelta) -> str:
-    """How long ago, in the largest unit that fits."""
+    """A past duration in its largest unit, such as `3 min ago`."""
     seconds = max(0, int(passed.total_seconds()))
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= length:

@@ -1,6 +1,6 @@
-"""The process that runs a stack: starts its programs in order, starts again what dies, and stops them all.
+"""The process that runs a stack: starts its programs in order, restarts those that die, and stops them all.
 
-Run as `python -m muster_local.supervisor HOME [--service NAME]… [--port NAME=NUMBER]…`; `muster up` does.
+`muster up` runs it as `python -m muster_local.supervisor HOME [--service NAME]… [--port NAME=NUMBER]…`.
 """
 
 import argparse
@@ -38,15 +38,15 @@ from muster_runtime.messaging.connection import KafkaConnection
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 
-# A program that has been started again so often, and dies before it is ready, will not come up.
+# After this many restarts without becoming ready, a program fails the start.
 _RESTARTS = 2
 
-# A program that keeps dying is started again after ever longer pauses; one that has held out starts afresh.
+# A program that keeps dying restarts after ever longer pauses; one that ran long enough starts again with the first.
 _FIRST_PAUSE, _LONGEST_PAUSE, _HELD_OUT_SECONDS = 0.2, 10.0, 60.0
 
 
 class StartFailed(Exception):
-    """A program did not come up; the message names it and why."""
+    """A program did not become ready; the message names it and says why."""
 
 
 class Supervisor:
@@ -67,7 +67,7 @@ class Supervisor:
         self._keepers: list[asyncio.Task[None]] = []
 
     async def run(self) -> int:
-        """Run until SIGTERM; 0 after an orderly stop, 1 when the start failed."""
+        """Run until SIGTERM or SIGINT. Returns 0 after a clean stop, 1 if the start failed."""
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
         for signal_ in (signal.SIGTERM, signal.SIGINT):
@@ -108,12 +108,12 @@ class Supervisor:
         self._enter("running")
 
     async def _start_servers(self, installation: Installation) -> None:
-        """Start Postgres and Kafka, or find those of the environment ready."""
+        """Start Postgres, Kafka, and a secured stack's provider, or wait for servers that the environment names."""
         doors = self._secured
         self._step("Starting Postgres and Kafka" if doors is None else "Starting Postgres, Kafka, and the provider")
         self._state.admin_dsn = external_postgres() or ""
         self._state.bootstrap = external_kafka() or ""
-        # On a server that others use too, what is ours bears the stack's name.
+        # On a shared server, everything of ours carries the stack's name.
         self._state.topic_prefix = f"muster-{installation.name}." if external_kafka() else ""
 
         async def postgres() -> None:
@@ -141,7 +141,7 @@ class Supervisor:
         await _all(postgres(), kafka(), provider())
 
     async def _provision(self, installation: Installation) -> dict[str, Access]:
-        """Databases, schemas, roles and topics; then the migrations, each by its service's owner role."""
+        """Create topics, databases, schemas, and roles; then run each service's migrations as its owner role."""
         self._step("Creating topics, roles, and schemas")
         await apply_topics(self._connect(self._state.bootstrap), self._state.topic_prefix)
         if self._secured is not None:
@@ -181,7 +181,7 @@ class Supervisor:
         await _all(*(self._until_ready(program.name, program.address) for program in programs))
 
     async def _run(self, program: Program) -> None:
-        """Start a program, and from then on keep it running."""
+        """Start a program and keep it running."""
         child = Child(program, self._home.log(program.name))
         self._children.append(child)
         self._state.processes[program.name] = ProcessState(name=program.name, address=program.address)
@@ -190,7 +190,7 @@ class Supervisor:
         self._keepers.append(asyncio.create_task(self._keep(child)))
 
     async def _keep(self, child: Child) -> None:
-        """Start a program again whenever it has died."""
+        """Restart a program whenever it dies."""
         name, pause = child.program.name, _FIRST_PAUSE
         loop = asyncio.get_running_loop()
         while True:
@@ -208,7 +208,7 @@ class Supervisor:
             logging.warning("%s restarted as %s", name, child.pid)
 
     async def _until_ready(self, name: str, address: str) -> None:
-        """Wait until a program is ready; raise StartFailed when it keeps dying, or takes too long."""
+        """Wait until a program is ready. Raises StartFailed if it keeps dying or takes too long."""
         deadline = asyncio.get_running_loop().time() + _START_SECONDS
         connection = self._connect(address) if name == KAFKA else None
         while not (answer := await ask(name, address, connection)).ready:
@@ -221,7 +221,7 @@ class Supervisor:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _stop(self) -> None:
-        """Stop the programs: those that use a server before the server."""
+        """Stop the programs: first those that use Postgres and Kafka, then these."""
         self._enter("stopping")
         for keeper in self._keepers:
             keeper.cancel()
@@ -254,14 +254,14 @@ def _reason(error: BaseException) -> str:
 
 
 async def _all(*work: Coroutine[Any, Any, None]) -> None:
-    """Do it all at once; the first error cancels the rest."""
+    """Run all concurrently; the first error cancels the rest."""
     async with asyncio.TaskGroup() as group:
         for each in work:
             group.create_task(each)
 
 
 def main(arguments: Iterable[str]) -> int:
-    """Supervise the home that the arguments name. ALREADY_RUNS: another supervisor does."""
+    """Supervise the home that the arguments name. Returns ALREADY_RUNS if another supervisor holds it."""
     parser = argparse.ArgumentParser()
     parser.add_argument("home", type=Path)
     parser.add_argument("--service", action="append", default=[])
@@ -272,7 +272,7 @@ def main(arguments: Iterable[str]) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    os.umask(0o077)  # for all that the programs write, too
+    os.umask(0o077)  # the programs inherit it
     home = Home(options.home).make()
     ports = {name: int(number) for name, _, number in (port.partition("=") for port in options.port)}
     try:

@@ -1,1 +1,1 @@
-"""The demonstration: a program's first year on the real stack, and the proof that its books balance."""
+"""The demo: a program's first year on the real stack, and the proof that its books balance."""

@@ -1,7 +1,7 @@
-"""Who takes part: real agencies from the project's register, and people invented for them.
+"""The demo's cast: real agencies from the project's register, and invented people.
 
-The agencies' names and headcounts are public facts. Everything that happens to them in the demonstration, and
-every person, is made up.
+The agencies' names and headcounts are public facts. Everything that happens to them in the demo, and every person, is
+made up.
 """
 
 import csv
@@ -14,19 +14,19 @@ from itertools import permutations
 START = datetime(2025, 8, 6, tzinfo=UTC)
 END = datetime(2026, 8, 7, tzinfo=UTC)
 
-# Agencies sign in office hours; the first day takes as many as all others take in two.
+# Agencies sign during office hours; the first day has twice as many as any other.
 _SIGNING_HOUR = timedelta(hours=14)
 _FIRST_DAY_AGENCIES = 8
 _DAILY_AGENCIES = 4
 
-# What is special about one agency's year.
+# The agencies with a special role in the year.
 TWICE = "NASA"  # sends its enrollment twice
 LAPSING = "NSF"  # its authorization ends in January and is renewed a week later
 LEAVING = "RRB"  # withdraws in November
 UNPAID = "NTSB"  # never pays
 CROWDED = "PC"  # asks for more seats than agreed
 DECLINING = "SSA"  # declines the renewal
-REFUSED = "GAO"  # not of the executive branch
+REFUSED = "GAO"  # not in the executive branch
 
 STEPS = ("enrollment", "authorization", "acceptance")
 
@@ -59,7 +59,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Agency:
-    """An agency that takes part, and the plan of its first days."""
+    """A participating agency, and when and in which order it enrolls."""
 
     id: str
     name: str
@@ -70,7 +70,7 @@ class Agency:
 
     @property
     def contact(self) -> Person:
-        """Who speaks for the agency."""
+        """The agency's contact."""
         return Person("Robin Example", f"robin.example@{self.domain}")
 
     def person(self, number: int) -> Person:
@@ -81,17 +81,17 @@ class Agency:
 
 
 def register() -> bytes:
-    """The register of agencies, as the file that is imported."""
+    """The register of agencies, as the file to import."""
     return files("muster_local").joinpath("data", "agencies.tsv").read_bytes()
 
 
 def cast(seats: int) -> list[Agency]:
-    """The top-level executive agencies with `seats` shared out by headcount, in the order in which they enroll.
+    """The top-level executive agencies in the order of enrollment, with `seats` split by headcount.
 
-    Raises ValueError when there is less than one seat for each.
+    Raises ValueError if there is less than one seat for each.
     """
     rows = [row for row in _rows() if row["branch"] == "executive" and not row["parent"]]
-    # The one that declines must be among the first, so that its term ends within the year that is shown.
+    # The agency that declines must enroll early, so that its term ends within the demo's year.
     rows.sort(key=lambda row: row["id"] != DECLINING)
     shares = apportion(seats, [int(row["headcount"]) for row in rows])
     orders = list(permutations(STEPS))
@@ -109,13 +109,13 @@ def cast(seats: int) -> list[Agency]:
 
 
 def apportion(seats: int, weights: Sequence[int]) -> list[int]:
-    """Share `seats` out in proportion to the weights: at least one each, largest remainders first.
+    """Split `seats` in proportion to the weights: at least one each, largest remainders first.
 
-    Raises ValueError when there is less than one seat for each.
+    Raises ValueError if there is less than one seat for each.
     """
     spare = seats - len(weights)
     if spare < 0:
-        raise ValueError(f"{seats} seats are too few for {len(weights)} agencies: each has at least one")
+        raise ValueError(f"{seats} seats are too few for {len(weights)} agencies: each needs at least one")
     total = sum(weights)
     shares = [1 + spare * weight // total for weight in weights]
     by_remainder = sorted(range(len(weights)), key=lambda i: -(spare * weights[i] % total))
@@ -129,7 +129,7 @@ def _rows() -> Iterator[dict[str, str]]:
 
 
 def _signing_days() -> Iterator[datetime]:
-    """The day of each place in the order of enrollment: working days from the start."""
+    """The day of each place in the order of enrollment; only weekdays, from the start."""
     day, room = START, _FIRST_DAY_AGENCIES
     while True:
         if day.weekday() < 5:

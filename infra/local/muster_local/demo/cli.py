@@ -1,4 +1,4 @@
-"""`muster demo`: starts a stack, runs the year, proves the books, and reports the result as the exit status."""
+"""`muster demo`: starts a stack, plays the year, proves the books, and sets the exit status."""
 
 import asyncio
 import os
@@ -36,10 +36,10 @@ def demo(
     seats: Annotated[int, typer.Option(help="Total seats, split between agencies by headcount.")] = 10_000,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running and print the addresses.")] = False,
     secure: Annotated[
-        bool, typer.Option("--secure", help="On a stack with TLS, passwords, ACLs, and an identity provider.")
+        bool, typer.Option("--secure", help="Use a stack with TLS, passwords, ACLs, and an identity provider.")
     ] = False,
     home: Annotated[
-        Path | None, typer.Option(help="The folder of the stack. Default: a temporary one, or .muster with --keep.")
+        Path | None, typer.Option(help="The stack's folder. Default: a temporary one, or .muster with --keep.")
     ] = None,
 ) -> None:
     """Run the program's first year on a new stack, and prove that its books balance."""
@@ -103,7 +103,7 @@ async def _play(
 
 
 async def _year(stack: Stack, receiver: Receiver, agencies: Sequence[Agency], view: View) -> Evidence:
-    """Play every scene at its instant, and look at what came of it."""
+    """Play every scene at its instant, and gather the evidence."""
     instants: set[datetime] = set()
 
     async def stand(now: datetime) -> None:
@@ -128,7 +128,7 @@ async def _year(stack: Stack, receiver: Receiver, agencies: Sequence[Agency], vi
 
 
 def _memory(stack: Stack) -> str:
-    """The most that each service's process has had in memory at once."""
+    """The peak memory of each service's process."""
     return ", ".join(f"{name} {_peak_megabytes(pid)} MB" for name, pid in stack.pids().items() if name in SERVICES)
 
 

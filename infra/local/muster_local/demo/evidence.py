@@ -1,4 +1,4 @@
-"""What the proof rests on: the raw log, each service's tables, the receiver's messages and the mail sink's files."""
+"""The proof's evidence: the raw log, each service's tables, the receiver's messages, and the mail sink's files."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -20,18 +20,18 @@ from muster_local.stack import Stack
 
 Position = tuple[int, int]  # epoch, sequence
 
-# Which topics each service applies, by the contracts.
+# The topics that each service applies, from the contracts.
 READ: Mapping[str, frozenset[str]] = {
     service: frozenset(name for name, topic in topics().items() if service in topic.readers) for service in SERVICES
 }
 
-# A deadline that is handled later than this many seconds after its instant is late.
+# A deadline is late if its service handles it more than this many seconds after its instant.
 _LATE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Books:
-    """What the runtime's tables of one service say."""
+    """The contents of one service's runtime tables."""
 
     produced: Mapping[Stream, Position]
     applied: Mapping[Stream, Position]
@@ -73,7 +73,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that was found when the year was over."""
+    """Everything found at the end of the year."""
 
     agencies: Sequence[Agency]
     commands_sent: Mapping[str, int]
@@ -96,7 +96,7 @@ async def gather(
     instants: frozenset[datetime],
     messages: Sequence[Message],
 ) -> Evidence:
-    """Look everywhere. The clock must stand and all be quiet."""
+    """Gather the evidence. The clock must be stopped and every service quiet."""
     facts = await read_all(stack.kafka, stack.topic_prefix)
     books = await asyncio.gather(*(_books(stack, service) for service in SERVICES))
     billing = await _connect(stack, "billing")
@@ -153,7 +153,7 @@ async def _books(stack: Stack, service: str) -> Books:
             parked=await connection.fetchval(
                 "select (select count(*) from parked_stream) + (select count(*) from parked_event)"
             ),
-            # Each command that was carried out is in the audit; what the service does by itself has no request's id.
+            # The audit has each executed command; what the service does on its own has no request ID.
             commands=await connection.fetchval(
                 "select count(distinct request_id) from audit where request_id is not null"
             ),
@@ -168,7 +168,7 @@ def _positions(rows: Sequence[Mapping[str, Any]]) -> dict[Stream, Position]:
 
 
 async def _late(url: str) -> int:
-    """How many deadlines the process has handled late since it started."""
+    """The number of deadlines that the process handled late since it started."""
     async with httpx.AsyncClient(trust_env=False) as http:
         metrics = (await http.get(f"{url}/metrics")).raise_for_status().text
     (lateness,) = (

@@ -1,4 +1,4 @@
-"""Events in plain words."""
+"""Events as English sentences."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -50,6 +50,6 @@ _WORDS: dict[str, Callable[[Data], str]] = {
 
 
 def in_words(fact: Fact) -> str | None:
-    """The event as a sentence; None for what comes by the thousand or concerns a person."""
+    """The event as a sentence; None for types that occur by the thousand or concern a person."""
     words = _WORDS.get(fact.name)
     return f"{fact.envelope.agency_id} {words(fact.data)}." if words and fact.data else None

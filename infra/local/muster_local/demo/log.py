@@ -1,4 +1,4 @@
-"""The event log as an outsider reads it: raw records from Kafka, duplicates and all."""
+"""Reads the event log like an outsider: raw records from Kafka, duplicates included."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +17,7 @@ Stream = tuple[str, str]  # topic, agency
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """An event as it lies in the log; `data` is None for an erasure."""
+    """An event in the log; `data` is None for an erasure."""
 
     topic: str
     envelope: Envelope
@@ -25,7 +25,7 @@ class Fact:
 
     @property
     def stream(self) -> Stream:
-        """What the event's sequence counts in."""
+        """The stream that the event's sequence counts in."""
         return self.topic, self.envelope.agency_id
 
     @property
@@ -35,7 +35,7 @@ class Fact:
 
 
 async def read_all(kafka: KafkaConnection, topic_prefix: str) -> list[Fact]:
-    """Every event in the log by now, partition after partition, each in its order."""
+    """Every event in the log up to now, partition by partition, each in order."""
     facts: list[Fact] = []
     async with _reader(kafka, topic_prefix) as (consumer, partitions):
         ends = await consumer.end_offsets(partitions)
@@ -51,7 +51,7 @@ async def read_all(kafka: KafkaConnection, topic_prefix: str) -> list[Fact]:
 
 
 async def follow(kafka: KafkaConnection, topic_prefix: str, tell: Callable[[Fact], None]) -> None:
-    """Tell every event from the first on, as it comes, until cancelled."""
+    """Call `tell` with every event, from the first one and as new ones arrive, until cancelled."""
     async with _reader(kafka, topic_prefix) as (consumer, _):
         while True:
             for records in (await consumer.getmany(timeout_ms=1000, max_records=500)).values():

@@ -1,4 +1,4 @@
-"""The four services as somebody sees them who speaks HTTP with them."""
+"""An HTTP client of the four services."""
 
 import asyncio
 import time
@@ -9,23 +9,23 @@ from typing import Any, Self
 
 import httpx
 
-# Enough to keep the services busy; more would only queue up in them.
+# Enough to keep the services busy; more requests would only queue up there.
 _AT_ONCE = 8
 
-# A service that was killed is back within a few seconds.
+# A killed service is back within a few seconds.
 _PATIENCE_SECONDS = 60.0
 _PAUSE_SECONDS = 0.1
 
 
 class Unexpected(Exception):
-    """A service answered something else than the story has it."""
+    """A service's reply is not what the story expects."""
 
 
 class ProgramClient:
     """An operator's client of the services.
 
-    A request that is lost, or finds its service away, is sent again with the same Idempotency-Key: so it has its
-    effect once, whatever happens to the service in between.
+    It retries a lost request, or a 503, with the same Idempotency-Key. So a command takes effect once, whatever
+    happens to the service in between.
     """
 
     def __init__(self, urls: Mapping[str, str], token: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -48,15 +48,15 @@ class ProgramClient:
 
     @property
     def commands(self) -> dict[str, int]:
-        """How many commands each service has carried out; one that was sent again is still one."""
+        """The number of commands that each service executed; retries do not count."""
         return {service: len(keys) for service, keys in self._keys.items()}
 
     async def get(self, service: str, path: str, **parameters: str | int) -> Any:
-        """The JSON at a path; an agency's data lie under `agencies/<id>/`."""
+        """The JSON at a path; an agency's data is under `agencies/<id>/`."""
         return (await self._send("GET", service, path, 200, params=parameters)).json()
 
     async def etag(self, service: str, path: str) -> str:
-        """The ETag of what is at a path."""
+        """The ETag of the resource at a path."""
         return (await self._send("GET", service, path, 200)).headers["etag"]
 
     async def post(
@@ -69,9 +69,10 @@ class ProgramClient:
         key: str | None = None,
         if_match: str | None = None,
     ) -> Any:
-        """Send a command and return the JSON of its answer.
+        """Send a command and return the reply's JSON.
 
-        `key` is its Idempotency-Key, by default a new one; `if_match` the ETag of what it changes.
+        `key` is its Idempotency-Key, by default a new one; `if_match` is the ETag of the resource that it changes.
+        Raises Unexpected if the status is not `expect`.
         """
         headers = {"if-match": if_match} if if_match else {}
         response = await self._send(
@@ -80,7 +81,7 @@ class ProgramClient:
         return response.json()
 
     async def upload(self, service: str, path: str, content: bytes, content_type: str, *, expect: int = 200) -> Any:
-        """Send a file and return the JSON of the answer."""
+        """Send a file and return the reply's JSON."""
         response = await self._send(
             "POST",
             service,

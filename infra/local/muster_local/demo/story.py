@@ -18,9 +18,9 @@ from muster_local.demo.cast import Agency, Person
 from muster_local.demo.program import ProgramClient, Unexpected
 from muster_local.receiver import Receiver
 
-_ACTIVATED = 4  # people of each agency who use their seat
+_ACTIVATED = 4  # people in each agency who use their seat
 _TURNED_AWAY = 3  # people for whom the crowded agency has no seat
-_LOOK_SECONDS = 0.05  # between two looks at how far a file of seats is
+_LOOK_SECONDS = 0.05  # between two polls of a seat import
 
 _PAYS_AFTER = timedelta(days=20)
 _RENEWAL_OFFERED_AFTER = timedelta(days=305)
@@ -51,7 +51,7 @@ class Scene:
 
 
 class Story:
-    """The scenes, with the real services on the stage."""
+    """The scenes, played against the real services."""
 
     def __init__(
         self, program: ProgramClient, coordinator: Coordinator, receiver: Receiver, agencies: Sequence[Agency]
@@ -63,7 +63,7 @@ class Story:
         self._by_id = {agency.id: agency for agency in agencies}
 
     def scenes(self) -> list[Scene]:
-        """Every scene in the order of time."""
+        """Every scene, in order of time."""
         scenes = [
             Scene(
                 cast.START,
@@ -106,7 +106,7 @@ class Story:
 
     async def _enroll_all(self, agencies: Sequence[Agency]) -> None:
         await asyncio.gather(*(self._enroll(agency) for agency in agencies))
-        await self._coordinator.settle()  # an agency's pool of seats is open now
+        await self._coordinator.settle()  # each agency's seat pool is open now
         await asyncio.gather(*(self._fill_seats(agency) for agency in agencies))
 
     async def _enroll(self, agency: Agency) -> None:
@@ -174,7 +174,7 @@ class Story:
         return operation
 
     async def _crowd(self) -> None:
-        """Some find no seat; when somebody gives one back, one of them gets it."""
+        """Some people find no seat; when a seat is returned, one of them gets it."""
         agency = self._by_id[cast.CROWDED]
         late = range(agency.seats, agency.seats + _TURNED_AWAY)
         result = await self._import_seats(agency, late)

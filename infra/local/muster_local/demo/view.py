@@ -1,4 +1,4 @@
-"""The demo's screen: the virtual date, events per topic, and the latest facts in plain words."""
+"""The demo's screen: the virtual date, events per topic, and the latest facts as sentences."""
 
 import time
 from collections import Counter, deque
@@ -16,11 +16,11 @@ from muster_local.demo.facts import in_words
 from muster_local.demo.log import Fact, Stream
 
 _FACTS_SHOWN = 14
-_OTHER_ROWS = 18  # what the facts leave to the rest of a low terminal
+_OTHER_ROWS = 18  # rows that the rest of the screen needs
 
 
 class View:
-    """The state of the show. On a terminal it is redrawn as it changes; elsewhere each scene is a line."""
+    """The demo's progress. A terminal shows it live; any other output gets a line per scene."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -41,21 +41,21 @@ class View:
         self._live.stop()
 
     def note(self, text: str) -> None:
-        """Say something that stays on the screen."""
+        """Print a line that stays on the screen."""
         self._console.print(f"[dim]{self._elapsed():5.1f} s[/dim]  {text}", highlight=False, soft_wrap=True)
 
     def scene(self, now: datetime, title: str) -> None:
-        """A scene begins."""
+        """Show that a scene begins."""
         self._now, self._scene = now, title
         if not self._console.is_terminal:
             self.note(f"{now:%Y-%m-%d}  {title}  ({self._events.total():,} events so far)")
 
     def instant(self, now: datetime) -> None:
-        """The clock stands at an instant, and all is quiet."""
+        """Show the instant at which the clock stopped."""
         self._now = now
 
     def fact(self, fact: Fact) -> None:
-        """An event has come; one that comes again is not counted again."""
+        """Count an event, ignoring duplicates, and show it among the latest facts."""
         position = (fact.envelope.epoch, fact.envelope.sequence)
         if position <= self._seen.get(fact.stream, (0, 0)):
             return

@@ -1,12 +1,12 @@
-// An OpenID provider for a sandbox and for tests: device flow, client credentials, refresh tokens that rotate, and access
-// tokens that are JWTs (RFC 9068). Its clients, accounts, and keys are in a file; it keeps all else in memory.
+// An OpenID provider for the sandbox and tests: device flow, client credentials, rotating refresh tokens, and access
+// tokens that are JWTs (RFC 9068). It reads clients, accounts, and keys from a file, and keeps everything else in memory.
 //
 // Environment: PROVIDER_ISSUER (a URL), PROVIDER_PORT, PROVIDER_FILE, PROVIDER_AUDIENCE, and in seconds
-// PROVIDER_ACCESS_TOKEN, PROVIDER_REFRESH_TOKEN, PROVIDER_DEVICE_CODE, PROVIDER_INTERVAL (of the device flow's questions).
+// PROVIDER_ACCESS_TOKEN, PROVIDER_REFRESH_TOKEN, PROVIDER_DEVICE_CODE, PROVIDER_INTERVAL (the device flow's polling).
 //
 // The file, JSON: {"clients": [...] as the library takes them, "accounts": {name: {"password", "claims"}}, "client_claims":
-// {client_id: claims}, "client_scopes": {client_id: scopes that it may ask for}, "jwks": private keys}. The claims are those
-// of the access tokens.
+// {client_id: claims}, "client_scopes": {client_id: scopes that it may request}, "jwks": private keys}. Claims go into the
+// access tokens.
 
 import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -22,7 +22,7 @@ const resource = 'urn:muster:api';
 const interval = seconds('INTERVAL', 5);
 const lastAsked = new Map();
 
-// Pages of our own: those of the library load a font from elsewhere.
+// Our own pages: the library's load a font from another host.
 const escaped = (text) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 const page = (message, form) => `<!doctype html><html lang="en"><title>Muster</title><h1>${message}</h1>${form}</html>`;
 const go = (id) => `<button form="op.device${id}Form">Continue</button>`;
@@ -82,7 +82,7 @@ const provider = new Provider(env.PROVIDER_ISSUER, {
   rotateRefreshToken: true,
   findAccount: (ctx, id) => (Object.hasOwn(accounts, id) ? { accountId: id, claims: () => ({ sub: id }) } : undefined),
   extraTokenClaims: (ctx, token) => (token.accountId ? accounts[token.accountId].claims : clientClaims[token.clientId]),
-  // Whoever logs in agrees: the clients are this installation's own.
+  // No consent page: the clients belong to this installation.
   async loadExistingGrant(ctx) {
     const grant = new provider.Grant({ clientId: ctx.oidc.client.clientId, accountId: ctx.oidc.session.accountId });
     grant.addOIDCScope('openid offline_access');
@@ -98,7 +98,7 @@ provider.use(async (ctx, next) => {
   if (ctx.path === '/device/auth' && ctx.status === 200) ctx.body = { ...ctx.body, interval };
 });
 
-// RFC 8628, 3.5: the library leaves it to others to slow a client down that asks too often.
+// RFC 8628, 3.5: the library does not slow down a client that polls too often.
 provider.use(async (ctx, next) => {
   await next();
   const code = ctx.oidc?.params?.device_code;

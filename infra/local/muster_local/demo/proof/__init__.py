@@ -1,4 +1,4 @@
-"""The proof that the books balance: each line looks at the evidence and says what is wrong with a claim."""
+"""The proof that the books balance: each line checks one claim against the evidence."""
 
 from collections.abc import Callable, Sequence
 
@@ -33,5 +33,4 @@ LINES: Sequence[Callable[[Evidence], Line]] = (
 
 
 def prove(evidence: Evidence) -> list[Line]:
-    """Every line of the proof."""
     return [line(evidence) for line in LINES]

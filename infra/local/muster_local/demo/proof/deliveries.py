@@ -1,4 +1,4 @@
-"""What is promised to those who must be told: every e-mail and every webhook, once."""
+"""Proves what notify promises: every e-mail and every webhook arrives, once."""
 
 from collections import Counter, defaultdict
 
@@ -11,7 +11,7 @@ from muster_notify.domain.rules import rules, types_on_request
 
 
 def one_delivery_per_intent(evidence: Evidence) -> Line:
-    """Exactly the deliveries that the rules and the subscriber ask for, each once, and each has arrived."""
+    """Exactly the deliveries that the rules and the subscription call for exist, each once, and all are delivered."""
     due: Counter[tuple[str, str]] = Counter()
     for fact in first_occurrences(evidence.facts):
         event_id, event_type = fact.envelope.id, fact.envelope.type
@@ -29,7 +29,7 @@ def one_delivery_per_intent(evidence: Evidence) -> Line:
 
 
 def webhooks_verified(evidence: Evidence) -> Line:
-    """The receiver has verified every signature, has each message, and got each stream's in its order."""
+    """The receiver verified every signature and got every message, each stream's in order."""
     faults = [f"{message.id} is not verified" for message in evidence.messages if not message.verified]
     sent = {d.id for d in evidence.deliveries if d.channel == "webhook"}
     received = {message.id for message in evidence.messages}
@@ -50,7 +50,7 @@ def webhooks_verified(evidence: Evidence) -> Line:
 
 
 def mails_arrived(evidence: Evidence) -> Line:
-    """The mail sink's messages are the e-mail deliveries."""
+    """The mail sink has exactly the e-mail deliveries."""
     sent = {d.id for d in evidence.deliveries if d.channel == "email"}
     arrived = set(evidence.mail_ids)
     faults = differences("e-mail", Counter(sent), Counter(arrived))

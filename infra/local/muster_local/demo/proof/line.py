@@ -1,4 +1,4 @@
-"""A line of the proof, and how a claim is set against what was found."""
+"""A line of the proof, and helpers that compare a claim with the evidence."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from muster_local.demo.log import Fact, Stream
 
 @dataclass(frozen=True)
 class Line:
-    """A claim, whether it holds, and the figures or the first things that speak against it."""
+    """A claim, whether it holds, and the figures or the first faults."""
 
     claim: str
     ok: bool
@@ -19,7 +19,7 @@ class Line:
 
 
 def conclude(claim: str, faults: Sequence[str], detail: str, found: Iterable[object]) -> Line:
-    """A claim holds when nothing speaks against it and there is something that it speaks of."""
+    """A claim holds if there are no faults and `found` is not empty."""
     if not any(True for _ in found):
         return Line(claim, False, "nothing was found")
     more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
@@ -35,7 +35,7 @@ def first_occurrences(facts: Iterable[Fact]) -> Iterator[Fact]:
 
 
 def named(evidence: Evidence, name: str) -> Iterator[tuple[Fact, dict[str, Any]]]:
-    """The events of one type, each once, with their data."""
+    """The events of one type, without duplicates and erasures, with their data."""
     for fact in first_occurrences(evidence.facts):
         if fact.name == name and fact.data is not None:
             yield fact, fact.data

@@ -1,4 +1,4 @@
-"""What the program promises: enrollments, terms, seats, trials and money."""
+"""Proves what the program promises: enrollments, terms, seats, trials, and money."""
 
 from collections import Counter
 from datetime import datetime, timedelta
@@ -11,7 +11,7 @@ _NOTICE_DAYS = (14, 7, 1)
 
 
 def everyone_enrolled(evidence: Evidence) -> Line:
-    """Each agency of the cast is enrolled with its seats."""
+    """Each agency in the cast is enrolled with its agreed seats."""
     agreed = {agency.id: agency.seats for agency in evidence.agencies}
     found = {fact.envelope.agency_id: data["seats"] for fact, data in named(evidence, "AgencyEnrolled")}
     faults = [
@@ -28,7 +28,7 @@ def everyone_enrolled(evidence: Evidence) -> Line:
 
 
 def one_term_and_invoice(evidence: Evidence) -> Line:
-    """A first term per enrollment, a second per renewal that has begun, an invoice per term; log and tables agree."""
+    """A first term per enrollment, a second term per started renewal, an invoice per term; log and tables agree."""
     enrolled = {data["enrollment_id"] for _, data in named(evidence, "AgencyEnrolled")}
     first_term = {
         data["term_id"]: data["enrollment_id"] for _, data in named(evidence, "TermStarted") if data["number"] == 1
@@ -54,7 +54,7 @@ def one_term_and_invoice(evidence: Evidence) -> Line:
 
 
 def seats_within_cap(evidence: Evidence) -> Line:
-    """Each agency's seats, replayed in order, never exceed its cap; the pool's count is the same in the end."""
+    """Each agency's seats, replayed in order, never exceed its cap and end at its pool's count."""
     caps = {fact.envelope.agency_id: data["seats"] for fact, data in named(evidence, "AgencyEnrolled")}
     held: Counter[str] = Counter()
     highest: Counter[str] = Counter()
@@ -77,7 +77,7 @@ def seats_within_cap(evidence: Evidence) -> Line:
 
 
 def trials_expired_once(evidence: Evidence) -> Line:
-    """Each trial of an agency that stayed: three notices and one expiry, each at its instant, where the clock stood."""
+    """Each trial has three notices and one expiry, on time and where the clock stopped, until its agency withdraws."""
     withdrawn = {fact.envelope.agency_id: fact.envelope.time for fact, _ in named(evidence, "AgencyWithdrawn")}
     due: Counter[tuple[str, str, datetime]] = Counter()
     trials = 0

@@ -1,4 +1,4 @@
-"""What the log promises: every event in its place, applied once, and nothing left behind."""
+"""Proves what the log promises: every event in sequence, applied once, and nothing left waiting."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from muster_local.demo.evidence import READ, Evidence, Position
 from muster_local.demo.log import Stream
 from muster_local.demo.proof.line import Line, conclude, differences, first_occurrences, unequal
 
-# What makes an event the same fact again, whatever its own ids are. In this year each agency enrolls once and
-# each person is given a seat once.
+# The fields by which two events state the same fact, whatever their IDs. In the demo's year, each agency enrolls once,
+# and each person gets a seat once.
 _SAME_FACT: Mapping[str, tuple[str, ...]] = {
     "AgencyEnrollmentSubmitted": (),
     "AtuRecorded": ("number",),
@@ -36,7 +36,7 @@ _SAME_FACT: Mapping[str, tuple[str, ...]] = {
 
 
 def streams_gapless(evidence: Evidence) -> Line:
-    """In the log, first occurrences count 1, 2, 3 … up to the producer's last sequence."""
+    """In the log, first occurrences have the sequences 1, 2, 3, … up to the producer's last."""
     last: dict[Stream, Position] = {}
     faults = []
     for fact in evidence.facts:
@@ -60,7 +60,7 @@ def streams_gapless(evidence: Evidence) -> Line:
 
 
 def streams_applied(evidence: Evidence) -> Line:
-    """Each service has applied each stream that it reads up to its last event, and parked nothing on the way."""
+    """Each service applied every stream that it reads up to the last event."""
     produced = {stream: position for books in evidence.books.values() for stream, position in books.produced.items()}
     faults = []
     for service, books in evidence.books.items():
@@ -71,7 +71,7 @@ def streams_applied(evidence: Evidence) -> Line:
 
 
 def effects_once(evidence: Evidence) -> Line:
-    """No fact comes twice under different ids, and each command that was sent, however often, was carried out once."""
+    """No fact occurs twice under different IDs, and each command, however often it was sent, was executed once."""
     facts = Counter(
         (fact.envelope.agency_id, fact.name, *(data[field] for field in _SAME_FACT[fact.name]))
         for fact in first_occurrences(evidence.facts)
@@ -84,7 +84,6 @@ def effects_once(evidence: Evidence) -> Line:
 
 
 def nothing_waits(evidence: Evidence) -> Line:
-    """Outboxes are empty and nothing is parked."""
     faults = [
         f"{service}: {books.outbox} rows in its outbox" for service, books in evidence.books.items() if books.outbox
     ]
