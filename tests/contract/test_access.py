@@ -32,6 +32,7 @@ OPERATORS = (
     "/v1/partitions",
     "/v1/epoch",
     "/v1/rewind",
+    "/v1/proposals",
 )
 
 

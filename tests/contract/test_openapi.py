@@ -20,9 +20,9 @@ NOT_PLAIN = re.compile(r"\\[pPAzZGQEK]|\(\?|\[\[|&&|[*+?}]\+")
 
 # A summary is an imperative: "Assign a seat".
 VERBS = {
-    *("Accept", "Activate", "Add", "Assign", "Check", "Delete", "Download", "Enable", "Forecast", "Import", "Invite"),
-    *("List", "Reconcile", "Record", "Reinstate", "Replay", "Resize", "Retrieve", "Retry", "Revoke", "Rotate"),
-    *("Set", "Submit", "Suspend", "Transfer", "Withdraw"),
+    *("Accept", "Activate", "Add", "Approve", "Assign", "Check", "Delete", "Download", "Enable", "Forecast"),
+    *("Import", "Invite", "List", "Reconcile", "Record", "Reinstate", "Reject", "Replay", "Resize", "Retrieve"),
+    *("Retry", "Revoke", "Rotate", "Set", "Submit", "Suspend", "Transfer", "Withdraw"),
 }
 
 

@@ -16,6 +16,7 @@ from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.events import EventHandler
 from muster_runtime.observability.seals import SealEvent
 from muster_runtime.projection import OpenProjection
+from muster_runtime.scheduling import proposals
 from muster_runtime.scheduling.deadlines import DeadlineHandler
 from muster_runtime.scheduling.retention import Retention
 from muster_runtime.settings import Settings
@@ -66,6 +67,11 @@ class Service:
     """What is wrong and does not stop the service: its readiness and `muster status` say it."""
     identity: Callable[[Connection], Awaitable[str | None]] | None = None
     """Asked at each start: which setting is not the one of the first start, though it must never change."""
+
+    @property
+    def deadline_handlers(self) -> Mapping[str, DeadlineHandler]:
+        """Those of its deadlines, then the runtime's own."""
+        return {**self.deadlines, proposals.PROPOSAL_EXPIRED: proposals.on_proposal_expired_due}
 
     @property
     def topics(self) -> frozenset[str]:

@@ -11,6 +11,8 @@ from muster_runtime.clock import SystemClock
 from muster_runtime.database.transactions import EVERY_AGENCY, Database
 from muster_runtime.http import problems
 from muster_runtime.http.admission import Admission
+from muster_runtime.http.approval_routes import approval_router
+from muster_runtime.http.approvals import PROPOSED, needs_approval
 from muster_runtime.http.audit_routes import audit_router
 from muster_runtime.http.auth import IdentityDep, access_to, requires, requires_program
 from muster_runtime.http.documentation import documentation_router
@@ -39,6 +41,7 @@ from muster_runtime.service import Runtime, Service
 __all__ = [
     "EVERY_AGENCY",
     "MEBIBYTE",
+    "PROPOSED",
     "Commands",
     "CommandsDep",
     "Identity",
@@ -55,6 +58,7 @@ __all__ = [
     "create_app",
     "etag",
     "media_type",
+    "needs_approval",
     "openapi",
     "requires",
     "requires_program",
@@ -136,6 +140,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
     for router in service.routers:
         app.include_router(router)
     app.include_router(audit_router(service.name))
+    app.include_router(approval_router(service.name))
 
 
 async def _runtime(request: Request) -> Runtime:

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from fastapi import Request
+from fastapi import Request, Response
 
 from muster_runtime.database.locks import Lock
 from muster_runtime.database.transactions import Connection, UnitOfWork
@@ -56,6 +56,11 @@ class Reply:
     status: int
     body: bytes
     headers: dict[str, str] = field(default_factory=dict)
+
+    def response(self, *, replayed: bool = False) -> Response:
+        """The reply as it is sent; `replayed` says that it answers a repeated request."""
+        headers = self.headers | ({"idempotency-replayed": "true"} if replayed else {})
+        return Response(self.body, self.status, headers, media_type="application/json" if self.body else None)
 
 
 class Key:
@@ -117,6 +122,20 @@ class KeyedRequest:
             reply.body,
             uow.now,
         )
+
+
+async def find_reply(connection: Connection, agency_id: str, key: str) -> Reply | None:
+    """The reply stored under a key, whatever its request was."""
+    row = await connection.fetchrow(
+        """
+        select status, headers, body
+        from idempotency
+        where agency_id = $1 and key = $2
+        """,
+        agency_id,
+        key,
+    )
+    return None if row is None else Reply(row["status"], row["body"], json.loads(row["headers"]))
 
 
 def retention(days: int) -> Retention:

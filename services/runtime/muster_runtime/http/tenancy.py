@@ -13,6 +13,8 @@ from muster_runtime.context import Context
 from muster_runtime.database.locks import LOCK, Lock
 from muster_runtime.database.transactions import Connection, Database, UnitOfWork
 from muster_runtime.errors import PermanentError
+from muster_runtime.http import approvals
+from muster_runtime.http.approvals import Deciding, Proposing, Revision
 from muster_runtime.http.auth import IdentityDep
 from muster_runtime.http.idempotency import Key, Reply
 from muster_runtime.http.identity import Identity
@@ -92,11 +94,20 @@ class Reader:
 class Commands:
     """The write side of a request."""
 
-    def __init__(self, database: Database, identity: Identity, context: Context, key: Key | None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        identity: Identity,
+        context: Context,
+        key: Key | None,
+        second_person: Proposing | Deciding | None = None,
+    ) -> None:
+        """`second_person` is set where the route needs approval: the request is a proposal, or a decision on one."""
         self._database = database
         self._identity = identity
         self._context = context
         self._key = key
+        self._second_person = second_person
 
     async def execute(
         self,
@@ -109,6 +120,7 @@ class Commands:
         body_sha256: bytes | None = None,
         kept: Callable[[R], R] = lambda reply: reply,
         after_refusal: AfterRefusal | None = None,
+        revision: Revision | None = None,
     ) -> Response:
         """Execute a command under the agency's lock, and return the response with its reply (None: an empty body).
 
@@ -117,7 +129,8 @@ class Commands:
         calls with `part`, from 0: each is a separate transaction with its own stored reply. `kept` removes from the
         stored reply what must not be stored, such as a secret that is shown once or a person's name. `body_sha256` is
         the digest of a body that was read as a stream. `others` are locked too. A refusal rolls the transaction back,
-        so its consequence, `after_refusal`, runs in a separate one.
+        so its consequence, `after_refusal`, runs in a separate one. `revision` reads that of what the command changes;
+        a route that needs approval gives it.
         """
         keyed = await self._key.of_body(part, body_sha256) if self._key else None
         lock = keyed.lock(agency_id) if keyed else LOCK
@@ -126,12 +139,29 @@ class Commands:
             self.write(agency_id, *others, lock=lock) as uow,
         ):
             if keyed and (found := keyed.reply(uow)):
-                return _response(found, replayed=True)
-            result = await handler(uow)
-            reply = Reply(status_code, _body(result), {} if location is None else {"location": location(result)})
-            if keyed:
-                keyed.keep(uow, agency_id, replace(reply, body=_body(kept(result))))
-        return _response(reply)
+                return found.response(replayed=True)
+            stored = reply = await self._before_handler(uow, agency_id, handler, revision)
+            if reply is None:
+                result = await handler(uow)
+                reply = Reply(status_code, _body(result), {} if location is None else {"location": location(result)})
+                stored = replace(reply, body=_body(kept(result)))
+            if keyed and stored:
+                keyed.keep(uow, agency_id, stored)
+        return reply.response()
+
+    async def _before_handler(
+        self, uow: UnitOfWork, agency_id: str, handler: Callable[[UnitOfWork], Awaitable[R]], revision: Revision | None
+    ) -> Reply | None:
+        """The reply, if the command does not run now: it waits for a second person, or that person rejects it."""
+        if self._second_person is None:
+            return None
+        if revision is None:
+            raise RuntimeError("a command that needs approval must say what revision it changes")
+        if isinstance(self._second_person, Proposing):
+            proposed = await self._second_person.propose(uow, agency_id, handler, await revision(uow))
+            return Reply(202, _body(proposed), {"location": f"/v1/proposals/{proposed.proposal_id}"})
+        decided = await self._second_person.decide(uow, revision)
+        return None if self._second_person.approved else Reply(200, _body(decided))
 
     @asynccontextmanager
     async def write(self, *agencies: str, lock: Lock = LOCK) -> AsyncIterator[UnitOfWork]:
@@ -155,11 +185,6 @@ def _body(reply: BaseModel | None) -> bytes:
     return b"" if reply is None else reply.__pydantic_serializer__.to_json(reply)
 
 
-def _response(reply: Reply, *, replayed: bool = False) -> Response:
-    headers = reply.headers | ({"idempotency-replayed": "true"} if replayed else {})
-    return Response(reply.body, reply.status, headers, media_type="application/json" if reply.body else None)
-
-
 async def _reader(request: Request, identity: IdentityDep) -> Reader:
     route = f"{request.method} {request.scope['route'].path}"
     return Reader(request.app.state.database, identity, route, request.state.context)
@@ -176,7 +201,9 @@ KeyHeader = Annotated[
 
 async def _commands(request: Request, identity: IdentityDep, idempotency_key: KeyHeader = None) -> Commands:
     key = None if idempotency_key is None else Key(idempotency_key, request)
-    return Commands(request.app.state.database, identity, request.state.context, key)
+    return Commands(
+        request.app.state.database, identity, request.state.context, key, approvals.second_person_of(request)
+    )
 
 
 def _version(if_match: str) -> int:

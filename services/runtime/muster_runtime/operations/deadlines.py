@@ -80,7 +80,7 @@ def deadlines_router(service: Service, database: Database) -> APIRouter:
 
         async def handler(uow: UnitOfWork) -> ReplayReply:
             await _take(uow, deadline)
-            await scheduler.handle(uow, service.deadlines, [deadline], service.name)
+            await scheduler.handle(uow, service.deadline_handlers, [deadline], service.name)
             _note(uow, "RetryParkedDeadline", deadline)
             return ReplayReply(parked=False, reason=None)
 

@@ -95,7 +95,7 @@ def make_scheduler(runtime: Runtime, listener: WakeupListener, group: str) -> Sc
         runtime.database,
         listener.wakeup(),
         runtime.clock,
-        service.deadlines,
+        service.deadline_handlers,
         service.name,
         news,
         settings.parked_streams,

@@ -10,7 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, RetryableError
-from muster_runtime.http.application import CommandsDep, IfMatchDep, PageDep, ReaderDep, body_limit, etag, requires
+from muster_runtime.http.application import (
+    PROPOSED,
+    CommandsDep,
+    IfMatchDep,
+    PageDep,
+    ReaderDep,
+    body_limit,
+    etag,
+    needs_approval,
+    requires,
+)
 from muster_runtime.identifiers import new_id
 from muster_runtime.observability import audit
 from muster_runtime.pagination import Page
@@ -126,6 +136,35 @@ async def edit_note(
         return Note.model_validate(dict(row or {}))
 
     return await commands.execute(agency_id, handle)
+
+
+@router.post("/notes/{note_id}/title", dependencies=[requires("sample:operate")], responses=PROPOSED)
+@needs_approval(days=7)
+async def title_note(
+    agency_id: str, note_id: str, body: NewNote, commands: CommandsDep, mark: Annotated[str, Query()] = ""
+) -> Response:
+    """Needs a second person."""
+
+    async def version(uow: UnitOfWork) -> int:
+        return int(await uow.connection.fetchval("select version from note where note_id = $1", note_id) or 0)
+
+    async def handle(uow: UnitOfWork) -> Note:
+        if not await version(uow):
+            raise NotFound(f"there is no note {note_id!r}")
+        row = await uow.connection.fetchrow(
+            """
+            update note
+            set text = $2, version = version + 1
+            where note_id = $1
+            returning note_id, text, version
+            """,
+            note_id,
+            body.text + mark,
+        )
+        audit.record(uow, command="TitleNote", agency_id=agency_id, subject=note_id)
+        return Note.model_validate(dict(row or {}))
+
+    return await commands.execute(agency_id, handle, revision=version)
 
 
 @router.get("/notes", dependencies=[requires("sample:read")])

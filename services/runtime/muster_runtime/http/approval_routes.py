@@ -1,0 +1,189 @@
+"""The routes of proposals: list, retrieve, approve, and reject those of one service."""
+
+import json
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import Message, Scope
+
+from muster_runtime.errors import NotFound, PermanentError, PreconditionFailed
+from muster_runtime.http.approvals import Deciding, ProposalDecided, ProposalOutdated, ProposalReply
+from muster_runtime.http.auth import IdentityDep, requires
+from muster_runtime.http.idempotency import find_reply
+from muster_runtime.http.identity import Identity
+from muster_runtime.http.pagination import PageDep
+from muster_runtime.http.problem_responses import COMMON, problem_responses
+from muster_runtime.http.tenancy import KeyHeader, Reader, ReaderDep
+from muster_runtime.pagination import Page
+from muster_runtime.scheduling import proposals
+from muster_runtime.scheduling.proposals import Proposal, ProposalState
+
+ProposalId = Annotated[str, Path(pattern="^[A-Za-z0-9_-]{1,64}$", examples=["prp_01987b3e0000700080000000000000da"])]
+
+# What belongs to the one request that a scope describes, and to the route that it has found.
+_OWN = ("route", "router", "endpoint", "path_params", "fastapi", "fastapi_inner_astack", "fastapi_function_astack")
+
+
+class OwnProposal(PermanentError):
+    """The person who made a proposal cannot approve it."""
+
+    status = 403
+    slug = "own-proposal"
+    title = "Another person must approve this"
+
+
+class ProposalDetailReply(ProposalReply):
+    """A proposal with its request."""
+
+    query: str
+    body: Any = Field(description="The request's body; null once the proposal is decided or has expired.")
+
+
+class RejectionRequest(BaseModel):
+    """Why a proposal is rejected."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reason: str = Field(min_length=1, max_length=500)
+
+
+def approval_router(service: str) -> APIRouter:
+    """The routes of one service. A decision also needs the scope of the proposal's route."""
+    router = APIRouter(
+        prefix="/v1/proposals", tags=["proposals"], dependencies=[requires(f"{service}:read")], responses=COMMON
+    )
+
+    @router.get("", summary="List proposals")
+    async def list_proposals(
+        reader: ReaderDep, page: PageDep, state: Annotated[ProposalState | None, Query()] = None
+    ) -> Page[ProposalReply]:
+        """The proposals of every agency that the token may see, oldest first."""
+        async with reader.read_own() as connection:
+            found = await proposals.list_proposals(connection, state, page.after, page.rows)
+        return page.make([ProposalReply.of(proposal) for proposal in found], key=lambda reply: reply.proposal_id)
+
+    @router.get("/{proposal_id}", summary="Retrieve a proposal", responses=problem_responses(NotFound))
+    async def read_proposal(proposal_id: ProposalId, reader: ReaderDep) -> ProposalDetailReply:
+        proposal = await _known(reader, proposal_id)
+        return ProposalDetailReply(
+            **ProposalReply.of(proposal).model_dump(), query=proposal.query, body=_shown(proposal.body)
+        )
+
+    @router.post(
+        "/{proposal_id}/approval",
+        summary="Approve a proposal",
+        responses=problem_responses(NotFound, OwnProposal, ProposalDecided, ProposalOutdated, PreconditionFailed),
+    )
+    async def approve_proposal(
+        proposal_id: ProposalId, request: Request, reader: ReaderDep, identity: IdentityDep, _key: KeyHeader = None
+    ) -> Response:
+        """Runs the proposed request, and answers with its answer; repeating it answers the same."""
+        proposal = await _known(reader, proposal_id)
+        if proposal.state is ProposalState.APPROVED:
+            async with reader.read(proposal.agency_id) as connection:
+                kept = await find_reply(connection, proposal.agency_id, proposal_id)
+            if kept is not None:
+                return kept.response(replayed=True)
+        if identity.actor == proposal.proposed_by:
+            raise OwnProposal(f"{identity.actor} made proposal {proposal_id}; another person must approve it")
+        return await _decide(request, identity, proposal, ProposalState.APPROVED, None)
+
+    @router.post(
+        "/{proposal_id}/rejection",
+        summary="Reject a proposal",
+        response_model=ProposalReply,
+        responses=problem_responses(NotFound, ProposalDecided),
+    )
+    async def reject_proposal(
+        proposal_id: ProposalId,
+        body: RejectionRequest,
+        request: Request,
+        reader: ReaderDep,
+        identity: IdentityDep,
+        _key: KeyHeader = None,
+    ) -> Response:
+        """The person who made it can reject it, too. Repeating it changes nothing."""
+        proposal = await _known(reader, proposal_id)
+        if proposal.state is ProposalState.REJECTED:
+            return Response(ProposalReply.of(proposal).model_dump_json(), media_type="application/json")
+        return await _decide(request, identity, proposal, ProposalState.REJECTED, body.reason)
+
+    return router
+
+
+async def _known(reader: Reader, proposal_id: str) -> Proposal:
+    async with reader.read_own() as connection:
+        proposal = await proposals.find_proposal(connection, proposal_id)
+    if proposal is None:
+        raise NotFound(f"there is no proposal {proposal_id!r}")
+    return proposal
+
+
+def _shown(body: bytes | None) -> Any:
+    """The body as JSON, if it is that."""
+    try:
+        return json.loads(body) if body else None
+    except ValueError:
+        return None
+
+
+async def _decide(
+    request: Request, identity: Identity, proposal: Proposal, state: ProposalState, reason: str | None
+) -> Response:
+    """Send the proposed request through its route again, which carries the decision out."""
+    if proposal.state is not ProposalState.PENDING:
+        raise ProposalDecided(proposal.proposal_id, proposal.state)
+    answer = _Answer(proposal.body or b"")
+    await request.app.router(_scope(request, identity, proposal, state, reason), answer.receive, answer.send)
+    return answer.response()
+
+
+def _scope(request: Request, identity: Identity, proposal: Proposal, state: ProposalState, reason: str | None) -> Scope:
+    approved = state is ProposalState.APPROVED
+    headers = {
+        "content-length": str(len(proposal.body or b"")),
+        "content-type": proposal.content_type,
+        "if-match": proposal.if_match,
+        "idempotency-key": proposal.proposal_id if approved else None,
+    }
+    both = f"{proposal.proposed_by}, approved by {identity.actor}" if approved else identity.actor
+    context = replace(request.state.context, actor=both)
+    return {
+        **{name: value for name, value in request.scope.items() if name not in _OWN},
+        "method": proposal.method,
+        "path": proposal.path,
+        "raw_path": proposal.path.encode(),
+        "query_string": proposal.query.encode("latin-1"),
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers.items() if value is not None],
+        "state": {
+            **request.scope["state"],
+            "context": context,
+            "deciding": Deciding(proposal.proposal_id, state, identity.actor, reason),
+        },
+    }
+
+
+class _Answer:
+    """What a route receives, and what it answers."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._start: Message = {}
+        self._content = b""
+
+    async def receive(self) -> Message:
+        return {"type": "http.request", "body": self._body, "more_body": False}
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+        else:
+            self._content += message.get("body", b"")
+
+    def response(self) -> Response:
+        """The route's answer as that of the request that decides."""
+        response = Response(self._content, self._start["status"])
+        response.raw_headers = list(self._start["headers"])
+        return response

@@ -1,0 +1,197 @@
+"""Commands that need a second person: a request becomes a proposal, and another person's approval runs it.
+
+An approved request passes its route again, with the rights of the approver, under both names, and with the proposal's
+id as Idempotency-Key: it is authorized, validated, and carried out like any other, once.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, Field
+
+from muster_contracts import Instant
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.errors import Conflict
+from muster_runtime.identifiers import new_id
+from muster_runtime.observability import audit
+from muster_runtime.scheduling import proposals
+from muster_runtime.scheduling.proposals import Proposal, ProposalState
+
+E = TypeVar("E", bound=Callable[..., Any])
+
+# The revision of what a command changes, read under the agency's lock.
+Revision = Callable[[UnitOfWork], Awaitable[int]]
+
+
+class ProposalDecided(Conflict):
+    """The proposal is decided, or has expired."""
+
+    slug = "proposal-decided"
+    title = "The proposal is no longer pending"
+
+    def __init__(self, proposal_id: str, state: str) -> None:
+        super().__init__(f"proposal {proposal_id} is {state}; only a pending one can be decided", reason=state)
+
+
+class ProposalOutdated(Conflict):
+    """What the request changes has changed since it was proposed."""
+
+    slug = "proposal-outdated"
+    title = "What the proposal changes has changed since"
+
+    def __init__(self, proposal_id: str, seen: int, current: int) -> None:
+        super().__init__(
+            f"proposal {proposal_id} was made at revision {seen}, and the current one is {current}; propose it again",
+            seen=seen,
+            current=current,
+        )
+
+
+class ProposalReply(BaseModel):
+    """A request that waits for a second person, or what has become of it."""
+
+    proposal_id: str
+    agency_id: str
+    state: ProposalState
+    route: str = Field(examples=["POST /v1/agencies/{agency_id}/windows/{window_id}/extension"])
+    path: str
+    revision: int = Field(description="Of what the request changes, when it was proposed.")
+    proposed_by: str
+    proposed_at: Instant
+    expires_at: Instant
+    decided_by: str | None
+    decided_at: Instant | None
+    reason: str | None
+
+    @classmethod
+    def of(cls, proposal: Proposal) -> "ProposalReply":
+        """Without the body."""
+        return cls(**{name: getattr(proposal, name) for name in ProposalReply.model_fields})
+
+
+# The answer of a route that needs approval, for its OpenAPI.
+PROPOSED: dict[int | str, dict[str, Any]] = {
+    202: {"model": ProposalReply, "description": "Proposed: it runs when another person approves it."}
+}
+
+
+def needs_approval(*, days: int) -> Callable[[E], E]:
+    """Let a route's command run only when a second person with the route's scope approves it.
+
+    Put it between the route's decorator and the function, which calls `commands.execute` once, with `revision`. A
+    proposal expires after so many days.
+    """
+
+    def mark(endpoint: E) -> E:
+        endpoint.approval_within = timedelta(days=days)  # type: ignore[attr-defined]
+        return endpoint
+
+    return mark
+
+
+@dataclass(frozen=True, slots=True)
+class Proposing:
+    """A request that becomes a proposal."""
+
+    request: Request
+    within: timedelta
+
+    async def propose(
+        self, uow: UnitOfWork, agency_id: str, handler: Callable[[UnitOfWork], Awaitable[object]], revision: int
+    ) -> ProposalReply:
+        """Store the request. Raises what its handler raises now."""
+        await _rehearse(uow, handler)
+        request, scope = self.request, self.request.scope
+        proposal = Proposal(
+            proposal_id=new_id("prp", uow.now),
+            agency_id=agency_id,
+            state=ProposalState.PENDING,
+            route=f"{request.method} {scope['route'].path}",
+            method=request.method,
+            path=scope["path"],
+            query=scope["query_string"].decode("latin-1"),
+            content_type=request.headers.get("content-type"),
+            if_match=request.headers.get("if-match"),
+            body=await request.body(),
+            revision=revision,
+            proposed_by=request.state.identity.actor,
+            proposed_at=uow.now,
+            expires_at=uow.now + self.within,
+        )
+        await proposals.add_proposal(uow, proposal)
+        audit.record(
+            uow,
+            command="Propose",
+            agency_id=agency_id,
+            subject=proposal.proposal_id,
+            after={"route": proposal.route, "path": proposal.path, "revision": revision},
+        )
+        return ProposalReply.of(proposal)
+
+
+@dataclass(frozen=True, slots=True)
+class Deciding:
+    """A decision about a proposal, whose request passes its route again."""
+
+    proposal_id: str
+    state: ProposalState
+    decided_by: str
+    reason: str | None
+
+    @property
+    def approved(self) -> bool:
+        """Whether the request runs."""
+        return self.state is ProposalState.APPROVED
+
+    async def decide(self, uow: UnitOfWork, revision: Revision) -> ProposalReply:
+        """Store the decision, in the transaction that carries an approved request out.
+
+        Raises ProposalDecided, and for an approval ProposalOutdated.
+        """
+        proposal = await proposals.find_proposal(uow.connection, self.proposal_id)
+        assert proposal is not None  # it was read before, and none is ever deleted
+        if proposal.state is not ProposalState.PENDING:
+            raise ProposalDecided(proposal.proposal_id, proposal.state)
+        if uow.now >= proposal.expires_at:
+            raise ProposalDecided(proposal.proposal_id, ProposalState.EXPIRED)
+        if self.approved and (current := await revision(uow)) != proposal.revision:
+            raise ProposalOutdated(proposal.proposal_id, proposal.revision, current)
+        await proposals.save_decision(uow, proposal, self.state, self.decided_by, self.reason)
+        audit.record(
+            uow,
+            command="ApproveProposal" if self.approved else "RejectProposal",
+            agency_id=proposal.agency_id,
+            subject=proposal.proposal_id,
+            before={"route": proposal.route, "path": proposal.path, "proposed_by": proposal.proposed_by},
+            after={"state": self.state, "decided_by": self.decided_by},
+            reason=self.reason,
+        )
+        decided = await proposals.find_proposal(uow.connection, self.proposal_id)
+        assert decided is not None
+        return ProposalReply.of(decided)
+
+
+def second_person_of(request: Request) -> Proposing | Deciding | None:
+    """What a request is to a route that needs approval; None to any other."""
+    within: timedelta | None = getattr(request.scope.get("endpoint"), "approval_within", None)
+    if within is None:
+        return None
+    deciding: Deciding | None = getattr(request.state, "deciding", None)
+    return deciding or Proposing(request, within)
+
+
+class _Undone(Exception):
+    """Takes back a rehearsal."""
+
+
+async def _rehearse(uow: UnitOfWork, handler: Callable[[UnitOfWork], Awaitable[object]]) -> None:
+    """Carry a command out, and take all of it back: what would refuse it refuses its proposal."""
+    try:
+        async with uow.connection.transaction():
+            await handler(UnitOfWork(uow.connection, uow.agencies, uow.now, uow.context))
+            raise _Undone
+    except _Undone:
+        pass

@@ -1,0 +1,150 @@
+"""Commands that need a second person: proposed by one, carried out once under both names, or rejected, or expired."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from muster_runtime.context import Context
+from muster_runtime.scheduling import deadlines
+from tests.integration.runtime.http.conftest import Sample
+
+NOTES = "/v1/agencies/NASA/notes"
+
+
+class People:
+    """Ann proposes, and Bob decides."""
+
+    def __init__(self, sample: Sample, note_id: str) -> None:
+        self.sample = sample
+        self.title = f"{NOTES}/{note_id}/title?mark=!"
+        self.note = f"{NOTES}/{note_id}"
+        self.ann = sample.bearer("sample:read", "sample:operate", subject="ann")
+        self.bob = sample.bearer("sample:read", "sample:operate", subject="bob")
+
+    async def propose(self, text: str = "new", **headers: str) -> httpx.Response:
+        return await self.sample.client.post(self.title, json={"text": text}, headers=self.ann | headers)
+
+    async def approve(self, proposal_id: str, who: dict[str, str] | None = None) -> httpx.Response:
+        return await self.sample.client.post(f"/v1/proposals/{proposal_id}/approval", headers=who or self.bob)
+
+    async def reject(self, proposal_id: str, who: dict[str, str] | None = None) -> httpx.Response:
+        return await self.sample.client.post(
+            f"/v1/proposals/{proposal_id}/rejection", json={"reason": "not now"}, headers=who or self.bob
+        )
+
+    async def proposal(self, proposal_id: str) -> dict[str, Any]:
+        reply = await self.sample.client.get(f"/v1/proposals/{proposal_id}", headers=self.bob)
+        assert reply.status_code == 200, reply.text
+        found: dict[str, Any] = reply.json()
+        return found
+
+    async def text(self) -> str:
+        return str((await self.sample.client.get(self.note)).json()["text"])
+
+    async def trail(self) -> list[tuple[str, str]]:
+        rows = await self.sample.admin.fetch("select command, actor from audit order by id")
+        return [(row["command"], row["actor"]) for row in rows][1:]  # without that of the note
+
+
+@pytest.fixture
+async def people(sample: Sample) -> People:
+    note = await sample.client.post(NOTES, json={"text": "old"})
+    return People(sample, note.json()["note_id"])
+
+
+async def test_a_proposal_runs_once_when_another_person_approves_it(sample: Sample, people: People) -> None:
+    proposed = await people.propose(**{"Idempotency-Key": "k"})
+    assert proposed.status_code == 202, proposed.text
+    proposal_id = proposed.json()["proposal_id"]
+    assert proposed.headers["location"] == f"/v1/proposals/{proposal_id}"
+    assert (await people.propose(**{"Idempotency-Key": "k"})).json() == proposed.json()
+    shown = await people.proposal(proposal_id)
+    assert (shown["state"], shown["revision"], shown["proposed_by"]) == ("pending", 1, "ann")
+    assert (shown["body"], shown["query"]) == ({"text": "new"}, "mark=!")
+    assert shown["route"] == "POST /v1/agencies/{agency_id}/notes/{note_id}/title"
+    assert await people.text() == "old"
+
+    own = await people.approve(proposal_id, people.ann)
+    assert (own.status_code, own.json()["type"]) == (403, "urn:muster:problem:own-proposal")
+    unfit = await people.approve(proposal_id, sample.bearer("sample:read", "sample:write", subject="eve"))
+    assert (unfit.status_code, unfit.json()["scope"]) == (403, "sample:operate")
+    assert await people.text() == "old"
+
+    replies = await asyncio.gather(*(people.approve(proposal_id) for _ in range(10)))
+    assert {reply.status_code for reply in replies} <= {200, 409}
+    assert sum(reply.status_code == 200 and "idempotency-replayed" not in reply.headers for reply in replies) == 1
+    again = await people.approve(proposal_id)
+    assert (again.json()["text"], again.json()["version"]) == ("new!", 2)
+    assert again.headers["idempotency-replayed"] == "true"
+    decided = await people.proposal(proposal_id)
+    assert (decided["state"], decided["decided_by"], decided["body"]) == ("approved", "bob", None)
+    assert await people.trail() == [
+        ("Propose", "ann"),
+        ("ApproveProposal", "ann, approved by bob"),
+        ("TitleNote", "ann, approved by bob"),
+    ]
+    assert (await people.reject(proposal_id)).status_code == 409
+    assert await sample.count("deadline") == 0
+
+
+async def test_what_would_be_refused_is_not_proposed_and_another_agencys_is_not_there(
+    sample: Sample, people: People
+) -> None:
+    unknown = await sample.client.post(f"{NOTES}/note_0/title", json={"text": "new"}, headers=people.ann)
+    assert unknown.status_code == 404
+    invalid = await sample.client.post(people.title, json={"text": 1}, headers=people.ann)
+    assert invalid.status_code == 422
+    assert await sample.count("proposal") == 0
+    proposal_id = (await people.propose()).json()["proposal_id"]
+    doe = sample.bearer("sample:read", "sample:operate", agency="DOE", subject="dan")
+    assert (await people.approve(proposal_id, doe)).status_code == 404
+    assert (await sample.client.get("/v1/proposals", headers=doe)).json()["items"] == []
+    listed = await sample.client.get("/v1/proposals?state=pending", headers=people.bob)
+    assert [each["proposal_id"] for each in listed.json()["items"]] == [proposal_id]
+
+
+async def test_a_change_since_the_proposal_stops_it(sample: Sample, people: People) -> None:
+    first = (await people.propose("first")).json()["proposal_id"]
+    second = (await people.propose("second")).json()["proposal_id"]
+    assert (await people.approve(first)).status_code == 200
+    late = await people.approve(second)
+    assert (late.status_code, late.json()["type"]) == (409, "urn:muster:problem:proposal-outdated")
+    assert (late.json()["seen"], late.json()["current"]) == (1, 2)
+    assert await people.text() == "first!"
+    assert (await people.proposal(second))["state"] == "pending"
+
+
+async def test_a_rejected_proposal_never_runs(sample: Sample, people: People) -> None:
+    proposal_id = (await people.propose()).json()["proposal_id"]
+    unfit = await people.reject(proposal_id, sample.bearer("sample:read", subject="eve"))
+    assert unfit.status_code == 403
+    for _ in range(2):
+        rejected = await people.reject(proposal_id, people.ann)
+        assert (rejected.status_code, rejected.json()["state"]) == (200, "rejected"), rejected.text
+    refused = await people.approve(proposal_id)
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:muster:problem:proposal-decided")
+    assert await people.text() == "old"
+    assert await people.trail() == [("Propose", "ann"), ("RejectProposal", "ann")]
+    shown = await people.proposal(proposal_id)
+    assert (shown["body"], shown["reason"]) == (None, "not now")
+
+
+async def test_a_proposal_expires(sample: Sample, people: People) -> None:
+    proposal_id = (await people.propose()).json()["proposal_id"]
+    sample.clock.move(sample.clock.now() + timedelta(days=7))
+    late = await people.approve(proposal_id)
+    assert (late.status_code, late.json()["reason"]) == (409, "expired")
+    service = sample.app.state.runtime.service
+    async with sample.app.state.runtime.database.connection() as connection:
+        due = await deadlines.due_first(connection, "NASA", sample.clock.now())
+    context = Context(actor="sample", correlation_id="cor_1")
+    async with sample.app.state.runtime.database.write("NASA", context=context) as uow:
+        for deadline in await deadlines.take(uow, due):
+            await service.deadline_handlers[deadline.kind](uow, [deadline])
+    shown = await people.proposal(proposal_id)
+    assert (shown["state"], shown["body"]) == ("expired", None)
+    assert (await people.trail())[-1] == ("ExpireProposal", "sample")
+    assert await people.text() == "old"
