@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from muster_entitlements.domain.catalog import features
+from muster_entitlements.domain.catalog import packaged_catalog
 from tests.bench.latency import percentile
 from tests.bench.load import Load, Outcome, put_on
 from tests.bench.processes import cpu_seconds, listener, peak_mebibytes, span
@@ -68,7 +68,7 @@ def _paths(own: Stage) -> tuple[list[str], list[str]]:
     chance = random.Random(1)
     agencies = chance.choices(own.agencies, [agency.seats for agency in own.agencies], k=ASKED)
     people = [(agency.id, chance.randrange(agency.seats)) for agency in agencies]
-    catalog = list(features())
+    catalog = list(packaged_catalog().features)
     checks = [
         f"/v1/agencies/{agency_id}/checks?subject={_subject(agency_id, number)}&feature={chance.choice(catalog)}"
         for agency_id, number in people
@@ -101,7 +101,7 @@ async def _bulk(own: Stage) -> tuple[float, float]:
     largest = max(own.agencies, key=lambda agency: agency.seats)
     chance = random.Random(2)
     subjects = [_subject(largest.id, chance.randrange(largest.seats)) for _ in range(PAIRS)]
-    catalog = list(features())
+    catalog = list(packaged_catalog().features)
     pairs = [{"subject": subject, "feature": chance.choice(catalog)} for subject in subjects]
     asked, joined = [], []
     for _ in range(BULK_CHECKS):

@@ -1,5 +1,6 @@
 """The errors of entitlements."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from muster_runtime.errors import Conflict, NotFound, PermanentError
@@ -139,8 +140,9 @@ class FeatureUnknown(NotFound):
     slug = "feature-unknown"
     title = "Feature not found"
 
-    def __init__(self, feature: str) -> None:
-        super().__init__(f"the catalog has no feature {feature[:60]!r}")
+    def __init__(self, feature: str, nearest: Sequence[str] = ()) -> None:
+        hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
+        super().__init__(f"feature: the catalog has no feature {feature[:60]!r}{hint}", nearest=list(nearest))
 
 
 class TermUnknown(PermanentError):

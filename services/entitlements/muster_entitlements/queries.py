@@ -21,10 +21,11 @@ from muster_entitlements.replies import (
     SeatReply,
     WindowReply,
 )
-from muster_entitlements.repository import operations, policies, pools
+from muster_entitlements.repository import catalogs, operations, policies, pools
 from muster_entitlements.repository.seats import find_states
 from muster_entitlements.repository.windows import to_window
 from muster_runtime.database.transactions import Connection
+from muster_runtime.errors import InvalidInput
 from muster_runtime.pagination import Page, Pagination
 
 # A seat of an earlier generation reads as revoked: its row waits to be revoked.
@@ -44,7 +45,7 @@ _POOL_AND_WINDOW = """
         p.agency_id, p.enrollment_id, p.starts_at, p.ends_at, p.suspended, p.withdrawn_at, p.ended,
         p.cap, p.in_use, p.limit_met, p.revision, p.generation, p.revoking,
         w.window_id, w.feature, w.trial, w.mode, w.starts_at as opens_at, w.ends_at as closes_at,
-        w.mode_after, w.monthly_quota_after
+        w.mode_after, w.monthly_quota_after, w.catalog_number
 """
 
 
@@ -67,7 +68,7 @@ async def list_windows(connection: Connection, agency_id: str) -> Page[WindowRep
         """
         select
             w.window_id, w.agency_id, w.enrollment_id, w.feature, w.trial, w.mode,
-            w.starts_at, w.ends_at, w.mode_after, w.monthly_quota_after
+            w.starts_at, w.ends_at, w.mode_after, w.monthly_quota_after, w.catalog_number
         from pool as p
         join feature_window as w on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id
         where p.agency_id = $1
@@ -105,22 +106,31 @@ async def find_seat(connection: Connection, agency_id: str, seat_id: str) -> Sea
 async def find_check(
     connection: Connection, agency_id: str, subject_ref: str, feature: str | None, now: datetime
 ) -> CheckReply:
-    """Whether a person may use a feature; without a feature, whether they hold a seat that can be used."""
-    return CheckReply.of(check(await find_question(connection, agency_id, subject_ref, feature), now))
+    """Whether a person may use a feature; without a feature, whether they hold a seat that can be used.
+
+    Raises FeatureUnknown.
+    """
+    return CheckReply.of(check(await find_question(connection, agency_id, subject_ref, feature, now), now))
 
 
 async def find_checks(
     connection: Connection, agency_id: str, pairs: Sequence[tuple[str, str | None]], now: datetime
 ) -> ChecksReply:
-    """The checks of these pairs of subject and feature, in order."""
+    """The checks of these pairs of subject and feature, in order. Raises InvalidInput, which names the pair."""
     register = await _find_register(connection, agency_id, (subject_ref for subject_ref, _ in pairs))
+    await _require_known(connection, register, [feature for _, feature in pairs], now)
     answers = check_all(register, pairs, now)
     replies = {answer: CheckReply.of(answer) for answer in set(answers)}
     return ChecksReply(answers=[replies[answer] for answer in answers])
 
 
-async def find_question(connection: Connection, agency_id: str, subject_ref: str, feature: str | None) -> Question:
-    """All that a check depends on, in one statement of three index lookups."""
+async def find_question(
+    connection: Connection, agency_id: str, subject_ref: str, feature: str | None, now: datetime
+) -> Question:
+    """All that a check depends on, in one statement of three index lookups.
+
+    Only for a feature without a window it also asks the catalog. Raises FeatureUnknown.
+    """
     row = await connection.fetchrow(
         f"""
         {_POOL_AND_WINDOW}, s.state as seat_state, s.idle_since
@@ -136,6 +146,8 @@ async def find_question(connection: Connection, agency_id: str, subject_ref: str
         subject_ref,
         feature,
     )
+    if feature is not None and (row is None or row["window_id"] is None):
+        (await catalogs.find_catalog(connection, now)).known(feature)
     if row is None:
         return Question(None, None, feature, None)
     return Question(
@@ -169,6 +181,21 @@ async def _find_register(connection: Connection, agency_id: str, subject_refs: I
         windows={window.feature: window for window in windows},
         seats=await find_states(connection, agency_id, set(subject_refs)),
     )
+
+
+async def _require_known(
+    connection: Connection, register: Register, features: Sequence[str | None], now: datetime
+) -> None:
+    """Raise InvalidInput for a feature that has no window and is not in the catalog."""
+    if all(feature is None or feature in register.windows for feature in features):
+        return
+    catalog = await catalogs.find_catalog(connection, now)
+    for number, feature in enumerate(features):
+        if feature is None or feature in register.windows or feature in catalog.features:
+            continue
+        nearest = catalog.nearest(feature)
+        hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
+        raise InvalidInput(f"pairs.{number}.feature", feature, f"must be a feature of the catalog{hint}")
 
 
 async def find_operation(connection: Connection, agency_id: str, operation_id: str, now: datetime) -> OperationReply:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster_contracts.entitlements import AccessMode
-from muster_entitlements.domain.catalog import Feature, features
+from muster_entitlements.domain.catalog import packaged_catalog
 from muster_entitlements.domain.checks import Question, Reason, Register, Verdict, check, check_all
 from muster_entitlements.domain.pools import Pool, PoolState
 from muster_entitlements.domain.seats import SeatState
@@ -17,6 +17,7 @@ from muster_entitlements.domain.windows import Window
 START = datetime(2025, 8, 6, tzinfo=UTC)
 END = datetime(2026, 8, 6, tzinfo=UTC)
 TICK = timedelta(microseconds=1)
+FEATURES = packaged_catalog().features
 
 POOL = Pool(
     agency_id="NASA",
@@ -43,7 +44,7 @@ pools = st.builds(
     withdrawn_at=st.none() | instants,
     ended=st.booleans(),
 )
-windows = st.builds(Window.open, st.just("win_1"), st.sampled_from(list(features().values())), pools)
+windows = st.builds(Window.open, st.just("win_1"), st.sampled_from(list(FEATURES.values())), pools, st.just(1))
 questions = st.builds(
     Question,
     pool=st.none() | pools,
@@ -54,26 +55,12 @@ questions = st.builds(
 
 
 def ask(feature: str | None = None, pool: Pool = POOL, seat: SeatState | None = SeatState.ACTIVE) -> Question:
-    window = Window.open("win_1", features()[feature], pool) if feature else None
+    window = Window.open("win_1", FEATURES[feature], pool, 1) if feature else None
     return Question(pool, seat, feature, window)
 
 
-def test_the_catalog() -> None:
-    trials = {key: (feature.trial, feature.monthly_quota_after) for key, feature in features().items()}
-    assert trials == {
-        "frontier-models": (None, None),
-        "deep-research": (timedelta(days=60), 25),
-        "advanced-voice-mode": (timedelta(days=60), 60),
-    }
-
-
-def test_a_catalog_with_a_quota_of_unknown_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="monthly_quota_after"):
-        Feature(key="a", name="A", mode=AccessMode.UNLIMITED, mode_after=AccessMode.QUOTA)
-
-
 def test_a_trial_lasts_sixty_days_and_is_told_of_before_its_end() -> None:
-    window = Window.open("win_1", features()["deep-research"], POOL)
+    window = Window.open("win_1", FEATURES["deep-research"], POOL, 1)
     assert (window.starts_at, window.ends_at, window.trial) == (START, datetime(2025, 10, 5, tzinfo=UTC), True)
     assert window.notices() == {
         14: datetime(2025, 9, 21, tzinfo=UTC),
@@ -83,7 +70,7 @@ def test_a_trial_lasts_sixty_days_and_is_told_of_before_its_end() -> None:
 
 
 def test_a_window_without_days_lasts_as_long_as_the_term() -> None:
-    window = Window.open("win_1", features()["frontier-models"], POOL)
+    window = Window.open("win_1", FEATURES["frontier-models"], POOL, 1)
     assert (window.starts_at, window.ends_at, window.trial) == (START, END, False)
 
 
@@ -152,9 +139,9 @@ def test_an_answer_holds_until_its_end(question: Question, now: datetime, share:
 
 @given(
     pool=st.none() | st.just(POOL),
-    opened=st.sets(st.sampled_from(list(features()))),
+    opened=st.sets(st.sampled_from(list(FEATURES))),
     seats=st.dictionaries(st.sampled_from("abc"), st.sampled_from(SeatState)),
-    pairs=st.lists(st.tuples(st.sampled_from("abcd"), st.none() | st.sampled_from(list(features())))),
+    pairs=st.lists(st.tuples(st.sampled_from("abcd"), st.none() | st.sampled_from(list(FEATURES)))),
     now=st.sampled_from([START - TICK, START, START + timedelta(days=60), END]),
 )
 def test_many_checks_are_answered_as_each_would_be(
@@ -164,7 +151,7 @@ def test_many_checks_are_answered_as_each_would_be(
     pairs: list[tuple[str, str | None]],
     now: datetime,
 ) -> None:
-    by_feature = {feature: Window.open("win_1", features()[feature], POOL) for feature in opened}
+    by_feature = {feature: Window.open("win_1", FEATURES[feature], POOL, 1) for feature in opened}
     alone = [
         check(Question(pool, seats.get(subject), feature, by_feature.get(feature or "")), now)
         for subject, feature in pairs

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from muster_contracts import AgencyId
 from muster_entitlements.api.parameters import LONGEST_SUBJECT, PREFIX, WRITE, SeatId
 from muster_entitlements.commands import AssignSeat, MarkUse, TransferSeat
-from muster_entitlements.domain.catalog import known_feature
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.errors import (
@@ -108,8 +107,7 @@ def make_router(directory: Directory) -> APIRouter:
         runtime: RuntimeDep,
     ) -> UseReply:
         """Records that a person uses a feature today. Only the first use of a day writes anything."""
-        feature = known_feature(body.feature)
-        command = MarkUse(agency_id, directory.subject_ref(agency_id, body.subject), feature)
+        command = MarkUse(agency_id, directory.subject_ref(agency_id, body.subject), body.feature)
         return await uses.mark_use(
             command,
             runtime.clock.now(),

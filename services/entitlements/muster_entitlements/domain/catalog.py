@@ -1,19 +1,23 @@
-"""The feature catalog, as data: features.toml, read once on first use."""
+"""The feature catalog, as data: its features, and its versions, of which the first is packaged as features.toml."""
 
 import tomllib
-from datetime import timedelta
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from difflib import get_close_matches
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints, TypeAdapter, model_validator
 
 from muster_contracts import Instant
 from muster_contracts.entitlements import AccessMode
 from muster_entitlements.errors import FeatureUnknown
 
 LONGEST_DAYS = 3660
+LONGEST_KEY = 60
 
 Days = Annotated[int, Field(strict=True, ge=1, le=LONGEST_DAYS)]
 
@@ -78,7 +82,7 @@ class Feature(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    key: str = Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=60)
+    key: str = Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=LONGEST_KEY)
     name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     mode: AccessMode
     trial_days: Days | None = Field(default=None, description="Default: the window lasts as long as the term.")
@@ -143,20 +147,87 @@ class Feature(BaseModel):
         return self.quota
 
     @property
+    def seat_quota_after(self) -> int | None:
+        """Uses per seat and calendar month after the window, where a quota says just that."""
+        quota = self.stated_quota
+        if quota is None or self.mode_after is not AccessMode.QUOTA or quota.per is not QuotaScope.SEAT:
+            return None
+        return quota.limit if quota.period is QuotaPeriod.MONTH else None
+
+    @property
     def trial(self) -> timedelta | None:
         """How long the trial lasts; None when the window lasts as long as the term."""
         return timedelta(days=self.trial_days) if self.trial_days is not None else None
 
 
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """A published version of the catalog: its features by their keys."""
+
+    number: int
+    features: Mapping[str, Feature]
+
+    def known(self, key: str) -> Feature:
+        """The feature of a key. Raises FeatureUnknown, which names the nearest ones."""
+        feature = self.features.get(key)
+        if feature is None:
+            raise FeatureUnknown(key, self.nearest(key))
+        return feature
+
+    def nearest(self, key: str) -> list[str]:
+        """The keys that resemble a key, the nearest first."""
+        return get_close_matches(key[:LONGEST_KEY], self.features, n=3, cutoff=0.5)
+
+
+class Rule(StrEnum):
+    """How a version reaches the agencies that are enrolled already."""
+
+    NOW = "now"
+    NEXT_TERM = "next-term"
+    NEW_AGENCIES = "new-agencies"
+
+
+class VersionState(StrEnum):
+    """Whether a version can still be edited."""
+
+    DRAFT = "draft"
+    PUBLISHED = "published"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version of the catalog. `revision` increases with each edit of a draft."""
+
+    number: int
+    state: VersionState
+    rule: Rule
+    features: tuple[Feature, ...]
+    revision: int
+    created_at: datetime
+    published_at: datetime | None
+
+    @property
+    def catalog(self) -> Catalog:
+        """Its features by their keys."""
+        return Catalog(self.number, {feature.key: feature for feature in self.features})
+
+
+_FEATURES = TypeAdapter(tuple[Feature, ...])
+
+
+@lru_cache(maxsize=64)
+def read_features(document: str) -> tuple[Feature, ...]:
+    """The features in a JSON document that `write_features` wrote."""
+    return _FEATURES.validate_json(document)
+
+
+def write_features(features: tuple[Feature, ...]) -> str:
+    """Features as a JSON document; what a feature leaves to its default is left out."""
+    return _FEATURES.dump_json(features, exclude_defaults=True).decode()
+
+
 @cache
-def features() -> dict[str, Feature]:
-    """Every feature of the catalog by its key."""
+def packaged_catalog() -> Catalog:
+    """Version 1: the features that come with the package."""
     tables = tomllib.loads(files(__package__).joinpath("features.toml").read_text("utf-8"))
-    return {key: Feature(key=key, **table) for key, table in tables.items()}
-
-
-def known_feature(key: str) -> str:
-    """The key, if the catalog has such a feature. Raises FeatureUnknown."""
-    if key not in features():
-        raise FeatureUnknown(key)
-    return key
+    return Catalog(1, {key: Feature(key=key, **table) for key, table in tables.items()})

@@ -24,10 +24,14 @@ class Window:
     ends_at: datetime
     mode_after: AccessMode
     monthly_quota_after: int | None
+    catalog_number: int
+    """The version of the catalog whose terms it has."""
 
     @classmethod
-    def open(cls, window_id: str, feature: Feature, pool: Pool, used: timedelta = timedelta()) -> "Window":
-        """The window that a pool's term opens for a feature.
+    def open(
+        cls, window_id: str, feature: Feature, pool: Pool, catalog_number: int, used: timedelta = timedelta()
+    ) -> "Window":
+        """The window that a pool's term opens for a feature of a version of the catalog.
 
         A trial is shorter by what earlier enrollments have `used` of it: a second enrollment brings no second trial.
         """
@@ -42,7 +46,8 @@ class Window:
             starts_at=pool.starts_at,
             ends_at=pool.starts_at + left if left is not None else pool.ends_at,
             mode_after=feature.mode_after,
-            monthly_quota_after=feature.monthly_quota_after,
+            monthly_quota_after=feature.seat_quota_after,
+            catalog_number=catalog_number,
         )
 
     def access(self, now: datetime) -> AccessMode:

@@ -12,7 +12,6 @@ from muster_contracts.enrollment import AgencyEnrolled, AgencyReinstated, Agency
 from muster_contracts.entitlements import SeatRevocationReason
 from muster_entitlements import publishing
 from muster_entitlements.commands import ResizePool
-from muster_entitlements.domain.catalog import features
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.windows import Window
 from muster_entitlements.errors import CapBelowUse, TermUnknown
@@ -20,7 +19,7 @@ from muster_entitlements.handlers.closings import close_seats
 from muster_entitlements.handlers.lookups import known_pool
 from muster_entitlements.handlers.trials import cancel_trials, schedule_trials
 from muster_entitlements.replies import PoolReply
-from muster_entitlements.repository import pools, windows
+from muster_entitlements.repository import catalogs, pools, windows
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.events import Received
@@ -134,11 +133,13 @@ async def resize_pool(uow: UnitOfWork, command: ResizePool) -> PoolReply:
 
 
 async def _open_windows(uow: UnitOfWork, pool: Pool, cause: str) -> None:
+    catalog = await catalogs.find_catalog(uow.connection, uow.now)
     used = await windows.find_used_trials(uow.connection, pool.agency_id, pool.starts_at)
     opened = [
-        Window.open(new_id("win", uow.now), feature, pool, used.get(feature.key, timedelta()))
-        for feature in features().values()
+        Window.open(new_id("win", uow.now), feature, pool, catalog.number, used.get(feature.key, timedelta()))
+        for feature in catalog.features.values()
     ]
+    await catalogs.save_adoption(uow.connection, pool.agency_id, catalog.number)
     await windows.add_windows(uow.connection, opened)
     schedule_trials(uow, opened)
     for window in opened:

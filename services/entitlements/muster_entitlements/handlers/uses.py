@@ -21,10 +21,10 @@ Write = Callable[[], AbstractAsyncContextManager[UnitOfWork]]
 async def mark_use(command: MarkUse, now: datetime, *, read: Read, write: Write) -> UseReply:
     """Record that a person uses a feature today. Only the first use of a day takes the agency's lock.
 
-    Raises UseRefused.
+    Raises FeatureUnknown or UseRefused.
     """
     async with read() as connection:
-        question = await queries.find_question(connection, command.agency_id, command.subject_ref, command.feature)
+        question = await queries.find_question(connection, command.agency_id, command.subject_ref, command.feature, now)
     answer = check(question, now)
     if answer.verdict is Verdict.REFUSED:
         raise UseRefused(answer.reason.value)

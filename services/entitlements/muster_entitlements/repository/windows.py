@@ -15,11 +15,11 @@ async def add_windows(connection: Connection, windows: Sequence[Window]) -> None
         """
         insert into feature_window (
             window_id, agency_id, enrollment_id, feature, trial, mode,
-            starts_at, ends_at, mode_after, monthly_quota_after
+            starts_at, ends_at, mode_after, monthly_quota_after, catalog_number
         )
         select * from unnest(
             $1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::text[],
-            $7::timestamptz[], $8::timestamptz[], $9::text[], $10::integer[]
+            $7::timestamptz[], $8::timestamptz[], $9::text[], $10::integer[], $11::integer[]
         )
         """,
         [w.window_id for w in windows],
@@ -32,6 +32,7 @@ async def add_windows(connection: Connection, windows: Sequence[Window]) -> None
         [w.ends_at for w in windows],
         [w.mode_after for w in windows],
         [w.monthly_quota_after for w in windows],
+        [w.catalog_number for w in windows],
     )
 
 
@@ -95,7 +96,7 @@ async def find_windows(connection: Connection, agency_id: str, window_ids: Seque
         """
         select
             window_id, agency_id, enrollment_id, feature, trial, mode,
-            starts_at, ends_at, mode_after, monthly_quota_after
+            starts_at, ends_at, mode_after, monthly_quota_after, catalog_number
         from feature_window
         where agency_id = $1 and window_id = any($2::text[])
         """,
