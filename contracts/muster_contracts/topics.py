@@ -28,7 +28,9 @@ class Topic(BaseModel):
     owner: str
     description: str
     events: tuple[str, ...] = Field(description="The event types on the topic.")
-    key: Literal["agency_id", "subject_ref", "scope_ref", "none"] = Field(description="The key of a record.")
+    key: Literal["agency_id", "subject_ref", "scope_ref", "catalog_id", "none"] = Field(
+        description="The key of a record."
+    )
     partitions: int = Field(ge=1)
     cleanup_policy: Literal["delete", "compact"]
     retention_ms: int = Field(ge=-1, description="-1 keeps records forever.")

@@ -74,7 +74,7 @@ def test_facts_are_kept_for_ever_and_tombstones_only_where_compaction_heeds_them
     erasures = [cls for cls in event_types().values() if cls.topic == name and issubclass(cls, Erasure)]
     assert topic.retention_ms == -1
     assert topic.compacted or not erasures
-    assert topic.compacted == (topic.key in {"subject_ref", "scope_ref"})
+    assert topic.compacted == (topic.key in {"subject_ref", "scope_ref", "catalog_id"})
 
 
 @pytest.mark.parametrize("name", [name for name, topic in topics().items() if topic.compacted])

@@ -1,6 +1,17 @@
-"""Events of the entitlements service: seats, feature windows, grants, quotas, snapshots, and audit seals."""
+"""Events of the entitlements service: seats, features, their catalog, grants, quotas, snapshots, and audit seals."""
 
 from muster_contracts.entitlements.audit import EntitlementsAuditSealed
+from muster_contracts.entitlements.catalog import (
+    Anchor,
+    CatalogFeature,
+    CatalogNumber,
+    CatalogQuota,
+    CatalogRule,
+    FeatureCatalogPublished,
+    FeatureKind,
+    QuotaPeriod,
+    QuotaScope,
+)
 from muster_contracts.entitlements.directory import (
     PersonErased,
     PersonRecorded,
@@ -13,6 +24,7 @@ from muster_contracts.entitlements.features import (
     EntitlementSnapshotPublished,
     Feature,
     FeatureAccess,
+    FeatureWindowChanged,
     FeatureWindowExtended,
     FeatureWindowOpened,
     GrantId,
@@ -44,18 +56,28 @@ from muster_contracts.entitlements.seats import (
 __all__ = [
     "AccessAfter",
     "AccessMode",
+    "Anchor",
+    "CatalogFeature",
+    "CatalogNumber",
+    "CatalogQuota",
+    "CatalogRule",
     "EntitlementGranted",
     "EntitlementRevoked",
     "EntitlementSnapshotPublished",
     "EntitlementsAuditSealed",
     "Feature",
     "FeatureAccess",
+    "FeatureCatalogPublished",
+    "FeatureKind",
+    "FeatureWindowChanged",
     "FeatureWindowExtended",
     "FeatureWindowOpened",
     "GrantId",
     "MonthlyQuotaAfter",
     "PersonErased",
     "PersonRecorded",
+    "QuotaPeriod",
+    "QuotaScope",
     "QuotaThresholdCrossed",
     "ScopeState",
     "SeatActivated",

@@ -85,6 +85,22 @@ class FeatureWindowExtended(_WindowFact):
 
 
 @event
+class FeatureWindowChanged(_WindowFact):
+    """A feature's window changed otherwise than by a later end alone; it holds as this event says.
+
+    Emitted for each such change, for example when a version of the catalog states another quota after the window.
+    """
+
+    event_type: ClassVar[str] = "muster.entitlements.FeatureWindowChanged.v1"
+
+    mode: Open[AccessMode] = Field(description="Access within the window.", examples=["unlimited", "read_only"])
+    starts_at: Instant = Field(description="Inclusive start, UTC.", examples=["2025-08-06T00:00:00Z"])
+    ends_at: Instant = Field(description="Exclusive end, UTC.", examples=["2025-10-05T00:00:00Z"])
+    mode_after: AccessAfter
+    monthly_quota_after: MonthlyQuotaAfter = None
+
+
+@event
 class TrialEndingSoon(_WindowFact):
     """A trial window ends soon.
 
@@ -120,7 +136,6 @@ class EntitlementGranted(_FeatureFact):
     """
 
     event_type: ClassVar[str] = "muster.entitlements.EntitlementGranted.v1"
-    emitted: ClassVar[bool] = False
 
     grant_id: GrantId
     subject_ref: SubjectRef | None = Field(
@@ -135,6 +150,13 @@ class EntitlementGranted(_FeatureFact):
         description="Exclusive end, UTC; null for none.",
         examples=["2026-02-01T00:00:00Z", None],
     )
+    monthly_quota: int | None = Field(
+        default=None,
+        ge=0,
+        description="Uses per seat and calendar month, if the access is a quota.",
+        examples=[None, 25],
+    )
+    reason: str = Field(default="", description="The reason.", examples=["pilot of the research office", ""])
 
 
 @event
@@ -145,7 +167,6 @@ class EntitlementRevoked(_FeatureFact):
     """
 
     event_type: ClassVar[str] = "muster.entitlements.EntitlementRevoked.v1"
-    emitted: ClassVar[bool] = False
 
     grant_id: GrantId
     subject_ref: SubjectRef | None = Field(

@@ -3,13 +3,20 @@
 from functools import partial
 from pathlib import Path
 
-from muster_contracts.entitlements import EntitlementsAuditSealed, FeatureWindowOpened, PersonRecorded, SeatAssigned
+from muster_contracts.entitlements import (
+    EntitlementsAuditSealed,
+    FeatureCatalogPublished,
+    FeatureWindowOpened,
+    PersonRecorded,
+    SeatAssigned,
+)
 from muster_entitlements.api import make_routers
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.publishing import audit_sealed
 from muster_entitlements.repository import subject_key
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.subscriptions import DEADLINES, SUBSCRIPTIONS
+from muster_entitlements.workers.catalog_rollout import CATALOG_ROLLOUT
 from muster_entitlements.workers.rebuild import SeatsInUse
 from muster_entitlements.workers.seat_files import seat_file_worker
 from muster_runtime.database.schema import Schema
@@ -28,11 +35,17 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
         settings=settings,
         migrations=SCHEMA.migrations,
         routers=make_routers(directory),
-        produces=[SeatAssigned.topic, FeatureWindowOpened.topic, PersonRecorded.topic, EntitlementsAuditSealed.topic],
+        produces=[
+            SeatAssigned.topic,
+            FeatureWindowOpened.topic,
+            FeatureCatalogPublished.topic,
+            PersonRecorded.topic,
+            EntitlementsAuditSealed.topic,
+        ],
         audit_sealed=audit_sealed,
         subscriptions=SUBSCRIPTIONS,
         deadlines=DEADLINES,
-        workers=[seat_file_worker(directory)],
+        workers=[seat_file_worker(directory), CATALOG_ROLLOUT],
         projections={"seats-in-use": SeatsInUse.open},
         identity=partial(_check_subject_key, directory.fingerprint),
     )

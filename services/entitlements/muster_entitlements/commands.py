@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from muster_contracts.entitlements import CatalogRule
+from muster_entitlements.domain.catalog import Feature
 from muster_entitlements.domain.people import Person
 from muster_entitlements.domain.seats import SeatPolicy, SeatState
 
@@ -90,3 +92,18 @@ class SetSeatPolicy:
     agency_id: str
     policy: SeatPolicy
     if_version: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SaveCatalogDraft:
+    """Save the draft of the catalog's next version, whole."""
+
+    rule: CatalogRule
+    features: tuple[Feature, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishCatalog:
+    """Publish the draft of the catalog; `revision` is the one that the caller read."""
+
+    revision: int

@@ -145,6 +145,26 @@ class FeatureUnknown(NotFound):
         super().__init__(f"feature: the catalog has no feature {feature[:60]!r}{hint}", nearest=list(nearest))
 
 
+class CatalogVersionUnknown(NotFound):
+    """The catalog has no such version."""
+
+    slug = "catalog-version-unknown"
+    title = "Catalog version not found"
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"the catalog has no published version {number}")
+
+
+class CatalogDraftMissing(NotFound):
+    """The catalog has no draft: the last one was published, or none was saved."""
+
+    slug = "catalog-draft-missing"
+    title = "The catalog has no draft"
+
+    def __init__(self) -> None:
+        super().__init__("the catalog has no draft; save one")
+
+
 class TermUnknown(PermanentError):
     """Billing published an event about an unknown term: a gap in its stream was accepted."""
 

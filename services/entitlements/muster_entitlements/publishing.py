@@ -4,7 +4,11 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from muster_contracts.entitlements import (
+    CatalogFeature,
+    CatalogQuota,
     EntitlementsAuditSealed,
+    FeatureCatalogPublished,
+    FeatureWindowChanged,
     FeatureWindowExtended,
     FeatureWindowOpened,
     PersonErased,
@@ -27,12 +31,47 @@ from muster_contracts.entitlements import (
     TrialEndingSoon,
     TrialExpired,
 )
+from muster_entitlements.domain.catalog import Feature, Version
 from muster_entitlements.domain.operations import Operation
 from muster_entitlements.domain.people import Person
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.seats import Seat
 from muster_entitlements.domain.windows import Extension, Window
+from muster_runtime.identifiers import EVERY_AGENCY
 from muster_runtime.observability.seals import Seal
+
+# The program has one catalog.
+CATALOG_ID = "features"
+
+
+def catalog_published(version: Version, published_at: datetime) -> FeatureCatalogPublished:
+    """A version of the catalog, whole."""
+    return FeatureCatalogPublished(
+        agency_id=EVERY_AGENCY,
+        catalog_id=CATALOG_ID,
+        number=version.number,
+        rule=version.rule,
+        features=[_catalog_feature(feature) for feature in version.features],
+        published_at=published_at,
+    )
+
+
+def _catalog_feature(feature: Feature) -> CatalogFeature:
+    quota = feature.stated_quota
+    return CatalogFeature(
+        key=feature.key,
+        name=feature.name,
+        kind=feature.kind,
+        value=feature.value,
+        mode=feature.mode,
+        trial_days=feature.trial_days,
+        anchor=feature.anchor,
+        anchor_at=feature.anchor_at,
+        ends_soon_days=list(feature.ends_soon_days),
+        grace_days=feature.grace_days,
+        mode_after=feature.mode_after,
+        quota=CatalogQuota(**quota.model_dump() | {"thresholds": list(quota.thresholds)}) if quota else None,
+    )
 
 
 def window_opened(window: Window) -> FeatureWindowOpened:
@@ -57,6 +96,20 @@ def window_extended(extension: Extension) -> FeatureWindowExtended:
         feature=extension.feature,
         previous_ends_at=extension.previous_ends_at,
         ends_at=extension.ends_at,
+    )
+
+
+def window_changed(window: Window) -> FeatureWindowChanged:
+    """A window is not as it was."""
+    return FeatureWindowChanged(
+        agency_id=window.agency_id,
+        window_id=window.window_id,
+        feature=window.feature,
+        mode=window.mode,
+        starts_at=window.starts_at,
+        ends_at=window.ends_at,
+        mode_after=window.mode_after,
+        monthly_quota_after=window.monthly_quota_after,
     )
 
 

@@ -3,7 +3,7 @@
 from muster_contracts import Event
 from muster_contracts.billing import RenewalDecided, TermEnded, TermStarted
 from muster_contracts.enrollment import AgencyEnrolled, AgencyReinstated, AgencySuspended, AgencyWithdrawn
-from muster_entitlements.handlers import closings, idle, operations, pools, seats, trials, uploads
+from muster_entitlements.handlers import closings, idle, operations, pools, rollouts, seats, trials, uploads
 from muster_runtime.messaging.events import EventHandler
 from muster_runtime.scheduling.deadlines import DeadlineHandler
 
@@ -20,6 +20,7 @@ SUBSCRIPTIONS: dict[type[Event], EventHandler] = {
 DEADLINES: dict[str, DeadlineHandler] = {
     trials.TRIAL_ENDING_SOON: trials.on_trial_ending_soon_due,
     trials.TRIAL_EXPIRED: trials.on_trial_expired_due,
+    rollouts.CATALOG_NEXT_TERM: rollouts.on_catalog_next_term_due,
     closings.SEATS_CLOSED: closings.on_seats_closed_due,
     seats.INVITATION_EXPIRED: seats.on_invitation_expired_due,
     idle.IDLE_SEATS: idle.on_idle_seats_due,

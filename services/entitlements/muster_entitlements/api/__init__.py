@@ -4,10 +4,17 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter
 
-from muster_entitlements.api import checks, files, people, pools, seats
+from muster_entitlements.api import catalogs, checks, files, people, pools, seats
 from muster_entitlements.domain.people import Directory
 
 
 def make_routers(directory: Directory) -> Sequence[APIRouter]:
     """All routes, in the order of the documentation."""
-    return [pools.router, people.make_router(directory), seats.router, checks.make_router(directory), files.router]
+    return [
+        catalogs.router,
+        pools.router,
+        people.make_router(directory),
+        seats.router,
+        checks.make_router(directory),
+        files.router,
+    ]

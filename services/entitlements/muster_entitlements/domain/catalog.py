@@ -13,43 +13,14 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints, TypeAdapter, model_validator
 
 from muster_contracts import Instant
-from muster_contracts.entitlements import AccessMode
+from muster_contracts.entitlements import AccessMode, Anchor, CatalogRule, FeatureKind, QuotaPeriod, QuotaScope
 from muster_entitlements.errors import FeatureUnknown
+from muster_runtime.errors import InvalidInput
 
 LONGEST_DAYS = 3660
 LONGEST_KEY = 60
 
 Days = Annotated[int, Field(strict=True, ge=1, le=LONGEST_DAYS)]
-
-
-class FeatureKind(StrEnum):
-    """What a feature gives: that it is open, a value, or uses that are counted."""
-
-    BOOLEAN = "boolean"
-    STATIC = "static"
-    METERED = "metered"
-
-
-class Anchor(StrEnum):
-    """What a feature's window starts with: an instant of the program, the agency's term, or a seat's activation."""
-
-    PROGRAM = "program"
-    AGENCY = "agency"
-    SEAT = "seat"
-
-
-class QuotaScope(StrEnum):
-    """Whose uses a quota counts together."""
-
-    SEAT = "seat"
-    AGENCY = "agency"
-
-
-class QuotaPeriod(StrEnum):
-    """When a quota starts anew: with a calendar month, or a month after the window's anchor and so on."""
-
-    MONTH = "month"
-    ANCHOR = "anchor"
 
 
 class Quota(BaseModel):
@@ -179,14 +150,6 @@ class Catalog:
         return get_close_matches(key[:LONGEST_KEY], self.features, n=3, cutoff=0.5)
 
 
-class Rule(StrEnum):
-    """How a version reaches the agencies that are enrolled already."""
-
-    NOW = "now"
-    NEXT_TERM = "next-term"
-    NEW_AGENCIES = "new-agencies"
-
-
 class VersionState(StrEnum):
     """Whether a version can still be edited."""
 
@@ -196,14 +159,14 @@ class VersionState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A version of the catalog. `revision` increases with each edit of a draft."""
+    """A version of the catalog. `revision` increases with each edit of a draft. Version 1 has no instants."""
 
     number: int
     state: VersionState
-    rule: Rule
+    rule: CatalogRule
     features: tuple[Feature, ...]
     revision: int
-    created_at: datetime
+    created_at: datetime | None
     published_at: datetime | None
 
     @property
@@ -211,6 +174,9 @@ class Version:
         """Its features by their keys."""
         return Catalog(self.number, {feature.key: feature for feature in self.features})
 
+
+# More features than a catalog needs; a check of the plan looks at each of them in each agency.
+MOST_FEATURES = 200
 
 _FEATURES = TypeAdapter(tuple[Feature, ...])
 
@@ -226,8 +192,24 @@ def write_features(features: tuple[Feature, ...]) -> str:
     return _FEATURES.dump_json(features, exclude_defaults=True).decode()
 
 
+def require_keys_once(features: tuple[Feature, ...]) -> None:
+    """Raise InvalidInput if two features have one key."""
+    seen: set[str] = set()
+    for number, feature in enumerate(features):
+        if feature.key in seen:
+            raise InvalidInput(f"features.{number}.key", feature.key, "must be the key of one feature only")
+        seen.add(feature.key)
+
+
 @cache
-def packaged_catalog() -> Catalog:
+def packaged_version() -> Version:
     """Version 1: the features that come with the package."""
     tables = tomllib.loads(files(__package__).joinpath("features.toml").read_text("utf-8"))
-    return Catalog(1, {key: Feature(key=key, **table) for key, table in tables.items()})
+    features = tuple(Feature(key=key, **table) for key, table in tables.items())
+    return Version(1, VersionState.PUBLISHED, CatalogRule.NOW, features, 0, None, None)
+
+
+@cache
+def packaged_catalog() -> Catalog:
+    """The features of version 1."""
+    return packaged_version().catalog

@@ -26,16 +26,25 @@ class Window:
     monthly_quota_after: int | None
     catalog_number: int
     """The version of the catalog whose terms it has."""
+    renewable: bool = True
+    """Whether a renewal extends it, if it lasts as long as the term."""
 
     @classmethod
     def open(
-        cls, window_id: str, feature: Feature, pool: Pool, catalog_number: int, used: timedelta = timedelta()
+        cls,
+        window_id: str,
+        feature: Feature,
+        pool: Pool,
+        catalog_number: int,
+        used: timedelta = timedelta(),
+        opens_at: datetime | None = None,
     ) -> "Window":
-        """The window that a pool's term opens for a feature of a version of the catalog.
+        """The window that a pool's term, or an instant within it, opens for a feature of a version of the catalog.
 
         A trial is shorter by what earlier enrollments have `used` of it: a second enrollment brings no second trial.
         """
         left = max(feature.trial - used, timedelta()) if feature.trial else None
+        starts_at = pool.starts_at if opens_at is None else min(max(opens_at, pool.starts_at), pool.ends_at)
         return cls(
             window_id=window_id,
             agency_id=pool.agency_id,
@@ -43,8 +52,8 @@ class Window:
             feature=feature.key,
             trial=feature.trial is not None,
             mode=feature.mode,
-            starts_at=pool.starts_at,
-            ends_at=pool.starts_at + left if left is not None else pool.ends_at,
+            starts_at=starts_at,
+            ends_at=starts_at + left if left is not None else pool.ends_at,
             mode_after=feature.mode_after,
             monthly_quota_after=feature.seat_quota_after,
             catalog_number=catalog_number,

@@ -17,9 +17,11 @@ from muster_entitlements.domain.windows import Window
 from muster_entitlements.errors import CapBelowUse, TermUnknown
 from muster_entitlements.handlers.closings import close_seats
 from muster_entitlements.handlers.lookups import known_pool
+from muster_entitlements.handlers.rollouts import lasting_features, schedule_next_term
 from muster_entitlements.handlers.trials import cancel_trials, schedule_trials
 from muster_entitlements.replies import PoolReply
 from muster_entitlements.repository import catalogs, pools, windows
+from muster_entitlements.repository.catalogs import Adoption
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.events import Received
@@ -139,8 +141,8 @@ async def _open_windows(uow: UnitOfWork, pool: Pool, cause: str) -> None:
         Window.open(new_id("win", uow.now), feature, pool, catalog.number, used.get(feature.key, timedelta()))
         for feature in catalog.features.values()
     ]
-    await catalogs.save_adoption(uow.connection, pool.agency_id, catalog.number)
-    await windows.add_windows(uow.connection, opened)
+    await catalogs.save_adoption(uow.connection, pool.agency_id, Adoption(catalog.number, None))
+    await windows.save_windows(uow.connection, opened, uow.now)
     schedule_trials(uow, opened)
     for window in opened:
         uow.publish(publishing.window_opened(window), causation_id=cause)
@@ -166,5 +168,11 @@ async def _apply_terms(uow: UnitOfWork, agency_id: str, enrollment_id: str, caus
 async def _extend(uow: UnitOfWork, pool: Pool, renewed_to: datetime, cause: str) -> None:
     ends_at = min(renewed_to, pool.withdrawn_at) if pool.withdrawn_at else renewed_to
     await pools.save_extension(uow.connection, pool.agency_id, ends_at)
-    for extension in await windows.save_extensions(uow.connection, pool.agency_id, pool.enrollment_id, ends_at):
+    adoption = await catalogs.find_adoption(uow.connection, pool.agency_id)
+    lasting = await lasting_features(uow, adoption)
+    if adoption.next_number is not None:
+        schedule_next_term(uow, pool)
+    for extension in await windows.save_extensions(
+        uow.connection, pool.agency_id, pool.enrollment_id, ends_at, lasting
+    ):
         uow.publish(publishing.window_extended(extension), causation_id=cause)

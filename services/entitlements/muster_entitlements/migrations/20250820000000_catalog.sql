@@ -18,7 +18,7 @@ select protect('catalog_version', api => 'select, insert, update', worker => 'se
 do $$
 begin
     execute format(
-        'create policy everyone_reads on catalog_version for select to %I using (true)', current_schema() || '_api');
+        'create policy everyone_reads_what_is_published on catalog_version for select to %I using (state = ''published'')', current_schema() || '_api');
 end $$;
 
 -- The version that an agency's windows follow, and the one that they will follow from its next term on. An agency
@@ -31,8 +31,11 @@ create table agency_catalog (
 select protect('agency_catalog', api => 'select', worker => 'select, insert, update');
 
 alter table feature_window add column catalog_number integer not null default 1; -- the version whose terms it has
+alter table feature_window add column renewable boolean not null default true; -- a renewal extends it, if it lasts as long as the term
+-- How long trials were open that this window took the place of.
+alter table feature_window add column trial_before interval not null default '0';
 
 -- migrate:down
 
-alter table feature_window drop column catalog_number;
+alter table feature_window drop column trial_before, drop column renewable, drop column catalog_number;
 drop table agency_catalog, catalog_version;

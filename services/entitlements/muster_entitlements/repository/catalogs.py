@@ -1,36 +1,184 @@
 """The versions of the feature catalog, and which of them each agency has."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
-from muster_entitlements.domain.catalog import Catalog, packaged_catalog, read_features
+from asyncpg import Record
+
+from muster_contracts.entitlements import CatalogRule
+from muster_entitlements.domain.catalog import (
+    Catalog,
+    Feature,
+    Version,
+    VersionState,
+    packaged_catalog,
+    read_features,
+    write_features,
+)
+from muster_entitlements.domain.pools import Pool
 from muster_runtime.database.transactions import Connection
+
+_VERSION = "select number, state, rule, features, revision, created_at, published_at from catalog_version"
+
+# The agencies that have not adopted the newest version which is for them: one whose pool is over adopts none.
+_WAITING = """
+    select p.agency_id
+    from pool as p
+    left join agency_catalog as a using (agency_id)
+    where
+        p.withdrawn_at is null and not p.ended
+        and coalesce(greatest(a.number, a.next_number), 1)
+        < (select max(number) from catalog_version where state = 'published' and rule <> 'new-agencies')
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """The version that an agency has, and the one that it gets with its next term."""
+
+    number: int
+    next_number: int | None
 
 
 async def find_catalog(connection: Connection, now: datetime) -> Catalog:
     """The newest version that was published by an instant; version 1 until another one is."""
     row = await connection.fetchrow(
-        """
-        select number, features
-        from catalog_version
-        where state = 'published' and published_at <= $1
-        order by number desc
-        limit 1
-        """,
-        now,
+        f"{_VERSION} where state = 'published' and published_at <= $1 order by number desc limit 1", now
     )
-    if row is None:
-        return packaged_catalog()
-    return Catalog(row["number"], {feature.key: feature for feature in read_features(row["features"])})
+    return _to_version(row).catalog if row else packaged_catalog()
 
 
-async def save_adoption(connection: Connection, agency_id: str, number: int) -> None:
-    """Store that an agency has a version of the catalog, and waits for no other."""
+async def find_newest(connection: Connection) -> Version | None:
+    """The newest published version; None while there is only version 1."""
+    row = await connection.fetchrow(f"{_VERSION} where state = 'published' order by number desc limit 1")
+    return _to_version(row) if row else None
+
+
+async def find_version(connection: Connection, number: int) -> Version | None:
+    """A version from 2 on."""
+    row = await connection.fetchrow(f"{_VERSION} where number = $1 and state = 'published'", number)
+    return _to_version(row) if row else None
+
+
+async def list_published(connection: Connection, after: int, limit: int | None = None) -> list[Version]:
+    """The published versions after one, by number; None: all of them."""
+    rows = await connection.fetch(
+        f"{_VERSION} where number > $1 and state = 'published' order by number limit $2", after, limit
+    )
+    return [_to_version(row) for row in rows]
+
+
+async def find_draft(connection: Connection) -> Version | None:
+    """The draft of the next version; None if there is none."""
+    row = await connection.fetchrow(f"{_VERSION} where state = 'draft'")
+    return _to_version(row) if row else None
+
+
+async def save_draft(connection: Connection, rule: CatalogRule, features: tuple[Feature, ...], now: datetime) -> None:
+    """Store the draft of the next version, in place of an earlier draft. No two edits have one revision."""
     await connection.execute(
         """
-        insert into agency_catalog (agency_id, number)
-        values ($1, $2)
-        on conflict (agency_id) do update set number = excluded.number, next_number = null
+        insert into catalog_version (number, state, rule, features, revision, created_at)
+        select
+            coalesce(max(number) filter (where state = 'published'), 1) + 1, 'draft', $1, $2,
+            coalesce(max(revision), 0) + 1, $3
+        from catalog_version
+        on conflict (number) do update set
+            rule = excluded.rule,
+            features = excluded.features,
+            revision = excluded.revision,
+            created_at = excluded.created_at
+        """,
+        rule,
+        write_features(features),
+        now,
+    )
+
+
+async def save_publication(connection: Connection, number: int, now: datetime) -> None:
+    """Store that a draft is published."""
+    await connection.execute(
+        "update catalog_version set state = 'published', published_at = $2 where number = $1 and state = 'draft'",
+        number,
+        now,
+    )
+
+
+async def find_adoption(connection: Connection, agency_id: str) -> Adoption:
+    """The versions of an agency."""
+    row = await connection.fetchrow("select number, next_number from agency_catalog where agency_id = $1", agency_id)
+    return Adoption(row["number"], row["next_number"]) if row else Adoption(1, None)
+
+
+async def save_adoption(connection: Connection, agency_id: str, adoption: Adoption) -> None:
+    """Store the versions of an agency."""
+    await connection.execute(
+        """
+        insert into agency_catalog (agency_id, number, next_number)
+        values ($1, $2, $3)
+        on conflict (agency_id) do update set number = excluded.number, next_number = excluded.next_number
         """,
         agency_id,
-        number,
+        adoption.number,
+        adoption.next_number,
+    )
+
+
+async def list_waiting(connection: Connection, limit: int) -> list[str]:
+    """The first agencies that a version is for which they have not adopted."""
+    rows = await connection.fetch(f"{_WAITING} order by p.agency_id limit $1", limit)
+    return [row["agency_id"] for row in rows]
+
+
+async def find_oldest_wait(connection: Connection) -> datetime | None:
+    """Since when an agency has waited for a version; None if none waits."""
+    if not await list_waiting(connection, 1):
+        return None
+    instant: datetime = await connection.fetchval(
+        "select max(published_at) from catalog_version where state = 'published' and rule <> 'new-agencies'"
+    )
+    return instant
+
+
+async def count_without(connection: Connection, version: Version) -> int:
+    """How many of the agencies that can be seen are still to adopt a version."""
+    if version.rule is CatalogRule.NEW_AGENCIES:
+        return 0
+    agencies: int = await connection.fetchval(
+        """
+        select count(*)
+        from pool as p
+        left join agency_catalog as a using (agency_id)
+        where p.withdrawn_at is null and not p.ended and coalesce(a.number, 1) < $1
+        """,
+        version.number,
+    )
+    return agencies
+
+
+async def list_open_pools(connection: Connection) -> Sequence[Pool]:
+    """The pools of all agencies that are not over, by agency."""
+    rows = await connection.fetch(
+        """
+        select
+            agency_id, enrollment_id, starts_at, ends_at, suspended, withdrawn_at, ended,
+            cap, in_use, limit_met, revision, generation, revoking
+        from pool
+        where withdrawn_at is null and not ended
+        order by agency_id
+        """
+    )
+    return [Pool(**row) for row in rows]
+
+
+def _to_version(row: Record) -> Version:
+    return Version(
+        number=row["number"],
+        state=VersionState(row["state"]),
+        rule=CatalogRule(row["rule"]),
+        features=read_features(row["features"]),
+        revision=row["revision"],
+        created_at=row["created_at"],
+        published_at=row["published_at"],
     )

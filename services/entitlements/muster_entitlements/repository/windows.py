@@ -8,19 +8,44 @@ from muster_contracts.entitlements import AccessMode
 from muster_entitlements.domain.windows import Extension, Window
 from muster_runtime.database.transactions import Connection
 
+_WINDOW = """
+    select
+        window_id, agency_id, enrollment_id, feature, trial, mode,
+        starts_at, ends_at, mode_after, monthly_quota_after, catalog_number, renewable
+    from feature_window
+"""
 
-async def add_windows(connection: Connection, windows: Sequence[Window]) -> None:
-    """Add the windows that an enrollment opens."""
+
+async def save_windows(connection: Connection, windows: Sequence[Window], now: datetime) -> None:
+    """Store windows, in place of those of the same enrollment and feature.
+
+    How long a trial was open before another window took its place is kept: it counts as used.
+    """
     await connection.execute(
         """
-        insert into feature_window (
+        insert into feature_window as w (
             window_id, agency_id, enrollment_id, feature, trial, mode,
-            starts_at, ends_at, mode_after, monthly_quota_after, catalog_number
+            starts_at, ends_at, mode_after, monthly_quota_after, catalog_number, renewable
         )
         select * from unnest(
             $1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::text[],
-            $7::timestamptz[], $8::timestamptz[], $9::text[], $10::integer[], $11::integer[]
+            $7::timestamptz[], $8::timestamptz[], $9::text[], $10::integer[], $11::integer[], $12::boolean[]
         )
+        on conflict (agency_id, enrollment_id, feature) do update set
+            trial_before = w.trial_before + case
+                when w.trial and (excluded.window_id <> w.window_id or not excluded.trial)
+                    then greatest(least(w.ends_at, $13) - w.starts_at, interval '0')
+                else interval '0'
+            end,
+            window_id = excluded.window_id,
+            trial = excluded.trial,
+            mode = excluded.mode,
+            starts_at = excluded.starts_at,
+            ends_at = excluded.ends_at,
+            mode_after = excluded.mode_after,
+            monthly_quota_after = excluded.monthly_quota_after,
+            catalog_number = excluded.catalog_number,
+            renewable = excluded.renewable
         """,
         [w.window_id for w in windows],
         [w.agency_id for w in windows],
@@ -33,13 +58,39 @@ async def add_windows(connection: Connection, windows: Sequence[Window]) -> None
         [w.mode_after for w in windows],
         [w.monthly_quota_after for w in windows],
         [w.catalog_number for w in windows],
+        [w.renewable for w in windows],
+        now,
     )
 
 
+async def list_windows(connection: Connection, agency_id: str, enrollment_id: str) -> dict[str, Window]:
+    """The windows of an enrollment by feature."""
+    rows = await connection.fetch(f"{_WINDOW} where agency_id = $1 and enrollment_id = $2", agency_id, enrollment_id)
+    return {row["feature"]: to_window(row) for row in rows}
+
+
+async def list_open_pools_windows(connection: Connection) -> dict[str, dict[str, Window]]:
+    """The windows of every current enrollment that is not over, by agency and feature."""
+    rows = await connection.fetch(
+        """
+        select
+            w.window_id, w.agency_id, w.enrollment_id, w.feature, w.trial, w.mode,
+            w.starts_at, w.ends_at, w.mode_after, w.monthly_quota_after, w.catalog_number, w.renewable
+        from feature_window as w
+        join pool as p on p.agency_id = w.agency_id and p.enrollment_id = w.enrollment_id
+        where p.withdrawn_at is null and not p.ended
+        """
+    )
+    found: dict[str, dict[str, Window]] = {}
+    for row in rows:
+        found.setdefault(row["agency_id"], {})[row["feature"]] = to_window(row)
+    return found
+
+
 async def save_extensions(
-    connection: Connection, agency_id: str, enrollment_id: str, ends_at: datetime
+    connection: Connection, agency_id: str, enrollment_id: str, ends_at: datetime, features: Sequence[str] | None
 ) -> list[Extension]:
-    """Extend the windows that last as long as the term; returns those that changed."""
+    """Extend the windows that last as long as the term; returns those that changed. None: of every feature."""
     rows = await connection.fetch(
         """
         update feature_window as changed
@@ -47,6 +98,7 @@ async def save_extensions(
         from feature_window as previous
         where
             changed.agency_id = $1 and changed.enrollment_id = $2 and not changed.trial and changed.ends_at < $3
+            and changed.renewable and ($4::text[] is null or changed.feature = any($4))
             and (previous.agency_id, previous.enrollment_id, previous.feature)
             = (changed.agency_id, changed.enrollment_id, changed.feature)
         returning
@@ -55,6 +107,7 @@ async def save_extensions(
         agency_id,
         enrollment_id,
         ends_at,
+        features,
     )
     return sorted((Extension(**row) for row in rows), key=lambda extension: extension.feature)
 
@@ -79,9 +132,13 @@ async def find_used_trials(connection: Connection, agency_id: str, before: datet
     """How long an agency's trials of each feature were open before an instant, over all its enrollments."""
     rows = await connection.fetch(
         """
-        select feature, sum(greatest(least(ends_at, $2) - starts_at, interval '0')) as used
+        select
+            feature,
+            sum(trial_before + case
+                when trial then greatest(least(ends_at, $2) - starts_at, interval '0') else interval '0'
+            end) as used
         from feature_window
-        where agency_id = $1 and trial
+        where agency_id = $1 and (trial or trial_before > interval '0')
         group by feature
         """,
         agency_id,
@@ -90,16 +147,32 @@ async def find_used_trials(connection: Connection, agency_id: str, before: datet
     return {row["feature"]: row["used"] for row in rows}
 
 
-async def find_windows(connection: Connection, agency_id: str, window_ids: Sequence[str]) -> dict[str, Window]:
-    """Windows of an agency by their IDs."""
+async def list_used_trials(connection: Connection) -> dict[str, dict[str, timedelta]]:
+    """As find_used_trials, of every agency before its current term: by agency and feature."""
     rows = await connection.fetch(
         """
         select
-            window_id, agency_id, enrollment_id, feature, trial, mode,
-            starts_at, ends_at, mode_after, monthly_quota_after, catalog_number
-        from feature_window
-        where agency_id = $1 and window_id = any($2::text[])
-        """,
+            w.agency_id, w.feature,
+            sum(w.trial_before + case
+                when w.trial then greatest(least(w.ends_at, p.starts_at) - w.starts_at, interval '0')
+                else interval '0'
+            end) as used
+        from feature_window as w
+        join pool as p using (agency_id)
+        where w.trial or w.trial_before > interval '0'
+        group by w.agency_id, w.feature
+        """
+    )
+    found: dict[str, dict[str, timedelta]] = {}
+    for row in rows:
+        found.setdefault(row["agency_id"], {})[row["feature"]] = row["used"]
+    return found
+
+
+async def find_windows(connection: Connection, agency_id: str, window_ids: Sequence[str]) -> dict[str, Window]:
+    """Windows of an agency by their IDs."""
+    rows = await connection.fetch(
+        f"{_WINDOW} where agency_id = $1 and window_id = any($2::text[])",
         agency_id,
         list(window_ids),
     )

@@ -45,7 +45,7 @@ _POOL_AND_WINDOW = """
         p.agency_id, p.enrollment_id, p.starts_at, p.ends_at, p.suspended, p.withdrawn_at, p.ended,
         p.cap, p.in_use, p.limit_met, p.revision, p.generation, p.revoking,
         w.window_id, w.feature, w.trial, w.mode, w.starts_at as opens_at, w.ends_at as closes_at,
-        w.mode_after, w.monthly_quota_after, w.catalog_number
+        w.mode_after, w.monthly_quota_after, w.catalog_number, w.renewable
 """
 
 
@@ -68,7 +68,7 @@ async def list_windows(connection: Connection, agency_id: str) -> Page[WindowRep
         """
         select
             w.window_id, w.agency_id, w.enrollment_id, w.feature, w.trial, w.mode,
-            w.starts_at, w.ends_at, w.mode_after, w.monthly_quota_after, w.catalog_number
+            w.starts_at, w.ends_at, w.mode_after, w.monthly_quota_after, w.catalog_number, w.renewable
         from pool as p
         join feature_window as w on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id
         where p.agency_id = $1

@@ -1,0 +1,164 @@
+"""What a version of the catalog makes of the windows of an agency that is enrolled already.
+
+A window that has begun never gets shorter, and its access never narrower; what follows it is as the version says. A
+trial that is over stays over.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from muster_contracts.entitlements import AccessMode
+from muster_entitlements.domain.catalog import Catalog
+from muster_entitlements.domain.pools import Pool
+from muster_entitlements.domain.windows import Window
+from muster_runtime.identifiers import new_id
+
+_WIDTH = {AccessMode.NONE: 0, AccessMode.QUOTA: 1, AccessMode.UNLIMITED: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A feature's window before and after; None if there was none."""
+
+    before: Window | None
+    after: Window
+
+    @property
+    def opens(self) -> bool:
+        """Whether the window is a new one."""
+        return self.before is None or self.before.window_id != self.after.window_id
+
+    @property
+    def extends(self) -> bool:
+        """Whether the same window ends later."""
+        return not self.opens and self.before is not None and self.after.ends_at > self.before.ends_at
+
+    @property
+    def alters(self) -> bool:
+        """Whether anything else that a subscriber knows of the same window is different."""
+        if self.before is None or self.opens:
+            return False
+        return _told(self.before) != _told(self.after) or self.after.ends_at < self.before.ends_at
+
+    @property
+    def moves(self) -> bool:
+        """Whether the deadlines of the window are others."""
+        return self.opens or self.before is None or _dates(self.before) != _dates(self.after)
+
+
+def adopt(
+    pool: Pool, catalog: Catalog, windows: Mapping[str, Window], used: Mapping[str, timedelta], now: datetime
+) -> Iterator[Change]:
+    """The windows that differ once the pool has a version, from an instant on. Adopting it again changes nothing.
+
+    `used` is how long trials of each feature were open before the pool's term.
+    """
+    for feature in catalog.features.values():
+        window = windows.get(feature.key)
+        if window is not None and not window.renewable and window.starts_at == window.ends_at:
+            window = None  # an earlier version took the feature away before the window began
+        spent = used.get(feature.key, timedelta())
+        if window is None or now >= window.ends_at:
+            fresh = Window.open(new_id("win", now), feature, pool, catalog.number, spent, now)
+        elif now >= window.starts_at:
+            fresh = Window.open(window.window_id, feature, pool, catalog.number, spent, window.starts_at)
+        else:
+            fresh = Window.open(new_id("win", now), feature, pool, catalog.number, spent)
+        after = fresh if window is None else _adopted(window, fresh, pool, now)
+        if after != windows.get(feature.key):
+            yield Change(windows.get(feature.key), after)
+    for key, window in windows.items():
+        if key not in catalog.features and (after := _retired(window, catalog.number, now)) != window:
+            yield Change(window, after)
+
+
+def _adopted(window: Window, fresh: Window, pool: Pool, now: datetime) -> Window:
+    follows = replace(
+        window,
+        mode_after=fresh.mode_after,
+        monthly_quota_after=fresh.monthly_quota_after,
+        catalog_number=fresh.catalog_number,
+    )
+    if now < window.starts_at:
+        same = (_told(window), _dates(window)) == (_told(fresh), _dates(fresh))
+        return replace(follows, renewable=True) if same else fresh
+    if now >= window.ends_at:
+        if (window.trial and fresh.trial) or now >= pool.ends_at:
+            return follows
+        return fresh
+    return replace(
+        follows,
+        mode=max(window.mode, fresh.mode, key=_WIDTH.__getitem__),
+        trial=window.trial and fresh.trial,
+        ends_at=max(window.ends_at, fresh.ends_at),
+        renewable=window.trial or not fresh.trial,
+    )
+
+
+def _retired(window: Window, number: int, now: datetime) -> Window:
+    return replace(
+        window,
+        mode_after=AccessMode.NONE,
+        monthly_quota_after=None,
+        ends_at=window.starts_at if now < window.starts_at else window.ends_at,
+        catalog_number=number,
+        renewable=False,
+    )
+
+
+def _told(window: Window) -> tuple[object, ...]:
+    return window.mode, window.starts_at, window.mode_after, window.monthly_quota_after
+
+
+def _dates(window: Window) -> tuple[object, ...]:
+    return window.starts_at, window.ends_at, window.trial
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a version brings the people of an agency for a feature: at some instant more than now, or less."""
+
+    agency_id: str
+    feature: str
+    seats: int
+    gains: bool
+    loses: bool
+
+
+def effects(pool: Pool, changes: Iterable[Change], now: datetime) -> Iterator[Effect]:
+    """The effects of changes of the pool's windows, by what is open at each instant from `now` to the term's end."""
+    for change in changes:
+        before, after = change.before, change.after
+        instants = {now, after.starts_at, after.ends_at}
+        if before is not None:
+            instants |= {before.starts_at, before.ends_at}
+        open_ = [(_level(before, at), _level(after, at)) for at in instants if now <= at < pool.ends_at]
+        gains, loses = any(new > old for old, new in open_), any(new < old for old, new in open_)
+        if gains or loses:
+            yield Effect(pool.agency_id, after.feature, pool.in_use, gains, loses)
+
+
+def next_term_effects(
+    pool: Pool, catalog: Catalog, windows: Mapping[str, Window], used: Mapping[str, timedelta]
+) -> Iterator[Effect]:
+    """The effects of a version that waits for the next term, if that is as long as the present one."""
+    at, renewed = pool.ends_at, replace(pool, ends_at=pool.ends_at + (pool.ends_at - pool.starts_at))
+    lasting = {key for key, feature in catalog.features.items() if feature.trial is None}
+    extended = {key: _renewed(window, renewed.ends_at) for key, window in windows.items()}
+    kept = {key: extended[key] if key in lasting else window for key, window in windows.items()}
+    changes = adopt(renewed, catalog, kept, used, at)
+    return effects(renewed, (replace(change, before=extended.get(change.after.feature)) for change in changes), at)
+
+
+def _renewed(window: Window, ends_at: datetime) -> Window:
+    lasts = not window.trial and window.renewable
+    return replace(window, ends_at=max(window.ends_at, ends_at)) if lasts else window
+
+
+def _level(window: Window | None, at: datetime) -> tuple[int, int]:
+    """How wide the access is, and with a quota of a known number also how many uses it has."""
+    if window is None:
+        return 0, 0
+    access = window.access(at)
+    return _WIDTH[access], (window.monthly_quota_after or 0) if access is AccessMode.QUOTA else 0

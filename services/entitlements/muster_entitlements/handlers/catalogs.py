@@ -1,0 +1,56 @@
+"""The commands on the feature catalog: save the draft of its next version, and publish it."""
+
+from muster_entitlements import publishing
+from muster_entitlements.commands import PublishCatalog, SaveCatalogDraft
+from muster_entitlements.domain.catalog import Version, require_keys_once
+from muster_entitlements.errors import CatalogDraftMissing
+from muster_entitlements.replies.catalog import CatalogVersionReply
+from muster_entitlements.repository import catalogs
+from muster_runtime.database.transactions import EVERY_AGENCY, UnitOfWork
+from muster_runtime.errors import PreconditionFailed
+from muster_runtime.observability import audit
+
+
+async def save_catalog_draft(uow: UnitOfWork, command: SaveCatalogDraft) -> CatalogVersionReply:
+    """Save the draft, in place of an earlier one; the same draft again changes nothing. Raises InvalidInput."""
+    require_keys_once(command.features)
+    draft = await catalogs.find_draft(uow.connection)
+    if draft is None or (draft.rule, draft.features) != (command.rule, command.features):
+        await catalogs.save_draft(uow.connection, command.rule, command.features, uow.now)
+        draft = await _known_draft(uow)
+        _record(uow, "SaveCatalogDraft", draft)
+    return CatalogVersionReply.of(draft, agencies_left=None)
+
+
+async def publish_catalog(uow: UnitOfWork, command: PublishCatalog) -> CatalogVersionReply:
+    """Publish the draft as it was read, which starts its rollout. Raises CatalogDraftMissing or PreconditionFailed."""
+    draft = await _known_draft(uow)
+    if draft.revision != command.revision:
+        raise PreconditionFailed(f"the draft of the catalog is in revision {draft.revision}")
+    await catalogs.save_publication(uow.connection, draft.number, uow.now)
+    published = await catalogs.find_version(uow.connection, draft.number)
+    assert published is not None  # it was just published
+    uow.publish(publishing.catalog_published(published, uow.now))
+    uow.wake()
+    _record(uow, "PublishCatalog", published)
+    return CatalogVersionReply.of(published, agencies_left=await catalogs.count_without(uow.connection, published))
+
+
+async def _known_draft(uow: UnitOfWork) -> Version:
+    draft = await catalogs.find_draft(uow.connection)
+    if draft is None:
+        raise CatalogDraftMissing
+    return draft
+
+
+def _record(uow: UnitOfWork, command: str, version: Version) -> None:
+    audit.record(
+        uow,
+        command=command,
+        agency_id=EVERY_AGENCY,
+        subject=str(version.number),
+        after={
+            "rule": version.rule,
+            "features": [feature.model_dump(mode="json", exclude_defaults=True) for feature in version.features],
+        },
+    )

@@ -1,0 +1,103 @@
+"""Brings a version of the feature catalog to the agencies that are enrolled already, one transaction an agency.
+
+What is left to do shows in the tables alone, so a kill loses at most one agency's step, and an agency that enrolled
+with an earlier version while a new one was published is found as well.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from muster_contracts.entitlements import CatalogRule
+from muster_entitlements import publishing
+from muster_entitlements.domain.catalog import Catalog
+from muster_entitlements.domain.pools import Pool
+from muster_entitlements.domain.rollouts import Change, adopt
+from muster_entitlements.domain.windows import Extension
+from muster_entitlements.handlers.trials import cancel_trials, schedule_trials
+from muster_entitlements.repository import catalogs, pools, windows
+from muster_entitlements.repository.catalogs import Adoption
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.observability import audit
+from muster_runtime.scheduling import deadlines
+from muster_runtime.scheduling.deadlines import Deadline
+
+CATALOG_NEXT_TERM = "catalog-next-term"
+
+
+async def roll_out(uow: UnitOfWork, agency_id: str) -> None:
+    """Adopt the newest version that is for the agency now, and note the one that is for its next term."""
+    pool = await pools.find_pool(uow.connection, agency_id)
+    if pool is None or pool.withdrawn_at is not None or pool.ended:
+        return
+    adoption = await catalogs.find_adoption(uow.connection, agency_id)
+    versions = await catalogs.list_published(uow.connection, adoption.number)
+    if at_once := [version for version in versions if version.rule is CatalogRule.NOW]:
+        await _adopt(uow, pool, at_once[-1].catalog, uow.now)
+        adoption = Adoption(at_once[-1].number, None)
+    later = [v.number for v in versions if v.rule is CatalogRule.NEXT_TERM and v.number > adoption.number]
+    if later:
+        adoption = Adoption(adoption.number, later[-1])
+        schedule_next_term(uow, pool)
+    await catalogs.save_adoption(uow.connection, agency_id, adoption)
+
+
+def schedule_next_term(uow: UnitOfWork, pool: Pool) -> None:
+    """Let the version that waits for the pool's next term come at the end of the present one."""
+    deadlines.schedule(uow, [Deadline(CATALOG_NEXT_TERM, pool.agency_id, pool.agency_id, pool.ends_at)])
+
+
+async def on_catalog_next_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """Adopt the version that waited for the next term, if there is one: a renewal may still come later."""
+    agency_id, at = due[0].agency_id, due[0].due_at
+    pool = await pools.find_pool(uow.connection, agency_id)
+    adoption = await catalogs.find_adoption(uow.connection, agency_id)
+    if pool is None or pool.withdrawn_at is not None or pool.ended or pool.ends_at <= at:
+        return
+    if adoption.next_number is None:
+        return
+    version = await catalogs.find_version(uow.connection, adoption.next_number)
+    assert version is not None  # a published version stays
+    await _adopt(uow, pool, version.catalog, at)
+    await catalogs.save_adoption(uow.connection, agency_id, Adoption(version.number, None))
+
+
+async def lasting_features(uow: UnitOfWork, adoption: Adoption) -> list[str] | None:
+    """The features that are still open for a whole term after the present one; None: the same as now."""
+    if adoption.next_number is None:
+        return None
+    version = await catalogs.find_version(uow.connection, adoption.next_number)
+    assert version is not None  # a published version stays
+    return [feature.key for feature in version.features if feature.trial is None]
+
+
+async def _adopt(uow: UnitOfWork, pool: Pool, catalog: Catalog, at: datetime) -> None:
+    agency_id = pool.agency_id
+    present = await windows.list_windows(uow.connection, agency_id, pool.enrollment_id)
+    used = await windows.find_used_trials(uow.connection, agency_id, pool.starts_at)
+    changes = list(adopt(pool, catalog, present, used, at))
+    await windows.save_windows(uow.connection, [change.after for change in changes], at)
+    moved = [change for change in changes if change.moves]
+    cancel_trials(uow, agency_id, [change.before.window_id for change in moved if change.before])
+    schedule_trials(uow, [change.after for change in moved])
+    for change in changes:
+        _publish(uow, change, at)
+    if any(change.opens or change.extends or change.alters for change in changes):
+        await pools.save_revision(uow.connection, agency_id)
+    audit.record(
+        uow,
+        command="AdoptCatalog",
+        agency_id=agency_id,
+        subject=str(catalog.number),
+        after={"features": [change.after.feature for change in changes]},
+    )
+
+
+def _publish(uow: UnitOfWork, change: Change, at: datetime) -> None:
+    before, after = change.before, change.after
+    if change.opens:
+        uow.publish(publishing.window_opened(after), time=at)
+    elif change.extends and before is not None:
+        extension = Extension(after.agency_id, after.window_id, after.feature, before.ends_at, after.ends_at)
+        uow.publish(publishing.window_extended(extension), time=at)
+    if change.alters:
+        uow.publish(publishing.window_changed(after), time=at)

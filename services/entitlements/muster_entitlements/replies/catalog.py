@@ -1,0 +1,104 @@
+"""The replies of the catalog's routes."""
+
+from collections.abc import Iterable
+
+from pydantic import BaseModel, Field
+
+from muster_contracts import Instant
+from muster_contracts.entitlements import CatalogRule
+from muster_entitlements.domain.catalog import Feature, Version, VersionState
+from muster_entitlements.domain.rollouts import Effect
+
+
+class CatalogVersionReply(BaseModel):
+    """A version of the feature catalog."""
+
+    number: int
+    state: VersionState
+    rule: CatalogRule = Field(
+        description="How it reaches agencies that are enrolled already: at once, with their next term, or not at all."
+    )
+    features: list[Feature]
+    revision: int = Field(description="Increases with each edit of a draft; the draft's ETag.")
+    published_at: Instant | None = Field(description="null for a draft, and for version 1, which is packaged.")
+    agencies_left: int | None = Field(
+        description="How many of the agencies that the caller acts for are still to get it; null for a draft."
+    )
+
+    @classmethod
+    def of(cls, version: Version, *, agencies_left: int | None) -> "CatalogVersionReply":
+        """The reply for a version."""
+        return cls(
+            number=version.number,
+            state=version.state,
+            rule=version.rule,
+            features=list(version.features),
+            revision=version.revision,
+            published_at=version.published_at,
+            agencies_left=agencies_left,
+        )
+
+
+class FeaturePlanReply(BaseModel):
+    """What a catalog would change for one feature. An agency can gain in one way and lose in another."""
+
+    feature: str
+    changed: list[str] = Field(description="The fields that differ from the present catalog: all of a new feature.")
+    removed: bool
+    gaining: list[str] = Field(description="Agencies whose people could use the feature more, or for longer.")
+    gaining_seats: int
+    losing: list[str] = Field(description="Agencies whose people could use the feature less.")
+    losing_seats: int
+
+
+class CatalogPlanReply(BaseModel):
+    """What would change if a catalog were published now."""
+
+    number: int = Field(description="The number that the version would have.")
+    rule: CatalogRule
+    agencies: int = Field(description="Agencies that are enrolled now, of which the rule takes all or none.")
+    features: list[FeaturePlanReply] = Field(description="Features that change.")
+
+    @classmethod
+    def of(
+        cls,
+        rule: CatalogRule,
+        present: Version,
+        features: Iterable[Feature],
+        agencies: int,
+        effects: Iterable[Effect],
+    ) -> "CatalogPlanReply":
+        """The reply for a catalog beside the present version, with its effects on the agencies."""
+        before, after = present.catalog.features, {feature.key: feature for feature in features}
+        plans = {
+            key: FeaturePlanReply(
+                feature=key,
+                changed=_changed(before.get(key), after.get(key)),
+                removed=key not in after,
+                gaining=[],
+                gaining_seats=0,
+                losing=[],
+                losing_seats=0,
+            )
+            for key in [*after, *(key for key in before if key not in after)]
+        }
+        for effect in effects:
+            plan = plans.get(effect.feature)
+            if plan is None:
+                continue
+            if effect.gains:
+                plan.gaining.append(effect.agency_id)
+                plan.gaining_seats += effect.seats
+            if effect.loses:
+                plan.losing.append(effect.agency_id)
+                plan.losing_seats += effect.seats
+        changing = [plan for plan in plans.values() if plan.changed or plan.removed or plan.gaining or plan.losing]
+        return cls(number=present.number + 1, rule=rule, agencies=agencies, features=changing)
+
+
+def _changed(before: Feature | None, after: Feature | None) -> list[str]:
+    if after is None:
+        return []
+    if before is None:
+        return sorted(after.model_dump(exclude_defaults=True))
+    return sorted(name for name in Feature.model_fields if getattr(before, name) != getattr(after, name))

@@ -1,0 +1,55 @@
+"""The worker that brings published versions of the feature catalog to the agencies, one after the other."""
+
+import asyncio
+
+import structlog
+
+from muster_entitlements.handlers.rollouts import roll_out
+from muster_entitlements.repository import catalogs
+from muster_runtime.context import Context
+from muster_runtime.database.transactions import RETRYABLE
+from muster_runtime.identifiers import new_id
+from muster_runtime.service import Runtime, Worker
+
+# How long an agency waits after a failure, such as a lock that is held; the others go on.
+RETRY_SECONDS = 2.0
+
+# How many agencies are looked up at once.
+BATCH = 100
+
+_log = structlog.get_logger(__name__)
+
+
+async def _run(runtime: Runtime) -> None:
+    while True:
+        try:
+            async with runtime.database.connection() as connection:
+                agencies = await catalogs.list_waiting(connection, BATCH)
+            failed = [agency_id for agency_id in agencies if not await _roll_out(runtime, agency_id)]
+        except RETRYABLE as error:
+            _log.warning("catalog_rollout_retried", error=repr(error))
+            await asyncio.sleep(RETRY_SECONDS)
+            continue
+        if failed:
+            await asyncio.sleep(RETRY_SECONDS)
+        elif not agencies:
+            await runtime.wakeup.wait()
+
+
+async def _roll_out(runtime: Runtime, agency_id: str) -> bool:
+    service = runtime.service.name
+    context = Context(actor=service, correlation_id=new_id("cor", runtime.clock.now()))
+    try:
+        async with runtime.database.write(agency_id, context=context) as uow:
+            await roll_out(uow, agency_id)
+    except Exception as error:
+        if isinstance(error, RETRYABLE):
+            _log.warning("catalog_rollout_retried", agency_id=agency_id, error=repr(error))
+        else:
+            _log.exception("catalog_rollout_failed", agency_id=agency_id)
+        return False
+    return True
+
+
+# Several processes may run it at once: under the agency's lock, a step that is done already changes nothing.
+CATALOG_ROLLOUT = Worker("catalog-rollout", _run, catalogs.find_oldest_wait)

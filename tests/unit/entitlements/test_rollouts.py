@@ -1,0 +1,141 @@
+"""What a version of the catalog makes of windows: none that has begun is lost, and doing it twice changes nothing."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muster_contracts.entitlements import AccessMode
+from muster_entitlements.domain.catalog import Catalog, Feature
+from muster_entitlements.domain.pools import Pool
+from muster_entitlements.domain.rollouts import Change, adopt, effects, next_term_effects
+from muster_entitlements.domain.windows import Window
+from tests.unit.entitlements.test_windows_and_checks import END, POOL, START
+
+DAY = timedelta(days=1)
+WIDTH = [AccessMode.NONE, AccessMode.QUOTA, AccessMode.UNLIMITED]
+
+
+def feature(key: str = "a", trial_days: int | None = None, quota: int | None = None, **more: Any) -> Feature:
+    after = {"mode_after": "none"} if quota is None else {"mode_after": "quota", "monthly_quota_after": quota}
+    return Feature.model_validate(
+        {"key": key, "name": key, "mode": "unlimited", "trial_days": trial_days, **after, **more}
+    )
+
+
+def catalog(number: int, *features: Feature) -> Catalog:
+    return Catalog(number, {each.key: each for each in features})
+
+
+def opened(version: Catalog, pool: Pool = POOL) -> dict[str, Window]:
+    return {key: Window.open(f"win_{key}", each, pool, version.number) for key, each in version.features.items()}
+
+
+def after(windows: dict[str, Window], changes: list[Change]) -> dict[str, Window]:
+    return windows | {change.after.feature: change.after for change in changes}
+
+
+modes: Any = st.sampled_from([{"mode": "unlimited"}, {"mode": "none"}])
+features = st.builds(
+    lambda key, days, quota, mode: feature(key, days, quota, **mode),
+    st.sampled_from("abc"),
+    st.none() | st.integers(1, 400),
+    st.none() | st.integers(0, 50),
+    modes,
+)
+catalogs = st.lists(features, max_size=3, unique_by=lambda each: each.key)
+instants = st.integers(-10, 380).map(lambda days: START + days * DAY)
+
+
+@given(st.lists(st.tuples(catalogs, instants), min_size=1, max_size=4), catalogs)
+def test_no_window_that_has_begun_gets_shorter_or_narrower(
+    publications: list[tuple[list[Feature], datetime]], first: list[Feature]
+) -> None:
+    windows = opened(catalog(1, *first))
+    for number, (published, now) in enumerate(sorted(publications, key=lambda each: each[1]), 2):
+        version = catalog(number, *published)
+        changed = after(windows, list(adopt(POOL, version, windows, {}, now)))
+        for key, window in windows.items():
+            if window.starts_at <= now < window.ends_at:
+                kept = changed[key]
+                assert (kept.window_id, kept.starts_at) == (window.window_id, window.starts_at)
+                assert kept.ends_at >= window.ends_at
+                assert WIDTH.index(kept.mode) >= WIDTH.index(window.mode)
+        for window in changed.values():
+            assert window.starts_at <= window.ends_at
+        for key, each in version.features.items():
+            stated = (each.mode_after, each.monthly_quota_after)
+            assert (changed[key].mode_after, changed[key].monthly_quota_after) == stated
+        assert list(adopt(POOL, version, changed, {}, now)) == []
+        windows = changed
+
+
+@given(catalogs, catalogs, instants)
+def test_an_effect_is_what_the_access_at_each_instant_shows(
+    first: list[Feature], second: list[Feature], now: datetime
+) -> None:
+    """The model looks at every day of the term."""
+    windows = opened(catalog(1, *first))
+    changes = list(adopt(POOL, catalog(2, *second), windows, {}, now))
+    days = [max(now, START - 20 * DAY) + day * DAY for day in range(400)]
+    expected = set()
+    for change in changes:
+        pairs = [(level(change.before, at), level(change.after, at)) for at in days if now <= at < END]
+        gains, loses = any(a < b for a, b in pairs), any(a > b for a, b in pairs)
+        if gains or loses:
+            expected.add((change.after.feature, gains, loses))
+    assert {(each.feature, each.gains, each.loses) for each in effects(POOL, changes, now)} == expected
+
+
+def level(window: Window | None, at: datetime) -> tuple[int, int]:
+    access = window.access(at) if window else AccessMode.NONE
+    return WIDTH.index(access), (window.monthly_quota_after or 0) if window and access is AccessMode.QUOTA else 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "day", "ends", "mode_after", "quota", "told"),
+    [
+        (feature("a", 60, 25), feature("a", 90, 25), 10, 90, "quota", 25, "extends"),
+        (feature("a", 60, 25), feature("a", 30, 25), 10, 60, "quota", 25, ""),
+        (feature("a", 60, 25), feature("a", 60, 50), 10, 60, "quota", 50, "alters"),
+        (feature("a", 60, 25), feature("a", 90, 50), 70, 60, "quota", 50, "alters"),  # over stays over
+        (feature("a", 60, 25), feature("a", None), 10, 365, "none", None, "extends alters"),
+        (feature("a", 60, 25), feature("a", None), 70, 365, "none", None, "opens"),
+        (feature("a", None), feature("a", 60, 25), 10, 365, "quota", 25, "alters"),
+        (feature("a", 60, 25), feature("b"), 10, 60, "none", None, "alters"),
+        (feature("a", 60, 25), feature("a", 30, 25), -5, 30, "quota", 25, "opens"),  # it had not begun
+    ],
+)
+def test_what_becomes_of_a_window(
+    first: Feature, second: Feature, day: int, ends: int, mode_after: str, quota: int | None, told: str
+) -> None:
+    changes = list(adopt(POOL, catalog(2, second), opened(catalog(1, first)), {}, START + day * DAY))
+    [change] = [each for each in changes if each.after.feature == "a"]
+    assert (change.after.ends_at - START, change.after.mode_after, change.after.monthly_quota_after) == (
+        ends * DAY,
+        mode_after,
+        quota,
+    )
+    assert [name for name in ("opens", "extends", "alters") if getattr(change, name)] == told.split()
+
+
+def test_a_feature_that_comes_during_the_term_opens_then_and_its_trial_is_one() -> None:
+    now = START + 100 * DAY
+    [change] = adopt(POOL, catalog(2, feature("new", 60, 5)), {}, {"new": 20 * DAY}, now)
+    assert (change.before, change.after.starts_at, change.after.ends_at) == (None, now, now + 40 * DAY)
+    assert list(adopt(POOL, catalog(2), {}, {}, now)) == []
+
+
+def test_with_the_next_term_a_whole_term_becomes_a_trial() -> None:
+    windows = opened(catalog(1, feature("a"), feature("b", 60, 25)))
+    version = catalog(2, feature("a", 30, 5), feature("b", 60, 50))
+    at_end = replace(POOL, ends_at=END + 365 * DAY)
+    changes = {change.after.feature: change.after for change in adopt(at_end, version, windows, {}, END)}
+    assert (changes["a"].starts_at, changes["a"].ends_at, changes["a"].trial) == (END, END + 30 * DAY, True)
+    assert (changes["b"].ends_at, changes["b"].monthly_quota_after) == (START + 60 * DAY, 50)
+    found = {(each.feature, each.gains, each.loses) for each in next_term_effects(POOL, version, windows, {})}
+    assert found == {("a", False, True), ("b", True, False)}
+    assert datetime(2025, 8, 6, tzinfo=UTC) == START
