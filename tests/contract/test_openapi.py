@@ -21,8 +21,8 @@ NOT_PLAIN = re.compile(r"\\[pPAzZGQEK]|\(\?|\[\[|&&|[*+?}]\+")
 # A summary is an imperative: "Assign a seat".
 VERBS = {
     *("Accept", "Activate", "Add", "Approve", "Assign", "Check", "Delete", "Download", "Enable", "Forecast"),
-    *("Import", "Invite", "List", "Reconcile", "Record", "Reinstate", "Reject", "Replay", "Resize", "Retrieve"),
-    *("Retry", "Revoke", "Rotate", "Set", "Submit", "Suspend", "Transfer", "Withdraw"),
+    *("Import", "Invite", "List", "Plan", "Publish", "Reconcile", "Record", "Reinstate", "Reject", "Replay"),
+    *("Resize", "Retrieve", "Retry", "Revoke", "Rotate", "Set", "Submit", "Suspend", "Transfer", "Withdraw"),
 }
 
 
@@ -93,7 +93,10 @@ def test_a_header_without_which_a_request_is_refused_is_required() -> None:
         for parameter in operation["parameters"]
         if parameter["name"] == "if-match"
     }
-    assert found == {"enrollment: post /v1/agencies/{agency_id}/withdrawal": True}
+    assert found == {
+        "enrollment: post /v1/agencies/{agency_id}/withdrawal": True,
+        "entitlements: post /v1/catalog/draft/publication": True,
+    }
 
 
 @pytest.mark.parametrize("operation", [pytest.param(operation, id=name) for name, operation in operations()])

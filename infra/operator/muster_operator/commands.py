@@ -91,6 +91,11 @@ CATALOG = Catalog(
             "List, show, enroll, authorize, and withdraw agencies.",
         ),
         Command(
+            "catalog",
+            "muster_operator.feature_catalog:app",
+            "Show, plan, and apply the feature catalog.",
+        ),
+        Command(
             "seats",
             "muster_operator.seats:app",
             "Import an agency's seats.",

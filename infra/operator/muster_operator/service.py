@@ -57,6 +57,10 @@ class Service:
         reply = await self._ask("POST", path, json=body, headers={"if-match": if_match} if if_match else {})
         return reply.json() if reply.content else None
 
+    async def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The answer to a command that sets what is at an address. Raises CommandFailed."""
+        return (await self._ask("PUT", path, json=body)).json()
+
     async def send(self, path: str, text: str, media_type: str) -> Any:
         """The answer to a command whose body is a file. Raises CommandFailed."""
         return (await self._ask("POST", path, content=text.encode(), headers={"content-type": media_type})).json()

@@ -1,0 +1,130 @@
+"""`muster catalog`: shows the feature catalog, and plans and applies another one from a file."""
+
+import asyncio
+import tomllib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import date, time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.markup import escape
+
+from muster_operator.failures import BadInput
+from muster_operator.group import group
+from muster_operator.output import Answer, table
+from muster_operator.service import Service
+from muster_operator.target import Target, on_target
+
+app = group("Show, plan, and apply the feature catalog.")
+
+_SERVICE = "entitlements"
+
+
+class Rule(StrEnum):
+    """How a version reaches agencies that are enrolled already."""
+
+    NOW = "now"
+    NEXT_TERM = "next-term"
+    NEW_AGENCIES = "new-agencies"
+
+
+File = Annotated[
+    Path, typer.Argument(exists=True, dir_okay=False, help="The whole catalog in TOML: a table for each feature.")
+]
+RuleOption = Annotated[
+    Rule, typer.Option("--rule", help="How it reaches agencies that are enrolled: at once, next term, or not at all.")
+]
+
+
+@app.command()
+@on_target()
+async def show(target: Target) -> Answer:
+    """Show the newest published version."""
+    async with _entitlements(target, "read") as service:
+        version = await service.get("/v1/catalog")
+    rows = [
+        (
+            escape(feature["key"]),
+            feature["mode"],
+            f"{feature['trial_days']} days" if feature["trial_days"] else "the term",
+            feature["mode_after"],
+        )
+        for feature in version["features"]
+    ]
+    heading = f"Version {version['number']}; {version['agencies_left']} agencies are still to get it"
+    return Answer(version, Group(heading, "", table(("feature", "open", "for", "then"), rows)))
+
+
+@app.command()
+@on_target()
+async def plan(target: Target, file: File, rule: RuleOption) -> Answer:
+    """Show who would gain and who would lose if a file were published now. Nothing changes."""
+    body = {"rule": rule.value, "features": await asyncio.to_thread(_features, file)}
+    async with _entitlements(target, "operate") as service:
+        reply = await service.post("/v1/catalog/plan", body)
+    return Answer(reply, _shown(reply))
+
+
+@app.command()
+@on_target()
+async def apply(target: Target, file: File, rule: RuleOption) -> Answer:
+    """Publish a file as the next version, unless it is the present one already. Its rollout follows."""
+    body = {"rule": rule.value, "features": await asyncio.to_thread(_features, file)}
+    async with _entitlements(target, "operate", "read") as service:
+        planned = await service.post("/v1/catalog/plan", body)
+        if not planned["features"]:
+            present = await service.get("/v1/catalog")
+            return Answer(present, f"Version {present['number']} is the same: nothing to publish.")
+        draft = await service.put("/v1/catalog/draft", body)
+        version = await service.post("/v1/catalog/draft/publication", if_match=f'"{draft["revision"]}"')
+    left = f"Version {version['number']} is published; {version['agencies_left']} agencies are still to get it."
+    return Answer(version, Group(_shown(planned), "", left))
+
+
+def _shown(planned: dict[str, Any]) -> Any:
+    if not planned["features"]:
+        return "It is the same as the present version."
+    rows = [
+        (
+            escape(feature["feature"]),
+            "removed" if feature["removed"] else ", ".join(feature["changed"]) or "-",
+            f"{len(feature['gaining'])} ({feature['gaining_seats']:,} seats)",
+            f"{len(feature['losing'])} ({feature['losing_seats']:,} seats)",
+        )
+        for feature in planned["features"]
+    ]
+    return table(("feature", "changes", "agencies that gain", "agencies that lose"), rows)
+
+
+def _features(file: Path) -> list[dict[str, Any]]:
+    """The features of a file, in its order. Raises BadInput."""
+    try:
+        tables = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadInput(f"{file}: is no TOML in UTF-8: {error}") from None
+    for key, stated in tables.items():
+        if not isinstance(stated, dict):
+            raise BadInput(f"{file}: {key} = {stated!r}: must be a table, as in [{key}]")
+        if "key" in stated:
+            raise BadInput(f"{file}: {key}.key = {stated['key']!r}: the name of the table is the key")
+    return [{"key": key, **_plain(stated)} for key, stated in tables.items()]
+
+
+def _plain(value: Any) -> Any:
+    """A value of TOML as one of JSON."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return value.isoformat() if isinstance(value, date | time) else value
+
+
+@asynccontextmanager
+async def _entitlements(target: Target, *actions: str) -> AsyncIterator[Service]:
+    scopes = tuple(f"{_SERVICE}:{action}" for action in actions)
+    async with target.services(_SERVICE, scopes=scopes) as services:
+        yield services[_SERVICE]
