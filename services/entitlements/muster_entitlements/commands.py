@@ -1,8 +1,9 @@
 """The commands of entitlements."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
-from muster_contracts.entitlements import CatalogRule
+from muster_contracts.entitlements import AccessMode, CatalogRule
 from muster_entitlements.domain.catalog import Feature
 from muster_entitlements.domain.people import Person
 from muster_entitlements.domain.seats import SeatPolicy, SeatState
@@ -107,3 +108,25 @@ class PublishCatalog:
     """Publish the draft of the catalog; `revision` is the one that the caller read."""
 
     revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class GrantFeature:
+    """Grant a feature to an agency, or with `subject_ref` to one person. It starts now if it says nothing else."""
+
+    agency_id: str
+    feature: str
+    subject_ref: str | None
+    mode: AccessMode
+    starts_at: datetime | None
+    ends_at: datetime | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeGrant:
+    """Revoke a grant before its end. The reason is public."""
+
+    agency_id: str
+    grant_id: str
+    reason: str

@@ -1,7 +1,7 @@
 """The errors of entitlements."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from muster_runtime.errors import Conflict, NotFound, PermanentError
 
@@ -163,6 +163,38 @@ class CatalogDraftMissing(NotFound):
 
     def __init__(self) -> None:
         super().__init__("the catalog has no draft; save one")
+
+
+class GrantUnknown(NotFound):
+    """The agency has no such grant."""
+
+    slug = "grant-unknown"
+    title = "Grant not found"
+
+    def __init__(self, agency_id: str, grant_id: str) -> None:
+        super().__init__(f"{agency_id} has no grant {grant_id[:60]!r}")
+
+
+class GrantOverlaps(Conflict):
+    """The agency or the person has a grant of the feature for a part of the time."""
+
+    slug = "grant-overlaps"
+    title = "Another grant overlaps"
+
+    def __init__(self, grant_id: str) -> None:
+        super().__init__(
+            f"starts_at, ends_at: grant {grant_id} of the same feature overlaps; revoke it first", grant_id=grant_id
+        )
+
+
+class GrantEnded(Conflict):
+    """The grant is over, so it cannot be revoked."""
+
+    slug = "grant-ended"
+    title = "The grant is over"
+
+    def __init__(self, grant_id: str, ended_at: datetime) -> None:
+        super().__init__(f"grant {grant_id} ended at {ended_at.isoformat()}")
 
 
 class TermUnknown(PermanentError):

@@ -6,6 +6,8 @@ from datetime import datetime
 from muster_contracts.entitlements import (
     CatalogFeature,
     CatalogQuota,
+    EntitlementGranted,
+    EntitlementRevoked,
     EntitlementsAuditSealed,
     FeatureCatalogPublished,
     FeatureWindowChanged,
@@ -32,6 +34,7 @@ from muster_contracts.entitlements import (
     TrialExpired,
 )
 from muster_entitlements.domain.catalog import Feature, Version
+from muster_entitlements.domain.grants import Grant
 from muster_entitlements.domain.operations import Operation
 from muster_entitlements.domain.people import Person
 from muster_entitlements.domain.pools import Pool
@@ -110,6 +113,33 @@ def window_changed(window: Window) -> FeatureWindowChanged:
         ends_at=window.ends_at,
         mode_after=window.mode_after,
         monthly_quota_after=window.monthly_quota_after,
+    )
+
+
+def entitlement_granted(grant: Grant) -> EntitlementGranted:
+    """A feature is granted beside its window."""
+    return EntitlementGranted(
+        agency_id=grant.agency_id,
+        feature=grant.feature,
+        grant_id=grant.grant_id,
+        subject_ref=grant.subject_ref,
+        mode=grant.mode,
+        starts_at=grant.starts_at,
+        ends_at=grant.ends_at,
+        monthly_quota=grant.monthly_quota,
+        reason=grant.reason,
+    )
+
+
+def entitlement_revoked(grant: Grant, reason: str, revoked_at: datetime) -> EntitlementRevoked:
+    """A grant is revoked."""
+    return EntitlementRevoked(
+        agency_id=grant.agency_id,
+        feature=grant.feature,
+        grant_id=grant.grant_id,
+        subject_ref=grant.subject_ref,
+        reason=reason,
+        revoked_at=revoked_at,
     )
 
 

@@ -218,7 +218,7 @@ async def test_a_rollout_goes_on_where_it_was_killed(front: Entitlements, run_se
             await rollouts.roll_out(uow, "GSA")
             raise Killed
     assert not await rolled_out(front, 2)
-    others = frozenset({Role.SCHEDULER, Role.RELAY})
+    others = frozenset({Role.WORKER, Role.RELAY})
     await run_service(build, EntitlementsSettings, roles=others, beside=front.service)
     await front.eventually(lambda: rolled_out(front, 2))
 

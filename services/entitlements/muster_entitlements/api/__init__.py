@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter
 
-from muster_entitlements.api import catalogs, checks, files, people, pools, seats
+from muster_entitlements.api import catalogs, checks, files, grants, people, pools, seats
 from muster_entitlements.domain.people import Directory
 
 
@@ -15,6 +15,7 @@ def make_routers(directory: Directory) -> Sequence[APIRouter]:
         pools.router,
         people.make_router(directory),
         seats.router,
+        grants.make_router(directory),
         checks.make_router(directory),
         files.router,
     ]

@@ -6,6 +6,7 @@ from datetime import date, datetime
 from enum import StrEnum
 
 from muster_contracts.entitlements import AccessMode
+from muster_entitlements.domain.grants import Grant, holding
 from muster_entitlements.domain.pools import Pool, PoolState
 from muster_entitlements.domain.seats import USABLE, SeatState
 from muster_entitlements.domain.windows import Window
@@ -32,6 +33,7 @@ class Reason(StrEnum):
     SEAT_SUSPENDED = "seat_suspended"
     SEAT_ASSIGNED = "seat_assigned"
     SEAT_ACTIVE = "seat_active"
+    GRANTED = "granted"
     WINDOW_OPEN = "window_open"
     QUOTA = "quota"
     NO_WINDOW = "no_window"
@@ -59,6 +61,8 @@ class Question:
     window: Window | None
     used_on: date | None = None
     """The last day on which the seat was used; None if the seat is not active."""
+    grants: tuple[Grant, ...] = ()
+    """Grants of the feature to the agency and to the person, of which one may decide in the window's place."""
 
 
 def check(question: Question, now: datetime) -> Answer:
@@ -66,7 +70,7 @@ def check(question: Question, now: datetime) -> Answer:
     pool, window = question.pool, question.window
     if pool is None:
         return Answer(Verdict.REFUSED, Reason.UNKNOWN, None, 0)
-    answer = Answer(Verdict.REFUSED, Reason.NO_SEAT, _next_change(pool, window, now), pool.revision)
+    answer = Answer(Verdict.REFUSED, Reason.NO_SEAT, _next_change(question, pool, now), pool.revision)
     state = pool.state(now)
     if state is not PoolState.OPEN:
         return replace(answer, reason=Reason(state.value))
@@ -76,6 +80,9 @@ def check(question: Question, now: datetime) -> Answer:
         return replace(answer, reason=Reason(f"seat_{question.seat}"))
     if question.feature is None:
         return replace(answer, verdict=Verdict.ALLOWED, reason=Reason(f"seat_{question.seat}"))
+    if (grant := holding(question.grants, now)) is not None:
+        reason = Reason.QUOTA if grant.mode is AccessMode.QUOTA else Reason.GRANTED
+        return replace(answer, verdict=Verdict.ALLOWED, reason=reason, monthly_quota=grant.monthly_quota)
     if window is None:
         return replace(answer, reason=Reason.NO_WINDOW)
     return _through_window(answer, window, now)
@@ -83,25 +90,35 @@ def check(question: Question, now: datetime) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """What all checks of one agency depend on: its windows by feature, and the seats of the people in question."""
+    """What all checks of one agency depend on: its windows by feature, and the seats of the people in question.
+
+    `grants` are the agency's and these people's.
+    """
 
     pool: Pool | None
     windows: Mapping[str, Window]
     seats: Mapping[str, SeatState]
+    grants: Sequence[Grant] = ()
 
 
 def check_all(register: Register, pairs: Sequence[tuple[str, str | None]], now: datetime) -> list[Answer]:
     """Answer a check of each subject and feature, in order.
 
-    An answer depends only on the seat's state and the feature, so many pairs have few different answers.
+    An answer depends only on the seat's state, the feature, and the grants, so many pairs have few different answers.
     """
-    answers: dict[tuple[SeatState | None, str | None], Answer] = {}
+    granted: dict[tuple[str | None, str], list[Grant]] = {}
+    for grant in register.grants:
+        granted.setdefault((grant.subject_ref, grant.feature), []).append(grant)
+    answers: dict[tuple[SeatState | None, str | None, tuple[Grant, ...]], Answer] = {}
     in_order = []
     for subject_ref, feature in pairs:
-        kind = seat, _ = register.seats.get(subject_ref), feature
+        grants = (
+            (*granted.get((subject_ref, feature), ()), *granted.get((None, feature), ())) if feature and granted else ()
+        )
+        kind = seat, _, _ = register.seats.get(subject_ref), feature, grants
         if kind not in answers:
             window = register.windows.get(feature) if feature else None
-            answers[kind] = check(Question(register.pool, seat, feature, window), now)
+            answers[kind] = check(Question(register.pool, seat, feature, window, grants=grants), now)
         in_order.append(answers[kind])
     return in_order
 
@@ -118,11 +135,16 @@ def _through_window(answer: Answer, window: Window, now: datetime) -> Answer:
             return replace(answer, reason=Reason.WINDOW_CLOSED)
 
 
-def _next_change(pool: Pool, window: Window | None, now: datetime) -> datetime | None:
+def _next_change(question: Question, pool: Pool, now: datetime) -> datetime | None:
     """The next instant at which the answer may change without a change of the entitlements."""
     if pool.withdrawn_at is not None or pool.ended:
         return None
-    return _first_after(now, [pool.starts_at, pool.ends_at, *((window.starts_at, window.ends_at) if window else ())])
+    instants = [pool.starts_at, pool.ends_at]
+    if question.window is not None:
+        instants += question.window.starts_at, question.window.ends_at
+    for grant in question.grants:
+        instants += (instant for instant in (grant.starts_at, grant.ends_at, grant.revoked_at) if instant is not None)
+    return _first_after(now, instants)
 
 
 def _first_after(now: datetime, instants: Iterable[datetime]) -> datetime | None:

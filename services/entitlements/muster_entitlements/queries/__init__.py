@@ -22,6 +22,7 @@ from muster_entitlements.replies import (
     WindowReply,
 )
 from muster_entitlements.repository import catalogs, operations, policies, pools
+from muster_entitlements.repository.grants import list_standing, read_grants
 from muster_entitlements.repository.seats import find_states
 from muster_entitlements.repository.windows import to_window
 from muster_runtime.database.transactions import Connection
@@ -46,6 +47,21 @@ _POOL_AND_WINDOW = """
         p.cap, p.in_use, p.limit_met, p.revision, p.generation, p.revoking,
         w.window_id, w.feature, w.trial, w.mode, w.starts_at as opens_at, w.ends_at as closes_at,
         w.mode_after, w.monthly_quota_after, w.catalog_number, w.renewable
+"""
+
+_STANDING_GRANTS = """
+    cross join lateral (
+        select
+            json_agg(json_build_object(
+                'grant_id', grant_id, 'agency_id', agency_id, 'feature', feature, 'subject_ref', subject_ref,
+                'mode', mode, 'monthly_quota', monthly_quota, 'starts_at', starts_at, 'ends_at', ends_at,
+                'reason', reason
+            )) as grants
+        from entitlement_grant
+        where
+            agency_id = $1 and feature = $3 and (subject_ref = $2 or subject_ref is null)
+            and revoked_at is null and (ends_at is null or ends_at > $4)
+    ) as g
 """
 
 
@@ -117,7 +133,7 @@ async def find_checks(
     connection: Connection, agency_id: str, pairs: Sequence[tuple[str, str | None]], now: datetime
 ) -> ChecksReply:
     """The checks of these pairs of subject and feature, in order. Raises InvalidInput, which names the pair."""
-    register = await _find_register(connection, agency_id, (subject_ref for subject_ref, _ in pairs))
+    register = await _find_register(connection, agency_id, (subject_ref for subject_ref, _ in pairs), now)
     await _require_known(connection, register, [feature for _, feature in pairs], now)
     answers = check_all(register, pairs, now)
     replies = {answer: CheckReply.of(answer) for answer in set(answers)}
@@ -127,26 +143,28 @@ async def find_checks(
 async def find_question(
     connection: Connection, agency_id: str, subject_ref: str, feature: str | None, now: datetime
 ) -> Question:
-    """All that a check depends on, in one statement of three index lookups.
+    """All that a check depends on, in one statement of four index lookups.
 
     Only for a feature without a window it also asks the catalog. Raises FeatureUnknown.
     """
     row = await connection.fetchrow(
         f"""
-        {_POOL_AND_WINDOW}, s.state as seat_state, s.idle_since
+        {_POOL_AND_WINDOW}, s.state as seat_state, s.idle_since, g.grants
         from pool as p
         left join seat as s
             on s.agency_id = p.agency_id and s.subject_ref = $2 and s.state <> 'revoked'
             and s.generation = p.generation
         left join feature_window as w
             on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id and w.feature = $3
+        {_STANDING_GRANTS}
         where p.agency_id = $1
         """,
         agency_id,
         subject_ref,
         feature,
+        now,
     )
-    if feature is not None and (row is None or row["window_id"] is None):
+    if feature is not None and (row is None or (row["window_id"] is None and row["grants"] is None)):
         (await catalogs.find_catalog(connection, now)).known(feature)
     if row is None:
         return Question(None, None, feature, None)
@@ -156,10 +174,13 @@ async def find_question(
         used_on=row["idle_since"] if row["seat_state"] == SeatState.ACTIVE else None,
         feature=feature,
         window=_checked_window(row) if row["window_id"] else None,
+        grants=read_grants(row["grants"]),
     )
 
 
-async def _find_register(connection: Connection, agency_id: str, subject_refs: Iterable[str]) -> Register:
+async def _find_register(
+    connection: Connection, agency_id: str, subject_refs: Iterable[str], now: datetime
+) -> Register:
     """All that checks of these people depend on.
 
     Pool and windows are read first: if the agency's entitlements change in between, the answers have the older
@@ -176,10 +197,12 @@ async def _find_register(connection: Connection, agency_id: str, subject_refs: I
         agency_id,
     )
     windows = [_checked_window(row) for row in rows if row["window_id"]]
+    people = set(subject_refs)
     return Register(
         pool=_checked_pool(rows[0]) if rows else None,
         windows={window.feature: window for window in windows},
-        seats=await find_states(connection, agency_id, set(subject_refs)),
+        seats=await find_states(connection, agency_id, people),
+        grants=await list_standing(connection, agency_id, people, now),
     )
 
 

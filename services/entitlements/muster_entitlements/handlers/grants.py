@@ -1,0 +1,82 @@
+"""The commands on grants: grant a feature to an agency or a person, and revoke a grant."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from muster_contracts.entitlements import AccessMode, QuotaPeriod, QuotaScope
+from muster_entitlements import publishing
+from muster_entitlements.commands import GrantFeature, RevokeGrant
+from muster_entitlements.domain.catalog import Feature
+from muster_entitlements.domain.grants import Grant
+from muster_entitlements.errors import GrantEnded, GrantOverlaps, GrantUnknown
+from muster_entitlements.handlers.lookups import known_pool
+from muster_entitlements.replies.grants import GrantReply
+from muster_entitlements.repository import catalogs, grants, pools
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.errors import InvalidInput
+from muster_runtime.identifiers import new_id
+from muster_runtime.observability import audit
+
+
+async def grant_feature(uow: UnitOfWork, command: GrantFeature) -> GrantReply:
+    """Grant a feature. Raises PoolUnknown, FeatureUnknown, InvalidInput, or GrantOverlaps."""
+    agency_id = command.agency_id
+    await known_pool(uow, agency_id)
+    feature = (await catalogs.find_catalog(uow.connection, uow.now)).known(command.feature)
+    starts_at = command.starts_at or uow.now
+    if starts_at < uow.now:
+        raise InvalidInput("starts_at", starts_at.isoformat(), "must not be in the past")
+    if command.ends_at is not None and command.ends_at <= starts_at:
+        raise InvalidInput("ends_at", command.ends_at.isoformat(), "must be after the start")
+    grant = Grant(
+        grant_id=new_id("grt", uow.now),
+        agency_id=agency_id,
+        feature=feature.key,
+        subject_ref=command.subject_ref,
+        mode=command.mode,
+        monthly_quota=_monthly_quota(feature) if command.mode is AccessMode.QUOTA else None,
+        starts_at=starts_at,
+        ends_at=command.ends_at,
+        reason=command.reason,
+    )
+    subjects = [grant.subject_ref] if grant.subject_ref else []
+    for other in await grants.list_standing(uow.connection, agency_id, subjects, uow.now, feature.key):
+        if other.subject_ref == grant.subject_ref and grant.overlaps(other):
+            raise GrantOverlaps(other.grant_id)
+    await grants.add_grant(uow.connection, grant, uow.now)
+    await pools.save_revision(uow.connection, agency_id)
+    uow.publish(publishing.entitlement_granted(grant))
+    _record(uow, "GrantFeature", grant, command.reason, after=asdict(grant))
+    return GrantReply.of(grant, uow.now)
+
+
+async def revoke_grant(uow: UnitOfWork, command: RevokeGrant) -> GrantReply:
+    """Revoke a grant; repeating it changes nothing. Raises GrantUnknown or GrantEnded."""
+    grant = await grants.find_grant(uow.connection, command.agency_id, command.grant_id)
+    if grant is None:
+        raise GrantUnknown(command.agency_id, command.grant_id)
+    if grant.revoked_at is not None:
+        return GrantReply.of(grant, uow.now)
+    if grant.ends_at is not None and grant.ends_at <= uow.now:
+        raise GrantEnded(grant.grant_id, grant.ends_at)
+    revoked = replace(grant, revoked_at=uow.now)
+    await grants.save_revocation(uow.connection, grant, uow.now)
+    await pools.save_revision(uow.connection, grant.agency_id)
+    uow.publish(publishing.entitlement_revoked(grant, command.reason, uow.now))
+    _record(uow, "RevokeGrant", grant, command.reason, after={"revoked_at": uow.now})
+    return GrantReply.of(revoked, uow.now)
+
+
+def _monthly_quota(feature: Feature) -> int:
+    quota = feature.stated_quota
+    if quota is None or (quota.per, quota.period) != (QuotaScope.SEAT, QuotaPeriod.MONTH):
+        raise InvalidInput(
+            "mode", "quota", f"must be unlimited: {feature.key} has no quota per seat and calendar month"
+        )
+    return quota.limit
+
+
+def _record(uow: UnitOfWork, command: str, grant: Grant, reason: str, after: dict[str, Any]) -> None:
+    audit.record(
+        uow, command=command, agency_id=grant.agency_id, subject=grant.grant_id, after=after, reason=reason or None
+    )

@@ -1,0 +1,23 @@
+"""The read side of grants."""
+
+from datetime import datetime
+
+from muster_entitlements.errors import GrantUnknown
+from muster_entitlements.replies.grants import GrantReply
+from muster_entitlements.repository import grants
+from muster_runtime.database.transactions import Connection
+from muster_runtime.pagination import Page, Pagination
+
+
+async def list_grants(connection: Connection, agency_id: str, page: Pagination, now: datetime) -> Page[GrantReply]:
+    """Grants of an agency, also those that are over, oldest first."""
+    found = await grants.list_grants(connection, agency_id, page.after or "", page.rows)
+    return page.make([GrantReply.of(grant, now) for grant in found], key=lambda grant: grant.grant_id)
+
+
+async def find_grant(connection: Connection, agency_id: str, grant_id: str, now: datetime) -> GrantReply:
+    """Raises GrantUnknown."""
+    grant = await grants.find_grant(connection, agency_id, grant_id)
+    if grant is None:
+        raise GrantUnknown(agency_id, grant_id)
+    return GrantReply.of(grant, now)

@@ -1,0 +1,98 @@
+"""Grants of features."""
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from muster_contracts.entitlements import AccessMode
+from muster_entitlements.domain.grants import Grant
+from muster_runtime.database.transactions import Connection
+
+_GRANT = """
+    select
+        grant_id, agency_id, feature, subject_ref, mode, monthly_quota, starts_at, ends_at, reason, revoked_at
+    from entitlement_grant
+"""
+
+
+async def add_grant(connection: Connection, grant: Grant, now: datetime) -> None:
+    """Add a grant."""
+    await connection.execute(
+        """
+        insert into entitlement_grant (
+            grant_id, agency_id, feature, subject_ref, mode, monthly_quota, starts_at, ends_at, reason, granted_at
+        )
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        """,
+        grant.grant_id,
+        grant.agency_id,
+        grant.feature,
+        grant.subject_ref,
+        grant.mode,
+        grant.monthly_quota,
+        grant.starts_at,
+        grant.ends_at,
+        grant.reason,
+        now,
+    )
+
+
+async def save_revocation(connection: Connection, grant: Grant, now: datetime) -> None:
+    """Store that a grant is revoked."""
+    await connection.execute(
+        "update entitlement_grant set revoked_at = $3 where agency_id = $1 and grant_id = $2",
+        grant.agency_id,
+        grant.grant_id,
+        now,
+    )
+
+
+async def find_grant(connection: Connection, agency_id: str, grant_id: str) -> Grant | None:
+    """A grant by its ID."""
+    row = await connection.fetchrow(f"{_GRANT} where agency_id = $1 and grant_id = $2", agency_id, grant_id)
+    return to_grant(row) if row else None
+
+
+async def list_grants(connection: Connection, agency_id: str, after: str, limit: int) -> list[Grant]:
+    """Grants of an agency, oldest first."""
+    rows = await connection.fetch(
+        f"{_GRANT} where agency_id = $1 and grant_id > $2 order by grant_id limit $3", agency_id, after, limit
+    )
+    return [to_grant(row) for row in rows]
+
+
+async def list_standing(
+    connection: Connection, agency_id: str, subject_refs: Iterable[str], now: datetime, feature: str | None = None
+) -> list[Grant]:
+    """The grants of an agency and of these people that hold at an instant or later, of one feature or of all."""
+    rows = await connection.fetch(
+        f"""
+        {_GRANT}
+        where
+            agency_id = $1 and revoked_at is null and (ends_at is null or ends_at > $3)
+            and (subject_ref is null or subject_ref = any($2::text[])) and ($4::text is null or feature = $4)
+        order by grant_id
+        """,
+        agency_id,
+        list(subject_refs),
+        now,
+        feature,
+    )
+    return [to_grant(row) for row in rows]
+
+
+def to_grant(columns: Mapping[str, Any]) -> Grant:
+    """A grant from its columns."""
+    return Grant(**{**columns, "mode": AccessMode(columns["mode"])})
+
+
+def read_grants(document: str | None) -> tuple[Grant, ...]:
+    """The grants of a JSON list of rows; null is an empty list."""
+    if document is None:
+        return ()
+    return tuple(to_grant({name: _instant(name, value) for name, value in row.items()}) for row in json.loads(document))
+
+
+def _instant(name: str, value: Any) -> Any:
+    return datetime.fromisoformat(value) if name.endswith("_at") and value is not None else value

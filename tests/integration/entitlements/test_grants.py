@@ -1,0 +1,87 @@
+"""Grants: a feature for an agency or one person decides a check before the window, from its start to its end."""
+
+from datetime import timedelta
+from typing import Any
+
+from muster_contracts.entitlements import EntitlementGranted, EntitlementRevoked
+from tests.integration.entitlements.conftest import START, Entitlements
+
+DAY = timedelta(days=1)
+TRIAL_END = START + 60 * DAY
+
+
+async def grant(entitlements: Entitlements, expected: int = 201, **body: Any) -> dict[str, Any]:
+    reply = await entitlements.post("grants", {"feature": "deep-research", "reason": "pilot", **body})
+    assert reply.status_code == expected, reply.text
+    found: dict[str, Any] = reply.json()
+    return found
+
+
+async def test_grants_of_a_person_and_of_the_agency_decide_before_the_window(entitlements: Entitlements) -> None:
+    service = entitlements.service
+    await entitlements.enroll(cap=2)
+    await entitlements.assign("ada")
+    await entitlements.assign("bob")
+    service.clock.move(TRIAL_END)
+    revision = (await entitlements.check("ada"))["revision"]
+    agencys = await grant(entitlements, starts_at="2025-10-08T00:00:00Z", ends_at="2025-10-20T00:00:00Z")
+    adas = await grant(entitlements, subject="person.ada@nasa.gov", mode="quota", ends_at="2025-10-10T00:00:00Z")
+    assert (agencys["state"], adas["state"], adas["monthly_quota"]) == ("scheduled", "active", 25)
+
+    async def answers(person: str) -> tuple[str, str, str]:
+        answer = await entitlements.check(person)
+        assert answer["revision"] > revision
+        pairs = {"pairs": [{"subject": f"person.{person}@nasa.gov", "feature": "deep-research"}]}
+        assert (await entitlements.post("checks", pairs)).json()["answers"] == [answer]
+        return answer["verdict"], answer["reason"], answer["valid_until"]
+
+    assert await answers("ada") == ("allowed", "quota", "2025-10-08T00:00:00Z")
+    assert await answers("bob") == ("allowed", "quota", "2025-10-08T00:00:00Z")  # the window's
+    service.clock.move(TRIAL_END + 4 * DAY)
+    assert await answers("ada") == ("allowed", "quota", "2025-10-10T00:00:00Z")
+    assert await answers("bob") == ("allowed", "granted", "2025-10-20T00:00:00Z")
+    service.clock.move(TRIAL_END + 5 * DAY)
+    assert await answers("ada") == ("allowed", "granted", "2025-10-20T00:00:00Z")
+
+    path = f"grants/{agencys['grant_id']}/revocation"
+    revoked = await entitlements.post(path, {"reason": "over"})
+    assert (revoked.status_code, revoked.json()["state"]) == (200, "revoked")
+    assert (await entitlements.post(path, {"reason": "again"})).json() == revoked.json()
+    assert await answers("bob") == ("allowed", "quota", "2026-08-06T00:00:00Z")
+    ended = await entitlements.post(f"grants/{adas['grant_id']}/revocation", {"reason": "late"})
+    assert (ended.status_code, ended.json()["type"].rsplit("/", 1)[-1]) == (409, "grant-ended")
+    listed = (await entitlements.get("grants", limit="1")).json()
+    assert ([each["state"] for each in listed["items"]], bool(listed["next"])) == (["revoked"], True)
+
+    async def told() -> bool:
+        granted = await service.published(EntitlementGranted)
+        over = await service.published(EntitlementRevoked)
+        return [(each.data.grant_id, each.data.subject_ref) for each in granted] == [
+            (agencys["grant_id"], None),
+            (adas["grant_id"], adas["subject_ref"]),
+        ] and [(each.data.grant_id, each.data.reason) for each in over] == [(agencys["grant_id"], "over")]
+
+    await entitlements.eventually(told)
+
+
+async def test_a_grant_that_cannot_be_is_refused_and_leaves_nothing(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=1)
+    await grant(entitlements, starts_at="2025-09-01T00:00:00Z", ends_at="2025-10-01T00:00:00Z")
+    await grant(entitlements, starts_at="2025-10-01T00:00:00Z")  # they meet, and do not overlap
+    await grant(entitlements, subject="ada@nasa.gov")
+    pool = await entitlements.pool()
+    assert (await grant(entitlements, 409, starts_at="2025-09-30T00:00:00Z"))["type"].endswith("grant-overlaps")
+    assert (await grant(entitlements, 404, feature="deep-reserch"))["nearest"] == ["deep-research"]
+    for body, named in (
+        ({"starts_at": "2025-08-05T00:00:00Z"}, "starts_at"),
+        ({"starts_at": "2025-08-08T00:00:00Z", "ends_at": "2025-08-08T00:00:00Z"}, "ends_at"),
+        ({"starts_at": "2025-08-08T00:00:00"}, "starts_at"),
+        ({"feature": "frontier-models", "mode": "quota"}, "mode"),
+        ({"subject": "ada@example.com"}, "email"),
+        ({"reason": " "}, "reason"),
+    ):
+        assert named in str(await grant(entitlements, 422, **body))
+    assert (await entitlements.get("grants/grt_" + "0" * 32)).status_code == 404
+    assert (await entitlements.pool(), len((await entitlements.get("grants")).json()["items"])) == (pool, 3)
+    others = Entitlements(entitlements.service, entitlements.eventually, "GSA")
+    assert (await others.get("grants")).json()["items"] == []
