@@ -1,9 +1,9 @@
 """The commands on the feature catalog: save the draft of its next version, and publish it."""
 
-from muster_entitlements import publishing
 from muster_entitlements.commands import PublishCatalog, SaveCatalogDraft
 from muster_entitlements.domain.catalog import Version, require_keys_once
 from muster_entitlements.errors import CatalogDraftMissing
+from muster_entitlements.publishing.catalog import catalog_published
 from muster_entitlements.replies.catalog import CatalogVersionReply
 from muster_entitlements.repository import catalogs
 from muster_runtime.database.transactions import EVERY_AGENCY, UnitOfWork
@@ -30,7 +30,7 @@ async def publish_catalog(uow: UnitOfWork, command: PublishCatalog) -> CatalogVe
     await catalogs.save_publication(uow.connection, draft.number, uow.now)
     published = await catalogs.find_version(uow.connection, draft.number)
     assert published is not None  # it was just published
-    uow.publish(publishing.catalog_published(published, uow.now))
+    uow.publish(catalog_published(published, uow.now))
     uow.wake()
     _record(uow, "PublishCatalog", published)
     return CatalogVersionReply.of(published, agencies_left=await catalogs.count_without(uow.connection, published))

@@ -4,12 +4,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from muster_contracts.entitlements import AccessMode, QuotaPeriod, QuotaScope
-from muster_entitlements import publishing
 from muster_entitlements.commands import GrantFeature, RevokeGrant
 from muster_entitlements.domain.catalog import Feature
 from muster_entitlements.domain.grants import Grant
 from muster_entitlements.errors import GrantEnded, GrantOverlaps, GrantUnknown
 from muster_entitlements.handlers.lookups import known_pool
+from muster_entitlements.publishing.catalog import entitlement_granted, entitlement_revoked
 from muster_entitlements.replies.grants import GrantReply
 from muster_entitlements.repository import catalogs, grants, pools
 from muster_runtime.database.transactions import UnitOfWork
@@ -45,7 +45,7 @@ async def grant_feature(uow: UnitOfWork, command: GrantFeature) -> GrantReply:
             raise GrantOverlaps(other.grant_id)
     await grants.add_grant(uow.connection, grant, uow.now)
     await pools.save_revision(uow.connection, agency_id)
-    uow.publish(publishing.entitlement_granted(grant))
+    uow.publish(entitlement_granted(grant))
     _record(uow, "GrantFeature", grant, command.reason, after=asdict(grant))
     return GrantReply.of(grant, uow.now)
 
@@ -62,7 +62,7 @@ async def revoke_grant(uow: UnitOfWork, command: RevokeGrant) -> GrantReply:
     revoked = replace(grant, revoked_at=uow.now)
     await grants.save_revocation(uow.connection, grant, uow.now)
     await pools.save_revision(uow.connection, grant.agency_id)
-    uow.publish(publishing.entitlement_revoked(grant, command.reason, uow.now))
+    uow.publish(entitlement_revoked(grant, command.reason, uow.now))
     _record(uow, "RevokeGrant", grant, command.reason, after={"revoked_at": uow.now})
     return GrantReply.of(revoked, uow.now)
 
