@@ -24,8 +24,13 @@ from tests.support.services import ServiceRunner
 
 DAY = timedelta(days=1)
 
-FRONTIER = {"key": "frontier-models", "name": "Frontier models", "mode": "unlimited", "mode_after": "none"}
-RESEARCH = {
+FRONTIER: dict[str, Any] = {
+    "key": "frontier-models",
+    "name": "Frontier models",
+    "mode": "unlimited",
+    "mode_after": "none",
+}
+RESEARCH: dict[str, Any] = {
     "key": "deep-research",
     "name": "Deep Research",
     "mode": "unlimited",
@@ -33,7 +38,13 @@ RESEARCH = {
     "mode_after": "quota",
     "monthly_quota_after": 50,
 }
-CONTEXT = {"key": "context-size", "name": "Context size", "mode": "unlimited", "mode_after": "none", "value": 128_000}
+CONTEXT: dict[str, Any] = {
+    "key": "context-size",
+    "name": "Context size",
+    "mode": "unlimited",
+    "mode_after": "none",
+    "value": 128_000,
+}
 
 # Deep Research is open for longer, with a higher quota after; Advanced Voice Mode goes; the size of the context is new.
 SECOND = [FRONTIER, RESEARCH, CONTEXT]
@@ -81,7 +92,7 @@ async def test_a_version_is_planned_and_published_and_reaches_who_is_enrolled(en
 
     planned = (await ask(entitlements, "POST", "/plan", json={"rule": "now", "features": SECOND})).json()
     effects = {each["feature"]: each for each in planned["features"]}
-    assert (planned["number"], planned["agencies"], effects.keys()) == (
+    assert (planned["number"], planned["agencies"], set(effects)) == (
         2,
         1,
         {"deep-research", "context-size", "advanced-voice-mode"},

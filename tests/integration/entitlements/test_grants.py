@@ -49,7 +49,7 @@ async def test_grants_of_a_person_and_of_the_agency_decide_before_the_window(ent
     assert (await entitlements.post(path, {"reason": "again"})).json() == revoked.json()
     assert await answers("bob") == ("allowed", "quota", "2026-08-06T00:00:00Z")
     ended = await entitlements.post(f"grants/{adas['grant_id']}/revocation", {"reason": "late"})
-    assert (ended.status_code, ended.json()["type"].rsplit("/", 1)[-1]) == (409, "grant-ended")
+    assert (ended.status_code, ended.json()["type"].rsplit(":", 1)[-1]) == (409, "grant-ended")
     listed = (await entitlements.get("grants", limit="1")).json()
     assert ([each["state"] for each in listed["items"]], bool(listed["next"])) == (["revoked"], True)
 

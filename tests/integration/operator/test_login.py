@@ -6,21 +6,16 @@ import os
 import re
 import stat
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-import structlog
-import uvicorn
-from typer.testing import CliRunner, Result
 
 from muster_enrollment.bootstrap import build
 from muster_enrollment.settings import EnrollmentSettings
 from muster_local.oidc import Lifetimes
-from muster_operator.cli import app
 from muster_operator.failures import Refused
 from muster_operator.session.cache import SessionCache
 from muster_runtime.process import Role
@@ -32,7 +27,8 @@ from tests.support.identity_provider import (
     IdentityProvider,
     identity_provider,
 )
-from tests.support.services import RunningService, ServiceRunner
+from tests.support.muster_commands import muster, quiet_services, served
+from tests.support.services import ServiceRunner
 
 # Shorter than what a token must still live: every command refreshes it.
 LIFETIMES = Lifetimes(access_token=50, interval=0.1)
@@ -60,27 +56,8 @@ def configured(provider: IdentityProvider, tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
-    """The service of this process logs to stderr, since a command's output is on stdout."""
-    structlog.configure(logger_factory=structlog.WriteLoggerFactory(sys.__stderr__))
-    yield
-    structlog.reset_defaults()
-
-
-@asynccontextmanager
-async def served(service: RunningService) -> AsyncIterator[str]:
-    """The address of a service that runs in this process."""
-    server = uvicorn.Server(uvicorn.Config(service.process.app, port=0, lifespan="off", log_config=None))
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    await serving
-
-
-async def muster(*arguments: str) -> Result:
-    """Run a command as this process, beside the service."""
-    return await asyncio.to_thread(CliRunner().invoke, app, arguments)
+    with quiet_services():
+        yield
 
 
 async def log_in(provider: IdentityProvider, *, deny: bool = False) -> tuple[int | None, str, str]:

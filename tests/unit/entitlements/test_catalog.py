@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
-from muster_contracts.entitlements import AccessMode
+from muster_contracts.entitlements import AccessMode, FeatureKind
 from muster_entitlements.domain.catalog import (
     Feature,
-    FeatureKind,
     Quota,
     packaged_catalog,
     read_features,
@@ -16,7 +15,7 @@ from muster_entitlements.domain.catalog import (
 )
 from muster_entitlements.errors import FeatureUnknown
 
-PLAIN = {"key": "a", "name": "A", "mode": "unlimited", "mode_after": "none"}
+PLAIN: dict[str, Any] = {"key": "a", "name": "A", "mode": "unlimited", "mode_after": "none"}
 TRIAL = PLAIN | {"trial_days": 60, "mode_after": "quota", "monthly_quota_after": 25}
 
 
@@ -63,7 +62,7 @@ def test_the_short_form_of_a_quota_means_a_hard_one_per_seat_and_month() -> None
         ({"ends_soon_days": [0]}, "ends_soon_days.0"),
         ({"key": "Deep Research"}, "key"),
         ({"value": 1.5}, "value"),
-        ({"colour": "blue"}, "colour"),
+        ({"size": "large"}, "size"),
     ],
 )
 def test_a_feature_that_contradicts_itself_is_refused(change: dict[str, Any], named: str) -> None:

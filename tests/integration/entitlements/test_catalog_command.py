@@ -1,0 +1,57 @@
+"""`muster catalog`: a file is planned, applied once, and refused with its fault in one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from muster_entitlements.domain import catalog
+from tests.integration.entitlements.conftest import Entitlements
+from tests.support.muster_commands import muster, quiet_services, served
+
+PACKAGED = Path(catalog.__file__).with_name("features.toml")
+
+
+async def test_a_file_is_planned_and_applied_and_the_same_again_changes_nothing(
+    entitlements: Entitlements, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await entitlements.enroll(cap=7)
+    await entitlements.assign("ada")
+    text = PACKAGED.read_text("utf-8").replace("monthly_quota_after = 25", "monthly_quota_after = 10")
+    file = tmp_path / "features.toml"
+    file.write_text(f"""{text}
+[pilot]
+name = "Pilot"
+mode = "unlimited"
+mode_after = "none"
+anchor = "program"
+anchor_at = 2025-09-01T00:00:00Z
+""")
+    token = entitlements.service.token("entitlements:read", "entitlements:operate")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("MUSTER_TOKEN", token)
+    with quiet_services():
+        async with served(entitlements.service) as url:
+            monkeypatch.setenv("MUSTER_ENTITLEMENTS_URL", url)
+            planned = await muster("catalog", "plan", str(file), "--rule", "now")
+            assert planned.exit_code == 0, planned.output
+            lines = {line.split()[0]: line for line in planned.stdout.splitlines() if line}
+            assert "monthly_quota_after" in lines["deep-research"]
+            assert lines["deep-research"].rstrip().endswith("1 (1 seats)"), planned.stdout
+            assert "frontier-models" not in lines
+
+            applied = await muster("catalog", "apply", str(file), "--rule", "now", "--json")
+            assert (json.loads(applied.stdout)["number"], applied.exit_code) == (2, 0), applied.output
+            again = await muster("catalog", "apply", str(file), "--rule", "now")
+            assert "Version 2 is the same" in again.stdout
+            shown = json.loads((await muster("catalog", "show", "--json")).stdout)
+            assert [each["key"] for each in shown["features"]][-1] == "pilot"
+
+            file.write_text("[pilot]\nname = 'Pilot'\nmode = 'unlimited'\nmode_after = 'quota'\n")
+            refused = await muster("catalog", "plan", str(file), "--rule", "now")
+            assert (refused.exit_code, len(refused.stderr.splitlines())) == (4, 1)
+            assert "monthly_quota_after is required" in refused.stderr
+            for broken, named in (("rule = 'now'\n", "rule = 'now'"), ("[pilot\n", "is no TOML")):
+                file.write_text(broken)
+                bad = await muster("catalog", "apply", str(file), "--rule", "now")
+                assert (bad.exit_code, named in bad.stderr, len(bad.stderr.splitlines())) == (2, True, 1), bad.stderr
