@@ -1,5 +1,6 @@
 """The feature catalog: drafted, planned, published, and brought to agencies that are enrolled, each once."""
 
+import base64
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -258,6 +259,12 @@ async def test_what_is_wrong_is_named_and_drafts_are_the_programs(entitlements: 
     await entitlements.enroll(cap=1)
     unknown = await entitlements.get("checks", subject="ada@nasa.gov", feature="deep-reserch")
     assert (unknown.status_code, unknown.json()["nearest"]) == (404, ["deep-research"])
+    odd = await entitlements.get("checks", subject="ada@nasa.gov", feature="deep\x00research")
+    assert odd.status_code == 404
+    used = await entitlements.post("usage", {"subject": "ada@nasa.gov", "feature": "deep\x00research"})
+    assert used.status_code == 404
+    far = base64.urlsafe_b64encode(b"9" * 18).decode()
+    assert (await ask(entitlements, "GET", "/versions", params={"after": far})).json()["items"] == []
     pairs = {"pairs": [{"subject": "ada@nasa.gov"}, {"subject": "ada@nasa.gov", "feature": "deep-reserch"}]}
     refused = await entitlements.post("checks", pairs)
     assert (refused.status_code, "pairs.1.feature" in refused.text, "deep-research" in refused.text) == (

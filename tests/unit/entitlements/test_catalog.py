@@ -62,6 +62,11 @@ def test_the_short_form_of_a_quota_means_a_hard_one_per_seat_and_month() -> None
         ({"ends_soon_days": [0]}, "ends_soon_days.0"),
         ({"key": "Deep Research"}, "key"),
         ({"value": 1.5}, "value"),
+        ({"value": 2**60}, "value"),
+        ({"name": "A\x00"}, "name"),
+        ({"anchor": "program", "anchor_at": 1754438400}, "must be an instant"),
+        ({"anchor": "program", "anchor_at": "9999-12-31T00:00:00Z"}, "must be in the years 2000 to 2199"),
+        ({"mode": "quota", "quota": {"limit": 2**31}}, "must be at most 2147483647"),
         ({"size": "large"}, "size"),
     ],
 )

@@ -1,5 +1,6 @@
 """The feature catalog, as data: its features, and its versions, of which the first is packaged as features.toml."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,16 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints, TypeAdapter, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    model_validator,
+)
 
 from muster_contracts import Instant
 from muster_contracts.entitlements import AccessMode, Anchor, CatalogRule, FeatureKind, QuotaPeriod, QuotaScope
@@ -20,6 +30,34 @@ from muster_runtime.errors import InvalidInput
 LONGEST_DAYS = 3660
 LONGEST_KEY = 60
 
+# What a reader in any language keeps exactly.
+MOST_EXACT = 2**53
+
+# What a window's own column for its quota keeps.
+MOST_SEAT_USES = 2**31 - 1
+
+_KEY = r"^[a-z][a-z0-9-]*$"
+_YEARS = range(2000, 2200)
+
+# Text for people: no control character, which no database and no terminal takes well.
+_Text = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+def _written(value: object) -> object:
+    """Pydantic takes a number, too, for seconds or milliseconds since 1970, as it seems fit."""
+    if isinstance(value, datetime | str):
+        return value
+    raise ValueError("must be an instant such as 2025-08-06T00:00:00Z")
+
+
+def _in_range(value: datetime) -> datetime:
+    if value.year not in _YEARS:
+        raise ValueError(f"must be in the years {_YEARS.start} to {_YEARS.stop - 1}")
+    return value
+
+
+_Anchored = Annotated[Instant, BeforeValidator(_written), AfterValidator(_in_range)]
+
 Days = Annotated[int, Field(strict=True, ge=1, le=LONGEST_DAYS)]
 
 
@@ -28,7 +66,7 @@ class Quota(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    limit: int = Field(strict=True, ge=0, le=2**53, description="Uses in a period.")
+    limit: int = Field(strict=True, ge=0, le=MOST_EXACT, description="Uses in a period.")
     per: QuotaScope = QuotaScope.SEAT
     hard: bool = Field(default=True, description="Uses above the limit are refused; otherwise only reported.")
     report_only: bool = Field(
@@ -47,14 +85,19 @@ class Quota(BaseModel):
             raise ValueError("thresholds must ascend, each once")
         return self
 
+    @property
+    def is_of_seats_and_months(self) -> bool:
+        """Whether it counts each seat's uses in a calendar month."""
+        return (self.per, self.period) == (QuotaScope.SEAT, QuotaPeriod.MONTH)
+
 
 class Feature(BaseModel):
     """A feature and the window that each enrollment opens for it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    key: str = Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=LONGEST_KEY)
-    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    key: str = Field(pattern=_KEY, max_length=LONGEST_KEY)
+    name: _Text
     mode: AccessMode
     trial_days: Days | None = Field(default=None, description="Default: the window lasts as long as the term.")
     mode_after: AccessMode
@@ -62,14 +105,14 @@ class Feature(BaseModel):
         default=None,
         strict=True,
         ge=0,
-        le=2**31 - 1,
+        le=MOST_SEAT_USES,
         description="Uses per seat and calendar month after the window: the short form of a hard quota.",
     )
-    value: StrictInt | Annotated[str, StringConstraints(strict=True, min_length=1, max_length=200)] | None = Field(
+    value: Annotated[int, Field(strict=True, ge=-MOST_EXACT, le=MOST_EXACT)] | _Text | None = Field(
         default=None, description="What a static feature gives, such as a context size."
     )
     anchor: Anchor = Anchor.AGENCY
-    anchor_at: Instant | None = Field(default=None, description="The program's instant, with that anchor only.")
+    anchor_at: _Anchored | None = Field(default=None, description="The program's instant, with that anchor only.")
     ends_soon_days: tuple[Days, ...] = Field(
         default=(14, 7, 1), max_length=20, description="How many days before the end of a trial a notice is sent."
     )
@@ -85,6 +128,8 @@ class Feature(BaseModel):
                 raise ValueError("monthly_quota_after is the short form of quota: state one of them")
             if AccessMode.QUOTA not in (self.mode, self.mode_after):
                 raise ValueError("quota is for mode = quota or mode_after = quota only")
+            if self.quota.is_of_seats_and_months and self.quota.limit > MOST_SEAT_USES:
+                raise ValueError(f"quota.limit must be at most {MOST_SEAT_USES} with per = seat and period = month")
         elif self.mode is AccessMode.QUOTA:
             raise ValueError("quota is required with mode = quota")
         elif (self.mode_after is AccessMode.QUOTA) != (self.monthly_quota_after is not None):
@@ -120,15 +165,18 @@ class Feature(BaseModel):
     @property
     def seat_quota_after(self) -> int | None:
         """Uses per seat and calendar month after the window, where a quota says just that."""
-        quota = self.stated_quota
-        if quota is None or self.mode_after is not AccessMode.QUOTA or quota.per is not QuotaScope.SEAT:
-            return None
-        return quota.limit if quota.period is QuotaPeriod.MONTH else None
+        quota = self.stated_quota if self.mode_after is AccessMode.QUOTA else None
+        return quota.limit if quota and quota.is_of_seats_and_months else None
 
     @property
     def trial(self) -> timedelta | None:
         """How long the trial lasts; None when the window lasts as long as the term."""
         return timedelta(days=self.trial_days) if self.trial_days is not None else None
+
+
+def is_key(text: str) -> bool:
+    """Whether a text has the form of a feature's key."""
+    return len(text) <= LONGEST_KEY and re.fullmatch(_KEY, text) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from dataclasses import asdict, replace
 from typing import Any
 
-from muster_contracts.entitlements import AccessMode, QuotaPeriod, QuotaScope
+from muster_contracts.entitlements import AccessMode
 from muster_entitlements.commands import GrantFeature, RevokeGrant
 from muster_entitlements.domain.catalog import Feature
 from muster_entitlements.domain.grants import Grant
@@ -69,7 +69,7 @@ async def revoke_grant(uow: UnitOfWork, command: RevokeGrant) -> GrantReply:
 
 def _monthly_quota(feature: Feature) -> int:
     quota = feature.stated_quota
-    if quota is None or (quota.per, quota.period) != (QuotaScope.SEAT, QuotaPeriod.MONTH):
+    if quota is None or not quota.is_of_seats_and_months:
         raise InvalidInput(
             "mode", "quota", f"must be unlimited: {feature.key} has no quota per seat and calendar month"
         )

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from asyncpg import Record
 
+from muster_entitlements.domain.catalog import is_key
 from muster_entitlements.domain.checks import Question, Register, check, check_all
 from muster_entitlements.domain.operations import Operation
 from muster_entitlements.domain.pools import Pool
@@ -147,6 +148,8 @@ async def find_question(
 
     Only for a feature without a window it also asks the catalog. Raises FeatureUnknown.
     """
+    if feature is not None and not is_key(feature):
+        (await catalogs.find_catalog(connection, now)).known(feature)
     row = await connection.fetchrow(
         f"""
         {_POOL_AND_WINDOW}, s.state as seat_state, s.idle_since, g.grants

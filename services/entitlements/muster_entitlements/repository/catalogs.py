@@ -64,7 +64,7 @@ async def find_version(connection: Connection, number: int) -> Version | None:
 async def list_published(connection: Connection, after: int, limit: int | None = None) -> list[Version]:
     """The published versions after one, by number; None: all of them."""
     rows = await connection.fetch(
-        f"{_VERSION} where number > $1 and state = 'published' order by number limit $2", after, limit
+        f"{_VERSION} where number > $1::bigint and state = 'published' order by number limit $2", after, limit
     )
     return [_to_version(row) for row in rows]
 
