@@ -75,7 +75,7 @@ class CatalogFeature(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     key: Feature
-    feature_name: str = Field(description="The feature's name for people.", examples=["Deep Research"])
+    title: str = Field(description="The feature, as people call it.", examples=["Deep Research"])
     kind: Open[FeatureKind] = Field(description="What the feature gives.", examples=["metered", "pooled"])
     value: int | str | None = Field(default=None, description="What a static feature gives.", examples=[None, 128000])
     mode: Open[AccessMode] = Field(description="Access within the window.", examples=["unlimited", "read_only"])
@@ -139,7 +139,7 @@ class FeatureCatalogPublished(Event):
             [
                 {
                     "key": "deep-research",
-                    "feature_name": "Deep Research",
+                    "title": "Deep Research",
                     "kind": "metered",
                     "mode": "unlimited",
                     "trial_days": 60,

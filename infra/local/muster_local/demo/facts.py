@@ -36,6 +36,7 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "SeatLimitReached": lambda d: f"has all of its {d['cap']:,} seats in use",
     "FeatureWindowOpened": lambda d: f"has {_feature(d)} until {_day(d['ends_at'])}",
     "FeatureWindowExtended": lambda d: f"has {_feature(d)} extended until {_day(d['ends_at'])}",
+    "FeatureWindowChanged": lambda d: f"has {_feature(d)} on other terms",
     "TrialEndingSoon": lambda d: f"loses unlimited {_feature(d)} in {_days(d['days_left'])}",
     "TrialExpired": lambda d: f"now has {_feature(d)} within a monthly quota",
     "TermStarted": lambda d: f"starts term {d['number']} at {_money(d['price'])}",

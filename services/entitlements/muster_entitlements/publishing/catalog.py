@@ -33,7 +33,7 @@ def _catalog_feature(feature: Feature) -> CatalogFeature:
     quota = feature.stated_quota
     return CatalogFeature(
         key=feature.key,
-        feature_name=feature.name,
+        title=feature.name,
         kind=feature.kind,
         value=feature.value,
         mode=feature.mode,
