@@ -85,11 +85,14 @@ class Relay:
         return "; ".join(reason for lane in self._lanes for reason in lane.held) or None
 
     async def run(self) -> None:
-        """Relay until cancelled."""
-        async with asyncio.TaskGroup() as duties:
-            for lane in self._lanes:
-                duties.create_task(lane.run())
-            duties.create_task(self._vacuum())
+        """Relay until cancelled. Each cancellation reaches every lane: one can be lost on its way (see `Duties`)."""
+        duties = [asyncio.create_task(duty) for duty in (*(lane.run() for lane in self._lanes), self._vacuum())]
+        try:
+            await asyncio.gather(*duties)
+        finally:
+            for duty in duties:
+                duty.cancel()
+            await asyncio.gather(*duties, return_exceptions=True)
 
     def _on_deleted(self, runs: Sequence[Run]) -> None:
         for run in runs:

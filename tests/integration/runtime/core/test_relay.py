@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -146,6 +147,25 @@ async def test_relays_that_take_longer_to_begin_than_a_lease_lasts_do_not_fence_
         uow.publish(PersonRecorded(agency_id="NASA", subject_ref="sub_1", name="Ada", email="ada@nasa.gov"))
     async with relaying(idle_probe, "first"), relaying(idle_probe, "second"):
         await eventually(lambda: outbox_is_empty(idle_probe), timeout=30)
+
+
+async def test_a_lane_that_loses_a_cancellation_ends_with_the_next(
+    idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`asyncio.wait_for`, which Kafka's client uses, loses one that comes when what it waits for is done."""
+    lost: list[str] = []
+    run = lane.Lane.run
+
+    async def run_on_once(self: lane.Lane) -> None:
+        with suppress(asyncio.CancelledError):
+            await run(self)
+        lost.append(self._lease._duty)
+        await run(self)
+
+    monkeypatch.setattr(lane.Lane, "run", run_on_once)
+    async with asyncio.timeout(20), relaying(idle_probe):
+        await write(idle_probe, "NASA", "one")
+    assert sorted(lost) == ["relay", "relay-compacted"]
 
 
 async def test_a_read_finds_what_is_in_flight_by_hash(idle_probe: RunningService) -> None:
