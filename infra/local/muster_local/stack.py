@@ -169,7 +169,7 @@ class Stack:
         """
         if (doors := self._secured()) is not None:
             if agency != EVERY_AGENCY or subject != "operator":
-                raise BadInput("a secured stack's provider issues tokens only for the operator and all agencies ('*')")
+                raise BadInput("a secured stack's provider issues only the operator's tokens, for all agencies ('*')")
             return doors.token(scopes)
         return self._home.issuer().token(scopes, agency=agency, subject=subject, lifetime=_TOKEN_LIFETIME)
 

@@ -43,7 +43,7 @@ async def list_(target: Target) -> Answer:
 @app.command()
 @on_target()
 async def show(target: Target, agency: Agency) -> Answer:
-    """Show an agency, its latest enrollment with what it lacks, and its authorizations."""
+    """Show an agency, its latest enrollment and what that lacks, and its authorizations."""
     async with _enrollment(target, "read") as service:
         found = await service.get(_path(agency))
         enrollment = await service.get(f"{_path(agency)}/enrollment")
@@ -65,7 +65,7 @@ async def show(target: Target, agency: Agency) -> Answer:
 async def enroll(
     target: Target,
     agency: Agency,
-    seats: Annotated[int, typer.Option(min=1, help="How many seats the agency wants.")],
+    seats: Annotated[int, typer.Option(min=1, help="The number of seats to request.")],
     contact_name: Annotated[str, typer.Option(help="The administrator's name.")],
     contact_email: Annotated[str, typer.Option(help="The administrator's e-mail address.")],
     starts_at: Annotated[
@@ -133,7 +133,7 @@ async def withdraw(
     agency: Agency,
     reason: Annotated[str, typer.Option(help="The reason. Every subscriber receives it: do not name a person.")],
 ) -> Answer:
-    """Withdraw an agency from the program, as its enrollment is now."""
+    """Withdraw an agency from the program, if its enrollment has not changed since the command read it."""
     async with _enrollment(target, "read", "write") as service:
         version = await service.version(f"{_path(agency)}/enrollment")
         reply = await service.post(f"{_path(agency)}/withdrawal", {"reason": reason}, if_match=version)

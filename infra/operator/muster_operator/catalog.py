@@ -1,6 +1,6 @@
-"""The commands of each installed distribution, listed without importing any.
+"""Lists the commands of each installed package without importing them.
 
-A distribution names its catalog as an entry point of the group `muster.commands`.
+A package registers its catalog as an entry point in the group `muster.commands`.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ GROUP = "muster.commands"
 class Command:
     """A command of `muster`.
 
-    `target` is a module's typer app or command function, such as `muster_operator.parked:app`; it is imported when
+    `target` is a module's typer app or command function, such as `muster_operator.parked:app`, which is imported when
     the command is invoked. The help shows `summary`.
     """
 
@@ -25,13 +25,13 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """The commands of one distribution, and their title in the help."""
+    """The commands of one package, and their title in the help."""
 
     title: str
     commands: tuple[Command, ...]
 
 
 def installed() -> Iterator[Catalog]:
-    """The catalogs of every installed distribution, by the names of their entry points."""
+    """The catalog of every installed package, sorted by the name of its entry point."""
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         yield entry.load()

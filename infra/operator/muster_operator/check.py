@@ -1,4 +1,4 @@
-"""`muster streams check`: which events are not published yet, and which are not applied yet."""
+"""`muster streams check`: finds events that are not published yet, and events that are not applied yet."""
 
 import asyncio
 from collections.abc import Callable
@@ -28,16 +28,16 @@ from muster_operator.target import Target, on_target
 from muster_runtime.console import console
 from muster_runtime.messaging.topic_log import TopicLog
 
-# Between two looks at what may be under way.
+# Between two checks of streams that may be under way.
 _PAUSE_SECONDS = 1.0
 
-# No waiting mends these.
+# Waiting does not fix these.
 _LASTING = (LOST_COMMITS, TOPIC_LACKS)
 
 
 @dataclass(frozen=True)
 class Checked:
-    """How many streams there are, and what is missing in them."""
+    """The number of streams, and what they lack."""
 
     streams: int
     missing: list[Missing]
@@ -47,12 +47,12 @@ class Checked:
 async def check(
     target: Target,
     wait: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait for what is under way before it counts as missing.")
+        float, typer.Option(min=0, help="Seconds to wait for events under way before they count as missing.")
     ] = 30.0,
 ) -> Answer:
     """Compare where every stream ends on Kafka with its producer and with every consumer.
 
-    It reads the topics from their beginning to where they end now. The exit status is 1 unless all is complete.
+    It reads the topics from the beginning to their present end. The exit status is 1 unless every stream is complete.
     """
     target.require("admin_dsn", "kafka")
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
@@ -66,9 +66,9 @@ async def check(
 
 
 async def _compare(target: Target, log: TopicLog, wait: float, progress: Progress) -> Checked:
-    """Check until nothing is missing, or `wait` is over.
+    """Check until nothing is missing or `wait` seconds have passed.
 
-    Readers must reach the ends that the topics had at the first check, so that new events do not prolong it.
+    Readers must reach the topics' ends at the first check, so that new events do not prolong the wait.
     """
     ends = Ends()
     before = first = await read_streams(target.admin_dsn, {})
@@ -84,17 +84,17 @@ async def _compare(target: Target, log: TopicLog, wait: float, progress: Progres
             streams = set(ends).union(*(service.produced for service in after.values()))
             return Checked(len(streams), missing)
         if before is first:
-            progress.console.print(f"Waiting {wait:g} s at most: {len(waiting):,} streams are under way or wait")
+            progress.console.print(f"Waiting up to {wait:g} s for {len(waiting):,} streams that are under way")
         await asyncio.sleep(_PAUSE_SECONDS)
         before = after
         await _read(log, target.topic_prefix, ends)
-        # What is published by now is to be applied as well.
+        # Events published in the meantime must be applied too.
         published = {each.stream for each in missing if each.what == NOT_PUBLISHED}
         wanted |= {stream: ends[stream] for stream in published & ends.keys()}
 
 
 def under_way(missing: list[Missing]) -> set[Stream]:
-    """The streams that may become complete. A service that lost commits publishes nothing until its epoch is raised."""
+    """The streams that may become complete. A service that lost commits is silent until its epoch is raised."""
     held = {each.service for each in missing if each.what == LOST_COMMITS}
     return {
         each.stream
@@ -104,7 +104,7 @@ def under_way(missing: list[Missing]) -> set[Stream]:
 
 
 async def _read(log: TopicLog, prefix: str, ends: Ends, tell: Callable[[int], None] = lambda _: None) -> None:
-    """Continue to the topics' present ends."""
+    """Read on to the topics' present ends."""
     async for records in log.batches():
         for record in records:
             ends.note(record.topic.removeprefix(prefix), record)

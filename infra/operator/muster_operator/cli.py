@@ -27,7 +27,7 @@ def muster(
 
 
 def main() -> None:
-    """The console script."""
-    # A command says itself which server does not answer; aiokafka must not log it.
+    """The entry point of the console script."""
+    # A command itself reports which server does not answer; aiokafka must not log it too.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     app()

@@ -1,4 +1,4 @@
-"""Errors of the clients of Postgres and Kafka, as failures of a command."""
+"""Turns errors of the Postgres and Kafka clients into failures of a command."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,12 +24,12 @@ async def clients_of_servers(kafka: KafkaConnection) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def client_of_postgres() -> AsyncIterator[None]:
-    """A block that uses Postgres alone. Raises Unreachable, and BadInput for a standby and for what is no address."""
+    """A block that uses only Postgres. Raises Unreachable, and BadInput for a standby or an invalid DSN."""
     try:
         yield
     except TargetServerAttributeNotMatched:
         raise BadInput("Postgres is a standby, which may lag behind: name its primary") from None
-    except asyncpg.exceptions.ClientConfigurationError:  # its message may quote a part of the password
+    except asyncpg.exceptions.ClientConfigurationError:  # its message may contain part of the password
         raise BadInput(f"MUSTER_ADMIN_DSN is {NO_ADDRESS}") from None
     except (OSError, asyncpg.PostgresError) as error:
-        raise Unreachable(f"Postgres cannot be asked: {error or type(error).__name__}") from None
+        raise Unreachable(f"Postgres cannot be queried: {error or type(error).__name__}") from None

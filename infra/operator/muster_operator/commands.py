@@ -1,4 +1,4 @@
-"""The commands of this distribution."""
+"""The commands of this package."""
 
 from muster_operator.catalog import Catalog, Command
 
@@ -13,7 +13,7 @@ CATALOG = Catalog(
         Command(
             "logout",
             "muster_operator.session.commands:logout",
-            "Forget the session of muster login, and end it at the identity provider.",
+            "Delete the session of muster login, and end it at the identity provider.",
         ),
         Command(
             "whoami",
@@ -48,27 +48,27 @@ CATALOG = Catalog(
         Command(
             "rebuild",
             "muster_operator.rebuild:rebuild",
-            "Rebuild a projection from the topics and compare it with the live one; with --swap, replace that.",
+            "Rebuild a projection from the topics and compare it with the live one; --swap replaces the live one.",
         ),
         Command(
             "self-test",
             "muster_operator.self_test:self_test",
-            "Send a harmless command, and wait until every reader has applied its event.",
+            "Send a harmless command and wait until every reader has applied its event.",
         ),
         Command(
             "rollback-check",
             "muster_operator.rollback:rollback_check",
-            "Tell whether the code of a release can run on the databases as they are.",
+            "Check whether a release's code can run on the present databases.",
         ),
         Command(
             "preflight",
             "muster_operator.preflight.cli:preflight",
-            "Tell before an installation or an upgrade what would fail.",
+            "Find what would fail, before an installation or an upgrade.",
         ),
         Command(
             "databases",
             "muster_operator.databases.cli:app",
-            "Make the roles, databases, and schemas of the services on a server of Postgres.",
+            "Create the services' roles, databases, and schemas on a Postgres server.",
         ),
         Command(
             "topics",

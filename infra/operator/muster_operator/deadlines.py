@@ -59,7 +59,7 @@ async def discard(
 
 
 async def _one(services: dict[str, Service], kind: str, agency_id: str, subject: str) -> tuple[Service, dict[str, str]]:
-    """The parked deadline, and the key that its service uses for it.
+    """The parked deadline's service, and the key that identifies it there.
 
     Raises NotFound, and BadInput if several services have it.
     """

@@ -4,7 +4,7 @@ from muster_runtime.exit_statuses import BAD_INPUT, FAILED, NOT_FOUND, REFUSED, 
 
 
 class CommandFailed(Exception):
-    """A command failed. The message is one line for people."""
+    """A command failed. The message is one line."""
 
     exit_code = FAILED
 
@@ -16,13 +16,13 @@ class BadInput(CommandFailed):
 
 
 class NotFound(CommandFailed):
-    """Nothing has the given name."""
+    """Nothing with the given name exists."""
 
     exit_code = NOT_FOUND
 
 
 class Refused(CommandFailed):
-    """A service or a server refused a request; the message is the problem's."""
+    """A service or a server refused a request; the message says why."""
 
     exit_code = REFUSED
 

@@ -1,4 +1,4 @@
-"""Groups of commands: the root, which imports a command only when it is invoked, and those within it."""
+"""Groups of commands: the root, which imports a command only when it is invoked, and its subgroups."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ def group(help: str, *, runs_alone: bool = False) -> typer.Typer:
 
 
 class Group(TyperGroup):
-    """A group whose help shows the first sentence of each command's own help."""
+    """A group whose help shows the first sentence of each command's help."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Without arguments, print the help."""
@@ -33,25 +33,25 @@ class Group(TyperGroup):
         return super().parse_args(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the section of the commands, each summary in full."""
+        """Write the list of commands, without shortening their summaries."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         _write("Commands", [(name, summary_of(command)) for name, command in commands if command], formatter)
 
 
 class Root(Group):
-    """The commands of every installed distribution."""
+    """The commands of every installed package."""
 
     @cached_property
     def catalogs(self) -> tuple[Catalog, ...]:
-        """What the installed distributions offer."""
+        """The catalogs of the installed packages."""
         return tuple(installed())
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The names, in the catalogs' order."""
+        """The commands' names, in the catalogs' order."""
         return [command.name for command in self._known()]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Import a command; None if there is none of that name."""
+        """Import a command; None if there is none with that name."""
         if cmd_name not in self.commands:
             known = next((command for command in self._known() if command.name == cmd_name), None)
             if known is None:
@@ -73,7 +73,7 @@ class Root(Group):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> NoReturn:
-        """Run a command. A failure becomes one line on stderr and an exit status."""
+        """Run a command. A failure prints one line to stderr and sets the exit status."""
         try:
             status = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except CommandFailed as failed:

@@ -1,4 +1,4 @@
-"""Options that many commands have."""
+"""Options that many commands share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ DEFAULT_HOME = Path(".muster")
 HOME_VARIABLE = "MUSTER_HOME"
 
 HomeOption = Annotated[
-    Path, typer.Option("--home", envvar=HOME_VARIABLE, help="The folder of the stack: its data, secrets, and logs.")
+    Path, typer.Option("--home", envvar=HOME_VARIABLE, help="The stack's folder, with its data, secrets, and logs.")
 ]
 TokenOption = Annotated[
     str | None,

@@ -1,4 +1,4 @@
-"""What a command prints: a line or a table for people, or JSON."""
+"""The output of a command: a line or a table for people, or JSON."""
 
 import asyncio
 import json
@@ -16,19 +16,19 @@ from muster_runtime.exit_statuses import FAILED
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command found or did. Unless it is `ok`, the exit status is 1."""
+    """The result of a command. Unless `ok`, the exit status is 1."""
 
     data: Any  # what --json prints
     text: RenderableType
     ok: bool = True
 
     def and_then(self, other: "Answer") -> "Answer":
-        """This and another answer as one; their data are objects."""
+        """Combine this answer with another one; the data of both are objects."""
         return Answer({**self.data, **other.data}, Group(self.text, other.text), ok=self.ok and other.ok)
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[str]], *, lines: bool = False) -> Table:
-    """A table; with `lines`, between its rows too, for cells of several lines."""
+    """A table; `lines` draws lines between rows, for cells of several lines."""
     shown = Table(*columns, show_lines=True) if lines else Table(*columns, box=None, pad_edge=False)
     for row in rows:
         shown.add_row(*row)
@@ -36,7 +36,7 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[str]], *, lines: bool 
 
 
 def show(answer: Answer, *, as_json: bool) -> None:
-    """Print an answer, and end with status 1 unless it is ok."""
+    """Print an answer; exit with status 1 unless it is ok."""
     if as_json:
         typer.echo(json.dumps(answer.data, indent=2, default=str))
     else:
@@ -46,5 +46,5 @@ def show(answer: Answer, *, as_json: bool) -> None:
 
 
 def finish(work: Coroutine[Any, Any, Answer], *, as_json: bool) -> None:
-    """Do a command's work, and print its answer."""
+    """Run a command's coroutine and print its answer."""
     show(asyncio.run(work), as_json=as_json)

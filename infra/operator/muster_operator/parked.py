@@ -36,11 +36,11 @@ class Stream:
 
     @property
     def path(self) -> str:
-        """Its path in the service."""
+        """Its path in the service's API."""
         return f"/v1/parked/{quote(self.topic, safe='')}/{quote(self.agency_id, safe='')}"
 
     def named(self) -> dict[str, str]:
-        """Which stream it is."""
+        """The fields that identify it."""
         return {"service": self.service.name, "topic": self.topic, "agency_id": self.agency_id}
 
     def __str__(self) -> str:
@@ -91,7 +91,7 @@ async def replay(
     every: Annotated[bool, typer.Option("--all", help="Replay every parked stream.")] = False,
     service: ServiceOption = None,
 ) -> Answer:
-    """Apply the waiting records in order: of one stream, one agency, or all. Exit status 1 if one stays parked."""
+    """Apply the waiting records of one stream, one agency, or all, in order. Exit status 1 if one stays parked."""
     if sum((topic is not None and agency is not None, every_of is not None, every)) != 1:
         raise BadInput("give either a topic and an agency, or --agency, or --all")
     async with target.services(service) as services:
@@ -141,7 +141,7 @@ def _named(record: str) -> dict[str, int]:
 async def find(
     services: dict[str, Service], topic: str | None = None, agency_id: str | None = None, *, required: bool = False
 ) -> list[Stream]:
-    """The parked streams of services, by topic or agency, or all. Raises NotFound if a required one is missing."""
+    """The services' parked streams, filtered by topic and agency. Raises NotFound if `required` and none matches."""
     found = [
         Stream(service, item["topic"], item["agency_id"], item)
         for service, item in await every_item(services, "/v1/parked")

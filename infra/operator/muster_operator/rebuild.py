@@ -1,4 +1,4 @@
-"""`muster rebuild`: runs the command with which a service rebuilds a projection of its own."""
+"""`muster rebuild`: runs a service's own command that rebuilds one of its projections."""
 
 import os
 import subprocess
@@ -21,9 +21,9 @@ def rebuild(
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
-    """Rebuild a projection from the topics and compare it with the live one; with --swap, replace that.
+    """Rebuild a projection from the topics and compare it with the live one; --swap replaces the live one.
 
-    The service does it, as the database role of its workers. The exit status is 1 if they differ and not every
+    The service does the work, as its workers' database role. The exit status is 1 if they differ, unless every
     difference was swapped.
     """
     service, name = _parse(projection)
@@ -43,8 +43,8 @@ def rebuild(
 
 
 def _parse(projection: str) -> tuple[str, str]:
-    """The service and its own name of the projection. Raises BadInput."""
-    # The contracts take long to load.
+    """The service, and the projection's name within it. Raises BadInput."""
+    # Imported late: the contracts are slow to load.
     from muster_contracts import SERVICES
 
     service, _, name = projection.partition(".")
@@ -54,13 +54,13 @@ def _parse(projection: str) -> tuple[str, str]:
 
 
 def _environment(home: Path, service: str) -> dict[str, str]:
-    """The service's settings: those of the stack, or this environment's. Raises BadInput."""
+    """The service's settings: from the stack, or from this environment. Raises BadInput."""
     target = Target.find(home)
     if target.settings_of is None:
         for variable in ("MUSTER_POSTGRES_WORKER_DSN", "MUSTER_KAFKA_BOOTSTRAP"):
             if not os.environ.get(variable):
                 raise target.lacking(variable)
         return dict(os.environ)
-    # Of this environment, what tells the terminal.
+    # Keep the variables that describe the terminal.
     terminal = {name: os.environ[name] for name in ("TERM", "COLUMNS", "NO_COLOR") if name in os.environ}
     return {**terminal, **target.settings_of(service)}

@@ -1,19 +1,19 @@
-"""What the code of each release needs of the schemas, and whether it can run on the schemas as they are. Pure."""
+"""Which schema versions each release's code needs, and whether it can run on the present schemas. Pure."""
 
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-# Migrations up to this one say nothing of themselves: they count as expanding.
+# Migrations up to this one have no tag; they count as expanding.
 LAST_UNTAGGED = "20250814009000"
 
 
 @dataclass(frozen=True)
 class Window:
-    """The versions of a service's schema that the code of a release needs and knows.
+    """The schema versions of a service that a release's code needs and knows.
 
-    `contract` are the migrations of the release that take something from the code of the release before.
+    `contract` are the release's migrations that remove something that the previous release's code uses.
     """
 
     schema_min: str
@@ -28,7 +28,7 @@ Releases = Mapping[str, Mapping[str, Window]]
 
 
 def read_releases(file: Path = TABLE) -> Releases:
-    """The releases that this command knows."""
+    """The releases in a file like releases.toml."""
     tables = tomllib.loads(file.read_text("utf-8"))
     return {
         version: {service: Window(**window) for service, window in services.items()}
@@ -38,7 +38,7 @@ def read_releases(file: Path = TABLE) -> Releases:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the code of a release can run on a service's schema. `ahead` are the versions that it does not know."""
+    """Whether a release's code can run on a service's schema. `ahead` are applied versions that it does not know."""
 
     service: str
     database: str | None
@@ -48,7 +48,7 @@ class Verdict:
 
 
 def judge(releases: Releases, version: str, service: str, applied: Collection[str]) -> Verdict:
-    """Whether the code of a release can run on a schema with these migrations."""
+    """Whether a release's code can run on a schema with these applied migrations."""
     window = releases[version][service]
     database = max(applied, default=None)
     ahead = sorted(each for each in applied if each > window.schema_head)
@@ -58,9 +58,9 @@ def judge(releases: Releases, version: str, service: str, applied: Collection[st
     if database is None or database < window.schema_min:
         reason = f"it needs {window.schema_min}: run the migrations of {version} first"
     elif broken:
-        reason = f"{', '.join(broken)} took away what it uses: restore a backup from before, or stay"
+        reason = f"{', '.join(broken)} removed what it uses: restore an earlier backup, or stay"
     elif unknown:
-        reason = f"{', '.join(unknown)}: this muster does not know what it does; use that of the release that runs"
+        reason = f"{', '.join(unknown)}: unknown to this muster; use the muster of the release that runs"
     else:
         return Verdict(service, database, can_run=True, reason="", ahead=ahead)
     return Verdict(service, database, can_run=False, reason=reason, ahead=ahead)

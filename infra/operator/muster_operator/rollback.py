@@ -1,4 +1,4 @@
-"""`muster rollback-check`: whether the code of another release can run on the databases as they are."""
+"""`muster rollback-check`: checks whether another release's code can run on the present databases."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -21,10 +21,10 @@ async def rollback_check(
     target: Target,
     to: Annotated[str, typer.Option("--to", metavar="VERSION", help="The release to go back to.")],
 ) -> Answer:
-    """Tell whether the code of a release can run on the databases as they are. The exit status is 1 if it cannot.
+    """Check whether a release's code can run on the present databases. The exit status is 1 if it cannot.
 
-    It compares the migrations that each service's schema has with what the code of the release needs, and changes
-    nothing. Going back means to run the old code: no migration is undone.
+    It compares the migrations in each service's schema with those that the release's code needs, and changes nothing.
+    Going back means running the old code: no migration is undone.
     """
     target.require("admin_dsn")
     releases = read_releases()
@@ -49,7 +49,7 @@ def _told(verdict: Verdict) -> str:
 
 
 async def _applied(connection: "asyncpg.Connection[Any]") -> list[str]:
-    """The migrations of a schema; none where it was never migrated."""
+    """The applied migrations of a schema; none if it was never migrated."""
     if not await connection.fetchval("select to_regclass('schema_migrations') is not null"):
         return []
     return [row["version"] for row in await connection.fetch("select version from schema_migrations")]

@@ -1,4 +1,4 @@
-"""`muster seats`: uploads files of seats and follows their processing."""
+"""`muster seats`: uploads seat files and shows the progress of their import."""
 
 import asyncio
 import time
@@ -28,7 +28,7 @@ _SERVICE = "entitlements"
 _PIECE_BYTES = 262_144
 _LOOK_SECONDS = 0.1
 
-# A killed service is back within seconds, and continues.
+# A killed service is back within seconds and continues.
 _PATIENCE_SECONDS = 60.0
 
 
@@ -90,7 +90,7 @@ def _progress() -> Progress:
 
 
 async def _send(http: httpx.AsyncClient, progress: Progress, file: Path, path: str, query: Mapping[str, str]) -> str:
-    """Send the file; returns the path of its operation. Raises CommandFailed."""
+    """Send the file; return the path of its operation. Raises CommandFailed."""
     task = progress.add_task("Sending", total=file.stat().st_size, rows="")
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -109,7 +109,7 @@ async def _send(http: httpx.AsyncClient, progress: Progress, file: Path, path: s
 
 
 async def _follow(http: httpx.AsyncClient, progress: Progress, path: str) -> dict[str, Any]:
-    """Show the progress until the operation ends. Raises CommandFailed."""
+    """Show the progress until the operation ends; return the operation. Raises CommandFailed."""
     task = progress.add_task("Processing", total=1.0, rows="")
     give_up_at = time.monotonic() + _PATIENCE_SECONDS
     while True:

@@ -1,4 +1,4 @@
-"""`muster self-test`: a real command, whose event every reader must apply."""
+"""`muster self-test`: sends a real command, whose event every reader must apply."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ from muster_operator.target import Target, on_target
 
 _OWNER = "enrollment"
 
-# Of no branch that can take part, so that nothing can follow from what is recorded of it.
+# In a branch that cannot take part, so that its records have no consequences.
 _AGENCY = "MUSTER-SELF-TEST"
 _REGISTER = f"id,name,parent,treasury_code,domains,headcount,branch\n{_AGENCY},Muster's self-test,,,,,legislative\n"
 
@@ -37,11 +37,11 @@ Position = tuple[int, int]  # epoch, sequence
 @on_target()
 async def self_test(
     target: Target,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds that the event may take to every reader.")] = 30.0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds that the event may take to reach every reader.")] = 30.0,
 ) -> Answer:
-    """Send a harmless command, and wait until every reader has applied its event. The exit status is 6 if one has not.
+    """Send a harmless command and wait until every reader has applied its event. The exit status is 6 if one has not.
 
-    It records an authorization that is never in force for an agency that is none, MUSTER-SELF-TEST, and revokes it.
+    It records an authorization for the fictitious agency MUSTER-SELF-TEST, which is never in force, and revokes it.
     """
     topic = topics()[AtuRecorded.topic]
     names = (_OWNER, *topic.readers)
@@ -72,7 +72,7 @@ async def self_test(
 
 
 async def _register(owner: Service) -> None:
-    """Have the agency in the register; an agency that is not in the file stays as it is."""
+    """Add the agency to the register, unless it is there; an import leaves other agencies alone."""
     try:
         await owner.get(f"/v1/agencies/{_AGENCY}")
     except NotFound:
@@ -80,7 +80,7 @@ async def _register(owner: Service) -> None:
 
 
 async def _applied(readers: Mapping[str, Service], produced: Position, wait: float) -> dict[str, float]:
-    """Seconds until each reader has applied the event at this position. Raises TimedOut."""
+    """Wait until each reader has applied the event at this position; return the seconds. Raises TimedOut."""
     began = time.monotonic()
     took: dict[str, float] = {}
     while True:
@@ -96,7 +96,7 @@ async def _applied(readers: Mapping[str, Service], produced: Position, wait: flo
 
 
 async def _position(service: Service, which: str) -> Position:
-    """The last position of the agency's stream in a service, produced or applied; (0, 0) where there is none."""
+    """The last position of the agency's stream in a service, produced or applied; (0, 0) if there is none."""
     shown: dict[str, Any] = await service.get("/v1/streams", topic=AtuRecorded.topic, agency_id=_AGENCY)
     found = next((state[which] for state in shown["items"] if state[which]), {"epoch": 0, "sequence": 0})
     return found["epoch"], found["sequence"]

@@ -1,6 +1,6 @@
-"""The servers of a sandbox's stack, found by the distribution that runs stacks, if it is installed.
+"""Finds the servers of a sandbox's stack, through the package that runs stacks, if it is installed.
 
-That distribution registers a function `find(home) -> Servers | None` as an entry point of the group `muster.servers`.
+That package registers a function `find(home) -> Servers | None` as an entry point in the group `muster.servers`.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,10 +13,10 @@ GROUP = "muster.servers"
 
 @dataclass(frozen=True)
 class Servers:
-    """Where a running stack's services, Postgres (as superuser) and Kafka are.
+    """Where a running stack's services, Postgres (as superuser), and Kafka are.
 
-    `token` issues a bearer token for scopes; the token acts for all agencies. `settings_of` is the environment in which
-    a service's own commands run; `kafka` are settings of KafkaSettings, by name.
+    `token` issues a bearer token for scopes and all agencies. `settings_of` returns the environment of a service's own
+    commands. `kafka` has fields of KafkaSettings, by name.
     """
 
     urls: Mapping[str, str]
@@ -28,12 +28,12 @@ class Servers:
 
 
 def stacks_are_known() -> bool:
-    """Whether a distribution that runs stacks is installed."""
+    """Whether a package that runs stacks is installed."""
     return bool(entry_points(group=GROUP))
 
 
 def of_stack(home: Path) -> Servers | None:
-    """The servers of the stack in a home folder; None if none runs, or if nothing that runs stacks is installed."""
+    """The servers of the stack in a home folder; None if none runs, or if no package that runs stacks is installed."""
     for entry in entry_points(group=GROUP):
         found: Servers | None = entry.load()(home)
         if found is not None:

@@ -18,20 +18,20 @@ _SECONDS = 600.0
 async def connect(
     name: str, url: str, credential: Credential, *, seconds: float = _SECONDS
 ) -> AsyncIterator["Service"]:
-    """A service at its address, asked with the tokens of a credential."""
+    """A client for the service at `url` that uses a credential's tokens."""
     bearer = Bearer(credential)
     async with httpx.AsyncClient(base_url=url, auth=bearer, timeout=seconds, trust_env=False) as http:
         yield Service(name, http)
 
 
 class Bearer(httpx.Auth):
-    """Puts a token into each request. A long command outlives its first one."""
+    """Puts the current token into each request: a long command outlives its first token."""
 
     def __init__(self, credential: Credential) -> None:
         self._credential = credential
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """The request with the credential's current token. Raises CommandFailed."""
+        """Yield the request with the credential's current token. Raises CommandFailed."""
         token = await asyncio.to_thread(self._credential.token)
         request.headers["authorization"] = f"Bearer {token}"
         yield request
@@ -45,15 +45,15 @@ class Service:
         self._http = http
 
     async def get(self, path: str, **query: str) -> Any:
-        """What is at an address. Raises CommandFailed."""
+        """The JSON at a path. Raises CommandFailed."""
         return (await self._ask("GET", path, params=query)).json()
 
     async def version(self, path: str) -> str:
-        """The ETag of what is at an address; empty if it has none. Raises CommandFailed."""
+        """The ETag of the resource at a path; empty if it has none. Raises CommandFailed."""
         return str((await self._ask("GET", path)).headers.get("etag", ""))
 
     async def post(self, path: str, body: Mapping[str, Any] | None = None, *, if_match: str = "") -> Any:
-        """The answer to a command, if the thing still has the version `if_match`. Raises CommandFailed."""
+        """Send a command, conditional on the ETag `if_match` if given; return the reply. Raises CommandFailed."""
         reply = await self._ask("POST", path, json=body, headers={"if-match": if_match} if if_match else {})
         return reply.json() if reply.content else None
 
@@ -62,11 +62,11 @@ class Service:
         return (await self._ask("PUT", path, json=body)).json()
 
     async def send(self, path: str, text: str, media_type: str) -> Any:
-        """The answer to a command whose body is a file. Raises CommandFailed."""
+        """Send a command whose body is a file; return the reply. Raises CommandFailed."""
         return (await self._ask("POST", path, content=text.encode(), headers={"content-type": media_type})).json()
 
     async def items(self, path: str, **query: str) -> AsyncIterator[dict[str, Any]]:
-        """Every item of a list, page after page."""
+        """Every item of a list, page by page. Raises CommandFailed."""
         after: dict[str, str] = {}
         while True:
             page = await self.get(path, limit="200", **query, **after)
@@ -86,14 +86,14 @@ class Service:
 
 
 def no_answer(service: str, error: httpx.HTTPError) -> CommandFailed:
-    """The error to raise if a service did not answer a request."""
+    """The error for a request that a service did not answer."""
     if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
         return TimedOut(f"{service} did not answer in time")
     return Unreachable(f"{service} does not answer: {error or type(error).__name__}")
 
 
 def require_success(service: str, reply: httpx.Response) -> None:
-    """Raise NotFound or Refused, with the problem's words, if a service answered with an error."""
+    """Raise NotFound or Refused, with the problem's title and detail, if a service replied with an error."""
     if not reply.is_error:
         return
     try:
@@ -105,7 +105,7 @@ def require_success(service: str, reply: httpx.Response) -> None:
 
 
 async def every_item(services: Mapping[str, Service], path: str, **query: str) -> list[tuple[Service, dict[str, Any]]]:
-    """Every item of a list that each service has. All services are asked at once."""
+    """Every item of a list that each service has; queries all services concurrently."""
 
     async def of(service: Service) -> list[tuple[Service, dict[str, Any]]]:
         return [(service, item) async for item in service.items(path, **query)]

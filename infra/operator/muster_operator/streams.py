@@ -1,4 +1,4 @@
-"""`muster streams`: the position of every stream in every service; gaps, the epoch, and rereading after a restore."""
+"""`muster streams`: every stream's position in every service; gaps, the epoch, and rereading after a restore."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ app = group(
     "Show each stream's last sequence, produced and applied; accept gaps, raise the epoch, reread topics.",
     runs_alone=True,
 )
-gap = group("Accept sequences that are missing from a stream.")
+gap = group("Accept the sequences that a stream lacks.")
 epoch = group("Raise the epoch of a service's streams.")
 app.add_typer(gap, name="gap")
 app.add_typer(epoch, name="epoch")
@@ -106,7 +106,7 @@ async def accept_gap(
 @epoch.command("raise")
 @on_target()
 async def raise_epoch(target: Target, service: Restored, reason: Reason) -> Answer:
-    """After a restore: continue every stream of the service in a new epoch. Run it with its operator routes only."""
+    """Continue every stream of a restored service in a new epoch. Run the service with its operator routes only."""
     async with target.services() as services:
         own = {name for name, topic in all_topics().items() if topic.owner == service}
         others = {name: each for name, each in services.items() if name != service}
@@ -130,9 +130,9 @@ async def raise_epoch(target: Target, service: Restored, reason: Reason) -> Answ
 @app.command()
 @on_target()
 async def rewind(target: Target, service: Restored, reason: Reason) -> Answer:
-    """Make a service read its topics from the beginning. It skips what it has applied.
+    """Make a service read its topics again from the beginning. It skips what it has already applied.
 
-    Run the service with its operator routes only: Kafka refuses while a process of the service consumes.
+    Run the service with its operator routes only: Kafka refuses while any process of the service consumes.
     """
     async with target.services(service) as services:
         rewound = await services[service].post("/v1/rewind", {"reason": reason})
@@ -144,9 +144,9 @@ async def rewind(target: Target, service: Restored, reason: Reason) -> Answer:
 @on_target()
 async def pass_record(
     target: Target,
-    service: Annotated[str, typer.Argument(help="The service that is blocked by the record.")],
+    service: Annotated[str, typer.Argument(help="The service that the record blocks.")],
     topic: Topic,
-    partition: Annotated[int, typer.Argument(min=0, help="As readiness names it: topic[partition]@offset.")],
+    partition: Annotated[int, typer.Argument(min=0, help="As the readiness check shows it: topic[partition]@offset.")],
     offset: Annotated[int, typer.Argument(min=0)],
     reason: Reason,
     through: Annotated[
@@ -165,7 +165,7 @@ async def pass_record(
 async def _states(
     services: Mapping[str, Service], query: Mapping[str, str]
 ) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
-    """Each service's view of each stream."""
+    """Each service's state of each stream, by topic and agency, then by service."""
     states: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for service, item in await every_item(services, "/v1/streams", **query):
         states.setdefault((item["topic"], item["agency_id"]), {})[service.name] = item
@@ -182,7 +182,7 @@ def _as_json(position: Position) -> dict[str, int] | None:
 
 
 def _caught_up(applied: Position, produced: Position) -> bool:
-    """Whether nothing is left to apply. A raised epoch shows in a reader with its first event."""
+    """Whether nothing is left to apply. A reader learns of a raised epoch only from its first event."""
     return applied == produced or (applied[0] < produced[0] and applied[1] >= produced[1])
 
 

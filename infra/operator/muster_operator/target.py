@@ -1,4 +1,4 @@
-"""The servers that an operator's command uses: the stack's in a home folder, or those that the environment names."""
+"""The servers that an operator's command uses: a home folder's stack, or those that the environment names."""
 
 import inspect
 import os
@@ -27,10 +27,10 @@ _URL = re.compile(r"MUSTER_([A-Z]+)_URL")
 
 @dataclass(frozen=True)
 class Target:
-    """Where the services, Postgres (as superuser) and Kafka are; what is not known is empty.
+    """Where the services, Postgres (as superuser), and Kafka are; unknown ones are empty.
 
-    Without a `token`, the stack's issuer may issue one with `issue`. `settings_of` answers the environment of a
-    service's own commands, if a stack runs. `kafka_settings` are those that the environment does not give.
+    Without a `token`, `issue` gets one from the stack's issuer. `settings_of` returns the environment of a service's
+    own commands, if a stack runs. `kafka_settings` are the fields of KafkaSettings that the environment does not set.
     """
 
     urls: Mapping[str, str]
@@ -38,20 +38,20 @@ class Target:
     admin_dsn: str
     kafka_settings: Mapping[str, str]
     topic_prefix: str
-    home: Path = DEFAULT_HOME  # where a stack was looked for
+    home: Path = DEFAULT_HOME  # where it looked for a stack
     issue: Callable[..., str] | None = None
     settings_of: Callable[[str], Mapping[str, str]] | None = None
 
     @classmethod
     def find(cls, home: Path, token: str | None = None) -> "Target":
-        """The stack that runs in a home folder, or else what the environment names.
+        """The stack in a home folder, or else the servers that the environment names.
 
         MUSTER_<SERVICE>_URL and MUSTER_ADMIN_DSN take precedence over the stack; MUSTER_KAFKA_BOOTSTRAP and
-        MUSTER_TOPIC_PREFIX, from which the stack itself was started, do not.
-        Raises BadInput for a home folder if nothing that runs stacks is installed.
+        MUSTER_TOPIC_PREFIX do not, because the stack itself was started with them.
+        Raises BadInput for a home folder if muster-local is not installed.
         """
         if home != DEFAULT_HOME and not servers.stacks_are_known():
-            raise BadInput("--home needs the distribution muster-local, which is not installed")
+            raise BadInput("--home needs the package muster-local, which is not installed")
         stack = servers.of_stack(home)
         urls = {match[1].lower(): url for name, url in os.environ.items() if url and (match := _URL.fullmatch(name))}
         token, admin_dsn = token or _secret("MUSTER_TOKEN"), _secret("MUSTER_ADMIN_DSN")
@@ -70,8 +70,8 @@ class Target:
 
     @cached_property
     def kafka(self) -> "KafkaConnection":
-        """How Kafka is reached; at no address, if none is known. Raises BadInput where settings contradict others."""
-        # A command that does not ask Kafka loads no client.
+        """The connection to Kafka; its address is empty if none is known. Raises BadInput for invalid settings."""
+        # Imported late, so that a command without Kafka loads no client.
         from pydantic import ValidationError
 
         from muster_runtime.kafka_settings import KafkaSettings
@@ -84,15 +84,15 @@ class Target:
             raise BadInput(explain(error)) from None
 
     def credential(self, *scopes: str) -> "Credential":
-        """What issues the tokens of a command; the stack's issuer gives them these scopes. Raises BadInput."""
-        # A command that asks no service loads no HTTP client.
+        """The source of a command's tokens; the stack's issuer gives them these scopes. Raises BadInput."""
+        # Imported late, so that a command without requests loads no HTTP client.
         from muster_operator.session.tokens import find_credential
 
         issue = self.issue
         return find_credential(self.token, None if issue is None else lambda: issue(*scopes))
 
     def require(self, *names: str) -> "Target":
-        """Raise BadInput if one of `urls`, `admin_dsn`, `kafka` is not known."""
+        """Raise BadInput if one of these, of `urls`, `admin_dsn`, and `kafka`, is unknown."""
         how = {"urls": "MUSTER_<SERVICE>_URL", "admin_dsn": "MUSTER_ADMIN_DSN", "kafka": "MUSTER_KAFKA_BOOTSTRAP"}
         for name in names:
             if not (self.kafka.bootstrap if name == "kafka" else getattr(self, name)):
@@ -100,19 +100,19 @@ class Target:
         return self
 
     def lacking(self, variable: str) -> BadInput:
-        """The error that neither a stack nor this variable of the environment says where a server is."""
+        """The error to raise if neither a stack nor this environment variable names a server."""
         stack = f"no stack is running in {self.home.absolute()}, and " if servers.stacks_are_known() else ""
         return BadInput(f"{stack}{variable} is not set")
 
     def administrator(self) -> "Administrator":
-        """Kafka's administrator. Raises BadInput if it is not known where Kafka is."""
-        # Most commands need none, and its client takes long to load.
+        """A Kafka administrator's connection. Raises BadInput if Kafka's address is unknown."""
+        # Imported late: most commands do not need its client, which is slow to load.
         from muster_operator.access.administrator import Administrator
 
         return Administrator(self.require("kafka").kafka.librdkafka_options())
 
     def url(self, service: str) -> str:
-        """The address of a service. Raises BadInput if there is none."""
+        """The base URL of a service. Raises BadInput if it is unknown."""
         self.require("urls")
         if service not in self.urls:
             raise BadInput(f"--service {service}: must be one of {', '.join(self.urls)}")
@@ -122,9 +122,9 @@ class Target:
     async def services(
         self, only: str | None = None, *, scopes: tuple[str, ...] = ()
     ) -> AsyncIterator[dict[str, "Service"]]:
-        """Each service by its name, or only one, with a token for `scopes`, by default the operator's.
+        """Each service by name, or `only` one, with a token for `scopes`, by default the operator's.
 
-        Raises BadInput if there is none.
+        Raises BadInput if no service's URL is known.
         """
         from muster_operator.service import connect
 
@@ -136,7 +136,7 @@ class Target:
 
 
 def _secret(setting: str) -> str:
-    """A secret of the environment, or of the file that it names. Raises BadInput for a file that cannot be read."""
+    """A secret from the environment, or from the file that it names. Raises BadInput for an unreadable file."""
     if setting in os.environ:
         return os.environ[setting]
     if f"{setting}_FILE" not in os.environ and "MUSTER_SECRETS_DIR" not in os.environ:
@@ -151,9 +151,9 @@ def _secret(setting: str) -> str:
 
 
 def on_target(*, asks: bool = True) -> Callable[[Callable[..., Coroutine[Any, Any, Answer]]], Callable[..., None]]:
-    """Make a command that works on a Target: the one that --home, --token, and the environment name.
+    """Turn a coroutine into a command that gets the Target that --home, --token, and the environment name.
 
-    A command that does not call services (`asks`) has no --token.
+    Only a command that calls services (`asks`) has --token.
     """
     common = [
         Parameter("home", Parameter.KEYWORD_ONLY, default=DEFAULT_HOME, annotation=HomeOption),

@@ -1,6 +1,6 @@
-"""`muster topics`: compares a cluster's topics and ACLs with the contracts, and corrects what is safe.
+"""`muster topics`: compares a cluster's topics and ACLs with the contracts, and corrects what is safe to correct.
 
-It never adds partitions to a live topic, because its streams would lose their order, and never deletes anything.
+It never adds partitions to a live topic, because its streams would lose their order, and never deletes a topic.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,11 +31,11 @@ from muster_runtime.messaging.connection import KafkaConnection
 
 app = group("Compare Kafka's topics with the contracts, and correct them.")
 
-# Kafka's mark of a setting that somebody has set on the topic itself.
+# Kafka's config_source of a setting that is set on the topic itself.
 _SET_ON_TOPIC = 1
 
-# Kafka's own topics, which hold for all programs of a cluster: where they lose what was acknowledged, the positions of
-# consumer groups go back, and an unfinished transaction may seem finished.
+# Kafka's internal topics, which all programs on a cluster share. If they lose acknowledged records, consumer groups go
+# back, and an unfinished transaction may seem finished.
 _KAFKAS_OWN = ("__consumer_offsets", "__transaction_state")
 
 # Whether a broker that lacks acknowledged events may lead.
@@ -62,7 +62,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class LiveTopic:
-    """A topic in the cluster: its partitions, their lowest number of replicas, and the settings of the topic itself.
+    """A topic in the cluster: its partitions, their lowest number of replicas, and the topic's own settings.
 
     `min_in_sync` and `unclean` are the values in effect, wherever they are set.
     """
@@ -75,9 +75,9 @@ class LiveTopic:
 
 
 async def read_cluster(admin: AIOKafkaAdminClient, prefix: str) -> dict[str, LiveTopic]:
-    """The cluster's topics that have the prefix and the name of a topic of Muster.
+    """The cluster's topics whose names start with the prefix and `muster.`.
 
-    Raises Refused if a broker does not describe one, which happens for a moment after its creation.
+    Raises Refused if a broker does not describe one, which happens briefly after its creation.
     """
     return await _read(admin, [name for name in await admin.list_topics() if name.startswith(f"{prefix}muster.")])
 
@@ -114,7 +114,7 @@ def _live(partitions: Sequence[Mapping[str, Any]], entries: Sequence[Mapping[str
 def differences(
     prefix: str, wanted: Iterable[Topic], live: Mapping[str, LiveTopic], replicas: int
 ) -> Iterator[Difference]:
-    """Compare the contracts, with this number of replicas for each topic, with the cluster."""
+    """Compare the cluster with the contracts, and with this number of replicas for each topic."""
     names = {prefix + topic.name: topic for topic in wanted}
     for name, topic in names.items():
         if name not in live:
@@ -137,7 +137,7 @@ def differences(
 
 
 def differences_of_kafkas_own(live: Mapping[str, LiveTopic], replicas: int) -> Iterator[Difference]:
-    """The differences of Kafka's own topics, which only a person may change: other programs use them too."""
+    """The differences of Kafka's internal topics, which only a person may correct: other programs use them too."""
     for name, there in live.items():
         if there.replicas < replicas:
             what = f"copies: {there.replicas}, not {replicas}; use kafka-reassign-partitions.sh"
@@ -151,7 +151,7 @@ def differences_of_kafkas_own(live: Mapping[str, LiveTopic], replicas: int) -> I
 
 
 async def plan(kafka: KafkaConnection, prefix: str) -> list[Difference]:
-    """The differences of a cluster."""
+    """How a cluster differs from the contracts."""
     async with connect(kafka) as admin:
         replicas = await usual_replicas(admin)
         existing = set(await admin.list_topics())
@@ -165,7 +165,7 @@ async def plan(kafka: KafkaConnection, prefix: str) -> list[Difference]:
 async def apply(kafka: KafkaConnection, prefix: str, replicas: int | None = None) -> list[Difference]:
     """Create missing topics and correct settings. Returns the differences that are left for a person.
 
-    Each topic gets `replicas` replicas, by default three, or as many as there are brokers.
+    Each new topic gets `replicas` replicas, by default three, or the number of brokers if there are fewer.
     """
     async with connect(kafka) as admin:
         copies = replicas or await usual_replicas(admin)
@@ -173,7 +173,7 @@ async def apply(kafka: KafkaConnection, prefix: str, replicas: int | None = None
         found = list(differences(prefix, described_topics().values(), live, copies))
         await create_topics(kafka, prefix, described_topics().values(), replicas=copies)
         altered = {difference.topic for difference in found if difference.remedy is Remedy.ALTER}
-        # The request replaces all that is set on a topic, so what else is there goes with it.
+        # The request replaces all of a topic's settings, so it repeats those that stay.
         changed = [
             ConfigResource(
                 ConfigResourceType.TOPIC,

@@ -23,11 +23,11 @@ async def create_topics(
     partitions: int | None = None,
     replicas: int | None = None,
 ) -> list[str]:
-    """Create the missing topics, with at most `partitions` partitions each, if it is given.
+    """Create the missing topics, with at most `partitions` partitions each, if given.
 
-    Each has `replicas` replicas, by default as many as `usual_replicas`. An existing topic stays as it is: partitions
-    are never added to a live topic. Returns the names of the new topics once the brokers know them. Raises
-    TimeoutError if they do not in time.
+    Each gets `replicas` replicas, by default `usual_replicas`. Existing topics stay unchanged: partitions are never
+    added to a live topic. Returns the names of the new topics once the brokers know them. Raises TimeoutError if they
+    do not within VISIBLE_WITHIN_SECONDS.
     """
     async with connect(kafka) as admin:
         copies = replicas or await usual_replicas(admin)
@@ -42,7 +42,7 @@ async def create_topics(
         ]
         answer = await admin.create_topics(wanted)
         created = _done(answer.to_object()["topic_errors"], ignored=TopicAlreadyExistsError)
-        # The controller answers before the brokers know of the topics: a service that starts now would miss them.
+        # The controller answers before the brokers know the topics: a service that starts now would miss them.
         async with asyncio.timeout(VISIBLE_WITHIN_SECONDS):
             while not {topic.name for topic in wanted} <= set(await admin.list_topics()):
                 await asyncio.sleep(0.02)
@@ -50,19 +50,19 @@ async def create_topics(
 
 
 async def usual_replicas(admin: AIOKafkaAdminClient) -> int:
-    """The number of replicas of a topic on this cluster: three, or as many as there are brokers."""
+    """The number of replicas of a topic on this cluster: three, or the number of brokers if there are fewer."""
     return min(REPLICAS, len((await admin.describe_cluster())["brokers"]))
 
 
 async def delete_topics(kafka: KafkaConnection, names: Iterable[str]) -> None:
-    """Delete topics by their names in Kafka. It is not an error if one does not exist."""
+    """Delete topics by their names in Kafka. A missing topic is not an error."""
     async with connect(kafka) as admin:
         answer = await admin.delete_topics(list(names))
     _done(answer.to_object()["topic_error_codes"], ignored=UnknownTopicOrPartitionError)
 
 
 def _done(outcomes: Iterable[dict[str, Any]], *, ignored: type[Exception]) -> list[str]:
-    """The topics for which the broker reported success. Raises any other error than the ignored one."""
+    """The topics for which the broker reported success. Raises any error except the ignored one."""
     done = []
     for outcome in outcomes:
         if outcome["error_code"] == 0:

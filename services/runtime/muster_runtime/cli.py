@@ -105,7 +105,7 @@ def run(build: Callable[[], Service], schema: Schema) -> None:
         reason: Annotated[str, typer.Option("--reason", help="The reason for --swap; the audit trail keeps it.")] = "",
         as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     ) -> None:
-        """Rebuild a projection from the topics and compare it with the live one; with --swap, replace that.
+        """Rebuild a projection from the topics and compare it with the live one; --swap replaces the live one.
 
         The exit status is 1 if they differ and not every difference was swapped.
         """

@@ -127,7 +127,7 @@ async def test_muster_runs_the_services_command_with_its_settings_and_passes_on_
     environment["MUSTER_POSTGRES_WORKER_DSN"] = "postgresql://notify_worker@127.0.0.1:1/muster"
     away = run("muster_operator", "rebuild", "notify.directory")
     assert away.returncode == 5
-    assert away.stderr.startswith("Postgres cannot be asked: ")
+    assert away.stderr.startswith("Postgres cannot be queried: ")
     assert len(away.stderr.splitlines()) == 1
 
 

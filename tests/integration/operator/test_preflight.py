@@ -180,7 +180,7 @@ async def test_each_thing_that_is_wrong_is_named(installation: Installation) -> 
         await connection.close()
 
     await schema("insert into schema_migrations (version) values ('20990101000000')")
-    assert "this muster does not know" in (await asyncio.to_thread(installation.preflight))[1]["schema"][1]
+    assert "unknown to this muster" in (await asyncio.to_thread(installation.preflight))[1]["schema"][1]
     await schema("delete from schema_migrations where version > '20250814'")
     behind = (await asyncio.to_thread(installation.preflight))[1]["schema"]
     assert (behind[0], "python -m muster_entitlements migrate" in behind[1]) == ("warning", True)

@@ -53,7 +53,7 @@ class Program:
         """A check that has looked once, and waits."""
         process = await self.start()
         assert process.stderr is not None
-        assert b"1 streams are under way" in await process.stderr.readline()
+        assert b"1 streams that are under way" in await process.stderr.readline()
         return process
 
     async def missing(self) -> list[dict[str, Any]]:
@@ -215,5 +215,5 @@ async def test_servers_that_do_not_answer_are_named(program: Program) -> None:
     process = await program.start()
     stdout, stderr = await process.communicate()
     assert process.returncode == 5
-    assert stderr.startswith(b"muster: Postgres cannot be asked: ")
+    assert stderr.startswith(b"muster: Postgres cannot be queried: ")
     assert (stdout, stderr.count(b"\n")) == (b"", 1)

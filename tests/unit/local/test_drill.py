@@ -56,7 +56,7 @@ def test_without_a_clone_it_says_where_it_looked(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(drill, "_FAULTS", tmp_path / "faults")
     result = run("--list")
     assert result.exit_code == 2
-    assert "run .venv/bin/muster of a clone" in result.output
+    assert "run .venv/bin/muster from a clone" in result.output
 
 
 def test_a_fault_that_breaks_servers_is_refused_a_borrowed_one() -> None:

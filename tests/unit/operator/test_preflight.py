@@ -90,7 +90,7 @@ async def test_a_mail_server_is_asked_only_if_it_is_set() -> None:
     subject = Subject("notify", NotifySettings(environment="sandbox", smtp_port=1))
     assert [finding async for finding in check_smtp(subject, {})] == []
     (away,) = [finding async for finding in check_smtp(subject, {"MUSTER_SMTP_HOST": "127.0.0.1"})]
-    assert (away.status, away.found.startswith("127.0.0.1:1 does not take a session: ")) == (Status.FAILED, True)
+    assert (away.status, away.found.startswith("127.0.0.1:1 does not accept a session: ")) == (Status.FAILED, True)
 
 
 def test_each_service_has_its_folder_of_secrets_or_the_one_of_all(

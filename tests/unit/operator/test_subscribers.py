@@ -47,11 +47,11 @@ FACTS: dict[str, Any] = {
         ({"classification": "secret"}, "classification: 'secret': Input should be 'public' or 'restricted'"),
         (
             {"reads": ["muster.billing.TermStarted.v2"]},
-            "TermStarted.v2 is not known: of this event there is muster.billing.TermStarted.v1",
+            "TermStarted.v2 is unknown: this event has muster.billing.TermStarted.v1",
         ),
         (
             {"reads": ["muster.billing.TermStart.v1"]},
-            "TermStart.v1 is no event of Muster; did you mean muster.billing.TermStarted.v1?",
+            "TermStart.v1 is not an event of Muster; did you mean muster.billing.TermStarted.v1?",
         ),
         ({"reads": ["muster.entitlements.SeatAssigned.v1"]}, f"is on {SEAT}, which topics does not name"),
         ({"produces": [SEAT]}, f"produces: {SEAT} belongs to entitlements, and nobody else writes to it"),
@@ -83,7 +83,7 @@ def test_an_outside_producer_writes_to_the_topic_that_a_contract_gives_it(monkey
 
 def test_the_file_keeps_its_comments_and_its_order(tmp_path: Path) -> None:
     path = tmp_path / "subscribers.toml"
-    with pytest.raises(BadInput, match="no such file"):
+    with pytest.raises(BadInput, match="no such subscribers' file"):
         Registry.read(path)
     first, second = checked("zeta", FACTS), checked("alpha", FACTS)
     Registry.read(path, may_be_missing=True).put(first)
@@ -109,7 +109,8 @@ def test_the_runbooks_example_can_be_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"), [("[zeta", "is no TOML"), ("zeta = 1", "zeta: must be a table"), ("[zeta]\n", "owner")]
+    ("text", "complaint"),
+    [("[zeta", "is not TOML"), ("zeta = 1", "zeta: must be a subscriber's table"), ("[zeta]\n", "owner")],
 )
 def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
     path = tmp_path / "subscribers.toml"

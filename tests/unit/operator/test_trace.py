@@ -1,4 +1,4 @@
-"""The tree of a path, grown from what was found of it."""
+"""The tree of a path, built from the facts about it."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -87,7 +87,7 @@ def test_a_command_leads_to_its_event_its_effects_and_its_deliveries() -> None:
         (Progress({STREAM: (2, 1)}), "applied"),
         (Progress({STREAM: (1, 6)}, {STREAM: Parked(after(5), "KeyError", (1, 7))}), "parked: KeyError"),
         (Progress({STREAM: (1, 4)}, {STREAM: Parked(after(5), "KeyError", (1, 5))}), "parked behind 5: KeyError"),
-        (None, "could not be asked"),
+        (None, "did not answer"),
     ],
 )
 def test_an_event_shows_how_far_each_reader_is(progress: Progress | None, said: str) -> None:
@@ -129,7 +129,7 @@ def test_what_nothing_known_has_led_to_stands_for_itself() -> None:
     alone = Facts()
     alone.add([event(AgencyEnrolled, 7)])
     assert grow(alone)[0].text == "commit without an audit row"
-    assert {node.text for node in grow(alone)[0].children[0].children} == {"could not be asked"}
+    assert {node.text for node in grow(alone)[0].children[0].children} == {"did not answer"}
 
 
 def test_events_that_name_each_other_as_their_cause_are_shown_once() -> None:

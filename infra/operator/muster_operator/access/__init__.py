@@ -1,1 +1,1 @@
-"""Who may do what on Kafka: ACLs from the topics' files, and the credentials of those who log in with a password."""
+"""Access to Kafka: ACLs derived from the topics' files, and the credentials of users with a password."""

@@ -1,7 +1,7 @@
 """What each identity may do on Kafka: access control lists (ACLs), derived from the topics' files. Pure.
 
-Kafka refuses what no ACL allows. Reading and writing imply Describe, and writing to a topic implies the right to an
-idempotent producer's id, so neither is listed.
+Kafka denies whatever no ACL allows. Read and Write imply Describe, and Write on a topic implies the right to an
+idempotent producer's ID, so neither is listed.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -11,15 +11,15 @@ from enum import StrEnum
 from muster_contracts import Topic
 from muster_contracts.topics import SERVICES
 
-# Who owns the topic of the sandbox's clock, which production does not have.
+# The owner of the sandbox's clock topic, which production does not have.
 SANDBOX = "sandbox"
 
-# How an identity's name becomes Kafka's principal.
+# The template that turns an identity's name into a Kafka principal.
 PRINCIPAL = "User:{name}"
 
 
 class Kind(StrEnum):
-    """What an ACL is about."""
+    """The type of an ACL's resource."""
 
     TOPIC = "topic"
     GROUP = "group"
@@ -28,7 +28,7 @@ class Kind(StrEnum):
 
 
 class Operation(StrEnum):
-    """What somebody does to it, as Kafka's own tools write it."""
+    """An operation on a resource, spelled as Kafka's own tools spell it."""
 
     READ = "Read"
     WRITE = "Write"
@@ -45,9 +45,9 @@ class Operation(StrEnum):
 
 @dataclass(frozen=True, order=True, slots=True)
 class Acl:
-    """That a principal may do an operation to what has a name, or, if `prefixed`, a name that begins with it.
+    """A principal's right to an operation on the resource `name`, or, if `prefixed`, on all whose names start with it.
 
-    One that is not `allow` denies it instead. Muster makes no such one, and none for a single `host`.
+    Without `allow`, it denies the operation. Muster creates no such ACL, and none for a single `host`.
     """
 
     principal: str
@@ -64,12 +64,12 @@ class Acl:
         return f"{self.principal} {verb} {self.operation} {self.kind} {self.name}{'…' if self.prefixed else ''}{where}"
 
     def covers(self, name: str) -> bool:
-        """Whether it is about what has this name."""
+        """Whether it applies to the resource with this name."""
         return name.startswith(self.name) if self.prefixed else self.name in (name, "*")
 
 
 def principal_of(name: str, template: str = PRINCIPAL) -> str:
-    """Kafka's name for a service or a subscriber."""
+    """The Kafka principal of a service or subscriber."""
     return template.replace("{name}", name)
 
 
@@ -78,7 +78,7 @@ def acls_of_services(
 ) -> list[Acl]:
     """The ACLs that the services need, and no more: one principal each.
 
-    `prefix` stands before the names of topics, groups, and transactional ids. With `sandbox`, those of its clock, too.
+    `prefix` starts the names of topics, groups, and transactional IDs. `sandbox` adds the ACLs for the clock's topic.
     """
     return sorted(set(_of_services(list(topics), prefix, principal, sandbox=sandbox)))
 
@@ -91,32 +91,32 @@ def _of_services(topics: list[Topic], prefix: str, principal: str, *, sandbox: b
         owner, name = principal_of(topic.owner, principal), prefix + topic.name
         yield from produces(owner, topic, prefix, topic.owner)
         if not is_clock:
-            # It also reads what it wrote: the ends of its topics tell whether its database has lost commits.
+            # An owner also reads its own topics: their ends show whether its database has lost commits.
             yield from _uses(owner, name)
         for reader in topic.readers:
             who = principal_of(reader, principal)
             if is_clock:
-                yield Acl(who, Kind.TOPIC, name, Operation.READ)  # it follows it, without a group
+                yield Acl(who, Kind.TOPIC, name, Operation.READ)  # it reads the clock without a group
                 continue
             yield from _uses(who, name)
             yield Acl(who, Kind.GROUP, prefix + reader, Operation.READ)
 
 
 def _uses(principal: str, topic: str) -> Iterator[Acl]:
-    """A service reads a topic, and looks whether it is set so that it loses nothing."""
+    """A service reads a topic, and its settings, to check that the topic cannot lose events."""
     yield Acl(principal, Kind.TOPIC, topic, Operation.READ)
     yield Acl(principal, Kind.TOPIC, topic, Operation.DESCRIBE_CONFIGS)
 
 
 def produces(principal: str, topic: Topic, prefix: str, name: str) -> Iterator[Acl]:
-    """Somebody of that name writes to a topic. Writers of a compacted topic are fenced by a transactional id."""
+    """The ACLs of a topic's writer. A transactional ID fences the writers of a compacted topic."""
     yield Acl(principal, Kind.TOPIC, prefix + topic.name, Operation.WRITE)
     if topic.compacted:
         yield Acl(principal, Kind.TRANSACTIONAL_ID, fence_of(prefix, name), Operation.WRITE)
 
 
 def fence_of(prefix: str, name: str) -> str:
-    """The transactional id by which a producer's processes fence one another; the relay's, for a service."""
+    """The transactional ID with which a producer's processes fence each other; a service's relay uses it."""
     return f"{prefix}{name}-relay"
 
 
@@ -128,7 +128,7 @@ def acls_of_subscriber(
     prefix: str = "",
     principal: str = PRINCIPAL,
 ) -> list[Acl]:
-    """The ACLs of a program that is no service of Muster: it reads topics, in groups whose names begin with `name.`."""
+    """The ACLs of a program outside Muster. It reads topics in groups whose names start with `name.`."""
     who = principal_of(name, principal)
     read = [Acl(who, Kind.TOPIC, prefix + topic.name, Operation.READ) for topic in topics]
     groups = [Acl(who, Kind.GROUP, f"{prefix}{name}.", Operation.READ, prefixed=True)] if read else []
@@ -146,7 +146,7 @@ class Remedy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AclDifference:
-    """An ACL that is missing, or that nothing of Muster needs."""
+    """An ACL that is missing, or that nothing in Muster needs."""
 
     acl: Acl
     what: str
@@ -162,11 +162,11 @@ def compare(
     principal: str = PRINCIPAL,
     registered: bool = False,
 ) -> list[AclDifference]:
-    """How a cluster's ACLs differ from those wanted, as far as they are Muster's affair.
+    """The differences between a cluster's ACLs and the wanted ones, as far as they concern Muster.
 
-    What the services' principals have beyond, and what anybody has on Muster's own topics, groups, and ids, can be
-    pruned. What also reaches other programs' is for a person. Unless the subscribers are `registered` in `wanted`,
-    what is not a service's is for a person, too: `wanted` does not say who subscribes.
+    Extra ACLs of the services' principals, and anybody's on Muster's own topics, groups, and IDs, can be pruned. An ACL
+    that also covers other programs' resources is left to a person. Unless `wanted` includes the `registered`
+    subscribers, other principals' ACLs are left to a person too: `wanted` does not say who subscribes.
     """
     services = {principal_of(name, principal) for name in (*SERVICES, SANDBOX)}
     owned = _Owned([prefix + topic.name for topic in topics], prefix)
@@ -178,25 +178,25 @@ def compare(
             what = "no registered subscriber needs it" if registered else "not a service's: name the subscribers' file"
             found.append(AclDifference(acl, what, Remedy.PRUNE if registered else Remedy.PERSON))
         elif owned.is_reached_by(acl):
-            found.append(AclDifference(acl, "reaches Muster's, and others'", Remedy.PERSON))
+            found.append(AclDifference(acl, "also covers other programs' resources", Remedy.PERSON))
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class _Owned:
-    """What is Muster's on a cluster: these topics, and what else begins as its topics do; its groups, and its ids."""
+    """Muster's resources on a cluster: its topics, any other topic named `muster.…`, its groups, and its IDs."""
 
     topics: list[str]
     prefix: str
 
     def holds(self, acl: Acl) -> bool:
-        """Whether it is about Muster's alone."""
+        """Whether an ACL covers only Muster's resources."""
         if acl.kind is Kind.TOPIC:
             return acl.name.startswith(f"{self.prefix}muster.")
         return acl.kind in (Kind.GROUP, Kind.TRANSACTIONAL_ID) and acl.name in self._names(acl.kind)
 
     def is_reached_by(self, acl: Acl) -> bool:
-        """Whether it is about Muster's as well."""
+        """Whether an ACL covers a resource of Muster's."""
         names = self.topics if acl.kind is Kind.TOPIC else self._names(acl.kind)
         return any(map(acl.covers, names))
 

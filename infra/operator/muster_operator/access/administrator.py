@@ -1,4 +1,4 @@
-"""Kafka's own records of who may do what: ACLs, and the users who log in with SCRAM-SHA-512."""
+"""Reads and changes Kafka's ACLs and its users with SCRAM-SHA-512 passwords."""
 
 import asyncio
 from collections.abc import Collection, Mapping
@@ -60,7 +60,7 @@ _ANSWERED_NOT = (
 
 
 class Administrator:
-    """An administrator's connection to a cluster; `options` are those of librdkafka.
+    """An administrator's connection to a cluster; `options` are librdkafka's.
 
     Every method raises Unreachable if no broker answers, and Refused if the cluster refuses.
     """
@@ -71,7 +71,7 @@ class Administrator:
         self.client: Any = AdminClient({**options, **quiet})
 
     async def acls(self) -> set[Acl]:
-        """Every ACL of the cluster, but for those about Kafka's delegation tokens."""
+        """Every ACL in the cluster, except those for delegation tokens."""
         anything: Any = None
         every = AclBindingFilter(
             ResourceType.ANY,
@@ -86,16 +86,16 @@ class Administrator:
         return {_acl(binding) for binding in await self.ask(self.client.describe_acls(every)) if _is_known(binding)}
 
     async def add(self, acls: Collection[Acl]) -> None:
-        """Add ACLs; one that is there already stays."""
+        """Add ACLs; existing ones stay."""
         await self._each(self.client.create_acls([_binding(acl) for acl in acls]) if acls else {})
 
     async def remove(self, acls: Collection[Acl]) -> None:
-        """Remove ACLs; one that is gone already is no error."""
+        """Remove ACLs; a missing one is not an error."""
         filters = [_filter(acl) for acl in acls]
         await self._each(self.client.delete_acls(filters) if filters else {})
 
     async def has_user(self, name: str) -> bool:
-        """Whether a user of this name can log in with a password."""
+        """Whether a user with this name has a password."""
         await self._require_sight()
         try:
             await self.ask(self.client.describe_user_scram_credentials([name])[name])
@@ -106,13 +106,13 @@ class Administrator:
         return True
 
     async def set_password(self, name: str, password: str) -> None:
-        """Make a user, or give the user another password."""
+        """Create a user, or replace the user's password."""
         credential = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, _ITERATIONS)
         change = UserScramCredentialUpsertion(name, credential, password.encode())
         await self._each(self.client.alter_user_scram_credentials([change]))
 
     async def remove_user(self, name: str) -> None:
-        """Let a user log in no more; it is no error if there is none. A login that lasts stays until it ends."""
+        """Remove a user's password; a missing user is not an error. Existing connections stay until they end."""
         change = UserScramCredentialDeletion(name, ScramMechanism.SCRAM_SHA_512)
         try:
             await self._each(self.client.alter_user_scram_credentials([change]))
@@ -121,30 +121,32 @@ class Administrator:
                 raise
 
     async def _require_sight(self) -> None:
-        """Raise Refused unless ACLs and users may be seen: the client answers that there is none, or even crashes."""
+        """Raise Refused without the right to see ACLs and users: the client would report none, or even crash."""
         cluster = await self.ask(self.client.describe_cluster(include_authorized_operations=True))
         if AclOperation.DESCRIBE not in (cluster.authorized_operations or ()):
-            raise Refused("Kafka refused: to see ACLs and users needs Describe on the cluster, as an administrator has")
+            raise Refused(
+                "Kafka refused: listing ACLs and users needs Describe on the cluster, an administrator's right"
+            )
 
     async def _each(self, futures: Mapping[Any, Any]) -> None:
         for future in futures.values():
             await self.ask(future)
 
     async def ask(self, future: Any) -> Any:
-        """What a request of the client's is answered."""
+        """Wait for the result of a client's request."""
         try:
             async with asyncio.timeout(_SECONDS * 2):
                 return await asyncio.wrap_future(future)
         except KafkaException as error:
             if _code(error) in _ANSWERED_NOT:
-                self.client.poll(0)  # the client notes here why it could not connect
+                self.client.poll(0)  # runs _note, with the reason why it could not connect
                 raise Unreachable(f"Kafka cannot be reached: {self._reason or error.args[0].str()}") from error
             raise Refused(f"Kafka refused: {error.args[0].str()}") from error
         except TimeoutError:
             raise Unreachable("Kafka cannot be reached: it does not answer") from None
 
     def _note(self, error: KafkaError) -> None:
-        """Keep why a broker cannot be connected to; that all of them cannot follows from it."""
+        """Keep the reason why a broker is unreachable; "all brokers down" only follows from it."""
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
             self._reason = error.str()
 
@@ -154,7 +156,7 @@ def _code(error: KafkaException) -> int:
 
 
 def _is_about_nobody(refused: Refused) -> bool:
-    """Whether Kafka refused because there is no such user."""
+    """Whether Kafka refused because the user does not exist."""
     cause = refused.__cause__
     return isinstance(cause, KafkaException) and _code(cause) == KafkaError.RESOURCE_NOT_FOUND
 
@@ -180,7 +182,7 @@ def _binding(acl: Acl) -> AclBinding:
 
 
 def _filter(acl: Acl) -> AclBindingFilter:
-    """What finds this ACL, and no other."""
+    """A filter that matches only this ACL."""
     return AclBindingFilter(*_parts(acl))
 
 

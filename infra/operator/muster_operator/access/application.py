@@ -1,4 +1,4 @@
-"""The ACLs that a cluster should have, beside those that it has: what differs, and how it is put right."""
+"""Compares the ACLs that a cluster has with those that it should have, and corrects them."""
 
 import shlex
 from collections.abc import Collection, Iterator, Sequence
@@ -21,7 +21,7 @@ from muster_operator.subscribers.registry import Registry
 
 @dataclass(frozen=True)
 class Access:
-    """The ACLs of the services, and those of the subscribers in a file, if one is given."""
+    """The ACLs of the services, and of the subscribers in a file, if one is given."""
 
     acls: Sequence[Acl]
     prefix: str
@@ -30,7 +30,7 @@ class Access:
 
     @classmethod
     def wanted(cls, prefix: str, principal: str, subscribers: Path | None, *, sandbox: bool) -> "Access":
-        """What a cluster should have. Raises BadInput if the principal names nobody, or the file cannot be used."""
+        """The ACLs that a cluster should have. Raises BadInput for a principal without {name} and for a bad file."""
         if "{name}" not in principal or ":" not in principal:
             raise BadInput(f"--principal {principal}: must be a type and a name with {{name}}, such as User:{{name}}")
         services = acls_of_services(topics().values(), prefix=prefix, principal=principal, sandbox=sandbox)
@@ -38,7 +38,7 @@ class Access:
         return cls([*services, *registered], prefix, principal, subscribers is not None)
 
     def differences(self, there: Collection[Acl]) -> list[AclDifference]:
-        """How the cluster differs."""
+        """How the cluster's ACLs `there` differ."""
         return compare(
             self.acls,
             there,
@@ -49,7 +49,7 @@ class Access:
         )
 
     def as_commands(self, bootstrap: str) -> Answer:
-        """The commands of Kafka's own tool that add the ACLs, for those who use that."""
+        """The commands of Kafka's own tool that add the ACLs, for operators who prefer it."""
         rules = list(commands(bootstrap, self.acls))
         heading = Text("ACLs, if the cluster checks access (with --acls, this command adds them):", style="dim")
         lines = (Text(rule, no_wrap=True, overflow="ignore") for rule in rules)
@@ -68,10 +68,10 @@ def commands(bootstrap: str, acls: Sequence[Acl]) -> Iterator[str]:
 
 
 async def applied(administrator: Administrator, access: Access, *, prune: bool) -> Answer:
-    """Add what is missing; with `prune`, also remove what can be. Answers what was done, and what is left."""
+    """Add missing ACLs; with `prune`, also remove those that can be pruned. Answers what was done and what is left."""
     found = access.differences(await administrator.acls())
     remedies = {Remedy.ADD, Remedy.PRUNE} if prune else {Remedy.ADD}
-    # First what is missing, so that nobody is without rights in between.
+    # Add before removing, so that nobody is without rights in between.
     await administrator.add([each.acl for each in found if each.remedy is Remedy.ADD])
     await administrator.remove([each.acl for each in found if each.remedy is Remedy.PRUNE and prune])
     done = [each for each in found if each.remedy in remedies]
@@ -86,7 +86,7 @@ async def applied(administrator: Administrator, access: Access, *, prune: bool) 
 
 
 def shown(found: Sequence[AclDifference]) -> Answer:
-    """Differences between the ACLs wanted and those there; it is not ok if there are any."""
+    """The differences as an answer, which is ok only if there are none."""
     data = {"acl_differences": [{**as_json(each.acl), "what": each.what, "remedy": each.remedy} for each in found]}
     if not found:
         return Answer(data, "The ACLs are as described.")

@@ -1,21 +1,21 @@
-"""Options of the commands that are about who may do what on Kafka."""
+"""Options of the commands that manage access to Kafka."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-AclsOption = Annotated[bool, typer.Option("--acls", help="Also the access control lists (ACLs) of Kafka.")]
+AclsOption = Annotated[bool, typer.Option("--acls", help="Include Kafka's access control lists (ACLs).")]
 PrincipalOption = Annotated[
     str,
     typer.Option(
         "--principal",
         envvar="MUSTER_KAFKA_PRINCIPAL",
-        help="How Kafka names the principal of a service or subscriber: {name} stands for its name.",
+        help="The Kafka principal of a service or subscriber: {name} stands for its name.",
     ),
 ]
 SandboxOption = Annotated[
-    bool, typer.Option("--sandbox", help="Include the topic of the sandbox's clock, which production does not have.")
+    bool, typer.Option("--sandbox", help="Include the sandbox clock's topic, which production does not have.")
 ]
 SubscribersOption = Annotated[
     Path | None,

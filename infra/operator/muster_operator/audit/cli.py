@@ -32,7 +32,7 @@ def _instant(text: str) -> datetime:
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no ISO 8601 date or instant") from None
+        raise typer.BadParameter(f"{text!r} is not an ISO 8601 date or instant") from None
     return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
@@ -44,22 +44,22 @@ async def verify_trails(
     agency: _AgencyOption = None,
     since: Annotated[
         datetime | None,
-        typer.Option(parser=_instant, help="Only rows sealed since then. Default: all. The topic is read whole."),
+        typer.Option(parser=_instant, help="Only rows sealed since then. Default: all. Always reads the whole topic."),
     ] = None,
     accept_epoch: Annotated[
         list[int] | None,
-        typer.Option(help="An epoch raised after a restore that you know of: what was lost then is no finding."),
+        typer.Option(help="An epoch raised after a known restore: seals lost in it are not findings."),
     ] = None,
     settle: Annotated[
         float,
         typer.Option(
-            min=0, help="Seconds after which rows that seem late are looked at again: if a sandbox's clock was moved."
+            min=0, help="Seconds until a second check of rows that seem late, for a sandbox whose clock was moved."
         ),
     ] = 0.0,
 ) -> Answer:
     """Compare the audit rows with their seals, and the seals with the topics. The exit status is 1 if they differ.
 
-    A row that was changed before it was sealed, which takes about a minute, is not noticed.
+    It cannot detect a change to a row before it was sealed, which takes about a minute.
     """
     target.require("admin_dsn", "kafka")
     async with clients_of_servers(target.kafka):
@@ -80,7 +80,7 @@ async def verify_trails(
 @app.command("reads")
 @on_target()
 async def list_reads(target: Target, service: ServiceOption = None, agency: _AgencyOption = None) -> Answer:
-    """List the requests whose replies had names or addresses of people: who read whose, oldest first."""
+    """List the requests whose replies had people's names or addresses: who read whose, oldest first."""
     query = {} if agency is None else {"agency_id": agency}
     async with target.services(service) as services:
         found = await every_item(services, "/v1/personal-reads", **query)
@@ -105,10 +105,10 @@ async def export_trail(
     agency: Annotated[str, typer.Option(help="The agency; * is the program itself.")],
     start: Annotated[datetime, typer.Option("--from", parser=_instant, help="Inclusive start of the period.")],
     end: Annotated[datetime, typer.Option("--to", parser=_instant, help="Exclusive end of the period.")],
-    out: Annotated[Path, typer.Option(help="The file; as CSV, the seals go to FILE.seals.csv beside it.")],
-    form: Annotated[Literal["csv", "json"], typer.Option("--format", help="The form of the file.")] = "json",
+    out: Annotated[Path, typer.Option(help="The file; with CSV, the seals go to FILE.seals.csv beside it.")],
+    form: Annotated[Literal["csv", "json"], typer.Option("--format", help="The file's format.")] = "json",
 ) -> Answer:
-    """Export an agency's audit rows of a period with the seals that cover them, whole, so that they can be verified."""
+    """Export an agency's audit rows of a period, with all rows of the seals that cover them, for verification."""
     target.require("admin_dsn")
     if start >= end:
         raise BadInput(f"--from {start.isoformat()}: must be before --to {end.isoformat()}")
@@ -117,7 +117,7 @@ async def export_trail(
         exported = await export(target.admin_dsn, name, agency, start, end, out, form)
     files = ", ".join(map(str, exported.files))
     text = f"{exported.rows:,} rows with {exported.seals:,} seals: {files}"
-    left = Text(f"{exported.unsealed:,} rows of the period are not sealed yet, and left out", style="yellow")
+    left = Text(f"{exported.unsealed:,} rows of the period are not sealed yet and were left out", style="yellow")
     shown = Group(text, left) if exported.unsealed else text
     return Answer({**asdict(exported), "files": [str(file) for file in exported.files]}, shown)
 
@@ -143,7 +143,7 @@ def _answer(verified: list[Verified]) -> Answer:
         "findings": [asdict(finding) for finding in findings],
     }
     if not findings:
-        return Answer(data, Group(counts, "Every sealed row is as it was sealed."))
+        return Answer(data, Group(counts, "Every sealed row matches its seal."))
     shown = table(("service", "agency", "what", "seals", "rows", "found"), map(_row, findings), lines=True)
     count = Text(f"{len(findings)} findings: follow the runbook audit-finding.md", style="red")
     return Answer(data, Group(counts, shown, count), ok=False)

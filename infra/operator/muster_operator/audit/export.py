@@ -1,6 +1,6 @@
-"""`muster audit export`: an agency's rows of a period with the seals that cover them, as CSV or JSON.
+"""`muster audit export`: writes an agency's rows of a period, with the seals that cover them, as CSV or JSON.
 
-Whole seals are exported, so that an outsider can compute their hashes again: docs/audit.md has a script.
+It exports every row of those seals, so that an outsider can recompute their hashes: docs/audit.md has a script.
 """
 
 import csv
@@ -28,13 +28,13 @@ _SEAL_COLUMNS = (
     "sealed_at",
 )
 
-# A spreadsheet takes a cell that begins so for a formula.
+# A spreadsheet treats a cell that starts with one of these as a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was exported, and how many rows of the period were not sealed."""
+    """The result of an export: files, counts of seals and rows, and the period's rows that were not sealed."""
 
     files: tuple[Path, ...]
     seals: int
@@ -55,7 +55,7 @@ async def export(
     out: Path,
     form: Literal["csv", "json"],
 ) -> Exported:
-    """Export what was recorded from `start` until `end`. Raises BadInput for a file that exists, and NotFound."""
+    """Export what was recorded from `start` until before `end`. Raises BadInput for an existing file, and NotFound."""
     files = (out, out.with_name(f"{out.name}.seals.csv")) if form == "csv" else (out,)
     async with Trail.open(admin_dsn, service) as trail:
         covering = await trail.covering(agency_id, start, end)
@@ -74,7 +74,7 @@ async def export(
 
 def _open(file: Path, stack: ExitStack) -> TextIO:
     try:
-        # It names people's actions: its owner alone reads it. newline: the CSV writer ends lines itself.
+        # It records people's actions, so only its owner may read it. newline: the CSV writer ends lines itself.
         opened = stack.enter_context(file.open("x", encoding="utf-8", newline=""))
     except OSError as error:
         raise BadInput(f"--out {file}: {error.strerror}") from None
@@ -94,7 +94,7 @@ async def _sealed(
 
 
 def _csv(rows_file: TextIO, seals_file: TextIO) -> _Write:
-    """Rows, each with the number of its seal, and seals."""
+    """Write rows, each with its seal's number, to one file, and seals to another."""
     rows, seals = csv.writer(rows_file), csv.writer(seals_file)
     rows.writerow(("seal", *COLUMNS))
     seals.writerow(_SEAL_COLUMNS)
@@ -111,9 +111,9 @@ def _cells(values: Iterable[Any]) -> list[Any]:
 
 
 def cell(value: Any) -> Any:
-    """A value as a cell: an empty cell is null.
+    """A value as a cell; null is an empty cell.
 
-    A text that is empty, or begins with an apostrophe or as a formula would, has an apostrophe in front of it.
+    Text that is empty, or starts with an apostrophe or like a formula, gets an apostrophe in front.
     """
     if isinstance(value, datetime):
         return canonical_instant(value)
@@ -123,7 +123,7 @@ def cell(value: Any) -> Any:
 
 
 def _json(out: TextIO, stack: ExitStack, service: str, agency_id: str, start: datetime, end: datetime) -> _Write:
-    """One object, whose seals have their rows."""
+    """Write one JSON object with the seals, each with its rows."""
     head = {"service": service, "agency_id": agency_id, "from": canonical_instant(start), "to": canonical_instant(end)}
     out.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "seals": [')
     stack.callback(lambda: out.write("\n]}\n"))

@@ -1,4 +1,4 @@
-"""What a verification finds."""
+"""The findings of a verification."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,22 +11,19 @@ class What(StrEnum):
     REMOVED = "rows were removed"
     INSERTED = "rows were inserted"
     REORDERED = "rows were reordered"
-    SEAL_ALTERED = "a seal of the database was altered"
+    SEAL_ALTERED = "a seal in the database was altered"
     SEALS_MISSING = "seals are missing in the database"
     SEALS_LOST = "seals were lost when the database went back"
     CHAIN_BROKEN = "a seal does not continue the one before"
     NOT_ON_TOPIC = "seals are missing on the topic"
     FORGED = "the topic has two seals at one position"
-    UNREADABLE = "a record of the topic is no seal"
+    UNREADABLE = "a record on the topic is not a seal"
     UNSEALED = "rows are not sealed"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
-    """A part of a trail that is not as it was sealed: the numbers of its seals and the ids of its rows.
-
-    What is not known of it is None.
-    """
+    """A part of a trail that differs from its seals: the range of seal numbers and of row IDs, or None if unknown."""
 
     service: str
     agency_id: str
@@ -37,7 +34,7 @@ class Finding:
 
 
 def span(ends: tuple[int, int] | None) -> str:
-    """A range as text."""
+    """A range as text, such as `3` or `3 to 7`."""
     if ends is None:
         return ""
     first, last = ends

@@ -1,4 +1,4 @@
-"""The rows of one agency's trail, compared with its seals in one pass over both."""
+"""Compares the rows of one agency's trail with its seals, in one pass over both."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
@@ -7,14 +7,14 @@ from muster_contracts.audit import SealedAudit, sealed_sha256
 from muster_operator.audit.finding import Finding, What
 from muster_operator.audit.trail import Agency, Row, Trail
 
-# How many rows one report of progress covers.
+# Rows per progress report.
 _TOLD_ROWS = 50_000
 
 
 class TrailRows:
     """An agency's rows up to its last seal, and the seals that should cover them.
 
-    `kept` are the topic's seals that take precedence over the database's. `tell` gets the number of rows compared.
+    `kept` are the topic's seals, which take precedence over the database's. `tell` gets the number of rows compared.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class TrailRows:
         self.compared = 0
 
     async def compare(self, since: datetime | None = None) -> list[Finding]:
-        """Compare all that was sealed, or only what was sealed since an instant."""
+        """Compare all sealed rows, or only those sealed since an instant."""
         agency = self._agency
         numbers = sorted(self._kept)
         first = min([agency.first_number, *numbers])
@@ -50,9 +50,9 @@ class TrailRows:
         end, expected = after, first
         known = first == 1 or after > 0
         async for seal in self._seals(first, last):
-            known = known and seal["number"] == expected  # else the service has dropped seals meanwhile
+            known = known and seal["number"] == expected  # else the service dropped seals during the run
             expected = seal["number"] + 1
-            of_topic = seal["number"] in self._kept  # where it is compared with the one before
+            of_topic = seal["number"] in self._kept  # TopicSeals checks its chain
             if known and not of_topic and seal["previous_sha256"] != before:
                 self._find(What.CHAIN_BROKEN, "in the database", seal)
             known, before = True, seal["sha256"]
@@ -64,7 +64,7 @@ class TrailRows:
         return self._findings
 
     async def _seals(self, first: int, last: int) -> AsyncIterator[Row]:
-        """The seals in order, the topic's where the database has another or none."""
+        """The seals in order; the topic's if the database's differs or is missing."""
         kept = {number: event for number, event in self._kept.items() if first <= number <= last}
         waiting = sorted(kept)
         async for seal in self._trail.seals(self._agency.agency_id, first, last):
@@ -78,7 +78,6 @@ class TrailRows:
             yield kept[number].model_dump()
 
     async def _step(self) -> None:
-        """Go to the next row."""
         assert self._rows is not None
         self._next = await anext(self._rows, None)
         if self._next is not None:
@@ -87,7 +86,7 @@ class TrailRows:
                 self._tell(_TOLD_ROWS)
 
     async def _skip(self, end: int, before: int) -> None:
-        """Pass the rows below an id, which no seal covers: they were not there when the next one was made."""
+        """Skip the rows below an ID, which no seal covers: they did not exist when the next seal was made."""
         count, first, last = 0, 0, 0
         while self._next is not None and self._next["id"] < before:
             count, first, last = count + 1, first or self._next["id"], self._next["id"]
@@ -115,9 +114,9 @@ class TrailRows:
         elif self._hash(rows, seal) != seal["sha256"]:
             instants = [row["recorded_at"] for row in rows]
             if instants == sorted(instants):
-                self._find(What.EDITED, f"{len(rows)} rows, which have another hash", seal)
+                self._find(What.EDITED, f"{len(rows)} rows, whose hash differs", seal)
             else:
-                self._find(What.REORDERED, "an instant of a row lies before that of the row before", seal)
+                self._find(What.REORDERED, "a row is dated before the row that precedes it", seal)
 
     def _hash(self, rows: Sequence[Row], seal: Row) -> str:
         return sealed_sha256(

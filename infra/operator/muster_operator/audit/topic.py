@@ -1,4 +1,4 @@
-"""The seals on a service's audit topic, compared with those of its database, a batch of records at a time."""
+"""Compares the seals on a service's audit topic with those in its database, a batch of records at a time."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from muster_contracts.audit import SealedAudit
 from muster_operator.audit.finding import Finding, What
 from muster_operator.audit.trail import Agency, Trail
 
-# A service drops no seal before that: one that is missing and younger was removed by somebody.
+# A service keeps seals at least this long: a younger one that is missing was removed by somebody.
 LEAST_RETENTION = timedelta(days=365)
 
-# How many seals that the database lacks, or has otherwise, are kept to be compared with their rows.
+# The most missing or altered seals to keep for the comparison with their rows.
 _KEPT = 10_000
 
 _IN_DATABASE = "the database has them"
@@ -33,7 +33,7 @@ class _End:
 
 
 class TopicSeals:
-    """What the topic of one service says. `kept`: the topic's seal where the database's is another or is missing."""
+    """The seals on one service's topic. `kept` has the topic's seals that the database lacks or has altered."""
 
     def __init__(self, service: str, trail: Trail, agency_id: str | None, accepted_epochs: Collection[int]) -> None:
         self._service = service
@@ -46,7 +46,7 @@ class TopicSeals:
         self.kept: dict[tuple[str, int], SealedAudit] = {}
 
     async def compare(self, records: "Sequence[ConsumerRecord[Any, Any]]") -> None:
-        """Take in the next records of the topic."""
+        """Compare the topic's next records."""
         read = [seen for record in records if (seen := self._read(record))]
         now = await self._trail.now()
         stored = await self._trail.seals_of(event for _, event in read)
@@ -60,13 +60,13 @@ class TopicSeals:
                     and event.number < row["lowest"]
                     and now - event.sealed_at >= LEAST_RETENTION
                 ):
-                    continue  # its time was over
+                    continue  # its retention time is over
                 self._note(place, event, What.SEALS_MISSING, "the topic has it", envelope.epoch)
             elif other := [name for name in _FIELDS if row[name] != getattr(event, name)]:
                 self._note(place, event, What.SEAL_ALTERED, f"not as on the topic: {', '.join(other)}", envelope.epoch)
 
     def _read(self, record: "ConsumerRecord[Any, Any]") -> tuple[Envelope, SealedAudit] | None:
-        """The seal in a record, if it is of an agency that is verified."""
+        """The seal in a record, if its agency is being verified."""
         place = f"partition {record.partition}, offset {record.offset}"
         try:
             decoded = decode(record.headers, record.value, record.key)
@@ -81,7 +81,7 @@ class TopicSeals:
         return decoded.envelope, decoded.event
 
     def _follow(self, envelope: Envelope, event: SealedAudit) -> bool:
-        """Whether a seal is new: the relay may publish one again. What does not follow the one before is found."""
+        """Whether a seal is new, since the relay may publish one again. Notes a seal that breaks the sequence."""
         agency_id, last = event.agency_id, self._ends.get(event.agency_id)
         position = envelope.epoch, envelope.sequence
         if last is not None and position <= (last.epoch, last.sequence):
@@ -103,7 +103,7 @@ class TopicSeals:
         return True
 
     def _supersede(self, agency_id: str, number: int, last: _End, epoch: int) -> None:
-        """A raised epoch continues from what the restored database had: later seals of the one before are lost."""
+        """Note lost seals: a raised epoch continues from the restored database, without the old epoch's later seals."""
         if last.event.number < number:
             return
         for lost in range(number, last.event.number + 1):
@@ -123,7 +123,7 @@ class TopicSeals:
         self._findings.append(Finding(self._service, agency_id, what, found, seals, ids))
 
     def findings(self, agencies: Sequence[Agency]) -> list[Finding]:
-        """What was found, once the topic has been read to its end. `agencies` were read before its end was."""
+        """The findings, after the topic was read to its end. `agencies` must be read before that end."""
         known = {agency.agency_id: agency for agency in agencies}
         runs: list[Finding] = []
         for (agency_id, number), (what, found, epoch) in sorted(self._wrong.items()):
@@ -148,12 +148,12 @@ class TopicSeals:
 
 
 def _lost(epoch: int) -> str:
-    """Why seals of the epoch before are lost, and what to do."""
+    """Why seals of the previous epoch are lost, and what to do."""
     return f"epoch {epoch} continues without them; if you know of the restore: --accept-epoch {epoch}"
 
 
 def _joined(one: Finding, next_one: Finding) -> Finding | None:
-    """Two findings as one where the second continues the first."""
+    """Two findings joined, if the second continues the first; else None."""
     if one.seals is None or next_one.seals is None or one.ids is None or next_one.ids is None:
         return None
     same = (one.agency_id, one.what, one.found) == (next_one.agency_id, next_one.what, next_one.found)

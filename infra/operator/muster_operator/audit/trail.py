@@ -1,4 +1,4 @@
-"""A service's audit trails and their seals, as its database has them, read in batches."""
+"""Reads a service's audit trails and their seals from its database, in batches."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -60,9 +60,9 @@ order by agency_id
 
 @dataclass(frozen=True, slots=True)
 class Agency:
-    """An agency's trail at one moment: its seals, and the rows above the last one.
+    """An agency's trail at one instant: its seals, and the unsealed rows after the last one.
 
-    Seals up to the number `published` are on the topic. `epoch` is that of its stream there.
+    Seals up to the number `published` are on the topic. `epoch` is that of the agency's stream there.
     """
 
     agency_id: str
@@ -86,7 +86,7 @@ class Trail:
     @classmethod
     @asynccontextmanager
     async def open(cls, admin_dsn: str, service: str) -> AsyncIterator["Trail"]:
-        """Open a service's tables. A standby is refused: it may lag behind."""
+        """Open a service's tables. Requires the primary: a standby may lag behind."""
         connection = await asyncpg.connect(
             admin_dsn,
             server_settings={"search_path": service, "default_transaction_read_only": "on"},
@@ -98,7 +98,7 @@ class Trail:
             await connection.close()
 
     async def agencies(self, topic: str, agency_id: str | None = None) -> list[Agency]:
-        """Each agency with a trail, all at one moment; or only one."""
+        """Each agency with a trail, or only the given one, all at one instant."""
         return [Agency(**row) for row in await self._connection.fetch(_AGENCIES, topic, agency_id)]
 
     async def now(self) -> datetime:
@@ -107,9 +107,9 @@ class Trail:
         return instant
 
     async def seals_of(self, events: Iterable[SealedAudit]) -> list[Row]:
-        """The seal of the same agency and number as each event, null where there is none.
+        """For each event, the stored seal with its agency and number, or nulls.
 
-        With it are the agency's lowest and highest number at present, `lowest` and `highest`.
+        Each row also has the agency's present lowest and highest seal number, `lowest` and `highest`.
         """
         events = list(events)
         rows: list[Row] = await self._connection.fetch(
@@ -141,7 +141,7 @@ class Trail:
             first = batch[-1]["number"] + 1
 
     async def rows(self, agency_id: str, after: int, last: int) -> AsyncIterator[Row]:
-        """An agency's rows with ids above `after` and up to `last`, in order."""
+        """An agency's rows with IDs above `after` and up to `last`, in order."""
         while batch := await self._connection.fetch(
             """
             select
@@ -161,21 +161,21 @@ class Trail:
             after = batch[-1]["id"]
 
     async def first_since(self, agency_id: str, since: datetime) -> int | None:
-        """The number of an agency's first seal that was made at an instant or later."""
+        """The number of an agency's first seal made at or after an instant."""
         number: int | None = await self._connection.fetchval(
             "select min(number) from audit_seal where agency_id = $1 and sealed_at >= $2", agency_id, since
         )
         return number
 
     async def end_of(self, agency_id: str, number: int) -> tuple[int, str]:
-        """The last id and the hash of a seal; those of none where there is no such seal."""
+        """A seal's last row ID and hash; 0 and NO_SEAL if there is no such seal."""
         row = await self._connection.fetchrow(
             "select last_id, sha256 from audit_seal where agency_id = $1 and number = $2", agency_id, number
         )
         return (row["last_id"], row["sha256"]) if row else (0, NO_SEAL)
 
     async def covering(self, agency_id: str, start: datetime, end: datetime) -> tuple[int, int] | None:
-        """The first and the last seal that cover a row recorded at `start` or later, and before `end`."""
+        """The first and last seal that cover a row recorded from `start` until before `end`."""
         row = await self._connection.fetchrow(
             """
             with period as (
@@ -194,7 +194,7 @@ class Trail:
         return None if row is None or row["first"] is None else (row["first"], row["last"])
 
     async def unsealed_between(self, agency_id: str, start: datetime, end: datetime) -> int:
-        """How many rows of a period are above the last seal."""
+        """The number of a period's rows after the last seal."""
         count: int = await self._connection.fetchval(
             """
             select count(*)

@@ -1,4 +1,4 @@
-"""`muster audit verify`: compares each service's audit rows, their seals, and the seals on its topic."""
+"""`muster audit verify`: compares each service's audit rows with their seals, and the seals with its topic."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -16,13 +16,13 @@ from muster_operator.target import Target
 from muster_runtime.console import console
 from muster_runtime.messaging.topic_log import TopicLog
 
-# Rows are sealed once a minute; twice that is no cause for concern.
+# Rows are sealed once a minute; twice that is normal.
 UNSEALED_SECONDS = 120
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What was compared of a service: agencies, seals, rows, and rows that are not sealed yet; and what was found."""
+    """A service's result: the numbers of agencies, seals, rows compared, and rows not sealed yet, and the findings."""
 
     service: str
     agencies: int
@@ -43,8 +43,8 @@ async def verify(
 ) -> Verified:
     """Verify a service's trails, or that of one agency.
 
-    Rows that are not sealed are looked at again after `settle` seconds if they are older than UNSEALED_SECONDS by the
-    server's clock: a sandbox's rows seem so, whose clock is another.
+    Checks unsealed rows again after `settle` seconds if they are older than UNSEALED_SECONDS by the server's clock. A
+    sandbox's rows can seem that old, because its clock differs.
     """
     topic = f"muster.{service}.audit"
     async with (
@@ -52,7 +52,7 @@ async def verify(
         Trail.open(target.admin_dsn, service) as trail,
         TopicLog.open(target.kafka, target.topic_prefix, [topic]) as log,
     ):
-        agencies = await trail.agencies(topic, agency_id)  # before the topic: what is published by now is on it
+        agencies = await trail.agencies(topic, agency_id)  # before the topic, which then has all their published seals
         on_topic = TopicSeals(service, trail, agency_id, accepted_epochs)
         task = progress.add_task(f"{service}: records of the topic", total=await log.unread())
         async for records in log.batches():
@@ -77,19 +77,19 @@ async def verify(
 
 
 def _with_all_seals(agencies: Sequence[Agency], on_topic: TopicSeals) -> list[Agency]:
-    """Those whose last seal is that of the topic: where it is missing, its rows only seem unsealed."""
+    """The agencies whose database has the topic's last seal; if it is missing, its rows only seem unsealed."""
     last = dict(sorted(on_topic.kept))
     return [agency for agency in agencies if last.get(agency.agency_id, 0) <= agency.last_number]
 
 
 async def _unsealed(trail: Trail, service: str, topic: str, agencies: Sequence[Agency], settle: float) -> list[Finding]:
-    """The rows that should have been sealed long since, and are not so `settle` seconds later either."""
+    """The rows that should have been sealed by now, and still are not `settle` seconds later."""
     late = {each.agency_id: each for each in agencies if (each.unsealed_seconds or 0) > UNSEALED_SECONDS}
     if not late:
         return []
     if settle:
         console(stderr=True).print(
-            f"{service}: rows of {len(late)} agencies are not sealed: looking again in {settle:g} s"
+            f"{service}: rows of {len(late)} agencies are not sealed: checking again in {settle:g} s"
         )
         await asyncio.sleep(settle)
     found = []

@@ -1,1 +1,1 @@
-"""The databases, schemas, and roles of the services: what is missing, and making it."""
+"""Finds and creates what is missing of the services' databases, schemas, and roles."""

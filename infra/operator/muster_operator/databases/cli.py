@@ -1,4 +1,4 @@
-"""`muster databases`: makes the roles, databases, and schemas of the services on a server of Postgres."""
+"""`muster databases`: creates the services' roles, databases, and schemas on a Postgres server."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ from muster_operator.output import Answer, table
 from muster_operator.target import Target, on_target
 from muster_runtime.secrets import FOLDER
 
-app = group("Make the roles, databases, and schemas of the services on a server of Postgres.")
+app = group("Create the services' roles, databases, and schemas on a Postgres server.")
 
 DEFAULT_FOLDER = Path("passwords")
 
@@ -36,7 +36,7 @@ PasswordsOption = Annotated[
     ),
 ]
 DatabaseOption = Annotated[
-    str, typer.Option("--database", help="The database of the services; {service} is the service's name.")
+    str, typer.Option("--database", help="The services' database; {service} stands for the service's name.")
 ]
 
 Done = Sequence[tuple[Wanted, Step]]
@@ -52,7 +52,7 @@ async def show_plan(
 ) -> Answer:
     """Show the SQL that apply would execute, without passwords. The exit status is 1 if there is any.
 
-    It needs MUSTER_ADMIN_DSN: a superuser, or a role with CREATEROLE and CREATEDB.
+    MUSTER_ADMIN_DSN must name a superuser, or a role with CREATEROLE and CREATEDB.
     """
     target.require("admin_dsn")
     done = []
@@ -72,10 +72,11 @@ async def apply_plan(
     database: DatabaseOption = "muster",
     service: ServiceOption = None,
 ) -> Answer:
-    """Make what is missing: roles, databases, rights, and schemas.
+    """Create what is missing: roles, databases, rights, and schemas.
 
-    A new role gets the password in the folder, or a new one, which is written there with mode 0600. An existing role
-    gets the password in the folder if it cannot log in with it. It is safe to repeat, and for several callers at once.
+    A new role gets its password from the folder, or a new one, which the command writes there with mode 0600. An
+    existing role gets its password from the folder if it cannot log in with it. You can repeat the command, and run it
+    several times at once.
     """
     target.require("admin_dsn")
     done = []
@@ -95,7 +96,7 @@ def _wanted(database: str, service: str | None) -> list[Wanted]:
 
 
 async def _passwords(admin_dsn: str, wanted: Wanted, folder: Path) -> tuple[dict[str, str], list[str]]:
-    """The passwords in the folder with which a role cannot log in, and the roles that need a new one."""
+    """The passwords in the folder that do not work yet, by role, and the roles that need a new password."""
     given = read_passwords(folder, wanted.roles)
     async with connected(admin_dsn) as connection:
         rows = await connection.fetch("select rolname from pg_roles where rolname = any($1)", wanted.roles)
@@ -109,7 +110,7 @@ async def _passwords(admin_dsn: str, wanted: Wanted, folder: Path) -> tuple[dict
 
 
 async def _logs_in(dsn: str) -> bool:
-    """Whether the password is the role's. Where the role lacks another right, it is."""
+    """Whether the password is the role's. It is, even if the role then lacks another right."""
     try:
         async with connected(dsn):
             return True
@@ -122,7 +123,7 @@ async def _logs_in(dsn: str) -> bool:
 def _answer(done: Done, *, ok: bool) -> Answer:
     steps = [{"service": wanted.service, "database": wanted.database, "sql": step.shown} for wanted, step in done]
     if not steps:
-        return Answer({"steps": []}, "All roles, databases, and schemas are there.")
+        return Answer({"steps": []}, "All roles, databases, and schemas exist.")
     return Answer({"steps": steps}, table(("service", "SQL"), [_row(*each) for each in done]), ok=ok)
 
 

@@ -1,4 +1,4 @@
-"""The roles' passwords: from a folder with a file each, and never as they are in a statement."""
+"""The roles' passwords: in a folder with a file for each, and never in plain text in a statement."""
 
 import base64
 import hashlib
@@ -11,18 +11,18 @@ from pathlib import Path
 from muster_operator.failures import BadInput
 from muster_runtime.secrets import weakness
 
-# As Postgres itself hashes a password.
+# Postgres' own parameters for hashing a password.
 _ITERATIONS = 4096
 _SALT_BYTES = 16
 
-# Of a password that is made: 256 bits, in characters that an address need not escape.
+# A new password has 256 bits, in characters that a DSN need not escape.
 _PASSWORD_BYTES = 32
 
 
 def verifier(password: str) -> str:
-    """What Postgres stores of a password (RFC 5803).
+    """The SCRAM verifier that Postgres stores for a password (RFC 5803).
 
-    A statement with it shows the password to nobody, nor to the server's log.
+    A statement with the verifier does not reveal the password, not even in the server's log.
     """
     salt = secrets.token_bytes(_SALT_BYTES)
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, _ITERATIONS)
@@ -33,7 +33,7 @@ def verifier(password: str) -> str:
 
 
 def read_passwords(folder: Path, roles: Iterable[str]) -> dict[str, str]:
-    """Those passwords that are in the folder, in a file named as the role. Raises BadInput for one that is too weak."""
+    """The passwords in the folder, in files named after their roles. Raises BadInput for a weak or unreadable one."""
     found = {}
     for role in roles:
         file = folder / role
@@ -51,7 +51,7 @@ def read_passwords(folder: Path, roles: Iterable[str]) -> dict[str, str]:
 
 
 def make_passwords(folder: Path, roles: Iterable[str]) -> dict[str, str]:
-    """New passwords, written to files that only their owner may read. Raises BadInput where they cannot be written."""
+    """Create passwords and write them to files with mode 0600. Raises BadInput if it cannot write them."""
     made = {role: secrets.token_urlsafe(_PASSWORD_BYTES) for role in roles}
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -59,6 +59,6 @@ def make_passwords(folder: Path, roles: Iterable[str]) -> dict[str, str]:
             with os.fdopen(os.open(folder / role, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(password)
     except OSError as error:
-        how = "give the password there, or name another folder with --passwords"
+        how = "put the password there, or name another folder with --passwords"
         raise BadInput(f"{error.filename} cannot be written ({error.strerror}): {how}") from None
     return made

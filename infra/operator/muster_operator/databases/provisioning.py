@@ -1,4 +1,4 @@
-"""Databases, schemas and roles for the services: made by an administrator, and safe for several callers at once."""
+"""Creates the services' databases, schemas, and roles as an administrator. Safe for concurrent callers."""
 
 import hashlib
 import hmac
@@ -13,13 +13,13 @@ import asyncpg
 from muster_operator.databases.steps import ROLES, Administrator, Step, Wanted, cluster_steps, inside_steps, quoted
 from muster_operator.failures import Refused
 
-# Roles belong to the whole cluster: whoever makes or changes one holds this advisory lock.
+# Roles belong to the whole cluster: whoever creates or changes one holds this advisory lock.
 _LOCK = 0x4D757374  # "Must"
 
 
 @dataclass(frozen=True)
 class Access:
-    """The addresses of one service's database: the superuser's and one for each of its roles."""
+    """The DSNs of one service's database: the superuser's and one for each role."""
 
     admin_dsn: str
     owner_dsn: str
@@ -28,7 +28,7 @@ class Access:
 
 
 async def plan(admin_dsn: str, wanted: Wanted) -> Sequence[Step]:
-    """What `apply` would do. Raises Refused."""
+    """The statements that `apply` would execute. Raises Refused."""
     async with connected(admin_dsn) as connection:
         outside = await cluster_steps(connection, await Administrator.read(connection), wanted)
         exists = await connection.fetchval("select true from pg_database where datname = $1", wanted.database)
@@ -39,9 +39,9 @@ async def plan(admin_dsn: str, wanted: Wanted) -> Sequence[Step]:
 
 
 async def apply(admin_dsn: str, wanted: Wanted) -> Sequence[Step]:
-    """Make what is missing of a service's roles, its database, and its schema; returns what was done. Raises Refused.
+    """Create what is missing of a service's roles, database, and schema; return what was done. Raises Refused.
 
-    Nobody else may connect to the database or create a thing in it; the worker may create temporary tables.
+    Nobody else may connect to the database or create anything in it; the worker may create temporary tables.
     """
     async with connected(admin_dsn) as connection:
         await connection.execute("select pg_advisory_lock($1)", _LOCK)
@@ -54,7 +54,7 @@ async def apply(admin_dsn: str, wanted: Wanted) -> Sequence[Step]:
 
 
 async def provision(admin_dsn: str, database: str, service: str, secret: str) -> Access:
-    """Make a service's roles, its database and its schema where they are missing.
+    """Create what is missing of a service's roles, database, and schema. Raises Refused.
 
     The roles' passwords are derived from `secret`, so that callers who share a cluster agree on them.
     """
@@ -64,7 +64,7 @@ async def provision(admin_dsn: str, database: str, service: str, secret: str) ->
 
 
 async def clone(admin_dsn: str, template: str, database: str, service: str, secret: str) -> Access:
-    """Make a database that is a copy of a provisioned and migrated one."""
+    """Copy a provisioned and migrated database."""
     async with connected(admin_dsn) as connection:
         await connection.execute(f"create database {quoted(database)} template {quoted(template)}")
         wanted = Wanted(service, database, {})
@@ -73,13 +73,13 @@ async def clone(admin_dsn: str, template: str, database: str, service: str, secr
 
 
 async def drop(admin_dsn: str, database: str) -> None:
-    """Drop a database, whoever is still connected to it."""
+    """Drop a database, even if someone is still connected to it."""
     async with connected(admin_dsn) as connection:
         await connection.execute(f"drop database if exists {quoted(database)} with (force)")
 
 
 def access_to(admin_dsn: str, database: str, service: str, secret: str) -> Access:
-    """The addresses of a service's database, whether or not it has been made."""
+    """The DSNs of a service's database, whether or not it exists."""
     owner, api, worker = (
         address(admin_dsn, database, f"{service}_{role}", _password(secret, f"{service}_{role}")) for role in ROLES
     )
@@ -87,12 +87,12 @@ def access_to(admin_dsn: str, database: str, service: str, secret: str) -> Acces
 
 
 def password_of(dsn: str) -> str:
-    """The password in an address; empty when it has none."""
+    """The password in a DSN; empty if it has none."""
     return urlsplit(dsn).password or ""
 
 
 def address(admin_dsn: str, database: str, role: str | None = None, password: str = "") -> str:
-    """The address of a database on the administrator's server, by default as the administrator."""
+    """The DSN of a database on the administrator's server, by default for the administrator."""
     parts = urlsplit(admin_dsn)
     credentials = f"{quote(role, safe='')}:{quote(password, safe='')}" if role is not None else ""
     netloc = parts.netloc if role is None else f"{credentials}@{parts.netloc.rpartition('@')[2]}"
@@ -101,7 +101,7 @@ def address(admin_dsn: str, database: str, role: str | None = None, password: st
 
 @asynccontextmanager
 async def connected(dsn: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
-    """A connection of the block's own."""
+    """A connection that closes with the block."""
     connection = await asyncpg.connect(dsn)
     try:
         yield connection

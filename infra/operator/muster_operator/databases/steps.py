@@ -1,4 +1,4 @@
-"""What a service still lacks on a server of Postgres, as statements in the order in which they are executed."""
+"""What a service still lacks on a Postgres server, as statements in the order of execution."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ select
 
 @dataclass(frozen=True)
 class Step:
-    """A statement, and what of it may be shown. Of those `inside`, the connection is to the service's database."""
+    """A statement, and the form of it that may be shown. One that is `inside` runs in the service's database."""
 
     sql: str
     shown: str
@@ -85,7 +85,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Administrator:
-    """What the role that provisions may do."""
+    """The provisioning role and its rights."""
 
     name: str
     is_superuser: bool
@@ -96,7 +96,7 @@ class Administrator:
 
     @classmethod
     async def read(cls, connection: "asyncpg.Connection[Any]") -> "Administrator":
-        """Who is connected. Raises Refused for one that cannot provision, and for a server that is too old."""
+        """Read the connected role. Raises Refused if it cannot provision, or if the server is too old."""
         row = await connection.fetchrow(_ADMIN, _STATS)
         assert row is not None
         found = cls(**row)
@@ -109,7 +109,7 @@ class Administrator:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A service's roles, database, and schema. `passwords` are by role; a role that has none there keeps its own."""
+    """A service's roles, database, and schema. `passwords` are by role; a role without one keeps its own."""
 
     service: str
     database: str
@@ -117,7 +117,7 @@ class Wanted:
 
     @property
     def owner(self) -> str:
-        """The role that owns the schema."""
+        """The name of the role that owns the schema."""
         return f"{self.service}_owner"
 
     @property
@@ -129,7 +129,7 @@ class Wanted:
 async def cluster_steps(
     connection: "asyncpg.Connection[Any]", administrator: Administrator, wanted: Wanted
 ) -> Sequence[Step]:
-    """What is missing outside of the database: roles, the database, and the rights to it. Raises Refused."""
+    """What is missing outside the database: roles, the database, and the rights to it. Raises Refused."""
     roles = {row["name"]: row for row in await connection.fetch(_ROLE_STATE, wanted.roles, _STATS)}
     database = await connection.fetchrow(_DATABASE_STATE, wanted.database, wanted.roles)
     if database is None and not administrator.makes_databases:
@@ -141,7 +141,7 @@ async def cluster_steps(
 
 
 async def inside_steps(connection: "asyncpg.Connection[Any] | None", wanted: Wanted) -> Sequence[Step]:
-    """What is missing inside of the database; None is one that is not made yet. Raises Refused."""
+    """What is missing inside the database; `connection` is None if it does not exist yet. Raises Refused."""
     state = None if connection is None else await connection.fetchrow(_SCHEMA_STATE, wanted.service)
     steps = []
     if state is None or state["public_is_open"]:
@@ -149,7 +149,7 @@ async def inside_steps(connection: "asyncpg.Connection[Any] | None", wanted: Wan
     if state is None or state["owner"] is None:
         steps.append(_inside(f"create schema {quoted(wanted.service)} authorization {quoted(wanted.owner)}"))
     elif state["owner"] != wanted.owner:
-        raise Refused(f"the schema {wanted.service} is {state['owner']}'s: must be {wanted.owner}'s")
+        raise Refused(f"{state['owner']} owns the schema {wanted.service}: the owner must be {wanted.owner}")
     return steps
 
 
@@ -166,16 +166,16 @@ def _of_roles(roles: Mapping[str, Any], administrator: Administrator, wanted: Wa
             alter = f"alter role {quoted(name)} password"
             yield Step(f"{alter} '{verifier(wanted.passwords[name])}'", f"{alter} '…'")
     owner = roles.get(wanted.owner)
-    # Whose snapshots are old: a function of the owner's tells the worker how old, and no more.
+    # A function of the owner's tells the worker the age of the oldest snapshot, and nothing else.
     if not (owner and owner["reads_statistics"]) and administrator.grants_statistics:
         yield _plain(f"grant {_STATS} to {quoted(wanted.owner)}")
-    # Only who may act as a role can make a schema that is that role's.
+    # Creating a schema for a role needs the right to act as that role.
     if not administrator.is_superuser and not (owner and owner["is_settable"]):
         yield _plain(f"grant {quoted(wanted.owner)} to {quoted(administrator.name)} with inherit false, set true")
 
 
 def _of_database(database: Any, wanted: Wanted) -> Iterator[Step]:
-    """The database, and who may connect: these rights are not copied with a template."""
+    """The database, and who may connect: a copy of a template does not copy these rights."""
     name = quoted(wanted.database)
     rights, settings = (database["rights"], database["settings"]) if database else ([], [])
     if database is None:
@@ -184,20 +184,20 @@ def _of_database(database: Any, wanted: Wanted) -> Iterator[Step]:
         yield _plain(f"revoke all on database {name} from public")
     if lacking := [quoted(role) for role in wanted.roles if f"{role} connect" not in rights]:
         yield _plain(f"grant connect on database {name} to {', '.join(lacking)}")
-    # A rebuild of a projection keeps what it reads in a temporary table.
+    # The rebuild of a projection uses a temporary table.
     worker = f"{wanted.service}_worker"
     if f"{worker} temporary" not in rights:
         yield _plain(f"grant temporary on database {name} to {quoted(worker)}")
     for role in wanted.roles:
         if f"{role} search_path={wanted.service}" not in settings:
             yield _plain(f"alter role {quoted(role)} in database {name} set search_path = {quoted(wanted.service)}")
-    # A migration that waits for a lock makes all that come after it wait as well.
+    # A migration that waits for a lock blocks everyone who queues behind it.
     if f"{wanted.owner} lock_timeout=5s" not in settings:
         yield _plain(f"alter role {quoted(wanted.owner)} in database {name} set lock_timeout = '5s'")
 
 
 def quoted(identifier: str) -> str:
-    """An identifier in a statement."""
+    """An identifier, quoted for a statement."""
     return '"' + identifier.replace('"', '""') + '"'
 
 

@@ -1,1 +1,1 @@
-"""`muster preflight`: what would fail in an installation, before it is made or replaced."""
+"""`muster preflight`: finds what would fail, before an installation or an upgrade."""

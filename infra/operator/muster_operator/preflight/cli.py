@@ -1,4 +1,4 @@
-"""The command: it asks all servers as the services will, changes nothing, and prints a line for each finding."""
+"""The command: queries every server as the services will, changes nothing, and prints a line for each finding."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,15 +24,15 @@ _STYLES = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "red"}
 
 @on_target(asks=False)
 async def preflight(target: Target, service: ServiceOption = None) -> Answer:
-    """Tell before an installation or an upgrade what would fail.
+    """Find what would fail, before an installation or an upgrade.
 
-    It looks at settings, secrets, Postgres, Kafka, topics, clocks, the issuer, and SMTP with the environment and the
-    secrets of the services, and changes nothing. The exit status is 1 if a check has failed.
+    It checks settings, secrets, Postgres, Kafka, topics, clocks, the issuer, and SMTP with the services' environment
+    and secrets, and changes nothing. The exit status is 1 if a check fails.
     """
     if service is not None and service not in SERVICES:
         raise BadInput(f"--service {service}: must be one of {', '.join(SERVICES)}")
     services = SERVICES if service is None else (service,)
-    # One after another: settings are read from this process's environment.
+    # Sequential: settings are read from this process's environment.
     looked_at = [(name, environment_of(target, name)) for name in services]
     read = [(*read_subject(name, environment), environment) for name, environment in looked_at]
     checks = [check_cluster(target)]

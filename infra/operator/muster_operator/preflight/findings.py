@@ -1,4 +1,4 @@
-"""What was found of an installation: one line each, and what to do about it."""
+"""A check's findings about an installation, each with a remedy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """How serious a finding is. What has failed keeps a service from its work."""
+    """How serious a finding is. FAILED keeps a service from working."""
 
     OK = "ok"
     WARNING = "warning"
@@ -15,7 +15,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found of a service, or, without a `service`, of the whole installation; `remedy` says what to do."""
+    """What a check found about a service, or, without a `service`, about the whole installation."""
 
     service: str
     check: str
@@ -29,19 +29,19 @@ Findings = Sequence[Finding]
 
 @dataclass(frozen=True)
 class Check:
-    """One check of a service: makes its findings."""
+    """One check of a service; creates its findings."""
 
     service: str
     name: str
 
     def ok(self, found: str) -> Finding:
-        """It is as it must be."""
+        """A finding that all is well."""
         return Finding(self.service, self.name, Status.OK, found)
 
     def warning(self, found: str, remedy: str) -> Finding:
-        """It works, and not as well as it should."""
+        """A finding that it works, but not as well as it should."""
         return Finding(self.service, self.name, Status.WARNING, found, remedy)
 
     def failed(self, found: str, remedy: str) -> Finding:
-        """It does not work."""
+        """A finding that it does not work."""
         return Finding(self.service, self.name, Status.FAILED, found, remedy)

@@ -1,4 +1,4 @@
-"""Whether the issuer of tokens says where its keys are, has keys that can be used, and knows the time."""
+"""Checks that the token issuer publishes usable keys and has the right time."""
 
 import json
 from collections.abc import AsyncIterator
@@ -17,15 +17,15 @@ from muster_runtime.settings import Settings
 
 READ_SECONDS = 5.0
 
-# A header names whole seconds, and an answer takes its time.
+# A Date header has whole seconds, and the reply takes time to arrive.
 UNREMARKABLE = timedelta(seconds=3)
 
 
 async def check_issuer(service: str, settings: Settings) -> AsyncIterator[Finding]:
-    """What is to be said of the issuer that these settings name."""
+    """Check the issuer that these settings name."""
     check = Check(service, "issuer")
     if not settings.oidc_issuer or not settings.oidc_audience:
-        yield check.failed("MUSTER_OIDC_ISSUER and MUSTER_OIDC_AUDIENCE must be set", "name the issuer of tokens")
+        yield check.failed("MUSTER_OIDC_ISSUER and MUSTER_OIDC_AUDIENCE must be set", "name the token issuer")
         return
     dates: list[str] = []
     try:
@@ -41,7 +41,7 @@ async def check_issuer(service: str, settings: Settings) -> AsyncIterator[Findin
 
 
 async def _keys(settings: Settings, dates: list[str]) -> bytes:
-    """The set of keys, as a service finds it; `dates` gets what the answers say of the time."""
+    """The JWK set, found as a service finds it. Appends the replies' Date headers to `dates`."""
     location = settings.oidc_jwks
     if location and "://" not in location:
         return Path(location).read_bytes()
@@ -66,7 +66,7 @@ def _of_clock(check: Check, date: str) -> Finding:
         told: datetime = parsedate_to_datetime(date)
         off = abs(SystemClock().now() - told)
     except (ValueError, TypeError):
-        return check.warning(f"its header Date is no date: {date[:100]}", "the clock cannot be compared")
+        return check.warning(f"its Date header is not a date: {date[:100]}", "the clock cannot be compared")
     if off <= UNREMARKABLE:
         return check.ok("agrees with this machine's")
     found = f"{off.total_seconds():.0f} s apart from this machine's"

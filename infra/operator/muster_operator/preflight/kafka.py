@@ -1,4 +1,4 @@
-"""Whether each service can connect to Kafka, has its rights there, and finds its topics as they must be."""
+"""Checks that each service can connect to Kafka, has its ACLs, and finds its topics as the contracts describe them."""
 
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from typing import Any
@@ -31,7 +31,7 @@ _COORDINATED = {Kind.GROUP: CoordinationType.GROUP, Kind.TRANSACTIONAL_ID: Coord
 
 
 async def check_kafka(subject: Subject) -> AsyncIterator[Finding]:
-    """What is to be said of the connection, the topics, and the rights of a service."""
+    """Check a service's connection, topics, and rights."""
     check = Check(subject.service, "kafka")
     settings = subject.settings
     if not settings.kafka_bootstrap:
@@ -81,7 +81,7 @@ def _of_topics(check: Check, faults: TopicFaults) -> Iterator[Finding]:
 
 
 async def _of_rights(check: Check, kafka: KafkaConnection, wanted: Sequence[Acl], known: Collection[str]) -> Finding:
-    """Whether Kafka allows what the service does; Kafka tells each client only its own rights."""
+    """Whether Kafka allows what the service does. Connects as the service: Kafka tells a client only its own rights."""
     administrator = Administrator(kafka.librdkafka_options())
     lacking: list[str] = []
     try:
@@ -98,11 +98,11 @@ async def _of_rights(check: Check, kafka: KafkaConnection, wanted: Sequence[Acl]
     lacking += [f"{acl.operation} {acl.kind} {acl.name}" for acl in wanted if not await _may_use(kafka, acl)]
     if lacking:
         return check.failed(f"Kafka does not allow: {', '.join(sorted(lacking))}", GRANT)
-    return check.ok("all that the service needs")
+    return check.ok("everything that the service needs")
 
 
 async def _allowed(administrator: Administrator, description: Any) -> Collection[AclOperation]:
-    """What Kafka allows the client on what it describes; nothing where it may not even describe it."""
+    """The operations that Kafka allows on a described topic; none if the client may not describe it."""
     try:
         return (await administrator.ask(description)).authorized_operations or ()
     except Refused:
@@ -110,9 +110,9 @@ async def _allowed(administrator: Administrator, description: Any) -> Collection
 
 
 async def _may_use(kafka: KafkaConnection, acl: Acl) -> bool:
-    """Whether the service may use its group or its transactional id, which may not exist yet.
+    """Whether the service may use its group or transactional ID, which may not exist yet.
 
-    It only asks for their coordinator: to use the id would fence the relay that runs, and to join would rebalance.
+    It only looks up their coordinator: using the ID would fence the running relay, and joining would rebalance.
     """
     kind = _COORDINATED.get(acl.kind)
     if kind is None:
@@ -124,14 +124,14 @@ async def _may_use(kafka: KafkaConnection, acl: Acl) -> bool:
     except (GroupAuthorizationFailedError, TransactionalIdAuthorizationFailed):
         return False
     except CoordinatorNotAvailableError:
-        return True  # the right is looked at first
+        return True  # Kafka checks the ACL first
     finally:
         await client.close()
     return True
 
 
 async def check_cluster(target: Target) -> AsyncIterator[Finding]:
-    """What is to be said of all topics, Kafka's own among them, as far as this command may ask."""
+    """Check all topics, including Kafka's internal ones, as far as this command's credentials allow."""
     check = Check("", "topics of the cluster")
     try:
         kafka = target.kafka
@@ -143,7 +143,7 @@ async def check_cluster(target: Target) -> AsyncIterator[Finding]:
         found = await plan(kafka, target.topic_prefix)
     except (KafkaError, CommandFailed, OSError) as error:
         reason = await kafka.failure(error) if isinstance(error, KafkaError) else str(error)
-        yield check.warning(f"not looked at: {reason}", "give this command an administrator's credentials")
+        yield check.warning(f"not checked: {reason}", "give this command an administrator's credentials")
         return
     for each in found:
         yield check.failed(f"{each.topic}: {each.what}", f"muster topics apply: {each.remedy}")

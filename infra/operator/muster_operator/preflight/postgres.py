@@ -1,4 +1,4 @@
-"""Whether each role of a service can work in its database, and whether the schema does."""
+"""Checks that each role of a service can work in its database, and that the code can run on the schema."""
 
 from collections.abc import AsyncIterator, Collection, Iterator
 from importlib.metadata import version
@@ -14,7 +14,7 @@ from muster_runtime.clock import SystemClock, skew
 from muster_runtime.database.pooler import shares_connections
 from muster_runtime.database.sessions import NO_ADDRESS, Address
 
-# How long a server may take to accept a session.
+# The time that a server may take to accept a session.
 CONNECT_SECONDS = 5.0
 
 MAKE = "muster databases apply"
@@ -34,13 +34,13 @@ where r.rolname = current_user and d.datname = current_database()
 
 
 async def check_postgres(subject: Subject) -> AsyncIterator[Finding]:
-    """What is to be said of each role, of the schema, and of the clock."""
+    """Check each role, the schema, and the server's clock."""
     for role in ("api", "worker", "owner"):
         setting = f"MUSTER_POSTGRES_{role.upper()}_DSN"
         dsn = getattr(subject.settings, f"postgres_{role}_dsn")
         check = Check(subject.service, f"postgres as {role}")
         if not dsn.get_secret_value():
-            if role != "owner":  # whose address no service has
+            if role != "owner":  # no service has the owner's DSN
                 yield check.failed(f"{setting} is not set", "put the role's address into the service's secrets")
             continue
         address = Address(dsn)
@@ -51,7 +51,7 @@ async def check_postgres(subject: Subject) -> AsyncIterator[Finding]:
             found = address.refusal or f"Postgres cannot be reached: {reason}"
             yield check.failed(found, f"correct {setting}, or the server's pg_hba.conf, certificate, or password")
             continue
-        except ValueError:  # its message may quote a part of the password
+        except ValueError:  # its message may contain part of the password
             yield check.failed(f"{setting} is {NO_ADDRESS}", "correct it")
             continue
         try:
@@ -63,7 +63,9 @@ async def check_postgres(subject: Subject) -> AsyncIterator[Finding]:
                 yield await _of_schema(Check(subject.service, "schema"), connection)
                 yield await _of_clock(Check(subject.service, "clock of postgres"), connection)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            yield check.failed(f"Postgres cannot be asked: {error or type(error).__name__}", "look at the server's log")
+            yield check.failed(
+                f"Postgres cannot be queried: {error or type(error).__name__}", "look at the server's log"
+            )
         finally:
             await connection.close(timeout=CONNECT_SECONDS)
 
@@ -88,24 +90,24 @@ def _faults(check: Check, state: asyncpg.Record, service: str, role: str) -> Ite
         least = LEAST_VERSION // 10_000
         yield check.failed(f"PostgreSQL {state['version']}: must be {least} or later", "upgrade the server")
     if state["encoding"] != "UTF8":
-        yield check.failed(f"the encoding is {state['encoding']}: must be UTF8", "make another database")
+        yield check.failed(f"the encoding is {state['encoding']}: must be UTF8", "create another database")
     if state["is_mighty"]:
         rights = "SUPERUSER, CREATEDB, CREATEROLE, or BYPASSRLS"
-        yield check.failed(f"{state['name']} has {rights}: agencies are not kept apart", f"take it away: {MAKE}")
+        yield check.failed(f"{state['name']} has {rights}: agencies are not isolated", f"revoke it: {MAKE}")
     if state["schema_owner"] is None:
-        yield check.failed(f"there is no schema {service}", f"make it: {MAKE}")
+        yield check.failed(f"there is no schema {service}", f"create it: {MAKE}")
     elif state["schema_owner"] != f"{service}_owner":
-        yield check.failed(f"the schema {service} is {state['schema_owner']}'s", f"must be {service}_owner's")
+        yield check.failed(f"{state['schema_owner']} owns the schema {service}", f"the owner must be {service}_owner")
     if role == "worker" and not state["makes_temporary"]:
-        yield check.warning("may not make temporary tables, which a rebuild needs", f"grant it: {MAKE}")
+        yield check.warning("may not create temporary tables, which a rebuild needs", f"grant it: {MAKE}")
 
 
 async def _of_schema(check: Check, connection: "asyncpg.Connection[Any]") -> Finding:
-    """Whether the code of this version can run on the schema. Migrations that are still to come are no failure."""
+    """Whether this version's code can run on the schema. Pending migrations are only a warning."""
     this = version("muster-operator")
     releases = read_releases()
     if (window := releases.get(this, {}).get(check.service)) is None:
-        return check.warning(f"no window of {this} is known", "use the muster of the release")
+        return check.warning(f"the schema versions of {this} are unknown", "use the muster of the release")
     verdict = judge(releases, this, check.service, await _applied(connection, check.service))
     at = f"the schema is at {verdict.database}" if verdict.database else "there are no migrations yet"
     if verdict.can_run:
@@ -121,7 +123,7 @@ async def _applied(connection: "asyncpg.Connection[Any]", service: str) -> Colle
         return []
     try:
         rows = await connection.fetch(f"select version from {table}")  # noqa: S608 - a service of the contracts
-    except asyncpg.InsufficientPrivilegeError:  # the migration that grants the right is itself not applied
+    except asyncpg.InsufficientPrivilegeError:  # the migration that grants the right is not applied yet
         return []
     return [row["version"] for row in rows]
 

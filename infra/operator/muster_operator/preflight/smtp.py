@@ -1,4 +1,4 @@
-"""Whether the mail server takes a connection as notify makes it."""
+"""Checks that the mail server accepts a session like notify's."""
 
 import asyncio
 import smtplib
@@ -15,7 +15,7 @@ CONNECT_SECONDS = 5.0
 
 
 class MailSettings(Protocol):
-    """What notify's settings say of its mail server. This command does not depend on notify's package."""
+    """The mail server's fields of notify's settings. This command does not depend on notify's package."""
 
     smtp_host: str
     smtp_port: int
@@ -25,7 +25,7 @@ class MailSettings(Protocol):
 
 
 async def check_smtp(subject: Subject, environment: Mapping[str, str]) -> AsyncIterator[Finding]:
-    """What is to be said of the mail server, if one is set and notify's package is here to read its settings."""
+    """Check the mail server, if one is set and notify's package is installed, which reads its settings."""
     if "MUSTER_SMTP_HOST" not in environment or not hasattr(subject.settings, "smtp_host"):
         return
     check = Check(subject.service, "smtp")
@@ -34,10 +34,10 @@ async def check_smtp(subject: Subject, environment: Mapping[str, str]) -> AsyncI
     try:
         await asyncio.to_thread(_log_in, settings)
     except (smtplib.SMTPException, OSError) as error:
-        found = f"{where} does not take a session: {error or type(error).__name__}"
+        found = f"{where} does not accept a session: {error or type(error).__name__}"
         yield check.failed(found, "correct MUSTER_SMTP_HOST, _PORT, _STARTTLS, _USERNAME, or _PASSWORD, or the network")
         return
-    yield check.ok(f"{where} takes a session")
+    yield check.ok(f"{where} accepts a session")
 
 
 def _log_in(settings: MailSettings) -> None:

@@ -1,4 +1,4 @@
-"""The services to be looked at: each with the settings and the secrets with which it will run."""
+"""The services to check, each with the settings and secrets that it will run with."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -18,16 +18,16 @@ from muster_runtime.settings import Settings
 
 @dataclass(frozen=True)
 class Subject:
-    """A service, and its settings: its own where its package is installed, else those of every service."""
+    """A service and its settings: of its own class if its package is installed, else only the common ones."""
 
     service: str
     settings: Settings
 
 
 def environment_of(target: Target, service: str) -> Mapping[str, str]:
-    """The environment in which a service will run: this one, or a stack's.
+    """The environment that a service will run in: this one, or a stack's.
 
-    Its secrets are in the folder of its name within MUSTER_SECRETS_DIR, if there is one, else in MUSTER_SECRETS_DIR.
+    Its secrets are in MUSTER_SECRETS_DIR, or in that folder's subfolder with the service's name, if there is one.
     """
     environment = {**os.environ, **(target.settings_of(service) if target.settings_of else {})}
     if (folder := environment.get(FOLDER)) and Path(folder, service).is_dir():
@@ -36,7 +36,7 @@ def environment_of(target: Target, service: str) -> Mapping[str, str]:
 
 
 def read_subject(service: str, environment: Mapping[str, str]) -> tuple[Subject | None, Finding]:
-    """The service with its settings, if they can be used, and what is to be said of them."""
+    """The service with its settings, or None if they are invalid, and the finding about them."""
     check = Check(service, "settings")
     try:
         with _environment(environment):
@@ -51,7 +51,7 @@ def read_subject(service: str, environment: Mapping[str, str]) -> tuple[Subject 
 
 
 def _settings(service: str) -> Settings:
-    """This command depends on no service, but is installed beside them all in its image."""
+    """A service's settings. This command does not depend on the services; its image has them all installed."""
     package = f"muster_{service}"
     if find_spec(package) is None:
         return Settings()
@@ -61,7 +61,7 @@ def _settings(service: str) -> Settings:
 
 @contextmanager
 def _environment(environment: Mapping[str, str]) -> Iterator[None]:
-    """The variables of this process, while settings are read."""
+    """Replace this process's environment while settings are read."""
     kept = dict(os.environ)
     os.environ.clear()
     os.environ.update(environment)

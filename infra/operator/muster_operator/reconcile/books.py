@@ -1,4 +1,4 @@
-"""What each service's tables say at one instant."""
+"""Reads the contents of each service's tables at one instant."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a service knows of a term that has started: the end that a renewal brings, and whether nothing follows."""
+    """A service's view of a started term: its end after a renewal, and whether it ended without one."""
 
     enrollment_id: str
     renewed_to: datetime | None
@@ -47,7 +47,7 @@ class Outlook:
 
 @dataclass(frozen=True)
 class Pool:
-    """An agency's pool of seats, and how many seats are really held."""
+    """An agency's seat pool, and the number of seats actually held."""
 
     enrollment_id: str
     suspended: bool
@@ -58,7 +58,7 @@ class Pool:
 
     @property
     def standing(self) -> str:
-        """The agency's standing in entitlements, as the state of an enrollment."""
+        """The agency's standing in entitlements, in the terms of an enrollment's state."""
         if self.withdrawn:
             return "withdrawn"
         if self.ended:
@@ -89,20 +89,20 @@ class Books:
     understood: Mapping[TermKey, Outlook]  # entitlements'
     pools: Mapping[str, Pool]  # by agency
     trials: Sequence[Trial]
-    directory: frozenset[Someone]  # whom notify knows as contacts
-    people: frozenset[Someone]  # whom notify knows as holders of seats
+    directory: frozenset[Someone]  # contacts that notify knows
+    people: frozenset[Someone]  # seat holders that notify knows
 
 
 @dataclass(frozen=True)
 class TopicEnds:
-    """What the topics say: where each stream ends, and who is on the directory topic, without those erased."""
+    """The topics' contents: each stream's end, and the people on the directory topic who are not erased."""
 
     streams: Mapping[Stream, End]
     people: frozenset[Someone]
 
 
 async def read_books(admin_dsn: str, ends: Mapping[Stream, End]) -> Books:
-    """Read every service's schema, each in its own snapshot. `ends` are the topics', if they are known."""
+    """Read every service's schema, each in its own snapshot. `ends` are the topics', if already known."""
     async with asyncio.TaskGroup() as group:
         streams = group.create_task(read_streams(admin_dsn, ends))
         enrollments = group.create_task(within(admin_dsn, "enrollment", _enrollments))
@@ -147,7 +147,7 @@ async def _contacts(connection: "asyncpg.Connection[Any]") -> frozenset[Someone]
 
 
 async def read_holders(connection: "asyncpg.Connection[Any]") -> frozenset[Someone]:
-    """Who holds a seat, with name and address: both are deleted with the seat."""
+    """Who holds a seat: their names and addresses are deleted with the seat."""
     rows = await connection.fetch("select agency_id, subject_ref from seat where state <> 'revoked'")
     return frozenset((row["agency_id"], row["subject_ref"]) for row in rows)
 
@@ -165,7 +165,7 @@ async def _terms(connection: "asyncpg.Connection[Any]") -> list[Term]:
 
 
 async def _decided(connection: "asyncpg.Connection[Any]") -> dict[TermKey, Outlook]:
-    """The terms that billing has announced. A term that a withdrawal cut short is announced by enrollment."""
+    """The terms that billing has announced. Enrollment announces those that a withdrawal cut short."""
     rows = await connection.fetch(
         """
         select
@@ -209,9 +209,9 @@ async def _pools(connection: "asyncpg.Connection[Any]") -> dict[str, Pool]:
 
 
 async def read_trials(connection: "asyncpg.Connection[Any]") -> list[Trial]:
-    """Windows that an expiry must close: the end of a trial is a deadline until it is handled.
+    """The windows that an expiry must still close: a trial's end is a deadline until it is handled.
 
-    The transaction that handles it is the agency's first one at that instant or after it.
+    The transaction that handles it is the agency's first one at or after that instant.
     """
     rows = await connection.fetch(
         """

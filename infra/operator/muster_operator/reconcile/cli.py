@@ -1,4 +1,4 @@
-"""The command: it compares twice, and reports the differences found both times."""
+"""The command: compares twice, and reports the differences found both times."""
 
 import asyncio
 from dataclasses import asdict
@@ -55,7 +55,7 @@ async def _look(target: Target) -> list[Difference]:
 
 
 async def _read_topics(target: Target) -> TopicEnds:
-    """Where each stream ends on the topics, and who holds a seat according to the directory topic."""
+    """Each stream's end on the topics, and who holds a seat according to the directory topic."""
     ends = Ends()
     people: set[Someone] = set()
     async with TopicLog.open(target.kafka, target.topic_prefix, TOPICS) as log:

@@ -10,8 +10,8 @@ from muster_operator.reconcile.streams import NOT_PUBLISHED, not_applied, not_on
 def compare(before: Books, ends: TopicEnds, after: Books) -> list[Difference]:
     """Every difference between the services, and between them and the topics.
 
-    `ends` comes from the topics, which were read between `before` and `after`: sequences assigned or applied meanwhile
-    can be ahead of one of them, but never of both.
+    `ends` must be read between `before` and `after`: sequences assigned or applied in the meantime can be ahead of one
+    of them, but never of both.
     """
     return sorted(
         {
@@ -27,7 +27,7 @@ def compare(before: Books, ends: TopicEnds, after: Books) -> list[Difference]:
 
 
 def _terms(books: Books) -> Iterator[Difference]:
-    """A term belongs to an open enrollment, and an open enrollment has a term."""
+    """A term must belong to an open enrollment, and an open enrollment must have a term."""
     covered = {term.enrollment_id for term in books.terms}
     for term in books.terms:
         enrollment = books.enrollments.get(term.agency_id)
@@ -49,7 +49,7 @@ def _terms(books: Books) -> Iterator[Difference]:
 
 
 def _outlooks(books: Books) -> Iterator[Difference]:
-    """Entitlements agrees with billing about each term."""
+    """Entitlements must agree with billing about each term."""
     for (agency_id, term_id), decided in books.decided.items():
         understood = books.understood.get((agency_id, term_id))
         if understood != decided:
@@ -70,7 +70,7 @@ def _told(outlook: Outlook | None) -> str:
 
 
 def _pools(books: Books) -> Iterator[Difference]:
-    """A pool's count matches its seats, and its standing matches the agency's."""
+    """A pool's count must match its seats, and its standing the agency's."""
     for agency_id, pool in books.pools.items():
         if pool.in_use != pool.held:
             yield Difference(
@@ -89,7 +89,7 @@ def _pools(books: Books) -> Iterator[Difference]:
                 "check whether entitlements has applied AgencyWithdrawn and TermEnded (muster streams --behind, muster "
                 "parked list)",
             )
-        # Of an enrollment that is not the agency's latest, only its end is known.
+        # If the pool's enrollment is not the agency's latest, all we know is that it has ended.
         if pool.standing not in (("withdrawn", "ended") if state == "missing" else (state,)):
             yield Difference(
                 "an unknown standing",
@@ -120,7 +120,7 @@ def _directory(books: Books) -> Iterator[Difference]:
 
 
 def _people(ends: TopicEnds, books: Books) -> Iterator[Difference]:
-    """Notify knows nobody without a seat, and everybody on the directory topic; an import may publish nobody."""
+    """Notify must know nobody without a seat, and everybody on the directory topic; an import may publish nobody."""
     swap = "muster rebuild notify.directory, then with --swap"
     for agency_id, reference in books.people - books.holders:
         told = (agency_id, reference) in ends.people
@@ -137,7 +137,7 @@ def _people(ends: TopicEnds, books: Books) -> Iterator[Difference]:
 
 
 def _streams(before: Books, ends: TopicEnds, after: Books) -> Iterator[Difference]:
-    """The streams themselves; what waits in an outbox is on its way."""
+    """Differences of the streams, except events that wait in an outbox, which are on their way."""
     missing = [*not_on_topic(before.streams, ends.streams, after.streams), *not_applied(ends.streams, after.streams)]
     for each in missing:
         if each.what != NOT_PUBLISHED:
@@ -147,6 +147,6 @@ def _streams(before: Books, ends: TopicEnds, after: Books) -> Iterator[Differenc
 
 
 def persisting(first: Iterable[Difference], second: Iterable[Difference]) -> list[Difference]:
-    """The differences that both checks found: work in progress is missing from one of them."""
+    """The differences that both checks found; work in progress shows up in only one of them."""
     seen = {(difference.what, difference.agency_id, difference.subject) for difference in first}
     return [each for each in second if (each.what, each.agency_id, each.subject) in seen]

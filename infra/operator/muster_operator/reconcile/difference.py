@@ -1,4 +1,4 @@
-"""What a reconciliation finds."""
+"""The findings of a reconciliation."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Difference:
     """A disagreement: what it is, its agency, what was found, and what an operator does about it.
 
-    `subject` says which of the agency's things it concerns, if there can be several.
+    `subject` identifies the thing that it concerns, if the agency can have several.
     """
 
     what: str

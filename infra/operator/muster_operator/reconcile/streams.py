@@ -1,4 +1,4 @@
-"""Compares where every stream ends on its topic with what its producer assigned and each reader applied."""
+"""Compares every stream's end on its topic with what its producer assigned and each reader applied."""
 
 import asyncio
 from collections.abc import Collection, Iterator, Mapping
@@ -19,7 +19,7 @@ Stream = tuple[str, str]  # topic, agency
 Position = tuple[int, int]  # epoch, sequence
 Partition = tuple[str, int]  # topic, number
 
-# The topics that have streams; that of the sandbox's clock has none.
+# The topics that have streams; the sandbox clock's topic has none.
 TOPICS = tuple(name for name in topics() if name != ClockMoved.topic)
 
 NOT_PUBLISHED = "events that are not published yet"
@@ -29,13 +29,13 @@ PARKED = "a parked stream"
 BEHIND = "a reader that is behind"
 NOT_APPLIED = "events that were read and are not applied"
 
-# Nothing of a stream.
+# The position before a stream's first event.
 _NOTHING: Position = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The last event of a stream on its topic, and the place of its record."""
+    """The last event of a stream on its topic, and its record's place."""
 
     position: Position
     event: Envelope
@@ -45,21 +45,21 @@ class End:
 
 @dataclass(frozen=True)
 class Streams:
-    """What the runtime's tables of one service say."""
+    """The streams in one service's runtime tables."""
 
     produced: Mapping[Stream, Position]
     applied: Mapping[Stream, Position]
     parked: Mapping[Stream, str]
     waiting: Mapping[Stream, Position]  # the first event in the outbox
-    reassigned: frozenset[Stream]  # the position of the topic's last event, to another event in the outbox
-    next_offsets: Mapping[Partition, int]  # where reading goes on
-    epoch: int  # in which new streams begin
-    passed: Collection["OffsetRange"]  # past which an operator let the service go
+    reassigned: frozenset[Stream]  # the outbox has another event at the position of the topic's last one
+    next_offsets: Mapping[Partition, int]  # where reading continues
+    epoch: int  # of new streams
+    passed: Collection["OffsetRange"]  # that an operator let the service skip
 
 
 @dataclass(frozen=True, order=True)
 class Missing:
-    """The part of a stream that a service lacks, from after one position to another, and what an operator does."""
+    """The part of a stream that a service lacks, after `after` up to `last`, and what an operator does about it."""
 
     topic: str
     agency_id: str
@@ -68,21 +68,20 @@ class Missing:
     after: Position
     last: Position
     remedy: str
-    reason: str = ""  # for which it is parked
+    reason: str = ""  # why it is parked
 
     @property
     def why(self) -> str:
-        """What is wrong, and why."""
+        """What is wrong, with the reason if there is one."""
         return f"{self.what}: {self.reason}" if self.reason else self.what
 
     @property
     def stream(self) -> Stream:
-        """The stream that it belongs to."""
         return self.topic, self.agency_id
 
     @property
     def sequences(self) -> str:
-        """The sequences that are missing, from the first to the last."""
+        """The missing sequences as text, such as `3 to 7`."""
         (known, after), (epoch, last) = self.after, self.last
         if self.last <= self.after:
             return "none"
@@ -93,10 +92,10 @@ class Missing:
 
 
 class Ends(dict[Stream, End]):
-    """The end of each stream among the records that were read."""
+    """The end of each stream among the records read so far."""
 
     def note(self, topic: str, record: "ConsumerRecord[Any, Any]") -> Envelope | None:
-        """Add a record of a topic. Returns its envelope; None if it is no event of ours, which a reader parks."""
+        """Add a topic's record. Returns its envelope; None if it is not an event of ours, which a reader parks."""
         try:
             envelope = read_headers(record.headers)
         except MalformedRecord:
@@ -119,7 +118,7 @@ async def read_streams(admin_dsn: str, ends: Mapping[Stream, End]) -> dict[str, 
 
 
 async def within(admin_dsn: str, schema: str, read: Any) -> Any:
-    """What `read` finds in a service's schema, in one snapshot. A standby is refused: it may lag behind."""
+    """The result of `read` in a service's schema, in one snapshot. Requires the primary: a standby may lag behind."""
     connection = await asyncpg.connect(
         admin_dsn, server_settings={"search_path": schema}, target_session_attrs=SessionAttribute.primary
     )
@@ -131,7 +130,7 @@ async def within(admin_dsn: str, schema: str, read: Any) -> Any:
 
 
 async def _streams(connection: "asyncpg.Connection[Any]", ends: Mapping[Stream, End]) -> Streams:
-    # It brings the services' routes, for which no help and no other command of the group should wait.
+    # Imported late: it loads the services' routes, which would slow down the help and the group's other commands.
     from muster_runtime.messaging import passing
 
     produced = await connection.fetch("select topic, agency_id, epoch, last_sequence from stream")
@@ -182,10 +181,10 @@ async def _reassigned(connection: "asyncpg.Connection[Any]", ends: Mapping[Strea
 def not_on_topic(
     before: Mapping[str, Streams], ends: Mapping[Stream, End], after: Mapping[str, Streams]
 ) -> Iterator[Missing]:
-    """The differences between a topic and its producer, and where a reader is ahead of the topic.
+    """The differences between topics and their producers, and readers that are ahead of a topic.
 
-    `ends` were read between `before` and `after`: what is assigned or applied meanwhile can be ahead of one of them,
-    but never of both.
+    `ends` must be read between `before` and `after`: events assigned or applied in the meantime can be ahead of one of
+    them, but never of both.
     """
     for service, streams in before.items():
         for stream, produced in streams.produced.items():
@@ -194,7 +193,7 @@ def not_on_topic(
                 if produced > end or after[service].waiting.get(stream) == first:
                     look = "follow the runbook outbox-stuck.md: muster status"
                     yield Missing(*stream, service, NOT_PUBLISHED, _before(first), produced, look)
-            # Sequences go on over a raised epoch: with nothing new in it, the topic's end is as high.
+            # Sequences continue across a raised epoch: without a new event in it, the topic's end is as high.
             elif produced > end and produced[1] > end[1]:
                 yield from _lacking(stream, service, end, produced)
         for stream, applied in streams.applied.items():
@@ -205,7 +204,7 @@ def not_on_topic(
 
 
 def _lacking(stream: Stream, service: str, end: Position, known: Position) -> Iterator[Missing]:
-    """What a service has assigned or applied and its topic lacks. Compaction may have removed it."""
+    """Events that a service assigned or applied and the topic lacks. On a compacted topic, this is no loss."""
     if not topics()[stream[0]].compacted:
         remedy = "Kafka has lost data: restore the topic from a replica or mirror before anything reads on"
         yield Missing(*stream, service, TOPIC_LACKS, end, known, remedy)
@@ -215,7 +214,7 @@ def _lost_commits(stream: Stream, end: End, after: Streams) -> Iterator[Missing]
     """A topic is never ahead of its producer, unless the producer's database went back."""
     topic, agency_id = stream
     produced = after.produced.get(stream, (after.epoch, 0))
-    # As for the relay: of another program's records, only one with our id counts until an operator passes it.
+    # Like the relay: another program's record counts only if it has our ID, and until an operator passes it.
     ours = end.event.id == event_id(topic, agency_id, *end.position)
     passed = any(records.covers(topic, end.partition, end.offset) for records in after.passed)
     if stream in after.reassigned:
@@ -227,7 +226,7 @@ def _lost_commits(stream: Stream, end: End, after: Streams) -> Iterator[Missing]
 
 
 def not_applied(ends: Mapping[Stream, End], after: Mapping[str, Streams]) -> Iterator[Missing]:
-    """Each reader has applied what is on a topic."""
+    """What the readers have not applied of the topics."""
     for service, streams in after.items():
         read = {stream for stream in ends if service in topics()[stream[0]].readers}
         for stream in read | streams.parked.keys():

@@ -1,1 +1,1 @@
-"""Who an operator is to the services: OAuth clients, the session of a login, and the commands about it."""
+"""An operator's identity: OAuth clients, the session of a login, and the commands that manage it."""

@@ -1,4 +1,4 @@
-"""The session of a login, kept in the user's configuration folder, for its owner alone."""
+"""Keeps the session of a login in the user's configuration folder, readable only by its owner."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ from muster_operator.session.oauth import Client, ProviderRefused, Tokens, secre
 
 
 class Session(BaseModel):
-    """A login: the client that asked for it, and its tokens."""
+    """A login: the client that requested it, and its tokens."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -27,7 +27,7 @@ class Session(BaseModel):
 
     @classmethod
     def of(cls, client: Client, tokens: Tokens) -> "Session":
-        """The session of a client whose login was approved."""
+        """The session of an approved login."""
         return cls(
             issuer=client.issuer,
             client_id=client.client_id,
@@ -39,24 +39,24 @@ class Session(BaseModel):
 
     @property
     def client(self) -> Client:
-        """The client that asked for it."""
+        """The client that requested it, with the secret from the environment."""
         return Client(self.issuer, self.client_id, secret_of_environment(), resource=self.resource)
 
     @property
     def tokens(self) -> Tokens:
-        """What the provider issued."""
+        """The tokens that the provider issued."""
         return Tokens(self.access_token, self.expires_at, self.refresh_token)
 
 
 class SessionCache:
-    """The file with the session, mode 0600, in a folder with mode 0700: `muster` below XDG_CONFIG_HOME."""
+    """The session's file, mode 0600, in the folder `muster` of XDG_CONFIG_HOME (by default ~/.config), mode 0700."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "muster"
         self._file = self.folder / "session.json"
 
     def find(self) -> Session | None:
-        """The session, if there is one. Raises BadInput if others could read or replace it."""
+        """The session, if there is one. Raises BadInput if others could read or replace its file."""
         try:
             _require_private(self.folder.lstat(), self.folder)
             with open(self._file, encoding="utf-8", opener=_open) as file:
@@ -70,22 +70,22 @@ class SessionCache:
             raise BadInput(f"{self._file} cannot be read: {error.strerror}") from None
 
     def save(self, session: Session) -> None:
-        """Keep a session in place of the last. Raises BadInput if others could read or replace it."""
+        """Replace the session. Raises BadInput if others could read or replace its file."""
         with self._changing():
             self._write(session)
 
     def remove(self) -> Session | None:
-        """Forget the session, and answer it. Raises BadInput."""
+        """Delete the session and return it. Raises BadInput."""
         session = self.find()
         with suppress(FileNotFoundError):
             self._file.unlink()
         return session
 
     def token(self) -> str:
-        """A token that lives long enough for a request, refreshed if need be.
+        """A token that lives long enough for a request, refreshed if necessary.
 
-        Of several commands at once only one refreshes: a provider takes each refresh token once, and ends the session
-        of one that comes twice. Raises BadInput, Refused or Unreachable.
+        Of several concurrent commands, only one refreshes: a provider accepts each refresh token once, and ends the
+        session if one comes twice. Raises BadInput, Refused, TimedOut, or Unreachable.
         """
         session = self._required()
         if session.tokens.are_fresh:
@@ -122,7 +122,7 @@ class SessionCache:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Make the folder if it is missing, and keep other commands from changing the session."""
+        """Create the folder if it is missing, and lock the session against other commands."""
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -135,13 +135,13 @@ class SessionCache:
 
 
 def _open(path: str, flags: int) -> int:
-    """A new file is its owner's alone, and a symbolic link is not followed."""
+    """An `opener` for open(): creates files with mode 0600 and follows no symbolic link."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _require_private(found: os.stat_result, path: Path) -> None:
     mode = stat.S_IMODE(found.st_mode)
     if stat.S_ISLNK(found.st_mode) or found.st_uid != os.geteuid():
-        raise BadInput(f"{path} must be your own, and no symbolic link: remove it, and run muster login")
+        raise BadInput(f"{path} must belong to you and not be a symbolic link: remove it and run muster login")
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise BadInput(f"{path} is open to others (mode {mode:04o}): close it with chmod go= {path}")

@@ -19,7 +19,7 @@ from muster_operator.session.cache import Session, SessionCache
 from muster_operator.session.oauth import CLIENT_ID, ISSUER, Client, ProviderRefused, Tokens
 from muster_operator.target import Target, on_target
 
-# RFC 8628, 3.2 and 3.5: where the provider names no interval, and what `slow_down` adds to it.
+# RFC 8628, 3.2 and 3.5: the default polling interval, and what `slow_down` adds to it.
 _INTERVAL_SECONDS = 5.0
 _SLOWER_SECONDS = 5.0
 
@@ -27,13 +27,13 @@ _LOGIN_SECONDS = 600.0
 
 
 def login(
-    issuer: Annotated[str, typer.Option(envvar=ISSUER, help="The identity provider: its issuer, a URL.")] = "",
+    issuer: Annotated[str, typer.Option(envvar=ISSUER, help="The identity provider's issuer URL.")] = "",
     client_id: Annotated[
-        str, typer.Option(envvar=CLIENT_ID, help="The client that the provider has registered for this command.")
+        str, typer.Option(envvar=CLIENT_ID, help="The client ID that the provider has registered for this command.")
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Log in at the identity provider, on any device with a browser. The session is kept until muster logout."""
+    """Log in at the identity provider, on any device with a browser. The session lasts until muster logout."""
     client = Client.of_environment(issuer, client_id)
     tokens = approved(client, time.sleep)
     SessionCache().save(Session.of(client, tokens))
@@ -41,22 +41,22 @@ def login(
 
 
 def logout() -> None:
-    """Forget the session of muster login, and end it at the identity provider."""
+    """Delete the session of muster login, and end it at the identity provider."""
     session = SessionCache().remove()
     if session is None:
         typer.echo("You were not logged in")
         return
     ended = False
     if session.refresh_token is not None:
-        with suppress(CommandFailed):  # the session is forgotten here, whatever the provider says
+        with suppress(CommandFailed):  # the local session is gone, whatever the provider says
             session.client.revoke(session.refresh_token)
             ended = True
-    typer.echo("Logged out" if ended else f"Logged out here; {session.issuer} was not told")
+    typer.echo("Logged out" if ended else f"Logged out locally; {session.issuer} was not notified")
 
 
 @on_target()
 async def whoami(target: Target) -> Answer:
-    """Show who the token says you are. The services decide what it is worth."""
+    """Show who the token says you are. The command does not verify the token; the services do."""
     credential = target.credential()
     return _answer(credential.origin, await asyncio.to_thread(credential.token))
 
@@ -82,7 +82,7 @@ def approved(client: Client, wait: Callable[[float], None]) -> Tokens:
 
 
 def _more_seconds(refused: ProviderRefused) -> float:
-    """By how much the next question must be later. Raises Refused or TimedOut if there is none."""
+    """Seconds to add to the polling interval. Raises Refused or TimedOut if polling must stop."""
     match refused.code:
         case "authorization_pending":
             return 0.0
@@ -101,7 +101,7 @@ def _seconds(reply: Mapping[str, Any], name: str, otherwise: float) -> float:
 
 
 def _answer(origin: str, token: str) -> Answer:
-    """Who a token says that its holder is. Nothing of it is verified: only the services have to trust it."""
+    """Who a token says that its holder is. Does not verify it: only the services have to trust it."""
     claims = _claims(token)
     expires = claims.get("exp")
     data = {
@@ -121,7 +121,7 @@ def _shown(value: object) -> str:
 
 
 def _claims(token: str) -> Mapping[str, Any]:
-    """The claims of a JWT; none of a token of another form."""
+    """The claims of a JWT; empty for a token in any other format."""
     with suppress(ValueError, IndexError):
         payload = token.split(".")[1]
         claims = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

@@ -1,4 +1,4 @@
-"""An OAuth client of an identity provider, for an operator's commands.
+"""An OAuth client for an operator's commands.
 
 Sources: RFC 6749 (4.4 client credentials, 6 refresh), RFC 7009 (revocation), RFC 8414 and OpenID Connect Discovery 1.0
 (metadata), RFC 8628 (device flow), RFC 8707 (`resource`).
@@ -35,13 +35,13 @@ _SECONDS = 10.0
 
 _MARGIN = timedelta(seconds=60)
 
-# Where a provider does not say how long its token lives.
+# If a provider does not say how long its token lives.
 _LIFETIME_SECONDS = 300
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """What a token endpoint issued."""
+    """A token endpoint's reply."""
 
     access_token: str
     expires_at: datetime
@@ -49,7 +49,7 @@ class Tokens:
 
     @property
     def are_fresh(self) -> bool:
-        """Whether the access token lives long enough for a request, so that none ends after its token."""
+        """Whether the access token outlives a request: it is valid for another minute."""
         return SystemClock().now() + _MARGIN < self.expires_at
 
 
@@ -63,9 +63,9 @@ class ProviderRefused(Refused):
 
 @dataclass(frozen=True)
 class Client:
-    """A client that a provider has registered. Without a `secret` it is a public one.
+    """A client that is registered at a provider; without a `secret`, a public one.
 
-    `scope` is what a login asks for, and `resource` the API that its tokens are for, where the provider wants it named.
+    `scope` is what a login requests; `resource` names the API that its tokens are for, if the provider requires it.
     """
 
     issuer: str
@@ -76,7 +76,7 @@ class Client:
 
     @classmethod
     def of_environment(cls, issuer: str = "", client_id: str = "") -> "Client":
-        """The client that options, or else the environment, name. Raises BadInput."""
+        """The client that the options or else the environment name. Raises BadInput."""
         issuer = issuer or os.environ.get(ISSUER, "")
         client_id = client_id or os.environ.get(CLIENT_ID, "")
         for name, value in ((ISSUER, issuer), (CLIENT_ID, client_id)):
@@ -86,7 +86,7 @@ class Client:
             raise BadInput(f"{ISSUER}: {issuer} must be a URL")
         parts = urlsplit(issuer)
         if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
-            raise BadInput(f"{ISSUER}: {issuer} must be https: tokens would be sent in the clear")
+            raise BadInput(f"{ISSUER}: {issuer} must be https: tokens would be sent in plain text")
         environ = os.environ
         return cls(issuer, client_id, secret_of_environment(), environ.get(SCOPE, ""), environ.get(RESOURCE, ""))
 
@@ -95,7 +95,7 @@ class Client:
         return self._tokens({"grant_type": "client_credentials"} | self._asked())
 
     def begin_device_flow(self) -> Mapping[str, Any]:
-        """The provider's answer that begins a login (RFC 8628, 3.2)."""
+        """Begin a login; return the provider's reply (RFC 8628, 3.2)."""
         if "device_authorization_endpoint" not in self._metadata:
             raise Refused(f"{self.issuer} does not offer the device flow")
         reply = self._post("device_authorization_endpoint", self._asked("openid offline_access"))
@@ -105,17 +105,17 @@ class Client:
         return reply
 
     def by_device_code(self, device_code: str) -> Tokens:
-        """Tokens for the person who has approved a login (RFC 8628, 3.4)."""
+        """Tokens for the person who approved a login (RFC 8628, 3.4)."""
         grant = "urn:ietf:params:oauth:grant-type:device_code"
         return self._tokens({"grant_type": grant, "device_code": device_code})
 
     def by_refresh_token(self, refresh_token: str) -> Tokens:
-        """Fresh tokens; where the provider sends no new refresh token, the old one stays."""
+        """Fresh tokens; they keep the old refresh token unless the provider sends a new one."""
         fresh = self._tokens({"grant_type": "refresh_token", "refresh_token": refresh_token} | self._resource())
         return Tokens(fresh.access_token, fresh.expires_at, fresh.refresh_token or refresh_token)
 
     def revoke(self, refresh_token: str) -> None:
-        """End a session at the provider, if it offers that (RFC 7009)."""
+        """End a session at the provider, if it supports revocation (RFC 7009)."""
         if "revocation_endpoint" in self._metadata:
             self._post("revocation_endpoint", {"token": refresh_token, "token_type_hint": "refresh_token"})
 
@@ -191,7 +191,7 @@ _MEANING = {ISSUER: "issuer, a URL", CLIENT_ID: "client of this command"}
 
 
 def secret_of_environment() -> str:
-    """The client's secret, from the environment or the file that it names; empty without one. Raises BadInput."""
+    """The client's secret, from the environment or the file that it names; empty if neither is set. Raises BadInput."""
     file = os.environ.get(SECRET_FILE, "")
     if not file:
         return os.environ.get(SECRET, "")

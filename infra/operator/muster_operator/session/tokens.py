@@ -1,4 +1,4 @@
-"""Which token a command uses: the given one, the client's own, the stack's, or that of the session."""
+"""Chooses a command's token: the given one, the client's own, the stack's, or the session's."""
 
 import os
 from collections.abc import Callable
@@ -8,20 +8,20 @@ from muster_operator.failures import BadInput
 from muster_operator.session.cache import SessionCache
 from muster_operator.session.oauth import CLIENT_ID, ISSUER, SECRET, SECRET_FILE, Client, Tokens
 
-# A token for the next request. A long command asks again, since tokens may live for minutes.
+# Returns a token for the next request. A long command calls it again, since a token may live only for minutes.
 TokenSource = Callable[[], str]
 
 
 @dataclass(frozen=True)
 class Credential:
-    """Where tokens come from, in plain words, and the next one."""
+    """A source of tokens; `origin` describes it for people."""
 
     origin: str
     token: TokenSource
 
 
 def client_tokens(client: Client) -> TokenSource:
-    """Tokens for a client itself; one serves until it is about to end."""
+    """Tokens for the client itself; each is reused until it is about to expire."""
     issued: list[Tokens] = []
 
     def token() -> str:
@@ -46,5 +46,5 @@ def find_credential(given: str, issue: TokenSource | None) -> Credential:
         raise BadInput("a token is needed: run muster login, give --token, or set MUSTER_TOKEN")
     issuer = os.environ.get(ISSUER)
     if issuer and issuer != session.issuer:
-        raise BadInput(f"the session is of {session.issuer}, and {ISSUER} is {issuer}: run muster login")
+        raise BadInput(f"the session is from {session.issuer}, but {ISSUER} is {issuer}: run muster login")
     return Credential("the session of muster login", cache.token)

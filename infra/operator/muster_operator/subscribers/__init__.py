@@ -1,1 +1,1 @@
-"""The programs outside Muster that read its topics, or write one of their own: a registry, kept as a file."""
+"""The registry, in a file, of programs outside Muster that read its topics or write their own."""

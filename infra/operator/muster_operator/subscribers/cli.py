@@ -1,4 +1,4 @@
-"""`muster subscribers`: who else reads Muster's topics, what they may do, and how far behind they are."""
+"""`muster subscribers`: the other programs that read Muster's topics, what they may do, and their lag."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -22,7 +22,7 @@ from muster_runtime.clock import SystemClock
 
 app = group("Register the programs that read Muster's topics: who owns them, what they may do, and their lag.")
 
-# How long a subscriber's facts count as confirmed, unless a day is given.
+# The time until the next review, unless a day is given.
 REVIEWED_AFTER = timedelta(days=365)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The subscriber, such as treasury-dashboard.")]
@@ -42,9 +42,9 @@ async def list_(
         bool, typer.Option("--overdue", help="Only those whose review is overdue; exit status 1 if there is one.")
     ] = False,
 ) -> Answer:
-    """List the subscribers: owner, topics, review, lag, and who reads an event that is deprecated.
+    """List the subscribers: owner, topics, review, lag, and the deprecated events that they read.
 
-    The lag is that of the subscriber's consumer groups. Where no Kafka is known, it is not shown.
+    The lag is that of the subscriber's consumer groups. It is shown only if MUSTER_KAFKA_BOOTSTRAP is set.
     """
     registry = Registry.read(file)
     shown = [each for each in registry.subscribers.values() if not overdue or _is_overdue(each)]
@@ -72,7 +72,7 @@ async def list_(
 async def show(
     target: Target, name: Name, file: FileOption = DEFAULT_FILE, principal: PrincipalOption = PRINCIPAL
 ) -> Answer:
-    """Show a subscriber: all that is registered of it, its ACLs, its consumer groups."""
+    """Show a subscriber: its registration, its ACLs, and its consumer groups."""
     subscriber = Registry.read(file)[name]
     groups = await _groups(target, [subscriber])
     acls = subscriber.acls(target.topic_prefix, principal)
@@ -87,8 +87,8 @@ async def show(
 async def add(
     target: Target,
     name: Name,
-    owner: Annotated[str | None, typer.Option(help="The organization that answers for it.")] = None,
-    contact: Annotated[str | None, typer.Option(help="How its owner is reached.")] = None,
+    owner: Annotated[str | None, typer.Option(help="The organization that is responsible for it.")] = None,
+    contact: Annotated[str | None, typer.Option(help="How to reach its owner.")] = None,
     purpose: Annotated[str | None, typer.Option(help="What it does with the events.")] = None,
     topic: Annotated[list[str] | None, typer.Option(help="A topic that it reads. Repeatable.")] = None,
     reads: Annotated[
@@ -96,26 +96,25 @@ async def add(
         typer.Option(help="An event type with its major version, such as muster.billing.TermStarted.v1. Repeatable."),
     ] = None,
     produces: Annotated[
-        list[str] | None, typer.Option(help="A topic that a contract gives to it, to write to. Repeatable.")
+        list[str] | None, typer.Option(help="A topic that it owns by contract and writes to. Repeatable.")
     ] = None,
     classification: Annotated[
         str | None, typer.Option(help="restricted, if it reads a restricted topic. Default: public.")
     ] = None,
     review: DayOption = None,
     password_file: Annotated[
-        Path | None, typer.Option(help="Where to keep its password, mode 0600. Default: it is printed, once.")
+        Path | None, typer.Option(help="The file for its password, mode 0600. Default: print it, once.")
     ] = None,
-    new_password: Annotated[bool, typer.Option("--new-password", help="Replace the password that it has.")] = False,
+    new_password: Annotated[bool, typer.Option("--new-password", help="Replace its present password.")] = False,
     no_password: Annotated[
-        bool, typer.Option("--no-password", help="It shows a certificate or a token: make no password.")
+        bool, typer.Option("--no-password", help="Set no password: it uses a certificate or a token.")
     ] = False,
     file: FileOption = DEFAULT_FILE,
     principal: PrincipalOption = PRINCIPAL,
 ) -> Answer:
-    """Register a subscriber: write it into the file, and make its ACLs and its password on Kafka.
+    """Register a subscriber: write it to the file, and create its ACLs and its password on Kafka.
 
-    Without its facts, the command makes on Kafka what the file says, for a subscriber that was edited, or where it
-    failed before.
+    With only a name, the command brings Kafka in line with the file, after you edit a subscriber or after a failure.
     """
     if new_password and no_password:
         raise BadInput("--new-password and --no-password exclude each other")
@@ -133,7 +132,7 @@ async def add(
     subscriber = _subscriber(registry, name, {field: value for field, value in given.items() if value is not None})
     target.require("kafka")
     administrator = target.administrator()
-    # The file comes first: from then on, nothing that is on Kafka is unknown.
+    # The file comes first, so that everything on Kafka is always on record.
     if registry.subscribers.get(name) != subscriber:
         registry.put(subscriber)
     made = ""
@@ -155,7 +154,7 @@ async def add(
 @app.command()
 @on_target(asks=False)
 async def review(target: Target, name: Name, next: DayOption = None, file: FileOption = DEFAULT_FILE) -> Answer:
-    """Record that the owner has confirmed what is registered of a subscriber, and when the next review is due."""
+    """Record that the owner has confirmed a subscriber's registration, and when the next review is due."""
     registry = Registry.read(file)
     today = SystemClock().now().date()
     day = next.date() if next else today + REVIEWED_AFTER
@@ -174,19 +173,19 @@ async def review(target: Target, name: Name, next: DayOption = None, file: FileO
 async def remove(
     target: Target, name: Name, file: FileOption = DEFAULT_FILE, principal: PrincipalOption = PRINCIPAL
 ) -> Answer:
-    """Take a subscriber's password and ACLs away, and remove it from the file."""
+    """Remove a subscriber's password and ACLs from Kafka, and the subscriber from the file."""
     registry = Registry.read(file)
     subscriber = registry[name]
     target.require("kafka")
     with repeatable(f"muster subscribers remove {name}"):
         await withdraw(target.administrator(), subscriber, target.topic_prefix, principal)
-    # The file comes last: until all is gone, it says whose it is.
+    # The file comes last, so that everything left on Kafka is still on record.
     registry.drop(name)
     return Answer({"name": name}, f"{name} is removed: its password and its ACLs are gone")
 
 
 def _subscriber(registry: Registry, name: str, given: Mapping[str, Any]) -> Subscriber:
-    """What is to be registered. Raises Refused if the file says otherwise of a subscriber that it knows."""
+    """The subscriber to register. Raises BadInput, and Refused if the file has it with other facts."""
     known = registry.subscribers.get(name)
     if known is None:
         for field in ("owner", "contact", "purpose"):
@@ -201,7 +200,7 @@ def _subscriber(registry: Registry, name: str, given: Mapping[str, Any]) -> Subs
 
 
 async def _groups(target: Target, subscribers: Sequence[Subscriber]) -> dict[str, list[Group]] | None:
-    """The consumer groups of subscribers; None where no Kafka is known."""
+    """The subscribers' consumer groups; None if Kafka is not configured or there are no subscribers."""
     if not target.kafka.bootstrap or not subscribers:
         return None
     return await groups_of(target.administrator(), target.topic_prefix, [each.name for each in subscribers])

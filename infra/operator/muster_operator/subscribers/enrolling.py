@@ -1,4 +1,4 @@
-"""What a subscriber has on Kafka: its ACLs and its password. Each step can be repeated."""
+"""Grants and withdraws a subscriber's ACLs and password on Kafka. Each step can be repeated."""
 
 import os
 import secrets
@@ -18,7 +18,7 @@ _LONGEST_PASSWORD_FILE = 1_000
 
 @contextmanager
 def repeatable(command: str) -> Iterator[None]:
-    """A block of steps that may fail half-way: the error says which command goes on."""
+    """A block of steps that may fail halfway: the error names the command that finishes the work."""
     try:
         yield
     except CommandFailed as error:
@@ -28,7 +28,7 @@ def repeatable(command: str) -> Iterator[None]:
 async def grant(administrator: Administrator, subscriber: Subscriber, prefix: str, principal: str) -> list[Acl]:
     """Add the ACLs that a subscriber lacks, and remove those on Muster's topics that it should not have.
 
-    Returns its ACLs.
+    Returns the ACLs that it should have.
     """
     wanted = subscriber.acls(prefix, principal)
     there = [acl for acl in await administrator.acls() if acl.principal == principal_of(subscriber.name, principal)]
@@ -39,7 +39,7 @@ async def grant(administrator: Administrator, subscriber: Subscriber, prefix: st
 
 
 async def withdraw(administrator: Administrator, subscriber: Subscriber, prefix: str, principal: str) -> None:
-    """Take away a subscriber's password, and then its ACLs: those of Muster's, and those of its own groups."""
+    """Remove a subscriber's password, and then its ACLs: on Muster's resources and on its own groups."""
     await administrator.remove_user(subscriber.name)
     who, wanted = principal_of(subscriber.name, principal), subscriber.acls(prefix, principal)
     there = [acl for acl in await administrator.acls() if acl.principal == who]
@@ -49,10 +49,10 @@ async def withdraw(administrator: Administrator, subscriber: Subscriber, prefix:
 
 
 def password_for(file: Path | None) -> str:
-    """A new password; with a file it is kept there, for its owner alone, before Kafka learns it.
+    """A new password. With a file, write it there, mode 0600, before Kafka gets it.
 
-    The content of a file that is there already is the password, so that a repeated command changes nothing. Raises
-    BadInput if others may read the file.
+    If the file exists, its content is the password, so that repeating the command changes nothing. Raises BadInput if
+    others have access to the file.
     """
     password = secrets.token_urlsafe(_PASSWORD_BYTES)
     if file is None:

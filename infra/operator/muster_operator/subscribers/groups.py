@@ -1,4 +1,4 @@
-"""How far the consumer groups of subscribers are behind their topics."""
+"""The lag of subscribers' consumer groups."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -12,14 +12,14 @@ from muster_operator.access.administrator import Administrator
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A consumer group, and how many records it has not read of the partitions for which it keeps a position."""
+    """A consumer group, and its lag: the unread records in the partitions for which it has committed an offset."""
 
     name: str
     lag: int
 
 
 async def groups_of(administrator: Administrator, prefix: str, names: Iterable[str]) -> dict[str, list[Group]]:
-    """The groups of each of the subscribers: those whose names begin with the subscriber's and a dot."""
+    """The groups of each subscriber: those whose names start with the subscriber's name and a dot."""
     listed = await administrator.ask(administrator.client.list_consumer_groups())
     found: dict[str, list[Group]] = defaultdict(list)
     beginnings = {f"{prefix}{name}.": name for name in names}

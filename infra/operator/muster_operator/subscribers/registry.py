@@ -1,4 +1,4 @@
-"""The subscribers as data: a TOML file with a table for each, which its owners keep under version control."""
+"""The subscribers' file: TOML with a table for each subscriber, kept under version control."""
 
 import os
 import tomllib
@@ -17,17 +17,17 @@ from muster_contracts import SERVICES, Deprecation, MalformedRecord, event_types
 from muster_operator.access.acls import SANDBOX, Acl, acls_of_subscriber
 from muster_operator.failures import BadInput, NotFound
 
-# Names whose principals are Muster's own, or an administrator's.
+# Names whose principals belong to Muster or an administrator.
 RESERVED = (*SERVICES, SANDBOX, "admin", "broker", "muster", "operator")
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 
 
 class Subscriber(BaseModel):
-    """A program that reads topics, in consumer groups whose names begin with its own name and a dot.
+    """A program that reads topics, in consumer groups whose names start with its own name and a dot.
 
-    `review` is the day by which its owner must have confirmed all of this. `reads` are the event types that it
-    understands, each with its major version. `produces` are topics that a contract gives to it.
+    By the day `review`, its owner must confirm these facts again. `reads` are the event types that it understands, each
+    with its major version. `produces` are the topics that it owns by contract.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,12 +44,12 @@ class Subscriber(BaseModel):
 
     @property
     def deprecated(self) -> list[tuple[str, Deprecation]]:
-        """What it reads and goes out of use."""
+        """The deprecated event types that it reads."""
         found = ((name, event_types()[name].deprecation) for name in self.reads)
         return [(name, deprecation) for name, deprecation in found if deprecation is not None]
 
     def acls(self, prefix: str, principal: str) -> list[Acl]:
-        """What it may do."""
+        """The ACLs that it needs."""
         known = topics()
         read, written = ([known[name] for name in names] for names in (self.topics, self.produces))
         return acls_of_subscriber(self.name, read, written, prefix=prefix, principal=principal)
@@ -58,7 +58,7 @@ class Subscriber(BaseModel):
     @classmethod
     def _is_no_other(cls, name: str) -> str:
         if name in RESERVED:
-            raise ValueError(f"{name} is reserved: {', '.join(RESERVED)} are Muster's own")
+            raise ValueError(f"{name} is reserved: {', '.join(RESERVED)} belong to Muster")
         return name
 
     @field_validator("topics", "produces")
@@ -96,7 +96,7 @@ class Subscriber(BaseModel):
 
 
 def checked(name: str, facts: Mapping[str, Any]) -> Subscriber:
-    """A subscriber of these facts. Raises BadInput, which names the field, the value, and the rule."""
+    """A subscriber with these facts. Raises BadInput, which names the field, the value, and the rule."""
     try:
         return Subscriber.model_validate({**facts, "name": name})
     except ValidationError as error:
@@ -109,7 +109,7 @@ def checked(name: str, facts: Mapping[str, Any]) -> Subscriber:
 
 @dataclass
 class Registry:
-    """The subscribers of a file, by name. Comments and the order of the file are kept when it is written."""
+    """The subscribers in a file, by name. Writing keeps the file's comments and order."""
 
     path: Path
     subscribers: dict[str, Subscriber]
@@ -117,22 +117,22 @@ class Registry:
 
     @classmethod
     def read(cls, path: Path, *, may_be_missing: bool = False) -> Self:
-        """Read and check a file. Raises BadInput if it is not there, or if something in it is wrong."""
+        """Read and check a file. Raises BadInput if it is missing or invalid."""
         try:
             text = path.read_text("utf-8")
         except FileNotFoundError:
             if not may_be_missing:
-                raise BadInput(f"{path}: there is no such file of subscribers (--file, --subscribers)") from None
+                raise BadInput(f"{path}: there is no such subscribers' file (--file, --subscribers)") from None
             text = ""
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"{path}: cannot be read: {error}") from None
         try:
             document, tables = tomlkit.parse(text), tomllib.loads(text)
         except (ParseError, tomllib.TOMLDecodeError) as error:
-            raise BadInput(f"{path}: is no TOML: {error}") from None
+            raise BadInput(f"{path}: is not TOML: {error}") from None
         for name, table in tables.items():
             if not isinstance(table, dict):
-                raise BadInput(f"{path}: {name}: must be a table of a subscriber, such as [treasury-dashboard]")
+                raise BadInput(f"{path}: {name}: must be a subscriber's table, such as [treasury-dashboard]")
         return cls(path, {name: checked(name, table) for name, table in tables.items()}, document)
 
     def __getitem__(self, name: str) -> Subscriber:
@@ -141,12 +141,12 @@ class Registry:
         return self.subscribers[name]
 
     def acls(self, prefix: str, principal: str) -> Iterator[Acl]:
-        """What all of them may do."""
+        """The ACLs that all subscribers need."""
         for subscriber in self.subscribers.values():
             yield from subscriber.acls(prefix, principal)
 
     def put(self, subscriber: Subscriber) -> None:
-        """Add a subscriber, or replace what is known of it, and write the file."""
+        """Add or replace a subscriber, and write the file."""
         table = self._document.setdefault(subscriber.name, tomlkit.table())
         for field, value in subscriber.model_dump(exclude={"name"}).items():
             table[field] = _array(value) if isinstance(value, tuple) else value
@@ -178,18 +178,18 @@ def _array(names: Sequence[str]) -> Any:
 
 
 def _unknown(name: str) -> str:
-    """Why a type cannot be read: its major version is not known, or all of it."""
+    """Why an event type is unknown: its major version, or the whole type."""
     try:
         family, _ = split_type(name) or ("", 0)
     except MalformedRecord:
         family = ""
     majors = [known for known in event_types() if known.rsplit(".v", 1)[0] == family]
     if majors:
-        return f"{name} is not known: of this event there is {' and '.join(majors)}"
-    return f"{name} is no event of Muster{_nearest(name, event_types())}"
+        return f"{name} is unknown: this event has {' and '.join(majors)}"
+    return f"{name} is not an event of Muster{_nearest(name, event_types())}"
 
 
 def _nearest(name: str, known: Collection[str]) -> str:
-    """A question for people: which of the known names was meant."""
+    """A suggestion of the known name closest to this one; empty if none is close."""
     found = get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {found[0]}?" if found else ""

@@ -1,1 +1,1 @@
-"""The path of a change through the services: from its commit over its events to their effects and deliveries."""
+"""`muster trace`: follows a change through the services, from its commit to events, their effects, and deliveries."""

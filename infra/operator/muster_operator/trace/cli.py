@@ -1,4 +1,4 @@
-"""The command: it finds the paths that an id is on, and prints each as a tree."""
+"""The command: finds the paths that include an ID, and prints each as a tree."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from muster_operator.trace.facts import Facts
 from muster_operator.trace.search import search
 from muster_operator.trace.tree import Node, elapsed, first_instant, grow
 
-# Of what one step has led to, this many are shown; --json has all.
+# The number of children shown for one step; --json has all.
 SHOWN = 20
 
 
@@ -27,14 +27,14 @@ async def trace(
         str,
         typer.Argument(
             metavar="ID",
-            help="An event, a correlation or request id, a seat, an invoice, a delivery, or anything else with an id.",
+            help="An event, a correlation or request ID, a seat, an invoice, a delivery, or anything else with an ID.",
         ),
     ],
     quiet: Annotated[
         float,
-        typer.Option(min=0, help="Seconds without an event of the path after which the topics are read no further."),
+        typer.Option(min=0, help="Stop reading the topics after this many seconds without an event of the path."),
     ] = 60.0,
-    limit: Annotated[int, typer.Option(min=1, help="The most paths to show, the latest ones.")] = 10,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many paths, the latest ones.")] = 10,
 ) -> Answer:
     """Show the path of a change through all services: its commit, its events, their effects, and deliveries."""
     target.require("admin_dsn")

@@ -1,4 +1,4 @@
-"""What the four services' databases know of a thing or of a path."""
+"""Reads what the four services' databases know about a thing or a path."""
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -13,7 +13,7 @@ from muster_contracts import SERVICES, Envelope, event_id, source_of
 from muster_operator.reconcile.streams import within
 from muster_operator.trace.facts import Attempt, Commit, Delivery, Facts, Parked, Progress, Published
 
-# Where a thing's row is, by the prefix of its id: service, table, column.
+# Where a thing's row is, by its ID's prefix: service, table, column.
 THINGS = {
     "enr": ("enrollment", "enrollment", "enrollment_id"),
     "atu": ("enrollment", "atu", "authorization_id"),
@@ -29,7 +29,7 @@ THINGS = {
     "rpl": ("notify", "replay", "id"),
 }
 
-# No index leads to a correlation id: how long a look through a table may take.
+# The limit for one query: no index covers the correlation ID, so it scans a table.
 STATEMENT_SECONDS = 30
 
 _UUID7 = re.compile(r"[a-z]+_([0-9a-f]{12})7[0-9a-f]{3}[89ab][0-9a-f]{15}")
@@ -37,16 +37,16 @@ _UUID7 = re.compile(r"[a-z]+_([0-9a-f]{12})7[0-9a-f]{3}[89ab][0-9a-f]{15}")
 
 @dataclass
 class Thing:
-    """What an id names: whose it is, the paths that it is known to be on, and when something happened to it."""
+    """What an ID names: its agencies, its known paths, and the instants when something happened to it."""
 
     id: str
-    service: str | None = None  # that has its row
+    service: str | None = None  # the service that has its row
     agencies: set[str] = field(default_factory=set)
     correlation_ids: set[str] = field(default_factory=set)
     instants: set[datetime] = field(default_factory=set)
 
     def note(self, rows: "Sequence[asyncpg.Record]") -> None:
-        """Take in rows about it: whose they are, their paths, and when they were recorded."""
+        """Add the agencies, paths, and instants of rows about it."""
         for row in rows:
             self.agencies.add(row["agency_id"])
             self.correlation_ids.add(row["correlation_id"])
@@ -54,18 +54,18 @@ class Thing:
 
     @property
     def is_known(self) -> bool:
-        """Whether any database has it."""
+        """Whether any database or topic mentions it."""
         return bool(self.agencies or self.correlation_ids)
 
 
 def instant_of(id_: str) -> datetime | None:
-    """When an id was made, if it is one that says so (RFC 9562, 5.7)."""
+    """When an ID was created, if it contains a UUIDv7 (RFC 9562, 5.7)."""
     match = _UUID7.fullmatch(id_)
     return datetime.fromtimestamp(int(match[1], 16) / 1000, UTC) if match else None
 
 
 async def find_thing(admin_dsn: str, id_: str, limit: int, unseen: list[str]) -> Thing:
-    """Look an id up: the row that has it, the audit rows about it, and the paths of that name."""
+    """Look up an ID: its row, the audit rows and deliveries about it, and paths with that correlation ID."""
     thing = Thing(id_)
     if made_at := instant_of(id_):
         thing.instants.add(made_at)
@@ -124,7 +124,7 @@ async def _read_deliveries(connection: "asyncpg.Connection[Any]", thing: Thing, 
 
 
 async def read_facts(admin_dsn: str, correlation_ids: Collection[str], facts: Facts) -> None:
-    """Add what the databases know of some paths."""
+    """Add to `facts` what the databases know about these paths."""
     wanted = list(correlation_ids)
 
     async def look(service: str, connection: "asyncpg.Connection[Any]") -> None:
@@ -229,7 +229,7 @@ async def _deliveries(connection: "asyncpg.Connection[Any]", wanted: list[str]) 
 async def _each(
     admin_dsn: str, look: Callable[[str, "asyncpg.Connection[Any]"], Awaitable[None]], unseen: list[str]
 ) -> None:
-    """Look into each service's schema; one that cannot be asked is noted once. Raises where the server is a standby."""
+    """Query each service's schema; note one that does not answer, once. Raises if the server is a standby."""
     for service in SERVICES:
 
         async def read(connection: "asyncpg.Connection[Any]", service: str = service) -> None:

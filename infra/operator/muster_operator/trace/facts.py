@@ -1,4 +1,4 @@
-"""What is known of a path: audit rows, events, how far their readers are, and deliveries with their attempts."""
+"""The facts about a path: audit rows, events, their readers' progress, and deliveries with their attempts."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """An event: with Kafka's timestamp and its record's place, or still in its producer's outbox."""
+    """An event: on Kafka with its record's timestamp and place, or still in its producer's outbox."""
 
     topic: str
     envelope: Envelope
@@ -36,18 +36,16 @@ class Published:
 
     @property
     def stream(self) -> Stream:
-        """The stream that it belongs to."""
         return self.topic, self.envelope.agency_id
 
     @property
     def position(self) -> Position:
-        """Its place in the stream."""
         return self.envelope.epoch, self.envelope.sequence
 
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A parked stream, and the first position that waits in it."""
+    """A parked stream: since when, why, and the first waiting position."""
 
     since: datetime
     reason: str
@@ -56,7 +54,7 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a reader is in each stream."""
+    """A reader's last applied position and parked streams."""
 
     applied: dict[Stream, Position] = field(default_factory=dict)
     parked: dict[Stream, Parked] = field(default_factory=dict)
@@ -92,16 +90,16 @@ class Delivery:
 
 @dataclass
 class Facts:
-    """All that was found. `unseen` says what could not be looked at, and what it may lack for that."""
+    """Everything found. `unseen` names what could not be read, and what may therefore be missing."""
 
     commits: list[Commit] = field(default_factory=list)
-    events: dict[str, Published] = field(default_factory=dict)  # by their ids
+    events: dict[str, Published] = field(default_factory=dict)  # by ID
     deliveries: list[Delivery] = field(default_factory=list)
-    progress: dict[str, Progress] = field(default_factory=dict)  # by reader; one that could not be asked is missing
+    progress: dict[str, Progress] = field(default_factory=dict)  # by reader; one that did not answer is absent
     unseen: list[str] = field(default_factory=list)
 
     def add(self, events: Iterable[Published]) -> bool:
-        """Add events; whether one of them is new. A record is worth more than the row of an outbox."""
+        """Add events; return whether any is new. A record replaces the outbox row of the same event."""
         found = False
         for event in events:
             known = self.events.get(event.envelope.id)
@@ -111,7 +109,7 @@ class Facts:
         return found
 
     def correlation_ids(self) -> set[str]:
-        """The paths that something was found of."""
+        """The correlation IDs of everything found."""
         return {
             *(commit.correlation_id for commit in self.commits),
             *(event.envelope.correlation_id for event in self.events.values()),
@@ -119,7 +117,7 @@ class Facts:
         }
 
     def of(self, correlation_id: str) -> "Facts":
-        """What belongs to one path."""
+        """The facts of one path."""
         return Facts(
             [commit for commit in self.commits if commit.correlation_id == correlation_id],
             {id_: event for id_, event in self.events.items() if event.envelope.correlation_id == correlation_id},
@@ -128,7 +126,7 @@ class Facts:
         )
 
     def instants(self) -> list[datetime]:
-        """When something happened, by the services' and Kafka's clocks, in order."""
+        """When each thing happened, by the services' and Kafka's clocks, in order."""
         return sorted(
             [
                 *(commit.at for commit in self.commits),
@@ -139,7 +137,7 @@ class Facts:
         )
 
     def agencies(self) -> set[str]:
-        """Whose path it is."""
+        """The agencies that appear on the path."""
         return {
             *(commit.agency_id for commit in self.commits),
             *(event.envelope.agency_id for event in self.events.values()),

@@ -1,4 +1,4 @@
-"""The records of a path on the topics: read in the agency's partitions, around the time at which it was committed."""
+"""Finds a path's records on the topics: in the agency's partitions, around the time of the commit."""
 
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
@@ -12,13 +12,13 @@ from muster_operator.trace.facts import Published
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.messaging.topic_log import Record, TopicLog
 
-# The topics whose key is the agency. Those of a person's key hold personal data, and no path goes on from them.
+# The topics keyed by agency. Topics keyed by person hold personal data, and no path continues from them.
 KEYED = tuple(name for name in TOPICS if topics()[name].key == "agency_id")
 
-# How far the clocks of the services and of Kafka may be apart.
+# The tolerated difference between the services' clocks and Kafka's.
 SKEW = timedelta(seconds=5)
 
-# What is read of a partition at the most, and at its end where nothing was found around the time.
+# The most records to read from a partition, and from its tail if nothing was found around the time.
 MOST_RECORDS = 200_000
 TAIL_RECORDS = 10_000
 
@@ -26,16 +26,16 @@ Wanted = Callable[[Envelope, Record], bool]
 
 
 class Records:
-    """The topics of all services. `cut` names the partitions that were not read to the end of their time."""
+    """The topics of all services. `cut` names the partitions in which reading stopped at MOST_RECORDS."""
 
     def __init__(self, log: TopicLog, topic_prefix: str) -> None:
         self._log = log
         self._prefix = topic_prefix
         self.cut: set[str] = set()
-        log.consumer.pause(*log.partitions)  # or the client would fetch all of them from their beginning
+        log.consumer.pause(*log.partitions)  # or the client would fetch them all from the beginning
 
     def partitions(self, agencies: Collection[str], names: Collection[str] = KEYED) -> list[TopicPartition]:
-        """Where the agencies' records are; without any, all partitions."""
+        """The partitions of these agencies' records; all partitions if there are no agencies."""
         found = []
         for name in names:
             own = [each for each in self._log.partitions if each.topic == self._prefix + name]
@@ -46,7 +46,7 @@ class Records:
     async def follow(
         self, partitions: Sequence[TopicPartition], start: datetime, end: datetime, quiet: timedelta, wanted: Wanted
     ) -> list[Published]:
-        """The wanted records from `start` on, until there was none for so long, at the earliest at `end` + `quiet`."""
+        """The wanted records from `start` until `quiet` has passed without one; at least until `end` + `quiet`."""
         found: dict[str, Published] = {}
         while True:
             last, known = end + quiet, len(found)
@@ -55,19 +55,19 @@ class Records:
                     async for record in records:
                         if published := self._wanted(record, wanted):
                             found.setdefault(published.envelope.id, published)
-            # What one event led to may be on a partition that was read before.
+            # The effects of an event may be on a partition that was already read.
             end = max([end, *(event.at for event in found.values() if event.at is not None)])
             if len(found) == known or end + quiet <= last:
                 return list(found.values())
 
     async def tail(self, partitions: Sequence[TopicPartition], wanted: Wanted) -> list[Published]:
-        """The wanted records among the last ones."""
+        """The wanted records among the last TAIL_RECORDS of each partition."""
         await self._log.seek_to_tail(partitions, TAIL_RECORDS)
         read = [record for each in partitions async for record in self._rest(each)]
         return [published for record in read if (published := self._wanted(record, wanted))]
 
     async def at(self, topic: str, agency_id: str, position: tuple[int, int]) -> Published | None:
-        """The record of one event. A stream's positions grow with their offsets, so that half of what is left goes."""
+        """The record of one event, found by binary search: a stream's positions grow with their offsets."""
         for partition in self.partitions({agency_id}, [topic]):
             low = (await self._log.consumer.beginning_offsets([partition]))[partition]
             high = (await self._log.consumer.end_offsets([partition]))[partition]
@@ -93,9 +93,9 @@ class Records:
         return None
 
     async def _since(self, partition: TopicPartition, start: datetime, last: datetime) -> AsyncGenerator[Record]:
-        """The records of a partition between two instants of Kafka's."""
+        """The records of a partition between two instants by Kafka's clock."""
         at = (await self._log.consumer.offsets_for_times({partition: _milliseconds(start)}))[partition]
-        if at is None:  # nothing is younger
+        if at is None:  # no record is that recent
             return
         self._log.consumer.seek(partition, at.offset)
         count = 0

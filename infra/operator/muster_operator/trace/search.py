@@ -1,4 +1,4 @@
-"""Finds the paths that an id is on, and all that is known of them."""
+"""Finds the paths that include an ID, and everything known about them."""
 
 import re
 from collections.abc import AsyncIterator, Collection
@@ -19,7 +19,7 @@ _EVENT_ID = re.compile(r"(?P<topic>[a-z.]+)/(?P<agency>[^/]+)/(?P<epoch>[0-9]{1,
 
 
 async def search(target: Target, id_: str, quiet: timedelta, limit: int) -> Facts:
-    """What is known of the paths that an id is on, of at most `limit` ones. Raises NotFound."""
+    """The facts of the latest `limit` paths that include an ID. Raises NotFound."""
     facts = Facts()
     thing = await find_thing(target.admin_dsn, id_, limit, facts.unseen)
     async with _opened(target, facts.unseen) as records:
@@ -27,7 +27,7 @@ async def search(target: Target, id_: str, quiet: timedelta, limit: int) -> Fact
             async with _noted(target, facts.unseen):
                 await _find_on_topics(records, thing, quiet, facts)
         if not thing.correlation_ids:
-            raise NotFound("; ".join([f"{id_}: nothing was found of it", *_not_seen(facts.unseen)]))
+            raise NotFound("; ".join([f"{id_}: nothing was found about it", *_not_seen(facts.unseen)]))
         wanted = sorted(thing.correlation_ids)[-limit:]
         if left := len(thing.correlation_ids) - len(wanted):
             facts.unseen.append(f"{left} more paths: --limit")
@@ -46,7 +46,7 @@ def _not_seen(unseen: Collection[str]) -> list[str]:
 
 @asynccontextmanager
 async def _opened(target: Target, unseen: list[str]) -> AsyncIterator[Records | None]:
-    """The topics; None, with a note, where Kafka is not known or cannot be read."""
+    """The topics; None, with a note, if Kafka is not configured or cannot be read."""
     if not target.kafka.bootstrap:
         unseen.append("the topics: MUSTER_KAFKA_BOOTSTRAP is not set")
         yield None
@@ -66,7 +66,7 @@ async def _opened(target: Target, unseen: list[str]) -> AsyncIterator[Records | 
 
 @asynccontextmanager
 async def _noted(target: Target, unseen: list[str]) -> AsyncIterator[None]:
-    """A block that reads topics: where Kafka fails, what was found so far is shown, with a note."""
+    """A block that reads topics. If Kafka fails, note it and keep what was found so far."""
     try:
         yield
     except KafkaError as error:
@@ -74,7 +74,7 @@ async def _noted(target: Target, unseen: list[str]) -> AsyncIterator[None]:
 
 
 async def _find_on_topics(records: Records, thing: Thing, quiet: timedelta, facts: Facts) -> None:
-    """Find the path of an event, or the events that name a thing: nothing else may know who changed it."""
+    """Find an event's path, or the events that name a thing: they may be the only trace of who changed it."""
     if match := _EVENT_ID.fullmatch(thing.id):
         if match["topic"] not in KEYED:
             return
@@ -109,7 +109,7 @@ async def _find_on_topics(records: Records, thing: Thing, quiet: timedelta, fact
 async def _read_records(
     records: Records, correlation_id: str, agencies: Collection[str], quiet: timedelta, facts: Facts
 ) -> None:
-    """Add a path's events: those around what is known of it, or else among the last of their partitions."""
+    """Add a path's events: those around its known instants, or else those in the tails of its partitions."""
     known = facts.of(correlation_id)
     partitions = records.partitions(known.agencies() or agencies)
     instants = known.instants()
@@ -122,6 +122,6 @@ async def _read_records(
             quiet,
             lambda envelope, _: envelope.correlation_id == correlation_id,
         )
-    if not found:  # a sandbox's clock is not Kafka's
+    if not found:  # a sandbox's clock differs from Kafka's
         found = await records.tail(partitions, lambda envelope, _: envelope.correlation_id == correlation_id)
     facts.add(found)

@@ -1,4 +1,4 @@
-"""The path as a tree: a commit, the events that it published, what their readers did with them, and so on."""
+"""Turns a path into a tree: a commit, the events that it published, what their readers did with them, and so on."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ _SENDER = "notify"
 
 @dataclass
 class Node:
-    """A step of the path, and what followed from it. `at` is None where nobody has kept when it was."""
+    """A step of the path, and what followed from it. `at` is None if no record says when."""
 
     kind: str
     service: str
@@ -22,28 +22,28 @@ class Node:
     at: datetime | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     children: list["Node"] = field(default_factory=list)
-    waits: bool = False  # or has failed: somebody may have to act
+    waits: bool = False  # or failed: somebody may have to act
 
 
 def grow(facts: Facts) -> list[Node]:
-    """The steps that nothing known has led to, each with what followed: of one path, in the order of time."""
+    """The steps of one path without a known cause, each with what followed, in order of time."""
     return list(_Grower(facts).roots())
 
 
 def first_instant(roots: Iterable[Node]) -> datetime | None:
-    """When the path begins."""
+    """When the path begins; None if no step has an instant."""
     return min((node.at for node in walk(roots) if node.at is not None), default=None)
 
 
 def walk(roots: Iterable[Node]) -> Iterator[Node]:
-    """Each step."""
+    """Each step, depth first."""
     for node in roots:
         yield node
         yield from walk(node.children)
 
 
 def elapsed(duration: timedelta) -> str:
-    """A time since the first instant, for people."""
+    """A duration since the first instant, such as `+1.2 s` or `-3 min 5 s`."""
     milliseconds = round(duration / timedelta(milliseconds=1))
     sign, rest = ("-" if milliseconds < 0 else "+"), abs(milliseconds)
     if rest < 1_000:
@@ -59,7 +59,6 @@ def elapsed(duration: timedelta) -> str:
 
 
 def owner(event: Published) -> str:
-    """The service that publishes it."""
     return topics()[event.topic].owner
 
 
@@ -76,10 +75,10 @@ class _Grower:
         first = [event for event in self._events if event.envelope.causation_id not in self._facts.events]
         nodes = [_commit(command) for command in commands]
         self._placed |= set(commands)
-        for event in [*first, *self._events]:  # those that name each other as their cause come last
+        for event in [*first, *self._events]:  # last, events that name each other as cause
             if event.envelope.id not in self._grown:
                 self._node_of(event, commands, nodes).children.append(self._event(event))
-        # What is left was done by the services themselves, for events whose records were not found.
+        # The remaining commits are the services' own, for events whose records were not found.
         nodes += [_commit(commit) for commit in self._facts.commits if commit not in self._placed]
         for delivery in self._facts.deliveries:
             if delivery.id not in self._sent:
@@ -90,7 +89,7 @@ class _Grower:
         yield from sorted(nodes, key=_first)
 
     def _node_of(self, event: Published, commands: list[Commit], nodes: list[Node]) -> Node:
-        """The commit that an event without a known cause belongs to: its service's last one up to its time."""
+        """The commit of an event without a known cause: its service's last one up to the event's time."""
         service, cause = owner(event), event.envelope.causation_id
         if cause is None:
             own = [each for each in zip(commands, nodes, strict=False) if each[0].service == service]
@@ -144,7 +143,7 @@ class _Grower:
         return node
 
     def _led_to(self, event: Published, commit: Commit) -> bool:
-        """Whether a row of a reader's is more likely an effect of this event than of another one that it reads."""
+        """Whether a reader's audit row is likelier an effect of this event than of another one that it reads."""
         before = [
             each
             for each in self._events
@@ -155,7 +154,7 @@ class _Grower:
     def _effect(self, service: str, event: Published) -> Node:
         progress = self._facts.progress.get(service)
         if progress is None:
-            return Node("effect", service, "could not be asked", facts={"state": "unknown"}, waits=True)
+            return Node("effect", service, "did not answer", facts={"state": "unknown"}, waits=True)
         parked = progress.parked.get(event.stream)
         if parked is not None and event.position >= parked.first:
             behind = "" if event.position == parked.first else f" behind {parked.first[1]:,}"

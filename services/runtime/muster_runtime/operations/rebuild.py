@@ -78,7 +78,7 @@ async def rebuild(service: Service, name: str, reason: str | None) -> Outcome:
     except KafkaError as error:
         raise RebuildFailed(await KafkaConnection(service.settings).failure(error), UNREACHABLE) from None
     except (OSError, asyncpg.PostgresError) as error:
-        raise RebuildFailed(f"Postgres cannot be asked: {error or type(error).__name__}", UNREACHABLE) from None
+        raise RebuildFailed(f"Postgres cannot be queried: {error or type(error).__name__}", UNREACHABLE) from None
 
 
 @asynccontextmanager

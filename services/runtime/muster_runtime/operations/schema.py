@@ -90,7 +90,8 @@ async def _compare(schema: Schema, setting: str, address: Address) -> Compared:
         finally:
             await connection.close(timeout=CONNECT_SECONDS)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        reason, _, _ = (address.refusal or f"Postgres cannot be asked: {error or type(error).__name__}").partition("\n")
+        failure = address.refusal or f"Postgres cannot be queried: {error or type(error).__name__}"
+        reason, _, _ = failure.partition("\n")
         raise SchemaUnknown(f"{setting}: {reason}", UNREACHABLE) from None
     except ValueError:  # its message may quote a part of the password
         raise SchemaUnknown(f"{setting} is {NO_ADDRESS}", BAD_INPUT) from None

@@ -74,7 +74,7 @@ async def test_a_database_is_compared_and_waited_for(databases: Databases, newer
         (
             "postgresql://probe_api:x@127.0.0.1:1/muster",
             UNREACHABLE,
-            "MUSTER_POSTGRES_API_DSN: Postgres cannot be asked: ",
+            "MUSTER_POSTGRES_API_DSN: Postgres cannot be queried: ",
         ),
         ("postgresql://probe_api:[x@host/muster", BAD_INPUT, "MUSTER_POSTGRES_API_DSN is not an address of Postgres"),
     ],
