@@ -1,1 +1,1 @@
-"""Muster's container images: how they are built, what is in them, and the bundle that installs them offline."""
+"""Builds Muster's container images, their SBOMs, and the bundle for offline installation."""

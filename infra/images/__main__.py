@@ -3,7 +3,7 @@
     python -m infra.images build [--fresh-base]
     python -m infra.images bundle
 
-BASE_IMAGE and RUNTIME_IMAGE of the environment replace what the images are built on; README.md says how.
+The variables BASE_IMAGE and RUNTIME_IMAGE replace the images to build on; README.md says how.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from infra.images.tools import BuildFailed
 def _main() -> int:
     parser = argparse.ArgumentParser(description="Build the images, or the bundle that installs them offline.")
     parser.add_argument("action", choices=["build", "bundle"])
-    parser.add_argument("--fresh-base", action="store_true", help="make a new local base, of the newest packages")
+    parser.add_argument("--fresh-base", action="store_true", help="rebuild the local base from the newest packages")
     arguments = parser.parse_args()
     bases = Bases(os.environ.get("BASE_IMAGE") or None, os.environ.get("RUNTIME_IMAGE") or None)
     try:

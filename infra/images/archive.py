@@ -1,4 +1,4 @@
-"""An image as one file: an OCI layout that is a `docker save` archive as well, so that all take it.
+"""Writes an image as one file: an OCI layout that is also a `docker save` archive, so that every tool accepts it.
 
 `docker load` and containerd load it, and `skopeo copy oci-archive:…` pushes it without changing its digest.
 """
@@ -22,9 +22,9 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Archived:
-    """An image in a file. `digest` is its manifest's, by which it is pulled and signed; `identifier` its config's.
+    """An image in a file. `digest` is its manifest's, for pulling and signing; `identifier` is its config's.
 
-    `size` is what its layers unpack to, in bytes.
+    `size` is the unpacked size of its layers, in bytes.
     """
 
     file: Path
@@ -35,7 +35,7 @@ class Archived:
 
 
 def write_archive(image: str, reference: str, file: Path) -> Archived:
-    """Write an image of buildah's storage to a file. The same image gives the same bytes."""
+    """Write an image from buildah's storage to a file. The same image gives the same bytes."""
     with tempfile.TemporaryDirectory(dir=STORAGE / "tmp") as scratch:
         layout = Path(scratch) / "layout"
         buildah("push", "--quiet", "--format", "oci", image, f"oci:{layout}:{reference}")
@@ -88,6 +88,6 @@ def _blob(layout: Path, digest: str) -> Path:
 
 
 def _unpacked(layer: Path) -> int:
-    """How many bytes a compressed layer unpacks to."""
+    """The unpacked size of a compressed layer, in bytes."""
     with gzip.open(layer) as file:
         return sum(len(chunk) for chunk in iter(lambda: file.read(1 << 20), b""))

@@ -1,4 +1,4 @@
-"""The base where none is pulled: Debian's own packages, as mmdebstrap unpacks them."""
+"""Builds the local base image, for when none is pulled, from Debian's packages with mmdebstrap."""
 
 import os
 
@@ -11,7 +11,7 @@ NAME = f"localhost/muster/debian:{_SUITE}"
 
 
 def local_base(epoch: int, *, fresh: bool) -> str:
-    """The base's name; it is made where there is none yet, or a fresh one is asked for."""
+    """The base's name; builds it if it is missing, or if `fresh`."""
     if not fresh and buildah("images", "--quiet", "--filter", f"reference={NAME}"):
         return NAME
     archive = STORAGE / "base.tar"

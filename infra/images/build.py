@@ -1,4 +1,4 @@
-"""Builds the images of the Dockerfile, and writes each as one archive, with its SBOMs, to build/images."""
+"""Builds the Dockerfile's images, and writes each to build/images as an archive with its SBOMs."""
 
 import hashlib
 import json
@@ -26,31 +26,31 @@ _HERE = Path(__file__).parent
 _DOCKERFILE = _HERE / "Dockerfile"
 _IGNORED = _HERE / "Dockerfile.dockerignore"
 
-# The authorities that this machine trusts, so that a registry with a certificate of the site's own is reached.
+# The authorities that this machine trusts, so that the build can reach a registry with the site's own certificate.
 _AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 @dataclass(frozen=True, slots=True)
 class Bases:
-    """What the images are built on and stand on, where it is not the local base and the Python of it."""
+    """The images to build on (`base`) and to run on (`runtime`), unless they are the local base and its Python."""
 
     base: str | None = None
     runtime: str | None = None
 
 
 def version() -> str:
-    """The version of the images: that of the packages."""
+    """The images' version, which is the packages'."""
     (found,) = {package.version for package in own_packages() if package.name != "muster-contracts"}
     return found
 
 
 def reference(name: str) -> str:
-    """What an image is called."""
+    """An image's name and tag."""
     return f"muster/{name}:{version()}"
 
 
 def build(bases: Bases, *, fresh_base: bool = False) -> None:
-    """Build every image whose inputs have changed since it was last built.
+    """Build every image, unless no input has changed since the last build.
 
     Raises BuildFailed.
     """
@@ -78,9 +78,9 @@ def _build(name: str, bases: Bases, *, fresh_base: bool) -> Archived:
 
 
 def image(name: str, bases: Bases, *, fresh_base: bool = False, cache: bool = True) -> str:
-    """Build one image, and answer its id in buildah's storage.
+    """Build one image; return its ID in buildah's storage.
 
-    The same inputs give the same bytes, so that an image built without the cache is the one built with it.
+    The same inputs give the same bytes, with or without the cache.
     """
     epoch = source_date_epoch()
     base = bases.base or local_base(epoch, fresh=fresh_base)
@@ -88,7 +88,7 @@ def image(name: str, bases: Bases, *, fresh_base: bool = False, cache: bool = Tr
     buildah(
         "build",
         *("--file", str(_DOCKERFILE), "--ignorefile", str(_IGNORED), "--target", name, "--tag", reference(name)),
-        # buildah looks for a stage only under a name that it was given, and otherwise for an image.
+        # buildah resolves a stage only by a name that it was given; any other name is an image.
         *("--build-arg", f"BASE_IMAGE={base}", "--build-arg", f"RUNTIME_IMAGE={bases.runtime or 'python'}"),
         *("--build-arg", f"VERSION={version()}", "--build-arg", f"REVISION={_revision()}"),
         *("--secret", f"id=ca,src={_AUTHORITIES}"),
@@ -99,7 +99,7 @@ def image(name: str, bases: Bases, *, fresh_base: bool = False, cache: bool = Tr
 
 
 def source_date_epoch() -> int:
-    """The time of every file and image, in seconds since 1970: one for all versions, which then share layers."""
+    """The time of every file and image, in seconds since 1970; the same for all versions, so that they share layers."""
     found = re.search(r"SOURCE_DATE_EPOCH=(\d+)", _DOCKERFILE.read_text("utf-8"))
     if found is None:
         raise BuildFailed("the Dockerfile sets no SOURCE_DATE_EPOCH")
@@ -107,13 +107,13 @@ def source_date_epoch() -> int:
 
 
 def _sources() -> list[str]:
-    """The files of the repository that an image is made of, as Git knows them or would add them."""
+    """The repository's files that images are built from: tracked by Git, or not ignored."""
     listed = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *_SOURCES)
     return listed.strip("\0").split("\0")
 
 
 def _inputs(bases: Bases) -> str:
-    """A digest of all that an image is made of, but for the local base."""
+    """A digest of everything that images are built from, except the local base."""
     found = hashlib.sha256(json.dumps([asdict(bases), _revision()]).encode())
     for name in sorted(_sources()):
         if (path := ROOT / name).is_file():
@@ -145,7 +145,7 @@ def _write_lock(inputs: str, built: dict[str, Archived]) -> None:
 
 
 def _revision() -> str:
-    """The last commit that changed what the images are made of, or that it was changed since."""
+    """The last commit that changed the images' sources; `modified` if there are uncommitted changes."""
     if _git("status", "--porcelain", "--", *_SOURCES):
         return "modified"
     return _git("log", "-1", "--format=%H", "--", *_SOURCES).strip()

@@ -1,4 +1,4 @@
-"""The bundle: one file from which Muster is installed where nothing can be pulled."""
+"""Writes the bundle: one file that installs Muster where nothing can be pulled."""
 
 import gzip
 import hashlib
@@ -10,7 +10,7 @@ from pathlib import Path
 from infra.images.build import OUTPUT, version
 from infra.supply_chain.packages import ROOT
 
-# What an installation needs. The test servers are for tests alone.
+# The images that an installation needs. The test servers are only for tests.
 _NAMES = ("services", "operator")
 
 _CHART = ROOT / "infra" / "chart" / "muster"
@@ -18,7 +18,7 @@ _README = Path(__file__).with_name("BUNDLE.md")
 
 
 def bundle() -> Path:
-    """Write build/muster-VERSION.tar: images, SBOMs, chart, checksums, and the commands. Same inputs, same bytes."""
+    """Write build/muster-VERSION.tar: images, SBOMs, chart, checksums, and instructions. Same input, same bytes."""
     name = f"muster-{version()}"
     files = dict(_files())
     sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {path}\n" for path, content in sorted(files.items()))
@@ -46,7 +46,7 @@ def _files() -> Iterator[tuple[str, bytes]]:
 
 
 def _packaged(chart: Path) -> bytes:
-    """A chart as `helm package` would write it, but always with the same bytes."""
+    """A chart, packaged like `helm package` does, but reproducibly."""
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for path in sorted(path for path in chart.rglob("*") if path.is_file()):

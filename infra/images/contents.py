@@ -1,4 +1,4 @@
-"""What is in an image's archive, without running it or unpacking it to the disk."""
+"""Reads the contents of an image's archive, without running it or unpacking it to disk."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 @dataclass(frozen=True, slots=True)
 class SystemPackage:
-    """A package of Debian of which the image has files."""
+    """A Debian package with files in the image."""
 
     name: str
     version: str
@@ -23,7 +23,7 @@ class SystemPackage:
 
 
 class Contents:
-    """An image's configuration, and the files of its layers, of which none hides another."""
+    """An image's configuration, and the files of its layers; no layer hides a file of another."""
 
     def __init__(self, archive: Path) -> None:
         self._archive = archive
@@ -33,7 +33,7 @@ class Contents:
             self.config: dict[str, Any] = json.loads(_read(tar, saved["Config"]))
 
     def entries(self) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
-        """Each file, folder, and link, in the order of the layers, with the layer from which it can be read."""
+        """Each file, folder, and link, in the order of the layers, with its layer's archive to read it from."""
         with tarfile.open(self._archive) as tar:
             for name in self._layers:
                 with tarfile.open(fileobj=tar.extractfile(name), mode="r:*") as layer:
@@ -41,7 +41,7 @@ class Contents:
                         yield entry, layer
 
     def packages(self) -> tuple[dict[str, str], list[SystemPackage]]:
-        """The versions of the Python packages by their normalized names, and Debian's packages."""
+        """The Python packages' versions by normalized name, and the Debian packages."""
         python: dict[str, str] = {}
         system: dict[str, SystemPackage] = {}
         for entry, layer in self.entries():

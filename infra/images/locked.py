@@ -1,9 +1,9 @@
-"""Prints the part of requirements.lock, hashes included, that some packages of the repository need.
+"""Prints the part of requirements.lock, with hashes, that some of the repository's packages need.
 
     python locked.py [--of FOLDER …] [--name NAME …] [--except NAME …] [--less LOCK …]
 
-It runs while an image is built, beside the lock and with uv in its environment. uv says which names are needed on this
-kind of machine; versions and hashes are the lock's alone.
+It runs during an image build, in the lock's folder and with uv in its environment. uv determines which packages this
+platform needs; their versions and hashes come only from the lock.
 """
 
 import argparse
@@ -24,14 +24,14 @@ def entries(lock: str) -> dict[str, str]:
 
 
 def declared(folders: Iterable[Path]) -> Iterator[str]:
-    """What the packages in the folders declare, but for one another."""
+    """The dependencies that the packages in the folders declare, except each other."""
     for folder in folders:
         project = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]
         yield from (each for each in project["dependencies"] if not each.startswith(_OWN))
 
 
 def needed(requirements: Iterable[str], lock: Path) -> list[str]:
-    """The names of what must be installed for the requirements."""
+    """The names of all packages that the requirements need, resolved by uv."""
     resolved = subprocess.run(
         [
             *(sys.executable, "-m", "uv", "pip", "compile", "-", "--quiet", "--no-build"),
@@ -46,7 +46,7 @@ def needed(requirements: Iterable[str], lock: Path) -> list[str]:
 
 
 def pick(names: Iterable[str], locked: Mapping[str, str]) -> str:
-    """The entries of these names. Raises ValueError for a name that the lock does not have."""
+    """The entries of these names. Raises ValueError if the lock lacks one."""
     names = list(names)
     if unknown := sorted(set(names) - locked.keys()):
         raise ValueError(f"requirements.lock has no {', '.join(unknown)}: run `make lock`")

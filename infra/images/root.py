@@ -1,13 +1,13 @@
-"""Copies programs and what they need into a root of its own, which then has no shell, no package manager, no compiler.
+"""Copies programs and their dependencies into a separate root, which has no shell, package manager, or compiler.
 
-    python3 root.py python ROOT FOLDER                           Python, and its libraries
-    python3 root.py libraries ROOT FOLDER [--program PATH …]     programs of the system, and their libraries
-    … --less ROOT …                                              but for what these roots have already
+    python3 root.py python ROOT FOLDER                           Python and its libraries
+    python3 root.py libraries ROOT FOLDER [--program PATH …]     system programs and their libraries
+    … --less ROOT …                                              except files that these roots already have
 
-In both, also the libraries that the programs in FOLDER need.
+Both also copy the libraries that the programs in FOLDER need.
 
-It runs while an image is built, as root on Debian. For each package of which a file is copied, the root also gets the
-package's copyright, and its entry in /var/lib/dpkg/status.d, where scanners look for it.
+It runs during an image build, as root on Debian. For each package from which it copies a file, the root also gets the
+package's copyright file and its entry in /var/lib/dpkg/status.d, where scanners look for it.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 _STDLIB = Path("/usr/lib/python3.11")
 _LOCALE = Path("/usr/lib/locale/C.utf8")
 
-# What no service needs: installers, windows, old build tools, and what needs the terminal's or databases' libraries.
+# Modules that no service needs: installers, GUIs, old build tools, and those that need terminal or database libraries.
 _LEFT_OUT = re.compile(
     r"(__pycache__|config-3.*|distutils|ensurepip|idlelib|lib2to3|test|tkinter|turtle.*|venv|pydoc_data"
     r"|EXTERNALLY-MANAGED|sitecustomize\.py"
@@ -43,7 +43,7 @@ _WRITTEN = (
 
 
 class Root:
-    """A root that is filled; `copied` are the system's files in it, by their real paths."""
+    """The root being filled; `copied` has the real paths of the system files in it."""
 
     def __init__(self, folder: Path, less: Sequence[Path]) -> None:
         self._folder = folder
@@ -51,7 +51,7 @@ class Root:
         self.copied: set[Path] = set()
 
     def copy(self, path: Path) -> None:
-        """Copy a file; of a link, also what it leads to."""
+        """Copy a file; for a symbolic link, also its target."""
         real = Path(os.path.realpath(path.parent)) / path.name
         if real in self.copied or any(os.path.lexists(_within(other, real)) for other in self._less):
             return
@@ -61,21 +61,20 @@ class Root:
             self.copy(real.parent / real.readlink())
 
     def write(self, name: str, text: str) -> None:
-        """Write a file."""
         self._place(name).write_text(text, "utf-8")
 
     def link(self, name: str, to: str) -> None:
-        """Make a link."""
+        """Create a symbolic link."""
         self._place(name).symlink_to(to)
 
     def folder(self, name: str, mode: int = 0o755) -> None:
-        """Make an empty folder."""
+        """Create an empty folder."""
         place = self._place(name)
         place.mkdir(exist_ok=True)
         place.chmod(mode)
 
     def describe_packages(self) -> None:
-        """Say which packages the copied files are of, under which terms."""
+        """Add the dpkg entry and the copyright file of each package that a copied file belongs to."""
         for package in sorted(_packages(self.copied)):
             name = package.partition(":")[0]
             command = ["/usr/bin/dpkg-query", "--status", package]
@@ -90,7 +89,7 @@ class Root:
 
 
 def fill_with_python(root: Root, tree: Path) -> None:
-    """Python and its libraries, the authorities that are trusted, and the system's few files."""
+    """Copy Python and its libraries, the trusted certificate authorities, and a few system files."""
     for name in ("bin", "lib", "lib64", "sbin"):
         if Path(f"/{name}").is_symlink():
             root.link(name, f"usr/{name}")
@@ -107,7 +106,7 @@ def fill_with_python(root: Root, tree: Path) -> None:
 
 
 def fill_with_libraries(root: Root, folder: Path, programs: Iterable[Path]) -> None:
-    """Programs of the system, and the libraries that these and the programs in a folder need."""
+    """Copy system programs, and the libraries that these and the programs in a folder need."""
     for path in (*programs, *_libraries([*programs, *_files(folder)])):
         root.copy(path)
 
@@ -123,9 +122,9 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _libraries(programs: Iterable[Path]) -> list[Path]:
-    """The system's libraries that programs and libraries need, as the loader finds them."""
+    """The system libraries that programs and libraries need, as the loader finds them."""
     binaries = sorted({str(path.resolve()) for path in programs if path.is_file() and _is_binary(path)})
-    # It fails where one of them is linked statically.
+    # ldd fails if one of them is statically linked.
     listed = subprocess.run(["/usr/bin/ldd", *binaries], check=False, capture_output=True, text=True).stdout
     found = {Path(path) for path in re.findall(r"^\s+(?:\S+ => )?(/\S+) \(0x", listed, re.MULTILINE)}
     return sorted(path for path in found if str(path).startswith(("/lib", "/usr/lib")))
@@ -137,7 +136,7 @@ def _is_binary(path: Path) -> bool:
 
 
 def _packages(files: Set[Path]) -> set[str]:
-    """The packages that the files are of. dpkg knows some by the paths from before /lib and /bin became links."""
+    """The packages that the files belong to. dpkg lists some under their paths from before /lib and /bin were links."""
     names = [str(path) for path in files]
     older = [name.removeprefix("/usr") for name in names if name.startswith("/usr/")]
     command = ["/usr/bin/dpkg-query", "--search", *sorted({*names, *older})]
@@ -152,7 +151,7 @@ def _within(root: Path, path: Path) -> Path:
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser(description="Copy programs and what they need into a root of its own.")
+    parser = argparse.ArgumentParser(description="Copy programs and their dependencies into a separate root.")
     parser.add_argument("what", choices=["python", "libraries"])
     parser.add_argument("root", type=Path)
     parser.add_argument("folder", type=Path)

@@ -1,4 +1,4 @@
-"""The SBOMs of an image: CycloneDX and SPDX, of the packages found in it, with the lock's hashes."""
+"""An image's SBOMs, CycloneDX and SPDX: the packages found in it, with the lock's hashes."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ Document = dict[str, Any]
 def write_sboms(name: str, archived: Archived, folder: Path) -> None:
     """Write an image's SBOMs to `NAME.cdx.json` and `NAME.spdx.json` in a folder.
 
-    Raises BuildFailed where the image has a Python package that is not the lock's.
+    Raises BuildFailed if the image has a Python package that requirements.lock does not pin.
     """
     document = _cyclonedx(name, archived)
     text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
@@ -34,7 +34,7 @@ def _cyclonedx(name: str, archived: Archived) -> Document:
     document: Document = json.loads(sbom.make(ROOT / "requirements.lock"))
     components = [each for each in document["components"] if _is_in(each, python)]
     if foreign := python.keys() - {canonicalize_name(each["name"]) for each in components}:
-        raise BuildFailed(f"{name} holds what requirements.lock does not pin: {', '.join(sorted(foreign))}")
+        raise BuildFailed(f"{name} has packages that requirements.lock does not pin: {', '.join(sorted(foreign))}")
     components.extend(_of_system(package) for package in system)
     image = f"pkg:oci/{name}@{quote(archived.digest, safe='')}"
     references = {each["bom-ref"] for each in components}

@@ -1,4 +1,4 @@
-"""The programs that build images: buildah and mmdebstrap, of Debian, installed where they are missing."""
+"""Installs and runs the programs that build images: Debian's buildah and mmdebstrap."""
 
 import os
 import shutil
@@ -7,21 +7,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# Where buildah keeps what it has built; it can be deleted at any time.
+# buildah's storage; it can be deleted at any time.
 STORAGE = Path("/var/cache/muster-images")
 
 _PACKAGES = ("buildah", "mmdebstrap")
 
 
 class BuildFailed(Exception):
-    """An image could not be built; the message says why, or the program before it did."""
+    """An image build failed. The message says why, unless the program already printed it."""
 
 
 def install_missing() -> None:
-    """Install what is missing. Raises BuildFailed where that takes another system or another user."""
+    """Install missing programs. Raises BuildFailed without root, or without apt-get."""
     missing = [name for name in _PACKAGES if shutil.which(name) is None]
     if os.geteuid() != 0:
-        raise BuildFailed("building images needs root: the base is made of packages, and layers keep their owners")
+        raise BuildFailed("building images needs root, to install the base's packages and to keep files' owners")
     if not missing:
         return
     if shutil.which("apt-get") is None:
@@ -33,7 +33,7 @@ def install_missing() -> None:
 
 
 def run(command: Sequence[str], environment: dict[str, str] | None = None) -> str:
-    """What a program prints. Its errors go to ours. Raises BuildFailed where it fails."""
+    """Run a program; return its output. Its stderr goes to ours. Raises BuildFailed if it fails."""
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise BuildFailed(f"{' '.join(command[:3])} … ended with status {done.returncode}\n{done.stdout[-2000:]}")
@@ -41,17 +41,17 @@ def run(command: Sequence[str], environment: dict[str, str] | None = None) -> st
 
 
 def buildah(command: str, *arguments: str) -> str:
-    """Run buildah on the storage of these images alone. It builds in a chroot: a container may not hold containers."""
+    """Run buildah with its own storage. It builds in a chroot, because containers may not nest here."""
     STORAGE.mkdir(parents=True, exist_ok=True)
     where = ["--root", str(STORAGE / "storage"), "--runroot", "/run/muster-images", "--storage-driver", _driver()]
-    # Its scratch space and the builds' caches.
+    # TMPDIR holds its scratch space and the builds' caches.
     environment = {**os.environ, "TMPDIR": str(STORAGE / "tmp"), "BUILDAH_ISOLATION": "chroot"}
     (STORAGE / "tmp").mkdir(exist_ok=True)
     return run(["buildah", *where, command, *arguments], environment).strip()
 
 
 def _driver() -> str:
-    """The storage's driver: overlay, unless the folder is itself on an overlay, which cannot be stacked."""
+    """The storage driver: overlay, or vfs if the folder itself is on an overlay, which cannot be stacked."""
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text("utf-8").splitlines()]
     on = max((mount for mount in mounts if STORAGE.is_relative_to(mount[0])), key=lambda mount: len(mount[0]))
     return "vfs" if on[1] == "overlay" else "overlay"
