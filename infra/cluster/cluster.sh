@@ -1,15 +1,15 @@
 #!/bin/bash
-# A real Kubernetes cluster on one Linux machine, from the Go module proxy and Debian's packages alone: no image
-# registry, no downloaded binaries. All its networks lie in a network namespace of their own, named muster.
+# A real Kubernetes cluster on one Linux machine, from only the Go module proxy and Debian's packages: no image
+# registry, no downloaded binaries. All its networks are in a network namespace named muster.
 #
-#   cluster.sh build            compile the components (once; then nothing is left to do)
+#   cluster.sh build            compile the components, unless they are up to date
 #   cluster.sh up               install Debian's packages, build, start the cluster, and wait until it is ready
 #   cluster.sh down             stop everything and delete the cluster's state
 #   cluster.sh load-image FILE  import a `docker save` or OCI archive on every node
-#   cluster.sh definitions      fetch the definitions of other operators' objects into CLUSTER_HOME/definitions
+#   cluster.sh definitions      download other operators' custom resource definitions into CLUSTER_HOME/definitions
 #   cluster.sh run COMMAND…     run a command in the cluster's network, with the cluster's DNS
-#   cluster.sh kill-node N      end a node at once, with all that runs on it
-#   cluster.sh start-node N     start a node that was killed, with the disk that it had
+#   cluster.sh kill-node N      kill a node at once, with everything that runs on it
+#   cluster.sh start-node N     start a killed node again, with its disk
 #
 # CLUSTER_HOME  folder of binaries and state   (/var/cache/muster-cluster)
 # NODES         nodes to start                 (2)
@@ -21,9 +21,9 @@ JOBS=${JOBS:-$(nproc)}
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 BIN=$CLUSTER_HOME/bin RUN=$CLUSTER_HOME/run
 PKI=$RUN/pki
-NETWORK=muster              # the namespace of the cluster's networks
+NETWORK=muster              # the cluster's network namespace
 BRIDGE=mc0
-HOST_IP=10.243.0.1          # whoever is in the namespace and in no pod; node N is 10.243.0.(10+N)
+HOST_IP=10.243.0.1          # processes in the namespace outside pods; node N is 10.243.0.(10+N)
 PODS=10.244.0.0/16          # node N has 10.244.N.0/24
 SERVICES=10.96.0.0/16 API_IP=10.96.0.1 DNS_IP=10.96.0.10
 GROUP=muster-cluster        # parent of the nodes' cgroups
@@ -38,7 +38,7 @@ wait_for() {
   local end=$((SECONDS + $1)) what=$2
   shift 2
   until "$@" >/dev/null 2>&1; do
-    [ $SECONDS -lt $end ] || die "$what: not within the time allowed (logs in $RUN)"
+    [ $SECONDS -lt $end ] || die "$what: timed out (logs in $RUN)"
     sleep 0.2
   done
 }
@@ -66,7 +66,7 @@ alive() {
   kc get --raw /readyz >/dev/null 2>&1
 }
 
-# Debian's packages, where one is missing.
+# Install Debian's packages if one is missing.
 install_packages() {
   local packages=(containerd runc containernetworking-plugins iptables ipset iproute2 openssl procps)
   ! dpkg-query --show "${packages[@]}" >/dev/null 2>&1 || return 0
@@ -76,7 +76,7 @@ install_packages() {
 
 up() {
   local n
-  case $CLUSTER_HOME/ in /run/* | /var/lib/* | /var/log/*) die "CLUSTER_HOME must not lie in /run, /var/lib, or /var/log" ;; esac
+  case $CLUSTER_HOME/ in /run/* | /var/lib/* | /var/log/*) die "CLUSTER_HOME must not be in /run, /var/lib, or /var/log" ;; esac
   ! alive || return 0
   stop
   ip link delete "$BRIDGE" 2>/dev/null || true
@@ -89,7 +89,7 @@ up() {
   image "$DNS_IMAGE" coredns "$RUN/coredns.tar"
   control_up
   for ((n = 1; n <= NODES; n++)); do node_up $n; done
-  ip route add "$SERVICES" via 10.243.0.11    # Services, for whoever is in no pod: by way of the first node
+  ip route add "$SERVICES" via 10.243.0.11    # processes outside pods reach Services through the first node
   wait_for 120 "the API server" kc get --raw /readyz
   controllers_up
   kc apply --server-side -f "$HERE/addons.yaml" >/dev/null
@@ -113,7 +113,7 @@ stop() {
 
 down() {
   stop
-  [ ! -e /run/netns/$NETWORK ] || ip netns delete $NETWORK    # takes links, routes, and rules along
+  [ ! -e /run/netns/$NETWORK ] || ip netns delete $NETWORK    # also deletes its links, routes, and rules
 }
 
 load_image() {
@@ -136,7 +136,7 @@ build) build ;;
 definitions) definitions ;;
 up)
   install_packages
-  build    # which downloads: before the machine's network is left
+  build    # downloads, so before entering the namespace
   enter "$@"
   up
   ;;

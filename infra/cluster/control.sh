@@ -1,6 +1,6 @@
-# The control plane, and how any of the cluster's processes are started and ended.
+# Starts the control plane; also starts and kills the cluster's processes.
 
-# hold NAME FLAG…: new namespaces, kept by a first process whose id is recorded
+# hold NAME FLAG…: create namespaces, kept open by a first process, and record its pid
 hold() {
   local name=$1 parent pid
   shift
@@ -19,7 +19,7 @@ held() {
   pid=$(cat "$RUN/$1/pid" 2>/dev/null) && grep -qa "$BIN/pause" "/proc/$pid/cmdline" 2>/dev/null
 }
 
-# end NAME: its first process, and so all in its namespaces
+# end NAME: kill its first process, and with it everything in its namespaces
 end() {
   local pid
   held "$1" || return 0
@@ -37,7 +37,7 @@ inside() {
 }
 DETACH=
 
-# start NAME LOG COMMAND…: a daemon in NAME's namespaces
+# start NAME LOG COMMAND…: start a daemon in NAME's namespaces
 start() {
   local name=$1 log=$RUN/$1/$2.log
   shift 2
@@ -45,7 +45,7 @@ start() {
   disown
 }
 
-# A pod leaves a node that is gone after 20 + 20 seconds, not 50 + 300 as by default: the tests wait for that.
+# Pods leave a dead node after 20 + 20 seconds, instead of the default 50 + 300, because the tests wait for that.
 control_up() {
   local ca=$PKI/ca.crt
   ip link add "$BRIDGE" type bridge

@@ -1,4 +1,4 @@
-# The certificates and kubeconfigs of a cluster, new at each start.
+# Creates the cluster's certificates and kubeconfigs, anew at each start.
 
 # authority NAME
 authority() {

@@ -1,6 +1,6 @@
-# A node: a set of namespaces that hold its own containerd, kubelet, kube-proxy, and policy enforcer.
+# Starts a node: a set of namespaces with its own containerd, kubelet, kube-proxy, and policy enforcer.
 
-# cgroups NODE: an empty group in every hierarchy, for the kubelet to fill
+# cgroups NODE: create an empty group in every hierarchy, for the kubelet to fill
 cgroups() {
   local top=/sys/fs/cgroup h g f
   if [ -e $top/cgroup.controllers ]; then
@@ -29,8 +29,8 @@ node_up() {
   pid=$(cat "$dir/pid")
   mkdir -p "$dir"/{lib,log,cni,plugins,sysctl}
 
-  # what a node must not share with the host: run-time sockets, state, logs, and
-  # the kernel settings that the kubelet insists on writing
+  # hide from the node what it must not share with the host: runtime sockets, state,
+  # logs, and the kernel settings that the kubelet insists on writing
   for m in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes; do
     cat "/proc/sys/$m" >"$dir/sysctl/${m//\//.}"
     inside "$name" mount --bind "$dir/sysctl/${m//\//.}" "/proc/sys/$m"
@@ -43,7 +43,7 @@ node_up() {
     hostname $name
     ip link set lo up"
 
-  ip link delete "mc-$name" 2>/dev/null || true    # of a node that was killed
+  ip link delete "mc-$name" 2>/dev/null || true    # left by a killed node
   ip link add "mc-$name" type veth peer name eth0 netns "$pid"
   ip link set "mc-$name" master "$BRIDGE" up
   ip route replace "$subnet" via "$ip"
@@ -53,7 +53,7 @@ node_up() {
     ip route add default via $HOST_IP
     echo 1 >/proc/sys/net/ipv4/ip_forward
     echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables
-    # a Service that kube-proxy has not heard of yet: let the sender try again
+    # drop packets to a Service that kube-proxy does not know yet, so that the sender retries
     iptables -w -t mangle -A FORWARD -d $SERVICES -j DROP"
 
   cat >"$dir/cni/10-bridge.conflist" <<E
@@ -62,7 +62,7 @@ node_up() {
   "ipam": {"type": "host-local", "ranges": [[{"subnet": "$subnet"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
  {"type": "portmap", "capabilities": {"portMappings": true}}]}
 E
-  # without CAP_SYS_RESOURCE no process may be made less likely to be killed
+  # without CAP_SYS_RESOURCE, no process may lower its OOM score
   sh -c 'echo -999 >/proc/self/oom_score_adj' 2>/dev/null || restrict=true
   cat >"$dir/containerd.toml" <<E
 version = 2
@@ -77,7 +77,7 @@ version = 2
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
 E
-  # images cannot be pulled again, so they are never collected
+  # images cannot be pulled again, so never garbage-collect them
   cat >"$dir/kubelet.yaml" <<E
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration

@@ -1,6 +1,6 @@
-"""The fixtures of the cluster's tests: the servers in it, a release on them, and the traffic.
+"""Fixtures for the cluster tests: the servers in the cluster, a release on them, and the traffic.
 
-They run in the cluster's network: tests/cluster/run starts the cluster, loads the images, and then starts these.
+The tests run in the cluster's network: tests/cluster/run starts the cluster, loads the images, and starts pytest.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from tests.cluster.traffic import Traffic, import_register
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what was measured."""
+    """Print the measurements."""
     terminalreporter.section("measured")
     for line in recorded():
         terminalreporter.write_line(line)
@@ -30,7 +30,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @dataclass(frozen=True)
 class Ready:
-    """A release whose pods can all do their work, and how long its install took in seconds."""
+    """A release whose pods are all ready, and the duration of its install in seconds."""
 
     servers: Servers
     seconds: float
@@ -38,7 +38,7 @@ class Ready:
 
 @pytest.fixture(scope="session")
 def seed() -> int:
-    """The seed of all that is random; CLUSTER_SEED repeats a run's."""
+    """The seed of all random choices; CLUSTER_SEED repeats a run."""
     chosen = int(os.environ.get("CLUSTER_SEED") or secrets.randbelow(10**9))
     record("seed", f"CLUSTER_SEED={chosen}")
     return chosen
@@ -51,7 +51,7 @@ def nodes() -> int:
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory, nodes: int) -> Servers:
-    """Postgres, Kafka, a mail sink, and an issuer's keys, in the cluster: three brokers where there are three nodes."""
+    """Postgres, Kafka, a mail sink, and an issuer's keys in the cluster; three brokers if there are three nodes."""
     made = Servers(Path(tmp_path_factory.mktemp("servers")), brokers=3 if nodes > 2 else 1)
     started = time.monotonic()
 
@@ -60,13 +60,13 @@ def servers(tmp_path_factory: pytest.TempPathFactory, nodes: int) -> Servers:
             await made.install(kube)
 
     asyncio.run(install())
-    record("servers take clients after", f"{time.monotonic() - started:.0f} s")
+    record("servers accept clients after", f"{time.monotonic() - started:.0f} s")
     return made
 
 
 @pytest.fixture(scope="session")
 def installed(servers: Servers) -> Ready:
-    """The release, from nothing: databases, topics, and rights are made before the time is taken."""
+    """A release on a fresh cluster. The measured time excludes creating databases, topics, and rights."""
 
     async def install() -> float:
         accesses = await servers.provision()
@@ -85,7 +85,7 @@ def installed(servers: Servers) -> Ready:
 
 @pytest.fixture
 async def kube(installed: Ready) -> AsyncIterator[Kube]:
-    """The cluster, with the release in it."""
+    """A connection to the cluster, with the release installed."""
     async with Kube() as made:
         yield made
 

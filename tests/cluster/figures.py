@@ -1,4 +1,4 @@
-"""What was measured: kept in build/cluster.jsonl, and shown when the tests have ended."""
+"""Measurements: saved in build/cluster.jsonl, and printed after the tests."""
 
 import json
 
@@ -10,7 +10,7 @@ _figures: list[str] = []
 
 
 def record(what: str, value: str) -> None:
-    """Keep a figure with its unit."""
+    """Save a measurement with its unit."""
     _figures.append(f"{what}: {value}")
     FILE.parent.mkdir(exist_ok=True)
     with FILE.open("a", encoding="utf-8") as file:

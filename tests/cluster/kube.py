@@ -1,4 +1,4 @@
-"""The cluster: its API for what is one request, kubectl and the cluster's script for what is more."""
+"""Access to the cluster: through its API for single requests, through kubectl and cluster.sh for the rest."""
 
 import asyncio
 import json
@@ -21,18 +21,18 @@ RUN = HOME / "run"
 KUBECONFIG = RUN / "admin.conf"
 API = "https://10.243.0.1:6443"
 
-# The namespace of the release, and that of the servers.
+# The namespaces of the release and of the servers.
 MUSTER, SERVERS = "muster", "muster-servers"
 
 Thing = dict[str, Any]
 
 
 class CommandFailed(Exception):
-    """A command ended with another status than 0; the message holds what it said."""
+    """A command's exit status is not 0; the message holds the end of its output."""
 
 
 class Kube:
-    """The administrator's connection. Use it as a context."""
+    """The administrator's connection, as an async context manager."""
 
     def __init__(self) -> None:
         context = ssl.create_default_context(cafile=str(RUN / "pki" / "ca.crt"))
@@ -48,32 +48,32 @@ class Kube:
         await self._http.aclose()
 
     async def get(self, path: str) -> Thing:
-        """The object or list at a path of the API."""
+        """The object or list at an API path."""
         return dict((await self._http.get(path)).raise_for_status().json())
 
     async def pods(self, selector: str = "", namespace: str = MUSTER) -> list[Thing]:
-        """Pods by a selector of labels."""
+        """The pods that match a label selector."""
         return list((await self.get(f"/api/v1/namespaces/{namespace}/pods?labelSelector={selector}"))["items"])
 
     async def deployments(self, namespace: str = MUSTER) -> list[Thing]:
         return list((await self.get(f"/apis/apps/v1/namespaces/{namespace}/deployments"))["items"])
 
     async def delete_pod(self, name: str, grace: int | None = None) -> None:
-        """Delete a pod of the release; `grace` are the seconds from SIGTERM to SIGKILL, by default its own."""
+        """Delete a pod of the release; `grace` is the time from SIGTERM to SIGKILL in seconds, by default the pod's."""
         query = "" if grace is None else f"?gracePeriodSeconds={grace}"
         (await self._http.delete(f"/api/v1/namespaces/{MUSTER}/pods/{name}{query}")).raise_for_status()
 
     async def kubectl(self, *arguments: str, stdin: str = "") -> str:
-        """What kubectl says. Raises CommandFailed."""
+        """Run kubectl; return its output. Raises CommandFailed."""
         return await command(str(HOME / "bin" / "kubectl"), "--kubeconfig", str(KUBECONFIG), *arguments, stdin=stdin)
 
     async def apply(self, objects: Iterable[Thing]) -> None:
-        """Create or change objects."""
+        """Create or update objects."""
         items = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
         await self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(items))
 
     async def rolled_out(self, namespace: str = MUSTER, timeout: float = 300) -> None:
-        """Wait until every Deployment's pods are those of its present template, and can do their work."""
+        """Wait until every Deployment's pods have its present template and are available."""
 
         async def all_ready() -> bool:
             waiting = [d["metadata"]["name"] for d in await self.deployments(namespace) if not _is_rolled_out(d)]
@@ -87,7 +87,7 @@ class Kube:
             raise
 
     async def troubles(self, namespace: str = MUSTER) -> str:
-        """Why pods are not ready, as far as the cluster knows."""
+        """What the cluster reports about pods that are not ready."""
         said = [await self.kubectl("-n", namespace, "get", "pods", "-o", "wide")]
         pods = await self.pods(namespace=namespace)
         said += [f"{pod['metadata']['name']}: {json.dumps(reasons(pod))}" for pod in pods if not is_ready(pod)]
@@ -95,7 +95,7 @@ class Kube:
 
 
 async def command(*arguments: str, stdin: str = "", environment: Mapping[str, str] = {}) -> str:
-    """What a command says; `environment` are variables besides. Raises CommandFailed."""
+    """Run a command, with additional `environment` variables; return its output. Raises CommandFailed."""
     process = await asyncio.create_subprocess_exec(
         *arguments,
         stdin=asyncio.subprocess.PIPE,
@@ -127,7 +127,7 @@ def is_ready(pod: Thing) -> bool:
 
 
 def reasons(pod: Thing) -> list[str]:
-    """What the containers of a pod say of why they do not run."""
+    """Why a pod's containers wait or terminated, with their messages."""
     status = pod["status"]
     found = []
     for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
@@ -138,7 +138,7 @@ def reasons(pod: Thing) -> list[str]:
 
 
 def seconds_to_ready(pod: Thing) -> float:
-    """How long a pod's last container took from its start to its readiness; the API knows whole seconds."""
+    """The time from the start of a pod's last container until the pod was ready, in the API's whole seconds."""
     (ready,) = (c for c in pod["status"]["conditions"] if c["type"] == "Ready")
     started = max(_instant(c["state"]["running"]["startedAt"]) for c in pod["status"]["containerStatuses"])
     return (_instant(ready["lastTransitionTime"]) - started).total_seconds()

@@ -1,4 +1,4 @@
-"""Images of a next release: those of this one, with a layer that adds an expanding migration to every service."""
+"""Images of a next release: this release's, with a layer that adds an expanding migration to every service."""
 
 import hashlib
 import io
@@ -23,7 +23,7 @@ drop table upgrade_trial;
 
 
 def make(archive: Path, new: Path) -> None:
-    """Write a `docker save` archive of an archive's one image with the layer on top, tagged VERSION."""
+    """Add the layer to an archive's only image; write the result, tagged VERSION, as a `docker save` archive."""
     layer = _layer()
     with tarfile.open(archive) as old, tarfile.open(new, "w") as written:
         (image,) = json.loads(_read(old, "manifest.json"))

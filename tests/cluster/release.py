@@ -1,4 +1,4 @@
-"""The chart as a release: installed, upgraded, and rolled back as an operator does it, by Helm's own library."""
+"""A release of the chart: installed, upgraded, and rolled back with Helm's own library, as an operator does it."""
 
 import asyncio
 from collections.abc import Mapping
@@ -17,20 +17,20 @@ NAME = "muster"
 
 INSTALL_SECONDS = 420
 
-# Whoever is in the cluster's network but in no pod: the tests themselves, by way of the first node.
+# The addresses outside pods in the cluster's network: the tests come from there, through the first node.
 TESTS = "10.243.0.0/24"
 
 SERVERS_ALONE = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": SERVERS}}}]
 
 
 def namespace(name: str) -> Thing:
-    """A namespace in which nothing but what Pod Security calls restricted may run."""
+    """A namespace that enforces the restricted Pod Security Standard."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
 def values(servers: Servers, **more: Any) -> dict[str, Any]:
-    """The values of a release on these servers; `more` are blocks besides, or instead."""
+    """The values of a release on these servers; `more` adds or replaces top-level blocks."""
     blocks: dict[str, Any] = {
         "kafka": {"bootstrap": servers.bootstrap},
         "oidc": {"issuer": ISSUER, "jwks": f"http://issuer.{DOMAIN}:8080/jwks.json"},
@@ -64,13 +64,13 @@ class Release:
         self._helm = Config(kubeconfig_path=KUBECONFIG, namespace=namespace)
 
     async def install(self, values: Mapping[str, Any]) -> None:
-        """Install it, and wait until every pod can do its work. Prints why, where one cannot."""
+        """Install it, and wait until every pod is ready. Prints why if one is not."""
         await self._act(
             partial(self._helm.install, self._chart, NAME, dict(values), wait="watcher", timeout=INSTALL_SECONDS)
         )
 
     async def upgrade(self, values: Mapping[str, Any], chart: Path | None = None) -> None:
-        """Upgrade it, and wait likewise."""
+        """Upgrade it, and wait until every pod is ready."""
         await self._act(
             partial(
                 self._helm.upgrade,
@@ -84,20 +84,20 @@ class Release:
         )
 
     async def try_upgrade(self, values: Mapping[str, Any]) -> None:
-        """Let the API server check what an upgrade would change, and change nothing."""
+        """Dry-run an upgrade on the API server, which validates it and changes nothing."""
         await self._act(
             partial(self._helm.upgrade, self._chart, NAME, dict(values), dry_run="server", reset_values=True)
         )
 
     async def roll_back(self) -> None:
-        """Go back to the revision before, and wait likewise."""
+        """Roll back to the previous revision, and wait until every pod is ready."""
         await self._act(partial(self._helm.rollback, NAME, wait="watcher", timeout=INSTALL_SECONDS))
 
     async def uninstall(self) -> None:
         await self._act(partial(self._helm.uninstall, NAME, wait="watcher", timeout=INSTALL_SECONDS))
 
     async def test(self) -> str:
-        """What `helm test` says. Raises where a test fails."""
+        """Run `helm test`; return its logs. Raises if a test fails."""
         return str((await self._act(partial(self._helm.test, NAME, timeout=180, logs=True))).get("logs", ""))
 
     async def _act(self, action: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The servers that run in the cluster: installed with certificates and passwords of the test's own."""
+"""The servers in the cluster, installed with the run's own certificates and passwords."""
 
 import asyncio
 import hashlib
@@ -36,7 +36,7 @@ MANIFESTS = ROOT / "infra" / "cluster" / "servers.yaml"
 IMAGE = "muster/test-servers:0.1.0"
 DOMAIN = f"{SERVERS}.svc.cluster.local"
 
-# Where the pods of a release have the authority's certificate.
+# The path of the authority's certificate in a release's pods.
 CA_IN_PODS = "/etc/muster/ca/ca.crt"
 
 START_SECONDS = 180
@@ -45,7 +45,7 @@ TOKEN_LIFETIME = timedelta(hours=4)
 
 @dataclass(frozen=True)
 class Servers:
-    """What has been installed, and how it is reached; everyone's password is derived from one secret."""
+    """The installed servers and their credentials; every password is derived from `key`."""
 
     folder: Path
     brokers: int
@@ -58,7 +58,7 @@ class Servers:
 
     @property
     def mail(self) -> Path:
-        """Where the mail sink keeps each message as a file."""
+        """The folder in which the mail sink saves each message as a file."""
         return RUN / "mail"
 
     @property
@@ -71,7 +71,7 @@ class Servers:
 
     @property
     def _hosts(self) -> Mapping[int, str]:
-        """The nodes of Kafka by their numbers."""
+        """The Kafka nodes' host names by node ID."""
         return {number: f"kafka-{number}.kafka.{DOMAIN}" for number in range(1, self.brokers + 1)}
 
     @property
@@ -87,7 +87,7 @@ class Servers:
         return KafkaConnection(KafkaSettings.model_validate(settings | login))
 
     def operator(self, folder: Path) -> Mapping[str, str]:
-        """The environment of the operator's command, whose home is a folder."""
+        """The environment for the operator's command, with `folder` as its home."""
         stack = Installed(self)
         return {
             "MUSTER_HOME": str(folder),
@@ -105,16 +105,16 @@ class Servers:
         return hmac.new(self.key.encode(), user.encode(), hashlib.sha256).hexdigest()
 
     def token(self) -> str:
-        """A bearer token that may do everything, for every agency."""
+        """A bearer token with every scope, for all agencies."""
         return self.issuer.token(SCOPES, agency=EVERY_AGENCY, lifetime=TOKEN_LIFETIME)
 
     async def install(self, kube: Kube) -> None:
-        """Start them, and wait until they take clients."""
-        # Of an earlier run, whose passwords nobody has any more.
+        """Start the servers, and wait until they accept clients."""
+        # Delete an earlier run's namespaces, whose passwords are lost.
         await kube.kubectl("delete", "namespace", SERVERS, MUSTER, "--ignore-not-found", "--timeout=120s")
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.mail.mkdir(exist_ok=True)
-        self.mail.chmod(0o777)  # the sink is another user
+        self.mail.chmod(0o777)  # the sink runs as another user
         await kube.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SERVERS}}])
         voters = " ".join(f"{number}@{host}:9093" for number, host in self._hosts.items())
         filled = Template(MANIFESTS.read_text("utf-8")).substitute(
@@ -124,7 +124,7 @@ class Servers:
         await eventually(lambda: self._all_run(kube), timeout=START_SECONDS)
 
     async def provision(self, database: str = MUSTER, prefix: str = "") -> dict[str, Access]:
-        """Make what a release needs: a database and roles, topics, ACLs, and users. By service: its addresses."""
+        """Create a release's database, roles, topics, ACLs, and users; return each service's DSNs."""
         accesses = {
             service: await provision(self.dsn("postgres"), database, service, self.password("postgres"))
             for service in SERVICES
@@ -136,7 +136,7 @@ class Servers:
         return accesses
 
     def secrets_of_services(self, accesses: dict[str, Access], namespace: str = MUSTER) -> list[Thing]:
-        """What a release needs to have: each service's secrets, its owner's, and the authority."""
+        """The objects that a release needs: each service's secrets, its owner's, and the authority's certificate."""
         own = {
             "entitlements": {"MUSTER_SUBJECT_KEY": self.password("subjects")},
             "notify": {"MUSTER_SECRET_KEY": self.secret_key},
@@ -158,11 +158,11 @@ class Servers:
         return made
 
     def in_pods(self, dsn: str) -> str:
-        """An address as a pod of a release writes it."""
+        """A DSN with the authority's path as in a release's pods."""
         return dsn.replace(str(self.authority.certificate), CA_IN_PODS)
 
     def dsn(self, database: str) -> str:
-        """The superuser's address of a database."""
+        """The superuser's DSN of a database."""
         tls = f"sslmode=verify-full&sslrootcert={self.authority.certificate}"
         return f"postgresql://postgres:{self.password('postgres')}@postgres.{DOMAIN}:5432/{database}?{tls}"
 
@@ -195,7 +195,7 @@ class Servers:
 
 
 class Installed(Stack):
-    """A release as the demonstration's proof looks at it. Its database has its namespace's name."""
+    """A release, presented as a Stack to the demo's proof. Its database is named after its namespace."""
 
     def __init__(self, servers: Servers, namespace: str = MUSTER, prefix: str = "") -> None:
         super().__init__(servers.folder / "home")

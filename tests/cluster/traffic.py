@@ -1,4 +1,4 @@
-"""Live traffic from inside the cluster's network, with every request counted, and what the oracle says of it after."""
+"""Live traffic from inside the cluster's network, with every request counted, and the oracle's verdict on it."""
 
 import asyncio
 import random
@@ -25,16 +25,16 @@ from tests.support.eventually import eventually
 
 LIVES = 3
 
-# Between two looks at each service, beside the commands.
+# Between two health checks of each service, which run beside the commands.
 LOOK_SECONDS = 0.2
 
-# A pod on a node that is gone swallows connections until the cluster has noticed.
+# A pod on a dead node swallows connections until the cluster notices.
 TIMEOUTS = {"connect": 3.0, "read": 30.0, "write": 10.0, "pool": 30.0}
 
 
 @dataclass
 class Counted(httpx.AsyncBaseTransport):
-    """Each request has a connection of its own, as from a new client; what fails is kept with its second."""
+    """A transport that opens a connection for each request, like a new client, and notes failures with their time."""
 
     requests: int = 0
     failures: list[str] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Counted(httpx.AsyncBaseTransport):
 
 
 class Traffic:
-    """What goes on while the cluster is disturbed. The agencies of one never come again in another."""
+    """The traffic while the cluster is disturbed. Each block of traffic has its own agencies."""
 
     def __init__(self, servers: Servers, seed: int) -> None:
         self.servers = servers
@@ -81,7 +81,7 @@ class Traffic:
 
     @asynccontextmanager
     async def flowing(self) -> AsyncIterator[Counted]:
-        """Traffic while the block lasts; then rest, and the oracle. What failed is for the block's caller to judge."""
+        """Run traffic during the block, then wait for rest and ask the oracle. The caller judges failed requests."""
         before = await commands_done(self.stack)
         counted = Counted()
         over = asyncio.Event()
@@ -106,7 +106,7 @@ class Traffic:
 
 
 async def import_register(servers: Servers) -> None:
-    """Let the services know the agencies."""
+    """Import the register of agencies."""
     stack = Installed(servers)
     async with ProgramClient({"enrollment": stack.service_url("enrollment")}, servers.token()) as program:
         await program.upload("enrollment", "register", register_without_headcounts(), "text/tab-separated-values")
@@ -121,13 +121,13 @@ async def _look(counted: Counted, urls: Mapping[str, str], over: asyncio.Event) 
     async with httpx.AsyncClient(transport=counted, trust_env=False) as http:
         while not over.is_set():
             for url in urls.values():
-                with suppress(httpx.TransportError):  # it is counted
+                with suppress(httpx.TransportError):  # Counted notes it
                     await http.get(f"{url}/health/live")
             await asyncio.sleep(LOOK_SECONDS)
 
 
 async def commands_done(stack: Installed) -> Mapping[str, int]:
-    """How many commands each service has carried out."""
+    """The number of commands that each service has executed."""
     admin = await asyncpg.connect(stack.admin_dsn)
     try:
         return {
@@ -141,7 +141,7 @@ async def commands_done(stack: Installed) -> Mapping[str, int]:
 
 
 def one_mail_per_intent(evidence: Evidence) -> Line:
-    """Exactly the e-mails that the rules ask for, each once, and each has arrived: there are no webhooks here."""
+    """Exactly the e-mails that the rules call for exist, each once, all delivered; there are no webhooks here."""
     due = Counter(
         (fact.envelope.id, rule.name)
         for fact in first_occurrences(evidence.facts)
@@ -154,7 +154,7 @@ def one_mail_per_intent(evidence: Evidence) -> Line:
 
 
 async def verdict(stack: Installed, commands: Mapping[str, int]) -> list[str]:
-    """Wait until all is at rest; what was lost, doubled, out of order, or left behind."""
+    """Wait until everything is at rest; return what was lost, duplicated, out of order, or left behind."""
     await eventually(lambda: at_rest(stack), timeout=REST_SECONDS)
     evidence = await gather(stack, [], commands, frozenset(), [])
     return untrue([*AT_REST, one_mail_per_intent], evidence)

@@ -1,4 +1,4 @@
-"""Pods that go at once, at random: nothing is lost, doubled, or out of order."""
+"""Random pods are killed: nothing is lost, duplicated, or out of order."""
 
 import random
 import time
@@ -18,7 +18,7 @@ async def test_twenty_pods_are_killed_at_random(kube: Kube, traffic: Traffic, se
     async with traffic.flowing() as counted:
         for number in range(DELETIONS):
             pod = dice.choice(await kube.pods(f"muster/role={ROLES[number % len(ROLES)]}"))["metadata"]["name"]
-            print(f"{pod} is killed")
+            print(f"killing {pod}")
             await kube.delete_pod(pod, grace=0)
             await eventually(lambda: _is_gone(kube, pod), timeout=60)  # noqa: B023 - awaited in turn
             await kube.rolled_out()

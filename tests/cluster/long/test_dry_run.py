@@ -1,4 +1,4 @@
-"""Everything that the chart can render is taken by a real API server: with the objects of other operators defined."""
+"""A real API server accepts everything that the chart can render, with other operators' resources defined."""
 
 from pathlib import Path
 

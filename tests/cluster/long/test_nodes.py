@@ -1,4 +1,4 @@
-"""Nodes that go: one is drained and comes back, one is gone at once."""
+"""Lost nodes: one is drained and comes back, one is killed."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Consumers in another number."""
+"""Consumers are scaled up and down."""
 
 import time
 

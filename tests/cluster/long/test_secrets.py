@@ -1,4 +1,4 @@
-"""A secret is replaced while everything runs: no process is restarted, and every new connection uses the new one."""
+"""A secret is replaced while everything runs: no process restarts, and every new connection uses the new one."""
 
 import time
 
@@ -10,7 +10,7 @@ from tests.cluster.kube import MUSTER, Kube, secret
 from tests.cluster.traffic import Traffic
 from tests.support.eventually import eventually
 
-# The kubelet looks once a minute, and then the file is new.
+# The kubelet checks once a minute, and then updates the file.
 REPLACED_SECONDS = 150
 
 
@@ -23,7 +23,7 @@ async def test_a_password_of_postgres_is_replaced_without_a_restart(
     try:
         async with traffic.flowing() as counted:
             started = time.monotonic()
-            # First the role, as the runbook has it: open connections stay, and new ones wait for the file.
+            # First the role, as in the runbook: open connections stay, and new ones wait for the file.
             await admin.execute(f"alter role billing_worker password '{new}'")
             data = await _data(kube)
             user, _, rest = data["MUSTER_POSTGRES_WORKER_DSN"].partition("@")

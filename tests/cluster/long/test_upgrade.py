@@ -1,4 +1,4 @@
-"""A next release, which migrates: upgraded to under traffic, rolled back, and upgraded to again."""
+"""An upgrade under traffic to a next release with a migration, a rollback, and the upgrade again."""
 
 import time
 from collections.abc import Awaitable, Callable

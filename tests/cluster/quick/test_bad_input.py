@@ -1,4 +1,4 @@
-"""What is wrong is said: in a container's last words, or in an event of the pod, never in a loop without a reason."""
+"""Bad input is reported, in a container's last message or in a pod's event, and never loops without a reason."""
 
 import copy
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +12,7 @@ from tests.support.eventually import eventually
 
 SAID_WITHIN = 60
 
-# A release waits for its schema for minutes; these pods do for so long.
+# A release waits minutes for its schema; these pods wait only this long.
 PATIENCE_SECONDS = 5
 
 
@@ -45,7 +45,7 @@ async def test_a_schema_that_is_behind_is_named_by_the_wait(kube: Kube, installe
 
 @asynccontextmanager
 async def _pod(kube: Kube, name: str, change: Callable[[Thing], None]) -> AsyncIterator[str]:
-    """A pod like those of billing's API, but for a change; no Service and no Deployment knows it."""
+    """A pod like those of billing's API, with a change; it belongs to no Service or Deployment."""
     (like,) = [d for d in await kube.deployments() if d["metadata"]["name"] == "muster-billing-api"]
     spec = copy.deepcopy(like["spec"]["template"]["spec"])
     spec["terminationGracePeriodSeconds"] = 1
@@ -87,7 +87,7 @@ async def _last_words(kube: Kube, name: str) -> str:
 
 
 async def _said(look: Callable[[], object], words: str) -> None:
-    """Wait until something is said with these words in it."""
+    """Wait until the text from `look` contains these words."""
 
     async def is_said() -> bool:
         found = await look()  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""An install from nothing, what it needs, and its own test."""
+"""A fresh install, the resources that it needs, and its own test."""
 
 from collections import defaultdict
 
@@ -7,7 +7,7 @@ from tests.cluster.figures import record
 from tests.cluster.kube import MUSTER, Kube, is_ready, seconds_to_ready
 from tests.cluster.release import Release
 
-# A pod alone, on a machine that does little else; the kubelet looks each second.
+# For a single pod on a machine that does little else; the kubelet probes each second.
 START_SECONDS = 10
 
 
@@ -47,7 +47,7 @@ async def test_helm_test_sends_a_command_and_waits_for_its_event(kube: Kube) -> 
 
 
 async def _memory(kube: Kube) -> dict[str, float]:
-    """The working set of each pod of the release, in MiB, as its kubelet has it."""
+    """The working set of each of the release's pods, in MiB, from its kubelet."""
     found = {}
     for node in (await kube.get("/api/v1/nodes"))["items"]:
         summary = await kube.get(f"/api/v1/nodes/{node['metadata']['name']}/proxy/stats/summary")

@@ -1,11 +1,11 @@
-"""The flows of the network: what a pod needs is open to it, and everything else is closed."""
+"""Network policies: a pod can reach what it needs, and nothing else."""
 
 import json
 
 from tests.cluster.kube import MUSTER, SERVERS, Kube
 from tests.cluster.servers import DOMAIN
 
-# Tried in a pod, all at once. A policy may drop or refuse; at each place something listens.
+# Runs in a pod and tries all places concurrently. A policy may drop or refuse; something listens at each place.
 TRY = """
 import json, socket, sys
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Planned disturbances under live traffic: no request fails, and nothing is lost, doubled, or out of order."""
+"""Planned disturbances under live traffic: no request fails, and nothing is lost, duplicated, or out of order."""
 
 import random
 import time
@@ -29,7 +29,7 @@ async def test_a_pod_of_each_role_is_deleted(kube: Kube, traffic: Traffic, seed:
     async with traffic.flowing() as counted:
         for role in dice.sample(["api", "consumer", "relay", "scheduler", "worker", "api"], DELETIONS):
             pod = dice.choice(await kube.pods(f"muster/role={role}"))["metadata"]["name"]
-            print(f"{pod} is deleted")
+            print(f"deleting {pod}")
             started = time.monotonic()
             await kube.delete_pod(pod)
             await eventually(lambda: _is_gone(kube, pod), timeout=60)  # noqa: B023 - awaited in turn

@@ -1,5 +1,5 @@
-// kube is every Kubernetes program in one file (150 MB instead of 540), chosen
-// by the name it is called by. The imports are those of the programs' own mains.
+// kube combines every Kubernetes program in one file (150 MB instead of 540) and
+// runs the one that it is named after. The imports are those of the programs' mains.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// netpol enforces NetworkPolicy on one node: kube-router's policy controller
-// (iptables and ipset) without its router and service proxy.
+// netpol enforces NetworkPolicy on one node with kube-router's policy controller
+// (iptables and ipset), without its router and service proxy.
 package main
 
 import (
