@@ -1,4 +1,4 @@
-"""The whole HTTP side of each of the four services, for what is decided before Postgres or Kafka is asked."""
+"""The HTTP application of each service, for tests of what it decides before it uses Postgres or Kafka."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,7 @@ BUILDERS: dict[str, tuple[Callable[..., Service], type[Settings]]] = {
 
 
 def whole_application(name: str, jwks: Path = Path("no-keys.json")) -> FastAPI:
-    """What a process of the service serves, a sandbox's routes included."""
+    """The application that a process of the service serves, including a sandbox's routes."""
     build, settings_class = BUILDERS[name]
     settings = settings_class(environment="sandbox", oidc_issuer=ISSUER, oidc_jwks=str(jwks))
     service = build(settings)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 
 class ShiftedClock:
-    """The machine's clock, ahead by `offset`; it can be set right."""
+    """The machine's clock plus `offset`, which tests can change."""
 
     virtual = False
 
@@ -12,5 +12,4 @@ class ShiftedClock:
         self.offset = offset
 
     def now(self) -> datetime:
-        """The wrong time."""
         return datetime.now(UTC) + self.offset

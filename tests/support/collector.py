@@ -1,4 +1,4 @@
-"""A collector of traces: a real HTTP server that reads OTLP, and keeps every span and every byte."""
+"""A trace collector: a real HTTP server that receives OTLP and keeps every span and every byte."""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as Sent
 
 @dataclass(frozen=True)
 class Span:
-    """A span as the collector has received it; IDs are hexadecimal. `links` are traces and spans."""
+    """A span as the collector received it. IDs are hexadecimal; `links` are pairs of trace and span IDs."""
 
     name: str
     kind: str
@@ -28,7 +28,7 @@ class Span:
 
 @dataclass
 class Collector:
-    """What was received. Where it is set, `answers` is cleared to leave exporters without an answer."""
+    """The received spans and bytes. Clear `answers` to leave exporters without a reply."""
 
     url: str = ""
     spans: list[Span] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Collector:
         return [span for span in self.spans if span.trace_id == trace_id]
 
     def take(self, body: bytes) -> None:
-        """Keep what an exporter has sent."""
+        """Keep an exporter's request."""
         self.received += body
         for group in ExportTraceServiceRequest.FromString(body).resource_spans:
             resource = _attributes(group.resource.attributes)
@@ -74,7 +74,7 @@ def _value(sent: Any) -> Any:
 
 @contextmanager
 def collecting(*, answers: bool = True) -> Iterator[Collector]:
-    """A collector on a free port. If it does not answer, exporters wait for it until the block ends."""
+    """A collector on a free port. Without `answers`, exporters wait for a reply until the block ends."""
     collector = Collector()
     if answers:
         collector.answers.set()

@@ -1,4 +1,4 @@
-"""The command, run as a user does, and what an operator does with it first."""
+"""Runs the `muster` command like a user, and an operator's first steps with it."""
 
 import json
 import subprocess
@@ -9,14 +9,14 @@ from muster_local.stack import Stack
 
 
 def muster(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user does."""
+    """Run the command like a user, in a process."""
     return subprocess.run(
         [sys.executable, "-m", "muster_operator", *arguments], capture_output=True, text=True, check=False
     )
 
 
 async def an_agency_joins_and_leaves(stack: Stack) -> None:
-    """By the operator's command alone: a sandbox has a register."""
+    """Enroll and withdraw an agency with only the operator's command; a sandbox already has a register."""
 
     def agency(*arguments: str, status: int = 0) -> Any:
         done = muster("agency", *arguments, "--json", f"--home={stack.home}")

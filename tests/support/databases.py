@@ -1,4 +1,4 @@
-"""A database of its own for each test: cloned from a template that is migrated once per content of the migrations."""
+"""A separate database for each test, cloned from a template that is migrated once per content of the migrations."""
 
 import asyncio
 import hashlib
@@ -16,7 +16,7 @@ SOURCES = Path(__file__).parents[2] / "services"
 
 
 class Databases:
-    """Makes databases on one server, and drops them all at the end."""
+    """Creates databases on one server, and drops them all at the end."""
 
     def __init__(self, admin_dsn: str) -> None:
         self._admin_dsn = admin_dsn
@@ -24,7 +24,7 @@ class Databases:
         self._made: list[str] = []
 
     async def make(self, service: str, migrations: Path | None = None) -> Access:
-        """A database with a service's schema, migrated; by default with that service's own migrations."""
+        """Create a database with a service's migrated schema; `migrations` defaults to the service's own."""
         directory = migrations or SOURCES / service / f"muster_{service}" / "migrations"
         template = await self._template(service, directory)
         database = f"test_{service}_{secrets.token_hex(6)}"
@@ -33,12 +33,12 @@ class Databases:
         return access
 
     async def drop_all(self) -> None:
-        """Drop what was made."""
+        """Drop the created databases."""
         for database in self._made:
             await drop(self._admin_dsn, database)
 
     async def _template(self, service: str, directory: Path) -> str:
-        """The name of the migrated template; the first who needs it makes it, the others wait for that."""
+        """The name of the migrated template. The first caller creates it; the others wait."""
         template = f"template_{service}_{_fingerprint(directory)}"
         connection = await asyncpg.connect(self._admin_dsn)
         try:
@@ -48,7 +48,7 @@ class Databases:
                 await drop(self._admin_dsn, unfinished)
                 access = await provision(self._admin_dsn, unfinished, service, self._secret)
                 await asyncio.to_thread(migrate, access.owner_dsn, service, directory)
-                # Its name is the proof that it is whole.
+                # The final name proves that it is complete.
                 await connection.execute(f'alter database "{unfinished}" rename to "{template}"')
         finally:
             await connection.close()

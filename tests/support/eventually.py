@@ -1,4 +1,4 @@
-"""Waiting for what must come true: polling to a deadline, never a fixed sleep."""
+"""Waits for a condition: polls until a deadline, with no fixed sleep."""
 
 import asyncio
 import inspect
@@ -10,9 +10,9 @@ _PAUSE_SECONDS = 0.02
 
 
 async def eventually(check: Callable[[], Any], timeout: float = 15.0) -> Any:
-    """Call `check`, plain or async, until it answers something truthy without an AssertionError; answer that.
+    """Call `check`, sync or async, until it returns a truthy value without an AssertionError; return that value.
 
-    At the deadline the last AssertionError is raised, or one that shows the last answer.
+    After `timeout` seconds, raises the last AssertionError, or one that shows the last value.
     """
     deadline = time.monotonic() + timeout
     while True:

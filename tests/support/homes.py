@@ -1,4 +1,4 @@
-"""What runs in a stack's home."""
+"""Finds the processes of a stack's home."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import psutil
 
 
 def processes_of(home: Path) -> list[psutil.Process]:
-    """Every process that was started for a home: its path is in their arguments or environment."""
+    """Every process with the home's path in its arguments or environment."""
     found = []
     for process in psutil.process_iter():
         try:

@@ -1,4 +1,4 @@
-"""The sandbox's identity provider for tests, and somebody with a browser who logs in at it."""
+"""The sandbox's identity provider for tests, and a person who logs in with a browser."""
 
 import re
 import socket
@@ -24,13 +24,13 @@ class IdentityProvider:
     issuer: str
 
     def approve(self, address: str, *passwords: str) -> list[str]:
-        """Open a login's address, confirm its code, and log in as Ada; answers the page after each password."""
+        """Open a login's URL, confirm its code, and log in as Ada; return the page after each password."""
         with httpx.Client(follow_redirects=True) as browser:
             page = self._confirm(browser, address, {"confirm": "yes"})
             return [browser.post(page.url, data={"name": OPERATOR, "password": each}).text for each in passwords]
 
     def deny(self, address: str) -> None:
-        """Open a login's address, and say that it is not one's own."""
+        """Open a login's URL and reject its code."""
         with httpx.Client(follow_redirects=True) as browser:
             self._confirm(browser, address, {"abort": "yes"})
 
@@ -45,7 +45,7 @@ class IdentityProvider:
 
 @contextmanager
 def identity_provider(folder: Path, lifetimes: Lifetimes) -> Iterator[IdentityProvider]:
-    """A provider that runs until the block ends."""
+    """Run a provider until the block ends."""
     configuration = folder / "provider.json"
     write_configuration(
         configuration,

@@ -1,4 +1,4 @@
-"""The topics on the secured Kafka, and identities of a test's own, which have what Muster grants them."""
+"""Muster's topics on the secured Kafka, and a test's own identities with the ACLs that Muster grants."""
 
 import secrets
 from typing import Any
@@ -16,29 +16,29 @@ FACTS: dict[str, Topic] = {name: topic for name, topic in topics().items() if to
 
 
 class House:
-    """The topics on the secured Kafka, each with a record, and whoever tries to do something."""
+    """One test's topics and identities on the secured Kafka."""
 
     def __init__(self, kafka: SecuredKafka, administrator: Administrator, prefix: str) -> None:
         self.kafka = kafka
         self.administrator = administrator
         self.prefix = prefix
         self._passwords: dict[str, str] = {}
-        # Each test has identities of its own.
+        # Each test has its own identities.
         self.principal = f"User:{prefix}{{name}}"
         self.names = {prefix + name: topic for name, topic in FACTS.items()}
 
     async def identity(self, name: str) -> Identity:
-        """Somebody of the test's own, with a password."""
+        """Create an identity with a password."""
         self._passwords[name] = secrets.token_hex(8)
         await self.administrator.set_password(self.prefix + name, self._passwords[name])
         return Identity(self.login(name))
 
     def login(self, name: str) -> dict[str, Any]:
-        """The options of a client of librdkafka that is this identity."""
+        """The librdkafka options of a client with this identity."""
         return self.kafka.librdkafka(self.prefix + name, self._passwords[name])
 
     async def has(self, access: Access) -> None:
-        """Wait until the broker knows of all of it: the controller answers before."""
+        """Wait until the broker has all of these ACLs: the controller replies before that."""
 
         async def known() -> bool:
             return access.differences(await self.administrator.acls()) == []
@@ -47,7 +47,7 @@ class House:
 
 
 async def furnished(secured: SecuredKafka, prefix: str) -> House:
-    """A house whose services have their ACLs."""
+    """Create the topics, and the services' ACLs."""
     administrator = secured.administrator()
     made = House(secured, administrator, prefix)
     created = administrator.client.create_topics([NewTopic(name, 1, 1) for name in made.names])

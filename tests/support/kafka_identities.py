@@ -1,4 +1,4 @@
-"""What somebody may do on Kafka, tried with real clients: each attempt answers Kafka's refusal, or none."""
+"""Tries with real clients what an identity may do on Kafka; each attempt returns Kafka's refusal, or none."""
 
 import logging
 import secrets
@@ -11,17 +11,17 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 SECONDS = 10.0
 
-# A refusal is what is looked for, and no cause for a line on stderr.
+# The tests expect refusals, so the clients must not log them to stderr.
 _silent = logging.getLogger(f"{__name__}.client")
 _silent.addHandler(logging.NullHandler())
 _silent.propagate = False
 
 Refusal = str
-"""The name of Kafka's error, such as TOPIC_AUTHORIZATION_FAILED; empty where it was done."""
+"""The name of Kafka's error, such as TOPIC_AUTHORIZATION_FAILED; empty on success."""
 
 
 class Identity:
-    """Somebody who connects with these options of librdkafka."""
+    """An identity that connects with these librdkafka options."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = {**options, "socket.timeout.ms": 10_000}
@@ -29,7 +29,7 @@ class Identity:
     def write(
         self, topics: Collection[str], fence: str | None = None, *, idempotent: bool = True
     ) -> dict[str, Refusal]:
-        """Put a record on each topic; behind a fence, in a transaction."""
+        """Write a record to each topic; with the transactional ID `fence`, in a transaction."""
         extra = {"transactional.id": fence} if fence else {"enable.idempotence": idempotent}
         producer = Producer({**self._options, **extra, "message.timeout.ms": 8_000, "linger.ms": 0}, logger=_silent)
         found: dict[str, Refusal] = {}
@@ -51,27 +51,27 @@ class Identity:
         return found
 
     def read(self, topics: Collection[str]) -> dict[str, Refusal]:
-        """Read the first record of each topic, as a member of no group."""
+        """Read the first record of each topic, without a group."""
         consumer = self._consumer(f"none-{secrets.token_hex(4)}")
-        # A client that may not even know of a topic waits for it without a word.
+        # A client that may not describe a topic would wait for it silently.
         unseen = {topic: error.name() for topic in topics if (error := _seen(consumer, topic)) is not None}
         seen = [topic for topic in topics if topic not in unseen]
         consumer.assign([TopicPartition(topic, 0, 0) for topic in seen])
-        # The client also asks for a group, which nobody needs who keeps no offsets.
+        # The client also looks up its group; ignore that error, since it commits no offsets.
         return unseen | _until_each(consumer, seen, as_member=False)
 
     def join(self, group: str, topic: str, *, commit: bool = False) -> Refusal:
-        """Read a record of a topic as a member of a group; with `commit`, keep for the group where it goes on."""
+        """Read a record from a topic as a member of a group; with `commit`, commit its offset."""
         consumer = self._consumer(group)
         consumer.subscribe([topic])
         return _until_each(consumer, [topic], as_member=True, commit=commit)[topic]
 
     def look(self, topic: str) -> Refusal:
-        """Ask for the settings of a topic."""
+        """Describe the settings of a topic."""
         return self.administer(lambda admin: admin.describe_configs([ConfigResource(ResourceType.TOPIC, topic)]))
 
     def fence(self, transactional_id: str) -> Refusal:
-        """Fence the earlier producers of a transactional id."""
+        """Fence the earlier producers of a transactional ID."""
         producer = Producer({**self._options, "transactional.id": transactional_id}, logger=_silent)
         try:
             producer.init_transactions(SECONDS)
@@ -80,7 +80,7 @@ class Identity:
         return ""
 
     def administer(self, ask: Callable[[Any], Any]) -> Refusal:
-        """Ask an administrator's request, which answers a future, or futures by what they are about."""
+        """Send an administrator's request, which returns a future, or a mapping of futures."""
         admin = AdminClient(self._options, logger=_silent)
         try:
             answer = ask(admin)
@@ -110,7 +110,7 @@ def _until_each(
                 consumer.commit(message=message, asynchronous=False)
             if error is None or message.topic():
                 found.setdefault(str(message.topic()), error.name() if error else "")
-            elif as_member:  # of no topic: the group's
+            elif as_member:  # without a topic, the error is the group's
                 found |= dict.fromkeys(topics, error.name())
     finally:
         consumer.close()
@@ -118,7 +118,7 @@ def _until_each(
 
 
 def _seen(consumer: Consumer, topic: str) -> KafkaError | None:
-    """Why somebody may not know of a topic."""
+    """The error from describing a topic, if any."""
     error: KafkaError | None = consumer.list_topics(topic, SECONDS).topics[topic].error
     return error
 

@@ -1,18 +1,18 @@
-"""An issuer's server of keys, over real HTTP: it answers, fails, hangs, or sends a byte now and then."""
+"""An issuer's key server over real HTTP: it answers, fails, hangs, or trickles bytes."""
 
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
-# Below any limit on one read; a client that only limits those never gives up.
+# Shorter than any read timeout: a client with only a read timeout never gives up.
 BETWEEN_BYTES = 0.05
 
 
 class KeyServer:
-    """Serves a key set and counts how often it was asked; it may `trickle` a byte at a time, without an end.
+    """Serves a key set and counts the requests; in the manner `trickle`, it sends single bytes without end.
 
-    Its metadata, by path below `/.well-known/`, are none at first.
+    `metadata`, by full path, serves paths below `/.well-known/`; it is empty at first.
     """
 
     def __init__(self, document: object, manner: Literal["answer", "fail", "hang", "trickle"] = "answer") -> None:

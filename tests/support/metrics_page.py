@@ -1,6 +1,6 @@
-"""Prints every metric of the four services as `/metrics` prints it, whether or not it has a value yet.
+"""Prints every metric of the four services in the format of `/metrics`, whether or not it has a value yet.
 
-A page leaves out what has not happened, and a check of the page with it. Here each metric has at least one sample.
+A real page omits metrics that have no value yet, so a check of it would miss them. Here each has at least one sample.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from muster_contracts import SERVICES
 
 
 def page() -> bytes:
-    """The metrics of all four services, with an example's label values where there are none."""
+    """The metrics of all four services; a metric without label values gets example values."""
     _import_services()
     for metric in list(REGISTRY._collector_to_names):
         if isinstance(metric, MetricWrapperBase) and metric._labelnames:
@@ -23,7 +23,7 @@ def page() -> bytes:
 
 
 def samples() -> set[str]:
-    """The names on the page, without giving any metric a value."""
+    """The names of the samples, without giving any metric a value."""
     _import_services()
     suffixes = {"counter": ["_total"], "histogram": ["_count", "_sum", "_bucket"]}
     return {metric.name + suffix for metric in REGISTRY.collect() for suffix in suffixes.get(metric.type, [""])}

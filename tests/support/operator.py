@@ -1,4 +1,4 @@
-"""Somebody who follows runbooks: their commands, run as they stand there, on a stack of the test's own."""
+"""An operator who follows runbooks: runs their commands verbatim on the test's own stack."""
 
 import os
 import re
@@ -23,7 +23,7 @@ RUNBOOKS = Path(__file__).parents[2] / "infra" / "runbooks"
 
 
 class Operator:
-    """Somebody in a folder with a stack in it; `environment` is what names servers that are not the stack's."""
+    """An operator in a folder with a stack. `environment` names other servers than the stack's, if any."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self.folder = folder
@@ -33,13 +33,13 @@ class Operator:
 
     @property
     def stack(self) -> Stack:
-        """The stack as it runs now."""
+        """The running stack."""
         stack = Stack.running(self.folder / ".muster")
         assert stack is not None
         return stack
 
     def follow(self, runbook: str, part: str = "", **variables: str) -> str:
-        """Run the commands of a runbook, or of the part under a heading, and answer what they printed."""
+        """Run the commands of a runbook, or of the part under a heading; return their output."""
         text = (RUNBOOKS / runbook).read_text("utf-8")
         if part:
             (text,) = re.findall(rf"^## {part}\n(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL)
@@ -48,7 +48,7 @@ class Operator:
         return self.run("\n".join(blocks), **variables)
 
     def run(self, script: str, **variables: str) -> str:
-        """Run a script as a shell does; it must succeed."""
+        """Run a script in bash and return its output; it must succeed."""
         done = subprocess.run(
             ["/bin/bash", "-euo", "pipefail", "-c", script],
             cwd=self.folder,
@@ -61,7 +61,7 @@ class Operator:
         return done.stdout
 
     async def sql(self, service: str, query: str, *arguments: Any) -> Any:
-        """What a query finds in a service's schema."""
+        """The first value that a query returns in a service's schema."""
         connection = await asyncpg.connect(self.stack.admin_dsn, server_settings={"search_path": service})
         try:
             return await connection.fetchval(query, *arguments)
@@ -70,7 +70,7 @@ class Operator:
 
 
 async def enroll(operator: Operator, agency_id: str) -> None:
-    """Let an agency join, so that billing has a term to lose."""
+    """Enroll an agency, so that billing has a term to lose."""
     stack = operator.stack
     urls = {service: stack.service_url(service) for service in SERVICES}
     person = {"name": "Ada Administrator", "email": f"ada@{agency_id.lower()}.gov"}

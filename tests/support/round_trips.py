@@ -1,4 +1,4 @@
-"""A proxy before Postgres that keeps every connection's round trips: what was sent before each wait for an answer."""
+"""A proxy in front of Postgres that records round trips per connection: what it sends before each wait for a reply."""
 
 import asyncio
 from contextlib import suppress
@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
-# Messages of Postgres's protocol, version 3: these four say what is asked for, and the last two wait for the answer.
+# Message types of Postgres' protocol, version 3. Sync and Flush end a round trip that Parse or Bind began.
 _QUERY, _PARSE, _BIND, _SYNC, _FLUSH = b"Q", b"P", b"B", b"S", b"H"
 
 _SSL_REQUEST = 80877103
@@ -15,7 +15,7 @@ _SSL_REQUEST = 80877103
 
 @dataclass
 class Session:
-    """A connection: who has made it, and its round trips, each by its SQL."""
+    """A connection: its role, and its round trips, each by its SQL."""
 
     user: str = ""
     trips: list[str] = field(default_factory=list)
@@ -23,7 +23,7 @@ class Session:
     _asked: str = ""
 
     def note(self, message: bytes) -> None:
-        """Take one message of the client."""
+        """Record one message from the client."""
         kind, body = message[:1], message[5:]
         if kind == _PARSE:
             name, text = body.split(b"\0")[:2]
@@ -37,7 +37,7 @@ class Session:
             self.trips.append(self._asked)
 
     def transaction(self, words: str) -> list[str]:
-        """The round trips of the last transaction that has a statement with these words, BEGIN and COMMIT included."""
+        """The round trips of the last transaction with a statement that contains `words`, from BEGIN to COMMIT."""
         found: list[str] = []
         begun = 0
         for place, trip in enumerate(self.trips):
@@ -49,7 +49,7 @@ class Session:
 
 
 class RoundTrips:
-    """Passes connections on to the server of an address. Use it as a context."""
+    """Forwards connections to the server of a DSN. An async context manager."""
 
     def __init__(self, upstream_dsn: str) -> None:
         self._upstream = urlsplit(upstream_dsn)
@@ -67,17 +67,17 @@ class RoundTrips:
 
     @property
     def address(self) -> str:
-        """The server's address, by way of the proxy."""
+        """The server's DSN, through the proxy."""
         port = self._server.sockets[0].getsockname()[1]
         credentials = self._upstream.netloc.rpartition("@")[0]
         return urlunsplit(self._upstream._replace(netloc=f"{credentials}@127.0.0.1:{port}"))
 
     def of(self, user: str) -> list[str]:
-        """Every round trip of a role, in the order of its connections."""
+        """Every round trip of a role, connection by connection."""
         return [trip for session in self.sessions if session.user == user for trip in session.trips]
 
     def transaction(self, words: str) -> list[str]:
-        """The round trips of the last transaction that has a statement with these words."""
+        """The round trips of the last transaction with a statement that contains `words`."""
         return next(filter(None, (session.transaction(words) for session in reversed(self.sessions))), [])
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -125,5 +125,4 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 def _shown(sql: bytes) -> str:
-    """A statement on one line."""
     return " ".join(sql.decode().split())

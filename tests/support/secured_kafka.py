@@ -1,4 +1,4 @@
-"""A broker with closed doors, of a test's own: whoever connects says who they are, and may do what an ACL allows."""
+"""A test's own secured broker: every client authenticates, and may do only what an ACL allows."""
 
 import json
 import secrets
@@ -24,7 +24,7 @@ from tests.faults.servers import Server, free_port
 
 @dataclass(frozen=True)
 class SecuredKafka:
-    """A broker: `server` takes passwords and tokens (SASL_SSL), `by_certificate` certificates (SSL)."""
+    """A broker: `server` accepts passwords and tokens (SASL_SSL), `by_certificate` accepts certificates (SSL)."""
 
     server: Server
     authority: Authority
@@ -32,12 +32,12 @@ class SecuredKafka:
 
     @property
     def bootstrap(self) -> str:
-        """Where clients log in."""
+        """The address for clients that log in."""
         return self.server.address
 
     @property
     def by_certificate(self) -> str:
-        """Where clients show a certificate."""
+        """The address for clients with a certificate."""
         return f"127.0.0.1:{self.security.certificate_port}"
 
     def administrator(self) -> Administrator:
@@ -45,7 +45,7 @@ class SecuredKafka:
         return Administrator(self.librdkafka(ADMIN, self.security.admin_password))
 
     def login(self, name: str, password: str) -> dict[str, Any]:
-        """The options of an aiokafka client that logs in, and its broker."""
+        """The aiokafka options, with the broker's address, of a client that logs in."""
         return {
             "bootstrap_servers": self.bootstrap,
             "security_protocol": "SASL_SSL",
@@ -56,13 +56,13 @@ class SecuredKafka:
         }
 
     def certificate(self, certificate: Certificate) -> dict[str, Any]:
-        """The options of an aiokafka client that shows a certificate, and its broker."""
+        """The aiokafka options, with the broker's address, of a client with a certificate."""
         context = ssl.create_default_context(cafile=str(self.authority.certificate))
         context.load_cert_chain(certificate.both)
         return {"bootstrap_servers": self.by_certificate, "security_protocol": "SSL", "ssl_context": context}
 
     def librdkafka(self, name: str, password: str) -> dict[str, Any]:
-        """The same of a client of librdkafka that logs in."""
+        """The librdkafka options of a client that logs in."""
         return {
             "bootstrap.servers": self.bootstrap,
             "security.protocol": "SASL_SSL",
@@ -73,7 +73,7 @@ class SecuredKafka:
         }
 
     def token(self, name: str, provider: "KafkaTokens", **claims: Any) -> dict[str, Any]:
-        """The options of an aiokafka client that shows a bearer token, and its broker."""
+        """The aiokafka options, with the broker's address, of a client with a bearer token."""
         return {
             "bootstrap_servers": self.bootstrap,
             "security_protocol": "SASL_SSL",
@@ -84,7 +84,7 @@ class SecuredKafka:
 
 
 class KafkaTokens:
-    """An identity provider whose keys are in a file. Kafka cannot check the Ed25519 of the services' issuer."""
+    """A token issuer with its keys in a file. Kafka cannot verify the Ed25519 signatures of the services' issuer."""
 
     def __init__(self, folder: Path) -> None:
         self._key = RSAKey.generate_key(2048, auto_kid=True)
@@ -93,7 +93,7 @@ class KafkaTokens:
 
     @property
     def issuer(self) -> TokenIssuer:
-        """What a broker must know of it."""
+        """The issuer in the broker's terms."""
         return TokenIssuer(self._jwks.as_uri(), "https://identity.test", "kafka")
 
     def token(self, name: str, **claims: Any) -> str:
@@ -112,7 +112,7 @@ class _Provider(AbstractTokenProvider):
 
 
 def secured_kafka(folder: Path, *, login_seconds: float = 0, token_issuer: TokenIssuer | None = None) -> SecuredKafka:
-    """Prepare one in a folder; `await server.up()` starts it, `server.kill()` ends it."""
+    """Prepare a broker in a folder; `await server.up()` starts it, `server.kill()` kills it."""
     authority = Authority.load(folder / "certificates")
     security = KafkaSecurity(
         authority.issue("broker").both,
@@ -129,7 +129,7 @@ def secured_kafka(folder: Path, *, login_seconds: float = 0, token_issuer: Token
 
 
 def rights(name: str, prefix: str) -> Sequence[Acl]:
-    """What a service needs whose topics, group, and transactional id begin with the prefix."""
+    """The ACLs of a service whose topics, group, and transactional ID start with the prefix."""
     wanted = {
         Kind.TOPIC: (Operation.READ, Operation.WRITE, Operation.DESCRIBE_CONFIGS),
         Kind.GROUP: (Operation.READ,),

@@ -1,4 +1,4 @@
-"""A Postgres of a test's own that takes connections by TLS alone."""
+"""A test's own Postgres that accepts only TLS connections."""
 
 import asyncio
 import secrets
@@ -17,21 +17,21 @@ from tests.faults.servers import Server, free_port
 
 @dataclass(frozen=True)
 class SecuredPostgres:
-    """The server, and the authority of its certificate and of its clients'."""
+    """The server, and the authority that issues its certificate and its clients'."""
 
     server: Server
     authority: Authority
 
     def certified(self, dsn: str, role: str) -> str:
-        """A role's address, with a certificate for it."""
+        """A role's DSN with a new certificate."""
         certificate = self.authority.issue(role)
         return f"{dsn}&sslcert={certificate.certificate}&sslkey={certificate.key}"
 
 
 @contextmanager
 def secured_postgres(certified: Sequence[str] = ()) -> Iterator[SecuredPostgres]:
-    """One that runs until the block ends. The roles in `certified` show a certificate beside their password."""
-    # Not in pytest's folder: whenever another run begins, that is shut to all users but its own, and Postgres is one.
+    """Run a server until the block ends. The roles in `certified` need a certificate in addition to their password."""
+    # Not in pytest's folder: each new run closes it to other users, and Postgres runs as another user.
     with tempfile.TemporaryDirectory(prefix="muster-secured-") as folder:
         authority = Authority.load(Path(folder) / "certificates")
         security = PostgresSecurity(authority.issue("postgres"), authority.certificate, certified)

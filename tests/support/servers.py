@@ -1,4 +1,4 @@
-"""The servers that the tests use: those of the environment, or embedded ones of this run's own."""
+"""The servers for the tests: those that the environment names, or this run's own embedded ones."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from muster_local.stack import Stack
 
 @dataclass(frozen=True)
 class Servers:
-    """Where they are."""
+    """The servers' addresses."""
 
     postgres_dsn: str
     kafka_bootstrap: str
@@ -25,10 +25,10 @@ _started: Stack | None = None
 
 
 def start(*, durable: bool = False) -> Servers:
-    """The servers; what the environment does not name is started, and put into it for child processes.
+    """Start the servers that the environment does not name, and name them there for child processes.
 
-    Unless `durable`, a Postgres that is started does not wait for the disk: each dropped database would cost a
-    checkpoint of a second. That protects only from a crash of the machine.
+    Unless `durable`, the started Postgres does not wait for the disk, which would only protect from a crash of the
+    machine: each dropped database would cost a checkpoint of a second.
     """
     global _started
     if not (os.environ.get(POSTGRES_DSN) and os.environ.get(KAFKA_BOOTSTRAP)):
@@ -49,7 +49,7 @@ async def _stop_waiting_for_the_disk(admin_dsn: str) -> None:
 
 
 def stop() -> None:
-    """Stop what `start` has started."""
+    """Stop what `start` started."""
     global _started
     if _started is not None:
         asyncio.run(_started.stop())

@@ -1,4 +1,4 @@
-"""A whole service in the test's own process, on a database and topics of its own."""
+"""A whole service in the test's own process, with its own database and topics."""
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -28,7 +28,7 @@ from tests.support.topics import Producer, Reader
 
 E = TypeVar("E", bound=Event)
 
-# Enough for keys to be spread, and quick to make.
+# Enough to spread keys, and quick to create.
 PARTITIONS = 2
 
 ISSUER = "https://issuer.test"
@@ -48,7 +48,7 @@ class TokenIssuer:
         subject: str = "operator",
         **more: Any,
     ) -> str:
-        """A bearer token; by default an operator's, who acts for all agencies. `more` are claims besides."""
+        """A bearer token; by default an operator's, for all agencies. `more` are additional claims."""
         return self.issuer.token(scopes, agency=agency, subject=subject, **more)
 
 
@@ -67,7 +67,7 @@ class RunningService:
 
     @property
     def runtime(self) -> Runtime:
-        """Its database (worker role), clock and settings."""
+        """Its database (worker role), clock, and settings."""
         return self.process.runtime
 
     @property
@@ -83,11 +83,11 @@ class RunningService:
         return self.tokens.token(*scopes, agency=agency, subject=subject, **more)
 
     async def publish(self, *events: Event, time: datetime | None = None) -> list[Envelope]:
-        """Put events on their topics as a correct producer would; answers their envelopes."""
+        """Publish events like a correct producer; return their envelopes."""
         return await self.producer.publish(events, time or self.clock.now())
 
     async def published(self, cls: type[E]) -> list[Received[E]]:
-        """Every event of a type that this service has put on Kafka, each stream in its order."""
+        """Every event of a type that this service has published, each stream in order."""
         return await self.reader.events(cls)
 
 
@@ -112,9 +112,9 @@ class ServiceRunner:
         clock: Clock | None = None,
         **overrides: Any,
     ) -> RunningService:
-        """Start the service that `build` makes of its settings; `overrides` are settings by name.
+        """Start the service that `build` creates from its settings; `overrides` are settings by name.
 
-        With `beside` it is a second process of the same service, on the same database; `clock` is its clock.
+        With `beside`, it is a second process of the same service, on the same database. `clock` replaces its clock.
         """
         described = build(settings_class(**{"environment": "sandbox", **overrides}))
         access = beside.access if beside else await self.databases.make(described.name, described.migrations)
@@ -130,7 +130,7 @@ class ServiceRunner:
                 "kafka_bootstrap": self.kafka.bootstrap,
                 "topic_prefix": self.topic_prefix,
                 "topic_partitions": PARTITIONS,
-                # A test's one client asks as fast as it can.
+                # A test's only client sends requests as fast as it can.
                 "http_token_rate": 1_000_000,
                 "http_agency_rate": 1_000_000,
                 "oidc_issuer": ISSUER,
@@ -148,7 +148,7 @@ class ServiceRunner:
         return RunningService(process, access, client, admin, producer, reader, self.tokens, self.topic_prefix)
 
     async def close(self) -> None:
-        """Stop what was started, and delete the topics."""
+        """Stop the started services, and delete the topics."""
         await self._exit.aclose()
         if self._topics:
             await delete_topics(self.kafka, [self.topic_prefix + name for name in self._topics])
@@ -175,7 +175,7 @@ class ServiceRunner:
 
 @asynccontextmanager
 async def _watched(service: Service, roles: frozenset[Role], clock: Clock | None) -> AsyncIterator[Process]:
-    """Run a service; a duty that broke down meanwhile fails the test."""
+    """Run a service; if one of its duties failed in the meantime, fail the test."""
     async with running(service, roles, clock) as process:
         yield process
         if process.failed.done():

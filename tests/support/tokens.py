@@ -1,4 +1,4 @@
-"""Tokens of any shape, and what lets them in or refuses them."""
+"""Tokens of any shape, and a verifier that accepts or refuses them."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ NOW = SystemClock().now()
 
 
 def verifier_of(jwks: object, directory: Path, roles: str = "") -> TokenVerifier:
-    """A verifier with this key set, and with the roles of a file."""
+    """A verifier with this key set, and with the roles in a file."""
     file = directory / "jwks.json"
     file.write_text(json.dumps(jwks))
     return TokenVerifier(
@@ -29,7 +29,7 @@ def verifier_of(jwks: object, directory: Path, roles: str = "") -> TokenVerifier
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """Good claims, changed; a value of None leaves the claim out."""
+    """Valid claims with changes; None removes a claim."""
     good = {
         "iss": ISSUER,
         "aud": AUDIENCE,
@@ -50,14 +50,14 @@ def packed(part: bytes) -> str:
 
 
 def at(**ahead: float) -> int:
-    """A numeric date, ahead of now."""
+    """A NumericDate (RFC 7519, 2), ahead of now."""
     return int((NOW + timedelta(**ahead)).timestamp())
 
 
 def signed(key: OKPKey, payload: bytes | dict[str, Any] | None = None, **header: Any) -> str:
-    """The Authorization header of a token that the issuer's key has signed, whatever is in it; by default a good one.
+    """The Authorization header of a token signed with the issuer's key; by default with valid claims.
 
-    A header member of None is left out.
+    A header member of None is omitted.
     """
     payload = claims() if payload is None else payload
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
@@ -67,7 +67,7 @@ def signed(key: OKPKey, payload: bytes | dict[str, Any] | None = None, **header:
 
 
 def signed_parts(key: OKPKey, head: bytes, body: bytes) -> str:
-    """As `signed`, of bytes."""
+    """Like `signed`, from bytes."""
     message = f"{packed(head)}.{packed(body)}"
     private = key.private_key
     assert isinstance(private, Ed25519PrivateKey)

@@ -1,4 +1,4 @@
-"""Events on real topics: put there as a correct producer would, and read back from the beginning."""
+"""Writes events to real topics like a correct producer, and reads them back from the beginning."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -19,10 +19,10 @@ E = TypeVar("E", bound=Event)
 
 
 class Producer:
-    """Publishes events as the service that owns them would: keyed, and with gapless sequences per topic and agency.
+    """Publishes events like the service that owns them: keyed, with gapless sequences per topic and agency.
 
-    Their ids are the tests' own: the owner's relay, where it runs beside, takes them for no events of its own.
-    With `transactional_id` each record is a transaction, as those of compacted topics are: its marker follows it.
+    Their IDs are the tests' own, so that the owner's relay, if it runs too, does not take them for its own events.
+    With `transactional_id`, each record is its own transaction, like those on compacted topics, and a marker follows.
     """
 
     def __init__(self, kafka: KafkaConnection, prefix: str, transactional_id: str | None = None) -> None:
@@ -43,16 +43,16 @@ class Producer:
         await self._kafka.stop()
 
     async def publish(self, events: Iterable[Event], time: datetime) -> list[Envelope]:
-        """Publish events as facts that became true at `time`; answers once Kafka has them all."""
+        """Publish events as facts that became true at `time`; return their envelopes once Kafka has them all."""
         published = [(self._envelope(event, time), event) for event in events]
         for envelope, event in published:
             await self.put(envelope, event)
         return [envelope for envelope, _ in published]
 
     async def put(self, envelope: Envelope, event: Event, *, partition: int | None = None) -> None:
-        """Put one record on the event's topic with exactly this envelope: also a repeated, late or gapped one.
+        """Write one record to the event's topic with exactly this envelope, even a repeated, late, or gapped one.
 
-        By default it goes to its key's partition.
+        By default, it goes to its key's partition.
         """
         value = None if isinstance(event, Erasure) else event.model_dump_json().encode()
         key, headers = event.record_key.encode(), write_headers(envelope)
@@ -67,7 +67,7 @@ class Producer:
         headers: list[tuple[str, bytes]],
         partition: int | None = None,
     ) -> None:
-        """Put any record on a topic, named without the prefix."""
+        """Write any record to a topic, named without the prefix."""
         async with self._transaction():
             await self._kafka.send_and_wait(
                 self._prefix + topic, value=value, key=key, headers=headers, partition=partition
@@ -89,7 +89,7 @@ class Producer:
 
 
 class Reader:
-    """Reads topics from their beginning up to what is there now."""
+    """Reads topics from the beginning to their present end."""
 
     def __init__(self, kafka: KafkaConnection, prefix: str, topics: Iterable[str]) -> None:
         # Without a group, a consumer is assigned every partition of its topics.
@@ -112,7 +112,7 @@ class Reader:
         await self._kafka.stop()
 
     async def records(self) -> list[ConsumerRecord[Any, Any]]:
-        """Every record so far; those of one stream are in their order."""
+        """Every record so far; those of one stream are in order."""
         ends = await self._kafka.end_offsets(list(self._kafka.assignment()))
         for partition, end in ends.items():
             while await self._kafka.position(partition) < end:

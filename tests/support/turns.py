@@ -1,4 +1,4 @@
-"""How often the event loop comes round while something else computes."""
+"""Counts the turns of the event loop while other code computes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 @asynccontextmanager
 async def counted_turns() -> AsyncIterator[Callable[[], int]]:
-    """Take a turn whenever the loop gives one, until the block ends; answers how many there have been."""
+    """Take a turn of the event loop whenever possible, until the block ends; yield a function that counts them."""
     turns = 0
 
     async def take() -> None:
