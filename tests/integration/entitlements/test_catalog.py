@@ -260,7 +260,7 @@ async def test_what_is_wrong_is_named_and_drafts_are_the_programs(entitlements: 
     unknown = await entitlements.get("checks", subject="ada@nasa.gov", feature="deep-reserch")
     assert (unknown.status_code, unknown.json()["nearest"]) == (404, ["deep-research"])
     odd = await entitlements.get("checks", subject="ada@nasa.gov", feature="deep\x00research")
-    assert odd.status_code == 404
+    assert odd.status_code == 400
     used = await entitlements.post("usage", {"subject": "ada@nasa.gov", "feature": "deep\x00research"})
     assert used.status_code == 404
     far = base64.urlsafe_b64encode(b"9" * 18).decode()

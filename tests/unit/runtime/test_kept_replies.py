@@ -19,6 +19,9 @@ TAKEN_OUT = {
     "POST /v1/agencies/{agency_id}/webhooks/{webhook_id}/secret-rotation": {"secret"},
 }
 
+# A feature's name is nobody's.
+HARMLESS = {"PUT /v1/catalog/draft": {"name"}, "POST /v1/catalog/draft/publication": {"name"}}
+
 
 @pytest.mark.parametrize("service", BUILT, ids=lambda service: service.name)
 def test_a_command_that_answers_with_personal_data_or_a_secret_is_known(service: Service) -> None:
@@ -31,7 +34,8 @@ def test_a_command_that_answers_with_personal_data_or_a_secret_is_known(service:
                 if named:
                     found[f"{method.upper()} {path}"] = named
     paths = set(document["paths"])
-    assert found == {route: names for route, names in TAKEN_OUT.items() if route.split(" ")[1] in paths}
+    known = TAKEN_OUT | HARMLESS
+    assert found == {route: names for route, names in known.items() if route.split(" ")[1] in paths}
 
 
 def _properties(document: dict[str, Any], schema: Any) -> Iterator[str]:
