@@ -26,6 +26,9 @@ class Topic(BaseModel):
 
     name: str = Field(pattern=r"^muster\.[a-z]+\.[a-z]+$")
     owner: str
+    producers: Literal["owner", "others"] = Field(
+        default="owner", description="Who writes to it: its owner, or systems outside Muster, which the owner hears."
+    )
     description: str
     events: tuple[str, ...] = Field(description="The event types on the topic.")
     key: Literal["agency_id", "subject_ref", "scope_ref", "catalog_id", "none"] = Field(

@@ -22,6 +22,7 @@ from tests.bench import (
     secured,
     steady,
     tracing,
+    usage,
     withdrawal,
     workforce,
 )
@@ -53,6 +54,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "consuming": lambda quick: consuming.measure(20_000 if quick else 500_000),
     "latency": _latency,
     "checks": lambda quick: checks.measure(2_000 if quick else 2_290_000, 1.0 if quick else 10.0),
+    "usage": lambda quick: usage.measure(20_000 if quick else 500_000, 200 if quick else 5_000),
     "deadlines": lambda quick: deadlines.measure(5_000 if quick else 100_000),
     "tracing": lambda quick: tracing.measure(100 if quick else 2_000, 5_000 if quick else 200_000),
     "secured": lambda quick: secured.measure(*((5_000, 1_000, 1) if quick else (300_000, 300_000, 2))),

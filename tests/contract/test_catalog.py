@@ -55,6 +55,8 @@ def test_a_service_reads_exactly_the_topics_that_name_it_as_a_reader(
     described = import_module(f"muster_{service}.bootstrap").build()
     named = {topic.name for topic in topics().values() if service in topic.readers}
     assert {cls.topic for cls in described.subscriptions} == named - {ClockMoved.topic}
+    reported = {topic.name for topic in topics().values() if topic.owner == service and topic.producers == "others"}
+    assert {*described.intakes} == reported
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -72,7 +74,8 @@ def test_a_service_publishes_the_seals_of_its_audit(service: str, monkeypatch: p
 def test_facts_are_kept_for_ever_and_tombstones_only_where_compaction_heeds_them(name: str) -> None:
     topic = topics()[name]
     erasures = [cls for cls in event_types().values() if cls.topic == name and issubclass(cls, Erasure)]
-    assert topic.retention_ms == -1
+    # What others report is kept until it is counted.
+    assert topic.retention_ms == (-1 if topic.producers == "owner" else 7 * 86_400_000)
     assert topic.compacted or not erasures
     assert topic.compacted == (topic.key in {"subject_ref", "scope_ref", "catalog_id"})
 
@@ -92,7 +95,7 @@ def test_personal_data_has_restricted_topics_of_its_own() -> None:
     audits = {f"muster.{service}.audit" for service in SERVICES}
     restricted = {topic.name for topic in topics().values() if topic.access == "restricted"}
     directories = {"muster.enrollment.directory", "muster.entitlements.directory"}
-    assert restricted == directories | audits | {"muster.sandbox.clock"}
+    assert restricted == directories | audits | {"muster.sandbox.clock", "muster.entitlements.usage"}
 
 
 @pytest.mark.parametrize("event_class", EVENTS)

@@ -12,7 +12,10 @@ from tests.support.eventually import eventually
 from tests.support.kafka_identities import Identity
 from tests.support.secured_kafka import SecuredKafka
 
-FACTS: dict[str, Topic] = {name: topic for name, topic in topics().items() if topic.owner in SERVICES}
+# The topics that the services write.
+FACTS: dict[str, Topic] = {
+    name: topic for name, topic in topics().items() if topic.owner in SERVICES and topic.producers == "owner"
+}
 
 
 class House:

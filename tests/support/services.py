@@ -154,8 +154,7 @@ class ServiceRunner:
             await delete_topics(self.kafka, [self.topic_prefix + name for name in self._topics])
 
     async def _create_topics(self, service: Service) -> None:
-        read = {cls.topic for cls in service.subscriptions}
-        wanted = {*service.produces, *read, ClockMoved.topic} - self._topics
+        wanted = {*service.topics, ClockMoved.topic} - self._topics
         if wanted:
             descriptions = [topics()[name] for name in sorted(wanted)]
             await create_topics(self.kafka, self.topic_prefix, descriptions, partitions=PARTITIONS)

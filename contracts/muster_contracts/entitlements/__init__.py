@@ -52,10 +52,12 @@ from muster_contracts.entitlements.seats import (
     SeatSuspended,
     SeatTransferred,
 )
+from muster_contracts.entitlements.usage import AgencyQuotaThresholdCrossed, FeatureUsed, QuotaExceeded
 
 __all__ = [
     "AccessAfter",
     "AccessMode",
+    "AgencyQuotaThresholdCrossed",
     "Anchor",
     "CatalogFeature",
     "CatalogNumber",
@@ -69,6 +71,7 @@ __all__ = [
     "FeatureAccess",
     "FeatureCatalogPublished",
     "FeatureKind",
+    "FeatureUsed",
     "FeatureWindowChanged",
     "FeatureWindowExtended",
     "FeatureWindowOpened",
@@ -76,6 +79,7 @@ __all__ = [
     "MonthlyQuotaAfter",
     "PersonErased",
     "PersonRecorded",
+    "QuotaExceeded",
     "QuotaPeriod",
     "QuotaScope",
     "QuotaThresholdCrossed",

@@ -182,11 +182,10 @@ class EntitlementRevoked(_FeatureFact):
 class QuotaThresholdCrossed(_FeatureFact):
     """A person's use of a metered feature crossed a threshold of its quota.
 
-    Emitted at most once per person, feature, month, and threshold.
+    Emitted at most once per person, feature, period, and threshold.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.QuotaThresholdCrossed.v1"
-    emitted: ClassVar[bool] = False
 
     subject_ref: SubjectRef
     threshold_percent: int = Field(ge=1, le=100, description="The threshold, in percent.", examples=[80, 100])

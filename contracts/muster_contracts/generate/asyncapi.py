@@ -75,7 +75,10 @@ def document() -> dict[str, Any]:
         },
         "defaultContentType": "application/json",
         "channels": {topic.name: _channel(topic) for topic in channels},
-        "operations": {f"publish.{topic.name}": _operation(topic) for topic in channels},
+        "operations": {
+            f"{'publish' if topic.producers == 'owner' else 'receive'}.{topic.name}": _operation(topic)
+            for topic in channels
+        },
         "components": {
             "schemas": {"Headers": _HEADERS, **_schemas()},
             "messages": {name: _message(cls) for name, cls in event_types().items()},
@@ -110,10 +113,15 @@ def _configuration(topic: Topic) -> dict[str, Any]:
 
 def _operation(topic: Topic) -> dict[str, Any]:
     channel = f"#/channels/{topic.name}"
+    if topic.producers == "others":
+        title, summary = f"{topic.owner} receives from {topic.name}", "Systems outside Muster publish to it."
+    else:
+        title = f"{topic.owner} publishes to {topic.name}"
+        summary = f"Read by {', '.join(topic.readers)}." if topic.readers else "No Muster service reads it."
     return {
-        "action": "send",
-        "title": f"{topic.owner} publishes to {topic.name}",
-        "summary": f"Read by {', '.join(topic.readers)}." if topic.readers else "No Muster service reads it.",
+        "action": "send" if topic.producers == "owner" else "receive",
+        "title": title,
+        "summary": summary,
         "channel": {"$ref": channel},
         "messages": [{"$ref": f"{channel}/messages/{name}"} for name in topic.events],
         "tags": [{"name": topic.owner}],
@@ -145,6 +153,8 @@ def _message(event_class: type[Event]) -> dict[str, Any]:
 
 def _status(event_class: type[Event]) -> str:
     emitted = "Emitted today." if event_class.emitted else "Not emitted yet."
+    if topics()[event_class.topic].producers == "others":
+        emitted = "Reported by systems outside Muster."
     deprecation = event_class.deprecation
     if deprecation is None:
         return emitted

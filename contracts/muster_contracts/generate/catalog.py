@@ -28,6 +28,7 @@ class EventEntry:
     name: str
     type: str
     emitted: bool
+    reported: bool
     deprecation: Deprecation | None
     meaning: str
     when: str
@@ -65,6 +66,7 @@ def _entry(event_class: type[Event]) -> EventEntry:
         name=event_class.__name__,
         type=event_class.event_type,
         emitted=event_class.emitted,
+        reported=topics()[event_class.topic].producers == "others",
         deprecation=event_class.deprecation,
         meaning=_one_line(meaning),
         when=_one_line(when),
@@ -149,7 +151,7 @@ def _calendar() -> list[str]:
 
 
 def _topic_row(topic: Topic) -> str:
-    kept = "the latest of each key" if topic.compacted else "forever"
+    kept = "the latest of each key" if topic.compacted else kept_for(topic)
     readers = ", ".join(topic.readers) or "—"
     return (
         f"| [`{topic.name}`](#{topic.name.replace('.', '')}) | {topic.owner} | {topic.description} "
@@ -158,7 +160,7 @@ def _topic_row(topic: Topic) -> str:
 
 
 def _event_section(entry: EventEntry) -> list[str]:
-    mark = "" if entry.emitted else " · *not emitted yet*"
+    mark = "" if entry.emitted else f" · *{status_of(entry)}*"
     if entry.deprecation:
         mark += f" · *deprecated since {entry.deprecation.since}, emitted until {entry.deprecation.sunset}*"
     lines = [f"### {entry.name}", "", f"`{entry.type}`{mark}", "", entry.meaning, "", entry.when, ""]
@@ -170,6 +172,16 @@ def _event_section(entry: EventEntry) -> list[str]:
         example = field.example.replace("|", "\\|")
         lines.append(f"| `{field.name}` | {field.type} | {required} | {field.meaning} | `{example}` |")
     return [*lines, "", "```json", entry.example, "```", ""]
+
+
+def status_of(entry: EventEntry) -> str:
+    """What is said of an event that no service of Muster publishes."""
+    return "reported by systems outside Muster" if entry.reported else "not emitted yet"
+
+
+def kept_for(topic: Topic) -> str:
+    """How long a topic that is not compacted keeps its records."""
+    return "forever" if topic.retention_ms < 0 else f"{topic.retention_ms // 86_400_000} days"
 
 
 def _one_line(text: str) -> str:

@@ -2,7 +2,14 @@
 
 from html import escape
 
-from muster_contracts.generate.catalog import EventEntry, cataloged_topics, deprecations, entries
+from muster_contracts.generate.catalog import (
+    EventEntry,
+    cataloged_topics,
+    deprecations,
+    entries,
+    kept_for,
+    status_of,
+)
 from muster_contracts.topics import Topic
 
 _STYLE = """
@@ -112,7 +119,7 @@ def _line(start: tuple[int, int], start_y: int, end: tuple[int, int], end_y: int
 
 
 def _section(topic: Topic) -> str:
-    kept = "only the latest record of each key" if topic.compacted else "forever"
+    kept = "only the latest record of each key" if topic.compacted else kept_for(topic)
     facts = f"Owner {topic.owner} · key {topic.key} · {topic.partitions} partitions · kept {kept} · {topic.access}"
     return "\n".join(
         [
@@ -127,7 +134,7 @@ def _section(topic: Topic) -> str:
 
 
 def _article(entry: EventEntry) -> str:
-    mark = "" if entry.emitted else ' <span class="later">not emitted yet</span>'
+    mark = "" if entry.emitted else f' <span class="later">{status_of(entry)}</span>'
     if entry.deprecation:
         mark += f' <span class="later">deprecated, emitted until {entry.deprecation.sunset}</span>'
     rows = "\n".join(

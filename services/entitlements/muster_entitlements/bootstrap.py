@@ -6,12 +6,14 @@ from pathlib import Path
 from muster_contracts.entitlements import (
     EntitlementsAuditSealed,
     FeatureCatalogPublished,
+    FeatureUsed,
     FeatureWindowOpened,
     PersonRecorded,
     SeatAssigned,
 )
 from muster_entitlements.api import make_routers
 from muster_entitlements.domain.people import Directory
+from muster_entitlements.handlers.parked_usage import warnings
 from muster_entitlements.publishing import audit_sealed
 from muster_entitlements.repository import subject_key
 from muster_entitlements.settings import EntitlementsSettings
@@ -19,6 +21,8 @@ from muster_entitlements.subscriptions import DEADLINES, SUBSCRIPTIONS
 from muster_entitlements.workers.catalog_rollout import CATALOG_ROLLOUT
 from muster_entitlements.workers.rebuild import SeatsInUse
 from muster_entitlements.workers.seat_files import seat_file_worker
+from muster_entitlements.workers.usage import usage_worker
+from muster_entitlements.workers.usage_partitions import usage_partitions_worker
 from muster_runtime.database.schema import Schema
 from muster_runtime.database.transactions import Connection
 from muster_runtime.service import Service
@@ -45,8 +49,10 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
         audit_sealed=audit_sealed,
         subscriptions=SUBSCRIPTIONS,
         deadlines=DEADLINES,
-        workers=[seat_file_worker(directory), CATALOG_ROLLOUT],
+        workers=[seat_file_worker(directory), CATALOG_ROLLOUT, usage_worker(), usage_partitions_worker()],
+        intakes=[FeatureUsed.topic],
         projections={"seats-in-use": SeatsInUse.open},
+        warnings=warnings,
         identity=partial(_check_subject_key, directory.fingerprint),
     )
 

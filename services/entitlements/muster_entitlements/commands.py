@@ -130,3 +130,35 @@ class RevokeGrant:
     agency_id: str
     grant_id: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumeFeature:
+    """Use a feature so often, if the quota allows it."""
+
+    agency_id: str
+    subject_ref: str
+    feature: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardParkedUsage:
+    """Discard records of use that could not be counted."""
+
+    ids: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GrantQuota:
+    """Grant uses beyond a quota, to a person, or with None to all people of the agency, within [starts_at, ends_at)."""
+
+    agency_id: str
+    subject_ref: str | None
+    feature: str
+    amount: int
+    priority: int
+    starts_at: datetime | None
+    ends_at: datetime | None
+    reason: str

@@ -90,6 +90,24 @@ class UseRefused(Conflict):
         super().__init__(f"the feature is not available: {reason}", reason=reason)
 
 
+class QuotaUsedUp(Conflict):
+    """Neither the quota nor a grant pays for the uses; none of them was counted."""
+
+    slug = "quota-used-up"
+    title = "The quota is used up"
+
+    def __init__(self, limit: int, used: int, remaining: int, amount: int, resets_at: datetime) -> None:
+        super().__init__(
+            f"amount: {amount} is more than the {remaining} uses that are left of a quota of {limit} until "
+            f"{resets_at.isoformat()}",
+            reason="quota_used_up",
+            limit=limit,
+            used=used,
+            remaining=remaining,
+            resets_at=resets_at.isoformat().replace("+00:00", "Z"),
+        )
+
+
 class OperationUnknown(NotFound):
     """The agency has no such operation."""
 

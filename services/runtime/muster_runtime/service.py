@@ -60,6 +60,8 @@ class Service:
     subscriptions: Mapping[type[Event], EventHandler] = field(default_factory=dict)
     deadlines: Mapping[str, DeadlineHandler] = field(default_factory=dict)
     workers: Sequence[Worker] = ()
+    intakes: Sequence[str] = ()
+    """Topics that its workers read by themselves: their producers number nothing."""
     retentions: Sequence[Retention] = ()
     projections: Mapping[str, OpenProjection] = field(default_factory=dict)
     """Those that `rebuild NAME` rebuilds from the topics."""
@@ -76,4 +78,4 @@ class Service:
     @property
     def topics(self) -> frozenset[str]:
         """The topics that it writes or reads, by the contracts' names."""
-        return frozenset({*self.produces, *(cls.topic for cls in self.subscriptions)})
+        return frozenset({*self.produces, *self.intakes, *(cls.topic for cls in self.subscriptions)})

@@ -34,6 +34,15 @@ EVENTS: list[Event] = [
     enrollment.AgencyWithdrawn(agency_id="NASA", enrollment_id="enr_1", reason="reorganized", withdrawn_at=AT),
     entitlements.TrialEndingSoon(**WINDOW, ends_at=AT, days_left=1),
     entitlements.TrialExpired(**WINDOW, expired_at=AT, mode_after="quota", monthly_quota_after=25),
+    entitlements.AgencyQuotaThresholdCrossed(
+        agency_id="NASA",
+        feature="deep-research",
+        threshold_percent=100,
+        used=5000,
+        quota=5000,
+        period_starts_at=AT,
+        period_ends_at=LATER,
+    ),
     entitlements.SeatLimitReached(agency_id="NASA", cap=10, in_use=10, refused=1),
     entitlements.SeatBatchCompleted(
         agency_id="NASA", batch_id="bat_1", rows=10, assigned=7, already_held=2, refused=1, kind="import"

@@ -106,6 +106,14 @@ def test_a_restricted_topic_is_open_to_its_owner_and_its_readers_alone() -> None
             assert principals == {f"User:{service}" for service in (described.owner, *described.readers)}
 
 
+def test_a_topic_that_others_write_is_only_read_by_its_owner() -> None:
+    usage = topics()["muster.entitlements.usage"]
+    assert rights(acls_of_services([usage])) == {
+        ("User:entitlements", READ, Kind.TOPIC, usage.name),
+        ("User:entitlements", CONFIGS, Kind.TOPIC, usage.name),
+    }
+
+
 def test_the_fence_is_the_relays() -> None:
     assert fence_of("eu.", "billing") == transactional_id("eu.", "billing")
 

@@ -89,7 +89,8 @@ def _of_services(topics: list[Topic], prefix: str, principal: str, *, sandbox: b
         if is_clock and not sandbox:
             continue
         owner, name = principal_of(topic.owner, principal), prefix + topic.name
-        yield from produces(owner, topic, prefix, topic.owner)
+        if topic.producers == "owner":
+            yield from produces(owner, topic, prefix, topic.owner)
         if not is_clock:
             # An owner also reads its own topics: their ends show whether its database has lost commits.
             yield from _uses(owner, name)

@@ -19,8 +19,8 @@ Stream = tuple[str, str]  # topic, agency
 Position = tuple[int, int]  # epoch, sequence
 Partition = tuple[str, int]  # topic, number
 
-# The topics that have streams; the sandbox clock's topic has none.
-TOPICS = tuple(name for name in topics() if name != ClockMoved.topic)
+# The topics that have streams; the sandbox clock's topic and that of reported use have none.
+TOPICS = tuple(name for name, topic in topics().items() if topic.producers == "owner" and name != ClockMoved.topic)
 
 NOT_PUBLISHED = "events that are not published yet"
 TOPIC_LACKS = "events that the topic lacks"

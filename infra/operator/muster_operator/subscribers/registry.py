@@ -90,7 +90,7 @@ class Subscriber(BaseModel):
             if event_types()[name].topic not in self.topics:
                 raise ValueError(f"reads: {name} is on {event_types()[name].topic}, which topics does not name")
         for name in self.produces:
-            if topics()[name].owner != self.name:
+            if topics()[name].producers == "owner" and topics()[name].owner != self.name:
                 raise ValueError(f"produces: {name} belongs to {topics()[name].owner}, and nobody else writes to it")
         return self
 

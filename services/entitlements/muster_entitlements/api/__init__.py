@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter
 
-from muster_entitlements.api import catalogs, checks, files, grants, people, pools, seats
+from muster_entitlements.api import catalogs, checks, files, grants, parked_usage, people, pools, seats, usage
 from muster_entitlements.domain.people import Directory
 
 
@@ -17,5 +17,7 @@ def make_routers(directory: Directory) -> Sequence[APIRouter]:
         seats.router,
         grants.make_router(directory),
         checks.make_router(directory),
+        usage.make_router(directory),
+        parked_usage.router,
         files.router,
     ]

@@ -12,6 +12,8 @@ LONGEST_SUBJECT = 300
 
 READ = requires("entitlements:read")
 WRITE = requires("entitlements:write")
+# Systems that report use do so for people of many agencies.
+WRITE_ALL = requires_program("entitlements:write")
 # The program and the agency agree on the number of seats.
 OPERATE = requires_program("entitlements:operate")
 

@@ -30,18 +30,18 @@ async def mark_use(command: MarkUse, now: datetime, *, read: Read, write: Write)
         raise UseRefused(answer.reason.value)
     if question.used_on != now.date():
         async with write() as uow:
-            await _record_use(uow, command)
+            await record_use(uow, command.agency_id, command.subject_ref, "MarkUse")
     return UseReply(subject_ref=command.subject_ref, used_on=now.date())
 
 
-async def _record_use(uow: UnitOfWork, command: MarkUse) -> None:
-    """The first use activates the seat. A seat that was revoked meanwhile stays revoked."""
-    held = await seats.find_held(uow.connection, command.agency_id, [command.subject_ref])
-    seat = held.get(command.subject_ref)
+async def record_use(uow: UnitOfWork, agency_id: str, subject_ref: str, command: str) -> None:
+    """Record a person's first use of a day. The first of all activates the seat; a revoked seat stays revoked."""
+    held = await seats.find_held(uow.connection, agency_id, [subject_ref])
+    seat = held.get(subject_ref)
     if seat is None:
         return
     if seat.state is SeatState.ASSIGNED:
         await activate(uow, seat)
-        record_change(uow, "MarkUse", seat, SeatState.ACTIVE)
+        record_change(uow, command, seat, SeatState.ACTIVE)
     elif seat.state is SeatState.ACTIVE:
         await seats.save_use(uow.connection, seat, uow.now.date())

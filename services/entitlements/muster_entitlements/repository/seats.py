@@ -3,7 +3,7 @@
 Nobody holds a seat of an earlier generation than the pool's: it waits to be revoked.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -194,6 +194,38 @@ async def save_use(connection: Connection, seat: Seat, today: date) -> None:
         seat.seat_id,
         today,
     )
+
+
+async def save_uses(connection: Connection, last: Mapping[tuple[str, str], date]) -> list[Seat]:
+    """Store the days on which people, by agency and reference, last used their active seats.
+
+    Returns the assigned seats of the others: their first use activates them.
+    """
+    rows = await connection.fetch(
+        """
+        with used as (
+            select s.agency_id, s.seat_id, s.subject_ref, s.state, s.activated_at is not null as used, u.day
+            from unnest($1::text[], $2::text[], $3::date[]) as u (agency_id, subject_ref, day)
+            join pool as p on p.agency_id = u.agency_id
+            join seat as s
+                on s.agency_id = u.agency_id and s.subject_ref = u.subject_ref and s.generation = p.generation
+            where s.state = 'assigned' or (s.state = 'active' and s.idle_since < u.day)
+        ),
+
+        marked as (
+            update seat as s
+            set idle_since = u.day, idle_reclaim_at = null
+            from used as u
+            where s.agency_id = u.agency_id and s.seat_id = u.seat_id and u.state = 'active'
+        )
+
+        select agency_id, seat_id, subject_ref, state, used from used where state = 'assigned'
+        """,
+        [agency_id for agency_id, _ in last],
+        [subject_ref for _, subject_ref in last],
+        list(last.values()),
+    )
+    return _in_order(rows)
 
 
 async def save_suspended(connection: Connection, agency_id: str, seat_ids: Sequence[str]) -> None:

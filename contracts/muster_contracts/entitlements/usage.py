@@ -1,0 +1,74 @@
+"""Events of use: reported to Muster, and counted above a quota or a threshold of one."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from muster_contracts.entitlements.features import Feature
+from muster_contracts.event import Event, event
+from muster_contracts.types import Instant, SubjectRef
+
+
+@event
+class FeatureUsed(Event):
+    """A person used a feature. Systems outside Muster report it, and entitlements counts it.
+
+    Emitted by producers outside Muster, in either mode of CloudEvents' Kafka binding. An event counts once by its
+    `source` and `id`; `time` is when the feature was used. A correlation, an epoch, and a sequence may be left out, and
+    are ignored.
+    """
+
+    event_type: ClassVar[str] = "muster.entitlements.FeatureUsed.v1"
+    topic: ClassVar[str] = "muster.entitlements.usage"
+    emitted: ClassVar[bool] = False
+
+    subject_ref: SubjectRef
+    feature: Feature
+    amount: int = Field(default=1, ge=1, le=1_000_000, description="Uses, a whole number.", examples=[1, 250])
+
+
+class _QuotaFact(Event):
+    topic: ClassVar[str] = "muster.entitlements.feature"
+
+    feature: Feature
+    used: int = Field(ge=0, description="Uses in the period so far.", examples=[4000, 5001])
+    quota: int = Field(ge=0, description="Uses allowed in the period.", examples=[5000, 0])
+    period_starts_at: Instant = Field(
+        description="Inclusive start of the period, UTC.", examples=["2025-11-01T00:00:00Z"]
+    )
+    period_ends_at: Instant = Field(description="Exclusive end of the period, UTC.", examples=["2025-12-01T00:00:00Z"])
+
+
+@event
+class AgencyQuotaThresholdCrossed(_QuotaFact):
+    """The use of a metered feature by all people of an agency crossed a threshold of the agency's quota.
+
+    Emitted at most once per agency, feature, period, and threshold.
+    """
+
+    event_type: ClassVar[str] = "muster.entitlements.AgencyQuotaThresholdCrossed.v1"
+
+    threshold_percent: int = Field(ge=1, le=100, description="The threshold, in percent.", examples=[80, 100])
+
+
+@event
+class QuotaExceeded(_QuotaFact):
+    """Use lies above a quota: it was reported after the fact, or the quota is not enforced.
+
+    Emitted at most once per person, or agency, and feature and period.
+    """
+
+    event_type: ClassVar[str] = "muster.entitlements.QuotaExceeded.v1"
+
+    subject_ref: SubjectRef | None = Field(
+        default=None,
+        description="Pseudonymous reference to the person; null if the quota is the whole agency's.",
+        examples=["sub_01987b3e0000700080000000000000bb", None],
+    )
+    excess: int = Field(
+        ge=1, description="Uses in the period so far for which neither quota nor grant pays.", examples=[3]
+    )
+    enforced: bool = Field(
+        description="Whether the quota refuses use above it, and only use that was reported could exceed it.",
+        examples=[True, False],
+    )

@@ -1,0 +1,55 @@
+"""The operators' routes of records of use that could not be counted."""
+
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from muster_entitlements.api.parameters import OPERATE
+from muster_entitlements.commands import DiscardParkedUsage
+from muster_entitlements.handlers import parked_usage
+from muster_entitlements.queries import usage as queries
+from muster_entitlements.replies.usage import DiscardedUsageReply, ParkedUsageReply
+from muster_runtime.http.application import EVERY_AGENCY, IdentityDep, PageDep, RuntimeDep
+from muster_runtime.http.problem_responses import COMMON
+from muster_runtime.http.tenancy import KeyHeader
+from muster_runtime.operations.commands import OperatorCommands, operators_commands
+from muster_runtime.pagination import Page
+
+router = APIRouter(prefix="/v1/usage/parked", tags=["usage"], dependencies=[OPERATE], responses=COMMON)
+
+MOST_DISCARDED = 500
+
+
+class DiscardRequest(BaseModel):
+    """The records to discard, and the reason, which the audit trail keeps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ids: list[Annotated[int, Field(strict=True, ge=1, lt=2**63)]] = Field(min_length=1, max_length=MOST_DISCARDED)
+    reason: str = Field(min_length=3, max_length=1000)
+
+
+async def _operators_commands(
+    request: Request, runtime: RuntimeDep, identity: IdentityDep, idempotency_key: KeyHeader = None
+) -> OperatorCommands:
+    """An operator's commands run as the worker role, which alone may see records that name no agency for sure."""
+    return await operators_commands(runtime.database)(request, identity, idempotency_key)
+
+
+OperatorCommandsDep = Annotated[OperatorCommands, Depends(_operators_commands)]
+
+
+@router.get("", summary="List parked usage")
+async def list_parked_usage(runtime: RuntimeDep, page: PageDep) -> Page[ParkedUsageReply]:
+    """Records of the usage topic that could not be counted, oldest first."""
+    async with runtime.database.read(EVERY_AGENCY) as connection:
+        return await queries.list_parked_usage(connection, page)
+
+
+@router.post("/discard", summary="Discard parked usage", response_model=DiscardedUsageReply)
+async def discard_parked_usage(body: DiscardRequest, commands: OperatorCommandsDep) -> Response:
+    """Discards records permanently. Their producer can send corrected events, under the same IDs."""
+    command = DiscardParkedUsage(tuple(body.ids), body.reason)
+    return await commands.execute(EVERY_AGENCY, partial(parked_usage.discard_parked_usage, command=command))

@@ -1,0 +1,219 @@
+"""Quotas: in which period a use counts, which quota holds, and what pays for it."""
+
+from calendar import monthrange
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from muster_contracts.entitlements import AccessMode, QuotaPeriod, QuotaScope
+from muster_entitlements.domain.catalog import Feature, Quota
+from muster_entitlements.domain.windows import Window
+
+UTC_ZONE = ZoneInfo("UTC")
+
+# Whose counter holds what all people of an agency use.
+WHOLE_AGENCY = ""
+
+# What `told` holds once QuotaExceeded was published, which is above every threshold.
+EXCEEDED = 101
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """The uses within [starts_at, ends_at) count together."""
+
+    starts_at: datetime
+    ends_at: datetime
+
+    @classmethod
+    def of(cls, at: datetime, quota: Quota | None, window: Window | None, zone: ZoneInfo) -> "Period":
+        """The period of a use at an instant: a month of the agency's calendar, or one that rolls from the window.
+
+        The start and the end of the window cut it, so what was used without a limit counts against no quota.
+        """
+        if quota is not None and window is not None and quota.period is QuotaPeriod.ANCHOR:
+            starts_at, ends_at = _rolling_month(at, window.starts_at)
+        else:
+            starts_at, ends_at = _calendar_month(at, zone)
+        cuts = (window.starts_at, window.ends_at) if window else ()
+        return cls(
+            starts_at=max([starts_at, *(cut for cut in cuts if cut <= at)]),
+            ends_at=min([ends_at, *(cut for cut in cuts if cut > at)]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """How much a subject used of a feature in a period; the columns are those of the table."""
+
+    agency_id: str
+    feature: str
+    subject_ref: str
+    starts_at: datetime
+    ends_at: datetime
+    used: int = 0
+    granted: int = 0
+    excess: int = 0
+    told: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaGrant:
+    """Uses beyond the quota, for a person or, with an empty reference, for all people of the agency."""
+
+    agency_id: str
+    grant_id: str
+    feature: str
+    subject_ref: str
+    amount: int
+    spent: int
+    priority: int
+    starts_at: datetime
+    ends_at: datetime | None
+
+    @property
+    def left(self) -> int:
+        """Uses that it still pays for."""
+        return self.amount - self.spent
+
+    def pays_for(self, total: Sum) -> bool:
+        """Whether it is for uses of a sum: the subject's, or the agency's, which is for all of its seats."""
+        of_subject = self.subject_ref in (total.subject_ref, WHOLE_AGENCY)
+        return of_subject and (self.agency_id, self.feature) == (total.agency_id, total.feature)
+
+    def is_active(self, at: datetime) -> bool:
+        """Whether it pays for a use at an instant."""
+        return self.starts_at <= at and (self.ends_at is None or at < self.ends_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Further uses that a quota limits: the sum before them, how many they are, and the instant of the last one."""
+
+    quota: Quota
+    total: Sum
+    amount: int
+    at: datetime
+
+    def paid_by(self, grants: Sequence[QuotaGrant]) -> "Count":
+        """Count the uses: the quota pays first, then the grants, by priority, then by expiry, then by ID.
+
+        What neither pays for is excess.
+        """
+        quota, total = self.quota, self.total
+        above = rest = max(0, self.amount - _free(quota, total))
+        spent = []
+        for grant in sorted(grants, key=_order):
+            part = min(rest, grant.left) if grant.is_active(self.at) else 0
+            if part:
+                spent.append(replace(grant, spent=grant.spent + part))
+                rest -= part
+        used, granted = total.used + self.amount, total.granted + above - rest
+        reached = (used - granted) * 100
+        crossed = [percent for percent in quota.thresholds if total.told < percent and reached >= percent * quota.limit]
+        exceeded = rest > 0 and total.told < EXCEEDED
+        told = EXCEEDED if exceeded else max([total.told, *crossed])
+        after = replace(total, used=used, granted=granted, excess=total.excess + rest, told=told)
+        return Count(after, spent, crossed if quota.limit else [], exceeded, above, rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A sum after further uses, the grants that paid, and what is to be published of it.
+
+    `above` are those of the uses for which the quota did not pay, `excess` those for which nothing did.
+    """
+
+    total: Sum
+    spent: Sequence[QuotaGrant]
+    thresholds: Sequence[int]
+    exceeded: bool
+    above: int
+    excess: int
+
+
+def quota_of(feature: Feature, window: Window | None, at: datetime) -> Quota | None:
+    """The quota that holds at an instant; None if the feature may be used without a limit, or not at all.
+
+    `feature` is as the version of the catalog has it that the window follows.
+    """
+    if window is None or window.access(at) is not AccessMode.QUOTA:
+        return None
+    return feature.stated_quota
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """By what an agency's use is counted: the time zone of its calendar, the windows of its enrollment by feature.
+
+    `features` has each feature as the version of the catalog has it that the agency's window follows.
+    """
+
+    zone: ZoneInfo
+    windows: Mapping[str, Window]
+    features: Mapping[str, Feature]
+
+    def at(self, feature: Feature, at: datetime) -> tuple[Quota | None, Period]:
+        """The quota that holds at an instant, and the period of a use then."""
+        window = self.windows.get(feature.key)
+        return quota_of(feature, window, at), Period.of(at, feature.stated_quota, window, self.zone)
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a person used in the present period: of their own quota, or of the agency's. Without a quota, no limit."""
+
+    used: int
+    limit: int | None
+    remaining: int | None
+    resets_at: datetime
+
+    @classmethod
+    def of(cls, total: Sum, quota: Quota | None, grants: Sequence[QuotaGrant], period: Period, now: datetime) -> "Used":
+        """From the sum that the quota limits, and the grants that pay for its uses."""
+        if quota is None:
+            return cls(total.used, None, None, period.ends_at)
+        return cls(total.used, quota.limit, available(quota, total, grants, now), period.ends_at)
+
+
+def whose(quota: Quota, subject_ref: str) -> str:
+    """Whose sum a quota limits."""
+    return subject_ref if quota.per is QuotaScope.SEAT else WHOLE_AGENCY
+
+
+def available(quota: Quota, total: Sum, grants: Sequence[QuotaGrant], at: datetime) -> int:
+    """Uses that are left: of the period's quota, and of the grants."""
+    return _free(quota, total) + sum(grant.left for grant in grants if grant.is_active(at))
+
+
+def _free(quota: Quota, total: Sum) -> int:
+    return max(0, quota.limit - (total.used - total.granted - total.excess))
+
+
+def _order(grant: QuotaGrant) -> tuple[int, datetime, str]:
+    return grant.priority, grant.ends_at or datetime.max.replace(tzinfo=UTC), grant.grant_id
+
+
+def _calendar_month(at: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    local = at.astimezone(zone)
+    first = datetime(local.year, local.month, 1)  # noqa: DTZ001 - a wall clock's, which the zone makes an instant
+    return _instant(first, zone), _instant((first + timedelta(days=32)).replace(day=1), zone)
+
+
+def _instant(local: datetime, zone: ZoneInfo) -> datetime:
+    """A local time in UTC; one that occurs twice is the later."""
+    return local.replace(tzinfo=zone, fold=1).astimezone(UTC)
+
+
+def _rolling_month(at: datetime, anchor: datetime) -> tuple[datetime, datetime]:
+    """The month after month from the anchor in which the instant lies; a day that a month lacks is its last one."""
+    months = (at.year - anchor.year) * 12 + at.month - anchor.month
+    if _plus_months(anchor, months) > at:
+        months -= 1
+    return _plus_months(anchor, months), _plus_months(anchor, months + 1)
+
+
+def _plus_months(instant: datetime, months: int) -> datetime:
+    year, month = divmod(instant.year * 12 + instant.month - 1 + months, 12)
+    return instant.replace(year=year, month=month + 1, day=min(instant.day, monthrange(year, month + 1)[1]))

@@ -1,0 +1,123 @@
+"""Reported use: what an event of it says, and in which period it counts."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from muster_contracts import is_agency_id
+from muster_runtime.errors import InvalidInput
+
+EVENT_TYPE = "muster.entitlements.FeatureUsed.v1"
+MOST_USES = 1_000_000
+LONGEST_TEXT = 256
+
+# How long after a period's end its late events still count.
+CLOSES_AFTER = timedelta(days=5)
+
+# The clocks of those who report use and ours differ.
+TOLERATED_SKEW = timedelta(minutes=1)
+
+_STRUCTURED = "application/cloudevents+json"
+
+# RFC 3339, section 5.6.
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+_SUBJECT_REF = re.compile(r"sub_[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """That a person used a feature so often, at an instant.
+
+    `event` identifies the event, and `content` what it says: 16 bytes and a 64-bit number, both hashed.
+    """
+
+    agency_id: str
+    feature: str
+    subject_ref: str
+    amount: int
+    at: datetime
+    event: bytes
+    content: int
+
+
+def read_use(event: object) -> Use:
+    """The use that a CloudEvent says (CloudEvents 1.0.2, 2.4). Raises InvalidInput, which names the attribute."""
+    if not isinstance(event, Mapping):
+        raise InvalidInput("event", event, "must be a CloudEvent, an object")
+    if event.get("specversion") != "1.0":
+        raise InvalidInput("specversion", event.get("specversion"), "must be 1.0")
+    source, name = _text(event, "source"), _text(event, "id")
+    if event.get("type") != EVENT_TYPE:
+        raise InvalidInput("type", event.get("type"), f"must be {EVENT_TYPE}")
+    data = event.get("data")
+    if not isinstance(data, Mapping):
+        raise InvalidInput("data", data, "must be an object with agency_id, subject_ref, feature, and amount")
+    agency_id, feature, amount = data.get("agency_id"), data.get("feature"), data.get("amount", 1)
+    if not isinstance(agency_id, str) or not is_agency_id(agency_id):
+        raise InvalidInput("data.agency_id", agency_id, "must be an agency's ID, such as NASA")
+    if not isinstance(feature, str):
+        raise InvalidInput("data.feature", feature, "must be a feature of the catalog")
+    if type(amount) is not int or not 1 <= amount <= MOST_USES:
+        raise InvalidInput("data.amount", amount, f"must be a whole number from 1 to {MOST_USES}")
+    subject = data.get("subject_ref")
+    if not isinstance(subject, str) or not _SUBJECT_REF.fullmatch(subject):
+        raise InvalidInput("data.subject_ref", subject, "must be sub_ and 32 hexadecimal digits, and no address")
+    at = _instant(event.get("time"))
+    content = f"{agency_id}|{feature}|{subject}|{amount}|{at.timestamp()}"
+    return Use(
+        agency_id=agency_id,
+        feature=feature,
+        subject_ref=subject,
+        amount=amount,
+        at=at,
+        event=hashlib.blake2b(f"{source}\n{name}".encode(), digest_size=16).digest(),
+        content=int.from_bytes(hashlib.blake2b(content.encode(), digest_size=8).digest(), signed=True),
+    )
+
+
+def read_record(headers: Iterable[tuple[str, bytes]], value: bytes | None) -> Use:
+    """The use that a record of Kafka says, in either mode of CloudEvents' Kafka binding 1.0.2. Raises InvalidInput."""
+    try:
+        attributes = {name.lower(): content.decode() for name, content in headers}
+    except UnicodeDecodeError:
+        raise InvalidInput("headers", "bytes", "must be UTF-8") from None
+    structured = attributes.get("content-type", "").partition(";")[0].strip().lower() == _STRUCTURED
+    try:
+        content = json.loads(value or b"")
+    except (ValueError, RecursionError):
+        raise InvalidInput("value", (value or b"")[:40], "must be JSON") from None
+    if structured:
+        return read_use(content)
+    return read_use({name[3:]: text for name, text in attributes.items() if name.startswith("ce_")} | {"data": content})
+
+
+def check_time(at: datetime, ends_at: datetime, now: datetime) -> None:
+    """Check that a use at an instant, in a period with that end, still counts. Raises InvalidInput."""
+    if at > now + TOLERATED_SKEW:
+        raise InvalidInput("time", at.isoformat(), f"must not be in the future: now is {now.isoformat()}")
+    if now >= ends_at + CLOSES_AFTER:
+        raise InvalidInput(
+            "time",
+            at.isoformat(),
+            f"its period, which ended at {ends_at.isoformat()}, was closed {CLOSES_AFTER.days} days later",
+        )
+
+
+def _text(event: Mapping[str, Any], name: str) -> str:
+    value = event.get(name)
+    if not isinstance(value, str) or not value.isprintable() or not 1 <= len(value) <= LONGEST_TEXT:
+        raise InvalidInput(name, value, f"must be 1 to {LONGEST_TEXT} printable characters")
+    return value
+
+
+def _instant(value: object) -> datetime:
+    if isinstance(value, str) and _INSTANT.fullmatch(value):
+        try:
+            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+    raise InvalidInput("time", value, "must be an instant with a time zone (RFC 3339), such as 2025-08-06T12:00:00Z")

@@ -1,0 +1,111 @@
+"""Checks and counts a use in one transaction, so that concurrent callers never use more than a hard quota."""
+
+import hashlib
+from dataclasses import replace
+
+from muster_entitlements import queries
+from muster_entitlements.commands import ConsumeFeature
+from muster_entitlements.domain.catalog import Quota
+from muster_entitlements.domain.checks import Verdict, check
+from muster_entitlements.domain.grants import holding
+from muster_entitlements.domain.quotas import UTC_ZONE, WHOLE_AGENCY, Charge, Count, Meter, Sum, whose
+from muster_entitlements.errors import QuotaUsedUp, UseRefused
+from muster_entitlements.handlers.quotas import publish_crossed
+from muster_entitlements.handlers.uses import record_use
+from muster_entitlements.replies.usage import ConsumptionReply
+from muster_entitlements.repository import quota_grants, usage, usage_replies
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.http.idempotency import IdempotencyMismatch
+
+
+async def consume_once(uow: UnitOfWork, command: ConsumeFeature, key: str | None) -> tuple[bytes, bool]:
+    """Count uses, once under a key; returns the reply as JSON, and whether it is that of an earlier request.
+
+    Raises as `consume_feature`, and IdempotencyMismatch. A refusal is not kept, so its key can be used again.
+    """
+    if key is None:
+        return (await consume_feature(uow, command)).model_dump_json().encode(), False
+    asked = hashlib.sha256(repr(command).encode()).digest()
+    kept = await usage_replies.find_reply(uow.connection, command.agency_id, key, uow.now.date())
+    if kept is None:
+        reply = (await consume_feature(uow, command)).model_dump_json().encode()
+        kept = usage_replies.KeptReply(asked, reply)
+        uow.writes.add(usage_replies.add_reply(command.agency_id, key, uow.now.date(), kept))
+        return reply, False
+    if kept.request != asked:
+        raise IdempotencyMismatch(f"Idempotency-Key {key!r} was used with a different body")
+    return kept.reply, True
+
+
+async def consume_feature(uow: UnitOfWork, command: ConsumeFeature) -> ConsumptionReply:
+    """Count uses, all of them or none. Raises FeatureUnknown, UseRefused, or QuotaUsedUp."""
+    question = await queries.find_question(
+        uow.connection, command.agency_id, command.subject_ref, command.feature, uow.now
+    )
+    answer = check(question, uow.now)
+    if answer.verdict is Verdict.REFUSED:
+        raise UseRefused(answer.reason.value)
+    feature = await usage.find_feature(uow.connection, command.feature, question.window, uow.now)
+    windows = {feature.key: question.window} if question.window else {}
+    quota, period = Meter(UTC_ZONE, windows, {feature.key: feature}).at(feature, uow.now)
+    if (grant := holding(question.grants, uow.now)) is not None:  # it decides in the window's place
+        quota = None if grant.monthly_quota is None else Quota(limit=grant.monthly_quota)
+    sums = await usage.find_sums(
+        uow.connection,
+        command.agency_id,
+        command.feature,
+        [command.subject_ref, WHOLE_AGENCY],
+        period.starts_at,
+    )
+    before = {
+        subject_ref: sums.get(subject_ref)
+        or Sum(command.agency_id, command.feature, subject_ref, period.starts_at, period.ends_at)
+        for subject_ref in (command.subject_ref, WHOLE_AGENCY)
+    }
+    after = {
+        subject_ref: replace(total, ends_at=period.ends_at, used=total.used + command.amount)
+        for subject_ref, total in before.items()
+    }
+    limited = None if quota is None else whose(quota, command.subject_ref)
+    reply = ConsumptionReply(
+        subject_ref=command.subject_ref,
+        feature=command.feature,
+        amount=command.amount,
+        used=after[limited or command.subject_ref].used,
+        resets_at=period.ends_at,
+    )
+    if quota is not None and limited is not None:
+        count = await _charge(uow, Charge(quota, before[limited], command.amount, uow.now))
+        after[limited] = replace(count.total, ends_at=period.ends_at)
+        reply = _with_quota(reply, quota, count)
+    uow.writes.add(usage.save_sums(list(after.values())))
+    if question.used_on != uow.now.date():
+        await record_use(uow, command.agency_id, command.subject_ref, "ConsumeFeature")
+    return reply
+
+
+async def _charge(uow: UnitOfWork, charge: Charge) -> Count:
+    """Charge uses to the quota, then to grants. Raises QuotaUsedUp if neither pays for all of a hard quota."""
+    count, grants = charge.paid_by([]), []
+    if count.above:
+        found = await quota_grants.find_grants_for(uow.connection, [charge.total])
+        grants = [grant for grant in found if grant.is_active(charge.at)]
+        count = charge.paid_by(grants)
+    if count.excess and charge.quota.hard and not charge.quota.report_only:
+        raise QuotaUsedUp(
+            charge.quota.limit, charge.total.used, charge.amount - count.excess, charge.amount, charge.total.ends_at
+        )
+    if count.spent:
+        uow.writes.add(quota_grants.save_spent(count.spent))
+    publish_crossed(uow, charge, count)
+    return count
+
+
+def _with_quota(reply: ConsumptionReply, quota: Quota, count: Count) -> ConsumptionReply:
+    return reply.model_copy(
+        update={
+            "limit": quota.limit,
+            "remaining": max(0, quota.limit - (count.total.used - count.total.granted)),
+            "would_refuse": quota.report_only and count.excess > 0,
+        }
+    )

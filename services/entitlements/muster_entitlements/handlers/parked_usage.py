@@ -1,0 +1,26 @@
+"""The operators' commands on records of use that could not be counted."""
+
+from muster_entitlements.commands import DiscardParkedUsage
+from muster_entitlements.replies.usage import DiscardedUsageReply
+from muster_entitlements.repository import usage_intake
+from muster_runtime.database.transactions import EVERY_AGENCY, Connection, UnitOfWork
+from muster_runtime.observability import audit
+
+
+async def discard_parked_usage(uow: UnitOfWork, command: DiscardParkedUsage) -> DiscardedUsageReply:
+    """Discard records permanently; those that are gone already change nothing."""
+    discarded = await usage_intake.delete_parked(uow.connection, command.ids)
+    audit.record(
+        uow,
+        command="DiscardParkedUsage",
+        agency_id=EVERY_AGENCY,
+        before={"records": discarded},
+        reason=command.reason,
+    )
+    return DiscardedUsageReply(discarded=len(discarded))
+
+
+async def warnings(connection: Connection) -> list[str]:
+    """That records wait for an operator."""
+    parked = await usage_intake.count_parked(connection)
+    return [f"{parked} records of use could not be counted: GET /v1/usage/parked says why"] if parked else []

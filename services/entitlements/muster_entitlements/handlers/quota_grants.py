@@ -1,0 +1,48 @@
+"""Grants uses beyond a quota."""
+
+from muster_entitlements.commands import GrantQuota
+from muster_entitlements.domain.quotas import WHOLE_AGENCY, QuotaGrant
+from muster_entitlements.handlers.lookups import known_pool
+from muster_entitlements.replies.usage import QuotaGrantReply
+from muster_entitlements.repository import catalogs, quota_grants
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.errors import InvalidInput
+from muster_runtime.identifiers import new_id
+from muster_runtime.observability import audit
+
+
+async def grant_quota(uow: UnitOfWork, command: GrantQuota) -> QuotaGrantReply:
+    """Grant uses to a person, or to all people of the agency. Raises PoolUnknown, FeatureUnknown, or InvalidInput."""
+    await known_pool(uow, command.agency_id)
+    (await catalogs.find_catalog(uow.connection, uow.now)).known(command.feature)
+    starts_at = command.starts_at or uow.now
+    if command.ends_at is not None and command.ends_at <= max(starts_at, uow.now):
+        raise InvalidInput("ends_at", command.ends_at.isoformat(), "must be after starts_at, and in the future")
+    grant = QuotaGrant(
+        agency_id=command.agency_id,
+        grant_id=new_id("qgr", uow.now),
+        feature=command.feature,
+        subject_ref=command.subject_ref or WHOLE_AGENCY,
+        amount=command.amount,
+        spent=0,
+        priority=command.priority,
+        starts_at=starts_at,
+        ends_at=command.ends_at,
+    )
+    await quota_grants.add_grant(uow.connection, grant, uow.now)
+    audit.record(
+        uow,
+        command="GrantQuota",
+        agency_id=grant.agency_id,
+        subject=grant.grant_id,
+        after={
+            "feature": grant.feature,
+            "subject_ref": command.subject_ref,
+            "amount": grant.amount,
+            "priority": grant.priority,
+            "starts_at": grant.starts_at,
+            "ends_at": grant.ends_at,
+        },
+        reason=command.reason,
+    )
+    return QuotaGrantReply.of(grant)

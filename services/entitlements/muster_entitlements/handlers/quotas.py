@@ -1,0 +1,58 @@
+"""Charges uses to quotas and grants, and publishes what that crosses."""
+
+from collections.abc import Sequence
+
+from muster_entitlements.domain.quotas import WHOLE_AGENCY, Charge, Count
+from muster_entitlements.publishing.quotas import (
+    agency_quota_threshold_crossed,
+    quota_exceeded,
+    quota_threshold_crossed,
+)
+from muster_entitlements.repository import quota_grants, usage
+from muster_runtime.database.transactions import UnitOfWork
+
+
+async def charge_quotas(uow: UnitOfWork, charges: Sequence[Charge]) -> None:
+    """Charge uses that are counted already: store what paid for them, and publish what they cross.
+
+    Grants are read only where a quota does not pay for all.
+    """
+    counts = [charge.paid_by([]) for charge in charges]
+    above = [number for number, count in enumerate(counts) if count.above]
+    if above:
+        totals = [charges[number].total for number in above]
+        grants = {grant.grant_id: grant for grant in await quota_grants.find_grants_for(uow.connection, totals)}
+        for number in above:
+            total = charges[number].total
+            own = [grant for grant in grants.values() if grant.pays_for(total)]
+            counts[number] = charges[number].paid_by(own)
+            grants |= {grant.grant_id: grant for grant in counts[number].spent}
+    save_counts(uow, charges, counts)
+
+
+def save_counts(uow: UnitOfWork, charges: Sequence[Charge], counts: Sequence[Count]) -> None:
+    """Store the sums that are more than added to, and the grants that paid; publish what was crossed."""
+    changed = [
+        count.total
+        for charge, count in zip(charges, counts, strict=True)
+        if (count.total.granted, count.total.excess, count.total.told)
+        != (charge.total.granted, charge.total.excess, charge.total.told)
+    ]
+    spent = {grant.grant_id: grant for count in counts for grant in count.spent}
+    if changed:
+        uow.writes.add(usage.save_sums(changed))
+    if spent:
+        uow.writes.add(quota_grants.save_spent(list(spent.values())))
+    for charge, count in zip(charges, counts, strict=True):
+        publish_crossed(uow, charge, count)
+
+
+def publish_crossed(uow: UnitOfWork, charge: Charge, count: Count) -> None:
+    """Publish the thresholds that a sum crossed, and that it lies above its quota: once each a period."""
+    for percent in count.thresholds:
+        if count.total.subject_ref == WHOLE_AGENCY:
+            uow.publish(agency_quota_threshold_crossed(count.total, charge.quota, percent))
+        else:
+            uow.publish(quota_threshold_crossed(count.total, charge.quota, percent))
+    if count.exceeded:
+        uow.publish(quota_exceeded(count.total, charge.quota))

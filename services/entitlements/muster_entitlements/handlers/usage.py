@@ -1,0 +1,168 @@
+"""Counts reported use, many events at a time: each event once, and a bad one alone is refused."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from typing import Any
+
+from muster_entitlements.domain.catalog import Catalog, Quota
+from muster_entitlements.domain.quotas import WHOLE_AGENCY, Charge, Meter, Period, Sum, whose
+from muster_entitlements.domain.seats import SeatState
+from muster_entitlements.domain.usage import Use, check_time, read_use
+from muster_entitlements.handlers.quotas import charge_quotas
+from muster_entitlements.handlers.seats import activate, record_change
+from muster_entitlements.replies.usage import RefusedUseReply, UsageReply
+from muster_entitlements.repository import catalogs, seats, usage
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.errors import InvalidInput
+
+Write = Callable[[str], AbstractAsyncContextManager[UnitOfWork]]
+
+# Whose use of what, in the period that starts then.
+Counter = tuple[str, str, str, datetime]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of reported uses: how many were counted, or had been, and the refused by their place."""
+
+    counted: int = 0
+    repeated: int = 0
+    refused: dict[int, InvalidInput] = field(default_factory=dict)
+
+    def add(self, other: "Tally") -> None:
+        """Add what became of others of the same report."""
+        self.counted += other.counted
+        self.repeated += other.repeated
+        self.refused |= other.refused
+
+
+@dataclass(frozen=True, slots=True)
+class _Metered:
+    """A use, its place among those that were reported, its period, and the quota that held."""
+
+    place: int
+    use: Use
+    period: Period
+    quota: Quota | None
+
+
+async def count_uses(uow: UnitOfWork, uses: Mapping[int, Use]) -> Tally:
+    """Count uses of agencies that the unit of work has locked; `uses` has them by their place in the report."""
+    tally = Tally()
+    catalog = await catalogs.find_catalog(uow.connection, uow.now)
+    meters = await usage.find_meters(uow.connection, uow.agencies, catalog)
+    metered = [each for place, use in uses.items() if (each := _meter(tally, place, use, catalog, meters, uow.now))]
+    new = await _new(uow, metered, tally)
+    tally.counted = len(new)
+    if new:
+        await _add(uow, new)
+        await _record_days(uow, new)
+    return tally
+
+
+def _meter(
+    tally: Tally, place: int, use: Use, catalog: Catalog, meters: Mapping[str, Meter], now: datetime
+) -> _Metered | None:
+    """The use with its period; None if it is refused."""
+    try:
+        meter = meters.get(use.agency_id)
+        if meter is None:
+            raise InvalidInput("data.agency_id", use.agency_id, "must be an agency that has been enrolled")
+        feature = meter.features.get(use.feature)
+        if feature is None:
+            nearest = ", ".join(catalog.nearest(use.feature)) or "none"
+            raise InvalidInput("data.feature", use.feature, f"must be a feature of the catalog; the nearest: {nearest}")
+        quota, period = meter.at(feature, use.at)
+        check_time(use.at, period.ends_at, now)
+    except InvalidInput as refusal:
+        tally.refused[place] = refusal
+        return None
+    return _Metered(place, use, period, quota)
+
+
+async def _new(uow: UnitOfWork, metered: Sequence[_Metered], tally: Tally) -> list[_Metered]:
+    """Those that were not counted before. Another event under an ID that was counted is refused."""
+    first: dict[tuple[str, bytes], _Metered] = {}
+    again = [each for each in metered if first.setdefault((each.use.agency_id, each.use.event), each) is not each]
+    if not first:
+        return []
+    added = await usage.add_seen(uow.connection, [each.use for each in first.values()])
+    new = [each for (_, event), each in first.items() if event in added]
+    again += [each for (_, event), each in first.items() if event not in added]
+    if again:
+        contents = await usage.find_contents(uow.connection, [each.use for each in again])
+        for each in again:
+            if contents.get((each.use.agency_id, each.use.event), each.use.content) == each.use.content:
+                tally.repeated += 1
+            else:
+                tally.refused[each.place] = InvalidInput(
+                    "id", each.use.event.hex(), "was counted with other content: an event's source and ID are its own"
+                )
+    return new
+
+
+async def _record_days(uow: UnitOfWork, new: Sequence[_Metered]) -> None:
+    """Reported use keeps a seat from being idle, as use here does; the first use activates it."""
+    last: dict[tuple[str, str], date] = {}
+    for each in new:
+        person, day = (each.use.agency_id, each.use.subject_ref), each.use.at.date()
+        last[person] = max(day, last.get(person, day))
+    for seat in await seats.save_uses(uow.connection, last):
+        await activate(uow, seat)
+        record_change(uow, "ReportUsage", seat, SeatState.ACTIVE)
+
+
+async def _add(uow: UnitOfWork, new: Sequence[_Metered]) -> None:
+    """Add the uses to the sums of their subjects and agencies; then see to the quotas that limit them."""
+    sums: dict[Counter, Sum] = {}
+    limited: dict[Counter, tuple[Quota, datetime]] = {}
+    for each in new:
+        use, period = each.use, each.period
+        for subject_ref in (use.subject_ref, WHOLE_AGENCY):
+            counter = use.agency_id, use.feature, subject_ref, period.starts_at
+            known = sums.get(counter)
+            sums[counter] = Sum(*counter, period.ends_at, use.amount + (known.used if known else 0))
+        if each.quota is not None:
+            counter = use.agency_id, use.feature, whose(each.quota, use.subject_ref), period.starts_at
+            _, last = limited.get(counter, (None, use.at))
+            limited[counter] = each.quota, max(use.at, last)
+    totals = await usage.add_to_sums(uow.connection, list(sums.values()), {feature for _, feature, *_ in limited})
+    after = {_counter(total): total for total in totals}
+    charges = [
+        Charge(quota, replace(after[counter], used=after[counter].used - sums[counter].used), sums[counter].used, at)
+        for counter, (quota, at) in limited.items()
+    ]
+    await charge_quotas(uow, charges)
+
+
+def _counter(total: Sum) -> Counter:
+    return total.agency_id, total.feature, total.subject_ref, total.starts_at
+
+
+async def report_usage(events: Sequence[Any], *, write: Write) -> UsageReply:
+    """Count a batch of events, agency by agency; name those that are refused."""
+    tally = Tally()
+    uses: dict[str, dict[int, Use]] = {}
+    for place, event in enumerate(events):
+        try:
+            use = read_use(event)
+        except InvalidInput as refusal:
+            tally.refused[place] = refusal
+        else:
+            uses.setdefault(use.agency_id, {})[place] = use
+    for agency_id in sorted(uses):
+        async with write(agency_id) as uow:
+            tally.add(await count_uses(uow, uses[agency_id]))
+    return UsageReply(
+        counted=tally.counted,
+        repeated=tally.repeated,
+        refused=[_refused(place, events[place], tally.refused[place]) for place in sorted(tally.refused)],
+    )
+
+
+def _refused(place: int, event: Any, refusal: InvalidInput) -> RefusedUseReply:
+    [error] = refusal.extensions["errors"]
+    name = event.get("id") if isinstance(event, Mapping) else None
+    return RefusedUseReply(index=place, id=name if isinstance(name, str) else None, **error)

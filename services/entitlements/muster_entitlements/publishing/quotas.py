@@ -1,0 +1,47 @@
+"""From a sum of uses to the events of quotas."""
+
+from muster_contracts.entitlements import AgencyQuotaThresholdCrossed, QuotaExceeded, QuotaThresholdCrossed
+from muster_entitlements.domain.catalog import Quota
+from muster_entitlements.domain.quotas import Sum
+
+
+def quota_threshold_crossed(total: Sum, quota: Quota, percent: int) -> QuotaThresholdCrossed:
+    """A person's use crossed a threshold of a quota."""
+    return QuotaThresholdCrossed(
+        agency_id=total.agency_id,
+        feature=total.feature,
+        subject_ref=total.subject_ref,
+        threshold_percent=percent,
+        used=total.used,
+        quota=quota.limit,
+        period_starts_at=total.starts_at,
+        period_ends_at=total.ends_at,
+    )
+
+
+def agency_quota_threshold_crossed(total: Sum, quota: Quota, percent: int) -> AgencyQuotaThresholdCrossed:
+    """The use of a whole agency crossed a threshold of its quota."""
+    return AgencyQuotaThresholdCrossed(
+        agency_id=total.agency_id,
+        feature=total.feature,
+        threshold_percent=percent,
+        used=total.used,
+        quota=quota.limit,
+        period_starts_at=total.starts_at,
+        period_ends_at=total.ends_at,
+    )
+
+
+def quota_exceeded(total: Sum, quota: Quota) -> QuotaExceeded:
+    """Use lies above a quota."""
+    return QuotaExceeded(
+        agency_id=total.agency_id,
+        feature=total.feature,
+        subject_ref=total.subject_ref or None,
+        used=total.used,
+        quota=quota.limit,
+        excess=total.excess,
+        enforced=quota.hard and not quota.report_only,
+        period_starts_at=total.starts_at,
+        period_ends_at=total.ends_at,
+    )

@@ -1,0 +1,66 @@
+"""The read side of use."""
+
+from datetime import datetime
+
+from muster_entitlements.domain.quotas import QuotaGrant
+from muster_entitlements.replies.usage import ParkedUsageReply, QuotaGrantReply, UsageSumReply
+from muster_runtime.database.transactions import Connection
+from muster_runtime.pagination import Page, Pagination
+
+
+async def list_parked_usage(connection: Connection, page: Pagination) -> Page[ParkedUsageReply]:
+    """Records that could not be counted, oldest first."""
+    rows = await connection.fetch(
+        """
+        select
+            id, kafka_partition as partition, kafka_offset as offset, parked_at, reason,
+            key, header_names, header_values, value
+        from usage_parked
+        where id > coalesce($1, 0)
+        order by id
+        limit $2
+        """,
+        page.after_id,
+        page.rows,
+    )
+    return page.make([ParkedUsageReply.of(row) for row in rows], key=lambda record: str(record.id))
+
+
+async def list_quota_grants(connection: Connection, agency_id: str, page: Pagination) -> Page[QuotaGrantReply]:
+    """An agency's grants, spent or not, oldest first."""
+    rows = await connection.fetch(
+        """
+        select agency_id, grant_id, feature, subject_ref, amount, spent, priority, starts_at, ends_at
+        from quota_grant
+        where agency_id = $1 and grant_id > $2
+        order by grant_id
+        limit $3
+        """,
+        agency_id,
+        page.after or "",
+        page.rows,
+    )
+    return page.make([QuotaGrantReply.of(QuotaGrant(**row)) for row in rows], key=lambda grant: grant.grant_id)
+
+
+async def list_usage(
+    connection: Connection, agency_id: str, feature: str, page: Pagination, now: datetime
+) -> Page[UsageSumReply]:
+    """How much an agency's people use of a feature in the present period, by subject; first, all of them together."""
+    rows = await connection.fetch(
+        """
+        select feature, nullif(subject_ref, '') as subject_ref, starts_at, ends_at, used, granted, excess
+        from usage_sum
+        where
+            agency_id = $1 and feature = $2 and ($3::text is null or subject_ref > $3)
+            and starts_at <= $4 and ends_at > $4 and starts_at > $4 - interval '32 days'
+        order by usage_sum.subject_ref, starts_at
+        limit $5
+        """,
+        agency_id,
+        feature,
+        page.after,
+        now,
+        page.rows,
+    )
+    return page.make([UsageSumReply(**row) for row in rows], key=lambda total: total.subject_ref or "sub_")

@@ -1,0 +1,190 @@
+"""Counted use: what was counted, and the sums."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import astuple
+from datetime import date, datetime
+from typing import Any
+
+from muster_entitlements.domain.catalog import Catalog, Feature, packaged_catalog
+from muster_entitlements.domain.quotas import UTC_ZONE, Meter, Sum, Used, whose
+from muster_entitlements.domain.usage import Use
+from muster_entitlements.domain.windows import Window
+from muster_entitlements.repository import catalogs, quota_grants
+from muster_entitlements.repository.windows import to_window
+from muster_runtime.database.connections import Connection
+from muster_runtime.database.writes import Write
+
+
+async def find_meters(connection: Connection, agencies: Collection[str], catalog: Catalog) -> dict[str, Meter]:
+    """The meters of agencies; none of an agency that has never been enrolled. `catalog` is the newest."""
+    rows = await connection.fetch(
+        """
+        select
+            p.agency_id, w.window_id, w.enrollment_id, w.feature, w.trial, w.mode,
+            w.starts_at, w.ends_at, w.mode_after, w.monthly_quota_after, w.catalog_number, w.renewable
+        from pool as p
+        left join feature_window as w using (agency_id, enrollment_id)
+        where p.agency_id = any($1::text[])
+        """,
+        list(agencies),
+    )
+    windows: defaultdict[str, dict[str, Window]] = defaultdict(dict)
+    for row in rows:
+        if row["window_id"] is not None:
+            windows[row["agency_id"]][row["feature"]] = to_window(row)
+    versions = await _find_versions(connection, {row["catalog_number"] for row in rows}, catalog)
+    return {
+        agency_id: Meter(
+            UTC_ZONE,
+            own := windows[agency_id],
+            {**catalog.features, **{key: versions[window.catalog_number].known(key) for key, window in own.items()}},
+        )
+        for agency_id in {row["agency_id"] for row in rows}
+    }
+
+
+async def find_used(
+    connection: Connection, agency_id: str, feature: str, subject_refs: Collection[str], now: datetime
+) -> dict[str, Used]:
+    """What people used of a feature in the present period, and what its quota leaves them, by their references.
+
+    Without a quota they have no limit. Raises FeatureUnknown.
+    """
+    catalog = await catalogs.find_catalog(connection, now)
+    meters = await find_meters(connection, [agency_id], catalog)
+    meter = meters.get(agency_id) or Meter(UTC_ZONE, {}, catalog.features)
+    quota, period = meter.at(meter.features.get(feature) or catalog.known(feature), now)
+    limited = {subject_ref: whose(quota, subject_ref) if quota else subject_ref for subject_ref in subject_refs}
+    subjects = set(limited.values())
+    sums = await find_sums(connection, agency_id, feature, subjects, period.starts_at)
+    for subject_ref in subjects - sums.keys():
+        sums[subject_ref] = Sum(agency_id, feature, subject_ref, period.starts_at, period.ends_at)
+    grants = await quota_grants.find_grants_for(connection, list(sums.values())) if quota else []
+    used = {
+        subject_ref: Used.of(total, quota, [grant for grant in grants if grant.pays_for(total)], period, now)
+        for subject_ref, total in sums.items()
+    }
+    return {subject_ref: used[counted] for subject_ref, counted in limited.items()}
+
+
+async def find_feature(connection: Connection, key: str, window: Window | None, now: datetime) -> Feature:
+    """A feature, as the version of the catalog has it that its window follows; without a window, as the newest does."""
+    if window is None:
+        return (await catalogs.find_catalog(connection, now)).known(key)
+    versions = await _find_versions(connection, {window.catalog_number}, packaged_catalog())
+    return versions[window.catalog_number].known(key)
+
+
+async def _find_versions(
+    connection: Connection, numbers: Collection[int | None], catalog: Catalog
+) -> Mapping[int, Catalog]:
+    versions = {packaged_catalog().number: packaged_catalog(), catalog.number: catalog}
+    if set(numbers) - versions.keys() - {None}:
+        published = await catalogs.list_published(connection, packaged_catalog().number)
+        versions |= {version.number: version.catalog for version in published}
+    return versions
+
+
+async def add_seen(connection: Connection, uses: Sequence[Use]) -> set[bytes]:
+    """Add events that are counted; returns those that were not there before."""
+    rows = await connection.fetch(
+        """
+        insert into usage_seen (agency_id, day, event, content)
+        select * from unnest($1::text[], $2::date[], $3::bytea[], $4::bigint[])
+        on conflict (agency_id, event, day) do nothing
+        returning event
+        """,
+        [use.agency_id for use in uses],
+        [use.at.date() for use in uses],
+        [use.event for use in uses],
+        [use.content for use in uses],
+    )
+    return {row["event"] for row in rows}
+
+
+async def find_contents(connection: Connection, uses: Sequence[Use]) -> dict[tuple[str, bytes], int]:
+    """What was counted under the IDs of these events, by agency and event."""
+    rows = await connection.fetch(
+        """
+        select agency_id, event, content
+        from usage_seen
+        where (agency_id, event, day) in (select * from unnest($1::text[], $2::bytea[], $3::date[]))
+        """,
+        [use.agency_id for use in uses],
+        [use.event for use in uses],
+        [use.at.date() for use in uses],
+    )
+    return {(row["agency_id"], row["event"]): row["content"] for row in rows}
+
+
+async def add_to_sums(connection: Connection, uses: Sequence[Sum], watched: Collection[str]) -> list[Sum]:
+    """Add the uses of each subject and period; returns the sums of the watched features."""
+    rows = await connection.fetch(
+        """
+        with added as (
+            insert into usage_sum as s (agency_id, feature, subject_ref, starts_at, ends_at, used)
+            select *
+            from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::bigint[])
+            on conflict (agency_id, feature, subject_ref, starts_at) do update
+            set used = s.used + excluded.used, ends_at = excluded.ends_at
+            returning
+                s.agency_id, s.feature, s.subject_ref, s.starts_at, s.ends_at, s.used, s.granted, s.excess, s.told
+        )
+        select * from added where feature = any($7::text[])
+        """,
+        *_arrays(uses)[:6],
+        list(watched),
+    )
+    return [Sum(**row) for row in rows]
+
+
+def save_sums(sums: Sequence[Sum]) -> Write:
+    """Store sums as they are now."""
+    return (
+        """
+        saved_sums as (
+            insert into usage_sum (
+                agency_id, feature, subject_ref, starts_at, ends_at, used, granted, excess, told
+            )
+            select *
+            from unnest(
+                $1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[],
+                $6::bigint[], $7::bigint[], $8::bigint[], $9::integer[]
+            )
+            on conflict (agency_id, feature, subject_ref, starts_at) do update
+            set
+                ends_at = excluded.ends_at, used = excluded.used, granted = excluded.granted,
+                excess = excluded.excess, told = excluded.told
+        )
+        """,
+        _arrays(sums),
+    )
+
+
+async def find_sums(
+    connection: Connection, agency_id: str, feature: str, subject_refs: Iterable[str], starts_at: datetime
+) -> dict[str, Sum]:
+    """The sums of these subjects in a period, by subject; none of a subject without use."""
+    rows = await connection.fetch(
+        """
+        select agency_id, feature, subject_ref, starts_at, ends_at, used, granted, excess, told
+        from usage_sum
+        where agency_id = $1 and feature = $2 and subject_ref = any($3::text[]) and starts_at = $4
+        """,
+        agency_id,
+        feature,
+        list(subject_refs),
+        starts_at,
+    )
+    return {row["subject_ref"]: Sum(**row) for row in rows}
+
+
+async def keep_partitions(connection: Connection, today: date) -> None:
+    """Make the partitions that the days around a day need, and drop those that are over."""
+    for table in ("usage_seen", "usage_reply", "usage_sum"):  # each in a transaction of its own
+        await connection.execute("select keep_usage_partitions($1, $2)", table, today)
+
+
+def _arrays(sums: Sequence[Sum]) -> list[Any]:
+    return [list(column) for column in zip(*map(astuple, sums), strict=True)]

@@ -1,0 +1,44 @@
+"""The upkeep of the partitions of counted use: made ahead of their days, and dropped when they are over."""
+
+import asyncio
+from datetime import UTC, date, datetime, time, timedelta
+
+import structlog
+
+from muster_entitlements.repository import usage
+from muster_runtime.database.transactions import RETRYABLE, Connection
+from muster_runtime.observability.telemetry import describe
+from muster_runtime.service import Runtime, Worker
+
+# How many days pass until they are looked after again: fewer than they are made ahead.
+DAYS = 2
+
+RETRY_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+async def _nothing_due(_connection: Connection) -> datetime | None:
+    """A partition that comes late costs nothing: the default one takes its rows, until it is there."""
+    return None
+
+
+def usage_partitions_worker() -> Worker:
+    """The worker of a process. Several may run at once."""
+    return Worker("usage-partitions", _keep, _nothing_due)
+
+
+async def _keep(runtime: Runtime) -> None:
+    kept = date.min
+    while True:
+        today = runtime.clock.now().date()
+        if not kept <= today < kept + timedelta(days=DAYS):
+            try:
+                async with runtime.database.connection() as connection:
+                    await usage.keep_partitions(connection, today)
+            except RETRYABLE as error:
+                _log.warning("usage_partitions_retried", error=describe(error))
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            kept = today
+        await runtime.wakeup.wait(datetime.combine(kept + timedelta(days=DAYS), time(), UTC))

@@ -1,0 +1,203 @@
+"""Use from Kafka beside one aggregate statement a batch, and consuming beside a bare `update ... returning`."""
+
+import asyncio
+import gc
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import asyncpg
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from muster_contracts import topics
+from muster_contracts.entitlements import FeatureUsed
+from muster_entitlements.bootstrap import build
+from muster_entitlements.commands import ConsumeFeature
+from muster_entitlements.handlers.consumption import consume_feature
+from muster_entitlements.settings import EntitlementsSettings
+from muster_entitlements.workers.usage import BATCH_RECORDS, POLL_MS, UsageIntake
+from muster_operator.topics import create_topics, delete_topics
+from muster_runtime.clock import SystemClock
+from muster_runtime.context import Context
+from muster_runtime.database.wakeup import Wakeup
+from muster_runtime.process import collect_garbage_rarely
+from muster_runtime.service import Runtime
+from tests.bench.processes import Span, span
+from tests.bench.report import Measurement
+from tests.bench.setting import AGENCIES, Setting, setting
+
+FEATURE = "deep-research"
+PEOPLE = 500  # of each agency
+
+# Consumers at once; each agency's wait for one another.
+CALLERS = 8
+
+_AGENCIES = """
+with pool as (
+    insert into pool (agency_id, enrollment_id, starts_at, ends_at, cap, in_use)
+    select agency_id, 'enr', now() - interval '70 days', now() + interval '200 days', $2, $2
+    from unnest($1::text[]) as agency_id
+    returning agency_id, starts_at
+),
+
+windows as (
+    insert into feature_window (
+        agency_id, enrollment_id, feature, window_id, trial, mode, starts_at, ends_at, mode_after, monthly_quota_after
+    )
+    select
+        agency_id, 'enr', $3, 'win_' || agency_id, true, 'unlimited',
+        starts_at, starts_at + interval '60 days', 'quota', 1000000000
+    from pool
+)
+
+insert into seat (agency_id, seat_id, subject_ref, state, assigned_at, activated_at, idle_since)
+select
+    agency_id, 'seat_' || lpad(to_hex(n), 32, '0'), 'sub_' || md5(agency_id || n), 'active', now(), now(), current_date
+from pool
+cross join generate_series(1, $2::int) as s (n)
+"""
+
+_AGGREGATE = """
+insert into effect as e (agency_id, feature, subject_ref, used)
+select agency_id, feature, subject_ref, sum(amount)
+from unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) as g (agency_id, feature, subject_ref, amount)
+group by agency_id, feature, subject_ref
+on conflict (agency_id, feature, subject_ref) do update set used = e.used + excluded.used
+"""
+
+
+async def measure(events: int, uses: int) -> list[Measurement]:
+    """Count so many events from the topic; then consume so many uses."""
+    async with setting() as own:
+        await create_topics(own.kafka, own.topic_prefix, [topics()[FeatureUsed.topic]])
+        try:
+            subjects = await _fill(own)
+            await _report(own, subjects, events)
+            collect_garbage_rarely()
+            limit = await _aggregate(own, events)
+            ours = await _count(own, events)
+            consumed = await _repeat(lambda number: _consume(own, subjects[number % len(subjects)]), uses)
+            updated = await _repeat(lambda number: _update(own, subjects[number % len(subjects)]), uses)
+            gc.unfreeze()
+        finally:
+            await delete_topics(own.kafka, [own.topic_prefix + FeatureUsed.topic])
+    return [
+        Measurement(
+            "count use from Kafka",
+            events / ours.wall,
+            events / limit.wall,
+            "events/s",
+            "0.5 of it, 20,000 events/s",
+            ours.cpu,
+            limit.cpu,
+            ours.peak_mebibytes,
+        ),
+        Measurement("consume", uses / consumed.wall, uses / updated.wall, "uses/s", "0.5 of it"),
+    ]
+
+
+async def _fill(own: Setting) -> list[tuple[str, str]]:
+    """Agencies in their quota, and people with seats; each agency and subject, agencies in turn."""
+    admin = await asyncpg.connect(own.access.admin_dsn, server_settings={"search_path": "entitlements"})
+    await admin.execute(_AGENCIES, AGENCIES, PEOPLE, FEATURE)
+    await admin.execute(
+        "create table effect (agency_id text, feature text, subject_ref text, used bigint, "
+        "primary key (agency_id, feature, subject_ref))"
+    )
+    await admin.execute("grant select, update on effect to entitlements_worker")
+    await admin.execute(
+        "select keep_usage_partitions(t, current_date) from unnest(array['usage_seen', 'usage_sum']) as t"
+    )
+    rows = await admin.fetch("select agency_id, subject_ref from seat order by seat_id, agency_id")
+    await admin.close()
+    return [(row["agency_id"], row["subject_ref"]) for row in rows]
+
+
+async def _report(own: Setting, subjects: list[tuple[str, str]], events: int) -> None:
+    now = datetime.now(UTC).isoformat()
+    producer = AIOKafkaProducer(**own.kafka.options(), acks="all", linger_ms=20, max_batch_size=1_000_000)
+    await producer.start()
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_source", b"/bench"),
+        ("ce_type", FeatureUsed.event_type.encode()),
+        ("ce_time", now.encode()),
+        ("content-type", b"application/json"),
+    ]
+    for number in range(events):
+        agency_id, subject_ref = subjects[number % len(subjects)]
+        value = json.dumps({"agency_id": agency_id, "subject_ref": subject_ref, "feature": FEATURE, "amount": 1})
+        own_headers = [*headers, ("ce_id", b"%d" % number)]
+        topic = own.topic_prefix + FeatureUsed.topic
+        await producer.send(topic, value.encode(), key=agency_id.encode(), headers=own_headers)
+    await producer.stop()
+
+
+async def _aggregate(own: Setting, events: int) -> Span:
+    """The limit: fetch, decode, add up in one statement, and commit."""
+    consumer = AIOKafkaConsumer(
+        own.topic_prefix + FeatureUsed.topic,
+        **own.kafka.options(),
+        group_id=f"{own.topic_prefix}limit",
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    await consumer.start()
+    connection = await asyncpg.connect(own.access.admin_dsn, server_settings={"search_path": "entitlements"})
+    seen = 0
+    with span() as measured:
+        while seen < events:
+            batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH_RECORDS)
+            data = [json.loads(record.value or b"") for batch in batches.values() for record in batch]
+            if not data:
+                continue
+            columns = [[each[name] for each in data] for name in ("agency_id", "feature", "subject_ref", "amount")]
+            await connection.execute(_AGGREGATE, *columns)
+            await consumer.commit()
+            seen += len(data)
+    await consumer.stop()
+    await connection.close()
+    return measured
+
+
+async def _count(own: Setting, events: int) -> Span:
+    settings = EntitlementsSettings(environment="sandbox", topic_prefix=own.topic_prefix, instance="bench")
+    clock = SystemClock()
+    intake = UsageIntake(Runtime(build(settings), settings, clock, own.database, Wakeup(clock), own.kafka))
+    with span() as measured:
+        task = asyncio.create_task(intake.run())
+        async with own.database.connection() as connection:
+            while await connection.fetchval("select coalesce(sum(next_offset), 0) from usage_offset") < events:
+                await asyncio.sleep(0.02)
+    task.cancel()
+    await asyncio.wait([task])
+    return measured
+
+
+async def _repeat(work: Callable[[int], Awaitable[None]], times: int) -> Span:
+    """Do the work so many times, by several callers at once."""
+
+    async def caller(first: int) -> None:
+        for number in range(first, times, CALLERS):
+            await work(number)
+
+    with span() as measured:
+        await asyncio.gather(*(caller(first) for first in range(CALLERS)))
+    return measured
+
+
+async def _consume(own: Setting, subject: tuple[str, str]) -> None:
+    agency_id, subject_ref = subject
+    context = Context(actor="bench", correlation_id="bench")
+    async with own.database.write(agency_id, context=context) as uow:
+        await consume_feature(uow, ConsumeFeature(agency_id, subject_ref, FEATURE, 1))
+
+
+async def _update(own: Setting, subject: tuple[str, str]) -> None:
+    async with own.database.connection() as connection:
+        await connection.fetchval(
+            "update effect set used = used + 1 "
+            "where agency_id = $1 and subject_ref = $2 and feature = $3 returning used",
+            *subject,
+            FEATURE,
+        )

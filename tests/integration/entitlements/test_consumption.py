@@ -1,0 +1,98 @@
+"""Consuming: a hard quota is never overshot by concurrent callers or by retries."""
+
+import asyncio
+import random
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from muster_contracts.entitlements import QuotaExceeded, QuotaScope, SeatActivated
+from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.test_usage import LATER, limited
+
+CALLERS = 200
+
+
+async def consume(entitlements: Entitlements, person: int, amount: int = 1, key: str | None = None) -> tuple[int, Any]:
+    body = {"subject": f"person.{person}@nasa.gov", "feature": "deep-research", "amount": amount}
+    reply = await entitlements.post("usage/consume", body, key=key)
+    return reply.status_code, reply.json()
+
+
+@pytest.mark.parametrize("per", list(QuotaScope))
+async def test_two_hundred_concurrent_callers_use_what_the_model_allows(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch, per: QuotaScope
+) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    people = range(3)
+    await entitlements.enroll(cap=len(people))
+    for person in people:
+        await entitlements.assign(person)
+    entitlements.service.clock.move(LATER)
+    limit = chance.randrange(20, 60)
+    limited(monkeypatch, limit=limit, per=per)
+    calls = [(chance.choice(people), chance.randrange(1, 4), f"key-{number}") for number in range(CALLERS // 2)]
+    retries = [*calls, *calls]  # each is sent twice, under one key
+    chance.shuffle(retries)
+    answers = await asyncio.gather(*(consume(entitlements, *call) for call in retries))
+
+    took: dict[str, tuple[int, int]] = {}
+    for (person, amount, key), (status, body) in zip(retries, answers, strict=True):
+        assert status in {200, 409}, body
+        if status == 200:
+            assert took.setdefault(key, (person, amount)) == (person, amount)
+        else:
+            assert body["reason"] == "quota_used_up"
+            assert 0 <= body["remaining"] < amount
+    whose = {person: person if per is QuotaScope.SEAT else 0 for person in people}
+    used = {group: sum(n for person, n in took.values() if whose[person] == group) for group in whose.values()}
+    asked = {group: sum(n for person, n, _ in calls if whose[person] == group) for group in whose.values()}
+    for group, number in used.items():
+        assert number <= limit
+        # A refusal leaves less than the largest amount.
+        assert number == asked[group] or limit - number < 3
+    rows = await entitlements.service.admin.fetch("select subject_ref, used, excess from usage_sum")
+    assert {row["excess"] for row in rows} == {0}
+    everyone = next(row["used"] for row in rows if row["subject_ref"] == "")
+    assert everyone == sum(n for _, n in took.values()) == sum(row["used"] for row in rows if row["subject_ref"])
+
+
+async def test_soft_and_report_only_quotas_count_on_and_say_so(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await entitlements.enroll(cap=2)
+    await entitlements.assign(1)
+    status, body = await consume(entitlements, 1, 5)  # within the trial
+    assert (status, body["used"], body["limit"], body["remaining"]) == (200, 5, None, None)
+    assert body["resets_at"] == "2025-09-01T00:00:00Z"
+    entitlements.service.clock.move(LATER)
+    limited(monkeypatch, limit=3, hard=True, report_only=True)
+    status, body = await consume(entitlements, 1, 3)
+    assert (status, body["used"], body["remaining"], body["would_refuse"]) == (200, 3, 0, False)
+    status, body = await consume(entitlements, 1)
+    assert (status, body["used"], body["remaining"], body["would_refuse"]) == (200, 4, 0, True)
+    limited(monkeypatch, limit=3, hard=False)
+    status, body = await consume(entitlements, 1)
+    assert (status, body["used"], body["would_refuse"]) == (200, 5, False)
+    limited(monkeypatch, limit=3)
+    status, body = await consume(entitlements, 1)
+    assert (status, body["limit"], body["used"], body["remaining"]) == (409, 3, 5, 0)
+    assert body["resets_at"] == "2025-11-01T00:00:00Z"
+    entitlements.service.clock.move(START + timedelta(days=90))
+    status, body = await consume(entitlements, 1)
+    assert (status, body["used"], body["remaining"]) == (200, 1, 2)
+
+    async def published() -> bool:
+        exceeded = [each.data for each in await entitlements.service.published(QuotaExceeded)]
+        activated = await entitlements.service.published(SeatActivated)
+        return [(each.used, each.enforced) for each in exceeded] == [(4, False)] and len(activated) == 1
+
+    await entitlements.eventually(published)
+    status, body = await consume(entitlements, 2)
+    assert (status, body["reason"]) == (409, "no_seat")
+    for amount in (0, -1, 1.5, True, "1"):
+        status, body = await consume(entitlements, 1, amount)  # type: ignore[arg-type]
+        assert (status, body["errors"][0]["field"]) == (422, "amount")

@@ -1,0 +1,144 @@
+"""The topic of reported use: each event counts once whatever dies, and what cannot be counted is parked alone."""
+
+import json
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from muster_contracts.entitlements import FeatureUsed
+from muster_contracts.testing import build, record
+from muster_entitlements.domain.usage import read_record
+from muster_entitlements.repository import usage_intake
+from muster_entitlements.workers.usage import UsageIntake
+from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.test_usage import ADA, LATER, report, sums, used
+
+STRUCTURED = [("content-type", b"application/cloudevents+json")]
+
+
+async def put(entitlements: Entitlements, *events: Any) -> None:
+    """Put events on the topic as a producer outside Muster does; bytes as they are."""
+    for event in events:
+        value = event if isinstance(event, bytes) else json.dumps(event).encode()
+        await entitlements.service.producer.put_raw(FeatureUsed.topic, key=b"NASA", value=value, headers=STRUCTURED)
+
+
+def test_the_examples_of_the_contract_are_read() -> None:
+    example = record(build(FeatureUsed, subject_ref=ADA))
+    use = read_record(example.headers, example.value)
+    assert (use.agency_id, use.subject_ref, use.amount) == ("NASA", ADA, 1)
+
+
+async def test_what_cannot_be_counted_is_parked_alone_until_an_operator_discards_it(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=5)
+    service = entitlements.service
+    service.clock.move(LATER)
+    await put(entitlements, used(1), b"{", used(2, amount=-1), used(1), used(3, amount=2), used(4, agency_id="NSF"))
+    await put(entitlements, used(3, amount=3))
+
+    async def parked() -> list[dict[str, Any]] | None:
+        reply = await service.client.get("/v1/usage/parked")
+        items: list[dict[str, Any]] = reply.json()["items"]
+        return items if len(items) == 4 else None
+
+    items = await entitlements.eventually(parked)
+    fields = sorted(item["reason"].partition(":")[0] for item in items)
+    assert fields == ["data.agency_id", "data.amount", "id", "value"]
+    assert {item["value"][:1] for item in items} == {"{"}
+    assert (await sums(entitlements))[(ADA, "10-05")] == 3
+    # What came by the topic does not count again by HTTP.
+    assert (await report(entitlements, used(1), used(3, amount=2))).json()["repeated"] == 2
+    health = (await service.client.get("/health/ready")).json()
+    assert [warning for warning in health["warnings"] if "4 records of use" in warning]
+
+    token = service.token("entitlements:operate", agency="NASA")
+    reply = await service.client.get("/v1/usage/parked", headers={"Authorization": f"Bearer {token}"})
+    assert reply.status_code == 403
+    body = {"ids": [item["id"] for item in items], "reason": "the producer has been corrected"}
+    for key, discarded in (("one", 4), ("one", 4), ("two", 0)):
+        reply = await service.client.post("/v1/usage/parked/discard", json=body, headers={"Idempotency-Key": key})
+        assert reply.json() == {"discarded": discarded}, reply.text
+    audited = await service.admin.fetchval("select count(*) from audit where command = 'DiscardParkedUsage'")
+    assert audited == 2
+
+
+async def test_a_kill_between_sum_and_offset_counts_each_event_once(
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    await front.enroll(cap=5)
+    front.service.clock.move(LATER)
+    await put(front, used(1), used(2, amount=4), b"{")
+    runtime = front.service.runtime
+
+    async def count_all(intake: UsageIntake) -> None:
+        async with intake._opened() as consumer:
+            ends = await consumer.end_offsets(consumer.assignment())
+            while any([await consumer.position(partition) < end for partition, end in ends.items()]):
+                if batch := await consumer.getmany(timeout_ms=500):
+                    await intake.count(batch)
+
+    async def killed(*_arguments: Any) -> None:
+        raise ConnectionError("the process was killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(usage_intake, "add_parked", killed)  # after the sums and the offsets, before the commit
+        with pytest.raises(ConnectionError):
+            await count_all(UsageIntake(runtime))
+    expected = {(ADA, "10-05"): 5, ("", "10-05"): 5}
+    once = UsageIntake(runtime)
+    await count_all(once)
+    assert await sums(front) == expected
+
+    # A process that was thought dead, and one whose database went back.
+    late = UsageIntake(runtime)
+    async with late._opened() as consumer:
+        stale = dict.fromkeys(late._next, 0)
+        await put(front, used(3))
+        await count_all(once)
+        late._next = stale
+        for partition in stale:
+            consumer.seek(partition, 0)
+        batch = await consumer.getmany(timeout_ms=5000)
+        with pytest.raises(Exception, match="read further"):
+            await late.count(batch)
+    expected = {key: number + 1 for key, number in expected.items()}
+    assert await sums(front) == expected
+    await front.service.admin.execute("delete from usage_offset")
+    await count_all(UsageIntake(runtime))
+    assert await sums(front) == expected
+    assert await front.service.admin.fetchval("select count(*) from usage_parked") == 1
+
+
+async def test_grants_pay_where_the_quota_does_not(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=2)
+    seat = (await entitlements.assign(1)).json()
+    entitlements.service.clock.move(LATER)
+    post = entitlements.post
+    grant: dict[str, Any] = {"feature": "deep-research", "amount": 3, "reason": "a deadline of the mission"}
+    own = await post("quota-grants", {**grant, "subject": "person.1@nasa.gov", "priority": 1})
+    assert own.status_code == 201, own.text
+    all_ = await post("quota-grants", {**grant, "amount": 2, "ends_at": (LATER + timedelta(days=1)).isoformat()})
+    assert all_.json()["subject_ref"] is None
+    use = {"subject": "person.1@nasa.gov", "feature": "deep-research", "amount": 29}
+    assert (await post("usage/consume", use)).json()["used"] == 29
+    refused = await post("usage/consume", {**use, "amount": 2})
+    assert (refused.status_code, refused.json()["remaining"]) == (409, 1)
+    grants = (await entitlements.get("quota-grants")).json()["items"]
+    assert [(each["subject_ref"], each["spent"]) for each in grants] == [(seat["subject_ref"], 2), (None, 2)]
+    usage = (await entitlements.get("usage", feature="deep-research")).json()["items"]
+    assert [(each["subject_ref"], each["used"], each["granted"]) for each in usage] == [
+        (None, 29, 0),
+        (seat["subject_ref"], 29, 4),
+    ]
+    wrong: dict[str, dict[str, Any]] = {
+        "amount": {"amount": 0},
+        "ends_at": {"ends_at": START.isoformat()},
+        "reason": {"reason": ""},
+        "subject": {"subject": "ada"},
+    }
+    for field, change in wrong.items():
+        reply = await post("quota-grants", grant | change)
+        assert (reply.status_code, reply.json()["errors"][0]["field"]) == (422, field.replace("subject", "email"))
+    assert (await post("quota-grants", grant | {"feature": "telepathy"})).status_code == 404

@@ -1,0 +1,197 @@
+"""Quotas: periods, what pays for a use, and what is published once."""
+
+import json
+import random
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from muster_contracts.entitlements import AccessMode, QuotaPeriod, QuotaScope
+from muster_entitlements.domain.catalog import Feature, Quota
+from muster_entitlements.domain.quotas import EXCEEDED, Charge, Period, QuotaGrant, Sum, available, quota_of, whose
+from muster_entitlements.domain.usage import EVENT_TYPE, Use, check_time, read_record, read_use
+from muster_entitlements.domain.windows import Window
+from muster_runtime.errors import InvalidInput
+
+ZONE = ZoneInfo("UTC")
+AT = datetime(2025, 10, 20, tzinfo=UTC)
+WINDOW = Window(
+    window_id="win_1",
+    agency_id="NASA",
+    enrollment_id="enr_1",
+    feature="deep-research",
+    trial=True,
+    mode=AccessMode.UNLIMITED,
+    starts_at=datetime(2025, 8, 6, tzinfo=UTC),
+    ends_at=datetime(2025, 10, 5, tzinfo=UTC),
+    mode_after=AccessMode.QUOTA,
+    monthly_quota_after=25,
+    catalog_number=1,
+)
+FEATURE = Feature(
+    key="deep-research",
+    name="Deep Research",
+    mode="unlimited",
+    trial_days=60,
+    mode_after="quota",
+    quota=Quota(limit=10),
+)
+
+
+def total(used: int = 0, granted: int = 0, excess: int = 0, told: int = 0) -> Sum:
+    start, end = datetime(2025, 10, 5, tzinfo=UTC), datetime(2025, 11, 1, tzinfo=UTC)
+    return Sum("NASA", "deep-research", "sub_1", start, end, used, granted, excess, told)
+
+
+def grant(number: int, amount: int, priority: int = 0, ends_at: datetime | None = None) -> QuotaGrant:
+    return QuotaGrant("NASA", f"qgr_{number}", "deep-research", "sub_1", amount, 0, priority, AT, ends_at)
+
+
+@pytest.mark.parametrize(
+    ("at", "zone", "starts_at", "ends_at"),
+    [
+        ("2025-08-20T00:00Z", "UTC", "2025-08-06T00:00Z", "2025-09-01T00:00Z"),  # the window's start cuts it
+        ("2025-10-04T23:59Z", "UTC", "2025-10-01T00:00Z", "2025-10-05T00:00Z"),  # unlimited use is of its own
+        ("2025-10-05T00:00Z", "UTC", "2025-10-05T00:00Z", "2025-11-01T00:00Z"),
+        ("2025-11-01T03:59Z", "America/New_York", "2025-10-05T00:00Z", "2025-11-01T04:00Z"),
+        ("2025-12-01T05:00Z", "America/New_York", "2025-12-01T05:00Z", "2026-01-01T05:00Z"),
+    ],
+)
+def test_a_period_is_a_month_of_the_agencys_calendar_cut_by_the_window(
+    at: str, zone: str, starts_at: str, ends_at: str
+) -> None:
+    found = Period.of(datetime.fromisoformat(at), Quota(limit=1), WINDOW, ZoneInfo(zone))
+    assert found == Period(datetime.fromisoformat(starts_at), datetime.fromisoformat(ends_at))
+
+
+def test_a_month_that_begins_in_a_repeated_hour_begins_with_the_later_one() -> None:
+    """In Havana, the clocks go back from 1:00 to 0:00 on November 1, 2020."""
+    found = Period.of(datetime(2020, 11, 15, tzinfo=UTC), None, None, ZoneInfo("America/Havana"))
+    assert found.starts_at == datetime(2020, 11, 1, 5, tzinfo=UTC)
+
+
+def test_a_rolling_period_goes_from_the_anchors_day_to_the_next_or_the_months_last_one() -> None:
+    quota = Quota(limit=1, period=QuotaPeriod.ANCHOR)
+    start = datetime(2025, 10, 31, tzinfo=UTC)
+    window = replace(WINDOW, starts_at=start, ends_at=start)
+    starts = [datetime(2025, month, day, tzinfo=UTC) for month, day in ((10, 31), (11, 30), (12, 31))]
+    for first, second in pairwise(starts):
+        for at in (first, second - timedelta(microseconds=1)):
+            assert Period.of(at, quota, window, ZONE) == Period(first, second)
+
+
+def test_the_window_says_when_a_quota_holds() -> None:
+    assert quota_of(FEATURE, WINDOW, WINDOW.ends_at - timedelta(seconds=1)) is None
+    assert quota_of(FEATURE, WINDOW, WINDOW.ends_at) == Quota(limit=10)
+    assert quota_of(FEATURE, None, AT) is None
+    assert whose(Quota(limit=1, per=QuotaScope.AGENCY), "sub_1") == ""
+
+
+def test_the_quota_pays_first_then_grants_by_priority_and_expiry() -> None:
+    soon, late = AT + timedelta(days=1), AT + timedelta(days=9)
+    grants = [grant(1, 5, priority=2), grant(2, 5, ends_at=late), grant(3, 5, ends_at=soon), grant(4, 5, priority=1)]
+    over = QuotaGrant("NASA", "qgr_0", "deep-research", "sub_1", 99, 0, -1, AT - timedelta(days=2), AT)
+    count = Charge(Quota(limit=10), total(used=8), 14, AT).paid_by([*grants, over])
+    assert {each.grant_id: each.spent for each in count.spent} == {"qgr_3": 5, "qgr_2": 5, "qgr_4": 2}
+    assert (count.total.used, count.total.granted, count.total.excess) == (22, 12, 0)
+    assert available(Quota(limit=10), total(used=8), [*grants, over], AT) == 22
+
+
+def test_thresholds_and_excess_are_told_once() -> None:
+    quota, sum_ = Quota(limit=10), total()
+    told: list[object] = []
+    for _ in range(14):
+        count = Charge(quota, sum_, 1, AT).paid_by([])
+        told += [*count.thresholds, *(["exceeded"] if count.exceeded else [])]
+        sum_ = count.total
+    assert told == [50, 80, 100, "exceeded"]
+    assert (sum_.used, sum_.excess, sum_.told) == (14, 4, EXCEEDED)
+    assert Charge(quota, total(), 30, AT).paid_by([]).thresholds == [50, 80, 100]
+    assert Charge(Quota(limit=0), total(), 1, AT).paid_by([]).thresholds == []
+
+
+def test_nothing_is_paid_for_twice_however_uses_are_cut() -> None:
+    """One charge of many uses ends as many charges of few."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    for _ in range(200):
+        quota = Quota(limit=chance.randrange(30))
+        grants = {f"qgr_{n}": grant(n, chance.randrange(1, 9), chance.randrange(3)) for n in range(3)}
+        amounts = [chance.randrange(1, 9) for _ in range(8)]
+        once = Charge(quota, total(), sum(amounts), AT).paid_by(list(grants.values()))
+        sum_ = total()
+        for amount in amounts:
+            count = Charge(quota, sum_, amount, AT).paid_by(list(grants.values()))
+            grants |= {each.grant_id: each for each in count.spent}
+            sum_ = count.total
+        assert sum_ == once.total
+        assert {g.grant_id: g.spent for g in grants.values() if g.spent} == {g.grant_id: g.spent for g in once.spent}
+        assert sum_.used == min(sum(amounts), quota.limit) + sum_.granted + sum_.excess
+
+
+DATA = {"agency_id": "NASA", "subject_ref": "sub_" + "0" * 32, "feature": "deep-research", "amount": 2}
+EVENT = {
+    "specversion": "1.0",
+    "id": "1",
+    "source": "/research",
+    "type": EVENT_TYPE,
+    "time": "2025-10-20T08:00:00+02:00",
+    "data": DATA,
+}
+
+
+def test_an_event_is_read() -> None:
+    use = read_use(EVENT)
+    value = json.dumps(DATA).encode()
+    binary = [(f"ce_{name}", str(text).encode()) for name, text in EVENT.items() if name != "data"]
+    assert read_record([*binary, ("content-type", b"application/json")], value) == use
+    structured = [("content-type", b"application/cloudevents+json; charset=UTF-8")]
+    assert read_record(structured, json.dumps(EVENT).encode()) == use
+    for headers, broken in ((binary, b"{"), (binary, None), (structured, b"[1]"), ([("ce_id", b"\xff")], value)):
+        with pytest.raises(InvalidInput):
+            read_record(headers, broken)
+    assert isinstance(use, Use)
+    assert (use.agency_id, use.amount, use.at) == ("NASA", 2, datetime(2025, 10, 20, 6, tzinfo=UTC))
+    again = read_use({**EVENT, "time": "2025-10-20T06:00:00Z", "extension": "ignored"})
+    assert again == use
+    assert read_use({**EVENT, "source": "/other"}).event != use.event
+    assert read_use({**EVENT, "data": DATA | {"amount": 3}}).content != use.content
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("specversion", {"specversion": "0.3"}),
+        ("id", {"id": ""}),
+        ("source", {"source": None}),
+        ("type", {"type": "com.example.used"}),
+        ("time", {"time": "2025-10-20T08:00:00"}),
+        ("time", {"time": "2025-13-20T08:00:00Z"}),
+        ("time", {"time": 1760940000}),
+        ("data.subject_ref", {"data": DATA | {"subject_ref": "ada@nasa.gov"}}),
+        ("data", {"data": "x"}),
+        ("data.agency_id", {"data": {"agency_id": "nasa", "feature": "x"}}),
+        ("data.feature", {"data": {"agency_id": "NASA"}}),
+        *(
+            ("data.amount", {"data": {"agency_id": "NASA", "feature": "x", "amount": amount}})
+            for amount in (0, -1, 1.5, True, "1", None, 10**7)
+        ),
+    ],
+)
+def test_a_bad_event_names_its_attribute(field: str, change: dict[str, object]) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        read_use({**EVENT, **change})
+    assert refusal.value.extensions["errors"][0]["field"] == field
+
+
+def test_use_in_the_future_or_of_a_closed_period_is_refused() -> None:
+    end = datetime(2025, 11, 1, tzinfo=UTC)
+    check_time(AT, end, end + timedelta(days=5) - timedelta(seconds=1))
+    check_time(AT + timedelta(seconds=59), end, AT)
+    for at, now in ((AT, end + timedelta(days=5)), (AT + timedelta(minutes=2), AT)):
+        with pytest.raises(InvalidInput):
+            check_time(at, end, now)
