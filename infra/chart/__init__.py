@@ -1,1 +1,1 @@
-"""The chart of Muster: what it copies from the code, generated."""
+"""Generates what Muster's chart derives from the code and from values.yaml."""

@@ -1,7 +1,7 @@
-"""Writes what the chart copies from elsewhere: `make chart`.
+"""Generates the chart's derived files: `make chart`.
 
-A chart reads no file outside its folder, so it has copies: the facts of the code that its templates need, and the
-alerts. Its values.yaml says what its schema and the table in the README say.
+A chart cannot read files outside its folder, so it has copies of the alerts and of the facts of the code that its
+templates need. Its schema and the README's table come from values.yaml.
 """
 
 import importlib
@@ -26,14 +26,14 @@ FACTS = CHART / "facts.yaml"
 README = CHART.parent / "README.md"
 ALERTS = ROOT / "infra" / "alerts"
 
-# What begins the table in the README.
+# The line above the table in the README.
 _TABLE = "<!-- Generated from values.yaml: make chart -->\n"
 
-_HEADER = "# What the templates know of the code. Generated: make chart\n"
+_HEADER = "# The facts of the code that the templates use. Generated: make chart\n"
 
 
 def facts() -> dict[str, Any]:
-    """The schema, roles, and secrets of each service, the topics, who may use them, and how long a process drains."""
+    """Each service's schema, roles, and secrets, the topics and their ACLs, and each role's drain time in seconds."""
     return {
         "drain_seconds": {str(role): seconds for role, seconds in DRAIN_SECONDS.items()},
         "services": {name: _service(built(name)) for name in SERVICES},
@@ -52,7 +52,7 @@ def facts() -> dict[str, Any]:
 
 
 def built(name: str) -> Service:
-    """A service as its bootstrap describes it, with the settings of a sandbox."""
+    """A service, built by its bootstrap with a sandbox's settings."""
     bootstrap = importlib.import_module(f"muster_{name}.bootstrap")
     settings = getattr(importlib.import_module(f"muster_{name}.settings"), f"{name.capitalize()}Settings")
     service: Service = bootstrap.build(settings(environment="sandbox"))
@@ -89,7 +89,7 @@ def _rule(acl: Acl) -> dict[str, str]:
 
 
 def documents() -> dict[Path, str]:
-    """Every generated file, as it should be."""
+    """The content of every generated file."""
     described = (CHART / "values.yaml").read_text("utf-8")
     readme, _, _ = README.read_text("utf-8").partition(_TABLE)
     return {
@@ -101,7 +101,7 @@ def documents() -> dict[Path, str]:
 
 
 def main() -> None:
-    """Write the files that are old."""
+    """Write the files whose content has changed."""
     for file, text in documents().items():
         if not file.exists() or file.read_text("utf-8") != text:
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The chart's values as their comments describe them: the schema that Helm checks, and the table in the README."""
+"""Generates the schema that Helm checks and the README's table, from values.yaml and its comments."""
 
 import json
 import re
@@ -51,7 +51,7 @@ def _one_of(*values: str) -> Schema:
     return {"type": "string", "enum": list(values)}
 
 
-# What a value may be, by its path or the end of it, where its default does not say it all.
+# The schemas of values whose defaults do not imply them, by path or by a path's last key.
 _RULES: Mapping[str, Schema] = {
     "profile": _one_of("small", "standard", "large"),
     "environment": _one_of("production", "sandbox"),
@@ -102,7 +102,7 @@ _RULES: Mapping[str, Schema] = {
     "strimzi.authentication": _one_of("scram-sha-512", "tls"),
 }
 
-# Blocks whose keys a user chooses; the other blocks know theirs.
+# Blocks with any keys; all other blocks have fixed keys.
 _OPEN = ("resources", "affinity", "securityContext")
 
 
@@ -117,7 +117,7 @@ class Value:
 
 
 def values_of(text: str) -> Iterator[Value]:
-    """The values of a values.yaml, in its order. Raises ValueError for one without a comment."""
+    """The values of a values.yaml, in the file's order. Raises ValueError for one without a comment."""
     defaults = yaml.safe_load(text)
     comment: list[str] = []
     path: list[tuple[int, str]] = []
@@ -139,7 +139,7 @@ def values_of(text: str) -> Iterator[Value]:
 
 
 def _is_inside_value(path: list[tuple[int, str]], defaults: Any, indent: int) -> bool:
-    """Whether a line belongs to the default of a value above, which is a mapping or a list of its own."""
+    """Whether a line belongs to the default of a value above, which is a mapping or a list."""
     above = [key for at, key in path if at < indent]
     dotted = ".".join(above)
     return bool(above) and not _is_block(dotted, _at(defaults, dotted))
@@ -160,7 +160,7 @@ def _rule(path: str) -> Schema | None:
 
 
 def schema(text: str) -> str:
-    """The JSON Schema of a values.yaml: strict in its blocks, and open at the root, for a parent chart's values."""
+    """The JSON Schema of a values.yaml: strict within blocks, open at the root for a parent chart's values."""
     root: Schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "properties": {}}
     blocks: dict[str, Schema] = {"": root}
     for value in values_of(text):
@@ -180,7 +180,7 @@ def _of_block() -> Schema:
 
 
 def _overrides(roles: Schema) -> Schema:
-    """What a service may change of its roles: anything that a role has."""
+    """The schema of a service's `roles`: a service may override anything that a role has."""
     return {key: roles[key] for key in ("additionalProperties", "properties")}
 
 
@@ -196,11 +196,11 @@ def _of_value(value: Value) -> Schema:
             return {"type": "string"}
         case dict():
             return {"type": "object"}
-    raise ValueError(f"{value.path}: no rule says what it may be")
+    raise ValueError(f"{value.path}: its default implies no schema: add one to _RULES")
 
 
 def table(text: str) -> str:
-    """The values as rows in Markdown."""
+    """The values as a Markdown table."""
     rows = ["| value | default | meaning |", "|---|---|---|"]
     for value in values_of(text):
         default = "" if value.block else f"`{json.dumps(value.default)}`"

@@ -1,4 +1,4 @@
-"""What cannot work is refused before anything is changed, by a sentence that says what to do."""
+"""Values that cannot work are refused before anything changes, with a message that says what to do."""
 
 import re
 from typing import Any
@@ -39,7 +39,7 @@ HOPELESS: list[tuple[Values, str]] = [
     ({"smtp": {"host": ""}}, "smtp.host is not set, which notify needs in production"),
     ({"kafka": {"securityProtocol": "PLAINTEXT"}}, "which production refuses: use SSL or SASL_SSL"),
     ({"trustedCA": {"configMap": "a", "secret": "b"}}, "trustedCA.configMap and trustedCA.secret are both set"),
-    ({"fullnameOverride": "a" * 31}, "has 31 characters.*use 30 at the most"),
+    ({"fullnameOverride": "a" * 31}, "has 31 characters.*use at most 30"),
     ({"settings": {"MUSTER_HTTP_PORT": 80}}, "settings.MUSTER_HTTP_PORT: the probes and mounts of this chart need it"),
     ({"settings": {"MUSTER_SUBJECT_KEY": "x"}}, "settings.MUSTER_SUBJECT_KEY is a secret: put it into a Secret"),
     (
@@ -57,7 +57,7 @@ HOPELESS: list[tuple[Values, str]] = [
     ),
     (
         {**STANDARD, "services": {"billing": {"roles": {"consumer": {"replicas": 13}}}}},
-        "billing-consumer has 13 replicas, but its topics have 12 partitions.*Use 12 at the most",
+        "billing-consumer has 13 replicas, but its topics have 12 partitions.*Use at most 12",
     ),
     ({"roles": {"all": {"replicas": 13}}}, "billing-all has 13 replicas, but its topics have 12"),
     (
@@ -65,25 +65,25 @@ HOPELESS: list[tuple[Values, str]] = [
         "autoscaling.consumer.maxReplicas is 13, but the topics of billing have 12 partitions",
     ),
     ({"autoscaling": {"api": {"minReplicas": 7}}}, "autoscaling.api.minReplicas is 7 and maxReplicas 6"),
-    ({"autoscaling": {"consumer": {"enabled": True}}}, "small has no consumers of their own"),
-    ({"autoscaling": {"api": {"enabled": True}}}, "small has no api of its own"),
+    ({"autoscaling": {"consumer": {"enabled": True}}}, "small has no separate consumers"),
+    ({"autoscaling": {"api": {"enabled": True}}}, "small has no separate api"),
     (
         {**STANDARD, "roles": {"consumer": {"terminationGracePeriodSeconds": 5}}},
         "billing-consumer has terminationGracePeriodSeconds 5, but needs up to .* s from SIGTERM to its end",
     ),
-    ({"disruption": {"maxUnavailable": 0}}, "disruption.maxUnavailable is 0: no drain of a node would ever end"),
+    ({"disruption": {"maxUnavailable": 0}}, "disruption.maxUnavailable is 0: a node drain would never finish"),
     ({"http": {"ingress": {"enabled": True}}}, "http.domain is not set: a route or an ingress needs it"),
     ({"http": {"domain": "x", "gateway": {"enabled": True}}}, "http.gateway.parentRefs is empty: name the Gateway"),
-    ({"provisioning": {"mode": "job", "databases": False, "topics": False}}, "set its mode to none"),
+    ({"provisioning": {"mode": "job", "databases": False, "topics": False}}, "set the mode to none"),
     ({"strimzi": {"enabled": True}}, "strimzi.cluster is not set"),
     (
         {"strimzi": {"enabled": True, "cluster": "k"}, "provisioning": {"mode": "hook"}},
-        "strimzi.enabled and provisioning.topics both make the topics",
+        "strimzi.enabled and provisioning.topics both create the topics",
     ),
     ({"cloudnativepg": {"enabled": True}}, "cloudnativepg.cluster is not set"),
     (
         {"cloudnativepg": {"enabled": True, "cluster": "p"}, "provisioning": {"mode": "hook"}},
-        "cloudnativepg.enabled and provisioning.databases both make the databases",
+        "cloudnativepg.enabled and provisioning.databases both create the databases",
     ),
 ]
 

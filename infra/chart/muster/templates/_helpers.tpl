@@ -1,6 +1,6 @@
-{{/* What several templates need. An argument is a dict with `root` and, where it says so, `service` and `role`. */}}
+{{/* Shared by several templates. Arguments are dicts with `root` and, where noted, `service` and `role`. */}}
 
-{{/* What the chart knows of the code: roles, topics, drain times. */}}
+{{/* The facts of the code: roles, topics, drain times. */}}
 {{- define "muster.facts" -}}
 {{ .Files.Get "facts.yaml" }}
 {{- end }}
@@ -15,7 +15,7 @@ app.kubernetes.io/name: muster
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* Labels that never change, of a Deployment's pods: service, role. */}}
+{{/* The constant labels of a Deployment's pods. Arguments: service, role. */}}
 {{- define "muster.selector" -}}
 {{- include "muster.release" .root }}
 app.kubernetes.io/component: {{ .service | default "operator" }}
@@ -37,7 +37,7 @@ muster/role: {{ . }}
 {{- end }}
 {{- end }}
 
-{{/* Labels of every pod. They do not name the chart, whose version alone restarts nothing. */}}
+{{/* Labels of every pod, without the chart's version, so that a new chart alone restarts nothing. */}}
 {{- define "muster.podLabels" -}}
 {{- include "muster.selector" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
@@ -47,7 +47,7 @@ app.kubernetes.io/part-of: muster
 {{- end }}
 {{- end }}
 
-{{/* An image by its name in values: image; for a service's own tag, the service. */}}
+{{/* An image's reference. Arguments: image, its name in the values; service, for a service's own tag. */}}
 {{- define "muster.image" -}}
 {{- $image := index .root.Values.image .image -}}
 {{- $own := "" -}}
@@ -58,7 +58,7 @@ app.kubernetes.io/part-of: muster
 
 {{/*
 The Deployments of this release, as {"items": […]} in JSON. Each has service, role, schema, replicas, resources, graceSeconds,
-leastGraceSeconds, partitions (the most of a topic that it reads), and scaled: `hpa`, `keda`, or nothing.
+leastGraceSeconds, partitions (the most of any topic that it reads), and scaled: `hpa`, `keda`, or nothing.
 */}}
 {{- define "muster.deployments" -}}
 {{- $facts := include "muster.facts" . | fromYaml -}}
@@ -97,14 +97,14 @@ leastGraceSeconds, partitions (the most of a topic that it reads), and scaled: `
 {{ dict "items" $items | toJson }}
 {{- end }}
 
-{{/* How long an api pod still serves after it was told to go: until every node has learned of it. */}}
+{{/* Seconds that an api pod keeps serving after it is told to terminate, until every node knows. */}}
 {{- define "muster.preStopSeconds" -}}
 5
 {{- end }}
 
 {{/*
-The settings of a service's containers, or of the operator's without a service, in JSON: service, and of the operator's,
-the service that runs `here`, in the same pod.
+The settings of a service's containers in JSON, or, without a service, of the operator's. Arguments: service; for the
+operator's, `here`, the service that runs in the same pod.
 */}}
 {{- define "muster.settings" -}}
 {{- $values := .root.Values -}}
@@ -159,7 +159,7 @@ the service that runs `here`, in the same pod.
 {{ $env | toJson }}
 {{- end }}
 
-{{/* The same as a container's environment. */}}
+{{/* The same settings as a container's environment. */}}
 {{- define "muster.environment" -}}
 {{- $variables := list -}}
 {{- range $name, $value := include "muster.settings" . | fromJson -}}
@@ -169,8 +169,8 @@ the service that runs `here`, in the same pod.
 {{- end }}
 
 {{/*
-What every pod has, but for its containers: secrets, a list of {name, items}. With a `sidecar`, such a list too, another
-volume holds these, so that neither container sees the other's.
+The common fields of every pod, without its containers. Arguments: secrets, a list of {name, items}; `sidecar`, a similar
+list that goes into another volume, so that neither container sees the other's secrets.
 */}}
 {{- define "muster.pod" -}}
 {{- $pods := .root.Values.pods -}}
@@ -228,7 +228,7 @@ volumes:
   {{- end }}
 {{- end }}
 
-{{/* What every container has, but for its name, arguments, environment, and resources: image, and its secrets' volume. */}}
+{{/* The common fields of every container. Arguments: image, and the volume of its secrets. */}}
 {{- define "muster.container" -}}
 image: {{ include "muster.image" . }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
@@ -236,7 +236,7 @@ securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
   capabilities: {drop: [ALL]}
-# A process that refuses to start says why in its last line, and `kubectl describe pod` shows it.
+# A process that refuses to start says why in its last line, which `kubectl describe pod` shows.
 terminationMessagePolicy: FallbackToLogsOnError
 volumeMounts:
   - {name: tmp, mountPath: /tmp}
