@@ -163,7 +163,7 @@ def test_a_password_is_kept_for_its_owner_alone_and_not_replaced(tmp_path: Path)
     assert (file.stat().st_mode & 0o777, password_for(file)) == (0o600, password)
     assert password_for(None) not in (password, password_for(None))
     file.chmod(0o640)
-    with pytest.raises(BadInput, match="must be yours alone"):
+    with pytest.raises(BadInput, match="must belong to you alone"):
         password_for(file)
     link = tmp_path / "link"
     link.symlink_to(file)
