@@ -80,6 +80,11 @@ async def refused(token: str, key: OKPKey, directory: Path) -> None:
         pytest.param({"exp": str(at(days=1))}, id="exp as a text"),
         {"exp": True},
         {"exp": [4102444800]},
+        {"sub": " "},
+        pytest.param({"sub": "a" * 256}, id="a long sub"),
+        {"sub": "a\0b"},
+        {"sub": "a\nb"},
+        {"sub": "\ud800"},  # JSON can say it, and UTF-8 cannot carry it
         {"exp": float("inf")},
         {"exp": float("nan")},
         {"filler": float("nan")},

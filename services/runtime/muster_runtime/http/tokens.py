@@ -31,6 +31,9 @@ LEEWAY = timedelta(seconds=30)
 
 MAX_TOKEN_LENGTH = 8 * 1024
 
+# OpenID Connect Core 2.
+MAX_SUBJECT_LENGTH = 255
+
 # A department and its bureaus.
 MAX_AGENCIES = 50
 
@@ -88,6 +91,9 @@ class TokenVerifier:
             exp={"essential": True},
             sub={"essential": True},
         ).validate(dict(claims))
+        # It is kept in the audit and in logs: as a text that can be kept, and of the length that OpenID allows.
+        if len(claims["sub"]) > MAX_SUBJECT_LENGTH or not claims["sub"].isprintable() or not claims["sub"].strip():
+            raise ValueError("the claim sub is too long, blank, or has characters that cannot be printed")
         if _type(header) != "at+jwt" and (found := _ID_TOKENS_CLAIMS & claims.keys()):
             raise ValueError(f"the claim {min(found)} is of an ID token")
 
