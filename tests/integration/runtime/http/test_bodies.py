@@ -56,8 +56,9 @@ async def test_readiness_says_that_the_process_is_full(sample: Sample) -> None:
         (b"{" + b",".join(b'"k%d" \n : 1' % n for n in range(1_001)) + b"}", "at most 1000 keys"),
         (b'{"text":' + b"[" * 33 + b"]" * 33 + b"}", "at most 32 levels"),
         (b'{"text":' + b"[]," * 1_001 + b"[]}", "at most 1000 lists and objects"),
+        (b'{"text":[' + b"1," * 1_000_000 + b"1]}", "at most 2000 values"),
     ],
-    ids=["many keys", "many keys with spaces", "deep", "many lists"],
+    ids=["many keys", "many keys with spaces", "deep", "many lists", "many values"],
 )
 async def test_json_of_a_shape_that_no_route_takes_is_refused_unread(sample: Sample, body: bytes, rule: str) -> None:
     reply = await sample.client.post(NOTES, content=body, headers=JSON)
