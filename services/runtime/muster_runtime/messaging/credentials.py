@@ -97,7 +97,7 @@ class TokenSource(AbstractTokenProvider):
             if time.monotonic() >= self._fresh_until or secret != self._secret:
                 try:
                     await self._renew(secret)
-                except (httpx.HTTPError, ValueError, KeyError, TypeError, TimeoutError) as error:
+                except Exception as error:  # whatever the issuer answers: it is no token
                     if time.monotonic() >= self._valid_until:
                         raise AuthenticationFailedError(f"no token from {self._url}: {_refusal(error)}") from None
                     _log.warning("kafka_token_not_renewed", error=_refusal(error))
