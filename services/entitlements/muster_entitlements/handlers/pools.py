@@ -170,7 +170,7 @@ async def _extend(uow: UnitOfWork, pool: Pool, renewed_to: datetime, cause: str)
     await pools.save_extension(uow.connection, pool.agency_id, ends_at)
     adoption = await catalogs.find_adoption(uow.connection, pool.agency_id)
     lasting = await lasting_features(uow, adoption)
-    if adoption.next_number is not None:
+    if adoption.next_number is not None and pool.ends_at <= uow.now:  # before that, it is still scheduled
         schedule_next_term(uow, pool)
     for extension in await windows.save_extensions(
         uow.connection, pool.agency_id, pool.enrollment_id, ends_at, lasting
