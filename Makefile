@@ -5,9 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-PACKAGES := contracts services/runtime services/enrollment services/entitlements services/billing services/notify infra/operator infra/local
+PACKAGES := contracts contracts/client services/runtime services/enrollment services/entitlements services/billing services/notify infra/operator infra/local
 MIGRATIONS := $(wildcard services/*/*/migrations/*.sql)
-MODULES := muster_contracts muster_runtime muster_enrollment muster_entitlements muster_billing muster_notify muster_operator muster_local
+MODULES := muster_contracts muster_entitlements_client muster_runtime muster_enrollment muster_entitlements muster_billing muster_notify muster_operator muster_local
 
 # The fault tests; some of them are next to other tests of their subject, and those that run long or kill whole
 # processes again and again are left to `make faults`. For the long run: the number of kills, the test of a consumer that

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 _FOLDERS = (
     "contracts",
+    "contracts/client",
     "services/runtime",
     "services/enrollment",
     "services/entitlements",

@@ -20,6 +20,7 @@ from tests.bench import (
     peer,
     relay,
     secured,
+    snapshots,
     steady,
     tracing,
     usage,
@@ -58,6 +59,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "deadlines": lambda quick: deadlines.measure(5_000 if quick else 100_000),
     "tracing": lambda quick: tracing.measure(100 if quick else 2_000, 5_000 if quick else 200_000),
     "secured": lambda quick: secured.measure(*((5_000, 1_000, 1) if quick else (300_000, 300_000, 2))),
+    "snapshots": lambda quick: snapshots.measure(2_000 if quick else 2_290_000),
     "workforce": lambda quick: workforce.measure(_QUICK_SIZES if quick else _SIZES, 3 if quick else 100),
     "withdrawal": lambda quick: withdrawal.measure(3_000 if quick else 2_290_000, 3 if quick else 100),
 }

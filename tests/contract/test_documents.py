@@ -133,7 +133,7 @@ def test_personal_data_is_recognized_where_it_may_be() -> None:
 
 @pytest.mark.parametrize("event_type", PUBLIC_TYPES)
 def test_people_appear_as_references_alone(event_type: str) -> None:
-    properties = schema_of(event_type)["properties"]
+    properties = schema_of(event_type).get("properties", {})  # a tombstone has none
     people = [name for name in properties if re.search("person|user|subject|signer|holder|contact", name)]
     assert all(name.endswith("_ref") for name in people), people
 

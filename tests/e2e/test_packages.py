@@ -29,6 +29,7 @@ Eventually = Callable[..., Awaitable[Any]]
 ROOT = Path(__file__).parents[2]
 FOLDERS = {
     "muster-contracts": ROOT / "contracts",
+    "muster-entitlements-client": ROOT / "contracts/client",
     "muster-runtime": ROOT / "services/runtime",
     **{f"muster-{service}": ROOT / "services" / service for service in SERVICES},
     "muster-operator": ROOT / "infra/operator",
@@ -145,8 +146,9 @@ def test_a_package_pins_its_siblings_to_their_versions(package: str) -> None:
     assert siblings == [f"{name}=={version_of(name)}" for name in (re.split("==", each)[0] for each in siblings)]
 
 
-def test_every_module_of_the_runtimes_wheel_can_be_imported(wheels: Path, tmp_path: Path) -> None:
-    import_everything(install(wheels, "muster-runtime", tmp_path / "installed"), "muster-runtime")
+@pytest.mark.parametrize("package", ["muster-runtime", "muster-entitlements-client"])
+def test_every_module_of_a_librarys_wheel_can_be_imported(package: str, wheels: Path, tmp_path: Path) -> None:
+    import_everything(install(wheels, package, tmp_path / "installed"), package)
 
 
 def muster(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -51,7 +51,11 @@ def test_it_holds_no_tool(name: str, contents: Read) -> None:
 def test_it_holds_what_the_lock_pins_and_no_other_package(name: str, contents: Read) -> None:
     python, system = contents(name).packages()
     own = {package.name: package.version for package in own_packages()}
-    expected = own.keys() - {"muster-local"} - ({"muster-operator"} if name == "services" else set())
+    expected = (
+        own.keys()
+        - {"muster-local", "muster-entitlements-client"}
+        - ({"muster-operator"} if name == "services" else set())
+    )
     assert {each for each in python if each.startswith("muster-")} == expected
     pinned = locked((ROOT / "requirements.lock").read_text("utf-8")) | own
     assert {each: pinned.get(each) for each in python} == python

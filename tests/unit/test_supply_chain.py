@@ -112,7 +112,7 @@ def test_the_sbom_has_every_package_and_a_missing_one_is_named(tmp_path: Path) -
     assert run("sbom", "check", file, "--lock", lock).returncode == 0
     parsed = json.loads(document)
     (program,) = (each for each in parsed["dependencies"] if each["ref"] == "muster")
-    assert [ref.split("/")[1].split("@")[0] for ref in program["dependsOn"]] == sorted(
+    assert sorted(ref.split("/")[1].split("@")[0] for ref in program["dependsOn"]) == sorted(
         package.name for package in own_packages()
     )
     parsed["components"] = [each for each in parsed["components"] if each["name"] not in ("asyncpg", "muster-notify")]

@@ -52,11 +52,22 @@ from muster_contracts.entitlements.seats import (
     SeatSuspended,
     SeatTransferred,
 )
+from muster_contracts.entitlements.snapshots import (
+    AccessPhase,
+    AgencyAccess,
+    FeatureTimeline,
+    GrantedAccess,
+    SeatStanding,
+    SubjectAccess,
+    SubjectAccessErased,
+)
 from muster_contracts.entitlements.usage import AgencyQuotaThresholdCrossed, FeatureUsed, QuotaExceeded
 
 __all__ = [
     "AccessAfter",
     "AccessMode",
+    "AccessPhase",
+    "AgencyAccess",
     "AgencyQuotaThresholdCrossed",
     "Anchor",
     "CatalogFeature",
@@ -71,11 +82,13 @@ __all__ = [
     "FeatureAccess",
     "FeatureCatalogPublished",
     "FeatureKind",
+    "FeatureTimeline",
     "FeatureUsed",
     "FeatureWindowChanged",
     "FeatureWindowExtended",
     "FeatureWindowOpened",
     "GrantId",
+    "GrantedAccess",
     "MonthlyQuotaAfter",
     "PersonErased",
     "PersonRecorded",
@@ -98,8 +111,11 @@ __all__ = [
     "SeatReserved",
     "SeatRevocationReason",
     "SeatRevoked",
+    "SeatStanding",
     "SeatSuspended",
     "SeatTransferred",
+    "SubjectAccess",
+    "SubjectAccessErased",
     "TrialEndingSoon",
     "TrialExpired",
 ]

@@ -219,7 +219,7 @@ class FeatureAccess(BaseModel):
 class EntitlementSnapshotPublished(Event):
     """All access of an agency, or a person's access beyond it. The latest record of a key is valid.
 
-    Emitted on each change, on a compacted topic, so that reading the topic once fills a local cache.
+    Emitted by no version: AgencyAccess and SubjectAccess have taken its place.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.EntitlementSnapshotPublished.v1"

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from muster_contracts.entitlements import (
+    AgencyAccess,
     EntitlementsAuditSealed,
     FeatureCatalogPublished,
     FeatureUsed,
@@ -21,6 +22,7 @@ from muster_entitlements.subscriptions import DEADLINES, SUBSCRIPTIONS
 from muster_entitlements.workers.catalog_rollout import CATALOG_ROLLOUT
 from muster_entitlements.workers.rebuild import SeatsInUse
 from muster_entitlements.workers.seat_files import seat_file_worker
+from muster_entitlements.workers.snapshots import Snapshot
 from muster_entitlements.workers.usage import usage_worker
 from muster_entitlements.workers.usage_partitions import usage_partitions_worker
 from muster_runtime.database.schema import Schema
@@ -44,6 +46,7 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
             FeatureWindowOpened.topic,
             FeatureCatalogPublished.topic,
             PersonRecorded.topic,
+            AgencyAccess.topic,
             EntitlementsAuditSealed.topic,
         ],
         audit_sealed=audit_sealed,
@@ -51,8 +54,8 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
         deadlines=DEADLINES,
         workers=[seat_file_worker(directory), CATALOG_ROLLOUT, usage_worker(), usage_partitions_worker()],
         intakes=[FeatureUsed.topic],
-        projections={"seats-in-use": SeatsInUse.open},
         warnings=warnings,
+        projections={"seats-in-use": SeatsInUse.open, "snapshot": Snapshot.open},
         identity=partial(_check_subject_key, directory.fingerprint),
     )
 

@@ -25,6 +25,7 @@ from muster_contracts.entitlements import (
     SeatTransferred,
 )
 from muster_contracts.event import Event
+from muster_runtime.operations.rebuild import opened
 from tests.integration.entitlements.conftest import START, Entitlements
 
 CAP, PEOPLE, ACTORS, TURNS = 8, 14, 6, 40
@@ -177,6 +178,9 @@ async def test_random_commands_at_once(entitlements: Entitlements, seed: int) ->
     assert all((row["email"] is None) == (row["state"] == "revoked") for row in rows)
     [pool] = await admin.fetch("select cap, in_use, limit_met from pool")
     assert tuple(pool) == (model.cap, len(model.holders), model.limit_met)
+    async with opened(entitlements.service.runtime.service, "snapshot") as snapshot:
+        await snapshot.replay()
+        assert await snapshot.compare() == []
 
 
 async def _is_quiet(entitlements: Entitlements) -> bool:

@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime
 
-from muster_contracts.entitlements import PersonErased, SeatAssigned
+from muster_contracts.entitlements import PersonErased, PersonRecorded, SeatAssigned
 from muster_runtime.database import outbox
-from muster_runtime.database.outbox import RUN_LENGTH, STATEMENT_BYTES, EncodedEntry
+from muster_runtime.database.outbox import RUN_LENGTH, STATEMENT_BYTES, EncodedEntry, RunKey, States
 from muster_runtime.database.writes import Writes
 
 NOW = datetime(2026, 3, 5, tzinfo=UTC)
@@ -46,3 +46,21 @@ def test_what_one_message_cannot_hold_goes_in_several() -> None:
     third = b"x" * (STATEMENT_BYTES // 3)
     parts = list(outbox.append([run([("NASA", third)], f"topic {number}") for number in range(5)], NOW))
     assert [arguments[0] for _, arguments in parts] == [["topic 0", "topic 1", "topic 2"], ["topic 3", "topic 4"]]
+
+
+def test_of_a_key_only_the_last_state_is_published_whatever_its_type() -> None:
+    def of(event_type: str, topic: str = PersonErased.topic) -> RunKey:
+        return (topic, "NASA", event_type, NOW, "cor_1", None, None)
+
+    recorded, erased = of(PersonRecorded.event_type), of(PersonErased.event_type)
+    states = States()
+    states.add(recorded, {"sub_1": b"1", "sub_2": b"2"})
+    states.add(erased, {"sub_1": None, "sub_3": None})
+    states.add(recorded, {"sub_3": b"3", "sub_2": b"4"})
+    states.add(of("other", "another topic"), {"sub_1": b"5"})
+    assert [(entry.run, entry.records) for entry in states.take()] == [
+        (recorded, [("sub_2", b"4"), ("sub_3", b"3")]),
+        (erased, [("sub_1", None)]),
+        (of("other", "another topic"), [("sub_1", b"5")]),
+    ]
+    assert states.take() == []

@@ -59,6 +59,14 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """What a person has of a pool: the ID of their seat, and whether anything is granted to them alone."""
+
+    seat_id: str | None
+    granted: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Outlook:
     """What billing's terms mean for an enrollment: the end that renewals bring, and whether it has ended."""
 

@@ -14,6 +14,7 @@ from muster_entitlements.domain.seats import Seat, SeatAction, SeatState
 from muster_entitlements.errors import SeatAlreadyHeld
 from muster_entitlements.handlers.closings import revoke_earlier
 from muster_entitlements.handlers.lookups import known_pool
+from muster_entitlements.handlers.snapshots import erase_seats, publish_subjects
 from muster_entitlements.repository import dry_runs, pools, seats
 from muster_runtime.database import writes
 from muster_runtime.database.transactions import UnitOfWork
@@ -132,6 +133,7 @@ async def _apply(uow: UnitOfWork, kind: SeatBatchKind, pool: Pool, changes: list
             await pools.save_revision(uow.connection, agency_id)
             for seat, _ in changes:
                 uow.publish(publishing.seat_suspended(seat, _SUSPENDED_FOR))
+            await publish_subjects(uow, agency_id, [seat.subject_ref for seat, _ in changes])
         case SeatBatchKind.REVOCATION:
             await seats.save_revoked(uow.connection, agency_id, seat_ids, uow.now)
             await writes.execute(uow.connection, pools.save_seats_in_use(agency_id, -len(changes), limit_met=False))
@@ -139,6 +141,7 @@ async def _apply(uow: UnitOfWork, kind: SeatBatchKind, pool: Pool, changes: list
             payloads = publishing.seats_revoked(agency_id, revoked, SeatRevocationReason.REQUESTED)
             uow.publish_encoded(SeatRevoked, agency_id, payloads)
             uow.publish_erased(PersonErased, agency_id, [subject_ref for _, subject_ref in revoked])
+            erase_seats(uow, agency_id, [subject_ref for _, subject_ref in revoked])
         case _:
             await _transfer(uow, pool, [(seat, person) for seat, person in changes if person is not None])
 
@@ -156,3 +159,5 @@ async def _transfer(uow: UnitOfWork, pool: Pool, transfers: list[tuple[Seat, Per
     for seat, person in transfers:
         uow.publish(publishing.person_erased(seat))
         uow.publish(publishing.person_recorded(agency_id, person))
+    touched = {subject_ref for seat, person in transfers for subject_ref in (seat.subject_ref, person.subject_ref)}
+    await publish_subjects(uow, agency_id, sorted(touched))

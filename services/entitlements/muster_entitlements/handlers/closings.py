@@ -11,6 +11,7 @@ from muster_contracts.entitlements import PersonErased, SeatRevocationReason, Se
 from muster_entitlements import publishing
 from muster_entitlements.domain.closings import Closing
 from muster_entitlements.domain.pools import Pool
+from muster_entitlements.handlers.snapshots import erase_seats
 from muster_entitlements.repository import closings, seats
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import UnitOfWork
@@ -93,6 +94,7 @@ async def _revoke(uow: UnitOfWork, closing: Closing, held: Sequence[tuple[str, s
     payloads = publishing.seats_revoked(agency_id, held, closing.reason)
     uow.publish_encoded(SeatRevoked, agency_id, payloads, context=context)
     uow.publish_erased(PersonErased, agency_id, subject_refs, context=context)
+    erase_seats(uow, agency_id, subject_refs, context=context)
 
 
 async def _end(uow: UnitOfWork, closing: Closing) -> None:

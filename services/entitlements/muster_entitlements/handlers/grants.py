@@ -9,6 +9,7 @@ from muster_entitlements.domain.catalog import Feature
 from muster_entitlements.domain.grants import Grant
 from muster_entitlements.errors import GrantEnded, GrantOverlaps, GrantUnknown
 from muster_entitlements.handlers.lookups import known_pool
+from muster_entitlements.handlers.snapshots import publish_agency, publish_subjects
 from muster_entitlements.publishing.catalog import entitlement_granted, entitlement_revoked
 from muster_entitlements.replies.grants import GrantReply
 from muster_entitlements.repository import catalogs, grants, pools
@@ -46,6 +47,7 @@ async def grant_feature(uow: UnitOfWork, command: GrantFeature) -> GrantReply:
     await grants.add_grant(uow.connection, grant, uow.now)
     await pools.save_revision(uow.connection, agency_id)
     uow.publish(entitlement_granted(grant))
+    await _publish_access(uow, grant)
     _record(uow, "GrantFeature", grant, command.reason, after=asdict(grant))
     return GrantReply.of(grant, uow.now)
 
@@ -63,8 +65,16 @@ async def revoke_grant(uow: UnitOfWork, command: RevokeGrant) -> GrantReply:
     await grants.save_revocation(uow.connection, grant, uow.now)
     await pools.save_revision(uow.connection, grant.agency_id)
     uow.publish(entitlement_revoked(grant, command.reason, uow.now))
+    await _publish_access(uow, grant)
     _record(uow, "RevokeGrant", grant, command.reason, after={"revoked_at": uow.now})
     return GrantReply.of(revoked, uow.now)
+
+
+async def _publish_access(uow: UnitOfWork, grant: Grant) -> None:
+    if grant.subject_ref is None:
+        await publish_agency(uow, grant.agency_id)
+    else:
+        await publish_subjects(uow, grant.agency_id, [grant.subject_ref])
 
 
 def _monthly_quota(feature: Feature) -> int:

@@ -8,6 +8,7 @@ from muster_entitlements import publishing
 from muster_entitlements.domain.pools import PoolState
 from muster_entitlements.domain.seats import Seat, SeatPolicy
 from muster_entitlements.handlers.lookups import known_pool
+from muster_entitlements.handlers.snapshots import erase_seats
 from muster_entitlements.repository import idle, policies, pools
 from muster_entitlements.repository.idle import Step
 from muster_runtime.database import writes
@@ -76,4 +77,5 @@ async def _revoke(uow: UnitOfWork, seats: Sequence[Seat], at: datetime) -> None:
         uow.publish(publishing.seat_revoked(seat, SeatRevocationReason.INACTIVITY), time=at)
     for seat in seats:
         uow.publish(publishing.person_erased(seat), time=at)
+    erase_seats(uow, agency_id, [seat.subject_ref for seat in seats])
     audit.record(uow, command="ReclaimIdleSeats", agency_id=agency_id, after={"seats": len(seats)})

@@ -14,6 +14,7 @@ from muster_entitlements.errors import SeatCapReached
 from muster_entitlements.handlers.closings import revoke_earlier
 from muster_entitlements.handlers.lookups import known_pool
 from muster_entitlements.handlers.seat_limit import publish_limit_reached
+from muster_entitlements.handlers.snapshots import publish_new_seats
 from muster_entitlements.repository import dry_runs, pools, seats
 from muster_entitlements.repository.seats import SeatColumns
 from muster_runtime.database import writes
@@ -105,6 +106,7 @@ async def _assign(uow: UnitOfWork, operation: Operation, pool: Pool, subjects: l
     )
     payloads = publishing.seats_assigned(agency_id, columns.seat_ids, subjects)
     uow.publish_encoded(SeatAssigned, agency_id, payloads)
+    await publish_new_seats(uow, pool, dict.fromkeys(subjects, SeatState.ASSIGNED))
     if operation.directory:
         for subject in subjects:
             uow.publish(publishing.person_recorded(agency_id, Person(subject, *people[subject])))

@@ -1,6 +1,6 @@
 """Looks up what a command needs, and refuses the command if it is missing."""
 
-from muster_entitlements.domain.pools import Pool
+from muster_entitlements.domain.pools import Pool, Standing
 from muster_entitlements.domain.seats import Seat
 from muster_entitlements.errors import PoolUnknown, SeatUnknown
 from muster_entitlements.repository import pools, seats
@@ -15,12 +15,12 @@ async def known_pool(uow: UnitOfWork, agency_id: str) -> Pool:
     return pool
 
 
-async def known_pool_and_seat(uow: UnitOfWork, agency_id: str, subject_ref: str) -> tuple[Pool, str | None]:
-    """The agency's pool, and the ID of the seat that the person has in it. Raises PoolUnknown."""
-    pool, seat_id = await pools.find_pool_and_seat(uow.connection, agency_id, subject_ref)
+async def known_pool_and_standing(uow: UnitOfWork, agency_id: str, subject_ref: str) -> tuple[Pool, Standing]:
+    """The agency's pool, and what the person has of it. Raises PoolUnknown."""
+    pool, standing = await pools.find_pool_and_standing(uow.connection, agency_id, subject_ref)
     if pool is None:
         raise PoolUnknown(agency_id)
-    return pool, seat_id
+    return pool, standing
 
 
 async def known_seat(uow: UnitOfWork, agency_id: str, seat_id: str) -> Seat:

@@ -18,6 +18,7 @@ from muster_entitlements.errors import CapBelowUse, TermUnknown
 from muster_entitlements.handlers.closings import close_seats
 from muster_entitlements.handlers.lookups import known_pool
 from muster_entitlements.handlers.rollouts import lasting_features, schedule_next_term
+from muster_entitlements.handlers.snapshots import publish_agency
 from muster_entitlements.handlers.trials import cancel_trials, schedule_trials
 from muster_entitlements.replies import PoolReply
 from muster_entitlements.repository import catalogs, pools, windows
@@ -55,6 +56,7 @@ async def on_agency_enrolled(uow: UnitOfWork, events: Sequence[Received[AgencyEn
         await pools.save_pool(uow.connection, pool)
         await _open_windows(uow, pool, cause)
         await _apply_terms(uow, pool.agency_id, pool.enrollment_id, cause)
+        await publish_agency(uow, pool.agency_id, cause)
 
 
 async def on_agency_suspended(uow: UnitOfWork, events: Sequence[Received[AgencySuspended]]) -> None:
@@ -62,6 +64,7 @@ async def on_agency_suspended(uow: UnitOfWork, events: Sequence[Received[AgencyS
     for received in events:
         suspended = received.data
         await pools.save_suspension(uow.connection, suspended.agency_id, suspended.enrollment_id, suspended=True)
+        await publish_agency(uow, suspended.agency_id, received.envelope.id)
 
 
 async def on_agency_reinstated(uow: UnitOfWork, events: Sequence[Received[AgencyReinstated]]) -> None:
@@ -69,6 +72,7 @@ async def on_agency_reinstated(uow: UnitOfWork, events: Sequence[Received[Agency
     for received in events:
         reinstated = received.data
         await pools.save_suspension(uow.connection, reinstated.agency_id, reinstated.enrollment_id, suspended=False)
+        await publish_agency(uow, reinstated.agency_id, received.envelope.id)
 
 
 async def on_agency_withdrawn(uow: UnitOfWork, events: Sequence[Received[AgencyWithdrawn]]) -> None:
@@ -82,6 +86,7 @@ async def on_agency_withdrawn(uow: UnitOfWork, events: Sequence[Received[AgencyW
         assert pool is not None  # it was just withdrawn
         await close_seats(uow, pool, SeatRevocationReason.AGENCY_WITHDRAWN, received.envelope.id)
         await _close_windows(uow, agency_id, enrollment_id, at)
+        await publish_agency(uow, agency_id, received.envelope.id)
 
 
 async def on_term_started(uow: UnitOfWork, events: Sequence[Received[TermStarted]]) -> None:
@@ -101,6 +106,7 @@ async def on_renewal_decided(uow: UnitOfWork, events: Sequence[Received[RenewalD
         if enrollment_id is None:
             raise TermUnknown(decided.agency_id, decided.term_id)
         await _apply_terms(uow, decided.agency_id, enrollment_id, received.envelope.id)
+        await publish_agency(uow, decided.agency_id, received.envelope.id)
 
 
 async def on_term_ended(uow: UnitOfWork, events: Sequence[Received[TermEnded]]) -> None:
@@ -113,6 +119,7 @@ async def on_term_ended(uow: UnitOfWork, events: Sequence[Received[TermEnded]]) 
         if enrollment_id is None:
             raise TermUnknown(ended.agency_id, ended.term_id)
         await _apply_terms(uow, ended.agency_id, enrollment_id, received.envelope.id)
+        await publish_agency(uow, ended.agency_id, received.envelope.id)
 
 
 async def resize_pool(uow: UnitOfWork, command: ResizePool) -> PoolReply:
@@ -124,6 +131,7 @@ async def resize_pool(uow: UnitOfWork, command: ResizePool) -> PoolReply:
         limit_met = pool.limit_met and command.cap == pool.in_use
         await pools.save_cap(uow.connection, pool.agency_id, command.cap, limit_met=limit_met)
         uow.publish(publishing.seat_pool_resized(pool, command.cap))
+        await publish_agency(uow, pool.agency_id)
     audit.record(
         uow,
         command="ResizePool",

@@ -13,6 +13,7 @@ from muster_entitlements.domain.catalog import Catalog
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.rollouts import Change, adopt
 from muster_entitlements.domain.windows import Extension
+from muster_entitlements.handlers.snapshots import publish_agency
 from muster_entitlements.handlers.trials import cancel_trials, schedule_trials
 from muster_entitlements.repository import catalogs, pools, windows
 from muster_entitlements.repository.catalogs import Adoption
@@ -83,6 +84,7 @@ async def _adopt(uow: UnitOfWork, pool: Pool, catalog: Catalog, at: datetime) ->
         _publish(uow, change, at)
     if any(change.opens or change.extends or change.alters for change in changes):
         await pools.save_revision(uow.connection, agency_id)
+        await publish_agency(uow, agency_id)
     audit.record(
         uow,
         command="AdoptCatalog",

@@ -25,7 +25,9 @@ from muster_entitlements.errors import (
     SeatStateRefused,
 )
 from muster_entitlements.handlers.closings import revoke_earlier
-from muster_entitlements.handlers.lookups import known_pool, known_pool_and_seat, known_seat
+from muster_entitlements.handlers.lookups import known_pool, known_pool_and_standing, known_seat
+from muster_entitlements.handlers.snapshots import publish_new_seats, publish_subjects
+from muster_entitlements.publishing.snapshots import access_erased
 from muster_entitlements.replies import SeatReply, SeatStateReply
 from muster_entitlements.repository import policies, pools, seats
 from muster_runtime.database import writes
@@ -44,9 +46,9 @@ async def assign_seat(uow: UnitOfWork, command: AssignSeat) -> SeatReply:
     Raises PoolUnknown, PoolNotOpen, SeatAlreadyHeld or SeatCapReached.
     """
     person = command.person
-    pool, held_seat_id = await known_pool_and_seat(uow, command.agency_id, person.subject_ref)
+    pool, standing = await known_pool_and_standing(uow, command.agency_id, person.subject_ref)
     _require_state(pool, pool.state(uow.now) in ASSIGNABLE, uow)
-    _require_no_seat(person, held_seat_id)
+    _require_no_seat(person, standing.seat_id)
     if not pool.free:
         raise SeatCapReached(pool.agency_id, pool.cap)
     seat = Seat(pool.agency_id, new_id("seat", uow.now), person.subject_ref, command.state, used=False)
@@ -63,6 +65,7 @@ async def assign_seat(uow: UnitOfWork, command: AssignSeat) -> SeatReply:
     if invited_until is not None:
         _invite(uow, seat, invited_until)
     uow.publish(publishing.person_recorded(pool.agency_id, person))
+    await publish_new_seats(uow, pool, {person.subject_ref: command.state}, granted=standing.granted)
     audit.record(
         uow,
         command="AssignSeat",
@@ -92,6 +95,7 @@ async def invite_to_seat(uow: UnitOfWork, command: InviteToSeat) -> SeatStateRep
     await seats.save_invited(uow.connection, seat, until)
     _invite(uow, seat, until)
     await pools.save_revision(uow.connection, pool.agency_id)
+    await publish_subjects(uow, seat.agency_id, [seat.subject_ref])
     return record_change(uow, "InviteToSeat", seat, state)
 
 
@@ -119,6 +123,7 @@ async def suspend_seat(uow: UnitOfWork, command: SuspendSeat) -> SeatStateReply:
         await seats.save_suspended(uow.connection, seat.agency_id, [seat.seat_id])
         await pools.save_revision(uow.connection, pool.agency_id)
         uow.publish(publishing.seat_suspended(seat, command.reason))
+        await publish_subjects(uow, seat.agency_id, [seat.subject_ref])
     return record_change(uow, "SuspendSeat", seat, state, command.reason)
 
 
@@ -133,6 +138,7 @@ async def reinstate_seat(uow: UnitOfWork, command: ReinstateSeat) -> SeatStateRe
         await seats.save_reinstated(uow.connection, seat, state, uow.now.date())
         await pools.save_revision(uow.connection, pool.agency_id)
         uow.publish(publishing.seat_reinstated(seat))
+        await publish_subjects(uow, seat.agency_id, [seat.subject_ref])
     return record_change(uow, "ReinstateSeat", seat, state)
 
 
@@ -142,16 +148,17 @@ async def transfer_seat(uow: UnitOfWork, command: TransferSeat) -> SeatStateRepl
     Raises PoolUnknown, PoolNotOpen, SeatUnknown, SeatRevokedAlready, SeatStateRefused or SeatAlreadyHeld.
     """
     person = command.person
-    pool, held_seat_id = await known_pool_and_seat(uow, command.agency_id, person.subject_ref)
+    pool, standing = await known_pool_and_standing(uow, command.agency_id, person.subject_ref)
     _require_state(pool, pool.state(uow.now) in ASSIGNABLE, uow)
     seat, state = await _seat_for(uow, command.agency_id, command.seat_id, SeatAction.TRANSFER)
-    _require_no_seat(person, held_seat_id)
+    _require_no_seat(person, standing.seat_id)
     await revoke_earlier(uow, pool, [person.subject_ref])
     await seats.save_transferred(uow.connection, seat.agency_id, [(seat.seat_id, person)], uow.now)
     await pools.save_revision(uow.connection, pool.agency_id)
     uow.publish(publishing.seat_transferred(seat, person.subject_ref))
     uow.publish(publishing.person_erased(seat))
     uow.publish(publishing.person_recorded(seat.agency_id, person))
+    await publish_subjects(uow, seat.agency_id, [seat.subject_ref, person.subject_ref])
     record_change(uow, "TransferSeat", seat, state)
     return SeatStateReply(seat_id=seat.seat_id, subject_ref=person.subject_ref, state=state)
 
@@ -168,6 +175,7 @@ async def revoke_seat(uow: UnitOfWork, command: RevokeSeat) -> SeatStateReply:
         await writes.execute(uow.connection, pools.save_seats_in_use(pool.agency_id, -1, limit_met=False))
         uow.publish(publishing.seat_revoked(seat, SeatRevocationReason.REQUESTED))
         uow.publish(publishing.person_erased(seat))
+        uow.publish_state(access_erased(seat.agency_id, seat.subject_ref))
     return record_change(uow, "RevokeSeat", seat, SeatState.REVOKED, command.reason)
 
 
@@ -179,6 +187,7 @@ async def on_invitation_expired_due(uow: UnitOfWork, due: Sequence[Deadline]) ->
     if not expired:
         return
     await pools.save_revision(uow.connection, agency_id)
+    await publish_subjects(uow, agency_id, [seat.subject_ref for seat in expired])
     for seat in expired:
         uow.publish(publishing.seat_invitation_expired(seat), time=due_at)
     audit.record(uow, command="ExpireInvitations", agency_id=agency_id, after={"seats": len(expired)})
@@ -223,6 +232,7 @@ async def activate(uow: UnitOfWork, seat: Seat) -> None:
     if seat.state is SeatState.INVITED:
         uow.publish(publishing.seat_assigned(seat))
     uow.publish(publishing.seat_activated(seat))
+    await publish_subjects(uow, seat.agency_id, [seat.subject_ref])
 
 
 def record_change(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from muster_contracts.billing import TermStarted
-from muster_entitlements.domain.pools import Outlook, Pool
+from muster_entitlements.domain.pools import Outlook, Pool, Standing
 from muster_runtime.database.transactions import Connection
 from muster_runtime.database.writes import Write
 
@@ -24,10 +24,10 @@ async def find_pool(connection: Connection, agency_id: str) -> Pool | None:
     return Pool(**row) if row else None
 
 
-async def find_pool_and_seat(
+async def find_pool_and_standing(
     connection: Connection, agency_id: str, subject_ref: str
-) -> tuple[Pool | None, str | None]:
-    """An agency's pool, and the ID of the seat in it that a person holds or that is kept for them."""
+) -> tuple[Pool | None, Standing]:
+    """An agency's pool, and what a person has of it, who holds a seat or has one kept for them."""
     row = await connection.fetchrow(
         """
         select
@@ -39,7 +39,12 @@ async def find_pool_and_seat(
                 where
                     agency_id = pool.agency_id and subject_ref = $2 and state <> 'revoked'
                     and generation = pool.generation
-            ) as held_seat_id
+            ) as held_seat_id,
+            exists (
+                select
+                from entitlement_grant
+                where agency_id = pool.agency_id and subject_ref = $2 and revoked_at is null
+            ) as granted
         from pool
         where agency_id = $1
         """,
@@ -47,9 +52,9 @@ async def find_pool_and_seat(
         subject_ref,
     )
     if row is None:
-        return None, None
-    *pool, held_seat_id = row
-    return Pool(*pool), held_seat_id
+        return None, Standing(None, granted=False)
+    *pool, held_seat_id, granted = row
+    return Pool(*pool), Standing(held_seat_id, granted)
 
 
 async def save_pool(connection: Connection, pool: Pool) -> None:

@@ -1,6 +1,6 @@
 """The outbox: events that a transaction publishes, kept as runs until Kafka has acknowledged them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -109,6 +109,26 @@ class EncodedEntry:
 
     run: RunKey
     records: Sequence[OutboxRecord]
+
+
+class States:
+    """Records of compacted topics that wait for their transaction's end: of each key the last one."""
+
+    def __init__(self) -> None:
+        self._runs: dict[RunKey, dict[str, bytes | None]] = {}
+
+    def add(self, run: RunKey, records: Mapping[str, bytes | None]) -> None:
+        """Keep records, each in the place of what is kept of its key."""
+        for other, others in self._runs.items():
+            if other[0] == run[0] and other != run:
+                for key in records.keys() & others.keys():
+                    del others[key]
+        self._runs.setdefault(run, {}).update(records)
+
+    def take(self) -> list[EncodedEntry]:
+        """All records; nothing waits any longer."""
+        runs, self._runs = self._runs, {}
+        return [EncodedEntry(run, list(records.items())) for run, records in runs.items() if records]
 
 
 def append(entries: Sequence[Entry | EncodedEntry], now: datetime) -> Iterator[Write]:

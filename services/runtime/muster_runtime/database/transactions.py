@@ -1,9 +1,8 @@
 """Postgres: a pool per role, reads of one tenant, and the unit of work that every change goes through."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,10 +10,9 @@ from typing import Any, Protocol
 import asyncpg
 from pydantic import SecretStr
 
-from muster_contracts import Envelope, Erasure, Event
 from muster_runtime.clock import Clock
 from muster_runtime.context import Context
-from muster_runtime.database import locks, outbox, traced, writes
+from muster_runtime.database import locks, traced
 from muster_runtime.database.array_types import ArrayTypes
 from muster_runtime.database.commits import COMMIT_SECONDS, Commits
 from muster_runtime.database.connections import Connection as Connection
@@ -22,7 +20,7 @@ from muster_runtime.database.disk import Disk
 from muster_runtime.database.locks import LOCK, Lock
 from muster_runtime.database.schema import MigrationsPending, unapplied
 from muster_runtime.database.sessions import PASSWORD_SECONDS, VANISHED_CLIENTS, Address, configure, keep_alive
-from muster_runtime.database.writes import Writes
+from muster_runtime.database.unit_of_work import UnitOfWork as UnitOfWork
 from muster_runtime.errors import RetryableError
 from muster_runtime.identifiers import EVERY_AGENCY as EVERY_AGENCY
 
@@ -71,99 +69,6 @@ async def _keep_session(_connection: "asyncpg.Connection[Any]") -> None:
 def concerns_all(error: Exception) -> bool:
     """Whether an error is the server's, and would be met with any agency."""
     return isinstance(error, RETRYABLE) and not isinstance(error, ONE_AGENCYS)
-
-
-@dataclass(slots=True)
-class UnitOfWork:
-    """One transaction that changes the facts of the agencies that it has locked.
-
-    `now` is the latest of: the runtime's clock, the last instant of any transaction of these agencies, the times of
-    the events that are being applied. `found` are the rows of the statement that took the locks. `causes` are those
-    events, by id.
-    Events are published by the same commit that makes their facts true, in the order in which they
-    were handed in.
-    """
-
-    connection: Connection
-    agencies: frozenset[str]
-    now: datetime
-    context: Context
-    found: Sequence[asyncpg.Record] = ()
-    causes: Mapping[str, Envelope] = field(default_factory=dict)
-    writes: Writes = field(default_factory=Writes)
-    _entries: list[outbox.Entry | outbox.EncodedEntry] = field(default_factory=list)
-    _wake: bool = False
-
-    async def take_in(self, causes: Mapping[str, Envelope]) -> None:
-        """Apply these events with this transaction, which has locked their agencies."""
-        self.causes = causes
-        latest = max((cause.time for cause in causes.values()), default=self.now)
-        if latest > self.now:
-            self.now = await self.connection.fetchval(LOCK.statement, sorted(self.agencies), latest)
-
-    def publish(self, event: Event, *, time: datetime | None = None, causation_id: str | None = None) -> None:
-        """Publish an event with this transaction.
-
-        `time` is when the fact became true, by default now; `causation_id` the event that led to it,
-        by default that of the context.
-        """
-        if event.agency_id not in self.agencies:
-            raise RuntimeError(f"{event.event_type} is of {event.agency_id}, which is not locked")
-        cause = self.causes.get(causation_id or "")
-        self._entries.append(
-            outbox.Entry(
-                event,
-                time or self.now,
-                causation_id or self.context.causation_id,
-                cause.correlation_id if cause else self.context.correlation_id,
-                self.context.traceparent_after(cause.traceparent) if cause else self.context.traceparent,
-            )
-        )
-
-    def publish_encoded(
-        self, event_class: type[Event], agency_id: str, payloads: Sequence[bytes], *, context: Context | None = None
-    ) -> None:
-        """Publish many events of one type, keyed by the agency, whose data are written as JSON already.
-
-        `context` is where they come from, by default this unit of work's.
-        """
-        self._publish_records(event_class, agency_id, [(agency_id, payload) for payload in payloads], context)
-
-    def publish_erased(
-        self, event_class: type[Erasure], agency_id: str, subject_refs: Sequence[str], *, context: Context | None = None
-    ) -> None:
-        """Publish the erasures of many people; as publish_encoded."""
-        self._publish_records(event_class, agency_id, [(subject_ref, None) for subject_ref in subject_refs], context)
-
-    def _publish_records(
-        self,
-        event_class: type[Event],
-        agency_id: str,
-        records: Sequence[tuple[str, bytes | None]],
-        context: Context | None,
-    ) -> None:
-        if agency_id not in self.agencies:
-            raise RuntimeError(f"{event_class.event_type} is of {agency_id}, which is not locked")
-        context = context or self.context
-        run = (
-            event_class.topic,
-            agency_id,
-            event_class.event_type,
-            self.now,
-            context.correlation_id,
-            context.causation_id,
-            context.traceparent,
-        )
-        self._entries.append(outbox.EncodedEntry(run, records))
-
-    def wake(self) -> None:
-        """Wake this service's relay and scheduler when the transaction commits."""
-        self._wake = True
-
-    async def flush(self) -> None:
-        """Write what waits for the end, and append the events to the outbox."""
-        await writes.send(self.connection, self.writes.take(), outbox.append(self._entries, self.now), wake=self._wake)
-        self._entries.clear()
 
 
 class Gate(Protocol):

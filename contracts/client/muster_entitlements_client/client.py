@@ -1,0 +1,117 @@
+"""The client: checks from the local copy, and over HTTP where told to."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from muster_entitlements_client.answers import Answer
+from muster_entitlements_client.follower import Follower
+
+# Asks the service itself: agency, subject, and feature.
+Fallback = Callable[[str, str, str | None], Awaitable[Answer]]
+
+
+class NotReady(Exception):
+    """The copy is not complete yet, or no longer: the topic has been made again."""
+
+
+class Stale(Exception):
+    """The copy may be older than is allowed."""
+
+
+class EntitlementsClient:
+    """Holds a copy of all agencies' and people's access, and keeps it up to date while its block is open.
+
+    `kafka` are aiokafka's options, such as bootstrap_servers. `topic_prefix` is the installation's. With
+    `max_staleness_seconds`, no check is answered from a copy that may be older. `fallback` answers what the copy
+    cannot. `now` gives the time, which decides what a window allows.
+
+        async with EntitlementsClient({"bootstrap_servers": "kafka:9092"}) as client:
+            await client.ready()
+            answer = client.check("sub_01987b3e0000700080000000000000bb", "deep-research")
+    """
+
+    def __init__(
+        self,
+        kafka: Mapping[str, Any],
+        *,
+        topic_prefix: str = "",
+        max_staleness_seconds: float | None = None,
+        fallback: Fallback | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._complete = asyncio.Event()
+        self._follower = Follower(kafka, topic_prefix, self._complete.set)
+        self._max_staleness = max_staleness_seconds
+        self._fallback = fallback
+        self._now = now
+        self._following: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._following = asyncio.create_task(self._follower.run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
+            if not self._following.cancelled():
+                self._following.exception()  # it is told by `failure`, and needs no warning
+
+    @property
+    def staleness_seconds(self) -> float | None:
+        """How long ago the copy is known to have been complete, about a second if all is well; None if it is not."""
+        return self._follower.staleness_seconds
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the topic cannot be read now; None if it can. After Unreadable, it is read no longer."""
+        return self._follower.failure
+
+    def __len__(self) -> int:
+        """How many people have a seat of any state."""
+        return len(self._follower.copy)
+
+    async def ready(self) -> None:
+        """Wait until the copy is complete for the first time. Raises what ended the following, if it ended."""
+        if self._following is None:
+            raise NotReady("the client's block is not open")
+        complete = asyncio.create_task(self._complete.wait())
+        try:
+            await asyncio.wait([complete, self._following], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            complete.cancel()
+        if self._following.done():
+            self._following.result()
+
+    def check(self, subject_ref: str, feature: str | None = None, *, agency_id: str | None = None) -> Answer:
+        """Whether a person may use a feature now, in microseconds; without a feature, whether they have a usable seat.
+
+        With the agency, the answer for a person without a seat tells its state as the service's does. Raises NotReady,
+        and Stale where a staleness is allowed at most.
+        """
+        staleness = self._follower.staleness_seconds
+        if staleness is None:
+            raise NotReady("the copy is not complete: wait for ready()")
+        if self._max_staleness is not None and staleness > self._max_staleness:
+            raise Stale(f"the copy may be {staleness:.0f} s old, more than {self._max_staleness:g} s")
+        return self._follower.copy.check(subject_ref, feature, self._now(), agency_id)
+
+    async def check_or_ask(
+        self, subject_ref: str, feature: str | None = None, *, agency_id: str | None = None
+    ) -> Answer:
+        """As check; what the copy cannot answer is asked of the service.
+
+        Raises what check raises where there is no fallback, or no agency to ask it for; and what the fallback raises.
+        """
+        try:
+            return self.check(subject_ref, feature, agency_id=agency_id)
+        except (NotReady, Stale):
+            agency_id = agency_id or self._follower.copy.agency_of(subject_ref)
+            if self._fallback is None or agency_id is None:
+                raise
+            return await self._fallback(agency_id, subject_ref, feature)

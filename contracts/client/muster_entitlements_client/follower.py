@@ -1,0 +1,134 @@
+"""Follows the snapshot topic from its beginning, and keeps a copy of what it holds."""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+
+from muster_contracts.entitlements import AgencyAccess
+from muster_entitlements_client.access_copy import AccessCopy
+from muster_entitlements_client.log_ids import LogIds, log_ids
+
+# How often the topic's end is asked for, and how long an answer may take before the connection is made anew.
+LOOK_SECONDS = 1.0
+PATIENCE_SECONDS = 10.0
+
+# The wait after a failure.
+RETRY_SECONDS = 1.0
+
+# How many records are taken before other tasks get their turn: some milliseconds.
+_RECORDS = 1_000
+
+_log = logging.getLogger(__name__)
+
+
+class _AnotherLog(Exception):
+    """The copy is of another cluster, or of a topic that was made again or lost its beginning."""
+
+
+class Follower:
+    """Fills `copy`, and starts a new one where the log is another. `on_complete` is called whenever it is complete."""
+
+    def __init__(self, kafka: Mapping[str, Any], topic_prefix: str, on_complete: Callable[[], None]) -> None:
+        self.failure: Exception | None = None
+        self._kafka = kafka
+        self._topic = topic_prefix + AgencyAccess.topic
+        self._on_complete = on_complete
+        self._forget()
+
+    @property
+    def staleness_seconds(self) -> float | None:
+        """How long ago the copy had all that the topic held; None if it never had."""
+        return None if self._complete_at is None else time.monotonic() - self._complete_at
+
+    async def run(self) -> None:
+        """Follow until cancelled. After a failure of Kafka's, go on where it was. Raises Unreadable, and defects."""
+        while True:
+            try:
+                await self._follow()
+            except (_AnotherLog, OffsetOutOfRangeError) as error:
+                _log.warning("muster snapshot topic read again from its beginning: %s", error)
+                self._forget()
+            except (KafkaError, OSError, TimeoutError) as error:
+                _log.warning("muster snapshot topic cannot be read: %r", error)
+                self.failure = error
+                await asyncio.sleep(RETRY_SECONDS)
+            except Exception as error:  # what cannot be read, or a defect: in silence, the copy would only grow stale
+                self.failure = error
+                raise
+
+    def _forget(self) -> None:
+        """Start anew; until the new copy is complete, there is none to answer from."""
+        self.copy = AccessCopy()
+        self._complete_at: float | None = None
+        self._ids: LogIds | None = None
+        self._positions: dict[TopicPartition, int] = {}
+
+    async def _follow(self) -> None:
+        """Read from where the last connection was. Raises _AnotherLog, and what the clients raise."""
+        client = AIOKafkaClient(**self._kafka)
+        consumer = AIOKafkaConsumer(
+            **self._kafka, enable_auto_commit=False, auto_offset_reset="none", isolation_level="read_committed"
+        )
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await client.bootstrap()
+                await consumer.start()
+                await self._assign(consumer, await self._same_log(client))
+            while True:
+                asked_at = time.monotonic()
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await self._same_log(client)
+                    ends = await consumer.end_offsets(consumer.assignment())
+                await self._read_to(consumer, ends)
+                self._complete_at, self.failure = asked_at, None
+                self._on_complete()
+                await self._read_for(consumer, LOOK_SECONDS)
+        finally:
+            await consumer.stop()
+            await client.close()
+
+    async def _same_log(self, client: AIOKafkaClient) -> LogIds:
+        """Raise _AnotherLog if the copy is of another log than the one that is there now."""
+        ids = await log_ids(client, self._topic)
+        if self._ids is not None and ids != self._ids:
+            raise _AnotherLog(f"{self._topic} is {ids}, no longer {self._ids}")
+        self._ids = ids
+        return ids
+
+    async def _assign(self, consumer: AIOKafkaConsumer, ids: LogIds) -> None:
+        partitions = [TopicPartition(self._topic, number) for number in range(ids.partitions)]
+        consumer.assign(partitions)
+        for partition, offset in self._positions.items():
+            consumer.seek(partition, offset)
+        if fresh := [partition for partition in partitions if partition not in self._positions]:
+            await consumer.seek_to_beginning(*fresh)
+
+    async def _read_to(self, consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> None:
+        """Read until these ends are reached. Raises TimeoutError where nothing comes for long."""
+        progress_at = time.monotonic()
+        while [partition for partition, end in ends.items() if await consumer.position(partition) < end]:
+            if await self._read(consumer, 0.2):
+                progress_at = time.monotonic()
+            elif time.monotonic() > progress_at + PATIENCE_SECONDS:
+                raise TimeoutError(f"nothing has come for {PATIENCE_SECONDS:g} s")
+
+    async def _read_for(self, consumer: AIOKafkaConsumer, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            await self._read(consumer, left)
+
+    async def _read(self, consumer: AIOKafkaConsumer, seconds: float) -> int:
+        """Take what is there, and wait so long if there is nothing; returns how many records it were."""
+        read = await consumer.getmany(timeout_ms=math.ceil(seconds * 1000), max_records=_RECORDS)
+        for partition, records in read.items():
+            for record in records:
+                self.copy.take(record.headers, record.key, record.value)
+            self._positions[partition] = records[-1].offset + 1
+        return sum(map(len, read.values()))

@@ -1,0 +1,42 @@
+"""Checks over HTTP, for when the copy cannot answer."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import datetime
+from urllib.parse import quote, urlencode
+from urllib.request import Request, urlopen
+
+from muster_entitlements_client.answers import Answer, Verdict
+
+
+class HttpChecks:
+    """Asks the entitlements service at `base_url`. `token` gives a bearer token with the scope entitlements:read."""
+
+    def __init__(self, base_url: str, token: Callable[[], str], timeout_seconds: float = 5.0) -> None:
+        if not base_url.startswith(("https://", "http://")):
+            raise ValueError(f"base_url is {base_url!r}, not an http or https address")
+        self._base_url = base_url.rstrip("/")
+        self._token = token
+        self._timeout_seconds = timeout_seconds
+
+    async def __call__(self, agency_id: str, subject_ref: str, feature: str | None) -> Answer:
+        """The service's answer. Raises OSError, of which an HTTP error is one."""
+        return await asyncio.to_thread(self._ask, agency_id, subject_ref, feature)
+
+    def _ask(self, agency_id: str, subject_ref: str, feature: str | None) -> Answer:
+        query = urlencode({"subject": subject_ref} | ({} if feature is None else {"feature": feature}))
+        request = Request(  # noqa: S310 - only http and https
+            f"{self._base_url}/v1/agencies/{quote(agency_id, safe='')}/checks?{query}",
+            headers={"Authorization": f"Bearer {self._token()}"},
+        )
+        with urlopen(request, timeout=self._timeout_seconds) as reply:  # noqa: S310
+            told = json.load(reply)
+        until = told["valid_until"]
+        return Answer(
+            Verdict(told["verdict"]),
+            told["reason"],
+            None if until is None else datetime.fromisoformat(until),
+            told["revision"],
+            told.get("monthly_quota"),
+        )

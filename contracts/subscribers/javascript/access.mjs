@@ -1,0 +1,137 @@
+// A copy of the snapshot topic that answers checks as Muster's own service does: the twin of muster-entitlements-client.
+// Both are held to the same cases, contracts/client/golden_checks.json.
+
+const SNAPSHOTS = "muster.entitlements.";
+const AGENCY = `${SNAPSHOTS}AgencyAccess.v1`;
+const SUBJECT = `${SNAPSHOTS}SubjectAccess.v1`;
+const ERASED = `${SNAPSHOTS}SubjectAccessErased.v1`;
+// The reason of a grant by its mode; one of another mode, which is not known, gives nothing.
+const GRANTED = new Map([["unlimited", "granted"], ["quota", "quota"]]);
+const USABLE = new Set(["assigned", "active"]);
+
+/** A record that this version cannot read: going on would leave the copy wrong. */
+export class Unreadable extends Error {}
+
+/** An instant as microseconds since 1970, which a Date cannot hold. */
+export function micros(text) {
+  const [, seconds, fraction = ""] = /^(.{19})(?:\.(\d{1,6})\d*)?(?:Z|\+00:00)$/.exec(text) ?? [];
+  if (seconds === undefined) throw new Unreadable("an instant is not in UTC");
+  return BigInt(Date.parse(`${seconds}Z`)) * 1000n + BigInt(fraction.padEnd(6, "0"));
+}
+
+/** The latest record of each agency and person. */
+export class AccessCopy {
+  #agencies = new Map();
+  #holdings = new Map();
+
+  /** How many people have a seat of any state. */
+  get size() {
+    return this.#holdings.size;
+  }
+
+  /** Take the next record of the topic, as kafkajs brings it. Throws Unreadable. */
+  take({ headers, key, value }) {
+    if (!key?.length) throw new Unreadable("a record of the snapshot topic has no key");
+    const type = headers?.ce_type?.toString() ?? "";
+    if (type === ERASED && value === null) {
+      this.#holdings.delete(key.toString());
+    } else if (type === AGENCY || type === SUBJECT) {
+      const data = parsed(value);
+      if (data.agency_id !== headers.ce_partitionkey?.toString()) {
+        throw new Unreadable("agency_id differs from the header ce_partitionkey");
+      }
+      if (type === AGENCY) this.#takeAgency(data);
+      else this.#takeSubject(data, key.toString());
+    } else if (/^muster\.entitlements\.(AgencyAccess|SubjectAccess|SubjectAccessErased)\./.test(type)) {
+      throw new Unreadable(`${type} is of a version that is not known here`);
+    }
+  }
+
+  /**
+   * Whether a person may use a feature at an instant (a text, RFC 3339 in UTC); without a feature (null), whether they
+   * have a usable seat. Without the agency, a person without a seat is answered no_seat, whatever their agency's state is.
+   */
+  check(subject, feature, now, agencyId = null) {
+    const holding = this.#holdings.get(subject);
+    const own = holding && (agencyId === null || holding.agency.id === agencyId) ? holding : null;
+    if (own === null && agencyId === null) return answer("refused", "no_seat");
+    const agency = own?.agency ?? this.#agencies.get(agencyId);
+    if (!agency?.terms) return answer("refused", "unknown");
+    const seat = own?.generation === agency.terms.generation ? own.seat : null;
+    // A person's own grants precede their agency's.
+    const grants = [...(own?.grants ?? []), ...agency.terms.grants].filter((grant) => grant.feature === feature);
+    return decide(agency, seat, feature, grants, micros(now));
+  }
+
+  #takeAgency(data) {
+    const agency = this.#agency(data.agency_id);
+    const features = data.features.map(({ feature, phases }) => [
+      feature,
+      phases.map((phase) => ({ ...phase, at: micros(phase.starts_at) })),
+    ]);
+    agency.terms = { ...data, starts: micros(data.starts_at), ends: micros(data.ends_at), features: new Map(features), grants: granted(data) };
+    agency.revision = Math.max(agency.revision, data.revision);
+  }
+
+  #takeSubject(data, key) {
+    if (data.subject_ref !== key) throw new Unreadable("subject_ref differs from the record's key");
+    const agency = this.#agency(data.agency_id);
+    agency.revision = Math.max(agency.revision, data.revision);
+    this.#holdings.set(key, { agency, generation: data.generation, seat: data.seat, grants: granted(data) });
+  }
+
+  #agency(id) {
+    if (!this.#agencies.has(id)) this.#agencies.set(id, { id, revision: 0, terms: null });
+    return this.#agencies.get(id);
+  }
+}
+
+function parsed(value) {
+  try {
+    return JSON.parse(value.toString());
+  } catch {
+    throw new Unreadable("the value of a record is not JSON"); // the parser's own message shows it
+  }
+}
+
+function granted({ grants = [] }) {
+  return grants.map((grant) => ({ ...grant, from: micros(grant.starts_at), to: grant.ends_at ? micros(grant.ends_at) : null }));
+}
+
+function answer(verdict, reason, validUntil = null, revision = 0, quota = null) {
+  return { verdict, reason, valid_until: validUntil, revision, monthly_quota: quota };
+}
+
+// The first rule that applies, in the service's order.
+function decide({ terms, revision }, seat, feature, grants, now) {
+  const phases = feature === null ? undefined : terms.features.get(feature);
+  const withdrawn = (terms.withdrawn_at ?? null) !== null;
+  const until = withdrawn || terms.ended ? null : nextChange(terms, phases ?? [], grants, now);
+  const refuse = (reason) => answer("refused", reason, until, revision);
+  if (withdrawn) return refuse("withdrawn");
+  if (terms.ended || now >= terms.ends) return refuse("ended");
+  if (terms.suspended) return refuse("suspended");
+  if (now < terms.starts) return refuse("not_started");
+  if (seat === null) return refuse("no_seat");
+  if (!USABLE.has(seat)) return refuse(`seat_${seat}`);
+  if (feature === null) return answer("allowed", `seat_${seat}`, until, revision);
+  const grant = grants.find(({ mode, from, to }) => GRANTED.has(mode) && from <= now && (to === null || now < to));
+  if (grant) return answer("allowed", GRANTED.get(grant.mode), until, revision, grant.monthly_quota ?? null);
+  if (phases === undefined) return refuse("no_window");
+  const phase = phases.findLast(({ at }) => at <= now);
+  if (phase?.mode === "unlimited") return answer("allowed", "window_open", until, revision);
+  if (phase?.mode === "quota") return answer("allowed", "quota", until, revision, phase.monthly_quota ?? null);
+  return refuse("window_closed"); // a mode that is not known allows nothing
+}
+
+// The next instant at which the answer may change by itself.
+function nextChange(terms, phases, grants, now) {
+  const instants = [
+    [terms.starts, terms.starts_at],
+    [terms.ends, terms.ends_at],
+    ...phases.map(({ at, starts_at }) => [at, starts_at]),
+    ...grants.flatMap(({ from, starts_at, to, ends_at }) => [[from, starts_at], [to, ends_at]]),
+  ];
+  const later = instants.filter(([at]) => at !== null && at > now);
+  return later.length === 0 ? null : later.reduce((first, next) => (next[0] < first[0] ? next : first))[1];
+}

@@ -1,0 +1,88 @@
+"""From what an agency and its people have to the records of the snapshot topic."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from muster_contracts import encode
+from muster_contracts.entitlements import (
+    AccessPhase,
+    AgencyAccess,
+    FeatureTimeline,
+    GrantedAccess,
+    SubjectAccess,
+    SubjectAccessErased,
+)
+from muster_entitlements.domain.grants import Grant
+from muster_entitlements.domain.pools import Pool
+from muster_entitlements.domain.seats import SeatState
+from muster_entitlements.domain.windows import Window
+
+# Stands for a person's reference in a record that many people share.
+_PLACE = "{}"
+
+
+def agency_access(pool: Pool, windows: Mapping[str, Window], grants: Iterable[Grant]) -> AgencyAccess:
+    """All access of an agency, with its windows by feature and its grants, for those who hold a copy."""
+    return AgencyAccess(
+        agency_id=pool.agency_id,
+        revision=pool.revision,
+        generation=pool.generation,
+        starts_at=pool.starts_at,
+        ends_at=pool.ends_at,
+        suspended=pool.suspended,
+        withdrawn_at=pool.withdrawn_at,
+        ended=pool.ended,
+        cap=pool.cap,
+        features=[_timeline(window) for _, window in sorted(windows.items())],
+        grants=granted(grants),
+    )
+
+
+def subjects_access(
+    pool: Pool, revision: int, seats: Mapping[str, SeatState], grants: Mapping[str, Sequence[Grant]]
+) -> dict[str, bytes | None]:
+    """The data of SubjectAccess for many people by subject, at a small part of the model's cost.
+
+    Only those with `grants` of their own are written one by one; references need no escaping.
+    """
+
+    def written(subject_ref: str, state: SeatState) -> bytes:
+        access = SubjectAccess(
+            agency_id=pool.agency_id,
+            subject_ref=subject_ref,
+            revision=revision,
+            generation=pool.generation,
+            seat=state,
+            grants=granted(grants.get(subject_ref, ())),
+        )
+        return encode(access) or b""
+
+    around = {state: written(_PLACE, state).split(_PLACE.encode()) for state in set(seats.values())}
+    records: dict[str, bytes | None] = {
+        subject_ref: subject_ref.encode().join(around[state]) for subject_ref, state in seats.items()
+    }
+    return records | {subject_ref: written(subject_ref, seats[subject_ref]) for subject_ref in grants.keys() & seats}
+
+
+def access_erased(agency_id: str, subject_ref: str) -> SubjectAccessErased:
+    """A person has no seat; for those who hold a copy."""
+    return SubjectAccessErased(agency_id=agency_id, subject_ref=subject_ref)
+
+
+def granted(grants: Iterable[Grant]) -> list[GrantedAccess]:
+    """Grants as records of the topic have them."""
+    return [
+        GrantedAccess(
+            feature=grant.feature,
+            mode=grant.mode,
+            monthly_quota=grant.monthly_quota,
+            starts_at=grant.starts_at,
+            ends_at=grant.ends_at,
+        )
+        for grant in grants
+    ]
+
+
+def _timeline(window: Window) -> FeatureTimeline:
+    within = AccessPhase(starts_at=window.starts_at, mode=window.mode)
+    after = AccessPhase(starts_at=window.ends_at, mode=window.mode_after, monthly_quota=window.monthly_quota_after)
+    return FeatureTimeline(feature=window.feature, phases=[within, after])

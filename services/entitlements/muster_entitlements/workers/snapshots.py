@@ -1,0 +1,226 @@
+"""`entitlements.snapshot`: the topic of present access, compared with the tables, and published again where it differs.
+
+A step is one transaction that publishes STEP_SEATS seats. So a rebuild that was killed goes on where it was: what it
+has published differs no longer.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from muster_contracts import MalformedRecord, read_headers
+from muster_contracts.codec import subject_of
+from muster_contracts.entitlements import AgencyAccess, GrantedAccess, SubjectAccess, SubjectAccessErased
+from muster_entitlements.domain.pools import Pool
+from muster_entitlements.handlers.snapshots import publish_agency, publish_subjects
+from muster_entitlements.publishing.snapshots import agency_access, granted
+from muster_entitlements.repository import grants, pools, snapshots, windows
+from muster_runtime.database.transactions import EVERY_AGENCY, Connection, Database, UnitOfWork
+from muster_runtime.identifiers import new_id
+from muster_runtime.messaging.connection import KafkaConnection
+from muster_runtime.messaging.topic_log import Record, TopicLog
+from muster_runtime.observability import audit
+from muster_runtime.projection import CONTEXT, Difference, NotPublished, Projection
+from muster_runtime.settings import Settings
+
+_NAME = "entitlements.snapshot"
+_TOPIC = AgencyAccess.topic
+
+# The seats that one transaction publishes, and that one statement reads.
+STEP_SEATS = 5_000
+
+# How long the relay may take to publish the records of an agency's last commands.
+PATIENCE_SECONDS = 10.0
+
+# What a command changes between the reading of the tables and of the topic is a difference once, but not so often.
+_LOOKS = 3
+
+# A seat's generation and state, and the grants of the person.
+_Standing = tuple[int, str, tuple[GrantedAccess, ...]]
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """What differs of an agency: its own record, the records of people, and why it cannot be corrected."""
+
+    agency_id: str
+    itself: bool
+    subject_refs: frozenset[str]
+    obstacle: str = ""
+
+    def __bool__(self) -> bool:
+        return self.itself or bool(self.subject_refs)
+
+    def __and__(self, other: "Suspects") -> "Suspects":
+        both = self.subject_refs & other.subject_refs
+        return Suspects(self.agency_id, self.itself and other.itself, both, other.obstacle)
+
+    @property
+    def difference(self) -> Difference:
+        """What is reported of it."""
+        found = ["its own record"] * self.itself
+        if self.subject_refs:
+            found.append(f"records of {len(self.subject_refs):,} people")
+        return Difference(self.agency_id, " and ".join(found), self.obstacle)
+
+
+@dataclass
+class Folded:
+    """What the topic holds: the latest record of each key."""
+
+    agencies: dict[str, AgencyAccess] = field(default_factory=dict)
+    seats: defaultdict[str, dict[str, _Standing]] = field(default_factory=lambda: defaultdict(dict))
+    _standings: dict[_Standing, _Standing] = field(default_factory=dict)  # each one once: millions are alike
+
+    def take(self, record: Record) -> None:
+        """Take the next record. Raises MalformedRecord, ValidationError, or LookupError for an unknown type."""
+        envelope = read_headers(record.headers)
+        if envelope.type == AgencyAccess.event_type:
+            agency = AgencyAccess.model_validate_json(record.value or b"")
+            self.agencies[agency.agency_id] = agency
+        elif envelope.type == SubjectAccess.event_type:
+            access = SubjectAccess.model_validate_json(record.value or b"")
+            standing = (access.generation, str(access.seat), tuple(access.grants))
+            self.seats[access.agency_id][access.subject_ref] = self._standings.setdefault(standing, standing)
+        elif envelope.type == SubjectAccessErased.event_type:
+            self.seats[envelope.agency_id].pop(subject_of(record.key), None)
+        else:
+            raise LookupError(envelope.type)
+
+
+class Snapshot:
+    """The topic, folded, next to the tables. Commands may continue meanwhile."""
+
+    def __init__(self, database: Database, log: TopicLog) -> None:
+        self.records = 0
+        self.unread = 0
+        self._database = database
+        self._log = log
+        self._folded = Folded()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings, database: Database) -> AsyncIterator[Projection]:
+        """Open the topic."""
+        async with TopicLog.open(KafkaConnection(settings), settings.topic_prefix, [_TOPIC]) as log:
+            yield cls(database, log)
+
+    async def replay(self) -> None:
+        """Fold what the topic holds."""
+        async for records in self._log.batches():
+            for record in records:
+                self.records += 1
+                try:
+                    self._folded.take(record)
+                except (MalformedRecord, ValidationError, LookupError):
+                    self.unread += 1
+
+    async def compare(self) -> Sequence[Difference]:
+        """The agencies whose records differ from the tables."""
+        return [suspects.difference for suspects in await self._suspects()]
+
+    async def swap(self, reason: str) -> Sequence[Difference]:
+        """Publish what differs, step by step, each under its agency's lock."""
+        found = await self._suspects()
+        for suspects in found:
+            if not suspects.obstacle:
+                await self._publish(suspects, reason)
+        return [suspects.difference for suspects in found]
+
+    async def _suspects(self) -> list[Suspects]:
+        async with self._database.read(EVERY_AGENCY) as connection:
+            known = await snapshots.list_pools(connection)
+        found = []
+        for agency_id in sorted({*known, *self._folded.agencies, *self._folded.seats}):
+            suspects = await self._look(agency_id)
+            for _ in range(_LOOKS - 1):
+                if suspects:
+                    await self._published(agency_id)
+                    await self.replay()
+                    suspects = suspects & await self._look(agency_id)
+            if suspects:
+                found.append(suspects)
+        return found
+
+    async def _look(self, agency_id: str) -> Suspects:
+        """How the topic, as far as it is read, differs from the tables."""
+        async with self._database.read(agency_id) as connection:
+            pool = await pools.find_pool(connection, agency_id)
+            told = self._folded.agencies.get(agency_id)
+            if pool is None:
+                return Suspects(agency_id, told is not None, frozenset(), "entitlements does not know the agency yet")
+            opened = await windows.list_windows(connection, agency_id, pool.enrollment_id)
+            now = self._database.clock.now()
+            access = agency_access(pool, opened, await grants.list_standing(connection, agency_id, (), now))
+            itself = told is None or _as_of(told, access.revision, now) != access
+            return Suspects(agency_id, itself, frozenset(await self._differing(connection, pool, now)))
+
+    async def _differing(self, connection: Connection, pool: Pool, now: datetime) -> set[str]:
+        """The people whose record differs from what they have."""
+        agency_id = pool.agency_id
+        told = self._folded.seats[agency_id]
+        differing: set[str] = set()
+        held: set[str] = set()
+        after = ""
+        while step := await snapshots.list_seats(connection, agency_id, after, STEP_SEATS):
+            own = await snapshots.find_grants(connection, agency_id, [subject_ref for _, subject_ref, _ in step], now)
+            for _, subject_ref, state in step:
+                held.add(subject_ref)
+                standing = (pool.generation, state, tuple(granted(own.get(subject_ref, ()))))
+                if _standing_at(told.get(subject_ref), now) != standing:
+                    differing.add(subject_ref)
+            after = step[-1][0]
+        return differing | (told.keys() - held)
+
+    async def _published(self, agency_id: str) -> None:
+        """Wait until an agency's records have left the outbox. Raises NotPublished."""
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS), self._database.read(agency_id) as connection:
+                while await snapshots.is_publishing(connection, _TOPIC, agency_id):
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise NotPublished(
+                f"records of {agency_id} still wait in entitlements' outbox after {PATIENCE_SECONDS:g} s: try again; "
+                "where they stay, follow the runbook outbox-stuck.md"
+            ) from None
+
+    async def _publish(self, suspects: Suspects, reason: str) -> None:
+        context = replace(CONTEXT, correlation_id=new_id("cor", self._database.clock.now()))
+        async with self._database.write(suspects.agency_id, context=context) as uow:
+            _record(uow, suspects, reason)
+            await publish_agency(uow, suspects.agency_id)
+        subject_refs = sorted(suspects.subject_refs)
+        for start in range(0, len(subject_refs), STEP_SEATS):
+            async with self._database.write(suspects.agency_id, context=context) as uow:
+                await publish_subjects(uow, suspects.agency_id, subject_refs[start : start + STEP_SEATS])
+
+
+def _as_of(access: AgencyAccess, revision: int, now: datetime) -> AgencyAccess:
+    """An agency's record as it would be published now: seats increase the revision, and grants end by themselves."""
+    return access.model_copy(update={"revision": revision, "grants": list(_lasting(access.grants, now))})
+
+
+def _standing_at(standing: _Standing | None, now: datetime) -> _Standing | None:
+    if standing is None or not standing[2]:
+        return standing
+    return (*standing[:2], _lasting(standing[2], now))
+
+
+def _lasting(grants: Iterable[GrantedAccess], now: datetime) -> tuple[GrantedAccess, ...]:
+    return tuple(grant for grant in grants if grant.ends_at is None or grant.ends_at > now)
+
+
+def _record(uow: UnitOfWork, suspects: Suspects, reason: str) -> None:
+    audit.record(
+        uow,
+        command="RebuildProjection",
+        agency_id=suspects.agency_id,
+        subject=_NAME,
+        after={"itself": suspects.itself, "people": len(suspects.subject_refs)},
+        reason=reason,
+    )

@@ -1,0 +1,134 @@
+"""The unit of work: what one transaction changes and publishes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import asyncpg
+
+from muster_contracts import Envelope, Erasure, Event, encode
+from muster_runtime.context import Context
+from muster_runtime.database import outbox, writes
+from muster_runtime.database.connections import Connection
+from muster_runtime.database.locks import LOCK
+from muster_runtime.database.writes import Writes
+
+
+@dataclass(slots=True)
+class UnitOfWork:
+    """One transaction that changes the facts of the agencies that it has locked.
+
+    `now` is the latest of: the runtime's clock, the last instant of any transaction of these agencies, the times of
+    the events that are being applied. `found` are the rows of the statement that took the locks. `causes` are those
+    events, by id.
+    Events are published by the same commit that makes their facts true, in the order in which they
+    were handed in.
+    """
+
+    connection: Connection
+    agencies: frozenset[str]
+    now: datetime
+    context: Context
+    found: Sequence[asyncpg.Record] = ()
+    causes: Mapping[str, Envelope] = field(default_factory=dict)
+    writes: Writes = field(default_factory=Writes)
+    _entries: list[outbox.Entry | outbox.EncodedEntry] = field(default_factory=list)
+    _states: outbox.States = field(default_factory=outbox.States)
+    _wake: bool = False
+
+    async def take_in(self, causes: Mapping[str, Envelope]) -> None:
+        """Apply these events with this transaction, which has locked their agencies."""
+        self.causes = causes
+        latest = max((cause.time for cause in causes.values()), default=self.now)
+        if latest > self.now:
+            self.now = await self.connection.fetchval(LOCK.statement, sorted(self.agencies), latest)
+
+    def publish(self, event: Event, *, time: datetime | None = None, causation_id: str | None = None) -> None:
+        """Publish an event with this transaction.
+
+        `time` is when the fact became true, by default now; `causation_id` the event that led to it,
+        by default that of the context.
+        """
+        if event.agency_id not in self.agencies:
+            raise RuntimeError(f"{event.event_type} is of {event.agency_id}, which is not locked")
+        context = self._context_of(causation_id)
+        self._entries.append(
+            outbox.Entry(event, time or self.now, context.causation_id, context.correlation_id, context.traceparent)
+        )
+
+    def publish_encoded(
+        self, event_class: type[Event], agency_id: str, payloads: Sequence[bytes], *, context: Context | None = None
+    ) -> None:
+        """Publish many events of one type, keyed by the agency, whose data are written as JSON already.
+
+        `context` is where they come from, by default this unit of work's.
+        """
+        self._publish_records(event_class, agency_id, [(agency_id, payload) for payload in payloads], context)
+
+    def publish_erased(
+        self, event_class: type[Erasure], agency_id: str, subject_refs: Sequence[str], *, context: Context | None = None
+    ) -> None:
+        """Publish the erasures of many people; as publish_encoded."""
+        self._publish_records(event_class, agency_id, [(subject_ref, None) for subject_ref in subject_refs], context)
+
+    def publish_state(self, event: Event, *, causation_id: str | None = None) -> None:
+        """Publish the present state of a key of a compacted topic, after all other events.
+
+        Of the states that one transaction publishes of a key, only the last counts.
+        """
+        context = self._context_of(causation_id)
+        self.publish_states(type(event), event.agency_id, {event.record_key: encode(event)}, context=context)
+
+    def publish_states(
+        self,
+        event_class: type[Event],
+        agency_id: str,
+        records: Mapping[str, bytes | None],
+        *,
+        context: Context | None = None,
+    ) -> None:
+        """Publish the states of many keys, written already; None is a tombstone. See publish_state, publish_encoded."""
+        self._states.add(self._run(event_class, agency_id, context), records)
+
+    def _context_of(self, causation_id: str | None) -> Context:
+        """What an event is caused by: one of those that are being applied, or what this transaction is for."""
+        cause = self.causes.get(causation_id or "")
+        if cause is None:
+            return self.context if causation_id is None else replace(self.context, causation_id=causation_id)
+        traceparent = self.context.traceparent_after(cause.traceparent)
+        return replace(
+            self.context, causation_id=causation_id, correlation_id=cause.correlation_id, traceparent=traceparent
+        )
+
+    def _publish_records(
+        self,
+        event_class: type[Event],
+        agency_id: str,
+        records: Sequence[tuple[str, bytes | None]],
+        context: Context | None,
+    ) -> None:
+        self._entries.append(outbox.EncodedEntry(self._run(event_class, agency_id, context), records))
+
+    def _run(self, event_class: type[Event], agency_id: str, context: Context | None) -> outbox.RunKey:
+        if agency_id not in self.agencies:
+            raise RuntimeError(f"{event_class.event_type} is of {agency_id}, which is not locked")
+        context = context or self.context
+        return (
+            event_class.topic,
+            agency_id,
+            event_class.event_type,
+            self.now,
+            context.correlation_id,
+            context.causation_id,
+            context.traceparent,
+        )
+
+    def wake(self) -> None:
+        """Wake this service's relay and scheduler when the transaction commits."""
+        self._wake = True
+
+    async def flush(self) -> None:
+        """Write what waits for the end, and append the events to the outbox."""
+        events = outbox.append([*self._entries, *self._states.take()], self.now)
+        await writes.send(self.connection, self.writes.take(), events, wake=self._wake)
+        self._entries.clear()

@@ -1,0 +1,208 @@
+"""The golden cases of checks: `python -m tests.contract.golden_checks` writes them as the service's own rules answer.
+
+The file holds the records of the snapshot topic, and checks with the answer that whoever has read them must give.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from muster_contracts import encode
+from muster_contracts.entitlements import AccessMode
+from muster_entitlements.domain.checks import Question, check
+from muster_entitlements.domain.grants import Grant
+from muster_entitlements.domain.pools import Pool
+from muster_entitlements.domain.seats import SeatState
+from muster_entitlements.domain.windows import Window
+from muster_entitlements.publishing.snapshots import agency_access, subjects_access
+from muster_entitlements.replies import CheckReply
+
+FILE = Path(__file__).parents[2] / "contracts/client/golden_checks.json"
+
+START = datetime(2025, 8, 6, tzinfo=UTC)
+TRIAL_END = datetime(2025, 10, 5, tzinfo=UTC)
+END = datetime(2026, 8, 6, tzinfo=UTC)
+INSTANT = timedelta(microseconds=1)
+
+INSTANTS = (START - INSTANT, START, TRIAL_END - INSTANT, TRIAL_END, END - INSTANT, END)
+
+OPEN = Pool(
+    agency_id="NASA",
+    enrollment_id="enr_1",
+    starts_at=START,
+    ends_at=END,
+    suspended=False,
+    withdrawn_at=None,
+    ended=False,
+    cap=100,
+    in_use=5,
+    limit_met=False,
+    revision=41,
+    generation=2,
+    revoking=0,
+)
+
+POOLS = (
+    OPEN,
+    replace(OPEN, agency_id="DOE", suspended=True),
+    replace(OPEN, agency_id="EPA", withdrawn_at=TRIAL_END, ends_at=TRIAL_END),
+    replace(OPEN, agency_id="HHS", ended=True),
+    replace(OPEN, agency_id="DOD-USAF", withdrawn_at=TRIAL_END, suspended=True, ended=True),
+)
+
+# Granted to each agency, and to one person of it whose seat is of a state that allows use.
+GRANTED = SeatState.ACTIVE
+SOON, LATER = START + timedelta(days=30), START + timedelta(days=90)
+
+HELD: list[SeatState] = [state for state in SeatState if state is not SeatState.REVOKED]
+
+
+def grants_of(pool: Pool) -> tuple[Grant, ...]:
+    """A grant of each kind."""
+
+    def grant(
+        feature: str,
+        mode: AccessMode = AccessMode.UNLIMITED,
+        subject_ref: str | None = None,
+        starts_at: datetime = TRIAL_END,
+        ends_at: datetime | None = None,
+    ) -> Grant:
+        quota = 7 if mode is AccessMode.QUOTA else None
+        return Grant("grt_1", pool.agency_id, feature, subject_ref, mode, quota, starts_at, ends_at, "pilot")
+
+    own = subject(POOLS.index(pool) * 16 + HELD.index(GRANTED))
+    return (
+        grant("advanced-voice-mode", ends_at=LATER),
+        grant("beside-the-catalog", AccessMode.QUOTA, starts_at=SOON),
+        grant("deep-research", AccessMode.QUOTA, own, SOON, LATER),
+        grant("advanced-voice-mode", AccessMode.QUOTA, own, LATER - timedelta(days=5)),
+    )
+
+
+def windows_of(pool: Pool) -> dict[str, Window]:
+    """A window of each kind, by feature."""
+
+    def window(
+        feature: str, ends_at: datetime, after: AccessMode, quota: int | None = None, starts_at: datetime = START
+    ) -> Window:
+        return Window(
+            window_id=f"win_{feature}",
+            agency_id=pool.agency_id,
+            enrollment_id=pool.enrollment_id,
+            feature=feature,
+            trial=ends_at != END,
+            mode=AccessMode.UNLIMITED,
+            starts_at=starts_at,
+            ends_at=ends_at,
+            mode_after=after,
+            monthly_quota_after=quota,
+            catalog_number=1,
+        )
+
+    windows = [
+        window("advanced-voice-mode", TRIAL_END, AccessMode.NONE),
+        window("deep-research", TRIAL_END, AccessMode.QUOTA, 25),
+        window("frontier-models", END, AccessMode.NONE),
+        window("later", END, AccessMode.NONE, starts_at=TRIAL_END),
+        window("used-up", START, AccessMode.QUOTA, 0),
+    ]
+    return {window.feature: window for window in windows}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A check: of whom, and the facts that the service has of them."""
+
+    pool: Pool | None
+    agency_id: str
+    subject_ref: str
+    seat: SeatState | None
+    feature: str | None
+    now: datetime
+    grants: tuple[Grant, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The case with the service's answer."""
+        windows = windows_of(self.pool) if self.pool else {}
+        window = windows.get(self.feature or "")
+        grants = tuple(
+            grant
+            for grant in self.grants
+            if grant.feature == self.feature and grant.subject_ref in (None, self.subject_ref)
+        )
+        answer = check(Question(self.pool, self.seat, self.feature, window, grants=grants), self.now)
+        return {
+            "agency_id": self.agency_id,
+            "subject_ref": self.subject_ref,
+            "feature": self.feature,
+            "now": self.now.isoformat().replace("+00:00", "Z"),
+            "answer": CheckReply.of(answer).model_dump(mode="json"),
+        }
+
+
+def subject(number: int) -> str:
+    """A reference."""
+    return f"sub_01987b3e00007000800000000000{number:04x}"
+
+
+def records() -> tuple[list[str], list[str]]:
+    """The data of the records of agencies and of people, as the service publishes them."""
+    agencies, people = [], []
+    for place, pool in enumerate(POOLS):
+        shared = [grant for grant in grants_of(pool) if grant.subject_ref is None]
+        agencies.append((encode(agency_access(pool, windows_of(pool), shared)) or b"").decode())
+        seats = {subject(place * 16 + number): state for number, state in enumerate(HELD)}
+        earlier = {subject(place * 16 + len(HELD)): SeatState.ACTIVE}
+        own: dict[str, list[Grant]] = {}
+        for grant in grants_of(pool):
+            if grant.subject_ref is not None:
+                own.setdefault(grant.subject_ref, []).append(grant)
+        for generation, held in ((pool.generation, seats), (pool.generation - 1, earlier)):
+            published = subjects_access(replace(pool, generation=generation), pool.revision, held, own)
+            people += [(value or b"").decode() for value in published.values()]
+    return agencies, people
+
+
+def cases() -> Iterator[Case]:
+    """Every rule, and the instants around every change."""
+    for now in INSTANTS:
+        for feature in (None, "nothing-known", *windows_of(OPEN)):
+            yield case(OPEN, SeatState.ASSIGNED, feature, now)
+        for pool in POOLS:
+            yield case(pool, SeatState.ASSIGNED, "deep-research", now)
+            yield replace(case(pool, SeatState.ASSIGNED, "deep-research", now), subject_ref=subject(0xFFFF), seat=None)
+    for now in (SOON - INSTANT, SOON, TRIAL_END, LATER - timedelta(days=5), LATER):
+        for feature in ("advanced-voice-mode", "beside-the-catalog", "deep-research"):
+            yield case(OPEN, SeatState.ASSIGNED, feature, now)
+            yield case(OPEN, GRANTED, feature, now)
+        yield case(POOLS[1], GRANTED, "deep-research", now)
+    for state in HELD:
+        for feature in (None, "frontier-models", "advanced-voice-mode"):
+            yield case(OPEN, state, feature, TRIAL_END)
+    nobody = replace(case(OPEN, GRANTED, "frontier-models", TRIAL_END), seat=None)
+    yield replace(nobody, subject_ref=subject(len(HELD)))  # of an earlier generation
+    yield replace(nobody, subject_ref=subject(16 + HELD.index(GRANTED)))  # another agency's
+    yield replace(nobody, subject_ref="no-reference")
+    yield replace(nobody, pool=None, agency_id="FTC", grants=())
+
+
+def case(pool: Pool, state: SeatState, feature: str | None, now: datetime) -> Case:
+    """A check of the person of an agency whose seat has this state."""
+    person = subject(POOLS.index(pool) * 16 + HELD.index(state))
+    return Case(pool, pool.agency_id, person, state, feature, now, grants_of(pool))
+
+
+def golden() -> str:
+    """The file: one record or case a line."""
+    agencies, people = records()
+    checks = [json.dumps(case.to_json()) for case in cases()]
+    parts = {"agencies": agencies, "subjects": people, "checks": checks}
+    body = ",\n".join(f'"{name}": [\n' + ",\n".join(lines) + "\n]" for name, lines in parts.items())
+    return f"{{\n{body}\n}}\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(golden(), "utf-8")

@@ -1,0 +1,143 @@
+"""The client's copy and its JavaScript twin answer as the service does."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from muster_contracts.entitlements import AgencyAccess, SeatAssigned, SubjectAccess, SubjectAccessErased
+from muster_contracts.testing import Record, build, record
+from muster_entitlements_client import AccessCopy, EntitlementsClient, NotReady
+from muster_entitlements_client.access_copy import Unreadable
+from tests.contract.golden_checks import FILE, golden
+from tests.contract.subscribers.test_javascript import in_javascript
+
+GOLDEN = json.loads(FILE.read_text("utf-8"))
+NOW = datetime(2025, 9, 1, tzinfo=UTC)
+SUBJECT = "sub_01987b3e0000700080000000000000bb"
+NEWER = [(name, value.replace(b".v1", b".v2")) for name, value in record(build(SubjectAccess)).headers]
+
+
+def snapshot() -> list[Record]:
+    """The records of the golden cases, people first: compaction leaves an agency's record behind theirs."""
+    people = [record(SubjectAccess.model_validate(data)) for data in GOLDEN["subjects"]]
+    return people + [record(AgencyAccess.model_validate(data)) for data in GOLDEN["agencies"]]
+
+
+def copy_of(records: list[Record]) -> AccessCopy:
+    copy = AccessCopy()
+    for each in records:
+        copy.take(each.headers, each.key, each.value)
+    return copy
+
+
+def test_the_golden_cases_are_the_services_answers() -> None:
+    assert FILE.read_text("utf-8") == golden(), "run python -m tests.contract.golden_checks"
+
+
+def test_the_client_answers_as_the_service_does() -> None:
+    copy = copy_of(snapshot())
+    assert len(copy) == len(GOLDEN["subjects"])
+    for case in GOLDEN["checks"]:
+        now = datetime.fromisoformat(case["now"])
+        answer = copy.check(case["subject_ref"], case["feature"], now, case["agency_id"])
+        expected = case["answer"]
+        until = expected["valid_until"] and datetime.fromisoformat(expected["valid_until"])
+        assert answer._asdict() == {**expected, "valid_until": until}, case
+        alone = copy.check(case["subject_ref"], case["feature"], now)
+        assert alone == answer or copy.agency_of(case["subject_ref"]) != case["agency_id"], case
+
+
+def test_its_javascript_twin_answers_as_the_service_does() -> None:
+    program = f"""
+        const {{ AccessCopy }} = await import("./access.mjs");
+        const copy = new AccessCopy();
+        for (const record of records) copy.take(record);
+        const {{ checks }} = JSON.parse(readFileSync({json.dumps(str(FILE))}, "utf8"));
+        const answers = checks.map((c) => copy.check(c.subject_ref, c.feature, c.now, c.agency_id));
+        console.log(JSON.stringify({{ size: copy.size, answers }}));
+    """
+    found = in_javascript(program, snapshot())
+    assert found["size"] == len(GOLDEN["subjects"])
+    for case, answer in zip(GOLDEN["checks"], found["answers"], strict=True):
+        assert answer == case["answer"], case
+
+
+def test_nobody_is_allowed_past_the_end_of_an_answer() -> None:
+    copy = copy_of([record(build(AgencyAccess)), record(build(SubjectAccess))])
+    allowed = copy.check(SUBJECT, "deep-research", NOW)
+    assert (allowed.verdict, allowed.reason) == ("allowed", "window_open")
+    assert allowed.valid_until == datetime(2025, 10, 5, tzinfo=UTC)
+    reasons = []
+    answer = allowed
+    while answer.valid_until is not None:
+        answer = copy.check(SUBJECT, "deep-research", answer.valid_until)
+        reasons.append((answer.reason, answer.monthly_quota, answer.revision))
+    assert reasons == [("quota", 25, 42), ("granted", None, 42), ("quota", 25, 42), ("ended", None, 42)]
+    assert answer.verdict == "refused"
+
+
+def test_a_tombstone_and_a_later_record_take_the_place_of_what_was_known() -> None:
+    access = build(SubjectAccess)
+    copy = copy_of([record(build(AgencyAccess)), record(access)])
+    suspended = access.model_copy(update={"seat": "suspended", "revision": 43})
+    copy_takes(copy, record(suspended))
+    assert (copy.check(SUBJECT, None, NOW).reason, copy.check(SUBJECT, None, NOW).revision) == ("seat_suspended", 43)
+    copy_takes(copy, record(build(SubjectAccessErased, subject_ref=SUBJECT)))
+    assert (len(copy), copy.check(SUBJECT, None, NOW, "NASA").reason) == (0, "no_seat")
+    # Next to the same record for another person, whose form it remembers.
+    copy_takes(copy, record(access))
+    copy_takes(copy, record(access.model_copy(update={"subject_ref": "another form"})))
+    assert (len(copy), copy.check("another form", None, NOW).reason) == (2, "seat_assigned")
+    # A state that it does not know allows nothing.
+    copy_takes(copy, record(access.model_copy(update={"seat": "on_leave"})))
+    assert copy.check(SUBJECT, None, NOW)[:2] == ("refused", "seat_on_leave")
+
+
+def copy_takes(copy: AccessCopy, item: Record) -> None:
+    copy.take(item.headers, item.key, item.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"key": b""}, "no key"),
+        ({"value": b"{}"}, "agency_id: Field required"),
+        ({"key": b"sub_2"}, "differs from the record's key"),
+        ({"headers": NEWER}, "needs a newer"),
+    ],
+)
+def test_a_record_that_it_cannot_read_is_refused_also_by_the_twin(changes: dict[str, Any], rule: str) -> None:
+    good = record(build(SubjectAccess))
+    bad = replace(good, **changes)
+    with pytest.raises(Unreadable, match=rule):
+        copy_takes(AccessCopy(), bad)
+    program = """
+        const { AccessCopy, Unreadable } = await import("./access.mjs");
+        try {
+          new AccessCopy().take(records[0]);
+          console.log("null");
+        } catch (error) {
+          console.log(JSON.stringify(error instanceof Unreadable));
+        }
+    """
+    assert in_javascript(program, [bad]) is True
+
+
+def test_what_is_of_another_kind_is_passed_over() -> None:
+    copy = copy_of([record(build(SeatAssigned)), record(build(SubjectAccess))])
+    assert len(copy) == 1
+    assert copy.check(SUBJECT, None, NOW).reason == "unknown"  # its agency's record has not come
+    assert copy.check("sub_" + "0" * 32, None, NOW).reason == "no_seat"
+
+
+async def test_an_empty_client_answers_nothing() -> None:
+    client = EntitlementsClient({"bootstrap_servers": "127.0.0.1:1"}, now=lambda: NOW + timedelta(days=1))
+    with pytest.raises(NotReady):
+        client.check(SUBJECT, None)
+    with pytest.raises(NotReady):
+        await client.check_or_ask(SUBJECT, None)
+    with pytest.raises(NotReady):
+        await client.ready()

@@ -1,0 +1,257 @@
+"""The topic of present access: it holds what the tables hold, and who follows it answers as the service does."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from functools import partial
+from itertools import repeat
+from typing import Any
+
+import pytest
+import uvicorn
+
+from muster_contracts import topics
+from muster_contracts.enrollment import AgencyReinstated, AgencySuspended
+from muster_contracts.entitlements import AgencyAccess, SubjectAccess, SubjectAccessErased
+from muster_entitlements.handlers.snapshots import publish_subjects
+from muster_entitlements.workers import snapshots
+from muster_entitlements_client import EntitlementsClient, HttpChecks, NotReady, Stale
+from muster_local.servers import kafka_at
+from muster_operator.topics import create_topics, delete_topics
+from muster_runtime.operations.rebuild import opened
+from muster_runtime.projection import Difference
+from tests.integration.entitlements.conftest import END, NEXT_END, START, Entitlements
+from tests.integration.entitlements.lives import DAY, keep
+from tests.support.services import PARTITIONS
+
+FEATURES = [None, "deep-research", "frontier-models"]
+
+
+async def compare(entitlements: Entitlements) -> Sequence[Difference]:
+    async with opened(entitlements.service.runtime.service, "snapshot") as projection:
+        await projection.replay()
+        return await projection.compare()
+
+
+async def swap(entitlements: Entitlements) -> Sequence[Difference]:
+    async with opened(entitlements.service.runtime.service, "snapshot") as projection:
+        await projection.replay()
+        return await projection.swap("ticket 4712")
+
+
+@asynccontextmanager
+async def following(entitlements: Entitlements, **options: Any) -> AsyncIterator[EntitlementsClient]:
+    """A client, complete, on the service's clock."""
+    settings = entitlements.service.runtime.settings
+    async with EntitlementsClient(
+        {"bootstrap_servers": settings.kafka_bootstrap},
+        topic_prefix=settings.topic_prefix,
+        now=entitlements.service.clock.now,
+        **options,
+    ) as client:
+        await client.ready()
+        yield client
+
+
+async def agrees(entitlements: Entitlements, client: EntitlementsClient, subjects: Sequence[str]) -> bool:
+    """Whether the client answers every check as the service does, but for how it counts revisions."""
+    pairs = [(subject, feature) for subject in subjects for feature in FEATURES]
+    body = {"pairs": [{"subject": subject, "feature": feature} for subject, feature in pairs]}
+    told = (await entitlements.post("checks", body)).json()["answers"]
+    for (subject, feature), expected in zip(pairs, told, strict=True):
+        answer = client.check(subject, feature, agency_id=entitlements.agency)
+        until = answer.valid_until and answer.valid_until.isoformat().replace("+00:00", "Z")
+        assert answer.revision <= expected["revision"]
+        found = {**answer._asdict(), "valid_until": until, "revision": expected["revision"]}
+        if {name: found[name] for name in expected if name in found} != {
+            name: value for name, value in expected.items() if name in found
+        }:
+            return False
+    return True
+
+
+async def test_a_client_agrees_with_the_service_through_a_whole_life(entitlements: Entitlements) -> None:
+    service = entitlements.service
+    service.clock.move(START - 30 * DAY)
+    await entitlements.enroll(cap=20)
+    subjects = ["sub_" + "0" * 32]
+
+    async def settled() -> bool:
+        quiet = await service.admin.fetchval(
+            "select not exists (select from outbox) and not exists (select from closing)"
+        )
+        return bool(quiet) and await agrees(entitlements, client, subjects)
+
+    async def act(path: str, body: Any = None) -> None:
+        reply = await entitlements.post(path, body or {})
+        assert reply.status_code in {200, 201}, reply.text
+
+    async with following(entitlements) as client:
+        seats = [await keep(entitlements, f"of.{state}", state) for state in ("reserved", "invited", "assigned")]
+        await entitlements.import_file("email\nrow.1@nasa.gov\nrow.2@nasa.gov\nrow.3@nasa.gov\nrow.4@nasa.gov\n")
+        rows = await service.admin.fetch("select subject_ref from seat")
+        subjects += [row["subject_ref"] for row in rows]
+        await entitlements.eventually(settled)
+        service.clock.move(START)
+        assert await agrees(entitlements, client, subjects)
+        await act(f"{seats[0]}/invitation")
+        await act(f"{seats[2]}/activation")
+        await act("usage", {"subject": "row.1@nasa.gov", "feature": "deep-research"})
+        await act(f"{seats[2]}/suspension")
+        await entitlements.import_file("email\nrow.2@nasa.gov\n", "seat-suspensions")
+        await entitlements.import_file("from,to\nrow.3@nasa.gov,other@nasa.gov\n", "seat-transfers")
+        await entitlements.import_file("email\nrow.4@nasa.gov\n", "seat-revocations")
+        await entitlements.eventually(settled)
+        rows = await service.admin.fetch("select subject_ref from seat")
+        subjects = [subjects[0], *{row["subject_ref"] for row in rows}]
+        for suspended, event in (
+            (True, AgencySuspended(agency_id="NASA", enrollment_id="enr_1", reason="atu_lapsed", suspended_at=START)),
+            (False, AgencyReinstated(agency_id="NASA", enrollment_id="enr_1", reinstated_at=START)),
+        ):
+            await service.publish(event)
+            await entitlements.eventually(partial(service.admin.fetchval, "select suspended = $1 from pool", suspended))
+            await entitlements.eventually(settled)
+        await act(f"{seats[2]}/reinstatement")
+        await act(f"{seats[2]}/transfer", {"email": "third@nasa.gov"})
+        await act(f"{seats[0]}/revocation")
+        await act("pool/resize", {"cap": 30})
+        to_agency = {"feature": "deep-research", "reason": "pilot", "ends_at": (START + 70 * DAY).isoformat()}
+        await act("grants", to_agency)
+        await act("grants", {"feature": "frontier-models", "subject": "row.2@nasa.gov", "reason": "pilot"})
+        await act("grants", {"feature": "deep-research", "subject": "later@nasa.gov", "reason": "pilot"})
+        await entitlements.import_file("email\nlater@nasa.gov\n")
+        rows = await service.admin.fetch("select subject_ref from seat")
+        subjects = [subjects[0], *{row["subject_ref"] for row in rows}]
+        await entitlements.eventually(settled)
+        for instant in (START + 15 * DAY, START + 60 * DAY - timedelta.resolution, START + 60 * DAY):
+            service.clock.move(instant)
+            await entitlements.eventually(settled)
+        assert {answer.reason for answer in map(client.check, subjects, repeat("deep-research"))} >= {"granted"}
+        grants = (await entitlements.get("grants")).json()["items"]
+        await act(f"grants/{grants[-1]['grant_id']}/revocation", {"reason": "over"})
+        await entitlements.eventually(settled)
+        service.clock.move(START + 71 * DAY)
+        await entitlements.eventually(settled)
+        assert await compare(entitlements) == []  # a grant that has ended is no difference
+        await service.publish(entitlements.term(), entitlements.renewal("accepted"))
+
+        async def renewed() -> bool:
+            return bool((await entitlements.pool())["ends_at"][:10] == NEXT_END.date().isoformat())
+
+        await entitlements.eventually(renewed)
+        service.clock.move(END)
+        await entitlements.eventually(settled)
+        await service.publish(entitlements.withdrawn(at=END))
+        await entitlements.eventually(lambda: service.admin.fetchval("select withdrawn_at is not null from pool"))
+        await entitlements.eventually(settled)
+        await service.publish(entitlements.enrolled(9, "enr_2").model_copy(update={"ends_at": NEXT_END}))
+        await entitlements.eventually(lambda: service.admin.fetchval("select enrollment_id = 'enr_2' from pool"))
+        await entitlements.import_file("email\nrow.1@nasa.gov\n")
+        await entitlements.eventually(settled)
+        await entitlements.eventually(lambda: len(client) == 1)
+        assert client.staleness_seconds is not None
+        assert client.staleness_seconds < 10
+    assert await compare(entitlements) == []
+
+    # The last state of a key once a transaction: who got a seat again has one record of it, and no tombstone.
+    again = [each for each in await service.published(SubjectAccess) if each.data.generation == 2]
+    assert len(again) == 1
+    erased = await service.published(SubjectAccessErased)
+    assert again[0].envelope.correlation_id not in {each.envelope.correlation_id for each in erased}
+
+
+async def test_a_rebuild_publishes_what_differs_and_goes_on_where_it_was_killed(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = entitlements.service
+    await entitlements.enroll(cap=10)
+    await entitlements.assign_seats(7)  # six of them without a record
+    await keep(entitlements, "kept", "reserved")
+    stray = SubjectAccess(agency_id="NASA", subject_ref="sub_stray", revision=1, generation=1, seat="active")
+    await service.publish(stray)
+    assert await compare(entitlements) == [Difference("NASA", "records of 7 people")]
+    await service.admin.execute("update pool set suspended = true")
+    assert await compare(entitlements) == [Difference("NASA", "its own record and records of 7 people")]
+
+    with monkeypatch.context() as killed:
+        killed.setattr(snapshots, "STEP_SEATS", 3)
+
+        async def die_at_the_second(uow: Any, agency_id: str, subject_refs: Sequence[str]) -> None:
+            await publish_subjects(uow, agency_id, subject_refs)
+            killed.setattr(snapshots, "publish_subjects", None)
+
+        killed.setattr(snapshots, "publish_subjects", die_at_the_second)
+        with pytest.raises(TypeError):
+            await swap(entitlements)
+    await entitlements.eventually(lambda: service.admin.fetchval("select not exists (select from outbox)"))
+    assert await swap(entitlements) == [Difference("NASA", "records of 4 people")]
+    assert await swap(entitlements) == []
+    audited = await service.admin.fetch("select after from audit where command = 'RebuildProjection' order by id")
+    assert [row["after"] for row in audited] == ['{"itself": true, "people": 7}', '{"itself": false, "people": 4}']
+    agency = (await service.published(AgencyAccess))[-1].data
+    assert agency.suspended
+    async with following(entitlements) as client:
+        assert len(client) == 8
+        assert client.check("sub_stray").reason == "no_seat"
+
+
+async def test_a_client_starts_anew_on_a_topic_that_was_made_again(entitlements: Entitlements) -> None:
+    service = entitlements.service
+    settings = service.runtime.settings
+    await entitlements.enroll(cap=10)
+    assert (await entitlements.assign(1)).status_code == 201
+    [access] = await entitlements.eventually(lambda: service.published(SubjectAccess))
+    subject = access.data.subject_ref
+
+    async with following(entitlements, max_staleness_seconds=60.0) as client:
+        assert client.check(subject, "deep-research").reason == "window_open"
+        kafka = kafka_at(settings.kafka_bootstrap)
+        await delete_topics(kafka, [settings.topic_prefix + AgencyAccess.topic])
+        await create_topics(kafka, settings.topic_prefix, [topics()[AgencyAccess.topic]], partitions=PARTITIONS)
+        await entitlements.eventually(lambda: len(client) == 0)
+        assert await swap(entitlements) == [Difference("NASA", "its own record and records of 1 people")]
+
+        async def answers() -> bool:
+            with suppress(NotReady):
+                return client.check(subject, "deep-research").reason == "window_open"
+            return False
+
+        await entitlements.eventually(answers)
+
+
+async def test_what_the_copy_cannot_answer_is_asked_of_the_service(entitlements: Entitlements) -> None:
+    """Its Kafka cannot be reached, or what it has is too old."""
+    await entitlements.enroll(cap=10)
+    assert (await entitlements.assign(1)).status_code == 201
+    [access] = await entitlements.eventually(lambda: entitlements.service.published(SubjectAccess))
+    subject = access.data.subject_ref
+    async with served(entitlements) as url:
+        ask = HttpChecks(url, token=lambda: entitlements.service.token("entitlements:read"))
+        async with EntitlementsClient({"bootstrap_servers": "127.0.0.1:1"}, fallback=ask) as client:
+            with pytest.raises(NotReady):
+                client.check(subject)
+            with pytest.raises(NotReady):
+                await client.check_or_ask(subject)  # of which agency?
+            answer = await client.check_or_ask(subject, "deep-research", agency_id="NASA")
+            assert (answer.verdict, answer.reason, answer.valid_until) == ("allowed", "window_open", START + 60 * DAY)
+            assert (await client.check_or_ask(subject, agency_id="NASA")).reason == "seat_assigned"
+            await entitlements.eventually(lambda: client.failure)
+        async with following(entitlements, fallback=ask, max_staleness_seconds=0.0) as stale:
+            with pytest.raises(Stale, match="more than 0 s"):
+                stale.check(subject)
+            assert (await stale.check_or_ask(subject, "deep-research")).revision == 2
+
+
+@asynccontextmanager
+async def served(entitlements: Entitlements) -> AsyncIterator[str]:
+    """The service's address, for clients that are not the test's own."""
+    server = uvicorn.Server(uvicorn.Config(entitlements.service.process.app, port=0, lifespan="off", log_level="error"))
+    serving = asyncio.create_task(server.serve())
+    try:
+        await entitlements.eventually(lambda: server.started)
+        [listening] = server.servers[0].sockets
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
