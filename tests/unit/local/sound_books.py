@@ -9,7 +9,15 @@ from typing import Any
 from muster_contracts import Envelope, Event, Money, event_id, source_of
 from muster_contracts.billing import InvoiceIssued, InvoicePaid, RenewalDecided, TermStarted
 from muster_contracts.enrollment import AgencyEnrolled
-from muster_contracts.entitlements import FeatureWindowOpened, SeatAssigned, SeatRevoked, TrialEndingSoon, TrialExpired
+from muster_contracts.entitlements import (
+    FeatureCatalogPublished,
+    FeatureWindowChanged,
+    FeatureWindowOpened,
+    SeatAssigned,
+    SeatRevoked,
+    TrialEndingSoon,
+    TrialExpired,
+)
 from muster_local.demo.cast import Agency
 from muster_local.demo.evidence import READ, Books, Delivery, Entry, Evidence, Term
 from muster_local.demo.log import Fact
@@ -18,6 +26,7 @@ from muster_notify.domain.rules import rules, types_on_request
 
 START = datetime(2025, 8, 6, 14, tzinfo=UTC)
 TRIAL_END = START + timedelta(days=60)
+CATALOG_AT = datetime(2026, 2, 2, 14, tzinfo=UTC)
 YEAR_END = datetime(2026, 8, 6, 14, tzinfo=UTC)
 DOLLAR = Money(amount_minor=100, currency="USD")
 
@@ -41,6 +50,11 @@ def facts_of(events: Sequence[tuple[Event, datetime]]) -> list[Fact]:
         )
         facts.append(Fact(event.topic, envelope, json.loads(event.model_dump_json())))
     return facts
+
+
+def is_sent(fact: Fact) -> bool:
+    """Whether a webhook for all events gets it."""
+    return fact.topic in READ["notify"] and fact.envelope.type not in types_on_request()
 
 
 def seat(event: Callable[..., Event], number: int, **more: Any) -> Event:
@@ -82,6 +96,28 @@ def sound_events() -> list[tuple[Event, datetime]]:
             for days in (14, 7, 1)
         ),
         (TrialExpired(**trial, expired_at=TRIAL_END, mode_after="quota", monthly_quota_after=25), TRIAL_END),
+        (
+            FeatureCatalogPublished(
+                agency_id="*",
+                catalog_id="features",
+                number=2,
+                rule="now",
+                features=[],
+                published_at=CATALOG_AT,
+            ),
+            CATALOG_AT,
+        ),
+        (
+            FeatureWindowChanged(
+                **trial,
+                mode="unlimited",
+                starts_at=START,
+                ends_at=TRIAL_END,
+                mode_after="quota",
+                monthly_quota_after=50,
+            ),
+            CATALOG_AT,
+        ),
         (
             RenewalDecided(
                 agency_id="NASA",
@@ -148,7 +184,7 @@ def evidence_of(events: Sequence[tuple[Event, datetime]]) -> Evidence:
         for number, fact in enumerate(facts)
         for rule, channel, recipient in [
             *((rule.name, "email", rule.recipient) for rule in rules().for_event(fact.envelope.type)),
-            *([] if fact.envelope.type in types_on_request() else [("webhook", "webhook", "whk_1")]),
+            *([("webhook", "webhook", "whk_1")] if is_sent(fact) else []),
         ]
     ]
     by_event = {fact.envelope.id: fact for fact in facts}

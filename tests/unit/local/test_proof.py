@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from muster_contracts.enrollment import AgencyWithdrawn
-from muster_contracts.entitlements import SeatAssigned, SeatRevoked, TrialExpired
+from muster_contracts.entitlements import FeatureWindowChanged, SeatAssigned, SeatRevoked, TrialExpired
 from muster_local.demo.cast import Agency
 from muster_local.demo.evidence import Entry, Evidence, Term
 from muster_local.demo.proof import LINES, prove
 from muster_local.demo.proof.deliveries import mails_arrived, one_delivery_per_intent, webhooks_verified
 from muster_local.demo.proof.program import (
+    catalog_reached_everyone,
     everyone_enrolled,
     ledger_balances,
     one_term_and_invoice,
@@ -104,6 +105,12 @@ def test_a_trial_that_expired_at_another_instant() -> None:
 def test_a_trial_of_an_agency_that_has_left() -> None:
     left = AgencyWithdrawn(agency_id="NASA", enrollment_id="enr_1", reason="reorganized", withdrawn_at=START)
     assert not trials_expired_once(with_more((left, START))).ok
+
+
+def test_an_agency_that_a_change_of_the_catalog_did_not_reach_or_reached_twice() -> None:
+    assert not catalog_reached_everyone(without("FeatureWindowChanged")).ok
+    again = next(event for event in sound_events() if isinstance(event[0], FeatureWindowChanged))
+    assert not catalog_reached_everyone(with_more(again)).ok
 
 
 def test_an_instant_at_which_the_clock_never_stood(sound: Evidence) -> None:

@@ -80,6 +80,11 @@ class ProgramClient:
         )
         return response.json()
 
+    async def put(self, service: str, path: str, body: Mapping[str, Any]) -> Any:
+        """Set what is at a path, and return the reply's JSON."""
+        response = await self._send("PUT", service, path, 200, key=uuid.uuid4().hex, json=body)
+        return response.json()
+
     async def upload(self, service: str, path: str, content: bytes, content_type: str, *, expect: int = 200) -> Any:
         """Send a file and return the reply's JSON."""
         response = await self._send(

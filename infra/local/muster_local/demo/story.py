@@ -15,6 +15,7 @@ from typing import Any
 from muster_local.coordinator import Coordinator
 from muster_local.demo import cast
 from muster_local.demo.cast import Agency, Person
+from muster_local.demo.catalog_change import change_catalog
 from muster_local.demo.program import ProgramClient, Unexpected
 from muster_local.receiver import Receiver
 
@@ -39,6 +40,7 @@ _RECEIVER_UP_AT = _at(2025, 10, 13, 0)
 _LAPSES_AT = _at(2026, 1, 15, 0)
 _CHECKED_AT = _at(2026, 1, 20)
 _RENEWED_AT = _at(2026, 1, 22)
+_CATALOG_AT = _at(2026, 2, 2)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,11 @@ class Story:
             Scene(_RECEIVER_UP_AT, "The outside system is back", self._receiver.come_up),
             Scene(_CHECKED_AT, f"{cast.LAPSING} has had no authorization since {_LAPSES_AT:%B %d}", self._check_lapsed),
             Scene(_RENEWED_AT, f"{cast.LAPSING} is authorized again", self._authorize_again),
+            Scene(
+                _CATALOG_AT,
+                "The catalog allows more Deep Research after the trial",
+                partial(change_catalog, self._program, self._coordinator),
+            ),
             Scene(cast.END, "A year and a day are over", self._coordinator.settle),
         ]
         for enrolls_at, group in groupby(self._agencies, key=lambda agency: agency.enrolls_at):

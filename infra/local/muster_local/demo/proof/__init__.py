@@ -6,6 +6,7 @@ from muster_local.demo.evidence import Evidence
 from muster_local.demo.proof.deliveries import mails_arrived, one_delivery_per_intent, webhooks_verified
 from muster_local.demo.proof.line import Line
 from muster_local.demo.proof.program import (
+    catalog_reached_everyone,
     everyone_enrolled,
     ledger_balances,
     one_term_and_invoice,
@@ -21,6 +22,7 @@ LINES: Sequence[Callable[[Evidence], Line]] = (
     one_term_and_invoice,
     seats_within_cap,
     trials_expired_once,
+    catalog_reached_everyone,
     streams_gapless,
     streams_applied,
     effects_once,

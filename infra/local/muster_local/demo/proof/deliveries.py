@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 
 from muster_contracts import topics
-from muster_local.demo.evidence import Evidence
+from muster_local.demo.evidence import READ, Evidence
 from muster_local.demo.log import Stream
 from muster_local.demo.proof.line import Line, conclude, differences, first_occurrences
 from muster_notify.domain.deliveries import WEBHOOK_RULE
@@ -16,7 +16,8 @@ def one_delivery_per_intent(evidence: Evidence) -> Line:
     for fact in first_occurrences(evidence.facts):
         event_id, event_type = fact.envelope.id, fact.envelope.type
         due.update((event_id, rule.name) for rule in rules().for_event(event_type))
-        if topics()[fact.topic].access == "public" and event_type not in types_on_request():
+        topic = topics()[fact.topic]
+        if topic.access == "public" and topic.name in READ["notify"] and event_type not in types_on_request():
             due[event_id, WEBHOOK_RULE] += 1
     made = Counter((d.event_id, d.rule) for d in evidence.deliveries)
     faults = differences("delivery of", due, made)

@@ -4,6 +4,7 @@ from collections import Counter
 from datetime import datetime, timedelta
 
 from muster_local.demo.cast import END
+from muster_local.demo.catalog_change import FEATURE, QUOTA
 from muster_local.demo.evidence import Evidence
 from muster_local.demo.proof.line import Line, conclude, differences, first_occurrences, named
 
@@ -109,6 +110,24 @@ def trials_expired_once(evidence: Evidence) -> Line:
         f"{trials} trials, {expired} expired, none late",
         due,
     )
+
+
+def catalog_reached_everyone(evidence: Evidence) -> Line:
+    """Each agency that was enrolled when the catalog changed has the new terms, and was told once."""
+    published = {data["number"]: fact.envelope.time for fact, data in named(evidence, "FeatureCatalogPublished")}
+    due: Counter[tuple[str, int]] = Counter()
+    for at in published.values():
+        enrolled = {fact.envelope.agency_id for fact, _ in named(evidence, "AgencyEnrolled") if fact.envelope.time < at}
+        left = {fact.envelope.agency_id for fact, _ in named(evidence, "AgencyWithdrawn") if fact.envelope.time < at}
+        due.update((agency_id, QUOTA) for agency_id in enrolled - left)
+    told = Counter(
+        (fact.envelope.agency_id, data["monthly_quota_after"])
+        for fact, data in named(evidence, "FeatureWindowChanged")
+        if data["feature"] == FEATURE
+    )
+    faults = differences("change of the catalog for", due, told)
+    detail = f"{len(published)} version, {told.total()} agencies with a quota of {QUOTA}"
+    return conclude("A change of the catalog reached every agency, once", faults, detail, due)
 
 
 def ledger_balances(evidence: Evidence) -> Line:
