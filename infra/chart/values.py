@@ -68,7 +68,7 @@ _RULES: Mapping[str, Schema] = {
     "replicas": _NUMBER_OR_NULL,
     "terminationGracePeriodSeconds": _NUMBER_OR_NULL,
     "pods.spread": _one_of("ScheduleAnyway", "DoNotSchedule"),
-    "pods.secretFileMode": {"type": "integer", "minimum": 0, "maximum": 511},
+    "pods.secretFileMode": {"enum": [0o400, 0o440, 0o444]},
     "pods.tolerations": _OBJECTS,
     "pods.labels": _TEXTS,
     "pods.nodeSelector": _TEXTS,
@@ -160,8 +160,9 @@ def _rule(path: str) -> Schema | None:
 
 
 def schema(text: str) -> str:
-    """The JSON Schema of a values.yaml: strict within blocks, open at the root for a parent chart's values."""
-    root: Schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "properties": {}}
+    """The JSON Schema of a values.yaml, which knows every key, and at the root those that a parent chart may add."""
+    root: Schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | _of_block()
+    root["properties"] |= {"global": {"type": "object"}, "enabled": {"type": "boolean"}}
     blocks: dict[str, Schema] = {"": root}
     for value in values_of(text):
         above, _, key = value.path.rpartition(".")

@@ -68,6 +68,17 @@ def test_the_settings_of_a_pod_are_settings_of_its_service() -> None:
             assert ours - known == {"MUSTER_SECRETS_DIR"}, name
 
 
+def test_a_setting_is_as_it_was_written() -> None:
+    written = {"MUSTER_OUTBOX_ROWS": 2_000_000, "MUSTER_CONSUMER_STUCK_SECONDS": 0.5, "MUSTER_ALLOW_PLAINTEXT": True}
+    (pod,) = (
+        pod
+        for name, pod in pods(render({"services": {"billing": {"settings": written}}}))
+        if name == "muster-billing-all"
+    )
+    variables = environment(containers(pod)[0])
+    assert [variables[name] for name in written] == ["2000000", "0.5", "true"]
+
+
 def test_an_operators_job_gets_what_all_share_of_kafka_and_its_own() -> None:
     values = {
         "settings": {"MUSTER_KAFKA_TOKEN_URL": "https://login.example.gov/token", "MUSTER_LOG_LEVEL": "debug"},

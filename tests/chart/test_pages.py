@@ -6,11 +6,12 @@ import pytest
 
 from infra.chart.generate import CHART, README, ROOT
 from infra.chart.values import values_of
+from muster_runtime.settings import Settings
 from tests.chart.rendering import EXAMPLES, Values, example, of_kind, pods, render
 
 PAGES = [README, *sorted((ROOT / "infra" / "runbooks").glob("*.md"))]
 BLOCKS = {
-    file.name: blocks
+    str(file.relative_to(ROOT / "infra")): blocks
     for file in PAGES
     if (blocks := re.findall(r"^ *```sh kubernetes\n(.*?)^ *```", file.read_text("utf-8"), flags=re.M | re.S))
 }
@@ -18,22 +19,26 @@ BLOCKS = {
 
 def test_the_pages_are_those_of_the_operations() -> None:
     assert set(BLOCKS) == {
-        *("README.md", "upgrade.md", "rollback.md", "scaling.md", "drain.md", "rotate-secrets.md", "restore.md")
+        "chart/README.md",
+        *(
+            f"runbooks/{name}.md"
+            for name in ("README", "upgrade", "rollback", "scaling", "drain", "rotate-secrets", "restore")
+        ),
     }
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_page_names_what_there_is(name: str) -> None:
     known = {value.path for value in values_of((CHART / "values.yaml").read_text("utf-8"))}
-    script = "\n".join(BLOCKS[name])
+    script = "\n".join(BLOCKS[name]).replace("$SERVICE", "billing").replace("$ROLE", "api")
     for path in re.findall(r"--set \"?([\w.]+)=", script):
         assert path in known or re.sub(r"\.roles\.\w+\.replicas$", ".roles", path) in known, path
     for deployment in re.findall(r"deployment/([\w-]+)", script):
         assert deployment in of_kind(example("standard"), "Deployment")
     operation: Values = {"operations": {"args": ["muster_operator", "streams"]}}
     labels = {item for _, pod in pods(render(operation)) for item in pod["metadata"]["labels"].items()}
-    for label, value in re.findall(r'--selector "?([\w./]+)=([\w$]+)', script):
-        assert (label, value.replace("$SERVICE", "billing")) in labels, label
+    for label, value in re.findall(r'--selector "?([\w./]+)=(\w+)', script):
+        assert (label, value) in labels, label
 
 
 def test_the_readme_names_every_example_and_secret() -> None:
@@ -48,6 +53,15 @@ def test_the_readme_names_every_example_and_secret() -> None:
 def test_every_link_of_the_readme_leads_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)", README.read_text("utf-8")):
         assert (README.parent / target).exists(), target
+
+
+def test_the_page_on_scale_counts_every_profiles_connections() -> None:
+    (row,) = re.findall(r"^\| connections to Postgres.*$", (ROOT / "docs" / "scale.md").read_text("utf-8"), flags=re.M)
+    each = 2 * Settings.model_fields["postgres_pool_size"].default + 3
+    for profile in ("small", "standard", "large"):
+        deployments = of_kind(render({"profile": profile}), "Deployment").values()
+        count = sum(found["spec"]["replicas"] for found in deployments)
+        assert f"{each * count:,}" in re.findall(r"[\d,]+", row), profile
 
 
 def _standard_sources() -> list[list[dict[str, dict[str, str]]]]:

@@ -27,6 +27,8 @@ WRONG: list[tuple[Values, str]] = [
     ({"networkPolicy": {"webhooks": {"except": ["10.0.0.0"]}}}, "at '/networkPolicy/webhooks/except/0'"),
     ({"networkPolicy": {"postgres": {"ports": ["5432"]}}}, "at '/networkPolicy/postgres/ports/0'"),
     ({"pods": {"spread": "Never"}}, "at '/pods/spread'"),
+    ({"pods": {"secretFileMode": 440}}, "at '/pods/secretFileMode'.*256, 288, 292"),  # 0440, meant in octal
+    ({"networkPolicies": {"enabled": False}}, "'networkPolicies' not allowed"),
     ({"tracing": {"ratio": 5}}, "at '/tracing/ratio'"),
     ({"monitoring": {"podMonitor": {"interval": "30"}}}, "at '/monitoring/podMonitor/interval'"),
     ({"operations": {"service": "payments"}}, "at '/operations/service'"),
@@ -35,7 +37,25 @@ WRONG: list[tuple[Values, str]] = [
 # Values of the right form that cannot work.
 HOPELESS: list[tuple[Values, str]] = [
     ({"kafka": {"bootstrap": ""}}, "kafka.bootstrap is not set: name every broker"),
+    (
+        {"kafka": {"bootstrap": "kafka-0.example.gov"}},
+        'kafka.bootstrap has "kafka-0.example.gov", which is not host:port',
+    ),
+    ({"kafka": {"bootstrap": "kafka-0:9093;kafka-1:9093"}}, "which is not host:port: name every broker, separated by"),
+    (
+        {
+            "kafka": {"saslMechanism": "OAUTHBEARER"},
+            "settings": {"MUSTER_KAFKA_TOKEN_URL": "https://login.example.gov"},
+        },
+        "services.billing.settings.MUSTER_KAFKA_CLIENT_ID is not set, which OAUTHBEARER needs",
+    ),
     ({"oidc": {"issuer": ""}}, "oidc.issuer is not set"),
+    ({"oidc": {"issuer": "login.example.gov"}}, 'oidc.issuer is "login.example.gov", which is not a URL'),
+    ({"tracing": {"endpoint": "collector:4318"}}, 'tracing.endpoint is "collector:4318", which is not a URL'),
+    (
+        {"operations": {"args": ["streams", "check"]}},
+        'operations.args begins with "streams".*begin with muster_operator',
+    ),
     ({"smtp": {"host": ""}}, "smtp.host is not set, which notify needs in production"),
     ({"kafka": {"securityProtocol": "PLAINTEXT"}}, "which production refuses: use SSL or SASL_SSL"),
     ({"trustedCA": {"configMap": "a", "secret": "b"}}, "trustedCA.configMap and trustedCA.secret are both set"),
@@ -97,6 +117,9 @@ RIGHT: list[Values] = [
     {"services": {"billing": {"roles": {"all": {"replicas": 12}}}}},
     {"roles": {"all": {"terminationGracePeriodSeconds": 300}}},
     {"migrations": {"ttlSeconds": None}},
+    {"enabled": True},  # a parent chart's condition
+    {"kafka": {"bootstrap": "kafka-0.example.gov:9093, [2001:db8::1]:9093"}},
+    {"oidc": {"issuer": "muster", "jwks": "/etc/muster/keys.json"}},
 ]
 
 

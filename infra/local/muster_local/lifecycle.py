@@ -13,6 +13,8 @@ from muster_contracts import SERVICES
 from muster_local.addresses import without_secrets
 from muster_local.demo.cast import register
 from muster_local.demo.program import ProgramClient
+from muster_local.programs import MAIL
+from muster_local.servers import secured_listeners
 from muster_local.stack import Stack, StackFailed
 from muster_operator.failures import BadInput
 from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption
@@ -96,6 +98,8 @@ def _ports(given: list[str]) -> dict[str, int]:
         name, _, number = each.partition("=")
         if not (name and number.isdecimal() and 0 < int(number) < 65_536):
             raise BadInput(f"--port {each}: must be NAME=NUMBER with a number from 1 to 65535")
+        if name not in (listeners := [*secured_listeners(), MAIL, *SERVICES]):
+            raise BadInput(f"--port {each}: the name must be one of {', '.join(listeners)}")
         ports[name] = int(number)
     return ports
 

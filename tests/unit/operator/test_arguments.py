@@ -42,6 +42,7 @@ ELSEWHERE = {
         (["rebuild", "payroll.directory"], "must be a service and its projection, such as 'notify.directory'"),
         (["rebuild", "notify.directory"], "MUSTER_POSTGRES_WORKER_DSN is not set"),
         (["up", "--maintenance", "payroll"], "--maintenance payroll: must be one of"),
+        (["up", "--port", "payroll=8005"], "--port payroll=8005: the name must be one of postgres, kafka"),
         (["token", "--scope", "billing:read"], "Missing option '--agency'"),
         (["token", "--scope", "billing:read", "--agency", "nasa"], "--agency nasa: must be an agency's ID"),
         (["token", "--scope", "banana", "--agency", "NASA"], "--scope banana: must be one of"),

@@ -163,7 +163,9 @@ operator's, `here`, the service that runs in the same pod.
 {{- define "muster.environment" -}}
 {{- $variables := list -}}
 {{- range $name, $value := include "muster.settings" . | fromJson -}}
-{{- $variables = append $variables (dict "name" $name "value" (toString $value)) -}}
+{{- /* A number is a float here, and toString makes 2e+06 of two million. */ -}}
+{{- $text := ternary (toJson $value) (toString $value) (kindIs "float64" $value) -}}
+{{- $variables = append $variables (dict "name" $name "value" $text) -}}
 {{- end -}}
 {{ toYaml $variables }}
 {{- end }}
