@@ -189,6 +189,11 @@ async def test_no_role_can_change_what_is_recorded_or_sealed(sealing: RunningSer
         *(f"truncate {table}" for table in ("audit", "audit_seal")),
         "alter table audit disable row level security",
         "alter function drop_sealed_audit(interval, integer) security invoker",
+        # A row with the highest id would be sealed last of all, and no later row ever.
+        """
+        insert into audit (id, recorded_at, agency_id, actor, command, correlation_id)
+        overriding system value values (9223372036854775807, now(), 'NASA', 'x', 'X', 'cor_1')
+        """,
     ]
     if role == "api":
         statements += [
@@ -205,6 +210,14 @@ async def test_no_role_can_change_what_is_recorded_or_sealed(sealing: RunningSer
         if role == "worker":
             with pytest.raises(asyncpg.InvalidParameterValueError, match="365 days at least"):
                 await connection.fetchval("select drop_sealed_audit(interval '364 days', 1000)")
+            # Rows stay that are younger than a year, whatever a seal that the caller makes says of them.
+            forged = "$1, $1, 1, repeat('0', 64), repeat('0', 64), '2000-01-01'"
+            for number, row_id in ((2, 1), (3, 2), (4, 2)):
+                insert = f"insert into audit_seal select 'NASA', {number}, {forged}"
+                async with connection.transaction():
+                    await connection.execute("select lock_agencies(array['NASA'], now())")
+                    await connection.execute(insert, row_id)
+            assert await connection.fetchval("select drop_sealed_audit(interval '365 days', 1000)") == 0
             # A table of the caller's own does not stand for the owner's.
             await sealing.admin.execute("grant temporary on database " + await name_of(sealing) + " to probe_worker")
             await connection.execute("create temp table audit_seal as table audit_seal")
