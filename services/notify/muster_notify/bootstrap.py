@@ -1,5 +1,6 @@
 """Builds notify from its parts."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from muster_notify.adapters.vault import Vault
 from muster_notify.adapters.webhooks import WebhookSender
 from muster_notify.api import make_router, operators_router
 from muster_notify.domain.deliveries import Channel
-from muster_notify.handlers.disabling import warnings
+from muster_notify.handlers.disabling import disabled_warnings
 from muster_notify.publishing import audit_sealed
 from muster_notify.repository import deliveries, purge, replays
 from muster_notify.settings import NotifySettings
@@ -18,6 +19,8 @@ from muster_notify.subscriptions import SUBSCRIPTIONS
 from muster_notify.workers import replayer
 from muster_notify.workers.dispatcher import Dispatcher
 from muster_notify.workers.rebuild import Directory
+from muster_notify.workers.resealer import Resealer, nothing_due
+from muster_runtime.database.connections import Connection
 from muster_runtime.database.schema import Schema
 from muster_runtime.scheduling.retention import Retention
 from muster_runtime.service import Service, Worker
@@ -36,6 +39,11 @@ def build(settings: NotifySettings | None = None) -> Service:
             Channel.WEBHOOK: WebhookSender(vault, policy, settings.webhook_timeout_seconds),
         }
     )
+    resealer = Resealer(vault)
+
+    async def warnings(connection: Connection) -> Sequence[str]:
+        return [*await disabled_warnings(connection), *resealer.warnings]
+
     return Service(
         name=SCHEMA.name,
         settings=settings,
@@ -48,6 +56,7 @@ def build(settings: NotifySettings | None = None) -> Service:
         workers=[
             Worker("dispatcher", dispatcher.run, deliveries.find_next_due),
             Worker("replayer", replayer.run, replays.find_next_due),
+            Worker("resealer", resealer.run, nothing_due),
         ],
         projections={"directory": Directory.open},
         warnings=warnings,

@@ -38,7 +38,7 @@ class NotifySettings(Settings):
     secret_key: SecretStr = Field(
         default=SecretStr(SANDBOX_SECRET_KEY),
         description="The keys of the webhooks' secrets, separated by commas or line ends: each 32 bytes in URL-safe "
-        "base64. The first seals, all open.",
+        "base64. The first seals, all open; secrets that are sealed with another are sealed again.",
     )
 
     @field_validator("secret_key")

@@ -1,10 +1,12 @@
 """The mail server's password and the key of the webhooks' secrets are rotated while notify works."""
 
+from collections.abc import Awaitable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.fernet import Fernet
+from cryptography.fernet import Fernet, InvalidToken
 from pydantic import SecretStr
 
 from muster_notify.adapters.vault import Vault
@@ -13,6 +15,7 @@ from muster_notify.settings import NotifySettings
 from tests.integration.notify.conftest import START, Notify, contact, enrolled, paid, reinstated
 from tests.integration.notify.mail import MailServer, mail_server
 from tests.integration.notify.receiver import Receiver
+from tests.support.eventually import eventually
 from tests.support.secret_files import SecretFiles, new_password
 from tests.support.services import ServiceRunner
 
@@ -70,3 +73,54 @@ async def test_rotated_passwords_and_keys_lose_no_delivery(
         "select sealed_secret from webhook where id = $1", second["webhook_id"]
     )
     assert Vault(SecretStr(other_key)).open(sealed) == second["secret"]
+
+
+async def test_a_rotated_key_seals_every_secret_again_so_that_the_old_one_can_be_removed(
+    run_service: ServiceRunner, files: SecretFiles, receiver: Receiver
+) -> None:
+    keys = [Fernet.generate_key().decode() for _ in range(3)]
+    old, new, stranger = keys
+    files.put("MUSTER_SECRET_KEY", old)
+    notify = Notify(await run_service(build, NotifySettings, webhook_allow_private=True))
+    notify.service.clock.move(START)
+    first, other = await notify.add_webhook(receiver.url), await notify.add_webhook(f"{receiver.url}/2", "*")
+    rotation = f"/v1/agencies/NASA/webhooks/{first['webhook_id']}/secret-rotation"
+    rotated = (await notify.service.client.post(rotation, json={})).json()
+    deleted = await notify.add_webhook(f"{receiver.url}/3")
+    await notify.service.client.delete(f"/v1/agencies/NASA/webhooks/{deleted['webhook_id']}")
+
+    async def opened_by(key: str) -> set[str]:
+        """The secrets that the key opens."""
+        vault, opened = Vault(SecretStr(key)), set()
+        for row in await notify.service.admin.fetch("select sealed_secret, previous_secret from webhook"):
+            for sealed in (each for each in row if each is not None):
+                with suppress(InvalidToken):
+                    opened.add(vault.open(sealed))
+        return opened
+
+    async def warnings() -> list[str]:
+        found: list[str] = (await notify.get("/health/ready")).json()["warnings"]
+        return found
+
+    secrets = {first["secret"], rotated["secret"], other["secret"]}
+    assert await opened_by(old) == secrets
+    files.put("MUSTER_SECRET_KEY", f"{new},{old}")
+    await eventually(lambda: _are(opened_by(new), secrets))
+    assert await opened_by(old) == set()
+    # Without the old key: both secrets of the rotation sign.
+    files.put("MUSTER_SECRET_KEY", new)
+    await notify.service.publish(enrolled())
+    await eventually(lambda: len(receiver.requests) >= 2)
+    assert {len(request.headers["webhook-signature"].split()) for request in receiver.requests} == {1, 2}
+    assert await warnings() == []
+    # Its own key is lost: readiness says so, and what was sealed stays as it is.
+    files.put("MUSTER_SECRET_KEY", stranger)
+    lost = "webhook endpoints have a secret that no key of MUSTER_SECRET_KEY opens: 2"
+    await eventually(lambda: _are(warnings(), [lost]))
+    files.put("MUSTER_SECRET_KEY", f"{stranger}\n{new}")
+    await eventually(lambda: _are(opened_by(stranger), secrets))
+    await eventually(lambda: _are(warnings(), []))
+
+
+async def _are(found: Awaitable[object], expected: object) -> bool:
+    return await found == expected

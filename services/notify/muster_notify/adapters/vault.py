@@ -2,8 +2,9 @@
 
 import base64
 import secrets
+from collections.abc import Sequence
 
-from cryptography.fernet import Fernet, MultiFernet
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from pydantic import SecretStr
 
 from muster_notify.settings import keys_of
@@ -15,7 +16,7 @@ SECRET_BYTES = 32
 class Vault:
     """Seals secrets with the first of the service's keys, and opens them with any.
 
-    So a key is rotated: the new one is put before the old one, which stays for what is sealed with it.
+    So a key is rotated: the new one is put before the old one, which stays until all is sealed with the new one.
     """
 
     def __init__(self, keys: SecretStr) -> None:
@@ -29,8 +30,21 @@ class Vault:
         """The secret; raises cryptography's InvalidToken if another key sealed it."""
         return self._fernet().decrypt(sealed).decode()
 
+    def seal_anew(self, sealed: bytes) -> bytes | None:
+        """The secret sealed with the first key; None if it is. Raises InvalidToken as `open` does."""
+        try:
+            Fernet(self.keys[0]).decrypt(sealed)
+        except InvalidToken:
+            return self.seal(self.open(sealed))
+        return None
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The keys as their file has them now."""
+        return keys_of(self._keys.get_secret_value())
+
     def _fernet(self) -> MultiFernet:
-        return MultiFernet([Fernet(key) for key in keys_of(self._keys.get_secret_value())])
+        return MultiFernet([Fernet(key) for key in self.keys])
 
 
 def new_secret() -> str:

@@ -42,8 +42,8 @@ async def disable_endpoint(uow: UnitOfWork, delivery: Delivery, reason: str | No
     _log.warning("webhook_disabled", webhook_id=webhook_id, agency_id=owner, reason=reason)
 
 
-async def warnings(connection: Connection) -> Sequence[str]:
-    """The warnings of a ready service: how many endpoints are disabled."""
+async def disabled_warnings(connection: Connection) -> Sequence[str]:
+    """A warning of a ready service: how many endpoints are disabled."""
     disabled = await endpoints.count_disabled(connection)
     WEBHOOKS_DISABLED.labels("notify").set(disabled)
     return [f"webhook endpoints are disabled: {disabled}"] if disabled else []

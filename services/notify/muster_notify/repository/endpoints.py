@@ -151,6 +151,33 @@ async def save_secret(
     )
 
 
+async def list_with_secrets(connection: Connection, after: str, limit: int) -> list[Endpoint]:
+    """The endpoints that have a secret, by their IDs, from the one behind `after` on."""
+    rows = await connection.fetch(
+        """
+        select
+            id, agency_id, url, state, sealed_secret, enabled_at, previous_secret, previous_secret_until
+        from webhook
+        where id > $1 and sealed_secret is not null
+        order by id
+        limit $2
+        """,
+        after,
+        limit,
+    )
+    return [_endpoint(row) for row in rows]
+
+
+async def save_seals(connection: Connection, webhook_id: str, sealed_secret: bytes, previous: bytes | None) -> None:
+    """Replace the seals of an endpoint's secrets, which stay the same."""
+    await connection.execute(
+        "update webhook set sealed_secret = $2, previous_secret = $3 where id = $1",
+        webhook_id,
+        sealed_secret,
+        previous,
+    )
+
+
 async def delete_endpoint(connection: Connection, webhook_id: str) -> None:
     """Delete an endpoint: its row stays and loses its secrets."""
     await connection.execute(

@@ -1,0 +1,102 @@
+"""Seals the secrets of webhooks again, with the first key, after the keys were rotated: so an old key can be removed.
+
+Nothing else changes: who holds a secret keeps it, and no audit row is written.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import structlog
+from cryptography.fernet import InvalidToken
+
+from muster_notify.adapters.vault import Vault
+from muster_notify.domain.endpoints import Endpoint
+from muster_notify.repository import endpoints
+from muster_runtime.context import Context
+from muster_runtime.database.transactions import RETRYABLE
+from muster_runtime.identifiers import new_id
+from muster_runtime.service import Runtime
+
+# How often the keys are looked at. Endpoints are looked at when the keys have changed, and once in a while: a process
+# whose file is replaced later goes on sealing with the old key until then.
+LOOK_SECONDS = 2.0
+ROUND_SECONDS = 300.0
+
+# Endpoints that are looked at in one step.
+STEP = 100
+
+_log = structlog.get_logger(__name__)
+
+
+class Resealer:
+    """The worker. Several processes may run it at once: under the agency's lock, each sees what another has done."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._unreadable = 0
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What was wrong in the last round: how many endpoints have a secret that no key opens."""
+        if not self._unreadable:
+            return []
+        return [f"webhook endpoints have a secret that no key of MUSTER_SECRET_KEY opens: {self._unreadable}"]
+
+    async def run(self, runtime: Runtime) -> None:
+        """Seal again until cancelled."""
+        keys: Sequence[str] = ()
+        again_at = 0.0
+        while True:
+            if (current := self._vault.keys) != keys or time.monotonic() >= again_at:
+                try:
+                    await self._seal_all(runtime)
+                except RETRYABLE as error:
+                    _log.warning("reseal_retried", error=repr(error))
+                else:
+                    keys, again_at = current, time.monotonic() + ROUND_SECONDS
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _seal_all(self, runtime: Runtime) -> None:
+        sealed, unreadable, place = 0, 0, ""
+        while True:
+            async with runtime.database.connection() as connection:
+                found = await endpoints.list_with_secrets(connection, place, STEP)
+            for endpoint in found:
+                try:
+                    if self._sealed_anew(endpoint) is not None:
+                        sealed += await self._seal(runtime, endpoint)
+                except InvalidToken:
+                    unreadable += 1
+                    _log.error("webhook_secret_unreadable", webhook_id=endpoint.id, agency_id=endpoint.agency_id)
+            if len(found) < STEP:
+                break
+            place = found[-1].id
+        self._unreadable = unreadable
+        if sealed:
+            _log.info("webhook_secrets_sealed_again", endpoints=sealed, unreadable=unreadable)
+
+    async def _seal(self, runtime: Runtime, endpoint: Endpoint) -> bool:
+        """Seal an endpoint's secrets again, as they are under its agency's lock. Raises InvalidToken."""
+        context = Context(actor=runtime.service.name, correlation_id=new_id("cor", runtime.clock.now()))
+        async with runtime.database.write(endpoint.agency_id, context=context) as uow:
+            locked = await endpoints.find_endpoint(uow.connection, endpoint.id)
+            secrets = self._sealed_anew(locked)
+            if secrets is None:
+                return False
+            await endpoints.save_seals(uow.connection, locked.id, *secrets)
+        return True
+
+    def _sealed_anew(self, endpoint: Endpoint) -> tuple[bytes, bytes | None] | None:
+        """Both secrets, sealed with the first key; None if they are, or if there is none. Raises InvalidToken."""
+        if endpoint.sealed_secret is None:
+            return None
+        secret = self._vault.seal_anew(endpoint.sealed_secret)
+        previous = endpoint.previous_secret and self._vault.seal_anew(endpoint.previous_secret)
+        if secret is None and previous is None:
+            return None
+        return secret or endpoint.sealed_secret, previous or endpoint.previous_secret
+
+
+async def nothing_due(_connection: object) -> None:
+    """No instant of the runtime's clock is waited for: keys change in real time."""
