@@ -1,6 +1,7 @@
 """What every request passes first: its token, its quotas, its tenant's share of the process; and the access log."""
 
 import asyncio
+import re
 import time
 
 import structlog
@@ -33,6 +34,9 @@ _GIVEN_ONCE = (b"authorization", b"content-type", b"idempotency-key", b"if-match
 
 # A method of the caller's own invention must not make a metric of its own.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+# What is no id and no word of a route: a caller may have put a person's address there.
+_UNKNOWN_SEGMENT = re.compile(r"[^/]*[^/A-Za-z0-9_.*-][^/]*")
 
 log = structlog.get_logger(__name__)
 
@@ -126,7 +130,7 @@ class Gatekeeper:
             "break_glass_used",
             actor=identity.actor,
             method=exchange.request.method,
-            path=exchange.path,
+            path=_UNKNOWN_SEGMENT.sub("…", exchange.path),
             reason=identity.break_glass_reason,
         )
 

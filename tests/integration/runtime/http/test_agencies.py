@@ -118,6 +118,11 @@ async def test_break_glass_is_logged_counted_and_audited(sample: Sample) -> None
         ("warning", "ada", "DELETE", REASON),
     ]
     assert times_used() == before + 2
+    # A refused request is logged as well, and not what its caller put into its path.
+    assert (await sample.client.delete("/v1/agencies/ann.lee@agency.gov/notes", headers=headers)).is_error
+    assert times_used() == before + 3
+    assert '"path": "/v1/agencies/\\u2026/notes"' in sample.logged.getvalue()
+    assert "ann.lee" not in sample.logged.getvalue()
 
 
 @pytest.mark.parametrize("reason", [None, "because"])
