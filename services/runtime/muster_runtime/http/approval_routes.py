@@ -10,7 +10,7 @@ from starlette.types import Message, Scope
 
 from muster_runtime.errors import NotFound, PermanentError, PreconditionFailed
 from muster_runtime.http.approvals import Deciding, ProposalDecided, ProposalOutdated, ProposalReply
-from muster_runtime.http.auth import IdentityDep, requires
+from muster_runtime.http.auth import IdentityDep, check_scopes, requires
 from muster_runtime.http.idempotency import find_reply
 from muster_runtime.http.identity import Identity
 from muster_runtime.http.pagination import PageDep
@@ -82,6 +82,7 @@ def approval_router(service: str) -> APIRouter:
         """Runs the proposed request, and answers with its answer; repeating it answers the same."""
         proposal = await _known(reader, proposal_id)
         if proposal.state is ProposalState.APPROVED:
+            check_scopes(request, identity, proposal.route)
             async with reader.read(proposal.agency_id) as connection:
                 kept = await find_reply(connection, proposal.agency_id, proposal_id)
             if kept is not None:

@@ -15,10 +15,13 @@ from pydantic import BaseModel, Field
 from muster_contracts import Instant
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import Conflict
+from muster_runtime.http.idempotency import InvalidIdempotencyKey
 from muster_runtime.identifiers import new_id
 from muster_runtime.observability import audit
 from muster_runtime.scheduling import proposals
 from muster_runtime.scheduling.proposals import Proposal, ProposalState
+
+_ID_PREFIX = "prp"
 
 E = TypeVar("E", bound=Callable[..., Any])
 
@@ -106,7 +109,7 @@ class Proposing:
         await _rehearse(uow, handler)
         request, scope = self.request, self.request.scope
         proposal = Proposal(
-            proposal_id=new_id("prp", uow.now),
+            proposal_id=new_id(_ID_PREFIX, uow.now),
             agency_id=agency_id,
             state=ProposalState.PENDING,
             route=f"{request.method} {scope['route'].path}",
@@ -181,6 +184,16 @@ def second_person_of(request: Request) -> Proposing | Deciding | None:
         return None
     deciding: Deciding | None = getattr(request.state, "deciding", None)
     return deciding or Proposing(request, within)
+
+
+def check_key(request: Request, idempotency_key: str | None) -> None:
+    """Raise InvalidIdempotencyKey for a caller's key that may be a proposal's id.
+
+    Under that id its approval keeps the answer: whoever had used it first would have answered, and stopped it.
+    """
+    reserved = idempotency_key is not None and idempotency_key.startswith(f"{_ID_PREFIX}_")
+    if reserved and getattr(request.state, "deciding", None) is None:
+        raise InvalidIdempotencyKey(f"Idempotency-Key must not begin with {_ID_PREFIX}_, as a proposal's id does")
 
 
 class _Undone(Exception):

@@ -1,5 +1,6 @@
 """Who may use which route: each declares its scope, and whether only the program may use it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -27,9 +28,7 @@ async def _identify(
     The request's parameters and body are validated only after that.
     """
     identity: Identity = request.state.identity
-    missing = sorted(set(needed.scopes) - identity.scopes)
-    if missing:
-        raise Forbidden(f"the token lacks the scope {missing[0]}", scope=" ".join(needed.scopes))
+    _check_scopes(identity, needed.scopes)
     agency_id = request.path_params.get("agency_id")
     if agency_id is not None and not identity.may_act_for(agency_id):
         raise NotFound(f"there is no agency {agency_id[:40]!r}")
@@ -49,6 +48,19 @@ async def _identify_officer(
             scope=" ".join(needed.scopes),
         )
     return await _identify(request, needed, _documented)
+
+
+def check_scopes(request: Request, identity: Identity, route: str) -> None:
+    """Raise Forbidden unless the caller has the scopes of a route of the application, such as `GET /v1/notes`."""
+    for access in access_to(request.app):
+        if f"{access.method} {access.path}" == route:
+            _check_scopes(identity, access.scopes)
+
+
+def _check_scopes(identity: Identity, needed: Sequence[str]) -> None:
+    missing = sorted(set(needed) - identity.scopes)
+    if missing:
+        raise Forbidden(f"the token lacks the scope {missing[0]}", scope=" ".join(needed))
 
 
 # The caller, whom the middleware has let in.

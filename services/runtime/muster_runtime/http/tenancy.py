@@ -200,6 +200,7 @@ KeyHeader = Annotated[
 
 
 async def _commands(request: Request, identity: IdentityDep, idempotency_key: KeyHeader = None) -> Commands:
+    approvals.check_key(request, idempotency_key)
     key = None if idempotency_key is None else Key(idempotency_key, request)
     return Commands(
         request.app.state.database, identity, request.state.context, key, approvals.second_person_of(request)

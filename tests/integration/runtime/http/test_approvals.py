@@ -72,6 +72,9 @@ async def test_a_proposal_runs_once_when_another_person_approves_it(sample: Samp
     unfit = await people.approve(proposal_id, sample.bearer("sample:read", "sample:write", subject="eve"))
     assert (unfit.status_code, unfit.json()["scope"]) == (403, "sample:operate")
     assert await people.text() == "old"
+    # Nobody answers in its place, under the key that its approval will have.
+    squatting = await people.propose(**{"Idempotency-Key": proposal_id})
+    assert (squatting.status_code, squatting.json()["type"]) == (400, "urn:muster:problem:invalid-idempotency-key")
 
     replies = await asyncio.gather(*(people.approve(proposal_id) for _ in range(10)))
     assert {reply.status_code for reply in replies} <= {200, 409}
@@ -79,6 +82,8 @@ async def test_a_proposal_runs_once_when_another_person_approves_it(sample: Samp
     again = await people.approve(proposal_id)
     assert (again.json()["text"], again.json()["version"]) == ("new!", 2)
     assert again.headers["idempotency-replayed"] == "true"
+    unfit = await people.approve(proposal_id, sample.bearer("sample:read", "sample:write", subject="eve"))
+    assert (unfit.status_code, unfit.json()["scope"]) == (403, "sample:operate")
     decided = await people.proposal(proposal_id)
     assert (decided["state"], decided["decided_by"], decided["body"]) == ("approved", "bob", None)
     assert await people.trail() == [
