@@ -1,4 +1,4 @@
-"""Secrets and personal data on every path of three services, sought everywhere else: they may be nowhere.
+"""Secrets and personal data on every path of the four services, sought everywhere else: they may be nowhere.
 
 Each canary stands for one thing that must stay where it was put. It goes in by every door: requests that are taken,
 refused, and broken by a defect, a file, events from other programs, a mail server and a receiver that refuse. What is
@@ -9,13 +9,15 @@ a stream is parked, replies kept for repeated commands, attempts at deliveries, 
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from io import StringIO
-from urllib.parse import quote, urlsplit
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import structlog
 
+from muster_billing.bootstrap import build as build_billing
+from muster_billing.settings import BillingSettings
 from muster_contracts import topics
 from muster_contracts.enrollment import ContactRecorded
 from muster_enrollment.bootstrap import build as build_enrollment
@@ -30,16 +32,10 @@ from tests.integration.enrollment.program import REGISTER, START, Program, accep
 from tests.integration.notify.conftest import Notify
 from tests.integration.notify.mail import MailServer, mail_server
 from tests.integration.notify.receiver import Receiver, receiving
-from tests.support.collector import Collector, collecting
+from tests.support.canaries import CANARY, CANARY_IN_PATHS, PEOPLE, Searched
+from tests.support.collector import collecting
 from tests.support.eventually import eventually
 from tests.support.services import RunningService, ServiceRunner
-
-CANARY = "canary-password-4711"
-CANARY_IN_PATHS = "canary-path-4712"
-PEOPLE = {
-    kind: {"name": f"Canary{kind.title()} Person", "email": f"canary.{kind}@agency.gov"}
-    for kind in ("contact", "signer", "seat", "broken", "uploaded", "refused", "stranger")
-}
 
 # On the seat's table: a fault whose message quotes an address, as of a value that does not fit its column.
 BREAK_A_SEAT = """
@@ -53,35 +49,19 @@ for each row when (new.email like '%canary.broken%' or new.email like '%canary.u
 execute function quote_the_address();
 """
 
+# On the payments' table: likewise, of what the payer wrote.
+BREAK_A_PAYMENT = """
+create function quote_the_payer() returns trigger language plpgsql as $$
+begin
+    perform new.reference::integer;
+    return new;
+end $$;
+create trigger quote_the_payer before insert on payment
+for each row when (new.reference like '%canary.payer%') execute function quote_the_payer();
+"""
+
 # On notify's directory: a constraint whose detail quotes the whole row.
 BREAK_A_CONTACT = "alter table directory add constraint broken check (email not like '%canary.broken%')"
-
-
-@dataclass
-class Searched:
-    """What was said and kept, by where."""
-
-    logged: StringIO
-    collector: Collector
-    found: dict[str, str] = field(default_factory=dict)
-
-    def add(self, where: str, text: object) -> None:
-        """Search this too."""
-        self.found[where] = self.found.get(where, "") + str(text)
-
-    def canaries(self, secrets: set[str]) -> list[tuple[str, str, str]]:
-        """Each canary that was found: where, which, and what stands around it."""
-        self.found |= {"logs": self.logged.getvalue(), "spans": self.collector.received.decode("utf-8", "replace")}
-        sought = secrets | {
-            part for person in PEOPLE.values() for part in (*person.values(), person["name"].split()[0])
-        }
-        sought |= {quote(each) for each in sought}
-        return [
-            (where, each, text[max(0, place - 200) : place + 200])
-            for where, text in self.found.items()
-            for each in sorted(sought)
-            if (place := text.lower().find(each.lower())) >= 0
-        ]
 
 
 @pytest.fixture
@@ -122,17 +102,25 @@ async def test_no_secret_and_no_person_is_told_where_they_do_not_belong(
                 webhook_allow_private=True,
             )
         )
-        services = {"enrollment": enrolling.service, "entitlements": entitlements, "notify": notify.service}
+        billing = await run_service(build_billing, BillingSettings)
+        services = {
+            "enrollment": enrolling.service,
+            "entitlements": entitlements,
+            "billing": billing,
+            "notify": notify.service,
+        }
         for service in services.values():
             service.clock.move(START)
         await entitlements.admin.execute(BREAK_A_SEAT)
         await notify.service.admin.execute(BREAK_A_CONTACT)
+        await billing.admin.execute(BREAK_A_PAYMENT)
         secrets = {CANARY, CANARY_IN_PATHS, *(urlsplit(s.access.api_dsn).password or "" for s in services.values())}
         secrets |= {service.client.headers["authorization"].removeprefix("Bearer ") for service in services.values()}
 
         await _enroll(enrolling)
         secrets.add(await _add_webhook(notify, receiver))
         await _use_seats(entitlements, searched)
+        await _pay(billing, searched)
         await _send_worthless_events(notify.service)
         await _be_refused(searched, services)
 
@@ -188,6 +176,39 @@ async def _use_seats(entitlements: RunningService, searched: Searched) -> None:
     assert sent.status_code == 202, sent.text
 
 
+async def _pay(billing: RunningService, searched: Searched) -> None:
+    """Read the books; pay, run into a defect, and decide on what is no renewal."""
+    client, books = billing.client, "/v1/agencies/NASA"
+
+    async def invoices() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await client.get(f"{books}/invoices")).json()["items"]
+        return found
+
+    (invoice,) = await eventually(invoices)
+    payments = f"{books}/invoices/{invoice['invoice_id']}/payments"
+    email = PEOPLE["payer"]["email"]
+    headers = {"Idempotency-Key": "paid"}
+    failed = await client.post(payments, json={"amount": invoice["amount"], "reference": email}, headers=headers)
+    assert failed.status_code == 500, failed.text
+    searched.add("the problem of a payment's defect", failed.text)
+    for body in ({"amount": email, "reference": email}, {"amount": {"amount_minor": email, "currency": email}}):
+        assert (await client.post(payments, json=body)).status_code == 422
+    for path in (f"{books}/invoices/{email}/payments", f"{books}/renewals/{email}/decision"):
+        assert (await client.post(path, json={email: email})).status_code == 422
+    paid = await client.post(payments, json={"amount": invoice["amount"], "reference": "schedule 7"}, headers=headers)
+    assert paid.status_code == 201, paid.text
+    for path in (
+        f"{books}/ledger",
+        f"{books}/terms",
+        f"{books}/renewals",
+        "/v1/forecast?fiscal_year=2026",
+        "/v1/reconciliation",
+    ):
+        read = await client.get(path)
+        assert read.status_code == 200, read.text
+        searched.add(f"billing {path}", read.text)
+
+
 async def _send_worthless_events(notify: RunningService) -> None:
     """Contacts that cannot be kept: one that a constraint refuses, and one whose value breaks the contract's rules."""
     person = PEOPLE["broken"]
@@ -214,7 +235,7 @@ async def _be_refused(searched: Searched, services: dict[str, RunningService]) -
     for name, service in services.items():
         client = service.client
         for body in (json.dumps([person]), f'{{"email": "{person["email"]}"', json.dumps({person["email"]: person})):
-            for path in ("seats", "webhooks", "enrollments", person["email"]):
+            for path in ("seats", "webhooks", "enrollments", "invoices", person["email"]):
                 await client.post(
                     f"/v1/agencies/NASA/{path}", content=body, headers={"Content-Type": "application/json"}
                 )
@@ -224,7 +245,7 @@ async def _be_refused(searched: Searched, services: dict[str, RunningService]) -
             await client.get("/v1/agencies/NASA/seats", headers={"Authorization": f"Bearer {token}"})
         await client.post("/v1/agencies/NASA/webhooks", json={"url": f"https://{person['email']}:{CANARY}@[/"})
         other = {"Authorization": f"Bearer {service.token(f'{name}:read', f'{name}:write', agency='DOE')}"}
-        for path in ("", "/seats", "/enrollment", "/webhooks", "/deliveries", "/pool", "/operations/none"):
+        for path in ("", "/seats", "/enrollment", "/webhooks", "/deliveries", "/pool", "/operations/none", "/ledger"):
             for agency in ("NASA", "DOE"):
                 refused = await client.get(f"/v1/agencies/{agency}{path}", headers=other)
                 searched.add("what another agency is answered", refused.text)
