@@ -133,6 +133,11 @@ class AgencyEnrolled(AgencyFact):
     seats: int = Field(ge=1, description="The agreed seat cap.", examples=[17973, 1])
     starts_at: Instant = Field(description="Inclusive start of the first term, UTC.", examples=["2025-08-06T00:00:00Z"])
     ends_at: Instant = Field(description="Exclusive end of the first term, UTC.", examples=["2026-08-06T00:00:00Z"])
+    time_zone: str | None = Field(
+        default=None,
+        description="The agency's time zone, by the IANA database; null for UTC.",
+        examples=["America/New_York", None],
+    )
 
 
 @event

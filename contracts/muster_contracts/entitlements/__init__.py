@@ -24,15 +24,10 @@ from muster_contracts.entitlements.features import (
     EntitlementSnapshotPublished,
     Feature,
     FeatureAccess,
-    FeatureWindowChanged,
-    FeatureWindowExtended,
-    FeatureWindowOpened,
     GrantId,
     MonthlyQuotaAfter,
     QuotaThresholdCrossed,
     ScopeState,
-    TrialEndingSoon,
-    TrialExpired,
 )
 from muster_contracts.entitlements.seats import (
     SeatActivated,
@@ -62,6 +57,17 @@ from muster_contracts.entitlements.snapshots import (
     SubjectAccessErased,
 )
 from muster_contracts.entitlements.usage import AgencyQuotaThresholdCrossed, FeatureUsed, QuotaExceeded
+from muster_contracts.entitlements.windows import (
+    EndingSeats,
+    FeatureAccessChanged,
+    FeatureWindowChanged,
+    FeatureWindowExtended,
+    FeatureWindowOpened,
+    SeatTrialExpired,
+    SeatTrialsEndingSoon,
+    TrialEndingSoon,
+    TrialExpired,
+)
 
 __all__ = [
     "AccessAfter",
@@ -74,12 +80,14 @@ __all__ = [
     "CatalogNumber",
     "CatalogQuota",
     "CatalogRule",
+    "EndingSeats",
     "EntitlementGranted",
     "EntitlementRevoked",
     "EntitlementSnapshotPublished",
     "EntitlementsAuditSealed",
     "Feature",
     "FeatureAccess",
+    "FeatureAccessChanged",
     "FeatureCatalogPublished",
     "FeatureKind",
     "FeatureTimeline",
@@ -114,6 +122,8 @@ __all__ = [
     "SeatStanding",
     "SeatSuspended",
     "SeatTransferred",
+    "SeatTrialExpired",
+    "SeatTrialsEndingSoon",
     "SubjectAccess",
     "SubjectAccessErased",
     "TrialEndingSoon",

@@ -1,4 +1,4 @@
-"""Events of features: windows, grants, quotas, and access snapshots."""
+"""Events of features: grants, quotas, and access snapshots."""
 
 from enum import StrEnum
 from typing import Annotated, ClassVar
@@ -43,93 +43,16 @@ MonthlyQuotaAfter = Annotated[
 ]
 
 
-class _FeatureFact(Event):
+class FeatureFact(Event):
+    """What every event of a feature has."""
+
     topic: ClassVar[str] = "muster.entitlements.feature"
 
     feature: Feature
 
 
-class _WindowFact(_FeatureFact):
-    window_id: str = Field(
-        description="The window in which the feature is open.", examples=["win_01987b3e0000700080000000000000ca"]
-    )
-
-
 @event
-class FeatureWindowOpened(_WindowFact):
-    """A feature is open to an agency's seats within a half-open window.
-
-    Emitted once per window.
-    """
-
-    event_type: ClassVar[str] = "muster.entitlements.FeatureWindowOpened.v1"
-
-    mode: Open[AccessMode] = Field(description="Access within the window.", examples=["unlimited", "read_only"])
-    starts_at: Instant = Field(description="Inclusive start, UTC.", examples=["2025-08-06T00:00:00Z"])
-    ends_at: Instant = Field(description="Exclusive end, UTC.", examples=["2025-10-05T00:00:00Z"])
-    mode_after: AccessAfter
-    monthly_quota_after: MonthlyQuotaAfter = None
-
-
-@event
-class FeatureWindowExtended(_WindowFact):
-    """A feature's window was extended.
-
-    Emitted for each extension, before the previous end.
-    """
-
-    event_type: ClassVar[str] = "muster.entitlements.FeatureWindowExtended.v1"
-
-    previous_ends_at: Instant = Field(description="The previous exclusive end, UTC.", examples=["2025-10-05T00:00:00Z"])
-    ends_at: Instant = Field(description="The new exclusive end, UTC.", examples=["2025-11-04T00:00:00Z"])
-
-
-@event
-class FeatureWindowChanged(_WindowFact):
-    """A feature's window changed otherwise than by a later end alone; it holds as this event says.
-
-    Emitted for each such change, for example when a version of the catalog states another quota after the window.
-    """
-
-    event_type: ClassVar[str] = "muster.entitlements.FeatureWindowChanged.v1"
-
-    mode: Open[AccessMode] = Field(description="Access within the window.", examples=["unlimited", "read_only"])
-    starts_at: Instant = Field(description="Inclusive start, UTC.", examples=["2025-08-06T00:00:00Z"])
-    ends_at: Instant = Field(description="Exclusive end, UTC.", examples=["2025-10-05T00:00:00Z"])
-    mode_after: AccessAfter
-    monthly_quota_after: MonthlyQuotaAfter = None
-
-
-@event
-class TrialEndingSoon(_WindowFact):
-    """A trial window ends soon.
-
-    Emitted once each 14, 7, and 1 days before the end; after an outage, an event that would be a day late or more is
-    skipped.
-    """
-
-    event_type: ClassVar[str] = "muster.entitlements.TrialEndingSoon.v1"
-
-    ends_at: Instant = Field(description="Exclusive end, UTC.", examples=["2025-10-05T00:00:00Z"])
-    days_left: int = Field(ge=1, description="Days until the end.", examples=[14, 1])
-
-
-@event
-class TrialExpired(_WindowFact):
-    """A trial window ended; the event's `time` is that exact instant.
-
-    Emitted once per trial window.
-    """
-
-    event_type: ClassVar[str] = "muster.entitlements.TrialExpired.v1"
-
-    expired_at: Instant = Field(description="End of the window, UTC.", examples=["2025-10-05T00:00:00Z"])
-    mode_after: AccessAfter
-    monthly_quota_after: MonthlyQuotaAfter = None
-
-
-@event
-class EntitlementGranted(_FeatureFact):
+class EntitlementGranted(FeatureFact):
     """A feature was granted outside the catalog's windows, to the agency or to one person.
 
     Emitted once per grant.
@@ -160,7 +83,7 @@ class EntitlementGranted(_FeatureFact):
 
 
 @event
-class EntitlementRevoked(_FeatureFact):
+class EntitlementRevoked(FeatureFact):
     """A grant was revoked before its end.
 
     Emitted at most once per grant.
@@ -179,7 +102,7 @@ class EntitlementRevoked(_FeatureFact):
 
 
 @event
-class QuotaThresholdCrossed(_FeatureFact):
+class QuotaThresholdCrossed(FeatureFact):
     """A person's use of a metered feature crossed a threshold of its quota.
 
     Emitted at most once per person, feature, period, and threshold.

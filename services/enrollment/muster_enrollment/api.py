@@ -109,6 +109,11 @@ class EnrollmentRequest(_Request):
     seats: _Seats
     starts_at: WrittenInstant
     contact: PersonRequest
+    time_zone: _Text | None = Field(
+        default=None,
+        description="The agency's time zone, as the IANA database names it: its dates are days there. null: UTC.",
+        examples=["America/New_York"],
+    )
 
 
 class AuthorizationRequest(_Request):
@@ -197,7 +202,7 @@ async def submit_enrollment(
     agency_id: AgencyId, body: EnrollmentRequest, commands: CommandsDep, seats_per_head: SeatsPerHeadDep
 ) -> Response:
     """The enrollment becomes active once an authorization is in force and the data-use terms are accepted."""
-    command = SubmitEnrollment(agency_id, body.seats, body.starts_at, body.contact.to_person())
+    command = SubmitEnrollment(agency_id, body.seats, body.starts_at, body.contact.to_person(), body.time_zone)
     return await commands.execute(
         agency_id,
         lambda uow: enrollments.submit_enrollment(uow, command, seats_per_head),

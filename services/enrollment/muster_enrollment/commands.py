@@ -22,6 +22,7 @@ class SubmitEnrollment:
     seats: int
     starts_at: datetime
     contact: Person
+    time_zone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ def enrollment_changed(agency: Agency, before: Enrollment | None, after: Enrollm
                 seats=after.seats,
                 starts_at=after.term.starts_at,
                 ends_at=after.term.ends_at,
+                time_zone=after.time_zone,
             )
         case (State.ACTIVE, State.SUSPENDED):
             assert after.suspension_reason is not None

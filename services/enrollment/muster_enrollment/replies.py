@@ -58,6 +58,7 @@ class EnrollmentReply(_Reply):
     number: int | None = None
     seats: int | None = None
     requested_start: Instant | None = None
+    time_zone: str | None = None
     contact_ref: str | None = None
     submitted_at: Instant | None = None
     changed_at: Instant | None = None
@@ -81,6 +82,7 @@ class EnrollmentReply(_Reply):
             number=enrollment.number,
             seats=enrollment.seats,
             requested_start=enrollment.requested_start,
+            time_zone=enrollment.time_zone,
             contact_ref=enrollment.contact_ref,
             submitted_at=enrollment.submitted_at,
             changed_at=enrollment.changed_at,

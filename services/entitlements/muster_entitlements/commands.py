@@ -7,6 +7,7 @@ from muster_contracts.entitlements import AccessMode, CatalogRule
 from muster_entitlements.domain.catalog import Feature
 from muster_entitlements.domain.people import Person
 from muster_entitlements.domain.seats import SeatPolicy, SeatState
+from muster_entitlements.domain.windows import End, Start
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,4 +162,34 @@ class GrantQuota:
     priority: int
     starts_at: datetime | None
     ends_at: datetime | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendWindow:
+    """Extend a trial. Only the audit trail keeps the reason."""
+
+    agency_id: str
+    window_id: str
+    end: End
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndWindow:
+    """End a trial early, by default now. Only the audit trail keeps the reason."""
+
+    agency_id: str
+    window_id: str
+    end: End
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectWindowStart:
+    """Correct the start of a trial, which keeps its length. Only the audit trail keeps the reason."""
+
+    agency_id: str
+    window_id: str
+    start: Start
     reason: str

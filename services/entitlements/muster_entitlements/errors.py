@@ -70,6 +70,46 @@ class SeatStateRefused(Conflict):
         super().__init__(f"seat {seat_id} is {state} and cannot be {action}", reason=state)
 
 
+class WindowUnknown(NotFound):
+    """The agency's enrollment has no such window."""
+
+    slug = "window-unknown"
+    title = "Window not found"
+
+    def __init__(self, agency_id: str, window_id: str) -> None:
+        super().__init__(f"the enrollment of {agency_id} has no window {window_id[:60]!r}")
+
+
+class WindowWithoutTrial(Conflict):
+    """The window lasts as long as the term, which alone changes it."""
+
+    slug = "window-without-trial"
+    title = "The window is not a trial"
+
+    def __init__(self, window_id: str, feature: str) -> None:
+        super().__init__(f"window {window_id} of {feature} lasts as long as the term; only a trial can be changed")
+
+
+class WindowOver(Conflict):
+    """The trial has ended."""
+
+    slug = "window-over"
+    title = "The window is over"
+
+    def __init__(self, window_id: str, ends_at: datetime) -> None:
+        super().__init__(f"window {window_id} ended at {ends_at.isoformat()}; only an open one can be changed")
+
+
+class WindowExtendedAlready(Conflict):
+    """A window can be extended once."""
+
+    slug = "window-extended-already"
+    title = "The window was extended already"
+
+    def __init__(self, window_id: str) -> None:
+        super().__init__(f"window {window_id} was extended already; a window can be extended once")
+
+
 class CapBelowUse(Conflict):
     """More seats are in use than the new cap allows."""
 

@@ -3,7 +3,17 @@
 from muster_contracts import Event
 from muster_contracts.billing import RenewalDecided, TermEnded, TermStarted
 from muster_contracts.enrollment import AgencyEnrolled, AgencyReinstated, AgencySuspended, AgencyWithdrawn
-from muster_entitlements.handlers import closings, idle, operations, pools, rollouts, seats, trials, uploads
+from muster_entitlements.handlers import (
+    closings,
+    idle,
+    operations,
+    pools,
+    rollouts,
+    seat_trials,
+    seats,
+    trials,
+    uploads,
+)
 from muster_runtime.messaging.events import EventHandler
 from muster_runtime.scheduling.deadlines import DeadlineHandler
 
@@ -21,6 +31,9 @@ DEADLINES: dict[str, DeadlineHandler] = {
     trials.TRIAL_ENDING_SOON: trials.on_trial_ending_soon_due,
     trials.TRIAL_EXPIRED: trials.on_trial_expired_due,
     rollouts.CATALOG_NEXT_TERM: rollouts.on_catalog_next_term_due,
+    trials.GRACE_ENDED: trials.on_grace_ended_due,
+    seat_trials.SEAT_TRIALS_ENDING_SOON: seat_trials.on_seat_trials_ending_soon_due,
+    seat_trials.SEAT_TRIAL_ENDS: seat_trials.on_seat_trial_ends_due,
     closings.SEATS_CLOSED: closings.on_seats_closed_due,
     seats.INVITATION_EXPIRED: seats.on_invitation_expired_due,
     idle.IDLE_SEATS: idle.on_idle_seats_due,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster_contracts.entitlements import AccessMode
-from muster_entitlements.domain.catalog import packaged_catalog
+from muster_contracts.entitlements import AccessMode, Anchor
+from muster_entitlements.domain.catalog import Feature, packaged_catalog
 from muster_entitlements.domain.checks import Question, Reason, Register, Verdict, check, check_all
 from muster_entitlements.domain.pools import Pool, PoolState
 from muster_entitlements.domain.seats import SeatState
@@ -44,13 +44,28 @@ pools = st.builds(
     withdrawn_at=st.none() | instants,
     ended=st.booleans(),
 )
-windows = st.builds(Window.open, st.just("win_1"), st.sampled_from(list(FEATURES.values())), pools, st.just(1))
+OF_SEATS = Feature(
+    key="canvas",
+    name="Canvas",
+    mode=AccessMode.UNLIMITED,
+    trial_days=30,
+    grace_days=5,
+    mode_after=AccessMode.NONE,
+    anchor=Anchor.SEAT,
+)
+OTHERS = [
+    OF_SEATS,
+    OF_SEATS.model_copy(update={"anchor": Anchor.AGENCY}),
+    OF_SEATS.model_copy(update={"anchor": Anchor.PROGRAM, "anchor_at": START + timedelta(days=10)}),
+]
+windows = st.builds(Window.open, st.just("win_1"), st.sampled_from([*FEATURES.values(), *OTHERS]), pools, st.just(1))
 questions = st.builds(
     Question,
     pool=st.none() | pools,
     seat=st.none() | st.sampled_from(SeatState),
     feature=st.none() | st.just("deep-research"),
     window=st.none() | windows,
+    began_at=st.none() | instants,
 )
 
 
@@ -79,7 +94,7 @@ def test_a_window_is_half_open(window: Window, now: datetime) -> None:
     for instant in (now, window.starts_at - TICK, window.starts_at, window.ends_at - TICK, window.ends_at):
         if instant < window.starts_at:
             assert window.access(instant) is AccessMode.NONE
-        elif instant < window.ends_at:
+        elif instant < (window.grace_ends_at or window.ends_at):
             assert window.access(instant) is window.mode
         else:
             assert window.access(instant) is window.mode_after
@@ -139,21 +154,26 @@ def test_an_answer_holds_until_its_end(question: Question, now: datetime, share:
 
 @given(
     pool=st.none() | st.just(POOL),
-    opened=st.sets(st.sampled_from(list(FEATURES))),
+    opened=st.sets(st.sampled_from(["canvas", *FEATURES])),
     seats=st.dictionaries(st.sampled_from("abc"), st.sampled_from(SeatState)),
-    pairs=st.lists(st.tuples(st.sampled_from("abcd"), st.none() | st.sampled_from(list(FEATURES)))),
+    begun=st.dictionaries(st.sampled_from("abc"), st.sampled_from([START, START + timedelta(days=20)])),
+    pairs=st.lists(st.tuples(st.sampled_from("abcd"), st.none() | st.sampled_from(["canvas", *FEATURES]))),
     now=st.sampled_from([START - TICK, START, START + timedelta(days=60), END]),
 )
 def test_many_checks_are_answered_as_each_would_be(
     pool: Pool | None,
     opened: set[str],
     seats: dict[str, SeatState],
+    begun: dict[str, datetime],
     pairs: list[tuple[str, str | None]],
     now: datetime,
 ) -> None:
-    by_feature = {feature: Window.open("win_1", FEATURES[feature], POOL, 1) for feature in opened}
+    by_feature = {feature: Window.open("win_1", FEATURES.get(feature, OF_SEATS), POOL, 1) for feature in opened}
     alone = [
-        check(Question(pool, seats.get(subject), feature, by_feature.get(feature or "")), now)
+        check(
+            Question(pool, seats.get(subject), feature, by_feature.get(feature or ""), began_at=begun.get(subject)),
+            now,
+        )
         for subject, feature in pairs
     ]
-    assert check_all(Register(pool, by_feature, seats), pairs, now) == alone
+    assert check_all(Register(pool, by_feature, seats, begun=begun), pairs, now) == alone

@@ -43,6 +43,8 @@ EVENTS: list[Event] = [
         period_starts_at=AT,
         period_ends_at=LATER,
     ),
+    entitlements.FeatureAccessChanged(**WINDOW, changed_at=AT, previous_mode="unlimited", mode="none"),
+    entitlements.SeatTrialsEndingSoon(**WINDOW, ending=[entitlements.EndingSeats(days_left=7, seats=2)]),
     entitlements.SeatLimitReached(agency_id="NASA", cap=10, in_use=10, refused=1),
     entitlements.SeatBatchCompleted(
         agency_id="NASA", batch_id="bat_1", rows=10, assigned=7, already_held=2, refused=1, kind="import"

@@ -113,7 +113,8 @@ class Closure:
 class Enrollment:
     """An agency's `number`-th request to take part, and its state.
 
-    `seats` is the agreed cap; `changed_at` is when it entered its state.
+    `seats` is the agreed cap; `changed_at` is when it entered its state; `time_zone` is the agency's by the IANA
+    database, None for UTC.
     """
 
     enrollment_id: str
@@ -129,6 +130,7 @@ class Enrollment:
     suspension_reason: SuspensionReason | None = None
     closure: Closure | None = None
     version: int = 1
+    time_zone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from zoneinfo import available_timezones
 
 from muster_contracts.calendar import one_year_after
 from muster_contracts.enrollment import SuspensionReason
@@ -86,8 +88,30 @@ def check_seats(seats: int, headcount: int | None, seats_per_head: float) -> Non
         )
 
 
+def check_time_zone(time_zone: str | None) -> None:
+    """Raise InvalidInput unless the IANA database has the time zone."""
+    if time_zone is not None and time_zone not in _time_zones():
+        raise InvalidInput(
+            "time_zone",
+            time_zone,
+            "must be a time zone of the IANA database, such as America/New_York, or null for UTC",
+        )
+
+
+@cache
+def _time_zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
 def submit(
-    standing: Standing, *, enrollment_id: str, seats: int, requested_start: datetime, contact_ref: str, now: datetime
+    standing: Standing,
+    *,
+    enrollment_id: str,
+    seats: int,
+    requested_start: datetime,
+    contact_ref: str,
+    now: datetime,
+    time_zone: str | None = None,
 ) -> Standing:
     """The standing with a new, submitted enrollment.
 
@@ -121,6 +145,7 @@ def submit(
         contact_ref=contact_ref,
         submitted_at=now,
         changed_at=now,
+        time_zone=time_zone,
     )
     return replace(standing, enrollment=enrollment)
 

@@ -29,6 +29,7 @@ async def submit_enrollment(uow: UnitOfWork, command: SubmitEnrollment, seats_pe
     Its contact replaces the earlier one, who is erased.
     """
     rules.check_address("contact.email", command.contact.email)
+    rules.check_time_zone(command.time_zone)
     # An import that moves the agency to another branch waits for this transaction, or this transaction for it.
     await lock_agency(uow.connection, command.agency_id)
     before = await current_standing(uow, command.agency_id)
@@ -40,6 +41,7 @@ async def submit_enrollment(uow: UnitOfWork, command: SubmitEnrollment, seats_pe
         requested_start=command.starts_at,
         contact_ref=contact_ref,
         now=uow.now,
+        time_zone=command.time_zone,
     )
     headcount = await sum_headcount(uow.connection, command.agency_id)
     rules.check_seats(command.seats, headcount, seats_per_head)
@@ -52,7 +54,11 @@ async def submit_enrollment(uow: UnitOfWork, command: SubmitEnrollment, seats_pe
         "SubmitEnrollment",
         before,
         after,
-        changes={"seats": command.seats, "requested_start": command.starts_at},
+        changes={
+            "seats": command.seats,
+            "requested_start": command.starts_at,
+            "time_zone": command.time_zone,
+        },
     )
     return EnrollmentReply.of(after, uow.now)
 

@@ -34,4 +34,5 @@ def enrollment(row: Record) -> Enrollment:
         suspension_reason=SuspensionReason(row["suspension_reason"]) if row["suspension_reason"] else None,
         closure=Closure(row["closed_at"], row["closing_reason"]) if row["closed_at"] else None,
         version=row["version"],
+        time_zone=row["time_zone"],
     )

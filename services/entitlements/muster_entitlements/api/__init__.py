@@ -4,7 +4,18 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter
 
-from muster_entitlements.api import catalogs, checks, files, grants, parked_usage, people, pools, seats, usage
+from muster_entitlements.api import (
+    catalogs,
+    checks,
+    files,
+    grants,
+    parked_usage,
+    people,
+    pools,
+    seats,
+    usage,
+    windows,
+)
 from muster_entitlements.domain.people import Directory
 
 
@@ -13,6 +24,7 @@ def make_routers(directory: Directory) -> Sequence[APIRouter]:
     return [
         catalogs.router,
         pools.router,
+        windows.router,
         people.make_router(directory),
         seats.router,
         grants.make_router(directory),

@@ -18,4 +18,5 @@ WRITE_ALL = requires_program("entitlements:write")
 OPERATE = requires_program("entitlements:operate")
 
 SeatId = Annotated[str, Path(pattern=r"^seat_[0-9a-f]{32}$")]
+WindowId = Annotated[str, Path(pattern=r"^win_[0-9a-f]{32}$")]
 OperationId = Annotated[str, Path(pattern=r"^bat_[0-9a-f]{32}$")]

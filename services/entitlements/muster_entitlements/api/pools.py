@@ -1,4 +1,4 @@
-"""The routes of pools, windows, and seat policies."""
+"""The routes of pools and seat policies."""
 
 from functools import partial
 
@@ -12,12 +12,11 @@ from muster_entitlements.commands import ResizePool, SetSeatPolicy
 from muster_entitlements.domain.seats import DEFAULT_POLICY, SeatPolicy
 from muster_entitlements.errors import CapBelowUse, PoolUnknown
 from muster_entitlements.handlers import pools, seat_policies
-from muster_entitlements.replies import PoolReply, SeatPolicyReply, WindowReply
+from muster_entitlements.replies import PoolReply, SeatPolicyReply
 from muster_runtime.errors import NotFound, PreconditionFailed
 from muster_runtime.http.application import CommandsDep, IfMatchDep, ReaderDep, RuntimeDep, etag
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.http.tenancy import InvalidEntityTag
-from muster_runtime.pagination import Page
 
 router = APIRouter(prefix=PREFIX, tags=["pools"], responses=COMMON)
 
@@ -88,9 +87,3 @@ async def set_seat_policy(
     policy = SeatPolicy(body.idle_days, body.warning_days, body.invitation_days)
     command = SetSeatPolicy(agency_id, policy, if_match)
     return await commands.execute(agency_id, partial(seat_policies.set_seat_policy, command=command))
-
-
-@router.get("/windows", summary="List feature windows", dependencies=[READ])
-async def list_windows(agency_id: AgencyId, reader: ReaderDep) -> Page[WindowReply]:
-    async with reader.read(agency_id) as connection:
-        return await queries.list_windows(connection, agency_id)

@@ -169,6 +169,11 @@ class Feature(BaseModel):
         return quota.limit if quota and quota.is_of_seats_and_months else None
 
     @property
+    def lasts_the_term(self) -> bool:
+        """Whether its window lasts as long as the term: it has no trial, or each seat has its own."""
+        return self.trial_days is None or self.anchor is Anchor.SEAT
+
+    @property
     def trial(self) -> timedelta | None:
         """How long the trial lasts; None when the window lasts as long as the term."""
         return timedelta(days=self.trial_days) if self.trial_days is not None else None

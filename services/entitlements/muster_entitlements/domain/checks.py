@@ -1,7 +1,7 @@
 """Checks: whether a person may use a feature at an instant, and why."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from enum import StrEnum
 
@@ -63,6 +63,8 @@ class Question:
     """The last day on which the seat was used; None if the seat is not active."""
     grants: tuple[Grant, ...] = ()
     """Grants of the feature to the agency and to the person, of which one may decide in the window's place."""
+    began_at: datetime | None = None
+    """When the seat's trial began; None if it has not."""
 
 
 def check(question: Question, now: datetime) -> Answer:
@@ -85,7 +87,7 @@ def check(question: Question, now: datetime) -> Answer:
         return replace(answer, verdict=Verdict.ALLOWED, reason=reason, monthly_quota=grant.monthly_quota)
     if window is None:
         return replace(answer, reason=Reason.NO_WINDOW)
-    return _through_window(answer, window, now)
+    return _through_window(answer, window, question.began_at, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,32 +101,37 @@ class Register:
     windows: Mapping[str, Window]
     seats: Mapping[str, SeatState]
     grants: Sequence[Grant] = ()
+    begun: Mapping[str, datetime] = field(default_factory=dict)
+    """When the trials of their seats began, if a window is anchored on seats."""
 
 
 def check_all(register: Register, pairs: Sequence[tuple[str, str | None]], now: datetime) -> list[Answer]:
     """Answer a check of each subject and feature, in order.
 
-    An answer depends only on the seat's state, the feature, and the grants, so many pairs have few different answers.
+    An answer depends only on the seat's state, when its trial began, the feature, and the grants, so many pairs have
+    few different answers.
     """
     granted: dict[tuple[str | None, str], list[Grant]] = {}
     for grant in register.grants:
         granted.setdefault((grant.subject_ref, grant.feature), []).append(grant)
-    answers: dict[tuple[SeatState | None, str | None, tuple[Grant, ...]], Answer] = {}
+    answers: dict[tuple[SeatState | None, str | None, datetime | None, tuple[Grant, ...]], Answer] = {}
     in_order = []
     for subject_ref, feature in pairs:
         grants = (
             (*granted.get((subject_ref, feature), ()), *granted.get((None, feature), ())) if feature and granted else ()
         )
-        kind = seat, _, _ = register.seats.get(subject_ref), feature, grants
+        seat, began_at = register.seats.get(subject_ref), register.begun.get(subject_ref)
+        kind = seat, feature, began_at, grants
         if kind not in answers:
             window = register.windows.get(feature) if feature else None
-            answers[kind] = check(Question(register.pool, seat, feature, window, grants=grants), now)
+            question = Question(register.pool, seat, feature, window, grants=grants, began_at=began_at)
+            answers[kind] = check(question, now)
         in_order.append(answers[kind])
     return in_order
 
 
-def _through_window(answer: Answer, window: Window, now: datetime) -> Answer:
-    match window.access(now):
+def _through_window(answer: Answer, window: Window, began_at: datetime | None, now: datetime) -> Answer:
+    match window.access(now, began_at):
         case AccessMode.UNLIMITED:
             return replace(answer, verdict=Verdict.ALLOWED, reason=Reason.WINDOW_OPEN)
         case AccessMode.QUOTA:
@@ -140,8 +147,8 @@ def _next_change(question: Question, pool: Pool, now: datetime) -> datetime | No
     if pool.withdrawn_at is not None or pool.ended:
         return None
     instants = [pool.starts_at, pool.ends_at]
-    if question.window is not None:
-        instants += question.window.starts_at, question.window.ends_at
+    if (window := question.window) is not None:
+        instants += window.starts_at, window.ends_at, window.closes_at(question.began_at)
     for grant in question.grants:
         instants += (instant for instant in (grant.starts_at, grant.ends_at, grant.revoked_at) if instant is not None)
     return _first_after(now, instants)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from zoneinfo import ZoneInfo
 
 
 class PoolState(StrEnum):
@@ -41,6 +42,13 @@ class Pool:
     revision: int
     generation: int
     revoking: int
+    time_zone: str | None = None
+    """The agency's, by the IANA database; None for UTC."""
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """Where the agency's days are."""
+        return ZoneInfo(self.time_zone or "UTC")
 
     @property
     def free(self) -> int:

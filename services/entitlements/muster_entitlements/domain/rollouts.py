@@ -79,6 +79,8 @@ def _adopted(window: Window, fresh: Window, pool: Pool, now: datetime) -> Window
         mode_after=fresh.mode_after,
         monthly_quota_after=fresh.monthly_quota_after,
         catalog_number=fresh.catalog_number,
+        ends_soon_days=fresh.ends_soon_days,
+        grace_days=fresh.grace_days,
     )
     if now < window.starts_at:
         same = (_told(window), _dates(window)) == (_told(fresh), _dates(fresh))
@@ -87,13 +89,26 @@ def _adopted(window: Window, fresh: Window, pool: Pool, now: datetime) -> Window
         if (window.trial and fresh.trial) or now >= pool.ends_at:
             return follows
         return fresh
+    of_seats = fresh.seat_days is not None
     return replace(
         follows,
         mode=max(window.mode, fresh.mode, key=_WIDTH.__getitem__),
-        trial=window.trial and fresh.trial,
-        ends_at=max(window.ends_at, fresh.ends_at),
-        renewable=window.trial or not fresh.trial,
+        trial=window.trial and (fresh.trial or of_seats),
+        ends_at=window.ends_at if _keeps_end(window, fresh) else max(window.ends_at, fresh.ends_at),
+        seat_days=_seat_days(window, fresh),
+        renewable=window.trial or (of_seats and window.seat_days is not None) or not (fresh.trial or of_seats),
     )
+
+
+def _keeps_end(window: Window, fresh: Window) -> bool:
+    """Whether a decision has ended it early, or its trial goes on where other seats get their own."""
+    return window.trial and (window.ended_early or fresh.seat_days is not None)
+
+
+def _seat_days(window: Window, fresh: Window) -> int | None:
+    if window.seat_days is None or (fresh.seat_days is None and not fresh.trial):
+        return None
+    return max(window.seat_days, fresh.seat_days or 0)
 
 
 def _retired(window: Window, number: int, now: datetime) -> Window:
@@ -112,7 +127,8 @@ def _told(window: Window) -> tuple[object, ...]:
 
 
 def _dates(window: Window) -> tuple[object, ...]:
-    return window.starts_at, window.ends_at, window.trial
+    dates = window.starts_at, window.ends_at, window.trial
+    return *dates, window.seat_days, window.ends_soon_days, window.grace_days
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +160,7 @@ def next_term_effects(
 ) -> Iterator[Effect]:
     """The effects of a version that waits for the next term, if that is as long as the present one."""
     at, renewed = pool.ends_at, replace(pool, ends_at=pool.ends_at + (pool.ends_at - pool.starts_at))
-    lasting = {key for key, feature in catalog.features.items() if feature.trial is None}
+    lasting = {key for key, feature in catalog.features.items() if feature.lasts_the_term}
     extended = {key: _renewed(window, renewed.ends_at) for key, window in windows.items()}
     kept = {key: extended[key] if key in lasting else window for key, window in windows.items()}
     changes = adopt(renewed, catalog, kept, used, at)

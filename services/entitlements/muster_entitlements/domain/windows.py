@@ -1,18 +1,24 @@
 """Feature windows: how a feature may be used, and from when until when."""
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
-from muster_contracts.entitlements import AccessMode
+from muster_contracts.entitlements import AccessMode, Anchor
 from muster_entitlements.domain.catalog import Feature
+from muster_entitlements.domain.days import DAY, end_of_day, to_end_of_day
 from muster_entitlements.domain.pools import Pool
-
-TRIAL_NOTICE_DAYS = (14, 7, 1)
+from muster_entitlements.errors import WindowExtendedAlready, WindowOver, WindowWithoutTrial
+from muster_runtime.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A feature is open in `mode` within [starts_at, ends_at), and in `mode_after` afterward."""
+    """A feature is open in `mode` within [starts_at, ends_at), and in `mode_after` afterward.
+
+    After a trial with `grace_days`, the mode stays for those. With `seat_days`, the window lasts as long as the term;
+    each seat has `mode` for that many days, and the grace, from its first activation on, and then `mode_after`.
+    """
 
     window_id: str
     agency_id: str
@@ -28,6 +34,14 @@ class Window:
     """The version of the catalog whose terms it has."""
     renewable: bool = True
     """Whether a renewal extends it, if it lasts as long as the term."""
+    anchor: Anchor = Anchor.AGENCY
+    seat_days: int | None = None
+    ends_soon_days: tuple[int, ...] = (14, 7, 1)
+    grace_days: int | None = None
+    extended: bool = False
+    ended_early: bool = False
+    revision: int = 1
+    """Increases whenever it is moved."""
 
     @classmethod
     def open(
@@ -42,32 +56,62 @@ class Window:
         """The window that a pool's term, or an instant within it, opens for a feature of a version of the catalog.
 
         A trial is shorter by what earlier enrollments have `used` of it: a second enrollment brings no second trial.
+        One that is anchored on the program ends at the same instant for all. In an agency with a time zone, a trial
+        ends at the end of a day there.
         """
-        left = max(feature.trial - used, timedelta()) if feature.trial else None
-        starts_at = pool.starts_at if opens_at is None else min(max(opens_at, pool.starts_at), pool.ends_at)
+        of_seats = feature.anchor is Anchor.SEAT
+        opens_at = pool.starts_at if opens_at is None else min(max(opens_at, pool.starts_at), pool.ends_at)
+        starts_at = max(feature.anchor_at or opens_at, opens_at)
         return cls(
             window_id=window_id,
             agency_id=pool.agency_id,
             enrollment_id=pool.enrollment_id,
             feature=feature.key,
-            trial=feature.trial is not None,
+            trial=feature.trial is not None and not of_seats,
             mode=feature.mode,
             starts_at=starts_at,
-            ends_at=starts_at + left if left is not None else pool.ends_at,
+            ends_at=max(_end(feature, pool, starts_at, used), starts_at),
             mode_after=feature.mode_after,
             monthly_quota_after=feature.seat_quota_after,
             catalog_number=catalog_number,
+            anchor=feature.anchor,
+            seat_days=feature.trial_days if of_seats else None,
+            ends_soon_days=feature.ends_soon_days,
+            grace_days=feature.grace_days,
         )
 
-    def access(self, now: datetime) -> AccessMode:
-        """How the feature can be used at an instant."""
+    @property
+    def lasts(self) -> bool:
+        """Whether it is open at any instant: a trial that was used before is empty."""
+        return self.starts_at < self.ends_at
+
+    @property
+    def grace_ends_at(self) -> datetime | None:
+        """The exclusive end of the grace after a trial; None without one, and where no trial was left."""
+        if not self.trial or self.grace_days is None or not self.lasts:
+            return None
+        return self.ends_at + timedelta(days=self.grace_days)
+
+    @property
+    def seat_trial(self) -> timedelta | None:
+        """How long a seat has `mode`; None unless the window is anchored on seats."""
+        return timedelta(days=self.seat_days + (self.grace_days or 0)) if self.seat_days is not None else None
+
+    def access(self, now: datetime, began_at: datetime | None = None) -> AccessMode:
+        """How the feature can be used at an instant, by a seat whose trial began at `began_at`; None: it has not."""
         if now < self.starts_at:
             return AccessMode.NONE
-        return self.mode if now < self.ends_at else self.mode_after
+        return self.mode if now < self.closes_at(began_at) else self.mode_after
+
+    def closes_at(self, began_at: datetime | None = None) -> datetime:
+        """The instant from which `mode_after` holds."""
+        if self.seat_trial is not None and began_at is not None:
+            return min(began_at + self.seat_trial, self.ends_at)
+        return self.grace_ends_at or self.ends_at
 
     def notices(self) -> dict[int, datetime]:
         """The instants of the notices that the window ends soon, by the days left; none before it opens."""
-        instants = {days: self.ends_at - timedelta(days=days) for days in TRIAL_NOTICE_DAYS}
+        instants = {days: self.ends_at - timedelta(days=days) for days in self.ends_soon_days}
         return {days: instant for days, instant in instants.items() if instant >= self.starts_at}
 
 
@@ -80,3 +124,92 @@ class Extension:
     feature: str
     previous_ends_at: datetime
     ends_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end that a request gives a window: an instant, or the last day, in the agency's time zone."""
+
+    at: datetime | None = None
+    on: date | None = None
+
+    def resolve(self, zone: ZoneInfo) -> datetime | None:
+        """The exclusive end; None if the request names none."""
+        return self.at if self.on is None else end_of_day(self.on, zone)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The start that a request gives a window: an instant, or the first day, in the agency's time zone."""
+
+    at: datetime | None = None
+    on: date | None = None
+
+
+def extend(window: Window, pool: Pool, now: datetime, end: End) -> Window:
+    """The window with a later end, once.
+
+    Raises WindowWithoutTrial, WindowOver, WindowExtendedAlready, or InvalidInput.
+    """
+    _require_open_trial(window, now)
+    if window.extended:
+        raise WindowExtendedAlready(window.window_id)
+    ends_at = end.resolve(pool.zone)
+    if ends_at is None or not window.ends_at < ends_at <= pool.ends_at:
+        raise InvalidInput(
+            "ends_at" if end.on is None else "ends_on",
+            _text(end.on or end.at),
+            f"must be after the end of the window, {window.ends_at.isoformat()}, and not after that of the term, "
+            f"{pool.ends_at.isoformat()}",
+        )
+    return replace(window, ends_at=ends_at, extended=True, revision=window.revision + 1)
+
+
+def end_early(window: Window, pool: Pool, now: datetime, end: End) -> Window:
+    """The window with an earlier end, by default now. Raises WindowWithoutTrial, WindowOver, or InvalidInput."""
+    _require_open_trial(window, now)
+    ends_at = end.resolve(pool.zone) or max(now, window.starts_at)
+    if not max(now, window.starts_at) <= ends_at < window.ends_at:
+        raise InvalidInput(
+            "ends_at" if end.on is None else "ends_on",
+            _text(end.on or end.at),
+            f"must not be in the past or before the window, and must be before its end, {window.ends_at.isoformat()}",
+        )
+    return replace(window, ends_at=ends_at, ended_early=True, revision=window.revision + 1)
+
+
+def correct_start(window: Window, pool: Pool, now: datetime, start: Start) -> Window:
+    """The window with another start and the same length.
+
+    Raises WindowWithoutTrial, WindowOver, or InvalidInput.
+    """
+    _require_open_trial(window, now)
+    length = window.ends_at - window.starts_at
+    starts_at = start.at if start.on is None else end_of_day(start.on - DAY, pool.zone)
+    if starts_at is None or not pool.starts_at <= starts_at < pool.ends_at or starts_at == window.starts_at:
+        raise InvalidInput(
+            "starts_at" if start.on is None else "starts_on",
+            _text(start.on or start.at),
+            f"must be another start, within the term from {pool.starts_at.isoformat()} to {pool.ends_at.isoformat()}",
+        )
+    return replace(window, starts_at=starts_at, ends_at=starts_at + length, revision=window.revision + 1)
+
+
+def _require_open_trial(window: Window, now: datetime) -> None:
+    if not window.trial:
+        raise WindowWithoutTrial(window.window_id, window.feature)
+    if window.ends_at <= now:
+        raise WindowOver(window.window_id, window.ends_at)
+
+
+def _text(given: date | None) -> str | None:
+    return None if given is None else given.isoformat()
+
+
+def _end(feature: Feature, pool: Pool, starts_at: datetime, used: timedelta) -> datetime:
+    if feature.trial is None or feature.anchor is Anchor.SEAT:
+        return pool.ends_at
+    if feature.anchor_at is not None:
+        return feature.anchor_at + feature.trial
+    left = max(feature.trial - used, timedelta())
+    return to_end_of_day(starts_at + left, pool.zone) if left and pool.time_zone else starts_at + left

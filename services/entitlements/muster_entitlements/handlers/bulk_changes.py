@@ -15,7 +15,7 @@ from muster_entitlements.errors import SeatAlreadyHeld
 from muster_entitlements.handlers.closings import revoke_earlier
 from muster_entitlements.handlers.lookups import known_pool
 from muster_entitlements.handlers.snapshots import erase_seats, publish_subjects
-from muster_entitlements.repository import dry_runs, pools, seats
+from muster_entitlements.repository import dry_runs, pools, seat_trials, seats
 from muster_runtime.database import writes
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import InvalidInput
@@ -149,6 +149,7 @@ async def _apply(uow: UnitOfWork, kind: SeatBatchKind, pool: Pool, changes: list
 async def _transfer(uow: UnitOfWork, pool: Pool, transfers: list[tuple[Seat, Person]]) -> None:
     agency_id = pool.agency_id
     await revoke_earlier(uow, pool, [person.subject_ref for _, person in transfers])
+    await seat_trials.add_lost_trials(uow.connection, agency_id, [seat.seat_id for seat, _ in transfers])
     await seats.save_transferred(
         uow.connection, agency_id, [(seat.seat_id, person) for seat, person in transfers], uow.now
     )

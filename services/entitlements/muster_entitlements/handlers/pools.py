@@ -18,6 +18,7 @@ from muster_entitlements.errors import CapBelowUse, TermUnknown
 from muster_entitlements.handlers.closings import close_seats
 from muster_entitlements.handlers.lookups import known_pool
 from muster_entitlements.handlers.rollouts import lasting_features, schedule_next_term
+from muster_entitlements.handlers.seat_trials import cancel_seat_trials, open_seat_trials
 from muster_entitlements.handlers.snapshots import publish_agency
 from muster_entitlements.handlers.trials import cancel_trials, schedule_trials
 from muster_entitlements.replies import PoolReply
@@ -52,6 +53,7 @@ async def on_agency_enrolled(uow: UnitOfWork, events: Sequence[Received[AgencyEn
             revision=previous.revision + 1 if previous else 1,
             generation=previous.generation if previous else 1,
             revoking=previous.revoking if previous else 0,
+            time_zone=enrolled.time_zone,
         )
         await pools.save_pool(uow.connection, pool)
         await _open_windows(uow, pool, cause)
@@ -152,13 +154,15 @@ async def _open_windows(uow: UnitOfWork, pool: Pool, cause: str) -> None:
     await catalogs.save_adoption(uow.connection, pool.agency_id, Adoption(catalog.number, None))
     await windows.save_windows(uow.connection, opened, uow.now)
     schedule_trials(uow, opened)
+    await open_seat_trials(uow, opened)
     for window in opened:
         uow.publish(publishing.window_opened(window), causation_id=cause)
 
 
 async def _close_windows(uow: UnitOfWork, agency_id: str, enrollment_id: str, at: datetime) -> None:
     closed = await windows.save_closed_windows(uow.connection, agency_id, enrollment_id, at)
-    cancel_trials(uow, agency_id, closed)
+    cancel_trials(uow, closed)
+    cancel_seat_trials(uow, closed)
 
 
 async def _apply_terms(uow: UnitOfWork, agency_id: str, enrollment_id: str, cause: str) -> None:

@@ -13,6 +13,7 @@ from muster_entitlements.domain.catalog import Catalog
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.rollouts import Change, adopt
 from muster_entitlements.domain.windows import Extension
+from muster_entitlements.handlers.seat_trials import cancel_seat_trials, open_seat_trials
 from muster_entitlements.handlers.snapshots import publish_agency
 from muster_entitlements.handlers.trials import cancel_trials, schedule_trials
 from muster_entitlements.repository import catalogs, pools, windows
@@ -68,7 +69,7 @@ async def lasting_features(uow: UnitOfWork, adoption: Adoption) -> list[str] | N
         return None
     version = await catalogs.find_version(uow.connection, adoption.next_number)
     assert version is not None  # a published version stays
-    return [feature.key for feature in version.features if feature.trial is None]
+    return [feature.key for feature in version.features if feature.lasts_the_term]
 
 
 async def _adopt(uow: UnitOfWork, pool: Pool, catalog: Catalog, at: datetime) -> None:
@@ -78,8 +79,11 @@ async def _adopt(uow: UnitOfWork, pool: Pool, catalog: Catalog, at: datetime) ->
     changes = list(adopt(pool, catalog, present, used, at))
     await windows.save_windows(uow.connection, [change.after for change in changes], at)
     moved = [change for change in changes if change.moves]
-    cancel_trials(uow, agency_id, [change.before.window_id for change in moved if change.before])
+    before = [change.before for change in moved if change.before]
+    cancel_trials(uow, before)
+    cancel_seat_trials(uow, before)
     schedule_trials(uow, [change.after for change in moved])
+    await open_seat_trials(uow, [change.after for change in moved])
     for change in changes:
         _publish(uow, change, at)
     if any(change.opens or change.extends or change.alters for change in changes):

@@ -26,10 +26,11 @@ from muster_entitlements.errors import (
 )
 from muster_entitlements.handlers.closings import revoke_earlier
 from muster_entitlements.handlers.lookups import known_pool, known_pool_and_standing, known_seat
+from muster_entitlements.handlers.seat_trials import begin_seat_trials
 from muster_entitlements.handlers.snapshots import publish_new_seats, publish_subjects
 from muster_entitlements.publishing.snapshots import access_erased
 from muster_entitlements.replies import SeatReply, SeatStateReply
-from muster_entitlements.repository import policies, pools, seats
+from muster_entitlements.repository import policies, pools, seat_trials, seats
 from muster_runtime.database import writes
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.identifiers import new_id
@@ -153,6 +154,7 @@ async def transfer_seat(uow: UnitOfWork, command: TransferSeat) -> SeatStateRepl
     seat, state = await _seat_for(uow, command.agency_id, command.seat_id, SeatAction.TRANSFER)
     _require_no_seat(person, standing.seat_id)
     await revoke_earlier(uow, pool, [person.subject_ref])
+    await seat_trials.add_lost_trials(uow.connection, seat.agency_id, [seat.seat_id])
     await seats.save_transferred(uow.connection, seat.agency_id, [(seat.seat_id, person)], uow.now)
     await pools.save_revision(uow.connection, pool.agency_id)
     uow.publish(publishing.seat_transferred(seat, person.subject_ref))
@@ -227,7 +229,9 @@ def _invite(uow: UnitOfWork, seat: Seat, until: datetime) -> None:
 
 async def activate(uow: UnitOfWork, seat: Seat) -> None:
     """Set a seat to active and publish that."""
-    await seats.save_activated(uow.connection, seat, uow.now)
+    began_at, anchors_windows = await seat_trials.save_activated(uow.connection, seat, uow.now)
+    if anchors_windows:
+        await begin_seat_trials(uow, seat.agency_id, began_at)
     await pools.save_revision(uow.connection, seat.agency_id)
     if seat.state is SeatState.INVITED:
         uow.publish(publishing.seat_assigned(seat))

@@ -1,10 +1,10 @@
-"""The end of trials, and the notices before it."""
+"""The end of trials, what follows it, and the notices before it."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from muster_entitlements import publishing
-from muster_entitlements.domain.windows import TRIAL_NOTICE_DAYS, Window
+from muster_entitlements.domain.windows import Window
 from muster_entitlements.repository.windows import find_windows
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.scheduling import deadlines
@@ -12,30 +12,32 @@ from muster_runtime.scheduling.deadlines import Deadline
 
 TRIAL_ENDING_SOON = "trial-ending-soon"
 TRIAL_EXPIRED = "trial-expired"
+GRACE_ENDED = "grace-ended"
 
 # A notice that is this late is skipped: the days that it states are no longer left.
-_TOO_LATE = timedelta(days=1)
+TOO_LATE = timedelta(days=1)
 
 
 def schedule_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
     """Schedule the notices and the ends of the windows that are trials, except empty ones."""
-    trials = [window for window in windows if window.trial and window.starts_at < window.ends_at]
-    deadlines.schedule(
-        uow,
-        [
-            Deadline(TRIAL_ENDING_SOON, trial.agency_id, _notice(trial.window_id, days), due_at)
-            for trial in trials
-            for days, due_at in trial.notices().items()
-        ]
-        + [Deadline(TRIAL_EXPIRED, trial.agency_id, trial.window_id, trial.ends_at) for trial in trials],
-    )
+    for window in windows:
+        _schedule(uow, window, window.notices())
 
 
-def cancel_trials(uow: UnitOfWork, agency_id: str, window_ids: Sequence[str]) -> None:
-    """Cancel the notices and the ends of these windows."""
-    notices = [_notice(window_id, days) for window_id in window_ids for days in TRIAL_NOTICE_DAYS]
-    deadlines.cancel(uow, agency_id, TRIAL_ENDING_SOON, notices)
-    deadlines.cancel(uow, agency_id, TRIAL_EXPIRED, window_ids)
+def reschedule_trial(uow: UnitOfWork, before: Window, after: Window) -> None:
+    """Schedule a changed trial anew; notices whose instant has passed are not sent again."""
+    cancel_trials(uow, [before])
+    _schedule(uow, after, {days: at for days, at in after.notices().items() if at > uow.now})
+
+
+def cancel_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
+    """Cancel the notices and the ends of the windows that are trials."""
+    for window in windows:
+        if window.trial:
+            notices = [_notice(window.window_id, days) for days in window.ends_soon_days]
+            deadlines.cancel(uow, window.agency_id, TRIAL_ENDING_SOON, notices)
+            deadlines.cancel(uow, window.agency_id, TRIAL_EXPIRED, [window.window_id])
+            deadlines.cancel(uow, window.agency_id, GRACE_ENDED, [window.window_id])
 
 
 async def on_trial_ending_soon_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
@@ -43,7 +45,7 @@ async def on_trial_ending_soon_due(uow: UnitOfWork, due: Sequence[Deadline]) -> 
     notices = [deadline.subject.split("/") for deadline in due]
     windows = await find_windows(uow.connection, due[0].agency_id, [window_id for window_id, _ in notices])
     for deadline, (window_id, days) in zip(due, notices, strict=True):
-        if uow.now - deadline.due_at < _TOO_LATE:
+        if uow.now - deadline.due_at < TOO_LATE:
             uow.publish(publishing.trial_ending_soon(windows[window_id], int(days)), time=deadline.due_at)
 
 
@@ -52,6 +54,29 @@ async def on_trial_expired_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None
     windows = await find_windows(uow.connection, due[0].agency_id, [deadline.subject for deadline in due])
     for deadline in due:
         uow.publish(publishing.trial_expired(windows[deadline.subject]), time=deadline.due_at)
+
+
+async def on_grace_ended_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """Publish that the access has changed at the end of the grace after trials."""
+    windows = await find_windows(uow.connection, due[0].agency_id, [deadline.subject for deadline in due])
+    for deadline in due:
+        uow.publish(publishing.access_changed(windows[deadline.subject], deadline.due_at), time=deadline.due_at)
+
+
+def _schedule(uow: UnitOfWork, window: Window, notices: dict[int, datetime]) -> None:
+    if not window.trial or not window.lasts:
+        return
+    ends = [Deadline(TRIAL_EXPIRED, window.agency_id, window.window_id, window.ends_at)]
+    if window.grace_ends_at is not None:
+        ends.append(Deadline(GRACE_ENDED, window.agency_id, window.window_id, window.grace_ends_at))
+    deadlines.schedule(
+        uow,
+        [
+            Deadline(TRIAL_ENDING_SOON, window.agency_id, _notice(window.window_id, days), due_at)
+            for days, due_at in notices.items()
+        ]
+        + ends,
+    )
 
 
 def _notice(window_id: str, days: int) -> str:

@@ -1,10 +1,12 @@
 """From a fact of the domain to the event of the contract."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from muster_contracts.entitlements import (
+    EndingSeats,
     EntitlementsAuditSealed,
+    FeatureAccessChanged,
     FeatureWindowChanged,
     FeatureWindowExtended,
     FeatureWindowOpened,
@@ -25,6 +27,8 @@ from muster_contracts.entitlements import (
     SeatRevoked,
     SeatSuspended,
     SeatTransferred,
+    SeatTrialExpired,
+    SeatTrialsEndingSoon,
     TrialEndingSoon,
     TrialExpired,
 )
@@ -75,6 +79,43 @@ def window_changed(window: Window) -> FeatureWindowChanged:
     )
 
 
+def access_changed(window: Window, at: datetime) -> FeatureAccessChanged:
+    """The grace after a trial has ended."""
+    return FeatureAccessChanged(
+        agency_id=window.agency_id,
+        window_id=window.window_id,
+        feature=window.feature,
+        changed_at=at,
+        previous_mode=window.mode,
+        mode=window.mode_after,
+        monthly_quota=window.monthly_quota_after,
+    )
+
+
+def seat_trial_expired(window: Window, seat_id: str, subject_ref: str, expired_at: datetime) -> SeatTrialExpired:
+    """The trial of a seat has ended."""
+    return SeatTrialExpired(
+        agency_id=window.agency_id,
+        window_id=window.window_id,
+        feature=window.feature,
+        seat_id=seat_id,
+        subject_ref=subject_ref,
+        expired_at=expired_at,
+        mode_after=window.mode_after,
+        monthly_quota_after=window.monthly_quota_after,
+    )
+
+
+def seat_trials_ending_soon(window: Window, seats: Mapping[int, int]) -> SeatTrialsEndingSoon:
+    """Trials of seats end soon: how many, by the days left."""
+    return SeatTrialsEndingSoon(
+        agency_id=window.agency_id,
+        window_id=window.window_id,
+        feature=window.feature,
+        ending=[EndingSeats(days_left=days, seats=seats[days]) for days in sorted(seats, reverse=True)],
+    )
+
+
 def trial_ending_soon(window: Window, days_left: int) -> TrialEndingSoon:
     """A trial ends soon."""
     return TrialEndingSoon(
@@ -95,6 +136,7 @@ def trial_expired(window: Window) -> TrialExpired:
         expired_at=window.ends_at,
         mode_after=window.mode_after,
         monthly_quota_after=window.monthly_quota_after,
+        grace_ends_at=window.grace_ends_at,
     )
 
 

@@ -1,6 +1,6 @@
 """The read side: pools, windows, seats, checks, policies, and operations."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from muster_entitlements.domain.operations import Operation
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.domain.windows import Window
-from muster_entitlements.errors import OperationUnknown, PoolUnknown, SeatUnknown
+from muster_entitlements.errors import OperationUnknown, PoolUnknown, SeatUnknown, WindowUnknown
 from muster_entitlements.replies import (
     CheckReply,
     ChecksReply,
@@ -20,12 +20,14 @@ from muster_entitlements.replies import (
     PoolReply,
     SeatPolicyReply,
     SeatReply,
+    WindowPreviewReply,
     WindowReply,
 )
 from muster_entitlements.repository import catalogs, operations, policies, pools
 from muster_entitlements.repository.grants import list_standing, read_grants
+from muster_entitlements.repository.seat_trials import find_begun
 from muster_entitlements.repository.seats import find_states
-from muster_entitlements.repository.windows import to_window
+from muster_entitlements.repository.windows import find_windows, to_window
 from muster_runtime.database.transactions import Connection
 from muster_runtime.errors import InvalidInput
 from muster_runtime.pagination import Page, Pagination
@@ -45,9 +47,10 @@ _SEAT = """
 _POOL_AND_WINDOW = """
     select
         p.agency_id, p.enrollment_id, p.starts_at, p.ends_at, p.suspended, p.withdrawn_at, p.ended,
-        p.cap, p.in_use, p.limit_met, p.revision, p.generation, p.revoking,
+        p.cap, p.in_use, p.limit_met, p.revision, p.generation, p.revoking, p.time_zone,
         w.window_id, w.feature, w.trial, w.mode, w.starts_at as opens_at, w.ends_at as closes_at,
-        w.mode_after, w.monthly_quota_after, w.catalog_number, w.renewable
+        w.mode_after, w.monthly_quota_after, w.catalog_number, w.renewable,
+        w.anchor, w.seat_days, w.ends_soon_days, w.grace_days, w.extended, w.ended_early, w.revision as window_revision
 """
 
 _STANDING_GRANTS = """
@@ -85,7 +88,8 @@ async def list_windows(connection: Connection, agency_id: str) -> Page[WindowRep
         """
         select
             w.window_id, w.agency_id, w.enrollment_id, w.feature, w.trial, w.mode,
-            w.starts_at, w.ends_at, w.mode_after, w.monthly_quota_after, w.catalog_number, w.renewable
+            w.starts_at, w.ends_at, w.mode_after, w.monthly_quota_after, w.catalog_number, w.renewable,
+            w.anchor, w.seat_days, w.ends_soon_days, w.grace_days, w.extended, w.ended_early, w.revision
         from pool as p
         join feature_window as w on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id
         where p.agency_id = $1
@@ -94,6 +98,23 @@ async def list_windows(connection: Connection, agency_id: str) -> Page[WindowRep
         agency_id,
     )
     return Page(items=[WindowReply.of(to_window(row)) for row in rows], next=None)
+
+
+async def preview_change(
+    connection: Connection,
+    agency_id: str,
+    window_id: str,
+    change: Callable[[Window, Pool, datetime], Window],
+    now: datetime,
+) -> WindowPreviewReply:
+    """What a decision would make of a window. Raises PoolUnknown, WindowUnknown, and what the decision raises."""
+    pool = await pools.find_pool(connection, agency_id)
+    if pool is None:
+        raise PoolUnknown(agency_id)
+    before = (await find_windows(connection, agency_id, [window_id])).get(window_id)
+    if before is None or before.enrollment_id != pool.enrollment_id:
+        raise WindowUnknown(agency_id, window_id)
+    return WindowPreviewReply.of(before, change(before, pool, now), pool, now)
 
 
 async def list_seats(connection: Connection, agency_id: str, page: Pagination) -> Page[SeatReply]:
@@ -152,7 +173,8 @@ async def find_question(
         (await catalogs.find_catalog(connection, now)).known(feature)
     row = await connection.fetchrow(
         f"""
-        {_POOL_AND_WINDOW}, s.state as seat_state, s.idle_since, g.grants
+        {_POOL_AND_WINDOW}, s.state as seat_state, s.idle_since, g.grants,
+            coalesce(s.trial_began_at, s.activated_at) as began_at
         from pool as p
         left join seat as s
             on s.agency_id = p.agency_id and s.subject_ref = $2 and s.state <> 'revoked'
@@ -174,6 +196,7 @@ async def find_question(
     return Question(
         pool=_checked_pool(row),
         seat=SeatState(row["seat_state"]) if row["seat_state"] else None,
+        began_at=row["began_at"],
         used_on=row["idle_since"] if row["seat_state"] == SeatState.ACTIVE else None,
         feature=feature,
         window=_checked_window(row) if row["window_id"] else None,
@@ -201,11 +224,13 @@ async def _find_register(
     )
     windows = [_checked_window(row) for row in rows if row["window_id"]]
     people = set(subject_refs)
+    of_seats = any(window.seat_trial is not None for window in windows)
     return Register(
         pool=_checked_pool(rows[0]) if rows else None,
         windows={window.feature: window for window in windows},
         seats=await find_states(connection, agency_id, people),
         grants=await list_standing(connection, agency_id, people, now),
+        begun=await find_begun(connection, agency_id, people) if of_seats else {},
     )
 
 
@@ -261,4 +286,6 @@ def _checked_pool(row: Record) -> Pool:
 
 def _checked_window(row: Record) -> Window:
     columns = {field.name: row[field.name] for field in fields(Window)}
-    return to_window(columns | {"starts_at": row["opens_at"], "ends_at": row["closes_at"]})
+    return to_window(
+        columns | {"starts_at": row["opens_at"], "ends_at": row["closes_at"], "revision": row["window_revision"]}
+    )

@@ -6,7 +6,16 @@ from datetime import date, datetime
 from pydantic import BaseModel, Field
 
 from muster_contracts import Instant
-from muster_contracts.entitlements import AccessMode, SeatBatchKind
+from muster_contracts.entitlements import (
+    AccessMode,
+    Anchor,
+    FeatureAccessChanged,
+    FeatureWindowChanged,
+    FeatureWindowExtended,
+    SeatBatchKind,
+    TrialEndingSoon,
+    TrialExpired,
+)
 from muster_entitlements.domain.checks import Answer, Reason, Verdict
 from muster_entitlements.domain.operations import OnLimit, Operation, OperationState
 from muster_entitlements.domain.pools import Pool, PoolState
@@ -58,6 +67,7 @@ class PoolReply(BaseModel):
     )
     starts_at: Instant
     ends_at: Instant
+    time_zone: str | None = Field(description="The agency's time zone, by the IANA database; null for UTC.")
     revision: int = Field(description="Increases with every change of the agency's entitlements.")
 
     @classmethod
@@ -72,6 +82,7 @@ class PoolReply(BaseModel):
             revoking=pool.revoking,
             starts_at=pool.starts_at,
             ends_at=pool.ends_at,
+            time_zone=pool.time_zone,
             revision=pool.revision,
         )
 
@@ -87,11 +98,58 @@ class WindowReply(BaseModel):
     ends_at: Instant
     mode_after: AccessMode
     monthly_quota_after: int | None
+    anchor: Anchor
+    seat_days: int | None = Field(
+        description="Days of `mode` that each seat has from its first activation on, if it is anchored on seats."
+    )
+    ends_soon_days: list[int] = Field(description="The days before the end on which a notice is published.")
+    grace_ends_at: Instant | None = Field(description="The end of the grace after a trial: until then `mode` stays.")
+    extended: bool
+    revision: int = Field(description="Increases whenever the window is moved.")
 
     @classmethod
     def of(cls, window: Window) -> "WindowReply":
         """The reply for a window."""
-        return cls.model_validate(asdict(window))
+        return cls.model_validate(asdict(window) | {"grace_ends_at": window.grace_ends_at})
+
+
+class WindowMessageReply(BaseModel):
+    """An event that would be published; the rules of notifications say to whom it goes."""
+
+    event: str
+    at: Instant
+    days_left: int | None = None
+
+
+class WindowPreviewReply(BaseModel):
+    """What a decision would make of a window, who would be affected, and what would be published."""
+
+    window: WindowReply
+    previous_starts_at: Instant
+    previous_ends_at: Instant
+    seats: int = Field(description="Seats in use: their people would be affected.")
+    messages: list[WindowMessageReply]
+
+    @classmethod
+    def of(cls, before: Window, after: Window, pool: Pool, now: datetime) -> "WindowPreviewReply":
+        """The reply for a window before and after a decision at an instant."""
+        changed = FeatureWindowExtended if after.extended and not before.extended else FeatureWindowChanged
+        notices = [
+            WindowMessageReply(event=TrialEndingSoon.event_type, at=at, days_left=days)
+            for days, at in after.notices().items()
+            if at > now
+        ]
+        ends = [WindowMessageReply(event=TrialExpired.event_type, at=after.ends_at)] if after.lasts else []
+        if after.grace_ends_at is not None:
+            ends.append(WindowMessageReply(event=FeatureAccessChanged.event_type, at=after.grace_ends_at))
+        messages = [WindowMessageReply(event=changed.event_type, at=now), *notices, *ends]
+        return cls(
+            window=WindowReply.of(after),
+            previous_starts_at=before.starts_at,
+            previous_ends_at=before.ends_at,
+            seats=pool.in_use,
+            messages=sorted(messages, key=lambda message: message.at),
+        )
 
 
 class CheckReply(BaseModel):

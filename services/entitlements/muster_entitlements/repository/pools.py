@@ -15,7 +15,7 @@ async def find_pool(connection: Connection, agency_id: str) -> Pool | None:
         """
         select
             agency_id, enrollment_id, starts_at, ends_at, suspended, withdrawn_at, ended,
-            cap, in_use, limit_met, revision, generation, revoking
+            cap, in_use, limit_met, revision, generation, revoking, time_zone
         from pool
         where agency_id = $1
         """,
@@ -32,7 +32,7 @@ async def find_pool_and_standing(
         """
         select
             agency_id, enrollment_id, starts_at, ends_at, suspended, withdrawn_at, ended,
-            cap, in_use, limit_met, revision, generation, revoking,
+            cap, in_use, limit_met, revision, generation, revoking, time_zone,
             (
                 select seat_id
                 from seat
@@ -63,9 +63,9 @@ async def save_pool(connection: Connection, pool: Pool) -> None:
         """
         insert into pool (
             agency_id, enrollment_id, starts_at, ends_at, suspended, withdrawn_at, ended,
-            cap, in_use, limit_met, revision, generation, revoking
+            cap, in_use, limit_met, revision, generation, revoking, time_zone
         )
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
         on conflict (agency_id) do update set
             enrollment_id = excluded.enrollment_id,
             starts_at = excluded.starts_at,
@@ -78,7 +78,8 @@ async def save_pool(connection: Connection, pool: Pool) -> None:
             limit_met = excluded.limit_met,
             revision = excluded.revision,
             generation = excluded.generation,
-            revoking = excluded.revoking
+            revoking = excluded.revoking,
+            time_zone = excluded.time_zone
         """,
         pool.agency_id,
         pool.enrollment_id,
@@ -93,6 +94,7 @@ async def save_pool(connection: Connection, pool: Pool) -> None:
         pool.revision,
         pool.generation,
         pool.revoking,
+        pool.time_zone,
     )
 
 

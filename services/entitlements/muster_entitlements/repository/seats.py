@@ -168,21 +168,6 @@ async def save_expired_invitations(
     return _in_order(rows)
 
 
-async def save_activated(connection: Connection, seat: Seat, now: datetime) -> None:
-    """Set a seat to active."""
-    await connection.execute(
-        """
-        update seat
-        set state = 'active', activated_at = $3, invited_until = null, idle_since = $4, idle_reclaim_at = null
-        where agency_id = $1 and seat_id = $2
-        """,
-        seat.agency_id,
-        seat.seat_id,
-        now,
-        now.date(),
-    )
-
-
 async def save_use(connection: Connection, seat: Seat, today: date) -> None:
     """Store the day on which a seat was last used."""
     await connection.execute(
@@ -254,13 +239,17 @@ async def save_reinstated(connection: Connection, seat: Seat, state: SeatState, 
 async def save_transferred(
     connection: Connection, agency_id: str, transfers: Sequence[tuple[str, Person]], now: datetime
 ) -> None:
-    """Transfer seats to other people, one by one: a person may lose one seat and get another."""
+    """Transfer seats to other people, one by one: a person may lose one seat and get another.
+
+    A seat's trial goes with the seat.
+    """
     await connection.executemany(
         """
         update seat
         set
-            subject_ref = $3, email = $4, name = $5, state = 'assigned',
-            assigned_at = $6, activated_at = null, idle_since = $7, idle_reclaim_at = null
+            subject_ref = $3, email = $4, name = $5, state = 'assigned', assigned_at = $6,
+            trial_began_at = coalesce(trial_began_at, activated_at), activated_at = null,
+            idle_since = $7, idle_reclaim_at = null
         where agency_id = $1 and seat_id = $2
         """,
         [

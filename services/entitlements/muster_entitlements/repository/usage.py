@@ -22,7 +22,8 @@ async def find_meters(connection: Connection, agencies: Collection[str], catalog
         """
         select
             p.agency_id, w.window_id, w.enrollment_id, w.feature, w.trial, w.mode,
-            w.starts_at, w.ends_at, w.mode_after, w.monthly_quota_after, w.catalog_number, w.renewable
+            w.starts_at, w.ends_at, w.mode_after, w.monthly_quota_after, w.catalog_number, w.renewable,
+            w.anchor, w.seat_days, w.ends_soon_days, w.grace_days, w.extended, w.ended_early, w.revision
         from pool as p
         left join feature_window as w using (agency_id, enrollment_id)
         where p.agency_id = any($1::text[])

@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from muster_contracts.entitlements import AccessMode
+from muster_contracts.entitlements import AccessMode, Anchor
 from muster_entitlements.domain.windows import Extension, Window
 from muster_runtime.database.transactions import Connection
 
 _WINDOW = """
     select
         window_id, agency_id, enrollment_id, feature, trial, mode,
-        starts_at, ends_at, mode_after, monthly_quota_after, catalog_number, renewable
+        starts_at, ends_at, mode_after, monthly_quota_after, catalog_number, renewable,
+        anchor, seat_days, ends_soon_days, grace_days, extended, ended_early, revision
     from feature_window
 """
 
@@ -25,11 +26,21 @@ async def save_windows(connection: Connection, windows: Sequence[Window], now: d
         """
         insert into feature_window as w (
             window_id, agency_id, enrollment_id, feature, trial, mode,
-            starts_at, ends_at, mode_after, monthly_quota_after, catalog_number, renewable
+            starts_at, ends_at, mode_after, monthly_quota_after, catalog_number, renewable,
+            anchor, seat_days, grace_days, ends_soon_days
         )
-        select * from unnest(
+        select
+            window_id, agency_id, enrollment_id, feature, trial, mode,
+            starts_at, ends_at, mode_after, monthly_quota_after, catalog_number, renewable,
+            anchor, seat_days, grace_days, string_to_array(ends_soon_days, ',')::integer[]
+        from unnest(
             $1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::text[],
-            $7::timestamptz[], $8::timestamptz[], $9::text[], $10::integer[], $11::integer[], $12::boolean[]
+            $7::timestamptz[], $8::timestamptz[], $9::text[], $10::integer[], $11::integer[], $12::boolean[],
+            $14::text[], $15::integer[], $16::integer[], $17::text[]
+        ) as n (
+            window_id, agency_id, enrollment_id, feature, trial, mode,
+            starts_at, ends_at, mode_after, monthly_quota_after, catalog_number, renewable,
+            anchor, seat_days, grace_days, ends_soon_days
         )
         on conflict (agency_id, enrollment_id, feature) do update set
             trial_before = w.trial_before + case
@@ -45,7 +56,18 @@ async def save_windows(connection: Connection, windows: Sequence[Window], now: d
             mode_after = excluded.mode_after,
             monthly_quota_after = excluded.monthly_quota_after,
             catalog_number = excluded.catalog_number,
-            renewable = excluded.renewable
+            renewable = excluded.renewable,
+            anchor = excluded.anchor,
+            seat_days = excluded.seat_days,
+            grace_days = excluded.grace_days,
+            ends_soon_days = excluded.ends_soon_days,
+            extended = w.extended and excluded.window_id = w.window_id,
+            ended_early = w.ended_early and excluded.window_id = w.window_id,
+            revision = w.revision + case
+                when (excluded.window_id, excluded.starts_at, excluded.ends_at) = (w.window_id, w.starts_at, w.ends_at)
+                    then 0
+                else 1
+            end
         """,
         [w.window_id for w in windows],
         [w.agency_id for w in windows],
@@ -60,6 +82,29 @@ async def save_windows(connection: Connection, windows: Sequence[Window], now: d
         [w.catalog_number for w in windows],
         [w.renewable for w in windows],
         now,
+        [w.anchor for w in windows],
+        [w.seat_days for w in windows],
+        [w.grace_days for w in windows],
+        [",".join(map(str, w.ends_soon_days)) for w in windows],
+    )
+
+
+async def save_change(connection: Connection, window: Window) -> None:
+    """Save the start and the end that a decision has given a window."""
+    await connection.execute(
+        """
+        update feature_window
+        set starts_at = $4, ends_at = $5, extended = $6, ended_early = $7, revision = $8
+        where agency_id = $1 and enrollment_id = $2 and feature = $3
+        """,
+        window.agency_id,
+        window.enrollment_id,
+        window.feature,
+        window.starts_at,
+        window.ends_at,
+        window.extended,
+        window.ended_early,
+        window.revision,
     )
 
 
@@ -75,7 +120,8 @@ async def list_open_pools_windows(connection: Connection) -> dict[str, dict[str,
         """
         select
             w.window_id, w.agency_id, w.enrollment_id, w.feature, w.trial, w.mode,
-            w.starts_at, w.ends_at, w.mode_after, w.monthly_quota_after, w.catalog_number, w.renewable
+            w.starts_at, w.ends_at, w.mode_after, w.monthly_quota_after, w.catalog_number, w.renewable,
+            w.anchor, w.seat_days, w.ends_soon_days, w.grace_days, w.extended, w.ended_early, w.revision
         from feature_window as w
         join pool as p on p.agency_id = w.agency_id and p.enrollment_id = w.enrollment_id
         where p.withdrawn_at is null and not p.ended
@@ -112,20 +158,23 @@ async def save_extensions(
     return sorted((Extension(**row) for row in rows), key=lambda extension: extension.feature)
 
 
-async def save_closed_windows(connection: Connection, agency_id: str, enrollment_id: str, at: datetime) -> list[str]:
-    """End an enrollment's windows that would be open after `at`; returns their IDs."""
+async def save_closed_windows(connection: Connection, agency_id: str, enrollment_id: str, at: datetime) -> list[Window]:
+    """End an enrollment's windows that would be open after `at`; returns them."""
     rows = await connection.fetch(
         """
         update feature_window
         set ends_at = greatest(starts_at, $3)
         where agency_id = $1 and enrollment_id = $2 and ends_at > $3
-        returning window_id
+        returning
+            window_id, agency_id, enrollment_id, feature, trial, mode,
+            starts_at, ends_at, mode_after, monthly_quota_after, catalog_number, renewable,
+            anchor, seat_days, ends_soon_days, grace_days, extended, ended_early, revision
         """,
         agency_id,
         enrollment_id,
         at,
     )
-    return [row["window_id"] for row in rows]
+    return [to_window(row) for row in rows]
 
 
 async def find_used_trials(connection: Connection, agency_id: str, before: datetime) -> dict[str, timedelta]:
@@ -181,4 +230,12 @@ async def find_windows(connection: Connection, agency_id: str, window_ids: Seque
 
 def to_window(columns: Mapping[str, Any]) -> Window:
     """A window from its columns."""
-    return Window(**{**columns, "mode": AccessMode(columns["mode"]), "mode_after": AccessMode(columns["mode_after"])})
+    return Window(
+        **{
+            **columns,
+            "mode": AccessMode(columns["mode"]),
+            "mode_after": AccessMode(columns["mode_after"]),
+            "anchor": Anchor(columns["anchor"]),
+            "ends_soon_days": tuple(columns["ends_soon_days"]),
+        }
+    )

@@ -33,6 +33,18 @@ scheduled as (
 """
 
 
+_SET_EARLIER = """
+scheduled_earlier as (
+    merge into deadline as d
+    using unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) as n(kind, agency_id, subject, due_at)
+    on d.kind = n.kind and d.agency_id = n.agency_id and d.subject = n.subject
+    when matched and n.due_at < d.due_at then update set due_at = n.due_at, parked_at = null, reason = null
+    when not matched then
+        insert (kind, agency_id, subject, due_at) values (n.kind, n.agency_id, n.subject, n.due_at)
+)
+"""
+
+
 # Handles what is due of one kind in one agency, by due instant. The rows are gone already: a handler
 # that wants another turn schedules it. `uow.now` is not before any due instant; publish with time=due_at.
 DeadlineHandler = Callable[[UnitOfWork, Sequence[Deadline]], Awaitable[None]]
@@ -56,6 +68,13 @@ def schedule(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> None:
         _set(uow, deadline.kind, deadline.agency_id, deadline.subject, deadline.due_at)
     if deadlines:
         uow.wake()
+
+
+def schedule_earlier(uow: UnitOfWork, deadline: Deadline) -> None:
+    """Schedule a deadline, unless one of the same kind, agency, and subject is due earlier. Once a transaction."""
+    row = (deadline.kind, deadline.agency_id, deadline.subject, deadline.due_at)
+    uow.writes.add_row(_SET_EARLIER, *row, key=row[:3])
+    uow.wake()
 
 
 def cancel(uow: UnitOfWork, agency_id: str, kind: str, subjects: Sequence[str]) -> None:

@@ -1,0 +1,48 @@
+"""Days in an agency's time zone, resolved to instants.
+
+A local time that a change of the clocks leaves out is the first instant after it; one that occurs twice is the later.
+"""
+
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+_SECOND = timedelta(seconds=1)
+
+DAY = timedelta(days=1)
+
+
+def resolve(local: datetime, zone: ZoneInfo) -> datetime:
+    """The instant, UTC, of a naive local time, in whole seconds."""
+    first, second = (local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    if first <= second:  # it exists once, or twice
+        return second
+    # It does not exist: the clocks are moved forward at an instant between the two, where the local time passes it.
+    before, after = second, first
+    while after - before > _SECOND:
+        middle = before + (after - before) // 2
+        middle -= timedelta(microseconds=middle.microsecond)
+        if _local(middle, zone) >= local:
+            after = middle
+        else:
+            before = middle
+    return after
+
+
+def end_of_day(day: date, zone: ZoneInfo) -> datetime:
+    """The exclusive end of a day, UTC: the start of the next one there."""
+    return resolve(datetime.combine(day + DAY, time()), zone)
+
+
+def to_end_of_day(instant: datetime, zone: ZoneInfo) -> datetime:
+    """The end of the local day that holds an instant, unless a day just ended with it."""
+    day = _local(instant, zone).date()
+    return instant if end_of_day(day - DAY, zone) == instant else end_of_day(day, zone)
+
+
+def midnight_of(instant: datetime) -> datetime:
+    """The midnight, UTC, that is not after an instant."""
+    return datetime.combine(instant.date(), time(), UTC)
+
+
+def _local(instant: datetime, zone: ZoneInfo) -> datetime:
+    return instant.astimezone(zone).replace(tzinfo=None)

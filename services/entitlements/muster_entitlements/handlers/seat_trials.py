@@ -1,0 +1,116 @@
+"""Trials that seats begin one by one: their ends, and the notices before them.
+
+A window has one deadline, at the next end. A step of it takes the seats in the order in which their trials began, keeps
+its place, and moves the deadline on, so that nothing is stored for a seat before it is activated.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from muster_entitlements import publishing
+from muster_entitlements.domain.days import DAY, midnight_of
+from muster_entitlements.domain.windows import Window
+from muster_entitlements.handlers.trials import TOO_LATE
+from muster_entitlements.repository import seat_trials
+from muster_entitlements.repository.seat_trials import Place
+from muster_entitlements.repository.windows import find_windows
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.scheduling import deadlines
+from muster_runtime.scheduling.deadlines import Deadline
+
+SEAT_TRIAL_ENDS = "seat-trial-ends"
+SEAT_TRIALS_ENDING_SOON = "seat-trials-ending-soon"
+
+# The seats of a step.
+STEP_SEATS = 5_000
+
+# After every seat that began at the same instant.
+_LAST_SEAT = "~"
+
+
+async def open_seat_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
+    """Begin with the trials that have not ended when their window opens: the others were used before."""
+    for window in windows:
+        if window.seat_trial is not None:
+            place = Place(uow.now - window.seat_trial, _LAST_SEAT)
+            await seat_trials.save_place(uow.connection, window, place)
+            await _schedule_end(uow, window, window.seat_trial, place)
+            await _schedule_notice(uow, window, window.seat_trial, uow.now)
+
+
+async def begin_seat_trials(uow: UnitOfWork, agency_id: str, began_at: datetime) -> None:
+    """Schedule the end of a trial that an activation began or continued, unless an earlier end is scheduled."""
+    for window in await seat_trials.list_seat_windows(uow.connection, agency_id):
+        assert window.seat_trial is not None
+        ends_at = began_at + window.seat_trial
+        if ends_at <= uow.now:
+            continue
+        deadlines.schedule_earlier(uow, Deadline(SEAT_TRIAL_ENDS, agency_id, window.window_id, ends_at))
+        notices = [midnight_of(ends_at) - days * DAY for days in window.ends_soon_days]
+        if coming := [at for at in notices if at > uow.now]:
+            deadlines.schedule_earlier(uow, Deadline(SEAT_TRIALS_ENDING_SOON, agency_id, window.window_id, min(coming)))
+
+
+def cancel_seat_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
+    """Cancel the deadlines of windows that are closed."""
+    for window in windows:
+        if window.seat_trial is not None:
+            for kind in (SEAT_TRIAL_ENDS, SEAT_TRIALS_ENDING_SOON):
+                deadlines.cancel(uow, window.agency_id, kind, [window.window_id])
+
+
+async def on_seat_trial_ends_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """Publish the next ends of seats' trials, each with its instant; one step for each window."""
+    windows = await find_windows(uow.connection, due[0].agency_id, [deadline.subject for deadline in due])
+    for deadline in due:
+        window = windows[deadline.subject]
+        trial = window.seat_trial
+        assert trial is not None
+        place = await seat_trials.find_place(uow.connection, window)
+        until = uow.now - trial
+        ended = await seat_trials.list_begun(uow.connection, window.agency_id, place, until, STEP_SEATS)
+        for seat in ended:
+            ends_at = seat.began_at + trial
+            uow.publish(publishing.seat_trial_expired(window, seat.seat_id, seat.subject_ref, ends_at), time=ends_at)
+        if len(ended) == STEP_SEATS:
+            place = Place(ended[-1].began_at, ended[-1].seat_id)
+            deadlines.schedule(uow, [deadline])
+        else:
+            place = Place(until, _LAST_SEAT)
+            await _schedule_end(uow, window, trial, place)
+        await seat_trials.save_place(uow.connection, window, place)
+
+
+async def on_seat_trials_ending_soon_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """Publish at a midnight, UTC, how many seats' trials end on the days that the notices name."""
+    windows = await find_windows(uow.connection, due[0].agency_id, [deadline.subject for deadline in due])
+    for deadline in due:
+        window = windows[deadline.subject]
+        trial = window.seat_trial
+        assert trial is not None
+        if uow.now - deadline.due_at < TOO_LATE:
+            seats = {}
+            for days in window.ends_soon_days:
+                since = deadline.due_at + days * DAY - trial
+                seats[days] = await seat_trials.count_begun(uow.connection, window.agency_id, since, since + DAY)
+            if ending := {days: count for days, count in seats.items() if count}:
+                uow.publish(publishing.seat_trials_ending_soon(window, ending), time=deadline.due_at)
+        await _schedule_notice(uow, window, trial, deadline.due_at)
+
+
+async def _schedule_end(uow: UnitOfWork, window: Window, trial: timedelta, place: Place) -> None:
+    began_at = await seat_trials.find_next_start(uow.connection, window.agency_id, place)
+    if began_at is not None:
+        deadlines.schedule(uow, [Deadline(SEAT_TRIAL_ENDS, window.agency_id, window.window_id, began_at + trial)])
+
+
+async def _schedule_notice(uow: UnitOfWork, window: Window, trial: timedelta, after: datetime) -> None:
+    """Schedule the next midnight at which a notice is due."""
+    coming = []
+    for days in window.ends_soon_days:
+        ends_from = midnight_of(after) + (days + 1) * DAY
+        place = Place(ends_from - trial, "")
+        if began_at := await seat_trials.find_next_start(uow.connection, window.agency_id, place):
+            coming.append(midnight_of(began_at + trial) - days * DAY)
+    if coming:
+        deadlines.schedule(uow, [Deadline(SEAT_TRIALS_ENDING_SOON, window.agency_id, window.window_id, min(coming))])

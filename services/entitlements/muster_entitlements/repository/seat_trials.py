@@ -1,0 +1,218 @@
+"""The trials of seats: they end in the order in which they began.
+
+A trial begins with a seat's first activation. It stays the seat's through a transfer, and its person's through a
+revocation.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from muster_entitlements.domain.seats import Seat
+from muster_entitlements.domain.windows import Window
+from muster_entitlements.repository.windows import to_window
+from muster_runtime.database.transactions import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far the ends of trials are published: of those begun before an instant, and at it up to a seat."""
+
+    began_at: datetime
+    seat_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class BegunTrial:
+    """A held seat whose trial has begun."""
+
+    seat_id: str
+    subject_ref: str
+    began_at: datetime
+
+
+async def list_seat_windows(connection: Connection, agency_id: str) -> list[Window]:
+    """The windows of an agency's enrollment that are anchored on seats."""
+    rows = await connection.fetch(
+        """
+        select
+            w.window_id, w.agency_id, w.enrollment_id, w.feature, w.trial, w.mode,
+            w.starts_at, w.ends_at, w.mode_after, w.monthly_quota_after, w.catalog_number, w.renewable,
+            w.anchor, w.seat_days, w.ends_soon_days, w.grace_days, w.extended, w.ended_early, w.revision
+        from pool as p
+        join feature_window as w on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id
+        where p.agency_id = $1 and w.seat_days is not null
+        order by w.feature
+        """,
+        agency_id,
+    )
+    return [to_window(row) for row in rows]
+
+
+async def find_place(connection: Connection, window: Window) -> Place:
+    """How far a window's trials are published."""
+    row = await connection.fetchrow(
+        """
+        select coalesce(seats_begun_at, starts_at) as began_at, seats_through as seat_id
+        from feature_window
+        where agency_id = $1 and enrollment_id = $2 and feature = $3
+        """,
+        window.agency_id,
+        window.enrollment_id,
+        window.feature,
+    )
+    assert row is not None  # the window was read under the agency's lock
+    return Place(**row)
+
+
+async def save_place(connection: Connection, window: Window, place: Place) -> None:
+    """Store how far a window's trials are published."""
+    await connection.execute(
+        """
+        update feature_window
+        set seats_begun_at = $4, seats_through = $5
+        where agency_id = $1 and enrollment_id = $2 and feature = $3
+        """,
+        window.agency_id,
+        window.enrollment_id,
+        window.feature,
+        place.began_at,
+        place.seat_id,
+    )
+
+
+async def list_begun(
+    connection: Connection, agency_id: str, after: Place, until: datetime, limit: int
+) -> list[BegunTrial]:
+    """The held seats whose trials began after a place and until an instant, in their order."""
+    rows = await connection.fetch(
+        """
+        select seat_id, subject_ref, coalesce(trial_began_at, activated_at) as began_at
+        from seat
+        where
+            agency_id = $1 and coalesce(trial_began_at, activated_at) is not null
+            and (coalesce(trial_began_at, activated_at), seat_id) > ($2, $3)
+            and coalesce(trial_began_at, activated_at) <= $4
+            and state <> 'revoked' and generation = (select generation from pool where agency_id = $1)
+        order by coalesce(trial_began_at, activated_at), seat_id
+        limit $5
+        """,
+        agency_id,
+        after.began_at,
+        after.seat_id,
+        until,
+        limit,
+    )
+    return [BegunTrial(**row) for row in rows]
+
+
+async def find_next_start(connection: Connection, agency_id: str, after: Place) -> datetime | None:
+    """When the first trial of a held seat after a place began."""
+    began_at: datetime | None = await connection.fetchval(
+        """
+        select coalesce(trial_began_at, activated_at)
+        from seat
+        where
+            agency_id = $1 and coalesce(trial_began_at, activated_at) is not null
+            and (coalesce(trial_began_at, activated_at), seat_id) > ($2, $3)
+            and state <> 'revoked' and generation = (select generation from pool where agency_id = $1)
+        order by coalesce(trial_began_at, activated_at), seat_id
+        limit 1
+        """,
+        agency_id,
+        after.began_at,
+        after.seat_id,
+    )
+    return began_at
+
+
+async def count_begun(connection: Connection, agency_id: str, since: datetime, before: datetime) -> int:
+    """The number of held seats whose trials began within [since, before)."""
+    count: int = await connection.fetchval(
+        """
+        select count(*)
+        from seat
+        where
+            agency_id = $1 and coalesce(trial_began_at, activated_at) is not null
+            and coalesce(trial_began_at, activated_at) >= $2 and coalesce(trial_began_at, activated_at) < $3
+            and state <> 'revoked' and generation = (select generation from pool where agency_id = $1)
+        """,
+        agency_id,
+        since,
+        before,
+    )
+    return count
+
+
+async def find_begun(connection: Connection, agency_id: str, subject_refs: Iterable[str]) -> dict[str, datetime]:
+    """When the trials of the seats that these people hold began, by subject; without those that have not."""
+    rows = await connection.fetch(
+        """
+        select subject_ref, coalesce(trial_began_at, activated_at) as began_at
+        from seat
+        where
+            agency_id = $1 and subject_ref = any(string_to_array($2, E'\n')) and state <> 'revoked'
+            and coalesce(trial_began_at, activated_at) is not null
+            and generation = (select generation from pool where agency_id = $1)
+        """,
+        agency_id,
+        "\n".join(subject_refs),
+    )
+    return {row["subject_ref"]: row["began_at"] for row in rows}
+
+
+async def save_activated(connection: Connection, seat: Seat, now: datetime) -> tuple[datetime, bool]:
+    """Set a seat to active; returns when its trial began, and whether a feature's window is anchored on seats.
+
+    The trial began with the first activation of the seat or by its person, of which neither brings a second trial.
+    """
+    row = await connection.fetchrow(
+        """
+        update seat
+        set
+            state = 'active', activated_at = $3, invited_until = null, idle_since = $4, idle_reclaim_at = null,
+            trial_began_at = least(
+                trial_began_at,
+                $3,
+                (
+                    select min(coalesce(earlier.trial_began_at, earlier.activated_at))
+                    from seat as earlier
+                    where
+                        earlier.agency_id = $1 and earlier.subject_ref = $5
+                        and coalesce(earlier.trial_began_at, earlier.activated_at) is not null
+                ),
+                (select began_at from seat_trial where agency_id = $1 and subject_ref = $5)
+            )
+        where agency_id = $1 and seat_id = $2
+        returning
+            trial_began_at,
+            exists(
+                select from pool as p
+                join feature_window as w on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id
+                where p.agency_id = $1 and w.seat_days is not null
+            ) as anchors_windows
+        """,
+        seat.agency_id,
+        seat.seat_id,
+        now,
+        now.date(),
+        seat.subject_ref,
+    )
+    assert row is not None  # the seat was read under the agency's lock
+    return row["trial_began_at"], row["anchors_windows"]
+
+
+async def add_lost_trials(connection: Connection, agency_id: str, seat_ids: Sequence[str]) -> None:
+    """Remember the trials of the people whose seats are about to go to others."""
+    await connection.execute(
+        """
+        insert into seat_trial (agency_id, subject_ref, began_at)
+        select agency_id, subject_ref, coalesce(trial_began_at, activated_at)
+        from seat
+        where
+            agency_id = $1 and seat_id = any($2::text[]) and activated_at is not null
+        on conflict (agency_id, subject_ref) do nothing
+        """,
+        agency_id,
+        seat_ids,
+    )

@@ -1,0 +1,134 @@
+"""Trials that seats begin one by one: each ends at its instant, is told of by day, and is had once."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from muster_contracts.entitlements import SeatTrialExpired, SeatTrialsEndingSoon
+from muster_entitlements.handlers import seat_trials
+from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.lives import published
+from tests.integration.entitlements.test_catalog import publish
+from tests.integration.entitlements.test_trials import enroll_again, pass_time, withdraw
+
+DAY = timedelta(days=1)
+
+CANVAS = {
+    "key": "canvas",
+    "name": "Canvas",
+    "mode": "unlimited",
+    "trial_days": 30,
+    "mode_after": "none",
+    "anchor": "seat",
+    "ends_soon_days": [7, 1],
+}
+
+
+async def activate(entitlements: Entitlements, person: str, at: datetime) -> str:
+    """Give a person a seat, and have them use it at an instant; answers the seat's path."""
+    await pass_time(entitlements, at)
+    reply = await entitlements.assign(person)
+    assert reply.status_code == 201, reply.text
+    seat = f"seats/{reply.json()['seat_id']}"
+    assert (await entitlements.post(f"{seat}/activation")).status_code == 200
+    return seat
+
+
+async def reason(entitlements: Entitlements, person: str) -> tuple[str, str | None]:
+    """Why a person may use the feature or not, and until when; the same from many checks at once."""
+    answer = await entitlements.check(person, "canvas")
+    pairs = {"pairs": [{"subject": f"person.{person}@nasa.gov", "feature": "canvas"}]}
+    assert (await entitlements.post("checks", pairs)).json()["answers"] == [answer]
+    return answer["reason"], answer["valid_until"]
+
+
+def text(instant: datetime) -> str:
+    return instant.isoformat().replace("+00:00", "Z")
+
+
+async def ends(entitlements: Entitlements, count: int) -> list[tuple[str, datetime]]:
+    events: list[Any] = await published(entitlements, SeatTrialExpired, count)
+    assert all(event.data.expired_at == event.envelope.time for event in events)
+    return [(event.data.seat_id, event.envelope.time) for event in events]
+
+
+async def test_each_seat_has_its_own_trial(entitlements: Entitlements) -> None:
+    await publish(entitlements, [CANVAS], "new-agencies")
+    await entitlements.enroll(cap=5)
+    await entitlements.assign("cid")  # never activates
+    noon = START + timedelta(hours=12)
+    first = await activate(entitlements, "ada", noon)
+    second = await activate(entitlements, "bob", noon + timedelta(hours=1))
+    third = await activate(entitlements, "dee", noon + 5 * DAY)
+    assert await reason(entitlements, "ada") == ("window_open", text(noon + 30 * DAY))
+    assert (await reason(entitlements, "cid"))[0] == "window_open"
+    assert await entitlements.service.admin.fetchval("select count(*) from deadline") == 2
+
+    await pass_time(entitlements, noon + 30 * DAY)
+    assert await ends(entitlements, 1) == [(first[6:], noon + 30 * DAY)]
+    assert (await reason(entitlements, "ada"))[0] == "window_closed"
+    assert (await reason(entitlements, "bob"))[0] == "window_open"
+    await pass_time(entitlements, noon + 40 * DAY)
+    assert await ends(entitlements, 3) == [
+        (first[6:], noon + 30 * DAY),
+        (second[6:], noon + 30 * DAY + timedelta(hours=1)),
+        (third[6:], noon + 35 * DAY),
+    ]
+    notices: list[Any] = await published(entitlements, SeatTrialsEndingSoon, 4)
+    assert [
+        (event.envelope.time - START, [(each.days_left, each.seats) for each in event.data.ending]) for event in notices
+    ] == [(23 * DAY, [(7, 2)]), (28 * DAY, [(7, 1)]), (29 * DAY, [(1, 2)]), (34 * DAY, [(1, 1)])]
+    assert (await reason(entitlements, "cid"))[0] == "window_open"
+    assert await entitlements.service.admin.fetchval("select count(*) from deadline") == 0
+
+
+async def test_nobody_has_a_second_trial(entitlements: Entitlements) -> None:
+    """By a transfer, a new seat, or a new enrollment: what began goes on, for the seat and for the person."""
+    await publish(entitlements, [CANVAS], "new-agencies")
+    await entitlements.enroll(cap=5)
+    seat = await activate(entitlements, "ada", START)
+    await pass_time(entitlements, START + 10 * DAY)
+    transfer = await entitlements.post(f"{seat}/transfer", {"email": "person.bob@nasa.gov"})
+    assert transfer.status_code == 200, transfer.text
+    await entitlements.post(f"{seat}/activation")
+    assert await reason(entitlements, "bob") == ("window_open", text(START + 30 * DAY))  # the seat's
+    again = await activate(entitlements, "ada", START + 11 * DAY)
+    assert await reason(entitlements, "ada") == ("window_open", text(START + 30 * DAY))  # her own
+    await entitlements.post(f"{again}/revocation", {})
+    await activate(entitlements, "ada", START + 12 * DAY)
+    assert await reason(entitlements, "ada") == ("window_open", text(START + 30 * DAY))
+    await activate(entitlements, "cid", START + 12 * DAY)
+
+    await withdraw(entitlements, "enr_1", START + 14 * DAY)
+    later = START + 20 * DAY
+    await pass_time(entitlements, later)
+    await enroll_again(entitlements, 2, later)
+    assert (await entitlements.post("pool/resize", {"cap": 5})).status_code == 200
+    ada = await activate(entitlements, "ada", later)
+    cid = await activate(entitlements, "cid", START + 35 * DAY)
+    assert await reason(entitlements, "ada") == ("window_closed", text(later + 365 * DAY))
+    assert await reason(entitlements, "cid") == ("window_open", text(START + 42 * DAY))
+    await pass_time(entitlements, START + 50 * DAY)
+    assert await ends(entitlements, 2) == [(ada[6:], START + 30 * DAY), (cid[6:], START + 42 * DAY)]
+    await activate(entitlements, "bob", START + 50 * DAY)
+    assert (await reason(entitlements, "bob"))[0] == "window_closed"
+
+
+async def test_many_trials_that_end_at_one_instant_end_in_steps(entitlements: Entitlements, monkeypatch: Any) -> None:
+    monkeypatch.setattr(seat_trials, "STEP_SEATS", 7)
+    await publish(entitlements, [CANVAS], "new-agencies")
+    await entitlements.enroll(cap=100)
+    await entitlements.assign_seats(100)
+    await activate_rest(entitlements)
+    await pass_time(entitlements, START + 31 * DAY)
+    found = await ends(entitlements, 100)
+    assert len({seat_id for seat_id, _ in found}) == 100
+    assert {at for _, at in found} == {START + 30 * DAY}
+
+
+async def activate_rest(entitlements: Entitlements) -> None:
+    """Have all seats activated at the start, one of them by its route, which schedules the end."""
+    await entitlements.service.admin.execute(
+        "update seat set state = 'active', activated_at = $1 where email <> 'person.0@nasa.gov'", START
+    )
+    seat_id = await entitlements.service.admin.fetchval("select seat_id from seat where email = 'person.0@nasa.gov'")
+    assert (await entitlements.post(f"seats/{seat_id}/activation")).status_code == 200

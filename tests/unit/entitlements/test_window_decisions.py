@@ -1,0 +1,111 @@
+"""Where a window starts and ends: its anchor, an agency's time zone, and decisions, each with its refusals."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from muster_contracts.entitlements import AccessMode, Anchor
+from muster_entitlements.domain.catalog import Feature
+from muster_entitlements.domain.windows import End, Start, Window, correct_start, end_early, extend
+from muster_entitlements.errors import WindowExtendedAlready, WindowOver, WindowWithoutTrial
+from muster_runtime.errors import InvalidInput
+from tests.unit.entitlements.test_windows_and_checks import END, FEATURES, OF_SEATS, POOL, START
+
+DAY = timedelta(days=1)
+TRIAL_END = START + 60 * DAY
+NOW = START + 10 * DAY
+TRIAL = Window.open("win_1", FEATURES["deep-research"], POOL, 1)
+NEW_YORK = replace(POOL, starts_at=datetime(2025, 8, 6, 4, tzinfo=UTC), time_zone="America/New_York")
+
+
+def opened(feature: Feature, starts_at: datetime = START, used: timedelta = timedelta()) -> tuple[datetime, datetime]:
+    window = Window.open("win_1", feature, replace(POOL, starts_at=starts_at), 1, used)
+    return window.starts_at, window.ends_at
+
+
+def test_a_trial_ends_with_a_day_where_the_agency_is() -> None:
+    trial = Window.open("win_1", FEATURES["deep-research"], NEW_YORK, 1)
+    assert trial.ends_at == datetime(2025, 10, 5, 4, tzinfo=UTC)  # sixty whole days
+    later = Window.open("win_1", FEATURES["deep-research"], replace(NEW_YORK, starts_at=START + 9 * DAY), 1)
+    assert later.ends_at == datetime(2025, 10, 14, 4, tzinfo=UTC)  # what is left of the last day is added
+    in_winter = Window.open("win_1", FEATURES["deep-research"], NEW_YORK, 1, used=-35 * DAY)
+    assert in_winter.ends_at == datetime(2025, 11, 9, 5, tzinfo=UTC)
+    none_left = Window.open("win_1", FEATURES["deep-research"], NEW_YORK, 1, used=60 * DAY)
+    assert (none_left.lasts, none_left.ends_at) == (False, NEW_YORK.starts_at)
+
+
+def test_a_window_that_is_anchored_on_the_program_ends_for_all_at_once() -> None:
+    program = OF_SEATS.model_copy(update={"anchor": Anchor.PROGRAM, "anchor_at": NOW})
+    assert opened(program) == (NOW, NOW + 30 * DAY)
+    assert opened(program, NOW + 20 * DAY, used=5 * DAY) == (NOW + 20 * DAY, NOW + 30 * DAY)
+    assert opened(program, NOW + 40 * DAY) == (NOW + 40 * DAY, NOW + 40 * DAY)  # too late
+    for_the_term = program.model_copy(update={"trial_days": None, "grace_days": None})
+    assert opened(for_the_term) == (NOW, END)
+
+
+def test_each_seat_has_its_own_trial_in_a_window_that_is_anchored_on_seats() -> None:
+    window = Window.open("win_1", OF_SEATS, POOL, 1)
+    assert (window.trial, window.ends_at, window.seat_trial) == (False, END, 35 * DAY)
+    began_at = START + 3 * DAY
+    assert window.access(NOW) is AccessMode.UNLIMITED  # the first use begins it
+    for day, mode in ((0, AccessMode.UNLIMITED), (34, AccessMode.UNLIMITED), (35, AccessMode.NONE)):
+        assert window.access(began_at + day * DAY, began_at) is mode
+    assert window.closes_at(END - DAY) == END
+
+
+def test_grace_follows_a_trial_unless_none_was_left() -> None:
+    feature = OF_SEATS.model_copy(update={"anchor": Anchor.AGENCY})
+    window = Window.open("win_1", feature, POOL, 1)
+    assert window.grace_ends_at == window.ends_at + 5 * DAY
+    assert window.access(window.ends_at) is AccessMode.UNLIMITED
+    assert window.access(window.ends_at + 5 * DAY) is AccessMode.NONE
+    assert Window.open("win_1", feature, POOL, 1, used=30 * DAY).grace_ends_at is None
+
+
+def test_a_trial_is_extended_once_within_the_term() -> None:
+    extended = extend(TRIAL, POOL, NOW, End(on=date(2025, 11, 4)))
+    assert (extended.starts_at, extended.ends_at) == (START, datetime(2025, 11, 5, tzinfo=UTC))
+    assert (extended.revision, extended.extended) == (2, True)
+    assert extend(TRIAL, NEW_YORK, NOW, End(on=date(2025, 11, 4))).ends_at == datetime(2025, 11, 5, 5, tzinfo=UTC)
+    with pytest.raises(WindowExtendedAlready):
+        extend(extended, POOL, NOW, End(at=END))
+    for at in (TRIAL_END, END + DAY):
+        with pytest.raises(InvalidInput, match=r"ends_at: .* must be after the end of the window"):
+            extend(TRIAL, POOL, NOW, End(at=at))
+    with pytest.raises(InvalidInput, match="ends_on: '2025-10-04'"):
+        extend(TRIAL, POOL, NOW, End(on=date(2025, 10, 4)))
+
+
+def test_a_trial_is_ended_early_from_now_on_at_the_earliest() -> None:
+    assert end_early(TRIAL, POOL, NOW, End()).ends_at == NOW
+    assert end_early(TRIAL, POOL, START - DAY, End()).ends_at == START
+    assert end_early(TRIAL, POOL, NOW, End(on=date(2025, 9, 1))).ends_at == datetime(2025, 9, 2, tzinfo=UTC)
+    for at in (NOW - DAY, TRIAL_END):
+        with pytest.raises(InvalidInput, match="ends_at"):
+            end_early(TRIAL, POOL, NOW, End(at=at))
+
+
+def test_a_corrected_start_moves_the_end_with_it() -> None:
+    moved = correct_start(TRIAL, POOL, NOW, Start(on=date(2025, 8, 13)))
+    assert (moved.starts_at, moved.ends_at) == (START + 7 * DAY, TRIAL_END + 7 * DAY)
+    there = correct_start(TRIAL, NEW_YORK, NOW, Start(on=date(2025, 8, 13)))
+    assert there.starts_at == datetime(2025, 8, 13, 4, tzinfo=UTC)
+    for at in (START, START - DAY, END):
+        with pytest.raises(InvalidInput, match=r"starts_at: .* must be another start, within the term"):
+            correct_start(TRIAL, POOL, NOW, Start(at=at))
+
+
+def test_only_an_open_trial_is_changed() -> None:
+    term_long = Window.open("win_1", FEATURES["frontier-models"], POOL, 1)
+    decisions: list[Callable[[Window, datetime], Window]] = [
+        lambda window, now: extend(window, POOL, now, End(at=END)),
+        lambda window, now: end_early(window, POOL, now, End()),
+        lambda window, now: correct_start(window, POOL, now, Start(at=START + DAY)),
+    ]
+    for decide in decisions:
+        with pytest.raises(WindowWithoutTrial):
+            decide(term_long, NOW)
+        with pytest.raises(WindowOver):
+            decide(TRIAL, TRIAL_END)
