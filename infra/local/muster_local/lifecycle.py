@@ -13,8 +13,6 @@ from muster_contracts import SERVICES
 from muster_local.addresses import without_secrets
 from muster_local.demo.cast import register
 from muster_local.demo.program import ProgramClient
-from muster_local.programs import MAIL
-from muster_local.servers import secured_listeners
 from muster_local.stack import Stack, StackFailed
 from muster_operator.failures import BadInput
 from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption
@@ -98,10 +96,17 @@ def _ports(given: list[str]) -> dict[str, int]:
         name, _, number = each.partition("=")
         if not (name and number.isdecimal() and 0 < int(number) < 65_536):
             raise BadInput(f"--port {each}: must be NAME=NUMBER with a number from 1 to 65535")
-        if name not in (listeners := [*secured_listeners(), MAIL, *SERVICES]):
+        if name not in (listeners := _listeners()):
             raise BadInput(f"--port {each}: the name must be one of {', '.join(listeners)}")
         ports[name] = int(number)
     return ports
+
+
+def _listeners() -> list[str]:
+    from muster_local.programs import MAIL  # these load the servers' clients, which `down` does not need
+    from muster_local.servers import secured_listeners
+
+    return [*secured_listeners(), MAIL, *SERVICES]
 
 
 def _addresses(stack: Stack, home: Path) -> Answer:

@@ -75,7 +75,7 @@ async def test_every_seat_is_revoked_and_no_transaction_grows_with_their_number(
     events = await admin.fetch("select sum(events) from outbox group by xmin::text")
     assert sum(row[0] for row in seats) == SEATS
     assert max(row[0] for row in seats) <= STEP
-    assert max(row[0] for row in events) <= 2 * STEP + 3  # and the windows of the enrollment that takes over
+    assert max(row[0] for row in events) <= 3 * STEP + 4  # and what is said of the enrollment that takes over
     assert await admin.fetchval("select count(*) from seat where state <> 'revoked' or email is not null") == 0
     assert await admin.fetchval("select count(*) from closing") == 0
     assert await admin.fetchval("select count(*) from deadline where kind = 'seats-closed'") == 0
