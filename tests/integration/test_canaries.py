@@ -70,6 +70,7 @@ def searched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Searched]:
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     telemetry.configure(Settings(environment="sandbox", log_level="debug"), "canaries")
+    structlog.configure(cache_logger_on_first_use=False)  # later tests have their own
     (handler,) = root.handlers
     assert isinstance(handler, logging.StreamHandler)
     logged = StringIO()

@@ -25,6 +25,7 @@ def written() -> Iterator[StringIO]:
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     telemetry.configure(Settings(environment="sandbox", instance="sample-1"), "sample")
+    structlog.configure(cache_logger_on_first_use=False)  # later tests have their own
     stream = StringIO()
     (handler,) = root.handlers
     assert isinstance(handler, logging.StreamHandler)

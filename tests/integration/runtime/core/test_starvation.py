@@ -33,6 +33,9 @@ GROWTH_BYTES = 50 * MEBIBYTE
 REQUESTS = 200
 P99_SECONDS = 0.1
 
+# Where that is too much for a machine that does other work, how many times as long as without an attack.
+TIMES_AS_CALM = 2
+
 
 @pytest.fixture
 async def server(
@@ -172,6 +175,7 @@ async def test_another_client_is_served_meanwhile(
     server: Front, attack: Callable[[Front], Coroutine[Any, Any, None]], times: int, eventually: Eventually
 ) -> None:
     await served(server, "NASA")  # warm
+    _, calm, _ = await served(server, "NASA")
     before = server.process.memory_info().rss
     closed, refused = (
         await server.metric("muster_http_connections_closed_total"),
@@ -193,7 +197,7 @@ async def test_another_client_is_served_meanwhile(
             """This machine does other work as well: one round of several is enough for the time, all for the rest."""
             rounds.append(await served(server, "NASA"))
             seen, p99, most = rounds[-1]
-            return p99 < P99_SECONDS or seen != {200} or most - before >= GROWTH_BYTES
+            return p99 < max(P99_SECONDS, TIMES_AS_CALM * calm) or seen != {200} or most - before >= GROWTH_BYTES
 
         await eventually(is_quick, timeout=60)
     for seen, _, most in rounds:

@@ -65,6 +65,7 @@ def logged() -> Iterator[StringIO]:
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     telemetry.configure(Settings(environment="sandbox"), "sample")
+    structlog.configure(cache_logger_on_first_use=False)  # later tests have their own
     (handler,) = root.handlers
     assert isinstance(handler, logging.StreamHandler)
     written = StringIO()
