@@ -16,7 +16,7 @@ async def list_parked_usage(connection: Connection, page: Pagination) -> Page[Pa
             id, kafka_partition as partition, kafka_offset as offset, parked_at, reason,
             key, header_names, header_values, value
         from usage_parked
-        where id > coalesce($1, 0)
+        where id > coalesce($1::bigint, 0)
         order by id
         limit $2
         """,
