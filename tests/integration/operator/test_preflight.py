@@ -12,9 +12,9 @@ import pytest
 from confluent_kafka.admin import NewTopic
 from typer.testing import CliRunner
 
-from muster_contracts import topics
+from muster_contracts import ClockMoved, topics
 from muster_local.programs import migrations_of
-from muster_operator.access.acls import Acl, Kind, acls_of_services
+from muster_operator.access.acls import Acl, Kind, Operation, acls_of_services
 from muster_operator.cli import app
 from muster_operator.databases.provisioning import Access, password_of, provision
 from muster_runtime.database.dbmate import migrate
@@ -68,6 +68,7 @@ async def installation(
     administrator = secured.administrator()
     wanted = acls_of_services(topics().values(), prefix=topic_prefix)
     acls = [acl for acl in wanted if acl.principal == "User:entitlements"]
+    clock = Acl("User:entitlements", Kind.TOPIC, topic_prefix + ClockMoved.topic, Operation.READ)
     for future in administrator.client.create_topics(
         [
             NewTopic(topic_prefix + name, topic.partitions, 1, config={**topic.settings, "min.insync.replicas": "1"})
@@ -75,7 +76,7 @@ async def installation(
         ]
     ).values():
         await administrator.ask(future)
-    await administrator.add(acls)
+    await administrator.add([*acls, clock])
     password = new_password()
     await administrator.set_password("entitlements", password)
     files = SecretFiles(tmp_path / "secrets" / "entitlements")
@@ -99,7 +100,7 @@ async def installation(
         "COLUMNS": "400",
     }
     yield Installation(access, secured, topic_prefix, files, environment, acls)
-    await administrator.remove(acls)
+    await administrator.remove([*acls, clock])
     await administrator.remove_user("entitlements")
 
 
@@ -132,6 +133,9 @@ async def test_each_thing_that_is_wrong_is_named(installation: Installation) -> 
         "ok",
     ), found
     assert status == 0
+    # A sandbox's services read its clock as well, whose settings they need not see.
+    sandboxed, found = await asyncio.to_thread(installation.preflight, MUSTER_ENVIRONMENT="sandbox")
+    assert (sandboxed, found["topics"][0], found["rights on kafka"][0]) == (0, "ok", "ok"), found
 
     access = installation.access
     stranger = access.api_dsn.replace(password_of(access.api_dsn), new_password())

@@ -14,7 +14,7 @@ from confluent_kafka import TopicCollection
 from confluent_kafka.admin import AclOperation
 
 from muster_contracts import topics
-from muster_operator.access.acls import Acl, Kind, acls_of_services, principal_of
+from muster_operator.access.acls import Acl, Kind, Operation, acls_of_services, principal_of
 from muster_operator.access.administrator import Administrator
 from muster_operator.failures import BadInput, CommandFailed, Refused, Unreachable
 from muster_operator.preflight.findings import Check, Finding
@@ -39,9 +39,13 @@ async def check_kafka(subject: Subject) -> AsyncIterator[Finding]:
         return
     kafka = KafkaConnection(settings)
     wanted = _rights(subject)
-    names = {acl.name.removeprefix(settings.topic_prefix) for acl in wanted if acl.kind is Kind.TOPIC}
+    of_topics = [acl for acl in wanted if acl.kind is Kind.TOPIC]
+    # A service reads the settings of all its topics, except those of the sandbox's clock.
+    checked = {
+        acl.name.removeprefix(settings.topic_prefix) for acl in of_topics if acl.operation is Operation.DESCRIBE_CONFIGS
+    }
     try:
-        there = KafkaTopics(kafka, settings, subject.service, names)
+        there = KafkaTopics(kafka, settings, subject.service, checked)
     except OSError as error:
         yield check.failed(f"the certificate files of Kafka cannot be used: {error}", "correct the paths")
         return
@@ -56,9 +60,9 @@ async def check_kafka(subject: Subject) -> AsyncIterator[Finding]:
         await there.stop()
     yield check.ok("connects" if kafka.is_plain else f"connects as {kafka.user}")
     found = list(_of_topics(Check(subject.service, "topics"), faults))
-    for finding in found or [Check(subject.service, "topics").ok(f"all {len(names)} are as described")]:
+    for finding in found or [Check(subject.service, "topics").ok(f"all {len(checked)} are as described")]:
         yield finding
-    known = {settings.topic_prefix + name for name in names} - {*faults.missing, *faults.forbidden}
+    known = {acl.name for acl in of_topics} - {*faults.missing, *faults.forbidden}
     yield await _of_rights(Check(subject.service, "rights on kafka"), kafka, wanted, known)
 
 
