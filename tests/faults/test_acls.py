@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Callable
 
+from confluent_kafka.admin import NewTopic
+
 from muster_contracts import SERVICES, topics
-from muster_operator.access.acls import Acl, Kind, Operation, acls_of_services, fence_of, principal_of
+from muster_operator.access.acls import Acl, Kind, Operation, acls_of_services, fence_of, principal_of, produces
 from muster_operator.access.administrator import Administrator
 from tests.support.eventually import eventually
-from tests.support.kafka_house import furnished
+from tests.support.kafka_house import House, furnished
 from tests.support.kafka_identities import Identity
 from tests.support.secured_kafka import SecuredKafka
 
@@ -21,6 +23,7 @@ async def test_without_any_one_of_its_acls_a_service_cannot_do_all(secured: Secu
         assert await asyncio.to_thread(people[principal_of(topic.owner, house.principal)].write, [name], fence) == {
             name: ""
         }
+    await reported(house)
 
     async def without_each(principal: str) -> None:
         own = [acl for acl in acls if acl.principal == principal]
@@ -29,6 +32,24 @@ async def test_without_any_one_of_its_acls_a_service_cannot_do_all(secured: Secu
             await without(house.administrator, people[principal], acl, some)
 
     await asyncio.gather(*map(without_each, people))
+
+
+async def reported(house: House) -> None:
+    """Create the topics that others write, and let one of them write a record to each."""
+    others = [topic for topic in topics().values() if topic.producers == "others"]
+    writer, principal = await house.identity("reporter"), principal_of("reporter", house.principal)
+    client = house.administrator.client
+    for future in client.create_topics([NewTopic(house.prefix + topic.name, 1, 1) for topic in others]).values():
+        await house.administrator.ask(future)
+    await house.administrator.add(
+        [acl for topic in others for acl in produces(principal, topic, house.prefix, "reporter")]
+    )
+
+    async def written() -> bool:
+        names = [house.prefix + topic.name for topic in others]
+        return await asyncio.to_thread(writer.write, names) == dict.fromkeys(names, "")
+
+    await eventually(written)
 
 
 async def without(administrator: Administrator, identity: Identity, acl: Acl, some: str) -> None:
