@@ -13,6 +13,7 @@ from muster_operator.topics import connect
 from tests.faults import servers
 from tests.faults.field import Field
 from tests.faults.findings import Findings
+from tests.faults.probe.service import TOPIC
 from tests.faults.readiness import readiness_reason
 from tests.faults.servers import Server
 from tests.support.eventually import eventually
@@ -89,6 +90,20 @@ async def outbox(field: Field) -> tuple[int, int]:
     return row[0], row[1]
 
 
+async def applied_what_is_published(field: Field) -> bool:
+    """Whether the consumer, which answers each event with one of its own, has applied all that has left the outbox."""
+    applied: bool = await field.admin.fetchval(
+        """
+        select
+            (select count(*) from effect)
+            = (select coalesce(sum(last_sequence), 0) from stream where topic = $1)
+            - (select coalesce(sum(events), 0) from outbox where topic = $1)
+        """,
+        TOPIC,
+    )
+    return applied
+
+
 async def test_34_below_the_minimum_of_in_sync_replicas_the_outbox_holds(
     cluster: Field, brokers: list[Server], findings: Findings
 ) -> None:
@@ -98,6 +113,7 @@ async def test_34_below_the_minimum_of_in_sync_replicas_the_outbox_holds(
     async with cluster.live_traffic():
         await eventually(cluster.has_backlog)
         await stop(*brokers[1:])
+    await eventually(lambda: applied_what_is_published(cluster), timeout=60)
     before = len(cluster.recorder.commands())
     first, waiting = await outbox(cluster)
     await cluster.traffic(HELD_COMMANDS)
