@@ -1,4 +1,4 @@
-# Creates the cluster's certificates and kubeconfigs, anew at each start.
+# Creates the cluster's certificates and kubeconfigs, new ones at each start.
 
 # authority NAME
 authority() {

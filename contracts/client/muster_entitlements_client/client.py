@@ -60,7 +60,7 @@ class EntitlementsClient:
             self._following.cancel()
             await asyncio.wait([self._following])
             if not self._following.cancelled():
-                self._following.exception()  # it is told by `failure`, and needs no warning
+                self._following.exception()  # `failure` has it, so asyncio need not warn
 
     @property
     def staleness_seconds(self) -> float | None:

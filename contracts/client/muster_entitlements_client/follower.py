@@ -15,7 +15,7 @@ from muster_contracts.entitlements import AgencyAccess
 from muster_entitlements_client.access_copy import AccessCopy
 from muster_entitlements_client.log_ids import LogIds, log_ids
 
-# How often the topic's end is asked for, and how long an answer may take before the connection is made anew.
+# How often the topic's end is asked for, and how long an answer may take before the client reconnects.
 LOOK_SECONDS = 1.0
 PATIENCE_SECONDS = 10.0
 
@@ -64,7 +64,7 @@ class Follower:
                 raise
 
     def _forget(self) -> None:
-        """Start anew; until the new copy is complete, there is none to answer from."""
+        """Start over; until the new copy is complete, there is none to answer from."""
         self.copy = AccessCopy()
         self._complete_at: float | None = None
         self._ids: LogIds | None = None

@@ -36,7 +36,7 @@ class QuotaScope(StrEnum):
 
 
 class QuotaPeriod(StrEnum):
-    """When a quota starts anew."""
+    """When a quota resets."""
 
     MONTH = "month"
     ANCHOR = "anchor"

@@ -1,4 +1,4 @@
-"""Trials that seats begin one by one: each ends at its instant, is told of by day, and is had once."""
+"""Trials that seats begin one by one: each ends at its instant, is announced by day, and happens once."""
 
 from datetime import datetime, timedelta
 from typing import Any

@@ -97,7 +97,7 @@ leastGraceSeconds, partitions (the most of any topic that it reads), and scaled:
 {{ dict "items" $items | toJson }}
 {{- end }}
 
-{{/* Seconds that an api pod keeps serving after it is told to terminate, until every node knows. */}}
+{{/* Seconds that an api pod keeps serving after its termination begins, until every node knows. */}}
 {{- define "muster.preStopSeconds" -}}
 5
 {{- end }}

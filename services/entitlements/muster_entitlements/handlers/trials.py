@@ -25,7 +25,7 @@ def schedule_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
 
 
 def reschedule_trial(uow: UnitOfWork, before: Window, after: Window) -> None:
-    """Schedule a changed trial anew; notices whose instant has passed are not sent again."""
+    """Reschedule a changed trial; notices whose instant has passed are not sent again."""
     cancel_trials(uow, [before])
     _schedule(uow, after, {days: at for days, at in after.notices().items() if at > uow.now})
 
