@@ -15,7 +15,7 @@ from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.rollouts import Effect, adopt, effects, next_term_effects
 from muster_entitlements.errors import CatalogDraftMissing, CatalogVersionUnknown
 from muster_entitlements.replies.catalog import CatalogPlanReply, CatalogVersionReply
-from muster_entitlements.repository import catalogs, windows
+from muster_entitlements.repository import catalogs, pools, windows
 from muster_runtime.database.transactions import Connection
 from muster_runtime.pacing import Pace
 from muster_runtime.pagination import Page, Pagination
@@ -57,7 +57,7 @@ async def find_plan(
     """What would change if these features were published now. Raises InvalidInput."""
     require_keys_once(features)
     present = await _newest(connection)
-    enrolled = await catalogs.list_open_pools(connection)
+    enrolled = await pools.list_open_pools(connection)
     catalog = Catalog(present.number + 1, {feature.key: feature for feature in features})
     found = [] if rule is CatalogRule.NEW_AGENCIES else await _effects(connection, enrolled, catalog, rule, now)
     return CatalogPlanReply.of(rule, present, features, len(enrolled), found)

@@ -1,6 +1,5 @@
 """The versions of the feature catalog, and which of them each agency has."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,7 +15,6 @@ from muster_entitlements.domain.catalog import (
     read_features,
     write_features,
 )
-from muster_entitlements.domain.pools import Pool
 from muster_runtime.database.transactions import Connection
 
 _VERSION = "select number, state, rule, features, revision, created_at, published_at from catalog_version"
@@ -155,21 +153,6 @@ async def count_without(connection: Connection, version: Version) -> int:
         version.number,
     )
     return agencies
-
-
-async def list_open_pools(connection: Connection) -> Sequence[Pool]:
-    """The pools of all agencies that are not over, by agency."""
-    rows = await connection.fetch(
-        """
-        select
-            agency_id, enrollment_id, starts_at, ends_at, suspended, withdrawn_at, ended,
-            cap, in_use, limit_met, revision, generation, revoking
-        from pool
-        where withdrawn_at is null and not ended
-        order by agency_id
-        """
-    )
-    return [Pool(**row) for row in rows]
 
 
 def _to_version(row: Record) -> Version:

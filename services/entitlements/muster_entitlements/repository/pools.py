@@ -8,20 +8,24 @@ from muster_entitlements.domain.pools import Outlook, Pool, Standing
 from muster_runtime.database.transactions import Connection
 from muster_runtime.database.writes import Write
 
+_POOL = """
+    select
+        agency_id, enrollment_id, starts_at, ends_at, suspended, withdrawn_at, ended,
+        cap, in_use, limit_met, revision, generation, revoking, time_zone
+    from pool
+"""
+
 
 async def find_pool(connection: Connection, agency_id: str) -> Pool | None:
     """An agency's pool; None if the agency has never been enrolled."""
-    row = await connection.fetchrow(
-        """
-        select
-            agency_id, enrollment_id, starts_at, ends_at, suspended, withdrawn_at, ended,
-            cap, in_use, limit_met, revision, generation, revoking, time_zone
-        from pool
-        where agency_id = $1
-        """,
-        agency_id,
-    )
+    row = await connection.fetchrow(f"{_POOL} where agency_id = $1", agency_id)
     return Pool(**row) if row else None
+
+
+async def list_open_pools(connection: Connection) -> Sequence[Pool]:
+    """The pools of all agencies that are not over, by agency."""
+    rows = await connection.fetch(f"{_POOL} where withdrawn_at is null and not ended order by agency_id")
+    return [Pool(**row) for row in rows]
 
 
 async def find_pool_and_standing(
