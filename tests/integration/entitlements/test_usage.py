@@ -1,5 +1,6 @@
 """Reported use: counted once by source and ID, and a bad event alone is refused."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from muster_entitlements.domain.usage import EVENT_TYPE
 from muster_entitlements.repository.usage import find_used, keep_partitions
 from muster_runtime.identifiers import EVERY_AGENCY
 from tests.integration.entitlements.conftest import START, Entitlements
+from tests.support.eventually import eventually
 
 # After the trial of 60 days: its quota holds.
 LATER = START + timedelta(days=63)
@@ -149,6 +151,36 @@ async def test_use_above_the_quota_counts_and_thresholds_are_published_once(
         ]
 
     await entitlements.eventually(agency_told)
+
+
+async def test_use_that_comes_while_its_partition_is_made_waits_for_it(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=5)
+    service = entitlements.service
+    service.clock.move(LATER)
+
+    async def is_kept() -> bool:
+        return bool(await service.admin.fetchval("select to_regclass($1)", f"usage_sum_{LATER:%Y%m}01"))
+
+    async def is_held_up() -> bool:
+        return bool(
+            await service.admin.fetchval(
+                """
+                select count(*) from pg_stat_activity
+                where
+                    datname = current_database() and wait_event_type = 'Lock' and query like '%insert into usage_seen%'
+                """
+            )
+        )
+
+    await eventually(is_kept)
+    late = LATER - timedelta(days=5)  # the worker has made no partition of that day
+    async with service.runtime.database.connection() as connection, connection.transaction():
+        await keep_partitions(connection, late.date())
+        reporting = asyncio.create_task(report(entitlements, used(1, at=late)))
+        await eventually(is_held_up)
+    assert (await reporting).json()["counted"] == 1
+    day = await service.admin.fetchval("select tableoid::regclass::text from usage_seen")
+    assert day == f"usage_seen_{late:%Y%m%d}"
 
 
 async def test_the_partitions_are_made_ahead_and_dropped_and_show_each_tenant_its_own_rows_alone(

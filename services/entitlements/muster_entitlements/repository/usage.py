@@ -183,8 +183,10 @@ async def find_sums(
 
 async def keep_partitions(connection: Connection, today: date) -> None:
     """Make the partitions that the days around a day need, and drop those that are over."""
-    for table in ("usage_seen", "usage_reply", "usage_sum"):  # each in a transaction of its own
-        await connection.execute("select keep_usage_partitions($1, $2)", table, today)
+    for table in ("usage_seen", "usage_reply", "usage_sum"):
+        async with connection.transaction():
+            await connection.execute("select lock_usage($1)", table)
+            await connection.execute("select keep_usage_partitions($1, $2)", table, today)
 
 
 def _arrays(sums: Sequence[Sum]) -> list[Any]:
