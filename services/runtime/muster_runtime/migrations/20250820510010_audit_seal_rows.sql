@@ -1,0 +1,27 @@
+-- migrate:up
+-- muster: expand
+
+-- A service that was taken over could make a seal that ends beyond every row: none that came later would be sealed, and
+-- none would seem unsealed. So a seal ends with a row of its agency that is there.
+create function audit_seal_ends_with_a_row() returns trigger
+language plpgsql
+as $$
+begin
+    if not exists (select from audit as a where a.agency_id = new.agency_id and a.id = new.last_id) then
+        raise foreign_key_violation using
+            message = format('no audit row of %s has the ID %s, with which the seal ends', new.agency_id, new.last_id);
+    end if;
+    return new;
+end $$;
+create trigger audit_seal_ends_with_a_row before insert on audit_seal
+for each row execute function audit_seal_ends_with_a_row();
+
+do $$
+begin
+    execute format('alter function audit_seal_ends_with_a_row() set search_path = %I, pg_temp', current_schema());
+end $$;
+
+-- migrate:down
+
+drop trigger audit_seal_ends_with_a_row on audit_seal;
+drop function audit_seal_ends_with_a_row();
