@@ -33,7 +33,7 @@ WITHOUT_AGENCY = {
 OWNERS_FUNCTIONS = {"oldest_snapshot_seconds", "commit_wait_seconds", "drop_sealed_audit"}
 
 # This one makes and drops partitions, and shows nothing.
-OWN_FUNCTIONS = {"entitlements": {"keep_usage_partitions"}}
+OWN_FUNCTIONS = {"entitlements": {"keep_usage_partitions", "lock_usage"}}
 
 
 @pytest.fixture(params=SERVICES)
