@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from muster_contracts import SERVICES
+
 Schema = dict[str, Any]
 
 _KEY = re.compile(r"^(?P<indent> *)(?P<key>[\w.]+):(?P<rest>.*)$")
@@ -81,7 +83,8 @@ _RULES: Mapping[str, Schema] = {
     "preflight.mode": _one_of("none", "hook"),
     "provisioning.mode": _one_of("none", "hook", "job"),
     "operations.args": _NAMES,
-    "operations.service": _one_of("", "enrollment", "entitlements", "billing", "notify"),
+    "operations.service": _one_of("", *SERVICES),
+    "operations.stopped": {"type": "array", "items": _one_of(*SERVICES)},
     "disruption.maxUnavailable": {"type": "integer", "minimum": 0},
     "minReplicas": _POSITIVE,
     "maxReplicas": _POSITIVE,

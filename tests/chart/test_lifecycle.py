@@ -1,12 +1,13 @@
 """How pods start, are replaced, and end; and which Jobs run when."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
 
 from infra.chart.generate import facts
 from muster_contracts import SERVICES
-from tests.chart.rendering import EXAMPLES, Object, containers, example, of_kind, pods, render
+from tests.chart.rendering import EXAMPLES, Object, Values, containers, example, of_kind, pods, render
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -120,10 +121,19 @@ def test_somebody_else_may_migrate() -> None:
     assert of_kind(render({"migrations": {"mode": "external"}}), "Job") == {}
 
 
-def test_a_service_may_be_stopped_without_a_command() -> None:
-    objects = render({"operations": {"service": "billing"}})
-    stopped = {name for name, each in of_kind(objects, "Deployment").items() if each["spec"].get("replicas") == 0}
-    assert stopped == {name for name in of_kind(objects, "Deployment") if name.startswith("muster-billing-")}
+@pytest.mark.parametrize(
+    ("operations", "stopped"),
+    [
+        ({"service": "billing"}, "billing"),
+        ({"stopped": ["notify", "enrollment"]}, "notify|enrollment"),
+        ({"service": "billing", "stopped": ["billing", "notify"]}, "billing|notify"),
+    ],
+)
+def test_services_may_be_stopped_without_a_command(operations: Values, stopped: str) -> None:
+    objects = render({"operations": operations})
+    deployments = of_kind(objects, "Deployment")
+    without_pods = {name for name, each in deployments.items() if each["spec"].get("replicas") == 0}
+    assert without_pods == {name for name in deployments if re.match(f"muster-({stopped})-", name)}
     assert not any("-operation-" in name for name in of_kind(objects, "Job"))
 
 

@@ -22,7 +22,7 @@ def test_the_pages_are_those_of_the_operations() -> None:
         "chart/README.md",
         *(
             f"runbooks/{name}.md"
-            for name in ("README", "upgrade", "rollback", "scaling", "drain", "rotate-secrets", "restore")
+            for name in ("README", "upgrade", "rollback", "scaling", "drain", "rotate-secrets", "restore", "failover")
         ),
     }
 

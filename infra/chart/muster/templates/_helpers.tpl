@@ -86,7 +86,7 @@ leastGraceSeconds, partitions (the most of any topic that it reads), and scaled:
 {{- $_ := set $item "scaled" "" -}}
 {{- if and (eq $role "api") $.Values.autoscaling.api.enabled }}{{ $_ := set $item "scaled" "hpa" }}{{ end -}}
 {{- if and (eq $role "consumer") $.Values.autoscaling.consumer.enabled }}{{ $_ := set $item "scaled" "keda" }}{{ end -}}
-{{- if eq $.Values.operations.service $service -}}
+{{- if has $service (append $.Values.operations.stopped $.Values.operations.service) -}}
 {{- $_ := set $item "stopped" true -}}
 {{- $_ := set $item "scaled" "" -}}
 {{- end -}}
