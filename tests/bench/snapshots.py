@@ -17,7 +17,7 @@ from muster_contracts import topics
 from muster_contracts.entitlements import AgencyAccess, SubjectAccess
 from muster_contracts.testing import build, record
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.seats import SeatState
+from muster_entitlements.domain.seats import HeldSeat, SeatState
 from muster_entitlements.publishing.snapshots import subjects_access
 from muster_entitlements_client import EntitlementsClient
 from muster_operator.topics import create_topics, delete_topics
@@ -77,7 +77,10 @@ async def _fill(own: Setting, people: int) -> None:
 
 def _people(agency_id: str, number: int, chance: random.Random) -> Iterator[tuple[str, bytes | None]]:
     for start in range(0, number, CHUNK):
-        seats = {f"sub_{chance.getrandbits(128):032x}": SeatState.ASSIGNED for _ in range(min(CHUNK, number - start))}
+        seats = {
+            f"sub_{chance.getrandbits(128):032x}": HeldSeat(SeatState.ASSIGNED)
+            for _ in range(min(CHUNK, number - start))
+        }
         yield from subjects_access(_pool(agency_id), start // CHUNK + 1, seats, {}).items()
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from muster_contracts import encode
-from muster_contracts.entitlements import AccessMode
+from muster_contracts.entitlements import AccessMode, Anchor
 from muster_entitlements.domain.checks import Question, check
 from muster_entitlements.domain.grants import Grant
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.seats import SeatState
+from muster_entitlements.domain.seats import HeldSeat, SeatState
 from muster_entitlements.domain.windows import Window
 from muster_entitlements.publishing.snapshots import agency_access, subjects_access
 from muster_entitlements.replies import CheckReply
@@ -56,6 +56,10 @@ POOLS = (
 # Granted to each agency, and to one person of it whose seat is of a state that allows use.
 GRANTED = SeatState.ACTIVE
 SOON, LATER = START + timedelta(days=30), START + timedelta(days=90)
+
+# The seats of these states have been used, and their trials have begun.
+BEGAN_AT = START + timedelta(days=14, hours=3, microseconds=1)
+BEGUN = {SeatState.ACTIVE: BEGAN_AT, SeatState.SUSPENDED: START - timedelta(days=100)}
 
 HELD: list[SeatState] = [state for state in SeatState if state is not SeatState.REVOKED]
 
@@ -108,6 +112,10 @@ def windows_of(pool: Pool) -> dict[str, Window]:
         window("frontier-models", END, AccessMode.NONE),
         window("later", END, AccessMode.NONE, starts_at=TRIAL_END),
         window("used-up", START, AccessMode.QUOTA, 0),
+        replace(window("with-grace", TRIAL_END, AccessMode.NONE), grace_days=10),
+        replace(window("by-seat", END, AccessMode.QUOTA, 3), anchor=Anchor.SEAT, seat_days=45, grace_days=5),
+        replace(window("by-seat-later", END, AccessMode.NONE, starts_at=TRIAL_END), anchor=Anchor.SEAT, seat_days=10),
+        replace(window("by-seat-long", LATER, AccessMode.NONE), trial=False, anchor=Anchor.SEAT, seat_days=3660),
     ]
     return {window.feature: window for window in windows}
 
@@ -133,7 +141,9 @@ class Case:
             for grant in self.grants
             if grant.feature == self.feature and grant.subject_ref in (None, self.subject_ref)
         )
-        answer = check(Question(self.pool, self.seat, self.feature, window, grants=grants), self.now)
+        began_at = BEGUN.get(self.seat) if self.seat else None
+        question = Question(self.pool, self.seat, self.feature, window, grants=grants, began_at=began_at)
+        answer = check(question, self.now)
         return {
             "agency_id": self.agency_id,
             "subject_ref": self.subject_ref,
@@ -160,7 +170,8 @@ def records() -> tuple[list[str], list[str]]:
         for grant in grants_of(pool):
             if grant.subject_ref is not None:
                 own.setdefault(grant.subject_ref, []).append(grant)
-        for generation, held in ((pool.generation, seats), (pool.generation - 1, earlier)):
+        for generation, states in ((pool.generation, seats), (pool.generation - 1, earlier)):
+            held = {subject_ref: HeldSeat(state, BEGUN.get(state)) for subject_ref, state in states.items()}
             published = subjects_access(replace(pool, generation=generation), pool.revision, held, own)
             people += [(value or b"").decode() for value in published.values()]
     return agencies, people
@@ -179,8 +190,15 @@ def cases() -> Iterator[Case]:
             yield case(OPEN, SeatState.ASSIGNED, feature, now)
             yield case(OPEN, GRANTED, feature, now)
         yield case(POOLS[1], GRANTED, "deep-research", now)
+    for now in (START, BEGAN_AT, BEGAN_AT + timedelta(days=50) - INSTANT, BEGAN_AT + timedelta(days=50), END - INSTANT):
+        for state in (SeatState.ASSIGNED, SeatState.ACTIVE):
+            yield case(OPEN, state, "by-seat", now)
+            yield case(OPEN, state, "by-seat-later", now)
+            yield case(OPEN, state, "by-seat-long", now)
+    for now in (TRIAL_END + timedelta(days=10) - INSTANT, TRIAL_END + timedelta(days=10)):
+        yield case(OPEN, SeatState.ACTIVE, "with-grace", now)
     for state in HELD:
-        for feature in (None, "frontier-models", "advanced-voice-mode"):
+        for feature in (None, "frontier-models", "advanced-voice-mode", "by-seat"):
             yield case(OPEN, state, feature, TRIAL_END)
     nobody = replace(case(OPEN, GRANTED, "frontier-models", TRIAL_END), seat=None)
     yield replace(nobody, subject_ref=subject(len(HELD)))  # of an earlier generation

@@ -1,7 +1,7 @@
 """The copy itself: some 90 bytes a person, so that millions of them fit into a process.
 
 A person is a number, their reference's own 128 bits, and points to what is the same for thousands of others: the
-agency, the generation of the seat, its state, and mostly no grants.
+agency, the generation of the seat, its state, and mostly no grants. Only when the trials of a seat began is its own.
 """
 
 import re
@@ -47,6 +47,7 @@ class AccessCopy:
     def __init__(self) -> None:
         self._agencies: dict[str, _Agency] = {}
         self._holdings: dict[int | str, _Holding] = {}
+        self._begun: dict[int | str, datetime] = {}
         self._alike: dict[_Holding, _Holding] = {}
         self._forms: dict[tuple[bytes, bytes], tuple[_Holding, int]] = {}
 
@@ -64,13 +65,14 @@ class AccessCopy:
 
         Without the agency, a person without a seat is answered `no_seat`, whatever their agency's state is.
         """
-        holding = self._holdings.get(_number(subject_ref))
+        number = _number(subject_ref)
+        holding = self._holdings.get(number)
         if holding is not None and (agency_id is None or holding[0].agency_id == agency_id):
             agency, generation, seat, grants = holding
             if agency.terms is None:
                 return _UNKNOWN
             state = seat if generation == agency.terms.generation else None
-            return agency.terms.answer(state, feature, now, agency.revision, grants)
+            return agency.terms.answer(state, feature, now, agency.revision, grants, self._begun.get(number))
         if agency_id is None:
             return _NOBODY
         known = self._agencies.get(agency_id)
@@ -86,11 +88,13 @@ class AccessCopy:
             before, found, after = value.partition(key)
             if found and (form := self._forms.get((before, after))) is not None:
                 holding, revision = form
-                self._hold(_number(key.decode()), holding, revision)
+                self._hold(_number(key.decode()), holding, revision, None)
                 return
         try:
             if value is None and read_headers(headers := tuple(headers)).type == _ERASED:
-                self._holdings.pop(_number(key.decode()), None)
+                number = _number(key.decode())
+                self._holdings.pop(number, None)
+                self._begun.pop(number, None)
                 return
             decoded = decode(headers, value, key)
         except (MalformedRecord, UnicodeDecodeError) as error:
@@ -110,15 +114,19 @@ class AccessCopy:
                 raise Unreadable("subject_ref differs from the record's key")
             new = (self._agency(event.agency_id), event.generation, str(event.seat), to_grants(event.grants))
             holding = self._alike.setdefault(new, new)
-            self._hold(_number(event.subject_ref), holding, event.revision)
-            if value.count(key) == 1:
+            self._hold(_number(event.subject_ref), holding, event.revision, event.trial_began_at)
+            if value.count(key) == 1 and event.trial_began_at is None:
                 if len(self._forms) >= _FORMS:
                     self._forms.clear()
                 before, _, after = value.partition(key)
                 self._forms[before, after] = (holding, event.revision)
 
-    def _hold(self, number: int | str, holding: _Holding, revision: int) -> None:
+    def _hold(self, number: int | str, holding: _Holding, revision: int, began_at: datetime | None) -> None:
         self._holdings[number] = holding
+        if began_at is not None:
+            self._begun[number] = began_at
+        else:
+            self._begun.pop(number, None)
         if revision > holding[0].revision:
             holding[0].revision = revision
 

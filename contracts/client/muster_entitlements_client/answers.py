@@ -1,7 +1,7 @@
 """How a check is answered: the rules of Muster's own checks, in their order."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -56,6 +56,7 @@ class Terms:
         "grants",
         "starts_at",
         "suspended",
+        "trials",
         "withdrawn",
     )
 
@@ -74,31 +75,49 @@ class Terms:
             )
             for timeline in access.features
         }
+        self.trials: Mapping[str, timedelta] = {
+            timeline.feature: timedelta(days=timeline.seat_days) for timeline in access.features if timeline.seat_days
+        }
         self.grants: dict[str, Grants] = {}
         for grant in to_grants(access.grants):
             self.grants[grant[0]] = (*self.grants.get(grant[0], ()), grant)
 
     def answer(
-        self, seat: str | None, feature: str | None, now: datetime, revision: int, own_grants: Grants = ()
+        self,
+        seat: str | None,
+        feature: str | None,
+        now: datetime,
+        revision: int,
+        own_grants: Grants = (),
+        began_at: datetime | None = None,
     ) -> Answer:
-        """Answer a check of a person whose seat has this state, None is no seat, and who has these grants."""
-        if own_grants:
-            return self._decide(seat, feature, now, revision, own_grants)
+        """Answer a check of a person whose seat has this state, and who has these grants; None is no seat.
+
+        `began_at` is when the trials of the seat began; None if they have not.
+        """
+        if own_grants or (began_at is not None and feature in self.trials):
+            return self._decide(seat, feature, now, revision, own_grants, began_at)
         last = self._answers.get((seat, feature))
         if last is not None and last[0] <= now < last[1] and last[2].revision == revision:
             return last[2]
-        answer = self._decide(seat, feature, now, revision, ())
+        answer = self._decide(seat, feature, now, revision, (), None)
         if feature is None or feature in self.features:  # what is asked for may be anything
             self._answers[seat, feature] = (now, answer.valid_until or _FOREVER, answer)
         return answer
 
     def _decide(
-        self, seat: str | None, feature: str | None, now: datetime, revision: int, own_grants: Grants
+        self,
+        seat: str | None,
+        feature: str | None,
+        now: datetime,
+        revision: int,
+        own_grants: Grants,
+        began_at: datetime | None,
     ) -> Answer:
         phases: Phases | None = None
         grants: Grants = ()
         if feature is not None:
-            phases = self.features.get(feature)
+            phases = self._phases(feature, began_at)
             # A person's own grants precede their agency's.
             grants = (*(grant for grant in own_grants if grant[0] == feature), *self.grants.get(feature, ()))
         valid_until = None if self.closed else self._next_change(phases, grants, now)
@@ -116,6 +135,16 @@ class Terms:
         if phases is None:
             return Answer(Verdict.REFUSED, "no_window", valid_until, revision)
         return _within(phases, now, valid_until, revision)
+
+    def _phases(self, feature: str, began_at: datetime | None) -> Phases | None:
+        """The phases of a feature. If each seat has a trial of its own, the last phase also begins with its end."""
+        phases = self.features.get(feature)
+        trial = self.trials.get(feature)
+        if not phases or began_at is None or trial is None:
+            return phases
+        first, (starts_at, mode, quota) = phases[0][0], phases[-1]
+        ends_at = max(min(began_at + trial, starts_at), first)
+        return (*phases[:-1], (ends_at, mode, quota), phases[-1])
 
     def _refusal(self, now: datetime) -> str | None:
         """Why the agency as a whole has no access; None if it has."""

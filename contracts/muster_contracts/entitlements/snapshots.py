@@ -54,6 +54,14 @@ class FeatureTimeline(BaseModel):
         description="In the order of their starts; of two with the same start, the later one holds.",
         examples=[[{"starts_at": "2025-08-06T00:00:00Z", "mode": "unlimited"}]],
     )
+    seat_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="If each seat has a trial of its own: the last phase begins for a seat so many days after its "
+        "trial began, or at its own start if that is earlier, but not before the first phase.",
+        examples=[None, 60],
+    )
 
 
 class GrantedAccess(BaseModel):
@@ -154,6 +162,12 @@ class SubjectAccess(Event):
         ge=1, description="The seat's generation; if it is not the agency's, nobody holds the seat.", examples=[1, 2]
     )
     seat: Open[SeatStanding] = Field(description="The state of the seat.", examples=["assigned", "on_leave"])
+    trial_began_at: Instant | None = Field(
+        default=None,
+        description="When the trials of the seat began, which features with `seat_days` have, UTC; null if they have "
+        "not.",
+        examples=[None, "2025-08-20T14:03:00Z"],
+    )
     grants: list[GrantedAccess] = Field(
         default_factory=list, description="What is granted to this person alone.", examples=_GRANT_EXAMPLES
     )

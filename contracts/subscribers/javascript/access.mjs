@@ -7,6 +7,8 @@ const SUBJECT = `${SNAPSHOTS}SubjectAccess.v1`;
 const ERASED = `${SNAPSHOTS}SubjectAccessErased.v1`;
 // The reason of a grant by its mode; one of another mode, which is not known, gives nothing.
 const GRANTED = new Map([["unlimited", "granted"], ["quota", "quota"]]);
+const SECOND = 1_000_000n;
+const DAY = 86_400n * SECOND;
 const USABLE = new Set(["assigned", "active"]);
 
 /** A record that this version cannot read: going on would leave the copy wrong. */
@@ -17,6 +19,13 @@ export function micros(text) {
   const [, seconds, fraction = ""] = /^(.{19})(?:\.(\d{1,6})\d*)?(?:Z|\+00:00)$/.exec(text) ?? [];
   if (seconds === undefined) throw new Unreadable("an instant is not in UTC");
   return BigInt(Date.parse(`${seconds}Z`)) * 1000n + BigInt(fraction.padEnd(6, "0"));
+}
+
+// Microseconds since 1970 as an instant.
+function text(at) {
+  const fraction = (at % SECOND).toString().padStart(6, "0");
+  const seconds = new Date(Number(at / 1000n)).toISOString().slice(0, 19);
+  return at % SECOND === 0n ? `${seconds}Z` : `${seconds}.${fraction}Z`;
 }
 
 /** The latest record of each agency and person. */
@@ -60,14 +69,17 @@ export class AccessCopy {
     const seat = own?.generation === agency.terms.generation ? own.seat : null;
     // A person's own grants precede their agency's.
     const grants = [...(own?.grants ?? []), ...agency.terms.grants].filter((grant) => grant.feature === feature);
-    return decide(agency, seat, feature, grants, micros(now));
+    return decide(agency, seat, feature, grants, own?.began ?? null, micros(now));
   }
 
   #takeAgency(data) {
     const agency = this.#agency(data.agency_id);
-    const features = data.features.map(({ feature, phases }) => [
+    const features = data.features.map(({ feature, phases, seat_days: days }) => [
       feature,
-      phases.map((phase) => ({ ...phase, at: micros(phase.starts_at) })),
+      {
+        phases: phases.map((phase) => ({ ...phase, at: micros(phase.starts_at) })),
+        trial: days ? BigInt(days) * DAY : null,
+      },
     ]);
     agency.terms = { ...data, starts: micros(data.starts_at), ends: micros(data.ends_at), features: new Map(features), grants: granted(data) };
     agency.revision = Math.max(agency.revision, data.revision);
@@ -77,7 +89,8 @@ export class AccessCopy {
     if (data.subject_ref !== key) throw new Unreadable("subject_ref differs from the record's key");
     const agency = this.#agency(data.agency_id);
     agency.revision = Math.max(agency.revision, data.revision);
-    this.#holdings.set(key, { agency, generation: data.generation, seat: data.seat, grants: granted(data) });
+    const began = data.trial_began_at ? micros(data.trial_began_at) : null;
+    this.#holdings.set(key, { agency, generation: data.generation, seat: data.seat, grants: granted(data), began });
   }
 
   #agency(id) {
@@ -103,8 +116,8 @@ function answer(verdict, reason, validUntil = null, revision = 0, quota = null) 
 }
 
 // The first rule that applies, in the service's order.
-function decide({ terms, revision }, seat, feature, grants, now) {
-  const phases = feature === null ? undefined : terms.features.get(feature);
+function decide({ terms, revision }, seat, feature, grants, began, now) {
+  const phases = feature === null ? undefined : phasesOf(terms.features.get(feature), began);
   const withdrawn = (terms.withdrawn_at ?? null) !== null;
   const until = withdrawn || terms.ended ? null : nextChange(terms, phases ?? [], grants, now);
   const refuse = (reason) => answer("refused", reason, until, revision);
@@ -122,6 +135,15 @@ function decide({ terms, revision }, seat, feature, grants, now) {
   if (phase?.mode === "unlimited") return answer("allowed", "window_open", until, revision);
   if (phase?.mode === "quota") return answer("allowed", "quota", until, revision, phase.monthly_quota ?? null);
   return refuse("window_closed"); // a mode that is not known allows nothing
+}
+
+// The phases of a feature. If each seat has a trial of its own, the last phase also begins with its end.
+function phasesOf(timeline, began) {
+  if (!timeline?.phases.length || timeline.trial === null || began === null) return timeline?.phases;
+  const [first, last] = [timeline.phases[0], timeline.phases.at(-1)];
+  const end = began + timeline.trial;
+  const { at, starts_at } = end > last.at ? last : end < first.at ? first : { at: end, starts_at: text(end) };
+  return [...timeline.phases.slice(0, -1), { ...last, at, starts_at }, last];
 }
 
 // The next instant at which the answer may change by itself.

@@ -23,9 +23,21 @@ from muster_runtime.operations.rebuild import opened
 from muster_runtime.projection import Difference
 from tests.integration.entitlements.conftest import END, NEXT_END, START, Entitlements
 from tests.integration.entitlements.lives import DAY, keep
+from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish
+from tests.integration.entitlements.test_seat_trials import CANVAS
 from tests.support.services import PARTITIONS
 
-FEATURES = [None, "deep-research", "frontier-models"]
+FEATURES = [None, "deep-research", "frontier-models", "canvas", "sketches"]
+
+# A trial of each seat, and one of the agency with a grace.
+SKETCHES = {
+    "key": "sketches",
+    "name": "Sketches",
+    "mode": "unlimited",
+    "trial_days": 10,
+    "grace_days": 10,
+    "mode_after": "none",
+}
 
 
 async def compare(entitlements: Entitlements) -> Sequence[Difference]:
@@ -74,6 +86,7 @@ async def agrees(entitlements: Entitlements, client: EntitlementsClient, subject
 async def test_a_client_agrees_with_the_service_through_a_whole_life(entitlements: Entitlements) -> None:
     service = entitlements.service
     service.clock.move(START - 30 * DAY)
+    await publish(entitlements, [FRONTIER, RESEARCH | {"trial_days": 60}, CANVAS, SKETCHES], "new-agencies")
     await entitlements.enroll(cap=20)
     subjects = ["sub_" + "0" * 32]
 
@@ -124,9 +137,14 @@ async def test_a_client_agrees_with_the_service_through_a_whole_life(entitlement
         rows = await service.admin.fetch("select subject_ref from seat")
         subjects = [subjects[0], *{row["subject_ref"] for row in rows}]
         await entitlements.eventually(settled)
-        for instant in (START + 15 * DAY, START + 60 * DAY - timedelta.resolution, START + 60 * DAY):
-            service.clock.move(instant)
-            await entitlements.eventually(settled)
+        ended = {}
+        for days in (15, 20, 30, 60):  # the grace's end, that of a seat's trial, and the window's
+            for instant in (START + days * DAY - timedelta.resolution, START + days * DAY):
+                service.clock.move(instant)
+                await entitlements.eventually(settled)
+            ended[days] = {client.check(subject, "canvas").reason for subject in subjects}
+        assert "window_closed" not in ended[20]
+        assert {"window_closed", "window_open"} <= ended[30]
         assert {answer.reason for answer in map(client.check, subjects, repeat("deep-research"))} >= {"granted"}
         grants = (await entitlements.get("grants")).json()["items"]
         await act(f"grants/{grants[-1]['grant_id']}/revocation", {"reason": "over"})

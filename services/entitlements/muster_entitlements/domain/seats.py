@@ -1,6 +1,7 @@
 """Seats: their states, the actions that change them, and an agency's policy for them."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -70,6 +71,14 @@ class Seat:
         if action is SeatAction.REINSTATE and self.state is SeatState.SUSPENDED and not self.used:
             return SeatState.ASSIGNED
         return state
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSeat:
+    """What a copy of a seat holds: its state, and when its trial began; None if it has not."""
+
+    state: SeatState
+    began_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

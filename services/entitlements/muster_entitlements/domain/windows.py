@@ -106,7 +106,7 @@ class Window:
     def closes_at(self, began_at: datetime | None = None) -> datetime:
         """The instant from which `mode_after` holds."""
         if self.seat_trial is not None and began_at is not None:
-            return min(began_at + self.seat_trial, self.ends_at)
+            return max(min(began_at + self.seat_trial, self.ends_at), self.starts_at)
         return self.grace_ends_at or self.ends_at
 
     def notices(self) -> dict[int, datetime]:

@@ -106,7 +106,7 @@ async def _assign(uow: UnitOfWork, operation: Operation, pool: Pool, subjects: l
     )
     payloads = publishing.seats_assigned(agency_id, columns.seat_ids, subjects)
     uow.publish_encoded(SeatAssigned, agency_id, payloads)
-    await publish_new_seats(uow, pool, dict.fromkeys(subjects, SeatState.ASSIGNED))
+    await publish_new_seats(uow, pool, subjects, SeatState.ASSIGNED)
     if operation.directory:
         for subject in subjects:
             uow.publish(publishing.person_recorded(agency_id, Person(subject, *people[subject])))

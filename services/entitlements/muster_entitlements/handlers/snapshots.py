@@ -4,14 +4,14 @@ Whoever increases an agency's revision calls one of these after it: `publish_age
 windows, or what else holds for all its seats, and `publish_subjects` for changes of people's seats and grants.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from muster_contracts.entitlements import SubjectAccess, SubjectAccessErased
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.seats import SeatState
+from muster_entitlements.domain.seats import HeldSeat, SeatState
 from muster_entitlements.handlers.lookups import known_pool
 from muster_entitlements.publishing.snapshots import agency_access, subjects_access
-from muster_entitlements.repository import grants, pools, seats, snapshots, windows
+from muster_entitlements.repository import grants, pools, snapshots, windows
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import UnitOfWork
 
@@ -26,24 +26,25 @@ async def publish_agency(uow: UnitOfWork, agency_id: str, cause: str | None = No
 
 
 async def publish_new_seats(
-    uow: UnitOfWork, pool: Pool, states: Mapping[str, SeatState], *, granted: bool = True
+    uow: UnitOfWork, pool: Pool, subject_refs: Sequence[str], state: SeatState, *, granted: bool = True
 ) -> None:
-    """Publish new seats, by subject: as publish_subjects, without reading what is not written yet.
+    """Publish people's new seats: as publish_subjects, without reading what is not written yet.
 
     `pool` is as it was before this transaction, which increases its revision once. Without `granted`, it is known that
     nothing is granted to these people.
     """
-    found = await snapshots.find_grants(uow.connection, pool.agency_id, states, uow.now) if granted else {}
-    uow.publish_states(SubjectAccess, pool.agency_id, subjects_access(pool, pool.revision + 1, states, found))
+    found = await snapshots.find_grants(uow.connection, pool.agency_id, subject_refs, uow.now) if granted else {}
+    held = dict.fromkeys(subject_refs, HeldSeat(state))
+    uow.publish_states(SubjectAccess, pool.agency_id, subjects_access(pool, pool.revision + 1, held, found))
 
 
 async def publish_subjects(uow: UnitOfWork, agency_id: str, subject_refs: Sequence[str]) -> None:
     """Publish what people have as the tables have it now; who has no seat is erased."""
     pool = await known_pool(uow, agency_id)
-    states = await seats.find_states(uow.connection, agency_id, subject_refs)
-    granted = await snapshots.find_grants(uow.connection, agency_id, states, uow.now)
-    uow.publish_states(SubjectAccess, agency_id, subjects_access(pool, pool.revision, states, granted))
-    erase_seats(uow, agency_id, [subject_ref for subject_ref in subject_refs if subject_ref not in states])
+    held = await snapshots.find_seats(uow.connection, agency_id, subject_refs)
+    granted = await snapshots.find_grants(uow.connection, agency_id, held, uow.now)
+    uow.publish_states(SubjectAccess, agency_id, subjects_access(pool, pool.revision, held, granted))
+    erase_seats(uow, agency_id, [subject_ref for subject_ref in subject_refs if subject_ref not in held])
 
 
 def erase_seats(

@@ -13,7 +13,7 @@ from muster_contracts.entitlements import (
 )
 from muster_entitlements.domain.grants import Grant
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.seats import SeatState
+from muster_entitlements.domain.seats import HeldSeat
 from muster_entitlements.domain.windows import Window
 
 # Stands for a person's reference in a record that many people share.
@@ -38,27 +38,28 @@ def agency_access(pool: Pool, windows: Mapping[str, Window], grants: Iterable[Gr
 
 
 def subjects_access(
-    pool: Pool, revision: int, seats: Mapping[str, SeatState], grants: Mapping[str, Sequence[Grant]]
+    pool: Pool, revision: int, seats: Mapping[str, HeldSeat], grants: Mapping[str, Sequence[Grant]]
 ) -> dict[str, bytes | None]:
     """The data of SubjectAccess for many people by subject, at a small part of the model's cost.
 
     Only those with `grants` of their own are written one by one; references need no escaping.
     """
 
-    def written(subject_ref: str, state: SeatState) -> bytes:
+    def written(subject_ref: str, seat: HeldSeat) -> bytes:
         access = SubjectAccess(
             agency_id=pool.agency_id,
             subject_ref=subject_ref,
             revision=revision,
             generation=pool.generation,
-            seat=state,
+            seat=seat.state,
+            trial_began_at=seat.began_at,
             grants=granted(grants.get(subject_ref, ())),
         )
         return encode(access) or b""
 
-    around = {state: written(_PLACE, state).split(_PLACE.encode()) for state in set(seats.values())}
+    around = {seat: written(_PLACE, seat).split(_PLACE.encode()) for seat in set(seats.values())}
     records: dict[str, bytes | None] = {
-        subject_ref: subject_ref.encode().join(around[state]) for subject_ref, state in seats.items()
+        subject_ref: subject_ref.encode().join(around[seat]) for subject_ref, seat in seats.items()
     }
     return records | {subject_ref: written(subject_ref, seats[subject_ref]) for subject_ref in grants.keys() & seats}
 
@@ -83,6 +84,9 @@ def granted(grants: Iterable[Grant]) -> list[GrantedAccess]:
 
 
 def _timeline(window: Window) -> FeatureTimeline:
-    within = AccessPhase(starts_at=window.starts_at, mode=window.mode)
-    after = AccessPhase(starts_at=window.ends_at, mode=window.mode_after, monthly_quota=window.monthly_quota_after)
-    return FeatureTimeline(feature=window.feature, phases=[within, after])
+    phases = [AccessPhase(starts_at=window.starts_at, mode=window.mode)]
+    if window.grace_ends_at is not None:
+        phases.append(AccessPhase(starts_at=window.ends_at, mode=window.mode))
+    after = AccessPhase(starts_at=window.closes_at(), mode=window.mode_after, monthly_quota=window.monthly_quota_after)
+    seat_days = None if window.seat_trial is None else window.seat_trial.days
+    return FeatureTimeline(feature=window.feature, phases=[*phases, after], seat_days=seat_days)

@@ -1,10 +1,11 @@
 """The seats of which copies are held: those of the pool's generation that are not revoked."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 from muster_entitlements.domain.grants import Grant
-from muster_entitlements.domain.seats import SeatState
+from muster_entitlements.domain.seats import HeldSeat, SeatState
 from muster_entitlements.repository.grants import to_grant
 from muster_runtime.database.transactions import Connection
 
@@ -15,13 +16,11 @@ async def list_pools(connection: Connection) -> list[str]:
     return [row["agency_id"] for row in rows]
 
 
-async def list_seats(
-    connection: Connection, agency_id: str, after: str, limit: int
-) -> list[tuple[str, str, SeatState]]:
-    """The next seats after a seat's ID: ID, subject, and state."""
+async def list_seats(connection: Connection, agency_id: str, after: str, limit: int) -> list[tuple[str, str, HeldSeat]]:
+    """The next seats after a seat's ID: ID, subject, and the seat."""
     rows = await connection.fetch(
         """
-        select seat_id, subject_ref, state
+        select seat_id, subject_ref, state, coalesce(trial_began_at, activated_at) as began_at
         from seat
         where
             agency_id = $1 and seat_id > $2 and state <> 'revoked'
@@ -33,7 +32,27 @@ async def list_seats(
         after,
         limit,
     )
-    return [(row["seat_id"], row["subject_ref"], SeatState(row["state"])) for row in rows]
+    return [(row["seat_id"], row["subject_ref"], _to_seat(row)) for row in rows]
+
+
+async def find_seats(connection: Connection, agency_id: str, subject_refs: Iterable[str]) -> dict[str, HeldSeat]:
+    """The seats of these people, by subject."""
+    rows = await connection.fetch(
+        """
+        select subject_ref, state, coalesce(trial_began_at, activated_at) as began_at
+        from seat
+        where
+            agency_id = $1 and subject_ref = any(string_to_array($2, E'\n')) and state <> 'revoked'
+            and generation = (select generation from pool where agency_id = $1)
+        """,
+        agency_id,
+        "\n".join(subject_refs),
+    )
+    return {row["subject_ref"]: _to_seat(row) for row in rows}
+
+
+def _to_seat(columns: Mapping[str, Any]) -> HeldSeat:
+    return HeldSeat(SeatState(columns["state"]), columns["began_at"])
 
 
 async def find_grants(

@@ -40,8 +40,8 @@ PATIENCE_SECONDS = 10.0
 # What a command changes between the reading of the tables and of the topic is a difference once, but not so often.
 _LOOKS = 3
 
-# A seat's generation and state, and the grants of the person.
-_Standing = tuple[int, str, tuple[GrantedAccess, ...]]
+# A seat's generation, its state, when its trial began, and the grants of the person.
+_Standing = tuple[int, str, datetime | None, tuple[GrantedAccess, ...]]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Folded:
             self.agencies[agency.agency_id] = agency
         elif envelope.type == SubjectAccess.event_type:
             access = SubjectAccess.model_validate_json(record.value or b"")
-            standing = (access.generation, str(access.seat), tuple(access.grants))
+            standing = (access.generation, str(access.seat), access.trial_began_at, tuple(access.grants))
             self.seats[access.agency_id][access.subject_ref] = self._standings.setdefault(standing, standing)
         elif envelope.type == SubjectAccessErased.event_type:
             self.seats[envelope.agency_id].pop(subject_of(record.key), None)
@@ -169,9 +169,10 @@ class Snapshot:
         after = ""
         while step := await snapshots.list_seats(connection, agency_id, after, STEP_SEATS):
             own = await snapshots.find_grants(connection, agency_id, [subject_ref for _, subject_ref, _ in step], now)
-            for _, subject_ref, state in step:
+            for _, subject_ref, seat in step:
                 held.add(subject_ref)
-                standing = (pool.generation, state, tuple(granted(own.get(subject_ref, ()))))
+                grants_of = tuple(granted(own.get(subject_ref, ())))
+                standing = (pool.generation, seat.state, seat.began_at, grants_of)
                 if _standing_at(told.get(subject_ref), now) != standing:
                     differing.add(subject_ref)
             after = step[-1][0]
@@ -206,9 +207,9 @@ def _as_of(access: AgencyAccess, revision: int, now: datetime) -> AgencyAccess:
 
 
 def _standing_at(standing: _Standing | None, now: datetime) -> _Standing | None:
-    if standing is None or not standing[2]:
+    if standing is None or not standing[3]:
         return standing
-    return (*standing[:2], _lasting(standing[2], now))
+    return (*standing[:3], _lasting(standing[3], now))
 
 
 def _lasting(grants: Iterable[GrantedAccess], now: datetime) -> tuple[GrantedAccess, ...]:
