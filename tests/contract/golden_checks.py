@@ -15,7 +15,9 @@ from muster_contracts.entitlements import AccessMode, Anchor
 from muster_entitlements.domain.checks import Question, check
 from muster_entitlements.domain.grants import Grant
 from muster_entitlements.domain.pools import Pool
+from muster_entitlements.domain.quotas import PublishedUse
 from muster_entitlements.domain.seats import HeldSeat, SeatState
+from muster_entitlements.domain.snapshots import Own
 from muster_entitlements.domain.windows import Window
 from muster_entitlements.publishing.snapshots import agency_access, subjects_access
 from muster_entitlements.replies import CheckReply
@@ -57,6 +59,9 @@ POOLS = (
 GRANTED = SeatState.ACTIVE
 SOON, LATER = START + timedelta(days=30), START + timedelta(days=90)
 
+# Of a check's reply, what a copy decides as the service does.
+DECIDED = {"verdict", "reason", "valid_until", "revision", "monthly_quota"}
+
 # The seats of these states have been used, and their trials have begun.
 BEGAN_AT = START + timedelta(days=14, hours=3, microseconds=1)
 BEGUN = {SeatState.ACTIVE: BEGAN_AT, SeatState.SUSPENDED: START - timedelta(days=100)}
@@ -83,6 +88,20 @@ def grants_of(pool: Pool) -> tuple[Grant, ...]:
         grant("beside-the-catalog", AccessMode.QUOTA, starts_at=SOON),
         grant("deep-research", AccessMode.QUOTA, own, SOON, LATER),
         grant("advanced-voice-mode", AccessMode.QUOTA, own, LATER - timedelta(days=5)),
+    )
+
+
+def uses_of(pool: Pool) -> tuple[PublishedUse, ...]:
+    """What a person has used of their quotas, and what all of the agency have."""
+    own = subject(POOLS.index(pool) * 16 + HELD.index(GRANTED))
+
+    def use(subject_ref: str, feature: str, used: int, ends_at: datetime) -> PublishedUse:
+        return PublishedUse(pool.agency_id, subject_ref, feature, used, 25, ends_at - timedelta(days=27), ends_at)
+
+    return (
+        use(own, "advanced-voice-mode", 20, LATER - timedelta(days=2)),
+        use(own, "deep-research", 13, TRIAL_END + timedelta(days=27)),
+        use("", "used-up", 30, TRIAL_END),
     )
 
 
@@ -143,14 +162,27 @@ class Case:
         )
         began_at = BEGUN.get(self.seat) if self.seat else None
         question = Question(self.pool, self.seat, self.feature, window, grants=grants, began_at=began_at)
-        answer = check(question, self.now)
+        answer = CheckReply.of(check(question, self.now)).model_dump(mode="json", include=DECIDED)
         return {
             "agency_id": self.agency_id,
             "subject_ref": self.subject_ref,
             "feature": self.feature,
-            "now": self.now.isoformat().replace("+00:00", "Z"),
-            "answer": CheckReply.of(answer).model_dump(mode="json"),
+            "now": text(self.now),
+            "answer": answer | self.use(answer["reason"]),
         }
+
+    def use(self, reason: str) -> dict[str, Any]:
+        """What is known of the use of a quota: as of its last threshold, in its period."""
+        if reason == "quota" and self.pool:
+            for use in uses_of(self.pool):
+                if use.subject_ref in ("", self.subject_ref) and use.feature == self.feature and self.now < use.ends_at:
+                    return {"limit": use.quota, "used": use.used, "resets_at": text(use.ends_at)}
+        return {"limit": None, "used": None, "resets_at": None}
+
+
+def text(instant: datetime) -> str:
+    """An instant as a record has it."""
+    return instant.isoformat().replace("+00:00", "Z")
 
 
 def subject(number: int) -> str:
@@ -163,13 +195,17 @@ def records() -> tuple[list[str], list[str]]:
     agencies, people = [], []
     for place, pool in enumerate(POOLS):
         shared = [grant for grant in grants_of(pool) if grant.subject_ref is None]
-        agencies.append((encode(agency_access(pool, windows_of(pool), shared)) or b"").decode())
+        together = [use for use in uses_of(pool) if not use.subject_ref]
+        agencies.append((encode(agency_access(pool, windows_of(pool), shared, together)) or b"").decode())
         seats = {subject(place * 16 + number): state for number, state in enumerate(HELD)}
         earlier = {subject(place * 16 + len(HELD)): SeatState.ACTIVE}
-        own: dict[str, list[Grant]] = {}
-        for grant in grants_of(pool):
-            if grant.subject_ref is not None:
-                own.setdefault(grant.subject_ref, []).append(grant)
+        person = subject(place * 16 + HELD.index(GRANTED))
+        own = {
+            person: Own(
+                tuple(grant for grant in grants_of(pool) if grant.subject_ref == person),
+                tuple(use for use in uses_of(pool) if use.subject_ref == person),
+            )
+        }
         for generation, states in ((pool.generation, seats), (pool.generation - 1, earlier)):
             held = {subject_ref: HeldSeat(state, BEGUN.get(state)) for subject_ref, state in states.items()}
             published = subjects_access(replace(pool, generation=generation), pool.revision, held, own)
@@ -195,6 +231,9 @@ def cases() -> Iterator[Case]:
             yield case(OPEN, state, "by-seat", now)
             yield case(OPEN, state, "by-seat-later", now)
             yield case(OPEN, state, "by-seat-long", now)
+    for now in (TRIAL_END + timedelta(days=27) - INSTANT, TRIAL_END + timedelta(days=27), LATER - timedelta(days=2)):
+        yield case(OPEN, GRANTED, "deep-research", now)
+        yield case(OPEN, GRANTED, "advanced-voice-mode", now)
     for now in (TRIAL_END + timedelta(days=10) - INSTANT, TRIAL_END + timedelta(days=10)):
         yield case(OPEN, SeatState.ACTIVE, "with-grace", now)
     for state in HELD:

@@ -26,6 +26,10 @@ def snapshot() -> list[Record]:
     return people + [record(AgencyAccess.model_validate(data)) for data in GOLDEN["agencies"]]
 
 
+def instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
 def copy_of(records: list[Record]) -> AccessCopy:
     copy = AccessCopy()
     for each in records:
@@ -44,8 +48,8 @@ def test_the_client_answers_as_the_service_does() -> None:
         now = datetime.fromisoformat(case["now"])
         answer = copy.check(case["subject_ref"], case["feature"], now, case["agency_id"])
         expected = case["answer"]
-        until = expected["valid_until"] and datetime.fromisoformat(expected["valid_until"])
-        assert answer._asdict() == {**expected, "valid_until": until}, case
+        instants = {name: instant(expected[name]) for name in ("valid_until", "resets_at")}
+        assert answer._asdict() == {**expected, **instants}, case
         alone = copy.check(case["subject_ref"], case["feature"], now)
         assert alone == answer or copy.agency_of(case["subject_ref"]) != case["agency_id"], case
 

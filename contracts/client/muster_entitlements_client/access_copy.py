@@ -1,7 +1,7 @@
 """The copy itself: some 90 bytes a person, so that millions of them fit into a process.
 
 A person is a number, their reference's own 128 bits, and points to what is the same for thousands of others: the
-agency, the generation of the seat, its state, and mostly no grants. Only when the trials of a seat began is its own.
+agency, the generation of the seat, its state, grants, and used quotas. Only when the trials of a seat began is its own.
 """
 
 import re
@@ -10,13 +10,14 @@ from datetime import datetime
 
 from muster_contracts import Decoded, MalformedRecord, NewerMajor, decode, read_headers
 from muster_contracts.entitlements import AgencyAccess, SubjectAccess, SubjectAccessErased
-from muster_entitlements_client.answers import Answer, Grants, Terms, Verdict, to_grants
+from muster_entitlements_client.answers import NOTHING, Answer, Own, Terms, Verdict, to_grants, to_uses
 
 _REFERENCE = re.compile(r"sub_[0-9a-f]{32}")
 _ERASED = SubjectAccessErased.event_type
 
-# Many records differ by their person alone: how many of those forms are kept.
+# Many records differ by their person alone: how many of those forms are kept, and of what people may have alike.
 _FORMS = 4_096
+_ALIKE = 65_536
 
 _NOBODY = Answer(Verdict.REFUSED, "no_seat", None, 0)
 _UNKNOWN = Answer(Verdict.REFUSED, "unknown", None, 0)
@@ -37,8 +38,8 @@ class _Agency:
         self.terms: Terms | None = None
 
 
-# An agency, a seat's generation and state, and the person's own grants.
-_Holding = tuple[_Agency, int, str, Grants]
+# An agency, a seat's generation and state, and what the person has beside it.
+_Holding = tuple[_Agency, int, str, Own]
 
 
 class AccessCopy:
@@ -68,11 +69,11 @@ class AccessCopy:
         number = _number(subject_ref)
         holding = self._holdings.get(number)
         if holding is not None and (agency_id is None or holding[0].agency_id == agency_id):
-            agency, generation, seat, grants = holding
+            agency, generation, seat, own = holding
             if agency.terms is None:
                 return _UNKNOWN
             state = seat if generation == agency.terms.generation else None
-            return agency.terms.answer(state, feature, now, agency.revision, grants, self._begun.get(number))
+            return agency.terms.answer(state, feature, now, agency.revision, own, self._begun.get(number))
         if agency_id is None:
             return _NOBODY
         known = self._agencies.get(agency_id)
@@ -112,7 +113,10 @@ class AccessCopy:
         elif isinstance(event, SubjectAccess):
             if event.subject_ref.encode() != key:
                 raise Unreadable("subject_ref differs from the record's key")
-            new = (self._agency(event.agency_id), event.generation, str(event.seat), to_grants(event.grants))
+            own = Own(to_grants(event.grants), to_uses(event.quotas)) if event.grants or event.quotas else NOTHING
+            new = (self._agency(event.agency_id), event.generation, str(event.seat), own)
+            if len(self._alike) >= _ALIKE:
+                self._alike.clear()
             holding = self._alike.setdefault(new, new)
             self._hold(_number(event.subject_ref), holding, event.revision, event.trial_began_at)
             if value.count(key) == 1 and event.trial_began_at is None:

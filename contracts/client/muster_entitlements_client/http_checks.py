@@ -32,11 +32,17 @@ class HttpChecks:
         )
         with urlopen(request, timeout=self._timeout_seconds) as reply:  # noqa: S310
             told = json.load(reply)
-        until = told["valid_until"]
         return Answer(
             Verdict(told["verdict"]),
             told["reason"],
-            None if until is None else datetime.fromisoformat(until),
+            _instant(told["valid_until"]),
             told["revision"],
             told.get("monthly_quota"),
+            told.get("limit"),
+            told.get("used"),
+            _instant(told.get("resets_at")),
         )
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

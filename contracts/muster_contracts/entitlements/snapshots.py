@@ -83,6 +83,36 @@ class GrantedAccess(BaseModel):
     )
 
 
+class QuotaUse(BaseModel):
+    """How much of a quota is used: as of the last threshold that was crossed in a period, so at least that much."""
+
+    model_config = ConfigDict(frozen=True)
+
+    feature: Feature
+    used: int = Field(ge=0, description="Uses in the period.", examples=[20, 25])
+    quota: int = Field(ge=0, description="Uses allowed in the period, without grants.", examples=[25, 0])
+    period_starts_at: Instant = Field(
+        description="Inclusive start of the period, UTC.", examples=["2025-11-01T00:00:00Z"]
+    )
+    period_ends_at: Instant = Field(
+        description="Exclusive end of the period, UTC, from which on this says nothing.",
+        examples=["2025-12-01T00:00:00Z"],
+    )
+
+
+_USE_EXAMPLES = [
+    [],
+    [
+        {
+            "feature": "deep-research",
+            "used": 20,
+            "quota": 25,
+            "period_starts_at": "2025-11-01T00:00:00Z",
+            "period_ends_at": "2025-12-01T00:00:00Z",
+        }
+    ],
+]
+
 _GRANT_EXAMPLES = [
     [
         {
@@ -144,6 +174,11 @@ class AgencyAccess(Event):
         description="What is granted to every seat of the agency. A person's own grants precede these.",
         examples=_GRANT_EXAMPLES,
     )
+    quotas: list[QuotaUse] = Field(
+        default_factory=list,
+        description="What all people together have used of quotas that are the whole agency's.",
+        examples=_USE_EXAMPLES,
+    )
 
 
 @event
@@ -170,6 +205,9 @@ class SubjectAccess(Event):
     )
     grants: list[GrantedAccess] = Field(
         default_factory=list, description="What is granted to this person alone.", examples=_GRANT_EXAMPLES
+    )
+    quotas: list[QuotaUse] = Field(
+        default_factory=list, description="What this person has used of their quotas.", examples=_USE_EXAMPLES
     )
 
     @property

@@ -67,9 +67,10 @@ export class AccessCopy {
     const agency = own?.agency ?? this.#agencies.get(agencyId);
     if (!agency?.terms) return answer("refused", "unknown");
     const seat = own?.generation === agency.terms.generation ? own.seat : null;
+    const uses = [...(own?.uses ?? []), ...agency.terms.uses].filter((use) => use.feature === feature);
     // A person's own grants precede their agency's.
     const grants = [...(own?.grants ?? []), ...agency.terms.grants].filter((grant) => grant.feature === feature);
-    return decide(agency, seat, feature, grants, own?.began ?? null, micros(now));
+    return decide(agency, seat, feature, grants, own?.began ?? null, uses, micros(now));
   }
 
   #takeAgency(data) {
@@ -81,7 +82,14 @@ export class AccessCopy {
         trial: days ? BigInt(days) * DAY : null,
       },
     ]);
-    agency.terms = { ...data, starts: micros(data.starts_at), ends: micros(data.ends_at), features: new Map(features), grants: granted(data) };
+    agency.terms = {
+      ...data,
+      starts: micros(data.starts_at),
+      ends: micros(data.ends_at),
+      features: new Map(features),
+      grants: granted(data),
+      uses: used(data),
+    };
     agency.revision = Math.max(agency.revision, data.revision);
   }
 
@@ -90,7 +98,8 @@ export class AccessCopy {
     const agency = this.#agency(data.agency_id);
     agency.revision = Math.max(agency.revision, data.revision);
     const began = data.trial_began_at ? micros(data.trial_began_at) : null;
-    this.#holdings.set(key, { agency, generation: data.generation, seat: data.seat, grants: granted(data), began });
+    const own = { grants: granted(data), uses: used(data), began };
+    this.#holdings.set(key, { agency, generation: data.generation, seat: data.seat, ...own });
   }
 
   #agency(id) {
@@ -111,12 +120,17 @@ function granted({ grants = [] }) {
   return grants.map((grant) => ({ ...grant, from: micros(grant.starts_at), to: grant.ends_at ? micros(grant.ends_at) : null }));
 }
 
-function answer(verdict, reason, validUntil = null, revision = 0, quota = null) {
-  return { verdict, reason, valid_until: validUntil, revision, monthly_quota: quota };
+function used({ quotas = [] }) {
+  return quotas.map((use) => ({ ...use, to: micros(use.period_ends_at) }));
+}
+
+function answer(verdict, reason, validUntil = null, revision = 0, quota = null, use = null) {
+  const known = { limit: use?.quota ?? null, used: use?.used ?? null, resets_at: use?.period_ends_at ?? null };
+  return { verdict, reason, valid_until: validUntil, revision, monthly_quota: quota, ...known };
 }
 
 // The first rule that applies, in the service's order.
-function decide({ terms, revision }, seat, feature, grants, began, now) {
+function decide({ terms, revision }, seat, feature, grants, began, uses, now) {
   const phases = feature === null ? undefined : phasesOf(terms.features.get(feature), began);
   const withdrawn = (terms.withdrawn_at ?? null) !== null;
   const until = withdrawn || terms.ended ? null : nextChange(terms, phases ?? [], grants, now);
@@ -129,11 +143,15 @@ function decide({ terms, revision }, seat, feature, grants, began, now) {
   if (!USABLE.has(seat)) return refuse(`seat_${seat}`);
   if (feature === null) return answer("allowed", `seat_${seat}`, until, revision);
   const grant = grants.find(({ mode, from, to }) => GRANTED.has(mode) && from <= now && (to === null || now < to));
-  if (grant) return answer("allowed", GRANTED.get(grant.mode), until, revision, grant.monthly_quota ?? null);
+  // As of the last threshold that was crossed.
+  const use = uses.find(({ to }) => now < to);
+  const within = (quota) => answer("allowed", "quota", until, revision, quota ?? null, use);
+  if (grant?.mode === "quota") return within(grant.monthly_quota);
+  if (grant) return answer("allowed", GRANTED.get(grant.mode), until, revision);
   if (phases === undefined) return refuse("no_window");
   const phase = phases.findLast(({ at }) => at <= now);
   if (phase?.mode === "unlimited") return answer("allowed", "window_open", until, revision);
-  if (phase?.mode === "quota") return answer("allowed", "quota", until, revision, phase.monthly_quota ?? null);
+  if (phase?.mode === "quota") return within(phase.monthly_quota);
   return refuse("window_closed"); // a mode that is not known allows nothing
 }
 

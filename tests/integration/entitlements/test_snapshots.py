@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import repeat
 from typing import Any
@@ -29,15 +29,19 @@ from tests.support.services import PARTITIONS
 
 FEATURES = [None, "deep-research", "frontier-models", "canvas", "sketches"]
 
-# A trial of each seat, and one of the agency with a grace.
+# A trial with a grace, and then a quota of the whole agency.
 SKETCHES = {
     "key": "sketches",
     "name": "Sketches",
     "mode": "unlimited",
     "trial_days": 10,
     "grace_days": 10,
-    "mode_after": "none",
+    "mode_after": "quota",
+    "quota": {"limit": 10, "per": "agency"},
 }
+
+# A check's use is counted up to now; a copy's is as of the last threshold.
+COUNTED = {"limit", "used", "remaining", "resets_at"}
 
 
 async def compare(entitlements: Entitlements) -> Sequence[Difference]:
@@ -76,9 +80,7 @@ async def agrees(entitlements: Entitlements, client: EntitlementsClient, subject
         until = answer.valid_until and answer.valid_until.isoformat().replace("+00:00", "Z")
         assert answer.revision <= expected["revision"]
         found = {**answer._asdict(), "valid_until": until, "revision": expected["revision"]}
-        if {name: found[name] for name in expected if name in found} != {
-            name: value for name, value in expected.items() if name in found
-        }:
+        if any(found[name] != expected[name] for name in found.keys() & expected.keys() - COUNTED):
             return False
     return True
 
@@ -151,7 +153,27 @@ async def test_a_client_agrees_with_the_service_through_a_whole_life(entitlement
         await entitlements.eventually(settled)
         service.clock.move(START + 71 * DAY)
         await entitlements.eventually(settled)
+        person = next(each for each in subjects if client.check(each, "deep-research").reason == "quota")
+        for feature, amount, known in (
+            ("deep-research", 24, None),
+            ("deep-research", 1, (50, 25)),  # half of the person's quota
+            ("deep-research", 14, (50, 25)),
+            ("deep-research", 1, (50, 40)),
+            ("sketches", 6, (10, 6)),  # of the agency's
+        ):
+            await act("usage/consume", {"subject": person, "feature": feature, "amount": amount})
+            await entitlements.eventually(settled)
+            answer = client.check(person, feature)
+            assert (answer.used and (answer.limit, answer.used)) == known
+        assert answer.resets_at == datetime(2025, 11, 1, tzinfo=UTC)
+        assert {client.check(each, "sketches").used for each in subjects} == {None, 6}
+        await act("seats", {"email": "newcomer@nasa.gov"})
+        await entitlements.eventually(settled)
         assert await compare(entitlements) == []  # a grant that has ended is no difference
+        service.clock.move(datetime(2025, 11, 1, tzinfo=UTC))
+        await entitlements.eventually(settled)
+        assert {client.check(person, feature).used for feature in FEATURES} == {None}
+        assert await compare(entitlements) == []  # nor is a period
         await service.publish(entitlements.term(), entitlements.renewal("accepted"))
 
         async def renewed() -> bool:

@@ -68,10 +68,10 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a person has of a pool: the ID of their seat, and whether anything is granted to them alone."""
+    """What a person has of a pool: the ID of their seat, and whether they own anything beside it."""
 
     seat_id: str | None
-    granted: bool
+    owning: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,19 @@ class Sum:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishedUse:
+    """How much a subject had used of a quota when its last threshold was published; columns as in the table."""
+
+    agency_id: str
+    subject_ref: str
+    feature: str
+    used: int
+    quota: int
+    starts_at: datetime
+    ends_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class QuotaGrant:
     """Uses beyond the quota, for a person or, with an empty reference, for all people of the agency."""
 
@@ -131,6 +144,11 @@ class Count:
     exceeded: bool
     above: int
     excess: int
+
+    @property
+    def crosses(self) -> bool:
+        """Whether anything is to be published."""
+        return self.exceeded or bool(self.thresholds)
 
 
 def quota_of(feature: Feature, window: Window | None, at: datetime) -> Quota | None:

@@ -97,7 +97,7 @@ async def _charge(uow: UnitOfWork, charge: Charge) -> Count:
         )
     if count.spent:
         uow.writes.add(quota_grants.save_spent(count.spent))
-    publish_crossed(uow, charge, count)
+    await publish_crossed(uow, [(charge, count)])
     return count
 
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from muster_entitlements.domain.quotas import WHOLE_AGENCY, Charge, Count
+from muster_entitlements.domain.catalog import Quota
+from muster_entitlements.domain.quotas import WHOLE_AGENCY, Charge, Count, PublishedUse, Sum
+from muster_entitlements.handlers.snapshots import publish_uses
 from muster_entitlements.publishing.quotas import (
     agency_quota_threshold_crossed,
     quota_exceeded,
@@ -27,10 +29,10 @@ async def charge_quotas(uow: UnitOfWork, charges: Sequence[Charge]) -> None:
             own = [grant for grant in grants.values() if grant.pays_for(total)]
             counts[number] = charges[number].paid_by(own)
             grants |= {grant.grant_id: grant for grant in counts[number].spent}
-    save_counts(uow, charges, counts)
+    await save_counts(uow, charges, counts)
 
 
-def save_counts(uow: UnitOfWork, charges: Sequence[Charge], counts: Sequence[Count]) -> None:
+async def save_counts(uow: UnitOfWork, charges: Sequence[Charge], counts: Sequence[Count]) -> None:
     """Store the sums that are more than added to, and the grants that paid; publish what was crossed."""
     changed = [
         count.total
@@ -43,16 +45,31 @@ def save_counts(uow: UnitOfWork, charges: Sequence[Charge], counts: Sequence[Cou
         uow.writes.add(usage.save_sums(changed))
     if spent:
         uow.writes.add(quota_grants.save_spent(list(spent.values())))
-    for charge, count in zip(charges, counts, strict=True):
-        publish_crossed(uow, charge, count)
+    await publish_crossed(uow, list(zip(charges, counts, strict=True)))
 
 
-def publish_crossed(uow: UnitOfWork, charge: Charge, count: Count) -> None:
-    """Publish the thresholds that a sum crossed, and that it lies above its quota: once each a period."""
-    for percent in count.thresholds:
-        if count.total.subject_ref == WHOLE_AGENCY:
-            uow.publish(agency_quota_threshold_crossed(count.total, charge.quota, percent))
-        else:
-            uow.publish(quota_threshold_crossed(count.total, charge.quota, percent))
-    if count.exceeded:
-        uow.publish(quota_exceeded(count.total, charge.quota))
+async def publish_crossed(uow: UnitOfWork, counted: Sequence[tuple[Charge, Count]]) -> None:
+    """Publish the thresholds that sums crossed, and that they lie above their quotas: once each a period."""
+    crossed = [(charge.quota, count) for charge, count in counted if count.crosses]
+    for quota, count in crossed:
+        for percent in count.thresholds:
+            if count.total.subject_ref == WHOLE_AGENCY:
+                uow.publish(agency_quota_threshold_crossed(count.total, quota, percent))
+            else:
+                uow.publish(quota_threshold_crossed(count.total, quota, percent))
+        if count.exceeded:
+            uow.publish(quota_exceeded(count.total, quota))
+    if uses := [_use(quota, count.total) for quota, count in crossed if count.total.ends_at > uow.now]:
+        await publish_uses(uow, uses)
+
+
+def _use(quota: Quota, total: Sum) -> PublishedUse:
+    return PublishedUse(
+        agency_id=total.agency_id,
+        subject_ref=total.subject_ref,
+        feature=total.feature,
+        used=total.used,
+        quota=quota.limit,
+        starts_at=total.starts_at,
+        ends_at=total.ends_at,
+    )

@@ -66,7 +66,7 @@ async def assign_seat(uow: UnitOfWork, command: AssignSeat) -> SeatReply:
     if invited_until is not None:
         _invite(uow, seat, invited_until)
     uow.publish(publishing.person_recorded(pool.agency_id, person))
-    await publish_new_seats(uow, pool, [person.subject_ref], command.state, granted=standing.granted)
+    await publish_new_seats(uow, pool, [person.subject_ref], command.state, owning=standing.owning)
     audit.record(
         uow,
         command="AssignSeat",

@@ -4,15 +4,17 @@ Whoever increases an agency's revision calls one of these after it: `publish_age
 windows, or what else holds for all its seats, and `publish_subjects` for changes of people's seats and grants.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from muster_contracts.entitlements import SubjectAccess, SubjectAccessErased
 from muster_entitlements.domain.pools import Pool
+from muster_entitlements.domain.quotas import WHOLE_AGENCY, PublishedUse
 from muster_entitlements.domain.seats import HeldSeat, SeatState
 from muster_entitlements.handlers.lookups import known_pool
 from muster_entitlements.publishing.snapshots import agency_access, subjects_access
-from muster_entitlements.repository import grants, pools, snapshots, windows
+from muster_entitlements.repository import grants, pools, quota_uses, snapshots, windows
 from muster_runtime.context import Context
+from muster_runtime.database import writes
 from muster_runtime.database.transactions import UnitOfWork
 
 
@@ -22,29 +24,52 @@ async def publish_agency(uow: UnitOfWork, agency_id: str, cause: str | None = No
     if pool is not None:
         opened = await windows.list_windows(uow.connection, agency_id, pool.enrollment_id)
         standing = await grants.list_standing(uow.connection, agency_id, (), uow.now)
-        uow.publish_state(agency_access(pool, opened, standing), causation_id=cause)
+        used = await snapshots.find_agency_uses(uow.connection, agency_id, uow.now)
+        uow.publish_state(agency_access(pool, opened, standing, used), causation_id=cause)
 
 
 async def publish_new_seats(
-    uow: UnitOfWork, pool: Pool, subject_refs: Sequence[str], state: SeatState, *, granted: bool = True
+    uow: UnitOfWork, pool: Pool, subject_refs: Sequence[str], state: SeatState, *, owning: bool = True
 ) -> None:
     """Publish people's new seats: as publish_subjects, without reading what is not written yet.
 
-    `pool` is as it was before this transaction, which increases its revision once. Without `granted`, it is known that
-    nothing is granted to these people.
+    `pool` is as it was before this transaction, which increases its revision once. Without `owning`, it is known that
+    these people have nothing but their seats.
     """
-    found = await snapshots.find_grants(uow.connection, pool.agency_id, subject_refs, uow.now) if granted else {}
+    own = await snapshots.find_own(uow.connection, pool.agency_id, subject_refs, uow.now) if owning else {}
     held = dict.fromkeys(subject_refs, HeldSeat(state))
-    uow.publish_states(SubjectAccess, pool.agency_id, subjects_access(pool, pool.revision + 1, held, found))
+    uow.publish_states(SubjectAccess, pool.agency_id, subjects_access(pool, pool.revision + 1, held, own))
 
 
 async def publish_subjects(uow: UnitOfWork, agency_id: str, subject_refs: Sequence[str]) -> None:
     """Publish what people have as the tables have it now; who has no seat is erased."""
+    held = await _publish_held(uow, agency_id, subject_refs)
+    erase_seats(uow, agency_id, [subject_ref for subject_ref in subject_refs if subject_ref not in held])
+
+
+async def publish_uses(uow: UnitOfWork, uses: Sequence[PublishedUse]) -> None:
+    """Store and publish how much of quotas is used: of people with their seats, of agencies with all else of theirs.
+
+    A person may report use without having a seat. There is no copy then.
+    """
+    await writes.execute(uow.connection, quota_uses.save_uses(uses))
+    subjects: dict[str, list[str]] = {}
+    for use in uses:
+        subjects.setdefault(use.agency_id, []).append(use.subject_ref)
+    for agency_id, subject_refs in subjects.items():
+        if WHOLE_AGENCY in subject_refs:
+            await publish_agency(uow, agency_id)
+        if people := [subject_ref for subject_ref in subject_refs if subject_ref != WHOLE_AGENCY]:
+            await _publish_held(uow, agency_id, people)
+
+
+async def _publish_held(uow: UnitOfWork, agency_id: str, subject_refs: Sequence[str]) -> Container[str]:
+    """Publish what those of these people have who have a seat; returns them."""
     pool = await known_pool(uow, agency_id)
     held = await snapshots.find_seats(uow.connection, agency_id, subject_refs)
-    granted = await snapshots.find_grants(uow.connection, agency_id, held, uow.now)
-    uow.publish_states(SubjectAccess, agency_id, subjects_access(pool, pool.revision, held, granted))
-    erase_seats(uow, agency_id, [subject_ref for subject_ref in subject_refs if subject_ref not in held])
+    own = await snapshots.find_own(uow.connection, agency_id, subject_refs, uow.now)
+    uow.publish_states(SubjectAccess, agency_id, subjects_access(pool, pool.revision, held, own))
+    return held
 
 
 def erase_seats(

@@ -1,6 +1,6 @@
 """From what an agency and its people have to the records of the snapshot topic."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from muster_contracts import encode
 from muster_contracts.entitlements import (
@@ -8,20 +8,25 @@ from muster_contracts.entitlements import (
     AgencyAccess,
     FeatureTimeline,
     GrantedAccess,
+    QuotaUse,
     SubjectAccess,
     SubjectAccessErased,
 )
 from muster_entitlements.domain.grants import Grant
 from muster_entitlements.domain.pools import Pool
+from muster_entitlements.domain.quotas import PublishedUse
 from muster_entitlements.domain.seats import HeldSeat
+from muster_entitlements.domain.snapshots import NOTHING, Own
 from muster_entitlements.domain.windows import Window
 
 # Stands for a person's reference in a record that many people share.
 _PLACE = "{}"
 
 
-def agency_access(pool: Pool, windows: Mapping[str, Window], grants: Iterable[Grant]) -> AgencyAccess:
-    """All access of an agency, with its windows by feature and its grants, for those who hold a copy."""
+def agency_access(
+    pool: Pool, windows: Mapping[str, Window], grants: Iterable[Grant], uses: Iterable[PublishedUse]
+) -> AgencyAccess:
+    """All access of an agency, with its windows by feature, its grants, and the use of its own quotas."""
     return AgencyAccess(
         agency_id=pool.agency_id,
         revision=pool.revision,
@@ -34,18 +39,19 @@ def agency_access(pool: Pool, windows: Mapping[str, Window], grants: Iterable[Gr
         cap=pool.cap,
         features=[_timeline(window) for _, window in sorted(windows.items())],
         grants=granted(grants),
+        quotas=used(uses),
     )
 
 
 def subjects_access(
-    pool: Pool, revision: int, seats: Mapping[str, HeldSeat], grants: Mapping[str, Sequence[Grant]]
+    pool: Pool, revision: int, seats: Mapping[str, HeldSeat], own: Mapping[str, Own]
 ) -> dict[str, bytes | None]:
     """The data of SubjectAccess for many people by subject, at a small part of the model's cost.
 
-    Only those with `grants` of their own are written one by one; references need no escaping.
+    Only those who have something of their `own` are written one by one; references need no escaping.
     """
 
-    def written(subject_ref: str, seat: HeldSeat) -> bytes:
+    def written(subject_ref: str, seat: HeldSeat, has: Own = NOTHING) -> bytes:
         access = SubjectAccess(
             agency_id=pool.agency_id,
             subject_ref=subject_ref,
@@ -53,7 +59,8 @@ def subjects_access(
             generation=pool.generation,
             seat=seat.state,
             trial_began_at=seat.began_at,
-            grants=granted(grants.get(subject_ref, ())),
+            grants=granted(has.grants),
+            quotas=used(has.uses),
         )
         return encode(access) or b""
 
@@ -61,7 +68,9 @@ def subjects_access(
     records: dict[str, bytes | None] = {
         subject_ref: subject_ref.encode().join(around[seat]) for subject_ref, seat in seats.items()
     }
-    return records | {subject_ref: written(subject_ref, seats[subject_ref]) for subject_ref in grants.keys() & seats}
+    for subject_ref in own.keys() & seats:
+        records[subject_ref] = written(subject_ref, seats[subject_ref], own[subject_ref])
+    return records
 
 
 def access_erased(agency_id: str, subject_ref: str) -> SubjectAccessErased:
@@ -80,6 +89,20 @@ def granted(grants: Iterable[Grant]) -> list[GrantedAccess]:
             ends_at=grant.ends_at,
         )
         for grant in grants
+    ]
+
+
+def used(uses: Iterable[PublishedUse]) -> list[QuotaUse]:
+    """Use of quotas as records of the topic have it."""
+    return [
+        QuotaUse(
+            feature=use.feature,
+            used=use.used,
+            quota=use.quota,
+            period_starts_at=use.starts_at,
+            period_ends_at=use.ends_at,
+        )
+        for use in uses
     ]
 
 

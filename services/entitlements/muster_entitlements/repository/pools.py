@@ -48,7 +48,9 @@ async def find_pool_and_standing(
                 select
                 from entitlement_grant
                 where agency_id = pool.agency_id and subject_ref = $2 and revoked_at is null
-            ) as granted
+            ) or exists (
+                select from quota_use where agency_id = pool.agency_id and subject_ref = $2
+            ) as owning
         from pool
         where agency_id = $1
         """,
@@ -56,9 +58,9 @@ async def find_pool_and_standing(
         subject_ref,
     )
     if row is None:
-        return None, Standing(None, granted=False)
-    *pool, held_seat_id, granted = row
-    return Pool(*pool), Standing(held_seat_id, granted)
+        return None, Standing(None, owning=False)
+    *pool, held_seat_id, owning = row
+    return Pool(*pool), Standing(held_seat_id, owning)
 
 
 async def save_pool(connection: Connection, pool: Pool) -> None:

@@ -1,12 +1,15 @@
 """The seats of which copies are held: those of the pool's generation that are not revoked."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from muster_contracts.entitlements import AccessMode
 from muster_entitlements.domain.grants import Grant
+from muster_entitlements.domain.quotas import PublishedUse
 from muster_entitlements.domain.seats import HeldSeat, SeatState
-from muster_entitlements.repository.grants import to_grant
+from muster_entitlements.domain.snapshots import Own
 from muster_runtime.database.transactions import Connection
 
 
@@ -55,28 +58,55 @@ def _to_seat(columns: Mapping[str, Any]) -> HeldSeat:
     return HeldSeat(SeatState(columns["state"]), columns["began_at"])
 
 
-async def find_grants(
+async def find_own(
     connection: Connection, agency_id: str, subject_refs: Iterable[str], now: datetime
-) -> dict[str, list[Grant]]:
-    """The grants of these people alone that hold at an instant or later, by subject."""
+) -> dict[str, Own]:
+    """What these subjects alone have at an instant or later, by subject; none of who has nothing."""
     rows = await connection.fetch(
         """
         select
-            grant_id, agency_id, feature, subject_ref, mode, monthly_quota, starts_at, ends_at, reason, revoked_at
+            subject_ref, feature, starts_at, ends_at, grant_id, mode, monthly_quota, reason,
+            null::bigint as used, null::bigint as quota
         from entitlement_grant
         where
             agency_id = $1 and revoked_at is null and (ends_at is null or ends_at > $3)
             and subject_ref = any(string_to_array($2, E'\n'))
-        order by grant_id
+        union all
+        select subject_ref, feature, starts_at, ends_at, null, null, null, null, used, quota
+        from quota_use
+        where agency_id = $1 and ends_at > $3 and subject_ref = any(string_to_array($2, E'\n'))
+        order by grant_id, feature
         """,
         agency_id,
         "\n".join(subject_refs),
         now,
     )
-    found: dict[str, list[Grant]] = {}
-    for row in rows:
-        found.setdefault(row["subject_ref"], []).append(to_grant(row))
-    return found
+    found: defaultdict[str, tuple[list[Grant], list[PublishedUse]]] = defaultdict(lambda: ([], []))
+    for subject_ref, feature, starts_at, ends_at, grant_id, mode, monthly_quota, reason, used, quota in rows:
+        grants, uses = found[subject_ref]
+        if grant_id is None:
+            uses.append(PublishedUse(agency_id, subject_ref, feature, used, quota, starts_at, ends_at))
+        else:
+            access = AccessMode(mode)
+            grants.append(
+                Grant(grant_id, agency_id, feature, subject_ref, access, monthly_quota, starts_at, ends_at, reason)
+            )
+    return {subject_ref: Own(tuple(grants), tuple(uses)) for subject_ref, (grants, uses) in found.items()}
+
+
+async def find_agency_uses(connection: Connection, agency_id: str, now: datetime) -> list[PublishedUse]:
+    """What is used at an instant of the quotas that are the whole agency's."""
+    rows = await connection.fetch(
+        """
+        select agency_id, subject_ref, feature, used, quota, starts_at, ends_at
+        from quota_use
+        where agency_id = $1 and subject_ref = '' and ends_at > $2
+        order by feature
+        """,
+        agency_id,
+        now,
+    )
+    return [PublishedUse(**row) for row in rows]
 
 
 async def is_publishing(connection: Connection, topic: str, agency_id: str) -> bool:

@@ -15,10 +15,11 @@ from pydantic import ValidationError
 
 from muster_contracts import MalformedRecord, read_headers
 from muster_contracts.codec import subject_of
-from muster_contracts.entitlements import AgencyAccess, GrantedAccess, SubjectAccess, SubjectAccessErased
+from muster_contracts.entitlements import AgencyAccess, GrantedAccess, QuotaUse, SubjectAccess, SubjectAccessErased
 from muster_entitlements.domain.pools import Pool
+from muster_entitlements.domain.snapshots import NOTHING
 from muster_entitlements.handlers.snapshots import publish_agency, publish_subjects
-from muster_entitlements.publishing.snapshots import agency_access, granted
+from muster_entitlements.publishing.snapshots import agency_access, granted, used
 from muster_entitlements.repository import grants, pools, snapshots, windows
 from muster_runtime.database.transactions import EVERY_AGENCY, Connection, Database, UnitOfWork
 from muster_runtime.identifiers import new_id
@@ -40,8 +41,8 @@ PATIENCE_SECONDS = 10.0
 # What a command changes between the reading of the tables and of the topic is a difference once, but not so often.
 _LOOKS = 3
 
-# A seat's generation, its state, when its trial began, and the grants of the person.
-_Standing = tuple[int, str, datetime | None, tuple[GrantedAccess, ...]]
+# A seat's generation, its state, when its trial began, and the grants and used quotas of the person.
+_Standing = tuple[int, str, datetime | None, tuple[GrantedAccess, ...], tuple[QuotaUse, ...]]
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ class Folded:
             self.agencies[agency.agency_id] = agency
         elif envelope.type == SubjectAccess.event_type:
             access = SubjectAccess.model_validate_json(record.value or b"")
-            standing = (access.generation, str(access.seat), access.trial_began_at, tuple(access.grants))
+            own = tuple(access.grants), tuple(access.quotas)
+            standing = (access.generation, str(access.seat), access.trial_began_at, *own)
             self.seats[access.agency_id][access.subject_ref] = self._standings.setdefault(standing, standing)
         elif envelope.type == SubjectAccessErased.event_type:
             self.seats[envelope.agency_id].pop(subject_of(record.key), None)
@@ -156,7 +158,9 @@ class Snapshot:
                 return Suspects(agency_id, told is not None, frozenset(), "entitlements does not know the agency yet")
             opened = await windows.list_windows(connection, agency_id, pool.enrollment_id)
             now = self._database.clock.now()
-            access = agency_access(pool, opened, await grants.list_standing(connection, agency_id, (), now))
+            shared = await grants.list_standing(connection, agency_id, (), now)
+            uses = await snapshots.find_agency_uses(connection, agency_id, now)
+            access = agency_access(pool, opened, shared, uses)
             itself = told is None or _as_of(told, access.revision, now) != access
             return Suspects(agency_id, itself, frozenset(await self._differing(connection, pool, now)))
 
@@ -168,11 +172,12 @@ class Snapshot:
         held: set[str] = set()
         after = ""
         while step := await snapshots.list_seats(connection, agency_id, after, STEP_SEATS):
-            own = await snapshots.find_grants(connection, agency_id, [subject_ref for _, subject_ref, _ in step], now)
+            own = await snapshots.find_own(connection, agency_id, [subject_ref for _, subject_ref, _ in step], now)
             for _, subject_ref, seat in step:
                 held.add(subject_ref)
-                grants_of = tuple(granted(own.get(subject_ref, ())))
-                standing = (pool.generation, seat.state, seat.began_at, grants_of)
+                has = own.get(subject_ref, NOTHING)
+                granted_and_used = tuple(granted(has.grants)), tuple(used(has.uses))
+                standing = (pool.generation, seat.state, seat.began_at, *granted_and_used)
                 if _standing_at(told.get(subject_ref), now) != standing:
                     differing.add(subject_ref)
             after = step[-1][0]
@@ -202,18 +207,26 @@ class Snapshot:
 
 
 def _as_of(access: AgencyAccess, revision: int, now: datetime) -> AgencyAccess:
-    """An agency's record as it would be published now: seats increase the revision, and grants end by themselves."""
-    return access.model_copy(update={"revision": revision, "grants": list(_lasting(access.grants, now))})
+    """An agency's record as it would be published now.
+
+    Seats increase the revision, and grants and periods end by themselves.
+    """
+    lasting = {"grants": list(_lasting(access.grants, now)), "quotas": list(_present(access.quotas, now))}
+    return access.model_copy(update={"revision": revision, **lasting})
 
 
 def _standing_at(standing: _Standing | None, now: datetime) -> _Standing | None:
-    if standing is None or not standing[3]:
+    if standing is None or not any(standing[3:]):
         return standing
-    return (*standing[:3], _lasting(standing[3], now))
+    return (*standing[:3], _lasting(standing[3], now), _present(standing[4], now))
 
 
 def _lasting(grants: Iterable[GrantedAccess], now: datetime) -> tuple[GrantedAccess, ...]:
     return tuple(grant for grant in grants if grant.ends_at is None or grant.ends_at > now)
+
+
+def _present(uses: Iterable[QuotaUse], now: datetime) -> tuple[QuotaUse, ...]:
+    return tuple(use for use in uses if use.period_ends_at > now)
 
 
 def _record(uow: UnitOfWork, suspects: Suspects, reason: str) -> None:
