@@ -2,6 +2,8 @@
 
 aiokafka does not ask for a topic's id, which Kafka tells since version 10 of its answer about metadata (KIP-516). So
 version 12 of that request is written out here. confluent-kafka has it in `AdminClient.describe_topics`.
+
+muster-entitlements-client has it too: an example stands alone, and needs no package of Muster's but the contracts.
 """
 
 import asyncio

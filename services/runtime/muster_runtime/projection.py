@@ -3,14 +3,13 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import Database
+from muster_runtime.identifiers import new_id
 from muster_runtime.settings import Settings
-
-# The actor of corrections in the audit trail.
-CONTEXT = Context(actor="muster rebuild", correlation_id="")
 
 
 class NotPublished(Exception):
@@ -46,6 +45,11 @@ class Projection(Protocol):
 
         If there is an obstacle, the live projection stays as it is. Raises NotPublished.
         """
+
+
+def correction(now: datetime) -> Context:
+    """The origin of what one rebuild corrects, and the actor in the audit trail."""
+    return Context(actor="muster rebuild", correlation_id=new_id("cor", now))
 
 
 # Opens a projection with the worker role's database, of which it may hold one connection while another one writes.

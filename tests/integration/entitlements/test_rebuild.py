@@ -128,7 +128,8 @@ async def test_a_wrong_count_is_shown_then_put_right_and_audited(entitlements: E
     assert await pool(entitlements) == (3, False)
     assert await swap(entitlements) == []
     audited = await entitlements.service.admin.fetch(
-        "select agency_id, actor, subject, reason, before, after from audit where command = 'RebuildProjection'"
+        "select agency_id, actor, subject, reason, before, after from audit "
+        "where command = 'RebuildProjection' and correlation_id like 'cor_%'"
     )
     assert [tuple(row) for row in audited] == [
         (

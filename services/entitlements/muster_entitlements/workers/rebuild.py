@@ -16,7 +16,7 @@ from muster_runtime.database.transactions import EVERY_AGENCY, Connection, Datab
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.topic_log import Record, TopicLog
 from muster_runtime.observability import audit
-from muster_runtime.projection import CONTEXT, Difference, NotPublished, Projection
+from muster_runtime.projection import Difference, NotPublished, Projection, correction
 from muster_runtime.settings import Settings
 
 _NAME = "entitlements.seats-in-use"
@@ -143,8 +143,9 @@ class SeatsInUse:
     async def swap(self, reason: str) -> Sequence[Difference]:
         """Correct each of these agencies in a separate transaction. Under its lock, no command changes anything."""
         differences: list[Difference] = []
+        context = correction(self._database.clock.now())
         for suspect in await self.compare():
-            async with self._database.write(suspect.key, context=CONTEXT) as uow:
+            async with self._database.write(suspect.key, context=context) as uow:
                 for account, told, difference in await self._differences(uow.connection, suspect.key):
                     differences.append(difference)
                     if told is not None and not difference.obstacle:

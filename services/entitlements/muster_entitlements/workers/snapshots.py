@@ -8,7 +8,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from pydantic import ValidationError
@@ -21,12 +21,12 @@ from muster_entitlements.domain.snapshots import NOTHING
 from muster_entitlements.handlers.snapshots import publish_agency, publish_subjects
 from muster_entitlements.publishing.snapshots import agency_access, granted, used
 from muster_entitlements.repository import grants, pools, snapshots, windows
+from muster_runtime.context import Context
 from muster_runtime.database.transactions import EVERY_AGENCY, Connection, Database, UnitOfWork
-from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.topic_log import Record, TopicLog
 from muster_runtime.observability import audit
-from muster_runtime.projection import CONTEXT, Difference, NotPublished, Projection
+from muster_runtime.projection import Difference, NotPublished, Projection, correction
 from muster_runtime.settings import Settings
 
 _NAME = "entitlements.snapshot"
@@ -129,9 +129,10 @@ class Snapshot:
     async def swap(self, reason: str) -> Sequence[Difference]:
         """Publish what differs, step by step, each under its agency's lock."""
         found = await self._suspects()
+        context = correction(self._database.clock.now())
         for suspects in found:
             if not suspects.obstacle:
-                await self._publish(suspects, reason)
+                await self._publish(suspects, reason, context)
         return [suspects.difference for suspects in found]
 
     async def _suspects(self) -> list[Suspects]:
@@ -195,8 +196,7 @@ class Snapshot:
                 "where they stay, follow the runbook outbox-stuck.md"
             ) from None
 
-    async def _publish(self, suspects: Suspects, reason: str) -> None:
-        context = replace(CONTEXT, correlation_id=new_id("cor", self._database.clock.now()))
+    async def _publish(self, suspects: Suspects, reason: str, context: Context) -> None:
         async with self._database.write(suspects.agency_id, context=context) as uow:
             _record(uow, suspects, reason)
             await publish_agency(uow, suspects.agency_id)

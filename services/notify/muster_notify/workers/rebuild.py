@@ -22,7 +22,7 @@ from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.positions import Position
 from muster_runtime.messaging.topic_log import Record, TopicLog
 from muster_runtime.observability import audit
-from muster_runtime.projection import CONTEXT, Difference, Projection
+from muster_runtime.projection import Difference, Projection, correction
 from muster_runtime.settings import Settings
 
 # Topic, agency and record key.
@@ -136,10 +136,11 @@ class Directory:
         """
         suspects = sorted({(agency_id, subject_ref) for agency_id, subject_ref, _ in await self._differing()})
         differences: list[Difference] = []
+        context = correction(self._database.clock.now())
         for agency_id, keys in groupby(suspects, key=itemgetter(0)):
             left = (subject_ref for _, subject_ref in keys)
             while step := list(islice(left, STEP)):
-                async with self._database.write(agency_id, context=CONTEXT) as uow:
+                async with self._database.write(agency_id, context=context) as uow:
                     await self.replay()
                     corrected = await _correct(uow, agency_id, step, await self._people(agency_id, step))
                     if corrected:
