@@ -34,6 +34,16 @@ EVENTS: list[Event] = [
     enrollment.AgencyWithdrawn(agency_id="NASA", enrollment_id="enr_1", reason="reorganized", withdrawn_at=AT),
     entitlements.TrialEndingSoon(**WINDOW, ends_at=AT, days_left=1),
     entitlements.TrialExpired(**WINDOW, expired_at=AT, mode_after="quota", monthly_quota_after=25),
+    entitlements.QuotaThresholdCrossed(
+        agency_id="NASA",
+        feature="deep-research",
+        subject_ref="sub_1",
+        threshold_percent=100,
+        used=25,
+        quota=25,
+        period_starts_at=AT,
+        period_ends_at=LATER,
+    ),
     entitlements.AgencyQuotaThresholdCrossed(
         agency_id="NASA",
         feature="deep-research",

@@ -1,5 +1,7 @@
 """The table of rules: which events lead to which messages."""
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -10,7 +12,7 @@ from muster_notify.subscriptions import SUBSCRIPTIONS
 INVOICE = "muster.billing.InvoiceIssued.v1"
 
 
-def a_rule(**changes: str) -> dict[str, str]:
+def a_rule(**changes: Any) -> dict[str, Any]:
     return {"name": "one", "event": INVOICE, "recipient": "administrator", "message": "invoice-issued", **changes}
 
 
@@ -37,8 +39,10 @@ def test_the_events_of_a_single_seat_are_sent_on_request_alone() -> None:
         {"email": [a_rule(event="muster.enrollment.ContactRecorded.v1")]},
         {"email": [a_rule(), a_rule()]},
         {"email": [a_rule(recipient="everybody")]},
+        {"email": [a_rule(recipient="person")]},
+        {"email": [a_rule(when={"level": 1})]},
     ],
-    ids=["unknown type", "restricted type", "same name twice", "unknown role"],
+    ids=["unknown type", "restricted type", "same name twice", "unknown role", "of no person", "unknown field"],
 )
 def test_a_table_that_is_wrong_is_refused(wrong: object) -> None:
     with pytest.raises(ValidationError):

@@ -7,10 +7,10 @@ from datetime import datetime
 
 from aiosmtplib import SMTP, SMTPDataError, SMTPException, SMTPRecipientsRefused, SMTPResponseException
 
-from muster_notify.domain.contacts import OPERATORS, Contact
+from muster_notify.domain.contacts import OPERATORS, PERSON, Contact
 from muster_notify.domain.deliveries import Delivery, Outcome, Verdict
 from muster_notify.domain.messages import Unwritable, messages, write
-from muster_notify.domain.rules import rules
+from muster_notify.domain.rules import Rule, rules
 from muster_notify.repository import directory
 from muster_notify.settings import NotifySettings
 from muster_runtime.database.transactions import Database
@@ -30,13 +30,16 @@ class EmailSender:
 
     async def send(self, database: Database, delivery: Delivery, now: datetime) -> Outcome:
         """Attempt a delivery once. It looks up the recipients, so that an erased person gets nothing."""
-        recipients = await self._recipients(database, delivery)
+        rule = rules().named(delivery.rule)
+        recipients = await self._recipients(database, rule, delivery)
+        if not recipients and rule.recipient == PERSON:
+            return Outcome(Verdict.FAILED, "the person has no seat any longer")
         if not recipients:
             return Outcome(Verdict.RETRY, f"the agency has no {delivery.recipient}")
         event = json.loads(delivery.payload)
         try:
             email = write(
-                messages()[rules().named(delivery.rule).message],
+                messages()[rule.message],
                 event["data"],
                 delivery_id=delivery.id,
                 sender=self._settings.smtp_from,
@@ -62,10 +65,13 @@ class EmailSender:
         """Close the connection."""
         self._disconnect()
 
-    async def _recipients(self, database: Database, delivery: Delivery) -> list[Contact]:
-        if delivery.recipient == OPERATORS:
+    async def _recipients(self, database: Database, rule: Rule, delivery: Delivery) -> list[Contact]:
+        if rule.recipient == OPERATORS:
             return [Contact("Operators", self._settings.operators_email)]
         async with database.connection() as connection:
+            if rule.recipient == PERSON:
+                found = await directory.find_people(connection, [(delivery.agency_id, delivery.recipient)])
+                return list(found.values())
             return await directory.list_contacts(connection, delivery.agency_id, delivery.recipient)
 
     async def _connection(self) -> SMTP:

@@ -29,8 +29,8 @@ WEBHOOK_RULE = "webhook"
 class Intent:
     """A message to send: one per event, rule, and recipient, however often the event arrives.
 
-    `recipient` is a role or a webhook's ID; `audience` is the agency whose recipient it is, `*` for the operators'.
-    A `missed` one is for a disabled endpoint: it is not attempted, and kept for a replay.
+    `recipient` is a role, a person's reference, or a webhook's ID; `audience` is the agency whose recipient it is, `*`
+    for the operators'. A `missed` one is for a disabled endpoint: it is not attempted, and kept for a replay.
     """
 
     agency_id: str

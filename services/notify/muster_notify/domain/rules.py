@@ -8,18 +8,24 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from muster_contracts import event_types, topics
+from muster_contracts import Event, event_types, topics
+from muster_notify.domain.contacts import PERSON
 
 
 class Rule(BaseModel):
-    """Sends an e-mail about an event of a type to a role."""
+    """Sends an e-mail about an event of a type to a role, if fields of its data have the values of `when`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[a-z][a-z-]*$")
     event: str
-    recipient: Literal["administrator", "operators"]
+    recipient: Literal["administrator", "operators", "person"]
     message: str
+    when: dict[str, int | str] = Field(default_factory=dict)
+
+    def applies_to(self, event: Event) -> bool:
+        """Whether it sends an e-mail about an event of its type."""
+        return all(getattr(event, name) == value for name, value in self.when.items())
 
 
 class Rules(BaseModel):
@@ -34,6 +40,10 @@ class Rules(BaseModel):
         unknown = {rule.event for rule in self.email} - set(public_types())
         if unknown:
             raise ValueError(f"not types of public events: {sorted(unknown)}")
+        for rule in self.email:
+            needed = {*rule.when, *(["subject_ref"] if rule.recipient == PERSON else [])}
+            if missing := needed - event_types()[rule.event].model_fields.keys():
+                raise ValueError(f"{rule.event} has no {sorted(missing)}, which the rule {rule.name} needs")
         if len({rule.name for rule in self.email}) < len(self.email):
             raise ValueError("two rules have the same name")
         return self

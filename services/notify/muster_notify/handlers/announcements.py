@@ -1,17 +1,17 @@
 """Turns public events into deliveries, by the rules and the endpoints."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import partial
 
 import structlog
 
 from muster_contracts import Event
-from muster_notify.domain.contacts import OPERATORS
+from muster_notify.domain.contacts import OPERATORS, PERSON, Person
 from muster_notify.domain.deliveries import WEBHOOK_RULE, Channel, Intent
 from muster_notify.domain.endpoints import Endpoint, WebhookState
 from muster_notify.domain.rules import Rule, rules, types_on_request
-from muster_notify.repository import deliveries, endpoints, purge
+from muster_notify.repository import deliveries, directory, endpoints, purge
 from muster_runtime.database.transactions import EVERY_AGENCY, UnitOfWork
 from muster_runtime.messaging.events import Received
 
@@ -38,14 +38,43 @@ async def on_public_event(uow: UnitOfWork, events: Sequence[Received[Event]]) ->
     new = [event for event in events if purged_before is None or event.envelope.time > purged_before]
     if len(new) < len(events):
         _log.warning("old_events_not_announced", event_type=event_type, events=len(events) - len(new))
-    intents = [intent for event in new for intent in _intents(uow, event, email_rules, subscribed)]
+    known = await _known_people(uow, new, email_rules)
+    intents = [intent for event in new for intent in _intents(uow, event, email_rules, known, subscribed)]
     if intents:
         await deliveries.add_deliveries(uow.connection, intents, uow.now)
         uow.wake()
 
 
+async def _known_people(
+    uow: UnitOfWork, events: Sequence[Received[Event]], email_rules: Sequence[Rule]
+) -> Container[Person]:
+    """Of the people of whom the events speak, those who can be reached; none if no rule is for them."""
+    if not any(rule.recipient == PERSON for rule in email_rules):
+        return ()
+    return await directory.find_people(uow.connection, [_person_of(event.data) for event in events])
+
+
+def _person_of(event: Event) -> Person:
+    """The person of whom an event speaks, which the rule demands of its type."""
+    return event.agency_id, getattr(event, "subject_ref")  # noqa: B009
+
+
+def _recipient(rule: Rule, event: Event, known: Container[Person]) -> str | None:
+    """Who gets the rule's e-mail about an event: a role, or a person's reference; None: nobody."""
+    if not rule.applies_to(event):
+        return None
+    if rule.recipient != PERSON:
+        return rule.recipient
+    person = _person_of(event)
+    return person[1] if person in known else None
+
+
 def _intents(
-    uow: UnitOfWork, event: Received[Event], email_rules: Sequence[Rule], subscribed: Sequence[Endpoint]
+    uow: UnitOfWork,
+    event: Received[Event],
+    email_rules: Sequence[Rule],
+    known: Container[Person],
+    subscribed: Sequence[Endpoint],
 ) -> list[Intent]:
     agency_id = event.data.agency_id
     intent = partial(
@@ -61,10 +90,11 @@ def _intents(
         intent(
             rule=rule.name,
             channel=Channel.EMAIL,
-            recipient=rule.recipient,
+            recipient=recipient,
             audience=EVERY_AGENCY if rule.recipient == OPERATORS else agency_id,
         )
         for rule in email_rules
+        if (recipient := _recipient(rule, event.data, known)) is not None
     ]
     webhooks = [
         intent(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from muster_contracts.enrollment import ContactRecorded
 from muster_contracts.entitlements import PersonRecorded
-from muster_notify.domain.contacts import Contact
+from muster_notify.domain.contacts import PERSON, Contact, Person
 from muster_runtime.database.transactions import Connection
 
 
@@ -38,6 +38,21 @@ async def delete_people(connection: Connection, keys: Sequence[tuple[str, str]])
         [agency_id for agency_id, _ in keys],
         [subject_ref for _, subject_ref in keys],
     )
+
+
+async def find_people(connection: Connection, people: Sequence[Person]) -> dict[Person, Contact]:
+    """Those of these people who hold a seat and can be reached."""
+    rows = await connection.fetch(
+        """
+        select agency_id, subject_ref, name, email
+        from directory
+        where (agency_id, subject_ref) in (select * from unnest($1::text[], $2::text[])) and role = $3
+        """,
+        [agency_id for agency_id, _ in people],
+        [subject_ref for _, subject_ref in people],
+        PERSON,
+    )
+    return {(row["agency_id"], row["subject_ref"]): Contact(row["name"], row["email"]) for row in rows}
 
 
 async def list_contacts(connection: Connection, agency_id: str, role: str) -> list[Contact]:
