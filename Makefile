@@ -18,6 +18,7 @@ BURST := tests/integration/runtime/core/test_burst.py
 PROCESSES := tests/integration/entitlements/test_process.py
 LONG := $(PROCESSES)::test_an_import_killed_again_and_again_ends_as_a_clean_run \
 	$(PROCESSES)::test_a_withdrawal_killed_again_and_again_revokes_every_seat_once \
+	tests/integration/entitlements/test_usage_killed.py tests/integration/entitlements/test_copies_killed.py \
 	tests/contract/subscribers/test_table.py::test_a_table_stays_exactly_in_step_however_often_the_subscriber_is_killed \
 	tests/integration/operator/test_topic_plan.py::test_with_three_brokers_an_acknowledged_event_is_on_two
 FUZZ := tests/integration/fuzzing

@@ -1,8 +1,13 @@
 """Entitlements, running, and an agency that enrollment and billing speak of."""
 
+import asyncio
 import csv
 import io
-from collections.abc import Awaitable, Callable
+import os
+import random
+import secrets
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +26,8 @@ from tests.support.services import RunningService, ServiceRunner
 START = datetime(2025, 8, 6, tzinfo=UTC)
 END = datetime(2026, 8, 6, tzinfo=UTC)
 NEXT_END = datetime(2027, 8, 6, tzinfo=UTC)
+
+ProcessStarter = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 
 @dataclass(frozen=True)
@@ -178,3 +185,51 @@ async def front(run_service: ServiceRunner, eventually: Callable[..., Awaitable[
         ClockMoved.topic, key=None, value=ClockMoved(now=START).model_dump_json().encode(), headers=[]
     )
     return Entitlements(service, eventually)
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    """What makes kills repeatable: FAULT_SEED, or a new one, printed."""
+    seed = int(os.environ.get("FAULT_SEED") or secrets.randbelow(10**9))
+    print(f"FAULT_SEED={seed}")
+    return random.Random(seed)
+
+
+@pytest.fixture
+async def start_process(front: Entitlements) -> AsyncIterator[ProcessStarter]:
+    """`await start_process("relay", port=0)`: a process beside `front`, on its database.
+
+    `breaking` are options of tests.faults.launcher, with which the process ends itself.
+    """
+    started: list[asyncio.subprocess.Process] = []
+
+    async def start(*roles: str, port: int = 0, breaking: Sequence[str] = ()) -> asyncio.subprocess.Process:
+        settings = front.service.runtime.settings
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *(["-m", "tests.faults.launcher", *breaking] if breaking else []),
+            *("-m", "muster_entitlements", "serve"),
+            *(option for role in roles for option in ("--role", role)),
+            env=os.environ
+            | {
+                "MUSTER_ENVIRONMENT": "sandbox",
+                "MUSTER_INSTANCE": f"entitlements-{len(started)}",
+                "MUSTER_HTTP_PORT": str(port),
+                "MUSTER_POSTGRES_API_DSN": settings.postgres_api_dsn.get_secret_value(),
+                "MUSTER_POSTGRES_WORKER_DSN": settings.postgres_worker_dsn.get_secret_value(),
+                "MUSTER_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
+                "MUSTER_TOPIC_PREFIX": settings.topic_prefix,
+                "MUSTER_TOPIC_PARTITIONS": str(settings.topic_partitions),
+                "MUSTER_OIDC_ISSUER": settings.oidc_issuer,
+                "MUSTER_OIDC_JWKS": settings.oidc_jwks,
+            },
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()

@@ -6,7 +6,6 @@ import random
 import secrets
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,47 +16,10 @@ from muster_contracts.entitlements import SeatAssigned, SeatBatchCompleted, Seat
 from muster_entitlements.bootstrap import build
 from muster_entitlements.settings import EntitlementsSettings
 from muster_runtime.process import StartRefused, running
-from tests.integration.entitlements.conftest import Entitlements
+from tests.integration.entitlements.conftest import Entitlements, ProcessStarter
 
 ROWS = 100_000
 KILLS = 5
-
-ProcessStarter = Callable[..., Awaitable[asyncio.subprocess.Process]]
-
-
-@pytest.fixture
-async def start_process(front: Entitlements) -> AsyncIterator[ProcessStarter]:
-    """`await start_process("relay", port=0)`: a process beside `front`, on its database."""
-    started: list[asyncio.subprocess.Process] = []
-
-    async def start(*roles: str, port: int = 0) -> asyncio.subprocess.Process:
-        settings = front.service.runtime.settings
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "muster_entitlements", "serve"),
-            *(option for role in roles for option in ("--role", role)),
-            env=os.environ
-            | {
-                "MUSTER_ENVIRONMENT": "sandbox",
-                "MUSTER_INSTANCE": f"entitlements-{len(started)}",
-                "MUSTER_HTTP_PORT": str(port),
-                "MUSTER_POSTGRES_API_DSN": settings.postgres_api_dsn.get_secret_value(),
-                "MUSTER_POSTGRES_WORKER_DSN": settings.postgres_worker_dsn.get_secret_value(),
-                "MUSTER_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
-                "MUSTER_TOPIC_PREFIX": settings.topic_prefix,
-                "MUSTER_TOPIC_PARTITIONS": str(settings.topic_partitions),
-                "MUSTER_OIDC_ISSUER": settings.oidc_issuer,
-                "MUSTER_OIDC_JWKS": settings.oidc_jwks,
-            },
-            stdout=asyncio.subprocess.DEVNULL,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 async def test_an_import_killed_again_and_again_ends_as_a_clean_run(
