@@ -1,7 +1,7 @@
 """Deadlines that are all due in one instant: each publishes an event. Beside it a set-based update of as many rows."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
@@ -12,7 +12,7 @@ from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.database.wakeup import WakeupListener
-from muster_runtime.scheduling.deadlines import Deadline
+from muster_runtime.scheduling.deadlines import Deadline, DeadlineHandler
 from muster_runtime.scheduling.scheduler import Scheduler
 from tests.bench.processes import span
 from tests.bench.report import Measurement
@@ -32,7 +32,7 @@ async def measure(deadlines: int) -> list[Measurement]:
         due_at = (clock.now() + AHEAD).replace(microsecond=0)
         limit = await _move(own, due_at)
         with span() as ours:
-            first, last = await _publications(own, deadlines, due_at, clock)
+            first, last = await publications(own, SEAT_TOPIC, {KIND: publish}, deadlines, due_at)
         earliest = await _earliest(own, deadlines)
     return [
         Measurement("due to the first publication", first, None, "s", "under 1 s"),
@@ -82,15 +82,18 @@ async def publish(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
         uow.publish(event, time=deadline.due_at)
 
 
-async def _publications(own: Setting, deadlines: int, due_at: datetime, clock: SystemClock) -> tuple[float, float]:
+async def publications(
+    own: Setting, topic: str, handlers: Mapping[str, DeadlineHandler], events: int, due_at: datetime
+) -> tuple[float, float]:
     """Seconds from the instant until Kafka has the first event, and the last."""
+    clock = SystemClock()
     listener = WakeupListener(own.access.worker_dsn, "entitlements", clock)
-    scheduler = Scheduler(own.database, listener.wakeup(), clock, {KIND: publish}, "entitlements")
-    relay = own.relay(listener.wakeup)
+    scheduler = Scheduler(own.database, listener.wakeup(), clock, handlers, "entitlements")
+    relay = own.relay(listener.wakeup, topic)
     duties = [asyncio.create_task(duty) for duty in (listener.run(), scheduler.run(), relay.run())]
     first = 0.0
-    async with _reader(own) as consumer:
-        while (published := await _published(consumer)) < deadlines:
+    async with _reader(own, topic) as consumer:
+        while (published := await _published(consumer)) < events:
             if published and not first:
                 first = (clock.now() - due_at).total_seconds()
             await asyncio.sleep(0.005)
@@ -102,9 +105,9 @@ async def _publications(own: Setting, deadlines: int, due_at: datetime, clock: S
 
 
 @asynccontextmanager
-async def _reader(own: Setting) -> AsyncIterator[AIOKafkaConsumer]:
+async def _reader(own: Setting, topic: str = SEAT_TOPIC) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer of the whole topic, from its beginning: without a group it has every partition."""
-    consumer = AIOKafkaConsumer(own.topic_prefix + SEAT_TOPIC, **own.kafka.options(), auto_offset_reset="earliest")
+    consumer = AIOKafkaConsumer(own.topic_prefix + topic, **own.kafka.options(), auto_offset_reset="earliest")
     await consumer.start()
     yield consumer
     await consumer.stop()

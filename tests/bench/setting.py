@@ -31,15 +31,15 @@ class Setting:
     kafka: KafkaConnection
     topic_prefix: str
 
-    def relay(self, wakeups: Callable[[], Wakeup]) -> Relay:
-        """The relay of the schema's outbox."""
+    def relay(self, wakeups: Callable[[], Wakeup], topic: str = SEAT_TOPIC) -> Relay:
+        """The relay of the schema's outbox, in which are events of one topic."""
         return Relay(
             self.database,
             wakeups,
             service="entitlements",
             holder="bench",
             kafka=self.kafka,
-            topics={SEAT_TOPIC: topics()[SEAT_TOPIC].partitions},
+            topics={topic: topics()[topic].partitions},
             topic_prefix=self.topic_prefix,
             backlog=Backlog(1_000_000),
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from muster_contracts import SERVICES
-from muster_contracts.entitlements import SeatAssigned
+from muster_contracts.entitlements import SeatAssigned, SubjectAccess
 from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.repository.seats import SeatColumns, add_seats
 from muster_runtime.clock import SystemClock
@@ -111,8 +111,13 @@ async def prove(own: Stage, seats: int) -> None:
         """,
         SeatAssigned.topic,
     )
-    if held != seats or lost:
-        raise AssertionError(f"{held} of {seats} seats are held; not applied: {lost}")
+    copied = await own.admin.fetchval(
+        "select sum(last_sequence) from entitlements.stream where topic = $1 and agency_id <> $2",
+        SubjectAccess.topic,
+        OTHER.id,
+    )
+    if held != seats or copied < seats or lost:
+        raise AssertionError(f"{held} of {seats} seats are held, {copied} records of them copied; not applied: {lost}")
 
 
 def _times(runs: Sequence[Run], limit: Span) -> list[Measurement]:
