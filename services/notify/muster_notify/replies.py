@@ -76,7 +76,7 @@ class DeliveryReply(BaseModel):
     event_type: str
     rule: str
     channel: Channel
-    recipient: str = Field(description="A role or a webhook ID.")
+    recipient: str = Field(description="A role, a person's reference, or a webhook ID.")
     state: DeliveryState
     attempts: int
     recorded_at: Instant

@@ -144,10 +144,10 @@ async def latest(front: Entitlements) -> Held:
     for record in records:
         match read_headers(record.headers).type:
             case AgencyAccess.event_type:
-                agency = AgencyAccess.model_validate_json(record.value)
+                agency = AgencyAccess.model_validate_json(record.value or b"")
                 agencies[agency.agency_id] = agency.cap
             case SubjectAccess.event_type:
-                access = SubjectAccess.model_validate_json(record.value)
+                access = SubjectAccess.model_validate_json(record.value or b"")
                 people[access.subject_ref] = (access.generation, str(access.seat))
             case SubjectAccessErased.event_type:
                 people.pop(subject_of(record.key), None)
