@@ -99,14 +99,17 @@ class Flight:
 
         A fenced producer waits for every one: its transaction has them all. Raises KafkaError, TimeoutError.
         """
-        async with asyncio.timeout(SEND_SECONDS), producer.transaction():
-            for partition, part in parts.items():
-                task = asyncio.create_task(producer.send(partition, part.batches))
-                self._sending[partition] = _Sending(task, part.runs, time.monotonic())
-            if producer.is_fenced:
-                await asyncio.gather(*(self._sending[partition].task for partition in parts))
-            elif tasks := [self._sending[partition].task for partition in parts.keys() - self._slow]:
-                await asyncio.wait(tasks, timeout=PATIENCE_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
+        try:
+            async with asyncio.timeout(SEND_SECONDS), producer.transaction():
+                for partition, part in parts.items():
+                    task = asyncio.create_task(producer.send(partition, part.batches))
+                    self._sending[partition] = _Sending(task, part.runs, time.monotonic())
+                if producer.is_fenced:
+                    await asyncio.gather(*(self._sending[partition].task for partition in parts))
+                elif tasks := [self._sending[partition].task for partition in parts.keys() - self._slow]:
+                    await asyncio.wait(tasks, timeout=PATIENCE_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
+        except TimeoutError:
+            raise TimeoutError(f"Kafka has not committed a transaction within {SEND_SECONDS} s") from None
 
     def collect(self, producer: Producer) -> Sequence[Run]:
         """What has been acknowledged, also of late ones. Its streams wait no longer; those of what has not, do.

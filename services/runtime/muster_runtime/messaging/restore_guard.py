@@ -128,7 +128,10 @@ async def _ends(
                         for record in _events_of(records, topic_prefix):
                             if not any(each.covers(record.topic, record.partition, record.offset) for each in passed):
                                 published.setdefault(record.stream, {})[record.position] = record
-            except (KafkaError, TimeoutError):
+            except TimeoutError:
+                end = f"{partition.topic}[{partition.partition}]"
+                raise TimeoutError(f"the end of {end} has not arrived within {PATIENCE_SECONDS:g} s") from None
+            except KafkaError:
                 raise
             except Exception as error:  # bytes that the client cannot read are no event of ours
                 _log.warning("topic_end_unread", topic=partition.topic, partition=partition.partition, exc_info=error)

@@ -204,7 +204,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, ValidationError):
         places = (".".join(map(str, e["loc"])) + f" {e['type']}" for e in error.errors(include_input=False))
         return f"{name}: {error.title}: {'; '.join(places)}"
-    return f"{name}: {error}"
+    return f"{name}: {error}" if str(error) else name
 
 
 def _describe_exception(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
