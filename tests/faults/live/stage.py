@@ -29,7 +29,7 @@ from tests.faults.readiness import health
 from tests.faults.servers import Process, Server, free_port
 from tests.support.eventually import eventually
 
-READY_SECONDS = 120
+READY_SECONDS = 300
 
 # Of each service: what holds with one must hold while another is at work beside it.
 REPLICAS = 2
