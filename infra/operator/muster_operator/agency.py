@@ -2,19 +2,16 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 from rich.console import Group
 from rich.markup import escape
 
 from muster_operator.group import group
-from muster_operator.output import Answer, table
-from muster_operator.service import Service
+from muster_operator.output import Answer, facts, table
+from muster_operator.service import agency_path
 from muster_operator.target import Target, on_target
 from muster_runtime.clock import SystemClock
 
@@ -30,7 +27,7 @@ _INSTANT = typer.Option(metavar="INSTANT", help="With its offset, such as 2025-1
 @on_target()
 async def list_(target: Target) -> Answer:
     """List the agencies of the register."""
-    async with _enrollment(target, "read") as service:
+    async with target.service(_SERVICE, "read") as service:
         items = [item async for item in service.items("/v1/agencies")]
     rows = [
         (item["id"], escape(item["name"]), item["branch"], _number(item["headcount"]), item["parent"] or "-")
@@ -44,11 +41,11 @@ async def list_(target: Target) -> Answer:
 @on_target()
 async def show(target: Target, agency: Agency) -> Answer:
     """Show an agency, its latest enrollment and what that lacks, and its authorizations."""
-    async with _enrollment(target, "read") as service:
-        found = await service.get(_path(agency))
-        enrollment = await service.get(f"{_path(agency)}/enrollment")
-        authorizations = [item async for item in service.items(f"{_path(agency)}/authorizations")]
-    facts = _facts({"name": found["name"], **enrollment})
+    async with target.service(_SERVICE, "read") as service:
+        found = await service.get(agency_path(agency))
+        enrollment = await service.get(f"{agency_path(agency)}/enrollment")
+        authorizations = [item async for item in service.items(f"{agency_path(agency)}/authorizations")]
+    about = facts({"name": found["name"], **enrollment})
     rows = [
         (escape(each["number"]), each["valid_from"], each["valid_until"], each["revoked_at"] or "-")
         for each in authorizations
@@ -56,7 +53,7 @@ async def show(target: Target, agency: Agency) -> Answer:
     shown = table(("authorization", "valid from", "valid until", "revoked"), rows)
     return Answer(
         {"agency": found, "enrollment": enrollment, "authorizations": authorizations},
-        Group(facts, "", shown) if rows else Group(facts, "", "No authorization is recorded."),
+        Group(about, "", shown) if rows else Group(about, "", "No authorization is recorded."),
     )
 
 
@@ -79,7 +76,7 @@ async def enroll(
         "starts_at": starts_at or SystemClock().now().isoformat(),
         "contact": {"name": contact_name, "email": contact_email},
     }
-    return await _post(target, "write", f"{_path(agency)}/enrollments", body)
+    return await _post(target, "write", f"{agency_path(agency)}/enrollments", body)
 
 
 @app.command()
@@ -101,7 +98,7 @@ async def authorize(
         "valid_from": valid_from,
         "valid_until": valid_until,
     }
-    return await _post(target, "authorize", f"{_path(agency)}/authorizations", body)
+    return await _post(target, "authorize", f"{agency_path(agency)}/authorizations", body)
 
 
 @app.command()
@@ -123,7 +120,7 @@ async def accept(
         "signer": {"name": signer_name, "email": signer_email},
         "evidence_sha256": evidence,
     }
-    return await _post(target, "write", f"{_path(agency)}/data-use-acceptances", body)
+    return await _post(target, "write", f"{agency_path(agency)}/data-use-acceptances", body)
 
 
 @app.command()
@@ -134,38 +131,16 @@ async def withdraw(
     reason: Annotated[str, typer.Option(help="The reason. Every subscriber receives it: do not name a person.")],
 ) -> Answer:
     """Withdraw an agency from the program, if its enrollment has not changed since the command read it."""
-    async with _enrollment(target, "read", "write") as service:
-        version = await service.version(f"{_path(agency)}/enrollment")
-        reply = await service.post(f"{_path(agency)}/withdrawal", {"reason": reason}, if_match=version)
-    return Answer(reply, _facts(reply))
-
-
-@asynccontextmanager
-async def _enrollment(target: Target, *actions: str) -> AsyncIterator[Service]:
-    scopes = tuple(f"{_SERVICE}:{action}" for action in actions)
-    async with target.services(_SERVICE, scopes=scopes) as services:
-        yield services[_SERVICE]
+    async with target.service(_SERVICE, "read", "write") as service:
+        version = await service.version(f"{agency_path(agency)}/enrollment")
+        reply = await service.post(f"{agency_path(agency)}/withdrawal", {"reason": reason}, if_match=version)
+    return Answer(reply, facts(reply))
 
 
 async def _post(target: Target, action: str, path: str, body: dict[str, Any]) -> Answer:
-    async with _enrollment(target, action) as service:
+    async with target.service(_SERVICE, action) as service:
         reply = await service.post(path, body)
-    return Answer(reply, _facts(reply))
-
-
-def _path(agency: str) -> str:
-    return f"/v1/agencies/{quote(agency, safe='')}"
-
-
-def _facts(reply: dict[str, Any]) -> Any:
-    """The fields of a reply that have a value."""
-    shown = table(("", ""), [(name.replace("_", " "), escape(_shown(value))) for name, value in reply.items() if value])
-    shown.show_header = False
-    return shown
-
-
-def _shown(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return Answer(reply, facts(reply))
 
 
 def _number(value: int | None) -> str:

@@ -96,6 +96,21 @@ CATALOG = Catalog(
             "Show, plan, and apply the feature catalog.",
         ),
         Command(
+            "windows",
+            "muster_operator.windows:app",
+            "Show an agency's feature windows; extend, end, and move a trial.",
+        ),
+        Command(
+            "grants",
+            "muster_operator.grants:app",
+            "List, add, and revoke grants: features for an agency or a person beside its windows.",
+        ),
+        Command(
+            "proposals",
+            "muster_operator.proposals:app",
+            "List, show, approve, and reject proposals: requests that need a second person.",
+        ),
+        Command(
             "seats",
             "muster_operator.seats:app",
             "Import an agency's seats.",

@@ -2,8 +2,6 @@
 
 import asyncio
 import tomllib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import date, time
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +14,6 @@ from rich.markup import escape
 from muster_operator.failures import BadInput
 from muster_operator.group import group
 from muster_operator.output import Answer, table
-from muster_operator.service import Service
 from muster_operator.target import Target, on_target
 
 app = group("Show, plan, and apply the feature catalog.")
@@ -44,7 +41,7 @@ RuleOption = Annotated[
 @on_target()
 async def show(target: Target) -> Answer:
     """Show the newest published version."""
-    async with _entitlements(target, "read") as service:
+    async with target.service(_SERVICE, "read") as service:
         version = await service.get("/v1/catalog")
     rows = [
         (
@@ -64,7 +61,7 @@ async def show(target: Target) -> Answer:
 async def plan(target: Target, file: File, rule: RuleOption) -> Answer:
     """Show who would gain and who would lose if a file were published now. Nothing changes."""
     body = {"rule": rule.value, "features": await asyncio.to_thread(_features, file)}
-    async with _entitlements(target, "operate") as service:
+    async with target.service(_SERVICE, "operate") as service:
         reply = await service.post("/v1/catalog/plan", body)
     return Answer(reply, _shown(reply))
 
@@ -74,7 +71,7 @@ async def plan(target: Target, file: File, rule: RuleOption) -> Answer:
 async def apply(target: Target, file: File, rule: RuleOption) -> Answer:
     """Publish a file as the next version, unless it is the present one already. Its rollout follows."""
     body = {"rule": rule.value, "features": await asyncio.to_thread(_features, file)}
-    async with _entitlements(target, "operate", "read") as service:
+    async with target.service(_SERVICE, "operate", "read") as service:
         planned = await service.post("/v1/catalog/plan", body)
         if not planned["features"]:
             present = await service.get("/v1/catalog")
@@ -121,10 +118,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(each) for each in value]
     return value.isoformat() if isinstance(value, date | time) else value
-
-
-@asynccontextmanager
-async def _entitlements(target: Target, *actions: str) -> AsyncIterator[Service]:
-    scopes = tuple(f"{_SERVICE}:{action}" for action in actions)
-    async with target.services(_SERVICE, scopes=scopes) as services:
-        yield services[_SERVICE]

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import typer
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from muster_runtime.console import console
@@ -33,6 +34,17 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[str]], *, lines: bool 
     for row in rows:
         shown.add_row(*row)
     return shown
+
+
+def facts(reply: Mapping[str, Any]) -> Table:
+    """The fields of a reply that have a value, a line for each."""
+    shown = table(("", ""), [(name.replace("_", " "), escape(_text(value))) for name, value in reply.items() if value])
+    shown.show_header = False
+    return shown
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def show(answer: Answer, *, as_json: bool) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -83,6 +84,11 @@ class Service:
             raise no_answer(self.name, error) from None
         require_success(self.name, reply)
         return reply
+
+
+def agency_path(agency_id: str) -> str:
+    """The path of what a service has of an agency."""
+    return f"/v1/agencies/{quote(agency_id, safe='')}"
 
 
 def no_answer(service: str, error: httpx.HTTPError) -> CommandFailed:

@@ -134,6 +134,12 @@ class Target:
         async with AsyncExitStack() as stack:
             yield {name: await stack.enter_async_context(connect(name, url, credential)) for name, url in urls.items()}
 
+    @asynccontextmanager
+    async def service(self, name: str, *actions: str) -> AsyncIterator["Service"]:
+        """One service, with a token for its scopes `<name>:<action>`. Raises BadInput if its URL is unknown."""
+        async with self.services(name, scopes=tuple(f"{name}:{action}" for action in actions)) as services:
+            yield services[name]
+
 
 def _secret(setting: str) -> str:
     """A secret from the environment, or from the file that it names. Raises BadInput for an unreadable file."""

@@ -1,0 +1,91 @@
+"""`muster grants`: features that an agency or a person has beside the windows."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+from rich.markup import escape
+
+from muster_operator.group import group
+from muster_operator.output import Answer, facts, table
+from muster_operator.parked import Agency
+from muster_operator.service import agency_path
+from muster_operator.target import Target, on_target
+
+app = group("List, add, and revoke grants: features for an agency or a person beside its windows.")
+
+_SERVICE = "entitlements"
+
+Reason = Annotated[str, typer.Option("--reason", help="Every subscriber receives it: do not name a person.")]
+_INSTANT = typer.Option(metavar="INSTANT", help="With its offset, such as 2025-10-05T00:00:00Z.")
+
+
+class Mode(StrEnum):
+    """How the feature is open."""
+
+    UNLIMITED = "unlimited"
+    QUOTA = "quota"
+
+
+@app.command("list")
+@on_target()
+async def list_(target: Target, agency: Agency) -> Answer:
+    """List an agency's grants, also those that are over, oldest first."""
+    async with target.service(_SERVICE, "read") as service:
+        items = [item async for item in service.items(_path(agency))]
+    rows = [
+        (
+            item["grant_id"],
+            item["state"],
+            escape(item["feature"]),
+            item["subject_ref"] or "every seat",
+            item["mode"],
+            item["starts_at"],
+            item["ends_at"] or "-",
+            escape(item["reason"]),
+        )
+        for item in items
+    ]
+    shown = table(("grant", "state", "feature", "for", "open", "from", "until", "reason"), rows)
+    return Answer({"items": items}, shown if rows else f"{escape(agency)} has no grants.")
+
+
+@app.command()
+@on_target()
+async def add(
+    target: Target,
+    agency: Agency,
+    feature: Annotated[str, typer.Argument(help="A feature of the catalog.")],
+    reason: Reason,
+    subject: Annotated[
+        str | None, typer.Option(help="A person's address or subject reference. Default: every seat of the agency.")
+    ] = None,
+    mode: Annotated[Mode, typer.Option(help="How the feature is open.")] = Mode.UNLIMITED,
+    starts_at: Annotated[str | None, _INSTANT] = None,
+    ends_at: Annotated[str | None, _INSTANT] = None,
+) -> Answer:
+    """Grant a feature to an agency or one person, from now or a start until an end or its revocation."""
+    stated: dict[str, Any] = {"subject": subject, "starts_at": starts_at, "ends_at": ends_at}
+    given = {name: value for name, value in stated.items() if value is not None}
+    async with target.service(_SERVICE, "operate") as service:
+        reply = await service.post(_path(agency), {"feature": feature, "mode": mode.value, "reason": reason, **given})
+    return Answer(reply, facts(reply))
+
+
+@app.command()
+@on_target()
+async def revoke(
+    target: Target,
+    agency: Agency,
+    grant: Annotated[str, typer.Argument(help="The grant's ID, as `list` prints it.")],
+    reason: Reason,
+) -> Answer:
+    """Revoke a grant."""
+    async with target.service(_SERVICE, "operate") as service:
+        reply = await service.post(f"{_path(agency)}/{quote(grant, safe='')}/revocation", {"reason": reason})
+    return Answer(reply, facts(reply))
+
+
+def _path(agency: str) -> str:
+    return f"{agency_path(agency)}/grants"

@@ -1,0 +1,171 @@
+"""`muster windows`: shows an agency's feature windows; previews and decides what changes one."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.markup import escape
+
+from muster_operator.failures import BadInput, NotFound
+from muster_operator.group import group
+from muster_operator.output import Answer, table
+from muster_operator.parked import Agency, Reason
+from muster_operator.proposals import is_proposal, waiting
+from muster_operator.service import Service, agency_path
+from muster_operator.target import Target, on_target
+
+app = group("Show an agency's feature windows; extend, end, and move a trial.")
+
+_SERVICE = "entitlements"
+
+Feature = Annotated[str, typer.Argument(help="The feature, as `show` prints it.")]
+EndsOn = Annotated[
+    str | None,
+    typer.Option(metavar="DAY", help="Its last day in the agency's time zone, such as 2025-11-03."),
+]
+EndsAt = Annotated[
+    str | None,
+    typer.Option(metavar="INSTANT", help="Its end with the offset, such as 2025-11-04T05:00:00Z."),
+]
+StartsOn = Annotated[
+    str | None,
+    typer.Option(metavar="DAY", help="Its first day in the agency's time zone, such as 2025-08-20."),
+]
+StartsAt = Annotated[
+    str | None,
+    typer.Option(metavar="INSTANT", help="Its start with the offset, such as 2025-08-20T04:00:00Z."),
+]
+Preview = Annotated[
+    bool, typer.Option("--preview", help="Change nothing; show who would be affected, and what would be published.")
+]
+
+
+@app.command()
+@on_target()
+async def show(target: Target, agency: Agency) -> Answer:
+    """Show the windows of an agency's present enrollment."""
+    async with target.service(_SERVICE, "read") as service:
+        page = await service.get(_path(agency))
+    return Answer(page, _shown(page["items"]) if page["items"] else f"{escape(agency)} has no windows.")
+
+
+@app.command()
+@on_target()
+async def extend(
+    target: Target,
+    agency: Agency,
+    feature: Feature,
+    reason: Reason,
+    ends_on: EndsOn = None,
+    ends_at: EndsAt = None,
+    preview: Preview = False,
+) -> Answer:
+    """Extend a trial, once, up to the end of the term. Another person must approve it."""
+    body = {"reason": reason, **_either("ends", ends_on, ends_at)}
+    return await _decide(target, agency, feature, "extension", body, preview=preview)
+
+
+@app.command()
+@on_target()
+async def end(
+    target: Target,
+    agency: Agency,
+    feature: Feature,
+    reason: Reason,
+    ends_on: EndsOn = None,
+    ends_at: EndsAt = None,
+    preview: Preview = False,
+) -> Answer:
+    """End a trial early; without a day or an instant, now."""
+    body = {"reason": reason, **(_either("ends", ends_on, ends_at) if ends_on or ends_at else {})}
+    return await _decide(target, agency, feature, "end", body, preview=preview)
+
+
+@app.command()
+@on_target()
+async def correct(
+    target: Target,
+    agency: Agency,
+    feature: Feature,
+    reason: Reason,
+    starts_on: StartsOn = None,
+    starts_at: StartsAt = None,
+    preview: Preview = False,
+) -> Answer:
+    """Correct the start of a trial; its length stays. Another person must approve it."""
+    body = {"reason": reason, **_either("starts", starts_on, starts_at)}
+    return await _decide(target, agency, feature, "start", body, preview=preview)
+
+
+async def _decide(
+    target: Target, agency: str, feature: str, decision: str, body: dict[str, str], *, preview: bool
+) -> Answer:
+    async with target.service(_SERVICE, "read", "operate") as service:
+        window = await _window(service, agency, feature)
+        path = f"{_path(agency)}/{window['window_id']}/{decision}"
+        if preview:
+            reply = await service.post(f"{path}/preview", body)
+            return Answer(reply, _previewed(reply))
+        reply = await service.post(path, body)
+    return Answer(reply, waiting(_SERVICE, reply) if is_proposal(reply) else _shown([reply]))
+
+
+async def _window(service: Service, agency: str, feature: str) -> dict[str, Any]:
+    """The agency's window of a feature. Raises NotFound."""
+    windows: dict[str, dict[str, Any]] = {
+        window["feature"]: window for window in (await service.get(_path(agency)))["items"]
+    }
+    if feature not in windows:
+        raise NotFound(f"{agency} has no window of {feature}; it has {', '.join(windows) or 'none'}")
+    return windows[feature]
+
+
+def _path(agency: str) -> str:
+    return f"{agency_path(agency)}/windows"
+
+
+def _either(name: str, on: str | None, at: str | None) -> dict[str, str]:
+    """The day or the instant as the service takes it. Raises BadInput unless it is exactly one."""
+    if on is not None and at is None:
+        return {f"{name}_on": on}
+    if at is not None and on is None:
+        return {f"{name}_at": at}
+    raise BadInput(f"give either --{name}-on or --{name}-at")
+
+
+def _shown(windows: Iterable[dict[str, Any]]) -> Any:
+    rows = [
+        (
+            escape(window["feature"]),
+            window["mode"],
+            window["starts_at"],
+            window["ends_at"],
+            _afterward(window),
+            ("extended trial" if window["extended"] else "trial") if window["trial"] else "the term",
+        )
+        for window in windows
+    ]
+    return table(("feature", "open", "from", "until", "then", "as long as"), rows)
+
+
+def _afterward(window: dict[str, Any]) -> str:
+    quota = window["monthly_quota_after"]
+    then = f"{quota:,} a month" if quota is not None else window["mode_after"]
+    return f"{then}, after grace until {window['grace_ends_at']}" if window["grace_ends_at"] else then
+
+
+def _previewed(reply: dict[str, Any]) -> Group:
+    window = reply["window"]
+    bounds = table(
+        ("", "now", "then"),
+        [
+            ("from", reply["previous_starts_at"], window["starts_at"]),
+            ("until", reply["previous_ends_at"], window["ends_at"]),
+        ],
+    )
+    events = table(
+        ("at", "would be published", "days left"),
+        [(each["at"], each["event"], str(each["days_left"] or "-")) for each in reply["messages"]],
+    )
+    return Group(f"{escape(window['feature'])}: {reply['seats']:,} seats are in use", "", bounds, "", events)

@@ -1,0 +1,107 @@
+"""`muster windows`, `proposals`, and `grants`: what one person proposes, another one decides."""
+
+import json
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from tests.integration.entitlements.conftest import Entitlements
+from tests.support.muster_commands import muster, quiet_services, served
+
+EXTENSION = ("windows", "extend", "NASA", "deep-research", "--ends-on", "2025-11-03", "--reason", "the pilot goes on")
+
+
+def said(result: Result, status: int = 0) -> str:
+    """What a command has printed; its failure is one line."""
+    assert result.exit_code == status, result.output
+    if status:
+        assert (result.stdout, len(result.stderr.splitlines())) == ("", 1), result.output
+        return result.stderr
+    return result.stdout
+
+
+def data(result: Result) -> Any:
+    return json.loads(said(result))
+
+
+async def test_an_extension_is_previewed_proposed_approved_and_shown(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await entitlements.enroll(cap=3)
+    await entitlements.assign("ada")
+    ann, bob = (
+        entitlements.service.token("entitlements:read", "entitlements:operate", subject=subject)
+        for subject in ("ann", "bob")
+    )
+    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setenv("MUSTER_TOKEN", ann)
+    with quiet_services():
+        async with served(entitlements.service) as url:
+            monkeypatch.setenv("MUSTER_ENTITLEMENTS_URL", url)
+            await _extend(bob)
+            await _end_and_correct(bob)
+            await _grant()
+
+
+async def _extend(bob: str) -> None:
+    previewed = said(await muster(*EXTENSION, "--preview"))
+    assert "1 seats are in use" in previewed
+    assert "2025-11-04T00:00:00Z" in previewed
+    assert previewed.count("TrialEndingSoon") == 3
+    assert "No proposal is pending." in said(await muster("proposals", "list"))
+    waits = said(await muster(*EXTENSION))
+    (pending,) = data(await muster("proposals", "list", "--json"))["items"]
+    assert f"muster proposals approve {pending['proposal_id']}" in waits
+    assert (pending["service"], pending["proposed_by"]) == ("entitlements", "ann")
+    shown = data(await muster("proposals", "show", pending["proposal_id"], "--json"))
+    assert shown["body"] == {"reason": "the pilot goes on", "ends_on": "2025-11-03"}
+    assert "the pilot goes on" in said(await muster("proposals", "show", pending["proposal_id"]))
+    assert "ann made proposal" in said(await muster("proposals", "approve", pending["proposal_id"]), 4)
+    approve = ("proposals", "approve", pending["proposal_id"], "--token", bob)
+    assert "/extension" in said(await muster(*approve))
+    assert data(await muster(*approve, "--json"))["ends_at"] == "2025-11-04T00:00:00Z"  # again: the same answer
+    (approved,) = data(await muster("proposals", "list", "--state", "approved", "--json"))["items"]
+    assert (approved["decided_by"], approved["proposal_id"]) == ("bob", pending["proposal_id"])
+    row = next(line for line in said(await muster("windows", "show", "NASA")).splitlines() if "deep-research" in line)
+    assert row.split("2025-11-04T00:00:00Z")[1].split() == ["25", "a", "month", "extended", "trial"]
+    assert "already" in said(await muster(*EXTENSION), 4)
+    for refused in ("show", "approve"):
+        assert "there is no proposal prp_0" in said(await muster("proposals", refused, "prp_0"), 3)
+
+
+async def _end_and_correct(bob: str) -> None:
+    correct = ("windows", "correct", "NASA", "advanced-voice-mode", "--reason", "the contract says so")
+    assert "either --starts-on or --starts-at" in said(await muster(*correct), 2)
+    both = ("--starts-on", "2025-08-20", "--starts-at", "2025-08-20T00:00:00Z")
+    assert "either --starts-on or --starts-at" in said(await muster(*correct, *both), 2)
+    assert "starts_on" in said(await muster(*correct, "--starts-on", "August"), 4)
+    proposal = data(await muster(*correct, "--starts-on", "2025-08-20", "--json"))
+    reject = ("proposals", "reject", proposal["proposal_id"], "--reason", "it does not")
+    assert "is rejected" in said(await muster(*reject))
+    assert data(await muster(*reject, "--json"))["state"] == "rejected"
+    assert "rejected; only a pending one" in said(
+        await muster("proposals", "approve", proposal["proposal_id"], "--token", bob), 4
+    )
+
+    end = ("windows", "end", "NASA", "advanced-voice-mode", "--reason", "the agency asked for it")
+    previewed = data(await muster(*end, "--ends-at", "2025-09-01T00:00:00Z", "--preview", "--json"))
+    assert previewed["window"]["ends_at"] == "2025-09-01T00:00:00Z"
+    assert data(await muster(*end, "--json"))["ends_at"] == "2025-08-06T00:00:00Z"  # now
+    unknown = said(await muster("windows", "end", "NASA", "telepathy", "--reason", "none"), 3)
+    assert "it has advanced-voice-mode, deep-research, frontier-models" in unknown
+    assert "NOBODY" in said(await muster("windows", "show", "NOBODY"))
+
+
+async def _grant() -> None:
+    grant = ("grants", "add", "NASA", "deep-research", "--reason", "pilot")
+    added = data(await muster(*grant, "--subject", "person.ada@nasa.gov", "--json"))
+    assert (added["mode"], added["state"]) == ("unlimited", "active")
+    assert "has no feature 'telepathy'" in said(
+        await muster("grants", "add", "NASA", "telepathy", "--reason", "pilot"), 3
+    )
+    assert added["grant_id"] in said(await muster("grants", "list", "NASA"))
+    assert "revoked" in said(await muster("grants", "revoke", "NASA", added["grant_id"], "--reason", "pilot is over"))
+    (listed,) = data(await muster("grants", "list", "NASA", "--json"))["items"]
+    assert listed["state"] == "revoked"
+    assert "has no grants" in said(await muster("grants", "list", "EPA"))
