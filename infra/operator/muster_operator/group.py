@@ -80,6 +80,8 @@ class Root(Group):
             _complain(str(failed), failed.exit_code)
         except typer.TyperException as error:
             _complain(error.format_message(), error.exit_code)
+        except UnicodeEncodeError as error:  # a byte of the command line that is no text goes into no request
+            _complain(f"{error.object!a} must be text in UTF-8", BAD_INPUT)
         sys.exit(status if isinstance(status, int) else 0)
 
     def _known(self) -> Iterator[Command]:

@@ -124,6 +124,25 @@ def test_a_service_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: py
     assert wrong.exit_code == 2
 
 
+@pytest.mark.parametrize("arguments", [["show", "prp_\udcff"], ["reject", "prp_\udcff", "--reason", "none"]])
+def test_what_is_no_text_is_refused(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, ["proposals", *arguments], env=ELSEWHERE)
+    assert (result.exit_code, result.stderr) == (2, "muster: 'prp_\\udcff' must be text in UTF-8\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["extend", "NASA", "canvas", "--reason", "pilot"], "give either --ends-on or --ends-at"),
+        (["correct", "NASA", "canvas", "--starts-on", "2025-08-20"], "Missing option '--reason'"),
+        (["end", "NASA", "--reason", "pilot"], "Missing argument 'feature'"),
+    ],
+)
+def test_a_decision_says_what_it_lacks(arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(app, ["windows", *arguments], env=ELSEWHERE | {"COLUMNS": "200"})
+    assert (result.exit_code, said in result.stderr, len(result.stderr.splitlines())) == (2, True, 1), result.stderr
+
+
 def test_the_help_has_a_record_as_the_readiness_names_it() -> None:
     result = CliRunner().invoke(app, ["streams", "pass", "--help"], env={"COLUMNS": "200"})
     assert "topic[partition]@offset" in result.output
