@@ -50,6 +50,11 @@ async def test_two_hundred_concurrent_callers_use_what_the_model_allows(
     whose = {person: person if per is QuotaScope.SEAT else 0 for person in people}
     used = {group: sum(n for person, n in took.values() if whose[person] == group) for group in whose.values()}
     asked = {group: sum(n for person, n, _ in calls if whose[person] == group) for group in whose.values()}
+    told: dict[int, int] = {}
+    for (person, _, _), (status, body) in zip(retries, answers, strict=True):
+        if status == 200:
+            told[whose[person]] = max(told.get(whose[person], 0), body["used"])
+    assert told == {group: number for group, number in used.items() if number}
     for group, number in used.items():
         assert number <= limit
         # A refusal leaves less than the largest amount.

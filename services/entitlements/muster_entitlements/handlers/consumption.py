@@ -71,7 +71,7 @@ async def consume_feature(uow: UnitOfWork, command: ConsumeFeature) -> Consumpti
         subject_ref=command.subject_ref,
         feature=command.feature,
         amount=command.amount,
-        used=after[limited or command.subject_ref].used,
+        used=after[command.subject_ref if limited is None else limited].used,
         resets_at=period.ends_at,
     )
     if quota is not None and limited is not None:
