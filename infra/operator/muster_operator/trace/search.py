@@ -8,7 +8,7 @@ from datetime import timedelta
 from aiokafka.errors import KafkaError
 
 from muster_contracts import topics
-from muster_operator.failures import NotFound
+from muster_operator.failures import CommandFailed, NotFound, Unreachable
 from muster_operator.target import Target
 from muster_operator.trace.databases import Thing, find_thing, read_facts
 from muster_operator.trace.facts import Facts
@@ -19,7 +19,10 @@ _EVENT_ID = re.compile(r"(?P<topic>[a-z.]+)/(?P<agency>[^/]+)/(?P<epoch>[0-9]{1,
 
 
 async def search(target: Target, id_: str, quiet: timedelta, limit: int) -> Facts:
-    """The facts of the latest `limit` paths that include an ID. Raises NotFound."""
+    """The facts of the latest `limit` paths that include an ID.
+
+    Raises NotFound, or Unreachable if it may be where nobody could look.
+    """
     facts = Facts()
     thing = await find_thing(target.admin_dsn, id_, limit, facts.unseen)
     async with _opened(target, facts.unseen) as records:
@@ -27,7 +30,7 @@ async def search(target: Target, id_: str, quiet: timedelta, limit: int) -> Fact
             async with _noted(target, facts.unseen):
                 await _find_on_topics(records, thing, quiet, facts)
         if not thing.correlation_ids:
-            raise NotFound("; ".join([f"{id_}: nothing was found about it", *_not_seen(facts.unseen)]))
+            raise _nothing(id_, facts.unseen)
         wanted = sorted(thing.correlation_ids)[-limit:]
         if left := len(thing.correlation_ids) - len(wanted):
             facts.unseen.append(f"{left} more paths: --limit")
@@ -40,8 +43,10 @@ async def search(target: Target, id_: str, quiet: timedelta, limit: int) -> Fact
     return facts
 
 
-def _not_seen(unseen: Collection[str]) -> list[str]:
-    return [f"not looked at: {', '.join(unseen)}"] if unseen else []
+def _nothing(id_: str, unseen: Collection[str]) -> CommandFailed:
+    """Only who has looked everywhere can say that there is nothing."""
+    nothing = f"{id_}: nothing was found about it"
+    return Unreachable(f"{nothing}; not looked at: {', '.join(unseen)}") if unseen else NotFound(nothing)
 
 
 @asynccontextmanager
