@@ -41,6 +41,20 @@ async def alone(home: Path) -> Stack:
     return await Stack.start(home, services=())
 
 
+@pytest.mark.usefixtures("embedded_postgres")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_start_that_is_stopped_leaves_nothing_running(
+    home: Path, eventually: Eventually, number: signal.Signals
+) -> None:
+    command = [sys.executable, "-m", "muster_operator", "up", f"--home={home}"]
+    starting = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    await eventually(lambda: Home(home).supervisor() is not None, timeout=PATIENCE)
+    starting.send_signal(number)
+    _, said = await starting.communicate()
+    assert (starting.returncode, "nothing is left running" in said.decode()) == (130, True), said
+    assert processes_of(home) == []
+
+
 @pytest.mark.usefixtures("embedded")
 async def test_the_whole_stack_comes_up_survives_a_kill_and_goes_down(home: Path, eventually: Eventually) -> None:
     up = muster("up", "--home", str(home))

@@ -2,6 +2,7 @@
 
 import asyncio
 import shlex
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +48,8 @@ def up(
     """Start Postgres, Kafka, the mail sink, and the four services, and leave them running."""
     if unknown := set(maintenance or ()) - set(SERVICES):
         raise BadInput(f"--maintenance {min(unknown)}: must be one of {', '.join(SERVICES)}")
+    # SIGTERM leaves nothing running, like Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         stack = asyncio.run(_start(home, _ports(port or []), maintenance or [], secure))
     except StackFailed as failure:
