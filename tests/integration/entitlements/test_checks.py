@@ -1,9 +1,15 @@
-"""Many checks in one request: each is answered as it would be alone, or none is."""
+"""Checks: what is left of a quota, and many in one request, each answered as it would be alone."""
 
+from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from muster_contracts.entitlements import QuotaScope
 from muster_entitlements.api.checks import MOST_PAIRS
 from tests.integration.entitlements.conftest import Entitlements
+from tests.integration.entitlements.test_consumption import consume
+from tests.integration.entitlements.test_usage import LATER, limited, report, used
 
 
 async def test_many_checks_are_answered_in_their_order_as_each_is_alone(entitlements: Entitlements) -> None:
@@ -63,3 +69,73 @@ async def test_checks_need_the_scope_and_the_agency(entitlements: Entitlements) 
         headers = {"Authorization": f"Bearer {entitlements.service.token(scope, agency=agency)}"}
         reply = await entitlements.service.client.post(path, json=body, headers=headers)
         assert reply.status_code == status, reply.text
+
+
+async def checked(entitlements: Entitlements, *people: int) -> list[tuple[Any, ...]]:
+    """What is left to people, and why they may go on or not: alone, in bulk, and with other agencies."""
+    pairs = [{"subject": f"person.{person}@nasa.gov", "feature": "deep-research"} for person in people]
+    alone = [await entitlements.check(person) for person in people]
+    assert (await entitlements.post("checks", {"pairs": pairs})).json()["answers"] == alone
+    everywhere = [{"agency_id": entitlements.agency, **pair} for pair in pairs]
+    reply = await entitlements.service.client.post("/v1/checks", json={"pairs": everywhere})
+    assert reply.json()["answers"] == alone
+    return [(answer["reason"], answer["limit"], answer["used"], answer["remaining"]) for answer in alone]
+
+
+async def test_a_check_says_what_is_left_of_a_quota(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await entitlements.enroll(cap=3)
+    seats = [(await entitlements.assign(person)).json() for person in range(3)]
+    await consume(entitlements, 0, 9)  # within the trial: of a period of its own
+    assert await checked(entitlements, 0) == [("window_open", None, None, None)]
+    entitlements.service.clock.move(LATER)
+    limited(monkeypatch, limit=10)
+    await consume(entitlements, 0, 4)
+    await consume(entitlements, 1, 10)
+    await report(entitlements, used(1, seats[2]["subject_ref"], amount=14))
+    used_up = [("quota_used_up", 10, 10, 0), ("quota_used_up", 10, 14, 0)]
+    assert await checked(entitlements, 0, 1, 2) == [("quota", 10, 4, 6), *used_up]
+    refused = await entitlements.check(1)
+    assert (refused["verdict"], refused["valid_until"]) == ("refused", "2025-11-01T00:00:00Z")
+    assert (await consume(entitlements, 1))[0] == 409
+
+    grant = {"feature": "deep-research", "amount": 5, "reason": "pilot"}
+    assert (await entitlements.post("quota-grants", grant)).status_code == 201
+    assert await checked(entitlements, 0, 1, 2) == [("quota", 10, 4, 11), ("quota", 10, 10, 5), ("quota", 10, 14, 5)]
+    limited(monkeypatch, limit=8, report_only=True)
+    assert await checked(entitlements, 1) == [("quota", 8, 10, 5)]
+    limited(monkeypatch, limit=40, per=QuotaScope.AGENCY)
+    assert await checked(entitlements, 0, 1) == [("quota", 40, 28, 17)] * 2
+    assert (await entitlements.check(0))["resets_at"] == "2025-11-01T00:00:00Z"
+
+
+async def test_people_of_many_agencies_are_checked_in_one_request(entitlements: Entitlements) -> None:
+    other = replace(entitlements, agency="NSF")
+    for agency in (entitlements, other):
+        await agency.enroll(cap=2)
+        await agency.assign(1)
+    person, feature = "person.1@nasa.gov", "frontier-models"
+    pairs: list[dict[str, Any]] = [
+        {"agency_id": "NSF", "subject": person, "feature": feature},
+        {"agency_id": "DOE", "subject": person, "feature": feature},
+        {"agency_id": "NASA", "subject": person},
+        {"agency_id": "NSF", "subject": "person.2@nasa.gov", "feature": feature},
+    ]
+    client = entitlements.service.client
+    reply = await client.post("/v1/checks", json={"pairs": pairs})
+    assert reply.status_code == 200, reply.text
+    reasons = [answer["reason"] for answer in reply.json()["answers"]]
+    assert reasons == ["window_open", "unknown", "seat_assigned", "no_seat"]
+
+    refused = {
+        "pairs.1.agency_id": {"agency_id": "not an agency", "subject": person},
+        "pairs.1.subject": {"agency_id": "NSF", "subject": "ada@example.com"},
+        "pairs.1.feature": {"agency_id": "NSF", "subject": person, "feature": "telepathy\0"},
+    }
+    for field, pair in refused.items():
+        reply = await client.post("/v1/checks", json={"pairs": [pairs[0], pair]})
+        assert (reply.status_code, reply.json()["errors"][0]["field"]) == (422, field), reply.text
+    headers = {"Authorization": f"Bearer {entitlements.service.token('entitlements:read', agency=['NASA', 'NSF'])}"}
+    assert (await client.post("/v1/checks", json={"pairs": pairs}, headers=headers)).status_code == 403
+    assert (await client.post("/v1/checks", json={"pairs": pairs[:1] * (MOST_PAIRS + 1)})).status_code == 422

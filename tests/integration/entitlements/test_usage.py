@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -11,9 +11,8 @@ import pytest
 
 from muster_contracts.entitlements import AgencyQuotaThresholdCrossed, QuotaExceeded, QuotaScope, QuotaThresholdCrossed
 from muster_entitlements.domain.catalog import Feature, Quota, packaged_catalog
-from muster_entitlements.domain.quotas import Used
 from muster_entitlements.domain.usage import EVENT_TYPE
-from muster_entitlements.repository.usage import find_used, keep_partitions
+from muster_entitlements.repository.usage import keep_partitions
 from muster_runtime.identifiers import EVERY_AGENCY
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.support.eventually import eventually
@@ -109,10 +108,8 @@ async def test_reported_use_is_use_of_the_seat(entitlements: Entitlements) -> No
     row = await service.admin.fetchrow("select state, idle_since, activated_at from seat")
     assert row is not None
     assert (row["state"], row["idle_since"], row["activated_at"]) == ("active", LATER.date(), LATER)
-    async with service.runtime.database.read(EVERY_AGENCY) as connection:
-        answer = await find_used(connection, "NASA", "deep-research", [ada["subject_ref"], BEN], LATER)
-    resets_at = datetime(2025, 11, 1, tzinfo=UTC)
-    assert answer == {ada["subject_ref"]: Used(3, 25, 22, resets_at), BEN: Used(0, 25, 25, resets_at)}
+    answer = await entitlements.check("ada")
+    assert (answer["limit"], answer["used"], answer["remaining"]) == (25, 3, 22)
 
 
 async def test_use_above_the_quota_counts_and_thresholds_are_published_once(

@@ -87,6 +87,9 @@ def test_the_window_says_when_a_quota_holds() -> None:
     assert quota_of(FEATURE, WINDOW, WINDOW.ends_at - timedelta(seconds=1)) is None
     assert quota_of(FEATURE, WINDOW, WINDOW.ends_at) == Quota(limit=10)
     assert quota_of(FEATURE, None, AT) is None
+    seat_anchored = replace(WINDOW, trial=False, seat_days=30, ends_at=AT + timedelta(days=300))
+    assert quota_of(FEATURE, seat_anchored, AT, began_at=AT - timedelta(days=29)) is None
+    assert quota_of(FEATURE, seat_anchored, AT, began_at=AT - timedelta(days=30)) == Quota(limit=10)
     assert whose(Quota(limit=1, per=QuotaScope.AGENCY), "sub_1") == ""
 
 

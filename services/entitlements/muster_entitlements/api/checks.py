@@ -6,10 +6,10 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import AgencyId
-from muster_entitlements import queries
-from muster_entitlements.api.parameters import LONGEST_SUBJECT, PREFIX, READ
+from muster_entitlements.api.parameters import LONGEST_SUBJECT, PREFIX, READ, READ_ALL
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.errors import FeatureUnknown
+from muster_entitlements.queries import checks as queries
 from muster_entitlements.replies import CheckReply, ChecksReply
 from muster_runtime.errors import InvalidInput, NotFound
 from muster_runtime.http.application import MEBIBYTE, ReaderDep, RuntimeDep, body_limit
@@ -17,8 +17,8 @@ from muster_runtime.http.problem_responses import COMMON, problem_responses
 
 MOST_PAIRS = 10_000
 
-# Fits this many pairs with the longest address and feature.
-CHECKS_LIMIT = 5 * MEBIBYTE
+# Fits this many pairs with the longest agency, address, and feature.
+CHECKS_LIMIT = 6 * MEBIBYTE
 CHECKS_KEYS = 4 * MOST_PAIRS
 
 
@@ -31,6 +31,12 @@ class Pair(BaseModel):
     feature: str | None = Field(default=None, description="A feature of the catalog. Default: check only the seat.")
 
 
+class AgencyPair(Pair):
+    """A person of an agency and a feature to check."""
+
+    agency_id: AgencyId
+
+
 class ChecksRequest(BaseModel):
     """Checks of one agency's people."""
 
@@ -39,12 +45,23 @@ class ChecksRequest(BaseModel):
     pairs: list[Pair] = Field(min_length=1, max_length=MOST_PAIRS)
 
 
+class AgenciesChecksRequest(BaseModel):
+    """Checks of people of many agencies."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pairs: list[AgencyPair] = Field(min_length=1, max_length=MOST_PAIRS)
+
+
 def make_router(directory: Directory) -> APIRouter:
     """The routes, which turn addresses into subject references with the directory."""
-    router = APIRouter(prefix=PREFIX, tags=["checks"], responses=COMMON)
+    router = APIRouter(tags=["checks"], responses=COMMON)
 
     @router.get(
-        "/checks", summary="Check access", dependencies=[READ], responses=problem_responses(NotFound, FeatureUnknown)
+        f"{PREFIX}/checks",
+        summary="Check access",
+        dependencies=[READ],
+        responses=problem_responses(NotFound, FeatureUnknown),
     )
     async def check_subject(
         agency_id: AgencyId,
@@ -58,11 +75,11 @@ def make_router(directory: Directory) -> APIRouter:
         ] = None,
     ) -> CheckReply:
         """Shows whether a person may use a feature now, and why."""
-        subject_ref = directory.subject_ref(agency_id, subject)
+        pair = queries.Pair(agency_id, directory.subject_ref(agency_id, subject), feature)
         async with reader.read(agency_id) as connection:
-            return await queries.find_check(connection, agency_id, subject_ref, feature, runtime.clock.now())
+            return await queries.find_check(connection, pair, runtime.clock.now())
 
-    @router.post("/checks", summary="Check access in bulk", dependencies=[READ])
+    @router.post(f"{PREFIX}/checks", summary="Check access in bulk", dependencies=[READ])
     @body_limit(CHECKS_LIMIT, keys=CHECKS_KEYS)
     async def check_subjects(
         agency_id: AgencyId, body: ChecksRequest, reader: ReaderDep, runtime: RuntimeDep
@@ -70,15 +87,23 @@ def make_router(directory: Directory) -> APIRouter:
         """Answers up to 10,000 checks, in order, and changes nothing. If one pair breaks a rule, all are refused."""
         pairs = [_pair(directory, agency_id, number, pair) for number, pair in enumerate(body.pairs)]
         async with reader.read(agency_id) as connection:
-            return await queries.find_checks(connection, agency_id, pairs, runtime.clock.now())
+            return await queries.find_checks(connection, pairs, runtime.clock.now())
+
+    @router.post("/v1/checks", summary="Check access in many agencies", dependencies=[READ_ALL])
+    @body_limit(CHECKS_LIMIT, keys=CHECKS_KEYS)
+    async def check_agencies(body: AgenciesChecksRequest, reader: ReaderDep, runtime: RuntimeDep) -> ChecksReply:
+        """Answers up to 10,000 checks, in order, and changes nothing. If one pair breaks a rule, all are refused."""
+        pairs = [_pair(directory, pair.agency_id, number, pair) for number, pair in enumerate(body.pairs)]
+        async with reader.read_own() as connection:
+            return await queries.find_checks(connection, pairs, runtime.clock.now())
 
     return router
 
 
-def _pair(directory: Directory, agency_id: str, number: int, pair: Pair) -> tuple[str, str | None]:
-    """The pair's subject reference and feature. Raises InvalidInput, which names the pair."""
+def _pair(directory: Directory, agency_id: str, number: int, pair: Pair) -> queries.Pair:
+    """The pair with its subject reference. Raises InvalidInput, which names the pair."""
     try:
-        return directory.subject_ref(agency_id, pair.subject), pair.feature
+        return queries.Pair(agency_id, directory.subject_ref(agency_id, pair.subject), pair.feature)
     except InvalidInput as refusal:
         [error] = refusal.extensions["errors"]
         raise InvalidInput(f"pairs.{number}.subject", pair.subject, error["rule"]) from refusal

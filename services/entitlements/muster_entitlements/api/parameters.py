@@ -11,6 +11,8 @@ PREFIX = "/v1/agencies/{agency_id}"
 LONGEST_SUBJECT = 300
 
 READ = requires("entitlements:read")
+# Systems that serve people of many agencies ask for all of them at once.
+READ_ALL = requires_program("entitlements:read")
 WRITE = requires("entitlements:write")
 # Systems that report use do so for people of many agencies.
 WRITE_ALL = requires_program("entitlements:write")

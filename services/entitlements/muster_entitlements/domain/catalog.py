@@ -86,6 +86,11 @@ class Quota(BaseModel):
         return self
 
     @property
+    def enforced(self) -> bool:
+        """Whether uses above the limit are refused."""
+        return self.hard and not self.report_only
+
+    @property
     def is_of_seats_and_months(self) -> bool:
         """Whether it counts each seat's uses in a calendar month."""
         return (self.per, self.period) == (QuotaScope.SEAT, QuotaPeriod.MONTH)

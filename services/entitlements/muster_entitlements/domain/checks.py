@@ -1,13 +1,14 @@
 """Checks: whether a person may use a feature at an instant, and why."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime
 from enum import StrEnum
 
 from muster_contracts.entitlements import AccessMode
 from muster_entitlements.domain.grants import Grant, holding
 from muster_entitlements.domain.pools import Pool, PoolState
+from muster_entitlements.domain.quotas import Used
 from muster_entitlements.domain.seats import USABLE, SeatState
 from muster_entitlements.domain.windows import Window
 
@@ -36,6 +37,7 @@ class Reason(StrEnum):
     GRANTED = "granted"
     WINDOW_OPEN = "window_open"
     QUOTA = "quota"
+    QUOTA_USED_UP = "quota_used_up"
     NO_WINDOW = "no_window"
     WINDOW_CLOSED = "window_closed"
 
@@ -49,6 +51,10 @@ class Answer:
     valid_until: datetime | None
     revision: int
     monthly_quota: int | None = None
+    limit: int | None = None
+    used: int | None = None
+    remaining: int | None = None
+    resets_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +111,9 @@ class Register:
     """When the trials of their seats began, if a window is anchored on seats."""
 
 
-def check_all(register: Register, pairs: Sequence[tuple[str, str | None]], now: datetime) -> list[Answer]:
+def check_all(
+    register: Register, pairs: Sequence[tuple[str, str | None]], now: datetime
+) -> list[tuple[Question, Answer]]:
     """Answer a check of each subject and feature, in order.
 
     An answer depends only on the seat's state, when its trial began, the feature, and the grants, so many pairs have
@@ -114,7 +122,7 @@ def check_all(register: Register, pairs: Sequence[tuple[str, str | None]], now: 
     granted: dict[tuple[str | None, str], list[Grant]] = {}
     for grant in register.grants:
         granted.setdefault((grant.subject_ref, grant.feature), []).append(grant)
-    answers: dict[tuple[SeatState | None, str | None, datetime | None, tuple[Grant, ...]], Answer] = {}
+    answers: dict[tuple[SeatState | None, str | None, datetime | None, tuple[Grant, ...]], tuple[Question, Answer]] = {}
     in_order = []
     for subject_ref, feature in pairs:
         grants = (
@@ -125,9 +133,18 @@ def check_all(register: Register, pairs: Sequence[tuple[str, str | None]], now: 
         if kind not in answers:
             window = register.windows.get(feature) if feature else None
             question = Question(register.pool, seat, feature, window, grants=grants, began_at=began_at)
-            answers[kind] = check(question, now)
+            answers[kind] = question, check(question, now)
         in_order.append(answers[kind])
     return in_order
+
+
+def count(answer: Answer, used: Used, *, enforced: bool) -> Answer:
+    """The answer of a quota with what is used of it. An `enforced` quota that is used up refuses."""
+    counted = replace(answer, **asdict(used))
+    if used.remaining or not enforced:
+        return counted
+    until = used.resets_at if answer.valid_until is None else min(answer.valid_until, used.resets_at)
+    return replace(counted, verdict=Verdict.REFUSED, reason=Reason.QUOTA_USED_UP, valid_until=until)
 
 
 def _through_window(answer: Answer, window: Window, began_at: datetime | None, now: datetime) -> Answer:

@@ -1,13 +1,14 @@
 """Quotas: in which period a use counts, which quota holds, and what pays for it."""
 
 from calendar import monthrange
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from muster_contracts.entitlements import AccessMode, QuotaPeriod, QuotaScope
 from muster_entitlements.domain.catalog import Feature, Quota
+from muster_entitlements.domain.grants import Grant, holding
 from muster_entitlements.domain.windows import Window
 
 UTC_ZONE = ZoneInfo("UTC")
@@ -151,12 +152,12 @@ class Count:
         return self.exceeded or bool(self.thresholds)
 
 
-def quota_of(feature: Feature, window: Window | None, at: datetime) -> Quota | None:
+def quota_of(feature: Feature, window: Window | None, at: datetime, began_at: datetime | None = None) -> Quota | None:
     """The quota that holds at an instant; None if the feature may be used without a limit, or not at all.
 
-    `feature` is as the version of the catalog has it that the window follows.
+    `feature` is as the version of the catalog has it that the window follows; the seat's trial began at `began_at`.
     """
-    if window is None or window.access(at) is not AccessMode.QUOTA:
+    if window is None or window.access(at, began_at) is not AccessMode.QUOTA:
         return None
     return feature.stated_quota
 
@@ -172,27 +173,44 @@ class Meter:
     windows: Mapping[str, Window]
     features: Mapping[str, Feature]
 
-    def at(self, feature: Feature, at: datetime) -> tuple[Quota | None, Period]:
-        """The quota that holds at an instant, and the period of a use then."""
+    def at(
+        self, feature: Feature, at: datetime, grants: Iterable[Grant] = (), began_at: datetime | None = None
+    ) -> tuple[Quota | None, Period]:
+        """The quota that holds at an instant, and the period of a use then.
+
+        It is that of a person with these grants, of which one may decide in the window's place, and whose seat's trial
+        began at `began_at`.
+        """
         window = self.windows.get(feature.key)
-        return quota_of(feature, window, at), Period.of(at, feature.stated_quota, window, self.zone)
+        period = Period.of(at, feature.stated_quota, window, self.zone)
+        if (grant := holding(grants, at)) is not None:
+            return None if grant.monthly_quota is None else Quota(limit=grant.monthly_quota), period
+        return quota_of(feature, window, at, began_at), period
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What limits the use of a feature by people of an agency: a quota, and the present period."""
+
+    agency_id: str
+    feature: str
+    quota: Quota
+    period: Period
 
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What a person used in the present period: of their own quota, or of the agency's. Without a quota, no limit."""
+    """What a person used in the present period: of their own quota, or of the agency's."""
 
     used: int
-    limit: int | None
-    remaining: int | None
+    limit: int
+    remaining: int
     resets_at: datetime
 
     @classmethod
-    def of(cls, total: Sum, quota: Quota | None, grants: Sequence[QuotaGrant], period: Period, now: datetime) -> "Used":
+    def of(cls, total: Sum, limit: Limit, grants: Sequence[QuotaGrant], now: datetime) -> "Used":
         """From the sum that the quota limits, and the grants that pay for its uses."""
-        if quota is None:
-            return cls(total.used, None, None, period.ends_at)
-        return cls(total.used, quota.limit, available(quota, total, grants, now), period.ends_at)
+        return cls(total.used, limit.quota.limit, available(limit.quota, total, grants, now), limit.period.ends_at)
 
 
 def whose(quota: Quota, subject_ref: str) -> str:

@@ -3,15 +3,14 @@
 import hashlib
 from dataclasses import replace
 
-from muster_entitlements import queries
 from muster_entitlements.commands import ConsumeFeature
 from muster_entitlements.domain.catalog import Quota
 from muster_entitlements.domain.checks import Verdict, check
-from muster_entitlements.domain.grants import holding
 from muster_entitlements.domain.quotas import UTC_ZONE, WHOLE_AGENCY, Charge, Count, Meter, Sum, whose
 from muster_entitlements.errors import QuotaUsedUp, UseRefused
 from muster_entitlements.handlers.quotas import publish_crossed
 from muster_entitlements.handlers.uses import record_use
+from muster_entitlements.queries.checks import find_question
 from muster_entitlements.replies.usage import ConsumptionReply
 from muster_entitlements.repository import quota_grants, usage, usage_replies
 from muster_runtime.database.transactions import UnitOfWork
@@ -39,17 +38,14 @@ async def consume_once(uow: UnitOfWork, command: ConsumeFeature, key: str | None
 
 async def consume_feature(uow: UnitOfWork, command: ConsumeFeature) -> ConsumptionReply:
     """Count uses, all of them or none. Raises FeatureUnknown, UseRefused, or QuotaUsedUp."""
-    question = await queries.find_question(
-        uow.connection, command.agency_id, command.subject_ref, command.feature, uow.now
-    )
+    question = await find_question(uow.connection, command.agency_id, command.subject_ref, command.feature, uow.now)
     answer = check(question, uow.now)
     if answer.verdict is Verdict.REFUSED:
         raise UseRefused(answer.reason.value)
     feature = await usage.find_feature(uow.connection, command.feature, question.window, uow.now)
     windows = {feature.key: question.window} if question.window else {}
-    quota, period = Meter(UTC_ZONE, windows, {feature.key: feature}).at(feature, uow.now)
-    if (grant := holding(question.grants, uow.now)) is not None:  # it decides in the window's place
-        quota = None if grant.monthly_quota is None else Quota(limit=grant.monthly_quota)
+    meter = Meter(UTC_ZONE, windows, {feature.key: feature})
+    quota, period = meter.at(feature, uow.now, question.grants, question.began_at)
     sums = await usage.find_sums(
         uow.connection,
         command.agency_id,
@@ -91,7 +87,7 @@ async def _charge(uow: UnitOfWork, charge: Charge) -> Count:
         found = await quota_grants.find_grants_for(uow.connection, [charge.total])
         grants = [grant for grant in found if grant.is_active(charge.at)]
         count = charge.paid_by(grants)
-    if count.excess and charge.quota.hard and not charge.quota.report_only:
+    if count.excess and charge.quota.enforced:
         raise QuotaUsedUp(
             charge.quota.limit, charge.total.used, charge.amount - count.excess, charge.amount, charge.total.ends_at
         )

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 
-from muster_entitlements import queries
 from muster_entitlements.commands import MarkUse
 from muster_entitlements.domain.checks import Verdict, check
 from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.errors import UseRefused
 from muster_entitlements.handlers.seats import activate, record_change
+from muster_entitlements.queries.checks import find_question
 from muster_entitlements.replies import UseReply
 from muster_entitlements.repository import seats
 from muster_runtime.database.transactions import Connection, UnitOfWork
@@ -24,7 +24,7 @@ async def mark_use(command: MarkUse, now: datetime, *, read: Read, write: Write)
     Raises FeatureUnknown or UseRefused.
     """
     async with read() as connection:
-        question = await queries.find_question(connection, command.agency_id, command.subject_ref, command.feature, now)
+        question = await find_question(connection, command.agency_id, command.subject_ref, command.feature, now)
     answer = check(question, now)
     if answer.verdict is Verdict.REFUSED:
         raise UseRefused(answer.reason.value)

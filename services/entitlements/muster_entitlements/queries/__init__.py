@@ -1,21 +1,13 @@
-"""The read side: pools, windows, seats, checks, policies, and operations."""
+"""The read side: pools, windows, seats, policies, and operations."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Callable
 from datetime import datetime
 
-from asyncpg import Record
-
-from muster_entitlements.domain.catalog import is_key
-from muster_entitlements.domain.checks import Question, Register, check, check_all
 from muster_entitlements.domain.operations import Operation
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.domain.windows import Window
 from muster_entitlements.errors import OperationUnknown, PoolUnknown, SeatUnknown, WindowUnknown
 from muster_entitlements.replies import (
-    CheckReply,
-    ChecksReply,
     OperationReply,
     PoolReply,
     SeatPolicyReply,
@@ -23,13 +15,9 @@ from muster_entitlements.replies import (
     WindowPreviewReply,
     WindowReply,
 )
-from muster_entitlements.repository import catalogs, operations, policies, pools
-from muster_entitlements.repository.grants import list_standing, read_grants
-from muster_entitlements.repository.seat_trials import find_begun
-from muster_entitlements.repository.seats import find_states
+from muster_entitlements.repository import operations, policies, pools
 from muster_entitlements.repository.windows import find_windows, to_window
 from muster_runtime.database.transactions import Connection
-from muster_runtime.errors import InvalidInput
 from muster_runtime.pagination import Page, Pagination
 
 # A seat of an earlier generation reads as revoked: its row waits to be revoked.
@@ -42,30 +30,6 @@ _SEAT = """
         case when s.generation = p.generation then s.name end as name
     from seat as s
     join pool as p using (agency_id)
-"""
-
-_POOL_AND_WINDOW = """
-    select
-        p.agency_id, p.enrollment_id, p.starts_at, p.ends_at, p.suspended, p.withdrawn_at, p.ended,
-        p.cap, p.in_use, p.limit_met, p.revision, p.generation, p.revoking, p.time_zone,
-        w.window_id, w.feature, w.trial, w.mode, w.starts_at as opens_at, w.ends_at as closes_at,
-        w.mode_after, w.monthly_quota_after, w.catalog_number, w.renewable,
-        w.anchor, w.seat_days, w.ends_soon_days, w.grace_days, w.extended, w.ended_early, w.revision as window_revision
-"""
-
-_STANDING_GRANTS = """
-    cross join lateral (
-        select
-            json_agg(json_build_object(
-                'grant_id', grant_id, 'agency_id', agency_id, 'feature', feature, 'subject_ref', subject_ref,
-                'mode', mode, 'monthly_quota', monthly_quota, 'starts_at', starts_at, 'ends_at', ends_at,
-                'reason', reason
-            )) as grants
-        from entitlement_grant
-        where
-            agency_id = $1 and feature = $3 and (subject_ref = $2 or subject_ref is null)
-            and revoked_at is null and (ends_at is null or ends_at > $4)
-    ) as g
 """
 
 
@@ -141,114 +105,6 @@ async def find_seat(connection: Connection, agency_id: str, seat_id: str) -> Sea
     return SeatReply(**row)
 
 
-async def find_check(
-    connection: Connection, agency_id: str, subject_ref: str, feature: str | None, now: datetime
-) -> CheckReply:
-    """Whether a person may use a feature; without a feature, whether they hold a seat that can be used.
-
-    Raises FeatureUnknown.
-    """
-    return CheckReply.of(check(await find_question(connection, agency_id, subject_ref, feature, now), now))
-
-
-async def find_checks(
-    connection: Connection, agency_id: str, pairs: Sequence[tuple[str, str | None]], now: datetime
-) -> ChecksReply:
-    """The checks of these pairs of subject and feature, in order. Raises InvalidInput, which names the pair."""
-    register = await _find_register(connection, agency_id, (subject_ref for subject_ref, _ in pairs), now)
-    await _require_known(connection, register, [feature for _, feature in pairs], now)
-    answers = check_all(register, pairs, now)
-    replies = {answer: CheckReply.of(answer) for answer in set(answers)}
-    return ChecksReply(answers=[replies[answer] for answer in answers])
-
-
-async def find_question(
-    connection: Connection, agency_id: str, subject_ref: str, feature: str | None, now: datetime
-) -> Question:
-    """All that a check depends on, in one statement of four index lookups.
-
-    Only for a feature without a window it also asks the catalog. Raises FeatureUnknown.
-    """
-    if feature is not None and not is_key(feature):
-        (await catalogs.find_catalog(connection, now)).known(feature)
-    row = await connection.fetchrow(
-        f"""
-        {_POOL_AND_WINDOW}, s.state as seat_state, s.idle_since, g.grants,
-            coalesce(s.trial_began_at, s.activated_at) as began_at
-        from pool as p
-        left join seat as s
-            on s.agency_id = p.agency_id and s.subject_ref = $2 and s.state <> 'revoked'
-            and s.generation = p.generation
-        left join feature_window as w
-            on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id and w.feature = $3
-        {_STANDING_GRANTS}
-        where p.agency_id = $1
-        """,
-        agency_id,
-        subject_ref,
-        feature,
-        now,
-    )
-    if feature is not None and (row is None or (row["window_id"] is None and row["grants"] is None)):
-        (await catalogs.find_catalog(connection, now)).known(feature)
-    if row is None:
-        return Question(None, None, feature, None)
-    return Question(
-        pool=_checked_pool(row),
-        seat=SeatState(row["seat_state"]) if row["seat_state"] else None,
-        began_at=row["began_at"],
-        used_on=row["idle_since"] if row["seat_state"] == SeatState.ACTIVE else None,
-        feature=feature,
-        window=_checked_window(row) if row["window_id"] else None,
-        grants=read_grants(row["grants"]),
-    )
-
-
-async def _find_register(
-    connection: Connection, agency_id: str, subject_refs: Iterable[str], now: datetime
-) -> Register:
-    """All that checks of these people depend on.
-
-    Pool and windows are read first: if the agency's entitlements change in between, the answers have the older
-    revision, and hold only until a caller sees the newer one.
-    """
-    rows = await connection.fetch(
-        f"""
-        {_POOL_AND_WINDOW}
-        from pool as p
-        left join feature_window as w
-            on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id
-        where p.agency_id = $1
-        """,
-        agency_id,
-    )
-    windows = [_checked_window(row) for row in rows if row["window_id"]]
-    people = set(subject_refs)
-    of_seats = any(window.seat_trial is not None for window in windows)
-    return Register(
-        pool=_checked_pool(rows[0]) if rows else None,
-        windows={window.feature: window for window in windows},
-        seats=await find_states(connection, agency_id, people),
-        grants=await list_standing(connection, agency_id, people, now),
-        begun=await find_begun(connection, agency_id, people) if of_seats else {},
-    )
-
-
-async def _require_known(
-    connection: Connection, register: Register, features: Sequence[str | None], now: datetime
-) -> None:
-    """Raise InvalidInput for a feature that has no window and is not in the catalog."""
-    if all(feature is None or feature in register.windows for feature in features):
-        return
-    catalog = await catalogs.find_catalog(connection, now)
-    for number, feature in enumerate(features):
-        if feature is None or feature in register.windows or feature in catalog.features:
-            continue
-        nearest = catalog.nearest(feature)
-        hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
-        raise InvalidInput(f"pairs.{number}.feature", feature, f"must be a feature of the catalog{hint}")
-
-
 async def find_operation(connection: Connection, agency_id: str, operation_id: str, now: datetime) -> OperationReply:
     """Raises OperationUnknown."""
     return OperationReply.of(await _known_operation(connection, agency_id, operation_id), now)
@@ -278,14 +134,3 @@ async def _known_operation(connection: Connection, agency_id: str, operation_id:
     if operation is None:
         raise OperationUnknown(agency_id, operation_id)
     return operation
-
-
-def _checked_pool(row: Record) -> Pool:
-    return Pool(**{field.name: row[field.name] for field in fields(Pool)})
-
-
-def _checked_window(row: Record) -> Window:
-    columns = {field.name: row[field.name] for field in fields(Window)}
-    return to_window(
-        columns | {"starts_at": row["opens_at"], "ends_at": row["closes_at"], "revision": row["window_revision"]}
-    )

@@ -157,9 +157,17 @@ class CheckReply(BaseModel):
 
     verdict: Verdict
     reason: Reason
-    valid_until: Instant | None = Field(description="null: until the revision increases.")
+    valid_until: Instant | None = Field(
+        description="null: until the revision increases. Use changes what is left of a quota before that."
+    )
     revision: int
     monthly_quota: int | None = Field(default=None, description="Uses per month, if the reason is `quota`.")
+    limit: int | None = Field(default=None, description="Uses in a period, if a quota limits the feature now.")
+    used: int | None = Field(
+        default=None, description="Of the quota: by the person, or by all of the agency if the quota is its."
+    )
+    remaining: int | None = Field(default=None, description="Uses that the quota and its grants still pay for.")
+    resets_at: Instant | None = Field(default=None, description="When the period of the quota ends.")
 
     @classmethod
     def of(cls, answer: Answer) -> "CheckReply":

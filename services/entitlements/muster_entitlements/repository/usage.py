@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import Any
 
 from muster_entitlements.domain.catalog import Catalog, Feature, packaged_catalog
-from muster_entitlements.domain.quotas import UTC_ZONE, Meter, Sum, Used, whose
+from muster_entitlements.domain.quotas import UTC_ZONE, WHOLE_AGENCY, Limit, Meter, QuotaGrant, Sum, Used, whose
 from muster_entitlements.domain.usage import Use
 from muster_entitlements.domain.windows import Window
 from muster_entitlements.repository import catalogs, quota_grants
@@ -34,7 +34,7 @@ async def find_meters(connection: Connection, agencies: Collection[str], catalog
     for row in rows:
         if row["window_id"] is not None:
             windows[row["agency_id"]][row["feature"]] = to_window(row)
-    versions = await _find_versions(connection, {row["catalog_number"] for row in rows}, catalog)
+    versions = await find_versions(connection, {row["catalog_number"] for row in rows}, catalog)
     return {
         agency_id: Meter(
             UTC_ZONE,
@@ -46,24 +46,19 @@ async def find_meters(connection: Connection, agencies: Collection[str], catalog
 
 
 async def find_used(
-    connection: Connection, agency_id: str, feature: str, subject_refs: Collection[str], now: datetime
+    connection: Connection, limit: Limit, subject_refs: Collection[str], now: datetime
 ) -> dict[str, Used]:
-    """What people used of a feature in the present period, and what its quota leaves them, by their references.
-
-    Without a quota they have no limit. Raises FeatureUnknown.
-    """
-    catalog = await catalogs.find_catalog(connection, now)
-    meters = await find_meters(connection, [agency_id], catalog)
-    meter = meters.get(agency_id) or Meter(UTC_ZONE, {}, catalog.features)
-    quota, period = meter.at(meter.features.get(feature) or catalog.known(feature), now)
-    limited = {subject_ref: whose(quota, subject_ref) if quota else subject_ref for subject_ref in subject_refs}
-    subjects = set(limited.values())
-    sums = await find_sums(connection, agency_id, feature, subjects, period.starts_at)
+    """What people used of a feature in the present period, and what its quota leaves them, by their references."""
+    limited = {subject_ref: whose(limit.quota, subject_ref) for subject_ref in subject_refs}
+    subjects, period = set(limited.values()), limit.period
+    sums = await find_sums(connection, limit.agency_id, limit.feature, subjects, period.starts_at)
     for subject_ref in subjects - sums.keys():
-        sums[subject_ref] = Sum(agency_id, feature, subject_ref, period.starts_at, period.ends_at)
-    grants = await quota_grants.find_grants_for(connection, list(sums.values())) if quota else []
+        sums[subject_ref] = Sum(limit.agency_id, limit.feature, subject_ref, period.starts_at, period.ends_at)
+    own: defaultdict[str, list[QuotaGrant]] = defaultdict(list)
+    for grant in await quota_grants.find_grants_for(connection, list(sums.values())):
+        own[grant.subject_ref].append(grant)
     used = {
-        subject_ref: Used.of(total, quota, [grant for grant in grants if grant.pays_for(total)], period, now)
+        subject_ref: Used.of(total, limit, [grant for who in {subject_ref, WHOLE_AGENCY} for grant in own[who]], now)
         for subject_ref, total in sums.items()
     }
     return {subject_ref: used[counted] for subject_ref, counted in limited.items()}
@@ -73,13 +68,14 @@ async def find_feature(connection: Connection, key: str, window: Window | None, 
     """A feature, as the version of the catalog has it that its window follows; without a window, as the newest does."""
     if window is None:
         return (await catalogs.find_catalog(connection, now)).known(key)
-    versions = await _find_versions(connection, {window.catalog_number}, packaged_catalog())
+    versions = await find_versions(connection, {window.catalog_number}, packaged_catalog())
     return versions[window.catalog_number].known(key)
 
 
-async def _find_versions(
+async def find_versions(
     connection: Connection, numbers: Collection[int | None], catalog: Catalog
 ) -> Mapping[int, Catalog]:
+    """At least the versions of the catalog with these numbers; `catalog` is one that is known already."""
     versions = {packaged_catalog().number: packaged_catalog(), catalog.number: catalog}
     if set(numbers) - versions.keys() - {None}:
         published = await catalogs.list_published(connection, packaged_catalog().number)

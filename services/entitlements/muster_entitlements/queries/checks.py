@@ -1,0 +1,245 @@
+"""The read side of checks."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+
+from asyncpg import Record
+
+from muster_entitlements.domain.catalog import Feature, is_key, packaged_catalog
+from muster_entitlements.domain.checks import Answer, Question, Reason, Register, check, check_all, count
+from muster_entitlements.domain.pools import Pool
+from muster_entitlements.domain.quotas import UTC_ZONE, Limit, Meter
+from muster_entitlements.domain.seats import SeatState
+from muster_entitlements.domain.windows import Window
+from muster_entitlements.replies import CheckReply, ChecksReply
+from muster_entitlements.repository import catalogs, usage
+from muster_entitlements.repository.grants import list_standing, read_grants
+from muster_entitlements.repository.seat_trials import find_begun
+from muster_entitlements.repository.seats import find_states
+from muster_entitlements.repository.windows import to_window
+from muster_runtime.database.transactions import Connection
+from muster_runtime.errors import InvalidInput
+
+_POOL_AND_WINDOW = """
+    select
+        p.agency_id, p.enrollment_id, p.starts_at, p.ends_at, p.suspended, p.withdrawn_at, p.ended,
+        p.cap, p.in_use, p.limit_met, p.revision, p.generation, p.revoking, p.time_zone,
+        w.window_id, w.feature, w.trial, w.mode, w.starts_at as opens_at, w.ends_at as closes_at,
+        w.mode_after, w.monthly_quota_after, w.catalog_number, w.renewable,
+        w.anchor, w.seat_days, w.ends_soon_days, w.grace_days, w.extended, w.ended_early, w.revision as window_revision
+"""
+
+_STANDING_GRANTS = """
+    cross join lateral (
+        select
+            json_agg(json_build_object(
+                'grant_id', grant_id, 'agency_id', agency_id, 'feature', feature, 'subject_ref', subject_ref,
+                'mode', mode, 'monthly_quota', monthly_quota, 'starts_at', starts_at, 'ends_at', ends_at,
+                'reason', reason
+            )) as grants
+        from entitlement_grant
+        where
+            agency_id = $1 and feature = $3 and (subject_ref = $2 or subject_ref is null)
+            and revoked_at is null and (ends_at is null or ends_at > $4)
+    ) as g
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A person of an agency, and the feature to check; None checks only the seat."""
+
+    agency_id: str
+    subject_ref: str
+    feature: str | None
+
+
+async def find_check(connection: Connection, pair: Pair, now: datetime) -> CheckReply:
+    """Whether a person may use a feature; without a feature, whether they hold a seat that can be used.
+
+    Raises FeatureUnknown.
+    """
+    question = await find_question(connection, pair.agency_id, pair.subject_ref, pair.feature, now)
+    [answer] = await _count([(pair.subject_ref, question, check(question, now))], connection, now)
+    return CheckReply.of(answer)
+
+
+async def find_checks(connection: Connection, pairs: Sequence[Pair], now: datetime) -> ChecksReply:
+    """The checks of these pairs, in order. Raises InvalidInput, which names the pair."""
+    places: defaultdict[str, list[int]] = defaultdict(list)
+    for place, pair in enumerate(pairs):
+        places[pair.agency_id].append(place)
+    people = {agency_id: {pairs[place].subject_ref for place in own} for agency_id, own in places.items()}
+    registers = await _find_registers(connection, people, now)
+    await _require_known(connection, registers, pairs, now)
+    checked: dict[int, tuple[Question, Answer]] = {}
+    for agency_id, own in places.items():
+        asked = [(pairs[place].subject_ref, pairs[place].feature) for place in own]
+        checked.update(zip(own, check_all(registers[agency_id], asked, now), strict=True))
+    cases = [(pair.subject_ref, *checked[place]) for place, pair in enumerate(pairs)]
+    answers = await _count(cases, connection, now)
+    replies = {answer: CheckReply.of(answer) for answer in set(answers)}
+    return ChecksReply(answers=[replies[answer] for answer in answers])
+
+
+async def find_question(
+    connection: Connection, agency_id: str, subject_ref: str, feature: str | None, now: datetime
+) -> Question:
+    """All that a check depends on besides counted use, in one statement of four index lookups.
+
+    Only for a feature without a window it also asks the catalog. Raises FeatureUnknown.
+    """
+    if feature is not None and not is_key(feature):
+        (await catalogs.find_catalog(connection, now)).known(feature)
+    row = await connection.fetchrow(
+        f"""
+        {_POOL_AND_WINDOW}, s.state as seat_state, s.idle_since, g.grants,
+            coalesce(s.trial_began_at, s.activated_at) as began_at
+        from pool as p
+        left join seat as s
+            on s.agency_id = p.agency_id and s.subject_ref = $2 and s.state <> 'revoked'
+            and s.generation = p.generation
+        left join feature_window as w
+            on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id and w.feature = $3
+        {_STANDING_GRANTS}
+        where p.agency_id = $1
+        """,
+        agency_id,
+        subject_ref,
+        feature,
+        now,
+    )
+    if feature is not None and (row is None or (row["window_id"] is None and row["grants"] is None)):
+        (await catalogs.find_catalog(connection, now)).known(feature)
+    if row is None:
+        return Question(None, None, feature, None)
+    return Question(
+        pool=_to_pool(row),
+        seat=SeatState(row["seat_state"]) if row["seat_state"] else None,
+        began_at=row["began_at"],
+        used_on=row["idle_since"] if row["seat_state"] == SeatState.ACTIVE else None,
+        feature=feature,
+        window=_to_window(row) if row["window_id"] else None,
+        grants=read_grants(row["grants"]),
+    )
+
+
+async def _count(cases: Sequence[tuple[str, Question, Answer]], connection: Connection, now: datetime) -> list[Answer]:
+    """The answers to people's questions, those of a quota with what is used of it.
+
+    It takes two statements for each quota of a feature of an agency, however many people ask.
+    """
+    answers = [answer for _, _, answer in cases]
+    limited: defaultdict[Limit, list[int]] = defaultdict(list)
+    of_quota = [place for place, answer in enumerate(answers) if answer.reason is Reason.QUOTA]
+    limits = await _find_limits(connection, [cases[place][1] for place in of_quota], now)
+    for place, limit in zip(of_quota, limits, strict=True):
+        if limit is not None:
+            limited[limit].append(place)
+    for limit, places in limited.items():
+        used = await usage.find_used(connection, limit, {cases[place][0] for place in places}, now)
+        for place in places:
+            answers[place] = count(answers[place], used[cases[place][0]], enforced=limit.quota.enforced)
+    return answers
+
+
+async def _find_limits(connection: Connection, questions: Sequence[Question], now: datetime) -> list[Limit | None]:
+    """What limits the use in each question that a quota answers; None of a feature that no catalog has any longer."""
+    if not questions:
+        return []
+    known = packaged_catalog()
+    if any(question.window is None for question in questions):
+        known = await catalogs.find_catalog(connection, now)
+    numbers = {question.window.catalog_number for question in questions if question.window}
+    versions = await usage.find_versions(connection, numbers, known)
+    limits: dict[int, Limit | None] = {}  # many people share a question
+    for question in questions:
+        if id(question) not in limits:
+            catalog = versions[question.window.catalog_number] if question.window else known
+            limits[id(question)] = _limit(question, catalog.features.get(question.feature or ""), now)
+    return [limits[id(question)] for question in questions]
+
+
+def _limit(question: Question, feature: Feature | None, now: datetime) -> Limit | None:
+    if question.pool is None or feature is None:
+        return None
+    meter = Meter(UTC_ZONE, {feature.key: question.window} if question.window else {}, {})
+    quota, period = meter.at(feature, now, question.grants, question.began_at)
+    return None if quota is None else Limit(question.pool.agency_id, feature.key, quota, period)
+
+
+async def _find_registers(
+    connection: Connection, people: Mapping[str, Collection[str]], now: datetime
+) -> dict[str, Register]:
+    """All that checks of these people, by agency, depend on.
+
+    Pools and windows are read first: if an agency's entitlements change in between, the answers have the older
+    revision, and hold only until a caller sees the newer one. An agency without a pool takes no further statement.
+    """
+    rows = await connection.fetch(
+        f"""
+        {_POOL_AND_WINDOW}
+        from pool as p
+        left join feature_window as w
+            on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id
+        where p.agency_id = any($1::text[])
+        """,
+        list(people),
+    )
+    pools = {row["agency_id"]: _to_pool(row) for row in rows}
+    windows: defaultdict[str, dict[str, Window]] = defaultdict(dict)
+    for row in rows:
+        if row["window_id"]:
+            windows[row["agency_id"]][row["feature"]] = _to_window(row)
+    return {
+        agency_id: await _find_register(connection, pools.get(agency_id), windows[agency_id], own, now)
+        for agency_id, own in people.items()
+    }
+
+
+async def _find_register(
+    connection: Connection, pool: Pool | None, windows: Mapping[str, Window], people: Collection[str], now: datetime
+) -> Register:
+    if pool is None:
+        return Register(None, {}, {})
+    of_seats = any(window.seat_trial is not None for window in windows.values())
+    return Register(
+        pool=pool,
+        windows=windows,
+        seats=await find_states(connection, pool.agency_id, people),
+        grants=await list_standing(connection, pool.agency_id, people, now),
+        begun=await find_begun(connection, pool.agency_id, people) if of_seats else {},
+    )
+
+
+async def _require_known(
+    connection: Connection, registers: Mapping[str, Register], pairs: Iterable[Pair], now: datetime
+) -> None:
+    """Raise InvalidInput for a feature that has no window, is not granted, and is not in the catalog."""
+    known = {
+        agency_id: {*register.windows, *(grant.feature for grant in register.grants), None}
+        for agency_id, register in registers.items()
+    }
+    strange = {place: pair.feature for place, pair in enumerate(pairs) if pair.feature not in known[pair.agency_id]}
+    if not strange:
+        return
+    catalog = await catalogs.find_catalog(connection, now)
+    for place, feature in strange.items():
+        if feature is None or feature in catalog.features:
+            continue
+        nearest = catalog.nearest(feature)
+        hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
+        raise InvalidInput(f"pairs.{place}.feature", feature, f"must be a feature of the catalog{hint}")
+
+
+def _to_pool(row: Record) -> Pool:
+    return Pool(**{field.name: row[field.name] for field in fields(Pool)})
+
+
+def _to_window(row: Record) -> Window:
+    columns = {field.name: row[field.name] for field in fields(Window)}
+    return to_window(
+        columns | {"starts_at": row["opens_at"], "ends_at": row["closes_at"], "revision": row["window_revision"]}
+    )
