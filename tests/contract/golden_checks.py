@@ -6,137 +6,44 @@ The file holds the records of the snapshot topic, and checks with the answer tha
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from muster_contracts import encode
-from muster_contracts.entitlements import AccessMode, Anchor
-from muster_entitlements.domain.checks import Question, check
-from muster_entitlements.domain.grants import Grant
+from muster_entitlements.domain.catalog import Quota
+from muster_entitlements.domain.checks import Answer, Question, Reason, Verdict, check, count
+from muster_entitlements.domain.grants import Grant, holding
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.quotas import PublishedUse
+from muster_entitlements.domain.quotas import PublishedUse, Used
 from muster_entitlements.domain.seats import HeldSeat, SeatState
-from muster_entitlements.domain.snapshots import Own
-from muster_entitlements.domain.windows import Window
 from muster_entitlements.publishing.snapshots import agency_access, subjects_access
 from muster_entitlements.replies import CheckReply
+from tests.contract.golden_facts import (
+    BEGAN_AT,
+    BEGUN,
+    END,
+    GRANTED,
+    HELD,
+    INSTANT,
+    INSTANTS,
+    LATER,
+    OPEN,
+    POOLS,
+    QUOTAS,
+    SOON,
+    START,
+    TRIAL_END,
+    further_of,
+    granted_to,
+    grants_of,
+    own_of,
+    subject,
+    uses_of,
+    windows_of,
+)
 
 FILE = Path(__file__).parents[2] / "contracts/client/golden_checks.json"
-
-START = datetime(2025, 8, 6, tzinfo=UTC)
-TRIAL_END = datetime(2025, 10, 5, tzinfo=UTC)
-END = datetime(2026, 8, 6, tzinfo=UTC)
-INSTANT = timedelta(microseconds=1)
-
-INSTANTS = (START - INSTANT, START, TRIAL_END - INSTANT, TRIAL_END, END - INSTANT, END)
-
-OPEN = Pool(
-    agency_id="NASA",
-    enrollment_id="enr_1",
-    starts_at=START,
-    ends_at=END,
-    suspended=False,
-    withdrawn_at=None,
-    ended=False,
-    cap=100,
-    in_use=5,
-    limit_met=False,
-    revision=41,
-    generation=2,
-    revoking=0,
-)
-
-POOLS = (
-    OPEN,
-    replace(OPEN, agency_id="DOE", suspended=True),
-    replace(OPEN, agency_id="EPA", withdrawn_at=TRIAL_END, ends_at=TRIAL_END),
-    replace(OPEN, agency_id="HHS", ended=True),
-    replace(OPEN, agency_id="DOD-USAF", withdrawn_at=TRIAL_END, suspended=True, ended=True),
-)
-
-# Granted to each agency, and to one person of it whose seat is of a state that allows use.
-GRANTED = SeatState.ACTIVE
-SOON, LATER = START + timedelta(days=30), START + timedelta(days=90)
-
-# Of a check's reply, what a copy decides as the service does.
-DECIDED = {"verdict", "reason", "valid_until", "revision", "monthly_quota"}
-
-# The seats of these states have been used, and their trials have begun.
-BEGAN_AT = START + timedelta(days=14, hours=3, microseconds=1)
-BEGUN = {SeatState.ACTIVE: BEGAN_AT, SeatState.SUSPENDED: START - timedelta(days=100)}
-
-HELD: list[SeatState] = [state for state in SeatState if state is not SeatState.REVOKED]
-
-
-def grants_of(pool: Pool) -> tuple[Grant, ...]:
-    """A grant of each kind."""
-
-    def grant(
-        feature: str,
-        mode: AccessMode = AccessMode.UNLIMITED,
-        subject_ref: str | None = None,
-        starts_at: datetime = TRIAL_END,
-        ends_at: datetime | None = None,
-    ) -> Grant:
-        quota = 7 if mode is AccessMode.QUOTA else None
-        return Grant("grt_1", pool.agency_id, feature, subject_ref, mode, quota, starts_at, ends_at, "pilot")
-
-    own = subject(POOLS.index(pool) * 16 + HELD.index(GRANTED))
-    return (
-        grant("advanced-voice-mode", ends_at=LATER),
-        grant("beside-the-catalog", AccessMode.QUOTA, starts_at=SOON),
-        grant("deep-research", AccessMode.QUOTA, own, SOON, LATER),
-        grant("advanced-voice-mode", AccessMode.QUOTA, own, LATER - timedelta(days=5)),
-    )
-
-
-def uses_of(pool: Pool) -> tuple[PublishedUse, ...]:
-    """What a person has used of their quotas, and what all of the agency have."""
-    own = subject(POOLS.index(pool) * 16 + HELD.index(GRANTED))
-
-    def use(subject_ref: str, feature: str, used: int, ends_at: datetime) -> PublishedUse:
-        return PublishedUse(pool.agency_id, subject_ref, feature, used, 25, ends_at - timedelta(days=27), ends_at)
-
-    return (
-        use(own, "advanced-voice-mode", 20, LATER - timedelta(days=2)),
-        use(own, "deep-research", 13, TRIAL_END + timedelta(days=27)),
-        use("", "used-up", 30, TRIAL_END),
-    )
-
-
-def windows_of(pool: Pool) -> dict[str, Window]:
-    """A window of each kind, by feature."""
-
-    def window(
-        feature: str, ends_at: datetime, after: AccessMode, quota: int | None = None, starts_at: datetime = START
-    ) -> Window:
-        return Window(
-            window_id=f"win_{feature}",
-            agency_id=pool.agency_id,
-            enrollment_id=pool.enrollment_id,
-            feature=feature,
-            trial=ends_at != END,
-            mode=AccessMode.UNLIMITED,
-            starts_at=starts_at,
-            ends_at=ends_at,
-            mode_after=after,
-            monthly_quota_after=quota,
-            catalog_number=1,
-        )
-
-    windows = [
-        window("advanced-voice-mode", TRIAL_END, AccessMode.NONE),
-        window("deep-research", TRIAL_END, AccessMode.QUOTA, 25),
-        window("frontier-models", END, AccessMode.NONE),
-        window("later", END, AccessMode.NONE, starts_at=TRIAL_END),
-        window("used-up", START, AccessMode.QUOTA, 0),
-        replace(window("with-grace", TRIAL_END, AccessMode.NONE), grace_days=10),
-        replace(window("by-seat", END, AccessMode.QUOTA, 3), anchor=Anchor.SEAT, seat_days=45, grace_days=5),
-        replace(window("by-seat-later", END, AccessMode.NONE, starts_at=TRIAL_END), anchor=Anchor.SEAT, seat_days=10),
-        replace(window("by-seat-long", LATER, AccessMode.NONE), trial=False, anchor=Anchor.SEAT, seat_days=3660),
-    ]
-    return {window.feature: window for window in windows}
 
 
 @dataclass(frozen=True)
@@ -155,29 +62,44 @@ class Case:
         """The case with the service's answer."""
         windows = windows_of(self.pool) if self.pool else {}
         window = windows.get(self.feature or "")
-        grants = tuple(
-            grant
-            for grant in self.grants
-            if grant.feature == self.feature and grant.subject_ref in (None, self.subject_ref)
-        )
+        grants = tuple(filter(self.concerns, self.grants))
         began_at = BEGUN.get(self.seat) if self.seat else None
         question = Question(self.pool, self.seat, self.feature, window, grants=grants, began_at=began_at)
-        answer = CheckReply.of(check(question, self.now)).model_dump(mode="json", include=DECIDED)
+        reply = CheckReply.of(self.counted(check(question, self.now))).model_dump(mode="json", exclude={"remaining"})
         return {
             "agency_id": self.agency_id,
             "subject_ref": self.subject_ref,
             "feature": self.feature,
             "now": text(self.now),
-            "answer": answer | self.use(answer["reason"]),
+            "answer": reply,
         }
 
-    def use(self, reason: str) -> dict[str, Any]:
-        """What is known of the use of a quota: as of its last threshold, in its period."""
-        if reason == "quota" and self.pool:
-            for use in uses_of(self.pool):
-                if use.subject_ref in ("", self.subject_ref) and use.feature == self.feature and self.now < use.ends_at:
-                    return {"limit": use.quota, "used": use.used, "resets_at": text(use.ends_at)}
-        return {"limit": None, "used": None, "resets_at": None}
+    def counted(self, answer: Answer) -> Answer:
+        """The answer with what is used of a quota, so far as copies know it: as of its last threshold in the period."""
+        if answer.reason is not Reason.QUOTA or self.pool is None:
+            return answer
+        granted = holding([grant for grant in self.grants if self.concerns(grant)], self.now)
+        quota = QUOTAS[str(self.feature)] if granted is None else Quota(limit=granted.monthly_quota or 0)
+        further = [each for subject_ref, each in further_of(self.pool) if subject_ref in ("", self.subject_ref)]
+        more = any(
+            each.feature == self.feature
+            and each.starts_at <= self.now
+            and (each.ends_at is None or self.now < each.ends_at)
+            for each in further
+        )
+        uses = [use for use in uses_of(self.pool) if self.concerns(use) and self.now < use.ends_at]
+        if uses:
+            [use] = uses
+            left = max(0, quota.limit - use.charged) + more
+            return count(answer, Used(use.used, quota.limit, left, use.ends_at), enforced=quota.enforced)
+        answer = replace(answer, limit=quota.limit)
+        if quota.limit or more or not quota.enforced:
+            return answer
+        return replace(answer, verdict=Verdict.REFUSED, reason=Reason.QUOTA_USED_UP)
+
+    def concerns(self, fact: Grant | PublishedUse) -> bool:
+        """Whether a fact is of this person, or of their agency, and of the feature."""
+        return fact.feature == self.feature and fact.subject_ref in (None, "", self.subject_ref)
 
 
 def text(instant: datetime) -> str:
@@ -185,27 +107,17 @@ def text(instant: datetime) -> str:
     return instant.isoformat().replace("+00:00", "Z")
 
 
-def subject(number: int) -> str:
-    """A reference."""
-    return f"sub_01987b3e00007000800000000000{number:04x}"
-
-
 def records() -> tuple[list[str], list[str]]:
     """The data of the records of agencies and of people, as the service publishes them."""
     agencies, people = [], []
     for place, pool in enumerate(POOLS):
         shared = [grant for grant in grants_of(pool) if grant.subject_ref is None]
-        together = [use for use in uses_of(pool) if not use.subject_ref]
-        agencies.append((encode(agency_access(pool, windows_of(pool), shared, together)) or b"").decode())
+        together = own_of(pool, "", shared)
+        agencies.append((encode(agency_access(pool, windows_of(pool), QUOTAS, together)) or b"").decode())
         seats = {subject(place * 16 + number): state for number, state in enumerate(HELD)}
         earlier = {subject(place * 16 + len(HELD)): SeatState.ACTIVE}
-        person = subject(place * 16 + HELD.index(GRANTED))
-        own = {
-            person: Own(
-                tuple(grant for grant in grants_of(pool) if grant.subject_ref == person),
-                tuple(use for use in uses_of(pool) if use.subject_ref == person),
-            )
-        }
+        person = granted_to(pool)
+        own = {person: own_of(pool, person, [grant for grant in grants_of(pool) if grant.subject_ref == person])}
         for generation, states in ((pool.generation, seats), (pool.generation - 1, earlier)):
             held = {subject_ref: HeldSeat(state, BEGUN.get(state)) for subject_ref, state in states.items()}
             published = subjects_access(replace(pool, generation=generation), pool.revision, held, own)
@@ -234,6 +146,11 @@ def cases() -> Iterator[Case]:
     for now in (TRIAL_END + timedelta(days=27) - INSTANT, TRIAL_END + timedelta(days=27), LATER - timedelta(days=2)):
         yield case(OPEN, GRANTED, "deep-research", now)
         yield case(OPEN, GRANTED, "advanced-voice-mode", now)
+    for now in (TRIAL_END + timedelta(days=days) for days in (0, 7, 14)):
+        yield case(OPEN, GRANTED, "deep-research", now)
+    for now in (SOON - INSTANT, SOON, SOON + timedelta(days=7), LATER - INSTANT, LATER):
+        yield case(OPEN, SeatState.ASSIGNED, "shared", now)
+        yield case(OPEN, GRANTED, "soft", now)
     for now in (TRIAL_END + timedelta(days=10) - INSTANT, TRIAL_END + timedelta(days=10)):
         yield case(OPEN, SeatState.ACTIVE, "with-grace", now)
     for state in HELD:

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from muster_contracts import Decoded, MalformedRecord, NewerMajor, decode, read_headers
 from muster_contracts.entitlements import AgencyAccess, SubjectAccess, SubjectAccessErased
-from muster_entitlements_client.answers import NOTHING, Answer, Own, Terms, Verdict, to_grants, to_uses
+from muster_entitlements_client.answers import NOTHING, Answer, Own, Terms, Verdict, to_further, to_grants, to_uses
 
 _REFERENCE = re.compile(r"sub_[0-9a-f]{32}")
 _ERASED = SubjectAccessErased.event_type
@@ -113,7 +113,8 @@ class AccessCopy:
         elif isinstance(event, SubjectAccess):
             if event.subject_ref.encode() != key:
                 raise Unreadable("subject_ref differs from the record's key")
-            own = Own(to_grants(event.grants), to_uses(event.quotas)) if event.grants or event.quotas else NOTHING
+            own = Own(to_grants(event.grants), to_uses(event.quotas), to_further(event.further_uses))
+            own = own if any(own) else NOTHING
             new = (self._agency(event.agency_id), event.generation, str(event.seat), own)
             if len(self._alike) >= _ALIKE:
                 self._alike.clear()

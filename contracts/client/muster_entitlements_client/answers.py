@@ -5,21 +5,25 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from muster_contracts.entitlements import AccessMode, AgencyAccess, GrantedAccess, QuotaUse, SeatStanding
+from muster_contracts.entitlements import AccessMode, AgencyAccess, FurtherUses, GrantedAccess, QuotaUse, SeatStanding
 
 # What is granted: the feature, the mode, the monthly quota, the start, and the end, if there is one.
 Grant = tuple[str, str, int | None, datetime, datetime | None]
 Grants = tuple[Grant, ...]
 
-# What is used of a quota: the feature, how much, of how much, and the end of the period.
+# What is used of a quota: the feature, how much, for how much of it the quota pays, and the end of the period.
 Use = tuple[str, int, int, datetime]
+
+# Granted uses beyond a quota, of which some are left: the feature, the start, and the end, if there is one.
+Further = tuple[str, datetime, datetime | None]
 
 
 class Own(NamedTuple):
-    """What one person has beside their seat: grants, and the use of quotas."""
+    """What one person has beside their seat: grants, the use of quotas, and uses beyond them."""
 
     grants: Grants = ()
     uses: tuple[Use, ...] = ()
+    further: tuple[Further, ...] = ()
 
 
 NOTHING = Own()
@@ -47,9 +51,8 @@ class Answer(NamedTuple):
     """The answer to a check, as the entitlements service gives it.
 
     `reason` is the first rule that applies, such as `window_open` or `no_seat`. The answer holds until `valid_until`
-    (None: no end is known), unless the agency's revision increases before. If the reason is `quota`, `used` of `limit`
-    uses are known, until `resets_at`: as of the last threshold that was crossed, so it may be more; None before the
-    first threshold.
+    (None: no end is known), unless the agency's revision increases before. A quota has a `limit`, of which `used` is
+    known until `resets_at`: as of the last threshold that was crossed, so it may be more; None before the first one.
     """
 
     verdict: Verdict
@@ -70,8 +73,10 @@ class Terms:
         "closed",
         "ends_at",
         "features",
+        "further",
         "generation",
         "grants",
+        "quotas",
         "starts_at",
         "suspended",
         "trials",
@@ -100,7 +105,13 @@ class Terms:
         self.grants: dict[str, Grants] = {}
         for grant in to_grants(access.grants):
             self.grants[grant[0]] = (*self.grants.get(grant[0], ()), grant)
+        self.quotas: Mapping[str, tuple[int, bool]] = {
+            timeline.feature: (timeline.quota.limit, timeline.quota.enforced)
+            for timeline in access.features
+            if timeline.quota is not None
+        }
         self.uses = to_uses(access.quotas)
+        self.further = to_further(access.further_uses)
 
     def answer(
         self,
@@ -122,8 +133,7 @@ class Terms:
             return last[2]
         answer = self._decide(seat, feature, now, revision, NOTHING, None)
         if feature is None or feature in self.features:  # what is asked for may be anything
-            until = min(answer.valid_until or _FOREVER, answer.resets_at or _FOREVER)
-            self._answers[seat, feature] = (now, until, answer)
+            self._answers[seat, feature] = (now, self._until(answer, now), answer)
         return answer
 
     def _decide(
@@ -153,10 +163,11 @@ class Terms:
         for _, mode, quota, starts_at, ends_at in grants:
             if starts_at <= now and (ends_at is None or now < ends_at) and mode in _GRANTED:
                 answer = Answer(Verdict.ALLOWED, _GRANTED[mode], valid_until, revision, quota)
-                return self._with_use(answer, feature, own, now)
+                return self._counted(answer, feature, own, now, None if quota is None else (quota, True))
         if phases is None:
             return Answer(Verdict.REFUSED, "no_window", valid_until, revision)
-        return self._with_use(_within(phases, now, valid_until, revision), feature, own, now)
+        answer = _within(phases, now, valid_until, revision)
+        return self._counted(answer, feature, own, now, self.quotas.get(feature))
 
     def _phases(self, feature: str, began_at: datetime | None) -> Phases | None:
         """The phases of a feature. If each seat has a trial of its own, the last phase also begins with its end."""
@@ -168,13 +179,34 @@ class Terms:
         ends_at = max(min(began_at + trial, starts_at), first)
         return (*phases[:-1], (ends_at, mode, quota), phases[-1])
 
-    def _with_use(self, answer: Answer, feature: str, own: Own, now: datetime) -> Answer:
-        """The answer with what is known to be used of the quota, the person's or the agency's."""
-        if answer.reason == "quota":
-            for key, used, limit, ends_at in (*own.uses, *self.uses):
-                if key == feature and now < ends_at:
-                    return answer._replace(limit=limit, used=used, resets_at=ends_at)
-        return answer
+    def _counted(self, answer: Answer, feature: str, own: Own, now: datetime, quota: tuple[int, bool] | None) -> Answer:
+        """The answer of a quota, its limit and whether it is enforced, with what is known to be used of it.
+
+        It refuses if the quota is enforced and used up, the person's or the agency's, and no further use is granted.
+        """
+        if answer.reason != AccessMode.QUOTA or quota is None:
+            return answer
+        limit, enforced = quota
+        answer = answer._replace(limit=limit)
+        charged = 0
+        for key, used, charged_by_quota, ends_at in (*own.uses, *self.uses):
+            if key == feature and now < ends_at:
+                answer, charged = answer._replace(used=used, resets_at=ends_at), charged_by_quota
+                break
+        if not enforced or charged < limit:
+            return answer
+        for key, starts_at, further_until in (*own.further, *self.further):
+            if key == feature and starts_at <= now and (further_until is None or now < further_until):
+                return answer
+        until = min(answer.valid_until or _FOREVER, answer.resets_at or _FOREVER)
+        return answer._replace(
+            verdict=Verdict.REFUSED, reason="quota_used_up", valid_until=None if until is _FOREVER else until
+        )
+
+    def _until(self, answer: Answer, now: datetime) -> datetime:
+        """How long an answer to all who have nothing of their own holds."""
+        instants = [answer.valid_until, answer.resets_at, *(instant for _, *span in self.further for instant in span)]
+        return min((instant for instant in instants if instant is not None and instant > now), default=_FOREVER)
 
     def _refusal(self, now: datetime) -> str | None:
         """Why the agency as a whole has no access; None if it has."""
@@ -201,7 +233,12 @@ def to_grants(grants: Iterable[GrantedAccess]) -> Grants:
 
 def to_uses(quotas: Iterable[QuotaUse]) -> tuple[Use, ...]:
     """What a record says of used quotas."""
-    return tuple((each.feature, each.used, each.quota, each.period_ends_at) for each in quotas)
+    return tuple((each.feature, each.used, each.charged, each.period_ends_at) for each in quotas)
+
+
+def to_further(further: Iterable[FurtherUses]) -> tuple[Further, ...]:
+    """What a record says of further uses."""
+    return tuple((each.feature, each.starts_at, each.ends_at) for each in further)
 
 
 def _within(phases: Phases, now: datetime, valid_until: datetime | None, revision: int) -> Answer:

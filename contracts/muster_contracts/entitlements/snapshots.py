@@ -44,6 +44,15 @@ class AccessPhase(BaseModel):
     )
 
 
+class QuotaTerms(BaseModel):
+    """The quota of a feature, in the phases whose access is a quota."""
+
+    model_config = ConfigDict(frozen=True)
+
+    limit: int = Field(ge=0, description="Uses in a period.", examples=[25, 0])
+    enforced: bool = Field(description="Whether uses above it are refused.", examples=[True, False])
+
+
 class FeatureTimeline(BaseModel):
     """The phases of one feature, which are known in advance. Before the first one it is closed."""
 
@@ -53,6 +62,11 @@ class FeatureTimeline(BaseModel):
     phases: list[AccessPhase] = Field(
         description="In the order of their starts; of two with the same start, the later one holds.",
         examples=[[{"starts_at": "2025-08-06T00:00:00Z", "mode": "unlimited"}]],
+    )
+    quota: QuotaTerms | None = Field(
+        default=None,
+        description="The quota in the phases whose access is one; null if none is.",
+        examples=[{"limit": 25, "enforced": True}, None],
     )
     seat_days: int | None = Field(
         default=None,
@@ -91,6 +105,9 @@ class QuotaUse(BaseModel):
     feature: Feature
     used: int = Field(ge=0, description="Uses in the period.", examples=[20, 25])
     quota: int = Field(ge=0, description="Uses allowed in the period, without grants.", examples=[25, 0])
+    charged: int = Field(
+        default=0, ge=0, description="Of the uses, those for which the quota pays, not a grant.", examples=[20, 25]
+    )
     period_starts_at: Instant = Field(
         description="Inclusive start of the period, UTC.", examples=["2025-11-01T00:00:00Z"]
     )
@@ -107,11 +124,27 @@ _USE_EXAMPLES = [
             "feature": "deep-research",
             "used": 20,
             "quota": 25,
+            "charged": 20,
             "period_starts_at": "2025-11-01T00:00:00Z",
             "period_ends_at": "2025-12-01T00:00:00Z",
         }
     ],
 ]
+
+
+class FurtherUses(BaseModel):
+    """Uses beyond the quota of a feature that are granted, of which some are left."""
+
+    model_config = ConfigDict(frozen=True)
+
+    feature: Feature
+    starts_at: Instant = Field(description="Inclusive start, UTC.", examples=["2025-11-01T00:00:00Z"])
+    ends_at: Instant | None = Field(
+        default=None, description="Exclusive end, UTC; null for none.", examples=["2026-02-01T00:00:00Z", None]
+    )
+
+
+_FURTHER_EXAMPLES = [[], [{"feature": "deep-research", "starts_at": "2025-11-01T00:00:00Z", "ends_at": None}]]
 
 _GRANT_EXAMPLES = [
     [
@@ -179,6 +212,11 @@ class AgencyAccess(Event):
         description="What all people together have used of quotas that are the whole agency's.",
         examples=_USE_EXAMPLES,
     )
+    further_uses: list[FurtherUses] = Field(
+        default_factory=list,
+        description="Uses beyond quotas that all people of the agency share.",
+        examples=_FURTHER_EXAMPLES,
+    )
 
 
 @event
@@ -208,6 +246,9 @@ class SubjectAccess(Event):
     )
     quotas: list[QuotaUse] = Field(
         default_factory=list, description="What this person has used of their quotas.", examples=_USE_EXAMPLES
+    )
+    further_uses: list[FurtherUses] = Field(
+        default_factory=list, description="This person's uses beyond quotas.", examples=_FURTHER_EXAMPLES
     )
 
     @property

@@ -67,17 +67,20 @@ export class AccessCopy {
     const agency = own?.agency ?? this.#agencies.get(agencyId);
     if (!agency?.terms) return answer("refused", "unknown");
     const seat = own?.generation === agency.terms.generation ? own.seat : null;
-    const uses = [...(own?.uses ?? []), ...agency.terms.uses].filter((use) => use.feature === feature);
+    const [uses, further] = ["uses", "further"].map((name) =>
+      [...(own?.[name] ?? []), ...agency.terms[name]].filter((each) => each.feature === feature),
+    );
     // A person's own grants precede their agency's.
     const grants = [...(own?.grants ?? []), ...agency.terms.grants].filter((grant) => grant.feature === feature);
-    return decide(agency, seat, feature, grants, own?.began ?? null, uses, micros(now));
+    return decide(agency, seat, feature, grants, own?.began ?? null, { uses, further }, micros(now));
   }
 
   #takeAgency(data) {
     const agency = this.#agency(data.agency_id);
-    const features = data.features.map(({ feature, phases, seat_days: days }) => [
+    const features = data.features.map(({ feature, phases, quota, seat_days: days }) => [
       feature,
       {
+        quota,
         phases: phases.map((phase) => ({ ...phase, at: micros(phase.starts_at) })),
         trial: days ? BigInt(days) * DAY : null,
       },
@@ -89,6 +92,7 @@ export class AccessCopy {
       features: new Map(features),
       grants: granted(data),
       uses: used(data),
+      further: further(data),
     };
     agency.revision = Math.max(agency.revision, data.revision);
   }
@@ -98,7 +102,7 @@ export class AccessCopy {
     const agency = this.#agency(data.agency_id);
     agency.revision = Math.max(agency.revision, data.revision);
     const began = data.trial_began_at ? micros(data.trial_began_at) : null;
-    const own = { grants: granted(data), uses: used(data), began };
+    const own = { grants: granted(data), uses: used(data), further: further(data), began };
     this.#holdings.set(key, { agency, generation: data.generation, seat: data.seat, ...own });
   }
 
@@ -124,13 +128,17 @@ function used({ quotas = [] }) {
   return quotas.map((use) => ({ ...use, to: micros(use.period_ends_at) }));
 }
 
-function answer(verdict, reason, validUntil = null, revision = 0, quota = null, use = null) {
-  const known = { limit: use?.quota ?? null, used: use?.used ?? null, resets_at: use?.period_ends_at ?? null };
-  return { verdict, reason, valid_until: validUntil, revision, monthly_quota: quota, ...known };
+function further({ further_uses = [] }) {
+  return further_uses.map((uses) => ({ ...uses, from: micros(uses.starts_at), to: uses.ends_at ? micros(uses.ends_at) : null }));
+}
+
+function answer(verdict, reason, validUntil = null, revision = 0, quota = null, known = {}) {
+  const nothing = { limit: null, used: null, resets_at: null };
+  return { verdict, reason, valid_until: validUntil, revision, monthly_quota: quota, ...nothing, ...known };
 }
 
 // The first rule that applies, in the service's order.
-function decide({ terms, revision }, seat, feature, grants, began, uses, now) {
+function decide({ terms, revision }, seat, feature, grants, began, { uses, further }, now) {
   const phases = feature === null ? undefined : phasesOf(terms.features.get(feature), began);
   const withdrawn = (terms.withdrawn_at ?? null) !== null;
   const until = withdrawn || terms.ended ? null : nextChange(terms, phases ?? [], grants, now);
@@ -143,15 +151,26 @@ function decide({ terms, revision }, seat, feature, grants, began, uses, now) {
   if (!USABLE.has(seat)) return refuse(`seat_${seat}`);
   if (feature === null) return answer("allowed", `seat_${seat}`, until, revision);
   const grant = grants.find(({ mode, from, to }) => GRANTED.has(mode) && from <= now && (to === null || now < to));
-  // As of the last threshold that was crossed.
-  const use = uses.find(({ to }) => now < to);
-  const within = (quota) => answer("allowed", "quota", until, revision, quota ?? null, use);
-  if (grant?.mode === "quota") return within(grant.monthly_quota);
+  // What is known of the use of a quota is as of the last threshold that was crossed.
+  const within = (monthly, quota) => {
+    const use = uses.find(({ to }) => now < to);
+    if (!quota) return answer("allowed", "quota", until, revision, monthly ?? null);
+    const known = { limit: quota.limit, used: use?.used ?? null, resets_at: use?.period_ends_at ?? null };
+    const more = further.some(({ from, to }) => from <= now && (to === null || now < to));
+    const left = !quota.enforced || (use?.charged ?? 0) < quota.limit || more;
+    if (left) return answer("allowed", "quota", until, revision, monthly ?? null, known);
+    const end = use && (until === null || use.to < micros(until)) ? use.period_ends_at : until;
+    return answer("refused", "quota_used_up", end, revision, monthly ?? null, known);
+  };
+  if (grant?.mode === "quota") {
+    const limit = grant.monthly_quota ?? null;
+    return within(limit, limit === null ? null : { limit, enforced: true });
+  }
   if (grant) return answer("allowed", GRANTED.get(grant.mode), until, revision);
   if (phases === undefined) return refuse("no_window");
   const phase = phases.findLast(({ at }) => at <= now);
   if (phase?.mode === "unlimited") return answer("allowed", "window_open", until, revision);
-  if (phase?.mode === "quota") return within(phase.monthly_quota);
+  if (phase?.mode === "quota") return within(phase.monthly_quota, terms.features.get(feature).quota);
   return refuse("window_closed"); // a mode that is not known allows nothing
 }
 

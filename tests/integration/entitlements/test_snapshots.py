@@ -1,6 +1,5 @@
 """The topic of present access: it holds what the tables hold, and who follows it answers as the service does."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -9,14 +8,13 @@ from itertools import repeat
 from typing import Any
 
 import pytest
-import uvicorn
 
 from muster_contracts import topics
 from muster_contracts.enrollment import AgencyReinstated, AgencySuspended
 from muster_contracts.entitlements import AgencyAccess, SubjectAccess, SubjectAccessErased
 from muster_entitlements.handlers.snapshots import publish_subjects
 from muster_entitlements.workers import snapshots
-from muster_entitlements_client import EntitlementsClient, HttpChecks, NotReady, Stale
+from muster_entitlements_client import EntitlementsClient, NotReady
 from muster_local.servers import kafka_at
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.operations.rebuild import opened
@@ -159,14 +157,29 @@ async def test_a_client_agrees_with_the_service_through_a_whole_life(entitlement
             ("deep-research", 1, (50, 25)),  # half of the person's quota
             ("deep-research", 14, (50, 25)),
             ("deep-research", 1, (50, 40)),
+            ("deep-research", 10, (50, 50)),
             ("sketches", 6, (10, 6)),  # of the agency's
+            ("sketches", 4, (10, 10)),
         ):
             await act("usage/consume", {"subject": person, "feature": feature, "amount": amount})
             await entitlements.eventually(settled)
             answer = client.check(person, feature)
             assert (answer.used and (answer.limit, answer.used)) == known
         assert answer.resets_at == datetime(2025, 11, 1, tzinfo=UTC)
-        assert {client.check(each, "sketches").used for each in subjects} == {None, 6}
+        assert {client.check(each, "sketches").used for each in subjects} == {None, 10}
+
+        def used_up(feature: str) -> int:
+            return [client.check(each, feature).reason for each in subjects].count("quota_used_up")
+
+        of_one, of_all = used_up("deep-research"), used_up("sketches")
+        assert of_one == 1 < of_all
+        for to, feature in (({"subject": person}, "deep-research"), ({}, "sketches")):
+            await act("quota-grants", {**to, "feature": feature, "amount": 2, "reason": "a deadline"})
+            await entitlements.eventually(settled)
+            assert used_up(feature) == 0
+            await act("usage/consume", {"subject": person, "feature": feature, "amount": 2})
+            await entitlements.eventually(settled)
+            assert used_up(feature) == (of_one if to else of_all)
         await act("seats", {"email": "newcomer@nasa.gov"})
         await entitlements.eventually(settled)
         assert await compare(entitlements) == []  # a grant that has ended is no difference
@@ -258,40 +271,3 @@ async def test_a_client_starts_anew_on_a_topic_that_was_made_again(entitlements:
             return False
 
         await entitlements.eventually(answers)
-
-
-async def test_what_the_copy_cannot_answer_is_asked_of_the_service(entitlements: Entitlements) -> None:
-    """Its Kafka cannot be reached, or what it has is too old."""
-    await entitlements.enroll(cap=10)
-    assert (await entitlements.assign(1)).status_code == 201
-    [access] = await entitlements.eventually(lambda: entitlements.service.published(SubjectAccess))
-    subject = access.data.subject_ref
-    async with served(entitlements) as url:
-        ask = HttpChecks(url, token=lambda: entitlements.service.token("entitlements:read"))
-        async with EntitlementsClient({"bootstrap_servers": "127.0.0.1:1"}, fallback=ask) as client:
-            with pytest.raises(NotReady):
-                client.check(subject)
-            with pytest.raises(NotReady):
-                await client.check_or_ask(subject)  # of which agency?
-            answer = await client.check_or_ask(subject, "deep-research", agency_id="NASA")
-            assert (answer.verdict, answer.reason, answer.valid_until) == ("allowed", "window_open", START + 60 * DAY)
-            assert (await client.check_or_ask(subject, agency_id="NASA")).reason == "seat_assigned"
-            await entitlements.eventually(lambda: client.failure)
-        async with following(entitlements, fallback=ask, max_staleness_seconds=0.0) as stale:
-            with pytest.raises(Stale, match="more than 0 s"):
-                stale.check(subject)
-            assert (await stale.check_or_ask(subject, "deep-research")).revision == 2
-
-
-@asynccontextmanager
-async def served(entitlements: Entitlements) -> AsyncIterator[str]:
-    """The service's address, for clients that are not the test's own."""
-    server = uvicorn.Server(uvicorn.Config(entitlements.service.process.app, port=0, lifespan="off", log_level="error"))
-    serving = asyncio.create_task(server.serve())
-    try:
-        await entitlements.eventually(lambda: server.started)
-        [listening] = server.servers[0].sockets
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await serving

@@ -58,15 +58,24 @@ class Sum:
     excess: int = 0
     told: int = 0
 
+    @property
+    def charged(self) -> int:
+        """The uses for which the quota pays."""
+        return self.used - self.granted - self.excess
+
 
 @dataclass(frozen=True, slots=True)
 class PublishedUse:
-    """How much a subject had used of a quota when its last threshold was published; columns as in the table."""
+    """How much a subject had used of a quota when its last threshold was published; columns as in the table.
+
+    The quota paid for the uses that are `charged`.
+    """
 
     agency_id: str
     subject_ref: str
     feature: str
     used: int
+    charged: int
     quota: int
     starts_at: datetime
     ends_at: datetime
@@ -129,14 +138,16 @@ class Charge:
         exceeded = rest > 0 and total.told < EXCEEDED
         told = EXCEEDED if exceeded else max([total.told, *crossed])
         after = replace(total, used=used, granted=granted, excess=total.excess + rest, told=told)
-        return Count(after, spent, crossed if quota.limit else [], exceeded, above, rest)
+        used_up = _free(quota, total) > 0 and not _free(quota, after)
+        return Count(after, spent, crossed if quota.limit else [], exceeded, above, rest, used_up)
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
     """A sum after further uses, the grants that paid, and what is to be published of it.
 
-    `above` are those of the uses for which the quota did not pay, `excess` those for which nothing did.
+    `above` are those of the uses for which the quota did not pay, `excess` those for which nothing did. `used_up`: they
+    took what was left of the quota.
     """
 
     total: Sum
@@ -145,11 +156,12 @@ class Count:
     exceeded: bool
     above: int
     excess: int
+    used_up: bool
 
     @property
-    def crosses(self) -> bool:
-        """Whether anything is to be published."""
-        return self.exceeded or bool(self.thresholds)
+    def tells(self) -> bool:
+        """Whether copies are to be told how much is used: with a threshold, and when the quota is used up."""
+        return self.used_up or self.exceeded or bool(self.thresholds)
 
 
 def quota_of(feature: Feature, window: Window | None, at: datetime, began_at: datetime | None = None) -> Quota | None:
@@ -224,7 +236,7 @@ def available(quota: Quota, total: Sum, grants: Sequence[QuotaGrant], at: dateti
 
 
 def _free(quota: Quota, total: Sum) -> int:
-    return max(0, quota.limit - (total.used - total.granted - total.excess))
+    return max(0, quota.limit - total.charged)
 
 
 def _order(grant: QuotaGrant) -> tuple[int, datetime, str]:

@@ -13,6 +13,7 @@ from muster_entitlements.handlers.uses import record_use
 from muster_entitlements.queries.checks import find_question
 from muster_entitlements.replies.usage import ConsumptionReply
 from muster_entitlements.repository import quota_grants, usage, usage_replies
+from muster_runtime.database import writes
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.http.idempotency import IdempotencyMismatch
 
@@ -92,7 +93,7 @@ async def _charge(uow: UnitOfWork, charge: Charge) -> Count:
             charge.quota.limit, charge.total.used, charge.amount - count.excess, charge.amount, charge.total.ends_at
         )
     if count.spent:
-        uow.writes.add(quota_grants.save_spent(count.spent))
+        await writes.execute(uow.connection, quota_grants.save_spent(count.spent))
     await publish_crossed(uow, [(charge, count)])
     return count
 

@@ -3,6 +3,7 @@
 from muster_entitlements.commands import GrantQuota
 from muster_entitlements.domain.quotas import WHOLE_AGENCY, QuotaGrant
 from muster_entitlements.handlers.lookups import known_pool
+from muster_entitlements.handlers.snapshots import publish_holders
 from muster_entitlements.replies.usage import QuotaGrantReply
 from muster_entitlements.repository import catalogs, quota_grants
 from muster_runtime.database.transactions import UnitOfWork
@@ -30,6 +31,7 @@ async def grant_quota(uow: UnitOfWork, command: GrantQuota) -> QuotaGrantReply:
         ends_at=command.ends_at,
     )
     await quota_grants.add_grant(uow.connection, grant, uow.now)
+    await publish_holders(uow, grant.agency_id, [grant.subject_ref])
     audit.record(
         uow,
         command="GrantQuota",

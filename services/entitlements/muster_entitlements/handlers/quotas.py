@@ -11,6 +11,7 @@ from muster_entitlements.publishing.quotas import (
     quota_threshold_crossed,
 )
 from muster_entitlements.repository import quota_grants, usage
+from muster_runtime.database import writes
 from muster_runtime.database.transactions import UnitOfWork
 
 
@@ -44,14 +45,14 @@ async def save_counts(uow: UnitOfWork, charges: Sequence[Charge], counts: Sequen
     if changed:
         uow.writes.add(usage.save_sums(changed))
     if spent:
-        uow.writes.add(quota_grants.save_spent(list(spent.values())))
+        await writes.execute(uow.connection, quota_grants.save_spent(list(spent.values())))
     await publish_crossed(uow, list(zip(charges, counts, strict=True)))
 
 
 async def publish_crossed(uow: UnitOfWork, counted: Sequence[tuple[Charge, Count]]) -> None:
     """Publish the thresholds that sums crossed, and that they lie above their quotas: once each a period."""
-    crossed = [(charge.quota, count) for charge, count in counted if count.crosses]
-    for quota, count in crossed:
+    for charge, count in counted:
+        quota = charge.quota
         for percent in count.thresholds:
             if count.total.subject_ref == WHOLE_AGENCY:
                 uow.publish(agency_quota_threshold_crossed(count.total, quota, percent))
@@ -59,8 +60,9 @@ async def publish_crossed(uow: UnitOfWork, counted: Sequence[tuple[Charge, Count
                 uow.publish(quota_threshold_crossed(count.total, quota, percent))
         if count.exceeded:
             uow.publish(quota_exceeded(count.total, quota))
-    if uses := [_use(quota, count.total) for quota, count in crossed if count.total.ends_at > uow.now]:
-        await publish_uses(uow, uses)
+    told = [(charge.quota, count.total) for charge, count in counted if count.tells and count.total.ends_at > uow.now]
+    spent = [grant for _, count in counted for grant in count.spent if not grant.left]
+    await publish_uses(uow, [_use(quota, total) for quota, total in told], spent)
 
 
 def _use(quota: Quota, total: Sum) -> PublishedUse:
@@ -69,6 +71,7 @@ def _use(quota: Quota, total: Sum) -> PublishedUse:
         subject_ref=total.subject_ref,
         feature=total.feature,
         used=total.used,
+        charged=total.charged,
         quota=quota.limit,
         starts_at=total.starts_at,
         ends_at=total.ends_at,

@@ -4,28 +4,39 @@ Whoever increases an agency's revision calls one of these after it: `publish_age
 windows, or what else holds for all its seats, and `publish_subjects` for changes of people's seats and grants.
 """
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
 
-from muster_contracts.entitlements import SubjectAccess, SubjectAccessErased
+from muster_contracts.entitlements import AgencyAccess, SubjectAccess, SubjectAccessErased
+from muster_entitlements.domain.catalog import packaged_catalog
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.quotas import WHOLE_AGENCY, PublishedUse
+from muster_entitlements.domain.quotas import WHOLE_AGENCY, PublishedUse, QuotaGrant
 from muster_entitlements.domain.seats import HeldSeat, SeatState
 from muster_entitlements.handlers.lookups import known_pool
 from muster_entitlements.publishing.snapshots import agency_access, subjects_access
-from muster_entitlements.repository import grants, pools, quota_uses, snapshots, windows
+from muster_entitlements.repository import grants, pools, quota_uses, snapshots, usage, windows
 from muster_runtime.context import Context
 from muster_runtime.database import writes
-from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.database.transactions import Connection, UnitOfWork
 
 
 async def publish_agency(uow: UnitOfWork, agency_id: str, cause: str | None = None) -> None:
     """Publish an agency's access as the tables have it now; nothing if it has no pool."""
     pool = await pools.find_pool(uow.connection, agency_id)
     if pool is not None:
-        opened = await windows.list_windows(uow.connection, agency_id, pool.enrollment_id)
-        standing = await grants.list_standing(uow.connection, agency_id, (), uow.now)
-        used = await snapshots.find_agency_uses(uow.connection, agency_id, uow.now)
-        uow.publish_state(agency_access(pool, opened, standing, used), causation_id=cause)
+        uow.publish_state(await find_access(uow.connection, pool, uow.now), causation_id=cause)
+
+
+async def find_access(connection: Connection, pool: Pool, now: datetime) -> AgencyAccess:
+    """An agency's access as the tables have it at an instant."""
+    opened = await windows.list_windows(connection, pool.agency_id, pool.enrollment_id)
+    numbers = {window.catalog_number for window in opened.values()}
+    versions = await usage.find_versions(connection, numbers, packaged_catalog())
+    quotas = {key: versions[window.catalog_number].known(key).stated_quota for key, window in opened.items()}
+    standing = await grants.list_standing(connection, pool.agency_id, (), now)
+    own = await snapshots.find_agency_own(connection, pool.agency_id, now)
+    return agency_access(pool, opened, quotas, replace(own, grants=tuple(standing)))
 
 
 async def publish_new_seats(
@@ -47,20 +58,28 @@ async def publish_subjects(uow: UnitOfWork, agency_id: str, subject_refs: Sequen
     erase_seats(uow, agency_id, [subject_ref for subject_ref in subject_refs if subject_ref not in held])
 
 
-async def publish_uses(uow: UnitOfWork, uses: Sequence[PublishedUse]) -> None:
-    """Store and publish how much of quotas is used: of people with their seats, of agencies with all else of theirs.
-
-    A person may report use without having a seat. There is no copy then.
-    """
-    await writes.execute(uow.connection, quota_uses.save_uses(uses))
-    subjects: dict[str, list[str]] = {}
-    for use in uses:
-        subjects.setdefault(use.agency_id, []).append(use.subject_ref)
+async def publish_uses(uow: UnitOfWork, uses: Sequence[PublishedUse], spent: Sequence[QuotaGrant]) -> None:
+    """Store and publish how much of quotas is used, and that grants of further uses are spent."""
+    if uses:
+        await writes.execute(uow.connection, quota_uses.save_uses(uses))
+    subjects: dict[str, set[str]] = {}
+    changed: list[PublishedUse | QuotaGrant] = [*uses, *spent]
+    for each in changed:
+        subjects.setdefault(each.agency_id, set()).add(each.subject_ref)
     for agency_id, subject_refs in subjects.items():
-        if WHOLE_AGENCY in subject_refs:
-            await publish_agency(uow, agency_id)
-        if people := [subject_ref for subject_ref in subject_refs if subject_ref != WHOLE_AGENCY]:
-            await _publish_held(uow, agency_id, people)
+        await publish_holders(uow, agency_id, subject_refs)
+
+
+async def publish_holders(uow: UnitOfWork, agency_id: str, subject_refs: Collection[str]) -> None:
+    """Publish what people, or their whole agency, have now.
+
+    A person may have a quota, or report use, without having a seat. There is no copy then.
+    """
+    people = sorted(set(subject_refs) - {WHOLE_AGENCY})
+    if WHOLE_AGENCY in subject_refs:
+        await publish_agency(uow, agency_id)
+    if people:
+        await _publish_held(uow, agency_id, people)
 
 
 async def _publish_held(uow: UnitOfWork, agency_id: str, subject_refs: Sequence[str]) -> Container[str]:

@@ -7,16 +7,19 @@ from muster_contracts.entitlements import (
     AccessPhase,
     AgencyAccess,
     FeatureTimeline,
+    FurtherUses,
     GrantedAccess,
+    QuotaTerms,
     QuotaUse,
     SubjectAccess,
     SubjectAccessErased,
 )
+from muster_entitlements.domain.catalog import Quota
 from muster_entitlements.domain.grants import Grant
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.quotas import PublishedUse
 from muster_entitlements.domain.seats import HeldSeat
-from muster_entitlements.domain.snapshots import NOTHING, Own
+from muster_entitlements.domain.snapshots import NOTHING, FurtherUse, Own
 from muster_entitlements.domain.windows import Window
 
 # Stands for a person's reference in a record that many people share.
@@ -24,9 +27,9 @@ _PLACE = "{}"
 
 
 def agency_access(
-    pool: Pool, windows: Mapping[str, Window], grants: Iterable[Grant], uses: Iterable[PublishedUse]
+    pool: Pool, windows: Mapping[str, Window], quotas: Mapping[str, Quota | None], shared: Own
 ) -> AgencyAccess:
-    """All access of an agency, with its windows by feature, its grants, and the use of its own quotas."""
+    """All access of an agency: its windows and quotas by feature, and what its people share."""
     return AgencyAccess(
         agency_id=pool.agency_id,
         revision=pool.revision,
@@ -37,9 +40,10 @@ def agency_access(
         withdrawn_at=pool.withdrawn_at,
         ended=pool.ended,
         cap=pool.cap,
-        features=[_timeline(window) for _, window in sorted(windows.items())],
-        grants=granted(grants),
-        quotas=used(uses),
+        features=[_timeline(window, quotas.get(key)) for key, window in sorted(windows.items())],
+        grants=granted(shared.grants),
+        quotas=used(shared.uses),
+        further_uses=further_uses(shared.further),
     )
 
 
@@ -61,6 +65,7 @@ def subjects_access(
             trial_began_at=seat.began_at,
             grants=granted(has.grants),
             quotas=used(has.uses),
+            further_uses=further_uses(has.further),
         )
         return encode(access) or b""
 
@@ -99,6 +104,7 @@ def used(uses: Iterable[PublishedUse]) -> list[QuotaUse]:
             feature=use.feature,
             used=use.used,
             quota=use.quota,
+            charged=use.charged,
             period_starts_at=use.starts_at,
             period_ends_at=use.ends_at,
         )
@@ -106,10 +112,16 @@ def used(uses: Iterable[PublishedUse]) -> list[QuotaUse]:
     ]
 
 
-def _timeline(window: Window) -> FeatureTimeline:
+def further_uses(further: Iterable[FurtherUse]) -> list[FurtherUses]:
+    """Further uses as records of the topic have them."""
+    return [FurtherUses(feature=each.feature, starts_at=each.starts_at, ends_at=each.ends_at) for each in further]
+
+
+def _timeline(window: Window, quota: Quota | None) -> FeatureTimeline:
     phases = [AccessPhase(starts_at=window.starts_at, mode=window.mode)]
     if window.grace_ends_at is not None:
         phases.append(AccessPhase(starts_at=window.ends_at, mode=window.mode))
     after = AccessPhase(starts_at=window.closes_at(), mode=window.mode_after, monthly_quota=window.monthly_quota_after)
     seat_days = None if window.seat_trial is None else window.seat_trial.days
-    return FeatureTimeline(feature=window.feature, phases=[*phases, after], seat_days=seat_days)
+    terms = None if quota is None else QuotaTerms(limit=quota.limit, enforced=quota.hard and not quota.report_only)
+    return FeatureTimeline(feature=window.feature, phases=[*phases, after], quota=terms, seat_days=seat_days)

@@ -50,6 +50,8 @@ async def find_pool_and_standing(
                 where agency_id = pool.agency_id and subject_ref = $2 and revoked_at is null
             ) or exists (
                 select from quota_use where agency_id = pool.agency_id and subject_ref = $2
+            ) or exists (
+                select from quota_grant where agency_id = pool.agency_id and subject_ref = $2 and spent < amount
             ) as owning
         from pool
         where agency_id = $1

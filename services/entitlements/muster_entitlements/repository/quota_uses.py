@@ -12,14 +12,15 @@ def save_uses(uses: Sequence[PublishedUse]) -> Write:
     return (
         """
         saved_uses as (
-            insert into quota_use (agency_id, subject_ref, feature, used, quota, starts_at, ends_at)
+            insert into quota_use (agency_id, subject_ref, feature, used, charged, quota, starts_at, ends_at)
             select *
             from unnest(
-                $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::timestamptz[]
+                $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[],
+                $7::timestamptz[], $8::timestamptz[]
             )
             on conflict (agency_id, subject_ref, feature) do update
             set
-                used = excluded.used, quota = excluded.quota,
+                used = excluded.used, charged = excluded.charged, quota = excluded.quota,
                 starts_at = excluded.starts_at, ends_at = excluded.ends_at
         )
         """,

@@ -5,11 +5,13 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from asyncpg import Record
+
 from muster_contracts.entitlements import AccessMode
 from muster_entitlements.domain.grants import Grant
 from muster_entitlements.domain.quotas import PublishedUse
 from muster_entitlements.domain.seats import HeldSeat, SeatState
-from muster_entitlements.domain.snapshots import Own
+from muster_entitlements.domain.snapshots import FurtherUse, Own
 from muster_runtime.database.transactions import Connection
 
 
@@ -61,52 +63,72 @@ def _to_seat(columns: Mapping[str, Any]) -> HeldSeat:
 async def find_own(
     connection: Connection, agency_id: str, subject_refs: Iterable[str], now: datetime
 ) -> dict[str, Own]:
-    """What these subjects alone have at an instant or later, by subject; none of who has nothing."""
+    """What these people alone have at an instant or later, by subject; none of who has nothing."""
     rows = await connection.fetch(
         """
         select
             subject_ref, feature, starts_at, ends_at, grant_id, mode, monthly_quota, reason,
-            null::bigint as used, null::bigint as quota
+            null::bigint as used, null::bigint as charged, null::bigint as quota
         from entitlement_grant
         where
             agency_id = $1 and revoked_at is null and (ends_at is null or ends_at > $3)
             and subject_ref = any(string_to_array($2, E'\n'))
         union all
-        select subject_ref, feature, starts_at, ends_at, null, null, null, null, used, quota
+        select subject_ref, feature, starts_at, ends_at, null, null, null, null, used, charged, quota
         from quota_use
         where agency_id = $1 and ends_at > $3 and subject_ref = any(string_to_array($2, E'\n'))
-        order by grant_id, feature
+        union all
+        select subject_ref, feature, starts_at, ends_at, null, null, null, null, null, null, null
+        from quota_grant
+        where
+            agency_id = $1 and spent < amount and (ends_at is null or ends_at > $3)
+            and subject_ref = any(string_to_array($2, E'\n'))
+        order by grant_id, feature, starts_at, ends_at
         """,
         agency_id,
         "\n".join(subject_refs),
         now,
     )
-    found: defaultdict[str, tuple[list[Grant], list[PublishedUse]]] = defaultdict(lambda: ([], []))
-    for subject_ref, feature, starts_at, ends_at, grant_id, mode, monthly_quota, reason, used, quota in rows:
-        grants, uses = found[subject_ref]
-        if grant_id is None:
-            uses.append(PublishedUse(agency_id, subject_ref, feature, used, quota, starts_at, ends_at))
-        else:
-            access = AccessMode(mode)
-            grants.append(
-                Grant(grant_id, agency_id, feature, subject_ref, access, monthly_quota, starts_at, ends_at, reason)
-            )
-    return {subject_ref: Own(tuple(grants), tuple(uses)) for subject_ref, (grants, uses) in found.items()}
+    found: defaultdict[str, list[Record]] = defaultdict(list)
+    for row in rows:
+        found[row["subject_ref"]].append(row)
+    return {subject_ref: _to_own(agency_id, own) for subject_ref, own in found.items()}
 
 
-async def find_agency_uses(connection: Connection, agency_id: str, now: datetime) -> list[PublishedUse]:
-    """What is used at an instant of the quotas that are the whole agency's."""
+async def find_agency_own(connection: Connection, agency_id: str, now: datetime) -> Own:
+    """What all people of an agency share at an instant or later: its quotas' use, and further uses."""
     rows = await connection.fetch(
         """
-        select agency_id, subject_ref, feature, used, quota, starts_at, ends_at
+        select subject_ref, feature, starts_at, ends_at, null as grant_id, used, charged, quota
         from quota_use
         where agency_id = $1 and subject_ref = '' and ends_at > $2
-        order by feature
+        union all
+        select subject_ref, feature, starts_at, ends_at, null, null, null, null
+        from quota_grant
+        where agency_id = $1 and subject_ref = '' and spent < amount and (ends_at is null or ends_at > $2)
+        order by feature, starts_at, ends_at
         """,
         agency_id,
         now,
     )
-    return [PublishedUse(**row) for row in rows]
+    return _to_own(agency_id, rows)
+
+
+def _to_own(agency_id: str, rows: Iterable[Record]) -> Own:
+    """From rows that are a grant if they have its ID, a use if they say how much, and further uses otherwise."""
+    grants, uses, further = [], [], []
+    for row in rows:
+        span = row["starts_at"], row["ends_at"]
+        if row["grant_id"] is not None:
+            mode = AccessMode(row["mode"])
+            of = row["feature"], row["subject_ref"], mode, row["monthly_quota"]
+            grants.append(Grant(row["grant_id"], agency_id, *of, *span, row["reason"]))
+        elif row["used"] is not None:
+            amounts = row["used"], row["charged"], row["quota"]
+            uses.append(PublishedUse(agency_id, row["subject_ref"], row["feature"], *amounts, *span))
+        else:
+            further.append(FurtherUse(row["feature"], *span))
+    return Own(tuple(grants), tuple(uses), tuple(further))
 
 
 async def is_publishing(connection: Connection, topic: str, agency_id: str) -> bool:

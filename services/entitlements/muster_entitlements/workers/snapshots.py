@@ -10,17 +10,25 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from muster_contracts import MalformedRecord, read_headers
 from muster_contracts.codec import subject_of
-from muster_contracts.entitlements import AgencyAccess, GrantedAccess, QuotaUse, SubjectAccess, SubjectAccessErased
+from muster_contracts.entitlements import (
+    AgencyAccess,
+    FurtherUses,
+    GrantedAccess,
+    QuotaUse,
+    SubjectAccess,
+    SubjectAccessErased,
+)
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.snapshots import NOTHING
-from muster_entitlements.handlers.snapshots import publish_agency, publish_subjects
-from muster_entitlements.publishing.snapshots import agency_access, granted, used
-from muster_entitlements.repository import grants, pools, snapshots, windows
+from muster_entitlements.handlers.snapshots import find_access, publish_agency, publish_subjects
+from muster_entitlements.publishing.snapshots import further_uses, granted, used
+from muster_entitlements.repository import pools, snapshots
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import EVERY_AGENCY, Connection, Database, UnitOfWork
 from muster_runtime.messaging.connection import KafkaConnection
@@ -41,8 +49,10 @@ PATIENCE_SECONDS = 10.0
 # What a command changes between the reading of the tables and of the topic is a difference once, but not so often.
 _LOOKS = 3
 
-# A seat's generation, its state, when its trial began, and the grants and used quotas of the person.
-_Standing = tuple[int, str, datetime | None, tuple[GrantedAccess, ...], tuple[QuotaUse, ...]]
+_Lasting = TypeVar("_Lasting", GrantedAccess, FurtherUses)
+
+# A seat's generation, its state, when its trial began, and the person's grants, used quotas, and further uses.
+_Standing = tuple[int, str, datetime | None, tuple[GrantedAccess, ...], tuple[QuotaUse, ...], tuple[FurtherUses, ...]]
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ class Folded:
             self.agencies[agency.agency_id] = agency
         elif envelope.type == SubjectAccess.event_type:
             access = SubjectAccess.model_validate_json(record.value or b"")
-            own = tuple(access.grants), tuple(access.quotas)
+            own = tuple(access.grants), tuple(access.quotas), tuple(access.further_uses)
             standing = (access.generation, str(access.seat), access.trial_began_at, *own)
             self.seats[access.agency_id][access.subject_ref] = self._standings.setdefault(standing, standing)
         elif envelope.type == SubjectAccessErased.event_type:
@@ -157,11 +167,8 @@ class Snapshot:
             told = self._folded.agencies.get(agency_id)
             if pool is None:
                 return Suspects(agency_id, told is not None, frozenset(), "entitlements does not know the agency yet")
-            opened = await windows.list_windows(connection, agency_id, pool.enrollment_id)
             now = self._database.clock.now()
-            shared = await grants.list_standing(connection, agency_id, (), now)
-            uses = await snapshots.find_agency_uses(connection, agency_id, now)
-            access = agency_access(pool, opened, shared, uses)
+            access = await find_access(connection, pool, now)
             itself = told is None or _as_of(told, access.revision, now) != access
             return Suspects(agency_id, itself, frozenset(await self._differing(connection, pool, now)))
 
@@ -177,8 +184,8 @@ class Snapshot:
             for _, subject_ref, seat in step:
                 held.add(subject_ref)
                 has = own.get(subject_ref, NOTHING)
-                granted_and_used = tuple(granted(has.grants)), tuple(used(has.uses))
-                standing = (pool.generation, seat.state, seat.began_at, *granted_and_used)
+                owned = tuple(granted(has.grants)), tuple(used(has.uses)), tuple(further_uses(has.further))
+                standing = (pool.generation, seat.state, seat.began_at, *owned)
                 if _standing_at(told.get(subject_ref), now) != standing:
                     differing.add(subject_ref)
             after = step[-1][0]
@@ -211,17 +218,22 @@ def _as_of(access: AgencyAccess, revision: int, now: datetime) -> AgencyAccess:
 
     Seats increase the revision, and grants and periods end by themselves.
     """
-    lasting = {"grants": list(_lasting(access.grants, now)), "quotas": list(_present(access.quotas, now))}
+    lasting = {
+        "grants": list(_lasting(access.grants, now)),
+        "quotas": list(_present(access.quotas, now)),
+        "further_uses": list(_lasting(access.further_uses, now)),
+    }
     return access.model_copy(update={"revision": revision, **lasting})
 
 
 def _standing_at(standing: _Standing | None, now: datetime) -> _Standing | None:
     if standing is None or not any(standing[3:]):
         return standing
-    return (*standing[:3], _lasting(standing[3], now), _present(standing[4], now))
+    grants, quotas, further = standing[3:]
+    return (*standing[:3], _lasting(grants, now), _present(quotas, now), _lasting(further, now))
 
 
-def _lasting(grants: Iterable[GrantedAccess], now: datetime) -> tuple[GrantedAccess, ...]:
+def _lasting(grants: Iterable[_Lasting], now: datetime) -> tuple[_Lasting, ...]:
     return tuple(grant for grant in grants if grant.ends_at is None or grant.ends_at > now)
 
 

@@ -1,0 +1,51 @@
+"""The client of the snapshots where it has no copy, or an old one: it asks the service over HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import uvicorn
+
+from muster_contracts.entitlements import SubjectAccess
+from muster_entitlements_client import EntitlementsClient, HttpChecks, NotReady, Stale
+from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.lives import DAY
+from tests.integration.entitlements.test_snapshots import following
+
+
+async def test_what_the_copy_cannot_answer_is_asked_of_the_service(entitlements: Entitlements) -> None:
+    """Its Kafka cannot be reached, or what it has is too old."""
+    await entitlements.enroll(cap=10)
+    assert (await entitlements.assign(1)).status_code == 201
+    [access] = await entitlements.eventually(lambda: entitlements.service.published(SubjectAccess))
+    subject = access.data.subject_ref
+    async with served(entitlements) as url:
+        ask = HttpChecks(url, token=lambda: entitlements.service.token("entitlements:read"))
+        async with EntitlementsClient({"bootstrap_servers": "127.0.0.1:1"}, fallback=ask) as client:
+            with pytest.raises(NotReady):
+                client.check(subject)
+            with pytest.raises(NotReady):
+                await client.check_or_ask(subject)  # of which agency?
+            answer = await client.check_or_ask(subject, "deep-research", agency_id="NASA")
+            assert (answer.verdict, answer.reason, answer.valid_until) == ("allowed", "window_open", START + 60 * DAY)
+            assert (await client.check_or_ask(subject, agency_id="NASA")).reason == "seat_assigned"
+            await entitlements.eventually(lambda: client.failure)
+        async with following(entitlements, fallback=ask, max_staleness_seconds=0.0) as stale:
+            with pytest.raises(Stale, match="more than 0 s"):
+                stale.check(subject)
+            assert (await stale.check_or_ask(subject, "deep-research")).revision == 2
+
+
+@asynccontextmanager
+async def served(entitlements: Entitlements) -> AsyncIterator[str]:
+    """The service's address, for clients that are not the test's own."""
+    server = uvicorn.Server(uvicorn.Config(entitlements.service.process.app, port=0, lifespan="off", log_level="error"))
+    serving = asyncio.create_task(server.serve())
+    try:
+        await entitlements.eventually(lambda: server.started)
+        [listening] = server.servers[0].sockets
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
