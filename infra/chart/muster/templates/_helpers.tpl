@@ -97,9 +97,9 @@ leastGraceSeconds, partitions (the most of any topic that it reads), and scaled:
 {{ dict "items" $items | toJson }}
 {{- end }}
 
-{{/* Seconds that an api pod keeps serving after its termination begins, until every node knows. */}}
+{{/* Seconds that an api pod keeps serving after its termination begins, until every node knows: a busy one learns it late. */}}
 {{- define "muster.preStopSeconds" -}}
-5
+15
 {{- end }}
 
 {{/*
