@@ -33,7 +33,8 @@ async def find_access(connection: Connection, pool: Pool, now: datetime) -> Agen
     opened = await windows.list_windows(connection, pool.agency_id, pool.enrollment_id)
     numbers = {window.catalog_number for window in opened.values()}
     versions = await usage.find_versions(connection, numbers, packaged_catalog())
-    quotas = {key: versions[window.catalog_number].known(key).stated_quota for key, window in opened.items()}
+    features = {key: versions[window.catalog_number].features.get(key) for key, window in opened.items()}
+    quotas = {key: feature.stated_quota for key, feature in features.items() if feature}  # a version may end a feature
     standing = await grants.list_standing(connection, pool.agency_id, (), now)
     own = await snapshots.find_agency_own(connection, pool.agency_id, now)
     return agency_access(pool, opened, quotas, replace(own, grants=tuple(standing)))
