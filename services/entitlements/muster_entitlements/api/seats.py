@@ -1,4 +1,4 @@
-"""The routes of seats that are named by their ID."""
+"""The commands on seats that are named by their ID."""
 
 from functools import partial
 
@@ -6,16 +6,14 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import AgencyId
-from muster_entitlements import queries
-from muster_entitlements.api.parameters import PREFIX, READ, WRITE, SeatId
+from muster_entitlements.api.parameters import PREFIX, WRITE, SeatId
 from muster_entitlements.commands import ActivateSeat, InviteToSeat, ReinstateSeat, RevokeSeat, SuspendSeat
 from muster_entitlements.errors import PoolNotOpen, PoolUnknown, SeatRevokedAlready, SeatStateRefused, SeatUnknown
 from muster_entitlements.handlers import seats
-from muster_entitlements.replies import SeatReply, SeatStateReply
+from muster_entitlements.replies import SeatStateReply
 from muster_runtime.errors import NotFound
-from muster_runtime.http.application import CommandsDep, PageDep, ReaderDep
+from muster_runtime.http.application import CommandsDep
 from muster_runtime.http.problem_responses import COMMON, problem_responses
-from muster_runtime.pagination import Page
 
 router = APIRouter(prefix=PREFIX, tags=["seats"], responses=COMMON)
 
@@ -34,27 +32,6 @@ class RevocationRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     reason: str | None = Field(default=None, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
-
-
-@router.get("/seats", summary="List seats", dependencies=[READ])
-async def list_seats(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> Page[SeatReply]:
-    async with reader.read_people(agency_id) as read:
-        found = await queries.list_seats(read.connection, agency_id, page)
-        read.saw(seat.identified for seat in found.items)
-    return found
-
-
-@router.get(
-    "/seats/{seat_id}",
-    summary="Retrieve a seat",
-    dependencies=[READ],
-    responses=problem_responses(NotFound, SeatUnknown),
-)
-async def read_seat(agency_id: AgencyId, seat_id: SeatId, reader: ReaderDep) -> SeatReply:
-    async with reader.read_people(agency_id) as read:
-        seat = await queries.find_seat(read.connection, agency_id, seat_id)
-        read.saw([seat.identified])
-    return seat
 
 
 @router.post(

@@ -129,13 +129,13 @@ async def _apply(uow: UnitOfWork, kind: SeatBatchKind, pool: Pool, changes: list
     seat_ids = [seat.seat_id for seat, _ in changes]
     match kind:
         case SeatBatchKind.SUSPENSION:
-            await seats.save_suspended(uow.connection, agency_id, seat_ids)
+            await seats.save_suspended(uow.connection, agency_id, seat_ids, _SUSPENDED_FOR)
             await pools.save_revision(uow.connection, agency_id)
             for seat, _ in changes:
                 uow.publish(publishing.seat_suspended(seat, _SUSPENDED_FOR))
             await publish_subjects(uow, agency_id, [seat.subject_ref for seat, _ in changes])
         case SeatBatchKind.REVOCATION:
-            await seats.save_revoked(uow.connection, agency_id, seat_ids, uow.now)
+            await seats.save_revoked(uow.connection, agency_id, seat_ids, SeatRevocationReason.REQUESTED, uow.now)
             await writes.execute(uow.connection, pools.save_seats_in_use(agency_id, -len(changes), limit_met=False))
             revoked = [(seat.seat_id, seat.subject_ref) for seat, _ in changes]
             payloads = publishing.seats_revoked(agency_id, revoked, SeatRevocationReason.REQUESTED)

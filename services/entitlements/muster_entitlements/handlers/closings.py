@@ -88,7 +88,7 @@ async def _revoke(uow: UnitOfWork, closing: Closing, held: Sequence[tuple[str, s
     if not held:
         return
     agency_id, subject_refs = closing.agency_id, [subject_ref for _, subject_ref in held]
-    await seats.save_revoked(uow.connection, agency_id, [seat_id for seat_id, _ in held], uow.now)
+    await seats.save_revoked(uow.connection, agency_id, [seat_id for seat_id, _ in held], closing.reason, uow.now)
     await closings.save_revoked(uow.connection, agency_id, len(held))
     context = Context(uow.context.actor, closing.correlation_id, closing.causation_id, closing.traceparent)
     payloads = publishing.seats_revoked(agency_id, held, closing.reason)

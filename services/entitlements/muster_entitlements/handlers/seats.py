@@ -79,6 +79,7 @@ async def assign_seat(uow: UnitOfWork, command: AssignSeat) -> SeatReply:
         subject_ref=person.subject_ref,
         state=command.state,
         assigned_at=uow.now,
+        unused_since=uow.now.date(),
         email=person.email,
         name=person.name,
     )
@@ -121,7 +122,7 @@ async def suspend_seat(uow: UnitOfWork, command: SuspendSeat) -> SeatStateReply:
     pool = await known_pool(uow, command.agency_id)
     seat, state = await _seat_for(uow, command.agency_id, command.seat_id, SeatAction.SUSPEND)
     if state is not seat.state:
-        await seats.save_suspended(uow.connection, seat.agency_id, [seat.seat_id])
+        await seats.save_suspended(uow.connection, seat.agency_id, [seat.seat_id], command.reason)
         await pools.save_revision(uow.connection, pool.agency_id)
         uow.publish(publishing.seat_suspended(seat, command.reason))
         await publish_subjects(uow, seat.agency_id, [seat.subject_ref])
@@ -173,9 +174,10 @@ async def revoke_seat(uow: UnitOfWork, command: RevokeSeat) -> SeatStateReply:
     pool = await known_pool(uow, command.agency_id)
     seat = await known_seat(uow, command.agency_id, command.seat_id)
     if seat.state is not SeatState.REVOKED:
-        await seats.save_revoked(uow.connection, seat.agency_id, [seat.seat_id], uow.now)
+        reason = SeatRevocationReason.REQUESTED
+        await seats.save_revoked(uow.connection, seat.agency_id, [seat.seat_id], reason, uow.now)
         await writes.execute(uow.connection, pools.save_seats_in_use(pool.agency_id, -1, limit_met=False))
-        uow.publish(publishing.seat_revoked(seat, SeatRevocationReason.REQUESTED))
+        uow.publish(publishing.seat_revoked(seat, reason))
         uow.publish(publishing.person_erased(seat))
         uow.publish_state(access_erased(seat.agency_id, seat.subject_ref))
     return record_change(uow, "RevokeSeat", seat, SeatState.REVOKED, command.reason)

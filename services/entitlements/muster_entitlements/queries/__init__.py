@@ -1,4 +1,4 @@
-"""The read side: pools, windows, seats, policies, and operations."""
+"""The read side: pools, windows, policies, and operations."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -6,31 +6,18 @@ from datetime import datetime
 from muster_entitlements.domain.operations import Operation
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.windows import Window
-from muster_entitlements.errors import OperationUnknown, PoolUnknown, SeatUnknown, WindowUnknown
+from muster_entitlements.errors import OperationUnknown, PoolUnknown, WindowUnknown
 from muster_entitlements.replies import (
     OperationReply,
     PoolReply,
     SeatPolicyReply,
-    SeatReply,
     WindowPreviewReply,
     WindowReply,
 )
 from muster_entitlements.repository import operations, policies, pools
 from muster_entitlements.repository.windows import find_windows, to_window
 from muster_runtime.database.transactions import Connection
-from muster_runtime.pagination import Page, Pagination
-
-# A seat of an earlier generation reads as revoked: its row waits to be revoked.
-_SEAT = """
-    select
-        s.seat_id, s.subject_ref, s.assigned_at, s.activated_at, s.revoked_at,
-        case when s.generation = p.generation then s.state else 'revoked' end as state,
-        case when s.generation = p.generation then s.invited_until end as invited_until,
-        case when s.generation = p.generation then s.email end as email,
-        case when s.generation = p.generation then s.name end as name
-    from seat as s
-    join pool as p using (agency_id)
-"""
+from muster_runtime.pagination import Page
 
 
 async def find_pool(connection: Connection, agency_id: str, now: datetime) -> PoolReply:
@@ -79,30 +66,6 @@ async def preview_change(
     if before is None or before.enrollment_id != pool.enrollment_id:
         raise WindowUnknown(agency_id, window_id)
     return WindowPreviewReply.of(before, change(before, pool, now), pool, now)
-
-
-async def list_seats(connection: Connection, agency_id: str, page: Pagination) -> Page[SeatReply]:
-    """Seats of an agency, held and revoked, oldest first."""
-    rows = await connection.fetch(
-        f"""
-        {_SEAT}
-        where agency_id = $1 and seat_id > $2
-        order by seat_id
-        limit $3
-        """,
-        agency_id,
-        page.after or "",
-        page.rows,
-    )
-    return page.make([SeatReply(**row) for row in rows], key=lambda seat: seat.seat_id)
-
-
-async def find_seat(connection: Connection, agency_id: str, seat_id: str) -> SeatReply:
-    """A seat with its holder. Raises SeatUnknown."""
-    row = await connection.fetchrow(f"{_SEAT} where agency_id = $1 and seat_id = $2", agency_id, seat_id)
-    if row is None:
-        raise SeatUnknown(agency_id, seat_id)
-    return SeatReply(**row)
 
 
 async def find_operation(connection: Connection, agency_id: str, operation_id: str, now: datetime) -> OperationReply:

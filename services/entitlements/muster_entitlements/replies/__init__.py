@@ -36,6 +36,10 @@ class SeatReply(BaseModel):
     invited_until: Instant | None = None
     activated_at: Instant | None = None
     revoked_at: Instant | None = None
+    reason: str | None = Field(default=None, description="Why the seat is suspended or revoked: a public keyword.")
+    unused_since: date | None = Field(
+        default=None, description="The day, UTC, of the last use; of a seat without use, that of the assignment."
+    )
     email: str | None = None
     name: str | None = None
 

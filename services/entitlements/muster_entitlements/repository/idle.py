@@ -5,6 +5,7 @@ from datetime import date, datetime
 
 from asyncpg import Record
 
+from muster_contracts.entitlements import SeatRevocationReason
 from muster_entitlements.domain.seats import Seat, SeatState
 from muster_runtime.database.transactions import Connection
 
@@ -60,7 +61,7 @@ async def save_reclaimed(connection: Connection, step: Step, due_at: datetime, n
     """Revoke the marked seats that are due and were not used since, and delete their holders' data."""
     rows = await connection.fetch(
         """
-        update seat set state = 'revoked', revoked_at = $5, email = null, name = null
+        update seat set state = 'revoked', reason = $6, revoked_at = $5, email = null, name = null
         where
             agency_id = $1 and seat_id > $2 and ($3::text is null or seat_id <= $3)
             and state in ('assigned', 'active') and idle_reclaim_at <= $4
@@ -72,6 +73,7 @@ async def save_reclaimed(connection: Connection, step: Step, due_at: datetime, n
         step.until,
         due_at,
         now,
+        SeatRevocationReason.INACTIVITY,
     )
     return _in_order(rows)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
+from muster_contracts.entitlements import SeatRevocationReason
 from muster_entitlements.domain.people import Person
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.seats import Seat, SeatState
@@ -213,22 +214,23 @@ async def save_uses(connection: Connection, last: Mapping[tuple[str, str], date]
     return _in_order(rows)
 
 
-async def save_suspended(connection: Connection, agency_id: str, seat_ids: Sequence[str]) -> None:
-    """Set seats to suspended."""
+async def save_suspended(connection: Connection, agency_id: str, seat_ids: Sequence[str], reason: str) -> None:
+    """Set seats to suspended, for a public reason."""
     await connection.execute(
         """
-        update seat set state = 'suspended', idle_reclaim_at = null
+        update seat set state = 'suspended', reason = $3, idle_reclaim_at = null
         where agency_id = $1 and seat_id = any($2::text[])
         """,
         agency_id,
         seat_ids,
+        reason,
     )
 
 
 async def save_reinstated(connection: Connection, seat: Seat, state: SeatState, today: date) -> None:
     """Set a suspended seat to its next state; its idle days restart."""
     await connection.execute(
-        "update seat set state = $3, idle_since = $4 where agency_id = $1 and seat_id = $2",
+        "update seat set state = $3, reason = null, idle_since = $4 where agency_id = $1 and seat_id = $2",
         seat.agency_id,
         seat.seat_id,
         state,
@@ -259,16 +261,19 @@ async def save_transferred(
     )
 
 
-async def save_revoked(connection: Connection, agency_id: str, seat_ids: Sequence[str], now: datetime) -> None:
+async def save_revoked(
+    connection: Connection, agency_id: str, seat_ids: Sequence[str], reason: SeatRevocationReason, now: datetime
+) -> None:
     """Set seats to revoked, and delete their holders' data."""
     await connection.execute(
         """
         update seat
-        set state = 'revoked', revoked_at = $3, invited_until = null, email = null, name = null
+        set state = 'revoked', reason = $3, revoked_at = $4, invited_until = null, email = null, name = null
         where agency_id = $1 and seat_id = any($2::text[])
         """,
         agency_id,
         seat_ids,
+        reason,
         now,
     )
 

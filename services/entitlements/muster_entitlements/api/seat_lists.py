@@ -1,0 +1,117 @@
+"""The routes that show seats: who holds one, who held it before, and how many there are."""
+
+import re
+from datetime import date
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BeforeValidator
+
+from muster_contracts import AgencyId
+from muster_entitlements.api.parameters import LONGEST_SUBJECT, PREFIX, READ, SeatId
+from muster_entitlements.domain.people import Directory
+from muster_entitlements.domain.seats import SeatState
+from muster_entitlements.errors import SeatUnknown
+from muster_entitlements.queries import seats as queries
+from muster_entitlements.queries.seats import SeatSearch
+from muster_entitlements.replies import SeatReply
+from muster_entitlements.replies.seats import SeatCountsReply, SeatVersionReply
+from muster_runtime.errors import InvalidInput, NotFound
+from muster_runtime.http.application import PageDep, ReaderDep
+from muster_runtime.http.problem_responses import COMMON, problem_responses
+from muster_runtime.pagination import Page
+
+
+def _written(value: object) -> object:
+    """Pydantic takes a number, too, for seconds or milliseconds since 1970."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        return value
+    raise ValueError("must be a day such as 2025-08-06")
+
+
+WrittenDay = Annotated[date, BeforeValidator(_written)]
+
+_SUBJECT = Query(max_length=LONGEST_SUBJECT, description="An e-mail address or a subject reference.")
+
+
+def make_router(directory: Directory) -> APIRouter:
+    """The routes, which turn addresses into subject references with the directory."""
+    router = APIRouter(prefix=PREFIX, tags=["seats"], responses=COMMON)
+
+    @router.get("/seats", summary="List seats", dependencies=[READ])
+    async def list_seats(
+        agency_id: AgencyId,
+        reader: ReaderDep,
+        page: PageDep,
+        address: Annotated[
+            str | None, Query(max_length=LONGEST_SUBJECT, description="Seats of the person with this e-mail address.")
+        ] = None,
+        subject: Annotated[str | None, _SUBJECT] = None,
+        state: Annotated[SeatState | None, Query(description="Seats in this state.")] = None,
+        unused_since: Annotated[
+            WrittenDay | None,
+            Query(description="Held seats that nobody has used on this day, UTC, or later."),
+        ] = None,
+    ) -> Page[SeatReply]:
+        """Shows seats that meet every condition, held and revoked, oldest first."""
+        search = SeatSearch(
+            address_ref=None if address is None else _address_ref(directory, agency_id, address),
+            subject_ref=None if subject is None else directory.subject_ref(agency_id, subject),
+            state=state,
+            unused_since=unused_since,
+        )
+        async with reader.read_people(agency_id) as read:
+            found = await queries.list_seats(read.connection, agency_id, search, page)
+            read.saw(seat.identified for seat in found.items)
+        return found
+
+    @router.get(
+        "/seats/{seat_id}",
+        summary="Retrieve a seat",
+        dependencies=[READ],
+        responses=problem_responses(NotFound, SeatUnknown),
+    )
+    async def read_seat(agency_id: AgencyId, seat_id: SeatId, reader: ReaderDep) -> SeatReply:
+        async with reader.read_people(agency_id) as read:
+            seat = await queries.find_seat(read.connection, agency_id, seat_id)
+            read.saw([seat.identified])
+        return seat
+
+    @router.get("/seat-counts", summary="Retrieve the number of seats", dependencies=[READ])
+    async def count_seats(agency_id: AgencyId, reader: ReaderDep) -> SeatCountsReply:
+        """Shows how many seats of the agency are in each state."""
+        async with reader.read(agency_id) as connection:
+            return await queries.count_seats(connection, agency_id)
+
+    @router.get(
+        "/seats/{seat_id}/history",
+        summary="List the history of a seat",
+        dependencies=[READ],
+        responses=problem_responses(NotFound, SeatUnknown),
+    )
+    async def list_seat_history(
+        agency_id: AgencyId, seat_id: SeatId, reader: ReaderDep, page: PageDep
+    ) -> Page[SeatVersionReply]:
+        """Shows who held the seat in which state, oldest first."""
+        async with reader.read(agency_id) as connection:
+            return await queries.list_seat_versions(connection, agency_id, seat_id, page)
+
+    @router.get("/seat-history", summary="List the history of a person", dependencies=[READ])
+    async def list_person_history(
+        agency_id: AgencyId, reader: ReaderDep, page: PageDep, subject: Annotated[str, _SUBJECT]
+    ) -> Page[SeatVersionReply]:
+        """Shows which seats the person held in which states, oldest first."""
+        subject_ref = directory.subject_ref(agency_id, subject)
+        async with reader.read(agency_id) as connection:
+            return await queries.list_person_versions(connection, agency_id, subject_ref, page)
+
+    return router
+
+
+def _address_ref(directory: Directory, agency_id: str, address: str) -> str:
+    """The reference of an address's person. Raises InvalidInput, which names the parameter."""
+    try:
+        return directory.person(agency_id, address, None).subject_ref
+    except InvalidInput as refusal:
+        [error] = refusal.extensions["errors"]
+        raise InvalidInput("address", address, error["rule"]) from refusal

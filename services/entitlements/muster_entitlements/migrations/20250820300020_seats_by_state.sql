@@ -1,0 +1,10 @@
+-- migrate:up transaction:false
+-- muster: expand
+
+-- Seats by their state. Most are assigned; without those, an import does not write the index.
+create index concurrently if not exists seat_by_state
+on seat (agency_id, state, seat_id) where state <> 'assigned';
+
+-- migrate:down transaction:false
+
+drop index concurrently if exists seat_by_state;
