@@ -26,3 +26,8 @@ def new_id(prefix: str, now: datetime) -> str:
         | (random & 0x3FFF_FFFF_FFFF_FFFF)
     )
     return f"{prefix}_{value:032x}"
+
+
+def id_after(prefix: str, instant: datetime) -> str:
+    """A text after every identifier of a thing made up to an instant, and before those of any later millisecond."""
+    return f"{prefix}_{int(instant.timestamp() * 1000) + 1:012x}"

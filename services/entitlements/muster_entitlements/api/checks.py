@@ -1,4 +1,4 @@
-"""The routes of checks: whether people may use a feature now."""
+"""The routes of checks: whether people may use a feature."""
 
 from typing import Annotated
 
@@ -6,10 +6,11 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import AgencyId
-from muster_entitlements.api.parameters import LONGEST_SUBJECT, PREFIX, READ, READ_ALL
+from muster_entitlements.api.parameters import LONGEST_SUBJECT, PREFIX, READ, READ_ALL, AsOfDep
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.errors import FeatureUnknown
 from muster_entitlements.queries import checks as queries
+from muster_entitlements.queries.past_checks import find_past_check
 from muster_entitlements.replies import CheckReply, ChecksReply
 from muster_runtime.errors import InvalidInput, NotFound
 from muster_runtime.http.application import MEBIBYTE, ReaderDep, RuntimeDep, body_limit
@@ -73,10 +74,14 @@ def make_router(directory: Directory) -> APIRouter:
         feature: Annotated[
             str | None, Query(description="A feature of the catalog. Default: check only the seat.")
         ] = None,
+        *,
+        as_of: AsOfDep,
     ) -> CheckReply:
-        """Shows whether a person may use a feature now, and why."""
+        """Shows whether a person may use a feature now, or could at a past instant, and why."""
         pair = queries.Pair(agency_id, directory.subject_ref(agency_id, subject), feature)
         async with reader.read(agency_id) as connection:
+            if as_of is not None:
+                return await find_past_check(connection, pair, as_of)
             return await queries.find_check(connection, pair, runtime.clock.now())
 
     @router.post(f"{PREFIX}/checks", summary="Check access in bulk", dependencies=[READ])

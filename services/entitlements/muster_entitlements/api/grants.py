@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from muster_contracts import AgencyId
 from muster_contracts.entitlements import AccessMode
-from muster_entitlements.api.parameters import LONGEST_SUBJECT, OPERATE, PREFIX, READ
+from muster_entitlements.api.parameters import LONGEST_SUBJECT, OPERATE, PREFIX, READ, RecordedAtDep
 from muster_entitlements.commands import GrantFeature, RevokeGrant
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.errors import FeatureUnknown, GrantEnded, GrantOverlaps, GrantUnknown, PoolUnknown
@@ -60,10 +60,12 @@ def make_router(directory: Directory) -> APIRouter:
 
     @router.get("", summary="List grants", dependencies=[READ])
     async def list_grants(
-        agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep, page: PageDep
+        agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep, page: PageDep, recorded: RecordedAtDep
     ) -> Page[GrantReply]:
         """Also those that are over, oldest first."""
         async with reader.read(agency_id) as connection:
+            if recorded is not None:
+                return await queries.list_recorded_grants(connection, agency_id, page, recorded.recorded_at)
             return await queries.list_grants(connection, agency_id, page, runtime.clock.now())
 
     @router.get(

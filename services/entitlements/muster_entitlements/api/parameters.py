@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import Path
+from fastapi import Depends, Path, Query
 
-from muster_runtime.http.application import requires, requires_program
+from muster_entitlements.domain.as_of import AsOf
+from muster_runtime.http.application import RuntimeDep, WrittenInstant, requires, requires_program
 
 PREFIX = "/v1/agencies/{agency_id}"
 
@@ -22,3 +23,26 @@ OPERATE = requires_program("entitlements:operate")
 SeatId = Annotated[str, Path(pattern=r"^seat_[0-9a-f]{32}$")]
 WindowId = Annotated[str, Path(pattern=r"^win_[0-9a-f]{32}$")]
 OperationId = Annotated[str, Path(pattern=r"^bat_[0-9a-f]{32}$")]
+
+At = Annotated[WrittenInstant | None, Query(description="What held at this past instant. Default: what holds now.")]
+RecordedAt = Annotated[
+    WrittenInstant | None, Query(description="What was known at this past instant. Default: what is known now.")
+]
+
+
+async def _as_of(runtime: RuntimeDep, at: At = None, recorded_at: RecordedAt = None) -> AsOf | None:
+    return AsOf.of(at, recorded_at, runtime.clock.now())
+
+
+async def _recorded(runtime: RuntimeDep, recorded_at: RecordedAt = None) -> AsOf | None:
+    return AsOf.of(None, recorded_at, runtime.clock.now())
+
+
+async def _past(runtime: RuntimeDep, at: At = None) -> AsOf | None:
+    return AsOf.of(at, None, runtime.clock.now())
+
+
+# The instants that a request names; None: it asks for the present. Facts that are corrected have two, the others one.
+AsOfDep = Annotated[AsOf | None, Depends(_as_of)]
+RecordedAtDep = Annotated[AsOf | None, Depends(_recorded)]
+AtDep = Annotated[AsOf | None, Depends(_past)]

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import AgencyId
 from muster_entitlements import queries
-from muster_entitlements.api.parameters import OPERATE, PREFIX, READ, WRITE
+from muster_entitlements.api.parameters import OPERATE, PREFIX, READ, WRITE, AsOfDep
 from muster_entitlements.commands import ResizePool, SetSeatPolicy
 from muster_entitlements.domain.seats import DEFAULT_POLICY, SeatPolicy
 from muster_entitlements.errors import CapBelowUse, PoolUnknown
@@ -48,8 +48,10 @@ class SeatPolicyRequest(BaseModel):
 @router.get(
     "/pool", summary="Retrieve the seat pool", dependencies=[READ], responses=problem_responses(NotFound, PoolUnknown)
 )
-async def read_pool(agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep) -> PoolReply:
+async def read_pool(agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep, as_of: AsOfDep) -> PoolReply:
     async with reader.read(agency_id) as connection:
+        if as_of is not None:
+            return await queries.find_past_pool(connection, agency_id, as_of)
         return await queries.find_pool(connection, agency_id, runtime.clock.now())
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BeforeValidator
 
 from muster_contracts import AgencyId
-from muster_entitlements.api.parameters import LONGEST_SUBJECT, PREFIX, READ, SeatId
+from muster_entitlements.api.parameters import LONGEST_SUBJECT, PREFIX, READ, AtDep, SeatId
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.errors import SeatUnknown
@@ -43,6 +43,7 @@ def make_router(directory: Directory) -> APIRouter:
         agency_id: AgencyId,
         reader: ReaderDep,
         page: PageDep,
+        as_of: AtDep,
         address: Annotated[
             str | None, Query(max_length=LONGEST_SUBJECT, description="Seats of the person with this e-mail address.")
         ] = None,
@@ -53,13 +54,20 @@ def make_router(directory: Directory) -> APIRouter:
             Query(description="Held seats that nobody has used on this day, UTC, or later."),
         ] = None,
     ) -> Page[SeatReply]:
-        """Shows seats that meet every condition, held and revoked, oldest first."""
+        """Shows seats that meet every condition, held and revoked, oldest first.
+
+        At a past instant, it shows all that there were, without the addresses and names.
+        """
         search = SeatSearch(
             address_ref=None if address is None else _address_ref(directory, agency_id, address),
             subject_ref=None if subject is None else directory.subject_ref(agency_id, subject),
             state=state,
             unused_since=unused_since,
         )
+        if as_of is not None:
+            _require_all(address=address, subject=subject, state=state, unused_since=unused_since)
+            async with reader.read(agency_id) as connection:
+                return await queries.list_past_seats(connection, agency_id, as_of, page)
         async with reader.read_people(agency_id) as read:
             found = await queries.list_seats(read.connection, agency_id, search, page)
             read.saw(seat.identified for seat in found.items)
@@ -71,7 +79,11 @@ def make_router(directory: Directory) -> APIRouter:
         dependencies=[READ],
         responses=problem_responses(NotFound, SeatUnknown),
     )
-    async def read_seat(agency_id: AgencyId, seat_id: SeatId, reader: ReaderDep) -> SeatReply:
+    async def read_seat(agency_id: AgencyId, seat_id: SeatId, reader: ReaderDep, as_of: AtDep) -> SeatReply:
+        """At a past instant, without the person's address and name."""
+        if as_of is not None:
+            async with reader.read(agency_id) as connection:
+                return await queries.find_past_seat(connection, agency_id, seat_id, as_of)
         async with reader.read_people(agency_id) as read:
             seat = await queries.find_seat(read.connection, agency_id, seat_id)
             read.saw([seat.identified])
@@ -106,6 +118,13 @@ def make_router(directory: Directory) -> APIRouter:
             return await queries.list_person_versions(connection, agency_id, subject_ref, page)
 
     return router
+
+
+def _require_all(**conditions: object) -> None:
+    """Raise InvalidInput for a condition: an earlier instant's seats are in no index."""
+    for name, value in conditions.items():
+        if value is not None:
+            raise InvalidInput(name, value, "must not be given with at: all seats of a past instant are listed")
 
 
 def _address_ref(directory: Directory, agency_id: str, address: str) -> str:

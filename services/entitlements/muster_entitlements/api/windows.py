@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from muster_contracts import AgencyId
 from muster_entitlements import queries
-from muster_entitlements.api.parameters import OPERATE, PREFIX, READ, WindowId
+from muster_entitlements.api.parameters import OPERATE, PREFIX, READ, AsOfDep, WindowId
 from muster_entitlements.commands import CorrectWindowStart, EndWindow, ExtendWindow
 from muster_entitlements.domain import windows as rules
 from muster_entitlements.domain.windows import End, Start
@@ -91,9 +91,17 @@ class WindowStartRequest(_Decision):
         return self
 
 
-@router.get("/windows", summary="List feature windows", dependencies=[READ])
-async def list_windows(agency_id: AgencyId, reader: ReaderDep) -> Page[WindowReply]:
+@router.get(
+    "/windows",
+    summary="List feature windows",
+    dependencies=[READ],
+    responses=problem_responses(NotFound, PoolUnknown),
+)
+async def list_windows(agency_id: AgencyId, reader: ReaderDep, as_of: AsOfDep) -> Page[WindowReply]:
+    """At a past instant, with the starts and ends that are known of them since."""
     async with reader.read(agency_id) as connection:
+        if as_of is not None:
+            return await queries.list_past_windows(connection, agency_id, as_of)
         return await queries.list_windows(connection, agency_id)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 
+from muster_entitlements.domain.as_of import AsOf
 from muster_entitlements.domain.operations import Operation
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.windows import Window
@@ -14,7 +15,7 @@ from muster_entitlements.replies import (
     WindowPreviewReply,
     WindowReply,
 )
-from muster_entitlements.repository import operations, policies, pools
+from muster_entitlements.repository import history, operations, policies, pools
 from muster_entitlements.repository.windows import find_windows, to_window
 from muster_runtime.database.transactions import Connection
 from muster_runtime.pagination import Page
@@ -26,6 +27,11 @@ async def find_pool(connection: Connection, agency_id: str, now: datetime) -> Po
     if pool is None:
         raise PoolUnknown(agency_id)
     return PoolReply.of(pool, now)
+
+
+async def find_past_pool(connection: Connection, agency_id: str, as_of: AsOf) -> PoolReply:
+    """An agency's pool as it was. Raises PoolUnknown."""
+    return PoolReply.of(await _known_past_pool(connection, agency_id, as_of), as_of.at)
 
 
 async def find_seat_policy(connection: Connection, agency_id: str) -> SeatPolicyReply:
@@ -49,6 +55,13 @@ async def list_windows(connection: Connection, agency_id: str) -> Page[WindowRep
         agency_id,
     )
     return Page(items=[WindowReply.of(to_window(row)) for row in rows], next=None)
+
+
+async def list_past_windows(connection: Connection, agency_id: str, as_of: AsOf) -> Page[WindowReply]:
+    """All windows of the enrollment that an agency had, by feature. Raises PoolUnknown."""
+    pool = await _known_past_pool(connection, agency_id, as_of)
+    windows = await history.list_windows(connection, agency_id, pool.enrollment_id, as_of)
+    return Page(items=[WindowReply.of(window) for window in windows], next=None)
 
 
 async def preview_change(
@@ -90,6 +103,13 @@ async def find_results(connection: Connection, agency_id: str, operation_id: str
         number,
     )
     return results
+
+
+async def _known_past_pool(connection: Connection, agency_id: str, as_of: AsOf) -> Pool:
+    pool = await history.find_pool(connection, agency_id, as_of)
+    if pool is None:
+        raise PoolUnknown(agency_id)
+    return pool
 
 
 async def _known_operation(connection: Connection, agency_id: str, operation_id: str) -> Operation:

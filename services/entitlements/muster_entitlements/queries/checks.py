@@ -134,7 +134,7 @@ async def _count(cases: Sequence[tuple[str, Question, Answer]], connection: Conn
     answers = [answer for _, _, answer in cases]
     limited: defaultdict[Limit, list[int]] = defaultdict(list)
     of_quota = [place for place, answer in enumerate(answers) if answer.reason is Reason.QUOTA]
-    limits = await _find_limits(connection, [cases[place][1] for place in of_quota], now)
+    limits = await find_limits(connection, [cases[place][1] for place in of_quota], now)
     for place, limit in zip(of_quota, limits, strict=True):
         if limit is not None:
             limited[limit].append(place)
@@ -145,7 +145,7 @@ async def _count(cases: Sequence[tuple[str, Question, Answer]], connection: Conn
     return answers
 
 
-async def _find_limits(connection: Connection, questions: Sequence[Question], now: datetime) -> list[Limit | None]:
+async def find_limits(connection: Connection, questions: Sequence[Question], now: datetime) -> list[Limit | None]:
     """What limits the use in each question that a quota answers; None of a feature that no catalog has any longer."""
     if not questions:
         return []

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
+from muster_entitlements.domain.as_of import AsOf
 from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.errors import SeatUnknown
 from muster_entitlements.replies import SeatReply
 from muster_entitlements.replies.seats import SeatCountsReply, SeatVersionReply
+from muster_entitlements.repository import history
 from muster_runtime.database.transactions import Connection
+from muster_runtime.identifiers import id_after
 from muster_runtime.pagination import InvalidCursor, Page, Pagination
 
 # A seat of an earlier generation reads as revoked: its row waits to be revoked.
@@ -116,6 +119,25 @@ async def list_seats(connection: Connection, agency_id: str, search: SeatSearch,
 async def find_seat(connection: Connection, agency_id: str, seat_id: str) -> SeatReply:
     """A seat with its holder. Raises SeatUnknown."""
     row = await connection.fetchrow(f"{_SEAT} where agency_id = $1 and seat_id = $2", agency_id, seat_id)
+    if row is None:
+        raise SeatUnknown(agency_id, seat_id)
+    return SeatReply(**row)
+
+
+async def list_past_seats(connection: Connection, agency_id: str, as_of: AsOf, page: Pagination) -> Page[SeatReply]:
+    """Seats of an agency as they were, oldest first."""
+    pool = await history.find_pool(connection, agency_id, as_of)
+    if pool is None:
+        return Page(items=[], next=None)
+    later = id_after("seat", as_of.at)
+    rows = await history.list_seats(connection, pool, as_of, page.after or "", later, page.rows)
+    return page.make([SeatReply(**row) for row in rows], key=lambda seat: seat.seat_id)
+
+
+async def find_past_seat(connection: Connection, agency_id: str, seat_id: str, as_of: AsOf) -> SeatReply:
+    """A seat as it was. Raises SeatUnknown."""
+    pool = await history.find_pool(connection, agency_id, as_of)
+    row = None if pool is None else await history.find_seat_by_id(connection, pool, seat_id, as_of)
     if row is None:
         raise SeatUnknown(agency_id, seat_id)
     return SeatReply(**row)

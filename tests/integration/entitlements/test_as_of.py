@@ -1,0 +1,235 @@
+"""The past: what was answered at an instant is answered again for it, and a correction shows what was known when."""
+
+import random
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from muster_contracts.enrollment import AgencyReinstated, AgencySuspended
+from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.lives import DAY
+from tests.integration.entitlements.test_windows import decision, send, windows
+
+PEOPLE = range(3)
+FEATURES = ("frontier-models", "deep-research", "advanced-voice-mode")
+STEPS = 10
+
+Recorded = dict[str, Any]
+
+
+def text(instant: datetime) -> str:
+    return instant.isoformat().replace("+00:00", "Z")
+
+
+async def get(entitlements: Entitlements, path: str, **params: str) -> Any:
+    reply = await entitlements.get(path, **params)
+    assert reply.status_code == 200, reply.text
+    return reply.json()
+
+
+async def recorded(entitlements: Entitlements, **instants: str) -> Recorded:
+    """All that is answered, or was answered at an instant."""
+    only_at = {name: value for name, value in instants.items() if name == "at"}
+    only_recorded = {name: value for name, value in instants.items() if name == "recorded_at"}
+    return {
+        "pool": await get(entitlements, "pool", **instants),
+        "windows": (await get(entitlements, "windows", **instants))["items"],
+        "grants": (await get(entitlements, "grants", limit="200", **only_recorded))["items"],
+        "seats": [without_person(seat) for seat in (await get(entitlements, "seats", limit="200", **only_at))["items"]],
+        "checks": {
+            (person, feature): without_use(
+                await get(entitlements, "checks", subject=address(person), feature=feature, **instants)
+            )
+            for person in PEOPLE
+            for feature in FEATURES
+        },
+    }
+
+
+def address(person: int) -> str:
+    return f"person.{person}@nasa.gov"
+
+
+def without_person(seat: Mapping[str, Any]) -> Recorded:
+    return {name: value for name, value in seat.items() if name not in {"email", "name", "unused_since"}}
+
+
+def without_use(answer: Mapping[str, Any]) -> Recorded:
+    """Counted use has no history."""
+    return {name: value for name, value in answer.items() if name not in {"used", "remaining"}}
+
+
+class Life:
+    """Random changes of an agency, of which some are refused."""
+
+    def __init__(self, entitlements: Entitlements, chance: random.Random) -> None:
+        self.own = entitlements
+        self.chance = chance
+        self.enrollment = 1
+        self.suspended = False
+
+    async def change(self) -> None:
+        actions = [self._assign, self._assign, self._change_seat, self._change_seat, self._change_seat]
+        actions += [self._grant, self._revoke_grant, self._end_trial, self._extend, self._resize]
+        actions += [self._suspend, self._enroll_again]
+        await self.chance.choice(actions)()
+
+    async def _assign(self) -> None:
+        state = self.chance.choice(["reserved", "invited", "assigned"])
+        await self.own.post("seats", {"email": address(self.chance.choice(PEOPLE)), "state": state})
+
+    async def _change_seat(self) -> None:
+        held = [seat for seat in (await get(self.own, "seats", limit="200"))["items"] if seat["state"] != "revoked"]
+        if not held:
+            return await self._assign()
+        seat, action = self.chance.choice(held), self.chance.choice(ACTIONS)
+        body = {"email": address(self.chance.choice(PEOPLE))} if action == "transfer" else None
+        await self.own.post(f"seats/{seat['seat_id']}/{action}", body)
+        return None
+
+    async def _grant(self) -> None:
+        now = self.own.service.clock.now()
+        feature = self.chance.choice(FEATURES)
+        body = {"feature": feature, "reason": "pilot", "ends_at": text(now + self.chance.randrange(1, 40) * DAY)}
+        if self.chance.random() < 0.5:
+            body["subject"] = address(self.chance.choice(PEOPLE))
+        if feature != "frontier-models" and self.chance.random() < 0.5:
+            body["mode"] = "quota"
+        if self.chance.random() < 0.5:
+            body["starts_at"] = text(now + DAY / 2)
+        await self.own.post("grants", body)
+
+    async def _revoke_grant(self) -> None:
+        for grant in (await get(self.own, "grants"))["items"][:1]:
+            await self.own.post(f"grants/{grant['grant_id']}/revocation", {"reason": "over"})
+
+    async def _end_trial(self) -> None:
+        path = decision(self.own, "end", self.chance.choice(FEATURES), await windows(self.own))
+        await send(self.own, path, "ann", reason="misuse")
+
+    async def _extend(self) -> None:
+        path = decision(self.own, "extension", self.chance.choice(FEATURES), await windows(self.own))
+        end = text(START + self.chance.randrange(61, 120) * DAY)
+        proposed = await send(self.own, path, "ann", ends_at=end, reason="pilot")
+        if proposed.status_code == 202:
+            await send(self.own, f"{proposed.headers['location']}/approval", "bob")
+
+    async def _resize(self) -> None:
+        await self.own.post("pool/resize", {"cap": self.chance.randrange(4, 9)})
+
+    async def _suspend(self) -> None:
+        self.suspended = not self.suspended
+        same: Any = {"agency_id": "NASA", "enrollment_id": self._enrollment_id}
+        now = self.own.service.clock.now()
+        event = (
+            AgencySuspended(**same, reason="atu_lapsed", suspended_at=now)
+            if self.suspended
+            else AgencyReinstated(**same, reinstated_at=now)
+        )
+        await self._publish(event)
+
+    async def _enroll_again(self) -> None:
+        now = self.own.service.clock.now()
+        await self._publish(self.own.withdrawn(self._enrollment_id, at=now))
+        self.enrollment, self.suspended = self.enrollment + 1, False
+        await self._publish(self.own.enrolled(6, self._enrollment_id).model_copy(update={"starts_at": now}))
+
+    @property
+    def _enrollment_id(self) -> str:
+        return f"enr_{self.enrollment}"
+
+    async def _publish(self, event: Any) -> None:
+        """Publish an event, and wait until it and what follows it are there."""
+        before = (await self.own.pool())["revision"]
+        await self.own.service.publish(event)
+
+        async def there() -> bool:
+            pool = await self.own.pool()
+            return bool(pool["revision"] > before and pool["revoking"] == 0)
+
+        await self.own.eventually(there)
+
+
+ACTIONS = ("invitation", "activation", "activation", "suspension", "reinstatement", "transfer", "revocation")
+
+
+async def test_what_was_answered_at_an_instant_is_answered_again_for_it(entitlements: Entitlements) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    clock = entitlements.service.clock
+    await entitlements.enroll(cap=6)
+    life = Life(entitlements, chance)
+    answers: dict[str, Recorded] = {}
+    for _ in range(STEPS):
+        for _ in range(chance.randrange(1, 4)):
+            await life.change()
+        answers[text(clock.now())] = await recorded(entitlements)
+        clock.move(clock.now() + timedelta(hours=chance.randrange(1, 150)))
+        await entitlements.eventually(lambda: settled(entitlements))
+    for instant, answered in answers.items():
+        assert await recorded(entitlements, at=instant, recorded_at=instant) == answered, instant
+        # What is known since moves ends that lay ahead, and so how long an answer was going to hold.
+        today = await recorded(entitlements, at=instant)
+        for name in ("pool", "seats"):
+            assert today[name] == answered[name], instant
+        for pair, check in answered["checks"].items():
+            assert today["checks"][pair] | {"valid_until": None} == check | {"valid_until": None}, (instant, pair)
+
+
+async def settled(entitlements: Entitlements) -> bool:
+    """Nothing is due: an invitation that has expired is a change."""
+    now = entitlements.service.clock.now()
+    return bool(
+        await entitlements.service.admin.fetchval("select not exists (select from deadline where due_at <= $1)", now)
+    )
+
+
+async def test_a_corrected_start_shows_what_was_true_and_what_was_known(entitlements: Entitlements) -> None:
+    clock = entitlements.service.clock
+    await entitlements.enroll(cap=1)
+    await entitlements.assign(1)
+    found = await windows(entitlements)
+    clock.move(START + 20 * DAY)
+    start = decision(entitlements, "start", "deep-research", found)
+    proposed = await send(entitlements, start, "ann", starts_on="2025-08-16", reason="wrong date")
+    approved = await send(entitlements, f"{proposed.headers['location']}/approval", "bob")
+    assert approved.status_code == 200, approved.text
+    clock.move(START + 30 * DAY)
+    early, known = text(START + 5 * DAY), text(START + 19 * DAY)
+
+    async def checked(**instants: str) -> str:
+        answer = await get(entitlements, "checks", subject=address(1), feature="deep-research", **instants)
+        return str(answer["reason"])
+
+    assert await checked(at=early) == "window_closed"
+    assert await checked(at=early, recorded_at=known) == "window_open"
+    assert await checked(at=text(START + 12 * DAY)) == "window_open"
+    starts = [
+        next(
+            item["starts_at"]
+            for item in (await get(entitlements, "windows", **instants))["items"]
+            if item["trial"] and item["feature"] == "deep-research"
+        )
+        for instants in ({}, {"at": early}, {"recorded_at": known}, {"at": early, "recorded_at": known})
+    ]
+    assert starts == ["2025-08-16T00:00:00Z"] * 2 + ["2025-08-06T00:00:00Z"] * 2
+
+    refused = {
+        "2025-08-05T23:59:59Z": "program",
+        text(clock.now() + DAY): "future",
+        "yesterday": "instant",
+        "1756000000": "instant",
+    }
+    for path in ("checks?subject=person.1@nasa.gov", "pool?", "windows?", "seats?", f"seats/seat_{'0' * 32}?"):
+        for value, rule in refused.items():
+            reply = await entitlements.service.client.get(f"/v1/agencies/NASA/{path}&at={value}")
+            assert (reply.status_code, reply.json()["errors"][0]["field"]) == (422, "at"), reply.text
+            assert rule in reply.json()["errors"][0]["rule"]
+    reply = await entitlements.get("grants", recorded_at="2025-08-05T00:00:00Z")
+    assert (reply.status_code, reply.json()["errors"][0]["field"]) == (422, "recorded_at")
+    assert (await entitlements.get("seats", at=early, state="active")).status_code == 422
+    assert (await entitlements.get("seats", at=text(START))).json()["items"] != []
+    others = Entitlements(entitlements.service, entitlements.eventually, "NSF")
+    assert (await others.get("pool", at=early)).status_code == 404
+    assert (await others.get("seats", at=early)).json() == {"items": [], "next": None}
