@@ -10,8 +10,10 @@ from muster_entitlements.api.parameters import LONGEST_SUBJECT, PREFIX, READ, RE
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.errors import FeatureUnknown
 from muster_entitlements.queries import checks as queries
+from muster_entitlements.queries.explanations import find_explanation
 from muster_entitlements.queries.past_checks import find_past_check
 from muster_entitlements.replies import CheckReply, ChecksReply
+from muster_entitlements.replies.explanations import ExplanationReply
 from muster_runtime.errors import InvalidInput, NotFound
 from muster_runtime.http.application import MEBIBYTE, ReaderDep, RuntimeDep, body_limit
 from muster_runtime.http.problem_responses import COMMON, problem_responses
@@ -21,6 +23,10 @@ MOST_PAIRS = 10_000
 # Fits this many pairs with the longest agency, address, and feature.
 CHECKS_LIMIT = 6 * MEBIBYTE
 CHECKS_KEYS = 4 * MOST_PAIRS
+
+
+Subject = Annotated[str, Query(max_length=LONGEST_SUBJECT, description="An e-mail address or a subject reference.")]
+FeatureKey = Annotated[str, Query(description="A feature of the catalog.")]
 
 
 class Pair(BaseModel):
@@ -68,9 +74,7 @@ def make_router(directory: Directory) -> APIRouter:
         agency_id: AgencyId,
         reader: ReaderDep,
         runtime: RuntimeDep,
-        subject: Annotated[
-            str, Query(max_length=LONGEST_SUBJECT, description="An e-mail address or a subject reference.")
-        ],
+        subject: Subject,
         feature: Annotated[
             str | None, Query(description="A feature of the catalog. Default: check only the seat.")
         ] = None,
@@ -83,6 +87,23 @@ def make_router(directory: Directory) -> APIRouter:
             if as_of is not None:
                 return await find_past_check(connection, pair, as_of)
             return await queries.find_check(connection, pair, runtime.clock.now())
+
+    @router.get(
+        f"{PREFIX}/checks/explanation",
+        summary="Explain a check",
+        dependencies=[READ],
+        responses=problem_responses(NotFound, FeatureUnknown),
+    )
+    async def explain_check(
+        agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep, subject: Subject, feature: FeatureKey
+    ) -> ExplanationReply:
+        """Shows all that the answer follows from: enrollment, terms, seat, catalog, window, grants, and counted use.
+
+        Each comes with the events that made it what it is.
+        """
+        subject_ref = directory.subject_ref(agency_id, subject)
+        async with reader.read(agency_id) as connection:
+            return await find_explanation(connection, agency_id, subject_ref, feature, runtime.clock.now())
 
     @router.post(f"{PREFIX}/checks", summary="Check access in bulk", dependencies=[READ])
     @body_limit(CHECKS_LIMIT, keys=CHECKS_KEYS)

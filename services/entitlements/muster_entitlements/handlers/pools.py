@@ -22,7 +22,7 @@ from muster_entitlements.handlers.seat_trials import cancel_seat_trials, open_se
 from muster_entitlements.handlers.snapshots import publish_agency
 from muster_entitlements.handlers.trials import cancel_trials, schedule_trials
 from muster_entitlements.replies import PoolReply
-from muster_entitlements.repository import catalogs, pools, windows
+from muster_entitlements.repository import catalogs, facts, pools, windows
 from muster_entitlements.repository.catalogs import Adoption
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.identifiers import new_id
@@ -34,6 +34,7 @@ async def on_agency_enrolled(uow: UnitOfWork, events: Sequence[Received[AgencyEn
     """Open the pool of seats and the feature windows of an enrollment."""
     for received in events:
         enrolled, cause = received.data, received.envelope.id
+        facts.add_event(uow, enrolled.enrollment_id, received.envelope)
         previous = await pools.find_pool(uow.connection, enrolled.agency_id)
         if previous is not None:
             # Billing's event that the earlier term ended may arrive later.
@@ -65,6 +66,7 @@ async def on_agency_suspended(uow: UnitOfWork, events: Sequence[Received[AgencyS
     """Block the use of seats, which people keep."""
     for received in events:
         suspended = received.data
+        facts.add_event(uow, suspended.enrollment_id, received.envelope)
         await pools.save_suspension(uow.connection, suspended.agency_id, suspended.enrollment_id, suspended=True)
         await publish_agency(uow, suspended.agency_id, received.envelope.id)
 
@@ -73,6 +75,7 @@ async def on_agency_reinstated(uow: UnitOfWork, events: Sequence[Received[Agency
     """Allow the use of seats again."""
     for received in events:
         reinstated = received.data
+        facts.add_event(uow, reinstated.enrollment_id, received.envelope)
         await pools.save_suspension(uow.connection, reinstated.agency_id, reinstated.enrollment_id, suspended=False)
         await publish_agency(uow, reinstated.agency_id, received.envelope.id)
 
@@ -82,6 +85,7 @@ async def on_agency_withdrawn(uow: UnitOfWork, events: Sequence[Received[AgencyW
     for received in events:
         withdrawn = received.data
         agency_id, enrollment_id, at = withdrawn.agency_id, withdrawn.enrollment_id, withdrawn.withdrawn_at
+        facts.add_event(uow, enrollment_id, received.envelope)
         if not await pools.save_withdrawal(uow.connection, agency_id, enrollment_id, at):
             continue  # it left before it was ever active
         pool = await pools.find_pool(uow.connection, agency_id)
@@ -94,12 +98,15 @@ async def on_agency_withdrawn(uow: UnitOfWork, events: Sequence[Received[AgencyW
 async def on_term_started(uow: UnitOfWork, events: Sequence[Received[TermStarted]]) -> None:
     """Record which enrollment a term belongs to: billing's later events name only the term."""
     await pools.add_terms(uow.connection, [received.data for received in events])
+    for received in events:
+        facts.add_event(uow, received.data.term_id, received.envelope)
 
 
 async def on_renewal_decided(uow: UnitOfWork, events: Sequence[Received[RenewalDecided]]) -> None:
     """Extend the pool and its term-long windows to the end of an accepted renewal."""
     for received in events:
         decided = received.data
+        facts.add_event(uow, decided.term_id, received.envelope)
         if decided.decision != RenewalDecision.ACCEPTED:
             continue
         enrollment_id = await pools.save_renewal(
@@ -115,6 +122,7 @@ async def on_term_ended(uow: UnitOfWork, events: Sequence[Received[TermEnded]]) 
     """End the pool of a term that was completed and not renewed. Withdrawals come from enrollment's events."""
     for received in events:
         ended = received.data
+        facts.add_event(uow, ended.term_id, received.envelope)
         if ended.reason != TermEndReason.COMPLETED or ended.renewed:
             continue
         enrollment_id = await pools.save_ended_term(uow.connection, ended.agency_id, ended.term_id)

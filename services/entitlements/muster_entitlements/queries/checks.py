@@ -62,7 +62,7 @@ async def find_check(connection: Connection, pair: Pair, now: datetime) -> Check
     Raises FeatureUnknown.
     """
     question = await find_question(connection, pair.agency_id, pair.subject_ref, pair.feature, now)
-    [answer] = await _count([(pair.subject_ref, question, check(question, now))], connection, now)
+    [answer] = await count_use([(pair.subject_ref, question, check(question, now))], connection, now)
     return CheckReply.of(answer)
 
 
@@ -79,7 +79,7 @@ async def find_checks(connection: Connection, pairs: Sequence[Pair], now: dateti
         asked = [(pairs[place].subject_ref, pairs[place].feature) for place in own]
         checked.update(zip(own, check_all(registers[agency_id], asked, now), strict=True))
     cases = [(pair.subject_ref, *checked[place]) for place, pair in enumerate(pairs)]
-    answers = await _count(cases, connection, now)
+    answers = await count_use(cases, connection, now)
     replies = {answer: CheckReply.of(answer) for answer in set(answers)}
     return ChecksReply(answers=[replies[answer] for answer in answers])
 
@@ -126,7 +126,9 @@ async def find_question(
     )
 
 
-async def _count(cases: Sequence[tuple[str, Question, Answer]], connection: Connection, now: datetime) -> list[Answer]:
+async def count_use(
+    cases: Sequence[tuple[str, Question, Answer]], connection: Connection, now: datetime
+) -> list[Answer]:
     """The answers to people's questions, those of a quota with what is used of it.
 
     It takes two statements for each quota of a feature of an agency, however many people ask.

@@ -1,0 +1,146 @@
+"""The reply that explains a check: all that it follows from, each with the events behind it."""
+
+from dataclasses import asdict
+from datetime import datetime
+
+from pydantic import BaseModel, Field
+
+from muster_contracts import Instant
+from muster_contracts.entitlements import AccessMode, QuotaScope
+from muster_entitlements.domain.catalog import Feature
+from muster_entitlements.domain.grants import Grant
+from muster_entitlements.domain.pools import PoolState
+from muster_entitlements.domain.quotas import Limit, Sum
+from muster_entitlements.domain.seats import SeatState
+from muster_entitlements.domain.windows import Window
+from muster_entitlements.replies import CheckReply, WindowReply
+from muster_entitlements.replies.grants import GrantReply
+from muster_entitlements.replies.usage import QuotaGrantReply
+
+
+class FactEventReply(BaseModel):
+    """An event that says what became of a fact."""
+
+    event_id: str
+    type: str
+    time: Instant
+
+
+class ExplainedEnrollment(BaseModel):
+    """The agency's enrollment, and where it stands."""
+
+    enrollment_id: str
+    state: PoolState
+    starts_at: Instant
+    ends_at: Instant
+    time_zone: str | None
+    events: list[FactEventReply]
+
+
+class ExplainedTerm(BaseModel):
+    """A term of the enrollment, as billing says."""
+
+    term_id: str
+    renewed_to: Instant | None = Field(description="The end that an accepted renewal brings.")
+    ended: bool = Field(description="It was completed and not renewed.")
+    events: list[FactEventReply]
+
+
+class ExplainedSeat(BaseModel):
+    """The person's seat."""
+
+    seat_id: str
+    state: SeatState
+    reason: str | None
+    recorded_from: Instant = Field(description="Since when it is as it is.")
+    trial_began_at: Instant | None = Field(description="When the trials that are anchored on seats began.")
+
+
+class ExplainedCatalog(BaseModel):
+    """The version of the catalog that counts for the agency, and what it states of the feature."""
+
+    number: int
+    feature: Feature | None = Field(description="null: only a grant is left of a feature that was removed.")
+    events: list[FactEventReply] = Field(description="None for version 1, which is packaged.")
+
+
+class ExplainedWindow(WindowReply):
+    """The feature's window, and what it gives this person now."""
+
+    access: AccessMode
+    access_ends_at: Instant = Field(description="When `mode` ends for this person, and `mode_after` begins.")
+    events: list[FactEventReply]
+
+    @classmethod
+    def explain(
+        cls, window: Window, began_at: datetime | None, now: datetime, events: list[FactEventReply]
+    ) -> "ExplainedWindow":
+        """The window for a person whose seat's trial began at `began_at`."""
+        return cls.model_validate(
+            asdict(window)
+            | {
+                "grace_ends_at": window.grace_ends_at,
+                "access": window.access(now, began_at),
+                "access_ends_at": window.closes_at(began_at),
+                "events": events,
+            }
+        )
+
+
+class ExplainedGrant(GrantReply):
+    """A grant of the feature to the person or the agency."""
+
+    decides: bool = Field(description="It decides in the window's place.")
+    events: list[FactEventReply]
+
+    @classmethod
+    def explain(cls, grant: Grant, now: datetime, events: list[FactEventReply], *, decides: bool) -> "ExplainedGrant":
+        """The grant at an instant."""
+        return cls.model_validate(GrantReply.of(grant, now).model_dump() | {"decides": decides, "events": events})
+
+
+class ExplainedQuota(BaseModel):
+    """The quota that limits the feature, what counts in its period, and what pays beyond it."""
+
+    limit: int
+    per: QuotaScope
+    hard: bool
+    report_only: bool
+    starts_at: Instant = Field(description="The start of the present period.")
+    resets_at: Instant
+    used: int
+    granted: int = Field(description="Of it, what grants paid for.")
+    excess: int = Field(description="Of it, what neither the quota nor a grant paid for.")
+    grants: list[QuotaGrantReply] = Field(description="In the order in which they are spent.")
+
+    @classmethod
+    def of(cls, limit: Limit, total: Sum | None, grants: list[QuotaGrantReply]) -> "ExplainedQuota":
+        """The quota of a period with what is counted; None: nothing is."""
+        return cls(
+            limit=limit.quota.limit,
+            per=limit.quota.per,
+            hard=limit.quota.hard,
+            report_only=limit.quota.report_only,
+            starts_at=limit.period.starts_at,
+            resets_at=limit.period.ends_at,
+            used=total.used if total else 0,
+            granted=total.granted if total else 0,
+            excess=total.excess if total else 0,
+            grants=grants,
+        )
+
+
+class ExplanationReply(BaseModel):
+    """A check, and all that its answer follows from. What there is not is null."""
+
+    subject_ref: str
+    feature: str
+    at: Instant
+    answer: CheckReply
+    enrollment: ExplainedEnrollment | None = None
+    terms: list[ExplainedTerm] = []
+    seat: ExplainedSeat | None = None
+    catalog: ExplainedCatalog | None = None
+    window: ExplainedWindow | None = None
+    grants: list[ExplainedGrant] = Field(default=[], description="Those that hold now or later.")
+    quota: ExplainedQuota | None = Field(default=None, description="If a quota limits the feature now.")

@@ -1,0 +1,113 @@
+"""The explanation of a check: all that its answer follows from, each with the events behind it."""
+
+from typing import Any
+
+from muster_contracts.entitlements import (
+    EntitlementGranted,
+    EntitlementRevoked,
+    FeatureCatalogPublished,
+    FeatureWindowExtended,
+    FeatureWindowOpened,
+)
+from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.lives import DAY, published
+from tests.integration.entitlements.test_catalog import publish
+from tests.integration.entitlements.test_consumption import consume
+from tests.integration.entitlements.test_usage import LATER
+from tests.integration.entitlements.test_windows import CANVAS, decision, send, windows
+
+
+async def explained(entitlements: Entitlements, feature: str, person: str = "person.1@nasa.gov") -> dict[str, Any]:
+    reply = await entitlements.get("checks/explanation", subject=person, feature=feature)
+    assert reply.status_code == 200, reply.text
+    found: dict[str, Any] = reply.json()
+    checked = await entitlements.get("checks", subject=person, feature=feature)
+    assert found["answer"] == checked.json()
+    return found
+
+
+def ids(part: dict[str, Any]) -> list[str]:
+    return [event["event_id"] for event in part["events"]]
+
+
+async def event_ids(entitlements: Entitlements, cls: Any, feature: str, count: int) -> list[str]:
+    """The IDs of the events of a type that are of a feature; of all features there are so many."""
+    return [event.envelope.id for event in await published(entitlements, cls, count) if event.data.feature == feature]
+
+
+async def test_a_check_is_explained_with_the_events_behind_it(entitlements: Entitlements) -> None:
+    service = entitlements.service
+    assert (await explained(entitlements, "deep-research"))["enrollment"] is None
+    enrolled, started = await service.publish(entitlements.enrolled(3), entitlements.term())
+
+    async def there() -> bool:
+        return bool(await service.admin.fetchval("select exists (select from pool) and exists (select from term)"))
+
+    await entitlements.eventually(there)
+    seat = (await entitlements.assign(1)).json()
+    service.clock.move(START + 10 * DAY)
+    path = decision(entitlements, "extension", "deep-research", await windows(entitlements))
+    proposed = await send(entitlements, path, "ann", ends_at="2025-10-07T00:00:00Z", reason="pilot")
+    await send(entitlements, f"{proposed.headers['location']}/approval", "bob")
+    service.clock.move(LATER)
+    await entitlements.post("grants", {"feature": "deep-research", "subject": "person.1@nasa.gov", "reason": "pilot"})
+    granted = await explained(entitlements, "deep-research")
+    [grant] = granted["grants"]
+    assert (granted["answer"]["reason"], grant["decides"], granted["quota"]) == ("granted", True, None)
+    assert ids(grant) == await event_ids(entitlements, EntitlementGranted, "deep-research", 1)
+    assert (await entitlements.post(f"grants/{grant['grant_id']}/revocation", {"reason": "over"})).status_code == 200
+
+    for amount, priority in ((4, 1), (3, 0)):
+        more = {"feature": "deep-research", "amount": amount, "priority": priority, "reason": "pilot"}
+        assert (await entitlements.post("quota-grants", more)).status_code == 201
+    assert (await consume(entitlements, 1, 27))[0] == 200
+    found = await explained(entitlements, "deep-research")
+    assert found["answer"] | {"revision": 0, "valid_until": None} == {
+        "verdict": "allowed",
+        "reason": "quota",
+        "valid_until": None,
+        "revision": 0,
+        "monthly_quota": 25,
+        "limit": 25,
+        "used": 27,
+        "remaining": 5,
+        "resets_at": "2025-11-01T00:00:00Z",
+    }
+    quota = found["quota"]
+    assert (quota["starts_at"], quota["used"], quota["granted"], quota["excess"]) == ("2025-10-07T00:00:00Z", 27, 2, 0)
+    assert [(each["amount"], each["spent"]) for each in quota["grants"]] == [(3, 2), (4, 0)]
+    assert ids(found["enrollment"]) == [enrolled.id]
+    assert [(term["term_id"], ids(term)) for term in found["terms"]] == [("term_of_enr_1", [started.id])]
+    window = found["window"]
+    assert (window["access"], window["access_ends_at"], window["extended"]) == ("quota", "2025-10-07T00:00:00Z", True)
+    opened = await event_ids(entitlements, FeatureWindowOpened, "deep-research", len(await windows(entitlements)))
+    extended = await event_ids(entitlements, FeatureWindowExtended, "deep-research", 1)
+    expired = ids(window)[2:]
+    assert ids(window)[:2] == [*opened, *extended]
+    assert [event["type"].split(".")[2] for event in window["events"]][2:] == ["TrialExpired"] * len(expired)
+    assert (found["seat"]["seat_id"], found["seat"]["state"]) == (seat["seat_id"], "active")
+    assert (found["catalog"]["number"], found["catalog"]["events"]) == (1, [])
+    assert await event_ids(entitlements, EntitlementRevoked, "deep-research", 1) != []
+
+    await publish(entitlements, [CANVAS], "now")
+
+    async def adopted() -> bool:
+        return "canvas" in await windows(entitlements)
+
+    await entitlements.eventually(adopted)
+    canvas = await explained(entitlements, "canvas")
+    [catalog] = await published(entitlements, FeatureCatalogPublished, 1)
+    assert (canvas["catalog"]["number"], ids(canvas["catalog"])) == (2, [catalog.envelope.id])
+    assert (canvas["catalog"]["feature"]["grace_days"], canvas["quota"]) == (5, None)
+
+    for params, status in (
+        ({"subject": "person.1@nasa.gov", "feature": "telepathy"}, 404),
+        ({"subject": "person.1@nasa.gov"}, 422),
+        ({"subject": "ada\0", "feature": "canvas"}, 400),
+    ):
+        assert (await entitlements.get("checks/explanation", **params)).status_code == status
+    headers = {"Authorization": f"Bearer {service.token('entitlements:read', agency='NSF')}"}
+    of_another = f"/v1/agencies/NASA/checks/explanation?subject={seat['subject_ref']}&feature=canvas"
+    assert (await service.client.get(of_another, headers=headers)).status_code == 404
+    nobody = await service.client.get(of_another.replace("NASA", "NSF"), headers=headers)
+    assert (nobody.status_code, nobody.json()["answer"]["reason"], nobody.json()["window"]) == (200, "unknown", None)
