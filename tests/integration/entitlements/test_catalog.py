@@ -21,6 +21,7 @@ from muster_entitlements.settings import EntitlementsSettings
 from muster_runtime.context import Context
 from muster_runtime.process import Role
 from tests.integration.entitlements.conftest import END, NEXT_END, START, Entitlements
+from tests.integration.entitlements.test_usage import report, used
 from tests.support.services import ServiceRunner
 
 DAY = timedelta(days=1)
@@ -135,6 +136,8 @@ async def test_a_version_is_planned_and_published_and_reaches_who_is_enrolled(en
     assert after["context-size"]["starts_at"] == "2025-08-16T00:00:00Z"
     assert (await entitlements.check("ada", "context-size"))["reason"] == "window_open"
     assert (await entitlements.pool())["revision"] > revision
+    voice_used = used(1, at=START + 10 * DAY, feature="advanced-voice-mode")  # its window is open to the end
+    assert (await report(entitlements, voice_used)).json()["counted"] == 1
 
     async def told() -> bool:
         events: list[Any] = []
@@ -171,7 +174,10 @@ async def test_a_version_is_planned_and_published_and_reaches_who_is_enrolled(en
     await replace(entitlements, agency="GSA").enroll(1, "enr_gsa")
     assert (await windows(replace(entitlements, agency="GSA"))).keys() == {each["key"] for each in SECOND}
     assert await rolled_out(entitlements, 2)
-    assert await service.admin.fetchval("select array_agg(distinct catalog_number) from feature_window") == [2]
+    numbers = await service.admin.fetch("select distinct feature, catalog_number from feature_window")
+    assert {row["feature"] for row in numbers if row["catalog_number"] == 1} == {
+        "advanced-voice-mode"
+    }  # it was taken away
 
 
 async def test_a_version_for_new_agencies_reaches_no_other_and_one_for_the_next_term_waits(

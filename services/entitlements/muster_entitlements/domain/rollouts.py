@@ -69,7 +69,7 @@ def adopt(
         if after != windows.get(feature.key):
             yield Change(windows.get(feature.key), after)
     for key, window in windows.items():
-        if key not in catalog.features and (after := _retired(window, catalog.number, now)) != window:
+        if key not in catalog.features and (after := _retired(window, now)) != window:
             yield Change(window, after)
 
 
@@ -111,13 +111,13 @@ def _seat_days(window: Window, fresh: Window) -> int | None:
     return max(window.seat_days, fresh.seat_days or 0)
 
 
-def _retired(window: Window, number: int, now: datetime) -> Window:
+def _retired(window: Window, now: datetime) -> Window:
+    """The window of a feature that a version took away: its terms are still those of the version that had it."""
     return replace(
         window,
         mode_after=AccessMode.NONE,
         monthly_quota_after=None,
         ends_at=window.starts_at if now < window.starts_at else window.ends_at,
-        catalog_number=number,
         renewable=False,
     )
 
