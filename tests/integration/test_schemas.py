@@ -63,6 +63,24 @@ def test_no_two_migrations_of_a_service_bear_one_version(service: str) -> None:
     assert len(set(versions)) == len(versions)
 
 
+async def test_a_history_has_the_columns_of_its_table_in_their_order(
+    service: str, admin: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    """What keeps an old version copies the whole row, by position."""
+    rows = await admin.fetch(
+        """
+        select table_name, array_agg(column_name::text order by ordinal_position) as columns
+        from information_schema.columns
+        where table_schema = $1
+        group by table_name
+        """,
+        service,
+    )
+    columns = {row["table_name"]: row["columns"] for row in rows}
+    for table in ("pool", "feature_window") if service == "entitlements" else ():
+        assert columns[f"{table}_history"] == ["recorded_until", *columns[table]]
+
+
 async def test_every_table_with_an_agency_forces_row_level_security(
     service: str, admin: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
