@@ -26,6 +26,10 @@ ISSUER = "urn:muster:sandbox"
 # The process name of a secured stack's identity provider.
 PROVIDER = "provider"
 
+# Whose tokens a stack issues for its own commands: two persons, since nobody approves what they proposed.
+OPERATOR = "operator"
+APPROVER = "approver"
+
 # Below the kernel's ephemeral ports: an outgoing connection could take one of those before we listen.
 _PORTS = range(15_000, 30_000)
 

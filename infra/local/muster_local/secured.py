@@ -13,7 +13,7 @@ from pathlib import Path
 from muster_contracts import topics
 from muster_local.certificates import Authority
 from muster_local.child import Program
-from muster_local.home import PROVIDER, Credentials, Home, Installation
+from muster_local.home import APPROVER, OPERATOR, PROVIDER, Credentials, Home, Installation
 from muster_local.kafka_security import ADMIN, SCRAM, KafkaSecurity
 from muster_local.oidc import Automation, Lifetimes, provider_program, write_configuration
 from muster_local.postgres import PostgresSecurity
@@ -27,9 +27,6 @@ from muster_runtime.identifiers import EVERY_AGENCY
 from muster_runtime.kafka_settings import KafkaSettings
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.secrets import FOLDER
-
-# The provider's client for the client credentials grant; it acts for all agencies.
-OPERATOR = "operator"
 
 _TOKEN_LIFETIME = timedelta(days=1)
 
@@ -75,14 +72,17 @@ class Secured:
         path = self._home.path / "provider.json"
         if not path.exists():
             claims = {"agency": EVERY_AGENCY}
-            operator = Automation(self._credentials.client_secret, claims, " ".join(SCOPES))
-            write_configuration(path, login_clients=[], accounts={}, automations={OPERATOR: operator})
+            automations = {
+                subject: Automation(self._client_secret(subject), claims, " ".join(SCOPES))
+                for subject in (OPERATOR, APPROVER)
+            }
+            write_configuration(path, login_clients=[], accounts={}, automations=automations)
         seconds = round(_TOKEN_LIFETIME.total_seconds())
         return provider_program(path, self._ports[PROVIDER], Lifetimes(access_token=seconds))
 
-    def token(self, scopes: Iterable[str]) -> str:
-        """A bearer token that the provider issues to the operator, by client credentials."""
-        client = Client(self._issuer, OPERATOR, self._credentials.client_secret, " ".join(scopes))
+    def token(self, scopes: Iterable[str], subject: str = OPERATOR) -> str:
+        """A bearer token that the provider issues to the operator or the approver, by client credentials."""
+        client = Client(self._issuer, subject, self._client_secret(subject), " ".join(scopes))
         return client.by_credentials().access_token
 
     def administrator(self, bootstrap: str) -> dict[str, str]:
@@ -126,6 +126,12 @@ class Secured:
             "kafka_password": password,
             "kafka_ca_file": str(self._certificates / "ca.pem"),
         }
+
+    def _client_secret(self, subject: str) -> str:
+        secret = self._credentials.client_secret
+        return (
+            secret if subject == OPERATOR else hmac.new(secret.encode(), subject.encode(), hashlib.sha256).hexdigest()
+        )
 
     def _kafka_password(self, service: str) -> str:
         return hmac.new(self._credentials.kafka_password.encode(), service.encode(), hashlib.sha256).hexdigest()

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import psutil
 
 from muster_local.child import dies_with_parent, last_lines
-from muster_local.home import ALREADY_RUNS, PROVIDER, Home, State
+from muster_local.home import ALREADY_RUNS, APPROVER, OPERATOR, PROVIDER, Home, State
 from muster_operator.failures import BadInput, NotFound, Refused
 from muster_operator.servers import Servers
 from muster_runtime.identifiers import EVERY_AGENCY
@@ -161,16 +161,18 @@ class Stack:
         program = service_program(service, self._home, installation, access, state.bootstrap, state.topic_prefix)
         return dict(program.environment)
 
-    def token(self, *scopes: str, agency: str | Sequence[str] = EVERY_AGENCY, subject: str = "operator") -> str:
+    def token(self, *scopes: str, agency: str | Sequence[str] = EVERY_AGENCY, subject: str = OPERATOR) -> str:
         """A bearer token, valid for a day of real time; by default for all agencies.
 
-        The sandbox's issuer signs it; on a secured stack, the provider. The provider issues only the operator's token
-        for all agencies: raises BadInput for any other.
+        The sandbox's issuer signs it; on a secured stack, the provider. The provider issues only the tokens of the
+        operator and the approver, for all agencies: raises BadInput for any other.
         """
         if (doors := self._secured()) is not None:
-            if agency != EVERY_AGENCY or subject != "operator":
-                raise BadInput("a secured stack's provider issues only the operator's tokens, for all agencies ('*')")
-            return doors.token(scopes)
+            if agency != EVERY_AGENCY or subject not in (OPERATOR, APPROVER):
+                raise BadInput(
+                    "a secured stack's provider issues only tokens of operator and approver, for all agencies ('*')"
+                )
+            return doors.token(scopes, subject)
         return self._home.issuer().token(scopes, agency=agency, subject=subject, lifetime=_TOKEN_LIFETIME)
 
     def pids(self) -> dict[str, int]:

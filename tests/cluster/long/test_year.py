@@ -2,18 +2,12 @@
 
 import os
 import time
-from datetime import datetime
 from pathlib import Path
 
-from muster_contracts import SERVICES
-from muster_local.coordinator import Coordinator
-from muster_local.demo.cast import START, cast
-from muster_local.demo.evidence import Evidence, gather
-from muster_local.demo.program import ProgramClient
+from muster_local.demo.cast import cast
 from muster_local.demo.proof import prove
-from muster_local.demo.story import Story
+from muster_local.demo.year import play_year
 from muster_local.receiver import Receiver
-from muster_local.scopes import SCOPES
 from tests.cluster.conftest import Ready
 from tests.cluster.figures import record
 from tests.cluster.kube import Kube
@@ -53,25 +47,9 @@ async def test_a_year_is_played_and_every_line_of_the_proof_is_green(
     ready = time.monotonic() - started
     receiver = await Receiver.start(tmp_path / "receiver", os.getpid(), HOST)
     try:
-        lines = prove(await _year(stack, receiver))
+        lines = prove(await play_year(stack, receiver, cast(SEATS)))
     finally:
         await receiver.stop()
         await release.uninstall()
     record("the demonstration's year", f"install {ready:.0f} s, all {time.monotonic() - started:.0f} s")
     assert [f"{line.claim}: {line.detail}" for line in lines if not line.ok] == []
-
-
-async def _year(stack: Installed, receiver: Receiver) -> Evidence:
-    agencies, instants = cast(SEATS), set[datetime]()
-
-    async def stand(now: datetime) -> None:
-        instants.add(now)
-
-    urls = {service: stack.service_url(service) for service in SERVICES}
-    async with Coordinator.of(stack) as coordinator, ProgramClient(urls, stack.token(*SCOPES)) as program:
-        await coordinator.begin(START)
-        for scene in Story(program, coordinator, receiver, agencies).scenes():
-            await coordinator.advance(scene.at, stand)
-            await scene.play()
-        await coordinator.settle()
-        return await gather(stack, agencies, program.commands, frozenset(instants), receiver.messages())

@@ -10,25 +10,53 @@ from muster_contracts import Envelope, Event, Money, event_id, source_of
 from muster_contracts.billing import InvoiceIssued, InvoicePaid, RenewalDecided, TermStarted
 from muster_contracts.enrollment import AgencyEnrolled
 from muster_contracts.entitlements import (
-    FeatureCatalogPublished,
+    AgencyQuotaThresholdCrossed,
+    CatalogRule,
+    EndingSeats,
     FeatureWindowChanged,
+    FeatureWindowExtended,
     FeatureWindowOpened,
+    SeatActivated,
     SeatAssigned,
     SeatRevoked,
+    SeatTrialExpired,
+    SeatTrialsEndingSoon,
     TrialEndingSoon,
     TrialExpired,
 )
+from muster_entitlements.domain.catalog import Feature, Version, VersionState
+from muster_entitlements.publishing.catalog import catalog_published
 from muster_local.demo.cast import Agency
-from muster_local.demo.evidence import READ, Books, Delivery, Entry, Evidence, Term
+from muster_local.demo.evidence import READ, Books, Delivery, Entry, Evidence, Proposal, Term, UsageSum
 from muster_local.demo.log import Fact
+from muster_local.demo.new_features import AGENTS, CANVAS, Use
+from muster_local.demo.witness import Access, Comparison
 from muster_local.receiver import Message
 from muster_notify.domain.rules import rules, types_on_request
 
 START = datetime(2025, 8, 6, 14, tzinfo=UTC)
-TRIAL_END = START + timedelta(days=60)
+DAY = timedelta(days=1)
+EXTENDED_AT = START + 30 * DAY
+TRIAL_END = START + 60 * DAY
 CATALOG_AT = datetime(2026, 2, 2, 14, tzinfo=UTC)
+USED_AT = CATALOG_AT + DAY
+SEAT_TRIAL_END = USED_AT + 30 * DAY
+MONTH_END = datetime(2026, 3, 1, tzinfo=UTC)
 YEAR_END = datetime(2026, 8, 6, 14, tzinfo=UTC)
 DOLLAR = Money(amount_minor=100, currency="USD")
+
+
+CATALOG = Version(
+    number=2,
+    state=VersionState.PUBLISHED,
+    rule=CatalogRule.NOW,
+    features=(Feature.model_validate(CANVAS), Feature.model_validate(AGENTS)),
+    revision=1,
+    created_at=CATALOG_AT,
+    published_at=CATALOG_AT,
+)
+
+access = Access("allowed", "window_open", TRIAL_END, None)
 
 
 def facts_of(events: Sequence[tuple[Event, datetime]]) -> list[Fact]:
@@ -80,12 +108,13 @@ def sound_events() -> list[tuple[Event, datetime]]:
                 **trial,
                 mode="unlimited",
                 starts_at=START,
-                ends_at=TRIAL_END,
+                ends_at=START + 40 * DAY,
                 mode_after="quota",
                 monthly_quota_after=25,
             ),
             START,
         ),
+        (FeatureWindowExtended(**trial, previous_ends_at=START + 40 * DAY, ends_at=TRIAL_END), EXTENDED_AT),
         *term("term_1", 1, START, YEAR_END),
         (seat(SeatAssigned, 1), START),
         (seat(SeatAssigned, 2), START),
@@ -97,15 +126,62 @@ def sound_events() -> list[tuple[Event, datetime]]:
         ),
         (TrialExpired(**trial, expired_at=TRIAL_END, mode_after="quota", monthly_quota_after=25), TRIAL_END),
         (
-            FeatureCatalogPublished(
-                agency_id="*",
-                catalog_id="features",
-                number=2,
-                rule="now",
-                features=[],
-                published_at=CATALOG_AT,
-            ),
+            catalog_published(CATALOG, CATALOG_AT),
             CATALOG_AT,
+        ),
+        *(
+            (
+                FeatureWindowOpened(
+                    agency_id="NASA",
+                    window_id=f"win_{feature['key']}",
+                    feature=feature["key"],
+                    mode=feature["mode"],
+                    starts_at=CATALOG_AT,
+                    ends_at=YEAR_END,
+                    mode_after="none",
+                ),
+                CATALOG_AT,
+            )
+            for feature in (CANVAS, AGENTS)
+        ),
+        (seat(SeatActivated, 3), USED_AT),
+        *(
+            (
+                SeatTrialsEndingSoon(
+                    agency_id="NASA",
+                    window_id="win_canvas",
+                    feature="canvas",
+                    ending=[EndingSeats(days_left=days, seats=1)],
+                ),
+                SEAT_TRIAL_END.replace(hour=0) - days * DAY,
+            )
+            for days in (7, 1)
+        ),
+        (
+            seat(
+                SeatTrialExpired,
+                3,
+                window_id="win_canvas",
+                feature="canvas",
+                expired_at=SEAT_TRIAL_END,
+                mode_after="none",
+            ),
+            SEAT_TRIAL_END,
+        ),
+        *(
+            (
+                AgencyQuotaThresholdCrossed(
+                    agency_id="NASA",
+                    feature="agents",
+                    used=used,
+                    quota=20,
+                    threshold_percent=percent,
+                    period_starts_at=CATALOG_AT,
+                    period_ends_at=MONTH_END,
+                ),
+                USED_AT,
+            )
+            for used, percent in ((11, 50), (17, 80), (20, 100))
         ),
         (
             FeatureWindowChanged(
@@ -144,6 +220,10 @@ def sound_events() -> list[tuple[Event, datetime]]:
             START,
         ),
     ]
+
+
+def use(amount: int, *, reported: bool = False, counted: bool = True, used: int | None = None) -> Use:
+    return Use(USED_AT, "NASA", "agents", amount, reported, counted, used)
 
 
 def term(term_id: str, number: int, starts_at: datetime, ends_at: datetime) -> list[tuple[Event, datetime]]:
@@ -211,6 +291,31 @@ def evidence_of(events: Sequence[tuple[Event, datetime]]) -> Evidence:
         deliveries=deliveries,
         messages=[message(d.id, by_event[d.event_id]) for d in deliveries if d.channel == "webhook"],
         mail_ids=[d.id for d in deliveries if d.channel == "email"],
+        proposals=[
+            Proposal(
+                agency_id="NASA",
+                route="POST /v1/agencies/{agency_id}/windows/{window_id}/extension",
+                path="/v1/agencies/NASA/windows/win_1/extension",
+                state="approved",
+                proposed_by="ann",
+                decided_by="bob",
+                decided_at=EXTENDED_AT,
+            )
+        ],
+        usage_sums=[UsageSum("NASA", "agents", CATALOG_AT, MONTH_END, 20)],
+        uses=[
+            use(9, used=9),
+            use(2, reported=True),
+            use(1, reported=True, counted=False),
+            use(6, used=17),
+            use(4, counted=False),
+            use(3, used=20),
+            use(1, counted=False),
+        ],
+        comparisons=[
+            Comparison(at, "NASA", "sub_1", "deep-research", access, access)
+            for at in {fact.envelope.time for fact in facts}
+        ],
     )
 
 

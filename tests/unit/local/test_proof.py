@@ -8,11 +8,26 @@ from typing import Any
 import pytest
 
 from muster_contracts.enrollment import AgencyWithdrawn
-from muster_contracts.entitlements import FeatureWindowChanged, SeatAssigned, SeatRevoked, TrialExpired
+from muster_contracts.entitlements import (
+    AgencyQuotaThresholdCrossed,
+    FeatureWindowChanged,
+    SeatAssigned,
+    SeatRevoked,
+    SeatTrialExpired,
+    TrialExpired,
+)
 from muster_local.demo.cast import Agency
 from muster_local.demo.evidence import Entry, Evidence, Term
+from muster_local.demo.new_features import Use
 from muster_local.demo.proof import LINES, prove
 from muster_local.demo.proof.deliveries import mails_arrived, one_delivery_per_intent, webhooks_verified
+from muster_local.demo.proof.features import (
+    copy_agrees,
+    extension_approved,
+    quota_kept,
+    seat_trials_expired_once,
+    thresholds_mailed_once,
+)
 from muster_local.demo.proof.program import (
     catalog_reached_everyone,
     everyone_enrolled,
@@ -23,6 +38,8 @@ from muster_local.demo.proof.program import (
 )
 from muster_local.demo.proof.streams import effects_once, nothing_waits, streams_applied, streams_gapless
 from tests.unit.local.sound_books import (
+    EXTENDED_AT,
+    SEAT_TRIAL_END,
     START,
     TRIAL_END,
     YEAR_END,
@@ -30,6 +47,7 @@ from tests.unit.local.sound_books import (
     seat,
     sound_events,
     term,
+    use,
     with_books,
     with_more,
     without,
@@ -47,7 +65,7 @@ def test_sound_books_are_green(sound: Evidence) -> None:
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line.__name__)
 def test_where_there_is_nothing_no_line_is_green(line: Callable[[Evidence], Any]) -> None:
-    nothing = replace(evidence_of([]), books={}, ledger=[])
+    nothing = replace(evidence_of([]), books={}, ledger=[], uses=[])
     assert not line(nothing).ok
 
 
@@ -111,6 +129,78 @@ def test_an_agency_that_a_change_of_the_catalog_did_not_reach_or_reached_twice()
     assert not catalog_reached_everyone(without("FeatureWindowChanged")).ok
     again = next(event for event in sound_events() if isinstance(event[0], FeatureWindowChanged))
     assert not catalog_reached_everyone(with_more(again)).ok
+
+
+def test_a_new_feature_that_an_agency_did_not_get() -> None:
+    assert not catalog_reached_everyone(without("FeatureWindowOpened")).ok
+
+
+def test_a_longer_trial_that_nobody_else_approved(sound: Evidence) -> None:
+    [approved] = sound.proposals
+    for changes in (
+        {"decided_by": "ann"},
+        {"state": "pending", "decided_by": None, "decided_at": None},
+        {"decided_at": EXTENDED_AT + timedelta(seconds=1)},
+    ):
+        assert not extension_approved(replace(sound, proposals=[replace(approved, **changes)])).ok
+    assert not extension_approved(replace(sound, proposals=[])).ok
+    assert not extension_approved(without("FeatureWindowExtended")).ok
+
+
+@pytest.mark.parametrize("name", ["SeatTrialExpired", "SeatTrialsEndingSoon"])
+def test_a_seats_trial_that_was_not_told_of_or_told_of_twice(name: str) -> None:
+    assert not seat_trials_expired_once(without(name)).ok
+    again = next(event for event in sound_events() if type(event[0]).__name__ == name)
+    assert not seat_trials_expired_once(with_more(again)).ok
+    assert not seat_trials_expired_once(without("SeatActivated")).ok
+
+
+def test_a_seats_trial_that_ended_at_another_instant(sound: Evidence) -> None:
+    late = [
+        (event, time + timedelta(seconds=1) if isinstance(event, SeatTrialExpired) else time)
+        for event, time in sound_events()
+    ]
+    assert not seat_trials_expired_once(evidence_of(late)).ok
+    assert not seat_trials_expired_once(replace(sound, instants=sound.instants - {SEAT_TRIAL_END})).ok
+
+
+@pytest.mark.parametrize(
+    ("place", "other"),
+    [
+        (0, use(9, used=8)),  # the answer counts otherwise
+        (0, use(9, counted=False)),  # within the quota, and refused
+        (4, use(4, used=21)),  # above the quota, and counted
+        (2, use(1, reported=True)),  # counted twice
+    ],
+)
+def test_a_use_that_is_counted_or_refused_otherwise(sound: Evidence, place: int, other: Use) -> None:
+    uses = [*sound.uses[:place], other, *sound.uses[place + 1 :]]
+    assert not quota_kept(replace(sound, uses=uses)).ok
+
+
+def test_a_quota_that_refused_nobody_or_lost_a_use(sound: Evidence) -> None:
+    assert not quota_kept(replace(sound, uses=[each for each in sound.uses if each.counted])).ok
+    assert not quota_kept(replace(sound, usage_sums=[replace(sound.usage_sums[0], used=19)])).ok
+    assert not quota_kept(replace(sound, usage_sums=[])).ok
+
+
+def test_a_threshold_that_was_not_told_of_or_mailed_twice(sound: Evidence) -> None:
+    assert not thresholds_mailed_once(without("AgencyQuotaThresholdCrossed")).ok
+    crossed = next(event for event in sound_events() if isinstance(event[0], AgencyQuotaThresholdCrossed))
+    assert not thresholds_mailed_once(with_more(crossed)).ok
+    mail = next(d for d in sound.deliveries if d.rule == "agency-quota-threshold-crossed")
+    unsent = [mail_id for mail_id in sound.mail_ids if mail_id != mail.id]
+    assert not thresholds_mailed_once(replace(sound, mail_ids=unsent)).ok
+    again = replace(mail, id="dlv_again")
+    twice = replace(sound, deliveries=[*sound.deliveries, again], mail_ids=[*sound.mail_ids, again.id])
+    assert not thresholds_mailed_once(twice).ok
+
+
+def test_a_copy_that_answers_otherwise_or_was_not_asked(sound: Evidence) -> None:
+    first, *rest = sound.comparisons
+    other = replace(first, local=replace(first.local, verdict="refused"))
+    assert not copy_agrees(replace(sound, comparisons=[other, *rest])).ok
+    assert not copy_agrees(replace(sound, comparisons=rest)).ok
 
 
 def test_an_instant_at_which_the_clock_never_stood(sound: Evidence) -> None:

@@ -26,6 +26,7 @@ LEAVING = "RRB"  # withdraws in November
 UNPAID = "NTSB"  # never pays
 CROWDED = "PC"  # asks for more seats than agreed
 DECLINING = "SSA"  # declines the renewal
+TRYING = "VA"  # gets a longer trial, and uses its first seats when there are new features
 REFUSED = "GAO"  # not in the executive branch
 
 STEPS = ("enrollment", "authorization", "acceptance")

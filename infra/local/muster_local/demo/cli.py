@@ -6,7 +6,6 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -15,17 +14,16 @@ from rich.console import Console
 from rich.table import Table
 
 from muster_contracts import SERVICES
-from muster_local.coordinator import ClockStuck, Coordinator
+from muster_local.coordinator import ClockStuck
 from muster_local.demo import log
-from muster_local.demo.cast import START, Agency, cast
-from muster_local.demo.evidence import Evidence, gather
-from muster_local.demo.program import ProgramClient, Unexpected
+from muster_local.demo.cast import Agency, cast
+from muster_local.demo.evidence import Evidence
+from muster_local.demo.program import Unexpected
 from muster_local.demo.proof import Line, prove
-from muster_local.demo.story import Story
 from muster_local.demo.view import View
+from muster_local.demo.year import play_year
 from muster_local.home import Home
 from muster_local.receiver import Receiver
-from muster_local.scopes import SCOPES
 from muster_local.stack import Stack, StackFailed
 from muster_operator.failures import BadInput, CommandFailed, TimedOut
 from muster_operator.options import DEFAULT_HOME, HOME_VARIABLE
@@ -81,6 +79,7 @@ async def _play(
             receiver = await Receiver.start(home / "receiver", stack.pids()["mail"] if keep else os.getpid())
             try:
                 evidence = await _year(stack, receiver, agencies, view)
+                view.note(f"The year is over; the clock stopped at {len(evidence.instants)} instants. Now the proof.")
                 lines = prove(evidence)
             finally:
                 if not keep:
@@ -103,28 +102,12 @@ async def _play(
 
 
 async def _year(stack: Stack, receiver: Receiver, agencies: Sequence[Agency], view: View) -> Evidence:
-    """Play every scene at its instant, and gather the evidence."""
-    instants: set[datetime] = set()
-
-    async def stand(now: datetime) -> None:
-        instants.add(now)
-        view.instant(now)
-
-    urls = {service: stack.service_url(service) for service in SERVICES}
-    async with Coordinator.of(stack) as coordinator, ProgramClient(urls, stack.token(*SCOPES)) as program:
-        following = asyncio.create_task(log.follow(stack.kafka, stack.topic_prefix, view.fact))
-        try:
-            await coordinator.begin(START)
-            for scene in Story(program, coordinator, receiver, agencies).scenes():
-                await coordinator.advance(scene.at, stand)
-                view.scene(scene.at, scene.title)
-                await scene.play()
-            await coordinator.settle()
-        finally:
-            following.cancel()
-            await asyncio.wait([following])
-        view.note(f"The year is over; the clock stopped at {len(instants)} instants. Now the proof.")
-        return await gather(stack, agencies, program.commands, frozenset(instants), receiver.messages())
+    following = asyncio.create_task(log.follow(stack.kafka, stack.topic_prefix, view.fact))
+    try:
+        return await play_year(stack, receiver, agencies, view.instant, view.scene)
+    finally:
+        following.cancel()
+        await asyncio.wait([following])
 
 
 def _memory(stack: Stack) -> str:

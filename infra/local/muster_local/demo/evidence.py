@@ -15,6 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from muster_contracts import SERVICES, topics
 from muster_local.demo.cast import Agency
 from muster_local.demo.log import Fact, Stream, read_all
+from muster_local.demo.new_features import Use
+from muster_local.demo.witness import Comparison
 from muster_local.receiver import Message
 from muster_local.stack import Stack
 
@@ -72,6 +74,30 @@ class Delivery:
 
 
 @dataclass(frozen=True)
+class Proposal:
+    """A row of entitlements' proposals."""
+
+    agency_id: str
+    route: str
+    path: str
+    state: str
+    proposed_by: str
+    decided_by: str | None
+    decided_at: datetime | None
+
+
+@dataclass(frozen=True)
+class UsageSum:
+    """A row of entitlements' sums: what all people of an agency used of a feature within a period."""
+
+    agency_id: str
+    feature: str
+    starts_at: datetime
+    ends_at: datetime
+    used: int
+
+
+@dataclass(frozen=True)
 class Evidence:
     """Everything found at the end of the year."""
 
@@ -87,6 +113,10 @@ class Evidence:
     deliveries: Sequence[Delivery]
     messages: Sequence[Message]
     mail_ids: Sequence[str]
+    proposals: Sequence[Proposal]
+    usage_sums: Sequence[UsageSum]
+    uses: Sequence[Use]
+    comparisons: Sequence[Comparison]
 
 
 async def gather(
@@ -95,6 +125,9 @@ async def gather(
     commands_sent: Mapping[str, int],
     instants: frozenset[datetime],
     messages: Sequence[Message],
+    *,
+    uses: Sequence[Use] = (),
+    comparisons: Sequence[Comparison] = (),
 ) -> Evidence:
     """Gather the evidence. The clock must be stopped and every service quiet."""
     facts = await read_all(stack.kafka, stack.topic_prefix)
@@ -134,6 +167,20 @@ async def gather(
             ],
             messages=messages,
             mail_ids=_mail_ids(stack.mail_dir),
+            proposals=[
+                Proposal(**row)
+                for row in await entitlements.fetch(
+                    "select agency_id, route, path, state, proposed_by, decided_by, decided_at from proposal"
+                )
+            ],
+            usage_sums=[
+                UsageSum(**row)
+                for row in await entitlements.fetch(
+                    "select agency_id, feature, starts_at, ends_at, used from usage_sum where subject_ref = ''"
+                )
+            ],
+            uses=uses,
+            comparisons=comparisons,
         )
     finally:
         await asyncio.gather(billing.close(), entitlements.close(), notify.close())

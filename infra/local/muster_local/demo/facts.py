@@ -41,6 +41,7 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "TrialExpired": lambda d: f"now has {_feature(d)} within a monthly quota",
     "FeatureAccessChanged": lambda d: f"is at the end of its grace for {_feature(d)}",
     "SeatTrialsEndingSoon": lambda d: f"has seats whose trials of {_feature(d)} end soon",
+    "AgencyQuotaThresholdCrossed": lambda d: f"has used {d['threshold_percent']}% of its quota of {_feature(d)}",
     "TermStarted": lambda d: f"starts term {d['number']} at {_money(d['price'])}",
     "InvoiceIssued": lambda d: f"receives invoice {d['invoice_number']} for {_money(d['amount'])}",
     "InvoicePaid": lambda d: f"has paid {_money(d['amount'])}",

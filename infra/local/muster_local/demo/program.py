@@ -21,6 +21,12 @@ class Unexpected(Exception):
     """A service's reply is not what the story expects."""
 
 
+def demand(holds: bool, otherwise: str) -> None:
+    """Raise Unexpected unless something holds."""
+    if not holds:
+        raise Unexpected(otherwise)
+
+
 class ProgramClient:
     """An operator's client of the services.
 
@@ -48,12 +54,16 @@ class ProgramClient:
 
     @property
     def commands(self) -> dict[str, int]:
-        """The number of commands that each service executed; retries do not count."""
+        """The number of audited commands that each service executed; retries do not count."""
         return {service: len(keys) for service, keys in self._keys.items()}
 
     async def get(self, service: str, path: str, **parameters: str | int) -> Any:
         """The JSON at a path; an agency's data is under `agencies/<id>/`."""
         return (await self._send("GET", service, path, 200, params=parameters)).json()
+
+    async def ask(self, service: str, path: str, body: Mapping[str, Any]) -> Any:
+        """The JSON that answers a question which a body asks; it changes nothing."""
+        return (await self._send("POST", service, path, 200, json=body)).json()
 
     async def etag(self, service: str, path: str) -> str:
         """The ETag of the resource at a path."""
@@ -68,15 +78,24 @@ class ProgramClient:
         expect: int = 201,
         key: str | None = None,
         if_match: str | None = None,
+        audited: bool = True,
     ) -> Any:
         """Send a command and return the reply's JSON.
 
         `key` is its Idempotency-Key, by default a new one; `if_match` is the ETag of the resource that it changes.
-        Raises Unexpected if the status is not `expect`.
+        Only an `audited` command is counted: the use of a feature is not. Raises Unexpected if the status is not
+        `expect`.
         """
         headers = {"if-match": if_match} if if_match else {}
         response = await self._send(
-            "POST", service, path, expect, key=key or uuid.uuid4().hex, headers=headers, json=body or {}
+            "POST",
+            service,
+            path,
+            expect,
+            key=key or uuid.uuid4().hex,
+            audited=audited,
+            headers=headers,
+            json=body or {},
         )
         return response.json()
 
@@ -85,7 +104,16 @@ class ProgramClient:
         response = await self._send("PUT", service, path, 200, key=uuid.uuid4().hex, json=body)
         return response.json()
 
-    async def upload(self, service: str, path: str, content: bytes, content_type: str, *, expect: int = 200) -> Any:
+    async def upload(
+        self,
+        service: str,
+        path: str,
+        content: bytes,
+        content_type: str,
+        *,
+        expect: int = 200,
+        audited: bool = True,
+    ) -> Any:
         """Send a file and return the reply's JSON."""
         response = await self._send(
             "POST",
@@ -93,6 +121,7 @@ class ProgramClient:
             path,
             expect,
             key=uuid.uuid4().hex,
+            audited=audited,
             content=content,
             headers={"content-type": content_type},
         )
@@ -106,6 +135,7 @@ class ProgramClient:
         expect: int,
         *,
         key: str | None = None,
+        audited: bool = True,
         headers: Mapping[str, str] | None = None,
         **content: Any,
     ) -> httpx.Response:
@@ -120,7 +150,7 @@ class ProgramClient:
                     away = f"{type(error).__name__}: {error}"
                 else:
                     if response.status_code == expect:
-                        if key and response.is_success:
+                        if key and audited and response.is_success:
                             self._keys[service].add(key)
                         return response
                     away = f"{response.status_code} {response.text[:1000]}"

@@ -14,6 +14,7 @@ from rich.text import Text
 from muster_local.demo.cast import END, START
 from muster_local.demo.facts import in_words
 from muster_local.demo.log import Fact, Stream
+from muster_local.demo.scene import Scene
 
 _FACTS_SHOWN = 14
 _OTHER_ROWS = 18  # rows that the rest of the screen needs
@@ -44,11 +45,11 @@ class View:
         """Print a line that stays on the screen."""
         self._console.print(f"[dim]{self._elapsed():5.1f} s[/dim]  {text}", highlight=False, soft_wrap=True)
 
-    def scene(self, now: datetime, title: str) -> None:
+    def scene(self, scene: Scene) -> None:
         """Show that a scene begins."""
-        self._now, self._scene = now, title
+        self._now, self._scene = scene.at, scene.title
         if not self._console.is_terminal:
-            self.note(f"{now:%Y-%m-%d}  {title}  ({self._events.total():,} events so far)")
+            self.note(f"{scene.at:%Y-%m-%d}  {scene.title}  ({self._events.total():,} events so far)")
 
     def instant(self, now: datetime) -> None:
         """Show the instant at which the clock stopped."""

@@ -4,6 +4,13 @@ from collections.abc import Callable, Sequence
 
 from muster_local.demo.evidence import Evidence
 from muster_local.demo.proof.deliveries import mails_arrived, one_delivery_per_intent, webhooks_verified
+from muster_local.demo.proof.features import (
+    copy_agrees,
+    extension_approved,
+    quota_kept,
+    seat_trials_expired_once,
+    thresholds_mailed_once,
+)
 from muster_local.demo.proof.line import Line
 from muster_local.demo.proof.program import (
     catalog_reached_everyone,
@@ -23,6 +30,11 @@ LINES: Sequence[Callable[[Evidence], Line]] = (
     seats_within_cap,
     trials_expired_once,
     catalog_reached_everyone,
+    extension_approved,
+    seat_trials_expired_once,
+    quota_kept,
+    thresholds_mailed_once,
+    copy_agrees,
     streams_gapless,
     streams_applied,
     effects_once,

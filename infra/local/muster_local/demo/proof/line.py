@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from muster_local.demo.evidence import Evidence, Position
@@ -39,6 +40,18 @@ def named(evidence: Evidence, name: str) -> Iterator[tuple[Fact, dict[str, Any]]
     for fact in first_occurrences(evidence.facts):
         if fact.name == name and fact.data is not None:
             yield fact, fact.data
+
+
+def enrolled_at(evidence: Evidence, at: datetime) -> set[str]:
+    """The agencies that were in the program at an instant."""
+    enrolled = {fact.envelope.agency_id for fact, _ in named(evidence, "AgencyEnrolled") if fact.envelope.time < at}
+    return enrolled - {
+        fact.envelope.agency_id for fact, _ in named(evidence, "AgencyWithdrawn") if fact.envelope.time < at
+    }
+
+
+def instant(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 def differences(what: str, due: Counter[Any], found: Counter[Any]) -> list[str]:

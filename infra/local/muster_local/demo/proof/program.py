@@ -4,9 +4,9 @@ from collections import Counter
 from datetime import datetime, timedelta
 
 from muster_local.demo.cast import END
-from muster_local.demo.catalog_change import FEATURE, QUOTA
 from muster_local.demo.evidence import Evidence
-from muster_local.demo.proof.line import Line, conclude, differences, first_occurrences, named
+from muster_local.demo.new_features import AGENTS, CANVAS, RESEARCH, RESEARCH_QUOTA
+from muster_local.demo.proof.line import Line, conclude, differences, enrolled_at, first_occurrences, instant, named
 
 _NOTICE_DAYS = (14, 7, 1)
 
@@ -37,7 +37,7 @@ def one_term_and_invoice(evidence: Evidence) -> Line:
     renewed = {
         first_term[data["term_id"]]
         for _, data in named(evidence, "RenewalDecided")
-        if data["decision"] == "accepted" and _instant(data["next_starts_at"]) <= END
+        if data["decision"] == "accepted" and instant(data["next_starts_at"]) <= END
     }
     due = Counter([(enrollment_id, 1) for enrollment_id in enrolled] + [(renewal, 2) for renewal in renewed])
     started = Counter((data["enrollment_id"], data["number"]) for _, data in named(evidence, "TermStarted"))
@@ -80,13 +80,14 @@ def seats_within_cap(evidence: Evidence) -> Line:
 def trials_expired_once(evidence: Evidence) -> Line:
     """Each trial has three notices and one expiry, on time and where the clock stopped, until its agency withdraws."""
     withdrawn = {fact.envelope.agency_id: fact.envelope.time for fact, _ in named(evidence, "AgencyWithdrawn")}
+    extended = {data["window_id"]: instant(data["ends_at"]) for _, data in named(evidence, "FeatureWindowExtended")}
     due: Counter[tuple[str, str, datetime]] = Counter()
     trials = 0
     for fact, data in named(evidence, "FeatureWindowOpened"):
         if data["mode_after"] == "none":
             continue
         trials += 1
-        ends_at = _instant(data["ends_at"])
+        ends_at = extended.get(data["window_id"], instant(data["ends_at"]))
         instants = [("expiry", ends_at)] + [(f"{d}-day notice", ends_at - timedelta(days=d)) for d in _NOTICE_DAYS]
         due.update(
             (data["window_id"], what, at)
@@ -113,20 +114,27 @@ def trials_expired_once(evidence: Evidence) -> Line:
 
 
 def catalog_reached_everyone(evidence: Evidence) -> Line:
-    """Each agency that was enrolled when the catalog changed has the new terms, and was told once."""
-    published = {data["number"]: fact.envelope.time for fact, data in named(evidence, "FeatureCatalogPublished")}
-    due: Counter[tuple[str, int]] = Counter()
-    for at in published.values():
-        enrolled = {fact.envelope.agency_id for fact, _ in named(evidence, "AgencyEnrolled") if fact.envelope.time < at}
-        left = {fact.envelope.agency_id for fact, _ in named(evidence, "AgencyWithdrawn") if fact.envelope.time < at}
-        due.update((agency_id, QUOTA) for agency_id in enrolled - left)
+    """Each agency that was enrolled when the catalog changed has the new terms and features, and was told once."""
+    due: Counter[tuple[str, str]] = Counter()
+    for fact, _ in named(evidence, "FeatureCatalogPublished"):
+        due.update(
+            (agency_id, feature)
+            for agency_id in enrolled_at(evidence, fact.envelope.time)
+            for feature in (RESEARCH, CANVAS["key"], AGENTS["key"])
+        )
     told = Counter(
-        (fact.envelope.agency_id, data["monthly_quota_after"])
+        (fact.envelope.agency_id, RESEARCH)
         for fact, data in named(evidence, "FeatureWindowChanged")
-        if data["feature"] == FEATURE
+        if (data["feature"], data["monthly_quota_after"]) == (RESEARCH, RESEARCH_QUOTA)
+    )
+    told.update(
+        (fact.envelope.agency_id, data["feature"])
+        for fact, data in named(evidence, "FeatureWindowOpened")
+        if data["feature"] in (CANVAS["key"], AGENTS["key"])
     )
     faults = differences("change of the catalog for", due, told)
-    detail = f"{len(published)} version, {told.total()} agencies with a quota of {QUOTA}"
+    agencies = {agency_id for agency_id, _ in told}
+    detail = f"{len(agencies)} agencies with a quota of {RESEARCH_QUOTA} and 2 new features"
     return conclude("A change of the catalog reached every agency, once", faults, detail, due)
 
 
@@ -139,7 +147,3 @@ def ledger_balances(evidence: Evidence) -> Line:
     turnover = sum(entry.amount_minor for entry in evidence.ledger if entry.amount_minor > 0)
     detail = f"{len(sums)} transactions, {turnover / 100:.2f} on each side"
     return conclude("Every ledger transaction sums to zero", faults, detail, sums)
-
-
-def _instant(text: str) -> datetime:
-    return datetime.fromisoformat(text)

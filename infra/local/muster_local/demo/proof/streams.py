@@ -24,6 +24,8 @@ _SAME_FACT: Mapping[str, tuple[str, ...]] = {
     "FeatureWindowExtended": ("feature", "ends_at"),
     "TrialEndingSoon": ("feature", "days_left"),
     "TrialExpired": ("feature",),
+    "SeatTrialExpired": ("feature", "subject_ref"),
+    "AgencyQuotaThresholdCrossed": ("feature", "period_starts_at", "threshold_percent"),
     "TermStarted": ("number",),
     "InvoiceIssued": ("term_id",),
     "InvoicePaid": ("invoice_id",),

@@ -1,0 +1,117 @@
+"""Compares what a local copy of the entitlements answers with the service's own answers, whenever the clock stops."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from muster_entitlements_client import Answer, EntitlementsClient
+from muster_local.demo import cast
+from muster_local.demo.program import ProgramClient
+
+# What happens to them: one tries what is new, one is suspended, one leaves, one is full, and one does not renew.
+_WATCHED = (cast.TRYING, cast.LAPSING, cast.LEAVING, cast.CROWDED, cast.DECLINING)
+_PEOPLE = 4
+
+# A person whom nobody knows.
+_STRANGER = f"sub_{0:032x}"
+
+# A record is in the copy within milliseconds.
+_PATIENCE_SECONDS = 5.0
+_PAUSE_SECONDS = 0.002
+
+
+@dataclass(frozen=True)
+class Access:
+    """What an answer to a check says: verdict, reason, until when it holds, and the monthly quota."""
+
+    verdict: str
+    reason: str
+    valid_until: datetime | None
+    monthly_quota: int | None
+
+    @classmethod
+    def of_copy(cls, answer: Answer) -> "Access":
+        return cls(answer.verdict.value, answer.reason, answer.valid_until, answer.monthly_quota)
+
+    @classmethod
+    def of_service(cls, answer: dict[str, Any]) -> "Access":
+        until = answer["valid_until"]
+        return cls(
+            answer["verdict"],
+            answer["reason"],
+            None if until is None else datetime.fromisoformat(until),
+            answer["monthly_quota"],
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both answers to a check at an instant."""
+
+    at: datetime
+    agency_id: str
+    subject_ref: str
+    feature: str | None
+    local: Access
+    told: Access
+
+
+class Witness:
+    """Asks both about the same people, and every feature of the newest catalog."""
+
+    def __init__(self, client: EntitlementsClient, program: ProgramClient) -> None:
+        self.comparisons: list[Comparison] = []
+        self._client = client
+        self._program = program
+        self._people: dict[str, list[str]] = {}
+        self._patience = _PATIENCE_SECONDS
+
+    async def compare(self, at: datetime) -> None:
+        """Ask about everybody at an instant at which every service is quiet."""
+        catalog = await self._program.get("entitlements", "catalog")
+        features = [None, *(feature["key"] for feature in catalog["features"])]
+        await asyncio.gather(*(self._compare(at, agency_id, features) for agency_id in _WATCHED))
+
+    async def _compare(self, at: datetime, agency_id: str, features: Sequence[str | None]) -> None:
+        pairs = [
+            (subject_ref, feature)
+            for subject_ref in (*await self._people_of(agency_id), _STRANGER)
+            for feature in features
+        ]
+        asked = {"pairs": [{"subject": subject_ref, "feature": feature} for subject_ref, feature in pairs]}
+        reply = await self._program.ask("entitlements", f"agencies/{agency_id}/checks", asked)
+        told = [Access.of_service(answer) for answer in reply["answers"]]
+        local = await self._local(agency_id, pairs, told)
+        self.comparisons += [
+            Comparison(at, agency_id, subject_ref, feature, own, theirs)
+            for (subject_ref, feature), own, theirs in zip(pairs, local, told, strict=True)
+        ]
+
+    async def _local(
+        self, agency_id: str, pairs: Sequence[tuple[str, str | None]], told: Sequence[Access]
+    ) -> Sequence[Access]:
+        """The copy's answers, once it has caught up. If it does not, it is not waited for a second time."""
+        give_up_at = time.monotonic() + self._patience
+        while True:
+            local = [
+                Access.of_copy(self._client.check(subject_ref, feature, agency_id=agency_id))
+                for subject_ref, feature in pairs
+            ]
+            if local == told:
+                return local
+            if time.monotonic() > give_up_at:
+                self._patience = 0.0
+                return local
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _people_of(self, agency_id: str) -> Sequence[str]:
+        """The first people who ever had a seat; none until there are some."""
+        if agency_id not in self._people:
+            seats = await self._program.get("entitlements", f"agencies/{agency_id}/seats", limit=_PEOPLE)
+            if not seats["items"]:
+                return ()
+            self._people[agency_id] = [seat["subject_ref"] for seat in seats["items"]]
+        return self._people[agency_id]
