@@ -14,6 +14,8 @@ from rich.markup import escape
 from muster_operator.failures import BadInput
 from muster_operator.group import group
 from muster_operator.output import Answer, table
+from muster_operator.proposals import waiting
+from muster_operator.service import Service
 from muster_operator.target import Target, on_target
 
 app = group("Show, plan, and apply the feature catalog.")
@@ -58,28 +60,43 @@ async def show(target: Target) -> Answer:
 
 @app.command()
 @on_target()
+async def draft(target: Target) -> Answer:
+    """Show the draft of the next version, and who would gain and who would lose if it were published now."""
+    async with target.service(_SERVICE, "operate") as service:
+        version = await service.get("/v1/catalog/draft")
+        planned = await _plan(service, version["rule"], version["features"])
+    heading = f"Version {version['number']}, for agencies that are enrolled: {version['rule']}"
+    return Answer({"draft": version, "plan": planned}, Group(heading, "", _shown(planned)))
+
+
+@app.command()
+@on_target()
 async def plan(target: Target, file: File, rule: RuleOption) -> Answer:
     """Show who would gain and who would lose if a file were published now. Nothing changes."""
-    body = {"rule": rule.value, "features": await asyncio.to_thread(_features, file)}
+    features = await asyncio.to_thread(_features, file)
     async with target.service(_SERVICE, "operate") as service:
-        reply = await service.post("/v1/catalog/plan", body)
-    return Answer(reply, _shown(reply))
+        planned = await _plan(service, rule.value, features)
+    return Answer(planned, _shown(planned))
 
 
 @app.command()
 @on_target()
 async def apply(target: Target, file: File, rule: RuleOption) -> Answer:
-    """Publish a file as the next version, unless it is the present one already. Its rollout follows."""
-    body = {"rule": rule.value, "features": await asyncio.to_thread(_features, file)}
+    """Propose a file as the next version, unless it is the present one. Another person's approval publishes it."""
+    features = await asyncio.to_thread(_features, file)
     async with target.service(_SERVICE, "operate", "read") as service:
-        planned = await service.post("/v1/catalog/plan", body)
+        planned = await _plan(service, rule.value, features)
         if not planned["features"]:
             present = await service.get("/v1/catalog")
             return Answer(present, f"Version {present['number']} is the same: nothing to publish.")
-        draft = await service.put("/v1/catalog/draft", body)
-        version = await service.post("/v1/catalog/draft/publication", if_match=f'"{draft["revision"]}"')
-    left = f"Version {version['number']} is published; {version['agencies_left']} agencies are still to get it."
-    return Answer(version, Group(_shown(planned), "", left))
+        version = await service.put("/v1/catalog/draft", {"rule": rule.value, "features": features})
+        proposal = await service.post("/v1/catalog/draft/publication", if_match=f'"{version["revision"]}"')
+    return Answer(proposal, Group(_shown(planned), "", waiting(_SERVICE, proposal)))
+
+
+async def _plan(service: Service, rule: str, features: list[dict[str, Any]]) -> dict[str, Any]:
+    planned: dict[str, Any] = await service.post("/v1/catalog/plan", {"rule": rule, "features": features})
+    return planned
 
 
 def _shown(planned: dict[str, Any]) -> Any:

@@ -1,5 +1,6 @@
 """The feature catalog: drafted, planned, published, and brought to agencies that are enrolled, each once."""
 
+import asyncio
 import base64
 from contextlib import suppress
 from dataclasses import replace
@@ -67,9 +68,21 @@ async def draft(entitlements: Entitlements, features: list[dict[str, Any]], rule
     return found
 
 
+async def propose(entitlements: Entitlements, revision: int) -> str:
+    """The path of the proposal to publish the draft."""
+    reply = await ask(entitlements, "POST", "/draft/publication", headers={"If-Match": f'"{revision}"'})
+    assert reply.status_code == 202, reply.text
+    return reply.headers["location"]
+
+
+async def approve(entitlements: Entitlements, proposal: str) -> httpx.Response:
+    token = entitlements.service.token("entitlements:read", "entitlements:operate", subject="bob")
+    return await entitlements.service.client.post(f"{proposal}/approval", headers={"Authorization": f"Bearer {token}"})
+
+
 async def publish(entitlements: Entitlements, features: list[dict[str, Any]], rule: str = "now") -> dict[str, Any]:
     revision = (await draft(entitlements, features, rule))["revision"]
-    reply = await ask(entitlements, "POST", "/draft/publication", headers={"If-Match": f'"{revision}"'})
+    reply = await approve(entitlements, await propose(entitlements, revision))
     assert reply.status_code == 200, reply.text
     version: dict[str, Any] = reply.json()
     return version
@@ -279,14 +292,31 @@ async def test_what_is_wrong_is_named_and_drafts_are_the_programs(entitlements: 
         True,
     )
 
-    await draft(entitlements, SECOND)
+    # A proposal is of the draft as it was, it runs once, and it expires.
+    first = await propose(entitlements, (await draft(entitlements, [FRONTIER]))["revision"])
+    second = await propose(entitlements, (await draft(entitlements, SECOND))["revision"])
+    outdated = await approve(entitlements, first)
+    assert (outdated.status_code, outdated.json()["type"]) == (409, "urn:muster:problem:proposal-outdated")
+    assert (await entitlements.service.client.post(f"{second}/approval")).status_code == 403  # one's own
+    entitlements.service.clock.move(START + 14 * DAY)
+
+    async def expired() -> bool:
+        return bool((await entitlements.service.client.get(second)).json()["state"] == "expired")
+
+    await entitlements.eventually(expired)
+    assert (await approve(entitlements, second)).status_code == 409
+
     token = entitlements.service.token("entitlements:read", "entitlements:operate", agency="NASA")
     own = {"Authorization": f"Bearer {token}"}
     assert (await ask(entitlements, "GET", "", headers=own)).json()["number"] == 1
     assert (await ask(entitlements, "GET", "/draft", headers=own)).status_code == 403
     async with entitlements.service.process.app.state.database.read("NASA") as connection:
         assert await connection.fetchval("select count(*) from catalog_version") == 0
-    await publish(entitlements, SECOND)
+        assert await connection.fetchval("select count(*) from proposal") == 0
+    third = await propose(entitlements, (await draft(entitlements, SECOND))["revision"])
+    replies = await asyncio.gather(*(approve(entitlements, third) for _ in range(3)))
+    assert [(reply.status_code, reply.json()["number"]) for reply in replies] == [(200, 2)] * 3
+    assert len(await entitlements.service.published(FeatureCatalogPublished)) == 1
     listed = await ask(entitlements, "GET", "/versions", headers=own, params={"limit": "1"})
     assert ([each["number"] for each in listed.json()["items"]], bool(listed.json()["next"])) == ([1], True)
     rest = await ask(entitlements, "GET", "/versions", headers=own, params={"after": listed.json()["next"]})

@@ -40,8 +40,17 @@ anchor_at = 2025-09-01T00:00:00Z
             assert lines["deep-research"].rstrip().endswith("1 (1 seats)"), planned.stdout
             assert "frontier-models" not in lines
 
-            applied = await muster("catalog", "apply", str(file), "--rule", "now", "--json")
-            assert (json.loads(applied.stdout)["number"], applied.exit_code) == (2, 0), applied.output
+            applied = await muster("catalog", "apply", str(file), "--rule", "now")
+            assert (applied.exit_code, "waits until 2025-08-20T00:00:00Z" in applied.stdout) == (0, True), (
+                applied.output
+            )
+            drafted = await muster("catalog", "draft")
+            assert ("Version 2" in drafted.stdout, "monthly_quota_after" in drafted.stdout) == (True, True)
+            assert json.loads((await muster("catalog", "show", "--json")).stdout)["number"] == 1
+            command = applied.stdout.partition("muster proposals approve")[2].split()
+            approver = entitlements.service.token("entitlements:read", "entitlements:operate", subject="bob")
+            approved = await muster("proposals", "approve", *command, "--token", approver, "--json")
+            assert (json.loads(approved.stdout)["number"], approved.exit_code) == (2, 0), approved.output
             again = await muster("catalog", "apply", str(file), "--rule", "now")
             assert "Version 2 is the same" in again.stdout
             shown = json.loads((await muster("catalog", "show", "--json")).stdout)

@@ -97,10 +97,8 @@ class NewFeatures:
         path = f"{self._path}/windows/{window['window_id']}/extension"
         preview = await self._program.ask("entitlements", f"{path}/preview", request)
         proposal = await self._program.post("entitlements", path, request, expect=202)
-        approval = f"proposals/{proposal['proposal_id']}/approval"
-        await self._program.post("entitlements", approval, expect=403)  # nobody approves what they proposed
         demand(await self._window() == window, "the trial was extended before anybody approved it")
-        await self._approver.post("entitlements", approval, expect=200)
+        await self._approve(proposal)
         demand(await self._window() == preview["window"], "the trial is not as the preview said")
 
     async def _window(self) -> Any:
@@ -117,10 +115,16 @@ class NewFeatures:
         catalog = {"rule": "now", "features": [*changed, CANVAS, AGENTS]}
         draft = await self._program.put("entitlements", "catalog/draft", catalog)
         revision = f'"{draft["revision"]}"'
-        await self._program.post("entitlements", "catalog/draft/publication", expect=200, if_match=revision)
+        proposal = await self._program.post("entitlements", "catalog/draft/publication", expect=202, if_match=revision)
+        await self._approve(proposal)
         await self._coordinator.settle()
         version = await self._program.get("entitlements", f"catalog/versions/{draft['number']}")
         demand(version["agencies_left"] == 0, f"{version['agencies_left']} agencies do not have the new catalog")
+
+    async def _approve(self, proposal: dict[str, Any]) -> None:
+        approval = f"proposals/{proposal['proposal_id']}/approval"
+        await self._program.post("entitlements", approval, expect=403)  # nobody approves what they proposed
+        await self._approver.post("entitlements", approval, expect=200)
 
     async def _begin(self, first: int, end: int) -> None:
         for seat in (await self._people())[first:end]:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts.entitlements import CatalogRule
-from muster_entitlements.api.parameters import OPERATE, READ
+from muster_entitlements.api.parameters import APPROVAL_DAYS, OPERATE, READ
 from muster_entitlements.commands import PublishCatalog, SaveCatalogDraft
 from muster_entitlements.domain.catalog import MOST_FEATURES, Feature
 from muster_entitlements.errors import CatalogDraftMissing, CatalogVersionUnknown
@@ -18,6 +18,7 @@ from muster_runtime.errors import NotFound, PreconditionFailed
 from muster_runtime.http.application import (
     EVERY_AGENCY,
     MEBIBYTE,
+    PROPOSED,
     CommandsDep,
     PageDep,
     ReaderDep,
@@ -25,7 +26,9 @@ from muster_runtime.http.application import (
     RuntimeDep,
     body_limit,
     etag,
+    needs_approval,
 )
+from muster_runtime.http.approvals import ProposalOutdated
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.http.tenancy import InvalidEntityTag, PreconditionRequired
 from muster_runtime.pagination import Page
@@ -103,13 +106,17 @@ async def save_draft(body: CatalogRequest, commands: CommandsDep) -> Response:
     dependencies=[OPERATE],
     response_model=CatalogVersionReply,
     responses=problem_responses(
-        NotFound, CatalogDraftMissing, PreconditionFailed, PreconditionRequired, InvalidEntityTag
-    ),
+        NotFound, CatalogDraftMissing, PreconditionFailed, PreconditionRequired, InvalidEntityTag, ProposalOutdated
+    )
+    | PROPOSED,
 )
+@needs_approval(days=APPROVAL_DAYS)
 async def publish_draft(commands: CommandsDep, if_match: RequiredIfMatchDep) -> Response:
     """Publishes the draft as it was read. Agencies that are enrolled get it by its rule, one after the other."""
     command = PublishCatalog(if_match)
-    return await commands.execute(EVERY_AGENCY, partial(catalogs.publish_catalog, command=command))
+    return await commands.execute(
+        EVERY_AGENCY, partial(catalogs.publish_catalog, command=command), revision=catalogs.find_draft_revision
+    )
 
 
 @router.post("/plan", summary="Plan a catalog", dependencies=[OPERATE])

@@ -20,6 +20,9 @@ WRITE_ALL = requires_program("entitlements:write")
 # The program and the agency agree on the number of seats.
 OPERATE = requires_program("entitlements:operate")
 
+# A decision that needs a second person is made within so many days, or not at all.
+APPROVAL_DAYS = 14
+
 SeatId = Annotated[str, Path(pattern=r"^seat_[0-9a-f]{32}$")]
 WindowId = Annotated[str, Path(pattern=r"^win_[0-9a-f]{32}$")]
 OperationId = Annotated[str, Path(pattern=r"^bat_[0-9a-f]{32}$")]

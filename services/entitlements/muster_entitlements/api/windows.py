@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from muster_contracts import AgencyId
 from muster_entitlements import queries
-from muster_entitlements.api.parameters import OPERATE, PREFIX, READ, AsOfDep, WindowId
+from muster_entitlements.api.parameters import APPROVAL_DAYS, OPERATE, PREFIX, READ, AsOfDep, WindowId
 from muster_entitlements.commands import CorrectWindowStart, EndWindow, ExtendWindow
 from muster_entitlements.domain import windows as rules
 from muster_entitlements.domain.windows import End, Start
@@ -36,9 +36,6 @@ from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.pagination import Page
 
 router = APIRouter(prefix=PREFIX, tags=["windows"], responses=COMMON)
-
-# A decision that opens a feature for longer, or at another time, needs a second person within so many days.
-APPROVAL_DAYS = 14
 
 _REFUSALS = problem_responses(NotFound, PoolUnknown, WindowUnknown, WindowWithoutTrial, WindowOver)
 _EXTENSION_REFUSALS = problem_responses(

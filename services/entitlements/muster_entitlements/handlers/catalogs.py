@@ -36,6 +36,12 @@ async def publish_catalog(uow: UnitOfWork, command: PublishCatalog) -> CatalogVe
     return CatalogVersionReply.of(published, agencies_left=await catalogs.count_without(uow.connection, published))
 
 
+async def find_draft_revision(uow: UnitOfWork) -> int:
+    """The revision of the draft; 0 if there is none."""
+    draft = await catalogs.find_draft(uow.connection)
+    return 0 if draft is None else draft.revision
+
+
 async def _known_draft(uow: UnitOfWork) -> Version:
     draft = await catalogs.find_draft(uow.connection)
     if draft is None:
