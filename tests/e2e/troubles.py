@@ -41,6 +41,7 @@ LOOKING = (
     "credential-refused.md",
     "rotate-secrets.md",
     "standby-gone.md",
+    "catalog-rollout-stuck.md",
 )
 
 # Long enough for a machine that does much else at the same time.

@@ -14,12 +14,12 @@ from muster_contracts.entitlements import (
 )
 from muster_entitlements.api import make_routers
 from muster_entitlements.domain.people import Directory
-from muster_entitlements.handlers.parked_usage import warnings
+from muster_entitlements.handlers import parked_usage
 from muster_entitlements.publishing import audit_sealed
 from muster_entitlements.repository import subject_key
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.subscriptions import DEADLINES, SUBSCRIPTIONS
-from muster_entitlements.workers.catalog_rollout import CATALOG_ROLLOUT
+from muster_entitlements.workers.catalog_rollout import CATALOG_ROLLOUT, count_waiting_agencies
 from muster_entitlements.workers.rebuild import SeatsInUse
 from muster_entitlements.workers.seat_files import seat_file_worker
 from muster_entitlements.workers.snapshots import Snapshot
@@ -54,10 +54,15 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
         deadlines=DEADLINES,
         workers=[seat_file_worker(directory), CATALOG_ROLLOUT, usage_worker(), usage_partitions_worker()],
         intakes=[FeatureUsed.topic],
-        warnings=warnings,
+        warnings=_warnings,
         projections={"seats-in-use": SeatsInUse.open, "snapshot": Snapshot.open},
         identity=partial(_check_subject_key, directory.fingerprint),
     )
+
+
+async def _warnings(connection: Connection) -> list[str]:
+    await count_waiting_agencies(connection)
+    return await parked_usage.warnings(connection)
 
 
 async def _check_subject_key(fingerprint: str, connection: Connection) -> str | None:

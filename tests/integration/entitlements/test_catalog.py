@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
+from prometheus_client import REGISTRY
 
 from muster_contracts.entitlements import (
     FeatureCatalogPublished,
@@ -91,6 +92,12 @@ async def publish(entitlements: Entitlements, features: list[dict[str, Any]], ru
 async def rolled_out(entitlements: Entitlements, number: int) -> bool:
     reply = await ask(entitlements, "GET", f"/versions/{number}")
     return bool(reply.json()["agencies_left"] == 0)
+
+
+async def waiting_agencies(entitlements: Entitlements) -> float | None:
+    """The metric, which looking at the readiness brings up to date."""
+    await entitlements.service.client.get("/health/ready")
+    return REGISTRY.get_sample_value("muster_catalog_waiting_agencies", {"service": "entitlements"})
 
 
 async def windows(entitlements: Entitlements) -> dict[str, Any]:
@@ -249,9 +256,11 @@ async def test_a_rollout_goes_on_where_it_was_killed(front: Entitlements, run_se
             await rollouts.roll_out(uow, "GSA")
             raise Killed
     assert not await rolled_out(front, 2)
+    assert await waiting_agencies(front) == 2.0
     others = frozenset({Role.WORKER, Role.RELAY})
     await run_service(build, EntitlementsSettings, roles=others, beside=front.service)
     await front.eventually(lambda: rolled_out(front, 2))
+    assert await waiting_agencies(front) == 0.0
 
     async def all_told() -> bool:
         changed = await front.service.published(FeatureWindowChanged)

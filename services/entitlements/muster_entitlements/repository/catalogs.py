@@ -123,8 +123,8 @@ async def save_adoption(connection: Connection, agency_id: str, adoption: Adopti
     )
 
 
-async def list_waiting(connection: Connection, limit: int) -> list[str]:
-    """The first agencies that a version is for which they have not adopted."""
+async def list_waiting(connection: Connection, limit: int | None = None) -> list[str]:
+    """The first agencies that a version is for which they have not adopted; None: all of them."""
     rows = await connection.fetch(f"{_WAITING} order by p.agency_id limit $1", limit)
     return [row["agency_id"] for row in rows]
 

@@ -3,11 +3,12 @@
 import asyncio
 
 import structlog
+from prometheus_client import Gauge
 
 from muster_entitlements.handlers.rollouts import roll_out
 from muster_entitlements.repository import catalogs
 from muster_runtime.context import Context
-from muster_runtime.database.transactions import RETRYABLE
+from muster_runtime.database.transactions import RETRYABLE, Connection
 from muster_runtime.identifiers import new_id
 from muster_runtime.service import Runtime, Worker
 
@@ -17,7 +18,18 @@ RETRY_SECONDS = 2.0
 # How many agencies are looked up at once.
 BATCH = 100
 
+WAITING_AGENCIES = Gauge(
+    "muster_catalog_waiting_agencies",
+    "Agencies that have not got a version of the catalog that is for them now; seconds after a publication, none.",
+    ["service"],
+)
+
 _log = structlog.get_logger(__name__)
+
+
+async def count_waiting_agencies(connection: Connection) -> None:
+    """Bring the metric up to date."""
+    WAITING_AGENCIES.labels("entitlements").set(len(await catalogs.list_waiting(connection)))
 
 
 async def _run(runtime: Runtime) -> None:
