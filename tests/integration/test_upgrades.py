@@ -4,13 +4,19 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
+from muster_contracts.entitlements import AccessMode
+from muster_entitlements.domain.windows import Window
+from muster_entitlements.repository.pools import find_pool
+from muster_entitlements.repository.seat_trials import find_begun
+from muster_entitlements.repository.windows import find_used_trials, list_windows
 from muster_local.programs import migrations_of
 from muster_operator.databases.provisioning import Access, drop, password_of, provision
 from muster_runtime.database import dbmate, schema
@@ -132,8 +138,16 @@ async def test_streams_that_have_been_parked_for_long_know_how_many_records_wait
         assert await is_forced(connection, "parked_stream", "parked_event")
 
 
-async def test_seats_that_were_given_out_long_ago_can_be_idle(upgraded: Upgrade) -> None:
+async def test_seats_and_windows_of_long_ago_are_as_they_were(upgraded: Upgrade) -> None:
     rows = """
+        insert into pool (agency_id, enrollment_id, starts_at, ends_at, cap) values
+        ('EPA', 'enr_1', '2025-08-06Z', '2026-08-06Z', 5);
+        insert into feature_window (
+            agency_id, enrollment_id, feature, window_id, trial, mode, starts_at, ends_at, mode_after,
+            monthly_quota_after
+        ) values
+        ('EPA', 'enr_1', 'research', 'win_1', true, 'unlimited', '2025-08-06Z', '2025-10-05Z', 'quota', 25),
+        ('EPA', 'enr_1', 'models', 'win_2', false, 'unlimited', '2025-08-06Z', '2026-08-06Z', 'none', null);
         insert into seat (agency_id, seat_id, subject_ref, state, assigned_at, activated_at, idle_since) values
         ('EPA', 'a', 'sub_a', 'assigned', '2025-08-06Z', null, null),
         ('EPA', 'b', 'sub_b', 'active', '2025-08-06Z', '2025-08-09Z', null),
@@ -148,7 +162,39 @@ async def test_seats_that_were_given_out_long_ago_can_be_idle(upgraded: Upgrade)
             ("c", "2025-09-01"),
             ("d", None),
         ]
-        assert await is_forced(connection, "seat")
+        began_at = datetime(2025, 8, 9, tzinfo=UTC)
+        assert await find_begun(connection, "EPA", ["sub_a", "sub_b", "sub_d"]) == {"sub_b": began_at}
+
+        # What was one kind of trial is the default of those that there are now: version 1 of the catalog has it so.
+        pool = await find_pool(connection, "EPA")
+        assert pool is not None
+        assert (pool.time_zone, pool.generation) == (None, 1)
+        windows = await list_windows(connection, "EPA", "enr_1")
+        trial = Window(
+            window_id="win_1",
+            agency_id="EPA",
+            enrollment_id="enr_1",
+            feature="research",
+            trial=True,
+            mode=AccessMode.UNLIMITED,
+            starts_at=pool.starts_at,
+            ends_at=datetime(2025, 10, 5, tzinfo=UTC),
+            mode_after=AccessMode.QUOTA,
+            monthly_quota_after=25,
+            catalog_number=1,
+        )
+        of_term = replace(
+            trial,
+            window_id="win_2",
+            feature="models",
+            trial=False,
+            ends_at=pool.ends_at,
+            mode_after=AccessMode.NONE,
+            monthly_quota_after=None,
+        )
+        assert windows == {"research": trial, "models": of_term}
+        assert await find_used_trials(connection, "EPA", pool.ends_at) == {"research": timedelta(days=60)}
+        assert await is_forced(connection, "feature_window", "pool", "seat")
 
 
 async def is_forced(connection: "asyncpg.Connection[Any]", *tables: str) -> bool:

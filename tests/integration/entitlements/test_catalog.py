@@ -200,6 +200,18 @@ async def test_a_version_is_planned_and_published_and_reaches_who_is_enrolled(en
     }  # it was taken away
 
 
+async def test_a_plan_takes_the_days_of_an_agency_in_its_time_zone(entitlements: Entitlements) -> None:
+    enrolled = entitlements.enrolled(1)
+    there = {"time_zone": "America/New_York", "starts_at": START + 10 * DAY}  # so its windows are still to begin
+    await entitlements.service.publish(enrolled.model_copy(update=there))
+    await entitlements.eventually(lambda: windows(entitlements))
+    assert (await windows(entitlements))["deep-research"]["ends_at"] == "2025-10-15T04:00:00Z"
+    features = [FRONTIER, RESEARCH | {"trial_days": 60}]
+    planned = (await ask(entitlements, "POST", "/plan", json={"rule": "now", "features": features})).json()
+    effects = {each["feature"]: (each["gaining"], each["losing"]) for each in planned["features"]}
+    assert effects["deep-research"] == (["NASA"], [])
+
+
 async def test_a_version_for_new_agencies_reaches_no_other_and_one_for_the_next_term_waits(
     entitlements: Entitlements,
 ) -> None:
