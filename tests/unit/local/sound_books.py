@@ -1,60 +1,44 @@
 """Sound books of a year of one agency, for tests to spoil."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from muster_contracts import Envelope, Event, Money, event_id, source_of
 from muster_contracts.billing import InvoiceIssued, InvoicePaid, RenewalDecided, TermStarted
 from muster_contracts.enrollment import AgencyEnrolled
 from muster_contracts.entitlements import (
-    AgencyQuotaThresholdCrossed,
-    CatalogRule,
-    EndingSeats,
     FeatureWindowChanged,
     FeatureWindowExtended,
     FeatureWindowOpened,
-    SeatActivated,
     SeatAssigned,
     SeatRevoked,
-    SeatTrialExpired,
-    SeatTrialsEndingSoon,
     TrialEndingSoon,
     TrialExpired,
 )
-from muster_entitlements.domain.catalog import Feature, Version, VersionState
-from muster_entitlements.publishing.catalog import catalog_published
 from muster_local.demo.cast import Agency
-from muster_local.demo.evidence import READ, Books, Delivery, Entry, Evidence, Proposal, Term, UsageSum
+from muster_local.demo.evidence import READ, Books, Delivery, Entry, Evidence, Proposal, Term
 from muster_local.demo.log import Fact
-from muster_local.demo.new_features import AGENTS, CANVAS, Use
 from muster_local.demo.witness import Access, Comparison
 from muster_local.receiver import Message
 from muster_notify.domain.rules import rules, types_on_request
+from tests.unit.local.feature_books import (
+    CATALOG_AT,
+    DAY,
+    EXTENDED_AT,
+    START,
+    TRIAL_END,
+    USAGE_SUM,
+    USES,
+    YEAR_END,
+    new_features,
+    seat,
+)
 
-START = datetime(2025, 8, 6, 14, tzinfo=UTC)
-DAY = timedelta(days=1)
-EXTENDED_AT = START + 30 * DAY
-TRIAL_END = START + 60 * DAY
-CATALOG_AT = datetime(2026, 2, 2, 14, tzinfo=UTC)
-USED_AT = CATALOG_AT + DAY
-SEAT_TRIAL_END = USED_AT + 30 * DAY
-MONTH_END = datetime(2026, 3, 1, tzinfo=UTC)
-YEAR_END = datetime(2026, 8, 6, 14, tzinfo=UTC)
 DOLLAR = Money(amount_minor=100, currency="USD")
 
-
-CATALOG = Version(
-    number=2,
-    state=VersionState.PUBLISHED,
-    rule=CatalogRule.NOW,
-    features=(Feature.model_validate(CANVAS), Feature.model_validate(AGENTS)),
-    revision=1,
-    created_at=CATALOG_AT,
-    published_at=CATALOG_AT,
-)
 
 access = Access("allowed", "window_open", TRIAL_END, None)
 
@@ -83,10 +67,6 @@ def facts_of(events: Sequence[tuple[Event, datetime]]) -> list[Fact]:
 def is_sent(fact: Fact) -> bool:
     """Whether a webhook for all events gets it."""
     return fact.topic in READ["notify"] and fact.envelope.type not in types_on_request()
-
-
-def seat(event: Callable[..., Event], number: int, **more: Any) -> Event:
-    return event(agency_id="NASA", seat_id=f"seat_{number}", subject_ref=f"sub_{number}", **more)
 
 
 def sound_events() -> list[tuple[Event, datetime]]:
@@ -125,64 +105,7 @@ def sound_events() -> list[tuple[Event, datetime]]:
             for days in (14, 7, 1)
         ),
         (TrialExpired(**trial, expired_at=TRIAL_END, mode_after="quota", monthly_quota_after=25), TRIAL_END),
-        (
-            catalog_published(CATALOG, CATALOG_AT),
-            CATALOG_AT,
-        ),
-        *(
-            (
-                FeatureWindowOpened(
-                    agency_id="NASA",
-                    window_id=f"win_{feature['key']}",
-                    feature=feature["key"],
-                    mode=feature["mode"],
-                    starts_at=CATALOG_AT,
-                    ends_at=YEAR_END,
-                    mode_after="none",
-                ),
-                CATALOG_AT,
-            )
-            for feature in (CANVAS, AGENTS)
-        ),
-        (seat(SeatActivated, 3), USED_AT),
-        *(
-            (
-                SeatTrialsEndingSoon(
-                    agency_id="NASA",
-                    window_id="win_canvas",
-                    feature="canvas",
-                    ending=[EndingSeats(days_left=days, seats=1)],
-                ),
-                SEAT_TRIAL_END.replace(hour=0) - days * DAY,
-            )
-            for days in (7, 1)
-        ),
-        (
-            seat(
-                SeatTrialExpired,
-                3,
-                window_id="win_canvas",
-                feature="canvas",
-                expired_at=SEAT_TRIAL_END,
-                mode_after="none",
-            ),
-            SEAT_TRIAL_END,
-        ),
-        *(
-            (
-                AgencyQuotaThresholdCrossed(
-                    agency_id="NASA",
-                    feature="agents",
-                    used=used,
-                    quota=20,
-                    threshold_percent=percent,
-                    period_starts_at=CATALOG_AT,
-                    period_ends_at=MONTH_END,
-                ),
-                USED_AT,
-            )
-            for used, percent in ((11, 50), (17, 80), (20, 100))
-        ),
+        *new_features(),
         (
             FeatureWindowChanged(
                 **trial,
@@ -220,10 +143,6 @@ def sound_events() -> list[tuple[Event, datetime]]:
             START,
         ),
     ]
-
-
-def use(amount: int, *, reported: bool = False, counted: bool = True, used: int | None = None) -> Use:
-    return Use(USED_AT, "NASA", "agents", amount, reported, counted, used)
 
 
 def term(term_id: str, number: int, starts_at: datetime, ends_at: datetime) -> list[tuple[Event, datetime]]:
@@ -302,16 +221,8 @@ def evidence_of(events: Sequence[tuple[Event, datetime]]) -> Evidence:
                 decided_at=EXTENDED_AT,
             )
         ],
-        usage_sums=[UsageSum("NASA", "agents", CATALOG_AT, MONTH_END, 20)],
-        uses=[
-            use(9, used=9),
-            use(2, reported=True),
-            use(1, reported=True, counted=False),
-            use(6, used=17),
-            use(4, counted=False),
-            use(3, used=20),
-            use(1, counted=False),
-        ],
+        usage_sums=[USAGE_SUM],
+        uses=USES,
         comparisons=[
             Comparison(at, "NASA", "sub_1", "deep-research", access, access)
             for at in {fact.envelope.time for fact in facts}

@@ -37,17 +37,11 @@ from muster_local.demo.proof.program import (
     trials_expired_once,
 )
 from muster_local.demo.proof.streams import effects_once, nothing_waits, streams_applied, streams_gapless
+from tests.unit.local.feature_books import EXTENDED_AT, SEAT_TRIAL_END, START, TRIAL_END, YEAR_END, seat, use
 from tests.unit.local.sound_books import (
-    EXTENDED_AT,
-    SEAT_TRIAL_END,
-    START,
-    TRIAL_END,
-    YEAR_END,
     evidence_of,
-    seat,
     sound_events,
     term,
-    use,
     with_books,
     with_more,
     without,
