@@ -1,7 +1,8 @@
 """`muster databases`: creates the services' roles, databases, and schemas on a Postgres server."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,13 +55,8 @@ async def show_plan(
 
     MUSTER_ADMIN_DSN must name a superuser, or a role with CREATEROLE and CREATEDB.
     """
-    target.require("admin_dsn")
-    done = []
-    async with client_of_postgres():
-        for each in _wanted(database, service):
-            known, new = await _passwords(target.admin_dsn, each, passwords)
-            wanted = replace(each, passwords={**known, **dict.fromkeys(new, "")})
-            done += [(each, step) for step in await provisioning.plan(target.admin_dsn, wanted)]
+    wanted = _wanted(database, service)
+    done = await _steps(target, wanted, passwords, lambda new: dict.fromkeys(new, ""), provisioning.plan)
     return _answer(done, ok=not done)
 
 
@@ -78,14 +74,26 @@ async def apply_plan(
     existing role gets its password from the folder if it cannot log in with it. You can repeat the command, and run it
     several times at once.
     """
-    target.require("admin_dsn")
-    done = []
-    async with client_of_postgres():
-        for each in _wanted(database, service):
-            known, new = await _passwords(target.admin_dsn, each, passwords)
-            wanted = replace(each, passwords={**known, **make_passwords(passwords, new)})
-            done += [(each, step) for step in await provisioning.apply(target.admin_dsn, wanted)]
+    wanted = _wanted(database, service)
+    done = await _steps(target, wanted, passwords, partial(make_passwords, passwords), provisioning.apply)
     return _answer(done, ok=True)
+
+
+async def _steps(
+    target: Target,
+    wanted: Sequence[Wanted],
+    folder: Path,
+    make: Callable[[Sequence[str]], Mapping[str, str]],
+    take: Callable[[str, Wanted], Awaitable[Sequence[Step]]],
+) -> Done:
+    """The steps that are taken for each service. `make` gives the passwords of new roles. Raises BadInput."""
+    dsn = target.require("admin_dsn").admin_dsn
+    done: list[tuple[Wanted, Step]] = []
+    async with client_of_postgres():
+        for each in wanted:
+            known, new = await _passwords(dsn, each, folder)
+            done += [(each, step) for step in await take(dsn, replace(each, passwords={**known, **make(new)}))]
+    return done
 
 
 def _wanted(database: str, service: str | None) -> list[Wanted]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 from muster_contracts.entitlements import (
     EndingSeats,
@@ -42,16 +43,7 @@ from muster_runtime.observability.seals import Seal
 
 def window_opened(window: Window) -> FeatureWindowOpened:
     """A feature is open."""
-    return FeatureWindowOpened(
-        agency_id=window.agency_id,
-        window_id=window.window_id,
-        feature=window.feature,
-        mode=window.mode,
-        starts_at=window.starts_at,
-        ends_at=window.ends_at,
-        mode_after=window.mode_after,
-        monthly_quota_after=window.monthly_quota_after,
-    )
+    return FeatureWindowOpened(**_terms(window))
 
 
 def window_extended(extension: Extension) -> FeatureWindowExtended:
@@ -67,16 +59,21 @@ def window_extended(extension: Extension) -> FeatureWindowExtended:
 
 def window_changed(window: Window) -> FeatureWindowChanged:
     """A window is not as it was."""
-    return FeatureWindowChanged(
-        agency_id=window.agency_id,
-        window_id=window.window_id,
-        feature=window.feature,
-        mode=window.mode,
-        starts_at=window.starts_at,
-        ends_at=window.ends_at,
-        mode_after=window.mode_after,
-        monthly_quota_after=window.monthly_quota_after,
-    )
+    return FeatureWindowChanged(**_terms(window))
+
+
+def _terms(window: Window) -> dict[str, Any]:
+    """A window as a whole."""
+    return {
+        "agency_id": window.agency_id,
+        "window_id": window.window_id,
+        "feature": window.feature,
+        "mode": window.mode,
+        "starts_at": window.starts_at,
+        "ends_at": window.ends_at,
+        "mode_after": window.mode_after,
+        "monthly_quota_after": window.monthly_quota_after,
+    }
 
 
 def access_changed(window: Window, at: datetime) -> FeatureAccessChanged:

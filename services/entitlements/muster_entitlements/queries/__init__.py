@@ -16,7 +16,7 @@ from muster_entitlements.replies import (
     WindowReply,
 )
 from muster_entitlements.repository import history, operations, policies, pools
-from muster_entitlements.repository.windows import find_windows, to_window
+from muster_entitlements.repository.windows import COLUMNS, find_windows, to_window
 from muster_runtime.database.transactions import Connection
 from muster_runtime.pagination import Page
 
@@ -42,16 +42,13 @@ async def find_seat_policy(connection: Connection, agency_id: str) -> SeatPolicy
 async def list_windows(connection: Connection, agency_id: str) -> Page[WindowReply]:
     """All windows of an agency's current enrollment, by feature: the catalog is short."""
     rows = await connection.fetch(
-        """
-        select
-            w.window_id, w.agency_id, w.enrollment_id, w.feature, w.trial, w.mode,
-            w.starts_at, w.ends_at, w.mode_after, w.monthly_quota_after, w.catalog_number, w.renewable,
-            w.anchor, w.seat_days, w.ends_soon_days, w.grace_days, w.extended, w.ended_early, w.revision
+        f"""
+        select {COLUMNS}
         from pool as p
         join feature_window as w on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id
         where p.agency_id = $1
         order by w.feature
-        """,
+        """,  # noqa: S608
         agency_id,
     )
     return Page(items=[WindowReply.of(to_window(row)) for row in rows], next=None)

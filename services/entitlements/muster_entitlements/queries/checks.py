@@ -18,17 +18,15 @@ from muster_entitlements.repository import catalogs, usage
 from muster_entitlements.repository.grants import list_standing, read_grants
 from muster_entitlements.repository.seat_trials import find_begun
 from muster_entitlements.repository.seats import find_states
-from muster_entitlements.repository.windows import to_window
+from muster_entitlements.repository.windows import NAMED_COLUMNS, to_window
 from muster_runtime.database.transactions import Connection
 from muster_runtime.errors import InvalidInput
 
-_POOL_AND_WINDOW = """
+_POOL_AND_WINDOW = f"""
     select
         p.agency_id, p.enrollment_id, p.starts_at, p.ends_at, p.suspended, p.withdrawn_at, p.ended,
         p.cap, p.in_use, p.limit_met, p.revision, p.generation, p.revoking, p.time_zone,
-        w.window_id, w.feature, w.trial, w.mode, w.starts_at as opens_at, w.ends_at as closes_at,
-        w.mode_after, w.monthly_quota_after, w.catalog_number, w.renewable,
-        w.anchor, w.seat_days, w.ends_soon_days, w.grace_days, w.extended, w.ended_early, w.revision as window_revision
+        {NAMED_COLUMNS}
 """
 
 _STANDING_GRANTS = """
@@ -111,7 +109,7 @@ async def find_question(
         feature,
         now,
     )
-    if feature is not None and (row is None or (row["window_id"] is None and row["grants"] is None)):
+    if feature is not None and (row is None or (row["w_window_id"] is None and row["grants"] is None)):
         (await catalogs.find_catalog(connection, now)).known(feature)
     if row is None:
         return Question(None, None, feature, None)
@@ -121,7 +119,7 @@ async def find_question(
         began_at=row["began_at"],
         used_on=row["idle_since"] if row["seat_state"] == SeatState.ACTIVE else None,
         feature=feature,
-        window=_to_window(row) if row["window_id"] else None,
+        window=to_window(row, "w_") if row["w_window_id"] else None,
         grants=read_grants(row["grants"]),
     )
 
@@ -193,8 +191,8 @@ async def _find_registers(
     pools = {row["agency_id"]: _to_pool(row) for row in rows}
     windows: defaultdict[str, dict[str, Window]] = defaultdict(dict)
     for row in rows:
-        if row["window_id"]:
-            windows[row["agency_id"]][row["feature"]] = _to_window(row)
+        if row["w_window_id"]:
+            windows[row["agency_id"]][row["w_feature"]] = to_window(row, "w_")
     return {
         agency_id: await _find_register(connection, pools.get(agency_id), windows[agency_id], own, now)
         for agency_id, own in people.items()
@@ -238,10 +236,3 @@ async def _require_known(
 
 def _to_pool(row: Record) -> Pool:
     return Pool(**{field.name: row[field.name] for field in fields(Pool)})
-
-
-def _to_window(row: Record) -> Window:
-    columns = {field.name: row[field.name] for field in fields(Window)}
-    return to_window(
-        columns | {"starts_at": row["opens_at"], "ends_at": row["closes_at"], "revision": row["window_revision"]}
-    )

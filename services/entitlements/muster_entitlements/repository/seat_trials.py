@@ -10,7 +10,7 @@ from datetime import datetime
 
 from muster_entitlements.domain.seats import Seat
 from muster_entitlements.domain.windows import Window
-from muster_entitlements.repository.windows import to_window
+from muster_entitlements.repository.windows import COLUMNS, to_window
 from muster_runtime.database.transactions import Connection
 
 
@@ -34,16 +34,13 @@ class BegunTrial:
 async def list_seat_windows(connection: Connection, agency_id: str) -> list[Window]:
     """The windows of an agency's enrollment that are anchored on seats."""
     rows = await connection.fetch(
-        """
-        select
-            w.window_id, w.agency_id, w.enrollment_id, w.feature, w.trial, w.mode,
-            w.starts_at, w.ends_at, w.mode_after, w.monthly_quota_after, w.catalog_number, w.renewable,
-            w.anchor, w.seat_days, w.ends_soon_days, w.grace_days, w.extended, w.ended_early, w.revision
+        f"""
+        select {COLUMNS}
         from pool as p
         join feature_window as w on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id
         where p.agency_id = $1 and w.seat_days is not null
         order by w.feature
-        """,
+        """,  # noqa: S608
         agency_id,
     )
     return [to_window(row) for row in rows]

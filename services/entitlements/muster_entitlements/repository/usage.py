@@ -11,7 +11,7 @@ from muster_entitlements.domain.quotas import UTC_ZONE, WHOLE_AGENCY, Limit, Met
 from muster_entitlements.domain.usage import Use
 from muster_entitlements.domain.windows import Window
 from muster_entitlements.repository import catalogs, quota_grants
-from muster_entitlements.repository.windows import to_window
+from muster_entitlements.repository.windows import COLUMNS, to_window
 from muster_runtime.database.connections import Connection
 from muster_runtime.database.writes import Write
 
@@ -19,15 +19,12 @@ from muster_runtime.database.writes import Write
 async def find_meters(connection: Connection, agencies: Collection[str], catalog: Catalog) -> dict[str, Meter]:
     """The meters of agencies; none of an agency that has never been enrolled. `catalog` is the newest."""
     rows = await connection.fetch(
-        """
-        select
-            p.agency_id, w.window_id, w.enrollment_id, w.feature, w.trial, w.mode,
-            w.starts_at, w.ends_at, w.mode_after, w.monthly_quota_after, w.catalog_number, w.renewable,
-            w.anchor, w.seat_days, w.ends_soon_days, w.grace_days, w.extended, w.ended_early, w.revision
+        f"""
+        select p.agency_id as pool_agency_id, {COLUMNS}
         from pool as p
         left join feature_window as w using (agency_id, enrollment_id)
         where p.agency_id = any($1::text[])
-        """,
+        """,  # noqa: S608
         list(agencies),
     )
     windows: defaultdict[str, dict[str, Window]] = defaultdict(dict)
@@ -41,7 +38,7 @@ async def find_meters(connection: Connection, agencies: Collection[str], catalog
             own := windows[agency_id],
             {**catalog.features, **{key: versions[window.catalog_number].known(key) for key, window in own.items()}},
         )
-        for agency_id in {row["agency_id"] for row in rows}
+        for agency_id in {row["pool_agency_id"] for row in rows}
     }
 
 

@@ -1,6 +1,7 @@
 """Feature windows."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -8,13 +9,15 @@ from muster_contracts.entitlements import AccessMode, Anchor
 from muster_entitlements.domain.windows import Extension, Window
 from muster_runtime.database.transactions import Connection
 
-_WINDOW = """
-    select
-        window_id, agency_id, enrollment_id, feature, trial, mode,
-        starts_at, ends_at, mode_after, monthly_quota_after, catalog_number, renewable,
-        anchor, seat_days, ends_soon_days, grace_days, extended, ended_early, revision
-    from feature_window
-"""
+_FIELDS = tuple(field.name for field in fields(Window))
+
+# The columns of a window, of the table as w.
+COLUMNS = ", ".join(f"w.{name}" for name in _FIELDS)
+
+# The same beside the columns of other tables.
+NAMED_COLUMNS = ", ".join(f"w.{name} as w_{name}" for name in _FIELDS)
+
+_WINDOW = f"select {COLUMNS}"
 
 
 async def save_windows(connection: Connection, windows: Sequence[Window], now: datetime) -> None:
@@ -110,18 +113,17 @@ async def save_change(connection: Connection, window: Window) -> None:
 
 async def list_windows(connection: Connection, agency_id: str, enrollment_id: str) -> dict[str, Window]:
     """The windows of an enrollment by feature."""
-    rows = await connection.fetch(f"{_WINDOW} where agency_id = $1 and enrollment_id = $2", agency_id, enrollment_id)
+    rows = await connection.fetch(
+        f"{_WINDOW} from feature_window as w where agency_id = $1 and enrollment_id = $2", agency_id, enrollment_id
+    )
     return {row["feature"]: to_window(row) for row in rows}
 
 
 async def list_open_pools_windows(connection: Connection) -> dict[str, dict[str, Window]]:
     """The windows of every current enrollment that is not over, by agency and feature."""
     rows = await connection.fetch(
-        """
-        select
-            w.window_id, w.agency_id, w.enrollment_id, w.feature, w.trial, w.mode,
-            w.starts_at, w.ends_at, w.mode_after, w.monthly_quota_after, w.catalog_number, w.renewable,
-            w.anchor, w.seat_days, w.ends_soon_days, w.grace_days, w.extended, w.ended_early, w.revision
+        f"""
+        {_WINDOW}
         from feature_window as w
         join pool as p on p.agency_id = w.agency_id and p.enrollment_id = w.enrollment_id
         where p.withdrawn_at is null and not p.ended
@@ -161,15 +163,12 @@ async def save_extensions(
 async def save_closed_windows(connection: Connection, agency_id: str, enrollment_id: str, at: datetime) -> list[Window]:
     """End an enrollment's windows that would be open after `at`; returns them."""
     rows = await connection.fetch(
-        """
-        update feature_window
+        f"""
+        update feature_window as w
         set ends_at = greatest(starts_at, $3)
         where agency_id = $1 and enrollment_id = $2 and ends_at > $3
-        returning
-            window_id, agency_id, enrollment_id, feature, trial, mode,
-            starts_at, ends_at, mode_after, monthly_quota_after, catalog_number, renewable,
-            anchor, seat_days, ends_soon_days, grace_days, extended, ended_early, revision
-        """,
+        returning {COLUMNS}
+        """,  # noqa: S608
         agency_id,
         enrollment_id,
         at,
@@ -221,15 +220,16 @@ async def list_used_trials(connection: Connection) -> dict[str, dict[str, timede
 async def find_windows(connection: Connection, agency_id: str, window_ids: Sequence[str]) -> dict[str, Window]:
     """Windows of an agency by their IDs."""
     rows = await connection.fetch(
-        f"{_WINDOW} where agency_id = $1 and window_id = any($2::text[])",
+        f"{_WINDOW} from feature_window as w where agency_id = $1 and window_id = any($2::text[])",
         agency_id,
         list(window_ids),
     )
     return {row["window_id"]: to_window(row) for row in rows}
 
 
-def to_window(columns: Mapping[str, Any]) -> Window:
-    """A window from its columns."""
+def to_window(row: Mapping[str, Any], prefix: str = "") -> Window:
+    """A window from its COLUMNS, or with the prefix `w_` from its NAMED_COLUMNS."""
+    columns = {name: row[f"{prefix}{name}"] for name in _FIELDS}
     return Window(
         **{
             **columns,

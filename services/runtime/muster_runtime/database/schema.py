@@ -70,15 +70,7 @@ class Schema:
 
     async def compare(self, connection: Connection) -> Compared:
         """The database, as any of the service's roles may see it. Raises MigrationsMissing."""
-        files = files_of(self.migrations)
-        there = await _applied(connection)
-        behind = sorted(files.keys() - there)
-        return Compared(
-            max(there, default=None),
-            ahead=sorted(there - files.keys()),
-            behind=behind,
-            needed=[version for version in behind if not _is_optional(files[version])],
-        )
+        return await _compare(connection, self.migrations)
 
 
 async def unapplied(connection: Connection, directory: Path) -> Sequence[str]:
@@ -86,7 +78,7 @@ async def unapplied(connection: Connection, directory: Path) -> Sequence[str]:
 
     Raises MigrationsMissing if this installation came without its migrations.
     """
-    return (await Schema("", directory).compare(connection)).needed
+    return (await _compare(connection, directory)).needed
 
 
 def tags_of(file: Path) -> Sequence[str]:
@@ -106,6 +98,18 @@ def files_of(directory: Path) -> dict[str, Path]:
             raise MigrationsMissing(f"{folder} holds no migrations: install the package again")
         files |= found
     return files
+
+
+async def _compare(connection: Connection, directory: Path) -> Compared:
+    files = files_of(directory)
+    there = await _applied(connection)
+    behind = sorted(files.keys() - there)
+    return Compared(
+        max(there, default=None),
+        ahead=sorted(there - files.keys()),
+        behind=behind,
+        needed=[version for version in behind if not _is_optional(files[version])],
+    )
 
 
 def _is_optional(file: Path) -> bool:
