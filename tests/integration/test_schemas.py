@@ -24,6 +24,7 @@ WITHOUT_AGENCY = {
     "agency",
     "agency_domain",
     "subject_key",
+    "usage_deferred",
     "usage_offset",
     "usage_parked",
 }

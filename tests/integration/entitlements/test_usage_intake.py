@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from muster_contracts.testing import build, record
 from muster_entitlements.domain.usage import read_record
 from muster_entitlements.repository import usage_intake
 from muster_entitlements.workers.usage import UsageIntake
+from muster_runtime.context import Context
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_usage import ADA, LATER, report, sums, used
 
@@ -23,6 +25,15 @@ async def put(entitlements: Entitlements, *events: Any) -> None:
     for event in events:
         value = event if isinstance(event, bytes) else json.dumps(event).encode()
         await entitlements.service.producer.put_raw(FeatureUsed.topic, key=b"NASA", value=value, headers=STRUCTURED)
+
+
+async def count_all(intake: UsageIntake) -> None:
+    """Count all that the topic has now."""
+    async with intake._opened() as consumer:
+        ends = await consumer.end_offsets(consumer.assignment())
+        while any([await consumer.position(partition) < end for partition, end in ends.items()]):
+            if batch := await consumer.getmany(timeout_ms=500):
+                await intake.count(batch)
 
 
 def test_the_examples_of_the_contract_are_read() -> None:
@@ -72,13 +83,6 @@ async def test_a_kill_between_sum_and_offset_counts_each_event_once(
     await put(front, used(1), used(2, amount=4), b"{")
     runtime = front.service.runtime
 
-    async def count_all(intake: UsageIntake) -> None:
-        async with intake._opened() as consumer:
-            ends = await consumer.end_offsets(consumer.assignment())
-            while any([await consumer.position(partition) < end for partition, end in ends.items()]):
-                if batch := await consumer.getmany(timeout_ms=500):
-                    await intake.count(batch)
-
     async def killed(*_arguments: Any) -> None:
         raise ConnectionError("the process was killed")
 
@@ -109,6 +113,54 @@ async def test_a_kill_between_sum_and_offset_counts_each_event_once(
     await count_all(UsageIntake(runtime))
     assert await sums(front) == expected
     assert await front.service.admin.fetchval("select count(*) from usage_parked") == 1
+
+
+async def test_an_agency_whose_lock_is_held_lets_the_others_pass_and_is_counted_once_afterward(
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replace(front, agency="NSF")
+    for agency in (front, other):
+        await agency.enroll(cap=5)
+    front.service.clock.move(LATER)
+    runtime, admin = front.service.runtime, front.service.admin
+    context = Context(actor="test", correlation_id="test")
+
+    async def counted() -> dict[str, int]:
+        rows = await admin.fetch("select agency_id, used from usage_sum where subject_ref = ''")
+        return {row["agency_id"]: row["used"] for row in rows}
+
+    first = [used(1), used(2, agency_id="NSF"), used(3, feature="telepathy"), used(1)]
+    second = [used(4), used(5, amount=2, agency_id="NSF"), b"{"]
+    intake = UsageIntake(runtime)
+    async with runtime.database.write("NASA", context=context):
+        for events in (first, second):
+            await put(front, *events)
+            await count_all(intake)
+        assert await counted() == {"NSF": 3}
+        assert await usage_intake.find_oldest_deferred(admin) == LATER
+        await intake.count_deferred()  # still held
+    assert await admin.fetchval("select count(*) from usage_deferred") == 4
+
+    async def killed(*_arguments: Any) -> None:
+        raise ConnectionError("the process was killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(usage_intake, "add_parked", killed)  # after the sums, before the commit
+        with pytest.raises(ConnectionError):
+            await intake.count_deferred()
+    assert await counted() == {"NSF": 3}
+    intake = UsageIntake(runtime)
+    await put(front, used(6))  # it waits behind those that came before
+    await count_all(intake)
+    assert await counted() == {"NSF": 3}
+    for _ in range(2):
+        await intake.count_deferred()
+    assert await counted() == {"NASA": 3, "NSF": 3}
+    assert await admin.fetchval("select count(*) from usage_deferred") == 0
+    assert await admin.fetchval("select count(*) from usage_parked") == 2
+    await put(front, used(7))
+    await count_all(intake)
+    assert await counted() == {"NASA": 4, "NSF": 3}
 
 
 async def test_grants_pay_where_the_quota_does_not(entitlements: Entitlements) -> None:

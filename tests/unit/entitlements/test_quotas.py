@@ -11,8 +11,10 @@ import pytest
 
 from muster_contracts.entitlements import AccessMode, QuotaPeriod, QuotaScope
 from muster_entitlements.domain.catalog import Feature, Quota
-from muster_entitlements.domain.quotas import EXCEEDED, Charge, Period, QuotaGrant, Sum, available, quota_of, whose
-from muster_entitlements.domain.usage import EVENT_TYPE, Use, check_time, read_record, read_use
+from muster_entitlements.domain.grants import Grant
+from muster_entitlements.domain.meters import Meter, Terms
+from muster_entitlements.domain.quotas import EXCEEDED, Charge, Period, QuotaGrant, Sum, available, whose
+from muster_entitlements.domain.usage import EVENT_TYPE, Use, check_open, check_time, read_record, read_use
 from muster_entitlements.domain.windows import Window
 from muster_runtime.errors import InvalidInput
 
@@ -67,10 +69,24 @@ def test_a_period_is_a_month_of_the_agencys_calendar_cut_by_the_window(
     assert found == Period(datetime.fromisoformat(starts_at), datetime.fromisoformat(ends_at))
 
 
-def test_a_month_that_begins_in_a_repeated_hour_begins_with_the_later_one() -> None:
-    """In Havana, the clocks go back from 1:00 to 0:00 on November 1, 2020."""
-    found = Period.of(datetime(2020, 11, 15, tzinfo=UTC), None, None, ZoneInfo("America/Havana"))
-    assert found.starts_at == datetime(2020, 11, 1, 5, tzinfo=UTC)
+@pytest.mark.parametrize(
+    ("zone", "first"),
+    [
+        ("Pacific/Guam", "2025-10-31T14:00Z"),  # east of UTC, the month begins earlier
+        ("America/Los_Angeles", "2025-11-01T07:00Z"),  # and ends at 8:00, after the summer time
+        ("America/Havana", "2020-11-01T05:00Z"),  # the clocks go back from 1:00 to 0:00: the later one
+        ("America/Asuncion", "2017-10-01T04:00Z"),  # the clocks go forward at 0:00, which does not exist
+        ("Pacific/Apia", "2011-12-01T10:00Z"),  # in this month, a whole day does not exist
+    ],
+)
+def test_a_month_begins_when_it_does_in_the_agencys_time_zone(zone: str, first: str) -> None:
+    starts_at, second = datetime.fromisoformat(first), timedelta(microseconds=1)
+    found = Period.of(starts_at, None, None, ZoneInfo(zone))
+    before = Period.of(starts_at - second, None, None, ZoneInfo(zone))
+    assert before.ends_at == found.starts_at == starts_at
+    assert Period.of(found.ends_at - second, None, None, ZoneInfo(zone)) == found
+    assert found.starts_at <= starts_at < found.ends_at
+    assert timedelta(days=28) < found.ends_at - found.starts_at < timedelta(days=32)
 
 
 def test_a_rolling_period_goes_from_the_anchors_day_to_the_next_or_the_months_last_one() -> None:
@@ -83,14 +99,41 @@ def test_a_rolling_period_goes_from_the_anchors_day_to_the_next_or_the_months_la
             assert Period.of(at, quota, window, ZONE) == Period(first, second)
 
 
-def test_the_window_says_when_a_quota_holds() -> None:
-    assert quota_of(FEATURE, WINDOW, WINDOW.ends_at - timedelta(seconds=1)) is None
-    assert quota_of(FEATURE, WINDOW, WINDOW.ends_at) == Quota(limit=10)
-    assert quota_of(FEATURE, None, AT) is None
-    seat_anchored = replace(WINDOW, trial=False, seat_days=30, ends_at=AT + timedelta(days=300))
-    assert quota_of(FEATURE, seat_anchored, AT, began_at=AT - timedelta(days=29)) is None
-    assert quota_of(FEATURE, seat_anchored, AT, began_at=AT - timedelta(days=30)) == Quota(limit=10)
+def feature_grant(subject_ref: str | None, quota: int | None, **more: object) -> Grant:
+    mode = AccessMode.UNLIMITED if quota is None else AccessMode.QUOTA
+    known = {"starts_at": AT, "ends_at": None, "reason": "pilot", **more}
+    return Grant("grt_1", "NASA", FEATURE.key, subject_ref, mode, quota, **known)  # type: ignore[arg-type]
+
+
+def test_a_grant_decides_before_the_window_which_says_when_a_quota_holds() -> None:
+    meter = Meter(ZONE, {FEATURE.key: WINDOW}, {})
+
+    def quota(at: datetime, subject_ref: str = "sub_1", meter: Meter = meter) -> tuple[int | None, bool]:
+        terms = meter.terms(FEATURE, subject_ref, at)
+        assert terms.period == Period.of(at, FEATURE.quota, WINDOW, ZONE)
+        return terms.quota.limit if terms.quota else None, terms.given
+
+    end, second = WINDOW.ends_at, timedelta(seconds=1)
+    assert (quota(end - second), quota(end)) == ((None, False), (10, False))
+    assert Meter(ZONE, {}, {}).terms(FEATURE, "sub_1", AT) == Terms(Period.of(AT, None, None, ZONE), None)
     assert whose(Quota(limit=1, per=QuotaScope.AGENCY), "sub_1") == ""
+
+    revoked = feature_grant("sub_1", None, revoked_at=AT + 9 * second)
+    key = FEATURE.key
+    granted = replace(meter, grants={(key, "sub_1"): [revoked], (key, None): [feature_grant(None, 3)]})
+    assert [quota(AT + n * second, meter=granted) for n in (-1, 0, 9)] == [(10, False), (None, True), (3, False)]
+    assert quota(AT, "sub_2", granted) == (3, False)
+
+    of_seats = replace(WINDOW, trial=False, seat_days=10, ends_at=datetime(2026, 8, 6, tzinfo=UTC))
+    seats = replace(meter, windows={key: of_seats}, begun={"sub_1": AT})
+    trial_end = AT + timedelta(days=10)
+    assert [seats.terms(FEATURE, "sub_1", at).given for at in (trial_end - second, trial_end)] == [True, False]
+    assert seats.terms(FEATURE, "sub_1", trial_end).quota == Quota(limit=10)
+    assert seats.terms(FEATURE, "sub_2", trial_end).given  # whose trial has not begun
+
+    grace = replace(WINDOW, grace_days=3)
+    lasts = replace(meter, windows={key: grace}).terms(FEATURE, "sub_1", end + timedelta(days=2))
+    assert lasts == Terms(Period(datetime(2025, 10, 1, tzinfo=UTC), end + timedelta(days=3)), None)
 
 
 def test_the_quota_pays_first_then_grants_by_priority_and_expiry() -> None:
@@ -193,8 +236,12 @@ def test_a_bad_event_names_its_attribute(field: str, change: dict[str, object]) 
 
 def test_use_in_the_future_or_of_a_closed_period_is_refused() -> None:
     end = datetime(2025, 11, 1, tzinfo=UTC)
-    check_time(AT, end, end + timedelta(days=5) - timedelta(seconds=1))
-    check_time(AT + timedelta(seconds=59), end, AT)
-    for at, now in ((AT, end + timedelta(days=5)), (AT + timedelta(minutes=2), AT)):
+    check_open(AT, end, end + timedelta(days=5) - timedelta(seconds=1))
+    check_time(AT + timedelta(seconds=59), AT)
+    check_time(AT, AT + timedelta(days=36))
+    with pytest.raises(InvalidInput):
+        check_open(AT, end, end + timedelta(days=5))
+    far = [datetime(year, 1, 1, tzinfo=UTC) for year in (1, 9999)]
+    for at in (AT + timedelta(minutes=2), AT - timedelta(days=38), *far):
         with pytest.raises(InvalidInput):
-            check_time(at, end, now)
+            check_time(at, AT)

@@ -11,6 +11,11 @@ _SECOND = timedelta(seconds=1)
 DAY = timedelta(days=1)
 
 
+def zone_of(time_zone: str | None) -> ZoneInfo:
+    """Where an agency's days are, by the name of its time zone in the IANA database; None is UTC."""
+    return ZoneInfo(time_zone or "UTC")
+
+
 def resolve(local: datetime, zone: ZoneInfo) -> datetime:
     """The instant, UTC, of a naive local time, in whole seconds."""
     first, second = (local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))

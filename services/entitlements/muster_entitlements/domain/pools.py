@@ -5,6 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
+from muster_entitlements.domain.days import zone_of
+
 
 class PoolState(StrEnum):
     """The state of an agency's pool at an instant."""
@@ -48,7 +50,7 @@ class Pool:
     @property
     def zone(self) -> ZoneInfo:
         """Where the agency's days are."""
-        return ZoneInfo(self.time_zone or "UTC")
+        return zone_of(self.time_zone)
 
     @property
     def free(self) -> int:

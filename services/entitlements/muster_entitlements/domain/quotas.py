@@ -1,17 +1,16 @@
-"""Quotas: in which period a use counts, which quota holds, and what pays for it."""
+"""Quotas: in which period a use counts, and what pays for it."""
 
 from calendar import monthrange
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from muster_contracts.entitlements import AccessMode, QuotaPeriod, QuotaScope
-from muster_entitlements.domain.catalog import Feature, Quota
-from muster_entitlements.domain.grants import Grant, holding
+from muster_contracts.entitlements import QuotaPeriod, QuotaScope
+from muster_entitlements.domain.catalog import Quota
+from muster_entitlements.domain.days import resolve
 from muster_entitlements.domain.windows import Window
-
-UTC_ZONE = ZoneInfo("UTC")
 
 # Whose counter holds what all people of an agency use.
 WHOLE_AGENCY = ""
@@ -31,13 +30,14 @@ class Period:
     def of(cls, at: datetime, quota: Quota | None, window: Window | None, zone: ZoneInfo) -> "Period":
         """The period of a use at an instant: a month of the agency's calendar, or one that rolls from the window.
 
-        The start and the end of the window cut it, so what was used without a limit counts against no quota.
+        It is cut where the window opens and where its access changes, so what was used without a limit counts against
+        no quota.
         """
         if quota is not None and window is not None and quota.period is QuotaPeriod.ANCHOR:
             starts_at, ends_at = _rolling_month(at, window.starts_at)
         else:
             starts_at, ends_at = _calendar_month(at, zone)
-        cuts = (window.starts_at, window.ends_at) if window else ()
+        cuts = (window.starts_at, window.closes_at()) if window else ()
         return cls(
             starts_at=max([starts_at, *(cut for cut in cuts if cut <= at)]),
             ends_at=min([ends_at, *(cut for cut in cuts if cut > at)]),
@@ -164,42 +164,6 @@ class Count:
         return self.used_up or self.exceeded or bool(self.thresholds)
 
 
-def quota_of(feature: Feature, window: Window | None, at: datetime, began_at: datetime | None = None) -> Quota | None:
-    """The quota that holds at an instant; None if the feature may be used without a limit, or not at all.
-
-    `feature` is as the version of the catalog has it that the window follows; the seat's trial began at `began_at`.
-    """
-    if window is None or window.access(at, began_at) is not AccessMode.QUOTA:
-        return None
-    return feature.stated_quota
-
-
-@dataclass(frozen=True, slots=True)
-class Meter:
-    """By what an agency's use is counted: the time zone of its calendar, the windows of its enrollment by feature.
-
-    `features` has each feature as the version of the catalog has it that the agency's window follows.
-    """
-
-    zone: ZoneInfo
-    windows: Mapping[str, Window]
-    features: Mapping[str, Feature]
-
-    def at(
-        self, feature: Feature, at: datetime, grants: Iterable[Grant] = (), began_at: datetime | None = None
-    ) -> tuple[Quota | None, Period]:
-        """The quota that holds at an instant, and the period of a use then.
-
-        It is that of a person with these grants, of which one may decide in the window's place, and whose seat's trial
-        began at `began_at`.
-        """
-        window = self.windows.get(feature.key)
-        period = Period.of(at, feature.stated_quota, window, self.zone)
-        if (grant := holding(grants, at)) is not None:
-            return None if grant.monthly_quota is None else Quota(limit=grant.monthly_quota), period
-        return quota_of(feature, window, at, began_at), period
-
-
 @dataclass(frozen=True, slots=True)
 class Limit:
     """What limits the use of a feature by people of an agency: a quota, and the present period."""
@@ -225,6 +189,12 @@ class Used:
         return cls(total.used, limit.quota.limit, available(limit.quota, total, grants, now), limit.period.ends_at)
 
 
+def least_told(quota: Quota) -> int:
+    """The fewest uses of a period that a quota pays for at which a threshold is crossed, or more are too many."""
+    percent = quota.thresholds[0] if quota.thresholds else 100
+    return -(-percent * quota.limit // 100)
+
+
 def whose(quota: Quota, subject_ref: str) -> str:
     """Whose sum a quota limits."""
     return subject_ref if quota.per is QuotaScope.SEAT else WHOLE_AGENCY
@@ -245,13 +215,18 @@ def _order(grant: QuotaGrant) -> tuple[int, datetime, str]:
 
 def _calendar_month(at: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
     local = at.astimezone(zone)
-    first = datetime(local.year, local.month, 1)  # noqa: DTZ001 - a wall clock's, which the zone makes an instant
-    return _instant(first, zone), _instant((first + timedelta(days=32)).replace(day=1), zone)
+    starts_at = _month_start(local.year, local.month, zone)
+    if at < starts_at:  # the clocks go back at the start of the month: the first of two midnights is before it
+        return _month_start(local.year, local.month - 1, zone), starts_at
+    return starts_at, _month_start(local.year, local.month + 1, zone)
 
 
-def _instant(local: datetime, zone: ZoneInfo) -> datetime:
-    """A local time in UTC; one that occurs twice is the later."""
-    return local.replace(tzinfo=zone, fold=1).astimezone(UTC)
+@lru_cache(maxsize=10_000)
+def _month_start(year: int, month: int, zone: ZoneInfo) -> datetime:
+    """The start of a month in UTC; the months 0 and 13 are those of the years before and after."""
+    years, month = divmod(month - 1, 12)
+    first = datetime(year + years, month + 1, 1)  # noqa: DTZ001 - a wall clock's, which the zone makes an instant
+    return resolve(first, zone)
 
 
 def _rolling_month(at: datetime, anchor: datetime) -> tuple[datetime, datetime]:

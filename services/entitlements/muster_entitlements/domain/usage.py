@@ -1,12 +1,12 @@
 """Reported use: what an event of it says, and in which period it counts."""
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from pydantic_core import from_json
 
 from muster_contracts import is_agency_id
 from muster_runtime.errors import InvalidInput
@@ -14,9 +14,13 @@ from muster_runtime.errors import InvalidInput
 EVENT_TYPE = "muster.entitlements.FeatureUsed.v1"
 MOST_USES = 1_000_000
 LONGEST_TEXT = 256
+EVENT_BYTES = 16
 
 # How long after a period's end its late events still count.
 CLOSES_AFTER = timedelta(days=5)
+
+# Use that is older is of no period that can be open: no month is longer, in any time zone.
+OLDEST = timedelta(days=32) + CLOSES_AFTER
 
 # The clocks of those who report use and ours differ.
 TOLERATED_SKEW = timedelta(minutes=1)
@@ -28,11 +32,10 @@ _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\
 _SUBJECT_REF = re.compile(r"sub_[0-9a-f]{32}")
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """That a person used a feature so often, at an instant.
 
-    `event` identifies the event, and `content` what it says: 16 bytes and a 64-bit number, both hashed.
+    `event` identifies the event, and `content` what it says: EVENT_BYTES bytes and a 64-bit number, both hashed.
     """
 
     agency_id: str
@@ -46,15 +49,35 @@ class Use:
 
 def read_use(event: object) -> Use:
     """The use that a CloudEvent says (CloudEvents 1.0.2, 2.4). Raises InvalidInput, which names the attribute."""
-    if not isinstance(event, Mapping):
+    if not isinstance(event, dict):
         raise InvalidInput("event", event, "must be a CloudEvent, an object")
-    if event.get("specversion") != "1.0":
-        raise InvalidInput("specversion", event.get("specversion"), "must be 1.0")
-    source, name = _text(event, "source"), _text(event, "id")
-    if event.get("type") != EVENT_TYPE:
-        raise InvalidInput("type", event.get("type"), f"must be {EVENT_TYPE}")
-    data = event.get("data")
-    if not isinstance(data, Mapping):
+    return _read(event, "", event.get("data"))
+
+
+def read_record(headers: Iterable[tuple[str, bytes]], value: bytes | None) -> Use:
+    """The use that a record of Kafka says, in either mode of CloudEvents' Kafka binding 1.0.2. Raises InvalidInput."""
+    try:
+        attributes = {name.lower(): content.decode() for name, content in headers}
+    except UnicodeDecodeError:
+        raise InvalidInput("headers", "bytes", "must be UTF-8") from None
+    try:
+        content = from_json(value or b"")
+    except ValueError:
+        raise InvalidInput("value", (value or b"")[:40], "must be JSON") from None
+    if attributes.get("content-type", "").partition(";")[0].strip().lower() == _STRUCTURED:
+        return read_use(content)
+    return _read(attributes, "ce_", content)
+
+
+def _read(attributes: Mapping[str, Any], prefix: str, data: object) -> Use:
+    """The use that the attributes, whose names begin with a prefix, and the data say. Raises InvalidInput."""
+    if (version := attributes.get(f"{prefix}specversion")) != "1.0":
+        raise InvalidInput("specversion", version, "must be 1.0")
+    source = _text("source", attributes.get(f"{prefix}source"))
+    name = _text("id", attributes.get(f"{prefix}id"))
+    if (type_ := attributes.get(f"{prefix}type")) != EVENT_TYPE:
+        raise InvalidInput("type", type_, f"must be {EVENT_TYPE}")
+    if not isinstance(data, dict):
         raise InvalidInput("data", data, "must be an object with agency_id, subject_ref, feature, and amount")
     agency_id, feature, amount = data.get("agency_id"), data.get("feature"), data.get("amount", 1)
     if not isinstance(agency_id, str) or not is_agency_id(agency_id):
@@ -66,39 +89,29 @@ def read_use(event: object) -> Use:
     subject = data.get("subject_ref")
     if not isinstance(subject, str) or not _SUBJECT_REF.fullmatch(subject):
         raise InvalidInput("data.subject_ref", subject, "must be sub_ and 32 hexadecimal digits, and no address")
-    at = _instant(event.get("time"))
+    at = _instant(attributes.get(f"{prefix}time"))
     content = f"{agency_id}|{feature}|{subject}|{amount}|{at.timestamp()}"
     return Use(
-        agency_id=agency_id,
-        feature=feature,
-        subject_ref=subject,
-        amount=amount,
-        at=at,
-        event=hashlib.blake2b(f"{source}\n{name}".encode(), digest_size=16).digest(),
-        content=int.from_bytes(hashlib.blake2b(content.encode(), digest_size=8).digest(), signed=True),
+        agency_id,
+        feature,
+        subject,
+        amount,
+        at,
+        blake2b(f"{source}\n{name}".encode(), digest_size=EVENT_BYTES).digest(),
+        int.from_bytes(blake2b(content.encode(), digest_size=8).digest(), signed=True),
     )
 
 
-def read_record(headers: Iterable[tuple[str, bytes]], value: bytes | None) -> Use:
-    """The use that a record of Kafka says, in either mode of CloudEvents' Kafka binding 1.0.2. Raises InvalidInput."""
-    try:
-        attributes = {name.lower(): content.decode() for name, content in headers}
-    except UnicodeDecodeError:
-        raise InvalidInput("headers", "bytes", "must be UTF-8") from None
-    structured = attributes.get("content-type", "").partition(";")[0].strip().lower() == _STRUCTURED
-    try:
-        content = json.loads(value or b"")
-    except (ValueError, RecursionError):
-        raise InvalidInput("value", (value or b"")[:40], "must be JSON") from None
-    if structured:
-        return read_use(content)
-    return read_use({name[3:]: text for name, text in attributes.items() if name.startswith("ce_")} | {"data": content})
-
-
-def check_time(at: datetime, ends_at: datetime, now: datetime) -> None:
-    """Check that a use at an instant, in a period with that end, still counts. Raises InvalidInput."""
+def check_time(at: datetime, now: datetime) -> None:
+    """Check that a use is not in the future, nor so old that no period of it can be open. Raises InvalidInput."""
     if at > now + TOLERATED_SKEW:
         raise InvalidInput("time", at.isoformat(), f"must not be in the future: now is {now.isoformat()}")
+    if at < now - OLDEST:
+        raise InvalidInput("time", at.isoformat(), f"its period was closed {CLOSES_AFTER.days} days after its end")
+
+
+def check_open(at: datetime, ends_at: datetime, now: datetime) -> None:
+    """Check that the period of a use, which has that end, is not closed. Raises InvalidInput."""
     if now >= ends_at + CLOSES_AFTER:
         raise InvalidInput(
             "time",
@@ -107,8 +120,7 @@ def check_time(at: datetime, ends_at: datetime, now: datetime) -> None:
         )
 
 
-def _text(event: Mapping[str, Any], name: str) -> str:
-    value = event.get(name)
+def _text(name: str, value: object) -> str:
     if not isinstance(value, str) or not value.isprintable() or not 1 <= len(value) <= LONGEST_TEXT:
         raise InvalidInput(name, value, f"must be 1 to {LONGEST_TEXT} printable characters")
     return value

@@ -6,14 +6,16 @@ from dataclasses import replace
 from muster_entitlements.commands import ConsumeFeature
 from muster_entitlements.domain.catalog import Quota
 from muster_entitlements.domain.checks import Verdict, check
-from muster_entitlements.domain.quotas import UTC_ZONE, WHOLE_AGENCY, Charge, Count, Meter, Sum, whose
+from muster_entitlements.domain.days import zone_of
+from muster_entitlements.domain.meters import Meter
+from muster_entitlements.domain.quotas import WHOLE_AGENCY, Charge, Count, Sum, whose
 from muster_entitlements.errors import QuotaUsedUp, UseRefused
-from muster_entitlements.handlers.quotas import publish_crossed
+from muster_entitlements.handlers.quotas import save_counts
 from muster_entitlements.handlers.uses import record_use
 from muster_entitlements.queries.checks import find_question
 from muster_entitlements.replies.usage import ConsumptionReply
 from muster_entitlements.repository import quota_grants, usage, usage_replies
-from muster_runtime.database import writes
+from muster_entitlements.repository.meters import find_feature
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.http.idempotency import IdempotencyMismatch
 
@@ -43,39 +45,28 @@ async def consume_feature(uow: UnitOfWork, command: ConsumeFeature) -> Consumpti
     answer = check(question, uow.now)
     if answer.verdict is Verdict.REFUSED:
         raise UseRefused(answer.reason.value)
-    feature = await usage.find_feature(uow.connection, command.feature, question.window, uow.now)
-    windows = {feature.key: question.window} if question.window else {}
-    meter = Meter(UTC_ZONE, windows, {feature.key: feature})
-    quota, period = meter.at(feature, uow.now, question.grants, question.began_at)
-    sums = await usage.find_sums(
-        uow.connection,
-        command.agency_id,
-        command.feature,
-        [command.subject_ref, WHOLE_AGENCY],
-        period.starts_at,
-    )
-    before = {
-        subject_ref: sums.get(subject_ref)
-        or Sum(command.agency_id, command.feature, subject_ref, period.starts_at, period.ends_at)
+    feature = await find_feature(uow.connection, command.feature, question.window, uow.now)
+    zone = question.pool.zone if question.pool else zone_of(None)
+    meter = Meter(zone, {feature.key: question.window} if question.window else {}, {feature.key: feature})
+    terms = meter.at(feature, uow.now, question.grants, question.began_at)
+    quota, period = terms.quota, terms.period
+    given = command.amount if terms.given else 0
+    added = [
+        Sum(command.agency_id, command.feature, subject_ref, period.starts_at, period.ends_at, command.amount, given)
         for subject_ref in (command.subject_ref, WHOLE_AGENCY)
-    }
-    after = {
-        subject_ref: replace(total, ends_at=period.ends_at, used=total.used + command.amount)
-        for subject_ref, total in before.items()
-    }
-    limited = None if quota is None else whose(quota, command.subject_ref)
+    ]
+    totals = {total.subject_ref: total for total in await usage.add_to_sums(uow.connection, added, least=0)}
+    total = totals[command.subject_ref if quota is None else whose(quota, command.subject_ref)]
     reply = ConsumptionReply(
         subject_ref=command.subject_ref,
         feature=command.feature,
         amount=command.amount,
-        used=after[command.subject_ref if limited is None else limited].used,
+        used=total.used,
         resets_at=period.ends_at,
     )
-    if quota is not None and limited is not None:
-        count = await _charge(uow, Charge(quota, before[limited], command.amount, uow.now))
-        after[limited] = replace(count.total, ends_at=period.ends_at)
-        reply = _with_quota(reply, quota, count)
-    uow.writes.add(usage.save_sums(list(after.values())))
+    if quota is not None:
+        before = replace(total, used=total.used - command.amount)
+        reply = _with_quota(reply, quota, await _charge(uow, Charge(quota, before, command.amount, uow.now)))
     if question.used_on != uow.now.date():
         await record_use(uow, command.agency_id, command.subject_ref, "ConsumeFeature")
     return reply
@@ -83,18 +74,15 @@ async def consume_feature(uow: UnitOfWork, command: ConsumeFeature) -> Consumpti
 
 async def _charge(uow: UnitOfWork, charge: Charge) -> Count:
     """Charge uses to the quota, then to grants. Raises QuotaUsedUp if neither pays for all of a hard quota."""
-    count, grants = charge.paid_by([]), []
+    count = charge.paid_by([])
     if count.above:
         found = await quota_grants.find_grants_for(uow.connection, [charge.total])
-        grants = [grant for grant in found if grant.is_active(charge.at)]
-        count = charge.paid_by(grants)
+        count = charge.paid_by(found)
     if count.excess and charge.quota.enforced:
         raise QuotaUsedUp(
             charge.quota.limit, charge.total.used, charge.amount - count.excess, charge.amount, charge.total.ends_at
         )
-    if count.spent:
-        await writes.execute(uow.connection, quota_grants.save_spent(count.spent))
-    await publish_crossed(uow, [(charge, count)])
+    await save_counts(uow, [charge], [count])
     return count
 
 

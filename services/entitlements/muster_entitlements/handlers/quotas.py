@@ -46,10 +46,10 @@ async def save_counts(uow: UnitOfWork, charges: Sequence[Charge], counts: Sequen
         uow.writes.add(usage.save_sums(changed))
     if spent:
         await writes.execute(uow.connection, quota_grants.save_spent(list(spent.values())))
-    await publish_crossed(uow, list(zip(charges, counts, strict=True)))
+    await _publish_crossed(uow, list(zip(charges, counts, strict=True)))
 
 
-async def publish_crossed(uow: UnitOfWork, counted: Sequence[tuple[Charge, Count]]) -> None:
+async def _publish_crossed(uow: UnitOfWork, counted: Sequence[tuple[Charge, Count]]) -> None:
     """Publish the thresholds that sums crossed, and that they lie above their quotas: once each a period."""
     for charge, count in counted:
         quota = charge.quota

@@ -4,16 +4,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from muster_entitlements.domain.catalog import Catalog, Quota
-from muster_entitlements.domain.quotas import WHOLE_AGENCY, Charge, Meter, Period, Sum, whose
+from muster_entitlements.domain.catalog import MOST_EXACT, Catalog, Quota
+from muster_entitlements.domain.meters import Meter, Terms
+from muster_entitlements.domain.quotas import WHOLE_AGENCY, Charge, Sum, least_told, whose
 from muster_entitlements.domain.seats import SeatState
-from muster_entitlements.domain.usage import Use, check_time, read_use
+from muster_entitlements.domain.usage import OLDEST, Use, check_open, check_time, read_use
 from muster_entitlements.handlers.quotas import charge_quotas
 from muster_entitlements.handlers.seats import activate, record_change
 from muster_entitlements.replies.usage import RefusedUseReply, UsageReply
 from muster_entitlements.repository import catalogs, seats, usage
+from muster_entitlements.repository.meters import find_meters
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import InvalidInput
 
@@ -38,21 +40,40 @@ class Tally:
         self.refused |= other.refused
 
 
-@dataclass(frozen=True, slots=True)
-class _Metered:
-    """A use, its place among those that were reported, its period, and the quota that held."""
+class _Metered(NamedTuple):
+    """A use, its place among those that were reported, and how it counts."""
 
     place: int
     use: Use
-    period: Period
-    quota: Quota | None
+    terms: Terms
+
+
+@dataclass(slots=True)
+class _Addition:
+    """What is added to one sum, and what a quota is to pay of it, up to the instant of the last of those uses."""
+
+    ends_at: datetime
+    used: int = 0
+    given: int = 0
+    quota: Quota | None = None
+    charged: int = 0
+    last: datetime | None = None
+
+    def charge(self, quota: Quota, amount: int, at: datetime) -> None:
+        """Let the quota pay for further uses."""
+        self.quota = quota
+        self.charged += amount
+        self.last = at if self.last is None else max(self.last, at)
 
 
 async def count_uses(uow: UnitOfWork, uses: Mapping[int, Use]) -> Tally:
     """Count uses of agencies that the unit of work has locked; `uses` has them by their place in the report."""
     tally = Tally()
+    people: dict[str, set[str]] = {}
+    for use in uses.values():
+        people.setdefault(use.agency_id, set()).add(use.subject_ref)
     catalog = await catalogs.find_catalog(uow.connection, uow.now)
-    meters = await usage.find_meters(uow.connection, uow.agencies, catalog)
+    meters = await find_meters(uow.connection, people, uow.now - OLDEST, catalog)
     metered = [each for place, use in uses.items() if (each := _meter(tally, place, use, catalog, meters, uow.now))]
     new = await _new(uow, metered, tally)
     tally.counted = len(new)
@@ -65,8 +86,9 @@ async def count_uses(uow: UnitOfWork, uses: Mapping[int, Use]) -> Tally:
 def _meter(
     tally: Tally, place: int, use: Use, catalog: Catalog, meters: Mapping[str, Meter], now: datetime
 ) -> _Metered | None:
-    """The use with its period; None if it is refused."""
+    """The use, and how it counts; None if it is refused."""
     try:
+        check_time(use.at, now)
         meter = meters.get(use.agency_id)
         if meter is None:
             raise InvalidInput("data.agency_id", use.agency_id, "must be an agency that has been enrolled")
@@ -74,12 +96,12 @@ def _meter(
         if feature is None:
             nearest = ", ".join(catalog.nearest(use.feature)) or "none"
             raise InvalidInput("data.feature", use.feature, f"must be a feature of the catalog; the nearest: {nearest}")
-        quota, period = meter.at(feature, use.at)
-        check_time(use.at, period.ends_at, now)
+        terms = meter.terms(feature, use.subject_ref, use.at)
+        check_open(use.at, terms.period.ends_at, now)
     except InvalidInput as refusal:
         tally.refused[place] = refusal
         return None
-    return _Metered(place, use, period, quota)
+    return _Metered(place, use, terms)
 
 
 async def _new(uow: UnitOfWork, metered: Sequence[_Metered], tally: Tally) -> list[_Metered]:
@@ -89,8 +111,8 @@ async def _new(uow: UnitOfWork, metered: Sequence[_Metered], tally: Tally) -> li
     if not first:
         return []
     added = await usage.add_seen(uow.connection, [each.use for each in first.values()])
-    new = [each for (_, event), each in first.items() if event in added]
-    again += [each for (_, event), each in first.items() if event not in added]
+    new = [each for event, each in first.items() if event in added]
+    again += [each for event, each in first.items() if event not in added]
     if again:
         contents = await usage.find_contents(uow.connection, [each.use for each in again])
         for each in again:
@@ -106,9 +128,10 @@ async def _new(uow: UnitOfWork, metered: Sequence[_Metered], tally: Tally) -> li
 async def _record_days(uow: UnitOfWork, new: Sequence[_Metered]) -> None:
     """Reported use keeps a seat from being idle, as use here does; the first use activates it."""
     last: dict[tuple[str, str], date] = {}
-    for each in new:
-        person, day = (each.use.agency_id, each.use.subject_ref), each.use.at.date()
-        last[person] = max(day, last.get(person, day))
+    for _, use, _ in new:
+        person, day = (use.agency_id, use.subject_ref), use.at.date()
+        if last.setdefault(person, day) < day:
+            last[person] = day
     for seat in await seats.save_uses(uow.connection, last):
         await activate(uow, seat)
         record_change(uow, "ReportUsage", seat, SeatState.ACTIVE)
@@ -116,29 +139,32 @@ async def _record_days(uow: UnitOfWork, new: Sequence[_Metered]) -> None:
 
 async def _add(uow: UnitOfWork, new: Sequence[_Metered]) -> None:
     """Add the uses to the sums of their subjects and agencies; then see to the quotas that limit them."""
-    sums: dict[Counter, Sum] = {}
-    limited: dict[Counter, tuple[Quota, datetime]] = {}
-    for each in new:
-        use, period = each.use, each.period
+    additions: dict[Counter, _Addition] = {}
+    for _, use, (period, quota, given) in new:
         for subject_ref in (use.subject_ref, WHOLE_AGENCY):
             counter = use.agency_id, use.feature, subject_ref, period.starts_at
-            known = sums.get(counter)
-            sums[counter] = Sum(*counter, period.ends_at, use.amount + (known.used if known else 0))
-        if each.quota is not None:
-            counter = use.agency_id, use.feature, whose(each.quota, use.subject_ref), period.starts_at
-            _, last = limited.get(counter, (None, use.at))
-            limited[counter] = each.quota, max(use.at, last)
-    totals = await usage.add_to_sums(uow.connection, list(sums.values()), {feature for _, feature, *_ in limited})
-    after = {_counter(total): total for total in totals}
-    charges = [
-        Charge(quota, replace(after[counter], used=after[counter].used - sums[counter].used), sums[counter].used, at)
-        for counter, (quota, at) in limited.items()
-    ]
+            addition = additions.get(counter)
+            if addition is None:
+                additions[counter] = addition = _Addition(period.ends_at)
+            addition.used += use.amount
+            if given:
+                addition.given += use.amount
+            if quota is not None and subject_ref == whose(quota, use.subject_ref):
+                addition.charge(quota, use.amount, use.at)
+    sums = [Sum(*counter, each.ends_at, each.used, each.given) for counter, each in additions.items()]
+    charges = []
+    for total in await usage.add_to_sums(uow.connection, sums, _least_told(additions)):
+        addition = additions[total.agency_id, total.feature, total.subject_ref, total.starts_at]
+        if addition.quota is not None and addition.last is not None:
+            before = replace(total, used=total.used - addition.charged)
+            charges.append(Charge(addition.quota, before, addition.charged, addition.last))
     await charge_quotas(uow, charges)
 
 
-def _counter(total: Sum) -> Counter:
-    return total.agency_id, total.feature, total.subject_ref, total.starts_at
+def _least_told(additions: Mapping[Counter, _Addition]) -> int:
+    """The fewest uses at which there is anything to publish of one of the sums."""
+    quotas = {id(each.quota): each.quota for each in additions.values() if each.quota is not None}
+    return min(map(least_told, quotas.values()), default=MOST_EXACT)
 
 
 async def report_usage(events: Sequence[Any], *, write: Write) -> UsageReply:

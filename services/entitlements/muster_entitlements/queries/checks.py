@@ -9,8 +9,9 @@ from asyncpg import Record
 
 from muster_entitlements.domain.catalog import Feature, is_key, packaged_catalog
 from muster_entitlements.domain.checks import Answer, Question, Reason, Register, check, check_all, count
+from muster_entitlements.domain.meters import Meter
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.quotas import UTC_ZONE, Limit, Meter
+from muster_entitlements.domain.quotas import Limit
 from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.domain.windows import Window
 from muster_entitlements.replies import CheckReply, ChecksReply
@@ -165,8 +166,8 @@ async def find_limits(connection: Connection, questions: Sequence[Question], now
 def _limit(question: Question, feature: Feature | None, now: datetime) -> Limit | None:
     if question.pool is None or feature is None:
         return None
-    meter = Meter(UTC_ZONE, {feature.key: question.window} if question.window else {}, {})
-    quota, period = meter.at(feature, now, question.grants, question.began_at)
+    meter = Meter(question.pool.zone, {feature.key: question.window} if question.window else {}, {})
+    period, quota, _ = meter.at(feature, now, question.grants, question.began_at)
     return None if quota is None else Limit(question.pool.agency_id, feature.key, quota, period)
 
 

@@ -108,5 +108,5 @@ class UsageSumReply(BaseModel):
     starts_at: Instant
     ends_at: Instant
     used: int
-    granted: int = Field(description="Of it, what grants paid for.")
+    granted: int = Field(description="Of it, what grants or the trial of a seat gave, for which no quota pays.")
     excess: int = Field(description="Of it, what neither the quota nor a grant paid for.")

@@ -1,7 +1,7 @@
 """Grants of features."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -78,6 +78,24 @@ async def list_standing(
         list(subject_refs),
         now,
         feature,
+    )
+    return [to_grant(row) for row in rows]
+
+
+async def list_overlapping(
+    connection: Connection, people: Mapping[str, Collection[str]], since: datetime
+) -> list[Grant]:
+    """The grants of agencies and of these people, by agency, that held since an instant, or hold later."""
+    rows = await connection.fetch(
+        f"""
+        {_GRANT}
+        where
+            agency_id = any($1::text[]) and (subject_ref is null or subject_ref = any($2::text[]))
+            and (ends_at is null or ends_at > $3) and (revoked_at is null or revoked_at > $3)
+        """,
+        list(people),
+        list({subject_ref for subject_refs in people.values() for subject_ref in subject_refs}),
+        since,
     )
     return [to_grant(row) for row in rows]
 

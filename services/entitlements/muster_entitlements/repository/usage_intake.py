@@ -1,6 +1,6 @@
-"""Where the intake of usage goes on to read, and the records that it could not count."""
+"""Where the intake of usage goes on to read, and the records that it could not count, or not yet."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,8 +10,8 @@ Partition = tuple[str, int]  # topic, number
 
 
 @dataclass(frozen=True, slots=True)
-class ParkedUsage:
-    """A record that could not be counted, and why."""
+class StoredRecord:
+    """A record of Kafka as it came."""
 
     topic: str
     kafka_partition: int
@@ -19,7 +19,13 @@ class ParkedUsage:
     key: bytes | None
     headers: Sequence[tuple[str, bytes]]
     value: bytes | None
-    reason: str
+
+    @property
+    def columns(self) -> tuple[object, ...]:
+        """Its columns."""
+        names = [name.replace("\0", "\\0") for name, _ in self.headers]  # which text in Postgres cannot hold
+        values = [value for _, value in self.headers]
+        return self.topic, self.kafka_partition, self.kafka_offset, self.key, names, values, self.value
 
 
 async def find_offsets(connection: Connection) -> dict[Partition, int]:
@@ -57,8 +63,8 @@ async def save_offsets(connection: Connection, read: Mapping[Partition, tuple[in
     return True
 
 
-async def add_parked(connection: Connection, records: Sequence[ParkedUsage], now: datetime) -> None:
-    """Park records; one that is parked already stays as it is."""
+async def add_parked(connection: Connection, records: Collection[tuple[StoredRecord, str]], now: datetime) -> None:
+    """Park records, each for a reason; one that is parked already stays as it is."""
     await connection.executemany(
         """
         insert into usage_parked (
@@ -67,21 +73,62 @@ async def add_parked(connection: Connection, records: Sequence[ParkedUsage], now
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
         on conflict (topic, kafka_partition, kafka_offset) do nothing
         """,
-        [
-            (
-                record.topic,
-                record.kafka_partition,
-                record.kafka_offset,
-                record.key,
-                [name.replace("\0", "\\0") for name, _ in record.headers],  # which text in Postgres cannot hold
-                [value for _, value in record.headers],
-                record.value,
-                record.reason,
-                now,
-            )
-            for record in records
-        ],
+        [(*record.columns, reason, now) for record, reason in records],
     )
+
+
+async def add_deferred(connection: Connection, records: Collection[tuple[StoredRecord, str]], now: datetime) -> None:
+    """Defer records, each until the lock of an agency can be had."""
+    await connection.executemany(
+        """
+        insert into usage_deferred (
+            topic, kafka_partition, kafka_offset, key, header_names, header_values, value, waits_for, deferred_at
+        )
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        on conflict (topic, kafka_partition, kafka_offset) do nothing
+        """,
+        [(*record.columns, agency_id, now) for record, agency_id in records],
+    )
+
+
+async def list_waited_for(connection: Connection) -> list[str]:
+    """The agencies for whose locks records wait, the longest wait first."""
+    rows = await connection.fetch("select waits_for from usage_deferred group by waits_for order by min(id)")
+    return [row["waits_for"] for row in rows]
+
+
+async def find_oldest_deferred(connection: Connection) -> datetime | None:
+    """Since when a record has waited; None if none waits."""
+    instant: datetime | None = await connection.fetchval("select min(deferred_at) from usage_deferred")
+    return instant
+
+
+async def take_deferred(connection: Connection, agency_id: str, limit: int) -> list[StoredRecord]:
+    """Delete the first records that wait for an agency; returns them in their order."""
+    rows = await connection.fetch(
+        """
+        with taken as (
+            delete from usage_deferred
+            where id in (select id from usage_deferred where waits_for = $1 order by id limit $2)
+            returning id, topic, kafka_partition, kafka_offset, key, header_names, header_values, value
+        )
+
+        select topic, kafka_partition, kafka_offset, key, header_names, header_values, value from taken order by id
+        """,
+        agency_id,
+        limit,
+    )
+    return [
+        StoredRecord(
+            topic=row["topic"],
+            kafka_partition=row["kafka_partition"],
+            kafka_offset=row["kafka_offset"],
+            key=row["key"],
+            headers=list(zip(row["header_names"], row["header_values"], strict=True)),
+            value=row["value"],
+        )
+        for row in rows
+    ]
 
 
 async def count_parked(connection: Connection) -> int:

@@ -2,13 +2,16 @@
 
 One transaction counts a batch, parks what cannot be counted, and stores where to go on. So a kill at any point counts
 each event once; so do producers that send again, because an event counts once by its source and ID.
+
+If the lock of an agency is held for longer, the same transaction defers its records, so that no other agency waits.
+They are counted in their order once the lock can be had, and so is what comes after them.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from datetime import datetime
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 
+import asyncpg
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -17,9 +20,11 @@ from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.domain.usage import Use, read_record
 from muster_entitlements.handlers.usage import count_uses
 from muster_entitlements.repository import usage_intake
-from muster_entitlements.repository.usage_intake import ParkedUsage
+from muster_entitlements.repository.usage_intake import StoredRecord
 from muster_runtime.context import Context
-from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, Connection
+from muster_runtime.database import locks
+from muster_runtime.database.locks import Lock
+from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, UnitOfWork
 from muster_runtime.errors import InvalidInput, RetryableError
 from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.client_internals import enable_rebootstrap
@@ -36,6 +41,9 @@ POLL_MS = 200
 RETRY_SECONDS = 1.0
 STANDBY_SECONDS = 0.5
 
+# How long it waits for the locks of agencies: the transactions of most end within this time.
+PATIENT = Lock(patience_seconds=0.2)
+
 _DUTY = "usage-intake"
 
 _log = structlog.get_logger(__name__)
@@ -47,17 +55,13 @@ class _OffsetsMoved(RetryableError):
     """Another process has read further, or the database has gone back: read from where it says."""
 
 
-async def _nothing_due(_connection: Connection) -> datetime | None:
-    return None
-
-
 def usage_worker() -> Worker:
     """The worker of a process. Of several, one reads."""
 
     async def run(runtime: Runtime) -> None:
         await UsageIntake(runtime).run()
 
-    return Worker(_DUTY, run, _nothing_due)
+    return Worker(_DUTY, run, usage_intake.find_oldest_deferred)
 
 
 class UsageIntake:
@@ -67,6 +71,7 @@ class UsageIntake:
         self._runtime = runtime
         self._lease = Lease(runtime.database, _DUTY, runtime.settings.instance)
         self._next: dict[TopicPartition, int] = {}
+        self._waited_for: dict[str, None] = {}  # the agencies for whose locks records wait, in turn
 
     async def run(self) -> None:
         """Count what comes, until canceled."""
@@ -90,6 +95,7 @@ class UsageIntake:
                 if batch:
                     async with self._lease.renewed():
                         await self.count(batch)
+                await self.count_deferred()
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[AIOKafkaConsumer]:
@@ -109,6 +115,7 @@ class UsageIntake:
             enable_rebootstrap(consumer)
             async with self._runtime.database.connection() as connection:
                 stored = await usage_intake.find_offsets(connection)
+                self._waited_for = dict.fromkeys(await usage_intake.list_waited_for(connection))
             self._next = {p: stored.get((FeatureUsed.topic, p.partition), 0) for p in consumer.assignment()}
             for partition, offset in self._next.items():
                 consumer.seek(partition, offset)
@@ -119,38 +126,91 @@ class UsageIntake:
     async def count(self, batch: Batch) -> None:
         """Count a batch. Raises what is retryable, after which the client must be opened again."""
         records = [record for part in batch.values() for record in part]
-        uses: dict[int, Use] = {}
-        parked: dict[int, InvalidInput] = {}
-        for place, record in enumerate(records):
-            try:
-                uses[place] = read_record(record.headers, record.value)
-            except InvalidInput as refusal:
-                parked[place] = refusal
-        agencies = {use.agency_id for use in uses.values()} or {EVERY_AGENCY}
+        uses, parked = _read(records)
+        try:
+            await self._count(batch, records, uses, parked)
+        except asyncpg.LockNotAvailableError:
+            agencies = {use.agency_id for use in uses.values()} - self._waited_for.keys()
+            async with self._runtime.database.connection() as connection:
+                held = agencies - await locks.free(connection, agencies)
+            if not held:
+                raise
+            self._waited_for |= dict.fromkeys(sorted(held))
+            await self._count(batch, records, uses, parked)
+
+    async def _count(
+        self,
+        batch: Batch,
+        records: Sequence[Record],
+        uses: Mapping[int, Use],
+        parked: Mapping[int, InvalidInput],
+    ) -> None:
+        """Count what can be, and defer the records of agencies whose locks are waited for."""
+        waiting = {place: use.agency_id for place, use in uses.items() if use.agency_id in self._waited_for}
+        counted = {place: use for place, use in uses.items() if place not in waiting}
         after = {partition: part[-1].offset + 1 for partition, part in batch.items()}
         moves = {(FeatureUsed.topic, p.partition): (self._next[p], offset) for p, offset in after.items()}
-        now = self._runtime.clock.now()
-        context = Context(actor=self._runtime.service.name, correlation_id=new_id("cor", now))
-        async with self._runtime.database.write(*agencies, context=context) as uow:
+        async with self._write({use.agency_id for use in counted.values()} or {EVERY_AGENCY}) as uow:
             if not await usage_intake.save_offsets(uow.connection, moves):
                 raise _OffsetsMoved(f"the usage topic was read further, or the database has gone back: {moves}")
-            tally = await count_uses(uow, uses)
-            parked |= tally.refused
-            if parked:
-                refused = [_parked(records[place], parked[place]) for place in sorted(parked)]
-                await usage_intake.add_parked(uow.connection, refused, uow.now)
+            await _count_or_park(uow, records, counted, parked)
+            if waiting:
+                deferred = [(_stored(records[place]), agency_id) for place, agency_id in sorted(waiting.items())]
+                await usage_intake.add_deferred(uow.connection, deferred, uow.now)
         self._next |= after
-        if parked:
-            _log.warning("usage_parked", records=len(parked))
+        if waiting:
+            _log.info("usage_deferred", records=len(waiting), agencies=sorted(set(waiting.values())))
+
+    async def count_deferred(self) -> None:
+        """Count deferred records of one agency, if its lock can be had."""
+        agency_id = next(iter(self._waited_for), None)
+        if agency_id is None:
+            return
+        del self._waited_for[agency_id]
+        self._waited_for[agency_id] = None  # the others come first next time
+        with suppress(asyncpg.LockNotAvailableError):
+            async with self._write({agency_id}) as uow:
+                records = await usage_intake.take_deferred(uow.connection, agency_id, BATCH_RECORDS)
+                uses, parked = _read(records)
+                await _count_or_park(uow, records, uses, parked)
+            if len(records) < BATCH_RECORDS:
+                del self._waited_for[agency_id]
+
+    @asynccontextmanager
+    async def _write(self, agencies: set[str]) -> AsyncIterator[UnitOfWork]:
+        runtime = self._runtime
+        context = Context(actor=runtime.service.name, correlation_id=new_id("cor", runtime.clock.now()))
+        async with runtime.database.write(*sorted(agencies), context=context, lock=PATIENT) as uow:
+            yield uow
 
 
-def _parked(record: Record, refusal: InvalidInput) -> ParkedUsage:
-    return ParkedUsage(
-        topic=FeatureUsed.topic,
-        kafka_partition=record.partition,
-        kafka_offset=record.offset,
-        key=record.key,
-        headers=record.headers,
-        value=record.value,
-        reason=printable(refusal.detail),
-    )
+async def _count_or_park(
+    uow: UnitOfWork,
+    records: Sequence[Record | StoredRecord],
+    uses: Mapping[int, Use],
+    parked: Mapping[int, InvalidInput],
+) -> None:
+    tally = await count_uses(uow, uses)
+    refused = {**parked, **tally.refused}
+    if refused:
+        reasons = [(_stored(records[place]), printable(refused[place].detail)) for place in sorted(refused)]
+        await usage_intake.add_parked(uow.connection, reasons, uow.now)
+        _log.warning("usage_parked", records=len(refused))
+
+
+def _read(records: Sequence[Record | StoredRecord]) -> tuple[dict[int, Use], dict[int, InvalidInput]]:
+    """The uses that records say, by their place, and why others say none."""
+    uses: dict[int, Use] = {}
+    parked: dict[int, InvalidInput] = {}
+    for place, record in enumerate(records):
+        try:
+            uses[place] = read_record(record.headers, record.value)
+        except InvalidInput as refusal:
+            parked[place] = refusal
+    return uses, parked
+
+
+def _stored(record: Record | StoredRecord) -> StoredRecord:
+    if isinstance(record, StoredRecord):
+        return record
+    return StoredRecord(FeatureUsed.topic, record.partition, record.offset, record.key, record.headers, record.value)

@@ -1,0 +1,73 @@
+"""Meters: how an agency's use counts, by its windows, the grants of features, and the trials of seats."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from muster_contracts.entitlements import AccessMode
+from muster_entitlements.domain.catalog import Feature, Quota
+from muster_entitlements.domain.grants import Grant, holding
+from muster_entitlements.domain.quotas import Period
+from muster_entitlements.domain.windows import Window
+
+
+class Terms(NamedTuple):
+    """How a use counts: in which period, and the quota that limits it; None for no limit.
+
+    `given`: a grant or the trial of the seat gives it, so it counts in the sum, but no quota pays for it.
+    """
+
+    period: Period
+    quota: Quota | None
+    given: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """By what an agency's use is counted: the time zone of its calendar, the windows of its enrollment by feature.
+
+    `features` has each feature as the version of the catalog has it that the agency's window follows; `grants` those of
+    features by feature and subject, None for the whole agency; `begun` when the trials of seats began, by subject.
+    """
+
+    zone: ZoneInfo
+    windows: Mapping[str, Window]
+    features: Mapping[str, Feature]
+    grants: Mapping[tuple[str, str | None], Sequence[Grant]] = field(default_factory=dict)
+    begun: Mapping[str, datetime] = field(default_factory=dict)
+    _latest: dict[str, Terms] = field(default_factory=dict, init=False, compare=False)
+    """The terms of a feature that were found last, and are those of all people in the period, but for grants."""
+
+    def terms(self, feature: Feature, subject_ref: str, at: datetime) -> Terms:
+        """How a person's use at an instant counts."""
+        grants: list[Grant] = []
+        if self.grants:
+            grants = [each for who in (subject_ref, None) for each in self.grants.get((feature.key, who), ())]
+        latest = self._latest.get(feature.key)
+        if not grants and latest is not None and latest.period.starts_at <= at < latest.period.ends_at:
+            return latest
+        terms = self.at(feature, at, grants, self.begun.get(subject_ref))
+        window = self.windows.get(feature.key)
+        if not grants and window is not None and window.seat_days is None:
+            self._latest[feature.key] = terms
+        return terms
+
+    def at(
+        self, feature: Feature, at: datetime, grants: Iterable[Grant] = (), began_at: datetime | None = None
+    ) -> Terms:
+        """How a use counts of a person with these grants, whose seat's trial began at `began_at`.
+
+        A grant decides before the window, the person's own before the agency's.
+        """
+        window = self.windows.get(feature.key)
+        period = Period.of(at, feature.stated_quota, window, self.zone)
+        if (grant := holding(grants, at)) is not None:
+            quota = None if grant.monthly_quota is None else Quota(limit=grant.monthly_quota)
+            return Terms(period, quota, given=quota is None)
+        if window is None:
+            return Terms(period, None)
+        limited = window.access(at, began_at) is AccessMode.QUOTA
+        given = not limited and window.seat_days is not None
+        return Terms(period, feature.stated_quota if limited else None, given)

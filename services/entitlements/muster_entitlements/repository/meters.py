@@ -1,0 +1,77 @@
+"""By what agencies' use is counted: their windows, and the grants and the trials of their people."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from datetime import datetime
+
+from muster_entitlements.domain.catalog import Catalog, Feature, packaged_catalog
+from muster_entitlements.domain.days import zone_of
+from muster_entitlements.domain.grants import Grant
+from muster_entitlements.domain.meters import Meter
+from muster_entitlements.domain.windows import Window
+from muster_entitlements.repository import catalogs
+from muster_entitlements.repository.grants import list_overlapping
+from muster_entitlements.repository.seat_trials import find_begun
+from muster_entitlements.repository.usage import find_versions
+from muster_entitlements.repository.windows import COLUMNS, to_window
+from muster_runtime.database.connections import Connection
+
+
+async def find_meters(
+    connection: Connection, people: Mapping[str, Collection[str]], since: datetime, catalog: Catalog
+) -> dict[str, Meter]:
+    """The meters for use of these people, by agency, since an instant; none of an agency that was never enrolled.
+
+    `catalog` is the newest.
+    """
+    rows = await connection.fetch(
+        f"""
+        select p.agency_id as pool_agency_id, p.time_zone, {COLUMNS}
+        from pool as p
+        left join feature_window as w using (agency_id, enrollment_id)
+        where p.agency_id = any($1::text[])
+        """,  # noqa: S608
+        list(people),
+    )
+    zones = {row["pool_agency_id"]: zone_of(row["time_zone"]) for row in rows}
+    windows: defaultdict[str, dict[str, Window]] = defaultdict(dict)
+    for row in rows:
+        if row["window_id"] is not None:
+            windows[row["agency_id"]][row["feature"]] = to_window(row)
+    versions = await _find_versions(connection, [each for own in windows.values() for each in own.values()], catalog)
+    grants: defaultdict[str, defaultdict[tuple[str, str | None], list[Grant]]] = defaultdict(lambda: defaultdict(list))
+    for grant in await list_overlapping(connection, people, since):
+        grants[grant.agency_id][grant.feature, grant.subject_ref].append(grant)
+    meters = {}
+    for agency_id, zone in zones.items():
+        own = windows[agency_id]
+        features = {key: _feature_of(window, versions) for key, window in own.items()}
+        of_seats = any(window.seat_trial is not None for window in own.values())
+        begun = await find_begun(connection, agency_id, people[agency_id]) if of_seats else {}
+        meters[agency_id] = Meter(zone, own, {**catalog.features, **features}, grants[agency_id], begun)
+    return meters
+
+
+async def find_feature(connection: Connection, key: str, window: Window | None, now: datetime) -> Feature:
+    """A feature, as the version of the catalog has it that its window follows; without a window, as the newest does."""
+    if window is None:
+        return (await catalogs.find_catalog(connection, now)).known(key)
+    return _feature_of(window, await _find_versions(connection, [window], packaged_catalog()))
+
+
+def _feature_of(window: Window, versions: Mapping[int, Catalog]) -> Feature:
+    """A window's feature; one that the window's version has removed is as the version before had it."""
+    numbers = sorted((number for number in versions if number <= window.catalog_number), reverse=True)
+    having = (number for number in numbers if window.feature in versions[number].features)
+    return versions[next(having, window.catalog_number)].known(window.feature)
+
+
+async def _find_versions(
+    connection: Connection, windows: Collection[Window], catalog: Catalog
+) -> Mapping[int, Catalog]:
+    """The versions that have the windows' features; `catalog` is one that is known already."""
+    versions = await find_versions(connection, {window.catalog_number for window in windows}, catalog)
+    if any(window.feature not in versions[window.catalog_number].features for window in windows):
+        published = await catalogs.list_published(connection, packaged_catalog().number)
+        versions = {**versions, **{version.number: version.catalog for version in published}}
+    return versions

@@ -1,0 +1,120 @@
+"""How use counts: in the months of the agency's time zone, and as grants and the trials of seats have it."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from muster_contracts.entitlements import QuotaExceeded
+from tests.integration.entitlements.conftest import Entitlements
+from tests.integration.entitlements.test_catalog import publish
+from tests.integration.entitlements.test_seat_trials import CANVAS
+from tests.integration.entitlements.test_usage import BEN, LATER, report, used
+
+SECOND = timedelta(seconds=1)
+
+# For each agency, when a month and the next one begin there: one is east of UTC, in the other the clocks go back.
+MONTHS = {
+    "NASA": ("Pacific/Guam", datetime(2025, 10, 31, 14, tzinfo=UTC), datetime(2025, 11, 30, 14, tzinfo=UTC)),
+    "NSF": ("America/Los_Angeles", datetime(2025, 11, 1, 7, tzinfo=UTC), datetime(2025, 12, 1, 8, tzinfo=UTC)),
+}
+
+
+async def consume(entitlements: Entitlements, subject: str) -> dict[str, Any]:
+    reply = await entitlements.post("usage/consume", {"subject": subject, "feature": "deep-research"})
+    found: dict[str, Any] = reply.json()
+    return found
+
+
+async def test_months_are_those_of_the_agencys_time_zone(entitlements: Entitlements) -> None:
+    service = entitlements.service
+    agencies = {agency_id: replace(entitlements, agency=agency_id) for agency_id in MONTHS}
+    people = {}
+    for agency_id, agency in agencies.items():
+        await service.publish(agency.enrolled(cap=2).model_copy(update={"time_zone": MONTHS[agency_id][0]}))
+        await entitlements.eventually(lambda agency=agency: _is_open(agency))
+        people[agency_id] = (await agency.assign("ada")).json()["subject_ref"]
+
+    steps = sorted(
+        (at, agency_id, count, resets_at)
+        for agency_id, (_, month, next_) in MONTHS.items()
+        for at, count, resets_at in ((month - SECOND, 1, month), (month, 1, next_), (next_ - SECOND, 2, next_))
+    )
+    for at, agency_id, count, resets_at in steps:
+        service.clock.move(at)
+        body = await consume(agencies[agency_id], people[agency_id])
+        assert (body["used"], datetime.fromisoformat(body["resets_at"])) == (count, resets_at)
+        answer = await agencies[agency_id].check("ada")
+        assert (answer["used"], answer["remaining"], answer["resets_at"]) == (count, 25 - count, body["resets_at"])
+
+    service.clock.move(max(next_ for _, _, next_ in MONTHS.values()))
+    for agency_id, (_, month, next_) in MONTHS.items():
+        instants = (month - SECOND, month, next_ - SECOND, next_)
+        events = [used(number, BEN, at, agency_id=agency_id) for number, at in enumerate(instants)]
+        refused = (await report(entitlements, *events)).json()["refused"]
+        assert [(each["index"], each["field"]) for each in refused] == [(0, "time")]  # that month is closed
+        rows = await service.admin.fetch(
+            "select starts_at, used from usage_sum where agency_id = $1 and subject_ref = '' order by starts_at",
+            agency_id,
+        )
+        assert [row["used"] for row in rows] == [1, 4, 1]
+        assert [row["starts_at"] for row in rows[1:]] == [month, next_]
+
+
+async def _is_open(agency: Entitlements) -> bool:
+    return (await agency.get("pool")).status_code == 200
+
+
+async def test_what_a_grant_or_the_trial_of_a_seat_gives_counts_against_no_quota(entitlements: Entitlements) -> None:
+    service = entitlements.service
+    await entitlements.enroll(cap=3)
+    ada, ben = [(await entitlements.assign(person)).json()["subject_ref"] for person in ("ada", "ben")]
+    service.clock.move(LATER)
+    body = {"feature": "deep-research", "subject": ada, "reason": "pilot"}
+    grant = (await entitlements.post("grants", body)).json()
+    service.clock.move(LATER + 60 * SECOND)
+    await report(entitlements, used(1, ada, LATER + SECOND, 40), used(2, ben, LATER + SECOND, 20))
+    assert (await consume(entitlements, ada))["limit"] is None
+    revoked_at = LATER + 120 * SECOND
+    service.clock.move(revoked_at)
+    assert (await entitlements.post(f"grants/{grant['grant_id']}/revocation", {"reason": "over"})).status_code == 200
+    service.clock.move(LATER + 180 * SECOND)
+    # Late use counts as the grant had it then.
+    await report(entitlements, used(3, ada, revoked_at - SECOND, 30), used(4, ada, revoked_at, 5))
+    body = await consume(entitlements, ada)
+    assert (body["used"], body["limit"], body["remaining"]) == (77, 25, 19)
+    rows = await service.admin.fetch("select subject_ref, used, granted, excess from usage_sum")
+    assert {row["subject_ref"]: tuple(row)[1:] for row in rows} == {
+        ada: (77, 71, 0),
+        ben: (20, 0, 0),
+        "": (97, 71, 0),
+    }
+    agencys = await entitlements.post("grants", {"feature": "deep-research", "mode": "quota", "reason": "pilot"})
+    assert agencys.status_code == 201
+    await report(entitlements, used(5, ben, LATER + 180 * SECOND, 6))
+
+    async def exceeded() -> bool:
+        found = [each.data for each in await service.published(QuotaExceeded)]
+        return [(each.subject_ref, each.used, each.excess) for each in found] == [(ben, 26, 1)]
+
+    await entitlements.eventually(exceeded)
+
+    # Each seat has a trial of its own, and the quota after it.
+    canvas = {**CANVAS, "mode_after": "quota", "monthly_quota_after": 3}
+    await publish(entitlements, [canvas], "now")
+    await entitlements.eventually(lambda: _has_window(entitlements, "canvas"))
+    ada_began = await service.admin.fetchval("select trial_began_at from seat where subject_ref = $1", ada)
+    assert ada_began is not None
+    end = ada_began + timedelta(days=30)
+    service.clock.move(end + SECOND)
+    events = [used(6, ada, end - SECOND, 9), used(7, ada, end, 2)]
+    for event in events:
+        event["data"]["feature"] = "canvas"
+    assert (await report(entitlements, *events)).json()["counted"] == 2
+    use = {"subject": ada, "feature": "canvas", "amount": 2}
+    refused = await entitlements.post("usage/consume", use)
+    assert (refused.status_code, refused.json()["remaining"]) == (409, 1)
+
+
+async def _has_window(entitlements: Entitlements, feature: str) -> bool:
+    items = (await entitlements.get("windows")).json()["items"]
+    return any(window["feature"] == feature for window in items)
