@@ -1,5 +1,6 @@
 """Events of the entitlements service: seats, features, their catalog, grants, quotas, snapshots, and audit seals."""
 
+from muster_contracts.entitlements.adoption import AdoptionSummarized, FeatureAdoption
 from muster_contracts.entitlements.audit import EntitlementsAuditSealed
 from muster_contracts.entitlements.catalog import (
     Anchor,
@@ -76,6 +77,7 @@ __all__ = [
     "AccessAfter",
     "AccessMode",
     "AccessPhase",
+    "AdoptionSummarized",
     "AgencyAccess",
     "AgencyQuotaThresholdCrossed",
     "Anchor",
@@ -91,6 +93,7 @@ __all__ = [
     "Feature",
     "FeatureAccess",
     "FeatureAccessChanged",
+    "FeatureAdoption",
     "FeatureCatalogPublished",
     "FeatureKind",
     "FeatureTimeline",

@@ -4,6 +4,7 @@ from muster_contracts import Event
 from muster_contracts.billing import RenewalDecided, TermEnded, TermStarted
 from muster_contracts.enrollment import AgencyEnrolled, AgencyReinstated, AgencySuspended, AgencyWithdrawn
 from muster_entitlements.handlers import (
+    adoption,
     closings,
     idle,
     operations,
@@ -34,6 +35,7 @@ DEADLINES: dict[str, DeadlineHandler] = {
     trials.GRACE_ENDED: trials.on_grace_ended_due,
     seat_trials.SEAT_TRIALS_ENDING_SOON: seat_trials.on_seat_trials_ending_soon_due,
     seat_trials.SEAT_TRIAL_ENDS: seat_trials.on_seat_trial_ends_due,
+    adoption.ADOPTION_SUMMARIZED: adoption.on_adoption_summarized_due,
     closings.SEATS_CLOSED: closings.on_seats_closed_due,
     seats.INVITATION_EXPIRED: seats.on_invitation_expired_due,
     idle.IDLE_SEATS: idle.on_idle_seats_due,

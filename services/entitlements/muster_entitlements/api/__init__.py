@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from fastapi import APIRouter
 
 from muster_entitlements.api import (
+    adoption,
     catalogs,
     checks,
     files,
@@ -32,6 +33,7 @@ def make_routers(directory: Directory) -> Sequence[APIRouter]:
         grants.make_router(directory),
         checks.make_router(directory),
         usage.make_router(directory),
+        adoption.router,
         parked_usage.router,
         files.router,
     ]

@@ -46,7 +46,10 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """How much a subject used of a feature in a period; the columns are those of the table."""
+    """How much a subject used of a feature in a period; the columns are those of the table.
+
+    `days` are those of the use, as bits, and `fresh_days` those that the last addition was the first to add.
+    """
 
     agency_id: str
     feature: str
@@ -57,6 +60,8 @@ class Sum:
     granted: int = 0
     excess: int = 0
     told: int = 0
+    days: int = 0
+    fresh_days: int = 0
 
     @property
     def charged(self) -> int:

@@ -4,12 +4,14 @@ import hashlib
 from dataclasses import replace
 
 from muster_entitlements.commands import ConsumeFeature
+from muster_entitlements.domain.adoption import bit_of
 from muster_entitlements.domain.catalog import Quota
 from muster_entitlements.domain.checks import Verdict, check
 from muster_entitlements.domain.days import zone_of
 from muster_entitlements.domain.meters import Meter
 from muster_entitlements.domain.quotas import WHOLE_AGENCY, Charge, Count, Sum, whose
 from muster_entitlements.errors import QuotaUsedUp, UseRefused
+from muster_entitlements.handlers.adoption import count_days
 from muster_entitlements.handlers.quotas import save_counts
 from muster_entitlements.handlers.uses import record_use
 from muster_entitlements.queries.checks import find_question
@@ -48,14 +50,19 @@ async def consume_feature(uow: UnitOfWork, command: ConsumeFeature) -> Consumpti
     feature = await find_feature(uow.connection, command.feature, question.window, uow.now)
     zone = question.pool.zone if question.pool else zone_of(None)
     meter = Meter(zone, {feature.key: question.window} if question.window else {}, {feature.key: feature})
-    terms = meter.at(feature, uow.now, question.grants, question.began_at)
-    quota, period = terms.quota, terms.period
-    given = command.amount if terms.given else 0
-    added = [
-        Sum(command.agency_id, command.feature, subject_ref, period.starts_at, period.ends_at, command.amount, given)
-        for subject_ref in (command.subject_ref, WHOLE_AGENCY)
-    ]
-    totals = {total.subject_ref: total for total in await usage.add_to_sums(uow.connection, added, least=0)}
+    period, quota, given = meter.at(feature, uow.now, question.grants, question.began_at)
+    whole = Sum(
+        agency_id=command.agency_id,
+        feature=command.feature,
+        subject_ref=WHOLE_AGENCY,
+        starts_at=period.starts_at,
+        ends_at=period.ends_at,
+        used=command.amount,
+        granted=command.amount if given else 0,
+    )
+    own = replace(whole, subject_ref=command.subject_ref, days=bit_of(uow.now.astimezone(zone)))
+    totals = {each.subject_ref: each for each in await usage.add_to_sums(uow.connection, [own, whole], least=0)}
+    await count_days(uow, [each for each in totals.values() if each.fresh_days], {command.agency_id: zone})
     total = totals[command.subject_ref if quota is None else whose(quota, command.subject_ref)]
     reply = ConsumptionReply(
         subject_ref=command.subject_ref,

@@ -5,12 +5,15 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
+from muster_entitlements.domain.adoption import bit_of
 from muster_entitlements.domain.catalog import MOST_EXACT, Catalog, Quota
 from muster_entitlements.domain.meters import Meter, Terms
 from muster_entitlements.domain.quotas import WHOLE_AGENCY, Charge, Sum, least_told, whose
 from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.domain.usage import OLDEST, Use, check_open, check_time, read_use
+from muster_entitlements.handlers.adoption import count_days
 from muster_entitlements.handlers.quotas import charge_quotas
 from muster_entitlements.handlers.seats import activate, record_change
 from muster_entitlements.replies.usage import RefusedUseReply, UsageReply
@@ -41,11 +44,12 @@ class Tally:
 
 
 class _Metered(NamedTuple):
-    """A use, its place among those that were reported, and how it counts."""
+    """A use, its place among those that were reported, how it counts, and the day, as a bit."""
 
     place: int
     use: Use
     terms: Terms
+    day: int
 
 
 @dataclass(slots=True)
@@ -55,6 +59,7 @@ class _Addition:
     ends_at: datetime
     used: int = 0
     given: int = 0
+    days: int = 0
     quota: Quota | None = None
     charged: int = 0
     last: datetime | None = None
@@ -78,7 +83,7 @@ async def count_uses(uow: UnitOfWork, uses: Mapping[int, Use]) -> Tally:
     new = await _new(uow, metered, tally)
     tally.counted = len(new)
     if new:
-        await _add(uow, new)
+        await _add(uow, new, {agency_id: meter.zone for agency_id, meter in meters.items()})
         await _record_days(uow, new)
     return tally
 
@@ -101,7 +106,7 @@ def _meter(
     except InvalidInput as refusal:
         tally.refused[place] = refusal
         return None
-    return _Metered(place, use, terms)
+    return _Metered(place, use, terms, bit_of(use.at.astimezone(meter.zone)))
 
 
 async def _new(uow: UnitOfWork, metered: Sequence[_Metered], tally: Tally) -> list[_Metered]:
@@ -128,7 +133,7 @@ async def _new(uow: UnitOfWork, metered: Sequence[_Metered], tally: Tally) -> li
 async def _record_days(uow: UnitOfWork, new: Sequence[_Metered]) -> None:
     """Reported use keeps a seat from being idle, as use here does; the first use activates it."""
     last: dict[tuple[str, str], date] = {}
-    for _, use, _ in new:
+    for _, use, _, _ in new:
         person, day = (use.agency_id, use.subject_ref), use.at.date()
         if last.setdefault(person, day) < day:
             last[person] = day
@@ -137,27 +142,34 @@ async def _record_days(uow: UnitOfWork, new: Sequence[_Metered]) -> None:
         record_change(uow, "ReportUsage", seat, SeatState.ACTIVE)
 
 
-async def _add(uow: UnitOfWork, new: Sequence[_Metered]) -> None:
-    """Add the uses to the sums of their subjects and agencies; then see to the quotas that limit them."""
+async def _add(uow: UnitOfWork, new: Sequence[_Metered], zones: Mapping[str, ZoneInfo]) -> None:
+    """Add the uses to the sums of their subjects and agencies; then see to quotas and adoption."""
     additions: dict[Counter, _Addition] = {}
-    for _, use, (period, quota, given) in new:
+    for _, use, (period, quota, given), day in new:
         for subject_ref in (use.subject_ref, WHOLE_AGENCY):
             counter = use.agency_id, use.feature, subject_ref, period.starts_at
             addition = additions.get(counter)
             if addition is None:
                 additions[counter] = addition = _Addition(period.ends_at)
             addition.used += use.amount
+            addition.days |= day
             if given:
                 addition.given += use.amount
             if quota is not None and subject_ref == whose(quota, use.subject_ref):
                 addition.charge(quota, use.amount, use.at)
-    sums = [Sum(*counter, each.ends_at, each.used, each.given) for counter, each in additions.items()]
-    charges = []
-    for total in await usage.add_to_sums(uow.connection, sums, _least_told(additions)):
+    sums = [
+        Sum(*counter, each.ends_at, each.used, each.given, days=each.days if counter[2] else 0)
+        for counter, each in additions.items()
+    ]
+    least, charges, fresh = _least_told(additions), [], []
+    for total in await usage.add_to_sums(uow.connection, sums, least):
         addition = additions[total.agency_id, total.feature, total.subject_ref, total.starts_at]
-        if addition.quota is not None and addition.last is not None:
+        if addition.quota is not None and addition.last is not None and total.used - total.granted >= least:
             before = replace(total, used=total.used - addition.charged)
             charges.append(Charge(addition.quota, before, addition.charged, addition.last))
+        if total.fresh_days:
+            fresh.append(total)
+    await count_days(uow, fresh, zones)
     await charge_quotas(uow, charges)
 
 

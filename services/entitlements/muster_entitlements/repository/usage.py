@@ -3,8 +3,6 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
-from operator import attrgetter
-from typing import Any
 
 from muster_entitlements.domain.catalog import Catalog, packaged_catalog
 from muster_entitlements.domain.quotas import WHOLE_AGENCY, Limit, QuotaGrant, Sum, Used, whose
@@ -88,22 +86,33 @@ async def find_contents(connection: Connection, uses: Sequence[Use]) -> dict[tup
 
 
 async def add_to_sums(connection: Connection, uses: Sequence[Sum], least: int) -> list[Sum]:
-    """Add the uses of each subject and period; returns the sums with at least so many uses that grants do not pay."""
+    """Add the uses and days of each subject and period.
+
+    Returns the sums with at least so many uses that grants do not pay, and those with a day that they did not have.
+    """
     rows = await connection.fetch(
         """
         with added as (
-            insert into usage_sum as s (agency_id, feature, subject_ref, starts_at, ends_at, used, granted)
-            select *
-            from unnest(
-                $1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::bigint[], $7::bigint[]
+            insert into usage_sum as s (
+                agency_id, feature, subject_ref, starts_at, ends_at, used, granted, days, fresh_days
             )
-            on conflict (agency_id, feature, subject_ref, starts_at) do update
-            set used = s.used + excluded.used, granted = s.granted + excluded.granted, ends_at = excluded.ends_at
+            select agency_id, feature, subject_ref, starts_at, ends_at, used, granted, days, days
+            from unnest(
+                $1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[],
+                $6::bigint[], $7::bigint[], $8::bigint[]
+            ) as u (agency_id, feature, subject_ref, starts_at, ends_at, used, granted, days)
+            on conflict (agency_id, feature, subject_ref, starts_at) do update set
+                ends_at = excluded.ends_at,
+                used = s.used + excluded.used,
+                granted = s.granted + excluded.granted,
+                days = s.days | excluded.days,
+                fresh_days = excluded.days & ~s.days
             returning
-                s.agency_id, s.feature, s.subject_ref, s.starts_at, s.ends_at, s.used, s.granted, s.excess, s.told
+                s.agency_id, s.feature, s.subject_ref, s.starts_at, s.ends_at,
+                s.used, s.granted, s.excess, s.told, s.days, s.fresh_days
         )
 
-        select * from added where used - granted >= $8
+        select * from added where used - granted >= $9 or fresh_days <> 0
         """,
         [each.agency_id for each in uses],
         [each.feature for each in uses],
@@ -112,6 +121,7 @@ async def add_to_sums(connection: Connection, uses: Sequence[Sum], least: int) -
         [each.ends_at for each in uses],
         [each.used for each in uses],
         [each.granted for each in uses],
+        [each.days for each in uses],
         least,
     )
     return [Sum(*row) for row in rows]
@@ -136,7 +146,17 @@ def save_sums(sums: Sequence[Sum]) -> Write:
                 excess = excluded.excess, told = excluded.told
         )
         """,
-        _arrays(sums),
+        [
+            [each.agency_id for each in sums],
+            [each.feature for each in sums],
+            [each.subject_ref for each in sums],
+            [each.starts_at for each in sums],
+            [each.ends_at for each in sums],
+            [each.used for each in sums],
+            [each.granted for each in sums],
+            [each.excess for each in sums],
+            [each.told for each in sums],
+        ],
     )
 
 
@@ -164,7 +184,3 @@ async def keep_partitions(connection: Connection, today: date) -> None:
         async with connection.transaction():
             await connection.execute("select lock_usage($1)", table)
             await connection.execute("select keep_usage_partitions($1, $2)", table, today)
-
-
-def _arrays(sums: Sequence[Sum]) -> list[Any]:
-    return [list(column) for column in zip(*map(attrgetter(*Sum.__slots__), sums), strict=True)]

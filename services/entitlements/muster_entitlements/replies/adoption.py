@@ -1,0 +1,58 @@
+"""The replies of the routes of adoption. Numbers of fewer than ten people, but not none, are null."""
+
+import datetime
+
+from pydantic import BaseModel, Field
+
+from muster_entitlements.domain.adoption import Adoption
+
+
+class AdoptionDayReply(BaseModel):
+    """How many people used a feature on a day of the agency, and within days up to it."""
+
+    feature: str
+    day: datetime.date
+    active: int | None = Field(description="People who used it on the day.")
+    active_7_days: int | None
+    active_28_days: int | None
+    first_uses: int | None = Field(description="People who used it for the first time with their seat.")
+    days_to_first_use: float | None = Field(description="Of these, from the seat to the first use, on average.")
+
+    @classmethod
+    def of(cls, adoption: Adoption, seats: int) -> "AdoptionDayReply":
+        """The reply for an agency with so many seats in use."""
+        return cls(**_facts(adoption, seats))
+
+
+class FeatureAdoptionReply(AdoptionDayReply):
+    """The same of today, and who has never used the feature."""
+
+    never_used: int | None = Field(
+        description="Seats whose people have not used it; null also if those who have are fewer than ten."
+    )
+
+    @classmethod
+    def of(cls, adoption: Adoption, seats: int) -> "FeatureAdoptionReply":
+        """The reply for an agency with so many seats in use."""
+        return cls(**_facts(adoption, seats), never_used=adoption.shown(seats).never_used)
+
+
+class AdoptionReply(BaseModel):
+    """How many of an agency's people use each feature today."""
+
+    day: datetime.date = Field(description="Today, in the agency's time zone.")
+    seats: int = Field(description="Seats that people hold.")
+    features: list[FeatureAdoptionReply]
+
+
+def _facts(adoption: Adoption, seats: int) -> dict[str, object]:
+    shown = adoption.shown(seats)
+    return {
+        "feature": shown.feature,
+        "day": shown.day,
+        "active": shown.active,
+        "active_7_days": shown.active_7_days,
+        "active_28_days": shown.active_28_days,
+        "first_uses": shown.first_uses,
+        "days_to_first_use": shown.days_to_first_use,
+    }

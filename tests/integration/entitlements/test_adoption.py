@@ -1,0 +1,98 @@
+"""Adoption: counted with the uses, whoever reports them, and forgotten with the seat; few people are not shown."""
+
+import csv
+import io
+from datetime import timedelta
+from typing import Any
+
+from muster_contracts.entitlements import AdoptionSummarized
+from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.test_usage import report, used
+
+DAY = timedelta(days=1)
+NOON = START + timedelta(hours=12)
+
+
+async def adoption(entitlements: Entitlements) -> dict[str, Any]:
+    reply = await entitlements.get("adoption")
+    assert reply.status_code == 200, reply.text
+    body: dict[str, Any] = reply.json()
+    found: dict[str, Any] = next(each for each in body["features"] if each["feature"] == "deep-research")
+    return found | {"seats": body["seats"], "today": body["day"]}
+
+
+async def counted(entitlements: Entitlements) -> list[tuple[Any, ...]]:
+    rows = await entitlements.service.admin.fetch(
+        "select day, active, active_7_days, active_28_days, first_uses, first_use_days from adoption_day order by day"
+    )
+    return [(f"{row['day']:%m-%d}", *list(row)[1:]) for row in rows if row["active"]]
+
+
+async def test_people_are_counted_by_day_until_they_lose_their_seats(entitlements: Entitlements) -> None:
+    service = entitlements.service
+    await entitlements.enroll(cap=40)
+    seats = [(await entitlements.assign(number)).json() for number in range(24)]
+    people = [seat["subject_ref"] for seat in seats]
+    service.clock.move(NOON + 2 * DAY)
+    early = [used(f"a{number}", people[number], NOON + DAY) for number in range(12)]
+    assert (await report(entitlements, *early, *early)).json()["counted"] == 12
+    consumption = {"subject": people[0], "feature": "deep-research"}
+    for person in (people[0], people[0], people[12]):
+        reply = await entitlements.post("usage/consume", consumption | {"subject": person})
+        assert reply.status_code == 200, reply.text
+    # Late, and of a day that is counted already; people who have no seat are active, and have no first use with one.
+    late = [used("b1", people[0], NOON), used("b2", people[1], NOON + DAY), used("b3", f"sub_{'c' * 32}", NOON + DAY)]
+    await report(entitlements, *late)
+    assert await counted(entitlements) == [
+        ("08-06", 1, 1, 1, 0, 0),
+        ("08-07", 13, 13, 13, 12, 12),
+        ("08-08", 2, 14, 14, 1, 2),
+    ]
+    found = await adoption(entitlements)
+    assert (found["today"], found["seats"], found["never_used"]) == ("2025-08-08", 24, 11)
+    assert (found["active"], found["active_7_days"], found["active_28_days"]) == (None, 14, 14)
+
+    # Whoever loses a seat, by whichever door, has not used it.
+    await entitlements.post(f"seats/{seats[0]['seat_id']}/revocation", {"reason": "left"})
+    moved = {"email": "person.new@nasa.gov", "name": "New"}
+    assert (await entitlements.post(f"seats/{seats[1]['seat_id']}/transfer", moved)).status_code == 200
+    unused = await service.admin.fetchval("select people from adopter where feature = 'deep-research'")
+    assert unused == 11
+    found = await adoption(entitlements)
+    assert (found["seats"], found["never_used"], found["active_7_days"]) == (23, 12, 14)
+
+    page = (await entitlements.get("adoption/days", limit="2")).json()
+    rest = (await entitlements.get("adoption/days", after=page["next"])).json()
+    days = [each["day"] for each in page["items"] + rest["items"]]
+    assert days == ["2025-08-06", "2025-08-07", "2025-08-08"]  # and none ahead
+    assert page["items"][1] == {
+        "feature": "deep-research",
+        "day": "2025-08-07",
+        "active": 13,
+        "active_7_days": 13,
+        "active_28_days": 13,
+        "first_uses": 12,
+        "days_to_first_use": 1.0,
+    }
+    export = await entitlements.get("adoption/export")
+    assert export.headers["content-type"].startswith("text/csv")
+    lines = list(csv.DictReader(io.StringIO(export.text)))
+    assert [line["active"] for line in lines] == ["", "13", ""]
+    for cursor in ("YQ", "YS8yMDI1"):
+        assert (await entitlements.get("adoption/days", after=cursor)).status_code == 422
+    reply = await service.client.get("/v1/agencies/NSF/adoption")
+    assert reply.status_code == 404
+
+    # One summary a day, as long as anybody was active.
+    service.clock.move(START + 3 * DAY)
+
+    async def summarized(days: int) -> list[AdoptionSummarized] | None:
+        found = [each.data for each in await service.published(AdoptionSummarized)]
+        return found if len(found) == days else None
+
+    first: list[AdoptionSummarized] = await entitlements.eventually(lambda: summarized(1))
+    [research] = [each for each in first[0].features if each.feature == "deep-research"]
+    assert (first[0].day, first[0].seats, research.active_7_days, research.never_used) == ("2025-08-08", 23, 14, 12)
+    service.clock.move(START + 60 * DAY)
+    last: list[AdoptionSummarized] = await entitlements.eventually(lambda: summarized(28))
+    assert [each.day for each in last][-1] == "2025-09-04"
