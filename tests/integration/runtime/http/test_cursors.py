@@ -51,10 +51,17 @@ WELL_FORMED = {
 }
 
 # What a list demands besides, by the parameter's name.
-REQUIRED = {"feature": "deep-research"}
+REQUIRED = {"feature": "deep-research", "subject": "ada@nasa.gov"}
 
-# An agency whose lists there are.
+# An agency and a seat whose lists there are.
 REGISTER = "id,name,parent,treasury_code,domains,headcount,branch\nNASA,NASA,,,nasa.gov,10,executive\n"
+SEAT = "seat_01890a5dac96774bbcceb302099a8057"
+POOL_AND_SEAT = """
+    insert into pool (agency_id, enrollment_id, starts_at, ends_at, cap)
+    values ('NASA', 'enr_1', now() - interval '1 day', now() + interval '1 year', 1);
+    insert into seat (agency_id, seat_id, subject_ref, state, assigned_at)
+    values ('NASA', '{}', 'sub_1', 'assigned', now())
+"""
 
 
 def lists(service: str) -> list[str]:
@@ -67,7 +74,7 @@ def lists(service: str) -> list[str]:
         parameters = {parameter["name"]: parameter for parameter in methods.get("get", {}).get("parameters", ())}
         if "after" in parameters:
             query = [f"{name}={value}&" for name, value in REQUIRED.items() if name in parameters]
-            found.append(path.format(agency_id="NASA") + "?" + "".join(query))
+            found.append(path.format(agency_id="NASA", seat_id=SEAT) + "?" + "".join(query))
     return found
 
 
@@ -77,6 +84,8 @@ async def test_every_list_refuses_a_hostile_cursor(run_service: ServiceRunner, s
     running = await run_service(build, settings_class, roles=frozenset({Role.API}))
     if service == "enrollment":
         await running.client.post("/v1/register", content=REGISTER, headers={"content-type": "text/csv"})
+    if service == "entitlements":
+        await running.admin.execute(POOL_AND_SEAT.format(SEAT))
     found = lists(service)
     assert len(found) >= 5, found
     answers: dict[tuple[str, str], int] = {}
