@@ -86,7 +86,8 @@ async def apply(target: Target, file: File, rule: RuleOption) -> Answer:
     features = await asyncio.to_thread(_features, file)
     async with target.service(_SERVICE, "operate", "read") as service:
         planned = await _plan(service, rule.value, features)
-        if not planned["features"]:
+        # Agencies may still gain or lose by the present version, while its rollout goes on.
+        if not any(feature["changed"] or feature["removed"] for feature in planned["features"]):
             present = await service.get("/v1/catalog")
             return Answer(present, f"Version {present['number']} is the same: nothing to publish.")
         version = await service.put("/v1/catalog/draft", {"rule": rule.value, "features": features})
