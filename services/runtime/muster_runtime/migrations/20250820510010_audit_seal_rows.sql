@@ -11,9 +11,9 @@ begin
         raise foreign_key_violation using
             message = format('no audit row of %s has the ID %s, with which the seal ends', new.agency_id, new.last_id);
     end if;
-    return new;
+    return null;
 end $$;
-create trigger audit_seal_ends_with_a_row before insert on audit_seal
+create trigger audit_seal_ends_with_a_row after insert on audit_seal
 for each row execute function audit_seal_ends_with_a_row();
 
 do $$
