@@ -95,8 +95,8 @@ async def applied_what_is_published(field: Field) -> bool:
     applied: bool = await field.admin.fetchval(
         """
         select
-            (select count(*) from effect)
-            = (select coalesce(sum(last_sequence), 0) from stream where topic = $1)
+            (select count(*) from effect) -- and what is applied may still wait for its acknowledgment
+            >= (select coalesce(sum(last_sequence), 0) from stream where topic = $1)
             - (select coalesce(sum(events), 0) from outbox where topic = $1)
         """,
         TOPIC,
