@@ -109,7 +109,7 @@ async def hold_what_the_tables_have(
     await front.eventually(published, timeout=60)
     assert await latest(front) == await tables(front)
     assert await compare(front) == []
-    await front.eventually(agrees, timeout=60)  # it has noticed that the topic is another, and started anew
+    await front.eventually(agrees, timeout=60)  # it has noticed that the topic is another, and started again
 
 
 async def rebuild(front: Entitlements, *breaking: str) -> int:

@@ -164,7 +164,7 @@ class NewFeatures:
         self._note(amount, reported=False, counted=expect == 200, used=reply.get("used"))
 
     async def _report(self, subject: str) -> None:
-        """Report two uses, of which one is told of twice."""
+        """Report two uses, of which one is reported twice."""
         batch = [self._event(identifier, subject) for identifier in ("1", "2", "1")]
         reply = await self._program.upload(
             "entitlements",

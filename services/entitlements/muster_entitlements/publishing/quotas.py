@@ -41,7 +41,7 @@ def quota_exceeded(total: Sum, quota: Quota) -> QuotaExceeded:
         used=total.used,
         quota=quota.limit,
         excess=total.excess,
-        enforced=quota.hard and not quota.report_only,
+        enforced=quota.enforced,
         period_starts_at=total.starts_at,
         period_ends_at=total.ends_at,
     )

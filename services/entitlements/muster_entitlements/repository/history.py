@@ -11,7 +11,7 @@ from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.domain.windows import Window
 from muster_entitlements.repository.grants import to_grant
-from muster_entitlements.repository.windows import to_window
+from muster_entitlements.repository.windows import COLUMNS, to_window
 from muster_runtime.database.transactions import Connection
 
 # The first version that ends later, which is the present one if none ended later.
@@ -77,23 +77,17 @@ async def find_pool(connection: Connection, agency_id: str, as_of: AsOf) -> Pool
 async def list_windows(connection: Connection, agency_id: str, enrollment_id: str, as_of: AsOf) -> list[Window]:
     """The windows of an enrollment, by feature, with the starts and ends that are known of them."""
     rows = await connection.fetch(
-        """
+        f"""
         with version as (
             select
-                window_id, agency_id, enrollment_id, feature, trial, mode,
-                starts_at, ends_at, mode_after, monthly_quota_after, catalog_number, renewable,
-                anchor, seat_days, ends_soon_days, grace_days, extended, ended_early, revision,
-                coalesce(recorded_from, '-infinity') as recorded_from, 'infinity'::timestamptz as recorded_until
-            from feature_window
-            where agency_id = $1 and enrollment_id = $2
+                {COLUMNS},
+                coalesce(w.recorded_from, '-infinity') as recorded_from, 'infinity'::timestamptz as recorded_until
+            from feature_window as w
+            where w.agency_id = $1 and w.enrollment_id = $2
             union all
-            select
-                window_id, agency_id, enrollment_id, feature, trial, mode,
-                starts_at, ends_at, mode_after, monthly_quota_after, catalog_number, renewable,
-                anchor, seat_days, ends_soon_days, grace_days, extended, ended_early, revision,
-                coalesce(recorded_from, '-infinity'), recorded_until
-            from feature_window_history
-            where agency_id = $1 and enrollment_id = $2
+            select {COLUMNS}, coalesce(w.recorded_from, '-infinity'), w.recorded_until
+            from feature_window_history as w
+            where w.agency_id = $1 and w.enrollment_id = $2
         )
 
         select
@@ -110,7 +104,7 @@ async def list_windows(connection: Connection, agency_id: str, enrollment_id: st
         ) as known
         where v.recorded_from <= $3 and v.recorded_until > $3
         order by v.feature
-        """,
+        """,  # noqa: S608
         agency_id,
         enrollment_id,
         as_of.version_at,
