@@ -15,6 +15,7 @@ MODULES := muster_contracts muster_entitlements_client muster_runtime muster_enr
 HOSTILE := tests/integration/runtime/core/test_hostile.py
 POOLER := tests/faults/pooler
 BURST := tests/integration/runtime/core/test_burst.py
+STARVATION := tests/integration/runtime/core/test_starvation.py
 PROCESSES := tests/integration/entitlements/test_process.py
 LONG := $(PROCESSES)::test_an_import_killed_again_and_again_ends_as_a_clean_run \
 	$(PROCESSES)::test_a_withdrawal_killed_again_and_again_revokes_every_seat_once \
@@ -22,7 +23,7 @@ LONG := $(PROCESSES)::test_an_import_killed_again_and_again_ends_as_a_clean_run 
 	tests/contract/subscribers/test_table.py::test_a_table_stays_exactly_in_step_however_often_the_subscriber_is_killed \
 	tests/integration/operator/test_topic_plan.py::test_with_three_brokers_an_acknowledged_event_is_on_two
 FUZZ := tests/integration/fuzzing
-FAULTS := $(HOSTILE) $(BURST) tests/faults --ignore=$(POOLER) $(LONG)
+FAULTS := $(HOSTILE) $(BURST) $(STARVATION) tests/faults --ignore=$(POOLER) $(LONG)
 KILLS ?= 200
 BACKLOG := tests/integration/runtime/core/test_flood.py::test_a_consumer_that_is_far_behind_stays_small_and_serves_every_agency
 FINDINGS := $(CURDIR)/build/faults.jsonl
@@ -60,7 +61,7 @@ bundle: venv ## Write one file with the images, the chart, the SBOMs, and checks
 
 ##@ Work on it
 test: venv ## Run the tests on real servers; `make e2e` and `make faults` have those that take long
-	$(BIN)/python -m pytest -n 3 --dist worksteal $(LONG:%=--deselect=%) --deselect=$(HOSTILE) --deselect=$(FUZZ) $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(LONG:%=--deselect=%) --deselect=$(HOSTILE) --deselect=$(STARVATION) --deselect=$(FUZZ) $(ARGS)
 
 e2e: venv ## Test whole stacks: the year, every runbook, installs from wheels, secured doors
 	$(BIN)/python -m pytest -n 3 --dist worksteal tests/e2e $(ARGS)

@@ -96,6 +96,7 @@ class Database:
         self._array_types = ArrayTypes()
         self._gate = gate
         self._migrations = migrations
+        self._unapplied: Sequence[str] = ()  # when last asked
         self._settings: dict[str, str] = {}
 
     @classmethod
@@ -151,10 +152,15 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection outside of any transaction. Raises MigrationsPending if the schema lacks what it asks for."""
         async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            before = self._unapplied
             try:
                 yield connection
             except asyncpg.SyntaxOrAccessError as error:  # a column that is not there, a right that is not granted
-                if self._migrations and (pending := await unapplied(connection, self._migrations)):
+                if self._migrations is None:
+                    raise
+                self._unapplied = await unapplied(connection, self._migrations)
+                # None may be pending any more: the last may have ended just after the work had failed.
+                if pending := self._unapplied or before:
                     raise MigrationsPending(pending, error) from error
                 raise
 

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 from structlog.testing import CapturingLogger
 
+from muster_runtime.database.schema import MigrationsPending
 from muster_runtime.messaging import lane
 from muster_runtime.process import Role
 from muster_runtime.scheduling import retention, scheduler
@@ -90,3 +91,24 @@ async def test_a_request_that_is_ahead_of_its_migration_may_be_sent_again(run_se
     await service.admin.execute("alter table note rename column text_of_old to text")
     await remember(service.admin, version)
     assert await answers() == [201, 200]
+
+
+async def test_work_that_just_missed_the_end_of_a_migration_may_be_done_again(run_service: ServiceRunner) -> None:
+    service = await run_service(build, Settings, roles=frozenset())
+    await forget(service.admin, version := "20250806000100")
+    database = service.runtime.database
+
+    async def fail(meanwhile: Callable[[], Awaitable[None]] | None = None) -> None:
+        async with database.connection() as connection:
+            try:
+                await connection.fetch("select nothing_of_the_sort from outbox")
+            finally:
+                if meanwhile:
+                    await meanwhile()
+
+    with pytest.raises(MigrationsPending):
+        await fail()
+    with pytest.raises(MigrationsPending):
+        await fail(lambda: remember(service.admin, version))
+    with pytest.raises(asyncpg.UndefinedColumnError):
+        await fail()
