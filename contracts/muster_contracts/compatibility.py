@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator
+from jsonschema_rs import Draft202012Validator
 
 from muster_contracts import __version__
 from muster_contracts.codec import Decoded, decode, encode
@@ -178,11 +178,11 @@ def _refused_by_old_readers(released: Release, today: Release) -> Iterator[Refus
 def _refused_by_schema(released: Release, event_type: str, values: Sequence[str]) -> Iterator[Refusal]:
     """Values of today that a release's schema refuses: each place and rule once."""
     validator = Draft202012Validator(released["schemas"][event_type])
-    found: dict[tuple[str, Any], str] = {}
+    found: dict[tuple[str, str], str] = {}
     for value in values:
         for error in validator.iter_errors(json.loads(value)):
-            place = ".".join(map(str, error.path))
-            found.setdefault((place, error.validator), error.message[:200])
+            place = ".".join(map(str, error.instance_path))
+            found.setdefault((place, error.kind.name), error.message[:200])
     for (place, _), message in found.items():
         rule = f"a released reader refuses today's record: {message}"
         yield Refusal(event_type, place, rule, new_major(event_type))

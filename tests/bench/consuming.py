@@ -19,7 +19,7 @@ from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.consumer import POLL_MS, Consumer
 from muster_runtime.messaging.events import Received
 from muster_runtime.messaging.subscriptions import Subscriptions
-from muster_runtime.process import collect_garbage_rarely
+from muster_runtime.process.running import collect_garbage_rarely
 from tests.bench.processes import Span, span
 from tests.bench.relay import drain, fill
 from tests.bench.report import Measurement

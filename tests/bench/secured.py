@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from muster_contracts import SERVICES
-from muster_runtime.process import collect_garbage_rarely
+from muster_runtime.process.running import collect_garbage_rarely
 from tests.bench import consuming, relay, workforce
 from tests.bench.files import import_files, seat_file
 from tests.bench.processes import Span, cpu_seconds, span

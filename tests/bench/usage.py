@@ -20,7 +20,7 @@ from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
 from muster_runtime.database.wakeup import Wakeup
-from muster_runtime.process import collect_garbage_rarely
+from muster_runtime.process.running import collect_garbage_rarely
 from muster_runtime.service import Runtime
 from tests.bench.processes import Span, span
 from tests.bench.report import Measurement

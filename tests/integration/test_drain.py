@@ -13,8 +13,8 @@ import httpx
 from muster_notify.bootstrap import build
 from muster_notify.settings import NotifySettings
 from muster_runtime.http.connections import DRAIN_SECONDS as HTTP_SECONDS
-from muster_runtime.process import Role
 from muster_runtime.process.drain import DRAIN_SECONDS
+from muster_runtime.process.roles import Role
 from tests.faults.proxy import PostgresProxy
 from tests.faults.servers import free_port
 from tests.support.databases import SOURCES
@@ -27,7 +27,8 @@ README = SOURCES / "runtime" / "README.md"
 # its exit status.
 FORKED = """
 import os, sys
-from muster_notify.bootstrap import SCHEMA, build
+from muster_notify import bootstrap  # noqa: F401
+from muster_notify.schema import SCHEMA
 from muster_runtime.cli import run
 
 roles = {}
@@ -37,7 +38,7 @@ for argument in sys.argv[1:]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.environ |= {"MUSTER_HTTP_PORT": port, "MUSTER_INSTANCE": f"notify-{role}"}
         sys.argv[1:] = ["serve", "--role", role]
-        run(build, SCHEMA)
+        run("muster_notify.bootstrap", SCHEMA)
     roles[pid] = role
     print(role, pid, flush=True)
 while roles:

@@ -21,7 +21,7 @@ from muster_runtime.http.keys import KeySource
 from muster_runtime.http.roles import Roles
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.subscriptions import Subscriptions
-from muster_runtime.process import application
+from muster_runtime.process.running import application
 from muster_runtime.service import Runtime, Service
 from muster_runtime.settings import Settings
 from tests.support.services import ISSUER

@@ -20,7 +20,8 @@ from muster_runtime.database.transactions import EVERY_AGENCY
 from muster_runtime.http.issuer import Issuer
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.events import Received
-from muster_runtime.process import ALL_ROLES, Process, Role, running
+from muster_runtime.process.roles import ALL_ROLES, Role
+from muster_runtime.process.running import Process, running
 from muster_runtime.service import Runtime, Service
 from muster_runtime.settings import Settings
 from tests.support.databases import Databases

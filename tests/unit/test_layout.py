@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 # Each a module or a package; no other stands in a service.
 PATTERN = {
-    *("__init__", "__main__", "bootstrap", "settings"),
+    *("__init__", "__main__", "bootstrap", "schema", "settings"),
     *("domain", "errors", "commands", "handlers", "subscriptions", "publishing"),
     *("repository", "queries", "replies", "api", "adapters", "workers"),
 }

@@ -1,6 +1,6 @@
 """The process: `python -m muster_billing serve | migrate | schema | …`."""
 
-from muster_billing.bootstrap import SCHEMA, build
+from muster_billing.schema import SCHEMA
 from muster_runtime.cli import run
 
-run(build, SCHEMA)
+run("muster_billing.bootstrap", SCHEMA)

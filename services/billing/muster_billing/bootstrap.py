@@ -1,16 +1,12 @@
 """Billing, put together."""
 
-from pathlib import Path
-
 from muster_billing.api import router
 from muster_billing.publishing import audit_sealed
+from muster_billing.schema import SCHEMA
 from muster_billing.settings import BillingSettings
 from muster_billing.subscriptions import deadlines, subscriptions
 from muster_contracts.billing import BillingAuditSealed, TermStarted
-from muster_runtime.database.schema import Schema
 from muster_runtime.service import Service
-
-SCHEMA = Schema("billing", Path(__file__).parent / "migrations")
 
 
 def build(settings: BillingSettings | None = None) -> Service:

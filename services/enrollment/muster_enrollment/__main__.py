@@ -1,6 +1,6 @@
 """The process: `python -m muster_enrollment serve | migrate | schema | …`."""
 
-from muster_enrollment.bootstrap import SCHEMA, build
+from muster_enrollment.schema import SCHEMA
 from muster_runtime.cli import run
 
-run(build, SCHEMA)
+run("muster_enrollment.bootstrap", SCHEMA)

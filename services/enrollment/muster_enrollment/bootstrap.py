@@ -1,16 +1,12 @@
 """Enrollment, put together."""
 
-from pathlib import Path
-
 from muster_contracts.enrollment import AgencyEnrolled, ContactRecorded, EnrollmentAuditSealed
 from muster_enrollment import api
 from muster_enrollment.publishing import audit_sealed
+from muster_enrollment.schema import SCHEMA
 from muster_enrollment.settings import EnrollmentSettings
 from muster_enrollment.subscriptions import DEADLINES, SUBSCRIPTIONS
-from muster_runtime.database.schema import Schema
 from muster_runtime.service import Service
-
-SCHEMA = Schema("enrollment", Path(__file__).parent / "migrations")
 
 
 def build(settings: EnrollmentSettings | None = None) -> Service:

@@ -1,6 +1,6 @@
 """The process: `python -m muster_entitlements serve | migrate | schema | …`."""
 
-from muster_entitlements.bootstrap import SCHEMA, build
+from muster_entitlements.schema import SCHEMA
 from muster_runtime.cli import run
 
-run(build, SCHEMA)
+run("muster_entitlements.bootstrap", SCHEMA)

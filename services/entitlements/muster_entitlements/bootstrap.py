@@ -1,7 +1,6 @@
 """Builds entitlements from its parts."""
 
 from functools import partial
-from pathlib import Path
 
 from muster_contracts.entitlements import (
     AgencyAccess,
@@ -17,6 +16,7 @@ from muster_entitlements.domain.people import Directory
 from muster_entitlements.handlers import parked_usage
 from muster_entitlements.publishing import audit_sealed
 from muster_entitlements.repository import subject_key
+from muster_entitlements.schema import SCHEMA
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.subscriptions import DEADLINES, SUBSCRIPTIONS
 from muster_entitlements.workers.catalog_rollout import CATALOG_ROLLOUT, count_waiting_agencies
@@ -25,11 +25,8 @@ from muster_entitlements.workers.seat_files import seat_file_worker
 from muster_entitlements.workers.snapshots import Snapshot
 from muster_entitlements.workers.usage import usage_worker
 from muster_entitlements.workers.usage_partitions import usage_partitions_worker
-from muster_runtime.database.schema import Schema
 from muster_runtime.database.transactions import Connection
 from muster_runtime.service import Service
-
-SCHEMA = Schema("entitlements", Path(__file__).parent / "migrations")
 
 
 def build(settings: EntitlementsSettings | None = None) -> Service:

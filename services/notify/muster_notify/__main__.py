@@ -1,6 +1,6 @@
 """The process: `python -m muster_notify serve | migrate | schema | …`."""
 
-from muster_notify.bootstrap import SCHEMA, build
+from muster_notify.schema import SCHEMA
 from muster_runtime.cli import run
 
-run(build, SCHEMA)
+run("muster_notify.bootstrap", SCHEMA)

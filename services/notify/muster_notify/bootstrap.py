@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 
 from muster_contracts.notify import NotifyAuditSealed, WebhookEndpointDisabled
 from muster_notify.adapters.addresses import AddressPolicy
@@ -14,6 +13,7 @@ from muster_notify.domain.deliveries import Channel
 from muster_notify.handlers.disabling import disabled_warnings
 from muster_notify.publishing import audit_sealed
 from muster_notify.repository import deliveries, purge, replays
+from muster_notify.schema import SCHEMA
 from muster_notify.settings import NotifySettings
 from muster_notify.subscriptions import SUBSCRIPTIONS
 from muster_notify.workers import replayer
@@ -21,11 +21,8 @@ from muster_notify.workers.dispatcher import Dispatcher
 from muster_notify.workers.rebuild import Directory
 from muster_notify.workers.resealer import Resealer, nothing_due
 from muster_runtime.database.connections import Connection
-from muster_runtime.database.schema import Schema
 from muster_runtime.scheduling.retention import Retention
 from muster_runtime.service import Service, Worker
-
-SCHEMA = Schema("notify", Path(__file__).parent / "migrations")
 
 
 def build(settings: NotifySettings | None = None) -> Service:

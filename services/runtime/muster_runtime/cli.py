@@ -1,47 +1,37 @@
 """The command line of every service: `python -m muster_<service> serve | migrate | schema | …`."""
 
 import asyncio
+import gc
 import json
 import logging
-import signal
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
-from typing import Annotated, Any, TypeVar, cast
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
-import structlog
 import typer
-import uvicorn
-import uvloop
 from pydantic import ValidationError
 
+from muster_runtime.database import schema_commands
 from muster_runtime.database.dbmate import MigrationFailed, migrate
 from muster_runtime.database.schema import MigrationsMissing, Schema
 from muster_runtime.exit_statuses import BAD_INPUT, FAILED
-from muster_runtime.http.application import openapi
-from muster_runtime.http.connections import (
-    DRAIN_SECONDS,
-    KEEP_ALIVE_SECONDS,
-    BoundedProtocol,
-    Connections,
-    raise_file_limit,
-)
-from muster_runtime.observability import telemetry, tracing
-from muster_runtime.operations import schema as schema_commands
-from muster_runtime.process import Process, Role, StartRefused, parse_roles, running
+from muster_runtime.process.roles import Role, parse_roles
 from muster_runtime.secrets import SecretUnusable, explain
-from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 
-_log = structlog.get_logger(__name__)
+if TYPE_CHECKING:
+    from muster_runtime.service import Service
 
 Built = TypeVar("Built")
 
 
-def run(build: Callable[[], Service], schema: Schema) -> None:
-    """Run the command line of the service that `build` describes, and whose schema this is.
+def run(bootstrap: str, schema: Schema) -> None:
+    """Run the command line of the service that the module's `build` describes, and whose schema this is.
 
     The commands about the schema need none of the service's own settings: they run where only a database's secret is.
+    Nor do they import the service, so that a pod that waits for its schema is ready in a fifth of the time.
     """
     app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -50,23 +40,20 @@ def run(build: Callable[[], Service], schema: Schema) -> None:
         role: Annotated[list[str], typer.Option(help=f"all, or any of {', '.join(Role)}; may be repeated.")] = ["all"],  # noqa: B006
     ) -> None:
         """Serve until SIGTERM or SIGINT, then drain."""
-        service = _built(build)
-        telemetry.configure(service.settings, service.name)
         try:
             roles = parse_roles(role)
         except ValueError as error:
             raise _refusal(f"--role: {error}") from None
+        service = _service(bootstrap)
+        from muster_runtime.process import serving
+        from muster_runtime.process.start_checks import StartRefused
+
         try:
-            tracing.start(service.name, service.settings.instance)
-            uvloop.run(_serve(service, roles, raise_file_limit()))
-        except (StartRefused, tracing.InvalidTracing) as refusal:
+            serving.serve(service, roles)
+        except StartRefused as refusal:
             raise _refusal(str(refusal)) from None
-        except Exception as error:
-            # Python's own report would show the error's message as it is, and that may quote a row or an input.
-            _log.critical("service_failed", exc_info=error)
+        except serving.ServeFailed:
             raise typer.Exit(FAILED) from None
-        finally:
-            tracing.stop()
 
     @app.command("migrate")
     def migrate_() -> None:
@@ -111,18 +98,19 @@ def run(build: Callable[[], Service], schema: Schema) -> None:
         """
         if swap and not reason:
             raise _refusal("--swap needs a --reason")
-        _rebuild(_built(build), projection, reason if swap else None, as_json=as_json)
+        _rebuild(_service(bootstrap), projection, reason if swap else None, as_json=as_json)
 
     @app.command("openapi")
     def openapi_() -> None:
         """Print the OpenAPI 3.1 document of the service's HTTP side."""
-        typer.echo(json.dumps(openapi(_built(build)), indent=2))
+        from muster_runtime.http.application import openapi
+
+        typer.echo(json.dumps(openapi(_service(bootstrap)), indent=2))
 
     app()
 
 
-def _rebuild(service: Service, projection: str, reason: str | None, *, as_json: bool) -> None:
-    # A process that serves prints no table.
+def _rebuild(service: "Service", projection: str, reason: str | None, *, as_json: bool) -> None:
     from muster_runtime.operations.rebuild import RebuildFailed, rebuild
 
     # The command says itself which server does not answer; aiokafka must not log it.
@@ -151,59 +139,13 @@ def _schema_commands() -> Generator[None, None, None]:
         raise typer.Exit(unknown.exit_code) from None
 
 
-class _Server(uvicorn.Server):
-    """uvicorn raises a signal again once it has served, which would end the process before it has drained."""
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Leave the signals to `_serve`."""
-        yield
-
-
-async def _serve(service: Service, roles: frozenset[Role], open_files: int) -> None:
-    stopped = asyncio.Event()
-    for signal_ in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signal_, stopped.set)
-    asyncio.get_running_loop().set_exception_handler(_log_unhandled)
-    settings = service.settings
-    _log.info("service_started", roles=sorted(roles), environment=settings.environment)
-    async with running(service, roles) as process:
-        connections = Connections(
-            service.name, settings.http_connections, settings.http_connections_per_address, open_files=open_files
-        )
-        config = uvicorn.Config(
-            process.app,
-            host=settings.http_host,
-            port=settings.http_port,
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-            server_header=False,
-            http=cast("type[asyncio.Protocol]", partial(BoundedProtocol, connections)),
-            ws="none",
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        )
-        await _until_stopped(_Server(config), process, stopped)
-    _log.info("service_stopped")
-
-
-def _log_unhandled(_loop: asyncio.AbstractEventLoop, found: dict[str, Any]) -> None:
-    """Log an error that nothing handled. asyncio's own report would quote the error's message."""
-    _log.error("task_failed", reason=found.get("message"), exc_info=found.get("exception"))
-
-
-async def _until_stopped(server: uvicorn.Server, process: Process, stopped: asyncio.Event) -> None:
-    """Serve until a signal, or until a duty fails: then stop with its error, because only a restart helps."""
-    serving = asyncio.ensure_future(server.serve())
-    stopping = asyncio.ensure_future(stopped.wait())
-    ends: set[asyncio.Future[Any]] = {serving, stopping, process.failed}
-    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    _log.info("service_stopping", reason="a duty failed" if process.failed.done() else "a signal")
-    server.should_exit = True
-    await serving
-    if process.failed.done():
-        process.failed.result()
+def _service(bootstrap: str) -> "Service":
+    gc.disable()  # a sixth of a start would go into looking for garbage in what is imported
+    try:
+        build = import_module(bootstrap).build
+    finally:
+        gc.enable()
+    return cast("Service", _built(build))
 
 
 def _built(build: Callable[[], Built]) -> Built:

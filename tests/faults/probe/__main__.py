@@ -2,6 +2,6 @@
 
 from muster_runtime.cli import run
 from muster_runtime.database.schema import Schema
-from tests.faults.probe.service import MIGRATIONS, build
+from tests.faults.probe.service import MIGRATIONS
 
-run(build, Schema("probe", MIGRATIONS))
+run("tests.faults.probe.service", Schema("probe", MIGRATIONS))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from muster_enrollment.bootstrap import build
 from muster_enrollment.domain.rules import CONTACT_RETENTION, SIGNER_RETENTION
 from muster_enrollment.settings import EnrollmentSettings
-from muster_runtime.process import Role
+from muster_runtime.process.roles import Role
 from muster_runtime.service import Service
 from tests.integration.enrollment.program import DAY, REGISTER, START, Program, acceptance, authorization, enrollment
 from tests.integration.enrollment.test_model import Model, command

@@ -5,7 +5,7 @@ from muster_contracts.billing import TermEnded, TermEndReason
 from muster_contracts.enrollment import AgencyEnrolled
 from muster_enrollment.bootstrap import build
 from muster_enrollment.settings import EnrollmentSettings
-from muster_runtime.process import ALL_ROLES, Role
+from muster_runtime.process.roles import ALL_ROLES, Role
 from tests.integration.enrollment.program import (
     DAY,
     INSTANT,

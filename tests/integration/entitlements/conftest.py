@@ -20,7 +20,7 @@ from muster_contracts.billing import RenewalDecided, TermEnded, TermStarted
 from muster_contracts.enrollment import AgencyEnrolled, AgencyWithdrawn
 from muster_entitlements.bootstrap import build
 from muster_entitlements.settings import EntitlementsSettings
-from muster_runtime.process import Role
+from muster_runtime.process.roles import Role
 from tests.support.services import RunningService, ServiceRunner
 
 START = datetime(2025, 8, 6, tzinfo=UTC)

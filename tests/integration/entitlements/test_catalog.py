@@ -19,7 +19,7 @@ from muster_entitlements.bootstrap import build
 from muster_entitlements.handlers import rollouts
 from muster_entitlements.settings import EntitlementsSettings
 from muster_runtime.context import Context
-from muster_runtime.process import Role
+from muster_runtime.process.roles import Role
 from tests.integration.entitlements.conftest import END, NEXT_END, START, Entitlements
 from tests.integration.entitlements.test_usage import report, used
 from tests.support.services import ServiceRunner

@@ -7,7 +7,7 @@ import pytest
 from muster_entitlements.bootstrap import build
 from muster_entitlements.handlers import idle
 from muster_entitlements.settings import EntitlementsSettings
-from muster_runtime.process import Role
+from muster_runtime.process.roles import Role
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.support.services import ServiceRunner
 

@@ -11,7 +11,7 @@ from muster_entitlements.handlers import operations
 from muster_entitlements.handlers.operations import process_next_chunk
 from muster_entitlements.settings import EntitlementsSettings
 from muster_runtime.context import Context
-from muster_runtime.process import Role
+from muster_runtime.process.roles import Role
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.files import file_of, sums
 from tests.support.services import ServiceRunner

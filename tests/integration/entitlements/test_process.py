@@ -15,7 +15,8 @@ from pydantic import SecretStr
 from muster_contracts.entitlements import SeatAssigned, SeatBatchCompleted, SeatRevoked
 from muster_entitlements.bootstrap import build
 from muster_entitlements.settings import EntitlementsSettings
-from muster_runtime.process import StartRefused, running
+from muster_runtime.process.running import running
+from muster_runtime.process.start_checks import StartRefused
 from tests.integration.entitlements.conftest import Entitlements, ProcessStarter
 
 ROWS = 100_000

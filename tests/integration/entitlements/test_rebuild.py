@@ -16,7 +16,7 @@ from muster_entitlements.bootstrap import build
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.workers import rebuild
 from muster_runtime.operations.rebuild import opened
-from muster_runtime.process import Role
+from muster_runtime.process.roles import Role
 from muster_runtime.projection import Difference, NotPublished, Projection
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.support.services import ServiceRunner

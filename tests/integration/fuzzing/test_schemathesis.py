@@ -27,7 +27,7 @@ import uvicorn
 
 from muster_local.scopes import SCOPES
 from muster_runtime.http.connections import BoundedProtocol, Connections
-from muster_runtime.process import ALL_ROLES, Role
+from muster_runtime.process.roles import ALL_ROLES, Role
 from tests.integration.billing.conftest import START, enrolled
 from tests.integration.enrollment.program import REGISTER, acceptance, authorization, enrollment
 from tests.integration.notify.conftest import contact

@@ -8,7 +8,7 @@ import pytest
 from muster_notify.bootstrap import build
 from muster_notify.settings import NotifySettings
 from muster_notify.workers import replayer
-from muster_runtime.process import ALL_ROLES, Role
+from muster_runtime.process.roles import ALL_ROLES, Role
 from tests.integration.notify.conftest import START, Notify, reinstated
 from tests.integration.notify.disabled import TYPES, disabled, enable, replay, replayed
 from tests.integration.notify.receiver import Receiver

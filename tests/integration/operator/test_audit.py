@@ -19,7 +19,7 @@ from muster_runtime.context import Context
 from muster_runtime.database.transactions import EVERY_AGENCY
 from muster_runtime.messaging.epochs import raise_epoch
 from muster_runtime.observability.seals import make_seal
-from muster_runtime.process import Role
+from muster_runtime.process.roles import Role
 from muster_runtime.scheduling import trails
 from tests.integration.operator.trails import TOPIC, Found, Trails, output
 from tests.support.services import ServiceRunner

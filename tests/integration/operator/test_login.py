@@ -18,7 +18,7 @@ from muster_enrollment.settings import EnrollmentSettings
 from muster_local.oidc import Lifetimes
 from muster_operator.failures import Refused
 from muster_operator.session.cache import SessionCache
-from muster_runtime.process import Role
+from muster_runtime.process.roles import Role
 from tests.support.identity_provider import (
     AUTOMATION,
     LOGIN_CLIENT,

@@ -9,7 +9,8 @@ from joserfc.jwk import KeySet, OKPKey
 from muster_runtime.errors import NotFound
 from muster_runtime.http.identity import Identity, ReasonRequired, Unauthenticated
 from muster_runtime.http.roles import Roles, RolesRefused
-from muster_runtime.process import StartRefused, running
+from muster_runtime.process.running import running
+from muster_runtime.process.start_checks import StartRefused
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 from tests.support.tokens import ISSUER, at, claims, signed, verifier_of

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from muster_notify.bootstrap import SCHEMA, build
+from muster_notify.schema import SCHEMA
 from muster_runtime.cli import run
 from muster_runtime.exit_statuses import BAD_INPUT, TIMED_OUT
 
@@ -37,7 +37,7 @@ def test_a_pod_with_a_databases_secret_alone_can_be_asked(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", ["muster_notify", *command])
     with pytest.raises(SystemExit) as ended:
-        run(build, SCHEMA)
+        run("muster_notify.bootstrap", SCHEMA)
     out, err = capsys.readouterr()
     assert (ended.value.code or 0) == status, err
     assert said in err

@@ -17,7 +17,7 @@ import httpx
 import psutil
 
 from muster_enrollment.bootstrap import build
-from muster_runtime.process import Role
+from muster_runtime.process.roles import Role
 from muster_runtime.settings import Settings
 from tests.support.services import RunningService, ServiceRunner, TokenIssuer
 

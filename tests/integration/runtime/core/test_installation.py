@@ -5,7 +5,8 @@ from pathlib import Path
 
 import httpx
 
-from muster_runtime.process import Role, running
+from muster_runtime.process.roles import Role
+from muster_runtime.process.running import running
 from tests.integration.runtime.core.probe.service import build
 from tests.support.services import RunningService
 

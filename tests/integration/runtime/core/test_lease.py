@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from muster_runtime.messaging.lease import LEASE_SECONDS, Lease
-from muster_runtime.process import Role
+from muster_runtime.process.roles import Role
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.conftest import ProbeStarter
 from tests.integration.runtime.core.probe.service import build
@@ -84,22 +84,23 @@ async def test_the_connection_that_wakes_notices_a_server_that_has_vanished(
     probe = await run_service(build, Settings, roles=frozenset({Role.API}))
 
     async def probed() -> bool:
-        port: int | None = await probe.admin.fetchval(
-            "select client_port from pg_stat_activity "
+        ports = await probe.admin.fetchrow(
+            "select client_port, inet_server_port() from pg_stat_activity "
             "where application_name = 'muster-probe-wakeup' and datname = current_database()"
         )
-        return port is not None and _probes(port)
+        return ports is not None and _probes(*ports)
 
     assert await eventually(probed)
 
 
-def _probes(port: int) -> bool:
-    """Whether the kernel keeps a keepalive timer for the socket with this local port (timer 2 of proc(5)).
+def _probes(local: int, remote: int) -> bool:
+    """Whether the kernel keeps a keepalive timer for the socket with these ports (timer 2 of proc(5)).
 
-    Until the last bytes that were sent are acknowledged it keeps another timer in its place.
+    Until the last bytes that were sent are acknowledged it keeps another timer in its place. A socket to another server
+    may have the same local port.
     """
     for line in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]:
         fields = line.split()
-        if int(fields[1].rpartition(":")[2], 16) == port:
+        if [int(address.rpartition(":")[2], 16) for address in fields[1:3]] == [local, remote]:
             return fields[5].startswith("02:")
-    raise AssertionError(f"there is no socket with the local port {port}")
+    raise AssertionError(f"there is no socket from port {local} to port {remote}")

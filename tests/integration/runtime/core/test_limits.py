@@ -11,7 +11,8 @@ from muster_contracts import write_headers
 from muster_runtime.context import Context
 from muster_runtime.messaging.consumer import ConsumerStuck
 from muster_runtime.messaging.producers import partition_of
-from muster_runtime.process import Process, Role, running
+from muster_runtime.process.roles import Role
+from muster_runtime.process.running import Process, running
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.conftest import discard
 from tests.integration.runtime.core.looks import has_parked, not_ready, parked_streams, ready, seat, seats

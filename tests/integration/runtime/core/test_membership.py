@@ -8,7 +8,7 @@ import pytest
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.messaging import offsets
 from muster_runtime.messaging.consumer import subscription
-from muster_runtime.process import Role
+from muster_runtime.process.roles import Role
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner

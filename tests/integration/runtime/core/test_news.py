@@ -12,7 +12,7 @@ from muster_contracts.entitlements import SeatRevoked
 from muster_runtime.clock import SandboxClock
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.messaging.events import Received
-from muster_runtime.process import Role
+from muster_runtime.process.roles import Role
 from muster_runtime.scheduling import deadlines
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings

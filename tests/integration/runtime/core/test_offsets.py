@@ -10,7 +10,7 @@ from muster_contracts import Envelope
 from muster_contracts.entitlements import PersonRecorded, SeatAssigned
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.messaging.events import Received
-from muster_runtime.process import Role
+from muster_runtime.process.roles import Role
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.conftest import discard

@@ -8,7 +8,7 @@ import pytest
 from muster_contracts import Envelope, topics
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.context import Context
-from muster_runtime.process import Role
+from muster_runtime.process.roles import Role
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.conftest import discard
 from tests.integration.runtime.core.probe.service import build

@@ -10,7 +10,7 @@ from structlog.testing import CapturingLogger
 
 from muster_runtime.database.schema import MigrationsPending
 from muster_runtime.messaging import lane
-from muster_runtime.process import Role
+from muster_runtime.process.roles import Role
 from muster_runtime.scheduling import retention, scheduler
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.looks import not_ready, ready

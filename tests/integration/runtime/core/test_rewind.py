@@ -7,7 +7,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from muster_contracts.entitlements import SeatAssigned
-from muster_runtime.process import Role
+from muster_runtime.process.roles import Role
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
 from tests.support.services import RunningService, ServiceRunner

@@ -12,9 +12,9 @@ import pytest
 from pydantic import SecretStr
 
 from muster_runtime.database.schema import RUNTIME_MIGRATIONS, Schema
+from muster_runtime.database.schema_commands import SchemaUnknown, describe, wait
 from muster_runtime.exit_statuses import BAD_INPUT, TIMED_OUT, UNREACHABLE
-from muster_runtime.operations.schema import SchemaUnknown, describe, wait
-from muster_runtime.process import Role
+from muster_runtime.process.roles import Role
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.looks import not_ready, ready

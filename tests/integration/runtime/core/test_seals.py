@@ -18,7 +18,7 @@ from muster_runtime.context import Context
 from muster_runtime.database.transactions import RETRYABLE, Database
 from muster_runtime.observability import audit
 from muster_runtime.observability.seals import SEAL_ROWS
-from muster_runtime.process import Role
+from muster_runtime.process.roles import Role
 from muster_runtime.scheduling.sealer import PATIENCE_SECONDS, Sealer
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import audit_sealed, build_sealing

@@ -15,7 +15,9 @@ from muster_contracts.testing import build as example
 from muster_local.servers import kafka_at
 from muster_operator.topics import connect, delete_topics
 from muster_runtime.context import Context
-from muster_runtime.process import Role, StartRefused, running
+from muster_runtime.process.roles import Role
+from muster_runtime.process.running import running
+from muster_runtime.process.start_checks import StartRefused
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.looks import not_ready, parked_streams, ready, seat

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from muster_runtime.http.application import openapi
-from muster_runtime.process import Role
+from muster_runtime.process.roles import Role
 from tests.support.applications import BUILDERS, whole_application
 from tests.support.services import ServiceRunner
 

@@ -17,7 +17,9 @@ from muster_runtime.clock import SystemClock
 from muster_runtime.context import Context
 from muster_runtime.database.dbmate import migrate
 from muster_runtime.database.transactions import Database
-from muster_runtime.process import Role, StartRefused, running
+from muster_runtime.process.roles import Role
+from muster_runtime.process.running import running
+from muster_runtime.process.start_checks import StartRefused
 from muster_runtime.secrets import FileSecret
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.looks import ready, seat, seats

@@ -9,8 +9,7 @@ from muster_runtime import cli
 from muster_runtime.database.schema import Schema
 from muster_runtime.messaging.consumer import Consumer
 from muster_runtime.messaging.lane import Lane
-from muster_runtime.settings import Settings
-from tests.integration.runtime.core.probe.service import MIGRATIONS, build
+from tests.integration.runtime.core.probe.service import MIGRATIONS
 
 
 async def _die(*_: Any) -> NoReturn:
@@ -28,4 +27,4 @@ match os.environ.get("PROBE_DIES_BEFORE"):
     case other:
         sys.exit(f"no such point: {other}")
 
-cli.run(lambda: build(Settings()), Schema("probe", MIGRATIONS))
+cli.run("tests.integration.runtime.core.probe.service", Schema("probe", MIGRATIONS))

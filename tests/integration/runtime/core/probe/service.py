@@ -50,10 +50,10 @@ async def revoke_when_due(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> Non
         uow.publish(revoked, time=deadline.due_at)
 
 
-def build(settings: Settings) -> Service:
+def build(settings: Settings | None = None) -> Service:
     return Service(
         name="probe",
-        settings=settings,
+        settings=settings or Settings(),
         migrations=MIGRATIONS,
         produces=["muster.entitlements.seat", "muster.entitlements.directory"],
         subscriptions={SeatAssigned: keep_seats},

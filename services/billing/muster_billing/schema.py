@@ -1,0 +1,7 @@
+"""The schema of billing."""
+
+from pathlib import Path
+
+from muster_runtime.database.schema import Schema
+
+SCHEMA = Schema("billing", Path(__file__).parent / "migrations")

@@ -1,0 +1,7 @@
+"""The schema of entitlements."""
+
+from pathlib import Path
+
+from muster_runtime.database.schema import Schema
+
+SCHEMA = Schema("entitlements", Path(__file__).parent / "migrations")

@@ -1,0 +1,104 @@
+"""Serves a service over HTTP, beside its duties, until a signal."""
+
+import asyncio
+import signal
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
+
+import structlog
+import uvicorn
+import uvloop
+
+from muster_runtime.http.connections import (
+    DRAIN_SECONDS,
+    KEEP_ALIVE_SECONDS,
+    BoundedProtocol,
+    Connections,
+    raise_file_limit,
+)
+from muster_runtime.observability import telemetry, tracing
+from muster_runtime.process.roles import Role
+from muster_runtime.process.running import Process, running
+from muster_runtime.process.start_checks import StartRefused
+from muster_runtime.service import Service
+
+_log = structlog.get_logger(__name__)
+
+
+class ServeFailed(Exception):
+    """The process cannot go on; the log says why."""
+
+
+def serve(service: Service, roles: frozenset[Role]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Raises StartRefused, and ServeFailed."""
+    telemetry.configure(service.settings, service.name)
+    try:
+        tracing.start(service.name, service.settings.instance)
+        uvloop.run(_serve(service, roles, raise_file_limit()))
+    except tracing.InvalidTracing as invalid:
+        raise StartRefused(str(invalid)) from None
+    except StartRefused:
+        raise
+    except Exception as error:
+        # Python's own report would show the error's message as it is, and that may quote a row or an input.
+        _log.critical("service_failed", exc_info=error)
+        raise ServeFailed from None
+    finally:
+        tracing.stop()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn raises a signal again once it has served, which would end the process before it has drained."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leave the signals to `_serve`."""
+        yield
+
+
+async def _serve(service: Service, roles: frozenset[Role], open_files: int) -> None:
+    stopped = asyncio.Event()
+    for signal_ in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_, stopped.set)
+    asyncio.get_running_loop().set_exception_handler(_log_unhandled)
+    settings = service.settings
+    _log.info("service_started", roles=sorted(roles), environment=settings.environment)
+    async with running(service, roles) as process:
+        connections = Connections(
+            service.name, settings.http_connections, settings.http_connections_per_address, open_files=open_files
+        )
+        config = uvicorn.Config(
+            process.app,
+            host=settings.http_host,
+            port=settings.http_port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+            server_header=False,
+            http=cast("type[asyncio.Protocol]", partial(BoundedProtocol, connections)),
+            ws="none",
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        )
+        await _until_stopped(_Server(config), process, stopped)
+    _log.info("service_stopped")
+
+
+def _log_unhandled(_loop: asyncio.AbstractEventLoop, found: dict[str, Any]) -> None:
+    """Log an error that nothing handled. asyncio's own report would quote the error's message."""
+    _log.error("task_failed", reason=found.get("message"), exc_info=found.get("exception"))
+
+
+async def _until_stopped(server: uvicorn.Server, process: Process, stopped: asyncio.Event) -> None:
+    """Serve until a signal, or until a duty fails: then stop with its error, because only a restart helps."""
+    serving = asyncio.ensure_future(server.serve())
+    stopping = asyncio.ensure_future(stopped.wait())
+    ends: set[asyncio.Future[Any]] = {serving, stopping, process.failed}
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    _log.info("service_stopping", reason="a duty failed" if process.failed.done() else "a signal")
+    server.should_exit = True
+    await serving
+    if process.failed.done():
+        process.failed.result()
