@@ -28,6 +28,9 @@ from tests.faults.servers import Process, Server
 from tests.support.eventually import eventually
 from tests.support.services import ISSUER, TokenIssuer
 
+# Between two certificates of the same client.
+PAUSE_SECONDS = 0.02
+
 
 @pytest.fixture
 async def secured_probe(
@@ -95,6 +98,36 @@ async def test_47_an_expired_client_certificate_is_replaced(secured_probe: Secur
     await field.at_rest(timeout=60)
     findings.recovered(f"readiness said: {reason}")
     await field.ready(*field.processes)
+    assert await field.differences() == []
+
+
+async def test_47_rotated_under_load_client_certificates_lose_no_request_and_no_event(
+    secured_probe: SecuredField, findings: Findings
+) -> None:
+    """A certificate is replaced many times a second while the broker restarts: connections begin between its files."""
+    field, authority = secured_probe.field, secured_probe.kafka.authority
+    api, consumer = await secured_probe.started(secured_probe.settings_with(authority.issue("probe")))
+
+    async def rotate() -> None:
+        while True:
+            authority.issue("probe")
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async with field.live_traffic():
+        rotating = asyncio.create_task(rotate())
+        for _ in range(2):
+            secured_probe.kafka.server.kill()
+            await secured_probe.kafka.server.up()
+            await field.ready(api, consumer, timeout=60)
+        rotating.cancel()
+    findings.fault_is_over()
+    await field.at_rest(timeout=60)
+    findings.recovered(f"{len(field.recorder.commands())} commands answered at the first try")
+    assert field.retried == 0
+    assert {command.ending for command in field.recorder.commands()} == {"answered"}
+    for process in (api, consumer):
+        assert process.runs
+        assert process.logged("certificates_replaced"), process.said()[-2000:]
     assert await field.differences() == []
 
 
