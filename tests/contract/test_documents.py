@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema_rs import Draft202012Validator, meta
 
 from muster_contracts import Decoded, Erasure, Event, decode, encode, event_types, topics
 from muster_contracts.generate import documents
@@ -56,7 +56,7 @@ def test_drift_is_named_and_mended(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize("event_class", EVENTS)
 def test_schema_is_valid_json_schema_2020_12(event_class: type[Event]) -> None:
     schema = schema_of(event_class.event_type)
-    Draft202012Validator.check_schema(schema)
+    meta.validate(schema)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["$id"] == f"urn:muster:schema:{event_class.event_type}"
 
@@ -64,7 +64,7 @@ def test_schema_is_valid_json_schema_2020_12(event_class: type[Event]) -> None:
 @pytest.mark.parametrize("example", EXAMPLES)
 @pytest.mark.parametrize("event_class", EVENTS)
 def test_example_validates_against_its_schema(event_class: type[Event], example: str) -> None:
-    validator = Draft202012Validator(schema_of(event_class.event_type), format_checker=FormatChecker())
+    validator = Draft202012Validator(schema_of(event_class.event_type), validate_formats=True)
     validator.validate(json.loads((CONTRACTS / f"examples/{event_class.event_type}/{example}.json").read_text("utf-8")))
 
 
