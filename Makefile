@@ -73,7 +73,7 @@ chart-helm: venv ## Compare what Helm 3 and Helm 4 render, which Go builds in bu
 	$(BIN)/python -m tests.chart.helm_versions build
 
 faults: venv ## Test every fault that Muster must survive: kills, pauses, lost answers, full disks
-	MUSTER_TEST_HOSTILE=20000 $(BIN)/python -m pytest $(FAULTS) $(ARGS)
+	MUSTER_TEST_HOSTILE=20000 $(BIN)/python -m pytest -n 2 --dist worksteal $(FAULTS) $(ARGS)
 
 fuzz: venv ## Send each service requests that Schemathesis makes from its OpenAPI document; MUSTER_FUZZ_EXAMPLES=8 for more
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(FUZZ) $(ARGS)

@@ -16,7 +16,7 @@ import structlog
 from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN, kafka_at
 from muster_operator.databases.provisioning import Access
 from muster_runtime.http.issuer import Issuer
-from tests.support import servers
+from tests.support import alone, servers
 from tests.support.databases import Databases
 from tests.support.eventually import eventually as poll
 from tests.support.homes import processes_of
@@ -47,6 +47,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the servers that this process has started."""
     servers.stop()
+
+
+@pytest.fixture(autouse=True)
+def turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """With several workers, a test that is marked `alone` waits for the others, and they wait for it."""
+    if not hasattr(request.config, "workerinput"):
+        yield
+        return
+    with alone.turn(tmp_path_factory.getbasetemp().parent, alone="alone" in request.keywords):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,8 @@ from tests.faults.findings import Findings
 from tests.faults.traffic import AGENCIES
 from tests.support.services import TokenIssuer
 
+pytestmark = pytest.mark.alone
+
 LATENCY_SECONDS = 0.2
 RESETS = 0.01
 

@@ -6,9 +6,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from tests.integration.runtime.core.conftest import ProbeStarter
 from tests.integration.runtime.core.relays import burst, partition, write
 from tests.support.services import RunningService
+
+pytestmark = pytest.mark.alone
 
 Eventually = Callable[..., Awaitable[Any]]
 

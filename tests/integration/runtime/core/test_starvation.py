@@ -20,6 +20,8 @@ import pytest
 from tests.integration.runtime.core.front import Front, fronting
 from tests.support.services import ServiceRunner, TokenIssuer
 
+pytestmark = pytest.mark.alone
+
 Eventually = Callable[..., Awaitable[Any]]
 
 # Attackers come from two addresses, the well-behaved client from another.

@@ -1,0 +1,36 @@
+"""A test that runs alone waits for those that run, and those that come later wait for it."""
+
+import fcntl
+from pathlib import Path
+from threading import Thread
+
+from tests.support import alone
+from tests.support.eventually import eventually
+
+
+async def test_who_waits_to_be_alone_is_passed_by_nobody(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def run(name: str, *, by_itself: bool) -> None:
+        with alone.turn(tmp_path, alone=by_itself):
+            order.append(name)
+
+    def somebody_waits() -> bool:
+        with (tmp_path / "entrance").open() as entrance:
+            try:
+                fcntl.flock(entrance, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    with alone.turn(tmp_path, alone=False):
+        run("beside it", by_itself=False)
+        waiting = Thread(target=run, args=("alone",), kwargs={"by_itself": True})
+        waiting.start()
+        await eventually(somebody_waits)
+        later = Thread(target=run, args=("later",), kwargs={"by_itself": False})
+        later.start()
+        order.append("first")
+    waiting.join()
+    later.join()
+    assert order == ["beside it", "first", "alone", "later"]
