@@ -130,10 +130,12 @@ cluster: ## Start a Kubernetes cluster on this machine, as root; NODES=3 for thr
 cluster-down: ## Stop the cluster
 	infra/cluster/cluster.sh down
 
-cluster-test-quick: venv images ## Test the chart on a real cluster of two nodes, as root
+cluster-test-quick: venv ## Test the chart on a real cluster of two nodes, as root
+	$(MAKE) --no-print-directory images ARGS=
 	tests/cluster/run 2 tests/cluster/quick $(ARGS)
 
-cluster-test: venv images ## Test it on three nodes: drains, kills, upgrades, and a year too
+cluster-test: venv ## Test it on three nodes: drains, kills, upgrades, and a year too
+	$(MAKE) --no-print-directory images ARGS=
 	tests/cluster/run 3 tests/cluster/quick tests/cluster/long $(ARGS)
 
 contracts: venv ## Generate schemas, examples, and AsyncAPI from the event models
