@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from muster_operator.databases.provisioning import provision
 from tests.cluster.conftest import Ready
 from tests.cluster.kube import MUSTER, Kube, Thing, reasons, secret
-from tests.cluster.servers import DOMAIN
+from tests.cluster.servers import CA_IN_PODS, DOMAIN
 from tests.support.eventually import eventually
 
 SAID_WITHIN = 60
+
+TLS_IN_PODS = f"sslmode=verify-full&sslrootcert={CA_IN_PODS}"
 
 # A release waits minutes for its schema; these pods wait only this long.
 PATIENCE_SECONDS = 5
@@ -22,10 +24,10 @@ async def test_a_missing_secret_is_named_in_an_event(kube: Kube) -> None:
 
 
 async def test_an_unreachable_database_is_named_by_the_wait_and_by_the_service(kube: Kube, installed: Ready) -> None:
-    away = f"postgresql://billing_api:{'x1y2z3' * 4}@nowhere.{DOMAIN}/muster?sslmode=verify-full"
+    away = f"postgresql://billing_api:{'x1y2z3' * 4}@nowhere.{DOMAIN}/muster?{TLS_IN_PODS}"
     await _keep_secret(kube, installed, "away", away)
     async with _pod(kube, "away", lambda spec: _use_secret(spec, "away")) as name:
-        await _said(lambda: _last_words(kube, name), "MUSTER_POSTGRES_API_DSN")
+        await _said(lambda: _last_words(kube, name), "MUSTER_POSTGRES_WORKER_DSN: Postgres cannot be queried: ")
 
     def serve_at_once(spec: Thing) -> None:
         _use_secret(spec, "away")
