@@ -34,7 +34,7 @@ async def test_an_unreachable_database_is_named_by_the_wait_and_by_the_service(k
         del spec["initContainers"]
 
     async with _pod(kube, "away-at-once", serve_at_once) as name:
-        await _said(lambda: _last_words(kube, name), "MUSTER_POSTGRES_API_DSN")
+        await _said(lambda: _last_words(kube, name), "Postgres cannot be reached at MUSTER_POSTGRES_WORKER_DSN: ")
 
 
 async def test_a_schema_that_is_behind_is_named_by_the_wait(kube: Kube, installed: Ready) -> None:
