@@ -1,6 +1,8 @@
 """The client's copy and its JavaScript twin answer as the service does."""
 
+import itertools
 import json
+import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 
 from muster_contracts.entitlements import AgencyAccess, SeatAssigned, SubjectAccess, SubjectAccessErased
 from muster_contracts.testing import Record, build, record
-from muster_entitlements_client import AccessCopy, EntitlementsClient, NotReady
+from muster_entitlements_client import AccessCopy, EntitlementsClient, NotReady, people
 from muster_entitlements_client.access_copy import Unreadable
 from tests.contract.golden_checks import FILE, golden
 from tests.contract.subscribers.test_javascript import in_javascript
@@ -98,6 +100,96 @@ def test_a_tombstone_and_a_later_record_take_the_place_of_what_was_known() -> No
     # A state that it does not know allows nothing.
     copy_takes(copy, record(access.model_copy(update={"seat": "on_leave"})))
     assert copy.check(SUBJECT, None, NOW)[:2] == ("refused", "seat_on_leave")
+
+
+def test_the_rows_of_people_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(people, "_TOGETHER", 0)  # all lie together
+    zeros, spaced = "sub_" + "0" * 32, "sub_" + "0 " * 32
+    refs = [zeros, spaced, "sub_" + "A" * 32, "sub_" + "a" * 32, "sub_", "", "another form"]
+    refs += [f"sub_{number << 8 * number:032x}" for number in range(1, 16)]  # they look like parts of other rows
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    rows, model = people.People(), dict[str, tuple[int, int]]()
+    for _ in range(2_000):
+        ref, row = chance.choice(refs), (chance.choice([0, 1, 256]), chance.choice([0, 1 << 8, -1, -(1 << 63)]))
+        if chance.random() < 0.6:
+            assert rows.put(ref, *row) == model.get(ref)
+            model[ref] = row
+        else:
+            assert rows.remove(ref) == model.pop(ref, None)
+        assert len(rows) == len(model)
+        assert {ref: rows.find(ref) for ref in refs} == {ref: model.get(ref) for ref in refs}
+
+
+def test_what_many_records_say_alike_is_kept_once_and_as_long_as_anybody_has_it() -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    agency = record(agency_with_trials())
+    copy, last = copy_of([agency]), dict[str, Record]()
+    for number in range(1_000):
+        subject_ref = f"sub_{chance.randrange(40):032x}"
+        if chance.random() < 0.2:
+            copy_takes(copy, record(build(SubjectAccessErased, subject_ref=subject_ref)))
+            last.pop(subject_ref, None)
+            continue
+        came = spelled(some_access(subject_ref, chance), chance)
+        copy_takes(copy, came)
+        last[subject_ref] = came
+        if number % 40 == 0:  # what is remembered of one answer holds for another's
+            for at in (NOW, NOW + timedelta(days=30), NOW + timedelta(days=60)):
+                for ref, feature in itertools.product(last, ("deep-research", "voice", None)):
+                    fresh = copy_of([agency, last[ref]]).check(ref, feature, at)
+                    assert copy.check(ref, feature, at)._replace(revision=0) == fresh._replace(revision=0)
+    assert (len(copy), len(copy._standings)) == (len(last), len(copy._numbers))
+    for subject_ref in last:
+        copy_takes(copy, record(build(SubjectAccessErased, subject_ref=subject_ref)))
+    assert (len(copy), copy._standings, copy._numbers) == (0, {}, {})
+
+
+def test_each_seats_trial_ends_at_its_own_instant() -> None:
+    began_at = {f"sub_{days:032x}": NOW - timedelta(days=days) for days in (1, 2, 3)}
+    people = [
+        build(SubjectAccess, subject_ref=ref, trial_began_at=at, grants=[], quotas=[], further_uses=[])
+        for ref, at in began_at.items()
+    ]
+    copy = copy_of([record(agency_with_trials()), *map(record, people)])
+    for subject_ref, at in began_at.items():
+        ends_at = at + timedelta(days=30)
+        before, after = (copy.check(subject_ref, "voice", ends_at + timedelta(seconds=shift)) for shift in (-1, 0))
+        assert (before.reason, before.valid_until) == ("window_open", ends_at)
+        assert (after.reason, after.valid_until) == ("quota", datetime(2025, 10, 5, tzinfo=UTC))
+
+
+def agency_with_trials() -> AgencyAccess:
+    access = build(AgencyAccess, grants=[])
+    trial = access.features[0].model_copy(update={"feature": "voice", "seat_days": 30})
+    return access.model_copy(update={"features": [*access.features, trial]})
+
+
+def some_access(subject_ref: str, chance: random.Random) -> SubjectAccess:
+    """What a person has, which a few others have too but for the revision and the instant."""
+    typical = build(SubjectAccess)
+    began_at = NOW - timedelta(days=chance.choice([3, 40]), microseconds=chance.choice([0, 1, 10**6]))
+    return typical.model_copy(
+        update={
+            "subject_ref": subject_ref,
+            "revision": chance.randrange(1, 100),
+            "seat": chance.choice(["assigned", "active", "suspended"]),
+            "trial_began_at": chance.choice([None, began_at]),
+            "grants": chance.choice([[], [], typical.grants]),
+        }
+    )
+
+
+def spelled(access: SubjectAccess, chance: random.Random) -> Record:
+    """Its record, as Muster writes it or in another spelling of the same."""
+    came = record(access)
+    data = json.loads(came.value or b"")
+    if data["trial_began_at"] and chance.random() < 0.5:
+        data["trial_began_at"] = data["trial_began_at"].replace("Z", "+00:00")
+    return replace(came, value=chance.choice([came.value, json.dumps(data, sort_keys=True).encode()]))
 
 
 def copy_takes(copy: AccessCopy, item: Record) -> None:

@@ -1,23 +1,35 @@
-"""The copy itself: some 90 bytes a person, so that millions of them fit into a process.
+"""The copy itself: some 50 bytes a person, so that millions of them fit into a process.
 
-A person is a number, their reference's own 128 bits, and points to what is the same for thousands of others: the
-agency, the generation of the seat, its state, grants, and used quotas. Only when the trials of a seat began is its own.
+A person has a row of numbers. What their record says is the same for thousands of people, but for their reference, the
+revision, and when the trials of their seat began; so it is kept once for all of them, and read once.
 """
 
+import itertools
 import re
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 from muster_contracts import Decoded, MalformedRecord, NewerMajor, decode, read_headers
 from muster_contracts.entitlements import AgencyAccess, SubjectAccess, SubjectAccessErased
 from muster_entitlements_client.answers import NOTHING, Answer, Own, Terms, Verdict, to_further, to_grants, to_uses
+from muster_entitlements_client.people import People
 
-_REFERENCE = re.compile(r"sub_[0-9a-f]{32}")
 _ERASED = SubjectAccessErased.event_type
 
-# Many records differ by their person alone: how many of those forms are kept, and of what people may have alike.
-_FORMS = 4_096
-_ALIKE = 65_536
+# A person's record as Muster writes it. The parts that are the person's own, and not the same for thousands, are the
+# reference, the revision, and the instant. A record that is written otherwise is read whole.
+_SUBJECT_TYPE = ("ce_type", SubjectAccess.event_type.encode())
+_WRITTEN = re.compile(
+    rb"""(\{"agency_id":"[^"\\]*"),"subject_ref":"([^"\\]*)","revision":([1-9][0-9]*)"""
+    rb"""(,"generation":[0-9]+,"seat":"[^"\\]*"),"trial_began_at":"""
+    rb"""(?:null|"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{6})?Z)")(,.*)""",
+    re.DOTALL,
+)
+
+# Instants are microseconds since then; _NEVER is before the first one.
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_NEVER = -(1 << 63)
 
 _NOBODY = Answer(Verdict.REFUSED, "no_seat", None, 0)
 _UNKNOWN = Answer(Verdict.REFUSED, "unknown", None, 0)
@@ -38,8 +50,23 @@ class _Agency:
         self.terms: Terms | None = None
 
 
-# An agency, a seat's generation and state, and what the person has beside it.
-_Holding = tuple[_Agency, int, str, Own]
+class _Standing:
+    """What the records of some people say alike: `written` is how, and `people` how many they are."""
+
+    __slots__ = ("_features", "_own", "agency", "generation", "people", "seat", "written")
+
+    def __init__(self, agency: _Agency, access: SubjectAccess, written: bytes) -> None:
+        self._own = Own(to_grants(access.grants), to_uses(access.quotas), to_further(access.further_uses))
+        self._features = {each[0] for part in self._own for each in part}
+        self.agency = agency
+        self.generation = access.generation
+        self.seat = str(access.seat)
+        self.written = written
+        self.people = 0
+
+    def own(self, feature: str | None) -> Own:
+        """What these people have of a feature beside their seats."""
+        return self._own if feature in self._features else NOTHING
 
 
 class AccessCopy:
@@ -47,33 +74,37 @@ class AccessCopy:
 
     def __init__(self) -> None:
         self._agencies: dict[str, _Agency] = {}
-        self._holdings: dict[int | str, _Holding] = {}
-        self._begun: dict[int | str, datetime] = {}
-        self._alike: dict[_Holding, _Holding] = {}
-        self._forms: dict[tuple[bytes, bytes], tuple[_Holding, int]] = {}
+        self._people = People()  # the number of a person's standing, and when their trials began
+        self._standings: dict[int, _Standing] = {}
+        self._numbers: dict[bytes, int] = {}
+        self._next = itertools.count()
 
     def __len__(self) -> int:
         """How many people have a seat of any state."""
-        return len(self._holdings)
+        return len(self._people)
 
     def agency_of(self, subject_ref: str) -> str | None:
         """The agency of a person; None if they have no seat."""
-        holding = self._holdings.get(_number(subject_ref))
-        return None if holding is None else holding[0].agency_id
+        row = self._people.find(subject_ref)
+        return None if row is None else self._standings[row[0]].agency.agency_id
 
     def check(self, subject_ref: str, feature: str | None, now: datetime, agency_id: str | None = None) -> Answer:
         """Whether a person may use a feature at an instant; without a feature, whether they have a usable seat.
 
         Without the agency, a person without a seat is answered `no_seat`, whatever their agency's state is.
         """
-        number = _number(subject_ref)
-        holding = self._holdings.get(number)
-        if holding is not None and (agency_id is None or holding[0].agency_id == agency_id):
-            agency, generation, seat, own = holding
-            if agency.terms is None:
-                return _UNKNOWN
-            state = seat if generation == agency.terms.generation else None
-            return agency.terms.answer(state, feature, now, agency.revision, own, self._begun.get(number))
+        row = self._people.find(subject_ref)
+        if row is not None:
+            standing = self._standings[row[0]]
+            agency = standing.agency
+            if agency_id is None or agency.agency_id == agency_id:
+                if agency.terms is None:
+                    return _UNKNOWN
+                state = standing.seat if standing.generation == agency.terms.generation else None
+                began_at = None
+                if row[1] != _NEVER and feature in agency.terms.trials:
+                    began_at = _EPOCH + timedelta(microseconds=row[1])
+                return agency.terms.answer(state, feature, now, agency.revision, standing.own(feature), began_at)
         if agency_id is None:
             return _NOBODY
         known = self._agencies.get(agency_id)
@@ -81,31 +112,36 @@ class AccessCopy:
             return _UNKNOWN
         return known.terms.answer(None, feature, now, known.revision)
 
-    def take(self, headers: Iterable[tuple[str, bytes]], key: bytes | None, value: bytes | None) -> None:
+    def take(self, headers: Sequence[tuple[str, bytes]], key: bytes | None, value: bytes | None) -> None:
         """Take the next record of the topic. Raises Unreadable."""
         if not key:
             raise Unreadable("a record of the snapshot topic has no key")
-        if value is not None:
-            before, found, after = value.partition(key)
-            if found and (form := self._forms.get((before, after))) is not None:
-                holding, revision = form
-                self._hold(_number(key.decode()), holding, revision, None)
-                return
         try:
-            if value is None and read_headers(headers := tuple(headers)).type == _ERASED:
-                number = _number(key.decode())
-                self._holdings.pop(number, None)
-                self._begun.pop(number, None)
+            if value is None and read_headers(headers).type == _ERASED:
+                self._erase(key.decode())
                 return
-            decoded = decode(headers, value, key)
-        except (MalformedRecord, UnicodeDecodeError) as error:
+            if value is None or _SUBJECT_TYPE not in headers or not self._take_known(key, value):
+                self._take(headers, key, value)
+        except (MalformedRecord, ValueError) as error:
             raise Unreadable(str(error)) from None
+
+    def _take_known(self, key: bytes, value: bytes) -> bool:
+        """Take a person's record, if another one has said the same of somebody else."""
+        written = _WRITTEN.fullmatch(value)
+        number = None if written is None else self._numbers.get(_alike(written))
+        if written is None or number is None or written[2] != key:
+            return False
+        began_at = None if written[5] is None else datetime.fromisoformat(written[5].decode())
+        self._hold(key.decode(), number, int(written[3]), began_at)
+        return True
+
+    def _take(self, headers: Sequence[tuple[str, bytes]], key: bytes, value: bytes | None) -> None:
+        decoded = decode(headers, value, key)
         if isinstance(decoded, NewerMajor):
             raise Unreadable(f"{decoded.envelope.type} needs a newer muster-entitlements-client")
-        if isinstance(decoded, Decoded):
-            self._take(decoded.event, key, value or b"")
-
-    def _take(self, event: object, key: bytes, value: bytes) -> None:
+        if not isinstance(decoded, Decoded):
+            return
+        event = decoded.event
         if isinstance(event, AgencyAccess):
             agency = self._agency(event.agency_id)
             agency.terms = Terms(event)
@@ -113,32 +149,42 @@ class AccessCopy:
         elif isinstance(event, SubjectAccess):
             if event.subject_ref.encode() != key:
                 raise Unreadable("subject_ref differs from the record's key")
-            own = Own(to_grants(event.grants), to_uses(event.quotas), to_further(event.further_uses))
-            own = own if any(own) else NOTHING
-            new = (self._agency(event.agency_id), event.generation, str(event.seat), own)
-            if len(self._alike) >= _ALIKE:
-                self._alike.clear()
-            holding = self._alike.setdefault(new, new)
-            self._hold(_number(event.subject_ref), holding, event.revision, event.trial_began_at)
-            if value.count(key) == 1 and event.trial_began_at is None:
-                if len(self._forms) >= _FORMS:
-                    self._forms.clear()
-                before, _, after = value.partition(key)
-                self._forms[before, after] = (holding, event.revision)
+            self._hold(event.subject_ref, self._number(event, value or b""), event.revision, event.trial_began_at)
 
-    def _hold(self, number: int | str, holding: _Holding, revision: int, began_at: datetime | None) -> None:
-        self._holdings[number] = holding
-        if began_at is not None:
-            self._begun[number] = began_at
-        else:
-            self._begun.pop(number, None)
-        if revision > holding[0].revision:
-            holding[0].revision = revision
+    def _number(self, access: SubjectAccess, value: bytes) -> int:
+        """The number of what this record says."""
+        written = _WRITTEN.fullmatch(value)
+        alike = value if written is None else _alike(written)
+        number = self._numbers.get(alike)
+        if number is None:
+            number = self._numbers[alike] = next(self._next)
+            self._standings[number] = _Standing(self._agency(access.agency_id), access, alike)
+        return number
+
+    def _hold(self, subject_ref: str, number: int, revision: int, began_at: datetime | None) -> None:
+        instant = _NEVER if began_at is None else (began_at - _EPOCH) // _MICROSECOND
+        standing = self._standings[number]
+        standing.people += 1
+        if (before := self._people.put(subject_ref, number, instant)) is not None:
+            self._leave(before[0])
+        if revision > standing.agency.revision:
+            standing.agency.revision = revision
+
+    def _erase(self, subject_ref: str) -> None:
+        if (before := self._people.remove(subject_ref)) is not None:
+            self._leave(before[0])
+
+    def _leave(self, number: int) -> None:
+        """One person fewer is of this standing; the last one takes it away."""
+        standing = self._standings[number]
+        standing.people -= 1
+        if not standing.people:
+            del self._standings[number], self._numbers[standing.written]
 
     def _agency(self, agency_id: str) -> _Agency:
         return self._agencies.setdefault(agency_id, _Agency(agency_id))
 
 
-def _number(subject_ref: str) -> int | str:
-    """A reference as a number, which takes less; what has another form stays as it is."""
-    return int(subject_ref[4:], 16) if _REFERENCE.fullmatch(subject_ref) else subject_ref
+def _alike(written: re.Match[bytes]) -> bytes:
+    """What is not a person's own of a record."""
+    return b"".join(written.group(1, 4, 6))

@@ -91,8 +91,9 @@ class Terms:
         self.suspended = access.suspended
         self.withdrawn = access.withdrawn_at is not None
         self.closed = self.withdrawn or access.ended
-        # Thousands of people are answered alike: the last answer by seat and feature, and when it holds.
-        self._answers: dict[tuple[str | None, str | None], tuple[datetime, datetime, Answer]] = {}
+        # Thousands of people are answered alike: the last answer by seat, feature, and whether a trial of the seat is
+        # over, and when it holds. If the trial is not over, it also ends with the trial.
+        self._answers: dict[tuple[str | None, str | None, bool], tuple[datetime, datetime, Answer]] = {}
         self.features: Mapping[str, Phases] = {
             timeline.feature: tuple(
                 (phase.starts_at, str(phase.mode), phase.monthly_quota) for phase in timeline.phases
@@ -100,7 +101,9 @@ class Terms:
             for timeline in access.features
         }
         self.trials: Mapping[str, timedelta] = {
-            timeline.feature: timedelta(days=timeline.seat_days) for timeline in access.features if timeline.seat_days
+            timeline.feature: timedelta(days=timeline.seat_days)
+            for timeline in access.features
+            if timeline.seat_days and timeline.phases
         }
         self.grants: dict[str, Grants] = {}
         for grant in to_grants(access.grants):
@@ -126,15 +129,20 @@ class Terms:
 
         `began_at` is when the trials of the seat began; None if they have not.
         """
-        if own is not NOTHING or (began_at is not None and feature in self.trials):
+        if own is not NOTHING:
             return self._decide(seat, feature, now, revision, own, began_at)
-        last = self._answers.get((seat, feature))
+        trial_ends_at = None if began_at is None else self._trial_end(feature, began_at)
+        over = trial_ends_at is not None and trial_ends_at <= now
+        last = self._answers.get((seat, feature, over))
         if last is not None and last[0] <= now < last[1] and last[2].revision == revision:
-            return last[2]
-        answer = self._decide(seat, feature, now, revision, NOTHING, None)
-        if feature is None or feature in self.features:  # what is asked for may be anything
-            self._answers[seat, feature] = (now, self._until(answer, now), answer)
-        return answer
+            answer = last[2]
+        else:
+            answer = self._decide(seat, feature, now, revision, NOTHING, began_at if over else None)
+            if feature is None or feature in self.features:  # what is asked for may be anything
+                self._answers[seat, feature, over] = (now, self._until(answer, now), answer)
+        if trial_ends_at is None or over or answer.valid_until is None or answer.valid_until <= trial_ends_at:
+            return answer
+        return answer._replace(valid_until=trial_ends_at)
 
     def _decide(
         self,
@@ -172,12 +180,18 @@ class Terms:
     def _phases(self, feature: str, began_at: datetime | None) -> Phases | None:
         """The phases of a feature. If each seat has a trial of its own, the last phase also begins with its end."""
         phases = self.features.get(feature)
-        trial = self.trials.get(feature)
-        if not phases or began_at is None or trial is None:
+        ends_at = None if began_at is None else self._trial_end(feature, began_at)
+        if not phases or ends_at is None:
             return phases
-        first, (starts_at, mode, quota) = phases[0][0], phases[-1]
-        ends_at = max(min(began_at + trial, starts_at), first)
+        _, mode, quota = phases[-1]
         return (*phases[:-1], (ends_at, mode, quota), phases[-1])
+
+    def _trial_end(self, feature: str | None, began_at: datetime) -> datetime | None:
+        """When the trial of a seat ends; None if the feature has none."""
+        if feature is None or (trial := self.trials.get(feature)) is None:
+            return None
+        phases = self.features[feature]
+        return max(min(began_at + trial, phases[-1][0]), phases[0][0])
 
     def _counted(self, answer: Answer, feature: str, own: Own, now: datetime, quota: tuple[int, bool] | None) -> Answer:
         """The answer of a quota, its limit and whether it is enforced, with what is known to be used of it.
