@@ -147,6 +147,16 @@ def known_position(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int
     return position
 
 
+def has_broken_down(consumer: AIOKafkaConsumer) -> bool:
+    """Whether one of the consumer's own tasks has ended, by an error that aiokafka did not expect.
+
+    From then on every poll raises that error, whatever it asks for: only a new client helps.
+    """
+    coordinator: Any = consumer._coordinator
+    task: asyncio.Task[None]
+    return any(task.done() for task in (coordinator._coordination_task, consumer._fetcher._fetch_task))
+
+
 def rejoin(consumer: AIOKafkaConsumer) -> None:
     """Let a consumer join its group again after Kafka did not allow it the group.
 

@@ -134,3 +134,39 @@ async def test_a_quiet_consumer_is_not_taken_for_a_stuck_one(idle_probe: Running
     async with second_process(idle_probe, consumer_stuck_seconds=0.3) as process:
         done, _ = await asyncio.wait([process.failed], timeout=3)
         assert not done
+
+
+async def test_a_client_whose_coordination_has_ended_ends_the_process(
+    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads nothing any more, and no other client takes its place in this process."""
+    async with second_process(idle_probe) as process:
+        consumer = process.consumer
+        assert consumer is not None
+        await eventually(consumer.assigned.is_set)
+        coordinator: Any = consumer._client()._coordinator
+
+        async def fail(*_: Any) -> None:
+            raise AttributeError("no such thing in this client")
+
+        monkeypatch.setattr(coordinator, "ensure_active_group", fail)
+        coordinator.request_rejoin()
+        await eventually(process.failed.done)
+
+
+async def test_a_commit_that_kafka_does_not_answer_holds_up_no_further_event(
+    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with second_process(idle_probe) as process:
+        consumer = process.consumer
+        assert consumer is not None
+        await eventually(consumer.assigned.is_set)
+
+        async def hang(*_: Any) -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(consumer._client(), "commit", hang)
+        await idle_probe.publish(seat("NASA", "a"))
+        await eventually(lambda: seats(idle_probe, "NASA", 1))
+        await idle_probe.publish(seat("NASA", "b"))
+        await eventually(lambda: seats(idle_probe, "NASA", 2))

@@ -17,6 +17,9 @@ from muster_runtime.messaging.consumer.progress import Progress
 from muster_runtime.messaging.offsets import Partition
 from muster_runtime.observability.telemetry import describe
 
+# How long a batch waits for Kafka to know its offsets: no reading depends on that.
+COMMIT_SECONDS = 3.0
+
 _log = structlog.get_logger(__name__)
 
 
@@ -86,8 +89,9 @@ class KeptOffsets:
     async def commit(self, applied: dict[TopicPartition, int]) -> None:
         """Commit to Kafka, for tools that show the group: reading continues from what is kept in Postgres."""
         try:
-            await self._commit(applied)
-        except (KafkaError, ValueError) as error:
+            async with asyncio.timeout(COMMIT_SECONDS):
+                await self._commit(applied)
+        except (KafkaError, TimeoutError, ValueError) as error:
             # A partition that was taken away; its new owner skips what is applied already.
             _log.info("offset_commit_lost", error=repr(error))
 

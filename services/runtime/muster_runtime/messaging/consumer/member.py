@@ -12,14 +12,14 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_not_exception_type,
 
 from muster_runtime.database.transactions import RETRYABLE, Database
 from muster_runtime.messaging.applier import Applier
-from muster_runtime.messaging.client_internals import enable_rebootstrap
+from muster_runtime.messaging.client_internals import enable_rebootstrap, has_broken_down
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.consumer.applied_log import AppliedLog
 from muster_runtime.messaging.consumer.hand_over import HAND_OVER_SECONDS, BatchInHand, DrainOnRevoke
 from muster_runtime.messaging.consumer.kept_offsets import KeptOffsets
 from muster_runtime.messaging.consumer.pausing import PausedPartitions
 from muster_runtime.messaging.consumer.polling import Poller
-from muster_runtime.messaging.consumer.progress import Progress
+from muster_runtime.messaging.consumer.progress import ConsumerStuck, Progress
 from muster_runtime.messaging.consumer.records import Records
 from muster_runtime.messaging.consumer.subscription import Subscription
 from muster_runtime.messaging.offsets import DatabaseWentBack, Partition
@@ -120,6 +120,8 @@ class Consumer:
                 self._progress.restart_watchdog()  # the process itself was paused; that says nothing of its client
             if self._database.commits.standby_gone:
                 self._progress.restart_watchdog()  # nothing can be applied, and readiness says why
+            if not self._stopping and has_broken_down(self._client()):
+                raise ConsumerStuck("the client of Kafka has broken down: the log has its error")
             try:
                 await self._paused.resume()
                 read = self._client().assignment() - set(self._paused) - set(self._poller.unreadable)

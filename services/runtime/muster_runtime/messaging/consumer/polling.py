@@ -16,6 +16,7 @@ from aiokafka.errors import (
 )
 
 from muster_runtime.database.transactions import RETRYABLE
+from muster_runtime.messaging.client_internals import has_broken_down
 from muster_runtime.messaging.consumer.pausing import PausedPartitions
 from muster_runtime.messaging.consumer.progress import Progress
 from muster_runtime.messaging.consumer.refused import Refused, concerns_group
@@ -102,6 +103,9 @@ class Poller:
         except ConsumerStoppedError:
             raise
         except Exception as error:
+            if has_broken_down(consumer):
+                await asyncio.sleep(UNREADABLE_SECONDS)  # whoever supervises the consumer ends the process
+                return ()
             self._go_back(consumer, consumer.assignment())
             if concerns_group(error):
                 await self._refused.wait_for_group(consumer, error)

@@ -10,7 +10,7 @@ from muster_runtime.messaging.client_internals import known_position
 
 
 class ConsumerStuck(Exception):
-    """There are records to read and nothing is done. The process must end: only a new client helps."""
+    """There are records to read and nothing is done, or the client has broken down: only a new one helps."""
 
 
 class Progress:
