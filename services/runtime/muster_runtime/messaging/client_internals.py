@@ -153,7 +153,6 @@ def has_broken_down(consumer: AIOKafkaConsumer) -> bool:
     From then on every poll raises that error, whatever it asks for: only a new client helps.
     """
     coordinator: Any = consumer._coordinator
-    task: asyncio.Task[None]
     return any(task.done() for task in (coordinator._coordination_task, consumer._fetcher._fetch_task))
 
 
