@@ -153,7 +153,8 @@ def has_broken_down(consumer: AIOKafkaConsumer) -> bool:
     From then on every poll raises that error, whatever it asks for: only a new client helps.
     """
     coordinator: Any = consumer._coordinator
-    return any(task.done() for task in (coordinator._coordination_task, consumer._fetcher._fetch_task))
+    fetcher: Any = consumer._fetcher
+    return any(task.done() for task in (coordinator._coordination_task, fetcher._fetch_task))
 
 
 def rejoin(consumer: AIOKafkaConsumer) -> None:
