@@ -56,7 +56,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "consuming": lambda quick: consuming.measure(20_000 if quick else 500_000),
     "latency": _latency,
     "checks": lambda quick: checks.measure(2_000 if quick else 2_290_000, 1.0 if quick else 10.0),
-    "usage": lambda quick: usage.measure(20_000 if quick else 500_000, 200 if quick else 5_000),
+    "usage": lambda quick: usage.measure(20_000 if quick else 500_000, 1.0 if quick else 20.0),
     "deadlines": lambda quick: deadlines.measure(5_000 if quick else 100_000),
     "seat-trials": lambda quick: seat_trials.measure(5_000 if quick else 100_000),
     "tracing": lambda quick: tracing.measure(100 if quick else 2_000, 5_000 if quick else 200_000),

@@ -17,7 +17,7 @@ import uvloop
 
 @dataclass(frozen=True)
 class Load:
-    """GETs of the paths in turn, for so many seconds.
+    """GETs of the paths in turn, for so many seconds; with bodies, POSTs of each to its path.
 
     Without a rate each connection sends its next request when it has its answer. With one, requests
     come at their instants, whatever became of those before, and their time counts from the instant.
@@ -30,6 +30,7 @@ class Load:
     connections: int
     seconds: float
     per_second: float | None = None
+    bodies: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,19 @@ class _Connection(asyncio.Protocol):
         await self._answer
 
 
+def _requests(load: Load) -> list[bytes]:
+    head = f"HTTP/1.1\r\nhost: {load.host}\r\nauthorization: Bearer {load.token}\r\n"
+    if load.bodies is None:
+        return [f"GET {path} {head}\r\n".encode() for path in load.paths]
+    head += "content-type: application/json\r\ncontent-length: "
+    return [
+        f"POST {path} {head}{len(body.encode())}\r\n\r\n{body}".encode()
+        for path, body in zip(load.paths, load.bodies, strict=True)
+    ]
+
+
 async def _put_on(load: Load) -> Outcome:
-    head = f"HTTP/1.1\r\nhost: {load.host}\r\nauthorization: Bearer {load.token}\r\n\r\n"
-    requests = itertools.cycle([f"GET {path} {head}".encode() for path in load.paths])
+    requests = itertools.cycle(_requests(load))
     numbers = itertools.count()
     milliseconds: list[float] = []
     loop = asyncio.get_running_loop()

@@ -1,36 +1,34 @@
-"""Use from Kafka beside one aggregate statement a batch, and consuming beside a bare `update ... returning`."""
+"""Use from Kafka beside one aggregate statement a batch, in turn; then consuming."""
 
 import asyncio
 import gc
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from muster_contracts import topics
+from muster_contracts import ClockMoved, topics
 from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.bootstrap import build
-from muster_entitlements.commands import ConsumeFeature
-from muster_entitlements.handlers.consumption import consume_feature
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.workers.usage import BATCH_RECORDS, POLL_MS, UsageIntake
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock
-from muster_runtime.context import Context
 from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.process.running import collect_garbage_rarely
 from muster_runtime.service import Runtime
+from tests.bench import consumption
 from tests.bench.processes import Span, span
 from tests.bench.report import Measurement
-from tests.bench.setting import AGENCIES, Setting, setting
+from tests.bench.setting import AGENCIES, SEAT_TOPIC, Setting, setting
 
 FEATURE = "deep-research"
 PEOPLE = 500  # of each agency
 
-# Consumers at once; each agency's wait for one another.
-CALLERS = 8
+# The parts of the events, each of which both count, one after the other.
+PARTS = 5
 
 _AGENCIES = """
 with pool as (
@@ -66,34 +64,46 @@ on conflict (agency_id, feature, subject_ref) do update set used = e.used + excl
 """
 
 
-async def measure(events: int, uses: int) -> list[Measurement]:
-    """Count so many events from the topic; then consume so many uses."""
+async def measure(events: int, seconds: float) -> list[Measurement]:
+    """Count so many events from the topic; then consume for so many seconds."""
     async with setting() as own:
-        await create_topics(own.kafka, own.topic_prefix, [topics()[FeatureUsed.topic]])
+        used = build(EntitlementsSettings(environment="sandbox")).topics | {ClockMoved.topic}
+        others = sorted(used - {SEAT_TOPIC})
+        await create_topics(own.kafka, own.topic_prefix, [topics()[name] for name in others])
         try:
             subjects = await _fill(own)
-            await _report(own, subjects, events)
+            people = len(subjects)
+            await _report(own, subjects, range(people))
+            await _both(own, people, people)  # everybody's first use of the day is not measured
             collect_garbage_rarely()
-            limit = await _aggregate(own, events)
-            ours = await _count(own, events)
-            consumed = await _repeat(lambda number: _consume(own, subjects[number % len(subjects)]), uses)
-            updated = await _repeat(lambda number: _update(own, subjects[number % len(subjects)]), uses)
+            counted = []
+            for part in range(PARTS):
+                numbers = range(people + events * part // PARTS, people + events * (part + 1) // PARTS)
+                await _report(own, subjects, numbers)
+                counted.append(await _both(own, len(numbers), numbers.stop))
             gc.unfreeze()
+            consumed = await consumption.measure(own, subjects, FEATURE, seconds)
         finally:
-            await delete_topics(own.kafka, [own.topic_prefix + FeatureUsed.topic])
+            await delete_topics(own.kafka, [own.topic_prefix + name for name in others])
+    limits, ours = zip(*counted, strict=True)
     return [
         Measurement(
             "count use from Kafka",
-            events / ours.wall,
-            events / limit.wall,
+            events / sum(each.wall for each in ours),
+            events / sum(each.wall for each in limits),
             "events/s",
             "0.5 of it, 20,000 events/s",
-            ours.cpu,
-            limit.cpu,
-            ours.peak_mebibytes,
+            sum(each.cpu for each in ours),
+            sum(each.cpu for each in limits),
+            max(each.peak_mebibytes for each in ours),
         ),
-        Measurement("consume", uses / consumed.wall, uses / updated.wall, "uses/s", "0.5 of it"),
+        consumed,
     ]
+
+
+async def _both(own: Setting, events: int, through: int) -> tuple[Span, Span]:
+    """The limit and ours, each from its start to the last of so many events."""
+    return await _aggregate(own, events), await _count(own, through)
 
 
 async def _fill(own: Setting) -> list[tuple[str, str]]:
@@ -104,16 +114,17 @@ async def _fill(own: Setting) -> list[tuple[str, str]]:
         "create table effect (agency_id text, feature text, subject_ref text, used bigint, "
         "primary key (agency_id, feature, subject_ref))"
     )
-    await admin.execute("grant select, update on effect to entitlements_worker")
+    await admin.execute("grant select, update on effect to entitlements_api")
     await admin.execute(
         "select keep_usage_partitions(t, current_date) from unnest(array['usage_seen', 'usage_sum']) as t"
     )
+    await admin.execute("analyze")
     rows = await admin.fetch("select agency_id, subject_ref from seat order by seat_id, agency_id")
     await admin.close()
     return [(row["agency_id"], row["subject_ref"]) for row in rows]
 
 
-async def _report(own: Setting, subjects: list[tuple[str, str]], events: int) -> None:
+async def _report(own: Setting, subjects: Sequence[tuple[str, str]], events: range) -> None:
     now = datetime.now(UTC).isoformat()
     producer = AIOKafkaProducer(**own.kafka.options(), acks="all", linger_ms=20, max_batch_size=1_000_000)
     await producer.start()
@@ -124,7 +135,7 @@ async def _report(own: Setting, subjects: list[tuple[str, str]], events: int) ->
         ("ce_time", now.encode()),
         ("content-type", b"application/json"),
     ]
-    for number in range(events):
+    for number in events:
         agency_id, subject_ref = subjects[number % len(subjects)]
         value = json.dumps({"agency_id": agency_id, "subject_ref": subject_ref, "feature": FEATURE, "amount": 1})
         own_headers = [*headers, ("ce_id", b"%d" % number)]
@@ -142,10 +153,10 @@ async def _aggregate(own: Setting, events: int) -> Span:
         auto_offset_reset="earliest",
         enable_auto_commit=False,
     )
-    await consumer.start()
     connection = await asyncpg.connect(own.access.admin_dsn, server_settings={"search_path": "entitlements"})
     seen = 0
     with span() as measured:
+        await consumer.start()
         while seen < events:
             batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH_RECORDS)
             data = [json.loads(record.value or b"") for batch in batches.values() for record in batch]
@@ -160,44 +171,16 @@ async def _aggregate(own: Setting, events: int) -> Span:
     return measured
 
 
-async def _count(own: Setting, events: int) -> Span:
+async def _count(own: Setting, through: int) -> Span:
+    """Ours, until so many have been counted since the first."""
     settings = EntitlementsSettings(environment="sandbox", topic_prefix=own.topic_prefix, instance="bench")
     clock = SystemClock()
     intake = UsageIntake(Runtime(build(settings), settings, clock, own.database, Wakeup(clock), own.kafka))
     with span() as measured:
         task = asyncio.create_task(intake.run())
         async with own.database.connection() as connection:
-            while await connection.fetchval("select coalesce(sum(next_offset), 0) from usage_offset") < events:
+            while await connection.fetchval("select coalesce(sum(next_offset), 0) from usage_offset") < through:
                 await asyncio.sleep(0.02)
     task.cancel()
     await asyncio.wait([task])
     return measured
-
-
-async def _repeat(work: Callable[[int], Awaitable[None]], times: int) -> Span:
-    """Do the work so many times, by several callers at once."""
-
-    async def caller(first: int) -> None:
-        for number in range(first, times, CALLERS):
-            await work(number)
-
-    with span() as measured:
-        await asyncio.gather(*(caller(first) for first in range(CALLERS)))
-    return measured
-
-
-async def _consume(own: Setting, subject: tuple[str, str]) -> None:
-    agency_id, subject_ref = subject
-    context = Context(actor="bench", correlation_id="bench")
-    async with own.database.write(agency_id, context=context) as uow:
-        await consume_feature(uow, ConsumeFeature(agency_id, subject_ref, FEATURE, 1))
-
-
-async def _update(own: Setting, subject: tuple[str, str]) -> None:
-    async with own.database.connection() as connection:
-        await connection.fetchval(
-            "update effect set used = used + 1 "
-            "where agency_id = $1 and subject_ref = $2 and feature = $3 returning used",
-            *subject,
-            FEATURE,
-        )

@@ -163,7 +163,7 @@ async def test_seats_and_windows_of_long_ago_are_as_they_were(upgraded: Upgrade)
             ("d", None),
         ]
         began_at = datetime(2025, 8, 9, tzinfo=UTC)
-        assert await find_begun(connection, "EPA", ["sub_a", "sub_b", "sub_d"]) == {"sub_b": began_at}
+        assert await find_begun(connection, {"EPA": ["sub_a", "sub_b", "sub_d"]}) == {"EPA": {"sub_b": began_at}}
 
         # What was one kind of trial is the default of those that there are now: version 1 of the catalog has it so.
         pool = await find_pool(connection, "EPA")

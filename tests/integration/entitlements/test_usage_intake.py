@@ -1,5 +1,7 @@
 """The topic of reported use: each event counts once whatever dies, and what cannot be counted is parked alone."""
 
+import asyncio
+import itertools
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -12,6 +14,7 @@ from muster_contracts.entitlements import FeatureUsed
 from muster_contracts.testing import build, record
 from muster_entitlements.domain.usage import read_record
 from muster_entitlements.repository import usage_intake
+from muster_entitlements.workers import usage as usage_worker
 from muster_entitlements.workers.usage import UsageIntake
 from muster_runtime.context import Context
 from tests.integration.entitlements.conftest import START, Entitlements
@@ -32,7 +35,7 @@ async def count_all(intake: UsageIntake) -> None:
     async with intake._opened() as consumer:
         ends = await consumer.end_offsets(consumer.assignment())
         while any([await consumer.position(partition) < end for partition, end in ends.items()]):
-            if batch := await consumer.getmany(timeout_ms=500):
+            if (batch := await usage_worker._fetch(consumer)).records:
                 await intake.count(batch)
 
 
@@ -104,7 +107,8 @@ async def test_a_kill_between_sum_and_offset_counts_each_event_once(
         late._next = stale
         for partition in stale:
             consumer.seek(partition, 0)
-        batch = await consumer.getmany(timeout_ms=5000)
+        while not (batch := await usage_worker._fetch(consumer)).records:
+            pass
         with pytest.raises(Exception, match="read further"):
             await late.count(batch)
     expected = {key: number + 1 for key, number in expected.items()}
@@ -113,6 +117,33 @@ async def test_a_kill_between_sum_and_offset_counts_each_event_once(
     await count_all(UsageIntake(runtime))
     assert await sums(front) == expected
     assert await front.service.admin.fetchval("select count(*) from usage_parked") == 1
+
+
+async def test_what_was_fetched_ahead_of_a_failure_is_not_lost(
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    await front.enroll(cap=5)
+    front.service.clock.move(LATER)
+    await put(front, *(used(number) for number in range(8)))
+    save_offsets, calls = usage_intake.save_offsets, itertools.count()
+
+    async def fails_at_times(*arguments: Any) -> bool:
+        if next(calls) in (1, 2, 4):
+            raise ConnectionError("the connection was cut")
+        return await save_offsets(*arguments)
+
+    async def all_are_counted() -> bool:
+        return await sums(front) == {(ADA, "10-05"): 8, ("", "10-05"): 8}
+
+    monkeypatch.setattr(usage_intake, "save_offsets", fails_at_times)
+    monkeypatch.setattr(usage_worker, "BATCH_RECORDS", 2)
+    monkeypatch.setattr(usage_worker, "RETRY_SECONDS", 0.01)
+    counting = asyncio.create_task(UsageIntake(front.service.runtime).run())
+    try:
+        await eventually(all_are_counted)
+    finally:
+        counting.cancel()
+        await asyncio.wait([counting])
 
 
 async def test_an_agency_whose_lock_is_held_lets_the_others_pass_and_is_counted_once_afterward(

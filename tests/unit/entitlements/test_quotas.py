@@ -1,10 +1,10 @@
 """Quotas: periods, what pays for a use, and what is published once."""
 
+import itertools
 import json
 import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -94,7 +94,7 @@ def test_a_rolling_period_goes_from_the_anchors_day_to_the_next_or_the_months_la
     start = datetime(2025, 10, 31, tzinfo=UTC)
     window = replace(WINDOW, starts_at=start, ends_at=start)
     starts = [datetime(2025, month, day, tzinfo=UTC) for month, day in ((10, 31), (11, 30), (12, 31))]
-    for first, second in pairwise(starts):
+    for first, second in itertools.pairwise(starts):
         for at in (first, second - timedelta(microseconds=1)):
             assert Period.of(at, quota, window, ZONE) == Period(first, second)
 
@@ -128,6 +128,11 @@ def test_a_grant_decides_before_the_window_which_says_when_a_quota_holds() -> No
     seats = replace(meter, windows={key: of_seats}, begun={"sub_1": AT})
     trial_end = AT + timedelta(days=10)
     assert [seats.terms(FEATURE, "sub_1", at).given for at in (trial_end - second, trial_end)] == [True, False]
+    for each in (meter, granted, seats):
+        for days, who in itertools.product((0, 40, 5, -20, 11, -1), ("sub_1", "sub_2", "sub_1")):
+            forgetful = replace(each)  # what a meter remembers changes nothing
+            at = AT + timedelta(days=days)
+            assert each.terms(FEATURE, who, at) == forgetful.terms(FEATURE, who, at)
     assert seats.terms(FEATURE, "sub_1", trial_end).quota == Quota(limit=10)
     assert seats.terms(FEATURE, "sub_2", trial_end).given  # whose trial has not begun
 

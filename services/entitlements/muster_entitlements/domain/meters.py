@@ -37,22 +37,23 @@ class Meter:
     features: Mapping[str, Feature]
     grants: Mapping[tuple[str, str | None], Sequence[Grant]] = field(default_factory=dict)
     begun: Mapping[str, datetime] = field(default_factory=dict)
-    _latest: dict[str, Terms] = field(default_factory=dict, init=False, compare=False)
-    """The terms of a feature that were found last, and are those of all people in the period, but for grants."""
+    _latest: dict[tuple[str, AccessMode | None], Terms] = field(default_factory=dict, init=False, compare=False)
+    """The terms of a feature that were found last, and are those of all people in the period, but for grants; if each
+    seat has a trial of its own, those of all people with this access."""
 
     def terms(self, feature: Feature, subject_ref: str, at: datetime) -> Terms:
         """How a person's use at an instant counts."""
-        grants: list[Grant] = []
+        began_at = self.begun.get(subject_ref)
         if self.grants:
             grants = [each for who in (subject_ref, None) for each in self.grants.get((feature.key, who), ())]
-        latest = self._latest.get(feature.key)
-        if not grants and latest is not None and latest.period.starts_at <= at < latest.period.ends_at:
-            return latest
-        terms = self.at(feature, at, grants, self.begun.get(subject_ref))
+            if grants:
+                return self.at(feature, at, grants, began_at)
         window = self.windows.get(feature.key)
-        if not grants and window is not None and window.seat_days is None:
-            self._latest[feature.key] = terms
-        return terms
+        of_seat = None if window is None or window.seat_days is None else window.access(at, began_at)
+        latest = self._latest.get((feature.key, of_seat))
+        if latest is None or not latest.period.starts_at <= at < latest.period.ends_at:
+            latest = self._latest[feature.key, of_seat] = self.at(feature, at, (), began_at)
+        return latest
 
     def at(
         self, feature: Feature, at: datetime, grants: Iterable[Grant] = (), began_at: datetime | None = None

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from muster_contracts.entitlements import QuotaPeriod, QuotaScope
@@ -44,8 +45,7 @@ class Period:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Sum:
+class Sum(NamedTuple):
     """How much a subject used of a feature in a period; the columns are those of the table.
 
     `days` are those of the use, as bits, and `fresh_days` those that the last addition was the first to add.
@@ -142,7 +142,7 @@ class Charge:
         crossed = [percent for percent in quota.thresholds if total.told < percent and reached >= percent * quota.limit]
         exceeded = rest > 0 and total.told < EXCEEDED
         told = EXCEEDED if exceeded else max([total.told, *crossed])
-        after = replace(total, used=used, granted=granted, excess=total.excess + rest, told=told)
+        after = total._replace(used=used, granted=granted, excess=total.excess + rest, told=told)
         used_up = _free(quota, total) > 0 and not _free(quota, after)
         return Count(after, spent, crossed if quota.limit else [], exceeded, above, rest, used_up)
 

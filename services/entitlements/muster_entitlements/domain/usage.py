@@ -1,10 +1,10 @@
 """Reported use: what an event of it says, and in which period it counts."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic_core import from_json
 
@@ -25,6 +25,8 @@ OLDEST = timedelta(days=32) + CLOSES_AFTER
 # The clocks of those who report use and ours differ.
 TOLERATED_SKEW = timedelta(minutes=1)
 
+_ATTRIBUTES = ("specversion", "source", "id", "type", "time")
+_HEADERS = tuple(f"ce_{name}" for name in _ATTRIBUTES)
 _STRUCTURED = "application/cloudevents+json"
 
 # RFC 3339, section 5.6.
@@ -51,7 +53,7 @@ def read_use(event: object) -> Use:
     """The use that a CloudEvent says (CloudEvents 1.0.2, 2.4). Raises InvalidInput, which names the attribute."""
     if not isinstance(event, dict):
         raise InvalidInput("event", event, "must be a CloudEvent, an object")
-    return _read(event, "", event.get("data"))
+    return _read(*map(event.get, ("data", *_ATTRIBUTES)))
 
 
 def read_record(headers: Iterable[tuple[str, bytes]], value: bytes | None) -> Use:
@@ -66,16 +68,15 @@ def read_record(headers: Iterable[tuple[str, bytes]], value: bytes | None) -> Us
         raise InvalidInput("value", (value or b"")[:40], "must be JSON") from None
     if attributes.get("content-type", "").partition(";")[0].strip().lower() == _STRUCTURED:
         return read_use(content)
-    return _read(attributes, "ce_", content)
+    return _read(content, *map(attributes.get, _HEADERS))
 
 
-def _read(attributes: Mapping[str, Any], prefix: str, data: object) -> Use:
-    """The use that the attributes, whose names begin with a prefix, and the data say. Raises InvalidInput."""
-    if (version := attributes.get(f"{prefix}specversion")) != "1.0":
+def _read(data: object, version: object, source: object, name: object, type_: object, time: object) -> Use:
+    """The use that an event's data and _ATTRIBUTES say. Raises InvalidInput."""
+    if version != "1.0":
         raise InvalidInput("specversion", version, "must be 1.0")
-    source = _text("source", attributes.get(f"{prefix}source"))
-    name = _text("id", attributes.get(f"{prefix}id"))
-    if (type_ := attributes.get(f"{prefix}type")) != EVENT_TYPE:
+    source, name = _text("source", source), _text("id", name)
+    if type_ != EVENT_TYPE:
         raise InvalidInput("type", type_, f"must be {EVENT_TYPE}")
     if not isinstance(data, dict):
         raise InvalidInput("data", data, "must be an object with agency_id, subject_ref, feature, and amount")
@@ -89,7 +90,7 @@ def _read(attributes: Mapping[str, Any], prefix: str, data: object) -> Use:
     subject = data.get("subject_ref")
     if not isinstance(subject, str) or not _SUBJECT_REF.fullmatch(subject):
         raise InvalidInput("data.subject_ref", subject, "must be sub_ and 32 hexadecimal digits, and no address")
-    at = _instant(attributes.get(f"{prefix}time"))
+    at = _instant(time)
     content = f"{agency_id}|{feature}|{subject}|{amount}|{at.timestamp()}"
     return Use(
         agency_id,
@@ -129,7 +130,8 @@ def _text(name: str, value: object) -> str:
 def _instant(value: object) -> datetime:
     if isinstance(value, str) and _INSTANT.fullmatch(value):
         try:
-            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+            at = datetime.fromisoformat(value.upper())
+            return at if at.tzinfo is UTC else at.astimezone(UTC)
         except (ValueError, OverflowError):
             pass
     raise InvalidInput("time", value, "must be an instant with a time zone (RFC 3339), such as 2025-08-06T12:00:00Z")

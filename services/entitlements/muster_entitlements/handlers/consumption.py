@@ -1,7 +1,6 @@
 """Checks and counts a use in one transaction, so that concurrent callers never use more than a hard quota."""
 
 import hashlib
-from dataclasses import replace
 
 from muster_entitlements.commands import ConsumeFeature
 from muster_entitlements.domain.adoption import bit_of
@@ -60,7 +59,7 @@ async def consume_feature(uow: UnitOfWork, command: ConsumeFeature) -> Consumpti
         used=command.amount,
         granted=command.amount if given else 0,
     )
-    own = replace(whole, subject_ref=command.subject_ref, days=bit_of(uow.now.astimezone(zone)))
+    own = whole._replace(subject_ref=command.subject_ref, days=bit_of(uow.now.astimezone(zone)))
     totals = {each.subject_ref: each for each in await usage.add_to_sums(uow.connection, [own, whole], least=0)}
     await count_days(uow, [each for each in totals.values() if each.fresh_days], {command.agency_id: zone})
     total = totals[command.subject_ref if quota is None else whose(quota, command.subject_ref)]
@@ -72,7 +71,7 @@ async def consume_feature(uow: UnitOfWork, command: ConsumeFeature) -> Consumpti
         resets_at=period.ends_at,
     )
     if quota is not None:
-        before = replace(total, used=total.used - command.amount)
+        before = total._replace(used=total.used - command.amount)
         reply = _with_quota(reply, quota, await _charge(uow, Charge(quota, before, command.amount, uow.now)))
     if question.used_on != uow.now.date():
         await record_use(uow, command.agency_id, command.subject_ref, "ConsumeFeature")

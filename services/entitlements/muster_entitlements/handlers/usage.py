@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from muster_contracts.entitlements import QuotaScope
 from muster_entitlements.domain.adoption import bit_of
 from muster_entitlements.domain.catalog import MOST_EXACT, Catalog, Quota
 from muster_entitlements.domain.meters import Meter, Terms
-from muster_entitlements.domain.quotas import WHOLE_AGENCY, Charge, Sum, least_told, whose
+from muster_entitlements.domain.quotas import WHOLE_AGENCY, Charge, Sum, least_told
 from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.domain.usage import OLDEST, Use, check_open, check_time, read_use
 from muster_entitlements.handlers.adoption import count_days
@@ -64,11 +65,15 @@ class _Addition:
     charged: int = 0
     last: datetime | None = None
 
-    def charge(self, quota: Quota, amount: int, at: datetime) -> None:
-        """Let the quota pay for further uses."""
-        self.quota = quota
-        self.charged += amount
-        self.last = at if self.last is None else max(self.last, at)
+    def add(self, amount: int, at: datetime, quota: Quota | None, *, given: bool) -> None:
+        """Add uses, the last at an instant, for which a quota pays, a grant, or neither."""
+        self.used += amount
+        if given:
+            self.given += amount
+        if quota is not None:
+            self.quota = quota
+            self.charged += amount
+            self.last = at if self.last is None else max(self.last, at)
 
 
 async def count_uses(uow: UnitOfWork, uses: Mapping[int, Use]) -> Tally:
@@ -144,33 +149,40 @@ async def _record_days(uow: UnitOfWork, new: Sequence[_Metered]) -> None:
 
 async def _add(uow: UnitOfWork, new: Sequence[_Metered], zones: Mapping[str, ZoneInfo]) -> None:
     """Add the uses to the sums of their subjects and agencies; then see to quotas and adoption."""
-    additions: dict[Counter, _Addition] = {}
-    for _, use, (period, quota, given), day in new:
-        for subject_ref in (use.subject_ref, WHOLE_AGENCY):
-            counter = use.agency_id, use.feature, subject_ref, period.starts_at
-            addition = additions.get(counter)
-            if addition is None:
-                additions[counter] = addition = _Addition(period.ends_at)
-            addition.used += use.amount
-            addition.days |= day
-            if given:
-                addition.given += use.amount
-            if quota is not None and subject_ref == whose(quota, use.subject_ref):
-                addition.charge(quota, use.amount, use.at)
-    sums = [
-        Sum(*counter, each.ends_at, each.used, each.given, days=each.days if counter[2] else 0)
-        for counter, each in additions.items()
-    ]
+    additions = _additions(new)
+    sums = [Sum(*counter, each.ends_at, each.used, each.given, days=each.days) for counter, each in additions.items()]
     least, charges, fresh = _least_told(additions), [], []
     for total in await usage.add_to_sums(uow.connection, sums, least):
         addition = additions[total.agency_id, total.feature, total.subject_ref, total.starts_at]
         if addition.quota is not None and addition.last is not None and total.used - total.granted >= least:
-            before = replace(total, used=total.used - addition.charged)
+            before = total._replace(used=total.used - addition.charged)
             charges.append(Charge(addition.quota, before, addition.charged, addition.last))
         if total.fresh_days:
             fresh.append(total)
     await count_days(uow, fresh, zones)
     await charge_quotas(uow, charges)
+
+
+def _additions(new: Sequence[_Metered]) -> dict[Counter, _Addition]:
+    """What the uses add to the sums of their people and agencies."""
+    alike: dict[tuple[str, str, int], list[_Metered]] = {}  # most have the very same terms
+    for each in new:
+        alike.setdefault((each.use.agency_id, each.use.feature, id(each.terms)), []).append(each)
+    additions: dict[Counter, _Addition] = {}
+    for (agency_id, feature, _), uses in alike.items():
+        period, quota, given = uses[0].terms
+        per_seat = quota if quota is not None and quota.per is QuotaScope.SEAT else None
+        for _, use, _, day in uses:
+            counter = agency_id, feature, use.subject_ref, period.starts_at
+            addition = additions.get(counter)
+            if addition is None:
+                additions[counter] = addition = _Addition(period.ends_at)
+            addition.add(use.amount, use.at, per_seat, given=given)
+            addition.days |= day
+        whole = additions.setdefault((agency_id, feature, WHOLE_AGENCY, period.starts_at), _Addition(period.ends_at))
+        amount, last = sum(each.use.amount for each in uses), max(each.use.at for each in uses)
+        whole.add(amount, last, None if per_seat else quota, given=given)
+    return additions
 
 
 def _least_told(additions: Mapping[Counter, _Addition]) -> int:

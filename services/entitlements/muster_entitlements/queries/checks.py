@@ -211,7 +211,7 @@ async def _find_register(
         windows=windows,
         seats=await find_states(connection, pool.agency_id, people),
         grants=await list_standing(connection, pool.agency_id, people, now),
-        begun=await find_begun(connection, pool.agency_id, people) if of_seats else {},
+        begun=(await find_begun(connection, {pool.agency_id: people}))[pool.agency_id] if of_seats else {},
     )
 
 

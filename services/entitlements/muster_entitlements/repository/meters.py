@@ -42,13 +42,17 @@ async def find_meters(
     grants: defaultdict[str, defaultdict[tuple[str, str | None], list[Grant]]] = defaultdict(lambda: defaultdict(list))
     for grant in await list_overlapping(connection, people, since):
         grants[grant.agency_id][grant.feature, grant.subject_ref].append(grant)
+    of_seats = {
+        agency_id for agency_id, own in windows.items() if any(each.seat_trial is not None for each in own.values())
+    }
+    begun = await find_begun(connection, {agency_id: people[agency_id] for agency_id in of_seats}) if of_seats else {}
     meters = {}
     for agency_id, zone in zones.items():
         own = windows[agency_id]
         features = {key: _feature_of(window, versions) for key, window in own.items()}
-        of_seats = any(window.seat_trial is not None for window in own.values())
-        begun = await find_begun(connection, agency_id, people[agency_id]) if of_seats else {}
-        meters[agency_id] = Meter(zone, own, {**catalog.features, **features}, grants[agency_id], begun)
+        meters[agency_id] = Meter(
+            zone, own, {**catalog.features, **features}, grants[agency_id], begun.get(agency_id, {})
+        )
     return meters
 
 

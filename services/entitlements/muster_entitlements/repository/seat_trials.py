@@ -4,7 +4,8 @@ A trial begins with a seat's first activation. It stays the seat's through a tra
 revocation.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -141,21 +142,26 @@ async def count_begun(connection: Connection, agency_id: str, since: datetime, b
     return count
 
 
-async def find_begun(connection: Connection, agency_id: str, subject_refs: Iterable[str]) -> dict[str, datetime]:
-    """When the trials of the seats that these people hold began, by subject; without those that have not."""
+async def find_begun(
+    connection: Connection, people: Mapping[str, Collection[str]]
+) -> defaultdict[str, dict[str, datetime]]:
+    """When the trials of the seats that these people hold began, by agency and subject; without those that have not."""
     rows = await connection.fetch(
         """
-        select subject_ref, coalesce(trial_began_at, activated_at) as began_at
-        from seat
-        where
-            agency_id = $1 and subject_ref = any(string_to_array($2, E'\n')) and state <> 'revoked'
-            and coalesce(trial_began_at, activated_at) is not null
-            and generation = (select generation from pool where agency_id = $1)
+        select s.agency_id, s.subject_ref, coalesce(s.trial_began_at, s.activated_at) as began_at
+        from unnest($1::text[], $2::text[]) as u (agency_id, subject_ref)
+        join pool as p on p.agency_id = u.agency_id
+        join seat as s
+            on s.agency_id = u.agency_id and s.subject_ref = u.subject_ref and s.generation = p.generation
+        where s.state <> 'revoked' and coalesce(s.trial_began_at, s.activated_at) is not null
         """,
-        agency_id,
-        "\n".join(subject_refs),
+        [agency_id for agency_id, subject_refs in people.items() for _ in subject_refs],
+        [subject_ref for subject_refs in people.values() for subject_ref in subject_refs],
     )
-    return {row["subject_ref"]: row["began_at"] for row in rows}
+    begun: defaultdict[str, dict[str, datetime]] = defaultdict(dict)
+    for row in rows:
+        begun[row["agency_id"]][row["subject_ref"]] = row["began_at"]
+    return begun
 
 
 async def save_activated(connection: Connection, seat: Seat, now: datetime) -> tuple[datetime, bool]:

@@ -10,6 +10,7 @@ They are counted in their order once the lock can be had, and so is what comes a
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 
 import asyncpg
 import structlog
@@ -32,6 +33,7 @@ from muster_runtime.messaging.lease import Lease
 from muster_runtime.messaging.parking import printable
 from muster_runtime.messaging.topic_log import Record
 from muster_runtime.observability.telemetry import describe
+from muster_runtime.pacing import Pace
 from muster_runtime.service import Runtime, Worker
 
 BATCH_RECORDS = 2_000
@@ -48,7 +50,32 @@ _DUTY = "usage-intake"
 
 _log = structlog.get_logger(__name__)
 
-Batch = Mapping[TopicPartition, list[Record]]
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records, and by their place the uses that they say, or why they say none.
+
+    `after` is where each partition goes on.
+    """
+
+    records: Sequence[Record | StoredRecord]
+    after: Mapping[TopicPartition, int] = field(default_factory=dict)
+    uses: dict[int, Use] = field(default_factory=dict)
+    parked: dict[int, InvalidInput] = field(default_factory=dict)
+
+    @classmethod
+    async def read(
+        cls, records: Sequence[Record | StoredRecord], after: Mapping[TopicPartition, int] | None = None
+    ) -> "Batch":
+        """Read what records say, while others have their turns."""
+        batch, pace = cls(records, after or {}), Pace()
+        for place, record in enumerate(records):
+            try:
+                batch.uses[place] = read_record(record.headers, record.value)
+            except InvalidInput as refusal:
+                batch.parked[place] = refusal
+            await pace.keep()
+        return batch
 
 
 class _OffsetsMoved(RetryableError):
@@ -89,13 +116,20 @@ class UsageIntake:
             await self._lease.release()
 
     async def _read(self) -> None:
+        """Count batch after batch, each while the next one is fetched and read."""
         async with self._opened() as consumer:
-            while await self._lease.take():
-                batch = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH_RECORDS)
-                if batch:
-                    async with self._lease.renewed():
-                        await self.count(batch)
-                await self.count_deferred()
+            following = asyncio.create_task(_fetch(consumer))
+            try:
+                while await self._lease.take():
+                    batch = await following
+                    following = asyncio.create_task(_fetch(consumer))
+                    if batch.records:
+                        async with self._lease.renewed():
+                            await self.count(batch)
+                    await self.count_deferred()
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[AIOKafkaConsumer]:
@@ -125,39 +159,30 @@ class UsageIntake:
 
     async def count(self, batch: Batch) -> None:
         """Count a batch. Raises what is retryable, after which the client must be opened again."""
-        records = [record for part in batch.values() for record in part]
-        uses, parked = _read(records)
         try:
-            await self._count(batch, records, uses, parked)
+            await self._count(batch)
         except asyncpg.LockNotAvailableError:
-            agencies = {use.agency_id for use in uses.values()} - self._waited_for.keys()
+            agencies = {use.agency_id for use in batch.uses.values()} - self._waited_for.keys()
             async with self._runtime.database.connection() as connection:
                 held = agencies - await locks.free(connection, agencies)
             if not held:
                 raise
             self._waited_for |= dict.fromkeys(sorted(held))
-            await self._count(batch, records, uses, parked)
+            await self._count(batch)
 
-    async def _count(
-        self,
-        batch: Batch,
-        records: Sequence[Record],
-        uses: Mapping[int, Use],
-        parked: Mapping[int, InvalidInput],
-    ) -> None:
+    async def _count(self, batch: Batch) -> None:
         """Count what can be, and defer the records of agencies whose locks are waited for."""
-        waiting = {place: use.agency_id for place, use in uses.items() if use.agency_id in self._waited_for}
-        counted = {place: use for place, use in uses.items() if place not in waiting}
-        after = {partition: part[-1].offset + 1 for partition, part in batch.items()}
-        moves = {(FeatureUsed.topic, p.partition): (self._next[p], offset) for p, offset in after.items()}
+        waiting = {place: use.agency_id for place, use in batch.uses.items() if use.agency_id in self._waited_for}
+        counted = {place: use for place, use in batch.uses.items() if place not in waiting}
+        moves = {(FeatureUsed.topic, p.partition): (self._next[p], offset) for p, offset in batch.after.items()}
         async with self._write({use.agency_id for use in counted.values()} or {EVERY_AGENCY}) as uow:
             if not await usage_intake.save_offsets(uow.connection, moves):
                 raise _OffsetsMoved(f"the usage topic was read further, or the database has gone back: {moves}")
-            await _count_or_park(uow, records, counted, parked)
+            await _count_or_park(uow, batch, counted)
             if waiting:
-                deferred = [(_stored(records[place]), agency_id) for place, agency_id in sorted(waiting.items())]
+                deferred = [(_stored(batch.records[place]), agency_id) for place, agency_id in waiting.items()]
                 await usage_intake.add_deferred(uow.connection, deferred, uow.now)
-        self._next |= after
+        self._next |= batch.after
         if waiting:
             _log.info("usage_deferred", records=len(waiting), agencies=sorted(set(waiting.values())))
 
@@ -171,8 +196,8 @@ class UsageIntake:
         with suppress(asyncpg.LockNotAvailableError):
             async with self._write({agency_id}) as uow:
                 records = await usage_intake.take_deferred(uow.connection, agency_id, BATCH_RECORDS)
-                uses, parked = _read(records)
-                await _count_or_park(uow, records, uses, parked)
+                batch = await Batch.read(records)
+                await _count_or_park(uow, batch, batch.uses)
             if len(records) < BATCH_RECORDS:
                 del self._waited_for[agency_id]
 
@@ -184,30 +209,21 @@ class UsageIntake:
             yield uow
 
 
-async def _count_or_park(
-    uow: UnitOfWork,
-    records: Sequence[Record | StoredRecord],
-    uses: Mapping[int, Use],
-    parked: Mapping[int, InvalidInput],
-) -> None:
+async def _fetch(consumer: AIOKafkaConsumer) -> Batch:
+    """The next batch, which is empty if nothing comes."""
+    parts = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH_RECORDS)
+    after = {partition: part[-1].offset + 1 for partition, part in parts.items()}
+    return await Batch.read([record for part in parts.values() for record in part], after)
+
+
+async def _count_or_park(uow: UnitOfWork, batch: Batch, uses: Mapping[int, Use]) -> None:
+    """Count these uses of a batch; park those that are refused, and the records that say none."""
     tally = await count_uses(uow, uses)
-    refused = {**parked, **tally.refused}
+    refused = {**batch.parked, **tally.refused}
     if refused:
-        reasons = [(_stored(records[place]), printable(refused[place].detail)) for place in sorted(refused)]
+        reasons = [(_stored(batch.records[place]), printable(refused[place].detail)) for place in sorted(refused)]
         await usage_intake.add_parked(uow.connection, reasons, uow.now)
         _log.warning("usage_parked", records=len(refused))
-
-
-def _read(records: Sequence[Record | StoredRecord]) -> tuple[dict[int, Use], dict[int, InvalidInput]]:
-    """The uses that records say, by their place, and why others say none."""
-    uses: dict[int, Use] = {}
-    parked: dict[int, InvalidInput] = {}
-    for place, record in enumerate(records):
-        try:
-            uses[place] = read_record(record.headers, record.value)
-        except InvalidInput as refusal:
-            parked[place] = refusal
-    return uses, parked
 
 
 def _stored(record: Record | StoredRecord) -> StoredRecord:
