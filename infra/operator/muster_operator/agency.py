@@ -15,12 +15,13 @@ from muster_operator.service import agency_path
 from muster_operator.target import Target, on_target
 from muster_runtime.clock import SystemClock
 
-app = group("List, show, enroll, authorize, and withdraw agencies.")
+app = group("List, show, enroll, authorize, and withdraw agencies; accept the data-use terms.")
 
 _SERVICE = "enrollment"
 
 Agency = Annotated[str, typer.Argument(help="The agency's ID, such as NASA.")]
-_INSTANT = typer.Option(metavar="INSTANT", help="With its offset, such as 2025-10-05T00:00:00Z.")
+_FROM = typer.Option(metavar="INSTANT", help="The start with its offset, such as 2025-10-05T00:00:00Z.")
+_UNTIL = typer.Option(metavar="INSTANT", help="The exclusive end with its offset, such as 2026-10-05T00:00:00Z.")
 
 
 @app.command("list")
@@ -85,8 +86,8 @@ async def authorize(
     target: Target,
     agency: Agency,
     number: Annotated[str, typer.Option(help="The authorization's number.")],
-    valid_from: Annotated[str, _INSTANT],
-    valid_until: Annotated[str, _INSTANT],
+    valid_from: Annotated[str, _FROM],
+    valid_until: Annotated[str, _UNTIL],
     issuer: Annotated[str, typer.Option(help="Who issued it.")] = "GSA",
     product: Annotated[str, typer.Option(help="What it is for.")] = "frontier-assistant",
 ) -> Answer:

@@ -88,7 +88,7 @@ CATALOG = Catalog(
         Command(
             "agency",
             "muster_operator.agency:app",
-            "List, show, enroll, authorize, and withdraw agencies.",
+            "List, show, enroll, authorize, and withdraw agencies; accept the data-use terms.",
         ),
         Command(
             "catalog",
@@ -98,12 +98,12 @@ CATALOG = Catalog(
         Command(
             "windows",
             "muster_operator.windows:app",
-            "Show an agency's feature windows; extend, end, and move a trial.",
+            "Show an agency's feature windows; extend a trial, end it, or correct its start.",
         ),
         Command(
             "grants",
             "muster_operator.grants:app",
-            "List, add, and revoke grants: features for an agency or a person beside its windows.",
+            "List, add, and revoke grants: features for an agency or one person, in addition to its windows.",
         ),
         Command(
             "proposals",

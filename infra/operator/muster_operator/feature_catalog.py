@@ -24,7 +24,7 @@ _SERVICE = "entitlements"
 
 
 class Rule(StrEnum):
-    """How a version reaches agencies that are enrolled already."""
+    """How a version reaches agencies that are already enrolled."""
 
     NOW = "now"
     NEXT_TERM = "next-term"
@@ -35,14 +35,14 @@ File = Annotated[
     Path, typer.Argument(exists=True, dir_okay=False, help="The whole catalog in TOML: a table for each feature.")
 ]
 RuleOption = Annotated[
-    Rule, typer.Option("--rule", help="How it reaches agencies that are enrolled: at once, next term, or not at all.")
+    Rule, typer.Option("--rule", help="When enrolled agencies get it: now, with their next term, or not at all.")
 ]
 
 
 @app.command()
 @on_target()
 async def show(target: Target) -> Answer:
-    """Show the newest published version."""
+    """Show the newest published version, and how many agencies do not have it yet."""
     async with target.service(_SERVICE, "read") as service:
         version = await service.get("/v1/catalog")
     rows = [
@@ -54,7 +54,7 @@ async def show(target: Target) -> Answer:
         )
         for feature in version["features"]
     ]
-    heading = f"Version {version['number']}; {version['agencies_left']} agencies are still to get it"
+    heading = f"Version {version['number']}; {version['agencies_left']} agencies do not have it yet"
     return Answer(version, Group(heading, "", table(("feature", "open", "for", "then"), rows)))
 
 
@@ -72,7 +72,7 @@ async def draft(target: Target) -> Answer:
 @app.command()
 @on_target()
 async def plan(target: Target, file: File, rule: RuleOption) -> Answer:
-    """Show who would gain and who would lose if a file were published now. Nothing changes."""
+    """Show who would gain and who would lose if a file were published now. Change nothing."""
     features = await asyncio.to_thread(_features, file)
     async with target.service(_SERVICE, "operate") as service:
         planned = await _plan(service, rule.value, features)
@@ -82,7 +82,7 @@ async def plan(target: Target, file: File, rule: RuleOption) -> Answer:
 @app.command()
 @on_target()
 async def apply(target: Target, file: File, rule: RuleOption) -> Answer:
-    """Propose a file as the next version, unless it is the present one. Another person's approval publishes it."""
+    """Propose a file as the next version, unless it equals the present one. Another person must approve it."""
     features = await asyncio.to_thread(_features, file)
     async with target.service(_SERVICE, "operate", "read") as service:
         planned = await _plan(service, rule.value, features)
@@ -102,7 +102,7 @@ async def _plan(service: Service, rule: str, features: list[dict[str, Any]]) -> 
 
 def _shown(planned: dict[str, Any]) -> Any:
     if not planned["features"]:
-        return "It is the same as the present version."
+        return "It equals the present version."
     rows = [
         (
             escape(feature["feature"]),
@@ -120,7 +120,7 @@ def _features(file: Path) -> list[dict[str, Any]]:
     try:
         tables = tomllib.loads(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadInput(f"{file}: is no TOML in UTF-8: {error}") from None
+        raise BadInput(f"{file}: is not TOML in UTF-8: {error}") from None
     for key, stated in tables.items():
         if not isinstance(stated, dict):
             raise BadInput(f"{file}: {key} = {stated!r}: must be a table, as in [{key}]")

@@ -1,4 +1,4 @@
-"""`muster grants`: features that an agency or a person has beside the windows."""
+"""`muster grants`: features that an agency or a person has in addition to the windows."""
 
 from enum import StrEnum
 from typing import Annotated, Any
@@ -13,12 +13,15 @@ from muster_operator.parked import Agency
 from muster_operator.service import agency_path
 from muster_operator.target import Target, on_target
 
-app = group("List, add, and revoke grants: features for an agency or a person beside its windows.")
+app = group("List, add, and revoke grants: features for an agency or one person, in addition to its windows.")
 
 _SERVICE = "entitlements"
 
-Reason = Annotated[str, typer.Option("--reason", help="Every subscriber receives it: do not name a person.")]
-_INSTANT = typer.Option(metavar="INSTANT", help="With its offset, such as 2025-10-05T00:00:00Z.")
+Reason = Annotated[
+    str, typer.Option("--reason", help="The reason. Every subscriber receives it: do not name a person.")
+]
+_STARTS = typer.Option(metavar="INSTANT", help="The start with its offset, such as 2025-10-05T00:00:00Z. Default: now.")
+_ENDS = typer.Option(metavar="INSTANT", help="The exclusive end with its offset. Default: until it is revoked.")
 
 
 class Mode(StrEnum):
@@ -31,7 +34,7 @@ class Mode(StrEnum):
 @app.command("list")
 @on_target()
 async def list_(target: Target, agency: Agency) -> Answer:
-    """List an agency's grants, also those that are over, oldest first."""
+    """List an agency's grants, including those that are over, oldest first."""
     async with target.service(_SERVICE, "read") as service:
         items = [item async for item in service.items(_path(agency))]
     rows = [
@@ -61,11 +64,11 @@ async def add(
     subject: Annotated[
         str | None, typer.Option(help="A person's address or subject reference. Default: every seat of the agency.")
     ] = None,
-    mode: Annotated[Mode, typer.Option(help="How the feature is open.")] = Mode.UNLIMITED,
-    starts_at: Annotated[str | None, _INSTANT] = None,
-    ends_at: Annotated[str | None, _INSTANT] = None,
+    mode: Annotated[Mode, typer.Option(help="Without a limit, or within the catalog's quota.")] = Mode.UNLIMITED,
+    starts_at: Annotated[str | None, _STARTS] = None,
+    ends_at: Annotated[str | None, _ENDS] = None,
 ) -> Answer:
-    """Grant a feature to an agency or one person, from now or a start until an end or its revocation."""
+    """Grant a feature to an agency or one person."""
     stated: dict[str, Any] = {"subject": subject, "starts_at": starts_at, "ends_at": ends_at}
     given = {name: value for name, value in stated.items() if value is not None}
     async with target.service(_SERVICE, "operate") as service:

@@ -21,7 +21,7 @@ from muster_operator.target import Target, on_target
 app = group("Show, replay, and discard parked streams: those with an event that could not be applied.")
 
 Topic = Annotated[str, typer.Argument(help="The topic, such as muster.enrollment.agency.")]
-Agency = Annotated[str, typer.Argument(help="The agency's ID.")]
+Agency = Annotated[str, typer.Argument(help="The agency's ID, such as NASA.")]
 Reason = Annotated[str, typer.Option("--reason", help="The reason; the audit trail keeps it.")]
 
 
@@ -91,7 +91,10 @@ async def replay(
     every: Annotated[bool, typer.Option("--all", help="Replay every parked stream.")] = False,
     service: ServiceOption = None,
 ) -> Answer:
-    """Apply the waiting records of one stream, one agency, or all, in order. Exit status 1 if one stays parked."""
+    """Apply the waiting records of one stream, one agency, or all, in order.
+
+    The exit status is 1 if one stays parked.
+    """
     if sum((topic is not None and agency is not None, every_of is not None, every)) != 1:
         raise BadInput("give either a topic and an agency, or --agency, or --all")
     async with target.services(service) as services:

@@ -24,7 +24,7 @@ PATH = "/v1/proposals"
 
 
 class State(StrEnum):
-    """What has become of a proposal."""
+    """The state of a proposal."""
 
     PENDING = "pending"
     APPROVED = "approved"
@@ -39,10 +39,10 @@ ProposalId = Annotated[str, typer.Argument(help="The proposal's ID, as `list` pr
 @on_target()
 async def list_(
     target: Target,
-    state: Annotated[State, typer.Option("--state", help="What has become of them.")] = State.PENDING,
+    state: Annotated[State, typer.Option("--state", help="Only proposals in this state.")] = State.PENDING,
     service: ServiceOption = None,
 ) -> Answer:
-    """List the proposals that wait, or those with another state, oldest first."""
+    """List the proposals that wait for a second person, or those in another state, oldest first."""
     async with target.services(service, scopes=_scopes(target, "read")) as services:
         found = await every_item(services, PATH, state=state.value)
     fields = ("proposal_id", "agency_id", "path", "proposed_by", "proposed_at", "expires_at")
@@ -57,11 +57,11 @@ async def list_(
 @app.command()
 @on_target()
 async def show(target: Target, proposal: ProposalId, service: ServiceOption = None) -> Answer:
-    """Show a proposal with its request's body."""
+    """Show a proposal and the body of its request."""
     async with target.services(service, scopes=_scopes(target, "read")) as services:
         each, found = await _find(services, proposal)
     about = facts({name: value for name, value in found.items() if name != "body"})
-    body = JSON.from_data(found["body"]) if found["body"] is not None else "It has no body, or has it no longer."
+    body = JSON.from_data(found["body"]) if found["body"] is not None else "It has no body, or the body was deleted."
     return Answer({"service": each.name, **found}, Group(about, "", body))
 
 
@@ -72,14 +72,14 @@ async def approve(target: Target, proposal: ProposalId, service: ServiceOption =
     async with target.services(service, scopes=_scopes(target, "read", "operate")) as services:
         each, found = await _find(services, proposal)
         reply = await each.post(f"{_path(proposal)}/approval")
-    said = f"{each.name}: {proposal} is approved, and done: {found['route'].partition(' ')[0]} {found['path']}"
+    said = f"{each.name}: {proposal} is approved and done: {found['route'].partition(' ')[0]} {found['path']}"
     return Answer(reply, escape(said))
 
 
 @app.command()
 @on_target()
 async def reject(target: Target, proposal: ProposalId, reason: Reason, service: ServiceOption = None) -> Answer:
-    """Reject a proposal; the one who made it may, too."""
+    """Reject a proposal, your own or another person's."""
     async with target.services(service, scopes=_scopes(target, "read", "operate")) as services:
         each, _ = await _find(services, proposal)
         reply = await each.post(f"{_path(proposal)}/rejection", {"reason": reason})

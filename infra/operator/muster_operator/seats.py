@@ -59,7 +59,10 @@ async def import_(
         Path | None, typer.Option("--results", help="Write the result of each row to this CSV file.")
     ] = None,
 ) -> Answer:
-    """Assign a seat to each person in a file. Importing it again changes nothing. Exit status 1 if a row is refused."""
+    """Assign a seat to each person in a file. Importing it again changes nothing.
+
+    The exit status is 1 if a row is refused.
+    """
     url = target.url(_SERVICE)
     bearer = Bearer(target.credential("entitlements:read", "entitlements:write"))
     async with httpx.AsyncClient(base_url=url, auth=bearer, timeout=60.0, trust_env=False) as http:

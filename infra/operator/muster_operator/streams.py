@@ -129,7 +129,11 @@ async def raise_epoch(target: Target, service: Restored, reason: Reason) -> Answ
 
 @app.command()
 @on_target()
-async def rewind(target: Target, service: Restored, reason: Reason) -> Answer:
+async def rewind(
+    target: Target,
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="The service that reads its topics again.")],
+    reason: Reason,
+) -> Answer:
     """Make a service read its topics again from the beginning. It skips what it has already applied.
 
     Run the service with its operator routes only: Kafka refuses while any process of the service consumes.
@@ -146,8 +150,8 @@ async def pass_record(
     target: Target,
     service: Annotated[str, typer.Argument(help="The service that the record blocks.")],
     topic: Topic,
-    partition: Annotated[int, typer.Argument(min=0, help="As the readiness check shows it: topic[partition]@offset.")],
-    offset: Annotated[int, typer.Argument(min=0)],
+    partition: Annotated[int, typer.Argument(min=0, help="As readiness shows it: topic[partition]@offset.")],
+    offset: Annotated[int, typer.Argument(min=0, help="The offset, as readiness shows it.")],
     reason: Reason,
     through: Annotated[
         int | None, typer.Option(min=0, help="The last offset, if more than this record is damaged.")

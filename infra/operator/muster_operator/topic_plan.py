@@ -235,7 +235,8 @@ async def apply_plan(
 ) -> Answer:
     """Create missing topics, correct their settings, and print the ACLs that services need; with --acls, add them.
 
-    It never adds partitions or replicas to a live topic, and never deletes one. Exit status 1 if differences remain.
+    It never adds partitions or replicas to a live topic, and never deletes one. The exit status is 1 if differences
+    remain.
     """
     if prune and not acls:
         raise BadInput("--prune needs --acls")

@@ -15,22 +15,22 @@ from muster_operator.proposals import is_proposal, waiting
 from muster_operator.service import Service, agency_path
 from muster_operator.target import Target, on_target
 
-app = group("Show an agency's feature windows; extend, end, and move a trial.")
+app = group("Show an agency's feature windows; extend a trial, end it, or correct its start.")
 
 _SERVICE = "entitlements"
 
 Feature = Annotated[str, typer.Argument(help="The feature, as `show` prints it.")]
 EndsOn = Annotated[
     str | None,
-    typer.Option(metavar="DAY", help="Its last day in the agency's time zone, such as 2025-11-03."),
+    typer.Option(metavar="DAY", help="The trial's last day in the agency's time zone, such as 2025-11-03."),
 ]
 EndsAt = Annotated[
     str | None,
-    typer.Option(metavar="INSTANT", help="Its end with the offset, such as 2025-11-04T05:00:00Z."),
+    typer.Option(metavar="INSTANT", help="Its exclusive end with the offset, such as 2025-11-04T05:00:00Z."),
 ]
 StartsOn = Annotated[
     str | None,
-    typer.Option(metavar="DAY", help="Its first day in the agency's time zone, such as 2025-08-20."),
+    typer.Option(metavar="DAY", help="The trial's first day in the agency's time zone, such as 2025-08-20."),
 ]
 StartsAt = Annotated[
     str | None,
@@ -77,7 +77,7 @@ async def end(
     ends_at: EndsAt = None,
     preview: Preview = False,
 ) -> Answer:
-    """End a trial early; without a day or an instant, now."""
+    """End a trial early, by default now."""
     body = {"reason": reason, **(_either("ends", ends_on, ends_at) if ends_on or ends_at else {})}
     return await _decide(target, agency, feature, "end", body, preview=preview)
 
@@ -93,7 +93,7 @@ async def correct(
     starts_at: StartsAt = None,
     preview: Preview = False,
 ) -> Answer:
-    """Correct the start of a trial; its length stays. Another person must approve it."""
+    """Correct the start of a trial, and keep its length. Another person must approve it."""
     body = {"reason": reason, **_either("starts", starts_on, starts_at)}
     return await _decide(target, agency, feature, "start", body, preview=preview)
 

@@ -60,7 +60,7 @@ anchor_at = 2025-09-01T00:00:00Z
             refused = await muster("catalog", "plan", str(file), "--rule", "now")
             assert (refused.exit_code, len(refused.stderr.splitlines())) == (4, 1)
             assert "monthly_quota_after is required" in refused.stderr
-            for broken, named in (("rule = 'now'\n", "rule = 'now'"), ("[pilot\n", "is no TOML")):
+            for broken, named in (("rule = 'now'\n", "rule = 'now'"), ("[pilot\n", "is not TOML")):
                 file.write_text(broken)
                 bad = await muster("catalog", "apply", str(file), "--rule", "now")
                 assert (bad.exit_code, named in bad.stderr, len(bad.stderr.splitlines())) == (2, True, 1), bad.stderr
