@@ -96,7 +96,7 @@ async def add(
         typer.Option(help="An event type with its major version, such as muster.billing.TermStarted.v1. Repeatable."),
     ] = None,
     produces: Annotated[
-        list[str] | None, typer.Option(help="A topic that it owns by contract and writes to. Repeatable.")
+        list[str] | None, typer.Option(help="A topic that it writes to, such as muster.entitlements.usage. Repeatable.")
     ] = None,
     classification: Annotated[
         str | None, typer.Option(help="restricted, if it reads a restricted topic. Default: public.")
