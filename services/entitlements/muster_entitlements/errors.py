@@ -97,17 +97,19 @@ class WindowOver(Conflict):
     title = "The window is over"
 
     def __init__(self, window_id: str, ends_at: datetime) -> None:
-        super().__init__(f"window {window_id} ended at {ends_at.isoformat()}; only an open one can be changed")
+        super().__init__(
+            f"window {window_id} ended at {ends_at.isoformat()}; only a trial that has not ended can be changed"
+        )
 
 
 class WindowExtendedAlready(Conflict):
     """A window can be extended once."""
 
     slug = "window-extended-already"
-    title = "The window was extended already"
+    title = "The window has already been extended"
 
     def __init__(self, window_id: str) -> None:
-        super().__init__(f"window {window_id} was extended already; a window can be extended once")
+        super().__init__(f"window {window_id} has already been extended; a window can be extended only once")
 
 
 class CapBelowUse(Conflict):
@@ -138,8 +140,8 @@ class QuotaUsedUp(Conflict):
 
     def __init__(self, limit: int, used: int, remaining: int, amount: int, resets_at: datetime) -> None:
         super().__init__(
-            f"amount: {amount} is more than the {remaining} uses that are left of a quota of {limit} until "
-            f"{resets_at.isoformat()}",
+            f"amount: must be at most {remaining}, what is left of the quota of {limit} until {resets_at.isoformat()}; "
+            f"got {amount}",
             reason="quota_used_up",
             limit=limit,
             used=used,
@@ -220,7 +222,7 @@ class CatalogDraftMissing(NotFound):
     title = "The catalog has no draft"
 
     def __init__(self) -> None:
-        super().__init__("the catalog has no draft; save one")
+        super().__init__("the catalog has no draft; save one with PUT /v1/catalog/draft")
 
 
 class GrantUnknown(NotFound):
@@ -234,14 +236,15 @@ class GrantUnknown(NotFound):
 
 
 class GrantOverlaps(Conflict):
-    """The agency or the person has a grant of the feature for a part of the time."""
+    """The agency or the person already has a grant of the feature for part of that time."""
 
     slug = "grant-overlaps"
     title = "Another grant overlaps"
 
     def __init__(self, grant_id: str) -> None:
         super().__init__(
-            f"starts_at, ends_at: grant {grant_id} of the same feature overlaps; revoke it first", grant_id=grant_id
+            f"starts_at, ends_at: must not overlap grant {grant_id} of the same feature; revoke it first",
+            grant_id=grant_id,
         )
 
 
@@ -252,7 +255,9 @@ class GrantEnded(Conflict):
     title = "The grant is over"
 
     def __init__(self, grant_id: str, ended_at: datetime) -> None:
-        super().__init__(f"grant {grant_id} ended at {ended_at.isoformat()}")
+        super().__init__(
+            f"grant {grant_id} ended at {ended_at.isoformat()}; only a present or future grant can be revoked"
+        )
 
 
 class TermUnknown(PermanentError):

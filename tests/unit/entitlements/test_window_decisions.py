@@ -72,7 +72,7 @@ def test_a_trial_is_extended_once_within_the_term() -> None:
     with pytest.raises(WindowExtendedAlready):
         extend(extended, POOL, NOW, End(at=END))
     for at in (TRIAL_END, END + DAY):
-        with pytest.raises(InvalidInput, match=r"ends_at: .* must be after the end of the window"):
+        with pytest.raises(InvalidInput, match=r"ends_at: .* must be after the window's end"):
             extend(TRIAL, POOL, NOW, End(at=at))
     with pytest.raises(InvalidInput, match="ends_on: '2025-10-04'"):
         extend(TRIAL, POOL, NOW, End(on=date(2025, 10, 4)))
@@ -93,7 +93,9 @@ def test_a_corrected_start_moves_the_end_with_it() -> None:
     there = correct_start(TRIAL, NEW_YORK, NOW, Start(on=date(2025, 8, 13)))
     assert there.starts_at == datetime(2025, 8, 13, 4, tzinfo=UTC)
     for at in (START, START - DAY, END):
-        with pytest.raises(InvalidInput, match=r"starts_at: .* must be another start, within the term"):
+        with pytest.raises(
+            InvalidInput, match=r"starts_at: .* must differ from the present start and be within the term"
+        ):
             correct_start(TRIAL, POOL, NOW, Start(at=at))
 
 

@@ -92,7 +92,7 @@ class NewFeatures:
         window = await self._window()
         request = {
             "ends_at": (datetime.fromisoformat(window["ends_at"]) + timedelta(days=30)).isoformat(),
-            "reason": "the pilot goes on",
+            "reason": "the pilot continues",
         }
         path = f"{self._path}/windows/{window['window_id']}/extension"
         preview = await self._program.ask("entitlements", f"{path}/preview", request)

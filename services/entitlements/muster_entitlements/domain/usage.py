@@ -52,7 +52,7 @@ class Use(NamedTuple):
 def read_use(event: object) -> Use:
     """The use that a CloudEvent says (CloudEvents 1.0.2, 2.4). Raises InvalidInput, which names the attribute."""
     if not isinstance(event, dict):
-        raise InvalidInput("event", event, "must be a CloudEvent, an object")
+        raise InvalidInput("event", event, "must be a CloudEvent: a JSON object")
     return _read(*map(event.get, ("data", *_ATTRIBUTES)))
 
 
@@ -89,7 +89,7 @@ def _read(data: object, version: object, source: object, name: object, type_: ob
         raise InvalidInput("data.amount", amount, f"must be a whole number from 1 to {MOST_USES}")
     subject = data.get("subject_ref")
     if not isinstance(subject, str) or not _SUBJECT_REF.fullmatch(subject):
-        raise InvalidInput("data.subject_ref", subject, "must be sub_ and 32 hexadecimal digits, and no address")
+        raise InvalidInput("data.subject_ref", subject, "must be sub_ and 32 hexadecimal digits, not an address")
     at = _instant(time)
     content = f"{agency_id}|{feature}|{subject}|{amount}|{at.timestamp()}"
     return Use(
@@ -108,7 +108,9 @@ def check_time(at: datetime, now: datetime) -> None:
     if at > now + TOLERATED_SKEW:
         raise InvalidInput("time", at.isoformat(), f"must not be in the future: now is {now.isoformat()}")
     if at < now - OLDEST:
-        raise InvalidInput("time", at.isoformat(), f"its period was closed {CLOSES_AFTER.days} days after its end")
+        raise InvalidInput(
+            "time", at.isoformat(), f"must be in a period that ended less than {CLOSES_AFTER.days} days ago"
+        )
 
 
 def check_open(at: datetime, ends_at: datetime, now: datetime) -> None:
@@ -117,7 +119,8 @@ def check_open(at: datetime, ends_at: datetime, now: datetime) -> None:
         raise InvalidInput(
             "time",
             at.isoformat(),
-            f"its period, which ended at {ends_at.isoformat()}, was closed {CLOSES_AFTER.days} days later",
+            f"must be in a period that ended less than {CLOSES_AFTER.days} days ago; its period ended at "
+            f"{ends_at.isoformat()}",
         )
 
 

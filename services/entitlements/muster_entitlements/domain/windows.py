@@ -159,7 +159,7 @@ def extend(window: Window, pool: Pool, now: datetime, end: End) -> Window:
         raise InvalidInput(
             "ends_at" if end.on is None else "ends_on",
             _text(end.on or end.at),
-            f"must be after the end of the window, {window.ends_at.isoformat()}, and not after that of the term, "
+            f"must be after the window's end, {window.ends_at.isoformat()}, and not after the term's end, "
             f"{pool.ends_at.isoformat()}",
         )
     return replace(window, ends_at=ends_at, extended=True, revision=window.revision + 1)
@@ -173,7 +173,7 @@ def end_early(window: Window, pool: Pool, now: datetime, end: End) -> Window:
         raise InvalidInput(
             "ends_at" if end.on is None else "ends_on",
             _text(end.on or end.at),
-            f"must not be in the past or before the window, and must be before its end, {window.ends_at.isoformat()}",
+            f"must be before the window's end, {window.ends_at.isoformat()}, not before its start, and not in the past",
         )
     return replace(window, ends_at=ends_at, ended_early=True, revision=window.revision + 1)
 
@@ -190,7 +190,8 @@ def correct_start(window: Window, pool: Pool, now: datetime, start: Start) -> Wi
         raise InvalidInput(
             "starts_at" if start.on is None else "starts_on",
             _text(start.on or start.at),
-            f"must be another start, within the term from {pool.starts_at.isoformat()} to {pool.ends_at.isoformat()}",
+            f"must differ from the present start and be within the term, from {pool.starts_at.isoformat()} to "
+            f"{pool.ends_at.isoformat()}",
         )
     return replace(window, starts_at=starts_at, ends_at=starts_at + length, revision=window.revision + 1)
 

@@ -28,7 +28,7 @@ async def grant_feature(uow: UnitOfWork, command: GrantFeature) -> GrantReply:
     if starts_at < uow.now:
         raise InvalidInput("starts_at", starts_at.isoformat(), "must not be in the past")
     if command.ends_at is not None and command.ends_at <= starts_at:
-        raise InvalidInput("ends_at", command.ends_at.isoformat(), "must be after the start")
+        raise InvalidInput("ends_at", command.ends_at.isoformat(), "must be after starts_at")
     grant = Grant(
         grant_id=new_id("grt", uow.now),
         agency_id=agency_id,

@@ -104,8 +104,9 @@ def _meter(
             raise InvalidInput("data.agency_id", use.agency_id, "must be an agency that has been enrolled")
         feature = meter.features.get(use.feature)
         if feature is None:
-            nearest = ", ".join(catalog.nearest(use.feature)) or "none"
-            raise InvalidInput("data.feature", use.feature, f"must be a feature of the catalog; the nearest: {nearest}")
+            nearest = catalog.nearest(use.feature)
+            hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
+            raise InvalidInput("data.feature", use.feature, f"must be a feature of the catalog{hint}")
         terms = meter.terms(feature, use.subject_ref, use.at)
         check_open(use.at, terms.period.ends_at, now)
     except InvalidInput as refusal:
@@ -130,7 +131,9 @@ async def _new(uow: UnitOfWork, metered: Sequence[_Metered], tally: Tally) -> li
                 tally.repeated += 1
             else:
                 tally.refused[each.place] = InvalidInput(
-                    "id", each.use.event.hex(), "was counted with other content: an event's source and ID are its own"
+                    "id",
+                    each.use.event.hex(),
+                    "must be new for its source: another event with this source and ID was counted",
                 )
     return new
 

@@ -33,7 +33,7 @@ class EmailSender:
         rule = rules().named(delivery.rule)
         recipients = await self._recipients(database, rule, delivery)
         if not recipients and rule.recipient == PERSON:
-            return Outcome(Verdict.FAILED, "the person has no seat any longer")
+            return Outcome(Verdict.FAILED, "the person no longer has a seat")
         if not recipients:
             return Outcome(Verdict.RETRY, f"the agency has no {delivery.recipient}")
         event = json.loads(delivery.payload)

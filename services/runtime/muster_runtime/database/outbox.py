@@ -174,5 +174,5 @@ def _payload(event: Event) -> bytes | None:
         return None
     payload = event.__pydantic_serializer__.to_json(event)
     if len(payload) > EVENT_BYTES:
-        raise InvalidInput(event.event_type, len(payload), f"an event has at most {EVENT_BYTES} bytes")
+        raise InvalidInput(event.event_type, len(payload), f"must be at most {EVENT_BYTES} bytes")
     return payload

@@ -38,7 +38,7 @@ VANISHED_CLIENTS = {
 }
 
 # What is wrong with an address that no driver can read; its own error may quote a part of the password.
-NO_ADDRESS = "not an address of Postgres: percent-encode what its user and password have of /?#[]@:%"
+NO_ADDRESS = "not an address of Postgres: percent-encode /?#[]@:% in its user and password"
 
 # What refuses a role: its password, its certificate, or its right to log in.
 REFUSED = (asyncpg.InvalidAuthorizationSpecificationError,)

@@ -123,7 +123,7 @@ class Monitor:
         for database in {*self._databases.values()}:
             if (refusal := database.address.refusal) and refusal not in reasons:
                 living = database.pool.get_size()
-                (warnings if living else reasons).append(f"{refusal}; {living} sessions of it go on")
+                (warnings if living else reasons).append(f"{refusal}; {living} sessions of it continue")
         if standby_gone:
             reasons.append(STANDBY_GONE)
         for database in self._databases.values():
