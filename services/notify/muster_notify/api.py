@@ -240,7 +240,7 @@ def make_router(vault: Vault, *, allow_private: bool) -> APIRouter:
     async def retry_delivery(
         agency_id: AgencyOrAll, delivery_id: DeliveryId, reader: ReaderDep, commands: CommandsDep
     ) -> Response:
-        """Attempts a delivery now that failed or waits for its next attempt."""
+        """Attempts a delivery now, if it failed or waits for its next attempt."""
         command = RetryDelivery(agency_id, delivery_id, tenant=reader.tenant(agency_id))
         return await commands.execute(agency_id, partial(deliveries.retry_delivery, command=command))
 

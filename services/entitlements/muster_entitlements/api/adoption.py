@@ -19,7 +19,7 @@ _UNKNOWN = problem_responses(NotFound, PoolUnknown)
 
 @router.get("", summary="Retrieve adoption", responses=_UNKNOWN)
 async def read_adoption(agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep) -> AdoptionReply:
-    """Shows how many people use each feature today, within 7 and 28 days, and have never used it."""
+    """Shows how many people used each feature today and within 7 and 28 days, and how many have never used it."""
     async with reader.read(agency_id) as connection:
         return await queries.find_adoption(connection, agency_id, runtime.clock.now())
 

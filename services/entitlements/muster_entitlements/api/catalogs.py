@@ -41,7 +41,7 @@ Number = Annotated[str, Path(pattern=r"^[1-9][0-9]{0,8}$")]
 
 
 class CatalogRequest(BaseModel):
-    """A whole feature catalog, and how it reaches agencies that are enrolled already."""
+    """A whole feature catalog, and how it reaches agencies that are already enrolled."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -72,7 +72,7 @@ async def list_versions(reader: ReaderDep, page: PageDep) -> Page[CatalogVersion
     responses=problem_responses(NotFound, CatalogVersionUnknown),
 )
 async def read_version(number: Number, reader: ReaderDep) -> CatalogVersionReply:
-    """A published version, and how many agencies are still to get it."""
+    """A published version, and how many agencies do not have it yet."""
     async with reader.read_own() as connection:
         return await queries.find_version(connection, int(number))
 
@@ -112,7 +112,7 @@ async def save_draft(body: CatalogRequest, commands: CommandsDep) -> Response:
 )
 @needs_approval(days=APPROVAL_DAYS)
 async def publish_draft(commands: CommandsDep, if_match: RequiredIfMatchDep) -> Response:
-    """Publishes the draft as it was read. Agencies that are enrolled get it by its rule, one after the other."""
+    """Publishes the draft that `If-Match` names. Enrolled agencies get it by its rule, one after the other."""
     command = PublishCatalog(if_match)
     return await commands.execute(
         EVERY_AGENCY, partial(catalogs.publish_catalog, command=command), revision=catalogs.find_draft_revision

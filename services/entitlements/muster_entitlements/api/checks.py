@@ -97,9 +97,9 @@ def make_router(directory: Directory) -> APIRouter:
     async def explain_check(
         agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep, subject: Subject, feature: FeatureKey
     ) -> ExplanationReply:
-        """Shows all that the answer follows from: enrollment, terms, seat, catalog, window, grants, and counted use.
+        """Shows everything that decides the answer: enrollment, terms, seat, catalog, window, grants, and counted use.
 
-        Each comes with the events that made it what it is.
+        Most parts list the events behind them.
         """
         subject_ref = directory.subject_ref(agency_id, subject)
         async with reader.read(agency_id) as connection:

@@ -1,4 +1,4 @@
-"""The routes of grants: features for an agency or a person beside the catalog's windows."""
+"""The routes of grants: features for an agency or a person in addition to the catalog's windows."""
 
 from functools import partial
 from typing import Annotated, Literal
@@ -62,7 +62,7 @@ def make_router(directory: Directory) -> APIRouter:
     async def list_grants(
         agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep, page: PageDep, recorded: RecordedAtDep
     ) -> Page[GrantReply]:
-        """Also those that are over, oldest first."""
+        """Lists present, past, and future grants, oldest first."""
         async with reader.read(agency_id) as connection:
             if recorded is not None:
                 return await queries.list_recorded_grants(connection, agency_id, page, recorded.recorded_at)
@@ -87,7 +87,7 @@ def make_router(directory: Directory) -> APIRouter:
         responses=problem_responses(NotFound, PoolUnknown, FeatureUnknown, InvalidInput, GrantOverlaps),
     )
     async def grant_feature(agency_id: AgencyId, body: GrantRequest, commands: CommandsDep) -> Response:
-        """A grant decides before the feature's window: a person's own before that of the agency."""
+        """A grant takes precedence over the feature's window, and a person's grant over the agency's."""
         command = GrantFeature(
             agency_id=agency_id,
             feature=body.feature,

@@ -27,10 +27,8 @@ SeatId = Annotated[str, Path(pattern=r"^seat_[0-9a-f]{32}$")]
 WindowId = Annotated[str, Path(pattern=r"^win_[0-9a-f]{32}$")]
 OperationId = Annotated[str, Path(pattern=r"^bat_[0-9a-f]{32}$")]
 
-At = Annotated[WrittenInstant | None, Query(description="What held at this past instant. Default: what holds now.")]
-RecordedAt = Annotated[
-    WrittenInstant | None, Query(description="What was known at this past instant. Default: what is known now.")
-]
+At = Annotated[WrittenInstant | None, Query(description="What was true at this past instant. Default: now.")]
+RecordedAt = Annotated[WrittenInstant | None, Query(description="What was known at this past instant. Default: now.")]
 
 
 async def _as_of(runtime: RuntimeDep, at: At = None, recorded_at: RecordedAt = None) -> AsOf | None:

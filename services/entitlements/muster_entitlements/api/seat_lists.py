@@ -80,7 +80,7 @@ def make_router(directory: Directory) -> APIRouter:
         responses=problem_responses(NotFound, SeatUnknown),
     )
     async def read_seat(agency_id: AgencyId, seat_id: SeatId, reader: ReaderDep, as_of: AtDep) -> SeatReply:
-        """At a past instant, without the person's address and name."""
+        """For a past instant, the reply has no address and no name."""
         if as_of is not None:
             async with reader.read(agency_id) as connection:
                 return await queries.find_past_seat(connection, agency_id, seat_id, as_of)

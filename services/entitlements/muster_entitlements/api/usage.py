@@ -110,7 +110,7 @@ def make_router(directory: Directory) -> APIRouter:
     async def consume_feature(
         agency_id: AgencyId, body: ConsumptionRequest, commands: CommandsDep, idempotency_key: KeyHeader = None
     ) -> Response:
-        """Checks and counts uses, all or none. Concurrent requests never use more than a hard quota.
+        """Checks and counts uses, all or none. Concurrent requests cannot exceed a hard quota.
 
         The reply to an Idempotency-Key is kept for a day.
         """
@@ -161,7 +161,7 @@ def make_router(directory: Directory) -> APIRouter:
         responses=problem_responses(NotFound, PoolUnknown, FeatureUnknown),
     )
     async def grant_quota(agency_id: AgencyId, body: QuotaGrantRequest, commands: CommandsDep) -> Response:
-        """Grants uses that count when the quota is used up."""
+        """Grants uses that are spent once the quota is used up."""
         subject_ref = None if body.subject is None else directory.subject_ref(agency_id, body.subject)
         facts = body.model_dump(exclude={"subject"})
         command = GrantQuota(agency_id=agency_id, subject_ref=subject_ref, **facts)

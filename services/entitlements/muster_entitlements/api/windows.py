@@ -95,7 +95,7 @@ class WindowStartRequest(_Decision):
     responses=problem_responses(NotFound, PoolUnknown),
 )
 async def list_windows(agency_id: AgencyId, reader: ReaderDep, as_of: AsOfDep) -> Page[WindowReply]:
-    """At a past instant, with the starts and ends that are known of them since."""
+    """With `at`, the windows of a past instant, with the starts and ends that are known now."""
     async with reader.read(agency_id) as connection:
         if as_of is not None:
             return await queries.list_past_windows(connection, agency_id, as_of)
@@ -132,7 +132,7 @@ async def extend_window(
 async def end_window(
     agency_id: AgencyId, window_id: WindowId, body: WindowEndRequest, commands: CommandsDep
 ) -> Response:
-    """What the catalog states for after the trial holds from then on."""
+    """From then on, the access applies that the catalog states for after the trial."""
     command = EndWindow(agency_id, window_id, End(body.ends_at, body.ends_on), body.reason)
     return await commands.execute(agency_id, partial(windows.end_window, command=command))
 

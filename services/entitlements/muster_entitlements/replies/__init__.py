@@ -38,7 +38,7 @@ class SeatReply(BaseModel):
     revoked_at: Instant | None = None
     reason: str | None = Field(default=None, description="Why the seat is suspended or revoked: a public keyword.")
     unused_since: date | None = Field(
-        default=None, description="The day, UTC, of the last use; of a seat without use, that of the assignment."
+        default=None, description="The day, UTC, of the last use; for an unused seat, of its assignment."
     )
     email: str | None = None
     name: str | None = None
@@ -104,10 +104,12 @@ class WindowReply(BaseModel):
     monthly_quota_after: int | None
     anchor: Anchor
     seat_days: int | None = Field(
-        description="Days of `mode` that each seat has from its first activation on, if it is anchored on seats."
+        description="Days for which each seat has `mode` after its first activation, if the anchor is `seat`."
     )
     ends_soon_days: list[int] = Field(description="The days before the end on which a notice is published.")
-    grace_ends_at: Instant | None = Field(description="The end of the grace after a trial: until then `mode` stays.")
+    grace_ends_at: Instant | None = Field(
+        description="The exclusive end of the grace after a trial, for which `mode` continues."
+    )
     extended: bool
     revision: int = Field(description="Increases whenever the window is moved.")
 
@@ -118,7 +120,7 @@ class WindowReply(BaseModel):
 
 
 class WindowMessageReply(BaseModel):
-    """An event that would be published; the rules of notifications say to whom it goes."""
+    """An event that would be published; notify's rules decide who gets an e-mail."""
 
     event: str
     at: Instant
@@ -126,12 +128,12 @@ class WindowMessageReply(BaseModel):
 
 
 class WindowPreviewReply(BaseModel):
-    """What a decision would make of a window, who would be affected, and what would be published."""
+    """How a decision would change a window, who would be affected, and what would be published."""
 
     window: WindowReply
     previous_starts_at: Instant
     previous_ends_at: Instant
-    seats: int = Field(description="Seats in use: their people would be affected.")
+    seats: int = Field(description="Seats in use, whose holders would be affected.")
     messages: list[WindowMessageReply]
 
     @classmethod
@@ -157,20 +159,20 @@ class WindowPreviewReply(BaseModel):
 
 
 class CheckReply(BaseModel):
-    """Whether a person may use a feature, why, and until when the answer holds."""
+    """Whether a person may use a feature, why, and how long the answer holds."""
 
     verdict: Verdict
     reason: Reason
     valid_until: Instant | None = Field(
-        description="null: until the revision increases. Use changes what is left of a quota before that."
+        description="null: until the revision increases. What is left of a quota changes with each use."
     )
     revision: int
     monthly_quota: int | None = Field(default=None, description="Uses per month, if the reason is `quota`.")
     limit: int | None = Field(default=None, description="Uses in a period, if a quota limits the feature now.")
     used: int | None = Field(
-        default=None, description="Of the quota: by the person, or by all of the agency if the quota is its."
+        default=None, description="Uses in the period: the person's, or the whole agency's if the quota is per agency."
     )
-    remaining: int | None = Field(default=None, description="Uses that the quota and its grants still pay for.")
+    remaining: int | None = Field(default=None, description="Uses that are left, including quota grants.")
     resets_at: Instant | None = Field(default=None, description="When the period of the quota ends.")
 
     @classmethod

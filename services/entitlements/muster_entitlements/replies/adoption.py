@@ -1,4 +1,4 @@
-"""The replies of the routes of adoption. Numbers of fewer than ten people, but not none, are null."""
+"""The replies of the routes of adoption. A number of people from 1 to 9 is null."""
 
 import datetime
 
@@ -8,7 +8,10 @@ from muster_entitlements.domain.adoption import Adoption
 
 
 class AdoptionDayReply(BaseModel):
-    """How many people used a feature on a day of the agency, and within days up to it."""
+    """How many people used a feature on a day in the agency's time zone, and within 7 and 28 days up to it.
+
+    A number from 1 to 9 is null.
+    """
 
     feature: str
     day: datetime.date
@@ -16,7 +19,7 @@ class AdoptionDayReply(BaseModel):
     active_7_days: int | None
     active_28_days: int | None
     first_uses: int | None = Field(description="People who used it for the first time with their seat.")
-    days_to_first_use: float | None = Field(description="Of these, from the seat to the first use, on average.")
+    days_to_first_use: float | None = Field(description="Average days from getting the seat to the first use.")
 
     @classmethod
     def of(cls, adoption: Adoption, seats: int) -> "AdoptionDayReply":
@@ -25,11 +28,9 @@ class AdoptionDayReply(BaseModel):
 
 
 class FeatureAdoptionReply(AdoptionDayReply):
-    """The same of today, and who has never used the feature."""
+    """The same for today, and how many seat holders have never used the feature."""
 
-    never_used: int | None = Field(
-        description="Seats whose people have not used it; null also if those who have are fewer than ten."
-    )
+    never_used: int | None = Field(description="Seat holders who have never used it; also null if 1 to 9 have used it.")
 
     @classmethod
     def of(cls, adoption: Adoption, seats: int) -> "FeatureAdoptionReply":

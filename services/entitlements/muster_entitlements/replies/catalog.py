@@ -16,13 +16,13 @@ class CatalogVersionReply(BaseModel):
     number: int
     state: VersionState
     rule: CatalogRule = Field(
-        description="How it reaches agencies that are enrolled already: at once, with their next term, or not at all."
+        description="How it reaches agencies that are already enrolled: at once, with their next term, or not at all."
     )
     features: list[Feature]
     revision: int = Field(description="Increases with each edit of a draft; the draft's ETag.")
     published_at: Instant | None = Field(description="null for a draft, and for version 1, which is packaged.")
     agencies_left: int | None = Field(
-        description="How many of the agencies that the caller acts for are still to get it; null for a draft."
+        description="How many agencies do not have it yet, of those that the caller acts for; null for a draft."
     )
 
     @classmethod
@@ -56,7 +56,7 @@ class CatalogPlanReply(BaseModel):
 
     number: int = Field(description="The number that the version would have.")
     rule: CatalogRule
-    agencies: int = Field(description="Agencies that are enrolled now, of which the rule takes all or none.")
+    agencies: int = Field(description="Agencies that are enrolled now.")
     features: list[FeaturePlanReply] = Field(description="Features that change.")
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The reply that explains a check: all that it follows from, each with the events behind it."""
+"""The reply that explains a check: everything that decides it, each part with the events behind it."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -19,7 +19,7 @@ from muster_entitlements.replies.usage import QuotaGrantReply
 
 
 class FactEventReply(BaseModel):
-    """An event that says what became of a fact."""
+    """An event behind a part of the answer."""
 
     event_id: str
     type: str
@@ -27,7 +27,7 @@ class FactEventReply(BaseModel):
 
 
 class ExplainedEnrollment(BaseModel):
-    """The agency's enrollment, and where it stands."""
+    """The agency's enrollment and its state."""
 
     enrollment_id: str
     state: PoolState
@@ -38,10 +38,10 @@ class ExplainedEnrollment(BaseModel):
 
 
 class ExplainedTerm(BaseModel):
-    """A term of the enrollment, as billing says."""
+    """A term of the enrollment, as billing has published it."""
 
     term_id: str
-    renewed_to: Instant | None = Field(description="The end that an accepted renewal brings.")
+    renewed_to: Instant | None = Field(description="The term's new end after an accepted renewal.")
     ended: bool = Field(description="It was completed and not renewed.")
     events: list[FactEventReply]
 
@@ -52,20 +52,20 @@ class ExplainedSeat(BaseModel):
     seat_id: str
     state: SeatState
     reason: str | None
-    recorded_from: Instant = Field(description="Since when it is as it is.")
+    recorded_from: Instant = Field(description="When the seat entered its present state.")
     trial_began_at: Instant | None = Field(description="When the trials that are anchored on seats began.")
 
 
 class ExplainedCatalog(BaseModel):
-    """The version of the catalog that counts for the agency, and what it states of the feature."""
+    """The version of the catalog that applies to the agency, and its terms for the feature."""
 
     number: int
-    feature: Feature | None = Field(description="null: only a grant is left of a feature that was removed.")
+    feature: Feature | None = Field(description="null: the feature was removed, and only a grant is left.")
     events: list[FactEventReply] = Field(description="None for version 1, which is packaged.")
 
 
 class ExplainedWindow(WindowReply):
-    """The feature's window, and what it gives this person now."""
+    """The feature's window, and the access that it gives this person now."""
 
     access: AccessMode
     access_ends_at: Instant = Field(description="When `mode` ends for this person, and `mode_after` begins.")
@@ -90,7 +90,7 @@ class ExplainedWindow(WindowReply):
 class ExplainedGrant(GrantReply):
     """A grant of the feature to the person or the agency."""
 
-    decides: bool = Field(description="It decides in the window's place.")
+    decides: bool = Field(description="It replaces the window.")
     events: list[FactEventReply]
 
     @classmethod
@@ -100,7 +100,7 @@ class ExplainedGrant(GrantReply):
 
 
 class ExplainedQuota(BaseModel):
-    """The quota that limits the feature, what counts in its period, and what pays beyond it."""
+    """The quota that limits the feature, what is counted in its period, and the quota grants."""
 
     limit: int
     per: QuotaScope
@@ -109,8 +109,8 @@ class ExplainedQuota(BaseModel):
     starts_at: Instant = Field(description="The start of the present period.")
     resets_at: Instant
     used: int
-    granted: int = Field(description="Of it, what grants paid for.")
-    excess: int = Field(description="Of it, what neither the quota nor a grant paid for.")
+    granted: int = Field(description="How much of `used` is covered by grants.")
+    excess: int = Field(description="How much of `used` is covered by neither the quota nor a grant.")
     grants: list[QuotaGrantReply] = Field(description="In the order in which they are spent.")
 
     @classmethod
@@ -131,7 +131,7 @@ class ExplainedQuota(BaseModel):
 
 
 class ExplanationReply(BaseModel):
-    """A check, and all that its answer follows from. What there is not is null."""
+    """A check, and everything that decides its answer. A missing part is null."""
 
     subject_ref: str
     feature: str
@@ -142,5 +142,5 @@ class ExplanationReply(BaseModel):
     seat: ExplainedSeat | None = None
     catalog: ExplainedCatalog | None = None
     window: ExplainedWindow | None = None
-    grants: list[ExplainedGrant] = Field(default=[], description="Those that hold now or later.")
+    grants: list[ExplainedGrant] = Field(default=[], description="Present and future grants.")
     quota: ExplainedQuota | None = Field(default=None, description="If a quota limits the feature now.")

@@ -18,7 +18,7 @@ class SeatCountsReply(BaseModel):
 
 
 class SeatVersionReply(BaseModel):
-    """What a seat was within [recorded_from, recorded_until)."""
+    """A seat's state within [recorded_from, recorded_until)."""
 
     seat_id: str
     subject_ref: str = Field(description="The person who held it, or for whom it was kept.")

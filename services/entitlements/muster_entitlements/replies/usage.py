@@ -25,9 +25,11 @@ class ConsumptionReply(BaseModel):
     subject_ref: str
     feature: str
     amount: int
-    used: int = Field(description="Uses in the period so far: the person's, or all of the agency if the quota is its.")
+    used: int = Field(
+        description="Uses in the period so far: the person's, or the agency's if the quota is per agency."
+    )
     limit: int | None = None
-    remaining: int | None = Field(default=None, description="Uses that the quota still pays for, without grants.")
+    remaining: int | None = Field(default=None, description="Uses left of the quota, without quota grants.")
     resets_at: Instant = Field(description="When the period ends.")
     would_refuse: bool = Field(default=False, description="The quota is not enforced yet, and would have refused this.")
 
@@ -43,7 +45,7 @@ class RefusedUseReply(BaseModel):
 
 
 class UsageReply(BaseModel):
-    """What became of a batch of reported uses."""
+    """The result of a batch of reported uses."""
 
     counted: int
     repeated: int = Field(description="Events that had been counted before.")
@@ -75,7 +77,7 @@ class ParkedUsageReply(BaseModel):
 
 
 class DiscardedUsageReply(BaseModel):
-    """How many of the records were there, and were discarded."""
+    """How many of the records existed and were discarded."""
 
     discarded: int
 
@@ -108,5 +110,5 @@ class UsageSumReply(BaseModel):
     starts_at: Instant
     ends_at: Instant
     used: int
-    granted: int = Field(description="Of it, what grants or the trial of a seat gave, for which no quota pays.")
-    excess: int = Field(description="Of it, what neither the quota nor a grant paid for.")
+    granted: int = Field(description="How much of `used` is covered by grants or a seat's trial, and not by the quota.")
+    excess: int = Field(description="How much of `used` is covered by neither the quota nor a grant.")

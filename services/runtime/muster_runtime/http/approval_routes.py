@@ -105,7 +105,7 @@ def approval_router(service: str) -> APIRouter:
         identity: IdentityDep,
         _key: KeyHeader = None,
     ) -> Response:
-        """The person who made it can reject it, too. Repeating it changes nothing."""
+        """The proposer can reject it, too. Repeating the rejection changes nothing."""
         proposal = await _known(reader, proposal_id)
         if proposal.state is ProposalState.REJECTED:
             return Response(ProposalReply.of(proposal).model_dump_json(), media_type="application/json")
