@@ -1,4 +1,4 @@
-"""Snapshots: the present access of each agency and each person, whole, on a compacted topic for who holds a copy."""
+"""Snapshots: the present access of each agency and person, whole, on a compacted topic for those who hold a copy."""
 
 from enum import StrEnum
 from typing import Annotated, ClassVar
@@ -60,7 +60,7 @@ class FeatureTimeline(BaseModel):
 
     feature: Feature
     phases: list[AccessPhase] = Field(
-        description="In the order of their starts; of two with the same start, the later one holds.",
+        description="In the order of their starts; of two with the same start, the later one applies.",
         examples=[[{"starts_at": "2025-08-06T00:00:00Z", "mode": "unlimited"}]],
     )
     quota: QuotaTerms | None = Field(
@@ -72,14 +72,14 @@ class FeatureTimeline(BaseModel):
         default=None,
         ge=1,
         le=36_500,
-        description="If each seat has a trial of its own: the last phase begins for a seat so many days after its "
+        description="If each seat has a trial of its own: the last phase begins for a seat this many days after its "
         "trial began, or at its own start if that is earlier, but not before the first phase.",
         examples=[None, 60],
     )
 
 
 class GrantedAccess(BaseModel):
-    """A feature that is granted beside its phases, and takes their place while the grant holds."""
+    """A grant of a feature, which replaces the feature's phases while it lasts."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -106,13 +106,13 @@ class QuotaUse(BaseModel):
     used: int = Field(ge=0, description="Uses in the period.", examples=[20, 25])
     quota: int = Field(ge=0, description="Uses allowed in the period, without grants.", examples=[25, 0])
     charged: int = Field(
-        default=0, ge=0, description="Of the uses, those for which the quota pays, not a grant.", examples=[20, 25]
+        default=0, ge=0, description="Of the uses, those that the quota covers, not a grant.", examples=[20, 25]
     )
     period_starts_at: Instant = Field(
         description="Inclusive start of the period, UTC.", examples=["2025-11-01T00:00:00Z"]
     )
     period_ends_at: Instant = Field(
-        description="Exclusive end of the period, UTC, from which on this says nothing.",
+        description="Exclusive end of the period, UTC; from then on, this does not apply.",
         examples=["2025-12-01T00:00:00Z"],
     )
 
@@ -133,7 +133,7 @@ _USE_EXAMPLES = [
 
 
 class FurtherUses(BaseModel):
-    """Uses beyond the quota of a feature that are granted, of which some are left."""
+    """A grant of uses beyond a feature's quota, of which some are left."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -204,7 +204,7 @@ class AgencyAccess(Event):
     )
     grants: list[GrantedAccess] = Field(
         default_factory=list,
-        description="What is granted to every seat of the agency. A person's own grants precede these.",
+        description="What is granted to every seat of the agency. A person's own grants take precedence.",
         examples=_GRANT_EXAMPLES,
     )
     quotas: list[QuotaUse] = Field(
@@ -223,7 +223,7 @@ class AgencyAccess(Event):
 class SubjectAccess(Event):
     """What one person has: their seat and grants. Their agency's record says what a seat gives. The latest is valid.
 
-    Emitted on each change, on a compacted topic. One agency's records lie in one partition, in their order.
+    Emitted on each change, on a compacted topic. One agency's records are in one partition, in order.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SubjectAccess.v1"
@@ -237,8 +237,7 @@ class SubjectAccess(Event):
     seat: Open[SeatStanding] = Field(description="The state of the seat.", examples=["assigned", "on_leave"])
     trial_began_at: Instant | None = Field(
         default=None,
-        description="When the trials of the seat began, which features with `seat_days` have, UTC; null if they have "
-        "not.",
+        description="When the trials of features with `seat_days` began for this seat, UTC; null if none has.",
         examples=[None, "2025-08-20T14:03:00Z"],
     )
     grants: list[GrantedAccess] = Field(
@@ -258,7 +257,7 @@ class SubjectAccess(Event):
 
 @event
 class SubjectAccessErased(Erasure):
-    """A person has no seat any longer, and their record is erased.
+    """A person no longer has a seat, and their record is erased.
 
     Emitted as a tombstone, which removes the person's earlier records.
     """

@@ -53,7 +53,7 @@ class AgencyQuotaThresholdCrossed(_QuotaFact):
 
 @event
 class QuotaExceeded(_QuotaFact):
-    """Use lies above a quota: it was reported after the fact, or the quota is not enforced.
+    """Use exceeded a quota: it was reported after the fact, or the quota is not enforced.
 
     Emitted at most once per person, or agency, and feature and period.
     """
@@ -66,9 +66,9 @@ class QuotaExceeded(_QuotaFact):
         examples=["sub_01987b3e0000700080000000000000bb", None],
     )
     excess: int = Field(
-        ge=1, description="Uses in the period so far for which neither quota nor grant pays.", examples=[3]
+        ge=1, description="Uses in the period so far that neither the quota nor a grant covers.", examples=[3]
     )
     enforced: bool = Field(
-        description="Whether the quota refuses use above it, and only use that was reported could exceed it.",
+        description="Whether the quota refuses use above it, so that only reported use can exceed it.",
         examples=[True, False],
     )

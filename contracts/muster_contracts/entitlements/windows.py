@@ -47,7 +47,7 @@ class FeatureWindowExtended(_WindowFact):
 
 @event
 class FeatureWindowChanged(_WindowFact):
-    """A feature's window changed otherwise than by a later end alone; it holds as this event says.
+    """A feature's window changed by more than an extension; this event has its new terms.
 
     Emitted for each such change, for example when a version of the catalog states another quota after the window.
     """
@@ -89,7 +89,7 @@ class TrialExpired(_WindowFact):
     monthly_quota_after: MonthlyQuotaAfter = None
     grace_ends_at: Instant | None = Field(
         default=None,
-        description="Exclusive end of a grace that follows, in which the access stays as it was, UTC; null for none.",
+        description="Exclusive end of the grace that follows, for which the access continues, UTC; null for none.",
         examples=["2025-10-12T00:00:00Z", None],
     )
 
