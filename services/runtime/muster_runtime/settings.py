@@ -50,7 +50,7 @@ class Settings(KafkaSettings):
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8000, ge=0, le=65535)
     http_concurrency: int = Field(
-        default=500, ge=1, description="Requests in work at once, shared by tenants; one more is answered 429."
+        default=500, ge=1, description="Requests in progress at once, shared by tenants; one more gets 429."
     )
     http_body_bytes: int = Field(
         default=64 * 1024 * 1024, ge=4 * 1024 * 1024, description="Bytes of request bodies in memory at once."
@@ -59,7 +59,7 @@ class Settings(KafkaSettings):
         default=4_000, ge=1, description="Open connections; at the limit the longest idle one is closed."
     )
     http_connections_per_address: int = Field(
-        default=1_000, ge=1, description="The same for one address. Behind a proxy, as many as in all."
+        default=1_000, ge=1, description="The same for one address. Behind a proxy, set it to the total limit."
     )
     http_token_rate: int = Field(
         default=300, ge=1, description="Requests per second of one client: a token's subject and agency."
@@ -68,15 +68,13 @@ class Settings(KafkaSettings):
         default=600, ge=1, description="Requests per second of all clients that act for one agency."
     )
     http_behind_tls: bool = Field(
-        default=False, description="Whether clients come by TLS, which a proxy ends: browsers then keep to it (HSTS)."
+        default=False, description="Whether a proxy in front terminates TLS: browsers then keep using TLS (HSTS)."
     )
     agency_queue: int = Field(
-        default=250, ge=1, description="Commands of one agency in work or waiting; one more is answered 429."
+        default=250, ge=1, description="Commands of one agency in progress or waiting; one more gets 429."
     )
 
-    outbox_rows: int = Field(
-        default=1_000_000, ge=1, description="Rows of the outbox; while there are as many, commands are answered 429."
-    )
+    outbox_rows: int = Field(default=1_000_000, ge=1, description="Rows of the outbox; at the limit, commands get 429.")
 
     idempotency_retention_days: int = Field(
         default=7,

@@ -20,7 +20,7 @@ BATCH = 100
 
 WAITING_AGENCIES = Gauge(
     "muster_catalog_waiting_agencies",
-    "Agencies that have not got a version of the catalog that is for them now; seconds after a publication, none.",
+    "Agencies that wait for a version of the catalog that they should have; seconds after a publication, none.",
     ["service"],
 )
 

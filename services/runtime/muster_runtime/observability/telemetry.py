@@ -20,32 +20,32 @@ OUTBOX_ROWS = Gauge("muster_outbox_rows", "Rows (runs of events) that Kafka has 
 OUTBOX_OLDEST_SECONDS = Gauge("muster_outbox_oldest_seconds", "Age of the oldest row of the outbox.", ["service"])
 OLDEST_SNAPSHOT_SECONDS = Gauge(
     "muster_oldest_snapshot_seconds",
-    "Since when the oldest snapshot of the database is held: deleted rows stay until it ends.",
+    "How long the oldest snapshot of the database has been held: deleted rows stay until it ends.",
     ["service"],
 )
 RELAYED = Counter("muster_relayed", "Events that Kafka has acknowledged.", ["service", "topic"])
 APPLIED = Counter("muster_applied", "Events applied by a handler.", ["service", "topic"])
 DUPLICATES = Counter("muster_duplicates", "Events skipped because they had been applied.", ["service", "topic"])
 GAPS = Counter("muster_gaps", "Streams whose next sequence was missing. It must stay zero.", ["service", "topic"])
-NEW_EPOCHS = Counter("muster_new_epochs", "Streams that went on in a higher epoch.", ["service", "topic"])
+NEW_EPOCHS = Counter("muster_new_epochs", "Streams that continued in a higher epoch.", ["service", "topic"])
 PARKED = Gauge("muster_parked", "Streams that are parked because an event could not be applied.", ["service"])
 LAG = Gauge("muster_lag", "Records of this process's partitions that it has not yet applied.", ["service"])
 READY = Gauge("muster_ready", "1 where the process is ready, 0 where its readiness says why not.", ["service"])
 PARKED_RECORDS = Gauge("muster_parked_records", "Records that wait in parked streams.", ["service"])
 PARKED_DEADLINES = Gauge("muster_parked_deadlines", "Deadlines that could not be handled.", ["service"])
 PAUSED_PARTITIONS = Gauge("muster_paused_partitions", "Partitions that wait for one agency.", ["service"])
-APPLY_RETRIES = Counter("muster_apply_retries", "Batches that were tried again.", ["service"])
+APPLY_RETRIES = Counter("muster_apply_retries", "Batches that were retried.", ["service"])
 UNKNOWN_TYPES = Counter(
     "muster_unknown_types", "Events of a type that the service does not know, acknowledged.", ["service", "topic"]
 )
 DEADLINE_LATENESS_SECONDS = Histogram(
     "muster_deadline_lateness_seconds",
-    "From a deadline's due instant until it was handled.",
+    "Seconds from a deadline's due instant until it was handled.",
     ["service", "kind"],
     buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600),
 )
 DEADLINE_OVERDUE_SECONDS = Gauge(
-    "muster_deadline_overdue_seconds", "Since when the oldest deadline has been due that is not handled.", ["service"]
+    "muster_deadline_overdue_seconds", "How long the oldest unhandled deadline has been due.", ["service"]
 )
 HANDLER_SECONDS = Histogram(
     "muster_handler_seconds",
@@ -53,22 +53,22 @@ HANDLER_SECONDS = Histogram(
     ["service", "handler"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30),
 )
-PURGED = Counter("muster_purged", "Rows deleted because they had been kept for long enough.", ["service", "table"])
+PURGED = Counter("muster_purged", "Expired rows that were deleted.", ["service", "table"])
 PURGE_OVERDUE_SECONDS = Gauge(
     "muster_purge_overdue_seconds",
-    "Since when the oldest row of a table with a retention should have been deleted; at most an hour.",
+    "How long ago the oldest row of a table should have been deleted; normally at most an hour.",
     ["service", "table"],
 )
 AUDIT_UNSEALED_SECONDS = Gauge(
-    "muster_audit_unsealed_seconds", "Age of the oldest audit row that is not sealed; at most two minutes.", ["service"]
+    "muster_audit_unsealed_seconds", "Age of the oldest unsealed audit row; normally at most two minutes.", ["service"]
 )
 ISSUER_KEYS_AGE_SECONDS = Gauge(
     "muster_issuer_keys_age_seconds",
-    "Since when the keys of the issuer of tokens have not been read; they are read every ten minutes.",
+    "Seconds since the token issuer's keys were read; normally at most ten minutes.",
     ["service"],
 )
 BREAK_GLASS = Counter("muster_break_glass", "Requests with a break-glass token.", ["service"])
-HTTP_IN_WORK = Gauge("muster_http_in_work", "Requests in work.", ["service"])
+HTTP_IN_WORK = Gauge("muster_http_in_work", "Requests in progress.", ["service"])
 HTTP_REFUSED = Counter(
     "muster_http_refused", "Requests refused because the process, or the tenant's share of it, was full.", ["service"]
 )
@@ -78,12 +78,12 @@ HTTP_RATE_LIMITED = Counter(
 HTTP_CONNECTIONS = Gauge("muster_http_connections", "Open connections of HTTP clients.", ["service"])
 HTTP_CONNECTIONS_CLOSED = Counter(
     "muster_http_connections_closed",
-    "Connections closed for a bound: total, address, head-size, head-time, unread, pipelining, upgrade.",
+    "Connections closed at a limit: total, address, head-size, head-time, unread, pipelining, upgrade.",
     ["service", "reason"],
 )
 POOL_IN_USE = Gauge("muster_pool_in_use", "Connections to Postgres in use.", ["service", "role"])
 LOG_LINES_CUT = Counter("muster_log_lines_cut", "Log lines that were longer than the limit.")
-LOG_LINES_WITHHELD = Counter("muster_log_lines_withheld", "Lines of libraries that repeated one of a moment ago.")
+LOG_LINES_WITHHELD = Counter("muster_log_lines_withheld", "Log lines of libraries that repeated a recent one.")
 HTTP_REQUEST_SECONDS = Histogram(
     "muster_http_request_seconds",
     "Time from a request's arrival to the end of its answer, by route template.",
