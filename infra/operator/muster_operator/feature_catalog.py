@@ -54,7 +54,7 @@ async def show(target: Target) -> Answer:
         )
         for feature in version["features"]
     ]
-    heading = f"Version {version['number']}; {version['agencies_left']} agencies do not have it yet"
+    heading = f"Version {version['number']}; agencies that do not have it yet: {version['agencies_left']:,}"
     return Answer(version, Group(heading, "", table(("feature", "open", "for", "then"), rows)))
 
 
@@ -107,8 +107,8 @@ def _shown(planned: dict[str, Any]) -> Any:
         (
             escape(feature["feature"]),
             "removed" if feature["removed"] else ", ".join(feature["changed"]) or "-",
-            f"{len(feature['gaining'])} ({feature['gaining_seats']:,} seats)",
-            f"{len(feature['losing'])} ({feature['losing_seats']:,} seats)",
+            f"{len(feature['gaining']):,} (seats: {feature['gaining_seats']:,})",
+            f"{len(feature['losing']):,} (seats: {feature['losing_seats']:,})",
         )
         for feature in planned["features"]
     ]

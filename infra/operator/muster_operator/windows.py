@@ -168,4 +168,4 @@ def _previewed(reply: dict[str, Any]) -> Group:
         ("at", "would be published", "days left"),
         [(each["at"], each["event"], str(each["days_left"] or "-")) for each in reply["messages"]],
     )
-    return Group(f"{escape(window['feature'])}: {reply['seats']:,} seats are in use", "", bounds, "", events)
+    return Group(f"{escape(window['feature'])}; seats in use: {reply['seats']:,}", "", bounds, "", events)

@@ -46,7 +46,7 @@ async def test_an_extension_is_previewed_proposed_approved_and_shown(
 
 async def _extend(bob: str) -> None:
     previewed = said(await muster(*EXTENSION, "--preview"))
-    assert "1 seats are in use" in previewed
+    assert "seats in use: 1" in previewed
     assert "2025-11-04T00:00:00Z" in previewed
     assert previewed.count("TrialEndingSoon") == 3
     assert "No proposal is pending." in said(await muster("proposals", "list"))
