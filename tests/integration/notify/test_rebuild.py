@@ -113,7 +113,11 @@ async def test_muster_runs_the_services_command_with_its_settings_and_passes_on_
 
     await notify.service.admin.execute("delete from directory")
     wrong = run("muster_operator", "rebuild", "notify.directory", "--json")
-    found = {"key": "NASA / sub_1", "found": "in the topics, not or not so in the projection", "obstacle": ""}
+    found = {
+        "key": "NASA / sub_1",
+        "found": "in the topics, but missing or different in the projection",
+        "obstacle": "",
+    }
     data = {"projection": "notify.directory", "records": 1, "unread": 0, "differences": [found], "swapped": 0}
     assert (wrong.returncode, json.loads(wrong.stdout), wrong.stderr) == (1, data, "")
     assert run("muster_notify", "rebuild", "directory").stdout.endswith("1 differences remain\n")

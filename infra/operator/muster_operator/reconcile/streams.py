@@ -206,7 +206,7 @@ def not_on_topic(
 def _lacking(stream: Stream, service: str, end: Position, known: Position) -> Iterator[Missing]:
     """Events that a service assigned or applied and the topic lacks. On a compacted topic, this is no loss."""
     if not topics()[stream[0]].compacted:
-        remedy = "Kafka has lost data: restore the topic from a replica or mirror before anything reads on"
+        remedy = "Kafka has lost data: restore the topic from a replica or mirror before any reader continues"
         yield Missing(*stream, service, TOPIC_LACKS, end, known, remedy)
 
 

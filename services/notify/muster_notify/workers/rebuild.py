@@ -37,8 +37,8 @@ _KINDS: Mapping[str, type[Event]] = {
 STEP = 1_000
 
 # A person who differs between the two tables appears twice.
-_ONLY_LIVE = "in the projection, not or not so in the topics"
-_ONLY_REBUILT = "in the topics, not or not so in the projection"
+_ONLY_LIVE = "in the projection, but missing or different in the topics"
+_ONLY_REBUILT = "in the topics, but missing or different in the projection"
 
 
 class Directory:
