@@ -29,7 +29,7 @@ class PermanentError(Exception):
 
 
 class InvalidInput(PermanentError):
-    """A value breaks a rule: `field` is its name, `value` what was given, `rule` what is asked."""
+    """A value breaks a rule: `field` is its name, `value` what was given, `rule` what it must be."""
 
     status = 422
     slug = "invalid-input"
@@ -51,7 +51,7 @@ class NotFound(PermanentError):
 
 
 class TooManyRequests(PermanentError):
-    """More is asked at once than is taken on; the same request may be sent again a moment later."""
+    """The process accepts no more at once; the same request may be sent again a moment later."""
 
     status = 429
     slug = "too-many-requests"

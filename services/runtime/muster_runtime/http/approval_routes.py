@@ -79,7 +79,7 @@ def approval_router(service: str) -> APIRouter:
     async def approve_proposal(
         proposal_id: ProposalId, request: Request, reader: ReaderDep, identity: IdentityDep, _key: KeyHeader = None
     ) -> Response:
-        """Runs the proposed request, and answers with its answer; repeating it answers the same."""
+        """Runs the proposed request and returns its answer. Repeating the approval returns the same answer."""
         proposal = await _known(reader, proposal_id)
         if proposal.state is ProposalState.APPROVED:
             check_scopes(request, identity, proposal.route)

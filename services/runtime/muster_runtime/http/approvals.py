@@ -43,25 +43,25 @@ class ProposalOutdated(Conflict):
     """What the request changes has changed since it was proposed."""
 
     slug = "proposal-outdated"
-    title = "What the proposal changes has changed since"
+    title = "The proposal is outdated"
 
     def __init__(self, proposal_id: str, seen: int, current: int) -> None:
         super().__init__(
-            f"proposal {proposal_id} was made at revision {seen}, and the current one is {current}; propose it again",
+            f"proposal {proposal_id} is for revision {seen}, and the present one is {current}; propose it again",
             seen=seen,
             current=current,
         )
 
 
 class ProposalReply(BaseModel):
-    """A request that waits for a second person, or what has become of it."""
+    """A request that waits for a second person, or has been decided or has expired."""
 
     proposal_id: str
     agency_id: str
     state: ProposalState
     route: str = Field(examples=["POST /v1/agencies/{agency_id}/windows/{window_id}/extension"])
     path: str
-    revision: int = Field(description="Of what the request changes, when it was proposed.")
+    revision: int = Field(description="The revision of what the request changes, when it was proposed.")
     proposed_by: str
     proposed_at: Instant
     expires_at: Instant
