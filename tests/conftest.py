@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import structlog
 
@@ -22,6 +23,10 @@ from tests.support.eventually import eventually as poll
 from tests.support.homes import processes_of
 from tests.support.secured_kafka import KafkaTokens, SecuredKafka, secured_kafka
 from tests.support.services import ISSUER, ServiceRunner, TokenIssuer
+
+# By default an example may take 200 ms, and a machine that does other work takes longer.
+hypothesis.settings.register_profile("muster", deadline=None)
+hypothesis.settings.load_profile("muster")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -47,7 +47,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEPS, min_size=1, max_size=25))
 async def test_after_any_commands_in_any_order_the_books_balance_with_one_invoice_a_term(
     books: Books, steps: list[tuple[str, Any]]

@@ -84,7 +84,7 @@ async def replica(empty: Program, run_service: ServiceRunner) -> Program:
         ("submit", 0, 0, timedelta(days=2)),
     ]
 )
-@settings(max_examples=20, deadline=None, phases=QUICK, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, phases=QUICK, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_two_replicas_act_as_one(empty: Program, replica: Program, sequence: list[Step]) -> None:
     agency = f"AGENCY-{next(_agencies)}"
     header = "id,name,parent,treasury_code,domains,headcount,branch"

@@ -123,7 +123,7 @@ steps = st.lists(
 
 
 @given(steps)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_the_service_matches_the_model(empty: Program, sequence: list[Step]) -> None:
     agency = f"AGENCY-{next(_agencies)}"
     header = "id,name,parent,treasury_code,domains,headcount,branch"

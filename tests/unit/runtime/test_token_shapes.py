@@ -34,7 +34,7 @@ async def test_every_usual_signature_is_understood(make_key: Callable[[], tuple[
 
 
 @given(place=st.integers(0, 1000), letter=st.characters(exclude_categories=["Cs"]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 async def test_whatever_is_changed_in_a_token_is_refused(
     tmp_path_factory: pytest.TempPathFactory, place: int, letter: str
 ) -> None:
@@ -56,7 +56,7 @@ async def test_whatever_is_changed_in_a_token_is_refused(
     payload=st.binary(),
     signature=st.binary(),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 async def test_nonsense_in_a_tokens_header_is_refused(
     tmp_path_factory: pytest.TempPathFactory, header: dict[str, Any], payload: bytes, signature: bytes
 ) -> None:
