@@ -7,6 +7,7 @@ from typing import Any
 
 from muster_contracts.entitlements import AccessMode
 from muster_entitlements.domain.grants import Grant
+from muster_runtime.database.array_literals import array
 from muster_runtime.database.transactions import Connection
 
 _GRANT = """
@@ -90,11 +91,11 @@ async def list_overlapping(
         f"""
         {_GRANT}
         where
-            agency_id = any($1::text[]) and (subject_ref is null or subject_ref = any($2::text[]))
+            agency_id = any($1::text[]) and (subject_ref is null or subject_ref = any($2::text::text[]))
             and (ends_at is null or ends_at > $3) and (revoked_at is null or revoked_at > $3)
         """,
         list(people),
-        list({subject_ref for subject_refs in people.values() for subject_ref in subject_refs}),
+        array({subject_ref for subject_refs in people.values() for subject_ref in subject_refs}),
         since,
     )
     return [to_grant(row) for row in rows]

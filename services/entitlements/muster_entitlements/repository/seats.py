@@ -12,6 +12,7 @@ from muster_contracts.entitlements import SeatRevocationReason
 from muster_entitlements.domain.people import Person
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.seats import Seat, SeatState
+from muster_runtime.database.array_literals import array
 from muster_runtime.database.transactions import Connection
 from muster_runtime.database.writes import Write
 
@@ -191,7 +192,7 @@ async def save_uses(connection: Connection, last: Mapping[tuple[str, str], date]
         """
         with used as (
             select s.agency_id, s.seat_id, s.subject_ref, s.state, s.activated_at is not null as used, u.day
-            from unnest($1::text[], $2::text[], $3::date[]) as u (agency_id, subject_ref, day)
+            from unnest($1::text::text[], $2::text::text[], $3::text::date[]) as u (agency_id, subject_ref, day)
             join pool as p on p.agency_id = u.agency_id
             join seat as s
                 on s.agency_id = u.agency_id and s.subject_ref = u.subject_ref and s.generation = p.generation
@@ -207,9 +208,9 @@ async def save_uses(connection: Connection, last: Mapping[tuple[str, str], date]
 
         select agency_id, seat_id, subject_ref, state, used from used where state = 'assigned'
         """,
-        [agency_id for agency_id, _ in last],
-        [subject_ref for _, subject_ref in last],
-        list(last.values()),
+        array(agency_id for agency_id, _ in last),
+        array(subject_ref for _, subject_ref in last),
+        array(last.values()),
     )
     return _in_order(rows)
 

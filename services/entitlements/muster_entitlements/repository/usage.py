@@ -8,6 +8,7 @@ from muster_entitlements.domain.catalog import Catalog, packaged_catalog
 from muster_entitlements.domain.quotas import WHOLE_AGENCY, Limit, QuotaGrant, Sum, Used, whose
 from muster_entitlements.domain.usage import EVENT_BYTES, Use
 from muster_entitlements.repository import catalogs, quota_grants
+from muster_runtime.database.array_literals import array
 from muster_runtime.database.connections import Connection
 from muster_runtime.database.writes import Write
 
@@ -51,17 +52,19 @@ async def add_seen(connection: Connection, uses: Sequence[Use]) -> set[tuple[str
         """
         with added as (
             insert into usage_seen (agency_id, day, event, content)
-            select * from unnest($1::text[], $2::date[], $3::bytea[], $4::bigint[])
+            select agency_id, day, decode(event, 'hex'), content
+            from unnest($1::text::text[], $2::text::date[], $3::text::text[], $4::text::bigint[])
+                as u (agency_id, day, event, content)
             on conflict (agency_id, event, day) do nothing
             returning agency_id, event
         )
 
         select agency_id, string_agg(event, '') as events from added group by agency_id
         """,
-        [use.agency_id for use in uses],
-        [use.at.date() for use in uses],
-        [use.event for use in uses],
-        [use.content for use in uses],
+        array(use.agency_id for use in uses),
+        array(use.at.date() for use in uses),
+        array(use.event.hex() for use in uses),
+        array(use.content for use in uses),
     )
     return {
         (agency_id, events[start : start + EVENT_BYTES])
@@ -98,8 +101,8 @@ async def add_to_sums(connection: Connection, uses: Sequence[Sum], least: int) -
             )
             select agency_id, feature, subject_ref, starts_at, ends_at, used, granted, days, days
             from unnest(
-                $1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[],
-                $6::bigint[], $7::bigint[], $8::bigint[]
+                $1::text::text[], $2::text::text[], $3::text::text[], $4::text::timestamptz[], $5::text::timestamptz[],
+                $6::text::bigint[], $7::text::bigint[], $8::text::bigint[]
             ) as u (agency_id, feature, subject_ref, starts_at, ends_at, used, granted, days)
             on conflict (agency_id, feature, subject_ref, starts_at) do update set
                 ends_at = excluded.ends_at,
@@ -114,14 +117,14 @@ async def add_to_sums(connection: Connection, uses: Sequence[Sum], least: int) -
 
         select * from added where used - granted >= $9 or fresh_days <> 0
         """,
-        [each.agency_id for each in uses],
-        [each.feature for each in uses],
-        [each.subject_ref for each in uses],
-        [each.starts_at for each in uses],
-        [each.ends_at for each in uses],
-        [each.used for each in uses],
-        [each.granted for each in uses],
-        [each.days for each in uses],
+        array(each.agency_id for each in uses),
+        array(each.feature for each in uses),
+        array(each.subject_ref for each in uses),
+        array(each.starts_at for each in uses),
+        array(each.ends_at for each in uses),
+        array(each.used for each in uses),
+        array(each.granted for each in uses),
+        array(each.days for each in uses),
         least,
     )
     return [Sum(*row) for row in rows]

@@ -1,6 +1,6 @@
 """What a transaction writes at its end: events of many streams in order, and the last word on each deadline."""
 
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -8,6 +8,7 @@ import pytest
 from muster_contracts.entitlements import PersonErased, PersonRecorded, SeatAssigned
 from muster_runtime.context import Context
 from muster_runtime.database import outbox
+from muster_runtime.database.array_literals import array
 from muster_runtime.scheduling.deadlines import Deadline, cancel, schedule
 from tests.support.services import RunningService
 
@@ -63,3 +64,13 @@ async def test_the_last_word_on_a_deadline_counts(idle_probe: RunningService) ->
         cancel(uow, "NASA", "revoke", ["forgotten"])
     rows = await idle_probe.admin.fetch("select subject, due_at from deadline order by subject")
     assert [tuple(row) for row in rows] == [("kept", now), ("moved", later), ("new", now)]
+
+
+async def test_an_array_can_be_written_as_a_literal(idle_probe: RunningService) -> None:
+    ask = idle_probe.admin.fetchval
+    for texts in ([], [""], ["NULL", "null", ""], ["a,b", "{}", '"', "\\", '\\"', " ", "\n", "é", "'"], ['","', ""]):
+        assert await ask("select $1::text::text[]", array(texts)) == texts
+    assert await ask("select $1::text::bigint[]", array([0, -1, 2**63 - 1])) == [0, -1, 2**63 - 1]
+    assert await ask("select $1::text::date[]", array([date(1, 1, 1), date(9999, 12, 31)])) == [date.min, date.max]
+    instants = [datetime(2025, 8, 6, 1, 2, 3, 4, tzinfo=UTC), datetime(2025, 8, 6, tzinfo=UTC)]
+    assert await ask("select $1::text::timestamptz[]", array(instants)) == instants
