@@ -15,9 +15,9 @@ from muster_contracts import SERVICES
 from muster_local.demo.cast import Agency, cast
 from muster_local.demo.evidence import Evidence, gather
 from muster_local.demo.program import ProgramClient
+from muster_local.demo.proof.deliveries import mail_rules
 from muster_local.demo.proof.line import Line, conclude, differences, first_occurrences
 from muster_local.scopes import SCOPES
-from muster_notify.domain.rules import rules
 from tests.cluster.servers import Installed, Servers
 from tests.faults.live.life import Life, register_without_headcounts
 from tests.faults.live.verdict import AT_REST, REST_SECONDS, at_rest, untrue
@@ -143,9 +143,7 @@ async def commands_done(stack: Installed) -> Mapping[str, int]:
 def one_mail_per_intent(evidence: Evidence) -> Line:
     """Exactly the e-mails that the rules call for exist, each once, all delivered; there are no webhooks here."""
     due = Counter(
-        (fact.envelope.id, rule.name)
-        for fact in first_occurrences(evidence.facts)
-        for rule in rules().for_event(fact.envelope.type)
+        (fact.envelope.id, rule.name) for fact in first_occurrences(evidence.facts) for rule in mail_rules(fact)
     )
     made = Counter((d.event_id, d.rule) for d in evidence.deliveries)
     faults = differences("delivery of", due, made)

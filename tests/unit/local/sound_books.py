@@ -21,9 +21,10 @@ from muster_contracts.entitlements import (
 from muster_local.demo.cast import Agency
 from muster_local.demo.evidence import READ, Books, Delivery, Entry, Evidence, Proposal, Term
 from muster_local.demo.log import Fact
+from muster_local.demo.proof.deliveries import mail_rules
 from muster_local.demo.witness import Access, Comparison
 from muster_local.receiver import Message
-from muster_notify.domain.rules import rules, types_on_request
+from muster_notify.domain.rules import types_on_request
 from tests.unit.local.feature_books import (
     CATALOG_AT,
     DAY,
@@ -182,7 +183,7 @@ def evidence_of(events: Sequence[tuple[Event, datetime]]) -> Evidence:
         Delivery(f"dlv_{number}_{rule}", fact.envelope.id, rule, channel, recipient, "delivered")
         for number, fact in enumerate(facts)
         for rule, channel, recipient in [
-            *((rule.name, "email", rule.recipient) for rule in rules().for_event(fact.envelope.type)),
+            *((rule.name, "email", rule.recipient) for rule in mail_rules(fact)),
             *([("webhook", "webhook", "whk_1")] if is_sent(fact) else []),
         ]
     ]

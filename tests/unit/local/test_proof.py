@@ -11,6 +11,7 @@ from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import (
     AgencyQuotaThresholdCrossed,
     FeatureWindowChanged,
+    QuotaThresholdCrossed,
     SeatAssigned,
     SeatRevoked,
     SeatTrialExpired,
@@ -20,7 +21,7 @@ from muster_local.demo.cast import Agency
 from muster_local.demo.evidence import Entry, Evidence, Term
 from muster_local.demo.new_features import Use
 from muster_local.demo.proof import LINES, prove
-from muster_local.demo.proof.deliveries import mails_arrived, one_delivery_per_intent, webhooks_verified
+from muster_local.demo.proof.deliveries import mail_rules, mails_arrived, one_delivery_per_intent, webhooks_verified
 from muster_local.demo.proof.features import (
     copy_agrees,
     extension_approved,
@@ -40,6 +41,7 @@ from muster_local.demo.proof.streams import effects_once, nothing_waits, streams
 from tests.unit.local.feature_books import EXTENDED_AT, SEAT_TRIAL_END, START, TRIAL_END, YEAR_END, seat, use
 from tests.unit.local.sound_books import (
     evidence_of,
+    facts_of,
     sound_events,
     term,
     with_books,
@@ -243,6 +245,16 @@ def test_a_command_that_was_not_carried_out_once(sound: Evidence, commands: int)
 
 def test_an_intent_without_delivery(sound: Evidence) -> None:
     assert not one_delivery_per_intent(replace(sound, deliveries=sound.deliveries[1:])).ok
+
+
+def test_a_rule_for_some_events_of_a_type_is_no_intent_of_the_others() -> None:
+    same: Any = {"agency_id": "NASA", "subject_ref": "sub_1", "feature": "agents", "used": 10, "quota": 10}
+    period: Any = {"period_starts_at": START, "period_ends_at": YEAR_END}
+    crossed = [(QuotaThresholdCrossed(**same, **period, threshold_percent=percent), START) for percent in (50, 100)]
+    assert [[rule.name for rule in mail_rules(fact)] for fact in facts_of(crossed)] == [
+        ["quota-threshold-crossed"],
+        ["quota-threshold-crossed", "quota-used-up"],
+    ]
 
 
 def test_a_second_delivery_of_an_intent(sound: Evidence) -> None:

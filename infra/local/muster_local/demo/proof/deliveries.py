@@ -2,12 +2,19 @@
 
 from collections import Counter, defaultdict
 
-from muster_contracts import topics
+from muster_contracts import event_types, topics
 from muster_local.demo.evidence import READ, Evidence
-from muster_local.demo.log import Stream
+from muster_local.demo.log import Fact, Stream
 from muster_local.demo.proof.line import Line, conclude, differences, first_occurrences
 from muster_notify.domain.deliveries import WEBHOOK_RULE
-from muster_notify.domain.rules import rules, types_on_request
+from muster_notify.domain.rules import Rule, rules, types_on_request
+
+
+def mail_rules(fact: Fact) -> list[Rule]:
+    """The rules that send an e-mail about an event."""
+    event_type = fact.envelope.type
+    of_type = rules().for_event(event_type)
+    return [rule for rule in of_type if rule.applies_to(event_types()[event_type].model_validate(fact.data))]
 
 
 def one_delivery_per_intent(evidence: Evidence) -> Line:
@@ -15,7 +22,7 @@ def one_delivery_per_intent(evidence: Evidence) -> Line:
     due: Counter[tuple[str, str]] = Counter()
     for fact in first_occurrences(evidence.facts):
         event_id, event_type = fact.envelope.id, fact.envelope.type
-        due.update((event_id, rule.name) for rule in rules().for_event(event_type))
+        due.update((event_id, rule.name) for rule in mail_rules(fact))
         topic = topics()[fact.topic]
         if topic.access == "public" and topic.name in READ["notify"] and event_type not in types_on_request():
             due[event_id, WEBHOOK_RULE] += 1
