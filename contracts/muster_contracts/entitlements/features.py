@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from muster_contracts.entitlements.seats import SeatId
 from muster_contracts.event import Event, event
 from muster_contracts.types import Instant, Open, SubjectRef
 
@@ -118,6 +119,11 @@ class QuotaThresholdCrossed(FeatureFact):
         description="Inclusive start of the period, UTC.", examples=["2025-11-01T00:00:00Z"]
     )
     period_ends_at: Instant = Field(description="Exclusive end of the period, UTC.", examples=["2025-12-01T00:00:00Z"])
+    seat_id: SeatId | None = Field(
+        default=None,
+        description="The person's seat; null if they have none.",
+        examples=["seat_01987b3e0000700080000000000000ba", None],
+    )
 
 
 class FeatureAccess(BaseModel):

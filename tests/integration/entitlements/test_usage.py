@@ -117,24 +117,27 @@ async def test_use_above_the_quota_counts_and_thresholds_are_published_once(
 ) -> None:
     await entitlements.enroll(cap=5)
     entitlements.service.clock.move(LATER)
+    ben = (await entitlements.assign("ben")).json()
     limited(monkeypatch, limit=10)
     await report(entitlements, *(used(number) for number in range(9)))
-    await report(entitlements, used(10, amount=5), used(11, BEN, amount=5))
+    await report(entitlements, used(10, amount=5), used(11, ben["subject_ref"], amount=5))
     await report(entitlements, used(12, amount=5))
     service = entitlements.service
 
-    async def told() -> list[tuple[str, int, int]]:
+    async def told() -> set[tuple[str, int, int, str | None]]:
         crossed = [each.data for each in await service.published(QuotaThresholdCrossed)]
-        return sorted((each.subject_ref, each.threshold_percent, each.used) for each in crossed)
+        found = {(each.subject_ref, each.threshold_percent, each.used, each.seat_id) for each in crossed}
+        assert len(found) == len(crossed)
+        return found
 
     async def exceeded() -> list[tuple[str | None, int, int, bool]]:
         found = [each.data for each in await service.published(QuotaExceeded)]
         return [(each.subject_ref, each.used, each.excess, each.enforced) for each in found]
 
     async def as_expected() -> bool:
-        return await told() == [(ADA, 50, 9), (ADA, 80, 9), (ADA, 100, 14), (BEN, 50, 5)] and await exceeded() == [
-            (ADA, 14, 4, True)
-        ]
+        of_ada = {(ADA, percent, amount, None) for percent, amount in ((50, 9), (80, 9), (100, 14))}
+        of_ben = {(ben["subject_ref"], 50, 5, ben["seat_id"])}
+        return await told() == of_ada | of_ben and await exceeded() == [(ADA, 14, 4, True)]
 
     await entitlements.eventually(as_expected)
 

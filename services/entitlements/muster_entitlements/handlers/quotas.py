@@ -10,7 +10,7 @@ from muster_entitlements.publishing.quotas import (
     quota_exceeded,
     quota_threshold_crossed,
 )
-from muster_entitlements.repository import quota_grants, usage
+from muster_entitlements.repository import quota_grants, seats, usage
 from muster_runtime.database import writes
 from muster_runtime.database.transactions import UnitOfWork
 
@@ -51,13 +51,20 @@ async def save_counts(uow: UnitOfWork, charges: Sequence[Charge], counts: Sequen
 
 async def _publish_crossed(uow: UnitOfWork, counted: Sequence[tuple[Charge, Count]]) -> None:
     """Publish the thresholds that sums crossed, and that they lie above their quotas: once each a period."""
+    people = {
+        (count.total.agency_id, count.total.subject_ref)
+        for _, count in counted
+        if count.thresholds and count.total.subject_ref != WHOLE_AGENCY
+    }
+    seat_ids = await seats.find_seat_ids(uow.connection, people) if people else {}
     for charge, count in counted:
         quota = charge.quota
         for percent in count.thresholds:
             if count.total.subject_ref == WHOLE_AGENCY:
                 uow.publish(agency_quota_threshold_crossed(count.total, quota, percent))
             else:
-                uow.publish(quota_threshold_crossed(count.total, quota, percent))
+                seat_id = seat_ids.get((count.total.agency_id, count.total.subject_ref))
+                uow.publish(quota_threshold_crossed(count.total, quota, percent, seat_id))
         if count.exceeded:
             uow.publish(quota_exceeded(count.total, quota))
     told = [(charge.quota, count.total) for charge, count in counted if count.tells and count.total.ends_at > uow.now]

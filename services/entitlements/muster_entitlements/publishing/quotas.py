@@ -5,8 +5,8 @@ from muster_entitlements.domain.catalog import Quota
 from muster_entitlements.domain.quotas import Sum
 
 
-def quota_threshold_crossed(total: Sum, quota: Quota, percent: int) -> QuotaThresholdCrossed:
-    """A person's use crossed a threshold of a quota."""
+def quota_threshold_crossed(total: Sum, quota: Quota, percent: int, seat_id: str | None) -> QuotaThresholdCrossed:
+    """A person's use crossed a threshold of a quota; None for a person without a seat."""
     return QuotaThresholdCrossed(
         agency_id=total.agency_id,
         feature=total.feature,
@@ -16,6 +16,7 @@ def quota_threshold_crossed(total: Sum, quota: Quota, percent: int) -> QuotaThre
         quota=quota.limit,
         period_starts_at=total.starts_at,
         period_ends_at=total.ends_at,
+        seat_id=seat_id,
     )
 
 

@@ -3,7 +3,7 @@
 Nobody holds a seat of an earlier generation than the pool's: it waits to be revoked.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -15,6 +15,13 @@ from muster_entitlements.domain.seats import Seat, SeatState
 from muster_runtime.database.array_literals import array
 from muster_runtime.database.transactions import Connection
 from muster_runtime.database.writes import Write
+
+_HELD = """
+    from seat
+    where
+        agency_id = $1 and subject_ref = any(string_to_array($2, E'\n')) and state <> 'revoked'
+        and generation = (select generation from pool where agency_id = $1)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,34 +52,31 @@ async def find_held(connection: Connection, agency_id: str, subject_refs: Sequen
 
 async def find_states(connection: Connection, agency_id: str, subject_refs: Iterable[str]) -> dict[str, SeatState]:
     """The states of the seats that people hold or that are kept for them: `find_held` at a lower cost."""
-    rows = await connection.fetch(
-        """
-        select subject_ref, state
-        from seat
-        where
-            agency_id = $1 and subject_ref = any(string_to_array($2, E'\n')) and state <> 'revoked'
-            and generation = (select generation from pool where agency_id = $1)
-        """,
-        agency_id,
-        "\n".join(subject_refs),
-    )
+    rows = await connection.fetch(f"select subject_ref, state {_HELD}", agency_id, "\n".join(subject_refs))
     return {subject_ref: SeatState(state) for subject_ref, state in rows}
 
 
 async def find_holders(connection: Connection, agency_id: str, subject_refs: Sequence[str]) -> set[str]:
     """Which of these people hold a seat or have one kept for them: `find_held` at a lower cost."""
+    rows = await connection.fetch(f"select subject_ref {_HELD}", agency_id, "\n".join(subject_refs))
+    return {row["subject_ref"] for row in rows}
+
+
+async def find_seat_ids(connection: Connection, people: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """The seats that people of agencies hold or that are kept for them, by agency and subject."""
     rows = await connection.fetch(
         """
-        select subject_ref
-        from seat
-        where
-            agency_id = $1 and subject_ref = any(string_to_array($2, E'\n')) and state <> 'revoked'
-            and generation = (select generation from pool where agency_id = $1)
+        select s.agency_id, s.subject_ref, s.seat_id
+        from unnest($1::text[], $2::text[]) as u (agency_id, subject_ref)
+        join pool as p on p.agency_id = u.agency_id
+        join seat as s
+            on s.agency_id = u.agency_id and s.subject_ref = u.subject_ref and s.generation = p.generation
+        where s.state <> 'revoked'
         """,
-        agency_id,
-        "\n".join(subject_refs),
+        [agency_id for agency_id, _ in people],
+        [subject_ref for _, subject_ref in people],
     )
-    return {row["subject_ref"] for row in rows}
+    return {(agency_id, subject_ref): seat_id for agency_id, subject_ref, seat_id in rows}
 
 
 async def find_seat(connection: Connection, agency_id: str, seat_id: str) -> Seat | None:
