@@ -1,5 +1,6 @@
 """Looks up what a command needs, and refuses the command if it is missing."""
 
+from muster_entitlements import queries
 from muster_entitlements.domain.pools import Pool, Standing
 from muster_entitlements.domain.seats import Seat
 from muster_entitlements.errors import PoolUnknown, SeatUnknown
@@ -9,10 +10,7 @@ from muster_runtime.database.transactions import UnitOfWork
 
 async def known_pool(uow: UnitOfWork, agency_id: str) -> Pool:
     """The agency's pool. Raises PoolUnknown."""
-    pool = await pools.find_pool(uow.connection, agency_id)
-    if pool is None:
-        raise PoolUnknown(agency_id)
-    return pool
+    return await queries.known_pool(uow.connection, agency_id)
 
 
 async def known_pool_and_standing(uow: UnitOfWork, agency_id: str, subject_ref: str) -> tuple[Pool, Standing]:

@@ -23,10 +23,7 @@ from muster_runtime.pagination import Page
 
 async def find_pool(connection: Connection, agency_id: str, now: datetime) -> PoolReply:
     """Raises PoolUnknown."""
-    pool = await pools.find_pool(connection, agency_id)
-    if pool is None:
-        raise PoolUnknown(agency_id)
-    return PoolReply.of(pool, now)
+    return PoolReply.of(await known_pool(connection, agency_id), now)
 
 
 async def find_past_pool(connection: Connection, agency_id: str, as_of: AsOf) -> PoolReply:
@@ -69,9 +66,7 @@ async def preview_change(
     now: datetime,
 ) -> WindowPreviewReply:
     """What a decision would make of a window. Raises PoolUnknown, WindowUnknown, and what the decision raises."""
-    pool = await pools.find_pool(connection, agency_id)
-    if pool is None:
-        raise PoolUnknown(agency_id)
+    pool = await known_pool(connection, agency_id)
     before = (await find_windows(connection, agency_id, [window_id])).get(window_id)
     if before is None or before.enrollment_id != pool.enrollment_id:
         raise WindowUnknown(agency_id, window_id)
@@ -100,6 +95,14 @@ async def find_results(connection: Connection, agency_id: str, operation_id: str
         number,
     )
     return results
+
+
+async def known_pool(connection: Connection, agency_id: str) -> Pool:
+    """Raises PoolUnknown."""
+    pool = await pools.find_pool(connection, agency_id)
+    if pool is None:
+        raise PoolUnknown(agency_id)
+    return pool
 
 
 async def _known_past_pool(connection: Connection, agency_id: str, as_of: AsOf) -> Pool:

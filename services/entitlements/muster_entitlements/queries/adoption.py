@@ -5,9 +5,9 @@ import io
 from datetime import date, datetime
 
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.errors import PoolUnknown
+from muster_entitlements.queries import known_pool
 from muster_entitlements.replies.adoption import AdoptionDayReply, AdoptionReply, FeatureAdoptionReply
-from muster_entitlements.repository import adoption, catalogs, pools
+from muster_entitlements.repository import adoption, catalogs
 from muster_runtime.database.transactions import Connection
 from muster_runtime.pagination import InvalidCursor, Page, Pagination
 
@@ -16,7 +16,7 @@ _BEFORE_ALL = ("", date.min)
 
 async def find_adoption(connection: Connection, agency_id: str, now: datetime) -> AdoptionReply:
     """How many of an agency's people use each feature today. Raises PoolUnknown."""
-    pool = await _known_pool(connection, agency_id)
+    pool = await known_pool(connection, agency_id)
     today = now.astimezone(pool.zone).date()
     features = (await catalogs.find_catalog(connection, now)).features
     found = await adoption.find_adoption(connection, pool, today, features)
@@ -29,7 +29,7 @@ async def find_adoption(connection: Connection, agency_id: str, now: datetime) -
 
 async def list_days(connection: Connection, agency_id: str, page: Pagination, now: datetime) -> Page[AdoptionDayReply]:
     """The same of each day of the term with use within 28 days, by feature and day. Raises PoolUnknown."""
-    pool = await _known_pool(connection, agency_id)
+    pool = await known_pool(connection, agency_id)
     after = _BEFORE_ALL if page.after is None else _place(page.after)
     found = await adoption.list_days(connection, agency_id, *_term(pool, now), after, page.rows)
     replies = [AdoptionDayReply.of(each, pool.in_use) for each in found]
@@ -38,7 +38,7 @@ async def list_days(connection: Connection, agency_id: str, page: Pagination, no
 
 async def export_days(connection: Connection, agency_id: str, now: datetime) -> str:
     """The days of the term as CSV: as few lines as features and days. Raises PoolUnknown."""
-    pool = await _known_pool(connection, agency_id)
+    pool = await known_pool(connection, agency_id)
     found = await adoption.list_days(connection, agency_id, *_term(pool, now), _BEFORE_ALL, None)
     written = io.StringIO()
     lines = csv.DictWriter(written, list(AdoptionDayReply.model_fields))
@@ -59,10 +59,3 @@ def _place(cursor: str) -> tuple[str, date]:
         return feature, date.fromisoformat(day)
     except ValueError:
         raise InvalidCursor("after: the cursor belongs to another list") from None
-
-
-async def _known_pool(connection: Connection, agency_id: str) -> Pool:
-    pool = await pools.find_pool(connection, agency_id)
-    if pool is None:
-        raise PoolUnknown(agency_id)
-    return pool

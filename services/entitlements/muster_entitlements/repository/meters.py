@@ -38,7 +38,8 @@ async def find_meters(
     for row in rows:
         if row["window_id"] is not None:
             windows[row["agency_id"]][row["feature"]] = to_window(row)
-    versions = await _find_versions(connection, [each for own in windows.values() for each in own.values()], catalog)
+    numbers = {window.catalog_number for own in windows.values() for window in own.values()}
+    versions = await find_versions(connection, numbers, catalog)
     grants: defaultdict[str, defaultdict[tuple[str, str | None], list[Grant]]] = defaultdict(lambda: defaultdict(list))
     for grant in await list_overlapping(connection, people, since):
         grants[grant.agency_id][grant.feature, grant.subject_ref].append(grant)
@@ -49,7 +50,7 @@ async def find_meters(
     meters = {}
     for agency_id, zone in zones.items():
         own = windows[agency_id]
-        features = {key: _feature_of(window, versions) for key, window in own.items()}
+        features = {key: versions[window.catalog_number].known(key) for key, window in own.items()}
         meters[agency_id] = Meter(
             zone, own, {**catalog.features, **features}, grants[agency_id], begun.get(agency_id, {})
         )
@@ -60,22 +61,5 @@ async def find_feature(connection: Connection, key: str, window: Window | None, 
     """A feature, as the version of the catalog has it that its window follows; without a window, as the newest does."""
     if window is None:
         return (await catalogs.find_catalog(connection, now)).known(key)
-    return _feature_of(window, await _find_versions(connection, [window], packaged_catalog()))
-
-
-def _feature_of(window: Window, versions: Mapping[int, Catalog]) -> Feature:
-    """A window's feature; one that the window's version has removed is as the version before had it."""
-    numbers = sorted((number for number in versions if number <= window.catalog_number), reverse=True)
-    having = (number for number in numbers if window.feature in versions[number].features)
-    return versions[next(having, window.catalog_number)].known(window.feature)
-
-
-async def _find_versions(
-    connection: Connection, windows: Collection[Window], catalog: Catalog
-) -> Mapping[int, Catalog]:
-    """The versions that have the windows' features; `catalog` is one that is known already."""
-    versions = await find_versions(connection, {window.catalog_number for window in windows}, catalog)
-    if any(window.feature not in versions[window.catalog_number].features for window in windows):
-        published = await catalogs.list_published(connection, packaged_catalog().number)
-        versions = {**versions, **{version.number: version.catalog for version in published}}
-    return versions
+    versions = await find_versions(connection, {window.catalog_number}, packaged_catalog())
+    return versions[window.catalog_number].known(key)

@@ -1,6 +1,7 @@
 """Pools of seats, and billing's terms."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime
 
 from muster_contracts.billing import TermStarted
@@ -8,12 +9,10 @@ from muster_entitlements.domain.pools import Outlook, Pool, Standing
 from muster_runtime.database.transactions import Connection
 from muster_runtime.database.writes import Write
 
-_POOL = """
-    select
-        agency_id, enrollment_id, starts_at, ends_at, suspended, withdrawn_at, ended,
-        cap, in_use, limit_met, revision, generation, revoking, time_zone
-    from pool
-"""
+# The columns of a pool, of the table as p.
+COLUMNS = ", ".join(f"p.{field.name}" for field in fields(Pool))
+
+_POOL = f"select {COLUMNS} from pool as p"  # noqa: S608
 
 
 async def find_pool(connection: Connection, agency_id: str) -> Pool | None:
@@ -33,29 +32,28 @@ async def find_pool_and_standing(
 ) -> tuple[Pool | None, Standing]:
     """An agency's pool, and what a person has of it, who holds a seat or has one kept for them."""
     row = await connection.fetchrow(
-        """
+        f"""
         select
-            agency_id, enrollment_id, starts_at, ends_at, suspended, withdrawn_at, ended,
-            cap, in_use, limit_met, revision, generation, revoking, time_zone,
+            {COLUMNS},
             (
                 select seat_id
                 from seat
                 where
-                    agency_id = pool.agency_id and subject_ref = $2 and state <> 'revoked'
-                    and generation = pool.generation
+                    agency_id = p.agency_id and subject_ref = $2 and state <> 'revoked'
+                    and generation = p.generation
             ) as held_seat_id,
             exists (
                 select
                 from entitlement_grant
-                where agency_id = pool.agency_id and subject_ref = $2 and revoked_at is null
+                where agency_id = p.agency_id and subject_ref = $2 and revoked_at is null
             ) or exists (
-                select from quota_use where agency_id = pool.agency_id and subject_ref = $2
+                select from quota_use where agency_id = p.agency_id and subject_ref = $2
             ) or exists (
-                select from quota_grant where agency_id = pool.agency_id and subject_ref = $2 and spent < amount
+                select from quota_grant where agency_id = p.agency_id and subject_ref = $2 and spent < amount
             ) as owning
-        from pool
+        from pool as p
         where agency_id = $1
-        """,
+        """,  # noqa: S608
         agency_id,
         subject_ref,
     )

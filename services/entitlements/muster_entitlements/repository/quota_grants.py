@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from muster_entitlements.domain.quotas import WHOLE_AGENCY, QuotaGrant, Sum
+from muster_entitlements.domain.quotas import WHOLE_AGENCY, Limit, QuotaGrant, Sum
 from muster_runtime.database.connections import Connection
 from muster_runtime.database.writes import Write
 
@@ -44,6 +44,24 @@ async def find_grants_for(connection: Connection, totals: Sequence[Sum]) -> list
         list({total.agency_id for total in totals}),
         list({total.feature for total in totals}),
         [WHOLE_AGENCY, *{total.subject_ref for total in totals}],
+    )
+    return [QuotaGrant(**row) for row in rows]
+
+
+async def list_grants_of(connection: Connection, limit: Limit, subject_ref: str, now: datetime) -> list[QuotaGrant]:
+    """The grants that pay now or later for what a limit counts of a subject, in the order in which they are spent."""
+    rows = await connection.fetch(
+        """
+        select agency_id, grant_id, feature, subject_ref, amount, spent, priority, starts_at, ends_at
+        from quota_grant
+        where
+            agency_id = $1 and feature = $2 and subject_ref = any($3::text[]) and (ends_at is null or ends_at > $4)
+        order by priority, ends_at nulls last, grant_id
+        """,
+        limit.agency_id,
+        limit.feature,
+        [WHOLE_AGENCY, subject_ref],
+        now,
     )
     return [QuotaGrant(**row) for row in rows]
 
