@@ -21,6 +21,7 @@ WITHOUT_AGENCY = {
     "passed_record",
     "disk_probe",
     "delivery_purge",
+    "history_purge",
     "agency",
     "agency_domain",
     "subject_key",

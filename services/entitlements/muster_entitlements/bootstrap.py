@@ -1,5 +1,6 @@
 """Builds entitlements from its parts."""
 
+from datetime import timedelta
 from functools import partial
 
 from muster_contracts.entitlements import (
@@ -15,7 +16,7 @@ from muster_entitlements.api import make_routers
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.handlers import parked_usage
 from muster_entitlements.publishing import audit_sealed
-from muster_entitlements.repository import subject_key
+from muster_entitlements.repository import purge, subject_key
 from muster_entitlements.schema import SCHEMA
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.subscriptions import DEADLINES, SUBSCRIPTIONS
@@ -26,6 +27,7 @@ from muster_entitlements.workers.snapshots import Snapshot
 from muster_entitlements.workers.usage import usage_worker
 from muster_entitlements.workers.usage_partitions import usage_partitions_worker
 from muster_runtime.database.transactions import Connection
+from muster_runtime.scheduling.retention import Retention
 from muster_runtime.service import Service
 
 
@@ -49,12 +51,26 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
         audit_sealed=audit_sealed,
         subscriptions=SUBSCRIPTIONS,
         deadlines=DEADLINES,
+        retentions=make_retentions(settings),
         workers=[seat_file_worker(directory), CATALOG_ROLLOUT, usage_worker(), usage_partitions_worker()],
         intakes=[FeatureUsed.topic],
         warnings=_warnings,
         projections={"seats-in-use": SeatsInUse.open, "snapshot": Snapshot.open},
         identity=partial(_check_subject_key, directory.fingerprint),
     )
+
+
+def make_retentions(settings: EntitlementsSettings) -> list[Retention]:
+    """How long it is kept what pools, windows, and seats were before a change."""
+    days = settings.history_retention_days or settings.audit_retention_days
+    if days is None:
+        return []
+    return [
+        Retention(
+            history, timedelta(days=days), partial(purge.find_oldest_end, history), partial(purge.delete_ended, history)
+        )
+        for history in purge.HISTORIES
+    ]
 
 
 async def _warnings(connection: Connection) -> list[str]:

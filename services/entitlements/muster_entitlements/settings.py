@@ -1,4 +1,4 @@
-"""The settings of entitlements: the runtime's, and the key of the subject references."""
+"""The settings of entitlements: the runtime's, the key of the subject references, and how long history is kept."""
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
@@ -17,6 +17,14 @@ class EntitlementsSettings(Settings):
         validate_default=True,
         description="The key of the subject references. Anyone who has it can identify the person behind a reference. "
         "It is never rotated: another would give everyone a new reference, so the service refuses to start with it.",
+    )
+
+    history_retention_days: int | None = Field(
+        default=None,
+        ge=30,
+        le=36600,
+        description="Days for which it is kept what a pool, a window, or a seat was before a change. "
+        "By default as long as audit rows are.",
     )
 
     @field_validator("subject_key")

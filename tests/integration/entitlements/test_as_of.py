@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from muster_contracts.enrollment import AgencyReinstated, AgencySuspended
+from muster_entitlements.bootstrap import make_retentions
+from muster_entitlements.settings import EntitlementsSettings
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.lives import DAY
 from tests.integration.entitlements.test_windows import decision, send, windows
@@ -36,14 +38,21 @@ async def recorded(entitlements: Entitlements, **instants: str) -> Recorded:
         "windows": (await get(entitlements, "windows", **instants))["items"],
         "grants": (await get(entitlements, "grants", limit="200", **only_recorded))["items"],
         "seats": [without_person(seat) for seat in (await get(entitlements, "seats", limit="200", **only_at))["items"]],
-        "checks": {
-            (person, feature): without_use(
-                await get(entitlements, "checks", subject=address(person), feature=feature, **instants)
-            )
-            for person in PEOPLE
-            for feature in FEATURES
-        },
+        "seat-counts": await get(entitlements, "seat-counts", **only_at),
+        "checks": await checks(entitlements, **instants),
     }
+
+
+async def checks(entitlements: Entitlements, **instants: str) -> dict[tuple[int, str], Recorded]:
+    """What is answered one by one, which is the same in bulk."""
+    pairs = [(person, feature) for person in PEOPLE for feature in FEATURES]
+    alone = [await get(entitlements, "checks", subject=address(who), feature=what, **instants) for who, what in pairs]
+    body = [{"subject": address(person), "feature": feature} for person, feature in pairs]
+    own = [{"agency_id": entitlements.agency, **pair} for pair in body]
+    for path, asked in ((f"/v1/agencies/{entitlements.agency}/checks", body), ("/v1/checks", own)):
+        reply = await entitlements.service.client.post(path, params=instants, json={"pairs": asked})
+        assert (reply.status_code, reply.json()["answers"]) == (200, alone), reply.text
+    return {pair: without_use(answer) for pair, answer in zip(pairs, alone, strict=True)}
 
 
 def address(person: int) -> str:
@@ -150,6 +159,9 @@ class Life:
         await self.own.eventually(there)
 
 
+# What can be asked of a past instant.
+PATHS = ("checks?subject=person.1@nasa.gov", "pool?", "windows?", "seats?", "seat-counts?", f"seats/seat_{'0' * 32}?")
+
 ACTIONS = ("invitation", "activation", "activation", "suspension", "reinstatement", "transfer", "revocation")
 
 
@@ -171,10 +183,32 @@ async def test_what_was_answered_at_an_instant_is_answered_again_for_it(entitlem
         assert await recorded(entitlements, at=instant, recorded_at=instant) == answered, instant
         # What is known since moves ends that lay ahead, and so how long an answer was going to hold.
         today = await recorded(entitlements, at=instant)
-        for name in ("pool", "seats"):
+        for name in ("pool", "seats", "seat-counts"):
             assert today[name] == answered[name], instant
         for pair, check in answered["checks"].items():
             assert today["checks"][pair] | {"valid_until": None} == check | {"valid_until": None}, (instant, pair)
+
+    kept_from = chance.choice(list(answers))
+    await purge(entitlements, datetime.fromisoformat(kept_from))
+    for instant in chance.sample(list(answers), 4):
+        if datetime.fromisoformat(instant) < datetime.fromisoformat(kept_from):
+            assert (await entitlements.get("pool", at=instant)).status_code == 422, (instant, kept_from)
+        else:
+            again = await recorded(entitlements, at=instant, recorded_at=instant)
+            assert again == answers[instant], (instant, kept_from)
+
+
+async def purge(entitlements: Entitlements, before: datetime) -> int:
+    """Delete the versions that ended by an instant, one by one; returns how many there were."""
+    purged = 0
+    async with entitlements.service.runtime.database.connection() as worker:
+        for retention in make_retentions(EntitlementsSettings(environment="sandbox", history_retention_days=30)):
+            while batch := await retention.purge(worker, before, 1):
+                assert batch == 1
+                purged += batch
+            oldest = await retention.oldest(worker)
+            assert oldest is None or oldest > before
+    return purged
 
 
 async def settled(entitlements: Entitlements) -> bool:
@@ -221,7 +255,7 @@ async def test_a_corrected_start_shows_what_was_true_and_what_was_known(entitlem
         "yesterday": "instant",
         "1756000000": "instant",
     }
-    for path in ("checks?subject=person.1@nasa.gov", "pool?", "windows?", "seats?", f"seats/seat_{'0' * 32}?"):
+    for path in PATHS:
         for value, rule in refused.items():
             reply = await entitlements.service.client.get(f"/v1/agencies/NASA/{path}&at={value}")
             assert (reply.status_code, reply.json()["errors"][0]["field"]) == (422, "at"), reply.text

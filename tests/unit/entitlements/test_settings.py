@@ -1,10 +1,12 @@
-"""Production has a subject key of its own."""
+"""Production has a subject key of its own, and history a retention."""
 
 import secrets
+from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from muster_entitlements.bootstrap import make_retentions
 from muster_entitlements.settings import SANDBOX_SUBJECT_KEY, EntitlementsSettings
 
 
@@ -23,3 +25,19 @@ def test_production_refuses_to_start_without_a_key_of_its_own(key: str | None, m
 
 def test_production_starts_with_one() -> None:
     EntitlementsSettings(environment="production", kafka_bootstrap="", subject_key=SecretStr(secrets.token_urlsafe(32)))
+
+
+@pytest.mark.parametrize(
+    ("days", "kept"),
+    [
+        ({}, None),
+        ({"audit_retention_days": 400}, 400),
+        ({"audit_retention_days": 400, "history_retention_days": 30}, 30),
+        ({"history_retention_days": 36600}, 36600),
+    ],
+)
+def test_history_is_kept_as_long_as_the_audit_trail_unless_told_otherwise(
+    days: dict[str, Any], kept: int | None
+) -> None:
+    retentions = make_retentions(EntitlementsSettings(environment="sandbox", **days))
+    assert {retention.keep.days for retention in retentions} == ({kept} if kept else set())

@@ -11,7 +11,7 @@ from muster_entitlements.domain.people import Directory
 from muster_entitlements.errors import FeatureUnknown
 from muster_entitlements.queries import checks as queries
 from muster_entitlements.queries.explanations import find_explanation
-from muster_entitlements.queries.past_checks import find_past_check
+from muster_entitlements.queries.past_checks import find_past_check, find_past_checks
 from muster_entitlements.replies import CheckReply, ChecksReply
 from muster_entitlements.replies.explanations import ExplanationReply
 from muster_runtime.errors import InvalidInput, NotFound
@@ -83,7 +83,7 @@ def make_router(directory: Directory) -> APIRouter:
     ) -> CheckReply:
         """Shows whether a person may use a feature now, or could at a past instant, and why."""
         pair = queries.Pair(agency_id, directory.subject_ref(agency_id, subject), feature)
-        async with reader.read(agency_id) as connection:
+        async with reader.read(agency_id, of_one_state=as_of is not None) as connection:
             if as_of is not None:
                 return await find_past_check(connection, pair, as_of)
             return await queries.find_check(connection, pair, runtime.clock.now())
@@ -108,19 +108,25 @@ def make_router(directory: Directory) -> APIRouter:
     @router.post(f"{PREFIX}/checks", summary="Check access in bulk", dependencies=[READ])
     @body_limit(CHECKS_LIMIT, keys=CHECKS_KEYS)
     async def check_subjects(
-        agency_id: AgencyId, body: ChecksRequest, reader: ReaderDep, runtime: RuntimeDep
+        agency_id: AgencyId, body: ChecksRequest, reader: ReaderDep, runtime: RuntimeDep, as_of: AsOfDep
     ) -> ChecksReply:
         """Answers up to 10,000 checks, in order, and changes nothing. If one pair breaks a rule, all are refused."""
         pairs = [_pair(directory, agency_id, number, pair) for number, pair in enumerate(body.pairs)]
-        async with reader.read(agency_id) as connection:
+        async with reader.read(agency_id, of_one_state=as_of is not None) as connection:
+            if as_of is not None:
+                return await find_past_checks(connection, pairs, as_of)
             return await queries.find_checks(connection, pairs, runtime.clock.now())
 
     @router.post("/v1/checks", summary="Check access in many agencies", dependencies=[READ_ALL])
     @body_limit(CHECKS_LIMIT, keys=CHECKS_KEYS)
-    async def check_agencies(body: AgenciesChecksRequest, reader: ReaderDep, runtime: RuntimeDep) -> ChecksReply:
+    async def check_agencies(
+        body: AgenciesChecksRequest, reader: ReaderDep, runtime: RuntimeDep, as_of: AsOfDep
+    ) -> ChecksReply:
         """Answers up to 10,000 checks, in order, and changes nothing. If one pair breaks a rule, all are refused."""
         pairs = [_pair(directory, pair.agency_id, number, pair) for number, pair in enumerate(body.pairs)]
-        async with reader.read_own() as connection:
+        async with reader.read_own(of_one_state=as_of is not None) as connection:
+            if as_of is not None:
+                return await find_past_checks(connection, pairs, as_of)
             return await queries.find_checks(connection, pairs, runtime.clock.now())
 
     return router

@@ -49,7 +49,7 @@ class SeatPolicyRequest(BaseModel):
     "/pool", summary="Retrieve the seat pool", dependencies=[READ], responses=problem_responses(NotFound, PoolUnknown)
 )
 async def read_pool(agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep, as_of: AsOfDep) -> PoolReply:
-    async with reader.read(agency_id) as connection:
+    async with reader.read(agency_id, of_one_state=as_of is not None) as connection:
         if as_of is not None:
             return await queries.find_past_pool(connection, agency_id, as_of)
         return await queries.find_pool(connection, agency_id, runtime.clock.now())

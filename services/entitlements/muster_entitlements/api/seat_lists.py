@@ -66,7 +66,7 @@ def make_router(directory: Directory) -> APIRouter:
         )
         if as_of is not None:
             _require_all(address=address, subject=subject, state=state, unused_since=unused_since)
-            async with reader.read(agency_id) as connection:
+            async with reader.read(agency_id, of_one_state=True) as connection:
                 return await queries.list_past_seats(connection, agency_id, as_of, page)
         async with reader.read_people(agency_id) as read:
             found = await queries.list_seats(read.connection, agency_id, search, page)
@@ -82,7 +82,7 @@ def make_router(directory: Directory) -> APIRouter:
     async def read_seat(agency_id: AgencyId, seat_id: SeatId, reader: ReaderDep, as_of: AtDep) -> SeatReply:
         """For a past instant, the reply has no address and no name."""
         if as_of is not None:
-            async with reader.read(agency_id) as connection:
+            async with reader.read(agency_id, of_one_state=True) as connection:
                 return await queries.find_past_seat(connection, agency_id, seat_id, as_of)
         async with reader.read_people(agency_id) as read:
             seat = await queries.find_seat(read.connection, agency_id, seat_id)
@@ -90,9 +90,11 @@ def make_router(directory: Directory) -> APIRouter:
         return seat
 
     @router.get("/seat-counts", summary="Retrieve the number of seats", dependencies=[READ])
-    async def count_seats(agency_id: AgencyId, reader: ReaderDep) -> SeatCountsReply:
-        """Shows how many seats of the agency are in each state."""
-        async with reader.read(agency_id) as connection:
+    async def count_seats(agency_id: AgencyId, reader: ReaderDep, as_of: AtDep) -> SeatCountsReply:
+        """Shows how many seats of the agency are, or were at a past instant, in each state."""
+        async with reader.read(agency_id, of_one_state=as_of is not None) as connection:
+            if as_of is not None:
+                return await queries.count_past_seats(connection, agency_id, as_of)
             return await queries.count_seats(connection, agency_id)
 
     @router.get(
@@ -104,7 +106,7 @@ def make_router(directory: Directory) -> APIRouter:
     async def list_seat_history(
         agency_id: AgencyId, seat_id: SeatId, reader: ReaderDep, page: PageDep
     ) -> Page[SeatVersionReply]:
-        """Shows who held the seat in which state, oldest first."""
+        """Shows who held the seat in which state, oldest first, as far as that is kept."""
         async with reader.read(agency_id) as connection:
             return await queries.list_seat_versions(connection, agency_id, seat_id, page)
 
@@ -112,7 +114,7 @@ def make_router(directory: Directory) -> APIRouter:
     async def list_person_history(
         agency_id: AgencyId, reader: ReaderDep, page: PageDep, subject: Annotated[str, _SUBJECT]
     ) -> Page[SeatVersionReply]:
-        """Shows which seats the person held in which states, oldest first."""
+        """Shows which seats the person held in which states, oldest first, as far as that is kept."""
         subject_ref = directory.subject_ref(agency_id, subject)
         async with reader.read(agency_id) as connection:
             return await queries.list_person_versions(connection, agency_id, subject_ref, page)

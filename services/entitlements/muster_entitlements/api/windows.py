@@ -96,7 +96,7 @@ class WindowStartRequest(_Decision):
 )
 async def list_windows(agency_id: AgencyId, reader: ReaderDep, as_of: AsOfDep) -> Page[WindowReply]:
     """With `at`, the windows of a past instant, with the starts and ends that are known now."""
-    async with reader.read(agency_id) as connection:
+    async with reader.read(agency_id, of_one_state=as_of is not None) as connection:
         if as_of is not None:
             return await queries.list_past_windows(connection, agency_id, as_of)
         return await queries.list_windows(connection, agency_id)

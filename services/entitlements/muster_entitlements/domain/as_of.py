@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 from muster_runtime.errors import InvalidInput
 
+# The day on which GSA announced the program; enrollment accepts no start before it.
 PROGRAM_START = datetime(2025, 8, 6, tzinfo=UTC)
 
 
@@ -14,6 +16,8 @@ class AsOf:
 
     at: datetime
     recorded_at: datetime
+    earliest: Literal["at", "recorded_at"]
+    """Which of the two a request names that goes back furthest."""
 
     @classmethod
     def of(cls, at: datetime | None, recorded_at: datetime | None, now: datetime) -> "AsOf | None":
@@ -29,9 +33,16 @@ class AsOf:
                 raise InvalidInput(field, instant.isoformat(), f"must not be in the future: now is {now.isoformat()}")
         if at is None and recorded_at is None:
             return None
-        return cls(at or recorded_at or now, recorded_at or now)
+        known = recorded_at or now
+        return cls(at or known, known, "at" if at is not None and at <= known else "recorded_at")
 
     @property
     def version_at(self) -> datetime:
         """The instant whose versions count: what was recorded later than either instant does not."""
         return min(self.at, self.recorded_at)
+
+    def require_kept(self, purged_before: datetime | None) -> None:
+        """Raise InvalidInput if versions of the instant may be deleted: those that ended by `purged_before`."""
+        if purged_before is not None and self.version_at < purged_before:
+            rule = f"must not be before {purged_before.isoformat()}: what was recorded before is deleted"
+            raise InvalidInput(self.earliest, self.version_at.isoformat(), rule)

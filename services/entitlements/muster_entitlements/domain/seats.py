@@ -75,7 +75,7 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class HeldSeat:
-    """What a copy of a seat holds: its state, and when its trial began; None if it has not."""
+    """What an answer needs of a seat: its state, and when its trial began; None if it has not."""
 
     state: SeatState
     began_at: datetime | None = None

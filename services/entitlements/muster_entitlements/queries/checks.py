@@ -15,7 +15,7 @@ from muster_entitlements.domain.quotas import Limit
 from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.domain.windows import Window
 from muster_entitlements.replies import CheckReply, ChecksReply
-from muster_entitlements.repository import catalogs, usage
+from muster_entitlements.repository import catalogs, pools, usage
 from muster_entitlements.repository.grants import list_standing, read_grants
 from muster_entitlements.repository.seat_trials import find_begun
 from muster_entitlements.repository.seats import find_states
@@ -23,11 +23,12 @@ from muster_entitlements.repository.windows import NAMED_COLUMNS, to_window
 from muster_runtime.database.transactions import Connection
 from muster_runtime.errors import InvalidInput
 
-_POOL_AND_WINDOW = f"""
-    select
-        p.agency_id, p.enrollment_id, p.starts_at, p.ends_at, p.suspended, p.withdrawn_at, p.ended,
-        p.cap, p.in_use, p.limit_met, p.revision, p.generation, p.revoking, p.time_zone,
-        {NAMED_COLUMNS}
+# A pool, and the windows of its enrollment that meet any further conditions.
+_COLUMNS = f"{pools.COLUMNS}, {NAMED_COLUMNS}"
+_POOL_AND_WINDOW = """
+    pool as p
+    left join feature_window as w
+        on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id
 """
 
 _STANDING_GRANTS = """
@@ -67,20 +68,53 @@ async def find_check(connection: Connection, pair: Pair, now: datetime) -> Check
 
 async def find_checks(connection: Connection, pairs: Sequence[Pair], now: datetime) -> ChecksReply:
     """The checks of these pairs, in order. Raises InvalidInput, which names the pair."""
+    registers = await _find_registers(connection, people_of(pairs), now)
+    await require_known(connection, registers, pairs, now)
+    checked = check_pairs(registers, pairs, now)
+    cases = [(pair.subject_ref, *case) for pair, case in zip(pairs, checked, strict=True)]
+    return ChecksReply.of(await count_use(cases, connection, now))
+
+
+def people_of(pairs: Iterable[Pair]) -> dict[str, set[str]]:
+    """The people of pairs, by agency."""
+    people: defaultdict[str, set[str]] = defaultdict(set)
+    for pair in pairs:
+        people[pair.agency_id].add(pair.subject_ref)
+    return people
+
+
+def check_pairs(
+    registers: Mapping[str, Register], pairs: Sequence[Pair], now: datetime
+) -> list[tuple[Question, Answer]]:
+    """Answer the check of each pair, in order, by its agency's register."""
     places: defaultdict[str, list[int]] = defaultdict(list)
     for place, pair in enumerate(pairs):
         places[pair.agency_id].append(place)
-    people = {agency_id: {pairs[place].subject_ref for place in own} for agency_id, own in places.items()}
-    registers = await _find_registers(connection, people, now)
-    await _require_known(connection, registers, pairs, now)
     checked: dict[int, tuple[Question, Answer]] = {}
     for agency_id, own in places.items():
         asked = [(pairs[place].subject_ref, pairs[place].feature) for place in own]
         checked.update(zip(own, check_all(registers[agency_id], asked, now), strict=True))
-    cases = [(pair.subject_ref, *checked[place]) for place, pair in enumerate(pairs)]
-    answers = await count_use(cases, connection, now)
-    replies = {answer: CheckReply.of(answer) for answer in set(answers)}
-    return ChecksReply(answers=[replies[answer] for answer in answers])
+    return [checked[place] for place in range(len(pairs))]
+
+
+async def require_known(
+    connection: Connection, registers: Mapping[str, Register], pairs: Iterable[Pair], now: datetime
+) -> None:
+    """Raise InvalidInput for a feature that has no window, is not granted, and is not in the catalog."""
+    known = {
+        agency_id: {*register.windows, *(grant.feature for grant in register.grants), None}
+        for agency_id, register in registers.items()
+    }
+    strange = {place: pair.feature for place, pair in enumerate(pairs) if pair.feature not in known[pair.agency_id]}
+    if not strange:
+        return
+    catalog = await catalogs.find_catalog(connection, now)
+    for place, feature in strange.items():
+        if feature is None or feature in catalog.features:
+            continue
+        nearest = catalog.nearest(feature)
+        hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
+        raise InvalidInput(f"pairs.{place}.feature", feature, f"must be a feature of the catalog{hint}")
 
 
 async def find_question(
@@ -94,17 +128,16 @@ async def find_question(
         (await catalogs.find_catalog(connection, now)).known(feature)
     row = await connection.fetchrow(
         f"""
-        {_POOL_AND_WINDOW}, s.state as seat_state, s.idle_since, g.grants,
+        select
+            {_COLUMNS}, s.state as seat_state, s.idle_since, g.grants,
             coalesce(s.trial_began_at, s.activated_at) as began_at
-        from pool as p
+        from {_POOL_AND_WINDOW} and w.feature = $3
         left join seat as s
             on s.agency_id = p.agency_id and s.subject_ref = $2 and s.state <> 'revoked'
             and s.generation = p.generation
-        left join feature_window as w
-            on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id and w.feature = $3
         {_STANDING_GRANTS}
         where p.agency_id = $1
-        """,
+        """,  # noqa: S608
         agency_id,
         subject_ref,
         feature,
@@ -180,22 +213,16 @@ async def _find_registers(
     revision, and hold only until a caller sees the newer one. An agency without a pool takes no further statement.
     """
     rows = await connection.fetch(
-        f"""
-        {_POOL_AND_WINDOW}
-        from pool as p
-        left join feature_window as w
-            on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id
-        where p.agency_id = any($1::text[])
-        """,
+        f"select {_COLUMNS} from {_POOL_AND_WINDOW} where p.agency_id = any($1::text[])",  # noqa: S608
         list(people),
     )
-    pools = {row["agency_id"]: _to_pool(row) for row in rows}
+    known = {row["agency_id"]: _to_pool(row) for row in rows}
     windows: defaultdict[str, dict[str, Window]] = defaultdict(dict)
     for row in rows:
         if row["w_window_id"]:
             windows[row["agency_id"]][row["w_feature"]] = to_window(row, "w_")
     return {
-        agency_id: await _find_register(connection, pools.get(agency_id), windows[agency_id], own, now)
+        agency_id: await _find_register(connection, known.get(agency_id), windows[agency_id], own, now)
         for agency_id, own in people.items()
     }
 
@@ -213,26 +240,6 @@ async def _find_register(
         grants=await list_standing(connection, pool.agency_id, people, now),
         begun=(await find_begun(connection, {pool.agency_id: people}))[pool.agency_id] if of_seats else {},
     )
-
-
-async def _require_known(
-    connection: Connection, registers: Mapping[str, Register], pairs: Iterable[Pair], now: datetime
-) -> None:
-    """Raise InvalidInput for a feature that has no window, is not granted, and is not in the catalog."""
-    known = {
-        agency_id: {*register.windows, *(grant.feature for grant in register.grants), None}
-        for agency_id, register in registers.items()
-    }
-    strange = {place: pair.feature for place, pair in enumerate(pairs) if pair.feature not in known[pair.agency_id]}
-    if not strange:
-        return
-    catalog = await catalogs.find_catalog(connection, now)
-    for place, feature in strange.items():
-        if feature is None or feature in catalog.features:
-            continue
-        nearest = catalog.nearest(feature)
-        hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
-        raise InvalidInput(f"pairs.{place}.feature", feature, f"must be a feature of the catalog{hint}")
 
 
 def _to_pool(row: Record) -> Pool:

@@ -6,7 +6,7 @@ from muster_entitlements.domain.catalog import packaged_catalog
 from muster_entitlements.domain.checks import Question, Reason, check
 from muster_entitlements.domain.grants import holding
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.quotas import WHOLE_AGENCY, QuotaGrant, whose
+from muster_entitlements.domain.quotas import whose
 from muster_entitlements.queries.checks import count_use, find_limits, find_question
 from muster_entitlements.replies import CheckReply
 from muster_entitlements.replies.explanations import (
@@ -21,7 +21,7 @@ from muster_entitlements.replies.explanations import (
     FactEventReply,
 )
 from muster_entitlements.replies.usage import QuotaGrantReply
-from muster_entitlements.repository import catalogs, facts, usage
+from muster_entitlements.repository import catalogs, facts, quota_grants, usage
 from muster_runtime.database.transactions import Connection
 
 # What a quota's check can be answered with.
@@ -89,15 +89,7 @@ async def _find_seat(connection: Connection, pool: Pool, subject_ref: str) -> Ex
     row = await connection.fetchrow(
         """
         select
-            s.seat_id, s.state, s.reason,
-            coalesce(
-                (
-                    select max(h.recorded_until)
-                    from seat_history as h
-                    where h.agency_id = s.agency_id and h.seat_id = s.seat_id
-                ),
-                s.assigned_at
-            ) as recorded_from,
+            s.seat_id, s.state, s.reason, coalesce(s.recorded_from, s.assigned_at) as recorded_from,
             coalesce(s.trial_began_at, s.activated_at) as trial_began_at
         from seat as s
         where s.agency_id = $1 and s.subject_ref = $2 and s.state <> 'revoked' and s.generation = $3
@@ -128,18 +120,5 @@ async def _find_quota(
         return None
     counted = whose(limit.quota, subject_ref)
     sums = await usage.find_sums(connection, limit.agency_id, limit.feature, [counted], limit.period.starts_at)
-    rows = await connection.fetch(
-        """
-        select agency_id, grant_id, feature, subject_ref, amount, spent, priority, starts_at, ends_at
-        from quota_grant
-        where
-            agency_id = $1 and feature = $2 and subject_ref = any($3::text[]) and (ends_at is null or ends_at > $4)
-        order by priority, ends_at nulls last, grant_id
-        """,
-        limit.agency_id,
-        limit.feature,
-        [WHOLE_AGENCY, counted],
-        now,
-    )
-    grants = [QuotaGrantReply.of(QuotaGrant(**row)) for row in rows]
-    return ExplainedQuota.of(limit, sums.get(counted), grants)
+    grants = await quota_grants.list_grants_of(connection, limit, counted, now)
+    return ExplainedQuota.of(limit, sums.get(counted), [QuotaGrantReply.of(grant) for grant in grants])

@@ -1,42 +1,65 @@
 """The read side of checks of the past."""
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from muster_entitlements.domain.as_of import AsOf
-from muster_entitlements.domain.checks import Question, Reason, check
-from muster_entitlements.queries.checks import Pair, find_limits
-from muster_entitlements.replies import CheckReply
+from muster_entitlements.domain.checks import Answer, Question, Reason, Register
+from muster_entitlements.domain.pools import Pool
+from muster_entitlements.queries.checks import Pair, check_pairs, find_limits, people_of, require_known
+from muster_entitlements.replies import CheckReply, ChecksReply
 from muster_entitlements.repository import catalogs, history
 from muster_runtime.database.transactions import Connection
 
 
 async def find_past_check(connection: Connection, pair: Pair, as_of: AsOf) -> CheckReply:
-    """The check of a pair at a past instant. Counted use has no history. Raises FeatureUnknown."""
-    question = await find_past_question(connection, pair, as_of)
-    answer = check(question, as_of.at)
-    if answer.reason is Reason.QUOTA:
-        [limit] = await find_limits(connection, [question], as_of.at)
-        if limit is not None:
-            answer = replace(answer, limit=limit.quota.limit, resets_at=limit.period.ends_at)
-    return CheckReply.of(answer)
-
-
-async def find_past_question(connection: Connection, pair: Pair, as_of: AsOf) -> Question:
-    """All that the check depends on, as it was. Raises FeatureUnknown."""
-    pool = await history.find_pool(connection, pair.agency_id, as_of)
-    question = Question(pool, None, pair.feature, None)
-    if pool is not None:
-        windows = await history.list_windows(connection, pair.agency_id, pool.enrollment_id, as_of)
-        seat = await history.find_seat(connection, pool, pair.subject_ref, as_of)
-        question = replace(
-            question,
-            window=next((window for window in windows if window.feature == pair.feature), None),
-            seat=seat.state if seat else None,
-            began_at=seat.began_at if seat else None,
-        )
-        if pair.feature is not None:
-            grants = await history.list_grants(connection, pair.agency_id, as_of, pair.subject_ref, pair.feature)
-            question = replace(question, grants=tuple(grants))
+    """The check of a pair at a past instant. Counted use has no history. Raises FeatureUnknown, InvalidInput."""
+    registers = await _find_registers(connection, people_of([pair]), as_of)
+    [(question, answer)] = check_pairs(registers, [pair], as_of.at)
     if pair.feature is not None and question.window is None and not question.grants:
         (await catalogs.find_catalog(connection, as_of.at)).known(pair.feature)
-    return question
+    [limited] = await _limit(connection, [(question, answer)], as_of)
+    return CheckReply.of(limited)
+
+
+async def find_past_checks(connection: Connection, pairs: Sequence[Pair], as_of: AsOf) -> ChecksReply:
+    """The same of many pairs, in order. Raises InvalidInput, which names the pair, or an instant that is not kept."""
+    registers = await _find_registers(connection, people_of(pairs), as_of)
+    await require_known(connection, registers, pairs, as_of.at)
+    return ChecksReply.of(await _limit(connection, check_pairs(registers, pairs, as_of.at), as_of))
+
+
+async def _limit(connection: Connection, cases: Sequence[tuple[Question, Answer]], as_of: AsOf) -> list[Answer]:
+    """The answers, those of a quota with its limit."""
+    answers = [answer for _, answer in cases]
+    of_quota = [place for place, answer in enumerate(answers) if answer.reason is Reason.QUOTA]
+    limits = await find_limits(connection, [cases[place][0] for place in of_quota], as_of.at)
+    for place, limit in zip(of_quota, limits, strict=True):
+        if limit is not None:
+            answers[place] = replace(answers[place], limit=limit.quota.limit, resets_at=limit.period.ends_at)
+    return answers
+
+
+async def _find_registers(
+    connection: Connection, people: Mapping[str, Collection[str]], as_of: AsOf
+) -> dict[str, Register]:
+    """All that checks of these people, by agency, depend on, as it was."""
+    pools = await history.find_pools(connection, people, as_of)
+    return {
+        agency_id: await _find_register(connection, pools.get(agency_id), own, as_of)
+        for agency_id, own in people.items()
+    }
+
+
+async def _find_register(connection: Connection, pool: Pool | None, people: Collection[str], as_of: AsOf) -> Register:
+    if pool is None:
+        return Register(None, {}, {})
+    windows = await history.list_windows(connection, pool.agency_id, pool.enrollment_id, as_of)
+    seats = await history.find_seats(connection, pool, people, as_of)
+    return Register(
+        pool=pool,
+        windows={window.feature: window for window in windows},
+        seats={subject_ref: seat.state for subject_ref, seat in seats.items()},
+        grants=await history.list_grants(connection, pool.agency_id, people, as_of),
+        begun={subject_ref: seat.began_at for subject_ref, seat in seats.items() if seat.began_at is not None},
+    )

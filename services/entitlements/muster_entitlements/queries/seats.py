@@ -27,7 +27,7 @@ _SEAT = """
     join pool as p using (agency_id)
 """
 
-# What seats were, and since when they are what they are now. A version begins where the one before ends.
+# What seats were, as far as that is kept, and since when they are what they are now.
 _VERSIONS = """
     with version as (
         select seat_id, subject_ref, state, reason, recorded_from, recorded_until
@@ -37,16 +37,7 @@ _VERSIONS = """
         select
             s.seat_id, s.subject_ref,
             case when s.generation = p.generation then s.state else 'revoked' end,
-            s.reason,
-            coalesce(
-                (
-                    select max(h.recorded_until)
-                    from seat_history as h
-                    where h.agency_id = s.agency_id and h.seat_id = s.seat_id
-                ),
-                s.assigned_at
-            ),
-            null
+            s.reason, coalesce(s.recorded_from, s.assigned_at), null
         from seat as s
         join pool as p using (agency_id)
         where s.agency_id = $1 and {present}
@@ -156,6 +147,13 @@ async def count_seats(connection: Connection, agency_id: str) -> SeatCountsReply
         agency_id,
     )
     return SeatCountsReply(**dict.fromkeys(SeatState, 0) | {row["state"]: row["seats"] for row in rows})
+
+
+async def count_past_seats(connection: Connection, agency_id: str, as_of: AsOf) -> SeatCountsReply:
+    """The number of seats that an agency had in each state."""
+    pool = await history.find_pool(connection, agency_id, as_of)
+    counts = {} if pool is None else await history.count_seats(connection, pool, as_of)
+    return SeatCountsReply(**dict.fromkeys(SeatState, 0) | counts)
 
 
 async def list_seat_versions(

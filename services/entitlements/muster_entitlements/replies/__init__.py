@@ -1,5 +1,6 @@
 """The replies of the routes."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date, datetime
 
@@ -170,9 +171,13 @@ class CheckReply(BaseModel):
     monthly_quota: int | None = Field(default=None, description="Uses per month, if the reason is `quota`.")
     limit: int | None = Field(default=None, description="Uses in a period, if a quota limits the feature now.")
     used: int | None = Field(
-        default=None, description="Uses in the period: the person's, or the whole agency's if the quota is per agency."
+        default=None,
+        description="Uses in the period: the person's, or the whole agency's if the quota is per agency. "
+        "Counted use has no history: null at a past instant.",
     )
-    remaining: int | None = Field(default=None, description="Uses that are left, including quota grants.")
+    remaining: int | None = Field(
+        default=None, description="Uses that are left, including quota grants; null at a past instant."
+    )
     resets_at: Instant | None = Field(default=None, description="When the period of the quota ends.")
 
     @classmethod
@@ -185,6 +190,12 @@ class ChecksReply(BaseModel):
     """The answers to many checks, in the order of the request."""
 
     answers: list[CheckReply]
+
+    @classmethod
+    def of(cls, answers: Sequence[Answer]) -> "ChecksReply":
+        """The reply for answers, of which many are the same."""
+        replies = {answer: CheckReply.of(answer) for answer in set(answers)}
+        return cls(answers=[replies[answer] for answer in answers])
 
 
 class SeatPolicyReply(BaseModel):

@@ -1,16 +1,17 @@
 """What pools, windows, seats, and grants were: their versions, each from when until when it was recorded."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from muster_entitlements.domain.as_of import AsOf
 from muster_entitlements.domain.grants import Grant
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.seats import SeatState
+from muster_entitlements.domain.seats import HeldSeat, SeatState
 from muster_entitlements.domain.windows import Window
+from muster_entitlements.repository import pools
 from muster_entitlements.repository.grants import to_grant
+from muster_entitlements.repository.purge import find_purged_before
 from muster_entitlements.repository.windows import COLUMNS, to_window
 from muster_runtime.database.transactions import Connection
 
@@ -44,34 +45,33 @@ _PAST_SEAT = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class PastSeat:
-    """The state of a person's seat, and when its trial began."""
+async def find_pools(connection: Connection, agency_ids: Iterable[str], as_of: AsOf) -> dict[str, Pool]:
+    """The pools of agencies, by agency; none of an agency that was not known to be enrolled.
 
-    state: SeatState
-    began_at: datetime | None
+    All that is read of the past is read after it, in the same state: versions are deleted meanwhile. Raises
+    InvalidInput for an instant whose versions are.
+    """
+    as_of.require_kept(await find_purged_before(connection))
+    rows = await connection.fetch(
+        f"""
+        select {pools.COLUMNS}
+        from pool as p
+        where p.agency_id = any($1::text[]) and coalesce(p.recorded_from, '-infinity') <= $2
+        union all
+        select {pools.COLUMNS}
+        from pool_history as p
+        where
+            p.agency_id = any($1::text[]) and coalesce(p.recorded_from, '-infinity') <= $2 and p.recorded_until > $2
+        """,  # noqa: S608
+        list(agency_ids),
+        as_of.version_at,
+    )
+    return {row["agency_id"]: Pool(**row) for row in rows}
 
 
 async def find_pool(connection: Connection, agency_id: str, as_of: AsOf) -> Pool | None:
-    """An agency's pool; None if the agency was not known to be enrolled."""
-    row = await connection.fetchrow(
-        """
-        select
-            agency_id, enrollment_id, starts_at, ends_at, suspended, withdrawn_at, ended,
-            cap, in_use, limit_met, revision, generation, revoking, time_zone
-        from pool
-        where agency_id = $1 and coalesce(recorded_from, '-infinity') <= $2
-        union all
-        select
-            agency_id, enrollment_id, starts_at, ends_at, suspended, withdrawn_at, ended,
-            cap, in_use, limit_met, revision, generation, revoking, time_zone
-        from pool_history
-        where agency_id = $1 and coalesce(recorded_from, '-infinity') <= $2 and recorded_until > $2
-        """,
-        agency_id,
-        as_of.version_at,
-    )
-    return Pool(**row) if row else None
+    """As find_pools, of one agency."""
+    return (await find_pools(connection, [agency_id], as_of)).get(agency_id)
 
 
 async def list_windows(connection: Connection, agency_id: str, enrollment_id: str, as_of: AsOf) -> list[Window]:
@@ -113,51 +113,45 @@ async def list_windows(connection: Connection, agency_id: str, enrollment_id: st
     return [to_window(row) for row in rows]
 
 
-async def find_seat(connection: Connection, pool: Pool, subject_ref: str, as_of: AsOf) -> PastSeat | None:
-    """The seat that a person held, or that was kept for them; `pool` is as it was."""
-    row = await connection.fetchrow(
+async def find_seats(
+    connection: Connection, pool: Pool, subject_refs: Iterable[str], as_of: AsOf
+) -> dict[str, HeldSeat]:
+    """The seats that people held, or that were kept for them, by subject; `pool` is as it was."""
+    rows = await connection.fetch(
         """
-        select state, coalesce(trial_began_at, activated_at) as began_at
+        select subject_ref, state, coalesce(trial_began_at, activated_at) as began_at
         from seat_history
         where
-            agency_id = $1 and subject_ref = $2 and recorded_from <= $4 and recorded_until > $4
-            and state <> 'revoked' and generation = $3
+            agency_id = $1 and subject_ref = any(string_to_array($2, E'\n')) and recorded_from <= $4
+            and recorded_until > $4 and state <> 'revoked' and generation = $3
         union all
-        select s.state, coalesce(s.trial_began_at, s.activated_at)
+        select s.subject_ref, s.state, coalesce(s.trial_began_at, s.activated_at)
         from seat as s
         where
-            s.agency_id = $1 and s.subject_ref = $2 and s.state <> 'revoked' and s.generation = $3
-            and s.assigned_at <= $4
-            and not exists (
-                select
-                from seat_history as h
-                where h.agency_id = s.agency_id and h.seat_id = s.seat_id and h.recorded_until > $4
-            )
+            s.agency_id = $1 and s.subject_ref = any(string_to_array($2, E'\n')) and s.state <> 'revoked'
+            and s.generation = $3 and coalesce(s.recorded_from, s.assigned_at) <= $4
         """,
         pool.agency_id,
-        subject_ref,
+        "\n".join(subject_refs),
         pool.generation,
         as_of.version_at,
     )
-    return PastSeat(SeatState(row["state"]), row["began_at"]) if row else None
+    return {row["subject_ref"]: HeldSeat(SeatState(row["state"]), row["began_at"]) for row in rows}
 
 
-async def list_grants(
-    connection: Connection, agency_id: str, as_of: AsOf, subject_ref: str, feature: str
-) -> list[Grant]:
-    """The grants of a feature to an agency and a person that held at an instant or later."""
+async def list_grants(connection: Connection, agency_id: str, subject_refs: Iterable[str], as_of: AsOf) -> list[Grant]:
+    """The grants to an agency and to people that held at an instant or later."""
     rows = await connection.fetch(
         """
         select grant_id, agency_id, feature, subject_ref, mode, monthly_quota, starts_at, ends_at, reason
         from entitlement_grant
         where
-            agency_id = $1 and feature = $2 and (subject_ref = $3 or subject_ref is null)
-            and granted_at <= $4 and (revoked_at is null or revoked_at > $4) and (ends_at is null or ends_at > $5)
+            agency_id = $1 and (subject_ref is null or subject_ref = any($2::text[]))
+            and granted_at <= $3 and (revoked_at is null or revoked_at > $3) and (ends_at is null or ends_at > $4)
         order by grant_id
         """,
         agency_id,
-        feature,
-        subject_ref,
+        list(subject_refs),
         as_of.version_at,
         as_of.at,
     )
@@ -217,3 +211,28 @@ async def find_seat_by_id(connection: Connection, pool: Pool, seat_id: str, as_o
         seat_id,
     )
     return row
+
+
+async def count_seats(connection: Connection, pool: Pool, as_of: AsOf) -> dict[str, int]:
+    """How many seats there were in each state; `pool` is as it was."""
+    rows = await connection.fetch(
+        """
+        with version as (
+            select state, generation
+            from seat
+            where agency_id = $1 and coalesce(recorded_from, assigned_at) <= $3
+            union all
+            select state, generation
+            from seat_history
+            where agency_id = $1 and recorded_from <= $3 and recorded_until > $3
+        )
+
+        select case when generation = $2 then state else 'revoked' end as state, count(*) as seats
+        from version
+        group by 1
+        """,
+        pool.agency_id,
+        pool.generation,
+        as_of.version_at,
+    )
+    return {row["state"]: row["seats"] for row in rows}

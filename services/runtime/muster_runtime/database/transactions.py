@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import asyncpg
 from pydantic import SecretStr
@@ -192,9 +192,13 @@ class Database:
                     await uow.flush()
 
     @asynccontextmanager
-    async def read(self, *agencies: str) -> AsyncIterator[Connection]:
-        """A read-only transaction that sees these agencies' rows, or with EVERY_AGENCY alone all rows."""
-        async with self.connection() as connection, connection.transaction(readonly=True):
+    async def read(self, *agencies: str, of_one_state: bool = False) -> AsyncIterator[Connection]:
+        """A read-only transaction that sees these agencies' rows, or with EVERY_AGENCY alone all rows.
+
+        Each statement sees what is committed when it starts; with `of_one_state`, all see the same.
+        """
+        isolation: Literal["repeatable_read"] | None = "repeatable_read" if of_one_state else None
+        async with self.connection() as connection, connection.transaction(isolation=isolation, readonly=True):
             await connection.execute("select set_config('muster.agency', $1, true)", ",".join(sorted(agencies)))
             yield connection
 

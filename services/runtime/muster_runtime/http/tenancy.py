@@ -68,16 +68,19 @@ class Reader:
         return EVERY_AGENCY if self._identity.is_program else agency_id
 
     @asynccontextmanager
-    async def read(self, agency_id: str) -> AsyncIterator[Connection]:
-        """A read-only transaction that sees the agency's rows. Raises NotFound for another tenant's agency."""
+    async def read(self, agency_id: str, *, of_one_state: bool = False) -> AsyncIterator[Connection]:
+        """A read-only transaction that sees the agency's rows. Raises NotFound for another tenant's agency.
+
+        With `of_one_state`, no statement sees what is committed after the first.
+        """
         self._identity.admit(agency_id)
-        async with self._database.read(agency_id) as connection:
+        async with self._database.read(agency_id, of_one_state=of_one_state) as connection:
             yield connection
 
     @asynccontextmanager
-    async def read_own(self) -> AsyncIterator[Connection]:
-        """A read-only transaction that sees the rows of all of the caller's agencies, and no other."""
-        async with self._database.read(*self.agencies) as connection:
+    async def read_own(self, *, of_one_state: bool = False) -> AsyncIterator[Connection]:
+        """As read, of all of the caller's agencies, and no other."""
+        async with self._database.read(*self.agencies, of_one_state=of_one_state) as connection:
             yield connection
 
     @asynccontextmanager

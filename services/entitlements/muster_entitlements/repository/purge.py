@@ -1,0 +1,50 @@
+"""The deletion of what pools, windows, and seats were long ago."""
+
+from datetime import datetime
+
+from muster_runtime.database.transactions import Connection
+
+HISTORIES = ("pool_history", "feature_window_history", "seat_history")
+
+
+async def find_purged_before(connection: Connection) -> datetime | None:
+    """Versions that ended by this instant may have been deleted; None if none has."""
+    before: datetime | None = await connection.fetchval("select before from history_purge")
+    return before
+
+
+async def find_oldest_end(history: str, connection: Connection) -> datetime | None:
+    """When the oldest version in a table of HISTORIES ended."""
+    oldest: datetime | None = await connection.fetchval(f"select min(recorded_until) from {history}")  # noqa: S608
+    return oldest
+
+
+async def delete_ended(history: str, connection: Connection, before: datetime, limit: int) -> int:
+    """Delete at most `limit` versions of a table of HISTORIES that ended by then, oldest first; returns how many.
+
+    The same statement says so, for those who read the past: nothing before that instant can be told any longer.
+    """
+    purged: int = await connection.fetchval(
+        f"""
+        with purged as (
+            delete from {history}
+            where ctid = any(array(
+                select ctid
+                from {history}
+                where recorded_until <= $1
+                order by recorded_until
+                limit $2
+            ))
+            returning 1
+        ),
+        moved as (
+            update history_purge
+            set before = greatest(before, $1)
+            where exists (select from purged)
+        )
+        select count(*) from purged
+        """,  # noqa: S608
+        before,
+        limit,
+    )
+    return purged

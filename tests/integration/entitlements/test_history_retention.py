@@ -1,0 +1,110 @@
+"""What pools, windows, and seats were is deleted in time, and no longer answered; nothing else changes."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+from muster_entitlements.bootstrap import build
+from muster_entitlements.domain.as_of import AsOf
+from muster_entitlements.repository import history
+from muster_entitlements.repository.purge import HISTORIES
+from muster_entitlements.settings import EntitlementsSettings
+from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.lives import DAY
+from tests.integration.entitlements.test_as_of import PATHS, Recorded, address, get, purge, recorded, text
+from tests.integration.entitlements.test_windows import decision, send, windows
+from tests.support.services import ServiceRunner
+
+
+async def test_ended_versions_are_deleted_in_time_and_what_they_said_is_refused(
+    run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    service = await run_service(build, EntitlementsSettings, history_retention_days=30)
+    service.clock.move(START)
+    own = Entitlements(service, eventually)
+    await own.enroll(cap=5)
+    ada = (await own.assign(1)).json()
+    await own.assign(2)
+    answers: list[Recorded] = [await recorded(own)]
+
+    async def do(day: int, action: str) -> None:
+        service.clock.move(START + day * DAY)
+        assert (await own.post(f"seats/{ada['seat_id']}/{action}")).status_code == 200
+
+    await do(1, "activation")
+    ended = await send(own, decision(own, "end", "deep-research", await windows(own)), "ann", reason="misuse")
+    assert ended.status_code == 200, ended.text
+    answers.append(await recorded(own))
+    await do(2, "suspension")
+    assert (await own.post("pool/resize", {"cap": 7})).status_code == 200
+    answers.append(await recorded(own))
+    await do(3, "reinstatement")
+    answers.append(await recorded(own))
+
+    async def versions() -> list[tuple[str, str]]:
+        found = (await get(own, f"seats/{ada['seat_id']}/history"))["items"]
+        return [(each["state"], each["recorded_from"]) for each in found]
+
+    lived = ("assigned", "active", "suspended", "active")
+    instants = [text(START + day * DAY) for day in range(41)]
+    assert await versions() == list(zip(lived, instants, strict=False))
+
+    # What was being read while it was deleted is still answered.
+    first = AsOf.of(START, START, service.clock.now())
+    assert first is not None
+    async with service.runtime.database.read("NASA", of_one_state=True) as reading:
+        pool = await history.find_pool(reading, "NASA", first)
+        assert pool is not None
+        assert await purge(own, START + 2 * DAY) == 2 + 1 + 2  # of the pool, the window, and the seat
+        found = await history.list_windows(reading, "NASA", pool.enrollment_id, first)
+        assert [text(window.ends_at) for window in found] == [each["ends_at"] for each in answers[0]["windows"]]
+        assert await history.count_seats(reading, pool, first) == {"assigned": 2}
+    assert await purge(own, START + 2 * DAY) == 0
+
+    early, kept, late = text(START + 2 * DAY - timedelta(microseconds=1)), instants[2], instants[3]
+    for path in PATHS:
+        reply = await service.client.get(f"/v1/agencies/NASA/{path}&at={early}")
+        [error] = reply.json()["errors"]
+        assert (reply.status_code, error["field"], kept[:10] in error["rule"]) == (422, "at", True), reply.text
+    body: Any = {"pairs": [{"subject": address(1), "feature": "deep-research"}]}
+    reply = await service.client.post("/v1/agencies/NASA/checks", params={"at": early}, json=body)
+    assert (reply.status_code, reply.json()["errors"][0]["field"]) == (422, "at")
+    for at, recorded_at, field in ((None, early, "recorded_at"), (early, late, "at"), (late, early, "recorded_at")):
+        asked = {"recorded_at": recorded_at} | ({"at": at} if at else {})
+        reply = await own.get("windows", **asked)
+        assert (reply.status_code, reply.json()["errors"][0]["field"]) == (422, field), reply.text
+    for day in (2, 3):
+        assert await recorded(own, at=instants[day], recorded_at=instants[day]) == answers[day]
+    assert (await get(own, "grants", recorded_at=early))["items"] == []  # grants are kept
+    other = Entitlements(service, eventually, "NSF")
+    assert [(await other.get("pool", at=at)).status_code for at in (early, kept)] == [422, 404]
+    refused = {"0001-01-01T00:00:00Z": "program", "9999-12-31T23:59:59Z": "future", "9999-12-31T23:59:59-14:00": "9999"}
+    for far, rule in refused.items():
+        reply = await own.get("pool", at=far)
+        assert (reply.status_code, rule in reply.json()["errors"][0]["rule"]) == (422, True), reply.text
+    assert await versions() == list(zip(lived[2:], instants[2:], strict=False))
+
+    # What no answer shows makes no version.
+    await service.admin.execute("update agency_instant set latest = latest + interval '1 hour'")
+    before = [await service.admin.fetchval(f"select count(*) from {name}") for name in HISTORIES]
+    await service.admin.execute("update pool set limit_met = not limit_met")
+    await service.admin.execute("update feature_window set seats_through = 'seat_1', seats_begun_at = now()")
+    assert before == [await service.admin.fetchval(f"select count(*) from {name}") for name in HISTORIES]
+    await service.admin.execute("update pool set revision = revision + 1")
+    assert await service.admin.fetchval("select count(*) from pool_history") == before[0] + 1
+
+    service.clock.move(START + 40 * DAY)
+
+    async def all_deleted() -> bool:
+        left = [await service.admin.fetchval(f"select count(*) from {name}") for name in HISTORIES]
+        return left == [0, 0, 0]
+
+    await eventually(all_deleted)
+    assert await versions() == [("active", instants[3])]
+    assert (await own.get("pool", at=instants[9])).status_code == 422
+    assert await get(own, "pool", at=instants[10]) == await own.pool()
+    assert (await get(own, f"seats/{ada['seat_id']}", at=instants[10]))["state"] == "active"
+    explained = await get(own, "checks/explanation", subject=address(1), feature="frontier-models")
+    assert explained["seat"]["recorded_from"] == instants[3]
+    await do(40, "suspension")
+    assert await versions() == [("active", instants[3]), ("suspended", instants[40])]
