@@ -11,6 +11,7 @@ from muster_runtime.database.commits import STANDBY_GONE, CommitUnconfirmed
 from muster_runtime.database.locks import LOCK, Lock
 from muster_runtime.database.transactions import Database, UnitOfWork
 from muster_runtime.errors import NotFound
+from muster_runtime.http.approvals import check_key
 from muster_runtime.http.auth import IdentityDep
 from muster_runtime.http.idempotency import Key
 from muster_runtime.http.tenancy import Commands, KeyHeader
@@ -43,6 +44,7 @@ def operators_commands(database: Database) -> Callable[..., Coroutine[Any, Any, 
     async def commands(request: Request, identity: IdentityDep, idempotency_key: KeyHeader = None) -> OperatorCommands:
         if database.commits.standby_gone:
             raise CommitUnconfirmed(STANDBY_GONE)
+        check_key(request, idempotency_key)
         key = None if idempotency_key is None else Key(idempotency_key, request)
         return OperatorCommands(database, identity, request.state.context, key)
 
