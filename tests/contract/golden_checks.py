@@ -6,16 +6,16 @@ The file holds the records of the snapshot topic, and checks with the answer tha
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from muster_contracts import encode
 from muster_entitlements.domain.catalog import Quota
-from muster_entitlements.domain.checks import Answer, Question, Reason, Verdict, check, count
+from muster_entitlements.domain.checks import Answer, Question, Reason, check, count
 from muster_entitlements.domain.grants import Grant, holding
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.quotas import PublishedUse, Used
+from muster_entitlements.domain.quotas import WHOLE_AGENCY, PublishedUse, Used, whose
 from muster_entitlements.domain.seats import HeldSeat, SeatState
 from muster_entitlements.publishing.snapshots import agency_access, subjects_access
 from muster_entitlements.replies import CheckReply
@@ -42,6 +42,9 @@ from tests.contract.golden_facts import (
     uses_of,
     windows_of,
 )
+
+# The end of a period of which copies know nothing.
+FAR = datetime.max.replace(tzinfo=UTC)
 
 FILE = Path(__file__).parents[2] / "contracts/client/golden_checks.json"
 
@@ -80,26 +83,33 @@ class Case:
             return answer
         granted = holding([grant for grant in self.grants if self.concerns(grant)], self.now)
         quota = QUOTAS[str(self.feature)] if granted is None else Quota(limit=granted.monthly_quota or 0)
-        further = [each for subject_ref, each in further_of(self.pool) if subject_ref in ("", self.subject_ref)]
-        more = any(
-            each.feature == self.feature
-            and each.starts_at <= self.now
-            and (each.ends_at is None or self.now < each.ends_at)
-            for each in further
+        counted = whose(quota, self.subject_ref)
+        further = [
+            each
+            for subject_ref, each in further_of(self.pool)
+            if subject_ref in (WHOLE_AGENCY, counted) and each.feature == self.feature
+        ]
+        more = any(each.starts_at <= self.now and (each.ends_at is None or self.now < each.ends_at) for each in further)
+        uses = [
+            use
+            for use in uses_of(self.pool)
+            if (use.subject_ref, use.feature) == (counted, self.feature) and self.now < use.ends_at
+        ]
+        [use] = uses or [PublishedUse(self.pool.agency_id, counted, str(self.feature), 0, 0, 0, self.now, FAR)]
+        free = max(0, quota.limit - use.charged)
+        turns = [each for span in further for each in (span.starts_at, span.ends_at) if each and each > self.now]
+        changes_at = None if free else min(turns, default=None)
+        found = count(
+            answer, Used(use.used, quota.limit, free + more, use.ends_at, changes_at), enforced=quota.enforced
         )
-        uses = [use for use in uses_of(self.pool) if self.concerns(use) and self.now < use.ends_at]
         if uses:
-            [use] = uses
-            left = max(0, quota.limit - use.charged) + more
-            return count(answer, Used(use.used, quota.limit, left, use.ends_at), enforced=quota.enforced)
-        answer = replace(answer, limit=quota.limit)
-        if quota.limit or more or not quota.enforced:
-            return answer
-        return replace(answer, verdict=Verdict.REFUSED, reason=Reason.QUOTA_USED_UP)
+            return found
+        until = None if found.valid_until == FAR else found.valid_until
+        return replace(found, used=None, remaining=None, resets_at=None, valid_until=until)
 
-    def concerns(self, fact: Grant | PublishedUse) -> bool:
-        """Whether a fact is of this person, or of their agency, and of the feature."""
-        return fact.feature == self.feature and fact.subject_ref in (None, "", self.subject_ref)
+    def concerns(self, grant: Grant) -> bool:
+        """Whether a grant is to this person, or to their agency, and of the feature."""
+        return grant.feature == self.feature and grant.subject_ref in (None, self.subject_ref)
 
 
 def text(instant: datetime) -> str:
@@ -150,6 +160,7 @@ def cases() -> Iterator[Case]:
         yield case(OPEN, GRANTED, "deep-research", now)
     for now in (SOON - INSTANT, SOON, SOON + timedelta(days=7), LATER - INSTANT, LATER):
         yield case(OPEN, SeatState.ASSIGNED, "shared", now)
+        yield case(OPEN, GRANTED, "shared", now)
         yield case(OPEN, GRANTED, "soft", now)
     for now in (TRIAL_END + timedelta(days=10) - INSTANT, TRIAL_END + timedelta(days=10)):
         yield case(OPEN, SeatState.ACTIVE, "with-grace", now)

@@ -54,7 +54,7 @@ QUOTAS: Mapping[str, Quota] = {
     "by-seat": Quota(limit=3),
     "used-up": Quota(limit=0),
     "shared": Quota(limit=30, per=QuotaScope.AGENCY),
-    "soft": Quota(limit=5, hard=False),
+    "soft": Quota(limit=5, hard=False, per=QuotaScope.AGENCY),
 }
 
 # The seats of these states have been used, and their trials have begun.
@@ -98,6 +98,7 @@ def uses_of(pool: Pool) -> tuple[PublishedUse, ...]:
         use(own, "advanced-voice-mode", 9, 6, LATER - timedelta(days=2)),
         use(own, "deep-research", 13, 13, TRIAL_END + timedelta(days=27)),
         use("", "shared", 32, 30, LATER),
+        use(own, "shared", 3, 3, LATER),  # when its quota was each person's
         use("", "soft", 6, 5, LATER),
     )
 
@@ -108,6 +109,7 @@ def further_of(pool: Pool) -> tuple[tuple[str, FurtherUse], ...]:
     return (
         (granted_to(pool), FurtherUse("deep-research", TRIAL_END + week, TRIAL_END + 2 * week)),
         ("", FurtherUse("shared", SOON, SOON + week)),
+        (granted_to(pool), FurtherUse("shared", START, None)),  # which no quota of the agency asks
     )
 
 

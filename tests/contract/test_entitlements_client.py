@@ -1,5 +1,6 @@
 """The client's copy and its JavaScript twin answer as the service does."""
 
+import asyncio
 import itertools
 import json
 import random
@@ -11,7 +12,7 @@ import pytest
 
 from muster_contracts.entitlements import AgencyAccess, SeatAssigned, SubjectAccess, SubjectAccessErased
 from muster_contracts.testing import Record, build, record
-from muster_entitlements_client import AccessCopy, EntitlementsClient, NotReady, people
+from muster_entitlements_client import AccessCopy, EntitlementsClient, HttpChecks, NotReady, people
 from muster_entitlements_client.access_copy import Unreadable
 from tests.contract.golden_checks import FILE, golden
 from tests.contract.subscribers.test_javascript import in_javascript
@@ -227,6 +228,22 @@ def test_what_is_of_another_kind_is_passed_over() -> None:
     assert len(copy) == 1
     assert copy.check(SUBJECT, None, NOW).reason == "unknown"  # its agency's record has not come
     assert copy.check("sub_" + "0" * 32, None, NOW).reason == "no_seat"
+
+
+async def test_a_redirect_does_not_lead_the_token_away() -> None:
+    asked: list[str] = []
+
+    async def lead_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(f"HTTP/1.1 302 Found\r\nLocation: {url}/away\r\nContent-Length: 0\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(lead_away, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(OSError, match="302"):
+            await HttpChecks(url, token=lambda: "secret")("NASA", SUBJECT, None)
+    assert [request.split()[1].split("?")[0] for request in asked] == ["/v1/agencies/NASA/checks"]
 
 
 async def test_an_empty_client_answers_nothing() -> None:

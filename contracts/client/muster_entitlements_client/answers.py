@@ -5,7 +5,15 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from muster_contracts.entitlements import AccessMode, AgencyAccess, FurtherUses, GrantedAccess, QuotaUse, SeatStanding
+from muster_contracts.entitlements import (
+    AccessMode,
+    AgencyAccess,
+    FurtherUses,
+    GrantedAccess,
+    QuotaScope,
+    QuotaUse,
+    SeatStanding,
+)
 
 # What is granted: the feature, the mode, the monthly quota, the start, and the end, if there is one.
 Grant = tuple[str, str, int | None, datetime, datetime | None]
@@ -27,6 +35,9 @@ class Own(NamedTuple):
 
 
 NOTHING = Own()
+
+# A quota: its limit, whether it is enforced, and whether it is of the whole agency.
+Quota = tuple[int, bool, bool]
 
 # A feature's phases: the start of each, its mode, and its monthly quota.
 Phases = Sequence[tuple[datetime, str, int | None]]
@@ -108,8 +119,8 @@ class Terms:
         self.grants: dict[str, Grants] = {}
         for grant in to_grants(access.grants):
             self.grants[grant[0]] = (*self.grants.get(grant[0], ()), grant)
-        self.quotas: Mapping[str, tuple[int, bool]] = {
-            timeline.feature: (timeline.quota.limit, timeline.quota.enforced)
+        self.quotas: Mapping[str, Quota] = {
+            timeline.feature: (timeline.quota.limit, timeline.quota.enforced, timeline.quota.per == QuotaScope.AGENCY)
             for timeline in access.features
             if timeline.quota is not None
         }
@@ -171,7 +182,7 @@ class Terms:
         for _, mode, quota, starts_at, ends_at in grants:
             if starts_at <= now and (ends_at is None or now < ends_at) and mode in _GRANTED:
                 answer = Answer(Verdict.ALLOWED, _GRANTED[mode], valid_until, revision, quota)
-                return self._counted(answer, feature, own, now, None if quota is None else (quota, True))
+                return self._counted(answer, feature, own, now, None if quota is None else (quota, True, False))
         if phases is None:
             return Answer(Verdict.REFUSED, "no_window", valid_until, revision)
         answer = _within(phases, now, valid_until, revision)
@@ -193,28 +204,32 @@ class Terms:
         phases = self.features[feature]
         return max(min(began_at + trial, phases[-1][0]), phases[0][0])
 
-    def _counted(self, answer: Answer, feature: str, own: Own, now: datetime, quota: tuple[int, bool] | None) -> Answer:
-        """The answer of a quota, its limit and whether it is enforced, with what is known to be used of it.
+    def _counted(self, answer: Answer, feature: str, own: Own, now: datetime, quota: Quota | None) -> Answer:
+        """The answer of a quota with what is known to be used of it, by the person or the agency whose quota it is.
 
-        It refuses if the quota is enforced and used up, the person's or the agency's, and no further use is granted.
+        It refuses if the quota is enforced and used up, and no further use is granted. An answer that further uses
+        decide holds until one of them begins or ends.
         """
         if answer.reason != AccessMode.QUOTA or quota is None:
             return answer
-        limit, enforced = quota
+        limit, enforced, shared = quota
         answer = answer._replace(limit=limit)
         charged = 0
-        for key, used, charged_by_quota, ends_at in (*own.uses, *self.uses):
+        for key, used, charged_by_quota, ends_at in self.uses if shared else own.uses:
             if key == feature and now < ends_at:
                 answer, charged = answer._replace(used=used, resets_at=ends_at), charged_by_quota
                 break
         if not enforced or charged < limit:
             return answer
-        for key, starts_at, further_until in (*own.further, *self.further):
-            if key == feature and starts_at <= now and (further_until is None or now < further_until):
-                return answer
-        until = min(answer.valid_until or _FOREVER, answer.resets_at or _FOREVER)
+        granted = self.further if shared else (*own.further, *self.further)
+        spans = [(starts_at, ends_at) for key, starts_at, ends_at in granted if key == feature]
+        left = any(starts_at <= now and (ends_at is None or now < ends_at) for starts_at, ends_at in spans)
+        turns = [instant for span in spans for instant in span if instant is not None and instant > now]
+        instants = [answer.valid_until, *turns]
+        if left:
+            return answer._replace(valid_until=_first(instants))
         return answer._replace(
-            verdict=Verdict.REFUSED, reason="quota_used_up", valid_until=None if until is _FOREVER else until
+            verdict=Verdict.REFUSED, reason="quota_used_up", valid_until=_first([*instants, answer.resets_at])
         )
 
     def _until(self, answer: Answer, now: datetime) -> datetime:
@@ -238,6 +253,10 @@ class Terms:
         for _, _, _, starts_at, ends_at in grants:
             instants += [starts_at] if ends_at is None else [starts_at, ends_at]
         return min((instant for instant in instants if instant > now), default=None)
+
+
+def _first(instants: Iterable[datetime | None]) -> datetime | None:
+    return min((instant for instant in instants if instant is not None), default=None)
 
 
 def to_grants(grants: Iterable[GrantedAccess]) -> Grants:

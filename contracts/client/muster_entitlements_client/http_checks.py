@@ -4,10 +4,21 @@ import asyncio
 import json
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 from urllib.parse import quote, urlencode
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from muster_entitlements_client.answers import Answer, Verdict
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """The library would take the token along, to wherever it is led."""
+
+    def redirect_request(self, *_arguments: Any, **_more: Any) -> None:
+        """Let the answer stand as the error that it is here."""
+
+
+_OPENER = build_opener(_NoRedirects)
 
 
 class HttpChecks:
@@ -30,7 +41,7 @@ class HttpChecks:
             f"{self._base_url}/v1/agencies/{quote(agency_id, safe='')}/checks?{query}",
             headers={"Authorization": f"Bearer {self._token()}"},
         )
-        with urlopen(request, timeout=self._timeout_seconds) as reply:  # noqa: S310
+        with _OPENER.open(request, timeout=self._timeout_seconds) as reply:
             told = json.load(reply)
         return Answer(
             Verdict(told["verdict"]),

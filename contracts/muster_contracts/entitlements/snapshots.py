@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from muster_contracts.entitlements.catalog import QuotaScope
 from muster_contracts.entitlements.features import AccessMode, Feature
 from muster_contracts.event import Erasure, Event, event
 from muster_contracts.types import Instant, Open, SubjectRef
@@ -51,6 +52,11 @@ class QuotaTerms(BaseModel):
 
     limit: int = Field(ge=0, description="Uses in a period.", examples=[25, 0])
     enforced: bool = Field(description="Whether uses above it are refused.", examples=[True, False])
+    per: Open[QuotaScope] = Field(
+        default=QuotaScope.SEAT,
+        description="Whose uses count together: each person's, which their own record has, or all of the agency's.",
+        examples=["seat", "agency"],
+    )
 
 
 class FeatureTimeline(BaseModel):
@@ -66,7 +72,7 @@ class FeatureTimeline(BaseModel):
     quota: QuotaTerms | None = Field(
         default=None,
         description="The quota in the phases whose access is one; null if none is.",
-        examples=[{"limit": 25, "enforced": True}, None],
+        examples=[{"limit": 25, "enforced": True, "per": "seat"}, None],
     )
     seat_days: int | None = Field(
         default=None,

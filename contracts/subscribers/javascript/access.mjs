@@ -67,12 +67,13 @@ export class AccessCopy {
     const agency = own?.agency ?? this.#agencies.get(agencyId);
     if (!agency?.terms) return answer("refused", "unknown");
     const seat = own?.generation === agency.terms.generation ? own.seat : null;
-    const [uses, further] = ["uses", "further"].map((name) =>
-      [...(own?.[name] ?? []), ...agency.terms[name]].filter((each) => each.feature === feature),
-    );
+    const [mine, ours] = [own ?? {}, agency.terms].map(({ uses = [], further = [] }) => ({
+      uses: uses.filter((each) => each.feature === feature),
+      further: further.filter((each) => each.feature === feature),
+    }));
     // A person's own grants precede their agency's.
     const grants = [...(own?.grants ?? []), ...agency.terms.grants].filter((grant) => grant.feature === feature);
-    return decide(agency, seat, feature, grants, own?.began ?? null, { uses, further }, micros(now));
+    return decide(agency, seat, feature, grants, own?.began ?? null, { mine, ours }, micros(now));
   }
 
   #takeAgency(data) {
@@ -138,7 +139,7 @@ function answer(verdict, reason, validUntil = null, revision = 0, quota = null, 
 }
 
 // The first rule that applies, in the service's order.
-function decide({ terms, revision }, seat, feature, grants, began, { uses, further }, now) {
+function decide({ terms, revision }, seat, feature, grants, began, { mine, ours }, now) {
   const phases = feature === null ? undefined : phasesOf(terms.features.get(feature), began);
   const withdrawn = (terms.withdrawn_at ?? null) !== null;
   const until = withdrawn || terms.ended ? null : nextChange(terms, phases ?? [], grants, now);
@@ -151,16 +152,24 @@ function decide({ terms, revision }, seat, feature, grants, began, { uses, furth
   if (!USABLE.has(seat)) return refuse(`seat_${seat}`);
   if (feature === null) return answer("allowed", `seat_${seat}`, until, revision);
   const grant = grants.find(({ mode, from, to }) => GRANTED.has(mode) && from <= now && (to === null || now < to));
-  // What is known of the use of a quota is as of the last threshold that was crossed.
+  // What is known of the use of a quota is as of the last threshold that was crossed, by the person or the agency whose
+  // quota it is. An answer that further uses decide holds until one of them begins or ends.
   const within = (monthly, quota) => {
-    const use = uses.find(({ to }) => now < to);
+    const shared = quota?.per === "agency";
+    const further = shared ? ours.further : [...mine.further, ...ours.further];
+    const use = (shared ? ours : mine).uses.find(({ to }) => now < to);
     if (!quota) return answer("allowed", "quota", until, revision, monthly ?? null);
     const known = { limit: quota.limit, used: use?.used ?? null, resets_at: use?.period_ends_at ?? null };
     const more = further.some(({ from, to }) => from <= now && (to === null || now < to));
-    const left = !quota.enforced || (use?.charged ?? 0) < quota.limit || more;
-    if (left) return answer("allowed", "quota", until, revision, monthly ?? null, known);
-    const end = use && (until === null || use.to < micros(until)) ? use.period_ends_at : until;
-    return answer("refused", "quota_used_up", end, revision, monthly ?? null, known);
+    if (!quota.enforced || (use?.charged ?? 0) < quota.limit) {
+      return answer("allowed", "quota", until, revision, monthly ?? null, known);
+    }
+    const turns = further.flatMap(({ from, starts_at, to, ends_at }) => [[from, starts_at], [to, ends_at]]);
+    const end = first([until === null ? [null] : [micros(until), until], ...turns], now);
+    if (more) return answer("allowed", "quota", end, revision, monthly ?? null, known);
+    const reset = use ? [[use.to, use.period_ends_at]] : [];
+    const last = first([end === null ? [null] : [micros(end), end], ...reset], now);
+    return answer("refused", "quota_used_up", last, revision, monthly ?? null, known);
   };
   if (grant?.mode === "quota") {
     const limit = grant.monthly_quota ?? null;
@@ -191,6 +200,11 @@ function nextChange(terms, phases, grants, now) {
     ...phases.map(({ at, starts_at }) => [at, starts_at]),
     ...grants.flatMap(({ from, starts_at, to, ends_at }) => [[from, starts_at], [to, ends_at]]),
   ];
+  return first(instants, now);
+}
+
+// The first of these instants after now; null if there is none.
+function first(instants, now) {
   const later = instants.filter(([at]) => at !== null && at > now);
-  return later.length === 0 ? null : later.reduce((first, next) => (next[0] < first[0] ? next : first))[1];
+  return later.length === 0 ? null : later.reduce((earliest, next) => (next[0] < earliest[0] ? next : earliest))[1];
 }

@@ -1,7 +1,7 @@
 """Checks: whether a person may use a feature at an instant, and why."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from enum import StrEnum
 
@@ -140,10 +140,12 @@ def check_all(
 
 def count(answer: Answer, used: Used, *, enforced: bool) -> Answer:
     """The answer of a quota with what is used of it. An `enforced` quota that is used up refuses."""
-    counted = replace(answer, **asdict(used))
-    if used.remaining or not enforced:
+    counted = replace(answer, limit=used.limit, used=used.used, remaining=used.remaining, resets_at=used.resets_at)
+    if not enforced:
         return counted
-    until = used.resets_at if answer.valid_until is None else min(answer.valid_until, used.resets_at)
+    if used.remaining:
+        return replace(counted, valid_until=_first((answer.valid_until, used.changes_at)))
+    until = _first((answer.valid_until, used.changes_at, used.resets_at))
     return replace(counted, verdict=Verdict.REFUSED, reason=Reason.QUOTA_USED_UP, valid_until=until)
 
 
@@ -172,4 +174,8 @@ def _next_change(question: Question, pool: Pool, now: datetime) -> datetime | No
 
 
 def _first_after(now: datetime, instants: Iterable[datetime]) -> datetime | None:
-    return min((instant for instant in instants if instant > now), default=None)
+    return _first(instant for instant in instants if instant > now)
+
+
+def _first(instants: Iterable[datetime | None]) -> datetime | None:
+    return min((instant for instant in instants if instant is not None), default=None)

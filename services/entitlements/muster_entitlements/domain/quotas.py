@@ -181,17 +181,26 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What a person used in the present period: of their own quota, or of the agency's."""
+    """What a person used in the present period: of their own quota, or of the agency's.
+
+    If the quota is used up, what is left changes by itself at `changes_at`: when a grant begins or ends.
+    """
 
     used: int
     limit: int
     remaining: int
     resets_at: datetime
+    changes_at: datetime | None = None
 
     @classmethod
     def of(cls, total: Sum, limit: Limit, grants: Sequence[QuotaGrant], now: datetime) -> "Used":
         """From the sum that the quota limits, and the grants that pay for its uses."""
-        return cls(total.used, limit.quota.limit, available(limit.quota, total, grants, now), limit.period.ends_at)
+        changes_at = None
+        if not _free(limit.quota, total):
+            instants = [instant for each in grants if each.left for instant in (each.starts_at, each.ends_at)]
+            changes_at = min((each for each in instants if each is not None and each > now), default=None)
+        left = available(limit.quota, total, grants, now)
+        return cls(total.used, limit.quota.limit, left, limit.period.ends_at, changes_at)
 
 
 def least_told(quota: Quota) -> int:

@@ -123,5 +123,5 @@ def _timeline(window: Window, quota: Quota | None) -> FeatureTimeline:
         phases.append(AccessPhase(starts_at=window.ends_at, mode=window.mode))
     after = AccessPhase(starts_at=window.closes_at(), mode=window.mode_after, monthly_quota=window.monthly_quota_after)
     seat_days = None if window.seat_trial is None else window.seat_trial.days
-    terms = None if quota is None else QuotaTerms(limit=quota.limit, enforced=quota.enforced)
+    terms = None if quota is None else QuotaTerms(limit=quota.limit, enforced=quota.enforced, per=quota.per)
     return FeatureTimeline(feature=window.feature, phases=[*phases, after], quota=terms, seat_days=seat_days)
