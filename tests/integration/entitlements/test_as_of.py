@@ -10,10 +10,12 @@ from muster_entitlements.bootstrap import make_retentions
 from muster_entitlements.settings import EntitlementsSettings
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.lives import DAY
+from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out
+from tests.integration.entitlements.test_seat_trials import CANVAS
 from tests.integration.entitlements.test_windows import decision, send, windows
 
 PEOPLE = range(3)
-FEATURES = ("frontier-models", "deep-research", "advanced-voice-mode")
+FEATURES = ("frontier-models", "deep-research", "advanced-voice-mode", "canvas")
 STEPS = 10
 
 Recorded = dict[str, Any]
@@ -68,6 +70,16 @@ def without_use(answer: Mapping[str, Any]) -> Recorded:
     return {name: value for name, value in answer.items() if name not in {"used", "remaining"}}
 
 
+def catalog(chance: random.Random) -> list[dict[str, Any]]:
+    """Of the trials of two features and of the seats' third one, each is as long as chance has it."""
+
+    def terms(feature: dict[str, Any]) -> dict[str, Any]:
+        return feature | {"trial_days": chance.choice([10, 40, 90]), "grace_days": chance.choice([None, 5, 20])}
+
+    voice = RESEARCH | {"key": "advanced-voice-mode", "monthly_quota_after": chance.choice([5, 60])}
+    return [FRONTIER, terms(RESEARCH), terms(voice), terms(CANVAS)]
+
+
 class Life:
     """Random changes of an agency, of which some are refused."""
 
@@ -80,7 +92,7 @@ class Life:
     async def change(self) -> None:
         actions = [self._assign, self._assign, self._change_seat, self._change_seat, self._change_seat]
         actions += [self._grant, self._revoke_grant, self._end_trial, self._extend, self._resize]
-        actions += [self._suspend, self._enroll_again]
+        actions += [self._suspend, self._enroll_again, self._change_catalog]
         await self.chance.choice(actions)()
 
     async def _assign(self) -> None:
@@ -143,6 +155,10 @@ class Life:
         self.enrollment, self.suspended = self.enrollment + 1, False
         await self._publish(self.own.enrolled(6, self._enrollment_id).model_copy(update={"starts_at": now}))
 
+    async def _change_catalog(self) -> None:
+        number = (await publish(self.own, catalog(self.chance)))["number"]
+        await self.own.eventually(lambda: rolled_out(self.own, number))
+
     @property
     def _enrollment_id(self) -> str:
         return f"enr_{self.enrollment}"
@@ -170,6 +186,7 @@ async def test_what_was_answered_at_an_instant_is_answered_again_for_it(entitlem
     print(f"seed {seed}")
     chance = random.Random(seed)
     clock = entitlements.service.clock
+    await publish(entitlements, catalog(chance))
     await entitlements.enroll(cap=6)
     life = Life(entitlements, chance)
     answers: dict[str, Recorded] = {}
@@ -186,7 +203,8 @@ async def test_what_was_answered_at_an_instant_is_answered_again_for_it(entitlem
         for name in ("pool", "seats", "seat-counts"):
             assert today[name] == answered[name], instant
         for pair, check in answered["checks"].items():
-            assert today["checks"][pair] | {"valid_until": None} == check | {"valid_until": None}, (instant, pair)
+            ahead = dict.fromkeys(("valid_until", "resets_at"))
+            assert today["checks"][pair] | ahead == check | ahead, (instant, pair)
 
     kept_from = chance.choice(list(answers))
     await purge(entitlements, datetime.fromisoformat(kept_from))

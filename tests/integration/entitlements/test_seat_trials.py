@@ -3,9 +3,9 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from muster_contracts.entitlements import SeatTrialExpired, SeatTrialsEndingSoon
+from muster_contracts.entitlements import SeatTrialExpired, SeatTrialsEndingSoon, SubjectAccess
 from muster_entitlements.handlers import seat_trials
-from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.conftest import END, START, Entitlements
 from tests.integration.entitlements.lives import published
 from tests.integration.entitlements.test_catalog import publish
 from tests.integration.entitlements.test_trials import enroll_again, pass_time, withdraw
@@ -111,6 +111,37 @@ async def test_nobody_has_a_second_trial(entitlements: Entitlements) -> None:
     assert await ends(entitlements, 2) == [(ada[6:], START + 30 * DAY), (cid[6:], START + 42 * DAY)]
     await activate(entitlements, "bob", START + 50 * DAY)
     assert (await reason(entitlements, "bob"))[0] == "window_closed"
+
+
+async def test_a_new_seat_has_what_is_left_of_its_persons_trial_before_its_first_use(
+    entitlements: Entitlements,
+) -> None:
+    """Also where nobody reports any use: checks alone give no second trial, nor do the copies."""
+    await publish(entitlements, [CANVAS], "new-agencies")
+    await entitlements.enroll(cap=9)
+    for person in ("ada", "ben", "cid", "dee"):
+        seat = await activate(entitlements, person, START)
+        await entitlements.post(f"{seat}/revocation", {})
+    other, spare = [f"seats/{(await entitlements.assign(person)).json()['seat_id']}" for person in ("eve", "fay")]
+    await pass_time(entitlements, START + 20 * DAY)
+    until = text(START + 30 * DAY)
+    assert (await entitlements.assign("ada")).status_code == 201
+    assert (await entitlements.post(f"{other}/transfer", {"email": "person.ben@nasa.gov"})).status_code == 200
+    await entitlements.import_file("email\nperson.cid@nasa.gov\nperson.new@nasa.gov\n")
+    await entitlements.import_file("from,to\nperson.fay@nasa.gov,person.dee@nasa.gov\n", "seat-transfers")
+    for person in ("ada", "ben", "cid", "dee"):
+        assert await reason(entitlements, person) == ("window_open", until), person
+    assert (await reason(entitlements, "new"))[1] == text(END)
+
+    begun = await entitlements.service.published(SubjectAccess)
+    latest = {event.data.subject_ref: event.data.trial_began_at for event in begun}
+    assert list(latest.values()).count(START) == 4
+    await pass_time(entitlements, START + 30 * DAY)
+    found = await ends(entitlements, 4)
+    assert {other[6:], spare[6:]} < {seat_id for seat_id, _ in found}
+    assert {at for _, at in found} == {START + 30 * DAY}
+    for person in ("ada", "ben", "cid", "dee"):
+        assert (await reason(entitlements, person))[0] == "window_closed", person
 
 
 async def test_many_trials_that_end_at_one_instant_end_in_steps(entitlements: Entitlements, monkeypatch: Any) -> None:

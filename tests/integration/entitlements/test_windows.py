@@ -15,7 +15,7 @@ from muster_contracts.entitlements import (
 from tests.integration.entitlements.conftest import END, START, Entitlements
 from tests.integration.entitlements.lives import published
 from tests.integration.entitlements.test_catalog import publish
-from tests.integration.entitlements.test_trials import pass_time
+from tests.integration.entitlements.test_trials import pass_time, withdraw
 
 DAY = timedelta(days=1)
 TRIAL_END = START + 60 * DAY
@@ -79,8 +79,9 @@ async def test_an_extension_is_previewed_proposed_and_approved(entitlements: Ent
     ]
     assert await windows(entitlements) == before
 
-    refused = await send(entitlements, extension, "ann", ends_on="2025-10-04", reason="pilot")
-    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "ends_on")
+    for wrong in ("2025-10-04", "9999-12-31", "0001-01-01", 20_000):
+        refused = await send(entitlements, extension, "ann", ends_on=wrong, reason="pilot")
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "ends_on")
     proposed = await send(entitlements, extension, "ann", ends_on="2025-11-03", reason="pilot")
     assert proposed.status_code == 202, proposed.text
     other = await send(entitlements, extension, "ann", ends_on="2025-11-04", reason="pilot")
@@ -172,3 +173,11 @@ async def test_notices_and_grace_are_as_the_catalog_says(entitlements: Entitleme
     await pass_time(entitlements, END - DAY)
     ends = await published(entitlements, TrialExpired, 2)
     assert {event.data.feature: event.envelope.time for event in ends}["agents"] == datetime(2025, 9, 21, tzinfo=UTC)
+
+
+async def test_an_agency_that_leaves_in_a_grace_is_not_told_of_its_end(entitlements: Entitlements) -> None:
+    await publish(entitlements, [CANVAS], "new-agencies")
+    await entitlements.enroll(cap=1)
+    await withdraw(entitlements, "enr_1", START + 31 * DAY)
+    assert await entitlements.service.admin.fetchval("select count(*) from deadline") == 0
+    assert len(await published(entitlements, TrialExpired, 1)) == 1

@@ -12,7 +12,7 @@ from muster_contracts.entitlements import AccessMode
 from muster_entitlements.domain.catalog import Catalog, Feature
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.rollouts import Change, adopt, effects, next_term_effects
-from muster_entitlements.domain.windows import Window
+from muster_entitlements.domain.windows import End, Start, Window, correct_start, end_early, extend
 from tests.unit.entitlements.test_windows_and_checks import END, POOL, START
 
 DAY = timedelta(days=1)
@@ -40,11 +40,12 @@ def after(windows: dict[str, Window], changes: list[Change]) -> dict[str, Window
 
 modes: Any = st.sampled_from([{"mode": "unlimited"}, {"mode": "none"}])
 features = st.builds(
-    lambda key, days, quota, mode: feature(key, days, quota, **mode),
+    lambda key, days, quota, mode, grace: feature(key, days, quota, **mode, grace_days=grace if days else None),
     st.sampled_from("abc"),
     st.none() | st.integers(1, 400),
     st.none() | st.integers(0, 50),
     modes,
+    st.none() | st.integers(1, 100),
 )
 catalogs = st.lists(features, max_size=3, unique_by=lambda each: each.key)
 instants = st.integers(-10, 380).map(lambda days: START + days * DAY)
@@ -64,6 +65,11 @@ def test_no_window_that_has_begun_gets_shorter_or_narrower(
                 assert (kept.window_id, kept.starts_at) == (window.window_id, window.starts_at)
                 assert kept.ends_at >= window.ends_at
                 assert WIDTH.index(kept.mode) >= WIDTH.index(window.mode)
+            elif window.trial and window.ends_at <= now and changed[key].window_id == window.window_id:
+                # A grace goes on, and one that is over, or never was, does not come back.
+                going_on = now < window.closes_at()
+                assert changed[key].closes_at() >= window.closes_at()
+                assert going_on or changed[key].closes_at() == window.closes_at()
         for window in changed.values():
             assert window.starts_at <= window.ends_at
         for key, each in version.features.items():
@@ -102,6 +108,7 @@ def level(window: Window | None, at: datetime) -> tuple[int, int]:
         (feature("a", 60, 25), feature("a", 30, 25), 10, 60, "quota", 25, ""),
         (feature("a", 60, 25), feature("a", 60, 50), 10, 60, "quota", 50, "alters"),
         (feature("a", 60, 25), feature("a", 90, 50), 70, 60, "quota", 50, "alters"),  # over stays over
+        (feature("a", 60, 25), feature("a", 30, 25, anchor="seat"), 70, 60, "quota", 25, ""),
         (feature("a", 60, 25), feature("a", None), 10, 365, "none", None, "extends alters"),
         (feature("a", 60, 25), feature("a", None), 70, 365, "none", None, "opens"),
         (feature("a", None), feature("a", 60, 25), 10, 365, "quota", 25, "alters"),
@@ -120,6 +127,36 @@ def test_what_becomes_of_a_window(
         quota,
     )
     assert [name for name in ("opens", "extends", "alters") if getattr(change, name)] == told.split()
+
+
+def test_the_trial_of_a_seat_is_never_shorter_with_its_grace() -> None:
+    seats: dict[str, Any] = {"anchor": "seat", "trial_days": 30, "grace_days": 10}
+    windows = opened(catalog(1, feature("a", **seats)))
+    for days, grace, whole in ((30, None, 40), (20, 5, 40), (50, None, 60), (30, 20, 50)):
+        version = catalog(2, feature("a", **{**seats, "trial_days": days, "grace_days": grace}))
+        changed = after(windows, list(adopt(POOL, version, windows, {}, START + DAY)))["a"]
+        assert changed.seat_trial == whole * DAY
+
+
+@pytest.mark.parametrize("trial_days", [60, 90])
+def test_what_was_decided_of_a_trial_that_has_not_begun_stays(trial_days: int) -> None:
+    now, begins = START + 5 * DAY, START + 10 * DAY
+    window = opened(catalog(1, feature("a", 60, 25)))["a"]
+    version = catalog(2, feature("a", trial_days, 25), feature("b"))
+
+    def adopted(decided: Window) -> Window:
+        return after({"a": decided}, list(adopt(POOL, version, {"a": decided}, {}, now)))["a"]
+
+    moved = correct_start(window, POOL, now, Start(at=begins))
+    found = adopted(moved)
+    assert (found.starts_at, found.ends_at) == (begins, begins + trial_days * DAY)
+    for decided in (
+        end_early(moved, POOL, now, End()),
+        end_early(moved, POOL, now, End(at=begins + DAY)),
+        extend(moved, POOL, now, End(at=begins + 200 * DAY)),
+    ):
+        found = adopted(decided)
+        assert (found.window_id, found.starts_at, found.ends_at) == (decided.window_id, begins, decided.ends_at)
 
 
 def test_a_feature_that_comes_during_the_term_opens_then_and_its_trial_is_one() -> None:

@@ -92,6 +92,14 @@ def test_a_corrected_start_moves_the_end_with_it() -> None:
     assert (moved.starts_at, moved.ends_at) == (START + 7 * DAY, TRIAL_END + 7 * DAY)
     there = correct_start(TRIAL, NEW_YORK, NOW, Start(on=date(2025, 8, 13)))
     assert there.starts_at == datetime(2025, 8, 13, 4, tzinfo=UTC)
+    # Where the clocks go back in between, or forward, the trial still ends with a day, and is as many days long.
+    trial = Window.open("win_1", FEATURES["deep-research"], NEW_YORK, 1)
+    for on, ends_at in (
+        (date(2025, 9, 15), datetime(2025, 11, 14, 5, tzinfo=UTC)),
+        (date(2026, 1, 10), datetime(2026, 3, 11, 4, tzinfo=UTC)),
+    ):
+        trial = correct_start(trial, NEW_YORK, NOW, Start(on=on))
+        assert trial.ends_at == ends_at
     for at in (START, START - DAY, END):
         with pytest.raises(
             InvalidInput, match=r"starts_at: .* must differ from the present start and be within the term"

@@ -1,14 +1,11 @@
 """The routes that show seats: who holds one, who held it before, and how many there are."""
 
-import re
-from datetime import date
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BeforeValidator
 
 from muster_contracts import AgencyId
-from muster_entitlements.api.parameters import LONGEST_SUBJECT, PREFIX, READ, AtDep, SeatId
+from muster_entitlements.api.parameters import LONGEST_SUBJECT, PREFIX, READ, AtDep, SeatId, WrittenDay
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.errors import SeatUnknown
@@ -20,16 +17,6 @@ from muster_runtime.errors import InvalidInput, NotFound
 from muster_runtime.http.application import PageDep, ReaderDep
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.pagination import Page
-
-
-def _written(value: object) -> object:
-    """Pydantic takes a number, too, for seconds or milliseconds since 1970."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
-        return value
-    raise ValueError("must be a day such as 2025-08-06")
-
-
-WrittenDay = Annotated[date, BeforeValidator(_written)]
 
 _SUBJECT = Query(max_length=LONGEST_SUBJECT, description="An e-mail address or a subject reference.")
 

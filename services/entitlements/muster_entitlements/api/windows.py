@@ -1,7 +1,6 @@
 """The routes of windows: what they are, and the decisions that change one, each with a preview."""
 
 from collections.abc import Callable
-from datetime import date
 from functools import partial
 
 from fastapi import APIRouter, Response
@@ -9,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from muster_contracts import AgencyId
 from muster_entitlements import queries
-from muster_entitlements.api.parameters import APPROVAL_DAYS, OPERATE, PREFIX, READ, AsOfDep, WindowId
+from muster_entitlements.api.parameters import APPROVAL_DAYS, OPERATE, PREFIX, READ, AsOfDep, WindowId, WrittenDay
 from muster_entitlements.commands import CorrectWindowStart, EndWindow, ExtendWindow
 from muster_entitlements.domain import windows as rules
 from muster_entitlements.domain.windows import End, Start
@@ -53,7 +52,7 @@ class ExtensionRequest(_Decision):
     """The new end: an instant, or the last day in the agency's time zone."""
 
     ends_at: WrittenInstant | None = None
-    ends_on: date | None = Field(default=None, examples=["2025-11-04"])
+    ends_on: WrittenDay | None = Field(default=None, examples=["2025-11-04"])
 
     @model_validator(mode="after")
     def _one_end(self) -> "ExtensionRequest":
@@ -66,7 +65,7 @@ class WindowEndRequest(_Decision):
     """The new end: an instant, or the last day in the agency's time zone. Without either: now."""
 
     ends_at: WrittenInstant | None = None
-    ends_on: date | None = Field(default=None, examples=["2025-09-15"])
+    ends_on: WrittenDay | None = Field(default=None, examples=["2025-09-15"])
 
     @model_validator(mode="after")
     def _at_most_one_end(self) -> "WindowEndRequest":
@@ -79,7 +78,7 @@ class WindowStartRequest(_Decision):
     """The right start: an instant, or the first day in the agency's time zone. The window keeps its length."""
 
     starts_at: WrittenInstant | None = None
-    starts_on: date | None = Field(default=None, examples=["2025-08-13"])
+    starts_on: WrittenDay | None = Field(default=None, examples=["2025-08-13"])
 
     @model_validator(mode="after")
     def _one_start(self) -> "WindowStartRequest":

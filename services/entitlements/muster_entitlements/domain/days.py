@@ -44,6 +44,11 @@ def to_end_of_day(instant: datetime, zone: ZoneInfo) -> datetime:
     return instant if end_of_day(day - DAY, zone) == instant else end_of_day(day, zone)
 
 
+def shifted(instant: datetime, before: datetime, after: datetime, zone: ZoneInfo) -> datetime:
+    """An instant that lies as far behind `after`, by the clocks there, as the given one lies behind `before`."""
+    return resolve(_local(after, zone) + (_local(instant, zone) - _local(before, zone)), zone)
+
+
 def midnight_of(instant: datetime) -> datetime:
     """The midnight, UTC, that is not after an instant."""
     return datetime.combine(instant.date(), time(), UTC)

@@ -70,10 +70,14 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a person has of a pool: the ID of their seat, and whether they own anything beside it."""
+    """What a person has of a pool: the ID of their seat, and whether they own anything beside it.
+
+    `began_at` is when the trial of an earlier seat of theirs began, which a new one continues; None if none has.
+    """
 
     seat_id: str | None
     owning: bool
+    began_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

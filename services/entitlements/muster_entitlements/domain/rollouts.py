@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from muster_contracts.entitlements import AccessMode
+from muster_contracts.entitlements import AccessMode, Anchor
 from muster_entitlements.domain.catalog import Catalog
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.windows import Window
@@ -64,7 +64,8 @@ def adopt(
         elif now >= window.starts_at:
             fresh = Window.open(window.window_id, feature, pool, catalog.number, spent, window.starts_at)
         else:
-            fresh = Window.open(new_id("win", now), feature, pool, catalog.number, spent)
+            opens_at = window.starts_at if window.anchor is Anchor.AGENCY else None  # a decision may have moved it
+            fresh = Window.open(new_id("win", now), feature, pool, catalog.number, spent, opens_at)
         after = fresh if window is None else _adopted(window, fresh, pool, now)
         if after != windows.get(feature.key):
             yield Change(windows.get(feature.key), after)
@@ -80,16 +81,17 @@ def _adopted(window: Window, fresh: Window, pool: Pool, now: datetime) -> Window
         monthly_quota_after=fresh.monthly_quota_after,
         catalog_number=fresh.catalog_number,
         ends_soon_days=fresh.ends_soon_days,
-        grace_days=fresh.grace_days,
+        grace_days=_grace_days(window, fresh, now),
     )
+    of_seats = fresh.seat_days is not None
     if now < window.starts_at:
+        decided = window.trial and fresh.trial and (window.extended or window.ended_early)
         same = (_told(window), _dates(window)) == (_told(fresh), _dates(fresh))
-        return replace(follows, renewable=True) if same else fresh
+        return replace(follows, renewable=True) if decided or same else fresh
     if now >= window.ends_at:
-        if (window.trial and fresh.trial) or now >= pool.ends_at:
+        if (window.trial and (fresh.trial or of_seats)) or now >= pool.ends_at:
             return follows
         return fresh
-    of_seats = fresh.seat_days is not None
     return replace(
         follows,
         mode=max(window.mode, fresh.mode, key=_WIDTH.__getitem__),
@@ -103,6 +105,15 @@ def _adopted(window: Window, fresh: Window, pool: Pool, now: datetime) -> Window
 def _keeps_end(window: Window, fresh: Window) -> bool:
     """Whether a decision has ended it early, or its trial goes on where other seats get their own."""
     return window.trial and (window.ended_early or fresh.seat_days is not None)
+
+
+def _grace_days(window: Window, fresh: Window, now: datetime) -> int | None:
+    """As the version says, but a grace that goes on is not shorter, nor that of a seat, and none comes afterward."""
+    if window.seat_days is None and (not window.trial or now < window.ends_at):
+        return fresh.grace_days
+    if window.seat_days is None and now >= window.closes_at():
+        return window.grace_days
+    return max(window.grace_days or 0, fresh.grace_days or 0) or None
 
 
 def _seat_days(window: Window, fresh: Window) -> int | None:
@@ -146,9 +157,9 @@ def effects(pool: Pool, changes: Iterable[Change], now: datetime) -> Iterator[Ef
     """The effects of changes of the pool's windows, by what is open at each instant from `now` to the term's end."""
     for change in changes:
         before, after = change.before, change.after
-        instants = {now, after.starts_at, after.ends_at}
+        instants = {now, after.starts_at, after.ends_at, after.closes_at()}
         if before is not None:
-            instants |= {before.starts_at, before.ends_at}
+            instants |= {before.starts_at, before.ends_at, before.closes_at()}
         open_ = [(_level(before, at), _level(after, at)) for at in instants if now <= at < pool.ends_at]
         gains, loses = any(new > old for old, new in open_), any(new < old for old, new in open_)
         if gains or loses:

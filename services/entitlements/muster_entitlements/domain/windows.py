@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from muster_contracts.entitlements import AccessMode, Anchor
 from muster_entitlements.domain.catalog import Feature
-from muster_entitlements.domain.days import DAY, end_of_day, to_end_of_day
+from muster_entitlements.domain.days import DAY, end_of_day, shifted, to_end_of_day
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.errors import WindowExtendedAlready, WindowOver, WindowWithoutTrial
 from muster_runtime.errors import InvalidInput
@@ -179,12 +179,11 @@ def end_early(window: Window, pool: Pool, now: datetime, end: End) -> Window:
 
 
 def correct_start(window: Window, pool: Pool, now: datetime, start: Start) -> Window:
-    """The window with another start and the same length.
+    """The window with another start and the same length; where it ended with a day, it does so again.
 
     Raises WindowWithoutTrial, WindowOver, or InvalidInput.
     """
     _require_open_trial(window, now)
-    length = window.ends_at - window.starts_at
     starts_at = start.at if start.on is None else end_of_day(start.on - DAY, pool.zone)
     if starts_at is None or not pool.starts_at <= starts_at < pool.ends_at or starts_at == window.starts_at:
         raise InvalidInput(
@@ -193,7 +192,10 @@ def correct_start(window: Window, pool: Pool, now: datetime, start: Start) -> Wi
             f"must differ from the present start and be within the term, from {pool.starts_at.isoformat()} to "
             f"{pool.ends_at.isoformat()}",
         )
-    return replace(window, starts_at=starts_at, ends_at=starts_at + length, revision=window.revision + 1)
+    ends_at = shifted(window.ends_at, window.starts_at, starts_at, pool.zone)
+    if pool.time_zone and to_end_of_day(window.ends_at, pool.zone) == window.ends_at:
+        ends_at = to_end_of_day(ends_at, pool.zone)
+    return replace(window, starts_at=starts_at, ends_at=ends_at, revision=window.revision + 1)
 
 
 def _require_open_trial(window: Window, now: datetime) -> None:

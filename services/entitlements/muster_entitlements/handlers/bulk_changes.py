@@ -14,6 +14,7 @@ from muster_entitlements.domain.seats import Seat, SeatAction, SeatState
 from muster_entitlements.errors import SeatAlreadyHeld
 from muster_entitlements.handlers.closings import revoke_earlier
 from muster_entitlements.handlers.lookups import known_pool
+from muster_entitlements.handlers.seat_trials import begin_seat_trials
 from muster_entitlements.handlers.snapshots import erase_seats, publish_subjects
 from muster_entitlements.repository import dry_runs, pools, seat_trials, seats
 from muster_runtime.database import writes
@@ -150,9 +151,11 @@ async def _transfer(uow: UnitOfWork, pool: Pool, transfers: list[tuple[Seat, Per
     agency_id = pool.agency_id
     await revoke_earlier(uow, pool, [person.subject_ref for _, person in transfers])
     await seat_trials.add_lost_trials(uow.connection, agency_id, [seat.seat_id for seat, _ in transfers])
+    began = await seat_trials.find_earlier(uow.connection, agency_id, [person.subject_ref for _, person in transfers])
     await seats.save_transferred(
-        uow.connection, agency_id, [(seat.seat_id, person) for seat, person in transfers], uow.now
+        uow.connection, agency_id, [(seat.seat_id, person) for seat, person in transfers], uow.now, began
     )
+    await begin_seat_trials(uow, agency_id, began.values())
     await pools.save_revision(uow.connection, agency_id)
     for seat, person in transfers:
         uow.publish(publishing.seat_transferred(seat, person.subject_ref))

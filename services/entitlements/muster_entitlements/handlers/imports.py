@@ -14,8 +14,9 @@ from muster_entitlements.errors import SeatCapReached
 from muster_entitlements.handlers.closings import revoke_earlier
 from muster_entitlements.handlers.lookups import known_pool
 from muster_entitlements.handlers.seat_limit import publish_limit_reached
+from muster_entitlements.handlers.seat_trials import begin_seat_trials
 from muster_entitlements.handlers.snapshots import publish_new_seats
-from muster_entitlements.repository import dry_runs, pools, seats
+from muster_entitlements.repository import dry_runs, pools, seat_trials, seats
 from muster_entitlements.repository.seats import SeatColumns
 from muster_runtime.database import writes
 from muster_runtime.database.transactions import UnitOfWork
@@ -92,11 +93,13 @@ async def _assign(uow: UnitOfWork, operation: Operation, pool: Pool, subjects: l
         await dry_runs.save_simulated(uow.connection, operation, dict.fromkeys(subjects, ("", SeatState.ASSIGNED)))
         return
     agency_id = pool.agency_id
+    began = await seat_trials.find_earlier(uow.connection, agency_id, subjects)
     columns = SeatColumns(
         seat_ids=new_ids("seat", uow.now, len(subjects)),
         subject_refs=subjects,
         emails=[people[subject][0] for subject in subjects],
         names=[people[subject][1] or "" for subject in subjects],
+        began=began,
     )
     await revoke_earlier(uow, pool, subjects)
     await writes.execute(
@@ -106,7 +109,8 @@ async def _assign(uow: UnitOfWork, operation: Operation, pool: Pool, subjects: l
     )
     payloads = publishing.seats_assigned(agency_id, columns.seat_ids, subjects)
     uow.publish_encoded(SeatAssigned, agency_id, payloads)
-    await publish_new_seats(uow, pool, subjects, SeatState.ASSIGNED)
+    await publish_new_seats(uow, pool, subjects, SeatState.ASSIGNED, began)
+    await begin_seat_trials(uow, agency_id, began.values())
     if operation.directory:
         for subject in subjects:
             uow.publish(publishing.person_recorded(agency_id, Person(subject, *people[subject])))

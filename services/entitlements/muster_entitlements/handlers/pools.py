@@ -20,7 +20,7 @@ from muster_entitlements.handlers.lookups import known_pool
 from muster_entitlements.handlers.rollouts import lasting_features, schedule_next_term
 from muster_entitlements.handlers.seat_trials import cancel_seat_trials, open_seat_trials
 from muster_entitlements.handlers.snapshots import publish_agency
-from muster_entitlements.handlers.trials import cancel_trials, schedule_trials
+from muster_entitlements.handlers.trials import cancel_graces, cancel_trials, schedule_trials
 from muster_entitlements.replies import PoolReply
 from muster_entitlements.repository import catalogs, facts, pools, windows
 from muster_entitlements.repository.catalogs import Adoption
@@ -168,6 +168,7 @@ async def _open_windows(uow: UnitOfWork, pool: Pool, cause: str) -> None:
 
 
 async def _close_windows(uow: UnitOfWork, agency_id: str, enrollment_id: str, at: datetime) -> None:
+    cancel_graces(uow, (await windows.list_windows(uow.connection, agency_id, enrollment_id)).values(), at)
     closed = await windows.save_closed_windows(uow.connection, agency_id, enrollment_id, at)
     cancel_trials(uow, closed)
     cancel_seat_trials(uow, closed)

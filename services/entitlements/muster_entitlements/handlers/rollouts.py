@@ -13,9 +13,9 @@ from muster_entitlements.domain.catalog import Catalog
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.rollouts import Change, adopt
 from muster_entitlements.domain.windows import Extension
-from muster_entitlements.handlers.seat_trials import cancel_seat_trials, open_seat_trials
+from muster_entitlements.handlers.seat_trials import cancel_seat_trials, go_on_with_seat_trials, open_seat_trials
 from muster_entitlements.handlers.snapshots import publish_agency
-from muster_entitlements.handlers.trials import cancel_trials, schedule_trials
+from muster_entitlements.handlers.trials import cancel_trials, reschedule_trial, schedule_trials
 from muster_entitlements.repository import catalogs, pools, windows
 from muster_entitlements.repository.catalogs import Adoption
 from muster_runtime.database.transactions import UnitOfWork
@@ -78,15 +78,10 @@ async def _adopt(uow: UnitOfWork, pool: Pool, catalog: Catalog, at: datetime) ->
     used = await windows.find_used_trials(uow.connection, agency_id, pool.starts_at)
     changes = list(adopt(pool, catalog, present, used, at))
     await windows.save_windows(uow.connection, [change.after for change in changes], at)
-    moved = [change for change in changes if change.moves]
-    before = [change.before for change in moved if change.before]
-    cancel_trials(uow, before)
-    cancel_seat_trials(uow, before)
-    schedule_trials(uow, [change.after for change in moved])
-    await open_seat_trials(uow, [change.after for change in moved])
     for change in changes:
+        await _reschedule(uow, change)
         _publish(uow, change, at)
-    if any(change.opens or change.extends or change.alters for change in changes):
+    if changes:  # also of what no event says, such as a quota of the whole agency
         await pools.save_revision(uow.connection, agency_id)
         await publish_agency(uow, agency_id)
     audit.record(
@@ -96,6 +91,21 @@ async def _adopt(uow: UnitOfWork, pool: Pool, catalog: Catalog, at: datetime) ->
         subject=str(catalog.number),
         after={"features": [change.after.feature for change in changes]},
     )
+
+
+async def _reschedule(uow: UnitOfWork, change: Change) -> None:
+    """Move the deadlines of a window to what it is now. What was published of it is not published again."""
+    before, after = change.before, change.after
+    if before is None or change.opens:
+        replaced = [] if before is None else [before]
+        cancel_trials(uow, replaced)
+        cancel_seat_trials(uow, replaced)
+        schedule_trials(uow, [after])
+        await open_seat_trials(uow, [after])
+    elif change.moves:
+        reschedule_trial(uow, before, after)
+        cancel_seat_trials(uow, [before])
+        await go_on_with_seat_trials(uow, after)
 
 
 def _publish(uow: UnitOfWork, change: Change, at: datetime) -> None:

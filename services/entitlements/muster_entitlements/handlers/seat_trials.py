@@ -4,7 +4,7 @@ A window has one deadline, at the next end. A step of it takes the seats in the 
 its place, and moves the deadline on, so that nothing is stored for a seat before it is activated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 from muster_entitlements import publishing
@@ -32,23 +32,31 @@ async def open_seat_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
     """Begin with the trials that have not ended when their window opens: the others were used before."""
     for window in windows:
         if window.seat_trial is not None:
-            place = Place(uow.now - window.seat_trial, _LAST_SEAT)
-            await seat_trials.save_place(uow.connection, window, place)
-            await _schedule_end(uow, window, window.seat_trial, place)
-            await _schedule_notice(uow, window, window.seat_trial, uow.now)
+            await _go_on(uow, window, window.seat_trial, Place(uow.now - window.seat_trial, _LAST_SEAT))
 
 
-async def begin_seat_trials(uow: UnitOfWork, agency_id: str, began_at: datetime) -> None:
-    """Schedule the end of a trial that an activation began or continued, unless an earlier end is scheduled."""
+async def go_on_with_seat_trials(uow: UnitOfWork, window: Window) -> None:
+    """Go on where the window was, with trials that may be longer: no end that is still to be published is skipped."""
+    if window.seat_trial is not None:
+        known = await seat_trials.find_place(uow.connection, window)
+        latest = Place(uow.now - window.seat_trial, _LAST_SEAT)
+        await _go_on(uow, window, window.seat_trial, min(known, latest))
+
+
+async def begin_seat_trials(uow: UnitOfWork, agency_id: str, begun: Collection[datetime]) -> None:
+    """Schedule the ends of trials that began at these instants, unless an earlier end is scheduled."""
+    if not begun:
+        return
     for window in await seat_trials.list_seat_windows(uow.connection, agency_id):
         assert window.seat_trial is not None
-        ends_at = began_at + window.seat_trial
-        if ends_at <= uow.now:
-            continue
-        deadlines.schedule_earlier(uow, Deadline(SEAT_TRIAL_ENDS, agency_id, window.window_id, ends_at))
-        notices = [midnight_of(ends_at) - days * DAY for days in window.ends_soon_days]
-        if coming := [at for at in notices if at > uow.now]:
-            deadlines.schedule_earlier(uow, Deadline(SEAT_TRIALS_ENDING_SOON, agency_id, window.window_id, min(coming)))
+        ends = [began_at + window.seat_trial for began_at in begun if began_at + window.seat_trial > uow.now]
+        notices = [midnight_of(ends_at) - days * DAY for ends_at in ends for days in window.ends_soon_days]
+        for kind, instants in (
+            (SEAT_TRIAL_ENDS, ends),
+            (SEAT_TRIALS_ENDING_SOON, [at for at in notices if at > uow.now]),
+        ):
+            if instants:
+                deadlines.schedule_earlier(uow, Deadline(kind, agency_id, window.window_id, min(instants)))
 
 
 def cancel_seat_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
@@ -96,6 +104,12 @@ async def on_seat_trials_ending_soon_due(uow: UnitOfWork, due: Sequence[Deadline
             if ending := {days: count for days, count in seats.items() if count}:
                 uow.publish(publishing.seat_trials_ending_soon(window, ending), time=deadline.due_at)
         await _schedule_notice(uow, window, trial, deadline.due_at)
+
+
+async def _go_on(uow: UnitOfWork, window: Window, trial: timedelta, place: Place) -> None:
+    await seat_trials.save_place(uow.connection, window, place)
+    await _schedule_end(uow, window, trial, place)
+    await _schedule_notice(uow, window, trial, uow.now)
 
 
 async def _schedule_end(uow: UnitOfWork, window: Window, trial: timedelta, place: Place) -> None:

@@ -15,7 +15,7 @@ from muster_entitlements.commands import (
     TransferSeat,
 )
 from muster_entitlements.domain.people import Person
-from muster_entitlements.domain.pools import ASSIGNABLE, Pool, PoolState
+from muster_entitlements.domain.pools import ASSIGNABLE, Pool, PoolState, Standing
 from muster_entitlements.domain.seats import Seat, SeatAction, SeatState
 from muster_entitlements.errors import (
     PoolNotOpen,
@@ -55,8 +55,9 @@ async def assign_seat(uow: UnitOfWork, command: AssignSeat) -> SeatReply:
     seat = Seat(pool.agency_id, new_id("seat", uow.now), person.subject_ref, command.state, used=False)
     await revoke_earlier(uow, pool, [person.subject_ref])
     invited_until = await _invitation_end(uow, pool.agency_id) if command.state is SeatState.INVITED else None
+    began = _began(person, standing)
     uow.writes.add(
-        seats.add_seat(pool, seat.seat_id, person, command.state, uow.now, invited_until),
+        seats.add_seat(pool, seat, person, uow.now, invited_until, began),
         pools.save_seats_in_use(pool.agency_id, 1, limit_met=pool.limit_met),
     )
     if command.state is SeatState.ASSIGNED:
@@ -66,7 +67,8 @@ async def assign_seat(uow: UnitOfWork, command: AssignSeat) -> SeatReply:
     if invited_until is not None:
         _invite(uow, seat, invited_until)
     uow.publish(publishing.person_recorded(pool.agency_id, person))
-    await publish_new_seats(uow, pool, [person.subject_ref], command.state, owning=standing.owning)
+    await publish_new_seats(uow, pool, [person.subject_ref], command.state, began, owning=standing.owning)
+    await begin_seat_trials(uow, pool.agency_id, began.values())
     audit.record(
         uow,
         command="AssignSeat",
@@ -156,7 +158,9 @@ async def transfer_seat(uow: UnitOfWork, command: TransferSeat) -> SeatStateRepl
     _require_no_seat(person, standing.seat_id)
     await revoke_earlier(uow, pool, [person.subject_ref])
     await seat_trials.add_lost_trials(uow.connection, seat.agency_id, [seat.seat_id])
-    await seats.save_transferred(uow.connection, seat.agency_id, [(seat.seat_id, person)], uow.now)
+    began = _began(person, standing)
+    await seats.save_transferred(uow.connection, seat.agency_id, [(seat.seat_id, person)], uow.now, began)
+    await begin_seat_trials(uow, seat.agency_id, began.values())
     await pools.save_revision(uow.connection, pool.agency_id)
     uow.publish(publishing.seat_transferred(seat, person.subject_ref))
     uow.publish(publishing.person_erased(seat))
@@ -218,6 +222,10 @@ def _require_no_seat(person: Person, held_seat_id: str | None) -> None:
         raise SeatAlreadyHeld(person.subject_ref, held_seat_id)
 
 
+def _began(person: Person, standing: Standing) -> dict[str, datetime]:
+    return {} if standing.began_at is None else {person.subject_ref: standing.began_at}
+
+
 async def _invitation_end(uow: UnitOfWork, agency_id: str) -> datetime:
     """The end of an invitation that is sent now."""
     policy, _ = await policies.find_policy(uow.connection, agency_id)
@@ -233,7 +241,7 @@ async def activate(uow: UnitOfWork, seat: Seat) -> None:
     """Set a seat to active and publish that."""
     began_at, anchors_windows = await seat_trials.save_activated(uow.connection, seat, uow.now)
     if anchors_windows:
-        await begin_seat_trials(uow, seat.agency_id, began_at)
+        await begin_seat_trials(uow, seat.agency_id, [began_at])
     await pools.save_revision(uow.connection, seat.agency_id)
     if seat.state is SeatState.INVITED:
         uow.publish(publishing.seat_assigned(seat))

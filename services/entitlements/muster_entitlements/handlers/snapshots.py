@@ -4,7 +4,7 @@ Whoever increases an agency's revision calls one of these after it: `publish_age
 windows, or what else holds for all its seats, and `publish_subjects` for changes of people's seats and grants.
 """
 
-from collections.abc import Collection, Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -41,15 +41,23 @@ async def find_access(connection: Connection, pool: Pool, now: datetime) -> Agen
 
 
 async def publish_new_seats(
-    uow: UnitOfWork, pool: Pool, subject_refs: Sequence[str], state: SeatState, *, owning: bool = True
+    uow: UnitOfWork,
+    pool: Pool,
+    subject_refs: Sequence[str],
+    state: SeatState,
+    began: Mapping[str, datetime],
+    *,
+    owning: bool = True,
 ) -> None:
     """Publish people's new seats: as publish_subjects, without reading what is not written yet.
 
-    `pool` is as it was before this transaction, which increases its revision once. Without `owning`, it is known that
-    these people have nothing but their seats.
+    `pool` is as it was before this transaction, which increases its revision once; `began` is when the trials of some
+    of these people began. Without `owning`, it is known that they have nothing but their seats.
     """
     own = await snapshots.find_own(uow.connection, pool.agency_id, subject_refs, uow.now) if owning else {}
-    held = dict.fromkeys(subject_refs, HeldSeat(state))
+    held = dict.fromkeys(subject_refs, HeldSeat(state)) | {
+        subject_ref: HeldSeat(state, began_at) for subject_ref, began_at in began.items()
+    }
     uow.publish_states(SubjectAccess, pool.agency_id, subjects_access(pool, pool.revision + 1, held, own))
 
 

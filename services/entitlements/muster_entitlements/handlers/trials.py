@@ -1,6 +1,6 @@
 """The end of trials, what follows it, and the notices before it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from muster_entitlements import publishing
@@ -21,13 +21,20 @@ TOO_LATE = timedelta(days=1)
 def schedule_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
     """Schedule the notices and the ends of the windows that are trials, except empty ones."""
     for window in windows:
-        _schedule(uow, window, window.notices())
+        deadlines.schedule(uow, _deadlines(window))
 
 
 def reschedule_trial(uow: UnitOfWork, before: Window, after: Window) -> None:
-    """Reschedule a changed trial; notices whose instant has passed are not sent again."""
-    cancel_trials(uow, [before])
-    _schedule(uow, after, {days: at for days, at in after.notices().items() if at > uow.now})
+    """Reschedule what has changed of a trial. What is told already is not told again, nor are notices of the past."""
+    was = _deadlines(before)
+    will = [
+        each for each in _deadlines(after) if each in was or each.kind != TRIAL_ENDING_SOON or each.due_at > uow.now
+    ]
+    kept = {(each.kind, each.subject) for each in will}
+    for each in was:
+        if (each.kind, each.subject) not in kept:
+            deadlines.cancel(uow, each.agency_id, each.kind, [each.subject])
+    deadlines.schedule(uow, [each for each in will if each not in was])
 
 
 def cancel_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
@@ -37,6 +44,13 @@ def cancel_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
             notices = [_notice(window.window_id, days) for days in window.ends_soon_days]
             deadlines.cancel(uow, window.agency_id, TRIAL_ENDING_SOON, notices)
             deadlines.cancel(uow, window.agency_id, TRIAL_EXPIRED, [window.window_id])
+            deadlines.cancel(uow, window.agency_id, GRACE_ENDED, [window.window_id])
+
+
+def cancel_graces(uow: UnitOfWork, windows: Iterable[Window], at: datetime) -> None:
+    """Cancel the ends of the graces that would go on after an instant."""
+    for window in windows:
+        if window.grace_ends_at is not None and window.grace_ends_at > at:
             deadlines.cancel(uow, window.agency_id, GRACE_ENDED, [window.window_id])
 
 
@@ -63,20 +77,17 @@ async def on_grace_ended_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
         uow.publish(publishing.access_changed(windows[deadline.subject], deadline.due_at), time=deadline.due_at)
 
 
-def _schedule(uow: UnitOfWork, window: Window, notices: dict[int, datetime]) -> None:
+def _deadlines(window: Window) -> list[Deadline]:
     if not window.trial or not window.lasts:
-        return
-    ends = [Deadline(TRIAL_EXPIRED, window.agency_id, window.window_id, window.ends_at)]
+        return []
+    found = [
+        Deadline(TRIAL_ENDING_SOON, window.agency_id, _notice(window.window_id, days), due_at)
+        for days, due_at in window.notices().items()
+    ]
+    found.append(Deadline(TRIAL_EXPIRED, window.agency_id, window.window_id, window.ends_at))
     if window.grace_ends_at is not None:
-        ends.append(Deadline(GRACE_ENDED, window.agency_id, window.window_id, window.grace_ends_at))
-    deadlines.schedule(
-        uow,
-        [
-            Deadline(TRIAL_ENDING_SOON, window.agency_id, _notice(window.window_id, days), due_at)
-            for days, due_at in notices.items()
-        ]
-        + ends,
-    )
+        found.append(Deadline(GRACE_ENDED, window.agency_id, window.window_id, window.grace_ends_at))
+    return found
 
 
 def _notice(window_id: str, days: int) -> str:

@@ -50,7 +50,17 @@ async def find_pool_and_standing(
                 select from quota_use where agency_id = p.agency_id and subject_ref = $2
             ) or exists (
                 select from quota_grant where agency_id = p.agency_id and subject_ref = $2 and spent < amount
-            ) as owning
+            ) as owning,
+            least(
+                (
+                    select min(coalesce(trial_began_at, activated_at))
+                    from seat
+                    where
+                        agency_id = p.agency_id and subject_ref = $2
+                        and coalesce(trial_began_at, activated_at) is not null
+                ),
+                (select began_at from seat_trial where agency_id = p.agency_id and subject_ref = $2)
+            ) as began_at
         from pool as p
         where agency_id = $1
         """,  # noqa: S608
@@ -59,8 +69,8 @@ async def find_pool_and_standing(
     )
     if row is None:
         return None, Standing(None, owning=False)
-    *pool, held_seat_id, owning = row
-    return Pool(*pool), Standing(held_seat_id, owning)
+    *pool, held_seat_id, owning, began_at = row
+    return Pool(*pool), Standing(held_seat_id, owning, began_at)
 
 
 async def save_pool(connection: Connection, pool: Pool) -> None:

@@ -1,7 +1,7 @@
 """The trials of seats: they end in the order in which they began.
 
 A trial begins with a seat's first activation. It stays the seat's through a transfer, and its person's through a
-revocation.
+revocation: the next seat of the person has it from its first day.
 """
 
 from collections import defaultdict
@@ -15,7 +15,7 @@ from muster_entitlements.repository.windows import COLUMNS, to_window
 from muster_runtime.database.transactions import Connection
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Place:
     """How far the ends of trials are published: of those begun before an instant, and at it up to a seat."""
 
@@ -162,6 +162,39 @@ async def find_begun(
     for row in rows:
         begun[row["agency_id"]][row["subject_ref"]] = row["began_at"]
     return begun
+
+
+async def find_earlier(connection: Connection, agency_id: str, subject_refs: Collection[str]) -> dict[str, datetime]:
+    """When the trials of these people began with earlier seats, by subject; without those that have not.
+
+    Where no trial of the agency has begun, which an import of all its people meets, it looks for no person.
+    """
+    rows = await connection.fetch(
+        """
+        select subject_ref, min(began_at) as began_at
+        from (
+            select subject_ref, coalesce(trial_began_at, activated_at) as began_at
+            from seat
+            where
+                agency_id = $1 and subject_ref = any(string_to_array($2, E'\n'))
+                and coalesce(trial_began_at, activated_at) is not null
+                and exists(
+                    select from seat as begun
+                    where begun.agency_id = $1 and coalesce(begun.trial_began_at, begun.activated_at) is not null
+                )
+            union all
+            select subject_ref, began_at
+            from seat_trial
+            where
+                agency_id = $1 and subject_ref = any(string_to_array($2, E'\n'))
+                and exists(select from seat_trial as lost where lost.agency_id = $1)
+        ) as earlier
+        group by subject_ref
+        """,
+        agency_id,
+        "\n".join(subject_refs),
+    )
+    return {row["subject_ref"]: row["began_at"] for row in rows}
 
 
 async def save_activated(connection: Connection, seat: Seat, now: datetime) -> tuple[datetime, bool]:

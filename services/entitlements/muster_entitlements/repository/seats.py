@@ -4,7 +4,7 @@ Nobody holds a seat of an earlier generation than the pool's: it waits to be rev
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
@@ -26,12 +26,16 @@ _HELD = """
 
 @dataclass(frozen=True, slots=True)
 class SeatColumns:
-    """New seats as columns of equal length. No value contains a line break; a missing name is empty."""
+    """New seats as columns of equal length. No value contains a line break; a missing name is empty.
+
+    `began` is when the trials of some of the people began, with earlier seats.
+    """
 
     seat_ids: Sequence[str]
     subject_refs: Sequence[str]
     emails: Sequence[str]
     names: Sequence[str]
+    began: Mapping[str, datetime] = field(default_factory=dict)
 
 
 async def find_held(connection: Connection, agency_id: str, subject_refs: Sequence[str]) -> dict[str, Seat]:
@@ -97,11 +101,11 @@ async def find_seat(connection: Connection, agency_id: str, seat_id: str) -> Sea
 
 
 def add_seat(
-    pool: Pool, seat_id: str, person: Person, state: SeatState, now: datetime, invited_until: datetime | None
+    pool: Pool, seat: Seat, person: Person, now: datetime, invited_until: datetime | None, began: Mapping[str, datetime]
 ) -> Write:
-    """Add a seat that is assigned to a person, or kept for them."""
-    columns = SeatColumns([seat_id], [person.subject_ref], [person.email], [person.name or ""])
-    return add_seats(pool.agency_id, columns, state, now, generation=pool.generation, invited_until=invited_until)
+    """Add a seat that is assigned to a person, or kept for them; `began` as in the columns."""
+    columns = SeatColumns([seat.seat_id], [person.subject_ref], [person.email], [person.name or ""], began)
+    return add_seats(pool.agency_id, columns, seat.state, now, generation=pool.generation, invited_until=invited_until)
 
 
 def add_seats(
@@ -121,13 +125,14 @@ def add_seats(
         """
         added_seats as (
             insert into seat (
-                agency_id, seat_id, subject_ref, state, assigned_at, idle_since, email, name, generation, invited_until
+                agency_id, seat_id, subject_ref, state, assigned_at, idle_since, email, name, generation,
+                invited_until, trial_began_at
             )
-            select $1, seat_id, subject_ref, $2, $3, $4, email, name, $9, $10
+            select $1, seat_id, subject_ref, $2, $3, $4, email, name, $9, $10, began_at::timestamptz
             from unnest(
                 string_to_array($5, E'\n'), string_to_array($6, E'\n'), string_to_array($7, E'\n'),
-                string_to_array($8, E'\n', '')
-            ) as s (seat_id, subject_ref, email, name)
+                string_to_array($8, E'\n', ''), string_to_array($11, E'\n', '')
+            ) as s (seat_id, subject_ref, email, name, began_at)
         )
         """,
         [
@@ -141,6 +146,7 @@ def add_seats(
             "\n".join(seats.names),
             generation,
             invited_until,
+            "\n".join(str(seats.began.get(ref, "")) for ref in seats.subject_refs) if seats.began else None,
         ],
     )
 
@@ -244,24 +250,28 @@ async def save_reinstated(connection: Connection, seat: Seat, state: SeatState, 
 
 
 async def save_transferred(
-    connection: Connection, agency_id: str, transfers: Sequence[tuple[str, Person]], now: datetime
+    connection: Connection,
+    agency_id: str,
+    transfers: Sequence[tuple[str, Person]],
+    now: datetime,
+    began: Mapping[str, datetime],
 ) -> None:
     """Transfer seats to other people, one by one: a person may lose one seat and get another.
 
-    A seat's trial goes with the seat.
+    A seat's trial goes with the seat, unless that of its new person `began` earlier.
     """
     await connection.executemany(
         """
         update seat
         set
             subject_ref = $3, email = $4, name = $5, state = 'assigned', assigned_at = $6,
-            trial_began_at = coalesce(trial_began_at, activated_at), activated_at = null,
+            trial_began_at = least(coalesce(trial_began_at, activated_at), $8), activated_at = null,
             idle_since = $7, idle_reclaim_at = null
         where agency_id = $1 and seat_id = $2
         """,
         [
-            (agency_id, seat_id, person.subject_ref, person.email, person.name, now, now.date())
-            for seat_id, person in transfers
+            (agency_id, seat_id, to.subject_ref, to.email, to.name, now, now.date(), began.get(to.subject_ref))
+            for seat_id, to in transfers
         ],
     )
 

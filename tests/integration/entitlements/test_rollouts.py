@@ -1,0 +1,110 @@
+"""A version of the catalog tells nothing again of trials, and leaves out nothing that is still to be told."""
+
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+
+from muster_contracts.entitlements import (
+    AgencyAccess,
+    FeatureAccessChanged,
+    SeatTrialExpired,
+    TrialEndingSoon,
+    TrialExpired,
+)
+from muster_entitlements.handlers import rollouts, seat_trials
+from muster_runtime.context import Context
+from muster_runtime.scheduling import deadlines
+from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out
+from tests.integration.entitlements.test_seat_trials import CANVAS, activate_rest
+from tests.integration.entitlements.test_trials import pass_time
+
+DAY = timedelta(days=1)
+
+# A quota of the whole agency from the first day on.
+SKETCHES: dict[str, Any] = FRONTIER | {
+    "key": "sketches",
+    "name": "Sketches",
+    "mode": "quota",
+    "quota": {"limit": 10, "per": "agency"},
+}
+
+
+async def test_nothing_is_told_again_of_a_trial_and_copies_are_told_of_another_quota(
+    entitlements: Entitlements,
+) -> None:
+    service = entitlements.service
+    trial = RESEARCH | {"trial_days": 60, "grace_days": 5}
+    await publish(entitlements, [trial, SKETCHES], "new-agencies")
+    await entitlements.enroll(cap=1)
+
+    async def adopt(number: int, sketches: dict[str, Any] = SKETCHES, **changes: Any) -> None:
+        await publish(entitlements, [trial | changes, sketches])
+        await entitlements.eventually(lambda: rolled_out(entitlements, number))
+        await pass_time(entitlements, service.clock.now())  # whatever that has made due
+
+    async def told(cls: type[Any]) -> list[Any]:
+        return [event.data for event in await service.published(cls)]
+
+    async def tells(cls: type[Any], expected: int) -> bool:
+        return len(await told(cls)) == expected
+
+    end = START + 60 * DAY
+    await pass_time(entitlements, end - 14 * DAY)
+    await adopt(3, ends_soon_days=[14, 10])  # within a day of the notice
+    await pass_time(entitlements, end + DAY)
+    await adopt(4, ends_soon_days=[1], grace_days=3)  # in the grace
+    await pass_time(entitlements, end + 6 * DAY)
+    await adopt(5, grace_days=30)
+    await pass_time(entitlements, end + 40 * DAY)
+    await entitlements.eventually(partial(tells, FeatureAccessChanged, 1))
+    [changed] = await told(FeatureAccessChanged)
+    assert changed.changed_at == end + 5 * DAY
+    assert [each.days_left for each in await told(TrialEndingSoon)] == [14, 10]
+    assert len(await told(TrialExpired)) == 1
+
+    revision = (await entitlements.pool())["revision"]
+    await adopt(6, SKETCHES | {"quota": {"limit": 20, "per": "agency", "report_only": True}}, grace_days=30)
+    assert (await entitlements.pool())["revision"] > revision
+
+    async def is_told_of_the_quota() -> bool:
+        terms = (await told(AgencyAccess))[-1].features[-1].quota
+        return bool((terms.limit, terms.enforced, terms.per) == (20, False, "agency"))
+
+    await entitlements.eventually(is_told_of_the_quota)
+
+
+async def test_a_version_between_two_steps_skips_no_seat_whose_trial_has_ended(
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seat_trials, "STEP_SEATS", 7)
+    service = front.service
+    await publish(front, [CANVAS], "new-agencies")
+    await front.enroll(cap=20)
+    await front.assign_seats(20)
+    await activate_rest(front)
+    service.clock.move(START + 31 * DAY)
+    write = partial(service.runtime.database.write, "NASA", context=Context(actor="test", correlation_id="cor_test"))
+
+    async def step() -> set[str]:
+        async with write() as uow:
+            due = await deadlines.due_first(uow.connection, "NASA", uow.now)
+            ends = [each for each in await deadlines.take(uow, due) if each.kind == seat_trials.SEAT_TRIAL_ENDS]
+            if ends:
+                await seat_trials.on_seat_trial_ends_due(uow, ends)
+        return {each.kind for each in due}
+
+    while seat_trials.SEAT_TRIAL_ENDS not in await step():
+        pass  # what is due before
+    await publish(front, [CANVAS | {"ends_soon_days": [3]}])
+    async with write() as uow:
+        await rollouts.roll_out(uow, "NASA")
+    while await step():
+        pass
+    rows = await service.admin.fetch(
+        "select payload from outbox cross join unnest(payloads) as payload where type = $1", SeatTrialExpired.event_type
+    )
+    seats = [SeatTrialExpired.model_validate_json(row["payload"]).seat_id for row in rows]
+    assert (len(seats), len(set(seats))) == (20, 20)
