@@ -13,7 +13,8 @@ from muster_contracts import ClockMoved, topics
 from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.bootstrap import build
 from muster_entitlements.settings import EntitlementsSettings
-from muster_entitlements.workers.usage import BATCH_RECORDS, POLL_MS, UsageIntake
+from muster_entitlements.workers.usage import BATCH_RECORDS, UsageIntake
+from muster_entitlements.workers.usage_polling import POLL_MS
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.wakeup import Wakeup

@@ -14,9 +14,10 @@ from muster_contracts.entitlements import (
 )
 from muster_entitlements.api import make_routers
 from muster_entitlements.domain.people import Directory
+from muster_entitlements.domain.usage import PARKED_FOR
 from muster_entitlements.handlers import parked_usage
 from muster_entitlements.publishing import audit_sealed
-from muster_entitlements.repository import purge, subject_key
+from muster_entitlements.repository import purge, subject_key, usage_intake
 from muster_entitlements.schema import SCHEMA
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.subscriptions import DEADLINES, SUBSCRIPTIONS
@@ -51,7 +52,10 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
         audit_sealed=audit_sealed,
         subscriptions=SUBSCRIPTIONS,
         deadlines=DEADLINES,
-        retentions=make_retentions(settings),
+        retentions=[
+            *make_retentions(settings),
+            Retention("usage_parked", PARKED_FOR, usage_intake.find_oldest_parked, usage_intake.delete_old_parked),
+        ],
         workers=[seat_file_worker(directory), CATALOG_ROLLOUT, usage_worker(), usage_partitions_worker()],
         intakes=[FeatureUsed.topic],
         warnings=_warnings,

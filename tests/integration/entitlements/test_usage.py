@@ -1,6 +1,7 @@
 """Reported use: counted once by source and ID, and a bad event alone is refused."""
 
 import asyncio
+import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -87,6 +88,19 @@ async def test_each_event_counts_once_and_a_bad_one_is_named_while_the_others_co
     assert (await report(entitlements, *good)).json() == {"counted": 0, "repeated": 5, "refused": []}
     assert await sums(entitlements) == expected
 
+    # JSON may hold half a surrogate pair, which no text in UTF-8 can carry.
+    halves = [used("\ud800"), used("half", feature="\ud800"), used("whole", BEN)]
+    reply = await entitlements.service.client.post(
+        "/v1/usage", content=json.dumps(halves), headers={"Content-Type": "application/cloudevents-batch+json"}
+    )
+    assert reply.status_code == 200, reply.text
+    shown = [(each["id"], each["value"]) for each in reply.json()["refused"]]
+    assert (reply.json()["counted"], shown) == (1, [("\\ud800", "\\ud800"), ("half", "\\ud800")])
+
+    # Nothing is kept of an agency that there is not.
+    locked = "select count(*) from agency_instant where agency_id = 'NSF'"
+    assert await entitlements.service.admin.fetchval(locked) == 0
+
     for batch in ([], {"specversion": "1.0"}, [used(1)] * 10_001):
         reply = await entitlements.service.client.post(
             "/v1/usage", json=batch, headers={"Content-Type": "application/cloudevents-batch+json"}
@@ -103,13 +117,18 @@ async def test_reported_use_is_use_of_the_seat(entitlements: Entitlements) -> No
     ada = (await entitlements.assign("ada")).json()
     service = entitlements.service
     service.clock.move(LATER)
+    # Not while the agency is suspended: use is not to be, and no trial of a seat is to begin by it.
+    await service.admin.execute("update pool set suspended = true")
+    assert (await report(entitlements, used(0, BEN), used(9, ada["subject_ref"]))).json()["counted"] == 2
+    assert await service.admin.fetchval("select state from seat") == "assigned"
+    await service.admin.execute("update pool set suspended = false")
     await report(entitlements, used(1, ada["subject_ref"], at=LATER - timedelta(days=1)))
     await report(entitlements, used(2, ada["subject_ref"]), used(3, ada["subject_ref"], at=LATER - timedelta(days=2)))
     row = await service.admin.fetchrow("select state, idle_since, activated_at from seat")
     assert row is not None
     assert (row["state"], row["idle_since"], row["activated_at"]) == ("active", LATER.date(), LATER)
     answer = await entitlements.check("ada")
-    assert (answer["limit"], answer["used"], answer["remaining"]) == (25, 3, 22)
+    assert (answer["limit"], answer["used"], answer["remaining"]) == (25, 4, 21)
 
 
 async def test_use_above_the_quota_counts_and_thresholds_are_published_once(

@@ -6,19 +6,25 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 
 from muster_contracts.entitlements import FeatureUsed
 from muster_contracts.testing import build, record
-from muster_entitlements.domain.usage import read_record
+from muster_entitlements.domain.usage import PARKED_FOR, read_record
 from muster_entitlements.repository import usage_intake
 from muster_entitlements.workers import usage as usage_worker
+from muster_entitlements.workers import usage_polling
 from muster_entitlements.workers.usage import UsageIntake
+from muster_entitlements.workers.usage_polling import Poller
 from muster_runtime.context import Context
+from muster_runtime.messaging.producers import partition_of
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_usage import ADA, LATER, report, sums, used
+from tests.integration.runtime.core.conftest import put_unreadable
+from tests.support.services import PARTITIONS
 
 STRUCTURED = [("content-type", b"application/cloudevents+json")]
 
@@ -30,12 +36,18 @@ async def put(entitlements: Entitlements, *events: Any) -> None:
         await entitlements.service.producer.put_raw(FeatureUsed.topic, key=b"NASA", value=value, headers=STRUCTURED)
 
 
+async def counts(entitlements: Entitlements, number: int) -> bool:
+    """Whether so many uses of hers are counted."""
+    return (await sums(entitlements)).get((ADA, "10-05")) == number
+
+
 async def count_all(intake: UsageIntake) -> None:
     """Count all that the topic has now."""
     async with intake._opened() as consumer:
+        poller = Poller(intake._runtime, consumer, intake._next)
         ends = await consumer.end_offsets(consumer.assignment())
         while any([await consumer.position(partition) < end for partition, end in ends.items()]):
-            if (batch := await usage_worker._fetch(consumer)).records:
+            if (batch := await usage_worker._fetch(poller)).records:
                 await intake.count(batch)
 
 
@@ -51,31 +63,77 @@ async def test_what_cannot_be_counted_is_parked_alone_until_an_operator_discards
     service.clock.move(LATER)
     await put(entitlements, used(1), b"{", used(2, amount=-1), used(1), used(3, amount=2), used(4, agency_id="NSF"))
     await put(entitlements, used(3, amount=3))
+    for number, headers in ((8, [*STRUCTURED, ("trace", None)]), (9, [("content-type", None), ("a", b"b" * 3_000)])):
+        event = json.dumps(used(number)).encode()
+        await service.producer.put_raw(FeatureUsed.topic, key=None, value=event, headers=headers)  # type: ignore[arg-type]
 
     async def parked() -> list[dict[str, Any]] | None:
         reply = await service.client.get("/v1/usage/parked")
         items: list[dict[str, Any]] = reply.json()["items"]
-        return items if len(items) == 4 else None
+        return items if len(items) == 5 else None
 
     items = await entitlements.eventually(parked)
     fields = sorted(item["reason"].partition(":")[0] for item in items)
-    assert fields == ["data.agency_id", "data.amount", "id", "value"]
+    assert fields == ["data.agency_id", "data.amount", "id", "specversion", "value"]
     assert {item["value"][:1] for item in items} == {"{"}
-    assert (await sums(entitlements))[(ADA, "10-05")] == 3
+    assert [item["headers"] for item in items if "a" in item["headers"]] == [
+        {"content-type": "", "a": "b" * 2_000 + "... [cut]"}
+    ]
+    await entitlements.eventually(partial(counts, entitlements, 4))
+    assert await service.admin.fetchval("select count(*) from agency_instant where agency_id = 'NSF'") == 0
     # What came by the topic does not count again by HTTP.
     assert (await report(entitlements, used(1), used(3, amount=2))).json()["repeated"] == 2
     health = (await service.client.get("/health/ready")).json()
-    assert [warning for warning in health["warnings"] if "4 records of use" in warning]
+    assert [warning for warning in health["warnings"] if "5 records of use" in warning]
 
     token = service.token("entitlements:operate", agency="NASA")
     reply = await service.client.get("/v1/usage/parked", headers={"Authorization": f"Bearer {token}"})
     assert reply.status_code == 403
     body = {"ids": [item["id"] for item in items], "reason": "the producer has been corrected"}
-    for key, discarded in (("one", 4), ("one", 4), ("two", 0)):
+    for key, discarded in (("one", 5), ("one", 5), ("two", 0)):
         reply = await service.client.post("/v1/usage/parked/discard", json=body, headers={"Idempotency-Key": key})
         assert reply.json() == {"discarded": discarded}, reply.text
+    # Nobody takes the key under which the approval of a proposal of the program keeps its answer.
+    taken = await service.client.post("/v1/usage/parked/discard", json=body, headers={"Idempotency-Key": "prp_1"})
+    assert (taken.status_code, taken.json()["type"]) == (400, "urn:muster:problem:invalid-idempotency-key")
     audited = await service.admin.fetchval("select count(*) from audit where command = 'DiscardParkedUsage'")
     assert audited == 2
+
+    # What nobody discards goes when it can count no longer.
+    async def holds(records: int) -> bool:
+        return bool(await service.admin.fetchval("select count(*) = $1 from usage_parked", records))
+
+    await put(entitlements, b"{")
+    await entitlements.eventually(partial(holds, 1))
+    service.clock.move(LATER + PARKED_FOR)
+    await entitlements.eventually(partial(holds, 0))
+
+
+async def test_a_record_that_the_client_cannot_decode_waits_and_holds_back_its_partition_alone(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage_polling, "WAIT_SECONDS", 0.2)
+    await entitlements.enroll(cap=5)
+    service = entitlements.service
+    service.clock.move(LATER)
+    partition = partition_of(b"NASA", PARTITIONS)
+    await put(entitlements, used(1))
+    await put_unreadable(service, "NASA", FeatureUsed.topic)
+    await put(entitlements, used(2))
+    await service.producer.put_raw(
+        FeatureUsed.topic,
+        key=None,
+        value=json.dumps(used(3)).encode(),
+        headers=STRUCTURED,
+        partition=(partition + 1) % PARTITIONS,
+    )
+
+    await entitlements.eventually(partial(counts, entitlements, 2))
+    offset = await service.admin.fetchval("select next_offset from usage_offset where kafka_partition = $1", partition)
+    path = f"/v1/partitions/{FeatureUsed.topic}/{partition}/pass"
+    reply = await service.client.post(path, json={"offset": offset, "reason": "damaged"})
+    assert reply.status_code == 200, reply.text
+    await entitlements.eventually(partial(counts, entitlements, 3))
 
 
 async def test_a_kill_between_sum_and_offset_counts_each_event_once(
@@ -107,7 +165,8 @@ async def test_a_kill_between_sum_and_offset_counts_each_event_once(
         late._next = stale
         for partition in stale:
             consumer.seek(partition, 0)
-        while not (batch := await usage_worker._fetch(consumer)).records:
+        poller = Poller(runtime, consumer, late._next)
+        while not (batch := await usage_worker._fetch(poller)).records:
             pass
         with pytest.raises(Exception, match="read further"):
             await late.count(batch)

@@ -14,6 +14,7 @@ from muster_entitlements.domain.catalog import (
     write_features,
 )
 from muster_entitlements.errors import FeatureUnknown
+from muster_entitlements.handlers.usage import MOST_NEAREST, Nearest
 
 PLAIN: dict[str, Any] = {"key": "a", "name": "A", "mode": "unlimited", "mode_after": "none"}
 TRIAL = PLAIN | {"trial_days": 60, "mode_after": "quota", "monthly_quota_after": 25}
@@ -103,3 +104,10 @@ def test_an_unknown_feature_is_refused_with_the_nearest_names() -> None:
     with pytest.raises(FeatureUnknown) as refused:
         packaged_catalog().known("x" * 5000)
     assert (refused.value.extensions, len(str(refused.value)) < 200) == ({"nearest": []}, True)
+
+
+def test_the_nearest_are_looked_for_only_so_often() -> None:
+    nearest, catalog = Nearest(), packaged_catalog()
+    found = [nearest.refuse(f"deep-research-{number}", catalog).detail for number in range(MOST_NEAREST + 1)]
+    assert ["the nearest are deep-research" in each for each in found] == [True] * MOST_NEAREST + [False]
+    assert nearest.refuse("deep-research-0", catalog).detail == found[0]

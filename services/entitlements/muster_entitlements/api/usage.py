@@ -123,12 +123,12 @@ def make_router(directory: Directory) -> APIRouter:
 
     @router.post("/v1/usage", summary="Report usage", dependencies=[WRITE_ALL], openapi_extra=_BATCH)
     @body_limit(BATCH_LIMIT, keys=BATCH_KEYS)
-    async def report_usage(request: Request, commands: CommandsDep) -> UsageReply:
+    async def report_usage(request: Request, reader: ReaderDep, commands: CommandsDep) -> UsageReply:
         """Counts up to 10,000 CloudEvents, each once by its source and ID, so that a batch can be sent again.
 
         An invalid event is named in the reply, and the others count. Each agency's events are one transaction.
         """
-        return await usage.report_usage(_batch(await request.body()), write=commands.write)
+        return await usage.report_usage(_batch(await request.body()), read=reader.read_own, write=commands.write)
 
     @router.get(f"{PREFIX}/usage", summary="List usage", dependencies=[READ], responses=problem_responses(NotFound))
     async def list_usage(

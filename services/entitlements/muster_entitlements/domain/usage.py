@@ -22,6 +22,9 @@ CLOSES_AFTER = timedelta(days=5)
 # Use that is older is of no period that can be open: no month is longer, in any time zone.
 OLDEST = timedelta(days=32) + CLOSES_AFTER
 
+# How long a record that could not be counted is kept: its use can count no longer, corrected or not.
+PARKED_FOR = timedelta(days=45)
+
 # The clocks of those who report use and ours differ.
 TOLERATED_SKEW = timedelta(minutes=1)
 
@@ -56,10 +59,10 @@ def read_use(event: object) -> Use:
     return _read(*map(event.get, ("data", *_ATTRIBUTES)))
 
 
-def read_record(headers: Iterable[tuple[str, bytes]], value: bytes | None) -> Use:
+def read_record(headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> Use:
     """The use that a record of Kafka says, in either mode of CloudEvents' Kafka binding 1.0.2. Raises InvalidInput."""
     try:
-        attributes = {name.lower(): content.decode() for name, content in headers}
+        attributes = {name.lower(): content.decode() for name, content in headers if content is not None}
     except UnicodeDecodeError:
         raise InvalidInput("headers", "bytes", "must be UTF-8") from None
     try:
@@ -83,7 +86,7 @@ def _read(data: object, version: object, source: object, name: object, type_: ob
     agency_id, feature, amount = data.get("agency_id"), data.get("feature"), data.get("amount", 1)
     if not isinstance(agency_id, str) or not is_agency_id(agency_id):
         raise InvalidInput("data.agency_id", agency_id, "must be an agency's ID, such as NASA")
-    if not isinstance(feature, str):
+    if not isinstance(feature, str) or not feature.isprintable():
         raise InvalidInput("data.feature", feature, "must be a feature of the catalog")
     if type(amount) is not int or not 1 <= amount <= MOST_USES:
         raise InvalidInput("data.amount", amount, f"must be a whole number from 1 to {MOST_USES}")

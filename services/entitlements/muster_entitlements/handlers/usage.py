@@ -18,15 +18,33 @@ from muster_entitlements.handlers.adoption import count_days
 from muster_entitlements.handlers.quotas import charge_quotas
 from muster_entitlements.handlers.seats import activate, record_change
 from muster_entitlements.replies.usage import RefusedUseReply, UsageReply
-from muster_entitlements.repository import catalogs, seats, usage
+from muster_entitlements.repository import catalogs, pools, seats, usage
 from muster_entitlements.repository.meters import find_meters
-from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.database.transactions import Connection, UnitOfWork
 from muster_runtime.errors import InvalidInput
 
+Read = Callable[[], AbstractAsyncContextManager[Connection]]
 Write = Callable[[str], AbstractAsyncContextManager[UnitOfWork]]
+
+# For how many unknown features of a report the nearest ones are looked for.
+MOST_NEAREST = 10
 
 # Whose use of what, in the period that starts then.
 Counter = tuple[str, str, str, datetime]
+
+
+@dataclass(slots=True)
+class Nearest:
+    """The nearest of unknown features: a report may have thousands of those, and each takes milliseconds to find."""
+
+    _found: dict[str, str] = field(default_factory=dict)
+
+    def refuse(self, feature: str, catalog: Catalog) -> InvalidInput:
+        """The refusal of a feature, which names the nearest ones if it is one of the first that are unknown."""
+        if feature not in self._found and len(self._found) < MOST_NEAREST:
+            nearest = catalog.nearest(feature)
+            self._found[feature] = f"; the nearest are {', '.join(nearest)}" if nearest else ""
+        return InvalidInput("data.feature", feature, f"must be a feature of the catalog{self._found.get(feature, '')}")
 
 
 @dataclass(slots=True)
@@ -76,7 +94,7 @@ class _Addition:
             self.last = at if self.last is None else max(self.last, at)
 
 
-async def count_uses(uow: UnitOfWork, uses: Mapping[int, Use]) -> Tally:
+async def count_uses(uow: UnitOfWork, uses: Mapping[int, Use], nearest: Nearest) -> Tally:
     """Count uses of agencies that the unit of work has locked; `uses` has them by their place in the report."""
     tally = Tally()
     people: dict[str, set[str]] = {}
@@ -84,7 +102,12 @@ async def count_uses(uow: UnitOfWork, uses: Mapping[int, Use]) -> Tally:
         people.setdefault(use.agency_id, set()).add(use.subject_ref)
     catalog = await catalogs.find_catalog(uow.connection, uow.now)
     meters = await find_meters(uow.connection, people, uow.now - OLDEST, catalog)
-    metered = [each for place, use in uses.items() if (each := _meter(tally, place, use, catalog, meters, uow.now))]
+    metered = []
+    for place, use in uses.items():
+        try:
+            metered.append(_meter(place, use, catalog, meters, nearest, uow.now))
+        except InvalidInput as refusal:
+            tally.refused[place] = refusal
     new = await _new(uow, metered, tally)
     tally.counted = len(new)
     if new:
@@ -93,25 +116,24 @@ async def count_uses(uow: UnitOfWork, uses: Mapping[int, Use]) -> Tally:
     return tally
 
 
+def stranger(use: Use) -> InvalidInput:
+    """The refusal of a use of an agency that was never enrolled: no transaction takes the lock of such a one."""
+    return InvalidInput("data.agency_id", use.agency_id, "must be an agency that has been enrolled")
+
+
 def _meter(
-    tally: Tally, place: int, use: Use, catalog: Catalog, meters: Mapping[str, Meter], now: datetime
-) -> _Metered | None:
-    """The use, and how it counts; None if it is refused."""
-    try:
-        check_time(use.at, now)
-        meter = meters.get(use.agency_id)
-        if meter is None:
-            raise InvalidInput("data.agency_id", use.agency_id, "must be an agency that has been enrolled")
-        feature = meter.features.get(use.feature)
-        if feature is None:
-            nearest = catalog.nearest(use.feature)
-            hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
-            raise InvalidInput("data.feature", use.feature, f"must be a feature of the catalog{hint}")
-        terms = meter.terms(feature, use.subject_ref, use.at)
-        check_open(use.at, terms.period.ends_at, now)
-    except InvalidInput as refusal:
-        tally.refused[place] = refusal
-        return None
+    place: int, use: Use, catalog: Catalog, meters: Mapping[str, Meter], nearest: Nearest, now: datetime
+) -> _Metered:
+    """The use, and how it counts. Raises InvalidInput."""
+    check_time(use.at, now)
+    meter = meters.get(use.agency_id)
+    if meter is None:
+        raise stranger(use)
+    feature = meter.features.get(use.feature)
+    if feature is None:
+        raise nearest.refuse(use.feature, catalog)
+    terms = meter.terms(feature, use.subject_ref, use.at)
+    check_open(use.at, terms.period.ends_at, now)
     return _Metered(place, use, terms, bit_of(use.at.astimezone(meter.zone)))
 
 
@@ -145,7 +167,7 @@ async def _record_days(uow: UnitOfWork, new: Sequence[_Metered]) -> None:
         person, day = (use.agency_id, use.subject_ref), use.at.date()
         if last.setdefault(person, day) < day:
             last[person] = day
-    for seat in await seats.save_uses(uow.connection, last):
+    for seat in await seats.save_uses(uow.connection, last, uow.now):
         await activate(uow, seat)
         record_change(uow, "ReportUsage", seat, SeatState.ACTIVE)
 
@@ -194,9 +216,9 @@ def _least_told(additions: Mapping[Counter, _Addition]) -> int:
     return min(map(least_told, quotas.values()), default=MOST_EXACT)
 
 
-async def report_usage(events: Sequence[Any], *, write: Write) -> UsageReply:
+async def report_usage(events: Sequence[Any], *, read: Read, write: Write) -> UsageReply:
     """Count a batch of events, agency by agency; name those that are refused."""
-    tally = Tally()
+    tally, nearest = Tally(), Nearest()
     uses: dict[str, dict[int, Use]] = {}
     for place, event in enumerate(events):
         try:
@@ -205,9 +227,13 @@ async def report_usage(events: Sequence[Any], *, write: Write) -> UsageReply:
             tally.refused[place] = refusal
         else:
             uses.setdefault(use.agency_id, {})[place] = use
-    for agency_id in sorted(uses):
+    async with read() as connection:
+        enrolled = await pools.find_enrolled(connection, uses)
+    for agency_id in uses.keys() - enrolled:
+        tally.refused |= {place: stranger(use) for place, use in uses[agency_id].items()}
+    for agency_id in sorted(enrolled):
         async with write(agency_id) as uow:
-            tally.add(await count_uses(uow, uses[agency_id]))
+            tally.add(await count_uses(uow, uses[agency_id], nearest))
     return UsageReply(
         counted=tally.counted,
         repeated=tally.repeated,
@@ -218,4 +244,11 @@ async def report_usage(events: Sequence[Any], *, write: Write) -> UsageReply:
 def _refused(place: int, event: Any, refusal: InvalidInput) -> RefusedUseReply:
     [error] = refusal.extensions["errors"]
     name = event.get("id") if isinstance(event, Mapping) else None
-    return RefusedUseReply(index=place, id=name if isinstance(name, str) else None, **error)
+    return RefusedUseReply(
+        index=place, id=_shown(name) if isinstance(name, str) else None, **error | {"value": _shown(error["value"])}
+    )
+
+
+def _shown(text: str) -> str:
+    """JSON may hold half a surrogate pair, which no text in UTF-8 can carry: it is shown escaped."""
+    return text.encode(errors="backslashreplace").decode()

@@ -3,18 +3,24 @@
 from datetime import datetime
 
 from muster_entitlements.domain.quotas import QuotaGrant
-from muster_entitlements.replies.usage import ParkedUsageReply, QuotaGrantReply, UsageSumReply
+from muster_entitlements.replies.usage import SHOWN_BYTES, ParkedUsageReply, QuotaGrantReply, UsageSumReply
 from muster_runtime.database.transactions import Connection
 from muster_runtime.pagination import Page, Pagination
 
 
 async def list_parked_usage(connection: Connection, page: Pagination) -> Page[ParkedUsageReply]:
-    """Records that could not be counted, oldest first."""
+    """Records that could not be counted, oldest first. Of each value no more is read than is shown: it may be long."""
     rows = await connection.fetch(
         """
         select
             id, kafka_partition as partition, kafka_offset as offset, parked_at, reason,
-            key, header_names, header_values, value
+            substring(key, 1, $3) as key, header_names,
+            array(
+                select substring(v.content, 1, $3)
+                from unnest(header_values) with ordinality as v (content, place)
+                order by v.place
+            ) as header_values,
+            substring(value, 1, $3) as value
         from usage_parked
         where id > coalesce($1::bigint, 0)
         order by id
@@ -22,6 +28,7 @@ async def list_parked_usage(connection: Connection, page: Pagination) -> Page[Pa
         """,
         page.after_id,
         page.rows,
+        SHOWN_BYTES + 1,
     )
     return page.make([ParkedUsageReply.of(row) for row in rows], key=lambda record: str(record.id))
 

@@ -16,7 +16,7 @@ def _shown(raw: bytes | None) -> str | None:
     if raw is None:
         return None
     text = raw[:SHOWN_BYTES].decode("utf-8", "backslashreplace")
-    return text if len(raw) <= SHOWN_BYTES else f"{text}... [cut: {len(raw):,} bytes in all]"
+    return text if len(raw) <= SHOWN_BYTES else f"{text}... [cut]"
 
 
 class ConsumptionReply(BaseModel):

@@ -1,6 +1,6 @@
 """Pools of seats, and billing's terms."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from datetime import datetime
 
@@ -19,6 +19,12 @@ async def find_pool(connection: Connection, agency_id: str) -> Pool | None:
     """An agency's pool; None if the agency has never been enrolled."""
     row = await connection.fetchrow(f"{_POOL} where agency_id = $1", agency_id)
     return Pool(**row) if row else None
+
+
+async def find_enrolled(connection: Connection, agencies: Collection[str]) -> set[str]:
+    """Those of the agencies that have a pool."""
+    rows = await connection.fetch("select agency_id from pool where agency_id = any($1::text[])", list(agencies))
+    return {row["agency_id"] for row in rows}
 
 
 async def list_open_pools(connection: Connection) -> Sequence[Pool]:

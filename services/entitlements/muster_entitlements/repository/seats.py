@@ -1,7 +1,4 @@
-"""Seats and their holders.
-
-Nobody holds a seat of an earlier generation than the pool's: it waits to be revoked.
-"""
+"""Seats and their holders. Nobody holds a seat of an earlier generation than the pool's: it waits to be revoked."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,10 +23,7 @@ _HELD = """
 
 @dataclass(frozen=True, slots=True)
 class SeatColumns:
-    """New seats as columns of equal length. No value contains a line break; a missing name is empty.
-
-    `began` is when the trials of some of the people began, with earlier seats.
-    """
+    """New seats as columns of equal length, without line breaks; a missing name is empty. `began`: earlier trials."""
 
     seat_ids: Sequence[str]
     subject_refs: Sequence[str]
@@ -193,10 +187,10 @@ async def save_use(connection: Connection, seat: Seat, today: date) -> None:
     )
 
 
-async def save_uses(connection: Connection, last: Mapping[tuple[str, str], date]) -> list[Seat]:
+async def save_uses(connection: Connection, last: Mapping[tuple[str, str], date], now: datetime) -> list[Seat]:
     """Store the days on which people, by agency and reference, last used their active seats.
 
-    Returns the assigned seats of the others: their first use activates them.
+    Returns the assigned seats of the others, of pools that are open: their first use activates them.
     """
     rows = await connection.fetch(
         """
@@ -206,7 +200,9 @@ async def save_uses(connection: Connection, last: Mapping[tuple[str, str], date]
             join pool as p on p.agency_id = u.agency_id
             join seat as s
                 on s.agency_id = u.agency_id and s.subject_ref = u.subject_ref and s.generation = p.generation
-            where s.state = 'assigned' or (s.state = 'active' and s.idle_since < u.day)
+            where
+                (s.state = 'active' and s.idle_since < u.day)
+                or (s.state = 'assigned' and not p.suspended and p.starts_at <= $4 and p.ends_at > $4)
         ),
 
         marked as (
@@ -221,6 +217,7 @@ async def save_uses(connection: Connection, last: Mapping[tuple[str, str], date]
         array(agency_id for agency_id, _ in last),
         array(subject_ref for _, subject_ref in last),
         array(last.values()),
+        now,
     )
     return _in_order(rows)
 

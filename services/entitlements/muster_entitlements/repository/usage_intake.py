@@ -141,3 +141,27 @@ async def delete_parked(connection: Connection, ids: Sequence[int]) -> list[int]
     """Delete parked records; returns those that were there."""
     rows = await connection.fetch("delete from usage_parked where id = any($1::bigint[]) returning id", list(ids))
     return sorted(row["id"] for row in rows)
+
+
+async def find_oldest_parked(connection: Connection) -> datetime | None:
+    """Since when the oldest record has been parked; None if none is."""
+    instant: datetime | None = await connection.fetchval("select parked_at from usage_parked order by id limit 1")
+    return instant
+
+
+async def delete_old_parked(connection: Connection, before: datetime, limit: int) -> int:
+    """Delete at most `limit` records that were parked by then, oldest first; returns how many."""
+    deleted: int = await connection.fetchval(
+        """
+        with deleted as (
+            delete from usage_parked
+            where id in (select id from usage_parked where parked_at <= $1 order by id limit $2)
+            returning 1
+        )
+
+        select count(*) from deleted
+        """,
+        before,
+        limit,
+    )
+    return deleted

@@ -19,9 +19,10 @@ from aiokafka.errors import KafkaError
 
 from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.domain.usage import Use, read_record
-from muster_entitlements.handlers.usage import count_uses
-from muster_entitlements.repository import usage_intake
+from muster_entitlements.handlers.usage import Nearest, count_uses, stranger
+from muster_entitlements.repository import pools, usage_intake
 from muster_entitlements.repository.usage_intake import StoredRecord
+from muster_entitlements.workers.usage_polling import POLL_MS, Poller
 from muster_runtime.context import Context
 from muster_runtime.database import locks
 from muster_runtime.database.locks import Lock
@@ -37,7 +38,6 @@ from muster_runtime.pacing import Pace
 from muster_runtime.service import Runtime, Worker
 
 BATCH_RECORDS = 2_000
-POLL_MS = 200
 
 # Until a failure is tried again, and a process asks again whether it is to read.
 RETRY_SECONDS = 1.0
@@ -74,6 +74,8 @@ class Batch:
                 batch.uses[place] = read_record(record.headers, record.value)
             except InvalidInput as refusal:
                 batch.parked[place] = refusal
+            except Exception as error:  # one record must never stop the others
+                batch.parked[place] = InvalidInput("record", type(error).__name__, "it cannot be read")
             await pace.keep()
         return batch
 
@@ -98,6 +100,7 @@ class UsageIntake:
         self._runtime = runtime
         self._lease = Lease(runtime.database, _DUTY, runtime.settings.instance)
         self._next: dict[TopicPartition, int] = {}
+        self._enrolled: set[str] = set()
         self._waited_for: dict[str, None] = {}  # the agencies for whose locks records wait, in turn
 
     async def run(self) -> None:
@@ -118,11 +121,12 @@ class UsageIntake:
     async def _read(self) -> None:
         """Count batch after batch, each while the next one is fetched and read."""
         async with self._opened() as consumer:
-            following = asyncio.create_task(_fetch(consumer))
+            poller = Poller(self._runtime, consumer, self._next)
+            following = asyncio.create_task(_fetch(poller))
             try:
                 while await self._lease.take():
                     batch = await following
-                    following = asyncio.create_task(_fetch(consumer))
+                    following = asyncio.create_task(_fetch(poller))
                     if batch.records:
                         async with self._lease.renewed():
                             await self.count(batch)
@@ -159,6 +163,9 @@ class UsageIntake:
 
     async def count(self, batch: Batch) -> None:
         """Count a batch. Raises what is retryable, after which the client must be opened again."""
+        if unknown := await self._unknown({use.agency_id for use in batch.uses.values()}):
+            strangers = [place for place, use in batch.uses.items() if use.agency_id in unknown]
+            batch.parked.update({place: stranger(batch.uses.pop(place)) for place in strangers})
         try:
             await self._count(batch)
         except asyncpg.LockNotAvailableError:
@@ -169,6 +176,13 @@ class UsageIntake:
                 raise
             self._waited_for |= dict.fromkeys(sorted(held))
             await self._count(batch)
+
+    async def _unknown(self, agencies: set[str]) -> set[str]:
+        """Those of the agencies that were never enrolled: what names them takes no lock, and waits for none."""
+        if new := agencies - self._enrolled:
+            async with self._runtime.database.connection() as connection:
+                self._enrolled |= await pools.find_enrolled(connection, new)
+        return agencies - self._enrolled
 
     async def _count(self, batch: Batch) -> None:
         """Count what can be, and defer the records of agencies whose locks are waited for."""
@@ -209,16 +223,16 @@ class UsageIntake:
             yield uow
 
 
-async def _fetch(consumer: AIOKafkaConsumer) -> Batch:
+async def _fetch(poller: Poller) -> Batch:
     """The next batch, which is empty if nothing comes."""
-    parts = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH_RECORDS)
+    parts = await poller.poll(BATCH_RECORDS)
     after = {partition: part[-1].offset + 1 for partition, part in parts.items()}
     return await Batch.read([record for part in parts.values() for record in part], after)
 
 
 async def _count_or_park(uow: UnitOfWork, batch: Batch, uses: Mapping[int, Use]) -> None:
     """Count these uses of a batch; park those that are refused, and the records that say none."""
-    tally = await count_uses(uow, uses)
+    tally = await count_uses(uow, uses, Nearest())
     refused = {**batch.parked, **tally.refused}
     if refused:
         reasons = [(_stored(batch.records[place]), printable(refused[place].detail)) for place in sorted(refused)]

@@ -13,7 +13,8 @@ from muster_runtime.service import Runtime, Worker
 # How many days pass until they are looked after again: fewer than they are made ahead.
 DAYS = 2
 
-RETRY_SECONDS = 5.0
+# While a long read is in the way, each attempt holds all use back for seconds; nothing is in a hurry.
+RETRY_SECONDS = 60.0
 
 _log = structlog.get_logger(__name__)
 

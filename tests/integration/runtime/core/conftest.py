@@ -86,7 +86,7 @@ async def discard(probe: RunningService, agency_id: str, count: int = 1, **heade
     )
 
 
-async def put_unreadable(probe: RunningService, agency_id: str) -> None:
+async def put_unreadable(probe: RunningService, agency_id: str, topic: str = SeatAssigned.topic) -> None:
     """Put a record on an agency's partition whose header's name was broken on its way to Kafka."""
     kafka = AIOKafkaProducer(bootstrap_servers=probe.runtime.settings.kafka_bootstrap)
     await kafka.start()
@@ -100,6 +100,6 @@ async def put_unreadable(probe: RunningService, agency_id: str) -> None:
         batch[17:21] = struct.pack(">I", calc_crc32c(bytes(batch[21:])))
         builder._buffer = bytes(batch)
         partition = partition_of(agency_id.encode(), PARTITIONS)
-        await (await kafka.send_batch(builder, probe.topic_prefix + SeatAssigned.topic, partition=partition))
+        await (await kafka.send_batch(builder, probe.topic_prefix + topic, partition=partition))
     finally:
         await kafka.stop()

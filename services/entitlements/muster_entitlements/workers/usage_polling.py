@@ -1,0 +1,109 @@
+"""Polling the usage topic: a partition with a record that the client cannot decode waits, and the others are read.
+
+An operator lets the intake past such a record as any consumer: POST /v1/partitions/{topic}/{partition}/pass.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import CorruptRecordException, KafkaError
+
+from muster_contracts.entitlements import FeatureUsed
+from muster_runtime.database.transactions import RETRYABLE
+from muster_runtime.errors import RetryableError
+from muster_runtime.messaging import passing
+from muster_runtime.observability.telemetry import describe
+from muster_runtime.service import Runtime
+
+POLL_MS = 200
+
+# The same for a partition alone.
+ALONE_POLL_MS = 100
+
+# Until a partition that waits is tried again.
+WAIT_SECONDS = 2.0
+
+Polled = Mapping[TopicPartition, list[ConsumerRecord[bytes, bytes]]]
+
+_log = structlog.get_logger(__name__)
+
+
+class PartitionsChanged(RetryableError):
+    """The topic has got other partitions: the client begins all of them anew, and must be opened again."""
+
+
+class Poller:
+    """Takes records from a client that was just opened at these offsets."""
+
+    def __init__(self, runtime: Runtime, consumer: AIOKafkaConsumer, begins: Mapping[TopicPartition, int]) -> None:
+        self._runtime = runtime
+        self._consumer = consumer
+        self._following = dict(begins)
+        self._waiting: dict[TopicPartition, float] = {}  # until when
+
+    async def poll(self, limit: int) -> Polled:
+        """What comes next. Raises what is retryable."""
+        polled = await self._poll(limit)
+        if self._consumer.assignment() != self._following.keys():
+            raise PartitionsChanged("the usage topic has other partitions than before")
+        self._following |= {partition: records[-1].offset + 1 for partition, records in polled.items()}
+        return polled
+
+    async def _poll(self, limit: int) -> Polled:
+        self._waiting = {each: until for each, until in self._waiting.items() if time.monotonic() < until}
+        partitions = [each for each in self._following if each not in self._waiting]
+        if not partitions:
+            await asyncio.sleep(POLL_MS / 1000)
+            return {}
+        try:
+            return await self._consumer.getmany(*partitions, timeout_ms=POLL_MS, max_records=limit)
+        except Exception as error:
+            if _is_retryable(error):
+                raise
+        for partition in partitions:  # what the client had taken of any of them went with the error
+            self._consumer.seek(partition, self._following[partition])
+        polled = {}
+        for partition in partitions:
+            if records := await self._poll_alone(partition, limit // len(partitions) + 1):
+                polled[partition] = records
+        return polled
+
+    async def _poll_alone(self, partition: TopicPartition, limit: int) -> list[ConsumerRecord[bytes, bytes]]:
+        """The records before the one that cannot be decoded: one at a time, for what is decoded with it is lost."""
+        records: list[ConsumerRecord[bytes, bytes]] = []
+        while len(records) < limit:
+            try:
+                one = await self._consumer.getmany(partition, timeout_ms=ALONE_POLL_MS, max_records=1)
+            except Exception as error:
+                if _is_retryable(error):
+                    raise
+                if not records:
+                    await self._wait_or_pass(partition, error)
+                break
+            if not one:
+                break
+            records += one[partition]
+        return records
+
+    async def _wait_or_pass(self, partition: TopicPartition, error: Exception) -> None:
+        settings, service = self._runtime.settings, self._runtime.service.name
+        offset = await self._consumer.position(partition)
+        place = {"topic": partition.topic, "partition": partition.partition, "offset": offset}
+        async with self._runtime.database.connection() as connection:
+            group = settings.topic_prefix + service
+            onward = await passing.onward(connection, group, FeatureUsed.topic, partition.partition, offset)
+        if onward is None:
+            _log.error("usage_partition_unreadable", **place, error=describe(error))
+            self._waiting[partition] = time.monotonic() + WAIT_SECONDS
+        else:
+            _log.warning("unreadable_usage_passed", **place, onward=onward)
+            self._following[partition] = onward
+            self._consumer.seek(partition, onward)
+
+
+def _is_retryable(error: Exception) -> bool:
+    """Whether the client, not the record, is the cause."""
+    return isinstance(error, (KafkaError, *RETRYABLE)) and not isinstance(error, CorruptRecordException)
