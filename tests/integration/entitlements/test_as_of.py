@@ -47,7 +47,8 @@ async def recorded(entitlements: Entitlements, **instants: str) -> Recorded:
 
 async def checks(entitlements: Entitlements, **instants: str) -> dict[tuple[int, str], Recorded]:
     """What is answered one by one, which is the same in bulk."""
-    pairs = [(person, feature) for person in PEOPLE for feature in FEATURES]
+    features = (await entitlements.service.client.get("/v1/catalog")).json()["features"]
+    pairs = [(person, feature["key"]) for person in PEOPLE for feature in features]
     alone = [await get(entitlements, "checks", subject=address(who), feature=what, **instants) for who, what in pairs]
     body = [{"subject": address(person), "feature": feature} for person, feature in pairs]
     own = [{"agency_id": entitlements.agency, **pair} for pair in body]

@@ -50,7 +50,7 @@ async def test_each_threshold_is_mailed_once_a_period_to_the_person_and_the_last
     def used(percent: int) -> str:
         return f"you have used {percent}% of your quota"
 
-    administrator = ("ann@nasa.example", "the quota of a seat is used up")
+    administrator = ("ann@nasa.example", "a seat has used up its quota")
     for instant in (START + timedelta(days=60), datetime(2025, 11, 1, tzinfo=UTC)):
         for service in (entitlements.service, notify.service):
             service.clock.move(instant)
@@ -76,4 +76,4 @@ async def test_who_is_erased_meanwhile_gets_no_more(notify: Notify, mail: MailSe
     await notify.settle()
     notify.move(seconds=5)
     (delivery,) = await notify.until(state="failed")
-    assert (delivery["last_error"], mail.messages) == ("the person has no seat any longer", [])
+    assert (delivery["last_error"], mail.messages) == ("the person no longer has a seat", [])
