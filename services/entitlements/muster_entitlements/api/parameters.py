@@ -8,6 +8,7 @@ from fastapi import Depends, Path, Query
 from pydantic import AfterValidator, BeforeValidator
 
 from muster_entitlements.domain.as_of import AsOf
+from muster_entitlements.domain.days import in_range
 from muster_runtime.http.application import RuntimeDep, WrittenInstant, requires, requires_program
 
 PREFIX = "/v1/agencies/{agency_id}"
@@ -30,8 +31,6 @@ SeatId = Annotated[str, Path(pattern=r"^seat_[0-9a-f]{32}$")]
 WindowId = Annotated[str, Path(pattern=r"^win_[0-9a-f]{32}$")]
 OperationId = Annotated[str, Path(pattern=r"^bat_[0-9a-f]{32}$")]
 
-_YEARS = range(2000, 2200)
-
 
 def _written(value: object) -> object:
     """Pydantic takes a number, too, for seconds or milliseconds since 1970."""
@@ -40,13 +39,7 @@ def _written(value: object) -> object:
     raise ValueError("must be a day such as 2025-08-06")
 
 
-def _in_range(value: date) -> date:
-    if value.year not in _YEARS:
-        raise ValueError(f"must be in the years {_YEARS.start} to {_YEARS.stop - 1}")
-    return value
-
-
-WrittenDay = Annotated[date, BeforeValidator(_written), AfterValidator(_in_range)]
+WrittenDay = Annotated[date, BeforeValidator(_written), AfterValidator(in_range)]
 
 At = Annotated[WrittenInstant | None, Query(description="What was true at this past instant. Default: now.")]
 RecordedAt = Annotated[WrittenInstant | None, Query(description="What was known at this past instant. Default: now.")]

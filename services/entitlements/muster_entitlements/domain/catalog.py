@@ -24,6 +24,7 @@ from pydantic import (
 
 from muster_contracts import Instant
 from muster_contracts.entitlements import AccessMode, Anchor, CatalogRule, FeatureKind, QuotaPeriod, QuotaScope
+from muster_entitlements.domain.days import in_range
 from muster_entitlements.errors import FeatureUnknown
 from muster_runtime.errors import InvalidInput
 
@@ -37,7 +38,6 @@ MOST_EXACT = 2**53
 MOST_SEAT_USES = 2**31 - 1
 
 _KEY = r"^[a-z][a-z0-9-]*$"
-_YEARS = range(2000, 2200)
 
 # Text for people: no control character, which no database and no terminal takes well.
 _Text = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -50,13 +50,7 @@ def _written(value: object) -> object:
     raise ValueError("must be an instant such as 2025-08-06T00:00:00Z")
 
 
-def _in_range(value: datetime) -> datetime:
-    if value.year not in _YEARS:
-        raise ValueError(f"must be in the years {_YEARS.start} to {_YEARS.stop - 1}")
-    return value
-
-
-_Anchored = Annotated[Instant, BeforeValidator(_written), AfterValidator(_in_range)]
+_Anchored = Annotated[Instant, BeforeValidator(_written), AfterValidator(in_range)]
 
 Days = Annotated[int, Field(strict=True, ge=1, le=LONGEST_DAYS)]
 

@@ -4,7 +4,13 @@ A local time that a change of the clocks leaves out is the first instant after i
 """
 
 from datetime import UTC, date, datetime, time, timedelta
+from typing import TypeVar
 from zoneinfo import ZoneInfo
+
+Day = TypeVar("Day", bound=date)  # or an instant
+
+# The years that people may write.
+_YEARS = range(2000, 2200)
 
 _SECOND = timedelta(seconds=1)
 
@@ -56,3 +62,10 @@ def midnight_of(instant: datetime) -> datetime:
 
 def _local(instant: datetime, zone: ZoneInfo) -> datetime:
     return instant.astimezone(zone).replace(tzinfo=None)
+
+
+def in_range(value: Day) -> Day:
+    """A day or an instant that calculations with it cannot carry beyond the calendar. Raises ValueError."""
+    if value.year not in _YEARS:
+        raise ValueError(f"must be in the years {_YEARS.start} to {_YEARS.stop - 1}")
+    return value

@@ -25,7 +25,7 @@ def schedule_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
 
 
 def reschedule_trial(uow: UnitOfWork, before: Window, after: Window) -> None:
-    """Reschedule what has changed of a trial. What is told already is not told again, nor are notices of the past."""
+    """Reschedule what has changed of a trial. Nothing is published twice, nor are notices of the past."""
     was = _deadlines(before)
     will = [
         each for each in _deadlines(after) if each in was or each.kind != TRIAL_ENDING_SOON or each.due_at > uow.now

@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 
 
 class PartitionsChanged(RetryableError):
-    """The topic has got other partitions: the client begins all of them anew, and must be opened again."""
+    """The topic has got other partitions: the client starts all of them over, and must be opened again."""
 
 
 class Poller:
