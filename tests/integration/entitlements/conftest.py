@@ -180,10 +180,11 @@ async def front(run_service: ServiceRunner, eventually: Callable[..., Awaitable[
     Processes beside it read the time from the topic of the sandbox's clock.
     """
     service = await run_service(build, EntitlementsSettings, roles=frozenset({Role.API, Role.CONSUMER}))
-    service.clock.move(START)
     await service.producer.put_raw(
         ClockMoved.topic, key=None, value=ClockMoved(now=START).model_dump_json().encode(), headers=[]
     )
+    # The service follows the topic, too: what a test moves before it has read this would be moved back.
+    await eventually(lambda: service.clock.now() == START)
     return Entitlements(service, eventually)
 
 
