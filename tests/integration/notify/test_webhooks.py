@@ -159,6 +159,7 @@ async def test_what_waits_for_a_deleted_endpoint_fails(notify: Notify, receiver:
     receiver.answer = lambda _: 500
     await notify.service.publish(reinstated(), reinstated())
     await notify.waits("answered 500")
+    await notify.until(2, channel="webhook")
     response = await notify.service.client.delete(f"/v1/agencies/NASA/webhooks/{webhook['webhook_id']}")
     assert response.status_code == 204
     assert await notify.service.admin.fetchval("select sealed_secret from webhook") is None
