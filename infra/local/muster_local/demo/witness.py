@@ -73,32 +73,28 @@ class Witness:
         """Ask about everybody at an instant at which every service is quiet."""
         catalog = await self._program.get("entitlements", "catalog")
         features = [None, *(feature["key"] for feature in catalog["features"])]
-        await asyncio.gather(*(self._compare(at, agency_id, features) for agency_id in _WATCHED))
-
-    async def _compare(self, at: datetime, agency_id: str, features: Sequence[str | None]) -> None:
-        pairs = [
-            (subject_ref, feature)
-            for subject_ref in (*await self._people_of(agency_id), _STRANGER)
+        people = await asyncio.gather(*(self._people_of(agency_id) for agency_id in _WATCHED))
+        asked = [
+            (agency_id, subject_ref, feature)
+            for agency_id, own in zip(_WATCHED, people, strict=True)
+            for subject_ref in (*own, _STRANGER)
             for feature in features
         ]
-        asked = {"pairs": [{"subject": subject_ref, "feature": feature} for subject_ref, feature in pairs]}
-        reply = await self._program.ask("entitlements", f"agencies/{agency_id}/checks", asked)
+        pairs = [{"agency_id": agency_id, "subject": who, "feature": feature} for agency_id, who, feature in asked]
+        reply = await self._program.ask("entitlements", "checks", {"pairs": pairs})
         told = [Access.of_service(answer) for answer in reply["answers"]]
-        local = await self._local(agency_id, pairs, told)
+        local = await self._local(asked, told)
         self.comparisons += [
-            Comparison(at, agency_id, subject_ref, feature, own, theirs)
-            for (subject_ref, feature), own, theirs in zip(pairs, local, told, strict=True)
+            Comparison(at, *each, own, theirs) for each, own, theirs in zip(asked, local, told, strict=True)
         ]
 
-    async def _local(
-        self, agency_id: str, pairs: Sequence[tuple[str, str | None]], told: Sequence[Access]
-    ) -> Sequence[Access]:
+    async def _local(self, asked: Sequence[tuple[str, str, str | None]], told: Sequence[Access]) -> Sequence[Access]:
         """The copy's answers, once it has caught up. If it does not, it is not waited for a second time."""
         give_up_at = time.monotonic() + self._patience
         while True:
             local = [
                 Access.of_copy(self._client.check(subject_ref, feature, agency_id=agency_id))
-                for subject_ref, feature in pairs
+                for agency_id, subject_ref, feature in asked
             ]
             if local == told:
                 return local
