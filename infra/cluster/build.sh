@@ -7,11 +7,6 @@ KUBE_ROUTER=2.10.0   # only its NetworkPolicy controller is compiled
 NETLINK=1.3.1        # Kubernetes' version; kube-router requires an unreleased one
 GO=1.26              # at least
 
-# Only their custom resource definitions are used, for dry runs.
-KEDA=2.21.0
-PROMETHEUS_OPERATOR=0.92.1
-GATEWAY_API=1.5.1
-
 # k8s.io/kubernetes replaces its staging modules with folders that its zip lacks; each is published as v0.MINOR.PATCH.
 # All programs share one module, so that common code is compiled once.
 module() {
@@ -56,21 +51,6 @@ build() {
   )
   for p in kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl; do ln -sf kube "$BIN/$p"; done
   echo "$stamp" >"$BIN/stamp"
-}
-
-# definitions: copy the custom resource definitions of KEDA, Prometheus, and the Gateway API from their Go modules
-definitions() {
-  local to=$CLUSTER_HOME/definitions m dir
-  [ ! -e "$to" ] || return 0
-  go_compiler
-  mkdir -p "$to.new"
-  for m in github.com/kedacore/keda/v2@v$KEDA:config/crd/bases \
-    github.com/prometheus-operator/prometheus-operator@v$PROMETHEUS_OPERATOR:example/prometheus-operator-crd \
-    sigs.k8s.io/gateway-api@v$GATEWAY_API:config/crd/standard; do
-    dir=$(cd / && go mod download -json "${m%:*}" | sed -n 's/.*"Dir": "\(.*\)",/\1/p')
-    cp "$dir/${m#*:}"/*.yaml "$to.new"
-  done
-  mv "$to.new" "$to"
 }
 
 # image NAME PROGRAM FILE: write a `docker save` archive with one static program

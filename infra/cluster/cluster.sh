@@ -7,6 +7,7 @@
 #   cluster.sh down             stop everything and delete the cluster's state
 #   cluster.sh load-image FILE  import a `docker save` or OCI archive on every node
 #   cluster.sh definitions      download other operators' custom resource definitions into CLUSTER_HOME/definitions
+#   cluster.sh keda             compile KEDA; write its images and resources into CLUSTER_HOME/keda
 #   cluster.sh run COMMAND…     run a command in the cluster's network, with the cluster's DNS
 #   cluster.sh kill-node N      kill a node at once, with everything that runs on it
 #   cluster.sh start-node N     start a killed node again, with its disk
@@ -44,6 +45,7 @@ wait_for() {
 }
 
 . "$HERE/build.sh"
+. "$HERE/extras.sh"
 . "$HERE/keys.sh"
 . "$HERE/control.sh"
 . "$HERE/node.sh"
@@ -134,6 +136,7 @@ NODES=${NODES:-2}
 case "${1:-}" in
 build) build ;;
 definitions) definitions ;;
+keda) keda ;;
 up)
   install_packages
   build    # downloads, so before entering the namespace

@@ -27,9 +27,14 @@ def main(folder: Path) -> None:
     sys.exit("\n".join(different) or None)
 
 
+def program_of(folder: Path, version: str) -> Path:
+    """Where the program of a version of Helm is."""
+    return folder.resolve() / version.split("/")[2] / "helm"
+
+
 def built(folder: Path, version: str) -> Path:
-    """The program of a version of Helm."""
-    program = folder.resolve() / version.split("/")[2] / "helm"
+    """The program of a version of Helm, which is there already or built."""
+    program = program_of(folder, version)
     if not program.exists():
         go = shutil.which("go")
         if go is None:

@@ -8,17 +8,11 @@ from infra.chart.generate import CHART, README, ROOT
 from infra.chart.values import values_of
 from muster_runtime.settings import Settings
 from tests.chart.rendering import EXAMPLES, Values, example, of_kind, pods, render
-
-PAGES = [README, *sorted((ROOT / "infra" / "runbooks").glob("*.md"))]
-BLOCKS = {
-    str(file.relative_to(ROOT / "infra")): blocks
-    for file in PAGES
-    if (blocks := re.findall(r"^ *```sh kubernetes\n(.*?)^ *```", file.read_text("utf-8"), flags=re.M | re.S))
-}
+from tests.cluster.runbooks import PAGES
 
 
 def test_the_pages_are_those_of_the_operations() -> None:
-    assert set(BLOCKS) == {
+    assert set(PAGES) == {
         "chart/README.md",
         *(
             f"runbooks/{name}.md"
@@ -27,10 +21,10 @@ def test_the_pages_are_those_of_the_operations() -> None:
     }
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", PAGES)
 def test_a_page_names_what_there_is(name: str) -> None:
     known = {value.path for value in values_of((CHART / "values.yaml").read_text("utf-8"))}
-    script = "\n".join(BLOCKS[name]).replace("$SERVICE", "billing").replace("$ROLE", "api")
+    script = "\n".join(PAGES[name]).replace("$SERVICE", "billing").replace("$ROLE", "api")
     for path in re.findall(r"--set \"?([\w.]+)=", script):
         assert path in known or re.sub(r"\.roles\.\w+\.replicas$", ".roles", path) in known, path
     for deployment in re.findall(r"deployment/([\w-]+)", script):

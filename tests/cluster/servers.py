@@ -22,7 +22,7 @@ from muster_local.scopes import SCOPES
 from muster_local.stack import Stack
 from muster_operator.access.acls import acls_of_services
 from muster_operator.access.administrator import Administrator
-from muster_operator.databases.provisioning import Access, provision
+from muster_operator.databases.provisioning import Access, access_to, password_of, provision
 from muster_operator.topics import create_topics
 from muster_runtime.http.issuer import Issuer
 from muster_runtime.identifiers import EVERY_AGENCY
@@ -135,6 +135,13 @@ class Servers:
         await asyncio.gather(*(administrator.set_password(service, self.password(service)) for service in SERVICES))
         return accesses
 
+    def accesses(self, database: str) -> dict[str, Access]:
+        """Each service's DSNs in a database that a Job provisions."""
+        return {
+            service: access_to(self.dsn("postgres"), database, service, self.password("postgres"))
+            for service in SERVICES
+        }
+
     def secrets_of_services(self, accesses: dict[str, Access], namespace: str = MUSTER) -> list[Thing]:
         """The objects that a release needs: each service's secrets, its owner's, and the authority's certificate."""
         own = {
@@ -143,7 +150,7 @@ class Servers:
         }
         made = [
             config_map("ca", {"ca.crt": self.authority.certificate.read_text("utf-8")}, namespace),
-            secret("muster-operator", {"MUSTER_TOKEN": self.token()}, namespace),
+            secret("muster-operator", {"MUSTER_TOKEN": self.token(), **self._administrator()}, namespace),
         ]
         for service, access in accesses.items():
             data = {
@@ -156,6 +163,22 @@ class Servers:
             owner = {"MUSTER_POSTGRES_OWNER_DSN": self.in_pods(access.owner_dsn)}
             made.append(secret(f"muster-{service}-owner", owner, namespace))
         return made
+
+    def secret_of_administrator(self, accesses: Mapping[str, Access], namespace: str) -> Thing:
+        """The secret of the Job that provisions: an administrator's credentials, and the password of each role."""
+        roles = {
+            f"{service}_{role}": password_of(dsn)
+            for service, access in accesses.items()
+            for role, dsn in (("owner", access.owner_dsn), ("api", access.api_dsn), ("worker", access.worker_dsn))
+        }
+        return secret("muster-admin", self._administrator() | roles, namespace)
+
+    def _administrator(self) -> dict[str, str]:
+        return {
+            "MUSTER_ADMIN_DSN": self.in_pods(self.dsn(MUSTER)),
+            "MUSTER_KAFKA_USERNAME": ADMIN,
+            "MUSTER_KAFKA_PASSWORD": self.password(ADMIN),
+        }
 
     def in_pods(self, dsn: str) -> str:
         """A DSN with the authority's path as in a release's pods."""

@@ -1,23 +1,29 @@
 """Lost nodes: one is drained and comes back, one is killed."""
 
 import time
+from pathlib import Path
 
+from tests.cluster.conftest import Ready
 from tests.cluster.figures import record
 from tests.cluster.kube import SCRIPT, Kube, command
+from tests.cluster.release import values
+from tests.cluster.runbooks import PAGES, Desk
 from tests.cluster.traffic import Traffic
 from tests.support.eventually import eventually
 
 NOTICED_SECONDS = 60
 
 
-async def test_a_node_is_drained_and_comes_back(kube: Kube, traffic: Traffic) -> None:
+async def test_a_node_is_drained_and_comes_back(kube: Kube, installed: Ready, traffic: Traffic, tmp_path: Path) -> None:
+    desk = Desk(tmp_path, values(installed.servers))
+    drain, back = PAGES["runbooks/drain.md"]
     async with traffic.flowing() as counted:
         started = time.monotonic()
-        await kube.kubectl("drain", "node3", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=180s")
+        await desk.run(drain, NODE="node3")
         drained = time.monotonic() - started
         await kube.rolled_out()
         ready = time.monotonic() - started
-        await kube.kubectl("uncordon", "node3")
+        await desk.run(back, NODE="node3")
     record("a node is drained", f"{drained:.0f} s, all ready after {ready:.0f} s, {counted}")
     assert counted.failures == []
 

@@ -1,4 +1,4 @@
-"""The program's first year on the cluster, and the proof that its books balance."""
+"""The program's first year on a release that provisions its own servers, and the proof that its books balance."""
 
 import os
 import time
@@ -23,8 +23,9 @@ async def test_a_year_is_played_and_every_line_of_the_proof_is_green(
     kube: Kube, installed: Ready, tmp_path: Path
 ) -> None:
     servers, stack = installed.servers, Installed(installed.servers, NAMESPACE, PREFIX)
-    accesses = await servers.provision(NAMESPACE, PREFIX)
-    await kube.apply([namespace(NAMESPACE), *servers.secrets_of_services(accesses, NAMESPACE)])
+    accesses = servers.accesses(NAMESPACE)
+    administrator = servers.secret_of_administrator(accesses, NAMESPACE)
+    await kube.apply([namespace(NAMESPACE), *servers.secrets_of_services(accesses, NAMESPACE), administrator])
     for mail in servers.mail.glob("*.eml"):
         mail.unlink()
     started = time.monotonic()
@@ -35,6 +36,8 @@ async def test_a_year_is_played_and_every_line_of_the_proof_is_green(
             profile="small",
             environment="sandbox",
             kafka={"bootstrap": servers.bootstrap, "topicPrefix": PREFIX},
+            provisioning={"mode": "hook", "database": NAMESPACE},
+            preflight={"mode": "hook"},
             networkPolicy={"enabled": False},  # the receiver is on a private address
             settings={
                 "MUSTER_HTTP_TOKEN_RATE": "1000000",

@@ -1,0 +1,88 @@
+"""The runbooks for Kubernetes are followed, command by command; afterward, the books balance."""
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.cluster.conftest import Ready
+from tests.cluster.kube import HOME, KUBECONFIG, Kube, Thing
+from tests.cluster.release import values
+from tests.cluster.runbooks import PAGES, Desk
+from tests.support.eventually import eventually
+
+VERSION = "0.1.0"
+CHANGED = {"settings": {"MUSTER_LOG_LEVEL": "debug"}}
+
+
+@pytest.fixture
+def desk(kube: Kube, installed: Ready, tmp_path: Path) -> Desk:
+    return Desk(tmp_path, values(installed.servers))
+
+
+async def test_looking_at_a_service_and_restarting_it(kube: Kube, desk: Desk) -> None:
+    (block,) = PAGES["runbooks/README.md"]
+    chosen = {"SERVICE": "billing", "ROLE": "consumer"}
+    for line in block.splitlines():
+        if "port-forward" in line:
+            await _forwarded_port_answers(line.replace("$SERVICE", "billing").replace("$ROLE", "consumer"))
+        else:
+            assert await desk.run(line, **chosen)
+    await kube.rolled_out()
+
+
+async def test_scaling(kube: Kube, desk: Desk) -> None:
+    said = await desk.follow("scaling.md")
+    assert "successfully rolled out" in said[0]
+    (deployment,) = [line for line in said[-1].splitlines() if line.startswith("muster-notify-consumer")]
+    assert "2/2" in deployment
+    await desk.run("helm rollback muster --namespace muster --wait --timeout 10m")
+
+
+async def test_restoring_a_service(kube: Kube, desk: Desk) -> None:
+    said = await desk.follow("restore.md", SERVICE="billing")
+    assert re.search(r"epoch", said[1]), said[1]
+    await kube.rolled_out()
+
+
+async def test_a_failover_that_lost_commits_of_two_services(kube: Kube, desk: Desk) -> None:
+    said = await desk.follow("failover.md", SERVICES="billing notify", STOPPED="{billing,notify}")
+    assert said[1].count("epoch") >= 2, said[1]
+    await kube.rolled_out()
+
+
+async def test_an_upgrade_and_a_rollback(kube: Kube, installed: Ready, desk: Desk) -> None:
+    history = json.loads(await desk.run("helm history muster --namespace muster --output json"))
+    before = _templates(await kube.deployments())
+    desk.write(values(installed.servers, **CHANGED))
+    upgraded = await desk.follow("upgrade.md")
+    assert "PASSED" in upgraded[-1] or "Succeeded" in upgraded[-1], upgraded[-1]
+    assert _templates(await kube.deployments()) != before
+    rolled_back = await desk.follow("rollback.md", VERSION=VERSION, REVISION=str(history[-1]["revision"]))
+    print(rolled_back[0])
+    assert _templates(await kube.deployments()) == before
+
+
+def _templates(deployments: list[Thing]) -> dict[str, Thing]:
+    return {found["metadata"]["name"]: found["spec"]["template"] for found in deployments}
+
+
+async def _forwarded_port_answers(line: str) -> None:
+    kubectl = [str(HOME / "bin" / "kubectl"), "--kubeconfig", str(KUBECONFIG), *line.replace('"', "").split()[1:]]
+    forwarding = await asyncio.create_subprocess_exec(*kubectl)
+    try:
+        await eventually(_is_ready_there, timeout=30)
+    finally:
+        forwarding.terminate()
+        await forwarding.wait()
+
+
+async def _is_ready_there() -> bool:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        try:
+            return (await http.get("http://127.0.0.1:8000/health/ready")).status_code == 200
+        except httpx.TransportError:
+            return False

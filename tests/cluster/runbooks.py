@@ -1,0 +1,54 @@
+"""The runbooks' commands for Kubernetes, run as they stand there, with Helm's and Kubernetes' own commands."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infra.chart.generate import README
+from tests.chart.helm_versions import VERSIONS, program_of
+from tests.cluster.kube import HOME, KUBECONFIG, ROOT, command
+
+RUNBOOKS = ROOT / "infra" / "runbooks"
+
+_BLOCK = re.compile(r"^ *```sh kubernetes\n(.*?)^ *```", flags=re.M | re.S)
+
+
+def blocks_of(page: Path) -> Sequence[str]:
+    """The page's blocks of commands for Kubernetes, in their order."""
+    return _BLOCK.findall(page.read_text("utf-8"))
+
+
+PAGES: Mapping[str, Sequence[str]] = {
+    str(page.relative_to(ROOT / "infra")): blocks
+    for page in (README, *sorted(RUNBOOKS.glob("*.md")))
+    if (blocks := blocks_of(page))
+}
+
+
+class Desk:
+    """An operator's working folder, with the chart, `values.yaml`, and the commands that the pages use."""
+
+    def __init__(self, folder: Path, values: Mapping[str, Any]) -> None:
+        self.folder = folder
+        (folder / "infra").symlink_to(ROOT / "infra")
+        self.write(values)
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Replace `values.yaml`."""
+        (self.folder / "values.yaml").write_text(yaml.safe_dump(dict(values)), "utf-8")
+
+    async def run(self, script: str, **variables: str) -> str:
+        """Run commands in the folder; return their output. Raises CommandFailed."""
+        helm = program_of(ROOT / "build", VERSIONS[-1])
+        path = os.pathsep.join([str(helm.parent), str(HOME / "bin"), os.environ["PATH"]])
+        environment = {"KUBECONFIG": str(KUBECONFIG), "PATH": path, **variables}
+        prepared = f"set -euo pipefail; cd {self.folder}\n{script}"
+        return await command("bash", "-c", prepared, environment=environment)
+
+    async def follow(self, page: str, **variables: str) -> Sequence[str]:
+        """Run the page's blocks one after another; return the output of each. Raises CommandFailed."""
+        return [await self.run(block, **variables) for block in PAGES[f"runbooks/{page}"]]
