@@ -94,18 +94,19 @@ async def api(
     )
     token = beside.token(*(f"enrollment:{verb}" for verb in ("read", "write", "authorize", "operate")))
     found = Api(unused_tcp_port, psutil.Process(process.pid), beside.admin, token)
-    async with httpx.AsyncClient(base_url=found.url, headers={"authorization": f"Bearer {token}"}) as client:
-        await eventually(lambda: _answers(client), timeout=60)
-        register = "id\tname\tparent\ttreasury_code\tdomains\theadcount\tbranch\n" + "".join(
-            f"{agency}\t{agency}\t\t\t{agency.lower()}.gov\t10\texecutive\n" for agency in ("NASA", "DOE")
-        )
-        reply = await client.post(
-            "/v1/register", content=register, headers={"content-type": "text/tab-separated-values"}
-        )
-        assert reply.status_code == 200, reply.text
-    yield found
-    process.kill()
-    await process.wait()
+    headers = {"authorization": f"Bearer {token}", "content-type": "text/tab-separated-values"}
+    try:
+        async with httpx.AsyncClient(base_url=found.url, headers=headers) as client:
+            await eventually(lambda: _answers(client), timeout=60)
+            register = "id\tname\tparent\ttreasury_code\tdomains\theadcount\tbranch\n" + "".join(
+                f"{agency}\t{agency}\t\t\t{agency.lower()}.gov\t10\texecutive\n" for agency in ("NASA", "DOE")
+            )
+            reply = await client.post("/v1/register", content=register)
+            assert reply.status_code == 200, reply.text
+        yield found
+    finally:
+        process.kill()
+        await process.wait()
 
 
 async def _answers(client: httpx.AsyncClient) -> bool:
