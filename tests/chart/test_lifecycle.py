@@ -80,6 +80,12 @@ def test_a_hook_provisions_before_it_migrates() -> None:
     ]
 
 
+def test_a_sandbox_lets_the_services_read_its_clock() -> None:
+    jobs = of_kind(render({"environment": "sandbox", "provisioning": {"mode": "hook"}}), "Job")
+    *_, topics = containers(jobs["muster-provision"]["spec"]["template"])
+    assert topics["args"] == ["muster_operator", "topics", "apply", "--acls", "--sandbox"]
+
+
 def test_a_look_comes_between_with_the_secrets_of_each_service_in_a_folder_of_its_name() -> None:
     mapped = [{"name": "other", "items": [{"key": "password", "path": "MUSTER_KAFKA_PASSWORD"}]}]
     objects = render({"preflight": {"mode": "hook"}, "services": {"billing": {"secrets": mapped}}})
