@@ -72,7 +72,10 @@ async def stage(seats: int, more: Sequence[Agency] = (), *, secure: bool | None 
     stack = await Stack.start(home) if secure is None else await start_alone(home, secure=secure)
     admin_dsn, prefix = stack.admin_dsn, stack.topic_prefix
     urls = {service: stack.service_url(service) for service in SERVICES}
-    admin = await asyncpg.create_pool(admin_dsn, min_size=1, max_size=3)
+    # The triggers of what a benchmark fills name their tables without a schema.
+    admin = await asyncpg.create_pool(
+        admin_dsn, min_size=1, max_size=3, server_settings={"search_path": "entitlements"}
+    )
     try:
         async with ProgramClient(urls, stack.token(*SCOPES)) as program:
             agencies = [*cast.cast(seats), *more]

@@ -18,7 +18,7 @@ COMMANDS_PER_SECOND = 40
 # How long any effect may take, with room for a busy machine. By the client's own defaults a killed member holds its
 # partitions for 10 s, and one that leaves is noticed within 3 s.
 KILLED_SECONDS = 7
-REPLACED_SECONDS = 1.5
+REPLACED_SECONDS = 2.5
 
 KILLS = 2
 REPLACEMENTS = 4

@@ -11,7 +11,7 @@ from typing import Any, SupportsIndex
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition, conn
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
-from aiokafka.errors import TopicAuthorizationFailedError
+from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAuthorizationFailedError
 from aiokafka.protocol.admin import SaslAuthenticateRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import BrokerMetadata
@@ -69,8 +69,19 @@ class _Connection(AIOKafkaConnection):
     _ends = False
 
     def send(self, request: Any, expect_response: bool = True) -> Any:
-        """Send a request. The answer to a login says for how long it lasts."""
-        answer = super().send(request, expect_response)  # type: ignore[no-untyped-call]
+        """Send a request. The answer to a login says for how long it lasts. Raises KafkaConnectionError.
+
+        For a moment after a reset, aiokafka takes the connection for open, and uvloop's transport raises a RuntimeError
+        that aiokafka does not expect: it would end the task that updates the client's metadata, or its group's, and
+        the client would wait for that task without an end.
+        """
+        try:
+            answer = super().send(request, expect_response)  # type: ignore[no-untyped-call]
+        except KafkaError:  # is a RuntimeError, too
+            raise
+        except RuntimeError as error:
+            self.close(reason=CloseReason.CONNECTION_BROKEN, exc=error)  # type: ignore[no-untyped-call]
+            raise KafkaConnectionError(f"Connection at {self.host}:{self.port} broken: {error}") from error
         return self._noting_login(answer) if isinstance(request, SaslAuthenticateRequest) else answer
 
     async def _noting_login(self, answer: Any) -> Any:

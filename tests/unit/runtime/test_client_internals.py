@@ -1,0 +1,44 @@
+"""What aiokafka does not expect of a connection, on the event loop that the services run on."""
+
+import asyncio
+import socket
+import struct
+
+import pytest
+import uvloop
+from aiokafka.conn import create_conn
+from aiokafka.errors import KafkaConnectionError
+from aiokafka.protocol.admin import ApiVersionRequest
+
+# The answer to the first request of a connection, which asks for the versions that the broker knows: none.
+NO_VERSIONS = struct.pack(">iihi", 10, 1, 0, 0)
+
+# A connection that is closed with this is reset.
+AT_ONCE = struct.pack("ii", 1, 0)
+
+
+def test_a_request_in_the_moment_of_a_reset_fails_as_on_any_broken_connection() -> None:
+    uvloop.run(_request_after_reset())
+
+
+async def _request_after_reset() -> None:
+    """The client still takes the connection for open when its transport has been closed."""
+    server = await asyncio.start_server(_reset_after_the_versions, "127.0.0.1", 0)
+    connection = await create_conn("127.0.0.1", server.sockets[0].getsockname()[1])
+    connection._writer.write(b"more")
+    while connection._reader.exception() is None:
+        await asyncio.sleep(0)
+    assert connection.connected()
+    with pytest.raises(KafkaConnectionError, match="closed=True"):
+        connection.send(ApiVersionRequest())
+    assert not connection.connected()
+    server.close()
+
+
+async def _reset_after_the_versions(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    (size,) = struct.unpack(">i", await reader.readexactly(4))
+    await reader.readexactly(size)
+    writer.write(NO_VERSIONS)
+    await reader.readexactly(len(b"more"))
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+    writer.transport.abort()
