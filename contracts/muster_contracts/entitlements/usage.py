@@ -5,6 +5,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from muster_contracts.entitlements.features import Feature
+from muster_contracts.entitlements.seats import SeatId
 from muster_contracts.event import Event, event
 from muster_contracts.types import Instant, SubjectRef
 
@@ -71,4 +72,9 @@ class QuotaExceeded(_QuotaFact):
     enforced: bool = Field(
         description="Whether the quota refuses use above it, so that only reported use can exceed it.",
         examples=[True, False],
+    )
+    seat_id: SeatId | None = Field(
+        default=None,
+        description="The person's seat; null if they have none, or if the quota is the whole agency's.",
+        examples=["seat_01987b3e0000700080000000000000ba", None],
     )

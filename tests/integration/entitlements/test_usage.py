@@ -140,7 +140,7 @@ async def test_use_above_the_quota_counts_and_thresholds_are_published_once(
     limited(monkeypatch, limit=10)
     await report(entitlements, *(used(number) for number in range(9)))
     await report(entitlements, used(10, amount=5), used(11, ben["subject_ref"], amount=5))
-    await report(entitlements, used(12, amount=5))
+    await report(entitlements, used(12, amount=5), used(14, ben["subject_ref"], amount=6))
     service = entitlements.service
 
     async def told() -> set[tuple[str, int, int, str | None]]:
@@ -149,14 +149,18 @@ async def test_use_above_the_quota_counts_and_thresholds_are_published_once(
         assert len(found) == len(crossed)
         return found
 
-    async def exceeded() -> list[tuple[str | None, int, int, bool]]:
+    async def exceeded() -> list[tuple[str | None, int, int, bool, str | None]]:
         found = [each.data for each in await service.published(QuotaExceeded)]
-        return [(each.subject_ref, each.used, each.excess, each.enforced) for each in found]
+        return [(each.subject_ref, each.used, each.excess, each.enforced, each.seat_id) for each in found]
 
     async def as_expected() -> bool:
         of_ada = {(ADA, percent, amount, None) for percent, amount in ((50, 9), (80, 9), (100, 14))}
-        of_ben = {(ben["subject_ref"], 50, 5, ben["seat_id"])}
-        return await told() == of_ada | of_ben and await exceeded() == [(ADA, 14, 4, True)]
+        crossed = ((50, 5), (80, 11), (100, 11))
+        of_ben = {(ben["subject_ref"], percent, amount, ben["seat_id"]) for percent, amount in crossed}
+        return await told() == of_ada | of_ben and await exceeded() == [
+            (ADA, 14, 4, True, None),
+            (ben["subject_ref"], 11, 1, True, ben["seat_id"]),
+        ]
 
     await entitlements.eventually(as_expected)
 
@@ -165,8 +169,8 @@ async def test_use_above_the_quota_counts_and_thresholds_are_published_once(
 
     async def agency_told() -> bool:
         crossed = [each.data for each in await service.published(AgencyQuotaThresholdCrossed)]
-        return [(each.threshold_percent, each.used) for each in crossed] == [(100, 44)] and (await exceeded())[1:] == [
-            (None, 44, 14, False)
+        return [(each.threshold_percent, each.used) for each in crossed] == [(100, 50)] and (await exceeded())[2:] == [
+            (None, 50, 20, False, None)
         ]
 
     await entitlements.eventually(agency_told)

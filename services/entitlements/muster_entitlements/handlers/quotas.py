@@ -54,19 +54,19 @@ async def _publish_crossed(uow: UnitOfWork, counted: Sequence[tuple[Charge, Coun
     people = {
         (count.total.agency_id, count.total.subject_ref)
         for _, count in counted
-        if count.thresholds and count.total.subject_ref != WHOLE_AGENCY
+        if (count.thresholds or count.exceeded) and count.total.subject_ref != WHOLE_AGENCY
     }
     seat_ids = await seats.find_seat_ids(uow.connection, people) if people else {}
     for charge, count in counted:
         quota = charge.quota
+        seat_id = seat_ids.get((count.total.agency_id, count.total.subject_ref))
         for percent in count.thresholds:
             if count.total.subject_ref == WHOLE_AGENCY:
                 uow.publish(agency_quota_threshold_crossed(count.total, quota, percent))
             else:
-                seat_id = seat_ids.get((count.total.agency_id, count.total.subject_ref))
                 uow.publish(quota_threshold_crossed(count.total, quota, percent, seat_id))
         if count.exceeded:
-            uow.publish(quota_exceeded(count.total, quota))
+            uow.publish(quota_exceeded(count.total, quota, seat_id))
     told = [(charge.quota, count.total) for charge, count in counted if count.tells and count.total.ends_at > uow.now]
     spent = [grant for _, count in counted for grant in count.spent if not grant.left]
     await publish_uses(uow, [_use(quota, total) for quota, total in told], spent)

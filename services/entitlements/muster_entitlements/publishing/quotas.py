@@ -33,8 +33,8 @@ def agency_quota_threshold_crossed(total: Sum, quota: Quota, percent: int) -> Ag
     )
 
 
-def quota_exceeded(total: Sum, quota: Quota) -> QuotaExceeded:
-    """Use lies above a quota."""
+def quota_exceeded(total: Sum, quota: Quota, seat_id: str | None) -> QuotaExceeded:
+    """Use lies above a quota; None for an agency, or a person without a seat."""
     return QuotaExceeded(
         agency_id=total.agency_id,
         feature=total.feature,
@@ -45,4 +45,5 @@ def quota_exceeded(total: Sum, quota: Quota) -> QuotaExceeded:
         enforced=quota.enforced,
         period_starts_at=total.starts_at,
         period_ends_at=total.ends_at,
+        seat_id=seat_id,
     )
