@@ -83,6 +83,7 @@ async def test_each_event_counts_once_and_a_bad_one_is_named_while_the_others_co
         "value": "-1",
         "rule": "",
     }
+    assert (body["refused"][3]["id"], body["refused"][3]["value"]) == ("1", "1")
     expected = {(ADA, "10-05"): 4, (BEN, "10-05"): 1, ("", "10-05"): 5, (ADA, "10-01"): 1, ("", "10-01"): 1}
     assert await sums(entitlements) == expected
     assert (await report(entitlements, *good)).json() == {"counted": 0, "repeated": 5, "refused": []}

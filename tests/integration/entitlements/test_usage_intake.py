@@ -75,6 +75,7 @@ async def test_what_cannot_be_counted_is_parked_alone_until_an_operator_discards
     items = await entitlements.eventually(parked)
     fields = sorted(item["reason"].partition(":")[0] for item in items)
     assert fields == ["data.agency_id", "data.amount", "id", "specversion", "value"]
+    assert [item["reason"] for item in items if item["reason"].startswith("id: '3' is invalid")]
     assert {item["value"][:1] for item in items} == {"{"}
     assert [item["headers"] for item in items if "a" in item["headers"]] == [
         {"content-type": "", "a": "b" * 2_000 + "... [cut]"}

@@ -40,7 +40,8 @@ _SUBJECT_REF = re.compile(r"sub_[0-9a-f]{32}")
 class Use(NamedTuple):
     """That a person used a feature so often, at an instant.
 
-    `event` identifies the event, and `content` what it says: EVENT_BYTES bytes and a 64-bit number, both hashed.
+    `event` identifies the event, and `content` what it says: EVENT_BYTES bytes and a 64-bit number, both hashed. `name`
+    is the event's ID as its producer sent it.
     """
 
     agency_id: str
@@ -50,6 +51,7 @@ class Use(NamedTuple):
     at: datetime
     event: bytes
     content: int
+    name: str
 
 
 def read_use(event: object) -> Use:
@@ -103,6 +105,7 @@ def _read(data: object, version: object, source: object, name: object, type_: ob
         at,
         blake2b(f"{source}\n{name}".encode(), digest_size=EVENT_BYTES).digest(),
         int.from_bytes(blake2b(content.encode(), digest_size=8).digest(), signed=True),
+        name,
     )
 
 

@@ -154,7 +154,7 @@ async def _new(uow: UnitOfWork, metered: Sequence[_Metered], tally: Tally) -> li
             else:
                 tally.refused[each.place] = InvalidInput(
                     "id",
-                    each.use.event.hex(),
+                    each.use.name,
                     "must be new for its source: another event with this source and ID was counted",
                 )
     return new
