@@ -128,8 +128,8 @@ class UseRefused(Conflict):
     slug = "use-refused"
     title = "The feature is not available"
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"the feature is not available: {reason}", reason=reason)
+    def __init__(self, feature: str, reason: str) -> None:
+        super().__init__(f"feature {feature} is not available: {reason}", feature=feature, reason=reason)
 
 
 class QuotaUsedUp(Conflict):

@@ -97,7 +97,8 @@ async def test_soft_and_report_only_quotas_count_on_and_say_so(
 
     await entitlements.eventually(published)
     status, body = await consume(entitlements, 2)
-    assert (status, body["reason"]) == (409, "no_seat")
+    assert (status, body["feature"], body["reason"]) == (409, "deep-research", "no_seat")
+    assert body["detail"] == "feature deep-research is not available: no_seat"
     for amount in (0, -1, 1.5, True, "1"):
         status, body = await consume(entitlements, 1, amount)  # type: ignore[arg-type]
         assert (status, body["errors"][0]["field"]) == (422, "amount")

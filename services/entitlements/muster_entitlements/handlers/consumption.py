@@ -45,7 +45,7 @@ async def consume_feature(uow: UnitOfWork, command: ConsumeFeature) -> Consumpti
     question = await find_question(uow.connection, command.agency_id, command.subject_ref, command.feature, uow.now)
     answer = check(question, uow.now)
     if answer.verdict is Verdict.REFUSED:
-        raise UseRefused(answer.reason.value)
+        raise UseRefused(command.feature, answer.reason.value)
     feature = await find_feature(uow.connection, command.feature, question.window, uow.now)
     zone = question.pool.zone if question.pool else zone_of(None)
     meter = Meter(zone, {feature.key: question.window} if question.window else {}, {feature.key: feature})

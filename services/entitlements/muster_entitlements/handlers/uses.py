@@ -27,7 +27,7 @@ async def mark_use(command: MarkUse, now: datetime, *, read: Read, write: Write)
         question = await find_question(connection, command.agency_id, command.subject_ref, command.feature, now)
     answer = check(question, now)
     if answer.verdict is Verdict.REFUSED:
-        raise UseRefused(answer.reason.value)
+        raise UseRefused(command.feature, answer.reason.value)
     if question.used_on != now.date():
         async with write() as uow:
             await record_use(uow, command.agency_id, command.subject_ref, "MarkUse")
