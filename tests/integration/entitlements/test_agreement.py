@@ -1,24 +1,32 @@
 """A copy agrees with the service whatever happens: random changes, use, grants, and versions of the catalog."""
 
 import random
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
+from muster_entitlements.handlers import quota_terms
 from muster_entitlements_client import EntitlementsClient
-from tests.integration.entitlements.conftest import Entitlements
+from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.lives import DAY
 from tests.integration.entitlements.test_as_of import PEOPLE, Life, address, catalog, text
 from tests.integration.entitlements.test_catalog import publish, rolled_out
 from tests.integration.entitlements.test_rollouts import SKETCHES
 from tests.integration.entitlements.test_snapshots import COUNTED, following
+from tests.integration.entitlements.test_windows import decision, send, windows
 
 STEPS = 4
 
 FEATURES = ("frontier-models", "deep-research", "advanced-voice-mode", "canvas", "sketches")
 
+# A trial within a quota of each person.
+NOTES: dict[str, Any] = {"key": "notes", "name": "Notes", "mode": "quota", "trial_days": 60, "mode_after": "none"}
+
 
 class BusyLife(Life):
-    """Also the use of features, and grants of further uses. No quota of a later version is lower."""
+    """Also the use of features, and grants of further uses."""
 
     limit = 3
 
@@ -28,7 +36,7 @@ class BusyLife(Life):
 
     def features(self) -> list[dict[str, Any]]:
         """The next version of the catalog."""
-        self.limit += self.chance.choice([0, 0, 2])
+        self.limit = max(self.limit + self.chance.choice([-2, 0, 2]), 1)
         found = catalog(self.chance)
         for feature in found:
             if "monthly_quota_after" in feature:
@@ -55,10 +63,12 @@ class BusyLife(Life):
         await self.own.post("quota-grants", body)
 
 
-async def differences(entitlements: Entitlements, client: EntitlementsClient) -> list[Any]:
+async def differences(
+    entitlements: Entitlements, client: EntitlementsClient, features: Sequence[str] = FEATURES
+) -> list[Any]:
     """Where the client answers otherwise than the service does, but for how it counts revisions and use."""
     rows = await entitlements.service.admin.fetch("select distinct subject_ref from seat")
-    pairs = [(row["subject_ref"], feature) for row in rows for feature in FEATURES]
+    pairs = [(row["subject_ref"], feature) for row in rows for feature in features]
     if not pairs:
         return []
     body = {"pairs": [{"subject": subject, "feature": feature} for subject, feature in pairs]}
@@ -102,3 +112,85 @@ async def test_a_copy_agrees_with_the_service_whatever_happens(entitlements: Ent
             for hours in (0, life.chance.randrange(1, 150)):
                 service.clock.move(service.clock.now() + timedelta(hours=hours))
                 await entitlements.eventually(agrees)
+
+
+async def test_a_copy_learns_what_is_used_up_by_other_terms(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota_terms, "STEP_PEOPLE", 1)
+    service = entitlements.service
+    people = ["ada", "bob"]
+
+    async def adopt(notes: int, sketches: int, rule: str = "now") -> None:
+        quotas = {"notes": {"limit": notes}, "sketches": {"limit": sketches, "per": "agency"}}
+        features = [each | {"quota": quotas[each["key"]]} for each in (NOTES, SKETCHES)]
+        number = (await publish(entitlements, features, rule))["number"]
+        if rule == "now":
+            await entitlements.eventually(lambda: rolled_out(entitlements, number))
+
+    async def consume(person: str, feature: str, amount: int) -> None:
+        body = {"subject": f"person.{person}@nasa.gov", "feature": feature, "amount": amount}
+        assert (await entitlements.post("usage/consume", body)).status_code == 200
+
+    async def grant(**more: str) -> str:
+        reply = await entitlements.post("grants", {"feature": "notes", "mode": "quota", "reason": "pilot", **more})
+        assert reply.status_code == 201, reply.text
+        return f"grants/{reply.json()['grant_id']}"
+
+    async def change(path: str, **body: str) -> None:
+        proposed = await send(
+            entitlements, decision(entitlements, path, "notes", await windows(entitlements)), "ann", **body
+        )
+        approved = await send(entitlements, f"{proposed.headers['location']}/approval", "bob")
+        assert approved.status_code == 200, approved.text
+
+    await adopt(10, 10, "new-agencies")
+    await entitlements.enroll(cap=2)
+    subjects = [(await entitlements.assign(person)).json()["subject_ref"] for person in people]
+    asked = [*((subject, "notes") for subject in subjects), (subjects[0], "sketches")]
+
+    async with following(entitlements) as client:
+
+        async def used_up(*expected: bool) -> None:
+            """Of the notes of both people, and of the sketches."""
+
+            async def agrees() -> bool:
+                found = [client.check(*pair).reason == "quota_used_up" for pair in asked]
+                differing = await differences(entitlements, client, ["notes", "sketches"])
+                assert (found, differing) == (list(expected), [])
+                return True
+
+            await entitlements.eventually(agrees)
+
+        await consume("ada", "notes", 4)
+        await consume("bob", "notes", 3)
+        await consume("ada", "sketches", 4)
+        await used_up(False, False, False)
+        await adopt(3, 4)
+        await used_up(True, True, True)
+        await adopt(4, 5)
+        await used_up(True, False, False)
+        await adopt(10, 10)
+        await used_up(False, False, False)
+
+        await adopt(3, 10, "next-term")  # which is what is granted
+        await grant(starts_at=text(START + DAY), ends_at=text(START + 2 * DAY))
+        own = await grant(subject="person.ada@nasa.gov")
+        await used_up(True, False, False)
+        await entitlements.post(f"{own}/revocation", {"reason": "over"})
+        await used_up(False, False, False)
+        service.clock.move(START + DAY)
+        await used_up(True, True, False)
+        service.clock.move(START + 2 * DAY)
+        await used_up(False, False, False)
+
+        # An extension goes on in the same period; another start begins a new one.
+        service.clock.move(datetime(2025, 10, 2, tzinfo=UTC))
+        await consume("ada", "notes", 10)
+        await used_up(True, False, False)
+        await change("extension", ends_on="2025-11-20", reason="pilot")
+        service.clock.move(datetime(2025, 10, 6, tzinfo=UTC))
+        await used_up(True, False, False)
+        assert (await entitlements.check("ada", "notes"))["resets_at"] == "2025-11-01T00:00:00Z"
+        await change("start", starts_on="2025-10-04", reason="wrong date")
+        await used_up(False, False, False)

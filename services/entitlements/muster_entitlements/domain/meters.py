@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from muster_contracts.entitlements import AccessMode
+from muster_contracts.entitlements import AccessMode, QuotaScope
 from muster_entitlements.domain.catalog import Feature, Quota
 from muster_entitlements.domain.grants import Grant, holding
 from muster_entitlements.domain.quotas import Period
@@ -22,6 +22,18 @@ class Terms(NamedTuple):
     period: Period
     quota: Quota | None
     given: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of use of a feature, and the period in which it counts; None for no limit.
+
+    `of_each` is the lowest limit of every person, whose own grants may set a lower one; `of_all` is that of the agency.
+    """
+
+    period: Period
+    of_each: int | None
+    of_all: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +84,18 @@ class Meter:
         limited = window.access(at, began_at) is AccessMode.QUOTA
         given = not limited and window.seat_days is not None
         return Terms(period, feature.stated_quota if limited else None, given)
+
+    def limits(self, feature: Feature, at: datetime, grants: Iterable[Grant]) -> Limits:
+        """The limits at an instant of an agency with these grants of the feature."""
+        period, quota, _ = self.at(feature, at)
+        window = self.windows.get(feature.key)
+        if window is not None and window.seat_days is not None:
+            quota = feature.stated_quota  # the trials of some seats are over
+        shared = quota is not None and quota.per is QuotaScope.AGENCY
+        of_each = [grant.monthly_quota for grant in grants if grant.subject_ref is None and grant.holds(at)]
+        of_each += [quota.limit] if quota and not shared else []
+        return Limits(
+            period=period,
+            of_each=min((limit for limit in of_each if limit is not None), default=None),
+            of_all=quota.limit if quota and shared else None,
+        )

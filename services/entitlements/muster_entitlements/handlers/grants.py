@@ -9,6 +9,7 @@ from muster_entitlements.domain.catalog import Feature
 from muster_entitlements.domain.grants import Grant
 from muster_entitlements.errors import GrantEnded, GrantOverlaps, GrantUnknown
 from muster_entitlements.handlers.lookups import known_pool
+from muster_entitlements.handlers.quota_terms import tell_uses
 from muster_entitlements.handlers.snapshots import publish_agency, publish_subjects
 from muster_entitlements.publishing.catalog import entitlement_granted, entitlement_revoked
 from muster_entitlements.replies.grants import GrantReply
@@ -75,6 +76,8 @@ async def _publish_access(uow: UnitOfWork, grant: Grant) -> None:
         await publish_agency(uow, grant.agency_id)
     else:
         await publish_subjects(uow, grant.agency_id, [grant.subject_ref])
+    if grant.mode is AccessMode.QUOTA:
+        await tell_uses(uow, grant.agency_id)
 
 
 def _monthly_quota(feature: Feature) -> int:

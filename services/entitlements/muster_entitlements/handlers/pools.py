@@ -17,6 +17,7 @@ from muster_entitlements.domain.windows import Window
 from muster_entitlements.errors import CapBelowUse, TermUnknown
 from muster_entitlements.handlers.closings import close_seats
 from muster_entitlements.handlers.lookups import known_pool
+from muster_entitlements.handlers.quota_terms import tell_uses
 from muster_entitlements.handlers.rollouts import lasting_features, schedule_next_term
 from muster_entitlements.handlers.seat_trials import cancel_seat_trials, open_seat_trials
 from muster_entitlements.handlers.snapshots import publish_agency
@@ -60,6 +61,8 @@ async def on_agency_enrolled(uow: UnitOfWork, events: Sequence[Received[AgencyEn
         await _open_windows(uow, pool, cause)
         await _apply_terms(uow, pool.agency_id, pool.enrollment_id, cause)
         await publish_agency(uow, pool.agency_id, cause)
+        if previous is not None:
+            await tell_uses(uow, pool.agency_id)
 
 
 async def on_agency_suspended(uow: UnitOfWork, events: Sequence[Received[AgencySuspended]]) -> None:
@@ -116,6 +119,7 @@ async def on_renewal_decided(uow: UnitOfWork, events: Sequence[Received[RenewalD
             raise TermUnknown(decided.agency_id, decided.term_id)
         await _apply_terms(uow, decided.agency_id, enrollment_id, received.envelope.id)
         await publish_agency(uow, decided.agency_id, received.envelope.id)
+        await tell_uses(uow, decided.agency_id)
 
 
 async def on_term_ended(uow: UnitOfWork, events: Sequence[Received[TermEnded]]) -> None:

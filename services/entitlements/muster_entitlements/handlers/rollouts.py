@@ -13,6 +13,7 @@ from muster_entitlements.domain.catalog import Catalog
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.rollouts import Change, adopt
 from muster_entitlements.domain.windows import Extension
+from muster_entitlements.handlers.quota_terms import tell_uses
 from muster_entitlements.handlers.seat_trials import cancel_seat_trials, go_on_with_seat_trials, open_seat_trials
 from muster_entitlements.handlers.snapshots import publish_agency
 from muster_entitlements.handlers.trials import cancel_trials, reschedule_trial, schedule_trials
@@ -84,6 +85,7 @@ async def _adopt(uow: UnitOfWork, pool: Pool, catalog: Catalog, at: datetime) ->
     if changes:  # also of what no event says, such as a quota of the whole agency
         await pools.save_revision(uow.connection, agency_id)
         await publish_agency(uow, agency_id)
+        await tell_uses(uow, agency_id)
     audit.record(
         uow,
         command="AdoptCatalog",

@@ -7,6 +7,7 @@ from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.windows import Extension, Window
 from muster_entitlements.errors import WindowUnknown
 from muster_entitlements.handlers.lookups import known_pool
+from muster_entitlements.handlers.quota_terms import tell_uses
 from muster_entitlements.handlers.snapshots import publish_agency
 from muster_entitlements.handlers.trials import reschedule_trial
 from muster_entitlements.replies import WindowReply
@@ -61,6 +62,7 @@ async def _save(uow: UnitOfWork, command: str, before: Window, after: Window, re
     await windows.save_change(uow.connection, after)
     await pools.save_revision(uow.connection, after.agency_id)
     await publish_agency(uow, after.agency_id)
+    await tell_uses(uow, after.agency_id)
     reschedule_trial(uow, before, after)
     audit.record(
         uow,

@@ -83,6 +83,20 @@ async def list_standing(
     return [to_grant(row) for row in rows]
 
 
+async def list_of_quotas(connection: Connection, agency_id: str, now: datetime) -> list[Grant]:
+    """The grants of quotas to an agency and all its people that hold at an instant or later."""
+    rows = await connection.fetch(
+        f"""
+        {_GRANT}
+        where
+            agency_id = $1 and mode = 'quota' and revoked_at is null and (ends_at is null or ends_at > $2)
+        """,
+        agency_id,
+        now,
+    )
+    return [to_grant(row) for row in rows]
+
+
 async def list_overlapping(
     connection: Connection, people: Mapping[str, Collection[str]], since: datetime
 ) -> list[Grant]:

@@ -2,9 +2,63 @@
 
 from collections.abc import Sequence
 from dataclasses import astuple
+from datetime import datetime
 
+from muster_entitlements.domain.meters import Limits
 from muster_entitlements.domain.quotas import PublishedUse
+from muster_runtime.database.connections import Connection
 from muster_runtime.database.writes import Write
+
+
+async def list_untold(
+    connection: Connection, agency_id: str, feature: str, limits: Limits, *, now: datetime, most: int
+) -> list[PublishedUse]:
+    """Present use that was not published as it is, of those who have used up a limit.
+
+    It is also that of all of whom another period was published that has not ended.
+    """
+    rows = await connection.fetch(
+        """
+        with counted as not materialized (
+            select agency_id, subject_ref, feature, used, used - granted - excess as charged
+            from usage_sum
+            where agency_id = $1 and feature = $2 and starts_at = $3
+        )
+
+        select c.agency_id, c.subject_ref, c.feature, c.used, c.charged, l.quota
+        from counted as c
+        left join quota_use as u using (agency_id, subject_ref, feature)
+        left join entitlement_grant as g
+            on g.agency_id = c.agency_id and g.feature = c.feature and g.subject_ref = c.subject_ref
+            and g.mode = 'quota' and g.revoked_at is null and g.starts_at <= $7
+            and (g.ends_at is null or g.ends_at > $7)
+        cross join lateral (
+            select case when c.subject_ref = '' then $5::bigint else least($6::bigint, g.monthly_quota) end as quota
+        ) as l
+        where
+            c.charged >= l.quota
+            and (
+                u.ends_at is null or u.ends_at <= $7
+                or ((u.starts_at, u.ends_at) = ($3, $4) and u.charged <> c.charged)
+            )
+        union all
+        select u.agency_id, u.subject_ref, u.feature, coalesce(c.used, 0), coalesce(c.charged, 0), u.quota
+        from quota_use as u
+        left join counted as c using (agency_id, subject_ref, feature)
+        where u.agency_id = $1 and u.feature = $2 and u.ends_at > $7 and (u.starts_at, u.ends_at) <> ($3, $4)
+        limit $8
+        """,
+        agency_id,
+        feature,
+        limits.period.starts_at,
+        limits.period.ends_at,
+        limits.of_all,
+        limits.of_each,
+        now,
+        most,
+    )
+    period = limits.period
+    return [PublishedUse(**row, starts_at=period.starts_at, ends_at=period.ends_at) for row in rows]
 
 
 def save_uses(uses: Sequence[PublishedUse]) -> Write:

@@ -1,0 +1,52 @@
+"""Tells copies again how much of quotas is used, when the terms change by which it counts.
+
+Copies know use as of its last threshold. By another limit, another period, or the grant of a quota, more of it may be
+used up than they know, or less. What is left to tell shows in the tables alone, so a step that is killed loses nothing.
+"""
+
+from collections.abc import Sequence
+
+from muster_entitlements.domain.quotas import PublishedUse
+from muster_entitlements.handlers.snapshots import publish_uses
+from muster_entitlements.repository import catalogs, grants, quota_uses
+from muster_entitlements.repository.meters import find_meters
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.scheduling import deadlines
+from muster_runtime.scheduling.deadlines import Deadline
+
+QUOTA_USES_TOLD = "quota-uses-told"
+
+# The people of a step.
+STEP_PEOPLE = 1_000
+
+
+async def tell_uses(uow: UnitOfWork, agency_id: str) -> None:
+    """Publish what is used now of quotas where copies have it otherwise: an agency's terms may have changed.
+
+    Call it once windows, or grants of quotas, are stored; without a pool, it does nothing. It takes one step. A
+    deadline takes the next one: at once if any is left, or else when the grant of a quota begins or ends.
+    """
+    catalog = await catalogs.find_catalog(uow.connection, uow.now)
+    meter = (await find_meters(uow.connection, {agency_id: ()}, uow.now, catalog)).get(agency_id)
+    if meter is None:
+        return
+    granted = await grants.list_of_quotas(uow.connection, agency_id, uow.now)
+    uses: list[PublishedUse] = []
+    for feature in meter.features.values():
+        own = [grant for grant in granted if grant.feature == feature.key]
+        if (own or feature.stated_quota) and len(uses) < STEP_PEOPLE:
+            limits = meter.limits(feature, uow.now, own)
+            uses += await quota_uses.list_untold(
+                uow.connection, agency_id, feature.key, limits, now=uow.now, most=STEP_PEOPLE
+            )
+    await publish_uses(uow, uses, [])
+    turns = [at for grant in granted for at in (grant.starts_at, grant.ends_at) if at is not None and at > uow.now]
+    if len(uses) >= STEP_PEOPLE:
+        turns.append(uow.now)
+    if turns:
+        deadlines.schedule(uow, [Deadline(QUOTA_USES_TOLD, agency_id, agency_id, min(turns))])
+
+
+async def on_quota_uses_told_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """Tell the next people, or those whom another quota limits from now on."""
+    await tell_uses(uow, due[0].agency_id)
