@@ -99,6 +99,20 @@ def test_a_rolling_period_goes_from_the_anchors_day_to_the_next_or_the_months_la
             assert Period.of(at, quota, window, ZONE) == Period(first, second)
 
 
+@pytest.mark.parametrize("period", list(QuotaPeriod))
+def test_an_extension_continues_the_period_and_another_start_begins_a_new_one(period: QuotaPeriod) -> None:
+    quota, at = Quota(limit=1, period=period), datetime(2025, 10, 2, tzinfo=UTC)
+    window = replace(WINDOW, mode=AccessMode.QUOTA)
+    before = Period.of(at, quota, window, ZONE)
+    assert before.ends_at == window.ends_at
+    extended = replace(window, ends_at=window.ends_at + timedelta(days=90))
+    after = Period.of(at, quota, extended, ZONE)
+    assert (after.starts_at, after.ends_at > before.ends_at) == (before.starts_at, True)
+    assert Period.of(window.ends_at, quota, extended, ZONE) == after
+    moved = replace(extended, starts_at=at)
+    assert Period.of(window.ends_at, quota, moved, ZONE).starts_at == at
+
+
 def feature_grant(subject_ref: str | None, quota: int | None, **more: object) -> Grant:
     mode = AccessMode.UNLIMITED if quota is None else AccessMode.QUOTA
     known = {"starts_at": AT, "ends_at": None, "reason": "pilot", **more}
