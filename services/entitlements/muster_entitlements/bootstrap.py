@@ -13,11 +13,13 @@ from muster_contracts.entitlements import (
     SeatAssigned,
 )
 from muster_entitlements.api import make_routers
+from muster_entitlements.domain import adoption as adoption_rules
+from muster_entitlements.domain import quotas
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.domain.usage import PARKED_FOR
 from muster_entitlements.handlers import parked_usage
 from muster_entitlements.publishing import audit_sealed
-from muster_entitlements.repository import purge, subject_key, usage_intake
+from muster_entitlements.repository import adoption, facts, purge, quota_uses, subject_key, usage_intake
 from muster_entitlements.schema import SCHEMA
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.subscriptions import DEADLINES, SUBSCRIPTIONS
@@ -55,6 +57,8 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
         retentions=[
             *make_retentions(settings),
             Retention("usage_parked", PARKED_FOR, usage_intake.find_oldest_parked, usage_intake.delete_old_parked),
+            Retention("quota_use", quotas.KEPT_FOR, quota_uses.find_oldest_end, quota_uses.delete_ended),
+            Retention("adoption_day", adoption_rules.KEPT_FOR, adoption.find_oldest_day, adoption.delete_old_days),
         ],
         workers=[seat_file_worker(directory), CATALOG_ROLLOUT, usage_worker(), usage_partitions_worker()],
         intakes=[FeatureUsed.topic],
@@ -65,15 +69,17 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
 
 
 def make_retentions(settings: EntitlementsSettings) -> list[Retention]:
-    """How long it is kept what pools, windows, and seats were before a change."""
+    """How long it is kept what pools, windows, and seats were before a change, and the events behind what is over."""
     days = settings.history_retention_days or settings.audit_retention_days
     if days is None:
         return []
+    keep = timedelta(days=days)
     return [
-        Retention(
-            history, timedelta(days=days), partial(purge.find_oldest_end, history), partial(purge.delete_ended, history)
-        )
-        for history in purge.HISTORIES
+        *(
+            Retention(history, keep, partial(purge.find_oldest_end, history), partial(purge.delete_ended, history))
+            for history in purge.HISTORIES
+        ),
+        Retention("fact_event", keep, facts.find_oldest_over, facts.delete_over),
     ]
 
 

@@ -23,7 +23,8 @@ class EntitlementsSettings(Settings):
         default=None,
         ge=30,
         le=36600,
-        description="Days for which it is kept what a pool, a window, or a seat was before a change. "
+        description="Days for which it is kept what a pool, a window, or a seat was before a change, and which events "
+        "are behind what is over. "
         "By default as long as audit rows are.",
     )
 

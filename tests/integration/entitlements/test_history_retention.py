@@ -1,17 +1,20 @@
 """What pools, windows, and seats were is deleted in time, and no longer answered; nothing else changes."""
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from muster_entitlements.bootstrap import build
+from muster_entitlements.domain import adoption
 from muster_entitlements.domain.as_of import AsOf
 from muster_entitlements.repository import history
 from muster_entitlements.repository.purge import HISTORIES
 from muster_entitlements.settings import EntitlementsSettings
-from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.conftest import NEXT_END, START, Entitlements
 from tests.integration.entitlements.lives import DAY
 from tests.integration.entitlements.test_as_of import PATHS, Recorded, address, get, purge, recorded, text
+from tests.integration.entitlements.test_usage import LATER, report, used
 from tests.integration.entitlements.test_windows import decision, send, windows
 from tests.support.services import ServiceRunner
 
@@ -108,3 +111,52 @@ async def test_ended_versions_are_deleted_in_time_and_what_they_said_is_refused(
     assert explained["seat"]["recorded_from"] == instants[3]
     await do(40, "suspension")
     assert await versions() == [("active", instants[3]), ("suspended", instants[40])]
+
+
+async def test_what_no_answer_shows_any_longer_is_deleted_in_time(
+    run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    service = await run_service(build, EntitlementsSettings, history_retention_days=30)
+    service.clock.move(START)
+    own = Entitlements(service, eventually)
+    await own.enroll(cap=5)
+    service.clock.move(LATER)
+    ada = (await own.assign(1)).json()["subject_ref"]
+    grant = {"feature": "frontier-models", "reason": "pilot"}
+    assert (await own.post("grants", grant | {"ends_at": text(LATER + DAY)})).status_code == 201
+    lasting = (await own.post("grants", grant | {"subject": address(1)})).json()["grant_id"]
+    assert (await report(own, used(1, ada, amount=25))).json()["counted"] == 1
+    again = LATER + 2 * DAY
+    service.clock.move(again)
+    enrolled = own.enrolled(5, "enr_2").model_copy(update={"starts_at": again, "ends_at": NEXT_END})
+    await service.publish(own.withdrawn(at=again), enrolled)
+
+    async def is_enrolled_again() -> bool:
+        return bool((await own.pool())["enrollment_id"] == "enr_2")
+
+    await eventually(is_enrolled_again)
+    present = {"enr_2", lasting, *(window["window_id"] for window in (await windows(own)).values())}
+
+    async def left() -> tuple[set[str], int, date | None]:
+        """The facts that have events, how many uses of quotas were published, and the first day of adoption."""
+        facts = {row["subject"] for row in await service.admin.fetch("select subject from fact_event")}
+        uses = await service.admin.fetchval("select count(*) from quota_use")
+        return facts, uses, await service.admin.fetchval("select min(day) from adoption_day")
+
+    async def is_left(uses: int, day: date) -> bool:
+        assert await left() == (present, uses, day)
+        return True
+
+    facts, uses, first = await left()
+    assert (facts > present, uses, first) == (True, 1, LATER.date())
+    period_end = datetime(2025, 11, 1, tzinfo=UTC)
+    service.clock.move(period_end + 45 * DAY - timedelta(hours=1))
+    await eventually(partial(is_left, 1, LATER.date()))
+    service.clock.move(period_end + 45 * DAY)
+    await eventually(partial(is_left, 0, LATER.date()))
+    await own.assign(1)
+    explained = await get(own, "checks/explanation", subject=address(1), feature="frontier-models")
+    assert all(explained[part]["events"] for part in ("enrollment", "window"))
+    assert [each["grant_id"] for each in explained["grants"] if each["events"]] == [lasting]
+    service.clock.move(LATER + adoption.KEPT_FOR)
+    await eventually(partial(is_left, 0, LATER.date() + DAY))

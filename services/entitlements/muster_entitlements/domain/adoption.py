@@ -4,13 +4,16 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 
 # Numbers of fewer people than this are not shown: they could tell who the people are.
 SMALLEST_GROUP = 10
 
 # Over how many days, up to one, the people who used a feature are counted.
 SPANS = (1, 7, 28)
+
+# How long a day is kept: 25 months, as long as the sums of use.
+KEPT_FOR = timedelta(days=762)
 
 # A period has fewer days, so each day has a bit of its own.
 _BITS = 63

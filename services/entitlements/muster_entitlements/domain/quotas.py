@@ -3,7 +3,7 @@
 from calendar import monthrange
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -18,6 +18,9 @@ WHOLE_AGENCY = ""
 
 # What `told` holds once QuotaExceeded was published, which is above every threshold.
 EXCEEDED = 101
+
+# How long after its period it is kept how much of a quota was published as used: nobody is told of it any longer.
+KEPT_FOR = timedelta(days=45)
 
 
 @dataclass(frozen=True, slots=True)

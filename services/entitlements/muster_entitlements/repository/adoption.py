@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time
 
 from muster_entitlements.domain.adoption import Adoption
 from muster_entitlements.domain.pools import Pool
@@ -188,3 +188,27 @@ async def list_days(
         limit,
     )
     return [Adoption(**row) for row in rows]
+
+
+async def find_oldest_day(connection: Connection) -> datetime | None:
+    """The start of the oldest day, as if all were UTC's; None if none is counted."""
+    oldest: date | None = await connection.fetchval("select min(day) from adoption_day")
+    return None if oldest is None else datetime.combine(oldest, time(), UTC)
+
+
+async def delete_old_days(connection: Connection, before: datetime, limit: int) -> int:
+    """Delete at most `limit` rows of days that started by then, oldest first; returns how many."""
+    deleted: int = await connection.fetchval(
+        """
+        with deleted as (
+            delete from adoption_day
+            where ctid = any(array(select ctid from adoption_day where day <= $1 order by day limit $2))
+            returning 1
+        )
+
+        select count(*) from deleted
+        """,
+        before.date(),
+        limit,
+    )
+    return deleted

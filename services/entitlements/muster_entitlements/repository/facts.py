@@ -17,6 +17,35 @@ kept_facts as (
 )
 """
 
+# The events behind what no explanation shows any longer, and since when that is so at the earliest: they are not of the
+# catalog, of a pool's enrollment with its terms and windows, or of a grant that goes on.
+_OVER = """
+    present as (
+        select agency_id, enrollment_id as subject
+        from pool
+        union all
+        select t.agency_id, t.term_id
+        from term as t
+        join pool as p using (agency_id, enrollment_id)
+        union all
+        select w.agency_id, w.window_id
+        from feature_window as w
+        join pool as p using (agency_id, enrollment_id)
+        union all
+        select agency_id, grant_id
+        from entitlement_grant
+        where revoked_at is null and ends_at is null
+    ),
+    over as (
+        select f.ctid as place, greatest(f.time, coalesce(g.revoked_at, g.ends_at)) as since
+        from fact_event as f
+        left join entitlement_grant as g on g.agency_id = f.agency_id and g.grant_id = f.subject
+        where
+            f.agency_id <> '*'
+            and not exists (select from present as p where p.agency_id = f.agency_id and p.subject = f.subject)
+    )
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class FactEvent:
@@ -51,3 +80,28 @@ async def list_events(
     for row in rows:
         found[row["subject"]].append(FactEvent(row["event_id"], row["type"], row["time"]))
     return found
+
+
+async def find_oldest_over(connection: Connection) -> datetime | None:
+    """Since when the oldest event has been behind what no explanation shows; None if there is none."""
+    oldest: datetime | None = await connection.fetchval(f"with {_OVER} select min(since) from over")  # noqa: S608
+    return oldest
+
+
+async def delete_over(connection: Connection, before: datetime, limit: int) -> int:
+    """Delete at most `limit` events that no explanation has shown since then, oldest first; returns how many."""
+    deleted: int = await connection.fetchval(
+        f"""
+        with {_OVER},
+        deleted as (
+            delete from fact_event
+            where ctid = any(array(select place from over where since <= $1 order by since limit $2))
+            returning 1
+        )
+
+        select count(*) from deleted
+        """,  # noqa: S608
+        before,
+        limit,
+    )
+    return deleted

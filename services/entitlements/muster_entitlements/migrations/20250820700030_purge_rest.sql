@@ -1,0 +1,17 @@
+-- migrate:up
+-- muster: expand
+
+-- The worker deletes the events behind what is over, the use of quotas in ended periods, and old days of adoption.
+do $$
+begin
+    execute format(
+        'grant delete on table fact_event, quota_use, adoption_day to %I', current_schema() || '_worker');
+end $$;
+
+-- migrate:down
+
+do $$
+begin
+    execute format(
+        'revoke delete on table fact_event, quota_use, adoption_day from %I', current_schema() || '_worker');
+end $$;
