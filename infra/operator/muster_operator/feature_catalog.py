@@ -7,9 +7,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import tomlkit
 import typer
 from rich.console import Group
 from rich.markup import escape
+from rich.text import Text
 
 from muster_operator.failures import BadInput
 from muster_operator.group import group
@@ -41,10 +43,15 @@ RuleOption = Annotated[
 
 @app.command()
 @on_target()
-async def show(target: Target) -> Answer:
+async def show(
+    target: Target,
+    as_toml: Annotated[bool, typer.Option("--toml", help="Print a file for `plan` and `apply`.")] = False,
+) -> Answer:
     """Show the newest published version, and how many agencies do not have it yet."""
     async with target.service(_SERVICE, "read") as service:
         version = await service.get("/v1/catalog")
+    if as_toml:
+        return Answer(version, Text(_file(version["features"])))
     rows = [
         (
             escape(feature["key"]),
@@ -127,6 +134,19 @@ def _features(file: Path) -> list[dict[str, Any]]:
         if "key" in stated:
             raise BadInput(f"{file}: {key}.key = {stated['key']!r}: the name of the table is the key")
     return [{"key": key, **_plain(stated)} for key, stated in tables.items()]
+
+
+def _file(features: list[dict[str, Any]]) -> str:
+    """The file of which `_features` are these."""
+    tables = {each["key"]: _stated({name: each[name] for name in each if name != "key"}) for each in features}
+    return tomlkit.dumps(tables).rstrip()
+
+
+def _stated(table: dict[str, Any]) -> dict[str, Any]:
+    """A table without what has no value, which TOML cannot say."""
+    return {
+        name: _stated(value) if isinstance(value, dict) else value for name, value in table.items() if value is not None
+    }
 
 
 def _plain(value: Any) -> Any:

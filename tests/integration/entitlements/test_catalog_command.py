@@ -20,6 +20,18 @@ async def test_a_file_is_planned_and_applied_and_the_same_again_changes_nothing(
     text = PACKAGED.read_text("utf-8").replace("monthly_quota_after = 25", "monthly_quota_after = 10")
     file = tmp_path / "features.toml"
     file.write_text(f"""{text}
+[notes]
+name = 'Notes [beta], "unlimited"'
+mode = "quota"
+mode_after = "none"
+value = "a\\\\b"
+ends_soon_days = []
+
+[notes.quota]
+limit = 3
+per = "agency"
+hard = false
+
 [pilot]
 name = "Pilot"
 mode = "unlimited"
@@ -55,6 +67,9 @@ anchor_at = 2025-09-01T00:00:00Z
             assert "Version 2 is the same" in again.stdout
             shown = json.loads((await muster("catalog", "show", "--json")).stdout)
             assert [each["key"] for each in shown["features"]][-1] == "pilot"
+            file.write_text((await muster("catalog", "show", "--toml")).stdout)
+            same = await muster("catalog", "plan", str(file), "--rule", "now")
+            assert (same.exit_code, same.stdout.strip()) == (0, "It equals the present version."), same.output
 
             file.write_text("[pilot]\nname = 'Pilot'\nmode = 'unlimited'\nmode_after = 'quota'\n")
             refused = await muster("catalog", "plan", str(file), "--rule", "now")
