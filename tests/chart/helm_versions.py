@@ -11,6 +11,8 @@ import yaml
 from infra.chart.generate import CHART
 from tests.chart.rendering import EXAMPLES, NAMESPACE, RELEASE, Object, example
 
+KUBERNETES = "1.37.0"
+
 VERSIONS = ("helm.sh/helm/v3/cmd/helm@v3.22.0", "helm.sh/helm/v4/cmd/helm@v4.3.1")
 
 
@@ -46,6 +48,7 @@ def built(folder: Path, version: str) -> Path:
 
 def _template(helm: Path, values: Path) -> list[Object]:
     command = [str(helm), "template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--values", str(values)]
+    command += ["--kube-version", KUBERNETES]  # as built here, Helm 3 takes an older one
     rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return [found for found in yaml.safe_load_all(rendered) if found]
 
