@@ -59,6 +59,7 @@ async def test_a_consumer_is_added_while_its_records_wait_and_removed_afterward(
     assert counted.failures == []
 
     await release.upgrade(values(servers))
+    await kube.kubectl("-n", MUSTER, "delete", "triggerauthentication", AUTHENTICATION)  # while KEDA can let go of it
     await kube.kubectl("delete", "-f", str(RESOURCES), "--ignore-not-found")
 
 
