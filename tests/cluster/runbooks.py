@@ -13,6 +13,10 @@ from tests.chart.helm_versions import VERSIONS, program_of
 from tests.cluster.kube import HOME, KUBECONFIG, ROOT, command
 
 RUNBOOKS = ROOT / "infra" / "runbooks"
+HELM = program_of(ROOT / "build", VERSIONS[-1])
+
+# The fields of a release belong to the program that installed it, by its name: Helm's library, in Python.
+_HELM = 'helm() { (exec -a python "$HELM" "$@"); }'
 
 _BLOCK = re.compile(r"^ *```sh kubernetes\n(.*?)^ *```", flags=re.M | re.S)
 
@@ -43,10 +47,9 @@ class Desk:
 
     async def run(self, script: str, **variables: str) -> str:
         """Run commands in the folder; return their output. Raises CommandFailed."""
-        helm = program_of(ROOT / "build", VERSIONS[-1])
-        path = os.pathsep.join([str(helm.parent), str(HOME / "bin"), os.environ["PATH"]])
-        environment = {"KUBECONFIG": str(KUBECONFIG), "PATH": path, **variables}
-        prepared = f"set -euo pipefail; cd {self.folder}\n{script}"
+        path = os.pathsep.join([str(HOME / "bin"), os.environ["PATH"]])
+        environment = {"KUBECONFIG": str(KUBECONFIG), "PATH": path, "HELM": str(HELM), **variables}
+        prepared = f"set -euo pipefail; cd {self.folder}\n{_HELM}\n{script}"
         return await command("bash", "-c", prepared, environment=environment)
 
     async def follow(self, page: str, **variables: str) -> Sequence[str]:

@@ -1,9 +1,5 @@
 """A real API server accepts everything that the chart can render, with other operators' resources defined."""
 
-from pathlib import Path
-
-import yaml
-
 from tests.cluster.conftest import Ready
 from tests.cluster.kube import HOME, Kube
 from tests.cluster.release import Release, values
@@ -12,7 +8,7 @@ DEFINITIONS = HOME / "definitions"
 
 
 async def test_the_api_server_takes_every_object_that_a_release_may_have(kube: Kube, installed: Ready) -> None:
-    await kube.apply(document for file in sorted(DEFINITIONS.glob("*.yaml")) for document in _documents(file))
+    await kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(DEFINITIONS))
     names = [
         d["metadata"]["name"]
         for d in (await kube.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions"))["items"]
@@ -28,8 +24,3 @@ async def test_the_api_server_takes_every_object_that_a_release_may_have(kube: K
     await release.try_upgrade(values(installed.servers, **more))
     ingress = {"http": {"domain": "muster.gov", "ingress": {"enabled": True, "tlsSecret": "muster-tls"}}}
     await release.try_upgrade(values(installed.servers, **ingress))
-
-
-def _documents(file: Path) -> list[dict[str, object]]:
-    found = yaml.safe_load_all(file.read_text("utf-8"))
-    return [document for document in found if document and document["kind"] == "CustomResourceDefinition"]
