@@ -26,7 +26,9 @@ from tests.bench.report import Measurement
 from tests.bench.setting import AGENCIES, SEAT_TOPIC, Setting, setting
 
 FEATURE = "deep-research"
-PEOPLE = 500  # of each agency
+
+# Of each agency: so many that nobody comes near the monthly quota, whose thresholds would be told.
+PEOPLE = 1_250
 
 # The parts of the events, each of which both count, one after the other.
 PARTS = 5
