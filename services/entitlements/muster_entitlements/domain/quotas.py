@@ -19,7 +19,7 @@ WHOLE_AGENCY = ""
 # What `told` holds once QuotaExceeded was published, which is above every threshold.
 EXCEEDED = 101
 
-# How long after its period it is kept how much of a quota was published as used: nobody is told of it any longer.
+# How long after its period it is kept how much of a quota was published as used: it is not published any longer.
 KEPT_FOR = timedelta(days=45)
 
 
