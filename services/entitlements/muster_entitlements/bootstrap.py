@@ -19,7 +19,7 @@ from muster_entitlements.domain.people import Directory
 from muster_entitlements.domain.usage import PARKED_FOR
 from muster_entitlements.handlers import parked_usage
 from muster_entitlements.publishing import audit_sealed
-from muster_entitlements.repository import adoption, facts, purge, quota_uses, subject_key, usage_intake
+from muster_entitlements.repository import adoption, facts, purge, subject_key, usage_intake
 from muster_entitlements.schema import SCHEMA
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.subscriptions import DEADLINES, SUBSCRIPTIONS
@@ -30,7 +30,7 @@ from muster_entitlements.workers.snapshots import Snapshot
 from muster_entitlements.workers.usage import usage_worker
 from muster_entitlements.workers.usage_partitions import usage_partitions_worker
 from muster_runtime.database.transactions import Connection
-from muster_runtime.scheduling.retention import Retention
+from muster_runtime.scheduling.retention import Retention, rows_since
 from muster_runtime.service import Service
 
 
@@ -57,7 +57,7 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
         retentions=[
             *make_retentions(settings),
             Retention("usage_parked", PARKED_FOR, usage_intake.find_oldest_parked, usage_intake.delete_old_parked),
-            Retention("quota_use", quotas.KEPT_FOR, quota_uses.find_oldest_end, quota_uses.delete_ended),
+            rows_since("quota_use", "ends_at", quotas.KEPT_FOR),
             Retention("adoption_day", adoption_rules.KEPT_FOR, adoption.find_oldest_day, adoption.delete_old_days),
         ],
         workers=[seat_file_worker(directory), CATALOG_ROLLOUT, usage_worker(), usage_partitions_worker()],

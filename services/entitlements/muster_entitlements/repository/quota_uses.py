@@ -80,29 +80,3 @@ def save_uses(uses: Sequence[PublishedUse]) -> Write:
         """,
         [list(column) for column in zip(*map(astuple, uses), strict=True)],
     )
-
-
-async def find_oldest_end(connection: Connection) -> datetime | None:
-    """When the oldest period ended, or is going to end; None if no use is stored."""
-    oldest: datetime | None = await connection.fetchval("select min(ends_at) from quota_use")
-    return oldest
-
-
-async def delete_ended(connection: Connection, before: datetime, limit: int) -> int:
-    """Delete at most `limit` uses of periods that ended by then, oldest first; returns how many."""
-    deleted: int = await connection.fetchval(
-        """
-        with deleted as (
-            delete from quota_use
-            where
-                ctid = any(array(select ctid from quota_use where ends_at <= $1 order by ends_at limit $2))
-                and ends_at <= $1
-            returning 1
-        )
-
-        select count(*) from deleted
-        """,
-        before,
-        limit,
-    )
-    return deleted

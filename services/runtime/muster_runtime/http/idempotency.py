@@ -10,14 +10,14 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from fastapi import Request, Response
 
 from muster_runtime.database.locks import Lock
 from muster_runtime.database.transactions import Connection, UnitOfWork
 from muster_runtime.errors import PermanentError
-from muster_runtime.scheduling.retention import Retention
+from muster_runtime.scheduling.retention import Retention, rows_since
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
@@ -140,31 +140,4 @@ async def find_reply(connection: Connection, agency_id: str, key: str) -> Reply 
 
 def retention(days: int) -> Retention:
     """The retention of stored replies, in days."""
-    return Retention("idempotency", timedelta(days=days), _oldest, _purge)
-
-
-async def _oldest(connection: Connection) -> datetime | None:
-    oldest: datetime | None = await connection.fetchval("select min(recorded_at) from idempotency")
-    return oldest
-
-
-async def _purge(connection: Connection, before: datetime, limit: int) -> int:
-    purged: int = await connection.fetchval(
-        """
-        with purged as (
-            delete from idempotency
-            where (agency_id, key) in (
-                select agency_id, key
-                from idempotency
-                where recorded_at <= $1
-                order by recorded_at
-                limit $2
-            )
-            returning 1
-        )
-        select count(*) from purged
-        """,
-        before,
-        limit,
-    )
-    return purged
+    return rows_since("idempotency", "recorded_at", timedelta(days=days))

@@ -47,6 +47,35 @@ class Retention:
     purge: Callable[[Connection, datetime, int], Awaitable[int]]
 
 
+def rows_since(table: str, column: str, keep: timedelta) -> Retention:
+    """The retention of rows by an instant in a column, which must have an index."""
+
+    async def oldest(connection: Connection) -> datetime | None:
+        instant: datetime | None = await connection.fetchval(f"select min({column}) from {table}")  # noqa: S608
+        return instant
+
+    async def purge(connection: Connection, before: datetime, limit: int) -> int:
+        # The second condition is for a row whose instant moves meanwhile.
+        purged: int = await connection.fetchval(
+            f"""
+            with purged as (
+                delete from {table}
+                where
+                    ctid = any(array(select ctid from {table} where {column} <= $1 order by {column} limit $2))
+                    and {column} <= $1
+                returning 1
+            )
+
+            select count(*) from purged
+            """,  # noqa: S608
+            before,
+            limit,
+        )
+        return purged
+
+    return Retention(table, keep, oldest, purge)
+
+
 class Purger:
     """Purges the tables of one service."""
 

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from muster_runtime.database.transactions import Connection
-from muster_runtime.scheduling.retention import Retention
+from muster_runtime.scheduling.retention import Retention, rows_since
 
 
 def of_audit(days: int) -> Retention:
@@ -33,25 +33,4 @@ async def _oldest_seal_to_drop(connection: Connection) -> datetime | None:
 
 def of_personal_reads(days: int) -> Retention:
     """The retention of the records of who read personal data, in days."""
-    return Retention("personal_read", timedelta(days=days), _oldest_read, _delete_reads)
-
-
-async def _oldest_read(connection: Connection) -> datetime | None:
-    oldest: datetime | None = await connection.fetchval("select min(read_at) from personal_read")
-    return oldest
-
-
-async def _delete_reads(connection: Connection, before: datetime, limit: int) -> int:
-    deleted: int = await connection.fetchval(
-        """
-        with deleted as (
-            delete from personal_read
-            where id in (select id from personal_read where read_at <= $1 order by read_at limit $2)
-            returning 1
-        )
-        select count(*) from deleted
-        """,
-        before,
-        limit,
-    )
-    return deleted
+    return rows_since("personal_read", "read_at", timedelta(days=days))
