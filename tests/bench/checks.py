@@ -1,5 +1,6 @@
 """Checks over HTTP with as many seats as the program has, beside a primary-key read through the same server."""
 
+import asyncio
 import hashlib
 import random
 from collections.abc import Sequence
@@ -11,12 +12,19 @@ from tests.bench.load import Load, Outcome, put_on
 from tests.bench.processes import cpu_seconds, listener, peak_mebibytes, span
 from tests.bench.report import Measurement, say
 from tests.bench.stage import Stage, stage
+from tests.bench.usage import report_uses
 
 # Enough to keep one process busy.
 CONNECTIONS = 32
 
 # So many different people: none of what they need is in a processor's cache.
 ASKED = 20_000
+
+# The use that is counted beside checks, a second, and how many people it is of.
+USES = 2_000
+USERS = 4_000
+
+COUNTED_SECONDS = 60
 
 PAIRS = 10_000
 BULK_CHECKS = 20
@@ -44,12 +52,16 @@ async def measure(seats: int, seconds: float) -> list[Measurement]:
         ours, cpu = await _get(own, checks, seconds)
         half, half_cpu = await _get(own, checks, seconds, per_second=ours.rate / 2)
         limit_half, limit_half_cpu = await _get(own, reads, seconds, per_second=limit.rate / 2)
+        beside, beside_cpu = await _get_beside_uses(own, checks, seconds, half.rate)
         bulk, joined = await _bulk(own)
         peak = peak_mebibytes(listener(own.stack.service_url("entitlements")).pid)
-    p99, limit_p99 = (percentile(outcome.milliseconds, 99) for outcome in (half, limit_half))
+    p99, limit_p99, beside_p99 = (percentile(each.milliseconds, 99) for each in (half, limit_half, beside))
     return [
         Measurement("checks", ours.rate, limit.rate, "checks/s", "0.5 of it", cpu, limit_cpu, peak),
         Measurement("checks at half that rate, p99", p99, limit_p99, "ms", "under 10 ms", half_cpu, limit_half_cpu),
+        Measurement(
+            f"the same beside {USES:,} uses/s, p99", beside_p99, p99, "ms", "under 10 ms", beside_cpu, half_cpu
+        ),
         Measurement(f"a bulk check of {PAIRS:,} pairs, median", bulk, joined, "ms", "under 200 ms"),
     ]
 
@@ -94,6 +106,28 @@ async def _get(
     outcome = await put_on(load)
     say(f"checks: {outcome.rate:,.0f} answers/s")
     return outcome, cpu_seconds(server) - before
+
+
+async def _get_beside_uses(
+    own: Stage, paths: Sequence[str], seconds: float, per_second: float
+) -> tuple[Outcome, float]:
+    """The same while the server counts use from Kafka, of people who have used the feature before."""
+    share = USERS // len(own.agencies)
+    users = [(a.id, _subject(a.id, number)) for number in range(share) for a in own.agencies if number < a.seats]
+    first, then = range(len(users)), range(len(users), len(users) + int(USES * seconds))
+    await report_uses(own.stack.kafka, own.stack.topic_prefix, users, first)
+    await _counted(own, first.stop)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(report_uses(own.stack.kafka, own.stack.topic_prefix, users, then, USES))
+        outcome, cpu = await _get(own, paths, seconds, per_second)
+    await _counted(own, then.stop)
+    return outcome, cpu
+
+
+async def _counted(own: Stage, uses: int) -> None:
+    async with asyncio.timeout(COUNTED_SECONDS):
+        while await own.admin.fetchval("select coalesce(sum(next_offset), 0) from entitlements.usage_offset") < uses:
+            await asyncio.sleep(0.05)
 
 
 async def _bulk(own: Stage) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -13,11 +14,12 @@ from muster_contracts import ClockMoved, topics
 from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.bootstrap import build
 from muster_entitlements.settings import EntitlementsSettings
-from muster_entitlements.workers.usage import BATCH_RECORDS, UsageIntake
+from muster_entitlements.workers.usage import BATCH_RECORDS, usage_worker
 from muster_entitlements.workers.usage_polling import POLL_MS
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.wakeup import Wakeup
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.process.running import collect_garbage_rarely
 from muster_runtime.service import Runtime
 from tests.bench import consumption
@@ -76,13 +78,13 @@ async def measure(events: int, seconds: float) -> list[Measurement]:
         try:
             subjects = await _fill(own)
             people = len(subjects)
-            await _report(own, subjects, range(people))
+            await report_uses(own.kafka, own.topic_prefix, subjects, range(people))
             await _both(own, people, people)  # everybody's first use of the day is not measured
             collect_garbage_rarely()
             counted = []
             for part in range(PARTS):
                 numbers = range(people + events * part // PARTS, people + events * (part + 1) // PARTS)
-                await _report(own, subjects, numbers)
+                await report_uses(own.kafka, own.topic_prefix, subjects, numbers)
                 counted.append(await _both(own, len(numbers), numbers.stop))
             gc.unfreeze()
             consumed = await consumption.measure(own, subjects, FEATURE, seconds)
@@ -127,9 +129,16 @@ async def _fill(own: Setting) -> list[tuple[str, str]]:
     return [(row["agency_id"], row["subject_ref"]) for row in rows]
 
 
-async def _report(own: Setting, subjects: Sequence[tuple[str, str]], events: range) -> None:
+async def report_uses(
+    kafka: KafkaConnection,
+    topic_prefix: str,
+    subjects: Sequence[tuple[str, str]],
+    numbers: range,
+    per_second: float | None = None,
+) -> None:
+    """Put uses of people on the topic, in turn, at once or so many a second; `numbers` are the IDs."""
     now = datetime.now(UTC).isoformat()
-    producer = AIOKafkaProducer(**own.kafka.options(), acks="all", linger_ms=20, max_batch_size=1_000_000)
+    producer = AIOKafkaProducer(**kafka.options(), acks="all", linger_ms=20, max_batch_size=1_000_000)
     await producer.start()
     headers = [
         ("ce_specversion", b"1.0"),
@@ -138,11 +147,15 @@ async def _report(own: Setting, subjects: Sequence[tuple[str, str]], events: ran
         ("ce_time", now.encode()),
         ("content-type", b"application/json"),
     ]
-    for number in events:
+    started = time.perf_counter()
+    for number in numbers:
+        if per_second is not None:
+            due = started + (number - numbers.start) / per_second
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
         agency_id, subject_ref = subjects[number % len(subjects)]
         value = json.dumps({"agency_id": agency_id, "subject_ref": subject_ref, "feature": FEATURE, "amount": 1})
         own_headers = [*headers, ("ce_id", b"%d" % number)]
-        topic = own.topic_prefix + FeatureUsed.topic
+        topic = topic_prefix + FeatureUsed.topic
         await producer.send(topic, value.encode(), key=agency_id.encode(), headers=own_headers)
     await producer.stop()
 
@@ -178,9 +191,9 @@ async def _count(own: Setting, through: int) -> Span:
     """Ours, until so many have been counted since the first."""
     settings = EntitlementsSettings(environment="sandbox", topic_prefix=own.topic_prefix, instance="bench")
     clock = SystemClock()
-    intake = UsageIntake(Runtime(build(settings), settings, clock, own.database, Wakeup(clock), own.kafka))
+    runtime = Runtime(build(settings), settings, clock, own.database, Wakeup(clock), own.kafka)
     with span() as measured:
-        task = asyncio.create_task(intake.run())
+        task = asyncio.create_task(usage_worker().run(runtime))
         async with own.database.connection() as connection:
             while await connection.fetchval("select coalesce(sum(next_offset), 0) from usage_offset") < through:
                 await asyncio.sleep(0.02)

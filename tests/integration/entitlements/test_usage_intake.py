@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -19,7 +18,6 @@ from muster_entitlements.workers import usage as usage_worker
 from muster_entitlements.workers import usage_polling
 from muster_entitlements.workers.usage import UsageIntake
 from muster_entitlements.workers.usage_polling import Poller
-from muster_runtime.context import Context
 from muster_runtime.messaging.producers import partition_of
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_usage import ADA, LATER, report, sums, used
@@ -42,10 +40,10 @@ async def counts(entitlements: Entitlements, number: int) -> bool:
 
 
 async def count_all(intake: UsageIntake) -> None:
-    """Count all that the topic has now."""
+    """Count all that the topic has now, in the partitions of the intake's lane."""
     async with intake._opened() as consumer:
         poller = Poller(intake._runtime, consumer, intake._next)
-        ends = await consumer.end_offsets(consumer.assignment())
+        ends = await consumer.end_offsets(intake._next)
         while any([await consumer.position(partition) < end for partition, end in ends.items()]):
             if (batch := await usage_worker._fetch(poller)).records:
                 await intake.count(batch)
@@ -204,54 +202,6 @@ async def test_what_was_fetched_ahead_of_a_failure_is_not_lost(
     finally:
         counting.cancel()
         await asyncio.wait([counting])
-
-
-async def test_an_agency_whose_lock_is_held_lets_the_others_pass_and_is_counted_once_afterward(
-    front: Entitlements, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = replace(front, agency="NSF")
-    for agency in (front, other):
-        await agency.enroll(cap=5)
-    front.service.clock.move(LATER)
-    runtime, admin = front.service.runtime, front.service.admin
-    context = Context(actor="test", correlation_id="test")
-
-    async def counted() -> dict[str, int]:
-        rows = await admin.fetch("select agency_id, used from usage_sum where subject_ref = ''")
-        return {row["agency_id"]: row["used"] for row in rows}
-
-    first = [used(1), used(2, agency_id="NSF"), used(3, feature="telepathy"), used(1)]
-    second = [used(4), used(5, amount=2, agency_id="NSF"), b"{"]
-    intake = UsageIntake(runtime)
-    async with runtime.database.write("NASA", context=context):
-        for events in (first, second):
-            await put(front, *events)
-            await count_all(intake)
-        assert await counted() == {"NSF": 3}
-        assert await usage_intake.find_oldest_deferred(admin) == LATER
-        await intake.count_deferred()  # still held
-    assert await admin.fetchval("select count(*) from usage_deferred") == 4
-
-    async def killed(*_arguments: Any) -> None:
-        raise ConnectionError("the process was killed")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(usage_intake, "add_parked", killed)  # after the sums, before the commit
-        with pytest.raises(ConnectionError):
-            await intake.count_deferred()
-    assert await counted() == {"NSF": 3}
-    intake = UsageIntake(runtime)
-    await put(front, used(6))  # it waits behind those that came before
-    await count_all(intake)
-    assert await counted() == {"NSF": 3}
-    for _ in range(2):
-        await intake.count_deferred()
-    assert await counted() == {"NASA": 3, "NSF": 3}
-    assert await admin.fetchval("select count(*) from usage_deferred") == 0
-    assert await admin.fetchval("select count(*) from usage_parked") == 2
-    await put(front, used(7))
-    await count_all(intake)
-    assert await counted() == {"NASA": 4, "NSF": 3}
 
 
 async def test_grants_pay_where_the_quota_does_not(entitlements: Entitlements) -> None:

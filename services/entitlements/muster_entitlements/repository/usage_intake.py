@@ -91,9 +91,18 @@ async def add_deferred(connection: Connection, records: Collection[tuple[StoredR
     )
 
 
-async def list_waited_for(connection: Connection) -> list[str]:
-    """The agencies for whose locks records wait, the longest wait first."""
-    rows = await connection.fetch("select waits_for from usage_deferred group by waits_for order by min(id)")
+async def list_waited_for(connection: Connection, partitions: Sequence[int]) -> list[str]:
+    """The agencies for whose locks records of these partitions wait, the longest wait first."""
+    rows = await connection.fetch(
+        """
+        select waits_for
+        from usage_deferred
+        where kafka_partition = any($1::integer[])
+        group by waits_for
+        order by min(id)
+        """,
+        partitions,
+    )
     return [row["waits_for"] for row in rows]
 
 
@@ -103,19 +112,28 @@ async def find_oldest_deferred(connection: Connection) -> datetime | None:
     return instant
 
 
-async def take_deferred(connection: Connection, agency_id: str, limit: int) -> list[StoredRecord]:
-    """Delete the first records that wait for an agency; returns them in their order."""
+async def take_deferred(
+    connection: Connection, agency_id: str, partitions: Sequence[int], limit: int
+) -> list[StoredRecord]:
+    """Delete the first records of these partitions that wait for an agency; returns them in their order."""
     rows = await connection.fetch(
         """
         with taken as (
             delete from usage_deferred
-            where id in (select id from usage_deferred where waits_for = $1 order by id limit $2)
+            where id in (
+                select id
+                from usage_deferred
+                where waits_for = $1 and kafka_partition = any($2::integer[])
+                order by id
+                limit $3
+            )
             returning id, topic, kafka_partition, kafka_offset, key, header_names, header_values, value
         )
 
         select topic, kafka_partition, kafka_offset, key, header_names, header_values, value from taken order by id
         """,
         agency_id,
+        partitions,
         limit,
     )
     return [

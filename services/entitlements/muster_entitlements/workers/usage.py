@@ -5,10 +5,12 @@ each event once; so do producers that send again, because an event counts once b
 
 If the lock of an agency is held for longer, the same transaction defers its records, so that no other agency waits.
 They are counted in their order once the lock can be had, and so is what comes after them.
+
+The partitions are read in lanes: while one waits for the database, another reads records, here or in another process.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -38,6 +40,8 @@ from muster_runtime.pacing import Pace
 from muster_runtime.service import Runtime, Worker
 
 BATCH_RECORDS = 2_000
+
+LANES = 2
 
 # Until a failure is tried again, and a process asks again whether it is to read.
 RETRY_SECONDS = 1.0
@@ -84,21 +88,40 @@ class _OffsetsMoved(RetryableError):
     """Another process has read further, or the database has gone back: read from where it says."""
 
 
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One of so many lanes: every so manieth partition."""
+
+    number: int
+    lanes: int
+
+    def has(self, partition: TopicPartition) -> bool:
+        """Whether it reads a partition."""
+        return partition.partition % self.lanes == self.number
+
+
+# For all partitions.
+_ALL = Lane(0, 1)
+
+
 def usage_worker() -> Worker:
-    """The worker of a process. Of several, one reads."""
+    """The worker of a process. Of several, one reads each lane."""
 
     async def run(runtime: Runtime) -> None:
-        await UsageIntake(runtime).run()
+        async with asyncio.TaskGroup() as lanes:
+            for number in range(LANES):
+                lanes.create_task(UsageIntake(runtime, Lane(number, LANES)).run())
 
     return Worker(_DUTY, run, usage_intake.find_oldest_deferred)
 
 
 class UsageIntake:
-    """Reads the topic while it holds the lease."""
+    """Reads a lane of the topic while it holds the lane's lease."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, lane: Lane = _ALL) -> None:
         self._runtime = runtime
-        self._lease = Lease(runtime.database, _DUTY, runtime.settings.instance)
+        self._lane = lane
+        self._lease = Lease(runtime.database, f"{_DUTY}-{lane.number}", runtime.settings.instance)
         self._next: dict[TopicPartition, int] = {}
         self._enrolled: set[str] = set()
         self._waited_for: dict[str, None] = {}  # the agencies for whose locks records wait, in turn
@@ -137,12 +160,12 @@ class UsageIntake:
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[AIOKafkaConsumer]:
-        """The client of all partitions, which goes on where the database says."""
+        """The client of the lane's partitions, which goes on where the database says."""
         settings = self._runtime.settings
         consumer = AIOKafkaConsumer(
             settings.topic_prefix + FeatureUsed.topic,
             **self._runtime.kafka.options(),
-            client_id=f"{self._runtime.service.name}-usage-{settings.instance}",
+            client_id=f"{self._runtime.service.name}-usage-{self._lane.number}-{settings.instance}",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",  # a producer may use transactions, and abort them
@@ -151,10 +174,13 @@ class UsageIntake:
         try:
             await consumer.start()
             enable_rebootstrap(consumer)
+            read = {partition for partition in consumer.assignment() if self._lane.has(partition)}
+            consumer.pause(*(consumer.assignment() - read))
             async with self._runtime.database.connection() as connection:
                 stored = await usage_intake.find_offsets(connection)
-                self._waited_for = dict.fromkeys(await usage_intake.list_waited_for(connection))
-            self._next = {p: stored.get((FeatureUsed.topic, p.partition), 0) for p in consumer.assignment()}
+                waited_for = await usage_intake.list_waited_for(connection, _numbers(read))
+            self._waited_for = dict.fromkeys(waited_for)
+            self._next = {partition: stored.get((FeatureUsed.topic, partition.partition), 0) for partition in read}
             for partition, offset in self._next.items():
                 consumer.seek(partition, offset)
             yield consumer
@@ -209,7 +235,9 @@ class UsageIntake:
         self._waited_for[agency_id] = None  # the others come first next time
         with suppress(asyncpg.LockNotAvailableError):
             async with self._write({agency_id}) as uow:
-                records = await usage_intake.take_deferred(uow.connection, agency_id, BATCH_RECORDS)
+                records = await usage_intake.take_deferred(
+                    uow.connection, agency_id, _numbers(self._next), BATCH_RECORDS
+                )
                 batch = await Batch.read(records)
                 await _count_or_park(uow, batch, batch.uses)
             if len(records) < BATCH_RECORDS:
@@ -221,6 +249,10 @@ class UsageIntake:
         context = Context(actor=runtime.service.name, correlation_id=new_id("cor", runtime.clock.now()))
         async with runtime.database.write(*sorted(agencies), context=context, lock=PATIENT) as uow:
             yield uow
+
+
+def _numbers(partitions: Iterable[TopicPartition]) -> list[int]:
+    return [each.partition for each in partitions]
 
 
 async def _fetch(poller: Poller) -> Batch:

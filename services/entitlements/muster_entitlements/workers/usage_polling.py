@@ -36,18 +36,19 @@ class PartitionsChanged(RetryableError):
 
 
 class Poller:
-    """Takes records from a client that was just opened at these offsets."""
+    """Takes records of some partitions from a client that was just opened at these offsets."""
 
     def __init__(self, runtime: Runtime, consumer: AIOKafkaConsumer, begins: Mapping[TopicPartition, int]) -> None:
         self._runtime = runtime
         self._consumer = consumer
+        self._assigned = consumer.assignment()
         self._following = dict(begins)
         self._waiting: dict[TopicPartition, float] = {}  # until when
 
     async def poll(self, limit: int) -> Polled:
         """What comes next. Raises what is retryable."""
         polled = await self._poll(limit)
-        if self._consumer.assignment() != self._following.keys():
+        if self._consumer.assignment() != self._assigned:
             raise PartitionsChanged("the usage topic has other partitions than before")
         self._following |= {partition: records[-1].offset + 1 for partition, records in polled.items()}
         return polled

@@ -1,0 +1,93 @@
+"""Use that waits for its agency's lock: the others pass, and each lane counts what it has deferred itself."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from muster_contracts.entitlements import FeatureUsed
+from muster_entitlements.repository import usage_intake
+from muster_entitlements.workers.usage import Lane, UsageIntake
+from muster_runtime.context import Context
+from tests.integration.entitlements.conftest import Entitlements
+from tests.integration.entitlements.test_usage import ADA, LATER, sums, used
+from tests.integration.entitlements.test_usage_intake import STRUCTURED, count_all, put
+
+
+async def test_an_agency_whose_lock_is_held_lets_the_others_pass_and_is_counted_once_afterward(
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replace(front, agency="NSF")
+    for agency in (front, other):
+        await agency.enroll(cap=5)
+    front.service.clock.move(LATER)
+    runtime, admin = front.service.runtime, front.service.admin
+    context = Context(actor="test", correlation_id="test")
+
+    async def counted() -> dict[str, int]:
+        rows = await admin.fetch("select agency_id, used from usage_sum where subject_ref = ''")
+        return {row["agency_id"]: row["used"] for row in rows}
+
+    first = [used(1), used(2, agency_id="NSF"), used(3, feature="telepathy"), used(1)]
+    second = [used(4), used(5, amount=2, agency_id="NSF"), b"{"]
+    intake = UsageIntake(runtime)
+    async with runtime.database.write("NASA", context=context):
+        for events in (first, second):
+            await put(front, *events)
+            await count_all(intake)
+        assert await counted() == {"NSF": 3}
+        assert await usage_intake.find_oldest_deferred(admin) == LATER
+        await intake.count_deferred()  # still held
+    assert await admin.fetchval("select count(*) from usage_deferred") == 4
+
+    async def killed(*_arguments: Any) -> None:
+        raise ConnectionError("the process was killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(usage_intake, "add_parked", killed)  # after the sums, before the commit
+        with pytest.raises(ConnectionError):
+            await intake.count_deferred()
+    assert await counted() == {"NSF": 3}
+    intake = UsageIntake(runtime)
+    await put(front, used(6))  # it waits behind those that came before
+    await count_all(intake)
+    assert await counted() == {"NSF": 3}
+    for _ in range(2):
+        await intake.count_deferred()
+    assert await counted() == {"NASA": 3, "NSF": 3}
+    assert await admin.fetchval("select count(*) from usage_deferred") == 0
+    assert await admin.fetchval("select count(*) from usage_parked") == 2
+    await put(front, used(7))
+    await count_all(intake)
+    assert await counted() == {"NASA": 4, "NSF": 3}
+
+
+async def test_lanes_share_the_partitions_and_what_each_has_deferred(front: Entitlements) -> None:
+    await front.enroll(cap=5)
+    front.service.clock.move(LATER)
+    runtime, admin = front.service.runtime, front.service.admin
+    lanes = [UsageIntake(runtime, Lane(number, 2)) for number in range(2)]
+
+    async def put_on(partition: int, *numbers: int) -> None:
+        for number in numbers:
+            value = json.dumps(used(number)).encode()
+            await front.service.producer.put_raw(
+                FeatureUsed.topic, key=None, value=value, headers=STRUCTURED, partition=partition
+            )
+
+    async with runtime.database.write("NASA", context=Context(actor="test", correlation_id="test")):
+        for partition in range(2):
+            await put_on(partition, 1, partition + 2)  # the first is the same use
+            await count_all(lanes[partition])
+    assert await admin.fetchval("select count(*) from usage_deferred") == 4
+    lanes = [UsageIntake(runtime, Lane(number, 2)) for number in range(2)]
+    for lane, counted in zip(lanes, (2, 3), strict=True):
+        await count_all(lane)  # nothing is new
+        for _ in range(2):
+            await lane.count_deferred()
+        assert (await sums(front))[ADA, "10-05"] == counted
+    await put_on(0, 4)
+    for lane, counted in zip(reversed(lanes), (3, 4), strict=True):
+        await count_all(lane)
+        assert (await sums(front))[ADA, "10-05"] == counted
