@@ -3,12 +3,13 @@
 import asyncio
 import itertools
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from muster_contracts.entitlements import FeatureUsed
 from muster_contracts.testing import build, record
@@ -19,6 +20,7 @@ from muster_entitlements.workers import usage_polling
 from muster_entitlements.workers.usage import UsageIntake
 from muster_entitlements.workers.usage_polling import Poller
 from muster_runtime.messaging.producers import partition_of
+from muster_runtime.service import Runtime
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_usage import ADA, LATER, report, sums, used
 from tests.integration.runtime.core.conftest import put_unreadable
@@ -199,6 +201,34 @@ async def test_what_was_fetched_ahead_of_a_failure_is_not_lost(
     counting = asyncio.create_task(UsageIntake(front.service.runtime).run())
     try:
         await eventually(all_are_counted)
+    finally:
+        counting.cancel()
+        await asyncio.wait([counting])
+
+
+async def test_a_client_whose_own_task_has_ended_is_replaced(
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    await front.enroll(cap=5)
+    front.service.clock.move(LATER)
+    clients: list[AIOKafkaConsumer] = []
+
+    class Noted(Poller):
+        def __init__(self, runtime: Runtime, consumer: AIOKafkaConsumer, begins: Mapping[TopicPartition, int]) -> None:
+            super().__init__(runtime, consumer, begins)
+            clients.append(consumer)
+
+    monkeypatch.setattr(usage_worker, "Poller", Noted)
+    monkeypatch.setattr(usage_worker, "RETRY_SECONDS", 0.01)
+    counting = asyncio.create_task(UsageIntake(front.service.runtime).run())
+    try:
+        await put(front, used(1))
+        await eventually(partial(counts, front, 1))
+        fetcher: Any = clients[-1]._fetcher
+        fetcher._fetch_task.cancel()
+        for number in (2, 3):  # the first may come by a request that was under way
+            await put(front, used(number))
+            await eventually(partial(counts, front, number))
     finally:
         counting.cancel()
         await asyncio.wait([counting])

@@ -47,8 +47,10 @@ LANES = 2
 RETRY_SECONDS = 1.0
 STANDBY_SECONDS = 0.5
 
-# How long it waits for the locks of agencies: the transactions of most end within this time.
-PATIENT = Lock(patience_seconds=0.2)
+# How long a batch waits for the locks of agencies: most transactions, and those of the other lanes, end sooner. What
+# was deferred is tried again after each batch.
+BATCH_LOCK = Lock(patience_seconds=0.5)
+DEFERRED_LOCK = Lock(patience_seconds=0.05)
 
 _DUTY = "usage-intake"
 
@@ -90,7 +92,7 @@ class _OffsetsMoved(RetryableError):
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One of so many lanes: every so manieth partition."""
+    """One of so many lanes: the partitions whose numbers leave `number` when divided by `lanes`."""
 
     number: int
     lanes: int
@@ -198,8 +200,6 @@ class UsageIntake:
             agencies = {use.agency_id for use in batch.uses.values()} - self._waited_for.keys()
             async with self._runtime.database.connection() as connection:
                 held = agencies - await locks.free(connection, agencies)
-            if not held:
-                raise
             self._waited_for |= dict.fromkeys(sorted(held))
             await self._count(batch)
 
@@ -215,7 +215,8 @@ class UsageIntake:
         waiting = {place: use.agency_id for place, use in batch.uses.items() if use.agency_id in self._waited_for}
         counted = {place: use for place, use in batch.uses.items() if place not in waiting}
         moves = {(FeatureUsed.topic, p.partition): (self._next[p], offset) for p, offset in batch.after.items()}
-        async with self._write({use.agency_id for use in counted.values()} or {EVERY_AGENCY}) as uow:
+        agencies = {use.agency_id for use in counted.values()} or {EVERY_AGENCY}
+        async with self._write(agencies, BATCH_LOCK) as uow:
             if not await usage_intake.save_offsets(uow.connection, moves):
                 raise _OffsetsMoved(f"the usage topic was read further, or the database has gone back: {moves}")
             await _count_or_park(uow, batch, counted)
@@ -234,7 +235,7 @@ class UsageIntake:
         del self._waited_for[agency_id]
         self._waited_for[agency_id] = None  # the others come first next time
         with suppress(asyncpg.LockNotAvailableError):
-            async with self._write({agency_id}) as uow:
+            async with self._write({agency_id}, DEFERRED_LOCK) as uow:
                 records = await usage_intake.take_deferred(
                     uow.connection, agency_id, _numbers(self._next), BATCH_RECORDS
                 )
@@ -244,10 +245,10 @@ class UsageIntake:
                 del self._waited_for[agency_id]
 
     @asynccontextmanager
-    async def _write(self, agencies: set[str]) -> AsyncIterator[UnitOfWork]:
+    async def _write(self, agencies: set[str], lock: Lock) -> AsyncIterator[UnitOfWork]:
         runtime = self._runtime
         context = Context(actor=runtime.service.name, correlation_id=new_id("cor", runtime.clock.now()))
-        async with runtime.database.write(*sorted(agencies), context=context, lock=PATIENT) as uow:
+        async with runtime.database.write(*sorted(agencies), context=context, lock=lock) as uow:
             yield uow
 
 

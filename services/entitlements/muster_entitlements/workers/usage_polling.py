@@ -15,6 +15,7 @@ from muster_contracts.entitlements import FeatureUsed
 from muster_runtime.database.transactions import RETRYABLE
 from muster_runtime.errors import RetryableError
 from muster_runtime.messaging import passing
+from muster_runtime.messaging.client_internals import has_broken_down
 from muster_runtime.observability.telemetry import describe
 from muster_runtime.service import Runtime
 
@@ -35,6 +36,10 @@ class PartitionsChanged(RetryableError):
     """The topic has got other partitions: the client starts all of them over, and must be opened again."""
 
 
+class ClientBrokenDown(RetryableError):
+    """A task of the client's own has ended: it must be opened again."""
+
+
 class Poller:
     """Takes records of some partitions from a client that was just opened at these offsets."""
 
@@ -47,6 +52,8 @@ class Poller:
 
     async def poll(self, limit: int) -> Polled:
         """What comes next. Raises what is retryable."""
+        if has_broken_down(self._consumer):
+            raise ClientBrokenDown("the client of the usage topic has broken down")
         polled = await self._poll(limit)
         if self._consumer.assignment() != self._assigned:
             raise PartitionsChanged("the usage topic has other partitions than before")

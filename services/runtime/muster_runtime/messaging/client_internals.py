@@ -11,6 +11,7 @@ from typing import Any, SupportsIndex
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition, conn
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAuthorizationFailedError
 from aiokafka.protocol.admin import SaslAuthenticateRequest
 from aiokafka.protocol.metadata import MetadataRequest
@@ -161,11 +162,13 @@ def known_position(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int
 def has_broken_down(consumer: AIOKafkaConsumer) -> bool:
     """Whether one of the consumer's own tasks has ended, by an error that aiokafka did not expect.
 
-    From then on every poll raises that error, whatever it asks for: only a new client helps.
+    From then on every poll raises that error, or returns nothing, whatever it asks for: only a new client helps.
     """
     coordinator: Any = consumer._coordinator
     fetcher: Any = consumer._fetcher
-    return any(task.done() for task in (coordinator._coordination_task, fetcher._fetch_task))
+    in_group = isinstance(coordinator, GroupCoordinator)
+    coordination = coordinator._coordination_task if in_group else coordinator._reset_committed_task
+    return any(task.done() for task in (coordination, fetcher._fetch_task))
 
 
 def rejoin(consumer: AIOKafkaConsumer) -> None:
