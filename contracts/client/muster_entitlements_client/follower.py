@@ -9,7 +9,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import OffsetOutOfRangeError
 
 from muster_contracts.entitlements import AgencyAccess
 from muster_entitlements_client.access_copy import AccessCopy
@@ -55,7 +55,7 @@ class Follower:
             except (_AnotherLog, OffsetOutOfRangeError) as error:
                 _log.warning("muster snapshot topic read again from its beginning: %s", error)
                 self._forget()
-            except (KafkaError, OSError, TimeoutError) as error:
+            except (RuntimeError, OSError, TimeoutError) as error:  # KafkaError, and what uvloop raises after a reset
                 _log.warning("muster snapshot topic cannot be read: %r", error)
                 self.failure = error
                 await asyncio.sleep(RETRY_SECONDS)

@@ -6,9 +6,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 import uvicorn
+from aiokafka.client import AIOKafkaClient
 
 from muster_contracts.entitlements import SubjectAccess
-from muster_entitlements_client import EntitlementsClient, HttpChecks, NotReady, Stale
+from muster_entitlements_client import EntitlementsClient, HttpChecks, NotReady, Stale, follower
+from muster_entitlements_client.log_ids import LogIds, log_ids
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.lives import DAY
 from tests.integration.entitlements.test_snapshots import following
@@ -35,6 +37,26 @@ async def test_what_the_copy_cannot_answer_is_asked_of_the_service(entitlements:
             with pytest.raises(Stale, match="more than 0 s"):
                 stale.check(subject)
             assert (await stale.check_or_ask(subject, "deep-research")).revision == 2
+
+
+async def test_a_connection_that_uvloop_has_closed_is_no_defect(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the moment after a reset, its transport raises a bare RuntimeError on a write."""
+    await entitlements.enroll(cap=10)
+    broken = ["unable to perform operation on <TCPTransport closed=True>"]
+
+    async def fails_once(client: AIOKafkaClient, topic: str) -> LogIds:
+        found = await log_ids(client, topic)
+        if broken:
+            raise RuntimeError(broken.pop())
+        return found
+
+    monkeypatch.setattr(follower, "log_ids", fails_once)
+    monkeypatch.setattr(follower, "RETRY_SECONDS", 0.01)
+    async with following(entitlements) as client:
+        assert client.failure is None
+    assert not broken
 
 
 @asynccontextmanager
