@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -34,7 +35,10 @@ TIMEOUTS = {"connect": 3.0, "read": 30.0, "write": 10.0, "pool": 30.0}
 
 @dataclass
 class Counted(httpx.AsyncBaseTransport):
-    """A transport that opens a connection for each request, like a new client, and notes failures with their time."""
+    """A transport that opens a connection for each request, like a new client, and notes failures with their time.
+
+    It resolves each name once: the cluster's DNS is not what is tested.
+    """
 
     requests: int = 0
     failures: list[str] = field(default_factory=list)
@@ -43,14 +47,16 @@ class Counted(httpx.AsyncBaseTransport):
     def __post_init__(self) -> None:
         self._started = time.monotonic()
         limits = httpx.Limits(max_connections=50, max_keepalive_connections=0)
+        self._addresses: dict[str, str] = {}
         self._inner = httpx.AsyncHTTPTransport(limits=limits)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self.requests += 1
         request.extensions["timeout"] = TIMEOUTS
+        address = await self._address(request.url.host)
         began = time.monotonic()
         try:
-            response = await self._inner.handle_async_request(request)
+            response = await self._inner.handle_async_request(_sent_to(address, request))
         except httpx.TransportError as error:
             self._note(request, began, f"{type(error).__name__}: {error}")
             raise
@@ -59,12 +65,29 @@ class Counted(httpx.AsyncBaseTransport):
         self.slowest = max(self.slowest, time.monotonic() - began)
         return response
 
+    async def _address(self, host: str) -> str:
+        if host not in self._addresses:
+            found = await asyncio.get_running_loop().getaddrinfo(host, None, family=socket.AF_INET)
+            self._addresses[host] = str(found[0][4][0])
+        return self._addresses[host]
+
     def __str__(self) -> str:
         return f"{self.requests} requests, {len(self.failures)} failed, the slowest {self.slowest:.1f} s"
 
     def _note(self, request: httpx.Request, began: float, what: str) -> None:
         at = began - self._started
         self.failures.append(f"{at:.1f} s: {request.method} {request.url.host.split('.')[0]}: {what}")
+
+
+def _sent_to(address: str, request: httpx.Request) -> httpx.Request:
+    """The same request, to an address; its Host header stays."""
+    return httpx.Request(
+        request.method,
+        request.url.copy_with(host=address),
+        headers=request.headers,
+        stream=request.stream,
+        extensions=request.extensions,
+    )
 
 
 class Traffic:
