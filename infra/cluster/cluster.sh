@@ -86,7 +86,7 @@ up() {
   mkdir -p "$RUN"
   keys
   : >"$RUN/resolv.conf"
-  echo "nameserver $DNS_IP" >"$RUN/cluster-resolv.conf"
+  printf 'nameserver %s\noptions single-request-reopen timeout:1\n' "$DNS_IP" >"$RUN/cluster-resolv.conf"
   image "$PAUSE_IMAGE" pause "$RUN/pause.tar"
   image "$DNS_IMAGE" coredns "$RUN/coredns.tar"
   control_up

@@ -18,7 +18,7 @@ def test_every_target_is_phony() -> None:
 def test_ci_runs_targets_that_exist() -> None:
     run = re.findall(r"^(?:make|suite) ([a-z0-9-]+)$", (ROOT / ".ci" / "run").read_text("utf-8"), re.MULTILINE)
     checks = ["lint", "supply-chain", "contracts-check", "metrics-check"]
-    assert run == [*checks, "test", "e2e", "fuzz", "faults", "faults-pooler", "bench-quick"]
+    assert run == [*checks, "test", "e2e", "fuzz", "faults", "faults-pooler", "bench-quick", "cluster-test-quick"]
     assert set(run) <= set(re.findall(r"^([a-z0-9-]+): venv", MAKEFILE, re.MULTILINE))
 
 

@@ -2,13 +2,18 @@
 
 import asyncio
 import socket
+import ssl
 import struct
+from pathlib import Path
+from typing import cast
 
 import pytest
 import uvloop
 from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.admin import ApiVersionRequest
+
+from muster_local.certificates import Authority
 
 # The answer to the first request of a connection, which asks for the versions that the broker knows: none.
 NO_VERSIONS = struct.pack(">iihi", 10, 1, 0, 0)
@@ -42,3 +47,29 @@ async def _reset_after_the_versions(reader: asyncio.StreamReader, writer: asynci
     await reader.readexactly(len(b"more"))
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
     writer.transport.abort()
+
+
+def test_a_connection_by_tls_ends_at_once_though_the_broker_does_not_read(tmp_path: Path) -> None:
+    uvloop.run(_close_unheard(Authority.load(tmp_path)))
+
+
+async def _close_unheard(authority: Authority) -> None:
+    """The transport's own close waits for the broker's, and a broker reads nothing while it still answers."""
+    certificate = authority.issue("broker")
+    inbound = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    inbound.load_cert_chain(certificate.both)
+    outbound = ssl.create_default_context(cafile=str(authority.certificate))
+    server = await asyncio.start_server(_answer_once, "localhost", 0, ssl=inbound)
+    port = server.sockets[0].getsockname()[1]
+    connection = await create_conn("localhost", port, security_protocol="SSL", ssl_context=outbound)
+    async with asyncio.timeout(5):
+        await connection.close()
+    server.close()
+
+
+async def _answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    (size,) = struct.unpack(">i", await reader.readexactly(4))
+    await reader.readexactly(size)
+    cast("asyncio.Transport", writer.transport).pause_reading()
+    writer.write(NO_VERSIONS)
+    await asyncio.Event().wait()

@@ -81,7 +81,7 @@ class _Connection(AIOKafkaConnection):
         except KafkaError:  # is a RuntimeError, too
             raise
         except RuntimeError as error:
-            self.close(reason=CloseReason.CONNECTION_BROKEN, exc=error)  # type: ignore[no-untyped-call]
+            self.close(reason=CloseReason.CONNECTION_BROKEN, exc=error)
             raise KafkaConnectionError(f"Connection at {self.host}:{self.port} broken: {error}") from error
         return self._noting_login(answer) if isinstance(request, SaslAuthenticateRequest) else answer
 
@@ -90,6 +90,18 @@ class _Connection(AIOKafkaConnection):
         if lifetime_ms := getattr(response, "session_lifetime_ms", 0):
             self._loop.call_later(lifetime_ms / 1000 * LOGIN_SHARE, _end, weakref.ref(self))
         return response
+
+    def close(self, reason: CloseReason | None = None, exc: Exception | None = None) -> Any:
+        """Close at once: nothing that is still sent or received matters to anyone.
+
+        By TLS, uvloop's transport would wait up to 30 seconds for the broker to close, too, and it does not see that
+        behind an answer that nobody reads any longer.
+        """
+        writer = self._writer
+        closed = super().close(reason=reason, exc=exc)  # type: ignore[no-untyped-call]
+        if writer is not None:
+            writer.transport.abort()
+        return closed
 
     def _handle_frame(self, response: bytes) -> None:
         super()._handle_frame(response)  # type: ignore[no-untyped-call]
@@ -102,7 +114,7 @@ class _Connection(AIOKafkaConnection):
 
     def _close_between_requests(self) -> None:
         if self._ends and not self._requests:
-            self.close(reason=CloseReason.IDLE_DROP)  # type: ignore[no-untyped-call]
+            self.close(reason=CloseReason.IDLE_DROP)
 
 
 def _end(connection: "weakref.ref[_Connection]") -> None:
