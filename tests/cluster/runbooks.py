@@ -15,8 +15,7 @@ from tests.cluster.kube import HOME, KUBECONFIG, ROOT, command
 RUNBOOKS = ROOT / "infra" / "runbooks"
 HELM = program_of(ROOT / "build", VERSIONS[-1])
 
-# The fields of a release belong to the program that installed it, by its name: Helm's library, in Python.
-_HELM = 'helm() { (exec -a python "$HELM" "$@"); }'
+_HELM = 'helm() { "$HELM" "$@"; }'
 
 _BLOCK = re.compile(r"^ *```sh kubernetes\n(.*?)^ *```", flags=re.M | re.S)
 

@@ -19,6 +19,9 @@ from muster_entitlements_client.log_ids import LogIds, log_ids
 LOOK_SECONDS = 1.0
 PATIENCE_SECONDS = 10.0
 
+# How long closing is waited for: by TLS, uvloop may take 30 seconds for it.
+CLOSE_SECONDS = 1.0
+
 # The wait after a failure.
 RETRY_SECONDS = 1.0
 
@@ -91,8 +94,8 @@ class Follower:
                 self._on_complete()
                 await self._read_for(consumer, LOOK_SECONDS)
         finally:
-            await consumer.stop()
-            await client.close()
+            closing = [asyncio.create_task(consumer.stop()), asyncio.create_task(client.close())]
+            await asyncio.wait(closing, timeout=CLOSE_SECONDS)
 
     async def _same_log(self, client: AIOKafkaClient) -> LogIds:
         """Raise _AnotherLog if the copy is of another log than the one that is there now."""

@@ -1,11 +1,13 @@
 """The client of the snapshots where it has no copy, or an old one: it asks the service over HTTP."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 import uvicorn
+from aiokafka import AIOKafkaConsumer
 from aiokafka.client import AIOKafkaClient
 
 from muster_contracts.entitlements import SubjectAccess
@@ -42,7 +44,7 @@ async def test_what_the_copy_cannot_answer_is_asked_of_the_service(entitlements:
 async def test_a_connection_that_uvloop_has_closed_is_no_defect(
     entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the moment after a reset, its transport raises a bare RuntimeError on a write."""
+    """In the moment after a reset, its transport raises a bare RuntimeError on a write; and by TLS it closes late."""
     await entitlements.enroll(cap=10)
     broken = ["unable to perform operation on <TCPTransport closed=True>"]
 
@@ -52,9 +54,19 @@ async def test_a_connection_that_uvloop_has_closed_is_no_defect(
             raise RuntimeError(broken.pop())
         return found
 
+    stop: Callable[[AIOKafkaConsumer], Awaitable[None]] = AIOKafkaConsumer.stop
+    stops = itertools.count()
+
+    async def takes_long_once(consumer: AIOKafkaConsumer) -> None:
+        await stop(consumer)
+        if next(stops) == 0:
+            await asyncio.Event().wait()
+
     monkeypatch.setattr(follower, "log_ids", fails_once)
+    monkeypatch.setattr(AIOKafkaConsumer, "stop", takes_long_once)
+    monkeypatch.setattr(follower, "CLOSE_SECONDS", 0.01)
     monkeypatch.setattr(follower, "RETRY_SECONDS", 0.01)
-    async with following(entitlements) as client:
+    async with asyncio.timeout(20), following(entitlements) as client:
         assert client.failure is None
     assert not broken
 
