@@ -53,8 +53,8 @@ node_up() {
     ip route add default via $HOST_IP
     echo 1 >/proc/sys/net/ipv4/ip_forward
     echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables
-    # drop packets to a Service that kube-proxy does not know yet, so that the sender retries
-    iptables -w -t mangle -A FORWARD -d $SERVICES -j DROP"
+    # after kube-proxy's rules: drop packets to a Service that it does not know yet, so that the sender retries
+    iptables -w -A FORWARD -d $SERVICES -j DROP"
 
   cat >"$dir/cni/10-bridge.conflist" <<E
 {"cniVersion": "1.0.0", "name": "pods", "plugins": [

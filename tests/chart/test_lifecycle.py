@@ -165,7 +165,24 @@ def test_an_operators_command_has_the_service_to_itself() -> None:
     assert addresses["MUSTER_NOTIFY_URL"] == "http://muster-notify"
     # Neither sees the other's secrets.
     mounted = [{mount["name"] for mount in each["volumeMounts"]} for each in (service, command)]
-    assert [names & {"secrets", "sidecar-secrets"} for names in mounted] == [{"sidecar-secrets"}, {"secrets"}]
+    assert [names & {"secrets", "billing-secrets"} for names in mounted] == [{"billing-secrets"}, {"secrets"}]
+
+
+def test_an_operators_command_finds_each_of_the_services_that_are_stopped() -> None:
+    operations = {"args": ["muster_operator", "streams"], "service": "billing", "stopped": ["notify", "billing"]}
+    (pod,) = (pod for name, pod in pods(render({"operations": operations})) if "-operation-" in name)
+    ports = {}
+    for sidecar in pod["spec"]["initContainers"]:
+        environment = {each["name"]: each["value"] for each in sidecar["env"]}
+        ports[sidecar["name"]] = environment["MUSTER_HTTP_PORT"]
+        assert sidecar["startupProbe"]["httpGet"]["port"] == int(environment["MUSTER_HTTP_PORT"])
+        (secrets,) = [mount["name"] for mount in sidecar["volumeMounts"] if mount["mountPath"].endswith("/secrets")]
+        assert secrets == f"{sidecar['name']}-secrets"
+    assert ports == {"billing": "8000", "notify": "8001"}
+    (command,) = pod["spec"]["containers"]
+    addresses = {each["name"]: each["value"] for each in command["env"]}
+    found = [addresses[f"MUSTER_{service}_URL"] for service in ("BILLING", "NOTIFY", "ENROLLMENT")]
+    assert found == ["http://127.0.0.1:8000", "http://127.0.0.1:8001", "http://muster-enrollment"]
 
 
 def _deployments(name: str) -> Iterator[Object]:

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from muster_operator.group import group
 from muster_operator.output import Answer, table
-from muster_operator.service import Bearer, no_answer, require_success
+from muster_operator.service import CONNECT_SECONDS, Bearer, no_answer, require_success
 from muster_operator.target import Target, on_target
 from muster_runtime.console import console
 
@@ -65,7 +65,8 @@ async def import_(
     """
     url = target.url(_SERVICE)
     bearer = Bearer(target.credential("entitlements:read", "entitlements:write"))
-    async with httpx.AsyncClient(base_url=url, auth=bearer, timeout=60.0, trust_env=False) as http:
+    timeout = httpx.Timeout(60.0, connect=CONNECT_SECONDS)
+    async with httpx.AsyncClient(base_url=url, auth=bearer, timeout=timeout, trust_env=False) as http:
         with _progress() as progress:
             query = {"dry_run": str(dry_run).lower(), "on_limit": on_limit.value}
             address = await _send(http, progress, file, f"/v1/agencies/{agency}/seat-imports", query)

@@ -14,6 +14,9 @@ from muster_operator.session.tokens import Credential
 # A replay of a hundred thousand records takes minutes, and is safe to resend if it is interrupted.
 _SECONDS = 600.0
 
+# A service that is stopped, or behind a firewall, may refuse no connection.
+CONNECT_SECONDS = 10.0
+
 
 @asynccontextmanager
 async def connect(
@@ -21,7 +24,8 @@ async def connect(
 ) -> AsyncIterator["Service"]:
     """A client for the service at `url` that uses a credential's tokens."""
     bearer = Bearer(credential)
-    async with httpx.AsyncClient(base_url=url, auth=bearer, timeout=seconds, trust_env=False) as http:
+    timeout = httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
+    async with httpx.AsyncClient(base_url=url, auth=bearer, timeout=timeout, trust_env=False) as http:
         yield Service(name, http)
 
 

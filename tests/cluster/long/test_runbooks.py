@@ -31,6 +31,7 @@ async def test_looking_at_a_service_and_restarting_it(kube: Kube, desk: Desk) ->
             await _forwarded_port_answers(line.replace("$SERVICE", "billing").replace("$ROLE", "consumer"))
         else:
             assert await desk.run(line, **chosen)
+            await kube.rolled_out()
     await kube.rolled_out()
 
 

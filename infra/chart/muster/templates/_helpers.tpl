@@ -86,7 +86,7 @@ leastGraceSeconds, partitions (the most of any topic that it reads), and scaled:
 {{- $_ := set $item "scaled" "" -}}
 {{- if and (eq $role "api") $.Values.autoscaling.api.enabled }}{{ $_ := set $item "scaled" "hpa" }}{{ end -}}
 {{- if and (eq $role "consumer") $.Values.autoscaling.consumer.enabled }}{{ $_ := set $item "scaled" "keda" }}{{ end -}}
-{{- if has $service (append $.Values.operations.stopped $.Values.operations.service) -}}
+{{- if has $service (include "muster.stopped" (dict "root" $) | fromJsonArray) -}}
 {{- $_ := set $item "stopped" true -}}
 {{- $_ := set $item "scaled" "" -}}
 {{- end -}}
@@ -102,9 +102,14 @@ leastGraceSeconds, partitions (the most of any topic that it reads), and scaled:
 15
 {{- end }}
 
+{{/* The services that are stopped for an operator's work, in JSON. */}}
+{{- define "muster.stopped" -}}
+{{- append .root.Values.operations.stopped .root.Values.operations.service | compact | uniq | sortAlpha | toJson -}}
+{{- end }}
+
 {{/*
-The settings of a service's containers in JSON, or, without a service, of the operator's. Arguments: service; for the
-operator's, `here`, the service that runs in the same pod.
+The settings of a service's containers in JSON, or, without a service, of the operator's. Arguments: service, and its
+`port` if it is not 8000; for the operator's, `here`, the ports of the services that run in the same pod.
 */}}
 {{- define "muster.settings" -}}
 {{- $values := .root.Values -}}
@@ -125,7 +130,7 @@ operator's, `here`, the service that runs in the same pod.
 {{- if .service -}}
 {{- $_ := set $env "MUSTER_ENVIRONMENT" $values.environment -}}
 {{- $_ := set $env "MUSTER_HTTP_HOST" "0.0.0.0" -}}
-{{- $_ := set $env "MUSTER_HTTP_PORT" "8000" -}}
+{{- $_ := set $env "MUSTER_HTTP_PORT" (.port | default "8000") -}}
 {{- with $values.tracing.endpoint -}}
 {{- $_ := set $env "OTEL_TRACES_EXPORTER" "otlp" -}}
 {{- $_ := set $env "OTEL_EXPORTER_OTLP_ENDPOINT" . -}}
@@ -152,7 +157,9 @@ operator's, `here`, the service that runs in the same pod.
 {{- $_ := set $env "MUSTER_CLIENT_SECRET_FILE" "/etc/muster/secrets/MUSTER_CLIENT_SECRET" -}}
 {{- end -}}
 {{- range $service, $_ := $values.services -}}
-{{- $_ := set $env (printf "MUSTER_%s_URL" (upper $service)) (ternary "http://127.0.0.1:8000" (printf "http://%s-%s" (include "muster.name" $.root) $service) (eq $service ($.here | default ""))) -}}
+{{- $url := printf "http://%s-%s" (include "muster.name" $.root) $service -}}
+{{- with index ($.here | default dict) $service }}{{ $url = printf "http://127.0.0.1:%s" . }}{{ end -}}
+{{- $_ := set $env (printf "MUSTER_%s_URL" (upper $service)) $url -}}
 {{- end -}}
 {{- $env = mergeOverwrite $env ($values.operations.settings | deepCopy) -}}
 {{- end -}}
@@ -171,8 +178,8 @@ operator's, `here`, the service that runs in the same pod.
 {{- end }}
 
 {{/*
-The common fields of every pod, without its containers. Arguments: secrets, a list of {name, items}; `sidecar`, a similar
-list that goes into another volume, so that neither container sees the other's secrets.
+The common fields of every pod, without its containers. Arguments: secrets, a list of {name, items}; `sidecars`, a similar
+list for each service that goes into another volume, so that no container sees the others' secrets.
 */}}
 {{- define "muster.pod" -}}
 {{- $pods := .root.Values.pods -}}
@@ -204,7 +211,9 @@ securityContext:
 volumes:
   - name: tmp
     emptyDir: {sizeLimit: 256Mi}
-  {{- range $volume, $secrets := dict "secrets" .secrets "sidecar-secrets" .sidecar }}
+  {{- $volumes := dict "secrets" .secrets }}
+  {{- range $service, $secrets := .sidecars }}{{ $_ := set $volumes (printf "%s-secrets" $service) $secrets }}{{ end }}
+  {{- range $volume, $secrets := $volumes }}
   {{- if $secrets }}
   - name: {{ $volume }}
     projected:
