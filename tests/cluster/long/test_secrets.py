@@ -13,6 +13,9 @@ from tests.cluster.runbooks import PAGES, Desk
 from tests.cluster.traffic import Traffic
 from tests.support.eventually import eventually
 
+# A migration's pod has ended.
+RUNNING = "app.kubernetes.io/component=billing,muster/role!=migrate"
+
 # Its commands: replace the Secret, and look for what the pods say then.
 REPLACE, LOOK = PAGES["runbooks/rotate-secrets.md"][0].splitlines()
 
@@ -53,7 +56,7 @@ async def test_a_password_of_postgres_is_replaced_without_a_restart(
 
 
 async def _restarts(kube: Kube) -> dict[str, int]:
-    pods = await kube.pods("app.kubernetes.io/component=billing")
+    pods = await kube.pods(RUNNING)
     return {pod["metadata"]["name"]: pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods}
 
 
@@ -71,7 +74,7 @@ async def _data(kube: Kube) -> dict[str, str]:
 
 
 async def _every_pod_says_so(kube: Kube, desk: Desk) -> bool:
-    pods = {pod["metadata"]["name"] for pod in await kube.pods("app.kubernetes.io/component=billing")}
+    pods = {pod["metadata"]["name"] for pod in await kube.pods(RUNNING)}
     replaced = {line.partition("]")[0].split("/")[1] for line in (await desk.run(LOOK, SERVICE="billing")).splitlines()}
     assert replaced == pods, pods - replaced
     return True
