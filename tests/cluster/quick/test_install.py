@@ -4,7 +4,7 @@ from collections import defaultdict
 
 from tests.cluster.conftest import Ready
 from tests.cluster.figures import record
-from tests.cluster.kube import MUSTER, Kube, seconds_to_ready
+from tests.cluster.kube import MUSTER, Kube, is_ready, seconds_to_ready
 from tests.cluster.release import Release
 
 # For a single pod on a machine that does little else; the kubelet probes each second.
@@ -14,6 +14,7 @@ START_SECONDS = 10
 async def test_everything_is_ready_after_the_install(kube: Kube, installed: Ready) -> None:
     await kube.rolled_out()  # a pod may be too busy to answer its probe for a moment
     pods = [pod for pod in await kube.pods() if pod["status"]["phase"] == "Running"]
+    assert all(is_ready(pod) for pod in pods)
     restarts = sum(status["restartCount"] for pod in pods for status in pod["status"]["containerStatuses"])
     assert restarts == 0
     record("install, from nothing to all ready", f"{installed.seconds:.0f} s ({len(pods)} pods)")
