@@ -20,9 +20,8 @@ class UnitOfWork:
 
     `now` is the latest of: the runtime's clock, the last instant of any transaction of these agencies, the times of
     the events that are being applied. `found` are the rows of the statement that took the locks. `causes` are those
-    events, by id.
-    Events are published by the same commit that makes their facts true, in the order in which they
-    were handed in.
+    events, by id. Events are published by the same commit that makes their facts true, in the order in which they were
+    handed in.
     """
 
     connection: Connection
@@ -91,7 +90,7 @@ class UnitOfWork:
         self._states.add(self._run(event_class, agency_id, context), records)
 
     def _context_of(self, causation_id: str | None) -> Context:
-        """What an event is caused by: one of those that are being applied, or what this transaction is for."""
+        """An event's cause: an event that is being applied, or this transaction's own context."""
         cause = self.causes.get(causation_id or "")
         if cause is None:
             return self.context if causation_id is None else replace(self.context, causation_id=causation_id)

@@ -1,6 +1,6 @@
 """Applies records to a service's schema: each event once, in its stream's order; what cannot be applied parks.
 
-A batch goes in one transaction where that is possible. Where it is not, each stream gets one of its own, and a stream
+A batch is applied in one transaction where that is possible. Where it is not, each stream gets its own, and a stream
 that is refused is applied item by item, so that a fault parks or delays one agency's stream of one topic and no other.
 """
 
@@ -76,7 +76,7 @@ class Applier:
     async def _apply_held_last(
         self, streams: Streams, known: Mapping[Partition, int], waits_seconds: float
     ) -> list[StreamBlocked]:
-        """Apply streams, last those of agencies whose locks are known to be held, which are waited for so long."""
+        """Apply streams, last those of agencies whose locks are known to be held: for these it waits `waits_seconds`."""
         free, held = self._locks.part(streams)
         blocked = await self._apply_together(free, known)
         return blocked + await self._apply_each(held, known, time.monotonic() + waits_seconds)

@@ -1,7 +1,7 @@
 """What of the outbox is in flight to Kafka, partition by partition, and which streams wait for a partition.
 
 At any time one batch of a partition is in flight. A partition without a leader holds up the streams that lie in it,
-and no other. One that is late delays the others that its broker leads: the client has one request in flight a broker.
+and no other. One that is late delays the others that its broker leads: the client has one request in flight per broker.
 """
 
 import asyncio
@@ -112,7 +112,7 @@ class Flight:
             raise TimeoutError(f"Kafka has not committed a transaction within {SEND_SECONDS} s") from None
 
     def collect(self, producer: Producer) -> Sequence[Run]:
-        """What has been acknowledged, also of late ones. Its streams wait no longer; those of what has not, do.
+        """What has been acknowledged, also of late ones. Its streams wait no longer; the others still do.
 
         Call it only when the parts in hand are sent, and before `sendable` looks at the next ones, which were read
         meanwhile: those hold nothing of a stream that waited then. Raises the error of a partition that failed.

@@ -1,4 +1,4 @@
-"""Decides what happens to a stream's records: which are applied, in which runs, and from which one on all wait."""
+"""Decides what happens to a stream's records: which are applied, in which runs, and from which record on all wait."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

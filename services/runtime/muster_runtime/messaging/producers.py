@@ -1,7 +1,7 @@
 """Producers to Kafka: idempotent, a partition's batches one after another, and closed for certain.
 
 One with a transactional id is fenced: whoever starts with the same id later takes the right to send away from it.
-A topic of facts needs no fence, since readers skip what they have had. A compacted topic keeps the last record of a
+A topic of facts needs no fence, since readers skip what they have applied. A compacted topic keeps the last record of a
 key, so there a late repetition would undo what came after it.
 """
 

@@ -19,7 +19,7 @@ class Deadline:
     due_at: datetime
 
 
-# What a transaction says last of a deadline counts: an instant, or none.
+# The last change to a deadline in a transaction wins: an instant, or none.
 _SET = """
 scheduled as (
     merge into deadline as d

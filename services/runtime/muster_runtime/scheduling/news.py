@@ -18,7 +18,7 @@ from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.offsets import Partition
 from muster_runtime.messaging.producers import partition_of
 
-# A deadline that is handled so long after its instant was missed by an absence: in service a second is much.
+# A deadline that is handled later than this was missed during an outage: in normal operation, even a second is unusual.
 LATE = timedelta(seconds=5)
 
 # How long Kafka may take to say where the topics end.
