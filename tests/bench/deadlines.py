@@ -21,7 +21,7 @@ from tests.bench.setting import AGENCIES, SEAT_TOPIC, Setting, setting
 KIND = "bench"
 
 # Until the instant, so that all is in place when it comes.
-AHEAD = timedelta(seconds=3)
+AHEAD = timedelta(seconds=10)
 
 
 async def measure(deadlines: int) -> list[Measurement]:

@@ -35,7 +35,7 @@ ROUNDS = 3
 async def measure(commands: int, events: int) -> list[Measurement]:
     """Commands with an event each, then events in runs of 500: in microseconds of this process's CPU an event."""
     measurements = []
-    async with setting() as own, _pipeline(own) as counter:
+    async with setting() as own, _consumer(own) as counter:
         with _collector() as address:
             for name, total, run in (
                 ("commands of one event", commands, 1),
@@ -54,13 +54,10 @@ async def measure(commands: int, events: int) -> list[Measurement]:
 
 
 @asynccontextmanager
-async def _pipeline(own: Setting) -> AsyncIterator[Counter]:
-    """A relay and a consumer that keeps a row an event, both running."""
+async def _consumer(own: Setting) -> AsyncIterator[Counter]:
+    """A consumer that keeps a row an event."""
     await make_table(own)
     counter = Counter()
-    listener = WakeupListener(own.access.worker_dsn, "entitlements", own.database.clock)
-    relay = own.relay(listener.wakeup)
-    duties = [asyncio.create_task(duty) for duty in (listener.run(), relay.run())]
     group = own.topic_prefix + "bench"
     subscriptions = Subscriptions({SeatAssigned: counter.keep}, service="bench", group=group, clock=own.database.clock)
     consumer = Consumer(
@@ -78,15 +75,28 @@ async def _pipeline(own: Setting) -> AsyncIterator[Counter]:
         yield counter
     finally:
         await consumer.stop()
+
+
+@asynccontextmanager
+async def _relay(own: Setting) -> AsyncIterator[None]:
+    listener = WakeupListener(own.access.worker_dsn, "entitlements", own.database.clock)
+    duties = [asyncio.create_task(duty) for duty in (listener.run(), own.relay(listener.wakeup).run())]
+    try:
+        yield
+    finally:
         for duty in duties:
             duty.cancel()
         await asyncio.gather(*duties, return_exceptions=True)
 
 
 async def _cost(own: Setting, counter: Counter, share: float | None, address: str, events: int, run: int) -> float:
-    """Write events in transactions of `run`, and wait until all are applied; includes the export of all spans."""
+    """Write events in transactions of `run`, then publish and apply them, and export all spans.
+
+    The relay starts when all is written: how many events it and the consumer find at once would change the cost more.
+    """
     wanted = counter.seen + events
-    with span() as measured, _traced(share, address):
+    _start_tracing(share, address)
+    with span() as measured:
         for number in range(0, events, run):
             agency = AGENCIES[number // run % len(AGENCIES)]
             with tracing.request(None, {"correlation_id": "cor_0"}) as request:
@@ -94,24 +104,20 @@ async def _cost(own: Setting, counter: Counter, share: float | None, address: st
                     for part in range(number, min(number + run, events)):
                         seat = SeatAssigned(agency_id=agency, seat_id=f"seat_{part:032x}", subject_ref=SUBJECT)
                         uow.publish(seat)
-                    uow.wake()
                 tracing.answered(request, "POST", "/v1/agencies/{agency_id}/seats", 201, agency)
-        while counter.seen < wanted:
-            await asyncio.sleep(0.005)
+        async with _relay(own):
+            while counter.seen < wanted:
+                await asyncio.sleep(0.005)
+        tracing.stop()
     return measured.cpu / events * 1e6
 
 
-@contextmanager
-def _traced(share: float | None, address: str) -> Iterator[None]:
-    """Export spans of that share of traces, until the block ends."""
+def _start_tracing(share: float | None, address: str) -> None:
+    """Export spans of that share of traces."""
     variables = {} if share is None else {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_TRACES_SAMPLER_ARG": str(share)}
     variables |= {"OTEL_EXPORTER_OTLP_ENDPOINT": address, "OTEL_TRACES_SAMPLER": "parentbased_traceidratio"}
     with patch.dict(os.environ, variables):
         tracing.start("bench", "bench")
-        try:
-            yield
-        finally:
-            tracing.stop()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.bootstrap import build
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.workers.usage import BATCH_RECORDS, usage_worker
-from muster_entitlements.workers.usage_polling import POLL_MS
+from muster_entitlements.workers.usage_polling import FETCH_MIN_BYTES, POLL_MS
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.wakeup import Wakeup
@@ -168,6 +168,8 @@ async def _aggregate(own: Setting, events: int) -> Span:
         group_id=f"{own.topic_prefix}limit",
         auto_offset_reset="earliest",
         enable_auto_commit=False,
+        fetch_max_wait_ms=POLL_MS,
+        fetch_min_bytes=FETCH_MIN_BYTES,
     )
     connection = await asyncpg.connect(own.access.admin_dsn, server_settings={"search_path": "entitlements"})
     seen = 0

@@ -24,7 +24,7 @@ from muster_entitlements.domain.usage import Use, read_record
 from muster_entitlements.handlers.usage import Nearest, count_uses, stranger
 from muster_entitlements.repository import pools, usage_intake
 from muster_entitlements.repository.usage_intake import StoredRecord
-from muster_entitlements.workers.usage_polling import POLL_MS, Poller
+from muster_entitlements.workers.usage_polling import FETCH_MIN_BYTES, POLL_MS, Poller
 from muster_runtime.context import Context
 from muster_runtime.database import locks
 from muster_runtime.database.locks import Lock
@@ -172,6 +172,7 @@ class UsageIntake:
             auto_offset_reset="earliest",
             isolation_level="read_committed",  # a producer may use transactions, and abort them
             fetch_max_wait_ms=POLL_MS,
+            fetch_min_bytes=FETCH_MIN_BYTES,
         )
         try:
             await consumer.start()

@@ -19,10 +19,14 @@ from muster_runtime.messaging.client_internals import has_broken_down
 from muster_runtime.observability.telemetry import describe
 from muster_runtime.service import Runtime
 
-POLL_MS = 200
+POLL_MS = 100
 
-# The same for a partition alone.
-ALONE_POLL_MS = 100
+# How much the broker collects, for up to POLL_MS, before it answers: a transaction for every few records would cost more
+# than counting them.
+FETCH_MIN_BYTES = 256 * 1024
+
+# How long one partition is polled alone: the answers to what was asked before, and to this, may each take POLL_MS.
+ALONE_POLL_MS = 5 * POLL_MS
 
 # Until a partition that waits is tried again.
 WAIT_SECONDS = 2.0
