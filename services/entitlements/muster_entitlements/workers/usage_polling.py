@@ -21,8 +21,8 @@ from muster_runtime.service import Runtime
 
 POLL_MS = 100
 
-# How much the broker collects, for up to POLL_MS, before it answers: a transaction for every few records would cost more
-# than counting them.
+# How much the broker collects, for up to POLL_MS, before it answers: a transaction for every few records would cost
+# more than counting them.
 FETCH_MIN_BYTES = 256 * 1024
 
 # How long one partition is polled alone: the answers to what was asked before, and to this, may each take POLL_MS.

@@ -76,7 +76,7 @@ class Applier:
     async def _apply_held_last(
         self, streams: Streams, known: Mapping[Partition, int], waits_seconds: float
     ) -> list[StreamBlocked]:
-        """Apply streams, last those of agencies whose locks are known to be held: for these it waits `waits_seconds`."""
+        """Apply streams, last those of agencies whose locks are known to be held, for which it waits so long."""
         free, held = self._locks.part(streams)
         blocked = await self._apply_together(free, known)
         return blocked + await self._apply_each(held, known, time.monotonic() + waits_seconds)
