@@ -31,6 +31,9 @@ _LOOK_SECONDS = 0.1
 # A killed service is back within seconds and continues.
 _PATIENCE_SECONDS = 60.0
 
+# What a busy service, one whose database is away, or a proxy before it answers.
+_TRY_AGAIN = frozenset({429, 502, 503, 504})
+
 
 class OnLimit(StrEnum):
     """What to do when no seat is left."""
@@ -115,22 +118,30 @@ async def _send(http: httpx.AsyncClient, progress: Progress, file: Path, path: s
 async def _follow(http: httpx.AsyncClient, progress: Progress, path: str) -> dict[str, Any]:
     """Show the progress until the operation ends; return the operation. Raises CommandFailed."""
     task = progress.add_task("Processing", total=1.0, rows="")
+    while True:
+        operation = await _look(http, path)
+        rate = operation["rows_per_second"]
+        rows = f"{operation['rows']:,} rows" + (f", {rate:,.0f}/s" if rate else "")
+        progress.update(task, completed=operation["progress"], rows=rows)
+        if operation["state"] != "running":
+            return operation
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _look(http: httpx.AsyncClient, path: str) -> dict[str, Any]:
+    """The operation as it is now. Raises CommandFailed if the service does not answer for a minute, or refuses."""
     give_up_at = time.monotonic() + _PATIENCE_SECONDS
     while True:
+        late = time.monotonic() > give_up_at
         try:
             reply = await http.get(path)
-        except httpx.HTTPError as error:
-            if time.monotonic() > give_up_at:
-                raise no_answer(_SERVICE, error) from None
-        else:
-            require_success(_SERVICE, reply)
-            give_up_at = time.monotonic() + _PATIENCE_SECONDS
-            operation: dict[str, Any] = reply.json()
-            rate = operation["rows_per_second"]
-            rows = f"{operation['rows']:,} rows" + (f", {rate:,.0f}/s" if rate else "")
-            progress.update(task, completed=operation["progress"], rows=rows)
-            if operation["state"] != "running":
+            if late or reply.status_code not in _TRY_AGAIN:
+                require_success(_SERVICE, reply)
+                operation: dict[str, Any] = reply.json()
                 return operation
+        except httpx.HTTPError as error:
+            if late:
+                raise no_answer(_SERVICE, error) from None
         await asyncio.sleep(_LOOK_SECONDS)
 
 

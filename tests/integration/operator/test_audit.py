@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from muster_billing.bootstrap import build
@@ -128,6 +129,26 @@ async def test_each_way_of_tampering_is_named_with_its_range(trail: Trails) -> N
         since = await trail.service.admin.fetchval("select sealed_at from audit_seal where number = 3")
         assert await trail.found(since=since) == []
         assert await trail.found(agency_id="DOE") == []
+
+
+async def test_a_row_that_is_added_with_an_earlier_date_is_named(trail: Trails) -> None:
+    """A role of the service may add rows, and says when they were recorded."""
+    connection = await asyncpg.connect(trail.service.access.api_dsn, server_settings={"search_path": "billing"})
+    async with connection.transaction():
+        await connection.execute("select * from lock_agencies(array['NASA'], now())")
+        await connection.execute(
+            """
+            insert into audit (recorded_at, agency_id, actor, command, subject, correlation_id)
+            values ($1, 'NASA', 'an.officer', 'RecordPayment', 'inv_forged', 'cor_9')
+            """,
+            START - timedelta(days=200),
+        )
+    await connection.close()
+    await trail.seal()
+    [(what, agency_id, seals, (first, last))] = await trail.found()
+    assert (what, agency_id, seals, first) == (What.BACKDATED, "NASA", (4, 4), last)
+    printed = (await trail.verify()).findings[0].found
+    assert printed == f"row {last} is dated before the row that precedes it"
 
 
 async def test_seals_are_compared_with_the_topic_both_ways(trail: Trails) -> None:

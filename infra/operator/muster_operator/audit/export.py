@@ -5,6 +5,7 @@ It exports every row of those seals, so that an outsider can recompute their has
 
 import csv
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -75,11 +76,13 @@ async def export(
 def _open(file: Path, stack: ExitStack) -> TextIO:
     try:
         # It records people's actions, so only its owner may read it. newline: the CSV writer ends lines itself.
-        opened = stack.enter_context(file.open("x", encoding="utf-8", newline=""))
+        return stack.enter_context(open(file, "x", encoding="utf-8", newline="", opener=_for_owner))
     except OSError as error:
         raise BadInput(f"--out {file}: {error.strerror}") from None
-    file.chmod(0o600)
-    return opened
+
+
+def _for_owner(file: str, flags: int) -> int:
+    return os.open(file, flags, 0o600)
 
 
 async def _sealed(

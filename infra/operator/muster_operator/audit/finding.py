@@ -11,6 +11,7 @@ class What(StrEnum):
     REMOVED = "rows were removed"
     INSERTED = "rows were inserted"
     REORDERED = "rows were reordered"
+    BACKDATED = "rows are backdated"
     SEAL_ALTERED = "a seal in the database was altered"
     SEALS_MISSING = "seals are missing in the database"
     SEALS_LOST = "seals were lost when the database went back"

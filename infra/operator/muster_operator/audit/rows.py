@@ -31,6 +31,7 @@ class TrailRows:
         self._kept = {number: event for (agency_id, number), event in kept.items() if agency_id == agency.agency_id}
         self._tell = tell
         self._next: Row | None = None
+        self._latest: datetime | None = None  # of the rows compared so far
         self._rows: AsyncIterator[Row] | None = None
         self._findings: list[Finding] = []
         self.compared = 0
@@ -117,6 +118,17 @@ class TrailRows:
                 self._find(What.EDITED, f"{len(rows)} rows, whose hash differs", seal)
             else:
                 self._find(What.REORDERED, "a row is dated before the row that precedes it", seal)
+        else:
+            self._check_dates(rows, seal)
+
+    def _check_dates(self, rows: Sequence[Row], seal: Row) -> None:
+        """An agency's instants never go back: an earlier date was written on purpose, before the row was sealed."""
+        for row in rows:
+            if self._latest is not None and row["recorded_at"] < self._latest:
+                found = f"row {row['id']} is dated before the row that precedes it"
+                self._find(What.BACKDATED, found, seal)
+                return
+            self._latest = row["recorded_at"]
 
     def _hash(self, rows: Sequence[Row], seal: Row) -> str:
         return sealed_sha256(

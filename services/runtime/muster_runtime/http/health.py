@@ -45,7 +45,10 @@ HealthCheck = Callable[[], Awaitable[Health]]
 
 
 def health_router(check: HealthCheck, admission: Admission) -> APIRouter:
-    """The two health routes; they need no token and show nothing of an agency."""
+    """The two health routes, which need no token.
+
+    They show of an agency at most its ID, where its stream holds up the process.
+    """
     router = APIRouter(prefix="/health", include_in_schema=False)
     looking: asyncio.Task[Health] | None = None
 

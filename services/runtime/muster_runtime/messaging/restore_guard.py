@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 
 from muster_contracts import MalformedRecord, event_id, read_headers
 from muster_runtime.database.transactions import Database
-from muster_runtime.errors import RetryableError
+from muster_runtime.errors import Conflict, RetryableError
 from muster_runtime.messaging import passing
 from muster_runtime.messaging.client_internals import leaderless
 from muster_runtime.messaging.connection import KafkaConnection
@@ -92,13 +92,16 @@ async def refuse_restored(
 async def published_runs(database: Database, kafka: KafkaConnection, topic_prefix: str) -> list[int]:
     """The ids of the runs in the outbox of which something is on the topics already, which are read as a whole.
 
-    The outbox may hold more events than there is memory for.
+    The outbox may hold more events than there is memory for. Raises Conflict while a partition has no leader.
     """
     waiting = await _spans(database)
     found: set[int] = set()
     if not waiting:
         return []
     async with TopicLog.open(kafka, topic_prefix, {topic for topic, _ in waiting}) as log:
+        if unled := leaderless(log.consumer):
+            names = ", ".join(sorted(f"{each.topic}[{each.partition}]" for each in unled))
+            raise Conflict(f"no leader serves {names}, so what is published cannot be read; try again when Kafka has one")
         compared: list[PublishedEvent] = []
         async for records in log.batches():
             for record in _events_of(records, topic_prefix):

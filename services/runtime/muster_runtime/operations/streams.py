@@ -105,7 +105,7 @@ def streams_router(service: str, subscriptions: Subscriptions, database: Databas
 
         return await commands.execute(agency_id, handler)
 
-    @router.post("/epoch", response_model=epochs.RaisedEpoch)
+    @router.post("/epoch", response_model=epochs.RaisedEpoch, responses=problem_responses(Conflict))
     async def raise_epoch(commands: CommandsDep, runtime: RuntimeDep, body: EpochRequest) -> Response:
         """Do this after a restore, before the service publishes again, so that no position is assigned twice."""
         settings = runtime.settings

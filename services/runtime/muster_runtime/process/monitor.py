@@ -1,6 +1,7 @@
 """The state of a process: its readiness, its metrics, and what the sandbox's clock needs."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -141,7 +142,8 @@ class Monitor:
         if self._relay is not None and self._relay.held is not None:
             reasons.append(f"the relay cannot publish: {self._relay.held}")
         if self._scheduler is not None:
-            warnings += [f"deadlines of {agency} wait: {why}" for agency, why in self._scheduler.waiting.items()]
+            held = Counter(self._scheduler.waiting.values())
+            warnings += [f"deadlines wait: {why} (agencies: {count})" for why, count in held.items()]
         warnings += [*self._runtime.settings.warnings, *self._runtime.kafka.warnings]
         if issuer := await self._keys.reason():
             (warnings if self._keys.at_hand else reasons).append(issuer)

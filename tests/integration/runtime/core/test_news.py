@@ -106,7 +106,7 @@ async def test_a_parked_stream_holds_back_its_own_agency_alone(
     await probe.producer.put_raw(TOPIC, key=b"NASA", value=b"junk", headers=[])
     service = await back(run_service, probe, Role.SCHEDULER, Role.RELAY, Role.CONSUMER)
     await eventually(lambda: is_(revoked(probe), ["DOE"]))
-    expected = f"deadlines of NASA wait: its stream of {TOPIC} is parked"
+    expected = f"deadlines wait: its stream of {TOPIC} is parked (agencies: 1)"
     await eventually(lambda: is_(warnings(service), [expected]))
     assert await left(probe) == ["NASA"]
     shown = (await service.client.get(f"/v1/parked/{TOPIC}/NASA")).json()["first_records"]

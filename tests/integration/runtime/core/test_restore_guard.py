@@ -7,9 +7,12 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from muster_contracts import event_id
 from muster_contracts.entitlements import SeatAssigned
 from muster_local.servers import kafka_at
+from muster_runtime.messaging import restore_guard
 from muster_runtime.messaging.relay import Relay
 from muster_runtime.messaging.restore_guard import published_runs
 from tests.integration.runtime.core.conftest import ProbeStarter
@@ -48,6 +51,18 @@ async def test_a_database_that_has_lost_commits_publishes_nothing_until_its_epoc
 
 async def raise_epoch(probe: RunningService) -> None:
     (await probe.client.post("/v1/epoch", json={"reason": "restored from a backup"})).raise_for_status()
+
+
+async def test_an_epoch_is_not_raised_while_a_topic_cannot_be_read(
+    idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its request would wait for a leader, however long that takes."""
+    await write(idle_probe, "NASA", "one")
+    with monkeypatch.context() as patch:
+        patch.setattr(restore_guard, "leaderless", lambda consumer: list(consumer.assignment())[:1])
+        reply = await idle_probe.client.post("/v1/epoch", json={"reason": "restored from a backup"})
+    assert (reply.status_code, "no leader serves" in reply.json()["detail"]) == (409, True), reply.text
+    await raise_epoch(idle_probe)
 
 
 async def test_what_a_database_gives_out_a_second_time_is_published_in_the_new_epoch_alone(

@@ -1,0 +1,59 @@
+"""`muster seats`: it follows an operation past what a busy service answers."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+
+from muster_operator import seats
+from muster_operator.failures import CommandFailed
+
+PATH = "/v1/agencies/NASA/operations/bat_1"
+
+
+@pytest.fixture
+def answers() -> Iterator[tuple[str, list[int]]]:
+    """A server, and the statuses that it answers in turn; 200 for ever after."""
+    statuses: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status = statuses.pop(0) if statuses else 200
+            body = json.dumps({"title": "Unavailable", "detail": "Postgres is away", "state": "completed"}).encode()
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_arguments: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    serving = threading.Thread(target=server.serve_forever, daemon=True)
+    serving.start()
+    yield f"http://127.0.0.1:{server.server_port}", statuses
+    server.shutdown()
+    server.server_close()
+    serving.join()
+
+
+async def test_an_operation_is_followed_past_a_failover(answers: tuple[str, list[int]]) -> None:
+    url, statuses = answers
+    statuses += [503, 429, 502, 504]
+    async with httpx.AsyncClient(base_url=url) as http:
+        assert (await seats._look(http, PATH))["state"] == "completed"
+    assert not statuses
+
+
+@pytest.mark.parametrize(("status", "patience"), [(403, 60.0), (503, -1.0)])
+async def test_a_refusal_ends_the_command_and_so_does_a_service_that_stays_away(
+    answers: tuple[str, list[int]], monkeypatch: pytest.MonkeyPatch, status: int, patience: float
+) -> None:
+    url, statuses = answers
+    statuses += [status]
+    monkeypatch.setattr(seats, "_PATIENCE_SECONDS", patience)
+    async with httpx.AsyncClient(base_url=url) as http:
+        with pytest.raises(CommandFailed, match="Postgres is away"):
+            await seats._look(http, PATH)
