@@ -101,7 +101,7 @@ async def published_runs(database: Database, kafka: KafkaConnection, topic_prefi
     async with TopicLog.open(kafka, topic_prefix, {topic for topic, _ in waiting}) as log:
         if unled := leaderless(log.consumer):
             names = ", ".join(sorted(f"{each.topic}[{each.partition}]" for each in unled))
-            raise Conflict(f"no leader serves {names}, so what is published cannot be read; try again when Kafka has one")
+            raise Conflict(f"no leader serves {names}, so what is published cannot be read; try again later")
         compared: list[PublishedEvent] = []
         async for records in log.batches():
             for record in _events_of(records, topic_prefix):
