@@ -1,7 +1,8 @@
 """Tokens of every usual signature are let in; whatever was changed, and whatever is nonsense, is refused."""
 
 import base64
-from collections.abc import Callable
+import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
 
 from muster_runtime.http.identity import Unauthenticated
 from muster_runtime.http.issuer import Issuer
+from muster_runtime.http.tokens import TokenVerifier
 from tests.support.tokens import AUDIENCE, ISSUER, claims, encoded, verifier_of
 
 
@@ -31,6 +33,26 @@ async def test_every_usual_signature_is_understood(make_key: Callable[[], tuple[
     verifier = verifier_of(KeySet([key]).as_dict(private=False), tmp_path)
     token = jwt.encode({"alg": algorithm, "kid": key.kid}, claims(), key, algorithms=[algorithm])
     assert (await verifier.verify(f"Bearer {token}")).actor == "ada"
+
+
+async def refused(verifier: TokenVerifier, header: str) -> bool:
+    try:
+        await verifier.verify(header)
+    except Unauthenticated:
+        return True
+    return False
+
+
+async def test_a_token_that_was_let_in_is_refused_once_its_key_is_withdrawn(
+    tmp_path: Path, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    """Its signature is verified once, for the keys that were at hand."""
+    ours, others = (Issuer.load(tmp_path / name, issuer=ISSUER, audience=AUDIENCE) for name in ("ours", "others"))
+    verifier = verifier_of(ours.jwks(), tmp_path)
+    header = f"Bearer {ours.token(['sample:read'], agency='NASA')}"
+    assert [(await verifier.verify(header)).agencies for _ in range(2)] == [{"NASA"}] * 2
+    (tmp_path / "jwks.json").write_text(json.dumps(others.jwks()))
+    await eventually(lambda: refused(verifier, header))
 
 
 @given(place=st.integers(0, 1000), letter=st.characters(exclude_categories=["Cs"]))

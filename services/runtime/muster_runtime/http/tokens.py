@@ -7,8 +7,9 @@ claim `scope`), RFC 9068 (access tokens as JWTs).
 import json
 import re
 from base64 import urlsafe_b64decode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import lru_cache, partial
 from typing import Any
 
 from joserfc import jws
@@ -37,6 +38,9 @@ MAX_SUBJECT_LENGTH = 255
 # A department and its bureaus.
 MAX_AGENCIES = 50
 
+# Tokens whose signature is not verified again, until other keys are read: it costs more than all else about a token.
+MOST_VERIFIED = 1_000
+
 BREAK_GLASS_LIFETIME = timedelta(hours=1)
 
 REASON_HEADER = "Muster-Reason"
@@ -63,6 +67,8 @@ class TokenVerifier:
         self._audience = audience
         self._clock = clock
         self._roles = roles
+        self._verified_by: KeySet | None = None
+        self._verified_claims: Callable[[str], Mapping[str, Any]]
 
     async def verify(self, authorization: str | None, reason: str | None = None) -> Identity:
         """The identity behind an Authorization header; `reason` is the header Muster-Reason.
@@ -76,11 +82,17 @@ class TokenVerifier:
             raise Unauthenticated(f"the bearer token is longer than {MAX_TOKEN_LENGTH} characters")
         try:
             header = _header(token)
-            claims = _claims(token, await self._keys.holding(header.get("kid")))
+            claims = self._claims(token, await self._keys.holding(header.get("kid")))
             self._check(header, claims)
         except (JoseError, ValueError, TypeError, AttributeError) as error:
             raise Unauthenticated("the bearer token is invalid") from error
         return self._identity(claims, reason)
+
+    def _claims(self, token: str, keys: KeySet) -> Mapping[str, Any]:
+        if keys is not self._verified_by:
+            self._verified_claims = lru_cache(MOST_VERIFIED)(partial(_claims, keys=keys))
+            self._verified_by = keys
+        return self._verified_claims(token)
 
     def _check(self, header: Mapping[str, Any], claims: Mapping[str, Any]) -> None:
         JWTClaimsRegistry(
