@@ -201,7 +201,7 @@ class FeatureUnknown(NotFound):
     title = "Feature not found"
 
     def __init__(self, feature: str, nearest: Sequence[str] = ()) -> None:
-        hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
+        hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
         super().__init__(f"feature: the catalog has no feature {feature[:60]!r}{hint}", nearest=list(nearest))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 # By pydantic's type of the error; the names in braces are of its context.
 _RULES = {
     "missing": "is required",
-    "extra_forbidden": "is not a field of this object",
+    "extra_forbidden": "must be left out: there is no such field",
     "none_required": "must be null",
     "string_type": "must be text",
     "string_unicode": "must be text in UTF-8",

@@ -109,5 +109,5 @@ def test_an_unknown_feature_is_refused_with_the_nearest_names() -> None:
 def test_the_nearest_are_looked_for_only_so_often() -> None:
     nearest, catalog = Nearest(), packaged_catalog()
     found = [nearest.refuse(f"deep-research-{number}", catalog).detail for number in range(MOST_NEAREST + 1)]
-    assert ["the nearest are deep-research" in each for each in found] == [True] * MOST_NEAREST + [False]
+    assert ["did you mean deep-research" in each for each in found] == [True] * MOST_NEAREST + [False]
     assert nearest.refuse("deep-research-0", catalog).detail == found[0]

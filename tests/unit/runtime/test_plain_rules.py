@@ -31,7 +31,7 @@ def _even(number: int) -> int:
     ("annotation", "value", "rule"),
     [
         (Paint, {}, "is required"),
-        (Paint, {"color": "red", "shade": 1}, "is not a field of this object"),
+        (Paint, {"color": "red", "shade": 1}, "must be left out: there is no such field"),
         (Paint, {"color": "green"}, "must be 'red' or 'blue'"),
         (Paint, [], "must be an object"),
         (Literal["csv"], "xml", "must be 'csv'"),

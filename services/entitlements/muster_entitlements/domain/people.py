@@ -18,6 +18,8 @@ _LOCAL_PART = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+(\.[\w!#$%&'*+/=?^`{|}~-]+)*")
 _DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+(gov|mil)")
 _SUBJECT_REF = re.compile(r"sub_[0-9a-f]{32}")
 
+_SUBJECT_RULE = "must be an address in a .gov or .mil domain, or a subject reference: sub_ and 32 hexadecimal digits"
+
 
 @dataclass(frozen=True, slots=True)
 class Person:
@@ -51,7 +53,11 @@ class Directory:
         """The reference of a subject that is a reference or an address. Raises InvalidInput."""
         if _SUBJECT_REF.fullmatch(subject.strip()):
             return subject.strip()
-        return self.reference(agency_id, normalize_email(subject))
+        try:
+            address = normalize_email(subject)
+        except InvalidInput:
+            raise InvalidInput("subject", subject, _SUBJECT_RULE) from None
+        return self.reference(agency_id, address)
 
     def reference(self, agency_id: str, address: str) -> str:
         """The reference of a normalized address."""

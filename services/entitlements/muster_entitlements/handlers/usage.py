@@ -43,7 +43,7 @@ class Nearest:
         """The refusal of a feature, which names the nearest ones if it is one of the first that are unknown."""
         if feature not in self._found and len(self._found) < MOST_NEAREST:
             nearest = catalog.nearest(feature)
-            self._found[feature] = f"; the nearest are {', '.join(nearest)}" if nearest else ""
+            self._found[feature] = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
         return InvalidInput("data.feature", feature, f"must be a feature of the catalog{self._found.get(feature, '')}")
 
 

@@ -113,7 +113,7 @@ async def require_known(
         if feature is None or feature in catalog.features:
             continue
         nearest = catalog.nearest(feature)
-        hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
+        hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
         raise InvalidInput(f"pairs.{place}.feature", feature, f"must be a feature of the catalog{hint}")
 
 

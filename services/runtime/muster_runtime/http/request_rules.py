@@ -64,8 +64,8 @@ def _refuse_unknown_or_repeated(request: Request, route: Any) -> None:
     seen = set()
     for name, value in request.query_params.multi_items():
         if name not in known:
-            knows = f"those of this route are {', '.join(known)}" if known else "this route has none"
-            raise InvalidInput(name[:100], value[:100], f"unknown query parameter; {knows}")
+            knows = f"the route's parameters are {', '.join(known)}" if known else "the route has no parameters"
+            raise InvalidInput(name[:100], value[:100], f"must be left out: {knows}")
         if name in seen:
             raise InvalidInput(name, value[:100], "must be given only once")
         seen.add(name)

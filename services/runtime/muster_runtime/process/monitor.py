@@ -113,7 +113,10 @@ class Monitor:
                     AUDIT_UNSEALED_SECONDS.labels(service).set(
                         self._seconds_since(min(unsealed.values(), default=None))
                     )
-                    PARKED_DEADLINES.labels(service).set(len(await parked_deadlines(connection)))
+                    deadlines = len(await parked_deadlines(connection))
+                    PARKED_DEADLINES.labels(service).set(deadlines)
+                    if deadlines:
+                        warnings.append(f"parked deadlines: {deadlines} (muster deadlines list --service {service})")
                     if self._runtime.service.warnings is not None:
                         warnings += await self._runtime.service.warnings(connection)
             if not pending and await self._disk_is_full():
@@ -124,7 +127,10 @@ class Monitor:
         for database in {*self._databases.values()}:
             if (refusal := database.address.refusal) and refusal not in reasons:
                 living = database.pool.get_size()
-                (warnings if living else reasons).append(f"{refusal}; {living} sessions of it continue")
+                if living:
+                    warnings.append(f"{refusal}; {living} sessions of it continue")
+                else:
+                    reasons.append(refusal)
         if standby_gone:
             reasons.append(STANDBY_GONE)
         for database in self._databases.values():
