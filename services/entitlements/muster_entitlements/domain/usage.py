@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -36,6 +36,9 @@ _STRUCTURED = "application/cloudevents+json"
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _SUBJECT_REF = re.compile(r"sub_[0-9a-f]{32}")
 
+# An event: the agency, the hash of its source and ID, and its day (UTC). It counts once.
+Identity = tuple[str, bytes, date]
+
 
 class Use(NamedTuple):
     """That a person used a feature so often, at an instant.
@@ -52,6 +55,11 @@ class Use(NamedTuple):
     event: bytes
     content: int
     name: str
+
+    @property
+    def identity(self) -> Identity:
+        """By what the event counts once: the same source and ID on another day is another event."""
+        return self.agency_id, self.event, self.at.date()
 
 
 def read_use(event: object) -> Use:

@@ -13,7 +13,7 @@ from muster_entitlements.domain.catalog import MOST_EXACT, Catalog, Quota
 from muster_entitlements.domain.meters import Meter, Terms
 from muster_entitlements.domain.quotas import WHOLE_AGENCY, Charge, Sum, least_told
 from muster_entitlements.domain.seats import SeatState
-from muster_entitlements.domain.usage import OLDEST, Use, check_open, check_time, read_use
+from muster_entitlements.domain.usage import OLDEST, Identity, Use, check_open, check_time, read_use
 from muster_entitlements.handlers.adoption import count_days
 from muster_entitlements.handlers.quotas import charge_quotas
 from muster_entitlements.handlers.seats import activate, record_change
@@ -139,8 +139,8 @@ def _meter(
 
 async def _new(uow: UnitOfWork, metered: Sequence[_Metered], tally: Tally) -> list[_Metered]:
     """Those that were not counted before. Another event under an ID that was counted is refused."""
-    first: dict[tuple[str, bytes], _Metered] = {}
-    again = [each for each in metered if first.setdefault((each.use.agency_id, each.use.event), each) is not each]
+    first: dict[Identity, _Metered] = {}
+    again = [each for each in metered if first.setdefault(each.use.identity, each) is not each]
     if not first:
         return []
     added = await usage.add_seen(uow.connection, [each.use for each in first.values()])
@@ -149,7 +149,7 @@ async def _new(uow: UnitOfWork, metered: Sequence[_Metered], tally: Tally) -> li
     if again:
         contents = await usage.find_contents(uow.connection, [each.use for each in again])
         for each in again:
-            if contents.get((each.use.agency_id, each.use.event), each.use.content) == each.use.content:
+            if contents.get(each.use.identity, each.use.content) == each.use.content:
                 tally.repeated += 1
             else:
                 tally.refused[each.place] = InvalidInput(

@@ -6,7 +6,7 @@ from datetime import date, datetime
 
 from muster_entitlements.domain.catalog import Catalog, packaged_catalog
 from muster_entitlements.domain.quotas import WHOLE_AGENCY, Limit, QuotaGrant, Sum, Used, whose
-from muster_entitlements.domain.usage import EVENT_BYTES, Use
+from muster_entitlements.domain.usage import EVENT_BYTES, Identity, Use
 from muster_entitlements.repository import catalogs, quota_grants
 from muster_runtime.database.array_literals import array
 from muster_runtime.database.connections import Connection
@@ -43,8 +43,8 @@ async def find_versions(
     return versions
 
 
-async def add_seen(connection: Connection, uses: Sequence[Use]) -> set[tuple[str, bytes]]:
-    """Add events that are counted; returns those that were not there before, by agency and event.
+async def add_seen(connection: Connection, uses: Sequence[Use]) -> set[Identity]:
+    """Add events that are counted; returns those that were not there before.
 
     The driver reads one value of many events in less time than a row of each.
     """
@@ -56,10 +56,10 @@ async def add_seen(connection: Connection, uses: Sequence[Use]) -> set[tuple[str
             from unnest($1::text::text[], $2::text::date[], $3::text::text[], $4::text::bigint[])
                 as u (agency_id, day, event, content)
             on conflict (agency_id, event, day) do nothing
-            returning agency_id, event
+            returning agency_id, event, day
         )
 
-        select agency_id, string_agg(event, '') as events from added group by agency_id
+        select agency_id, string_agg(event, '') as events, day from added group by agency_id, day
         """,
         array(use.agency_id for use in uses),
         array(use.at.date() for use in uses),
@@ -67,17 +67,17 @@ async def add_seen(connection: Connection, uses: Sequence[Use]) -> set[tuple[str
         array(use.content for use in uses),
     )
     return {
-        (agency_id, events[start : start + EVENT_BYTES])
-        for agency_id, events in rows
+        (agency_id, events[start : start + EVENT_BYTES], day)
+        for agency_id, events, day in rows
         for start in range(0, len(events), EVENT_BYTES)
     }
 
 
-async def find_contents(connection: Connection, uses: Sequence[Use]) -> dict[tuple[str, bytes], int]:
-    """What was counted under the IDs of these events, by agency and event."""
+async def find_contents(connection: Connection, uses: Sequence[Use]) -> dict[Identity, int]:
+    """What was counted under the IDs of these events on their days."""
     rows = await connection.fetch(
         """
-        select agency_id, event, content
+        select agency_id, event, day, content
         from usage_seen
         where (agency_id, event, day) in (select * from unnest($1::text[], $2::bytea[], $3::date[]))
         """,
@@ -85,7 +85,7 @@ async def find_contents(connection: Connection, uses: Sequence[Use]) -> dict[tup
         [use.event for use in uses],
         [use.at.date() for use in uses],
     )
-    return {(row["agency_id"], row["event"]): row["content"] for row in rows}
+    return {(row["agency_id"], row["event"], row["day"]): row["content"] for row in rows}
 
 
 async def add_to_sums(connection: Connection, uses: Sequence[Sum], least: int) -> list[Sum]:
