@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster_contracts.entitlements import AccessMode
-from muster_entitlements.domain.catalog import Catalog, Feature
+from muster_entitlements.domain.catalog import Catalog, Feature, Quota
+from muster_entitlements.domain.meters import Meter
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.rollouts import Change, adopt, effects, next_term_effects
 from muster_entitlements.domain.windows import End, Start, Window, correct_start, end_early, extend
@@ -127,6 +128,30 @@ def test_what_becomes_of_a_window(
         quota,
     )
     assert [name for name in ("opens", "extends", "alters") if getattr(change, name)] == told.split()
+
+
+@pytest.mark.parametrize(
+    "second",
+    [{"mode": "none", "mode_after": "none"}, {"mode": "none", "mode_after": "unlimited"}, {"mode": "none", "value": 5}],
+)
+@pytest.mark.parametrize(("trial_days", "day"), [(None, 10), (60, 10), (60, 65)])
+def test_access_within_a_quota_is_kept_with_the_quota(second: dict[str, Any], trial_days: int | None, day: int) -> None:
+    lasts = {"trial_days": trial_days, "grace_days": 10 if trial_days else None}
+
+    def metered(limit: int) -> Feature:
+        stated = {"mode": "quota", "mode_after": "none", "quota": {"limit": limit}}
+        return Feature.model_validate({"key": "a", "name": "a", **lasts, **stated})
+
+    versions = {1: catalog(1, metered(3)), 2: catalog(2, feature("a", **lasts, **second))}
+    versions[3] = catalog(3, metered(4))
+    windows, now = opened(versions[1]), START + day * DAY
+    for number, limit in ((2, 3), (3, 4), (2, 4)):
+        windows = after(windows, list(adopt(POOL, versions[number], windows, {}, now)))
+        followed = versions[windows["a"].catalog_number].features["a"]
+        assert windows["a"].access(now) is AccessMode.QUOTA
+        assert Meter(POOL.zone, windows, {}).at(followed, now).quota == Quota(limit=limit)
+    opens = catalog(4, feature("a", **lasts))
+    assert after(windows, list(adopt(POOL, opens, windows, {}, START + DAY)))["a"].catalog_number == 4
 
 
 def test_the_trial_of_a_seat_is_never_shorter_with_its_grace() -> None:

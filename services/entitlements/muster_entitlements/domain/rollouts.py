@@ -67,6 +67,8 @@ def adopt(
             opens_at = window.starts_at if window.anchor is Anchor.AGENCY else None  # a decision may have moved it
             fresh = Window.open(new_id("win", now), feature, pool, catalog.number, spent, opens_at)
         after = fresh if window is None else _adopted(window, fresh, pool, now)
+        if window is not None and after.mode is AccessMode.QUOTA and feature.stated_quota is None:
+            after = replace(after, catalog_number=window.catalog_number)  # whose quota it keeps with the access
         if after != windows.get(feature.key):
             yield Change(windows.get(feature.key), after)
     for key, window in windows.items():
