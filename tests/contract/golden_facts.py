@@ -97,7 +97,7 @@ def uses_of(pool: Pool) -> tuple[PublishedUse, ...]:
     return (
         use(own, "advanced-voice-mode", 9, 6, LATER - timedelta(days=2)),
         use(own, "deep-research", 13, 13, TRIAL_END + timedelta(days=27)),
-        use("", "shared", 32, 30, LATER),
+        use("", "shared", 33, 31, LATER),
         use(own, "shared", 3, 3, LATER),  # when its quota was each person's
         use("", "soft", 6, 5, LATER),
     )

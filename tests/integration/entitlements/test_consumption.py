@@ -102,3 +102,24 @@ async def test_soft_and_report_only_quotas_count_on_and_say_so(
     for amount in (0, -1, 1.5, True, "1"):
         status, body = await consume(entitlements, 1, amount)  # type: ignore[arg-type]
         assert (status, body["errors"][0]["field"]) == (422, "amount")
+
+
+async def test_a_higher_limit_leaves_what_is_not_used_yet(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of what a pilot used above a lower limit, which was not enforced; copies learn the same."""
+    await entitlements.enroll(cap=2)
+    await entitlements.assign(1)
+    entitlements.service.clock.move(LATER)
+    limited(monkeypatch, limit=10, report_only=True)
+    assert (await consume(entitlements, 1, 18))[0] == 200
+    limited(monkeypatch, limit=20)
+    answer = await entitlements.check(1)
+    assert (answer["verdict"], answer["used"], answer["remaining"]) == ("allowed", 18, 2)
+    status, body = await consume(entitlements, 1, 3)
+    assert (status, body["remaining"]) == (409, 2)
+    status, body = await consume(entitlements, 1)
+    assert (status, body["remaining"]) == (200, (await entitlements.check(1))["remaining"]) == (200, 1)
+    assert (await consume(entitlements, 1))[0] == 200
+    charged = "select used, charged, quota from quota_use where subject_ref <> ''"
+    assert tuple(await entitlements.service.admin.fetchrow(charged)) == (20, 20, 20)  # type: ignore[arg-type]

@@ -165,6 +165,17 @@ def test_the_quota_pays_first_then_grants_by_priority_and_expiry() -> None:
     assert available(Quota(limit=10), total(used=8), [*grants, over], AT) == 22
 
 
+def test_what_lay_above_an_earlier_limit_counts_against_a_higher_one() -> None:
+    reported, raised = Charge(Quota(limit=10), total(), 15, AT).paid_by([]), Quota(limit=20)
+    at_once = Charge(raised, total(), 15, AT).paid_by([])
+    assert (reported.excess, at_once.excess) == (5, 0)
+    for count in (reported, at_once):
+        assert available(raised, count.total, [], AT) == 5
+        assert Charge(raised, count.total, 6, AT).paid_by([]).excess == 1
+    paid = Charge(Quota(limit=10), total(), 15, AT).paid_by([grant(1, 5)])
+    assert available(raised, paid.total, [], AT) == 10
+
+
 def test_thresholds_and_excess_are_told_once() -> None:
     quota, sum_ = Quota(limit=10), total()
     told: list[object] = []

@@ -68,15 +68,15 @@ class Sum(NamedTuple):
 
     @property
     def charged(self) -> int:
-        """The uses for which the quota pays."""
-        return self.used - self.granted - self.excess
+        """The uses that count against the quota, whatever its limit was then: those that no grant pays for."""
+        return self.used - self.granted
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedUse:
     """How much a subject had used of a quota when its last threshold was published; columns as in the table.
 
-    The quota paid for the uses that are `charged`.
+    Those of the uses are `charged` that no grant pays for.
     """
 
     agency_id: str
@@ -133,7 +133,7 @@ class Charge:
         What neither pays for is excess.
         """
         quota, total = self.quota, self.total
-        above = rest = max(0, self.amount - _free(quota, total))
+        above = rest = max(0, self.amount - free(quota, total))
         spent = []
         for grant in sorted(grants, key=_order):
             part = min(rest, grant.left) if grant.is_active(self.at) else 0
@@ -146,7 +146,7 @@ class Charge:
         exceeded = rest > 0 and total.told < EXCEEDED
         told = EXCEEDED if exceeded else max([total.told, *crossed])
         after = total._replace(used=used, granted=granted, excess=total.excess + rest, told=told)
-        used_up = _free(quota, total) > 0 and not _free(quota, after)
+        used_up = free(quota, total) > 0 and not free(quota, after)
         return Count(after, spent, crossed if quota.limit else [], exceeded, above, rest, used_up)
 
 
@@ -199,7 +199,7 @@ class Used:
     def of(cls, total: Sum, limit: Limit, grants: Sequence[QuotaGrant], now: datetime) -> "Used":
         """From the sum that the quota limits, and the grants that pay for its uses."""
         changes_at = None
-        if not _free(limit.quota, total):
+        if not free(limit.quota, total):
             instants = [instant for each in grants if each.left for instant in (each.starts_at, each.ends_at)]
             changes_at = min((each for each in instants if each is not None and each > now), default=None)
         left = available(limit.quota, total, grants, now)
@@ -217,13 +217,14 @@ def whose(quota: Quota, subject_ref: str) -> str:
     return subject_ref if quota.per is QuotaScope.SEAT else WHOLE_AGENCY
 
 
+def free(quota: Quota, total: Sum) -> int:
+    """Uses that are left of the period's quota, without grants."""
+    return max(0, quota.limit - total.charged)
+
+
 def available(quota: Quota, total: Sum, grants: Sequence[QuotaGrant], at: datetime) -> int:
     """Uses that are left: of the period's quota, and of the grants."""
-    return _free(quota, total) + sum(grant.left for grant in grants if grant.is_active(at))
-
-
-def _free(quota: Quota, total: Sum) -> int:
-    return max(0, quota.limit - total.charged)
+    return free(quota, total) + sum(grant.left for grant in grants if grant.is_active(at))
 
 
 def _order(grant: QuotaGrant) -> tuple[int, datetime, str]:

@@ -8,7 +8,7 @@ from muster_entitlements.domain.catalog import Quota
 from muster_entitlements.domain.checks import Verdict, check
 from muster_entitlements.domain.days import zone_of
 from muster_entitlements.domain.meters import Meter
-from muster_entitlements.domain.quotas import WHOLE_AGENCY, Charge, Count, Sum, whose
+from muster_entitlements.domain.quotas import WHOLE_AGENCY, Charge, Count, Sum, free, whose
 from muster_entitlements.errors import QuotaUsedUp, UseRefused
 from muster_entitlements.handlers.adoption import count_days
 from muster_entitlements.handlers.quotas import save_counts
@@ -96,7 +96,7 @@ def _with_quota(reply: ConsumptionReply, quota: Quota, count: Count) -> Consumpt
     return reply.model_copy(
         update={
             "limit": quota.limit,
-            "remaining": max(0, quota.limit - (count.total.used - count.total.granted)),
+            "remaining": free(quota, count.total),
             "would_refuse": quota.report_only and count.excess > 0,
         }
     )

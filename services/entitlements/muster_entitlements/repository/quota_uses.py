@@ -20,7 +20,7 @@ async def list_untold(
     rows = await connection.fetch(
         """
         with counted as not materialized (
-            select agency_id, subject_ref, feature, used, used - granted - excess as charged
+            select agency_id, subject_ref, feature, used, used - granted as charged
             from usage_sum
             where agency_id = $1 and feature = $2 and starts_at = $3
         )
