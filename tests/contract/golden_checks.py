@@ -93,7 +93,7 @@ class Case:
         uses = [
             use
             for use in uses_of(self.pool)
-            if (use.subject_ref, use.feature) == (counted, self.feature) and self.now < use.ends_at
+            if (use.subject_ref, use.feature) == (counted, self.feature) and use.starts_at <= self.now < use.ends_at
         ]
         [use] = uses or [PublishedUse(self.pool.agency_id, counted, str(self.feature), 0, 0, 0, self.now, FAR)]
         free = max(0, quota.limit - use.charged)

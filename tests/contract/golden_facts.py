@@ -90,14 +90,14 @@ def uses_of(pool: Pool) -> tuple[PublishedUse, ...]:
     """What a person has used of their quotas, and what all of the agency have."""
     own = granted_to(pool)
 
-    def use(subject_ref: str, feature: str, used: int, charged: int, ends_at: datetime) -> PublishedUse:
-        starts_at = ends_at - timedelta(days=27)
+    def use(subject_ref: str, feature: str, used: int, charged: int, ends_at: datetime, days: int = 27) -> PublishedUse:
+        starts_at = ends_at - timedelta(days=days)
         return PublishedUse(pool.agency_id, subject_ref, feature, used, charged, 25, starts_at, ends_at)
 
     return (
         use(own, "advanced-voice-mode", 9, 6, LATER - timedelta(days=2)),
         use(own, "deep-research", 13, 13, TRIAL_END + timedelta(days=27)),
-        use("", "shared", 33, 31, LATER),
+        use("", "shared", 33, 31, LATER, days=60),
         use(own, "shared", 3, 3, LATER),  # when its quota was each person's
         use("", "soft", 6, 5, LATER),
     )

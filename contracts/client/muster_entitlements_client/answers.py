@@ -19,8 +19,8 @@ from muster_contracts.entitlements import (
 Grant = tuple[str, str, int | None, datetime, datetime | None]
 Grants = tuple[Grant, ...]
 
-# What is used of a quota: the feature, how much, for how much of it the quota pays, and the end of the period.
-Use = tuple[str, int, int, datetime]
+# What is used of a quota: the feature, how much, how much of it no grant pays, and the period's start and end.
+Use = tuple[str, int, int, datetime, datetime]
 
 # Granted uses beyond a quota, of which some are left: the feature, the start, and the end, if there is one.
 Further = tuple[str, datetime, datetime | None]
@@ -215,9 +215,9 @@ class Terms:
         limit, enforced, shared = quota
         answer = answer._replace(limit=limit)
         charged = 0
-        for key, used, charged_by_quota, ends_at in self.uses if shared else own.uses:
-            if key == feature and now < ends_at:
-                answer, charged = answer._replace(used=used, resets_at=ends_at), charged_by_quota
+        for key, used, without_grant, starts_at, ends_at in self.uses if shared else own.uses:
+            if key == feature and starts_at <= now < ends_at:
+                answer, charged = answer._replace(used=used, resets_at=ends_at), without_grant
                 break
         if not enforced or charged < limit:
             return answer
@@ -234,7 +234,8 @@ class Terms:
 
     def _until(self, answer: Answer, now: datetime) -> datetime:
         """How long an answer to all who have nothing of their own holds."""
-        instants = [answer.valid_until, answer.resets_at, *(instant for _, *span in self.further for instant in span)]
+        spans = [*(span for _, *span in self.further), *(span for _, _, _, *span in self.uses)]
+        instants = [answer.valid_until, *(instant for span in spans for instant in span)]
         return min((instant for instant in instants if instant is not None and instant > now), default=_FOREVER)
 
     def _refusal(self, now: datetime) -> str | None:
@@ -266,7 +267,7 @@ def to_grants(grants: Iterable[GrantedAccess]) -> Grants:
 
 def to_uses(quotas: Iterable[QuotaUse]) -> tuple[Use, ...]:
     """What a record says of used quotas."""
-    return tuple((each.feature, each.used, each.charged, each.period_ends_at) for each in quotas)
+    return tuple((each.feature, each.used, each.charged, each.period_starts_at, each.period_ends_at) for each in quotas)
 
 
 def to_further(further: Iterable[FurtherUses]) -> tuple[Further, ...]:

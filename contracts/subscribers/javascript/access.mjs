@@ -126,7 +126,7 @@ function granted({ grants = [] }) {
 }
 
 function used({ quotas = [] }) {
-  return quotas.map((use) => ({ ...use, to: micros(use.period_ends_at) }));
+  return quotas.map((use) => ({ ...use, from: micros(use.period_starts_at), to: micros(use.period_ends_at) }));
 }
 
 function further({ further_uses = [] }) {
@@ -157,7 +157,7 @@ function decide({ terms, revision }, seat, feature, grants, began, { mine, ours 
   const within = (monthly, quota) => {
     const shared = quota?.per === "agency";
     const further = shared ? ours.further : [...mine.further, ...ours.further];
-    const use = (shared ? ours : mine).uses.find(({ to }) => now < to);
+    const use = (shared ? ours : mine).uses.find(({ from, to }) => from <= now && now < to);
     if (!quota) return answer("allowed", "quota", until, revision, monthly ?? null);
     const known = { limit: quota.limit, used: use?.used ?? null, resets_at: use?.period_ends_at ?? null };
     const more = further.some(({ from, to }) => from <= now && (to === null || now < to));

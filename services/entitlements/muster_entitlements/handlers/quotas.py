@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from muster_entitlements.domain.catalog import Quota
 from muster_entitlements.domain.quotas import WHOLE_AGENCY, Charge, Count, PublishedUse, Sum
+from muster_entitlements.handlers.quota_terms import QUOTA_USES_TOLD
 from muster_entitlements.handlers.snapshots import publish_uses
 from muster_entitlements.publishing.quotas import (
     agency_quota_threshold_crossed,
@@ -13,6 +14,8 @@ from muster_entitlements.publishing.quotas import (
 from muster_entitlements.repository import quota_grants, seats, usage
 from muster_runtime.database import writes
 from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.scheduling import deadlines
+from muster_runtime.scheduling.deadlines import Deadline
 
 
 async def charge_quotas(uow: UnitOfWork, charges: Sequence[Charge]) -> None:
@@ -50,7 +53,11 @@ async def save_counts(uow: UnitOfWork, charges: Sequence[Charge], counts: Sequen
 
 
 async def _publish_crossed(uow: UnitOfWork, counted: Sequence[tuple[Charge, Count]]) -> None:
-    """Publish the thresholds that sums crossed, and that they lie above their quotas: once each a period."""
+    """Publish the thresholds that sums crossed, and that they lie above their quotas: once each a period.
+
+    Copies learn what is used of the present period. A clock of those who report use may be ahead: what is used up of
+    the next period is told when that begins.
+    """
     people = {
         (count.total.agency_id, count.total.subject_ref)
         for _, count in counted
@@ -68,8 +75,13 @@ async def _publish_crossed(uow: UnitOfWork, counted: Sequence[tuple[Charge, Coun
         if count.exceeded:
             uow.publish(quota_exceeded(count.total, quota, seat_id))
     told = [(charge.quota, count.total) for charge, count in counted if count.tells and count.total.ends_at > uow.now]
+    present = [_use(quota, total) for quota, total in told if total.starts_at <= uow.now]
+    ahead = [total for _, total in told if total.starts_at > uow.now]
     spent = [grant for _, count in counted for grant in count.spent if not grant.left]
-    await publish_uses(uow, [_use(quota, total) for quota, total in told], spent)
+    await publish_uses(uow, present, spent)
+    deadlines.schedule(
+        uow, [Deadline(QUOTA_USES_TOLD, total.agency_id, total.feature, total.starts_at) for total in ahead]
+    )
 
 
 def _use(quota: Quota, total: Sum) -> PublishedUse:

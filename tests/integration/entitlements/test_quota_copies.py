@@ -1,0 +1,39 @@
+"""What copies know of quotas: that of the present period, from its start to its end."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.integration.entitlements.conftest import Entitlements
+from tests.integration.entitlements.test_catalog import FRONTIER, publish
+from tests.integration.entitlements.test_snapshots import following
+from tests.integration.entitlements.test_usage import report, used
+
+SECOND = timedelta(seconds=1)
+NOTES: dict[str, Any] = FRONTIER | {"key": "notes", "name": "Notes", "mode": "quota", "quota": {"limit": 10}}
+
+
+async def test_use_of_the_next_period_is_told_when_that_begins(entitlements: Entitlements) -> None:
+    """The clocks of those who report use may be ahead, so use of the next month comes in this one."""
+    await publish(entitlements, [NOTES], "new-agencies")
+    await entitlements.enroll(cap=2)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    month = datetime(2025, 9, 1, tzinfo=UTC)
+    service = entitlements.service
+    service.clock.move(month - 30 * SECOND)
+    use = {"subject": ada, "feature": "notes", "amount": 10}
+    assert (await entitlements.post("usage/consume", use)).status_code == 200
+    ahead = used(1, ada, month + 5 * SECOND, amount=12, feature="notes")
+    assert (await report(entitlements, ahead)).json()["counted"] == 1
+    known = "select used, starts_at from quota_use where subject_ref <> ''"
+    assert (await service.admin.fetchrow(known))["used"] == 10
+    async with following(entitlements) as client:
+        for now in (month - SECOND, month + SECOND):
+            service.clock.move(now)
+
+            async def told(client: Any = client) -> Any:
+                answer, http = client.check(ada, "notes"), await entitlements.check("ada", "notes")
+                same = (answer.reason, answer.used) == (http["reason"], http["used"])
+                return http if same and http["reason"] == "quota_used_up" else None
+
+            await entitlements.eventually(told)
+    assert await service.admin.fetchval("select starts_at from quota_use where subject_ref <> ''") == month
