@@ -2,9 +2,13 @@
 
 from datetime import timedelta
 
+import pytest
+
 from muster_entitlements.workers.usage import UsageIntake
-from tests.integration.entitlements.conftest import Entitlements
-from tests.integration.entitlements.test_usage import ADA, LATER, report, sums, used
+from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.test_catalog import publish, rolled_out
+from tests.integration.entitlements.test_quota_copies import NOTES
+from tests.integration.entitlements.test_usage import ADA, BEN, LATER, limited, report, sums, used
 from tests.integration.entitlements.test_usage_intake import count_all, put
 
 DAY = timedelta(days=1)
@@ -28,3 +32,48 @@ async def test_one_id_counts_once_on_each_day_also_from_the_topic(front: Entitle
     await count_all(UsageIntake(front.service.runtime))
     assert await sums(front) == {(ADA, "10-05"): 2, ("", "10-05"): 2}
     assert await front.service.admin.fetchval("select count(*) from usage_parked") == 0
+
+
+async def paid(entitlements: Entitlements) -> dict[str, tuple[int, int, int]]:
+    """What people used, and of it what grants and what nothing paid for."""
+    query = "select subject_ref, used, granted, excess from usage_sum where subject_ref <> ''"
+    rows = await entitlements.service.admin.fetch(query)
+    return {row["subject_ref"]: (row["used"], row["granted"], row["excess"]) for row in rows}
+
+
+async def test_a_quota_grant_pays_only_for_uses_within_it(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await entitlements.enroll(cap=2)
+    entitlements.service.clock.move(LATER)
+    limited(monkeypatch, limit=0)
+    for subject in (ADA, BEN):
+        body = {"feature": "deep-research", "subject": subject, "amount": 5, "reason": "pilot"}
+        span = {"ends_at": (LATER + DAY).isoformat()}
+        assert (await entitlements.post("quota-grants", body | span)).status_code == 201
+    entitlements.service.clock.move(LATER + 3 * DAY)
+    within, after = LATER + DAY / 2, LATER + 2 * DAY
+    await report(entitlements, used(1, ADA, within))
+    await report(entitlements, used(2, ADA, after))
+    await report(entitlements, used(4, BEN, after), used(3, BEN, within))
+    assert await paid(entitlements) == {ADA: (2, 1, 1), BEN: (2, 1, 1)}
+
+
+async def test_each_use_counts_against_the_quota_of_its_instant(entitlements: Entitlements) -> None:
+    """The grant of a quota begins within the period, and the quota of the window is another one."""
+    notes = NOTES | {"quota": {"limit": 4}}
+    await publish(entitlements, [notes], "new-agencies")
+    await entitlements.enroll(cap=2)
+    for subject in (ADA, BEN):
+        body = {"feature": "notes", "subject": subject, "mode": "quota", "reason": "pilot"}
+        span = {"starts_at": (START + DAY).isoformat(), "ends_at": (START + 2 * DAY).isoformat()}
+        assert (await entitlements.post("grants", body | span)).status_code == 201
+    number = (await publish(entitlements, [notes | {"quota": {"limit": 20}}]))["number"]
+    await entitlements.eventually(lambda: rolled_out(entitlements, number))
+    entitlements.service.clock.move(START + 3 * DAY)
+    first, second = START + DAY / 2, START + DAY + DAY / 2  # the window's 20, then the grant's 4
+    for subject in (ADA, BEN):
+        events = [used(subject, subject, first, 10, feature="notes"), used(subject, subject, second, feature="notes")]
+        for batch in [events] if subject == BEN else [[event] for event in events]:
+            assert (await report(entitlements, *batch)).json()["counted"] == len(batch)
+    assert await paid(entitlements) == {ADA: (11, 0, 1), BEN: (11, 0, 1)}

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -13,7 +12,15 @@ from muster_contracts.entitlements import AccessMode, QuotaPeriod, QuotaScope
 from muster_entitlements.domain.catalog import Feature, Quota
 from muster_entitlements.domain.grants import Grant
 from muster_entitlements.domain.meters import Meter, Terms
-from muster_entitlements.domain.quotas import EXCEEDED, Charge, Period, QuotaGrant, Sum, available, whose
+from muster_entitlements.domain.quotas import (
+    EXCEEDED,
+    Charge,
+    Period,
+    QuotaGrant,
+    Sum,
+    available,
+    whose,
+)
 from muster_entitlements.domain.usage import EVENT_TYPE, Use, check_open, check_time, read_record, read_use
 from muster_entitlements.domain.windows import Window
 from muster_runtime.errors import InvalidInput
@@ -187,26 +194,6 @@ def test_thresholds_and_excess_are_told_once() -> None:
     assert (sum_.used, sum_.excess, sum_.told) == (14, 4, EXCEEDED)
     assert Charge(quota, total(), 30, AT).paid_by([]).thresholds == [50, 80, 100]
     assert Charge(Quota(limit=0), total(), 1, AT).paid_by([]).thresholds == []
-
-
-def test_nothing_is_paid_for_twice_however_uses_are_cut() -> None:
-    """One charge of many uses ends as many charges of few."""
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    chance = random.Random(seed)
-    for _ in range(200):
-        quota = Quota(limit=chance.randrange(30))
-        grants = {f"qgr_{n}": grant(n, chance.randrange(1, 9), chance.randrange(3)) for n in range(3)}
-        amounts = [chance.randrange(1, 9) for _ in range(8)]
-        once = Charge(quota, total(), sum(amounts), AT).paid_by(list(grants.values()))
-        sum_ = total()
-        for amount in amounts:
-            count = Charge(quota, sum_, amount, AT).paid_by(list(grants.values()))
-            grants |= {each.grant_id: each for each in count.spent}
-            sum_ = count.total
-        assert sum_ == once.total
-        assert {g.grant_id: g.spent for g in grants.values() if g.spent} == {g.grant_id: g.spent for g in once.spent}
-        assert sum_.used == min(sum(amounts), quota.limit) + sum_.granted + sum_.excess
 
 
 DATA = {"agency_id": "NASA", "subject_ref": "sub_" + "0" * 32, "feature": "deep-research", "amount": 2}

@@ -1,10 +1,13 @@
 """Quotas: in which period a use counts, and what pays for it."""
 
+from bisect import bisect_right
 from calendar import monthrange
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -118,6 +121,14 @@ class QuotaGrant:
         return self.starts_at <= at and (self.ends_at is None or at < self.ends_at)
 
 
+class LimitedUse(NamedTuple):
+    """Uses at an instant that a quota limits."""
+
+    at: datetime
+    amount: int
+    quota: Quota
+
+
 @dataclass(frozen=True, slots=True)
 class Charge:
     """Further uses that a quota limits: the sum before them, how many they are, and the instant of the last one."""
@@ -220,6 +231,25 @@ def whose(quota: Quota, subject_ref: str) -> str:
 def free(quota: Quota, total: Sum) -> int:
     """Uses that are left of the period's quota, without grants."""
     return max(0, quota.limit - total.charged)
+
+
+def charge_in_time(total: Sum, uses: Iterable[LimitedUse], grants: Sequence[QuotaGrant]) -> list[tuple[Charge, Count]]:
+    """Charge further uses of a sum in the order in which they happened, whatever came together.
+
+    Uses within one quota are charged together, unless a grant begins or ends between them.
+    """
+    instants = sorted({at for grant in grants for at in (grant.starts_at, grant.ends_at) if at is not None})
+    known = {grant.grant_id: grant for grant in grants}
+    counted: list[tuple[Charge, Count]] = []
+    in_time = sorted(uses, key=attrgetter("at"))
+    for (quota, _), alike in groupby(in_time, lambda use: (use.quota, bisect_right(instants, use.at))):
+        together = list(alike)
+        charge = Charge(quota, total, sum(use.amount for use in together), together[-1].at)
+        count = charge.paid_by(list(known.values()))
+        known |= {grant.grant_id: grant for grant in count.spent}
+        total = count.total
+        counted.append((charge, count))
+    return counted
 
 
 def available(quota: Quota, total: Sum, grants: Sequence[QuotaGrant], at: datetime) -> int:

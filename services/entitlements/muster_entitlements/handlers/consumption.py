@@ -88,7 +88,7 @@ async def _charge(uow: UnitOfWork, charge: Charge) -> Count:
         raise QuotaUsedUp(
             charge.quota.limit, charge.total.used, charge.amount - count.excess, charge.amount, charge.total.ends_at
         )
-    await save_counts(uow, [charge], [count])
+    await save_counts(uow, [[(charge, count)]])
     return count
 
 

@@ -1,9 +1,19 @@
 """Charges uses to quotas and grants, and publishes what that crosses."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from muster_entitlements.domain.catalog import Quota
-from muster_entitlements.domain.quotas import WHOLE_AGENCY, Charge, Count, PublishedUse, Sum
+from muster_entitlements.domain.quotas import (
+    WHOLE_AGENCY,
+    Charge,
+    Count,
+    LimitedUse,
+    PublishedUse,
+    QuotaGrant,
+    Sum,
+    charge_in_time,
+)
 from muster_entitlements.handlers.quota_terms import QUOTA_USES_TOLD
 from muster_entitlements.handlers.snapshots import publish_uses
 from muster_entitlements.publishing.quotas import (
@@ -18,46 +28,53 @@ from muster_runtime.scheduling import deadlines
 from muster_runtime.scheduling.deadlines import Deadline
 
 
-async def charge_quotas(uow: UnitOfWork, charges: Sequence[Charge]) -> None:
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """A sum before further uses, and those, which quotas limit."""
+
+    total: Sum
+    uses: Sequence[LimitedUse]
+
+
+async def charge_quotas(uow: UnitOfWork, limited: Sequence[Limited]) -> None:
     """Charge uses that are counted already: store what paid for them, and publish what they cross.
 
     Grants are read only where a quota does not pay for all.
     """
-    counts = [charge.paid_by([]) for charge in charges]
-    above = [number for number, count in enumerate(counts) if count.above]
+    counted = [charge_in_time(each.total, each.uses, []) for each in limited]
+    above = [number for number, charged in enumerate(counted) if any(count.above for _, count in charged)]
     if above:
-        totals = [charges[number].total for number in above]
+        totals = [limited[number].total for number in above]
         grants = {grant.grant_id: grant for grant in await quota_grants.find_grants_for(uow.connection, totals)}
         for number in above:
-            total = charges[number].total
+            total, uses = limited[number].total, limited[number].uses
             own = [grant for grant in grants.values() if grant.pays_for(total)]
-            counts[number] = charges[number].paid_by(own)
-            grants |= {grant.grant_id: grant for grant in counts[number].spent}
-    await save_counts(uow, charges, counts)
+            counted[number] = charge_in_time(total, uses, own)
+            grants |= {grant.grant_id: grant for _, count in counted[number] for grant in count.spent}
+    await save_counts(uow, counted)
 
 
-async def save_counts(uow: UnitOfWork, charges: Sequence[Charge], counts: Sequence[Count]) -> None:
-    """Store the sums that are more than added to, and the grants that paid; publish what was crossed."""
+async def save_counts(uow: UnitOfWork, counted: Sequence[Sequence[tuple[Charge, Count]]]) -> None:
+    """Store the sums that are more than added to, and the grants that paid; publish what was crossed.
+
+    Each sum has its charges in the order of time.
+    """
     changed = [
-        count.total
-        for charge, count in zip(charges, counts, strict=True)
-        if (count.total.granted, count.total.excess, count.total.told)
-        != (charge.total.granted, charge.total.excess, charge.total.told)
+        after
+        for before, after in ((charged[0][0].total, charged[-1][1].total) for charged in counted)
+        if (after.granted, after.excess, after.told) != (before.granted, before.excess, before.told)
     ]
-    spent = {grant.grant_id: grant for count in counts for grant in count.spent}
+    spent = {grant.grant_id: grant for charged in counted for _, count in charged for grant in count.spent}
     if changed:
         uow.writes.add(usage.save_sums(changed))
     if spent:
         await writes.execute(uow.connection, quota_grants.save_spent(list(spent.values())))
-    await _publish_crossed(uow, list(zip(charges, counts, strict=True)))
+    await _publish_crossed(uow, [each for charged in counted for each in charged])
+    await _tell_copies(uow, counted, [grant for grant in spent.values() if not grant.left])
 
 
 async def _publish_crossed(uow: UnitOfWork, counted: Sequence[tuple[Charge, Count]]) -> None:
-    """Publish the thresholds that sums crossed, and that they lie above their quotas: once each a period.
-
-    Copies learn what is used of the present period. A clock of those who report use may be ahead: what is used up of
-    the next period is told when that begins.
-    """
+    """Publish the thresholds that sums crossed, and that they lie above their quotas: once each a period."""
     people = {
         (count.total.agency_id, count.total.subject_ref)
         for _, count in counted
@@ -74,10 +91,19 @@ async def _publish_crossed(uow: UnitOfWork, counted: Sequence[tuple[Charge, Coun
                 uow.publish(quota_threshold_crossed(count.total, quota, percent, seat_id))
         if count.exceeded:
             uow.publish(quota_exceeded(count.total, quota, seat_id))
-    told = [(charge.quota, count.total) for charge, count in counted if count.tells and count.total.ends_at > uow.now]
-    present = [_use(quota, total) for quota, total in told if total.starts_at <= uow.now]
-    ahead = [total for _, total in told if total.starts_at > uow.now]
-    spent = [grant for _, count in counted for grant in count.spent if not grant.left]
+
+
+async def _tell_copies(
+    uow: UnitOfWork, counted: Sequence[Sequence[tuple[Charge, Count]]], spent: Sequence[QuotaGrant]
+) -> None:
+    """Publish how much of quotas is used in the present period, and that grants are spent.
+
+    A clock of those who report use may be ahead: what is used up of the next period is told when that begins.
+    """
+    told = [charged[-1] for charged in counted if any(count.tells for _, count in charged)]
+    lasting = [(charge.quota, count.total) for charge, count in told if count.total.ends_at > uow.now]
+    present = [_use(quota, total) for quota, total in lasting if total.starts_at <= uow.now]
+    ahead = [total for _, total in lasting if total.starts_at > uow.now]
     await publish_uses(uow, present, spent)
     deadlines.schedule(
         uow, [Deadline(QUOTA_USES_TOLD, total.agency_id, total.feature, total.starts_at) for total in ahead]

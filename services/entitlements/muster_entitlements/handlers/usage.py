@@ -11,11 +11,11 @@ from muster_contracts.entitlements import QuotaScope
 from muster_entitlements.domain.adoption import bit_of
 from muster_entitlements.domain.catalog import MOST_EXACT, Catalog, Quota
 from muster_entitlements.domain.meters import Meter, Terms
-from muster_entitlements.domain.quotas import WHOLE_AGENCY, Charge, Sum, least_told
+from muster_entitlements.domain.quotas import WHOLE_AGENCY, LimitedUse, Sum, least_told
 from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.domain.usage import OLDEST, Identity, Use, check_open, check_time, read_use
 from muster_entitlements.handlers.adoption import count_days
-from muster_entitlements.handlers.quotas import charge_quotas
+from muster_entitlements.handlers.quotas import Limited, charge_quotas
 from muster_entitlements.handlers.seats import activate, record_change
 from muster_entitlements.replies.usage import RefusedUseReply, UsageReply
 from muster_entitlements.repository import catalogs, pools, seats, usage
@@ -73,25 +73,22 @@ class _Metered(NamedTuple):
 
 @dataclass(slots=True)
 class _Addition:
-    """What is added to one sum, and what a quota is to pay of it, up to the instant of the last of those uses."""
+    """What is added to one sum; of it, what quotas limit."""
 
     ends_at: datetime
     used: int = 0
     given: int = 0
     days: int = 0
-    quota: Quota | None = None
-    charged: int = 0
-    last: datetime | None = None
+    limited: list[LimitedUse] = field(default_factory=list)
 
-    def add(self, amount: int, at: datetime, quota: Quota | None, *, given: bool) -> None:
-        """Add uses, the last at an instant, for which a quota pays, a grant, or neither."""
+    def add(self, uses: Sequence[Use], quota: Quota | None, *, given: bool) -> None:
+        """Add uses, for which a quota pays, a grant, or neither."""
+        amount = sum(use.amount for use in uses)
         self.used += amount
         if given:
             self.given += amount
         if quota is not None:
-            self.quota = quota
-            self.charged += amount
-            self.last = at if self.last is None else max(self.last, at)
+            self.limited += [LimitedUse(use.at, use.amount, quota) for use in uses]
 
 
 async def count_uses(uow: UnitOfWork, uses: Mapping[int, Use], nearest: Nearest) -> Tally:
@@ -176,16 +173,16 @@ async def _add(uow: UnitOfWork, new: Sequence[_Metered], zones: Mapping[str, Zon
     """Add the uses to the sums of their subjects and agencies; then see to quotas and adoption."""
     additions = _additions(new)
     sums = [Sum(*counter, each.ends_at, each.used, each.given, days=each.days) for counter, each in additions.items()]
-    least, charges, fresh = _least_told(additions), [], []
+    least, limited, fresh = _least_told(additions), [], []
     for total in await usage.add_to_sums(uow.connection, sums, least):
         addition = additions[total.agency_id, total.feature, total.subject_ref, total.starts_at]
-        if addition.quota is not None and addition.last is not None and total.used - total.granted >= least:
-            before = total._replace(used=total.used - addition.charged)
-            charges.append(Charge(addition.quota, before, addition.charged, addition.last))
+        if addition.limited and total.charged >= least:
+            before = total._replace(used=total.used - sum(each.amount for each in addition.limited))
+            limited.append(Limited(before, addition.limited))
         if total.fresh_days:
             fresh.append(total)
     await count_days(uow, fresh, zones)
-    await charge_quotas(uow, charges)
+    await charge_quotas(uow, limited)
 
 
 def _additions(new: Sequence[_Metered]) -> dict[Counter, _Addition]:
@@ -202,17 +199,16 @@ def _additions(new: Sequence[_Metered]) -> dict[Counter, _Addition]:
             addition = additions.get(counter)
             if addition is None:
                 additions[counter] = addition = _Addition(period.ends_at)
-            addition.add(use.amount, use.at, per_seat, given=given)
+            addition.add([use], per_seat, given=given)
             addition.days |= day
         whole = additions.setdefault((agency_id, feature, WHOLE_AGENCY, period.starts_at), _Addition(period.ends_at))
-        amount, last = sum(each.use.amount for each in uses), max(each.use.at for each in uses)
-        whole.add(amount, last, None if per_seat else quota, given=given)
+        whole.add([each.use for each in uses], None if per_seat else quota, given=given)
     return additions
 
 
 def _least_told(additions: Mapping[Counter, _Addition]) -> int:
     """The fewest uses at which there is anything to publish of one of the sums."""
-    quotas = {id(each.quota): each.quota for each in additions.values() if each.quota is not None}
+    quotas = {id(use.quota): use.quota for each in additions.values() for use in each.limited}
     return min(map(least_told, quotas.values()), default=MOST_EXACT)
 
 

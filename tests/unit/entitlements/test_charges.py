@@ -1,0 +1,56 @@
+"""Charging: what pays for uses is the same however they are cut."""
+
+import random
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from muster_entitlements.domain.catalog import Quota
+from muster_entitlements.domain.quotas import Charge, LimitedUse, charge_in_time
+from tests.unit.entitlements.test_quotas import AT, grant, total
+
+
+def test_nothing_is_paid_for_twice_however_uses_are_cut() -> None:
+    """One charge of many uses ends as many charges of few."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    for _ in range(200):
+        quota = Quota(limit=chance.randrange(30))
+        grants = {f"qgr_{n}": grant(n, chance.randrange(1, 9), chance.randrange(3)) for n in range(3)}
+        amounts = [chance.randrange(1, 9) for _ in range(8)]
+        once = Charge(quota, total(), sum(amounts), AT).paid_by(list(grants.values()))
+        sum_ = total()
+        for amount in amounts:
+            count = Charge(quota, sum_, amount, AT).paid_by(list(grants.values()))
+            grants |= {each.grant_id: each for each in count.spent}
+            sum_ = count.total
+        assert sum_ == once.total
+        assert {g.grant_id: g.spent for g in grants.values() if g.spent} == {g.grant_id: g.spent for g in once.spent}
+        assert sum_.used == min(sum(amounts), quota.limit) + sum_.granted + sum_.excess
+
+
+def test_uses_of_a_batch_are_paid_for_as_if_each_came_alone_in_time() -> None:
+    """Grants begin and end, and another quota holds, between them."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+
+    def hour(first: int = 0) -> datetime:
+        return AT + timedelta(hours=chance.randrange(first, 24))
+
+    for _ in range(200):
+        quotas = [Quota(limit=chance.randrange(20)) for _ in range(2)]
+        change = hour()
+        grants = [replace(grant(n, chance.randrange(1, 9)), starts_at=hour(), ends_at=hour(1)) for n in range(4)]
+        instants = [hour() for _ in range(8)]
+        uses = [LimitedUse(at, chance.randrange(1, 9), quotas[at >= change]) for at in instants]
+        sum_, known = total(), {each.grant_id: each for each in grants}
+        for at, amount, quota in sorted(uses, key=lambda use: use.at):
+            count = Charge(quota, sum_, amount, at).paid_by(list(known.values()))
+            known |= {each.grant_id: each for each in count.spent}
+            sum_ = count.total
+        counted = charge_in_time(total(), uses, grants)
+        assert counted[-1][1].total == sum_
+        spent = {each.grant_id: each for _, count in counted for each in count.spent}
+        assert {**{each.grant_id: each for each in grants}, **spent} == known
+    assert len(charge_in_time(total(), [LimitedUse(at, 1, quotas[0]) for at in instants], [])) == 1
