@@ -85,6 +85,11 @@ class Meter:
         given = not limited and window.seat_days is not None
         return Terms(period, feature.stated_quota if limited else None, given)
 
+    def period(self, key: str, at: datetime) -> Period:
+        """The period of a use of a feature at an instant."""
+        feature = self.features.get(key)
+        return Period.of(at, feature.stated_quota if feature else None, self.windows.get(key), self.zone)
+
     def limits(self, feature: Feature, at: datetime, grants: Iterable[Grant]) -> Limits:
         """The limits at an instant of an agency with these grants of the feature."""
         period, quota, _ = self.at(feature, at)

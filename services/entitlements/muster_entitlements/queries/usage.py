@@ -4,6 +4,8 @@ from datetime import datetime
 
 from muster_entitlements.domain.quotas import QuotaGrant
 from muster_entitlements.replies.usage import SHOWN_BYTES, ParkedUsageReply, QuotaGrantReply, UsageSumReply
+from muster_entitlements.repository import catalogs
+from muster_entitlements.repository.meters import find_meters
 from muster_runtime.database.transactions import Connection
 from muster_runtime.pagination import Page, Pagination
 
@@ -54,20 +56,24 @@ async def list_usage(
     connection: Connection, agency_id: str, feature: str, page: Pagination, now: datetime
 ) -> Page[UsageSumReply]:
     """How much an agency's people use of a feature in the present period, by subject; first, all of them together."""
+    catalog = await catalogs.find_catalog(connection, now)
+    meter = (await find_meters(connection, {agency_id: ()}, now, catalog)).get(agency_id)
+    if meter is None:
+        return page.make([], key=str)
+    period = meter.period(feature, now)
     rows = await connection.fetch(
         """
-        select feature, nullif(subject_ref, '') as subject_ref, starts_at, ends_at, used, granted, excess
+        select feature, nullif(subject_ref, '') as subject_ref, used, granted, excess
         from usage_sum
-        where
-            agency_id = $1 and feature = $2 and ($3::text is null or subject_ref > $3)
-            and starts_at <= $4 and ends_at > $4 and starts_at > $4 - interval '32 days'
-        order by usage_sum.subject_ref, starts_at
+        where agency_id = $1 and feature = $2 and starts_at = $3 and ($4::text is null or subject_ref > $4)
+        order by usage_sum.subject_ref
         limit $5
         """,
         agency_id,
         feature,
+        period.starts_at,
         page.after,
-        now,
         page.rows,
     )
-    return page.make([UsageSumReply(**row) for row in rows], key=lambda total: total.subject_ref or "sub_")
+    sums = [UsageSumReply(**row, starts_at=period.starts_at, ends_at=period.ends_at) for row in rows]
+    return page.make(sums, key=lambda total: total.subject_ref or "sub_")

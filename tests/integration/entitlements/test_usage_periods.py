@@ -1,0 +1,42 @@
+"""The present period: decisions about a trial move it, and lists of use show what checks count."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.integration.entitlements.conftest import Entitlements
+from tests.integration.entitlements.test_catalog import publish
+from tests.integration.entitlements.test_quota_copies import NOTES
+from tests.integration.entitlements.test_windows import decision, send, windows
+
+
+async def change(entitlements: Entitlements, path: str, **body: str) -> None:
+    path = decision(entitlements, path, "notes", await windows(entitlements))
+    proposed = await send(entitlements, path, "ann", reason="pilot", **body)
+    approved = await send(entitlements, f"{proposed.headers['location']}/approval", "bob")
+    assert approved.status_code == 200, approved.text
+
+
+async def test_the_use_of_the_present_period_is_listed_alone(entitlements: Entitlements) -> None:
+    await publish(entitlements, [NOTES | {"trial_days": 60}], "new-agencies")
+    await entitlements.enroll(cap=2)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    use = {"subject": ada, "feature": "notes", "amount": 4}
+
+    async def listed(**asked: str) -> list[tuple[Any, ...]]:
+        items = (await entitlements.get("usage", feature="notes", **asked)).json()["items"]
+        return [(each["subject_ref"], each["starts_at"][:10], each["ends_at"][:10], each["used"]) for each in items]
+
+    entitlements.service.clock.move(datetime(2025, 10, 2, tzinfo=UTC))
+    assert (await entitlements.post("usage/consume", use)).status_code == 200
+    assert await listed() == [(who, "2025-10-01", "2025-10-05", 4) for who in (None, ada)]
+
+    await change(entitlements, "extension", ends_on="2025-11-20")  # the period goes on
+    entitlements.service.clock.move(datetime(2025, 10, 6, tzinfo=UTC))
+    assert (await entitlements.check("ada", "notes"))["used"] == 4
+    assert await listed() == [(who, "2025-10-01", "2025-11-01", 4) for who in (None, ada)]
+
+    await change(entitlements, "start", starts_on="2025-10-04")  # another one has begun
+    assert await listed() == []
+    assert (await entitlements.post("usage/consume", use | {"amount": 1})).status_code == 200
+    assert await listed() == [(who, "2025-10-04", "2025-11-01", 1) for who in (None, ada)]
+    assert await listed(limit="1") == [(None, "2025-10-04", "2025-11-01", 1)]
