@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from muster_contracts.entitlements import QuotaExceeded
-from tests.integration.entitlements.conftest import Entitlements
+from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_catalog import publish
-from tests.integration.entitlements.test_seat_trials import CANVAS
+from tests.integration.entitlements.test_seat_trials import CANVAS, activate
+from tests.integration.entitlements.test_trials import pass_time
 from tests.integration.entitlements.test_usage import BEN, LATER, report, used
 
 SECOND = timedelta(seconds=1)
@@ -118,3 +119,22 @@ async def test_what_a_grant_or_the_trial_of_a_seat_gives_counts_against_no_quota
 async def _has_window(entitlements: Entitlements, feature: str) -> bool:
     items = (await entitlements.get("windows")).json()["items"]
     return any(window["feature"] == feature for window in items)
+
+
+async def test_late_use_after_a_seats_trial_counts_against_the_quota_also_once_the_seat_is_gone(
+    entitlements: Entitlements,
+) -> None:
+    canvas = {**CANVAS, "mode_after": "quota", "monthly_quota_after": 3}
+    await publish(entitlements, [canvas], "new-agencies")
+    await entitlements.enroll(cap=5)
+    seats = {person: await activate(entitlements, person, START) for person in ("ada", "bob")}
+    rows = await entitlements.service.admin.fetch("select split_part(email, '@', 1) as name, subject_ref from seat")
+    refs = {row["name"].removeprefix("person."): row["subject_ref"] for row in rows}
+    at = START + timedelta(days=40)
+    await pass_time(entitlements, at + timedelta(days=1))
+    assert (await entitlements.post(f"{seats['bob']}/revocation", {})).status_code == 200
+    await report(
+        entitlements, *(used(number, who, at, 10, feature="canvas") for number, who in enumerate(refs.values()))
+    )
+    query = "select used, granted, excess from usage_sum where subject_ref <> ''"
+    assert [tuple(row) for row in await entitlements.service.admin.fetch(query)] == [(10, 0, 7)] * 2

@@ -11,7 +11,7 @@ from muster_entitlements.domain.meters import Meter
 from muster_entitlements.domain.windows import Window
 from muster_entitlements.repository import catalogs
 from muster_entitlements.repository.grants import list_overlapping
-from muster_entitlements.repository.seat_trials import find_begun
+from muster_entitlements.repository.seat_trials import find_begun, find_earlier
 from muster_entitlements.repository.usage import find_versions
 from muster_entitlements.repository.windows import COLUMNS, to_window
 from muster_runtime.database.connections import Connection
@@ -47,6 +47,9 @@ async def find_meters(
         agency_id for agency_id, own in windows.items() if any(each.seat_trial is not None for each in own.values())
     }
     begun = await find_begun(connection, {agency_id: people[agency_id] for agency_id in of_seats}) if of_seats else {}
+    for agency_id in of_seats:
+        if lost := set(people[agency_id]) - begun[agency_id].keys():  # use may be reported once the seat is gone
+            begun[agency_id] |= await find_earlier(connection, agency_id, lost)
     meters = {}
     for agency_id, zone in zones.items():
         own = windows[agency_id]
