@@ -5,6 +5,8 @@ from typing import Any
 
 from muster_contracts.entitlements import EntitlementGranted, EntitlementRevoked
 from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.test_catalog import FRONTIER, publish
+from tests.integration.entitlements.test_rollouts import SKETCHES
 
 DAY = timedelta(days=1)
 TRIAL_END = START + 60 * DAY
@@ -89,3 +91,19 @@ async def test_a_grant_that_cannot_be_is_refused_and_leaves_nothing(entitlements
     assert (await entitlements.pool(), len((await entitlements.get("grants")).json()["items"])) == (pool, 3)
     others = Entitlements(entitlements.service, entitlements.eventually, "GSA")
     assert (await others.get("grants")).json()["items"] == []
+
+
+async def test_what_is_granted_can_be_consumed_also_once_no_catalog_has_it(entitlements: Entitlements) -> None:
+    await publish(entitlements, [FRONTIER, SKETCHES], "new-agencies")
+    await entitlements.enroll(cap=2)
+    await grant(entitlements, feature="sketches")
+    await publish(entitlements, [FRONTIER], "new-agencies")
+    service = entitlements.service
+    await service.publish(entitlements.withdrawn())
+    await entitlements.eventually(lambda: service.admin.fetchval("select withdrawn_at is not null from pool"))
+    await entitlements.enroll(2, "enr_2")
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    assert (await entitlements.check("ada", "sketches"))["reason"] == "granted"
+    reply = await entitlements.post("usage/consume", {"subject": ada, "feature": "sketches"})
+    assert (reply.status_code, reply.json()["used"]) == (200, 1)
+    assert [each["used"] for each in (await entitlements.get("usage", feature="sketches")).json()["items"]] == [1, 1]

@@ -61,8 +61,16 @@ async def find_meters(
 
 
 async def find_feature(connection: Connection, key: str, window: Window | None, now: datetime) -> Feature:
-    """A feature, as the version of the catalog has it that its window follows; without a window, as the newest does."""
-    if window is None:
-        return (await catalogs.find_catalog(connection, now)).known(key)
-    versions = await find_versions(connection, {window.catalog_number}, packaged_catalog())
-    return versions[window.catalog_number].known(key)
+    """A feature, as the version of the catalog has it that its window follows; without a window, as the last one has.
+
+    A grant outlives a feature that the newest version lacks. Raises FeatureUnknown.
+    """
+    if window is not None:
+        versions = await find_versions(connection, {window.catalog_number}, packaged_catalog())
+        return versions[window.catalog_number].known(key)
+    newest = await catalogs.find_catalog(connection, now)
+    if key in newest.features:
+        return newest.features[key]
+    published = await catalogs.list_published(connection, packaged_catalog().number)
+    earlier = [packaged_catalog(), *(version.catalog for version in published)]
+    return next((each for each in reversed(earlier) if key in each.features), newest).known(key)
