@@ -234,8 +234,11 @@ class Terms:
 
     def _until(self, answer: Answer, now: datetime) -> datetime:
         """How long an answer to all who have nothing of their own holds."""
-        spans = [*(span for _, *span in self.further), *(span for _, _, _, *span in self.uses)]
-        instants = [answer.valid_until, *(instant for span in spans for instant in span)]
+        instants = [answer.valid_until]
+        for _, starts_at, ends_at in self.further:
+            instants += [starts_at, ends_at]
+        for _, _, _, starts_at, ends_at in self.uses:
+            instants += [starts_at, ends_at]
         return min((instant for instant in instants if instant is not None and instant > now), default=_FOREVER)
 
     def _refusal(self, now: datetime) -> str | None:

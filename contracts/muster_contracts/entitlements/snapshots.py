@@ -112,7 +112,10 @@ class QuotaUse(BaseModel):
     used: int = Field(ge=0, description="Uses in the period.", examples=[20, 25])
     quota: int = Field(ge=0, description="Uses allowed in the period, without grants.", examples=[25, 0])
     charged: int = Field(
-        default=0, ge=0, description="Of the uses, those that no grant covers: they may lie above the quota.", examples=[20, 25]
+        default=0,
+        ge=0,
+        description="Of the uses, those that no grant covers, also above the quota.",
+        examples=[20, 25],
     )
     period_starts_at: Instant = Field(
         description="Inclusive start of the period, UTC.", examples=["2025-11-01T00:00:00Z"]
