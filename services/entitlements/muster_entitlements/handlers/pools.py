@@ -5,6 +5,7 @@ the pool whenever either side has something new: the result is the same whicheve
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from muster_contracts.billing import RenewalDecided, RenewalDecision, TermEnded, TermEndReason, TermStarted
@@ -18,7 +19,7 @@ from muster_entitlements.errors import CapBelowUse, TermUnknown
 from muster_entitlements.handlers.closings import close_seats
 from muster_entitlements.handlers.lookups import known_pool
 from muster_entitlements.handlers.quota_terms import tell_uses
-from muster_entitlements.handlers.rollouts import lasting_features, schedule_next_term
+from muster_entitlements.handlers.rollouts import cancel_next_term, extend_windows, schedule_next_term
 from muster_entitlements.handlers.seat_trials import cancel_seat_trials, open_seat_trials
 from muster_entitlements.handlers.snapshots import publish_agency
 from muster_entitlements.handlers.trials import cancel_graces, cancel_trials, schedule_trials
@@ -176,6 +177,8 @@ async def _close_windows(uow: UnitOfWork, agency_id: str, enrollment_id: str, at
     closed = await windows.save_closed_windows(uow.connection, agency_id, enrollment_id, at)
     cancel_trials(uow, closed)
     cancel_seat_trials(uow, closed)
+    cancel_next_term(uow, agency_id)
+    await uow.flush()  # a later enrollment may schedule its own in the same transaction
 
 
 async def _apply_terms(uow: UnitOfWork, agency_id: str, enrollment_id: str, cause: str) -> None:
@@ -193,11 +196,7 @@ async def _apply_terms(uow: UnitOfWork, agency_id: str, enrollment_id: str, caus
 async def _extend(uow: UnitOfWork, pool: Pool, renewed_to: datetime, cause: str) -> None:
     ends_at = min(renewed_to, pool.withdrawn_at) if pool.withdrawn_at else renewed_to
     await pools.save_extension(uow.connection, pool.agency_id, ends_at)
-    adoption = await catalogs.find_adoption(uow.connection, pool.agency_id)
-    lasting = await lasting_features(uow, adoption)
-    if adoption.next_number is not None and pool.ends_at <= uow.now:  # before that, it is still scheduled
+    if pool.ends_at <= uow.now:  # the renewal is late: what was due found no next term
         schedule_next_term(uow, pool)
-    for extension in await windows.save_extensions(
-        uow.connection, pool.agency_id, pool.enrollment_id, ends_at, lasting
-    ):
-        uow.publish(publishing.window_extended(extension), causation_id=cause)
+    adoption = await catalogs.find_adoption(uow.connection, pool.agency_id)
+    await extend_windows(uow, replace(pool, ends_at=ends_at), adoption, cause)

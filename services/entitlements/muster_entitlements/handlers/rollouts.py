@@ -9,7 +9,7 @@ from datetime import datetime
 
 from muster_contracts.entitlements import CatalogRule
 from muster_entitlements import publishing
-from muster_entitlements.domain.catalog import Catalog
+from muster_entitlements.domain.catalog import Catalog, packaged_catalog
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.rollouts import Change, adopt
 from muster_entitlements.domain.windows import Extension
@@ -19,6 +19,7 @@ from muster_entitlements.handlers.snapshots import publish_agency
 from muster_entitlements.handlers.trials import cancel_trials, reschedule_trial, schedule_trials
 from muster_entitlements.repository import catalogs, pools, windows
 from muster_entitlements.repository.catalogs import Adoption
+from muster_entitlements.repository.usage import find_versions
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.observability import audit
 from muster_runtime.scheduling import deadlines
@@ -41,36 +42,59 @@ async def roll_out(uow: UnitOfWork, agency_id: str) -> None:
     if later:
         adoption = Adoption(adoption.number, later[-1])
         schedule_next_term(uow, pool)
+        if await extend_windows(uow, pool, adoption):  # an earlier version that waited may have let them end
+            await pools.save_revision(uow.connection, agency_id)
+            await publish_agency(uow, agency_id)
     await catalogs.save_adoption(uow.connection, agency_id, adoption)
 
 
 def schedule_next_term(uow: UnitOfWork, pool: Pool) -> None:
-    """Let the version that waits for the pool's next term come at the end of the present one."""
-    deadlines.schedule(uow, [Deadline(CATALOG_NEXT_TERM, pool.agency_id, pool.agency_id, pool.ends_at)])
+    """Adopt at the end of the pool's term the version that waits then, or again the present one.
+
+    If that is scheduled for an earlier instant, it stays: a term that was renewed since has not begun yet.
+    """
+    deadlines.schedule_earlier(uow, Deadline(CATALOG_NEXT_TERM, pool.agency_id, pool.agency_id, pool.ends_at))
+
+
+def cancel_next_term(uow: UnitOfWork, agency_id: str) -> None:
+    """Cancel what an enrollment that is over would adopt."""
+    deadlines.cancel(uow, agency_id, CATALOG_NEXT_TERM, [agency_id])
 
 
 async def on_catalog_next_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Adopt the version that waited for the next term, if there is one: a renewal may still come later."""
+    """Adopt the version that waited for the next term, if there is one: a renewal may still come later.
+
+    Without one that waits, the present one is adopted again: what it made a trial is one from now on.
+    """
     agency_id, at = due[0].agency_id, due[0].due_at
     pool = await pools.find_pool(uow.connection, agency_id)
-    adoption = await catalogs.find_adoption(uow.connection, agency_id)
     if pool is None or pool.withdrawn_at is not None or pool.ended or pool.ends_at <= at:
         return
-    if adoption.next_number is None:
-        return
-    version = await catalogs.find_version(uow.connection, adoption.next_number)
-    assert version is not None  # a published version stays
-    await _adopt(uow, pool, version.catalog, at)
-    await catalogs.save_adoption(uow.connection, agency_id, Adoption(version.number, None))
+    adoption = await catalogs.find_adoption(uow.connection, agency_id)
+    catalog = await _find_catalog(uow, adoption.next_number or adoption.number)
+    await _adopt(uow, pool, catalog, at)
+    await catalogs.save_adoption(uow.connection, agency_id, Adoption(catalog.number, None))
 
 
-async def lasting_features(uow: UnitOfWork, adoption: Adoption) -> list[str] | None:
-    """The features that are still open for a whole term after the present one; None: the same as now."""
-    if adoption.next_number is None:
-        return None
-    version = await catalogs.find_version(uow.connection, adoption.next_number)
-    assert version is not None  # a published version stays
-    return [feature.key for feature in version.features if feature.lasts_the_term]
+async def extend_windows(uow: UnitOfWork, pool: Pool, adoption: Adoption, cause: str | None = None) -> bool:
+    """Extend to the end of the pool's term what is as long: by the version that waits for it, or by the present one.
+
+    Returns whether any window is longer now.
+    """
+    lasting = None  # as the windows say, which have the present version's terms
+    if adoption.next_number is not None:
+        version = await _find_catalog(uow, adoption.next_number)
+        lasting = [feature.key for feature in version.features.values() if feature.lasts_the_term]
+    extensions = await windows.save_extensions(
+        uow.connection, pool.agency_id, pool.enrollment_id, pool.ends_at, lasting
+    )
+    for extension in extensions:
+        uow.publish(publishing.window_extended(extension), causation_id=cause)
+    return bool(extensions)
+
+
+async def _find_catalog(uow: UnitOfWork, number: int) -> Catalog:
+    return (await find_versions(uow.connection, {number}, packaged_catalog()))[number]
 
 
 async def _adopt(uow: UnitOfWork, pool: Pool, catalog: Catalog, at: datetime) -> None:
@@ -82,6 +106,9 @@ async def _adopt(uow: UnitOfWork, pool: Pool, catalog: Catalog, at: datetime) ->
     for change in changes:
         await _reschedule(uow, change)
         _publish(uow, change, at)
+    adopted = present | {change.after.feature: change.after for change in changes}
+    if any(key in catalog.features and not window.renewable for key, window in adopted.items()):
+        schedule_next_term(uow, pool)  # a trial that follows, for one
     if changes:  # also of what no event says, such as a quota of the whole agency
         await pools.save_revision(uow.connection, agency_id)
         await publish_agency(uow, agency_id)

@@ -1,0 +1,109 @@
+"""Versions that come with a next term: the newest that waits comes at the end of the term that the first waited for."""
+
+from datetime import timedelta
+from typing import Any
+
+from muster_contracts.entitlements import AgencyAccess, FeatureWindowExtended
+from tests.integration.entitlements.conftest import END, NEXT_END, Entitlements
+from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out, windows
+from tests.integration.entitlements.test_seat_trials import text
+from tests.integration.entitlements.test_trials import enroll_again, pass_time, withdraw
+
+DAY = timedelta(days=1)
+
+TRIAL: dict[str, Any] = FRONTIER | {"trial_days": 30}
+
+
+async def renew(entitlements: Entitlements) -> None:
+    await entitlements.service.publish(entitlements.term(), entitlements.renewal("accepted"))
+
+    async def renewed() -> bool:
+        return bool((await entitlements.pool())["ends_at"] == text(NEXT_END))
+
+    await entitlements.eventually(renewed)
+
+
+async def publish_next(entitlements: Entitlements, number: int, *features: dict[str, Any]) -> None:
+    """Publish a version for the next term, and wait until the agency waits for it."""
+    await publish(entitlements, list(features), "next-term")
+
+    async def waits() -> bool:
+        query = "select next_number from agency_catalog where agency_id = 'NASA'"
+        return bool(await entitlements.service.admin.fetchval(query) == number)
+
+    await entitlements.eventually(waits)
+
+
+async def test_a_later_version_does_not_put_off_what_an_accepted_renewal_waits_for(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=2)
+    await entitlements.assign("ada")
+    await publish_next(entitlements, 2, TRIAL, RESEARCH)
+    await renew(entitlements)  # which does not extend what becomes a trial
+    await publish_next(entitlements, 3, TRIAL, RESEARCH | {"monthly_quota_after": 70})
+    await pass_time(entitlements, END + DAY)
+    assert await rolled_out(entitlements, 3)
+    found = await windows(entitlements)
+    assert (found["frontier-models"]["ends_at"], found["deep-research"]["monthly_quota_after"]) == (
+        text(END + 30 * DAY),
+        70,
+    )
+    assert (await entitlements.check("ada", "frontier-models"))["valid_until"] == text(END + 30 * DAY)
+
+
+async def test_a_feature_that_a_later_version_keeps_stays_open(entitlements: Entitlements) -> None:
+    """No version that the agency ever has is without it."""
+    service = entitlements.service
+    await entitlements.enroll(cap=2)
+    await entitlements.assign("ada")
+    await publish_next(entitlements, 2, RESEARCH)
+    await renew(entitlements)
+    assert (await entitlements.check("ada", "frontier-models"))["valid_until"] == text(END)
+    await publish_next(entitlements, 3, FRONTIER, RESEARCH)
+    assert (await entitlements.check("ada", "frontier-models"))["valid_until"] == text(NEXT_END)
+    [extended] = [each.data for each in await service.published(FeatureWindowExtended)]
+    assert (extended.feature, extended.previous_ends_at, extended.ends_at) == ("frontier-models", END, NEXT_END)
+    access = (await service.published(AgencyAccess))[-1].data
+    assert access.revision == (await entitlements.pool())["revision"]
+    await pass_time(entitlements, END + DAY)
+    assert (await entitlements.check("ada", "frontier-models"))["valid_until"] == text(NEXT_END)
+
+
+async def test_what_becomes_a_trial_at_once_is_one_with_the_next_term(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=2)
+    await entitlements.assign("ada")
+    await publish(entitlements, [TRIAL, RESEARCH])
+    await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+    await renew(entitlements)
+    await pass_time(entitlements, END - DAY)
+    assert (await entitlements.check("ada", "frontier-models"))["valid_until"] == text(END)
+    await pass_time(entitlements, END + DAY)
+    answer = await entitlements.check("ada", "frontier-models")
+    assert (answer["reason"], answer["valid_until"]) == ("window_open", text(END + 30 * DAY))
+    await pass_time(entitlements, END + 31 * DAY)
+    assert (await entitlements.check("ada", "frontier-models"))["reason"] == "window_closed"
+    assert await entitlements.service.admin.fetchval("select count(*) from deadline where kind like 'catalog%'") == 0
+
+
+async def test_a_trial_follows_also_if_the_renewal_arrives_late(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=2)
+    await publish(entitlements, [TRIAL, RESEARCH])
+    await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+    await pass_time(entitlements, END + 5 * DAY)
+    await renew(entitlements)
+
+    async def follows() -> bool:
+        found = (await windows(entitlements))["frontier-models"]
+        return (found["starts_at"], found["ends_at"]) == (text(END), text(END + 30 * DAY))
+
+    await entitlements.eventually(follows)
+
+
+async def test_an_earlier_enrollments_next_term_brings_nothing_to_a_later_one(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=2)
+    await publish_next(entitlements, 2, TRIAL, RESEARCH)
+    again = END - 100 * DAY
+    await withdraw(entitlements, "enr_1", again)
+    await enroll_again(entitlements, 2, again)
+    await publish_next(entitlements, 3, FRONTIER)
+    due_at = "select due_at from deadline where kind = 'catalog-next-term'"
+    assert await entitlements.service.admin.fetchval(due_at) == again + 365 * DAY
