@@ -163,3 +163,29 @@ async def activate_rest(entitlements: Entitlements) -> None:
     )
     seat_id = await entitlements.service.admin.fetchval("select seat_id from seat where email = 'person.0@nasa.gov'")
     assert (await entitlements.post(f"seats/{seat_id}/activation")).status_code == 200
+
+
+async def test_the_end_of_a_seats_trial_is_told_once_after_a_completed_term(entitlements: Entitlements) -> None:
+    """The window of the term that is over tells nothing of the seats of the next enrollment."""
+    service = entitlements.service
+    await publish(entitlements, [CANVAS], "new-agencies")
+    await entitlements.enroll(cap=5)
+    began = END - 10 * DAY
+    await activate(entitlements, "ada", began)
+    await pass_time(entitlements, END)
+    await service.publish(entitlements.term(), entitlements.term_ended())
+    over = "select ended and revoking = 0 and not exists (select from closing) from pool"
+    await entitlements.eventually(lambda: service.admin.fetchval(over))
+    again = END + 2 * DAY
+    await pass_time(entitlements, again)
+    await enroll_again(entitlements, 2, again)
+    assert (await entitlements.post("pool/resize", {"cap": 5})).status_code == 200
+    seat = await activate(entitlements, "ada", again)
+    assert await reason(entitlements, "ada") == ("window_open", text(began + 30 * DAY))
+    await activate(entitlements, "bob", again)
+    await pass_time(entitlements, began + 31 * DAY)
+    await pass_time(entitlements, again + 31 * DAY)
+    found = await ends(entitlements, 2)
+    assert found[0] == (seat[6:], began + 30 * DAY)
+    notices: list[Any] = await published(entitlements, SeatTrialsEndingSoon, 4)
+    assert [event.envelope.time - END for event in notices] == [13 * DAY, 19 * DAY, 25 * DAY, 31 * DAY]

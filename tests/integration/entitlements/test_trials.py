@@ -3,10 +3,13 @@
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+import pytest
+
 from muster_contracts.enrollment import AgencyReinstated, AgencySuspended
 from muster_contracts.entitlements import TrialEndingSoon, TrialExpired
 from muster_operator.reconcile.books import read_trials
 from tests.integration.entitlements.conftest import END, NEXT_END, START, Entitlements
+from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out
 
 TRIAL_END = START + timedelta(days=60)
 TRIALS = ["advanced-voice-mode", "deep-research"]
@@ -227,3 +230,24 @@ async def told(entitlements: Entitlements, days: int) -> bool:
 
 async def expired(entitlements: Entitlements) -> bool:
     return sorted(event.data.feature for event in await entitlements.service.published(TrialExpired)) == TRIALS
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["after the term's end is told", "before"])
+async def test_a_trial_is_not_spent_after_a_term_that_is_not_renewed(entitlements: Entitlements, ended: bool) -> None:
+    """A feature comes ten days before the term's end: the rest of its trial is for the next enrollment."""
+    service = entitlements.service
+    await publish(entitlements, [FRONTIER], "new-agencies")
+    await entitlements.enroll(cap=2)
+    comes = END - timedelta(days=10)
+    await pass_time(entitlements, comes)
+    await publish(entitlements, [FRONTIER, RESEARCH | {"trial_days": 60}])
+    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await pass_time(entitlements, END)
+    if ended:
+        await service.publish(entitlements.term(), entitlements.term_ended())
+        await entitlements.eventually(lambda: service.admin.fetchval("select ended from pool"))
+        assert await service.admin.fetchval("select count(*) from deadline where kind like 'trial%'") == 0
+    again = END + timedelta(days=30)
+    await pass_time(entitlements, again)
+    found = await enroll_again(entitlements, 2, again)
+    assert found["deep-research"] == (again, again + timedelta(days=50))

@@ -41,7 +41,8 @@ async def on_agency_enrolled(uow: UnitOfWork, events: Sequence[Received[AgencyEn
         if previous is not None:
             # Billing's event that the earlier term ended may arrive later.
             previous = await close_seats(uow, previous, SeatRevocationReason.TERM_ENDED, cause)
-            await _close_windows(uow, previous.agency_id, previous.enrollment_id, min(enrolled.starts_at, uow.now))
+            closed_at = min(enrolled.starts_at, uow.now, previous.ends_at)
+            await _close_windows(uow, previous.agency_id, previous.enrollment_id, closed_at)
         pool = Pool(
             agency_id=enrolled.agency_id,
             enrollment_id=enrolled.enrollment_id,
@@ -173,10 +174,10 @@ async def _open_windows(uow: UnitOfWork, pool: Pool, cause: str) -> None:
 
 
 async def _close_windows(uow: UnitOfWork, agency_id: str, enrollment_id: str, at: datetime) -> None:
-    cancel_graces(uow, (await windows.list_windows(uow.connection, agency_id, enrollment_id)).values(), at)
-    closed = await windows.save_closed_windows(uow.connection, agency_id, enrollment_id, at)
-    cancel_trials(uow, closed)
-    cancel_seat_trials(uow, closed)
+    present = (await windows.list_windows(uow.connection, agency_id, enrollment_id)).values()
+    cancel_graces(uow, present, at)
+    cancel_seat_trials(uow, present)  # also where the window ends with the term: the seats are not its own any longer
+    cancel_trials(uow, await windows.save_closed_windows(uow.connection, agency_id, enrollment_id, at))
     cancel_next_term(uow, agency_id)
     await uow.flush()  # a later enrollment may schedule its own in the same transaction
 
@@ -187,16 +188,19 @@ async def _apply_terms(uow: UnitOfWork, agency_id: str, enrollment_id: str, caus
         return  # the enrollment has not arrived yet, or a later one has taken over the pool
     outlook = await pools.find_outlook(uow.connection, agency_id, enrollment_id)
     if outlook.renewed_to is not None and outlook.renewed_to > pool.ends_at:
-        await _extend(uow, pool, outlook.renewed_to, cause)
+        pool = await _extend(uow, pool, outlook.renewed_to, cause)
     if outlook.ended and not pool.ended:
         await pools.save_end(uow.connection, agency_id)
         await close_seats(uow, pool, SeatRevocationReason.TERM_ENDED, cause)
+        await _close_windows(uow, agency_id, enrollment_id, pool.ends_at)
 
 
-async def _extend(uow: UnitOfWork, pool: Pool, renewed_to: datetime, cause: str) -> None:
+async def _extend(uow: UnitOfWork, pool: Pool, renewed_to: datetime, cause: str) -> Pool:
     ends_at = min(renewed_to, pool.withdrawn_at) if pool.withdrawn_at else renewed_to
     await pools.save_extension(uow.connection, pool.agency_id, ends_at)
     if pool.ends_at <= uow.now:  # the renewal is late: what was due found no next term
         schedule_next_term(uow, pool)
     adoption = await catalogs.find_adoption(uow.connection, pool.agency_id)
-    await extend_windows(uow, replace(pool, ends_at=ends_at), adoption, cause)
+    extended = replace(pool, ends_at=ends_at)
+    await extend_windows(uow, extended, adoption, cause)
+    return extended

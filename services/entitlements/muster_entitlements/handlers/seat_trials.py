@@ -4,7 +4,7 @@ A window has one deadline, at the next end. A step of it takes the seats in the 
 its place, and moves the deadline on, so that nothing is stored for a seat before it is activated.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from muster_entitlements import publishing
@@ -59,7 +59,7 @@ async def begin_seat_trials(uow: UnitOfWork, agency_id: str, begun: Collection[d
                 deadlines.schedule_earlier(uow, Deadline(kind, agency_id, window.window_id, min(instants)))
 
 
-def cancel_seat_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
+def cancel_seat_trials(uow: UnitOfWork, windows: Iterable[Window]) -> None:
     """Cancel the deadlines of windows that are closed."""
     for window in windows:
         if window.seat_trial is not None:
