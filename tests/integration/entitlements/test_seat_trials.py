@@ -113,6 +113,27 @@ async def test_nobody_has_a_second_trial(entitlements: Entitlements) -> None:
     assert (await reason(entitlements, "bob"))[0] == "window_closed"
 
 
+async def test_who_never_used_a_seat_has_a_trial_of_their_own(entitlements: Entitlements) -> None:
+    """They lost a seat whose trial another person had begun."""
+    await publish(entitlements, [CANVAS], "new-agencies")
+    await entitlements.enroll(cap=5)
+    seats = [await activate(entitlements, person, START) for person in ("ada", "cid")]
+    await pass_time(entitlements, START + 40 * DAY)
+    for seat, person in zip(seats, ("bob", "dee"), strict=True):
+        transfer = await entitlements.post(f"{seat}/transfer", {"email": f"person.{person}@nasa.gov"})
+        assert transfer.status_code == 200, transfer.text
+        assert (await entitlements.post(f"{seat}/revocation", {})).status_code == 200
+    await entitlements.assign("bob")
+    await entitlements.import_file("email\nperson.dee@nasa.gov\n")
+    for person in ("bob", "dee"):
+        assert await reason(entitlements, person) == ("window_open", text(END)), person
+    subjects = "select seat_id from seat where state <> 'revoked'"
+    for row in await entitlements.service.admin.fetch(subjects):
+        await entitlements.post(f"seats/{row['seat_id']}/activation")
+    for person in ("bob", "dee"):
+        assert await reason(entitlements, person) == ("window_open", text(START + 70 * DAY)), person
+
+
 async def test_a_new_seat_has_what_is_left_of_its_persons_trial_before_its_first_use(
     entitlements: Entitlements,
 ) -> None:

@@ -63,7 +63,7 @@ async def find_pool_and_standing(
                     from seat
                     where
                         agency_id = p.agency_id and subject_ref = $2
-                        and coalesce(trial_began_at, activated_at) is not null
+                        and coalesce(trial_began_at, activated_at) is not null and activated_at is not null
                 ),
                 (select began_at from seat_trial where agency_id = p.agency_id and subject_ref = $2)
             ) as began_at

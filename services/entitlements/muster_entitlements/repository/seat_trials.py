@@ -1,7 +1,7 @@
 """The trials of seats: they end in the order in which they began.
 
 A trial begins with a seat's first activation. It stays the seat's through a transfer, and its person's through a
-revocation: the next seat of the person has it from its first day.
+revocation, if they have activated it: their next seat has it from its first day.
 """
 
 from collections import defaultdict
@@ -177,7 +177,7 @@ async def find_earlier(connection: Connection, agency_id: str, subject_refs: Col
             from seat
             where
                 agency_id = $1 and subject_ref = any(string_to_array($2, E'\n'))
-                and coalesce(trial_began_at, activated_at) is not null
+                and coalesce(trial_began_at, activated_at) is not null and activated_at is not null
                 and exists(
                     select from seat as begun
                     where begun.agency_id = $1 and coalesce(begun.trial_began_at, begun.activated_at) is not null
@@ -216,6 +216,7 @@ async def save_activated(connection: Connection, seat: Seat, now: datetime) -> t
                     where
                         earlier.agency_id = $1 and earlier.subject_ref = $5
                         and coalesce(earlier.trial_began_at, earlier.activated_at) is not null
+                        and earlier.activated_at is not null
                 ),
                 (select began_at from seat_trial where agency_id = $1 and subject_ref = $5)
             )
