@@ -201,3 +201,20 @@ def test_with_the_next_term_a_whole_term_becomes_a_trial() -> None:
     found = {(each.feature, each.gains, each.loses) for each in next_term_effects(POOL, version, windows, {})}
     assert found == {("a", False, True), ("b", True, False)}
     assert datetime(2025, 8, 6, tzinfo=UTC) == START
+
+
+def test_a_start_that_was_decided_of_a_programs_window_stays() -> None:
+    program = feature("a", 60, 25, anchor="program", anchor_at="2025-08-10T00:00:00Z")
+    window = opened(catalog(1, program))["a"]
+    later = program.model_copy(update={"anchor_at": START + 20 * DAY})
+
+    def adopted(before: Window, version: Catalog) -> Window:
+        return after({"a": before}, list(adopt(POOL, version, {"a": before}, {}, START + DAY)))["a"]
+
+    for begins in (START + 2 * DAY, START + 30 * DAY):
+        moved = correct_start(window, POOL, START, Start(at=begins))
+        for each in (program, later):
+            found = adopted(moved, catalog(2, each, feature("b")))
+            assert (found.starts_at, found.ends_at) == (begins, begins + 60 * DAY)
+    # Without a decision, the program's instant counts, however often it has moved.
+    assert adopted(adopted(window, catalog(2, later)), catalog(3, program)).starts_at == window.starts_at

@@ -32,6 +32,9 @@ def test_a_trial_ends_with_a_day_where_the_agency_is() -> None:
     assert later.ends_at == datetime(2025, 10, 14, 4, tzinfo=UTC)  # what is left of the last day is added
     in_winter = Window.open("win_1", FEATURES["deep-research"], NEW_YORK, 1, used=-35 * DAY)
     assert in_winter.ends_at == datetime(2025, 11, 9, 5, tzinfo=UTC)
+    into_summer = replace(NEW_YORK, starts_at=datetime(2026, 2, 1, 5, tzinfo=UTC), ends_at=END + 300 * DAY)
+    in_summer = Window.open("win_1", FEATURES["deep-research"], into_summer, 1)
+    assert in_summer.ends_at == datetime(2026, 4, 2, 4, tzinfo=UTC)  # sixty days, of which one has 23 hours
     none_left = Window.open("win_1", FEATURES["deep-research"], NEW_YORK, 1, used=60 * DAY)
     assert (none_left.lasts, none_left.ends_at) == (False, NEW_YORK.starts_at)
 
@@ -119,3 +122,13 @@ def test_only_an_open_trial_is_changed() -> None:
             decide(term_long, NOW)
         with pytest.raises(WindowOver):
             decide(TRIAL, TRIAL_END)
+
+
+def test_what_a_version_took_away_before_it_began_does_not_come_back() -> None:
+    """A trial that a decision ended before it began can still be extended: the feature is in the catalog."""
+    before = START - DAY
+    ended = end_early(TRIAL, POOL, before, End())
+    assert extend(ended, POOL, before, End(at=TRIAL_END)).ends_at == TRIAL_END
+    gone = replace(ended, renewable=False)
+    with pytest.raises(WindowOver):
+        extend(gone, POOL, before, End(at=TRIAL_END))

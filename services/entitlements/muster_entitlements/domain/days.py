@@ -50,6 +50,11 @@ def to_end_of_day(instant: datetime, zone: ZoneInfo) -> datetime:
     return instant if end_of_day(day - DAY, zone) == instant else end_of_day(day, zone)
 
 
+def later(instant: datetime, by: timedelta, zone: ZoneInfo) -> datetime:
+    """The instant at which the clocks there show so much more: days are whole, also where one has 23 hours."""
+    return resolve(_local(instant, zone) + by, zone)
+
+
 def shifted(instant: datetime, before: datetime, after: datetime, zone: ZoneInfo) -> datetime:
     """An instant that lies as far behind `after`, by the clocks there, as the given one lies behind `before`."""
     return resolve(_local(after, zone) + (_local(instant, zone) - _local(before, zone)), zone)

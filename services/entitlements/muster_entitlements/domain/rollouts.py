@@ -56,8 +56,8 @@ def adopt(
     """
     for feature in catalog.features.values():
         window = windows.get(feature.key)
-        if window is not None and not window.renewable and window.starts_at == window.ends_at:
-            window = None  # an earlier version took the feature away before the window began
+        if window is not None and window.gone:
+            window = None
         spent = used.get(feature.key, timedelta())
         if window is None or now >= window.ends_at:
             fresh = Window.open(new_id("win", now), feature, pool, catalog.number, spent, now)
@@ -87,7 +87,7 @@ def _adopted(window: Window, fresh: Window, pool: Pool, now: datetime) -> Window
     )
     of_seats = fresh.seat_days is not None
     if now < window.starts_at:
-        decided = window.trial and fresh.trial and (window.extended or window.ended_early)
+        decided = window.trial and fresh.trial and (window.extended or window.ended_early or _leaves_program(window))
         same = (_told(window), _dates(window)) == (_told(fresh), _dates(fresh))
         return replace(follows, renewable=True) if decided or same else fresh
     if now >= window.ends_at:
@@ -102,6 +102,11 @@ def _adopted(window: Window, fresh: Window, pool: Pool, now: datetime) -> Window
         seat_days=_seat_days(window, fresh),
         renewable=window.trial or (of_seats and window.seat_days is not None) or not (fresh.trial or of_seats),
     )
+
+
+def _leaves_program(window: Window) -> bool:
+    """Whether a decision has given a window another start than the program's: a version opens a new one instead."""
+    return window.anchor is Anchor.PROGRAM and window.revision > 1
 
 
 def _keeps_end(window: Window, fresh: Window) -> bool:

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from muster_contracts.entitlements import AccessMode, Anchor
 from muster_entitlements.domain.catalog import Feature
-from muster_entitlements.domain.days import DAY, end_of_day, shifted, to_end_of_day
+from muster_entitlements.domain.days import DAY, end_of_day, later, shifted, to_end_of_day
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.errors import WindowExtendedAlready, WindowOver, WindowWithoutTrial
 from muster_runtime.errors import InvalidInput
@@ -84,6 +84,11 @@ class Window:
     def lasts(self) -> bool:
         """Whether it is open at any instant: a trial that was used before is empty."""
         return self.starts_at < self.ends_at
+
+    @property
+    def gone(self) -> bool:
+        """Whether a version took the feature away before the window began."""
+        return not self.renewable and not self.lasts
 
     @property
     def grace_ends_at(self) -> datetime | None:
@@ -201,7 +206,7 @@ def correct_start(window: Window, pool: Pool, now: datetime, start: Start) -> Wi
 def _require_open_trial(window: Window, now: datetime) -> None:
     if not window.trial:
         raise WindowWithoutTrial(window.window_id, window.feature)
-    if window.ends_at <= now:
+    if window.ends_at <= now or window.gone:
         raise WindowOver(window.window_id, window.ends_at)
 
 
@@ -215,4 +220,5 @@ def _end(feature: Feature, pool: Pool, starts_at: datetime, used: timedelta) -> 
     if feature.anchor_at is not None:
         return feature.anchor_at + feature.trial
     left = max(feature.trial - used, timedelta())
-    return to_end_of_day(starts_at + left, pool.zone) if left and pool.time_zone else starts_at + left
+    ends_at = later(starts_at, left, pool.zone)
+    return to_end_of_day(ends_at, pool.zone) if left and pool.time_zone else ends_at

@@ -66,10 +66,10 @@ async def save_windows(connection: Connection, windows: Sequence[Window], now: d
             ends_soon_days = excluded.ends_soon_days,
             extended = w.extended and excluded.window_id = w.window_id,
             ended_early = w.ended_early and excluded.window_id = w.window_id,
-            revision = w.revision + case
-                when (excluded.window_id, excluded.starts_at, excluded.ends_at) = (w.window_id, w.starts_at, w.ends_at)
-                    then 0
-                else 1
+            revision = case
+                when excluded.window_id <> w.window_id then 1
+                when (excluded.starts_at, excluded.ends_at) = (w.starts_at, w.ends_at) then w.revision
+                else w.revision + 1
             end
         """,
         [w.window_id for w in windows],
