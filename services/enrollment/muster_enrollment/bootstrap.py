@@ -2,6 +2,7 @@
 
 from muster_contracts.enrollment import AgencyEnrolled, ContactRecorded, EnrollmentAuditSealed
 from muster_enrollment import api
+from muster_enrollment.handlers.contacts import CONTACT_ERASURE
 from muster_enrollment.publishing import audit_sealed
 from muster_enrollment.schema import SCHEMA
 from muster_enrollment.settings import EnrollmentSettings
@@ -20,4 +21,5 @@ def build(settings: EnrollmentSettings | None = None) -> Service:
         audit_sealed=audit_sealed,
         subscriptions=SUBSCRIPTIONS,
         deadlines=DEADLINES,
+        required_deadlines=[CONTACT_ERASURE],
     )

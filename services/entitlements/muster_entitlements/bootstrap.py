@@ -22,7 +22,7 @@ from muster_entitlements.publishing import audit_sealed
 from muster_entitlements.repository import adoption, facts, purge, subject_key, usage_intake
 from muster_entitlements.schema import SCHEMA
 from muster_entitlements.settings import EntitlementsSettings
-from muster_entitlements.subscriptions import DEADLINES, SUBSCRIPTIONS
+from muster_entitlements.subscriptions import DEADLINES, REQUIRED_DEADLINES, SUBSCRIPTIONS
 from muster_entitlements.workers.catalog_rollout import CATALOG_ROLLOUT, count_waiting_agencies
 from muster_entitlements.workers.rebuild import SeatsInUse
 from muster_entitlements.workers.seat_files import seat_file_worker
@@ -54,6 +54,7 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
         audit_sealed=audit_sealed,
         subscriptions=SUBSCRIPTIONS,
         deadlines=DEADLINES,
+        required_deadlines=REQUIRED_DEADLINES,
         retentions=[
             *make_retentions(settings),
             Retention("usage_parked", PARKED_FOR, usage_intake.find_oldest_parked, usage_intake.delete_old_parked),

@@ -45,3 +45,17 @@ DEADLINES: dict[str, DeadlineHandler] = {
     operations.ROWS_FORGOTTEN: operations.on_operation_rows_forgotten_due,
     operations.REST_CLEARED: operations.on_operation_rest_cleared_due,
 }
+
+# Each schedules its next step, or deletes addresses.
+REQUIRED_DEADLINES = (
+    seat_trials.SEAT_TRIALS_ENDING_SOON,
+    seat_trials.SEAT_TRIAL_ENDS,
+    rollouts.CATALOG_NEXT_TERM,
+    quota_terms.QUOTA_USES_TOLD,
+    adoption.ADOPTION_SUMMARIZED,
+    closings.SEATS_CLOSED,
+    idle.IDLE_SEATS,
+    uploads.UPLOAD_ABANDONED,
+    operations.ROWS_FORGOTTEN,
+    operations.REST_CLEARED,
+)

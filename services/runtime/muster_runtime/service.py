@@ -1,6 +1,6 @@
 """A service as its bootstrap describes it."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -59,6 +59,8 @@ class Service:
     """What publishes the seals of its audit, on a topic that it produces to; without it, nothing is sealed."""
     subscriptions: Mapping[type[Event], EventHandler] = field(default_factory=dict)
     deadlines: Mapping[str, DeadlineHandler] = field(default_factory=dict)
+    required_deadlines: Collection[str] = ()
+    """Kinds that nobody can discard: each goes on by itself, so all that follows would be lost, or it deletes data."""
     workers: Sequence[Worker] = ()
     intakes: Sequence[str] = ()
     """Topics that its workers read by themselves: their producers number nothing."""

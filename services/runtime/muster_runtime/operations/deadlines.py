@@ -10,10 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import Instant
 from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, Database, UnitOfWork
-from muster_runtime.errors import NotFound
+from muster_runtime.errors import Conflict, NotFound
 from muster_runtime.http.auth import requires_program
 from muster_runtime.http.idempotency import IdempotencyMismatch
 from muster_runtime.http.pagination import PageDep
+from muster_runtime.http.problem_responses import problem_responses
 from muster_runtime.http.request_rules import WrittenInstant
 from muster_runtime.observability import audit
 from muster_runtime.observability.telemetry import describe
@@ -95,12 +96,17 @@ def deadlines_router(service: Service, database: Database) -> APIRouter:
                 await deadlines.note_reason(uow, deadline, reason)
             return JSONResponse(ReplayReply(parked=True, reason=reason).model_dump())
 
-    @router.post("/discard", status_code=204)
+    @router.post("/discard", status_code=204, responses=problem_responses(DeadlineRequired))
     async def discard_parked_deadline(commands: CommandsDep, body: DiscardDeadline) -> Response:
-        """Discard the deadline permanently: it never takes effect."""
+        """Discard the deadline permanently: it never takes effect.
+
+        One of a kind that goes on by itself, or deletes data, gets 409: retry it once the cause is mended.
+        """
 
         async def handler(uow: UnitOfWork) -> None:
             await _take(uow, body.deadline)
+            if body.kind in service.required_deadlines:
+                raise DeadlineRequired(body.kind)
             _note(uow, "DiscardParkedDeadline", body.deadline, body.reason)
 
         return await commands.execute(body.agency_id, handler, status_code=204)
@@ -110,6 +116,19 @@ def deadlines_router(service: Service, database: Database) -> APIRouter:
 
 class NotParked(NotFound):
     """The deadline was already handled, moved, or discarded."""
+
+
+class DeadlineRequired(Conflict):
+    """Without the deadline, something would never go on, or stay for ever."""
+
+    slug = "deadline-required"
+    title = "The deadline must take effect"
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(
+            f"a deadline of the kind {kind!r} cannot be discarded, for the work that it continues would never be done: "
+            "mend the cause, then retry it"
+        )
 
 
 async def _take(uow: UnitOfWork, deadline: Deadline) -> None:

@@ -130,6 +130,22 @@ async def test_a_parked_deadline_is_retried_or_given_up(probe: RunningService, e
     assert hidden.status_code == 403
 
 
+async def test_a_parked_deadline_that_must_take_effect_is_not_given_up(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    probe.clock.move(START)
+    await set_deadlines(probe, Deadline("erase", "DOE", "broken", START))
+    await eventually(lambda: _is(parked(probe), ["broken"]))
+    named = {"kind": "erase", "agency_id": "DOE", "subject": "broken", "due_at": START.isoformat()}
+    refused = await probe.client.post("/v1/parked-deadlines/discard", json=named | {"reason": "it is in the way"})
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:muster:problem:deadline-required")
+    assert "retry it" in refused.json()["detail"]
+    assert await parked(probe) == ["broken"]
+    await probe.admin.execute("update deadline set subject = 'mended'")
+    retried = await probe.client.post("/v1/parked-deadlines/retry", json=named | {"subject": "mended"})
+    assert retried.json() == {"parked": False, "reason": None}
+
+
 async def test_a_parked_deadline_that_is_scheduled_again_is_due_again(
     probe: RunningService, eventually: Eventually
 ) -> None:

@@ -57,7 +57,8 @@ def build(settings: Settings | None = None) -> Service:
         migrations=MIGRATIONS,
         produces=["muster.entitlements.seat", "muster.entitlements.directory"],
         subscriptions={SeatAssigned: keep_seats},
-        deadlines={"revoke": revoke_when_due},
+        deadlines={"revoke": revoke_when_due, "erase": revoke_when_due},
+        required_deadlines=["erase"],
     )
 
 
