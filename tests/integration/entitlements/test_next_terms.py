@@ -3,10 +3,14 @@
 from datetime import timedelta
 from typing import Any
 
-from muster_contracts.entitlements import AgencyAccess, FeatureWindowExtended
+import pytest
+
+from muster_contracts.entitlements import AgencyAccess, FeatureAccessChanged, FeatureWindowExtended
+from muster_entitlements.handlers import seat_trials
 from tests.integration.entitlements.conftest import END, NEXT_END, Entitlements
+from tests.integration.entitlements.lives import published
 from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out, windows
-from tests.integration.entitlements.test_seat_trials import text
+from tests.integration.entitlements.test_seat_trials import CANVAS, activate, ends, text
 from tests.integration.entitlements.test_trials import enroll_again, pass_time, withdraw
 
 DAY = timedelta(days=1)
@@ -107,3 +111,24 @@ async def test_an_earlier_enrollments_next_term_brings_nothing_to_a_later_one(en
     await publish_next(entitlements, 3, FRONTIER)
     due_at = "select due_at from deadline where kind = 'catalog-next-term'"
     assert await entitlements.service.admin.fetchval(due_at) == again + 365 * DAY
+
+
+async def test_what_ends_with_the_term_is_told_before_the_next_version_takes_its_place(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a grace, and those of more seats' trials than a step takes."""
+    monkeypatch.setattr(seat_trials, "STEP_SEATS", 2)
+    await publish(entitlements, [RESEARCH | {"trial_days": 360, "grace_days": 5}, CANVAS], "new-agencies")
+    await entitlements.enroll(cap=9)
+    for person in range(5):
+        await activate(entitlements, str(person), END - 30 * DAY)
+    open_ = {"name": "Feature", "mode": "unlimited", "mode_after": "none"}
+    await publish_next(entitlements, 3, {**open_, "key": "deep-research"}, {**open_, "key": "canvas", "trial_days": 5})
+    await renew(entitlements)
+    await pass_time(entitlements, END)
+    assert await rolled_out(entitlements, 3)
+    found = await ends(entitlements, 5)
+    assert {at for _, at in found} == {END}
+    [changed] = await published(entitlements, FeatureAccessChanged, 1)
+    assert (changed.data.feature, changed.envelope.time) == ("deep-research", END)
+    assert await entitlements.service.admin.fetchval("select count(*) from deadline where parked_at is not null") == 0

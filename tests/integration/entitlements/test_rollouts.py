@@ -14,8 +14,9 @@ from muster_contracts.entitlements import (
     TrialExpired,
 )
 from muster_entitlements.handlers import rollouts, seat_trials
+from muster_entitlements.subscriptions import DEADLINES
 from muster_runtime.context import Context
-from muster_runtime.scheduling import deadlines
+from muster_runtime.scheduling import deadlines, scheduler
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out
 from tests.integration.entitlements.test_seat_trials import CANVAS, activate_rest
@@ -76,7 +77,7 @@ async def test_nothing_is_told_again_of_a_trial_and_copies_are_told_of_another_q
     await entitlements.eventually(is_told_of_the_quota)
 
 
-async def test_a_version_between_two_steps_skips_no_seat_whose_trial_has_ended(
+async def test_a_version_waits_until_what_is_due_of_trials_is_told(
     front: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(seat_trials, "STEP_SEATS", 7)
@@ -100,11 +101,37 @@ async def test_a_version_between_two_steps_skips_no_seat_whose_trial_has_ended(
         pass  # what is due before
     await publish(front, [CANVAS | {"ends_soon_days": [3]}])
     async with write() as uow:
-        await rollouts.roll_out(uow, "NASA")
+        assert not await rollouts.roll_out(uow, "NASA")
     while await step():
         pass
-    rows = await service.admin.fetch(
-        "select payload from outbox cross join unnest(payloads) as payload where type = $1", SeatTrialExpired.event_type
-    )
-    seats = [SeatTrialExpired.model_validate_json(row["payload"]).seat_id for row in rows]
+    async with write() as uow:
+        assert await rollouts.roll_out(uow, "NASA")
+    assert await rolled_out(front, 2 + 1)
+    seats = [SeatTrialExpired.model_validate_json(each).seat_id for each in await unsent(front, SeatTrialExpired)]
     assert (len(seats), len(set(seats))) == (20, 20)
+
+
+async def test_the_end_of_a_trial_is_told_although_a_version_opens_its_feature(front: Entitlements) -> None:
+    service = front.service
+    await front.enroll(cap=2)
+    service.clock.move(START + 60 * DAY)
+    features = ["deep-research", "advanced-voice-mode"]
+    await publish(front, [FRONTIER, *(FRONTIER | {"key": key} for key in features)])
+    write = partial(service.runtime.database.write, "NASA", context=Context(actor="test", correlation_id="cor_test"))
+    async with write() as uow:
+        assert not await rollouts.roll_out(uow, "NASA")
+    while due := await deadlines.due_first(service.admin, "NASA", service.clock.now()):
+        async with write() as uow:
+            await scheduler.handle(uow, DEADLINES, await deadlines.take(uow, due), "entitlements")
+    async with write() as uow:
+        assert await rollouts.roll_out(uow, "NASA")
+    ends = [TrialExpired.model_validate_json(each) for each in await unsent(front, TrialExpired)]
+    assert sorted(each.feature for each in ends) == sorted(features)
+
+
+async def unsent(front: Entitlements, cls: type[Any]) -> list[Any]:
+    """The payloads of a type that wait in the outbox: nothing relays them."""
+    rows = await front.service.admin.fetch(
+        "select payload from outbox cross join unnest(payloads) as payload where type = $1", cls.event_type
+    )
+    return [row["payload"] for row in rows]

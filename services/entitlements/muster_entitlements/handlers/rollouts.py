@@ -14,9 +14,22 @@ from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.rollouts import Change, adopt
 from muster_entitlements.domain.windows import Extension
 from muster_entitlements.handlers.quota_terms import tell_uses
-from muster_entitlements.handlers.seat_trials import cancel_seat_trials, go_on_with_seat_trials, open_seat_trials
+from muster_entitlements.handlers.seat_trials import (
+    SEAT_TRIAL_ENDS,
+    SEAT_TRIALS_ENDING_SOON,
+    cancel_seat_trials,
+    go_on_with_seat_trials,
+    open_seat_trials,
+)
 from muster_entitlements.handlers.snapshots import publish_agency
-from muster_entitlements.handlers.trials import cancel_trials, reschedule_trial, schedule_trials
+from muster_entitlements.handlers.trials import (
+    GRACE_ENDED,
+    TRIAL_ENDING_SOON,
+    TRIAL_EXPIRED,
+    cancel_trials,
+    reschedule_trial,
+    schedule_trials,
+)
 from muster_entitlements.repository import catalogs, pools, windows
 from muster_entitlements.repository.catalogs import Adoption
 from muster_entitlements.repository.usage import find_versions
@@ -27,15 +40,23 @@ from muster_runtime.scheduling.deadlines import Deadline
 
 CATALOG_NEXT_TERM = "catalog-next-term"
 
+# What is told of windows that a version may move.
+OF_TRIALS = (TRIAL_ENDING_SOON, TRIAL_EXPIRED, GRACE_ENDED, SEAT_TRIALS_ENDING_SOON, SEAT_TRIAL_ENDS)
 
-async def roll_out(uow: UnitOfWork, agency_id: str) -> None:
-    """Adopt the newest version that is for the agency now, and note the one that is for its next term."""
+
+async def roll_out(uow: UnitOfWork, agency_id: str) -> bool:
+    """Adopt the newest version that is for the agency now, and note the one that is for its next term.
+
+    Returns False, and does nothing, if what is due of trials is still to be told: a version cancels it.
+    """
     pool = await pools.find_pool(uow.connection, agency_id)
     if pool is None or pool.withdrawn_at is not None or pool.ended:
-        return
+        return True
     adoption = await catalogs.find_adoption(uow.connection, agency_id)
     versions = await catalogs.list_published(uow.connection, adoption.number)
     if at_once := [version for version in versions if version.rule is CatalogRule.NOW]:
+        if await deadlines.is_any_due(uow.connection, agency_id, OF_TRIALS, uow.now):
+            return False
         await _adopt(uow, pool, at_once[-1].catalog, uow.now)
         adoption = Adoption(at_once[-1].number, None)
     later = [v.number for v in versions if v.rule is CatalogRule.NEXT_TERM and v.number > adoption.number]
@@ -46,6 +67,7 @@ async def roll_out(uow: UnitOfWork, agency_id: str) -> None:
             await pools.save_revision(uow.connection, agency_id)
             await publish_agency(uow, agency_id)
     await catalogs.save_adoption(uow.connection, agency_id, adoption)
+    return True
 
 
 def schedule_next_term(uow: UnitOfWork, pool: Pool) -> None:
@@ -69,6 +91,10 @@ async def on_catalog_next_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> 
     agency_id, at = due[0].agency_id, due[0].due_at
     pool = await pools.find_pool(uow.connection, agency_id)
     if pool is None or pool.withdrawn_at is not None or pool.ended or pool.ends_at <= at:
+        return
+    await uow.flush()
+    if await deadlines.is_any_due(uow.connection, agency_id, OF_TRIALS, at):  # a further step of seats' trials
+        deadlines.schedule(uow, due)
         return
     adoption = await catalogs.find_adoption(uow.connection, agency_id)
     catalog = await _find_catalog(uow, adoption.next_number or adoption.number)

@@ -12,7 +12,7 @@ from muster_runtime.database.transactions import RETRYABLE, Connection
 from muster_runtime.identifiers import new_id
 from muster_runtime.service import Runtime, Worker
 
-# How long an agency waits after a failure, such as a lock that is held; the others go on.
+# How long an agency waits after a failure, such as a lock that is held, or for its deadlines; the others go on.
 RETRY_SECONDS = 2.0
 
 # How many agencies are looked up at once.
@@ -53,14 +53,13 @@ async def _roll_out(runtime: Runtime, agency_id: str) -> bool:
     context = Context(actor=service, correlation_id=new_id("cor", runtime.clock.now()))
     try:
         async with runtime.database.write(agency_id, context=context) as uow:
-            await roll_out(uow, agency_id)
+            return await roll_out(uow, agency_id)
     except Exception as error:
         if isinstance(error, RETRYABLE):
             _log.warning("catalog_rollout_retried", agency_id=agency_id, error=repr(error))
         else:
             _log.exception("catalog_rollout_failed", agency_id=agency_id)
         return False
-    return True
 
 
 # Several processes may run it at once: under the agency's lock, a step that is done already changes nothing.

@@ -128,6 +128,23 @@ async def due_first(connection: Connection, agency_id: str, now: datetime) -> li
     return [Deadline(**row) for row in rows]
 
 
+async def is_any_due(connection: Connection, agency_id: str, kinds: Sequence[str], at: datetime) -> bool:
+    """Whether a deadline of these kinds in an agency is due by an instant, and is still to be handled."""
+    due: bool = await connection.fetchval(
+        """
+        select exists (
+            select
+            from deadline
+            where agency_id = $1 and kind = any($2::text[]) and due_at <= $3 and parked_at is null
+        )
+        """,
+        agency_id,
+        kinds,
+        at,
+    )
+    return due
+
+
 async def take(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> list[Deadline]:
     """Remove deadlines in order to handle them. Returns those that still existed."""
     rows = await uow.connection.fetch(
