@@ -44,8 +44,8 @@ async def counts(entitlements: Entitlements, number: int) -> bool:
 async def count_all(intake: UsageIntake) -> None:
     """Count all that the topic has now, in the partitions of the intake's lane."""
     async with intake._opened() as consumer:
-        poller = Poller(intake._runtime, consumer, intake._next)
-        ends = await consumer.end_offsets(intake._next)
+        poller = Poller(intake._runtime, consumer, intake._places.next)
+        ends = await consumer.end_offsets(intake._places.next)
         while any([await consumer.position(partition) < end for partition, end in ends.items()]):
             if (batch := await usage_worker._fetch(poller)).records:
                 await intake.count(batch)
@@ -160,13 +160,13 @@ async def test_a_kill_between_sum_and_offset_counts_each_event_once(
     # A process that was thought dead, and one whose database went back.
     late = UsageIntake(runtime)
     async with late._opened() as consumer:
-        stale = dict.fromkeys(late._next, 0)
+        stale = dict.fromkeys(late._places.next, 0)
         await put(front, used(3))
         await count_all(once)
-        late._next = stale
+        late._places.next = stale
         for partition in stale:
             consumer.seek(partition, 0)
-        poller = Poller(runtime, consumer, late._next)
+        poller = Poller(runtime, consumer, late._places.next)
         while not (batch := await usage_worker._fetch(poller)).records:
             pass
         with pytest.raises(Exception, match="read further"):
@@ -185,17 +185,17 @@ async def test_what_was_fetched_ahead_of_a_failure_is_not_lost(
     await front.enroll(cap=5)
     front.service.clock.move(LATER)
     await put(front, *(used(number) for number in range(8)))
-    save_offsets, calls = usage_intake.save_offsets, itertools.count()
+    move, calls = usage_intake.move, itertools.count()
 
     async def fails_at_times(*arguments: Any) -> bool:
         if next(calls) in (1, 2, 4):
             raise ConnectionError("the connection was cut")
-        return await save_offsets(*arguments)
+        return await move(*arguments)
 
     async def all_are_counted() -> bool:
         return await sums(front) == {(ADA, "10-05"): 8, ("", "10-05"): 8}
 
-    monkeypatch.setattr(usage_intake, "save_offsets", fails_at_times)
+    monkeypatch.setattr(usage_intake, "move", fails_at_times)
     monkeypatch.setattr(usage_worker, "BATCH_RECORDS", 2)
     monkeypatch.setattr(usage_worker, "RETRY_SECONDS", 0.01)
     counting = asyncio.create_task(UsageIntake(front.service.runtime).run())

@@ -3,10 +3,16 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from muster_runtime.database.connections import Connection
 
-Partition = tuple[str, int]  # topic, number
+
+class Place(NamedTuple):
+    """Where a partition goes on, in the topic of an ID; None if it was stored before IDs were."""
+
+    offset: int
+    topic_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,39 +34,56 @@ class StoredRecord:
         return self.topic, self.kafka_partition, self.kafka_offset, self.key, names, values, self.value
 
 
-async def find_offsets(connection: Connection) -> dict[Partition, int]:
-    """The offset from which to go on, of each partition that was read before."""
-    rows = await connection.fetch("select topic, kafka_partition, next_offset from usage_offset")
-    return {(row["topic"], row["kafka_partition"]): row["next_offset"] for row in rows}
-
-
-async def save_offsets(connection: Connection, read: Mapping[Partition, tuple[int, int]]) -> bool:
-    """Move partitions from one offset to another; False if one of them is not where it is to be moved from."""
+async def find_places(connection: Connection, topic: str, partitions: Collection[int]) -> dict[int, Place]:
+    """Where to go on, for each of a topic's partitions that was read before. They stay so until the commit."""
     rows = await connection.fetch(
         """
-        select topic, kafka_partition, next_offset
+        select kafka_partition, next_offset, topic_id
         from usage_offset
-        where (topic, kafka_partition) in (select * from unnest($1::text[], $2::integer[]))
-        order by topic, kafka_partition
+        where topic = $1 and kafka_partition = any($2::integer[])
+        order by kafka_partition
         for update
         """,
-        [topic for topic, _ in read],
-        [number for _, number in read],
+        topic,
+        list(partitions),
     )
-    stored = {(row["topic"], row["kafka_partition"]): row["next_offset"] for row in rows}
-    if any(stored.get(partition, 0) != first for partition, (first, _) in read.items()):
-        return False
+    return {row["kafka_partition"]: Place(row["next_offset"], row["topic_id"]) for row in rows}
+
+
+async def save_places(connection: Connection, topic: str, places: Mapping[int, Place]) -> None:
+    """Go on from these places, by partition of a topic."""
     await connection.execute(
         """
-        insert into usage_offset (topic, kafka_partition, next_offset)
-        select * from unnest($1::text[], $2::integer[], $3::bigint[])
-        on conflict (topic, kafka_partition) do update set next_offset = excluded.next_offset
+        insert into usage_offset (topic, kafka_partition, next_offset, topic_id)
+        select $1, * from unnest($2::integer[], $3::bigint[], $4::text[])
+        on conflict (topic, kafka_partition)
+        do update set next_offset = excluded.next_offset, topic_id = excluded.topic_id
         """,
-        [topic for topic, _ in read],
-        [number for _, number in read],
-        [after for _, after in read.values()],
+        topic,
+        list(places),
+        [place.offset for place in places.values()],
+        [place.topic_id for place in places.values()],
     )
+
+
+async def move(connection: Connection, topic: str, topic_id: str, read: Mapping[int, tuple[int, int]]) -> bool:
+    """Move partitions from one offset to a later one; False if one of them is not where it is to be moved from."""
+    places = await find_places(connection, topic, read)
+    for partition, (first, after) in read.items():
+        if places.get(partition, Place(0, topic_id)) != Place(first, topic_id) or after < first:
+            return False
+    await save_places(connection, topic, {number: Place(after, topic_id) for number, (_, after) in read.items()})
     return True
+
+
+async def set_aside(connection: Connection, topic: str, partition: int) -> None:
+    """Keep the records of a partition under other names of its topic: others come in their places."""
+    for table in ("usage_parked", "usage_deferred"):
+        await connection.execute(
+            f"update {table} set topic = topic || '@' || id where topic = $1 and kafka_partition = $2",  # noqa: S608
+            topic,
+            partition,
+        )
 
 
 async def add_parked(connection: Connection, records: Collection[tuple[StoredRecord, str]], now: datetime) -> None:
@@ -91,17 +114,18 @@ async def add_deferred(connection: Connection, records: Collection[tuple[StoredR
     )
 
 
-async def list_waited_for(connection: Connection, partitions: Sequence[int]) -> list[str]:
-    """The agencies for whose locks records of these partitions wait, the longest wait first."""
+async def list_waited_for(connection: Connection, lane: int, lanes: int) -> list[str]:
+    """The agencies for which records of a lane's partitions wait, the longest wait first."""
     rows = await connection.fetch(
         """
         select waits_for
         from usage_deferred
-        where kafka_partition = any($1::integer[])
+        where kafka_partition % $2 = $1
         group by waits_for
         order by min(id)
         """,
-        partitions,
+        lane,
+        lanes,
     )
     return [row["waits_for"] for row in rows]
 
@@ -113,9 +137,9 @@ async def find_oldest_deferred(connection: Connection) -> datetime | None:
 
 
 async def take_deferred(
-    connection: Connection, agency_id: str, partitions: Sequence[int], limit: int
+    connection: Connection, agencies: Collection[str], lane: int, lanes: int, limit: int
 ) -> list[StoredRecord]:
-    """Delete the first records of these partitions that wait for an agency; returns them in their order."""
+    """Delete the first records of a lane's partitions that wait for agencies; returns them in their order."""
     rows = await connection.fetch(
         """
         with taken as (
@@ -123,17 +147,18 @@ async def take_deferred(
             where id in (
                 select id
                 from usage_deferred
-                where waits_for = $1 and kafka_partition = any($2::integer[])
+                where waits_for = any($1::text[]) and kafka_partition % $3 = $2
                 order by id
-                limit $3
+                limit $4
             )
             returning id, topic, kafka_partition, kafka_offset, key, header_names, header_values, value
         )
 
         select topic, kafka_partition, kafka_offset, key, header_names, header_values, value from taken order by id
         """,
-        agency_id,
-        partitions,
+        list(agencies),
+        lane,
+        lanes,
         limit,
     )
     return [

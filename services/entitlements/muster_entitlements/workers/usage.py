@@ -10,9 +10,10 @@ The partitions are read in lanes: while one waits for the database, another read
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import asyncpg
 import structlog
@@ -20,23 +21,23 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from muster_contracts.entitlements import FeatureUsed
-from muster_entitlements.domain.usage import Use, read_record
+from muster_entitlements.domain.usage import Use
 from muster_entitlements.handlers.usage import Nearest, count_uses, stranger
 from muster_entitlements.repository import pools, usage_intake
 from muster_entitlements.repository.usage_intake import StoredRecord
+from muster_entitlements.workers.usage_batches import Batch
+from muster_entitlements.workers.usage_places import Places
 from muster_entitlements.workers.usage_polling import FETCH_MIN_BYTES, POLL_MS, Poller
 from muster_runtime.context import Context
 from muster_runtime.database import locks
 from muster_runtime.database.locks import Lock
 from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, UnitOfWork
-from muster_runtime.errors import InvalidInput, RetryableError
 from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.client_internals import enable_rebootstrap
 from muster_runtime.messaging.lease import Lease
 from muster_runtime.messaging.parking import printable
 from muster_runtime.messaging.topic_log import Record
 from muster_runtime.observability.telemetry import describe
-from muster_runtime.pacing import Pace
 from muster_runtime.service import Runtime, Worker
 
 BATCH_RECORDS = 2_000
@@ -47,6 +48,9 @@ LANES = 2
 RETRY_SECONDS = 1.0
 STANDBY_SECONDS = 0.5
 
+# How often it looks whether the topic, and where it goes on, are still as they were: what comes would not show it.
+LOOK_SECONDS = 5.0
+
 # How long a batch waits for the locks of agencies: most transactions, and those of the other lanes, end sooner. What
 # was deferred is tried again after each batch.
 BATCH_LOCK = Lock(patience_seconds=0.5)
@@ -55,39 +59,6 @@ DEFERRED_LOCK = Lock(patience_seconds=0.05)
 _DUTY = "usage-intake"
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Records, and by their place the uses that they say, or why they say none.
-
-    `after` is where each partition goes on.
-    """
-
-    records: Sequence[Record | StoredRecord]
-    after: Mapping[TopicPartition, int] = field(default_factory=dict)
-    uses: dict[int, Use] = field(default_factory=dict)
-    parked: dict[int, InvalidInput] = field(default_factory=dict)
-
-    @classmethod
-    async def read(
-        cls, records: Sequence[Record | StoredRecord], after: Mapping[TopicPartition, int] | None = None
-    ) -> "Batch":
-        """Read what records say, while others have their turns."""
-        batch, pace = cls(records, after or {}), Pace()
-        for place, record in enumerate(records):
-            try:
-                batch.uses[place] = read_record(record.headers, record.value)
-            except InvalidInput as refusal:
-                batch.parked[place] = refusal
-            except Exception as error:  # one record must never stop the others
-                batch.parked[place] = InvalidInput("record", type(error).__name__, "it cannot be read")
-            await pace.keep()
-        return batch
-
-
-class _OffsetsMoved(RetryableError):
-    """Another process has read further, or the database has gone back: read from where it says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +94,9 @@ class UsageIntake:
     def __init__(self, runtime: Runtime, lane: Lane = _ALL) -> None:
         self._runtime = runtime
         self._lane = lane
+        self._topic = runtime.settings.topic_prefix + FeatureUsed.topic
         self._lease = Lease(runtime.database, f"{_DUTY}-{lane.number}", runtime.settings.instance)
-        self._next: dict[TopicPartition, int] = {}
+        self._places = Places()
         self._enrolled: set[str] = set()
         self._waited_for: dict[str, None] = {}  # the agencies for whose locks records wait, in turn
 
@@ -139,6 +111,7 @@ class UsageIntake:
                         await asyncio.sleep(STANDBY_SECONDS)
                 except (KafkaError, *RETRYABLE) as error:
                     _log.warning("usage_intake_retried", error=describe(error))
+                    await self._lease.release()
                     await asyncio.sleep(RETRY_SECONDS)
         finally:
             await self._lease.release()
@@ -146,10 +119,14 @@ class UsageIntake:
     async def _read(self) -> None:
         """Count batch after batch, each while the next one is fetched and read."""
         async with self._opened() as consumer:
-            poller = Poller(self._runtime, consumer, self._next)
+            poller = Poller(self._runtime, consumer, self._places.next)
+            look_at = time.monotonic() + LOOK_SECONDS
             following = asyncio.create_task(_fetch(poller))
             try:
                 while await self._lease.take():
+                    if time.monotonic() > look_at:  # where nothing comes, Kafka may be out of reach
+                        await self._places.look(self._runtime.database, consumer, self._topic)
+                        look_at = time.monotonic() + LOOK_SECONDS
                     batch = await following
                     following = asyncio.create_task(_fetch(poller))
                     if batch.records:
@@ -165,11 +142,11 @@ class UsageIntake:
         """The client of the lane's partitions, which goes on where the database says."""
         settings = self._runtime.settings
         consumer = AIOKafkaConsumer(
-            settings.topic_prefix + FeatureUsed.topic,
+            self._topic,
             **self._runtime.kafka.options(),
             client_id=f"{self._runtime.service.name}-usage-{self._lane.number}-{settings.instance}",
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",  # what is lost is to be seen
             isolation_level="read_committed",  # a producer may use transactions, and abort them
             fetch_max_wait_ms=POLL_MS,
             fetch_min_bytes=FETCH_MIN_BYTES,
@@ -179,12 +156,11 @@ class UsageIntake:
             enable_rebootstrap(consumer)
             read = {partition for partition in consumer.assignment() if self._lane.has(partition)}
             consumer.pause(*(consumer.assignment() - read))
+            self._places = await Places.find(self._runtime.database, consumer, self._topic, read)
             async with self._runtime.database.connection() as connection:
-                stored = await usage_intake.find_offsets(connection)
-                waited_for = await usage_intake.list_waited_for(connection, _numbers(read))
+                waited_for = await usage_intake.list_waited_for(connection, self._lane.number, self._lane.lanes)
             self._waited_for = dict.fromkeys(waited_for)
-            self._next = {partition: stored.get((FeatureUsed.topic, partition.partition), 0) for partition in read}
-            for partition, offset in self._next.items():
+            for partition, offset in self._places.next.items():
                 consumer.seek(partition, offset)
             yield consumer
         finally:
@@ -215,16 +191,14 @@ class UsageIntake:
         """Count what can be, and defer the records of agencies whose locks are waited for."""
         waiting = {place: use.agency_id for place, use in batch.uses.items() if use.agency_id in self._waited_for}
         counted = {place: use for place, use in batch.uses.items() if place not in waiting}
-        moves = {(FeatureUsed.topic, p.partition): (self._next[p], offset) for p, offset in batch.after.items()}
         agencies = {use.agency_id for use in counted.values()} or {EVERY_AGENCY}
         async with self._write(agencies, BATCH_LOCK) as uow:
-            if not await usage_intake.save_offsets(uow.connection, moves):
-                raise _OffsetsMoved(f"the usage topic was read further, or the database has gone back: {moves}")
+            await self._places.move(uow, batch.after)
             await _count_or_park(uow, batch, counted)
             if waiting:
                 deferred = [(_stored(batch.records[place]), agency_id) for place, agency_id in waiting.items()]
                 await usage_intake.add_deferred(uow.connection, deferred, uow.now)
-        self._next |= batch.after
+        self._places.next |= batch.after
         if waiting:
             _log.info("usage_deferred", records=len(waiting), agencies=sorted(set(waiting.values())))
 
@@ -238,7 +212,7 @@ class UsageIntake:
         with suppress(asyncpg.LockNotAvailableError):
             async with self._write({agency_id}, DEFERRED_LOCK) as uow:
                 records = await usage_intake.take_deferred(
-                    uow.connection, agency_id, _numbers(self._next), BATCH_RECORDS
+                    uow.connection, [agency_id], self._lane.number, self._lane.lanes, BATCH_RECORDS
                 )
                 batch = await Batch.read(records)
                 await _count_or_park(uow, batch, batch.uses)
@@ -251,10 +225,6 @@ class UsageIntake:
         context = Context(actor=runtime.service.name, correlation_id=new_id("cor", runtime.clock.now()))
         async with runtime.database.write(*sorted(agencies), context=context, lock=lock) as uow:
             yield uow
-
-
-def _numbers(partitions: Iterable[TopicPartition]) -> list[int]:
-    return [each.partition for each in partitions]
 
 
 async def _fetch(poller: Poller) -> Batch:

@@ -10,6 +10,7 @@ from typing import Any, SupportsIndex
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition, conn
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAuthorizationFailedError
@@ -160,6 +161,16 @@ def leaderless(consumer: AIOKafkaConsumer) -> Collection[TopicPartition]:
     """The assigned partitions that have no leader: to ask the consumer for their offsets would wait for one."""
     cluster = consumer._client.cluster
     return [p for p in consumer.assignment() if cluster.leader_for_partition(p) in (None, -1)]
+
+
+def client_of(consumer: AIOKafkaConsumer) -> AIOKafkaClient:
+    """The client that sends a consumer's requests."""
+    return consumer._client
+
+
+def assignment_of(consumer: AIOKafkaConsumer) -> object:
+    """What a consumer keeps of its partitions: a new object where it begins them anew, though they are the same."""
+    return consumer._subscription.subscription.assignment
 
 
 def known_position(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int | None:

@@ -35,9 +35,6 @@ OPERATOR_SECONDS = 5.0
 # What only an operator puts right.
 AN_OPERATORS = (DatabaseRestored, TopicRepartitioned)
 
-# How long the lease may take to be given back.
-RELEASE_SECONDS = 2
-
 # Never `id > last`: a run that commits late has a low id, and is simply read later.
 _READ = """
 select
@@ -141,11 +138,11 @@ class Lane:
                     self._failure = forbidden(error) or describe(error)
                     _log.warning("relay_failed", error=repr(error))
                     await self._close_producer()
-                    await self._release()  # another process may have better luck
+                    await self._lease.release()
                     await asyncio.sleep(OPERATOR_SECONDS if isinstance(error, AN_OPERATORS) else RETRY_SECONDS)
         finally:
             await self._close_producer()
-            await self._release()
+            await self._lease.release()
 
     async def _drain(self) -> bool:
         """Relay until nothing can be sent or the lease is lost; reading, encoding and deleting overlap sending.
@@ -258,8 +255,3 @@ class Lane:
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer.close()
-
-    async def _release(self) -> None:
-        with suppress(*RETRYABLE):
-            async with asyncio.timeout(RELEASE_SECONDS):
-                await self._lease.release()

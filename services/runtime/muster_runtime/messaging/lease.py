@@ -19,6 +19,9 @@ RENEW_SECONDS = 0.5
 # lease lasts; a holder that cannot do its work must leave it to another process.
 WORK_SECONDS = 15.0
 
+# How long it may take to give a lease back: it is over after LEASE_SECONDS anyway.
+RELEASE_SECONDS = 2.0
+
 # The database's own clock, so that the holders' clocks need not agree; no fact ever depends on it. Where it was ahead
 # and has been put right, an expiry can lie further off than any lease lasts: that one is void.
 _TAKE = """
@@ -82,8 +85,9 @@ class Lease:
         return taken
 
     async def release(self) -> None:
-        """Give up the lease, so that another process takes it at once."""
+        """Give up the lease, so that another process takes it at once: it may have better luck. Never raises."""
         if self._held_until:
             self._held_until = 0.0
-            async with self._database.connection() as connection:
-                await connection.execute(_RELEASE, self._duty, self._holder)
+            with suppress(*RETRYABLE):
+                async with asyncio.timeout(RELEASE_SECONDS), self._database.connection() as connection:
+                    await connection.execute(_RELEASE, self._duty, self._holder)

@@ -1,0 +1,46 @@
+"""Batches of reported use, as read from the topic or from what was deferred."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aiokafka import TopicPartition
+
+from muster_entitlements.domain.usage import Use, read_record
+from muster_entitlements.repository.usage_intake import StoredRecord
+from muster_runtime.errors import InvalidInput
+from muster_runtime.messaging.topic_log import Record
+from muster_runtime.pacing import Pace
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records, and by their place the uses that they say, or why they say none.
+
+    `after` is where each partition goes on.
+    """
+
+    records: Sequence[Record | StoredRecord]
+    after: Mapping[TopicPartition, int] = field(default_factory=dict)
+    uses: dict[int, Use] = field(default_factory=dict)
+    parked: dict[int, InvalidInput] = field(default_factory=dict)
+
+    @classmethod
+    async def read(
+        cls, records: Sequence[Record | StoredRecord], after: Mapping[TopicPartition, int] | None = None
+    ) -> "Batch":
+        """Read what records say, while others have their turns."""
+        batch, pace = cls(records, after or {}), Pace()
+        for place, record in enumerate(records):
+            try:
+                batch.uses[place] = read_record(record.headers, record.value)
+            except InvalidInput as refusal:
+                batch.parked[place] = refusal
+            except Exception as error:  # one record must never stop the others
+                batch.parked[place] = InvalidInput("record", type(error).__name__, "it cannot be read")
+            await pace.keep()
+        return batch
+
+    @property
+    def agencies(self) -> set[str]:
+        """Those whose uses it has."""
+        return {use.agency_id for use in self.uses.values()}

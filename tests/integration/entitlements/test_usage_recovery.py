@@ -1,0 +1,182 @@
+"""The intake of use after failures: what Kafka, the database, or another process has lost or made again is counted."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from structlog.testing import capture_logs
+
+from muster_contracts import topics
+from muster_contracts.entitlements import FeatureUsed
+from muster_entitlements.workers import usage as usage_worker
+from muster_entitlements.workers.usage import UsageIntake
+from muster_entitlements.workers.usage_polling import Poller
+from muster_operator.topics import create_topics, delete_topics
+from muster_runtime.messaging.connection import KafkaConnection
+from muster_runtime.service import Runtime
+from tests.integration.entitlements.conftest import Entitlements
+from tests.integration.entitlements.test_usage import LATER, used
+from tests.integration.entitlements.test_usage_intake import STRUCTURED, count_all, counts, put
+
+Eventually = Callable[..., Awaitable[Any]]
+
+
+@asynccontextmanager
+async def counting(*runtimes: Runtime) -> AsyncIterator[None]:
+    """Intakes of these processes run until the block ends."""
+    tasks = [asyncio.create_task(UsageIntake(runtime).run()) for runtime in runtimes]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+def process(runtime: Runtime, **changes: Any) -> Runtime:
+    """Another process of the service."""
+    return replace(runtime, settings=runtime.settings.model_copy(update={"instance": "another"}), **changes)
+
+
+async def test_a_process_that_cannot_reach_kafka_leaves_its_lane_to_another(
+    front: Entitlements, eventually: Eventually
+) -> None:
+    await front.enroll(cap=5)
+    front.service.clock.move(LATER)
+    runtime = front.service.runtime
+
+    async def leads() -> bool:
+        query = "select holder = 'another' from lease where duty = 'usage-intake-0'"
+        return bool(await front.service.admin.fetchval(query))
+
+    async with counting(process(runtime, kafka=KafkaConnection.plain("127.0.0.1:1"))):
+        await eventually(leads)
+        async with counting(runtime):
+            await put(front, used(1))
+            await eventually(partial(counts, front, 1))
+
+
+async def test_a_process_that_is_cut_off_from_kafka_while_it_reads_leaves_its_lane_to_another(
+    front: Entitlements, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await front.enroll(cap=5)
+    front.service.clock.move(LATER)
+    runtime = front.service.runtime
+    clients: list[Any] = []
+
+    class Noted(Poller):
+        def __init__(self, runtime: Runtime, consumer: AIOKafkaConsumer, begins: Mapping[TopicPartition, int]) -> None:
+            super().__init__(runtime, consumer, begins)
+            clients.append(consumer)
+
+    async def no_connection(*_arguments: Any, **_options: Any) -> None:
+        """As where a network policy drops what this process sends: polls return nothing, and no error."""
+
+    monkeypatch.setattr(usage_worker, "Poller", Noted)
+    monkeypatch.setattr(usage_worker, "LOOK_SECONDS", 0.5)
+    async with counting(process(runtime)):
+        await put(front, used(1))
+        await eventually(partial(counts, front, 1))
+        client = clients[0]._client
+        client._get_conn = no_connection
+        for connection in list(client._conns.values()):
+            connection.close()
+        async with counting(runtime):
+            await put(front, used(2))
+            await eventually(partial(counts, front, 2))
+
+
+async def test_use_that_a_failover_has_lost_is_counted_again_though_nothing_new_comes(
+    front: Entitlements, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage_worker, "LOOK_SECONDS", 0.5)
+    await front.enroll(cap=5)
+    front.service.clock.move(LATER)
+    admin = front.service.admin
+    async with counting(front.service.runtime):
+        await put(front, used(1), used(2), used(3))
+        await eventually(partial(counts, front, 3))
+        async with admin.transaction():
+            for table in ("usage_seen", "usage_sum", "usage_offset"):
+                await admin.execute(f"delete from {table}")
+        await eventually(partial(counts, front, 3))
+
+
+async def make_again(front: Entitlements, eventually: Eventually, partitions: int) -> None:
+    """Delete the topic of use, and make it again, with so many partitions."""
+    kafka, topic = front.service.runtime.kafka, front.service.topic_prefix + FeatureUsed.topic
+    async with AIOKafkaConsumer(**kafka.options(), metadata_max_age_ms=100) as asked:
+
+        async def there(expected: bool) -> bool:
+            return (topic in await asked.topics()) is expected
+
+        await delete_topics(kafka, [topic])
+        await eventually(partial(there, False))
+        await create_topics(kafka, front.service.topic_prefix, [topics()[FeatureUsed.topic]], partitions=partitions)
+        await eventually(partial(there, True))
+
+
+async def put_first(front: Entitlements, *events: Any) -> None:
+    """Put events on the first partition."""
+    for event in events:
+        value = event if isinstance(event, bytes) else json.dumps(event).encode()
+        await front.service.producer.put_raw(
+            FeatureUsed.topic, key=b"NASA", value=value, headers=STRUCTURED, partition=0
+        )
+
+
+async def test_use_on_a_topic_that_was_made_again_is_counted_from_its_beginning(
+    front: Entitlements, eventually: Eventually
+) -> None:
+    await front.enroll(cap=5)
+    front.service.clock.move(LATER)
+    runtime, admin = front.service.runtime, front.service.admin
+    await put_first(front, b"{", used(1), used(2))
+    await count_all(UsageIntake(runtime))
+    assert await counts(front, 2)
+    columns = "kafka_offset, key, header_names, header_values, value"
+    await admin.execute(  # deferred in a partition that the smaller topic will lack
+        f"""
+        insert into usage_deferred (topic, kafka_partition, {columns}, waits_for, deferred_at)
+        select topic, 1, {columns}, 'NASA', parked_at from usage_parked
+        """
+    )
+    await make_again(front, eventually, partitions=1)
+    await put_first(front, b"[", *(used(number) for number in range(10, 15)))
+    intake = UsageIntake(runtime)
+    with capture_logs() as logs:
+        await count_all(intake)
+    [told] = [line for line in logs if line["event"] == "usage_topic_made_again"]
+    assert (told["log_level"], told["partition"], told["offset"]) == ("error", 0, 3)
+    await intake.count_deferred()  # hers wait behind those of the earlier topic
+    assert await counts(front, 7)
+    assert await admin.fetchval("select count(*) from usage_deferred") == 0
+    parked = await admin.fetch("select convert_from(value, 'UTF8') as value from usage_parked order by id")
+    assert [row["value"] for row in parked] == ["{", "[", "{"]
+    assert await admin.fetchval("select count(*) from usage_offset where next_offset = 6") == 1
+
+
+async def test_what_kafka_deletes_before_it_is_counted_is_told(front: Entitlements) -> None:
+    await front.enroll(cap=5)
+    front.service.clock.move(LATER)
+    await put(front, used(1))
+    runtime = front.service.runtime
+    await count_all(UsageIntake(runtime))
+    await put(front, *(used(number) for number in range(2, 6)))
+    [(number, offset)] = await front.service.admin.fetch("select kafka_partition, next_offset from usage_offset")
+    partition = TopicPartition(front.service.topic_prefix + FeatureUsed.topic, number)
+    admin = AIOKafkaAdminClient(**runtime.kafka.options())
+    await admin.start()
+    await admin.delete_records({partition: RecordsToDelete(before_offset=offset + 3)})
+    await admin.close()
+    with capture_logs() as logs:
+        await count_all(UsageIntake(runtime))
+    assert [line["records"] for line in logs if line["event"] == "usage_lost"] == [3]
+    assert await counts(front, 2)
