@@ -15,15 +15,19 @@ from structlog.testing import capture_logs
 
 from muster_contracts import topics
 from muster_contracts.entitlements import FeatureUsed
+from muster_entitlements.bootstrap import build
+from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.workers import usage as usage_worker
 from muster_entitlements.workers.usage import UsageIntake
 from muster_entitlements.workers.usage_polling import Poller
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.messaging.connection import KafkaConnection
+from muster_runtime.process.roles import Role
 from muster_runtime.service import Runtime
 from tests.integration.entitlements.conftest import Entitlements
 from tests.integration.entitlements.test_usage import LATER, used
 from tests.integration.entitlements.test_usage_intake import STRUCTURED, count_all, counts, put
+from tests.support.services import ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
 
@@ -176,7 +180,28 @@ async def test_what_kafka_deletes_before_it_is_counted_is_told(front: Entitlemen
     await admin.start()
     await admin.delete_records({partition: RecordsToDelete(before_offset=offset + 3)})
     await admin.close()
+    await front.service.admin.execute("update usage_offset set topic_id = null")  # as before there was the column
     with capture_logs() as logs:
         await count_all(UsageIntake(runtime))
     assert [line["records"] for line in logs if line["event"] == "usage_lost"] == [3]
+    assert await front.service.admin.fetchval("select count(*) from usage_offset where topic_id is null") == 0
     assert await counts(front, 2)
+
+
+async def test_a_worker_whose_usage_topic_is_gone_is_not_ready(
+    front: Entitlements, run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    worker = await run_service(build, EntitlementsSettings, roles=frozenset({Role.WORKER}), beside=front.service)
+
+    async def reasons() -> list[str]:
+        found: list[str] = (await worker.client.get("/health/ready")).json()["reasons"]
+        return found
+
+    assert await reasons() == []
+    topic = front.service.topic_prefix + FeatureUsed.topic
+    await delete_topics(front.service.runtime.kafka, [topic])
+
+    async def told() -> bool:
+        return await reasons() == [f"the topic {topic} is missing"]
+
+    await eventually(told)

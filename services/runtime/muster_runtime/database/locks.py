@@ -53,3 +53,11 @@ async def free(connection: Connection, agencies: Iterable[str]) -> set[str]:
         list(agencies),
     )
     return {row["agency_id"] for row in rows}
+
+
+async def latest(connection: Connection, agencies: Iterable[str]) -> dict[str, datetime]:
+    """The instant of the last transaction of each of the agencies that had one."""
+    rows = await connection.fetch(
+        "select agency_id, latest from agency_instant where agency_id = any($1::text[])", list(agencies)
+    )
+    return {row["agency_id"]: row["latest"] for row in rows}

@@ -65,7 +65,7 @@ class Monitor:
         scheduler: Scheduler | None,
         sealer: Sealer | None,
         keys: KeySource,
-        kafka: KafkaTopics,
+        kafka: KafkaTopics | None,
     ) -> None:
         self._runtime = runtime
         self._databases = {"worker": runtime.database, "api": api_database}
@@ -135,7 +135,7 @@ class Monitor:
             reasons.append(STANDBY_GONE)
         for database in self._databases.values():
             database.commits.standby_gone = standby_gone
-        if self._relay is not None or self._consumer is not None:
+        if self._kafka is not None:
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     reasons += (await self._kafka.look()).reasons

@@ -83,6 +83,7 @@ async def running(
         group = settings.topic_prefix + service.name
         subscriptions = Subscriptions(service.subscriptions, service=service.name, group=group, clock=clock)
         topics = KafkaTopics(kafka, settings, service.name, service.topics)
+        takes_in = Role.WORKER in roles and bool(service.intakes)
         relay = scheduler = sealer = consumer = None
         if Role.RELAY in roles and service.produces:
             relay = parts.make_relay(runtime, listener, backlog, topics)
@@ -101,8 +102,9 @@ async def running(
         if Role.CONSUMER in roles and service.subscriptions:
             consumer = parts.make_consumer(runtime, subscriptions)
 
-        monitor = Monitor(runtime, api_database, group, backlog, relay, consumer, scheduler, sealer, keys, topics)
-        if relay is not None or consumer is not None:
+        watched = topics if relay is not None or consumer is not None or takes_in else None
+        monitor = Monitor(runtime, api_database, group, backlog, relay, consumer, scheduler, sealer, keys, watched)
+        if watched is not None:
             stack.push_async_callback(topics.stop)
             await topics.start()
         duties.start("monitor", monitor.run())
