@@ -4,16 +4,18 @@ One transaction counts a batch, parks what cannot be counted, and stores where t
 each event once; so do producers that send again, because an event counts once by its source and ID.
 
 If the lock of an agency is held for longer, the same transaction defers its records, so that no other agency waits.
-They are counted in their order once the lock can be had, and so is what comes after them.
+They are counted in their order once the lock can be had, and so is what comes after them. The same goes for an agency
+ahead of the clock, which is counted alone, and for one that is not enrolled, until its enrollment would have been read.
 
 The partitions are read in lanes: while one waits for the database, another reads records, here or in another process.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 import asyncpg
 import structlog
@@ -28,10 +30,13 @@ from muster_entitlements.repository.usage_intake import StoredRecord
 from muster_entitlements.workers.usage_batches import Batch
 from muster_entitlements.workers.usage_places import Places
 from muster_entitlements.workers.usage_polling import FETCH_MIN_BYTES, POLL_MS, Poller
+from muster_entitlements.workers.usage_strangers import Strangers
+from muster_runtime.clock import MAX_SKEW
 from muster_runtime.context import Context
 from muster_runtime.database import locks
 from muster_runtime.database.locks import Lock
 from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, UnitOfWork
+from muster_runtime.errors import RetryableError
 from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.client_internals import enable_rebootstrap
 from muster_runtime.messaging.lease import Lease
@@ -56,9 +61,18 @@ LOOK_SECONDS = 5.0
 BATCH_LOCK = Lock(patience_seconds=0.5)
 DEFERRED_LOCK = Lock(patience_seconds=0.05)
 
+# How long what was deferred is counted between two batches.
+DEFERRED_SECONDS = 0.5
+
+LOGGED_AGENCIES = 10
+
 _DUTY = "usage-intake"
 
 _log = structlog.get_logger(__name__)
+
+
+class AgencyAhead(RetryableError):
+    """One agency of several is ahead of the clock: it is counted alone, so that no other one gets its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +112,8 @@ class UsageIntake:
         self._lease = Lease(runtime.database, f"{_DUTY}-{lane.number}", runtime.settings.instance)
         self._places = Places()
         self._enrolled: set[str] = set()
-        self._waited_for: dict[str, None] = {}  # the agencies for whose locks records wait, in turn
+        self._strangers = Strangers(runtime)
+        self._waited_for: dict[str, None] = {}  # the agencies for which records wait, in turn
 
     async def run(self) -> None:
         """Count what comes, until canceled."""
@@ -121,18 +136,18 @@ class UsageIntake:
         async with self._opened() as consumer:
             poller = Poller(self._runtime, consumer, self._places.next)
             look_at = time.monotonic() + LOOK_SECONDS
-            following = asyncio.create_task(_fetch(poller))
+            following, more = asyncio.create_task(_fetch(poller)), False
             try:
                 while await self._lease.take():
                     if time.monotonic() > look_at:  # where nothing comes, Kafka may be out of reach
                         await self._places.look(self._runtime.database, consumer, self._topic)
                         look_at = time.monotonic() + LOOK_SECONDS
                     batch = await following
-                    following = asyncio.create_task(_fetch(poller))
-                    if batch.records:
-                        async with self._lease.renewed():
+                    following = asyncio.create_task(_fetch(poller, wait=not more))
+                    async with self._lease.renewed():
+                        if batch.records:
                             await self.count(batch)
-                    await self.count_deferred()
+                        more = await self.count_deferred()
             finally:
                 following.cancel()
                 await asyncio.gather(following, return_exceptions=True)
@@ -159,6 +174,7 @@ class UsageIntake:
             self._places = await Places.find(self._runtime.database, consumer, self._topic, read)
             async with self._runtime.database.connection() as connection:
                 waited_for = await usage_intake.list_waited_for(connection, self._lane.number, self._lane.lanes)
+            self._enrolled = set()  # the database may have gone back
             self._waited_for = dict.fromkeys(waited_for)
             for partition, offset in self._places.next.items():
                 consumer.seek(partition, offset)
@@ -168,31 +184,37 @@ class UsageIntake:
 
     async def count(self, batch: Batch) -> None:
         """Count a batch. Raises what is retryable, after which the client must be opened again."""
-        if unknown := await self._unknown({use.agency_id for use in batch.uses.values()}):
-            strangers = [place for place, use in batch.uses.items() if use.agency_id in unknown]
-            batch.parked.update({place: stranger(batch.uses.pop(place)) for place in strangers})
+        self._waited_for |= dict.fromkeys(sorted(await self._unknown(batch.agencies)))
         try:
             await self._count(batch)
-        except asyncpg.LockNotAvailableError:
-            agencies = {use.agency_id for use in batch.uses.values()} - self._waited_for.keys()
+        except (asyncpg.LockNotAvailableError, AgencyAhead):
+            agencies = batch.agencies - self._waited_for.keys()
             async with self._runtime.database.connection() as connection:
                 held = agencies - await locks.free(connection, agencies)
-            self._waited_for |= dict.fromkeys(sorted(held))
+                latest = await locks.latest(connection, agencies)
+            ahead = {agency_id for agency_id, instant in latest.items() if self._is_ahead(instant)}
+            self._waited_for |= dict.fromkeys(sorted(held | ahead))
             await self._count(batch)
 
-    async def _unknown(self, agencies: set[str]) -> set[str]:
-        """Those of the agencies that were never enrolled: what names them takes no lock, and waits for none."""
+    async def _unknown(self, agencies: Set[str]) -> set[str]:
+        """Those of the agencies that are not enrolled: what names them takes no lock, and waits for none."""
         if new := agencies - self._enrolled:
             async with self._runtime.database.connection() as connection:
                 self._enrolled |= await pools.find_enrolled(connection, new)
-        return agencies - self._enrolled
+        return {*agencies} - self._enrolled
+
+    def _is_ahead(self, instant: datetime) -> bool:
+        clock = self._runtime.clock
+        return not clock.virtual and instant > clock.now() + MAX_SKEW
 
     async def _count(self, batch: Batch) -> None:
-        """Count what can be, and defer the records of agencies whose locks are waited for."""
+        """Count what can be, and defer the records of agencies that wait. Raises AgencyAhead."""
         waiting = {place: use.agency_id for place, use in batch.uses.items() if use.agency_id in self._waited_for}
         counted = {place: use for place, use in batch.uses.items() if place not in waiting}
         agencies = {use.agency_id for use in counted.values()} or {EVERY_AGENCY}
         async with self._write(agencies, BATCH_LOCK) as uow:
+            if len(agencies) > 1 and self._is_ahead(uow.now):
+                raise AgencyAhead
             await self._places.move(uow, batch.after)
             await _count_or_park(uow, batch, counted)
             if waiting:
@@ -200,24 +222,48 @@ class UsageIntake:
                 await usage_intake.add_deferred(uow.connection, deferred, uow.now)
         self._places.next |= batch.after
         if waiting:
-            _log.info("usage_deferred", records=len(waiting), agencies=sorted(set(waiting.values())))
+            _log.info("usage_deferred", records=len(waiting), agencies=sorted(set(waiting.values()))[:LOGGED_AGENCIES])
 
-    async def count_deferred(self) -> None:
-        """Count deferred records of one agency, if its lock can be had."""
-        agency_id = next(iter(self._waited_for), None)
-        if agency_id is None:
-            return
+    async def count_deferred(self) -> bool:
+        """Count deferred records until a lock cannot be had, or for a while; returns whether more can be counted."""
+        until = time.monotonic() + DEFERRED_SECONDS
+        unknown = await self._unknown(self._waited_for.keys())
+        if unknown:
+            await self._park_strangers(unknown)
+        with suppress(asyncpg.LockNotAvailableError):
+            for agency_id in [each for each in self._waited_for if each not in unknown]:
+                if time.monotonic() > until:
+                    return True
+                await self._count_deferred(agency_id)
+            return bool(self._waited_for.keys() - unknown)
+        return False
+
+    async def _count_deferred(self, agency_id: str) -> None:
         del self._waited_for[agency_id]
         self._waited_for[agency_id] = None  # the others come first next time
-        with suppress(asyncpg.LockNotAvailableError):
-            async with self._write({agency_id}, DEFERRED_LOCK) as uow:
-                records = await usage_intake.take_deferred(
-                    uow.connection, [agency_id], self._lane.number, self._lane.lanes, BATCH_RECORDS
-                )
-                batch = await Batch.read(records)
-                await _count_or_park(uow, batch, batch.uses)
-            if len(records) < BATCH_RECORDS:
+        async with self._write({agency_id}, DEFERRED_LOCK) as uow:
+            batch = await self._take_deferred(uow, [agency_id])
+            await _count_or_park(uow, batch, batch.uses)
+        if len(batch.records) < BATCH_RECORDS:
+            del self._waited_for[agency_id]
+
+    async def _park_strangers(self, unknown: Set[str]) -> None:
+        """Park what names agencies that the service has not come to know by now, of those whose streams it has read."""
+        if not (settled := await self._unknown(await self._strangers.settled(unknown))):
+            return
+        async with self._write({EVERY_AGENCY}, BATCH_LOCK) as uow:
+            batch = await self._take_deferred(uow, settled)
+            batch.parked.update({place: stranger(use) for place, use in batch.uses.items()})
+            await _count_or_park(uow, batch, {})
+        if len(batch.records) < BATCH_RECORDS:
+            for agency_id in settled:
                 del self._waited_for[agency_id]
+
+    async def _take_deferred(self, uow: UnitOfWork, agencies: Collection[str]) -> Batch:
+        lane = self._lane
+        return await Batch.read(
+            await usage_intake.take_deferred(uow.connection, agencies, lane.number, lane.lanes, BATCH_RECORDS)
+        )
 
     @asynccontextmanager
     async def _write(self, agencies: set[str], lock: Lock) -> AsyncIterator[UnitOfWork]:
@@ -227,9 +273,9 @@ class UsageIntake:
             yield uow
 
 
-async def _fetch(poller: Poller) -> Batch:
-    """The next batch, which is empty if nothing comes."""
-    parts = await poller.poll(BATCH_RECORDS)
+async def _fetch(poller: Poller, *, wait: bool = True) -> Batch:
+    """The next batch, which is empty if nothing comes, or has come where that is not waited for."""
+    parts = await poller.poll(BATCH_RECORDS, POLL_MS if wait else 0)
     after = {partition: part[-1].offset + 1 for partition, part in parts.items()}
     return await Batch.read([record for part in parts.values() for record in part], after)
 

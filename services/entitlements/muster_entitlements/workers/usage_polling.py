@@ -5,7 +5,7 @@ An operator lets the intake past such a record as any consumer: POST /v1/partiti
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -15,7 +15,7 @@ from muster_contracts.entitlements import FeatureUsed
 from muster_runtime.database.transactions import RETRYABLE
 from muster_runtime.errors import RetryableError
 from muster_runtime.messaging import passing
-from muster_runtime.messaging.client_internals import has_broken_down
+from muster_runtime.messaging.client_internals import assignment_of, has_broken_down
 from muster_runtime.observability.telemetry import describe
 from muster_runtime.service import Runtime
 
@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 
 class PartitionsChanged(RetryableError):
-    """The topic has got other partitions: the client starts all of them over, and must be opened again."""
+    """The client has begun its partitions anew, where the topic has others or none for a moment: it has no offsets."""
 
 
 class ClientBrokenDown(RetryableError):
@@ -50,28 +50,28 @@ class Poller:
     def __init__(self, runtime: Runtime, consumer: AIOKafkaConsumer, begins: Mapping[TopicPartition, int]) -> None:
         self._runtime = runtime
         self._consumer = consumer
-        self._assigned = consumer.assignment()
+        self._assigned = assignment_of(consumer)
         self._following = dict(begins)
         self._waiting: dict[TopicPartition, float] = {}  # until when
 
-    async def poll(self, limit: int) -> Polled:
+    async def poll(self, limit: int, wait_ms: int = POLL_MS) -> Polled:
         """What comes next. Raises what is retryable."""
         if has_broken_down(self._consumer):
             raise ClientBrokenDown("the client of the usage topic has broken down")
-        polled = await self._poll(limit)
-        if self._consumer.assignment() != self._assigned:
-            raise PartitionsChanged("the usage topic has other partitions than before")
+        polled = await self._poll(limit, wait_ms)
+        if assignment_of(self._consumer) is not self._assigned:
+            raise PartitionsChanged("the client has begun its partitions anew")
         self._following |= {partition: records[-1].offset + 1 for partition, records in polled.items()}
         return polled
 
-    async def _poll(self, limit: int) -> Polled:
+    async def _poll(self, limit: int, wait_ms: int) -> Polled:
         self._waiting = {each: until for each, until in self._waiting.items() if time.monotonic() < until}
         partitions = [each for each in self._following if each not in self._waiting]
         if not partitions:
             await asyncio.sleep(POLL_MS / 1000)
             return {}
         try:
-            return await self._consumer.getmany(*partitions, timeout_ms=POLL_MS, max_records=limit)
+            return await self._poll_all(partitions, limit, wait_ms)
         except Exception as error:
             if _is_retryable(error):
                 raise
@@ -81,6 +81,27 @@ class Poller:
         for partition in partitions:
             if records := await self._poll_alone(partition, limit // len(partitions) + 1):
                 polled[partition] = records
+        return polled
+
+    async def _poll_all(self, partitions: Sequence[TopicPartition], limit: int, wait_ms: int) -> Polled:
+        """Records in equal shares: the client itself returns all that it holds of a partition before the next one's."""
+        polled: dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]] = {}
+        room, share = limit, limit // (len(partitions) + 1) + 1
+
+        async def take(*some: TopicPartition, most: int, timeout_ms: int = 0) -> bool:
+            """Take up to `most` records; returns whether there may be more."""
+            nonlocal room
+            taken = await self._consumer.getmany(*some, timeout_ms=timeout_ms, max_records=most)
+            for partition, records in taken.items():
+                polled.setdefault(partition, []).extend(records)
+            number = sum(map(len, taken.values()))
+            room -= number
+            return number == most
+
+        waiting = list(partitions) if await take(*partitions, most=share, timeout_ms=wait_ms) else []
+        while waiting and room > 0:
+            share = room // len(waiting) + 1
+            waiting = [each for each in waiting if room > 0 and await take(each, most=min(share, room))]
         return polled
 
     async def _poll_alone(self, partition: TopicPartition, limit: int) -> list[ConsumerRecord[bytes, bytes]]:
