@@ -43,6 +43,9 @@ from tests.contract.golden_facts import (
     windows_of,
 )
 
+# Who held a seat of the first agency and was erased, by that agency.
+GONE = subject(len(HELD) + 1)
+
 # The end of a period of which copies know nothing.
 FAR = datetime.max.replace(tzinfo=UTC)
 
@@ -118,13 +121,14 @@ def text(instant: datetime) -> str:
 
 
 def records() -> tuple[list[str], list[str]]:
-    """The data of the records of agencies and of people, as the service publishes them."""
+    """The data of the records of agencies and of people, as the service publishes them before it erases some."""
     agencies, people = [], []
     for place, pool in enumerate(POOLS):
         shared = [grant for grant in grants_of(pool) if grant.subject_ref is None]
         together = own_of(pool, "", shared)
         agencies.append((encode(agency_access(pool, windows_of(pool), QUOTAS, together)) or b"").decode())
         seats = {subject(place * 16 + number): state for number, state in enumerate(HELD)}
+        seats |= {GONE: SeatState.ACTIVE} if pool is OPEN else {}
         earlier = {subject(place * 16 + len(HELD)): SeatState.ACTIVE}
         person = granted_to(pool)
         own = {person: own_of(pool, person, [grant for grant in grants_of(pool) if grant.subject_ref == person])}
@@ -133,6 +137,15 @@ def records() -> tuple[list[str], list[str]]:
             published = subjects_access(replace(pool, generation=generation), pool.revision, held, own)
             people += [(value or b"").decode() for value in published.values()]
     return agencies, people
+
+
+def erased() -> list[str]:
+    """The tombstones that follow: of an agency's own person, and of another agency's, who keeps their seat."""
+    of_others = [(pool.agency_id, subject(HELD.index(GRANTED))) for pool in POOLS if pool is not OPEN]
+    return [
+        json.dumps({"agency_id": agency_id, "subject_ref": subject_ref})
+        for agency_id, subject_ref in [(OPEN.agency_id, GONE), *of_others]
+    ]
 
 
 def cases() -> Iterator[Case]:
@@ -170,6 +183,7 @@ def cases() -> Iterator[Case]:
     nobody = replace(case(OPEN, GRANTED, "frontier-models", TRIAL_END), seat=None)
     yield replace(nobody, subject_ref=subject(len(HELD)))  # of an earlier generation
     yield replace(nobody, subject_ref=subject(16 + HELD.index(GRANTED)))  # another agency's
+    yield replace(nobody, subject_ref=GONE)
     yield replace(nobody, subject_ref="no-reference")
     yield replace(nobody, pool=None, agency_id="FTC", grants=())
 
@@ -184,7 +198,7 @@ def golden() -> str:
     """The file: one record or case a line."""
     agencies, people = records()
     checks = [json.dumps(case.to_json()) for case in cases()]
-    parts = {"agencies": agencies, "subjects": people, "checks": checks}
+    parts = {"agencies": agencies, "subjects": people, "erased": erased(), "checks": checks}
     body = ",\n".join(f'"{name}": [\n' + ",\n".join(lines) + "\n]" for name, lines in parts.items())
     return f"{{\n{body}\n}}\n"
 

@@ -117,8 +117,8 @@ class AccessCopy:
         if not key:
             raise Unreadable("a record of the snapshot topic has no key")
         try:
-            if value is None and read_headers(headers).type == _ERASED:
-                self._erase(key.decode())
+            if value is None and (envelope := read_headers(headers)).type == _ERASED:
+                self._erase(key.decode(), envelope.agency_id)
                 return
             if value is None or _SUBJECT_TYPE not in headers or not self._take_known(key, value):
                 self._take(headers, key, value)
@@ -170,8 +170,9 @@ class AccessCopy:
         if revision > standing.agency.revision:
             standing.agency.revision = revision
 
-    def _erase(self, subject_ref: str) -> None:
-        if (before := self._people.remove(subject_ref)) is not None:
+    def _erase(self, subject_ref: str, agency_id: str) -> None:
+        """Forget a person of this agency. Another agency's tombstone says nothing of them."""
+        if self.agency_of(subject_ref) == agency_id and (before := self._people.remove(subject_ref)) is not None:
             self._leave(before[0])
 
     def _leave(self, number: int) -> None:

@@ -43,7 +43,9 @@ export class AccessCopy {
     if (!key?.length) throw new Unreadable("a record of the snapshot topic has no key");
     const type = headers?.ce_type?.toString() ?? "";
     if (type === ERASED && value === null) {
-      this.#holdings.delete(key.toString());
+      // Another agency's tombstone says nothing of a person.
+      const agency = this.#holdings.get(key.toString())?.agency.id;
+      if (agency === headers.ce_partitionkey?.toString()) this.#holdings.delete(key.toString());
     } else if (type === AGENCY || type === SUBJECT) {
       const data = parsed(value);
       if (data.agency_id !== headers.ce_partitionkey?.toString()) {

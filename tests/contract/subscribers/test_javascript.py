@@ -124,14 +124,17 @@ def test_a_tombstone_of_a_compacted_topic_erases_its_key_with_the_official_sdks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     person = record(build(ContactRecorded))
-    tombstone = record(build(ContactErased, subject_ref=person.key.decode()), sequence=2)
+    erased = build(ContactErased, subject_ref=person.key.decode())
+    tombstone = record(erased, sequence=2)
+    anothers = record(erased.model_copy(update={"agency_id": "DOE"}))
     assert (tombstone.value, tombstone.key) == (None, person.key)
 
     monkeypatch.syspath_prepend(str(EXAMPLES / "python"))
     example = importlib.import_module("tombstones")
-    latest: dict[bytes, Any] = {}
+    latest: dict[tuple[bytes, bytes], Any] = {}
     example.keep(latest, person.headers, person.value, person.key)
-    assert latest == {person.key: json.loads(person.value or b"")}
+    example.keep(latest, anothers.headers, anothers.value, anothers.key)
+    assert latest == {(b"NASA", person.key): json.loads(person.value or b"")}
     # The SDK for Python takes a tombstone for an event without data; the one for JavaScript refuses it.
     unaware = KafkaMessage(headers=dict(tombstone.headers), key=tombstone.key, value=cast("bytes", tombstone.value))
     assert from_binary_event(unaware).get_data() is None
@@ -144,13 +147,14 @@ def test_a_tombstone_of_a_compacted_topic_erases_its_key_with_the_official_sdks(
         const latest = new Map();
         const sizes = records.map((record) => (keep(latest, record), latest.size));
         const headers = {};
-        for (const [name, value] of Object.entries(records[1].headers)) headers[name] = value.toString();
+        for (const [name, value] of Object.entries(records[2].headers)) headers[name] = value.toString();
         let refusal = null;
         try {
-          Kafka.toEvent({ headers, key: records[1].key.toString(), value: records[1].value });
+          Kafka.toEvent({ headers, key: records[2].key.toString(), value: records[2].value });
         } catch (error) {
           refusal = error.message;
         }
         console.log(JSON.stringify({ sizes, refusal }));
     """
-    assert in_javascript(program, [person, tombstone]) == {"sizes": [1, 0], "refusal": "Value is null or undefined"}
+    found = in_javascript(program, [person, anothers, tombstone])
+    assert found == {"sizes": [1, 1, 0], "refusal": "Value is null or undefined"}

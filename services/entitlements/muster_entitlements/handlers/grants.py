@@ -7,10 +7,11 @@ from muster_contracts.entitlements import AccessMode
 from muster_entitlements.commands import GrantFeature, RevokeGrant
 from muster_entitlements.domain.catalog import Feature
 from muster_entitlements.domain.grants import Grant
+from muster_entitlements.domain.quotas import WHOLE_AGENCY
 from muster_entitlements.errors import GrantEnded, GrantOverlaps, GrantUnknown
 from muster_entitlements.handlers.lookups import known_pool
 from muster_entitlements.handlers.quota_terms import tell_uses
-from muster_entitlements.handlers.snapshots import publish_agency, publish_subjects
+from muster_entitlements.handlers.snapshots import publish_holders
 from muster_entitlements.publishing.catalog import entitlement_granted, entitlement_revoked
 from muster_entitlements.replies.grants import GrantReply
 from muster_entitlements.repository import catalogs, grants, pools
@@ -72,10 +73,7 @@ async def revoke_grant(uow: UnitOfWork, command: RevokeGrant) -> GrantReply:
 
 
 async def _publish_access(uow: UnitOfWork, grant: Grant) -> None:
-    if grant.subject_ref is None:
-        await publish_agency(uow, grant.agency_id)
-    else:
-        await publish_subjects(uow, grant.agency_id, [grant.subject_ref])
+    await publish_holders(uow, grant.agency_id, [grant.subject_ref or WHOLE_AGENCY])
     if grant.mode is AccessMode.QUOTA:
         await tell_uses(uow, grant.agency_id)
 

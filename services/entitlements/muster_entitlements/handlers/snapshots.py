@@ -1,7 +1,8 @@
 """Publishes the access of agencies and people whenever it changes, whole, for those who hold a copy.
 
 Whoever increases an agency's revision calls one of these after it: `publish_agency` for a change of the pool, its
-windows, or what else holds for all its seats, and `publish_subjects` for changes of people's seats and grants.
+windows, or what else holds for all its seats, `publish_subjects` for changes of people's seats, and `publish_holders` of
+what they have beside them.
 """
 
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
@@ -62,7 +63,10 @@ async def publish_new_seats(
 
 
 async def publish_subjects(uow: UnitOfWork, agency_id: str, subject_refs: Sequence[str]) -> None:
-    """Publish what people have as the tables have it now; who has no seat is erased."""
+    """Publish what people have as the tables have it now; who has no seat is erased.
+
+    Only for people who have, or had, a seat of the agency: whoever else has such a reference is not to be erased.
+    """
     held = await _publish_held(uow, agency_id, subject_refs)
     erase_seats(uow, agency_id, [subject_ref for subject_ref in subject_refs if subject_ref not in held])
 
@@ -82,7 +86,7 @@ async def publish_uses(uow: UnitOfWork, uses: Sequence[PublishedUse], spent: Seq
 async def publish_holders(uow: UnitOfWork, agency_id: str, subject_refs: Collection[str]) -> None:
     """Publish what people, or their whole agency, have now.
 
-    A person may have a quota, or report use, without having a seat. There is no copy then.
+    A person may have a grant or a quota, or report use, without having a seat. There is no copy then.
     """
     people = sorted(set(subject_refs) - {WHOLE_AGENCY})
     if WHOLE_AGENCY in subject_refs:

@@ -82,11 +82,12 @@ class Suspects:
 
 @dataclass
 class Folded:
-    """What the topic holds: the latest record of each key."""
+    """What the topic holds: the latest record of each key of a partition, whichever agency wrote it."""
 
     agencies: dict[str, AgencyAccess] = field(default_factory=dict)
     seats: defaultdict[str, dict[str, _Standing]] = field(default_factory=lambda: defaultdict(dict))
     _standings: dict[_Standing, _Standing] = field(default_factory=dict)  # each one once: millions are alike
+    _partitions: dict[str, int] = field(default_factory=dict)  # of agencies
 
     def take(self, record: Record) -> None:
         """Take the next record. Raises MalformedRecord, ValidationError, or LookupError for an unknown type."""
@@ -99,10 +100,18 @@ class Folded:
             own = tuple(access.grants), tuple(access.quotas), tuple(access.further_uses)
             standing = (access.generation, str(access.seat), access.trial_began_at, *own)
             self.seats[access.agency_id][access.subject_ref] = self._standings.setdefault(standing, standing)
+            self._partitions[access.agency_id] = record.partition
         elif envelope.type == SubjectAccessErased.event_type:
-            self.seats[envelope.agency_id].pop(subject_of(record.key), None)
+            self._erase(envelope.agency_id, subject_of(record.key), record.partition)
         else:
             raise LookupError(envelope.type)
+
+    def _erase(self, agency_id: str, subject_ref: str, partition: int) -> None:
+        """Forget a person; another agency's, too, whose record compaction deletes for this tombstone."""
+        if self.seats[agency_id].pop(subject_ref, None) is None:
+            for other, number in self._partitions.items():
+                if number == partition:
+                    self.seats[other].pop(subject_ref, None)
 
 
 class Snapshot:

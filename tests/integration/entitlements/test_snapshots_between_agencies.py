@@ -1,0 +1,50 @@
+"""What an agency does with the reference of another agency's person takes nothing from that person's copies."""
+
+from dataclasses import replace
+
+from muster_contracts.entitlements import EntitlementRevoked, SubjectAccess, SubjectAccessErased
+from muster_runtime.projection import Difference
+from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.test_snapshots import compare, following, swap
+
+# Of NASA's partition, in which compaction keeps one record of a key.
+OTHER = "HHS"
+
+
+async def bob_of(other: Entitlements) -> str:
+    """Enroll both agencies, and give Bob a seat of the other one; returns his reference."""
+    other.service.clock.move(START)
+    await replace(other, agency="NASA").enroll(cap=5)
+    await other.enroll(cap=5)
+    reply = await other.post("seats", {"email": "bob.example@hhs.gov"})
+    assert reply.status_code == 201, reply.text
+    await other.eventually(lambda: other.service.published(SubjectAccess))
+    return str(reply.json()["subject_ref"])
+
+
+async def test_a_grant_to_somebody_without_a_seat_erases_nobody(entitlements: Entitlements) -> None:
+    other, service = replace(entitlements, agency=OTHER), entitlements.service
+    bob = await bob_of(other)
+    granted = await entitlements.post("grants", {"feature": "deep-research", "subject": bob, "reason": "pilot"})
+    assert granted.status_code == 201, granted.text
+    path = f"grants/{granted.json()['grant_id']}/revocation"
+    assert (await entitlements.post(path, {"reason": "over"})).status_code == 200
+    await entitlements.eventually(lambda: service.published(EntitlementRevoked))
+    await entitlements.eventually(lambda: service.admin.fetchval("select not exists (select from outbox)"))
+    assert await service.published(SubjectAccessErased) == []
+    assert await compare(entitlements) == []
+
+
+async def test_another_agencys_tombstone_erases_nobody_and_a_rebuild_finds_whom_compaction_would_lose(
+    entitlements: Entitlements,
+) -> None:
+    other, service = replace(entitlements, agency=OTHER), entitlements.service
+    bob = await bob_of(other)
+    ann = (await entitlements.assign("ann")).json()["subject_ref"]
+    await service.publish(SubjectAccessErased(agency_id="NASA", subject_ref=bob))
+    async with following(entitlements) as client:
+        await entitlements.eventually(lambda: client.check(ann).verdict == "allowed")
+        assert client.check(bob).verdict == "allowed"
+    assert await swap(entitlements) == [Difference(OTHER, "records of 1 people")]
+    await entitlements.eventually(lambda: service.admin.fetchval("select not exists (select from outbox)"))
+    assert await compare(entitlements) == []
