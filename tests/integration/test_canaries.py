@@ -20,6 +20,7 @@ from muster_billing.bootstrap import build as build_billing
 from muster_billing.settings import BillingSettings
 from muster_contracts import topics
 from muster_contracts.enrollment import ContactRecorded
+from muster_contracts.entitlements import FeatureUsed
 from muster_enrollment.bootstrap import build as build_enrollment
 from muster_enrollment.settings import EnrollmentSettings
 from muster_entitlements.bootstrap import build as build_entitlements
@@ -123,6 +124,7 @@ async def test_no_secret_and_no_person_is_told_where_they_do_not_belong(
         await _use_seats(entitlements, searched)
         await _pay(billing, searched)
         await _send_worthless_events(notify.service)
+        await _report_worthless_use(entitlements)
         await _be_refused(searched, services)
 
         await eventually(lambda: _is_parked(notify.service))
@@ -230,6 +232,39 @@ async def _send_worthless_events(notify: RunningService) -> None:
     await notify.producer.put_raw(ContactRecorded.topic, key=b"NSF", value=json.dumps(value).encode(), headers=headers)
 
 
+async def _report_worthless_use(entitlements: RunningService) -> None:
+    """Use that cannot be counted, with an address wherever its producer may write one."""
+    email = PEOPLE["stranger"]["email"]
+    data = {"agency_id": "NASA", "subject_ref": f"sub_{'a' * 32}", "feature": "deep-research"}
+    event = {
+        "specversion": "1.0",
+        "id": email,
+        "source": email,
+        "type": FeatureUsed.event_type,
+        "time": START.isoformat(),
+        "data": data,
+    }
+    changes: list[dict[str, Any]] = [{name: email} for name in event]
+    changes += [{"data": data | {name: email}} for name in data]
+    changes += [{}, {"data": data | {"amount": 2}}]  # another event with the same ID
+    values = [*(json.dumps(event | change) for change in changes), email, json.dumps([email])]
+    for value in values:
+        await entitlements.producer.put_raw(
+            FeatureUsed.topic,
+            key=email.encode(),
+            value=value.encode(),
+            headers=[("content-type", b"application/cloudevents+json"), (email, email.encode())],
+        )
+
+    async def parked() -> bool:
+        found: int = await entitlements.admin.fetchval("select count(*) from usage_parked")
+        return found >= len(values) - 3  # an ID, a source, and an event are as they must be
+
+    await eventually(parked)
+    shown = await entitlements.client.get("/v1/usage/parked")
+    assert email in shown.text
+
+
 async def _be_refused(searched: Searched, services: dict[str, RunningService]) -> None:
     """Put canaries where a caller may put anything. Its own problem may quote it; another's, and logs, may not."""
     person = PEOPLE["refused"]
@@ -277,6 +312,9 @@ async def _search(searched: Searched, name: str, service: RunningService) -> Non
         for delivery in (await client.get("/v1/agencies/NASA/deliveries")).json()["items"]:
             shown = await client.get(f"/v1/agencies/NASA/deliveries/{delivery['delivery_id']}")
             searched.add("an attempt's details", shown.json()["log"])
+    if name == "entitlements":
+        rows = await admin.fetch("select reason from usage_parked union all select waits_for from usage_deferred")
+        searched.add("why use is parked or deferred", [row["reason"] for row in rows])
     for table in ("audit", "parked_stream", "deadline", "idempotency", "personal_read", "outbox"):
         columns = "convert_from(body, 'utf-8')" if table == "idempotency" else "t::text"
         rows = await admin.fetch(f"select {columns} as text from {table} as t")

@@ -73,9 +73,13 @@ async def test_what_cannot_be_counted_is_parked_alone_until_an_operator_discards
         return items if len(items) == 5 else None
 
     items = await entitlements.eventually(parked)
-    fields = sorted(item["reason"].partition(":")[0] for item in items)
+    fields = sorted(item["reason"].partition(" ")[0] for item in items)
     assert fields == ["data.agency_id", "data.amount", "id", "specversion", "value"]
-    assert [item["reason"] for item in items if item["reason"].startswith("id: '3' is invalid")]
+    assert [item["reason"] for item in items if item["reason"].startswith("id must be new for its source")]
+    reads = (await service.client.get("/v1/personal-reads")).json()["items"]
+    records = [f"{FeatureUsed.topic}/{item['partition']}/{item['offset']}" for item in items]
+    assert [each["subject_refs"] for each in reads if each["subject_refs"] == records] == [records]
+    assert {(each["agency_id"], each["route"]) for each in reads} == {("*", "GET /v1/usage/parked")}
     assert {item["value"][:1] for item in items} == {"{"}
     assert [item["headers"] for item in items if "a" in item["headers"]] == [
         {"content-type": "", "a": "b" * 2_000 + "... [cut]"}

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.api.parameters import OPERATE
 from muster_entitlements.commands import DiscardParkedUsage
 from muster_entitlements.handlers import parked_usage
@@ -14,6 +15,7 @@ from muster_entitlements.replies.usage import DiscardedUsageReply, ParkedUsageRe
 from muster_runtime.http.application import EVERY_AGENCY, IdentityDep, PageDep, RuntimeDep
 from muster_runtime.http.problem_responses import COMMON
 from muster_runtime.http.tenancy import KeyHeader
+from muster_runtime.observability import personal_reads
 from muster_runtime.operations.commands import OperatorCommands, operators_commands
 from muster_runtime.pagination import Page
 
@@ -42,10 +44,13 @@ OperatorCommandsDep = Annotated[OperatorCommands, Depends(_operators_commands)]
 
 
 @router.get("", summary="List parked usage")
-async def list_parked_usage(runtime: RuntimeDep, page: PageDep) -> Page[ParkedUsageReply]:
-    """Records of the usage topic that could not be counted, oldest first."""
-    async with runtime.database.read(EVERY_AGENCY) as connection:
-        return await queries.list_parked_usage(connection, page)
+async def list_parked_usage(request: Request, runtime: RuntimeDep, page: PageDep) -> Page[ParkedUsageReply]:
+    """Records of the usage topic that could not be counted, oldest first. They may have addresses: the read is recorded."""
+    route, context = f"GET {router.prefix}", request.state.context
+    async with personal_reads.reading(runtime.database, EVERY_AGENCY, route, context) as read:
+        found = await queries.list_parked_usage(read.connection, page)
+        read.saw(f"{FeatureUsed.topic}/{record.partition}/{record.offset}" for record in found.items)
+    return found
 
 
 @router.post("/discard", summary="Discard parked usage", response_model=DiscardedUsageReply)

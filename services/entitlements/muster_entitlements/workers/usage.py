@@ -23,6 +23,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from muster_contracts.entitlements import FeatureUsed
+from muster_entitlements.domain.row_results import rule_of
 from muster_entitlements.domain.usage import Use
 from muster_entitlements.handlers.usage import Nearest, count_uses, stranger
 from muster_entitlements.repository import pools, usage_intake
@@ -285,9 +286,14 @@ async def _count_or_park(uow: UnitOfWork, batch: Batch, uses: Mapping[int, Use])
     tally = await count_uses(uow, uses, Nearest())
     refused = {**batch.parked, **tally.refused}
     if refused:
-        reasons = [(_stored(batch.records[place]), printable(refused[place].detail)) for place in sorted(refused)]
+        reasons = [(_stored(batch.records[place]), reason_of(refused[place])) for place in sorted(refused)]
         await usage_intake.add_parked(uow.connection, reasons, uow.now)
         _log.warning("usage_parked", records=len(refused))
+
+
+def reason_of(refusal: InvalidInput) -> str:
+    """Why a record is parked: without the value, which may be an address."""
+    return printable(rule_of(refusal))
 
 
 def _stored(record: Record | StoredRecord) -> StoredRecord:

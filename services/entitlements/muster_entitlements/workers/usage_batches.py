@@ -36,7 +36,7 @@ class Batch:
             except InvalidInput as refusal:
                 batch.parked[place] = refusal
             except Exception as error:  # one record must never stop the others
-                batch.parked[place] = InvalidInput("record", type(error).__name__, "it cannot be read")
+                batch.parked[place] = InvalidInput("record", "", f"must be readable, and raised {type(error).__name__}")
             await pace.keep()
         return batch
 

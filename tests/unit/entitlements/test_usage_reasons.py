@@ -1,0 +1,56 @@
+"""The reason for which a record of use is parked names the field and the rule, and never what a producer wrote."""
+
+import json
+
+import pytest
+
+from muster_entitlements.domain.usage import EVENT_TYPE
+from muster_entitlements.repository.usage_intake import StoredRecord
+from muster_entitlements.workers import usage
+from muster_entitlements.workers.usage import Batch
+
+STRUCTURED = [("content-type", b"application/cloudevents+json")]
+ADDRESS = "ada.canary@nasa.gov"
+
+
+def event(**data: object) -> dict[str, object]:
+    return {
+        "specversion": "1.0",
+        "id": "1",
+        "source": "/a",
+        "type": EVENT_TYPE,
+        "time": "2025-10-08T00:00:00Z",
+        "data": {"agency_id": "NASA", "subject_ref": f"sub_{'a' * 32}", "feature": "deep-research"} | data,
+    }
+
+
+def stored(value: str) -> StoredRecord:
+    return StoredRecord("usage", 0, 1, ADDRESS.encode(), STRUCTURED, value.encode())
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (json.dumps(event(subject_ref=ADDRESS)), "data.subject_ref must be sub_ and 32 hexadecimal digits"),
+        (json.dumps(event(subject_ref={"email": ADDRESS})), "data.subject_ref must be sub_"),
+        (json.dumps(event(agency_id=ADDRESS)), "data.agency_id must be an agency's ID"),
+        (json.dumps(event() | {"data": f"{ADDRESS} used it"}), "data must be an object"),
+        (json.dumps(event() | {"time": ADDRESS}), "time must be an instant"),
+        (json.dumps([ADDRESS]), "event must be a CloudEvent"),
+        (ADDRESS, "value must be JSON"),
+    ],
+)
+async def test_the_reason_for_which_a_record_is_parked_names_nobody(value: str, reason: str) -> None:
+    batch = await Batch.read([stored(value)])
+    found = usage.reason_of(batch.parked[0])
+    assert found.startswith(reason)
+    assert ADDRESS not in found
+
+
+async def test_nor_does_that_of_a_record_that_breaks_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object) -> None:
+        raise RuntimeError(ADDRESS)
+
+    monkeypatch.setattr(usage, "read_record", breaks)
+    batch = await Batch.read([stored("{}")])
+    assert usage.reason_of(batch.parked[0]) == "record must be readable, and raised RuntimeError"
