@@ -160,6 +160,20 @@ class OperationUnknown(NotFound):
         super().__init__(f"{agency_id} has no operation {operation_id[:60]!r}")
 
 
+class TooManyFiles(Conflict):
+    """The agency has as many files that are being received or processed as it may have."""
+
+    slug = "too-many-files"
+    title = "Too many files at once"
+
+    def __init__(self, agency_id: str, limit: int) -> None:
+        super().__init__(
+            f"{agency_id} has {limit} files that are being received or processed, the most at once; "
+            "send this one when one of them is done",
+            limit=limit,
+        )
+
+
 class UploadCutOff(PermanentError):
     """The connection was lost before the end of the file. Nothing was changed."""
 

@@ -1,11 +1,19 @@
 """Seat files over HTTP: what is refused or abandoned leaves nothing behind, and results are kept for a time."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 
+from muster_entitlements.bootstrap import build
+from muster_entitlements.domain import seat_file
+from muster_entitlements.domain.operations import MOST_UNFINISHED
+from muster_entitlements.settings import EntitlementsSettings
+from muster_runtime.process.roles import Role
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.files import file_of
+from tests.support.services import ServiceRunner
 
 
 async def test_the_key_of_an_import_is_bound_to_its_file(entitlements: Entitlements) -> None:
@@ -27,10 +35,14 @@ async def test_the_key_of_an_import_is_bound_to_its_file(entitlements: Entitleme
         b"name\nAda\n",
         b"email\n\xff@nasa.gov\n",
         b'email\nada@nasa.gov\n"bob',
+        b"email\n" + b"a\n" * 150_000,
         b"email\n" + b"a@nasa.gov\n" * 50_000 + b'"' + b"a@nasa.gov\n" * 50_000,
     ],
 )
-async def test_a_file_that_cannot_be_read_changes_nothing(entitlements: Entitlements, body: bytes) -> None:
+async def test_a_file_that_cannot_be_read_changes_nothing(
+    entitlements: Entitlements, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seat_file, "MOST_LINES", 150_000)
     await entitlements.enroll(cap=20_000)
     reply = await entitlements.send_file(body)
     assert reply.status_code == 422
@@ -52,6 +64,34 @@ async def test_one_endless_line_is_refused_at_once(entitlements: Entitlements) -
 
     assert (await entitlements.send_file(endless())).status_code == 422
     assert sent < 1 << 20
+
+
+async def test_an_agency_has_so_many_unfinished_files_and_other_agencies_their_own(
+    run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    service = await run_service(build, EntitlementsSettings, roles=frozenset({Role.API, Role.CONSUMER}))
+    service.clock.move(START)
+    entitlements, other = Entitlements(service, eventually), Entitlements(service, eventually, "DOE")
+    await entitlements.enroll(cap=5)
+    await other.enroll(cap=5)
+    go_on = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"email\n"
+        await go_on.wait()
+
+    receiving = asyncio.create_task(entitlements.send_file(slow()))
+    await eventually(lambda: service.admin.fetchval("select count(*) from operation"))
+    for _ in range(MOST_UNFINISHED - 1):
+        assert (await entitlements.send_file(file_of(1))).status_code == 202
+    refused = await entitlements.send_file(file_of(1))
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:muster:problem:too-many-files")
+    assert (refused.json()["limit"], str(MOST_UNFINISHED) in refused.json()["detail"]) == (MOST_UNFINISHED, True)
+    assert (await other.send_file(file_of(1))).status_code == 202
+    go_on.set()
+    assert (await receiving).status_code == 202
+    await service.admin.execute("update operation set state = 'completed' where agency_id = 'NASA'")
+    assert (await entitlements.send_file(file_of(1))).status_code == 202
 
 
 async def test_what_is_not_there_is_not_found(entitlements: Entitlements) -> None:

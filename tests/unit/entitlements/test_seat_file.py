@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster_contracts.entitlements import SeatBatchKind
+from muster_entitlements.domain import seat_file
 from muster_entitlements.domain.seat_file import CHUNK_BYTES, Chunk, Columns, FileCutter, read_rows
 from muster_runtime.errors import InvalidInput
 
@@ -99,7 +100,8 @@ def test_each_kind_of_file_has_columns_of_its_own(kind: SeatBatchKind, header: b
         (b"email\n" + b"a@nasa.gov\n" * 10 + b'"' + b"a@nasa.gov\n" * 100_000, "line 12'.*unclosed quote"),
         (b"email\n" + b"a" * 10_000_000, "must end within"),
         (b'"' * 10_000_000, "must end within"),
-        (b'"\n' * 10_000_001, "quote"),
+        (b'"\n' * 4_999_999, "quote"),
+        (b"email\n" + b"a\n" * 5_000_000, "within the first 5,000,000 lines"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_as_a_whole(body: bytes, rule: str) -> None:
@@ -136,3 +138,13 @@ def test_what_a_csv_writer_writes_is_read_as_it_was(rows: list[tuple[str, str]],
     writer.writerow(["email", "name"])
     writer.writerows(rows)
     assert [(email, name) for _, email, name in read(written.getvalue().encode(), pieces)] == rows
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r" * 1_000 + b"\n"])
+def test_a_file_has_so_many_lines_however_they_end(ending: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of two bytes has a result of a hundred."""
+    lines = ending.count(b"\r") or 1
+    monkeypatch.setattr(seat_file, "MOST_LINES", 1 + 400 * lines)
+    cut(b"email\n" + (b"a" + ending) * 400)
+    with pytest.raises(InvalidInput, match=f"must be within the first {1 + 400 * lines:,} lines; split the file"):
+        cut(b"email\n" + (b"a" + ending) * 401)

@@ -62,7 +62,7 @@ async def receiving(
     on_limit: OnLimit = OnLimit.FILL,
     directory: bool = False,
 ) -> AsyncIterator[Upload]:
-    """An upload that is discarded unless it is accepted. Raises PoolUnknown."""
+    """An upload that is discarded unless it is accepted. Raises PoolUnknown or TooManyFiles."""
     async with commands.write(agency_id) as uow:
         operation_id = await begin_upload(uow, agency_id, kind, dry_run=dry_run, on_limit=on_limit, directory=directory)
     upload = Upload(commands, agency_id, operation_id, kind)

@@ -8,6 +8,10 @@ from muster_contracts.entitlements import SeatBatchKind
 from muster_entitlements.domain.seat_file import Columns
 
 
+# The files of an agency that are being received, or processed.
+MOST_UNFINISHED = 20
+
+
 class OperationState(StrEnum):
     """The state of the processing of a file."""
 

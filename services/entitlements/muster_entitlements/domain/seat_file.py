@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from muster_contracts.entitlements import SeatBatchKind
 from muster_runtime.errors import InvalidInput
 
+# The lines of a file. A row of two bytes has a result of a hundred, which is kept for 30 days.
+MOST_LINES = 5_000_000
+
 # The bytes of a chunk, some thousand rows, and the limit for one row.
 CHUNK_BYTES = 262_144
 
@@ -47,12 +50,13 @@ class FileCutter:
         self._kind = kind
         self._buffer = bytearray()
         self._line = 1
+        self._lines = 0
         self._offset = 0
 
     def feed(self, piece: bytes) -> Iterator[Chunk]:
         """Take the next piece; yields the chunks that are complete.
 
-        Raises InvalidInput if the file cannot be read: no header, not UTF-8, or a row that is too long.
+        Raises InvalidInput if the file cannot be read: no header, not UTF-8, a row that is too long, or too many lines.
         """
         self._buffer += piece
         while len(self._buffer) >= CHUNK_BYTES:
@@ -75,6 +79,10 @@ class FileCutter:
         content = bytes(self._buffer[:end])
         del self._buffer[:end]
         text = self._decode(content)
+        self._lines += content.count(b"\n") + content.count(b"\r") - content.count(b"\r\n")  # as the CSV reader does
+        if self._lines > MOST_LINES:
+            rule = f"must be within the first {MOST_LINES:,} lines; split the file"
+            raise InvalidInput("body", "the end of the file", rule)
         line, self._line = self._line, self._line + content.count(b"\n")
         self._offset += end
         if self.columns is None:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from muster_contracts.entitlements import SeatBatchKind
-from muster_entitlements.domain.operations import OnLimit
+from muster_entitlements.domain.operations import MOST_UNFINISHED, OnLimit
 from muster_entitlements.domain.seat_file import Chunk, Columns
-from muster_entitlements.errors import UploadTooSlow
+from muster_entitlements.errors import TooManyFiles, UploadTooSlow
 from muster_entitlements.handlers.lookups import known_pool
 from muster_entitlements.handlers.operations import COMMANDS, ROWS_FORGOTTEN, delete_rows
 from muster_entitlements.replies import OperationReply
@@ -25,8 +25,10 @@ UPLOAD_LIMIT = timedelta(hours=1)
 async def begin_upload(
     uow: UnitOfWork, agency_id: str, kind: SeatBatchKind, *, dry_run: bool, on_limit: OnLimit, directory: bool
 ) -> str:
-    """Add an operation that receives a file; returns its ID. Raises PoolUnknown."""
+    """Add an operation that receives a file; returns its ID. Raises PoolUnknown or TooManyFiles."""
     pool = await known_pool(uow, agency_id)
+    if await operations.count_unfinished(uow.connection, agency_id) >= MOST_UNFINISHED:
+        raise TooManyFiles(agency_id, MOST_UNFINISHED)
     operation_id = new_id("bat", uow.now)
     await operations.add_operation(
         uow.connection,

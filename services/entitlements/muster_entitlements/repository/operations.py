@@ -125,6 +125,14 @@ async def find_oldest_wait(connection: Connection) -> datetime | None:
     return instant
 
 
+async def count_unfinished(connection: Connection, agency_id: str) -> int:
+    """How many files of an agency are being received or processed."""
+    unfinished: int = await connection.fetchval(
+        "select count(*) from operation where agency_id = $1 and state in ('receiving', 'running')", agency_id
+    )
+    return unfinished
+
+
 async def find_operation(connection: Connection, agency_id: str, operation_id: str) -> Operation | None:
     """An operation by its ID."""
     row = await connection.fetchrow(f"{_OPERATION} where agency_id = $1 and operation_id = $2", agency_id, operation_id)
