@@ -7,7 +7,6 @@ from enum import StrEnum
 from muster_contracts.entitlements import SeatBatchKind
 from muster_entitlements.domain.seat_file import Columns
 
-
 # The files of an agency that are being received, or processed.
 MOST_UNFINISHED = 20
 

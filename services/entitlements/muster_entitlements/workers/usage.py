@@ -37,7 +37,7 @@ from muster_runtime.context import Context
 from muster_runtime.database import locks
 from muster_runtime.database.locks import Lock
 from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, UnitOfWork
-from muster_runtime.errors import RetryableError
+from muster_runtime.errors import InvalidInput, RetryableError
 from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.client_internals import enable_rebootstrap
 from muster_runtime.messaging.lease import Lease
