@@ -298,9 +298,8 @@ async def _is_refused_by_receiver(notify: Notify) -> bool:
 
 
 async def _is_refused_by_mail(notify: RunningService) -> bool:
-    found = await notify.admin.fetch("select detail from delivery_attempt where detail like 'answered 550%'")
-    assert all("<address>" in row["detail"] for row in found)
-    return bool(found)
+    query = "select count(*) > 0 from delivery_attempt where detail = 'the recipient was refused: 550 5.1.1'"
+    return bool(await notify.admin.fetchval(query))
 
 
 async def _search(searched: Searched, name: str, service: RunningService) -> None:

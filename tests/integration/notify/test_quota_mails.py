@@ -71,7 +71,7 @@ async def test_who_is_erased_meanwhile_gets_no_more(notify: Notify, mail: MailSe
         **person, feature="deep-research", threshold_percent=50, used=13, quota=25, **period
     )
     await notify.service.publish(crossed)
-    assert (await notify.waits("answered 451"))["recipient"] == "sub_1"
+    assert (await notify.waits("the message was refused: 451"))["recipient"] == "sub_1"
     await notify.service.publish(PersonErased(**person))
     await notify.settle()
     notify.move(seconds=5)

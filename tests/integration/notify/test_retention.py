@@ -21,7 +21,7 @@ async def test_a_delivery_goes_with_its_attempts_and_is_not_made_again(notify: N
     await notify.until(state="delivered")
     mail.refuse_message = "451 later"
     await notify.service.publish(reinstated())
-    await notify.waits("answered 451")
+    await notify.waits("the message was refused: 451")
     mail.refuse_message = "554 for good"
     notify.move(days=DAYS - 1)
     (given_up,) = await notify.until(state="failed")

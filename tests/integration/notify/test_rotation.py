@@ -52,7 +52,7 @@ async def test_rotated_passwords_and_keys_lose_no_delivery(
     new = new_password()
     async with mail_server(MailServer(port, password=new)) as mail:
         await notify.service.publish(reinstated())
-        await notify.waits("no connection to the mail server: answered 535")
+        await notify.waits("no connection to the mail server: the login was refused: 535")
         files.put("MUSTER_SMTP_PASSWORD", new)
         notify.move(seconds=5)
         await notify.until(4, state="delivered")

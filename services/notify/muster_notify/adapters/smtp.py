@@ -5,10 +5,21 @@ import json
 import re
 from datetime import datetime
 
-from aiosmtplib import SMTP, SMTPDataError, SMTPException, SMTPRecipientsRefused, SMTPResponseException
+from aiosmtplib import (
+    SMTP,
+    SMTPAuthenticationError,
+    SMTPConnectResponseError,
+    SMTPDataError,
+    SMTPException,
+    SMTPHeloError,
+    SMTPRecipientRefused,
+    SMTPRecipientsRefused,
+    SMTPResponseException,
+    SMTPSenderRefused,
+)
 
 from muster_notify.domain.contacts import OPERATORS, PERSON, Contact
-from muster_notify.domain.deliveries import Delivery, Outcome, Verdict
+from muster_notify.domain.deliveries import Delivery, Lane, Outcome, Verdict
 from muster_notify.domain.messages import Unwritable, messages, write
 from muster_notify.domain.rules import Rule, rules
 from muster_notify.repository import directory
@@ -17,7 +28,17 @@ from muster_runtime.database.transactions import Database
 
 SMTP_TIMEOUT_SECONDS = 30
 
-_ADDRESS = re.compile(r"<?[^\s<>]+@[^\s<>]+>?")
+# The enhanced status code at the start of an answer (RFC 3463).
+_ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}(?=\s|$)")
+
+_REFUSED = {
+    SMTPConnectResponseError: "the connection",
+    SMTPHeloError: "the greeting",
+    SMTPAuthenticationError: "the login",
+    SMTPSenderRefused: "the sender",
+    SMTPRecipientRefused: "the recipient",
+    SMTPDataError: "the message",
+}
 
 
 class EmailSender:
@@ -52,14 +73,17 @@ class EmailSender:
             try:
                 smtp = await self._connection()
             except (SMTPException, OSError) as error:
-                return Outcome(Verdict.RETRY, f"no connection to the mail server: {_describe(error)}")
+                return Outcome(Verdict.RETRY, f"no connection to the mail server: {describe(error)}")
             try:
                 refused, _ = await smtp.send_message(email)
             except (SMTPException, OSError, ValueError) as error:
                 if not isinstance(error, SMTPResponseException | SMTPRecipientsRefused):
                     self._disconnect()
-                return Outcome(Verdict.FAILED if _is_permanent(error) else Verdict.RETRY, _describe(error))
+                return Outcome(Verdict.FAILED if _is_permanent(error) else Verdict.RETRY, describe(error))
         return Outcome(Verdict.DELIVERED, f"{len(refused)} of {len(recipients)} refused" if refused else None)
+
+    async def settle(self, lane: Lane) -> None:
+        """An attempt leaves nothing running."""
 
     async def close(self) -> None:
         """Close the connection."""
@@ -107,11 +131,12 @@ def _is_permanent(error: Exception) -> bool:
     return isinstance(error, ValueError) or (isinstance(error, SMTPDataError) and error.code >= 500)
 
 
-def _describe(error: Exception) -> str:
-    """The server's answer on one line, without the addresses that it may quote."""
+def describe(error: Exception) -> str:
+    """What was refused, and the codes of the answer; never its words, which may name a person in any spelling."""
     if isinstance(error, SMTPRecipientsRefused):
         error = error.recipients[0]
-    if isinstance(error, SMTPResponseException):
-        message = "".join(c if c.isprintable() else " " for c in error.message)
-        return _ADDRESS.sub("<address>", f"answered {error.code} {message}")[:500]
-    return type(error).__name__
+    if not isinstance(error, SMTPResponseException):
+        return type(error).__name__
+    enhanced = _ENHANCED.match(error.message)
+    codes = f"{error.code} {enhanced[0]}" if enhanced else f"{error.code}"
+    return f"{_REFUSED.get(type(error), 'a command')} was refused: {codes}"
