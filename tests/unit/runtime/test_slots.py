@@ -3,7 +3,7 @@
 import pytest
 
 from muster_runtime.errors import TooManyRequests
-from muster_runtime.http.slots import Slots
+from muster_runtime.slots import Slots
 
 
 def fill(slots: Slots, tenant: str, *, operator: bool = False) -> int:
@@ -34,6 +34,19 @@ def test_operators_find_room_when_agencies_have_taken_all() -> None:
     with pytest.raises(TooManyRequests, match="all 100 places of this process are taken"):
         slots.take("EPA")
     assert fill(slots, "*", operator=True) >= 5
+
+
+def test_who_asks_first_learns_whether_they_fit() -> None:
+    slots = Slots(10, "places")
+    taken = 0
+    while slots.fits("EPA"):
+        slots.take("EPA")
+        taken += 1
+    assert 0 < taken == slots.used
+    assert slots.fits("DOE")
+    assert slots.fits("*", operator=True)
+    with pytest.raises(TooManyRequests):
+        slots.take("EPA")
 
 
 def test_what_is_given_back_can_be_taken_again() -> None:

@@ -2,8 +2,8 @@
 
 import time
 
-from muster_runtime.http.slots import Slots
 from muster_runtime.observability.telemetry import HTTP_REFUSED
+from muster_runtime.slots import Slots
 
 # For so long after a refusal the process says that it is full.
 SATURATED_SECONDS = 10.0
