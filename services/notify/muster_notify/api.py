@@ -19,6 +19,7 @@ from muster_notify.commands import (
 from muster_notify.domain.deliveries import Channel, DeliveryState
 from muster_notify.domain.endpoints import WebhookState
 from muster_notify.domain.urls import LONGEST_URL
+from muster_notify.errors import WebhookLimitReached
 from muster_notify.handlers import deliveries, webhooks
 from muster_notify.replies import (
     DeliveryLogReply,
@@ -113,7 +114,7 @@ def make_router(vault: Vault, *, allow_private: bool) -> APIRouter:
         status_code=201,
         response_model=NewWebhookReply,
         dependencies=[_WRITE],
-        responses=problem_responses(Conflict),
+        responses=problem_responses(Conflict, WebhookLimitReached),
     )
     async def add_webhook(agency_id: AgencyOrAll, body: WebhookRequest, commands: CommandsDep) -> Response:
         """Only this response shows the endpoint's secret."""

@@ -34,6 +34,16 @@ class DuplicateWebhook(Conflict):
         )
 
 
+class WebhookLimitReached(Conflict):
+    """The agency, or the operators, have as many endpoints as they may have."""
+
+    slug = "webhook-limit-reached"
+    title = "No more endpoints are allowed"
+
+    def __init__(self, audience: str, limit: int) -> None:
+        super().__init__(f"{audience} may have at most {limit} endpoints: delete one first", limit=limit)
+
+
 class AlreadyEnabled(Conflict):
     """The endpoint is enabled."""
 

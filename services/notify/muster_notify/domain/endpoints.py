@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+# Endpoints of an agency, or of the operators: each event makes a delivery for every one of them.
+MAX_ENDPOINTS = 20
+
 
 class WebhookState(StrEnum):
     """Whether an endpoint receives events."""

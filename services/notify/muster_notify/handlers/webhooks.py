@@ -7,10 +7,16 @@ from urllib.parse import urlsplit
 from muster_notify import queries
 from muster_notify.adapters.vault import Vault, new_secret
 from muster_notify.commands import AddWebhook, DeleteWebhook, EnableWebhook, ReplayWebhook, RotateWebhookSecret
-from muster_notify.domain.endpoints import Endpoint, Replay, WebhookState
+from muster_notify.domain.endpoints import MAX_ENDPOINTS, Endpoint, Replay, WebhookState
 from muster_notify.domain.rules import public_types, wanted_types
 from muster_notify.domain.urls import check_url, normal_url
-from muster_notify.errors import AlreadyEnabled, DuplicateWebhook, EndpointNotEnabled, ReplayRunning
+from muster_notify.errors import (
+    AlreadyEnabled,
+    DuplicateWebhook,
+    EndpointNotEnabled,
+    ReplayRunning,
+    WebhookLimitReached,
+)
 from muster_notify.replies import NewWebhookReply, ReplayReply, RotatedSecretReply, WebhookReply
 from muster_notify.repository import endpoints, replays
 from muster_runtime.database.transactions import UnitOfWork
@@ -22,13 +28,13 @@ from muster_runtime.observability import audit
 async def add_webhook(uow: UnitOfWork, command: AddWebhook, *, vault: Vault, allow_private: bool) -> NewWebhookReply:
     """Add an endpoint.
 
-    Raises InvalidInput for a URL that is not allowed or a type that is not public, and DuplicateWebhook if another
-    endpoint sends one of the events to the same URL.
+    Raises InvalidInput for a URL that is not allowed or a type that is not public, DuplicateWebhook if another
+    endpoint sends one of the events to the same URL, and WebhookLimitReached.
     """
     check_url(command.url, allow_private=allow_private)
     if command.event_types is not None:
         _check_types(command.event_types)
-    await _check_duplicate(uow, command)
+    await _check_others(uow, command)
     secret = new_secret()
     endpoint = Endpoint(
         id=new_id("whk", uow.now),
@@ -144,9 +150,12 @@ def _check_types(event_types: Sequence[str]) -> None:
             raise InvalidInput("event_types", event_type, "must be the type of a public event")
 
 
-async def _check_duplicate(uow: UnitOfWork, command: AddWebhook) -> None:
-    """Raise DuplicateWebhook if another endpoint sends one of the events to the same URL."""
+async def _check_others(uow: UnitOfWork, command: AddWebhook) -> None:
+    """Raise DuplicateWebhook if another endpoint sends one of the events to the same URL, or WebhookLimitReached."""
     url, wanted = normal_url(command.url), wanted_types(command.event_types)
-    for webhook_id, other_url, types in await endpoints.list_urls(uow.connection, command.agency_id):
+    others = await endpoints.list_urls(uow.connection, command.agency_id)
+    for webhook_id, other_url, types in others:
         if normal_url(other_url) == url and wanted & wanted_types(types):
             raise DuplicateWebhook(webhook_id)
+    if len(others) >= MAX_ENDPOINTS:
+        raise WebhookLimitReached(command.agency_id, MAX_ENDPOINTS)
