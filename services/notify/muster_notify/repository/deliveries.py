@@ -85,19 +85,45 @@ async def save_heads_as_due(connection: Connection, lanes: Iterable[Lane], now: 
 async def list_due(
     connection: Connection, channel: Channel, now: datetime, *, busy: Iterable[Lane], limit: int
 ) -> list[Delivery]:
-    """The deliveries of a channel to attempt now, except in busy lanes and those that a replay holds."""
+    """The deliveries of a channel to attempt now, except in busy lanes and those that a replay holds.
+
+    The audiences take turns: the oldest delivery of each comes first, then the second of each. An index leads from one
+    audience to the next, so that one with many deliveries hides no other and makes nobody wait.
+    """
     lanes = list(busy)
     rows = await connection.fetch(
         """
+        with recursive waiting (audience) as (
+            select min(audience)
+            from delivery
+            where channel = $1 and next_attempt_at is not null
+            union all
+            select (
+                select min(d.audience)
+                from delivery as d
+                where d.channel = $1 and d.next_attempt_at is not null and d.audience > w.audience
+            )
+            from waiting as w
+            where w.audience is not null
+        )
         select
-            id, agency_id, event_type, correlation_id, traceparent, rule, channel, recipient, audience, payload,
+            id, agency_id, event_type, correlation_id, traceparent, rule, channel, recipient, due.audience, payload,
             attempts, round_attempts, round_started_at
-        from delivery as d
-        where
-            channel = $1 and next_attempt_at <= $2
-            and (agency_id, recipient) not in (select * from unnest($3::text[], $4::text[]))
-            and not held_by_replay(d)
-        order by next_attempt_at, position
+        from waiting as w
+        cross join lateral (
+            select d.*, row_number() over (order by d.next_attempt_at, d.position) as turn
+            from delivery as d
+            where
+                d.channel = $1 and d.audience = w.audience and d.next_attempt_at <= $2
+                and (d.agency_id, d.recipient) not in (select * from unnest($3::text[], $4::text[]))
+                and (
+                    d.recipient not in (select r.webhook_id from replay as r where r.state = 'running')
+                    or not held_by_replay(d)
+                )
+            order by d.next_attempt_at, d.position
+            limit $5
+        ) as due
+        order by turn, next_attempt_at, position
         limit $5
         """,
         channel,
