@@ -1,5 +1,7 @@
 """Which addresses a webhook may lead to."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from ipaddress import ip_address
 
@@ -67,6 +69,24 @@ async def test_every_spelling_of_loopback_is_refused(host: str) -> None:
 async def test_the_sandbox_may_allow_private_addresses() -> None:
     assert list(await AddressPolicy(allow_private=True).addresses("127.0.0.1")) == [ip_address("127.0.0.1")]
     assert ip_address("127.0.0.1") in await resolve("localhost")
+
+
+HANGS = """
+import asyncio, contextlib, socket, threading
+from muster_notify.adapters.addresses import resolve
+socket.getaddrinfo = lambda *_, **__: threading.Event().wait()
+
+async def main():
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await resolve("agency.example")
+
+asyncio.run(main())
+"""
+
+
+def test_a_process_ends_though_a_name_is_still_being_resolved() -> None:
+    assert subprocess.run([sys.executable, "-c", HANGS], timeout=10, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(

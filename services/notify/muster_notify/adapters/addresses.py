@@ -6,8 +6,11 @@ its address in between.
 
 import asyncio
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from ipaddress import ip_address
+from typing import Any
 
 from muster_notify.domain.urls import Address, is_public
 
@@ -19,9 +22,24 @@ class AddressRefused(Exception):
 
 
 async def resolve(host: str) -> Sequence[Address]:
-    """Every address of a host, in order of preference. Raises OSError if there is none."""
-    infos = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    """Every address of a host, in order of preference. Raises OSError if there is none.
+
+    A lookup cannot be stopped, and whoever owns the name decides how long it takes. So each has a thread of its own,
+    not one of the event loop's few, which the mail server, Postgres, and Kafka need. A process that ends does not wait
+    for it, as it would for the threads of an executor.
+    """
+    lookup: Future[Any] = Future()
+    threading.Thread(target=_look_up, args=(host, lookup), name="lookup", daemon=True).start()
+    infos = await asyncio.wrap_future(lookup)
     return [ip_address(str(info[4][0]).split("%")[0]) for info in infos]
+
+
+def _look_up(host: str, lookup: "Future[Any]") -> None:
+    lookup.set_running_or_notify_cancel()
+    try:
+        lookup.set_result(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+    except Exception as error:
+        lookup.set_exception(error)
 
 
 class AddressPolicy:

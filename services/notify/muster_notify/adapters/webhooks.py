@@ -11,8 +11,9 @@ from standardwebhooks.webhooks import Webhook
 
 from muster_notify.adapters.addresses import AddressPolicy, AddressRefused
 from muster_notify.adapters.vault import Vault
-from muster_notify.domain.deliveries import Delivery, Outcome, Verdict
+from muster_notify.domain.deliveries import Delivery, Lane, Outcome, Verdict
 from muster_notify.domain.endpoints import Endpoint, WebhookState
+from muster_notify.domain.urls import Address
 from muster_notify.repository import endpoints
 from muster_runtime import spans
 from muster_runtime.clock import SystemClock
@@ -26,6 +27,7 @@ class WebhookSender:
         self._vault = vault
         self._policy = policy
         self._timeout_seconds = timeout_seconds
+        self._lookups: dict[Lane, asyncio.Task[Sequence[Address]]] = {}
         # Receivers compare the time of signing with their own clocks, so it is never the sandbox's.
         self._clock = SystemClock()
         # No connection is kept: each attempt resolves and checks the address. No proxy from the environment:
@@ -46,6 +48,11 @@ class WebhookSender:
             return Outcome(Verdict.FAILED, f"the endpoint is {endpoint.state}")
         return replace(await self._attempt(endpoint, secrets, delivery), enabled_at=endpoint.enabled_at)
 
+    async def settle(self, lane: Lane) -> None:
+        """Wait for the lookup of a name that took longer than its attempt: a slot has no more than one."""
+        if lookup := self._lookups.pop(lane, None):
+            await asyncio.wait([lookup])
+
     async def close(self) -> None:
         """Close the client."""
         await self._client.aclose()
@@ -53,7 +60,7 @@ class WebhookSender:
     async def _attempt(self, endpoint: Endpoint, secrets: Sequence[bytes], delivery: Delivery) -> Outcome:
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                status = await self._post(endpoint.url, self._headers(secrets, delivery), delivery.payload)
+                status = await self._post(endpoint.url, self._headers(secrets, delivery), delivery)
         except TimeoutError:
             return Outcome(Verdict.RETRY, f"no answer within {self._timeout_seconds:g} s")
         except AddressRefused as refused:
@@ -81,18 +88,19 @@ class WebhookSender:
             **({"traceparent": traceparent} if traceparent else {}),
         }
 
-    async def _post(self, url: str, headers: dict[str, str], body: bytes) -> int:
+    async def _post(self, url: str, headers: dict[str, str], delivery: Delivery) -> int:
         """The status of the answer; its body is not read. Uses the first address that accepts a connection."""
         parts = urlsplit(url)
         host = parts.hostname or ""
         target = httpx.URL(url)
-        addresses = await self._policy.addresses(host)
+        lookup = self._lookups[delivery.lane] = asyncio.create_task(self._policy.addresses(host))
+        addresses = await asyncio.shield(lookup)
         for last, address in zip([False] * (len(addresses) - 1) + [True], addresses, strict=True):
             try:
                 async with self._client.stream(
                     "POST",
                     target.copy_with(host=str(address)),
-                    content=body,
+                    content=delivery.payload,
                     # The host's name, both for the receiver and to check its certificate.
                     headers={**headers, "host": target.netloc.decode()},
                     extensions={"sni_hostname": host},

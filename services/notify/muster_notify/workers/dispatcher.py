@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -26,12 +27,14 @@ from muster_notify.handlers.disabling import disable_endpoint
 from muster_notify.repository import deliveries
 from muster_runtime import spans
 from muster_runtime.context import Context
-from muster_runtime.database.transactions import RETRYABLE, Database
+from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, Database
 from muster_runtime.messaging.lease import RENEW_SECONDS, Lease
 from muster_runtime.service import Runtime
+from muster_runtime.slots import Slots
 
-# Lanes of a channel that are dispatched at once. The channels do not wait for each other.
-SLOTS = {Channel.EMAIL: 4, Channel.WEBHOOK: 16}
+# Lanes of a channel that are dispatched at once: shared by audiences, so that a single one has about half of them. The
+# channels do not wait for each other.
+SLOTS = {Channel.EMAIL: 8, Channel.WEBHOOK: 32}
 
 # Deliveries that a lane may attempt before the others get their turn.
 BURST = 50
@@ -49,6 +52,10 @@ class Sender(Protocol):
         """Attempt a delivery once, at `now` by the runtime's clock."""
         ...
 
+    async def settle(self, lane: Lane) -> None:
+        """Wait for what attempts have left running; the lane keeps its slot until then."""
+        ...
+
     async def close(self) -> None:
         """Release the connections."""
         ...
@@ -60,6 +67,7 @@ class Dispatcher:
     def __init__(self, senders: Mapping[Channel, Sender]) -> None:
         self._senders = senders
         self._lanes: dict[Channel, dict[Lane, asyncio.Task[None]]] = {channel: {} for channel in senders}
+        self._slots = {channel: Slots(SLOTS[channel], f"{channel} slots") for channel in senders}
         self._stopping = False
 
     async def run(self, runtime: Runtime) -> None:
@@ -82,12 +90,16 @@ class Dispatcher:
         now = runtime.clock.now()
         async with runtime.database.connection() as connection:
             for channel, lanes in self._lanes.items():
-                free = SLOTS[channel] - len(lanes)
-                if not leads or not free:
+                slots = self._slots[channel]
+                if not leads or slots.used == slots.total:
                     continue
-                for delivery in await deliveries.list_due(connection, channel, now, busy=lanes, limit=free):
-                    if delivery.lane not in lanes:
-                        lanes[delivery.lane] = asyncio.create_task(self._work(runtime, lease, delivery))
+                # As many as there are slots: audiences that hold one cannot hide those that wait for their first.
+                for delivery in await deliveries.list_due(connection, channel, now, busy=lanes, limit=slots.total):
+                    operator = delivery.audience == EVERY_AGENCY
+                    if delivery.lane not in lanes and slots.fits(delivery.audience, operator=operator):
+                        slots.take(delivery.audience, operator=operator)
+                        lane = lanes[delivery.lane] = asyncio.create_task(self._work(runtime, lease, delivery))
+                        lane.add_done_callback(partial(_give_back, slots, delivery.audience))
             return await deliveries.find_next_due_after(connection, now)
 
     def _forget_finished_lanes(self) -> None:
@@ -113,10 +125,11 @@ class Dispatcher:
             for _ in range(BURST):
                 following = await self._deliver(runtime, delivery)
                 if following is None or self._stopping or not lease.is_held:
-                    return
+                    break
                 delivery = following
         except RETRYABLE as error:
             _log.warning("delivery_not_recorded", delivery_id=delivery.id, error=repr(error))
+        await self._senders[delivery.channel].settle(delivery.lane)
 
     async def _deliver(self, runtime: Runtime, delivery: Delivery) -> Delivery | None:
         """Attempt a delivery and record the result; returns the next one of the lane if that is due now."""
@@ -172,6 +185,10 @@ class Dispatcher:
             await sender.close()
         with suppress(*RETRYABLE):
             await lease.release()
+
+
+def _give_back(slots: Slots, audience: str, _: asyncio.Task[None]) -> None:
+    slots.give_back(audience)
 
 
 def _span(delivery: Delivery) -> AbstractContextManager[spans.Span]:

@@ -1,0 +1,167 @@
+"""One agency's endpoints and e-mails: how many there may be, and that they never take the place of others'."""
+
+import asyncio
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from muster_contracts.entitlements import QuotaThresholdCrossed
+from muster_notify.bootstrap import build
+from muster_notify.domain.deliveries import Channel
+from muster_notify.repository import deliveries
+from muster_notify.settings import NotifySettings
+from muster_notify.workers.dispatcher import SLOTS
+from muster_runtime.service import Service
+from tests.integration.notify.conftest import START, Notify, contact, enrolled, reinstated
+from tests.integration.notify.mail import MailServer
+from tests.integration.notify.receiver import Receiver
+from tests.support.eventually import eventually
+from tests.support.services import ServiceRunner
+
+LIMIT = 20  # endpoints of an audience
+
+
+async def add(notify: Notify, url: str, agency_id: str = "NASA") -> Any:
+    return await notify.service.client.post(f"/v1/agencies/{agency_id}/webhooks", json={"url": url})
+
+
+@pytest.mark.parametrize("audience", ["NASA", "*"])
+async def test_an_audience_has_so_many_endpoints_at_most(notify: Notify, receiver: Receiver, audience: str) -> None:
+    urls = [f"{receiver.url}?{number}" for number in range(LIMIT + 5)]
+    replies = await asyncio.gather(*(add(notify, url, audience) for url in urls))
+    assert Counter(reply.status_code for reply in replies) == {201: LIMIT, 409: 5}
+    refused = next(reply.json() for reply in replies if reply.status_code == 409)
+    assert refused["type"] == "urn:muster:problem:webhook-limit-reached"
+    assert str(LIMIT) in refused["detail"]
+    assert (await add(notify, receiver.url, "EPA")).status_code == 201
+    webhook_id = next(reply.json()["webhook_id"] for reply in replies if reply.status_code == 201)
+    await notify.service.client.delete(f"/v1/agencies/{audience}/webhooks/{webhook_id}")
+    again = [(await add(notify, f"{receiver.url}?again{number}", audience)).status_code for number in range(2)]
+    assert again == [201, 409]  # a deleted one does not count
+
+
+async def test_hanging_endpoints_of_one_agency_hold_up_no_other(notify: Notify, receiver: Receiver) -> None:
+    receiver.answer = lambda request: None if "hang" in request.path else 204
+    for number in range(LIMIT):
+        await notify.add_webhook(f"{receiver.url}?hang={number}")
+    await notify.add_webhook(receiver.url, "DOE")
+    await notify.service.publish(reinstated())
+    await eventually(lambda: len(receiver.requests) >= 10)
+    await notify.service.publish(reinstated("DOE"))
+    await notify.until(1, "DOE", channel="webhook", state="delivered")
+    hanging = await notify.deliveries(channel="webhook")
+    assert sum(delivery["attempts"] for delivery in hanging) == 0  # they are still being waited for
+
+
+async def test_what_is_due_of_one_agency_hides_no_other(run_service: ServiceRunner) -> None:
+    def build_without_dispatcher(settings: NotifySettings) -> Service:
+        return replace(build(settings), workers=[])
+
+    notify = Notify(await run_service(build_without_dispatcher, NotifySettings))
+    for number in range(LIMIT):
+        await notify.add_webhook(f"https://nasa.example/{number}")
+    for agency_id in ("DOE", "EPA"):
+        await notify.add_webhook("https://agency.example/", agency_id)
+    for agency_id in ("NASA", "DOE", "EPA"):
+        await notify.service.publish(reinstated(agency_id))
+        await notify.until(LIMIT if agency_id == "NASA" else 1, agency_id, channel="webhook")
+    now = notify.service.clock.now()
+
+    async def due(limit: int) -> list[str]:
+        async with notify.service.runtime.database.connection() as connection:
+            found = await deliveries.list_due(connection, Channel.WEBHOOK, now, busy=(), limit=limit)
+            return [delivery.audience for delivery in found]
+
+    assert await due(3) == ["NASA", "DOE", "EPA"]
+    assert await due(6) == ["NASA", "DOE", "EPA", "NASA", "NASA", "NASA"]
+    assert Counter(await due(100)) == {"NASA": LIMIT, "DOE": 1, "EPA": 1}
+
+
+async def test_many_emails_of_one_agency_hold_up_no_other(notify: Notify, mail: MailServer) -> None:
+    people = [f"sub_{number}" for number in range(40)]
+    await notify.service.publish(contact("DOE", "eve@doe.example"))
+    await notify.service.admin.executemany(
+        "insert into directory (agency_id, subject_ref, role, email) values ('NASA', $1, 'person', 'a@nasa.example')",
+        [(person,) for person in people],
+    )
+    mail.refuse_message = "451 later"
+    await notify.service.publish(*(crossed(person) for person in people))
+    await notify.until(len(people), channel="email", state="pending")
+    await notify.service.publish(enrolled("DOE"))
+    await notify.settle()
+    mail.refuse_message = None
+    notify.move(seconds=5)
+    await notify.until(1, "DOE", state="delivered")
+    assert mail.recipients.index("eve@doe.example") < SLOTS[Channel.EMAIL]
+
+
+def crossed(person: str) -> QuotaThresholdCrossed:
+    return QuotaThresholdCrossed(
+        agency_id="NASA",
+        subject_ref=person,
+        feature="deep-research",
+        threshold_percent=50,
+        used=13,
+        quota=25,
+        period_starts_at=START,
+        period_ends_at=START + timedelta(days=26),
+    )
+
+
+@dataclass
+class SilentNames:
+    """Names under `silent.test`, whose name servers do not answer until `released`; and which ones were asked for."""
+
+    released: threading.Event = field(default_factory=threading.Event)
+    asked: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[SilentNames]:
+    names, getaddrinfo = SilentNames(), socket.getaddrinfo
+
+    def unanswered(host: Any, *arguments: Any, **options: Any) -> Any:
+        if str(host).endswith(".silent.test"):
+            names.asked.append(host)
+            names.released.wait()
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return getaddrinfo(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", unanswered)
+    yield names
+    names.released.set()
+
+
+async def test_names_that_nobody_resolves_hold_up_no_other(
+    notify: Notify, receiver: Receiver, silent: SilentNames
+) -> None:
+    for number in range(LIMIT):
+        await notify.add_webhook(f"http://n{number}.silent.test/")
+    await notify.add_webhook(f"http://localhost:{receiver.port}/hook", "DOE")
+    await notify.service.publish(reinstated())
+    await notify.until(LIMIT, channel="webhook")
+
+    async def attempted() -> list[Any]:
+        return [delivery for delivery in await notify.deliveries(channel="webhook") if delivery["attempts"]]
+
+    given_up = await eventually(attempted)
+    assert {delivery["last_error"] for delivery in given_up} == {"no answer within 2 s"}
+    await notify.service.publish(reinstated("DOE"))
+    await notify.until(1, "DOE", channel="webhook", state="delivered")
+    async with asyncio.timeout(5):
+        assert await asyncio.get_running_loop().getaddrinfo("localhost", None)  # as for the mail server or Kafka
+
+    asked = len(silent.asked)
+    assert 1 < asked < SLOTS[Channel.WEBHOOK]
+    notify.move(seconds=5)  # the next attempts are due, but what the first ones asked for is still unanswered
+    await notify.service.publish(reinstated("DOE"))
+    await notify.until(2, "DOE", channel="webhook", state="delivered")
+    assert len(silent.asked) == asked
+    silent.released.set()
+    await eventually(lambda: set(silent.asked) == {f"n{number}.silent.test" for number in range(LIMIT)})
