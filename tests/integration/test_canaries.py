@@ -33,7 +33,7 @@ from tests.integration.enrollment.program import REGISTER, START, Program, accep
 from tests.integration.notify.conftest import Notify
 from tests.integration.notify.mail import MailServer, mail_server
 from tests.integration.notify.receiver import Receiver, receiving
-from tests.support.canaries import CANARY, CANARY_IN_PATHS, PEOPLE, Searched
+from tests.support.canaries import CANARY, CANARY_IN_PATHS, PEOPLE, Searched, worthless_use
 from tests.support.collector import collecting
 from tests.support.eventually import eventually
 from tests.support.services import RunningService, ServiceRunner
@@ -234,35 +234,11 @@ async def _send_worthless_events(notify: RunningService) -> None:
 
 async def _report_worthless_use(entitlements: RunningService) -> None:
     """Use that cannot be counted, with an address wherever its producer may write one."""
-    email = PEOPLE["stranger"]["email"]
-    data = {"agency_id": "NASA", "subject_ref": f"sub_{'a' * 32}", "feature": "deep-research"}
-    event = {
-        "specversion": "1.0",
-        "id": email,
-        "source": email,
-        "type": FeatureUsed.event_type,
-        "time": START.isoformat(),
-        "data": data,
-    }
-    changes: list[dict[str, Any]] = [{name: email} for name in event]
-    changes += [{"data": data | {name: email}} for name in data]
-    changes += [{}, {"data": data | {"amount": 2}}]  # another event with the same ID
-    values = [*(json.dumps(event | change) for change in changes), email, json.dumps([email])]
+    values = worthless_use(email := PEOPLE["stranger"]["email"], START.isoformat())
+    headers = [("content-type", b"application/cloudevents+json"), (email, email.encode())]
     for value in values:
-        await entitlements.producer.put_raw(
-            FeatureUsed.topic,
-            key=email.encode(),
-            value=value.encode(),
-            headers=[("content-type", b"application/cloudevents+json"), (email, email.encode())],
-        )
-
-    async def parked() -> bool:
-        found: int = await entitlements.admin.fetchval("select count(*) from usage_parked")
-        return found >= len(values) - 3  # an ID, a source, and an event are as they must be
-
-    await eventually(parked)
-    shown = await entitlements.client.get("/v1/usage/parked")
-    assert email in shown.text
+        await entitlements.producer.put_raw(FeatureUsed.topic, key=email.encode(), value=value, headers=headers)
+    await eventually(lambda: entitlements.admin.fetchval(f"select count(*) = {len(values) - 1} from usage_parked"))
 
 
 async def _be_refused(searched: Searched, services: dict[str, RunningService]) -> None:
@@ -311,12 +287,10 @@ async def _search(searched: Searched, name: str, service: RunningService) -> Non
         for delivery in (await client.get("/v1/agencies/NASA/deliveries")).json()["items"]:
             shown = await client.get(f"/v1/agencies/NASA/deliveries/{delivery['delivery_id']}")
             searched.add("an attempt's details", shown.json()["log"])
-    if name == "entitlements":
-        rows = await admin.fetch("select reason from usage_parked union all select waits_for from usage_deferred")
-        searched.add("why use is parked or deferred", [row["reason"] for row in rows])
-    for table in ("audit", "parked_stream", "deadline", "idempotency", "personal_read", "outbox"):
-        columns = "convert_from(body, 'utf-8')" if table == "idempotency" else "t::text"
-        rows = await admin.fetch(f"select {columns} as text from {table} as t")
+    columns = {"idempotency": "convert_from(body, 'utf-8')", "usage_parked": "reason", "usage_deferred": "waits_for"}
+    tables = ["audit", "parked_stream", "deadline", "idempotency", "personal_read", "outbox"]
+    for table in [*tables, "usage_parked", "usage_deferred"] if name == "entitlements" else tables:
+        rows = await admin.fetch(f"select {columns.get(table, 't::text')} as text from {table} as t")
         searched.add(f"{name}'s table {table}", [row["text"] for row in rows])
     personal = {service.topic_prefix + topic for topic, each in topics().items() if each.access == "restricted"}
     for record in await service.reader.records():

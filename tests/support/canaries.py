@@ -1,9 +1,12 @@
 """Canaries: what must stay where it was put, and the search for it everywhere else."""
 
+import json
 from dataclasses import dataclass, field
 from io import StringIO
+from typing import Any
 from urllib.parse import quote
 
+from muster_contracts.entitlements import FeatureUsed
 from tests.support.collector import Collector
 
 CANARY = "canary-password-4711"
@@ -39,3 +42,21 @@ class Searched:
             for each in sorted(sought)
             if (place := text.lower().find(each.lower())) >= 0
         ]
+
+
+def worthless_use(email: str, at: str) -> list[bytes]:
+    """Records of use with an address in each place: the first one counts, and no other."""
+    data = {"agency_id": "NASA", "subject_ref": f"sub_{'a' * 32}", "feature": "deep-research", "amount": 1}
+    event = {
+        "specversion": "1.0",
+        "id": email,
+        "source": email,
+        "type": FeatureUsed.event_type,
+        "time": at,
+        "data": data,
+    }
+    changes: list[dict[str, Any]] = [{name: email} for name in ("specversion", "type", "time", "data")]
+    changes += [{"data": data | {name: email}} for name in data]
+    another = {"data": data | {"amount": 2}}  # with the ID that counted
+    values = [json.dumps(event | change) for change in ({}, *changes, another)]
+    return [value.encode() for value in (*values, email, json.dumps([email]))]

@@ -1,7 +1,8 @@
 """Keep the latest value of each agency and key of a compacted topic, with the official CloudEvents SDK.
 
 A record without a value is a tombstone: what was known under its key is erased. The SDK has no place for that: it takes
-a tombstone for an event without data. So the value is looked at first. A tombstone erases what is its own agency's alone.
+a tombstone for an event without data. So the value is looked at first. A tombstone erases what is its own agency's
+alone.
 """
 
 from collections.abc import Iterable

@@ -126,14 +126,14 @@ def test_a_tombstone_of_a_compacted_topic_erases_its_key_with_the_official_sdks(
     person = record(build(ContactRecorded))
     erased = build(ContactErased, subject_ref=person.key.decode())
     tombstone = record(erased, sequence=2)
-    anothers = record(erased.model_copy(update={"agency_id": "DOE"}))
+    foreign = record(erased.model_copy(update={"agency_id": "DOE"}))
     assert (tombstone.value, tombstone.key) == (None, person.key)
 
     monkeypatch.syspath_prepend(str(EXAMPLES / "python"))
     example = importlib.import_module("tombstones")
     latest: dict[tuple[bytes, bytes], Any] = {}
     example.keep(latest, person.headers, person.value, person.key)
-    example.keep(latest, anothers.headers, anothers.value, anothers.key)
+    example.keep(latest, foreign.headers, foreign.value, foreign.key)
     assert latest == {(b"NASA", person.key): json.loads(person.value or b"")}
     # The SDK for Python takes a tombstone for an event without data; the one for JavaScript refuses it.
     unaware = KafkaMessage(headers=dict(tombstone.headers), key=tombstone.key, value=cast("bytes", tombstone.value))
@@ -156,5 +156,5 @@ def test_a_tombstone_of_a_compacted_topic_erases_its_key_with_the_official_sdks(
         }
         console.log(JSON.stringify({ sizes, refusal }));
     """
-    found = in_javascript(program, [person, anothers, tombstone])
+    found = in_javascript(program, [person, foreign, tombstone])
     assert found == {"sizes": [1, 1, 0], "refusal": "Value is null or undefined"}

@@ -14,7 +14,6 @@ from muster_contracts.entitlements import AgencyQuotaThresholdCrossed, QuotaExce
 from muster_entitlements.domain.catalog import Feature, Quota, packaged_catalog
 from muster_entitlements.domain.usage import EVENT_TYPE
 from muster_entitlements.repository.usage import keep_partitions
-from muster_runtime.identifiers import EVERY_AGENCY
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.support.eventually import eventually
 

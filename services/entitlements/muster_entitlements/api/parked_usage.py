@@ -45,7 +45,10 @@ OperatorCommandsDep = Annotated[OperatorCommands, Depends(_operators_commands)]
 
 @router.get("", summary="List parked usage")
 async def list_parked_usage(request: Request, runtime: RuntimeDep, page: PageDep) -> Page[ParkedUsageReply]:
-    """Records of the usage topic that could not be counted, oldest first. They may have addresses: the read is recorded."""
+    """Records of the usage topic that could not be counted, oldest first.
+
+    They may have addresses by mistake, so the read is recorded.
+    """
     route, context = f"GET {router.prefix}", request.state.context
     async with personal_reads.reading(runtime.database, EVERY_AGENCY, route, context) as read:
         found = await queries.list_parked_usage(read.connection, page)

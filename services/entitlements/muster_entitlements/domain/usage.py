@@ -25,6 +25,9 @@ OLDEST = timedelta(days=32) + CLOSES_AFTER
 # How long a record that could not be counted is kept: its use can count no longer, corrected or not.
 PARKED_FOR = timedelta(days=45)
 
+# How many of them are kept, but for those of the batch that reaches it. Then what follows waits on its topic.
+MOST_PARKED = 100_000
+
 # The clocks of those who report use and ours differ.
 TOLERATED_SKEW = timedelta(minutes=1)
 

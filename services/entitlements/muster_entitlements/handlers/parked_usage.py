@@ -1,6 +1,7 @@
 """The operators' commands on records of use that could not be counted."""
 
 from muster_entitlements.commands import DiscardParkedUsage
+from muster_entitlements.domain.usage import MOST_PARKED
 from muster_entitlements.replies.usage import DiscardedUsageReply
 from muster_entitlements.repository import usage_intake
 from muster_runtime.database.transactions import EVERY_AGENCY, Connection, UnitOfWork
@@ -20,7 +21,17 @@ async def discard_parked_usage(uow: UnitOfWork, command: DiscardParkedUsage) -> 
     return DiscardedUsageReply(discarded=len(discarded))
 
 
+async def is_full(connection: Connection) -> bool:
+    """Whether as many records are parked as may be."""
+    return await usage_intake.count_parked(connection, MOST_PARKED) == MOST_PARKED
+
+
 async def warnings(connection: Connection) -> list[str]:
     """That records wait for an operator."""
-    parked = await usage_intake.count_parked(connection)
-    return [f"{parked} records of use could not be counted: GET /v1/usage/parked says why"] if parked else []
+    parked = await usage_intake.count_parked(connection, MOST_PARKED)
+    if not parked:
+        return []
+    told = f"{parked:,} records of use could not be counted: GET /v1/usage/parked says why"
+    return [
+        f"{told}; no more are parked, and the intake waits until some are discarded" if parked == MOST_PARKED else told
+    ]

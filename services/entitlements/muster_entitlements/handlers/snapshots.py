@@ -1,8 +1,8 @@
 """Publishes the access of agencies and people whenever it changes, whole, for those who hold a copy.
 
 Whoever increases an agency's revision calls one of these after it: `publish_agency` for a change of the pool, its
-windows, or what else holds for all its seats, `publish_subjects` for changes of people's seats, and `publish_holders` of
-what they have beside them.
+windows, or what else holds for all its seats, `publish_subjects` for changes of people's seats, and `publish_holders`
+for changes of what they have beside them.
 """
 
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence

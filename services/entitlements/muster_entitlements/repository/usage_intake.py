@@ -174,9 +174,9 @@ async def take_deferred(
     ]
 
 
-async def count_parked(connection: Connection) -> int:
-    """How many records are parked."""
-    parked: int = await connection.fetchval("select count(*) from usage_parked")
+async def count_parked(connection: Connection, most: int) -> int:
+    """How many records are parked, but no more than `most`."""
+    parked: int = await connection.fetchval("select count(*) from (select from usage_parked limit $1) as counted", most)
     return parked
 
 

@@ -23,12 +23,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from muster_contracts.entitlements import FeatureUsed
-from muster_entitlements.domain.row_results import rule_of
 from muster_entitlements.domain.usage import Use
+from muster_entitlements.handlers import parked_usage
 from muster_entitlements.handlers.usage import Nearest, count_uses, stranger
 from muster_entitlements.repository import pools, usage_intake
-from muster_entitlements.repository.usage_intake import StoredRecord
-from muster_entitlements.workers.usage_batches import Batch
+from muster_entitlements.workers.usage_batches import Batch, reason_of
 from muster_entitlements.workers.usage_places import Places
 from muster_entitlements.workers.usage_polling import FETCH_MIN_BYTES, POLL_MS, Poller
 from muster_entitlements.workers.usage_strangers import Strangers
@@ -37,12 +36,10 @@ from muster_runtime.context import Context
 from muster_runtime.database import locks
 from muster_runtime.database.locks import Lock
 from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, UnitOfWork
-from muster_runtime.errors import InvalidInput, RetryableError
+from muster_runtime.errors import RetryableError
 from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.client_internals import enable_rebootstrap
 from muster_runtime.messaging.lease import Lease
-from muster_runtime.messaging.parking import printable
-from muster_runtime.messaging.topic_log import Record
 from muster_runtime.observability.telemetry import describe
 from muster_runtime.service import Runtime, Worker
 
@@ -74,6 +71,10 @@ _log = structlog.get_logger(__name__)
 
 class AgencyAhead(RetryableError):
     """One agency of several is ahead of the clock: it is counted alone, so that no other one gets its time."""
+
+
+class _ParkedFull(RetryableError):
+    """No more records are parked until an operator has discarded some: the lane waits, and its records on the topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +220,7 @@ class UsageIntake:
             await self._places.move(uow, batch.after)
             await _count_or_park(uow, batch, counted)
             if waiting:
-                deferred = [(_stored(batch.records[place]), agency_id) for place, agency_id in waiting.items()]
+                deferred = [(batch.stored(place), agency_id) for place, agency_id in waiting.items()]
                 await usage_intake.add_deferred(uow.connection, deferred, uow.now)
         self._places.next |= batch.after
         if waiting:
@@ -286,17 +287,8 @@ async def _count_or_park(uow: UnitOfWork, batch: Batch, uses: Mapping[int, Use])
     tally = await count_uses(uow, uses, Nearest())
     refused = {**batch.parked, **tally.refused}
     if refused:
-        reasons = [(_stored(batch.records[place]), reason_of(refused[place])) for place in sorted(refused)]
+        if await parked_usage.is_full(uow.connection):
+            raise _ParkedFull("records of use cannot be parked: as many as may be are parked already")
+        reasons = [(batch.stored(place), reason_of(refused[place])) for place in sorted(refused)]
         await usage_intake.add_parked(uow.connection, reasons, uow.now)
         _log.warning("usage_parked", records=len(refused))
-
-
-def reason_of(refusal: InvalidInput) -> str:
-    """Why a record is parked: without the value, which may be an address."""
-    return printable(rule_of(refusal))
-
-
-def _stored(record: Record | StoredRecord) -> StoredRecord:
-    if isinstance(record, StoredRecord):
-        return record
-    return StoredRecord(FeatureUsed.topic, record.partition, record.offset, record.key, record.headers, record.value)

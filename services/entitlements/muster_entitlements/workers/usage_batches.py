@@ -5,9 +5,12 @@ from dataclasses import dataclass, field
 
 from aiokafka import TopicPartition
 
+from muster_contracts.entitlements import FeatureUsed
+from muster_entitlements.domain.row_results import rule_of
 from muster_entitlements.domain.usage import Use, read_record
 from muster_entitlements.repository.usage_intake import StoredRecord
 from muster_runtime.errors import InvalidInput
+from muster_runtime.messaging.parking import printable
 from muster_runtime.messaging.topic_log import Record
 from muster_runtime.pacing import Pace
 
@@ -44,3 +47,17 @@ class Batch:
     def agencies(self) -> set[str]:
         """Those whose uses it has."""
         return {use.agency_id for use in self.uses.values()}
+
+    def stored(self, place: int) -> StoredRecord:
+        """A record as it is parked or deferred."""
+        record = self.records[place]
+        if isinstance(record, StoredRecord):
+            return record
+        return StoredRecord(
+            FeatureUsed.topic, record.partition, record.offset, record.key, record.headers, record.value
+        )
+
+
+def reason_of(refusal: InvalidInput) -> str:
+    """Why a record is parked: without the value, which may be an address."""
+    return printable(rule_of(refusal))

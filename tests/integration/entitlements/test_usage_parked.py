@@ -1,0 +1,54 @@
+"""What could not be counted is bounded: the intake waits, and goes on once an operator has discarded some."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+
+from muster_entitlements.handlers import parked_usage
+from muster_entitlements.workers import usage as usage_worker
+from tests.integration.entitlements.conftest import Entitlements
+from tests.integration.entitlements.test_usage import LATER, used
+from tests.integration.entitlements.test_usage_intake import counts, put
+
+
+async def test_the_intake_waits_while_as_much_is_parked_as_may_be(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parked_usage, "MOST_PARKED", 3)
+    monkeypatch.setattr(usage_worker, "RETRY_SECONDS", 0.1)
+    waits: list[Exception] = []
+    monkeypatch.setattr(usage_worker, "describe", waits.append)
+    await entitlements.enroll(cap=5)
+    service = entitlements.service
+    service.clock.move(LATER)
+
+    async def parked() -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = (await service.client.get("/v1/usage/parked")).json()["items"]
+        return items
+
+    async def holds(records: int) -> bool:
+        return len(await parked()) == records
+
+    async def warned() -> list[str]:
+        health = (await service.client.get("/health/ready")).json()
+        return [each for each in health["warnings"] if "the intake waits" in each]
+
+    await put(entitlements, b"{", b"{")
+    await entitlements.eventually(partial(holds, 2))
+    assert await warned() == []
+    await put(entitlements, b"{")
+    await entitlements.eventually(partial(holds, 3))
+    await put(entitlements, used(1))  # what can be counted, is
+    await entitlements.eventually(partial(counts, entitlements, 1))
+    await put(entitlements, b"{", used(2))
+    await entitlements.eventually(lambda: len([each for each in waits if "as many as may be" in str(each)]) > 1)
+    assert await entitlements.eventually(warned)
+    assert await holds(3)
+
+    body = {"ids": [item["id"] for item in (await parked())[:2]], "reason": "the producer has been corrected"}
+    reply = await service.client.post("/v1/usage/parked/discard", json=body)
+    assert reply.json() == {"discarded": 2}
+    await entitlements.eventually(partial(counts, entitlements, 2))
+    await entitlements.eventually(partial(holds, 2))
+    assert await warned() == []
