@@ -145,10 +145,9 @@ async def test_a_row_that_is_added_with_an_earlier_date_is_named(trail: Trails) 
         )
     await connection.close()
     await trail.seal()
-    [(what, agency_id, seals, (first, last))] = await trail.found()
-    assert (what, agency_id, seals, first) == (What.BACKDATED, "NASA", (4, 4), last)
-    printed = (await trail.verify()).findings[0].found
-    assert printed == f"row {last} is dated before the row that precedes it"
+    [finding] = (await trail.verify()).findings
+    assert (finding.what, finding.agency_id, finding.seals) == (What.BACKDATED, "NASA", (4, 4))
+    assert re.fullmatch(r"row \d+ is dated before the row that precedes it", finding.found)
 
 
 async def test_seals_are_compared_with_the_topic_both_ways(trail: Trails) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from muster_entitlements.domain.usage import EVENT_TYPE
 from muster_entitlements.repository.usage_intake import StoredRecord
-from muster_entitlements.workers import usage
-from muster_entitlements.workers.usage import Batch
+from muster_entitlements.workers import usage_batches
+from muster_entitlements.workers.usage_batches import Batch
 
 STRUCTURED = [("content-type", b"application/cloudevents+json")]
 ADDRESS = "ada.canary@nasa.gov"
@@ -42,7 +42,7 @@ def stored(value: str) -> StoredRecord:
 )
 async def test_the_reason_for_which_a_record_is_parked_names_nobody(value: str, reason: str) -> None:
     batch = await Batch.read([stored(value)])
-    found = usage.reason_of(batch.parked[0])
+    found = usage_batches.reason_of(batch.parked[0])
     assert found.startswith(reason)
     assert ADDRESS not in found
 
@@ -51,6 +51,6 @@ async def test_nor_does_that_of_a_record_that_breaks_the_reader(monkeypatch: pyt
     def breaks(*_: object) -> None:
         raise RuntimeError(ADDRESS)
 
-    monkeypatch.setattr(usage, "read_record", breaks)
+    monkeypatch.setattr(usage_batches, "read_record", breaks)
     batch = await Batch.read([stored("{}")])
-    assert usage.reason_of(batch.parked[0]) == "record must be readable, and raised RuntimeError"
+    assert usage_batches.reason_of(batch.parked[0]) == "record must be readable, and raised RuntimeError"
