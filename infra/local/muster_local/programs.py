@@ -39,8 +39,13 @@ def service_program(
     bootstrap: str,
     topic_prefix: str,
     role: str = "all",
+    *,
+    write_secrets: bool = False,
 ) -> Program:
-    """One of the four services, by default in all its roles. It uses two database roles, never the owner's."""
+    """One of the four services, by default in all its roles. It uses two database roles, never the owner's.
+
+    On a secured stack, `write_secrets` writes the files of its secrets, as each start does.
+    """
     port = installation.ports[service]
     environment = {
         "MUSTER_ENVIRONMENT": "sandbox",
@@ -60,7 +65,7 @@ def service_program(
     }
     environment |= _own_settings(service, installation)
     if (doors := secured(home, installation)) is not None:
-        environment = doors.settings_of(service, environment)
+        environment = doors.settings_of(service, environment, write=write_secrets)
     return Program(
         name=service,
         command=[sys.executable, "-m", f"muster_{service}", "serve", "--role", role],

@@ -101,17 +101,21 @@ class Secured:
             *(administrator.set_password(service, self._kafka_password(service)) for service in services)
         )
 
-    def settings_of(self, service: str, settings: Mapping[str, str]) -> dict[str, str]:
-        """A service's settings on a secured stack. Its secrets are in files, in the service's own folder."""
+    def settings_of(self, service: str, settings: Mapping[str, str], *, write: bool) -> dict[str, str]:
+        """A service's settings on a secured stack. Its secrets are in files, in the service's own folder.
+
+        Only a start may `write` the files: afterward, somebody may have rotated a secret.
+        """
         login = self._login(service, self._kafka_password(service))
         closed = {f"MUSTER_{name.upper()}": value for name, value in login.items()}
         every = {**settings, **closed, "MUSTER_OIDC_ISSUER": self._issuer}
         del every["MUSTER_OIDC_JWKS"]  # the provider's metadata names its keys' URL
         folder = self._home.path / "secrets" / service
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in _SECRETS:
-            if name in every:
-                _put(folder / name, every.pop(name))
+        secrets = {name: every.pop(name) for name in _SECRETS if name in every}
+        if write:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name, secret in secrets.items():
+                _put(folder / name, secret)
         return {**every, FOLDER: str(folder)}
 
     @property

@@ -173,6 +173,7 @@ class Supervisor:
                 bootstrap,
                 prefix,
                 role="operations" if service in self._maintained else "all",
+                write_secrets=True,
             )
             for service, access in accesses.items()
         ]
