@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +13,7 @@ import typer
 
 from muster_local.coordinator import ClockStuck, Coordinator, shown
 from muster_local.stack import Stack
+from muster_operator.clients import client_of_kafka
 from muster_operator.failures import BadInput, TimedOut
 from muster_operator.group import group
 from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption
@@ -27,7 +30,7 @@ def show(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
 
 
 async def _show(home: Path) -> Answer:
-    async with Coordinator.of(Stack.required(home)) as coordinator:
+    async with _coordinator(home) as coordinator:
         sweep = await coordinator.sweep()
         items: list[dict[str, str | None]] = []
         for service, state in sweep.items():
@@ -62,13 +65,21 @@ async def _advance(home: Path, to: datetime | None, by: timedelta, *, as_json: b
     async def tell(instant: datetime) -> None:
         typer.echo(json.dumps({"instant": shown(instant)}) if as_json else shown(instant))
 
-    async with Coordinator.of(Stack.required(home)) as coordinator:
+    async with _coordinator(home) as coordinator:
         try:
             await coordinator.advance(to or (coordinator.now or SystemClock().now()) + by, tell)
         except ClockStuck as stuck:
             raise TimedOut(str(stuck)) from None
         except ValueError as error:
             raise BadInput(str(error)) from None
+
+
+@asynccontextmanager
+async def _coordinator(home: Path) -> AsyncIterator[Coordinator]:
+    """The clock of the home's stack. Raises NotFound if none runs, and Unreachable if Kafka cannot be reached."""
+    stack = Stack.required(home)
+    async with client_of_kafka(stack.kafka), Coordinator.of(stack) as coordinator:
+        yield coordinator
 
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

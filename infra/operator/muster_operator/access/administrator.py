@@ -20,7 +20,7 @@ from confluent_kafka.admin import (
 )
 
 from muster_operator.access.acls import Acl, Kind, Operation
-from muster_operator.failures import Refused, Unreachable
+from muster_operator.failures import CommandFailed, Refused, Unreachable
 
 _KINDS = {
     Kind.TOPIC: ResourceType.TOPIC,
@@ -138,12 +138,16 @@ class Administrator:
             async with asyncio.timeout(_SECONDS * 2):
                 return await asyncio.wrap_future(future)
         except KafkaException as error:
-            if _code(error) in _ANSWERED_NOT:
-                self.client.poll(0)  # runs _note, with the reason why it could not connect
-                raise Unreachable(f"Kafka cannot be reached: {self._reason or error.args[0].str()}") from error
-            raise Refused(f"Kafka refused: {error.args[0].str()}") from error
+            raise self.failure(error) from error
         except TimeoutError:
             raise Unreachable("Kafka cannot be reached: it does not answer") from None
+
+    def failure(self, error: KafkaException) -> CommandFailed:
+        """The error that says why a request failed."""
+        if _code(error) in _ANSWERED_NOT:
+            self.client.poll(0)  # runs _note, with the reason why it could not connect
+            return Unreachable(f"Kafka cannot be reached: {self._reason or error.args[0].str()}")
+        return Refused(f"Kafka refused: {error.args[0].str()}")
 
     def _note(self, error: KafkaError) -> None:
         """Keep the reason why a broker is unreachable; "all brokers down" only follows from it."""

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from muster_operator.access.administrator import Administrator
@@ -21,6 +21,8 @@ class Group:
 async def groups_of(administrator: Administrator, prefix: str, names: Iterable[str]) -> dict[str, list[Group]]:
     """The groups of each subscriber: those whose names start with the subscriber's name and a dot."""
     listed = await administrator.ask(administrator.client.list_consumer_groups())
+    if listed.errors:  # what the brokers that did answer know is not all
+        raise administrator.failure(KafkaException(listed.errors[0]))
     found: dict[str, list[Group]] = defaultdict(list)
     beginnings = {f"{prefix}{name}.": name for name in names}
     for group in sorted(listing.group_id for listing in listed.valid):

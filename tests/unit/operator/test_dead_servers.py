@@ -1,0 +1,65 @@
+"""Every command that only reads says in one line which server does not answer."""
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from muster_contracts import SERVICES
+from muster_contracts.billing import TermStarted
+from muster_operator.cli import app
+from muster_operator.subscribers.registry import Registry, checked
+
+DEAD = {
+    **{f"MUSTER_{service.upper()}_URL": "http://127.0.0.1:1" for service in SERVICES},
+    "MUSTER_TOKEN": "token",
+    "MUSTER_ADMIN_DSN": "postgresql://admin@127.0.0.1:1/muster",
+    "MUSTER_KAFKA_BOOTSTRAP": "127.0.0.1:1",
+}
+
+COMMANDS = (
+    "agency list",
+    "agency show NASA",
+    "audit export --agency NASA --from 2025-01-01 --to 2025-02-01 --service billing --out rows.csv",
+    "audit reads",
+    "audit verify",
+    "catalog draft",
+    "catalog show",
+    "databases plan",
+    "deadlines list",
+    "grants list NASA",
+    "parked list",
+    "parked show muster.billing.term NASA",
+    "proposals list",
+    "proposals show prp_1",
+    "reconcile",
+    "rollback-check --to 0.1.0",
+    "streams",
+    "streams check",
+    "subscribers list",
+    "topics plan",
+    "topics plan --acls",
+    "trace cor_1",
+    "windows show NASA",
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_server_that_is_away_is_named_in_one_line(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    facts = {
+        "owner": "Treasury",
+        "contact": "data@treasury.example",
+        "purpose": "A dashboard",
+        "review": date(2099, 1, 1),
+        "topics": [TermStarted.topic],
+        "reads": [TermStarted.event_type],
+    }
+    Registry.read(tmp_path / "subscribers.toml", may_be_missing=True).put(checked("dash", facts))
+    result = CliRunner().invoke(app, command.split(), env=DEAD)
+    assert result.exit_code == 5, result.output
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
