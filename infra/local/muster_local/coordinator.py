@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +18,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from muster_contracts import SERVICES, ClockMoved
 from muster_local.stack import Stack
+from muster_operator.output import in_utc
 from muster_runtime.clock import SystemClock
 from muster_runtime.messaging.connection import KafkaConnection
 
@@ -97,10 +98,12 @@ class Coordinator:
         )
 
     async def __aenter__(self) -> Self:
-        await self._exit.enter_async_context(self._http)
-        await self._producer.start()
-        self._exit.push_async_callback(self._producer.stop)
-        self.now = await self._last_move()
+        async with AsyncExitStack() as opened:
+            await opened.enter_async_context(self._http)
+            opened.push_async_callback(self._producer.stop)
+            await self._producer.start()
+            self.now = await self._last_move()
+            self._exit = opened.pop_all()
         return self
 
     async def __aexit__(
@@ -192,8 +195,8 @@ class Coordinator:
     async def _last_move(self) -> datetime | None:
         partition = TopicPartition(self._topic, 0)
         consumer = AIOKafkaConsumer(**self._kafka.options(), enable_auto_commit=False)
-        await consumer.start()
         try:
+            await consumer.start()
             consumer.assign([partition])
             end = (await consumer.end_offsets([partition]))[partition]
             if end == 0:
@@ -215,4 +218,4 @@ def _unrest(sweep: Sweep, instant: datetime | None) -> dict[str, str]:
 
 def shown(instant: datetime | None) -> str:
     """An instant as RFC 3339 in UTC."""
-    return "the machine's time" if instant is None else instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return "the machine's time" if instant is None else in_utc(instant)

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -77,7 +78,11 @@ def _servers() -> tuple[str, str]:
 
 
 async def _reach(dsn: str) -> None:
-    if not await postgres.answers(dsn):
+    try:
+        answers = await postgres.answers(dsn)
+    except ssl.SSLCertVerificationError as error:
+        raise Unreachable(f"the certificate of Postgres is not accepted: {error.verify_message}") from None
+    if not answers:
         raise Unreachable(f"Postgres at {without_secrets(dsn)} does not answer, or rejects the login of {POSTGRES_DSN}")
     try:
         connection = KafkaConnection(KafkaSettings())
@@ -127,4 +132,4 @@ def _table(findings: Path) -> Table:
 
 
 def _sentence(test: str) -> str:
-    return test.removeprefix("test_").replace("_", " ")
+    return test.removeprefix("test_").replace("_", " ").replace("agencys", "agency's")

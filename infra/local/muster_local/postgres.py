@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import ssl
 import stat
 import subprocess
 import tempfile
@@ -158,13 +159,15 @@ class Postgres:
 
 
 async def answers(dsn: str) -> bool:
-    """Whether the server at the DSN answers a query within 5 s."""
+    """Whether the server at the DSN answers a query within 5 s. Raises SSLCertVerificationError."""
     try:
         connection = await asyncpg.connect(dsn, timeout=5)
         try:
             return bool(await connection.fetchval("select true"))
         finally:
             await connection.close()
+    except ssl.SSLCertVerificationError:
+        raise
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         return False
 

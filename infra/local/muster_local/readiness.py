@@ -1,6 +1,7 @@
 """Asks a process whether it is ready, in its own protocol: a query, a metadata request, a greeting, a health check."""
 
 import asyncio
+import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -36,7 +37,10 @@ async def ask(process: str, address: str, connection: KafkaConnection | None = N
     if not await _listens(address):
         return Readiness(False, ("not listening",))
     if process == "postgres":
-        return _answer(await postgres.answers(address))
+        try:
+            return _answer(await postgres.answers(address))
+        except ssl.SSLCertVerificationError as error:
+            return Readiness(False, (f"its certificate is not accepted: {error.verify_message}",))
     if process == "kafka":
         return _answer(await kafka.answers(connection or kafka_at(address)))
     if process == "mail":

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import typer
@@ -41,6 +42,16 @@ def facts(reply: Mapping[str, Any]) -> Table:
     shown = table(("", ""), [(name.replace("_", " "), escape(_text(value))) for name, value in reply.items() if value])
     shown.show_header = False
     return shown
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """A number of things, such as `1 row` or `2,000 rows`; `many` is the plural, unless an s makes it."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def in_utc(instant: datetime) -> str:
+    """An instant as RFC 3339 in UTC, with a Z."""
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _text(value: Any) -> str:

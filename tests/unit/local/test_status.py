@@ -1,10 +1,16 @@
 """How `muster status` speaks of a process that was restarted."""
 
+import asyncio
+import ssl
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+from muster_local.certificates import Authority
 from muster_local.home import ProcessState
+from muster_local.readiness import ask
 from muster_local.status import _ago, _last_words
 from muster_runtime.clock import SystemClock
 
@@ -36,3 +42,24 @@ def test_a_restarted_process_is_named_with_its_end_and_its_last_lines() -> None:
     said, line = _last_words(process)
     assert said == "\n[yellow]billing restarted 1×[/yellow] (killed by SIGKILL, 14 min ago)"
     assert str(line) == "its last line"
+
+
+async def test_a_certificate_that_is_not_accepted_is_the_reason(tmp_path: Path) -> None:
+    issued = Authority.load(tmp_path / "one").issue("postgres")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(issued.certificate, issued.key)
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readexactly(8)  # Postgres' SSLRequest
+            writer.write(b"S")
+            await writer.start_tls(context)
+        writer.close()
+
+    async with await asyncio.start_server(take, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        other = Authority.load(tmp_path / "other").certificate
+        dsn = f"postgresql://postgres:secret@127.0.0.1:{port}/muster?sslmode=verify-full&sslrootcert={other}"
+        answer = await ask("postgres", dsn)
+    assert (answer.ready, len(answer.reasons)) == (False, 1)
+    assert answer.reasons[0].startswith("its certificate is not accepted: ")

@@ -1,13 +1,14 @@
 """What a command prints, for people and for programs, and how it ends."""
 
 import json
+from datetime import datetime
 
 import httpx
 import pytest
 import typer
 
 from muster_operator.failures import CommandFailed, NotFound, Refused, TimedOut, Unreachable
-from muster_operator.output import Answer, show, table
+from muster_operator.output import Answer, count, in_utc, show, table
 from muster_operator.service import no_answer, require_success
 
 LONG = "x" * 300
@@ -19,6 +20,12 @@ def test_what_is_piped_is_not_wrapped(capsys: pytest.CaptureFixture[str]) -> Non
     _, row, line = capsys.readouterr().out.splitlines()
     assert row.split() == [LONG, "last"]
     assert line == LONG
+
+
+def test_numbers_and_instants() -> None:
+    assert [count(number, "seal") for number in (0, 1, 2, 2000)] == ["0 seals", "1 seal", "2 seals", "2,000 seals"]
+    assert count(2, "agency", "agencies") == "2 agencies"
+    assert in_utc(datetime.fromisoformat("2025-08-06T02:00:00+02:00")) == "2025-08-06T00:00:00Z"
 
 
 def test_json_is_all_that_a_program_reads(capsys: pytest.CaptureFixture[str]) -> None:
