@@ -44,7 +44,7 @@ async def test_a_secured_stack_serves_those_who_say_who_they_are_and_nobody_else
     enrolled = muster("agency", "enroll", "NASA", "--seats=5", *contact, option)
     assert enrolled.returncode == 0, enrolled.stdout + enrolled.stderr
     await eventually(lambda: muster("streams", "check", option).returncode == 0, timeout=PATIENCE)
-    plan = muster("topics", "plan", "--acls", "--sandbox", option)
+    plan = muster("topics", "plan", "--acls", option)
     assert plan.returncode == 0, plan.stdout
     status = muster("status", option)
     assert status.returncode == 0, status.stdout

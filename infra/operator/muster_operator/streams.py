@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from muster_contracts import topics as all_topics
 from muster_operator.check import check
-from muster_operator.failures import BadInput, Refused
+from muster_operator.failures import BadInput, NotFound, Refused
 from muster_operator.group import group
 from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption, ServiceOption, TokenOption
 from muster_operator.output import Answer, finish, table
@@ -73,6 +73,8 @@ async def _show(target: Target, topic: str | None, agency: str | None, *, behind
                 "parked": [service for service in applied if by_service.get(service, {}).get("parked")],
             }
         )
+    if agency is not None and not states:
+        raise NotFound(f"no stream of agency {agency}")
     nothing = "No stream is behind." if behind else "There are no streams yet."
     return Answer({"items": items}, table(("topic", "agency", "produced", "applied"), rows) if rows else nothing)
 
@@ -158,12 +160,16 @@ async def pass_record(
     ] = None,
 ) -> Answer:
     """Make a service skip a record that it cannot decode, or that another program wrote to its topic."""
+    described = all_topics().get(topic)
+    if described is not None and partition >= described.partitions:
+        raise BadInput(f"{partition}: {topic} has the partitions 0 to {described.partitions - 1}")
     async with target.services(service) as services:
         body = {"offset": offset, "last_offset": through, "reason": reason}
         passed = await services[service].post(f"/v1/partitions/{topic}/{partition}/pass", body)
     first, last = passed["first_offset"], passed["last_offset"]
-    what = f"offset {first}" if first == last else f"offsets {first} to {last}"
-    return Answer({"service": service, **passed}, escape(f"{service} skips {topic}[{partition}], {what}"))
+    rest, them = ("", "it") if first == last else (f" to {last}", "them")
+    text = f"{service} will skip {topic}[{partition}]@{first}{rest} if it cannot read {them}"
+    return Answer({"service": service, **passed}, escape(text))
 
 
 async def _states(

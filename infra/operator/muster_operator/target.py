@@ -53,7 +53,7 @@ class Target:
         if home != DEFAULT_HOME and not servers.stacks_are_known():
             raise BadInput("--home needs the package muster-local, which is not installed")
         stack = servers.of_stack(home)
-        urls = {match[1].lower(): url for name, url in os.environ.items() if url and (match := _URL.fullmatch(name))}
+        urls = {match[1].lower(): _url(name) for name in os.environ if (match := _URL.fullmatch(name)) and _url(name)}
         token, admin_dsn = token or _secret("MUSTER_TOKEN"), _secret("MUSTER_ADMIN_DSN")
         if stack is None:
             return cls(urls, token, admin_dsn, {}, os.environ.get("MUSTER_TOPIC_PREFIX", ""), home)
@@ -67,6 +67,11 @@ class Target:
             stack.token,
             stack.settings_of,
         )
+
+    @property
+    def is_sandbox(self) -> bool:
+        """Whether a sandbox's stack is the target."""
+        return self.settings_of is not None
 
     @cached_property
     def kafka(self) -> "KafkaConnection":
@@ -115,7 +120,7 @@ class Target:
         """The base URL of a service. Raises BadInput if it is unknown."""
         self.require("urls")
         if service not in self.urls:
-            raise BadInput(f"--service {service}: must be one of {', '.join(self.urls)}")
+            raise BadInput(f"{service}: must be a service whose URL is known: {', '.join(self.urls)}")
         return self.urls[service]
 
     @asynccontextmanager
@@ -139,6 +144,14 @@ class Target:
         """One service, with a token for its scopes `<name>:<action>`. Raises BadInput if its URL is unknown."""
         async with self.services(name, scopes=tuple(f"{name}:{action}" for action in actions)) as services:
             yield services[name]
+
+
+def _url(variable: str) -> str:
+    """A URL from the environment; empty if none is set. Raises BadInput."""
+    url = os.environ[variable]
+    if url and not re.match(r"https?://[^/]", url):
+        raise BadInput(f"{variable} must be a URL, such as https://billing.example")
+    return url
 
 
 def _secret(setting: str) -> str:

@@ -213,7 +213,7 @@ async def show_plan(
     answer = Answer({"differences": [asdict(each) for each in found]}, _text(found), ok=not found)
     if not acls:
         return answer
-    access = Access.wanted(target.topic_prefix, principal, subscribers, sandbox=sandbox)
+    access = Access.wanted(target.topic_prefix, principal, subscribers, sandbox=sandbox or target.is_sandbox)
     return answer.and_then(shown(access.differences(await target.administrator().acls())))
 
 
@@ -241,7 +241,7 @@ async def apply_plan(
     if prune and not acls:
         raise BadInput("--prune needs --acls")
     target.require("kafka")
-    access = Access.wanted(target.topic_prefix, principal, subscribers, sandbox=sandbox)
+    access = Access.wanted(target.topic_prefix, principal, subscribers, sandbox=sandbox or target.is_sandbox)
     async with clients_of_servers(target.kafka):
         left = await apply(target.kafka, target.topic_prefix, replicas)
     answer = Answer({"differences": [asdict(each) for each in left]}, _text(left), ok=not left)

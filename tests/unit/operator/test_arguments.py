@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from muster_local.home import Home
 from muster_local.scopes import SCOPES
+from muster_operator import streams
 from muster_operator.cli import app
 from muster_operator.target import Target
 
@@ -36,6 +37,10 @@ ELSEWHERE = {
         (["streams", "rewind", "billing"], "Missing option '--reason'"),
         (["streams", "rewind", "billing", "--reason", "restored"], "MUSTER_<SERVICE>_URL is not set"),
         (["streams", "check"], "MUSTER_ADMIN_DSN is not set"),
+        (
+            ["streams", "pass", "billing", "muster.billing.term", "99", "0", "--reason", "junk"],
+            "99: muster.billing.term has the partitions 0 to",
+        ),
         (["streams", "--topic", "unknown"], "--topic unknown: must be one of"),
         (["reconcile"], "MUSTER_ADMIN_DSN is not set"),
         (["rebuild", "notify.directory", "--swap"], "--swap needs a --reason"),
@@ -122,6 +127,26 @@ def test_a_service_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: py
     assert "billing does not answer" in result.output
     wrong = CliRunner().invoke(app, ["parked", "list", "--service", "payroll"], env=ELSEWHERE)
     assert wrong.exit_code == 2
+
+
+def test_an_address_that_is_no_url_is_named() -> None:
+    result = CliRunner().invoke(app, ["streams"], env={**ELSEWHERE, "MUSTER_ENROLLMENT_URL": "foo"})
+    assert (result.exit_code, result.stderr.startswith("muster: MUSTER_ENROLLMENT_URL must be a URL")) == (2, True)
+
+
+def test_a_service_without_an_address_is_named_without_an_option_that_the_command_lacks() -> None:
+    result = CliRunner().invoke(app, ["windows", "show", "NASA"], env=ELSEWHERE)
+    assert (result.exit_code, "entitlements" in result.stderr, "--service" in result.stderr) == (2, True, False)
+
+
+def test_an_agency_without_a_stream_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def none(*_: object) -> dict[object, object]:
+        return {}
+
+    monkeypatch.setattr(streams, "_states", none)
+    result = CliRunner().invoke(app, ["streams", "--agency", "nasa"], env=ELSEWHERE)
+    assert (result.exit_code, result.stderr) == (3, "muster: no stream of agency nasa\n")
+    assert CliRunner().invoke(app, ["streams"], env=ELSEWHERE).stdout == "There are no streams yet.\n"
 
 
 @pytest.mark.parametrize("arguments", [["show", "prp_\udcff"], ["reject", "prp_\udcff", "--reason", "none"]])

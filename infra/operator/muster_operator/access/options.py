@@ -15,7 +15,11 @@ PrincipalOption = Annotated[
     ),
 ]
 SandboxOption = Annotated[
-    bool, typer.Option("--sandbox", help="Include the sandbox clock's topic, which production does not have.")
+    bool,
+    typer.Option(
+        "--sandbox",
+        help="Include the sandbox clock's topic, which production does not have. A running stack implies it.",
+    ),
 ]
 SubscribersOption = Annotated[
     Path | None,
