@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from muster_operator.clients import clients_of_servers
-from muster_operator.output import Answer, table
+from muster_operator.output import Answer, count, table
 from muster_operator.reconcile.streams import (
     LOST_COMMITS,
     NOT_PUBLISHED,
@@ -60,7 +60,7 @@ async def check(
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         async with clients_of_servers(target.kafka), TopicLog.open(target.kafka, target.topic_prefix, TOPICS) as log:
             checked = await _compare(target, log, wait, progress)
-    complete = f"complete: {checked.streams:,} streams of {len(TOPICS)} topics, every consumer is at the end"
+    complete = f"complete: {count(checked.streams, 'stream')} of {len(TOPICS)} topics, every consumer is at the end"
     shown = _table(checked.missing) if checked.missing else complete
     return Answer(_as_json(checked), shown, ok=not checked.missing)
 
@@ -84,7 +84,7 @@ async def _compare(target: Target, log: TopicLog, wait: float, progress: Progres
             streams = set(ends).union(*(service.produced for service in after.values()))
             return Checked(len(streams), missing)
         if before is first:
-            progress.console.print(f"Waiting up to {wait:g} s for {len(waiting):,} streams that are under way")
+            progress.console.print(f"Waiting up to {wait:g} s for {count(len(waiting), 'stream')} under way")
         await asyncio.sleep(_PAUSE_SECONDS)
         before = after
         await _read(log, target.topic_prefix, ends)

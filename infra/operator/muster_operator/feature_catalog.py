@@ -15,8 +15,8 @@ from rich.text import Text
 
 from muster_operator.failures import BadInput
 from muster_operator.group import group
-from muster_operator.output import Answer, table
-from muster_operator.proposals import waiting
+from muster_operator.output import Answer, count, table
+from muster_operator.proposals import CATALOG_PUBLICATION, waiting
 from muster_operator.service import Service
 from muster_operator.target import Target, on_target
 
@@ -98,7 +98,7 @@ async def apply(target: Target, file: File, rule: RuleOption) -> Answer:
             present = await service.get("/v1/catalog")
             return Answer(present, f"Version {present['number']} is the same: nothing to publish.")
         version = await service.put("/v1/catalog/draft", {"rule": rule.value, "features": features})
-        proposal = await service.post("/v1/catalog/draft/publication", if_match=f'"{version["revision"]}"')
+        proposal = await service.post(CATALOG_PUBLICATION, if_match=f'"{version["revision"]}"')
     return Answer(proposal, Group(_shown(planned), "", waiting(_SERVICE, proposal)))
 
 
@@ -114,12 +114,16 @@ def _shown(planned: dict[str, Any]) -> Any:
         (
             escape(feature["feature"]),
             "removed" if feature["removed"] else ", ".join(feature["changed"]) or "-",
-            f"{len(feature['gaining']):,} (seats: {feature['gaining_seats']:,})",
-            f"{len(feature['losing']):,} (seats: {feature['losing_seats']:,})",
+            _who(feature["gaining"], feature["gaining_seats"]),
+            _who(feature["losing"], feature["losing_seats"]),
         )
         for feature in planned["features"]
     ]
-    return table(("feature", "changes", "agencies that gain", "agencies that lose"), rows)
+    return table(("feature", "changes", "who gains", "who loses"), rows)
+
+
+def _who(agencies: list[str], seats: int) -> str:
+    return f"{count(len(agencies), 'agency', 'agencies')}, {count(seats, 'seat')}" if agencies else "nobody"
 
 
 def _features(file: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from muster_operator.failures import BadInput, NotFound
 from muster_operator.group import group
 from muster_operator.options import ServiceOption
-from muster_operator.output import Answer, table
+from muster_operator.output import Answer, count, table
 from muster_operator.service import Service, every_item
 from muster_operator.target import Target, on_target
 
@@ -22,7 +22,9 @@ app = group("Show, replay, and discard parked streams: those with an event that 
 
 Topic = Annotated[str, typer.Argument(help="The topic, such as muster.enrollment.agency.")]
 Agency = Annotated[str, typer.Argument(help="The agency's ID, such as NASA.")]
-Reason = Annotated[str, typer.Option("--reason", help="The reason; the audit trail keeps it.")]
+Reason = Annotated[
+    str, typer.Option("--reason", help="The reason, of at least three characters; the audit trail keeps it.")
+]
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,9 @@ async def discard(
     async with target.services(service) as services:
         stream = await one(services, topic, agency)
         reply = await stream.service.post(f"{stream.path}/discard", {"records": records, "reason": reason})
-    rest = f"{reply['left']:,} more wait: replay the stream" if reply["left"] else "no record waits"
+    rest = (
+        f"{count(reply['left'], 'more waits', 'more wait')}: replay the stream" if reply["left"] else "no record waits"
+    )
     return Answer({**stream.named(), **reply}, f"{stream}: discarded {', '.join(record)}; {rest}")
 
 

@@ -22,6 +22,9 @@ app = group("List, show, approve, and reject proposals: requests that need a sec
 
 PATH = "/v1/proposals"
 
+# The request that publishes the draft of the feature catalog; its body is the draft.
+CATALOG_PUBLICATION = "/v1/catalog/draft/publication"
+
 
 class State(StrEnum):
     """The state of a proposal."""
@@ -61,8 +64,7 @@ async def show(target: Target, proposal: ProposalId, service: ServiceOption = No
     async with target.services(service, scopes=_scopes(target, "read")) as services:
         each, found = await _find(services, proposal)
     about = facts({name: value for name, value in found.items() if name != "body"})
-    body = JSON.from_data(found["body"]) if found["body"] is not None else "It has no body, or the body was deleted."
-    return Answer({"service": each.name, **found}, Group(about, "", body))
+    return Answer({"service": each.name, **found}, Group(about, "", _body(found)))
 
 
 @app.command()
@@ -97,6 +99,14 @@ def waiting(service: str, proposal: Mapping[str, Any]) -> str:
         f"{service}: proposal {proposal['proposal_id']} waits until {proposal['expires_at']} for another person: "
         f"muster proposals approve {proposal['proposal_id']}"
     )
+
+
+def _body(proposal: Mapping[str, Any]) -> JSON | str:
+    if proposal["body"] is not None:
+        return JSON.from_data(proposal["body"])
+    if proposal["path"] == CATALOG_PUBLICATION:
+        return "Review it with `muster catalog draft`."
+    return "It has no body, or the body was deleted."
 
 
 async def _find(services: Mapping[str, Service], proposal_id: str) -> tuple[Service, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """`muster windows`: shows an agency's feature windows; previews and decides what changes one."""
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -9,7 +10,7 @@ from rich.markup import escape
 
 from muster_operator.failures import BadInput, NotFound
 from muster_operator.group import group
-from muster_operator.output import Answer, table
+from muster_operator.output import Answer, count, table
 from muster_operator.parked import Agency, Reason
 from muster_operator.proposals import is_proposal, waiting
 from muster_operator.service import Service, agency_path
@@ -142,16 +143,27 @@ def _shown(windows: Iterable[dict[str, Any]]) -> Any:
             window["starts_at"],
             window["ends_at"],
             _afterward(window),
-            ("extended trial" if window["extended"] else "trial") if window["trial"] else "the term",
+            _length(window),
         )
         for window in windows
     ]
-    return table(("feature", "open", "from", "until", "then", "as long as"), rows)
+    return table(("feature", "open", "from", "until", "then", "lasts"), rows)
+
+
+def _length(window: dict[str, Any]) -> str:
+    """How long the window lasts: a trial's days, for each seat if it begins with the seat's first use."""
+    if window["seat_days"] is not None:
+        return f"{count(window['seat_days'], 'day')} per seat"
+    if not window["trial"]:
+        return "the term"
+    starts_at, ends_at = (datetime.fromisoformat(window[name]) for name in ("starts_at", "ends_at"))
+    days = count(round((ends_at - starts_at) / timedelta(days=1)), "day")  # one of them may have 23 or 25 hours
+    return f"{days}, extended" if window["extended"] else days
 
 
 def _afterward(window: dict[str, Any]) -> str:
     quota = window["monthly_quota_after"]
-    then = f"{quota:,} a month" if quota is not None else window["mode_after"]
+    then = f"{quota:,} a month per seat" if quota is not None else window["mode_after"]
     return f"{then}, after grace until {window['grace_ends_at']}" if window["grace_ends_at"] else then
 
 

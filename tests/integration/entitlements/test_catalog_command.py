@@ -49,7 +49,7 @@ anchor_at = 2025-09-01T00:00:00Z
             assert planned.exit_code == 0, planned.output
             lines = {line.split()[0]: line for line in planned.stdout.splitlines() if line}
             assert "monthly_quota_after" in lines["deep-research"]
-            assert lines["deep-research"].rstrip().endswith("1 (seats: 1)"), planned.stdout
+            assert lines["deep-research"].rstrip().endswith("1 agency, 1 seat"), planned.stdout
             assert "frontier-models" not in lines
 
             applied = await muster("catalog", "apply", str(file), "--rule", "now")

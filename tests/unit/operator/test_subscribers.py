@@ -141,6 +141,9 @@ def test_overdue_reviews_and_deprecated_events_are_shown(tmp_path: Path, monkeyp
     overdue = run(tmp_path, "list", "--overdue", "--json")
     assert (overdue.exit_code, [each["name"] for each in json.loads(overdue.stdout)["items"]]) == (1, ["stale"])
     assert run(tmp_path, "review", "stale", "--next", "2020-01-01").exit_code == 2
+    soon = run(tmp_path, "review", "stale", "--next", "soon")
+    assert (soon.exit_code, "'soon': must be a day such as 2027-11-27" in soon.stderr) == (2, True)
+    assert re.search(r"overdue +no", run(tmp_path, "show", "fresh").stdout)
     reviewed = run(tmp_path, "review", "stale", "--next", "2098-01-01")
     assert (reviewed.exit_code, "It reads muster.billing.TermStarted.v1" in reviewed.stdout) == (0, True)
     assert run(tmp_path, "list", "--overdue").exit_code == 0

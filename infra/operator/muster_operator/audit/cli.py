@@ -18,7 +18,7 @@ from muster_operator.clients import clients_of_servers
 from muster_operator.failures import BadInput
 from muster_operator.group import group
 from muster_operator.options import ServiceOption
-from muster_operator.output import Answer, table
+from muster_operator.output import Answer, count, table
 from muster_operator.service import every_item
 from muster_operator.target import Target, on_target
 
@@ -116,8 +116,8 @@ async def export_trail(
     async with clients_of_servers(target.kafka):
         exported = await export(target.admin_dsn, name, agency, start, end, out, form)
     files = ", ".join(map(str, exported.files))
-    text = f"{exported.rows:,} rows with {exported.seals:,} seals: {files}"
-    left = Text(f"{exported.unsealed:,} rows of the period are not sealed yet and were left out", style="yellow")
+    text = f"{count(exported.rows, 'row')} in {count(exported.seals, 'seal')}: {files}"
+    left = Text(f"left out, because not sealed yet: {count(exported.unsealed, 'row')} of the period", style="yellow")
     shown = Group(text, left) if exported.unsealed else text
     return Answer({**asdict(exported), "files": [str(file) for file in exported.files]}, shown)
 
@@ -145,8 +145,8 @@ def _answer(verified: list[Verified]) -> Answer:
     if not findings:
         return Answer(data, Group(counts, "Every sealed row matches its seal."))
     shown = table(("service", "agency", "what", "seals", "rows", "found"), map(_row, findings), lines=True)
-    count = Text(f"{len(findings)} findings: follow the runbook audit-finding.md", style="red")
-    return Answer(data, Group(counts, shown, count), ok=False)
+    total = Text(f"{count(len(findings), 'finding')}: follow the runbook audit-finding.md", style="red")
+    return Answer(data, Group(counts, shown, total), ok=False)
 
 
 def _row(finding: Finding) -> tuple[str, ...]:

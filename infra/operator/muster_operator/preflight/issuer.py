@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from muster_operator.output import count
 from muster_operator.preflight.findings import Check, Finding
 from muster_runtime.clock import SystemClock
 from muster_runtime.http.issuer_metadata import endpoint, is_discoverable, metadata_addresses, parse_metadata
@@ -35,7 +36,7 @@ async def check_issuer(service: str, settings: Settings) -> AsyncIterator[Findin
         reason = f"the keys of {settings.oidc_issuer} cannot be read: {error or type(error).__name__}"
         yield check.failed(reason, "correct MUSTER_OIDC_ISSUER, MUSTER_OIDC_JWKS, SSL_CERT_FILE, or the network")
         return
-    yield check.ok(f"{settings.oidc_issuer} has {len(list(keys))} keys")
+    yield check.ok(f"{settings.oidc_issuer} has {count(len(list(keys)), 'key')}")
     for date in dates[-1:]:
         yield _of_clock(Check(service, "clock of the issuer"), date)
 

@@ -47,7 +47,7 @@ def read_subject(service: str, environment: Mapping[str, str]) -> tuple[Subject 
     if settings.environment == "production" and settings.allow_plaintext:
         remedy = "set it only where the network itself encrypts"
         return subject, check.warning("MUSTER_ALLOW_PLAINTEXT allows connections without TLS", remedy)
-    return subject, check.ok(f"complete, for {settings.environment}")
+    return subject, check.ok(f"complete for {'a sandbox' if settings.environment == 'sandbox' else 'production'}")
 
 
 def _settings(service: str) -> Settings:

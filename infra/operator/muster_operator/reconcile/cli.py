@@ -11,7 +11,7 @@ from rich.text import Text
 
 from muster_contracts.entitlements import PersonRecorded
 from muster_operator.clients import clients_of_servers
-from muster_operator.output import Answer, table
+from muster_operator.output import Answer, count, table
 from muster_operator.reconcile.books import Someone, TopicEnds, read_books
 from muster_operator.reconcile.comparison import compare, persisting
 from muster_operator.reconcile.difference import Difference
@@ -35,8 +35,8 @@ async def reconcile(
         return Answer({"differences": []}, "All services agree.")
     rows = [(each.what, each.agency_id, escape(each.found), escape(each.remedy)) for each in differences]
     shown = table(("what", "agency", "found", "what to do"), rows, lines=True)
-    count = Text(f"{len(differences)} differences", style="red")
-    return Answer({"differences": [asdict(each) for each in differences]}, Group(shown, count), ok=False)
+    total = Text(count(len(differences), "difference"), style="red")
+    return Answer({"differences": [asdict(each) for each in differences]}, Group(shown, total), ok=False)
 
 
 async def find_differences(target: Target, settle: float) -> list[Difference]:

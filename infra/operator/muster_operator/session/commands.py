@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from muster_operator.failures import CommandFailed, Refused, TimedOut, Unreachable
 from muster_operator.options import JsonOption
-from muster_operator.output import Answer, show, table
+from muster_operator.output import Answer, in_utc, show, table
 from muster_operator.session.cache import Session, SessionCache
 from muster_operator.session.oauth import CLIENT_ID, ISSUER, Client, ProviderRefused, Tokens
 from muster_operator.target import Target, on_target
@@ -110,7 +110,7 @@ def _answer(origin: str, token: str) -> Answer:
         "subject": claims.get("sub"),
         "agency": claims.get("agency"),
         "scope": claims.get("scope"),
-        "expires_at": datetime.fromtimestamp(expires, UTC).isoformat() if isinstance(expires, int) else None,
+        "expires_at": in_utc(datetime.fromtimestamp(expires, UTC)) if isinstance(expires, int) else None,
     }
     rows = ((name.replace("_", " "), escape(_shown(value))) for name, value in data.items() if value is not None)
     return Answer(data, table(("", ""), rows))

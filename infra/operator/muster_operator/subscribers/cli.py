@@ -1,7 +1,7 @@
 """`muster subscribers`: the other programs that read Muster's topics, what they may do, and their lag."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,8 +27,17 @@ REVIEWED_AFTER = timedelta(days=365)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The subscriber, such as treasury-dashboard.")]
 FileOption = Annotated[Path, typer.Option("--file", help="The subscribers' file, in TOML.")]
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: must be a day such as 2027-11-27") from None
+
+
 DayOption = Annotated[
-    datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The day of the next review. Default: in a year.")
+    date | None, typer.Option(parser=_day, metavar="DAY", help="The day of the next review. Default: in a year.")
 ]
 DEFAULT_FILE = Path("subscribers.toml")
 
@@ -126,7 +135,7 @@ async def add(
         "topics": topic,
         "reads": reads,
         "produces": produces,
-        "review": review and review.date(),
+        "review": review,
     }
     registry = Registry.read(file, may_be_missing=True)
     subscriber = _subscriber(registry, name, {field: value for field, value in given.items() if value is not None})
@@ -157,7 +166,7 @@ async def review(target: Target, name: Name, next: DayOption = None, file: FileO
     """Record that the owner has confirmed a subscriber's registration, and when the next review is due."""
     registry = Registry.read(file)
     today = SystemClock().now().date()
-    day = next.date() if next else today + REVIEWED_AFTER
+    day = next or today + REVIEWED_AFTER
     if day <= today:
         raise BadInput(f"--next {day}: must be after today, {today}")
     subscriber = registry[name].model_copy(update={"review": day})
@@ -211,7 +220,7 @@ def _is_overdue(subscriber: Subscriber) -> bool:
 
 
 def _lag(groups: Sequence[Group]) -> str:
-    return "\n".join(f"{each.name}: {each.lag:,}" for each in groups) or "it has not read yet"
+    return "\n".join(f"{each.name}: {each.lag:,}" for each in groups) or "has not read anything"
 
 
 def _in_words(name: str, deprecation: Deprecation) -> str:
@@ -232,4 +241,6 @@ def _as_json(subscriber: Subscriber, groups: Sequence[Group] | None) -> dict[str
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "\n".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from muster_operator.clients import clients_of_servers
-from muster_operator.output import Answer
+from muster_operator.output import Answer, in_utc
 from muster_operator.target import Target, on_target
 from muster_operator.trace.facts import Facts
 from muster_operator.trace.search import search
@@ -50,12 +50,12 @@ def _path(facts: Facts, correlation_id: str) -> tuple[dict[str, Any], Tree]:
     roots = grow(facts.of(correlation_id))
     began = first_instant(roots)
     agencies = ", ".join(sorted(facts.of(correlation_id).agencies()))
-    when = "" if began is None else f", {began.isoformat()}"
+    when = "" if began is None else f", {in_utc(began)}"
     tree = Tree(escape(f"{correlation_id}: {agencies}{when}"))
     _draw(tree, roots, began)
     data = {
         "correlation_id": correlation_id,
-        "began_at": None if began is None else began.isoformat(),
+        "began_at": None if began is None else in_utc(began),
         "steps": [_as_json(node, began) for node in roots],
     }
     return data, tree
@@ -75,7 +75,7 @@ def _as_json(node: Node, began: datetime | None) -> dict[str, Any]:
     return {
         "kind": node.kind,
         "service": node.service,
-        "at": None if node.at is None else node.at.isoformat(),
+        "at": None if node.at is None else in_utc(node.at),
         "offset_ms": offset,
         **_written(node.facts.items()),
         "led_to": [_as_json(child, began) for child in node.children],
@@ -83,4 +83,4 @@ def _as_json(node: Node, began: datetime | None) -> dict[str, Any]:
 
 
 def _written(facts: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in facts}
+    return {name: in_utc(value) if isinstance(value, datetime) else value for name, value in facts}

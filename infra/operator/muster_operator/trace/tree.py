@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from muster_contracts import topics
+from muster_operator.output import in_utc
 from muster_operator.trace.facts import Commit, Delivery, Facts, Published
 
 # The service whose effects are e-mails and webhooks.
@@ -178,7 +179,7 @@ def _commit(commit: Commit) -> Node:
 
 
 def _delivery(delivery: Delivery) -> Node:
-    later = "" if delivery.next_attempt_at is None else f", next attempt {delivery.next_attempt_at.isoformat()}"
+    later = "" if delivery.next_attempt_at is None else f", next attempt {in_utc(delivery.next_attempt_at)}"
     node = Node(
         "delivery",
         _SENDER,
