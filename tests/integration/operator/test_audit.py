@@ -248,7 +248,7 @@ async def test_an_outsider_verifies_an_export_with_the_documented_script(trail: 
         out = tmp_path / f"nasa.{form}"
         words = ["export", "--service", "billing", "--agency", "NASA", *period, "--format", form, "--out", str(out)]
         status, printed = await trail.run(*words)
-        assert (status, "6 rows with 2 seals" in printed) == (0, True), printed
+        assert (status, "6 rows in 2 seals" in printed) == (0, True), printed
         assert out.stat().st_mode & 0o77 == 0
         status, printed = await output(sys.executable, str(script), str(out))
         assert (status, printed.splitlines()[-1]) == (0, f"seal 2: 3 rows, {last}")

@@ -63,7 +63,7 @@ async def found(address: str, jwks: str = "") -> list[Finding]:
 async def test_the_issuers_clock_is_compared(behind: timedelta, status: Status, said: str) -> None:
     with issuer(behind) as address:
         keys, clock = await found(address)
-    assert (keys.status, keys.found) == (Status.OK, f"{address} has 1 keys")
+    assert (keys.status, keys.found) == (Status.OK, f"{address} has 1 key")
     assert clock.status is status
     assert said in clock.found
 
