@@ -52,7 +52,7 @@ async def test_use_before_its_enrollment_is_read_waits_and_is_counted(
     await eventually(none_waits)
     assert await counts(front, 1)
     reasons = [row["reason"] for row in await admin.fetch("select reason from usage_parked")]
-    assert [reason.partition(":")[0] for reason in reasons] == ["data.agency_id"]
+    assert reasons == ["data.agency_id must be an agency that has been enrolled"]
 
 
 async def test_an_agency_ahead_of_the_clock_dates_no_other_agencys_use(

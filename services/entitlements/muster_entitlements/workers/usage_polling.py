@@ -86,7 +86,7 @@ class Poller:
     async def _poll_all(self, partitions: Sequence[TopicPartition], limit: int, wait_ms: int) -> Polled:
         """Records in equal shares: the client itself returns all that it holds of a partition before the next one's."""
         polled: dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]] = {}
-        room, share = limit, limit // (len(partitions) + 1) + 1
+        room, share = limit, limit // len(partitions) + 1
 
         async def take(*some: TopicPartition, most: int, timeout_ms: int = 0) -> bool:
             """Take up to `most` records; returns whether there may be more."""
@@ -98,10 +98,14 @@ class Poller:
             room -= number
             return number == most
 
+        async def fill(partition: TopicPartition) -> bool:
+            most = min(share - len(polled.get(partition, ())), room)
+            return most <= 0 or await take(partition, most=most)
+
         waiting = list(partitions) if await take(*partitions, most=share, timeout_ms=wait_ms) else []
         while waiting and room > 0:
-            share = room // len(waiting) + 1
-            waiting = [each for each in waiting if room > 0 and await take(each, most=min(share, room))]
+            waiting = [each for each in waiting if await fill(each)]
+            share += room // max(len(waiting), 1) + 1
         return polled
 
     async def _poll_alone(self, partition: TopicPartition, limit: int) -> list[ConsumerRecord[bytes, bytes]]:
