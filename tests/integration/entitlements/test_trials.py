@@ -232,7 +232,7 @@ async def expired(entitlements: Entitlements) -> bool:
     return sorted(event.data.feature for event in await entitlements.service.published(TrialExpired)) == TRIALS
 
 
-@pytest.mark.parametrize("ended", [True, False], ids=["after the term's end is told", "before"])
+@pytest.mark.parametrize("ended", [True, False], ids=["after the term's end is published", "before"])
 async def test_a_trial_is_not_spent_after_a_term_that_is_not_renewed(entitlements: Entitlements, ended: bool) -> None:
     """A feature comes ten days before the term's end: the rest of its trial is for the next enrollment."""
     service = entitlements.service

@@ -98,7 +98,7 @@ async def _tell_copies(
 ) -> None:
     """Publish how much of quotas is used in the present period, and that grants are spent.
 
-    A clock of those who report use may be ahead: what is used up of the next period is told when that begins.
+    A clock of those who report use may be ahead: what is used up of the next period is published when that begins.
     """
     told = [charged[-1] for charged in counted if any(count.tells for _, count in charged)]
     lasting = [(charge.quota, count.total) for charge, count in told if count.total.ends_at > uow.now]

@@ -40,7 +40,7 @@ from muster_runtime.scheduling.deadlines import Deadline
 
 CATALOG_NEXT_TERM = "catalog-next-term"
 
-# What is told of windows that a version may move.
+# The events about windows that a version may move.
 OF_TRIALS = (TRIAL_ENDING_SOON, TRIAL_EXPIRED, GRACE_ENDED, SEAT_TRIALS_ENDING_SOON, SEAT_TRIAL_ENDS)
 
 

@@ -1,7 +1,7 @@
 -- migrate:up
 -- muster: expand
 
--- The topic's ID when the offset was stored: one that was made again has another, and its offsets begin anew. Null
+-- The topic's ID when the offset was stored: one that was made again has another, and its offsets begin at 0. Null
 -- where the offset is older than this column.
 alter table usage_offset add column topic_id text;
 

@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 
 class PartitionsChanged(RetryableError):
-    """The client has begun its partitions anew, where the topic has others or none for a moment: it has no offsets."""
+    """The client has assigned its partitions again, where the topic has others, or none for a moment: it has no offsets."""
 
 
 class ClientBrokenDown(RetryableError):
@@ -60,7 +60,7 @@ class Poller:
             raise ClientBrokenDown("the client of the usage topic has broken down")
         polled = await self._poll(limit, wait_ms)
         if assignment_of(self._consumer) is not self._assigned:
-            raise PartitionsChanged("the client has begun its partitions anew")
+            raise PartitionsChanged("the client has assigned its partitions again")
         self._following |= {partition: records[-1].offset + 1 for partition, records in polled.items()}
         return polled
 

@@ -169,7 +169,7 @@ def client_of(consumer: AIOKafkaConsumer) -> AIOKafkaClient:
 
 
 def assignment_of(consumer: AIOKafkaConsumer) -> object:
-    """What a consumer keeps of its partitions: a new object where it begins them anew, though they are the same."""
+    """What a consumer keeps of its partitions: a new object where it assigns them again, though they are the same."""
     return consumer._subscription.subscription.assignment
 
 
