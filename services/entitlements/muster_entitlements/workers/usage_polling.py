@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 
 class PartitionsChanged(RetryableError):
-    """The client has assigned its partitions again, as where the topic has others, or none for a moment: without offsets."""
+    """The client has assigned its partitions again, where the topic has others, or none for a moment."""
 
 
 class ClientBrokenDown(RetryableError):
