@@ -83,7 +83,7 @@ async def test_a_grant_that_cannot_be_is_refused_and_leaves_nothing(entitlements
         ({"starts_at": "2025-08-08T00:00:00Z", "ends_at": "2025-08-08T00:00:00Z"}, "ends_at"),
         ({"starts_at": "2025-08-08T00:00:00"}, "starts_at"),
         ({"feature": "frontier-models", "mode": "quota"}, "mode"),
-        ({"subject": "ada@example.com"}, "email"),
+        ({"subject": "ada@example.com"}, "subject"),
         ({"reason": " "}, "reason"),
     ):
         assert named in str(await grant(entitlements, 422, **body))

@@ -116,8 +116,9 @@ async def test_the_intake_of_usage_killed_again_and_again_counts_each_event_once
     await start_process("worker", "relay")
 
     async def over() -> bool:
-        quiet = await admin.fetchval("select not exists (select from outbox)")
-        return bool(quiet) and await read() == reporter.records
+        done = await read() == reporter.records
+        quiet = "select not exists (select from usage_deferred) and not exists (select from outbox)"
+        return done and bool(await admin.fetchval(quiet))
 
     await front.eventually(over, timeout=60)
     rows = await admin.fetch("select agency_id, subject_ref, used from usage_sum")

@@ -53,7 +53,7 @@ class Program:
         """A check that has looked once, and waits."""
         process = await self.start()
         assert process.stderr is not None
-        assert b"1 streams that are under way" in await process.stderr.readline()
+        assert b"1 stream under way" in await process.stderr.readline()
         return process
 
     async def missing(self) -> list[dict[str, Any]]:
@@ -151,7 +151,7 @@ def event(sequence: int) -> tuple[Envelope, AgencySuspended]:
 
 async def test_complete_and_what_is_missing(program: Program) -> None:
     read = len(topics()) - 2  # all but that of the sandbox's clock, and that of reported use
-    said = f"complete: 1 streams of {read} topics, every consumer is at the end\n"
+    said = f"complete: 1 stream of {read} topics, every consumer is at the end\n"
     assert await program.check() == (0, said)
 
     # A database that has lost commits: one of a reader with its offsets, one without, and one of the producer.
@@ -195,7 +195,7 @@ async def test_what_is_under_way_is_waited_for(program: Program, kafka_bootstrap
     for service in READERS:
         await program.applied(service, EVENTS + 1)
     stdout, _ = await process.communicate()
-    assert stdout.startswith(b"complete: 1 streams")
+    assert stdout.startswith(b"complete: 1 stream ")
 
 
 async def test_new_events_do_not_keep_it_from_an_end(program: Program, kafka_bootstrap: str, topic_prefix: str) -> None:
@@ -207,7 +207,7 @@ async def test_new_events_do_not_keep_it_from_an_end(program: Program, kafka_boo
         await producer.put(*event(EVENTS + 1))
     await program.applied("notify", EVENTS)
     stdout, _ = await process.communicate()
-    assert stdout.startswith(b"complete: 1 streams")
+    assert stdout.startswith(b"complete: 1 stream ")
 
 
 async def test_servers_that_do_not_answer_are_named(program: Program) -> None:
