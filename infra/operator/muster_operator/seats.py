@@ -31,6 +31,8 @@ _LOOK_SECONDS = 0.1
 # A killed service is back within seconds and continues.
 _PATIENCE_SECONDS = 60.0
 
+_RETRY_SECONDS = 1.0
+
 # What a busy service, one whose database is away, or a proxy before it answers.
 _TRY_AGAIN = frozenset({429, 502, 503, 504})
 
@@ -142,7 +144,7 @@ async def _look(http: httpx.AsyncClient, path: str) -> dict[str, Any]:
         except httpx.HTTPError as error:
             if late:
                 raise no_answer(_SERVICE, error) from None
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_RETRY_SECONDS)
 
 
 async def _download(http: httpx.AsyncClient, path: str, file: Path) -> None:

@@ -64,7 +64,16 @@ async def _extend(bob: str) -> None:
     (approved,) = data(await muster("proposals", "list", "--state", "approved", "--json"))["items"]
     assert (approved["decided_by"], approved["proposal_id"]) == ("bob", pending["proposal_id"])
     row = next(line for line in said(await muster("windows", "show", "NASA")).splitlines() if "deep-research" in line)
-    assert row.split("2025-11-04T00:00:00Z")[1].split() == "25 a month per seat 90 days, extended".split()
+    assert row.split("2025-11-04T00:00:00Z")[1].split() == [
+        "25",
+        "a",
+        "month",
+        "per",
+        "seat",
+        "90",
+        "days,",
+        "extended",
+    ]
     assert "already" in said(await muster(*EXTENSION), 4)
     for refused in ("show", "approve"):
         assert "there is no proposal prp_0" in said(await muster("proposals", refused, "prp_0"), 3)

@@ -46,9 +46,13 @@ async def test_the_intake_waits_while_as_much_is_parked_as_may_be(
     assert await entitlements.eventually(warned)
     assert await holds(3)
 
-    body = {"ids": [item["id"] for item in (await parked())[:2]], "reason": "the producer has been corrected"}
+    await put(entitlements, used(3, agency_id="NSF"))  # nobody has enrolled it: it will be parked
+    await entitlements.eventually(lambda: len(waits) > 6)
+    assert await service.admin.fetchval("select count(*) from usage_deferred") == 0
+
+    body = {"ids": [item["id"] for item in (await parked())[:3]], "reason": "the producer has been corrected"}
     reply = await service.client.post("/v1/usage/parked/discard", json=body)
-    assert reply.json() == {"discarded": 2}
+    assert reply.json() == {"discarded": 3}
     await entitlements.eventually(partial(counts, entitlements, 2))
     await entitlements.eventually(partial(holds, 2))
     assert await warned() == []

@@ -39,8 +39,11 @@ def answers() -> Iterator[tuple[str, list[int]]]:
     serving.join()
 
 
-async def test_an_operation_is_followed_past_a_failover(answers: tuple[str, list[int]]) -> None:
+async def test_an_operation_is_followed_past_a_failover(
+    answers: tuple[str, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     url, statuses = answers
+    monkeypatch.setattr(seats, "_RETRY_SECONDS", 0.0)
     statuses += [503, 429, 502, 504]
     async with httpx.AsyncClient(base_url=url) as http:
         assert (await seats._look(http, PATH))["state"] == "completed"

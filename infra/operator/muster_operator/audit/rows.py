@@ -127,8 +127,9 @@ class TrailRows:
             if self._latest is not None and row["recorded_at"] < self._latest:
                 found = f"row {row['id']} is dated before the row that precedes it"
                 self._find(What.BACKDATED, found, seal)
-                return
+                break
             self._latest = row["recorded_at"]
+        self._latest = rows[-1]["recorded_at"]  # one row of the future is one finding
 
     def _hash(self, rows: Sequence[Row], seal: Row) -> str:
         return sealed_sha256(

@@ -66,6 +66,7 @@ async def roll_out(uow: UnitOfWork, agency_id: str) -> bool:
         if await extend_windows(uow, pool, adoption):  # an earlier version that waited may have let them end
             await pools.save_revision(uow.connection, agency_id)
             await publish_agency(uow, agency_id)
+            await tell_uses(uow, agency_id)  # a period may have ended with the term
     await catalogs.save_adoption(uow.connection, agency_id, adoption)
     return True
 

@@ -15,12 +15,10 @@ from muster_runtime.service import Runtime, Worker
 # How long an agency waits after a failure, such as a lock that is held, or for its deadlines; the others go on.
 RETRY_SECONDS = 2.0
 
-# How many agencies are looked up at once.
-BATCH = 100
-
 WAITING_AGENCIES = Gauge(
     "muster_catalog_waiting_agencies",
-    "Agencies that wait for a version of the catalog that they should have; seconds after a publication, none.",
+    "Agencies that wait for a version of the catalog that they should have; seconds after a publication, none, but for "
+    "those whose deadlines wait.",
     ["service"],
 )
 
@@ -36,7 +34,7 @@ async def _run(runtime: Runtime) -> None:
     while True:
         try:
             async with runtime.database.connection() as connection:
-                agencies = await catalogs.list_waiting(connection, BATCH)
+                agencies = await catalogs.list_waiting(connection)
             failed = [agency_id for agency_id in agencies if not await _roll_out(runtime, agency_id)]
         except RETRYABLE as error:
             _log.warning("catalog_rollout_retried", error=repr(error))

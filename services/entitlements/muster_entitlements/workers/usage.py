@@ -12,7 +12,7 @@ The partitions are read in lanes: while one waits for the database, another read
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Mapping, Set
+from collections.abc import AsyncIterator, Collection, Sequence, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,11 +23,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from muster_contracts.entitlements import FeatureUsed
-from muster_entitlements.domain.usage import Use
-from muster_entitlements.handlers import parked_usage
-from muster_entitlements.handlers.usage import Nearest, count_uses, stranger
+from muster_entitlements.handlers.usage import stranger
 from muster_entitlements.repository import pools, usage_intake
-from muster_entitlements.workers.usage_batches import Batch, reason_of
+from muster_entitlements.workers.usage_batches import Batch, ParkedFull, count_or_park, require_room
 from muster_entitlements.workers.usage_places import Places
 from muster_entitlements.workers.usage_polling import FETCH_MIN_BYTES, POLL_MS, Poller
 from muster_entitlements.workers.usage_strangers import Strangers
@@ -71,10 +69,6 @@ _log = structlog.get_logger(__name__)
 
 class AgencyAhead(RetryableError):
     """One agency of several is ahead of the clock: it is counted alone, so that no other one gets its time."""
-
-
-class _ParkedFull(RetryableError):
-    """No more records are parked until an operator has discarded some: the lane waits, and its records on the topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +212,9 @@ class UsageIntake:
             if len(agencies) > 1 and self._is_ahead(uow.now):
                 raise AgencyAhead
             await self._places.move(uow, batch.after)
-            await _count_or_park(uow, batch, counted)
+            await count_or_park(uow, batch, counted)
+            if {*waiting.values()} - self._enrolled:
+                await require_room(uow)  # those will be parked, if nobody enrolls them
             if waiting:
                 deferred = [(batch.stored(place), agency_id) for place, agency_id in waiting.items()]
                 await usage_intake.add_deferred(uow.connection, deferred, uow.now)
@@ -230,14 +226,25 @@ class UsageIntake:
         """Count deferred records until a lock cannot be had, or for a while; returns whether more can be counted."""
         until = time.monotonic() + DEFERRED_SECONDS
         unknown = await self._unknown(self._waited_for.keys())
+        more = await self._count_enrolled([each for each in self._waited_for if each not in unknown], until)
         if unknown:
-            await self._park_strangers(unknown)
+            try:
+                await self._park_strangers(unknown)
+            except (KafkaError, *RETRYABLE) as error:  # the others go on
+                _log.warning("usage_strangers_wait", agencies=len(unknown), error=describe(error))
+        return more
+
+    async def _count_enrolled(self, agencies: Sequence[str], until: float) -> bool:
+        full = False
         with suppress(asyncpg.LockNotAvailableError):
-            for agency_id in [each for each in self._waited_for if each not in unknown]:
+            for agency_id in agencies:
                 if time.monotonic() > until:
                     return True
-                await self._count_deferred(agency_id)
-            return bool(self._waited_for.keys() - unknown)
+                try:
+                    await self._count_deferred(agency_id)
+                except ParkedFull:
+                    full = True
+            return not full and not self._waited_for.keys().isdisjoint(agencies)
         return False
 
     async def _count_deferred(self, agency_id: str) -> None:
@@ -245,7 +252,7 @@ class UsageIntake:
         self._waited_for[agency_id] = None  # the others come first next time
         async with self._write({agency_id}, DEFERRED_LOCK) as uow:
             batch = await self._take_deferred(uow, [agency_id])
-            await _count_or_park(uow, batch, batch.uses)
+            await count_or_park(uow, batch, batch.uses)
         if len(batch.records) < BATCH_RECORDS:
             del self._waited_for[agency_id]
 
@@ -256,7 +263,7 @@ class UsageIntake:
         async with self._write({EVERY_AGENCY}, BATCH_LOCK) as uow:
             batch = await self._take_deferred(uow, settled)
             batch.parked.update({place: stranger(use) for place, use in batch.uses.items()})
-            await _count_or_park(uow, batch, {})
+            await count_or_park(uow, batch, {})
         if len(batch.records) < BATCH_RECORDS:
             for agency_id in settled:
                 del self._waited_for[agency_id]
@@ -280,15 +287,3 @@ async def _fetch(poller: Poller, *, wait: bool = True) -> Batch:
     parts = await poller.poll(BATCH_RECORDS, POLL_MS if wait else 0)
     after = {partition: part[-1].offset + 1 for partition, part in parts.items()}
     return await Batch.read([record for part in parts.values() for record in part], after)
-
-
-async def _count_or_park(uow: UnitOfWork, batch: Batch, uses: Mapping[int, Use]) -> None:
-    """Count these uses of a batch; park those that are refused, and the records that say none."""
-    tally = await count_uses(uow, uses, Nearest())
-    refused = {**batch.parked, **tally.refused}
-    if refused:
-        if await parked_usage.is_full(uow.connection):
-            raise _ParkedFull("records of use cannot be parked: as many as may be are parked already")
-        reasons = [(batch.stored(place), reason_of(refused[place])) for place in sorted(refused)]
-        await usage_intake.add_parked(uow.connection, reasons, uow.now)
-        _log.warning("usage_parked", records=len(refused))

@@ -1,18 +1,29 @@
-"""Batches of reported use, as read from the topic or from what was deferred."""
+"""Batches of reported use, as read from the topic or from what was deferred, and counting or parking them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import structlog
 from aiokafka import TopicPartition
 
 from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.domain.row_results import rule_of
 from muster_entitlements.domain.usage import Use, read_record
+from muster_entitlements.handlers import parked_usage
+from muster_entitlements.handlers.usage import Nearest, count_uses
+from muster_entitlements.repository import usage_intake
 from muster_entitlements.repository.usage_intake import StoredRecord
-from muster_runtime.errors import InvalidInput
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.errors import InvalidInput, RetryableError
 from muster_runtime.messaging.parking import printable
 from muster_runtime.messaging.topic_log import Record
 from muster_runtime.pacing import Pace
+
+_log = structlog.get_logger(__name__)
+
+
+class ParkedFull(RetryableError):
+    """No more records are parked until an operator has discarded some: the lane waits, and its records on the topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +72,20 @@ class Batch:
 def reason_of(refusal: InvalidInput) -> str:
     """Why a record is parked: without the value, which may be an address."""
     return printable(rule_of(refusal))
+
+
+async def count_or_park(uow: UnitOfWork, batch: Batch, uses: Mapping[int, Use]) -> None:
+    """Count these uses of a batch; park those that are refused, and the records that say none. Raises ParkedFull."""
+    tally = await count_uses(uow, uses, Nearest())
+    refused = {**batch.parked, **tally.refused}
+    if refused:
+        await require_room(uow)
+        reasons = [(batch.stored(place), reason_of(refused[place])) for place in sorted(refused)]
+        await usage_intake.add_parked(uow.connection, reasons, uow.now)
+        _log.warning("usage_parked", records=len(refused))
+
+
+async def require_room(uow: UnitOfWork) -> None:
+    """Raise ParkedFull if as many records are parked as may be."""
+    if await parked_usage.is_full(uow.connection):
+        raise ParkedFull("records of use cannot be parked: as many as may be are parked already")

@@ -52,6 +52,8 @@ class WebhookSender:
         """Wait for the lookup of a name that took longer than its attempt: a slot has no more than one."""
         if lookup := self._lookups.pop(lane, None):
             await asyncio.wait([lookup])
+            if not lookup.cancelled():
+                lookup.exception()  # the attempt is over, so it is not missed
 
     async def close(self) -> None:
         """Close the client."""

@@ -23,6 +23,7 @@ from muster_runtime.operations.parked import Reason, ReplayReply
 from muster_runtime.pagination import Page
 from muster_runtime.scheduling import deadlines, scheduler
 from muster_runtime.scheduling.deadlines import Deadline, ParkedDeadline
+from muster_runtime.scheduling.proposals import PROPOSAL_EXPIRED
 from muster_runtime.service import Service
 
 _log = structlog.get_logger(__name__)
@@ -105,7 +106,7 @@ def deadlines_router(service: Service, database: Database) -> APIRouter:
 
         async def handler(uow: UnitOfWork) -> None:
             await _take(uow, body.deadline)
-            if body.kind in service.required_deadlines:
+            if body.kind in {*service.required_deadlines, PROPOSAL_EXPIRED}:
                 raise DeadlineRequired(body.kind)
             _note(uow, "DiscardParkedDeadline", body.deadline, body.reason)
 

@@ -106,7 +106,10 @@ async def running(
         monitor = Monitor(runtime, api_database, group, backlog, relay, consumer, scheduler, sealer, keys, watched)
         if watched is not None:
             stack.push_async_callback(topics.stop)
-            await topics.start()
+            try:
+                await topics.start()
+            except KafkaError as error:
+                raise StartRefused(await kafka.failure(error)) from None
         duties.start("monitor", monitor.run())
         app = application(
             runtime,
