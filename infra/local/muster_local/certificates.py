@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from muster_local.private import open_private
+from muster_operator.private import open_private
 from muster_runtime.clock import SystemClock
 
 # The host names of a server on this machine.

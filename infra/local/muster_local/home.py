@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, Self
 import psutil
 from pydantic import BaseModel, ConfigDict, Field
 
-from muster_local.private import append, check, close, open_private
+from muster_local.private import append, check, close
 from muster_operator.failures import Refused
+from muster_operator.private import open_private
 
 if TYPE_CHECKING:
     from muster_runtime.http.issuer import Issuer

