@@ -1,17 +1,18 @@
-// Keep the latest value of each agency and key of a compacted topic, with the official CloudEvents SDK.
+// Keep the latest value of each key of a compacted topic, with the official CloudEvents SDK.
 //
-// A record without a value is a tombstone: what was known under its key is erased. The SDK refuses it ("Value is null or
-// undefined"), and a subscriber that stops there keeps what it must forget. So the value is looked at first. A tombstone
-// erases what is its own agency's alone.
+// A record without a value is a tombstone: erase what is known under its key. The SDK refuses it ("Value is null or
+// undefined"), and a subscriber that stops there keeps what it must erase. So check the value first. A tombstone erases
+// nothing of another agency. Kafka keeps one record per key, whatever its agency is, and so does this copy.
 import { Kafka as CloudEvents } from "cloudevents";
 
-/** Put a record's data in the place of what was known of its agency and key, or forget it at a tombstone. */
+/** Keep a record's agency and data under its key, or erase them at a tombstone of the same agency. */
 export function keep(latest, { headers, key, value }) {
-  const place = `${headers.ce_partitionkey} ${key}`;
-  if (value === null) {
-    latest.delete(place);
-    return;
+  const agency = headers.ce_partitionkey.toString();
+  const name = key.toString();
+  if (value !== null) {
+    const text = Object.fromEntries(Object.entries(headers).map(([header, bytes]) => [header, bytes.toString()]));
+    latest.set(name, { agency, data: CloudEvents.toEvent({ headers: text, key: name, value: value.toString() }).data });
+  } else if (latest.get(name)?.agency === agency) {
+    latest.delete(name);
   }
-  const text = Object.fromEntries(Object.entries(headers).map(([name, bytes]) => [name, bytes.toString()]));
-  latest.set(place, CloudEvents.toEvent({ headers: text, key: key.toString(), value: value.toString() }).data);
 }

@@ -1,8 +1,8 @@
-"""Keep the latest value of each agency and key of a compacted topic, with the official CloudEvents SDK.
+"""Keep the latest value of each key of a compacted topic, with the official CloudEvents SDK.
 
-A record without a value is a tombstone: what was known under its key is erased. The SDK has no place for that: it takes
-a tombstone for an event without data. So the value is looked at first. A tombstone erases what is its own agency's
-alone.
+A record without a value is a tombstone: erase what is known under its key. The SDK has no place for that: it takes a
+tombstone for an event without data. So check the value first. A tombstone erases nothing of another agency. Kafka keeps
+one record per key, whatever its agency is, and so does this copy.
 """
 
 from collections.abc import Iterable
@@ -12,13 +12,13 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 
 
 def keep(
-    latest: dict[tuple[bytes, bytes], Any], headers: Iterable[tuple[str, bytes]], value: bytes | None, key: bytes
+    latest: dict[bytes, tuple[bytes, Any]], headers: Iterable[tuple[str, bytes]], value: bytes | None, key: bytes
 ) -> None:
-    """Put a record's data in the place of what was known of its agency and key, or forget it at a tombstone."""
+    """Keep a record's agency and data under its key, or erase them at a tombstone of the same agency."""
     attributes = dict(headers)
-    place = attributes["ce_partitionkey"], key
-    if value is None:
-        latest.pop(place, None)
-        return
-    event = from_binary_event(KafkaMessage(headers=attributes, key=key, value=value))
-    latest[place] = event.get_data()
+    agency = attributes["ce_partitionkey"]
+    if value is not None:
+        event = from_binary_event(KafkaMessage(headers=attributes, key=key, value=value))
+        latest[key] = agency, event.get_data()
+    elif key in latest and latest[key][0] == agency:
+        del latest[key]

@@ -145,9 +145,11 @@ async def test_a_row_that_is_added_with_an_earlier_date_is_named(trail: Trails) 
         )
     await connection.close()
     await trail.seal()
-    [finding] = (await trail.verify()).findings
-    assert (finding.what, finding.agency_id, finding.seals) == (What.BACKDATED, "NASA", (4, 4))
-    assert re.fullmatch(r"row \d+ is dated before the row that precedes it", finding.found)
+    its_seal = await trail.service.admin.fetchval("select sealed_at from audit_seal where number = 4")
+    for since in (None, its_seal):
+        [finding] = (await trail.verify(since=since)).findings
+        assert (finding.what, finding.agency_id, finding.seals) == (What.BACKDATED, "NASA", (4, 4))
+        assert re.fullmatch(r"row \d+ is dated before the row that precedes it", finding.found)
 
 
 async def test_seals_are_compared_with_the_topic_both_ways(trail: Trails) -> None:

@@ -31,7 +31,7 @@ class TrailRows:
         self._kept = {number: event for (agency_id, number), event in kept.items() if agency_id == agency.agency_id}
         self._tell = tell
         self._next: Row | None = None
-        self._latest: datetime | None = None  # of the rows compared so far
+        self._latest: datetime | None = None  # of the last row before those to compare next
         self._rows: AsyncIterator[Row] | None = None
         self._findings: list[Finding] = []
         self.compared = 0
@@ -46,6 +46,7 @@ class TrailRows:
             first = await self._trail.first_since(agency.agency_id, since) or last + 1
         after, before = await self._trail.end_of(agency.agency_id, first - 1)
         last_id = max([agency.last_id, *(event.last_id for event in self._kept.values())])
+        self._latest = await self._trail.last_recorded_at(agency.agency_id, after)
         self._rows = self._trail.rows(agency.agency_id, after, last_id)
         await self._step()
         end, expected = after, first

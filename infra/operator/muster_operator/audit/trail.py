@@ -160,6 +160,13 @@ class Trail:
                 yield row
             after = batch[-1]["id"]
 
+    async def last_recorded_at(self, agency_id: str, until: int) -> datetime | None:
+        """When an agency's last row with an ID of at most `until` was recorded."""
+        instant: datetime | None = await self._connection.fetchval(
+            "select recorded_at from audit where agency_id = $1 and id <= $2 order by id desc limit 1", agency_id, until
+        )
+        return instant
+
     async def first_since(self, agency_id: str, since: datetime) -> int | None:
         """The number of an agency's first seal made at or after an instant."""
         number: int | None = await self._connection.fetchval(

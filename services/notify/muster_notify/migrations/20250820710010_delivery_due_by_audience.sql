@@ -1,6 +1,5 @@
 -- migrate:up transaction:false
 -- muster: expand
--- muster: optional
 
 -- What is due of each audience, one after the other. The index delivery_due is still used by the previous release.
 create index concurrently if not exists delivery_due_by_audience
