@@ -29,6 +29,7 @@ LOOKING = (
     "unreadable-record.md",
     "consumer-stands.md",
     "consumer-behind.md",
+    "usage-behind.md",
     "outbox-stuck.md",
     "deadlines-late.md",
     "audit-finding.md",

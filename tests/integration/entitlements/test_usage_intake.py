@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from prometheus_client import REGISTRY
 
 from muster_contracts.entitlements import FeatureUsed
 from muster_contracts.testing import build, record
@@ -118,6 +119,7 @@ async def test_a_record_that_the_client_cannot_decode_waits_and_holds_back_its_p
     entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(usage_polling, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(usage_worker, "LOOK_SECONDS", 0.2)
     await entitlements.enroll(cap=5)
     service = entitlements.service
     service.clock.move(LATER)
@@ -134,11 +136,19 @@ async def test_a_record_that_the_client_cannot_decode_waits_and_holds_back_its_p
     )
 
     await entitlements.eventually(partial(counts, entitlements, 2))
+    await entitlements.eventually(partial(waits, 2))
     offset = await service.admin.fetchval("select next_offset from usage_offset where kafka_partition = $1", partition)
     path = f"/v1/partitions/{FeatureUsed.topic}/{partition}/pass"
     reply = await service.client.post(path, json={"offset": offset, "reason": "damaged"})
     assert reply.status_code == 200, reply.text
     await entitlements.eventually(partial(counts, entitlements, 3))
+    await entitlements.eventually(partial(waits, 0))
+
+
+async def waits(records: int) -> bool:
+    """Whether the metric says that so many records wait on the topic."""
+    lanes = (REGISTRY.get_sample_value("muster_usage_lag", {"service": "entitlements", "lane": lane}) for lane in "01")
+    return sum(each or 0 for each in lanes) == records
 
 
 async def test_a_kill_between_sum_and_offset_counts_each_event_once(

@@ -36,7 +36,7 @@ class Request:
 
 @dataclass
 class Receiver:
-    """`answer` gives the status for each request; None leaves it without an answer."""
+    """`answer` gives the status for each request; None leaves it without an answer. Each answer sets a cookie."""
 
     port: int = 0
     answer: Callable[[Request], int | None] = lambda _: 204
@@ -61,7 +61,8 @@ class Receiver:
                 await reader.read()  # until the sender hangs up
             else:
                 location = "location: /elsewhere\r\n" if 300 <= status < 400 else ""
-                writer.write(f"HTTP/1.1 {status} X\r\n{location}content-length: 0\r\n\r\n".encode())
+                head = f"HTTP/1.1 {status} X\r\nset-cookie: session={len(self.requests)}\r\n{location}"
+                writer.write(f"{head}content-length: 0\r\n\r\n".encode())
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the sender has gone

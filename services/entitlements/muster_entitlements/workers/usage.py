@@ -21,6 +21,7 @@ import asyncpg
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
+from prometheus_client import Gauge
 
 from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.handlers.usage import stranger
@@ -61,6 +62,10 @@ DEFERRED_LOCK = Lock(patience_seconds=0.05)
 DEFERRED_SECONDS = 0.5
 
 LOGGED_AGENCIES = 10
+
+USAGE_LAG = Gauge(
+    "muster_usage_lag", "Records in this process's lanes of the usage topic that it has not read.", ["service", "lane"]
+)
 
 _DUTY = "usage-intake"
 
@@ -106,6 +111,7 @@ class UsageIntake:
         self._lane = lane
         self._topic = runtime.settings.topic_prefix + FeatureUsed.topic
         self._lease = Lease(runtime.database, f"{_DUTY}-{lane.number}", runtime.settings.instance)
+        self._lag = USAGE_LAG.labels(runtime.service.name, str(lane.number))
         self._places = Places()
         self._enrolled: set[str] = set()
         self._strangers = Strangers(runtime)
@@ -119,6 +125,7 @@ class UsageIntake:
                     if await self._lease.take():
                         await self._read()
                     else:
+                        self._lag.set(0)  # another process reads the lane, and says how far it is
                         await asyncio.sleep(STANDBY_SECONDS)
                 except (KafkaError, *RETRYABLE) as error:
                     _log.warning("usage_intake_retried", error=describe(error))
@@ -131,12 +138,12 @@ class UsageIntake:
         """Count batch after batch, each while the next one is fetched and read."""
         async with self._opened() as consumer:
             poller = Poller(self._runtime, consumer, self._places.next)
-            look_at = time.monotonic() + LOOK_SECONDS
+            look_at = 0.0
             following, more = asyncio.create_task(_fetch(poller)), False
             try:
                 while await self._lease.take():
                     if time.monotonic() > look_at:  # where nothing comes, Kafka may be out of reach
-                        await self._places.look(self._runtime.database, consumer, self._topic)
+                        self._lag.set(await self._places.look(self._runtime.database, consumer, self._topic))
                         look_at = time.monotonic() + LOOK_SECONDS
                     batch = await following
                     following = asyncio.create_task(_fetch(poller, wait=not more))

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import urlsplit
 
 import httpx
@@ -31,8 +32,9 @@ class WebhookSender:
         # Receivers compare the time of signing with their own clocks, so it is never the sandbox's.
         self._clock = SystemClock()
         # No connection is kept: each attempt resolves and checks the address. No proxy from the environment:
-        # it would resolve the name itself.
+        # it would resolve the name itself. No cookie is kept: the receivers of many agencies may share an address.
         self._client = httpx.AsyncClient(
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             follow_redirects=False,
             trust_env=False,
             timeout=timeout_seconds,
