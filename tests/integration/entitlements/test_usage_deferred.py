@@ -38,7 +38,7 @@ async def test_an_agency_whose_lock_is_held_lets_the_others_pass_and_is_counted_
             await count_all(intake)
         assert await counted() == {"NSF": 3}
         assert await usage_intake.find_oldest_deferred(admin) == LATER
-        await intake.count_deferred()  # still held
+        await intake.deferred.count()  # still held
     assert await admin.fetchval("select count(*) from usage_deferred") == 4
 
     async def killed(*_arguments: Any) -> None:
@@ -47,14 +47,14 @@ async def test_an_agency_whose_lock_is_held_lets_the_others_pass_and_is_counted_
     with monkeypatch.context() as patch:
         patch.setattr(usage_intake, "add_parked", killed)  # after the sums, before the commit
         with pytest.raises(ConnectionError):
-            await intake.count_deferred()
+            await intake.deferred.count()
     assert await counted() == {"NSF": 3}
     intake = UsageIntake(runtime)
     await put(front, used(6))  # it waits behind those that came before
     await count_all(intake)
     assert await counted() == {"NSF": 3}
     for _ in range(2):
-        await intake.count_deferred()
+        await intake.deferred.count()
     assert await counted() == {"NASA": 3, "NSF": 3}
     assert await admin.fetchval("select count(*) from usage_deferred") == 0
     assert await admin.fetchval("select count(*) from usage_parked") == 2
@@ -85,7 +85,7 @@ async def test_lanes_share_the_partitions_and_what_each_has_deferred(front: Enti
     for lane, counted in zip(lanes, (2, 3), strict=True):
         await count_all(lane)  # nothing is new
         for _ in range(2):
-            await lane.count_deferred()
+            await lane.deferred.count()
         assert (await sums(front))[ADA, "10-05"] == counted
     await put_on(0, 4)
     for lane, counted in zip(reversed(lanes), (3, 4), strict=True):

@@ -159,7 +159,7 @@ async def test_use_on_a_topic_that_was_made_again_is_counted_from_its_beginning(
         await count_all(intake)
     [told] = [line for line in logs if line["event"] == "usage_topic_made_again"]
     assert (told["log_level"], told["partition"], told["offset"]) == ("error", 0, 3)
-    await intake.count_deferred()  # hers wait behind those of the earlier topic
+    await intake.deferred.count()  # hers wait behind those of the earlier topic
     assert await counts(front, 7)
     assert await admin.fetchval("select count(*) from usage_deferred") == 0
     parked = await admin.fetch("select convert_from(value, 'UTF8') as value from usage_parked order by id")

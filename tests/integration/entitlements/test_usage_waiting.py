@@ -40,13 +40,13 @@ async def test_use_before_its_enrollment_is_read_waits_and_is_counted(
     await put(front, used(1), used(2, agency_id="NSF"))
     intake = UsageIntake(service.runtime)
     await count_all(intake)
-    assert await intake.count_deferred() is False
+    assert await intake.deferred.count() is False
     assert await admin.fetchval("select count(*) from usage_deferred") == 2
     consumer = frozenset({Role.CONSUMER})
     await run_service(build, EntitlementsSettings, roles=consumer, beside=service, clock=service.clock)
 
     async def none_waits() -> bool:
-        await intake.count_deferred()
+        await intake.deferred.count()
         return bool(await admin.fetchval("select not exists (select from usage_deferred)"))
 
     await eventually(none_waits)
@@ -79,7 +79,7 @@ async def test_an_agency_ahead_of_the_clock_dates_no_other_agencys_use(
     await put(front, used(1, at=now), used(2, at=now, agency_id="DOE"))
     intake = UsageIntake(runtime)
     await count_all(intake)
-    await intake.count_deferred()
+    await intake.deferred.count()
     assert await admin.fetchval("select count(*) from usage_sum where subject_ref = ''") == 2
     latest = {row["agency_id"]: row["latest"] for row in await admin.fetch("select * from agency_instant")}
     assert latest["DOE"] < clock.now() + timedelta(seconds=1) < latest["NASA"] == ahead
@@ -101,9 +101,9 @@ async def test_agencies_that_were_deferred_together_are_counted_together(
     async with runtime.database.write(*agencies, context=Context(actor="test", correlation_id="test")):
         await put(front, *(used(each, agency_id=each) for each in agencies))
         await count_all(intake)
-        assert await intake.count_deferred() is False
+        assert await intake.deferred.count() is False
     assert await admin.fetchval("select count(*) from usage_deferred") == 5
-    assert await intake.count_deferred() is False
+    assert await intake.deferred.count() is False
     assert await admin.fetchval("select count(*) from usage_sum where subject_ref = ''") == 5
 
 

@@ -136,10 +136,27 @@ async def find_oldest_deferred(connection: Connection) -> datetime | None:
     return instant
 
 
+async def find_last_deferred(connection: Connection) -> int:
+    """The highest ID of a deferred record; 0 if there is none."""
+    last: int = await connection.fetchval("select coalesce(max(id), 0) from usage_deferred")
+    return last
+
+
+async def count_deferred(connection: Connection, most: int) -> int:
+    """How many records are deferred, but no more than `most`."""
+    deferred: int = await connection.fetchval(
+        "select count(*) from (select from usage_deferred limit $1) as counted", most
+    )
+    return deferred
+
+
 async def take_deferred(
-    connection: Connection, agencies: Collection[str], lane: int, lanes: int, limit: int
+    connection: Connection, until: Mapping[str, int | None], lane: int, lanes: int, limit: int
 ) -> list[StoredRecord]:
-    """Delete the first records of a lane's partitions that wait for agencies; returns them in their order."""
+    """Delete the first records of a lane's partitions that wait for agencies; returns them in their order.
+
+    `until` is the last ID to take for each agency; None takes all.
+    """
     rows = await connection.fetch(
         """
         with taken as (
@@ -147,16 +164,18 @@ async def take_deferred(
             where id in (
                 select id
                 from usage_deferred
-                where waits_for = any($1::text[]) and kafka_partition % $3 = $2
+                inner join unnest($1::text[], $2::bigint[]) as agency (agency_id, last_id) on waits_for = agency_id
+                where (last_id is null or id <= last_id) and kafka_partition % $4 = $3
                 order by id
-                limit $4
+                limit $5
             )
             returning id, topic, kafka_partition, kafka_offset, key, header_names, header_values, value
         )
 
         select topic, kafka_partition, kafka_offset, key, header_names, header_values, value from taken order by id
         """,
-        list(agencies),
+        list(until),
+        list(until.values()),
         lane,
         lanes,
         limit,

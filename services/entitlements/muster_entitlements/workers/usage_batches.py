@@ -1,6 +1,7 @@
 """Batches of reported use, as read from the topic or from what was deferred, and counting or parking them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import structlog
@@ -13,11 +14,18 @@ from muster_entitlements.handlers import parked_usage
 from muster_entitlements.handlers.usage import Nearest, count_uses
 from muster_entitlements.repository import usage_intake
 from muster_entitlements.repository.usage_intake import StoredRecord
+from muster_runtime.context import Context
+from muster_runtime.database.locks import Lock
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import InvalidInput, RetryableError
+from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.parking import printable
 from muster_runtime.messaging.topic_log import Record
 from muster_runtime.pacing import Pace
+from muster_runtime.service import Runtime
+
+# How long a batch waits for the locks of agencies: most transactions, and those of the other lanes, end sooner.
+BATCH_LOCK = Lock(patience_seconds=0.5)
 
 _log = structlog.get_logger(__name__)
 
@@ -67,6 +75,14 @@ class Batch:
         return StoredRecord(
             FeatureUsed.topic, record.partition, record.offset, record.key, record.headers, record.value
         )
+
+
+@asynccontextmanager
+async def writing(runtime: Runtime, agencies: set[str], lock: Lock) -> AsyncIterator[UnitOfWork]:
+    """A transaction of the intake, under these agencies' locks."""
+    context = Context(actor=runtime.service.name, correlation_id=new_id("cor", runtime.clock.now()))
+    async with runtime.database.write(*sorted(agencies), context=context, lock=lock) as uow:
+        yield uow
 
 
 def reason_of(refusal: InvalidInput) -> str:

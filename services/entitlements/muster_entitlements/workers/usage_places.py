@@ -5,6 +5,7 @@ The producers of the topic number nothing, so nothing else would show what is mi
 
 import asyncio
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -21,6 +22,22 @@ from muster_runtime.messaging.topic_ids import find_topic_id
 KAFKA_SECONDS = 4.0
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One of so many lanes: the partitions whose numbers leave `number` when divided by `lanes`."""
+
+    number: int
+    lanes: int
+
+    def has(self, partition: TopicPartition) -> bool:
+        """Whether it reads a partition."""
+        return partition.partition % self.lanes == self.number
+
+
+# For all partitions.
+ALL = Lane(0, 1)
 
 
 class OffsetsMoved(RetryableError):

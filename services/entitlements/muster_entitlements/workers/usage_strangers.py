@@ -1,44 +1,73 @@
-"""Agencies that no event has enrolled yet: after a restore, or while a stream is behind, their enrollment may come."""
+"""Agencies that no event has enrolled yet: after a restore, or while a stream is behind, their enrollment may come.
+
+What was deferred of one can be parked once this service has read the stream of enrollments up to where it ended *after*
+that was deferred, and the agency is still unknown. What came later waits for a later end.
+"""
 
 import asyncio
-from collections.abc import Set
+import time
+from collections.abc import Iterable, Set
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from muster_contracts.enrollment import AgencyEnrolled
+from muster_entitlements.repository import usage_intake
 from muster_entitlements.workers.usage_places import KAFKA_SECONDS
 from muster_runtime.messaging import offsets, parked
 from muster_runtime.messaging.kafka_topics import partitions_of
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.service import Runtime
 
+# How often it asks Kafka for ends: somebody may report use of strangers all the time.
+ASK_SECONDS = 1.0
+
+
+class End(NamedTuple):
+    """Where an agency's stream ended, and the last record that had been deferred by then."""
+
+    partition: int
+    offset: int
+    deferred_id: int
+
 
 class Strangers:
-    """Remembers of each where its stream of enrollment ended when it was first asked about."""
+    """Remembers of each where its stream of enrollment ended when it was last asked about."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._group = runtime.settings.topic_prefix + runtime.service.name
-        self._ends: dict[str, tuple[int, int]] = {}  # the partition, and its end
+        self._ends: dict[str, End] = {}
+        self._ask_at = 0.0
 
-    async def settled(self, agencies: Set[str]) -> set[str]:
-        """Those of the agencies whose streams this service has read up to those ends. Raises what is retryable."""
+    async def settled(self, agencies: Set[str]) -> dict[str, int]:
+        """The agencies whose streams this service has read up to their ends, and the last record that this settles.
+
+        It asks about each agency once, until that is forgotten. Raises what is retryable.
+        """
         topic = AgencyEnrolled.topic
-        known = {agency_id: end for agency_id, end in self._ends.items() if agency_id in agencies}
-        if new := agencies - known.keys():
-            known |= await self._ask(topic, new)
-        self._ends = known
+        self._ends = {agency_id: end for agency_id, end in self._ends.items() if agency_id in agencies}
+        if (new := agencies - self._ends.keys()) and time.monotonic() >= self._ask_at:
+            self._ends |= await self._ask(topic, new)
+            self._ask_at = time.monotonic() + ASK_SECONDS
         async with self._runtime.database.connection() as connection:
             begins = await offsets.begins(connection, self._group)
             streams = {(each.topic, each.agency_id) for each in await parked.streams(connection, self._group)}
         return {
-            agency_id
-            for agency_id, (partition, end) in known.items()
-            if begins.get((topic, partition), 0) >= end and (topic, agency_id) not in streams
+            agency_id: end.deferred_id
+            for agency_id, end in self._ends.items()
+            if begins.get((topic, end.partition), 0) >= end.offset and (topic, agency_id) not in streams
         }
 
-    async def _ask(self, topic: str, agencies: Set[str]) -> dict[str, tuple[int, int]]:
+    def forget(self, agencies: Iterable[str]) -> None:
+        """Ask again about these agencies: what is settled of them has been parked."""
+        for agency_id in agencies:
+            self._ends.pop(agency_id, None)
+
+    async def _ask(self, topic: str, agencies: Set[str]) -> dict[str, End]:
         runtime = self._runtime
+        async with runtime.database.connection() as connection:
+            deferred_id = await usage_intake.find_last_deferred(connection)  # first, so that it is before the ends
         count = partitions_of(topic, runtime.settings)
         partitions = [TopicPartition(runtime.settings.topic_prefix + topic, number) for number in range(count)]
         async with (
@@ -47,4 +76,4 @@ class Strangers:
         ):
             ends = {partition.partition: end for partition, end in (await kafka.end_offsets(partitions)).items()}
         places = {agency_id: partition_of(agency_id.encode(), count) for agency_id in agencies}
-        return {agency_id: (number, ends[number]) for agency_id, number in places.items()}
+        return {agency_id: End(number, ends[number], deferred_id) for agency_id, number in places.items()}

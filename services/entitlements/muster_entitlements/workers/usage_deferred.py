@@ -1,0 +1,149 @@
+"""Use that is read and cannot be counted yet: its agency is locked, ahead of the clock, or not known to be enrolled.
+
+It is stored by the transaction that moves the offset on, and is counted in its order, as is what follows it.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import suppress
+
+import asyncpg
+import structlog
+from aiokafka.errors import KafkaError
+
+from muster_entitlements.handlers.usage import stranger
+from muster_entitlements.repository import pools, usage_intake
+from muster_entitlements.repository.usage_intake import StoredRecord
+from muster_entitlements.workers.usage_batches import (
+    BATCH_LOCK,
+    Batch,
+    ParkedFull,
+    count_or_park,
+    require_room,
+    writing,
+)
+from muster_entitlements.workers.usage_places import Lane
+from muster_entitlements.workers.usage_strangers import Strangers
+from muster_runtime.database.locks import Lock
+from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, UnitOfWork
+from muster_runtime.errors import RetryableError
+from muster_runtime.observability.telemetry import describe
+from muster_runtime.service import Runtime
+
+BATCH_RECORDS = 2_000
+
+# How many records wait, but for those of the batch that reaches it. Then what follows waits on its topic.
+MOST_DEFERRED = 100_000
+
+# How long one batch of them waits for its agency's lock: it is tried again after each batch of the topic.
+DEFERRED_LOCK = Lock(patience_seconds=0.05)
+
+# How long they are counted between two batches of the topic.
+COUNT_SECONDS = 0.5
+
+LOGGED_AGENCIES = 10
+
+_log = structlog.get_logger(__name__)
+
+
+class DeferredFull(RetryableError):
+    """No more records are deferred until some have been counted: the lane waits, and its records on the topic."""
+
+
+class Deferred:
+    """The deferred records of a lane. `agencies` are those whose use is deferred, in turn."""
+
+    def __init__(self, runtime: Runtime, lane: Lane) -> None:
+        self._runtime = runtime
+        self._lane = lane
+        self._enrolled: set[str] = set()
+        self._strangers = Strangers(runtime)
+        self._refused: set[str] = set()  # agencies of which something is to be parked, and cannot be
+        self.agencies: dict[str, None] = {}
+
+    async def read(self) -> None:
+        """Read from the database, which may have gone back, what is deferred."""
+        self._enrolled = set()
+        async with self._runtime.database.connection() as connection:
+            self.agencies = dict.fromkeys(
+                await usage_intake.list_waited_for(connection, self._lane.number, self._lane.lanes)
+            )
+        self._refused &= self.agencies.keys()
+
+    async def unknown(self, agencies: Set[str]) -> set[str]:
+        """Those of the agencies that are not enrolled: what names them takes no lock, and waits for none."""
+        if new := agencies - self._enrolled:
+            async with self._runtime.database.connection() as connection:
+                self._enrolled |= await pools.find_enrolled(connection, new)
+        return {*agencies} - self._enrolled
+
+    def wait_for(self, agencies: Iterable[str]) -> None:
+        """Defer what comes of these agencies."""
+        self.agencies |= dict.fromkeys(sorted(agencies))
+
+    async def add(self, uow: UnitOfWork, batch: Batch, waiting: Mapping[int, str]) -> None:
+        """Defer records of a batch, each for an agency. Raises DeferredFull.
+
+        Raises ParkedFull if some of them may have to be parked, and nothing can be.
+        """
+        if await usage_intake.count_deferred(uow.connection, MOST_DEFERRED) == MOST_DEFERRED:
+            raise DeferredFull("records of use cannot be deferred: as many as may be wait already")
+        if any(agency_id in self._refused or agency_id not in self._enrolled for agency_id in waiting.values()):
+            await require_room(uow)
+        deferred = [(batch.stored(place), agency_id) for place, agency_id in waiting.items()]
+        await usage_intake.add_deferred(uow.connection, deferred, uow.now)
+        _log.info("usage_deferred", records=len(waiting), agencies=sorted(set(waiting.values()))[:LOGGED_AGENCIES])
+
+    async def count(self) -> bool:
+        """Count deferred records until a lock cannot be had, or for a while; returns whether more can be counted."""
+        until = time.monotonic() + COUNT_SECONDS
+        unknown = await self.unknown(self.agencies.keys())
+        more = await self._count_enrolled([each for each in self.agencies if each not in unknown], until)
+        if unknown:
+            try:
+                await self._park_strangers(unknown)
+            except (KafkaError, *RETRYABLE) as error:  # the others go on
+                _log.warning("usage_strangers_wait", agencies=len(unknown), error=describe(error))
+        return more
+
+    async def _count_enrolled(self, agencies: Sequence[str], until: float) -> bool:
+        with suppress(asyncpg.LockNotAvailableError):
+            for agency_id in agencies:
+                if time.monotonic() > until:
+                    return True
+                try:
+                    await self._count(agency_id)
+                    self._refused.discard(agency_id)
+                except ParkedFull:
+                    self._refused.add(agency_id)
+            return not self._refused and not self.agencies.keys().isdisjoint(agencies)
+        return False
+
+    async def _count(self, agency_id: str) -> None:
+        del self.agencies[agency_id]
+        self.agencies[agency_id] = None  # the others come first next time
+        async with writing(self._runtime, {agency_id}, DEFERRED_LOCK) as uow:
+            batch = await Batch.read(await self._take(uow, {agency_id: None}))
+            await count_or_park(uow, batch, batch.uses)
+        if len(batch.records) < BATCH_RECORDS:
+            del self.agencies[agency_id]
+
+    async def _park_strangers(self, unknown: Set[str]) -> None:
+        """Park what is settled of agencies that are unknown even now."""
+        settled = await self._strangers.settled(unknown)
+        still = await self.unknown(settled.keys())
+        if not still:
+            return
+        async with writing(self._runtime, {EVERY_AGENCY}, BATCH_LOCK) as uow:
+            batch = await Batch.read(await self._take(uow, {agency_id: settled[agency_id] for agency_id in still}))
+            batch.parked.update({place: stranger(use) for place, use in batch.uses.items()})
+            await count_or_park(uow, batch, {})
+            left = await usage_intake.list_waited_for(uow.connection, self._lane.number, self._lane.lanes)
+        if len(batch.records) < BATCH_RECORDS:
+            self._strangers.forget(still)
+        for agency_id in still.difference(left):
+            del self.agencies[agency_id]
+
+    async def _take(self, uow: UnitOfWork, until: Mapping[str, int | None]) -> Sequence[StoredRecord]:
+        lane = self._lane
+        return await usage_intake.take_deferred(uow.connection, until, lane.number, lane.lanes, BATCH_RECORDS)

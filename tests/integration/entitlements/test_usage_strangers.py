@@ -1,0 +1,123 @@
+"""Use of agencies that are not enrolled, as far as is known: it waits for what the service has not read, bounded."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from muster_contracts.enrollment import AgencyEnrolled
+from muster_entitlements.bootstrap import build
+from muster_entitlements.handlers import parked_usage
+from muster_entitlements.settings import EntitlementsSettings
+from muster_entitlements.workers import usage_deferred, usage_strangers
+from muster_entitlements.workers.usage import UsageIntake
+from muster_entitlements.workers.usage_batches import ParkedFull
+from muster_entitlements.workers.usage_deferred import DeferredFull
+from muster_runtime.context import Context
+from muster_runtime.messaging.producers import partition_of
+from muster_runtime.process.roles import Role
+from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.test_usage import LATER, used
+from tests.integration.entitlements.test_usage_intake import count_all, counts, put
+from tests.support.services import PARTITIONS, ServiceRunner
+
+Eventually = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture
+async def alone(run_service: ServiceRunner, eventually: Eventually, monkeypatch: pytest.MonkeyPatch) -> Entitlements:
+    """The service without any role: nothing is read but what a test reads."""
+    monkeypatch.setattr(usage_strangers, "ASK_SECONDS", 0.0)
+    service = await run_service(build, EntitlementsSettings, roles=frozenset())
+    service.clock.move(LATER)
+    return Entitlements(service, eventually)
+
+
+async def rows(entitlements: Entitlements, table: str) -> int:
+    count: int = await entitlements.service.admin.fetchval(f"select count(*) from {table}")
+    return count
+
+
+async def test_use_of_a_former_stranger_waits_for_its_enrollment(
+    alone: Entitlements, run_service: ServiceRunner
+) -> None:
+    service, intake = alone.service, UsageIntake(alone.service.runtime)
+    await put(alone, used(1))
+    await count_all(intake)
+    await intake.deferred.count()
+    assert await rows(alone, "usage_parked") == 1
+    await service.publish(alone.enrolled(5), time=START)
+    await put(alone, used(2), used(3))
+    await count_all(intake)
+    await intake.deferred.count()
+    assert (await rows(alone, "usage_parked"), await rows(alone, "usage_deferred")) == (1, 2)
+    consumer = frozenset({Role.CONSUMER})
+    await run_service(build, EntitlementsSettings, roles=consumer, beside=service, clock=service.clock)
+
+    async def both_are_counted() -> bool:
+        await intake.deferred.count()
+        return await counts(alone, 2)
+
+    await alone.eventually(both_are_counted)
+
+
+async def test_use_after_an_enrollment_is_not_parked_with_use_before_it(alone: Entitlements) -> None:
+    service, intake = alone.service, UsageIntake(alone.service.runtime)
+    number = partition_of(b"NASA", PARTITIONS)
+    beside = next(f"A{n}" for n in range(100) if partition_of(f"A{n}".encode(), PARTITIONS) == number)
+    await service.publish(alone.enrolled(5).model_copy(update={"agency_id": beside}), time=START)
+    await put(alone, used(1))
+    await count_all(intake)
+    await intake.deferred.count()  # the stream ends behind the other agency's enrollment
+    await service.publish(alone.enrolled(5), time=START)
+    await put(alone, used(2), used(3))
+    await count_all(intake)
+    await service.admin.execute(
+        "insert into consumed_partition (consumer_group, topic, kafka_partition, next_offset) values ($1, $2, $3, 1)",
+        service.runtime.settings.topic_prefix + "entitlements",
+        AgencyEnrolled.topic,
+        number,
+    )
+    for _ in range(2):
+        await intake.deferred.count()
+        assert (await rows(alone, "usage_parked"), await rows(alone, "usage_deferred")) == (1, 2)
+
+
+async def test_what_waits_is_bounded(alone: Entitlements, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the enrollments are not read, or one of them is parked."""
+    monkeypatch.setattr(usage_deferred, "MOST_DEFERRED", 3)
+    await alone.service.publish(alone.enrolled(5), time=START)
+    intake = UsageIntake(alone.service.runtime)
+    for n in range(3):
+        await put(alone, used(n))
+        await count_all(intake)
+        await intake.deferred.count()
+    await put(alone, used(4))
+    with pytest.raises(DeferredFull):
+        await count_all(intake)
+    assert await rows(alone, "usage_deferred") == 3
+
+
+async def test_an_agency_whose_use_cannot_be_parked_defers_no_more(
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parked_usage, "MOST_PARKED", 1)
+    await front.enroll(cap=5)
+    front.service.clock.move(LATER)
+    runtime = front.service.runtime
+    intake = UsageIntake(runtime)
+    await put(front, b"{")
+    await count_all(intake)
+    assert await rows(front, "usage_parked") == 1
+    async with runtime.database.write("NASA", context=Context(actor="test", correlation_id="test")):
+        await put(front, used(1, feature="telepathy"))
+        await count_all(intake)
+    await intake.deferred.count()
+    await put(front, used(2))
+    with pytest.raises(ParkedFull):
+        await count_all(intake)
+    assert await rows(front, "usage_deferred") == 1
+    await front.service.admin.execute("delete from usage_parked")
+    await intake.deferred.count()
+    await count_all(intake)
+    assert (await rows(front, "usage_parked"), await counts(front, 1)) == (1, True)
