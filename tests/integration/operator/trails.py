@@ -82,18 +82,20 @@ class Trails:
             "insert into audit_seal table s; drop table a, s; alter table audit alter column id set generated always"
         )
 
-    async def put(self, sequence: int, **facts: Any) -> None:
-        """Put a seal of NASA on the topic, as whoever may write there can."""
-        stored = await self.service.admin.fetchrow("select * from audit_seal where agency_id = 'NASA' and number = 3")
+    async def put(self, sequence: int, epoch: int = 1, **facts: Any) -> None:
+        """Put a seal on the topic as NASA's newest one, as whoever may write there can."""
+        stored = await self.service.admin.fetchrow(
+            "select * from audit_seal where agency_id = 'NASA' order by number desc limit 1"
+        )
         assert stored is not None
         event = BillingAuditSealed(**{**stored, **facts})
         envelope = Envelope(
-            id=event_id(TOPIC, "NASA", 1, sequence),
+            id=event_id(TOPIC, "NASA", epoch, sequence),
             source=source_of(TOPIC),
             type=event.event_type,
             time=event.sealed_at,
             agency_id="NASA",
-            epoch=1,
+            epoch=epoch,
             sequence=sequence,
             correlation_id="cor_1",
         )

@@ -15,7 +15,7 @@ from muster_operator.audit.export import export
 from muster_operator.audit.finding import Finding, span
 from muster_operator.audit.verify import Verified, verify
 from muster_operator.clients import clients_of_servers
-from muster_operator.failures import BadInput
+from muster_operator.failures import BadInput, NotFound
 from muster_operator.group import group
 from muster_operator.options import ServiceOption
 from muster_operator.output import Answer, count, table
@@ -74,6 +74,8 @@ async def verify_trails(
             )
             for name in _services(service)
         ]
+    if agency is not None and not any(each.agencies or each.findings for each in verified):
+        raise NotFound(f"no audit trail of {agency!r} in {service or 'any service'}")
     return _answer(verified)
 
 

@@ -1,5 +1,7 @@
 """Compares the seals on a service's audit topic with those in its database, a batch of records at a time."""
 
+from bisect import bisect_left, bisect_right, insort
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +19,9 @@ LEAST_RETENTION = timedelta(days=365)
 
 # The most missing or altered seals to keep for the comparison with their rows.
 _KEPT = 10_000
+
+# The highest number of a seal or ID of a row that a database can have.
+_MAX = 2**63 - 1
 
 _IN_DATABASE = "the database has them"
 
@@ -42,6 +47,7 @@ class TopicSeals:
         self._accepted = accepted_epochs
         self._ends: dict[str, _End] = {}
         self._wrong: dict[tuple[str, int], tuple[What, str, int]] = {}
+        self._wrong_numbers: defaultdict[str, list[int]] = defaultdict(list)  # of each agency, in order
         self._findings: list[Finding] = []
         self.kept: dict[tuple[str, int], SealedAudit] = {}
 
@@ -76,9 +82,14 @@ class TopicSeals:
         if not isinstance(decoded, Decoded) or not isinstance(decoded.event, SealedAudit):
             self._findings.append(Finding(self._service, "?", What.UNREADABLE, f"{place}: {decoded.envelope.type}"))
             return None
-        if self._agency_id not in (None, decoded.event.agency_id):
+        event = decoded.event
+        if self._agency_id not in (None, event.agency_id):
             return None
-        return decoded.envelope, decoded.event
+        if max(event.number, event.first_id, event.last_id, event.count) > _MAX:
+            found = f"{place}: it has a number that no database can have"
+            self._findings.append(Finding(self._service, event.agency_id, What.UNREADABLE, found))
+            return None
+        return decoded.envelope, event
 
     def _follow(self, envelope: Envelope, event: SealedAudit) -> bool:
         """Whether a seal is new, since the relay may publish one again. Notes a seal that breaks the sequence."""
@@ -106,14 +117,19 @@ class TopicSeals:
         """Note lost seals: a raised epoch continues from the restored database, without the old epoch's later seals."""
         if last.event.number < number:
             return
-        for lost in range(number, last.event.number + 1):
-            self._wrong.pop((agency_id, lost), None)
-            self.kept.pop((agency_id, lost), None)
+        numbers = self._wrong_numbers[agency_id]  # and not the range: whoever writes there may put any number
+        lost = slice(bisect_left(numbers, number), bisect_right(numbers, last.event.number))
+        for each in numbers[lost]:
+            del self._wrong[agency_id, each]
+            self.kept.pop((agency_id, each), None)
+        del numbers[lost]
         if epoch not in self._accepted:
             lost_seals = number, last.event.number
             self._findings.append(Finding(self._service, agency_id, What.SEALS_LOST, _lost(epoch), lost_seals))
 
     def _note(self, place: tuple[str, int], event: SealedAudit, what: What, found: str, epoch: int) -> None:
+        if place not in self._wrong:
+            insort(self._wrong_numbers[event.agency_id], event.number)
         self._wrong[place] = what, found, epoch
         if len(self.kept) < _KEPT:
             self.kept[place] = event
