@@ -53,8 +53,7 @@ async def count_all(intake: UsageIntake) -> None:
 
 
 def test_the_examples_of_the_contract_are_read() -> None:
-    example = record(build(FeatureUsed, subject_ref=ADA))
-    use = read_record(example.headers, example.value)
+    use = read_record(record(build(FeatureUsed, subject_ref=ADA)))
     assert (use.agency_id, use.subject_ref, use.amount) == ("NASA", ADA, 1)
 
 

@@ -27,6 +27,7 @@ from muster_runtime.service import Runtime
 from tests.integration.entitlements.conftest import Entitlements
 from tests.integration.entitlements.test_usage import LATER, used
 from tests.integration.entitlements.test_usage_intake import STRUCTURED, count_all, counts, put
+from tests.integration.runtime.core.conftest import put_unreadable
 from tests.support.services import ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -165,6 +166,59 @@ async def test_use_on_a_topic_that_was_made_again_is_counted_from_its_beginning(
     parked = await admin.fetch("select convert_from(value, 'UTF8') as value from usage_parked order by id")
     assert [row["value"] for row in parked] == ["{", "[", "{"]
     assert await admin.fetchval("select count(*) from usage_offset where next_offset = 6") == 1
+
+
+async def test_what_was_passed_on_an_earlier_topic_skips_nothing_of_the_next(
+    front: Entitlements, eventually: Eventually
+) -> None:
+    await front.enroll(cap=5)
+    service = front.service
+    service.clock.move(LATER)
+    path = f"/v1/partitions/{FeatureUsed.topic}/0/pass"
+    assert (await service.client.post(path, json={"offset": 0, "last_offset": 3, "reason": "damaged"})).is_success
+
+    async def read(offset: int) -> bool:
+        return bool(await service.admin.fetchval("select next_offset = $1 from usage_offset", offset))
+
+    await make_again(front, eventually, partitions=1)
+    async with counting(service.runtime):
+        await put_first(front, used(1))
+        await eventually(partial(read, 1))
+    await make_again(front, eventually, partitions=1)
+    await put_unreadable(service, "NASA", FeatureUsed.topic, partitions=1)
+    await put_first(front, used(2), used(3))
+    async with counting(service.runtime):
+        await eventually(partial(read, 0))
+        assert (await service.client.post(path, json={"offset": 0, "reason": "damaged"})).is_success
+        await eventually(partial(counts, front, 3))
+
+
+async def test_an_agency_that_a_failover_has_lost_is_no_stranger(
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database has gone back between two batches; the consumer reads the enrollment again."""
+    await front.enroll(cap=5)
+    service = front.service
+    service.clock.move(LATER)
+    intake = UsageIntake(service.runtime)
+    async with intake._opened() as consumer:
+        poller = Poller(service.runtime, consumer, intake._places.next)
+        for partition in range(2):
+            await service.producer.put_raw(
+                FeatureUsed.topic,
+                key=None,
+                value=json.dumps(used(partition)).encode(),
+                headers=STRUCTURED,
+                partition=partition,
+            )
+            while not (batch := await usage_worker._fetch(poller)).records:
+                pass
+            await intake.count(batch)
+            await service.admin.execute("delete from usage_seen")
+            await service.admin.execute("delete from usage_offset where kafka_partition = 0")
+            await service.admin.execute("delete from pool")
+    assert await service.admin.fetchval("select count(*) from usage_parked") == 0
+    assert await service.admin.fetchval("select count(*) from usage_deferred") == 1
 
 
 async def test_what_kafka_deletes_before_it_is_counted_is_told(front: Entitlements) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -23,6 +24,7 @@ from muster_entitlements.domain.quotas import (
 )
 from muster_entitlements.domain.usage import EVENT_TYPE, Use, check_open, check_time, read_record, read_use
 from muster_entitlements.domain.windows import Window
+from muster_entitlements.repository.usage_intake import StoredRecord
 from muster_runtime.errors import InvalidInput
 
 ZONE = ZoneInfo("UTC")
@@ -207,16 +209,26 @@ EVENT = {
 }
 
 
+def _record(headers: Sequence[tuple[str, bytes]], value: bytes | None) -> StoredRecord:
+    return StoredRecord("usage", 0, 0, None, headers, value)
+
+
+def test_a_record_that_is_too_large_is_no_use() -> None:
+    with pytest.raises(InvalidInput, match="record: '65540 bytes' is invalid: must have at most 65536 bytes"):
+        read_record(_record([("large", b"x" * 60_000)], b"x" * 5_535))
+
+
 def test_an_event_is_read() -> None:
     use = read_use(EVENT)
     value = json.dumps(DATA).encode()
     binary = [(f"ce_{name}", str(text).encode()) for name, text in EVENT.items() if name != "data"]
-    assert read_record([*binary, ("content-type", b"application/json")], value) == use
+    json_alone = [*binary, ("content-type", b"application/json")]
+    assert read_record(_record(json_alone, value)) == use
     structured = [("content-type", b"application/cloudevents+json; charset=UTF-8")]
-    assert read_record(structured, json.dumps(EVENT).encode()) == use
+    assert read_record(_record(structured, json.dumps(EVENT).encode())) == use
     for headers, broken in ((binary, b"{"), (binary, None), (structured, b"[1]"), ([("ce_id", b"\xff")], value)):
         with pytest.raises(InvalidInput):
-            read_record(headers, broken)
+            read_record(_record(headers, broken))
     assert isinstance(use, Use)
     assert (use.agency_id, use.amount, use.at) == ("NASA", 2, datetime(2025, 10, 20, 6, tzinfo=UTC))
     again = read_use({**EVENT, "time": "2025-10-20T06:00:00Z", "extension": "ignored"})

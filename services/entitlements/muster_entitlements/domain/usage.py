@@ -1,10 +1,10 @@
 """Reported use: what an event of it says, and in which period it counts."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from pydantic_core import from_json
 
@@ -15,6 +15,10 @@ EVENT_TYPE = "muster.entitlements.FeatureUsed.v1"
 MOST_USES = 1_000_000
 LONGEST_TEXT = 256
 EVENT_BYTES = 16
+
+# CloudEvents 1.0.2, section 5: what every consumer should take. A larger record says no use, and is parked without
+# most of what it holds.
+LARGEST_RECORD = 64 * 1024
 
 # How long after a period's end its late events still count.
 CLOSES_AFTER = timedelta(days=5)
@@ -72,8 +76,28 @@ def read_use(event: object) -> Use:
     return _read(*map(event.get, ("data", *_ATTRIBUTES)))
 
 
-def read_record(headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> Use:
+class KafkaRecord(Protocol):
+    """A record as it came from Kafka."""
+
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+    @property
+    def value(self) -> bytes | None: ...
+
+
+def size_of(record: KafkaRecord) -> int:
+    """How many bytes a record's key, headers, and value have."""
+    headers = sum(len(name) + len(content or b"") for name, content in record.headers)
+    return len(record.key or b"") + headers + len(record.value or b"")
+
+
+def read_record(record: KafkaRecord) -> Use:
     """The use that a record of Kafka says, in either mode of CloudEvents' Kafka binding 1.0.2. Raises InvalidInput."""
+    headers, value = record.headers, record.value
+    if (size := size_of(record)) > LARGEST_RECORD:
+        raise InvalidInput("record", f"{size} bytes", f"must have at most {LARGEST_RECORD} bytes")
     try:
         attributes = {name.lower(): content.decode() for name, content in headers if content is not None}
     except UnicodeDecodeError:

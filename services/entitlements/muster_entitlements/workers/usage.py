@@ -143,7 +143,8 @@ class UsageIntake:
             enable_rebootstrap(consumer)
             read = {partition for partition in consumer.assignment() if self._lane.has(partition)}
             consumer.pause(*(consumer.assignment() - read))
-            self._places = await Places.find(self._runtime.database, consumer, self._topic, read)
+            group = settings.topic_prefix + self._runtime.service.name
+            self._places = await Places.find(self._runtime.database, group, consumer, self._topic, read)
             await self.deferred.read()
             for partition, offset in self._places.next.items():
                 consumer.seek(partition, offset)

@@ -9,7 +9,7 @@ from aiokafka import TopicPartition
 
 from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.domain.row_results import rule_of
-from muster_entitlements.domain.usage import Use, read_record
+from muster_entitlements.domain.usage import LARGEST_RECORD, Use, read_record, size_of
 from muster_entitlements.handlers import parked_usage
 from muster_entitlements.handlers.usage import Nearest, count_uses
 from muster_entitlements.repository import usage_intake
@@ -23,6 +23,9 @@ from muster_runtime.messaging.parking import printable
 from muster_runtime.messaging.topic_log import Record
 from muster_runtime.pacing import Pace
 from muster_runtime.service import Runtime
+
+# What is kept of a record that is too large.
+SHOWN_BYTES = 1024
 
 # How long a batch waits for the locks of agencies: most transactions, and those of the other lanes, end sooner.
 BATCH_LOCK = Lock(patience_seconds=0.5)
@@ -54,9 +57,9 @@ class Batch:
         batch, pace = cls(records, after or {}), Pace()
         for place, record in enumerate(records):
             try:
-                batch.uses[place] = read_record(record.headers, record.value)
+                batch.uses[place] = read_record(record)
             except InvalidInput as refusal:
-                batch.parked[place] = refusal
+                batch.parked[place] = refusal.with_traceback(None)  # which would keep the batch until a collection
             except Exception as error:  # one record must never stop the others
                 batch.parked[place] = InvalidInput("record", "", f"must be readable, and raised {type(error).__name__}")
             await pace.keep()
@@ -72,9 +75,10 @@ class Batch:
         record = self.records[place]
         if isinstance(record, StoredRecord):
             return record
-        return StoredRecord(
-            FeatureUsed.topic, record.partition, record.offset, record.key, record.headers, record.value
-        )
+        place_of = FeatureUsed.topic, record.partition, record.offset
+        if size_of(record) > LARGEST_RECORD:
+            return StoredRecord(*place_of, None, (), (record.value or b"")[:SHOWN_BYTES])
+        return StoredRecord(*place_of, record.key, record.headers, record.value)
 
 
 @asynccontextmanager

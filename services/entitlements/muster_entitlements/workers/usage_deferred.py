@@ -56,14 +56,12 @@ class Deferred:
     def __init__(self, runtime: Runtime, lane: Lane) -> None:
         self._runtime = runtime
         self._lane = lane
-        self._enrolled: set[str] = set()
         self._strangers = Strangers(runtime)
         self._refused: set[str] = set()  # agencies of which something is to be parked, and cannot be
         self.agencies: dict[str, None] = {}
 
     async def read(self) -> None:
         """Read from the database, which may have gone back, what is deferred."""
-        self._enrolled = set()
         async with self._runtime.database.connection() as connection:
             self.agencies = dict.fromkeys(
                 await usage_intake.list_waited_for(connection, self._lane.number, self._lane.lanes)
@@ -72,10 +70,8 @@ class Deferred:
 
     async def unknown(self, agencies: Set[str]) -> set[str]:
         """Those of the agencies that are not enrolled: what names them takes no lock, and waits for none."""
-        if new := agencies - self._enrolled:
-            async with self._runtime.database.connection() as connection:
-                self._enrolled |= await pools.find_enrolled(connection, new)
-        return {*agencies} - self._enrolled
+        async with self._runtime.database.connection() as connection:
+            return {*agencies} - await pools.find_enrolled(connection, agencies)
 
     def wait_for(self, agencies: Iterable[str]) -> None:
         """Defer what comes of these agencies."""
@@ -88,11 +84,12 @@ class Deferred:
         """
         if await usage_intake.count_deferred(uow.connection, MOST_DEFERRED) == MOST_DEFERRED:
             raise DeferredFull("records of use cannot be deferred: as many as may be wait already")
-        if any(agency_id in self._refused or agency_id not in self._enrolled for agency_id in waiting.values()):
+        agencies = set(waiting.values())
+        if agencies & self._refused or agencies - await pools.find_enrolled(uow.connection, agencies):
             await require_room(uow)
         deferred = [(batch.stored(place), agency_id) for place, agency_id in waiting.items()]
         await usage_intake.add_deferred(uow.connection, deferred, uow.now)
-        _log.info("usage_deferred", records=len(waiting), agencies=sorted(set(waiting.values()))[:LOGGED_AGENCIES])
+        _log.info("usage_deferred", records=len(waiting), agencies=sorted(agencies)[:LOGGED_AGENCIES])
 
     async def count(self) -> bool:
         """Count deferred records until a lock cannot be had, or for a while; returns whether more can be counted."""

@@ -15,6 +15,7 @@ from muster_entitlements.repository import usage_intake
 from muster_entitlements.repository.usage_intake import Place
 from muster_runtime.database.transactions import Database, UnitOfWork
 from muster_runtime.errors import RetryableError
+from muster_runtime.messaging import passing
 from muster_runtime.messaging.client_internals import client_of, leaderless
 from muster_runtime.messaging.topic_ids import find_topic_id
 
@@ -53,7 +54,12 @@ class Places:
 
     @classmethod
     async def find(
-        cls, database: Database, consumer: AIOKafkaConsumer, topic: str, partitions: Collection[TopicPartition]
+        cls,
+        database: Database,
+        group: str,
+        consumer: AIOKafkaConsumer,
+        topic: str,
+        partitions: Collection[TopicPartition],
     ) -> "Places":
         """Where these partitions go on. Another topic of the same name is read from its beginning."""
         topic_id, begins, ends = await _ask(consumer, topic, partitions)
@@ -66,6 +72,7 @@ class Places:
                 if known not in (None, topic_id) or offset > ends.get(partition, offset):
                     _log.error("usage_topic_made_again", partition=number, offset=offset, topic_id=topic_id, was=known)
                     await usage_intake.set_aside(connection, FeatureUsed.topic, number)
+                    await passing.forget(connection, group, FeatureUsed.topic, number)
                     offset = 0
                 begin = begins.get(partition, 0)
                 if offset < begin:

@@ -12,9 +12,11 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import CorruptRecordException, KafkaError
 
 from muster_contracts.entitlements import FeatureUsed
+from muster_entitlements.domain.usage import size_of
 from muster_runtime.database.transactions import RETRYABLE
 from muster_runtime.errors import RetryableError
 from muster_runtime.messaging import passing
+from muster_runtime.messaging.bounded_decoding import decompressing_at_most
 from muster_runtime.messaging.client_internals import assignment_of, has_broken_down
 from muster_runtime.observability.telemetry import describe
 from muster_runtime.service import Runtime
@@ -24,6 +26,9 @@ POLL_MS = 100
 # How much the broker collects, for up to POLL_MS, before it answers: a transaction for every few records would cost
 # more than counting them.
 FETCH_MIN_BYTES = 256 * 1024
+
+# What one poll may decompress, and about what one batch holds. Others write the topic, and bound nothing.
+MOST_BYTES = 16 * 1024 * 1024
 
 # How long one partition is polled alone: the answers to what was asked before, and to this, may each take POLL_MS.
 ALONE_POLL_MS = 5 * POLL_MS
@@ -71,7 +76,8 @@ class Poller:
             await asyncio.sleep(POLL_MS / 1000)
             return {}
         try:
-            return await self._poll_all(partitions, limit, wait_ms)
+            with decompressing_at_most(MOST_BYTES):
+                return await self._poll_all(partitions, limit, wait_ms)
         except Exception as error:
             if _is_retryable(error):
                 raise
@@ -79,7 +85,8 @@ class Poller:
             self._consumer.seek(partition, self._following[partition])
         polled = {}
         for partition in partitions:
-            if records := await self._poll_alone(partition, limit // len(partitions) + 1):
+            share = limit // len(partitions) + 1, MOST_BYTES // len(partitions)
+            if records := await self._poll_alone(partition, *share):
                 polled[partition] = records
         return polled
 
@@ -108,12 +115,15 @@ class Poller:
             share += room // max(len(waiting), 1) + 1
         return polled
 
-    async def _poll_alone(self, partition: TopicPartition, limit: int) -> list[ConsumerRecord[bytes, bytes]]:
+    async def _poll_alone(
+        self, partition: TopicPartition, limit: int, most_bytes: int
+    ) -> list[ConsumerRecord[bytes, bytes]]:
         """The records before the one that cannot be decoded: one at a time, for what is decoded with it is lost."""
         records: list[ConsumerRecord[bytes, bytes]] = []
-        while len(records) < limit:
+        while len(records) < limit and most_bytes > 0:
             try:
-                one = await self._consumer.getmany(partition, timeout_ms=ALONE_POLL_MS, max_records=1)
+                with decompressing_at_most(MOST_BYTES):
+                    one = await self._consumer.getmany(partition, timeout_ms=ALONE_POLL_MS, max_records=1)
             except Exception as error:
                 if _is_retryable(error):
                     raise
@@ -123,6 +133,7 @@ class Poller:
             if not one:
                 break
             records += one[partition]
+            most_bytes -= size_of(records[-1])
         return records
 
     async def _wait_or_pass(self, partition: TopicPartition, error: Exception) -> None:

@@ -70,6 +70,16 @@ async def onward(connection: Connection, group: str, topic: str, partition: int,
     return None if last is None else last + 1
 
 
+async def forget(connection: Connection, group: str, topic: str, partition: int) -> None:
+    """Forget what the group was let past in a partition of a topic: another topic has that name now."""
+    await connection.execute(
+        "delete from passed_record where consumer_group = $1 and topic = $2 and kafka_partition = $3",
+        group,
+        topic,
+        partition,
+    )
+
+
 async def passed(connection: Connection, topics: Sequence[str]) -> list[OffsetRange]:
     """The records on these topics past which an operator has let the service."""
     rows = await connection.fetch(

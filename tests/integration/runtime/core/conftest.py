@@ -86,7 +86,9 @@ async def discard(probe: RunningService, agency_id: str, count: int = 1, **heade
     )
 
 
-async def put_unreadable(probe: RunningService, agency_id: str, topic: str = SeatAssigned.topic) -> None:
+async def put_unreadable(
+    probe: RunningService, agency_id: str, topic: str = SeatAssigned.topic, partitions: int = PARTITIONS
+) -> None:
     """Put a record on an agency's partition whose header's name was broken on its way to Kafka."""
     kafka = AIOKafkaProducer(bootstrap_servers=probe.runtime.settings.kafka_bootstrap)
     await kafka.start()
@@ -99,7 +101,7 @@ async def put_unreadable(probe: RunningService, agency_id: str, topic: str = Sea
         batch[place : place + 4] = b"\xff\xff\xff\xff"
         batch[17:21] = struct.pack(">I", calc_crc32c(bytes(batch[21:])))
         builder._buffer = bytes(batch)
-        partition = partition_of(agency_id.encode(), PARTITIONS)
+        partition = partition_of(agency_id.encode(), partitions)
         await (await kafka.send_batch(builder, probe.topic_prefix + topic, partition=partition))
     finally:
         await kafka.stop()
