@@ -8,7 +8,8 @@ import pytest
 
 from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.repository import usage_intake
-from muster_entitlements.workers.usage import Lane, UsageIntake
+from muster_entitlements.workers.usage import UsageIntake
+from muster_entitlements.workers.usage_places import Lane
 from muster_runtime.context import Context
 from tests.integration.entitlements.conftest import Entitlements
 from tests.integration.entitlements.test_usage import ADA, LATER, sums, used
