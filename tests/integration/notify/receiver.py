@@ -3,7 +3,7 @@
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,10 +36,14 @@ class Request:
 
 @dataclass
 class Receiver:
-    """`answer` gives the status for each request; None leaves it without an answer. Each answer sets a cookie."""
+    """`answer` gives the status for each request, after `delay`; None leaves it without an answer.
+
+    Each answer sets a cookie.
+    """
 
     port: int = 0
     answer: Callable[[Request], int | None] = lambda _: 204
+    delay: Callable[[Request], Awaitable[None]] | None = None
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
 
@@ -56,6 +60,8 @@ class Receiver:
         try:
             request = await _read(reader)
             self.requests.append(request)
+            if self.delay:
+                await self.delay(request)
             status = self.answer(request)
             if status is None:
                 await reader.read()  # until the sender hangs up

@@ -3,8 +3,9 @@
 import asyncio
 import socket
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -16,11 +17,11 @@ from muster_notify.bootstrap import build
 from muster_notify.domain.deliveries import Channel
 from muster_notify.repository import deliveries
 from muster_notify.settings import NotifySettings
-from muster_notify.workers.dispatcher import SLOTS
+from muster_notify.workers.dispatcher import SLOTS, TURN_SECONDS
 from muster_runtime.service import Service
 from tests.integration.notify.conftest import START, Notify, contact, enrolled, reinstated
 from tests.integration.notify.mail import MailServer
-from tests.integration.notify.receiver import Receiver
+from tests.integration.notify.receiver import Receiver, Request
 from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
 
@@ -59,6 +60,44 @@ async def test_hanging_endpoints_of_one_agency_hold_up_no_other(notify: Notify, 
     assert sum(delivery["attempts"] for delivery in hanging) == 0  # they are still being waited for
 
 
+async def test_slow_endpoints_of_several_agencies_hold_up_no_other_for_more_than_an_attempt(
+    run_service: ServiceRunner, receiver: Receiver
+) -> None:
+    """Each agency begins when the one before has what it can get, so that together they have all slots."""
+    notify = Notify(await run_service(build, NotifySettings, webhook_allow_private=True, webhook_timeout_seconds=30))
+    answers = asyncio.Semaphore(0)
+
+    async def slow(request: Request) -> None:
+        if "slow" in request.path:
+            await answers.acquire()
+
+    async def arrived(agency_id: str, count: int) -> None:
+        await eventually(lambda: len(receiver.sequences(agency_id)) == count)
+
+    receiver.delay = slow
+    agencies = {"DOC": 14, "DOI": 7, "DOJ": 4, "DOL": 2, "DOS": 1, "DOT": 1}
+    for agency_id in agencies:
+        urls = [f"{receiver.url}?slow={number}" for number in range(LIMIT)]
+        await asyncio.gather(*(notify.add_webhook(url, agency_id) for url in urls))
+    await notify.add_webhook(receiver.url, "DOE")
+    for agency_id, held in agencies.items():
+        await notify.service.publish(reinstated(agency_id), reinstated(agency_id))
+        await arrived(agency_id, held)
+    await notify.service.publish(reinstated("DOE"))
+    await notify.until(1, "DOE", channel="webhook", state="pending")
+    began = time.monotonic()
+    await eventually(lambda: time.monotonic() > began + TURN_SECONDS)
+    answers.release()
+    await notify.until(1, "DOE", channel="webhook", state="delivered")
+    for _ in range(len(agencies) * LIMIT * 2):
+        answers.release()
+    for agency_id in agencies:
+        await arrived(agency_id, LIMIT * 2)
+        for number in range(LIMIT):
+            lane = [request.event for request in receiver.requests if request.path.endswith(f"?slow={number}")]
+            assert [event["sequence"] for event in lane if event["agency_id"] == agency_id] == [1, 2]
+
+
 async def test_what_is_due_of_one_agency_hides_no_other(run_service: ServiceRunner) -> None:
     def build_without_dispatcher(settings: NotifySettings) -> Service:
         return replace(build(settings), workers=[])
@@ -73,14 +112,17 @@ async def test_what_is_due_of_one_agency_hides_no_other(run_service: ServiceRunn
         await notify.until(LIMIT if agency_id == "NASA" else 1, agency_id, channel="webhook")
     now = notify.service.clock.now()
 
-    async def due(limit: int) -> list[str]:
+    async def due(limit: int, served: Sequence[str] = ()) -> list[str]:
         async with notify.service.runtime.database.connection() as connection:
-            found = await deliveries.list_due(connection, Channel.WEBHOOK, now, busy=(), limit=limit)
+            found = await deliveries.list_due(connection, Channel.WEBHOOK, now, busy=(), served=served, limit=limit)
             return [delivery.audience for delivery in found]
 
     assert await due(3) == ["NASA", "DOE", "EPA"]
     assert await due(6) == ["NASA", "DOE", "EPA", "NASA", "NASA", "NASA"]
     assert Counter(await due(100)) == {"NASA": LIMIT, "DOE": 1, "EPA": 1}
+    # Who waits since long does not come before who had no turn yet.
+    assert await due(2, ["NASA"]) == ["DOE", "EPA"]
+    assert await due(4, ["DOE", "NASA"]) == ["EPA", "DOE", "NASA", "NASA"]
 
 
 async def test_many_emails_of_one_agency_hold_up_no_other(notify: Notify, mail: MailServer) -> None:

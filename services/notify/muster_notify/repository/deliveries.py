@@ -83,12 +83,19 @@ async def save_heads_as_due(connection: Connection, lanes: Iterable[Lane], now: 
 
 
 async def list_due(
-    connection: Connection, channel: Channel, now: datetime, *, busy: Iterable[Lane], limit: int
+    connection: Connection,
+    channel: Channel,
+    now: datetime,
+    *,
+    busy: Iterable[Lane],
+    served: Iterable[str] = (),
+    limit: int,
 ) -> list[Delivery]:
     """The deliveries of a channel to attempt now, except in busy lanes and those that a replay holds.
 
-    The audiences take turns: the oldest delivery of each comes first, then the second of each. An index leads from one
-    audience to the next, so that one with many deliveries hides no other and makes nobody wait.
+    The audiences take turns: the oldest delivery of each comes first, then the second of each, and those that were not
+    `served` come before those that were, the last one at the end. An index leads from one audience to the next, so that
+    one with many deliveries hides no other and makes nobody wait.
     """
     lanes = list(busy)
     rows = await connection.fetch(
@@ -123,7 +130,7 @@ async def list_due(
             order by d.next_attempt_at, d.position
             limit $5
         ) as due
-        order by turn, next_attempt_at, position
+        order by turn, array_position($6::text[], due.audience) nulls first, next_attempt_at, position
         limit $5
         """,
         channel,
@@ -131,6 +138,7 @@ async def list_due(
         [agency_id for agency_id, _ in lanes],
         [recipient for _, recipient in lanes],
         limit,
+        list(served),
     )
     return [_delivery(row) for row in rows]
 

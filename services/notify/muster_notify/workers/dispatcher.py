@@ -36,8 +36,8 @@ from muster_runtime.slots import Slots
 # channels do not wait for each other.
 SLOTS = {Channel.EMAIL: 8, Channel.WEBHOOK: 32}
 
-# Deliveries that a lane may attempt before the others get their turn.
-BURST = 50
+# How long a lane may go on to its next delivery before others get its slot.
+TURN_SECONDS = 1
 
 # How long running attempts may take when the process stops.
 DRAIN_SECONDS = 5
@@ -68,6 +68,8 @@ class Dispatcher:
         self._senders = senders
         self._lanes: dict[Channel, dict[Lane, asyncio.Task[None]]] = {channel: {} for channel in senders}
         self._slots = {channel: Slots(SLOTS[channel], f"{channel} slots") for channel in senders}
+        # Audiences in the order of their last turn.
+        self._served: dict[Channel, dict[str, None]] = {channel: {} for channel in senders}
         self._stopping = False
 
     async def run(self, runtime: Runtime) -> None:
@@ -90,14 +92,20 @@ class Dispatcher:
         now = runtime.clock.now()
         async with runtime.database.connection() as connection:
             for channel, lanes in self._lanes.items():
-                slots = self._slots[channel]
+                slots, served = self._slots[channel], self._served[channel]
+                if not lanes:
+                    served.clear()
                 if not leads or slots.used == slots.total:
                     continue
                 # As many as there are slots: audiences that hold one cannot hide those that wait for their first.
-                for delivery in await deliveries.list_due(connection, channel, now, busy=lanes, limit=slots.total):
+                for delivery in await deliveries.list_due(
+                    connection, channel, now, busy=lanes, served=served, limit=slots.total
+                ):
                     operator = delivery.audience == EVERY_AGENCY
                     if delivery.lane not in lanes and slots.fits(delivery.audience, operator=operator):
                         slots.take(delivery.audience, operator=operator)
+                        served.pop(delivery.audience, None)
+                        served[delivery.audience] = None
                         lane = lanes[delivery.lane] = asyncio.create_task(self._work(runtime, lease, delivery))
                         lane.add_done_callback(partial(_give_back, slots, delivery.audience))
             return await deliveries.find_next_due_after(connection, now)
@@ -121,10 +129,10 @@ class Dispatcher:
 
     async def _work(self, runtime: Runtime, lease: Lease, delivery: Delivery) -> None:
         """Attempt a lane's deliveries in order until one must wait, or until it is the turn of others."""
+        ends_at = time.monotonic() + TURN_SECONDS
         try:
-            for _ in range(BURST):
-                following = await self._deliver(runtime, delivery)
-                if following is None or self._stopping or not lease.is_held:
+            while following := await self._deliver(runtime, delivery):
+                if self._stopping or not lease.is_held or time.monotonic() >= ends_at:
                     break
                 delivery = following
         except RETRYABLE as error:
