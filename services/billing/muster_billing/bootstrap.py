@@ -4,7 +4,7 @@ from muster_billing.api import router
 from muster_billing.publishing import audit_sealed
 from muster_billing.schema import SCHEMA
 from muster_billing.settings import BillingSettings
-from muster_billing.subscriptions import deadlines, subscriptions
+from muster_billing.subscriptions import REQUIRED_DEADLINES, deadlines, subscriptions
 from muster_contracts.billing import BillingAuditSealed, TermStarted
 from muster_runtime.service import Service
 
@@ -21,4 +21,5 @@ def build(settings: BillingSettings | None = None) -> Service:
         audit_sealed=audit_sealed,
         subscriptions=subscriptions(settings.tariff, settings.time_zone),
         deadlines=deadlines(settings.tariff, settings.time_zone),
+        required_deadlines=REQUIRED_DEADLINES,
     )

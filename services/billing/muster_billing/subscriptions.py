@@ -29,3 +29,7 @@ def deadlines(tariff: Tariff, zone: ZoneInfo) -> Mapping[str, DeadlineHandler]:
         OVERDUE_NOTICE: invoices.on_overdue_notice_due,
         END_TERM: partial(terms.on_end_term_due, tariff, zone),
     }
+
+
+# Each leads to the next step of a term or its invoice.
+REQUIRED_DEADLINES = (START_TERM, OFFER_RENEWAL, OVERDUE_NOTICE, END_TERM)

@@ -208,6 +208,23 @@ async def test_the_forecast_sums_accepted_and_open_renewals_of_a_fiscal_year(bil
     refusal(await billing.service.client.get("/v1/forecast?fiscal_year=26"), 422)
 
 
+@pytest.mark.parametrize("kind", ["start_term", "offer_renewal", "tell_overdue", "end_term"])
+async def test_a_parked_deadline_that_leads_to_the_next_step_cannot_be_discarded(billing: Billing, kind: str) -> None:
+    named = {"kind": kind, "agency_id": "NASA", "subject": "parked"}
+    await billing.service.admin.execute(
+        """
+        insert into deadline (kind, agency_id, subject, due_at, parked_at, reason)
+        values ($1, $2, $3, $4, $4, 'a defect')
+        """,
+        *named.values(),
+        START,
+    )
+    refused = await billing.service.client.post(
+        "/v1/parked-deadlines/discard", json=named | {"due_at": START.isoformat(), "reason": "it is in the way"}
+    )
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:muster:problem:deadline-required")
+
+
 async def test_reconciliation_lists_what_was_tampered_with(billing: Billing, invoice_id: str) -> None:
     await billing.assert_books_balance()
     admin = billing.service.admin
