@@ -51,6 +51,11 @@ HOPELESS: list[tuple[Values, str]] = [
     ),
     ({"oidc": {"issuer": ""}}, "oidc.issuer is not set"),
     ({"oidc": {"issuer": "login.example.gov"}}, 'oidc.issuer is "login.example.gov", which is not a URL'),
+    ({"oidc": {"issuer": "http://login.example.gov"}}, "oidc.issuer is .*, which production refuses: use https"),
+    (
+        {"oidc": {"issuer": "muster", "jwks": "http://login.example.gov/keys"}},
+        "oidc.jwks is .*, which production refuses: use https",
+    ),
     ({"tracing": {"endpoint": "collector:4318"}}, 'tracing.endpoint is "collector:4318", which is not a URL'),
     (
         {"operations": {"args": ["streams", "check"]}},
@@ -113,6 +118,7 @@ RIGHT: list[Values] = [
     {"services": {"notify": {"enabled": False}}, "smtp": {"host": ""}},
     {"environment": "sandbox", "kafka": {"securityProtocol": "PLAINTEXT"}, "smtp": {"from": ""}},
     {"kafka": {"securityProtocol": "PLAINTEXT"}, "settings": {"MUSTER_ALLOW_PLAINTEXT": True}},
+    {"oidc": {"issuer": "http://login"}, "settings": {"MUSTER_ALLOW_PLAINTEXT": True}},
     {"migrations": {"mode": "external"}, "services": {"billing": {"ownerSecrets": []}}},
     {"services": {"billing": {"roles": {"all": {"replicas": 12}}}}},
     {"roles": {"all": {"terminationGracePeriodSeconds": 300}}},

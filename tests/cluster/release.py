@@ -41,6 +41,7 @@ def values(servers: Servers, **more: Any) -> dict[str, Any]:
             "from": "program@muster.gov",
             "operators": "operators@muster.gov",
         },
+        "settings": {"MUSTER_ALLOW_PLAINTEXT": "true"},  # the issuer's keys, and no login of the mail server
         "trustedCA": {"configMap": "ca", "https": False},
         "networkPolicy": {
             "postgres": {"to": SERVERS_ALONE},

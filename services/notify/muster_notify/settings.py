@@ -63,6 +63,8 @@ class NotifySettings(Settings):
                 raise ValueError(f"MUSTER_SMTP_PASSWORD: {reason}")
             if self.smtp_username and not password:
                 raise ValueError("MUSTER_SMTP_PASSWORD is not set, which MUSTER_SMTP_USERNAME needs")
+            if self.smtp_username and not self.smtp_starttls and not self.allow_plaintext:
+                raise ValueError("MUSTER_SMTP_STARTTLS: a login requires it, or MUSTER_ALLOW_PLAINTEXT=true")
             if SANDBOX_ADDRESS in (self.smtp_from, self.operators_email):
                 raise ValueError("MUSTER_SMTP_FROM and MUSTER_OPERATORS_EMAIL: production requires real addresses")
         return self

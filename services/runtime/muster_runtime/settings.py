@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 
@@ -131,6 +132,14 @@ class Settings(KafkaSettings):
         """A name that two replicas share would let both of them lead."""
         return instance or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
+    @field_validator("oidc_jwks", "kafka_token_url")
+    @classmethod
+    def _no_secret_is_in_an_address(cls, address: str) -> str:
+        """Addresses are logged, and shown in readiness."""
+        if "@" in urlsplit(address).netloc:
+            raise ValueError("must have no user and no password")
+        return address
+
     @model_validator(mode="after")
     def _production_has_the_contracts_partitions(self) -> Self:
         if self.environment == "production" and self.topic_partitions is not None:
@@ -158,8 +167,9 @@ class Settings(KafkaSettings):
                 yield name, reason
         if self.kafka_bootstrap and self.kafka_security_protocol == "PLAINTEXT" and not self.allow_plaintext:
             yield "kafka_security_protocol", "production requires SSL or SASL_SSL, or MUSTER_ALLOW_PLAINTEXT=true"
-        if self.kafka_token_url.startswith("http:") and not self.allow_plaintext:
-            yield "kafka_token_url", "production requires https, or MUSTER_ALLOW_PLAINTEXT=true"
+        for name in ("oidc_issuer", "oidc_jwks", "kafka_token_url"):
+            if urlsplit(getattr(self, name)).scheme == "http" and not self.allow_plaintext:
+                yield name, "production requires https, or MUSTER_ALLOW_PLAINTEXT=true"
         for name in ("kafka_password", "kafka_client_secret"):
             secret = getattr(self, name).get_secret_value()
             if secret and (reason := weakness(secret)):

@@ -15,7 +15,7 @@ from tests.cluster.runbooks import PAGES, Desk
 from tests.support.eventually import eventually
 
 VERSION = "0.1.0"
-CHANGED = {"settings": {"MUSTER_LOG_LEVEL": "debug"}}
+CHANGED = {"settings": {"MUSTER_ALLOW_PLAINTEXT": "true", "MUSTER_LOG_LEVEL": "debug"}}
 
 
 @pytest.fixture

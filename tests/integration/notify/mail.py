@@ -16,7 +16,7 @@ from aiosmtpd.smtp import SMTP, AuthResult
 class MailServer:
     """`refuse_recipient` and `refuse_message` are answers, such as "550 no such mailbox".
 
-    With a `password`, nobody sends without it.
+    With a `password`, nobody sends without it. While it is not `open`, no message gets its answer.
     """
 
     port: int = 0
@@ -26,6 +26,10 @@ class MailServer:
     messages: list[EmailMessage] = field(default_factory=list)
     recipients: list[str] = field(default_factory=list)
     connections: int = 0
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.open.set()
 
     async def handle_EHLO(self, server: SMTP, session: Any, _envelope: Any, hostname: str, answer: Any) -> Any:  # noqa: N802
         self.connections += 1
@@ -45,6 +49,7 @@ class MailServer:
         return "250 OK"
 
     async def handle_DATA(self, _server: SMTP, _session: Any, envelope: Any) -> str:  # noqa: N802
+        await self.open.wait()
         if self.refuse_message:
             return self.refuse_message
         message = email.message_from_bytes(envelope.content, policy=email.policy.default)

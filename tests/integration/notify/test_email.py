@@ -1,10 +1,18 @@
 """E-mails through a real SMTP server."""
 
+from datetime import datetime
+
+import pytest
+
 from muster_contracts.enrollment import AgencySuspended
+from muster_notify.adapters.smtp import EmailSender
 from muster_notify.bootstrap import build
+from muster_notify.domain.deliveries import Delivery, Outcome
 from muster_notify.settings import NotifySettings
+from muster_runtime.database.transactions import Database
 from tests.integration.notify.conftest import START, Notify, contact, contact_erased, enrolled, paid, reinstated
 from tests.integration.notify.mail import MailServer, mail_server
+from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
 
 
@@ -106,6 +114,35 @@ async def test_who_is_erased_gets_nothing_more_and_is_kept_nowhere(notify: Notif
     for (table,) in tables:
         rows = await notify.service.admin.fetch(f"select t::text from {table} as t")
         assert not [row for row in rows if "ann@" in row[0] or "Ann" in row[0]]
+
+
+async def test_who_is_erased_while_an_email_waits_for_the_mail_server_gets_nothing(
+    notify: Notify, mail: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mail.open.clear()
+    begun: list[str] = []
+    send = EmailSender.send
+
+    async def noted(sender: EmailSender, database: Database, delivery: Delivery, now: datetime) -> Outcome:
+        begun.append(delivery.agency_id)
+        return await send(sender, database, delivery, now)
+
+    monkeypatch.setattr(EmailSender, "send", noted)
+    await notify.service.publish(contact("DOE", "eve@doe.example"), contact())
+    await notify.service.publish(reinstated("DOE"))
+    await eventually(lambda: begun)
+    await notify.service.publish(reinstated())
+    await eventually(lambda: len(begun) == 2)
+    await notify.service.publish(contact_erased())
+
+    async def is_erased() -> bool:
+        query = "select not exists (select from directory where agency_id = 'NASA')"
+        return bool(await notify.service.admin.fetchval(query))
+
+    await eventually(is_erased)
+    mail.open.set()
+    await notify.waits("the agency has no administrator")
+    assert mail.recipients == ["eve@doe.example"]
 
 
 async def test_an_address_that_is_none_fails_its_email_alone(notify: Notify, mail: MailServer) -> None:

@@ -33,6 +33,15 @@ def test_production_refuses_private_addresses() -> None:
         NotifySettings.model_validate({**PRODUCTION, "webhook_allow_private": True})
 
 
+def test_production_refuses_a_mail_login_in_the_clear() -> None:
+    login = {"smtp_username": "notify", "smtp_password": Fernet.generate_key().decode()}
+    assert NotifySettings.model_validate({**PRODUCTION, **login}).smtp_starttls
+    in_clear = {**PRODUCTION, **login, "smtp_starttls": False}
+    with pytest.raises(ValidationError, match="MUSTER_SMTP_STARTTLS"):
+        NotifySettings.model_validate(in_clear)
+    assert not NotifySettings.model_validate({**in_clear, "allow_plaintext": True}).smtp_starttls
+
+
 def test_a_key_that_is_none_is_refused_without_being_shown() -> None:
     with pytest.raises(ValidationError, match="32 bytes") as refused:
         NotifySettings(environment="sandbox", secret_key="a-word-to-be-kept")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from structlog.testing import capture_logs
 
 from muster_runtime.clock import SystemClock
 from muster_runtime.errors import RetryableError
@@ -120,6 +121,15 @@ async def _is_refused(verifier: TokenVerifier, issuer: Issuer) -> bool:
     except Unauthenticated:
         return True
     return False
+
+
+async def test_a_secret_in_the_query_of_the_address_is_shown_nowhere(issuer: Issuer, monotonic: Monotonic) -> None:
+    with KeyServer(issuer.jwks(), "fail") as server, capture_logs() as logs:
+        source = KeySource(f"{server.url}?key=canary", monotonic)
+        reason = await eventually(source.reason)
+    assert reason == "the keys of the issuer of tokens cannot be read: it answered 500"
+    assert [line["error"] for line in logs if line["event"] == "issuer_keys_failed"] == ["it answered 500"]
+    assert "canary" not in str(logs)
 
 
 @pytest.mark.parametrize("document", [{"keys": []}, {}, [], "keys", {"keys": [7]}, {"keys": [{"kty": "RSA"}]}], ids=str)

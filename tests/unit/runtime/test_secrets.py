@@ -142,6 +142,9 @@ TLS = "?sslmode=verify-full"
             },
             "MUSTER_KAFKA_CLIENT_ID is not set",
         ),
+        ({"oidc_issuer": "http://login"}, "MUSTER_OIDC_ISSUER: production requires https"),
+        ({"oidc_jwks": "http://login/keys"}, "MUSTER_OIDC_JWKS: production requires https"),
+        ({"oidc_jwks": f"https://{CANARY}@login/keys"}, "MUSTER_OIDC_JWKS: must have no user and no password"),
         ({"kafka_password": STRONG}, "MUSTER_KAFKA_PASSWORD is set, but MUSTER_KAFKA_SECURITY_PROTOCOL is PLAINTEXT"),
         *(
             ({"kafka_security_protocol": "SSL", "kafka_client_secret": example}, "MUSTER_KAFKA_CLIENT_SECRET: ")
@@ -182,6 +185,9 @@ def test_production_refuses_what_is_weak_and_never_shows_it(settings: dict[str, 
             "allow_plaintext": "true",
         },
         {"kafka_security_protocol": "SASL_SSL", "kafka_username": "enrollment", "kafka_password": STRONG},
+        {"oidc_issuer": "https://login", "oidc_jwks": "https://login/keys?p=policy"},
+        {"oidc_issuer": "muster", "oidc_jwks": "/etc/muster/keys.json"},
+        {"oidc_issuer": "http://login", "allow_plaintext": "true"},
     ],
 )
 def test_production_accepts_what_is_secure(settings: dict[str, str]) -> None:

@@ -50,7 +50,15 @@ class EmailSender:
         self._sending = asyncio.Lock()
 
     async def send(self, database: Database, delivery: Delivery, now: datetime) -> Outcome:
-        """Attempt a delivery once. It looks up the recipients, so that an erased person gets nothing."""
+        """Attempt a delivery once. It looks up the recipients in its turn, so that an erased person gets nothing."""
+        async with self._sending:
+            try:
+                smtp = await self._connection()
+            except (SMTPException, OSError) as error:
+                return Outcome(Verdict.RETRY, f"no connection to the mail server: {describe(error)}")
+            return await self._send(smtp, database, delivery, now)
+
+    async def _send(self, smtp: SMTP, database: Database, delivery: Delivery, now: datetime) -> Outcome:
         rule = rules().named(delivery.rule)
         recipients = await self._recipients(database, rule, delivery)
         if not recipients and rule.recipient == PERSON:
@@ -69,17 +77,12 @@ class EmailSender:
             )
         except Unwritable as error:
             return Outcome(Verdict.FAILED, str(error))
-        async with self._sending:
-            try:
-                smtp = await self._connection()
-            except (SMTPException, OSError) as error:
-                return Outcome(Verdict.RETRY, f"no connection to the mail server: {describe(error)}")
-            try:
-                refused, _ = await smtp.send_message(email)
-            except (SMTPException, OSError, ValueError) as error:
-                if not isinstance(error, SMTPResponseException | SMTPRecipientsRefused):
-                    self._disconnect()
-                return Outcome(Verdict.FAILED if _is_permanent(error) else Verdict.RETRY, describe(error))
+        try:
+            refused, _ = await smtp.send_message(email)
+        except (SMTPException, OSError, ValueError) as error:
+            if not isinstance(error, SMTPResponseException | SMTPRecipientsRefused):
+                self._disconnect()
+            return Outcome(Verdict.FAILED if _is_permanent(error) else Verdict.RETRY, describe(error))
         return Outcome(Verdict.DELIVERED, f"{len(refused)} of {len(recipients)} refused" if refused else None)
 
     async def settle(self, lane: Lane) -> None:

@@ -128,8 +128,8 @@ class KeySource:
             keys = usable_keys(document)
         except Exception as error:  # whatever an issuer sends, the keys at hand go on
             self._failed_at = self._monotonic()
-            self._failure = f"{type(error).__name__} {error}".strip()
-            log.warning("issuer_keys_failed", location=self._location or self._issuer, error=repr(error))
+            self._failure = _describe(error)
+            log.warning("issuer_keys_failed", error=self._failure)
         else:
             self._keys = keys
             self._read_at = self._monotonic()
@@ -156,6 +156,13 @@ class KeySource:
         return endpoint(parse_metadata(document, self._issuer), "jwks_uri")
 
 
+def _describe(error: Exception) -> str:
+    """What has failed, without the address, whose query may hold a secret."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"it answered {error.response.status_code}"
+    return f"{type(error).__name__} {error}".strip()
+
+
 async def _read(client: httpx.AsyncClient, address: str) -> bytes:
     document = bytearray()
     async with client.stream("GET", address) as response:
@@ -163,5 +170,5 @@ async def _read(client: httpx.AsyncClient, address: str) -> bytes:
         async for part in response.aiter_bytes():
             document += part
             if len(document) > MAX_BYTES:
-                raise ValueError(f"the document at {address} is larger than {MAX_BYTES} bytes")
+                raise ValueError(f"the document is larger than {MAX_BYTES} bytes")
     return bytes(document)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import structlog
@@ -82,6 +83,7 @@ class TokenSource(AbstractTokenProvider):
 
     def __init__(self, url: str, client_id: str, client_secret: SecretStr, scope: str) -> None:
         self._url = url
+        self._issuer = urlsplit(url).hostname  # what is shown: a query may hold a secret
         self._client_id = client_id
         self._client_secret = client_secret
         self._scope = scope
@@ -99,7 +101,7 @@ class TokenSource(AbstractTokenProvider):
                     await self._renew(secret)
                 except Exception as error:  # whatever the issuer answers: it is no token
                     if time.monotonic() >= self._valid_until:
-                        raise AuthenticationFailedError(f"no token from {self._url}: {_refusal(error)}") from None
+                        raise AuthenticationFailedError(f"no token from {self._issuer}: {_refusal(error)}") from None
                     _log.warning("kafka_token_not_renewed", error=_refusal(error))
             return self._token
 
