@@ -154,6 +154,17 @@ def test_access_within_a_quota_is_kept_with_the_quota(second: dict[str, Any], tr
     assert after(windows, list(adopt(POOL, opens, windows, {}, START + DAY)))["a"].catalog_number == 4
 
 
+@pytest.mark.parametrize("mode", ["quota", "none"])
+def test_a_grace_that_goes_on_gets_no_narrower_where_a_trial_becomes_open_for_the_term(mode: str) -> None:
+    quota = {"quota": {"limit": 3}} if mode == "quota" else {}
+    second = Feature.model_validate({"key": "a", "name": "a", "mode": mode, "mode_after": "none", **quota})
+    windows = opened(catalog(1, feature(trial_days=10, grace_days=20)))
+    for day, expected in ((12, "unlimited"), (31, mode)):
+        now = START + day * DAY
+        changed = after(windows, list(adopt(POOL, catalog(2, second), windows, {}, now)))["a"]
+        assert (changed.access(now), changed.ends_at) == (expected, END)
+
+
 def test_the_trial_of_a_seat_is_never_shorter_with_its_grace() -> None:
     seats: dict[str, Any] = {"anchor": "seat", "trial_days": 30, "grace_days": 10}
     windows = opened(catalog(1, feature("a", **seats)))

@@ -93,15 +93,19 @@ def _adopted(window: Window, fresh: Window, pool: Pool, now: datetime) -> Window
     if now >= window.ends_at:
         if (window.trial and (fresh.trial or of_seats)) or now >= pool.ends_at:
             return follows
-        return fresh
+        return replace(fresh, mode=_wider(window, fresh)) if now < window.closes_at() else fresh
     return replace(
         follows,
-        mode=max(window.mode, fresh.mode, key=_WIDTH.__getitem__),
+        mode=_wider(window, fresh),
         trial=window.trial and (fresh.trial or of_seats),
         ends_at=window.ends_at if _keeps_end(window, fresh) else max(window.ends_at, fresh.ends_at),
         seat_days=_seat_days(window, fresh),
         renewable=window.trial or (of_seats and window.seat_days is not None) or not (fresh.trial or of_seats),
     )
+
+
+def _wider(window: Window, fresh: Window) -> AccessMode:
+    return max(window.mode, fresh.mode, key=_WIDTH.__getitem__)
 
 
 def _leaves_program(window: Window) -> bool:
