@@ -6,7 +6,11 @@ from typing import Any
 from muster_contracts.entitlements import EntitlementGranted, EntitlementRevoked
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_catalog import FRONTIER, publish
+from tests.integration.entitlements.test_quota_copies import NOTES
 from tests.integration.entitlements.test_rollouts import SKETCHES
+from tests.integration.entitlements.test_snapshots import following
+from tests.integration.entitlements.test_trials import enroll_again, withdraw
+from tests.integration.entitlements.test_usage import report, used
 
 DAY = timedelta(days=1)
 TRIAL_END = START + 60 * DAY
@@ -107,3 +111,32 @@ async def test_what_is_granted_can_be_consumed_also_once_no_catalog_has_it(entit
     reply = await entitlements.post("usage/consume", {"subject": ada, "feature": "sketches"})
     assert (reply.status_code, reply.json()["used"]) == (200, 1)
     assert [each["used"] for each in (await entitlements.get("usage", feature="sketches")).json()["items"]] == [1, 1]
+
+
+async def test_the_quota_of_a_grant_counts_alike_everywhere_once_no_version_has_the_feature(
+    entitlements: Entitlements,
+) -> None:
+    await publish(entitlements, [FRONTIER, NOTES], "new-agencies")
+    await entitlements.enroll(cap=1)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    await grant(entitlements, feature="notes", mode="quota", subject=ada)
+    await publish(entitlements, [FRONTIER], "new-agencies")
+    await withdraw(entitlements, "enr_1", START + DAY)
+    await enroll_again(entitlements, 2, START + DAY)
+    await entitlements.assign("ada")
+    use = {"subject": ada, "feature": "notes", "amount": 6}
+    assert (await entitlements.post("usage/consume", use)).status_code == 200
+    reported = await report(entitlements, used(1, ada, START + DAY, 4, feature="notes"))
+    assert (reported.json()["counted"], reported.json()["refused"]) == (1, [])
+    answer = await entitlements.check("ada", "notes")
+    assert (answer["reason"], answer["limit"], answer["used"], answer["remaining"]) == ("quota_used_up", 10, 10, 0)
+    explained = (await entitlements.get("checks/explanation", subject=ada, feature="notes")).json()
+    assert (explained["answer"], explained["quota"]["limit"]) == (answer, 10)
+    past = {"subject": ada, "feature": "notes", "at": "2025-08-07T00:00:00Z"}
+    assert (await entitlements.get("checks", **past)).json()["limit"] == 10
+    async with following(entitlements) as client:
+
+        async def agrees() -> bool:
+            return client.check(ada, "notes").reason == "quota_used_up"
+
+        await entitlements.eventually(agrees)

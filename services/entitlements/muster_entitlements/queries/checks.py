@@ -17,6 +17,7 @@ from muster_entitlements.domain.windows import Window
 from muster_entitlements.replies import CheckReply, ChecksReply
 from muster_entitlements.repository import catalogs, pools, usage
 from muster_entitlements.repository.grants import list_standing, read_grants
+from muster_entitlements.repository.meters import find_last
 from muster_entitlements.repository.seat_trials import find_begun
 from muster_entitlements.repository.seats import find_states
 from muster_entitlements.repository.windows import NAMED_COLUMNS, to_window
@@ -180,19 +181,20 @@ async def count_use(
 
 
 async def find_limits(connection: Connection, questions: Sequence[Question], now: datetime) -> list[Limit | None]:
-    """What limits the use in each question that a quota answers; None of a feature that no catalog has any longer."""
+    """What limits the use in each question that a quota answers; None where its window's version lacks the feature."""
     if not questions:
         return []
-    known = packaged_catalog()
-    if any(question.window is None for question in questions):
+    known, last = packaged_catalog(), {}
+    if granted := {question.feature for question in questions if question.window is None and question.feature}:
         known = await catalogs.find_catalog(connection, now)
+        last = await find_last(connection, granted, known)
     numbers = {question.window.catalog_number for question in questions if question.window}
     versions = await usage.find_versions(connection, numbers, known)
     limits: dict[int, Limit | None] = {}  # many people share a question
     for question in questions:
         if id(question) not in limits:
-            catalog = versions[question.window.catalog_number] if question.window else known
-            limits[id(question)] = _limit(question, catalog.features.get(question.feature or ""), now)
+            features = versions[question.window.catalog_number].features if question.window else last
+            limits[id(question)] = _limit(question, features.get(question.feature or ""), now)
     return [limits[id(question)] for question in questions]
 
 

@@ -50,13 +50,14 @@ async def find_meters(
     for agency_id in of_seats:
         if lost := set(people[agency_id]) - begun[agency_id].keys():  # use may be reported once the seat is gone
             begun[agency_id] |= await find_earlier(connection, agency_id, lost)
+    granted = await find_last(connection, {key for own in grants.values() for key, _ in own}, catalog)
     meters = {}
     for agency_id, zone in zones.items():
         own = windows[agency_id]
         features = {key: versions[window.catalog_number].known(key) for key, window in own.items()}
-        meters[agency_id] = Meter(
-            zone, own, {**catalog.features, **features}, grants[agency_id], begun.get(agency_id, {})
-        )
+        outlived = {key: granted[key] for key, _ in grants[agency_id] if key in granted}
+        known = {**catalog.features, **outlived, **features}
+        meters[agency_id] = Meter(zone, own, known, grants[agency_id], begun.get(agency_id, {}))
     return meters
 
 
@@ -69,8 +70,16 @@ async def find_feature(connection: Connection, key: str, window: Window | None, 
         versions = await find_versions(connection, {window.catalog_number}, packaged_catalog())
         return versions[window.catalog_number].known(key)
     newest = await catalogs.find_catalog(connection, now)
-    if key in newest.features:
-        return newest.features[key]
-    published = await catalogs.list_published(connection, packaged_catalog().number)
-    earlier = [packaged_catalog(), *(version.catalog for version in published)]
-    return next((each for each in reversed(earlier) if key in each.features), newest).known(key)
+    last = await find_last(connection, {key}, newest)
+    return last[key] if key in last else newest.known(key)
+
+
+async def find_last(connection: Connection, keys: Collection[str], newest: Catalog) -> dict[str, Feature]:
+    """Features as the last version of the catalog has them that has them at all; none of a key of no version."""
+    found = {key: newest.features[key] for key in keys if key in newest.features}
+    lacking = set(keys) - found.keys()
+    if lacking:
+        published = await catalogs.list_published(connection, packaged_catalog().number)
+        for each in (packaged_catalog(), *(version.catalog for version in published)):
+            found |= {key: each.features[key] for key in lacking if key in each.features}
+    return found
