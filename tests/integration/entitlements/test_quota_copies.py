@@ -36,3 +36,21 @@ async def test_use_of_the_next_period_is_told_when_that_begins(entitlements: Ent
 
             await entitlements.eventually(told)
     assert await service.admin.fetchval("select starts_at from quota_use where subject_ref <> ''") == month
+
+
+async def test_a_threshold_that_is_crossed_ahead_is_told_when_its_period_begins(entitlements: Entitlements) -> None:
+    await publish(entitlements, [NOTES], "new-agencies")
+    await entitlements.enroll(cap=2)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    month = datetime(2025, 9, 1, tzinfo=UTC)
+    entitlements.service.clock.move(month - 30 * SECOND)
+    ahead = used(1, ada, month + 5 * SECOND, amount=6, feature="notes")
+    assert (await report(entitlements, ahead)).json()["counted"] == 1
+    async with following(entitlements) as client:
+        entitlements.service.clock.move(month + SECOND)
+
+        async def told() -> bool:
+            answer = client.check(ada, "notes")
+            return (answer.reason, answer.used) == ("quota", 6)
+
+        await entitlements.eventually(told)

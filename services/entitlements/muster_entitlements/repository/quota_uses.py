@@ -15,12 +15,13 @@ async def list_untold(
 ) -> list[PublishedUse]:
     """Present use that was not published as it is, of those who have used up a limit.
 
-    It is also that of all of whom another period was published that has not ended.
+    It is also that of all of whom another period was published that has not ended, and of those who crossed a threshold
+    before the period began.
     """
     rows = await connection.fetch(
         """
         with counted as not materialized (
-            select agency_id, subject_ref, feature, used, used - granted as charged
+            select agency_id, subject_ref, feature, used, used - granted as charged, told
             from usage_sum
             where agency_id = $1 and feature = $2 and starts_at = $3
         )
@@ -36,11 +37,8 @@ async def list_untold(
             select case when c.subject_ref = '' then $5::bigint else least($6::bigint, g.monthly_quota) end as quota
         ) as l
         where
-            c.charged >= l.quota
-            and (
-                u.ends_at is null or u.ends_at <= $7
-                or ((u.starts_at, u.ends_at) = ($3, $4) and u.charged <> c.charged)
-            )
+            (c.charged >= l.quota and (u.starts_at, u.ends_at) = ($3, $4) and u.charged <> c.charged)
+            or ((c.charged >= l.quota or (c.told > 0 and l.quota is not null)) and coalesce(u.ends_at <= $7, true))
         union all
         select u.agency_id, u.subject_ref, u.feature, coalesce(c.used, 0), coalesce(c.charged, 0), u.quota
         from quota_use as u
