@@ -114,6 +114,22 @@ async def test_a_copy_agrees_with_the_service_whatever_happens(entitlements: Ent
                 await entitlements.eventually(agrees)
 
 
+async def test_a_copy_says_the_monthly_quota_that_holds_within_a_trial_and_after_it(entitlements: Entitlements) -> None:
+    notes = NOTES | {"mode_after": "quota", "quota": {"limit": 10}, "grace_days": 5}
+    await publish(entitlements, [notes], "new-agencies")
+    await entitlements.enroll(cap=1)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    async with following(entitlements) as client:
+
+        async def agrees() -> bool:
+            return await differences(entitlements, client, ["notes"]) == []
+
+        for days in (0, 62, 70):
+            entitlements.service.clock.move(START + days * DAY)
+            await entitlements.eventually(agrees)
+            assert client.check(ada, "notes").monthly_quota == 10
+
+
 async def test_a_copy_learns_what_is_used_up_by_other_terms(
     entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:

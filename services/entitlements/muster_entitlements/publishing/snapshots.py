@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from muster_contracts import encode
 from muster_contracts.entitlements import (
+    AccessMode,
     AccessPhase,
     AgencyAccess,
     FeatureTimeline,
@@ -118,9 +119,11 @@ def further_uses(further: Iterable[FurtherUse]) -> list[FurtherUses]:
 
 
 def _timeline(window: Window, quota: Quota | None) -> FeatureTimeline:
-    phases = [AccessPhase(starts_at=window.starts_at, mode=window.mode)]
+    quota_within = window.monthly_quota_after if window.mode is AccessMode.QUOTA else None
+    within = AccessPhase(starts_at=window.starts_at, mode=window.mode, monthly_quota=quota_within)
+    phases = [within]
     if window.grace_ends_at is not None:
-        phases.append(AccessPhase(starts_at=window.ends_at, mode=window.mode))
+        phases.append(within.model_copy(update={"starts_at": window.ends_at}))
     after = AccessPhase(starts_at=window.closes_at(), mode=window.mode_after, monthly_quota=window.monthly_quota_after)
     seat_days = None if window.seat_trial is None else window.seat_trial.days
     terms = None if quota is None else QuotaTerms(limit=quota.limit, enforced=quota.enforced, per=quota.per)
