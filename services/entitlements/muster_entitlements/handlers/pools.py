@@ -64,7 +64,7 @@ async def on_agency_enrolled(uow: UnitOfWork, events: Sequence[Received[AgencyEn
         await _apply_terms(uow, pool.agency_id, pool.enrollment_id, cause)
         await publish_agency(uow, pool.agency_id, cause)
         if previous is not None:
-            await tell_uses(uow, pool.agency_id)
+            await tell_uses(uow, pool.agency_id, cause)
 
 
 async def on_agency_suspended(uow: UnitOfWork, events: Sequence[Received[AgencySuspended]]) -> None:
@@ -121,7 +121,7 @@ async def on_renewal_decided(uow: UnitOfWork, events: Sequence[Received[RenewalD
             raise TermUnknown(decided.agency_id, decided.term_id)
         await _apply_terms(uow, decided.agency_id, enrollment_id, received.envelope.id)
         await publish_agency(uow, decided.agency_id, received.envelope.id)
-        await tell_uses(uow, decided.agency_id)
+        await tell_uses(uow, decided.agency_id, received.envelope.id)
 
 
 async def on_term_ended(uow: UnitOfWork, events: Sequence[Received[TermEnded]]) -> None:

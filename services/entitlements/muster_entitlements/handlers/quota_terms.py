@@ -20,7 +20,7 @@ QUOTA_USES_TOLD = "quota-uses-told"
 STEP_PEOPLE = 1_000
 
 
-async def tell_uses(uow: UnitOfWork, agency_id: str) -> None:
+async def tell_uses(uow: UnitOfWork, agency_id: str, cause: str | None = None) -> None:
     """Publish what is used now of quotas where copies have it otherwise: an agency's terms may have changed.
 
     Call it once windows, or grants of quotas, are stored; without a pool, it does nothing. It takes one step. A
@@ -39,7 +39,7 @@ async def tell_uses(uow: UnitOfWork, agency_id: str) -> None:
             uses += await quota_uses.list_untold(
                 uow.connection, agency_id, feature.key, limits, now=uow.now, most=STEP_PEOPLE
             )
-    await publish_uses(uow, uses, [])
+    await publish_uses(uow, uses, [], cause)
     turns = [at for grant in granted for at in (grant.starts_at, grant.ends_at) if at is not None and at > uow.now]
     if len(uses) >= STEP_PEOPLE:
         turns.append(uow.now)

@@ -71,7 +71,9 @@ async def publish_subjects(uow: UnitOfWork, agency_id: str, subject_refs: Sequen
     erase_seats(uow, agency_id, [subject_ref for subject_ref in subject_refs if subject_ref not in held])
 
 
-async def publish_uses(uow: UnitOfWork, uses: Sequence[PublishedUse], spent: Sequence[QuotaGrant]) -> None:
+async def publish_uses(
+    uow: UnitOfWork, uses: Sequence[PublishedUse], spent: Sequence[QuotaGrant], cause: str | None = None
+) -> None:
     """Store and publish how much of quotas is used, and that grants of further uses are spent."""
     if uses:
         await writes.execute(uow.connection, quota_uses.save_uses(uses))
@@ -80,27 +82,31 @@ async def publish_uses(uow: UnitOfWork, uses: Sequence[PublishedUse], spent: Seq
     for each in changed:
         subjects.setdefault(each.agency_id, set()).add(each.subject_ref)
     for agency_id, subject_refs in subjects.items():
-        await publish_holders(uow, agency_id, subject_refs)
+        await publish_holders(uow, agency_id, subject_refs, cause)
 
 
-async def publish_holders(uow: UnitOfWork, agency_id: str, subject_refs: Collection[str]) -> None:
+async def publish_holders(
+    uow: UnitOfWork, agency_id: str, subject_refs: Collection[str], cause: str | None = None
+) -> None:
     """Publish what people, or their whole agency, have now.
 
     A person may have a grant or a quota, or report use, without having a seat. There is no copy then.
     """
     people = sorted(set(subject_refs) - {WHOLE_AGENCY})
     if WHOLE_AGENCY in subject_refs:
-        await publish_agency(uow, agency_id)
+        await publish_agency(uow, agency_id, cause)
     if people:
-        await _publish_held(uow, agency_id, people)
+        await _publish_held(uow, agency_id, people, cause)
 
 
-async def _publish_held(uow: UnitOfWork, agency_id: str, subject_refs: Sequence[str]) -> Container[str]:
+async def _publish_held(
+    uow: UnitOfWork, agency_id: str, subject_refs: Sequence[str], cause: str | None = None
+) -> Container[str]:
     """Publish what those of these people have who have a seat; returns them."""
     pool = await known_pool(uow, agency_id)
     held = await snapshots.find_seats(uow.connection, agency_id, subject_refs)
     own = await snapshots.find_own(uow.connection, agency_id, subject_refs, uow.now)
-    uow.publish_states(SubjectAccess, agency_id, subjects_access(pool, pool.revision, held, own))
+    uow.publish_states(SubjectAccess, agency_id, subjects_access(pool, pool.revision, held, own), causation_id=cause)
     return held
 
 

@@ -75,8 +75,8 @@ class UnitOfWork:
 
         Of the states that one transaction publishes of a key, only the last counts.
         """
-        context = self._context_of(causation_id)
-        self.publish_states(type(event), event.agency_id, {event.record_key: encode(event)}, context=context)
+        records = {event.record_key: encode(event)}
+        self.publish_states(type(event), event.agency_id, records, causation_id=causation_id)
 
     def publish_states(
         self,
@@ -85,9 +85,10 @@ class UnitOfWork:
         records: Mapping[str, bytes | None],
         *,
         context: Context | None = None,
+        causation_id: str | None = None,
     ) -> None:
         """Publish the states of many keys, written already; None is a tombstone. See publish_state, publish_encoded."""
-        self._states.add(self._run(event_class, agency_id, context), records)
+        self._states.add(self._run(event_class, agency_id, context or self._context_of(causation_id)), records)
 
     def _context_of(self, causation_id: str | None) -> Context:
         """An event's cause: an event that is being applied, or this transaction's own context."""
