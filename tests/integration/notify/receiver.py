@@ -38,12 +38,14 @@ class Request:
 class Receiver:
     """`answer` gives the status for each request, after `delay`; None leaves it without an answer.
 
-    Each answer sets a cookie.
+    Each answer sets a cookie. `interim` is sent before an answer; a `flood` has no end.
     """
 
     port: int = 0
     answer: Callable[[Request], int | None] = lambda _: 204
     delay: Callable[[Request], Awaitable[None]] | None = None
+    interim: bytes = b""
+    flood: bool = False
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
 
@@ -62,6 +64,10 @@ class Receiver:
             self.requests.append(request)
             if self.delay:
                 await self.delay(request)
+            writer.write(self.interim)
+            while self.flood:
+                writer.write(self.interim)
+                await writer.drain()
             status = self.answer(request)
             if status is None:
                 await reader.read()  # until the sender hangs up

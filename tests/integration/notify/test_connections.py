@@ -1,10 +1,13 @@
 """To where a webhook connects: a checked address of the host's own name, and nowhere else."""
 
+import asyncio
 import ssl
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
+import httpcore
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -12,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from muster_notify.adapters.addresses import AddressPolicy
+from muster_notify.adapters.bounded import BoundedNetwork
 from muster_notify.adapters.vault import Vault
 from muster_notify.adapters.webhooks import WebhookSender
 from muster_notify.bootstrap import build
@@ -23,6 +27,8 @@ from tests.integration.notify.conftest import START, Notify, reinstated, with_se
 from tests.integration.notify.receiver import Receiver, receiving
 from tests.support.services import ServiceRunner
 
+INTERIM = b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100
+
 
 async def test_a_redirect_is_not_followed(notify: Notify, receiver: Receiver) -> None:
     await notify.add_webhook(receiver.url)
@@ -30,6 +36,35 @@ async def test_a_redirect_is_not_followed(notify: Notify, receiver: Receiver) ->
     await notify.service.publish(reinstated())
     await notify.waits("answered 307")
     assert [request.path for request in receiver.requests] == ["/hook"]
+
+
+async def test_a_flood_of_interim_answers_is_not_read_to_its_end(notify: Notify, receiver: Receiver) -> None:
+    await notify.add_webhook(receiver.url)
+    receiver.interim, receiver.flood = INTERIM, True
+    await notify.service.publish(reinstated())
+    await notify.waits("no answer: RemoteProtocolError")
+    receiver.flood = False
+    notify.move(seconds=5)
+    await notify.until(1, channel="webhook", state="delivered")
+
+
+async def test_a_flood_over_tls_is_not_read_to_its_end(tmp_path: Path) -> None:
+    certificate = self_signed(tmp_path, "agency.invalid")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    trusting = ssl.create_default_context(cafile=certificate)
+    async with (
+        receiving(Receiver(interim=INTERIM, flood=True), tls) as receiver,
+        httpcore.AsyncConnectionPool(ssl_context=trusting, network_backend=BoundedNetwork()) as connections,
+        asyncio.timeout(10),
+    ):
+        with pytest.raises(httpcore.RemoteProtocolError):
+            await connections.request(
+                "POST",
+                f"https://127.0.0.1:{receiver.port}/",
+                content=b"{}",
+                extensions={"sni_hostname": "agency.invalid"},
+            )
 
 
 async def test_a_name_that_leads_to_a_private_address_is_never_connected_to(

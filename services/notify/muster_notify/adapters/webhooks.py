@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import urlsplit
 
+import httpcore
 import httpx
 from standardwebhooks.webhooks import Webhook
 
 from muster_notify.adapters.addresses import AddressPolicy, AddressRefused
+from muster_notify.adapters.bounded import BoundedNetwork
 from muster_notify.adapters.vault import Vault
 from muster_notify.domain.deliveries import Delivery, Lane, Outcome, Verdict
 from muster_notify.domain.endpoints import Endpoint, WebhookState
@@ -31,14 +32,14 @@ class WebhookSender:
         self._lookups: dict[Lane, asyncio.Task[Sequence[Address]]] = {}
         # Receivers compare the time of signing with their own clocks, so it is never the sandbox's.
         self._clock = SystemClock()
-        # No connection is kept: each attempt resolves and checks the address. No proxy from the environment:
-        # it would resolve the name itself. No cookie is kept: the receivers of many agencies may share an address.
-        self._client = httpx.AsyncClient(
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            follow_redirects=False,
-            trust_env=False,
-            timeout=timeout_seconds,
-            limits=httpx.Limits(max_keepalive_connections=0),
+        # No connection is kept: each attempt resolves and checks the address. httpcore follows no redirect, takes no
+        # proxy from the environment, which would resolve the name itself, and keeps no cookie: the receivers of many
+        # agencies may share an address.
+        self._connections = httpcore.AsyncConnectionPool(
+            ssl_context=httpx.create_ssl_context(trust_env=False),
+            max_connections=None,
+            max_keepalive_connections=0,
+            network_backend=BoundedNetwork(),
         )
 
     async def send(self, database: Database, delivery: Delivery, now: datetime) -> Outcome:
@@ -58,8 +59,8 @@ class WebhookSender:
                 lookup.exception()  # the attempt is over, so it is not missed
 
     async def close(self) -> None:
-        """Close the client."""
-        await self._client.aclose()
+        """Close the connections."""
+        await self._connections.aclose()
 
     async def _attempt(self, endpoint: Endpoint, secrets: Sequence[bytes], delivery: Delivery) -> Outcome:
         try:
@@ -71,7 +72,7 @@ class WebhookSender:
             return Outcome(Verdict.RETRY, str(refused))
         except OSError:
             return Outcome(Verdict.RETRY, "the host name could not be resolved")
-        except httpx.HTTPError as error:
+        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             return Outcome(Verdict.RETRY, f"no answer: {type(error).__name__}")
         spans.current().set_attribute("http.response.status_code", status)
         return _judge(status)
@@ -84,6 +85,7 @@ class WebhookSender:
         )
         traceparent = spans.traceparent() or spans.valid(delivery.traceparent)
         return {
+            "accept": "*/*",
             "content-type": "application/json",
             "user-agent": "muster-notify",
             "webhook-id": delivery.id,
@@ -101,16 +103,16 @@ class WebhookSender:
         addresses = await asyncio.shield(lookup)
         for last, address in zip([False] * (len(addresses) - 1) + [True], addresses, strict=True):
             try:
-                async with self._client.stream(
+                async with self._connections.stream(
                     "POST",
-                    target.copy_with(host=str(address)),
+                    httpcore.URL(scheme=target.raw_scheme, host=str(address), port=target.port, target=target.raw_path),
                     content=delivery.payload,
                     # The host's name, both for the receiver and to check its certificate.
-                    headers={**headers, "host": target.netloc.decode()},
+                    headers=[*headers.items(), ("host", target.netloc.decode())],
                     extensions={"sni_hostname": host},
                 ) as response:
-                    return response.status_code
-            except httpx.ConnectError:
+                    return response.status
+            except httpcore.ConnectError:
                 if last:
                     raise
         raise OSError("the host has no address")
