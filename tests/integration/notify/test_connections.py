@@ -126,6 +126,19 @@ async def test_the_certificate_is_checked_against_the_name_and_not_the_address(
     assert receiver.requests == []
 
 
+@pytest.mark.parametrize(
+    ("url", "error"),
+    [("https://a..b/", "the host name could not be resolved"), ("https://[v1.fe80::a]/", "the URL is not valid")],
+)
+async def test_a_url_of_before_that_no_attempt_can_use_is_a_failed_attempt(
+    notify: Notify, url: str, error: str
+) -> None:
+    await notify.add_webhook("https://agency.example/")
+    await notify.service.admin.execute("update webhook set url = $1", url)
+    await notify.service.publish(reinstated())
+    await notify.waits(error)
+
+
 def self_signed(folder: Path, name: str) -> Path:
     """A certificate that nobody vouches for, with its key, in one file."""
     key = ec.generate_private_key(ec.SECP256R1())

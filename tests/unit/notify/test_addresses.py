@@ -106,6 +106,19 @@ def test_a_process_ends_though_a_name_is_still_being_resolved() -> None:
         "https://[::1]/",
         "https://[::ffff:10.0.0.1]:8443/x",
         "https://[nonsense/",
+        "https://[v1.fe80::a]/",
+        "https://[2606:4700:4700::1111%25eth0]/",
+        "https://a..b/",
+        "https://.agency.example/",
+        "https://agency.example../",
+        "https://" + "a" * 64 + ".example/",
+        "https://" + "a." * 126 + "example/",
+        "https://8.8.8.256/",
+        "https://8.8.8.010/",
+        "https://134744072/",
+        "https://agency%2eexample/",
+        "https://agency.example\\x/",
+        "https://agency.example:0/",
         "agency.example",
         "https://agency.example/" + "x" * 2000,
     ],
@@ -116,8 +129,21 @@ def test_a_url_that_is_not_allowed_is_refused_with_its_rule(url: str) -> None:
     assert refused.value.extensions["errors"][0]["field"] == "url"
 
 
-def test_a_public_https_url_is_allowed() -> None:
-    check_url("https://agency.example:8443/hooks?x=1", allow_private=False)
+@pytest.mark.parametrize(
+    "host",
+    [
+        "agency.example:8443",
+        "Agency.Example.",
+        "xn--ffentlich-z7a.example",
+        "my_hooks.1.agency-2.example",
+        "a" * 63 + ".example",
+        "a." * 125 + "abc",
+        "8.8.8.8",
+        "[2606:4700:4700::1111]:8443",
+    ],
+)
+def test_a_public_https_url_is_allowed(host: str) -> None:
+    check_url(f"https://{host}/hooks?x=1", allow_private=False)
 
 
 def test_the_sandbox_may_allow_http_to_loopback() -> None:

@@ -18,11 +18,11 @@ Resolve = Callable[[str], Awaitable[Sequence[Address]]]
 
 
 class AddressRefused(Exception):
-    """The host resolves to an address that is not public. The message omits the address, which may be secret."""
+    """The host has no address that is public. The message omits the address, which may be secret."""
 
 
 async def resolve(host: str) -> Sequence[Address]:
-    """Every address of a host, in order of preference. Raises OSError if there is none.
+    """Every address of a host, in order of preference. Raises OSError if there is none, UnicodeError if none can be.
 
     A lookup cannot be stopped, and whoever owns the name decides how long it takes. So each has a thread of its own,
     not one of the event loop's few, which the mail server, Postgres, and Kafka need. A process that ends does not wait
@@ -50,8 +50,11 @@ class AddressPolicy:
         self._resolve = resolve
 
     async def addresses(self, host: str) -> Sequence[Address]:
-        """The addresses of a host that a webhook may connect to. Raises AddressRefused, or OSError."""
-        addresses = await self._resolve(host)
+        """The addresses of a host that a webhook may connect to. Raises AddressRefused."""
+        try:
+            addresses = await self._resolve(host)
+        except (OSError, UnicodeError):
+            raise AddressRefused("the host name could not be resolved") from None
         if not self._allow_private and not all(is_public(address) for address in addresses):
             raise AddressRefused("the host resolves to an address that is not public")
         return addresses

@@ -70,9 +70,9 @@ class WebhookSender:
             return Outcome(Verdict.RETRY, f"no answer within {self._timeout_seconds:g} s")
         except AddressRefused as refused:
             return Outcome(Verdict.RETRY, str(refused))
-        except OSError:
-            return Outcome(Verdict.RETRY, "the host name could not be resolved")
-        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+        except httpx.InvalidURL:
+            return Outcome(Verdict.RETRY, "the URL is not valid")
+        except (OSError, httpcore.NetworkError, httpcore.ProtocolError) as error:
             return Outcome(Verdict.RETRY, f"no answer: {type(error).__name__}")
         spans.current().set_attribute("http.response.status_code", status)
         return _judge(status)

@@ -1,5 +1,6 @@
 """Which URLs a webhook may have: https on public networks; the sandbox also allows http and private networks."""
 
+import re
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
@@ -12,6 +13,9 @@ LONGEST_URL = 2000
 # The one block of IPv6 addresses in public use (RFC 4291, IANA), and 6to4 in it, which leads to any IPv4 address.
 _PUBLIC_IPV6 = IPv6Network("2000::/3")
 _SIX_TO_FOUR = IPv6Network("2002::/16")
+
+# A name that DNS can resolve (RFC 1035, 2.3.4; with underscores, which some use); its last part is no number.
+_NAME = re.compile(r"(?=.{1,253}\.?$)([a-z0-9_-]{1,63}\.)*(?!\d+\.?$)[a-z0-9_-]{1,63}\.?")
 
 
 def is_public(address: Address) -> bool:
@@ -35,7 +39,7 @@ def check_url(url: str, *, allow_private: bool) -> None:
         raise InvalidInput("url", url, f"must be printable ASCII of at most {LONGEST_URL} characters")
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        host, port = parts.hostname, parts.port
     except ValueError:
         raise InvalidInput("url", url, "must be a URL") from None
     schemes = ("https", "http") if allow_private else ("https",)
@@ -45,14 +49,20 @@ def check_url(url: str, *, allow_private: bool) -> None:
         raise InvalidInput("url", url, "must name a host")
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise InvalidInput("url", url, "must contain neither a user nor a fragment")
-    if not allow_private:
-        _check_literal(url, host)
+    if port == 0:
+        raise InvalidInput("url", url, "must have a port from 1 to 65535")
+    _check_host(url, host, allow_private=allow_private)
 
 
-def _check_literal(url: str, host: str) -> None:
+def _check_host(url: str, host: str, *, allow_private: bool) -> None:
+    if _NAME.fullmatch(host):
+        return  # each attempt resolves it
     try:
         address = ip_address(host)
     except ValueError:
-        return  # a name: each attempt resolves it
-    if not is_public(address):
+        address = None
+    if address is None or "%" in host:  # a zone has a meaning on one machine only
+        rule = "must name a host by an IP address, or by a name of parts of 1 to 63 letters, digits, - or _, 253 in all"
+        raise InvalidInput("url", url, rule)
+    if not allow_private and not is_public(address):
         raise InvalidInput("url", url, "must be a public address")
