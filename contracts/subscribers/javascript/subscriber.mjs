@@ -32,6 +32,7 @@ function security() {
   };
   if (protocol === "SSL") return { ssl };
   const password = file("MUSTER_KAFKA_PASSWORD_FILE")?.trimEnd() ?? env.MUSTER_KAFKA_PASSWORD;
+  if (!password) stop("set MUSTER_KAFKA_PASSWORD_FILE or MUSTER_KAFKA_PASSWORD");
   return { ssl, sasl: { mechanism: "scram-sha-512", username: env.MUSTER_KAFKA_USERNAME, password } };
 }
 

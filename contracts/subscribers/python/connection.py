@@ -9,6 +9,7 @@ MUSTER_KAFKA_CERTIFICATE_FILE, MUSTER_KAFKA_KEY_FILE: the client certificate and
 
 import os
 import ssl
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,9 @@ def tls() -> ssl.SSLContext:
 
 
 def password() -> str:
-    """The password, from its variable or its file."""
-    file = os.environ.get("MUSTER_KAFKA_PASSWORD_FILE")
-    return Path(file).read_text().rstrip("\n") if file else os.environ["MUSTER_KAFKA_PASSWORD"]
+    """The password, from its variable or its file. Ends the program with one line if neither is set."""
+    if file := os.environ.get("MUSTER_KAFKA_PASSWORD_FILE"):
+        return Path(file).read_text().rstrip("\n")
+    return os.environ.get("MUSTER_KAFKA_PASSWORD") or sys.exit(
+        "set MUSTER_KAFKA_PASSWORD_FILE or MUSTER_KAFKA_PASSWORD"
+    )

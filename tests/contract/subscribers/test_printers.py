@@ -156,3 +156,17 @@ def test_each_example_has_a_group_of_its_own() -> None:
         for group in re.findall(r'(?:"GROUP",|env\.GROUP \?\?) "([\w-]+)"', source.read_text("utf-8"))
     ]
     assert len(found) == len(set(found)) == len(PRINTERS) + 1
+
+
+def test_the_page_names_a_group_that_kafka_allows() -> None:
+    """A registered subscriber may use groups whose names begin with its name and a dot."""
+    page = (EXAMPLES.parent / "SUBSCRIBE.md").read_text("utf-8")
+    exported = dict(re.findall(r"^export (\w+)=(\S+)", page, re.MULTILINE))
+    assert exported["GROUP"].startswith(f"{exported['MUSTER_KAFKA_USERNAME']}.")
+
+
+@pytest.mark.parametrize("command", PRINTERS)
+async def test_a_missing_password_is_named(command: Callable[[], list[str]], run: Callable[..., Any]) -> None:
+    async with run(command(), MUSTER_KAFKA_SECURITY_PROTOCOL="SASL_SSL") as subscriber, asyncio.timeout(40):
+        await subscriber.process.wait()
+    assert subscriber.stderr == "set MUSTER_KAFKA_PASSWORD_FILE or MUSTER_KAFKA_PASSWORD\n"
