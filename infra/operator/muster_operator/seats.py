@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from muster_operator.failures import BadInput
 from muster_operator.group import group
 from muster_operator.output import Answer, table
 from muster_operator.service import CONNECT_SECONDS, Bearer, no_answer, require_success
@@ -68,6 +69,8 @@ async def import_(
 
     The exit status is 1 if a row is refused.
     """
+    if results is not None:
+        _require_writable(results)
     url = target.url(_SERVICE)
     bearer = Bearer(target.credential("entitlements:read", "entitlements:write"))
     timeout = httpx.Timeout(60.0, connect=CONNECT_SECONDS)
@@ -145,6 +148,14 @@ async def _look(http: httpx.AsyncClient, path: str) -> dict[str, Any]:
             if late:
                 raise no_answer(_SERVICE, error) from None
         await asyncio.sleep(_RETRY_SECONDS)
+
+
+def _require_writable(results: Path) -> None:
+    """Raise BadInput unless the file can be written; it keeps its content."""
+    try:
+        results.open("ab").close()
+    except OSError as error:
+        raise BadInput(f"--results {results}: {error.strerror}") from None
 
 
 async def _download(http: httpx.AsyncClient, path: str, file: Path) -> None:

@@ -4,14 +4,26 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from muster_operator import seats
+from muster_operator.cli import app
 from muster_operator.failures import CommandFailed
 
 PATH = "/v1/agencies/NASA/operations/bat_1"
+
+
+def test_results_that_cannot_be_written_are_named_before_the_file_is_sent(tmp_path: Path) -> None:
+    file, results = tmp_path / "seats.csv", tmp_path / "nowhere" / "results.csv"
+    file.write_text("email\n", "utf-8")
+    arguments = ["seats", "import", str(file), "--agency", "NASA", "--results", str(results)]
+    environment = {"MUSTER_ENTITLEMENTS_URL": "http://127.0.0.1:1", "MUSTER_TOKEN": "token", "COLUMNS": "200"}
+    result = CliRunner().invoke(app, arguments, env=environment)
+    assert (result.exit_code, result.stderr) == (2, f"muster: --results {results}: No such file or directory\n")
 
 
 @pytest.fixture
