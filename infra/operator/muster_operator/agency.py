@@ -9,6 +9,7 @@ import typer
 from rich.console import Group
 from rich.markup import escape
 
+from muster_operator.failures import NotFound
 from muster_operator.group import group
 from muster_operator.output import Answer, facts, table
 from muster_operator.service import agency_path
@@ -134,6 +135,8 @@ async def withdraw(
     """Withdraw an agency from the program, if its enrollment has not changed since the command read it."""
     async with target.service(_SERVICE, "read", "write") as service:
         version = await service.version(f"{agency_path(agency)}/enrollment")
+        if not version:
+            raise NotFound(f"{agency} has no enrollment to withdraw")
         reply = await service.post(f"{agency_path(agency)}/withdrawal", {"reason": reason}, if_match=version)
     return Answer(reply, facts(reply))
 

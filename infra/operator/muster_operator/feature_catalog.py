@@ -1,6 +1,7 @@
 """`muster catalog`: shows the feature catalog, and plans and applies another one from a file."""
 
 import asyncio
+import re
 import tomllib
 from datetime import date, time
 from enum import StrEnum
@@ -103,7 +104,12 @@ async def apply(target: Target, file: File, rule: RuleOption) -> Answer:
 
 
 async def _plan(service: Service, rule: str, features: list[dict[str, Any]]) -> dict[str, Any]:
-    planned: dict[str, Any] = await service.post("/v1/catalog/plan", {"rule": rule, "features": features})
+    try:
+        planned: dict[str, Any] = await service.post("/v1/catalog/plan", {"rule": rule, "features": features})
+    except BadInput as error:
+        # The service counts the features; a file names them.
+        named = re.sub(r"\bfeatures\.(\d+)", lambda place: str(features[int(place[1])]["key"]), str(error))
+        raise BadInput(named) from None
     return planned
 
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import httpx
 
-from muster_operator.failures import CommandFailed, NotFound, Refused, TimedOut, Unreachable
+from muster_operator.failures import BadInput, CommandFailed, NotFound, Refused, TimedOut, Unreachable
 from muster_operator.session.tokens import Credential
 
 # A replay of a hundred thousand records takes minutes, and is safe to resend if it is interrupted.
@@ -16,6 +16,15 @@ _SECONDS = 600.0
 
 # A service that is stopped, or behind a firewall, may refuse no connection.
 CONNECT_SECONDS = 10.0
+
+_INVALID_INPUT = "urn:muster:problem:invalid-input"
+
+# Every other error that a service answers is a refusal.
+_FAILURES: dict[int, type[CommandFailed]] = {
+    httpx.codes.BAD_REQUEST: BadInput,
+    httpx.codes.UNPROCESSABLE_ENTITY: BadInput,
+    httpx.codes.NOT_FOUND: NotFound,
+}
 
 
 @asynccontextmanager
@@ -103,15 +112,26 @@ def no_answer(service: str, error: httpx.HTTPError) -> CommandFailed:
 
 
 def require_success(service: str, reply: httpx.Response) -> None:
-    """Raise NotFound or Refused, with the problem's title and detail, if a service replied with an error."""
-    if not reply.is_error:
-        return
+    """Raise BadInput, NotFound, or Refused, with what the problem says, if a service replied with an error."""
+    if reply.is_error:
+        raise _FAILURES.get(reply.status_code, Refused)(f"{service}: {_said(reply)}")
+
+
+def _said(reply: httpx.Response) -> str:
+    """A problem in one line: every invalid value, or else its detail, with the title where a detail needs it."""
     try:
         problem = reply.json()
-        said = ": ".join(filter(None, (problem["title"], problem.get("detail"))))
-    except (ValueError, KeyError, TypeError):
-        said = f"{reply.status_code} {reply.reason_phrase}"
-    raise (NotFound if reply.status_code == httpx.codes.NOT_FOUND else Refused)(f"{service}: {said}")
+        if problem.get("type") == _INVALID_INPUT and len(problem.get("errors", ())) > 1:
+            return "; ".join(map(_invalid, problem["errors"]))
+        detail = problem.get("detail")
+        return detail if detail and reply.is_client_error else ": ".join(filter(None, (problem["title"], detail)))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{reply.status_code} {reply.reason_phrase}"
+
+
+def _invalid(error: Mapping[str, Any]) -> str:
+    given = "" if error["value"] is None else f" {error['value']!r} is invalid:"
+    return f"{error['field']}:{given} {error['rule']}"
 
 
 async def every_item(services: Mapping[str, Service], path: str, **query: str) -> list[tuple[Service, dict[str, Any]]]:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 import typer
 
-from muster_operator.failures import CommandFailed, NotFound, Refused, TimedOut, Unreachable
+from muster_operator.failures import BadInput, CommandFailed, NotFound, Refused, TimedOut, Unreachable
 from muster_operator.output import Answer, count, in_utc, show, table
 from muster_operator.service import no_answer, require_success
 
@@ -37,13 +37,31 @@ def test_json_is_all_that_a_program_reads(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize(
     ("status", "raised", "said"),
-    [(404, NotFound, "No such thing: NASA"), (403, Refused, "No such thing: NASA"), (502, Refused, "502 Bad Gateway")],
+    [
+        (400, BadInput, "NASA"),
+        (422, BadInput, "NASA"),
+        (404, NotFound, "NASA"),
+        (403, Refused, "NASA"),
+        (409, Refused, "NASA"),
+        (503, Refused, "No such thing: NASA"),
+        (502, Refused, "502 Bad Gateway"),
+    ],
 )
 def test_an_error_of_a_service_is_told_in_its_words(status: int, raised: type[CommandFailed], said: str) -> None:
     problem = {"title": "No such thing", "detail": "NASA"}
     reply = httpx.Response(status, text="<html>") if status == 502 else httpx.Response(status, json=problem)
-    with pytest.raises(raised, match=f"billing: {said}"):
+    with pytest.raises(raised, match=f"^billing: {said}$"):
         require_success("billing", reply)
+
+
+def test_every_invalid_value_is_told() -> None:
+    errors = [
+        {"field": "seats", "value": "-1", "rule": "must be at least 1"},
+        {"field": "name", "value": None, "rule": "is required"},
+    ]
+    problem = {"type": "urn:muster:problem:invalid-input", "title": "The input is invalid", "errors": errors}
+    with pytest.raises(BadInput, match=r"^billing: seats: '-1' is invalid: must be at least 1; name: is required$"):
+        require_success("billing", httpx.Response(422, json=problem))
 
 
 def test_a_service_that_is_slow_is_another_thing_than_one_that_is_away() -> None:
