@@ -97,7 +97,7 @@ def waiting(service: str, proposal: Mapping[str, Any]) -> str:
     """What a proposal waits for, and how to give it that."""
     return escape(
         f"{service}: proposal {proposal['proposal_id']} waits until {proposal['expires_at']} for another person: "
-        f"muster proposals approve {proposal['proposal_id']}"
+        f"muster proposals approve {proposal['proposal_id']} --service {service}"
     )
 
 
