@@ -214,3 +214,23 @@ async def test_another_services_role_cannot_connect(service: str, access: Access
             await asyncpg.connect(stranger.worker_dsn)
     finally:
         await drop(access.admin_dsn, f"{database}_other")
+
+
+async def test_no_row_has_a_date_that_would_stop_a_duty_for_all_agencies(
+    service: str, admin: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    outbox = (
+        "outbox (topic, agency_id, epoch, first_sequence, type, correlation_id, events, payloads, time, recorded_at) "
+        "values ('t', 'NASA', 1, 1, 'x', 'c', 1, '{}', "
+    )
+    await admin.execute(f"set search_path to {service}")
+    for at in ("infinity", "-infinity", "0044-03-15 BC", "10000-01-01"):
+        for row in (
+            f"deadline (kind, agency_id, subject, due_at) values ('x', 'NASA', 's', '{at}')",
+            f"{outbox}'{at}', now())",
+            f"{outbox}now(), '{at}')",
+            f"agency_instant values ('NASA', '{at}')",
+            f"personal_read (read_at, agency_id, actor, route, subject_refs) values ('{at}', 'NASA', 'x', 'r', '{{}}')",
+        ):
+            with pytest.raises(asyncpg.CheckViolationError, match="readable"):
+                await admin.execute(f"insert into {row}")

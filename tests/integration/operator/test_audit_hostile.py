@@ -50,3 +50,17 @@ async def test_an_agency_without_a_trail_is_not_said_to_match(trail: Trails) -> 
     code, printed = await trail.run("verify", "--service", "billing", "--agency", "NASA")
     assert code == 0, printed
     assert "Every sealed row matches its seal." in printed
+
+
+@pytest.mark.parametrize("at", ["infinity", "-infinity", "20000-01-01", "0044-03-15 BC"])
+async def test_a_date_that_no_program_can_read_is_named(trail: Trails, at: str) -> None:
+    admin, ids = trail.service.admin, trail.ids["NASA"]
+    await admin.execute("alter table audit drop constraint audit_recorded_at_readable")
+    async with trail.tampered(f"update audit set recorded_at = '{at}' where id = {ids[1]}"):
+        assert await trail.found() == [(What.UNDATED, "NASA", (1, 1), (ids[0], ids[1]))]
+    await trail.record("NASA", "4")
+    await admin.execute(f"update audit set recorded_at = '{at}' where id = {ids[3]}")
+    assert await trail.found() == [(What.UNDATED, "NASA", None, (ids[3], ids[3]))]
+    await admin.execute("alter table audit_seal drop constraint audit_seal_sealed_at_readable")
+    async with trail.tampered(f"update audit_seal set sealed_at = '{at}' where agency_id = 'DOE'"):
+        assert (What.SEAL_ALTERED, "DOE", (1, 1), (trail.ids["DOE"][0],) * 2) in await trail.found()

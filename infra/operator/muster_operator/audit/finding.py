@@ -12,6 +12,7 @@ class What(StrEnum):
     INSERTED = "rows were inserted"
     REORDERED = "rows were reordered"
     BACKDATED = "rows are backdated"
+    UNDATED = "a row has no date that can be read"
     SEAL_ALTERED = "a seal in the database was altered"
     SEALS_MISSING = "seals are missing in the database"
     SEALS_LOST = "seals were lost when the database went back"

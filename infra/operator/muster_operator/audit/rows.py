@@ -113,6 +113,8 @@ class TrailRows:
             self._find(What.INSERTED, f"{seal['count'] + more} rows instead of {seal['count']}", seal)
         elif len(rows) < seal["count"]:
             self._find(What.REMOVED, f"{len(rows)} rows instead of {seal['count']}", seal)
+        elif undated := [row["id"] for row in rows if row["recorded_at"] is None]:
+            self._find(What.UNDATED, f"row {undated[0]}", seal)
         elif self._hash(rows, seal) != seal["sha256"]:
             instants = [row["recorded_at"] for row in rows]
             if instants == sorted(instants):

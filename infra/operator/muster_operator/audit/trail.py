@@ -49,12 +49,18 @@ cross join lateral (
         count(*) as unsealed,
         min(a.id) as unsealed_first,
         max(a.id) as unsealed_last,
-        extract(epoch from clock_timestamp() - min(a.recorded_at))::float8 as unsealed_seconds
+        min(a.id) filter (where readable_instant(a.recorded_at) is null) as unsealed_undated,
+        extract(epoch from clock_timestamp() - min(readable_instant(a.recorded_at)))::float8 as unsealed_seconds
     from audit as a
     where a.agency_id = agency.agency_id and a.id > coalesce(sealed.last_id, 0)
 ) as unsealed
 where $2::text is null or agency_id = $2
 order by agency_id
+"""
+
+_SEAL = """
+s.agency_id, s.number, s.first_id, s.last_id, s.count, s.sha256, s.previous_sha256,
+readable_instant(s.sealed_at) as sealed_at
 """
 
 
@@ -63,6 +69,7 @@ class Agency:
     """An agency's trail at one instant: its seals, and the unsealed rows after the last one.
 
     Seals up to the number `published` are on the topic. `epoch` is that of the agency's stream there.
+    `unsealed_undated` is the first of the unsealed rows with a date that no program can read.
     """
 
     agency_id: str
@@ -74,11 +81,12 @@ class Agency:
     unsealed: int
     unsealed_first: int | None
     unsealed_last: int | None
+    unsealed_undated: int | None
     unsealed_seconds: float | None
 
 
 class Trail:
-    """The audit tables of a service."""
+    """The audit tables of a service. A date in them that no program can read is None."""
 
     def __init__(self, connection: "asyncpg.Connection[Any]") -> None:
         self._connection = connection
@@ -113,15 +121,15 @@ class Trail:
         """
         events = list(events)
         rows: list[Row] = await self._connection.fetch(
-            """
+            f"""
             select
-                s.*,
+                {_SEAL},
                 (select min(number) from audit_seal where agency_id = k.agency_id) as lowest,
                 (select max(number) from audit_seal where agency_id = k.agency_id) as highest
             from unnest($1::text[], $2::bigint[]) with ordinality as k (agency_id, number, place)
             left join audit_seal as s on s.agency_id = k.agency_id and s.number = k.number
             order by k.place
-            """,
+            """,  # noqa: S608
             [event.agency_id for event in events],
             [event.number for event in events],
         )
@@ -130,7 +138,13 @@ class Trail:
     async def seals(self, agency_id: str, first: int, last: int) -> AsyncIterator[Row]:
         """An agency's seals with these numbers, in order."""
         while batch := await self._connection.fetch(
-            "select * from audit_seal where agency_id = $1 and number between $2 and $3 order by number limit $4",
+            f"""
+            select {_SEAL}
+            from audit_seal as s
+            where s.agency_id = $1 and s.number between $2 and $3
+            order by s.number
+            limit $4
+            """,  # noqa: S608
             agency_id,
             first,
             last,
@@ -145,7 +159,8 @@ class Trail:
         while batch := await self._connection.fetch(
             """
             select
-                id, recorded_at, agency_id, actor, command, subject, reason, before, after, request_id, correlation_id
+                id, readable_instant(recorded_at) as recorded_at, agency_id, actor, command, subject, reason, before,
+                after, request_id, correlation_id
             from audit
             where agency_id = $1 and id > $2 and id <= $3
             order by id
@@ -163,7 +178,15 @@ class Trail:
     async def last_recorded_at(self, agency_id: str, until: int) -> datetime | None:
         """When an agency's last row with an ID of at most `until` was recorded."""
         instant: datetime | None = await self._connection.fetchval(
-            "select recorded_at from audit where agency_id = $1 and id <= $2 order by id desc limit 1", agency_id, until
+            """
+            select readable_instant(recorded_at)
+            from audit
+            where agency_id = $1 and id <= $2
+            order by id desc
+            limit 1
+            """,
+            agency_id,
+            until,
         )
         return instant
 

@@ -65,6 +65,10 @@ async def verify(
             rows = TrailRows(service, trail, agency, on_topic.kept, lambda count: progress.advance(task, count))
             findings += await rows.compare(since)
             compared += rows.compared
+        for agency in agencies:
+            if (row := agency.unsealed_undated) is not None:
+                found = f"row {row}, because of which no later row can be sealed"
+                findings.append(Finding(service, agency.agency_id, What.UNDATED, found, None, (row, row)))
         findings += await _unsealed(trail, service, topic, _with_all_seals(agencies, on_topic), settle)
         return Verified(
             service,

@@ -22,7 +22,7 @@ class AuditEntry(BaseModel):
     """A command that was carried out."""
 
     id: int
-    recorded_at: Instant
+    recorded_at: Instant | None = Field(description="Null if it has a date that no program can read.")
     agency_id: str
     actor: str
     command: str
@@ -38,7 +38,7 @@ class PersonalReadEntry(BaseModel):
     """A request whose reply had names or addresses of people."""
 
     id: int
-    read_at: Instant
+    read_at: Instant | None = Field(description="Null if it has a date that no program can read.")
     agency_id: str
     actor: str
     route: str = Field(examples=["GET /v1/agencies/{agency_id}/seats"])
@@ -56,8 +56,8 @@ def audit_router(service: str) -> APIRouter:
             rows = await connection.fetch(
                 """
                 select
-                    id, recorded_at, agency_id, actor, command, subject, reason, before, after,
-                    request_id, correlation_id
+                    id, readable_instant(recorded_at) as recorded_at, agency_id, actor, command, subject, reason,
+                    before, after, request_id, correlation_id
                 from audit
                 where id > $1
                 order by id
@@ -78,7 +78,8 @@ def audit_router(service: str) -> APIRouter:
         async with _reading(reader, agency_id) as connection:
             rows = await connection.fetch(
                 """
-                select id, read_at, agency_id, actor, route, subject_refs, request_id
+                select
+                    id, readable_instant(read_at) as read_at, agency_id, actor, route, subject_refs, request_id
                 from personal_read
                 where id > $1
                 order by id

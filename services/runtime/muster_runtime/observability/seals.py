@@ -28,7 +28,8 @@ sealed as (
 )
 """
 
-# The first row above each agency's newest seal. It steps from one agency to the next by the index.
+# The first row above each agency's newest seal. It steps from one agency to the next by the index. A row whose date no
+# program can read, and which therefore cannot be sealed, counts as very old: operators learn of it.
 _UNSEALED = """
 with recursive agency (agency_id) as (
     (select agency_id from audit order by agency_id limit 1)
@@ -40,7 +41,7 @@ with recursive agency (agency_id) as (
 select agency.agency_id, unsealed.recorded_at
 from agency
 cross join lateral (
-    select a.recorded_at
+    select coalesce(readable_instant(a.recorded_at), '2000-01-01 00:00:00+00') as recorded_at
     from audit as a
     where
         a.agency_id = agency.agency_id

@@ -150,6 +150,8 @@ class Monitor:
         if self._scheduler is not None:
             held = Counter(self._scheduler.waiting.values())
             warnings += [f"deadlines wait: {why} (agencies: {count})" for why, count in held.items()]
+        if self._sealer is not None and self._sealer.failed:
+            warnings.append(f"audit rows cannot be sealed (agencies: {len(self._sealer.failed)}): see audit-finding.md")
         warnings += [*self._runtime.settings.warnings, *self._runtime.kafka.warnings]
         if issuer := await self._keys.reason():
             (warnings if self._keys.at_hand else reasons).append(issuer)

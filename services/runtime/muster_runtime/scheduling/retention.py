@@ -131,6 +131,6 @@ class Purger:
         async with self._database.connection() as connection:
             oldest = await retention.oldest(connection)
         now = self._clock.now()
-        due_at = (oldest or now) + retention.keep
+        due_at = min(oldest or now, now) + retention.keep  # the year 9999 has no later one
         PURGE_OVERDUE_SECONDS.labels(self._service, retention.table).set(max(0.0, (now - due_at).total_seconds()))
         return due_at

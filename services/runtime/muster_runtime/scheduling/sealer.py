@@ -12,7 +12,7 @@ import structlog
 from muster_runtime.clock import Clock
 from muster_runtime.context import Context
 from muster_runtime.database.locks import LOCK
-from muster_runtime.database.transactions import ONE_AGENCYS, RETRYABLE, Database
+from muster_runtime.database.transactions import ONE_AGENCYS, RETRYABLE, Database, concerns_all
 from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.identifiers import new_id
 from muster_runtime.observability import seals
@@ -28,7 +28,11 @@ _log = structlog.get_logger(__name__)
 
 
 class Sealer:
-    """Seals one service's audit in rounds. `event_of` makes the event that publishes a seal."""
+    """Seals one service's audit in rounds. `event_of` makes the event that publishes a seal.
+
+    `failed` are the agencies whose rows could not be sealed in the last round, such as one with a date that no program
+    can read: they are tried again in each round.
+    """
 
     def __init__(
         self,
@@ -47,6 +51,7 @@ class Sealer:
         self._period = period
         self._lock = replace(LOCK, patience_seconds=PATIENCE_SECONDS)
         self._sealed_at = clock.now()
+        self.failed: set[str] = set()
 
     @property
     def due_since(self) -> datetime | None:
@@ -80,17 +85,29 @@ class Sealer:
         """Seal what is unsealed. Returns the agencies that were passed over because their locks are held."""
         async with self._database.connection() as connection:
             agencies = await seals.unsealed_agencies(connection)
+        self.failed &= agencies.keys()
         return [agency_id for agency_id in agencies if not await self._seal(agency_id)]
 
     async def _seal(self, agency_id: str) -> bool:
-        """Seal an agency's rows, in a transaction for each seal. Returns False if its lock is held."""
+        """Seal an agency's rows. Returns False if its lock is held."""
+        try:
+            await self._seal_rows(agency_id)
+        except ONE_AGENCYS:
+            return False
+        except Exception as error:
+            if concerns_all(error):
+                raise
+            self.failed.add(agency_id)
+            _log.error("seal_failed", agency_id=agency_id, exc_info=error)
+        else:
+            self.failed.discard(agency_id)
+        return True
+
+    async def _seal_rows(self, agency_id: str) -> None:
+        """Seal an agency's rows, in a transaction for each seal."""
         context = Context(actor=self._service, correlation_id=new_id("cor", self._clock.now()))
         count = seals.SEAL_ROWS
         while count == seals.SEAL_ROWS:
-            try:
-                async with self._database.write(agency_id, context=context, lock=self._lock) as uow:
-                    made = await seals.seal(uow, agency_id, self._service, self._event_of)
-            except ONE_AGENCYS:
-                return False
+            async with self._database.write(agency_id, context=context, lock=self._lock) as uow:
+                made = await seals.seal(uow, agency_id, self._service, self._event_of)
             count = made.count if made else 0
-        return True

@@ -18,10 +18,10 @@ def of_audit(days: int) -> Retention:
 
 
 async def _oldest_seal_to_drop(connection: Connection) -> datetime | None:
-    """When it was made. An agency's newest seal is never dropped."""
+    """When it was made, or long ago if no program can read when. An agency's newest seal is never dropped."""
     oldest: datetime | None = await connection.fetchval(
         """
-        select s.sealed_at
+        select coalesce(readable_instant(s.sealed_at), '2000-01-01 00:00:00+00')
         from audit_seal as s
         where exists (select from audit_seal as n where n.agency_id = s.agency_id and n.number > s.number)
         order by s.sealed_at

@@ -240,6 +240,61 @@ async def test_no_role_can_change_what_is_recorded_or_sealed(sealing: RunningSer
     assert await sealing.admin.fetchval("select count(*) from audit") == 2
 
 
+UNREADABLE = ("infinity", "-infinity", "20000-01-01", "0044-03-15 BC", "9999-12-31 23:59:59-12")
+
+
+@pytest.mark.parametrize("role", ["api", "worker"])
+async def test_no_role_can_record_a_date_that_no_program_can_read(sealing: RunningService, role: str) -> None:
+    dsn = sealing.access.api_dsn if role == "api" else sealing.access.worker_dsn
+    connection = await asyncpg.connect(dsn, server_settings={"search_path": "probe"})
+    try:
+        for at in UNREADABLE:
+            with pytest.raises(asyncpg.CheckViolationError, match="audit_recorded_at_readable"):
+                await record_at(connection, at)
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("at", UNREADABLE)
+async def test_a_date_that_no_program_can_read_ends_no_other_agencys_sealing(
+    run_service: ServiceRunner, eventually: Eventually, at: str
+) -> None:
+    probe = await run_service(build_sealing, Settings)
+    probe.clock.move(START)
+    await eventually(lambda: is_due(probe, None))  # the clock went back
+    await probe.admin.execute("alter table audit drop constraint audit_recorded_at_readable")
+    await record_at(probe.admin, at)  # as if from before the schema refused it
+    for sealed in (1, 2):
+        await record(probe.runtime.database, "DOE")
+        probe.clock.move(START + timedelta(minutes=sealed))
+
+        async def is_sealed(expected: int = sealed) -> bool:
+            seals = await probe.admin.fetchval("select count(*) from audit_seal where agency_id = 'DOE'")
+            return bool(seals == expected)
+
+        await eventually(is_sealed)
+        await eventually(lambda: is_due(probe, None))
+    ready = await probe.client.get("/health/ready")
+    assert ready.status_code == 200, ready.text
+    if await probe.admin.fetchval("select count(*) from audit_seal where agency_id = 'NASA'") == 0:
+        assert "audit rows cannot be sealed (agencies: 1): see audit-finding.md" in ready.json()["warnings"]
+        assert (await gauge(probe) or 0) > 300  # for the alert
+    listed = await probe.client.get("/v1/audit")
+    assert listed.json()["items"][0]["recorded_at"] is None
+
+
+async def record_at(connection: "asyncpg.Connection[Any]", at: str) -> None:
+    async with connection.transaction():
+        await connection.execute("select lock_agencies(array['NASA'], now())")
+        await connection.execute(
+            """
+            insert into audit (recorded_at, agency_id, actor, command, correlation_id)
+            values ($1::text::timestamptz, 'NASA', 'x', 'X', 'cor_1')
+            """,
+            at,
+        )
+
+
 async def name_of(probe: RunningService) -> str:
     name: str = await probe.admin.fetchval("select current_database()")
     return name
