@@ -19,6 +19,7 @@ from muster_entitlements.bootstrap import build
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.workers import usage as usage_worker
 from muster_entitlements.workers.usage import UsageIntake
+from muster_entitlements.workers.usage_places import Lane
 from muster_entitlements.workers.usage_polling import Poller
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.messaging.connection import KafkaConnection
@@ -193,9 +194,7 @@ async def test_what_was_passed_on_an_earlier_topic_skips_nothing_of_the_next(
         await eventually(partial(counts, front, 3))
 
 
-async def test_an_agency_that_a_failover_has_lost_is_no_stranger(
-    front: Entitlements, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_agency_that_a_failover_has_lost_is_no_stranger(front: Entitlements) -> None:
     """The database has gone back between two batches; the consumer reads the enrollment again."""
     await front.enroll(cap=5)
     service = front.service
@@ -259,3 +258,25 @@ async def test_a_worker_whose_usage_topic_is_gone_is_not_ready(
         return await reasons() == [f"the topic {topic} is missing"]
 
     await eventually(told)
+
+
+async def test_a_lane_without_partitions_reads_those_of_the_topic_that_is_made_again(
+    front: Entitlements, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage_worker, "LOOK_SECONDS", 0.5)
+    await front.enroll(cap=5)
+    front.service.clock.move(LATER)
+    runtime, put_raw = front.service.runtime, front.service.producer.put_raw
+    await make_again(front, eventually, partitions=1)
+    lanes = [asyncio.create_task(UsageIntake(runtime, Lane(number, 2)).run()) for number in range(2)]
+    try:
+        await put_first(front, used(1))
+        await eventually(partial(counts, front, 1))
+        await make_again(front, eventually, partitions=2)
+        value = json.dumps(used(2)).encode()
+        await put_raw(FeatureUsed.topic, key=None, value=value, headers=STRUCTURED, partition=1)
+        await eventually(partial(counts, front, 2), timeout=60)
+    finally:
+        for lane in lanes:
+            lane.cancel()
+        await asyncio.wait(lanes)

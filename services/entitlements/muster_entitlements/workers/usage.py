@@ -137,6 +137,7 @@ class UsageIntake:
             isolation_level="read_committed",  # a producer may use transactions, and abort them
             fetch_max_wait_ms=POLL_MS,
             fetch_min_bytes=FETCH_MIN_BYTES,
+            metadata_max_age_ms=int(LOOK_SECONDS * 1000),  # new partitions are seen by these alone
         )
         try:
             await consumer.start()

@@ -86,6 +86,8 @@ class Places:
     async def look(self, database: Database, consumer: AIOKafkaConsumer, topic: str) -> int:
         """How many records are still to be read. Raises what is retryable, also where they do not go on there."""
         topic_id, _, ends = await _ask(consumer, topic, self.next)
+        if topic_id != self.topic_id:  # which may have partitions that the last one lacked
+            raise OffsetsMoved(f"{topic} was made again: it was {self.topic_id}, and is {topic_id}")
         async with database.connection() as connection:
             stored = await usage_intake.find_places(connection, FeatureUsed.topic, [p.partition for p in self.next])
         for partition, offset in self.next.items():
