@@ -1,10 +1,13 @@
 """The epoch of a service's streams: raised after its database was restored, so that no position is assigned twice."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from pydantic import BaseModel
 
 from muster_runtime.database.transactions import EVERY_AGENCY, Database, UnitOfWork
+from muster_runtime.errors import Conflict
+from muster_runtime.messaging.lease import LEASE_SECONDS, RELAY, RELAY_COMPACTED
 from muster_runtime.observability import audit
 
 
@@ -22,12 +25,48 @@ async def agencies_with_streams(database: Database) -> list[str]:
     return [row["agency_id"] for row in rows]
 
 
+async def database_now(database: Database) -> datetime:
+    """The time by the database's clock, which leases go by."""
+    async with database.connection() as connection:
+        now: datetime = await connection.fetchval("select clock_timestamp()")
+    return now
+
+
+async def require_no_other_relay(uow: UnitOfWork, service: str, instance: str, since: datetime) -> None:
+    """Raise Conflict if a relay of another instance has led since then; none begins before the transaction ends.
+
+    It may have died between Kafka's acknowledgment and its delete: its events would be published in both epochs.
+    """
+    await uow.connection.execute("lock table lease in share mode")
+    others = await uow.connection.fetchval(
+        """
+        select exists (
+            select
+            from lease
+            where
+                duty = any($1)
+                and holder <> $2
+                and expires_at between $3 and clock_timestamp() + make_interval(secs => $4)
+        )
+        """,
+        [RELAY, RELAY_COMPACTED],
+        instance,
+        since,
+        LEASE_SECONDS,
+    )
+    if others:
+        raise Conflict(
+            f"a process of {service} is still publishing: stop every process except one with the role operations. "
+            "A killed process counts for up to three more seconds"
+        )
+
+
 async def raise_epoch(uow: UnitOfWork, published: Sequence[int], reason: str, *, above: int = 0) -> RaisedEpoch:
     """Raise the epoch of all streams above every one so far and above `above`; their sequences go on.
 
     So do the events that wait in the outbox, but for the `published` rows, which are on their topic already: these
-    would be new events otherwise. Nothing else of the service may run meanwhile: what it published in the old epoch
-    would pass for known.
+    would be new events otherwise. Nothing else of the service may run meanwhile (`require_no_other_relay`): what it
+    published in the old epoch would pass for known.
     """
     before = await uow.connection.fetchval(
         "select greatest((select number from epoch), (select max(epoch) from stream))"

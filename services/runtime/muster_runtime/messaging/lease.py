@@ -8,6 +8,9 @@ from contextlib import asynccontextmanager, suppress
 from muster_runtime.database import repeatable
 from muster_runtime.database.transactions import RETRYABLE, Database
 
+# The duties of a relay's lanes.
+RELAY, RELAY_COMPACTED = "relay", "relay-compacted"
+
 # How long a lease lasts. A process that dies holds it until then.
 LEASE_SECONDS = 3.0
 

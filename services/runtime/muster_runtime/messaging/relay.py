@@ -17,7 +17,7 @@ from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.flight import Run
 from muster_runtime.messaging.lane import Lane
-from muster_runtime.messaging.lease import Lease
+from muster_runtime.messaging.lease import RELAY, RELAY_COMPACTED, Lease
 from muster_runtime.messaging.producers import Producer
 from muster_runtime.observability.telemetry import RELAYED
 
@@ -75,9 +75,9 @@ class Relay:
                 unsafe=unsafe,
             )
 
-        self._lanes = [lane("relay", facts, None)] if facts else []
+        self._lanes = [lane(RELAY, facts, None)] if facts else []
         if compacted:
-            self._lanes.append(lane("relay-compacted", compacted, transactional_id(topic_prefix, service)))
+            self._lanes.append(lane(RELAY_COMPACTED, compacted, transactional_id(topic_prefix, service)))
 
     @property
     def held(self) -> str | None:

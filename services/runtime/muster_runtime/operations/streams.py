@@ -109,10 +109,12 @@ def streams_router(service: str, subscriptions: Subscriptions, database: Databas
     async def raise_epoch(commands: CommandsDep, runtime: RuntimeDep, body: EpochRequest) -> Response:
         """Do this after a restore, before the service publishes again, so that no position is assigned twice."""
         settings = runtime.settings
+        since = await epochs.database_now(database)
         published = await published_runs(database, runtime.kafka, settings.topic_prefix)
         agencies = await epochs.agencies_with_streams(database)
 
         async def handler(uow: UnitOfWork) -> epochs.RaisedEpoch:
+            await epochs.require_no_other_relay(uow, service, settings.instance, since)
             return await epochs.raise_epoch(uow, published, body.reason, above=body.above)
 
         return await commands.execute(EVERY_AGENCY, handler, *agencies)

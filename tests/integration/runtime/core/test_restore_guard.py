@@ -15,6 +15,7 @@ from muster_local.servers import kafka_at
 from muster_runtime.messaging import restore_guard
 from muster_runtime.messaging.relay import Relay
 from muster_runtime.messaging.restore_guard import published_runs
+from muster_runtime.operations import streams
 from tests.integration.runtime.core.conftest import ProbeStarter
 from tests.integration.runtime.core.relays import outbox_is_empty, relaying, seat, write
 from tests.support.services import RunningService
@@ -51,6 +52,54 @@ async def test_a_database_that_has_lost_commits_publishes_nothing_until_its_epoc
 
 async def raise_epoch(probe: RunningService) -> None:
     (await probe.client.post("/v1/epoch", json={"reason": "restored from a backup"})).raise_for_status()
+
+
+async def test_an_epoch_is_not_raised_beside_a_relay_of_another_process(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    async with relaying(idle_probe):
+        await eventually(lambda: leads(idle_probe, "the same name"))
+        await refuses_to_raise(idle_probe)
+    await raise_epoch(idle_probe)
+
+
+async def test_an_epoch_is_not_raised_where_a_relay_has_died_after_the_topics_were_read(
+    idle_probe: RunningService, probe_process: ProbeStarter, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had published would be published again in the new epoch, as new events."""
+    await write(idle_probe, "NASA", "one", "two")
+
+    async def relay_dies(*arguments: Any) -> list[int]:
+        found = await published_runs(*arguments)
+        dying = await probe_process("relay", dies_before="delete")
+        async with asyncio.timeout(30):
+            assert await dying.wait() == -9
+        await eventually(lambda: nobody_leads(idle_probe))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(streams, "published_runs", relay_dies)
+        await refuses_to_raise(idle_probe)
+    await raise_epoch(idle_probe)
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    assert set(await published_positions(idle_probe)) == {("NASA", 1, 1), ("NASA", 1, 2)}
+
+
+async def refuses_to_raise(probe: RunningService) -> None:
+    refused = await probe.client.post("/v1/epoch", json={"reason": "restored from a backup"})
+    assert refused.status_code == 409, refused.text
+    assert "a process of probe is still publishing" in refused.json()["detail"]
+
+
+async def leads(probe: RunningService, holder: str) -> bool:
+    found: bool = await probe.admin.fetchval("select exists (select from lease where holder = $1)", holder)
+    return found
+
+
+async def nobody_leads(probe: RunningService) -> bool:
+    over: bool = await probe.admin.fetchval("select not exists (select from lease where expires_at > now())")
+    return over
 
 
 async def test_an_epoch_is_not_raised_while_a_topic_cannot_be_read(
@@ -96,6 +145,7 @@ async def test_a_raised_epoch_leaves_alone_what_is_on_its_topic_already(
         assert await dying.wait() == -9
     await write(idle_probe, "NASA", "three")
 
+    await eventually(lambda: nobody_leads(idle_probe))
     await raise_epoch(idle_probe)
     async with relaying(idle_probe):
         await eventually(lambda: outbox_is_empty(idle_probe))
