@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from structlog.testing import capture_logs
 
@@ -266,7 +266,7 @@ async def test_a_lane_without_partitions_reads_those_of_the_topic_that_is_made_a
     monkeypatch.setattr(usage_worker, "LOOK_SECONDS", 0.5)
     await front.enroll(cap=5)
     front.service.clock.move(LATER)
-    runtime, put_raw = front.service.runtime, front.service.producer.put_raw
+    runtime = front.service.runtime
     await make_again(front, eventually, partitions=1)
     lanes = [asyncio.create_task(UsageIntake(runtime, Lane(number, 2)).run()) for number in range(2)]
     try:
@@ -274,7 +274,9 @@ async def test_a_lane_without_partitions_reads_those_of_the_topic_that_is_made_a
         await eventually(partial(counts, front, 1))
         await make_again(front, eventually, partitions=2)
         value = json.dumps(used(2)).encode()
-        await put_raw(FeatureUsed.topic, key=None, value=value, headers=STRUCTURED, partition=1)
+        async with AIOKafkaProducer(**runtime.kafka.options()) as producer:  # which knows the new partitions
+            topic = front.service.topic_prefix + FeatureUsed.topic
+            await producer.send_and_wait(topic, value, headers=STRUCTURED, partition=1)
         await eventually(partial(counts, front, 2), timeout=60)
     finally:
         for lane in lanes:
