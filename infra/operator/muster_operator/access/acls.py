@@ -143,6 +143,7 @@ class Remedy(StrEnum):
     ADD = "add it"
     PRUNE = "with --prune, remove it"
     PERSON = "nothing: change it yourself"
+    REGISTERED = "nothing; give --subscribers to compare it with the registered subscribers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +177,8 @@ def compare(
         if acl.principal in services:
             found.append(AclDifference(acl, "beyond what the service needs", Remedy.PRUNE))
         elif owned.holds(acl):
-            what = "no registered subscriber needs it" if registered else "not a service's: name the subscribers' file"
-            found.append(AclDifference(acl, what, Remedy.PRUNE if registered else Remedy.PERSON))
+            what = "no registered subscriber needs it" if registered else "does not belong to a service"
+            found.append(AclDifference(acl, what, Remedy.PRUNE if registered else Remedy.REGISTERED))
         elif owned.is_reached_by(acl):
             found.append(AclDifference(acl, "also covers other programs' resources", Remedy.PERSON))
     return found
