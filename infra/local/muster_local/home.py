@@ -78,6 +78,7 @@ class ProcessState(BaseModel):
 
     name: str
     address: str
+    maintenance: bool = False
     pid: int | None = None
     restarts: int = 0
     last_exit: str = ""

@@ -3,6 +3,7 @@
 import asyncio
 import shlex
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -80,16 +81,16 @@ async def _start(home: Path, ports: dict[str, int], maintained: list[str], secur
 
         stack = await Stack.start(home, progress=tell, detached=True, ports=ports, maintained=maintained, secure=secure)
         if "enrollment" not in maintained:
-            tell("Importing the register of agencies")
-            await _import_register(stack)
+            await _import_register(stack, tell)
         return stack
 
 
-async def _import_register(stack: Stack) -> None:
+async def _import_register(stack: Stack, tell: Callable[[str], None]) -> None:
     """Import the federal agencies, unless the register already has some, so that the first request finds agencies."""
     urls = {"enrollment": stack.service_url("enrollment")}
     async with ProgramClient(urls, stack.token("enrollment:operate", "enrollment:read")) as program:
         if not (await program.get("enrollment", "agencies", limit=1))["items"]:
+            tell("Importing the register of agencies")
             await program.upload("enrollment", "register", register(), "text/tab-separated-values")
 
 
@@ -127,7 +128,12 @@ def _addresses(stack: Stack, home: Path) -> Answer:
         ],
     )
     found = {"home": str(stack.home), "processes": processes, "mail": str(stack.mail_dir)}
-    return Answer(found, Group(shown, "", steps))
+    notes = [
+        f"{process.name} runs in maintenance: it answers operator routes only"
+        for process in stack.state().processes.values()
+        if process.maintenance
+    ]
+    return Answer(found, Group(shown, *notes, "", steps))
 
 
 def _public(address: str) -> str:

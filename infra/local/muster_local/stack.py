@@ -76,7 +76,10 @@ class Stack:
             if ports or maintained:
                 option = "--port" if ports else "--maintenance"
                 raise AlreadyRuns(f"a stack runs in {stack.home}: stop it with muster down before {option}")
-            await stack._until_up(None, progress)
+            if stack.state().phase == "running":
+                progress(f"A stack is already running in {stack.home}")
+            else:
+                await stack._until_up(None, progress)
             return stack
         supervisor = _launch(stack._home, detached, services, ports or {}, maintained, secure=is_secured)
         try:

@@ -49,7 +49,7 @@ def _table(answers: list[tuple[ProcessState, Readiness]]) -> Table:
             process.name,
             str(process.pid or "-"),
             without_secrets(process.address),
-            _ready(answer),
+            _ready(process, answer),
             _number(answer.outbox_rows),
             "-" if answer.outbox_oldest_seconds is None else f"{answer.outbox_oldest_seconds:.1f} s",
             _number(answer.lag),
@@ -84,6 +84,7 @@ def _as_json(process: ProcessState, answer: Readiness) -> dict[str, Any]:
         "process": process.name,
         "pid": process.pid,
         "address": without_secrets(process.address),
+        "maintenance": process.maintenance,
         "restarts": process.restarts,
         "last_exit": process.last_exit or None,
         "last_exit_at": process.last_exit_at,
@@ -91,12 +92,13 @@ def _as_json(process: ProcessState, answer: Readiness) -> dict[str, Any]:
     }
 
 
-def _ready(answer: Readiness) -> str:
+def _ready(process: ProcessState, answer: Readiness) -> str:
     if not answer.ready:
         return f"[red]no:[/red] {escape('; '.join(answer.reasons))}"
+    yes = "yes, in maintenance" if process.maintenance else "yes"
     if answer.warnings:
-        return f"[yellow]yes, but:[/yellow] {escape('; '.join(answer.warnings))}"
-    return "[green]yes[/green]"
+        return f"[yellow]{yes}, but:[/yellow] {escape('; '.join(answer.warnings))}"
+    return f"[yellow]{yes}[/yellow]" if process.maintenance else f"[green]{yes}[/green]"
 
 
 def _number(value: int | None) -> str:

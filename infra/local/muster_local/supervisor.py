@@ -185,7 +185,8 @@ class Supervisor:
         """Start a program and keep it running."""
         child = Child(program, self._home.log(program.name))
         self._children.append(child)
-        self._state.processes[program.name] = ProcessState(name=program.name, address=program.address)
+        state = ProcessState(name=program.name, address=program.address, maintenance=program.name in self._maintained)
+        self._state.processes[program.name] = state
         await child.start()
         self._record(child)
         self._keepers.append(asyncio.create_task(self._keep(child)))

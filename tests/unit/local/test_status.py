@@ -10,8 +10,8 @@ import pytest
 
 from muster_local.certificates import Authority
 from muster_local.home import ProcessState
-from muster_local.readiness import ask
-from muster_local.status import _ago, _last_words
+from muster_local.readiness import Readiness, ask
+from muster_local.status import _ago, _last_words, _ready
 from muster_runtime.clock import SystemClock
 
 
@@ -42,6 +42,19 @@ def test_a_restarted_process_is_named_with_its_end_and_its_last_lines() -> None:
     said, line = _last_words(process)
     assert said == "\n[yellow]billing restarted 1×[/yellow] (killed by SIGKILL, 14 min ago)"
     assert str(line) == "its last line"
+
+
+@pytest.mark.parametrize(
+    ("maintenance", "warnings", "shown"),
+    [
+        (False, (), "[green]yes[/green]"),
+        (True, (), "[yellow]yes, in maintenance[/yellow]"),
+        (True, ("1 deadline is parked",), "[yellow]yes, in maintenance, but:[/yellow] 1 deadline is parked"),
+    ],
+)
+def test_a_service_in_maintenance_is_not_simply_ready(maintenance: bool, warnings: tuple[str, ...], shown: str) -> None:
+    process = ProcessState(name="billing", address="http://127.0.0.1:1", maintenance=maintenance)
+    assert _ready(process, Readiness(ready=True, warnings=warnings)) == shown
 
 
 async def test_a_certificate_that_is_not_accepted_is_the_reason(tmp_path: Path) -> None:
