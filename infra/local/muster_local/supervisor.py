@@ -35,7 +35,7 @@ from muster_runtime.clock import SystemClock
 from muster_runtime.database.dbmate import migrate
 from muster_runtime.messaging.connection import KafkaConnection
 
-_START_SECONDS = 60.0
+_START_SECONDS = 120.0
 _POLL_SECONDS = 0.05
 
 # After this many restarts without becoming ready, a program fails the start.

@@ -46,6 +46,7 @@ def demo(
         agencies = cast(seats)
     except ValueError as error:
         raise BadInput(str(error)) from None
+    temporary = home is None and not keep
     kept = Path(os.environ.get(HOME_VARIABLE) or DEFAULT_HOME)
     folder = Home(home or (kept if keep else Path(tempfile.mkdtemp(prefix="muster-demo-")))).path
     if folder.exists() and any(folder.iterdir()):
@@ -55,17 +56,23 @@ def demo(
     try:
         lines = asyncio.run(_play(agencies, folder, console, keep=keep, secure=secure))
     except KeyboardInterrupt:
+        if temporary:
+            shutil.rmtree(folder, ignore_errors=True)
         console.print("Stopped." if keep else "Stopped; nothing is left running.")
         raise typer.Exit(130) from None
     except ClockStuck as stuck:
-        raise TimedOut(str(stuck)) from None
+        raise TimedOut(f"{stuck}; {_logs(folder)}") from None
     except (StackFailed, Unexpected) as error:
-        raise CommandFailed(str(error)) from None
-    finally:
-        if home is None and not keep:
-            shutil.rmtree(folder, ignore_errors=True)
+        raise CommandFailed(f"{error}; {_logs(folder)}") from None
     if not all(line.ok for line in lines):
+        console.print(f"The proof failed; {_logs(folder)}", highlight=False, soft_wrap=True)
         raise typer.Exit(FAILED)
+    if temporary:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _logs(home: Path) -> str:
+    return f"the logs are in {home / 'logs'}"
 
 
 async def _play(
