@@ -96,8 +96,8 @@ def _partition(agency_id: str) -> int:
     return partition_of(agency_id.encode(), PARTITIONS)
 
 
-@pytest.mark.parametrize("seconds", [SHORT, LONG], ids=["in_time", "too_long"])
-async def test_16_at_sigterm_in_mid_batch_nothing_is_committed_to_kafka_beyond_the_effects(
+@pytest.mark.parametrize("seconds", [SHORT, LONG], ids=["if_the_batch_ends_in_time", "if_the_batch_takes_too_long"])
+async def test_16_after_sigterm_in_mid_batch_no_offset_is_committed_beyond_the_applied_events(
     field: Field, findings: Findings, seconds: int
 ) -> None:
     await field.serve("relay")

@@ -151,7 +151,7 @@ def _by_way_of(proxy: PostgresProxy, field: Field) -> Where:
 
 
 @pytest.mark.drill
-async def test_24_after_a_restore_and_a_raised_epoch_nothing_new_is_taken_for_known(
+async def test_24_after_a_restore_and_a_raised_epoch_no_new_event_is_mistaken_for_a_duplicate(
     databases: Databases, field: Field, findings: Findings
 ) -> None:
     """The consumer's database is another one, and was not restored: it knows more than the producer."""

@@ -24,7 +24,9 @@ pytestmark = pytest.mark.drill
 CONTEXT = Context(actor="test", correlation_id="cor_1")
 
 
-async def test_01_killed_between_acknowledgment_and_delete_effects_come_once(field: Field, findings: Findings) -> None:
+async def test_01_a_relay_killed_between_acknowledgment_and_delete_causes_no_second_effect(
+    field: Field, findings: Findings
+) -> None:
     await field.serve()
     field.start("consumer")
     dying = field.start("relay", breaking=["--die-before", "delete", "--nth", "2"])
@@ -151,7 +153,9 @@ async def test_04_a_write_without_the_agencys_lock_is_refused_in_every_table(fie
     assert await field.differences() == []
 
 
-async def test_10_after_an_out_of_order_sequence_the_producer_is_made_anew(field: Field, findings: Findings) -> None:
+async def test_10_an_out_of_order_sequence_makes_the_relay_replace_its_producer(
+    field: Field, findings: Findings
+) -> None:
     await field.serve()
     field.start("consumer")
     misled = field.start("relay", breaking=["--skip-sequence-before", "send", "--nth", "3"])

@@ -132,4 +132,6 @@ def _table(findings: Path) -> Table:
 
 
 def _sentence(test: str) -> str:
-    return test.removeprefix("test_").replace("_", " ").replace("agencys", "agency's")
+    """A test's name as a sentence; the name of a parameter continues it."""
+    words = test.removeprefix("test_").replace("_", " ").replace("[", " ").removesuffix("]")
+    return words.replace("agencys", "agency's").replace("sigterm", "SIGTERM")
