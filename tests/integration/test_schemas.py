@@ -18,6 +18,7 @@ WITHOUT_AGENCY = {
     "lease",
     "epoch",
     "consumed_partition",
+    "consumed_topic",
     "passed_record",
     "disk_probe",
     "delivery_purge",

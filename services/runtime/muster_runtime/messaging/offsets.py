@@ -79,6 +79,36 @@ async def require(connection: Connection, group: str, first: Mapping[Partition, 
         raise DatabaseWentBack(lost)
 
 
+async def note_topics(connection: Connection, group: str, ids: Mapping[str, str]) -> list[str]:
+    """Note the topics' IDs. Returns those that had another one: the group reads them from their beginning."""
+    arguments = group, list(ids), list(ids.values())
+    again = await connection.fetch(
+        """
+        with again as (
+            update consumed_topic as known
+            set topic_id = found.topic_id
+            from unnest($2::text[], $3::text[]) as found (topic, topic_id)
+            where known.consumer_group = $1 and known.topic = found.topic and known.topic_id <> found.topic_id
+            returning known.topic
+        ),
+        forgotten as (
+            delete from consumed_partition where consumer_group = $1 and topic in (select topic from again)
+        )
+        select topic from again
+        """,
+        *arguments,
+    )
+    await connection.execute(
+        """
+        insert into consumed_topic (consumer_group, topic, topic_id)
+        select $1, * from unnest($2::text[], $3::text[])
+        on conflict do nothing
+        """,
+        *arguments,
+    )
+    return [row["topic"] for row in again]
+
+
 async def forget(connection: Connection, group: str) -> None:
     """Let the group read every partition from its beginning."""
     await connection.execute("delete from consumed_partition where consumer_group = $1", group)

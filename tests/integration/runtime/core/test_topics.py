@@ -1,11 +1,13 @@
 """Topics that are missing or not as their contract says: readiness tells, and no event is lost."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
@@ -13,15 +15,18 @@ from muster_contracts import topics
 from muster_contracts.entitlements import PersonRecorded, SeatAssigned
 from muster_contracts.testing import build as example
 from muster_local.servers import kafka_at
-from muster_operator.topics import connect, delete_topics
+from muster_operator.topics import connect, create_topics, delete_topics
 from muster_runtime.context import Context
 from muster_runtime.process.roles import Role
 from muster_runtime.process.running import running
 from muster_runtime.process.start_checks import StartRefused
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
+from tests.integration.runtime.core.conftest import ProbeStarter
 from tests.integration.runtime.core.looks import not_ready, parked_streams, ready, seat
 from tests.integration.runtime.core.probe.service import build
+from tests.integration.runtime.core.relays import outbox_is_empty, write
+from tests.integration.runtime.core.test_offsets import have, kept
 from tests.support.eventually import eventually as poll
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 
@@ -152,3 +157,61 @@ async def test_nothing_is_published_to_a_topic_that_would_lose_it_until_it_is_se
 async def outbox_holds(service: RunningService, expected: list[str]) -> bool:
     assert [row["topic"] for row in await service.admin.fetch("select topic from outbox order by id")] == expected
     return True
+
+
+BEFORE = ("a", "b", "c", "d", "e")
+AFTER = ("f", "g", "h", "i", "j", "k", "l")
+
+
+async def make_again(probe: RunningService) -> None:
+    """Delete the topic of seats, and make it again under the same name."""
+    kafka, name = kafka_at(probe.runtime.settings.kafka_bootstrap), probe.topic_prefix + TOPIC
+
+    async with AIOKafkaConsumer(**kafka.options(), metadata_max_age_ms=100) as anyone:
+
+        async def is_there(expected: bool) -> bool:
+            return (name in await anyone.topics()) is expected
+
+        await delete_topics(kafka, [name])
+        await poll(lambda: is_there(False))
+        await create_topics(kafka, probe.topic_prefix, [topics()[TOPIC]], partitions=PARTITIONS)
+        await poll(lambda: is_there(True))
+
+
+async def applied(process: asyncio.subprocess.Process, probe: RunningService) -> None:
+    """A process has applied what was published first."""
+    await poll(lambda: have(probe, "NASA", *BEFORE), timeout=40)
+    await poll(lambda: kept(probe, len(BEFORE)))
+    assert process.returncode is None
+
+
+async def test_a_consumer_ends_when_its_topic_was_made_again_and_the_next_one_reads_all_of_it(
+    idle_probe: RunningService, probe_process: ProbeStarter
+) -> None:
+    await write(idle_probe, "NASA", *BEFORE)
+    process = await probe_process("relay", "consumer")
+    await applied(process, idle_probe)
+    await make_again(idle_probe)
+    await write(idle_probe, "NASA", *AFTER)
+    async with asyncio.timeout(60):
+        assert await process.wait() == 1
+    await probe_process("relay", "consumer")
+    await poll(lambda: have(idle_probe, "NASA", *BEFORE, *AFTER), timeout=40)
+
+
+async def test_a_topic_that_was_made_again_between_two_processes_is_read_from_its_beginning(
+    idle_probe: RunningService, probe_process: ProbeStarter
+) -> None:
+    """It has more records than were read of the topic before."""
+    await write(idle_probe, "NASA", *BEFORE)
+    process = await probe_process("relay", "consumer")
+    await applied(process, idle_probe)
+    process.kill()
+    await process.wait()
+    await make_again(idle_probe)
+    await write(idle_probe, "NASA", *AFTER)
+    await probe_process("relay")
+    await poll(lambda: outbox_is_empty(idle_probe), timeout=40)
+    await probe_process("consumer")
+    await poll(lambda: have(idle_probe, "NASA", *BEFORE, *AFTER), timeout=40)
+    assert not await parked_streams(idle_probe)

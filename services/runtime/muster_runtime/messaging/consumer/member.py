@@ -21,6 +21,7 @@ from muster_runtime.messaging.consumer.pausing import PausedPartitions
 from muster_runtime.messaging.consumer.polling import Poller
 from muster_runtime.messaging.consumer.progress import ConsumerStuck, Progress
 from muster_runtime.messaging.consumer.records import Records
+from muster_runtime.messaging.consumer.same_topics import SameTopics
 from muster_runtime.messaging.consumer.subscription import Subscription
 from muster_runtime.messaging.offsets import DatabaseWentBack, Partition
 from muster_runtime.messaging.parking import StreamBlocked
@@ -75,6 +76,7 @@ class Consumer:
         # which the broker holds when there is nothing new.
         self._ends = AIOKafkaConsumer(**kafka.options(), client_id=client_id, enable_auto_commit=False)
         enable_rebootstrap(self._ends)
+        self._topics = SameTopics(database, group, names, self._ends)
         self._progress = Progress(self._client, self._ends, stuck_seconds)
         needed = {topic_prefix + topic: number for topic, number in topics.items()}
         self._paused = PausedPartitions(self._client, applier, self._records, needed)
@@ -90,6 +92,10 @@ class Consumer:
     async def start(self) -> None:
         """Join the group and begin to apply."""
         await self._ends.start()
+        try:
+            await self._topics.look()
+        except RETRYABLE as error:  # who supervises looks again
+            _log.warning("topics_not_compared", error=repr(error))
         await self._subscription.join()
 
     async def stop(self) -> None:
@@ -111,7 +117,10 @@ class Consumer:
                 await self._ends.stop()
 
     async def supervise(self) -> None:
-        """Until canceled: resume partitions that need not wait any longer; raise ConsumerStuck when nothing moves."""
+        """Until canceled: resume partitions that need not wait any longer.
+
+        Raises ConsumerStuck when nothing moves, and TopicMadeAgain.
+        """
         pause = min(SUPERVISE_SECONDS, self._stuck_seconds / 3)
         while True:
             before = time.monotonic()
@@ -123,6 +132,7 @@ class Consumer:
             if not self._stopping and has_broken_down(self._client()):
                 raise ConsumerStuck("the client of Kafka has broken down: the log has its error")
             try:
+                await self._topics.look()
                 await self._paused.resume()
                 read = self._client().assignment() - set(self._paused) - set(self._poller.unreadable)
                 await self._progress.check(read, is_applying=self._batch.locked())
