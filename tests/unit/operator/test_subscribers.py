@@ -110,7 +110,12 @@ def test_the_runbooks_example_can_be_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [("[zeta", "is not TOML"), ("zeta = 1", "zeta: must be a subscriber's table"), ("[zeta]\n", "owner")],
+    [
+        ("[zeta", "is not TOML"),
+        ("x = [", "Invalid value .at end of document"),
+        ("zeta = 1", "zeta: must be a subscriber's table"),
+        ("[zeta]\n", "owner"),
+    ],
 )
 def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
     path = tmp_path / "subscribers.toml"
@@ -157,6 +162,16 @@ def test_a_subscriber_is_not_registered_without_its_facts_or_without_kafka(
     facts = ["--owner", "Treasury", "--contact", "x", "--purpose", "y", "--topic", TERM]
     for arguments in (["add", "dash", *facts[2:]], ["add", "dash", *facts]):
         assert run(tmp_path, *arguments).exit_code == 2
+    assert not (tmp_path / "subscribers.toml").exists()
+
+
+def test_a_password_file_without_a_folder_is_named_before_anything_is_registered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUSTER_KAFKA_BOOTSTRAP", "127.0.0.1:1")
+    facts = ["--owner", "Treasury", "--contact", "x", "--purpose", "y", "--topic", TERM]
+    added = run(tmp_path, "add", "dash", *facts, "--password-file", str(tmp_path / "nowhere" / "password"))
+    assert (added.exit_code, f"there is no folder {tmp_path}/nowhere" in added.stderr) == (2, True), added.output
     assert not (tmp_path / "subscribers.toml").exists()
 
 

@@ -53,7 +53,7 @@ async def list_(
 ) -> Answer:
     """List the subscribers: owner, topics, review, lag, and the deprecated events that they read.
 
-    The lag is that of the subscriber's consumer groups. It is shown only if MUSTER_KAFKA_BOOTSTRAP is set.
+    The lag is that of the subscriber's consumer groups. It needs a running stack or MUSTER_KAFKA_BOOTSTRAP.
     """
     registry = Registry.read(file)
     shown = [each for each in registry.subscribers.values() if not overdue or _is_overdue(each)]
@@ -97,7 +97,9 @@ async def add(
     target: Target,
     name: Name,
     owner: Annotated[str | None, typer.Option(help="The organization that is responsible for it.")] = None,
-    contact: Annotated[str | None, typer.Option(help="How to reach its owner.")] = None,
+    contact: Annotated[
+        str | None, typer.Option(help="How to reach its owner, such as an e-mail address or a telephone number.")
+    ] = None,
     purpose: Annotated[str | None, typer.Option(help="What it does with the events.")] = None,
     topic: Annotated[list[str] | None, typer.Option(help="A topic that it reads. Repeatable.")] = None,
     reads: Annotated[
@@ -127,6 +129,8 @@ async def add(
     """
     if new_password and no_password:
         raise BadInput("--new-password and --no-password exclude each other")
+    if password_file is not None and not password_file.parent.is_dir():
+        raise BadInput(f"--password-file {password_file}: there is no folder {password_file.parent}")
     given = {
         "owner": owner,
         "contact": contact,

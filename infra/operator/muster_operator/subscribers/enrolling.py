@@ -22,7 +22,7 @@ def repeatable(command: str) -> Iterator[None]:
     try:
         yield
     except CommandFailed as error:
-        raise type(error)(f"{error}; it is not finished: run {command} again") from error
+        raise type(error)(f"{error}; the change is incomplete: run {command} again") from error
 
 
 async def grant(administrator: Administrator, subscriber: Subscriber, prefix: str, principal: str) -> list[Acl]:

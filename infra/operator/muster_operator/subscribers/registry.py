@@ -127,7 +127,7 @@ class Registry:
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"{path}: cannot be read: {error}") from None
         try:
-            document, tables = tomlkit.parse(text), tomllib.loads(text)
+            tables, document = tomllib.loads(text), tomlkit.parse(text)  # the former explains an error better
         except (ParseError, tomllib.TOMLDecodeError) as error:
             raise BadInput(f"{path}: is not TOML: {error}") from None
         for name, table in tables.items():
