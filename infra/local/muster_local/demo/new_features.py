@@ -84,7 +84,7 @@ class NewFeatures:
                 _BEGUN_AT, f"People of {name} use their seats and begin their trials", partial(self._begin, 0, _EARLY)
             ),
             Scene(_USED_AT, f"{name} uses all of its quota of Agents", self._use_up),
-            Scene(_JOINED_AT, f"Another one of {name} begins", partial(self._begin, _EARLY, _EARLY + 1)),
+            Scene(_JOINED_AT, f"Another person at {name} begins a trial", partial(self._begin, _EARLY, _EARLY + 1)),
             Scene(_BACK_AT, f"{name} has a new quota; its trials of Canvas are over", self._come_back),
         ]
 

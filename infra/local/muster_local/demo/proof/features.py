@@ -57,8 +57,8 @@ def seat_trials_expired_once(evidence: Evidence) -> Line:
         for each in data["ending"]:
             told[data["feature"], fact.envelope.agency_id, fact.envelope.time, each["days_left"]] += each["seats"]
     faults += differences("seat told of", notices, told)
-    detail = f"{len(ends)} seats, each at its own instant, {told.total()} times told of before"
-    return conclude("Every trial of a seat ended once, as long after its first use as the others", faults, detail, due)
+    detail = f"{len(ends)} seats, each at its own instant, {told.total()} notices sent before the end"
+    return conclude("Every trial of a seat ended once, and each lasted the same time", faults, detail, due)
 
 
 def _seats_features(evidence: Evidence) -> Iterator[tuple[dict[str, Any], datetime]]:
