@@ -57,6 +57,8 @@ def advance(
     """Advance the clock, stopping at every instant when something is due, and print each instant."""
     if (to is None) == (by is None):
         raise BadInput("give either --to or --by")
+    if by is not None and not parse_duration(by):
+        raise BadInput(f"--by {by}: must be more than zero")
     instant, duration = parse_instant(to) if to is not None else None, parse_duration(by or "0s")
     asyncio.run(_advance(home, instant, duration, as_json=as_json))
 

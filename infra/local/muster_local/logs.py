@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from muster_local.home import Home
-from muster_operator.failures import NotFound
+from muster_operator.failures import BadInput, NotFound
 from muster_operator.options import DEFAULT_HOME, HomeOption
 
 _FOLLOW_SECONDS = 0.2
@@ -25,6 +25,9 @@ def logs(
     """Print the logs of the processes."""
     folder = Home(home)
     files = [folder.log(process)] if process else sorted(folder.path.glob("logs/*.log"))
+    known = sorted(file.stem for file in folder.path.glob("logs/*.log"))
+    if process and known and process not in known:
+        raise BadInput(f"{process}: must be one of {', '.join(known)}")
     if missing := [file for file in files if not file.exists()]:
         raise NotFound(f"{missing[0]} does not exist")
     if not files:

@@ -21,8 +21,8 @@ app = group("List, show, enroll, authorize, and withdraw agencies; accept the da
 _SERVICE = "enrollment"
 
 Agency = Annotated[str, typer.Argument(help="The agency's ID, such as NASA.")]
-_FROM = typer.Option(metavar="INSTANT", help="The start with its offset, such as 2025-10-05T00:00:00Z.")
-_UNTIL = typer.Option(metavar="INSTANT", help="The exclusive end with its offset, such as 2026-10-05T00:00:00Z.")
+_FROM = typer.Option(metavar="INSTANT", help="The start, with a UTC offset, such as 2025-10-05T00:00:00Z.")
+_UNTIL = typer.Option(metavar="INSTANT", help="The exclusive end, with a UTC offset, such as 2026-10-05T00:00:00Z.")
 
 
 @app.command("list")
@@ -42,7 +42,7 @@ async def list_(target: Target) -> Answer:
 @app.command()
 @on_target()
 async def show(target: Target, agency: Agency) -> Answer:
-    """Show an agency, its latest enrollment and what that lacks, and its authorizations."""
+    """Show an agency, its latest enrollment with the conditions that it does not meet, and its authorizations."""
     async with target.service(_SERVICE, "read") as service:
         found = await service.get(agency_path(agency))
         enrollment = await service.get(f"{agency_path(agency)}/enrollment")
@@ -69,7 +69,9 @@ async def enroll(
     contact_email: Annotated[str, typer.Option(help="The administrator's e-mail address.")],
     starts_at: Annotated[
         str | None,
-        typer.Option(metavar="INSTANT", help="The start, such as 2025-10-05T00:00:00Z. Default: now, by this machine."),
+        typer.Option(
+            metavar="INSTANT", help="The start, such as 2025-10-05T00:00:00Z. Default: now, by this machine's clock."
+        ),
     ] = None,
 ) -> Answer:
     """Submit an agency's enrollment. It becomes active once it is authorized and the terms are accepted."""

@@ -69,7 +69,7 @@ async def _one(services: dict[str, Service], kind: str, agency_id: str, subject:
         if (item["kind"], item["agency_id"], item["subject"]) == (kind, agency_id, subject)
     ]
     if not found:
-        raise NotFound(f"no deadline {kind} of {subject} is parked in {agency_id}")
+        raise NotFound(f"no parked deadline of the kind {kind!r} with the subject {subject!r} for agency {agency_id!r}")
     if len(found) > 1:
         raise BadInput(
             f"the deadline is parked in {' and '.join(service.name for service, _ in found)}: choose one with --service"

@@ -20,8 +20,10 @@ _SERVICE = "entitlements"
 Reason = Annotated[
     str, typer.Option("--reason", help="The reason. Every subscriber receives it: do not name a person.")
 ]
-_STARTS = typer.Option(metavar="INSTANT", help="The start with its offset, such as 2025-10-05T00:00:00Z. Default: now.")
-_ENDS = typer.Option(metavar="INSTANT", help="The exclusive end with its offset. Default: until it is revoked.")
+_STARTS = typer.Option(
+    metavar="INSTANT", help="The start, with a UTC offset, such as 2025-10-05T00:00:00Z. Default: now."
+)
+_ENDS = typer.Option(metavar="INSTANT", help="The exclusive end, with a UTC offset. Default: until it is revoked.")
 
 
 class Mode(StrEnum):

@@ -1,5 +1,6 @@
 """Groups of commands: the root, which imports a command only when it is invoked, and its subgroups."""
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -79,7 +80,7 @@ class Root(Group):
         except CommandFailed as failed:
             _complain(str(failed), failed.exit_code)
         except typer.TyperException as error:
-            _complain(error.format_message(), error.exit_code)
+            _complain(_in_plain_words(error.format_message()), error.exit_code)
         except UnicodeEncodeError as error:  # a byte of the command line that is no text goes into no request
             _complain(f"{error.object!a} must be text in UTF-8", BAD_INPUT)
         sys.exit(status if isinstance(status, int) else 0)
@@ -107,6 +108,13 @@ def _load(command: Command) -> Any:
 def _write(title: str, rows: list[tuple[str, str]], formatter: Any) -> None:
     with formatter.section(title):
         formatter.write_dl(rows)
+
+
+def _in_plain_words(message: str) -> str:
+    """A rejected value's message without the words of pydantic."""
+    message = re.sub(r"^Invalid value for '(\S+)': (?:Value error, )?", r"\1: ", message)
+    message = re.sub(r"('.*?') is not one of (.*?)\.?$", r"\1 must be one of \2", message)
+    return message.replace("Input should be greater than or equal to", "must be at least")
 
 
 def _complain(message: str, status: int) -> NoReturn:

@@ -107,7 +107,8 @@ class Target:
     def lacking(self, variable: str) -> BadInput:
         """The error to raise if neither a stack nor this environment variable names a server."""
         stack = f"no stack is running in {self.home.absolute()}, and " if servers.stacks_are_known() else ""
-        return BadInput(f"{stack}{variable} is not set")
+        start = ": run muster up, or set it" if stack else ""
+        return BadInput(f"{stack}{variable} is not set{start}")
 
     def administrator(self) -> "Administrator":
         """A Kafka administrator's connection. Raises BadInput if Kafka's address is unknown."""

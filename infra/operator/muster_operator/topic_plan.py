@@ -252,6 +252,6 @@ async def apply_plan(
 
 def _text(found: Sequence[Difference]) -> RenderableType:
     if not found:
-        return f"All {len(described_topics())} topics are as described."
+        return f"All {len(described_topics())} topics match the contracts."
     rows = [(each.topic, escape(each.what), each.remedy) for each in found]
     return table(("topic", "difference", "what apply does"), rows)

@@ -193,4 +193,4 @@ async def test_the_command_says_when_something_differs(
     assert applied.exit_code == 0, applied.output
     assert "User:billing" in applied.output
     shown = await asyncio.to_thread(runner.invoke, app, ["topics", "plan", *home])
-    assert (shown.exit_code, "as described" in shown.output) == (0, True)
+    assert (shown.exit_code, "match the contracts" in shown.output) == (0, True)

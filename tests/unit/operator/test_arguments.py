@@ -46,6 +46,13 @@ ELSEWHERE = {
         (["rebuild", "notify.directory", "--swap"], "--swap needs a --reason"),
         (["rebuild", "payroll.directory"], "must be a service and its projection, such as 'notify.directory'"),
         (["rebuild", "notify.directory"], "MUSTER_POSTGRES_WORKER_DSN is not set"),
+        (["trace", ""], "the ID must not be empty"),
+        (["proposals", "list", "--state", "bogus"], "--state: 'bogus' must be one of 'pending', 'approved'"),
+        (
+            ["agency", "enroll", "NASA", "--seats", "0", "--contact-name", "Ada", "--contact-email", "ada@nasa.gov"],
+            "--seats: must be at least 1",
+        ),
+        (["clock", "advance", "--by", "0d"], "--by 0d: must be more than zero"),
         (["up", "--maintenance", "payroll"], "--maintenance payroll: must be one of"),
         (["up", "--port", "payroll=8005"], "--port payroll=8005: the name must be one of postgres, kafka"),
         (["token", "--scope", "billing:read"], "Missing option '--agency'"),
@@ -91,7 +98,10 @@ def test_without_a_stack_the_home_that_was_looked_in_is_named(
 def test_an_operators_command_names_the_home_that_it_looked_in(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["parked", "list"], env={"MUSTER_HOME": str(tmp_path / "elsewhere")})
     assert result.exit_code == 2
-    assert f"no stack is running in {tmp_path}/elsewhere, and MUSTER_<SERVICE>_URL is not set" in result.output
+    assert (
+        f"no stack is running in {tmp_path}/elsewhere, and MUSTER_<SERVICE>_URL is not set: run muster up, or set it"
+        in result.output
+    )
 
 
 def test_a_scope_that_there_is_not_is_refused_with_those_that_there_are(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def shown(found: Sequence[AclDifference]) -> Answer:
     """The differences as an answer, which is ok only if there are none."""
     data = {"acl_differences": [{**as_json(each.acl), "what": each.what, "remedy": each.remedy} for each in found]}
     if not found:
-        return Answer(data, "The ACLs are as described.")
+        return Answer(data, "The ACLs match the contracts.")
     rows = [(escape(str(each.acl)), each.what, each.remedy) for each in found]
     return Answer(data, table(("ACL", "difference", "what apply does"), rows), ok=False)
 

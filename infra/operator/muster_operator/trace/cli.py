@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from muster_operator.clients import clients_of_servers
+from muster_operator.failures import BadInput
 from muster_operator.output import Answer, in_utc
 from muster_operator.target import Target, on_target
 from muster_operator.trace.facts import Facts
@@ -37,6 +38,8 @@ async def trace(
     limit: Annotated[int, typer.Option(min=1, help="Show at most this many paths, the latest ones.")] = 10,
 ) -> Answer:
     """Show the path of a change through all services: its commit, its events, their effects, and deliveries."""
+    if not id_.strip():
+        raise BadInput("the ID must not be empty")
     target.require("admin_dsn")
     async with clients_of_servers(target.kafka):
         facts = await search(target, id_, timedelta(seconds=quiet), limit)

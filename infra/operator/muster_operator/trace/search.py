@@ -45,7 +45,7 @@ async def search(target: Target, id_: str, quiet: timedelta, limit: int) -> Fact
 
 def _nothing(id_: str, unseen: Collection[str]) -> CommandFailed:
     """Only who has looked everywhere can say that there is nothing."""
-    nothing = f"{id_}: nothing was found about it"
+    nothing = f"nothing was found for {id_!r}"
     return Unreachable(f"{nothing}; not looked at: {', '.join(unseen)}") if unseen else NotFound(nothing)
 
 
