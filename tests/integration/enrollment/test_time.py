@@ -2,7 +2,7 @@
 
 from muster_contracts import ClockMoved
 from muster_contracts.billing import TermEnded, TermEndReason
-from muster_contracts.enrollment import AgencyEnrolled
+from muster_contracts.enrollment import AgencyEnrolled, AgencySuspended
 from muster_enrollment.bootstrap import build
 from muster_enrollment.settings import EnrollmentSettings
 from muster_runtime.process.roles import ALL_ROLES, Role
@@ -140,3 +140,21 @@ async def test_a_completed_term_without_a_renewal_ends_the_enrollment(program: P
         )
     )
     assert await program.state("NASA") == "active"
+
+
+async def test_what_the_end_of_a_term_finds_overdue_is_published_with_its_cause(run_service: ServiceRunner) -> None:
+    service = await run_service(build, EnrollmentSettings, roles=ALL_ROLES - {Role.SCHEDULER})
+    program, year_end = Program(service), START + 365 * DAY
+    service.clock.move(START)
+    await program.import_register(REGISTER)
+    await program.activate("NASA", authorization(end=END))
+    service.clock.move(year_end)
+    ended = TermEnded(
+        agency_id="NASA", term_id="term_1", reason=TermEndReason.COMPLETED, renewed=False, ended_at=year_end
+    )
+    (cause,) = await service.publish(ended)
+
+    async def suspended() -> list[str] | None:
+        return [each.envelope.correlation_id for each in await service.published(AgencySuspended)]
+
+    assert await eventually(suspended) == [cause.correlation_id]

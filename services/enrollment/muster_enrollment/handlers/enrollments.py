@@ -81,10 +81,11 @@ async def withdraw_agency(uow: UnitOfWork, command: WithdrawAgency) -> Enrollmen
 
 async def on_term_ended(uow: UnitOfWork, run: Sequence[Received[TermEnded]]) -> None:
     """End the enrollment whose term was completed without a renewal. A withdrawal has already ended it."""
-    for ended in (received.data for received in run):
+    for received in run:
+        ended, cause = received.data, received.envelope.id
         if ended.reason == TermEndReason.COMPLETED and not ended.renewed:
-            before = await current_standing(uow, ended.agency_id)
-            after = settle(uow, rules.end_term(before, ended.ended_at), uow.now)
+            before = await current_standing(uow, ended.agency_id, cause)
+            after = settle(uow, rules.end_term(before, ended.ended_at), uow.now, cause)
             await save_now(uow, after)
             if before.live and not after.live:
                 await schedule_contacts_erasure(uow, ended.agency_id)

@@ -13,25 +13,25 @@ from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.observability import audit
 
 
-async def current_standing(uow: UnitOfWork, agency_id: str) -> Standing:
+async def current_standing(uow: UnitOfWork, agency_id: str, cause: str | None = None) -> Standing:
     """The agency's standing as of now, even if the scheduler has not handled a deadline that is due.
 
-    Raises NotFound if the register has no such agency.
+    `cause` is the ID of the event that asks for it, if one does. Raises NotFound if the register has no such agency.
     """
-    return catch_up(uow, await find_standing(uow.connection, agency_id), uow.now)
+    return catch_up(uow, await find_standing(uow.connection, agency_id), uow.now, cause)
 
 
-def catch_up(uow: UnitOfWork, standing: Standing, until: datetime) -> Standing:
+def catch_up(uow: UnitOfWork, standing: Standing, until: datetime, cause: str | None = None) -> Standing:
     """Settle the standing at each instant up to `until` at which an authorization started or stopped."""
     for instant in rules.boundaries(standing, until):
-        standing = settle(uow, standing, instant)
+        standing = settle(uow, standing, instant, cause)
     return standing
 
 
-def settle(uow: UnitOfWork, changed: Standing, at: datetime) -> Standing:
+def settle(uow: UnitOfWork, changed: Standing, at: datetime, cause: str | None = None) -> Standing:
     """Let a change take effect on the enrollment at an instant, and publish that. It saves nothing."""
     settled = rules.settle(changed, at)
-    publish_change(uow, changed, settled, at)
+    publish_change(uow, changed, settled, at, cause)
     return settled
 
 
@@ -49,10 +49,12 @@ async def save_now(uow: UnitOfWork, standing: Standing) -> None:
         await writes.execute(uow.connection, save_enrollment(standing.enrollment))
 
 
-def publish_change(uow: UnitOfWork, before: Standing, after: Standing, time: datetime) -> None:
+def publish_change(
+    uow: UnitOfWork, before: Standing, after: Standing, time: datetime, cause: str | None = None
+) -> None:
     """Publish the enrollment's new state, if it changed."""
     if after.enrollment and (event := publishing.enrollment_changed(after.agency, before.enrollment, after.enrollment)):
-        uow.publish(event, time=time)
+        uow.publish(event, time=time, causation_id=cause)
 
 
 def record_audit(

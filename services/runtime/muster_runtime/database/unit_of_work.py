@@ -48,9 +48,8 @@ class UnitOfWork:
         `time` is when the fact became true, by default now; `causation_id` the event that led to it,
         by default that of the context.
         """
-        if event.agency_id not in self.agencies:
-            raise RuntimeError(f"{event.event_type} is of {event.agency_id}, which is not locked")
         context = self._context_of(causation_id)
+        self._check(event.event_type, event.agency_id, context)
         self._entries.append(
             outbox.Entry(event, time or self.now, context.causation_id, context.correlation_id, context.traceparent)
         )
@@ -110,9 +109,8 @@ class UnitOfWork:
         self._entries.append(outbox.EncodedEntry(self._run(event_class, agency_id, context), records))
 
     def _run(self, event_class: type[Event], agency_id: str, context: Context | None) -> outbox.RunKey:
-        if agency_id not in self.agencies:
-            raise RuntimeError(f"{event_class.event_type} is of {agency_id}, which is not locked")
         context = context or self.context
+        self._check(event_class.event_type, agency_id, context)
         return (
             event_class.topic,
             agency_id,
@@ -122,6 +120,13 @@ class UnitOfWork:
             context.causation_id,
             context.traceparent,
         )
+
+    def _check(self, event_type: str, agency_id: str, context: Context) -> None:
+        """Refuse a defect: an event of an agency that is not locked, or that no reader could read."""
+        if agency_id not in self.agencies:
+            raise RuntimeError(f"{event_type} is of {agency_id}, which is not locked")
+        if not context.correlation_id:
+            raise RuntimeError(f"{event_type} of {agency_id} has no correlation ID: name the event that led to it")
 
     def wake(self) -> None:
         """Wake this service's relay and scheduler when the transaction commits."""

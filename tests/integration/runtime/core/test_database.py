@@ -54,6 +54,16 @@ async def test_an_event_of_an_agency_that_is_not_locked_is_refused(database: Dat
             uow.publish(seat("DOE"))
 
 
+async def test_an_event_that_no_reader_could_read_is_refused(database: Database) -> None:
+    context = Context(actor="test", correlation_id="")
+    with pytest.raises(RuntimeError, match="has no correlation ID"):
+        async with database.write("NASA", context=context) as uow:
+            uow.publish(seat("NASA"))
+    with pytest.raises(RuntimeError, match="has no correlation ID"):
+        async with database.write("NASA", context=context) as uow:
+            uow.publish_encoded(SeatAssigned, "NASA", [b"{}"])
+
+
 async def test_a_second_writer_waits_and_then_sees_what_the_first_has_committed(
     database: Database, idle_probe: RunningService, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
