@@ -5,7 +5,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from muster_entitlements.domain.catalog import Quota
-from muster_entitlements.domain.quotas import Charge, LimitedUse, charge_in_time
+from muster_entitlements.domain.charges import Charge, Limited, LimitedUse, charge_in_time
+from muster_entitlements.domain.quotas import WHOLE_AGENCY
 from tests.unit.entitlements.test_quotas import AT, grant, total
 
 
@@ -49,8 +50,20 @@ def test_uses_of_a_batch_are_paid_for_as_if_each_came_alone_in_time() -> None:
             count = Charge(quota, sum_, amount, at).paid_by(list(known.values()))
             known |= {each.grant_id: each for each in count.spent}
             sum_ = count.total
-        counted = charge_in_time(total(), uses, grants)
+        [counted] = charge_in_time([Limited(total(), uses)], grants)
         assert counted[-1][1].total == sum_
         spent = {each.grant_id: each for _, count in counted for each in count.spent}
         assert {**{each.grant_id: each for each in grants}, **spent} == known
-    assert len(charge_in_time(total(), [LimitedUse(at, 1, quotas[0]) for at in instants], [])) == 1
+    alike = Limited(total(), [LimitedUse(at, 1, quotas[0]) for at in instants])
+    assert [len(charged) for charged in charge_in_time([alike], [])] == [1]
+
+
+def test_a_shared_grant_pays_for_the_earliest_uses_whosever_they_are() -> None:
+    quota, people = Quota(limit=1), [total()._replace(subject_ref=f"sub_{number}") for number in range(4)]
+    limited = [
+        Limited(person, [LimitedUse(AT - timedelta(hours=number), 2, quota)]) for number, person in enumerate(people)
+    ]
+    shared = [replace(grant(1, 2), subject_ref=WHOLE_AGENCY, starts_at=AT - timedelta(days=1))]
+    counted = charge_in_time(limited, shared)
+    assert [charged[-1][1].excess for charged in counted] == [1, 1, 0, 0]
+    assert sorted(each.spent for charged in counted for _, count in charged for each in count.spent) == [1, 2]

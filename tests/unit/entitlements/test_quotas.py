@@ -11,11 +11,11 @@ import pytest
 
 from muster_contracts.entitlements import AccessMode, QuotaPeriod, QuotaScope
 from muster_entitlements.domain.catalog import Feature, Quota
+from muster_entitlements.domain.charges import Charge
 from muster_entitlements.domain.grants import Grant
 from muster_entitlements.domain.meters import Meter, Terms
 from muster_entitlements.domain.quotas import (
     EXCEEDED,
-    Charge,
     Period,
     QuotaGrant,
     Sum,

@@ -1,13 +1,10 @@
-"""Quotas: in which period a use counts, and what pays for it."""
+"""Quotas: in which period a use counts, and what is left for it."""
 
-from bisect import bisect_right
 from calendar import monthrange
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import lru_cache
-from itertools import groupby
-from operator import attrgetter
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -111,76 +108,9 @@ class QuotaGrant:
         """Uses that it still pays for."""
         return self.amount - self.spent
 
-    def pays_for(self, total: Sum) -> bool:
-        """Whether it is for uses of a sum: the subject's, or the agency's, which is for all of its seats."""
-        of_subject = self.subject_ref in (total.subject_ref, WHOLE_AGENCY)
-        return of_subject and (self.agency_id, self.feature) == (total.agency_id, total.feature)
-
     def is_active(self, at: datetime) -> bool:
         """Whether it pays for a use at an instant."""
         return self.starts_at <= at and (self.ends_at is None or at < self.ends_at)
-
-
-class LimitedUse(NamedTuple):
-    """Uses at an instant that a quota limits."""
-
-    at: datetime
-    amount: int
-    quota: Quota
-
-
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """Further uses that a quota limits: the sum before them, how many they are, and the instant of the last one."""
-
-    quota: Quota
-    total: Sum
-    amount: int
-    at: datetime
-
-    def paid_by(self, grants: Sequence[QuotaGrant]) -> "Count":
-        """Count the uses: the quota pays first, then the grants, by priority, then by expiry, then by ID.
-
-        What neither pays for is excess.
-        """
-        quota, total = self.quota, self.total
-        above = rest = max(0, self.amount - free(quota, total))
-        spent = []
-        for grant in sorted(grants, key=_order):
-            part = min(rest, grant.left) if grant.is_active(self.at) else 0
-            if part:
-                spent.append(replace(grant, spent=grant.spent + part))
-                rest -= part
-        used, granted = total.used + self.amount, total.granted + above - rest
-        reached = (used - granted) * 100
-        crossed = [percent for percent in quota.thresholds if total.told < percent and reached >= percent * quota.limit]
-        exceeded = rest > 0 and total.told < EXCEEDED
-        told = EXCEEDED if exceeded else max([total.told, *crossed])
-        after = total._replace(used=used, granted=granted, excess=total.excess + rest, told=told)
-        used_up = free(quota, total) > 0 and not free(quota, after)
-        return Count(after, spent, crossed if quota.limit else [], exceeded, above, rest, used_up)
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """A sum after further uses, the grants that paid, and what is to be published of it.
-
-    `above` are those of the uses for which the quota did not pay, `excess` those for which nothing did. `used_up`: they
-    took what was left of the quota.
-    """
-
-    total: Sum
-    spent: Sequence[QuotaGrant]
-    thresholds: Sequence[int]
-    exceeded: bool
-    above: int
-    excess: int
-    used_up: bool
-
-    @property
-    def tells(self) -> bool:
-        """Whether copies are to be told how much is used: with a threshold, and when the quota is used up."""
-        return self.used_up or self.exceeded or bool(self.thresholds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,32 +163,9 @@ def free(quota: Quota, total: Sum) -> int:
     return max(0, quota.limit - total.charged)
 
 
-def charge_in_time(total: Sum, uses: Iterable[LimitedUse], grants: Sequence[QuotaGrant]) -> list[tuple[Charge, Count]]:
-    """Charge further uses of a sum in the order in which they happened, whatever came together.
-
-    Uses within one quota are charged together, unless a grant begins or ends between them.
-    """
-    instants = sorted({at for grant in grants for at in (grant.starts_at, grant.ends_at) if at is not None})
-    known = {grant.grant_id: grant for grant in grants}
-    counted: list[tuple[Charge, Count]] = []
-    in_time = sorted(uses, key=attrgetter("at"))
-    for (quota, _), alike in groupby(in_time, lambda use: (use.quota, bisect_right(instants, use.at))):
-        together = list(alike)
-        charge = Charge(quota, total, sum(use.amount for use in together), together[-1].at)
-        count = charge.paid_by(list(known.values()))
-        known |= {grant.grant_id: grant for grant in count.spent}
-        total = count.total
-        counted.append((charge, count))
-    return counted
-
-
 def available(quota: Quota, total: Sum, grants: Sequence[QuotaGrant], at: datetime) -> int:
     """Uses that are left: of the period's quota, and of the grants."""
     return free(quota, total) + sum(grant.left for grant in grants if grant.is_active(at))
-
-
-def _order(grant: QuotaGrant) -> tuple[int, datetime, str]:
-    return grant.priority, grant.ends_at or datetime.max.replace(tzinfo=UTC), grant.grant_id
 
 
 def _calendar_month(at: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:

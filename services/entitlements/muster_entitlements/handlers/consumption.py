@@ -5,10 +5,11 @@ import hashlib
 from muster_entitlements.commands import ConsumeFeature
 from muster_entitlements.domain.adoption import bit_of
 from muster_entitlements.domain.catalog import Quota
+from muster_entitlements.domain.charges import Charge, Count
 from muster_entitlements.domain.checks import Verdict, check
 from muster_entitlements.domain.days import zone_of
 from muster_entitlements.domain.meters import Meter
-from muster_entitlements.domain.quotas import WHOLE_AGENCY, Charge, Count, Sum, free, whose
+from muster_entitlements.domain.quotas import WHOLE_AGENCY, Sum, free, whose
 from muster_entitlements.errors import QuotaUsedUp, UseRefused
 from muster_entitlements.handlers.adoption import count_days
 from muster_entitlements.handlers.quotas import save_counts

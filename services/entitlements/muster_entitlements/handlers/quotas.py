@@ -1,19 +1,11 @@
 """Charges uses to quotas and grants, and publishes what that crosses."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from operator import attrgetter
 
 from muster_entitlements.domain.catalog import Quota
-from muster_entitlements.domain.quotas import (
-    WHOLE_AGENCY,
-    Charge,
-    Count,
-    LimitedUse,
-    PublishedUse,
-    QuotaGrant,
-    Sum,
-    charge_in_time,
-)
+from muster_entitlements.domain.charges import Charge, Count, Limited, charge_in_time
+from muster_entitlements.domain.quotas import WHOLE_AGENCY, PublishedUse, QuotaGrant, Sum
 from muster_entitlements.handlers.quota_terms import QUOTA_USES_TOLD
 from muster_entitlements.handlers.snapshots import publish_uses
 from muster_entitlements.publishing.quotas import (
@@ -28,29 +20,17 @@ from muster_runtime.scheduling import deadlines
 from muster_runtime.scheduling.deadlines import Deadline
 
 
-@dataclass(frozen=True, slots=True)
-class Limited:
-    """A sum before further uses, and those, which quotas limit."""
-
-    total: Sum
-    uses: Sequence[LimitedUse]
-
-
 async def charge_quotas(uow: UnitOfWork, limited: Sequence[Limited]) -> None:
     """Charge uses that are counted already: store what paid for them, and publish what they cross.
 
     Grants are read only where a quota does not pay for all.
     """
-    counted = [charge_in_time(each.total, each.uses, []) for each in limited]
+    counted = [charged for each in limited for charged in charge_in_time([each], [])]
     above = [number for number, charged in enumerate(counted) if any(count.above for _, count in charged)]
     if above:
-        totals = [limited[number].total for number in above]
-        grants = {grant.grant_id: grant for grant in await quota_grants.find_grants_for(uow.connection, totals)}
-        for number in above:
-            total, uses = limited[number].total, limited[number].uses
-            own = [grant for grant in grants.values() if grant.pays_for(total)]
-            counted[number] = charge_in_time(total, uses, own)
-            grants |= {grant.grant_id: grant for _, count in counted[number] for grant in count.spent}
+        grants = await quota_grants.find_grants_for(uow.connection, [limited[number].total for number in above])
+        for number, charged in zip(above, charge_in_time([limited[number] for number in above], grants), strict=True):
+            counted[number] = charged
     await save_counts(uow, counted)
 
 
@@ -64,7 +44,8 @@ async def save_counts(uow: UnitOfWork, counted: Sequence[Sequence[tuple[Charge, 
         for before, after in ((charged[0][0].total, charged[-1][1].total) for charged in counted)
         if (after.granted, after.excess, after.told) != (before.granted, before.excess, before.told)
     ]
-    spent = {grant.grant_id: grant for charged in counted for _, count in charged for grant in count.spent}
+    spends = [grant for charged in counted for _, count in charged for grant in count.spent]
+    spent = {grant.grant_id: grant for grant in sorted(spends, key=attrgetter("spent"))}  # sums may share one
     if changed:
         uow.writes.add(usage.save_sums(changed))
     if spent:

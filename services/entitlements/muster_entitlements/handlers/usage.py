@@ -10,12 +10,13 @@ from zoneinfo import ZoneInfo
 from muster_contracts.entitlements import QuotaScope
 from muster_entitlements.domain.adoption import bit_of
 from muster_entitlements.domain.catalog import MOST_EXACT, Catalog, Quota
+from muster_entitlements.domain.charges import Limited, LimitedUse
 from muster_entitlements.domain.meters import Meter, Terms
-from muster_entitlements.domain.quotas import WHOLE_AGENCY, LimitedUse, Sum, least_told
+from muster_entitlements.domain.quotas import WHOLE_AGENCY, Sum, least_told
 from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.domain.usage import OLDEST, Identity, Use, check_open, check_time, read_use
 from muster_entitlements.handlers.adoption import count_days
-from muster_entitlements.handlers.quotas import Limited, charge_quotas
+from muster_entitlements.handlers.quotas import charge_quotas
 from muster_entitlements.handlers.seats import activate, record_change
 from muster_entitlements.replies.usage import RefusedUseReply, UsageReply
 from muster_entitlements.repository import catalogs, pools, seats, usage

@@ -1,0 +1,118 @@
+"""Charging: what pays for uses, the quota or grants of further uses."""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import NamedTuple
+
+from muster_entitlements.domain.catalog import Quota
+from muster_entitlements.domain.quotas import EXCEEDED, WHOLE_AGENCY, QuotaGrant, Sum, free
+
+
+class LimitedUse(NamedTuple):
+    """Uses at an instant that a quota limits."""
+
+    at: datetime
+    amount: int
+    quota: Quota
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """A sum before further uses, and those, which quotas limit."""
+
+    total: Sum
+    uses: Sequence[LimitedUse]
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Further uses that a quota limits: the sum before them, how many they are, and the instant of the last one."""
+
+    quota: Quota
+    total: Sum
+    amount: int
+    at: datetime
+
+    def paid_by(self, grants: Sequence[QuotaGrant]) -> "Count":
+        """Count the uses: the quota pays first, then the grants, by priority, then by expiry, then by ID.
+
+        What neither pays for is excess.
+        """
+        quota, total = self.quota, self.total
+        above = rest = max(0, self.amount - free(quota, total))
+        spent = []
+        for grant in sorted(grants, key=_order):
+            part = min(rest, grant.left) if grant.is_active(self.at) else 0
+            if part:
+                spent.append(replace(grant, spent=grant.spent + part))
+                rest -= part
+        used, granted = total.used + self.amount, total.granted + above - rest
+        reached = (used - granted) * 100
+        crossed = [percent for percent in quota.thresholds if total.told < percent and reached >= percent * quota.limit]
+        exceeded = rest > 0 and total.told < EXCEEDED
+        told = EXCEEDED if exceeded else max([total.told, *crossed])
+        after = total._replace(used=used, granted=granted, excess=total.excess + rest, told=told)
+        used_up = free(quota, total) > 0 and not free(quota, after)
+        return Count(after, spent, crossed if quota.limit else [], exceeded, above, rest, used_up)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A sum after further uses, the grants that paid, and what is to be published of it.
+
+    `above` are those of the uses for which the quota did not pay, `excess` those for which nothing did. `used_up`: they
+    took what was left of the quota.
+    """
+
+    total: Sum
+    spent: Sequence[QuotaGrant]
+    thresholds: Sequence[int]
+    exceeded: bool
+    above: int
+    excess: int
+    used_up: bool
+
+    @property
+    def tells(self) -> bool:
+        """Whether copies are to be told how much is used: with a threshold, and when the quota is used up."""
+        return self.used_up or self.exceeded or bool(self.thresholds)
+
+
+def charge_in_time(limited: Sequence[Limited], grants: Sequence[QuotaGrant]) -> list[list[tuple[Charge, Count]]]:
+    """Charge further uses of sums in the order in which they happened, whatever came together: sums may share grants.
+
+    Returns the charges of each sum. Successive uses of a sum within one quota are charged together, unless a grant
+    begins or ends between them.
+    """
+    instants = sorted({at for grant in grants for at in (grant.starts_at, grant.ends_at) if at is not None})
+    payers: defaultdict[tuple[str, str, str], dict[str, QuotaGrant]] = defaultdict(dict)
+    for grant in grants:
+        payers[grant.agency_id, grant.feature, grant.subject_ref][grant.grant_id] = grant
+    totals = [each.total for each in limited]
+    counted: list[list[tuple[Charge, Count]]] = [[] for _ in limited]
+    uses = ((place, use) for place, each in enumerate(limited) for use in each.uses)
+    in_time = sorted(uses, key=lambda placed: placed[1].at)
+    for (place, quota, _), alike in groupby(in_time, lambda placed: _together(placed, instants)):
+        together = [use for _, use in alike]
+        total = totals[place]
+        charge = Charge(quota, total, sum(use.amount for use in together), together[-1].at)
+        whose = {total.subject_ref, WHOLE_AGENCY}  # a grant for all of the agency pays for anyone's use
+        count = charge.paid_by([each for who in whose for each in payers[total.agency_id, total.feature, who].values()])
+        for grant in count.spent:
+            payers[grant.agency_id, grant.feature, grant.subject_ref][grant.grant_id] = grant
+        totals[place] = count.total
+        counted[place].append((charge, count))
+    return counted
+
+
+def _together(placed: tuple[int, LimitedUse], instants: Sequence[datetime]) -> tuple[int, Quota, int]:
+    place, use = placed
+    return place, use.quota, bisect_right(instants, use.at)
+
+
+def _order(grant: QuotaGrant) -> tuple[int, datetime, str]:
+    return grant.priority, grant.ends_at or datetime.max.replace(tzinfo=UTC), grant.grant_id
