@@ -14,11 +14,13 @@ from muster_contracts.entitlements import (
     TrialExpired,
 )
 from muster_entitlements.handlers import rollouts, seat_trials
+from muster_entitlements.repository import catalogs
 from muster_entitlements.subscriptions import DEADLINES
 from muster_runtime.context import Context
 from muster_runtime.scheduling import deadlines, scheduler
-from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.conftest import END, START, Entitlements
 from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out
+from tests.integration.entitlements.test_next_terms import publish_next, renew
 from tests.integration.entitlements.test_seat_trials import CANVAS, activate_rest
 from tests.integration.entitlements.test_trials import pass_time
 
@@ -127,6 +129,40 @@ async def test_the_end_of_a_trial_is_told_although_a_version_opens_its_feature(f
         assert await rollouts.roll_out(uow, "NASA")
     ends = [TrialExpired.model_validate_json(each) for each in await unsent(front, TrialExpired)]
     assert sorted(each.feature for each in ends) == sorted(features)
+
+
+@pytest.mark.parametrize("rule", ["now", "next-term"])
+async def test_a_version_waits_for_the_parked_end_of_a_trial(entitlements: Entitlements, rule: str) -> None:
+    service = entitlements.service
+    await publish(entitlements, [RESEARCH | {"trial_days": 364}], "new-agencies")
+    await entitlements.enroll(cap=2)
+    await pass_time(entitlements, END - 2 * DAY)
+    if rule == "next-term":
+        await publish_next(entitlements, 3, FRONTIER | {"key": "deep-research"})
+        await renew(entitlements)
+    await service.admin.execute(
+        "update deadline set parked_at = $1, reason = 'a defect' where kind = 'trial-expired'", END - 2 * DAY
+    )
+    service.clock.move(END)
+
+    async def waits() -> bool:
+        waiting = await deadlines.parked_deadlines(service.admin)
+        return [each.kind for each in waiting] == ["catalog-next-term", "trial-expired"]
+
+    if rule == "next-term":
+        await entitlements.eventually(waits)
+    else:
+        await publish(entitlements, [FRONTIER | {"key": "deep-research"}])
+        async with service.runtime.database.write("NASA", context=Context("test", "cor_test")) as uow:
+            assert not await rollouts.roll_out(uow, "NASA")
+        assert await catalogs.list_waiting(service.admin) == ["NASA"]
+    for kind in ("trial-expired", "catalog-next-term"):
+        for parked in (await service.client.get("/v1/parked-deadlines")).json()["items"]:
+            if parked["kind"] == kind:
+                named = {name: parked[name] for name in ("kind", "agency_id", "subject", "due_at")}
+                assert not (await service.client.post("/v1/parked-deadlines/retry", json=named)).json()["parked"]
+    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    assert [each.data.feature for each in await service.published(TrialExpired)] == ["deep-research"]
 
 
 async def unsent(front: Entitlements, cls: type[Any]) -> list[Any]:

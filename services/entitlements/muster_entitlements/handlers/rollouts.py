@@ -44,6 +44,13 @@ CATALOG_NEXT_TERM = "catalog-next-term"
 OF_TRIALS = (TRIAL_ENDING_SOON, TRIAL_EXPIRED, GRACE_ENDED, SEAT_TRIALS_ENDING_SOON, SEAT_TRIAL_ENDS)
 
 
+class TrialsParked(Exception):
+    """The next term's version waits for a parked deadline of a trial, which it would cancel: it parks as well."""
+
+    def __init__(self) -> None:
+        super().__init__("a deadline of a trial is parked: retry or discard that one first, then this one")
+
+
 async def roll_out(uow: UnitOfWork, agency_id: str) -> bool:
     """Adopt the newest version that is for the agency now, and note the one that is for its next term.
 
@@ -55,7 +62,7 @@ async def roll_out(uow: UnitOfWork, agency_id: str) -> bool:
     adoption = await catalogs.find_adoption(uow.connection, agency_id)
     versions = await catalogs.list_published(uow.connection, adoption.number)
     if at_once := [version for version in versions if version.rule is CatalogRule.NOW]:
-        if await deadlines.is_any_due(uow.connection, agency_id, OF_TRIALS, uow.now):
+        if await deadlines.is_any_due(uow.connection, agency_id, OF_TRIALS, uow.now, or_parked=True):
             return False
         await _adopt(uow, pool, at_once[-1].catalog, uow.now)
         adoption = Adoption(at_once[-1].number, None)
@@ -94,9 +101,11 @@ async def on_catalog_next_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> 
     if pool is None or pool.withdrawn_at is not None or pool.ended or pool.ends_at <= at:
         return
     await uow.flush()
-    if await deadlines.is_any_due(uow.connection, agency_id, OF_TRIALS, at):  # a further step of seats' trials
-        deadlines.schedule(uow, due)
+    if await deadlines.is_any_due(uow.connection, agency_id, OF_TRIALS, at, or_parked=False):
+        deadlines.schedule(uow, due)  # after a further step of seats' trials
         return
+    if await deadlines.is_any_due(uow.connection, agency_id, OF_TRIALS, at, or_parked=True):
+        raise TrialsParked
     adoption = await catalogs.find_adoption(uow.connection, agency_id)
     catalog = await _find_catalog(uow, adoption.next_number or adoption.number)
     await _adopt(uow, pool, catalog, at)

@@ -128,19 +128,25 @@ async def due_first(connection: Connection, agency_id: str, now: datetime) -> li
     return [Deadline(**row) for row in rows]
 
 
-async def is_any_due(connection: Connection, agency_id: str, kinds: Sequence[str], at: datetime) -> bool:
-    """Whether a deadline of these kinds in an agency is due by an instant, and is still to be handled."""
+async def is_any_due(
+    connection: Connection, agency_id: str, kinds: Sequence[str], at: datetime, *, or_parked: bool
+) -> bool:
+    """Whether a deadline of these kinds in an agency is due by an instant, and is still to be handled.
+
+    `or_parked`: also one that waits for an operator.
+    """
     due: bool = await connection.fetchval(
         """
         select exists (
             select
             from deadline
-            where agency_id = $1 and kind = any($2::text[]) and due_at <= $3 and parked_at is null
+            where agency_id = $1 and kind = any($2::text[]) and due_at <= $3 and ($4 or parked_at is null)
         )
         """,
         agency_id,
         kinds,
         at,
+        or_parked,
     )
     return due
 
