@@ -76,7 +76,8 @@ class Outbox:
 
     async def is_given_up(self) -> bool:
         """Whether the relay of the facts has given its client up, and then its lease; soon it takes it again."""
-        return not await self._admin.fetchval("select exists (select from lease where duty = 'relay')")
+        query = "select exists (select from lease where duty = 'relay' and expires_at > clock_timestamp())"
+        return not await self._admin.fetchval(query)
 
     async def holds_only(self, *agencies: str) -> bool:
         """Whether nothing waits but events of these agencies."""

@@ -22,6 +22,9 @@ from muster_runtime.service import Runtime
 # How often it asks Kafka for ends: somebody may report use of strangers all the time.
 ASK_SECONDS = 1.0
 
+# How long an end counts: after that, the topic may be another one.
+END_SECONDS = 60.0
+
 
 class End(NamedTuple):
     """Where an agency's stream ended, and the last record that had been deferred by then."""
@@ -29,6 +32,7 @@ class End(NamedTuple):
     partition: int
     offset: int
     deferred_id: int
+    asked_at: float
 
 
 class Strangers:
@@ -43,10 +47,11 @@ class Strangers:
     async def settled(self, agencies: Set[str]) -> dict[str, int]:
         """The agencies whose streams this service has read up to their ends, and the last record that this settles.
 
-        It asks about each agency once, until that is forgotten. Raises what is retryable.
+        It asks about each agency once a minute, until that is forgotten. Raises what is retryable.
         """
-        topic = AgencyEnrolled.topic
-        self._ends = {agency_id: end for agency_id, end in self._ends.items() if agency_id in agencies}
+        topic, oldest = AgencyEnrolled.topic, time.monotonic() - END_SECONDS
+        ends = {agency_id: end for agency_id, end in self._ends.items() if agency_id in agencies}
+        self._ends = {agency_id: end for agency_id, end in ends.items() if end.asked_at > oldest}
         if (new := agencies - self._ends.keys()) and time.monotonic() >= self._ask_at:
             self._ends |= await self._ask(topic, new)
             self._ask_at = time.monotonic() + ASK_SECONDS
@@ -76,4 +81,5 @@ class Strangers:
         ):
             ends = {partition.partition: end for partition, end in (await kafka.end_offsets(partitions)).items()}
         places = {agency_id: partition_of(agency_id.encode(), count) for agency_id in agencies}
-        return {agency_id: End(number, ends[number], deferred_id) for agency_id, number in places.items()}
+        now = time.monotonic()
+        return {agency_id: End(number, ends[number], deferred_id, now) for agency_id, number in places.items()}

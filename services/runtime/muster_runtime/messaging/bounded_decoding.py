@@ -15,6 +15,9 @@ from aiokafka.record._crecords import default_records
 
 _Decode = Callable[[Any], bytes]
 
+# Where batches are decompressed, one at a time: to make it anew for each would take longer than most batches.
+_content = bytearray()
+
 # What may still be decompressed in the block; None outside of one.
 _room: ContextVar[list[int] | None] = ContextVar("room", default=None)
 
@@ -44,14 +47,16 @@ def _bounded(decode: _Decode, decode_within: Callable[[Any, int], bytes]) -> _De
     return decoded
 
 
-def _into(decompress_into: Callable[[Any, bytearray], int]) -> Callable[[Any, int], bytes]:
+def _into(decompress_into: Callable[[Any, memoryview], int]) -> Callable[[Any, int], bytes]:
     def decode_within(payload: Any, room: int) -> bytes:
-        content = bytearray(room)
-        try:
-            size = decompress_into(payload, content)
-        except cramjam.DecompressionError as error:
-            raise TooLarge(f"a batch of {len(payload)} bytes does not decompress to {room} bytes or less") from error
-        return bytes(memoryview(content)[:size])
+        if room > len(_content):
+            _content.extend(bytes(room - len(_content)))
+        with memoryview(_content)[:room] as content:
+            try:
+                size = decompress_into(payload, content)
+            except cramjam.DecompressionError as error:
+                raise TooLarge(f"a batch of {len(payload)} bytes does not decompress to {room} bytes") from error
+            return bytes(content[:size])
 
     return decode_within
 
@@ -66,7 +71,7 @@ def _snappy_within(payload: Any, room: int) -> bytes:
             blocks.append(content[at + 4 : at + 4 + size])
             at += 4 + max(size, 0)
     if sum(map(cramjam.snappy.decompress_raw_len, blocks)) > room:
-        raise TooLarge(f"a batch of {len(content)} bytes does not decompress to {room} bytes or less")
+        raise TooLarge(f"a batch of {len(content)} bytes does not decompress to {room} bytes")
     return codec.snappy_decode(payload)
 
 

@@ -93,6 +93,9 @@ async def note_topics(connection: Connection, group: str, ids: Mapping[str, str]
         ),
         forgotten as (
             delete from consumed_partition where consumer_group = $1 and topic in (select topic from again)
+        ),
+        not_passed as (
+            delete from passed_record where consumer_group = $1 and topic in (select topic from again)
         )
         select topic from again
         """,

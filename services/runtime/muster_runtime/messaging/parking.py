@@ -47,6 +47,10 @@ class StreamFull(StreamBlocked):
     """A parked stream holds as many records as it may: it waits until an operator has acted."""
 
 
+class PlaceTaken(StreamBlocked):
+    """Another record is parked at the place: one of an earlier topic of that name, with which an operator must deal."""
+
+
 class AgencyBlocked(StreamBlocked):
     """Another transaction holds the agency's lock for longer than a consumer waits, or its rows cannot be read."""
 
@@ -110,12 +114,13 @@ def printable(reason: str) -> str:
 async def append(uow: UnitOfWork, group: str, records: Sequence[Waiting], limits: ParkingLimits) -> None:
     """Append records of one parked stream to those that wait already; one read twice is kept once.
 
-    Raises StreamFull when it would hold too many.
+    Raises StreamFull when it would hold too many, and PlaceTaken.
     """
     if not records:
         return
     topic, agency_id = records[0].record.topic, records[0].record.agency_id
     places = await _places(uow.connection, group, records)
+    await _require_free(uow.connection, group, records)
     await uow.connection.executemany(
         """
         with added as (
@@ -151,6 +156,35 @@ async def append(uow: UnitOfWork, group: str, records: Sequence[Waiting], limits
     if await parked.count(uow.connection, group, topic, agency_id) > limits.records:
         full = f"the parked stream of {agency_id} on {topic} is full: {limits.records} records wait"
         raise StreamFull(topic, agency_id, full)
+
+
+async def _require_free(connection: Connection, group: str, records: Sequence[Waiting]) -> None:
+    """Raise PlaceTaken where another record is parked at the place of one of these."""
+    taken = await connection.fetchrow(
+        """
+        select parked.kafka_partition, parked.kafka_offset, parked.agency_id
+        from unnest($3::integer[], $4::bigint[], $5::bytea[], $6::text[]) as found (number, place, content, agency)
+        inner join parked_event as parked
+            on
+                parked.consumer_group = $1
+                and parked.topic = $2
+                and parked.kafka_partition = found.number
+                and parked.kafka_offset = found.place
+        where parked.value is distinct from found.content or parked.agency_id <> found.agency
+        limit 1
+        """,
+        group,
+        records[0].record.topic,
+        [record.partition for record, _ in records],
+        [record.offset for record, _ in records],
+        [record.value for record, _ in records],
+        [record.agency_id for record, _ in records],
+    )
+    if taken is not None:
+        first = records[0].record
+        place = f"{first.topic}[{taken['kafka_partition']}]@{taken['kafka_offset']}"
+        found = f"the parked stream of {taken['agency_id']} has another record at {place}, of an earlier topic"
+        raise PlaceTaken(first.topic, first.agency_id, found)
 
 
 async def _places(connection: Connection, group: str, records: Sequence[Waiting]) -> list[Position]:

@@ -13,6 +13,9 @@ as $$
     end
 $$;
 
+-- First the table that every command writes first: it would wait for a command that waits for another of these.
+alter table agency_instant add constraint agency_instant_latest_readable
+check (readable_instant(latest) is not null) not valid;
 -- What is there already stays: nobody may change an audit row.
 alter table audit add constraint audit_recorded_at_readable
 check (readable_instant(recorded_at) is not null) not valid;
@@ -20,8 +23,6 @@ alter table audit_seal add constraint audit_seal_sealed_at_readable
 check (readable_instant(sealed_at) is not null) not valid;
 alter table personal_read add constraint personal_read_read_at_readable
 check (readable_instant(read_at) is not null) not valid;
-alter table agency_instant add constraint agency_instant_latest_readable
-check (readable_instant(latest) is not null) not valid;
 alter table idempotency add constraint idempotency_recorded_at_readable
 check (readable_instant(recorded_at) is not null) not valid;
 alter table parked_stream add constraint parked_stream_parked_at_readable

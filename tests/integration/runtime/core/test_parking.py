@@ -47,6 +47,23 @@ async def test_poison_parks_its_stream_in_order_and_replay_applies_it(
     assert (await probe.client.get(f"/v1/parked/{TOPIC}/NASA")).status_code == 404
 
 
+async def test_a_record_waits_where_one_of_an_earlier_topic_is_parked_in_its_place(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    await probe.publish(seat("NASA", "poison"))
+    assert await eventually(lambda: parked(probe, "NASA"))
+    await probe.admin.execute("update parked_event set agency_id = 'DOE', kafka_offset = kafka_offset + 1")
+    await probe.publish(seat("NASA", "b"))
+
+    async def waits() -> bool:
+        reasons = (await probe.client.get("/health/ready")).json()["reasons"]
+        return any("has another record at" in reason for reason in reasons)
+
+    await eventually(waits)
+    await probe.admin.execute("delete from parked_event")
+    await eventually(lambda: holds(waiting(probe), 1))
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
