@@ -22,7 +22,7 @@ class LimitedUse(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limited:
-    """A sum before further uses, and those, which quotas limit."""
+    """A sum, and the further uses of it that quotas limit."""
 
     total: Sum
     uses: Sequence[LimitedUse]

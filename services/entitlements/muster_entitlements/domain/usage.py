@@ -16,8 +16,8 @@ MOST_USES = 1_000_000
 LONGEST_TEXT = 256
 EVENT_BYTES = 16
 
-# CloudEvents 1.0.2, section 5: what every consumer should take. A larger record says no use, and is parked without
-# most of what it holds.
+# CloudEvents 1.0.2, section 5: what every consumer should take. A larger record is not a use, and is parked without
+# most of its content.
 LARGEST_RECORD = 64 * 1024
 
 # How long after a period's end its late events still count.
