@@ -70,6 +70,8 @@ class Deferred:
 
     async def unknown(self, agencies: Set[str]) -> set[str]:
         """Those of the agencies that are not enrolled: what names them takes no lock, and waits for none."""
+        if not agencies:
+            return set()
         async with self._runtime.database.connection() as connection:
             return {*agencies} - await pools.find_enrolled(connection, agencies)
 
