@@ -9,13 +9,11 @@ from tests.integration.entitlements.conftest import Entitlements
 TABLES = {"usage_seen": "%Y%m%d", "usage_sum": "%Y%m01"}
 
 
-async def test_the_worker_role_has_counted_use_dropped_only_when_it_is_over(entitlements: Entitlements) -> None:
-    admin = entitlements.service.admin
+async def test_the_worker_role_has_counted_use_dropped_only_when_it_is_over(front: Entitlements) -> None:
+    admin = front.service.admin
     today: date = await admin.fetchval("select (now() at time zone 'UTC')::date")
     old = today - timedelta(days=800)
-    worker = await asyncpg.connect(
-        entitlements.service.access.worker_dsn, server_settings={"search_path": "entitlements"}
-    )
+    worker = await asyncpg.connect(front.service.access.worker_dsn, server_settings={"search_path": "entitlements"})
 
     async def keep(day: date) -> set[str]:
         for table in TABLES:
