@@ -22,9 +22,15 @@ from tests.contract.subscribers.examples import (
 )
 
 
+def last_kept(state: Path) -> set[int]:
+    """The last sequences that an example's file has of the streams."""
+    places = json.loads(state.read_text())["places"]
+    return {int(place[-1]) for place in (places.values() if isinstance(places, dict) else places)}
+
+
 @pytest.mark.parametrize("command", PRINTERS)
 async def test_each_fact_is_printed_once_in_order_also_over_a_restart(
-    command: Callable[[], list[str]], topic: Topic, run: Callable[..., Any], eventually: Eventually
+    command: Callable[[], list[str]], topic: Topic, run: Callable[..., Any], eventually: Eventually, tmp_path: Path
 ) -> None:
     first = interleaved(range(1, 21))
     await topic.put(first)
@@ -36,6 +42,8 @@ async def test_each_fact_is_printed_once_in_order_also_over_a_restart(
         assert len(subscriber.facts) >= 60, subscriber.stderr
         await topic.put(interleaved(range(21, 31)))
         await eventually(lambda: len(subscriber.facts) >= 90)
+        # One that is stopped after its last print, and before it is in the file, prints that again.
+        await eventually(lambda: last_kept(tmp_path / "positions.json") == {30})
     for agency in AGENCIES:
         assert subscriber.sequences(agency) == list(range(1, 31)), subscriber.stderr
     assert {fact["type"] for fact in subscriber.facts} == {
