@@ -37,9 +37,9 @@ where
 returning holder
 """
 
-# Wakes the processes that wait for the lease. The row stays: it says who led last, and until when.
+# Wakes the processes that wait for the lease.
 _RELEASE = """
-with freed as (update lease set expires_at = clock_timestamp() where duty = $1 and holder = $2 returning duty)
+with freed as (delete from lease where duty = $1 and holder = $2 returning duty)
 select pg_notify('muster_wake', current_schema()) from freed
 """
 

@@ -86,24 +86,6 @@ async def test_an_epoch_is_not_raised_where_a_relay_has_died_after_the_topics_we
     assert set(await published_positions(idle_probe)) == {("NASA", 1, 1), ("NASA", 1, 2)}
 
 
-async def test_an_epoch_is_not_raised_where_a_relay_has_stopped_after_the_topics_were_read(
-    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It gives its lease back, after whatever it published last."""
-
-    async def relay_stops(*arguments: Any) -> list[int]:
-        found = await published_runs(*arguments)
-        async with relaying(idle_probe):
-            await eventually(lambda: leads(idle_probe, "the same name"))
-        await eventually(lambda: nobody_leads(idle_probe))
-        return found
-
-    with monkeypatch.context() as patch:
-        patch.setattr(streams, "published_runs", relay_stops)
-        await refuses_to_raise(idle_probe)
-    await raise_epoch(idle_probe)
-
-
 async def refuses_to_raise(probe: RunningService) -> None:
     refused = await probe.client.post("/v1/epoch", json={"reason": "restored from a backup"})
     assert refused.status_code == 409, refused.text
