@@ -33,7 +33,7 @@ async def database_now(database: Database) -> datetime:
 
 
 async def require_no_other_relay(uow: UnitOfWork, service: str, instance: str, since: datetime) -> None:
-    """Raise Conflict if a relay of another instance leads, or was killed since; none begins before the transaction ends.
+    """Raise Conflict if a relay of another instance leads, or was killed since; none begins until the commit.
 
     It may have died between Kafka's acknowledgment and its delete: its events would be published in both epochs.
     """
