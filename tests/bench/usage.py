@@ -14,7 +14,8 @@ from muster_contracts import ClockMoved, topics
 from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.bootstrap import build
 from muster_entitlements.settings import EntitlementsSettings
-from muster_entitlements.workers.usage import BATCH_RECORDS, usage_worker
+from muster_entitlements.workers.usage import usage_worker
+from muster_entitlements.workers.usage_batches import BATCH_RECORDS
 from muster_entitlements.workers.usage_polling import FETCH_MIN_BYTES, POLL_MS
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock

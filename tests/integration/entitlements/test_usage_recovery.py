@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,7 @@ from muster_entitlements.bootstrap import build
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.workers import usage as usage_worker
 from muster_entitlements.workers.usage import UsageIntake
-from muster_entitlements.workers.usage_places import Lane
+from muster_entitlements.workers.usage_places import ALL, Lane
 from muster_entitlements.workers.usage_polling import Poller
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.messaging.connection import KafkaConnection
@@ -35,9 +35,9 @@ Eventually = Callable[..., Awaitable[Any]]
 
 
 @asynccontextmanager
-async def counting(*runtimes: Runtime) -> AsyncIterator[None]:
-    """Intakes of these processes run until the block ends."""
-    tasks = [asyncio.create_task(UsageIntake(runtime).run()) for runtime in runtimes]
+async def counting(*runtimes: Runtime, lanes: Sequence[Lane] = (ALL,)) -> AsyncIterator[None]:
+    """Intakes of these processes run until the block ends, one for each lane."""
+    tasks = [asyncio.create_task(UsageIntake(runtime, lane).run()) for runtime in runtimes for lane in lanes]
     try:
         yield
     finally:
@@ -268,8 +268,7 @@ async def test_a_lane_without_partitions_reads_those_of_the_topic_that_is_made_a
     front.service.clock.move(LATER)
     runtime = front.service.runtime
     await make_again(front, eventually, partitions=1)
-    lanes = [asyncio.create_task(UsageIntake(runtime, Lane(number, 2)).run()) for number in range(2)]
-    try:
+    async with counting(runtime, lanes=[Lane(number, 2) for number in range(2)]):
         await put_first(front, used(1))
         await eventually(partial(counts, front, 1))
         await make_again(front, eventually, partitions=2)
@@ -278,7 +277,3 @@ async def test_a_lane_without_partitions_reads_those_of_the_topic_that_is_made_a
             topic = front.service.topic_prefix + FeatureUsed.topic
             await producer.send_and_wait(topic, value, headers=STRUCTURED, partition=1)
         await eventually(partial(counts, front, 2), timeout=60)
-    finally:
-        for lane in lanes:
-            lane.cancel()
-        await asyncio.wait(lanes)

@@ -24,7 +24,7 @@ from prometheus_client import Gauge
 
 from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.repository import usage_intake
-from muster_entitlements.workers.usage_batches import BATCH_LOCK, Batch, count_or_park, writing
+from muster_entitlements.workers.usage_batches import BATCH_LOCK, BATCH_RECORDS, Batch, count_or_park, writing
 from muster_entitlements.workers.usage_deferred import Deferred
 from muster_entitlements.workers.usage_places import ALL, Lane, Places
 from muster_entitlements.workers.usage_polling import FETCH_MIN_BYTES, POLL_MS, Poller
@@ -36,8 +36,6 @@ from muster_runtime.messaging.client_internals import enable_rebootstrap
 from muster_runtime.messaging.lease import Lease
 from muster_runtime.observability.telemetry import describe
 from muster_runtime.service import Runtime, Worker
-
-BATCH_RECORDS = 2_000
 
 LANES = 2
 

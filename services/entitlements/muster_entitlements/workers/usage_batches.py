@@ -24,6 +24,8 @@ from muster_runtime.messaging.topic_log import Record
 from muster_runtime.pacing import Pace
 from muster_runtime.service import Runtime
 
+BATCH_RECORDS = 2_000
+
 # What is kept of a record that is too large.
 SHOWN_BYTES = 1024
 

@@ -16,6 +16,7 @@ from muster_entitlements.repository import pools, usage_intake
 from muster_entitlements.repository.usage_intake import StoredRecord
 from muster_entitlements.workers.usage_batches import (
     BATCH_LOCK,
+    BATCH_RECORDS,
     Batch,
     ParkedFull,
     count_or_park,
@@ -29,8 +30,6 @@ from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, UnitOf
 from muster_runtime.errors import RetryableError
 from muster_runtime.observability.telemetry import describe
 from muster_runtime.service import Runtime
-
-BATCH_RECORDS = 2_000
 
 # How many records wait, but for those of the batch that reaches it. Then what follows waits on its topic.
 MOST_DEFERRED = 100_000

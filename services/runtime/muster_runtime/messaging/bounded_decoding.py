@@ -15,7 +15,7 @@ from aiokafka.record._crecords import default_records
 
 _Decode = Callable[[Any], bytes]
 
-# Where batches are decompressed, one at a time: to make it anew for each would take longer than most batches.
+# Where batches are decompressed, one at a time: a new one for each would take longer than most batches.
 _content = bytearray()
 
 # What may still be decompressed in the block; None outside of one.
@@ -24,6 +24,9 @@ _room: ContextVar[list[int] | None] = ContextVar("room", default=None)
 
 class TooLarge(Exception):
     """A batch holds more than there is room for, or cannot be decompressed."""
+
+    def __init__(self, payload: Any, room: int) -> None:
+        super().__init__(f"a batch of {len(payload)} bytes does not decompress to {room} bytes")
 
 
 @contextmanager
@@ -55,7 +58,7 @@ def _into(decompress_into: Callable[[Any, memoryview], int]) -> Callable[[Any, i
             try:
                 size = decompress_into(payload, content)
             except cramjam.DecompressionError as error:
-                raise TooLarge(f"a batch of {len(payload)} bytes does not decompress to {room} bytes") from error
+                raise TooLarge(payload, room) from error
             return bytes(content[:size])
 
     return decode_within
@@ -71,7 +74,7 @@ def _snappy_within(payload: Any, room: int) -> bytes:
             blocks.append(content[at + 4 : at + 4 + size])
             at += 4 + max(size, 0)
     if sum(map(cramjam.snappy.decompress_raw_len, blocks)) > room:
-        raise TooLarge(f"a batch of {len(content)} bytes does not decompress to {room} bytes")
+        raise TooLarge(content, room)
     return codec.snappy_decode(payload)
 
 
