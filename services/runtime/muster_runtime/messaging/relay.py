@@ -85,10 +85,16 @@ class Relay:
         return "; ".join(reason for lane in self._lanes for reason in lane.held) or None
 
     async def run(self) -> None:
-        """Relay until cancelled. Each cancellation reaches every lane: one can be lost on its way (see `Duties`)."""
+        """Relay until cancelled.
+
+        Each cancellation reaches every lane, since one can be lost on its way (see `Duties`), and reaches it once: a
+        second one would end a lane before it has given its lease back.
+        """
         duties = [asyncio.create_task(duty) for duty in (*(lane.run() for lane in self._lanes), self._vacuum())]
         try:
-            await asyncio.gather(*duties)
+            ended, _ = await asyncio.wait(duties, return_when=asyncio.FIRST_COMPLETED)
+            for duty in ended:
+                duty.result()  # a duty ends only by an error
         finally:
             for duty in duties:
                 duty.cancel()

@@ -1,15 +1,21 @@
 """A lease: one process leads, whatever the clocks do and however the processes are named."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from muster_contracts.entitlements import PersonRecorded
 from muster_runtime.messaging.lease import LEASE_SECONDS, Lease
+from muster_runtime.messaging.producers import Producer
 from muster_runtime.process.roles import Role
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.conftest import ProbeStarter
 from tests.integration.runtime.core.probe.service import build
+from tests.integration.runtime.core.relays import CONTEXT, outbox_is_empty, relaying, seat
 from tests.support.services import RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -64,6 +70,26 @@ async def test_a_released_lease_wakes_the_processes_that_wait_for_it(
     assert not wakeup._woken.is_set()
     await lease.release()
     await eventually(lambda: wakeup._woken.is_set())
+
+
+async def test_a_relay_that_stops_gives_back_the_leases_of_its_lanes(
+    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a producer takes a while to close: agencies would else wait until the leases are over."""
+    close = Producer.close
+
+    async def close_slowly(self: Producer) -> None:
+        for _ in range(100):
+            await asyncio.sleep(0)
+        await close(self)
+
+    monkeypatch.setattr(Producer, "close", close_slowly)
+    async with idle_probe.runtime.database.write("NASA", context=CONTEXT) as uow:
+        uow.publish(seat("NASA", "one"))
+        uow.publish(PersonRecorded(agency_id="NASA", subject_ref="sub_1", name="Ada", email="ada@nasa.gov"))
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    assert await idle_probe.admin.fetch("select duty from lease") == []
 
 
 async def test_an_expiry_of_a_clock_that_was_ahead_can_be_taken(idle_probe: RunningService) -> None:
