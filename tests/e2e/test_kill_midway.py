@@ -10,9 +10,9 @@ from tests.e2e.demonstration import marks, playing
 
 # A scene's words, and the service that dies as it begins.
 KILLS = {
-    "GSA, HUD, SBA, USAID enroll": "enrollment",
-    "ED, NRC, OPM, NSF enroll": "entitlements",
-    "DOI, DOT, DOC, NASA pay": "billing",
+    "GSA, HUD, SBA, USAID, ED, NRC, OPM, NSF enroll": "enrollment",
+    "FDIC, SEC, NARA, EEOC, CFPB, FCC, FTC, NLRB enroll": "entitlements",
+    "DOI, DOT, DOC, NASA, DOE, EPA, STATE, DOL pay": "billing",
     "The outside system is back": "notify",
 }
 

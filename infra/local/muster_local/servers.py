@@ -75,7 +75,8 @@ def embedded_postgres(folder: Path, installation: Installation, security: Postgr
 
 def embedded_kafka(folder: Path, installation: Installation, security: KafkaSecurity | None = None) -> Program:
     """An embedded Kafka, prepared to run. Raises KafkaFormatFailed."""
-    broker = Kafka(folder / KAFKA, installation.ports[KAFKA], installation.ports[CONTROLLER], security=security)
+    ports = installation.ports
+    broker = Kafka(folder / KAFKA, ports[KAFKA], ports[CONTROLLER], security=security, quick_start=True)
     broker.prepare()
     return Program(KAFKA, broker.command(), broker.bootstrap)
 

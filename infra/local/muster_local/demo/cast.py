@@ -14,10 +14,9 @@ from itertools import permutations
 START = datetime(2025, 8, 6, tzinfo=UTC)
 END = datetime(2026, 8, 7, tzinfo=UTC)
 
-# Agencies sign during office hours; the first day has twice as many as any other.
+# Agencies sign during office hours, so many a day.
 _SIGNING_HOUR = timedelta(hours=14)
-_FIRST_DAY_AGENCIES = 8
-_DAILY_AGENCIES = 4
+_DAILY_AGENCIES = 8
 
 # The agencies with a special role in the year.
 TWICE = "NASA"  # sends its enrollment twice
@@ -131,9 +130,8 @@ def _rows() -> Iterator[dict[str, str]]:
 
 def _signing_days() -> Iterator[datetime]:
     """The day of each place in the order of enrollment; only weekdays, from the start."""
-    day, room = START, _FIRST_DAY_AGENCIES
+    day = START
     while True:
         if day.weekday() < 5:
-            yield from [day] * room
-            room = _DAILY_AGENCIES
+            yield from [day] * _DAILY_AGENCIES
         day += timedelta(days=1)

@@ -218,8 +218,9 @@ class Monitor:
         """The state that the coordinator of the sandbox's clock reads from each process."""
         runtime = self._runtime
         async with runtime.database.connection() as connection:
-            outbox = await connection.fetchval("select count(*) from outbox")
-            latest = await connection.fetchval("select max(latest) from agency_instant")
+            written = await connection.fetchrow(
+                "select (select count(*) from outbox) as outbox, (select max(latest) from agency_instant) as latest"
+            )
             due = [
                 self._sealer.due_since if self._sealer else None,
                 await next_due(connection),
@@ -231,9 +232,9 @@ class Monitor:
             "service": runtime.service.name,
             "instance": runtime.settings.instance,
             "now": runtime.clock.now().isoformat().replace("+00:00", "Z"),
-            "latest": latest,
+            "latest": written["latest"],
             "next_due": min((d for d in due if d is not None), default=None),
-            "outbox": outbox,
+            "outbox": written["outbox"],
             "lag": lag,
             "activity": self._activity(),
         }
