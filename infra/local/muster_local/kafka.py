@@ -34,8 +34,8 @@ class Kafka:
     same `cluster_id`, the same `quorum` (controllers' `host:port` by node number), and the same `replicas`, the
     replication factor of Kafka's internal topics. The node listens on `host`. Clients and other nodes connect to
     `advertised_host`; clients use `advertised_port`, a proxy's, if set, and `port` otherwise. Without `security` it
-    authenticates nobody. With `quick_start`, Java compiles each method once and quickly: the node needs half the CPU time
-    in its first minutes, and more under a load that lasts.
+    authenticates nobody. With `quick_start`, Java compiles each method once, and quickly: that halves the CPU time of
+    the first minutes, and costs more under a load that lasts.
     """
 
     folder: Path

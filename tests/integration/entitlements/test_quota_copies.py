@@ -54,3 +54,27 @@ async def test_a_threshold_that_is_crossed_ahead_is_told_when_its_period_begins(
             return (answer.reason, answer.used) == ("quota", 6)
 
         await entitlements.eventually(told)
+
+
+async def test_a_lower_quota_is_told_when_its_grant_begins_also_of_a_feature_that_is_gone(
+    entitlements: Entitlements,
+) -> None:
+    await entitlements.enroll(cap=2)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    begins = entitlements.service.clock.now() + timedelta(days=2)
+    body = {"feature": "notes", "mode": "quota", "subject": ada, "reason": "pilot"}
+    for limit, dates in ((10, {"ends_at": begins.isoformat()}), (4, {"starts_at": begins.isoformat()})):
+        await publish(entitlements, [FRONTIER, NOTES | {"quota": {"limit": limit}}], "new-agencies")
+        assert (await entitlements.post("grants", body | dates)).status_code == 201
+    await publish(entitlements, [FRONTIER], "new-agencies")
+    use = {"subject": ada, "feature": "notes", "amount": 4}
+    assert (await entitlements.post("usage/consume", use)).status_code == 200
+    async with following(entitlements) as client:
+        assert client.check(ada, "notes").verdict == "allowed"
+        entitlements.service.clock.move(begins)
+
+        async def told() -> bool:
+            answer, http = client.check(ada, "notes"), await entitlements.check("ada", "notes")
+            return (answer.reason, answer.used) == (http["reason"], http["used"]) == ("quota_used_up", 4)
+
+        await entitlements.eventually(told)

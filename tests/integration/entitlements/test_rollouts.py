@@ -18,10 +18,11 @@ from muster_entitlements.repository import catalogs
 from muster_entitlements.subscriptions import DEADLINES
 from muster_runtime.context import Context
 from muster_runtime.scheduling import deadlines, scheduler
-from tests.integration.entitlements.conftest import END, START, Entitlements
-from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out
+from tests.integration.entitlements.conftest import END, NEXT_END, START, Entitlements
+from tests.integration.entitlements.lives import published
+from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out, windows
 from tests.integration.entitlements.test_next_terms import publish_next, renew
-from tests.integration.entitlements.test_seat_trials import CANVAS, activate_rest
+from tests.integration.entitlements.test_seat_trials import CANVAS, activate_rest, text
 from tests.integration.entitlements.test_trials import pass_time
 
 DAY = timedelta(days=1)
@@ -156,13 +157,37 @@ async def test_a_version_waits_for_the_parked_end_of_a_trial(entitlements: Entit
         async with service.runtime.database.write("NASA", context=Context("test", "cor_test")) as uow:
             assert not await rollouts.roll_out(uow, "NASA")
         assert await catalogs.list_waiting(service.admin) == ["NASA"]
+        # It waits for an operator: a sandbox's clock does not.
+        assert await catalogs.find_oldest_wait(service.admin, rollouts.WAITED_FOR) is None
+        assert await catalogs.find_oldest_wait(service.admin, ()) is not None
     for kind in ("trial-expired", "catalog-next-term"):
         for parked in (await service.client.get("/v1/parked-deadlines")).json()["items"]:
             if parked["kind"] == kind:
                 named = {name: parked[name] for name in ("kind", "agency_id", "subject", "due_at")}
                 assert not (await service.client.post("/v1/parked-deadlines/retry", json=named)).json()["parked"]
     await entitlements.eventually(lambda: rolled_out(entitlements, 3))
-    assert [each.data.feature for each in await service.published(TrialExpired)] == ["deep-research"]
+    assert [each.data.feature for each in await published(entitlements, TrialExpired, 1)] == ["deep-research"]
+
+
+async def test_a_version_waits_for_an_earlier_one_that_is_due_with_the_term(entitlements: Entitlements) -> None:
+    service = entitlements.service
+    await entitlements.enroll(cap=2)
+    await publish_next(entitlements, 2, FRONTIER | {"trial_days": 30})
+    await renew(entitlements)
+    await pass_time(entitlements, END - DAY)
+    await service.admin.execute(
+        "update deadline set parked_at = $1, reason = 'a defect' where kind = 'catalog-next-term'", END - DAY
+    )
+    service.clock.move(END)
+    await publish(entitlements, [FRONTIER, RESEARCH])
+    async with service.runtime.database.write("NASA", context=Context("test", "cor_test")) as uow:
+        assert not await rollouts.roll_out(uow, "NASA")
+    [parked] = (await service.client.get("/v1/parked-deadlines")).json()["items"]
+    named = {name: parked[name] for name in ("kind", "agency_id", "subject", "due_at")}
+    assert (await service.client.post("/v1/parked-deadlines/retry", json=named)).status_code == 200
+    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    opened = (await windows(entitlements))["frontier-models"]
+    assert (opened["starts_at"], opened["ends_at"]) == (text(END), text(NEXT_END))
 
 
 async def unsent(front: Entitlements, cls: type[Any]) -> list[Any]:

@@ -6,8 +6,9 @@ from typing import Any
 
 from muster_contracts.entitlements import QuotaExceeded
 from tests.integration.entitlements.conftest import START, Entitlements
-from tests.integration.entitlements.test_catalog import publish
+from tests.integration.entitlements.test_catalog import FRONTIER, publish, rolled_out
 from tests.integration.entitlements.test_seat_trials import CANVAS, activate
+from tests.integration.entitlements.test_snapshots import following
 from tests.integration.entitlements.test_trials import pass_time
 from tests.integration.entitlements.test_usage import BEN, LATER, report, used
 
@@ -114,6 +115,36 @@ async def test_what_a_grant_or_the_trial_of_a_seat_gives_counts_against_no_quota
     use = {"subject": ada, "feature": "canvas", "amount": 2}
     refused = await entitlements.post("usage/consume", use)
     assert (refused.status_code, refused.json()["remaining"]) == (409, 1)
+
+
+async def test_what_a_grant_of_a_quota_limits_counts_against_no_quota_of_the_agency(entitlements: Entitlements) -> None:
+    notes = FRONTIER | {"key": "notes", "name": "Notes", "mode": "quota"}
+    await publish(entitlements, [notes | {"quota": {"limit": 8}}], "new-agencies")
+    await entitlements.enroll(cap=2)
+    ada, ben = [(await entitlements.assign(person)).json()["subject_ref"] for person in ("ada", "ben")]
+    body = {"feature": "notes", "mode": "quota", "subject": ada, "reason": "pilot"}
+    assert (await entitlements.post("grants", body)).status_code == 201
+    await publish(entitlements, [notes | {"quota": {"limit": 10, "per": "agency"}}])
+    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    now = entitlements.service.clock.now()
+    assert (await report(entitlements, used(1, ada, now, 4, feature="notes"))).json()["counted"] == 1
+    adas, bens, more = [{"subject": who, "feature": "notes", "amount": n} for who, n in ((ada, 3), (ben, 10), (ben, 1))]
+    statuses = [(await entitlements.post("usage/consume", use)).status_code for use in (adas, bens, more)]
+    assert statuses == [200, 200, 409]
+    rows = await entitlements.service.admin.fetch("select subject_ref, used, granted from usage_sum")
+    assert {row["subject_ref"]: (row["used"], row["granted"]) for row in rows} == {
+        ada: (7, 0),
+        ben: (10, 0),
+        "": (17, 7),
+    }
+    async with following(entitlements) as client:
+        for who, verdict in ((ada, "allowed"), (ben, "refused")):
+            assert client.check(who, "notes").verdict == (await _check(entitlements, who))["verdict"] == verdict
+
+
+async def _check(entitlements: Entitlements, subject_ref: str) -> Any:
+    pairs = {"pairs": [{"subject": subject_ref, "feature": "notes"}]}
+    return (await entitlements.post("checks", pairs)).json()["answers"][0]
 
 
 async def _has_window(entitlements: Entitlements, feature: str) -> bool:

@@ -74,10 +74,16 @@ def test_no_window_that_has_begun_gets_shorter_or_narrower(
         for window in changed.values():
             assert window.starts_at <= window.ends_at
         for key, each in version.features.items():
-            stated = (each.mode_after, each.monthly_quota_after)
+            lasts = each.trial_days is None and key in windows and in_grace(windows[key], now)
+            narrower = lasts and WIDTH.index(each.mode) < WIDTH.index(windows[key].mode)
+            stated = (each.mode, None) if narrower else (each.mode_after, each.monthly_quota_after)
             assert (changed[key].mode_after, changed[key].monthly_quota_after) == stated
         assert list(adopt(POOL, version, changed, {}, now)) == []
         windows = changed
+
+
+def in_grace(window: Window, now: datetime) -> bool:
+    return window.trial and window.ends_at <= now < window.closes_at()
 
 
 @given(catalogs, catalogs, instants)
@@ -154,15 +160,30 @@ def test_access_within_a_quota_is_kept_with_the_quota(second: dict[str, Any], tr
     assert after(windows, list(adopt(POOL, opens, windows, {}, START + DAY)))["a"].catalog_number == 4
 
 
-@pytest.mark.parametrize("mode", ["quota", "none"])
-def test_a_grace_that_goes_on_gets_no_narrower_where_a_trial_becomes_open_for_the_term(mode: str) -> None:
-    quota = {"quota": {"limit": 3}} if mode == "quota" else {}
+@pytest.mark.parametrize(("mode", "quota"), [("quota", {"quota": {"limit": 3}}), ("none", {})])
+def test_a_grace_goes_on_to_its_end_where_a_trial_becomes_open_for_the_term(mode: str, quota: dict[str, Any]) -> None:
     second = Feature.model_validate({"key": "a", "name": "a", "mode": mode, "mode_after": "none", **quota})
     windows = opened(catalog(1, feature(trial_days=10, grace_days=20)))
-    for day, expected in ((12, "unlimited"), (31, mode)):
-        now = START + day * DAY
-        changed = after(windows, list(adopt(POOL, catalog(2, second), windows, {}, now)))["a"]
-        assert (changed.access(now), changed.ends_at) == (expected, END)
+    grace_ends = START + 30 * DAY
+
+    def adopted(now: datetime) -> Window:
+        return after(windows, list(adopt(POOL, catalog(2, second), windows, {}, now)))["a"]
+
+    kept = adopted(START + 12 * DAY)
+    assert [kept.access(at) for at in (grace_ends - DAY, grace_ends, END - DAY)] == ["unlimited", mode, mode]
+    assert kept.monthly_quota_after == (3 if quota else None)
+    assert Meter(POOL.zone, {"a": kept}, {}).at(second, grace_ends).quota == second.stated_quota
+    opens = adopted(grace_ends)
+    assert (opens.access(grace_ends), opens.ends_at) == (mode, END)
+
+
+@pytest.mark.parametrize("mode", ["unlimited", "none"])
+def test_a_grace_goes_on_to_its_end_where_the_program_opens_the_feature_later(mode: str) -> None:
+    later = feature(mode=mode, anchor="program", anchor_at=(START + 20 * DAY).isoformat())
+    windows = opened(catalog(1, feature(trial_days=10, grace_days=20)))
+    kept = after(windows, list(adopt(POOL, catalog(2, later), windows, {}, START + 12 * DAY)))["a"]
+    accesses = [kept.access(START + day * DAY) for day in (12, 29, 30, 360)]
+    assert accesses == ["unlimited", "unlimited", mode, mode]
 
 
 def test_the_trial_of_a_seat_is_never_shorter_with_its_grace() -> None:

@@ -164,7 +164,12 @@ class Feature(BaseModel):
     @property
     def seat_quota_after(self) -> int | None:
         """Uses per seat and calendar month after the window, where a quota says just that."""
-        quota = self.stated_quota if self.mode_after is AccessMode.QUOTA else None
+        return self.seat_quota if self.mode_after is AccessMode.QUOTA else None
+
+    @property
+    def seat_quota(self) -> int | None:
+        """Uses per seat and calendar month within a quota that says just that."""
+        quota = self.stated_quota
         return quota.limit if quota and quota.is_of_seats_and_months else None
 
     @property

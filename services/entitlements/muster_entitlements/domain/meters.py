@@ -16,12 +16,14 @@ from muster_entitlements.domain.windows import Window
 class Terms(NamedTuple):
     """How a use counts: in which period, and the quota that limits it; None for no limit.
 
-    `given`: a grant or the trial of the seat gives it, so it counts in the sum, but no quota pays for it.
+    `given`: a grant or the trial of the seat gives it, so it counts in the sums, but no quota pays for it. `apart`: a
+    grant limits it, so no quota of the whole agency pays for it either.
     """
 
     period: Period
     quota: Quota | None
     given: bool = False
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Meter:
         period = Period.of(at, feature.stated_quota, window, self.zone)
         if (grant := holding(grants, at)) is not None:
             quota = None if grant.monthly_quota is None else Quota(limit=grant.monthly_quota)
-            return Terms(period, quota, given=quota is None)
+            return Terms(period, quota, given=quota is None, apart=quota is not None)
         if window is None:
             return Terms(period, None)
         limited = window.access(at, began_at) is AccessMode.QUOTA
@@ -92,7 +94,7 @@ class Meter:
 
     def limits(self, feature: Feature, at: datetime, grants: Iterable[Grant]) -> Limits:
         """The limits at an instant of an agency with these grants of the feature."""
-        period, quota, _ = self.at(feature, at)
+        period, quota, *_ = self.at(feature, at)
         window = self.windows.get(feature.key)
         if window is not None and window.seat_days is not None:
             quota = feature.stated_quota  # the trials of some seats are over

@@ -1,7 +1,7 @@
 """What a version of the catalog makes of the windows of an agency that is enrolled already.
 
 A window that has begun never gets shorter, and its access never narrower; what follows it is as the version says. A
-trial that is over stays over.
+trial that is over stays over. In a grace, what the version opens for the term follows the grace.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from muster_contracts.entitlements import AccessMode, Anchor
-from muster_entitlements.domain.catalog import Catalog
+from muster_entitlements.domain.catalog import Catalog, Feature
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.windows import Window
 from muster_runtime.identifiers import new_id
@@ -66,7 +66,7 @@ def adopt(
         else:
             opens_at = window.starts_at if window.anchor is Anchor.AGENCY else None  # a decision may have moved it
             fresh = Window.open(new_id("win", now), feature, pool, catalog.number, spent, opens_at)
-        after = fresh if window is None else _adopted(window, fresh, pool, now)
+        after = fresh if window is None else _adopted(window, fresh, feature, pool, now)
         if window is not None and after.mode is AccessMode.QUOTA and feature.stated_quota is None:
             after = replace(after, catalog_number=window.catalog_number)  # whose quota it keeps with the access
         if after != windows.get(feature.key):
@@ -76,7 +76,7 @@ def adopt(
             yield Change(window, after)
 
 
-def _adopted(window: Window, fresh: Window, pool: Pool, now: datetime) -> Window:
+def _adopted(window: Window, fresh: Window, feature: Feature, pool: Pool, now: datetime) -> Window:
     follows = replace(
         window,
         mode_after=fresh.mode_after,
@@ -93,19 +93,18 @@ def _adopted(window: Window, fresh: Window, pool: Pool, now: datetime) -> Window
     if now >= window.ends_at:
         if (window.trial and (fresh.trial or of_seats)) or now >= pool.ends_at:
             return follows
-        return replace(fresh, mode=_wider(window, fresh)) if now < window.closes_at() else fresh
+        if now < window.closes_at() and (_WIDTH[fresh.mode] < _WIDTH[window.mode] or now < fresh.starts_at):
+            quota = feature.seat_quota if fresh.mode is AccessMode.QUOTA else None
+            return replace(follows, mode_after=fresh.mode, monthly_quota_after=quota)
+        return fresh
     return replace(
         follows,
-        mode=_wider(window, fresh),
+        mode=max(window.mode, fresh.mode, key=_WIDTH.__getitem__),
         trial=window.trial and (fresh.trial or of_seats),
         ends_at=window.ends_at if _keeps_end(window, fresh) else max(window.ends_at, fresh.ends_at),
         seat_days=_seat_days(window, fresh),
         renewable=window.trial or (of_seats and window.seat_days is not None) or not (fresh.trial or of_seats),
     )
-
-
-def _wider(window: Window, fresh: Window) -> AccessMode:
-    return max(window.mode, fresh.mode, key=_WIDTH.__getitem__)
 
 
 def _leaves_program(window: Window) -> bool:

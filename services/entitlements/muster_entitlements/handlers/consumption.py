@@ -50,17 +50,18 @@ async def consume_feature(uow: UnitOfWork, command: ConsumeFeature) -> Consumpti
     feature = await find_feature(uow.connection, command.feature, question.window, uow.now)
     zone = question.pool.zone if question.pool else zone_of(None)
     meter = Meter(zone, {feature.key: question.window} if question.window else {}, {feature.key: feature})
-    period, quota, given = meter.at(feature, uow.now, question.grants, question.began_at)
-    whole = Sum(
+    period, quota, given, apart = meter.at(feature, uow.now, question.grants, question.began_at)
+    own = Sum(
         agency_id=command.agency_id,
         feature=command.feature,
-        subject_ref=WHOLE_AGENCY,
+        subject_ref=command.subject_ref,
         starts_at=period.starts_at,
         ends_at=period.ends_at,
         used=command.amount,
         granted=command.amount if given else 0,
+        days=bit_of(uow.now.astimezone(zone)),
     )
-    own = whole._replace(subject_ref=command.subject_ref, days=bit_of(uow.now.astimezone(zone)))
+    whole = own._replace(subject_ref=WHOLE_AGENCY, granted=command.amount if given or apart else 0, days=0)
     totals = {each.subject_ref: each for each in await usage.add_to_sums(uow.connection, [own, whole], least=0)}
     await count_days(uow, [each for each in totals.values() if each.fresh_days], {command.agency_id: zone})
     total = totals[command.subject_ref if quota is None else whose(quota, command.subject_ref)]

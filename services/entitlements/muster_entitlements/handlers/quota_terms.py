@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from muster_entitlements.domain.quotas import PublishedUse
 from muster_entitlements.handlers.snapshots import publish_uses
 from muster_entitlements.repository import catalogs, grants, quota_uses
-from muster_entitlements.repository.meters import find_meters
+from muster_entitlements.repository.meters import find_last, find_meters
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.scheduling import deadlines
 from muster_runtime.scheduling.deadlines import Deadline
@@ -31,8 +31,9 @@ async def tell_uses(uow: UnitOfWork, agency_id: str, cause: str | None = None) -
     if meter is None:
         return
     granted = await grants.list_of_quotas(uow.connection, agency_id, uow.now)
+    outlived = await find_last(uow.connection, {grant.feature for grant in granted} - meter.features.keys(), catalog)
     uses: list[PublishedUse] = []
-    for feature in meter.features.values():
+    for feature in (*meter.features.values(), *outlived.values()):
         own = [grant for grant in granted if grant.feature == feature.key]
         if (own or feature.stated_quota) and len(uses) < STEP_PEOPLE:
             limits = meter.limits(feature, uow.now, own)

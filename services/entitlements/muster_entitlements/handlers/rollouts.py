@@ -43,6 +43,9 @@ CATALOG_NEXT_TERM = "catalog-next-term"
 # The events about windows that a version may move.
 OF_TRIALS = (TRIAL_ENDING_SOON, TRIAL_EXPIRED, GRACE_ENDED, SEAT_TRIALS_ENDING_SOON, SEAT_TRIAL_ENDS)
 
+# What is handled before a version arrives at once: it cancels events about windows, and replaces an earlier version.
+WAITED_FOR = (*OF_TRIALS, CATALOG_NEXT_TERM)
+
 
 class TrialsParked(Exception):
     """The next term's version waits for a parked deadline of a trial, which it would cancel: it parks as well."""
@@ -54,7 +57,7 @@ class TrialsParked(Exception):
 async def roll_out(uow: UnitOfWork, agency_id: str) -> bool:
     """Adopt the newest version that is for the agency now, and note the one that is for its next term.
 
-    Returns False, and does nothing, if what is due of trials is still to be told: a version cancels it.
+    Returns False, and does nothing, if what is due of trials is still to be told, or an earlier version to come.
     """
     pool = await pools.find_pool(uow.connection, agency_id)
     if pool is None or pool.withdrawn_at is not None or pool.ended:
@@ -62,7 +65,7 @@ async def roll_out(uow: UnitOfWork, agency_id: str) -> bool:
     adoption = await catalogs.find_adoption(uow.connection, agency_id)
     versions = await catalogs.list_published(uow.connection, adoption.number)
     if at_once := [version for version in versions if version.rule is CatalogRule.NOW]:
-        if await deadlines.is_any_due(uow.connection, agency_id, OF_TRIALS, uow.now, or_parked=True):
+        if await deadlines.is_any_due(uow.connection, agency_id, WAITED_FOR, uow.now, or_parked=True):
             return False
         await _adopt(uow, pool, at_once[-1].catalog, uow.now)
         adoption = Adoption(at_once[-1].number, None)

@@ -193,7 +193,7 @@ def _additions(new: Sequence[_Metered]) -> dict[Counter, _Addition]:
         alike.setdefault((each.use.agency_id, each.use.feature, id(each.terms)), []).append(each)
     additions: dict[Counter, _Addition] = {}
     for (agency_id, feature, _), uses in alike.items():
-        period, quota, given = uses[0].terms
+        period, quota, given, apart = uses[0].terms
         per_seat = quota if quota is not None and quota.per is QuotaScope.SEAT else None
         for _, use, _, day in uses:
             counter = agency_id, feature, use.subject_ref, period.starts_at
@@ -203,7 +203,7 @@ def _additions(new: Sequence[_Metered]) -> dict[Counter, _Addition]:
             addition.add([use], per_seat, given=given)
             addition.days |= day
         whole = additions.setdefault((agency_id, feature, WHOLE_AGENCY, period.starts_at), _Addition(period.ends_at))
-        whole.add([each.use for each in uses], None if per_seat else quota, given=given)
+        whole.add([each.use for each in uses], None if per_seat else quota, given=given or apart)
     return additions
 
 

@@ -202,7 +202,7 @@ def _limit(question: Question, feature: Feature | None, now: datetime) -> Limit 
     if question.pool is None or feature is None:
         return None
     meter = Meter(question.pool.zone, {feature.key: question.window} if question.window else {}, {})
-    period, quota, _ = meter.at(feature, now, question.grants, question.began_at)
+    period, quota, *_ = meter.at(feature, now, question.grants, question.began_at)
     return None if quota is None else Limit(question.pool.agency_id, feature.key, quota, period)
 
 

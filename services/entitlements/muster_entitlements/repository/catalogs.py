@@ -1,5 +1,6 @@
 """The versions of the feature catalog, and which of them each agency has."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -129,12 +130,27 @@ async def list_waiting(connection: Connection, limit: int | None = None) -> list
     return [row["agency_id"] for row in rows]
 
 
-async def find_oldest_wait(connection: Connection) -> datetime | None:
-    """Since when an agency has waited for a version; None if none waits."""
-    if not await list_waiting(connection, 1):
-        return None
-    instant: datetime = await connection.fetchval(
-        "select max(published_at) from catalog_version where state = 'published' and rule <> 'new-agencies'"
+async def find_oldest_wait(connection: Connection, kinds: Sequence[str]) -> datetime | None:
+    """Since when an agency has waited for a version; None if none waits.
+
+    One where a deadline of these kinds is parked waits for an operator, and does not count.
+    """
+    instant: datetime | None = await connection.fetchval(
+        f"""
+        select max(published_at)
+        from catalog_version
+        where
+            state = 'published' and rule <> 'new-agencies'
+            and exists (
+                {_WAITING}
+                and not exists (
+                    select
+                    from deadline as d
+                    where d.agency_id = p.agency_id and d.kind = any($1::text[]) and d.parked_at is not null
+                )
+            )
+        """,  # noqa: S608
+        kinds,
     )
     return instant
 

@@ -80,6 +80,7 @@ async def find_last(connection: Connection, keys: Collection[str], newest: Catal
     lacking = set(keys) - found.keys()
     if lacking:
         published = await catalogs.list_published(connection, packaged_catalog().number)
-        for each in (packaged_catalog(), *(version.catalog for version in published)):
+        earlier = [version.catalog for version in published if version.number < newest.number]
+        for each in (packaged_catalog(), *earlier):
             found |= {key: each.features[key] for key in lacking if key in each.features}
     return found

@@ -1,11 +1,12 @@
 """The worker that brings published versions of the feature catalog to the agencies, one after the other."""
 
 import asyncio
+from functools import partial
 
 import structlog
 from prometheus_client import Gauge
 
-from muster_entitlements.handlers.rollouts import roll_out
+from muster_entitlements.handlers.rollouts import WAITED_FOR, roll_out
 from muster_entitlements.repository import catalogs
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import RETRYABLE, Connection
@@ -61,4 +62,4 @@ async def _roll_out(runtime: Runtime, agency_id: str) -> bool:
 
 
 # Several processes may run it at once: under the agency's lock, a step that is done already changes nothing.
-CATALOG_ROLLOUT = Worker("catalog-rollout", _run, catalogs.find_oldest_wait)
+CATALOG_ROLLOUT = Worker("catalog-rollout", _run, partial(catalogs.find_oldest_wait, kinds=WAITED_FOR))
