@@ -218,7 +218,7 @@ class Monitor:
         """The state that the coordinator of the sandbox's clock reads from each process."""
         runtime = self._runtime
         async with runtime.database.connection() as connection:
-            written = await connection.fetchrow(
+            (written,) = await connection.fetch(
                 "select (select count(*) from outbox) as outbox, (select max(latest) from agency_instant) as latest"
             )
             due = [
