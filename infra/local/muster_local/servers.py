@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,10 +73,15 @@ def embedded_postgres(folder: Path, installation: Installation, security: Postgr
     return Program(POSTGRES, server.command(), server.dsn, stop_signal=signal.SIGINT, user=server.user)
 
 
-def embedded_kafka(folder: Path, installation: Installation, security: KafkaSecurity | None = None) -> Program:
-    """An embedded Kafka, prepared to run. Raises KafkaFormatFailed."""
+def embedded_kafka(
+    folder: Path, installation: Installation, services: Sequence[str], security: KafkaSecurity | None = None
+) -> Program:
+    """An embedded Kafka for these services, prepared to run; without any, for tests or benchmarks, whose load lasts.
+
+    Raises KafkaFormatFailed.
+    """
     ports = installation.ports
-    broker = Kafka(folder / KAFKA, ports[KAFKA], ports[CONTROLLER], security=security, quick_start=True)
+    broker = Kafka(folder / KAFKA, ports[KAFKA], ports[CONTROLLER], security=security, quick_start=bool(services))
     broker.prepare()
     return Program(KAFKA, broker.command(), broker.bootstrap)
 

@@ -126,8 +126,8 @@ class Supervisor:
 
         async def kafka() -> None:
             if not self._state.bootstrap:
-                security = doors.kafka() if doors else None
-                program = await asyncio.to_thread(embedded_kafka, self._home.path, installation, security)
+                secure = doors.kafka() if doors else None
+                program = await asyncio.to_thread(embedded_kafka, self._home.path, installation, self._services, secure)
                 self._state.bootstrap = program.address
                 await self._run(program)
             await self._until_ready("kafka", self._state.bootstrap)

@@ -33,6 +33,7 @@ DEADLINES: dict[str, DeadlineHandler] = {
     trials.TRIAL_ENDING_SOON: trials.on_trial_ending_soon_due,
     trials.TRIAL_EXPIRED: trials.on_trial_expired_due,
     trials.GRACE_ENDED: trials.on_grace_ended_due,
+    rollouts.CATALOG_AFTER_GRACE: rollouts.on_catalog_after_grace_due,
     seat_trials.SEAT_TRIALS_ENDING_SOON: seat_trials.on_seat_trials_ending_soon_due,
     seat_trials.SEAT_TRIAL_ENDS: seat_trials.on_seat_trial_ends_due,
     rollouts.CATALOG_NEXT_TERM: rollouts.on_catalog_next_term_due,  # after what it would cancel
@@ -50,6 +51,7 @@ DEADLINES: dict[str, DeadlineHandler] = {
 REQUIRED_DEADLINES = (
     seat_trials.SEAT_TRIALS_ENDING_SOON,
     seat_trials.SEAT_TRIAL_ENDS,
+    rollouts.CATALOG_AFTER_GRACE,
     rollouts.CATALOG_NEXT_TERM,
     quota_terms.QUOTA_USES_TOLD,
     adoption.ADOPTION_SUMMARIZED,

@@ -64,10 +64,14 @@ async def test_a_feature_that_a_later_version_keeps_stays_open(entitlements: Ent
     assert (await entitlements.check("ada", "frontier-models"))["valid_until"] == text(END)
     await publish_next(entitlements, 3, FRONTIER, RESEARCH)
     assert (await entitlements.check("ada", "frontier-models"))["valid_until"] == text(NEXT_END)
-    [extended] = [each.data for each in await service.published(FeatureWindowExtended)]
+    [extended] = [each.data for each in await published(entitlements, FeatureWindowExtended, 1)]
     assert (extended.feature, extended.previous_ends_at, extended.ends_at) == ("frontier-models", END, NEXT_END)
-    access = (await service.published(AgencyAccess))[-1].data
-    assert access.revision == (await entitlements.pool())["revision"]
+    revision = (await entitlements.pool())["revision"]
+
+    async def copies_are_told() -> bool:
+        return bool((await service.published(AgencyAccess))[-1].data.revision == revision)
+
+    await entitlements.eventually(copies_are_told)
     await pass_time(entitlements, END + DAY)
     assert (await entitlements.check("ada", "frontier-models"))["valid_until"] == text(NEXT_END)
 

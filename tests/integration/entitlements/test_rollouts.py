@@ -169,6 +169,49 @@ async def test_a_version_waits_for_the_parked_end_of_a_trial(entitlements: Entit
     assert [each.data.feature for each in await published(entitlements, TrialExpired, 1)] == ["deep-research"]
 
 
+async def test_what_a_version_opens_for_the_term_in_a_grace_follows_it_and_stays(entitlements: Entitlements) -> None:
+    service = entitlements.service
+    await publish(entitlements, [RESEARCH | {"trial_days": 10, "grace_days": 20}], "new-agencies")
+    await entitlements.enroll(cap=1)
+    await entitlements.assign("ada")
+    await pass_time(entitlements, START + 12 * DAY)
+    metered = FRONTIER | {"key": "deep-research", "mode": "quota", "quota": {"limit": 25}}
+    await publish(entitlements, [metered])
+    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    grace_ends = START + 30 * DAY
+    assert (await entitlements.check("ada", "deep-research"))["valid_until"] == text(grace_ends)
+    await pass_time(entitlements, grace_ends)
+    use = {"subject": "person.ada@nasa.gov", "feature": "deep-research", "amount": 20}
+    assert (await entitlements.post("usage/consume", use)).status_code == 200
+    await pass_time(entitlements, grace_ends + 5 * DAY)
+    for number, features in ((4, [metered, FRONTIER]), (5, [FRONTIER])):
+        await publish(entitlements, features)
+        await entitlements.eventually(lambda: rolled_out(entitlements, number))  # noqa: B023 - awaited within the turn
+        found = (await windows(entitlements))["deep-research"]
+        assert (found["starts_at"], found["ends_at"]) == (text(grace_ends), text(END))
+        answer = await entitlements.check("ada", "deep-research")
+        assert (answer["verdict"], answer["used"], answer["limit"]) == ("allowed", 20, 25)
+    assert await service.admin.fetchval("select count(*) from deadline where kind = 'catalog-after-grace'") == 0
+
+
+async def test_a_parked_version_of_a_term_is_replaced_by_a_corrected_one(entitlements: Entitlements) -> None:
+    """Though one that comes at once waits for it."""
+    await entitlements.enroll(cap=1)
+    await publish_next(entitlements, 2, FRONTIER)
+    await renew(entitlements)
+    await pass_time(entitlements, END - DAY)
+    await entitlements.service.admin.execute(
+        "update deadline set parked_at = $1, reason = 'a defect' where kind = 'catalog-next-term'", END - DAY
+    )
+    entitlements.service.clock.move(END)
+    await publish(entitlements, [FRONTIER, RESEARCH])
+    await publish_next(entitlements, 4, FRONTIER, RESEARCH)
+    [parked] = (await entitlements.service.client.get("/v1/parked-deadlines")).json()["items"]
+    named = {name: parked[name] for name in ("kind", "agency_id", "subject", "due_at")}
+    assert (await entitlements.service.client.post("/v1/parked-deadlines/retry", json=named)).status_code == 200
+    await entitlements.eventually(lambda: rolled_out(entitlements, 4))
+
+
 async def test_a_version_waits_for_an_earlier_one_that_is_due_with_the_term(entitlements: Entitlements) -> None:
     service = entitlements.service
     await entitlements.enroll(cap=2)

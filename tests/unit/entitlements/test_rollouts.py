@@ -12,7 +12,7 @@ from muster_contracts.entitlements import AccessMode
 from muster_entitlements.domain.catalog import Catalog, Feature, Quota
 from muster_entitlements.domain.meters import Meter
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.rollouts import Change, adopt, effects, next_term_effects
+from muster_entitlements.domain.rollouts import Change, adopt, effects, next_term_effects, opens_after_grace
 from muster_entitlements.domain.windows import End, Start, Window, correct_start, end_early, extend
 from tests.unit.entitlements.test_windows_and_checks import END, POOL, START
 
@@ -166,24 +166,37 @@ def test_a_grace_goes_on_to_its_end_where_a_trial_becomes_open_for_the_term(mode
     windows = opened(catalog(1, feature(trial_days=10, grace_days=20)))
     grace_ends = START + 30 * DAY
 
-    def adopted(now: datetime) -> Window:
-        return after(windows, list(adopt(POOL, catalog(2, second), windows, {}, now)))["a"]
-
-    kept = adopted(START + 12 * DAY)
+    kept = adopted(second, windows["a"], START + 12 * DAY)
     assert [kept.access(at) for at in (grace_ends - DAY, grace_ends, END - DAY)] == ["unlimited", mode, mode]
     assert kept.monthly_quota_after == (3 if quota else None)
     assert Meter(POOL.zone, {"a": kept}, {}).at(second, grace_ends).quota == second.stated_quota
-    opens = adopted(grace_ends)
-    assert (opens.access(grace_ends), opens.ends_at) == (mode, END)
+    assert opens_after_grace(kept, second, START + 12 * DAY) == grace_ends
+    opens = adopted(second, kept, grace_ends)
+    assert (opens.access(grace_ends), opens.starts_at, opens.ends_at) == (mode, grace_ends, END)
+    assert opens_after_grace(opens, second, grace_ends) is None
+    assert adopted(second, opens, grace_ends + 10 * DAY) == opens
 
 
 @pytest.mark.parametrize("mode", ["unlimited", "none"])
-def test_a_grace_goes_on_to_its_end_where_the_program_opens_the_feature_later(mode: str) -> None:
-    later = feature(mode=mode, anchor="program", anchor_at=(START + 20 * DAY).isoformat())
-    windows = opened(catalog(1, feature(trial_days=10, grace_days=20)))
-    kept = after(windows, list(adopt(POOL, catalog(2, later), windows, {}, START + 12 * DAY)))["a"]
-    accesses = [kept.access(START + day * DAY) for day in (12, 29, 30, 360)]
-    assert accesses == ["unlimited", "unlimited", mode, mode]
+@pytest.mark.parametrize(("day", "adopted_on"), [(20, (12, 20)), (60, (12, 30))])
+def test_a_grace_goes_on_to_its_end_where_the_program_opens_the_feature_later(
+    mode: str, day: int, adopted_on: tuple[int, int]
+) -> None:
+    later = feature(mode=mode, anchor="program", anchor_at=(START + day * DAY).isoformat())
+    window = opened(catalog(1, feature(trial_days=10, grace_days=20)))["a"]
+    accesses = []
+    for now in range(12, 365):
+        if now in adopted_on or now == 30:
+            window = adopted(later, window, START + now * DAY)
+            if (again := opens_after_grace(window, later, START + now * DAY)) is not None:
+                assert again == START + (adopted_on[1] if now == 12 else 30) * DAY
+        accesses.append(window.access(START + now * DAY))
+    expected = ["unlimited" if now < 30 else mode if now >= day else "none" for now in range(12, 365)]
+    assert accesses == expected
+
+
+def adopted(version: Feature, window: Window, now: datetime) -> Window:
+    return after({"a": window}, list(adopt(POOL, catalog(2, version), {"a": window}, {}, now)))["a"]
 
 
 def test_the_trial_of_a_seat_is_never_shorter_with_its_grace() -> None:

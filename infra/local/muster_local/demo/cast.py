@@ -14,7 +14,7 @@ from itertools import permutations
 START = datetime(2025, 8, 6, tzinfo=UTC)
 END = datetime(2026, 8, 7, tzinfo=UTC)
 
-# Agencies sign during office hours, so many a day.
+# Agencies sign during office hours, this many a day.
 _SIGNING_HOUR = timedelta(hours=14)
 _DAILY_AGENCIES = 8
 

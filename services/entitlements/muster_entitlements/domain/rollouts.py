@@ -94,8 +94,9 @@ def _adopted(window: Window, fresh: Window, feature: Feature, pool: Pool, now: d
         if (window.trial and (fresh.trial or of_seats)) or now >= pool.ends_at:
             return follows
         if now < window.closes_at() and (_WIDTH[fresh.mode] < _WIDTH[window.mode] or now < fresh.starts_at):
-            quota = feature.seat_quota if fresh.mode is AccessMode.QUOTA else None
-            return replace(follows, mode_after=fresh.mode, monthly_quota_after=quota)
+            mode = fresh.mode if fresh.starts_at <= window.closes_at() else AccessMode.NONE
+            quota = feature.seat_quota if mode is AccessMode.QUOTA else None
+            return replace(follows, mode_after=mode, monthly_quota_after=quota)
         return fresh
     return replace(
         follows,
@@ -105,6 +106,13 @@ def _adopted(window: Window, fresh: Window, feature: Feature, pool: Pool, now: d
         seat_days=_seat_days(window, fresh),
         renewable=window.trial or (of_seats and window.seat_days is not None) or not (fresh.trial or of_seats),
     )
+
+
+def opens_after_grace(window: Window, feature: Feature, now: datetime) -> datetime | None:
+    """When to adopt a version again that opens a feature for the term while its trial's grace goes on; None: never."""
+    if not window.trial or feature.trial is not None or not window.ends_at <= now < window.closes_at():
+        return None
+    return min(at for at in (feature.anchor_at, window.closes_at()) if at is not None and at > now)
 
 
 def _leaves_program(window: Window) -> bool:

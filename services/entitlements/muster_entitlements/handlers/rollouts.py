@@ -11,7 +11,7 @@ from muster_contracts.entitlements import CatalogRule
 from muster_entitlements import publishing
 from muster_entitlements.domain.catalog import Catalog, packaged_catalog
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.rollouts import Change, adopt
+from muster_entitlements.domain.rollouts import Change, adopt, opens_after_grace
 from muster_entitlements.domain.windows import Extension
 from muster_entitlements.handlers.quota_terms import tell_uses
 from muster_entitlements.handlers.seat_trials import (
@@ -40,15 +40,24 @@ from muster_runtime.scheduling.deadlines import Deadline
 
 CATALOG_NEXT_TERM = "catalog-next-term"
 
-# The events about windows that a version may move.
-OF_TRIALS = (TRIAL_ENDING_SOON, TRIAL_EXPIRED, GRACE_ENDED, SEAT_TRIALS_ENDING_SOON, SEAT_TRIAL_ENDS)
+CATALOG_AFTER_GRACE = "catalog-after-grace"
+
+# The events about windows that a version may move, and what follows them.
+OF_TRIALS = (
+    TRIAL_ENDING_SOON,
+    TRIAL_EXPIRED,
+    GRACE_ENDED,
+    CATALOG_AFTER_GRACE,
+    SEAT_TRIALS_ENDING_SOON,
+    SEAT_TRIAL_ENDS,
+)
 
 # What is handled before a version arrives at once: it cancels events about windows, and replaces an earlier version.
 WAITED_FOR = (*OF_TRIALS, CATALOG_NEXT_TERM)
 
 
 class TrialsParked(Exception):
-    """The next term's version waits for a parked deadline of a trial, which it would cancel: it parks as well."""
+    """A version that is due waits for a parked deadline of a trial, which it would cancel: it parks as well."""
 
     def __init__(self) -> None:
         super().__init__("a deadline of a trial is parked: retry or discard that one first, then this one")
@@ -57,19 +66,22 @@ class TrialsParked(Exception):
 async def roll_out(uow: UnitOfWork, agency_id: str) -> bool:
     """Adopt the newest version that is for the agency now, and note the one that is for its next term.
 
-    Returns False, and does nothing, if what is due of trials is still to be told, or an earlier version to come.
+    Returns False, and adopts nothing, if what is due of trials is still to be told, or an earlier version to come.
     """
     pool = await pools.find_pool(uow.connection, agency_id)
     if pool is None or pool.withdrawn_at is not None or pool.ended:
         return True
     adoption = await catalogs.find_adoption(uow.connection, agency_id)
     versions = await catalogs.list_published(uow.connection, adoption.number)
+    later = [version.number for version in versions if version.rule is CatalogRule.NEXT_TERM]
     if at_once := [version for version in versions if version.rule is CatalogRule.NOW]:
         if await deadlines.is_any_due(uow.connection, agency_id, WAITED_FOR, uow.now, or_parked=True):
+            if later and await _is_next_term_parked(uow, agency_id):  # by a corrected one, a retry may succeed
+                await catalogs.save_adoption(uow.connection, agency_id, Adoption(adoption.number, later[-1]))
             return False
         await _adopt(uow, pool, at_once[-1].catalog, uow.now)
         adoption = Adoption(at_once[-1].number, None)
-    later = [v.number for v in versions if v.rule is CatalogRule.NEXT_TERM and v.number > adoption.number]
+        later = [number for number in later if number > adoption.number]
     if later:
         adoption = Adoption(adoption.number, later[-1])
         schedule_next_term(uow, pool)
@@ -79,6 +91,12 @@ async def roll_out(uow: UnitOfWork, agency_id: str) -> bool:
             await tell_uses(uow, agency_id)  # a period may have ended with the term
     await catalogs.save_adoption(uow.connection, agency_id, adoption)
     return True
+
+
+async def _is_next_term_parked(uow: UnitOfWork, agency_id: str) -> bool:
+    kind = [CATALOG_NEXT_TERM]
+    due = await deadlines.is_any_due(uow.connection, agency_id, kind, uow.now, or_parked=True)
+    return due and not await deadlines.is_any_due(uow.connection, agency_id, kind, uow.now, or_parked=False)
 
 
 def schedule_next_term(uow: UnitOfWork, pool: Pool) -> None:
@@ -103,16 +121,36 @@ async def on_catalog_next_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> 
     pool = await pools.find_pool(uow.connection, agency_id)
     if pool is None or pool.withdrawn_at is not None or pool.ended or pool.ends_at <= at:
         return
-    await uow.flush()
-    if await deadlines.is_any_due(uow.connection, agency_id, OF_TRIALS, at, or_parked=False):
-        deadlines.schedule(uow, due)  # after a further step of seats' trials
+    if await _waits_for_trials(uow, due):
         return
-    if await deadlines.is_any_due(uow.connection, agency_id, OF_TRIALS, at, or_parked=True):
-        raise TrialsParked
     adoption = await catalogs.find_adoption(uow.connection, agency_id)
     catalog = await _find_catalog(uow, adoption.next_number or adoption.number)
     await _adopt(uow, pool, catalog, at)
     await catalogs.save_adoption(uow.connection, agency_id, Adoption(catalog.number, None))
+
+
+async def on_catalog_after_grace_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """Open for the term what waited for the end of a grace: the present version is adopted again."""
+    agency_id, at = due[0].agency_id, due[0].due_at
+    pool = await pools.find_pool(uow.connection, agency_id)
+    if pool is None or pool.withdrawn_at is not None or pool.ended or pool.ends_at <= at:
+        return
+    if await _waits_for_trials(uow, due):
+        return
+    adoption = await catalogs.find_adoption(uow.connection, agency_id)
+    await _adopt(uow, pool, await _find_catalog(uow, adoption.number), at)
+
+
+async def _waits_for_trials(uow: UnitOfWork, due: Sequence[Deadline]) -> bool:
+    """Whether what is due of trials is still to be told: then the deadlines come again. Raises TrialsParked."""
+    await uow.flush()
+    agency_id, at = due[0].agency_id, due[0].due_at
+    if await deadlines.is_any_due(uow.connection, agency_id, OF_TRIALS, at, or_parked=False):
+        deadlines.schedule(uow, due)  # after a further step of seats' trials
+        return True
+    if await deadlines.is_any_due(uow.connection, agency_id, OF_TRIALS, at, or_parked=True):
+        raise TrialsParked
+    return False
 
 
 async def extend_windows(uow: UnitOfWork, pool: Pool, adoption: Adoption, cause: str | None = None) -> bool:
@@ -148,6 +186,9 @@ async def _adopt(uow: UnitOfWork, pool: Pool, catalog: Catalog, at: datetime) ->
     adopted = present | {change.after.feature: change.after for change in changes}
     if any(key in catalog.features and not window.renewable for key, window in adopted.items()):
         schedule_next_term(uow, pool)  # a trial that follows, for one
+    known = [(window, catalog.features[key]) for key, window in adopted.items() if key in catalog.features]
+    if graces := [again for each in known if (again := opens_after_grace(*each, at)) is not None]:
+        deadlines.schedule(uow, [Deadline(CATALOG_AFTER_GRACE, agency_id, agency_id, min(graces))])
     if changes:  # also of what no event says, such as a quota of the whole agency
         await pools.save_revision(uow.connection, agency_id)
         await publish_agency(uow, agency_id)

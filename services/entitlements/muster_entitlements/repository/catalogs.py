@@ -133,7 +133,8 @@ async def list_waiting(connection: Connection, limit: int | None = None) -> list
 async def find_oldest_wait(connection: Connection, kinds: Sequence[str]) -> datetime | None:
     """Since when an agency has waited for a version; None if none waits.
 
-    One where a deadline of these kinds is parked waits for an operator, and does not count.
+    One that is to get a version at once, and where a deadline of these kinds is parked, waits for an operator: it does
+    not count.
     """
     instant: datetime | None = await connection.fetchval(
         f"""
@@ -146,7 +147,10 @@ async def find_oldest_wait(connection: Connection, kinds: Sequence[str]) -> date
                 and not exists (
                     select
                     from deadline as d
-                    where d.agency_id = p.agency_id and d.kind = any($1::text[]) and d.parked_at is not null
+                    join catalog_version as v on v.state = 'published' and v.rule = 'now'
+                    where
+                        d.agency_id = p.agency_id and d.kind = any($1::text[]) and d.parked_at is not null
+                        and v.number > coalesce(a.number, 1)
                 )
             )
         """,  # noqa: S608

@@ -28,6 +28,7 @@ from muster_entitlements.workers.usage_batches import BATCH_LOCK, BATCH_RECORDS,
 from muster_entitlements.workers.usage_deferred import Deferred
 from muster_entitlements.workers.usage_places import ALL, Lane, Places
 from muster_entitlements.workers.usage_polling import FETCH_MIN_BYTES, POLL_MS, Poller
+from muster_runtime.canceling import is_canceled, run_together
 from muster_runtime.clock import MAX_SKEW
 from muster_runtime.database import locks
 from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE
@@ -63,9 +64,7 @@ def usage_worker() -> Worker:
     """The worker of a process. Of several, one reads each lane."""
 
     async def run(runtime: Runtime) -> None:
-        async with asyncio.TaskGroup() as lanes:
-            for number in range(LANES):
-                lanes.create_task(UsageIntake(runtime, Lane(number, LANES)).run())
+        await run_together(*(UsageIntake(runtime, Lane(number, LANES)).run() for number in range(LANES)))
 
     return Worker(_DUTY, run, usage_intake.find_oldest_deferred)
 
@@ -85,7 +84,7 @@ class UsageIntake:
     async def run(self) -> None:
         """Count what comes, until canceled."""
         try:
-            while True:
+            while not is_canceled():
                 try:
                     if await self._lease.take():
                         await self._read()
@@ -95,7 +94,8 @@ class UsageIntake:
                 except (KafkaError, *RETRYABLE) as error:
                     _log.warning("usage_intake_retried", error=describe(error))
                     await self._lease.release()
-                    await asyncio.sleep(RETRY_SECONDS)
+                    if not is_canceled():
+                        await asyncio.sleep(RETRY_SECONDS)
         finally:
             await self._lease.release()
 

@@ -7,7 +7,7 @@ Message-ID: at-least-once delivery, and never out of order in a lane.
 import asyncio
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
 from typing import Protocol
@@ -39,8 +39,9 @@ SLOTS = {Channel.EMAIL: 8, Channel.WEBHOOK: 32}
 # How long a lane may go on to its next delivery before others get its slot.
 TURN_SECONDS = 1
 
-# How long running attempts may take when the process stops.
-DRAIN_SECONDS = 5
+# How long running attempts may take when the process stops: as long as a duty is not canceled again, less what the rest
+# takes.
+DRAIN_SECONDS = 4.0
 
 _log = structlog.get_logger(__name__)
 
@@ -184,14 +185,15 @@ class Dispatcher:
     async def _stop(self, lease: Lease) -> None:
         self._stopping = True
         lanes = [task for tasks in self._lanes.values() for task in tasks.values()]
-        if lanes:
-            _, late = await asyncio.wait(lanes, timeout=DRAIN_SECONDS)
-            for task in late:
-                task.cancel()
+        try:
+            if lanes:
+                await asyncio.wait(lanes, timeout=DRAIN_SECONDS)
+        finally:
+            for lane in lanes:
+                lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
-        for sender in self._senders.values():
-            await sender.close()
-        with suppress(*RETRYABLE):
+            for sender in self._senders.values():
+                await sender.close()
             await lease.release()
 
 

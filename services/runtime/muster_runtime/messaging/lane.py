@@ -8,6 +8,7 @@ from datetime import datetime
 import structlog
 from aiokafka.errors import KafkaError
 
+from muster_runtime.canceling import is_canceled
 from muster_runtime.database import repeatable
 from muster_runtime.database.transactions import RETRYABLE, Database
 from muster_runtime.database.wakeup import Wakeup
@@ -121,9 +122,9 @@ class Lane:
         return [topic for topic in self._topics if self._topic_prefix + topic in unsafe]
 
     async def run(self) -> None:
-        """Relay until cancelled. After a failure, open a new producer, and read the outbox again."""
+        """Relay until canceled. After a failure, open a new producer, and read the outbox again."""
         try:
-            while True:
+            while not is_canceled():
                 try:
                     if not await self._lease.take():
                         await self._close_producer()  # who leads now has fenced it, or repeats what it had in flight
@@ -139,10 +140,13 @@ class Lane:
                     _log.warning("relay_failed", error=repr(error))
                     await self._close_producer()
                     await self._lease.release()
-                    await asyncio.sleep(OPERATOR_SECONDS if isinstance(error, AN_OPERATORS) else RETRY_SECONDS)
+                    if not is_canceled():
+                        await asyncio.sleep(OPERATOR_SECONDS if isinstance(error, AN_OPERATORS) else RETRY_SECONDS)
         finally:
-            await self._close_producer()
-            await self._lease.release()
+            try:
+                await self._close_producer()
+            finally:
+                await self._lease.release()
 
     async def _drain(self) -> bool:
         """Relay until nothing can be sent or the lease is lost; reading, encoding and deleting overlap sending.

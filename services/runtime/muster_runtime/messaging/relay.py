@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import structlog
 
 from muster_contracts import topics as contracts
+from muster_runtime.canceling import run_together
 from muster_runtime.database.transactions import RETRYABLE, Database
 from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.messaging.backlog import Backlog
@@ -85,20 +86,8 @@ class Relay:
         return "; ".join(reason for lane in self._lanes for reason in lane.held) or None
 
     async def run(self) -> None:
-        """Relay until cancelled.
-
-        Each cancellation reaches every lane, since one can be lost on its way (see `Duties`), and reaches it once: a
-        second one would end a lane before it has given its lease back.
-        """
-        duties = [asyncio.create_task(duty) for duty in (*(lane.run() for lane in self._lanes), self._vacuum())]
-        try:
-            ended, _ = await asyncio.wait(duties, return_when=asyncio.FIRST_COMPLETED)
-            for duty in ended:
-                duty.result()  # a duty ends only by an error
-        finally:
-            for duty in duties:
-                duty.cancel()
-            await asyncio.gather(*duties, return_exceptions=True)
+        """Relay until canceled."""
+        await run_together(*(lane.run() for lane in self._lanes), self._vacuum())
 
     def _on_deleted(self, runs: Sequence[Run]) -> None:
         for run in runs:

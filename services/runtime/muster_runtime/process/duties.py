@@ -6,12 +6,12 @@ from typing import Any
 
 import structlog
 
-# How long the duties may take to end; a server that hangs must not keep the process.
-STOP_SECONDS = 6
+# How long the duties may take to end after each of their cancellations: Kafka's client may swallow one. A server that
+# hangs must not keep the process.
+ROUNDS_SECONDS = (5.0, 1.0)
 
-# Within that, how often each is cancelled. `asyncio.wait_for`, which Kafka's client uses, loses a cancellation that
-# comes at the moment when what it waits for is done (until Python 3.12).
-CANCELLATIONS = 2
+# How long all of that may take.
+STOP_SECONDS = sum(ROUNDS_SECONDS)
 
 _log = structlog.get_logger(__name__)
 
@@ -22,6 +22,7 @@ class Duties:
     def __init__(self) -> None:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
 
     def start(self, name: str, duty: Coroutine[Any, Any, None]) -> None:
         """Start a duty."""
@@ -30,15 +31,21 @@ class Duties:
         self._tasks.append(task)
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) and not self.failed.done():
+        error: BaseException | None
+        if task.cancelled():
+            error = None if self._stopping else RuntimeError(f"{task.get_name()} was canceled")
+        else:
+            error = task.exception()
+        if error is not None and not self.failed.done():
             _log.error("duty_failed", exc_info=error)
             self.failed.set_exception(error)
 
     async def stop(self) -> None:
         """Cancel all duties, and wait for their end; cancel again those that go on."""
+        self._stopping = True
         left = {*self._tasks}
-        for _ in range(CANCELLATIONS):
+        for seconds in ROUNDS_SECONDS:
             for task in left:
                 task.cancel()
             if left:
-                _, left = await asyncio.wait(left, timeout=STOP_SECONDS / CANCELLATIONS)
+                _, left = await asyncio.wait(left, timeout=seconds)

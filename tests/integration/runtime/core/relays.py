@@ -64,6 +64,6 @@ async def relaying(probe: RunningService, holder: str = "the same name") -> Asyn
     )
     task = asyncio.create_task(relay.run())
     yield relay
-    while not task.done():  # asyncio.wait_for, which Kafka's client uses, swallows a cancellation at the wrong moment
+    while not task.done():  # Kafka's client may swallow a cancellation
         task.cancel()
         await asyncio.wait([task], timeout=1)

@@ -75,7 +75,7 @@ async def test_a_released_lease_wakes_the_processes_that_wait_for_it(
 async def test_a_relay_that_stops_gives_back_the_leases_of_its_lanes(
     idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where a producer takes a while to close: agencies would else wait until the leases are over."""
+    """Also where a producer takes a while to close: agencies would otherwise wait until the leases expire."""
     close = Producer.close
 
     async def close_slowly(self: Producer) -> None:
