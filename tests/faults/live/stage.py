@@ -61,7 +61,7 @@ class Stage:
         self._home.issuer()
         self._installation = self._home.installation([POSTGRES, KAFKA, CONTROLLER, MAIL, *SERVICES], {})
         self.postgres = _server(embedded_postgres(self._home.path, self._installation), self._home)
-        self.kafka = _server(embedded_kafka(self._home.path, self._installation), self._home)
+        self.kafka = _server(embedded_kafka(self._home.path, self._installation, SERVICES), self._home)
         self.mail = Process(mail_sink(self._home, self._installation), self._home.log(MAIL))
         await self.postgres.up()
         await self.kafka.up()
