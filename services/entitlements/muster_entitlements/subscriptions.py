@@ -33,10 +33,10 @@ DEADLINES: dict[str, DeadlineHandler] = {
     trials.TRIAL_ENDING_SOON: trials.on_trial_ending_soon_due,
     trials.TRIAL_EXPIRED: trials.on_trial_expired_due,
     trials.GRACE_ENDED: trials.on_grace_ended_due,
-    rollouts.CATALOG_AFTER_GRACE: rollouts.on_catalog_after_grace_due,
     seat_trials.SEAT_TRIALS_ENDING_SOON: seat_trials.on_seat_trials_ending_soon_due,
     seat_trials.SEAT_TRIAL_ENDS: seat_trials.on_seat_trial_ends_due,
     rollouts.CATALOG_NEXT_TERM: rollouts.on_catalog_next_term_due,  # after what it would cancel
+    rollouts.CATALOG_AFTER_GRACE: rollouts.on_catalog_after_grace_due,
     quota_terms.QUOTA_USES_TOLD: quota_terms.on_quota_uses_told_due,
     adoption.ADOPTION_SUMMARIZED: adoption.on_adoption_summarized_due,
     closings.SEATS_CLOSED: closings.on_seats_closed_due,

@@ -40,6 +40,7 @@ async def counting(*runtimes: Runtime, lanes: Sequence[Lane] = (ALL,)) -> AsyncI
     tasks = [asyncio.create_task(UsageIntake(runtime, lane).run()) for runtime in runtimes for lane in lanes]
     try:
         yield
+        assert not [task for task in tasks if task.done()], "an intake has ended by itself"
     finally:
         for task in tasks:
             task.cancel()

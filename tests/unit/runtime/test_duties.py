@@ -27,20 +27,5 @@ async def test_a_duty_that_loses_a_cancellation_is_cancelled_again(monkeypatch: 
     assert all(task.cancelled() for task in duties._tasks)
 
 
-async def test_a_duty_that_ends_by_a_cancellation_of_its_own_stops_the_process() -> None:
-    """Nobody does its work any more."""
-
-    async def cancels_itself() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        task.cancel()
-        await asyncio.Event().wait()
-
-    duties = Duties()
-    duties.start("relay", cancels_itself())
-    with pytest.raises(RuntimeError, match="relay was canceled"):
-        await duties.failed
-
-
 async def test_a_process_without_duties_stops() -> None:
     await Duties().stop()

@@ -110,9 +110,14 @@ def _adopted(window: Window, fresh: Window, feature: Feature, pool: Pool, now: d
 
 def opens_after_grace(window: Window, feature: Feature, now: datetime) -> datetime | None:
     """When to adopt a version again that opens a feature for the term while its trial's grace goes on; None: never."""
-    if not window.trial or feature.trial is not None or not window.ends_at <= now < window.closes_at():
+    if not follows_grace(window, feature, now) or now >= window.closes_at():
         return None
     return min(at for at in (feature.anchor_at, window.closes_at()) if at is not None and at > now)
+
+
+def follows_grace(window: Window, feature: Feature | None, now: datetime) -> bool:
+    """Whether a version opens a feature for the term, and its trial is over: only a grace kept it from doing so."""
+    return window.trial and feature is not None and feature.trial is None and window.ends_at <= now
 
 
 def _leaves_program(window: Window) -> bool:

@@ -5,13 +5,14 @@ with an earlier version while a new one was published is found as well.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from muster_contracts.entitlements import CatalogRule
 from muster_entitlements import publishing
 from muster_entitlements.domain.catalog import Catalog, packaged_catalog
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.rollouts import Change, adopt, opens_after_grace
+from muster_entitlements.domain.rollouts import Change, adopt, follows_grace, opens_after_grace
 from muster_entitlements.domain.windows import Extension
 from muster_entitlements.handlers.quota_terms import tell_uses
 from muster_entitlements.handlers.seat_trials import (
@@ -42,25 +43,18 @@ CATALOG_NEXT_TERM = "catalog-next-term"
 
 CATALOG_AFTER_GRACE = "catalog-after-grace"
 
-# The events about windows that a version may move, and what follows them.
-OF_TRIALS = (
-    TRIAL_ENDING_SOON,
-    TRIAL_EXPIRED,
-    GRACE_ENDED,
-    CATALOG_AFTER_GRACE,
-    SEAT_TRIALS_ENDING_SOON,
-    SEAT_TRIAL_ENDS,
-)
+# The events about windows that a version may move.
+OF_TRIALS = (TRIAL_ENDING_SOON, TRIAL_EXPIRED, GRACE_ENDED, SEAT_TRIALS_ENDING_SOON, SEAT_TRIAL_ENDS)
 
 # What is handled before a version arrives at once: it cancels events about windows, and replaces an earlier version.
-WAITED_FOR = (*OF_TRIALS, CATALOG_NEXT_TERM)
+WAITED_FOR = (*OF_TRIALS, CATALOG_NEXT_TERM, CATALOG_AFTER_GRACE)
 
 
-class TrialsParked(Exception):
-    """A version that is due waits for a parked deadline of a trial, which it would cancel: it parks as well."""
+class WaitsForParked(Exception):
+    """A version that is due waits for a parked deadline, which it would cancel or overtake: it parks as well."""
 
     def __init__(self) -> None:
-        super().__init__("a deadline of a trial is parked: retry or discard that one first, then this one")
+        super().__init__("an earlier deadline of a trial or a version is parked: that one first, then this one")
 
 
 async def roll_out(uow: UnitOfWork, agency_id: str) -> bool:
@@ -109,7 +103,8 @@ def schedule_next_term(uow: UnitOfWork, pool: Pool) -> None:
 
 def cancel_next_term(uow: UnitOfWork, agency_id: str) -> None:
     """Cancel what an enrollment that is over would adopt."""
-    deadlines.cancel(uow, agency_id, CATALOG_NEXT_TERM, [agency_id])
+    for kind in (CATALOG_NEXT_TERM, CATALOG_AFTER_GRACE):
+        deadlines.cancel(uow, agency_id, kind, [agency_id])
 
 
 async def on_catalog_next_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
@@ -121,7 +116,7 @@ async def on_catalog_next_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> 
     pool = await pools.find_pool(uow.connection, agency_id)
     if pool is None or pool.withdrawn_at is not None or pool.ended or pool.ends_at <= at:
         return
-    if await _waits_for_trials(uow, due):
+    if await _waits_for(uow, OF_TRIALS, due):
         return
     adoption = await catalogs.find_adoption(uow.connection, agency_id)
     catalog = await _find_catalog(uow, adoption.next_number or adoption.number)
@@ -130,26 +125,26 @@ async def on_catalog_next_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> 
 
 
 async def on_catalog_after_grace_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Open for the term what waited for the end of a grace: the present version is adopted again."""
+    """Open for the term what waited for the end of a grace: of those features, adopt the present version again."""
     agency_id, at = due[0].agency_id, due[0].due_at
     pool = await pools.find_pool(uow.connection, agency_id)
     if pool is None or pool.withdrawn_at is not None or pool.ended or pool.ends_at <= at:
         return
-    if await _waits_for_trials(uow, due):
+    if await _waits_for(uow, (*OF_TRIALS, CATALOG_NEXT_TERM), due):
         return
     adoption = await catalogs.find_adoption(uow.connection, agency_id)
-    await _adopt(uow, pool, await _find_catalog(uow, adoption.number), at)
+    await _adopt(uow, pool, await _find_catalog(uow, adoption.number), at, after_grace=True)
 
 
-async def _waits_for_trials(uow: UnitOfWork, due: Sequence[Deadline]) -> bool:
-    """Whether what is due of trials is still to be told: then the deadlines come again. Raises TrialsParked."""
+async def _waits_for(uow: UnitOfWork, kinds: Sequence[str], due: Sequence[Deadline]) -> bool:
+    """Whether one of these kinds is still to be handled: then what is due comes again. Raises WaitsForParked."""
     await uow.flush()
     agency_id, at = due[0].agency_id, due[0].due_at
-    if await deadlines.is_any_due(uow.connection, agency_id, OF_TRIALS, at, or_parked=False):
+    if await deadlines.is_any_due(uow.connection, agency_id, kinds, at, or_parked=False):
         deadlines.schedule(uow, due)  # after a further step of seats' trials
         return True
-    if await deadlines.is_any_due(uow.connection, agency_id, OF_TRIALS, at, or_parked=True):
-        raise TrialsParked
+    if await deadlines.is_any_due(uow.connection, agency_id, kinds, at, or_parked=True):
+        raise WaitsForParked
     return False
 
 
@@ -174,9 +169,14 @@ async def _find_catalog(uow: UnitOfWork, number: int) -> Catalog:
     return (await find_versions(uow.connection, {number}, packaged_catalog()))[number]
 
 
-async def _adopt(uow: UnitOfWork, pool: Pool, catalog: Catalog, at: datetime) -> None:
+async def _adopt(uow: UnitOfWork, pool: Pool, catalog: Catalog, at: datetime, *, after_grace: bool = False) -> None:
     agency_id = pool.agency_id
     present = await windows.list_windows(uow.connection, agency_id, pool.enrollment_id)
+    if after_grace:
+        present = {
+            key: window for key, window in present.items() if follows_grace(window, catalog.features.get(key), at)
+        }
+        catalog = replace(catalog, features={key: catalog.features[key] for key in present})
     used = await windows.find_used_trials(uow.connection, agency_id, pool.starts_at)
     changes = list(adopt(pool, catalog, present, used, at))
     await windows.save_windows(uow.connection, [change.after for change in changes], at)

@@ -33,7 +33,7 @@ from muster_runtime.clock import MAX_SKEW
 from muster_runtime.database import locks
 from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE
 from muster_runtime.errors import RetryableError
-from muster_runtime.messaging.client_internals import enable_rebootstrap
+from muster_runtime.messaging.client_internals import close_consumer, enable_rebootstrap
 from muster_runtime.messaging.lease import Lease
 from muster_runtime.observability.telemetry import describe
 from muster_runtime.service import Runtime, Worker
@@ -149,7 +149,7 @@ class UsageIntake:
                 consumer.seek(partition, offset)
             yield consumer
         finally:
-            await consumer.stop()
+            await close_consumer(consumer)
 
     async def count(self, batch: Batch) -> None:
         """Count a batch. Raises what is retryable, after which the client must be opened again."""

@@ -26,6 +26,7 @@ from muster_notify.domain.deliveries import (
 from muster_notify.handlers.disabling import disable_endpoint
 from muster_notify.repository import deliveries
 from muster_runtime import spans
+from muster_runtime.canceling import is_canceled
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, Database
 from muster_runtime.messaging.lease import RENEW_SECONDS, Lease
@@ -77,13 +78,14 @@ class Dispatcher:
         """Dispatch until cancelled; then let running attempts finish."""
         lease = Lease(runtime.database, "dispatch", runtime.settings.instance)
         try:
-            while True:
+            while not is_canceled():
                 self._forget_finished_lanes()
                 try:
                     await self._rest(runtime, await self._start_lanes(runtime, lease))
                 except RETRYABLE as error:
                     _log.warning("dispatch_failed", error=repr(error))
-                    await asyncio.sleep(0.5)
+                    if not is_canceled():
+                        await asyncio.sleep(0.5)
         finally:
             await self._stop(lease)
 
@@ -191,10 +193,12 @@ class Dispatcher:
         finally:
             for lane in lanes:
                 lane.cancel()
-            await asyncio.gather(*lanes, return_exceptions=True)
-            for sender in self._senders.values():
-                await sender.close()
-            await lease.release()
+            try:
+                await asyncio.gather(*lanes, return_exceptions=True)
+                for sender in self._senders.values():
+                    await sender.close()
+            finally:
+                await lease.release()
 
 
 def _give_back(slots: Slots, audience: str, _: asyncio.Task[None]) -> None:

@@ -22,6 +22,8 @@ from faststream.kafka.message import FAKE_CONSUMER
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 from pydantic import SecretStr
 
+from muster_runtime.canceling import is_canceled
+
 # How long the producer's tasks may take to see that they are canceled, before they are canceled once more.
 CANCEL_SECONDS = 1.0
 
@@ -201,6 +203,20 @@ def rejoin(consumer: AIOKafkaConsumer) -> None:
     """
     coordinator: Any = consumer._coordinator
     coordinator.request_rejoin()
+
+
+async def close_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Close a consumer, also while no broker answers.
+
+    aiokafka cancels its fetches and awaits them. One that waits to try again raises its own cancellation there, which
+    is not that of the task that closes.
+    """
+    try:
+        await consumer.stop()
+    except asyncio.CancelledError:
+        await consumer._client.close()
+        if is_canceled():
+            raise
 
 
 class ProducerCloser:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import structlog
 
 from muster_contracts import topics as contracts
-from muster_runtime.canceling import run_together
+from muster_runtime.canceling import is_canceled, run_together
 from muster_runtime.database.transactions import RETRYABLE, Database
 from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.messaging.backlog import Backlog
@@ -101,7 +101,7 @@ class Relay:
 
     async def _vacuum(self) -> None:
         """Vacuum the outbox after every VACUUM_AFTER_EVENTS deleted events, without a pause of the lanes."""
-        while True:
+        while not is_canceled():
             await self._vacuum_due.wait()
             self._vacuum_due.clear()
             self._to_vacuum = 0

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+from muster_runtime.messaging.client_internals import close_consumer
 from muster_runtime.messaging.connection import KafkaConnection
 
 Record = ConsumerRecord[bytes, bytes]
@@ -34,7 +35,7 @@ class TopicLog:
             await consumer.start()
             yield cls(consumer)
         finally:
-            await consumer.stop()
+            await close_consumer(consumer)
 
     async def seek_to_tail(self, partitions: Collection[TopicPartition], records: int) -> None:
         """Continue from so many offsets before the end of each of these partitions."""

@@ -22,7 +22,6 @@ class Duties:
     def __init__(self) -> None:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
-        self._stopping = False
 
     def start(self, name: str, duty: Coroutine[Any, Any, None]) -> None:
         """Start a duty."""
@@ -31,18 +30,12 @@ class Duties:
         self._tasks.append(task)
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
-        error: BaseException | None
-        if task.cancelled():
-            error = None if self._stopping else RuntimeError(f"{task.get_name()} was canceled")
-        else:
-            error = task.exception()
-        if error is not None and not self.failed.done():
+        if not task.cancelled() and (error := task.exception()) and not self.failed.done():
             _log.error("duty_failed", exc_info=error)
             self.failed.set_exception(error)
 
     async def stop(self) -> None:
         """Cancel all duties, and wait for their end; cancel again those that go on."""
-        self._stopping = True
         left = {*self._tasks}
         for seconds in ROUNDS_SECONDS:
             for task in left:
