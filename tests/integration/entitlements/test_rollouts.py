@@ -161,10 +161,7 @@ async def test_a_version_waits_for_the_parked_end_of_a_trial(entitlements: Entit
         assert await catalogs.find_oldest_wait(service.admin, rollouts.WAITED_FOR) is None
         assert await catalogs.find_oldest_wait(service.admin, ()) is not None
     for kind in ("trial-expired", "catalog-next-term"):
-        for parked in (await service.client.get("/v1/parked-deadlines")).json()["items"]:
-            if parked["kind"] == kind:
-                named = {name: parked[name] for name in ("kind", "agency_id", "subject", "due_at")}
-                assert not (await service.client.post("/v1/parked-deadlines/retry", json=named)).json()["parked"]
+        await retry_parked(entitlements, kind)
     await entitlements.eventually(lambda: rolled_out(entitlements, 3))
     assert [each.data.feature for each in await published(entitlements, TrialExpired, 1)] == ["deep-research"]
 
@@ -206,9 +203,7 @@ async def test_a_parked_version_of_a_term_is_replaced_by_a_corrected_one(entitle
     entitlements.service.clock.move(END)
     await publish(entitlements, [FRONTIER, RESEARCH])
     await publish_next(entitlements, 4, FRONTIER, RESEARCH)
-    [parked] = (await entitlements.service.client.get("/v1/parked-deadlines")).json()["items"]
-    named = {name: parked[name] for name in ("kind", "agency_id", "subject", "due_at")}
-    assert (await entitlements.service.client.post("/v1/parked-deadlines/retry", json=named)).status_code == 200
+    await retry_parked(entitlements, "catalog-next-term")
     await entitlements.eventually(lambda: rolled_out(entitlements, 4))
 
 
@@ -225,12 +220,19 @@ async def test_a_version_waits_for_an_earlier_one_that_is_due_with_the_term(enti
     await publish(entitlements, [FRONTIER, RESEARCH])
     async with service.runtime.database.write("NASA", context=Context("test", "cor_test")) as uow:
         assert not await rollouts.roll_out(uow, "NASA")
-    [parked] = (await service.client.get("/v1/parked-deadlines")).json()["items"]
-    named = {name: parked[name] for name in ("kind", "agency_id", "subject", "due_at")}
-    assert (await service.client.post("/v1/parked-deadlines/retry", json=named)).status_code == 200
+    await retry_parked(entitlements, "catalog-next-term")
     await entitlements.eventually(lambda: rolled_out(entitlements, 3))
     opened = (await windows(entitlements))["frontier-models"]
     assert (opened["starts_at"], opened["ends_at"]) == (text(END), text(NEXT_END))
+
+
+async def retry_parked(entitlements: Entitlements, kind: str) -> None:
+    """Have the parked deadlines of a kind handled."""
+    client = entitlements.service.client
+    for parked in (await client.get("/v1/parked-deadlines")).json()["items"]:
+        if parked["kind"] == kind:
+            named = {name: parked[name] for name in ("kind", "agency_id", "subject", "due_at")}
+            assert not (await client.post("/v1/parked-deadlines/retry", json=named)).json()["parked"]
 
 
 async def unsent(front: Entitlements, cls: type[Any]) -> list[Any]:

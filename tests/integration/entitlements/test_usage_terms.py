@@ -138,13 +138,9 @@ async def test_what_a_grant_of_a_quota_limits_counts_against_no_quota_of_the_age
         "": (17, 7),
     }
     async with following(entitlements) as client:
-        for who, verdict in ((ada, "allowed"), (ben, "refused")):
-            assert client.check(who, "notes").verdict == (await _check(entitlements, who))["verdict"] == verdict
-
-
-async def _check(entitlements: Entitlements, subject_ref: str) -> Any:
-    pairs = {"pairs": [{"subject": subject_ref, "feature": "notes"}]}
-    return (await entitlements.post("checks", pairs)).json()["answers"][0]
+        for person, who, verdict in (("ada", ada, "allowed"), ("ben", ben, "refused")):
+            http = await entitlements.check(person, "notes")
+            assert client.check(who, "notes").verdict == http["verdict"] == verdict
 
 
 async def _has_window(entitlements: Entitlements, feature: str) -> bool:
