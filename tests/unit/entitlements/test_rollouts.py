@@ -12,7 +12,14 @@ from muster_contracts.entitlements import AccessMode
 from muster_entitlements.domain.catalog import Catalog, Feature, Quota
 from muster_entitlements.domain.meters import Meter
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.rollouts import Change, adopt, effects, next_term_effects, opens_after_grace
+from muster_entitlements.domain.rollouts import (
+    Change,
+    adopt,
+    adopt_with_graces,
+    effects,
+    next_term_effects,
+    opens_after_grace,
+)
 from muster_entitlements.domain.windows import End, Start, Window, correct_start, end_early, extend
 from tests.unit.entitlements.test_windows_and_checks import END, POOL, START
 
@@ -170,10 +177,10 @@ def test_a_grace_goes_on_to_its_end_where_a_trial_becomes_open_for_the_term(mode
     assert [kept.access(at) for at in (grace_ends - DAY, grace_ends, END - DAY)] == ["unlimited", mode, mode]
     assert kept.monthly_quota_after == (3 if quota else None)
     assert Meter(POOL.zone, {"a": kept}, {}).at(second, grace_ends).quota == second.stated_quota
-    assert opens_after_grace(kept, second, START + 12 * DAY) == grace_ends
+    assert opens_after_grace(catalog(2, second), {"a": kept}, START + 12 * DAY) == grace_ends
     opens = adopted(second, kept, grace_ends)
     assert (opens.access(grace_ends), opens.starts_at, opens.ends_at) == (mode, grace_ends, END)
-    assert opens_after_grace(opens, second, grace_ends) is None
+    assert opens_after_grace(catalog(2, second), {"a": opens}, grace_ends) is None
     assert adopted(second, opens, grace_ends + 10 * DAY) == opens
 
 
@@ -188,11 +195,30 @@ def test_a_grace_goes_on_to_its_end_where_the_program_opens_the_feature_later(
     for now in range(12, 365):
         if now in adopted_on or now == 30:
             window = adopted(later, window, START + now * DAY)
-            if (again := opens_after_grace(window, later, START + now * DAY)) is not None:
+            again = opens_after_grace(catalog(2, later), {"a": window}, START + now * DAY)
+            if again is not None:
                 assert again == START + (adopted_on[1] if now == 12 else 30) * DAY
         accesses.append(window.access(START + now * DAY))
     expected = ["unlimited" if now < 30 else mode if now >= day else "none" for now in range(12, 365)]
     assert accesses == expected
+
+
+def test_a_plan_shows_what_opens_after_each_grace() -> None:
+    windows = opened(
+        catalog(1, *(feature(key, trial_days=10, grace_days=days) for key, days in {"a": 20, "b": 40, "c": 20}.items()))
+    )
+    opens: Any = {"anchor": "program", "anchor_at": (START + 60 * DAY).isoformat()}
+    version = catalog(2, *(feature(key, **opens) for key in "ab"), feature("c", mode="none", **opens))
+    now = START + 12 * DAY
+
+    changes = list(adopt_with_graces(POOL, version, windows, {}, now))
+    assert {(change.after.feature, change.at) for change in changes if change.opens} == {
+        ("a", START + 30 * DAY),
+        ("b", START + 50 * DAY),
+        ("c", START + 30 * DAY),
+    }
+    found = {(each.feature, each.gains, each.loses) for each in effects(POOL, changes, now)}
+    assert found == {("a", True, False), ("b", True, False)}
 
 
 def adopted(version: Feature, window: Window, now: datetime) -> Window:

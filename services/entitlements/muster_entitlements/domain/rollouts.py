@@ -4,7 +4,7 @@ A window that has begun never gets shorter, and its access never narrower; what 
 trial that is over stays over. In a grace, what the version opens for the term follows the grace.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -19,10 +19,11 @@ _WIDTH = {AccessMode.NONE: 0, AccessMode.QUOTA: 1, AccessMode.UNLIMITED: 2}
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A feature's window before and after; None if there was none."""
+    """A feature's window before and after, and from when on it is the latter; None if there was none."""
 
     before: Window | None
     after: Window
+    at: datetime
 
     @property
     def opens(self) -> bool:
@@ -70,10 +71,10 @@ def adopt(
         if window is not None and after.mode is AccessMode.QUOTA and feature.stated_quota is None:
             after = replace(after, catalog_number=window.catalog_number)  # whose quota it keeps with the access
         if after != windows.get(feature.key):
-            yield Change(windows.get(feature.key), after)
+            yield Change(windows.get(feature.key), after, now)
     for key, window in windows.items():
         if key not in catalog.features and (after := _retired(window, now)) != window:
-            yield Change(window, after)
+            yield Change(window, after, now)
 
 
 def _adopted(window: Window, fresh: Window, feature: Feature, pool: Pool, now: datetime) -> Window:
@@ -108,16 +109,45 @@ def _adopted(window: Window, fresh: Window, feature: Feature, pool: Pool, now: d
     )
 
 
-def opens_after_grace(window: Window, feature: Feature, now: datetime) -> datetime | None:
+def adopt_with_graces(
+    pool: Pool, catalog: Catalog, windows: Mapping[str, Window], used: Mapping[str, timedelta], now: datetime
+) -> Iterator[Change]:
+    """As `adopt`, and then what the version opens for the term as soon as the graces are over that kept it from it."""
+    present, at = dict(windows), now
+    changes = list(adopt(pool, catalog, present, used, now))
+    while True:
+        yield from changes
+        present |= {change.after.feature: change.after for change in changes}
+        again = opens_after_grace(catalog, present, at)
+        if again is None or again >= pool.ends_at:
+            return
+        at = again
+        changes = list(adopt(pool, *follow_graces(catalog, present, at), used, at))
+
+
+def opens_after_grace(catalog: Catalog, windows: Mapping[str, Window], now: datetime) -> datetime | None:
     """When to adopt a version again that opens a feature for the term while its trial's grace goes on; None: never."""
-    if not follows_grace(window, feature, now) or now >= window.closes_at():
-        return None
-    return min(at for at in (feature.anchor_at, window.closes_at()) if at is not None and at > now)
+    opens, in_graces = follow_graces(catalog, windows, now)
+    return min(
+        (
+            at
+            for key, window in in_graces.items()
+            if now < window.closes_at()
+            for at in (opens.features[key].anchor_at, window.closes_at())
+            if at is not None and at > now
+        ),
+        default=None,
+    )
 
 
-def follows_grace(window: Window, feature: Feature | None, now: datetime) -> bool:
-    """Whether a version opens a feature for the term, and its trial is over: only a grace kept it from doing so."""
-    return window.trial and feature is not None and feature.trial is None and window.ends_at <= now
+def follow_graces(catalog: Catalog, windows: Mapping[str, Window], now: datetime) -> tuple[Catalog, dict[str, Window]]:
+    """Of a version what it opens for the term where a trial is over, so that only a grace keeps it from doing so.
+
+    With it, the windows of those trials.
+    """
+    trials_over = {key: window for key, window in windows.items() if window.trial and window.ends_at <= now}
+    opens = {key: each for key, each in catalog.features.items() if each.trial is None and key in trials_over}
+    return Catalog(catalog.number, opens), {key: trials_over[key] for key in opens}
 
 
 def _leaves_program(window: Window) -> bool:
@@ -178,15 +208,24 @@ class Effect:
 
 def effects(pool: Pool, changes: Iterable[Change], now: datetime) -> Iterator[Effect]:
     """The effects of changes of the pool's windows, by what is open at each instant from `now` to the term's end."""
+    of_features: dict[str, list[Change]] = {}
     for change in changes:
-        before, after = change.before, change.after
-        instants = {now, after.starts_at, after.ends_at, after.closes_at()}
-        if before is not None:
-            instants |= {before.starts_at, before.ends_at, before.closes_at()}
-        open_ = [(_level(before, at), _level(after, at)) for at in instants if now <= at < pool.ends_at]
+        of_features.setdefault(change.after.feature, []).append(change)
+    for feature, steps in of_features.items():
+        before = steps[0].before
+        instants = {now, *(step.at for step in steps)}
+        for window in (before, *(step.after for step in steps)):
+            if window is not None:
+                instants |= {window.starts_at, window.ends_at, window.closes_at()}
+        open_ = [(_level(before, at), _level(_after(steps, at), at)) for at in instants if now <= at < pool.ends_at]
         gains, loses = any(new > old for old, new in open_), any(new < old for old, new in open_)
         if gains or loses:
-            yield Effect(pool.agency_id, after.feature, pool.in_use, gains, loses)
+            yield Effect(pool.agency_id, feature, pool.in_use, gains, loses)
+
+
+def _after(steps: Sequence[Change], at: datetime) -> Window | None:
+    """The window that a feature has at an instant, of steps that follow each other."""
+    return next((step.after for step in reversed(steps) if step.at <= at), steps[0].before)
 
 
 def next_term_effects(
@@ -197,7 +236,7 @@ def next_term_effects(
     lasting = {key for key, feature in catalog.features.items() if feature.lasts_the_term}
     extended = {key: _renewed(window, renewed.ends_at) for key, window in windows.items()}
     kept = {key: extended[key] if key in lasting else window for key, window in windows.items()}
-    changes = adopt(renewed, catalog, kept, used, at)
+    changes = adopt_with_graces(renewed, catalog, kept, used, at)
     return effects(renewed, (replace(change, before=extended.get(change.after.feature)) for change in changes), at)
 
 

@@ -5,14 +5,13 @@ with an earlier version while a new one was published is found as well.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from muster_contracts.entitlements import CatalogRule
 from muster_entitlements import publishing
 from muster_entitlements.domain.catalog import Catalog, packaged_catalog
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.rollouts import Change, adopt, follows_grace, opens_after_grace
+from muster_entitlements.domain.rollouts import Change, adopt, follow_graces, opens_after_grace
 from muster_entitlements.domain.windows import Extension
 from muster_entitlements.handlers.quota_terms import tell_uses
 from muster_entitlements.handlers.seat_trials import (
@@ -173,10 +172,7 @@ async def _adopt(uow: UnitOfWork, pool: Pool, catalog: Catalog, at: datetime, *,
     agency_id = pool.agency_id
     present = await windows.list_windows(uow.connection, agency_id, pool.enrollment_id)
     if after_grace:
-        present = {
-            key: window for key, window in present.items() if follows_grace(window, catalog.features.get(key), at)
-        }
-        catalog = replace(catalog, features={key: catalog.features[key] for key in present})
+        catalog, present = follow_graces(catalog, present, at)
     used = await windows.find_used_trials(uow.connection, agency_id, pool.starts_at)
     changes = list(adopt(pool, catalog, present, used, at))
     await windows.save_windows(uow.connection, [change.after for change in changes], at)
@@ -186,9 +182,8 @@ async def _adopt(uow: UnitOfWork, pool: Pool, catalog: Catalog, at: datetime, *,
     adopted = present | {change.after.feature: change.after for change in changes}
     if any(key in catalog.features and not window.renewable for key, window in adopted.items()):
         schedule_next_term(uow, pool)  # a trial that follows, for one
-    known = [(window, catalog.features[key]) for key, window in adopted.items() if key in catalog.features]
-    if graces := [again for each in known if (again := opens_after_grace(*each, at)) is not None]:
-        deadlines.schedule(uow, [Deadline(CATALOG_AFTER_GRACE, agency_id, agency_id, min(graces))])
+    if (again := opens_after_grace(catalog, adopted, at)) is not None:
+        deadlines.schedule(uow, [Deadline(CATALOG_AFTER_GRACE, agency_id, agency_id, again)])
     if changes:  # also of what no event says, such as a quota of the whole agency
         await pools.save_revision(uow.connection, agency_id)
         await publish_agency(uow, agency_id)

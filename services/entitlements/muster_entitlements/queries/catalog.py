@@ -12,7 +12,7 @@ from muster_entitlements.domain.catalog import (
     require_keys_once,
 )
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.rollouts import Effect, adopt, effects, next_term_effects
+from muster_entitlements.domain.rollouts import Effect, adopt_with_graces, effects, next_term_effects
 from muster_entitlements.errors import CatalogDraftMissing, CatalogVersionUnknown
 from muster_entitlements.replies.catalog import CatalogPlanReply, CatalogVersionReply
 from muster_entitlements.repository import catalogs, pools, windows
@@ -74,7 +74,7 @@ async def _effects(
         await pace.keep()
         present, spent = of_agencies.get(pool.agency_id, {}), used.get(pool.agency_id, {})
         if rule is CatalogRule.NOW:
-            found += effects(pool, adopt(pool, catalog, present, spent, now), now)
+            found += effects(pool, adopt_with_graces(pool, catalog, present, spent, now), now)
         else:
             found += next_term_effects(pool, catalog, present, spent)
     return found
