@@ -65,7 +65,7 @@ def adopt(
         elif now >= window.starts_at:
             fresh = Window.open(window.window_id, feature, pool, catalog.number, spent, window.starts_at)
         else:
-            opens_at = window.starts_at if window.anchor is Anchor.AGENCY else None  # a decision may have moved it
+            opens_at = window.starts_at if window.anchor is Anchor.AGENCY else now  # a decision may have moved it
             fresh = Window.open(new_id("win", now), feature, pool, catalog.number, spent, opens_at)
         after = fresh if window is None else _adopted(window, fresh, feature, pool, now)
         if window is not None and after.mode is AccessMode.QUOTA and feature.stated_quota is None:

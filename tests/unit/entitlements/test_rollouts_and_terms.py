@@ -1,0 +1,24 @@
+"""What a version of the catalog opens within a term: from when, and to which end."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from muster_entitlements.domain.rollouts import adopt
+from tests.unit.entitlements.test_rollouts import after, catalog, feature, opened
+from tests.unit.entitlements.test_windows_and_checks import POOL, START
+
+DAY = timedelta(days=1)
+
+
+@pytest.mark.parametrize("day", [12, 50])
+def test_a_programs_window_that_has_not_begun_becomes_a_trial_of_full_length(day: int) -> None:
+    program: Any = {"anchor": "program", "anchor_at": (START + 100 * DAY).isoformat()}
+    windows, now = opened(catalog(1, feature("a", **program))), START + day * DAY
+    trial = catalog(2, feature("a", 30))
+    found = after(windows, list(adopt(POOL, trial, windows, {}, now)))
+    assert (found["a"].starts_at, found["a"].ends_at) == (now, now + 30 * DAY)
+    assert list(adopt(POOL, trial, found, {}, now + DAY)) == []
+    whole = after(windows, list(adopt(POOL, catalog(2, feature("a")), windows, {}, now)))["a"]
+    assert (whole.starts_at, whole.ends_at) == (now, POOL.ends_at)
