@@ -7,7 +7,7 @@ import pytest
 
 from muster_contracts.entitlements import AgencyAccess, FeatureAccessChanged, FeatureWindowExtended
 from muster_entitlements.handlers import seat_trials
-from tests.integration.entitlements.conftest import END, NEXT_END, Entitlements
+from tests.integration.entitlements.conftest import END, NEXT_END, START, Entitlements
 from tests.integration.entitlements.lives import published
 from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out, windows
 from tests.integration.entitlements.test_seat_trials import CANVAS, activate, ends, text
@@ -115,6 +115,28 @@ async def test_an_earlier_enrollments_next_term_brings_nothing_to_a_later_one(en
     await publish_next(entitlements, 3, FRONTIER)
     due_at = "select due_at from deadline where kind = 'catalog-next-term'"
     assert await entitlements.service.admin.fetchval(due_at) == again + 365 * DAY
+
+
+@pytest.mark.parametrize("mode", ["unlimited", "quota"])
+async def test_what_opens_after_a_grace_ends_with_the_term_if_the_version_that_waits_lacks_it(
+    entitlements: Entitlements, mode: str
+) -> None:
+    """As what opens at once does, which is the unlimited one. A later version that has it extends it."""
+    await publish(entitlements, [RESEARCH | {"trial_days": 10, "grace_days": 20}], "new-agencies")
+    await entitlements.enroll(cap=1)
+    await pass_time(entitlements, START + 12 * DAY)
+    quota = {"mode": mode, "quota": {"limit": 25}} if mode == "quota" else {}
+    opens = FRONTIER | {"key": "deep-research"} | quota
+    await publish(entitlements, [opens, FRONTIER])
+    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await publish_next(entitlements, 4, FRONTIER)
+    await renew(entitlements)
+    await pass_time(entitlements, START + 30 * DAY)
+    found = await windows(entitlements)
+    assert (found["deep-research"]["mode"], found["deep-research"]["ends_at"]) == (mode, text(END))
+    assert found["frontier-models"]["ends_at"] == text(NEXT_END)
+    await publish_next(entitlements, 5, FRONTIER, opens)
+    assert (await windows(entitlements))["deep-research"]["ends_at"] == text(NEXT_END)
 
 
 async def test_what_ends_with_the_term_is_told_before_the_next_version_takes_its_place(

@@ -1,13 +1,14 @@
 """What a version of the catalog opens within a term: from when, and to which end."""
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from muster_entitlements.domain.rollouts import adopt
+from muster_entitlements.domain.rollouts import NextTerm, adopt
 from tests.unit.entitlements.test_rollouts import after, catalog, feature, opened
-from tests.unit.entitlements.test_windows_and_checks import POOL, START
+from tests.unit.entitlements.test_windows_and_checks import END, POOL, START
 
 DAY = timedelta(days=1)
 
@@ -22,3 +23,12 @@ def test_a_programs_window_that_has_not_begun_becomes_a_trial_of_full_length(day
     assert list(adopt(POOL, trial, found, {}, now + DAY)) == []
     whole = after(windows, list(adopt(POOL, catalog(2, feature("a")), windows, {}, now)))["a"]
     assert (whole.starts_at, whole.ends_at) == (now, POOL.ends_at)
+
+
+@pytest.mark.parametrize(("lasting", "ends_at"), [({"a"}, END + 365 * DAY), ({"b"}, END)])
+def test_what_opens_ends_with_the_present_term_unless_the_next_one_has_it(lasting: set[str], ends_at: datetime) -> None:
+    """Though the pool is renewed already."""
+    renewed, now = replace(POOL, ends_at=END + 365 * DAY), START + 30 * DAY
+    windows = opened(catalog(1, feature("a", 10, grace_days=20)))
+    [change] = adopt(renewed, catalog(2, feature("a")), windows, {}, now, NextTerm(END, lasting))
+    assert (change.after.starts_at, change.after.ends_at, change.after.renewable) == (now, ends_at, True)

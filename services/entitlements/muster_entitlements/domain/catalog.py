@@ -195,6 +195,11 @@ class Catalog:
     number: int
     features: Mapping[str, Feature]
 
+    @property
+    def lasting(self) -> set[str]:
+        """The keys of the features whose windows last as long as the term."""
+        return {key for key, feature in self.features.items() if feature.lasts_the_term}
+
     def known(self, key: str) -> Feature:
         """The feature of a key. Raises FeatureUnknown, which names the nearest ones."""
         feature = self.features.get(key)

@@ -4,7 +4,7 @@ A window that has begun never gets shorter, and its access never narrower; what 
 trial that is over stays over. In a grace, what the version opens for the term follows the grace.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -48,26 +48,43 @@ class Change:
         return self.opens or self.before is None or _dates(self.before) != _dates(self.after)
 
 
+@dataclass(frozen=True, slots=True)
+class NextTerm:
+    """When the term begins for which another version waits, and which features that one opens for the whole term."""
+
+    starts_at: datetime
+    lasting: Collection[str]
+
+
 def adopt(
-    pool: Pool, catalog: Catalog, windows: Mapping[str, Window], used: Mapping[str, timedelta], now: datetime
+    pool: Pool,
+    catalog: Catalog,
+    windows: Mapping[str, Window],
+    used: Mapping[str, timedelta],
+    now: datetime,
+    next_term: NextTerm | None = None,
 ) -> Iterator[Change]:
     """The windows that differ once the pool has a version, from an instant on. Adopting it again changes nothing.
 
-    `used` is how long trials of each feature were open before the pool's term.
+    `used` is how long trials of each feature were open before the pool's term. What is not open for the whole of
+    `next_term` ends with the present term, though the pool may be renewed already.
     """
     for feature in catalog.features.values():
+        term = pool
+        if next_term is not None and feature.key not in next_term.lasting:
+            term = replace(pool, ends_at=next_term.starts_at)
         window = windows.get(feature.key)
         if window is not None and window.gone:
             window = None
         spent = used.get(feature.key, timedelta())
         if window is None or now >= window.ends_at:
-            fresh = Window.open(new_id("win", now), feature, pool, catalog.number, spent, now)
+            fresh = Window.open(new_id("win", now), feature, term, catalog.number, spent, now)
         elif now >= window.starts_at:
-            fresh = Window.open(window.window_id, feature, pool, catalog.number, spent, window.starts_at)
+            fresh = Window.open(window.window_id, feature, term, catalog.number, spent, window.starts_at)
         else:
             opens_at = window.starts_at if window.anchor is Anchor.AGENCY else now  # a decision may have moved it
-            fresh = Window.open(new_id("win", now), feature, pool, catalog.number, spent, opens_at)
-        after = fresh if window is None else _adopted(window, fresh, feature, pool, now)
+            fresh = Window.open(new_id("win", now), feature, term, catalog.number, spent, opens_at)
+        after = fresh if window is None else _adopted(window, fresh, feature, term, now)
         if window is not None and after.mode is AccessMode.QUOTA and feature.stated_quota is None:
             after = replace(after, catalog_number=window.catalog_number)  # whose quota it keeps with the access
         if after != windows.get(feature.key):
@@ -233,9 +250,8 @@ def next_term_effects(
 ) -> Iterator[Effect]:
     """The effects of a version that waits for the next term, if that is as long as the present one."""
     at, renewed = pool.ends_at, replace(pool, ends_at=pool.ends_at + (pool.ends_at - pool.starts_at))
-    lasting = {key for key, feature in catalog.features.items() if feature.lasts_the_term}
     extended = {key: _renewed(window, renewed.ends_at) for key, window in windows.items()}
-    kept = {key: extended[key] if key in lasting else window for key, window in windows.items()}
+    kept = {key: extended[key] if key in catalog.lasting else window for key, window in windows.items()}
     changes = adopt_with_graces(renewed, catalog, kept, used, at)
     return effects(renewed, (replace(change, before=extended.get(change.after.feature)) for change in changes), at)
 

@@ -11,7 +11,7 @@ from muster_contracts.entitlements import CatalogRule
 from muster_entitlements import publishing
 from muster_entitlements.domain.catalog import Catalog, packaged_catalog
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.rollouts import Change, adopt, follow_graces, opens_after_grace
+from muster_entitlements.domain.rollouts import Change, NextTerm, adopt, follow_graces, opens_after_grace
 from muster_entitlements.domain.windows import Extension
 from muster_entitlements.handlers.quota_terms import tell_uses
 from muster_entitlements.handlers.seat_trials import (
@@ -132,7 +132,12 @@ async def on_catalog_after_grace_due(uow: UnitOfWork, due: Sequence[Deadline]) -
     if await _waits_for(uow, (*OF_TRIALS, CATALOG_NEXT_TERM), due):
         return
     adoption = await catalogs.find_adoption(uow.connection, agency_id)
-    await _adopt(uow, pool, await _find_catalog(uow, adoption.number), at, after_grace=True)
+    next_term = None
+    if adoption.next_number is not None:
+        starts_at = await deadlines.find_due(uow.connection, agency_id, CATALOG_NEXT_TERM)
+        lasting = (await _find_catalog(uow, adoption.next_number)).lasting
+        next_term = NextTerm(starts_at or pool.ends_at, lasting)
+    await _adopt(uow, pool, await _find_catalog(uow, adoption.number), at, after_grace=True, next_term=next_term)
 
 
 async def _waits_for(uow: UnitOfWork, kinds: Sequence[str], due: Sequence[Deadline]) -> bool:
@@ -154,8 +159,7 @@ async def extend_windows(uow: UnitOfWork, pool: Pool, adoption: Adoption, cause:
     """
     lasting = None  # as the windows say, which have the present version's terms
     if adoption.next_number is not None:
-        version = await _find_catalog(uow, adoption.next_number)
-        lasting = [feature.key for feature in version.features.values() if feature.lasts_the_term]
+        lasting = list((await _find_catalog(uow, adoption.next_number)).lasting)
     extensions = await windows.save_extensions(
         uow.connection, pool.agency_id, pool.enrollment_id, pool.ends_at, lasting
     )
@@ -168,13 +172,21 @@ async def _find_catalog(uow: UnitOfWork, number: int) -> Catalog:
     return (await find_versions(uow.connection, {number}, packaged_catalog()))[number]
 
 
-async def _adopt(uow: UnitOfWork, pool: Pool, catalog: Catalog, at: datetime, *, after_grace: bool = False) -> None:
+async def _adopt(
+    uow: UnitOfWork,
+    pool: Pool,
+    catalog: Catalog,
+    at: datetime,
+    *,
+    after_grace: bool = False,
+    next_term: NextTerm | None = None,
+) -> None:
     agency_id = pool.agency_id
     present = await windows.list_windows(uow.connection, agency_id, pool.enrollment_id)
     if after_grace:
         catalog, present = follow_graces(catalog, present, at)
     used = await windows.find_used_trials(uow.connection, agency_id, pool.starts_at)
-    changes = list(adopt(pool, catalog, present, used, at))
+    changes = list(adopt(pool, catalog, present, used, at, next_term))
     await windows.save_windows(uow.connection, [change.after for change in changes], at)
     for change in changes:
         await _reschedule(uow, change)
