@@ -1,11 +1,15 @@
-"""The only place that reads the wall clock."""
+"""The clock of a service: the machine's, or in a sandbox one that is set by hand.
+
+A handler uses the unit of work's `now` instead. Only leases and the dropping of old audit rows and usage partitions go
+by Postgres' own clock, and log lines by the machine's.
+"""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-# A clock that is further than this from its database's writes nothing: as the latest instant of an agency counts for
-# all of its replicas, a fast clock would drag the agency ahead.
+# A process whose clock differs from its database's by more than this writes nothing. An agency's time never goes back,
+# so a process with a fast clock would move it ahead for all the others.
 MAX_SKEW = timedelta(seconds=1)
 
 
@@ -42,11 +46,11 @@ class SandboxClock:
         self._on_move: list[Callable[[], None]] = []
 
     def now(self) -> datetime:
-        """The clock's present instant."""
+        """The current instant: that of the last move, or before the first one the machine's."""
         return self._moved_to or datetime.now(UTC)
 
     def move(self, now: datetime) -> None:
-        """Move the clock to `now`, and wake all that wait for it."""
+        """Move the clock to `now`, and run the callbacks of `on_move`."""
         self._moved_to = now
         for callback in self._on_move:
             callback()
@@ -59,9 +63,9 @@ class SandboxClock:
 def skew(sent: datetime, entered: datetime, left: datetime, received: datetime) -> str | None:
     """How a process's clock and its server's disagree, or None where they may agree.
 
-    The server read its own clock at `entered` and `left`, between `sent` and `received` by the process's clock:
-    however long the way, a `sent` after `entered` proves that the process is ahead, a `left` after `received`
-    that it is behind.
+    The process reads its clock when it sends a statement (`sent`) and when the answer arrives (`received`); the server
+    reads its own in between (`entered`, `left`). However long the network takes, `sent` later than `entered` proves
+    that the process's clock is ahead, and `left` later than `received` that it is behind.
     """
     if sent - entered > MAX_SKEW:
         return _disagreement(sent, entered)

@@ -1,4 +1,4 @@
-"""The end of trials, what follows it, and the notices before it."""
+"""The notices before a trial ends, its end, and the end of its grace. They are announced here; checks decide access."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ TRIAL_ENDING_SOON = "trial-ending-soon"
 TRIAL_EXPIRED = "trial-expired"
 GRACE_ENDED = "grace-ended"
 
-# A notice that is this late is skipped: the days that it states are no longer left.
+# A notice that is this late is skipped, because the number of days left that it states would be wrong.
 TOO_LATE = timedelta(days=1)
 
 
@@ -25,7 +25,7 @@ def schedule_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
 
 
 def reschedule_trial(uow: UnitOfWork, before: Window, after: Window) -> None:
-    """Reschedule what has changed of a trial. Nothing is published twice, nor are notices of the past."""
+    """Reschedule the deadlines that a change to a trial moves. Nothing is published twice, nor is a past notice."""
     was = _deadlines(before)
     will = [
         each for each in _deadlines(after) if each in was or each.kind != TRIAL_ENDING_SOON or each.due_at > uow.now
@@ -48,14 +48,14 @@ def cancel_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
 
 
 def cancel_graces(uow: UnitOfWork, windows: Iterable[Window], at: datetime) -> None:
-    """Cancel the ends of the graces that would go on after an instant."""
+    """Cancel the deadlines of grace periods that would last beyond `at`."""
     for window in windows:
         if window.grace_ends_at is not None and window.grace_ends_at > at:
             deadlines.cancel(uow, window.agency_id, GRACE_ENDED, [window.window_id])
 
 
 async def on_trial_ending_soon_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Publish that trials end soon, except notices that an outage has made untrue."""
+    """Publish that trials end soon, except notices that are no longer true after an outage."""
     notices = [deadline.subject.split("/") for deadline in due]
     windows = await find_windows(uow.connection, due[0].agency_id, [window_id for window_id, _ in notices])
     for deadline, (window_id, days) in zip(due, notices, strict=True):

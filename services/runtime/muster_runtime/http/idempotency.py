@@ -125,7 +125,7 @@ class KeyedRequest:
 
 
 async def find_reply(connection: Connection, agency_id: str, key: str) -> Reply | None:
-    """The reply stored under a key, whatever its request was."""
+    """The reply stored under a key, if any, without comparing the request."""
     row = await connection.fetchrow(
         """
         select status, headers, body

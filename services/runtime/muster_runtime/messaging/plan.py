@@ -1,4 +1,4 @@
-"""Decides what happens to a stream's records: which are applied, in which runs, and from which record on all wait."""
+"""Decides which of a stream's records are applied, in which runs, and which wait behind a defect or a gap."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -58,15 +58,15 @@ def make_plan(service: str, topic: str, items: Sequence[Item], last: Position) -
 def leaves_gap(position: Position, last: Position, topic: str) -> bool:
     """Whether events are missing between the last position and this one.
 
-    Sequences continue across epochs. On a compacted topic, a hole is no gap.
+    Sequences continue across epochs. On a compacted topic, missing sequences are not a gap.
     """
     return position > last and position[1] > last[1] + 1 and topic not in _COMPACTED
 
 
 def runs(streams: Sequence[Sequence[Item]]) -> Iterator[list[Received[Any]]]:
-    """Cut streams into runs of one type, and join the n-th runs of all streams where the type is one.
+    """Split each stream into runs of events of one type, and merge the streams' n-th runs that have the same type.
 
-    Each stream keeps its order; streams have none between them.
+    Each stream keeps its order; there is no order between streams.
     """
     cut = [
         [(event_type, list(run)) for event_type, run in groupby(_readable(stream), key=lambda r: r.envelope.type)]

@@ -1,8 +1,8 @@
-"""Producers to Kafka: idempotent, a partition's batches one after another, and closed for certain.
+"""Kafka producers: they are idempotent, send a partition's batches one at a time, and always close completely.
 
-One with a transactional id is fenced: whoever starts with the same id later takes the right to send away from it.
-A topic of facts needs no fence, since readers skip what they have applied. A compacted topic keeps the last record of a
-key, so there a late repetition would undo what came after it.
+A producer with a transactional ID is fenced: once another starts with the same ID, Kafka rejects what the first sends.
+A topic of facts needs no fencing, because readers skip what they have applied. A compacted topic keeps only the last
+record of each key, so a late duplicate there would replace newer state.
 """
 
 import asyncio
@@ -58,9 +58,9 @@ class Producer:
         self._asked_at = time.monotonic()
 
     async def start(self) -> None:
-        """Connect; a fenced one ends the rights of all that had its id before. Raises KafkaError, and TimeoutError.
+        """Connect. A fenced producer also shuts out all earlier ones with its ID. Raises KafkaError or TimeoutError.
 
-        The client itself asks for its id without an end while no broker can give it one.
+        Without the timeout, the client would ask forever while no broker can assign it a producer ID.
         """
         try:
             async with asyncio.timeout(START_SECONDS):
@@ -69,7 +69,7 @@ class Producer:
             raise TimeoutError(f"Kafka has not given the producer an id within {START_SECONDS} s") from None
 
     async def close(self) -> None:
-        """Cut all connections and end all tasks. What was in flight may arrive or not."""
+        """Close all connections and end all tasks. Whether batches in flight arrive is unknown."""
         await self._closer.close()
 
     async def partition_of(self, topic: str, key: bytes) -> TopicPartition:
@@ -93,9 +93,9 @@ class Producer:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        """What a fenced producer sends counts when the block ends; without a fence this is nothing.
+        """Commit what a fenced producer sends within the block; for any other producer, do nothing.
 
-        Where the block fails the producer must be closed: the next one with its id aborts what it had begun.
+        If the block fails, close the producer: the next one with its ID aborts the open transaction.
         """
         if not self.is_fenced:
             yield

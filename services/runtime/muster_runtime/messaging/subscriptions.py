@@ -22,14 +22,14 @@ READ_AT_ONCE = 50
 
 
 class AgencyAhead(Exception):
-    """One agency of several has an event ahead of the clock, whose time would date what the others do as well.
+    """A batch of several agencies has an event whose time is ahead of the clock, and would become the time of them all.
 
-    Each agency must then be applied alone: a producer whose clock is wrong dates its own agency's facts only.
+    Apply each agency separately, so that a producer with a wrong clock affects the times of its own agency only.
     """
 
 
 class Subscriptions:
-    """A service's handlers by the events that they apply, and the consumer group that keeps how far they are."""
+    """A service's event handlers, by event type, and the consumer group under which their positions are stored."""
 
     def __init__(self, handlers: Mapping[type[Event], EventHandler], *, service: str, group: str, clock: Clock) -> None:
         self._handlers = {cls.event_type: handler for cls, handler in handlers.items()}
