@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -69,6 +70,28 @@ async def test_07_while_the_broker_is_away_commands_commit_and_the_backlog_drain
     await field.at_rest(timeout=90)
     findings.recovered(f"{backlog} runs waited; readiness said: {reason}")
     await field.ready(field.api)  # which asserts that the process has not ended
+    assert await field.differences() == []
+
+
+async def test_54_asked_to_stop_while_the_broker_is_away_each_process_ends_its_work_and_stops(
+    field: Field, findings: Findings, kafka_server: Server
+) -> None:
+    await field.serve()
+    processes = [field.start(*roles) for roles in (["consumer"], ["consumer"], ["relay"], ["relay", "consumer"])]
+    await field.ready(*processes)
+    await field.traffic(10)
+    kafka_server.kill()
+    for process in processes:
+        await eventually(partial(readiness_reason, process, KAFKA_AWAY))
+    await field.traffic(10)
+    seconds = await asyncio.gather(*(asyncio.to_thread(process.stop) for process in processes))
+    assert [(process.exit_status, len(process.logged("service_stopped"))) for process in processes] == [(0, 1)] * 4
+    assert await field.admin.fetch("select duty from lease where expires_at > clock_timestamp()") == []
+    await kafka_server.up()
+    findings.fault_is_over()
+    await field.ready(field.start("relay", "consumer"))
+    await field.at_rest(timeout=90)
+    findings.recovered(f"4 processes stopped within {max(seconds):.1f} s, with exit status 0")
     assert await field.differences() == []
 
 

@@ -20,6 +20,7 @@ from muster_contracts import SERVICES, ClockMoved
 from muster_local.stack import Stack
 from muster_operator.output import in_utc
 from muster_runtime.clock import SystemClock
+from muster_runtime.messaging.client_closing import close_consumer
 from muster_runtime.messaging.connection import KafkaConnection
 
 # The first move sets the clock this far ahead of the present: until the processes receive it, their own clocks keep
@@ -205,7 +206,7 @@ class Coordinator:
             record = await consumer.getone()
             return ClockMoved.model_validate_json(record.value or b"").now
         finally:
-            await consumer.stop()
+            await close_consumer(consumer)
 
 
 def _unrest(sweep: Sweep, instant: datetime | None) -> dict[str, str]:

@@ -14,6 +14,7 @@ from fastapi import APIRouter
 from muster_contracts import ClockMoved, faults
 from muster_runtime.clock import SandboxClock
 from muster_runtime.http.auth import requires_program
+from muster_runtime.messaging.client_closing import close_consumer
 from muster_runtime.messaging.client_internals import enable_rebootstrap
 from muster_runtime.messaging.connection import KafkaConnection
 
@@ -48,7 +49,7 @@ class ClockFollower:
 
     async def stop(self) -> None:
         """Leave the topic."""
-        await self._consumer.stop()
+        await close_consumer(self._consumer)
 
     def _move(self, record: Any) -> bool:
         """Move the clock as a record says; False if it says nothing that can be read."""

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 
 import pytest
+from structlog.testing import capture_logs
 
 from muster_notify.workers.dispatcher import DRAIN_SECONDS
 from muster_runtime.canceling import is_canceled, run_together
@@ -65,6 +66,19 @@ async def test_the_error_of_a_duty_ends_the_others_and_is_raised() -> None:
     with pytest.raises(ValueError, match="a defect"):
         await run_together(duty.run(), fail())
     assert duty.is_in_order
+
+
+async def test_of_two_duties_that_fail_one_error_is_raised_and_the_other_logged() -> None:
+    both = asyncio.Barrier(2)
+
+    async def fail(text: str) -> None:
+        await both.wait()
+        raise ValueError(text)
+
+    with capture_logs() as logs, pytest.raises(ValueError, match=r"one|other") as raised:
+        await run_together(fail("one"), fail("other"))
+    logged = [str(entry["exc_info"]) for entry in logs if entry["event"] == "duty_failed"]
+    assert sorted([*logged, str(raised.value)]) == ["one", "other"]
 
 
 async def test_a_task_knows_that_it_was_canceled_though_an_error_took_the_place() -> None:

@@ -1,12 +1,14 @@
 """The end of a process's duties, though a cancellation can be lost on its way."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
 from muster_runtime.process import duties as duties_
-from muster_runtime.process.duties import Duties
+from muster_runtime.process.duties import Duties, DutyEnded
 
 
 async def loses_one_cancellation(started: asyncio.Event) -> None:
@@ -25,6 +27,32 @@ async def test_a_duty_that_loses_a_cancellation_is_cancelled_again(monkeypatch: 
     await started.wait()
     await duties.stop()
     assert all(task.cancelled() for task in duties._tasks)
+
+
+async def ends() -> None:
+    """As a duty does that loses count of what it has to do."""
+
+
+async def cancels_itself() -> None:
+    """As Kafka's client does: it raises the cancellation of a task of its own."""
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("duty", [ends, cancels_itself])
+async def test_a_duty_that_ends_by_itself_fails_the_process(duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    duties = Duties()
+    duties.start("relay", duty())
+    with pytest.raises(DutyEnded, match="the duty 'relay' ended, though nobody stopped it"):
+        await asyncio.wait_for(duties.failed, 5)
+    await duties.stop()
+
+
+async def test_duties_that_are_stopped_have_not_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duties_, "ROUNDS_SECONDS", (0.2, 0.2))
+    duties = Duties()
+    duties.start("relay", loses_one_cancellation(asyncio.Event()))
+    await duties.stop()
+    assert not duties.failed.done()
 
 
 async def test_a_process_without_duties_stops() -> None:

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from muster_contracts import Envelope, read_headers, topics
 from muster_contracts.clock import ClockMoved
+from muster_runtime.messaging.client_closing import close_consumer
 from muster_runtime.messaging.connection import KafkaConnection
 
 Stream = tuple[str, str]  # topic, agency
@@ -77,7 +78,7 @@ async def _reader(
         consumer.assign(partitions)
         yield consumer, partitions
     finally:
-        await consumer.stop()
+        await close_consumer(consumer)
 
 
 def _fact(record: ConsumerRecord[bytes, bytes], topic_prefix: str) -> Fact:

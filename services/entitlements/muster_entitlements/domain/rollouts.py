@@ -173,8 +173,9 @@ def _leaves_program(window: Window) -> bool:
 
 
 def _keeps_end(window: Window, fresh: Window) -> bool:
-    """Whether a decision has ended it early, or its trial goes on where other seats get their own."""
-    return window.trial and (window.ended_early or fresh.seat_days is not None)
+    """Whether a decision ended it early or let it begin before the program's, or seats now get trials of their own."""
+    begins_before = _leaves_program(window) and window.starts_at < fresh.starts_at
+    return window.trial and (window.ended_early or begins_before or fresh.seat_days is not None)
 
 
 def _grace_days(window: Window, fresh: Window, now: datetime) -> int | None:

@@ -189,7 +189,8 @@ class Dispatcher:
         lanes = [task for tasks in self._lanes.values() for task in tasks.values()]
         try:
             if lanes:
-                await asyncio.wait(lanes, timeout=DRAIN_SECONDS)
+                async with lease.renewed():  # else the next process attempts the same deliveries
+                    await asyncio.wait(lanes, timeout=DRAIN_SECONDS)
         finally:
             for lane in lanes:
                 lane.cancel()

@@ -1,9 +1,8 @@
-"""What aiokafka and FastStream do not offer by their public interface. Nothing else reaches into them.
+"""What aiokafka and FastStream do not offer publicly. Beside it, only client_closing reaches into them.
 
 Tried at every update of either: tests/faults needs each of these.
 """
 
-import asyncio
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Any, SupportsIndex
@@ -22,16 +21,8 @@ from faststream.kafka.message import FAKE_CONSUMER
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 from pydantic import SecretStr
 
-from muster_runtime.canceling import is_canceled
-
-# How long the producer's tasks may take to see that they are canceled, before they are canceled once more.
-CANCEL_SECONDS = 1.0
-
 # The share of a login's time after which its connection ends.
 LOGIN_SHARE = 0.8
-
-# What aiokafka's sender starts as tasks that only the sender knows.
-_REQUESTS = ("_send_produce_req", "_do_add_partitions_to_txn", "_do_txn_commit")
 
 Records = Sequence[ConsumerRecord[bytes, bytes]]
 
@@ -203,65 +194,6 @@ def rejoin(consumer: AIOKafkaConsumer) -> None:
     """
     coordinator: Any = consumer._coordinator
     coordinator.request_rejoin()
-
-
-async def close_consumer(consumer: AIOKafkaConsumer) -> None:
-    """Close a consumer, also while no broker answers.
-
-    aiokafka cancels its fetches and awaits them. One that waits to try again raises its own cancellation there, which
-    is not that of the task that closes.
-    """
-    try:
-        await consumer.stop()
-    except asyncio.CancelledError:
-        await consumer._client.close()
-        if is_canceled():
-            raise
-
-
-class ProducerCloser:
-    """Closes a producer at once, whatever it is doing.
-
-    aiokafka's own `stop` waits until everything is sent, and leaves tasks and sockets behind where it is not allowed
-    to wait. Make it before the producer is started.
-    """
-
-    def __init__(self, kafka: AIOKafkaProducer) -> None:
-        self._kafka = kafka
-        self._requests: set[asyncio.Task[Any]] = set()
-        for name in _REQUESTS:
-            self._track(name)
-
-    async def close(self) -> None:
-        """Cut all connections and end all tasks. What was in flight may arrive or not."""
-        kafka = self._kafka
-        kafka._closed = True
-        sender = kafka._sender.sender_task
-        while tasks := [t for t in (*self._requests, sender) if t is not None and not t.done()]:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
-        for connection in kafka.client._conns.values():
-            if connection._writer is not None:
-                connection._writer.transport.abort()  # a close would wait until what is buffered is taken
-        await kafka.client.close()
-        transaction = kafka._txn_manager._transaction_waiter
-        if transaction is not None and transaction.done() and not transaction.cancelled():
-            transaction.exception()  # its sender has it too
-
-    def _track(self, name: str) -> None:
-        request = getattr(self._kafka._sender, name)
-
-        async def tracked(*arguments: Any) -> Any:
-            task = asyncio.current_task()
-            assert task is not None
-            self._requests.add(task)
-            try:
-                return await request(*arguments)
-            finally:
-                self._requests.discard(task)
-
-        setattr(self._kafka._sender, name, tracked)
 
 
 def batch_subscriber(

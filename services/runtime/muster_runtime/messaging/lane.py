@@ -161,7 +161,7 @@ class Lane:
         await self._trust_server()
         deleting: asyncio.Task[None] | None = None
         try:
-            while batch:
+            while batch and not is_canceled():
                 # First, so that what must wait is neither taken for in flight nor read again before its time.
                 parts = self._flight.sendable(producer, batch)
                 in_flight = [run["id"] for part in parts.values() for run in part.runs]
@@ -256,6 +256,6 @@ class Lane:
         """Close the producer. It could not recover from an out-of-order error."""
         await self._flight.cancel()
         self._trusted = None  # which partitions are not compared yet is forgotten with the flight
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await producer.close()
+        if self._producer is not None:
+            await self._producer.close()
+            self._producer = None  # only now: a close that is canceled is repeated

@@ -52,6 +52,7 @@ class Lease:
         self._duty = duty
         self._holder = holder
         self._held_until = 0.0
+        self._may_hold = False  # as the table may say, where an answer was lost
         self._asked_at = 0.0
 
     @property
@@ -83,14 +84,20 @@ class Lease:
                     return
 
     async def _ask(self, now: float) -> bool:
+        self._may_hold = True  # until it is answered: a cancellation can take the answer away
         taken = bool(await repeatable.fetch(self._database, _TAKE, self._duty, self._holder, LEASE_SECONDS))
+        self._may_hold = taken
         self._held_until = now + LEASE_SECONDS if taken else 0.0
         return taken
 
     async def release(self) -> None:
-        """Give up the lease, so that another process takes it at once: it may have better luck. Never raises."""
-        if self._held_until:
-            self._held_until = 0.0
+        """Give up the lease, so that another process takes it at once: it may have better luck.
+
+        Raises no error; once it is canceled, or the database is away, it can be given up again.
+        """
+        self._held_until = 0.0
+        if self._may_hold:
             with suppress(*RETRYABLE):
                 async with asyncio.timeout(RELEASE_SECONDS), self._database.connection() as connection:
                     await connection.execute(_RELEASE, self._duty, self._holder)
+                self._may_hold = False

@@ -16,7 +16,8 @@ from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from muster_contracts import Envelope, event_id, source_of, write_run_headers
-from muster_runtime.messaging.client_internals import ProducerCloser, enable_rebootstrap
+from muster_runtime.messaging.client_closing import ProducerCloser
+from muster_runtime.messaging.client_internals import enable_rebootstrap
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.kafka_topics import TopicRepartitioned
 from muster_runtime.pacing import Pace

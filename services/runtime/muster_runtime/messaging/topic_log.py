@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from muster_runtime.messaging.client_internals import close_consumer
+from muster_runtime.messaging.client_closing import close_consumer
 from muster_runtime.messaging.connection import KafkaConnection
 
 Record = ConsumerRecord[bytes, bytes]

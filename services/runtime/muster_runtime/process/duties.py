@@ -16,12 +16,20 @@ STOP_SECONDS = sum(ROUNDS_SECONDS)
 _log = structlog.get_logger(__name__)
 
 
+class DutyEnded(Exception):
+    """A duty ended by itself, as after a cancellation that Kafka's client raised: nobody does its work any longer."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the duty {name!r} ended, though nobody stopped it")
+
+
 class Duties:
-    """Tasks that run until the process stops. `failed` completes, with the error, when one of them breaks down."""
+    """Tasks that run until the process stops. `failed` completes, with the error, when one of them ends before."""
 
     def __init__(self) -> None:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
 
     def start(self, name: str, duty: Coroutine[Any, Any, None]) -> None:
         """Start a duty."""
@@ -30,12 +38,17 @@ class Duties:
         self._tasks.append(task)
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) and not self.failed.done():
-            _log.error("duty_failed", exc_info=error)
-            self.failed.set_exception(error)
+        error = None if task.cancelled() else task.exception()
+        if error is None and not self._stopping:
+            error = DutyEnded(task.get_name())
+        if error is not None:
+            _log.error("duty_failed", duty=task.get_name(), exc_info=error)
+            if not self.failed.done():
+                self.failed.set_exception(error)
 
     async def stop(self) -> None:
         """Cancel all duties, and wait for their end; cancel again those that go on."""
+        self._stopping = True
         left = {*self._tasks}
         for seconds in ROUNDS_SECONDS:
             for task in left:

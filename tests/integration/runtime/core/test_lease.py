@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaError
 
 from muster_contracts.entitlements import PersonRecorded
+from muster_runtime.messaging import lane
 from muster_runtime.messaging.lease import LEASE_SECONDS, Lease
 from muster_runtime.messaging.producers import Producer
 from muster_runtime.process.roles import Role
@@ -89,6 +91,53 @@ async def test_a_relay_that_stops_gives_back_the_leases_of_its_lanes(
         uow.publish(PersonRecorded(agency_id="NASA", subject_ref="sub_1", name="Ada", email="ada@nasa.gov"))
     async with relaying(idle_probe):
         await eventually(lambda: outbox_is_empty(idle_probe))
+    assert await idle_probe.admin.fetch("select duty from lease") == []
+
+
+@pytest.mark.parametrize("step", ["take", "release"])
+async def test_a_lease_is_given_back_wherever_its_holder_is_canceled(idle_probe: RunningService, step: str) -> None:
+    """Postgres may have stored it, or may still have it, where the cancellation took the answer away."""
+    kept = []
+    for turns in range(1, 60):
+        lease = Lease(idle_probe.runtime.database, "duty", "me")
+        if step == "release":
+            await lease.take()
+        task = asyncio.create_task(lease.take() if step == "take" else lease.release())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        await lease.release()  # as its holder does at its end
+        if await idle_probe.admin.fetchval("delete from lease returning duty"):
+            kept.append(turns)
+    assert kept == []
+
+
+async def test_a_relay_that_is_canceled_while_a_producer_closes_closes_it(
+    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The producer of a failed attempt: a single cancellation must not leave its sockets and tasks behind."""
+    closing, closed = asyncio.Event(), 0
+    close = Producer.close
+
+    async def close_slowly(self: Producer) -> None:
+        nonlocal closed
+        closing.set()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        await close(self)
+        closed += 1
+
+    async def fail(*_: object) -> None:
+        raise KafkaError("lost")
+
+    monkeypatch.setattr(Producer, "close", close_slowly)
+    monkeypatch.setattr(lane, "refuse_restored", fail)
+    async with idle_probe.runtime.database.write("NASA", context=CONTEXT) as uow:
+        uow.publish(seat("NASA", "one"))
+    async with relaying(idle_probe):
+        await asyncio.wait_for(closing.wait(), 30)
+    assert closed > 0
     assert await idle_probe.admin.fetch("select duty from lease") == []
 
 

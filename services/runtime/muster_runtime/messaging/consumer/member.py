@@ -12,6 +12,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_not_exception_type,
 
 from muster_runtime.database.transactions import RETRYABLE, Database
 from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging.client_closing import close_consumer
 from muster_runtime.messaging.client_internals import enable_rebootstrap, has_broken_down
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.consumer.applied_log import AppliedLog
@@ -114,7 +115,7 @@ class Consumer:
         with suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS):
                 await self._subscription.stop()
-                await self._ends.stop()
+                await close_consumer(self._ends)
 
     async def supervise(self) -> None:
         """Until canceled: resume partitions that need not wait any longer.

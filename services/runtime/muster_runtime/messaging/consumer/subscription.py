@@ -10,6 +10,7 @@ from aiokafka.errors import InvalidSessionTimeoutError, KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 
+from muster_runtime.messaging.client_closing import close_consumer
 from muster_runtime.messaging.client_internals import Subscriber, batch_subscriber, enable_rebootstrap
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.consumer.polling import Poller
@@ -83,7 +84,7 @@ class Subscription:
         """Leave the group and read no further; records in hand are still handled."""
         self._left = True
         if self._subscriber is not None and self._subscriber.consumer is not None:
-            await self._subscriber.consumer.stop()
+            await close_consumer(self._subscriber.consumer)
 
     async def commit(self, offsets: dict[TopicPartition, int]) -> None:
         """Commit offsets, unless the group has been left."""
