@@ -18,9 +18,11 @@ from muster_notify.bootstrap import build
 from muster_notify.domain.deliveries import Channel
 from muster_notify.settings import NotifySettings
 from muster_notify.workers.dispatcher import Dispatcher
+from muster_runtime.database.transactions import Database
 from muster_runtime.messaging.lease import LEASE_SECONDS
 from muster_runtime.process.duties import Duties
 from muster_runtime.service import Service
+from tests.faults.proxy import PostgresProxy
 from tests.integration.notify.conftest import START, Notify, contact, enrolled, reinstated
 from tests.integration.notify.mail import MailServer
 from tests.integration.notify.receiver import Receiver, Request
@@ -62,8 +64,8 @@ async def replaced(notify: Notify, channel: Channel, begun: Callable[[], Any], r
         await second.stop()
 
 
-def _start(duties: Duties, notify: Notify, name: str, policy: AddressPolicy) -> None:
-    runtime = notify.service.runtime
+def _start(duties: Duties, notify: Notify, name: str, policy: AddressPolicy, database: Database | None = None) -> None:
+    runtime = replace(notify.service.runtime, database=database or notify.service.runtime.database)
     settings = runtime.settings.model_copy(update={"instance": name})
     assert isinstance(settings, NotifySettings)
     webhooks = WebhookSender(Vault(settings.secret_key), policy, settings.webhook_timeout_seconds)
@@ -108,6 +110,45 @@ async def test_webhooks_stay_in_order_though_the_name_is_looked_up_slowly(
     await idle_notify.add_webhook(receiver.url)
     await idle_notify.service.publish(reinstated(), reinstated())
     await replaced(idle_notify, Channel.WEBHOOK, asked.is_set, resolve)
+    assert receiver.sequences("NASA") == sorted(receiver.sequences("NASA"))
+
+
+async def test_webhooks_stay_in_order_though_the_lease_is_lost_in_an_attempt(
+    idle_notify: Notify, receiver: Receiver
+) -> None:
+    """The first dispatcher's database falls silent while a name is looked up, and the second one takes over."""
+    service = idle_notify.service
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def resolve(_: str) -> Any:
+        asked.set()
+        await answer.wait()
+        return [ip_address("127.0.0.1")]
+
+    async def delivered() -> bool:
+        return len(await idle_notify.deliveries(channel="webhook", state="delivered")) == 2
+
+    await idle_notify.add_webhook(receiver.url)
+    await service.publish(reinstated(), reinstated())
+    first, second = Duties(), Duties()
+    async with PostgresProxy(service.access.worker_dsn) as proxy:
+        database = await Database.connect(
+            proxy.address_of(service.access.worker_dsn),
+            "notify",
+            service.clock,
+            size=5,
+            lock_timeout_seconds=2,
+            migrations=service.runtime.service.migrations,
+        )
+        _start(first, idle_notify, "first", AddressPolicy(allow_private=True, resolve=resolve), database)
+        await eventually(asked.is_set)
+        proxy.fall_silent()
+        _start(second, idle_notify, "second", AddressPolicy(allow_private=True))
+        await eventually(delivered, timeout=30)
+        answer.set()
+        await first.stop()
+        await second.stop()
+        await database.close()
     assert receiver.sequences("NASA") == sorted(receiver.sequences("NASA"))
 
 

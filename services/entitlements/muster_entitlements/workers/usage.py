@@ -27,14 +27,14 @@ from muster_entitlements.repository import usage_intake
 from muster_entitlements.workers.usage_batches import BATCH_LOCK, BATCH_RECORDS, Batch, count_or_park, writing
 from muster_entitlements.workers.usage_deferred import Deferred
 from muster_entitlements.workers.usage_places import ALL, Lane, Places
-from muster_entitlements.workers.usage_polling import FETCH_MIN_BYTES, POLL_MS, Poller
+from muster_entitlements.workers.usage_polling import FETCH_MIN_BYTES, POLL_MS, PartitionsChanged, Poller
 from muster_runtime.canceling import is_canceled, run_together
 from muster_runtime.clock import MAX_SKEW
 from muster_runtime.database import locks
 from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE
 from muster_runtime.errors import RetryableError
 from muster_runtime.messaging.client_closing import close_consumer
-from muster_runtime.messaging.client_internals import enable_rebootstrap
+from muster_runtime.messaging.client_internals import assignment_of, enable_rebootstrap
 from muster_runtime.messaging.lease import Lease
 from muster_runtime.observability.telemetry import describe
 from muster_runtime.service import Runtime, Worker
@@ -141,6 +141,7 @@ class UsageIntake:
         try:
             await consumer.start()
             enable_rebootstrap(consumer)
+            assigned = assignment_of(consumer)
             read = {partition for partition in consumer.assignment() if self._lane.has(partition)}
             consumer.pause(*(consumer.assignment() - read))
             group = settings.topic_prefix + self._runtime.service.name
@@ -148,6 +149,8 @@ class UsageIntake:
             await self.deferred.read()
             for partition, offset in self._places.next.items():
                 consumer.seek(partition, offset)
+            if assignment_of(consumer) is not assigned:  # meanwhile the topic has got others
+                raise PartitionsChanged
             yield consumer
         finally:
             await close_consumer(consumer)

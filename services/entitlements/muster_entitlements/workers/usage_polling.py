@@ -44,6 +44,9 @@ _log = structlog.get_logger(__name__)
 class PartitionsChanged(RetryableError):
     """The client has assigned its partitions again, where the topic has others, or none for a moment."""
 
+    def __init__(self) -> None:
+        super().__init__("the client has assigned its partitions again")
+
 
 class ClientBrokenDown(RetryableError):
     """A task of the client's own has ended: it must be opened again."""
@@ -65,7 +68,7 @@ class Poller:
             raise ClientBrokenDown("the client of the usage topic has broken down")
         polled = await self._poll(limit, wait_ms)
         if assignment_of(self._consumer) is not self._assigned:
-            raise PartitionsChanged("the client has assigned its partitions again")
+            raise PartitionsChanged
         self._following |= {partition: records[-1].offset + 1 for partition, records in polled.items()}
         return polled
 

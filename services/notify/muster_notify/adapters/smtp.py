@@ -79,6 +79,9 @@ class EmailSender:
             return Outcome(Verdict.FAILED, str(error))
         try:
             refused, _ = await smtp.send_message(email)
+        except asyncio.CancelledError:
+            self._disconnect()  # in the middle of the message
+            raise
         except (SMTPException, OSError, ValueError) as error:
             if not isinstance(error, SMTPResponseException | SMTPRecipientsRefused):
                 self._disconnect()

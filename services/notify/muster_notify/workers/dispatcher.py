@@ -77,6 +77,7 @@ class Dispatcher:
     async def run(self, runtime: Runtime) -> None:
         """Dispatch until cancelled; then let running attempts finish."""
         lease = Lease(runtime.database, "dispatch", runtime.settings.instance)
+        watching = asyncio.create_task(self._cancel_without(lease))
         try:
             while not is_canceled():
                 self._forget_finished_lanes()
@@ -87,7 +88,22 @@ class Dispatcher:
                     if not is_canceled():
                         await asyncio.sleep(0.5)
         finally:
-            await self._stop(lease)
+            try:
+                await self._stop(lease)
+            finally:
+                watching.cancel()
+
+    async def _cancel_without(self, lease: Lease) -> None:
+        """Cancel the lanes when the lease is over: another process repeats them, and a late attempt would overtake it.
+
+        It does not ask the database, which may be what is away.
+        """
+        while True:
+            await asyncio.sleep(lease.seconds_left or RENEW_SECONDS)
+            if not lease.is_held:
+                for lanes in self._lanes.values():
+                    for lane in lanes.values():
+                        lane.cancel()
 
     async def _start_lanes(self, runtime: Runtime, lease: Lease) -> datetime | None:
         """Start the lanes that are due, if this process leads; returns when the next ones are due."""
@@ -119,7 +135,8 @@ class Dispatcher:
             for lane, task in list(lanes.items()):
                 if task.done():
                     del lanes[lane]
-                    task.result()
+                    if not task.cancelled():
+                        task.result()
 
     async def _rest(self, runtime: Runtime, until: datetime | None) -> None:
         """Wait for a wakeup, the end of a lane, or the time to renew the lease."""

@@ -23,11 +23,14 @@ async def close_consumer(consumer: AIOKafkaConsumer) -> None:
     """Close a consumer. A cancellation ends it early, and is raised.
 
     While aiokafka closes, it swallows a cancellation, or raises the one of its own fetches. So a task closes it that
-    nobody else cancels.
+    nobody else cancels. Its fetches, too, swallow a cancellation while partitions are assigned.
     """
     closing = asyncio.create_task(_close(consumer))
     try:
-        await asyncio.wait([closing])
+        while not (await asyncio.wait([closing], timeout=CANCEL_SECONDS))[0]:
+            fetcher: Any = consumer._fetcher
+            if fetcher is not None:
+                fetcher._fetch_task.cancel()
     except asyncio.CancelledError:
         closing.cancel()
         await asyncio.wait([closing], timeout=CANCEL_SECONDS)

@@ -58,7 +58,12 @@ class Lease:
     @property
     def is_held(self) -> bool:
         """Whether this process led when it last asked, and that is not over yet."""
-        return time.monotonic() < self._held_until
+        return self.seconds_left > 0
+
+    @property
+    def seconds_left(self) -> float:
+        """How long it leads if it never asks again."""
+        return max(0.0, self._held_until - time.monotonic())
 
     async def take(self) -> bool:
         """Take the lease for LEASE_SECONDS, or renew it when RENEW_SECONDS are over; False while another leads."""

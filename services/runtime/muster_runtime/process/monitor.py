@@ -96,8 +96,10 @@ class Monitor:
         warnings: list[str] = []
         rows, oldest, overdue, parked_streams, waiting, lag = 0, 0.0, 0.0, 0, 0, 0
         standby_gone = False
+        pool = self._runtime.database.pool
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS), self._runtime.database.pool.acquire() as connection:
+            # The pool waits that long again to take the connection back.
+            async with asyncio.timeout(PATIENCE_SECONDS), pool.acquire(timeout=PATIENCE_SECONDS) as connection:
                 reasons += await self._skew(connection)
                 reasons += (pending := await self._migrations(connection, warnings))
                 if not pending:  # else tables and columns may be missing
@@ -210,7 +212,7 @@ class Monitor:
     async def _disk_is_full(self) -> bool:
         full = [database.disk for database in self._databases.values() if database.disk.is_full]
         for disk in full:
-            async with self._runtime.database.pool.acquire() as connection:
+            async with self._runtime.database.pool.acquire(timeout=PATIENCE_SECONDS) as connection:
                 await disk.look(connection)
         return any(disk.is_full for disk in full)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from muster_contracts.entitlements import SeatAssigned
 from muster_local.servers import kafka_at
@@ -98,3 +98,21 @@ async def test_a_relay_sends_no_further_once_it_is_canceled(
         async with relaying(idle_probe) as relay:
             await closings.next(turns)
         assert relay.relayed == 0
+
+
+async def test_a_client_closes_though_its_partitions_are_just_being_assigned(idle_probe: RunningService) -> None:
+    """Its fetches swallow the first cancellation then."""
+    topic = idle_probe.topic_prefix + SeatAssigned.topic
+    kafka = kafka_at(idle_probe.runtime.settings.kafka_bootstrap)
+    for turns in range(4):
+        consumer = AIOKafkaConsumer(topic, **kafka.options(), enable_auto_commit=False, fetch_min_bytes=256 * 1024)
+        await consumer.start()
+        for partition in consumer.assignment():
+            consumer.seek(partition, 0)
+        await consumer.getmany(timeout_ms=50)
+        closing = asyncio.create_task(client_closing.close_consumer(consumer))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        consumer._subscription.assign_from_subscribed({TopicPartition(topic, 0)})  # as at news of another partition
+        await asyncio.wait_for(closing, 5)
+        assert tasks_of(consumer) == set()
