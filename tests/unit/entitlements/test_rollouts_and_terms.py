@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from muster_entitlements.domain.catalog import Feature
+from muster_entitlements.domain.meters import Meter
 from muster_entitlements.domain.rollouts import NextTerm, adopt
 from tests.unit.entitlements.test_rollouts import after, catalog, feature, opened
 from tests.unit.entitlements.test_windows_and_checks import END, POOL, START
@@ -32,3 +34,15 @@ def test_what_opens_ends_with_the_present_term_unless_the_next_one_has_it(lastin
     windows = opened(catalog(1, feature("a", 10, grace_days=20)))
     [change] = adopt(renewed, catalog(2, feature("a")), windows, {}, now, NextTerm(END, lasting))
     assert (change.after.starts_at, change.after.ends_at, change.after.renewable) == (now, ends_at, True)
+
+
+def test_use_counts_in_one_period_whether_the_window_after_a_grace_has_opened_or_is_late() -> None:
+    metered: Any = {"mode": "quota", "mode_after": "none", "quota": {"limit": 5, "period": "anchor"}}
+    version, grace_ends = catalog(2, Feature(key="a", name="a", **metered)), START + 30 * DAY
+    windows = opened(catalog(1, feature("a", 10, grace_days=20)))
+    late = after(windows, list(adopt(POOL, version, windows, {}, START + 12 * DAY)))
+    in_time = after(late, list(adopt(POOL, version, late, {}, grace_ends)))
+    assert in_time["a"].window_id != late["a"].window_id
+    for at in (grace_ends, grace_ends + 3 * DAY, grace_ends + 40 * DAY):
+        periods = [Meter(POOL.zone, found, version.features).period("a", at) for found in (late, in_time)]
+        assert periods[0] == periods[1]

@@ -77,7 +77,7 @@ class Meter:
         A grant decides before the window, the person's own before the agency's.
         """
         window = self.windows.get(feature.key)
-        period = Period.of(at, feature.stated_quota, window, self.zone)
+        period = self._period(feature, at)
         if (grant := holding(grants, at)) is not None:
             quota = None if grant.monthly_quota is None else Quota(limit=grant.monthly_quota)
             return Terms(period, quota, given=quota is None, apart=quota is not None)
@@ -90,7 +90,12 @@ class Meter:
     def period(self, key: str, at: datetime) -> Period:
         """The period of a use of a feature at an instant."""
         feature = self.features.get(key)
-        return Period.of(at, feature.stated_quota if feature else None, self.windows.get(key), self.zone)
+        return self._period(feature, at) if feature else Period.of(at, None, self.windows.get(key), self.zone)
+
+    def _period(self, feature: Feature, at: datetime) -> Period:
+        window = self.windows.get(feature.key)
+        reopens = window is not None and window.trial and feature.trial is None  # for the term, after a grace
+        return Period.of(at, feature.stated_quota, window, self.zone, reopens=reopens)
 
     def limits(self, feature: Feature, at: datetime, grants: Iterable[Grant]) -> Limits:
         """The limits at an instant of an agency with these grants of the feature."""

@@ -31,14 +31,18 @@ class Period:
     ends_at: datetime
 
     @classmethod
-    def of(cls, at: datetime, quota: Quota | None, window: Window | None, zone: ZoneInfo) -> "Period":
+    def of(
+        cls, at: datetime, quota: Quota | None, window: Window | None, zone: ZoneInfo, *, reopens: bool = False
+    ) -> "Period":
         """The period of a use at an instant: a month of the agency's calendar, or one that rolls from the window.
 
         It is cut where the window opens and where its access changes, so what was used without a limit counts against
-        no quota.
+        no quota. `reopens`: a window follows that opens when this one closes, so a month rolls from there, also if that
+        one comes late.
         """
         if quota is not None and window is not None and quota.period is QuotaPeriod.ANCHOR:
-            starts_at, ends_at = _rolling_month(at, window.starts_at)
+            anchor = window.closes_at() if reopens and at >= window.closes_at() else window.starts_at
+            starts_at, ends_at = _rolling_month(at, anchor)
         else:
             starts_at, ends_at = _calendar_month(at, zone)
         cuts = (window.starts_at, window.closes_at()) if window else ()
