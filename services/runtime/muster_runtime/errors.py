@@ -1,5 +1,6 @@
 """Errors that every service shares. Retrying helps with a RetryableError, never with a PermanentError."""
 
+import json
 from typing import Any, ClassVar
 
 
@@ -37,9 +38,20 @@ class InvalidInput(PermanentError):
 
     def __init__(self, field: str, value: object, rule: str) -> None:
         super().__init__(
-            f"{field}: {value!r} is invalid: {rule}",
-            errors=[{"field": field, "value": str(value)[:200], "rule": rule}],
+            f"{field}: {shown(value)} is invalid: {rule}",
+            errors=[{"field": field, "value": as_text(value), "rule": rule}],
         )
+
+
+def as_text(value: object) -> str:
+    """The beginning of a value that is refused; what is no text in JSON is as JSON has it."""
+    in_json = value is None or isinstance(value, dict | list | tuple | bool)
+    return (json.dumps(value, default=str) if in_json else str(value))[:200]
+
+
+def shown(value: object) -> str:
+    """A value as a sentence quotes it."""
+    return repr(as_text(value)) if isinstance(value, str) else as_text(value)
 
 
 class NotFound(PermanentError):

@@ -192,11 +192,11 @@ async def test_the_claim_of_break_glass_has_a_name_of_its_own(own_identity_of: A
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (("[claims]", "[claim]"), "claim: Extra inputs"),
-        (('holder = "any"', 'holder = "anyone"'), "roles.reader.holder: Input should be 'program', 'agency' or 'any'"),
-        (('holder = "any"\n', ""), "roles.reader.holder: Field required"),
-        (('["sample:read"]', '["sample"]'), "roles.reader.scopes.0: String should match"),
-        (('["sample:read"]', "[]"), "roles.reader.scopes: List should have at least 1"),
+        (("[claims]", "[claim]"), "claim: must be left out"),
+        (('holder = "any"', 'holder = "anyone"'), "roles.reader.holder: must be 'program', 'agency' or 'any'"),
+        (('holder = "any"\n', ""), "roles.reader.holder: is required"),
+        (('["sample:read"]', '["sample"]'), "roles.reader.scopes.0: must match the pattern"),
+        (('["sample:read"]', "[]"), "roles.reader.scopes: must not be empty"),
         (('["officers"]', '"officers"'), "roles.officer: granted_by.groups must be a list of texts"),
         (("[roles.clerk]", "[roles.Clerk]"), "roles.Clerk"),
         (('holder = "program"\nscopes = ["sample:mend"]', 'holder = "any"\nscopes = ["sample:mend"]'), "break-glass"),

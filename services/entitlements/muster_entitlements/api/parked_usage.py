@@ -12,7 +12,7 @@ from muster_entitlements.commands import DiscardParkedUsage
 from muster_entitlements.handlers import parked_usage
 from muster_entitlements.queries import usage as queries
 from muster_entitlements.replies.usage import DiscardedUsageReply, ParkedUsageReply
-from muster_runtime.http.application import EVERY_AGENCY, IdentityDep, PageDep, RuntimeDep
+from muster_runtime.http.application import EVERY_AGENCY, IdentityDep, PageDep, RuntimeDep, WrittenReason
 from muster_runtime.http.problem_responses import COMMON
 from muster_runtime.http.tenancy import KeyHeader
 from muster_runtime.observability import personal_reads
@@ -30,7 +30,7 @@ class DiscardRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ids: list[Annotated[int, Field(strict=True, ge=1, lt=2**63)]] = Field(min_length=1, max_length=MOST_DISCARDED)
-    reason: str = Field(min_length=3, max_length=1000)
+    reason: WrittenReason
 
 
 async def _operators_commands(

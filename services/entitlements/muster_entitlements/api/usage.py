@@ -24,6 +24,7 @@ from muster_runtime.http.application import (
     ReaderDep,
     RuntimeDep,
     WrittenInstant,
+    WrittenReason,
     body_limit,
 )
 from muster_runtime.http.problem_responses import COMMON, problem_responses
@@ -93,7 +94,7 @@ class QuotaGrantRequest(BaseModel):
     priority: int = Field(default=0, strict=True, ge=-1000, le=1000, description="The lowest is spent first.")
     starts_at: WrittenInstant | None = Field(default=None, description="Default: now.")
     ends_at: WrittenInstant | None = Field(default=None, description="Exclusive. Default: it has no end.")
-    reason: str = Field(min_length=3, max_length=1000)
+    reason: WrittenReason
 
 
 def make_router(directory: Directory) -> APIRouter:
@@ -177,6 +178,6 @@ def _batch(body: bytes) -> list[Any]:
     except ValueError:
         raise InvalidInput("body", body[:40], "must be JSON") from None
     if not isinstance(events, list) or not 1 <= len(events) <= MOST_EVENTS:
-        given = len(events) if isinstance(events, list) else type(events).__name__
+        given = len(events) if isinstance(events, list) else events
         raise InvalidInput("body", given, f"must be a list of 1 to {MOST_EVENTS} CloudEvents")
     return events

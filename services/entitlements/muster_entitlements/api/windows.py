@@ -28,6 +28,7 @@ from muster_runtime.http.application import (
     ReaderDep,
     RuntimeDep,
     WrittenInstant,
+    WrittenReason,
     needs_approval,
 )
 from muster_runtime.http.approvals import ProposalOutdated
@@ -45,7 +46,7 @@ _EXTENSION_REFUSALS = problem_responses(
 class _Decision(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    reason: str = Field(min_length=1, max_length=500, description="For the audit trail.")
+    reason: WrittenReason = Field(description="For the audit trail.")
 
 
 class ExtensionRequest(_Decision):

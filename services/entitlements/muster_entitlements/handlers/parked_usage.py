@@ -31,7 +31,8 @@ async def warnings(connection: Connection) -> list[str]:
     parked = await usage_intake.count_parked(connection, MOST_PARKED)
     if not parked:
         return []
-    told = f"{parked:,} records of use could not be counted: GET /v1/usage/parked says why"
+    records = "record" if parked == 1 else "records"
+    told = f"{parked:,} {records} of use could not be counted: GET /v1/usage/parked says why"
     return [
         f"{told}; no more are parked, and the intake waits until some are discarded" if parked == MOST_PARKED else told
     ]

@@ -15,6 +15,7 @@ from muster_runtime.http.idempotency import find_reply
 from muster_runtime.http.identity import Identity
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.problem_responses import COMMON, problem_responses
+from muster_runtime.http.request_rules import WrittenReason
 from muster_runtime.http.tenancy import KeyHeader, Reader, ReaderDep
 from muster_runtime.pagination import Page
 from muster_runtime.scheduling import proposals
@@ -46,7 +47,7 @@ class RejectionRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    reason: str = Field(min_length=1, max_length=500)
+    reason: WrittenReason
 
 
 def approval_router(service: str) -> APIRouter:

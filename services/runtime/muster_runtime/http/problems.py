@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Match
 
 from muster_runtime.database.schema import MigrationsPending
 from muster_runtime.database.transactions import RETRYABLE
-from muster_runtime.errors import PermanentError, TooManyRequests
+from muster_runtime.errors import PermanentError, TooManyRequests, as_text, shown
 from muster_runtime.http.identity import Forbidden, Unauthenticated
 from muster_runtime.http.tenancy import PreconditionRequired
 from muster_runtime.plain_rules import plain_rule
@@ -173,9 +173,12 @@ def _invalid_request(request: Request, error: RequestValidationError) -> Respons
         status, slug, title = PreconditionRequired.status, PreconditionRequired.slug, PreconditionRequired.title
         detail = "If-Match is missing: read the resource and send its ETag as If-Match"
         return _problem(request, status, slug, title, detail)
+    # A list whose items are all invalid is also one that is too short, as pydantic counts.
+    around = {error["loc"][:depth] for error in errors for depth in range(len(error["loc"]))}
+    errors = [error for error in errors if error["loc"] not in around]
     broken = [_field_error(e) for e in errors[:MAX_ERRORS]]
     first = broken[0]
-    given = "" if first["value"] is None else f" {first['value']!r} is invalid:"
+    given = "" if first["value"] is None else f" {shown(errors[0]['input'])} is invalid:"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     detail = f"{first['field']}:{given} {first['rule']}{more}"
     return _problem(request, 422, "invalid-input", "The input is invalid", detail, {"errors": broken})
@@ -183,7 +186,7 @@ def _invalid_request(request: Request, error: RequestValidationError) -> Respons
 
 def _field_error(error: Mapping[str, Any]) -> dict[str, Any]:
     source, *path = error["loc"]
-    value = None if error["type"] == "missing" else str(error["input"])[:200]
+    value = None if error["type"] == "missing" else as_text(error["input"])
     return {"field": ".".join(map(str, path)) or source, "value": value, "rule": plain_rule(error)}
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Request
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from muster_contracts import Instant
 from muster_runtime.errors import InvalidInput, PermanentError
@@ -25,6 +25,9 @@ def _written(value: object) -> object:
 
 # An instant of a request: as RFC 3339 writes it.
 WrittenInstant = Annotated[Instant, BeforeValidator(_written)]
+
+# A person's reason for a decision, which the audit trail keeps.
+WrittenReason = Annotated[str, Field(min_length=3, max_length=1000)]
 
 
 class UnsupportedMediaType(PermanentError):

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from muster_runtime.plain_rules import plain_rule
+
 BREAK_GLASS = "break-glass"
 
 # Whoever may operate a service may read its audit trail.
@@ -97,8 +99,7 @@ class Roles(_Strict):
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             key = ".".join(str(part) for part in first["loc"])
-            rule = first["msg"].removeprefix("Value error, ")
-            raise RolesRefused(": ".join(filter(None, (str(file), key, rule)))) from None
+            raise RolesRefused(": ".join(filter(None, (str(file), key, plain_rule(first))))) from None
 
     @property
     def agency_claim(self) -> str:

@@ -69,7 +69,8 @@ class Flight:
         """Why streams wait, for people."""
         return [
             f"{partition.topic}[{partition.partition}] "
-            f"{'does not acknowledge' if partition in self._sending else 'has no leader'}; {len(streams)} streams wait"
+            f"{'does not acknowledge' if partition in self._sending else 'has no leader'}; "
+            f"{len(streams)} {'stream waits' if len(streams) == 1 else 'streams wait'}"
             for partition, streams in self._waiting.items()
         ]
 

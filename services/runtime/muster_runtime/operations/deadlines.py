@@ -128,7 +128,7 @@ class DeadlineRequired(Conflict):
     def __init__(self, kind: str) -> None:
         super().__init__(
             f"a deadline of the kind {kind!r} cannot be discarded, for the work that it continues would never be done: "
-            "mend the cause, then retry it"
+            "fix the cause, then retry it"
         )
 
 

@@ -14,6 +14,7 @@ from muster_runtime.http.auth import requires_program
 from muster_runtime.http.exchange import MEBIBYTE, body_limit
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.problem_responses import problem_responses
+from muster_runtime.http.request_rules import WrittenReason
 from muster_runtime.messaging import parked
 from muster_runtime.messaging.parked import ParkedStream
 from muster_runtime.messaging.record_reader import Item, Record
@@ -72,7 +73,7 @@ class Reason(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    reason: str = Field(min_length=3, max_length=1000)
+    reason: WrittenReason
 
 
 class DiscardRequest(Reason):
