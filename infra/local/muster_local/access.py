@@ -43,5 +43,5 @@ def address(
     known = {name: each.address for name, each in stack.state().processes.items()}
     known |= {"postgres": stack.admin_dsn, "kafka": stack.bootstrap}
     if process not in known:
-        raise BadInput(f"{process}: must be one of {', '.join(known)}")
+        raise BadInput(f"PROCESS {process}: must be one of {', '.join(known)}")
     typer.echo(known[process])

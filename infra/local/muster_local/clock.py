@@ -54,22 +54,28 @@ def advance(
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
-    """Advance the clock, stopping at every instant when something is due, and print each instant."""
-    if (to is None) == (by is None):
+    """Advance the clock, stopping at every instant when something is due, and print each instant.
+
+    Then the clock stays at the last instant, also across restarts, until you advance it again.
+    """
+    if to is None and by is None:
         raise BadInput("give either --to or --by")
-    if by is not None and not parse_duration(by):
+    if to is not None and by is not None:
+        raise BadInput("give --to or --by, not both")
+    now = SystemClock().now()
+    if by is not None and later(now, by) == now:
         raise BadInput(f"--by {by}: must be more than zero")
-    instant, duration = parse_instant(to) if to is not None else None, parse_duration(by or "0s")
-    asyncio.run(_advance(home, instant, duration, as_json=as_json))
+    instant = parse_instant(to) if to is not None else None
+    asyncio.run(_advance(home, instant, by or "0s", as_json=as_json))
 
 
-async def _advance(home: Path, to: datetime | None, by: timedelta, *, as_json: bool) -> None:
+async def _advance(home: Path, to: datetime | None, by: str, *, as_json: bool) -> None:
     async def tell(instant: datetime) -> None:
         typer.echo(json.dumps({"instant": shown(instant)}) if as_json else shown(instant))
 
     async with _coordinator(home) as coordinator:
         try:
-            await coordinator.advance(to or (coordinator.now or SystemClock().now()) + by, tell)
+            await coordinator.advance(to or later(coordinator.now or SystemClock().now(), by), tell)
         except ClockStuck as stuck:
             raise TimedOut(str(stuck)) from None
         except ValueError as error:
@@ -87,20 +93,23 @@ async def _coordinator(home: Path) -> AsyncIterator[Coordinator]:
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-def parse_duration(text: str) -> timedelta:
-    """A duration such as 90s, 12h, 30d, or 2w."""
-    match = re.fullmatch(r"(\d+)([smhdw])", text.strip())
+def later(instant: datetime, by: str) -> datetime:
+    """An instant and a duration such as 90s, 12h, 30d, or 2w after it. Raises BadInput."""
+    match = re.fullmatch(r"(\d+)([smhdw])", by.strip())
     if not match:
-        raise BadInput(f"{text!r}: must be a whole number followed by s, m, h, d, or w")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+        raise BadInput(f"--by {by}: must be a whole number followed by s, m, h, d, or w")
+    try:
+        return instant + timedelta(**{_UNITS[match[2]]: float(match[1])})
+    except OverflowError:
+        raise BadInput(f"--by {by}: must lead to an instant before the year 10000") from None
 
 
 def parse_instant(text: str) -> datetime:
     """An RFC 3339 instant, converted to UTC. Raises BadInput without an offset."""
     try:
         instant = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadInput(f"{text!r}: must be an instant such as 2025-10-05T00:00:00Z") from None
-    if instant.tzinfo is None:
-        raise BadInput(f"{text!r}: must have an offset; append Z for UTC")
-    return instant.astimezone(UTC)
+        if instant.tzinfo is None:
+            raise BadInput(f"--to {text}: must have an offset; append Z for UTC")
+        return instant.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise BadInput(f"--to {text}: must be an instant such as 2025-10-05T00:00:00Z") from None

@@ -27,7 +27,7 @@ def logs(
     files = [folder.log(process)] if process else sorted(folder.path.glob("logs/*.log"))
     known = sorted(file.stem for file in folder.path.glob("logs/*.log"))
     if process and known and process not in known:
-        raise BadInput(f"{process}: must be one of {', '.join(known)}")
+        raise BadInput(f"PROCESS {process}: must be one of {', '.join(known)}")
     if missing := [file for file in files if not file.exists()]:
         raise NotFound(f"{missing[0]} does not exist")
     if not files:

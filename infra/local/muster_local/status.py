@@ -16,7 +16,7 @@ from muster_local.home import ProcessState
 from muster_local.readiness import Readiness
 from muster_local.stack import Stack
 from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption
-from muster_operator.output import Answer, show
+from muster_operator.output import Answer, in_utc, show
 from muster_runtime.clock import SystemClock
 from muster_runtime.messaging.connection import KafkaConnection
 
@@ -28,7 +28,7 @@ def status(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None
     answers = asyncio.run(_ask_all(list(state.processes.values()), stack.kafka if state.bootstrap else None))
     found = {"phase": state.phase, "processes": [_as_json(process, answer) for process, answer in answers]}
     shown = _table(answers) if answers else Text(f"Nothing is running in {stack.home} ({state.phase}).")
-    ended = [line for process, _ in answers if process.last_exit for line in _last_words(process)]
+    ended = [line for process, answer in answers if process.last_exit for line in _last_words(process, answer)]
     parked = [_next_step(process.name) for process, answer in answers if answer.parked]
     ready = bool(answers) and all(answer.ready for _, answer in answers)
     show(Answer(found, Group(shown, *parked, *ended), ok=ready), as_json=as_json)
@@ -58,12 +58,13 @@ def _table(answers: list[tuple[ProcessState, Readiness]]) -> Table:
     return table
 
 
-def _last_words(process: ProcessState) -> list[RenderableType]:
-    """How a process last exited, how often it was restarted, and the last lines of its log."""
+def _last_words(process: ProcessState, answer: Readiness) -> list[RenderableType]:
+    """How a process last exited and how often it was restarted; unless it is ready again, its last lines, too."""
     ago = f", {_ago(SystemClock().now() - process.last_exit_at)}" if process.last_exit_at else ""
     restarted = f"{process.name} restarted {process.restarts}×" if process.restarts else f"{process.name} ended"
     ended = f"\n[yellow]{restarted}[/yellow] ({escape(process.last_exit)}{ago})"
-    return [ended, *(Text(line, style="dim", no_wrap=True, overflow="ignore") for line in process.last_lines)]
+    lines = () if answer.ready else process.last_lines
+    return [ended, *(Text(line, style="dim", no_wrap=True, overflow="ignore") for line in lines)]
 
 
 def _ago(passed: timedelta) -> str:
@@ -87,7 +88,7 @@ def _as_json(process: ProcessState, answer: Readiness) -> dict[str, Any]:
         "maintenance": process.maintenance,
         "restarts": process.restarts,
         "last_exit": process.last_exit or None,
-        "last_exit_at": process.last_exit_at,
+        "last_exit_at": in_utc(process.last_exit_at) if process.last_exit_at else None,
         **asdict(answer),
     }
 

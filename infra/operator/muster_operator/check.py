@@ -15,6 +15,7 @@ from muster_operator.output import Answer, count, table
 from muster_operator.reconcile.streams import (
     LOST_COMMITS,
     NOT_PUBLISHED,
+    PARKED,
     TOPIC_LACKS,
     TOPICS,
     Ends,
@@ -32,7 +33,7 @@ from muster_runtime.messaging.topic_log import TopicLog
 _PAUSE_SECONDS = 1.0
 
 # Waiting does not fix these.
-_LASTING = (LOST_COMMITS, TOPIC_LACKS)
+_LASTING = (LOST_COMMITS, PARKED, TOPIC_LACKS)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.text import Text
 
-from muster_operator.failures import BadInput
+from muster_operator.failures import BadInput, NotFound
 from muster_operator.group import group
 from muster_operator.output import Answer, count, table
 from muster_operator.proposals import CATALOG_PUBLICATION, waiting
@@ -71,7 +71,10 @@ async def show(
 async def draft(target: Target) -> Answer:
     """Show the draft of the next version, and who would gain and who would lose if it were published now."""
     async with target.service(_SERVICE, "operate") as service:
-        version = await service.get("/v1/catalog/draft")
+        try:
+            version = await service.get("/v1/catalog/draft")
+        except NotFound:
+            raise NotFound("the catalog has no draft: muster catalog apply saves one, and proposes it") from None
         planned = await _plan(service, version["rule"], version["features"])
     heading = f"Version {version['number']}, for agencies that are enrolled: {version['rule']}"
     return Answer({"draft": version, "plan": planned}, Group(heading, "", _shown(planned)))
@@ -119,13 +122,21 @@ def _shown(planned: dict[str, Any]) -> Any:
     rows = [
         (
             escape(feature["feature"]),
-            "removed" if feature["removed"] else ", ".join(feature["changed"]) or "-",
+            _changes(feature),
             _who(feature["gaining"], feature["gaining_seats"]),
             _who(feature["losing"], feature["losing_seats"]),
         )
         for feature in planned["features"]
     ]
     return table(("feature", "changes", "who gains", "who loses"), rows)
+
+
+def _changes(feature: dict[str, Any]) -> str:
+    if feature["removed"]:
+        return "removed"
+    if "key" in feature["changed"]:  # all fields of a new feature differ, and of no other this one
+        return "new"
+    return ", ".join(feature["changed"]) or "-"
 
 
 def _who(agencies: list[str], seats: int) -> str:

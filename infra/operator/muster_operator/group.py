@@ -14,6 +14,7 @@ from typer.main import get_command
 from muster_operator.catalog import Catalog, Command, installed
 from muster_operator.failures import CommandFailed
 from muster_runtime.exit_statuses import BAD_INPUT
+from muster_runtime.plain_rules import plain_rule
 
 
 def group(help: str, *, runs_alone: bool = False) -> typer.Typer:
@@ -80,7 +81,7 @@ class Root(Group):
         except CommandFailed as failed:
             _complain(str(failed), failed.exit_code)
         except typer.TyperException as error:
-            _complain(_in_plain_words(error.format_message()), error.exit_code)
+            _complain(_in_plain_words(error), error.exit_code)
         except UnicodeEncodeError as error:  # a byte of the command line that is no text goes into no request
             _complain(f"{error.object!a} must be text in UTF-8", BAD_INPUT)
         sys.exit(status if isinstance(status, int) else 0)
@@ -110,11 +111,17 @@ def _write(title: str, rows: list[tuple[str, str]], formatter: Any) -> None:
         formatter.write_dl(rows)
 
 
-def _in_plain_words(message: str) -> str:
-    """A rejected value's message without the words of pydantic."""
-    message = re.sub(r"^Invalid value for '(\S+)': (?:Value error, )?", r"\1: ", message)
-    message = re.sub(r"('.*?') is not one of (.*?)\.?$", r"\1 must be one of \2", message)
-    return message.replace("Input should be greater than or equal to", "must be at least")
+def _in_plain_words(error: typer.TyperException) -> str:
+    """What is wrong with an argument or an option, without the words of pydantic, and naming no file twice."""
+    # Imported late: only a rejected value needs it.
+    from pydantic import ValidationError
+
+    message = re.sub(r"^Invalid value for '(\S+)': (?:Value error, )?(?:file (?='))?", r"\1: ", error.format_message())
+    if isinstance(error.__cause__, ValidationError):
+        fault = error.__cause__.errors(include_url=False)[0]
+        if fault["type"] != "value_error":
+            return f"{message.partition(':')[0]} {fault['input']}: {plain_rule(fault)}"
+    return re.sub(r"('.*?') is not one of (.*?)\.?$", r"\1 must be one of \2", message)
 
 
 def _complain(message: str, status: int) -> NoReturn:

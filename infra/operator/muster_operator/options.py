@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from muster_operator.failures import BadInput
+
 DEFAULT_HOME = Path(".muster")
 HOME_VARIABLE = "MUSTER_HOME"
 
@@ -18,5 +20,19 @@ TokenOption = Annotated[
         help="A bearer token. Default: the client's own, the stack's, or muster login's.",
     ),
 ]
-ServiceOption = Annotated[str | None, typer.Option("--service", help="Only this service. Default: all four.")]
+
+
+def a_service(parameter: typer.CallbackParam, service: str | None) -> str | None:
+    """A service's name, or None. Raises BadInput."""
+    # Imported late: the contracts are slow to load.
+    from muster_contracts import SERVICES
+
+    if service is not None and service not in SERVICES:
+        raise BadInput(f"{parameter.opts[0]} {service}: must be one of {', '.join(SERVICES)}")
+    return service
+
+
+ServiceOption = Annotated[
+    str | None, typer.Option("--service", callback=a_service, help="Only this service. Default: all four.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

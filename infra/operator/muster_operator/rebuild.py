@@ -12,6 +12,7 @@ import typer
 from muster_operator.failures import BadInput
 from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption
 from muster_operator.target import Target
+from muster_runtime.exit_statuses import FAILED
 
 
 def rebuild(
@@ -37,8 +38,13 @@ def rebuild(
     done = subprocess.run(
         [sys.executable, "-m", f"muster_{service}", "rebuild", *options, "--", name],
         env=_environment(home, service),
+        stderr=subprocess.PIPE,
+        text=True,
         check=False,
     )
+    if done.stderr:
+        failed = "muster: " if done.returncode > FAILED else ""  # its one line, as of a command of this package
+        typer.echo(f"{failed}{done.stderr}", err=True, nl=False)
     raise typer.Exit(done.returncode)
 
 

@@ -85,6 +85,8 @@ async def import_(
     shown.append(_sums(operation))
     if reason := operation["stop_reason"]:
         shown.append(f"Stopped: {escape(reason)}. The rest of the file was not read.")
+    if operation["refused"] and results is None:
+        shown.append("Which rows are refused, and why: import the file again with --results FILE")
     return Answer(operation, Group(*shown), ok=not operation["refused"])
 
 

@@ -10,8 +10,8 @@ from muster_contracts import topics as all_topics
 from muster_operator.check import check
 from muster_operator.failures import BadInput, NotFound, Refused
 from muster_operator.group import group
-from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption, ServiceOption, TokenOption
-from muster_operator.output import Answer, finish, table
+from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption, ServiceOption, TokenOption, a_service
+from muster_operator.output import Answer, count, finish, table
 from muster_operator.parked import Agency, Reason, Topic, one, outcome
 from muster_operator.service import Service, every_item
 from muster_operator.target import Target, on_target
@@ -27,7 +27,9 @@ app.add_typer(epoch, name="epoch")
 app.command("check")(check)
 
 Position = tuple[int, int]  # epoch, sequence
-Restored = Annotated[str, typer.Argument(metavar="SERVICE", help="The service whose database was restored.")]
+Restored = Annotated[
+    str, typer.Argument(metavar="SERVICE", callback=a_service, help="The service whose database was restored.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -108,7 +110,11 @@ async def accept_gap(
 @epoch.command("raise")
 @on_target()
 async def raise_epoch(target: Target, service: Restored, reason: Reason) -> Answer:
-    """Continue every stream of a restored service in a new epoch. Run the service with its operator routes only."""
+    """Continue every stream of a restored service in a new epoch.
+
+    Refused while another process of the service publishes. After a restore, run it with its operator routes only, so
+    that it publishes nothing before.
+    """
     async with target.services() as services:
         own = {name for name, topic in all_topics().items() if topic.owner == service}
         others = {name: each for name, each in services.items() if name != service}
@@ -125,7 +131,8 @@ async def raise_epoch(target: Target, service: Restored, reason: Reason) -> Answ
         if service not in services:
             raise BadInput(f"{service}: must be one of {', '.join(services)}")
         raised = await services[service].post("/v1/epoch", {"reason": reason, "above": above})
-    text = f"{service}: {raised['streams']} streams continue in epoch {raised['epoch']}"
+    streams = count(raised["streams"], "stream continues", "streams continue")
+    text = f"{service}: {streams} in epoch {raised['epoch']}"
     return Answer({"service": service, **raised}, text)
 
 
@@ -133,7 +140,9 @@ async def raise_epoch(target: Target, service: Restored, reason: Reason) -> Answ
 @on_target()
 async def rewind(
     target: Target,
-    service: Annotated[str, typer.Argument(metavar="SERVICE", help="The service that reads its topics again.")],
+    service: Annotated[
+        str, typer.Argument(metavar="SERVICE", callback=a_service, help="The service that reads its topics again.")
+    ],
     reason: Reason,
 ) -> Answer:
     """Make a service read its topics again from the beginning. It skips what it has already applied.
@@ -150,7 +159,7 @@ async def rewind(
 @on_target()
 async def pass_record(
     target: Target,
-    service: Annotated[str, typer.Argument(help="The service that the record blocks.")],
+    service: Annotated[str, typer.Argument(callback=a_service, help="The service that the record blocks.")],
     topic: Topic,
     partition: Annotated[int, typer.Argument(min=0, help="As readiness shows it: topic[partition]@offset.")],
     offset: Annotated[int, typer.Argument(min=0, help="The offset, as readiness shows it.")],

@@ -48,6 +48,8 @@ async def show(target: Target, agency: Agency) -> Answer:
     """Show the windows of an agency's present enrollment."""
     async with target.service(_SERVICE, "read") as service:
         page = await service.get(_path(agency))
+        if not page["items"]:
+            await service.get(f"{agency_path(agency)}/pool")  # not found if the agency has never been enrolled
     return Answer(page, _shown(page["items"]) if page["items"] else f"{escape(agency)} has no windows.")
 
 
@@ -128,9 +130,11 @@ def _path(agency: str) -> str:
 
 def _either(name: str, on: str | None, at: str | None) -> dict[str, str]:
     """The day or the instant as the service takes it. Raises BadInput unless it is exactly one."""
-    if on is not None and at is None:
+    if on is not None and at is not None:
+        raise BadInput(f"give --{name}-on or --{name}-at, not both")
+    if on is not None:
         return {f"{name}_on": on}
-    if at is not None and on is None:
+    if at is not None:
         return {f"{name}_at": at}
     raise BadInput(f"give either --{name}-on or --{name}-at")
 

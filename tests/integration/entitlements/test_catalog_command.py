@@ -47,10 +47,13 @@ anchor_at = 2025-09-01T00:00:00Z
             monkeypatch.setenv("MUSTER_ENTITLEMENTS_URL", url)
             planned = await muster("catalog", "plan", str(file), "--rule", "now")
             assert planned.exit_code == 0, planned.output
+            without = await muster("catalog", "draft")
+            assert (without.exit_code, "muster catalog apply" in without.stderr) == (3, True), without.stderr
             lines = {line.split()[0]: line for line in planned.stdout.splitlines() if line}
             assert "monthly_quota_after" in lines["deep-research"]
             assert lines["deep-research"].rstrip().endswith("1 agency, 1 seat"), planned.stdout
             assert "frontier-models" not in lines
+            assert lines["pilot"].split()[1] == "new"
 
             applied = await muster("catalog", "apply", str(file), "--rule", "now")
             assert (applied.exit_code, "waits until 2025-08-20T00:00:00Z" in applied.stdout) == (0, True), (
@@ -77,7 +80,11 @@ anchor_at = 2025-09-01T00:00:00Z
             assert "monthly_quota_after is required" in refused.stderr
             file.write_text("[pilot]\nname = 'Pilot'\nmode = 'unlimited'\nmode_after = 'none'\ntrial_days = -1\n")
             negative = await muster("catalog", "plan", str(file), "--rule", "now")
-            assert (negative.exit_code, "pilot.trial_days: '-1' is invalid" in negative.stderr) == (2, True), negative
+            assert (negative.exit_code, "pilot.trial_days: -1 is invalid" in negative.stderr) == (2, True), negative
+            file.write_text("".join(f"[{key}]\nname = 'Pilot'\nmode = 'many'\n" for key in ("pilot", "trial")))
+            none = await muster("catalog", "plan", str(file), "--rule", "now")
+            assert ("pilot.mode" in none.stderr, "trial.mode" in none.stderr) == (True, True), none.stderr
+            assert "features" not in none.stderr
             for broken, named in (("rule = 'now'\n", "rule = 'now'"), ("[pilot\n", "is not TOML")):
                 file.write_text(broken)
                 bad = await muster("catalog", "apply", str(file), "--rule", "now")

@@ -82,8 +82,6 @@ async def _extend(bob: str) -> None:
 async def _end_and_correct(bob: str) -> None:
     correct = ("windows", "correct", "NASA", "advanced-voice-mode", "--reason", "the contract says so")
     assert "either --starts-on or --starts-at" in said(await muster(*correct), 2)
-    both = ("--starts-on", "2025-08-20", "--starts-at", "2025-08-20T00:00:00Z")
-    assert "either --starts-on or --starts-at" in said(await muster(*correct, *both), 2)
     assert "starts_on" in said(await muster(*correct, "--starts-on", "August"), 2)
     proposal = data(await muster(*correct, "--starts-on", "2025-08-20", "--json"))
     reject = ("proposals", "reject", proposal["proposal_id"], "--reason", "it does not")
@@ -99,7 +97,12 @@ async def _end_and_correct(bob: str) -> None:
     assert data(await muster(*end, "--json"))["ends_at"] == "2025-08-06T00:00:00Z"  # now
     unknown = said(await muster("windows", "end", "NASA", "telepathy", "--reason", "none"), 3)
     assert "it has advanced-voice-mode, deep-research, frontier-models" in unknown
-    assert "NOBODY" in said(await muster("windows", "show", "NOBODY"))
+    assert "NOBODY has no seat pool because it has never been enrolled" in said(
+        await muster("windows", "show", "NOBODY"), 3
+    )
+    for short in (end, (*reject[:3], "--reason", "x")):
+        asked = (*short[:-1], "x")
+        assert "reason: 'x' is invalid: must have at least 3 characters" in said(await muster(*asked), 2)
 
 
 async def _grant() -> None:

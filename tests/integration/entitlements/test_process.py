@@ -172,10 +172,10 @@ async def test_the_command_sends_a_file_and_follows_it(
         return process.returncode, output.decode()
 
     status, said = await seats_import("--agency=NASA", "--dry-run")
-    assert (status, "Dry run" in said, "20,003" in said) == (1, True, True), said
+    assert (status, "Dry run" in said, "20,003" in said, "--results FILE" in said) == (1, True, True, True), said
     assert (await front.pool())["in_use"] == 0
     status, said = await seats_import("--agency=NASA", "--on-limit=stop", f"--results={results}")
-    assert (status, "Stopped: seat-cap-reached" in said) == (1, True), said
+    assert (status, "Stopped: seat-cap-reached" in said, "--results FILE" in said) == (1, True, False), said
     assert results.read_text("utf-8").splitlines()[-1].endswith(',refused,"seat-cap-reached"')
     assert (await front.pool())["in_use"] == 20_000
     file.write_text("e-mail\nperson.1@nasa.gov\n", "utf-8")

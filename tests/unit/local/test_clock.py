@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from muster_local.clock import parse_duration, parse_instant
+from muster_local.clock import later, parse_instant
 from muster_local.coordinator import ProcessState
 from muster_operator.failures import BadInput
 
@@ -41,20 +41,28 @@ def test_a_process_that_is_not_quiet(changes: dict[str, object]) -> None:
     [("90s", timedelta(seconds=90)), ("12h", timedelta(hours=12)), ("2w", timedelta(days=14))],
 )
 def test_durations(text: str, duration: timedelta) -> None:
-    assert parse_duration(text) == duration
+    assert later(NOW, text) == NOW + duration
 
 
 @pytest.mark.parametrize("text", ["", "1", "d", "-1d", "1.5h", "1y"])
 def test_what_is_not_a_duration(text: str) -> None:
-    with pytest.raises(BadInput):
-        parse_duration(text)
+    with pytest.raises(BadInput, match=f"--by {text}: must be a whole number"):
+        later(NOW, text)
+
+
+@pytest.mark.parametrize("text", ["99999999d", "9999999999d", "9" * 5_000 + "w"])
+def test_a_duration_beyond_the_last_year(text: str) -> None:
+    with pytest.raises(BadInput, match=f"--by {text}: must lead to an instant before the year 10000"):
+        later(NOW, text)
 
 
 def test_instants() -> None:
     assert parse_instant("2025-08-06T02:00:00+02:00") == NOW
 
 
-@pytest.mark.parametrize("text", ["yesterday", "2025-08-06T00:00:00", "2025-13-01T00:00:00Z"])
+@pytest.mark.parametrize(
+    "text", ["yesterday", "2025-08-06T00:00:00", "2025-13-01T00:00:00Z", "9999-12-31T23:00:00-02:00"]
+)
 def test_what_is_not_an_instant(text: str) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(BadInput, match=f"--to {text}: must "):
         parse_instant(text)

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from muster_local.certificates import Authority
 from muster_local.home import ProcessState
 from muster_local.readiness import Readiness, ask
-from muster_local.status import _ago, _last_words, _ready
+from muster_local.status import _ago, _as_json, _last_words, _ready
 from muster_runtime.clock import SystemClock
 
 
@@ -39,9 +39,15 @@ def test_a_restarted_process_is_named_with_its_end_and_its_last_lines() -> None:
         last_exit_at=SystemClock().now() - timedelta(minutes=14, seconds=1),
         last_lines=["its last line"],
     )
-    said, line = _last_words(process)
+    said, line = _last_words(process, Readiness(ready=False))
     assert said == "\n[yellow]billing restarted 1×[/yellow] (killed by SIGKILL, 14 min ago)"
     assert str(line) == "its last line"
+    assert _last_words(process, Readiness(ready=True)) == [said]  # its lines are of the past
+
+
+def test_an_exit_is_an_instant_as_everywhere() -> None:
+    process = ProcessState(name="billing", address="http://127.0.0.1:1", last_exit_at=datetime(2026, 8, 6, tzinfo=UTC))
+    assert _as_json(process, Readiness(ready=True))["last_exit_at"] == "2026-08-06T00:00:00Z"
 
 
 @pytest.mark.parametrize(

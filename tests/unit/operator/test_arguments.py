@@ -50,8 +50,17 @@ ELSEWHERE = {
         (["proposals", "list", "--state", "bogus"], "--state: 'bogus' must be one of 'pending', 'approved'"),
         (
             ["agency", "enroll", "NASA", "--seats", "0", "--contact-name", "Ada", "--contact-email", "ada@nasa.gov"],
-            "--seats: must be at least 1",
+            "--seats 0: must be at least 1",
         ),
+        (["agency", "enroll", "NASA", "--seats", "ten"], "--seats ten: must be an integer"),
+        (["streams", "check", "--wait", "long"], "--wait long: must be a number"),
+        (["parked", "list", "--service", "bil"], "--service bil: must be one of enrollment"),
+        (["streams", "rewind", "bil", "--reason", "restored"], "service bil: must be one of"),
+        (["seats", "import", "nope.csv", "--agency", "NASA"], "muster: file: 'nope.csv' does not exist"),
+        (["clock", "advance", "--by", "60x"], "--by 60x: must be a whole number"),
+        (["clock", "advance", "--by", "99999999d"], "--by 99999999d: must lead to an instant before the year 10000"),
+        (["clock", "advance", "--to", "tomorrow"], "--to tomorrow: must be an instant"),
+        (["clock", "advance", "--to", "2025-10-05T00:00:00Z", "--by", "1d"], "give --to or --by, not both"),
         (["clock", "advance", "--by", "0d"], "--by 0d: must be more than zero"),
         (["up", "--maintenance", "payroll"], "--maintenance payroll: must be one of"),
         (["up", "--port", "payroll=8005"], "--port payroll=8005: the name must be one of postgres, kafka"),
@@ -171,6 +180,10 @@ def test_what_is_no_text_is_refused(arguments: list[str]) -> None:
         (["extend", "NASA", "canvas", "--reason", "pilot"], "give either --ends-on or --ends-at"),
         (["correct", "NASA", "canvas", "--starts-on", "2025-08-20"], "Missing option '--reason'"),
         (["end", "NASA", "--reason", "pilot"], "Missing argument 'feature'"),
+        (
+            ["extend", "NASA", "canvas", "--reason", "pilot", "--ends-on", "2025-08-20", "--ends-at", "2025-08-20T00Z"],
+            "give --ends-on or --ends-at, not both",
+        ),
     ],
 )
 def test_a_decision_says_what_it_lacks(arguments: list[str], said: str) -> None:
@@ -192,3 +205,18 @@ def test_a_secured_stack_is_not_made_on_others_servers(tmp_path: Path, variable:
     result = CliRunner().invoke(app, ["up", "--secure", "--home", str(tmp_path / "home")], env=environment)
     assert result.exit_code == 2
     assert f"unset {variable}" in result.output
+
+
+def test_the_error_of_a_services_own_command_is_the_commands() -> None:
+    environment = ELSEWHERE | {"MUSTER_POSTGRES_WORKER_DSN": "postgresql://worker@127.0.0.1:1/muster"}
+    result = CliRunner().invoke(app, ["rebuild", "notify.foo"], env=environment)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1), result.stderr
+    assert result.stderr.startswith("muster: ")
+
+
+def test_a_process_without_a_log_is_named_with_those_that_have_one(tmp_path: Path) -> None:
+    log = Home(tmp_path).log("billing")
+    log.parent.mkdir(mode=0o700)
+    log.touch(0o600)
+    result = CliRunner().invoke(app, ["logs", "entitlement", "--home", str(tmp_path)])
+    assert (result.exit_code, result.stderr) == (2, "muster: PROCESS entitlement: must be one of billing\n")

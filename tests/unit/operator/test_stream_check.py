@@ -160,3 +160,10 @@ def test_what_a_service_that_lost_commits_has_to_publish_is_not_waited_for() -> 
     of_owner = {"waiting": {STREAM: (1, 5)}, "reassigned": frozenset({STREAM})}
     assert under_way(found(services((1, 11), (1, 9), **of_owner), end((1, 9)))) == set()
     assert under_way(found(services((1, 11), (1, 9), waiting={STREAM: (1, 10)}), end((1, 9)))) == {STREAM}
+
+
+def test_a_parked_stream_is_not_waited_for() -> None:
+    parked = found(reader(applied={STREAM: (1, 8)}, parked={STREAM: "poison"}), end((1, 9)))
+    assert under_way(parked) == set()
+    late = [replace(each, what=BEHIND, service="notify") for each in parked]
+    assert under_way(parked + late) == {STREAM}

@@ -17,7 +17,7 @@ from muster_operator.audit.verify import Verified, verify
 from muster_operator.clients import clients_of_servers
 from muster_operator.failures import BadInput, NotFound
 from muster_operator.group import group
-from muster_operator.options import ServiceOption
+from muster_operator.options import ServiceOption, a_service
 from muster_operator.output import Answer, count, table
 from muster_operator.service import every_item
 from muster_operator.target import Target, on_target
@@ -72,7 +72,7 @@ async def verify_trails(
                 accepted_epochs=accept_epoch or (),
                 settle=settle,
             )
-            for name in _services(service)
+            for name in (SERVICES if service is None else (service,))
         ]
     if agency is not None and not any(each.agencies or each.findings for each in verified):
         raise NotFound(f"no audit trail of {agency!r} in {service or 'any service'}")
@@ -103,7 +103,7 @@ async def list_reads(target: Target, service: ServiceOption = None, agency: _Age
 @on_target(asks=False)
 async def export_trail(
     target: Target,
-    service: Annotated[str, typer.Option(help="The service.")],
+    service: Annotated[str, typer.Option(callback=a_service, help="The service.")],
     agency: Annotated[str, typer.Option(help="The agency; * is the program itself.")],
     start: Annotated[datetime, typer.Option("--from", parser=_instant, help="Inclusive start of the period.")],
     end: Annotated[datetime, typer.Option("--to", parser=_instant, help="Exclusive end of the period.")],
@@ -114,20 +114,13 @@ async def export_trail(
     target.require("admin_dsn")
     if start >= end:
         raise BadInput(f"--from {start.isoformat()}: must be before --to {end.isoformat()}")
-    (name,) = _services(service)
     async with clients_of_servers(target.kafka):
-        exported = await export(target.admin_dsn, name, agency, start, end, out, form)
+        exported = await export(target.admin_dsn, service, agency, start, end, out, form)
     files = ", ".join(map(str, exported.files))
     text = f"{count(exported.rows, 'row')} in {count(exported.seals, 'seal')}: {files}"
     left = Text(f"left out, because not sealed yet: {count(exported.unsealed, 'row')} of the period", style="yellow")
     shown = Group(text, left) if exported.unsealed else text
     return Answer({**asdict(exported), "files": [str(file) for file in exported.files]}, shown)
-
-
-def _services(service: str | None) -> tuple[str, ...]:
-    if service is not None and service not in SERVICES:
-        raise BadInput(f"--service {service}: must be one of {', '.join(SERVICES)}")
-    return SERVICES if service is None else (service,)
 
 
 def _answer(verified: list[Verified]) -> Answer:

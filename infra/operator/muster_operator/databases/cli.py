@@ -16,7 +16,6 @@ from muster_operator.databases import provisioning
 from muster_operator.databases.passwords import make_passwords, read_passwords
 from muster_operator.databases.provisioning import address, connected
 from muster_operator.databases.steps import Step, Wanted
-from muster_operator.failures import BadInput
 from muster_operator.group import group
 from muster_operator.options import ServiceOption
 from muster_operator.output import Answer, table
@@ -97,8 +96,6 @@ async def _steps(
 
 
 def _wanted(database: str, service: str | None) -> list[Wanted]:
-    if service is not None and service not in SERVICES:
-        raise BadInput(f"--service {service}: must be one of {', '.join(SERVICES)}")
     services = SERVICES if service is None else (service,)
     return [Wanted(name, database.replace("{service}", name), {}) for name in services]
 

@@ -16,6 +16,7 @@ from tomlkit.exceptions import ParseError
 from muster_contracts import SERVICES, Deprecation, MalformedRecord, event_types, split_type, topics
 from muster_operator.access.acls import SANDBOX, Acl, acls_of_subscriber
 from muster_operator.failures import BadInput, NotFound
+from muster_runtime.plain_rules import plain_rule
 
 # Names whose principals belong to Muster or an administrator.
 RESERVED = (*SERVICES, SANDBOX, "admin", "broker", "muster", "operator")
@@ -102,9 +103,8 @@ def checked(name: str, facts: Mapping[str, Any]) -> Subscriber:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        rule = first["msg"].removeprefix("Value error, ")
         value = f" {first['input']!r}:" if place and first["type"] not in ("missing", "value_error") else ""
-        raise BadInput(f"subscriber {name}: {f'{place}:{value} ' if place else ''}{rule}") from None
+        raise BadInput(f"subscriber {name}: {f'{place}:{value} ' if place else ''}{plain_rule(first)}") from None
 
 
 @dataclass
