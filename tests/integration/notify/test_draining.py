@@ -128,6 +128,9 @@ async def test_webhooks_stay_in_order_though_the_lease_is_lost_in_an_attempt(
     async def delivered() -> bool:
         return len(await idle_notify.deliveries(channel="webhook", state="delivered")) == 2
 
+    async def email_is_recorded() -> bool:  # else its transaction, which falls silent too, holds the agency's lock
+        return await service.admin.fetchval("select bool_or(attempts > 0) from delivery") is True
+
     await idle_notify.add_webhook(receiver.url)
     await service.publish(reinstated(), reinstated())
     first, second = Duties(), Duties()
@@ -142,6 +145,7 @@ async def test_webhooks_stay_in_order_though_the_lease_is_lost_in_an_attempt(
         )
         _start(first, idle_notify, "first", AddressPolicy(allow_private=True, resolve=resolve), database)
         await eventually(asked.is_set)
+        await eventually(email_is_recorded)
         proxy.fall_silent()
         _start(second, idle_notify, "second", AddressPolicy(allow_private=True))
         await eventually(delivered, timeout=30)
