@@ -247,8 +247,13 @@ async def test_a_version_for_new_agencies_reaches_no_other_and_one_for_the_next_
         50,
     )
     assert after["advanced-voice-mode"]["mode_after"] == "none"
-    opened = [event for event in await service.published(FeatureWindowOpened) if event.data.starts_at == END]
-    assert [(event.data.feature, event.envelope.time) for event in opened] == [("frontier-models", END)]
+
+    async def opened() -> bool:
+        published = [event for event in await service.published(FeatureWindowOpened) if event.data.starts_at == END]
+        assert [(event.data.feature, event.envelope.time) for event in published] == [("frontier-models", END)]
+        return True
+
+    await entitlements.eventually(opened)
     assert await service.admin.fetchval("select count(*) from deadline where due_at > $1", NEXT_END) == 0
 
 

@@ -58,7 +58,7 @@ def test_domains_of_the_government(domain: str) -> None:
 def test_what_is_no_address_is_refused_with_its_value(written: str) -> None:
     with pytest.raises(InvalidInput, match=r"^email: ") as refusal:
         normalize_email(written)
-    assert repr(written) in refusal.value.detail
+    assert repr(written[:200]) in refusal.value.detail
 
 
 @given(st.from_regex(r"[\w.+-]{1,20}", fullmatch=True))
