@@ -191,25 +191,6 @@ async def test_what_a_version_opens_for_the_term_in_a_grace_follows_it_and_stays
     assert await service.admin.fetchval("select count(*) from deadline where kind = 'catalog-after-grace'") == 0
 
 
-async def test_a_corrected_version_replaces_what_parked_after_a_grace(entitlements: Entitlements) -> None:
-    service = entitlements.service
-    await publish(entitlements, [RESEARCH | {"trial_days": 10, "grace_days": 20}], "new-agencies")
-    await entitlements.enroll(cap=1)
-    await pass_time(entitlements, START + 12 * DAY)
-    metered = FRONTIER | {"key": "deep-research", "mode": "quota", "quota": {"limit": 25}}
-    await publish(entitlements, [metered])
-    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
-    await service.admin.execute(
-        "update deadline set parked_at = $1, reason = 'a defect' where kind = 'catalog-after-grace'", START + 12 * DAY
-    )
-    service.clock.move(START + 33 * DAY)
-    await publish(entitlements, [metered | {"quota": {"limit": 30}}])
-    await entitlements.eventually(lambda: rolled_out(entitlements, 4))
-    found = (await windows(entitlements))["deep-research"]
-    assert (found["starts_at"], found["ends_at"]) == (text(START + 33 * DAY), text(END))
-    assert await deadlines.parked_deadlines(service.admin) == []
-
-
 async def test_a_parked_version_of_a_term_is_replaced_by_a_corrected_one(entitlements: Entitlements) -> None:
     """Though one that comes at once waits for it."""
     await entitlements.enroll(cap=1)

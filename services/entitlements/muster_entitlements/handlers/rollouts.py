@@ -6,7 +6,6 @@ with an earlier version while a new one was published is found as well.
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
 
 from muster_contracts.entitlements import CatalogRule
 from muster_entitlements import publishing
@@ -46,8 +45,8 @@ CATALOG_AFTER_GRACE = "catalog-after-grace"
 # The events about windows that a version may move.
 OF_TRIALS = (TRIAL_ENDING_SOON, TRIAL_EXPIRED, GRACE_ENDED, SEAT_TRIALS_ENDING_SOON, SEAT_TRIAL_ENDS)
 
-# What a version that arrives at once waits for even if it is parked: it would cancel events, or overtake a version.
-WAITED_FOR = (*OF_TRIALS, CATALOG_NEXT_TERM)
+# What is handled before a version arrives at once: it cancels events about windows, and replaces an earlier version.
+WAITED_FOR = (*OF_TRIALS, CATALOG_NEXT_TERM, CATALOG_AFTER_GRACE)
 
 
 class WaitsForParked(Exception):
@@ -69,9 +68,8 @@ async def roll_out(uow: UnitOfWork, agency_id: str) -> bool:
     versions = await catalogs.list_published(uow.connection, adoption.number)
     later = [version.number for version in versions if version.rule is CatalogRule.NEXT_TERM]
     if at_once := [version for version in versions if version.rule is CatalogRule.NOW]:
-        due = partial(deadlines.is_any_due, uow.connection, agency_id, at=uow.now)
-        if await due([CATALOG_AFTER_GRACE], or_parked=False) or await due(WAITED_FOR, or_parked=True):
-            if later and await due([CATALOG_NEXT_TERM], or_parked=True):  # by a corrected one, a retry may succeed
+        if await deadlines.is_any_due(uow.connection, agency_id, WAITED_FOR, uow.now, or_parked=True):
+            if later and await _is_next_term_parked(uow, agency_id):  # by a corrected one, a retry may succeed
                 await catalogs.save_adoption(uow.connection, agency_id, Adoption(adoption.number, later[-1]))
             return False
         await _adopt(uow, pool, at_once[-1].catalog, uow.now)
@@ -86,6 +84,12 @@ async def roll_out(uow: UnitOfWork, agency_id: str) -> bool:
             await tell_uses(uow, agency_id)  # a period may have ended with the term
     await catalogs.save_adoption(uow.connection, agency_id, adoption)
     return True
+
+
+async def _is_next_term_parked(uow: UnitOfWork, agency_id: str) -> bool:
+    kind = [CATALOG_NEXT_TERM]
+    due = await deadlines.is_any_due(uow.connection, agency_id, kind, uow.now, or_parked=True)
+    return due and not await deadlines.is_any_due(uow.connection, agency_id, kind, uow.now, or_parked=False)
 
 
 def schedule_next_term(uow: UnitOfWork, pool: Pool) -> None:
@@ -192,8 +196,6 @@ async def _adopt(
         schedule_next_term(uow, pool)  # a trial that follows, for one
     if (again := opens_after_grace(catalog, adopted, at)) is not None:
         deadlines.schedule(uow, [Deadline(CATALOG_AFTER_GRACE, agency_id, agency_id, again)])
-    else:  # one may be parked because of the version that this one replaces
-        deadlines.cancel(uow, agency_id, CATALOG_AFTER_GRACE, [agency_id])
     if changes:  # also of what no event says, such as a quota of the whole agency
         await pools.save_revision(uow.connection, agency_id)
         await publish_agency(uow, agency_id)
