@@ -255,15 +255,6 @@ def test_what_was_decided_of_a_trial_that_has_not_begun_stays(trial_days: int) -
         assert (found.window_id, found.starts_at, found.ends_at) == (decided.window_id, begins, decided.ends_at)
 
 
-@pytest.mark.parametrize("day", [5, 20])
-def test_a_programs_trial_that_was_moved_to_an_earlier_start_keeps_its_length(day: int) -> None:
-    of_program = feature("a", 60, anchor="program", anchor_at=(START + 30 * DAY).isoformat())
-    window = opened(catalog(1, of_program))["a"]
-    moved = correct_start(window, POOL, START + DAY, Start(at=START + 10 * DAY))
-    kept = adopted(of_program.model_copy(update={"name": "other"}), moved, START + day * DAY)
-    assert (kept.starts_at, kept.ends_at) == (START + 10 * DAY, START + 70 * DAY)
-
-
 def test_a_feature_that_comes_during_the_term_opens_then_and_its_trial_is_one() -> None:
     now = START + 100 * DAY
     [change] = adopt(POOL, catalog(2, feature("new", 60, 5)), {}, {"new": 20 * DAY}, now)

@@ -49,8 +49,9 @@ async def test_a_duty_that_ends_by_itself_fails_the_process(duty: Callable[[], C
 
 async def test_duties_that_are_stopped_have_not_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duties_, "ROUNDS_SECONDS", (0.2, 0.2))
-    duties = Duties()
-    duties.start("relay", loses_one_cancellation(asyncio.Event()))
+    duties, started = Duties(), asyncio.Event()
+    duties.start("relay", loses_one_cancellation(started))
+    await started.wait()
     await duties.stop()
     assert not duties.failed.done()
 

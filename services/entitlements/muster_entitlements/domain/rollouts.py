@@ -120,7 +120,7 @@ def _adopted(window: Window, fresh: Window, feature: Feature, pool: Pool, now: d
         follows,
         mode=max(window.mode, fresh.mode, key=_WIDTH.__getitem__),
         trial=window.trial and (fresh.trial or of_seats),
-        ends_at=window.ends_at if _keeps_end(window, fresh) else max(window.ends_at, fresh.ends_at),
+        ends_at=window.ends_at if _keeps_end(window, fresh) else max(window.ends_at, _ends_at(window, fresh)),
         seat_days=_seat_days(window, fresh),
         renewable=window.trial or (of_seats and window.seat_days is not None) or not (fresh.trial or of_seats),
     )
@@ -173,9 +173,14 @@ def _leaves_program(window: Window) -> bool:
 
 
 def _keeps_end(window: Window, fresh: Window) -> bool:
-    """Whether a decision ended it early or let it begin before the program's, or seats now get trials of their own."""
-    begins_before = _leaves_program(window) and window.starts_at < fresh.starts_at
-    return window.trial and (window.ended_early or begins_before or fresh.seat_days is not None)
+    """Whether a decision has ended it early, or its trial goes on where other seats get their own."""
+    return window.trial and (window.ended_early or fresh.seat_days is not None)
+
+
+def _ends_at(window: Window, fresh: Window) -> datetime:
+    """As the version says; of a program's trial that a decision let begin before the program's, with its length."""
+    begins_before = window.trial and _leaves_program(window) and window.starts_at < fresh.starts_at
+    return fresh.ends_at - (fresh.starts_at - window.starts_at) if begins_before else fresh.ends_at
 
 
 def _grace_days(window: Window, fresh: Window, now: datetime) -> int | None:
@@ -236,7 +241,7 @@ def effects(pool: Pool, changes: Iterable[Change], now: datetime) -> Iterator[Ef
             if window is not None:
                 instants |= {window.starts_at, window.ends_at, window.closes_at()}
         open_ = [(_level(before, at), _level(_after(steps, at), at)) for at in instants if now <= at < pool.ends_at]
-        gains, loses = any(new > old for old, new in open_), any(new < old for old, new in open_)
+        gains, loses = any(_is_more(new, old) for old, new in open_), any(_is_more(old, new) for old, new in open_)
         if gains or loses:
             yield Effect(pool.agency_id, feature, pool.in_use, gains, loses)
 
@@ -262,9 +267,15 @@ def _renewed(window: Window, ends_at: datetime) -> Window:
     return replace(window, ends_at=max(window.ends_at, ends_at)) if lasts else window
 
 
-def _level(window: Window | None, at: datetime) -> tuple[int, int]:
-    """How wide the access is, and with a quota of a known number also how many uses it has."""
+def _level(window: Window | None, at: datetime) -> tuple[int, int | None]:
+    """How wide the access is, and how many uses it has where a window states that: in the quota that follows it."""
     if window is None:
-        return 0, 0
-    access = window.access(at)
-    return _WIDTH[access], (window.monthly_quota_after or 0) if access is AccessMode.QUOTA else 0
+        return 0, None
+    follows = window.starts_at <= at and window.closes_at() <= at
+    return _WIDTH[window.access(at)], window.monthly_quota_after if follows else None
+
+
+def _is_more(one: tuple[int, int | None], other: tuple[int, int | None]) -> bool:
+    if one[0] != other[0] or one[1] is None or other[1] is None:
+        return one[0] > other[0]
+    return one[1] > other[1]

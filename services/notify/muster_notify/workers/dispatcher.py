@@ -7,7 +7,7 @@ Message-ID: at-least-once delivery, and never out of order in a lane.
 import asyncio
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from functools import partial
 from typing import Protocol
@@ -29,6 +29,7 @@ from muster_runtime import spans
 from muster_runtime.canceling import is_canceled
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, Database
+from muster_runtime.errors import RetryableError
 from muster_runtime.messaging.lease import RENEW_SECONDS, Lease
 from muster_runtime.service import Runtime
 from muster_runtime.slots import Slots
@@ -63,6 +64,13 @@ class Sender(Protocol):
         ...
 
 
+class LeaseOver(RetryableError):
+    """Another process may lead by now: an attempt was canceled, or is none of this one's."""
+
+    def __init__(self) -> None:
+        super().__init__("the lease is over")
+
+
 class Dispatcher:
     """Dispatches the lanes, in one process at a time."""
 
@@ -72,6 +80,7 @@ class Dispatcher:
         self._slots = {channel: Slots(SLOTS[channel], f"{channel} slots") for channel in senders}
         # Audiences in the order of their last turn.
         self._served: dict[Channel, dict[str, None]] = {channel: {} for channel in senders}
+        self._attempts: set[asyncio.Task[Outcome]] = set()
         self._stopping = False
 
     async def run(self, runtime: Runtime) -> None:
@@ -94,22 +103,21 @@ class Dispatcher:
                 watching.cancel()
 
     async def _cancel_without(self, lease: Lease) -> None:
-        """Cancel the lanes when the lease is over: another process repeats them, and a late attempt would overtake it.
+        """Cancel attempts when the lease is over: another process repeats them, and a late one would overtake it.
 
         It does not ask the database, which may be what is away.
         """
         while True:
             await asyncio.sleep(lease.seconds_left or RENEW_SECONDS)
             if not lease.is_held:
-                for lanes in self._lanes.values():
-                    for lane in lanes.values():
-                        lane.cancel()
+                for attempt in self._attempts:
+                    attempt.cancel()
 
     async def _start_lanes(self, runtime: Runtime, lease: Lease) -> datetime | None:
         """Start the lanes that are due, if this process leads; returns when the next ones are due."""
         leads = await lease.take()
         now = runtime.clock.now()
-        async with runtime.database.connection() as connection:
+        async with lease.renewed() if leads else nullcontext(), runtime.database.connection() as connection:
             for channel, lanes in self._lanes.items():
                 slots, served = self._slots[channel], self._served[channel]
                 if not lanes:
@@ -135,8 +143,7 @@ class Dispatcher:
             for lane, task in list(lanes.items()):
                 if task.done():
                     del lanes[lane]
-                    if not task.cancelled():
-                        task.result()
+                    task.result()
 
     async def _rest(self, runtime: Runtime, until: datetime | None) -> None:
         """Wait for a wakeup, the end of a lane, or the time to renew the lease."""
@@ -151,7 +158,7 @@ class Dispatcher:
         """Attempt a lane's deliveries in order until one must wait, or until it is the turn of others."""
         ends_at = time.monotonic() + TURN_SECONDS
         try:
-            while following := await self._deliver(runtime, delivery):
+            while following := await self._deliver(runtime, lease, delivery):
                 if self._stopping or not lease.is_held or time.monotonic() >= ends_at:
                     break
                 delivery = following
@@ -159,11 +166,11 @@ class Dispatcher:
             _log.warning("delivery_not_recorded", delivery_id=delivery.id, error=repr(error))
         await self._senders[delivery.channel].settle(delivery.lane)
 
-    async def _deliver(self, runtime: Runtime, delivery: Delivery) -> Delivery | None:
+    async def _deliver(self, runtime: Runtime, lease: Lease, delivery: Delivery) -> Delivery | None:
         """Attempt a delivery and record the result; returns the next one of the lane if that is due now."""
         started = time.monotonic()
         with _span(delivery) as span:
-            outcome = await self._attempt(runtime, delivery)
+            outcome = await self._attempt_while_leading(runtime, lease, delivery)
             span.set_attribute("muster.delivery.verdict", outcome.verdict)
             if outcome.verdict is not Verdict.DELIVERED:
                 spans.fail(span, outcome.verdict)
@@ -191,6 +198,20 @@ class Dispatcher:
             promoted = await deliveries.save_heads_as_due(uow.connection, [delivery.lane], uow.now)
         return promoted[0] if promoted else None
 
+    async def _attempt_while_leading(self, runtime: Runtime, lease: Lease, delivery: Delivery) -> Outcome:
+        """Attempt a delivery. Raises LeaseOver where another process may do so by now."""
+        if not lease.is_held:
+            raise LeaseOver
+        attempt = asyncio.create_task(self._attempt(runtime, delivery))
+        self._attempts.add(attempt)
+        attempt.add_done_callback(self._attempts.discard)
+        try:
+            return await attempt
+        except asyncio.CancelledError:
+            if is_canceled():
+                raise
+            raise LeaseOver from None
+
     async def _attempt(self, runtime: Runtime, delivery: Delivery) -> Outcome:
         try:
             return await self._senders[delivery.channel].send(runtime.database, delivery, runtime.clock.now())
@@ -208,6 +229,8 @@ class Dispatcher:
             if lanes:
                 async with lease.renewed():  # else the next process attempts the same deliveries
                     await asyncio.wait(lanes, timeout=DRAIN_SECONDS)
+                    for lane in lanes:
+                        lane.cancel()
         finally:
             for lane in lanes:
                 lane.cancel()

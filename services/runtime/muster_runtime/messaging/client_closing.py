@@ -33,6 +33,7 @@ async def close_consumer(consumer: AIOKafkaConsumer) -> None:
                 fetcher._fetch_task.cancel()
     except asyncio.CancelledError:
         closing.cancel()
+        closing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else asks for it
         await asyncio.wait([closing], timeout=CANCEL_SECONDS)
         raise
     closing.result()

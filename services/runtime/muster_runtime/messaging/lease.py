@@ -103,6 +103,8 @@ class Lease:
         self._held_until = 0.0
         if self._may_hold:
             with suppress(*RETRYABLE):
-                async with asyncio.timeout(RELEASE_SECONDS), self._database.connection() as connection:
+                # The pool waits that long again to take the connection back.
+                acquired = self._database.pool.acquire(timeout=RELEASE_SECONDS)
+                async with asyncio.timeout(RELEASE_SECONDS), acquired as connection:
                     await connection.execute(_RELEASE, self._duty, self._holder)
                 self._may_hold = False

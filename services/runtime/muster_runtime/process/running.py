@@ -74,10 +74,10 @@ async def running(
 
         duties = Duties()
         listener = WakeupListener(settings.postgres_worker_dsn, service.name, clock)
-        duties.start("wakeup", listener.run())
         if isinstance(clock, SandboxClock):
             follower = await parts.clock_follower(settings, kafka, clock, listener, stack)
             duties.start("clock", follower.run())
+        duties.start("wakeup", listener.run())
 
         runtime = Runtime(service, settings, clock, database, listener.wakeup(), kafka)
         group = settings.topic_prefix + service.name

@@ -5,7 +5,6 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -30,8 +29,8 @@ def tasks_of(consumer: Any) -> set[str]:
     return {name for name, frame in frames if frame is not None and frame.f_locals.get("self") in parts}
 
 
-def sockets() -> int:
-    return len(psutil.Process().net_connections("tcp"))
+def connections_of(consumer: Any) -> int:
+    return sum(connection.connected() for connection in consumer._client._conns.values())
 
 
 class Closings:
@@ -71,7 +70,6 @@ async def test_a_cancellation_while_a_client_closes_is_kept_and_leaves_nothing(
                 pass
 
     closings, swallowed = Closings(monkeypatch), []
-    open_ = sockets()
     for turns in range(TURNS):
         task = asyncio.create_task(read())
         await closings.next(turns)
@@ -81,7 +79,7 @@ async def test_a_cancellation_while_a_client_closes_is_kept_and_leaves_nothing(
         if not task.cancelled():
             swallowed.append(turns)
         assert tasks_of(closings.clients[-1]) == set()
-        await eventually(lambda: sockets() <= open_, timeout=5)
+        assert connections_of(closings.clients[-1]) == 0
     assert turns > 1
     assert swallowed == []
 

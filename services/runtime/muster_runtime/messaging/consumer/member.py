@@ -12,7 +12,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_not_exception_type,
 
 from muster_runtime.database.transactions import RETRYABLE, Database
 from muster_runtime.messaging.applier import Applier
-from muster_runtime.messaging.client_closing import close_consumer
+from muster_runtime.messaging.client_closing import CANCEL_SECONDS, close_consumer
 from muster_runtime.messaging.client_internals import enable_rebootstrap, has_broken_down
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.consumer.applied_log import AppliedLog
@@ -36,7 +36,7 @@ DRAIN_SECONDS = 7
 LEAVE_SECONDS = 3
 
 # How long all of that may take.
-STOP_SECONDS = HAND_OVER_SECONDS + LEAVE_SECONDS + DRAIN_SECONDS + LEAVE_SECONDS
+STOP_SECONDS = HAND_OVER_SECONDS + DRAIN_SECONDS + 2 * (LEAVE_SECONDS + CANCEL_SECONDS)
 
 # How often the consumer is looked after.
 SUPERVISE_SECONDS = 5.0
