@@ -127,11 +127,11 @@ async def test_muster_runs_the_services_command_with_its_settings_and_passes_on_
 
     unknown = run("muster_operator", "rebuild", "notify.everything")
     assert (unknown.returncode, unknown.stdout) == (2, "")
-    assert unknown.stderr == "'everything' is not a projection of notify; those are: directory\n"
+    assert unknown.stderr == "muster: 'everything' is not a projection of notify; those are: directory\n"
     environment["MUSTER_POSTGRES_WORKER_DSN"] = "postgresql://notify_worker@127.0.0.1:1/muster"
     away = run("muster_operator", "rebuild", "notify.directory")
     assert away.returncode == 5
-    assert away.stderr.startswith("Postgres cannot be queried: ")
+    assert away.stderr.startswith("muster: Postgres cannot be queried: ")
     assert len(away.stderr.splitlines()) == 1
 
 
