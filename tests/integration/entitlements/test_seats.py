@@ -112,9 +112,9 @@ async def test_a_command_repeated_with_its_key_is_carried_out_once(entitlements:
 
 async def test_a_kept_reply_names_nobody(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=2)
-    first = await entitlements.assign("ada", key="once")
-    assert (first.json()["email"], first.json()["name"]) == ("person.ada@nasa.gov", "Person ada")
-    again = await entitlements.assign("ada", key="once")
+    first = await entitlements.assign("kim", key="once")
+    assert (first.json()["email"], first.json()["name"]) == ("person.kim@nasa.gov", "Person kim")
+    again = await entitlements.assign("kim", key="once")
     assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
     assert again.json() == first.json() | {"email": None, "name": None}
     assert again.headers["location"] == first.headers["location"]
@@ -124,10 +124,10 @@ async def test_a_kept_reply_names_nobody(entitlements: Entitlements) -> None:
     )
     for (table,) in tables:
         rows = await entitlements.service.admin.fetch(f"select to_jsonb(t) - 'payloads' from {table} as t")
-        assert not [row for row in rows if "ada" in row[0]], table
+        assert not [row for row in rows if "kim" in row[0]], table
     bodies = await entitlements.service.admin.fetch("select convert_from(body, 'utf8') from idempotency")
     assert bodies
-    assert not [row for row in bodies if "ada" in row[0]]
+    assert not [row for row in bodies if "kim" in row[0]]
 
 
 async def test_a_refusal_is_not_kept_under_the_key(entitlements: Entitlements) -> None:
