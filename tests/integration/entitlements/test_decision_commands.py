@@ -82,6 +82,8 @@ async def _extend(bob: str) -> None:
 async def _end_and_correct(bob: str) -> None:
     correct = ("windows", "correct", "NASA", "advanced-voice-mode", "--reason", "the contract says so")
     assert "either --starts-on or --starts-at" in said(await muster(*correct), 2)
+    both = ("--starts-on", "2025-08-20", "--starts-at", "2025-08-20T00:00:00Z")
+    assert "give --starts-on or --starts-at, not both" in said(await muster(*correct, *both), 2)
     assert "starts_on" in said(await muster(*correct, "--starts-on", "August"), 2)
     proposal = data(await muster(*correct, "--starts-on", "2025-08-20", "--json"))
     reject = ("proposals", "reject", proposal["proposal_id"], "--reason", "it does not")
