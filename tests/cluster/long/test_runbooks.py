@@ -1,7 +1,6 @@
 """The runbooks for Kubernetes are followed, command by command; afterward, the books balance."""
 
 import asyncio
-import json
 import re
 from pathlib import Path
 
@@ -9,13 +8,10 @@ import httpx
 import pytest
 
 from tests.cluster.conftest import Ready
-from tests.cluster.kube import HOME, KUBECONFIG, Kube, Thing
+from tests.cluster.kube import HOME, KUBECONFIG, Kube
 from tests.cluster.release import values
 from tests.cluster.runbooks import PAGES, Desk
 from tests.support.eventually import eventually
-
-VERSION = "0.1.0"
-CHANGED = {"settings": {"MUSTER_ALLOW_PLAINTEXT": "true", "MUSTER_LOG_LEVEL": "debug"}}
 
 
 @pytest.fixture
@@ -53,22 +49,6 @@ async def test_a_failover_that_lost_commits_of_two_services(kube: Kube, desk: De
     said = await desk.follow("failover.md", SERVICES="billing notify", STOPPED="{billing,notify}")
     assert said[1].count("epoch") >= 2, said[1]
     await kube.rolled_out()
-
-
-async def test_an_upgrade_and_a_rollback(kube: Kube, installed: Ready, desk: Desk) -> None:
-    history = json.loads(await desk.run("helm history muster --namespace muster --output json"))
-    before = _templates(await kube.deployments())
-    desk.write(values(installed.servers, **CHANGED))
-    upgraded = await desk.follow("upgrade.md")
-    assert "PASSED" in upgraded[-1] or "Succeeded" in upgraded[-1], upgraded[-1]
-    assert _templates(await kube.deployments()) != before
-    rolled_back = await desk.follow("rollback.md", VERSION=VERSION, REVISION=str(history[-1]["revision"]))
-    print(rolled_back[0])
-    assert _templates(await kube.deployments()) == before
-
-
-def _templates(deployments: list[Thing]) -> dict[str, Thing]:
-    return {found["metadata"]["name"]: found["spec"]["template"] for found in deployments}
 
 
 async def _forwarded_port_answers(line: str) -> None:

@@ -1,6 +1,7 @@
 """Versions that come with a next term: the newest that waits comes at the end of the term that the first waited for."""
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -30,12 +31,12 @@ async def renew(entitlements: Entitlements) -> None:
 async def publish_next(entitlements: Entitlements, number: int, *features: dict[str, Any]) -> None:
     """Publish a version for the next term, and wait until the agency waits for it."""
     await publish(entitlements, list(features), "next-term")
+    await entitlements.eventually(partial(waits_for, entitlements, number))
 
-    async def waits() -> bool:
-        query = "select next_number from agency_catalog where agency_id = 'NASA'"
-        return bool(await entitlements.service.admin.fetchval(query) == number)
 
-    await entitlements.eventually(waits)
+async def waits_for(entitlements: Entitlements, number: int) -> bool:
+    query = "select next_number from agency_catalog where agency_id = 'NASA'"
+    return bool(await entitlements.service.admin.fetchval(query) == number)
 
 
 async def test_a_later_version_does_not_put_off_what_an_accepted_renewal_waits_for(entitlements: Entitlements) -> None:
@@ -137,6 +138,32 @@ async def test_what_opens_after_a_grace_ends_with_the_term_if_the_version_that_w
     assert found["frontier-models"]["ends_at"] == text(NEXT_END)
     await publish_next(entitlements, 5, FRONTIER, opens)
     assert (await windows(entitlements))["deep-research"]["ends_at"] == text(NEXT_END)
+
+
+async def test_what_opens_after_a_grace_lasts_as_long_as_what_was_open_when_a_version_began_to_wait(
+    entitlements: Entitlements,
+) -> None:
+    """A renewal that was accepted before had extended it: that version comes at the end of the renewed term."""
+    await publish(entitlements, [RESEARCH | {"trial_days": 10, "grace_days": 20}, FRONTIER], "new-agencies")
+    await entitlements.enroll(cap=1)
+    await pass_time(entitlements, START + 12 * DAY)
+    opens = FRONTIER | {"key": "deep-research", "mode": "quota", "quota": {"limit": 25}}
+    open_ = FRONTIER | {"key": "canvas"}
+    await publish(entitlements, [opens, TRIAL, open_])
+    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await renew(entitlements)
+    await publish_next(entitlements, 4, FRONTIER)
+    await pass_time(entitlements, START + 30 * DAY)
+    found = await windows(entitlements)
+    assert (found["deep-research"]["mode"], found["deep-research"]["ends_at"]) == ("quota", text(NEXT_END))
+    assert found["canvas"]["ends_at"] == text(NEXT_END)
+    await pass_time(entitlements, END + DAY)
+    found = await windows(entitlements)
+    assert found["frontier-models"]["ends_at"] == text(END + 30 * DAY)  # by the present version
+    assert found["deep-research"]["ends_at"] == text(NEXT_END)
+    assert await waits_for(entitlements, 4)
+    due_at = "select due_at from deadline where kind = 'catalog-next-term'"
+    assert await entitlements.service.admin.fetchval(due_at) == NEXT_END
 
 
 async def test_what_ends_with_the_term_is_told_before_the_next_version_takes_its_place(

@@ -15,6 +15,7 @@ from muster_contracts.entitlements import (
 )
 from muster_entitlements.handlers import rollouts, seat_trials
 from muster_entitlements.repository import catalogs
+from muster_entitlements.repository.catalogs import Adoption
 from muster_entitlements.subscriptions import DEADLINES
 from muster_runtime.context import Context
 from muster_runtime.scheduling import deadlines, scheduler
@@ -224,6 +225,36 @@ async def test_a_version_waits_for_an_earlier_one_that_is_due_with_the_term(enti
     await entitlements.eventually(lambda: rolled_out(entitlements, 3))
     opened = (await windows(entitlements))["frontier-models"]
     assert (opened["starts_at"], opened["ends_at"]) == (text(END), text(NEXT_END))
+
+
+async def test_a_version_for_the_next_term_waits_for_the_one_of_the_term_that_has_begun(front: Entitlements) -> None:
+    service = front.service
+    await front.enroll(cap=2)
+    write = partial(service.runtime.database.write, "NASA", context=Context(actor="test", correlation_id="cor_test"))
+
+    async def roll_out() -> bool:
+        async with write() as uow:
+            return await rollouts.roll_out(uow, "NASA")
+
+    async def handle_what_is_due() -> None:
+        while due := await deadlines.due_first(service.admin, "NASA", service.clock.now()):
+            async with write() as uow:
+                await scheduler.handle(uow, DEADLINES, await deadlines.take(uow, due), "entitlements")
+
+    await publish(front, [FRONTIER], "next-term")
+    assert await roll_out()
+    await renew(front)
+    service.clock.move(END - DAY)
+    await handle_what_is_due()
+    service.clock.move(END)
+    await publish(front, [FRONTIER, RESEARCH], "next-term")
+    assert not await roll_out()
+    await handle_what_is_due()
+    assert await roll_out()
+    adoption = await catalogs.find_adoption(service.admin, "NASA")
+    assert adoption == Adoption(2, 3, NEXT_END)
+    due_at = "select due_at from deadline where kind = 'catalog-next-term'"
+    assert await service.admin.fetchval(due_at) == NEXT_END
 
 
 async def retry_parked(entitlements: Entitlements, kind: str) -> None:

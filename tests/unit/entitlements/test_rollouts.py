@@ -12,14 +12,7 @@ from muster_contracts.entitlements import AccessMode
 from muster_entitlements.domain.catalog import Catalog, Feature, Quota
 from muster_entitlements.domain.meters import Meter
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.rollouts import (
-    Change,
-    adopt,
-    adopt_with_graces,
-    effects,
-    next_term_effects,
-    opens_after_grace,
-)
+from muster_entitlements.domain.rollouts import Change, adopt, opens_after_grace
 from muster_entitlements.domain.windows import End, Start, Window, correct_start, end_early, extend
 from tests.unit.entitlements.test_windows_and_checks import END, POOL, START
 
@@ -91,28 +84,6 @@ def test_no_window_that_has_begun_gets_shorter_or_narrower(
 
 def in_grace(window: Window, now: datetime) -> bool:
     return window.trial and window.ends_at <= now < window.closes_at()
-
-
-@given(catalogs, catalogs, instants)
-def test_an_effect_is_what_the_access_at_each_instant_shows(
-    first: list[Feature], second: list[Feature], now: datetime
-) -> None:
-    """The model looks at every day of the term."""
-    windows = opened(catalog(1, *first))
-    changes = list(adopt(POOL, catalog(2, *second), windows, {}, now))
-    days = [max(now, START - 20 * DAY) + day * DAY for day in range(400)]
-    expected = set()
-    for change in changes:
-        pairs = [(level(change.before, at), level(change.after, at)) for at in days if now <= at < END]
-        gains, loses = any(a < b for a, b in pairs), any(a > b for a, b in pairs)
-        if gains or loses:
-            expected.add((change.after.feature, gains, loses))
-    assert {(each.feature, each.gains, each.loses) for each in effects(POOL, changes, now)} == expected
-
-
-def level(window: Window | None, at: datetime) -> tuple[int, int]:
-    access = window.access(at) if window else AccessMode.NONE
-    return WIDTH.index(access), (window.monthly_quota_after or 0) if window and access is AccessMode.QUOTA else 0
 
 
 @pytest.mark.parametrize(
@@ -203,24 +174,6 @@ def test_a_grace_goes_on_to_its_end_where_the_program_opens_the_feature_later(
     assert accesses == expected
 
 
-def test_a_plan_shows_what_opens_after_each_grace() -> None:
-    windows = opened(
-        catalog(1, *(feature(key, trial_days=10, grace_days=days) for key, days in {"a": 20, "b": 40, "c": 20}.items()))
-    )
-    opens: Any = {"anchor": "program", "anchor_at": (START + 60 * DAY).isoformat()}
-    version = catalog(2, *(feature(key, **opens) for key in "ab"), feature("c", mode="none", **opens))
-    now = START + 12 * DAY
-
-    changes = list(adopt_with_graces(POOL, version, windows, {}, now))
-    assert {(change.after.feature, change.at) for change in changes if change.opens} == {
-        ("a", START + 30 * DAY),
-        ("b", START + 50 * DAY),
-        ("c", START + 30 * DAY),
-    }
-    found = {(each.feature, each.gains, each.loses) for each in effects(POOL, changes, now)}
-    assert found == {("a", True, False), ("b", True, False)}
-
-
 def adopted(version: Feature, window: Window, now: datetime) -> Window:
     return after({"a": window}, list(adopt(POOL, catalog(2, version), {"a": window}, {}, now)))["a"]
 
@@ -269,8 +222,6 @@ def test_with_the_next_term_a_whole_term_becomes_a_trial() -> None:
     changes = {change.after.feature: change.after for change in adopt(at_end, version, windows, {}, END)}
     assert (changes["a"].starts_at, changes["a"].ends_at, changes["a"].trial) == (END, END + 30 * DAY, True)
     assert (changes["b"].ends_at, changes["b"].monthly_quota_after) == (START + 60 * DAY, 50)
-    found = {(each.feature, each.gains, each.loses) for each in next_term_effects(POOL, version, windows, {})}
-    assert found == {("a", False, True), ("b", True, False)}
     assert datetime(2025, 8, 6, tzinfo=UTC) == START
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from muster_entitlements.domain.catalog import Feature
 from muster_entitlements.domain.meters import Meter
-from muster_entitlements.domain.rollouts import NextTerm, adopt, adopt_with_graces, effects
+from muster_entitlements.domain.rollouts import NextTerm, adopt
 from muster_entitlements.domain.windows import Start, correct_start
 from tests.unit.entitlements.test_rollouts import adopted, after, catalog, feature, opened
 from tests.unit.entitlements.test_windows_and_checks import END, POOL, START
@@ -56,12 +56,3 @@ def test_a_programs_trial_that_was_moved_to_an_earlier_start_has_its_length(day:
     moved = correct_start(window, POOL, START + DAY, Start(at=START + 10 * DAY))
     kept = adopted(of_program.model_copy(update={"trial_days": days}), moved, START + day * DAY)
     assert (kept.starts_at, kept.ends_at) == (START + 10 * DAY, START + (10 + days) * DAY)
-
-
-def test_a_plan_shows_nothing_of_a_feature_that_no_version_changes() -> None:
-    """In a grace that a quota follows, which the window states before it, and the version after it."""
-    metered: Any = {"mode": "quota", "mode_after": "none", "quota": {"limit": 25}}
-    version, now = catalog(2, Feature(key="a", name="a", **metered)), START + 12 * DAY
-    windows = opened(catalog(1, feature("a", 10, grace_days=20)))
-    windows = after(windows, list(adopt(POOL, version, windows, {}, now)))
-    assert list(effects(POOL, adopt_with_graces(POOL, replace(version, number=3), windows, {}, now), now)) == []

@@ -4,7 +4,7 @@ A window that has begun never gets shorter, and its access never narrower; what 
 trial that is over stays over. In a grace, what the version opens for the term follows the grace.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -14,7 +14,7 @@ from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.windows import Window
 from muster_runtime.identifiers import new_id
 
-_WIDTH = {AccessMode.NONE: 0, AccessMode.QUOTA: 1, AccessMode.UNLIMITED: 2}
+WIDTH = {AccessMode.NONE: 0, AccessMode.QUOTA: 1, AccessMode.UNLIMITED: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,35 +111,19 @@ def _adopted(window: Window, fresh: Window, feature: Feature, pool: Pool, now: d
     if now >= window.ends_at:
         if (window.trial and (fresh.trial or of_seats)) or now >= pool.ends_at:
             return follows
-        if now < window.closes_at() and (_WIDTH[fresh.mode] < _WIDTH[window.mode] or now < fresh.starts_at):
+        if now < window.closes_at() and (WIDTH[fresh.mode] < WIDTH[window.mode] or now < fresh.starts_at):
             mode = fresh.mode if fresh.starts_at <= window.closes_at() else AccessMode.NONE
             quota = feature.seat_quota if mode is AccessMode.QUOTA else None
             return replace(follows, mode_after=mode, monthly_quota_after=quota)
         return fresh
     return replace(
         follows,
-        mode=max(window.mode, fresh.mode, key=_WIDTH.__getitem__),
+        mode=max(window.mode, fresh.mode, key=WIDTH.__getitem__),
         trial=window.trial and (fresh.trial or of_seats),
         ends_at=window.ends_at if _keeps_end(window, fresh) else max(window.ends_at, _ends_at(window, fresh)),
         seat_days=_seat_days(window, fresh),
         renewable=window.trial or (of_seats and window.seat_days is not None) or not (fresh.trial or of_seats),
     )
-
-
-def adopt_with_graces(
-    pool: Pool, catalog: Catalog, windows: Mapping[str, Window], used: Mapping[str, timedelta], now: datetime
-) -> Iterator[Change]:
-    """As `adopt`, and then what the version opens for the term as soon as the graces are over that kept it from it."""
-    present, at = dict(windows), now
-    changes = list(adopt(pool, catalog, present, used, now))
-    while True:
-        yield from changes
-        present |= {change.after.feature: change.after for change in changes}
-        again = opens_after_grace(catalog, present, at)
-        if again is None or again >= pool.ends_at:
-            return
-        at = again
-        changes = list(adopt(pool, *follow_graces(catalog, present, at), used, at))
 
 
 def opens_after_grace(catalog: Catalog, windows: Mapping[str, Window], now: datetime) -> datetime | None:
@@ -216,66 +200,3 @@ def _told(window: Window) -> tuple[object, ...]:
 def _dates(window: Window) -> tuple[object, ...]:
     dates = window.starts_at, window.ends_at, window.trial
     return *dates, window.seat_days, window.ends_soon_days, window.grace_days
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """What a version brings the people of an agency for a feature: at some instant more than now, or less."""
-
-    agency_id: str
-    feature: str
-    seats: int
-    gains: bool
-    loses: bool
-
-
-def effects(pool: Pool, changes: Iterable[Change], now: datetime) -> Iterator[Effect]:
-    """The effects of changes of the pool's windows, by what is open at each instant from `now` to the term's end."""
-    of_features: dict[str, list[Change]] = {}
-    for change in changes:
-        of_features.setdefault(change.after.feature, []).append(change)
-    for feature, steps in of_features.items():
-        before = steps[0].before
-        instants = {now, *(step.at for step in steps)}
-        for window in (before, *(step.after for step in steps)):
-            if window is not None:
-                instants |= {window.starts_at, window.ends_at, window.closes_at()}
-        open_ = [(_level(before, at), _level(_after(steps, at), at)) for at in instants if now <= at < pool.ends_at]
-        gains, loses = any(_is_more(new, old) for old, new in open_), any(_is_more(old, new) for old, new in open_)
-        if gains or loses:
-            yield Effect(pool.agency_id, feature, pool.in_use, gains, loses)
-
-
-def _after(steps: Sequence[Change], at: datetime) -> Window | None:
-    """The window that a feature has at an instant, of steps that follow each other."""
-    return next((step.after for step in reversed(steps) if step.at <= at), steps[0].before)
-
-
-def next_term_effects(
-    pool: Pool, catalog: Catalog, windows: Mapping[str, Window], used: Mapping[str, timedelta]
-) -> Iterator[Effect]:
-    """The effects of a version that waits for the next term, if that is as long as the present one."""
-    at, renewed = pool.ends_at, replace(pool, ends_at=pool.ends_at + (pool.ends_at - pool.starts_at))
-    extended = {key: _renewed(window, renewed.ends_at) for key, window in windows.items()}
-    kept = {key: extended[key] if key in catalog.lasting else window for key, window in windows.items()}
-    changes = adopt_with_graces(renewed, catalog, kept, used, at)
-    return effects(renewed, (replace(change, before=extended.get(change.after.feature)) for change in changes), at)
-
-
-def _renewed(window: Window, ends_at: datetime) -> Window:
-    lasts = not window.trial and window.renewable
-    return replace(window, ends_at=max(window.ends_at, ends_at)) if lasts else window
-
-
-def _level(window: Window | None, at: datetime) -> tuple[int, int | None]:
-    """How wide the access is, and how many uses it has where a window states that: in the quota that follows it."""
-    if window is None:
-        return 0, None
-    follows = window.starts_at <= at and window.closes_at() <= at
-    return _WIDTH[window.access(at)], window.monthly_quota_after if follows else None
-
-
-def _is_more(one: tuple[int, int | None], other: tuple[int, int | None]) -> bool:
-    if one[0] != other[0] or one[1] is None or other[1] is None:
-        return one[0] > other[0]
-    return one[1] > other[1]

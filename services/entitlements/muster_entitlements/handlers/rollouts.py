@@ -67,16 +67,20 @@ async def roll_out(uow: UnitOfWork, agency_id: str) -> bool:
     adoption = await catalogs.find_adoption(uow.connection, agency_id)
     versions = await catalogs.list_published(uow.connection, adoption.number)
     later = [version.number for version in versions if version.rule is CatalogRule.NEXT_TERM]
+    next_after = adoption.next_after or pool.ends_at
     if at_once := [version for version in versions if version.rule is CatalogRule.NOW]:
         if await deadlines.is_any_due(uow.connection, agency_id, WAITED_FOR, uow.now, or_parked=True):
             if later and await _is_next_term_parked(uow, agency_id):  # by a corrected one, a retry may succeed
-                await catalogs.save_adoption(uow.connection, agency_id, Adoption(adoption.number, later[-1]))
+                replaced = Adoption(adoption.number, later[-1], next_after)
+                await catalogs.save_adoption(uow.connection, agency_id, replaced)
             return False
         await _adopt(uow, pool, at_once[-1].catalog, uow.now)
-        adoption = Adoption(at_once[-1].number, None)
+        adoption, next_after = Adoption(at_once[-1].number, None), pool.ends_at
         later = [number for number in later if number > adoption.number]
+    elif await deadlines.is_any_due(uow.connection, agency_id, [CATALOG_NEXT_TERM], uow.now, or_parked=False):
+        return False  # the term has begun for which an earlier version waited
     if later:
-        adoption = Adoption(adoption.number, later[-1])
+        adoption = Adoption(adoption.number, later[-1], next_after)
         schedule_next_term(uow, pool)
         if await extend_windows(uow, pool, adoption):  # an earlier version that waited may have let them end
             await pools.save_revision(uow.connection, agency_id)
@@ -107,9 +111,9 @@ def cancel_next_term(uow: UnitOfWork, agency_id: str) -> None:
 
 
 async def on_catalog_next_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Adopt the version that waited for the next term, if there is one: a renewal may still come later.
+    """Adopt the version that waited for the term that begins, if there is one: a renewal may still come later.
 
-    Without one that waits, the present one is adopted again: what it made a trial is one from now on.
+    Without one, the present one is adopted again: what it made a trial is one from now on.
     """
     agency_id, at = due[0].agency_id, due[0].due_at
     pool = await pools.find_pool(uow.connection, agency_id)
@@ -118,9 +122,13 @@ async def on_catalog_next_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> 
     if await _waits_for(uow, OF_TRIALS, due):
         return
     adoption = await catalogs.find_adoption(uow.connection, agency_id)
-    catalog = await _find_catalog(uow, adoption.next_number or adoption.number)
-    await _adopt(uow, pool, catalog, at)
-    await catalogs.save_adoption(uow.connection, agency_id, Adoption(catalog.number, None))
+    if adoption.next_number is not None and (adoption.next_after is None or adoption.next_after <= at):
+        await _adopt(uow, pool, await _find_catalog(uow, adoption.next_number), at)
+        await catalogs.save_adoption(uow.connection, agency_id, Adoption(adoption.next_number, None))
+        return
+    await _adopt_again(uow, pool, adoption, at)
+    if adoption.next_after is not None:
+        deadlines.schedule_earlier(uow, Deadline(CATALOG_NEXT_TERM, agency_id, agency_id, adoption.next_after))
 
 
 async def on_catalog_after_grace_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
@@ -131,13 +139,18 @@ async def on_catalog_after_grace_due(uow: UnitOfWork, due: Sequence[Deadline]) -
         return
     if await _waits_for(uow, (*OF_TRIALS, CATALOG_NEXT_TERM), due):
         return
-    adoption = await catalogs.find_adoption(uow.connection, agency_id)
+    await _adopt_again(uow, pool, await catalogs.find_adoption(uow.connection, agency_id), at, after_grace=True)
+
+
+async def _adopt_again(
+    uow: UnitOfWork, pool: Pool, adoption: Adoption, at: datetime, *, after_grace: bool = False
+) -> None:
     next_term = None
     if adoption.next_number is not None:
-        starts_at = await deadlines.find_due(uow.connection, agency_id, CATALOG_NEXT_TERM)
         lasting = (await _find_catalog(uow, adoption.next_number)).lasting
-        next_term = NextTerm(starts_at or pool.ends_at, lasting)
-    await _adopt(uow, pool, await _find_catalog(uow, adoption.number), at, after_grace=True, next_term=next_term)
+        next_term = NextTerm(adoption.next_after or pool.ends_at, lasting)
+    present = await _find_catalog(uow, adoption.number)
+    await _adopt(uow, pool, present, at, after_grace=after_grace, next_term=next_term)
 
 
 async def _waits_for(uow: UnitOfWork, kinds: Sequence[str], due: Sequence[Deadline]) -> bool:

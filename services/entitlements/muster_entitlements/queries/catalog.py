@@ -8,11 +8,12 @@ from muster_entitlements.domain.catalog import (
     Catalog,
     Feature,
     Version,
+    packaged_catalog,
     packaged_version,
     require_keys_once,
 )
+from muster_entitlements.domain.plans import Effect, effects, next_term_effects
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.rollouts import Effect, adopt_with_graces, effects, next_term_effects
 from muster_entitlements.errors import CatalogDraftMissing, CatalogVersionUnknown
 from muster_entitlements.replies.catalog import CatalogPlanReply, CatalogVersionReply
 from muster_entitlements.repository import catalogs, pools, windows
@@ -69,14 +70,18 @@ async def _effects(
     found: list[Effect] = []
     of_agencies = await windows.list_open_pools_windows(connection)
     used = await windows.list_used_trials(connection)
+    adoptions = await catalogs.list_adoptions(connection)
+    versions = {1: packaged_catalog()} | {each.number: each.catalog for each in await catalogs.list_published(connection, 1)}
     pace = Pace()
     for pool in enrolled:
         await pace.keep()
-        present, spent = of_agencies.get(pool.agency_id, {}), used.get(pool.agency_id, {})
+        open_, spent = of_agencies.get(pool.agency_id, {}), used.get(pool.agency_id, {})
+        adoption = adoptions.get(pool.agency_id, catalogs.Adoption(1, None))
         if rule is CatalogRule.NOW:
-            found += effects(pool, adopt_with_graces(pool, catalog, present, spent, now), now)
+            found += effects(pool, catalog, versions[adoption.number], open_, spent, now)
         else:
-            found += next_term_effects(pool, catalog, present, spent)
+            present = versions[adoption.next_number or adoption.number]
+            found += next_term_effects(pool, catalog, present, open_, spent)
     return found
 
 

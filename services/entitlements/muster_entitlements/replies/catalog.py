@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from muster_contracts import Instant
 from muster_contracts.entitlements import CatalogRule
 from muster_entitlements.domain.catalog import Feature, Version, VersionState
-from muster_entitlements.domain.rollouts import Effect
+from muster_entitlements.domain.plans import Effect
 
 
 class CatalogVersionReply(BaseModel):

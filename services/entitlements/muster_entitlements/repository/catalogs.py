@@ -38,6 +38,8 @@ class Adoption:
 
     number: int
     next_number: int | None
+    next_after: datetime | None = None
+    """The end of the term when a version began to wait: the next one comes then, and what it lacks ends."""
 
 
 async def find_catalog(connection: Connection, now: datetime) -> Catalog:
@@ -106,21 +108,33 @@ async def save_publication(connection: Connection, number: int, now: datetime) -
 
 async def find_adoption(connection: Connection, agency_id: str) -> Adoption:
     """The versions of an agency."""
-    row = await connection.fetchrow("select number, next_number from agency_catalog where agency_id = $1", agency_id)
-    return Adoption(row["number"], row["next_number"]) if row else Adoption(1, None)
+    row = await connection.fetchrow(
+        "select number, next_number, next_after from agency_catalog where agency_id = $1", agency_id
+    )
+    return Adoption(**row) if row else Adoption(1, None)
+
+
+async def list_adoptions(connection: Connection) -> dict[str, Adoption]:
+    """The versions of the agencies that have had another one than the first."""
+    rows = await connection.fetch("select agency_id, number, next_number, next_after from agency_catalog")
+    return {row["agency_id"]: Adoption(row["number"], row["next_number"], row["next_after"]) for row in rows}
 
 
 async def save_adoption(connection: Connection, agency_id: str, adoption: Adoption) -> None:
     """Store the versions of an agency."""
     await connection.execute(
         """
-        insert into agency_catalog (agency_id, number, next_number)
-        values ($1, $2, $3)
-        on conflict (agency_id) do update set number = excluded.number, next_number = excluded.next_number
+        insert into agency_catalog (agency_id, number, next_number, next_after)
+        values ($1, $2, $3, $4)
+        on conflict (agency_id) do update set
+            number = excluded.number,
+            next_number = excluded.next_number,
+            next_after = excluded.next_after
         """,
         agency_id,
         adoption.number,
         adoption.next_number,
+        adoption.next_after,
     )
 
 

@@ -151,14 +151,6 @@ async def is_any_due(
     return due
 
 
-async def find_due(connection: Connection, agency_id: str, kind: str) -> datetime | None:
-    """The earliest instant at which a deadline of a kind in an agency is due, also a parked one; None if none is."""
-    instant: datetime | None = await connection.fetchval(
-        "select min(due_at) from deadline where agency_id = $1 and kind = $2", agency_id, kind
-    )
-    return instant
-
-
 async def take(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> list[Deadline]:
     """Remove deadlines in order to handle them. Returns those that still existed."""
     rows = await uow.connection.fetch(
