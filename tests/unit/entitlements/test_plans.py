@@ -17,6 +17,10 @@ from tests.unit.entitlements.test_windows_and_checks import END, POOL, START
 
 DAY = timedelta(days=1)
 
+# How wide the access to a feature is, and how many uses its quota has.
+Level = tuple[int, int]
+NONE: Level = (0, 0)
+
 
 def found(shown: Iterator[Effect]) -> set[tuple[str, bool, bool]]:
     return {(each.feature, each.gains, each.loses) for each in shown}
@@ -32,35 +36,28 @@ def test_an_effect_is_what_the_access_at_each_instant_shows(
     expected = set()
     days = list(zip(daily(present, windows, now), daily(version, windows, now), strict=True))
     for key in "abc":
-        gains, loses = any(a.get(key) < b.get(key) for a, b in days), any(a.get(key) > b.get(key) for a, b in days)
+        pairs = [(stays.get(key, NONE), comes.get(key, NONE)) for stays, comes in days]
+        gains, loses = any(old < new for old, new in pairs), any(old > new for old, new in pairs)
         if gains or loses:
             expected.add((key, gains, loses))
     assert found(effects(POOL, version, present, windows, {}, now)) == expected
 
 
-class Levels(dict[str, tuple[int, int]]):
-    """How wide the access to each feature is, and how many uses its quota has."""
-
-    def get(self, key: str) -> tuple[int, int]:  # type: ignore[override]
-        return self[key] if key in self else (0, 0)
-
-
-def daily(version: Catalog, windows: Mapping[str, Window], now: datetime) -> Iterator[Levels]:
+def daily(version: Catalog, windows: Mapping[str, Window], now: datetime) -> Iterator[dict[str, Level]]:
     """The levels of each day from now on, where the deadlines are handled as they become due."""
-    present, due = dict(windows), now
+    present, due = dict(windows), now if now < END else None
     changes = adopt(POOL, version, present, {}, now)
     for at in (max(now, START - 20 * DAY) + day * DAY for day in range(400)):
         while due is not None and due <= at < END:
             present = after(present, list(changes))
-            due, last = opens_after_grace(version, present, due), due
+            due = opens_after_grace(version, present, due)
             if due is not None:
-                assert due > last
                 changes = adopt(POOL, *follow_graces(version, present, due), {}, due)
         if at < END:
-            yield Levels({key: level(window, at) for key, window in present.items()})
+            yield {key: level(window, at) for key, window in present.items()}
 
 
-def level(window: Window, at: datetime) -> tuple[int, int]:
+def level(window: Window, at: datetime) -> Level:
     access = window.access(at)
     return WIDTH.index(access), (window.monthly_quota_after or 0) if access is AccessMode.QUOTA else 0
 

@@ -77,8 +77,8 @@ def effects(
     now: datetime,
 ) -> Iterator[Effect]:
     """The effects of a version that is adopted now, compared with the `present` one, until the term ends."""
-    courses = (Course.of(pool, version, windows, used, now) for version in (present, catalog))
-    return _differences(pool, *courses, now)
+    stays, comes = (Course.of(pool, version, windows, used, now) for version in (present, catalog))
+    return _differences(pool, stays, comes, now)
 
 
 def next_term_effects(
@@ -89,11 +89,11 @@ def next_term_effects(
     `present` is the version that would be adopted then without it.
     """
     at, renewed = pool.ends_at, replace(pool, ends_at=pool.ends_at + (pool.ends_at - pool.starts_at))
-    courses = (
+    stays, comes = (
         Course.of(renewed, version, _renewed(windows, version, renewed.ends_at), used, at)
         for version in (present, catalog)
     )
-    return _differences(renewed, *courses, at)
+    return _differences(renewed, stays, comes, at)
 
 
 def _renewed(windows: Mapping[str, Window], catalog: Catalog, ends_at: datetime) -> dict[str, Window]:
@@ -106,11 +106,11 @@ def _renewed(windows: Mapping[str, Window], catalog: Catalog, ends_at: datetime)
     return dict(windows) | lasting
 
 
-def _differences(pool: Pool, present: Course, coming: Course, now: datetime) -> Iterator[Effect]:
-    for feature in sorted(present.windows.keys() | present.changes.keys() | coming.changes.keys()):
-        instants = {now} | present.instants(feature) | coming.instants(feature)
+def _differences(pool: Pool, stays: Course, comes: Course, now: datetime) -> Iterator[Effect]:
+    for feature in sorted(stays.windows.keys() | stays.changes.keys() | comes.changes.keys()):
+        instants = {now} | stays.instants(feature) | comes.instants(feature)
         open_ = [
-            (_level(present.window(feature, at), at), _level(coming.window(feature, at), at))
+            (_level(stays.window(feature, at), at), _level(comes.window(feature, at), at))
             for at in instants
             if now <= at < pool.ends_at
         ]

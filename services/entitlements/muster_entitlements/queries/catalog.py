@@ -71,7 +71,8 @@ async def _effects(
     of_agencies = await windows.list_open_pools_windows(connection)
     used = await windows.list_used_trials(connection)
     adoptions = await catalogs.list_adoptions(connection)
-    versions = {1: packaged_catalog()} | {each.number: each.catalog for each in await catalogs.list_published(connection, 1)}
+    published = await catalogs.list_published(connection, packaged_catalog().number)
+    versions = {version.number: version.catalog for version in (packaged_version(), *published)}
     pace = Pace()
     for pool in enrolled:
         await pace.keep()
