@@ -5,19 +5,24 @@ KEDA=2.21.0
 # Only their custom resource definitions are used, for dry runs.
 PROMETHEUS_OPERATOR=0.92.1
 GATEWAY_API=1.5.1
+CLOUDNATIVE_PG=1.30.0
 
-# definitions: copy the custom resource definitions of KEDA, Prometheus, and the Gateway API from their Go modules
+# definitions: copy the custom resource definitions of KEDA, Prometheus, the Gateway API, and CloudNativePG from their Go
+# modules. Strimzi's are in none.
 definitions() {
-  local to=$CLUSTER_HOME/definitions m dir
-  [ ! -e "$to" ] || return 0
+  local to=$CLUSTER_HOME/definitions m dir versions="$KEDA $PROMETHEUS_OPERATOR $GATEWAY_API $CLOUDNATIVE_PG"
+  [ "$(cat "$to/versions" 2>/dev/null)" != "$versions" ] || return 0
   go_compiler
+  rm -rf "$to" "$to.new"
   mkdir -p "$to.new"
   for m in github.com/kedacore/keda/v2@v$KEDA:config/crd/bases \
     github.com/prometheus-operator/prometheus-operator@v$PROMETHEUS_OPERATOR:example/prometheus-operator-crd \
-    sigs.k8s.io/gateway-api@v$GATEWAY_API:config/crd/standard; do
+    sigs.k8s.io/gateway-api@v$GATEWAY_API:config/crd/standard \
+    github.com/cloudnative-pg/cloudnative-pg@v$CLOUDNATIVE_PG:config/crd/bases; do
     dir=$(cd / && go mod download -json "${m%:*}" | sed -n 's/.*"Dir": "\(.*\)",/\1/p')
     cp "$dir/${m#*:}"/*.yaml "$to.new"
   done
+  echo "$versions" >"$to.new/versions"
   mv "$to.new" "$to"
 }
 

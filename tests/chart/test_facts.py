@@ -84,6 +84,7 @@ def test_an_operators_job_gets_what_all_share_of_kafka_and_its_own() -> None:
         "settings": {"MUSTER_KAFKA_TOKEN_URL": "https://login.example.gov/token", "MUSTER_LOG_LEVEL": "debug"},
         "operations": {"settings": {"MUSTER_KAFKA_CLIENT_ID": "muster-admin"}},
         "provisioning": {"mode": "job"},
+        "migrations": {"mode": "job"},
     }
     for name, pod in pods(render(values)):
         if pod["metadata"]["labels"]["muster/role"] in ("provision", "self-test"):
@@ -132,7 +133,7 @@ def test_strimzis_users_may_do_what_the_operators_list_says(environment_name: st
 
 
 def test_cloudnativepgs_roles_can_do_no_more_than_the_documentation_says() -> None:
-    objects = render({"cloudnativepg": {"enabled": True, "cluster": "postgres"}})
+    objects = render({"cloudnativepg": {"enabled": True, "cluster": "postgres"}, "migrations": {"mode": "job"}})
     roles = {each["spec"]["name"]: each["spec"] for each in of_kind(objects, "DatabaseRole").values()}
     assert set(roles) == {f"{service}_{role}" for service in SERVICES for role in ("owner", "api", "worker")}
     for name, role in roles.items():

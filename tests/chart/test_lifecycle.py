@@ -99,6 +99,53 @@ def test_a_look_comes_between_with_the_secrets_of_each_service_in_a_folder_of_it
     assert not any("OWNER" in path for path in paths)
 
 
+def test_a_look_is_at_the_services_that_run_with_the_certificate_of_each() -> None:
+    files = {"MUSTER_KAFKA_CERTIFICATE_FILE": "/etc/muster/secrets/tls.crt", "MUSTER_KAFKA_KEY_FILE": "/x/tls.key"}
+    objects = render(
+        {
+            "preflight": {"mode": "hook"},
+            "services": {"notify": {"enabled": False}},
+            "kafka": {"securityProtocol": "SSL"},
+            "settings": files,
+        }
+    )
+    spec = of_kind(objects, "Job")["muster-preflight"]["spec"]["template"]["spec"]
+    chosen = [part for name in ("billing", "enrollment", "entitlements") for part in ("--service", name)]
+    assert spec["containers"][0]["args"] == ["muster_operator", "preflight", *chosen]
+    volume = next(each for each in spec["volumes"] if each["name"] == "secrets")
+    sources = {each["secret"]["name"]: each["secret"] for each in volume["projected"]["sources"]}
+    paths = {item["path"] for item in sources["muster-billing"]["items"]}
+    assert {"billing/tls.crt", "billing/tls.key", "billing/MUSTER_POSTGRES_API_DSN"} <= paths
+
+
+def test_pods_that_wait_for_a_migration_job_have_as_long_as_it() -> None:
+    deployment = of_kind(render({"migrations": {"mode": "job", "timeoutSeconds": 3600}}), "Deployment")[
+        "muster-billing-all"
+    ]
+    assert deployment["spec"]["progressDeadlineSeconds"] > 3600
+
+
+def test_how_long_a_finished_job_stays() -> None:
+    def seconds(ttl: int | None) -> set[int | None]:
+        jobs = of_kind(render({"migrations": {"ttlSeconds": ttl}}), "Job").values()
+        return {job["spec"].get("ttlSecondsAfterFinished") for job in jobs}
+
+    assert [seconds(ttl) for ttl in (60, 0, None)] == [{60}, {0}, {None}]
+
+
+def test_an_operators_job_stays_until_it_is_deleted_so_that_no_upgrade_repeats_it() -> None:
+    objects = render({"operations": {"args": ["muster_operator", "streams", "check"]}})
+    (job,) = (job for name, job in of_kind(objects, "Job").items() if "-operation-" in name)
+    assert not {"ttlSecondsAfterFinished", "activeDeadlineSeconds"} & job["spec"].keys()
+
+
+def test_pods_are_spread_over_the_nodes_that_take_some() -> None:
+    """A drained node would count as an empty one, and a pod that must go there would wait."""
+    for deployment in _deployments("large"):
+        for constraint in deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]:
+            assert constraint["nodeTaintsPolicy"] == "Honor"
+
+
 def test_a_plan_changes_nothing() -> None:
     jobs = of_kind(render({"provisioning": {"mode": "job", "plan": True}}), "Job")
     (pod,) = (job["spec"]["template"] for name, job in jobs.items() if "provision" in name)
@@ -148,7 +195,7 @@ def test_an_operators_command_has_the_service_to_itself() -> None:
     values = {
         "profile": "standard",
         "operations": {"args": arguments, "service": "billing"},
-        "autoscaling": {"api": {"enabled": True}, "consumer": {"enabled": True}},
+        "autoscaling": {"api": {"enabled": True}, "consumer": {"enabled": True, "authentication": "kafka"}},
     }
     objects = render(values)
     for name, deployment in of_kind(objects, "Deployment").items():

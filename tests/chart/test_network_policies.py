@@ -68,6 +68,15 @@ def test_a_pod_reaches_what_it_needs_and_nothing_else() -> None:
         assert reached == expected, name
 
 
+def test_the_preflight_of_the_next_upgrade_reaches_the_mail_server() -> None:
+    """It runs under the policies of the release before, which may have had none."""
+    (policy,) = (each for each in _policies("standard") if each["metadata"]["name"] == "muster-to-smtp-before")
+    pod = {"metadata": {"labels": {"app.kubernetes.io/name": "muster", "muster/role": "preflight"}}}
+    pod["metadata"]["labels"]["app.kubernetes.io/instance"] = "muster"
+    assert _selects(policy["spec"]["podSelector"], pod["metadata"]["labels"])
+    assert _egress("standard", pod, Peer({}, {}, ip_address(SERVERS["smtp"][0])), SERVERS["smtp"][1])
+
+
 def test_names_are_asked_of_the_clusters_resolver_alone() -> None:
     for name, resolver, port in (("standard", "kube-system", 53), ("openshift", "openshift-dns", 5353)):
         _, pod = next(pods(example(name)))

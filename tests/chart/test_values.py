@@ -66,6 +66,22 @@ HOPELESS: list[tuple[Values, str]] = [
     ({"trustedCA": {"configMap": "a", "secret": "b"}}, "trustedCA.configMap and trustedCA.secret are both set"),
     ({"fullnameOverride": "a" * 31}, "has 31 characters.*use at most 30"),
     ({"settings": {"MUSTER_HTTP_PORT": 80}}, "settings.MUSTER_HTTP_PORT: the probes and mounts of this chart need it"),
+    (
+        {"services": {"billing": {"settings": {"MUSTER_HTTP_PORT": 9000}}}},
+        "services.billing.settings.MUSTER_HTTP_PORT: the probes and mounts of this chart need its default",
+    ),
+    ({"settings": {"MUSTER_ENVIRONMENT": "sandbox"}}, "settings.MUSTER_ENVIRONMENT: set environment instead"),
+    (
+        {"services": {"notify": {"settings": {"MUSTER_TOPIC_PREFIX": "x."}}}},
+        "services.notify.settings.MUSTER_TOPIC_PREFIX: set kafka.topicPrefix instead",
+    ),
+    ({"pods": {"labels": {"muster/role": "x"}}}, "pods.labels.muster/role: the chart sets it"),
+    ({"pods": {"securityContext": {"runAsNonRoot": False}}}, "keeps to the restricted Pod Security Standard"),
+    ({"pods": {"securityContext": {"runAsUser": 0}}}, "keeps to the restricted Pod Security Standard"),
+    (
+        {"pods": {"securityContext": {"seccompProfile": {"type": "Unconfined"}}}},
+        "keeps to the restricted Pod Security Standard",
+    ),
     ({"settings": {"MUSTER_SUBJECT_KEY": "x"}}, "settings.MUSTER_SUBJECT_KEY is a secret: put it into a Secret"),
     (
         {"services": {"notify": {"settings": {"MUSTER_SMTP_PASSWORD": "x"}}}},
@@ -89,6 +105,10 @@ HOPELESS: list[tuple[Values, str]] = [
         {**STANDARD, "autoscaling": {"consumer": {"enabled": True, "maxReplicas": 13}}},
         "autoscaling.consumer.maxReplicas is 13, but the topics of billing have 12 partitions",
     ),
+    (
+        {**STANDARD, "autoscaling": {"consumer": {"enabled": True}}},
+        "autoscaling.consumer.authentication is not set: name the TriggerAuthentication",
+    ),
     ({"autoscaling": {"api": {"minReplicas": 7}}}, "autoscaling.api.minReplicas is 7 and maxReplicas 6"),
     ({"autoscaling": {"consumer": {"enabled": True}}}, "small has no separate consumers"),
     ({"autoscaling": {"api": {"enabled": True}}}, "small has no separate api"),
@@ -110,12 +130,23 @@ HOPELESS: list[tuple[Values, str]] = [
         {"cloudnativepg": {"enabled": True, "cluster": "p"}, "provisioning": {"mode": "hook"}},
         "cloudnativepg.enabled and provisioning.databases both create the databases",
     ),
+    (
+        {"cloudnativepg": {"enabled": True, "cluster": "p"}},
+        "migrations.mode is hook, which migrates before this release has created the databases",
+    ),
+    ({"provisioning": {"mode": "job"}}, "migrations.mode is hook, which migrates before this release has created"),
+    (
+        {"strimzi": {"enabled": True, "cluster": "k"}, "preflight": {"mode": "hook"}},
+        "preflight.mode is hook, which checks before this release has created the databases and topics",
+    ),
 ]
 
 # What is no fault, although a rule is near.
 RIGHT: list[Values] = [
     {"global": {"imageRegistry": "registry.example.gov"}},  # a parent chart's
     {"services": {"notify": {"enabled": False}}, "smtp": {"host": ""}},
+    {"provisioning": {"mode": "job", "databases": False}},
+    {"pods": {"securityContext": {"runAsUser": 1000, "fsGroup": 1000}}},
     {"environment": "sandbox", "kafka": {"securityProtocol": "PLAINTEXT"}, "smtp": {"from": ""}},
     {"kafka": {"securityProtocol": "PLAINTEXT"}, "settings": {"MUSTER_ALLOW_PLAINTEXT": True}},
     {"oidc": {"issuer": "http://login"}, "settings": {"MUSTER_ALLOW_PLAINTEXT": True}},

@@ -1,4 +1,7 @@
-"""Images of a next release: this release's, with a layer that adds an expanding migration to every service."""
+"""Images of a next release: this release's, with a layer that adds an expanding migration to every service.
+
+The layer also has what the operator's command knows of the releases, with the next one.
+"""
 
 import hashlib
 import io
@@ -7,10 +10,15 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+from muster_contracts import SERVICES
+from muster_operator.releases import TABLE, read_releases
+
 VERSION = "next"
 
-_MIGRATIONS = "opt/muster/lib/python3.11/site-packages/muster_runtime/migrations"
-_NAME = "29990101000000_create_upgrade_trial.sql"
+_HEAD = "29990101000000"
+_PACKAGES = "opt/muster/lib/python3.11/site-packages"
+_MIGRATION = f"{_PACKAGES}/muster_runtime/migrations/{_HEAD}_create_upgrade_trial.sql"
+_RELEASES = f"{_PACKAGES}/muster_operator/releases.toml"
 _SQL = """-- muster: expand
 -- migrate:up
 create table upgrade_trial (
@@ -47,8 +55,19 @@ def make(archive: Path, new: Path) -> None:
 def _layer() -> bytes:
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as layer:
-        _add(layer, f"{_MIGRATIONS}/{_NAME}", _SQL.encode())
+        _add(layer, _MIGRATION, _SQL.encode())
+        _add(layer, _RELEASES, releases().encode())
     return content.getvalue()
+
+
+def releases() -> str:
+    """This release's releases.toml, with the next one, which needs no more than this one does."""
+    present = list(read_releases().values())[-1]
+    tables = [
+        f'["{VERSION}".{service}]\nschema_min = "{present[service].schema_min}"\nschema_head = "{_HEAD}"\n'
+        for service in SERVICES
+    ]
+    return "\n".join([TABLE.read_text("utf-8"), *tables])
 
 
 def _read(archive: tarfile.TarFile, name: str) -> Any:

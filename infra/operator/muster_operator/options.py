@@ -32,7 +32,18 @@ def a_service(parameter: typer.CallbackParam, service: str | None) -> str | None
     return service
 
 
+def some_services(parameter: typer.CallbackParam, services: list[str] | None) -> list[str] | None:
+    """Services' names, or None. Raises BadInput."""
+    for service in services or ():
+        a_service(parameter, service)
+    return services
+
+
 ServiceOption = Annotated[
     str | None, typer.Option("--service", callback=a_service, help="Only this service. Default: all four.")
+]
+ServicesOption = Annotated[
+    list[str] | None,
+    typer.Option("--service", callback=some_services, help="Only this service; repeatable. Default: all four."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -55,7 +55,9 @@ def judge(releases: Releases, version: str, service: str, applied: Collection[st
     known = max(release[service].schema_head for release in releases.values())
     broken = [each for each in ahead if any(each in release[service].contract for release in releases.values())]
     unknown = [each for each in ahead if each > known]
-    if database is None or database < window.schema_min:
+    if database is None:
+        reason = "it has no schema there: is it in the database that MUSTER_ADMIN_DSN names?"
+    elif database < window.schema_min:
         reason = f"it needs {window.schema_min}: run the migrations of {version} first"
     elif broken:
         reason = f"{', '.join(broken)} removed what it uses: restore an earlier backup, or stay"

@@ -24,3 +24,5 @@ async def test_the_api_server_takes_every_object_that_a_release_may_have(kube: K
     await release.try_upgrade(values(installed.servers, **more))
     ingress = {"http": {"domain": "muster.gov", "ingress": {"enabled": True, "tlsSecret": "muster-tls"}}}
     await release.try_upgrade(values(installed.servers, **ingress))
+    databases = {"cloudnativepg": {"enabled": True, "cluster": "postgres"}, "migrations": {"mode": "job"}}
+    await release.try_upgrade(values(installed.servers, **databases))

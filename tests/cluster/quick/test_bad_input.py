@@ -42,7 +42,7 @@ async def test_a_schema_that_is_behind_is_named_by_the_wait(kube: Kube, installe
     access = await provision(servers.dsn("postgres"), "behind", "billing", servers.password("postgres"))
     await _keep_secret(kube, installed, "behind", servers.in_pods(access.api_dsn))
     async with _pod(kube, "behind", lambda spec: _use_secret(spec, "behind")) as name:
-        await _said(lambda: _last_words(kube, name), "schema")
+        await _said(lambda: _last_words(kube, name), "the schema of billing is at no version and lacks ")
 
 
 @asynccontextmanager

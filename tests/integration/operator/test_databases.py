@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from muster_operator.cli import app
 from muster_operator.databases import cli
 from muster_operator.databases.provisioning import address, apply, connected, drop, plan
+from muster_operator.databases.reading import reading
 from muster_operator.databases.steps import Wanted
 from muster_operator.failures import Refused
 from muster_runtime.database.dbmate import migrate
@@ -145,3 +146,20 @@ def test_the_command_makes_passwords_and_keeps_to_those_it_is_given(
     status, changed = databases("apply")
     assert [step["sql"] for step in changed["steps"]] == [f"alter role \"{api}\" password '…'"]
     assert logs_in(api)
+
+
+async def test_a_placeholder_in_the_address_leads_to_each_services_own_database(postgres: str, wanted: Wanted) -> None:
+    await apply(postgres, wanted)
+    everywhere = address(postgres, "any").replace("any", "{service}")
+    async with reading(everywhere, wanted.service) as connection:
+        assert await connection.fetchval("select current_database()") == wanted.database
+        assert await connection.fetchval("select current_schema()") == wanted.service
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            await connection.execute("create table effect (id bigint)")
+
+
+def test_databases_are_made_with_an_address_of_one(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUSTER_ADMIN_DSN", address(postgres, "any").replace("any", "{service}"))
+    found = CliRunner().invoke(app, ["databases", "plan"])
+    assert found.exit_code == 2
+    assert "MUSTER_ADMIN_DSN: must name one database of the server, without {service}" in found.stderr

@@ -102,6 +102,13 @@ leastGraceSeconds, partitions (the most of any topic that it reads), and scaled:
 15
 {{- end }}
 
+{{/* How long a finished Job stays. */}}
+{{- define "muster.ttl" -}}
+{{- if not (kindIs "invalid" .Values.migrations.ttlSeconds) -}}
+ttlSecondsAfterFinished: {{ .Values.migrations.ttlSeconds }}
+{{- end -}}
+{{- end }}
+
 {{/* The services that are stopped for an operator's work, in JSON. */}}
 {{- define "muster.stopped" -}}
 {{- append .root.Values.operations.stopped .root.Values.operations.service | compact | uniq | sortAlpha | toJson -}}

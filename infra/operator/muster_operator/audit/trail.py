@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 
 import asyncpg
-from asyncpg.connect_utils import SessionAttribute
 
 from muster_contracts.audit import NO_SEAL, SealedAudit
+from muster_operator.databases.reading import reading
 
 Row = Mapping[str, Any]
 
@@ -94,16 +94,9 @@ class Trail:
     @classmethod
     @asynccontextmanager
     async def open(cls, admin_dsn: str, service: str) -> AsyncIterator["Trail"]:
-        """Open a service's tables. Requires the primary: a standby may lag behind."""
-        connection = await asyncpg.connect(
-            admin_dsn,
-            server_settings={"search_path": service, "default_transaction_read_only": "on"},
-            target_session_attrs=SessionAttribute.primary,
-        )
-        try:
+        """Open a service's tables."""
+        async with reading(admin_dsn, service) as connection:
             yield cls(connection)
-        finally:
-            await connection.close()
 
     async def agencies(self, topic: str, agency_id: str | None = None) -> list[Agency]:
         """Each agency with a trail, or only the given one, all at one instant."""

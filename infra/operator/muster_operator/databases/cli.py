@@ -15,7 +15,9 @@ from muster_operator.clients import client_of_postgres
 from muster_operator.databases import provisioning
 from muster_operator.databases.passwords import make_passwords, read_passwords
 from muster_operator.databases.provisioning import address, connected
+from muster_operator.databases.reading import SERVICE
 from muster_operator.databases.steps import Step, Wanted
+from muster_operator.failures import BadInput
 from muster_operator.group import group
 from muster_operator.options import ServiceOption
 from muster_operator.output import Answer, table
@@ -87,6 +89,8 @@ async def _steps(
 ) -> Done:
     """The steps that are taken for each service. `make` gives the passwords of new roles. Raises BadInput."""
     dsn = target.require("admin_dsn").admin_dsn
+    if SERVICE in dsn:
+        raise BadInput(f"MUSTER_ADMIN_DSN: must name one database of the server, without {SERVICE}, for this command")
     done: list[tuple[Wanted, Step]] = []
     async with client_of_postgres():
         for each in wanted:

@@ -8,7 +8,7 @@ from itertools import chain
 from rich.markup import escape
 
 from muster_contracts import SERVICES
-from muster_operator.options import ServiceOption
+from muster_operator.options import ServicesOption
 from muster_operator.output import Answer, table
 from muster_operator.preflight.findings import Finding, Findings, Status
 from muster_operator.preflight.issuer import check_issuer
@@ -22,15 +22,14 @@ _STYLES = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "red"}
 
 
 @on_target(asks=False)
-async def preflight(target: Target, service: ServiceOption = None) -> Answer:
+async def preflight(target: Target, services: ServicesOption = None) -> Answer:
     """Find what would fail, before an installation or an upgrade.
 
     It checks settings, secrets, Postgres, Kafka, topics, clocks, the issuer, and SMTP with the services' environment
     and secrets, and changes nothing. The exit status is 1 if a check fails.
     """
-    services = SERVICES if service is None else (service,)
     # Sequential: settings are read from this process's environment.
-    looked_at = [(name, environment_of(target, name)) for name in services]
+    looked_at = [(name, environment_of(target, name)) for name in services or SERVICES]
     read = [(*read_subject(name, environment), environment) for name, environment in looked_at]
     checks = [check_cluster(target)]
     for subject, _, environment in read:

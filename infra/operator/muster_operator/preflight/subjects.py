@@ -27,12 +27,17 @@ class Subject:
 def environment_of(target: Target, service: str) -> Mapping[str, str]:
     """The environment that a service will run in: this one, or a stack's.
 
-    Its secrets are in MUSTER_SECRETS_DIR, or in that folder's subfolder with the service's name, if there is one.
+    Its secrets are in MUSTER_SECRETS_DIR, or in that folder's subfolder with the service's name, if there is one; so
+    are other files of that folder, such as a client certificate.
     """
     environment = {**os.environ, **(target.settings_of(service) if target.settings_of else {})}
-    if (folder := environment.get(FOLDER)) and Path(folder, service).is_dir():
-        environment[FOLDER] = str(Path(folder, service))
-    return environment
+    folder = environment.get(FOLDER)
+    if not folder or not (own := Path(folder, service)).is_dir():
+        return environment
+    for name, value in environment.items():
+        if value.startswith(f"{folder}/"):
+            environment[name] = str(own / value.removeprefix(f"{folder}/"))
+    return environment | {FOLDER: str(own)}
 
 
 def read_subject(service: str, environment: Mapping[str, str]) -> tuple[Subject | None, Finding]:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 from aiokafka import ConsumerRecord
-from asyncpg.connect_utils import SessionAttribute
 
 from muster_contracts import SERVICES, Envelope, MalformedRecord, event_id, read_headers, topics
 from muster_contracts.clock import ClockMoved
+from muster_operator.databases.reading import reading
 
 if TYPE_CHECKING:
     from muster_runtime.messaging.passing import OffsetRange
@@ -118,15 +118,9 @@ async def read_streams(admin_dsn: str, ends: Mapping[Stream, End]) -> dict[str, 
 
 
 async def within(admin_dsn: str, schema: str, read: Any) -> Any:
-    """The result of `read` in a service's schema, in one snapshot. Requires the primary: a standby may lag behind."""
-    connection = await asyncpg.connect(
-        admin_dsn, server_settings={"search_path": schema}, target_session_attrs=SessionAttribute.primary
-    )
-    try:
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            return await read(connection)
-    finally:
-        await connection.close()
+    """The result of `read` in a service's schema, in one snapshot."""
+    async with reading(admin_dsn, schema) as connection, connection.transaction(isolation="repeatable_read"):
+        return await read(connection)
 
 
 async def _streams(connection: "asyncpg.Connection[Any]", ends: Mapping[Stream, End]) -> Streams:
