@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.cluster import release as chart
@@ -77,6 +78,8 @@ def installed(servers: Servers) -> Ready:
             await Release(kube).install(chart.values(servers))
             await kube.rolled_out()
             seconds = time.monotonic() - started
+            used = psutil.virtual_memory().used / 2**30
+            record("memory of the machine in use, with the cluster and the servers", f"{used:.1f} GiB")
         await import_register(servers)
         return seconds
 

@@ -1,15 +1,18 @@
 """The images as a strict cluster runs them: any user, a read-only root, no rights, no network."""
 
+import re
 import subprocess
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import helm_python
 import pytest
 
 from infra.images.bundle import bundle
 from muster_contracts import SERVICES
+from tests.chart.rendering import LEAST, NAMESPACE, RELEASE
 from tests.images.conftest import Docker
 
 RESTRICTED = ["run", "--rm", "--read-only", "--network=none", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
@@ -67,6 +70,10 @@ def test_the_bundle_is_whole_and_installs_from_nothing_else(
     for archive in sorted((folder / "images").glob("*.tar")):
         done = docker("load", "--input", str(archive))
         assert done.stdout.strip() == f"Loaded image: {locked[archive.stem]['reference']}", done.stderr
+    (chart,) = folder.glob("muster-*.tgz")
+    rendered = "\n".join(helm_python.Chart.load(chart).render(dict(LEAST), name=RELEASE, namespace=NAMESPACE).values())
+    used = set(re.findall(r"^ *image: (\S+)$", rendered, flags=re.MULTILINE))
+    assert used == {locked[archive.stem]["reference"] for archive in (folder / "images").glob("*.tar")}
     (folder / "images/services.tar").open("r+b").write(b"changed")
     changed = subprocess.run(["/usr/bin/sha256sum", "--check", "--status", "SHA256SUMS"], cwd=folder, check=False)
     assert changed.returncode == 1
