@@ -14,6 +14,7 @@ import pytest
 
 from muster_contracts.entitlements import AccessMode
 from muster_entitlements.domain.windows import Window
+from muster_entitlements.repository.catalogs import Adoption, find_adoption
 from muster_entitlements.repository.pools import find_pool
 from muster_entitlements.repository.seat_trials import find_begun
 from muster_entitlements.repository.windows import find_used_trials, list_windows
@@ -24,15 +25,18 @@ from muster_runtime.database import dbmate, schema
 # The last version of the release before.
 BEFORE = "20250808000000"
 
-Upgrade = Callable[[str, str], Any]
+Upgrade = Callable[..., Any]
 
 
 @pytest.fixture
 def upgraded(postgres: str, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Upgrade:
-    """`async with upgraded(service, sql) as connection`: the older schema with rows in it, migrated to the newest."""
+    """`async with upgraded(service, sql) as connection`: the older schema with rows in it, migrated to the newest.
+
+    `before` is the first version that the older schema lacks.
+    """
 
     @asynccontextmanager
-    async def upgrade(service: str, sql: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
+    async def upgrade(service: str, sql: str, before: str = BEFORE) -> AsyncIterator["asyncpg.Connection[Any]"]:
         database = topic_prefix.rstrip(".")
         access: Access = await provision(postgres, database, service, password_of(postgres))
         try:
@@ -40,7 +44,7 @@ def upgraded(postgres: str, topic_prefix: str, tmp_path: Path, monkeypatch: pyte
             for source, name in ((migrations_of(service), "service"), (schema.RUNTIME_MIGRATIONS, "runtime")):
                 (older / name).mkdir(parents=True)
                 for file in source.glob("*.sql"):
-                    if file.name < BEFORE:
+                    if file.name < before:
                         shutil.copy(file, older / name)
             with monkeypatch.context() as patch:
                 patch.setattr(schema, "RUNTIME_MIGRATIONS", older / "runtime")
@@ -195,6 +199,29 @@ async def test_seats_and_windows_of_long_ago_are_as_they_were(upgraded: Upgrade)
         assert windows == {"research": trial, "models": of_term}
         assert await find_used_trials(connection, "EPA", pool.ends_at) == {"research": timedelta(days=60)}
         assert await is_forced(connection, "feature_window", "pool", "seat")
+
+
+async def test_what_waits_for_a_term_comes_then_and_no_later_version_with_it(upgraded: Upgrade) -> None:
+    """Code of the earlier release goes on beside the new one, and leaves the columns that it does not know."""
+    rows = """
+        insert into agency_catalog (agency_id, number, next_number) values ('EPA', 1, 2), ('DOE', 2, null);
+        insert into deadline (kind, agency_id, subject, due_at) values
+        ('catalog-next-term', 'EPA', 'EPA', '2026-08-06Z'), ('catalog-next-term', 'DOE', 'DOE', '2026-08-06Z');
+        insert into feature_window (
+            agency_id, enrollment_id, feature, window_id, trial, mode, starts_at, ends_at, mode_after, anchor, revision
+        ) values
+        ('EPA', 'enr_1', 'a', 'win_1', true, 'unlimited', '2025-08-06Z', '2025-10-05Z', 'none', 'program', 2),
+        ('EPA', 'enr_1', 'b', 'win_2', true, 'unlimited', '2025-08-06Z', '2025-10-05Z', 'none', 'program', 1);
+    """
+    async with upgraded("entitlements", rows, before="20250822") as connection:
+        assert await find_adoption(connection, "EPA") == Adoption(1, 2, datetime(2026, 8, 6, tzinfo=UTC))
+        assert await find_adoption(connection, "DOE") == Adoption(2, None)
+        for number, next_number in ((2, None), (2, 3)):
+            await connection.execute("update agency_catalog set number = $1, next_number = $2", number, next_number)
+            assert await find_adoption(connection, "EPA") == Adoption(number, next_number)
+        windows = await list_windows(connection, "EPA", "enr_1")
+        assert [windows[feature].start_corrected for feature in "ab"] == [True, False]
+        assert await is_forced(connection, "agency_catalog", "deadline", "feature_window")
 
 
 async def is_forced(connection: "asyncpg.Connection[Any]", *tables: str) -> bool:

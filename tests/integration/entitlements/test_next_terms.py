@@ -85,7 +85,12 @@ async def test_what_becomes_a_trial_at_once_is_one_with_the_next_term(entitlemen
     await renew(entitlements)
     await pass_time(entitlements, END - DAY)
     assert (await entitlements.check("ada", "frontier-models"))["valid_until"] == text(END)
+    # Code of an earlier release, which has adopted a version that waited, leaves this as it was.
+    await entitlements.service.admin.execute("update agency_catalog set next_number = null, next_after = $1", START)
     await pass_time(entitlements, END + DAY)
+    assert await entitlements.service.admin.fetchval("select count(*) from deadline where kind like 'catalog%'") == 0
+    adopted = "select count(*) from audit where command = 'AdoptCatalog' and recorded_at >= $1"
+    assert await entitlements.service.admin.fetchval(adopted, END) == 1
     answer = await entitlements.check("ada", "frontier-models")
     assert (answer["reason"], answer["valid_until"]) == ("window_open", text(END + 30 * DAY))
     await pass_time(entitlements, END + 31 * DAY)

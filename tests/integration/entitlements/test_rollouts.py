@@ -22,7 +22,7 @@ from muster_runtime.scheduling import deadlines, scheduler
 from tests.integration.entitlements.conftest import END, NEXT_END, START, Entitlements
 from tests.integration.entitlements.lives import published
 from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out, windows
-from tests.integration.entitlements.test_next_terms import publish_next, renew
+from tests.integration.entitlements.test_next_terms import publish_next, renew, waits_for
 from tests.integration.entitlements.test_seat_trials import CANVAS, activate_rest, text
 from tests.integration.entitlements.test_trials import pass_time
 
@@ -225,6 +225,28 @@ async def test_a_version_waits_for_an_earlier_one_that_is_due_with_the_term(enti
     await entitlements.eventually(lambda: rolled_out(entitlements, 3))
     opened = (await windows(entitlements))["frontier-models"]
     assert (opened["starts_at"], opened["ends_at"]) == (text(END), text(NEXT_END))
+
+
+async def test_a_version_for_the_next_term_hides_none_that_waits_for_a_trial_that_follows(
+    entitlements: Entitlements,
+) -> None:
+    service = entitlements.service
+    await entitlements.enroll(cap=2)
+    await publish(entitlements, [FRONTIER | {"trial_days": 30}])
+    await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+    await renew(entitlements)
+    await pass_time(entitlements, END - DAY)
+    await service.admin.execute(
+        "update deadline set parked_at = $1, reason = 'a defect' where kind = 'catalog-next-term'", END - DAY
+    )
+    service.clock.move(END)
+    await publish(entitlements, [FRONTIER, RESEARCH])
+    await publish(entitlements, [FRONTIER], "next-term")
+    async with service.runtime.database.write("NASA", context=Context("test", "cor_test")) as uow:
+        assert not await rollouts.roll_out(uow, "NASA")
+    await retry_parked(entitlements, "catalog-next-term")
+    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await entitlements.eventually(partial(waits_for, entitlements, 4))
 
 
 async def test_a_version_for_the_next_term_waits_for_the_one_of_the_term_that_has_begun(front: Entitlements) -> None:

@@ -56,3 +56,11 @@ def test_a_programs_trial_that_was_moved_to_an_earlier_start_has_its_length(day:
     moved = correct_start(window, POOL, START + DAY, Start(at=START + 10 * DAY))
     kept = adopted(of_program.model_copy(update={"trial_days": days}), moved, START + day * DAY)
     assert (kept.starts_at, kept.ends_at) == (START + 10 * DAY, START + (10 + days) * DAY)
+
+
+def test_a_version_that_moved_a_programs_trial_decides_no_start_of_it() -> None:
+    """Nor does an extension: windows that differ in the revision end alike."""
+    windows = opened(catalog(1, feature("a", 60, anchor="program", anchor_at=START.isoformat())))
+    longer, now = feature("a", 90, anchor="program", anchor_at=(START + 26 * DAY).isoformat()), START + 10 * DAY
+    found = [adopted(longer, replace(windows["a"], revision=revision), now) for revision in (1, 2)]
+    assert [each.ends_at for each in found] == [START + 116 * DAY] * 2

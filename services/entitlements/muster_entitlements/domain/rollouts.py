@@ -153,7 +153,7 @@ def follow_graces(catalog: Catalog, windows: Mapping[str, Window], now: datetime
 
 def _leaves_program(window: Window) -> bool:
     """Whether a decision has given a window another start than the program's: a version opens a new one instead."""
-    return window.anchor is Anchor.PROGRAM and window.revision > 1
+    return window.anchor is Anchor.PROGRAM and window.start_corrected
 
 
 def _keeps_end(window: Window, fresh: Window) -> bool:

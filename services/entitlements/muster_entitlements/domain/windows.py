@@ -40,6 +40,7 @@ class Window:
     grace_days: int | None = None
     extended: bool = False
     ended_early: bool = False
+    start_corrected: bool = False
     revision: int = 1
     """Increases whenever it is moved."""
 
@@ -200,7 +201,7 @@ def correct_start(window: Window, pool: Pool, now: datetime, start: Start) -> Wi
     ends_at = shifted(window.ends_at, window.starts_at, starts_at, pool.zone)
     if pool.time_zone and to_end_of_day(window.ends_at, pool.zone) == window.ends_at:
         ends_at = to_end_of_day(ends_at, pool.zone)
-    return replace(window, starts_at=starts_at, ends_at=ends_at, revision=window.revision + 1)
+    return replace(window, starts_at=starts_at, ends_at=ends_at, start_corrected=True, revision=window.revision + 1)
 
 
 def _require_open_trial(window: Window, now: datetime) -> None:

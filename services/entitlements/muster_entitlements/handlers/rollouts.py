@@ -70,7 +70,8 @@ async def roll_out(uow: UnitOfWork, agency_id: str) -> bool:
     next_after = adoption.next_after or pool.ends_at
     if at_once := [version for version in versions if version.rule is CatalogRule.NOW]:
         if await deadlines.is_any_due(uow.connection, agency_id, WAITED_FOR, uow.now, or_parked=True):
-            if later and await _is_next_term_parked(uow, agency_id):  # by a corrected one, a retry may succeed
+            replaces = later and adoption.comes_by(uow.now)  # by a corrected one, a retry may succeed
+            if replaces and await _is_next_term_parked(uow, agency_id):
                 replaced = Adoption(adoption.number, later[-1], next_after)
                 await catalogs.save_adoption(uow.connection, agency_id, replaced)
             return False
@@ -122,12 +123,12 @@ async def on_catalog_next_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> 
     if await _waits_for(uow, OF_TRIALS, due):
         return
     adoption = await catalogs.find_adoption(uow.connection, agency_id)
-    if adoption.next_number is not None and (adoption.next_after is None or adoption.next_after <= at):
+    if adoption.next_number is not None and adoption.comes_by(at):
         await _adopt(uow, pool, await _find_catalog(uow, adoption.next_number), at)
         await catalogs.save_adoption(uow.connection, agency_id, Adoption(adoption.next_number, None))
         return
     await _adopt_again(uow, pool, adoption, at)
-    if adoption.next_after is not None:
+    if adoption.next_after is not None and adoption.next_after > at:
         deadlines.schedule_earlier(uow, Deadline(CATALOG_NEXT_TERM, agency_id, agency_id, adoption.next_after))
 
 

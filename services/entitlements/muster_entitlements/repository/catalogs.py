@@ -41,6 +41,10 @@ class Adoption:
     next_after: datetime | None = None
     """The end of the term when a version began to wait: the next one comes then, and what it lacks ends."""
 
+    def comes_by(self, at: datetime) -> bool:
+        """Whether a version waits for a term that begins by an instant."""
+        return self.next_number is not None and (self.next_after is None or self.next_after <= at)
+
 
 async def find_catalog(connection: Connection, now: datetime) -> Catalog:
     """The newest version that was published by an instant; version 1 until another one is."""

@@ -93,10 +93,11 @@ async def list_windows(connection: Connection, agency_id: str, enrollment_id: st
         select
             v.window_id, v.agency_id, v.enrollment_id, v.feature, v.trial, v.mode,
             known.starts_at, known.ends_at, v.mode_after, v.monthly_quota_after, v.catalog_number, v.renewable,
-            v.anchor, v.seat_days, v.ends_soon_days, v.grace_days, known.extended, known.ended_early, known.revision
+            v.anchor, v.seat_days, v.ends_soon_days, v.grace_days, known.extended, known.ended_early,
+            known.start_corrected, known.revision
         from version as v
         cross join lateral (
-            select starts_at, ends_at, extended, ended_early, revision
+            select starts_at, ends_at, extended, ended_early, start_corrected, revision
             from version as later
             where later.window_id = v.window_id and later.recorded_from <= $4
             order by later.recorded_from desc

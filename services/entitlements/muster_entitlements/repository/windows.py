@@ -66,10 +66,18 @@ async def save_windows(connection: Connection, windows: Sequence[Window], now: d
             ends_soon_days = excluded.ends_soon_days,
             extended = w.extended and excluded.window_id = w.window_id,
             ended_early = w.ended_early and excluded.window_id = w.window_id,
+            start_corrected = w.start_corrected and excluded.window_id = w.window_id,
             revision = case
                 when excluded.window_id <> w.window_id then 1
-                when (excluded.starts_at, excluded.ends_at) = (w.starts_at, w.ends_at) then w.revision
-                else w.revision + 1
+                when
+                    (
+                        excluded.starts_at, excluded.ends_at, excluded.mode, excluded.mode_after,
+                        excluded.monthly_quota_after, excluded.grace_days
+                    ) is distinct from (
+                        w.starts_at, w.ends_at, w.mode, w.mode_after, w.monthly_quota_after, w.grace_days
+                    )
+                    then w.revision + 1
+                else w.revision
             end
         """,
         [w.window_id for w in windows],
@@ -97,7 +105,7 @@ async def save_change(connection: Connection, window: Window) -> None:
     await connection.execute(
         """
         update feature_window
-        set starts_at = $4, ends_at = $5, extended = $6, ended_early = $7, revision = $8
+        set starts_at = $4, ends_at = $5, extended = $6, ended_early = $7, start_corrected = $8, revision = $9
         where agency_id = $1 and enrollment_id = $2 and feature = $3
         """,
         window.agency_id,
@@ -107,6 +115,7 @@ async def save_change(connection: Connection, window: Window) -> None:
         window.ends_at,
         window.extended,
         window.ended_early,
+        window.start_corrected,
         window.revision,
     )
 
