@@ -8,6 +8,7 @@ import pytest
 
 from muster_contracts.entitlements import AccessMode, Anchor
 from muster_entitlements.domain.catalog import Feature
+from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.windows import End, Start, Window, correct_start, end_early, extend
 from muster_entitlements.errors import WindowExtendedAlready, WindowOver, WindowWithoutTrial
 from muster_runtime.errors import InvalidInput
@@ -112,16 +113,20 @@ def test_a_corrected_start_moves_the_end_with_it() -> None:
 
 def test_only_an_open_trial_is_changed() -> None:
     term_long = Window.open("win_1", FEATURES["frontier-models"], POOL, 1)
-    decisions: list[Callable[[Window, datetime], Window]] = [
-        lambda window, now: extend(window, POOL, now, End(at=END)),
-        lambda window, now: end_early(window, POOL, now, End()),
-        lambda window, now: correct_start(window, POOL, now, Start(at=START + DAY)),
+    decisions: list[Callable[[Window, Pool, datetime], Window]] = [
+        lambda window, pool, now: extend(window, pool, now, End(at=END)),
+        lambda window, pool, now: end_early(window, pool, now, End()),
+        lambda window, pool, now: correct_start(window, pool, now, Start(at=START + DAY)),
     ]
     for decide in decisions:
         with pytest.raises(WindowWithoutTrial):
-            decide(term_long, NOW)
+            decide(term_long, POOL, NOW)
         with pytest.raises(WindowOver):
-            decide(TRIAL, TRIAL_END)
+            decide(TRIAL, POOL, TRIAL_END)
+        # Of an enrollment that left before it began, say: it would spend the trial of the next one.
+        for over in (replace(POOL, withdrawn_at=START - 2 * DAY), replace(POOL, ended=True)):
+            with pytest.raises(WindowOver):
+                decide(TRIAL, over, START - DAY)
 
 
 def test_what_a_version_took_away_before_it_began_does_not_come_back() -> None:

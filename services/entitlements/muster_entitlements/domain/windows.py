@@ -42,7 +42,7 @@ class Window:
     ended_early: bool = False
     start_corrected: bool = False
     revision: int = 1
-    """Increases whenever it is moved."""
+    """Increases whenever it is moved, or a version changes its access or its grace."""
 
     @classmethod
     def open(
@@ -157,7 +157,7 @@ def extend(window: Window, pool: Pool, now: datetime, end: End) -> Window:
 
     Raises WindowWithoutTrial, WindowOver, WindowExtendedAlready, or InvalidInput.
     """
-    _require_open_trial(window, now)
+    _require_open_trial(window, pool, now)
     if window.extended:
         raise WindowExtendedAlready(window.window_id)
     ends_at = end.resolve(pool.zone)
@@ -173,7 +173,7 @@ def extend(window: Window, pool: Pool, now: datetime, end: End) -> Window:
 
 def end_early(window: Window, pool: Pool, now: datetime, end: End) -> Window:
     """The window with an earlier end, by default now. Raises WindowWithoutTrial, WindowOver, or InvalidInput."""
-    _require_open_trial(window, now)
+    _require_open_trial(window, pool, now)
     ends_at = end.resolve(pool.zone) or max(now, window.starts_at)
     if not max(now, window.starts_at) <= ends_at < window.ends_at:
         raise InvalidInput(
@@ -189,7 +189,7 @@ def correct_start(window: Window, pool: Pool, now: datetime, start: Start) -> Wi
 
     Raises WindowWithoutTrial, WindowOver, or InvalidInput.
     """
-    _require_open_trial(window, now)
+    _require_open_trial(window, pool, now)
     starts_at = start.at if start.on is None else end_of_day(start.on - DAY, pool.zone)
     if starts_at is None or not pool.starts_at <= starts_at < pool.ends_at or starts_at == window.starts_at:
         raise InvalidInput(
@@ -204,10 +204,10 @@ def correct_start(window: Window, pool: Pool, now: datetime, start: Start) -> Wi
     return replace(window, starts_at=starts_at, ends_at=ends_at, start_corrected=True, revision=window.revision + 1)
 
 
-def _require_open_trial(window: Window, now: datetime) -> None:
+def _require_open_trial(window: Window, pool: Pool, now: datetime) -> None:
     if not window.trial:
         raise WindowWithoutTrial(window.window_id, window.feature)
-    if window.ends_at <= now or window.gone:
+    if window.ends_at <= now or window.gone or pool.ended or pool.withdrawn_at is not None:
         raise WindowOver(window.window_id, window.ends_at)
 
 
