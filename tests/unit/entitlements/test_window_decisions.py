@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from muster_contracts.entitlements import AccessMode, Anchor
 from muster_entitlements.domain.catalog import Feature
@@ -18,6 +21,8 @@ DAY = timedelta(days=1)
 TRIAL_END = START + 60 * DAY
 NOW = START + 10 * DAY
 TRIAL = Window.open("win_1", FEATURES["deep-research"], POOL, 1)
+zones = st.sampled_from(sorted(available_timezones() - {"localtime", "Factory"})).map(ZoneInfo)
+starts = st.integers(0, 364 * 24 * 60).map(lambda minutes: START + timedelta(minutes=minutes))
 NEW_YORK = replace(POOL, starts_at=datetime(2025, 8, 6, 4, tzinfo=UTC), time_zone="America/New_York")
 
 
@@ -109,6 +114,32 @@ def test_a_corrected_start_moves_the_end_with_it() -> None:
             InvalidInput, match=r"starts_at: .* must differ from the present start and be within the term"
         ):
             correct_start(TRIAL, POOL, NOW, Start(at=at))
+
+
+@given(zones, st.integers(1, 400), starts, starts)
+def test_a_trial_with_a_corrected_start_is_as_one_that_opens_then_and_as_before_once_it_is_corrected_back(
+    zone: ZoneInfo, days: int, first: datetime, second: datetime
+) -> None:
+    assume(first != second)
+    pool = replace(POOL, time_zone=zone.key)
+    feature = FEATURES["deep-research"].model_copy(update={"trial_days": days})
+    window = Window.open("win_1", feature, pool, 1, opens_at=first)
+    moved = correct_start(window, pool, START, Start(at=second))
+    assert moved.ends_at == Window.open("win_1", feature, pool, 1, opens_at=second).ends_at
+    assert correct_start(moved, pool, START, Start(at=first)).ends_at == window.ends_at
+
+
+@given(zones, starts, starts)
+def test_a_trial_that_was_ended_early_is_as_before_once_its_start_is_corrected_back(
+    zone: ZoneInfo, first: datetime, second: datetime
+) -> None:
+    assume(first != second)
+    pool = replace(POOL, time_zone=zone.key)
+    for at in (first + timedelta(days=5, microseconds=1), first):
+        ended = replace(TRIAL, starts_at=first, ends_at=at, ended_early=True)
+        moved = correct_start(ended, pool, first - DAY, Start(at=second))
+        assert moved.ends_at - second == at - first
+        assert correct_start(moved, pool, min(first, second) - DAY, Start(at=first)).ends_at == at
 
 
 def test_only_an_open_trial_is_changed() -> None:

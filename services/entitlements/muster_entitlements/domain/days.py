@@ -55,9 +55,9 @@ def later(instant: datetime, by: timedelta, zone: ZoneInfo) -> datetime:
     return resolve(_local(instant, zone) + by, zone)
 
 
-def shifted(instant: datetime, before: datetime, after: datetime, zone: ZoneInfo) -> datetime:
-    """An instant that lies as far behind `after`, by the clocks there, as the given one lies behind `before`."""
-    return resolve(_local(after, zone) + (_local(instant, zone) - _local(before, zone)), zone)
+def elapsed(since: datetime, until: datetime, zone: ZoneInfo) -> timedelta:
+    """How much more the clocks there show at the later of two instants."""
+    return _local(until, zone) - _local(since, zone)
 
 
 def midnight_of(instant: datetime) -> datetime:

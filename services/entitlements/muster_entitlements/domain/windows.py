@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from muster_contracts.entitlements import AccessMode, Anchor
 from muster_entitlements.domain.catalog import Feature
-from muster_entitlements.domain.days import DAY, end_of_day, later, shifted, to_end_of_day
+from muster_entitlements.domain.days import DAY, elapsed, end_of_day, later, to_end_of_day
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.errors import WindowExtendedAlready, WindowOver, WindowWithoutTrial
 from muster_runtime.errors import InvalidInput
@@ -185,7 +185,7 @@ def end_early(window: Window, pool: Pool, now: datetime, end: End) -> Window:
 
 
 def correct_start(window: Window, pool: Pool, now: datetime, start: Start) -> Window:
-    """The window with another start and the same length; where it ended with a day, it does so again.
+    """The window with another start and the same length: in whole days where it ended with one, as it does again.
 
     Raises WindowWithoutTrial, WindowOver, or InvalidInput.
     """
@@ -198,9 +198,10 @@ def correct_start(window: Window, pool: Pool, now: datetime, start: Start) -> Wi
             f"must differ from the present start and be within the term, from {pool.starts_at.isoformat()} to "
             f"{pool.ends_at.isoformat()}",
         )
-    ends_at = shifted(window.ends_at, window.starts_at, starts_at, pool.zone)
-    if pool.time_zone and to_end_of_day(window.ends_at, pool.zone) == window.ends_at:
-        ends_at = to_end_of_day(ends_at, pool.zone)
+    ends_at = window.ends_at + (starts_at - window.starts_at)
+    if window.lasts and pool.time_zone and to_end_of_day(window.ends_at, pool.zone) == window.ends_at:
+        length = elapsed(window.starts_at, window.ends_at, pool.zone)  # up to a day was added to get to that end
+        ends_at = to_end_of_day(later(starts_at, length // DAY * DAY or length, pool.zone), pool.zone)
     return replace(window, starts_at=starts_at, ends_at=ends_at, start_corrected=True, revision=window.revision + 1)
 
 
