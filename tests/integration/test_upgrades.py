@@ -197,7 +197,7 @@ async def test_seats_and_windows_of_long_ago_are_as_they_were(upgraded: Upgrade)
             monthly_quota_after=None,
         )
         assert windows == {"research": trial, "models": of_term}
-        assert await find_used_trials(connection, "EPA", pool.ends_at) == {"research": timedelta(days=60)}
+        assert await find_used_trials(connection, "EPA", pool.ends_at, pool.zone) == {"research": timedelta(days=60)}
         assert await is_forced(connection, "feature_window", "pool", "seat")
 
 

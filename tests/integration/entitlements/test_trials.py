@@ -1,7 +1,7 @@
 """Trials: told of 14, 7 and 1 days before, and over at the instant; each once."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -110,14 +110,13 @@ async def test_a_check_follows_the_windows(entitlements: Entitlements) -> None:
 
 
 async def enroll_again(
-    entitlements: Entitlements, number: int, starts_at: datetime
+    entitlements: Entitlements, number: int, starts_at: datetime, time_zone: str | None = None
 ) -> dict[str, tuple[datetime, datetime]]:
     """Enroll once more from an instant on; answers when each trial starts and ends."""
     enrollment_id = f"enr_{number}"
     enrolled = entitlements.enrolled(1, enrollment_id)
-    await entitlements.service.publish(
-        enrolled.model_copy(update={"starts_at": starts_at, "ends_at": starts_at + timedelta(days=365)})
-    )
+    term = {"starts_at": starts_at, "ends_at": starts_at + timedelta(days=365), "time_zone": time_zone}
+    await entitlements.service.publish(enrolled.model_copy(update=term))
     await entitlements.eventually(lambda: is_open(entitlements, enrollment_id))
     rows = await entitlements.service.admin.fetch(
         "select feature, starts_at, ends_at from feature_window where enrollment_id = $1 and trial", enrollment_id
@@ -179,6 +178,31 @@ async def test_a_second_enrollment_continues_what_is_left_of_a_trial(entitlement
     assert (await entitlements.check("ada"))["reason"] == "quota"
     assert await entitlements.service.admin.fetchval("select count(*) from deadline where kind like 'trial%'") == 0
     assert len(await entitlements.service.published(TrialExpired)) == len(TRIALS)
+
+
+async def test_a_trial_that_was_used_up_across_a_change_of_the_clocks_leaves_no_rest(entitlements: Entitlements) -> None:
+    there, starts = "America/New_York", datetime(2026, 3, 1, 5, tzinfo=UTC)  # a midnight there
+    for number, begins in enumerate((starts, starts + timedelta(days=80)), 1):
+        await pass_time(entitlements, begins)
+        found = await enroll_again(entitlements, number, begins, there)
+        ends_at = begins if number == 2 else datetime(2026, 4, 30, 4, tzinfo=UTC)
+        assert found == dict.fromkeys(TRIALS, (begins, ends_at))
+        await withdraw(entitlements, f"enr_{number}", begins + timedelta(days=70))
+
+
+async def test_what_a_version_ends_of_a_trial_is_used_by_the_clocks_of_the_agency(entitlements: Entitlements) -> None:
+    there, starts = "America/New_York", datetime(2026, 3, 1, 5, tzinfo=UTC)
+    await pass_time(entitlements, starts)
+    await enroll_again(entitlements, 1, starts, there)
+    over = datetime(2026, 4, 30, 4, tzinfo=UTC)
+    await pass_time(entitlements, over)
+    await publish(entitlements, [FRONTIER, FRONTIER | {"key": "deep-research"}])
+    await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+    await publish(entitlements, [RESEARCH | {"trial_days": 60}], "new-agencies")
+    await withdraw(entitlements, "enr_1", over + timedelta(days=5))
+    again = over + timedelta(days=10)
+    await pass_time(entitlements, again)
+    assert await enroll_again(entitlements, 2, again, there) == {"deep-research": (again, again)}
 
 
 async def test_an_enrollment_withdrawn_before_it_starts_uses_nothing_of_a_trial(entitlements: Entitlements) -> None:

@@ -6,12 +6,14 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from muster_contracts.entitlements import AccessMode, Anchor
 from muster_entitlements.domain.catalog import Feature
 from muster_entitlements.domain.pools import Pool
+from muster_entitlements.domain.days import open_for
+from muster_entitlements.domain.rollouts import Change
 from muster_entitlements.domain.windows import End, Start, Window, correct_start, end_early, extend
 from muster_entitlements.errors import WindowExtendedAlready, WindowOver, WindowWithoutTrial
 from muster_runtime.errors import InvalidInput
@@ -43,6 +45,19 @@ def test_a_trial_ends_with_a_day_where_the_agency_is() -> None:
     assert in_summer.ends_at == datetime(2026, 4, 2, 4, tzinfo=UTC)  # sixty days, of which one has 23 hours
     none_left = Window.open("win_1", FEATURES["deep-research"], NEW_YORK, 1, used=60 * DAY)
     assert (none_left.lasts, none_left.ends_at) == (False, NEW_YORK.starts_at)
+
+
+@given(zones, st.integers(1, 400), starts, starts)
+@example(ZoneInfo("America/New_York"), 60, datetime(2026, 3, 1, 5, tzinfo=UTC), END - DAY)
+def test_a_trial_that_was_used_up_leaves_no_rest_wherever_its_clocks_change(
+    zone: ZoneInfo, days: int, first: datetime, second: datetime
+) -> None:
+    pool = replace(POOL, time_zone=zone.key)
+    feature = FEATURES["deep-research"].model_copy(update={"trial_days": days})
+    window = Window.open("win_1", feature, pool, 1, opens_at=first)
+    used = open_for(window.starts_at, window.ends_at, zone)
+    assert not Window.open("win_2", feature, pool, 2, used, second).lasts
+    assert Change(window, replace(window, trial=False), window.ends_at + DAY).spent(zone) == used
 
 
 def test_a_window_that_is_anchored_on_the_program_ends_for_all_at_once() -> None:

@@ -60,6 +60,11 @@ def elapsed(since: datetime, until: datetime, zone: ZoneInfo) -> timedelta:
     return _local(until, zone) - _local(since, zone)
 
 
+def open_for(starts_at: datetime, ends_at: datetime, zone: ZoneInfo) -> timedelta:
+    """How long something was open, by the clocks there; nothing if it ends before it starts."""
+    return max(elapsed(starts_at, ends_at, zone), timedelta())
+
+
 def midnight_of(instant: datetime) -> datetime:
     """The midnight, UTC, that is not after an instant."""
     return datetime.combine(instant.date(), time(), UTC)

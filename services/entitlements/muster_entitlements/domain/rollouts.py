@@ -7,9 +7,11 @@ trial that is over stays over. In a grace, what the version opens for the term f
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from muster_contracts.entitlements import AccessMode, Anchor
 from muster_entitlements.domain.catalog import Catalog, Feature
+from muster_entitlements.domain.days import open_for
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.windows import Window
 from muster_runtime.identifiers import new_id
@@ -41,6 +43,12 @@ class Change:
         if self.before is None or self.opens:
             return False
         return _told(self.before) != _told(self.after) or self.after.ends_at < self.before.ends_at
+
+    def spent(self, zone: ZoneInfo) -> timedelta:
+        """How long a trial was open of which the window takes the place: it counts as used."""
+        if self.before is None or not self.before.trial or (self.after.trial and not self.opens):
+            return timedelta()
+        return open_for(self.before.starts_at, min(self.before.ends_at, self.at), zone)
 
     @property
     def moves(self) -> bool:

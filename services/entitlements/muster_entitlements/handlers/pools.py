@@ -160,13 +160,13 @@ async def resize_pool(uow: UnitOfWork, command: ResizePool) -> PoolReply:
 
 async def _open_windows(uow: UnitOfWork, pool: Pool, cause: str) -> None:
     catalog = await catalogs.find_catalog(uow.connection, uow.now)
-    used = await windows.find_used_trials(uow.connection, pool.agency_id, pool.starts_at)
+    used = await windows.find_used_trials(uow.connection, pool.agency_id, pool.starts_at, pool.zone)
     opened = [
         Window.open(new_id("win", uow.now), feature, pool, catalog.number, used.get(feature.key, timedelta()))
         for feature in catalog.features.values()
     ]
     await catalogs.save_adoption(uow.connection, pool.agency_id, Adoption(catalog.number, None))
-    await windows.save_windows(uow.connection, opened, uow.now)
+    await windows.save_windows(uow.connection, opened)
     schedule_trials(uow, opened)
     await open_seat_trials(uow, opened)
     for window in opened:

@@ -199,9 +199,10 @@ async def _adopt(
     present = await windows.list_windows(uow.connection, agency_id, pool.enrollment_id)
     if after_grace:
         catalog, present = follow_graces(catalog, present, at)
-    used = await windows.find_used_trials(uow.connection, agency_id, pool.starts_at)
+    used = await windows.find_used_trials(uow.connection, agency_id, pool.starts_at, pool.zone)
     changes = list(adopt(pool, catalog, present, used, at, next_term))
-    await windows.save_windows(uow.connection, [change.after for change in changes], at)
+    spent = {change.after.feature: change.spent(pool.zone) for change in changes}
+    await windows.save_windows(uow.connection, [change.after for change in changes], spent)
     for change in changes:
         await _reschedule(uow, change)
         _publish(uow, change, at)

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from muster_contracts.entitlements import AccessMode, Anchor
+from muster_entitlements.domain.days import open_for, zone_of
 from muster_entitlements.domain.windows import Extension, Window
 from muster_runtime.database.transactions import Connection
 
@@ -20,37 +22,36 @@ NAMED_COLUMNS = ", ".join(f"w.{name} as w_{name}" for name in _FIELDS)
 _WINDOW = f"select {COLUMNS}"
 
 
-async def save_windows(connection: Connection, windows: Sequence[Window], now: datetime) -> None:
+async def save_windows(
+    connection: Connection, windows: Sequence[Window], spent: Mapping[str, timedelta] | None = None
+) -> None:
     """Store windows, in place of those of the same enrollment and feature.
 
-    How long a trial was open before another window took its place is kept: it counts as used.
+    How long trials of a feature were open before another window took their place, `spent`, is kept: it counts as used.
     """
+    spent = spent or {}
     await connection.execute(
         """
         insert into feature_window as w (
             window_id, agency_id, enrollment_id, feature, trial, mode,
             starts_at, ends_at, mode_after, monthly_quota_after, catalog_number, renewable,
-            anchor, seat_days, grace_days, ends_soon_days
+            trial_before, anchor, seat_days, grace_days, ends_soon_days
         )
         select
             window_id, agency_id, enrollment_id, feature, trial, mode,
             starts_at, ends_at, mode_after, monthly_quota_after, catalog_number, renewable,
-            anchor, seat_days, grace_days, string_to_array(ends_soon_days, ',')::integer[]
+            spent, anchor, seat_days, grace_days, string_to_array(ends_soon_days, ',')::integer[]
         from unnest(
             $1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::text[],
             $7::timestamptz[], $8::timestamptz[], $9::text[], $10::integer[], $11::integer[], $12::boolean[],
-            $14::text[], $15::integer[], $16::integer[], $17::text[]
+            $13::interval[], $14::text[], $15::integer[], $16::integer[], $17::text[]
         ) as n (
             window_id, agency_id, enrollment_id, feature, trial, mode,
             starts_at, ends_at, mode_after, monthly_quota_after, catalog_number, renewable,
-            anchor, seat_days, grace_days, ends_soon_days
+            spent, anchor, seat_days, grace_days, ends_soon_days
         )
         on conflict (agency_id, enrollment_id, feature) do update set
-            trial_before = w.trial_before + case
-                when w.trial and (excluded.window_id <> w.window_id or not excluded.trial)
-                    then greatest(least(w.ends_at, $13) - w.starts_at, interval '0')
-                else interval '0'
-            end,
+            trial_before = w.trial_before + excluded.trial_before,
             window_id = excluded.window_id,
             trial = excluded.trial,
             mode = excluded.mode,
@@ -92,7 +93,7 @@ async def save_windows(connection: Connection, windows: Sequence[Window], now: d
         [w.monthly_quota_after for w in windows],
         [w.catalog_number for w in windows],
         [w.renewable for w in windows],
-        now,
+        [spent.get(w.feature, timedelta()) for w in windows],
         [w.anchor for w in windows],
         [w.seat_days for w in windows],
         [w.grace_days for w in windows],
@@ -185,23 +186,23 @@ async def save_closed_windows(connection: Connection, agency_id: str, enrollment
     return [to_window(row) for row in rows]
 
 
-async def find_used_trials(connection: Connection, agency_id: str, before: datetime) -> dict[str, timedelta]:
+async def find_used_trials(
+    connection: Connection, agency_id: str, before: datetime, zone: ZoneInfo
+) -> dict[str, timedelta]:
     """How long an agency's trials of each feature were open before an instant, over all its enrollments."""
     rows = await connection.fetch(
         """
-        select
-            feature,
-            sum(trial_before + case
-                when trial then greatest(least(ends_at, $2) - starts_at, interval '0') else interval '0'
-            end) as used
+        select feature, trial, trial_before, starts_at, least(ends_at, $2) as ends_at
         from feature_window
         where agency_id = $1 and (trial or trial_before > interval '0')
-        group by feature
         """,
         agency_id,
         before,
     )
-    return {row["feature"]: row["used"] for row in rows}
+    used: dict[str, timedelta] = {}
+    for row in rows:
+        used[row["feature"]] = used.get(row["feature"], timedelta()) + _used(row, zone)
+    return used
 
 
 async def list_used_trials(connection: Connection) -> dict[str, dict[str, timedelta]]:
@@ -209,21 +210,23 @@ async def list_used_trials(connection: Connection) -> dict[str, dict[str, timede
     rows = await connection.fetch(
         """
         select
-            w.agency_id, w.feature,
-            sum(w.trial_before + case
-                when w.trial then greatest(least(w.ends_at, p.starts_at) - w.starts_at, interval '0')
-                else interval '0'
-            end) as used
+            w.agency_id, w.feature, w.trial, w.trial_before, w.starts_at,
+            least(w.ends_at, p.starts_at) as ends_at, p.time_zone
         from feature_window as w
         join pool as p using (agency_id)
         where w.trial or w.trial_before > interval '0'
-        group by w.agency_id, w.feature
         """
     )
     found: dict[str, dict[str, timedelta]] = {}
     for row in rows:
-        found.setdefault(row["agency_id"], {})[row["feature"]] = row["used"]
+        used = found.setdefault(row["agency_id"], {})
+        used[row["feature"]] = used.get(row["feature"], timedelta()) + _used(row, zone_of(row["time_zone"]))
     return found
+
+
+def _used(row: Mapping[str, Any], zone: ZoneInfo) -> timedelta:
+    used: timedelta = row["trial_before"]
+    return used + open_for(row["starts_at"], row["ends_at"], zone) if row["trial"] else used
 
 
 async def find_windows(connection: Connection, agency_id: str, window_ids: Sequence[str]) -> dict[str, Window]:
