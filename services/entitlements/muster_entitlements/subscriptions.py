@@ -5,6 +5,7 @@ from muster_contracts.billing import RenewalDecided, TermEnded, TermStarted
 from muster_contracts.enrollment import AgencyEnrolled, AgencyReinstated, AgencySuspended, AgencyWithdrawn
 from muster_entitlements.handlers import (
     adoption,
+    adoptions,
     closings,
     idle,
     operations,
@@ -35,8 +36,8 @@ DEADLINES: dict[str, DeadlineHandler] = {
     trials.GRACE_ENDED: trials.on_grace_ended_due,
     seat_trials.SEAT_TRIALS_ENDING_SOON: seat_trials.on_seat_trials_ending_soon_due,
     seat_trials.SEAT_TRIAL_ENDS: seat_trials.on_seat_trial_ends_due,
-    rollouts.CATALOG_NEXT_TERM: rollouts.on_catalog_next_term_due,  # after what it would cancel
-    rollouts.CATALOG_AFTER_GRACE: rollouts.on_catalog_after_grace_due,
+    adoptions.CATALOG_NEXT_TERM: rollouts.on_catalog_next_term_due,  # after what it would cancel
+    adoptions.CATALOG_AFTER_GRACE: rollouts.on_catalog_after_grace_due,
     quota_terms.QUOTA_USES_TOLD: quota_terms.on_quota_uses_told_due,
     adoption.ADOPTION_SUMMARIZED: adoption.on_adoption_summarized_due,
     closings.SEATS_CLOSED: closings.on_seats_closed_due,
@@ -51,8 +52,8 @@ DEADLINES: dict[str, DeadlineHandler] = {
 REQUIRED_DEADLINES = (
     seat_trials.SEAT_TRIALS_ENDING_SOON,
     seat_trials.SEAT_TRIAL_ENDS,
-    rollouts.CATALOG_AFTER_GRACE,
-    rollouts.CATALOG_NEXT_TERM,
+    adoptions.CATALOG_AFTER_GRACE,
+    adoptions.CATALOG_NEXT_TERM,
     quota_terms.QUOTA_USES_TOLD,
     adoption.ADOPTION_SUMMARIZED,
     closings.SEATS_CLOSED,

@@ -7,7 +7,7 @@ from muster_contracts.entitlements import SeatTrialExpired, SeatTrialsEndingSoon
 from muster_entitlements.handlers import seat_trials
 from tests.integration.entitlements.conftest import END, START, Entitlements
 from tests.integration.entitlements.lives import published
-from tests.integration.entitlements.test_catalog import publish
+from tests.integration.entitlements.test_catalog import publish, rolled_out
 from tests.integration.entitlements.test_trials import enroll_again, pass_time, withdraw
 
 DAY = timedelta(days=1)
@@ -210,3 +210,51 @@ async def test_the_end_of_a_seats_trial_is_told_once_after_a_completed_term(enti
     assert found[0] == (seat[6:], began + 30 * DAY)
     notices: list[Any] = await published(entitlements, SeatTrialsEndingSoon, 4)
     assert [event.envelope.time - END for event in notices] == [13 * DAY, 19 * DAY, 25 * DAY, 31 * DAY]
+
+
+async def test_the_trials_of_a_removed_feature_end_with_its_window_at_the_latest(entitlements: Entitlements) -> None:
+    """Though the term is renewed: nobody is told of a trial after that, and no later one begins."""
+    await publish(entitlements, [CANVAS], "new-agencies")
+    await entitlements.enroll(cap=5)
+    first = await activate(entitlements, "ada", END - 35 * DAY)
+    second = await activate(entitlements, "bob", END - 10 * DAY)
+    third = await activate(entitlements, "cid", END - 9 * DAY)
+    await publish(entitlements, [CANVAS | {"key": "other", "anchor": "agency"}])
+    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await entitlements.service.publish(entitlements.term(), entitlements.renewal("accepted"))
+    await entitlements.eventually(lambda: entitlements.service.admin.fetchval("select ends_at > $1 from pool", END))
+    assert await reason(entitlements, "bob") == ("window_open", text(END))
+    await pass_time(entitlements, END + 2 * DAY)
+    await activate(entitlements, "dee", END + 2 * DAY)
+    await pass_time(entitlements, END + 60 * DAY)
+    assert await ends(entitlements, 3) == [(first[6:], END - 5 * DAY), (second[6:], END), (third[6:], END)]
+    notices: list[Any] = await published(entitlements, SeatTrialsEndingSoon, 4)
+    assert [(event.envelope.time - END, event.data.ending[0].seats) for event in notices] == [
+        (-12 * DAY, 1),
+        (-7 * DAY, 2),
+        (-6 * DAY, 1),
+        (-1 * DAY, 2),
+    ]
+    assert await entitlements.service.admin.fetchval("select count(*) from deadline where kind like 'seat-trial%'") == 0
+
+
+async def test_after_an_outage_no_trial_ends_that_a_version_of_the_term_has_made_longer(
+    entitlements: Entitlements,
+) -> None:
+    await publish(entitlements, [CANVAS], "new-agencies")
+    await entitlements.enroll(cap=5)
+    first = await activate(entitlements, "ada", END - 40 * DAY)
+    second = await activate(entitlements, "bob", END - 20 * DAY)
+    await publish(entitlements, [CANVAS | {"trial_days": 60}], "next-term")
+    waits = "select next_number = 3 from agency_catalog"
+    await entitlements.eventually(lambda: entitlements.service.admin.fetchval(waits))
+    await entitlements.service.publish(entitlements.term(), entitlements.renewal("accepted"))
+    await entitlements.eventually(lambda: entitlements.service.admin.fetchval("select ends_at > $1 from pool", END))
+    await pass_time(entitlements, END - 11 * DAY)
+    entitlements.service.clock.move(END + 15 * DAY)  # nobody has looked for 26 days
+    await pass_time(entitlements, END + 60 * DAY)
+    assert await ends(entitlements, 3) == [
+        (first[6:], END - 10 * DAY),
+        (first[6:], END + 20 * DAY),  # it went on
+        (second[6:], END + 40 * DAY),
+    ]

@@ -77,6 +77,12 @@ def test_each_seat_has_its_own_trial_in_a_window_that_is_anchored_on_seats() -> 
     for day, mode in ((0, AccessMode.UNLIMITED), (34, AccessMode.UNLIMITED), (35, AccessMode.NONE)):
         assert window.access(began_at + day * DAY, began_at) is mode
     assert window.closes_at(END - DAY) == END
+    # A renewal may extend the window: only where none does, it ends the trials that go on.
+    removed = replace(window, renewable=False)
+    assert [each.seat_ends_at(END - DAY) for each in (window, removed)] == [END + 34 * DAY, END]
+    for each, last in ((window, END - 5 * DAY), (removed, END - timedelta.resolution)):
+        assert each.seats_begun_until(END + 30 * DAY) == last
+    assert removed.seats_begun_until(END - DAY) == END - 36 * DAY
 
 
 def test_grace_follows_a_trial_unless_none_was_left() -> None:

@@ -206,5 +206,5 @@ def _told(window: Window) -> tuple[object, ...]:
 
 
 def _dates(window: Window) -> tuple[object, ...]:
-    dates = window.starts_at, window.ends_at, window.trial
+    dates = window.starts_at, window.ends_at, window.trial, window.renewable
     return *dates, window.seat_days, window.ends_soon_days, window.grace_days

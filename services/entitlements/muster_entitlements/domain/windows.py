@@ -115,6 +115,21 @@ class Window:
             return max(min(began_at + self.seat_trial, self.ends_at), self.starts_at)
         return self.grace_ends_at or self.ends_at
 
+    def seat_ends_at(self, began_at: datetime) -> datetime:
+        """When a seat's trial ends that began at an instant: with the window at the latest, if no renewal extends that.
+
+        Only of a window that is anchored on seats.
+        """
+        assert self.seat_trial is not None
+        ends_at = began_at + self.seat_trial
+        return ends_at if self.renewable else min(ends_at, self.ends_at)
+
+    def seats_begun_until(self, at: datetime) -> datetime:
+        """When the last of the seats' trials began that have ended by an instant."""
+        assert self.seat_trial is not None
+        over = not self.renewable and self.ends_at <= at
+        return self.ends_at - timedelta.resolution if over else at - self.seat_trial
+
     def notices(self) -> dict[int, datetime]:
         """The instants of the notices that the window ends soon, by the days left; none before it opens."""
         instants = {days: self.ends_at - timedelta(days=days) for days in self.ends_soon_days}

@@ -13,6 +13,7 @@ from muster_entitlements.domain.catalog import Catalog, packaged_catalog
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.rollouts import Change, NextTerm, adopt, follow_graces, opens_after_grace
 from muster_entitlements.domain.windows import Extension
+from muster_entitlements.handlers.adoptions import ADOPTIONS, CATALOG_AFTER_GRACE, CATALOG_NEXT_TERM
 from muster_entitlements.handlers.quota_terms import tell_uses
 from muster_entitlements.handlers.seat_trials import (
     SEAT_TRIAL_ENDS,
@@ -38,15 +39,11 @@ from muster_runtime.observability import audit
 from muster_runtime.scheduling import deadlines
 from muster_runtime.scheduling.deadlines import Deadline
 
-CATALOG_NEXT_TERM = "catalog-next-term"
-
-CATALOG_AFTER_GRACE = "catalog-after-grace"
-
 # The events about windows that a version may move.
 OF_TRIALS = (TRIAL_ENDING_SOON, TRIAL_EXPIRED, GRACE_ENDED, SEAT_TRIALS_ENDING_SOON, SEAT_TRIAL_ENDS)
 
 # What is handled before a version arrives at once: it cancels events about windows, and replaces an earlier version.
-WAITED_FOR = (*OF_TRIALS, CATALOG_NEXT_TERM, CATALOG_AFTER_GRACE)
+WAITED_FOR = (*OF_TRIALS, *ADOPTIONS)
 
 
 class WaitsForParked(Exception):
@@ -107,7 +104,7 @@ def schedule_next_term(uow: UnitOfWork, pool: Pool) -> None:
 
 def cancel_next_term(uow: UnitOfWork, agency_id: str) -> None:
     """Cancel what an enrollment that is over would adopt."""
-    for kind in (CATALOG_NEXT_TERM, CATALOG_AFTER_GRACE):
+    for kind in ADOPTIONS:
         deadlines.cancel(uow, agency_id, kind, [agency_id])
 
 

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from muster_entitlements import publishing
 from muster_entitlements.domain.days import DAY, midnight_of
 from muster_entitlements.domain.windows import Window
+from muster_entitlements.handlers.adoptions import ADOPTIONS
 from muster_entitlements.handlers.trials import TOO_LATE
 from muster_entitlements.repository import seat_trials
 from muster_entitlements.repository.seat_trials import Place
@@ -32,14 +33,14 @@ async def open_seat_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
     """Begin with the trials that have not ended when their window opens: the others were used before."""
     for window in windows:
         if window.seat_trial is not None:
-            await _go_on(uow, window, window.seat_trial, Place(uow.now - window.seat_trial, _LAST_SEAT))
+            await _go_on(uow, window, window.seat_trial, Place(window.seats_begun_until(uow.now), _LAST_SEAT))
 
 
 async def go_on_with_seat_trials(uow: UnitOfWork, window: Window) -> None:
     """Go on where the window was, with trials that may be longer: no end that is still to be published is skipped."""
     if window.seat_trial is not None:
         known = await seat_trials.find_place(uow.connection, window)
-        latest = Place(uow.now - window.seat_trial, _LAST_SEAT)
+        latest = Place(window.seats_begun_until(uow.now), _LAST_SEAT)
         await _go_on(uow, window, window.seat_trial, min(known, latest))
 
 
@@ -48,8 +49,7 @@ async def begin_seat_trials(uow: UnitOfWork, agency_id: str, begun: Collection[d
     if not begun:
         return
     for window in await seat_trials.list_seat_windows(uow.connection, agency_id):
-        assert window.seat_trial is not None
-        ends = [began_at + window.seat_trial for began_at in begun if began_at + window.seat_trial > uow.now]
+        ends = [ends_at for ends_at in map(window.seat_ends_at, begun) if ends_at > uow.now]
         notices = [midnight_of(ends_at) - days * DAY for ends_at in ends for days in window.ends_soon_days]
         for kind, instants in (
             (SEAT_TRIAL_ENDS, ends),
@@ -68,24 +68,27 @@ def cancel_seat_trials(uow: UnitOfWork, windows: Iterable[Window]) -> None:
 
 
 async def on_seat_trial_ends_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Publish the next ends of seats' trials, each with its instant; one step for each window."""
+    """Publish the next ends of seats' trials, each with its instant; one step for each window.
+
+    None after an instant at which a version is still to come: it may be longer with that.
+    """
+    adopts_at = await deadlines.find_due(uow.connection, due[0].agency_id, ADOPTIONS)
+    until = uow.now if adopts_at is None else min(uow.now, adopts_at)
     windows = await find_windows(uow.connection, due[0].agency_id, [deadline.subject for deadline in due])
     for deadline in due:
         window = windows[deadline.subject]
-        trial = window.seat_trial
-        assert trial is not None
+        begun_until = window.seats_begun_until(until)
         place = await seat_trials.find_place(uow.connection, window)
-        until = uow.now - trial
-        ended = await seat_trials.list_begun(uow.connection, window.agency_id, place, until, STEP_SEATS)
+        ended = await seat_trials.list_begun(uow.connection, window.agency_id, place, begun_until, STEP_SEATS)
         for seat in ended:
-            ends_at = seat.began_at + trial
+            ends_at = window.seat_ends_at(seat.began_at)
             uow.publish(publishing.seat_trial_expired(window, seat.seat_id, seat.subject_ref, ends_at), time=ends_at)
         if len(ended) == STEP_SEATS:
             place = Place(ended[-1].began_at, ended[-1].seat_id)
             deadlines.schedule(uow, [deadline])
         else:
-            place = Place(until, _LAST_SEAT)
-            await _schedule_end(uow, window, trial, place)
+            place = max(place, Place(begun_until, _LAST_SEAT))
+            await _schedule_end(uow, window, place)
         await seat_trials.save_place(uow.connection, window, place)
 
 
@@ -99,8 +102,11 @@ async def on_seat_trials_ending_soon_due(uow: UnitOfWork, due: Sequence[Deadline
         if uow.now - deadline.due_at < TOO_LATE:
             seats = {}
             for days in window.ends_soon_days:
-                since = deadline.due_at + days * DAY - trial
-                seats[days] = await seat_trials.count_begun(uow.connection, window.agency_id, since, since + DAY)
+                day = deadline.due_at + days * DAY
+                if not window.renewable and window.ends_at < day:
+                    continue
+                before = window.seats_begun_until(day + DAY - timedelta.resolution) + timedelta.resolution
+                seats[days] = await seat_trials.count_begun(uow.connection, window.agency_id, day - trial, before)
             if ending := {days: count for days, count in seats.items() if count}:
                 uow.publish(publishing.seat_trials_ending_soon(window, ending), time=deadline.due_at)
         await _schedule_notice(uow, window, trial, deadline.due_at)
@@ -108,14 +114,15 @@ async def on_seat_trials_ending_soon_due(uow: UnitOfWork, due: Sequence[Deadline
 
 async def _go_on(uow: UnitOfWork, window: Window, trial: timedelta, place: Place) -> None:
     await seat_trials.save_place(uow.connection, window, place)
-    await _schedule_end(uow, window, trial, place)
+    await _schedule_end(uow, window, place)
     await _schedule_notice(uow, window, trial, uow.now)
 
 
-async def _schedule_end(uow: UnitOfWork, window: Window, trial: timedelta, place: Place) -> None:
+async def _schedule_end(uow: UnitOfWork, window: Window, place: Place) -> None:
     began_at = await seat_trials.find_next_start(uow.connection, window.agency_id, place)
-    if began_at is not None:
-        deadlines.schedule(uow, [Deadline(SEAT_TRIAL_ENDS, window.agency_id, window.window_id, began_at + trial)])
+    if began_at is not None and (window.renewable or began_at < window.ends_at):
+        due_at = window.seat_ends_at(began_at)
+        deadlines.schedule(uow, [Deadline(SEAT_TRIAL_ENDS, window.agency_id, window.window_id, due_at)])
 
 
 async def _schedule_notice(uow: UnitOfWork, window: Window, trial: timedelta, after: datetime) -> None:
@@ -124,7 +131,8 @@ async def _schedule_notice(uow: UnitOfWork, window: Window, trial: timedelta, af
     for days in window.ends_soon_days:
         ends_from = midnight_of(after) + (days + 1) * DAY
         place = Place(ends_from - trial, "")
-        if began_at := await seat_trials.find_next_start(uow.connection, window.agency_id, place):
-            coming.append(midnight_of(began_at + trial) - days * DAY)
+        began_at = await seat_trials.find_next_start(uow.connection, window.agency_id, place)
+        if began_at is not None and (ends_at := window.seat_ends_at(began_at)) >= ends_from:
+            coming.append(midnight_of(ends_at) - days * DAY)
     if coming:
         deadlines.schedule(uow, [Deadline(SEAT_TRIALS_ENDING_SOON, window.agency_id, window.window_id, min(coming))])

@@ -151,6 +151,16 @@ async def is_any_due(
     return due
 
 
+async def find_due(connection: Connection, agency_id: str, kinds: Sequence[str]) -> datetime | None:
+    """The earliest instant at which a deadline of these kinds in an agency is due, not counting parked ones."""
+    instant: datetime | None = await connection.fetchval(
+        "select min(due_at) from deadline where agency_id = $1 and kind = any($2::text[]) and parked_at is null",
+        agency_id,
+        kinds,
+    )
+    return instant
+
+
 async def take(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> list[Deadline]:
     """Remove deadlines in order to handle them. Returns those that still existed."""
     rows = await uow.connection.fetch(

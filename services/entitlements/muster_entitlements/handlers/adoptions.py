@@ -1,0 +1,7 @@
+"""The deadlines at which an agency adopts a version of the catalog, or the present one again."""
+
+CATALOG_NEXT_TERM = "catalog-next-term"
+
+CATALOG_AFTER_GRACE = "catalog-after-grace"
+
+ADOPTIONS = (CATALOG_NEXT_TERM, CATALOG_AFTER_GRACE)
