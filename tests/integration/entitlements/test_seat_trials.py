@@ -253,8 +253,11 @@ async def test_after_an_outage_no_trial_ends_that_a_version_of_the_term_has_made
     await pass_time(entitlements, END - 11 * DAY)
     entitlements.service.clock.move(END + 15 * DAY)  # nobody has looked for 26 days
     await pass_time(entitlements, END + 60 * DAY)
-    assert await ends(entitlements, 3) == [
-        (first[6:], END - 10 * DAY),
-        (first[6:], END + 20 * DAY),  # it went on
-        (second[6:], END + 40 * DAY),
-    ]
+    assert (
+        await ends(entitlements, 3)
+        == [
+            (first[6:], END - 10 * DAY),
+            (first[6:], END + 20 * DAY),  # it went on
+            (second[6:], END + 40 * DAY),
+        ]
+    )

@@ -180,7 +180,9 @@ async def test_a_second_enrollment_continues_what_is_left_of_a_trial(entitlement
     assert len(await entitlements.service.published(TrialExpired)) == len(TRIALS)
 
 
-async def test_a_trial_that_was_used_up_across_a_change_of_the_clocks_leaves_no_rest(entitlements: Entitlements) -> None:
+async def test_a_trial_that_was_used_up_across_a_change_of_the_clocks_leaves_no_rest(
+    entitlements: Entitlements,
+) -> None:
     there, starts = "America/New_York", datetime(2026, 3, 1, 5, tzinfo=UTC)  # a midnight there
     for number, begins in enumerate((starts, starts + timedelta(days=80)), 1):
         await pass_time(entitlements, begins)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from muster_contracts.entitlements import AccessMode, Anchor
 from muster_entitlements.domain.catalog import Feature
-from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.days import open_for
+from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.rollouts import Change
 from muster_entitlements.domain.windows import End, Start, Window, correct_start, end_early, extend
 from muster_entitlements.errors import WindowExtendedAlready, WindowOver, WindowWithoutTrial
