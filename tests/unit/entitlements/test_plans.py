@@ -5,13 +5,15 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given
 
-from muster_contracts.entitlements import AccessMode
-from muster_entitlements.domain.catalog import Catalog, Feature
-from muster_entitlements.domain.plans import Effect, adopt_with_graces, effects, next_term_effects
+from muster_contracts.entitlements import AccessMode, CatalogRule
+from muster_entitlements.domain.catalog import Catalog, Feature, Version, VersionState
+from muster_entitlements.domain.plans import Effect, Waiting, adopt_as_time_goes_by, effects, next_term_effects
 from muster_entitlements.domain.rollouts import adopt, follow_graces, opens_after_grace
 from muster_entitlements.domain.windows import Window
+from muster_entitlements.replies.catalog import CatalogPlanReply
 from tests.unit.entitlements.test_rollouts import WIDTH, after, catalog, catalogs, feature, instants, opened
 from tests.unit.entitlements.test_windows_and_checks import END, POOL, START
 
@@ -24,6 +26,10 @@ NONE: Level = (0, 0)
 
 def found(shown: Iterator[Effect]) -> set[tuple[str, bool, bool]]:
     return {(each.feature, each.gains, each.loses) for each in shown}
+
+
+def numbered(*versions: Catalog) -> dict[int, Catalog]:
+    return {version.number: version for version in versions}
 
 
 @given(catalogs, catalogs, instants)
@@ -40,7 +46,7 @@ def test_an_effect_is_what_the_access_at_each_instant_shows(
         gains, loses = any(old < new for old, new in pairs), any(old > new for old, new in pairs)
         if gains or loses:
             expected.add((key, gains, loses))
-    assert found(effects(POOL, version, present, windows, {}, now)) == expected
+    assert found(effects(POOL, version, present, windows, {}, now, numbered(present, version))) == expected
 
 
 def daily(version: Catalog, windows: Mapping[str, Window], now: datetime) -> Iterator[dict[str, Level]]:
@@ -70,13 +76,16 @@ def test_what_opens_after_each_grace_is_shown() -> None:
     version = catalog(2, *(feature(key, **opens) for key in "ab"), feature("c", mode="none", **opens))
     windows, now = opened(first), START + 12 * DAY
 
-    changes = list(adopt_with_graces(POOL, version, windows, {}, now))
+    changes = list(adopt_as_time_goes_by(POOL, version, windows, {}, now))
     assert {(change.after.feature, change.at) for change in changes if change.opens} == {
         ("a", START + 30 * DAY),
         ("b", START + 50 * DAY),
         ("c", START + 30 * DAY),
     }
-    assert found(effects(POOL, version, first, windows, {}, now)) == {("a", True, False), ("b", True, False)}
+    assert found(effects(POOL, version, first, windows, {}, now, numbered(first, version))) == {
+        ("a", True, False),
+        ("b", True, False),
+    }
 
 
 def test_what_the_present_version_opens_after_a_grace_is_no_gain_and_is_lost_without_it() -> None:
@@ -85,30 +94,104 @@ def test_what_the_present_version_opens_after_a_grace_is_no_gain_and_is_lost_wit
     now = START + 12 * DAY
     windows = after(opened(first), list(adopt(POOL, present, opened(first), {}, now)))
     trial, none = catalog(3, feature("a", 10)), catalog(3, feature("b", mode="none"))
-    assert found(effects(POOL, replace(present, number=3), present, windows, {}, now + DAY)) == set()
-    assert found(effects(POOL, trial, present, windows, {}, now + DAY)) == {("a", False, True)}
-    assert found(effects(POOL, none, present, windows, {}, now + DAY)) == {("a", False, True)}
+    again = replace(present, number=3)
+    for version, expected in ((again, set()), (trial, {("a", False, True)}), (none, {("a", False, True)})):
+        versions = numbered(first, present, version)
+        assert found(effects(POOL, version, present, windows, {}, now + DAY, versions)) == expected
 
 
 def test_a_feature_that_no_version_changes_is_not_shown() -> None:
     """In a grace that a quota follows, which the window states before it, and the version after it."""
     metered: Any = {"mode": "quota", "mode_after": "none", "quota": {"limit": 25}}
     version, now = catalog(2, Feature(key="a", name="a", **metered)), START + 12 * DAY
-    windows = opened(catalog(1, feature("a", 10, grace_days=20)))
-    windows = after(windows, list(adopt(POOL, version, windows, {}, now)))
-    assert found(effects(POOL, replace(version, number=3), version, windows, {}, now)) == set()
+    first, again = catalog(1, feature("a", 10, grace_days=20)), replace(version, number=3)
+    windows = after(opened(first), list(adopt(POOL, version, opened(first), {}, now)))
+    assert found(effects(POOL, again, version, windows, {}, now, numbered(first, version, again))) == set()
 
 
 def test_a_version_for_the_next_term_is_compared_with_what_the_present_one_makes_of_that_term() -> None:
     first = catalog(1, feature("a"), feature("b", 60, 25))
     version = catalog(2, feature("a", 30, 5), feature("b", 60, 50))
     windows = opened(first)
-    assert found(next_term_effects(POOL, version, first, windows, {})) == {("a", False, True), ("b", True, False)}
+    versions = numbered(first, version)
+    assert found(next_term_effects(POOL, version, first, windows, {}, END, versions)) == {
+        ("a", False, True),
+        ("b", True, False),
+    }
 
     # What the present version made a trial ends with the term, and is one from then on.
     now = START + 100 * DAY
     windows = after(windows, list(adopt(POOL, version, windows, {}, now)))
     again = replace(version, number=3)
-    assert found(next_term_effects(POOL, again, version, windows, {})) == set()
+    assert found(next_term_effects(POOL, again, version, windows, {}, END, versions | numbered(again))) == set()
     longer = catalog(3, feature("a", 60, 5), feature("b", 60, 50))
-    assert found(next_term_effects(POOL, longer, version, windows, {})) == {("a", True, False)}
+    shown = next_term_effects(POOL, longer, version, windows, {}, END, versions | numbered(longer))
+    assert found(shown) == {("a", True, False)}
+
+
+def test_a_version_takes_the_place_of_one_that_waits_for_the_next_term() -> None:
+    """The agency is renewed, and of what that one lacks nothing is open in the next term, nor lost with it."""
+    renewed, now = replace(POOL, ends_at=END + 365 * DAY), START + 300 * DAY
+    first, waiting = catalog(1, feature("a"), feature("b")), catalog(2, feature("b"), feature("c", 30))
+    windows = opened(first)
+    windows["b"] = replace(windows["b"], ends_at=renewed.ends_at)
+    for features, expected in (
+        ([feature("b")], {("c", False, True)}),
+        ([feature("b"), feature("c", 30)], {("c", True, True)}),  # earlier
+        ([feature("a"), feature("b")], {("a", True, False), ("c", False, True)}),
+    ):
+        version = catalog(3, *features)
+        versions = numbered(first, waiting, version)
+        shown = effects(renewed, version, first, windows, {}, now, versions, Waiting(waiting, END))
+        assert found(shown) == expected
+    only = catalog(3, feature("b"))
+    of_term = next_term_effects(renewed, only, waiting, windows, {}, END, numbered(first, waiting, only))
+    assert found(of_term) == {("c", False, True)}
+
+
+@pytest.mark.parametrize("modes", [("quota", "none"), ("unlimited", "quota")])
+@pytest.mark.parametrize("per", ["seat", "agency"])
+def test_another_quota_is_shown(modes: tuple[str, str], per: str) -> None:
+    def metered(number: int, limit: int, per: str = per) -> Catalog:
+        mode, mode_after = modes
+        lasts: Any = {"trial_days": 10} if mode == "unlimited" else {}
+        quota: Any = {"mode": mode, "mode_after": mode_after, "quota": {"limit": limit, "per": per}}
+        return catalog(number, Feature(key="a", name="a", **quota, **lasts))
+
+    first = metered(1, 100)
+    for version, expected in (
+        (metered(2, 5), {("a", False, True)}),
+        (metered(2, 200), {("a", True, False)}),
+        (metered(2, 100), set()),
+        (metered(2, 5, {"seat": "agency", "agency": "seat"}[per]), set()),  # it counts another use
+    ):
+        shown = effects(POOL, version, first, opened(first), {}, START + DAY, numbered(first, version))
+        assert found(shown) == expected
+
+
+def test_a_longer_trial_of_each_seat_and_what_follows_it_are_shown() -> None:
+    def of_seats(number: int, days: int, quota: int) -> Catalog:
+        return catalog(number, feature("a", days, quota, anchor="seat"))
+
+    first, now = of_seats(1, 30, 25), START + 40 * DAY
+    for version, expected in (
+        (of_seats(2, 60, 25), {("a", True, False)}),
+        (of_seats(2, 10, 25), set()),  # none gets shorter
+        (of_seats(2, 30, 20), {("a", False, True)}),
+        (of_seats(2, 60, 20), {("a", True, True)}),
+        (catalog(2, feature("a", None)), {("a", True, False)}),
+    ):
+        shown = effects(POOL, version, first, opened(first), {}, now, numbered(first, version))
+        assert found(shown) == expected
+
+
+def test_what_only_the_agencys_own_version_has_is_shown() -> None:
+    own, newest = catalog(1, feature("a"), feature("x", 10, 25)), [feature("a")]
+    version = catalog(3, *newest, feature("b"))
+    shown = list(effects(POOL, version, own, opened(own), {}, START + 40 * DAY, numbered(own, version)))
+    present = Version(2, VersionState.PUBLISHED, CatalogRule.NEW_AGENCIES, tuple(newest), 1, None, None)
+    reply = CatalogPlanReply.of(CatalogRule.NOW, present, version.features.values(), 1, shown)
+    assert {each.feature: (each.gaining, each.losing, each.removed) for each in reply.features} == {
+        "b": (["NASA"], [], False),
+        "x": ([], ["NASA"], True),
+    }

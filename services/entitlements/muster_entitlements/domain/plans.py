@@ -4,10 +4,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from muster_entitlements.domain.catalog import Catalog
+from muster_contracts.entitlements import AccessMode
+from muster_entitlements.domain.catalog import Catalog, Quota
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.rollouts import WIDTH, Change, adopt, follow_graces, opens_after_grace
+from muster_entitlements.domain.rollouts import WIDTH, Change, NextTerm, adopt, follow_graces, opens_after_grace
 from muster_entitlements.domain.windows import Window
+
+# Every version, by its number.
+Versions = Mapping[int, Catalog]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,34 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A version that waits for a term, and when that begins."""
+
+    catalog: Catalog
+    comes_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How much a seat can use a feature at an instant: the access, the length of its own trial, the quota."""
+
+    width: int = 0
+    trial: timedelta | None = None
+    quota: Quota | None = None
+
+    def exceeds(self, other: "Level") -> bool:
+        """Whether it is more in any way, of the same access. Quotas are compared if they count alike."""
+        if self.width != other.width:
+            return self.width > other.width
+        if other.trial is not None and (self.trial is None or self.trial > other.trial):
+            return True
+        if self.quota is None or other.quota is None:
+            return False
+        alike = (self.quota.per, self.quota.period) == (other.quota.per, other.quota.period)
+        return alike and self.quota.limit > other.quota.limit
+
+
+@dataclass(frozen=True, slots=True)
 class Course:
     """The windows of an agency, and what a version makes of them as time goes by."""
 
@@ -31,11 +63,17 @@ class Course:
 
     @classmethod
     def of(
-        cls, pool: Pool, catalog: Catalog, windows: Mapping[str, Window], used: Mapping[str, timedelta], now: datetime
+        cls,
+        pool: Pool,
+        catalog: Catalog,
+        windows: Mapping[str, Window],
+        used: Mapping[str, timedelta],
+        now: datetime,
+        waiting: Waiting | None = None,
     ) -> "Course":
         """The course of windows that adopt a version now. Of the version that they have, that is the present course."""
         changes: dict[str, list[Change]] = {}
-        for change in adopt_with_graces(pool, catalog, windows, used, now):
+        for change in adopt_as_time_goes_by(pool, catalog, windows, used, now, waiting):
             changes.setdefault(change.after.feature, []).append(change)
         return cls(windows, changes)
 
@@ -52,20 +90,33 @@ class Course:
         return of_windows | {change.at for change in changes}
 
 
-def adopt_with_graces(
-    pool: Pool, catalog: Catalog, windows: Mapping[str, Window], used: Mapping[str, timedelta], now: datetime
+def adopt_as_time_goes_by(
+    pool: Pool,
+    catalog: Catalog,
+    windows: Mapping[str, Window],
+    used: Mapping[str, timedelta],
+    now: datetime,
+    waiting: Waiting | None = None,
 ) -> Iterator[Change]:
-    """As `adopt`, and then what the version opens for the term as soon as the graces are over that kept it from it."""
+    """As `adopt`, then what the version opens for the term once the graces are over that kept it from it.
+
+    And what the version brings that waits for a term, from then on.
+    """
     present, at = dict(windows), now
-    changes = list(adopt(pool, catalog, present, used, now))
+    next_term = NextTerm(waiting.comes_at, waiting.catalog.lasting) if waiting else None
+    changes = list(adopt(pool, catalog, present, used, now, next_term))
     while True:
         yield from changes
         present |= {change.after.feature: change.after for change in changes}
         again = opens_after_grace(catalog, present, at)
-        if again is None or again >= pool.ends_at:
+        at = min(again or pool.ends_at, waiting.comes_at if waiting else pool.ends_at)
+        if at >= pool.ends_at:
             return
-        at = again
-        changes = list(adopt(pool, *follow_graces(catalog, present, at), used, at))
+        if waiting is not None and at == waiting.comes_at:
+            catalog, waiting, next_term = waiting.catalog, None, None
+            changes = list(adopt(pool, catalog, present, used, at))
+        else:
+            changes = list(adopt(pool, *follow_graces(catalog, present, at), used, at, next_term))
 
 
 def effects(
@@ -75,25 +126,39 @@ def effects(
     windows: Mapping[str, Window],
     used: Mapping[str, timedelta],
     now: datetime,
+    versions: Versions,
+    waiting: Waiting | None = None,
 ) -> Iterator[Effect]:
-    """The effects of a version that is adopted now, compared with the `present` one, until the term ends."""
-    stays, comes = (Course.of(pool, version, windows, used, now) for version in (present, catalog))
-    return _differences(pool, stays, comes, now)
+    """The effects of a version that is adopted now, until the term ends.
+
+    It is compared with the `present` one, and the one that waits, whose place it takes.
+    """
+    stays = Course.of(pool, present, windows, used, now, waiting)
+    comes = Course.of(pool, catalog, windows, used, now)
+    return _differences(pool, stays, comes, now, versions)
 
 
 def next_term_effects(
-    pool: Pool, catalog: Catalog, present: Catalog, windows: Mapping[str, Window], used: Mapping[str, timedelta]
+    pool: Pool,
+    catalog: Catalog,
+    present: Catalog,
+    windows: Mapping[str, Window],
+    used: Mapping[str, timedelta],
+    at: datetime,
+    versions: Versions,
 ) -> Iterator[Effect]:
-    """The effects of a version that waits for the next term, if that is as long as the present one.
+    """The effects of a version that comes with the term from an instant on, if that is as long as the present one.
 
-    `present` is the version that would be adopted then without it.
+    `present` is the version that would be adopted then without it. A pool that ends later is renewed already.
     """
-    at, renewed = pool.ends_at, replace(pool, ends_at=pool.ends_at + (pool.ends_at - pool.starts_at))
+    renewed = pool
+    if pool.ends_at <= at:
+        renewed = replace(pool, ends_at=pool.ends_at + (pool.ends_at - pool.starts_at))
     stays, comes = (
         Course.of(renewed, version, _renewed(windows, version, renewed.ends_at), used, at)
         for version in (present, catalog)
     )
-    return _differences(renewed, stays, comes, at)
+    return _differences(renewed, stays, comes, at, versions)
 
 
 def _renewed(windows: Mapping[str, Window], catalog: Catalog, ends_at: datetime) -> dict[str, Window]:
@@ -106,28 +171,28 @@ def _renewed(windows: Mapping[str, Window], catalog: Catalog, ends_at: datetime)
     return dict(windows) | lasting
 
 
-def _differences(pool: Pool, stays: Course, comes: Course, now: datetime) -> Iterator[Effect]:
+def _differences(pool: Pool, stays: Course, comes: Course, now: datetime, versions: Versions) -> Iterator[Effect]:
     for feature in sorted(stays.windows.keys() | stays.changes.keys() | comes.changes.keys()):
         instants = {now} | stays.instants(feature) | comes.instants(feature)
         open_ = [
-            (_level(stays.window(feature, at), at), _level(comes.window(feature, at), at))
+            tuple(_level(course.window(feature, at), at, versions, trial_over) for course in (stays, comes))
             for at in instants
             if now <= at < pool.ends_at
+            for trial_over in (False, True)
         ]
-        gains, loses = any(_is_more(new, old) for old, new in open_), any(_is_more(old, new) for old, new in open_)
+        gains, loses = any(new.exceeds(old) for old, new in open_), any(old.exceeds(new) for old, new in open_)
         if gains or loses:
             yield Effect(pool.agency_id, feature, pool.in_use, gains, loses)
 
 
-def _level(window: Window | None, at: datetime) -> tuple[int, int | None]:
-    """How wide the access is, and how many uses it has where a window states that: in the quota that follows it."""
+def _level(window: Window | None, at: datetime, versions: Versions, trial_over: bool) -> Level:
+    """Of a seat whose own trial begins then, or is over."""
     if window is None:
-        return 0, None
-    follows = window.starts_at <= at and window.closes_at() <= at
-    return WIDTH[window.access(at)], window.monthly_quota_after if follows else None
-
-
-def _is_more(one: tuple[int, int | None], other: tuple[int, int | None]) -> bool:
-    if one[0] != other[0] or one[1] is None or other[1] is None:
-        return one[0] > other[0]
-    return one[1] > other[1]
+        return Level()
+    over = window.seat_trial is not None and (trial_over or at >= window.ends_at)
+    access = window.access(at, at - window.seat_trial if over and window.seat_trial else None)
+    if access is AccessMode.NONE:
+        return Level()
+    terms = versions[window.catalog_number].features[window.feature]
+    quota = terms.stated_quota if access is AccessMode.QUOTA else None
+    return Level(WIDTH[access], None if over else window.seat_trial, quota)

@@ -12,7 +12,7 @@ from muster_entitlements.domain.catalog import (
     packaged_version,
     require_keys_once,
 )
-from muster_entitlements.domain.plans import Effect, effects, next_term_effects
+from muster_entitlements.domain.plans import Effect, Waiting, effects, next_term_effects
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.errors import CatalogDraftMissing, CatalogVersionUnknown
 from muster_entitlements.replies.catalog import CatalogPlanReply, CatalogVersionReply
@@ -73,16 +73,21 @@ async def _effects(
     adoptions = await catalogs.list_adoptions(connection)
     published = await catalogs.list_published(connection, packaged_catalog().number)
     versions = {version.number: version.catalog for version in (packaged_version(), *published)}
+    versions[catalog.number] = catalog
     pace = Pace()
     for pool in enrolled:
         await pace.keep()
         open_, spent = of_agencies.get(pool.agency_id, {}), used.get(pool.agency_id, {})
         adoption = adoptions.get(pool.agency_id, catalogs.Adoption(1, None))
+        next_term = adoption.next_after or pool.ends_at
         if rule is CatalogRule.NOW:
-            found += effects(pool, catalog, versions[adoption.number], open_, spent, now)
+            waiting = None
+            if adoption.next_number is not None:
+                waiting = Waiting(versions[adoption.next_number], max(next_term, now))
+            found += effects(pool, catalog, versions[adoption.number], open_, spent, now, versions, waiting)
         else:
             present = versions[adoption.next_number or adoption.number]
-            found += next_term_effects(pool, catalog, present, open_, spent)
+            found += next_term_effects(pool, catalog, present, open_, spent, next_term, versions)
     return found
 
 

@@ -69,6 +69,7 @@ class CatalogPlanReply(BaseModel):
         effects: Iterable[Effect],
     ) -> "CatalogPlanReply":
         """The reply for a catalog beside the present version, with its effects on the agencies."""
+        found = list(effects)
         before, after = present.catalog.features, {feature.key: feature for feature in features}
         plans = {
             key: FeaturePlanReply(
@@ -80,12 +81,10 @@ class CatalogPlanReply(BaseModel):
                 losing=[],
                 losing_seats=0,
             )
-            for key in [*after, *(key for key in before if key not in after)]
+            for key in dict.fromkeys([*after, *before, *sorted(effect.feature for effect in found)])
         }
-        for effect in effects:
-            plan = plans.get(effect.feature)
-            if plan is None:
-                continue
+        for effect in found:
+            plan = plans[effect.feature]
             if effect.gains:
                 plan.gaining.append(effect.agency_id)
                 plan.gaining_seats += effect.seats
