@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import pytest
 
 from muster_contracts.entitlements import (
     FeatureAccessChanged,
@@ -14,8 +15,8 @@ from muster_contracts.entitlements import (
 )
 from tests.integration.entitlements.conftest import END, START, Entitlements
 from tests.integration.entitlements.lives import published
-from tests.integration.entitlements.test_catalog import publish
-from tests.integration.entitlements.test_trials import pass_time, withdraw
+from tests.integration.entitlements.test_catalog import RESEARCH, publish, rolled_out
+from tests.integration.entitlements.test_trials import enroll_again, pass_time, withdraw
 
 DAY = timedelta(days=1)
 TRIAL_END = START + 60 * DAY
@@ -181,3 +182,30 @@ async def test_an_agency_that_leaves_in_a_grace_is_not_told_of_its_end(entitleme
     await withdraw(entitlements, "enr_1", START + 31 * DAY)
     assert await entitlements.service.admin.fetchval("select count(*) from deadline") == 0
     assert len(await published(entitlements, TrialExpired, 1)) == 1
+
+
+@pytest.mark.parametrize("days", [0, 10], ids=["a window that is open", "one that is replaced"])
+async def test_an_approval_is_outdated_once_a_version_has_changed_the_window(
+    entitlements: Entitlements, days: int
+) -> None:
+    enrolled = entitlements.enrolled(1).model_copy(update={"starts_at": START + days * DAY})
+    await entitlements.service.publish(enrolled)
+    await entitlements.eventually(lambda: windows(entitlements))
+    extension = decision(entitlements, "extension", "deep-research", await windows(entitlements))
+    proposed = await send(entitlements, extension, "ann", ends_on="2025-11-03", reason="pilot")
+    assert proposed.status_code == 202, proposed.text
+    await publish(entitlements, [RESEARCH | {"trial_days": 60}])  # with another quota
+    await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+    outdated = await send(entitlements, f"{proposed.headers['location']}/approval", "bob")
+    assert (outdated.status_code, outdated.json()["type"]) == (409, "urn:muster:problem:proposal-outdated")
+
+
+async def test_no_trial_of_an_agency_that_has_left_is_changed(entitlements: Entitlements) -> None:
+    """It would be spent for the agency's next enrollment."""
+    later = START + 30 * DAY
+    await enroll_again(entitlements, 1, later)
+    await withdraw(entitlements, "enr_1", START + 5 * DAY)
+    extension = decision(entitlements, "extension", "deep-research", await windows(entitlements))
+    for path in (extension, f"{extension}/preview"):
+        refused = await send(entitlements, path, "ann", ends_on="2025-11-03", reason="pilot")
+        assert (refused.status_code, refused.json()["type"]) == (409, "urn:muster:problem:window-over")
