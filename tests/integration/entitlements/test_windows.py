@@ -201,7 +201,6 @@ async def test_an_approval_is_outdated_once_a_version_has_changed_the_window(
 
 
 async def test_no_trial_of_an_agency_that_has_left_is_changed(entitlements: Entitlements) -> None:
-    """It would be spent for the agency's next enrollment."""
     later = START + 30 * DAY
     await enroll_again(entitlements, 1, later)
     await withdraw(entitlements, "enr_1", START + 5 * DAY)

@@ -175,7 +175,7 @@ def test_only_an_open_trial_is_changed() -> None:
             decide(term_long, POOL, NOW)
         with pytest.raises(WindowOver):
             decide(TRIAL, POOL, TRIAL_END)
-        # Of an enrollment that left before it began, say: it would spend the trial of the next one.
+        # Of an enrollment that left before it began, say.
         for over in (replace(POOL, withdrawn_at=START - 2 * DAY), replace(POOL, ended=True)):
             with pytest.raises(WindowOver):
                 decide(TRIAL, over, START - DAY)
