@@ -108,6 +108,29 @@ def test_a_rolling_period_goes_from_the_anchors_day_to_the_next_or_the_months_la
             assert Period.of(at, quota, window, ZONE) == Period(first, second)
 
 
+@pytest.mark.parametrize(
+    ("zone", "starts"),
+    [
+        ("Pacific/Guam", ["2025-03-01T00:00+10:00", "2025-04-01T00:00+10:00", "2025-05-01T00:00+10:00"]),
+        ("Europe/Berlin", ["2026-02-28T00:00+01:00", "2026-03-28T00:00+01:00", "2026-04-28T00:00+02:00"]),
+        ("America/New_York", ["2025-08-06T00:00-04:00", "2025-10-06T00:00-04:00", "2025-11-06T00:00-05:00"]),
+        ("America/St_Johns", ["2009-08-31T23:30-02:30", "2009-10-31T23:30-03:30", "2009-11-30T23:30-03:30"]),
+        ("America/Havana", ["2025-11-02T00:30-04:00", "2025-12-02T00:30-05:00"]),  # the first of two such times
+    ],
+)
+def test_a_rolling_period_goes_by_the_agencys_clocks(zone: str, starts: list[str]) -> None:
+    quota = Quota(limit=1, period=QuotaPeriod.ANCHOR)
+    instants = [datetime.fromisoformat(start).astimezone(UTC) for start in starts]
+    window = replace(WINDOW, starts_at=instants[0], ends_at=instants[0])
+    for start in instants:
+        found, before = (
+            Period.of(at, quota, window, ZoneInfo(zone)) for at in (start, start - timedelta(microseconds=1))
+        )
+        assert found.starts_at == before.ends_at == start
+    for at in (instants[-2] + timedelta(hours=hours) for hours in range(24 * 28)):
+        assert Period.of(at, quota, window, ZoneInfo(zone)) == Period(instants[-2], instants[-1])
+
+
 @pytest.mark.parametrize("period", list(QuotaPeriod))
 def test_an_extension_continues_the_period_and_another_start_begins_a_new_one(period: QuotaPeriod) -> None:
     quota, at = Quota(limit=1, period=period), datetime(2025, 10, 2, tzinfo=UTC)

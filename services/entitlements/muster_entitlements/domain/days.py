@@ -3,6 +3,7 @@
 A local time that a change of the clocks leaves out is the first instant after it; one that occurs twice is the later.
 """
 
+from calendar import monthrange
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TypeVar
 from zoneinfo import ZoneInfo
@@ -63,6 +64,25 @@ def elapsed(since: datetime, until: datetime, zone: ZoneInfo) -> timedelta:
 def open_for(starts_at: datetime, ends_at: datetime, zone: ZoneInfo) -> timedelta:
     """How long something was open, by the clocks there; nothing if it ends before it starts."""
     return max(elapsed(starts_at, ends_at, zone), timedelta())
+
+
+def months_later(instant: datetime, months: int, zone: ZoneInfo) -> datetime:
+    """The instant at which the clocks there show so many months more; a day that a month lacks is its last one."""
+    if not months:
+        return instant  # also where its local time occurs twice
+    local = _local(instant, zone)
+    year, month = divmod(local.year * 12 + local.month - 1 + months, 12)
+    day = min(local.day, monthrange(year, month + 1)[1])
+    return resolve(local.replace(year=year, month=month + 1, day=day), zone)
+
+
+def months_between(earlier: datetime, after: datetime, zone: ZoneInfo) -> int:
+    """How many whole months lie between two instants, by the clocks there; fewer than none if the first is after."""
+    first, second = _local(earlier, zone), _local(after, zone)
+    months = (second.year - first.year) * 12 + second.month - first.month
+    while months_later(earlier, months, zone) > after:
+        months -= 1
+    return months
 
 
 def midnight_of(instant: datetime) -> datetime:

@@ -1,6 +1,5 @@
 """Quotas: in which period a use counts, and what is left for it."""
 
-from calendar import monthrange
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from muster_contracts.entitlements import QuotaPeriod, QuotaScope
 from muster_entitlements.domain.catalog import Quota
-from muster_entitlements.domain.days import resolve
+from muster_entitlements.domain.days import months_between, months_later, resolve
 from muster_entitlements.domain.windows import Window
 
 # Whose counter holds what all people of an agency use.
@@ -34,7 +33,7 @@ class Period:
     def of(
         cls, at: datetime, quota: Quota | None, window: Window | None, zone: ZoneInfo, *, reopens: bool = False
     ) -> "Period":
-        """The period of a use at an instant: a month of the agency's calendar, or one that rolls from the window.
+        """The period of a use at an instant: a month of the agency's calendar, or by its clocks from the window's start.
 
         It is cut where the window opens and where its access changes, so what was used without a limit counts against
         no quota. `reopens`: a window follows that opens when this one closes, so a month rolls from there, also if that
@@ -42,7 +41,7 @@ class Period:
         """
         if quota is not None and window is not None and quota.period is QuotaPeriod.ANCHOR:
             anchor = window.closes_at() if reopens and at >= window.closes_at() else window.starts_at
-            starts_at, ends_at = _rolling_month(at, anchor)
+            starts_at, ends_at = _rolling_month(at, anchor, zone)
         else:
             starts_at, ends_at = _calendar_month(at, zone)
         cuts = (window.starts_at, window.closes_at()) if window else ()
@@ -188,14 +187,7 @@ def _month_start(year: int, month: int, zone: ZoneInfo) -> datetime:
     return resolve(first, zone)
 
 
-def _rolling_month(at: datetime, anchor: datetime) -> tuple[datetime, datetime]:
-    """The month after month from the anchor in which the instant lies; a day that a month lacks is its last one."""
-    months = (at.year - anchor.year) * 12 + at.month - anchor.month
-    if _plus_months(anchor, months) > at:
-        months -= 1
-    return _plus_months(anchor, months), _plus_months(anchor, months + 1)
-
-
-def _plus_months(instant: datetime, months: int) -> datetime:
-    year, month = divmod(instant.year * 12 + instant.month - 1 + months, 12)
-    return instant.replace(year=year, month=month + 1, day=min(instant.day, monthrange(year, month + 1)[1]))
+def _rolling_month(at: datetime, anchor: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """The month after month from the anchor in which the instant lies."""
+    months = months_between(anchor, at, zone)
+    return months_later(anchor, months, zone), months_later(anchor, months + 1, zone)
