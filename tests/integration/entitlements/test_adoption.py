@@ -96,3 +96,18 @@ async def test_people_are_counted_by_day_until_they_lose_their_seats(entitlement
     service.clock.move(START + 60 * DAY)
     last: list[AdoptionSummarized] = await entitlements.eventually(lambda: summarized(28))
     assert [each.day for each in last][-1] == "2025-09-04"
+
+
+async def test_the_first_use_is_on_the_day_of_the_seat_or_later(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=5)
+    service = entitlements.service
+    service.clock.move(NOON + 5 * DAY)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    adopters = "select sum(people) from adopter"
+    await report(entitlements, used(1, ada, NOON + 4 * DAY))
+    assert await service.admin.fetchval(adopters) is None
+    service.clock.move(NOON + 7 * DAY)
+    await report(entitlements, used(2, ada, NOON + 3 * DAY), used(3, ada, NOON + 6 * DAY), used(4, ada, NOON + 7 * DAY))
+    assert await service.admin.fetchval(adopters) == 1
+    first_uses = {day: (first, days) for day, *_, first, days in await counted(entitlements) if first}
+    assert first_uses == {"08-12": (1, 1)}

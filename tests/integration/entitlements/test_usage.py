@@ -132,6 +132,20 @@ async def test_reported_use_is_use_of_the_seat(entitlements: Entitlements) -> No
     assert (answer["limit"], answer["used"], answer["remaining"]) == (25, 4, 21)
 
 
+async def test_late_use_from_before_a_person_had_the_seat_is_not_use_of_it(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=5)
+    service = entitlements.service
+    service.clock.move(LATER)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    for number, before in enumerate((timedelta(days=1), timedelta(seconds=1))):
+        assert (await report(entitlements, used(number, ada, LATER - before))).json()["counted"] == 1
+        row = await service.admin.fetchrow("select state, activated_at, trial_began_at from seat")
+        assert row is not None
+        assert tuple(row) == ("assigned", None, None)
+    await report(entitlements, used(2, ada))
+    assert await service.admin.fetchval("select state from seat") == "active"
+
+
 async def test_use_above_the_quota_counts_and_thresholds_are_published_once(
     entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:

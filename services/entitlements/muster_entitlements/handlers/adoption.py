@@ -59,7 +59,7 @@ async def _count_first_uses(
     zones: Mapping[str, ZoneInfo],
     grown: defaultdict[adoption.Day, Gain],
 ) -> None:
-    """Count those who use a feature for the first time with the seat that they hold."""
+    """Count those who use a feature for the first time with their seat, on the day they got it or later."""
     seats = await adoption.find_user_seats(uow.connection, {(agency_id, ref) for agency_id, _, ref in fresh})
     held: dict[tuple[str, str], UserSeat] = {(seat.agency_id, seat.subject_ref): seat for seat in seats}
     features: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
@@ -68,12 +68,15 @@ async def _count_first_uses(
         seat = held.get((agency_id, subject_ref))
         if seat is None or feature in seat.used_features:
             continue
+        got = seat.assigned_at.astimezone(zones[agency_id]).toordinal()
+        first = min((day for day in days if day >= got), default=None)
+        if first is None:
+            continue
         features[agency_id, seat.seat_id].add(feature)
         adopters[agency_id, feature, seat.generation] += 1
-        day = date.fromordinal(min(days))
-        gain = grown[agency_id, feature, day]
+        gain = grown[agency_id, feature, date.fromordinal(first)]
         gain.first_uses += 1
-        gain.first_use_days += max((day - seat.assigned_at.astimezone(zones[agency_id]).date()).days, 0)
+        gain.first_use_days += first - got
     if features:
         uow.writes.add(adoption.save_used_features(features), adoption.add_adopters(adopters))
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -159,12 +159,12 @@ async def _new(uow: UnitOfWork, metered: Sequence[_Metered], tally: Tally) -> li
 
 
 async def _record_days(uow: UnitOfWork, new: Sequence[_Metered]) -> None:
-    """Reported use keeps a seat from being idle, as use here does; the first use activates it."""
-    last: dict[tuple[str, str], date] = {}
+    """Reported use keeps a seat from being idle, as use here does; the first use with it activates it."""
+    last: dict[tuple[str, str], datetime] = {}
     for _, use, _, _ in new:
-        person, day = (use.agency_id, use.subject_ref), use.at.date()
-        if last.setdefault(person, day) < day:
-            last[person] = day
+        person = use.agency_id, use.subject_ref
+        if last.setdefault(person, use.at) < use.at:
+            last[person] = use.at
     for seat in await seats.save_uses(uow.connection, last, uow.now):
         await activate(uow, seat)
         record_change(uow, "ReportUsage", seat, SeatState.ACTIVE)

@@ -187,27 +187,29 @@ async def save_use(connection: Connection, seat: Seat, today: date) -> None:
     )
 
 
-async def save_uses(connection: Connection, last: Mapping[tuple[str, str], date], now: datetime) -> list[Seat]:
+async def save_uses(connection: Connection, last: Mapping[tuple[str, str], datetime], now: datetime) -> list[Seat]:
     """Store the days on which people, by agency and reference, last used their active seats.
 
-    Returns the assigned seats of the others, of pools that are open: their first use activates them.
+    Returns the assigned seats of the others, of pools that are open: their first use since then activates them.
     """
     rows = await connection.fetch(
         """
         with used as (
-            select s.agency_id, s.seat_id, s.subject_ref, s.state, s.activated_at is not null as used, u.day
-            from unnest($1::text::text[], $2::text::text[], $3::text::date[]) as u (agency_id, subject_ref, day)
+            select s.agency_id, s.seat_id, s.subject_ref, s.state, s.activated_at is not null as used, u.used_at
+            from unnest($1::text::text[], $2::text::text[], $3::text::timestamptz[])
+                as u (agency_id, subject_ref, used_at)
             join pool as p on p.agency_id = u.agency_id
             join seat as s
                 on s.agency_id = u.agency_id and s.subject_ref = u.subject_ref and s.generation = p.generation
             where
-                (s.state = 'active' and s.idle_since < u.day)
-                or (s.state = 'assigned' and not p.suspended and p.starts_at <= $4 and p.ends_at > $4)
+                (s.state = 'active' and s.idle_since < (u.used_at at time zone 'UTC')::date)
+                or (s.state = 'assigned' and s.assigned_at <= u.used_at and not p.suspended
+                    and p.starts_at <= $4 and p.ends_at > $4)
         ),
 
         marked as (
             update seat as s
-            set idle_since = u.day, idle_reclaim_at = null
+            set idle_since = (u.used_at at time zone 'UTC')::date, idle_reclaim_at = null
             from used as u
             where s.agency_id = u.agency_id and s.seat_id = u.seat_id and u.state = 'active'
         )
