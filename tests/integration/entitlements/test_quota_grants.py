@@ -1,5 +1,6 @@
 """What quota grants pay for, whoever's use it is."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -28,3 +29,32 @@ async def test_a_shared_grant_is_spent_in_the_order_of_time(entitlements: Entitl
     excess = {row["subject_ref"]: row["excess"] for row in rows}
     assert [excess[person] for person in people] == [1, 1, 1, 0, 0, 0]
     assert await entitlements.service.admin.fetchval("select spent from quota_grant") == 3
+
+
+async def test_what_an_agency_has_can_be_granted_also_once_the_newest_version_lacks_it(
+    entitlements: Entitlements,
+) -> None:
+    await publish(entitlements, [FRONTIER, notes(limit=5)], "new-agencies")
+    await entitlements.enroll(cap=2)
+    await publish(entitlements, [FRONTIER], "new-agencies")
+    quota = await entitlements.post("quota-grants", {"feature": "notes", "amount": 3, "reason": "pilot"})
+    assert quota.status_code == 201, quota.text
+    feature = await entitlements.post("grants", {"feature": "notes", "mode": "quota", "reason": "pilot"})
+    assert (feature.status_code, feature.json()["monthly_quota"]) == (201, 5)
+
+    later = replace(entitlements, agency="NSF")  # which does not have it
+    await later.enroll(cap=2)
+    for path, body in (("quota-grants", {"amount": 3}), ("grants", {})):
+        reply = await later.post(path, {"feature": "notes", "reason": "pilot", **body})
+        assert (reply.status_code, reply.json()["type"].rsplit(":", 1)[-1]) == (404, "feature-unknown")
+
+
+async def test_a_grant_of_the_agencys_quota_is_of_the_whole_agency(entitlements: Entitlements) -> None:
+    await publish(entitlements, [notes(limit=5, per="agency")], "new-agencies")
+    await entitlements.enroll(cap=2)
+    await publish(entitlements, [notes(limit=5)], "new-agencies")  # the agency does not have this one
+    grant = {"feature": "notes", "amount": 3, "reason": "pilot"}
+    reply = await entitlements.post("quota-grants", grant | {"subject": "person.ada@nasa.gov"})
+    assert (reply.status_code, reply.json()["errors"][0]["field"]) == (422, "subject")
+    assert "must be left out: the quota of notes is of the whole agency" in reply.text
+    assert (await entitlements.post("quota-grants", grant)).status_code == 201

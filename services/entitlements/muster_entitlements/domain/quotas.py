@@ -33,7 +33,7 @@ class Period:
     def of(
         cls, at: datetime, quota: Quota | None, window: Window | None, zone: ZoneInfo, *, reopens: bool = False
     ) -> "Period":
-        """The period of a use at an instant: a month of the agency's calendar, or by its clocks from the window's start.
+        """The period of a use at an instant: a calendar month of the agency, or one that rolls from the window's start.
 
         It is cut where the window opens and where its access changes, so what was used without a limit counts against
         no quota. `reopens`: a window follows that opens when this one closes, so a month rolls from there, also if that

@@ -9,12 +9,12 @@ from muster_entitlements.domain.catalog import Feature
 from muster_entitlements.domain.grants import Grant
 from muster_entitlements.domain.quotas import WHOLE_AGENCY
 from muster_entitlements.errors import GrantEnded, GrantOverlaps, GrantUnknown
-from muster_entitlements.handlers.lookups import known_pool
+from muster_entitlements.handlers.lookups import known_feature, known_pool
 from muster_entitlements.handlers.quota_terms import tell_uses
 from muster_entitlements.handlers.snapshots import publish_holders
 from muster_entitlements.publishing.catalog import entitlement_granted, entitlement_revoked
 from muster_entitlements.replies.grants import GrantReply
-from muster_entitlements.repository import catalogs, grants, pools
+from muster_entitlements.repository import grants, pools
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import InvalidInput
 from muster_runtime.identifiers import new_id
@@ -24,8 +24,7 @@ from muster_runtime.observability import audit
 async def grant_feature(uow: UnitOfWork, command: GrantFeature) -> GrantReply:
     """Grant a feature. Raises PoolUnknown, FeatureUnknown, InvalidInput, or GrantOverlaps."""
     agency_id = command.agency_id
-    await known_pool(uow, agency_id)
-    feature = (await catalogs.find_catalog(uow.connection, uow.now)).known(command.feature)
+    feature = await known_feature(uow, await known_pool(uow, agency_id), command.feature)
     starts_at = command.starts_at or uow.now
     if starts_at < uow.now:
         raise InvalidInput("starts_at", starts_at.isoformat(), "must not be in the past")

@@ -1,16 +1,29 @@
 """Looks up what a command needs, and refuses the command if it is missing."""
 
 from muster_entitlements import queries
+from muster_entitlements.domain.catalog import Feature
 from muster_entitlements.domain.pools import Pool, Standing
 from muster_entitlements.domain.seats import Seat
 from muster_entitlements.errors import PoolUnknown, SeatUnknown
-from muster_entitlements.repository import pools, seats
+from muster_entitlements.repository import catalogs, pools, seats, windows
+from muster_entitlements.repository.meters import find_feature
 from muster_runtime.database.transactions import UnitOfWork
 
 
 async def known_pool(uow: UnitOfWork, agency_id: str) -> Pool:
     """The agency's pool. Raises PoolUnknown."""
     return await queries.known_pool(uow.connection, agency_id)
+
+
+async def known_feature(uow: UnitOfWork, pool: Pool, key: str) -> Feature:
+    """A feature as the agency has it by its window, or else as the newest version of the catalog has it.
+
+    Raises FeatureUnknown.
+    """
+    window = (await windows.list_windows(uow.connection, pool.agency_id, pool.enrollment_id)).get(key)
+    if window is None:
+        return (await catalogs.find_catalog(uow.connection, uow.now)).known(key)
+    return await find_feature(uow.connection, key, window, uow.now)
 
 
 async def known_pool_and_standing(uow: UnitOfWork, agency_id: str, subject_ref: str) -> tuple[Pool, Standing]:

@@ -1,11 +1,12 @@
 """Grants uses beyond a quota."""
 
+from muster_contracts.entitlements import QuotaScope
 from muster_entitlements.commands import GrantQuota
 from muster_entitlements.domain.quotas import WHOLE_AGENCY, QuotaGrant
-from muster_entitlements.handlers.lookups import known_pool
+from muster_entitlements.handlers.lookups import known_feature, known_pool
 from muster_entitlements.handlers.snapshots import publish_holders
 from muster_entitlements.replies.usage import QuotaGrantReply
-from muster_entitlements.repository import catalogs, quota_grants
+from muster_entitlements.repository import quota_grants
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import InvalidInput
 from muster_runtime.identifiers import new_id
@@ -14,8 +15,11 @@ from muster_runtime.observability import audit
 
 async def grant_quota(uow: UnitOfWork, command: GrantQuota) -> QuotaGrantReply:
     """Grant uses to a person, or to all people of the agency. Raises PoolUnknown, FeatureUnknown, or InvalidInput."""
-    await known_pool(uow, command.agency_id)
-    (await catalogs.find_catalog(uow.connection, uow.now)).known(command.feature)
+    pool = await known_pool(uow, command.agency_id)
+    feature = await known_feature(uow, pool, command.feature)
+    if command.subject_ref is not None and feature.stated_quota and feature.stated_quota.per is QuotaScope.AGENCY:
+        rule = f"must be left out: the quota of {feature.key} is of the whole agency"
+        raise InvalidInput("subject", command.subject_ref, rule)
     starts_at = command.starts_at or uow.now
     if command.ends_at is not None and command.ends_at <= max(starts_at, uow.now):
         raise InvalidInput("ends_at", command.ends_at.isoformat(), "must be after starts_at, and in the future")
