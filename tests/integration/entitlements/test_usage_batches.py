@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from muster_entitlements.handlers import usage
 from muster_entitlements.workers.usage import UsageIntake
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_catalog import publish, rolled_out
@@ -32,6 +33,24 @@ async def test_one_id_counts_once_on_each_day_also_from_the_topic(front: Entitle
     await count_all(UsageIntake(front.service.runtime))
     assert await sums(front) == {(ADA, "10-05"): 2, ("", "10-05"): 2}
     assert await front.service.admin.fetchval("select count(*) from usage_parked") == 0
+
+
+async def test_a_large_batch_is_counted_in_parts_and_in_the_order_of_time(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage, "PART_USES", 20)
+    await entitlements.enroll(cap=2)
+    limited(monkeypatch, limit=0)
+    body = {"feature": "deep-research", "amount": 30, "reason": "pilot", "ends_at": (LATER + 3 * DAY).isoformat()}
+    entitlements.service.clock.move(LATER + 2 * DAY)
+    assert (await entitlements.post("quota-grants", body | {"starts_at": LATER.isoformat()})).status_code == 201
+    events = [used(number, ADA if number < 25 else BEN, LATER + (49 - number) * DAY / 50) for number in range(50)]
+    reply = (await report(entitlements, *events, *events[:5], used(51, amount=-1))).json()
+    assert (reply["counted"], reply["repeated"], [each["index"] for each in reply["refused"]]) == (50, 5, [55])
+    assert await paid(entitlements) == {ADA: (25, 5, 20), BEN: (25, 25, 0)}
+    parts = await entitlements.service.admin.fetch("select count(*) from usage_seen group by xmin::text")
+    assert len(parts) == 3
+    assert max(row[0] for row in parts) <= 20
 
 
 async def paid(entitlements: Entitlements) -> dict[str, tuple[int, int, int]]:

@@ -127,7 +127,8 @@ def make_router(directory: Directory) -> APIRouter:
     async def report_usage(request: Request, reader: ReaderDep, commands: CommandsDep) -> UsageReply:
         """Counts up to 10,000 CloudEvents, each once by its source and ID, so that a batch can be sent again.
 
-        An invalid event is named in the reply, and the others count. Each agency's events are one transaction.
+        An invalid event is named in the reply, and the others count. A transaction counts up to 2,000 events of one
+        agency: after an error, send the batch again.
         """
         return await usage.report_usage(_batch(await request.body()), read=reader.read_own, write=commands.write)
 

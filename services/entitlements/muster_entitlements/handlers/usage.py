@@ -23,9 +23,13 @@ from muster_entitlements.repository import catalogs, pools, seats, usage
 from muster_entitlements.repository.meters import find_meters
 from muster_runtime.database.transactions import Connection, UnitOfWork
 from muster_runtime.errors import InvalidInput
+from muster_runtime.pacing import Pace
 
 Read = Callable[[], AbstractAsyncContextManager[Connection]]
 Write = Callable[[str], AbstractAsyncContextManager[UnitOfWork]]
+
+# How many uses of a report one transaction counts: others get the agency's lock, and the event loop, in between.
+PART_USES = 2_000
 
 # For how many unknown features of a report the nearest ones are looked for.
 MOST_NEAREST = 10
@@ -100,12 +104,7 @@ async def count_uses(uow: UnitOfWork, uses: Mapping[int, Use], nearest: Nearest)
         people.setdefault(use.agency_id, set()).add(use.subject_ref)
     catalog = await catalogs.find_catalog(uow.connection, uow.now)
     meters = await find_meters(uow.connection, people, uow.now - OLDEST, catalog)
-    metered = []
-    for place, use in uses.items():
-        try:
-            metered.append(_meter(place, use, catalog, meters, nearest, uow.now))
-        except InvalidInput as refusal:
-            tally.refused[place] = refusal
+    metered, tally.refused = await _meter_all(uses, catalog, meters, nearest, uow.now)
     new = await _new(uow, metered, tally)
     tally.counted = len(new)
     if new:
@@ -117,6 +116,22 @@ async def count_uses(uow: UnitOfWork, uses: Mapping[int, Use], nearest: Nearest)
 def stranger(use: Use) -> InvalidInput:
     """The refusal of a use of an agency that was never enrolled: no transaction takes the lock of such a one."""
     return InvalidInput("data.agency_id", use.agency_id, "must be an agency that has been enrolled")
+
+
+async def _meter_all(
+    uses: Mapping[int, Use], catalog: Catalog, meters: Mapping[str, Meter], nearest: Nearest, now: datetime
+) -> tuple[list[_Metered], dict[int, InvalidInput]]:
+    """The uses and how they count, and by their place why others do not."""
+    metered: list[_Metered] = []
+    refused: dict[int, InvalidInput] = {}
+    pace = Pace()
+    for place, use in uses.items():
+        try:
+            metered.append(_meter(place, use, catalog, meters, nearest, now))
+        except InvalidInput as refusal:
+            refused[place] = refusal
+        await pace.keep()
+    return metered, refused
 
 
 def _meter(
@@ -214,28 +229,39 @@ def _least_told(additions: Mapping[Counter, _Addition]) -> int:
 
 
 async def report_usage(events: Sequence[Any], *, read: Read, write: Write) -> UsageReply:
-    """Count a batch of events, agency by agency; name those that are refused."""
+    """Count a batch of events, agency by agency, in parts and in the order of time; name those that are refused."""
     tally, nearest = Tally(), Nearest()
-    uses: dict[str, dict[int, Use]] = {}
-    for place, event in enumerate(events):
-        try:
-            use = read_use(event)
-        except InvalidInput as refusal:
-            tally.refused[place] = refusal
-        else:
-            uses.setdefault(use.agency_id, {})[place] = use
+    uses, tally.refused = await _read_all(events)
     async with read() as connection:
         enrolled = await pools.find_enrolled(connection, uses)
     for agency_id in uses.keys() - enrolled:
         tally.refused |= {place: stranger(use) for place, use in uses[agency_id].items()}
     for agency_id in sorted(enrolled):
-        async with write(agency_id) as uow:
-            tally.add(await count_uses(uow, uses[agency_id], nearest))
+        in_time = sorted(uses[agency_id].items(), key=lambda placed: placed[1].at)
+        for start in range(0, len(in_time), PART_USES):
+            async with write(agency_id) as uow:
+                tally.add(await count_uses(uow, dict(in_time[start : start + PART_USES]), nearest))
     return UsageReply(
         counted=tally.counted,
         repeated=tally.repeated,
         refused=[_refused(place, events[place], tally.refused[place]) for place in sorted(tally.refused)],
     )
+
+
+async def _read_all(events: Sequence[Any]) -> tuple[dict[str, dict[int, Use]], dict[int, InvalidInput]]:
+    """The uses by agency and their place, and by their place why other events say none."""
+    uses: dict[str, dict[int, Use]] = {}
+    refused: dict[int, InvalidInput] = {}
+    pace = Pace()
+    for place, event in enumerate(events):
+        try:
+            use = read_use(event)
+        except InvalidInput as refusal:
+            refused[place] = refusal
+        else:
+            uses.setdefault(use.agency_id, {})[place] = use
+        await pace.keep()
+    return uses, refused
 
 
 def _refused(place: int, event: Any, refusal: InvalidInput) -> RefusedUseReply:
