@@ -4,10 +4,10 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from muster_entitlements.domain.days import end_of_day, resolve, to_end_of_day
+from muster_entitlements.domain.days import day_until, end_of_day, resolve, to_end_of_day
 
 zones = st.sampled_from(sorted(available_timezones() - {"localtime", "Factory"})).map(ZoneInfo)
 seconds = st.datetimes(datetime(1990, 1, 1), datetime(2037, 12, 31)).map(lambda t: t.replace(microsecond=0))  # noqa: DTZ001
@@ -63,3 +63,15 @@ def test_an_instant_is_moved_to_the_end_of_its_day_and_no_further(zone: ZoneInfo
     moved = to_end_of_day(instant, zone)
     assert instant <= moved <= instant + timedelta(hours=49)  # a day may be left out, and the next one have 25 hours
     assert to_end_of_day(moved, zone) == moved
+
+
+@few
+@given(zones, days)
+@example(ZoneInfo("Atlantic/Azores"), date(2025, 10, 25))  # the next midnight occurs twice
+@example(ZoneInfo("America/Havana"), date(2026, 3, 7))  # and this one never
+def test_an_end_is_that_of_its_day(zone: ZoneInfo, day: date) -> None:
+    end = end_of_day(day, zone)
+    found = day_until(end, zone)
+    assert end_of_day(found, zone) == end
+    assert found == day or local(end, zone).date() > day + timedelta(days=1)  # a day that never was
+    assert day_until(end + SECOND, zone) == local(end + SECOND, zone).date()

@@ -47,8 +47,13 @@ def end_of_day(day: date, zone: ZoneInfo) -> datetime:
 
 def to_end_of_day(instant: datetime, zone: ZoneInfo) -> datetime:
     """The end of the local day that holds an instant, unless a day just ended with it."""
+    return end_of_day(day_until(instant, zone), zone)
+
+
+def day_until(instant: datetime, zone: ZoneInfo) -> date:
+    """The local day that ends with an instant, or else the one that holds it."""
     day = _local(instant, zone).date()
-    return instant if end_of_day(day - DAY, zone) == instant else end_of_day(day, zone)
+    return day - DAY if end_of_day(day - DAY, zone) == instant else day
 
 
 def later(instant: datetime, by: timedelta, zone: ZoneInfo) -> datetime:

@@ -2,11 +2,11 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from zoneinfo import ZoneInfo
 
 from muster_entitlements.domain.adoption import days_of, gains
-from muster_entitlements.domain.days import DAY, end_of_day
+from muster_entitlements.domain.days import DAY, day_until, end_of_day
 from muster_entitlements.domain.quotas import Sum
 from muster_entitlements.publishing.adoption import adoption_summarized
 from muster_entitlements.repository import adoption, catalogs, pools
@@ -86,7 +86,7 @@ async def on_adoption_summarized_due(uow: UnitOfWork, due: Sequence[Deadline]) -
     for deadline in due:
         pool = await pools.find_pool(uow.connection, deadline.agency_id)
         assert pool is not None  # it has use
-        day = _day_before(deadline.due_at, pool.zone)
+        day = day_until(deadline.due_at, pool.zone)
         features = (await catalogs.find_catalog(uow.connection, uow.now)).features
         found = await adoption.find_adoption(uow.connection, pool, day, features)
         uow.publish(adoption_summarized(pool, day, list(found.values())), time=deadline.due_at)
@@ -94,10 +94,6 @@ async def on_adoption_summarized_due(uow: UnitOfWork, due: Sequence[Deadline]) -
         over = pool.ended or pool.withdrawn_at is not None
         if not over and any(each.active_28_days for each in tomorrow.values()):
             _schedule(uow, pool.agency_id, day + DAY, pool.zone)
-
-
-def _day_before(end: datetime, zone: ZoneInfo) -> date:
-    return (end - timedelta(microseconds=1)).astimezone(zone).date()
 
 
 def _schedule(uow: UnitOfWork, agency_id: str, day: date, zone: ZoneInfo) -> None:
