@@ -114,6 +114,12 @@ class QuotaThresholdCrossed(FeatureFact):
     subject_ref: SubjectRef
     threshold_percent: int = Field(ge=1, le=100, description="The threshold, in percent.", examples=[80, 100])
     used: int = Field(ge=0, description="Uses in the period so far.", examples=[20, 25])
+    charged: int | None = Field(
+        default=None,
+        ge=0,
+        description="Of the uses, those that no grant covers, also above the quota: the quota counts these.",
+        examples=[20, 25],
+    )
     quota: int = Field(ge=1, description="Uses allowed in the period.", examples=[25])
     period_starts_at: Instant = Field(
         description="Inclusive start of the period, UTC.", examples=["2025-11-01T00:00:00Z"]

@@ -33,6 +33,12 @@ class _QuotaFact(Event):
 
     feature: Feature
     used: int = Field(ge=0, description="Uses in the period so far.", examples=[4000, 5001])
+    charged: int | None = Field(
+        default=None,
+        ge=0,
+        description="Of the uses, those that no grant covers, also above the quota: the quota counts these.",
+        examples=[4000, 5001],
+    )
     quota: int = Field(ge=0, description="Uses allowed in the period.", examples=[5000, 0])
     period_starts_at: Instant = Field(
         description="Inclusive start of the period, UTC.", examples=["2025-11-01T00:00:00Z"]

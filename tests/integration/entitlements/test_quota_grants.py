@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from muster_contracts.entitlements import QuotaExceeded, QuotaThresholdCrossed
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_catalog import FRONTIER, publish
 from tests.integration.entitlements.test_usage import report, used
@@ -29,6 +30,16 @@ async def test_a_shared_grant_is_spent_in_the_order_of_time(entitlements: Entitl
     excess = {row["subject_ref"]: row["excess"] for row in rows}
     assert [excess[person] for person in people] == [1, 1, 1, 0, 0, 0]
     assert await entitlements.service.admin.fetchval("select spent from quota_grant") == 3
+
+    async def told() -> bool:
+        crossed = await entitlements.service.published(QuotaThresholdCrossed)
+        exceeded = await entitlements.service.published(QuotaExceeded)
+        return [{(each.data.used, each.data.charged) for each in found} for found in (crossed, exceeded)] == [
+            {(2, 1), (2, 2)},
+            {(2, 2)},
+        ]
+
+    await entitlements.eventually(told)
 
 
 async def test_what_an_agency_has_can_be_granted_also_once_the_newest_version_lacks_it(

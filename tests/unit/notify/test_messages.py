@@ -167,6 +167,18 @@ def test_instants_and_money_are_in_words() -> None:
     assert "Issued on: August 6, 2025, 12:30 UTC" in text
 
 
+@pytest.mark.parametrize("message", ["quota-threshold-crossed", "quota-used-up", "agency-quota-threshold-crossed"])
+def test_a_threshold_states_the_uses_that_the_quota_counts(message: str) -> None:
+    rule = next(rule for rule in rules().email if rule.message == message)
+    event = next(event for event in EVENTS if event.event_type == rule.event)
+    crossed = event.model_copy(update={"used": 213, "charged": 25, "quota": 25})
+    text, _ = parts(written(crossed, message))
+    assert "Used: 25 of 25" in text
+    assert "213" not in text
+    before = event.model_copy(update={"used": 24, "quota": 25})  # of a version that did not say them
+    assert "Used: 24 of 25" in parts(written(before, message))[0]
+
+
 def test_a_subject_cannot_add_a_header() -> None:
     event = EVENTS[0].model_copy(update={"agency_name": "X\r\nBcc: all@agency.example"})
     with pytest.raises(Unwritable):
