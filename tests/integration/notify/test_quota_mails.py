@@ -4,7 +4,12 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from muster_contracts.entitlements import PersonErased, PersonRecorded, QuotaThresholdCrossed
+from muster_contracts.entitlements import (
+    AgencyQuotaThresholdCrossed,
+    PersonErased,
+    PersonRecorded,
+    QuotaThresholdCrossed,
+)
 from muster_entitlements.bootstrap import build
 from muster_entitlements.settings import EntitlementsSettings
 from tests.integration.entitlements.conftest import START, Entitlements
@@ -77,3 +82,22 @@ async def test_who_is_erased_meanwhile_gets_no_more(notify: Notify, mail: MailSe
     notify.move(seconds=5)
     (delivery,) = await notify.until(state="failed")
     assert (delivery["last_error"], mail.messages) == ("the person no longer has a seat", [])
+
+
+async def test_nobody_hears_of_a_quota_whose_period_is_over(notify: Notify, mail: MailServer) -> None:
+    person = {"agency_id": "NASA", "subject_ref": "sub_1"}
+    await notify.service.publish(contact(), PersonRecorded(**person, name="Ada", email="ada@nasa.gov"))
+    await notify.settle()
+    end = START + timedelta(days=26)
+    fact: dict[str, Any] = {"feature": "deep-research", "used": 25, "quota": 25, "threshold_percent": 100}
+    period = {"period_starts_at": START, "period_ends_at": end}
+    events = [
+        QuotaThresholdCrossed(**person, **fact, **period),
+        AgencyQuotaThresholdCrossed(agency_id="NASA", **fact, **period),
+    ]
+    await notify.service.publish(*events, time=end)
+    await notify.settle()
+    assert await notify.service.admin.fetchval("select count(*) from delivery") == 0
+    await notify.service.publish(*events, time=end - timedelta(microseconds=1))
+    await notify.settle()
+    await eventually(lambda: len(mail.messages) == 3)

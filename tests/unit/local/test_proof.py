@@ -255,6 +255,8 @@ def test_a_rule_for_some_events_of_a_type_is_no_intent_of_the_others() -> None:
         ["quota-threshold-crossed"],
         ["quota-threshold-crossed", "quota-used-up"],
     ]
+    late = [(event, YEAR_END) for event, _ in crossed]
+    assert [mail_rules(fact) for fact in facts_of(late)] == [[], []]
 
 
 def test_a_second_delivery_of_an_intent(sound: Evidence) -> None:

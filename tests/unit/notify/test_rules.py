@@ -42,8 +42,17 @@ def test_the_events_of_a_single_seat_are_sent_on_request_alone() -> None:
         {"email": [a_rule(recipient="everybody")]},
         {"email": [a_rule(recipient="person")]},
         {"email": [a_rule(when={"level": 1})]},
+        {"email": [a_rule(until="period_ends_at")]},
     ],
-    ids=["unknown type", "restricted type", "same name twice", "unknown role", "of no person", "unknown field"],
+    ids=[
+        "unknown type",
+        "restricted type",
+        "same name twice",
+        "unknown role",
+        "of no person",
+        "unknown field",
+        "unknown instant",
+    ],
 )
 def test_a_table_that_is_wrong_is_refused(wrong: object) -> None:
     with pytest.raises(ValidationError):

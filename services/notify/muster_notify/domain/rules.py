@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Sequence
+from datetime import datetime
 from functools import cache
 from importlib.resources import files
 from typing import Literal
@@ -13,7 +14,10 @@ from muster_notify.domain.contacts import PERSON
 
 
 class Rule(BaseModel):
-    """Sends an e-mail about an event of a type to a role, if fields of its data have the values of `when`."""
+    """Sends an e-mail about an event of a type to a role, if fields of its data have the values of `when`.
+
+    `until` names an instant of the data: from then on, an e-mail would come too late.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,9 +26,12 @@ class Rule(BaseModel):
     recipient: Literal["administrator", "operators", "person"]
     message: str
     when: dict[str, int | str] = Field(default_factory=dict)
+    until: str | None = None
 
-    def applies_to(self, event: Event) -> bool:
-        """Whether it sends an e-mail about an event of its type."""
+    def applies_to(self, event: Event, at: datetime) -> bool:
+        """Whether it sends an e-mail about an event of its type that happened at an instant."""
+        if self.until is not None and at >= getattr(event, self.until):
+            return False
         return all(getattr(event, name) == value for name, value in self.when.items())
 
 
@@ -41,7 +48,8 @@ class Rules(BaseModel):
         if unknown:
             raise ValueError(f"not types of public events: {sorted(unknown)}")
         for rule in self.email:
-            needed = {*rule.when, *(["subject_ref"] if rule.recipient == PERSON else [])}
+            needed = {*rule.when, *([rule.until] if rule.until else [])}
+            needed |= {"subject_ref"} if rule.recipient == PERSON else set()
             if missing := needed - event_types()[rule.event].model_fields.keys():
                 raise ValueError(f"{rule.event} has no {sorted(missing)}, which the rule {rule.name} needs")
         if len({rule.name for rule in self.email}) < len(self.email):

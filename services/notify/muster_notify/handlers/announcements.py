@@ -59,13 +59,13 @@ def _person_of(event: Event) -> Person:
     return event.agency_id, getattr(event, "subject_ref")  # noqa: B009
 
 
-def _recipient(rule: Rule, event: Event, known: Container[Person]) -> str | None:
+def _recipient(rule: Rule, event: Received[Event], known: Container[Person]) -> str | None:
     """Who gets the rule's e-mail about an event: a role, or a person's reference; None: nobody."""
-    if not rule.applies_to(event):
+    if not rule.applies_to(event.data, event.envelope.time):
         return None
     if rule.recipient != PERSON:
         return rule.recipient
-    person = _person_of(event)
+    person = _person_of(event.data)
     return person[1] if person in known else None
 
 
@@ -94,7 +94,7 @@ def _intents(
             audience=EVERY_AGENCY if rule.recipient == OPERATORS else agency_id,
         )
         for rule in email_rules
-        if (recipient := _recipient(rule, event.data, known)) is not None
+        if (recipient := _recipient(rule, event, known)) is not None
     ]
     webhooks = [
         intent(
