@@ -40,3 +40,15 @@ async def test_the_use_of_the_present_period_is_listed_alone(entitlements: Entit
     assert (await entitlements.post("usage/consume", use | {"amount": 1})).status_code == 200
     assert await listed() == [(who, "2025-10-04", "2025-11-01", 1) for who in (None, ada)]
     assert await listed(limit="1") == [(None, "2025-10-04", "2025-11-01", 1)]
+
+
+async def test_a_feature_that_there_is_not_has_no_use_to_list(entitlements: Entitlements) -> None:
+    reply = await entitlements.get("usage", feature="deep-research")
+    assert (reply.status_code, reply.json()["type"].rsplit(":", 1)[-1]) == (404, "pool-unknown")
+    await publish(entitlements, [NOTES], "new-agencies")
+    await entitlements.enroll(cap=1)
+    reply = await entitlements.get("usage", feature="noted")
+    assert (reply.status_code, reply.json()["nearest"]) == (404, ["notes"])
+    for feature in ("notes", "deep-research"):  # an earlier version had the latter
+        reply = await entitlements.get("usage", feature=feature)
+        assert (reply.status_code, reply.json()["items"]) == (200, [])

@@ -132,7 +132,12 @@ def make_router(directory: Directory) -> APIRouter:
         """
         return await usage.report_usage(_batch(await request.body()), read=reader.read_own, write=commands.write)
 
-    @router.get(f"{PREFIX}/usage", summary="List usage", dependencies=[READ], responses=problem_responses(NotFound))
+    @router.get(
+        f"{PREFIX}/usage",
+        summary="List usage",
+        dependencies=[READ],
+        responses=problem_responses(NotFound, PoolUnknown, FeatureUnknown),
+    )
     async def list_usage(
         agency_id: AgencyId,
         feature: Annotated[str, Query(max_length=60, description="A feature of the catalog.")],

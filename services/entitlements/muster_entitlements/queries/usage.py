@@ -3,9 +3,10 @@
 from datetime import datetime
 
 from muster_entitlements.domain.quotas import QuotaGrant
+from muster_entitlements.errors import FeatureUnknown, PoolUnknown
 from muster_entitlements.replies.usage import SHOWN_BYTES, ParkedUsageReply, QuotaGrantReply, UsageSumReply
 from muster_entitlements.repository import catalogs
-from muster_entitlements.repository.meters import find_meters
+from muster_entitlements.repository.meters import find_last, find_meters
 from muster_runtime.database.transactions import Connection
 from muster_runtime.pagination import Page, Pagination
 
@@ -55,11 +56,16 @@ async def list_quota_grants(connection: Connection, agency_id: str, page: Pagina
 async def list_usage(
     connection: Connection, agency_id: str, feature: str, page: Pagination, now: datetime
 ) -> Page[UsageSumReply]:
-    """How much an agency's people use of a feature in the present period, by subject; first, all of them together."""
+    """How much an agency's people use of a feature in the present period, by subject; first, all of them together.
+
+    Raises PoolUnknown or FeatureUnknown.
+    """
     catalog = await catalogs.find_catalog(connection, now)
     meter = (await find_meters(connection, {agency_id: ()}, now, catalog)).get(agency_id)
     if meter is None:
-        return page.make([], key=str)
+        raise PoolUnknown(agency_id)
+    if feature not in meter.features and not await find_last(connection, {feature}, catalog):
+        raise FeatureUnknown(feature, catalog.nearest(feature))
     period = meter.period(feature, now)
     rows = await connection.fetch(
         """
