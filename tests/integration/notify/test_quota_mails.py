@@ -95,7 +95,8 @@ async def test_nobody_hears_of_a_quota_whose_period_is_over(notify: Notify, mail
         QuotaThresholdCrossed(**person, **fact, **period),
         AgencyQuotaThresholdCrossed(agency_id="NASA", **fact, **period),
     ]
-    await notify.service.publish(*events, time=end)
+    notify.service.clock.move(end)
+    await notify.service.publish(*events)
     await notify.settle()
     assert await notify.service.admin.fetchval("select count(*) from delivery") == 0
     await notify.service.publish(*events, time=end - timedelta(microseconds=1))
