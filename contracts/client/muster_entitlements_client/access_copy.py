@@ -39,6 +39,10 @@ class Unreadable(Exception):
     """A record that this version of the client cannot read: going on would leave the copy wrong."""
 
 
+class NotReady(Exception):
+    """The copy is not complete yet, or no longer: the topic has been made again."""
+
+
 class _Agency:
     """What is known of an agency, which all its people share. `terms` is None until its own record has come."""
 
@@ -83,6 +87,11 @@ class AccessCopy:
         """How many people have a seat of any state."""
         return len(self._people)
 
+    @property
+    def knows_agencies(self) -> bool:
+        """Whether the record of any agency has come. A topic without one was made again, and is not filled yet."""
+        return any(agency.terms is not None for agency in self._agencies.values())
+
     def agency_of(self, subject_ref: str) -> str | None:
         """The agency of a person; None if they have no seat."""
         row = self._people.find(subject_ref)
@@ -91,15 +100,18 @@ class AccessCopy:
     def check(self, subject_ref: str, feature: str | None, now: datetime, agency_id: str | None = None) -> Answer:
         """Whether a person may use a feature at an instant; without a feature, whether they have a usable seat.
 
-        Without the agency, a person without a seat is answered `no_seat`, whatever their agency's state is.
+        Without the agency, a person without a seat is answered `no_seat`, whatever their agency's state is. Raises
+        NotReady where there are records of an agency's people, and not its own, and ValueError for an e-mail address.
         """
+        if "@" in subject_ref:
+            raise ValueError("subject_ref is an e-mail address: a copy knows references only")
         row = self._people.find(subject_ref)
         if row is not None:
             standing = self._standings[row[0]]
             agency = standing.agency
             if agency_id is None or agency.agency_id == agency_id:
                 if agency.terms is None:
-                    return _UNKNOWN
+                    raise NotReady(f"the record of {agency.agency_id} has not come yet")
                 state = standing.seat if standing.generation == agency.terms.generation else None
                 began_at = None
                 if row[1] != _NEVER and feature in agency.terms.trials:
@@ -108,8 +120,10 @@ class AccessCopy:
         if agency_id is None:
             return _NOBODY
         known = self._agencies.get(agency_id)
-        if known is None or known.terms is None:
+        if known is None:
             return _UNKNOWN
+        if known.terms is None:
+            raise NotReady(f"the record of {agency_id} has not come yet")
         return known.terms.answer(None, feature, now, known.revision)
 
     def take(self, headers: Sequence[tuple[str, bytes]], key: bytes | None, value: bytes | None) -> None:

@@ -6,15 +6,12 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
+from muster_entitlements_client.access_copy import NotReady
 from muster_entitlements_client.answers import Answer
 from muster_entitlements_client.follower import Follower
 
 # Asks the service itself: agency, subject, and feature.
 Fallback = Callable[[str, str, str | None], Awaitable[Answer]]
-
-
-class NotReady(Exception):
-    """The copy is not complete yet, or no longer: the topic has been made again."""
 
 
 class Stale(Exception):
@@ -25,7 +22,8 @@ class EntitlementsClient:
     """Holds a copy of all agencies' and people's access, and keeps it up to date while its block is open.
 
     `kafka` are aiokafka's options, such as bootstrap_servers. `topic_prefix` is the installation's. With
-    `max_staleness_seconds`, no check is answered from a copy that may be older. `fallback` answers what the copy
+    `max_staleness_seconds`, no check is answered from a copy that may be older than the topic by more; what still waits
+    in entitlements' outbox is not counted. `fallback` answers what the copy
     cannot. `now` gives the time, which decides what a window allows.
 
         async with EntitlementsClient({"bootstrap_servers": "kafka:9092"}) as client:
@@ -42,8 +40,7 @@ class EntitlementsClient:
         fallback: Fallback | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._complete = asyncio.Event()
-        self._follower = Follower(kafka, topic_prefix, self._complete.set)
+        self._follower = Follower(kafka, topic_prefix)
         self._max_staleness = max_staleness_seconds
         self._fallback = fallback
         self._now = now
@@ -77,10 +74,13 @@ class EntitlementsClient:
         return len(self._follower.copy)
 
     async def ready(self) -> None:
-        """Wait until the copy is complete for the first time. Raises what ended the following, if it ended."""
+        """Wait until the copy is complete, which it is not while the topic holds no agency.
+
+        Raises what ended the following, if it ended.
+        """
         if self._following is None:
             raise NotReady("the client's block is not open")
-        complete = asyncio.create_task(self._complete.wait())
+        complete = asyncio.create_task(self._follower.complete.wait())
         try:
             await asyncio.wait([complete, self._following], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -92,7 +92,7 @@ class EntitlementsClient:
         """Whether a person may use a feature now, in microseconds; without a feature, whether they have a usable seat.
 
         With the agency, the answer for a person without a seat tells its state as the service's does. Raises NotReady,
-        and Stale where a staleness is allowed at most.
+        Stale where a staleness is allowed at most, and ValueError for an e-mail address.
         """
         staleness = self._follower.staleness_seconds
         if staleness is None:
@@ -104,14 +104,18 @@ class EntitlementsClient:
     async def check_or_ask(
         self, subject_ref: str, feature: str | None = None, *, agency_id: str | None = None
     ) -> Answer:
-        """As check; what the copy cannot answer is asked of the service.
+        """As check; what the copy cannot answer is asked of the service, and so is of an agency that it does not know.
 
         Raises what check raises where there is no fallback, or no agency to ask it for; and what the fallback raises.
         """
         try:
-            return self.check(subject_ref, feature, agency_id=agency_id)
+            answer = self.check(subject_ref, feature, agency_id=agency_id)
         except (NotReady, Stale):
             agency_id = agency_id or self._follower.copy.agency_of(subject_ref)
             if self._fallback is None or agency_id is None:
                 raise
-            return await self._fallback(agency_id, subject_ref, feature)
+        else:
+            # It never enrolled, or the rebuild of the topic has not published it yet.
+            if answer.reason != "unknown" or self._fallback is None or agency_id is None:
+                return answer
+        return await self._fallback(agency_id, subject_ref, feature)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -36,13 +36,13 @@ class _AnotherLog(Exception):
 
 
 class Follower:
-    """Fills `copy`, and starts a new one where the log is another. `on_complete` is called whenever it is complete."""
+    """Fills `copy`, and starts a new one where the log is another. `complete` is set while it can be answered from."""
 
-    def __init__(self, kafka: Mapping[str, Any], topic_prefix: str, on_complete: Callable[[], None]) -> None:
+    def __init__(self, kafka: Mapping[str, Any], topic_prefix: str) -> None:
+        self.complete = asyncio.Event()
         self.failure: Exception | None = None
         self._kafka = kafka
         self._topic = topic_prefix + AgencyAccess.topic
-        self._on_complete = on_complete
         self._forget()
 
     @property
@@ -68,6 +68,7 @@ class Follower:
 
     def _forget(self) -> None:
         """Start over; until the new copy is complete, there is none to answer from."""
+        self.complete.clear()
         self.copy = AccessCopy()
         self._complete_at: float | None = None
         self._ids: LogIds | None = None
@@ -90,12 +91,18 @@ class Follower:
                     await self._same_log(client)
                     ends = await consumer.end_offsets(consumer.assignment())
                 await self._read_to(consumer, ends)
-                self._complete_at, self.failure = asked_at, None
-                self._on_complete()
+                self._took_all(asked_at)
                 await self._read_for(consumer, LOOK_SECONDS)
         finally:
             closing = [asyncio.create_task(consumer.stop()), asyncio.create_task(client.close())]
             await asyncio.wait(closing, timeout=CLOSE_SECONDS)
+
+    def _took_all(self, asked_at: float) -> None:
+        """The copy has all that the topic held then. Without an agency, the topic was made again, and is empty."""
+        self.failure = None
+        if self.copy.knows_agencies:
+            self._complete_at = asked_at
+            self.complete.set()
 
     async def _same_log(self, client: AIOKafkaClient) -> LogIds:
         """Raise _AnotherLog if the copy is of another log than the one that is there now."""
@@ -134,4 +141,5 @@ class Follower:
             for record in records:
                 self.copy.take(record.headers, record.key, record.value)
             self._positions[partition] = records[-1].offset + 1
+        await asyncio.sleep(0)  # while records are buffered, getmany does not let other tasks run
         return sum(map(len, read.values()))

@@ -14,6 +14,9 @@ const USABLE = new Set(["assigned", "active"]);
 /** A record that this version cannot read: going on would leave the copy wrong. */
 export class Unreadable extends Error {}
 
+/** The copy is not complete yet, or no longer: it must not answer. */
+export class NotReady extends Error {}
+
 /** An instant as microseconds since 1970, which a Date cannot hold. */
 export function micros(text) {
   const [, seconds, fraction = ""] = /^(.{19})(?:\.(\d{1,6})\d*)?(?:Z|\+00:00)$/.exec(text) ?? [];
@@ -28,18 +31,47 @@ function text(at) {
   return at % SECOND === 0n ? `${seconds}Z` : `${seconds}.${fraction}Z`;
 }
 
-/** The latest record of each agency and person. */
+/** The latest record of each agency and person. It answers once it has reached the ends that it expects. */
 export class AccessCopy {
   #agencies = new Map();
   #holdings = new Map();
+  #ends = null;
+  #reached = new Map();
+  #filled = false;
+  #failed = false;
 
   /** How many people have a seat of any state. */
   get size() {
     return this.#holdings.size;
   }
 
-  /** Take the next record of the topic, as kafkajs brings it. Throws Unreadable. */
-  take({ headers, key, value }) {
+  /** The ends of the partitions when the copy was begun, as kafkajs' admin.fetchTopicOffsets tells them. */
+  expect(ends) {
+    this.#ends = ends.filter(({ low, high }) => low !== high);
+  }
+
+  /** What a partition holds up to this offset was read. A transaction's marker also has an offset. */
+  reached(partition, offset) {
+    this.#reached.set(partition, BigInt(offset));
+  }
+
+  /** Whether it may answer. A topic without an agency was made again, and is not filled yet. */
+  get ready() {
+    const read = ({ partition, high }) => this.#reached.get(partition) >= BigInt(high) - 1n;
+    return this.#filled && !this.#failed && this.#ends !== null && this.#ends.every(read);
+  }
+
+  /** Take the next record of the topic, as kafkajs brings it. Throws Unreadable, and then is no longer ready. */
+  take(record) {
+    try {
+      this.#take(record);
+    } catch (error) {
+      this.#failed = true;
+      throw error;
+    }
+  }
+
+  #take({ headers, key, value }) {
     if (!key?.length) throw new Unreadable("a record of the snapshot topic has no key");
     const type = headers?.ce_type?.toString() ?? "";
     if (type === ERASED && value === null) {
@@ -61,13 +93,17 @@ export class AccessCopy {
   /**
    * Whether a person may use a feature at an instant (a text, RFC 3339 in UTC); without a feature (null), whether they
    * have a usable seat. Without the agency, a person without a seat is answered no_seat, whatever their agency's state is.
+   * Throws NotReady.
    */
   check(subject, feature, now, agencyId = null) {
+    if (subject.includes("@")) throw new RangeError("subject is an e-mail address: a copy knows references only");
+    if (!this.ready) throw new NotReady("the copy is not complete");
     const holding = this.#holdings.get(subject);
     const own = holding && (agencyId === null || holding.agency.id === agencyId) ? holding : null;
     if (own === null && agencyId === null) return answer("refused", "no_seat");
     const agency = own?.agency ?? this.#agencies.get(agencyId);
-    if (!agency?.terms) return answer("refused", "unknown");
+    if (!agency) return answer("refused", "unknown");
+    if (!agency.terms) throw new NotReady(`the record of ${agency.id} has not come yet`);
     const seat = own?.generation === agency.terms.generation ? own.seat : null;
     const [mine, ours] = [own ?? {}, agency.terms].map(({ uses = [], further = [] }) => ({
       uses: uses.filter((each) => each.feature === feature),
@@ -98,6 +134,7 @@ export class AccessCopy {
       further: further(data),
     };
     agency.revision = Math.max(agency.revision, data.revision);
+    this.#filled = true;
   }
 
   #takeSubject(data, key) {

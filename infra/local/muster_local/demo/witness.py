@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from muster_entitlements_client import Answer, EntitlementsClient
+from muster_entitlements_client import Answer, EntitlementsClient, NotReady
 from muster_local.demo import cast
 from muster_local.demo.program import ProgramClient
 
@@ -45,6 +45,9 @@ class Access:
             None if until is None else datetime.fromisoformat(until),
             answer["monthly_quota"],
         )
+
+
+_UNKNOWN = Access("refused", "unknown", None, None)
 
 
 @dataclass(frozen=True)
@@ -92,16 +95,20 @@ class Witness:
         """The copy's answers, once it has caught up. If it does not, it is not waited for a second time."""
         give_up_at = time.monotonic() + self._patience
         while True:
-            local = [
-                Access.of_copy(self._client.check(subject_ref, feature, agency_id=agency_id))
-                for agency_id, subject_ref, feature in asked
-            ]
+            local = [self._of_copy(*each) for each in asked]
             if local == told:
                 return local
             if time.monotonic() > give_up_at:
                 self._patience = 0.0
                 return local
             await asyncio.sleep(_PAUSE_SECONDS)
+
+    def _of_copy(self, agency_id: str, subject_ref: str, feature: str | None) -> Access:
+        """The copy's answer. It has none before the first agency enrolls, when the service knows none either."""
+        try:
+            return Access.of_copy(self._client.check(subject_ref, feature, agency_id=agency_id))
+        except NotReady:
+            return _UNKNOWN
 
     async def _people_of(self, agency_id: str) -> Sequence[str]:
         """The first people who ever had a seat; none until there are some."""

@@ -50,7 +50,6 @@ async def play_year(
             on_instant(now)
 
         await coordinator.begin(cast.START)
-        await client.ready()
         for scene in sorted(scenes, key=lambda scene: scene.at):
             await coordinator.advance(scene.at, stand)
             on_scene(scene)
