@@ -96,7 +96,7 @@ async def hold_what_the_tables_have(
     await front.eventually(agrees, timeout=30)
     assert await latest(front) == await tables(front)
 
-    # The topic is lost, and the rebuild is killed: before the agency's record, then before the second step of seats.
+    # The topic is lost, and the rebuild is killed: before the first step of seats, then before the third.
     kafka = kafka_at(settings.kafka_bootstrap)
     await delete_topics(kafka, [settings.topic_prefix + AgencyAccess.topic])
     await create_topics(kafka, settings.topic_prefix, [topics()[AgencyAccess.topic]], partitions=PARTITIONS)

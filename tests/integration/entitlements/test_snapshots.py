@@ -14,7 +14,7 @@ from muster_contracts.enrollment import AgencyReinstated, AgencySuspended
 from muster_contracts.entitlements import AgencyAccess, SubjectAccess, SubjectAccessErased
 from muster_entitlements.handlers.snapshots import publish_subjects
 from muster_entitlements.workers import snapshots
-from muster_entitlements_client import EntitlementsClient, NotReady
+from muster_entitlements_client import Answer, EntitlementsClient, NotReady, Verdict
 from muster_local.servers import kafka_at
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.operations.rebuild import opened
@@ -238,10 +238,10 @@ async def test_a_rebuild_publishes_what_differs_and_goes_on_where_it_was_killed(
         with pytest.raises(TypeError):
             await swap(entitlements)
     await entitlements.eventually(lambda: service.admin.fetchval("select not exists (select from outbox)"))
-    assert await swap(entitlements) == [Difference("NASA", "records of 4 people")]
+    assert await swap(entitlements) == [Difference("NASA", "its own record and records of 4 people")]
     assert await swap(entitlements) == []
     audited = await service.admin.fetch("select after from audit where command = 'RebuildProjection' order by id")
-    assert [row["after"] for row in audited] == ['{"itself": true, "people": 7}', '{"itself": false, "people": 4}']
+    assert [row["after"] for row in audited] == ['{"itself": true, "people": 7}', '{"itself": true, "people": 4}']
     agency = (await service.published(AgencyAccess))[-1].data
     assert agency.suspended
     async with following(entitlements) as client:
@@ -257,12 +257,25 @@ async def test_a_client_starts_anew_on_a_topic_that_was_made_again(entitlements:
     [access] = await entitlements.eventually(lambda: service.published(SubjectAccess))
     subject = access.data.subject_ref
 
-    async with following(entitlements, max_staleness_seconds=60.0) as client:
+    told = Answer(Verdict.ALLOWED, "window_open", None, 2)
+
+    async def ask(*_: str | None) -> Answer:
+        return told
+
+    async with following(entitlements, max_staleness_seconds=60.0, fallback=ask) as client:
         assert client.check(subject, "deep-research").reason == "window_open"
         kafka = kafka_at(settings.kafka_bootstrap)
         await delete_topics(kafka, [settings.topic_prefix + AgencyAccess.topic])
         await create_topics(kafka, settings.topic_prefix, [topics()[AgencyAccess.topic]], partitions=PARTITIONS)
         await entitlements.eventually(lambda: len(client) == 0)
+        # It stays so, however often the empty topic is read to its end.
+        follower = client._follower
+        follower.failure = OSError()
+        await entitlements.eventually(lambda: follower.failure is None)
+        with pytest.raises(NotReady):
+            client.check(subject, "deep-research")
+        assert client.staleness_seconds is None
+        assert await client.check_or_ask(subject, "deep-research", agency_id="NASA") == told
         assert await swap(entitlements) == [Difference("NASA", "its own record and records of 1 people")]
 
         async def answers() -> bool:

@@ -1,11 +1,20 @@
 """What an agency does with the reference of another agency's person takes nothing from that person's copies."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
-from muster_contracts.entitlements import EntitlementRevoked, SubjectAccess, SubjectAccessErased
+import pytest
+
+from muster_contracts.entitlements import AgencyAccess, EntitlementRevoked, SubjectAccess, SubjectAccessErased
+from muster_entitlements.bootstrap import build
+from muster_entitlements.settings import EntitlementsSettings
+from muster_entitlements.workers import snapshots
 from muster_runtime.projection import Difference
 from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.test_rebuild import WITHOUT_RELAY
 from tests.integration.entitlements.test_snapshots import compare, following, swap
+from tests.support.services import ServiceRunner
 
 # Of NASA's partition, in which compaction keeps one record of a key.
 OTHER = "HHS"
@@ -48,3 +57,20 @@ async def test_another_agencys_tombstone_erases_nobody_and_a_rebuild_finds_whom_
     assert await swap(entitlements) == [Difference(OTHER, "records of 1 people")]
     await entitlements.eventually(lambda: service.admin.fetchval("select not exists (select from outbox)"))
     assert await compare(entitlements) == []
+
+
+async def test_an_agency_whose_records_stay_in_the_outbox_does_not_stop_the_rebuild_of_the_others(
+    run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await run_service(build, EntitlementsSettings, roles=WITHOUT_RELAY)
+    service.clock.move(START)
+    entitlements = Entitlements(service, eventually)
+    for agency_id in (OTHER, "NASA"):
+        await replace(entitlements, agency=agency_id).enroll(cap=5)
+    await service.admin.execute("delete from outbox where agency_id = 'NASA'")
+    monkeypatch.setattr(snapshots, "PATIENCE_SECONDS", 0.2)
+    stuck, mended = await swap(entitlements)
+    assert (stuck.key, mended) == (OTHER, Difference("NASA", "its own record"))
+    assert "still wait in entitlements' outbox" in stuck.obstacle
+    published = "select array_agg(type) from outbox where agency_id = 'NASA' and topic like '%snapshot'"
+    assert await service.admin.fetchval(published) == [AgencyAccess.event_type]

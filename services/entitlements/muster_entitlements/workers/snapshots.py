@@ -8,7 +8,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -34,7 +34,7 @@ from muster_runtime.database.transactions import EVERY_AGENCY, Connection, Datab
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.topic_log import Record, TopicLog
 from muster_runtime.observability import audit
-from muster_runtime.projection import Difference, NotPublished, Projection, correction
+from muster_runtime.projection import Difference, Projection, correction
 from muster_runtime.settings import Settings
 
 _NAME = "entitlements.snapshot"
@@ -45,6 +45,11 @@ STEP_SEATS = 5_000
 
 # How long the relay may take to publish the records of an agency's last commands.
 PATIENCE_SECONDS = 10.0
+
+_UNPUBLISHED = (
+    f"its records still wait in entitlements' outbox after {PATIENCE_SECONDS:g} s: try again; where they stay, follow "
+    "the runbook outbox-stuck.md"
+)
 
 # What a command changes between the reading of the tables and of the topic is a difference once, but not so often.
 _LOOKS = 3
@@ -143,31 +148,33 @@ class Snapshot:
 
     async def compare(self) -> Sequence[Difference]:
         """The agencies whose records differ from the tables."""
-        return [suspects.difference for suspects in await self._suspects()]
+        return [suspects.difference async for suspects in self._suspects()]
 
     async def swap(self, reason: str) -> Sequence[Difference]:
-        """Publish what differs, step by step, each under its agency's lock."""
-        found = await self._suspects()
+        """Publish what differs of each agency as soon as it is known, step by step, each under its agency's lock."""
+        found = []
         context = correction(self._database.clock.now())
-        for suspects in found:
+        async for suspects in self._suspects():
             if not suspects.obstacle:
                 await self._publish(suspects, reason, context)
-        return [suspects.difference for suspects in found]
+            found.append(suspects.difference)
+        return found
 
-    async def _suspects(self) -> list[Suspects]:
+    async def _suspects(self) -> AsyncIterator[Suspects]:
+        """The agencies that differ. One whose records stay in the outbox stops none of the others."""
         async with self._database.read(EVERY_AGENCY) as connection:
             known = await snapshots.list_pools(connection)
-        found = []
         for agency_id in sorted({*known, *self._folded.agencies, *self._folded.seats}):
             suspects = await self._look(agency_id)
             for _ in range(_LOOKS - 1):
                 if suspects:
-                    await self._published(agency_id)
+                    if not await self._is_published(agency_id):
+                        suspects = replace(suspects, obstacle=_UNPUBLISHED)
+                        break
                     await self.replay()
                     suspects = suspects & await self._look(agency_id)
             if suspects:
-                found.append(suspects)
-        return found
+                yield suspects
 
     async def _look(self, agency_id: str) -> Suspects:
         """How the topic, as far as it is read, differs from the tables."""
@@ -200,26 +207,26 @@ class Snapshot:
             after = step[-1][0]
         return differing | (told.keys() - held)
 
-    async def _published(self, agency_id: str) -> None:
-        """Wait until an agency's records have left the outbox. Raises NotPublished."""
+    async def _is_published(self, agency_id: str) -> bool:
+        """Wait until an agency's records have left the outbox; whether they have."""
         try:
             async with asyncio.timeout(PATIENCE_SECONDS), self._database.read(agency_id) as connection:
                 while await snapshots.is_publishing(connection, _TOPIC, agency_id):
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            raise NotPublished(
-                f"records of {agency_id} still wait in entitlements' outbox after {PATIENCE_SECONDS:g} s: try again; "
-                "where they stay, follow the runbook outbox-stuck.md"
-            ) from None
+            return False
+        return True
 
     async def _publish(self, suspects: Suspects, reason: str, context: Context) -> None:
-        async with self._database.write(suspects.agency_id, context=context) as uow:
-            _record(uow, suspects, reason)
-            await publish_agency(uow, suspects.agency_id)
-        subject_refs = sorted(suspects.subject_refs)
-        for start in range(0, len(subject_refs), STEP_SEATS):
-            async with self._database.write(suspects.agency_id, context=context) as uow:
-                await publish_subjects(uow, suspects.agency_id, subject_refs[start : start + STEP_SEATS])
+        """People first: with the agency's own record, a copy takes who has none for a person without a seat."""
+        agency_id, subject_refs = suspects.agency_id, sorted(suspects.subject_refs)
+        for start in range(0, len(subject_refs) or 1, STEP_SEATS):
+            async with self._database.write(agency_id, context=context) as uow:
+                if start == 0:
+                    _record(uow, suspects, reason)
+                await publish_subjects(uow, agency_id, subject_refs[start : start + STEP_SEATS])
+                if start + STEP_SEATS >= len(subject_refs):
+                    await publish_agency(uow, agency_id)
 
 
 def _as_of(access: AgencyAccess, revision: int, now: datetime) -> AgencyAccess:
