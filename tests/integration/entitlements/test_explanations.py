@@ -1,6 +1,9 @@
 """The explanation of a check: all that its answer follows from, each with the events behind it."""
 
+from collections.abc import Iterable
 from typing import Any
+
+import pytest
 
 from muster_contracts.entitlements import (
     EntitlementGranted,
@@ -9,6 +12,8 @@ from muster_contracts.entitlements import (
     FeatureWindowExtended,
     FeatureWindowOpened,
 )
+from muster_entitlements.repository import facts
+from muster_runtime.database.connections import Connection
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.lives import DAY, published
 from tests.integration.entitlements.test_catalog import publish
@@ -111,3 +116,20 @@ async def test_a_check_is_explained_with_the_events_behind_it(entitlements: Enti
     assert (await service.client.get(of_another, headers=headers)).status_code == 404
     nobody = await service.client.get(of_another.replace("NASA", "NSF"), headers=headers)
     assert (nobody.status_code, nobody.json()["answer"]["reason"], nobody.json()["window"]) == (200, "unknown", None)
+
+
+async def test_an_explanation_does_not_contradict_its_answer(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await entitlements.enroll(cap=5)
+    assert (await entitlements.assign(1)).status_code == 201
+    list_events = facts.list_events
+
+    async def after_a_change(connection: Connection, agency_id: str, subjects: Iterable[str]) -> Any:
+        await entitlements.service.admin.execute("update seat set state = 'suspended'")
+        return await list_events(connection, agency_id, subjects)
+
+    monkeypatch.setattr(facts, "list_events", after_a_change)
+    reply = await entitlements.get("checks/explanation", subject="person.1@nasa.gov", feature="deep-research")
+    found = reply.json()
+    assert (found["answer"]["reason"], found["seat"]["state"]) == ("window_open", "assigned")

@@ -102,7 +102,7 @@ def make_router(directory: Directory) -> APIRouter:
         Most parts list the events behind them.
         """
         subject_ref = directory.subject_ref(agency_id, subject)
-        async with reader.read(agency_id) as connection:
+        async with reader.read(agency_id, of_one_state=True) as connection:
             return await find_explanation(connection, agency_id, subject_ref, feature, runtime.clock.now())
 
     @router.post(f"{PREFIX}/checks", summary="Check access in bulk", dependencies=[READ])

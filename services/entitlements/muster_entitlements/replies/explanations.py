@@ -52,7 +52,7 @@ class ExplainedSeat(BaseModel):
     seat_id: str
     state: SeatState
     reason: str | None
-    recorded_from: Instant = Field(description="When the seat entered its present state.")
+    recorded_from: Instant = Field(description="Since when the seat is as it is. Another invitation is a change, too.")
     trial_began_at: Instant | None = Field(description="When the trials that are anchored on seats began.")
 
 
