@@ -250,6 +250,16 @@ class GrantUnknown(NotFound):
         super().__init__(f"{agency_id} has no grant {grant_id[:60]!r}")
 
 
+class QuotaGrantsFull(Conflict):
+    """The person, or the agency, has too many quota grants of the feature that are not spent."""
+
+    slug = "quota-grants-full"
+    title = "Too many quota grants are not spent"
+
+    def __init__(self, feature: str, most: int) -> None:
+        super().__init__(f"{most} quota grants of {feature} are neither spent nor over: wait until one is", most=most)
+
+
 class GrantOverlaps(Conflict):
     """The agency or the person already has a grant of the feature for part of that time."""
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from muster_contracts.entitlements import QuotaExceeded, QuotaThresholdCrossed
+from muster_entitlements.handlers.quota_grants import MOST_UNSPENT
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_catalog import FRONTIER, publish
 from tests.integration.entitlements.test_usage import report, used
@@ -69,3 +70,41 @@ async def test_a_grant_of_the_agencys_quota_is_of_the_whole_agency(entitlements:
     assert (reply.status_code, reply.json()["errors"][0]["field"]) == (422, "subject")
     assert "must be left out: the quota of notes is of the whole agency" in reply.text
     assert (await entitlements.post("quota-grants", grant)).status_code == 201
+
+
+async def test_what_a_grant_makes_allowed_has_a_higher_revision(entitlements: Entitlements) -> None:
+    """Otherwise whoever keeps the answer until it ends, or the revision increases, would go on refusing."""
+    await publish(entitlements, [notes(limit=1)], "new-agencies")
+    await entitlements.enroll(cap=6)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    for to in ({"subject": ada}, {}):
+        used_up = await entitlements.post("usage/consume", {"subject": ada, "feature": "notes"})
+        assert used_up.status_code == 200, used_up.text
+        before = await entitlements.check("ada", "notes")
+        assert before["reason"] == "quota_used_up"
+        granted = await entitlements.post(
+            "quota-grants", {"feature": "notes", "amount": 1, "reason": "a deadline"} | to
+        )
+        assert granted.status_code == 201
+        after = await entitlements.check("ada", "notes")
+        assert (after["reason"], after["revision"]) == ("quota", before["revision"] + 1)
+
+
+async def test_only_so_many_grants_are_not_spent_as_the_record_of_who_has_them_holds(
+    entitlements: Entitlements,
+) -> None:
+    await publish(entitlements, [notes(limit=1)], "new-agencies")
+    await entitlements.enroll(cap=6)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    body = {"feature": "notes", "amount": 1, "reason": "a deadline"}
+    soon = (START + timedelta(days=2)).isoformat()
+    for _ in range(MOST_UNSPENT):
+        assert (await entitlements.post("quota-grants", {**body, "subject": ada, "ends_at": soon})).status_code == 201
+    refused = await entitlements.post("quota-grants", {**body, "subject": ada})
+    assert (refused.status_code, refused.json()["type"].rpartition("/")[2]) == (409, "quota-grants-full")
+    assert (await entitlements.post("quota-grants", body)).status_code == 201
+    use = {"subject": ada, "feature": "notes", "amount": 2}
+    assert (await entitlements.post("usage/consume", use)).status_code == 200
+    for days in (1, 2):  # one is spent, and then all are over
+        entitlements.service.clock.move(START + timedelta(days=days))
+        assert (await entitlements.post("quota-grants", {**body, "subject": ada})).status_code == 201

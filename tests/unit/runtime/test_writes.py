@@ -1,11 +1,19 @@
 """What a transaction writes at its end: rows by their statement, and events in parts that a message can hold."""
 
 from datetime import UTC, datetime
+from typing import cast
 
-from muster_contracts.entitlements import PersonErased, PersonRecorded, SeatAssigned
+import pytest
+
+from muster_contracts.entitlements import AgencyAccess, PersonErased, PersonRecorded, SeatAssigned, SubjectAccess
+from muster_contracts.testing import build
+from muster_runtime.context import Context
 from muster_runtime.database import outbox
-from muster_runtime.database.outbox import RUN_LENGTH, STATEMENT_BYTES, EncodedEntry, RunKey, States
+from muster_runtime.database.connections import Connection
+from muster_runtime.database.outbox import EVENT_BYTES, RUN_LENGTH, STATEMENT_BYTES, EncodedEntry, RunKey, States
+from muster_runtime.database.unit_of_work import UnitOfWork
 from muster_runtime.database.writes import Writes
+from muster_runtime.errors import InvalidInput
 
 NOW = datetime(2026, 3, 5, tzinfo=UTC)
 
@@ -64,3 +72,16 @@ def test_of_a_key_only_the_last_state_is_published_whatever_its_type() -> None:
         (of("other", "another topic"), [("sub_1", b"5")]),
     ]
     assert states.take() == []
+
+
+def test_what_kafka_would_not_take_is_refused_also_of_a_compacted_topic() -> None:
+    """Such a record would wait in the outbox forever, and all that follow it with it."""
+    connection = cast("Connection", None)
+    uow = UnitOfWork(connection, frozenset({"NASA"}), NOW, Context(actor="test", correlation_id="cor_1"))
+    at_most = b"x" * EVENT_BYTES
+    uow.publish_states(SubjectAccess, "NASA", {"sub_1": at_most, "sub_2": None})
+    with pytest.raises(InvalidInput, match=rf"SubjectAccess.v1: .* must be at most {EVENT_BYTES} bytes"):
+        uow.publish_states(SubjectAccess, "NASA", {"sub_1": b"{}", "sub_2": at_most + b"x"})
+    grants = build(AgencyAccess).grants * 10_000
+    with pytest.raises(InvalidInput, match=r"AgencyAccess.v1"):
+        uow.publish_state(build(AgencyAccess, grants=grants))

@@ -3,18 +3,25 @@
 from muster_contracts.entitlements import QuotaScope
 from muster_entitlements.commands import GrantQuota
 from muster_entitlements.domain.quotas import WHOLE_AGENCY, QuotaGrant
+from muster_entitlements.errors import QuotaGrantsFull
 from muster_entitlements.handlers.lookups import known_feature, known_pool
 from muster_entitlements.handlers.snapshots import publish_holders
 from muster_entitlements.replies.usage import QuotaGrantReply
-from muster_entitlements.repository import quota_grants
+from muster_entitlements.repository import pools, quota_grants
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import InvalidInput
 from muster_runtime.identifiers import new_id
 from muster_runtime.observability import audit
 
+# The record of who has them names each one that is not spent, and must not outgrow what Kafka takes.
+MOST_UNSPENT = 50
+
 
 async def grant_quota(uow: UnitOfWork, command: GrantQuota) -> QuotaGrantReply:
-    """Grant uses to a person, or to all people of the agency. Raises PoolUnknown, FeatureUnknown, or InvalidInput."""
+    """Grant uses to a person, or to all people of the agency.
+
+    Raises PoolUnknown, FeatureUnknown, InvalidInput, or QuotaGrantsFull.
+    """
     pool = await known_pool(uow, command.agency_id)
     feature = await known_feature(uow, pool, command.feature)
     if command.subject_ref is not None and feature.stated_quota and feature.stated_quota.per is QuotaScope.AGENCY:
@@ -34,7 +41,10 @@ async def grant_quota(uow: UnitOfWork, command: GrantQuota) -> QuotaGrantReply:
         starts_at=starts_at,
         ends_at=command.ends_at,
     )
+    if await quota_grants.count_unspent(uow.connection, grant, uow.now) >= MOST_UNSPENT:
+        raise QuotaGrantsFull(grant.feature, MOST_UNSPENT)
     await quota_grants.add_grant(uow.connection, grant, uow.now)
+    await pools.save_revision(uow.connection, grant.agency_id)
     await publish_holders(uow, grant.agency_id, [grant.subject_ref])
     audit.record(
         uow,

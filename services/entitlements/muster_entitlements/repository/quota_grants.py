@@ -30,6 +30,24 @@ async def add_grant(connection: Connection, grant: QuotaGrant, now: datetime) ->
     )
 
 
+async def count_unspent(connection: Connection, grant: QuotaGrant, now: datetime) -> int:
+    """How many grants of the same feature to the same subject are neither spent nor over."""
+    found: int = await connection.fetchval(
+        """
+        select count(*)
+        from quota_grant
+        where
+            agency_id = $1 and feature = $2 and subject_ref = $3 and spent < amount
+            and (ends_at is null or ends_at > $4)
+        """,
+        grant.agency_id,
+        grant.feature,
+        grant.subject_ref,
+        now,
+    )
+    return found
+
+
 async def find_grants_for(connection: Connection, totals: Sequence[Sum]) -> list[QuotaGrant]:
     """The grants for uses of these sums that are not spent, oldest first."""
     rows = await connection.fetch(

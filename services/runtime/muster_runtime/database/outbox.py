@@ -169,10 +169,15 @@ def _arguments(runs: Sequence[_Run], now: datetime) -> Sequence[object]:
     ]
 
 
+def require_size(event_type: str, payload: bytes | None) -> None:
+    """Refuse what Kafka would not take. Raises InvalidInput."""
+    if payload is not None and len(payload) > EVENT_BYTES:
+        raise InvalidInput(event_type, len(payload), f"must be at most {EVENT_BYTES} bytes")
+
+
 def _payload(event: Event) -> bytes | None:
     if isinstance(event, Erasure):
         return None
     payload = event.__pydantic_serializer__.to_json(event)
-    if len(payload) > EVENT_BYTES:
-        raise InvalidInput(event.event_type, len(payload), f"must be at most {EVENT_BYTES} bytes")
+    require_size(event.event_type, payload)
     return payload

@@ -86,7 +86,12 @@ class UnitOfWork:
         context: Context | None = None,
         causation_id: str | None = None,
     ) -> None:
-        """Publish the states of many keys, written already; None is a tombstone. See publish_state, publish_encoded."""
+        """Publish the states of many keys, written already; None is a tombstone. See publish_state, publish_encoded.
+
+        Raises InvalidInput for a record that Kafka would not take: it would stop all that follow it.
+        """
+        for payload in records.values():
+            outbox.require_size(event_class.event_type, payload)
         self._states.add(self._run(event_class, agency_id, context or self._context_of(causation_id)), records)
 
     def _context_of(self, causation_id: str | None) -> Context:
