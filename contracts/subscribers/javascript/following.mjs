@@ -10,13 +10,14 @@ export async function follow(kafka, topic, name) {
   const admin = kafka.admin();
   // A group of its own, in which nothing is committed: otherwise it would go on where an earlier copy ended.
   const consumer = kafka.consumer({ groupId: `${name}.${randomUUID()}` });
-  const { GROUP_JOIN, END_BATCH_PROCESS } = consumer.events;
+  const { GROUP_JOIN, END_BATCH_PROCESS, CRASH } = consumer.events;
   let copy = new AccessCopy();
   consumer.on(GROUP_JOIN, async () => {
     const fresh = (copy = new AccessCopy());
     fresh.expect(await admin.fetchTopicOffsets(topic));
   });
   consumer.on(END_BATCH_PROCESS, ({ payload: { partition, lastOffset } }) => copy.reached(partition, lastOffset));
+  consumer.on(CRASH, () => (copy = new AccessCopy())); // nobody follows for it, perhaps for long
   await Promise.all([admin.connect(), consumer.connect()]);
   await consumer.subscribe({ topic, fromBeginning: true });
   await consumer.run({ autoCommit: false, eachMessage: async ({ message }) => copy.take(message) });

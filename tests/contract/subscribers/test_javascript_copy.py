@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -91,7 +92,9 @@ async def test_a_process_answers_only_from_a_whole_copy_also_beside_another_and_
                     await eventually(lambda each=each: each.facts[-1] == "seat_suspended", timeout=40)
         async with run(command, **where) as restarted:
             await eventually(lambda: len(restarted.facts) > 1, timeout=40)
-        assert restarted.facts == ["NotReady", "seat_suspended"], restarted.stderr
+            assert restarted.facts == ["NotReady", "seat_suspended"], restarted.stderr
+            await snapshots.put([replace(SUSPENDED, value=b"{")])
+            await eventually(lambda: restarted.facts[2:] == ["NotReady"], timeout=40)
         assert "no_seat" not in first.facts + second.facts
     finally:
         program.unlink()
