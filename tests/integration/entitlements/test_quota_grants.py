@@ -101,7 +101,8 @@ async def test_only_so_many_grants_are_not_spent_as_the_record_of_who_has_them_h
     for _ in range(MOST_UNSPENT):
         assert (await entitlements.post("quota-grants", {**body, "subject": ada, "ends_at": soon})).status_code == 201
     refused = await entitlements.post("quota-grants", {**body, "subject": ada})
-    assert (refused.status_code, refused.json()["type"].rpartition("/")[2]) == (409, "quota-grants-full")
+    assert refused.status_code == 409
+    assert refused.json()["type"].endswith("quota-grants-full")
     assert (await entitlements.post("quota-grants", body)).status_code == 201
     use = {"subject": ada, "feature": "notes", "amount": 2}
     assert (await entitlements.post("usage/consume", use)).status_code == 200
