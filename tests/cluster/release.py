@@ -17,6 +17,8 @@ NAME = "muster"
 
 INSTALL_SECONDS = 420
 
+ROLES = ("all", "api", "consumer", "relay", "scheduler", "worker")
+
 # The addresses outside pods in the cluster's network: the tests come from there, through the first node.
 TESTS = "10.243.0.0/24"
 
@@ -43,6 +45,8 @@ def values(servers: Servers, **more: Any) -> dict[str, Any]:
         },
         "settings": {"MUSTER_ALLOW_PLAINTEXT": "true"},  # the issuer's keys, and no login of the mail server
         "trustedCA": {"configMap": "ca", "https": False},
+        # Each node takes the machine's two cores for its own: the pods of a lost one must fit on the others.
+        "roles": {role: {"resources": {"requests": {"cpu": "50m"}}} for role in ROLES},
         "networkPolicy": {
             "postgres": {"to": SERVERS_ALONE},
             "kafka": {"to": SERVERS_ALONE, "ports": [9092]},

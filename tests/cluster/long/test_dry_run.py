@@ -16,7 +16,10 @@ async def test_the_api_server_takes_every_object_that_a_release_may_have(kube: K
     await kube.kubectl("wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in names))
     more = {
         "profile": "large",
-        "autoscaling": {"api": {"enabled": True}, "consumer": {"enabled": True}},
+        "autoscaling": {
+            "api": {"enabled": True},
+            "consumer": {"enabled": True, "authentication": "muster-kafka"},
+        },
         "monitoring": {"podMonitor": {"enabled": True}, "rules": {"enabled": True}, "dashboards": {"enabled": True}},
         "http": {"domain": "muster.gov", "gateway": {"enabled": True, "parentRefs": [{"name": "outside"}]}},
     }
