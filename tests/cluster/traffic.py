@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import asyncpg
 import httpx
@@ -45,6 +46,7 @@ class Counted(httpx.AsyncBaseTransport):
     slowest: float = 0.0
 
     def __post_init__(self) -> None:
+        self.began = datetime.now(UTC)
         self._started = time.monotonic()
         limits = httpx.Limits(max_connections=50, max_keepalive_connections=0)
         self._addresses: dict[str, str] = {}
@@ -120,6 +122,7 @@ class Traffic:
                 finally:
                     over.set()
             sent = Counter(before) + Counter(program.commands)
+        print(f"traffic began at {counted.began:%T}", *counted.failures, sep="\n")
         differing = await verdict(self.stack, sent)
         assert not differing, differing
 
