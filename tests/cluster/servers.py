@@ -132,7 +132,7 @@ class Servers:
         await create_topics(self.kafka, prefix, topics().values())
         administrator = Administrator(self.kafka.librdkafka_options())
         await administrator.add(acls_of_services(topics().values(), prefix=prefix, sandbox=bool(prefix)))
-        await asyncio.gather(*(administrator.set_password(service, self.password(service)) for service in SERVICES))
+        await self.add_users("{service}")
         return accesses
 
     def accesses(self, database: str) -> dict[str, Access]:
@@ -142,7 +142,16 @@ class Servers:
             for service in SERVICES
         }
 
-    def secrets_of_services(self, accesses: dict[str, Access], namespace: str = MUSTER) -> list[Thing]:
+    async def add_users(self, user: str) -> None:
+        """Create each service's user of Kafka, whose name has the service's in place of {service}."""
+        administrator = Administrator(self.kafka.librdkafka_options())
+        await asyncio.gather(
+            *(administrator.set_password(user.format(service=each), self.password(each)) for each in SERVICES)
+        )
+
+    def secrets_of_services(
+        self, accesses: dict[str, Access], namespace: str = MUSTER, user: str = "{service}"
+    ) -> list[Thing]:
         """The objects that a release needs: each service's secrets, its owner's, and the authority's certificate."""
         own = {
             "entitlements": {"MUSTER_SUBJECT_KEY": self.password("subjects")},
@@ -156,7 +165,7 @@ class Servers:
             data = {
                 "MUSTER_POSTGRES_API_DSN": self.in_pods(access.api_dsn),
                 "MUSTER_POSTGRES_WORKER_DSN": self.in_pods(access.worker_dsn),
-                "MUSTER_KAFKA_USERNAME": service,
+                "MUSTER_KAFKA_USERNAME": user.format(service=service),
                 "MUSTER_KAFKA_PASSWORD": self.password(service),
             }
             made.append(secret(f"muster-{service}", data | own.get(service, {}), namespace))

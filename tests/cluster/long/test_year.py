@@ -15,6 +15,10 @@ from tests.cluster.release import Release, namespace, values
 from tests.cluster.servers import Installed
 
 NAMESPACE, PREFIX = "muster-year", "year."
+
+# A user of Kafka has the rights of one release: more would be too many.
+USER, PRINCIPAL = "year-{service}", "User:year-{name}"
+
 HOST = "10.243.0.1"
 SEATS = 2_000
 
@@ -25,7 +29,8 @@ async def test_a_year_is_played_and_every_line_of_the_proof_is_green(
     servers, stack = installed.servers, Installed(installed.servers, NAMESPACE, PREFIX)
     accesses = servers.accesses(NAMESPACE)
     administrator = servers.secret_of_administrator(accesses, NAMESPACE)
-    await kube.apply([namespace(NAMESPACE), *servers.secrets_of_services(accesses, NAMESPACE), administrator])
+    await servers.add_users(USER)
+    await kube.apply([namespace(NAMESPACE), *servers.secrets_of_services(accesses, NAMESPACE, USER), administrator])
     for mail in servers.mail.glob("*.eml"):
         mail.unlink()
     started = time.monotonic()
@@ -38,6 +43,7 @@ async def test_a_year_is_played_and_every_line_of_the_proof_is_green(
             kafka={"bootstrap": servers.bootstrap, "topicPrefix": PREFIX},
             provisioning={"mode": "hook", "database": NAMESPACE},
             preflight={"mode": "hook"},
+            operations={"settings": {"MUSTER_KAFKA_PRINCIPAL": PRINCIPAL}},
             networkPolicy={"enabled": False},  # the receiver is on a private address
             settings={
                 "MUSTER_HTTP_TOKEN_RATE": "1000000",

@@ -7,6 +7,7 @@ from muster_contracts.event import Event, event_types
 from muster_contracts.testing import EXAMPLES, Example, build, record
 from muster_local.demo.facts import in_words
 from muster_local.demo.log import Fact
+from muster_local.demo.proof.deliveries import mail_rules
 
 FREQUENT = {"SeatAssigned", "SeatActivated", "SeatRevoked"}
 PERSONAL = {"muster.enrollment.directory", "muster.entitlements.directory"}
@@ -34,3 +35,8 @@ def test_nothing_frequent_or_personal_is_told(event_class: type[Event]) -> None:
 def test_an_invoice_in_words() -> None:
     issued = build(event_types()["muster.billing.InvoiceIssued.v1"], agency_id="NASA", invoice_number="NASA-2025-01")
     assert in_words(_fact(issued)) == "NASA receives invoice NASA-2025-01 for 1.00 USD."
+
+
+def test_no_mail_is_due_about_an_erasure_which_has_no_data() -> None:
+    erased = build(event_types()["muster.entitlements.PersonErased.v1"])
+    assert mail_rules(Fact(erased.topic, read_headers(record(erased).headers), None)) == []

@@ -12,9 +12,11 @@ from muster_notify.domain.rules import Rule, rules, types_on_request
 
 def mail_rules(fact: Fact) -> list[Rule]:
     """The rules that send an e-mail about an event."""
-    event_type = fact.envelope.type
-    event = event_types()[event_type].model_validate(fact.data)
-    return [rule for rule in rules().for_event(event_type) if rule.applies_to(event, fact.envelope.time)]
+    of_type = rules().for_event(fact.envelope.type)
+    if not of_type:
+        return []  # among others of an erasure, which has no data
+    event = event_types()[fact.envelope.type].model_validate(fact.data)
+    return [rule for rule in of_type if rule.applies_to(event, fact.envelope.time)]
 
 
 def one_delivery_per_intent(evidence: Evidence) -> Line:
