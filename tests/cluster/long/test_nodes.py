@@ -13,6 +13,9 @@ from tests.support.eventually import eventually
 
 NOTICED_SECONDS = 60
 
+# Until its pods are replaced on the others.
+EVICTED_SECONDS = 60
+
 # Until a node that starts again is ready: all of its pods start at the same time.
 BACK_SECONDS = 240
 
@@ -37,12 +40,18 @@ async def test_a_node_is_killed_and_comes_back(kube: Kube, traffic: Traffic) -> 
         await command(str(SCRIPT), "kill-node", "2")
         await eventually(lambda: _is_ready(kube, "node2", "Unknown"), timeout=NOTICED_SECONDS)
         noticed = time.monotonic() - started
+        await eventually(lambda: _is_left(kube, "node2"), timeout=EVICTED_SECONDS)  # until then, its pods seem ready
         await kube.rolled_out()
         ready = time.monotonic() - started
         await command(str(SCRIPT), "start-node", "2")
         await eventually(lambda: _is_ready(kube, "node2", "True"), timeout=BACK_SECONDS)
         await kube.rolled_out()
     record("a node is killed", f"noticed after {noticed:.0f} s, all ready on the others after {ready:.0f} s, {counted}")
+
+
+async def _is_left(kube: Kube, node: str) -> bool:
+    pods = [pod for pod in await kube.pods("muster/role!=migrate") if pod["spec"].get("nodeName") == node]
+    return all("deletionTimestamp" in pod["metadata"] for pod in pods)
 
 
 async def _is_ready(kube: Kube, node: str, status: str) -> bool:
