@@ -14,7 +14,7 @@ from muster_entitlements.handlers.quota_terms import tell_uses
 from muster_entitlements.handlers.snapshots import publish_holders
 from muster_entitlements.publishing.catalog import entitlement_granted, entitlement_revoked
 from muster_entitlements.replies.grants import GrantReply
-from muster_entitlements.repository import grants, pools
+from muster_entitlements.repository import catalogs, grants, pools
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import InvalidInput
 from muster_runtime.identifiers import new_id
@@ -24,7 +24,9 @@ from muster_runtime.observability import audit
 async def grant_feature(uow: UnitOfWork, command: GrantFeature) -> GrantReply:
     """Grant a feature. Raises PoolUnknown, FeatureUnknown, InvalidInput, or GrantOverlaps."""
     agency_id = command.agency_id
-    feature = await known_feature(uow, await known_pool(uow, agency_id), command.feature)
+    pool = await known_pool(uow, agency_id)
+    newest = await catalogs.find_catalog(uow.connection, uow.now)
+    feature = newest.features.get(command.feature) or await known_feature(uow, pool, command.feature)
     starts_at = command.starts_at or uow.now
     if starts_at < uow.now:
         raise InvalidInput("starts_at", starts_at.isoformat(), "must not be in the past")
