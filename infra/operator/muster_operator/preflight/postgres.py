@@ -119,9 +119,9 @@ async def _of_schema(check: Check, connection: "asyncpg.Connection[Any]") -> Fin
 
 async def _applied(connection: "asyncpg.Connection[Any]", service: str) -> Collection[str]:
     table = f'"{service}".schema_migrations'
-    if not await connection.fetchval("select to_regclass($1) is not null", table):
-        return []
     try:
+        if not await connection.fetchval("select to_regclass($1) is not null", table):
+            return []
         rows = await connection.fetch(f"select version from {table}")  # noqa: S608 - a service of the contracts
     except asyncpg.InsufficientPrivilegeError:  # the migration that grants the right is not applied yet
         return []
