@@ -1,6 +1,6 @@
 """A version of the catalog tells nothing again of trials, and leaves out nothing that is still to be told."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -142,9 +142,7 @@ async def test_a_version_waits_for_the_parked_end_of_a_trial(entitlements: Entit
     if rule == "next-term":
         await publish_next(entitlements, 3, FRONTIER | {"key": "deep-research"})
         await renew(entitlements)
-    await service.admin.execute(
-        "update deadline set parked_at = $1, reason = 'a defect' where kind = 'trial-expired'", END - 2 * DAY
-    )
+    await park(entitlements, "trial-expired", END - 2 * DAY)
     service.clock.move(END)
 
     async def waits() -> bool:
@@ -198,9 +196,7 @@ async def test_a_parked_version_of_a_term_is_replaced_by_a_corrected_one(entitle
     await publish_next(entitlements, 2, FRONTIER)
     await renew(entitlements)
     await pass_time(entitlements, END - DAY)
-    await entitlements.service.admin.execute(
-        "update deadline set parked_at = $1, reason = 'a defect' where kind = 'catalog-next-term'", END - DAY
-    )
+    await park(entitlements, "catalog-next-term", END - DAY)
     entitlements.service.clock.move(END)
     await publish(entitlements, [FRONTIER, RESEARCH])
     await publish_next(entitlements, 4, FRONTIER, RESEARCH)
@@ -214,9 +210,7 @@ async def test_a_version_waits_for_an_earlier_one_that_is_due_with_the_term(enti
     await publish_next(entitlements, 2, FRONTIER | {"trial_days": 30})
     await renew(entitlements)
     await pass_time(entitlements, END - DAY)
-    await service.admin.execute(
-        "update deadline set parked_at = $1, reason = 'a defect' where kind = 'catalog-next-term'", END - DAY
-    )
+    await park(entitlements, "catalog-next-term", END - DAY)
     service.clock.move(END)
     await publish(entitlements, [FRONTIER, RESEARCH])
     async with service.runtime.database.write("NASA", context=Context("test", "cor_test")) as uow:
@@ -236,9 +230,7 @@ async def test_a_version_for_the_next_term_hides_none_that_waits_for_a_trial_tha
     await entitlements.eventually(lambda: rolled_out(entitlements, 2))
     await renew(entitlements)
     await pass_time(entitlements, END - DAY)
-    await service.admin.execute(
-        "update deadline set parked_at = $1, reason = 'a defect' where kind = 'catalog-next-term'", END - DAY
-    )
+    await park(entitlements, "catalog-next-term", END - DAY)
     service.clock.move(END)
     await publish(entitlements, [FRONTIER, RESEARCH])
     await publish(entitlements, [FRONTIER], "next-term")
@@ -277,6 +269,13 @@ async def test_a_version_for_the_next_term_waits_for_the_one_of_the_term_that_ha
     assert adoption == Adoption(2, 3, NEXT_END)
     due_at = "select due_at from deadline where kind = 'catalog-next-term'"
     assert await service.admin.fetchval(due_at) == NEXT_END
+
+
+async def park(entitlements: Entitlements, kind: str, at: datetime) -> None:
+    """Let the deadlines of a kind be parked, as if handling them had failed at an instant."""
+    await entitlements.service.admin.execute(
+        "update deadline set parked_at = $1, reason = 'a defect' where kind = $2", at, kind
+    )
 
 
 async def retry_parked(entitlements: Entitlements, kind: str) -> None:

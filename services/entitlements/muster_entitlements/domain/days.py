@@ -61,14 +61,9 @@ def later(instant: datetime, by: timedelta, zone: ZoneInfo) -> datetime:
     return resolve(_local(instant, zone) + by, zone)
 
 
-def elapsed(since: datetime, until: datetime, zone: ZoneInfo) -> timedelta:
-    """How much more the clocks there show at the later of two instants."""
-    return _local(until, zone) - _local(since, zone)
-
-
 def open_for(starts_at: datetime, ends_at: datetime, zone: ZoneInfo) -> timedelta:
     """How long something was open, by the clocks there; nothing if it ends before it starts."""
-    return max(elapsed(starts_at, ends_at, zone), timedelta())
+    return max(_local(ends_at, zone) - _local(starts_at, zone), timedelta())
 
 
 def months_later(instant: datetime, months: int, zone: ZoneInfo) -> datetime:

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from muster_contracts.entitlements import AccessMode, Anchor
 from muster_entitlements.domain.catalog import Feature
-from muster_entitlements.domain.days import DAY, elapsed, end_of_day, later, to_end_of_day
+from muster_entitlements.domain.days import DAY, end_of_day, later, open_for, to_end_of_day
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.errors import WindowExtendedAlready, WindowOver, WindowWithoutTrial
 from muster_runtime.errors import InvalidInput
@@ -215,7 +215,7 @@ def correct_start(window: Window, pool: Pool, now: datetime, start: Start) -> Wi
         )
     ends_at = window.ends_at + (starts_at - window.starts_at)
     if window.lasts and pool.time_zone and to_end_of_day(window.ends_at, pool.zone) == window.ends_at:
-        length = elapsed(window.starts_at, window.ends_at, pool.zone)  # up to a day was added to get to that end
+        length = open_for(window.starts_at, window.ends_at, pool.zone)  # up to a day was added to get to that end
         ends_at = to_end_of_day(later(starts_at, length // DAY * DAY or length, pool.zone), pool.zone)
     return replace(window, starts_at=starts_at, ends_at=ends_at, start_corrected=True, revision=window.revision + 1)
 
