@@ -115,10 +115,13 @@ async def _get_beside_uses(
     """The same while the server counts use from Kafka, of people who have used the feature before."""
     share = USERS // len(own.agencies)
     users = [(a.id, _subject(a.id, number)) for number in range(share) for a in own.agencies if number < a.seats]
-    first, then = range(len(users)), range(len(users), len(users) + int(USES * seconds))
+    first = range(len(users))
+    warm, then = (range(first.stop + n * int(USES * seconds), first.stop + (n + 1) * int(USES * seconds)) for n in (0, 1))
     await report_uses(own.stack.kafka, own.stack.topic_prefix, users, first)
     await _counted(own, first.stop)
     await own.settle()  # first uses activate seats
+    await report_uses(own.stack.kafka, own.stack.topic_prefix, users, warm, USES)  # the broker compiles meanwhile
+    await _counted(own, warm.stop)
     async with asyncio.TaskGroup() as group:
         group.create_task(report_uses(own.stack.kafka, own.stack.topic_prefix, users, then, USES))
         outcome, cpu = await _get(own, paths, seconds, per_second)

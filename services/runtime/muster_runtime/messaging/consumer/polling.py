@@ -24,7 +24,7 @@ from muster_runtime.observability.telemetry import describe
 from muster_runtime.pacing import Pace
 
 # How long one poll waits for something new.
-POLL_MS = 4
+POLL_MS = 50
 
 # The same for a partition alone, which is polled again and has nothing in the client's memory.
 ALONE_POLL_MS = 100
