@@ -28,6 +28,9 @@ KILLS ?= 200
 BACKLOG := tests/integration/runtime/core/test_flood.py::test_a_consumer_that_is_far_behind_stays_small_and_serves_every_agency
 FINDINGS := $(CURDIR)/build/faults.jsonl
 
+# What the long tests of the cluster do more of: upgrades restart every Deployment, and more pods are killed at once.
+QUICK_ALONE := $(addprefix tests/cluster/quick/test_traffic.py::,test_every_deployment_is_restarted test_a_pod_of_each_role_is_deleted)
+
 # More arguments for the program that a target runs, for example: make demo ARGS="--seats 500"
 ARGS ?=
 
@@ -136,7 +139,7 @@ cluster-test-quick: venv ## Test the chart on a real cluster of two nodes, as ro
 
 cluster-test: venv ## Test it on three nodes: drains, kills, upgrades, and a year too
 	$(MAKE) --no-print-directory images ARGS=
-	tests/cluster/run 3 tests/cluster/quick tests/cluster/long $(ARGS)
+	tests/cluster/run 3 tests/cluster/quick tests/cluster/long $(QUICK_ALONE:%=--deselect=%) $(ARGS)
 
 contracts: venv ## Generate schemas, examples, and AsyncAPI from the event models
 	$(BIN)/python -m muster_contracts.generate

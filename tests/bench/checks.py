@@ -115,8 +115,9 @@ async def _get_beside_uses(
     """The same while the server counts use from Kafka, of people who have used the feature before."""
     share = USERS // len(own.agencies)
     users = [(a.id, _subject(a.id, number)) for number in range(share) for a in own.agencies if number < a.seats]
-    first = range(len(users))
-    warm, then = (range(first.stop + n * int(USES * seconds), first.stop + (n + 1) * int(USES * seconds)) for n in (0, 1))
+    first, number = range(len(users)), int(USES * seconds)
+    warm = range(first.stop, first.stop + number)
+    then = range(warm.stop, warm.stop + number)
     await report_uses(own.stack.kafka, own.stack.topic_prefix, users, first)
     await _counted(own, first.stop)
     await own.settle()  # first uses activate seats

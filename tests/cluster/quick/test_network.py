@@ -1,8 +1,11 @@
 """Network policies: a pod can reach what it needs, and nothing else."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from tests.cluster.kube import MUSTER, SERVERS, Kube
+from tests.cluster.kube import MUSTER, SERVERS, Kube, command
 from tests.cluster.servers import DOMAIN
 
 # Runs in a pod and tries all places concurrently. A policy may drop or refuse; something listens at each place.
@@ -27,6 +30,9 @@ ENROLLMENT = f"muster-enrollment.{MUSTER}.svc.cluster.local:80"
 API_SERVER = "kubernetes.default.svc.cluster.local:443"
 BROKERS = f"kafka-1.kafka.{DOMAIN}:9094"
 
+# Where the tests listen, outside the cluster: as a public address, which leads nowhere else, and as a private one.
+PUBLIC, PRIVATE = "11.22.33.44", "10.243.0.1"
+
 
 async def test_a_service_reaches_what_it_needs_and_nothing_else(kube: Kube) -> None:
     forbidden = [MAIL, ENROLLMENT, API_SERVER, BROKERS]
@@ -41,11 +47,33 @@ async def test_notify_reaches_the_mail_server_too(kube: Kube) -> None:
     assert found == dict.fromkeys([POSTGRES, KAFKA, MAIL], "open") | {API_SERVER: "closed"}
 
 
+async def test_only_deliveries_reach_a_public_address_and_none_a_private_one(kube: Kube) -> None:
+    public, plain, private = f"{PUBLIC}:443", f"{PUBLIC}:80", f"{PRIVATE}:443"
+    async with _listening(80, 443):
+        worker = await _tried(kube, MUSTER, await _pod(kube, "notify", "worker"), public, plain, private)
+        api = await _tried(kube, MUSTER, await _pod(kube, "notify", "api"), public)
+    assert worker == {public: "open", plain: "closed", private: "closed"}
+    assert api == {public: "closed"}
+
+
 async def test_nobody_reaches_a_pod_that_serves_no_requests(kube: Kube) -> None:
     (mail,) = await kube.pods("app=mail", SERVERS)
     (relay,) = await kube.pods("app.kubernetes.io/component=enrollment,muster/role=relay")
     place = f"{relay['status']['podIP']}:8000"
     assert await _tried(kube, SERVERS, mail["metadata"]["name"], place, KAFKA) == {place: "closed", KAFKA: "open"}
+
+
+@asynccontextmanager
+async def _listening(*ports: int) -> AsyncIterator[None]:
+    """Listen on these ports of both addresses."""
+    await command("ip", "address", "add", f"{PUBLIC}/32", "dev", "lo")
+    servers = [await asyncio.start_server(lambda _, writer: writer.close(), [PUBLIC, PRIVATE], port) for port in ports]
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.close()
+        await command("ip", "address", "delete", f"{PUBLIC}/32", "dev", "lo")
 
 
 async def _pod(kube: Kube, service: str, role: str) -> str:

@@ -23,7 +23,7 @@ from muster_runtime.messaging.consumer.refused import Refused, concerns_group
 from muster_runtime.observability.telemetry import describe
 from muster_runtime.pacing import Pace
 
-# How long one poll waits for something new.
+# How long one poll waits; what is new ends the wait. New partitions wait for it, so it is short.
 POLL_MS = 50
 
 # The same for a partition alone, which is polled again and has nothing in the client's memory.
