@@ -12,7 +12,9 @@ const DAY = 86_400n * SECOND;
 const USABLE = new Set(["assigned", "active"]);
 
 /** A record that this version cannot read: going on would leave the copy wrong. */
-export class Unreadable extends Error {}
+export class Unreadable extends Error {
+  retriable = false; // kafkajs asks: with every retry, it would read the whole topic again
+}
 
 /** The copy is not complete yet, or no longer: it must not answer. */
 export class NotReady extends Error {}

@@ -29,7 +29,7 @@ PROGRAM = f"""
     kafkajs.CompressionCodecs[kafkajs.CompressionTypes.Snappy] = SnappyCodec;
     const {{ BROKER, TOPIC, GROUP }} = process.env;
     const kafka = new kafkajs.Kafka({{ brokers: [BROKER], logLevel: kafkajs.logLevel.NOTHING }});
-    const copy = await follow(kafka, TOPIC, GROUP);
+    const copy = await follow(kafka, TOPIC, GROUP, (error) => console.error(`ended: ${{error.constructor.name}}`));
     let last;
     setInterval(() => {{
       let reason;
@@ -95,6 +95,7 @@ async def test_a_process_answers_only_from_a_whole_copy_also_beside_another_and_
             assert restarted.facts == ["NotReady", "seat_suspended"], restarted.stderr
             await snapshots.put([replace(SUSPENDED, value=b"{")])
             await eventually(lambda: restarted.facts[2:] == ["NotReady"], timeout=40)
+            await eventually(lambda: "ended: Unreadable" in restarted.stderr, timeout=40)
         assert "no_seat" not in first.facts + second.facts
     finally:
         program.unlink()
