@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 
-from muster_contracts.entitlements import AgencyAccess, SubjectAccess
+from muster_contracts.entitlements import AgencyAccess, SubjectAccess, SubjectAccessErased
 from muster_contracts.testing import Record, build, record
 from muster_entitlements_client import AccessCopy, Answer, EntitlementsClient, NotReady, Verdict
 from muster_entitlements_client.follower import Follower
@@ -19,7 +20,7 @@ from tests.contract.test_entitlements_client import NOW, SUBJECT, copy_of
 
 PARTITION = TopicPartition("muster.entitlements.snapshot", 0)
 PERSON, AGENCY = record(build(SubjectAccess)), record(build(AgencyAccess))
-STRANGER = "sub_" + "0" * 32
+STRANGER, COLLEAGUE = "sub_" + "0" * 32, "sub_" + "1" * 32
 
 # More than one fetch brings.
 MANY = 10_000
@@ -105,10 +106,59 @@ async def test_what_is_not_published_again_yet_is_asked_of_the_service() -> None
     assert client.check(SUBJECT, agency_id="DOE").reason == "unknown"  # as the service's, if it never enrolled
     assert await client.check_or_ask(SUBJECT, agency_id="DOE") == told
     assert asked == ["NIH", "NIH", "DOE"]
+    following.take(AT_NASA)
     assert (await client.check_or_ask(SUBJECT, agency_id="NASA")).reason == "no_seat"
     alone = Following()
     alone.take(AGENCY)
     assert (await alone.client.check_or_ask(SUBJECT, agency_id="DOE")).reason == "unknown"
+
+
+# Of NASA, a command has published the agency's own record; its people come, go, and move to NIH.
+AT_NASA = record(build(SubjectAccess, subject_ref=COLLEAGUE))
+AT_NIH = record(build(SubjectAccess, agency_id="NIH", subject_ref=COLLEAGUE))
+PUBLISHED = [
+    [AGENCY],
+    [PERSON],
+    [record(build(SubjectAccessErased, subject_ref=SUBJECT))],
+    [AT_NASA, AT_NASA],
+    [AT_NIH, record(build(AgencyAccess, agency_id="NIH"))],
+]
+ASKED = ["asked NASA", "no_seat", "asked NASA", "no_seat", "asked NASA"]
+
+
+async def test_an_agency_of_which_nobody_is_published_yet_is_asked_of_the_service() -> None:
+    async def ask(agency_id: str, *_: str | None) -> Answer:
+        return Answer(Verdict.ALLOWED, f"asked {agency_id}", None, 42)
+
+    following, reasons = Following(fallback=ask), []
+    for records in PUBLISHED:
+        following.take(*records)
+        assert following.client.check(STRANGER, agency_id="NASA").reason == "no_seat"
+        reasons.append((await following.client.check_or_ask(STRANGER, agency_id="NASA")).reason)
+    assert reasons == ASKED
+    assert (await following.client.check_or_ask(STRANGER)).reason == "no_seat"
+
+
+def test_the_twin_asks_the_service_as_the_client_does() -> None:
+    program = f"""
+        const {{ AccessCopy, NotReady }} = await import("./access.mjs");
+        const copy = new AccessCopy();
+        const ask = async (agency, subject, feature) => ({{ reason: `asked ${{agency}}`, subject, feature }});
+        const reason = async (agency, subject = {STRANGER!r}) =>
+          (await copy.checkOrAsk(ask, subject, null, "{NOW.isoformat()}", agency)).reason;
+        const refused = async (agency) => reason(agency).catch((error) => error instanceof NotReady);
+        const steps = {json.dumps([len(records) for records in PUBLISHED])};
+        const found = [await reason("NASA"), await refused(null)];
+        copy.expect([]);
+        for (const step of steps) {{
+          for (const record of records.splice(0, step)) copy.take(record);
+          found.push(await reason("NASA"));
+        }}
+        found.push(await reason("DOE"), await reason(null), await reason(null, {COLLEAGUE!r}));
+        console.log(JSON.stringify(found));
+    """
+    found = in_javascript(program, [item for records in PUBLISHED for item in records])
+    assert found == ["asked NASA", True, *ASKED, "asked DOE", "no_seat", "seat_assigned"]
 
 
 async def test_other_tasks_have_their_turns_while_the_topic_is_read() -> None:

@@ -46,11 +46,12 @@ class NotReady(Exception):
 class _Agency:
     """What is known of an agency, which all its people share. `terms` is None until its own record has come."""
 
-    __slots__ = ("agency_id", "revision", "terms")
+    __slots__ = ("agency_id", "people", "revision", "terms")
 
     def __init__(self, agency_id: str) -> None:
         self.agency_id = agency_id
         self.revision = 0
+        self.people = 0
         self.terms: Terms | None = None
 
 
@@ -96,6 +97,11 @@ class AccessCopy:
         """The agency of a person; None if they have no seat."""
         row = self._people.find(subject_ref)
         return None if row is None else self._standings[row[0]].agency.agency_id
+
+    def has_people_of(self, agency_id: str) -> bool:
+        """Whether anybody of an agency has a seat of any state. If not, its people may not be published again yet."""
+        agency = self._agencies.get(agency_id)
+        return agency is not None and agency.people > 0
 
     def check(self, subject_ref: str, feature: str | None, now: datetime, agency_id: str | None = None) -> Answer:
         """Whether a person may use a feature at an instant; without a feature, whether they have a usable seat.
@@ -179,6 +185,7 @@ class AccessCopy:
         instant = _NEVER if began_at is None else (began_at - _EPOCH) // _MICROSECOND
         standing = self._standings[number]
         standing.people += 1
+        standing.agency.people += 1
         if (before := self._people.put(subject_ref, number, instant)) is not None:
             self._leave(before[0])
         if revision > standing.agency.revision:
@@ -193,6 +200,7 @@ class AccessCopy:
         """One person fewer is of this standing; the last one takes it away."""
         standing = self._standings[number]
         standing.people -= 1
+        standing.agency.people -= 1
         if not standing.people:
             del self._standings[number], self._numbers[standing.written]
 

@@ -104,7 +104,9 @@ class EntitlementsClient:
     async def check_or_ask(
         self, subject_ref: str, feature: str | None = None, *, agency_id: str | None = None
     ) -> Answer:
-        """As check; what the copy cannot answer is asked of the service, and so is of an agency that it does not know.
+        """As check; the service is asked what the copy cannot answer, or may not have yet.
+
+        That is of an agency that it does not know, or of which it knows nobody.
 
         Raises what check raises where there is no fallback, or no agency to ask it for; and what the fallback raises.
         """
@@ -115,7 +117,15 @@ class EntitlementsClient:
             if self._fallback is None or agency_id is None:
                 raise
         else:
-            # It never enrolled, or the rebuild of the topic has not published it yet.
-            if answer.reason != "unknown" or self._fallback is None or agency_id is None:
+            if self._fallback is None or agency_id is None or not self._may_lack(answer, agency_id):
                 return answer
         return await self._fallback(agency_id, subject_ref, feature)
+
+    def _may_lack(self, answer: Answer, agency_id: str) -> bool:
+        """Whether the rebuild of the topic may not have published the agency yet, or its people.
+
+        A command may publish the agency's own record before the rebuild has come to its people.
+        """
+        if answer.reason == "no_seat":
+            return not self._follower.copy.has_people_of(agency_id)
+        return answer.reason == "unknown"

@@ -78,8 +78,8 @@ export class AccessCopy {
     const type = headers?.ce_type?.toString() ?? "";
     if (type === ERASED && value === null) {
       // Another agency's tombstone says nothing of a person.
-      const agency = this.#holdings.get(key.toString())?.agency.id;
-      if (agency === headers.ce_partitionkey?.toString()) this.#holdings.delete(key.toString());
+      const agency = this.#holdings.get(key.toString())?.agency;
+      if (agency?.id === headers.ce_partitionkey?.toString()) this.#forget(key.toString());
     } else if (type === AGENCY || type === SUBJECT) {
       const data = parsed(value);
       if (data.agency_id !== headers.ce_partitionkey?.toString()) {
@@ -116,6 +116,26 @@ export class AccessCopy {
     return decide(agency, seat, feature, grants, own?.began ?? null, { mine, ours }, micros(now));
   }
 
+  /**
+   * As check; what the copy cannot answer, or may not have yet, `ask` answers: it is given the agency, the subject, and
+   * the feature. Throws NotReady where no agency is known to ask for, and what `ask` throws.
+   */
+  async checkOrAsk(ask, subject, feature, now, agencyId = null) {
+    const agency = agencyId ?? this.#holdings.get(subject)?.agency.id;
+    try {
+      const found = this.check(subject, feature, now, agencyId);
+      if (agencyId === null || !this.#mayLack(found, agencyId)) return found;
+    } catch (error) {
+      if (!(error instanceof NotReady) || agency === undefined) throw error;
+    }
+    return ask(agency, subject, feature);
+  }
+
+  // The agency never enrolled, or has no people; or the rebuild of the topic has not published them yet.
+  #mayLack({ reason }, agencyId) {
+    return reason === "unknown" || (reason === "no_seat" && this.#agencies.get(agencyId).people === 0);
+  }
+
   #takeAgency(data) {
     const agency = this.#agency(data.agency_id);
     const features = data.features.map(({ feature, phases, quota, seat_days: days }) => [
@@ -145,11 +165,19 @@ export class AccessCopy {
     agency.revision = Math.max(agency.revision, data.revision);
     const began = data.trial_began_at ? micros(data.trial_began_at) : null;
     const own = { grants: granted(data), uses: used(data), further: further(data), began };
+    this.#forget(key);
     this.#holdings.set(key, { agency, generation: data.generation, seat: data.seat, ...own });
+    agency.people += 1;
+  }
+
+  #forget(key) {
+    const holding = this.#holdings.get(key);
+    if (holding) holding.agency.people -= 1;
+    this.#holdings.delete(key);
   }
 
   #agency(id) {
-    if (!this.#agencies.has(id)) this.#agencies.set(id, { id, revision: 0, terms: null });
+    if (!this.#agencies.has(id)) this.#agencies.set(id, { id, revision: 0, people: 0, terms: null });
     return this.#agencies.get(id);
   }
 }
