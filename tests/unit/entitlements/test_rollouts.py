@@ -208,6 +208,16 @@ def test_what_was_decided_of_a_trial_that_has_not_begun_stays(trial_days: int) -
         assert (found.window_id, found.starts_at, found.ends_at) == (decided.window_id, begins, decided.ends_at)
 
 
+@pytest.mark.parametrize("day", [15, 25])
+def test_a_trial_that_was_ended_early_is_open_until_the_term_ends_once_it_is_no_trial(day: int) -> None:
+    """Whether it is over by then or not."""
+    window = opened(catalog(1, feature("a", 60)))["a"]
+    ended = end_early(window, POOL, START + 10 * DAY, End(at=START + 20 * DAY))
+    found = adopted(feature("a"), ended, START + day * DAY)
+    assert (found.trial, found.renewable, found.ends_at) == (False, True, END)
+    assert adopted(feature("a", 90), ended, START + day * DAY).ends_at == ended.ends_at
+
+
 def test_a_feature_that_comes_during_the_term_opens_then_and_its_trial_is_one() -> None:
     now = START + 100 * DAY
     [change] = adopt(POOL, catalog(2, feature("new", 60, 5)), {}, {"new": 20 * DAY}, now)

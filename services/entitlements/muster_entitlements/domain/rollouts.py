@@ -165,8 +165,8 @@ def _leaves_program(window: Window) -> bool:
 
 
 def _keeps_end(window: Window, fresh: Window) -> bool:
-    """Whether a decision has ended it early, or its trial goes on where other seats get their own."""
-    return window.trial and (window.ended_early or fresh.seat_days is not None)
+    """Whether a decision has ended it early, and it stays a trial, or goes on where other seats get their own."""
+    return window.trial and ((window.ended_early and fresh.trial) or fresh.seat_days is not None)
 
 
 def _ends_at(window: Window, fresh: Window) -> datetime:
