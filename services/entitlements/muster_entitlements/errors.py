@@ -98,8 +98,8 @@ class WindowOver(Conflict):
 
     def __init__(self, window_id: str, ends_at: datetime) -> None:
         super().__init__(
-            f"window {window_id} ended at {ends_at.isoformat()}, or its enrollment is over; only a trial that has not "
-            "ended can be changed"
+            f"window {window_id} ended at {ends_at.isoformat()}, or its enrollment or term is over; only a trial that "
+            "has not ended can be changed"
         )
 
 

@@ -179,6 +179,10 @@ def test_only_an_open_trial_is_changed() -> None:
         for over in (replace(POOL, withdrawn_at=START - 2 * DAY), replace(POOL, ended=True)):
             with pytest.raises(WindowOver):
                 decide(TRIAL, over, START - DAY)
+        # The term is over, though billing has not said yet whether another follows.
+        for now in (END, END + DAY):
+            with pytest.raises(WindowOver):
+                decide(replace(TRIAL, ends_at=END + 30 * DAY), POOL, now)
 
 
 def test_what_a_version_took_away_before_it_began_does_not_come_back() -> None:

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from muster_contracts.entitlements import AccessMode, Anchor
 from muster_entitlements.domain.catalog import Feature
 from muster_entitlements.domain.days import DAY, end_of_day, later, open_for, to_end_of_day
-from muster_entitlements.domain.pools import Pool
+from muster_entitlements.domain.pools import Pool, PoolState
 from muster_entitlements.errors import WindowExtendedAlready, WindowOver, WindowWithoutTrial
 from muster_runtime.errors import InvalidInput
 
@@ -223,7 +223,8 @@ def correct_start(window: Window, pool: Pool, now: datetime, start: Start) -> Wi
 def _require_open_trial(window: Window, pool: Pool, now: datetime) -> None:
     if not window.trial:
         raise WindowWithoutTrial(window.window_id, window.feature)
-    if window.ends_at <= now or window.gone or pool.ended or pool.withdrawn_at is not None:
+    over = window.ends_at <= now or window.gone
+    if over or pool.state(now) in (PoolState.ENDED, PoolState.WITHDRAWN):
         raise WindowOver(window.window_id, window.ends_at)
 
 
