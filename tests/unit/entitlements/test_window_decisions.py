@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from muster_contracts.entitlements import AccessMode, Anchor
 from muster_entitlements.domain.catalog import Feature
-from muster_entitlements.domain.days import open_for
+from muster_entitlements.domain.days import end_of_day, open_for
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.rollouts import Change
 from muster_entitlements.domain.windows import End, Start, Window, correct_start, end_early, extend
@@ -47,8 +47,17 @@ def test_a_trial_ends_with_a_day_where_the_agency_is() -> None:
     assert (none_left.lasts, none_left.ends_at) == (False, NEW_YORK.starts_at)
 
 
+@pytest.mark.parametrize("on", [date(2025, 11, 3), date(2026, 4, 24)])  # on the latter, the clocks skip midnight
+def test_a_trial_has_as_many_days_from_whichever_day_on(on: date) -> None:
+    pool = replace(POOL, time_zone="Africa/Cairo")
+    moved = correct_start(Window.open("win_1", FEATURES["deep-research"], pool, 1), pool, START, Start(on=on))
+    assert moved.ends_at == end_of_day(on + 59 * DAY, pool.zone)
+    assert Window.open("win_1", FEATURES["deep-research"], pool, 1, opens_at=moved.starts_at).ends_at == moved.ends_at
+
+
 @given(zones, st.integers(1, 400), starts, starts)
 @example(ZoneInfo("America/New_York"), 60, datetime(2026, 3, 1, 5, tzinfo=UTC), END - DAY)
+@example(ZoneInfo("Africa/Cairo"), 60, datetime(2026, 4, 23, 22, tzinfo=UTC), END - DAY)
 def test_a_trial_that_was_used_up_leaves_no_rest_wherever_its_clocks_change(
     zone: ZoneInfo, days: int, first: datetime, second: datetime
 ) -> None:
@@ -138,6 +147,7 @@ def test_a_corrected_start_moves_the_end_with_it() -> None:
 
 
 @given(zones, st.integers(1, 400), starts, starts)
+@example(ZoneInfo("Africa/Cairo"), 60, START, datetime(2026, 4, 23, 22, tzinfo=UTC))
 def test_a_trial_with_a_corrected_start_is_as_one_that_opens_then_and_as_before_once_it_is_corrected_back(
     zone: ZoneInfo, days: int, first: datetime, second: datetime
 ) -> None:

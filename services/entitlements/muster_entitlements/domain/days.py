@@ -58,12 +58,12 @@ def day_until(instant: datetime, zone: ZoneInfo) -> date:
 
 def later(instant: datetime, by: timedelta, zone: ZoneInfo) -> datetime:
     """The instant at which the clocks there show so much more: days are whole, also where one has 23 hours."""
-    return resolve(_local(instant, zone) + by, zone)
+    return resolve(_clock(instant, zone) + by, zone)
 
 
 def open_for(starts_at: datetime, ends_at: datetime, zone: ZoneInfo) -> timedelta:
     """How long something was open, by the clocks there; nothing if it ends before it starts."""
-    return max(_local(ends_at, zone) - _local(starts_at, zone), timedelta())
+    return max(_clock(ends_at, zone) - _clock(starts_at, zone), timedelta())
 
 
 def months_later(instant: datetime, months: int, zone: ZoneInfo) -> datetime:
@@ -92,6 +92,13 @@ def midnight_of(instant: datetime) -> datetime:
 
 def _local(instant: datetime, zone: ZoneInfo) -> datetime:
     return instant.astimezone(zone).replace(tzinfo=None)
+
+
+def _clock(instant: datetime, zone: ZoneInfo) -> datetime:
+    """What the clocks there show; at the first instant of a day whose midnight they leave out, that midnight."""
+    local = _local(instant, zone)
+    midnight = datetime.combine(local, time())
+    return midnight if resolve(midnight, zone) == instant else local
 
 
 def in_range(value: Day) -> Day:
