@@ -112,7 +112,9 @@ class WindowReply(BaseModel):
         description="The exclusive end of the grace after a trial, for which `mode` continues."
     )
     extended: bool
-    revision: int = Field(description="Increases whenever the window is moved.")
+    revision: int = Field(
+        description="Increases whenever the window is moved, or a version changes its access or its grace."
+    )
 
     @classmethod
     def of(cls, window: Window) -> "WindowReply":
