@@ -112,6 +112,33 @@ async def test_a_trial_follows_also_if_the_renewal_arrives_late(entitlements: En
     await entitlements.eventually(follows)
 
 
+@pytest.mark.parametrize("rule", ["now", "next-term"])
+async def test_a_trial_of_a_version_that_arrives_while_the_renewal_is_late_has_its_full_length(
+    entitlements: Entitlements, rule: str
+) -> None:
+    """Though the version lets another feature go: a renewal does not extend that."""
+    new = TRIAL | {"key": "canvas", "trial_days": 10}
+    await entitlements.enroll(cap=2)
+    await pass_time(entitlements, END + 12 * DAY)
+    if rule == "now":
+        await publish(entitlements, [RESEARCH, new])
+        await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+    else:
+        await publish_next(entitlements, 2, RESEARCH, new)
+    assert "canvas" not in await windows(entitlements)
+    renewed_at = END + 20 * DAY
+    await pass_time(entitlements, renewed_at)
+    await renew(entitlements)
+
+    async def opens() -> bool:
+        found = (await windows(entitlements)).get("canvas", {})
+        return (found.get("starts_at"), found.get("ends_at")) == (text(renewed_at), text(renewed_at + 10 * DAY))
+
+    await entitlements.eventually(opens)
+    assert await rolled_out(entitlements, 2)
+    assert (await windows(entitlements))["frontier-models"]["ends_at"] == text(END)
+
+
 async def test_an_earlier_enrollments_next_term_brings_nothing_to_a_later_one(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=2)
     await publish_next(entitlements, 2, TRIAL, RESEARCH)

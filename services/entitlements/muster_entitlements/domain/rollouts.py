@@ -75,7 +75,8 @@ def adopt(
     """The windows that differ once the pool has a version, from an instant on. Adopting it again changes nothing.
 
     `used` is how long trials of each feature were open before the pool's term. What is not open for the whole of
-    `next_term` ends with the present term, though the pool may be renewed already.
+    `next_term` ends with the present term, though the pool may be renewed already. No new feature opens once the term
+    is over: a late renewal has the version adopted again.
     """
     for feature in catalog.features.values():
         term = pool
@@ -84,6 +85,8 @@ def adopt(
         window = windows.get(feature.key)
         if window is not None and window.gone:
             window = None
+        if window is None and now >= pool.ends_at:
+            continue
         spent = used.get(feature.key, timedelta())
         if window is None or now >= window.ends_at:
             fresh = Window.open(new_id("win", now), feature, term, catalog.number, spent, now)

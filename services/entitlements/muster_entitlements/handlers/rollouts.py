@@ -111,7 +111,8 @@ def cancel_next_term(uow: UnitOfWork, agency_id: str) -> None:
 async def on_catalog_next_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
     """Adopt the version that waited for the term that begins, if there is one: a renewal may still come later.
 
-    Without one, the present one is adopted again: what it made a trial is one from now on.
+    Without one, the present one is adopted again: what it made a trial is one from now on. One that was published after
+    the term began, while its renewal was late, arrives only now: a trial that it brings has its full length.
     """
     agency_id, at = due[0].agency_id, due[0].due_at
     pool = await pools.find_pool(uow.connection, agency_id)
@@ -120,6 +121,11 @@ async def on_catalog_next_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> 
     if await _waits_for(uow, OF_TRIALS, due):
         return
     adoption = await catalogs.find_adoption(uow.connection, agency_id)
+    comes = adoption.next_number if adoption.comes_by(at) else None
+    version = await catalogs.find_version(uow.connection, comes or adoption.number)
+    if version is not None and version.published_at is not None and version.published_at > at:
+        deadlines.schedule(uow, [Deadline(CATALOG_NEXT_TERM, agency_id, agency_id, uow.now)])
+        return
     if adoption.next_number is not None and adoption.comes_by(at):
         await _adopt(uow, pool, await _find_catalog(uow, adoption.next_number), at)
         await catalogs.save_adoption(uow.connection, agency_id, Adoption(adoption.next_number, None))
