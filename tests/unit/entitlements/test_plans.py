@@ -195,3 +195,36 @@ def test_what_only_the_agencys_own_version_has_is_shown() -> None:
         "b": (["NASA"], [], False),
         "x": ([], ["NASA"], True),
     }
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_a_waiting_version_brings_is_lost_also_if_the_agency_is_not_renewed_yet(late: bool) -> None:
+    """Its term would begin by a renewal, which a plan assumes: also after the present term, if that comes late."""
+    first, waiting = catalog(1, feature("a"), feature("b")), catalog(2, feature("b"), feature("c", 30))
+    now = END + 5 * DAY if late else START + 300 * DAY
+    for features, expected in (
+        ([feature("b")], {("c", False, True)}),
+        ([feature("b"), feature("c", 30)], set() if late else {("c", True, True)}),  # earlier
+        ([feature("a"), feature("b")], {("a", True, False), ("c", False, True)}),
+    ):
+        version = catalog(3, *features)
+        versions = numbered(first, waiting, version)
+        shown = effects(POOL, version, first, opened(first), {}, now, versions, Waiting(waiting, max(END, now)))
+        assert found(shown) == expected
+
+
+def test_a_trial_that_follows_with_the_renewed_term_is_shown() -> None:
+    """The present version made a trial of what was open for the term: it begins when that ends."""
+    first, present = catalog(1, feature("a"), feature("b")), catalog(2, feature("a", 30), feature("b"))
+    now, renewed = START + 100 * DAY, replace(POOL, ends_at=END + 365 * DAY)
+    windows = after(opened(first), list(adopt(POOL, present, opened(first), {}, now)))
+    windows["b"] = replace(windows["b"], ends_at=renewed.ends_at)
+    for features, expected in (
+        ([feature("b")], {("a", False, True)}),
+        ([feature("a", 30), feature("b")], set()),
+        ([feature("a", 60), feature("b")], {("a", True, False)}),
+        ([feature("a"), feature("b")], {("a", True, False)}),
+    ):
+        version = catalog(3, *features)
+        versions = numbered(first, present, version)
+        assert found(effects(renewed, version, present, windows, {}, now + DAY, versions)) == expected

@@ -100,7 +100,8 @@ def adopt_as_time_goes_by(
 ) -> Iterator[Change]:
     """As `adopt`, then what the version opens for the term once the graces are over that kept it from it.
 
-    And what the version brings that waits for a term, from then on.
+    And the trials that it made of what ends with an earlier term, once that has ended; and what the version brings that
+    waits for a term, from then on.
     """
     present, at = dict(windows), now
     next_term = NextTerm(waiting.comes_at, waiting.catalog.lasting) if waiting else None
@@ -108,15 +109,24 @@ def adopt_as_time_goes_by(
     while True:
         yield from changes
         present |= {change.after.feature: change.after for change in changes}
-        again = opens_after_grace(catalog, present, at)
-        at = min(again or pool.ends_at, waiting.comes_at if waiting else pool.ends_at)
+        after_grace, after_term = opens_after_grace(catalog, present, at), _trials_follow(catalog, present, at)
+        comes_at = waiting.comes_at if waiting else None
+        at = min(each for each in (after_grace, after_term, comes_at, pool.ends_at) if each is not None)
         if at >= pool.ends_at:
             return
-        if waiting is not None and at == waiting.comes_at:
+        if waiting is not None and at == comes_at:
             catalog, waiting, next_term = waiting.catalog, None, None
             changes = list(adopt(pool, catalog, present, used, at))
+        elif at == after_term:
+            changes = list(adopt(pool, catalog, present, used, at, next_term))
         else:
             changes = list(adopt(pool, *follow_graces(catalog, present, at), used, at, next_term))
+
+
+def _trials_follow(catalog: Catalog, windows: Mapping[str, Window], now: datetime) -> datetime | None:
+    """When the next window ends that no renewal extends, though the version has its feature; None: never."""
+    ends = (each.ends_at for key, each in windows.items() if key in catalog.features and not each.renewable)
+    return min((at for at in ends if at > now), default=None)
 
 
 def effects(
@@ -131,11 +141,13 @@ def effects(
 ) -> Iterator[Effect]:
     """The effects of a version that is adopted now, until the term ends.
 
-    It is compared with the `present` one, and the one that waits, whose place it takes.
+    It is compared with the `present` one, and the one that waits, whose place it takes: that one's term is as long as
+    the present one, unless the pool is renewed already.
     """
-    stays = Course.of(pool, present, windows, used, now, waiting)
-    comes = Course.of(pool, catalog, windows, used, now)
-    return _differences(pool, stays, comes, now, versions)
+    renewed = _renew(pool, waiting.comes_at) if waiting else pool
+    stays = Course.of(renewed, present, windows, used, now, waiting)
+    comes = Course.of(renewed, catalog, windows, used, now)
+    return _differences(renewed, stays, comes, now, versions)
 
 
 def next_term_effects(
@@ -151,14 +163,17 @@ def next_term_effects(
 
     `present` is the version that would be adopted then without it. A pool that ends later is renewed already.
     """
-    renewed = pool
-    if pool.ends_at <= at:
-        renewed = replace(pool, ends_at=pool.ends_at + (pool.ends_at - pool.starts_at))
+    renewed = _renew(pool, at)
     stays, comes = (
         Course.of(renewed, version, _renewed(windows, version, renewed.ends_at), used, at)
         for version in (present, catalog)
     )
     return _differences(renewed, stays, comes, at, versions)
+
+
+def _renew(pool: Pool, at: datetime) -> Pool:
+    """The pool with a term from an instant on, as long as the present one; itself if it is renewed already."""
+    return pool if at < pool.ends_at else replace(pool, ends_at=pool.ends_at + (pool.ends_at - pool.starts_at))
 
 
 def _renewed(windows: Mapping[str, Window], catalog: Catalog, ends_at: datetime) -> dict[str, Window]:
