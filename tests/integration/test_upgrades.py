@@ -1,15 +1,8 @@
 """A migration of a database that holds data: what it says of the rows that are there already."""
 
-import asyncio
-import shutil
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
 
-import asyncpg
 import pytest
 
 from muster_contracts.entitlements import AccessMode
@@ -18,48 +11,7 @@ from muster_entitlements.repository.catalogs import Adoption, find_adoption
 from muster_entitlements.repository.pools import find_pool
 from muster_entitlements.repository.seat_trials import find_begun
 from muster_entitlements.repository.windows import find_used_trials, list_windows
-from muster_local.programs import migrations_of
-from muster_operator.databases.provisioning import Access, drop, password_of, provision
-from muster_runtime.database import dbmate, schema
-
-# The last version of the release before.
-BEFORE = "20250808000000"
-
-Upgrade = Callable[..., Any]
-
-
-@pytest.fixture
-def upgraded(postgres: str, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Upgrade:
-    """`async with upgraded(service, sql) as connection`: the older schema with rows in it, migrated to the newest.
-
-    `before` is the first version that the older schema lacks.
-    """
-
-    @asynccontextmanager
-    async def upgrade(service: str, sql: str, before: str = BEFORE) -> AsyncIterator["asyncpg.Connection[Any]"]:
-        database = topic_prefix.rstrip(".")
-        access: Access = await provision(postgres, database, service, password_of(postgres))
-        try:
-            older = tmp_path / "older"
-            for source, name in ((migrations_of(service), "service"), (schema.RUNTIME_MIGRATIONS, "runtime")):
-                (older / name).mkdir(parents=True)
-                for file in source.glob("*.sql"):
-                    if file.name < before:
-                        shutil.copy(file, older / name)
-            with monkeypatch.context() as patch:
-                patch.setattr(schema, "RUNTIME_MIGRATIONS", older / "runtime")
-                await asyncio.to_thread(dbmate.migrate, access.owner_dsn, service, older / "service")
-            connection = await asyncpg.connect(access.admin_dsn, server_settings={"search_path": service})
-            await connection.execute(sql)
-            await asyncio.to_thread(dbmate.migrate, access.owner_dsn, service, migrations_of(service))
-            try:
-                yield connection
-            finally:
-                await connection.close()
-        finally:
-            await drop(postgres, database)
-
-    return upgrade
+from tests.integration.conftest import BEFORE, Upgrade, is_forced
 
 
 async def test_contacts_that_nothing_needs_are_erased_as_well(upgraded: Upgrade) -> None:
@@ -216,18 +168,14 @@ async def test_what_waits_for_a_term_comes_then_and_no_later_version_with_it(upg
     async with upgraded("entitlements", rows, before="20250822") as connection:
         assert await find_adoption(connection, "EPA") == Adoption(1, 2, datetime(2026, 8, 6, tzinfo=UTC))
         assert await find_adoption(connection, "DOE") == Adoption(2, None)
-        for number, next_number in ((2, None), (2, 3)):
+        later = datetime(2027, 8, 6, tzinfo=UTC)
+        await connection.execute("update deadline set due_at = $1", later)
+        for number, next_number, next_after in ((2, None, None), (2, 3, later)):
             await connection.execute("update agency_catalog set number = $1, next_number = $2", number, next_number)
-            assert await find_adoption(connection, "EPA") == Adoption(number, next_number)
+            assert await find_adoption(connection, "EPA") == Adoption(number, next_number, next_after)
         windows = await list_windows(connection, "EPA", "enr_1")
         assert [windows[feature].start_corrected for feature in "ab"] == [True, False]
         assert await is_forced(connection, "agency_catalog", "deadline", "feature_window")
-
-
-async def is_forced(connection: "asyncpg.Connection[Any]", *tables: str) -> bool:
-    """Whether row-level security is forced on all of these tables again."""
-    found = await connection.fetch("select relforcerowsecurity from pg_class where relname = any($1)", tables)
-    return [row[0] for row in found] == [True] * len(tables)
 
 
 @pytest.mark.parametrize("service", ["entitlements", "notify"])

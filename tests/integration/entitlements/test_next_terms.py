@@ -39,10 +39,15 @@ async def waits_for(entitlements: Entitlements, number: int) -> bool:
     return bool(await entitlements.service.admin.fetchval(query) == number)
 
 
-async def test_a_later_version_does_not_put_off_what_an_accepted_renewal_waits_for(entitlements: Entitlements) -> None:
+@pytest.mark.parametrize("noted_by_earlier_code", [False, True])
+async def test_a_later_version_does_not_put_off_what_an_accepted_renewal_waits_for(
+    entitlements: Entitlements, noted_by_earlier_code: bool
+) -> None:
     await entitlements.enroll(cap=2)
     await entitlements.assign("ada")
     await publish_next(entitlements, 2, TRIAL, RESEARCH)
+    if noted_by_earlier_code:
+        await entitlements.service.admin.execute("update agency_catalog set next_after = null")
     await renew(entitlements)  # which does not extend what becomes a trial
     await publish_next(entitlements, 3, TRIAL, RESEARCH | {"monthly_quota_after": 70})
     await pass_time(entitlements, END + DAY)

@@ -3,6 +3,8 @@
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
+
 from muster_contracts.entitlements import SeatTrialExpired, SeatTrialsEndingSoon, SubjectAccess
 from muster_entitlements.handlers import seat_trials
 from tests.integration.entitlements.conftest import END, START, Entitlements
@@ -238,26 +240,52 @@ async def test_the_trials_of_a_removed_feature_end_with_its_window_at_the_latest
     assert await entitlements.service.admin.fetchval("select count(*) from deadline where kind like 'seat-trial%'") == 0
 
 
+@pytest.mark.parametrize("next_end", [-10, 0])
 async def test_after_an_outage_no_trial_ends_that_a_version_of_the_term_has_made_longer(
-    entitlements: Entitlements,
+    entitlements: Entitlements, next_end: int
 ) -> None:
+    """Whether the next end is before the version, or at its instant."""
     await publish(entitlements, [CANVAS], "new-agencies")
     await entitlements.enroll(cap=5)
     first = await activate(entitlements, "ada", END - 40 * DAY)
+    with_the_term = await activate(entitlements, "cid", END - 30 * DAY)
     second = await activate(entitlements, "bob", END - 20 * DAY)
     await publish(entitlements, [CANVAS | {"trial_days": 60}], "next-term")
     waits = "select next_number = 3 from agency_catalog"
     await entitlements.eventually(lambda: entitlements.service.admin.fetchval(waits))
     await entitlements.service.publish(entitlements.term(), entitlements.renewal("accepted"))
     await entitlements.eventually(lambda: entitlements.service.admin.fetchval("select ends_at > $1 from pool", END))
-    await pass_time(entitlements, END - 11 * DAY)
-    entitlements.service.clock.move(END + 15 * DAY)  # nobody has looked for 26 days
+    await pass_time(entitlements, END + (next_end - 1) * DAY)
+    entitlements.service.clock.move(END + 15 * DAY)  # nobody has looked since
     await pass_time(entitlements, END + 60 * DAY)
     assert (
-        await ends(entitlements, 3)
+        await ends(entitlements, 5)
         == [
             (first[6:], END - 10 * DAY),
+            (with_the_term[6:], END),  # before the version comes
             (first[6:], END + 20 * DAY),  # it went on
+            (with_the_term[6:], END + 30 * DAY),
             (second[6:], END + 40 * DAY),
         ]
     )
+
+
+async def test_the_trials_that_end_before_a_late_version_is_handled_are_told(entitlements: Entitlements) -> None:
+    """Of a window that it opens, and of one whose trials it makes longer."""
+    longer = {"key": "longer", "trial_days": 5}
+    await publish(entitlements, [CANVAS | longer], "new-agencies")
+    await entitlements.enroll(cap=5)
+    await publish(entitlements, [CANVAS, CANVAS | longer | {"trial_days": 30}], "next-term")
+    waits = "select next_number = 3 from agency_catalog"
+    await entitlements.eventually(lambda: entitlements.service.admin.fetchval(waits))
+    await entitlements.service.publish(entitlements.term(), entitlements.renewal("accepted"))
+    await entitlements.eventually(lambda: entitlements.service.admin.fetchval("select ends_at > $1 from pool", END))
+    seat = await activate(entitlements, "ada", END - 30 * DAY + timedelta(hours=1))
+    await pass_time(entitlements, END - DAY)
+    entitlements.service.clock.move(END + timedelta(hours=6))
+    found: list[Any] = await published(entitlements, SeatTrialExpired, 3)
+    assert sorted((event.envelope.time - END, event.data.feature, event.data.seat_id) for event in found) == [
+        (timedelta(hours=1) - 25 * DAY, "longer", seat[6:]),
+        (timedelta(hours=1), "canvas", seat[6:]),
+        (timedelta(hours=1), "longer", seat[6:]),
+    ]

@@ -168,7 +168,7 @@ async def _open_windows(uow: UnitOfWork, pool: Pool, cause: str) -> None:
     await catalogs.save_adoption(uow.connection, pool.agency_id, Adoption(catalog.number, None))
     await windows.save_windows(uow.connection, opened)
     schedule_trials(uow, opened)
-    await open_seat_trials(uow, opened)
+    await open_seat_trials(uow, opened, uow.now)
     for window in opened:
         uow.publish(publishing.window_opened(window), causation_id=cause)
 

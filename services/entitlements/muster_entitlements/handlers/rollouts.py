@@ -235,11 +235,11 @@ async def _reschedule(uow: UnitOfWork, change: Change) -> None:
         cancel_trials(uow, replaced)
         cancel_seat_trials(uow, replaced)
         schedule_trials(uow, [after])
-        await open_seat_trials(uow, [after])
+        await open_seat_trials(uow, [after], change.at)
     elif change.moves:
         reschedule_trial(uow, before, after)
         cancel_seat_trials(uow, [before])
-        await go_on_with_seat_trials(uow, after)
+        await go_on_with_seat_trials(uow, after, change.at)
 
 
 def _publish(uow: UnitOfWork, change: Change, at: datetime) -> None:

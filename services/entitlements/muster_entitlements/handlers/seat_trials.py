@@ -29,19 +29,22 @@ STEP_SEATS = 5_000
 _LAST_SEAT = "~"
 
 
-async def open_seat_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
-    """Begin with the trials that have not ended when their window opens: the others were used before."""
+async def open_seat_trials(uow: UnitOfWork, windows: Sequence[Window], at: datetime) -> None:
+    """Begin with the trials that have not ended when their windows open, `at`: the others were used before."""
     for window in windows:
         if window.seat_trial is not None:
-            await _go_on(uow, window, window.seat_trial, Place(window.seats_begun_until(uow.now), _LAST_SEAT))
+            await _go_on(uow, window, window.seat_trial, Place(window.seats_begun_until(at), _LAST_SEAT), at)
 
 
-async def go_on_with_seat_trials(uow: UnitOfWork, window: Window) -> None:
-    """Go on where the window was, with trials that may be longer: no end that is still to be published is skipped."""
+async def go_on_with_seat_trials(uow: UnitOfWork, window: Window, at: datetime) -> None:
+    """Go on where the window was, with trials that may be longer from `at` on.
+
+    No end that is still to be published is skipped.
+    """
     if window.seat_trial is not None:
         known = await seat_trials.find_place(uow.connection, window)
-        latest = Place(window.seats_begun_until(uow.now), _LAST_SEAT)
-        await _go_on(uow, window, window.seat_trial, min(known, latest))
+        latest = Place(window.seats_begun_until(at), _LAST_SEAT)
+        await _go_on(uow, window, window.seat_trial, min(known, latest), at)
 
 
 async def begin_seat_trials(uow: UnitOfWork, agency_id: str, begun: Collection[datetime]) -> None:
@@ -112,10 +115,10 @@ async def on_seat_trials_ending_soon_due(uow: UnitOfWork, due: Sequence[Deadline
         await _schedule_notice(uow, window, trial, deadline.due_at)
 
 
-async def _go_on(uow: UnitOfWork, window: Window, trial: timedelta, place: Place) -> None:
+async def _go_on(uow: UnitOfWork, window: Window, trial: timedelta, place: Place, at: datetime) -> None:
     await seat_trials.save_place(uow.connection, window, place)
     await _schedule_end(uow, window, place)
-    await _schedule_notice(uow, window, trial, uow.now)
+    await _schedule_notice(uow, window, trial, at)
 
 
 async def _schedule_end(uow: UnitOfWork, window: Window, place: Place) -> None:

@@ -122,14 +122,20 @@ class Scheduler:
                 )
 
     async def _handle(self, agency_id: str, due: Sequence[Deadline]) -> None:
-        """Handle deadlines of one agency in one transaction, in the order of the service's kinds."""
+        """Handle deadlines of one agency in one transaction, in the order of the service's kinds, as `due` has them.
+
+        Those of a kind are there until its turn: the handlers of the kinds before see what is still to come.
+        """
         context = self._context()
+        taken: list[Deadline] = []
         with tracing.deadlines(agency_id, [deadline.kind for deadline in due]):
             async with self._database.write(agency_id, context=context) as uow:
-                taken = await deadlines.take(uow, due)  # unless another process has handled them
-                taken.sort(key=self._place)
                 with bound_contextvars(correlation_id=context.correlation_id):
-                    await handle(uow, self._handlers, taken, self._service)
+                    for _, group in groupby(due, key=lambda deadline: deadline.kind):
+                        found = await deadlines.take(uow, list(group))  # unless another process has handled them
+                        found.sort(key=self._place)
+                        await handle(uow, self._handlers, found, self._service)
+                        taken += found
         for deadline in taken:
             lateness = (uow.now - deadline.due_at).total_seconds()
             DEADLINE_LATENESS_SECONDS.labels(self._service, deadline.kind).observe(lateness)
