@@ -78,3 +78,32 @@ async def test_a_lower_quota_is_told_when_its_grant_begins_also_of_a_feature_tha
             return (answer.reason, answer.used) == (http["reason"], http["used"]) == ("quota_used_up", 4)
 
         await entitlements.eventually(told)
+
+
+async def test_use_of_a_period_that_is_counted_otherwise_now_is_told_by_the_deadline_of_an_upgrade(
+    entitlements: Entitlements,
+) -> None:
+    await publish(entitlements, [NOTES | {"quota": {"limit": 10, "period": "anchor"}}], "new-agencies")
+    await entitlements.enroll(cap=2)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    service = entitlements.service
+    use = {"subject": ada, "feature": "notes", "amount": 10}
+    assert (await entitlements.post("usage/consume", use)).status_code == 200
+    # The earlier release counted the month from another instant.
+    earlier = "starts_at = starts_at - interval '4 hours', ends_at = ends_at - interval '4 hours'"
+    await service.admin.execute(f"update usage_sum set {earlier}; update quota_use set {earlier}")
+    async with following(entitlements) as client:
+        assert client.check(ada, "notes").reason == "quota_used_up"
+        assert (await entitlements.check("ada", "notes"))["remaining"] == 10
+        now = service.clock.now() + SECOND
+        await service.admin.execute(
+            "insert into deadline (kind, agency_id, subject, due_at) values ('quota-uses-told', 'NASA', 'NASA', $1)",
+            now,
+        )
+        service.clock.move(now)
+
+        async def told() -> bool:
+            answer = client.check(ada, "notes")
+            return (answer.reason, answer.used) == ("quota", 0)
+
+        await entitlements.eventually(told)
