@@ -5,6 +5,8 @@ import io
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from muster_contracts.entitlements import AdoptionSummarized
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_usage import report, used
@@ -111,3 +113,50 @@ async def test_the_first_use_is_on_the_day_of_the_seat_or_later(entitlements: En
     assert await service.admin.fetchval(adopters) == 1
     first_uses = {day: (first, days) for day, *_, first, days in await counted(entitlements) if first}
     assert first_uses == {"08-12": (1, 1)}
+
+
+@pytest.mark.parametrize("reported", ["before the seat", "after it"])
+@pytest.mark.parametrize("then", ["reported", "consumed"])
+async def test_use_on_the_day_of_the_seat_but_before_it_is_not_the_first_use(
+    entitlements: Entitlements, reported: str, then: str
+) -> None:
+    service = entitlements.service
+    await entitlements.enroll(cap=20)
+    await entitlements.assign("ada")
+    people = [(await entitlements.assign(number)).json() for number in range(10)]
+    for person in people:  # whom the reporter knows from now on
+        await entitlements.post(f"seats/{person['seat_id']}/revocation", {"reason": "left"})
+    refs = [person["subject_ref"] for person in people]
+    early = [used(f"a{number}", ref, NOON + DAY) for number, ref in enumerate(refs)]
+    service.clock.move(NOON + DAY)
+    if reported == "before the seat":
+        await report(entitlements, *early)
+    service.clock.move(NOON + DAY + timedelta(hours=3))
+    for number in range(10):
+        assert (await entitlements.assign(number)).json()["subject_ref"] == refs[number]
+    service.clock.move(NOON + DAY + timedelta(hours=4))
+    await report(entitlements, *early)
+    found = await adoption(entitlements)
+    assert (found["active"], found["first_uses"], found["never_used"]) == (10, 0, 11)
+    for _ in range(2):
+        for number, ref in enumerate(refs):
+            if then == "reported":
+                await report(entitlements, used(f"b{number}", ref, NOON + DAY + timedelta(hours=4)))
+            else:
+                await entitlements.post("usage/consume", {"subject": ref, "feature": "deep-research"})
+    found = await adoption(entitlements)
+    assert (found["active"], found["first_uses"], found["days_to_first_use"], found["never_used"]) == (10, 10, 0, None)
+
+
+async def test_use_in_the_second_of_the_seat_is_its_first_use_and_activates_it(entitlements: Entitlements) -> None:
+    """Whoever reports it may know whole seconds only."""
+    service = entitlements.service
+    await entitlements.enroll(cap=5)
+    given = NOON + timedelta(seconds=0.4)
+    service.clock.move(given)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    await report(entitlements, used(1, ada, NOON))
+    row = await service.admin.fetchrow("select state, assigned_at, activated_at from seat")
+    assert row is not None
+    assert tuple(row) == ("active", given, given)
+    assert await counted(entitlements) == [("08-06", 1, 1, 1, 1, 0)]

@@ -71,6 +71,8 @@ class Question:
     """Grants of the feature to the agency and to the person, of which one may decide in the window's place."""
     began_at: datetime | None = None
     """When the seat's trial began; None if it has not."""
+    adopted: bool = False
+    """Whether the feature was used with the seat before; only known where one person asks."""
 
 
 def check(question: Question, now: datetime) -> Answer:

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from muster_entitlements.domain.adoption import days_of, gains
@@ -10,7 +10,7 @@ from muster_entitlements.domain.days import DAY, day_until, end_of_day
 from muster_entitlements.domain.quotas import Sum
 from muster_entitlements.publishing.adoption import adoption_summarized
 from muster_entitlements.repository import adoption, catalogs, pools
-from muster_entitlements.repository.adoption import Gain, UserSeat
+from muster_entitlements.repository.adoption import Day, Gain, Person
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.scheduling import deadlines
 from muster_runtime.scheduling.deadlines import Deadline
@@ -20,16 +20,31 @@ ADOPTION_SUMMARIZED = "adoption-summarized"
 # A use of 28 days before the earliest that still counts matters, and lies in a period that began up to a month before.
 _LOOK_BACK = timedelta(days=100)
 
-# A person of an agency, and a feature.
-Person = tuple[str, str, str]
-
 _COUNTERS = {1: "active", 7: "active_7_days", 28: "active_28_days"}
 
 
-async def count_days(uow: UnitOfWork, totals: Sequence[Sum], zones: Mapping[str, ZoneInfo]) -> None:
-    """Count the days that sums of people have for the first time; `zones` are those of their agencies."""
-    if not totals:
-        return
+async def count_adoption(
+    uow: UnitOfWork, fresh: Sequence[Sum], uses: Mapping[Person, Sequence[datetime]], zones: Mapping[str, ZoneInfo]
+) -> None:
+    """Count the days that sums of people have for the first time, and the first uses with a seat.
+
+    `uses` are the instants of use that is new; `zones` are those of the agencies.
+    """
+    grown: defaultdict[Day, Gain] = defaultdict(Gain)
+    if fresh:
+        await _count_active(uow, fresh, zones, grown)
+    if uses:
+        await _count_first_uses(uow, uses, zones, grown)
+    if grown:
+        uow.writes.add(adoption.add_gains(grown))
+    for agency_id in {total.agency_id for total in fresh}:
+        _schedule(uow, agency_id, uow.now.astimezone(zones[agency_id]).date(), zones[agency_id])
+
+
+async def _count_active(
+    uow: UnitOfWork, totals: Sequence[Sum], zones: Mapping[str, ZoneInfo], grown: defaultdict[Day, Gain]
+) -> None:
+    """Count who is active by the days that sums of people have for the first time."""
     used: defaultdict[Person, set[int]] = defaultdict(set)
     fresh: defaultdict[Person, set[int]] = defaultdict(set)
     added = {(total.agency_id, total.feature, total.subject_ref, total.starts_at): total for total in totals}
@@ -40,43 +55,32 @@ async def count_days(uow: UnitOfWork, totals: Sequence[Sum], zones: Mapping[str,
         new = total.fresh_days if total else 0
         used[person].update(days_of(known.days & ~new, first))
         fresh[person].update(days_of(new, first))
-    grown: defaultdict[adoption.Day, Gain] = defaultdict(Gain)
     for person, days in fresh.items():
         agency_id, feature, _ = person
         for (day, span), people in gains(used[person], days).items():
             gain = grown[agency_id, feature, date.fromordinal(day)]
             setattr(gain, _COUNTERS[span], getattr(gain, _COUNTERS[span]) + people)
-    await _count_first_uses(uow, fresh, zones, grown)
-    if grown:
-        uow.writes.add(adoption.add_gains(grown))
-    for agency_id in {total.agency_id for total in totals}:
-        _schedule(uow, agency_id, uow.now.astimezone(zones[agency_id]).date(), zones[agency_id])
 
 
 async def _count_first_uses(
     uow: UnitOfWork,
-    fresh: Mapping[Person, set[int]],
+    uses: Mapping[Person, Sequence[datetime]],
     zones: Mapping[str, ZoneInfo],
-    grown: defaultdict[adoption.Day, Gain],
+    grown: defaultdict[Day, Gain],
 ) -> None:
-    """Count those who use a feature for the first time with their seat, on the day they got it or later."""
-    seats = await adoption.find_user_seats(uow.connection, {(agency_id, ref) for agency_id, _, ref in fresh})
-    held: dict[tuple[str, str], UserSeat] = {(seat.agency_id, seat.subject_ref): seat for seat in seats}
+    """Count those who use a feature for the first time with their seat; use from before they got it is not that."""
     features: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     adopters: Counter[tuple[str, str, int]] = Counter()
-    for (agency_id, feature, subject_ref), days in fresh.items():
-        seat = held.get((agency_id, subject_ref))
-        if seat is None or feature in seat.used_features:
-            continue
-        got = seat.assigned_at.astimezone(zones[agency_id]).toordinal()
-        first = min((day for day in days if day >= got), default=None)
-        if first is None:
-            continue
-        features[agency_id, seat.seat_id].add(feature)
-        adopters[agency_id, feature, seat.generation] += 1
-        gain = grown[agency_id, feature, date.fromordinal(first)]
+    last = {person: max(instants) for person, instants in uses.items()}
+    for found in await adoption.find_first_uses(uow.connection, last):
+        instants, zone = uses[found.agency_id, found.feature, found.subject_ref], zones[found.agency_id]
+        got = found.assigned_at
+        first = max(got, min(at for at in instants if at >= got.replace(microsecond=0))).astimezone(zone).date()
+        features[found.agency_id, found.seat_id].add(found.feature)
+        adopters[found.agency_id, found.feature, found.generation] += 1
+        gain = grown[found.agency_id, found.feature, first]
         gain.first_uses += 1
-        gain.first_use_days += first - got
+        gain.first_use_days += (first - got.astimezone(zone).date()).days
     if features:
         uow.writes.add(adoption.save_used_features(features), adoption.add_adopters(adopters))
 

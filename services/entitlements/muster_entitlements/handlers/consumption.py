@@ -11,7 +11,7 @@ from muster_entitlements.domain.days import zone_of
 from muster_entitlements.domain.meters import Meter
 from muster_entitlements.domain.quotas import WHOLE_AGENCY, Sum, free, whose
 from muster_entitlements.errors import QuotaUsedUp, UseRefused
-from muster_entitlements.handlers.adoption import count_days
+from muster_entitlements.handlers.adoption import count_adoption
 from muster_entitlements.handlers.quotas import save_counts
 from muster_entitlements.handlers.uses import record_use
 from muster_entitlements.queries.checks import find_question
@@ -63,7 +63,9 @@ async def consume_feature(uow: UnitOfWork, command: ConsumeFeature) -> Consumpti
     )
     whole = own._replace(subject_ref=WHOLE_AGENCY, granted=command.amount if given or apart else 0, days=0)
     totals = {each.subject_ref: each for each in await usage.add_to_sums(uow.connection, [own, whole], least=0)}
-    await count_days(uow, [each for each in totals.values() if each.fresh_days], {command.agency_id: zone})
+    uses = {} if question.adopted else {(command.agency_id, command.feature, command.subject_ref): [uow.now]}
+    fresh = [each for each in totals.values() if each.fresh_days]
+    await count_adoption(uow, fresh, uses, {command.agency_id: zone})
     total = totals[command.subject_ref if quota is None else whose(quota, command.subject_ref)]
     reply = ConsumptionReply(
         subject_ref=command.subject_ref,

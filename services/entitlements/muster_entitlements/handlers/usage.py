@@ -15,7 +15,7 @@ from muster_entitlements.domain.meters import Meter, Terms
 from muster_entitlements.domain.quotas import WHOLE_AGENCY, Sum, least_told
 from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.domain.usage import OLDEST, Identity, Use, check_open, check_time, read_use
-from muster_entitlements.handlers.adoption import count_days
+from muster_entitlements.handlers.adoption import count_adoption
 from muster_entitlements.handlers.quotas import charge_quotas
 from muster_entitlements.handlers.seats import activate, record_change
 from muster_entitlements.replies.usage import RefusedUseReply, UsageReply
@@ -190,6 +190,9 @@ async def _add(uow: UnitOfWork, new: Sequence[_Metered], zones: Mapping[str, Zon
     additions = _additions(new)
     sums = [Sum(*counter, each.ends_at, each.used, each.given, days=each.days) for counter, each in additions.items()]
     least, limited, fresh = _least_told(additions), [], []
+    uses: dict[tuple[str, str, str], list[datetime]] = {}
+    for _, use, _, _ in new:
+        uses.setdefault((use.agency_id, use.feature, use.subject_ref), []).append(use.at)
     for total in await usage.add_to_sums(uow.connection, sums, least):
         addition = additions[total.agency_id, total.feature, total.subject_ref, total.starts_at]
         if addition.limited and total.charged >= least:
@@ -197,7 +200,7 @@ async def _add(uow: UnitOfWork, new: Sequence[_Metered], zones: Mapping[str, Zon
             limited.append(Limited(before, addition.limited))
         if total.fresh_days:
             fresh.append(total)
-    await count_days(uow, fresh, zones)
+    await count_adoption(uow, fresh, uses, zones)
     await charge_quotas(uow, limited)
 
 

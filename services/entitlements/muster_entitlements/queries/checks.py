@@ -131,7 +131,7 @@ async def find_question(
         f"""
         select
             {_COLUMNS}, s.state as seat_state, s.idle_since, g.grants,
-            coalesce(s.trial_began_at, s.activated_at) as began_at
+            coalesce(s.trial_began_at, s.activated_at) as began_at, $3 = any(s.used_features) as adopted
         from {_POOL_AND_WINDOW} and w.feature = $3
         left join seat as s
             on s.agency_id = p.agency_id and s.subject_ref = $2 and s.state <> 'revoked'
@@ -156,6 +156,7 @@ async def find_question(
         feature=feature,
         window=to_window(row, "w_") if row["w_window_id"] else None,
         grants=read_grants(row["grants"]),
+        adopted=bool(row["adopted"]),
     )
 
 

@@ -8,11 +8,15 @@ from datetime import UTC, date, datetime, time
 from muster_entitlements.domain.adoption import Adoption
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.quotas import Sum
+from muster_runtime.database.array_literals import array
 from muster_runtime.database.connections import Connection
 from muster_runtime.database.writes import Write
 
 # An agency, a feature, and a day.
 Day = tuple[str, str, date]
+
+# An agency, a feature, and a person.
+Person = tuple[str, str, str]
 
 
 @dataclass(slots=True)
@@ -27,15 +31,15 @@ class Gain:
 
 
 @dataclass(frozen=True, slots=True)
-class UserSeat:
-    """The seat of a person who uses features, and those that they have used with it before."""
+class FirstUse:
+    """A feature that a person has not used before with the seat that they hold."""
 
     agency_id: str
+    feature: str
     subject_ref: str
     seat_id: str
     generation: int
     assigned_at: datetime
-    used_features: Collection[str]
 
 
 async def find_used_days(connection: Connection, totals: Sequence[Sum], since: datetime) -> list[Sum]:
@@ -57,21 +61,29 @@ async def find_used_days(connection: Connection, totals: Sequence[Sum], since: d
     return [Sum(**row) for row in rows]
 
 
-async def find_user_seats(connection: Connection, people: Collection[tuple[str, str]]) -> list[UserSeat]:
-    """The seats that people hold, by agency and reference."""
+async def find_first_uses(connection: Connection, last: Mapping[Person, datetime]) -> list[FirstUse]:
+    """Which people and features are used for the first time with a seat, if they were `last` used at these instants.
+
+    As for the seat's activation, use counts from the start of the second in which the seat was given.
+    """
     rows = await connection.fetch(
         """
-        select s.agency_id, s.subject_ref, s.seat_id, s.generation, s.assigned_at, s.used_features
-        from unnest($1::text[], $2::text[]) as u (agency_id, subject_ref)
+        select s.agency_id, u.feature, s.subject_ref, s.seat_id, s.generation, s.assigned_at
+        from unnest($1::text::text[], $2::text::text[], $3::text::text[], $4::text::timestamptz[])
+            as u (agency_id, feature, subject_ref, used_at)
         join pool as p on p.agency_id = u.agency_id
         join seat as s
             on s.agency_id = u.agency_id and s.subject_ref = u.subject_ref and s.generation = p.generation
-        where s.state <> 'revoked'
+        where
+            s.state <> 'revoked' and date_trunc('second', s.assigned_at) <= u.used_at
+            and u.feature <> all(coalesce(s.used_features, '{}'))
         """,
-        [agency_id for agency_id, _ in people],
-        [subject_ref for _, subject_ref in people],
+        array(agency_id for agency_id, _, _ in last),
+        array(feature for _, feature, _ in last),
+        array(subject_ref for _, _, subject_ref in last),
+        array(last.values()),
     )
-    return [UserSeat(**{**row, "used_features": row["used_features"] or ()}) for row in rows]
+    return [FirstUse(*row) for row in rows]
 
 
 def save_used_features(features: Mapping[tuple[str, str], Collection[str]]) -> Write:

@@ -190,7 +190,8 @@ async def save_use(connection: Connection, seat: Seat, today: date) -> None:
 async def save_uses(connection: Connection, last: Mapping[tuple[str, str], datetime], now: datetime) -> list[Seat]:
     """Store the days on which people, by agency and reference, last used their active seats.
 
-    Returns the assigned seats of the others, of pools that are open: their first use since then activates them.
+    Returns the assigned seats of the others, of pools that are open: their first use since then activates them. Whoever
+    reports use may know whole seconds only, so use counts from the start of the second in which the seat was given.
     """
     rows = await connection.fetch(
         """
@@ -203,8 +204,8 @@ async def save_uses(connection: Connection, last: Mapping[tuple[str, str], datet
                 on s.agency_id = u.agency_id and s.subject_ref = u.subject_ref and s.generation = p.generation
             where
                 (s.state = 'active' and s.idle_since < (u.used_at at time zone 'UTC')::date)
-                or (s.state = 'assigned' and s.assigned_at <= u.used_at and not p.suspended
-                    and p.starts_at <= $4 and p.ends_at > $4)
+                or (s.state = 'assigned' and date_trunc('second', s.assigned_at) <= u.used_at
+                    and not p.suspended and p.starts_at <= $4 and p.ends_at > $4)
         ),
 
         marked as (
