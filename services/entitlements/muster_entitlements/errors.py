@@ -260,6 +260,13 @@ class QuotaGrantsFull(Conflict):
         super().__init__(f"{most} quota grants of {feature} are neither spent nor over: wait until one is", most=most)
 
 
+class GrantsFull(Conflict):
+    """The record of what the person, or the agency, has leaves no room for another grant."""
+
+    slug = "grants-full"
+    title = "Too many grants are not over"
+
+
 class GrantOverlaps(Conflict):
     """The agency or the person already has a grant of the feature for part of that time."""
 
@@ -280,9 +287,7 @@ class GrantEnded(Conflict):
     title = "The grant is over"
 
     def __init__(self, grant_id: str, ended_at: datetime) -> None:
-        super().__init__(
-            f"grant {grant_id} ended at {ended_at.isoformat()}; only a present or future grant can be revoked"
-        )
+        super().__init__(f"grant {grant_id} ended at {ended_at.isoformat()}; only one that is not over can be revoked")
 
 
 class TermUnknown(PermanentError):

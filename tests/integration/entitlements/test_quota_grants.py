@@ -4,10 +4,15 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from muster_contracts.entitlements import QuotaExceeded, QuotaThresholdCrossed
 from muster_entitlements.handlers.quota_grants import MOST_UNSPENT
+from muster_runtime.database import outbox
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_catalog import FRONTIER, publish
+from tests.integration.entitlements.test_snapshots import following
+from tests.integration.entitlements.test_trials import withdraw
 from tests.integration.entitlements.test_usage import report, used
 
 
@@ -70,6 +75,67 @@ async def test_a_grant_of_the_agencys_quota_is_of_the_whole_agency(entitlements:
     assert (reply.status_code, reply.json()["errors"][0]["field"]) == (422, "subject")
     assert "must be left out: the quota of notes is of the whole agency" in reply.text
     assert (await entitlements.post("quota-grants", grant)).status_code == 201
+
+
+async def test_a_granted_quota_takes_grants_to_its_person_whatever_else_the_agency_has(
+    entitlements: Entitlements,
+) -> None:
+    await publish(entitlements, [notes(limit=5, per="agency")], "new-agencies")
+    await entitlements.enroll(cap=2)
+    await publish(entitlements, [notes(limit=1)], "new-agencies")
+    ada, bob = [(await entitlements.assign(person)).json()["subject_ref"] for person in ("ada", "bob")]
+    quota = {"feature": "notes", "mode": "quota", "reason": "pilot", "subject": ada}
+    assert (await entitlements.post("grants", quota)).status_code == 201
+    further = {"feature": "notes", "amount": 3, "reason": "pilot"}
+    granted = await entitlements.post("quota-grants", further | {"subject": ada})
+    assert granted.status_code == 201, granted.text
+    assert (await entitlements.post("quota-grants", further | {"subject": bob})).status_code == 422
+    for amount, status in ((4, 200), (1, 409)):
+        reply = await entitlements.post("usage/consume", {"subject": ada, "feature": "notes", "amount": amount})
+        assert reply.status_code == status, reply.text
+    assert (await entitlements.check("ada", "notes"))["reason"] == "quota_used_up"
+    assert (await entitlements.post("quota-grants", further | {"subject": ada})).status_code == 201
+    async with following(entitlements) as client:
+
+        async def agrees() -> bool:
+            return client.check(ada, "notes").reason == "quota"
+
+        await entitlements.eventually(agrees)
+
+    later = replace(entitlements, agency="NSF")  # which has no window of it, and soon no catalog has it either
+    await publish(entitlements, [FRONTIER], "new-agencies")
+    await later.enroll(cap=2)
+    await publish(entitlements, [FRONTIER, notes(limit=1)], "new-agencies")
+    assert (await later.post("grants", quota)).status_code == 201
+    await publish(entitlements, [FRONTIER], "new-agencies")
+    granted = await later.post("quota-grants", further | {"subject": ada})
+    assert granted.status_code == 201, granted.text
+    assert (await later.post("quota-grants", further)).status_code == 404
+
+
+async def test_grants_leave_room_for_what_other_commands_add_to_the_record(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(entitlements, [FRONTIER, notes(limit=10)], "new-agencies")
+    await entitlements.enroll(cap=6)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    monkeypatch.setattr(outbox, "EVENT_BYTES", 3_000)
+    for to in ({"subject": ada}, {"subject": "person.bob@nasa.gov"}, {}):  # Bob has no seat, and no record yet
+        grant = {"feature": "notes", "amount": 1, "reason": "a deadline"} | to
+        replies = [(await entitlements.post("quota-grants", grant)) for _ in range(MOST_UNSPENT)]
+        statuses = [reply.status_code for reply in replies]
+        assert statuses == sorted(statuses)
+        assert set(statuses) == {201, 409}
+        assert replies[-1].json()["type"].endswith(":grants-full")
+        reply = await entitlements.post("grants", {"feature": "frontier-models", "reason": "pilot"} | to)
+        assert (reply.status_code, reply.json()["type"].rsplit(":", 1)[-1]) == (409, "grants-full")
+    assert (await entitlements.assign("bob")).status_code == 201
+    entitlements.service.clock.move(START + timedelta(hours=1))
+    reported = await report(entitlements, used(1, ada, amount=10, at=START + timedelta(hours=1), feature="notes"))
+    assert (reported.status_code, reported.json()["counted"]) == (200, 1)
+    use = {"subject": ada, "feature": "notes", "amount": 1}
+    assert (await entitlements.post("usage/consume", use)).status_code == 200
+    await withdraw(entitlements, "enr_1", START + timedelta(days=1))
 
 
 async def test_what_a_grant_makes_allowed_has_a_higher_revision(entitlements: Entitlements) -> None:

@@ -11,7 +11,7 @@ from muster_contracts.entitlements import AccessMode
 from muster_entitlements.api.parameters import LONGEST_SUBJECT, OPERATE, PREFIX, READ, RecordedAtDep
 from muster_entitlements.commands import GrantFeature, RevokeGrant
 from muster_entitlements.domain.people import Directory
-from muster_entitlements.errors import FeatureUnknown, GrantEnded, GrantOverlaps, GrantUnknown, PoolUnknown
+from muster_entitlements.errors import FeatureUnknown, GrantEnded, GrantOverlaps, GrantsFull, GrantUnknown, PoolUnknown
 from muster_entitlements.handlers import grants
 from muster_entitlements.queries import grants as queries
 from muster_entitlements.replies.grants import GrantReply
@@ -84,7 +84,7 @@ def make_router(directory: Directory) -> APIRouter:
         dependencies=[OPERATE],
         status_code=201,
         response_model=GrantReply,
-        responses=problem_responses(NotFound, PoolUnknown, FeatureUnknown, InvalidInput, GrantOverlaps),
+        responses=problem_responses(NotFound, PoolUnknown, FeatureUnknown, InvalidInput, GrantOverlaps, GrantsFull),
     )
     async def grant_feature(agency_id: AgencyId, body: GrantRequest, commands: CommandsDep) -> Response:
         """A grant takes precedence over the feature's window, and a person's grant over the agency's."""

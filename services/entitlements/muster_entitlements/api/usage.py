@@ -12,7 +12,7 @@ from muster_entitlements.api.parameters import LONGEST_SUBJECT, OPERATE, PREFIX,
 from muster_entitlements.commands import ConsumeFeature, GrantQuota
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.domain.usage import EVENT_TYPE, MOST_USES
-from muster_entitlements.errors import FeatureUnknown, PoolUnknown, QuotaGrantsFull, QuotaUsedUp, UseRefused
+from muster_entitlements.errors import FeatureUnknown, GrantsFull, PoolUnknown, QuotaGrantsFull, QuotaUsedUp, UseRefused
 from muster_entitlements.handlers import consumption, quota_grants, usage
 from muster_entitlements.queries import usage as queries
 from muster_entitlements.replies.usage import ConsumptionReply, QuotaGrantReply, UsageReply, UsageSumReply
@@ -165,7 +165,7 @@ def make_router(directory: Directory) -> APIRouter:
         dependencies=[OPERATE],
         status_code=201,
         response_model=QuotaGrantReply,
-        responses=problem_responses(NotFound, PoolUnknown, FeatureUnknown, QuotaGrantsFull),
+        responses=problem_responses(NotFound, PoolUnknown, FeatureUnknown, QuotaGrantsFull, GrantsFull),
     )
     async def grant_quota(agency_id: AgencyId, body: QuotaGrantRequest, commands: CommandsDep) -> Response:
         """Grants uses that are spent once the quota is used up."""

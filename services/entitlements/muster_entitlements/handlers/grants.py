@@ -11,7 +11,7 @@ from muster_entitlements.domain.quotas import WHOLE_AGENCY
 from muster_entitlements.errors import GrantEnded, GrantOverlaps, GrantUnknown
 from muster_entitlements.handlers.lookups import known_feature, known_pool
 from muster_entitlements.handlers.quota_terms import tell_uses
-from muster_entitlements.handlers.snapshots import publish_holders
+from muster_entitlements.handlers.snapshots import publish_granted, publish_holders
 from muster_entitlements.publishing.catalog import entitlement_granted, entitlement_revoked
 from muster_entitlements.replies.grants import GrantReply
 from muster_entitlements.repository import catalogs, grants, pools
@@ -22,7 +22,7 @@ from muster_runtime.observability import audit
 
 
 async def grant_feature(uow: UnitOfWork, command: GrantFeature) -> GrantReply:
-    """Grant a feature. Raises PoolUnknown, FeatureUnknown, InvalidInput, or GrantOverlaps."""
+    """Grant a feature. Raises PoolUnknown, FeatureUnknown, InvalidInput, GrantOverlaps, or GrantsFull."""
     agency_id = command.agency_id
     pool = await known_pool(uow, agency_id)
     newest = await catalogs.find_catalog(uow.connection, uow.now)
@@ -50,7 +50,8 @@ async def grant_feature(uow: UnitOfWork, command: GrantFeature) -> GrantReply:
     await grants.add_grant(uow.connection, grant, uow.now)
     await pools.save_revision(uow.connection, agency_id)
     uow.publish(entitlement_granted(grant))
-    await _publish_access(uow, grant)
+    await publish_granted(uow, agency_id, grant.subject_ref or WHOLE_AGENCY)
+    await _tell_uses(uow, grant)
     _record(uow, "GrantFeature", grant, command.reason, after=asdict(grant))
     return GrantReply.of(grant, uow.now)
 
@@ -68,13 +69,13 @@ async def revoke_grant(uow: UnitOfWork, command: RevokeGrant) -> GrantReply:
     await grants.save_revocation(uow.connection, grant, uow.now)
     await pools.save_revision(uow.connection, grant.agency_id)
     uow.publish(entitlement_revoked(grant, command.reason, uow.now))
-    await _publish_access(uow, grant)
+    await publish_holders(uow, grant.agency_id, [grant.subject_ref or WHOLE_AGENCY])
+    await _tell_uses(uow, grant)
     _record(uow, "RevokeGrant", grant, command.reason, after={"revoked_at": uow.now})
     return GrantReply.of(revoked, uow.now)
 
 
-async def _publish_access(uow: UnitOfWork, grant: Grant) -> None:
-    await publish_holders(uow, grant.agency_id, [grant.subject_ref or WHOLE_AGENCY])
+async def _tell_uses(uow: UnitOfWork, grant: Grant) -> None:
     if grant.mode is AccessMode.QUOTA:
         await tell_uses(uow, grant.agency_id)
 

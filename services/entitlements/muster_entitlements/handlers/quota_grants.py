@@ -1,13 +1,13 @@
 """Grants uses beyond a quota."""
 
-from muster_contracts.entitlements import QuotaScope
+from muster_contracts.entitlements import AccessMode, QuotaScope
 from muster_entitlements.commands import GrantQuota
 from muster_entitlements.domain.quotas import WHOLE_AGENCY, QuotaGrant
 from muster_entitlements.errors import QuotaGrantsFull
 from muster_entitlements.handlers.lookups import known_feature, known_pool
-from muster_entitlements.handlers.snapshots import publish_holders
+from muster_entitlements.handlers.snapshots import publish_granted
 from muster_entitlements.replies.usage import QuotaGrantReply
-from muster_entitlements.repository import pools, quota_grants
+from muster_entitlements.repository import grants, pools, quota_grants
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import InvalidInput
 from muster_runtime.identifiers import new_id
@@ -20,13 +20,14 @@ MOST_UNSPENT = 50
 async def grant_quota(uow: UnitOfWork, command: GrantQuota) -> QuotaGrantReply:
     """Grant uses to a person, or to all people of the agency.
 
-    Raises PoolUnknown, FeatureUnknown, InvalidInput, or QuotaGrantsFull.
+    Raises PoolUnknown, FeatureUnknown, InvalidInput, QuotaGrantsFull, or GrantsFull.
     """
     pool = await known_pool(uow, command.agency_id)
-    feature = await known_feature(uow, pool, command.feature)
-    if command.subject_ref is not None and feature.stated_quota and feature.stated_quota.per is QuotaScope.AGENCY:
-        rule = f"must be left out: the quota of {feature.key} is of the whole agency"
-        raise InvalidInput("subject", command.subject_ref, rule)
+    if not await _has_granted_quota(uow, command):
+        feature = await known_feature(uow, pool, command.feature)
+        if command.subject_ref is not None and feature.stated_quota and feature.stated_quota.per is QuotaScope.AGENCY:
+            rule = f"must be left out: the quota of {feature.key} is of the whole agency"
+            raise InvalidInput("subject", command.subject_ref, rule)
     starts_at = command.starts_at or uow.now
     if command.ends_at is not None and command.ends_at <= max(starts_at, uow.now):
         raise InvalidInput("ends_at", command.ends_at.isoformat(), "must be after starts_at, and in the future")
@@ -45,7 +46,7 @@ async def grant_quota(uow: UnitOfWork, command: GrantQuota) -> QuotaGrantReply:
         raise QuotaGrantsFull(grant.feature, MOST_UNSPENT)
     await quota_grants.add_grant(uow.connection, grant, uow.now)
     await pools.save_revision(uow.connection, grant.agency_id)
-    await publish_holders(uow, grant.agency_id, [grant.subject_ref])
+    await publish_granted(uow, grant.agency_id, grant.subject_ref)
     audit.record(
         uow,
         command="GrantQuota",
@@ -62,3 +63,13 @@ async def grant_quota(uow: UnitOfWork, command: GrantQuota) -> QuotaGrantReply:
         reason=command.reason,
     )
     return QuotaGrantReply.of(grant)
+
+
+async def _has_granted_quota(uow: UnitOfWork, command: GrantQuota) -> bool:
+    """Whether a grant gives the person, or the agency, a quota of the feature, which is then each person's own.
+
+    It outlives a feature that the catalog has no longer.
+    """
+    subjects = [command.subject_ref] if command.subject_ref else []
+    standing = await grants.list_standing(uow.connection, command.agency_id, subjects, uow.now, command.feature)
+    return any(grant.mode is AccessMode.QUOTA for grant in standing)

@@ -9,17 +9,23 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from muster_contracts import encode
 from muster_contracts.entitlements import AgencyAccess, SubjectAccess, SubjectAccessErased
 from muster_entitlements.domain.catalog import packaged_catalog
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.quotas import WHOLE_AGENCY, PublishedUse, QuotaGrant
 from muster_entitlements.domain.seats import HeldSeat, SeatState
+from muster_entitlements.errors import GrantsFull
 from muster_entitlements.handlers.lookups import known_pool
 from muster_entitlements.publishing.snapshots import agency_access, subjects_access
 from muster_entitlements.repository import grants, pools, quota_uses, snapshots, usage, windows
 from muster_runtime.context import Context
-from muster_runtime.database import writes
+from muster_runtime.database import outbox, writes
 from muster_runtime.database.transactions import Connection, UnitOfWork
+
+# How much of a record may be in use after a grant, in percent. The rest is for what other commands add: the windows of
+# as many features as a catalog may have, and the use of their quotas.
+GRANTED_PERCENT = 70
 
 
 async def publish_agency(uow: UnitOfWork, agency_id: str, cause: str | None = None) -> None:
@@ -97,6 +103,23 @@ async def publish_holders(
         await publish_agency(uow, agency_id, cause)
     if people:
         await _publish_held(uow, agency_id, people, cause)
+
+
+async def publish_granted(uow: UnitOfWork, agency_id: str, subject_ref: str) -> None:
+    """As publish_holders, after a grant to a person or the whole agency; without a seat, the person may get one.
+
+    Raises GrantsFull if the grant leaves too little of the record for what other commands add: they must never fail.
+    """
+    pool = await known_pool(uow, agency_id)
+    if subject_ref == WHOLE_AGENCY:
+        record = encode(await find_access(uow.connection, pool, uow.now))
+    else:
+        own = await snapshots.find_own(uow.connection, agency_id, [subject_ref], uow.now)
+        held = {subject_ref: HeldSeat(SeatState.ACTIVE, uow.now)}
+        record = subjects_access(pool, pool.revision, held, own)[subject_ref]
+    if len(record or b"") * 100 > outbox.EVENT_BYTES * GRANTED_PERCENT:
+        raise GrantsFull("grants fill the record of what they are granted to: wait until one is over, or revoke one")
+    await publish_holders(uow, agency_id, [subject_ref])
 
 
 async def _publish_held(
