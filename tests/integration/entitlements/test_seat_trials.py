@@ -156,9 +156,12 @@ async def test_a_new_seat_has_what_is_left_of_its_persons_trial_before_its_first
         assert await reason(entitlements, person) == ("window_open", until), person
     assert (await reason(entitlements, "new"))[1] == text(END)
 
-    begun = await entitlements.service.published(SubjectAccess)
-    latest = {event.data.subject_ref: event.data.trial_began_at for event in begun}
-    assert list(latest.values()).count(START) == 4
+    async def begun_are_published() -> bool:
+        records = await entitlements.service.published(SubjectAccess)
+        latest = {event.data.subject_ref: event.data.trial_began_at for event in records}
+        return list(latest.values()).count(START) == 4
+
+    await entitlements.eventually(begun_are_published)
     await pass_time(entitlements, START + 30 * DAY)
     found = await ends(entitlements, 4)
     assert {other[6:], spare[6:]} < {seat_id for seat_id, _ in found}
