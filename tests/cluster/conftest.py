@@ -22,6 +22,11 @@ from tests.cluster.servers import Servers
 from tests.cluster.traffic import Traffic, import_register
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What raises an epoch comes last: the oracle proves streams of which no epoch was raised."""
+    items.sort(key=lambda item: item.get_closest_marker("raises_epoch") is not None)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the measurements."""
     terminalreporter.section("measured")

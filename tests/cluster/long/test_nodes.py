@@ -46,7 +46,9 @@ async def test_a_node_is_killed_and_comes_back(kube: Kube, traffic: Traffic) -> 
         await command(str(SCRIPT), "start-node", "2")
         await eventually(lambda: _is_ready(kube, "node2", "True"), timeout=BACK_SECONDS)
         await kube.rolled_out()
-    record("a node is killed", f"noticed after {noticed:.0f} s, all ready on the others after {ready:.0f} s, {counted}")
+        back = time.monotonic() - started
+    found = f"noticed after {noticed:.0f} s, all ready on the others after {ready:.0f} s, back after {back:.0f} s"
+    record("a node is killed", f"{found}, {counted}")
 
 
 async def _is_left(kube: Kube, node: str) -> bool:

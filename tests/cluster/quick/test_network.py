@@ -67,8 +67,10 @@ async def test_nobody_reaches_a_pod_that_serves_no_requests(kube: Kube) -> None:
 async def _listening(*ports: int) -> AsyncIterator[None]:
     """Listen on these ports of both addresses."""
     await command("ip", "address", "add", f"{PUBLIC}/32", "dev", "lo")
-    servers = [await asyncio.start_server(lambda _, writer: writer.close(), [PUBLIC, PRIVATE], port) for port in ports]
+    servers: list[asyncio.Server] = []
     try:
+        for port in ports:
+            servers += [await asyncio.start_server(lambda _, writer: writer.close(), [PUBLIC, PRIVATE], port)]
         yield
     finally:
         for server in servers:
