@@ -14,13 +14,14 @@ const RETRY_MS = 1_000;
  * go on after that: what a new copy missed of the partition, it would never get.
  */
 export async function follow(kafka, topic, name, failed = () => {}) {
-  let copy;
+  let copy = new AccessCopy();
 
-  async function begin() {
-    const fresh = (copy = new AccessCopy());
+  async function begin(fresh) {
     const consumer = kafka.consumer({
-      // A group of its own, in which nothing is committed: otherwise it would go on where an earlier copy ended.
+      // A group of its own: otherwise it would go on where an earlier copy ended. kafkajs keeps the offsets of each group,
+      // about a kilobyte, until the process ends.
       groupId: `${name}.${randomUUID()}`,
+      allowAutoTopicCreation: false,
       retry: {
         // kafkajs calls it if another try may help.
         restartOnFailure: async () => {
@@ -29,26 +30,32 @@ export async function follow(kafka, topic, name, failed = () => {}) {
         },
       },
     });
-    const { GROUP_JOIN, END_BATCH_PROCESS, CRASH } = consumer.events;
+    const { GROUP_JOIN, FETCH_START, END_BATCH_PROCESS, CRASH } = consumer.events;
     let joined = false;
     consumer.on(GROUP_JOIN, () => {
-      if (!joined) {
-        joined = true;
-        return expectEnds(fresh);
-      }
-      beginAgain(fresh);
-      return consumer.disconnect();
+      if (joined) return beginAgain(fresh);
+      joined = true;
+      return expectEnds(fresh);
+    });
+    // What a listener throws here ends the consumer. After a disconnect() while it joins, kafkajs may loop for ever, and
+    // nothing else in the process would run.
+    consumer.on(FETCH_START, () => {
+      if (copy !== fresh) throw Object.assign(new Error("a new consumer takes over"), { retriable: false });
     });
     consumer.on(END_BATCH_PROCESS, ({ payload: { partition, lastOffset } }) => fresh.reached(partition, lastOffset));
-    consumer.on(CRASH, ({ payload: { error } }) => {
-      if (copy !== fresh) return; // it begins again
-      copy = new AccessCopy(); // nobody follows for it
-      failed(error.cause ?? error);
-    });
+    consumer.on(CRASH, ({ payload: { error } }) => end(fresh, error));
+    const last = new Map(); // the offset of each partition's last record
+    async function eachMessage({ partition, message }) {
+      const offset = BigInt(message.offset);
+      // kafkajs reads a log that lost its end, such as a restored one, again from its beginning: this copy holds more.
+      if (offset <= last.get(partition)) beginAgain(fresh);
+      last.set(partition, offset);
+      fresh.take(message);
+    }
     try {
       await consumer.connect();
       await consumer.subscribe({ topic, fromBeginning: true });
-      await consumer.run({ autoCommit: false, eachMessage: async ({ message }) => fresh.take(message) });
+      await consumer.run({ autoCommit: false, eachMessage });
     } catch (error) {
       await consumer.disconnect().catch(() => {});
       throw error;
@@ -57,10 +64,24 @@ export async function follow(kafka, topic, name, failed = () => {}) {
 
   async function beginAgain(old) {
     if (copy !== old) return; // it does already
-    copy = new AccessCopy();
-    for (let begun = false; !begun; ) {
-      await sleep(RETRY_MS);
-      begun = await begin().then(() => true, () => false);
+    const fresh = (copy = new AccessCopy());
+    await sleep(RETRY_MS);
+    try {
+      await begin(fresh);
+    } catch (error) {
+      if (origin(error).retriable === false) return end(fresh, error);
+      kafka.logger().warn(`${topic} cannot be followed: ${error.message}`);
+      beginAgain(fresh);
+    }
+  }
+
+  async function end(old, error) {
+    if (copy !== old) return; // it begins again
+    copy = new AccessCopy(); // nobody follows for it
+    try {
+      await failed(origin(error));
+    } catch (thrown) {
+      kafka.logger().error(`what is called once ${topic} cannot be followed failed: ${thrown}`);
     }
   }
 
@@ -79,6 +100,11 @@ export async function follow(kafka, topic, name, failed = () => {}) {
     }
   }
 
-  await begin();
+  await begin(copy);
   return () => copy;
+}
+
+// kafkajs wraps an error that another try may help in one that says that no more tries are left.
+function origin(error) {
+  return error.cause ? origin(error.cause) : error;
 }

@@ -110,7 +110,7 @@ function take(partition, message) {
   renameSync(`${stateFile}.new`, stateFile);
 }
 
-const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: 500 });
+const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: 500, allowAutoTopicCreation: false });
 
 // An error that a retry does not mend, such as those above: stop, so that no later commit goes past the record.
 consumer.on(consumer.events.CRASH, ({ payload }) => stop(payload.error.message));

@@ -59,6 +59,7 @@ def in_javascript(program: str, records: Sequence[Record]) -> Any:
         input=json.dumps(given).encode(),
         check=True,
         stdout=subprocess.PIPE,
+        timeout=60,
     )
     return json.loads(done.stdout)
 
