@@ -97,7 +97,7 @@ async def test_use_of_a_period_that_is_counted_otherwise_now_is_told_by_the_dead
         assert (await entitlements.check("ada", "notes"))["remaining"] == 10
         now = service.clock.now() + SECOND
         await service.admin.execute(
-            "insert into deadline (kind, agency_id, subject, due_at) values ('quota-uses-told', 'NASA', 'NASA', $1)",
+            "insert into deadline (kind, agency_id, subject, due_at) values ('quota-uses-told', 'NASA', 'enr_1', $1)",
             now,
         )
         service.clock.move(now)

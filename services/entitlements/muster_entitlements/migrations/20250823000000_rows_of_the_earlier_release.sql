@@ -7,7 +7,6 @@ alter table deadline no force row level security;
 alter table feature_window no force row level security;
 alter table feature_window_history no force row level security;
 alter table pool no force row level security;
-alter table quota_use no force row level security;
 
 -- The code of the earlier release does not know next_after, also where it notes a version: that comes when it says.
 create function add_next_after() returns trigger
@@ -38,6 +37,7 @@ end $$;
 create trigger keep_start_corrected before update on feature_window for each row
 when (new.window_id <> old.window_id or new.starts_at <> old.starts_at) execute function keep_start_corrected();
 alter table feature_window disable trigger keep_feature_window_version; -- no answer shows it
+update feature_window set start_corrected = false where start_corrected and revision = 1; -- it replaced another one
 update feature_window as w
 set start_corrected = true
 where
@@ -71,20 +71,18 @@ from (
 where d.kind = w.kind and d.agency_id = w.agency_id and d.subject = w.window_id and d.due_at > w.due_at;
 
 -- Months that roll from a window's start are counted by the agency's clocks now, and copies know use of the earlier
--- ones. What is told as it is already is not told again.
+-- ones. What is told as it is already is not told again. Not at once: code of the earlier release would find nothing to
+-- tell, and goes on counting as it does. The subject is the enrollment, since that code may move the agency's deadline.
 insert into deadline (kind, agency_id, subject, due_at)
-select distinct 'quota-uses-told', p.agency_id, p.agency_id, now()
-from pool as p
-join quota_use as u on u.agency_id = p.agency_id
-where p.time_zone is not null and u.ends_at > now()
-on conflict (kind, agency_id, subject) do update set due_at = least(deadline.due_at, excluded.due_at);
+select 'quota-uses-told', agency_id, enrollment_id, now() + interval '1 day'
+from pool
+where time_zone is not null and withdrawn_at is null and not ended;
 
 alter table agency_catalog force row level security;
 alter table deadline force row level security;
 alter table feature_window force row level security;
 alter table feature_window_history force row level security;
 alter table pool force row level security;
-alter table quota_use force row level security;
 
 -- migrate:down
 
