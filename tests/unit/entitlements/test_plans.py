@@ -213,6 +213,22 @@ def test_what_a_waiting_version_brings_is_lost_also_if_the_agency_is_not_renewed
         assert found(shown) == expected
 
 
+@pytest.mark.parametrize("day", [300, 370])
+def test_what_a_waiting_version_leaves_as_it_is_has_the_same_effects_as_where_none_waits(day: int) -> None:
+    """So a plan shows for no agency alone that it loses what others lose as well, or gains it."""
+    first, waiting = catalog(1, feature("a"), feature("k")), catalog(2, feature("a", 30), feature("k"))
+    version, now = catalog(3, feature("a", 30), feature("n")), START + day * DAY
+    versions = numbered(first, waiting, version)
+    of_all = [
+        {each for each in found(shown) if each[0] != "a"}
+        for shown in (
+            effects(POOL, version, first, opened(first), {}, now, versions),
+            effects(POOL, version, first, opened(first), {}, now, versions, Waiting(waiting, max(END, now))),
+        )
+    ]
+    assert of_all == [{("n", True, False)} if now < END else set()] * 2
+
+
 def test_a_trial_that_follows_with_the_renewed_term_is_shown() -> None:
     """The present version made a trial of what was open for the term: it begins when that ends."""
     first, present = catalog(1, feature("a"), feature("b")), catalog(2, feature("a", 30), feature("b"))

@@ -1,6 +1,6 @@
 """What a version of the catalog would bring the people of an agency: shown by a plan, before it is published."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -142,12 +142,18 @@ def effects(
     """The effects of a version that is adopted now, until the term ends.
 
     It is compared with the `present` one, and the one that waits, whose place it takes: that one's term is as long as
-    the present one, unless the pool is renewed already.
+    the present one, unless the pool is renewed already. Of a term to which it is not renewed yet, that is what only the
+    one that waits would change: any other feature has the same effects as where none waits.
     """
     renewed = _renew(pool, waiting.comes_at) if waiting else pool
     stays = Course.of(renewed, present, windows, used, now, waiting)
     comes = Course.of(renewed, catalog, windows, used, now)
-    return _differences(renewed, stays, comes, now, versions)
+
+    def ends_at(feature: str) -> datetime:
+        waits = waiting is not None and waiting.catalog.features.get(feature) != present.features.get(feature)
+        return renewed.ends_at if waits else pool.ends_at
+
+    return _differences(pool, stays, comes, now, versions, ends_at)
 
 
 def next_term_effects(
@@ -168,7 +174,7 @@ def next_term_effects(
         Course.of(renewed, version, _renewed(windows, version, renewed.ends_at), used, at)
         for version in (present, catalog)
     )
-    return _differences(renewed, stays, comes, at, versions)
+    return _differences(renewed, stays, comes, at, versions, lambda _: renewed.ends_at)
 
 
 def _renew(pool: Pool, at: datetime) -> Pool:
@@ -186,13 +192,15 @@ def _renewed(windows: Mapping[str, Window], catalog: Catalog, ends_at: datetime)
     return dict(windows) | lasting
 
 
-def _differences(pool: Pool, stays: Course, comes: Course, now: datetime, versions: Versions) -> Iterator[Effect]:
+def _differences(
+    pool: Pool, stays: Course, comes: Course, now: datetime, versions: Versions, ends_at: Callable[[str], datetime]
+) -> Iterator[Effect]:
     for feature in sorted(stays.windows.keys() | stays.changes.keys() | comes.changes.keys()):
         instants = {now} | stays.instants(feature) | comes.instants(feature)
         open_ = [
             tuple(_level(course.window(feature, at), at, versions, trial_over) for course in (stays, comes))
             for at in instants
-            if now <= at < pool.ends_at
+            if now <= at < ends_at(feature)
             for trial_over in (False, True)
         ]
         gains, loses = any(new.exceeds(old) for old, new in open_), any(old.exceeds(new) for old, new in open_)
