@@ -238,8 +238,7 @@ async def _reschedule(uow: UnitOfWork, change: Change) -> None:
         await open_seat_trials(uow, [after], change.at)
     elif change.moves:
         reschedule_trial(uow, before, after)
-        cancel_seat_trials(uow, [before])
-        await go_on_with_seat_trials(uow, after, change.at)
+        await go_on_with_seat_trials(uow, before, after, change.at)
 
 
 def _publish(uow: UnitOfWork, change: Change, at: datetime) -> None:

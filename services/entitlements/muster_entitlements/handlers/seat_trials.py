@@ -36,15 +36,23 @@ async def open_seat_trials(uow: UnitOfWork, windows: Sequence[Window], at: datet
             await _go_on(uow, window, window.seat_trial, Place(window.seats_begun_until(at), _LAST_SEAT), at)
 
 
-async def go_on_with_seat_trials(uow: UnitOfWork, window: Window, at: datetime) -> None:
-    """Go on where the window was, with trials that may be longer from `at` on.
+async def go_on_with_seat_trials(uow: UnitOfWork, before: Window, after: Window, at: datetime) -> None:
+    """Go on where the window was, with trials that may be longer from `at` on, which may be handled late.
 
-    No end that is still to be published is skipped.
+    No end or notice that is still to be published is skipped, and what was published is not published again: only a
+    longer trial ends again, later.
     """
-    if window.seat_trial is not None:
-        known = await seat_trials.find_place(uow.connection, window)
-        latest = Place(window.seats_begun_until(at), _LAST_SEAT)
-        await _go_on(uow, window, window.seat_trial, min(known, latest), at)
+    if before.seat_trial is None:
+        return
+    kinds = [SEAT_TRIALS_ENDING_SOON]
+    is_late = await deadlines.is_any_due(uow.connection, before.agency_id, kinds, uow.now, or_parked=False)
+    cancel_seat_trials(uow, [before])
+    if after.seat_trial is None:
+        return
+    place = await seat_trials.find_place(uow.connection, after)
+    if after.seat_trial > before.seat_trial:
+        place = min(place, Place(after.seats_begun_until(at), _LAST_SEAT))
+    await _go_on(uow, after, after.seat_trial, place, at if is_late else uow.now)
 
 
 async def begin_seat_trials(uow: UnitOfWork, agency_id: str, begun: Collection[datetime]) -> None:
